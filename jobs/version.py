@@ -1,0 +1,29 @@
+"""Which code made a row."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from functools import lru_cache
+
+from pipelines.environment import ROOT
+
+_PACKAGES = ("pipelines", "jobs", "expectations", "features")
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """The commit of this checkout, with `-dirty` when files differ from it; without git a hash of the source files."""
+    try:
+        described = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return source_hash()
+    return described.stdout.strip() if described.returncode == 0 else source_hash()
+
+
+def source_hash() -> str:
+    """SHA-256 (12 digits) over the names and bytes of our own source files."""
+    digest = hashlib.sha256()
+    for path in sorted(p for package in _PACKAGES for p in (ROOT / package).rglob("*.py")):
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"source-{digest.hexdigest()[:12]}"

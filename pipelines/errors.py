@@ -1,0 +1,50 @@
+"""The ways a run can end badly, each with the exit code that the `nightshift` command returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import ClassVar
+
+
+class NightshiftError(Exception):
+    """A fault of the platform: something that should work did not. Worth a retry."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class Refused(NightshiftError):
+    """The data or the model was judged and refused. A retry would be refused again."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(NightshiftError, ValueError):
+    """The caller asked for something that does not exist or makes no sense."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class GateRefused(Refused):
+    """A suite failed on a staged table, so none of its days were published.
+
+    Attributes:
+        table: SQL name of the table, `<pipeline>.<table>`.
+        failures: one line per failed expectation, with its observed value.
+    """
+
+    def __init__(self, table: str, failures: tuple[str, ...], report: str) -> None:
+        self.table, self.failures, self.report = table, failures, report
+        listed = "\n".join(f"  - {failure}" for failure in failures)
+        super().__init__(f"{table} was refused: {len(failures)} expectation(s) failed.\n{listed}\nReport: {report}")
+
+    def __reduce__(self) -> tuple[type[GateRefused], tuple[str, tuple[str, ...], str]]:
+        return type(self), (self.table, self.failures, self.report)
+
+
+def no_such(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """An error for an unknown name that offers the near miss and lists what is known."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return UsageError(f"No {kind} named '{name}'.{hint} Known: {', '.join(names) or 'none'}.")

@@ -1,0 +1,81 @@
+"""A run: one pipeline over a range of days in one environment. The command line only names it."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pipelines.catalog import pipeline
+from pipelines.days import Days, parse_day
+from pipelines.environment import Environment
+from pipelines.errors import UsageError
+from pipelines.spec import Pipeline
+from pipelines.stages import Stage, stage
+
+_RUN_ID = re.compile(r"[A-Za-z0-9_.:+~-]{1,200}")
+
+
+def new_run_id() -> str:
+    """A run id that sorts by the time of its making."""
+    return f"run__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}_{secrets.token_hex(3)}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """What a stage function is given."""
+
+    pipeline: Pipeline
+    days: Days
+    environment: Environment
+    run_id: str = field(default_factory=new_run_id)
+    retrain: bool = False
+    """Train again even when a model with the same pins is there."""
+    stage: Stage | None = None
+    """The stage being run."""
+    generation: int = field(default_factory=time.time_ns)
+    """Fence: grows with every attempt, so that a late twin cannot overwrite its successor."""
+
+    def __post_init__(self) -> None:
+        self.pipeline.require_days(self.days)
+        if not _RUN_ID.fullmatch(self.run_id):
+            raise UsageError(f"'{self.run_id}' is not a run id: letters, digits and _.:+~- only, at most 200.")
+
+    def at(self, stage: Stage) -> Run:
+        """This run, about to do `stage`."""
+        return replace(self, stage=stage, generation=time.time_ns())
+
+    @property
+    def doing(self) -> Stage:
+        """The stage being run; a stage function is only ever called with one."""
+        assert self.stage is not None, "a Run without a stage was given to a stage function"
+        return self.stage
+
+    def to_json(self) -> dict[str, Any]:
+        """What another process needs to make the same run."""
+        return {
+            "pipeline": self.pipeline.name,
+            "first": str(self.days.first),
+            "last": str(self.days.last),
+            "environment": self.environment.variables(),
+            "run_id": self.run_id,
+            "retrain": self.retrain,
+            "stage": self.doing.name,
+            "generation": self.generation,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Run:
+        """The run that `to_json` described."""
+        return cls(
+            pipeline=pipeline(value["pipeline"]),
+            days=Days(parse_day(value["first"]), parse_day(value["last"])),
+            environment=Environment.read(value["environment"]),
+            run_id=value["run_id"],
+            retrain=value["retrain"],
+            stage=stage(value["stage"]),
+            generation=value["generation"],
+        )

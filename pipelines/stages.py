@@ -1,0 +1,59 @@
+"""The stages of a night, in order. A stage is one function of a `Run`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.errors import UsageError, no_such
+from pipelines.spec import Maker
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """One step of the night."""
+
+    name: str
+    function: str
+    """`module:function`, called with the Run; returns its metrics."""
+    does: str
+    audits: Maker | None = None
+    """For a check: it judges and publishes the tables that this stage staged."""
+    timeout_minutes: int = 60
+    """On one night; a run over many days gets more."""
+
+    def __post_init__(self) -> None:
+        module, _, function = self.function.partition(":")
+        if not (module.startswith("jobs.") and function.isidentifier()):
+            raise UsageError(f"Stage '{self.name}': function '{self.function}' is not 'jobs.<module>:<function>'.")
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage(name="ingest", function="jobs.ingest:ingest", does="Read the landed files against the declared schema; stage the good rows, quarantine the rest."),
+    Stage(name="check_raw", function="jobs.check:check", audits="ingest", does="Judge the staged raw tables; publish their days or refuse them."),
+    Stage(name="transform", function="jobs.transform:transform", does="Make clean tables and feature tiles for the days and the windows that touch them."),
+    Stage(name="check_clean", function="jobs.check:check", audits="transform", does="Judge the clean tables and tiles; publish or refuse."),
+    Stage(name="features", function="jobs.features:features", does="Join features as of each scoring moment; publish training and scoring rows."),
+    Stage(name="train", function="jobs.train:train", does="Train a candidate on the window of labels with Horovod; keep it in MLflow."),
+    Stage(name="evaluate", function="jobs.evaluate:evaluate", does="Compare candidate, champion and baseline on held-out days; promote or refuse."),
+    Stage(name="predict", function="jobs.predict:predict", does="Score tomorrow with the champion in force; stage the predictions."),
+    Stage(name="check_predictions", function="jobs.check:check", audits="predict", does="Judge the staged predictions; publish the days or refuse them."),
+    Stage(name="monitor", function="jobs.monitor:monitor", does="Measure live quality of the predictions whose labels have arrived."),
+)
+
+
+def stage(name: str) -> Stage:
+    """The stage of that name.
+
+    Raises:
+        UsageError: there is none; the message offers the near miss.
+    """
+    for one in STAGES:
+        if one.name == name:
+            return one
+    raise no_such("stage", name, [s.name for s in STAGES])
+
+
+def select(names: list[str]) -> tuple[Stage, ...]:
+    """The named stages in the order of the night; all of them when no name is given."""
+    wanted = {stage(name).name for name in names}
+    return tuple(s for s in STAGES if not wanted or s.name in wanted)

@@ -1,0 +1,66 @@
+"""What heavy tests share: one home and one embedded Spark Connect server for the whole session."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipelines.catalog import pipeline
+from pipelines.days import Days
+from pipelines.environment import Environment
+from pipelines.run import Run
+from pipelines.stages import stage
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+    """An environment with a home of its own, whose Spark Connect server is up."""
+    from jobs.session import server
+
+    variables = {"NIGHTSHIFT_HOME": str(tmp_path_factory.mktemp("home")), "NIGHTSHIFT_SPARK_PORT": str(free_port()), "NIGHTSHIFT_AIRFLOW_PORT": str(free_port())}
+    environment = Environment.read({**variables, "NIGHTSHIFT_SPARK_MEMORY": "2g"})
+    os.environ.update(variables)
+    with server(environment):
+        yield environment
+
+
+@pytest.fixture(scope="session")
+def spark(house: Environment) -> SparkSession:
+    """A Spark Connect session on the shared server."""
+    from jobs.session import connect
+
+    return connect(house)
+
+
+@pytest.fixture
+def environment(house: Environment, tmp_path: Path) -> Environment:
+    """The shared server with an empty lake, landing folder and model registry of the test's own."""
+    return replace(house, lake=str(tmp_path / "lake"), landing=tmp_path / "landing", mlflow_uri=f"sqlite:///{tmp_path}/mlflow.db")
+
+
+@pytest.fixture
+def make_run(environment: Environment) -> Callable[..., Run]:
+    """Builds a Run of flights: `make_run("ingest", "2013-01-05")` or with a last day too."""
+
+    def build(stage_name: str, first: str, last: str | None = None, **more: object) -> Run:
+        days = Days(date.fromisoformat(first), date.fromisoformat(last or first))
+        return Run(pipeline=pipeline("flights"), days=days, environment=environment, **more).at(stage(stage_name))  # type: ignore[arg-type]
+
+    return build
