@@ -26,7 +26,8 @@ def query(environment: Environment, statement: str) -> tuple[list[str], list[tup
 
 def connect(environment: Environment) -> duckdb.DuckDBPyConnection:
     """A DuckDB session in memory with one view for each table of the lake; it can read nothing else and write nowhere."""
-    database = duckdb.connect(":memory:", config={"TimeZone": "UTC"})
+    database = duckdb.connect(":memory:")
+    database.execute("SET TimeZone = 'UTC'")
     for name in tables(environment):
         pipeline, _, table = name.partition(".")
         database.register(f"{pipeline}__{table}", _dataset(environment, name))

@@ -49,10 +49,12 @@ class Published:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Content:
-    """An order-free fingerprint of rows."""
+    """An order-free fingerprint of rows, and the partition dates between which they lie."""
 
     rows: int
     checksum: int | None
+    first: date | None
+    last: date | None
 
 
 def sql_name(run: Run, name: str) -> str:
@@ -72,7 +74,7 @@ def exists(run: Run, name: str) -> bool:
 
 def version(run: Run, name: str) -> int:
     """The newest Delta version of a published table."""
-    return DeltaTable(path(run, name), without_files=True).version()
+    return DeltaTable(path(run, name)).version()
 
 
 def read(run: Run, name: str, days: Days | None = None) -> DataFrame:
@@ -166,8 +168,10 @@ def prune_staging(run: Run) -> None:
 def _commit(run: Run, name: str, frame: DataFrame, days: Days, volatile: tuple[str, ...]) -> Published:
     column, where = _partition(run, name), path(run, name)
     content = tuple(sorted(set(frame.columns) - set(volatile)))
-    wanted = _content(frame, content)
-    if exists(run, name) and set(content) <= set((there := read(run, name, days)).columns) and _content(there, content) == wanted:
+    wanted = _content(frame, content, column)
+    if wanted.rows and not (wanted.first in days and wanted.last in days):
+        raise NightshiftError(f"{sql_name(run, name)}: rows for {wanted.first} to {wanted.last} were staged by a run that may only replace {days}. Nothing was published.")
+    if exists(run, name) and set(content) <= set((there := read(run, name, days)).columns) and _content(there, content, column) == wanted:
         return Published(rows=wanted.rows, version=version(run, name), changed=False)
     writer = frame.repartition(column).write.format("delta").mode("overwrite").partitionBy(column)
     writer = writer.option("txnAppId", f"{sql_name(run, name)}:{days}").option("txnVersion", run.generation)
@@ -184,18 +188,19 @@ def _made_by(run: Run) -> dict[str, object]:
 
 def _own_version(run: Run, name: str) -> int:
     """The version that this run's commit became; Delta tells nothing when it skips a fenced commit."""
-    for commit in DeltaTable(path(run, name), without_files=True).history(10):
+    for commit in DeltaTable(path(run, name)).history(10):
         if json.loads(commit.get("userMetadata") or "{}").get("generation") == run.generation:
             return int(commit["version"])
     raise Fenced(f"{sql_name(run, name)} for {run.days} was published by a later run than {run.run_id}: this one changed nothing.")
 
 
-def _content(frame: DataFrame, columns: tuple[str, ...]) -> _Content:
+def _content(frame: DataFrame, columns: tuple[str, ...], partition: str) -> _Content:
     # The inner hash keeps a null apart from its neighbour's value: xxhash64 over several columns skips nulls.
     row_hash = F.xxhash64(*(F.xxhash64(F.col(f"`{c}`")) for c in columns))
-    found = frame.agg(F.count(F.lit(1)).alias("rows"), F.sum(row_hash.cast("decimal(38,0)")).alias("checksum")).first()
+    checksum = F.sum(row_hash.cast("decimal(38,0)")).cast("string")
+    found = frame.agg(F.count(F.lit(1)), checksum, F.min(partition), F.max(partition)).first()
     assert found is not None, "an aggregation without keys has one row"
-    return _Content(rows=found["rows"], checksum=None if found["checksum"] is None else int(found["checksum"]))
+    return _Content(rows=found[0], checksum=found[1] and int(found[1]), first=found[2], last=found[3])
 
 
 def _staging(run: Run, name: str) -> str:
