@@ -1,0 +1,59 @@
+# `make help` lists the targets from the ## comments.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo up down status test check format bench soak lock clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+CODE := pipelines jobs expectations features dags plugins
+ARGS ?=
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+setup: ## Install what is missing: .venv with Horovod, Delta's JARs, Java, a compiler; quick when nothing is
+	@command -v $(PYTHON) > /dev/null || { echo "setup: no '$(PYTHON)' on PATH. Install Python 3.11, 3.12 or 3.13 (Debian: python3 python3-dev), or say PYTHON=/path/to/python."; exit 1; }
+	@$(PYTHON) -m tools.setup
+
+demo: setup ## Start the platform, load a quarter of flights, run two nights through Airflow, show the predictions
+	@$(BIN)/nightshift demo $(ARGS)
+
+up: setup ## Start the platform: Spark, Airflow and the stage server
+	@$(BIN)/nightshift up $(ARGS)
+
+down: setup ## Stop the platform
+	@$(BIN)/nightshift down $(ARGS)
+
+status: setup ## Tell which services run
+	@$(BIN)/nightshift status $(ARGS)
+
+test: setup ## Run all tests but the soak tests; narrow them with ARGS="tests/jobs -k sql"
+	@$(PYTHON) -m tools.setup --browser
+	@$(BIN)/python -m pytest -m "not soak" --durations=15 $(ARGS)
+
+check: setup ## Lint, types, import contracts, and the fast rules about the code
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy $(foreach package,$(CODE),-p $(package)) -p tools
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -m policy
+
+format: setup ## Format the code, and fix what the linter can fix
+	@$(BIN)/ruff check --fix --exit-zero
+	@$(BIN)/ruff format
+
+bench: setup ## Measure: seconds per stage, rows per second
+	@$(BIN)/python -m bench $(ARGS)
+
+soak: setup ## Run the tests that take many minutes
+	@$(BIN)/python -m pytest -m soak --durations=15 $(ARGS)
+
+lock: ## Resolve requirements.in anew into requirements.lock
+	@$(PYTHON) -m tools.setup --lock
+
+clean: ## Stop the platform and remove everything generated, .venv too, but not its state (that is: rm -rf var)
+	@if [ -x $(BIN)/nightshift ]; then $(BIN)/nightshift down; fi
+	rm -rf .venv .tools build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf metastore_db derby.log spark-warehouse artifacts
+	find . -name __pycache__ -not -path './var/*' -prune -exec rm -rf {} +

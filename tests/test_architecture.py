@@ -1,0 +1,119 @@
+"""The house keeps its shape: imports go one way, each heavy library has one home, each pipeline has all its parts."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines import catalog
+from pipelines.environment import ROOT
+
+pytestmark = pytest.mark.policy
+
+LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
+PARTS = {
+    "its declaration": "pipelines/{name}.py",
+    "its transforms": "jobs/transforms/{name}.py",
+    "its suites": "expectations/{name}.py",
+    "its feature views": "features/{name}.py",
+    "its DAG": "dags/{name}.py",
+    "tests of its transforms": "tests/jobs/transforms/test_{name}.py",
+    "tests of its suites": "tests/expectations/test_{name}.py",
+    "tests of its feature views": "tests/features/test_{name}.py",
+    "its test data": "tests/data/{name}",
+}
+BREACHES = {
+    "pipelines imports nobody": ("pipelines", "import jobs"),
+    "imports go one way: dags and plugins, then jobs, then expectations and features, then pipelines": ("expectations", "import features"),
+    "dags imports only pipelines": ("dags", "import jobs"),
+    "airflow is imported only in dags and plugins": ("jobs", "def late(): import airflow.sdk"),
+    "pyspark is imported only in jobs and features": ("expectations", "from pyspark.sql import functions"),
+    "tensorflow, keras, horovod and mlflow are imported only in jobs.training and jobs.scoring": ("jobs", "from keras import layers"),
+    "great_expectations is imported only in expectations": ("jobs", "import great_expectations"),
+    "feast is imported only in features": ("jobs", "from feast import FeatureView"),
+}
+HEAVY = ("airflow", "pyspark", "tensorflow", "keras", "horovod", "mlflow", "great_expectations", "feast", "pandas", "numpy", "pyarrow")
+
+
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    wide = {"PYTHONPATH": str(folder), "COLUMNS": "300"}
+    command = [str(LINT_IMPORTS), "--no-logo", "--no-cache", str(ROOT / "pyproject.toml")]
+    return subprocess.run(command, cwd=folder, env=wide, capture_output=True, text=True)
+
+
+def small_house(folder: Path) -> Path:
+    """A folder with the packages of the house, all empty."""
+    for package in ("pipelines", "jobs", "jobs/training", "expectations", "features", "dags", "plugins"):
+        (folder / package).mkdir()
+        (folder / package / "__init__.py").touch()
+    return folder
+
+
+def missing_parts(root: Path, name: str) -> list[str]:
+    paths = {part: pattern.format(name=name) for part, pattern in PARTS.items()}
+    return [f"{name} lacks {part}: {path}" for part, path in paths.items() if not (root / path).exists()]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Top-level names that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def test_the_import_contracts_hold() -> None:
+    checked = lint_imports(ROOT)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_an_empty_house_breaks_no_contract(tmp_path: Path) -> None:
+    checked = lint_imports(small_house(tmp_path))
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_a_breach_is_named_by_the_sentence_that_it_breaks(tmp_path: Path) -> None:
+    house = small_house(tmp_path)
+    for number, (package, line) in enumerate(BREACHES.values()):
+        (house / package / f"rogue{number}.py").write_text(f"{line}\n")
+    checked = lint_imports(house)
+    assert checked.returncode == 1
+    assert sorted(re.findall(r"^(.*) BROKEN$", checked.stdout, re.MULTILINE)) == sorted(BREACHES)
+
+
+def test_every_contract_has_a_breach_that_proves_it() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    assert sorted(contract["name"] for contract in declared) == sorted(BREACHES)
+
+
+def test_the_spine_needs_the_standard_library_alone() -> None:
+    allowed = sys.stdlib_module_names | {"pipelines"}
+    files = (ROOT / "pipelines").rglob("*.py")
+    assert {f"{path.name} imports {name}" for path in files for name in imported(path) if name not in allowed} == set()
+
+
+def test_the_command_starts_without_a_heavy_library() -> None:
+    program = "import sys, jobs.__main__ as command; command.parser(); print(*sorted(set(sys.argv[1:]) & set(sys.modules)))"
+    started = subprocess.run([sys.executable, "-c", program, *HEAVY], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert started.stdout.split() == []
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_every_pipeline_has_all_its_parts(name: str) -> None:
+    assert missing_parts(ROOT, name) == []
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_missing_part_is_named(part: str, tmp_path: Path) -> None:
+    for path in (pattern.format(name="taxi") for other, pattern in PARTS.items() if other != part):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    assert missing_parts(tmp_path, "taxi") == [f"taxi lacks {part}: {PARTS[part].format(name='taxi')}"]

@@ -1,0 +1,183 @@
+"""Set-up: what it pins, what it says when this machine lacks something, and that it can be interrupted and run twice at once."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.environment import ROOT
+from tools.setup import environment, horovod, jars, machine
+from tools.setup import uv as installer
+from tools.setup.__main__ import fingerprint
+from tools.setup.console import SetupError
+
+LOCKS = (ROOT / "requirements.lock", horovod.LOCK, ROOT / "tools" / "setup" / "uv.lock")
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pinned(lock: Path) -> dict[str, list[str]]:
+    """Per package of a lock, its hashes."""
+    blocks = re.split(r"\n(?=\S)", lock.read_text().strip())
+    return {normal(re.match(r"[\w.-]+", block).group()): re.findall(r"--hash=sha256:[0-9a-f]{64}\b", block) for block in blocks}  # type: ignore[union-attr]
+
+
+def asked(requirements: Path) -> list[str]:
+    lines = (line.partition("#")[0].strip() for line in requirements.read_text().splitlines())
+    return [normal(re.match(r"[\w.-]+", line).group()) for line in lines if line]  # type: ignore[union-attr]
+
+
+def java_that_says(folder: Path, version: str) -> Path:
+    java = folder / "bin" / "java"
+    java.parent.mkdir(parents=True)
+    java.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\"' >&2\n")
+    java.chmod(0o755)
+    return java
+
+
+@pytest.fixture
+def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine with nothing on PATH (its only folder is returned), no JAVA_HOME and no right to install."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(machine, "can_install", lambda: False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_everything_is_pinned_by_hash_and_nothing_by_address(lock: Path) -> None:
+    assert [name for name, hashes in pinned(lock).items() if not hashes] == []
+    assert not re.search(r"https?://|index-url|find-links", lock.read_text())
+
+
+def test_the_locks_hold_what_is_asked_for() -> None:
+    assert set(asked(ROOT / "requirements.in")) <= set(pinned(ROOT / "requirements.lock"))
+    assert asked(ROOT / "tools" / "setup" / "horovod.in") == list(pinned(horovod.LOCK))
+
+
+def test_the_jars_fit_the_delta_of_the_lock() -> None:
+    version = re.search(r"^delta-spark==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    delta = {name: coordinates.split(":")[2] for name, (coordinates, _) in jars.pins().items() if coordinates.startswith("io.delta:")}
+    assert version
+    assert set(delta.values()) == {version.group(1)}
+
+
+def test_the_jars_here_are_those_that_are_pinned() -> None:
+    assert jars.wrong(jars.FOLDER) == []
+    assert sorted(path.name for path in jars.FOLDER.iterdir()) == sorted(jars.pins())
+
+
+def test_a_jar_with_another_content_is_not_taken(tmp_path: Path) -> None:
+    for name in jars.pins():
+        (tmp_path / name).write_bytes(b"not this")
+    assert jars.wrong(tmp_path) == list(jars.pins())
+
+
+@pytest.mark.parametrize(("said", "version"), [("17.0.13", 17), ("21", 21), ("1.8.0_392", 8)])
+def test_a_java_tells_its_version(said: str, version: int, tmp_path: Path) -> None:
+    assert machine.java_version(str(java_that_says(tmp_path, said))) == version
+
+
+def test_without_java_it_says_what_to_install(bare_machine: Path) -> None:
+    with pytest.raises(SetupError, match="No Java was found.*openjdk-17-jre-headless"):
+        machine.provide([machine.JAVA])
+
+
+def test_an_old_java_is_named_with_its_version(bare_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    java_that_says(bare_machine, "11.0.2")
+    monkeypatch.setenv("JAVA_HOME", str(bare_machine))
+    with pytest.raises(SetupError, match=f"JAVA_HOME={bare_machine} holds Java 11; Spark needs 17 or newer"):
+        machine.provide([machine.JAVA])
+
+
+def test_without_a_compiler_it_says_what_to_install(bare_machine: Path) -> None:
+    with pytest.raises(SetupError, match=r"No C\+\+ compiler.*build-essential"):
+        machine.provide([machine.COMPILER])
+
+
+def test_without_a_python_of_ours_it_says_which_would_do(bare_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python3")
+    with pytest.raises(SetupError, match=r"No Python 3\.11 or 3\.12 or 3\.13 is on PATH"):
+        machine.python()
+
+
+def test_everything_that_is_missing_is_said_at_once(bare_machine: Path) -> None:
+    with pytest.raises(SetupError, match=r"(?s)No Java.*No C\+\+ compiler"):
+        machine.provide([machine.JAVA, machine.COMPILER])
+
+
+def test_only_ci_insists_on_a_browser(bare_machine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    machine.provide_browser()
+    assert "the browser test will be skipped" in capsys.readouterr().out
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(SetupError, match="No 'chromium'"):
+        machine.provide_browser()
+
+
+def test_without_uv_and_pip_it_says_what_to_install(bare_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installer, "can_install", lambda: False)
+    monkeypatch.setattr(installer, "OLDEST", (999,))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(SetupError, match="There is no uv, and no pip"):
+        installer.uv()
+
+
+def test_an_interrupted_environment_is_not_sound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert environment.is_sound()
+    marker = tmp_path / ".unfinished"
+    marker.touch()
+    monkeypatch.setattr(environment, "_UNFINISHED", marker)
+    assert not environment.is_sound()
+
+
+def test_an_environment_that_was_moved_is_not_sound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "activate").write_text("VIRTUAL_ENV='/where/it/was/.venv'\n")
+    monkeypatch.setattr(environment, "VENV", tmp_path)
+    assert not environment.is_sound()
+
+
+def test_a_changed_lock_asks_for_a_new_set_up(tmp_path: Path) -> None:
+    (tmp_path / "tools" / "setup").mkdir(parents=True)
+    for name in ("requirements.lock", "pyproject.toml", "tools/setup/jars.lock"):
+        (tmp_path / name).write_text("one")
+    before = fingerprint(tmp_path)
+    assert fingerprint(tmp_path) == before
+    (tmp_path / "tools" / "setup" / "jars.lock").write_text("other")
+    assert fingerprint(tmp_path) != before
+
+
+def test_a_second_set_up_says_nothing_and_takes_no_time() -> None:
+    started = time.monotonic()
+    again = subprocess.run([sys.executable, "-m", "tools.setup"], cwd=ROOT, capture_output=True, text=True)
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
+    assert time.monotonic() - started < 3  # 0.2 on a quiet machine
+
+
+def test_two_set_ups_take_turns() -> None:
+    with (ROOT / ".tools" / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        second = subprocess.Popen([sys.executable, "-m", "tools.setup"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert second.stdout
+        assert second.stdout.readline() == "setup: waiting for another set-up of this folder to end ...\n"
+        assert second.poll() is None
+    assert second.wait(timeout=30) == 0
+
+
+def test_every_target_is_in_the_help() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert targets
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, env={**os.environ, "MAKEFLAGS": ""})
+    assert sorted(re.findall(r"^  make (\S+) +\S", listed.stdout, re.MULTILINE)) == sorted(targets.group(1).split())

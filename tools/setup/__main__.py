@@ -1,0 +1,86 @@
+"""`make setup`: brings this checkout to where everything runs. Quick when nothing is to do, safe to interrupt and to run twice at once."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tools.setup import environment, jars, lock, machine
+from tools.setup.console import ROOT, TOOLS, VENV, SetupError, fail, say
+
+_STAMP = VENV / ".set-up"
+
+
+def main() -> int:
+    """Set up what is asked for; the exit code."""
+    asked = argparse.ArgumentParser(prog="make setup", description=__doc__)
+    asked.add_argument("--browser", action="store_true", help="also Chromium, which the browser test needs")
+    asked.add_argument("--lock", action="store_true", help="resolve requirements.in anew into requirements.lock, and do no more")
+    options = asked.parse_args()
+    try:
+        with _alone():
+            if options.lock:
+                lock.resolve()
+                return 0
+            _set_up()
+            if options.browser:
+                machine.provide_browser()
+    except SetupError as error:
+        return fail(error)
+    except KeyboardInterrupt:
+        return fail(SetupError("interrupted. The next `make setup` repairs what was left half done."))
+    return 0
+
+
+def _set_up() -> None:
+    wanted = fingerprint(ROOT)
+    if _is_done(wanted):
+        return
+    started = time.monotonic()
+    _STAMP.unlink() if _STAMP.exists() else None
+    machine.provide([machine.JAVA, machine.COMPILER])
+    environment.make()
+    jars.make()
+    _STAMP.write_text(wanted)
+    say(f"setup: ready after {time.monotonic() - started:.0f} s")
+
+
+def _is_done(wanted: str) -> bool:
+    java = Path(os.environ["JAVA_HOME"], "bin", "java") if os.environ.get("JAVA_HOME") else "java"
+    return _STAMP.exists() and _STAMP.read_text() == wanted and shutil.which(str(java)) is not None and (VENV / "bin" / "python").exists()
+
+
+def fingerprint(root: Path) -> str:
+    """What a finished set-up is the result of: a checksum over the folder's place and every file that set-up reads."""
+    seen = hashlib.sha256(str(root).encode())
+    inputs = [root / "requirements.lock", root / "pyproject.toml", *sorted((root / "tools" / "setup").iterdir())]
+    for path in filter(Path.is_file, inputs):
+        seen.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return seen.hexdigest()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hold set-up's lock: a second set-up of this folder waits until the first, and every command that it ran, is over."""
+    TOOLS.mkdir(exist_ok=True)
+    (TOOLS / ".gitignore").write_text("*\n")
+    with (TOOLS / "lock").open("w") as held:
+        os.set_inheritable(held.fileno(), True)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("setup: waiting for another set-up of this folder to end ...")
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""The environment `.venv`: everything of requirements.lock, Horovod, and this project itself."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+from tools.setup import horovod, machine
+from tools.setup.console import ROOT, VENV, run, step
+from tools.setup.uv import uv, variables
+
+LOCK = ROOT / "requirements.lock"
+_PYTHON = VENV / "bin" / "python"
+_UNFINISHED = VENV / ".unfinished"
+"""There while packages are being installed: a later set-up that finds it knows that some may be half there."""
+_COMPILE = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2, workers=0)"
+"""Here and now: where PYTHONDONTWRITEBYTECODE is set, every later start would compile again. Some packages ship files that never compile."""
+_BUILD_TOOLS = ("setuptools", "wheel", "packaging")
+
+
+def make() -> None:
+    """Bring `.venv` to what the locks say, in place where that is safe.
+
+    Raises:
+        SetupError: a step failed; the message says which command, and its last output.
+    """
+    program = uv()
+    if not is_sound():
+        _create(program)
+    _UNFINISHED.touch()
+    with step("installing the packages of requirements.lock (a few minutes the first time)"):
+        _pip(program, "install", "--require-hashes", "--no-deps", "--constraint", LOCK, *_pins(LOCK.read_text(), _BUILD_TOOLS))
+        # Packages without a wheel are built by these tools, not by what the index offers that day.
+        _pip(program, "sync", "--require-hashes", "--no-build-isolation", LOCK)
+    with step("installing Horovod (built in 2-3 minutes the first time)"):
+        headers = horovod.headers(_PYTHON, VENV / "horovod-headers")
+        tensorflow = "".join(_pins(LOCK.read_text(), ("tensorflow",)))
+        _pip(program, "install", *horovod.options(tensorflow), env=horovod.variables(headers))
+    with step("installing the nightshift command"):
+        _pip(program, "install", "--offline", "--no-deps", "--no-build-isolation", "--editable", ROOT)
+    with step("compiling all modules to bytecode"):
+        run([_PYTHON, "-c", _COMPILE, VENV / "lib"])
+    with step("proving that Horovod works"):
+        run([_PYTHON, "-c", horovod.PROOF])
+    _UNFINISHED.unlink()
+
+
+def is_sound() -> bool:
+    """Whether `.venv` was finished once, belongs to this folder, and its Python runs and is one of ours."""
+    activate = VENV / "bin" / "activate"
+    if _UNFINISHED.exists() or not activate.exists() or f"'{VENV}'" not in activate.read_text():
+        return False
+    return machine.describe(str(_PYTHON)) is not None
+
+
+def _create(program: str) -> None:
+    python = machine.python()
+    with step(f"creating .venv with {python}"):
+        shutil.rmtree(VENV, ignore_errors=True)
+        run([program, "venv", "--python", python, VENV], env=variables())
+
+
+def _pip(program: str, *arguments: object, env: dict[str, str] | None = None) -> None:
+    command, *rest = map(str, arguments)
+    run([program, "pip", command, "--python", str(_PYTHON), *rest], env={**variables(), **(env or {})})
+
+
+def _pins(lock: str, names: tuple[str, ...]) -> list[str]:
+    """The `name==version` of these packages."""
+    return [found.group(0) for name in names for found in [re.search(rf"^{name}==[^ ]+", lock, re.MULTILINE)] if found]

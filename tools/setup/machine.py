@@ -1,0 +1,179 @@
+"""What this machine must bring along: a Python, Java, a C++ compiler; for the browser test, Chromium."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.setup.console import SetupError, run, say, step
+
+PYTHONS = ((3, 11), (3, 12), (3, 13))
+JAVA_VERSION = 17
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that no Python package brings."""
+
+    name: str
+    problem: Callable[[], str]
+    """What is wrong now; empty when nothing is."""
+    packages: tuple[str, ...]
+    """Debian's packages that bring it, the first that is known there is taken."""
+
+
+def provide(needs: Sequence[Need]) -> None:
+    """Make sure of the needs, by apt-get where that is possible.
+
+    Raises:
+        SetupError: something is missing still; the message says what to install.
+    """
+    missing = [need for need in needs if need.problem()]
+    if missing and can_install():
+        _install([name for name in map(_known_package, missing) if name], ", ".join(need.name for need in missing))
+    problems = [need.problem() for need in missing if need.problem()]
+    if problems:
+        raise SetupError("\n".join(problems))
+
+
+def can_install() -> bool:
+    """Whether apt-get is there and this user may use it."""
+    return shutil.which("apt-get") is not None and os.geteuid() == 0
+
+
+def _known_package(need: Need) -> str | None:
+    if not any(map(_is_known, need.packages)):
+        run(["apt-get", "update", "-q"])
+    return next(filter(_is_known, need.packages), None)
+
+
+def _is_known(package: str) -> bool:
+    shown = subprocess.run(["apt-cache", "show", package], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return shown.returncode == 0 and bool(shown.stdout)
+
+
+def _install(packages: Sequence[str], what: str) -> None:
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    install = ["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages]
+    with step(f"installing {what} with apt-get ({' '.join(packages)})"):
+        run(["dpkg", "--configure", "-a"], env=quiet)  # what an interrupted install left half done
+        try:
+            run(install, env=quiet)
+        except SetupError:
+            run(["apt-get", "update", "-q"])  # the lists were older than the archive
+            run(install, env=quiet)
+
+
+def java_version(java: str) -> int | None:
+    """The major version that a Java says it is; None when it does not run."""
+    try:
+        ran = subprocess.run([java, "-version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r'version "(?:1\.)?(\d+)', ran.stdout.decode(errors="replace"))
+    return int(found.group(1)) if found else None
+
+
+def _java_problem() -> str:
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
+    version = java_version(java) if java else None
+    if version is not None and version >= JAVA_VERSION:
+        return ""
+    needs = f"Spark needs {JAVA_VERSION} or newer"
+    install = f"Install a Java {JAVA_VERSION} runtime (Debian: openjdk-17-jre-headless)"
+    if home:
+        return f"JAVA_HOME={home} holds {_named(version)}; {needs}. {install} and set JAVA_HOME to it, or unset JAVA_HOME."
+    if java:
+        return f"{java} is {_named(version)}; {needs}. {install} and set JAVA_HOME to it."
+    return f"No Java was found, neither by JAVA_HOME nor on PATH. {install}."
+
+
+def _named(version: int | None) -> str:
+    return f"Java {version}" if version else "no Java that runs"
+
+
+def _compiler_problem() -> str:
+    compiler = os.environ.get("CXX", "g++").split()[0]
+    if shutil.which(compiler) and shutil.which("make"):
+        return ""
+    return f"No C++ compiler ('{compiler}') with make was found; Horovod is built with it. Install both (Debian: build-essential)."
+
+
+def _chromium_problem() -> str:
+    return "" if shutil.which("chromium") else "No 'chromium' is on PATH; the browser test needs it. Install it (Debian: chromium)."
+
+
+JAVA = Need("Java", _java_problem, ("openjdk-17-jre-headless", "openjdk-21-jre-headless", "default-jre-headless"))
+COMPILER = Need("a C++ compiler", _compiler_problem, ("build-essential",))
+CHROMIUM = Need("Chromium", _chromium_problem, ("chromium",))
+
+
+def python() -> Path:
+    """A Python that the environment can be made of, with the headers that Horovod is built against.
+
+    Raises:
+        SetupError: there is none; the message says which versions would do.
+    """
+    provide([Need("Python", _python_problem, ("python3-dev",))])
+    for path, _, has_headers in _pythons():
+        if has_headers:
+            return path
+    path, version, _ = next(_pythons())
+    provide([Need(f"the headers of Python {version}", lambda: _headers_problem(path), (f"python{version}-dev",))])
+    return path
+
+
+def _python_problem() -> str:
+    wanted = " or ".join(f"{major}.{minor}" for major, minor in PYTHONS)
+    return "" if any(_pythons()) else f"No Python {wanted} is on PATH. Install one, with its headers (Debian: python3 python3-dev)."
+
+
+def _headers_problem(path: Path) -> str:
+    described = describe(str(path))
+    if described and described[2]:
+        return ""
+    return f"{path} has no headers (Python.h), which Horovod is built against. Install them (Debian: python3-dev)."
+
+
+def _pythons() -> Iterator[tuple[Path, str, bool]]:
+    for name in [sys.executable, "python3", *(f"python{major}.{minor}" for major, minor in PYTHONS)]:
+        described = describe(name)
+        if described:
+            yield described
+
+
+_DESCRIBE = """
+import os, sys, sysconfig
+print(os.path.realpath(sys.executable), *sys.version_info[:2], os.path.exists(sysconfig.get_path("include") + "/Python.h"), sep="\\n")
+"""
+
+
+def describe(python_name: str) -> tuple[Path, str, bool] | None:
+    """Path, version and whether the headers are there; None when it does not run or is no version of ours."""
+    if not shutil.which(python_name):
+        return None
+    said = subprocess.run([python_name, "-c", _DESCRIBE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.decode().splitlines()
+    if len(said) != 4 or (int(said[1]), int(said[2])) not in PYTHONS:
+        return None
+    return Path(said[0]), f"{said[1]}.{said[2]}", said[3] == "True"
+
+
+def provide_browser() -> None:
+    """Make sure of Chromium for the browser test, which is skipped without it; in CI it may not be.
+
+    Raises:
+        SetupError: it cannot be had, and this is CI.
+    """
+    try:
+        provide([CHROMIUM])
+    except SetupError as error:
+        if os.environ.get("CI"):
+            raise
+        say(f"setup: the browser test will be skipped. {error}")
