@@ -1,0 +1,58 @@
+"""Secrets of one home: made once, each a file that only its owner can read, and never written to a log."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from pipelines.environment import Environment
+from pipelines.errors import no_such
+
+_MAKERS: dict[str, Callable[[], str]] = {
+    "spark_token": lambda: secrets.token_hex(32),
+    "admin_password": lambda: secrets.token_urlsafe(18),
+    "fernet_key": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+    "jwt_secret": lambda: secrets.token_urlsafe(64),
+    "api_secret_key": lambda: secrets.token_urlsafe(48),
+}
+
+
+def secret(environment: Environment, name: str) -> str:
+    """The secret of that name, made now when the home has none yet."""
+    if name not in _MAKERS:
+        raise no_such("secret", name, _MAKERS)
+    path = environment.secrets / name
+    if not path.exists():
+        private_folder(environment.secrets)
+        write_once(path, _MAKERS[name]())
+    return path.read_text().strip()
+
+
+def make_all(environment: Environment) -> None:
+    """Make every secret that the home lacks."""
+    for name in _MAKERS:
+        secret(environment, name)
+
+
+def private_folder(path: Path) -> Path:
+    """The folder, made when missing, closed to everyone else."""
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o700)
+    return path
+
+
+def write_once(path: Path, text: str) -> None:
+    """Write a file (0600) that appears whole or not at all; of two writers the first wins."""
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        Path(draft).unlink()

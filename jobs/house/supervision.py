@@ -1,0 +1,188 @@
+"""The supervisor of a home's services: supervisord, told by a file and asked by XML-RPC over a Unix socket."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xmlrpc.client import Error as RpcError
+from xmlrpc.client import Fault, ServerProxy
+
+from supervisor.xmlrpc import SupervisorTransport
+
+from jobs.house import wire
+from jobs.house.secrets import private_folder
+from jobs.house.services import Service
+from jobs.house.text import tail
+from pipelines.environment import ROOT, Environment
+from pipelines.errors import NightshiftError
+
+_GROUP = "house"
+_START_SECONDS = 20
+_LOG_BYTES = "20MB"
+_ALREADY_STARTED = 60
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Process:
+    """What the supervisor knows of a service."""
+
+    name: str
+    state: str
+    """RUNNING, STARTING, BACKOFF, STOPPED, FATAL, EXITED …"""
+    pid: int
+    started_at: float
+    """Seconds since 1970; 0 when it never was."""
+    why: str
+    """How it ended, in the supervisor's words."""
+
+    @property
+    def has_died(self) -> bool:
+        """Whether it ended by itself and is not running again."""
+        return self.state in {"BACKOFF", "FATAL", "EXITED", "UNKNOWN"}
+
+
+class Supervisor:
+    """A home's supervisor, running or not."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._socket = wire.socket_path(environment, "supervisor")
+        self._configuration = environment.runtime / "supervisord.conf"
+
+    def is_running(self) -> bool:
+        """Whether it answers."""
+        with suppress(OSError, RpcError):
+            return bool(self._rpc().getState()["statename"] == "RUNNING")
+        return False
+
+    def has_settings(self, services: Sequence[Service], variables: Mapping[str, str]) -> bool:
+        """Whether it was started with these services and variables."""
+        return self._configuration.exists() and self._configuration.read_text() == self.configuration(services, variables)
+
+    def start(self, services: Sequence[Service], variables: Mapping[str, str]) -> None:
+        """Start the supervisor, detached from this process; no service yet.
+
+        Raises:
+            NightshiftError: it does not answer.
+        """
+        private_folder(self._configuration.parent)
+        self._configuration.touch(mode=0o600)
+        self._configuration.write_text(self.configuration(services, variables))
+        program = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "--configuration", str(self._configuration)]
+        with (self._environment.logs / "supervisor.log").open("ab") as log:
+            process = subprocess.Popen(
+                program, env={**os.environ, **variables}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=ROOT
+            )
+        self._wait_until_it_answers(process)
+
+    def start_service(self, name: str) -> None:
+        """Start a service, unless it runs."""
+        try:
+            self._rpc().startProcess(f"{_GROUP}:{name}", False)
+        except Fault as fault:
+            if fault.faultCode != _ALREADY_STARTED:
+                raise
+
+    def processes(self) -> dict[str, Process]:
+        """What it knows of each service; nothing when it does not answer."""
+        try:
+            return {one["name"]: _process(one) for one in self._rpc().getAllProcessInfo()}
+        except (OSError, RpcError):
+            return {}
+
+    def shut_down(self, patience_seconds: float) -> None:
+        """Have it stop all services and itself; returns when it is gone or time is up."""
+        with suppress(OSError, RpcError):
+            self._rpc().shutdown()
+        deadline = time.monotonic() + patience_seconds
+        while self._answers() and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+    def configuration(self, services: Sequence[Service], variables: Mapping[str, str]) -> str:
+        """The text of its configuration file."""
+        programs = "\n".join(self._program(service) for service in services)
+        return f"""[supervisord]
+pidfile = {self._environment.runtime}/supervisord.pid
+logfile = {self._environment.logs}/supervisord.log
+logfile_maxbytes = 1MB
+logfile_backups = 1
+environment = {_pairs(variables)}
+
+[unix_http_server]
+file = {_escaped(str(self._socket))}
+chmod = 0600
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+
+[group:{_GROUP}]
+programs = {",".join(service.name for service in services)}
+
+{programs}"""
+
+    def _program(self, service: Service) -> str:
+        return f"""[program:{service.name}]
+command = {" ".join(_escaped(_quoted(word)) for word in service.command)}
+directory = {_escaped(str(ROOT))}
+autostart = false
+autorestart = true
+startsecs = 1
+startretries = 1
+stopwaitsecs = 8
+stopasgroup = true
+killasgroup = true
+redirect_stderr = true
+stdout_logfile = {_escaped(str(log_of(self._environment, service.name)))}
+stdout_logfile_maxbytes = {_LOG_BYTES}
+stdout_logfile_backups = 2
+"""
+
+    def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not self.is_running():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise NightshiftError(f"The supervisor did not start:\n{tail(self._environment.logs / 'supervisor.log')}")
+            time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        with suppress(OSError, RpcError):
+            return bool(self._rpc().getState())
+        return False
+
+    def _rpc(self) -> Any:
+        transport = SupervisorTransport(None, None, f"unix://{self._socket}")
+        return ServerProxy("http://127.0.0.1", transport).supervisor
+
+
+def log_of(environment: Environment, service: str) -> Path:
+    """The log file of a service."""
+    return environment.logs / f"{service}.log"
+
+
+def _process(told: dict[str, Any]) -> Process:
+    return Process(
+        name=told["name"],
+        state=told["statename"],
+        pid=told["pid"],
+        started_at=float(told["start"]),
+        why=told["spawnerr"] or told["description"],
+    )
+
+
+def _pairs(variables: Mapping[str, str]) -> str:
+    return ",".join(f"{name}={_escaped(_quoted(value))}" for name, value in sorted(variables.items()))
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%%")

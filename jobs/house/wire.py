@@ -1,0 +1,77 @@
+"""How a client and the stage server talk: one request, one reply, each a length and JSON, over a Unix socket."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.environment import Environment
+from pipelines.errors import NightshiftError, UsageError
+
+MOST_BYTES = 1 << 20
+_LENGTH = struct.Struct("!I")
+_LONGEST_PATH = 107
+_PID_SUFFIX = 8
+
+
+class ProtocolError(NightshiftError):
+    """What came over the socket is not a message."""
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """The message as bytes."""
+    body = json.dumps(message).encode()
+    if len(body) > MOST_BYTES:
+        raise ProtocolError(f"A message of {len(body)} bytes is too long: at most {MOST_BYTES}.")
+    return _LENGTH.pack(len(body)) + body
+
+
+def decode(received: bytes) -> dict[str, Any] | None:
+    """The message that the bytes hold; None while some are still to come.
+
+    Raises:
+        ProtocolError: they will never be a message.
+    """
+    if len(received) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack_from(received)
+    if length > MOST_BYTES:
+        raise ProtocolError(f"A message of {length} bytes is too long: at most {MOST_BYTES}.")
+    body = received[_LENGTH.size : _LENGTH.size + length]
+    return _object(body) if len(body) == length else None
+
+
+def send(connection: socket.socket, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+    """Send a message whole, with open files beside it."""
+    data = encode(message)
+    sent = socket.send_fds(connection, [data], list(descriptors)) if descriptors else 0
+    connection.sendall(data[sent:])
+
+
+def socket_path(environment: Environment, name: str) -> Path:
+    """Where a socket of the home lies.
+
+    Raises:
+        UsageError: the home's path is too long for a socket in it.
+    """
+    path = environment.runtime / f"{name}.sock"
+    if len(str(path)) + _PID_SUFFIX > _LONGEST_PATH:
+        too_many = len(str(path)) + _PID_SUFFIX - _LONGEST_PATH
+        raise UsageError(
+            f"NIGHTSHIFT_HOME={environment.home} is {too_many} characters too long: a Unix socket's path holds {_LONGEST_PATH}."
+        )
+    return path
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        message = json.loads(body)
+    except ValueError as error:
+        raise ProtocolError(f"Not JSON: {error}") from None
+    if not isinstance(message, dict):
+        raise ProtocolError("A message is a JSON object.")
+    return message
