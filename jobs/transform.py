@@ -1,0 +1,103 @@
+"""Stage `transform`: makes the derived tables by the functions of their names in `jobs/transforms/<pipeline>.py`.
+
+A table is made for the days of the run and, when a window reaches from them into later days that are published
+already, for those days too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs import tables
+from jobs.partitions import published_days
+from pipelines.days import Days
+from pipelines.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipelines.run import Run
+    from pipelines.spec import Table
+
+
+def transform(run: Run) -> dict[str, object]:
+    """Stage every derived table.
+
+    Returns:
+        Rows staged, in all and by table, and the last day that was made again when a window reached past the run's.
+
+    Raises:
+        UsageError: a declared table has no function.
+    """
+    module = _module(run)
+    derived = [table for table in run.pipeline.derived if table.made_by == "transform"]
+    functions = {table.name: _function(run, module, table) for table in derived}
+    made: dict[str, Days] = {}
+    rows: dict[str, int] = {}
+    for table in derived:
+        made[table.name] = _days_to_make(run, table, made)
+        rows[table.name] = tables.stage_rows(run, table.name, _make(run, table, functions[table.name], made), made[table.name])
+    reached = max((days.last for days in made.values()), default=run.days.last)
+    return {"rows_staged": sum(rows.values()), **({"made_again_until": str(reached)} if reached > run.days.last else {}), "tables": rows}
+
+
+def _module(run: Run) -> ModuleType:
+    name, file = f"jobs.transforms.{run.pipeline.name}", _file(run)
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise UsageError(f"Pipeline '{run.pipeline.name}' declares derived tables, but there is no {file} to make them.") from None
+
+
+def _function(run: Run, module: ModuleType, table: Table) -> Callable[..., DataFrame]:
+    found: Callable[..., DataFrame] | None = getattr(module, table.name, None)
+    if found is None:
+        parameters = ", ".join([*table.reads, "days"])
+        raise UsageError(
+            f"Table '{run.pipeline.name}.{table.name}' has no transform: write `def {table.name}({parameters})` in {_file(run)}."
+        )
+    return found
+
+
+def _file(run: Run) -> str:
+    return f"jobs/transforms/{run.pipeline.name}.py"
+
+
+def _days_to_make(run: Run, table: Table, made: Mapping[str, Days]) -> Days:
+    """The run's days, on to the last published day whose window holds a day that is made again."""
+    changed = max((made[name].last for name in table.reads if name in made), default=run.days.last)
+    reach = changed + timedelta(days=table.window_days - 1)
+    if reach == run.days.last:
+        return run.days
+    published = [day for day in published_days(run, table.name) if run.days.last < day <= reach]
+    return Days(run.days.first, max(published, default=run.days.last))
+
+
+def _make(run: Run, table: Table, function: Callable[..., DataFrame], made: Mapping[str, Days]) -> DataFrame:
+    days = made[table.name]
+    frames = {name: _input(run, table, name, days) for name in table.reads}
+    rows = function(**frames, days=days)
+    return rows if days == run.days else _only_days_of(rows, run, table)
+
+
+def _input(run: Run, table: Table, name: str, days: Days) -> DataFrame:
+    """A table as its reader is given it: whole snapshots of a reference feed, else the days of the window."""
+    feeds = {feed.name: feed for feed in run.pipeline.feeds}
+    if name not in feeds:
+        return tables.current(run, name, days.since(table.window_days - 1))
+    if feeds[name].is_reference:
+        return tables.read(run, name).where(F.col("landed_date") <= F.lit(days.last))
+    return tables.read(run, name, days.since(table.window_days - 1))
+
+
+def _only_days_of(rows: DataFrame, run: Run, table: Table) -> DataFrame:
+    """Without the days between run and reach that no run has made yet."""
+    kept = [*run.days, *(day for day in published_days(run, table.name) if day > run.days.last)]
+    return rows.where(F.col(table.partition).isin(kept))
