@@ -1,0 +1,1 @@
+"""What must hold of every table before anyone may read it, and the gate that decides."""

@@ -1,0 +1,568 @@
+"""What must hold of the flights pipeline: a suite per table, each a function of the nights that a run writes.
+
+Bounds on volumes and shares leave room around what 2013 shows (634 to 1,014 flights a day, up to 60 % of them
+cancelled in the blizzard of 9 February), and are tight enough that half a file, a file twice, another day's file
+or another unit fall outside. What was seen in real data and is no fault of the feed is a warning.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import great_expectations.expectations as gxe
+from great_expectations.expectations.expectation import Expectation
+
+from expectations.fragments import clock, clock_error, first_true, joined, midnight_error, outside, relative_humidity
+from expectations.suite import ROWS, Suite, absent, all_present, between, matches, one_of, present
+from pipelines.days import Days
+from pipelines.flights import AIRPORTS, FLIGHTS, GRAINS, PIPELINE, PLANES, ROLLING_DAYS, SCHEDULE, WEATHER
+from pipelines.spec import Feed
+
+_ORIGINS = ("EWR", "JFK", "LGA")
+_FLOWN_A_DAY = (600, 1200)
+_SCHEDULED_A_DAY = (600, 1100)
+_TAILNUM = "^N[0-9][0-9A-Z]{1,4}$"
+_LATEST, _EARLIEST = 2000, -120
+"""Minutes of delay that are believed: the longest of 2013 is 1,301, the earliest arrival -86."""
+_ZONE = PIPELINE.timezone
+_MPH = 200
+"""No wind or gust of this or more has been measured at sea level in New York."""
+
+
+def flights(days: Days) -> Suite:
+    """Outcomes: each agrees with its own clock times, and belongs to the day of the drop or the day before."""
+    return Suite(
+        days=PIPELINE.drop_days(FLIGHTS, days),
+        key=FLIGHTS.key,
+        has=_columns(FLIGHTS),
+        derived={
+            **_DEPARTURE_ERRORS,
+            "days_until_known": "datediff(landed_date, flight_date)",
+            "dep_delay_error": f"pmod({clock('dep_time')} - {clock('sched_dep_time')} - dep_delay, 1440)",
+            "arr_delay_error": f"pmod({clock('arr_time')} - {clock('sched_arr_time')} - arr_delay, 1440)",
+            "miles_per_hour": "distance / air_time * 60",
+            "half_an_outcome": first_true(
+                {
+                    "dep_time without dep_delay": "(dep_time IS NULL) <> (dep_delay IS NULL)",
+                    "arr_delay without air_time": "(arr_delay IS NULL) <> (air_time IS NULL)",
+                    "arrived without departing": "arr_time IS NOT NULL AND dep_time IS NULL",
+                    "arr_delay without arr_time": "arr_delay IS NOT NULL AND arr_time IS NULL",
+                    "flew without a plane": "tailnum IS NULL AND dep_time IS NOT NULL",
+                }
+            ),
+        },
+        each_row=(
+            *_DEPARTURE_ROWS,
+            one_of("days_until_known", [0, 1], says="The flight is of the day of the drop or of the day before."),
+            between("dep_delay", _EARLIEST, _LATEST),
+            between("arr_delay", _EARLIEST, _LATEST),
+            between("air_time", 15, 900),
+            between("dep_time", 1, 2400),
+            between("arr_time", 1, 2400),
+            between("miles_per_hour", 50, 800, says="The speed in the air, miles per hour, is a plane's."),
+            one_of("dep_delay_error", [0], says="dep_delay is the minutes between sched_dep_time and dep_time."),
+            one_of("arr_delay_error", [0], says="arr_delay is the minutes between sched_arr_time and arr_time."),
+            absent("half_an_outcome", says="An outcome is whole: what left has a plane and a delay, what arrived has a time and a delay."),
+        ),
+        measures={
+            **_DEPARTURE_MEASURES,
+            "cancelled_share": "avg(CAST(dep_time IS NULL AS INT))",
+            "diverted_share": "avg(CAST(dep_time IS NOT NULL AND arr_delay IS NULL AS INT))",
+            "day_before_share": "avg(CAST(flight_date < landed_date AS INT))",
+            "late_share": "avg(CAST(arr_delay > 15 AS INT))",
+            "arr_delay_mean": "avg(arr_delay)",
+            "arr_delay_spread": "stddev(arr_delay)",
+        },
+        each_day=(
+            *_departures_a_day(_FLOWN_A_DAY),
+            between("cancelled_share", 0, 0.95),
+            between("cancelled_share", 0, 0.3, severity="warning", says="Not more than 30 % of the day's flights are cancelled."),
+            between("diverted_share", 0, 0.2),
+            between("day_before_share", 0, 0.4, says="Most of the drop is about its own day."),
+            between("late_share", 0.005, 0.95),
+            between("arr_delay_mean", -45, 180),
+            between("arr_delay_spread", 5, 250, says="Arrival delays differ among flights (standard deviation, minutes)."),
+        ),
+    )
+
+
+def schedule(days: Days) -> Suite:
+    """Flights of the day after the drop."""
+    return Suite(
+        days=PIPELINE.drop_days(SCHEDULE, days),
+        key=SCHEDULE.key,
+        has=_columns(SCHEDULE),
+        derived={**_DEPARTURE_ERRORS, "days_ahead": "datediff(flight_date, landed_date)"},
+        each_row=(*_DEPARTURE_ROWS, _TOMORROW),
+        measures={**_DEPARTURE_MEASURES, "no_plane_share": "avg(CAST(tailnum IS NULL AS INT))"},
+        each_day=(*_departures_a_day(_SCHEDULED_A_DAY), between("no_plane_share", 0, 0.6)),
+    )
+
+
+def weather(days: Days) -> Suite:
+    """Hourly observations. A day without any is real (2013-12-31), and so is one mad wind speed: warnings."""
+    return Suite(
+        days=PIPELINE.drop_days(WEATHER, days),
+        key=WEATHER.key,
+        has=_columns(WEATHER),
+        derived={
+            "days_old": "datediff(landed_date, weather_date)",
+            "time_hour_error": clock_error("time_hour", "weather_date", _ZONE),
+            "dewp_above_temp": "dewp - temp",
+        },
+        each_row=(
+            *all_present(["weather_date", "hour"]),
+            one_of("origin", _ORIGINS),
+            one_of("days_old", [0], says="The observation is of the day of the drop."),
+            between("hour", 0, 23),
+            one_of("time_hour_error", [0], says="time_hour is the instant at which New York's clocks show weather_date and hour."),
+            between("temp", -30, 120),
+            between("dewp", -50, 100),
+            between("dewp_above_temp", None, 0, says="The dew point is not above the temperature."),
+            between("humid", 0, 100),
+            between("wind_dir", 0, 360),
+            between("wind_speed", 0, None),
+            between("wind_speed", None, _MPH, severity="warning"),
+            between("wind_gust", 0, None),
+            between("wind_gust", None, _MPH, severity="warning"),
+            between("precip", 0, 5),
+            between("pressure", 900, 1100),
+            between("visib", 0, 20),
+        ),
+        measures={
+            "hours": "count(1)",
+            "airports": "count(DISTINCT origin)",
+            "humidity_error": f"percentile(abs({relative_humidity('temp', 'dewp')} - humid), 0.5)",
+            "known_share": "(count(temp) + count(humid) + count(wind_speed) + count(visib)) / (4 * count(1))",
+            "wind_speed_median": "percentile(wind_speed, 0.5)",
+            "pressure_mean": "avg(pressure)",
+        },
+        each_day=(
+            between(ROWS, 1, None, severity="warning", says="Weather was observed on the day."),
+            between("hours", 45, 75, says="A day with weather has nearly all of its 72 hourly rows."),
+            one_of("airports", [3], says="A day with weather has that of all three airports."),
+            between(
+                "humidity_error", 0, 2, says="Temperature and dew point in Fahrenheit agree with the humidity (median error, percent)."
+            ),
+            between("known_share", 0.8, 1),
+            between("wind_speed_median", 1, 60),
+            between("pressure_mean", 960, 1060),
+        ),
+    )
+
+
+def planes(days: Days) -> Suite:
+    """The register of planes, on a day on which it changed."""
+    return Suite(
+        days=PIPELINE.drop_days(PLANES, days),
+        key=PLANES.key,
+        has=_columns(PLANES),
+        derived={"years_ahead": "year - year(landed_date)"},
+        each_row=(
+            matches("tailnum", _TAILNUM),
+            between("year", 1900, None),
+            between("years_ahead", None, 1, says="No plane was made after next year."),
+            between("seats", 1, 900),
+            between("engines", 1, 8),
+        ),
+        measures={"planes": "count(1)", "year_known_share": "count(year) / count(1)"},
+        each_day=(between("planes", 2000, 20_000, says="The register is whole."), between("year_known_share", 0.9, 1)),
+    )
+
+
+def airports(days: Days) -> Suite:
+    """The register of airports, on a day on which it changed."""
+    return Suite(
+        days=PIPELINE.drop_days(AIRPORTS, days),
+        key=AIRPORTS.key,
+        has=_columns(AIRPORTS),
+        each_row=(
+            matches("faa", "^[A-Z0-9]{3}$"),
+            between("lat", -90, 90),
+            between("lon", -180, 180),
+            between("tz", -12, 14),
+            matches("tzone", "^[A-Z][A-Za-z_]+/[A-Za-z_/]+$"),
+        ),
+        measures={
+            "airports": "count(1)",
+            "tzone_known_share": "count(tzone) / count(1)",
+            "home_airports": f"count_if(faa IN {_ORIGINS} AND tzone = '{PIPELINE.timezone}')",
+        },
+        each_day=(
+            between("airports", 1000, 10_000, says="The register is whole."),
+            between("tzone_known_share", 0.95, 1),
+            one_of("home_airports", [3], says="The airports of New York are there, in its time zone."),
+        ),
+    )
+
+
+def departures(days: Days) -> Suite:
+    """The schedule with what it alone tells: its counts are those of the rows themselves."""
+    keys = {"co": "carrier, origin", "dest": "dest", "route": "origin, dest", "tail": "tailnum", "oh": "origin, hour", "ap": "origin"}
+    return Suite(
+        days=PIPELINE.drop_days(SCHEDULE, days),
+        key=SCHEDULE.key,
+        has=(*_columns(SCHEDULE), "departure_id", "event_timestamp", *(f"{grain}_key" for grain in GRAINS), *_SCHEDULE_FEATURES),
+        same_rows_as="schedule",
+        derived={
+            "days_ahead": "datediff(flight_date, landed_date)",
+            "event_error": midnight_error("event_timestamp", "landed_date", _ZONE),
+            "id_error": f"departure_id <> concat_ws('|', {', '.join(PIPELINE.entity)})",
+            "key_error": first_true({f"{grain}_key": f"NOT {grain}_key <=> {joined(columns)}" for grain, columns in keys.items()}),
+            "feature_error": first_true(
+                {
+                    "dow": "dow <> weekday(flight_date) + 1",
+                    "month": "month <> month(flight_date)",
+                    "hour": "hour <> sched_dep_time DIV 100",
+                    "sched_min": f"sched_min <> {clock('sched_dep_time')}",
+                    "n_origin_day": "n_origin_day <> count(1) OVER (PARTITION BY landed_date, origin)",
+                    "n_origin_hour": "n_origin_hour <> count(1) OVER (PARTITION BY landed_date, origin, hour)",
+                    "tail_seq": "(tailnum IS NULL) <> (tail_seq = 0)",
+                }
+            ),
+        },
+        each_row=(
+            *all_present(["departure_id", "event_timestamp", *(set(_SCHEDULE_FEATURES) - {"block"})]),
+            one_of("origin", _ORIGINS),
+            _TOMORROW,
+            one_of("event_error", [0], says="event_timestamp is the scoring moment: midnight in New York at the end of landed_date."),
+            one_of("id_error", [False], says="departure_id is made of flight_date, carrier, flight and origin."),
+            absent("key_error", says="The keys are those of the columns, joined by '|'."),
+            absent("feature_error", says="What the schedule tells agrees with the schedule."),
+            between("block", 30, 900, says="The scheduled duration is from 30 to 900 minutes."),
+            present("block", severity="warning", says="The scheduled duration is known: the destination's time zone is."),
+            between("hol", -7, 7),
+            between("tail_seq", 0, 20),
+        ),
+        measures=_DEPARTURE_MEASURES,
+        each_day=_departures_a_day(_SCHEDULED_A_DAY),
+    )
+
+
+def tiles(days: Days) -> Suite:
+    """Daily sums: parts do not exceed wholes, and every grain sums up the same flights."""
+    whole = [grain for grain in GRAINS if grain != "tail"]
+    totals = [f"sum(n) FILTER (WHERE grain = '{grain}')" for grain in whole]
+    return Suite(
+        days=PIPELINE.drop_days(FLIGHTS, days),
+        key=("grain", "key"),
+        has=("n", "n_known", "n_late", "sum_delay", "n_canc", "n_departed", "sum_depdelay"),
+        derived={
+            "count_error": first_true(
+                {
+                    "n_canc + n_departed <> n": "n_canc + n_departed <> n",
+                    "n_known > n_departed": "n_known > n_departed",
+                    "n_late > n_known": "n_late > n_known",
+                    "a negative count": "least(n_canc, n_departed, n_known, n_late) < 0",
+                }
+            ),
+            "mean_delay": "sum_delay / nullif(n_known, 0)",
+            "mean_depdelay": "sum_depdelay / nullif(n_departed, 0)",
+        },
+        each_row=(
+            *all_present(["grain", "key", "n", "n_known", "n_late", "n_canc", "n_departed"]),
+            one_of("grain", GRAINS),
+            between("n", 1, _FLOWN_A_DAY[1]),
+            absent("count_error", says="Parts do not exceed wholes."),
+            between("mean_delay", _EARLIEST, _LATEST),
+            between("mean_depdelay", _EARLIEST, _LATEST),
+        ),
+        measures={
+            "flights": totals[-1],
+            "grain_difference": f"greatest({', '.join(totals)}) - least({', '.join(totals)})",
+            "unassigned_share": f"1 - sum(n) FILTER (WHERE grain = 'tail') / {totals[-1]}",
+            "grains": "count(DISTINCT grain)",
+        },
+        each_day=(
+            between(ROWS, 1, None, says="The day has tiles."),
+            between("flights", *_FLOWN_A_DAY),
+            one_of("grain_difference", [0], says="Every grain but the plane's sums up the same number of flights."),
+            between("unassigned_share", 0, 0.6, says="Most flights have a plane, and none has two."),
+            one_of("grains", [len(GRAINS)]),
+        ),
+    )
+
+
+def rolling(days: Days) -> Suite:
+    """Rates and means over windows: longer windows hold more, empty ones hold nothing."""
+    windows = (1, *ROLLING_DAYS)
+    rates = [f"{stat}_{w}" for stat in ("late", "canc") for w in windows]
+    means = [*(f"delay_{w}" for w in windows), "depdelay_1"]
+    return Suite(
+        days=PIPELINE.drop_days(FLIGHTS, days),
+        key=("grain", "key"),
+        has=("event_timestamp", *(f"n_{w}" for w in windows), *rates, *means),
+        derived={
+            "event_error": midnight_error("event_timestamp", "landed_date", _ZONE),
+            "window_error": first_true(
+                {
+                    **{f"n_{a} > n_{b}": f"n_{a} > n_{b}" for a, b in pairwise(windows)},
+                    "no row in the longest window": f"n_{windows[-1]} < 1",
+                    **{
+                        f"figures of no row in {w} days": f"n_{w} = 0 AND coalesce(late_{w}, delay_{w}, canc_{w}) IS NOT NULL"
+                        for w in windows
+                    },
+                    **{f"rows without canc_{w}": f"n_{w} > 0 AND canc_{w} IS NULL" for w in windows},
+                }
+            ),
+            "rate_error": outside(rates, 0, 1),
+            "mean_error": outside(means, _EARLIEST, _LATEST),
+        },
+        each_row=(
+            *all_present(["grain", "key", "event_timestamp", *(f"n_{w}" for w in windows)]),
+            one_of("grain", GRAINS),
+            one_of("event_error", [0], says="event_timestamp is the scoring moment at the end of landed_date."),
+            absent("window_error", says="Longer windows hold more rows, and a window without rows has no figures."),
+            absent("rate_error", says="Rates lie from 0 to 1."),
+            absent("mean_error", says=f"Mean delays lie from {_EARLIEST} to {_LATEST} minutes."),
+        ),
+        measures={
+            "airports": "count_if(grain = 'ap')",
+            "flights": "sum(n_1) FILTER (WHERE grain = 'ap')",
+            "grain_difference": f"sum(n_{windows[-1]}) FILTER (WHERE grain = 'ap') - sum(n_{windows[-1]}) FILTER (WHERE grain = 'route')",
+        },
+        each_day=(
+            between(ROWS, 1, None, says="The day has rolling figures."),
+            one_of("airports", [3]),
+            between("flights", *_FLOWN_A_DAY),
+            one_of("grain_difference", [0], says="Airports and routes sum up the same flights."),
+        ),
+    )
+
+
+def weather_hourly(days: Days) -> Suite:
+    """Cleaned weather: nothing is available before it was observed, and no wind is mad any more."""
+    return Suite(
+        days=PIPELINE.drop_days(WEATHER, days),
+        key=("origin", "observed_at"),
+        has=("available_at", *_HOURLY),
+        derived={
+            "available_error": midnight_error("available_at", "landed_date", _ZONE),
+            "hours_until_available": "(unix_timestamp(available_at) - unix_timestamp(observed_at)) / 3600",
+        },
+        each_row=(
+            present("available_at"),
+            one_of("origin", _ORIGINS),
+            one_of("available_error", [0], says="available_at is the scoring moment at the end of landed_date."),
+            between("hours_until_available", 0.5, 25, says="The observation is of landed_date, before it became available."),
+            *_weather_ranges(),
+        ),
+        measures={"hours": "count(1)", "airports": "count(DISTINCT origin)"},
+        each_day=(
+            between(ROWS, 1, None, severity="warning", says="Weather was observed on the day."),
+            between("hours", 45, 75),
+            one_of("airports", [3]),
+        ),
+    )
+
+
+def weather_daily(days: Days) -> Suite:
+    """Sums and extremes of the day at each airport."""
+    return Suite(
+        days=PIPELINE.drop_days(WEATHER, days),
+        key=("origin",),
+        has=("event_timestamp", *_DAILY),
+        derived={"event_error": midnight_error("event_timestamp", "landed_date", _ZONE)},
+        each_row=(
+            present("event_timestamp"),
+            one_of("origin", _ORIGINS),
+            one_of("event_error", [0], says="event_timestamp is the scoring moment at the end of landed_date."),
+            *_daily_ranges(),
+        ),
+        measures={"airports": "count(DISTINCT origin)"},
+        each_day=(
+            between(ROWS, 1, None, severity="warning", says="Weather was observed on the day."),
+            one_of("airports", [3]),
+        ),
+    )
+
+
+def training(days: Days) -> Suite:
+    """Features as of the scoring moment, with the label that became known on landed_date.
+
+    A platform that begins on night D knows no departures of D - 1, so that its first night has no training rows.
+    """
+    label = PIPELINE.training.label
+    return Suite(
+        days=PIPELINE.drop_days(FLIGHTS, days),
+        key=PIPELINE.entity,
+        has=("event_timestamp", label, *PIPELINE.training.features),
+        derived={
+            **_FEATURE_ERRORS,
+            "days_until_known": "datediff(landed_date, flight_date)",
+            "event_error": midnight_error("event_timestamp", "date_sub(flight_date, 1)", _ZONE),
+        },
+        each_row=(
+            *_FEATURE_ROWS,
+            one_of(label, [0, 1]),
+            one_of("days_until_known", [0, 1], says="The label became known on the flight's day or on the day after."),
+        ),
+        measures={
+            **_FEATURE_MEASURES,
+            "flights": "count(1)",
+            "label_known_share": f"count({label}) / count(1)",
+            "label_mean": f"avg({label})",
+        },
+        each_day=(
+            *_FEATURE_DAYS,
+            between(ROWS, 1, None, severity="warning", says="The day has training rows."),
+            between("flights", 500, _FLOWN_A_DAY[1], says="A day with training rows has those of nearly all its outcomes."),
+            between("label_known_share", 0.05, 1),
+            between("label_mean", 0.005, 0.95),
+        ),
+    )
+
+
+def scoring(days: Days) -> Suite:
+    """Features of each flight scheduled for the day after landed_date, one row a flight."""
+    return Suite(
+        days=PIPELINE.drop_days(SCHEDULE, days),
+        key=PIPELINE.entity,
+        has=("event_timestamp", *PIPELINE.carried, *PIPELINE.training.features),
+        same_rows_as="departures",
+        derived={
+            **_FEATURE_ERRORS,
+            "days_ahead": "datediff(flight_date, landed_date)",
+            "event_error": midnight_error("event_timestamp", "landed_date", _ZONE),
+        },
+        each_row=(*_FEATURE_ROWS, _TOMORROW),
+        measures=_FEATURE_MEASURES,
+        each_day=(*_FEATURE_DAYS, between(ROWS, *_SCHEDULED_A_DAY)),
+    )
+
+
+def predictions(days: Days) -> Suite:
+    """One probability for each scoring row, all of a day by one model."""
+    scored = PIPELINE.drop_days(SCHEDULE, days)
+    return Suite(
+        days=scored and scored.shifted(1),
+        day=PIPELINE.event_date,
+        key=PIPELINE.entity,
+        has=(*PIPELINE.carried, PIPELINE.prediction, "model_name", *_MADE_BY, "code_version"),
+        same_rows_as="scoring",
+        each_row=(
+            *all_present([*PIPELINE.carried, PIPELINE.prediction, *_MADE_BY]),
+            gxe.ExpectColumnValuesToBeBetween(
+                column=PIPELINE.prediction,
+                min_value=0,
+                max_value=1,
+                strict_min=True,
+                strict_max=True,
+                description="The probability lies between 0 and 1, and is neither.",
+            ),
+        ),
+        measures={
+            "probability_mean": f"avg({PIPELINE.prediction})",
+            "probability_spread": f"stddev({PIPELINE.prediction})",
+            "models": "count(DISTINCT model_name, model_version)",
+        },
+        each_day=(
+            between(ROWS, *_SCHEDULED_A_DAY),
+            between("probability_mean", 0.02, 0.9, says="The mean probability of the day is plausible."),
+            between("probability_spread", 0.001, None, says="The model tells flights apart."),
+            one_of("models", [1], says="One model scored the day."),
+        ),
+    )
+
+
+def _columns(feed: Feed) -> tuple[str, ...]:
+    return tuple(column.name for column in feed.columns)
+
+
+_TOMORROW = one_of("days_ahead", [1], says="The flight is of the day after landed_date.")
+_DEPARTURE_ERRORS = {
+    "time_hour_error": clock_error("time_hour", "flight_date", _ZONE),
+    "sched_dep_error": "hour * 100 + minute - sched_dep_time",
+    "goes_nowhere": "origin = dest",
+}
+_DEPARTURE_ROWS: tuple[Expectation, ...] = (
+    *all_present(column.name for column in SCHEDULE.columns if column.required),
+    one_of("origin", _ORIGINS),
+    matches("carrier", "^[0-9A-Z]{2}$"),
+    matches("dest", "^[A-Z]{3}$"),
+    between("flight", 1, 9999),
+    between("distance", 10, 5100),
+    between("hour", 0, 23),
+    between("minute", 0, 59),
+    between("sched_arr_time", 0, 2400),
+    matches("tailnum", _TAILNUM, severity="warning", says="tailnum looks like an American registration."),
+    one_of("goes_nowhere", [False], says="The flight goes somewhere else."),
+    one_of("sched_dep_error", [0], says="sched_dep_time is made of hour and minute."),
+    one_of("time_hour_error", [0], says="time_hour is the instant at which New York's clocks show flight_date and hour."),
+)
+_DEPARTURE_MEASURES = {"origins": "count(DISTINCT origin)", "carriers": "count(DISTINCT carrier)", "destinations": "count(DISTINCT dest)"}
+
+_RATES = tuple(f for f in PIPELINE.training.numeric if "_late_" in f or "_canc_" in f)
+_MEANS = tuple(f for f in PIPELINE.training.numeric if "_delay_" in f or "_depdelay_" in f)
+_COUNTS = tuple(f for f in PIPELINE.training.numeric if "_n_" in f and not f.startswith("n_"))
+_MADE_BY = ("model_version", "model_run_id", "run_id", "predicted_at", "scoring_version")
+_HOURLY = tuple(f for f in PIPELINE.training.numeric if f.startswith("w_"))
+_DAILY = tuple(f for f in PIPELINE.training.numeric if f.startswith("wd_"))
+_SCHEDULE_FEATURES = ("dow", "month", "hour", "sched_min", "distance", "block", "hol", "n_origin_hour", "n_origin_day", "tail_seq")
+
+
+def _departures_a_day(volume: tuple[int, int]) -> tuple[Expectation, ...]:
+    return (
+        between(ROWS, *volume, says=f"A day has {volume[0]:,} to {volume[1]:,} flights."),
+        one_of("origins", [3], says="All three airports are there."),
+        between("carriers", 8, 30),
+        between("destinations", 50, 150),
+    )
+
+
+def _weather_ranges() -> tuple[Expectation, ...]:
+    return (
+        between("w_temp", -30, 120),
+        between("w_dewp", -50, 100),
+        between("w_humid", 0, 100),
+        between("w_wind_speed", 0, _MPH),
+        between("w_precip", 0, 5),
+        between("w_pressure", 900, 1100),
+        between("w_visib", 0, 20),
+    )
+
+
+def _daily_ranges() -> tuple[Expectation, ...]:
+    return (between("wd_precip", 0, 50), between("wd_visib_min", 0, 20), between("wd_wind_max", 0, _MPH))
+
+
+_FEATURE_ERRORS = {
+    "rate_error": outside(_RATES, 0, 1),
+    "mean_error": outside(_MEANS, _EARLIEST, _LATEST),
+    "count_error": first_true({f"{count} = null or below 0": f"coalesce({count}, -1) < 0" for count in _COUNTS}),
+    "plane_error": "plane_known = 0 AND coalesce(plane_age, seats) IS NOT NULL",
+}
+_FEATURE_ROWS: tuple[Expectation, ...] = (
+    *all_present(["event_timestamp", "carrier", "dest", "plane_known", *(f for f in _SCHEDULE_FEATURES if f != "block")]),
+    one_of("origin", _ORIGINS),
+    one_of("event_error", [0], says="event_timestamp is the scoring moment: midnight in New York before the flight's day."),
+    absent("rate_error", says="Rates lie from 0 to 1."),
+    absent("mean_error", says=f"Mean delays lie from {_EARLIEST} to {_LATEST} minutes."),
+    absent("count_error", says="Counts of past flights are known and not negative."),
+    one_of("plane_error", [False], says="Nothing is known of an unknown plane."),
+    one_of("plane_known", [0, 1]),
+    between("plane_age", -1, 100),
+    between("seats", 1, 900),
+    between("block", 30, 900),
+    between("dow", 1, 7),
+    between("month", 1, 12),
+    between("hour", 0, 23),
+    between("sched_min", 0, 1439),
+    between("distance", 10, 5100),
+    between("hol", -7, 7),
+    between("n_origin_day", 1, 1000),
+    between("n_origin_hour", 1, 200),
+    between("tail_seq", 0, 20),
+    *_weather_ranges(),
+    *_daily_ranges(),
+)
+_FEATURE_MEASURES = {
+    "plane_known_share": "avg(plane_known)",
+    "history_share": "avg(CAST(co_n_28 > 0 AS INT))",
+    "weather_share": "count(w_temp) / count(1)",
+}
+_FEATURE_DAYS: tuple[Expectation, ...] = (
+    between("plane_known_share", 0.4, 1, says="Most planes are in the register."),
+    between("history_share", 0.5, 1, severity="warning", says="Most flights have a past of their carrier at their airport."),
+    between("weather_share", 0.5, 1, severity="warning", says="Most flights have the weather of the evening before."),
+)
