@@ -1,0 +1,1 @@
+"""What models see: Feast definitions, one module a pipeline, and the point-in-time join behind them."""

@@ -1,0 +1,53 @@
+"""Feast sources over the tables of the lake."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
+
+from pipelines.environment import Environment
+
+PARTITION = "landed_date"
+
+
+def lake_source(
+    environment: Environment,
+    *,
+    name: str,
+    table: str,
+    columns: Mapping[str, str],
+    event: str,
+    created: str | None = None,
+    where: str = "TRUE",
+) -> SparkSource:
+    """A source over a published table.
+
+    Args:
+        environment: Tells where the lake is.
+        name: Of the source; its feature view's name will do.
+        table: SQL name, `<pipeline>.<table>`.
+        columns: Name that the feature view uses -> SQL expression over the table.
+        event: SQL expression of the time at which the fact holds.
+        created: SQL expression of the time at which it became known, when that can be later.
+        where: Rows of the table that are facts of this source.
+    """
+    times = {"event_timestamp": event, **({"created_timestamp": created} if created else {})}
+    selected = ", ".join(f"{expression} AS `{alias}`" for alias, expression in {**columns, **times, PARTITION: PARTITION}.items())
+    place = environment.table_path(table).replace("`", "``")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # Feast calls every SparkSource experimental
+        return SparkSource(
+            name=name,
+            query=f"SELECT {selected} FROM delta.`{place}` WHERE {where}",
+            timestamp_field="event_timestamp",
+            created_timestamp_column="created_timestamp" if created else "",
+            date_partition_column=PARTITION,
+        )
+
+
+def day_end(day: str, timezone: str) -> str:
+    """SQL of the instant at which the local day in that column ends, whatever the session's time zone."""
+    following = f"date_add({day}, 1)"
+    return f"make_timestamp(year({following}), month({following}), day({following}), 0, 0, 0, '{timezone}')"
