@@ -1,0 +1,144 @@
+"""Table rows -> the arrays that a model reads. Training and scoring call the same `encode`, so they cannot drift apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipelines.errors import NightshiftError
+from pipelines.spec import Training
+
+_RARE = 10
+"""Rows below which a category is too rare to learn: it shares the row of the unknown ones, which is so learned too."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encoding:
+    """How columns become arrays: what a model must know about its inputs besides its weights."""
+
+    numeric: tuple[str, ...]
+    vocabularies: Mapping[str, tuple[str, ...]]
+    """Categorical column -> its known values. All columns share one embedding table; the first row of each is 'unknown'."""
+    means: tuple[float, ...]
+    """Of each numeric column over the rows that were trained on."""
+    variances: tuple[float, ...]
+    indicators: tuple[str, ...]
+    """Numeric columns that had missing values: the model also reads whether the value is missing."""
+    base_rate: float
+    """Share of positive labels among the rows that were trained on."""
+
+    @property
+    def categorical(self) -> tuple[str, ...]:
+        """The categorical columns, in the order of their array."""
+        return tuple(self.vocabularies)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column that the model reads."""
+        return self.numeric + self.categorical
+
+    @property
+    def embedding_rows(self) -> int:
+        """Rows of the embedding table: every known value, and one 'unknown' a column."""
+        return sum(len(values) + 1 for values in self.vocabularies.values())
+
+    def to_json(self) -> str:
+        """Text from which `from_json` makes an equal value."""
+        return json.dumps(asdict(self) | {"vocabularies": dict(self.vocabularies)}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Encoding:
+        """The encoding that `to_json` wrote."""
+        value: dict[str, Any] = json.loads(text)
+        lists = {name: tuple(value[name]) for name in ("numeric", "means", "variances", "indicators")}
+        return cls(vocabularies={c: tuple(v) for c, v in value["vocabularies"].items()}, base_rate=value["base_rate"], **lists)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Examples:
+    """Rows as a model reads them."""
+
+    numeric: NDArray[np.float32]
+    """(rows, numeric columns); NaN where missing: the model itself fills and scales."""
+    categorical: NDArray[np.int32]
+    """(rows, categorical columns): rows of the embedding table."""
+    label: NDArray[np.float32]
+    """(rows,); NaN where there is none."""
+
+    def __len__(self) -> int:
+        return len(self.numeric)
+
+    def take(self, rows: NDArray[np.int64]) -> Examples:
+        """The rows at these positions, in this order."""
+        return Examples(numeric=self.numeric[rows], categorical=self.categorical[rows], label=self.label[rows])
+
+    def fingerprint(self) -> str:
+        """SHA-256 over every value that a model would see."""
+        digest = hashlib.sha256()
+        for array in (self.numeric, self.categorical, self.label):
+            digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+        return digest.hexdigest()
+
+
+def learn(rows: pa.Table, training: Training) -> Encoding:
+    """What the rows to train on tell about the columns."""
+    numeric = _numbers(rows, training.numeric, np.float64)
+    missing = np.isnan(numeric).any(axis=0)
+    seen = np.where(np.isnan(numeric).all(axis=0), 0.0, numeric)
+    return Encoding(
+        numeric=training.numeric,
+        vocabularies={name: _vocabulary(_column(rows, name)) for name in training.categorical},
+        means=tuple(float(m) for m in np.nanmean(seen, axis=0)),
+        variances=tuple(float(v) or 1.0 for v in np.nanvar(seen, axis=0)),
+        indicators=tuple(name for name, some in zip(training.numeric, missing, strict=True) if some),
+        base_rate=float(np.mean(_numbers(rows, (training.label,), np.float64))),
+    )
+
+
+def encode(rows: pa.Table, encoding: Encoding, label: str | None = None) -> Examples:
+    """The arrays for these rows, in their order.
+
+    Args:
+        label: Column of the label; None when the rows have none.
+
+    Raises:
+        NightshiftError: a column that the model reads is not there; the message names it.
+    """
+    categorical = np.empty((len(rows), len(encoding.categorical)), np.int32)
+    first = 0
+    for position, (name, values) in enumerate(encoding.vocabularies.items()):
+        known = pc.index_in(_column(rows, name), value_set=pa.array(values, pa.string()), skip_nulls=True)
+        categorical[:, position] = pc.add(pc.fill_null(known, -1), 1 + first).to_numpy()
+        first += len(values) + 1
+    labels = _numbers(rows, (label,), np.float32)[:, 0] if label else np.full(len(rows), np.nan, np.float32)
+    return Examples(numeric=_numbers(rows, encoding.numeric, np.float32), categorical=categorical, label=labels)
+
+
+def _vocabulary(values: pa.ChunkedArray) -> tuple[str, ...]:
+    counts = pc.value_counts(values.drop_null()).to_pylist()
+    return tuple(sorted(c["values"] for c in counts if c["counts"] >= _RARE))
+
+
+def _column(rows: pa.Table, name: str) -> pa.ChunkedArray:
+    return _existing(rows, name).cast(pa.string())
+
+
+def _numbers(rows: pa.Table, names: tuple[str, ...], dtype: type[np.floating[Any]]) -> NDArray[Any]:
+    numbers = np.empty((len(rows), len(names)), dtype)
+    for position, name in enumerate(names):
+        numbers[:, position] = _existing(rows, name).cast(pa.float64()).to_numpy()
+    return numbers
+
+
+def _existing(rows: pa.Table, name: str) -> pa.ChunkedArray:
+    if name not in rows.column_names:
+        raise NightshiftError(f"The model reads column '{name}', which the rows do not have. They have: {', '.join(rows.column_names)}.")
+    return rows[name]

@@ -1,0 +1,93 @@
+"""Horovod under `model.fit` of Keras 3.
+
+`horovod.tensorflow.keras` (its optimizer and callbacks) is written for Keras 2 and fails on Keras 3; upstream calls
+TensorFlow 2.16 and newer unsupported: https://github.com/horovod/horovod/issues/4290. `horovod.tensorflow` itself works on
+the `tf.Variable` behind each Keras variable. Delete this file when that issue is closed by a release whose
+`horovod.tensorflow.keras.DistributedOptimizer` trains a Keras 3 model with an Embedding, and use that instead.
+
+Use: `model.compile(…, jit_compile=False)`, `distribute(model)`, `model.fit(…, callbacks=together(…))`. Every rank must take
+the same number of steps: ranks that disagree wait for each other for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import horovod.tensorflow as hvd
+import keras
+import tensorflow as tf
+
+
+def distribute(model: keras.Model) -> None:
+    """Average the gradients over all ranks in front of the optimizer's `apply`.
+
+    The instance is patched and not its class, so a saved model carries the plain optimizer and loads without Horovod. In
+    front of `apply` means before loss scaling is undone and before clipping and weight decay, which so see one gradient.
+
+    Embedding gradients arrive as IndexedSlices. Keras's Adam squares them without first adding up the duplicate rows, so
+    the update would depend on how a batch was split; as dense tensors 2 ranks x B train like 1 rank x 2B. They are made
+    dense on one rank too.
+    """
+    local_apply = model.optimizer.apply
+
+    def apply(grads: Iterable[Any], trainable_variables: Any = None) -> None:
+        local_apply(_averaged(list(grads)), trainable_variables)
+
+    model.optimizer.apply = apply
+
+
+def together(callbacks: Sequence[keras.callbacks.Callback]) -> list[keras.callbacks.Callback]:
+    """The callbacks in the order that keeps ranks alike: one start, logs averaged before anyone reads them, one end."""
+    return [Broadcast(), AverageLogs(), *callbacks, StopTogether()]
+
+
+def agree_on(value: int) -> int:
+    """The least of the ranks' values, for example of the steps that each could take."""
+    return int(hvd.allreduce(tf.constant(value, tf.int64), op=hvd.Min).numpy())
+
+
+class Broadcast(keras.callbacks.Callback):  # type: ignore[misc]
+    """Starts every rank with rank 0's weights and optimizer state. Random seeds stay each rank's own: dropout differs."""
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        optimizer = self.model.optimizer
+        if not optimizer.built:
+            optimizer.build(self.model.trainable_variables)
+        unique = {id(v): v for v in _tensors([*self.model.variables, *optimizer.variables])}
+        hvd.broadcast_variables([v for v in unique.values() if v.dtype != tf.uint32], root_rank=0)
+
+
+class AverageLogs(keras.callbacks.Callback):  # type: ignore[misc]
+    """Replaces each rank's epoch logs by their mean over ranks, in place, and averages non-trainable statistics."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if logs:
+            names = sorted(logs)
+            means = hvd.allreduce(tf.constant([float(logs[n]) for n in names], tf.float64), op=hvd.Average).numpy()
+            logs.update(zip(names, means.tolist(), strict=True))
+        statistics = [v for v in _tensors(self.model.non_trainable_variables) if v.dtype.is_floating]
+        if statistics:
+            for variable, mean in zip(statistics, hvd.grouped_allreduce([tf.identity(v) for v in statistics], op=hvd.Average), strict=True):
+                variable.assign(mean)
+
+
+class StopTogether(keras.callbacks.Callback):  # type: ignore[misc]
+    """Ends training on all ranks at the end of the epoch in which one of them wanted to stop."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        wanted = tf.constant(int(bool(self.model.stop_training)), tf.int32)
+        self.model.stop_training = bool(hvd.allreduce(wanted, op=hvd.Max).numpy())
+
+
+def _averaged(grads: list[Any]) -> list[Any]:
+    positions = [i for i, grad in enumerate(grads) if grad is not None]
+    dense = [tf.convert_to_tensor(grads[i]) for i in positions]
+    means = hvd.grouped_allreduce(dense, op=hvd.Average) if hvd.size() > 1 else dense
+    for i, mean in zip(positions, means, strict=True):
+        grads[i] = mean
+    return grads
+
+
+def _tensors(variables: Iterable[Any]) -> list[tf.Variable]:
+    return [variable.value for variable in variables]

@@ -1,0 +1,90 @@
+"""Fits a model on one rank's share of every batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import horovod.tensorflow as hvd
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from jobs.training import horovod_keras3
+from jobs.training import model as network
+from jobs.training.encoding import Examples
+from jobs.training.job import Job, Outcome
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shares:
+    """How rows are dealt: step s trains rank r on the slice number `s * ranks + r`, so what a step sees does not depend on who asks."""
+
+    steps: int
+    rows: int
+    """Of one rank in one step; all slices are equal, and at most `steps * ranks - 1` rows are left out."""
+
+    @classmethod
+    def of(cls, rows: int, wanted: int, ranks: int) -> Shares:
+        """Slices of about `wanted` rows."""
+        steps = max(1, round(rows / (wanted * ranks)))
+        return cls(steps=steps, rows=max(1, rows // (steps * ranks)))
+
+    def of_rank(self, array: NDArray[Any], rank: int, ranks: int) -> NDArray[Any]:
+        """The rank's slices of an array, one a step."""
+        dealt = array[: self.steps * ranks * self.rows].reshape(self.steps, ranks, self.rows, *array.shape[1:])
+        return np.ascontiguousarray(dealt[:, rank])
+
+
+def prepare(seed: int, rank: int) -> None:
+    """Make what follows repeatable. To be called before TensorFlow does anything."""
+    # The number of threads decides the order in which floats are added, and so the last bits of the weights.
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(seed + rank)
+
+
+def fit(job: Job) -> tuple[keras.Model, Outcome]:
+    """Train on all ranks together and calibrate; every rank ends with the same model."""
+    training, ranks = job.training, hvd.size()
+    shares = Shares.of(len(job.fit), training.batch_size, ranks)
+    steps = horovod_keras3.agree_on(shares.steps)
+    model = network.build(job.encoding, training)
+    network.compile(model, training, steps=steps, ranks=ranks)
+    horovod_keras3.distribute(model)
+    history = model.fit(
+        _feed(job.fit, shares, training.seed),
+        steps_per_epoch=steps,
+        epochs=training.epochs,
+        validation_data=(network.inputs(job.validation), job.validation.label),
+        validation_batch_size=len(job.validation),
+        callbacks=horovod_keras3.together([_early_stopping(training.patience)]),
+        shuffle=False,
+        verbose=0,
+    )
+    slope = network.calibrate(model, job.encoding, job.validation)
+    return model, Outcome(history=_floats(history.history), slope=slope, steps_per_epoch=steps)
+
+
+def _feed(examples: Examples, shares: Shares, seed: int) -> tf.data.Dataset:
+    """The rank's slices for ever, in a new order each epoch that is the same on all ranks."""
+    arrays = {**network.inputs(examples), "label": examples.label}
+    slices = {name: tf.constant(shares.of_rank(array, hvd.rank(), hvd.size())) for name, array in arrays.items()}
+
+    def one(step: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        row = {name: part[step] for name, part in slices.items()}
+        label = row.pop("label")
+        return row, label
+
+    order = tf.data.Dataset.range(shares.steps).shuffle(shares.steps, seed=seed, reshuffle_each_iteration=True)
+    return order.repeat().map(one).prefetch(2)
+
+
+def _early_stopping(patience: int) -> keras.callbacks.Callback:
+    return keras.callbacks.EarlyStopping(monitor="val_loss", patience=patience, restore_best_weights=True)
+
+
+def _floats(history: dict[str, list[Any]]) -> dict[str, list[float]]:
+    return {name: [float(v) for v in values] for name, values in history.items()}
