@@ -1,0 +1,59 @@
+"""Airflow reads its home when it is imported: give it a throw-away one before any test module here does so."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+if "AIRFLOW_HOME" not in os.environ:
+    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-")
+    atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
+
+STUB = """#!/usr/bin/env python3
+import json, os, sys, time
+print("arguments", json.dumps(sys.argv[1:]))
+with open(os.environ["STUB_CALLS"], "a") as calls:
+    calls.write(json.dumps(sys.argv[1:]) + "\\n")
+print("Refused: the reason", file=sys.stderr, flush=True)
+time.sleep(float(os.environ.get("STUB_SECONDS", "0")))
+sys.exit(int(os.environ.get("STUB_EXIT", "0")))
+"""
+"""Stands for `nightshift`: notes its arguments, says something, and ends as it is told to."""
+
+
+@pytest.fixture
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `nightshift` that does nothing; returns the file with its calls, one JSON list a line."""
+    command = tmp_path / "nightshift"
+    command.write_text(STUB)
+    command.chmod(0o755)
+    calls = tmp_path / "calls"
+    monkeypatch.setenv("STUB_CALLS", str(calls))
+    monkeypatch.setattr("dags.tasks.executable", lambda: command)
+    return calls
+
+
+def context(
+    *,
+    run_type: str = "manual",
+    interval_start: datetime | None = None,
+    run_after: datetime | None = None,
+    run_id: str = "manual__1",
+    **params: Any,
+) -> Any:
+    """What Airflow gives a task, as far as ours look at it."""
+    run = SimpleNamespace(
+        run_id=run_id,
+        run_type=run_type,
+        data_interval_start=interval_start,
+        run_after=run_after or datetime(2013, 3, 2, 12, tzinfo=UTC),
+    )
+    return {"params": {"date": None, "from": None, "to": None, "retrain": False, **params}, "dag_run": run}

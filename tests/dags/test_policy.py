@@ -1,0 +1,140 @@
+"""What holds for every DAG, whatever its pipeline."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import DAG
+from airflow.serialization.serialized_objects import DagSerialization
+
+from dags.tasks import StageOperator, command, run_days, safe_run_id
+from jobs.__main__ import parser
+from pipelines import catalog
+from pipelines.days import Days
+from pipelines.environment import ROOT
+from pipelines.stages import STAGES, select
+from tests.dags.conftest import context
+
+pytestmark = pytest.mark.policy
+FILES = sorted(path for path in (ROOT / "dags").glob("*.py") if path.stem not in {"__init__", "tasks"})
+BAG = DagBag(dag_folder=str(ROOT / "dags"))
+DAGS = sorted(BAG.dags.values(), key=lambda dag: dag.dag_id)
+HEAVY = (
+    "pyspark",
+    "tensorflow",
+    "keras",
+    "horovod",
+    "mlflow",
+    "great_expectations",
+    "feast",
+    "pandas",
+    "numpy",
+    "pyarrow",
+    "duckdb",
+    "deltalake",
+)
+
+PARSE = """
+import json, runpy, sys, time
+import airflow.sdk
+started = time.process_time()
+runpy.run_path(sys.argv[1])
+print(json.dumps([time.process_time() - started, sorted(set(sys.argv[2].split(",")) & set(sys.modules))]))
+"""
+
+
+def test_every_dag_file_is_read_without_an_error() -> None:
+    assert BAG.import_errors == {}
+    assert sorted(path.stem for path in FILES) == [dag.dag_id for dag in DAGS]
+
+
+def test_every_pipeline_has_its_dag() -> None:
+    assert set(catalog.names()) <= {dag.dag_id for dag in DAGS}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_dag_file_parses_in_under_a_second_and_imports_nothing_heavy(path: Path) -> None:
+    told = subprocess.run([sys.executable, "-c", PARSE, str(path), ",".join(HEAVY)], capture_output=True, text=True, check=True, cwd=ROOT)
+    seconds, heavy = json.loads(told.stdout.splitlines()[-1])
+    assert heavy == []
+    assert seconds < 1
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_dag_file_holds_a_literal_dag_and_its_own_docs(path: Path) -> None:
+    text = path.read_text()
+    assert "with DAG(" in text, "Airflow only looks into files with the words 'airflow' and 'dag'; ours say it the same way"
+    assert "doc_md=__doc__" in text
+
+
+@pytest.mark.parametrize("dag", DAGS, ids=lambda dag: dag.dag_id)
+def test_a_dag_says_who_owns_it_and_what_it_does_and_is_bounded(dag: DAG) -> None:
+    assert dag.doc_md
+    assert len(dag.doc_md.splitlines()) > 5
+    assert dag.description
+    assert {"nightshift", dag.dag_id} <= dag.tags
+    assert dag.max_active_runs == 1
+    assert dag.catchup is False
+    assert dag.dagrun_timeout
+    assert dag.is_paused_upon_creation is False
+    for task in dag.tasks:
+        assert task.owner not in ("", "airflow")
+        assert task.doc_md
+        assert task.retries
+        assert task.retry_delay >= timedelta(seconds=30)
+        assert task.execution_timeout
+        assert task.execution_timeout < dag.dagrun_timeout
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_the_stages_of_a_night_form_a_chain_in_their_order(name: str) -> None:
+    dag = BAG.dags[name]
+    assert dag.task_ids == [stage.name for stage in STAGES]
+    assert {task.task_id: task.downstream_task_ids for task in dag.tasks} == {
+        **{one.name: {other.name} for one, other in pairwise(STAGES)},
+        STAGES[-1].name: set(),
+    }
+
+
+@pytest.mark.parametrize("name", catalog.names())
+@pytest.mark.parametrize("retrain", [False, True])
+def test_every_command_of_a_dag_is_one_that_the_command_line_accepts(name: str, retrain: bool) -> None:
+    days = Days(date(2013, 1, 1), date(2013, 3, 31))
+    for task in BAG.dags[name].tasks:
+        assert isinstance(task, StageOperator)
+        argv = command(task.pipeline, task.stage, days, safe_run_id("-odd id"), retrain=retrain)
+        arguments = parser().parse_args(argv)
+        assert (arguments.pipeline, arguments.first, arguments.last, arguments.retrain) == (name, "2013-01-01", "2013-03-31", retrain)
+        assert select(arguments.stage) == (task.stage,)
+        assert arguments.run_id == safe_run_id("-odd id")
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_every_table_is_announced_as_an_asset_by_the_stage_that_publishes_it(name: str) -> None:
+    announced = [asset.name for task in BAG.dags[name].tasks for asset in task.outlets]
+    assert announced == [f"{name}.{table.name}" for table in catalog.pipeline(name).tables]
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_a_backfill_over_some_dates_processes_exactly_these_days(name: str) -> None:
+    dag = DagSerialization.from_dict(DagSerialization.to_dict(BAG.dags[name]))
+    asked = dag.iter_dagrun_infos_between(datetime(2013, 3, 8, tzinfo=UTC), datetime(2013, 3, 12, 23, 59, tzinfo=UTC))
+    starts = [info.data_interval.start for info in asked if info.data_interval]
+    days = [run_days(catalog.pipeline(name), context(run_type="backfill", interval_start=start)) for start in starts]
+    assert days == [Days.of(day) for day in Days(date(2013, 3, 8), date(2013, 3, 12))], "also across the change of the clocks on 2013-03-10"
+
+
+def test_the_form_offers_a_day_a_range_and_retraining() -> None:
+    params = BAG.dags["flights"].params
+    assert list(params) == ["date", "from", "to", "retrain"]
+    for name in ("date", "from", "to"):
+        params.get_param(name).resolve("2013-03-01")
+        with pytest.raises(Exception, match="is not a 'date'"):
+            params.get_param(name).resolve("yesterday")

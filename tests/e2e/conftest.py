@@ -1,0 +1,118 @@
+"""One real house for all tests here: a home of its own on free ports, with 30 days loaded in bulk."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from jobs.airflow_api import Airflow
+from jobs.house.secrets import secret
+from pipelines.days import Days
+from pipelines.environment import ROOT, Environment
+from tests.conftest import free_port
+
+LOADED = Days(date(2012, 12, 31), date(2013, 1, 29))
+"""Enough labels for a model: 14 days held out, 7 to stop early, 8 to train on."""
+NIGHT = date(2013, 1, 30)
+ARTIFACTS = ROOT / "artifacts" / "e2e"
+"""Screenshots and the services' logs of the last session."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class House:
+    """A house that is up, and what a test asks of it."""
+
+    environment: Environment
+    variables: dict[str, str] = field(repr=False)
+
+    def nightshift(self, *arguments: str, timeout: float = 600) -> str:
+        """Run the command as a user would; returns what it prints on stdout."""
+        command = [str(Path(sys.executable).with_name("nightshift")), *arguments]
+        ended = subprocess.run(command, env=self.variables, capture_output=True, text=True, check=False, timeout=timeout)
+        assert ended.returncode == 0, f"nightshift {' '.join(arguments)} ended with {ended.returncode}\n{ended.stdout}\n{ended.stderr}"
+        return ended.stdout
+
+    def sql(self, statement: str) -> list[dict[str, Any]]:
+        """Rows of a SQL statement over the lake."""
+        rows: list[dict[str, Any]] = json.loads(self.nightshift("sql", statement, "--format", "json"))
+        return rows
+
+    @property
+    def airflow(self) -> Airflow:
+        """Airflow's API as the house's own user."""
+        url = f"http://127.0.0.1:{self.environment.airflow_port}"
+        return Airflow(url=url, user="admin", password=secret(self.environment, "admin_password"))
+
+    def run_night(self, **params: object) -> str:
+        """Trigger the DAG, wait until it has succeeded, and return the run's id."""
+        airflow = self.airflow
+        run_id = airflow.trigger("flights", params)
+        seconds = airflow.wait("flights", run_id, timeout_seconds=900)
+        stages = ", ".join(f"{task.name} {task.seconds:.1f}" for task in airflow.tasks("flights", run_id))
+        print(f"\n{run_id}: {seconds:.1f} s through Airflow ({stages})")
+        return run_id
+
+
+def processes_of(home: Path) -> list[str]:
+    """Command lines of the living processes that work for the home."""
+
+    def works_for(process: psutil.Process) -> bool:
+        try:
+            return bool(process.status() != psutil.STATUS_ZOMBIE and process.environ().get("NIGHTSHIFT_HOME") == str(home))
+        except psutil.Error:
+            return False
+
+    return [" ".join(process.cmdline()) for process in psutil.process_iter() if process.pid != os.getpid() and works_for(process)]
+
+
+@pytest.fixture(scope="session")
+def loaded_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A real house with the days LOADED, and the files of NIGHT landed; it leaves no process behind."""
+    home = tmp_path_factory.mktemp("e2e") / "home"
+    variables = {
+        "NIGHTSHIFT_HOME": str(home),
+        "NIGHTSHIFT_SPARK_PORT": str(free_port()),
+        "NIGHTSHIFT_AIRFLOW_PORT": str(free_port()),
+        "NIGHTSHIFT_SPARK_MEMORY": "2g",
+    }
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("NIGHTSHIFT_", "AIRFLOW", "SPARK_"))}
+    house = House(environment=Environment.read(variables), variables={**inherited, **variables})
+    try:
+        house.nightshift("up")
+        house.nightshift("land", "flights", "--from", str(LOADED.first), "--to", str(NIGHT))
+        print("\n" + house.nightshift("run", "flights", "--from", str(LOADED.first), "--to", str(LOADED.last), timeout=900))
+        yield house
+    finally:
+        keep_logs(house.environment)
+        house.nightshift("down")
+        assert processes_of(home) == []
+
+
+def keep_logs(environment: Environment) -> None:
+    """Keep what the services said, for whoever looks into a failure."""
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
+    for log in environment.logs.glob("*.log"):
+        (ARTIFACTS / log.name).write_bytes(log.read_bytes())
+
+
+@pytest.fixture(scope="session")
+def first_night(loaded_house: House) -> str:
+    """NIGHT has been run once by Airflow; the id of that run."""
+    return loaded_house.run_night(date=str(NIGHT))
+
+
+@pytest.fixture
+def screenshot() -> Callable[[Any, str], None]:
+    """Keeps a picture of a browser's page in the artifacts."""
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
+    return lambda page, name: page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)

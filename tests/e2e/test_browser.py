@@ -1,0 +1,64 @@
+"""What a person sees: Airflow's own UI in a real Chromium."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from jobs.house.secrets import secret
+from tests.e2e.conftest import NIGHT, House
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+RUN_MILLISECONDS = 600_000
+
+
+@pytest.fixture
+def page(loaded_house: House) -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(
+            viewport={"width": 1500, "height": 950}, base_url=f"http://127.0.0.1:{loaded_house.environment.airflow_port}"
+        )
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()
+
+
+def log_in(page: Page, house: House) -> None:
+    page.goto("/")
+    page.fill("input[name=username]", "admin")
+    page.fill("input[name=password]", secret(house.environment, "admin_password"))
+    page.click("button[type=submit]")
+    expect(page.get_by_role("link", name="Dags").first).to_be_visible(timeout=60_000)
+
+
+def test_a_person_logs_in_triggers_a_night_by_its_date_and_sees_it_succeed(
+    page: Page, loaded_house: House, first_night: str, screenshot: Callable[[Any, str], None]
+) -> None:
+    log_in(page, loaded_house)
+    page.goto("/dags/flights")
+    page.get_by_test_id("trigger-dag-button").click()
+    page.fill("input[name=element_date]", str(NIGHT))
+    screenshot(page, "1-form")
+    page.get_by_role("dialog").get_by_role("button", name="Trigger").last.click()
+
+    page.wait_for_url(re.compile(r"/dags/flights/runs/manual__"))
+    run_id = unquote(page.url.rpartition("/")[2])
+    assert run_id != first_night
+    screenshot(page, "2-running")
+    expect(page.get_by_text("Success", exact=True).first).to_be_visible(timeout=60_000)
+    loaded_house.airflow.wait("flights", run_id, RUN_MILLISECONDS / 1000)
+    expect(page.get_by_text("Success", exact=True)).to_have_count(11, timeout=60_000)  # the run and its ten stages
+    screenshot(page, "3-success")
+
+    run = loaded_house.airflow.run("flights", run_id)
+    assert (run["state"], run["conf"]["date"], run["triggering_user_name"]) == ("success", str(NIGHT), "admin")
