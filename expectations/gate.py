@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MAX_EXAMPLES = 20
 """Bad rows (or days) of one expectation that are kept and shown."""
+MAX_EXPLAINED = 8
+"""Failed expectations about rows whose bad rows are looked up, critical ones first: each costs three questions."""
 _PLACE = "place"
 """Key in an expectation's `meta`: its place in the suite, by which its result is found again."""
 
@@ -130,9 +132,14 @@ def _judge_rows(frame: DataFrame, suite: Suite, rows: int) -> list[_Told]:
     derived = {ROWS_OF_KEY: f"count(1) OVER (PARTITION BY {key})", **suite.derived}
     with _batch_of_rows(frame.selectExpr("*", *(f"{sql} AS `{name}`" for name, sql in derived.items()))) as batch:
         results = _validate(batch, declared, {"result_format": "BOOLEAN_ONLY"})
-        failed = {place: declared[place] for place, result in results.items() if not result.success and not _error(result)}
-        results |= _validate(batch, failed, _detailed(suite.day, *suite.key))
+        results |= _validate(batch, _to_explain(declared, results), _detailed(suite.day, *suite.key))
     return [_told(expectation, results.get(place), observed=_of_rows(results.get(place), rows)) for place, expectation in declared.items()]
+
+
+def _to_explain(declared: Mapping[int, Expectation], results: _Results) -> dict[int, Expectation]:
+    failed = [place for place, result in results.items() if not result.success and not _error(result)]
+    critical_first = sorted(failed, key=lambda place: (declared[place].severity.value != "critical", place))
+    return {place: declared[place] for place in critical_first[:MAX_EXPLAINED]}
 
 
 def _judge_days(days: pd.DataFrame, suite: Suite) -> list[_Told]:
@@ -207,7 +214,8 @@ def _examples(details: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
 def _of_rows(result: ExpectationValidationResult | None, rows: int) -> str:
     if result is None or result.success:
         return f"{rows:,} rows"
-    return f"{(result.result or {}).get('unexpected_count', '?')} of {rows:,} rows"
+    unexpected = (result.result or {}).get("unexpected_count")
+    return f"{'some' if unexpected is None else format(unexpected, ',')} of {rows:,} rows"
 
 
 def _of_days(days: pd.DataFrame, expectation: Expectation) -> str:

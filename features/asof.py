@@ -17,6 +17,7 @@ date must not be more than a day before the (UTC) event, nor more than a day aft
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 _BROADCAST_ROWS = 500_000
 """Up to so many entity rows, what a view answers is small enough to be sent to every task instead of shuffled."""
+_PASSES_AT_ONCE = 3
+"""The server plans one pass while it computes another; more would only wait for its cores."""
 _EVENT_TIMESTAMP = "event_timestamp"
 _SLACK = timedelta(days=1)
 _AT, _ASKED, _FACT = "__at", "__asked", "__fact"
@@ -77,17 +80,23 @@ class AsOfOfflineStore(SparkOfflineStore):
     ) -> AsOfJob:
         _require_supported(feature_views)
         rows = _entity_rows(entity_df)
-        time = _time_column(rows)
+        time, columns = _time_column(rows), rows.columns
         span = _Span.of(rows, time)
         contexts = get_feature_view_query_context(feature_refs, feature_views, registry, project, (span.first, span.last))
         views = [_View.of(context, full_feature_names) for context in contexts]
-        _require_columns(rows, views)
-        answers = [_answer(view, rows, time, span) for view in views]
+        _require_columns(columns, views)
+        groups = _Group.all_of(views)
+        with ThreadPoolExecutor(_PASSES_AT_ONCE) as pool:
+            answers = list(pool.map(lambda group: _answers(group, rows, time, span), groups))
+        joined = rows
+        for group, answer in zip(groups, answers, strict=True):
+            joined = _attach(joined, group, answer, time, span.rows)
+        features = [name for view in views for name in view.features]
         return AsOfJob(
-            rows=reduce(lambda left, answer: _attach(left, answer, time, span), answers, rows),
+            rows=joined.select(*map(_quoted, [*columns, *features])),
             full_feature_names=full_feature_names,
             on_demand_feature_views=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
-            metadata=RetrievalMetadata(feature_refs, [c for c in rows.columns if c != time], span.first, span.last),
+            metadata=RetrievalMetadata(feature_refs, [c for c in columns if c != time], span.first, span.last),
             config=config,
         )
 
@@ -110,96 +119,145 @@ class _Span:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _View:
-    """A requested feature view, in terms of its source's columns."""
+class _Source:
+    """Facts to be read, in terms of their own columns."""
 
-    name: str
-    source: str
+    relation: str
     """What stands behind FROM."""
-    keys: dict[str, str]
-    """Join key in the entity rows -> column of the source."""
-    features: dict[str, str]
-    """Name in the result -> column of the source."""
+    keys: tuple[str, ...]
     event: str
     created: str | None
     partition: str | None
     ttl: timedelta | None
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _View:
+    """A requested feature view, or one of its aliases."""
+
+    name: str
+    source: _Source
+    keys: tuple[str, ...]
+    """Columns of the entity rows, in the order of the source's keys."""
+    features: dict[str, str]
+    """Name in the result -> column of the source."""
+
     @classmethod
     def of(cls, context: Any, full_feature_names: bool) -> _View:
-        columns = [selection.split(" AS ") for selection in context.entity_selections]
+        selections = [selection.split(" AS ") for selection in context.entity_selections]
         prefix = f"{context.name}__" if full_feature_names else ""
-        return cls(
-            name=context.name,
-            source=context.table_subquery,
-            keys={key: column for column, key in columns},
-            features={prefix + context.field_mapping.get(column, column): column for column in context.features},
+        source = _Source(
+            relation=context.table_subquery,
+            keys=tuple(column for column, _ in selections),
             event=context.timestamp_field,
             created=context.created_timestamp_column or None,
             partition=context.date_partition_column or None,
             ttl=timedelta(seconds=context.ttl) if context.ttl else None,
         )
+        return cls(
+            name=context.name,
+            source=source,
+            keys=tuple(key for _, key in selections),
+            features={prefix + context.field_mapping.get(column, column): column for column in context.features},
+        )
 
 
-def _answer(view: _View, rows: DataFrame, time: str, span: _Span) -> DataFrame:
-    """For each key and time that the entity rows ask for, what the view knew then."""
-    asked = [*(F.col(_quoted(key)) for key in view.keys), F.col(_quoted(time)).alias(_AT), F.lit(1).alias(_ASKED), F.lit(None).alias(_FACT)]
-    timeline = _facts(view, rows.sparkSession, span).union(_with_keys(rows, view.keys).select(*asked))
-    # A fact known at the very moment of the question counts: facts sort before questions.
-    so_far = Window.partitionBy(*map(_quoted, view.keys)).orderBy(_AT, _ASKED).rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    latest = timeline.withColumn(_FACT, F.max(_FACT).over(so_far)).where(F.col(_ASKED) == 1)
-    if view.ttl is not None:
-        latest = latest.where(F.col(_FACT)["event"] >= F.col(_AT) - F.lit(view.ttl))
-    answers = latest.dropDuplicates([*view.keys, _AT])
-    values = [F.col(_FACT)["values"][f"f{i}"].alias(name) for i, name in enumerate(view.features)]
-    return answers.select(*map(_quoted, view.keys), F.col(_AT).alias(time), *values)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Group:
+    """Aliases of one view: they are answered in one pass over their source."""
+
+    source: _Source
+    views: list[_View]
+    columns: list[str]
+    """The source's columns that any of the views needs."""
+
+    @classmethod
+    def all_of(cls, views: Sequence[_View]) -> list[_Group]:
+        by_source: dict[_Source, list[_View]] = {}
+        for view in views:
+            by_source.setdefault(view.source, []).append(view)
+        columns = {source: dict.fromkeys(c for view in some for c in view.features.values()) for source, some in by_source.items()}
+        return [cls(source=source, views=some, columns=list(columns[source])) for source, some in by_source.items()]
 
 
-def _facts(view: _View, spark: SparkSession, span: _Span) -> DataFrame:
-    """Facts of the view that some entity row may see: keys, when each became visible, and the fact itself.
+def _attach(left: DataFrame, group: _Group, answers: DataFrame, time: str, rows: int) -> DataFrame:
+    """The rows with the features of the group: an answer has each key and time once, so none is multiplied."""
+    for i, view in enumerate(group.views):
+        keys = [F.col(_key(k)).alias(key) for k, key in enumerate(view.keys)]
+        values = [F.col(_FACT)["values"][_value(group.columns.index(column))].alias(name) for name, column in view.features.items()]
+        right = answers.where(F.col(_ASKED) == i).select(*keys, F.col(_AT).alias(time), *values)
+        left = left.join(F.broadcast(right) if rows <= _BROADCAST_ROWS else right, [*view.keys, time], "left")
+    return left
 
-    The fact is a struct that sorts as facts supersede each other: event, created, then the values.
+
+def _answers(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFrame:
+    """For each view, key and time that the entity rows ask for, the latest fact that was visible then."""
+    facts, keys = _facts(group, rows.sparkSession, span), [_key(i) for i in range(len(group.source.keys))]
+    timeline = facts.unionByName(_questions(group, rows, time), allowMissingColumns=True)
+    # A fact known at the very moment of the question counts: facts, which ask for no view, sort before questions.
+    order = (F.col(_AT), F.col(_ASKED).asc_nulls_first())
+    so_far = Window.partitionBy(*keys).orderBy(*order).rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    latest = timeline.withColumn(_FACT, F.max(_FACT).over(so_far)).where(F.col(_ASKED).isNotNull())
+    if group.source.ttl is not None:
+        latest = latest.where(F.col(_FACT)["event"] >= F.col(_AT) - F.lit(group.source.ttl))
+    # Computed here and now: all views in one plan cost the planner more than the joins themselves.
+    return latest.dropDuplicates([_ASKED, *keys, _AT]).localCheckpoint()
+
+
+def _questions(group: _Group, rows: DataFrame, time: str) -> DataFrame:
+    """What the entity rows ask of each view of the group: a key and a time."""
+    asked = [
+        F.struct(F.lit(i).alias(_ASKED), *(F.col(_quoted(key)).alias(_key(k)) for k, key in enumerate(view.keys)))
+        for i, view in enumerate(group.views)
+    ]
+    return _with_all(rows.select(F.col(_quoted(time)).alias(_AT), F.inline(F.array(*asked))), len(group.source.keys))
+
+
+def _facts(group: _Group, spark: SparkSession, span: _Span) -> DataFrame:
+    """Facts that some entity row may see: keys, when each became visible, and the fact itself.
+
+    The fact is a struct that sorts as facts supersede each other: by event, then created, then the values.
     """
-    source = _in_partitions(spark.sql(f"SELECT * FROM {view.source}"), view, span)
-    event = F.col(_quoted(view.event))
-    known = F.greatest(event, F.col(_quoted(view.created))) if view.created else event
-    seen = source.where(event.between(_literal(_earliest(view, span)), _literal(span.last)))
-    if view.created:
-        seen = seen.where(F.col(_quoted(view.created)) <= _literal(span.last))
-    values = F.struct(*(F.col(_quoted(column)).alias(f"f{i}") for i, column in enumerate(view.features.values())))
-    created = [F.col(_quoted(view.created)).alias("created")] if view.created else []
-    keys = [F.col(_quoted(column)).alias(key) for key, column in view.keys.items()]
-    fact = F.struct(event.alias("event"), *created, values.alias("values"))
-    return _with_keys(seen, view.keys.values()).select(*keys, known.alias(_AT), F.lit(0).alias(_ASKED), fact.alias(_FACT))
+    source = group.source
+    event, created = F.col(_quoted(source.event)), F.col(_quoted(source.created)) if source.created else None
+    kept = _in_partitions(spark.sql(f"SELECT * FROM {source.relation}"), source, span)
+    kept = kept.where(event.between(_literal(_earliest(source, span)), _literal(span.last)))
+    if created is not None:
+        kept = kept.where(created <= _literal(span.last))
+    times = {"event": event} if created is None else {"event": event, "created": created}
+    values = F.struct(*(F.col(_quoted(column)).alias(_value(i)) for i, column in enumerate(group.columns)))
+    facts = kept.select(
+        *(F.col(_quoted(key)).alias(_key(i)) for i, key in enumerate(source.keys)),
+        (event if created is None else F.greatest(event, created)).alias(_AT),
+        F.struct(*(time.alias(name) for name, time in times.items()), values.alias("values")).alias(_FACT),
+    )
+    return _with_all(facts, len(source.keys))
 
 
-def _in_partitions(source: DataFrame, view: _View, span: _Span) -> DataFrame:
-    if view.partition is None:
-        return source
+def _in_partitions(facts: DataFrame, source: _Source, span: _Span) -> DataFrame:
+    if source.partition is None:
+        return facts
     # Dates as text: Spark casts them to the column's own type while it plans, so that Delta prunes either kind.
-    day, until = F.col(_quoted(view.partition)), span.last + _SLACK
-    source = source.where(day <= F.lit(f"{until:%Y-%m-%d}"))
-    if view.ttl is None:
-        return source
-    return source.where(day >= F.lit(f"{_earliest(view, span) - _SLACK:%Y-%m-%d}"))
+    day = F.col(_quoted(source.partition))
+    facts = facts.where(day <= F.lit(f"{span.last + _SLACK:%Y-%m-%d}"))
+    return facts if source.ttl is None else facts.where(day >= F.lit(f"{_earliest(source, span) - _SLACK:%Y-%m-%d}"))
 
 
-def _attach(left: DataFrame, answer: DataFrame, time: str, span: _Span) -> DataFrame:
-    """The rows with the answer's features: an answer has each key and time once, so none is multiplied."""
-    features = answer.columns[answer.columns.index(time) + 1 :]
-    keys = answer.columns[: -len(features)]
-    right = F.broadcast(answer) if span.rows <= _BROADCAST_ROWS else answer
-    return left.join(right, keys, "left").select(*map(_quoted, [*left.columns, *features]))
+def _with_all(frame: DataFrame, keys: int) -> DataFrame:
+    """Without the rows that lack a key: they can neither ask nor answer."""
+    return reduce(lambda kept, i: kept.where(F.col(_key(i)).isNotNull()), range(keys), frame)
 
 
-def _with_keys(frame: DataFrame, keys: Any) -> DataFrame:
-    for key in keys:
-        frame = frame.where(F.col(_quoted(key)).isNotNull())
-    return frame
+def _key(i: int) -> str:
+    return f"__key{i}"
 
 
-def _earliest(view: _View, span: _Span) -> datetime:
-    return span.first - view.ttl if view.ttl is not None else datetime(1, 1, 2, tzinfo=UTC)
+def _value(i: int) -> str:
+    return f"value{i}"
+
+
+def _earliest(source: _Source, span: _Span) -> datetime:
+    return span.first - source.ttl if source.ttl is not None else datetime(1, 1, 2, tzinfo=UTC)
 
 
 def _instant(micros: int) -> datetime:
@@ -247,8 +305,8 @@ def _require_supported(feature_views: Sequence[Any]) -> None:
             )
 
 
-def _require_columns(rows: DataFrame, views: Sequence[_View]) -> None:
-    columns = set(rows.columns)
+def _require_columns(there: Sequence[str], views: Sequence[_View]) -> None:
+    columns = set(there)
     for view in views:
         missing = [key for key in view.keys if key not in columns]
         if missing:

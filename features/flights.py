@@ -1,11 +1,12 @@
-"""What is known of a scheduled flight at the scoring moment: ten feature views and the service that joins them.
+"""What is known of a scheduled flight at the scoring moment: five feature views and the service that joins them.
 
-The keys come with the entity rows (`flights.departures`); each view is a table of the lake, or one grain of `rolling`.
+The keys come with the entity rows (`flights.departures`). The view `rolling` is used once for each grain, by Feast's aliases: all of
+them are joined in one pass.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 from feast import Entity, FeatureService, FeatureView, Field
@@ -31,73 +32,76 @@ _WEATHER_DAY = ("wd_precip", "wd_visib_min", "wd_wind_max")
 _SCHEDULE = ("dow", "month", "hour", "sched_min", "distance", "block", "hol", "n_origin_hour", "n_origin_day", "tail_seq")
 _ROLLED = tuple(f"{stat}_{days}" for stat in ("n", "late", "delay", "canc") for days in ROLLING_DAYS)
 
-COUNTS = tuple(f"{grain}_n_{days}" for grain in GRAINS if grain != "ap" for days in ROLLING_DAYS)
-"""Features that are 0, not null, where nothing is known."""
-WHOLE = (*COUNTS, *_SCHEDULE, "plane_age", "seats", "plane_known")
-"""Features that are whole numbers; the others are doubles."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _View:
-    """A feature view before Feast's own words for it."""
-
-    name: str
-    key: str
-    source: DataSource
-    features: tuple[str, ...]
-    ttl: timedelta | None
-    doc: str
+_NAMES = {
+    **{f"{grain}_{stat}": f"{grain}__{stat}" for grain in GRAINS if grain != "ap" for stat in _ROLLED},
+    **{f"ap_{stat}": f"ap__{stat}" for stat in _ORIGIN_DAY},
+    **{name: f"weather_hourly__{name}" for name in _WEATHER},
+    **{name: f"weather_daily__{name}" for name in _WEATHER_DAY},
+    **{name: f"departure__{name}" for name in _SCHEDULE},
+    **{name: f"plane__{name}" for name in ("year", "seats", "known")},
+}
+"""Feature -> what Feast calls it: the view or its alias, and the column."""
+_COUNTS = tuple(f"{grain}_n_{days}" for grain in GRAINS if grain != "ap" for days in ROLLING_DAYS)
+_WHOLE = (*_COUNTS, *_SCHEDULE, "plane_age", "seats", "plane_known")
 
 
 def definitions(environment: Environment) -> list[Entity | FeatureView | FeatureService]:
     """Everything to be registered with Feast; the service is named after the pipeline."""
-    declared = [*_rolling_views(environment), _departure(environment), *_weather_views(environment), _plane(environment)]
-    entities = {key: Entity(name=key, join_keys=[key], value_type=ValueType.STRING) for key in dict.fromkeys(v.key for v in declared)}
-    views = [_feature_view(view, entities[view.key]) for view in declared]
-    service = FeatureService(name=PIPELINE.name, features=views, description=PIPELINE.title, owner=PIPELINE.owner)
-    return [*entities.values(), *views, service]
+    keys = ("grain", "key", "departure_id", "origin", "tailnum")
+    entities = {key: Entity(name=key, join_keys=[key], value_type=ValueType.STRING) for key in keys}
+    rolling = _rolling(environment, entities)
+    others = [_departure(environment, entities), *_weather(environment, entities), _plane(environment, entities)]
+    service = FeatureService(name=PIPELINE.name, features=[*_by_grain(rolling), *others], description=PIPELINE.title, owner=PIPELINE.owner)
+    return [*entities.values(), rolling, *others, service]
+
+
+def prepare(rows: DataFrame) -> DataFrame:
+    """The entity rows with every join key: the key of each grain is there, the grain's name is not."""
+    return rows.withColumns({f"{grain}_grain": F.lit(grain) for grain in GRAINS})
 
 
 def finish(rows: DataFrame) -> DataFrame:
-    """What needs a joined row: the plane's age, zeros for counts of nothing, one type for each feature."""
-    age = F.year(PIPELINE.event_date) - F.col("plane_year")
-    filled = {name: F.coalesce(F.col(name), F.lit(0)) for name in (*COUNTS, "plane_known")}
-    features = {name: F.col(name) for name in PIPELINE.training.numeric if name != "plane_age"} | {"plane_age": age} | filled
-    typed = {name: value.cast("long" if name in WHOLE else "double") for name, value in features.items()}
-    return rows.withColumns(typed).drop("plane_year")
+    """What needs a joined row: the plane's age, zeros for counts of nothing, one name and one type for each feature."""
+    values = {name: F.col(joined) for name, joined in _NAMES.items()}
+    values |= {name: F.coalesce(values[name], F.lit(0)) for name in _COUNTS}
+    values["plane_age"] = F.year(PIPELINE.event_date) - values.pop("year")
+    values["plane_known"] = F.coalesce(values.pop("known"), F.lit(0))
+    typed = {name: value.cast("long" if name in _WHOLE else "double") for name, value in values.items()}
+    return rows.withColumns(typed).drop(*_NAMES.values())
 
 
-def _rolling_views(environment: Environment) -> list[_View]:
-    windows = [_rolling(environment, grain, f"{grain}_key", _ROLLED) for grain in GRAINS if grain != "ap"]
-    return [*windows, _rolling(environment, "ap", "origin", _ORIGIN_DAY)]
-
-
-def _rolling(environment: Environment, grain: str, key: str, stats: tuple[str, ...]) -> _View:
-    features = {f"{grain}_{stat}": stat for stat in stats}
+def _rolling(environment: Environment, entities: Mapping[str, Entity]) -> FeatureView:
+    stats = tuple(dict.fromkeys((*_ROLLED, *_ORIGIN_DAY)))
     source = lake_source(
         environment,
-        name=grain,
+        name="rolling",
         table="flights.rolling",
-        columns={key: "key", **features},
+        columns=("grain", "key", *stats),
         event="event_timestamp",
-        where=f"grain = '{grain}'",
     )
-    doc = f"Past flights with the same {' and '.join(GRAINS[grain])}, counted on the day on which their outcome became known."
-    return _View(name=grain, key=key, source=source, features=tuple(features), ttl=_LAST_EVENING, doc=doc)
+    doc = "Past flights with the same key, counted on the day on which their outcome became known."
+    return _view(source, [entities["grain"], entities["key"]], stats, doc, ttl=_LAST_EVENING)
 
 
-def _departure(environment: Environment) -> _View:
-    columns = {name: name for name in ("departure_id", *_SCHEDULE)}
+def _by_grain(rolling: FeatureView) -> list[FeatureView]:
+    """One alias of the view for each grain, joined by that grain's own key."""
+    stats = {grain: list(_ORIGIN_DAY if grain == "ap" else _ROLLED) for grain in GRAINS}
+    keys = {grain: {"grain": f"{grain}_grain", "key": f"{grain}_key"} for grain in GRAINS}
+    return [rolling.with_name(grain).with_join_key_map(keys[grain])[stats[grain]] for grain in GRAINS]
+
+
+def _departure(environment: Environment, entities: Mapping[str, Entity]) -> FeatureView:
+    columns = ("departure_id", *_SCHEDULE)
     source = lake_source(environment, name="departure", table="flights.departures", columns=columns, event="event_timestamp")
-    return _View(name="departure", key="departure_id", source=source, features=_SCHEDULE, ttl=_LAST_EVENING, doc="What the schedule tells.")
+    return _view(source, [entities["departure_id"]], _SCHEDULE, "What the schedule tells.", ttl=_LAST_EVENING)
 
 
-def _weather_views(environment: Environment) -> list[_View]:
+def _weather(environment: Environment, entities: Mapping[str, Entity]) -> list[FeatureView]:
     hourly = lake_source(
         environment,
         name="weather_hourly",
         table="flights.weather_hourly",
-        columns={name: name for name in ("origin", *_WEATHER)},
+        columns=("origin", *_WEATHER),
         event="observed_at",
         created="available_at",
     )
@@ -105,46 +109,41 @@ def _weather_views(environment: Environment) -> list[_View]:
         environment,
         name="weather_daily",
         table="flights.weather_daily",
-        columns={name: name for name in ("origin", *_WEATHER_DAY)},
+        columns=("origin", *_WEATHER_DAY),
         event="event_timestamp",
     )
     return [
-        _View(
-            name="weather_hourly", key="origin", source=hourly, features=_WEATHER, ttl=_WEATHER_AGE, doc="The latest weather of the origin."
-        ),
-        _View(
-            name="weather_daily",
-            key="origin",
-            source=daily,
-            features=_WEATHER_DAY,
-            ttl=_LAST_EVENING,
-            doc="The day's weather at the origin.",
-        ),
+        _view(hourly, [entities["origin"]], _WEATHER, "The latest weather of the origin.", ttl=_WEATHER_AGE),
+        _view(daily, [entities["origin"]], _WEATHER_DAY, "The day's weather at the origin.", ttl=_LAST_EVENING),
     ]
 
 
-def _plane(environment: Environment) -> _View:
+def _plane(environment: Environment, entities: Mapping[str, Entity]) -> FeatureView:
     source = lake_source(
         environment,
         name="plane",
         table="flights.planes",
-        columns={"tailnum": "tailnum", "plane_year": "year", "seats": "seats", "plane_known": "1"},
+        columns=("tailnum", "year", "seats"),
+        computed={"known": "1"},
         event=day_end("landed_date", PIPELINE.timezone),
     )
-    doc = "The plane, by the latest register that lists it."
-    return _View(name="plane", key="tailnum", source=source, features=("plane_year", "seats", "plane_known"), ttl=None, doc=doc)
+    return _view(source, [entities["tailnum"]], ("year", "seats", "known"), "The plane, by the latest register that lists it.", ttl=None)
 
 
-def _feature_view(view: _View, entity: Entity) -> FeatureView:
-    whole = (*WHOLE, "plane_year")
-    fields = [Field(name=name, dtype=Int64 if name in whole else Float64) for name in view.features]
+def _view(source: DataSource, entities: list[Entity], features: Iterable[str], doc: str, *, ttl: timedelta | None) -> FeatureView:
+    """A view named after its source. Its keys are in the schema too, or Feast would ask Spark for their types."""
+    keys = [Field(name=entity.join_key, dtype=String) for entity in entities]
     return FeatureView(
-        name=view.name,
-        entities=[entity],
-        schema=[Field(name=view.key, dtype=String), *fields],
-        ttl=view.ttl or timedelta(0),
-        source=view.source,
+        name=source.name,
+        entities=entities,
+        schema=[*keys, *(Field(name=name, dtype=Int64 if _is_whole(name) else Float64) for name in features)],
+        ttl=ttl or timedelta(0),
+        source=source,
         online=False,
-        description=view.doc,
+        description=doc,
         owner=PIPELINE.owner,
     )
+
+
+def _is_whole(column: str) -> bool:
+    return column in (*_WHOLE, "year", "known") or column.startswith("n_")

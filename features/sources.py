@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 
@@ -17,10 +17,10 @@ def lake_source(
     *,
     name: str,
     table: str,
-    columns: Mapping[str, str],
+    columns: Iterable[str],
     event: str,
     created: str | None = None,
-    where: str = "TRUE",
+    computed: Mapping[str, str] | None = None,
 ) -> SparkSource:
     """A source over a published table.
 
@@ -28,19 +28,20 @@ def lake_source(
         environment: Tells where the lake is.
         name: Of the source; its feature view's name will do.
         table: SQL name, `<pipeline>.<table>`.
-        columns: Name that the feature view uses -> SQL expression over the table.
+        columns: Keys and features, as the table names them.
         event: SQL expression of the time at which the fact holds.
         created: SQL expression of the time at which it became known, when that can be later.
-        where: Rows of the table that are facts of this source.
+        computed: Further features: name -> SQL expression over the table.
     """
     times = {"event_timestamp": event, **({"created_timestamp": created} if created else {})}
-    selected = ", ".join(f"{expression} AS `{alias}`" for alias, expression in {**columns, **times, PARTITION: PARTITION}.items())
+    named = {**(computed or {}), **times}
+    selected = ", ".join([*(f"`{column}`" for column in (*columns, PARTITION)), *(f"{sql} AS `{name}`" for name, sql in named.items())])
     place = environment.table_path(table).replace("`", "``")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # Feast calls every SparkSource experimental
         return SparkSource(
             name=name,
-            query=f"SELECT {selected} FROM delta.`{place}` WHERE {where}",
+            query=f"SELECT {selected} FROM delta.`{place}`",
             timestamp_field="event_timestamp",
             created_timestamp_column="created_timestamp" if created else "",
             date_partition_column=PARTITION,

@@ -28,11 +28,13 @@ _SETTINGS = Path(__file__).with_name("feature_store.yaml")
 def historical(pipeline: Pipeline, environment: Environment, rows: DataFrame) -> DataFrame:
     """The entity rows with every feature of the pipeline as of their `event_timestamp`.
 
-    Each feature view reads the rows once: persist them when they cost more than a scan.
+    The facts are looked up at once; only their last join to the rows is left to be computed. The rows are read once for
+    each feature view: checkpoint or persist them when they cost more than a scan.
     """
-    store = open_store(pipeline, environment)
-    found = store.get_historical_features(entity_df=rows, features=store.get_feature_service(pipeline.name)).to_spark_df()
-    finished: DataFrame = _module(pipeline).finish(found)
+    store, module = open_store(pipeline, environment), _module(pipeline)
+    service = store.get_feature_service(pipeline.name)
+    found = store.get_historical_features(entity_df=module.prepare(rows), features=service, full_feature_names=True)
+    finished: DataFrame = module.finish(found.to_spark_df())
     return finished
 
 

@@ -29,7 +29,7 @@ _DAG_SECONDS = 120
 TOP = """SELECT carrier, flight, origin, dest, sched_dep_time, round(late_probability, 3) AS late_probability, model_version
   FROM flights.predictions WHERE flight_date = '2013-04-03' ORDER BY late_probability DESC, carrier, flight LIMIT 10"""
 COUNT = """SELECT flight_date, count(*) AS flights, round(avg(late_probability), 3) AS mean_probability, max(model_version) AS model
-  FROM flights.predictions WHERE flight_date > '2013-04-01' GROUP BY flight_date ORDER BY flight_date"""
+  FROM flights.predictions WHERE flight_date >= '2013-04-01' GROUP BY flight_date ORDER BY flight_date"""
 
 
 def demo(environment: Environment) -> int:
@@ -131,7 +131,6 @@ def _tell(task: Task) -> None:
 
 
 def _show(environment: Environment) -> None:
-    from jobs.house.secrets import secret
     from jobs.output import show
     from jobs.sql import query
 
@@ -140,7 +139,8 @@ def _show(environment: Environment) -> None:
         show(*query(environment, statement))
     _show_quality(environment)
     print(f"\nData-quality report: {_report(environment)}")
-    print(f"Airflow: {_airflow(environment).url}  user admin  password {secret(environment, 'admin_password')}")
+    airflow = _airflow(environment)
+    print(f"Airflow: {airflow.url}  user {airflow.user}  password {airflow.password}")
 
 
 def _show_quality(environment: Environment) -> None:
@@ -167,9 +167,10 @@ def _report(environment: Environment) -> str:
 
 
 def _airflow(environment: Environment) -> Airflow:
+    from jobs.house.airflow import USER
     from jobs.house.secrets import secret
 
-    return Airflow(url=f"http://127.0.0.1:{environment.airflow_port}", user="admin", password=secret(environment, "admin_password"))
+    return Airflow(url=f"http://127.0.0.1:{environment.airflow_port}", user=USER, password=secret(environment, "admin_password"))
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,7 +81,8 @@ def _held_out(run: Run, registry: Registry, candidate: ModelVersion, champion: M
     both = dataset.labelled(run, pinned, Days(days.trained.first, days.held_out.last))
     known, rows = dataset.between(both, column, days.trained), dataset.between(both, column, days.held_out)
     if not len(rows):
-        raise Refused(f"{run.pipeline.name}.{dataset.TABLE} has no labelled row on the held-out days {days.held_out}: nothing to compare models on.")
+        name = f"{run.pipeline.name}.{dataset.TABLE}"
+        raise Refused(f"{name} has no labelled row on the held-out days {days.held_out}: nothing to compare models on.")
     rates = baseline.fit(known, training.baseline, training.label)
     models = {"candidate": candidate} | ({"champion": champion} if champion else {})
     scored = {name: scoring.load(registry, model).score(rows) for name, model in models.items()}
@@ -126,10 +127,17 @@ def _told(evidence: gate.Evidence, held: _HeldOut) -> dict[str, Any]:
         "baseline": evidence.baseline.to_json(),
         "wins_over_baseline": evidence.wins_over_baseline,
         "wins_over_champion": evidence.wins_over_champion,
-        "slices": [[s.column, s.value, s.rows, round(s.candidate_log_loss, 5), s.champion_log_loss and round(s.champion_log_loss, 5)] for s in evidence.slices],
-        "by_day": [[str(day), int(where.sum()), *(round(float(held.loss(m)[where].mean()), 5) for m in held.predictions)] for day, where in quality.groups(held.day)],
-        "by_day_columns": ["day", "rows", *held.predictions],
+        "slices": [asdict(s) for s in evidence.slices],
+        "by_day": _by_day(held),
     }
+
+
+def _by_day(held: _HeldOut) -> list[dict[str, Any]]:
+    loss = {name: held.loss(name) for name in held.predictions}
+    days = quality.groups(held.day)
+    return [
+        {"day": str(day), "rows": int(rows.sum()), **{n: round(float(v[rows].mean()), 6) for n, v in loss.items()}} for day, rows in days
+    ]
 
 
 def _event(run: Run, candidate: ModelVersion, champion: ModelVersion | None, verdict: gate.Verdict, told: dict[str, Any]) -> dict[str, Any]:
@@ -161,8 +169,9 @@ def _log(registry: Registry, candidate: ModelVersion, held: _HeldOut, evidence: 
     from jobs.training import plots
 
     by_name = {"candidate": evidence.candidate, "champion": evidence.champion, "baseline": evidence.baseline}
-    measured = {name: q for name, q in by_name.items() if q}
-    metrics = {f"held_out_{name}_{metric}": value for name, q in measured.items() for metric in ("auc", "log_loss", "brier") if (value := getattr(q, metric)) is not None}
+    measured = {name: found for name, found in by_name.items() if found}
+    values = {f"held_out_{name}_{m}": getattr(found, m) for name, found in measured.items() for m in ("auc", "log_loss", "brier")}
+    metrics = {name: value for name, value in values.items() if value is not None}
     figures = {
         "learning_curve": plots.learning_curve(registry.curves(candidate, "loss", "val_loss")),
         "calibration": plots.calibration(held.label, held.predictions),

@@ -7,8 +7,6 @@ run's days (to be trained on). A training row is the very departures row that wa
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from importlib import import_module
@@ -38,9 +36,10 @@ def features(run: Run) -> dict[str, object]:
         Rows of both tables, labelled rows, outcomes that no published departure matches, and what the check found.
     """
     outcomes = _outcomes(run)
-    with _cached(_entity_rows(run, outcomes)) as entities, _cached(store.historical(run.pipeline, run.environment, entities)) as rows:
-        trained = tables.stage_rows(run, "training", _training(run, rows))
-        scored = tables.stage_rows(run, "scoring", _scoring(run, rows))
+    entities = _entity_rows(run, outcomes).localCheckpoint()
+    rows = store.historical(run.pipeline, run.environment, entities).localCheckpoint()
+    trained = tables.stage_rows(run, "training", _training(run, rows))
+    scored = tables.stage_rows(run, "scoring", _scoring(run, rows))
     made = {
         "training_rows": trained,
         "scoring_rows": scored,
@@ -117,13 +116,3 @@ def _columns(run: Run, rows: DataFrame) -> list[str]:
             f"Neither {store.entity_table(spec)} nor the feature views of '{spec.name}' give {missing}, which the pipeline declares."
         )
     return wanted
-
-
-@contextmanager
-def _cached(rows: DataFrame) -> Iterator[DataFrame]:
-    """Rows that are computed once for the time of the block."""
-    kept = rows.persist()
-    try:
-        yield kept
-    finally:
-        kept.unpersist()

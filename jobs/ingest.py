@@ -87,14 +87,14 @@ def ingest(run: Run) -> dict[str, object]:
         NightshiftError: rows were lost or multiplied on the way.
     """
     found = find_drops(run)
-    loads: list[_Load] = []
+    cached: list[DataFrame] = []
     try:
-        loads = _all(lambda feed: _load(run, feed, found[feed.name]), run.pipeline.feeds)
+        loads = _all(lambda feed: _load(run, feed, found[feed.name], cached), run.pipeline.feeds)
         _refuse_bad_files(run, loads)
         metrics = dict(zip(found, _all(lambda load: _keep(run, load), loads), strict=True))
     finally:
-        for load in loads:
-            load.rows.unpersist()
+        for rows in cached:
+            rows.unpersist()
     totals = {f"rows_{what}": sum(one[what] for one in metrics.values()) for what in ("in_files", "staged", "quarantined", "unchanged")}
     return {"files": sum(one["files"] for one in metrics.values()), **totals, "feeds": metrics}
 
@@ -104,8 +104,11 @@ def _all(function: Callable[[T], R], values: Iterable[T]) -> list[R]:
         return list(pool.map(function, values))
 
 
-def _load(run: Run, feed: Feed, drops: list[Drop]) -> _Load:
-    rows = records(connect(run.environment), feed, drops).persist()
+def _load(run: Run, feed: Feed, drops: list[Drop], cached: list[DataFrame]) -> _Load:
+    # Spark takes a cached frame for every other of the same plan. The attempt's number in the plan keeps what a killed
+    # attempt left cached, of files that may have changed since, from being taken for this one.
+    rows = records(connect(run.environment), feed, drops).withColumn("_attempt", F.lit(run.generation)).persist()
+    cached.append(rows)
     good, bad = F.col("reason").isNull(), F.col("reason").isNotNull()
     found = rows.groupBy("source_file").agg(
         F.count(F.lit(1)).alias("lines"),

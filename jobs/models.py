@@ -18,7 +18,8 @@ def models(pipeline: Pipeline, environment: Environment) -> tuple[tuple[str, ...
 
     last = {e["model_version"]: e for e in serving.events(environment, pipeline.name)}
     return COLUMNS, [
-        (v.version, v.as_of, " ".join(v.aliases) or None, *_verdict(last.get(v.version)), v.run_id) for v in Registry(environment, pipeline.name).versions()
+        (v.version, v.as_of, " ".join(v.aliases) or None, *_verdict(last.get(v.version)), v.run_id)
+        for v in Registry(environment, pipeline.name).versions()
     ]
 
 
@@ -27,4 +28,11 @@ def _verdict(event: dict[str, Any] | None) -> tuple[object, ...]:
         return ("not evaluated", None, None, None, None, None)
     told = json.loads(event["metrics"])
     rival = told["champion"] or {}
-    return (event["event"], told["candidate"]["auc"], told["candidate"]["log_loss"], rival.get("log_loss"), told["baseline"]["log_loss"], event["reason"])
+    return (
+        event["event"],
+        told["candidate"]["auc"],
+        told["candidate"]["log_loss"],
+        rival.get("log_loss"),
+        told["baseline"]["log_loss"],
+        event["reason"],
+    )

@@ -29,7 +29,8 @@ def _arrived(run: Run) -> pa.Table:
     """Labels of the run's days beside the published predictions for them."""
     pipeline = run.pipeline
     landed = pipeline.table(dataset.TABLE).partition
-    labels = dataset.labelled(run, dataset.snapshot(run, dataset.TABLE), run.days).select([landed, *pipeline.entity, pipeline.training.label])
+    known = dataset.labelled(run, dataset.snapshot(run, dataset.TABLE), run.days)
+    labels = known.select([landed, *pipeline.entity, pipeline.training.label])
     wanted = [*pipeline.entity, pipeline.prediction, "model_version"]
     if not len(labels) or not dataset.exists(run, dataset.PREDICTED):
         return labels.slice(0, 0)

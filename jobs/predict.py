@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,10 @@ def predict(run: Run) -> dict[str, object]:
     registry = Registry(run.environment, run.pipeline.name)
     champions = {day: model for day in run.days if (model := serving.in_force(run.environment, registry, day))}
     if not champions:
-        raise Refused(f"No model of '{run.pipeline.name}' was in force on {run.days}: nothing can be scored. Run stages train and evaluate until one is promoted.")
+        raise Refused(
+            f"No model of '{run.pipeline.name}' was in force on {run.days}: nothing can be scored. "
+            "Run stages train and evaluate until one is promoted."
+        )
     pinned = dataset.snapshot(run, dataset.SCORED)
     rows = dataset.read(run, pinned, Days(min(champions), max(champions)))
     scored = pa.concat_tables(_score(run, rows, champions, registry))
@@ -64,7 +68,7 @@ def _stamped(run: Run, rows: pa.Table, pinned: dataset.Snapshot) -> pa.Table:
     return _with(rows, {"run_id": run.run_id, "predicted_at": ops.now(), "scoring_version": pinned.version, "code_version": code_version()})
 
 
-def _with(rows: pa.Table, constants: dict[str, object]) -> pa.Table:
+def _with(rows: pa.Table, constants: Mapping[str, object]) -> pa.Table:
     for name, value in constants.items():
         rows = rows.append_column(name, pa.repeat(pa.scalar(value), len(rows)))
     return rows

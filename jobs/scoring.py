@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from jobs.training.registry import ModelVersion, Registry
 
-_ROWS = 1024
+_ROWS = 4096
 """Rows of every call. Always as many, padded at the end: the last bits of a float must not depend on how many rows there are."""
 
 

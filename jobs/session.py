@@ -76,7 +76,7 @@ def server(environment: Environment, port: int | None = None) -> Iterator[Enviro
     if port is not None:
         environment = replace(environment, spark_port=port or processes.free_port())
     with _shared_use(environment) as users:
-        process = None if _is_running(environment) else start(environment)
+        process = _start_unless_running(environment)
         try:
             yield environment
         finally:
@@ -84,6 +84,12 @@ def server(environment: Environment, port: int | None = None) -> Iterator[Enviro
                 disconnect()  # at its exit a client waits for a server that is gone
                 _wait_for_other_users(users)
                 stop(process)
+
+
+def _start_unless_running(environment: Environment) -> subprocess.Popen[bytes] | None:
+    with (environment.runtime / "spark.starting").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # of two that find no server, one starts it
+        return None if _is_running(environment) else start(environment)
 
 
 def start(environment: Environment) -> subprocess.Popen[bytes]:
@@ -97,9 +103,9 @@ def start(environment: Environment) -> subprocess.Popen[bytes]:
     log = environment.logs / "spark.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     program, variables = tethered(command(environment), signal.SIGKILL), {**os.environ, **server_variables(environment)}
-    with log.open("ab") as output:
+    with log.open("ab") as output:  # a group of its own: Ctrl-C is for us, and then we end it
         process = subprocess.Popen(
-            program, env=variables, cwd=fresh_folder(environment), stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            program, env=variables, cwd=fresh_folder(environment), stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0
         )
     try:
         _wait_until_up(environment, process, log)

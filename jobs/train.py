@@ -31,7 +31,13 @@ def train(run: Run) -> dict[str, object]:
     found = pins.pins(work, as_of, days, pinned, ranks)
     registry = Registry(run.environment, run.pipeline.name)
     known = None if run.retrain else registry.trained(pins.fingerprint(found))
-    told = {"as_of": str(as_of), "fit_rows": len(work.fit), "validation_rows": len(work.validation), "table_version": pinned.version, "ranks": ranks}
+    told = {
+        "as_of": str(as_of),
+        "fit_rows": len(work.fit),
+        "validation_rows": len(work.validation),
+        "table_version": pinned.version,
+        "ranks": ranks,
+    }
     if known:
         return told | {"model_version": registry.challenge(known).version, "reused": True}
     return told | _train(run, registry, work, found, ranks)

@@ -7,6 +7,7 @@ already, for those days too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from importlib import import_module
 from types import ModuleType
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from pipelines.run import Run
     from pipelines.spec import Table
 
+_TABLES_AT_ONCE = 3
+"""The server plans one table while it computes another; more would only wait for its cores."""
+
 
 def transform(run: Run) -> dict[str, object]:
     """Stage every derived table.
@@ -38,10 +42,13 @@ def transform(run: Run) -> dict[str, object]:
     derived = [table for table in run.pipeline.derived if table.made_by == "transform"]
     functions = {table.name: _function(run, module, table) for table in derived}
     made: dict[str, Days] = {}
-    rows: dict[str, int] = {}
-    for table in derived:
-        made[table.name] = _days_to_make(run, table, made)
-        rows[table.name] = tables.stage_rows(run, table.name, _make(run, table, functions[table.name], made), made[table.name])
+    staged: dict[str, Future[int]] = {}
+    with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
+        for table in derived:
+            made[table.name] = _days_to_make(run, table, made)
+            inputs = [staged[name] for name in table.reads if name in staged]
+            staged[table.name] = pool.submit(_stage, run, table, functions[table.name], made[table.name], inputs)
+    rows = {name: one.result() for name, one in staged.items()}
     reached = max((days.last for days in made.values()), default=run.days.last)
     return {"rows_staged": sum(rows.values()), **({"made_again_until": str(reached)} if reached > run.days.last else {}), "tables": rows}
 
@@ -80,8 +87,14 @@ def _days_to_make(run: Run, table: Table, made: Mapping[str, Days]) -> Days:
     return Days(run.days.first, max(published, default=run.days.last))
 
 
-def _make(run: Run, table: Table, function: Callable[..., DataFrame], made: Mapping[str, Days]) -> DataFrame:
-    days = made[table.name]
+def _stage(run: Run, table: Table, function: Callable[..., DataFrame], days: Days, inputs: list[Future[int]]) -> int:
+    # Inputs were submitted before, so they run or have run: waiting for them holds up nothing that they need.
+    for one in inputs:
+        one.result()
+    return tables.stage_rows(run, table.name, _make(run, table, function, days), days)
+
+
+def _make(run: Run, table: Table, function: Callable[..., DataFrame], days: Days) -> DataFrame:
     frames = {name: _input(run, table, name, days) for name in table.reads}
     rows = function(**frames, days=days)
     return rows if days == run.days else _only_days_of(rows, run, table)

@@ -118,10 +118,13 @@ class Training:
     ranks: int = 2
     hidden: tuple[int, ...] = (128, 64)
     embedding_size: int = 8
-    dropout: float = 0.1
-    epochs: int = 8
-    patience: int = 2
-    batch_size: int = 256
+    dropout: float = 0.3
+    """Share of hidden units left out of each training step, 0 to 1."""
+    input_dropout: float = 0.3
+    """Share of inputs left out of each training step, 0 to 1: a few dozen days must not be told apart by their weather."""
+    epochs: int = 6
+    patience: int = 3
+    batch_size: int = 1024
     """Rows per rank and step."""
     learning_rate: float = 1e-3
     """Of one rank; scaled by the number of ranks after a warm-up."""

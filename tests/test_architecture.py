@@ -108,7 +108,8 @@ def test_the_command_starts_without_a_heavy_library() -> None:
 
 @pytest.mark.parametrize("name", catalog.names())
 def test_every_pipeline_has_all_its_parts(name: str) -> None:
-    assert missing_parts(ROOT, name) == []
+    missing = missing_parts(ROOT, name)
+    assert not missing, "\n".join(missing)
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -148,14 +148,23 @@ def test_an_environment_that_was_moved_is_not_sound(monkeypatch: pytest.MonkeyPa
     assert not environment.is_sound()
 
 
-def test_a_changed_lock_asks_for_a_new_set_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "text", "asks"),
+    [
+        ("requirements.lock", "other", True),
+        ("tools/setup/jars.lock", "other", True),
+        ("pyproject.toml", "[project]\nname = 'other'\n[tool.ruff]\nline-length = 140\n", True),
+        ("pyproject.toml", "[project]\nname = 'one'\n[tool.ruff]\nline-length = 80\n", False),
+    ],
+)
+def test_what_set_up_reads_asks_for_a_new_one_when_it_changes(name: str, text: str, asks: bool, tmp_path: Path) -> None:
     (tmp_path / "tools" / "setup").mkdir(parents=True)
-    for name in ("requirements.lock", "pyproject.toml", "tools/setup/jars.lock"):
-        (tmp_path / name).write_text("one")
+    (tmp_path / "requirements.lock").write_text("one")
+    (tmp_path / "tools" / "setup" / "jars.lock").write_text("one")
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'one'\n[tool.ruff]\nline-length = 140\n")
     before = fingerprint(tmp_path)
-    assert fingerprint(tmp_path) == before
-    (tmp_path / "tools" / "setup" / "jars.lock").write_text("other")
-    assert fingerprint(tmp_path) != before
+    (tmp_path / name).write_text(text)
+    assert (fingerprint(tmp_path) != before) == asks
 
 
 def test_a_second_set_up_says_nothing_and_takes_no_time() -> None:

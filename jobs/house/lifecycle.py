@@ -85,7 +85,8 @@ def state(service: Service, process: Process | None, health: Health) -> str:
 
 def variables(environment: Environment) -> dict[str, str]:
     """The variables of all processes of the house."""
-    return {**environment.variables(), **airflow.variables(environment), processes.MARK: str(environment.home), "PYTHONUNBUFFERED": "1"}
+    marks = {processes.MARK: str(environment.home), "SPT_NOENV": "1"}  # else setproctitle writes its title over the mark
+    return {**environment.variables(), **airflow.variables(environment), **marks, "PYTHONUNBUFFERED": "1"}
 
 
 def _start_anew(environment: Environment, supervisor: Supervisor, wanted: tuple[Service, ...], settings: Mapping[str, str]) -> None:
@@ -103,12 +104,12 @@ def _start_anew(environment: Environment, supervisor: Supervisor, wanted: tuple[
 def _start_services(environment: Environment, supervisor: Supervisor, wanted: tuple[Service, ...]) -> None:
     """Start Spark and the stage server while Airflow's database is prepared, then Airflow; warm up when the two are there."""
     before = supervisor.processes()
-    is_new = any(before[one.name].state != "RUNNING" for one in wanted if not one.needs_database)
+    is_cold = environment.spark_remote is None and any(before[one.name].state != "RUNNING" for one in wanted if not one.needs_database)
     migration = airflow.migration(environment)
     for service in wanted:
         if migration is None or not service.needs_database:
             supervisor.start_service(service.name)
-    with Progress([one.name for one in wanted] + ([_WARM_UP] if is_new else [])) as progress:
+    with Progress([one.name for one in wanted] + ([_WARM_UP] if is_cold else [])) as progress:
         warming: stage_client.Work | None = None
         watch = _Watch(environment, supervisor, wanted)
         while progress.waiting:
@@ -119,7 +120,7 @@ def _start_services(environment: Environment, supervisor: Supervisor, wanted: tu
                     supervisor.start_service(service.name)
             for name in watch.healthy():
                 progress.done(name)
-            if is_new and warming is None and not progress.waiting & {one.name for one in wanted if not one.needs_database}:
+            if is_cold and warming is None and not progress.waiting & {one.name for one in wanted if not one.needs_database}:
                 warming = _warm_up(environment)
             if warming is not None and (code := warming.wait(0)) is not None:
                 _require_warm(environment, code)

@@ -78,8 +78,12 @@ def describe(process: psutil.Process | None) -> str:
 
 
 def marked(home: Path) -> list[psutil.Process]:
-    """All living processes that `up` started for that home, and what they started; never the caller."""
-    return [p for p in psutil.process_iter() if p.pid != os.getpid() and _variable(p, MARK) == str(home) and is_alive(p)]
+    """All living processes that `up` started for that home, and all below them; never the caller."""
+    found = {p for p in psutil.process_iter() if _variable(p, MARK) == str(home)}
+    for process in list(found):
+        with suppress(psutil.Error):
+            found.update(process.children(recursive=True))
+    return [p for p in found if p.pid != os.getpid() and is_alive(p)]
 
 
 def is_alive(process: psutil.Process) -> bool:

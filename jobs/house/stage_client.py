@@ -115,6 +115,7 @@ class Forked:
         reply = wire.decode(self._received) if data else _GONE
         if reply is not None:
             self._code, self.message = int(reply["exit_code"]), str(reply.get("message", ""))
+            self._connection.close()
 
 
 class Started:

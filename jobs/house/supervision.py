@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -59,7 +61,7 @@ class Supervisor:
     def is_running(self) -> bool:
         """Whether it answers."""
         with suppress(OSError, RpcError):
-            return bool(self._rpc().getState()["statename"] == "RUNNING")
+            return bool(self._ask("getState")["statename"] == "RUNNING")
         return False
 
     def has_settings(self, services: Sequence[Service], variables: Mapping[str, str]) -> bool:
@@ -85,7 +87,7 @@ class Supervisor:
     def start_service(self, name: str) -> None:
         """Start a service, unless it runs."""
         try:
-            self._rpc().startProcess(f"{_GROUP}:{name}", False)
+            self._ask("startProcess", f"{_GROUP}:{name}", False)
         except Fault as fault:
             if fault.faultCode != _ALREADY_STARTED:
                 raise
@@ -93,14 +95,14 @@ class Supervisor:
     def processes(self) -> dict[str, Process]:
         """What it knows of each service; nothing when it does not answer."""
         try:
-            return {one["name"]: _process(one) for one in self._rpc().getAllProcessInfo()}
+            return {one["name"]: _process(one) for one in self._ask("getAllProcessInfo")}
         except (OSError, RpcError):
             return {}
 
     def shut_down(self, patience_seconds: float) -> None:
         """Have it stop all services and itself; returns when it is gone or time is up."""
         with suppress(OSError, RpcError):
-            self._rpc().shutdown()
+            self._ask("shutdown")
         deadline = time.monotonic() + patience_seconds
         while self._answers() and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -108,12 +110,13 @@ class Supervisor:
     def configuration(self, services: Sequence[Service], variables: Mapping[str, str]) -> str:
         """The text of its configuration file."""
         programs = "\n".join(self._program(service) for service in services)
-        return f"""[supervisord]
+        # The variables themselves are inherited: they may hold secrets, and characters that this format cannot.
+        return f"""; variables: {_digest(variables)}
+[supervisord]
 pidfile = {self._environment.runtime}/supervisord.pid
 logfile = {self._environment.logs}/supervisord.log
 logfile_maxbytes = 1MB
 logfile_backups = 1
-environment = {_pairs(variables)}
 
 [unix_http_server]
 file = {_escaped(str(self._socket))}
@@ -153,12 +156,15 @@ stdout_logfile_backups = 2
 
     def _answers(self) -> bool:
         with suppress(OSError, RpcError):
-            return bool(self._rpc().getState())
+            return bool(self._ask("getState"))
         return False
 
-    def _rpc(self) -> Any:
+    def _ask(self, method: str, *arguments: Any) -> Any:
         transport = SupervisorTransport(None, None, f"unix://{self._socket}")
-        return ServerProxy("http://127.0.0.1", transport).supervisor
+        try:
+            return getattr(ServerProxy("http://127.0.0.1", transport).supervisor, method)(*arguments)
+        finally:
+            transport.close()
 
 
 def log_of(environment: Environment, service: str) -> Path:
@@ -176,8 +182,8 @@ def _process(told: dict[str, Any]) -> Process:
     )
 
 
-def _pairs(variables: Mapping[str, str]) -> str:
-    return ",".join(f"{name}={_escaped(_quoted(value))}" for name, value in sorted(variables.items()))
+def _digest(variables: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(variables, sort_keys=True).encode()).hexdigest()
 
 
 def _quoted(text: str) -> str:

@@ -49,7 +49,8 @@ def send(connection: socket.socket, message: dict[str, Any], descriptors: Sequen
     """Send a message whole, with open files beside it."""
     data = encode(message)
     sent = socket.send_fds(connection, [data], list(descriptors)) if descriptors else 0
-    connection.sendall(data[sent:])
+    if sent < len(data):  # an empty send would fail on a peer that has answered already
+        connection.sendall(data[sent:])
 
 
 def socket_path(environment: Environment, name: str) -> Path:

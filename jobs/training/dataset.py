@@ -56,7 +56,10 @@ def window(pipeline: Pipeline, as_of: date) -> Window:
     trained = Days.of(as_of).shifted(-training.holdout_days).since(training.window_days - 1).within(pipeline.first_day, None)
     if trained is None or len(trained) < _FEWEST_DAYS:
         needed = training.holdout_days + _FEWEST_DAYS
-        raise Refused(f"No model of '{pipeline.name}' can be trained as of {as_of}: it takes {needed} days of labels, and they begin on {pipeline.first_day}.")
+        raise Refused(
+            f"No model of '{pipeline.name}' can be trained as of {as_of}: it takes {needed} days of labels, "
+            f"and they begin on {pipeline.first_day}."
+        )
     validation = Days.of(trained.last).since(_validation_days(training.validation_days, len(trained)) - 1)
     return Window(fit=Days(trained.first, validation.shifted(-len(validation)).last), validation=validation, held_out=held_out)
 
@@ -73,8 +76,11 @@ def snapshot(run: Run, table: str) -> Snapshot:
         NightshiftError: the table has never been published.
     """
     if not exists(run, table):
-        raise NightshiftError(f"{run.pipeline.name}.{table} does not exist yet. Run the stages before first: nightshift run {run.pipeline.name} --date {run.days.last}")
-    return Snapshot(table=table, version=DeltaTable(_path(run, table), without_files=True).version())
+        raise NightshiftError(
+            f"{run.pipeline.name}.{table} does not exist yet. "
+            f"Run the stages before first: nightshift run {run.pipeline.name} --date {run.days.last}"
+        )
+    return Snapshot(table=table, version=DeltaTable(_path(run, table)).version())
 
 
 def read(run: Run, pinned: Snapshot, days: Days, columns: tuple[str, ...] | None = None) -> pa.Table:
@@ -83,8 +89,8 @@ def read(run: Run, pinned: Snapshot, days: Days, columns: tuple[str, ...] | None
     delta = DeltaTable(_path(run, pinned.table), version=pinned.version)
     order = (table.partition, *(name for name in table.key if name != table.partition))
     wanted = None if columns is None else list(dict.fromkeys((*columns, *order)))
-    bounds = [(table.partition, ">=", str(days.first)), (table.partition, "<=", str(days.last))]
-    rows = delta.to_pyarrow_table(partitions=bounds, columns=wanted)
+    bounds = [(table.partition, ">=", days.first), (table.partition, "<=", days.last)]
+    rows = delta.to_pyarrow_table(filters=bounds, columns=wanted)
     return rows.sort_by([(name, "ascending") for name in order])
 
 

@@ -18,6 +18,8 @@ from pipelines.spec import Training
 
 _RARE = 10
 """Rows below which a category is too rare to learn: it shares the row of the unknown ones, which is so learned too."""
+_TAILS = (0.001, 0.999)
+"""Quantiles between which a number is taken as it is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +32,11 @@ class Encoding:
     means: tuple[float, ...]
     """Of each numeric column over the rows that were trained on."""
     variances: tuple[float, ...]
+    lows: tuple[float, ...]
+    """Of each numeric column, in standard deviations from the mean: what lies lower counts as this low. A month or a storm that
+    no row had must not be extrapolated to."""
+    highs: tuple[float, ...]
+    """The same for the upper end."""
     indicators: tuple[str, ...]
     """Numeric columns that had missing values: the model also reads whether the value is missing."""
     base_rate: float
@@ -58,7 +65,7 @@ class Encoding:
     def from_json(cls, text: str) -> Encoding:
         """The encoding that `to_json` wrote."""
         value: dict[str, Any] = json.loads(text)
-        lists = {name: tuple(value[name]) for name in ("numeric", "means", "variances", "indicators")}
+        lists = {name: tuple(value[name]) for name in ("numeric", "means", "variances", "lows", "highs", "indicators")}
         return cls(vocabularies={c: tuple(v) for c, v in value["vocabularies"].items()}, base_rate=value["base_rate"], **lists)
 
 
@@ -93,11 +100,15 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
     numeric = _numbers(rows, training.numeric, np.float64)
     missing = np.isnan(numeric).any(axis=0)
     seen = np.where(np.isnan(numeric).all(axis=0), 0.0, numeric)
+    means, variances = np.nanmean(seen, axis=0), np.nanvar(seen, axis=0)
+    lows, highs = (np.nanquantile(seen, _TAILS, axis=0) - means) / np.sqrt(np.where(variances > 0, variances, 1.0))
     return Encoding(
         numeric=training.numeric,
         vocabularies={name: _vocabulary(_column(rows, name)) for name in training.categorical},
-        means=tuple(float(m) for m in np.nanmean(seen, axis=0)),
-        variances=tuple(float(v) or 1.0 for v in np.nanvar(seen, axis=0)),
+        means=tuple(means.tolist()),
+        variances=tuple(float(v) or 1.0 for v in variances),
+        lows=tuple(lows.tolist()),
+        highs=tuple(highs.tolist()),
         indicators=tuple(name for name, some in zip(training.numeric, missing, strict=True) if some),
         base_rate=float(np.mean(_numbers(rows, (training.label,), np.float64))),
     )

@@ -55,7 +55,8 @@ def judge(evidence: Evidence, gate: Gate) -> Verdict:
     if against:
         return Verdict(event="refused", reason=" ".join(against))
     if evidence.wins_over_champion is None:
-        return Verdict(event="promoted", reason=f"The first champion: better than the baseline in {evidence.wins_over_baseline:.1%} of resamples.")
+        reason = f"The first champion: better than the baseline in {evidence.wins_over_baseline:.1%} of resamples."
+        return Verdict(event="promoted", reason=reason)
     told = f"Better than the champion in {evidence.wins_over_champion:.1%} of resamples; {gate.min_win_rate:.0%} are needed."
     return Verdict(event="promoted" if evidence.wins_over_champion >= gate.min_win_rate else "kept", reason=told)
 
@@ -63,7 +64,9 @@ def judge(evidence: Evidence, gate: Gate) -> Verdict:
 def leaks(evidence: Evidence, gate: Gate) -> str | None:
     """Too good to be true."""
     auc = evidence.candidate.auc
-    return f"Its AUC of {auc:.3f} is above {gate.max_auc}: it must have seen the future." if auc is not None and auc > gate.max_auc else None
+    if auc is None or auc <= gate.max_auc:
+        return None
+    return f"Its AUC of {auc:.3f} is above {gate.max_auc}: it must have seen the future."
 
 
 def loses_to_baseline(evidence: Evidence, gate: Gate) -> str | None:

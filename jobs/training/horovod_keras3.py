@@ -47,10 +47,11 @@ def agree_on(value: int) -> int:
     return int(hvd.allreduce(tf.constant(value, tf.int64), op=hvd.Min).numpy())
 
 
-class Broadcast(keras.callbacks.Callback):  # type: ignore[misc]
+class Broadcast(keras.callbacks.Callback):
     """Starts every rank with rank 0's weights and optimizer state. Random seeds stay each rank's own: dropout differs."""
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Called by Keras before the first step."""
         optimizer = self.model.optimizer
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
@@ -58,10 +59,11 @@ class Broadcast(keras.callbacks.Callback):  # type: ignore[misc]
         hvd.broadcast_variables([v for v in unique.values() if v.dtype != tf.uint32], root_rank=0)
 
 
-class AverageLogs(keras.callbacks.Callback):  # type: ignore[misc]
+class AverageLogs(keras.callbacks.Callback):
     """Replaces each rank's epoch logs by their mean over ranks, in place, and averages non-trainable statistics."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Called by Keras after each epoch."""
         if logs:
             names = sorted(logs)
             means = hvd.allreduce(tf.constant([float(logs[n]) for n in names], tf.float64), op=hvd.Average).numpy()
@@ -72,10 +74,11 @@ class AverageLogs(keras.callbacks.Callback):  # type: ignore[misc]
                 variable.assign(mean)
 
 
-class StopTogether(keras.callbacks.Callback):  # type: ignore[misc]
+class StopTogether(keras.callbacks.Callback):
     """Ends training on all ranks at the end of the epoch in which one of them wanted to stop."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Called by Keras after each epoch."""
         wanted = tf.constant(int(bool(self.model.stop_training)), tf.int32)
         self.model.stop_training = bool(hvd.allreduce(wanted, op=hvd.Max).numpy())
 

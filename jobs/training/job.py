@@ -86,7 +86,8 @@ def error_file(place: Path, rank: int) -> Path:
 
 
 def _training(value: dict[str, Any]) -> Training:
-    return Training(**{name: tuple(v) if isinstance(v, list) else v for name, v in value.items()})
+    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in value.items()}
+    return Training(**fields)
 
 
 def _write_examples(place: Path, name: str, examples: Examples) -> None:

@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from jobs.house import stage_client
 from jobs.training import job
@@ -19,16 +18,6 @@ _LOOK_SECONDS = 0.05
 _LINES = 12
 
 
-class Rank(Protocol):
-    """A process that was started."""
-
-    def wait(self, timeout: float) -> int | None:
-        """Its exit code, or None when it still runs after `timeout` seconds."""
-
-    def kill(self) -> None:
-        """End it at once; harmless when it has ended."""
-
-
 def launch(environment: Environment, place: Path, ranks: int, timeout_seconds: float) -> None:
     """Train the job laid out in `place` on that many ranks.
 
@@ -36,17 +25,21 @@ def launch(environment: Environment, place: Path, ranks: int, timeout_seconds: f
         NightshiftError: a rank died or time was up. No rank is left behind.
     """
     with rendezvous(ranks) as variables:
-        running: list[Rank] = []
+        running: list[stage_client.Work] = []
         try:
-            for environ in variables:
-                running.append(stage_client.spawn(environment, _FUNCTION, {"folder": str(place)}, {**environ, "TF_CPP_MIN_LOG_LEVEL": "3"}))
+            for environ in variables:  # one by one: what was started before a failure must be ended
+                running.append(_start(environment, place, environ))  # noqa: PERF401
             _wait_for_all(running, place, timeout_seconds)
         finally:
             for rank in running:
                 rank.kill()
 
 
-def _wait_for_all(running: Sequence[Rank], place: Path, timeout_seconds: float) -> None:
+def _start(environment: Environment, place: Path, environ: dict[str, str]) -> stage_client.Work:
+    return stage_client.spawn(environment, _FUNCTION, {"folder": str(place)}, {**environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+
+
+def _wait_for_all(running: Sequence[stage_client.Work], place: Path, timeout_seconds: float) -> None:
     # Horovod itself would hang: a rank waits for ever for one that died or that takes fewer steps.
     deadline = time.monotonic() + timeout_seconds
     codes: dict[int, int] = {}
@@ -59,7 +52,10 @@ def _wait_for_all(running: Sequence[Rank], place: Path, timeout_seconds: float) 
                 codes[number] = code
         if time.monotonic() > deadline:
             waiting = [number for number in range(len(running)) if number not in codes]
-            raise NightshiftError(f"Training was ended after {timeout_seconds:g} s: ranks {waiting} still ran. Raise Training.timeout_seconds if it needs longer.")
+            raise NightshiftError(
+                f"Training was ended after {timeout_seconds:g} s: ranks {waiting} still ran. "
+                "Raise Training.timeout_seconds if it needs longer."
+            )
 
 
 def _death(place: Path, number: int, code: int) -> str:
@@ -69,7 +65,10 @@ def _death(place: Path, number: int, code: int) -> str:
         return f"Rank {number} of the training failed, so all ranks were ended:\n{told}"
     killed = -code if code < 0 else code - 128
     how = f"killed by {_signal(killed)}" if killed > 0 else f"gone with exit code {code}"
-    return f"Rank {number} of the training was {how}, so all ranks were ended. Out of memory? Train with fewer ranks (NIGHTSHIFT_RANKS) or a shorter window."
+    return (
+        f"Rank {number} of the training was {how}, so all ranks were ended. "
+        "Out of memory? Train with fewer ranks (NIGHTSHIFT_RANKS) or a shorter window."
+    )
 
 
 def _signal(number: int) -> str:
@@ -77,4 +76,3 @@ def _signal(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-

@@ -28,8 +28,8 @@ class Shares:
     @classmethod
     def of(cls, rows: int, wanted: int, ranks: int) -> Shares:
         """Slices of about `wanted` rows."""
-        steps = max(1, round(rows / (wanted * ranks)))
-        return cls(steps=steps, rows=max(1, rows // (steps * ranks)))
+        steps = max(1, min(round(rows / (wanted * ranks)), rows // ranks))
+        return cls(steps=steps, rows=rows // (steps * ranks))
 
     def of_rank(self, array: NDArray[Any], rank: int, ranks: int) -> NDArray[Any]:
         """The rank's slices of an array, one a step."""
@@ -43,7 +43,8 @@ def prepare(seed: int, rank: int) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(seed + rank)
+    keras.utils.set_random_seed(seed + rank)  # dropout differs by rank
+    tf.random.set_seed(seed)  # the order of the steps does not: TensorFlow mixes this seed into that of a shuffle
 
 
 def fit(job: Job) -> tuple[keras.Model, Outcome]:
@@ -52,7 +53,7 @@ def fit(job: Job) -> tuple[keras.Model, Outcome]:
     shares = Shares.of(len(job.fit), training.batch_size, ranks)
     steps = horovod_keras3.agree_on(shares.steps)
     model = network.build(job.encoding, training)
-    network.compile(model, training, steps=steps, ranks=ranks)
+    network.prepare(model, training, steps=steps, ranks=ranks)
     horovod_keras3.distribute(model)
     history = model.fit(
         _feed(job.fit, shares, training.seed),

@@ -13,10 +13,10 @@ from jobs.training.encoding import Encoding, Examples
 from pipelines.spec import Training
 
 OUTPUT = "probability"
-_FAR = 5.0
-"""Standard deviations at which a scaled input is cut off: a value never seen before must not decide alone."""
 _EPSILON = 1e-7
 _WEIGHT_DECAY = 1e-4
+_NEWTON_STEPS = 25
+_TINY = 1e-12
 
 
 def build(encoding: Encoding, training: Training) -> keras.Model:
@@ -25,6 +25,7 @@ def build(encoding: Encoding, training: Training) -> keras.Model:
     categorical = keras.Input((len(encoding.categorical),), dtype="int32", name="categorical")
     embedded = keras.layers.Embedding(encoding.embedding_rows, training.embedding_size, name="embedding")(categorical)
     hidden = keras.layers.Concatenate()([*_numbers(numeric, encoding), keras.layers.Flatten()(embedded)])
+    hidden = keras.layers.Dropout(training.input_dropout)(hidden)
     for units in training.hidden:
         hidden = keras.layers.Dense(units, activation="relu")(hidden)
         hidden = keras.layers.Dropout(training.dropout)(hidden)
@@ -33,7 +34,7 @@ def build(encoding: Encoding, training: Training) -> keras.Model:
     return keras.Model({"numeric": numeric, "categorical": categorical}, probability)
 
 
-def compile(model: keras.Model, training: Training, steps: int, ranks: int) -> None:
+def prepare(model: keras.Model, training: Training, steps: int, ranks: int) -> None:
     """Give the model its loss and its optimizer.
 
     The rate warms up to `ranks` times the base, because a step averages over `ranks` times the rows, and then decays.
@@ -74,13 +75,19 @@ def calibrate(model: keras.Model, encoding: Encoding, validation: Examples) -> f
     return slope
 
 
-def fit_slope(distance: NDArray[np.float64], label: NDArray[np.float64], base: float, steps: int = 25) -> float:
-    """The slope from 0.25 to 2 that gives `base + slope * distance` the least log loss (Newton's method, convex)."""
+def fit_slope(distance: NDArray[np.float64], label: NDArray[np.float64], base: float, trust: float = 0.5) -> float:
+    """The slope from 0.5 to 2 that gives `base + slope * distance` a low log loss (Newton's method, convex).
+
+    Args:
+        distance: Of each row's log-odds from the base.
+        trust: Weight of these rows against the slope 1, from 0 to 1. Rows of one day share their fate, so a few days with
+            thousands of rows tell far less than as many independent rows would.
+    """
+    prior = (1 - trust) / trust * _curvature(distance, base, 1.0)
     slope = 1.0
-    for _ in range(steps):
-        p = 1 / (1 + np.exp(-(base + slope * distance)))
-        curvature = float(np.mean(p * (1 - p) * distance**2)) + 1e-12
-        slope = float(np.clip(slope - np.mean((p - label) * distance) / curvature, 0.25, 2.0))
+    for _ in range(_NEWTON_STEPS):
+        excess = np.mean((_probability(base + slope * distance) - label) * distance) + prior * (slope - 1)
+        slope = float(np.clip(slope - excess / (_curvature(distance, base, slope) + prior), 0.5, 2.0))
     return slope
 
 
@@ -100,11 +107,22 @@ def logit(probability: Any) -> Any:
     return np.log(clipped / (1 - clipped))
 
 
+def _probability(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 1 / (1 + np.exp(-log_odds))
+
+
+def _curvature(distance: NDArray[np.float64], base: float, slope: float) -> float:
+    p = _probability(base + slope * distance)
+    return float(np.mean(p * (1 - p) * distance**2)) + _TINY
+
+
 def _numbers(numeric: keras.KerasTensor, encoding: Encoding) -> list[keras.KerasTensor]:
     """The scaled numbers with missing ones at the mean, and an indicator for each column that had missing ones."""
     scaled = keras.layers.Normalization(mean=encoding.means, variance=encoding.variances, name="scale")(numeric)
     missing = keras.ops.isnan(scaled)
-    filled = keras.ops.where(missing, keras.ops.zeros_like(scaled), keras.ops.clip(scaled, -_FAR, _FAR))
+    lows, highs = (np.asarray(bounds, np.float32) for bounds in (encoding.lows, encoding.highs))
+    bounded = keras.ops.minimum(keras.ops.maximum(scaled, lows), highs)
+    filled = keras.ops.where(missing, keras.ops.zeros_like(scaled), bounded)
     positions = [encoding.numeric.index(name) for name in encoding.indicators]
     if not positions:
         return [filled]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from jobs.training.quality import Vector
 
@@ -21,7 +22,7 @@ def learning_curve(curves: Mapping[str, list[float]]) -> Figure:
     for (name, label), colour in zip({"loss": "fitted rows", "val_loss": "validation days"}.items(), (_SOFT, _ACCENT), strict=True):
         values = curves.get(name, [])
         axes.plot(range(1, len(values) + 1), values, marker="o", color=colour, label=label)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
     return figure
 

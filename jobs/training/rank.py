@@ -1,6 +1,6 @@
 """One Horovod rank. It does not know who launched it: the stage's launcher, `horovodrun`, or `horovod.spark.run`.
 
-    horovodrun -np 4 -H a:2,b:2 python -m jobs.training.rank /shared/folder
+For example `horovodrun -np 4 -H a:2,b:2 python -m jobs.training.rank /shared/folder`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ def main(argument: dict[str, Any]) -> None:
     from jobs.training import model as network
 
     place = Path(argument["folder"])
-    work = job.read(place)
     hvd.init()
     try:
+        work = job.read(place)
         loop.prepare(work.training.seed, hvd.rank())
         model, outcome = loop.fit(work)
         if hvd.rank() == 0:

@@ -20,9 +20,9 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
-from mlflow.entities import Metric, Param, RunTag  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
-from mlflow.tracking import MlflowClient  # noqa: E402
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,14 +59,23 @@ class Registry:
         self._environment = environment
         self._client = MlflowClient(tracking_uri=environment.mlflow_uri, registry_uri=environment.mlflow_uri)
 
-    def keep(self, files: Path, as_of: date, fingerprint: str, params: Mapping[str, object], curves: Mapping[str, list[float]], pins: Mapping[str, object]) -> ModelVersion:
+    def keep(
+        self,
+        files: Path,
+        as_of: date,
+        fingerprint: str,
+        params: Mapping[str, object],
+        curves: Mapping[str, list[float]],
+        pins: Mapping[str, object],
+    ) -> ModelVersion:
         """Store a trained model and make it the challenger.
 
         Args:
             files: Folder with exactly what serving needs.
             curves: Metric -> its values by epoch.
         """
-        tags = {"as_of": str(as_of), "fingerprint": fingerprint, **{f"sha256.{f.name}": _digest(f.read_bytes()) for f in sorted(files.iterdir())}}
+        digests = {f"sha256.{file.name}": _digest(file.read_bytes()) for file in sorted(files.iterdir())}
+        tags = {"as_of": str(as_of), "fingerprint": fingerprint, **digests}
         run = self._client.create_run(self._experiment(), run_name=f"{self.name} {as_of}", tags=tags)
         run_id = run.info.run_id
         with self._failing(run_id):
@@ -78,7 +87,8 @@ class Registry:
 
     def trained(self, fingerprint: str) -> ModelVersion | None:
         """The newest finished model with that fingerprint."""
-        runs = self._client.search_runs([self._experiment()], f"tags.fingerprint = '{fingerprint}' and attributes.status = 'FINISHED'", max_results=1)
+        query = f"tags.fingerprint = '{fingerprint}' and attributes.status = 'FINISHED'"
+        runs = self._client.search_runs([self._experiment()], query, max_results=1)
         if not runs:
             return None
         run_id = runs[0].info.run_id
@@ -145,8 +155,9 @@ class Registry:
         expected, found = model.sha256.get(file), _digest(path.read_bytes())
         if found != expected:
             raise NightshiftError(
-                f"{file} of model '{self.name}' version {model.version} was changed after it was registered: its SHA-256 is {found}, "
-                f"the registry says {expected}. It was not loaded. Find out who writes to the artifact store, then train again with --retrain."
+                f"{file} of model '{self.name}' version {model.version} was changed after it was registered, and was not loaded: "
+                f"its SHA-256 is {found}, the registry says {expected}. "
+                "Find out who writes to the artifact store, then train again with --retrain."
             )
         return path
 

@@ -23,7 +23,8 @@ def in_force(environment: Environment, registry: Registry, as_of: date, besides:
     champion = registry.champion()
     if champion and champion.as_of <= as_of and champion.version != besides:
         return champion
-    earlier = [e for e in events(environment, registry.name) if e["event"] == "promoted" and e["as_of"] <= as_of and e["model_version"] != besides]
+    promoted = [e for e in events(environment, registry.name) if e["event"] == "promoted" and e["as_of"] <= as_of]
+    earlier = [e for e in promoted if e["model_version"] != besides]
     last = max(earlier, key=lambda e: (e["as_of"], e["created_at"]), default=None)
     return registry.version(last["model_version"]) if last else None
 

@@ -16,6 +16,7 @@ from pipelines.spec import Feed
 from pipelines.stages import STAGES
 from tests.e2e.conftest import LOADED, NIGHT, House
 
+pytestmark = pytest.mark.timeout(2400)  # the first test waits for the house and its load
 FLIGHTS = pipeline("flights")
 TOMORROW = NIGHT + timedelta(days=1)
 

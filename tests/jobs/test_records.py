@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import Row, SparkSession
 
-from jobs.drops import find_drops
+from jobs.drops import Drop, find_drops
 from jobs.records import records
 from pipelines.environment import Environment
 from pipelines.spec import Column, Feed
@@ -41,9 +41,29 @@ def _reasons(spark: SparkSession, environment: Environment) -> dict[int, str | N
 def test_values_are_typed_and_every_row_knows_its_file_and_line(spark: SparkSession, sensed: Environment) -> None:
     drop_readings(sensed, DAY, '7,2013-01-02,-1.5e2,"so, ""quoted"""', "8,NA,,NA", "9, 2013-01-02 , .5 , kept as it is ")
     assert [tuple(row) for row in _read(spark, sensed)] == [
-        (7, date(2013, 1, 2), -150.0, 'so, "quoted"', date(2013, 1, 1), "toy/readings/2013-01-01.csv", 2, '7,2013-01-02,-1.5e2,"so, ""quoted"""', None),
+        (
+            7,
+            date(2013, 1, 2),
+            -150.0,
+            'so, "quoted"',
+            date(2013, 1, 1),
+            "toy/readings/2013-01-01.csv",
+            2,
+            '7,2013-01-02,-1.5e2,"so, ""quoted"""',
+            None,
+        ),
         (8, None, None, None, date(2013, 1, 1), "toy/readings/2013-01-01.csv", 3, "8,NA,,NA", None),
-        (9, date(2013, 1, 2), 0.5, " kept as it is ", date(2013, 1, 1), "toy/readings/2013-01-01.csv", 4, "9, 2013-01-02 , .5 , kept as it is ", None),
+        (
+            9,
+            date(2013, 1, 2),
+            0.5,
+            " kept as it is ",
+            date(2013, 1, 1),
+            "toy/readings/2013-01-01.csv",
+            4,
+            "9, 2013-01-02 , .5 , kept as it is ",
+            None,
+        ),
     ]
 
 
@@ -77,7 +97,13 @@ def test_every_bad_line_gets_a_reason_that_names_column_and_value(spark: SparkSe
 def test_the_first_good_row_of_a_key_is_kept_and_the_others_name_its_line(spark: SparkSession, sensed: Environment) -> None:
     drop_readings(sensed, DAY, "1,x,1,unreadable", "1,2013-01-01,1,first", "2,,,", "1,2013-01-01,2,second", "1,,,third")
     reasons = list(_reasons(spark, sensed).values())
-    assert reasons == ["taken: 'x' is not a date", None, None, "key: id 1 comes twice, first on line 3", "key: id 1 comes twice, first on line 3"]
+    assert reasons == [
+        "taken: 'x' is not a date",
+        None,
+        None,
+        "key: id 1 comes twice, first on line 3",
+        "key: id 1 comes twice, first on line 3",
+    ]
 
 
 def test_the_same_key_on_two_days_is_no_duplicate(spark: SparkSession, sensed: Environment) -> None:
@@ -97,7 +123,10 @@ def test_a_record_over_two_lines_ends_in_quarantine_on_both(spark: SparkSession,
 def test_columns_are_read_by_the_header_of_each_file(spark: SparkSession, sensed: Environment) -> None:
     drop_readings(sensed, "2013-01-01", "1,2013-01-01,0.5,a")
     drop(sensed, "readings/2013-01-02.csv", b'\xef\xbb\xbfnote,"amount",taken,id\r\nb,1.5,2013-01-02,2\r\n\r\n')
-    assert [tuple(row)[:4] for row in _read(spark, sensed, "2013-01-02")] == [(1, date(2013, 1, 1), 0.5, "a"), (2, date(2013, 1, 2), 1.5, "b")]
+    assert [tuple(row)[:4] for row in _read(spark, sensed, "2013-01-02")] == [
+        (1, date(2013, 1, 1), 0.5, "a"),
+        (2, date(2013, 1, 2), 1.5, "b"),
+    ]
 
 
 def test_an_instant_needs_its_zone(spark: SparkSession, sensed: Environment) -> None:
@@ -110,9 +139,9 @@ def test_an_instant_needs_its_zone(spark: SparkSession, sensed: Environment) -> 
     assert rows[2]["reason"] == "at: '2013-03-10T05:00:00' is not a timestamp with its zone"
 
 
-def _drops_of(environment: Environment, feed: Feed) -> list[object]:
+def _drops_of(environment: Environment, feed: Feed) -> list[Drop]:
     run = run_of(environment, DAY)
-    return find_drops(replace(run, pipeline=replace(run.pipeline, feeds=(feed,))))[feed.name]  # type: ignore[return-value]
+    return find_drops(replace(run, pipeline=replace(run.pipeline, feeds=(feed,))))[feed.name]
 
 
 def test_no_drop_is_an_empty_frame_with_the_same_columns(spark: SparkSession, sensed: Environment) -> None:
@@ -147,7 +176,27 @@ def _splits_of(spark: SparkSession, size: int) -> Iterator[None]:
 
 
 _GOOD = [f"{n},2013-01-0{n % 9 + 1},{n}.25,note {n}".encode() for n in range(1, 9)]
-_NASTY = st.sampled_from([b'"', b'""', b",", b"\n", b"\n\n", b"\r", b"\r\n", b"\x00", b"\xff", b"\xed\xa0\x80", "é".encode(), b"NA", b" ", b"\\", b"#", b"-", b"'"])
+_NASTY = st.sampled_from(
+    [
+        b'"',
+        b'""',
+        b",",
+        b"\n",
+        b"\n\n",
+        b"\r",
+        b"\r\n",
+        b"\x00",
+        b"\xff",
+        b"\xed\xa0\x80",
+        "é".encode(),
+        b"NA",
+        b" ",
+        b"\\",
+        b"#",
+        b"-",
+        b"'",
+    ]
+)
 _MUTATION = st.tuples(st.integers(0, 400), st.integers(0, 6), st.one_of(_NASTY, st.binary(max_size=3)))
 """Where, how many bytes are lost there, and what takes their place."""
 _BODIES = st.lists(st.lists(_MUTATION, min_size=1, max_size=4), min_size=40, max_size=60)
@@ -161,9 +210,15 @@ def _mutated(mutations: list[tuple[int, int, bytes]]) -> bytes:
     return body
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=4,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 @given(bodies=_BODIES)
-def test_whatever_happens_to_the_bytes_no_line_is_lost_and_no_wrong_row_is_made(spark: SparkSession, sensed: Environment, bodies: list[list[tuple[int, int, bytes]]]) -> None:
+def test_whatever_happens_to_the_bytes_no_line_is_lost_and_no_wrong_row_is_made(
+    spark: SparkSession, sensed: Environment, bodies: list[list[tuple[int, int, bytes]]]
+) -> None:
     days = [date.fromordinal(date(2013, 1, 1).toordinal() + n) for n in range(len(bodies))]
     contents = {day: _mutated(mutations) for day, mutations in zip(days, bodies, strict=True)}
     for day, body in contents.items():

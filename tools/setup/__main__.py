@@ -6,6 +6,7 @@ import argparse
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import sys
 import time
@@ -59,12 +60,18 @@ def _is_done(wanted: str) -> bool:
 
 
 def fingerprint(root: Path) -> str:
-    """What a finished set-up is the result of: a checksum over the folder's place and every file that set-up reads."""
-    seen = hashlib.sha256(str(root).encode())
-    inputs = [root / "requirements.lock", root / "pyproject.toml", *sorted((root / "tools" / "setup").iterdir())]
-    for path in filter(Path.is_file, inputs):
-        seen.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    """What a finished set-up is the result of: a checksum over the folder's place and everything that set-up reads."""
+    seen = hashlib.sha256(f"{root}\n{_packaging((root / 'pyproject.toml').read_text())}".encode())
+    for path in [root / "requirements.lock", *sorted((root / "tools" / "setup").iterdir())]:
+        if path.is_file():
+            seen.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return seen.hexdigest()
+
+
+def _packaging(pyproject: str) -> str:
+    """The tables that make the installed project: a change of a linter's rules asks for no set-up."""
+    tables = re.split(r"^(?=\[)", pyproject, flags=re.MULTILINE)
+    return "".join(table for table in tables if table.startswith(("[build-system", "[project", "[tool.setuptools")))
 
 
 @contextmanager

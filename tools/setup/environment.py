@@ -14,7 +14,7 @@ _PYTHON = VENV / "bin" / "python"
 _UNFINISHED = VENV / ".unfinished"
 """There while packages are being installed: a later set-up that finds it knows that some may be half there."""
 _COMPILE = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2, workers=0)"
-"""Here and now: where PYTHONDONTWRITEBYTECODE is set, every later start would compile again. Some packages ship files that never compile."""
+"""Here and now: where PYTHONDONTWRITEBYTECODE is set, every later start would compile again. Some files never compile."""
 _BUILD_TOOLS = ("setuptools", "wheel", "packaging")
 
 

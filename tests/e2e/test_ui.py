@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import unquote
@@ -13,7 +14,11 @@ from playwright.sync_api import Page, expect, sync_playwright
 from jobs.house.secrets import secret
 from tests.e2e.conftest import NIGHT, House
 
-CHROMIUM = "/usr/bin/chromium"
+pytestmark = [
+    pytest.mark.timeout(2400),  # the first test waits for the house and its load
+    pytest.mark.skipif(not shutil.which("chromium"), reason="no 'chromium' on PATH"),
+]
+CHROMIUM = shutil.which("chromium")
 FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),

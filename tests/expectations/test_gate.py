@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import great_expectations as gx
+import great_expectations.expectations as gxe
+import pytest
+from great_expectations.exceptions import InvalidExpectationConfigurationError
+
+from expectations import report
+from expectations.gate import MAX_EXAMPLES, Check, Verdict, judge
+from expectations.suite import Suite, between, one_of, present
+from pipelines.days import Days
+from pipelines.errors import UsageError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+FIRST, SECOND = date(2013, 1, 1), date(2013, 1, 2)
+SUITE = Suite(
+    days=Days(FIRST, SECOND),
+    key=("id",),
+    has=("amount",),
+    derived={"doubled": "amount * 2"},
+    each_row=(present("amount"), between("doubled", 0, 20)),
+    measures={"mean": "avg(amount)"},
+    each_day=(between("rows", 1, 3), between("mean", 1, 5, severity="warning")),
+)
+GOOD = [(FIRST, 1, 2.0), (FIRST, 2, 4.0), (SECOND, 1, 3.0)]
+
+
+def rows(spark: SparkSession, *values: tuple[date | None, int | None, float | None]) -> DataFrame:
+    return spark.createDataFrame(list(values), "landed_date date, id int, amount double")
+
+
+def outcome(found: Verdict) -> dict[str | None, tuple[str, tuple[dict[str, str], ...]]]:
+    return {check.column: (check.observed, check.examples) for check in found.checks if not check.success}
+
+
+def test_good_rows_pass(spark: SparkSession) -> None:
+    found = judge(rows(spark, *GOOD), SUITE, "toy.things")
+    assert (found.passed, found.rows, outcome(found)) == (True, 3, {})
+    assert [(check.column, check.observed) for check in found.checks] == [
+        (None, "3 rows"),
+        ("landed_date", "3 rows"),
+        ("rows_of_key", "3 rows"),
+        ("amount", "3 rows"),
+        ("doubled", "3 rows"),
+        ("day_of_the_run", "1 to 1 on 2 days"),
+        ("rows", "1 to 2 on 2 days"),
+        ("mean", "3 to 3 on 2 days"),
+    ]
+
+
+def test_a_failure_shows_which_rows_failed(spark: SparkSession) -> None:
+    found = judge(rows(spark, *GOOD, (SECOND, 2, 11.0)), SUITE, "toy.things")
+    assert outcome(found) == {
+        "doubled": ("1 of 4 rows", ({"landed_date": "2013-01-02", "id": "2", "doubled": "22.0"},)),
+        "mean": ("3 to 7 on 2 days", ({"landed_date": "2013-01-02", "mean": "7.0"},)),
+    }
+    assert ([check.column for check in found.failures], [check.column for check in found.warnings]) == (["doubled"], ["mean"])
+    assert str(found.failures[0]) == "doubled is from 0 to 20. Found: 1 of 4 rows. For example landed_date=2013-01-02, id=2, doubled=22.0"
+
+
+def test_a_warning_does_not_block(spark: SparkSession) -> None:
+    found = judge(rows(spark, (FIRST, 1, 9.0), (SECOND, 1, 3.0)), SUITE, "toy.things")
+    assert (found.passed, [check.column for check in found.warnings]) == (True, ["mean"])
+
+
+def test_two_rows_of_one_key_block(spark: SparkSession) -> None:
+    found = judge(rows(spark, *GOOD, (FIRST, 2, 5.0)), SUITE, "toy.things")
+    assert outcome(found)["rows_of_key"][0] == "2 of 4 rows"
+
+
+def test_a_row_without_a_day_blocks(spark: SparkSession) -> None:
+    found = judge(rows(spark, *GOOD, (None, 2, 5.0)), SUITE, "toy.things")
+    assert [check.column for check in found.failures] == ["landed_date"]
+
+
+def test_a_day_of_another_run_blocks(spark: SparkSession) -> None:
+    found = judge(rows(spark, *GOOD, (date(2013, 1, 3), 1, 3.0)), SUITE, "toy.things")
+    assert [check.column for check in found.failures] == ["day_of_the_run"]
+
+
+def test_a_day_without_rows_is_judged(spark: SparkSession) -> None:
+    found = judge(rows(spark, *GOOD[:2]), SUITE, "toy.things")
+    assert outcome(found) == {"rows": ("0 to 2 on 2 days", ({"landed_date": "2013-01-02", "rows": "0.0"},))}
+
+
+def test_no_rows_at_all_are_judged(spark: SparkSession) -> None:
+    found = judge(rows(spark, *GOOD).limit(0), SUITE, "toy.things")
+    assert (found.rows, [check.column for check in found.failures]) == (0, ["rows"])
+
+
+def test_a_missing_column_blocks_by_name(spark: SparkSession) -> None:
+    found = judge(rows(spark, *GOOD).drop("amount"), SUITE, "toy.things")
+    assert [(check.expectation, check.observed) for check in found.failures] == [
+        ("expect_table_columns_to_match_set", "no column amount; nothing else was judged")
+    ]
+
+
+def test_an_expectation_that_cannot_be_judged_blocks(spark: SparkSession) -> None:
+    suite = Suite(days=SUITE.days, key=("id",), has=(), each_row=(between("amuont", 0, 9),))
+    (failure,) = judge(rows(spark, *GOOD), suite, "toy.things").failures
+    assert failure.column == "amuont"
+    assert "amuont" in str(failure.error)
+
+
+def test_an_expectation_that_great_expectations_drops_blocks(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    def process(self: gx.ExpectationSuite, expectation: gxe.Expectation) -> gxe.Expectation:
+        if getattr(expectation, "column", None) == "doubled":
+            raise InvalidExpectationConfigurationError("the suite logs this and goes on without the expectation")
+        return real(self, expectation)
+
+    real = gx.ExpectationSuite._process_expectation
+    monkeypatch.setattr(gx.ExpectationSuite, "_process_expectation", process)
+    (failure,) = judge(rows(spark, *GOOD), SUITE, "toy.things").failures
+    assert (failure.column, failure.error) == ("doubled", "Great Expectations did not run it: it is not a valid expectation")
+
+
+def test_examples_are_bounded(spark: SparkSession) -> None:
+    found = judge(rows(spark, *((FIRST, n, -1.0) for n in range(200))), SUITE, "toy.things")
+    assert {check.column: len(check.examples) for check in found.failures}["doubled"] == MAX_EXAMPLES
+
+
+def test_rows_are_compared_with_those_of_another_table(spark: SparkSession) -> None:
+    suite = Suite(days=SUITE.days, key=("id",), has=(), same_rows_as="things")
+    other = rows(spark, *GOOD[1:], (SECOND, 9, 1.0))
+    found = judge(rows(spark, *GOOD), suite, "toy.copies", other)
+    assert outcome(found) == {
+        "rows_lacking": ("0 to 1 on 2 days", ({"landed_date": "2013-01-02", "rows_lacking": "1.0"},)),
+        "rows_surplus": ("0 to 1 on 2 days", ({"landed_date": "2013-01-01", "rows_surplus": "1.0"},)),
+    }
+
+
+def test_a_share_of_the_run_is_no_expectation() -> None:
+    with pytest.raises(UsageError, match=r"mostly=0\.9"):
+        Suite(days=None, key=("id",), has=(), each_row=(gxe.ExpectColumnValuesToNotBeNull(column="id", mostly=0.9),))
+
+
+def test_helpers_say_what_must_hold() -> None:
+    said = [one.description for one in (present("a"), between("a", None, 3), between("a", 1000, None), one_of("a", ["x", "y"]))]
+    assert said == ["a has a value.", "a is at most 3.", "a is at least 1,000.", "a is one of x, y."]
+
+
+def test_the_report_names_what_failed_and_asks_nothing_of_the_network(spark: SparkSession, tmp_path: Path) -> None:
+    about = report.About(
+        title="Things.",
+        pipeline="toy",
+        days="2013-01-01",
+        run_id="run_1",
+        stage="check_raw",
+        checked_at="2026-01-01T00:00:00",
+        tables=("toy.things",),
+    )
+    index = report.write(tmp_path, about, [judge(rows(spark, *GOOD, (SECOND, 2, 11.0)), SUITE, "toy.things")])
+    page, docs = index.read_text(), (tmp_path / "things" / "index.html").read_text()
+    assert all(
+        text in page for text in ("Refused", "toy.things", "doubled is from 0 to 20.", "1 of 4 rows", "22.0", 'href="things/index.html"')
+    )
+    assert "doubled" in docs
+    assert not [text for text in ('src="http', "googleapis", "@import", 'rel="stylesheet" href="http') if text in page + docs]
+
+
+def test_the_report_escapes_what_the_data_says() -> None:
+    bad = Check(
+        expectation="e", column="c", says="s", severity="critical", success=False, observed="1 of 1 rows", examples=({"c": "<script>"},)
+    )
+    about = report.About(title="t", pipeline="toy", days="d", run_id="r", stage="s", checked_at="2026-01-01T00:00:00", tables=("toy.t",))
+    record = {
+        "run_id": "r",
+        "stage": "s",
+        "checked_at": "2026-01-01T00:00:00",
+        "table": "toy.t",
+        "rows": 1,
+        "passed": False,
+        "seconds": 0.1,
+    }
+    from dataclasses import asdict
+
+    page = report.index(about, [{**record, "checks": [asdict(bad)]}])
+    assert "&lt;script&gt;" in page
+    assert "<script>" not in page

@@ -1,0 +1,47 @@
+"""Ranks are forked by a stage server of the tests' own, which imports TensorFlow once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from jobs.house import stage_client
+from pipelines.environment import ROOT, Environment
+from tests.jobs.training.small import environment_at
+
+_SERVE = """
+from jobs.house import wire
+from jobs.house.stage_server import StageServer
+from pipelines.environment import Environment
+StageServer(wire.socket_path(Environment.read(), "stages"), preload=("numpy", "tensorflow", "keras", "horovod.tensorflow")).serve()
+"""
+
+
+@pytest.fixture(scope="session")
+def rank_server() -> Iterator[tuple[Environment, int]]:
+    """A home whose stage server is up, and the server's process id."""
+    with TemporaryDirectory() as home:
+        environment = environment_at(Path(home))
+        process = subprocess.Popen([sys.executable, "-c", _SERVE], env={**environment.variables(), "TF_CPP_MIN_LOG_LEVEL": "3"}, cwd=ROOT)
+        try:
+            deadline = time.monotonic() + 120
+            while not stage_client.available(environment):
+                assert process.poll() is None and time.monotonic() < deadline, "the stage server of the tests did not start"
+                time.sleep(0.1)
+            yield environment, process.pid
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+@pytest.fixture
+def ranked(rank_server: tuple[Environment, int], tmp_path: Path) -> Environment:
+    """An environment with ranks to fork and an empty lake and model registry of the test's own."""
+    return replace(rank_server[0], lake=str(tmp_path / "lake"), mlflow_uri=f"sqlite:///{tmp_path}/mlflow.db")

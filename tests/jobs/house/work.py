@@ -1,0 +1,39 @@
+"""What the stage server of the tests runs in its children."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def say(argument: dict[str, Any]) -> None:
+    print(argument["out"])
+    print(argument["err"], file=sys.stderr)
+
+
+def give(argument: dict[str, Any]) -> int:
+    return int(argument["code"])
+
+
+def fail(argument: dict[str, Any]) -> None:
+    raise ValueError(argument["text"])
+
+
+def die(argument: dict[str, Any]) -> None:
+    os.kill(os.getpid(), argument["signal"])
+
+
+def tell_variable(argument: dict[str, Any]) -> None:
+    print(os.environ.get(argument["name"]))
+
+
+def sleep(argument: dict[str, Any]) -> None:
+    """Leaves its process id, and that of a process it has started, in a file."""
+    below = os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "60")
+    draft = Path(argument["file"] + ".draft")
+    draft.write_text(f"{os.getpid()} {below}")
+    draft.rename(argument["file"])
+    time.sleep(60)
