@@ -37,10 +37,11 @@ def predict(run: Run) -> dict[str, object]:
             f"No model of '{run.pipeline.name}' was in force on {run.days}: nothing can be scored. "
             "Run stages train and evaluate until one is promoted."
         )
-    pinned = dataset.snapshot(run, dataset.SCORED)
-    rows = dataset.read(run, pinned, Days(min(champions), max(champions)))
-    scored = pa.concat_tables(_score(run, rows, champions, registry))
-    staged = tables.stage_rows(run, dataset.PREDICTED, connect(run.environment).createDataFrame(_stamped(run, scored, pinned)))
+    pinned, nights = dataset.snapshot(run, dataset.SCORED), Days(min(champions), max(champions))
+    scored = pa.concat_tables(_score(run, dataset.read(run, pinned, nights), champions, registry))
+    frame = connect(run.environment).createDataFrame(_stamped(run, scored, pinned))
+    # Only the nights that have a champion: what others hold from runs of their own stays.
+    staged = tables.stage_rows(run, dataset.PREDICTED, frame, nights.shifted(run.pipeline.table(dataset.PREDICTED).partition_lead_days))
     return {
         "predictions": staged,
         "scoring_version": pinned.version,

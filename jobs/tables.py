@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pipelines.spec import Table
 
 QUARANTINE_SUFFIX = "_quarantine"
-_STAGED_UNTIL = "_staged_until"
+_STAGED_FROM, _STAGED_UNTIL = "_staged_from", "_staged_until"
 _STAGINGS_KEPT = 20
 
 
@@ -98,7 +98,7 @@ def stage_rows(run: Run, name: str, frame: DataFrame, days: Days | None = None) 
     """
     replaced = days or partition_days(run, run.pipeline.table(name))
     counted = Observation()
-    marked = frame.observe(counted, F.count(F.lit(1)).alias("rows")).withColumn(_STAGED_UNTIL, F.lit(replaced.last))
+    marked = frame.observe(counted, F.count(F.lit(1)).alias("rows")).withColumns({_STAGED_FROM: F.lit(replaced.first), _STAGED_UNTIL: F.lit(replaced.last)})
     marked.write.mode("overwrite").parquet(_staging(run, name))
     return int(counted.get["rows"])
 
@@ -115,14 +115,14 @@ def staged(run: Run, name: str) -> DataFrame:
     Raises:
         NightshiftError: nothing is staged for the run's days.
     """
-    return _staged(run, name).drop(_STAGED_UNTIL)
+    return _staged(run, name).drop(_STAGED_FROM, _STAGED_UNTIL)
 
 
 def staged_days(run: Run, name: str) -> Days:
-    """The partition dates that the staged rows will replace."""
-    base = partition_days(run, run.pipeline.table(name))
-    until: date | None = _staged(run, name).agg(F.max(_STAGED_UNTIL)).first()[0]  # type: ignore[index]
-    return Days(base.first, max(base.last, until or base.last))
+    """The partition dates that the staged rows will replace; those of the run when there are no rows."""
+    found = _staged(run, name).agg(F.min(_STAGED_FROM), F.max(_STAGED_UNTIL)).first()
+    assert found is not None, "an aggregation without keys has one row"
+    return Days(found[0], found[1]) if found[0] else partition_days(run, run.pipeline.table(name))
 
 
 def current(run: Run, name: str, days: Days) -> DataFrame:

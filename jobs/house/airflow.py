@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jobs.house.processes import LOOPBACK
+from jobs.house.processes import LOOPBACK, MARK
 from jobs.house.secrets import private_folder, secret, write_once
 from jobs.house.tether import command as tethered
 from jobs.house.text import tail
@@ -59,7 +59,7 @@ def migration(environment: Environment) -> subprocess.Popen[bytes] | None:
         return None
     log = (environment.logs / "airflow-migrate.log").open("wb")
     with log:
-        variables_of_it = {**os.environ, **environment.variables(), **variables(environment)}
+        variables_of_it = {**os.environ, **environment.variables(), **variables(environment), MARK: str(environment.home)}
         return subprocess.Popen(tethered(program("db", "migrate")), env=variables_of_it, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 

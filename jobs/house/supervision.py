@@ -16,7 +16,7 @@ from typing import Any
 from xmlrpc.client import Error as RpcError
 from xmlrpc.client import Fault, ServerProxy
 
-from supervisor.xmlrpc import SupervisorTransport
+from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from jobs.house import wire
 from jobs.house.secrets import private_folder
@@ -28,7 +28,7 @@ from pipelines.errors import NightshiftError
 _GROUP = "house"
 _START_SECONDS = 20
 _LOG_BYTES = "20MB"
-_ALREADY_STARTED = 60
+_TOLD_BY_STATE = (Faults.ALREADY_STARTED, Faults.SPAWN_ERROR, Faults.ABNORMAL_TERMINATION)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,11 +85,11 @@ class Supervisor:
         self._wait_until_it_answers(process)
 
     def start_service(self, name: str) -> None:
-        """Start a service, unless it runs."""
+        """Start a service, unless it runs; one that dies at once is told by `processes`, not here."""
         try:
             self._ask("startProcess", f"{_GROUP}:{name}", False)
         except Fault as fault:
-            if fault.faultCode != _ALREADY_STARTED:
+            if fault.faultCode not in _TOLD_BY_STATE:
                 raise
 
     def processes(self) -> dict[str, Process]:

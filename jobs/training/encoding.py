@@ -63,9 +63,9 @@ class Encoding:
 
     @classmethod
     def from_json(cls, text: str) -> Encoding:
-        """The encoding that `to_json` wrote."""
+        """The encoding that `to_json` wrote. What an older version did not know of is empty: only training asks for it."""
         value: dict[str, Any] = json.loads(text)
-        lists = {name: tuple(value[name]) for name in ("numeric", "means", "variances", "lows", "highs", "indicators")}
+        lists = {name: tuple(value.get(name, ())) for name in ("numeric", "means", "variances", "lows", "highs", "indicators")}
         return cls(vocabularies={c: tuple(v) for c, v in value["vocabularies"].items()}, base_rate=value["base_rate"], **lists)
 
 

@@ -75,7 +75,7 @@ def calibrate(model: keras.Model, encoding: Encoding, validation: Examples) -> f
     return slope
 
 
-def fit_slope(distance: NDArray[np.float64], label: NDArray[np.float64], base: float, trust: float = 0.5) -> float:
+def fit_slope(distance: NDArray[np.float64], label: NDArray[np.float64], base: float, trust: float = 0.2) -> float:
     """The slope from 0.5 to 2 that gives `base + slope * distance` a low log loss (Newton's method, convex).
 
     Args:

@@ -57,7 +57,7 @@ class House:
         """Trigger the DAG, wait until it has succeeded, and return the run's id."""
         airflow = self.airflow
         run_id = airflow.trigger("flights", params)
-        seconds = airflow.wait("flights", run_id, timeout_seconds=900)
+        seconds = airflow.wait("flights", run_id, timeout_seconds=1800)
         stages = ", ".join(f"{task.name} {task.seconds:.1f}" for task in airflow.tasks("flights", run_id))
         print(f"\n{run_id}: {seconds:.1f} s through Airflow ({stages})")
         return run_id
@@ -90,7 +90,7 @@ def loaded_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     try:
         house.nightshift("up")
         house.nightshift("land", "flights", "--from", str(LOADED.first), "--to", str(NIGHT))
-        print("\n" + house.nightshift("run", "flights", "--from", str(LOADED.first), "--to", str(LOADED.last), timeout=900))
+        print("\n" + house.nightshift("run", "flights", "--from", str(LOADED.first), "--to", str(LOADED.last), timeout=1800))
         yield house
     finally:
         keep_logs(house.environment)

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 NIGHT = date(2013, 3, 5)
 RAW = tuple(feed.name for feed in PIPELINE.feeds)
-_LAST = {"flights": "arr_delay IS NULL, tailnum IS NULL", "schedule": "tailnum IS NULL", "training": "late IS NULL, plane_known = 0"}
+_LAST = {
+    "flights": "arr_delay IS NULL, tailnum IS NULL",
+    "schedule": "tailnum IS NULL",
+    "training": "late IS NULL, plane_known = 0",
+    "scoring": "plane_known = 0",
+}
 """What rows that faults are not planted in have in common: little that could be broken."""
 
 
@@ -65,12 +70,13 @@ def verdict(name: str, frame: DataFrame, days: Days | None = None, same_rows: Da
 
 def broken(frame: DataFrame, name: str, faults: Sequence[tuple[str, str]]) -> DataFrame:
     """The rows with one fault (column, SQL value) in one row each."""
-    last = _LAST.get(name, "1")
-    numbered = frame.selectExpr("*", f"row_number() OVER (ORDER BY {last}, {', '.join(PIPELINE.table(name).key)}) AS place")
+    order = ", ".join([_LAST.get(name, "1"), *PIPELINE.table(name).key])
+    types = dict(frame.dtypes)
+    planted: dict[str, list[str]] = {}
     for place, (column, value) in enumerate(faults, start=1):
-        typed = f"CAST({value} AS {dict(frame.dtypes)[column]})"
-        numbered = numbered.withColumns({column: _expr(f"CASE WHEN place = {place} THEN {typed} ELSE {column} END")})
-    return numbered.drop("place")
+        planted.setdefault(column, []).append(f"WHEN {place} THEN CAST({value} AS {types[column]})")
+    numbered = frame.selectExpr("*", f"row_number() OVER (ORDER BY {order}) AS place")
+    return numbered.selectExpr(*(f"CASE place {' '.join(planted[c])} ELSE {c} END AS {c}" if c in planted else c for c in frame.columns))
 
 
 def failed(found: Verdict) -> set[tuple[str, str | None, str]]:
@@ -85,12 +91,6 @@ def failed_columns(found: Verdict) -> set[str | None]:
 
 def _which(check: Check) -> tuple[str, str | None, str]:
     return check.expectation, check.column, check.severity
-
-
-def _expr(sql: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    from pyspark.sql import functions as F
-
-    return F.expr(sql)
 
 
 def _schema_of(rows) -> str:  # type: ignore[no-untyped-def]  # noqa: ANN001

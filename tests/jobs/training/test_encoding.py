@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -14,6 +17,7 @@ from tests.jobs.training.small import FIRST, TRAINING, rows_of
 
 ROWS = rows_of(Days.of(FIRST), 200).slice(0, 199)
 LEARNED = encoding.learn(ROWS, TRAINING)
+SPARE = replace(TRAINING, numeric=("x",), categorical=("c",))
 
 
 def test_categories_share_one_table_whose_first_row_of_each_column_is_unknown() -> None:
@@ -38,6 +42,14 @@ def test_a_column_without_any_value_is_learned_as_zero() -> None:
     empty = ROWS.set_column(ROWS.column_names.index("noise"), "noise", pa.nulls(len(ROWS), pa.float64()))
     learned = encoding.learn(empty, TRAINING)
     assert (learned.means[2], learned.variances[2], learned.indicators) == (0.0, 1.0, ("gappy", "noise"))
+
+
+def test_bounds_are_those_of_nearly_all_rows() -> None:
+    values = np.r_[np.zeros(999), np.ones(999), 1e6]
+    learned = encoding.learn(pa.table({"x": values, "c": ["A"] * 1999, "late": [0, 1] * 999 + [0]}), SPARE)
+    deviation = np.sqrt(learned.variances[0])
+    assert learned.lows[0] * deviation + learned.means[0] == pytest.approx(0, abs=1e-9)
+    assert learned.highs[0] * deviation + learned.means[0] == pytest.approx(1, abs=1e-9)
 
 
 def test_a_missing_column_is_named() -> None:
@@ -67,9 +79,23 @@ def test_a_row_is_encoded_alike_wherever_it_stands(order: list[int]) -> None:
 )
 def test_an_encoding_survives_its_file(values: list[str], mean: float, rate: float) -> None:
     written = Encoding(
-        numeric=("x",), vocabularies={"carrier": tuple(values)}, means=(mean,), variances=(1.0,), indicators=("x",), base_rate=rate
+        numeric=("x",),
+        vocabularies={"carrier": tuple(values)},
+        means=(mean,),
+        variances=(1.0,),
+        lows=(-2.0,),
+        highs=(mean,),
+        indicators=("x",),
+        base_rate=rate,
     )
     assert Encoding.from_json(written.to_json()) == written
+
+
+def test_a_file_of_an_older_version_still_encodes() -> None:
+    older = json.loads(LEARNED.to_json())
+    del older["lows"], older["highs"]
+    read = Encoding.from_json(json.dumps(older))
+    assert encoding.encode(ROWS, read, "late").fingerprint() == encoding.encode(ROWS, LEARNED, "late").fingerprint()
 
 
 def _with(**columns: list[str | None]) -> pa.Table:

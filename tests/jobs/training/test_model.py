@@ -5,12 +5,15 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.training import encoding
 from jobs.training import model as network
-from tests.jobs.training.small import TRAINING, job_of
+from pipelines.days import Days
+from tests.jobs.training.small import FIRST, TRAINING, job_of, rows_of
 
 
 def test_a_missing_value_counts_as_the_mean() -> None:
@@ -20,6 +23,25 @@ def test_a_missing_value_counts_as_the_mean() -> None:
     gone, mean = some.numeric.copy(), some.numeric.copy()
     gone[:, 0], mean[:, 0] = np.nan, work.encoding.means[0]
     np.testing.assert_allclose(_predict(model, gone, some.categorical), _predict(model, mean, some.categorical), rtol=1e-5)
+
+
+def test_a_value_that_no_row_had_counts_as_the_nearest_that_one_had() -> None:
+    work = job_of()
+    model = network.build(work.encoding, TRAINING)
+    some = work.validation.take(np.arange(4))
+    far, further = some.numeric.copy(), some.numeric.copy()
+    far[:, 0], further[:, 0] = 50, 5000
+    np.testing.assert_array_equal(_predict(model, far, some.categorical), _predict(model, further, some.categorical))
+
+
+def test_a_column_that_never_varied_says_nothing_when_it_does() -> None:
+    rows = rows_of(Days.of(FIRST), 200).slice(0, 199)
+    learned = encoding.learn(rows.set_column(rows.column_names.index("x"), "x", pa.repeat(1.0, len(rows))), TRAINING)
+    model = network.build(learned, TRAINING)
+    some = encoding.encode(rows, learned)
+    constant = some.numeric.copy()
+    constant[:, 0] = 1
+    np.testing.assert_array_equal(_predict(model, some.numeric, some.categorical), _predict(model, constant, some.categorical))
 
 
 def test_an_untrained_model_gives_about_the_base_rate() -> None:
