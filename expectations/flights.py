@@ -380,9 +380,10 @@ def weather_daily(days: Days) -> Suite:
 def training(days: Days) -> Suite:
     """Features as of the scoring moment, with the label that became known on landed_date.
 
-    A platform that begins on night D knows no departures of D - 1, so that its first night has no training rows.
+    A night has rows only of the flights whose departures are known. When the night before was never run, those of
+    the day itself are not, and only some that landed after midnight remain: a warning.
     """
-    label = PIPELINE.training.label
+    label, own = PIPELINE.training.label, "flight_date = landed_date"
     return Suite(
         days=PIPELINE.drop_days(FLIGHTS, days),
         key=PIPELINE.entity,
@@ -398,15 +399,19 @@ def training(days: Days) -> Suite:
             one_of("days_until_known", [0, 1], says="The label became known on the flight's day or on the day after."),
         ),
         measures={
-            **_FEATURE_MEASURES,
-            "flights": "count(1)",
-            "label_known_share": f"count({label}) / count(1)",
-            "label_mean": f"avg({label})",
+            **_feature_measures(own),
+            "own_flights": f"count_if({own})",
+            "own_flights_if_any": f"nullif(count_if({own}), 0)",
+            "label_known_share": f"avg(CAST({label} IS NOT NULL AS INT)) FILTER (WHERE {own})",
+            "label_mean": f"avg({label}) FILTER (WHERE {own})",
         },
         each_day=(
             *_FEATURE_DAYS,
-            between(ROWS, 1, None, severity="warning", says="The day has training rows."),
-            between("flights", 500, _FLOWN_A_DAY[1], says="A day with training rows has those of nearly all its outcomes."),
+            between(ROWS, 1, _FLOWN_A_DAY[1], severity="warning", says="The day has training rows."),
+            between("own_flights", 1, None, severity="warning", says="The departures of the day's own flights are known."),
+            between(
+                "own_flights_if_any", 550, _FLOWN_A_DAY[1], says="When departures of the day are known, nearly all its flights are there."
+            ),
             between("label_known_share", 0.05, 1),
             between("label_mean", 0.005, 0.95),
         ),
@@ -426,7 +431,7 @@ def scoring(days: Days) -> Suite:
             "event_error": midnight_error("event_timestamp", "landed_date", _ZONE),
         },
         each_row=(*_FEATURE_ROWS, _TOMORROW),
-        measures=_FEATURE_MEASURES,
+        measures=_feature_measures("TRUE"),
         each_day=(*_FEATURE_DAYS, between(ROWS, *_SCHEDULED_A_DAY)),
     )
 
@@ -510,6 +515,15 @@ def _departures_a_day(volume: tuple[int, int]) -> tuple[Expectation, ...]:
     )
 
 
+def _feature_measures(where: str) -> dict[str, str]:
+    """Measures over the rows for which the condition holds: a few stragglers tell nothing."""
+    return {
+        "plane_known_share": f"avg(plane_known) FILTER (WHERE {where})",
+        "history_share": f"avg(CAST(co_n_28 > 0 AS INT)) FILTER (WHERE {where})",
+        "weather_share": f"avg(CAST(w_temp IS NOT NULL AS INT)) FILTER (WHERE {where})",
+    }
+
+
 def _weather_ranges() -> tuple[Expectation, ...]:
     return (
         between("w_temp", -30, 120),
@@ -556,11 +570,6 @@ _FEATURE_ROWS: tuple[Expectation, ...] = (
     *_weather_ranges(),
     *_daily_ranges(),
 )
-_FEATURE_MEASURES = {
-    "plane_known_share": "avg(plane_known)",
-    "history_share": "avg(CAST(co_n_28 > 0 AS INT))",
-    "weather_share": "count(w_temp) / count(1)",
-}
 _FEATURE_DAYS: tuple[Expectation, ...] = (
     between("plane_known_share", 0.4, 1, says="Most planes are in the register."),
     between("history_share", 0.5, 1, severity="warning", says="Most flights have a past of their carrier at their airport."),

@@ -63,10 +63,10 @@ def data_docs(verdict: Verdict) -> str:
 
 
 def index(about: About, records: Sequence[Mapping[str, Any]]) -> str:
-    """The page with all tables, what failed, and everything that was checked."""
+    """The page with what failed in this run, all tables, and everything that was checked; earlier runs' verdicts are marked."""
     now = [record for record in records if record["run_id"] == about.run_id]
     status = _worst(now)
-    failed, warned = _findings(records, blocking=True), _findings(records, blocking=False)
+    failed, warned = _findings(now, blocking=True), _findings(now, blocking=False)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{_STATUS[status]}: {escape(about.pipeline)} {escape(about.days)}</title><style>{_STYLE}</style></head>
@@ -75,7 +75,7 @@ def index(about: About, records: Sequence[Mapping[str, Any]]) -> str:
 <h1>{escape(about.days)} <span class="badge {status}">{_STATUS[status]}</span></h1>
 <p class="muted">{escape(about.title)} Run <code>{escape(about.run_id)}</code>,
 last stage <code>{escape(about.stage)}</code>, {_moment(about.checked_at)} UTC.</p></header>
-{_figures(now, records)}
+{_figures(now)}
 {_section("What failed", "Nothing of the stage was published.", failed)}
 {_section("Warnings", "Reported, and published all the same.", warned)}
 <h2>Tables</h2>{_overview(records, about.run_id)}
@@ -84,7 +84,7 @@ last stage <code>{escape(about.stage)}</code>, {_moment(about.checked_at)} UTC.<
 """
 
 
-def _figures(now: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]]) -> str:
+def _figures(records: Sequence[Mapping[str, Any]]) -> str:
     checks = [check for record in records for check in record["checks"]]
     figures = {
         "tables judged": len(records),

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ _JVM_FLAGS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 """Halve the time to the first result: most of a night's queries run once, so the second compiler does not pay off."""
 _sessions: dict[tuple[int, str], SparkSession] = {}
 """Open sessions by process and address: the process id keeps a forked child from using its parent's channel."""
+_one_opens = threading.Lock()
+"""Threads of a stage that connect at once get one session: frames of two cannot be joined."""
 
 
 def connect(environment: Environment) -> SparkSession:
@@ -46,11 +49,12 @@ def connect(environment: Environment) -> SparkSession:
         NightshiftError: no server answers.
     """
     key = (os.getpid(), _address(environment))
-    if key not in _sessions or _sessions[key].client.is_closed:
-        if not environment.spark_remote:
-            _require_own_server(environment)
-        _sessions[key] = _new_session(environment)
-    return _sessions[key]
+    with _one_opens:
+        if key not in _sessions or _sessions[key].client.is_closed:
+            if not environment.spark_remote:
+                _require_own_server(environment)
+            _sessions[key] = _new_session(environment)
+        return _sessions[key]
 
 
 def disconnect() -> None:

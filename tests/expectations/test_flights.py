@@ -206,7 +206,7 @@ def test_every_expectation_about_rows_can_fail(good: dict[str, DataFrame], name:
         ("departures", lambda rows: rows.where("pmod(flight, 2) = 0"), {"rows", "rows_lacking", "feature_error"}),
         ("tiles", lambda rows: rows.where("grain <> 'route' OR pmod(hash(key), 2) = 0"), {"grain_difference"}),
         ("rolling", lambda rows: rows.where("grain <> 'ap'"), {"airports"}),
-        ("training", lambda rows: rows.where("pmod(flight, 3) = 0"), {"flights"}),
+        ("training", lambda rows: rows.where("pmod(flight, 2) = 0"), {"own_flights_if_any"}),
         ("training", lambda rows: _with(rows, late="0"), {"label_mean"}),
         ("scoring", lambda rows: _with(rows, plane_known="0", plane_age="NULL", seats="NULL"), {"plane_known_share"}),
         ("predictions", lambda rows: rows.where("pmod(flight, 2) = 0"), {"rows", "rows_lacking"}),
@@ -253,6 +253,15 @@ def test_a_range_is_judged_as_its_nights_are(spark: SparkSession, landing: Path,
     found = verdict("flights", good["flights"].union(half), both)
     assert failed_columns(found) == failed_columns(verdict("flights", half, Days.of(both.last))) == {"rows"}
     assert [check.examples for check in found.failures] == [({"landed_date": "2013-03-06", "rows": f"{half.count()}.0"},)]
+
+
+@pytest.mark.parametrize(
+    ("left", "warnings"), [("FALSE", {"rows", "own_flights"}), ("flight_date < landed_date AND late = 1", {"own_flights"})]
+)
+def test_a_night_after_one_that_was_never_run_trains_on_what_is_known(good: dict[str, DataFrame], left: str, warnings: set[str]) -> None:
+    found = verdict("training", good["training"].where(left))
+    assert found.passed
+    assert {check.column for check in found.warnings} == warnings
 
 
 def test_a_day_without_a_drop_may_be_empty(good: dict[str, DataFrame]) -> None:

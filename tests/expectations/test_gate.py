@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -164,6 +165,26 @@ def test_the_report_names_what_failed_and_asks_nothing_of_the_network(spark: Spa
     assert not [text for text in ('src="http', "googleapis", "@import", 'rel="stylesheet" href="http') if text in page + docs]
 
 
+def test_the_report_keeps_what_an_earlier_run_found_apart(spark: SparkSession, tmp_path: Path) -> None:
+    tables = ("toy.things", "toy.others")
+    first = report.About(
+        title="Things.",
+        pipeline="toy",
+        days="2013-01-01",
+        run_id="run_1",
+        stage="check_raw",
+        checked_at="2026-01-01T00:00:00",
+        tables=tables,
+    )
+    second = replace(first, run_id="run_2")
+    good = judge(rows(spark, *GOOD), SUITE, "toy.things")
+    report.write(tmp_path, first, [judge(rows(spark, *GOOD[:2]), SUITE, "toy.others")])
+    page = report.write(tmp_path, second, [good]).read_text()
+    assert "<title>Passed: toy 2013-01-01</title>" in page
+    assert "What failed" not in page
+    assert "by an earlier run" in page
+
+
 def test_the_report_escapes_what_the_data_says() -> None:
     bad = Check(
         expectation="e", column="c", says="s", severity="critical", success=False, observed="1 of 1 rows", examples=({"c": "<script>"},)
@@ -178,8 +199,6 @@ def test_the_report_escapes_what_the_data_says() -> None:
         "passed": False,
         "seconds": 0.1,
     }
-    from dataclasses import asdict
-
     page = report.index(about, [{**record, "checks": [asdict(bad)]}])
     assert "&lt;script&gt;" in page
     assert "<script>" not in page

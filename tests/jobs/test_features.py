@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
+from pyarrow import csv
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import features, tables
-from jobs.ingest import ingest
 from jobs.land import land
 from jobs.transform import transform
 from pipelines.days import Days
@@ -23,6 +25,7 @@ from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
 from pipelines.flights import PIPELINE
 from pipelines.run import Run
+from pipelines.spec import Feed
 from pipelines.stages import stage
 from tests.reference import flights as reference
 
@@ -44,13 +47,27 @@ def publish(run: Run, made_by: str) -> None:
             tables.publish(run, table.name)
 
 
-def load(environment: Environment, days: Days) -> None:
-    """Land the days and make their tables, up to what the features stage reads."""
-    land(PIPELINE, environment, days)
-    for name, function in (("ingest", ingest), ("transform", transform)):
-        run = run_of(environment, name, days)
-        function(run)
-        publish(run, name)
+def load(environment: Environment, *ranges: Days) -> None:
+    """Raw tables with the drops of these days alone, and the derived tables of the whole time in one pass."""
+    for days in ranges:
+        land(PIPELINE, environment, days)
+    for feed in PIPELINE.feeds:
+        files = environment.landing / PIPELINE.name
+        dropped = {path: date.fromisoformat(path.stem) for path in files.glob(f"{feed.name}/*.csv")} or {files / feed.path: ranges[0].first}
+        raw = pa.concat_tables(read_drop(feed, path, day) for path, day in dropped.items())
+        write_deltalake(environment.table_path(f"{PIPELINE.name}.{feed.name}"), raw, partition_by=["landed_date"])
+    run = run_of(environment, "transform", Days(ranges[0].first, ranges[-1].last))
+    transform(run)
+    publish(run, "transform")
+
+
+def read_drop(feed: Feed, path: Path, day: date) -> pa.Table:
+    """A file of a feed as the rows of its raw table."""
+    kinds = {"string": pa.string(), "int": pa.int32(), "double": pa.float64(), "date": pa.date32(), "timestamp": pa.timestamp("us", "UTC")}
+    types = {column.name: kinds[column.type] for column in feed.columns}
+    options = csv.ConvertOptions(column_types=types, null_values=["NA", ""], strings_can_be_null=True)
+    rows = csv.read_csv(path, convert_options=options)
+    return rows.append_column("landed_date", pa.array([day] * rows.num_rows, pa.date32()))
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +75,7 @@ def loaded(house: Environment, tmp_path_factory: pytest.TempPathFactory) -> Envi
     """A lake with the tables that features read, for the year's hard days and the windows before them."""
     folder = tmp_path_factory.mktemp("features")
     environment = replace(house, lake=str(folder / "lake"), landing=folder / "landing")
-    for days in (WINTER, SPRING, AUTUMN, YEAR_END):
-        load(environment, days)
+    load(environment, WINTER, SPRING, AUTUMN, YEAR_END)
     return environment
 
 

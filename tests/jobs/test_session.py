@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,3 +134,10 @@ def test_a_killed_owner_leaves_no_server(tmp_path: Path) -> None:
     while processes.is_alive(server) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not processes.is_alive(server)
+
+
+def test_threads_that_connect_at_once_share_one_session(house: Environment) -> None:
+    session.disconnect()
+    with ThreadPoolExecutor(8) as pool:
+        opened = set(pool.map(lambda _: id(session.connect(house)), range(8)))
+    assert len(opened) == 1
