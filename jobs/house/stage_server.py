@@ -42,7 +42,14 @@ PRELOAD = (
     "horovod.tensorflow",
     "great_expectations",
     "feast",
+    "feast.infra.offline_stores.contrib.spark_offline_store.spark",
     "mlflow",
+    "mlflow.tracking",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "sklearn.metrics",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
 )
 """Libraries that a stage may need. Missing ones are left to the stage that misses them."""
 _GRACE_SECONDS = 5.0
@@ -302,7 +309,8 @@ def _log(text: str) -> None:
 
 def main() -> None:
     """Serve the home of this process's environment."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Read when the libraries are imported: a quiet TensorFlow, and an MLflow that reports to nobody.
+    os.environ.update({"TF_CPP_MIN_LOG_LEVEL": "3", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"})
     StageServer(wire.socket_path(Environment.read(), "stages")).serve()
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pipelines import catalog
 from pipelines.environment import Environment
 
 
 def main(argument: dict[str, dict[str, str]]) -> None:
-    """Take Spark and Delta once through what every stage does: write, replace some days, read, count.
+    """Create MLflow's database, and take Spark and Delta once through what every stage does: write, replace, read, count.
 
     Args:
         argument: `environment`: the variables of the home.
@@ -14,8 +15,11 @@ def main(argument: dict[str, dict[str, str]]) -> None:
     from pyspark.sql import functions as F
 
     from jobs.session import connect
+    from jobs.training.registry import prepare
 
     environment = Environment.read(argument["environment"])
+    for name in catalog.names():
+        prepare(environment, name)
     spark, place = connect(environment), str(environment.home / "spark" / "warm-up")
     rows = spark.range(1000).withColumn("day", F.col("id") % 3)
     writer = rows.repartition("day").write.format("delta").mode("overwrite").partitionBy("day")
