@@ -87,11 +87,14 @@ def _by_airflow(environment: Environment, day: date) -> Night:
 
 def _table(measured: dict[str, list[Night]]) -> str:
     lines = ["| stage | `nightshift run` | through Airflow |", "|---|---|---|"]
-    for name in [stage.name for stage in STAGES]:
-        lines.append("| " + " | ".join([name, *(f"{median(n.stages[name] for n in nights):.1f} s" for nights in measured.values())]) + " |")
-    lines.append("| **whole night** | " + " | ".join(f"**{median(n.whole for n in nights):.1f} s**" for nights in measured.values()) + " |")
+    lines += [_line(stage.name, [median(n.stages[stage.name] for n in nights) for nights in measured.values()]) for stage in STAGES]
+    lines.append(_line("**whole night**", [median(n.whole for n in nights) for nights in measured.values()]))
     runs = {way: [f"{n.day} {n.whole:.1f}" for n in nights] for way, nights in measured.items()}
     return "\n".join([*lines, "", f"Single runs: {json.dumps(runs)}"])
+
+
+def _line(name: str, seconds: list[float]) -> str:
+    return "| " + " | ".join([name, *(f"{one:.1f} s" for one in seconds)]) + " |"
 
 
 if __name__ == "__main__":

@@ -33,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The grammar of the command line."""
-    top = argparse.ArgumentParser(prog="nightshift", description="A batch machine-learning platform: every night from landed files to predictions.")
+    top = argparse.ArgumentParser(
+        prog="nightshift", description="A batch machine-learning platform: every night from landed files to predictions."
+    )
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(name: str, does: str, function: object) -> argparse.ArgumentParser:
@@ -47,7 +49,13 @@ def parser() -> argparse.ArgumentParser:
 
     night = command("run", "Run a pipeline over a day or a range of days, all stages or some.", _run)
     _add_pipeline_and_days(night)
-    night.add_argument("--stage", action="append", default=[], metavar="S", help=f"only this stage; may be repeated. Stages: {', '.join(s.name for s in STAGES)}")
+    night.add_argument(
+        "--stage",
+        action="append",
+        default=[],
+        metavar="S",
+        help=f"only this stage; may be repeated. Stages: {', '.join(s.name for s in STAGES)}",
+    )
     night.add_argument("--run-id", default=None, help="identifies the run in every table that it writes; by default a new one")
     night.add_argument("--retrain", action="store_true", help="train again even when a model with the same pins is there")
     night.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
@@ -105,7 +113,11 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
     print(f"{run.pipeline.name} {run.days}  run {run.run_id}", file=sys.stderr)
     if arguments.dry_run:
         steps = plan(run, stages)
-        show(["stage", "days", "tables", "does"], [(s.stage.name, str(run.days), " ".join(s.tables), s.stage.does) for s in steps], arguments.format)
+        show(
+            ["stage", "days", "tables", "does"],
+            [(s.stage.name, str(run.days), " ".join(s.tables), s.stage.does) for s in steps],
+            arguments.format,
+        )
         return 0
     return run_night(run, stages)
 

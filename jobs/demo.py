@@ -162,7 +162,9 @@ def _show_quality(environment: Environment) -> None:
 def _report(environment: Environment) -> str:
     from jobs import ops
 
-    rows = ops.read(environment, "check_results", [("pipeline", "=", FLIGHTS.name), ("table_name", "=", f"{FLIGHTS.name}.predictions")]).to_pylist()
+    rows = ops.read(
+        environment, "check_results", [("pipeline", "=", FLIGHTS.name), ("table_name", "=", f"{FLIGHTS.name}.predictions")]
+    ).to_pylist()
     return str(max(rows, key=lambda row: row["checked_at"])["report"])
 
 

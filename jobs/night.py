@@ -32,7 +32,10 @@ class Step:
 
 def plan(run: Run, stages: tuple[Stage, ...]) -> tuple[Step, ...]:
     """What the run would do, in order."""
-    made = {stage.name: tuple(f"{run.pipeline.name}.{t.name}" for t in run.pipeline.tables if t.made_by in (stage.name, stage.audits)) for stage in stages}
+    made = {
+        stage.name: tuple(f"{run.pipeline.name}.{t.name}" for t in run.pipeline.tables if t.made_by in (stage.name, stage.audits))
+        for stage in stages
+    }
     return tuple(Step(stage=stage, tables=made[stage.name]) for stage in stages)
 
 
@@ -123,7 +126,9 @@ def _function(stage: Stage) -> Any:
     return getattr(import_module(module), name)
 
 
-def _record(run: Run, started: float, seconds: float, *, status: str, metrics: dict[str, Any] | None = None, error: str | None = None) -> None:
+def _record(
+    run: Run, started: float, seconds: float, *, status: str, metrics: dict[str, Any] | None = None, error: str | None = None
+) -> None:
     from datetime import UTC, datetime
 
     from jobs import ops

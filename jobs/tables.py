@@ -85,7 +85,10 @@ def read(run: Run, name: str, days: Days | None = None) -> DataFrame:
     """
     if not exists(run, name):
         maker = _maker(run, name)
-        raise NightshiftError(f"{sql_name(run, name)} does not exist yet. Run the stages from '{maker}' on first: nightshift run {run.pipeline.name} --date {run.days.last}")
+        raise NightshiftError(
+            f"{sql_name(run, name)} does not exist yet. Run the stages from '{maker}' on first: "
+            f"nightshift run {run.pipeline.name} --date {run.days.last}"
+        )
     rows = _spark(run).read.format("delta").load(path(run, name))
     return rows if days is None else rows.where(_within(_partition(run, name), days))
 
@@ -98,7 +101,9 @@ def stage_rows(run: Run, name: str, frame: DataFrame, days: Days | None = None) 
     """
     replaced = days or partition_days(run, run.pipeline.table(name))
     counted = Observation()
-    marked = frame.observe(counted, F.count(F.lit(1)).alias("rows")).withColumns({_STAGED_FROM: F.lit(replaced.first), _STAGED_UNTIL: F.lit(replaced.last)})
+    marked = frame.observe(counted, F.count(F.lit(1)).alias("rows")).withColumns(
+        {_STAGED_FROM: F.lit(replaced.first), _STAGED_UNTIL: F.lit(replaced.last)}
+    )
     marked.write.mode("overwrite").parquet(_staging(run, name))
     return int(counted.get["rows"])
 
@@ -170,7 +175,10 @@ def _commit(run: Run, name: str, frame: DataFrame, days: Days, volatile: tuple[s
     content = tuple(sorted(set(frame.columns) - set(volatile)))
     wanted = _content(frame, content, column)
     if wanted.rows and not (wanted.first in days and wanted.last in days):
-        raise NightshiftError(f"{sql_name(run, name)}: rows for {wanted.first} to {wanted.last} were staged by a run that may only replace {days}. Nothing was published.")
+        raise NightshiftError(
+            f"{sql_name(run, name)}: rows for {wanted.first} to {wanted.last} were staged by a run "
+            f"that may only replace {days}. Nothing was published."
+        )
     if exists(run, name) and set(content) <= set((there := read(run, name, days)).columns) and _content(there, content, column) == wanted:
         return Published(rows=wanted.rows, version=version(run, name), changed=False)
     writer = frame.repartition(column).write.format("delta").mode("overwrite").partitionBy(column)
@@ -209,7 +217,9 @@ def _staging(run: Run, name: str) -> str:
 
 def _staged(run: Run, name: str) -> DataFrame:
     if not is_staged(run, name):
-        raise NightshiftError(f"Nothing is staged of {sql_name(run, name)} for {run.days}. Run its stage first: --stage {_maker(run, name)}")
+        raise NightshiftError(
+            f"Nothing is staged of {sql_name(run, name)} for {run.days}. Run its stage first: --stage {_maker(run, name)}"
+        )
     return _spark(run).read.parquet(_staging(run, name))
 
 

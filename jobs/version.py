@@ -15,7 +15,9 @@ _PACKAGES = ("pipelines", "jobs", "expectations", "features")
 def code_version() -> str:
     """The commit of this checkout, with `-dirty` when files differ from it; without git a hash of the source files."""
     try:
-        described = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, timeout=10)
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return source_hash()
     return described.stdout.strip() if described.returncode == 0 else source_hash()

@@ -147,8 +147,16 @@ PIPELINE = Pipeline(
             key=("grain", "key"),
             doc="Rates and means over the windows that end with landed_date, for every key with a row in the longest.",
         ),
-        Table(name="weather_hourly", made_by="transform", reads=("weather",), key=("origin", "observed_at"), doc="Cleaned hourly weather with the instant at which it is known."),
-        Table(name="weather_daily", made_by="transform", reads=("weather_hourly",), key=("origin",), doc="Sums and extremes of the local day."),
+        Table(
+            name="weather_hourly",
+            made_by="transform",
+            reads=("weather",),
+            key=("origin", "observed_at"),
+            doc="Cleaned hourly weather with the instant at which it is known.",
+        ),
+        Table(
+            name="weather_daily", made_by="transform", reads=("weather_hourly",), key=("origin",), doc="Sums and extremes of the local day."
+        ),
     ),
     entity=_FLIGHT_KEY,
     carried=("dest", "sched_dep_time"),

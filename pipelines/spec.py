@@ -58,7 +58,9 @@ class Feed:
         names = [c.name for c in self.columns]
         _refuse_unless(len(names) == len(set(names)), f"Feed '{self.name}' declares a column twice: {names}.")
         missing = [k for k in self.key if k not in names]
-        _refuse_unless(bool(self.key) and not missing, f"Feed '{self.name}': key columns {missing or '()'} are not among its columns {names}.")
+        _refuse_unless(
+            bool(self.key) and not missing, f"Feed '{self.name}': key columns {missing or '()'} are not among its columns {names}."
+        )
         _refuse_unless(0 <= self.max_quarantine_share <= 1, f"Feed '{self.name}': max_quarantine_share must be from 0 to 1.")
 
     @property
@@ -136,7 +138,9 @@ class Training:
         both = set(self.numeric) & set(self.categorical)
         _refuse_unless(not both, f"Features declared both numeric and categorical: {sorted(both)}.")
         _refuse_unless(0 < self.validation_days < self.window_days, "validation_days must be from 1 to window_days - 1.")
-        _refuse_unless(self.holdout_days >= 1 and self.ranks >= 1 and self.epochs >= 1, "holdout_days, ranks and epochs must be at least 1.")
+        _refuse_unless(
+            self.holdout_days >= 1 and self.ranks >= 1 and self.epochs >= 1, "holdout_days, ranks and epochs must be at least 1."
+        )
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -198,7 +202,10 @@ class Pipeline:
         known = {f.name for f in self.feeds}
         for table in self.derived:
             unknown = [r for r in table.reads if r not in known]
-            _refuse_unless(not unknown, f"Table '{self.name}.{table.name}' reads {unknown}, which no feed or table before it makes. Known: {sorted(known)}.")
+            _refuse_unless(
+                not unknown,
+                f"Table '{self.name}.{table.name}' reads {unknown}, which no feed or table before it makes. Known: {sorted(known)}.",
+            )
             known.add(table.name)
         _refuse_unless(self.event_date in self.entity, f"event_date '{self.event_date}' must be one of the entity columns {self.entity}.")
 
@@ -207,7 +214,12 @@ class Pipeline:
         """Every gated table of the pipeline, in the order in which a night makes them."""
         raw = tuple(Table(name=f.name, made_by="ingest", key=f.key, volatile=("source_file", "source_line"), doc=f.doc) for f in self.feeds)
         own = (
-            Table(name="training", made_by="features", key=self.entity, doc="Point-in-time features and label of what became known on landed_date."),
+            Table(
+                name="training",
+                made_by="features",
+                key=self.entity,
+                doc="Point-in-time features and label of what became known on landed_date.",
+            ),
             Table(name="scoring", made_by="features", key=self.entity, doc="Features of what is scheduled for the day after landed_date."),
             Table(
                 name="predictions",

@@ -34,7 +34,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """An environment with a home of its own, whose Spark Connect server is up."""
     from jobs.session import server
 
-    variables = {"NIGHTSHIFT_HOME": str(tmp_path_factory.mktemp("home")), "NIGHTSHIFT_SPARK_PORT": str(free_port()), "NIGHTSHIFT_AIRFLOW_PORT": str(free_port())}
+    variables = {
+        "NIGHTSHIFT_HOME": str(tmp_path_factory.mktemp("home")),
+        "NIGHTSHIFT_SPARK_PORT": str(free_port()),
+        "NIGHTSHIFT_AIRFLOW_PORT": str(free_port()),
+    }
     environment = Environment.read({**variables, "NIGHTSHIFT_SPARK_MEMORY": "2g"})
     os.environ.update(variables)
     with server(environment):

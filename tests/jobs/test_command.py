@@ -42,7 +42,8 @@ def test_a_dry_run_prints_the_plan_in_order_and_does_nothing(capsys: pytest.Capt
 
 def test_the_command_imports_nothing_heavy() -> None:
     heavy = "{'pyspark', 'tensorflow', 'pandas', 'airflow', 'great_expectations', 'feast', 'mlflow', 'pyarrow'}"
-    code = f"import sys; from jobs.__main__ import main; main(['run', 'flights', '--date', '2013-03-01', '--dry-run']); sys.exit(str({heavy} & set(sys.modules)))"
+    night = ["run", "flights", "--date", "2013-03-01", "--dry-run"]
+    code = f"import sys; from jobs.__main__ import main; main({night}); sys.exit(str({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr.splitlines()[-1] == "set()"
 
 

@@ -17,7 +17,9 @@ from pipelines.errors import UsageError
 @pytest.fixture
 def lake(tmp_path: Path) -> Environment:
     environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
-    rows = pa.table({"day": pa.array([date(2013, 1, 1), date(2013, 1, 2), date(2013, 1, 2)]), "carrier": ["UA", "AA", "UA"], "delay": [1, 2, None]})
+    rows = pa.table(
+        {"day": pa.array([date(2013, 1, 1), date(2013, 1, 2), date(2013, 1, 2)]), "carrier": ["UA", "AA", "UA"], "delay": [1, 2, None]}
+    )
     write_deltalake(environment.table_path("flights.flights"), rows, partition_by=["day"])
     (tmp_path / "lake" / "_staging" / "flights").mkdir(parents=True)
     return environment

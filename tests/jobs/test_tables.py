@@ -28,7 +28,11 @@ def _published(run: Run) -> list[tuple[str, str, float | None, float | None]]:
 
 def test_a_run_replaces_exactly_its_days(spark: SparkSession, make_run: MakeRun) -> None:
     both, second = make_run("transform", "2013-01-01", "2013-01-02"), make_run("transform", "2013-01-02")
-    tables.stage_rows(both, "weather_daily", _weather(spark, ("EWR", "2013-01-01", 0.0, 1.0), ("EWR", "2013-01-02", 0.1, 2.0), ("JFK", "2013-01-02", 0.2, 3.0)))
+    tables.stage_rows(
+        both,
+        "weather_daily",
+        _weather(spark, ("EWR", "2013-01-01", 0.0, 1.0), ("EWR", "2013-01-02", 0.1, 2.0), ("JFK", "2013-01-02", 0.2, 3.0)),
+    )
     assert tables.publish(both, "weather_daily").rows == 3
     tables.stage_rows(second, "weather_daily", _weather(spark, ("LGA", "2013-01-02", 0.3, 4.0)))
     assert tables.publish(second, "weather_daily").rows == 1

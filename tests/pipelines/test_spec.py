@@ -59,7 +59,9 @@ def test_an_unknown_stage_is_refused_with_the_near_miss() -> None:
 
 
 def test_a_run_survives_the_way_to_another_process() -> None:
-    run = Run(pipeline=FLIGHTS, days=Days.of(date(2013, 1, 5)), environment=Environment.read({"SPARK_REMOTE": "sc://cluster:15002"})).at(STAGES[3])
+    run = Run(pipeline=FLIGHTS, days=Days.of(date(2013, 1, 5)), environment=Environment.read({"SPARK_REMOTE": "sc://cluster:15002"})).at(
+        STAGES[3]
+    )
     assert Run.from_json(run.to_json()) == run
 
 
