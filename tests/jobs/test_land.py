@@ -13,7 +13,7 @@ from jobs import land as landing
 from jobs.land import land
 from pipelines.catalog import pipeline
 from pipelines.days import Days
-from pipelines.environment import Environment
+from pipelines.environment import ROOT, Environment
 from pipelines.errors import UsageError
 from tests.reference import flights as reference
 
@@ -35,6 +35,14 @@ def _dropped(home: Environment, name: str) -> pd.DataFrame:
 
 def _files(home: Environment) -> set[str]:
     return {str(path.relative_to(home.landing / "flights")) for path in home.landing.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("golden", sorted((ROOT / "tests" / "data" / "flights").glob("*.head.csv")), ids=lambda path: path.name)
+def test_a_drop_begins_as_a_reviewer_can_read_in_its_golden(golden: Path, home: Environment) -> None:
+    land(FLIGHTS, home, _days("2013-03-10"))
+    feed, _, day = golden.name.removesuffix(".head.csv").partition("-")
+    dropped = home.landing / "flights" / (f"{feed}/{day}.csv" if day else f"{feed}.csv")
+    assert dropped.read_text().startswith(golden.read_text())
 
 
 def test_every_outcome_is_dropped_on_the_day_it_became_known() -> None:
