@@ -30,8 +30,8 @@ from pipelines.stages import stage
 from tests.reference import flights as reference
 
 WINTER = Days(date(2012, 12, 31), date(2013, 1, 4))
-SPRING = Days(date(2013, 2, 9), date(2013, 3, 11))
-AUTUMN = Days(date(2013, 10, 5), date(2013, 11, 3))
+SPRING = Days(date(2013, 2, 8), date(2013, 3, 11))
+AUTUMN = Days(date(2013, 10, 4), date(2013, 11, 3))
 YEAR_END = Days(date(2013, 12, 31), date(2013, 12, 31))
 """Long enough before 2013-03-10 and 2013-11-03, when the clocks change, for whole windows of 28 days."""
 
