@@ -32,8 +32,8 @@ from tests.reference import flights as reference
 WINTER = Days(date(2012, 12, 31), date(2013, 1, 4))
 SPRING = Days(date(2013, 2, 8), date(2013, 3, 11))
 AUTUMN = Days(date(2013, 10, 4), date(2013, 11, 3))
+"""From long enough before 2013-03-10 and 2013-11-03, when the clocks change, for whole windows of 28 days."""
 YEAR_END = Days(date(2013, 12, 31), date(2013, 12, 31))
-"""Long enough before 2013-03-10 and 2013-11-03, when the clocks change, for whole windows of 28 days."""
 
 
 def run_of(environment: Environment, stage_name: str, days: Days) -> Run:
