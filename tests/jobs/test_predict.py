@@ -52,7 +52,7 @@ def staged(monkeypatch: pytest.MonkeyPatch) -> list[pa.Table]:
 
     monkeypatch.setattr(predict, "connect", lambda _: Session())
 
-    def stage_rows(_run: object, _name: str, rows: pa.Table) -> int:
+    def stage_rows(_run: object, _name: str, rows: pa.Table, _days: object) -> int:
         found.append(rows)
         return len(rows)
 

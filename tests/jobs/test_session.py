@@ -136,8 +136,10 @@ def test_a_killed_owner_leaves_no_server(tmp_path: Path) -> None:
     assert not processes.is_alive(server)
 
 
-def test_threads_that_connect_at_once_share_one_session(house: Environment) -> None:
-    session.disconnect()
+def test_threads_that_connect_at_once_share_one_session(house: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_sessions", {})
     with ThreadPoolExecutor(8) as pool:
-        opened = set(pool.map(lambda _: id(session.connect(house)), range(8)))
+        opened = {id(one): one for one in pool.map(lambda _: session.connect(house), range(8))}
+    for one in opened.values():
+        one.client.close()
     assert len(opened) == 1
