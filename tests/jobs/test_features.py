@@ -29,6 +29,9 @@ from pipelines.spec import Feed
 from pipelines.stages import stage
 from tests.reference import flights as reference
 
+# Loads a quarter first; three of them passed so far, the others have not yet run to an end on a quiet machine.
+pytestmark = pytest.mark.soak
+
 WINTER = Days(date(2012, 12, 31), date(2013, 1, 4))
 SPRING = Days(date(2013, 2, 8), date(2013, 3, 11))
 AUTUMN = Days(date(2013, 10, 4), date(2013, 11, 3))
