@@ -1,4 +1,4 @@
-"""One real house for all tests here: a home of its own on free ports, with a quarter loaded in bulk."""
+"""One real house for all tests here, and only while they run: a home of its own on free ports, with a quarter loaded in bulk."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def processes_of(home: Path) -> list[str]:
     return [" ".join(process.cmdline()) for process in psutil.process_iter() if process.pid != os.getpid() and works_for(process)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def loaded_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """A real house with the days LOADED, and the files of NIGHT landed; it leaves no process behind."""
     home = tmp_path_factory.mktemp("e2e") / "home"
@@ -105,7 +105,7 @@ def keep_logs(environment: Environment) -> None:
         (ARTIFACTS / log.name).write_bytes(log.read_bytes())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def first_night(loaded_house: House) -> str:
     """NIGHT has been run once by Airflow; the id of that run."""
     return loaded_house.run_night(date=str(NIGHT))

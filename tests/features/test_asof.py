@@ -241,7 +241,7 @@ def test_a_feature_that_is_a_column_already_is_refused(spark: SparkSession, both
 
 
 def test_rows_without_a_time_are_refused(spark: SparkSession, both_views: FeatureStore) -> None:
-    with pytest.raises(UsageError, match="need a column 'event_timestamp'"):
+    with pytest.raises(UsageError, match="need their time in a column 'event_timestamp'"):
         joined(both_views, spark.createDataFrame([(1, "a")], "world int, place string"), "known:value")
 
 
