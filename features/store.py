@@ -73,8 +73,21 @@ def _store(pipeline: Pipeline, registry: Path) -> FeatureStore:
 def _fingerprint(definitions: list[Any]) -> str:
     digest = hashlib.sha256(feast.__version__.encode())
     for one in definitions:
-        digest.update(one.to_proto().SerializeToString(deterministic=True))
+        digest.update(_timeless(one.to_proto()).SerializeToString(deterministic=True))
     return digest.hexdigest()
+
+
+def _timeless(message: Any) -> Any:
+    """The message without its instants: Feast stamps every definition with the time at which the object was made."""
+    for field, value in message.ListFields():
+        if field.message_type is None or field.message_type.GetOptions().map_entry:
+            continue
+        if field.message_type.full_name == "google.protobuf.Timestamp":
+            message.ClearField(field.name)
+        else:
+            for part in value if field.is_repeated else [value]:
+                _timeless(part)
+    return message
 
 
 def _module(pipeline: Pipeline) -> ModuleType:

@@ -158,6 +158,7 @@ def _refusal(run: Run, feed: Feed, tallies: list[_Tally]) -> str:
 
 def _keep(run: Run, load: _Load) -> dict[str, int]:
     if load.feed.is_reference and _is_in_force(run, load):
+        tables.unstage(run, load.feed.name)
         staged, unchanged, quarantined = 0, load.lines - load.bad, load.bad
     else:
         staged, unchanged, quarantined = tables.stage_rows(run, load.feed.name, load.good_rows()), 0, _quarantine(run, load)

@@ -83,7 +83,12 @@ def explain(error: BaseException, to: TextIO | None = None) -> tuple[int, str]:
         return error.exit_code, str(error)
     if not isinstance(error, NightshiftError):
         traceback.print_exception(error, file=out)
-    message = str(error) if isinstance(error, NightshiftError) else f"{type(error).__name__}: {error}"
+    # Spark's messages end with the server's stack, which the traceback above has told already.
+    message = (
+        str(error)
+        if isinstance(error, NightshiftError)
+        else f"{type(error).__name__}: {str(error).partition('JVM stacktrace:')[0].strip()}"
+    )
     print(f"Fault: {message}", file=out, flush=True)
     return NightshiftError.exit_code, message
 

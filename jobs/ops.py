@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
+from jobs.arrow_files import arrow_files
 from pipelines.environment import Environment
 from pipelines.errors import no_such
 
@@ -106,7 +107,8 @@ def read(environment: Environment, name: str, filters: list[tuple[str, str, Any]
     schema = _schema(name)
     if not exists(environment, name):
         return schema.empty_table()
-    return DeltaTable(_path(environment, name)).to_pyarrow_table(filters=filters).select(schema.names)
+    path = _path(environment, name)
+    return DeltaTable(path).to_pyarrow_table(filters=filters, filesystem=arrow_files(path)).select(schema.names)
 
 
 def exists(environment: Environment, name: str) -> bool:

@@ -6,6 +6,7 @@ import duckdb
 from deltalake import DeltaTable
 from pyarrow import fs
 
+from jobs.arrow_files import arrow_files
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 
@@ -53,7 +54,7 @@ def _dataset(environment: Environment, name: str) -> object:
     mapping = delta.metadata().configuration.get("delta.columnMapping.mode", "none")
     if mapping != "none":
         raise UsageError(f"{name} uses Delta column mapping ('{mapping}'), which this reader would read wrongly. Query it through Spark.")
-    return delta.to_pyarrow_dataset()
+    return delta.to_pyarrow_dataset(filesystem=arrow_files(environment.table_path(name)))
 
 
 def _folders(system: fs.FileSystem, place: str) -> list[fs.FileInfo]:

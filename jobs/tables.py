@@ -114,6 +114,13 @@ def is_staged(run: Run, name: str) -> bool:
     return bool(system.get_file_info(f"{place}/_SUCCESS").type == fs.FileType.File)
 
 
+def unstage(run: Run, name: str) -> None:
+    """Forget what waits in staging for the run's days, such as rows that were refused and have been taken back since."""
+    if is_staged(run, name):
+        system, place = fs.FileSystem.from_uri(_staging(run, name))
+        system.delete_dir(place)
+
+
 def staged(run: Run, name: str) -> DataFrame:
     """The rows that wait for a verdict.
 

@@ -51,7 +51,7 @@ class Feed:
     null_token: str = "NA"
     """Text that the source writes for a missing value, besides the empty field."""
     max_quarantine_share: float = 0.02
-    """Share of a run's rows, 0 to 1, that may be quarantined before the whole drop is refused."""
+    """Share of a drop's rows, 0 to 1, that may be quarantined before the drop is refused, and with it the run."""
     doc: str = ""
 
     def __post_init__(self) -> None:

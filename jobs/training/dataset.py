@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
+from jobs.arrow_files import arrow_files
 from pipelines.days import Days
 from pipelines.errors import NightshiftError, Refused
 from pipelines.run import Run
@@ -90,7 +91,7 @@ def read(run: Run, pinned: Snapshot, days: Days, columns: tuple[str, ...] | None
     order = (table.partition, *(name for name in table.key if name != table.partition))
     wanted = None if columns is None else list(dict.fromkeys((*columns, *order)))
     bounds = [(table.partition, ">=", days.first), (table.partition, "<=", days.last)]
-    rows = delta.to_pyarrow_table(filters=bounds, columns=wanted)
+    rows = delta.to_pyarrow_table(filters=bounds, columns=wanted, filesystem=arrow_files(_path(run, pinned.table)))
     return rows.sort_by([(name, "ascending") for name in order])
 
 

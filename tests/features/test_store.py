@@ -29,9 +29,6 @@ def test_a_new_home_gets_a_registry_with_every_view(environment: Environment) ->
     assert [service.name for service in made.list_feature_services()] == ["flights"]
 
 
-@pytest.mark.xfail(
-    strict=False, reason="known defect: the fingerprint is not stable, so Feast is applied at every run, which costs seconds"
-)
 def test_unchanged_definitions_are_not_applied_again(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     store.open_store(PIPELINE, environment)
     monkeypatch.setattr(store, "_apply", lambda *_: pytest.fail("applied again"))
