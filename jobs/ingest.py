@@ -87,6 +87,7 @@ def ingest(run: Run) -> dict[str, object]:
         NightshiftError: rows were lost or multiplied on the way.
     """
     found = find_drops(run)
+    tables.prune_staging(run)
     cached: list[DataFrame] = []
     try:
         loads = _all(lambda feed: _load(run, feed, found[feed.name], cached), run.pipeline.feeds)

@@ -146,7 +146,6 @@ def test_what_a_killed_attempt_left_in_the_servers_cache_is_not_taken_for_the_fi
     assert [row[:4] for row in _rows(toy, "readings")] == [(2, date(2013, 1, 2), 9.5, "mended")]
 
 
-@pytest.mark.soak
 def test_a_real_night_is_staged_as_the_source_wrote_it(environment: Environment, make_run: MakeRun) -> None:
     run = make_run("ingest", "2013-02-09")
     land(run.pipeline, environment, run.days)
@@ -169,7 +168,6 @@ def _without_kinds_of_null(values: pd.Series) -> pd.Series:
     return values.astype(object).where(values.notna(), None)
 
 
-@pytest.mark.soak
 def test_a_feed_without_a_drop_on_the_days_stages_an_empty_table(environment: Environment, make_run: MakeRun) -> None:
     run = make_run("ingest", "2012-12-31")
     land(run.pipeline, environment, run.days)

@@ -127,3 +127,20 @@ def test_published_tables_use_no_feature_that_a_reader_may_lack(spark: SparkSess
     assert delta.protocol().min_reader_version == 1
     assert delta.metadata().partition_columns == ["landed_date"]
     assert delta.history(1)[0]["userMetadata"].count(run.run_id) == 1
+
+
+def test_rows_taken_back_are_no_longer_staged(spark: SparkSession, make_run: MakeRun) -> None:
+    run = make_run("transform", "2013-01-01")
+    tables.stage_rows(run, "weather_daily", _weather(spark, ("EWR", "2013-01-01", 0.0, 1.0)))
+    tables.unstage(run, "weather_daily")
+    assert not tables.is_staged(run, "weather_daily")
+    tables.unstage(run, "weather_daily")
+
+
+def test_old_stagings_are_forgotten_and_new_ones_kept(spark: SparkSession, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_STAGINGS_KEPT", 2)
+    runs = [make_run("transform", f"2013-01-0{day}") for day in (3, 1, 2)]
+    for run in runs:
+        tables.stage_rows(run, "weather_daily", _weather(spark))
+    tables.prune_staging(runs[-1])
+    assert [tables.is_staged(run, "weather_daily") for run in runs] == [False, True, True]

@@ -136,7 +136,6 @@ def test_a_pipeline_without_its_module_is_told_which_file_is_missing(environment
         transform(_run(environment, "2013-01-01"))
 
 
-@pytest.mark.soak
 def test_flights_in_one_pass_are_flights_night_by_night(environment: Environment, make_run: MakeRun) -> None:
     days = ("2012-12-31", "2013-01-01", "2013-01-02")
     land(make_run("ingest", days[0]).pipeline, environment, make_run("ingest", days[0], days[-1]).days)

@@ -18,8 +18,6 @@ from pipelines.flights import FLIGHTS, GRAINS, SCHEDULE, WEATHER
 from pipelines.spec import Feed
 from tests.reference import flights as reference
 
-pytestmark = pytest.mark.soak  # the year's oddest days against the pandas reference: minutes
-
 HARD_DAYS = ("2013-01-01", "2013-01-02", "2013-02-08", "2013-02-09", "2013-03-10", "2013-11-03", "2013-12-25")
 """First days with short windows, the storm of February, both changes of the clocks, Christmas."""
 _DDL = {"long": "bigint"}
