@@ -28,9 +28,9 @@ down: setup ## Stop the platform
 status: setup ## Tell which services run
 	@$(BIN)/nightshift status $(ARGS)
 
-test: setup ## Run all tests but the soak tests; narrow them with ARGS="tests/jobs -k sql"
+test: setup ## Run all tests, of each long sweep a short sample; narrow them with ARGS="tests/jobs -k sql"
 	@$(PYTHON) -m tools.setup --browser
-	@$(BIN)/python -m pytest -m "not soak" --durations=15 $(ARGS)
+	@$(BIN)/python -m pytest --durations=15 $(ARGS)
 
 check: setup ## Lint, types, import contracts, and the fast rules about the code
 	$(BIN)/ruff check
@@ -46,8 +46,8 @@ format: setup ## Format the code, and fix what the linter can fix
 bench: setup ## Measure: seconds per stage, rows per second
 	@$(BIN)/python -m bench $(ARGS)
 
-soak: setup ## Run the tests that take many minutes
-	@$(BIN)/python -m pytest -m soak --durations=15 $(ARGS)
+soak: setup ## Run the long sweeps in full
+	@SOAK=1 $(BIN)/python -m pytest --timeout 7200 -m soak --durations=15 $(ARGS)
 
 lock: ## Resolve requirements.in anew into requirements.lock
 	@$(PYTHON) -m tools.setup --lock

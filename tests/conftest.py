@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
+SWEEP_EXAMPLES = 60 if os.environ.get("SOAK") else 4
+"""Hypothesis examples of a test marked `soak`: a short sample in `make test`, a long sweep in `make soak`."""
+
+
 def free_port() -> int:
     """A TCP port on loopback that nobody listens on."""
     with socket.socket() as probe:

@@ -23,6 +23,7 @@ from pyspark.sql import functions as F
 
 from features.asof import AsOfOfflineStore
 from pipelines.errors import UsageError
+from tests.conftest import SWEEP_EXAMPLES
 
 START = datetime(2013, 3, 10, 6, 58, tzinfo=UTC)
 """Two minutes before New York's clocks skip an hour."""
@@ -129,7 +130,8 @@ def minutes(found: DataFrame) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in found.withColumn("event_timestamp", minute.cast("int")).collect()]
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.soak
+@settings(max_examples=SWEEP_EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(worlds=st.lists(WORLD, min_size=60, max_size=120))
 def test_every_question_gets_what_a_search_through_all_facts_finds(
     session: SparkSession, both_views: FeatureStore, worlds: list[World]

@@ -17,6 +17,7 @@ from jobs.drops import Drop, find_drops
 from jobs.records import records
 from pipelines.environment import Environment
 from pipelines.spec import Column, Feed
+from tests.conftest import SWEEP_EXAMPLES
 from tests.jobs.toy import HEADER, READINGS, drop, drop_readings, drop_sensors, run_of
 
 DAY = "2013-01-01"
@@ -210,8 +211,9 @@ def _mutated(mutations: list[tuple[int, int, bytes]]) -> bytes:
     return body
 
 
+@pytest.mark.soak
 @settings(
-    max_examples=4,
+    max_examples=SWEEP_EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
