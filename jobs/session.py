@@ -60,9 +60,13 @@ def connect(environment: Environment) -> SparkSession:
         return _sessions[key]
 
 
-def disconnect() -> None:
-    """End this process's sessions, so that the server forgets them at once; a later `connect` makes a new one."""
-    for key in [key for key in _sessions if key[0] == os.getpid()]:
+def disconnect(environment: Environment | None = None) -> None:
+    """End this process's session with the server of the environment (None: with every server), so that the server forgets it at once.
+
+    A later `connect` makes a new one.
+    """
+    address = _address(environment) if environment else None
+    for key in [key for key in _sessions if key[0] == os.getpid() and address in (None, key[1])]:
         _sessions.pop(key).stop()
 
 
@@ -88,7 +92,7 @@ def server(environment: Environment, port: int | None = None) -> Iterator[Enviro
             yield environment
         finally:
             if process is not None:
-                disconnect()  # at its exit a client waits for a server that is gone
+                disconnect(environment)  # at its exit a client waits for a server that is gone
                 _wait_for_other_users(users)
                 stop(process)
 

@@ -90,6 +90,12 @@ def test_the_owner_of_a_server_waits_until_others_have_done_with_it(tmp_path: Pa
     assert told == ["start", "other is done", "stop"]
 
 
+def test_the_end_of_one_server_leaves_sessions_with_others_open(house: Environment, spark: SparkSession) -> None:
+    session.disconnect(replace(house, spark_port=processes.free_port()))
+    assert session.connect(house) is spark
+    assert not spark.client.is_closed
+
+
 def test_a_clusters_server_is_left_alone(tmp_path: Path) -> None:
     environment = replace(Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)}), spark_remote="sc://cluster:15002")
     with session.server(environment) as reached:
