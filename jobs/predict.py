@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from jobs import ops, tables
 from jobs.session import connect
@@ -39,7 +40,9 @@ def predict(run: Run) -> dict[str, object]:
         )
     pinned, nights = dataset.snapshot(run, dataset.SCORED), Days(min(champions), max(champions))
     scored = pa.concat_tables(_score(run, dataset.read(run, pinned, nights), champions, registry))
-    frame = connect(run.environment).createDataFrame(_stamped(run, scored, pinned))
+    rows = _stamped(run, scored, pinned)
+    # With a schema: Spark infers none from a night without rows, such as the last before the feeds end.
+    frame = connect(run.environment).createDataFrame(rows, from_arrow_schema(rows.schema))
     # Only the nights that have a champion: what others hold from runs of their own stays.
     staged = tables.stage_rows(run, dataset.PREDICTED, frame, nights.shifted(run.pipeline.table(dataset.PREDICTED).partition_lead_days))
     return {

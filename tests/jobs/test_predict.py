@@ -47,7 +47,7 @@ def staged(monkeypatch: pytest.MonkeyPatch) -> list[pa.Table]:
     found: list[pa.Table] = []
 
     class Session:
-        def createDataFrame(self, rows: pa.Table) -> pa.Table:  # noqa: N802 - Spark's name
+        def createDataFrame(self, rows: pa.Table, _schema: object) -> pa.Table:  # noqa: N802 - Spark's name
             return rows
 
     monkeypatch.setattr(predict, "connect", lambda _: Session())
@@ -93,13 +93,14 @@ def test_without_any_model_the_run_is_refused(tmp_path: Path) -> None:
         predict.predict(small.run_of(small.models_at(tmp_path), "predict"))
 
 
-def test_a_night_without_any_scoring_row_stages_nothing(tmp_path: Path, staged: list[pa.Table]) -> None:
-    environment = small.models_at(tmp_path)
+def test_a_night_without_any_scoring_row_publishes_an_empty_day(environment: Environment, tmp_path: Path) -> None:
     small.publish(environment, ROWS, "scoring")
     _promote(environment, tmp_path, small.LAST)
-    later = NIGHTS.last + timedelta(days=10)
-    assert predict.predict(small.run_of(environment, "predict", later))["predictions"] == 0
-    assert staged[0].num_rows == 0
+    full, empty = small.run_of(environment, "predict"), small.run_of(environment, "predict", NIGHTS.last + timedelta(days=10))
+    for run, rows in ((full, 30), (empty, 0)):
+        assert predict.predict(run)["predictions"] == rows
+        assert tables.publish(run, "predictions").rows == rows
+    assert tables.read(empty, "predictions").schema == tables.staged(empty, "predictions").schema
 
 
 def test_predictions_are_staged_through_spark(environment: Environment, tmp_path: Path) -> None:
