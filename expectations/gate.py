@@ -105,6 +105,8 @@ def judge(frame: DataFrame, suite: Suite, table: str, same_rows: DataFrame | Non
         judged = [*_judge_rows(frame, suite, rows), *_judge_days(days, suite)]
     else:
         rows, judged = frame.count(), _judge_columns(frame, suite)
+    if any(check.error for check, _ in judged):
+        frame.sparkSession.range(1).count()  # Great Expectations swallows what a lost server raises, but that is no verdict
     return Verdict(
         table=table,
         rows=rows,

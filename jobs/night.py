@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, TextIO
 
-from pipelines.environment import Environment
+from jobs.session import explain_loss, server
 from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.run import Run
 from pipelines.stages import Stage
@@ -46,7 +46,7 @@ def run_night(run: Run, stages: tuple[Stage, ...]) -> int:
     """
     from jobs.house import stage_client
 
-    with nullcontext() if stage_client.available(run.environment) else _server(run.environment):
+    with nullcontext() if stage_client.available(run.environment) else server(run.environment):
         for stage in stages:
             code = _perform_somewhere(run.at(stage))
             if code:
@@ -66,7 +66,7 @@ def perform(argument: dict[str, Any]) -> int:
         with one_run_at_a_time(run):
             metrics = _function(run.doing)(run)
     except Exception as error:  # whatever it is, it must be recorded and end as an exit code
-        code, message = explain(error)
+        code, message = explain(explain_loss(run.environment, error) or error)
         _record(run, started, time.monotonic() - clock, status="refused" if code == Refused.exit_code else "failed", error=message)
         return code
     seconds = time.monotonic() - clock
@@ -118,12 +118,6 @@ def _perform_somewhere(run: Run) -> int:
     if stage_client.available(run.environment):
         return stage_client.call(run.environment, PERFORM, run.to_json(), {})
     return perform(run.to_json())
-
-
-def _server(environment: Environment) -> Any:
-    from jobs.session import server
-
-    return server(environment)
 
 
 def _function(stage: Stage) -> Any:

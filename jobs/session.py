@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 START_SECONDS = 180
-_RETRIES = 6
+_RETRIES = 5
 _JVM_FLAGS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=512m"
 """Halve the time to the first result: most of a night's queries run once, so the second compiler does not pay off.
 
@@ -41,6 +41,8 @@ With one compiler Java reserves 48 MB for code, which Spark's generated classes 
 """
 _sessions: dict[tuple[int, str], SparkSession] = {}
 """Open sessions by process and address: the process id keeps a forked child from using its parent's channel."""
+_SIGNS_OF_LOSS = ("StatusCode.UNAVAILABLE", "NO_ACTIVE_SESSION", "INVALID_HANDLE", "RETRIES_EXCEEDED")
+"""What Spark's client says when its server is gone, or when a new one at the same place does not know the session."""
 _one_opens = threading.Lock()
 """Threads of a stage that connect at once get one session: frames of two cannot be joined."""
 
@@ -68,6 +70,19 @@ def disconnect(environment: Environment | None = None) -> None:
     address = _address(environment) if environment else None
     for key in [key for key in _sessions if key[0] == os.getpid() and address in (None, key[1])]:
         _sessions.pop(key).stop()
+
+
+def explain_loss(environment: Environment, error: BaseException) -> NightshiftError | None:
+    """The plain words for an error of Spark's client whose server has ended or restarted; None for every other error."""
+    from pyspark.errors import PySparkException
+
+    if not isinstance(error, PySparkException) or not any(sign in str(error) for sign in _SIGNS_OF_LOSS):
+        return None
+    told = environment.spark_remote or environment.logs / "spark.log"
+    return NightshiftError(
+        f"The Spark Connect server ended or restarted while the stage ran; look in {told} for the reason. "
+        "Nothing of the stage was published by halves: run it again."
+    )
 
 
 @contextmanager

@@ -9,11 +9,14 @@ import great_expectations as gx
 import great_expectations.expectations as gxe
 import pytest
 from great_expectations.exceptions import InvalidExpectationConfigurationError
+from pyspark.errors import PySparkException
 
-from expectations import report
+from expectations import gate, report
 from expectations.gate import MAX_EXAMPLES, Check, Verdict, judge
 from expectations.suite import Suite, between, one_of, present
+from jobs import session
 from pipelines.days import Days
+from pipelines.environment import Environment
 from pipelines.errors import UsageError
 
 if TYPE_CHECKING:
@@ -107,6 +110,18 @@ def test_an_expectation_that_cannot_be_judged_blocks(spark: SparkSession) -> Non
     (failure,) = judge(rows(spark, *GOOD), suite, "toy.things").failures
     assert failure.column == "amuont"
     assert "amuont" in str(failure.error)
+
+
+def test_a_server_that_is_lost_is_a_fault_and_no_verdict(house: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose_it_first(*details: object) -> object:
+        own.client.close()
+        return validate(*details)
+
+    monkeypatch.setattr(session, "_sessions", {})
+    own, validate = session.connect(house), gate._validate
+    monkeypatch.setattr(gate, "_validate", lose_it_first)
+    with pytest.raises(PySparkException, match="NO_ACTIVE_SESSION"):
+        judge(rows(own, *GOOD), SUITE, "toy.things")
 
 
 def test_an_expectation_that_great_expectations_drops_blocks(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
+from pyspark.errors import PySparkException
 
 from jobs import night, ops
 from pipelines.catalog import pipeline
@@ -50,6 +51,7 @@ def test_a_stage_that_is_done_is_recorded_with_its_metrics(run: Run, monkeypatch
         (GateRefused("flights.flights", ("arr_delay: 40 % null",), "report.html"), 1, "refused", False),
         (UsageError("no such thing"), 2, "failed", False),
         (NightshiftError("Spark is away"), 3, "failed", False),
+        (PySparkException("[NO_ACTIVE_SESSION] No active Spark session found."), 3, "failed", False),
         (ZeroDivisionError("a bug"), 3, "failed", True),
     ],
 )

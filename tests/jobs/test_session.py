@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 
 def test_it_listens_on_loopback_alone(house: Environment, spark: SparkSession) -> None:
@@ -140,6 +141,30 @@ def test_a_killed_owner_leaves_no_server(tmp_path: Path) -> None:
     while processes.is_alive(server) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not processes.is_alive(server)
+
+
+def test_the_loss_of_a_server_is_told_in_plain_words(house: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_RETRIES", 1)
+    environment = replace(house, home=tmp_path, spark_port=processes.free_port())
+
+    def failure(frame: DataFrame) -> Exception:
+        with pytest.raises(Exception) as caught:  # noqa: PT011 (which one it is, is what the caller looks at)
+            frame.collect()
+        return caught.value
+
+    for successor in (None, session.start):
+        server = session.start(environment)
+        rows = session.connect(environment).range(3)
+        no_loss = failure(rows.select("nothing"))
+        server.kill()
+        server.wait()
+        after = successor(environment) if successor else None
+        lost = failure(rows)
+        session.disconnect(environment)
+        if after:
+            session.stop(after)
+        assert session.explain_loss(environment, no_loss) is None
+        assert re.search(r"ended or restarted .*spark\.log.*run it again", str(session.explain_loss(environment, lost)))
 
 
 def test_threads_that_connect_at_once_share_one_session(house: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
