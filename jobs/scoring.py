@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from jobs.training import job
 from jobs.training.encoding import Encoding, Examples, encode
+from jobs.training.quiet import import_tensorflow
 
 if TYPE_CHECKING:
     import keras
@@ -48,6 +49,7 @@ def load(registry: Registry, model: ModelVersion) -> Scorer:
     Raises:
         NightshiftError: its files are not those that were registered.
     """
+    import_tensorflow()
     from jobs.training import model as network
 
     with TemporaryDirectory() as folder:

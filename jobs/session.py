@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import IO, TYPE_CHECKING
 
 from jobs.house import processes
@@ -165,7 +166,7 @@ def configuration(environment: Environment) -> dict[str, str]:
         "spark.master": f"local[{environment.spark_cores}]",
         "spark.app.name": "nightshift",
         "spark.driver.extraClassPath": os.pathsep.join(str(jar) for jar in jars),
-        "spark.driver.extraJavaOptions": f"{_JVM_FLAGS} -Duser.timezone=UTC -Djava.io.tmpdir={folder / _tmp(environment)}",
+        "spark.driver.extraJavaOptions": f"{_JVM_FLAGS} -Duser.timezone=UTC -Djava.io.tmpdir={quote(str(folder / _tmp(environment)))}",
         "spark.driver.host": processes.LOOPBACK,
         "spark.driver.bindAddress": processes.LOOPBACK,
         "spark.connect.grpc.binding.address": processes.LOOPBACK,

@@ -48,7 +48,7 @@ class Environment:
         home = Path(environ.get("NIGHTSHIFT_HOME") or ROOT / "var").expanduser().resolve()
         return cls(
             home=home,
-            lake=environ.get("NIGHTSHIFT_LAKE") or str(home / "lake"),
+            lake=_path_or_url(environ.get("NIGHTSHIFT_LAKE") or str(home / "lake")),
             landing=Path(environ.get("NIGHTSHIFT_LANDING") or home / "landing").expanduser().resolve(),
             spark_remote=environ.get("SPARK_REMOTE") or None,
             mlflow_uri=environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home}/mlflow.db",
@@ -100,6 +100,11 @@ class Environment:
         """Where the table of that SQL name (`<pipeline>.<table>`) is stored."""
         pipeline, _, name = table.partition(".")
         return f"{self.lake}/{pipeline}/{name}"
+
+
+def _path_or_url(text: str) -> str:
+    # Processes with other working folders read and write it too.
+    return text if "://" in text else str(Path(text).expanduser().resolve())
 
 
 def _integer(environ: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:

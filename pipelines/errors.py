@@ -44,7 +44,7 @@ class GateRefused(Refused):
 
 def no_such(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """An error for an unknown name that offers the near miss and lists what is known."""
-    names = sorted(known)
+    names = list(known)
     near = get_close_matches(name, names, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return UsageError(f"No {kind} named '{name}'.{hint} Known: {', '.join(names) or 'none'}.")

@@ -39,7 +39,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     from jobs.session import server
 
     variables = {
-        "NIGHTSHIFT_HOME": str(tmp_path_factory.mktemp("home")),
+        "NIGHTSHIFT_HOME": str(tmp_path_factory.mktemp("one's home")),
         "NIGHTSHIFT_SPARK_PORT": str(free_port()),
         "NIGHTSHIFT_AIRFLOW_PORT": str(free_port()),
     }

@@ -2,5 +2,6 @@
 
 import os
 
-# TensorFlow's C++ side reads it once, on import, and is talkative without.
+# Each is read once, on import.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")

@@ -10,9 +10,12 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from jobs.training.quiet import import_tensorflow
+
 
 def main(argument: dict[str, Any]) -> None:
     """Take part in the training laid out in `argument["folder"]`; rank 0 leaves the model and its history there."""
+    import_tensorflow()
     import horovod.tensorflow as hvd
 
     from jobs.training import job, loop

@@ -54,7 +54,7 @@ def test_stages_are_selected_in_the_order_of_the_night() -> None:
 
 
 def test_an_unknown_stage_is_refused_with_the_near_miss() -> None:
-    with pytest.raises(UsageError, match="Did you mean 'ingest'"):
+    with pytest.raises(UsageError, match="Did you mean 'ingest'\\? Known: ingest, check_raw, transform, "):
         select(["ingst"])
 
 
@@ -69,9 +69,3 @@ def test_a_run_survives_the_way_to_another_process() -> None:
 def test_a_run_id_that_a_shell_or_a_file_system_could_misread_is_refused(run_id: str) -> None:
     with pytest.raises(UsageError, match="not a run id"):
         Run(pipeline=FLIGHTS, days=Days.of(date(2013, 1, 5)), environment=Environment.read({}), run_id=run_id)
-
-
-@pytest.mark.parametrize("value", ["abc", "80", "70000", "-1"])
-def test_a_port_that_is_none_is_refused_by_the_name_of_its_variable(value: str) -> None:
-    with pytest.raises(UsageError, match="NIGHTSHIFT_SPARK_PORT"):
-        Environment.read({"NIGHTSHIFT_SPARK_PORT": value})

@@ -1,0 +1,42 @@
+"""TensorFlow's import, without what its libraries write to standard error however much it tells them not to.
+
+`TF_CPP_MIN_LOG_LEVEL` does not reach these lines: https://github.com/tensorflow/tensorflow/issues/100442. Delete this file, and
+its calls, when that issue is closed by a release whose import is silent.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_CHATTER = re.compile(rb"WARNING: All log messages before absl::InitializeLog|I0000 ")
+
+
+def import_tensorflow() -> None:
+    """Import it if it is not there yet."""
+    if "tensorflow" not in sys.modules:
+        with _without_chatter():
+            import tensorflow  # noqa: F401
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Hold back this process's standard error, which C++ writes to by its number, and give all but the chatter at the end."""
+    sys.stderr.flush()
+    real = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(real, 2)
+            os.close(real)
+            held.seek(0)
+            for line in held:
+                if not _CHATTER.match(line):
+                    os.write(2, line)

@@ -1,0 +1,29 @@
+"""TensorFlow's import says nothing, and hides nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from jobs.training import quiet
+
+
+def test_the_import_is_silent() -> None:
+    code = "from jobs.training.quiet import import_tensorflow; import_tensorflow(); import sys; print('tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def _load_badly() -> None:
+    os.write(2, b"I0000 00:00:1795597789.990631 6599 cudart_stub.cc:31] Could not find cuda drivers\nE0000 a broken driver\n")
+    raise ImportError
+
+
+def test_what_is_no_chatter_is_told_and_an_error_too(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ImportError), quiet._without_chatter():
+        _load_badly()
+    os.write(2, b"afterwards\n")
+    assert capfd.readouterr().err == "E0000 a broken driver\nafterwards\n"
