@@ -66,13 +66,14 @@ class House:
 def processes_of(home: Path) -> list[str]:
     """Command lines of the living processes that work for the home."""
 
-    def works_for(process: psutil.Process) -> bool:
+    def command_of(process: psutil.Process) -> str | None:
         try:
-            return bool(process.status() != psutil.STATUS_ZOMBIE and process.environ().get("NIGHTSHIFT_HOME") == str(home))
+            works_for_it = process.status() != psutil.STATUS_ZOMBIE and process.environ().get("NIGHTSHIFT_HOME") == str(home)
+            return " ".join(process.cmdline()) if works_for_it else None
         except psutil.Error:
-            return False
+            return None
 
-    return [" ".join(process.cmdline()) for process in psutil.process_iter() if process.pid != os.getpid() and works_for(process)]
+    return [command for process in psutil.process_iter() if process.pid != os.getpid() and (command := command_of(process)) is not None]
 
 
 @pytest.fixture(scope="package")

@@ -123,10 +123,10 @@ def test_after_its_supervisor_was_killed_down_leaves_no_process(up: Environment)
 
 
 def test_up_sweeps_what_a_killed_supervisor_left(up: Environment) -> None:
-    left = pids(up)
+    left = [psutil.Process(pid) for pid in pids(up).values()]
     psutil.Process(int((up.runtime / "supervisord.pid").read_text())).kill()
     assert lifecycle.up(up) == 0
-    assert not any(psutil.pid_exists(pid) for pid in left.values())
+    assert not any(processes.is_alive(process) for process in left)
     assert lifecycle.status(up) == 0
 
 
