@@ -34,6 +34,10 @@ def features(run: Run) -> dict[str, object]:
 
     Returns:
         Rows of both tables, labelled rows, outcomes that no published departure matches, and what the check found.
+
+    Raises:
+        UsageError: there is no function for the labels, or a declared feature that nobody gives.
+        GateRefused: a table failed; neither is published.
     """
     outcomes = _outcomes(run)
     entities = _entity_rows(run, outcomes).localCheckpoint()
@@ -64,7 +68,9 @@ class _Outcomes:
 
 def _outcomes(run: Run) -> _Outcomes | None:
     """None when nothing became known."""
-    function = import_module(f"jobs.transforms.{run.pipeline.name}").labels
+    function = getattr(import_module(f"jobs.transforms.{run.pipeline.name}"), "labels", None)
+    if function is None:
+        raise UsageError(f"'{run.pipeline.name}' has no labels: write `def labels(<outcomes>)` in jobs/transforms/{run.pipeline.name}.py.")
     names = list(inspect.signature(function).parameters)
     if any(_drops_nothing(run, name) for name in names):
         return None

@@ -229,6 +229,12 @@ def test_a_lake_without_departures_tells_what_to_run(environment: Environment) -
         features.features(run_of(environment, "features", Days.of(date(2012, 12, 31))))
 
 
+def test_a_pipeline_without_labels_is_told_where_to_write_them(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("jobs.transforms.flights.labels")
+    with pytest.raises(UsageError, match=r"'flights' has no labels: write `def labels\(<outcomes>\)` in jobs/transforms/flights.py"):
+        features.features(run_of(environment, "features", Days.of(date(2013, 1, 5))))
+
+
 def test_a_declared_feature_that_nobody_gives_is_named(environment: Environment, spark: SparkSession) -> None:
     run = run_of(environment, "features", Days.of(date(2013, 1, 1)))
     declared = dict.fromkeys([*PIPELINE.entity, *PIPELINE.carried, "event_timestamp", *PIPELINE.training.features])
