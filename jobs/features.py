@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from datetime import date
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pyspark.sql import DataFrame
@@ -18,6 +17,7 @@ from pyspark.sql import functions as F
 from features import store
 from jobs import tables
 from jobs.check import audit_and_publish
+from jobs.transform import written_for
 from pipelines.days import Days
 from pipelines.errors import UsageError
 
@@ -68,9 +68,7 @@ class _Outcomes:
 
 def _outcomes(run: Run) -> _Outcomes | None:
     """None when nothing became known."""
-    function = getattr(import_module(f"jobs.transforms.{run.pipeline.name}"), "labels", None)
-    if function is None:
-        raise UsageError(f"'{run.pipeline.name}' has no labels: write `def labels(<outcomes>)` in jobs/transforms/{run.pipeline.name}.py.")
+    function = written_for(run.pipeline, "labels", "<outcomes>", f"'{run.pipeline.name}' has no labels")
     names = list(inspect.signature(function).parameters)
     if any(_drops_nothing(run, name) for name in names):
         return None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, TextIO
 
+from jobs.house import stage_client
 from jobs.session import explain_loss, server
 from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.run import Run
@@ -44,8 +45,6 @@ def run_night(run: Run, stages: tuple[Stage, ...]) -> int:
 
     Uses what `nightshift up` has started, and starts and stops what it needs when nothing is up.
     """
-    from jobs.house import stage_client
-
     with nullcontext() if stage_client.available(run.environment) else server(run.environment):
         for stage in stages:
             code = _perform_somewhere(run.at(stage))
@@ -113,8 +112,6 @@ def one_run_at_a_time(run: Run) -> Iterator[None]:
 
 
 def _perform_somewhere(run: Run) -> int:
-    from jobs.house import stage_client
-
     if stage_client.available(run.environment):
         return stage_client.call(run.environment, PERFORM, run.to_json(), {})
     return perform(run.to_json())

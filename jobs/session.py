@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 START_SECONDS = 180
 _RETRIES = 5
+_SIGNS_OF_LOSS = ("StatusCode.UNAVAILABLE", "NO_ACTIVE_SESSION", "INVALID_HANDLE")
+"""What Spark's client says when its server is gone, or when a new one at the same place does not know the session."""
 _JVM_FLAGS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=512m"
 """Halve the time to the first result: most of a night's queries run once, so the second compiler does not pay off.
 
@@ -42,8 +44,6 @@ With one compiler Java reserves 48 MB for code, which Spark's generated classes 
 """
 _sessions: dict[tuple[int, str], SparkSession] = {}
 """Open sessions by process and address: the process id keeps a forked child from using its parent's channel."""
-_SIGNS_OF_LOSS = ("StatusCode.UNAVAILABLE", "NO_ACTIVE_SESSION", "INVALID_HANDLE", "RETRIES_EXCEEDED")
-"""What Spark's client says when its server is gone, or when a new one at the same place does not know the session."""
 _one_opens = threading.Lock()
 """Threads of a stage that connect at once get one session: frames of two cannot be joined."""
 

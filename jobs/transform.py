@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from pyspark.sql import DataFrame
@@ -23,7 +22,7 @@ from pipelines.errors import UsageError
 
 if TYPE_CHECKING:
     from pipelines.run import Run
-    from pipelines.spec import Table
+    from pipelines.spec import Pipeline, Table
 
 _TABLES_AT_ONCE = 3
 """The server plans one table while it computes another; more would only wait for its cores."""
@@ -38,9 +37,8 @@ def transform(run: Run) -> dict[str, object]:
     Raises:
         UsageError: a declared table has no function.
     """
-    module = _module(run)
     derived = [table for table in run.pipeline.derived if table.made_by == "transform"]
-    functions = {table.name: _function(run, module, table) for table in derived}
+    functions = {table.name: _function(run, table) for table in derived}
     made: dict[str, Days] = {}
     staged: dict[str, Future[int]] = {}
     with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
@@ -53,28 +51,27 @@ def transform(run: Run) -> dict[str, object]:
     return {"rows_staged": sum(rows.values()), **({"made_again_until": str(reached)} if reached > run.days.last else {}), "tables": rows}
 
 
-def _module(run: Run) -> ModuleType:
-    name, file = f"jobs.transforms.{run.pipeline.name}", _file(run)
+def written_for(pipeline: Pipeline, name: str, parameters: str, lacking: str) -> Callable[..., DataFrame]:
+    """The function of that name in `jobs/transforms/<pipeline>.py`.
+
+    Raises:
+        UsageError: there is none; the message begins with what is `lacking` and says which function to write where.
+    """
+    module, file = f"jobs.transforms.{pipeline.name}", f"jobs/transforms/{pipeline.name}.py"
     try:
-        return import_module(name)
+        found: Callable[..., DataFrame] | None = getattr(import_module(module), name, None)
     except ModuleNotFoundError as error:
-        if error.name != name:
+        if error.name != module:
             raise
-        raise UsageError(f"Pipeline '{run.pipeline.name}' declares derived tables, but there is no {file} to make them.") from None
-
-
-def _function(run: Run, module: ModuleType, table: Table) -> Callable[..., DataFrame]:
-    found: Callable[..., DataFrame] | None = getattr(module, table.name, None)
+        raise UsageError(f"Pipeline '{pipeline.name}' declares derived tables, but there is no {file} to make them.") from None
     if found is None:
-        parameters = ", ".join([*table.reads, "days"])
-        raise UsageError(
-            f"Table '{run.pipeline.name}.{table.name}' has no transform: write `def {table.name}({parameters})` in {_file(run)}."
-        )
+        raise UsageError(f"{lacking}: write `def {name}({parameters})` in {file}.")
     return found
 
 
-def _file(run: Run) -> str:
-    return f"jobs/transforms/{run.pipeline.name}.py"
+def _function(run: Run, table: Table) -> Callable[..., DataFrame]:
+    lacking = f"Table '{run.pipeline.name}.{table.name}' has no transform"
+    return written_for(run.pipeline, table.name, ", ".join([*table.reads, "days"]), lacking)
 
 
 def _days_to_make(run: Run, table: Table, made: Mapping[str, Days]) -> Days:

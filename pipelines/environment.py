@@ -45,11 +45,11 @@ class Environment:
         Raises:
             UsageError: a number is not a number in its range; the message names the variable.
         """
-        home = Path(environ.get("NIGHTSHIFT_HOME") or ROOT / "var").expanduser().resolve()
+        home = _absolute(environ.get("NIGHTSHIFT_HOME") or ROOT / "var")
         return cls(
             home=home,
-            lake=_path_or_url(environ.get("NIGHTSHIFT_LAKE") or str(home / "lake")),
-            landing=Path(environ.get("NIGHTSHIFT_LANDING") or home / "landing").expanduser().resolve(),
+            lake=_absolute_or_url(environ.get("NIGHTSHIFT_LAKE") or str(home / "lake")),
+            landing=_absolute(environ.get("NIGHTSHIFT_LANDING") or home / "landing"),
             spark_remote=environ.get("SPARK_REMOTE") or None,
             mlflow_uri=environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home}/mlflow.db",
             spark_port=_integer(environ, "NIGHTSHIFT_SPARK_PORT", 15002, 1024, 65535),
@@ -102,9 +102,13 @@ class Environment:
         return f"{self.lake}/{pipeline}/{name}"
 
 
-def _path_or_url(text: str) -> str:
-    # Processes with other working folders read and write it too.
-    return text if "://" in text else str(Path(text).expanduser().resolve())
+def _absolute(path: str | Path) -> Path:
+    # Processes with other working folders use it too.
+    return Path(path).expanduser().resolve()
+
+
+def _absolute_or_url(text: str) -> str:
+    return text if "://" in text else str(_absolute(text))
 
 
 def _integer(environ: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:

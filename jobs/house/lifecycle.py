@@ -176,10 +176,11 @@ def _stop(environment: Environment) -> int:
 
 
 def _row(service: Service, process: Process | None, state_of_it: str) -> tuple[object, ...]:
+    port = service.port or ""
     if process is None or not process.pid:
-        return (service.name, state_of_it, "", service.port or "", "", "")
+        return (service.name, state_of_it, "", port, "", "")
     uptime = duration(time.time() - process.started_at)
-    return (service.name, state_of_it, process.pid, service.port or "", uptime, f"{_memory(process.pid) >> 20} MB")
+    return (service.name, state_of_it, process.pid, port, uptime, f"{_memory(process.pid) >> 20} MB")
 
 
 def _memory(pid: int) -> int:

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from jobs.airflow_api import Airflow
+from jobs.house import processes
 from jobs.house.secrets import secret
 from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
@@ -64,16 +65,9 @@ class House:
 
 
 def processes_of(home: Path) -> list[str]:
-    """Command lines of the living processes that work for the home."""
-
-    def command_of(process: psutil.Process) -> str | None:
-        try:
-            works_for_it = process.status() != psutil.STATUS_ZOMBIE and process.environ().get("NIGHTSHIFT_HOME") == str(home)
-            return " ".join(process.cmdline()) if works_for_it else None
-        except psutil.Error:
-            return None
-
-    return [command for process in psutil.process_iter() if process.pid != os.getpid() and (command := command_of(process)) is not None]
+    """The living processes that work for the home, in words."""
+    others = (process for process in psutil.process_iter() if process.pid != os.getpid())
+    return [processes.describe(one) for one in others if processes.belongs(one, home) and processes.is_alive(one)]
 
 
 @pytest.fixture(scope="package")

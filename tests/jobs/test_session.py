@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from pyspark.errors import PySparkException
 
 from jobs import session
 from jobs.house import processes
@@ -143,28 +144,29 @@ def test_a_killed_owner_leaves_no_server(tmp_path: Path) -> None:
     assert not processes.is_alive(server)
 
 
-def test_the_loss_of_a_server_is_told_in_plain_words(house: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "_RETRIES", 1)
-    environment = replace(house, home=tmp_path, spark_port=processes.free_port())
-
-    def failure(frame: DataFrame) -> Exception:
-        with pytest.raises(Exception) as caught:  # noqa: PT011 (which one it is, is what the caller looks at)
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_the_loss_of_a_server_is_told_in_plain_words(
+    is_restarted: bool, house: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failure(frame: DataFrame) -> PySparkException:
+        with pytest.raises(PySparkException) as caught:
             frame.collect()
         return caught.value
 
-    for successor in (None, session.start):
+    monkeypatch.setattr(session, "_RETRIES", 1)
+    environment = replace(house, home=tmp_path, spark_port=processes.free_port())
+    server = session.start(environment)
+    rows = session.connect(environment).range(3)
+    no_loss = failure(rows.select("nothing"))
+    server.kill()
+    server.wait()
+    if is_restarted:
         server = session.start(environment)
-        rows = session.connect(environment).range(3)
-        no_loss = failure(rows.select("nothing"))
-        server.kill()
-        server.wait()
-        after = successor(environment) if successor else None
-        lost = failure(rows)
-        session.disconnect(environment)
-        if after:
-            session.stop(after)
-        assert session.explain_loss(environment, no_loss) is None
-        assert re.search(r"ended or restarted .*spark\.log.*run it again", str(session.explain_loss(environment, lost)))
+    lost = failure(rows)
+    session.disconnect(environment)
+    session.stop(server)
+    assert session.explain_loss(environment, no_loss) is None
+    assert re.search(r"ended or restarted .*spark\.log.*run it again", str(session.explain_loss(environment, lost)))
 
 
 def test_threads_that_connect_at_once_share_one_session(house: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,9 @@ def pids(environment: Environment) -> dict[str, int]:
 
 def test_up_is_healthy_and_down_leaves_no_process(up: Environment, capsys: pytest.CaptureFixture[str]) -> None:
     assert lifecycle.status(up) == 0
-    assert re.search(r"\| spark +\| healthy +\| +\d+ \| +\d+ \| \d+ s +\| \d+ MB", capsys.readouterr().out)
+    told = capsys.readouterr().out
+    assert re.search(r"\| spark +\| healthy +\| +\d+ \| +\d+ \| \d+ s +\| \d+ MB", told)
+    assert "null" not in told
     assert lifecycle.down(up) == 0
     assert processes.marked(up.home) == []
     assert lifecycle.status(up) == 3

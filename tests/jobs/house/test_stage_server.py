@@ -13,10 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs.house import stage_client, wire
+from jobs.house import processes, stage_client, wire
 from pipelines.environment import ROOT, Environment
 
 WORK = "tests.jobs.house.work"
+Sleeping = tuple[stage_client.Work, list[psutil.Process]]
+"""Work that sleeps, and its two processes."""
 _SERVER = f"""
 import sys
 from pathlib import Path
@@ -33,11 +35,13 @@ def until(holds: Callable[[], object], seconds: float = 20) -> bool:
     return bool(holds())
 
 
-def is_gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+def is_gone(process: psutil.Process) -> bool:
+    return not processes.is_alive(process)
+
+
+def told_in(file: Path) -> list[psutil.Process]:
+    """The processes whose ids are in the file, all alive still."""
+    return [psutil.Process(int(pid)) for pid in file.read_text().split()]
 
 
 @pytest.fixture
@@ -53,12 +57,11 @@ def server(home: Environment) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture
-def sleeping(home: Environment, server: subprocess.Popen[bytes], tmp_path: Path) -> Iterator[tuple[stage_client.Work, list[int]]]:
-    """Work that sleeps, and the ids of its two processes."""
+def sleeping(home: Environment, server: subprocess.Popen[bytes], tmp_path: Path) -> Iterator[Sleeping]:
     file = tmp_path / "pids"
     work = stage_client.spawn(home, f"{WORK}:sleep", {"file": str(file)}, {})
     assert until(file.exists)
-    yield work, [int(pid) for pid in file.read_text().split()]
+    yield work, told_in(file)
     work.kill()
 
 
@@ -124,16 +127,16 @@ def test_a_request_may_come_in_pieces_and_a_client_may_leave_in_the_middle(home:
     assert stage_client.call(home, f"{WORK}:give", {"code": 0}, {}) == 0
 
 
-def test_several_children_work_at_once(home: Environment, sleeping: tuple[stage_client.Work, list[int]]) -> None:
+def test_several_children_work_at_once(home: Environment, sleeping: Sleeping) -> None:
     work, _ = sleeping
     assert stage_client.call(home, f"{WORK}:give", {"code": 1}, {}) == 1
     assert work.wait(0.01) is None
 
 
-def test_killed_work_leaves_no_process(sleeping: tuple[stage_client.Work, list[int]]) -> None:
-    work, pids = sleeping
+def test_killed_work_leaves_no_process(sleeping: Sleeping) -> None:
+    work, its_own = sleeping
     work.kill()
-    assert all(until(lambda pid=pid: is_gone(pid)) for pid in pids)
+    assert all(until(lambda one=one: is_gone(one)) for one in its_own)
 
 
 def test_a_child_dies_with_its_client(home: Environment, server: object, tmp_path: Path) -> None:
@@ -144,12 +147,13 @@ def test_a_child_dies_with_its_client(home: Environment, server: object, tmp_pat
     )
     process = subprocess.Popen([sys.executable, "-c", client, str(home.home), str(file)], cwd=ROOT)
     assert until(file.exists)
+    doomed = told_in(file)
     process.kill()
     process.wait()
-    assert all(until(lambda pid=pid: is_gone(int(pid))) for pid in file.read_text().split())
+    assert all(until(lambda one=one: is_gone(one)) for one in doomed)
 
 
-def test_a_child_dies_with_the_server(server: subprocess.Popen[bytes], sleeping: tuple[stage_client.Work, list[int]]) -> None:
+def test_a_child_dies_with_the_server(server: subprocess.Popen[bytes], sleeping: Sleeping) -> None:
     work, (child, _) = sleeping
     server.terminate()
     assert work.wait(20) == 3
