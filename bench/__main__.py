@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from statistics import median
 
-from jobs import ops, sql
-from jobs.airflow_api import Airflow
-from jobs.house.secrets import secret
+from jobs.lake import ops, sql
+from jobs.services.airflow_api import Airflow
+from jobs.services.secrets import secret
 from pipelines.catalog import pipeline
 from pipelines.days import Days
 from pipelines.environment import Environment

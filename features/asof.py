@@ -280,7 +280,7 @@ def _entity_rows(entity_df: Any) -> DataFrame:
     spark = SparkSession.getActiveSession()
     if spark is None:
         raise NightshiftError(
-            "No Spark session is open. Connect first (jobs.session.connect), or give the entity rows as a Spark DataFrame."
+            "No Spark session is open. Connect first (jobs.spark.session.connect), or give the entity rows as a Spark DataFrame."
         )
     return spark.sql(entity_df) if isinstance(entity_df, str) else spark.createDataFrame(entity_df)
 

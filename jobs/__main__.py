@@ -123,25 +123,25 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
 
 
 def _up(_: argparse.Namespace, environment: Environment) -> int:
-    from jobs.house import up
+    from jobs.services import up
 
     return up(environment)
 
 
 def _down(_: argparse.Namespace, environment: Environment) -> int:
-    from jobs.house import down
+    from jobs.services import down
 
     return down(environment)
 
 
 def _status(_: argparse.Namespace, environment: Environment) -> int:
-    from jobs.house import status
+    from jobs.services import status
 
     return status(environment)
 
 
 def _land(arguments: argparse.Namespace, environment: Environment) -> int:
-    from jobs.land import land
+    from jobs.commands.land import land
     from jobs.night import summary
 
     landed = land(catalog.pipeline(arguments.pipeline), environment, _days(arguments))
@@ -150,21 +150,21 @@ def _land(arguments: argparse.Namespace, environment: Environment) -> int:
 
 
 def _sql(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.lake.sql import query
     from jobs.output import show
-    from jobs.sql import query
 
     show(*query(environment, arguments.statement), arguments.format)
     return 0
 
 
 def _quality(arguments: argparse.Namespace, environment: Environment) -> int:
-    from jobs.quality import quality
+    from jobs.commands.quality import quality
 
     return quality(catalog.pipeline(arguments.pipeline), environment, _days(arguments), arguments.format)
 
 
 def _models(arguments: argparse.Namespace, environment: Environment) -> int:
-    from jobs.models import models
+    from jobs.commands.models import models
     from jobs.output import show
 
     show(*models(catalog.pipeline(arguments.pipeline), environment), arguments.format)
@@ -172,7 +172,7 @@ def _models(arguments: argparse.Namespace, environment: Environment) -> int:
 
 
 def _demo(_: argparse.Namespace, environment: Environment) -> int:
-    from jobs.demo import demo
+    from jobs.commands.demo import demo
 
     return demo(environment)
 

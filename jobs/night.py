@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, TextIO
 
-from jobs.house import stage_client
-from jobs.session import explain_loss, server
+from jobs.services import stage_client
+from jobs.spark.session import explain_loss, server
 from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.run import Run
 from pipelines.stages import Stage
@@ -127,7 +127,7 @@ def _record(
 ) -> None:
     from datetime import UTC, datetime
 
-    from jobs import ops
+    from jobs.lake import ops
     from jobs.version import code_version
 
     row = {

@@ -30,40 +30,49 @@ class Stage:
 STAGES: tuple[Stage, ...] = (
     Stage(
         name="ingest",
-        function="jobs.ingest:ingest",
+        function="jobs.stages.ingest:ingest",
         does="Read the landed files against the declared schema; stage the good rows, quarantine the rest.",
     ),
     Stage(
         name="check_raw",
-        function="jobs.check:check",
+        function="jobs.stages.check:check",
         audits="ingest",
         does="Judge the staged raw tables; publish their days or refuse them.",
     ),
     Stage(
         name="transform",
-        function="jobs.transform:transform",
+        function="jobs.stages.transform:transform",
         does="Make clean tables and feature tiles for the days and the windows that touch them.",
     ),
-    Stage(name="check_clean", function="jobs.check:check", audits="transform", does="Judge the clean tables and tiles; publish or refuse."),
+    Stage(
+        name="check_clean",
+        function="jobs.stages.check:check",
+        audits="transform",
+        does="Judge the clean tables and tiles; publish or refuse.",
+    ),
     Stage(
         name="features",
-        function="jobs.features:features",
+        function="jobs.stages.features:features",
         does="Join features as of each scoring moment; publish training and scoring rows.",
     ),
-    Stage(name="train", function="jobs.train:train", does="Train a candidate on the window of labels with Horovod; keep it in MLflow."),
+    Stage(
+        name="train", function="jobs.stages.train:train", does="Train a candidate on the window of labels with Horovod; keep it in MLflow."
+    ),
     Stage(
         name="evaluate",
-        function="jobs.evaluate:evaluate",
+        function="jobs.stages.evaluate:evaluate",
         does="Compare candidate, champion and baseline on held-out days; promote or refuse.",
     ),
-    Stage(name="predict", function="jobs.predict:predict", does="Score tomorrow with the champion in force; stage the predictions."),
+    Stage(name="predict", function="jobs.stages.predict:predict", does="Score tomorrow with the champion in force; stage the predictions."),
     Stage(
         name="check_predictions",
-        function="jobs.check:check",
+        function="jobs.stages.check:check",
         audits="predict",
         does="Judge the staged predictions; publish the days or refuse them.",
     ),
-    Stage(name="monitor", function="jobs.monitor:monitor", does="Measure live quality of the predictions whose labels have arrived."),
+    Stage(
+        name="monitor", function="jobs.stages.monitor:monitor", does="Measure live quality of the predictions whose labels have arrived."
+    ),
 )
 
 

@@ -36,7 +36,7 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """An environment with a home of its own, whose Spark Connect server is up."""
-    from jobs.session import server
+    from jobs.spark.session import server
 
     variables = {
         "NIGHTSHIFT_HOME": str(tmp_path_factory.mktemp("one's home")),
@@ -52,7 +52,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
 @pytest.fixture(scope="session")
 def spark(house: Environment) -> SparkSession:
     """A Spark Connect session on the shared server."""
-    from jobs.session import connect
+    from jobs.spark.session import connect
 
     return connect(house)
 

@@ -1,4 +1,4 @@
-"""The model: TensorFlow, Keras, Horovod and MLflow live here and in `jobs/scoring.py`, and nowhere else."""
+"""The model: TensorFlow, Keras, Horovod and MLflow live here, and nowhere else."""
 
 import os
 

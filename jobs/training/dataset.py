@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from jobs.arrow_files import arrow_files
+from jobs.lake.arrow_files import arrow_files
 from pipelines.days import Days
 from pipelines.errors import NightshiftError, Refused
 from pipelines.run import Run

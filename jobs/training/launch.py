@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.house import stage_client
+from jobs.services import stage_client
 from jobs.training import job
 from jobs.training.rendezvous import rendezvous
 from pipelines.environment import Environment

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
-from jobs import ops
+from jobs.lake import ops
 from jobs.training.registry import ModelVersion, Registry
 from pipelines.environment import Environment
 

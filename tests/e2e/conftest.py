@@ -15,9 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from jobs.airflow_api import Airflow
-from jobs.house import processes
-from jobs.house.secrets import secret
+from jobs.services import processes
+from jobs.services.airflow_api import Airflow
+from jobs.services.secrets import secret
 from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
 from tests.conftest import free_port

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from jobs.house.secrets import secret
+from jobs.services.secrets import secret
 from tests.e2e.conftest import NIGHT, House
 
 pytestmark = [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from expectations import flights as suites
-from jobs.land import land
+from jobs.commands.land import land
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.flights import PIPELINE

@@ -14,7 +14,7 @@ from pyspark.errors import PySparkException
 from expectations import gate, report
 from expectations.gate import MAX_EXAMPLES, Check, Verdict, judge
 from expectations.suite import Suite, between, one_of, present
-from jobs import session
+from jobs.spark import session
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import settings
 
-from jobs.house import stage_client
+from jobs.services import stage_client
 from pipelines.environment import ROOT, Environment
 from tests.jobs.training.small import environment_at
 
@@ -22,8 +22,8 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 _SERVE = """
-from jobs.house import wire
-from jobs.house.stage_server import StageServer
+from jobs.services import wire
+from jobs.services.stage_server import StageServer
 from pipelines.environment import Environment
 StageServer(wire.socket_path(Environment.read(), "stages"), preload=("numpy", "tensorflow", "keras", "horovod.tensorflow")).serve()
 """

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from pyspark.errors import PySparkException
 
-from jobs import night, ops
+from jobs import night
+from jobs.lake import ops
 from pipelines.catalog import pipeline
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -75,7 +76,7 @@ def test_a_night_stops_at_the_first_stage_that_does_not_succeed(run: Run, monkey
         return 1 if run.doing.name == "transform" else 0
 
     monkeypatch.setattr(night, "_perform_somewhere", refuse_transform)
-    monkeypatch.setattr("jobs.house.stage_client.available", lambda environment: True)
+    monkeypatch.setattr("jobs.services.stage_client.available", lambda environment: True)
     assert night.run_night(run, STAGES) == 1
     assert done == ["ingest", "check_raw", "transform"]
 

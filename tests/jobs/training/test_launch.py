@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs.house import stage_client
+from jobs.services import stage_client
 from jobs.training import job
 from jobs.training.launch import launch
 from jobs.training.rendezvous import rendezvous

@@ -1,0 +1,1 @@
+"""What the `nightshift` command does, one module a command."""

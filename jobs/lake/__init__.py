@@ -1,0 +1,1 @@
+"""Every read, write and publication of a table."""

@@ -1,0 +1,150 @@
+"""The platform's own small tables under `<lake>/ops/`, written by delta-rs alone and never by Spark."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
+
+from jobs.lake.arrow_files import arrow_files
+from pipelines.environment import Environment
+from pipelines.errors import no_such
+
+_INSTANT = pa.timestamp("us", tz="UTC")
+_TEXT, _DAY, _NUMBER, _REAL = pa.string(), pa.date32(), pa.int64(), pa.float64()
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "stage_runs": pa.schema(
+        {
+            "run_id": _TEXT,
+            "pipeline": _TEXT,
+            "stage": _TEXT,
+            "first_day": _DAY,
+            "last_day": _DAY,
+            "status": _TEXT,
+            "started_at": _INSTANT,
+            "seconds": _REAL,
+            "metrics": _TEXT,
+            "error": _TEXT,
+            "code_version": _TEXT,
+        }
+    ),
+    "check_results": pa.schema(
+        {
+            "run_id": _TEXT,
+            "pipeline": _TEXT,
+            "table_name": _TEXT,
+            "first_day": _DAY,
+            "last_day": _DAY,
+            "stage": _TEXT,
+            "expectation": _TEXT,
+            "column_name": _TEXT,
+            "severity": _TEXT,
+            "success": pa.bool_(),
+            "observed": _TEXT,
+            "detail": _TEXT,
+            "report": _TEXT,
+            "checked_at": _INSTANT,
+        }
+    ),
+    "model_events": pa.schema(
+        {
+            "run_id": _TEXT,
+            "pipeline": _TEXT,
+            "as_of": _DAY,
+            "event": _TEXT,
+            "model_version": _TEXT,
+            "rival_version": _TEXT,
+            "metrics": _TEXT,
+            "reason": _TEXT,
+            "created_at": _INSTANT,
+        }
+    ),
+    "live_quality": pa.schema(
+        {
+            "run_id": _TEXT,
+            "pipeline": _TEXT,
+            "landed_date": _DAY,
+            "event_date": _DAY,
+            "model_version": _TEXT,
+            "rows": _NUMBER,
+            "auc": _REAL,
+            "log_loss": _REAL,
+            "brier": _REAL,
+            "mean_prediction": _REAL,
+            "label_mean": _REAL,
+            "measured_at": _INSTANT,
+        }
+    ),
+}
+
+
+def append(environment: Environment, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add rows to an ops table; a column that a row leaves out is null."""
+    _write(environment, name, rows, mode="append")
+
+
+def replace(environment: Environment, name: str, rows: Sequence[Mapping[str, Any]], predicate: str) -> None:
+    """Put rows in the place of those for which the SQL predicate holds, in one commit."""
+    if exists(environment, name):
+        _write(environment, name, rows, mode="overwrite", predicate=predicate)
+    else:
+        append(environment, name, rows)
+
+
+def read(environment: Environment, name: str, filters: list[tuple[str, str, Any]] | None = None) -> pa.Table:
+    """The rows of an ops table; none when nothing has been written yet.
+
+    Args:
+        filters: Conditions such as `("pipeline", "=", "flights")`, all of which must hold.
+    """
+    schema = _schema(name)
+    if not exists(environment, name):
+        return schema.empty_table()
+    path = _path(environment, name)
+    return DeltaTable(path).to_pyarrow_table(filters=filters, filesystem=arrow_files(path)).select(schema.names)
+
+
+def exists(environment: Environment, name: str) -> bool:
+    """Whether anything has been written to the ops table."""
+    return DeltaTable.is_deltatable(_path(environment, name))
+
+
+def now() -> datetime:
+    """This instant, for the `…_at` columns."""
+    return datetime.now(UTC)
+
+
+def _write(environment: Environment, name: str, rows: Sequence[Mapping[str, Any]], **how: Any) -> None:
+    schema = _schema(name)
+    unknown = {column for row in rows for column in row} - set(schema.names)
+    assert not unknown, f"ops.{name} has no columns {sorted(unknown)}"
+    table = pa.Table.from_pylist([{column: row.get(column) for column in schema.names} for row in rows], schema=schema)
+    with _lock(environment, name):
+        write_deltalake(_path(environment, name), table, **how)
+
+
+def _schema(name: str) -> pa.Schema:
+    if name not in SCHEMAS:
+        raise no_such("ops table", name, SCHEMAS)
+    return SCHEMAS[name]
+
+
+def _path(environment: Environment, name: str) -> str:
+    return environment.table_path(f"ops.{name}")
+
+
+@contextmanager
+def _lock(environment: Environment, name: str) -> Iterator[None]:
+    """One writer of an ops table at a time, so that appends never retry against each other."""
+    folder = Path(environment.runtime) / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"ops.{name}").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,21 @@
+"""Which days a published table has rows for, told by Delta's log alone: no Spark, no data read."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING
+
+from deltalake import DeltaTable
+
+from jobs.lake import tables
+
+if TYPE_CHECKING:
+    from pipelines.run import Run
+
+
+def published_days(run: Run, name: str) -> list[date]:
+    """The partition dates with published rows, oldest first; none when the table was never published."""
+    if not tables.exists(run, name):
+        return []
+    parts = DeltaTable(tables.path(run, name)).partitions()
+    return sorted({date.fromisoformat(value) for part in parts for value in part.values() if value is not None})

@@ -1,0 +1,26 @@
+"""The house that a night runs in: services on loopback, their secrets, their health, and no orphan when they stop."""
+
+from __future__ import annotations
+
+from pipelines.environment import Environment
+
+
+def up(environment: Environment) -> int:
+    """Start what does not run yet and wait until all of it is healthy; returns the exit code."""
+    from jobs.services import lifecycle
+
+    return lifecycle.up(environment)
+
+
+def down(environment: Environment) -> int:
+    """Stop everything that `up` started; returns the exit code."""
+    from jobs.services import lifecycle
+
+    return lifecycle.down(environment)
+
+
+def status(environment: Environment) -> int:
+    """Print how each service is; returns 0 only when all are healthy."""
+    from jobs.services import lifecycle
+
+    return lifecycle.status(environment)

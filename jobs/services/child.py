@@ -1,0 +1,66 @@
+"""The process that does one piece of work: forked by the stage server, or new (`python -m jobs.services.child FUNCTION`)."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+from contextlib import suppress
+from types import FrameType
+from typing import NoReturn
+
+from pipelines.errors import NightshiftError
+
+ALLOWED = frozenset({"jobs.night:perform", "jobs.training.rank:main", "jobs.commands.warm_up:main"})
+"""What the stage server runs, and nothing else."""
+OWN_PACKAGES = frozenset({"pipelines", "jobs", "expectations", "features"})
+
+
+def execute(function: str, argument: dict[str, object]) -> int:
+    """Call `module:function` with the argument; returns its exit code (None is 0), 3 after an exception."""
+    module, _, name = function.partition(":")
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        return int(getattr(importlib.import_module(module), name)(argument) or 0)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else NightshiftError.exit_code
+    except BaseException:
+        traceback.print_exc()
+        return NightshiftError.exit_code
+    finally:
+        _release_session()
+
+
+def forget_own_modules() -> None:
+    """Drop our own modules, so that the next import reads the code that is on disk now."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in OWN_PACKAGES]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+def end(code: int) -> NoReturn:
+    """Leave without the exit handlers of libraries, which in a forked process wait for threads that it never had."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    # Unwinds, so that the session is released and Spark stops what it was doing for us.
+    raise SystemExit(NightshiftError.exit_code)
+
+
+def _release_session() -> None:
+    if session := sys.modules.get("jobs.spark.session"):
+        with suppress(Exception):
+            session.disconnect()
+
+
+if __name__ == "__main__":
+    end(execute(sys.argv[1], json.load(sys.stdin)))

@@ -1,0 +1,171 @@
+"""Has work done in a process of its own: a fork of the stage server where one is up, else a new process.
+
+Importing this is cheap: the light `nightshift` command asks here before it imports anything heavy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from jobs.services import wire
+from jobs.services.tether import command as tethered
+from pipelines.environment import ROOT, Environment
+from pipelines.errors import NightshiftError, UsageError
+
+_CONNECT_SECONDS = 5
+_GONE: dict[str, Any] = {"exit_code": NightshiftError.exit_code, "message": "Fault: the stage server has gone. See `nightshift status`."}
+
+
+class Work(Protocol):
+    """Work that another process does."""
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Its exit code, negative for the signal that killed it; None when it still runs after `timeout` seconds."""
+
+    def kill(self) -> None:
+        """End it at once; harmless when it has ended."""
+
+
+def available(environment: Environment) -> bool:
+    """Whether the home's stage server takes requests."""
+    with suppress(OSError, UsageError):
+        _connect(environment).close()
+        return True
+    return False
+
+
+def call(environment: Environment, function: str, argument: Mapping[str, Any], environ: Mapping[str, str]) -> int:
+    """Have a function called in a child of the stage server that writes to our output; returns its exit code.
+
+    The child ends when this process does. One that a signal killed gives the exit code of a fault, and a message.
+    """
+    work = Forked(environment, function, argument, environ)
+    try:
+        code = work.wait()
+    finally:
+        work.kill()
+    assert code is not None, "waited without a timeout"
+    if work.message:
+        print(work.message, file=sys.stderr, flush=True)
+    return code if code >= 0 else NightshiftError.exit_code
+
+
+def spawn(
+    environment: Environment, function: str, argument: Mapping[str, Any], environ: Mapping[str, str], output: IO[str] | None = None
+) -> Work:
+    """Start work that goes on beside us, in a child of the stage server or a new process; it ends when this process does."""
+    with suppress(OSError, UsageError):
+        return Forked(environment, function, argument, environ, output)
+    return Started(environment, function, argument, environ, output)
+
+
+class Forked:
+    """Work in a child of the stage server, which lives as long as our connection."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        function: str,
+        argument: Mapping[str, Any],
+        environ: Mapping[str, str],
+        output: IO[str] | None = None,
+    ) -> None:
+        request = {"function": function, "argument": dict(argument), "environ": dict(environ), "folder": str(Path.cwd())}
+        self.message = ""
+        self._code: int | None = None
+        self._received = b""
+        self._connection = _connect(environment)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        wire.send(
+            self._connection,
+            request,
+            (output.fileno(), output.fileno()) if output else (_descriptor(sys.stdout, 1), _descriptor(sys.stderr, 2)),
+        )
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """See `Work`."""
+        while self._code is None:
+            if not select.select([self._connection], [], [], timeout)[0]:
+                return None
+            self._receive()
+        return self._code
+
+    def kill(self) -> None:
+        """See `Work`."""
+        self._connection.close()
+        if self._code is None:
+            self._code = -9
+
+    def _receive(self) -> None:
+        try:
+            data = self._connection.recv(65536)
+        except ConnectionError:
+            data = b""
+        self._received += data
+        reply = wire.decode(self._received) if data else _GONE
+        if reply is not None:
+            self._code, self.message = int(reply["exit_code"]), str(reply.get("message", ""))
+            self._connection.close()
+
+
+class Started:
+    """Work in a new process."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        function: str,
+        argument: Mapping[str, Any],
+        environ: Mapping[str, str],
+        output: IO[str] | None = None,
+    ) -> None:
+        variables = {**os.environ, **environment.variables(), "PYTHONPATH": _python_path(), **environ}
+        program = tethered([sys.executable, "-m", "jobs.services.child", function])
+        self._process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=output, stderr=output, env=variables, text=True)
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError), self._process.stdin as pipe:
+            json.dump(dict(argument), pipe)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """See `Work`."""
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(timeout)
+        return None
+
+    def kill(self) -> None:
+        """See `Work`."""
+        self._process.kill()
+        self._process.wait()
+
+
+def _connect(environment: Environment) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(_CONNECT_SECONDS)
+        connection.connect(str(wire.socket_path(environment, "stages")))
+        connection.settimeout(None)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _descriptor(stream: Any, default: int) -> int:
+    # A test or a notebook may have put an object without a file in its place.
+    with suppress(OSError, AttributeError, ValueError):
+        return int(stream.fileno())
+    return default
+
+
+def _python_path() -> str:
+    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))

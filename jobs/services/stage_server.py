@@ -1,0 +1,318 @@
+"""One process that has imported the heavy libraries, and forks a child for each request.
+
+It stays single-threaded, runs no TensorFlow operation and opens no gRPC channel, so that a fork of it is sound. Our own
+packages are imported only in the children: an edit is in force at the next request.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import io
+import os
+import selectors
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jobs.services import child, wire
+from jobs.services.secrets import private_folder
+from jobs.services.tether import tie_to_parent
+from pipelines.environment import Environment
+from pipelines.errors import NightshiftError, UsageError
+
+PRELOAD = (
+    "numpy",
+    "pandas",
+    "pyarrow.dataset",
+    "deltalake",
+    "duckdb",
+    "pyspark.sql.connect.session",
+    "pyspark.sql.connect.functions",
+    "pyspark.sql.functions",
+    "tensorflow",
+    "keras",
+    "horovod.tensorflow",
+    "great_expectations",
+    "feast",
+    "feast.infra.offline_stores.contrib.spark_offline_store.spark",
+    "mlflow",
+    "mlflow.tracking",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "sklearn.metrics",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+)
+"""Libraries that a stage may need. Missing ones are left to the stage that misses them."""
+_GRACE_SECONDS = 5.0
+_PEER = struct.Struct("3i")
+
+
+@dataclass(eq=False, slots=True)
+class _Client:
+    """A connection, and the child that works for it."""
+
+    connection: socket.socket
+    received: bytes = b""
+    descriptors: list[int] = field(default_factory=list)
+    pid: int = 0
+    pidfd: int = -1
+    kill_at: float | None = None
+    """When a child that was asked to end is killed; None: it was not asked."""
+
+
+class StageServer:
+    """Takes requests on a Unix socket until it is told to stop."""
+
+    def __init__(self, path: Path, preload: Sequence[str] = PRELOAD, allowed: Collection[str] = child.ALLOWED) -> None:
+        self._path, self._preload, self._allowed = path, preload, allowed
+        self._selector = selectors.DefaultSelector()
+        self._clients: set[_Client] = set()
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._wake, self._waker = socket.socketpair()
+        self._stopping = False
+
+    def serve(self) -> None:
+        """Import, listen, and serve until SIGTERM; then no child is left."""
+        self._import()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        self._listen()
+        try:
+            while not self._stopping:
+                for key, _ in self._selector.select(self._patience()):
+                    key.data[0](*key.data[1:])
+                self._kill_the_stubborn()
+        finally:
+            self._path.unlink(missing_ok=True)
+            for client in list(self._clients):
+                self._drop(client)
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+        self._waker.send(b"x")
+
+    def _import(self) -> None:
+        started = time.monotonic()
+        for name in self._preload:
+            clock = time.monotonic()
+            try:
+                importlib.import_module(name)
+            except ImportError as error:
+                _log(f"cannot preload {name}: {error}")
+            _log(f"{name:<30} {time.monotonic() - clock:6.2f} s")
+        # What is here now is never freed: the collector then leaves its pages shared with the children.
+        gc.collect()
+        gc.freeze()
+        _log(f"imported in {time.monotonic() - started:.1f} s; {_threads()} thread(s)")
+
+    def _listen(self) -> None:
+        private_folder(self._path.parent)
+        self._path.unlink(missing_ok=True)
+        old = os.umask(0o177)
+        try:
+            self._listening.bind(str(self._path))
+        finally:
+            os.umask(old)
+        self._listening.listen(64)
+        self._wake.setblocking(False)
+        self._waker.setblocking(False)
+        self._selector.register(self._listening, selectors.EVENT_READ, (self._accept,))
+        self._selector.register(self._wake, selectors.EVENT_READ, (self._wake.recv, 64))
+        _log(f"listening on {self._path}")
+
+    def _accept(self) -> None:
+        connection, _ = self._listening.accept()
+        if _peer_uid(connection) not in (os.getuid(), 0):
+            _log(f"refused a client of user {_peer_uid(connection)}")
+            connection.close()
+            return
+        connection.setblocking(False)
+        client = _Client(connection)
+        self._clients.add(client)
+        self._selector.register(connection, selectors.EVENT_READ, (self._read, client))
+
+    def _read(self, client: _Client) -> None:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(client.connection, 65536, 4)
+        except OSError:
+            data, descriptors = b"", []
+        client.descriptors += descriptors
+        client.received += data
+        if not data:
+            self._client_is_gone(client)
+        elif not client.pid:
+            self._try_to_begin(client)
+
+    def _try_to_begin(self, client: _Client) -> None:
+        try:
+            request = wire.decode(client.received)
+            if request is None:
+                return
+            self._check(request, client)
+        except (wire.ProtocolError, UsageError) as error:
+            self._reply(client, UsageError.exit_code, str(error))
+            return
+        try:
+            self._fork(client, request)
+        except OSError as error:
+            self._reply(client, NightshiftError.exit_code, f"The stage server cannot fork: {error}")
+
+    def _check(self, request: dict[str, Any], client: _Client) -> None:
+        if request.get("function") not in self._allowed:
+            raise UsageError(f"The stage server does not run {request.get('function')!r}. It runs: {', '.join(sorted(self._allowed))}.")
+        if not isinstance(request.get("argument"), dict) or not _is_text(request.get("environ")) or len(client.descriptors) < 2:
+            raise UsageError("A request is a function, an argument (an object), an environ (an object of text), and two open files.")
+
+    def _fork(self, client: _Client, request: dict[str, Any]) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        client.pid = os.fork()
+        if client.pid == 0:
+            self._be_child(client, request)
+        _log(f"child {client.pid}: {request['function']}")
+        client.pidfd = os.pidfd_open(client.pid)
+        self._selector.register(client.pidfd, selectors.EVENT_READ, (self._reap, client))
+        _close_all(client.descriptors)
+
+    def _be_child(self, client: _Client, request: dict[str, Any]) -> NoReturn:
+        code = NightshiftError.exit_code
+        try:
+            tie_to_parent(signal.SIGKILL)
+            os.setsid()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
+            os.dup2(client.descriptors[0], 1)
+            os.dup2(client.descriptors[1], 2)
+            self._close_inherited()
+            _prepare(request)
+            child.forget_own_modules()
+            code = child.execute(request["function"], request["argument"])
+        finally:
+            child.end(code)
+
+    def _close_inherited(self) -> None:
+        # A connection held open here would hide its client's death, or our own.
+        self._selector.close()
+        for one in (self._listening, self._wake, self._waker, *(client.connection for client in self._clients)):
+            one.close()
+        for client in self._clients:
+            _close_all(client.descriptors)
+            if client.pidfd >= 0:
+                os.close(client.pidfd)
+
+    def _client_is_gone(self, client: _Client) -> None:
+        self._selector.unregister(client.connection)
+        if not client.pid:
+            self._forget(client)
+            return
+        _log(f"child {client.pid}: its client is gone")
+        client.kill_at = time.monotonic() + _GRACE_SECONDS
+        _signal_group(client.pid, signal.SIGTERM)
+
+    def _kill_the_stubborn(self) -> None:
+        for client in self._clients:
+            if client.kill_at is not None and client.kill_at <= time.monotonic():
+                _signal_group(client.pid, signal.SIGKILL)
+                client.kill_at = None
+
+    def _patience(self) -> float | None:
+        times = [client.kill_at for client in self._clients if client.kill_at is not None]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _reap(self, client: _Client) -> None:
+        _signal_group(client.pid, signal.SIGKILL)  # what the child left behind; its group lives until it is reaped
+        _, status = os.waitpid(client.pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        _log(f"child {client.pid}: exit code {code}")
+        self._selector.unregister(client.pidfd)
+        os.close(client.pidfd)
+        client.pid, client.pidfd = 0, -1
+        self._reply(client, code, _death(-code) if code < 0 else "")
+
+    def _reply(self, client: _Client, code: int, message: str = "") -> None:
+        with suppress(OSError):
+            wire.send(client.connection, {"exit_code": code, "message": message})
+        self._forget(client)
+
+    def _forget(self, client: _Client) -> None:
+        with suppress(KeyError, ValueError):
+            self._selector.unregister(client.connection)
+        client.connection.close()
+        _close_all(client.descriptors)
+        self._clients.discard(client)
+
+    def _drop(self, client: _Client) -> None:
+        if client.pid:
+            _signal_group(client.pid, signal.SIGKILL)
+            os.waitpid(client.pid, 0)
+        self._forget(client)
+
+
+def _prepare(request: dict[str, Any]) -> None:
+    """Give the child its own input, variables, folder and random numbers, and show its lines as they come."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.environ.update(request["environ"])
+    if folder := request.get("folder"):
+        os.chdir(folder)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed()  # Python reseeds its own generator after a fork, NumPy does not
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    for send in (os.killpg, os.kill):  # the group does not exist yet in the child's first moments
+        with suppress(ProcessLookupError, PermissionError):
+            send(pid, number)
+            return
+
+
+def _death(number: int) -> str:
+    reason = " Out of memory? `dmesg` tells." if number == signal.SIGKILL else ""
+    return f"Fault: the stage's process was killed by {signal.Signals(number).name}.{reason}"
+
+
+def _peer_uid(connection: socket.socket) -> int:
+    _, uid, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return int(uid)
+
+
+def _is_text(environ: object) -> bool:
+    return isinstance(environ, dict) and all(isinstance(value, str) for value in environ.values())
+
+
+def _close_all(descriptors: list[int]) -> None:
+    while descriptors:
+        os.close(descriptors.pop())
+
+
+def _threads() -> int:
+    tasks = Path("/proc/self/task")
+    return len(list(tasks.iterdir())) if tasks.exists() else 0
+
+
+def _log(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def main() -> None:
+    """Serve the home of this process's environment."""
+    # Read when the libraries are imported: a quiet TensorFlow, and an MLflow that reports to nobody.
+    os.environ.update({"TF_CPP_MIN_LOG_LEVEL": "3", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"})
+    StageServer(wire.socket_path(Environment.read(), "stages")).serve()
+
+
+if __name__ == "__main__":
+    main()

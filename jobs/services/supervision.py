@@ -1,0 +1,194 @@
+"""The supervisor of a home's services: supervisord, told by a file and asked by XML-RPC over a Unix socket."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xmlrpc.client import Error as RpcError
+from xmlrpc.client import Fault, ServerProxy
+
+from supervisor.xmlrpc import Faults, SupervisorTransport
+
+from jobs.services import wire
+from jobs.services.secrets import private_folder
+from jobs.services.services import Service
+from jobs.services.text import tail
+from pipelines.environment import ROOT, Environment
+from pipelines.errors import NightshiftError
+
+_GROUP = "house"
+_START_SECONDS = 20
+_LOG_BYTES = "20MB"
+_TOLD_BY_STATE = (Faults.ALREADY_STARTED, Faults.SPAWN_ERROR, Faults.ABNORMAL_TERMINATION)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Process:
+    """What the supervisor knows of a service."""
+
+    name: str
+    state: str
+    """RUNNING, STARTING, BACKOFF, STOPPED, FATAL, EXITED …"""
+    pid: int
+    started_at: float
+    """Seconds since 1970; 0 when it never was."""
+    why: str
+    """How it ended, in the supervisor's words."""
+
+    @property
+    def has_died(self) -> bool:
+        """Whether it ended by itself and is not running again."""
+        return self.state in {"BACKOFF", "FATAL", "EXITED", "UNKNOWN"}
+
+
+class Supervisor:
+    """A home's supervisor, running or not."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._socket = wire.socket_path(environment, "supervisor")
+        self._configuration = environment.runtime / "supervisord.conf"
+
+    def is_running(self) -> bool:
+        """Whether it answers."""
+        with suppress(OSError, RpcError):
+            return bool(self._ask("getState")["statename"] == "RUNNING")
+        return False
+
+    def has_settings(self, services: Sequence[Service], variables: Mapping[str, str]) -> bool:
+        """Whether it was started with these services and variables."""
+        return self._configuration.exists() and self._configuration.read_text() == self.configuration(services, variables)
+
+    def start(self, services: Sequence[Service], variables: Mapping[str, str]) -> None:
+        """Start the supervisor, detached from this process; no service yet.
+
+        Raises:
+            NightshiftError: it does not answer.
+        """
+        private_folder(self._configuration.parent)
+        self._configuration.touch(mode=0o600)
+        self._configuration.write_text(self.configuration(services, variables))
+        program = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "--configuration", str(self._configuration)]
+        with (self._environment.logs / "supervisor.log").open("ab") as log:
+            process = subprocess.Popen(
+                program, env={**os.environ, **variables}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=ROOT
+            )
+        self._wait_until_it_answers(process)
+
+    def start_service(self, name: str) -> None:
+        """Start a service, unless it runs; one that dies at once is told by `processes`, not here."""
+        try:
+            self._ask("startProcess", f"{_GROUP}:{name}", False)
+        except Fault as fault:
+            if fault.faultCode not in _TOLD_BY_STATE:
+                raise
+
+    def processes(self) -> dict[str, Process]:
+        """What it knows of each service; nothing when it does not answer."""
+        try:
+            return {one["name"]: _process(one) for one in self._ask("getAllProcessInfo")}
+        except (OSError, RpcError):
+            return {}
+
+    def shut_down(self, patience_seconds: float) -> None:
+        """Have it stop all services and itself; returns when it is gone or time is up."""
+        with suppress(OSError, RpcError):
+            self._ask("shutdown")
+        deadline = time.monotonic() + patience_seconds
+        while self._answers() and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+    def configuration(self, services: Sequence[Service], variables: Mapping[str, str]) -> str:
+        """The text of its configuration file."""
+        programs = "\n".join(self._program(service) for service in services)
+        # The variables themselves are inherited: they may hold secrets, and characters that this format cannot.
+        return f"""; variables: {_digest(variables)}
+[supervisord]
+pidfile = {self._environment.runtime}/supervisord.pid
+logfile = {self._environment.logs}/supervisord.log
+logfile_maxbytes = 1MB
+logfile_backups = 1
+
+[unix_http_server]
+file = {_escaped(str(self._socket))}
+chmod = 0600
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+
+[group:{_GROUP}]
+programs = {",".join(service.name for service in services)}
+
+{programs}"""
+
+    def _program(self, service: Service) -> str:
+        return f"""[program:{service.name}]
+command = {" ".join(_escaped(_quoted(word)) for word in service.command)}
+directory = {_escaped(str(ROOT))}
+autostart = false
+autorestart = true
+startsecs = 1
+startretries = 1
+stopwaitsecs = 8
+stopasgroup = true
+killasgroup = true
+redirect_stderr = true
+stdout_logfile = {_escaped(str(log_of(self._environment, service.name)))}
+stdout_logfile_maxbytes = {_LOG_BYTES}
+stdout_logfile_backups = 2
+"""
+
+    def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not self.is_running():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise NightshiftError(f"The supervisor did not start:\n{tail(self._environment.logs / 'supervisor.log')}")
+            time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        with suppress(OSError, RpcError):
+            return bool(self._ask("getState"))
+        return False
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        transport = SupervisorTransport(None, None, f"unix://{self._socket}")
+        try:
+            return getattr(ServerProxy("http://127.0.0.1", transport).supervisor, method)(*arguments)
+        finally:
+            transport.close()
+
+
+def log_of(environment: Environment, service: str) -> Path:
+    """The log file of a service."""
+    return environment.logs / f"{service}.log"
+
+
+def _process(told: dict[str, Any]) -> Process:
+    return Process(
+        name=told["name"],
+        state=told["statename"],
+        pid=told["pid"],
+        started_at=float(told["start"]),
+        why=told["spawnerr"] or told["description"],
+    )
+
+
+def _digest(variables: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(variables, sort_keys=True).encode()).hexdigest()
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%%")

@@ -1,0 +1,1 @@
+"""The stages of a night, one thin file each: read, call, write."""

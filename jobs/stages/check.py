@@ -1,0 +1,163 @@
+"""The check stages: judge what a stage has staged, and publish all of it or nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from expectations import gate, report
+from jobs.lake import ops, tables
+from pipelines.errors import GateRefused, NightshiftError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from expectations.gate import Verdict
+    from expectations.suite import Suite
+    from pipelines.days import Days
+    from pipelines.run import Run
+
+_TABLES_AT_ONCE = 3
+"""The server plans one table while it computes another; more would only wait for its cores."""
+
+
+def check(run: Run) -> dict[str, object]:
+    """Judge every table that the audited stage has staged, and publish them when all have passed.
+
+    Returns:
+        Totals, and by table: rows, version, whether anything changed, and what was found but does not block.
+
+    Raises:
+        GateRefused: a table failed; nothing of the stage is published.
+    """
+    made = [table.name for table in run.pipeline.tables if table.made_by == run.doing.audits]
+    return audit_and_publish(run, made)
+
+
+def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
+    """Judge these staged tables, record and report the verdicts, and publish the tables when all have passed.
+
+    Raises:
+        GateRefused: a table failed; none is published.
+        UsageError: a table has no suite.
+        NightshiftError: a table is not staged.
+    """
+    suites = {name: _suite_of(run, name) for name in names}
+    waiting = [name for name in names if not _is_unchanged(run, name)]
+    verdicts = dict(zip(waiting, _all(lambda name: judge(run, name, suites[name]), waiting), strict=True))
+    judged = list(verdicts.values())
+    _refuse_failures(run, judged)
+    with ThreadPoolExecutor(1) as clerk:  # the report is our work, publishing the server's
+        told = clerk.submit(_record, run, judged)
+        published = dict(zip(waiting, _all(lambda name: _publish(run, verdicts[name], name), waiting), strict=True))
+    return {
+        "tables": len(verdicts),
+        "rows": sum(verdict.rows for verdict in verdicts.values()),
+        "changed": sum(one["changed"] for one in published.values()),
+        "checks": sum(len(verdict.checks) for verdict in verdicts.values()),
+        "warnings": sum(len(verdict.warnings) for verdict in verdicts.values()),
+        "report": str(told.result()),
+        "published": published,
+    }
+
+
+def judge(run: Run, name: str, suite: Callable[[Days], Suite]) -> Verdict:
+    """The gate's verdict on the staged rows of a table."""
+    replaced = tables.staged_days(run, name)
+    declared = suite(replaced.shifted(-run.pipeline.table(name).partition_lead_days))
+    other = declared.same_rows_as
+    beside = tables.current(run, other, _days_of(run, other, name, replaced)) if other else None
+    return gate.judge(tables.staged(run, name), declared, tables.sql_name(run, name), beside)
+
+
+def report_folder(run: Run) -> Path:
+    """Where the report of the run's days lies."""
+    return run.environment.reports / run.pipeline.name / f"{run.days.first}..{run.days.last}"
+
+
+def _days_of(run: Run, other: str, name: str, days: Days) -> Days:
+    """The partition dates of another table that the same nights write."""
+    lead = run.pipeline.table(other).partition_lead_days - run.pipeline.table(name).partition_lead_days
+    return days.shifted(lead)
+
+
+def _suite_of(run: Run, name: str) -> Callable[[Days], Suite]:
+    module = f"expectations.{run.pipeline.name}"
+    place = f"expectations/{run.pipeline.name}.py"
+    if find_spec(module) is None:
+        raise UsageError(f"{place} does not exist. Each table of '{run.pipeline.name}' needs a suite there: a function with its name.")
+    suite = getattr(import_module(module), name, None)
+    if not callable(suite):
+        raise UsageError(f"{tables.sql_name(run, name)} has no suite. Write `def {name}(days: Days) -> Suite` in {place}.")
+    return suite  # type: ignore[no-any-return]
+
+
+def _is_unchanged(run: Run, name: str) -> bool:
+    """Whether a reference feed brought nothing new, so that its stage has staged nothing."""
+    return any(feed.name == name and feed.is_reference for feed in run.pipeline.feeds) and not tables.is_staged(run, name)
+
+
+def _all(function: Callable[[str], Any], names: Iterable[str]) -> list[Any]:
+    with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
+        return list(pool.map(function, names))
+
+
+def _record(run: Run, verdicts: Sequence[Verdict]) -> Path:
+    now = ops.now()
+    about = report.About(
+        title=run.pipeline.title,
+        pipeline=run.pipeline.name,
+        days=str(run.days),
+        run_id=run.run_id,
+        stage=run.doing.name,
+        checked_at=now.isoformat(),
+        tables=tuple(tables.sql_name(run, table.name) for table in run.pipeline.tables),
+    )
+    index = report.write(report_folder(run), about, verdicts)
+    ops.append(run.environment, "check_results", [row for verdict in verdicts for row in _rows(run, verdict, now, str(index))])
+    return index
+
+
+def _rows(run: Run, verdict: Verdict, now: datetime, index: str) -> Iterable[dict[str, Any]]:
+    for one in verdict.checks:
+        yield {
+            "run_id": run.run_id,
+            "pipeline": run.pipeline.name,
+            "table_name": verdict.table,
+            "first_day": run.days.first,
+            "last_day": run.days.last,
+            "stage": run.doing.name,
+            "expectation": one.expectation,
+            "column_name": one.column,
+            "severity": one.severity,
+            "success": one.success,
+            "observed": one.error or one.observed,
+            "detail": json.dumps({"says": one.says, "rows": verdict.rows, "unexpected": one.unexpected, "examples": one.examples}),
+            "report": index,
+            "checked_at": now,
+        }
+
+
+def _refuse_failures(run: Run, verdicts: Sequence[Verdict]) -> None:
+    failed = [verdict for verdict in verdicts if not verdict.passed]
+    if failed:
+        index = _record(run, verdicts)
+        lines = tuple(f"{verdict.table} {one.column or ''}: {one}" for verdict in failed for one in verdict.failures)
+        raise GateRefused(", ".join(verdict.table for verdict in failed), lines, str(index))
+
+
+def _publish(run: Run, verdict: Verdict, name: str) -> dict[str, object]:
+    published = tables.publish(run, name)
+    if published.rows != verdict.rows:
+        raise NightshiftError(
+            f"{verdict.table}: {verdict.rows} rows were judged, but {published.rows} were published. "
+            "Something wrote to staging meanwhile; run the stage again."
+        )
+    warnings = [str(warning) for warning in verdict.warnings]
+    return {"rows": published.rows, "version": published.version, "changed": published.changed, "warnings": warnings}

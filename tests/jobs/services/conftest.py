@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.services import processes
+from pipelines.environment import Environment
+
+
+@pytest.fixture
+def make_home(tmp_path: Path) -> Iterator[Callable[[str], Environment]]:
+    """Makes environments with homes of their own; what they leave running fails the test."""
+    made: list[Environment] = []
+
+    def build(name: str) -> Environment:
+        variables = {
+            "NIGHTSHIFT_HOME": str(tmp_path / name),
+            "NIGHTSHIFT_SPARK_PORT": str(processes.free_port()),
+            "NIGHTSHIFT_AIRFLOW_PORT": str(processes.free_port()),
+        }
+        made.append(Environment.read(variables))
+        return made[-1]
+
+    yield build
+    left = [process for environment in made for process in processes.marked(environment.home)]
+    processes.end(left)
+    assert left == []
+
+
+@pytest.fixture
+def home(make_home: Callable[[str], Environment]) -> Environment:
+    return make_home("home")

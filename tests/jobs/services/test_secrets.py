@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from jobs.services import airflow
+from jobs.services.secrets import make_all, secret, write_once
+from pipelines.environment import Environment
+
+
+def test_secrets_are_their_owners_alone(home: Environment) -> None:
+    make_all(home)
+    airflow.prepare(home)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in home.secrets.iterdir()}
+    assert set(modes) == {"spark_token", "admin_password", "fernet_key", "jwt_secret", "api_secret_key", "airflow_passwords.json"}
+    assert set(modes.values()) == {0o600}
+    assert stat.S_IMODE(home.secrets.stat().st_mode) == 0o700
+
+
+def test_a_secret_is_made_once(home: Environment) -> None:
+    first = secret(home, "spark_token")
+    make_all(home)
+    assert secret(home, "spark_token") == first
+
+
+def test_two_homes_have_different_secrets(make_home: object) -> None:
+    one, other = make_home("one"), make_home("other")  # type: ignore[operator]
+    assert secret(one, "jwt_secret") != secret(other, "jwt_secret")
+
+
+def test_of_several_first_readers_all_get_the_same(home: Environment) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(lambda _: secret(home, "fernet_key"), range(32)))) == 1
+    assert [path.name for path in home.secrets.iterdir()] == ["fernet_key"]
+
+
+def test_a_file_that_is_there_is_not_overwritten(home: Environment) -> None:
+    home.secrets.mkdir(parents=True)
+    for text in ("first", "second"):
+        write_once(home.secrets / "x", text)
+    assert (home.secrets / "x").read_text() == "first"
+
+
+def test_an_unknown_secret_offers_the_near_miss(home: Environment) -> None:
+    with pytest.raises(ValueError, match="Did you mean 'admin_password'"):
+        secret(home, "admin_pasword")

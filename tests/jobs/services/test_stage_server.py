@@ -1,0 +1,216 @@
+"""The stage server, with a small library to preload and work of the tests' own."""
+
+from __future__ import annotations
+
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from jobs.services import processes, stage_client, wire
+from pipelines.environment import ROOT, Environment
+
+WORK = "tests.jobs.services.work"
+Sleeping = tuple[stage_client.Work, list[psutil.Process]]
+"""Work that sleeps, and its two processes."""
+_SERVER = f"""
+import sys
+from pathlib import Path
+from jobs.services.stage_server import StageServer
+functions = {{f"{WORK}:{{name}}" for name in ("say", "give", "fail", "die", "tell_variable", "sleep")}} | {{"edited:main"}}
+StageServer(Path(sys.argv[1]), preload=("colorsys", "no_such_library"), allowed=functions).serve()
+"""
+
+
+def until(holds: Callable[[], object], seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return bool(holds())
+
+
+def is_gone(process: psutil.Process) -> bool:
+    return not processes.is_alive(process)
+
+
+def told_in(file: Path) -> list[psutil.Process]:
+    """The processes whose ids are in the file, all alive still."""
+    return [psutil.Process(int(pid)) for pid in file.read_text().split()]
+
+
+@pytest.fixture
+def server(home: Environment) -> Iterator[subprocess.Popen[bytes]]:
+    path = wire.socket_path(home, "stages")
+    process = subprocess.Popen([sys.executable, "-c", _SERVER, str(path)], cwd=ROOT)
+    assert until(lambda: stage_client.available(home))
+    yield process
+    if process.poll() is None:
+        process.terminate()
+    assert process.wait(timeout=20) == 0
+    assert not path.exists()
+
+
+@pytest.fixture
+def sleeping(home: Environment, server: subprocess.Popen[bytes], tmp_path: Path) -> Iterator[Sleeping]:
+    file = tmp_path / "pids"
+    work = stage_client.spawn(home, f"{WORK}:sleep", {"file": str(file)}, {})
+    assert until(file.exists)
+    yield work, told_in(file)
+    work.kill()
+
+
+def test_a_child_writes_to_its_clients_output(home: Environment, server: object, capfd: pytest.CaptureFixture[str]) -> None:
+    assert stage_client.call(home, f"{WORK}:say", {"out": "to out", "err": "to err"}, {}) == 0
+    assert capfd.readouterr() == ("to out\n", "to err\n")
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3])
+def test_the_exit_code_is_that_of_the_function(home: Environment, server: object, code: int) -> None:
+    assert stage_client.call(home, f"{WORK}:give", {"code": code}, {}) == code
+
+
+def test_an_exception_is_a_fault_with_its_traceback(home: Environment, server: object, capfd: pytest.CaptureFixture[str]) -> None:
+    assert stage_client.call(home, f"{WORK}:fail", {"text": "the reason"}, {}) == 3
+    assert "ValueError: the reason" in capfd.readouterr().err
+
+
+def test_a_child_that_a_signal_kills_is_a_fault_that_names_the_signal(
+    home: Environment, server: object, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert stage_client.call(home, f"{WORK}:die", {"signal": 9}, {}) == 3
+    assert "killed by SIGKILL" in capfd.readouterr().err
+    assert stage_client.spawn(home, f"{WORK}:die", {"signal": 11}, {}).wait() == -11
+
+
+def test_variables_reach_one_child_alone(home: Environment, server: object, capfd: pytest.CaptureFixture[str]) -> None:
+    for environ in ({"NIGHT": "x"}, {}):
+        stage_client.call(home, f"{WORK}:tell_variable", {"name": "NIGHT"}, environ)
+    assert capfd.readouterr().out == "x\nNone\n"
+
+
+def test_what_is_not_on_the_list_is_not_run(home: Environment, server: object, capfd: pytest.CaptureFixture[str]) -> None:
+    assert stage_client.call(home, "os:system", {"command": "true"}, {}) == 2
+    assert "does not run 'os:system'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\xff\xff\xff\xff",
+        b"\0\0\0\1{",
+        b"\0\0\0\2[]",
+        b"\0\0\0\2{}",
+        wire.encode({"function": f"{WORK}:give", "argument": {"code": 0}, "environ": {}}),
+    ],
+    ids=["too long", "not JSON", "not an object", "empty", "without files"],
+)
+def test_the_server_survives_a_bad_request(home: Environment, server: object, sent: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(wire.socket_path(home, "stages")))
+        client.sendall(sent)
+        reply = wire.decode(client.recv(65536))
+    assert reply is not None
+    assert reply["exit_code"] in (2, 3)
+    assert stage_client.call(home, f"{WORK}:give", {"code": 0}, {}) == 0
+
+
+def test_a_request_may_come_in_pieces_and_a_client_may_leave_in_the_middle(home: Environment, server: object) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(wire.socket_path(home, "stages")))
+        client.sendall(b"\0\0")
+    assert stage_client.call(home, f"{WORK}:give", {"code": 0}, {}) == 0
+
+
+def test_several_children_work_at_once(home: Environment, sleeping: Sleeping) -> None:
+    work, _ = sleeping
+    assert stage_client.call(home, f"{WORK}:give", {"code": 1}, {}) == 1
+    assert work.wait(0.01) is None
+
+
+def test_killed_work_leaves_no_process(sleeping: Sleeping) -> None:
+    work, its_own = sleeping
+    work.kill()
+    assert all(until(lambda one=one: is_gone(one)) for one in its_own)
+
+
+def test_a_child_dies_with_its_client(home: Environment, server: object, tmp_path: Path) -> None:
+    file = tmp_path / "pids"
+    client = (
+        "import sys; from jobs.services import stage_client; from pipelines.environment import Environment; "
+        f"stage_client.call(Environment.read({{'NIGHTSHIFT_HOME': sys.argv[1]}}), '{WORK}:sleep', {{'file': sys.argv[2]}}, {{}})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", client, str(home.home), str(file)], cwd=ROOT)
+    assert until(file.exists)
+    doomed = told_in(file)
+    process.kill()
+    process.wait()
+    assert all(until(lambda one=one: is_gone(one)) for one in doomed)
+
+
+def test_a_child_dies_with_the_server(server: subprocess.Popen[bytes], sleeping: Sleeping) -> None:
+    work, (child, _) = sleeping
+    server.terminate()
+    assert work.wait(20) == 3
+    assert server.wait(20) == 0
+    assert until(lambda: is_gone(child))
+
+
+def test_an_edit_is_in_force_at_the_next_request(home: Environment, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = wire.socket_path(home, "stages")
+    code = _SERVER.replace("import sys", f"import sys; sys.path.insert(0, {str(tmp_path)!r})", 1)
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT)
+    assert until(lambda: stage_client.available(home))
+    for text in ("first", "second"):
+        (tmp_path / "edited.py").write_text(f"def main(argument): print({text!r})")
+        assert stage_client.call(home, "edited:main", {}, {"PYTHONDONTWRITEBYTECODE": "1"}) == 0
+    process.terminate()
+    process.wait()
+    assert [line for line in capfd.readouterr().out.splitlines() if line in {"first", "second"}] == ["first", "second"]
+
+
+def test_its_socket_is_its_owners_alone(home: Environment, server: object) -> None:
+    path = wire.socket_path(home, "stages")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_without_a_server_work_runs_in_a_new_process(home: Environment, tmp_path: Path) -> None:
+    assert not stage_client.available(home)
+    with (tmp_path / "output").open("w") as output:
+        work = stage_client.spawn(home, f"{WORK}:say", {"out": "to out", "err": "to err"}, {}, output)
+        assert work.wait() == 0
+    assert sorted((tmp_path / "output").read_text().splitlines()) == ["to err", "to out"]
+    assert stage_client.spawn(home, f"{WORK}:give", {"code": 1}, {}).wait(60) == 1
+
+
+def test_work_in_a_new_process_can_be_killed(home: Environment, tmp_path: Path) -> None:
+    work = stage_client.spawn(home, f"{WORK}:sleep", {"file": str(tmp_path / "pids")}, {})
+    assert work.wait(0.01) is None
+    work.kill()
+    assert work.wait() == -9
+
+
+def test_a_home_whose_path_is_too_long_for_a_socket_has_no_server() -> None:
+    environment = Environment.read({"NIGHTSHIFT_HOME": "/" + "x" * 120})
+    assert not stage_client.available(environment)
+    with pytest.raises(ValueError, match="characters too long"):
+        wire.socket_path(environment, "stages")
+
+
+@pytest.mark.policy
+def test_the_client_is_light() -> None:
+    heavy = {"psutil", "numpy", "pandas", "pyarrow", "pyspark", "tensorflow", "great_expectations", "feast", "mlflow", "supervisor"}
+    told = subprocess.run(
+        [sys.executable, "-c", "import sys, jobs.services.stage_client; print(*sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert heavy & set(told.stdout.split()) == set()

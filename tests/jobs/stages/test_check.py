@@ -1,0 +1,166 @@
+"""Nothing is published that was not judged good, and what was judged is told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import date
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import pytest
+
+from expectations.suite import Suite, between, present
+from jobs.commands.quality import quality
+from jobs.lake import ops, tables
+from jobs.stages.check import audit_and_publish, check, report_folder
+from pipelines.days import Days
+from pipelines.environment import Environment
+from pipelines.errors import GateRefused, UsageError
+from pipelines.run import Run
+from pipelines.spec import Table
+from tests.jobs.toy import TOY, run_of
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+DAY = date(2013, 1, 1)
+DERIVED = (
+    Table(name="sums", made_by="transform", reads=("readings",), key=("id",)),
+    Table(name="copies", made_by="transform", reads=("readings",), key=("id",)),
+)
+PIPELINE = replace(TOY, derived=DERIVED)
+
+
+def sums(days: Days) -> Suite:
+    return Suite(days=days, key=("id",), has=("amount",), each_row=(between("amount", 0, 10),), each_day=(between("rows", 1, None),))
+
+
+def copies(days: Days) -> Suite:
+    warns = present("amount", severity="warning")
+    return Suite(days=days, key=("id",), has=("amount",), same_rows_as="sums", each_row=(warns,))
+
+
+@pytest.fixture(autouse=True)
+def suites(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The toy's suites, as `expectations/toy.py` would hold them."""
+    from importlib.machinery import ModuleSpec
+
+    module = ModuleType("expectations.toy")
+    module.__spec__ = ModuleSpec("expectations.toy", None)
+    module.sums, module.copies = sums, copies  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "expectations.toy", module)
+    return module
+
+
+@pytest.fixture
+def run(environment: Environment) -> Run:
+    return replace(run_of(environment, str(DAY), stage_name="check_clean"), pipeline=PIPELINE)
+
+
+@pytest.fixture
+def stage(spark: SparkSession, run: Run) -> Callable[..., None]:
+    """Stages rows (id, amount) of the day in a table."""
+
+    def put(name: str, *rows: tuple[int, float | None]) -> None:
+        tables.stage_rows(run, name, _frame(spark, *rows))
+
+    return put
+
+
+def _frame(spark: SparkSession, *rows: tuple[int, float | None]) -> DataFrame:
+    return spark.createDataFrame([(DAY, *row) for row in rows], "landed_date date, id int, amount double")
+
+
+def published(run: Run, name: str) -> list[tuple[object, ...]]:
+    return sorted(tuple(row) for row in tables.read(run, name).collect()) if tables.exists(run, name) else []
+
+
+def test_good_tables_are_published_and_told(run: Run, stage: Callable[..., None]) -> None:
+    stage("sums", (1, 2.0), (2, 3.0))
+    stage("copies", (1, None), (2, 3.0))
+    metrics = check(run)
+    assert published(run, "sums") == [(DAY, 1, 2.0), (DAY, 2, 3.0)]
+    assert {name: metrics[name] for name in ("tables", "rows", "changed", "checks", "warnings")} == {
+        "tables": 2, "rows": 4, "changed": 2, "checks": 13, "warnings": 1,
+    }  # fmt: skip
+    told = json.loads(json.dumps(metrics))["published"]["copies"]
+    assert (told["rows"], told["version"], told["changed"]) == (2, 0, True)
+    assert told["warnings"] == ["amount has a value. Found: 1 of 2 rows. For example landed_date=2013-01-01, id=1, amount=None"]
+
+
+def test_one_failed_table_keeps_the_whole_stage_back(run: Run, stage: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    stage("sums", (1, 2.0), (2, 33.0))
+    stage("copies", (1, 2.0), (2, 33.0))
+    with pytest.raises(GateRefused) as refused:
+        check(run)
+    assert (published(run, "sums"), published(run, "copies")) == ([], [])
+    assert refused.value.table == "toy.sums"
+    assert refused.value.failures == (
+        "toy.sums amount: amount is from 0 to 10. Found: 1 of 2 rows. For example landed_date=2013-01-01, id=2, amount=33.0",
+    )
+    index = report_folder(run) / "index.html"
+    assert refused.value.report == str(index)
+    assert all(text in index.read_text() for text in ("Refused", "toy.sums", "amount is from 0 to 10.", "33.0", "toy.copies"))
+    assert "amount" in (index.parent / "sums" / "index.html").read_text()
+    assert quality(PIPELINE, run.environment, run.days, "csv") == 0
+    shown = capsys.readouterr()
+    assert f",{DAY},check_clean,toy.sums,refused,2,6,1,0,amount: 1 of 2 rows\n" in shown.out
+    assert f"Report: {index}\n" in shown.err
+
+
+def test_a_refused_day_leaves_the_published_one(run: Run, stage: Callable[..., None]) -> None:
+    stage("sums", (1, 2.0))
+    audit_and_publish(run, ["sums"])
+    stage("sums", (1, 99.0))
+    with pytest.raises(GateRefused):
+        audit_and_publish(run, ["sums"])
+    assert published(run, "sums") == [(DAY, 1, 2.0)]
+
+
+def test_a_rerun_changes_nothing(run: Run, stage: Callable[..., None]) -> None:
+    stage("sums", (1, 2.0))
+    first = audit_and_publish(run, ["sums"])
+    stage("sums", (1, 2.0))
+    second = audit_and_publish(run.at(run.doing), ["sums"])
+    assert (first["changed"], second["changed"]) == (1, 0)
+
+
+def test_every_verdict_is_a_row(run: Run, stage: Callable[..., None]) -> None:
+    stage("sums", (1, 2.0))
+    audit_and_publish(run, ["sums"])
+    rows = ops.read(run.environment, "check_results").to_pylist()
+    assert [(row["table_name"], row["column_name"], row["severity"], row["success"], row["observed"]) for row in rows] == [
+        ("toy.sums", None, "critical", True, "1 rows"),
+        ("toy.sums", "landed_date", "critical", True, "1 rows"),
+        ("toy.sums", "rows_of_key", "critical", True, "1 rows"),
+        ("toy.sums", "amount", "critical", True, "1 rows"),
+        ("toy.sums", "day_of_the_run", "critical", True, "1"),
+        ("toy.sums", "rows", "critical", True, "1"),
+    ]
+    assert {(row["run_id"], row["stage"], row["first_day"]) for row in rows} == {(run.run_id, "check_clean", DAY)}
+
+
+def test_rows_lost_between_two_tables_block(run: Run, stage: Callable[..., None]) -> None:
+    stage("sums", (1, 2.0), (2, 3.0))
+    stage("copies", (1, 2.0))
+    with pytest.raises(GateRefused, match="Every row of sums has its row here"):
+        check(run)
+
+
+def test_a_table_without_a_suite_is_an_error_that_says_where_to_write_it(run: Run, suites: ModuleType) -> None:
+    del suites.copies
+    with pytest.raises(UsageError, match=r"toy\.copies has no suite\. Write `def copies\(days: Days\) -> Suite` in expectations/toy\.py"):
+        check(run)
+
+
+def test_an_unchanged_reference_table_needs_no_verdict(run: Run, suites: ModuleType) -> None:
+    suites.sensors = sums  # type: ignore[attr-defined]
+    assert audit_and_publish(run, ["sensors"])["tables"] == 0
+
+
+def test_days_that_nobody_judged_are_said_to_be_so(run: Run) -> None:
+    with pytest.raises(UsageError, match="nightshift run toy --date 2013-01-01"):
+        quality(PIPELINE, run.environment, run.days, "table")
