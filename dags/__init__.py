@@ -1,1 +1,4 @@
-"""When it runs: one DAG file a pipeline, read by Airflow. Imports Airflow and `pipelines`, and calls the `nightshift` command."""
+"""When it runs: one DAG file a pipeline, read by Airflow.
+
+Imports Airflow and `pipelines`, and calls the `nightshift` command.
+"""

@@ -29,7 +29,8 @@ from pipelines.stages import STAGES, Stage
 _NO_RETRY = {Refused.exit_code: "was refused", UsageError.exit_code: "was called wrongly"}
 """Exit codes of `nightshift` that another attempt would only repeat."""
 _MINUTES_PER_FURTHER_DAY = 2
-"""What a range may take longer for each day after its first: a range is one pass, not so many nights."""
+"""What a range may take longer for each day after its first: a range is one pass, not so many
+nights."""
 
 
 def dag_arguments(pipeline: Pipeline) -> dict[str, Any]:
@@ -37,10 +38,13 @@ def dag_arguments(pipeline: Pipeline) -> dict[str, Any]:
     return {
         "dag_id": pipeline.name,
         "description": pipeline.title,
-        # An interval is the day from one scheduled moment to the next, named by the day on which it begins, which is the
-        # day that the run processes: so a backfill over some dates processes exactly these dates.
+        # An interval is the day from one scheduled moment to the next, named by the day on which it
+        # begins, which is the day that the run processes: so a backfill over some dates processes
+        # exactly these dates.
         "schedule": CronDataIntervalTimetable(pipeline.schedule, timezone=pipeline.timezone),
-        "start_date": datetime.combine(pipeline.first_day, datetime.min.time(), ZoneInfo(pipeline.timezone)),
+        "start_date": datetime.combine(
+            pipeline.first_day, datetime.min.time(), ZoneInfo(pipeline.timezone)
+        ),
         "catchup": False,
         # Airflow leaves a run that the API triggers on a paused DAG queued for ever.
         "is_paused_upon_creation": False,
@@ -81,22 +85,32 @@ class StageOperator(BaseOperator):
         self.stage = stage
 
     def pre_execute(self, context: Context) -> None:
-        """Give a range the time that it needs; Airflow reads the limit between this and `execute`."""
+        """Give a range the time that it needs.
+
+        Airflow reads the limit between this and `execute`.
+        """
         self.execution_timeout = time_limit(self.stage, len(run_days(self.pipeline, context)))
 
     def execute(self, context: Context) -> None:
         """Run the stage for the days of the DAG run."""
         days = run_days(self.pipeline, context)
         retrain = bool(context["params"].get("retrain"))
-        asked = command(self.pipeline, self.stage, days, safe_run_id(context["dag_run"].run_id), retrain=retrain)
+        asked = command(
+            self.pipeline, self.stage, days, safe_run_id(context["dag_run"].run_id), retrain=retrain
+        )
         # Output reaches the task's log line by line only when the command does not buffer it.
-        ended = self._process.run_command([str(executable()), *asked], env={**os.environ, "PYTHONUNBUFFERED": "1"}, cwd=str(ROOT))
+        ended = self._process.run_command(
+            [str(executable()), *asked], env={**os.environ, "PYTHONUNBUFFERED": "1"}, cwd=str(ROOT)
+        )
         if ended.exit_code in _NO_RETRY:
             raise AirflowFailException(
-                f"{self.stage.name} of {days} {_NO_RETRY[ended.exit_code]} (exit code {ended.exit_code}): {ended.output}"
+                f"{self.stage.name} of {days} {_NO_RETRY[ended.exit_code]} "
+                f"(exit code {ended.exit_code}): {ended.output}"
             )
         if ended.exit_code:
-            raise AirflowException(f"{self.stage.name} of {days} failed (exit code {ended.exit_code}): {ended.output}")
+            raise AirflowException(
+                f"{self.stage.name} of {days} failed (exit code {ended.exit_code}): {ended.output}"
+            )
 
     def on_kill(self) -> None:
         """End the command, which takes its own children with it."""
@@ -108,23 +122,43 @@ class StageOperator(BaseOperator):
         return SubprocessHook()
 
 
-def command(pipeline: Pipeline, stage: Stage, days: Days, run_id: str, *, retrain: bool) -> list[str]:
+def command(
+    pipeline: Pipeline, stage: Stage, days: Days, run_id: str, *, retrain: bool
+) -> list[str]:
     """Arguments of `nightshift` that perform the stage; never seen by a shell."""
-    asked = ["run", pipeline.name, "--from", str(days.first), "--to", str(days.last), "--stage", stage.name, f"--run-id={run_id}"]
+    asked = [
+        "run",
+        pipeline.name,
+        "--from",
+        str(days.first),
+        "--to",
+        str(days.last),
+        "--stage",
+        stage.name,
+        f"--run-id={run_id}",
+    ]
     return [*asked, "--retrain"] if retrain else asked
 
 
 def executable() -> Path:
-    """The `nightshift` command: that of the environment in which Airflow runs, else the first on PATH."""
+    """The `nightshift` command.
+
+    That of the environment in which Airflow runs, else the first on PATH.
+    """
     own = Path(sys.executable).with_name("nightshift")
     found = own if own.exists() else shutil.which("nightshift")
     if not found:
-        raise AirflowFailException(f"No 'nightshift' command at {own} nor on PATH={os.environ.get('PATH')}. `make setup` installs it.")
+        raise AirflowFailException(
+            f"No 'nightshift' command at {own} nor on PATH={os.environ.get('PATH')}. "
+            "`make setup` installs it."
+        )
     return Path(found)
 
 
 def run_days(pipeline: Pipeline, context: Context) -> Days:
-    """The days that the DAG run processes: those of its params, else the one that its schedule means.
+    """The days that the DAG run processes.
+
+    Those of its params, else the one that its schedule means.
 
     Raises:
         AirflowFailException: the params make no sense, or the pipeline has no such days.
@@ -134,9 +168,15 @@ def run_days(pipeline: Pipeline, context: Context) -> Days:
     try:
         chosen = chosen_days(context["params"])
         days = chosen or due_days(pipeline, run)
-        if not chosen and run.run_type == "scheduled" and pipeline.last_day and days.last > pipeline.last_day:
+        if (
+            not chosen
+            and run.run_type == "scheduled"
+            and pipeline.last_day
+            and days.last > pipeline.last_day
+        ):
             raise AirflowSkipException(
-                f"Nothing to do for {days}: the feeds of '{pipeline.name}' end on {pipeline.last_day}. Trigger with a date to run."
+                f"Nothing to do for {days}: the feeds of '{pipeline.name}' "
+                f"end on {pipeline.last_day}. Trigger with a date to run."
             )
         pipeline.require_days(days)
     except UsageError as error:
@@ -157,12 +197,18 @@ def chosen_days(params: Mapping[str, Any]) -> Days | None:
         return Days(parse_day(given["from"]), parse_day(given["to"]))
     if given:
         listed = ", ".join(f"{name} {day}" for name, day in given.items())
-        raise UsageError(f"Give either 'date' for one night, or both 'from' and 'to' for a range; given: {listed}.")
+        raise UsageError(
+            "Give either 'date' for one night, "
+            f"or both 'from' and 'to' for a range; given: {listed}."
+        )
     return None
 
 
 def due_days(pipeline: Pipeline, run: DagRunProtocol) -> Days:
-    """The local day on which the run's data interval begins: a run at 04:30 processes the day before."""
+    """The local day on which the run's data interval begins.
+
+    A run at 04:30 processes the day before.
+    """
     zone = ZoneInfo(pipeline.timezone)
     if run.data_interval_start:
         return Days.of(run.data_interval_start.astimezone(zone).date())
@@ -183,27 +229,51 @@ def safe_run_id(dag_run_id: str) -> str:
 
 
 def _outlets(pipeline: Pipeline, stage: Stage) -> list[Asset]:
-    """The tables that the stage publishes: a check those that it audits, another stage those that no check audits."""
+    """The tables that the stage publishes.
+
+    A check those that it audits, another stage those that no check audits.
+    """
     audited = {other.audits for other in STAGES}
     makers = {stage.audits} if stage.audits else {stage.name} - audited
     return [
-        Asset(name=f"{pipeline.name}.{table.name}", uri=f"nightshift://lake/{pipeline.name}/{table.name}", group="nightshift")
+        Asset(
+            name=f"{pipeline.name}.{table.name}",
+            uri=f"nightshift://lake/{pipeline.name}/{table.name}",
+            group="nightshift",
+        )
         for table in pipeline.tables
         if table.made_by in makers
     ]
 
 
 def _params(pipeline: Pipeline) -> dict[str, Param]:
-    covers = f"{pipeline.first_day} to {pipeline.last_day}" if pipeline.last_day else f"from {pipeline.first_day} on"
+    covers = (
+        f"{pipeline.first_day} to {pipeline.last_day}"
+        if pipeline.last_day
+        else f"from {pipeline.first_day} on"
+    )
     day: dict[str, Any] = {"type": ["null", "string"], "format": "date"}
     return {
         "date": Param(
             None,
             title="Night",
-            description=f"The day to process. Leave empty for the day that the schedule means. The feeds cover {covers}.",
+            description=(
+                "The day to process. Leave empty for the day that the schedule means. "
+                f"The feeds cover {covers}."
+            ),
             **day,
         ),
-        "from": Param(None, title="From", description="First day of a range, processed in one pass. Needs 'To', and no 'Night'.", **day),
+        "from": Param(
+            None,
+            title="From",
+            description="First day of a range, processed in one pass. Needs 'To', and no 'Night'.",
+            **day,
+        ),
         "to": Param(None, title="To", description="Last day of the range.", **day),
-        "retrain": Param(False, title="Retrain", description="Train again even when a model with the same pins is there.", type="boolean"),
+        "retrain": Param(
+            False,
+            title="Retrain",
+            description="Train again even when a model with the same pins is there.",
+            type="boolean",
+        ),
     }

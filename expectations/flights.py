@@ -1,8 +1,11 @@
-"""What must hold of the flights pipeline: a suite per table, each a function of the nights that a run writes.
+"""What must hold of the flights pipeline.
 
-Bounds on volumes and shares leave room around what 2013 shows (634 to 1,014 flights a day, up to 60 % of them
-cancelled in the blizzard of 9 February), and are tight enough that half a file, a file twice, another day's file
-or another unit fall outside. What was seen in real data and is no fault of the feed is a warning.
+A suite per table, each a function of the nights that a run writes.
+
+Bounds on volumes and shares leave room around what 2013 shows (634 to 1,014 flights a day, up to 60
+% of them cancelled in the blizzard of 9 February), and are tight enough that half a file, a file
+twice, another day's file or another unit fall outside. What was seen in real data and is no fault
+of the feed is a warning.
 """
 
 from __future__ import annotations
@@ -12,10 +15,27 @@ from itertools import pairwise
 import great_expectations.expectations as gxe
 from great_expectations.expectations.expectation import Expectation
 
-from expectations.fragments import clock, clock_error, first_true, joined, midnight_error, outside, relative_humidity
+from expectations.fragments import (
+    clock,
+    clock_error,
+    first_true,
+    joined,
+    midnight_error,
+    outside,
+    relative_humidity,
+)
 from expectations.suite import ROWS, Suite, absent, all_present, between, matches, one_of, present
 from pipelines.days import Days
-from pipelines.flights import AIRPORTS, FLIGHTS, GRAINS, PIPELINE, PLANES, ROLLING_DAYS, SCHEDULE, WEATHER
+from pipelines.flights import (
+    AIRPORTS,
+    FLIGHTS,
+    GRAINS,
+    PIPELINE,
+    PLANES,
+    ROLLING_DAYS,
+    SCHEDULE,
+    WEATHER,
+)
 from pipelines.spec import Feed
 
 _ORIGINS = ("EWR", "JFK", "LGA")
@@ -30,7 +50,7 @@ _MPH = 200
 
 
 def flights(days: Days) -> Suite:
-    """Outcomes: each agrees with its own clock times, and belongs to the day of the drop or the day before."""
+    """Outcomes: each agrees with its clock times, and is of the drop's day or the one before."""
     return Suite(
         days=PIPELINE.drop_days(FLIGHTS, days),
         key=FLIGHTS.key,
@@ -38,8 +58,12 @@ def flights(days: Days) -> Suite:
         derived={
             **_DEPARTURE_ERRORS,
             "days_until_known": "datediff(landed_date, flight_date)",
-            "dep_delay_error": f"pmod({clock('dep_time')} - {clock('sched_dep_time')} - dep_delay, 1440)",
-            "arr_delay_error": f"pmod({clock('arr_time')} - {clock('sched_arr_time')} - arr_delay, 1440)",
+            "dep_delay_error": (
+                f"pmod({clock('dep_time')} - {clock('sched_dep_time')} - dep_delay, 1440)"
+            ),
+            "arr_delay_error": (
+                f"pmod({clock('arr_time')} - {clock('sched_arr_time')} - arr_delay, 1440)"
+            ),
             "miles_per_hour": "distance / air_time * 60",
             "half_an_outcome": first_true(
                 {
@@ -53,16 +77,39 @@ def flights(days: Days) -> Suite:
         },
         each_row=(
             *_DEPARTURE_ROWS,
-            one_of("days_until_known", [0, 1], says="The flight is of the day of the drop or of the day before."),
+            one_of(
+                "days_until_known",
+                [0, 1],
+                says="The flight is of the day of the drop or of the day before.",
+            ),
             between("dep_delay", _EARLIEST, _LATEST),
             between("arr_delay", _EARLIEST, _LATEST),
             between("air_time", 15, 900),
             between("dep_time", 1, 2400),
             between("arr_time", 1, 2400),
-            between("miles_per_hour", 50, 800, says="The speed in the air, miles per hour, is a plane's."),
-            one_of("dep_delay_error", [0], says="dep_delay is the minutes between sched_dep_time and dep_time."),
-            one_of("arr_delay_error", [0], says="arr_delay is the minutes between sched_arr_time and arr_time."),
-            absent("half_an_outcome", says="An outcome is whole: what left has a plane and a delay, what arrived has a time and a delay."),
+            between(
+                "miles_per_hour",
+                50,
+                800,
+                says="The speed in the air, miles per hour, is a plane's.",
+            ),
+            one_of(
+                "dep_delay_error",
+                [0],
+                says="dep_delay is the minutes between sched_dep_time and dep_time.",
+            ),
+            one_of(
+                "arr_delay_error",
+                [0],
+                says="arr_delay is the minutes between sched_arr_time and arr_time.",
+            ),
+            absent(
+                "half_an_outcome",
+                says=(
+                    "An outcome is whole: "
+                    "what left has a plane and a delay, what arrived has a time and a delay."
+                ),
+            ),
         ),
         measures={
             **_DEPARTURE_MEASURES,
@@ -76,12 +123,23 @@ def flights(days: Days) -> Suite:
         each_day=(
             *_departures_a_day(_FLOWN_A_DAY),
             between("cancelled_share", 0, 0.95),
-            between("cancelled_share", 0, 0.3, severity="warning", says="Not more than 30 % of the day's flights are cancelled."),
+            between(
+                "cancelled_share",
+                0,
+                0.3,
+                severity="warning",
+                says="Not more than 30 % of the day's flights are cancelled.",
+            ),
             between("diverted_share", 0, 0.2),
             between("day_before_share", 0, 0.4, says="Most of the drop is about its own day."),
             between("late_share", 0.005, 0.95),
             between("arr_delay_mean", -45, 180),
-            between("arr_delay_spread", 5, 250, says="Arrival delays differ among flights (standard deviation, minutes)."),
+            between(
+                "arr_delay_spread",
+                5,
+                250,
+                says="Arrival delays differ among flights (standard deviation, minutes).",
+            ),
         ),
     )
 
@@ -100,7 +158,10 @@ def schedule(days: Days) -> Suite:
 
 
 def weather(days: Days) -> Suite:
-    """Hourly observations. A day without any is real (2013-12-31), and so is one mad wind speed: warnings."""
+    """Hourly observations. A day without any is real (2013-12-31), and so is one mad wind speed.
+
+    Warnings.
+    """
     return Suite(
         days=PIPELINE.drop_days(WEATHER, days),
         key=WEATHER.key,
@@ -115,7 +176,14 @@ def weather(days: Days) -> Suite:
             one_of("origin", _ORIGINS),
             one_of("days_old", [0], says="The observation is of the day of the drop."),
             between("hour", 0, 23),
-            one_of("time_hour_error", [0], says="time_hour is the instant at which New York's clocks show weather_date and hour."),
+            one_of(
+                "time_hour_error",
+                [0],
+                says=(
+                    "time_hour is the instant at which New York's clocks "
+                    "show weather_date and hour."
+                ),
+            ),
             between("temp", -30, 120),
             between("dewp", -50, 100),
             between("dewp_above_temp", None, 0, says="The dew point is not above the temperature."),
@@ -133,16 +201,26 @@ def weather(days: Days) -> Suite:
             "hours": "count(1)",
             "airports": "count(DISTINCT origin)",
             "humidity_error": f"percentile(abs({relative_humidity('temp', 'dewp')} - humid), 0.5)",
-            "known_share": "(count(temp) + count(humid) + count(wind_speed) + count(visib)) / (4 * count(1))",
+            "known_share": (
+                "(count(temp) + count(humid) + count(wind_speed) + count(visib)) / (4 * count(1))"
+            ),
             "wind_speed_median": "percentile(wind_speed, 0.5)",
             "pressure_mean": "avg(pressure)",
         },
         each_day=(
             between(ROWS, 1, None, severity="warning", says="Weather was observed on the day."),
-            between("hours", 45, 75, says="A day with weather has nearly all of its 72 hourly rows."),
+            between(
+                "hours", 45, 75, says="A day with weather has nearly all of its 72 hourly rows."
+            ),
             one_of("airports", [3], says="A day with weather has that of all three airports."),
             between(
-                "humidity_error", 0, 2, says="Temperature and dew point in Fahrenheit agree with the humidity (median error, percent)."
+                "humidity_error",
+                0,
+                2,
+                says=(
+                    "Temperature and dew point in Fahrenheit agree "
+                    "with the humidity (median error, percent)."
+                ),
             ),
             between("known_share", 0.8, 1),
             between("wind_speed_median", 1, 60),
@@ -166,7 +244,10 @@ def planes(days: Days) -> Suite:
             between("engines", 1, 8),
         ),
         measures={"planes": "count(1)", "year_known_share": "count(year) / count(1)"},
-        each_day=(between("planes", 2000, 20_000, says="The register is whole."), between("year_known_share", 0.9, 1)),
+        each_day=(
+            between("planes", 2000, 20_000, says="The register is whole."),
+            between("year_known_share", 0.9, 1),
+        ),
     )
 
 
@@ -191,46 +272,87 @@ def airports(days: Days) -> Suite:
         each_day=(
             between("airports", 1000, 10_000, says="The register is whole."),
             between("tzone_known_share", 0.95, 1),
-            one_of("home_airports", [3], says="The airports of New York are there, in its time zone."),
+            one_of(
+                "home_airports", [3], says="The airports of New York are there, in its time zone."
+            ),
         ),
     )
 
 
 def departures(days: Days) -> Suite:
     """The schedule with what it alone tells: its counts are those of the rows themselves."""
-    keys = {"co": "carrier, origin", "dest": "dest", "route": "origin, dest", "tail": "tailnum", "oh": "origin, hour", "ap": "origin"}
+    keys = {
+        "co": "carrier, origin",
+        "dest": "dest",
+        "route": "origin, dest",
+        "tail": "tailnum",
+        "oh": "origin, hour",
+        "ap": "origin",
+    }
     return Suite(
         days=PIPELINE.drop_days(SCHEDULE, days),
         key=SCHEDULE.key,
-        has=(*_columns(SCHEDULE), "departure_id", "event_timestamp", *(f"{grain}_key" for grain in GRAINS), *_SCHEDULE_FEATURES),
+        has=(
+            *_columns(SCHEDULE),
+            "departure_id",
+            "event_timestamp",
+            *(f"{grain}_key" for grain in GRAINS),
+            *_SCHEDULE_FEATURES,
+        ),
         same_rows_as="schedule",
         derived={
             "days_ahead": "datediff(flight_date, landed_date)",
             "event_error": midnight_error("event_timestamp", "landed_date", _ZONE),
             "id_error": f"departure_id <> concat_ws('|', {', '.join(PIPELINE.entity)})",
-            "key_error": first_true({f"{grain}_key": f"NOT {grain}_key <=> {joined(columns)}" for grain, columns in keys.items()}),
+            "key_error": first_true(
+                {
+                    f"{grain}_key": f"NOT {grain}_key <=> {joined(columns)}"
+                    for grain, columns in keys.items()
+                }
+            ),
             "feature_error": first_true(
                 {
                     "dow": "dow <> weekday(flight_date) + 1",
                     "month": "month <> month(flight_date)",
                     "hour": "hour <> sched_dep_time DIV 100",
                     "sched_min": f"sched_min <> {clock('sched_dep_time')}",
-                    "n_origin_day": "n_origin_day <> count(1) OVER (PARTITION BY landed_date, origin)",
-                    "n_origin_hour": "n_origin_hour <> count(1) OVER (PARTITION BY landed_date, origin, hour)",
+                    "n_origin_day": (
+                        "n_origin_day <> count(1) OVER (PARTITION BY landed_date, origin)"
+                    ),
+                    "n_origin_hour": (
+                        "n_origin_hour <> count(1) OVER (PARTITION BY landed_date, origin, hour)"
+                    ),
                     "tail_seq": "(tailnum IS NULL) <> (tail_seq = 0)",
                 }
             ),
         },
         each_row=(
-            *all_present(["departure_id", "event_timestamp", *(set(_SCHEDULE_FEATURES) - {"block"})]),
+            *all_present(
+                ["departure_id", "event_timestamp", *(set(_SCHEDULE_FEATURES) - {"block"})]
+            ),
             one_of("origin", _ORIGINS),
             _TOMORROW,
-            one_of("event_error", [0], says="event_timestamp is the scoring moment: midnight in New York at the end of landed_date."),
-            one_of("id_error", [False], says="departure_id is made of flight_date, carrier, flight and origin."),
+            one_of(
+                "event_error",
+                [0],
+                says=(
+                    "event_timestamp is the scoring moment: "
+                    "midnight in New York at the end of landed_date."
+                ),
+            ),
+            one_of(
+                "id_error",
+                [False],
+                says="departure_id is made of flight_date, carrier, flight and origin.",
+            ),
             absent("key_error", says="The keys are those of the columns, joined by '|'."),
             absent("feature_error", says="What the schedule tells agrees with the schedule."),
             between("block", 30, 900, says="The scheduled duration is from 30 to 900 minutes."),
-            present("block", severity="warning", says="The scheduled duration is known: the destination's time zone is."),
+            present(
+                "block",
+                severity="warning",
+                says="The scheduled duration is known: the destination's time zone is.",
+            ),
             between("hol", -7, 7),
             between("tail_seq", 0, 20),
         ),
@@ -276,8 +398,14 @@ def tiles(days: Days) -> Suite:
         each_day=(
             between(ROWS, 1, None, says="The day has tiles."),
             between("flights", *_FLOWN_A_DAY),
-            one_of("grain_difference", [0], says="Every grain but the plane's sums up the same number of flights."),
-            between("unassigned_share", 0, 0.6, says="Most flights have a plane, and none has two."),
+            one_of(
+                "grain_difference",
+                [0],
+                says="Every grain but the plane's sums up the same number of flights.",
+            ),
+            between(
+                "unassigned_share", 0, 0.6, says="Most flights have a plane, and none has two."
+            ),
             one_of("grains", [len(GRAINS)]),
         ),
     )
@@ -299,10 +427,14 @@ def rolling(days: Days) -> Suite:
                     **{f"n_{a} > n_{b}": f"n_{a} > n_{b}" for a, b in pairwise(windows)},
                     "no row in the longest window": f"n_{windows[-1]} < 1",
                     **{
-                        f"figures of no row in {w} days": f"n_{w} = 0 AND coalesce(late_{w}, delay_{w}, canc_{w}) IS NOT NULL"
+                        f"figures of no row in {w} days": (
+                            f"n_{w} = 0 AND coalesce(late_{w}, delay_{w}, canc_{w}) IS NOT NULL"
+                        )
                         for w in windows
                     },
-                    **{f"rows without canc_{w}": f"n_{w} > 0 AND canc_{w} IS NULL" for w in windows},
+                    **{
+                        f"rows without canc_{w}": f"n_{w} > 0 AND canc_{w} IS NULL" for w in windows
+                    },
                 }
             ),
             "rate_error": outside(rates, 0, 1),
@@ -311,15 +443,25 @@ def rolling(days: Days) -> Suite:
         each_row=(
             *all_present(["grain", "key", "event_timestamp", *(f"n_{w}" for w in windows)]),
             one_of("grain", GRAINS),
-            one_of("event_error", [0], says="event_timestamp is the scoring moment at the end of landed_date."),
-            absent("window_error", says="Longer windows hold more rows, and a window without rows has no figures."),
+            one_of(
+                "event_error",
+                [0],
+                says="event_timestamp is the scoring moment at the end of landed_date.",
+            ),
+            absent(
+                "window_error",
+                says="Longer windows hold more rows, and a window without rows has no figures.",
+            ),
             absent("rate_error", says="Rates lie from 0 to 1."),
             absent("mean_error", says=f"Mean delays lie from {_EARLIEST} to {_LATEST} minutes."),
         ),
         measures={
             "airports": "count_if(grain = 'ap')",
             "flights": "sum(n_1) FILTER (WHERE grain = 'ap')",
-            "grain_difference": f"sum(n_{windows[-1]}) FILTER (WHERE grain = 'ap') - sum(n_{windows[-1]}) FILTER (WHERE grain = 'route')",
+            "grain_difference": (
+                f"sum(n_{windows[-1]}) FILTER (WHERE grain = 'ap') - "
+                f"sum(n_{windows[-1]}) FILTER (WHERE grain = 'route')"
+            ),
         },
         each_day=(
             between(ROWS, 1, None, says="The day has rolling figures."),
@@ -338,13 +480,24 @@ def weather_hourly(days: Days) -> Suite:
         has=("available_at", *_HOURLY),
         derived={
             "available_error": midnight_error("available_at", "landed_date", _ZONE),
-            "hours_until_available": "(unix_timestamp(available_at) - unix_timestamp(observed_at)) / 3600",
+            "hours_until_available": (
+                "(unix_timestamp(available_at) - unix_timestamp(observed_at)) / 3600"
+            ),
         },
         each_row=(
             present("available_at"),
             one_of("origin", _ORIGINS),
-            one_of("available_error", [0], says="available_at is the scoring moment at the end of landed_date."),
-            between("hours_until_available", 0.5, 25, says="The observation is of landed_date, before it became available."),
+            one_of(
+                "available_error",
+                [0],
+                says="available_at is the scoring moment at the end of landed_date.",
+            ),
+            between(
+                "hours_until_available",
+                0.5,
+                25,
+                says="The observation is of landed_date, before it became available.",
+            ),
             *_weather_ranges(),
         ),
         measures={"hours": "count(1)", "airports": "count(DISTINCT origin)"},
@@ -366,7 +519,11 @@ def weather_daily(days: Days) -> Suite:
         each_row=(
             present("event_timestamp"),
             one_of("origin", _ORIGINS),
-            one_of("event_error", [0], says="event_timestamp is the scoring moment at the end of landed_date."),
+            one_of(
+                "event_error",
+                [0],
+                says="event_timestamp is the scoring moment at the end of landed_date.",
+            ),
             *_daily_ranges(),
         ),
         measures={"airports": "count(DISTINCT origin)"},
@@ -380,8 +537,9 @@ def weather_daily(days: Days) -> Suite:
 def training(days: Days) -> Suite:
     """Features as of the scoring moment, with the label that became known on landed_date.
 
-    A night has rows only of the flights whose departures are known. When the night before was never run, those of
-    the day itself are not, and only some that landed after midnight remain: a warning.
+    A night has rows only of the flights whose departures are known. When the night before was never
+    run, those of the day itself are not, and only some that landed after midnight remain: a
+    warning.
     """
     label, own = PIPELINE.training.label, "flight_date = landed_date"
     return Suite(
@@ -396,7 +554,11 @@ def training(days: Days) -> Suite:
         each_row=(
             *_FEATURE_ROWS,
             one_of(label, [0, 1]),
-            one_of("days_until_known", [0, 1], says="The label became known on the flight's day or on the day after."),
+            one_of(
+                "days_until_known",
+                [0, 1],
+                says="The label became known on the flight's day or on the day after.",
+            ),
         ),
         measures={
             **_feature_measures(own),
@@ -407,10 +569,21 @@ def training(days: Days) -> Suite:
         },
         each_day=(
             *_FEATURE_DAYS,
-            between(ROWS, 1, _FLOWN_A_DAY[1], severity="warning", says="The day has training rows."),
-            between("own_flights", 1, None, severity="warning", says="The departures of the day's own flights are known."),
             between(
-                "own_flights_if_any", 550, _FLOWN_A_DAY[1], says="When departures of the day are known, nearly all its flights are there."
+                ROWS, 1, _FLOWN_A_DAY[1], severity="warning", says="The day has training rows."
+            ),
+            between(
+                "own_flights",
+                1,
+                None,
+                severity="warning",
+                says="The departures of the day's own flights are known.",
+            ),
+            between(
+                "own_flights_if_any",
+                550,
+                _FLOWN_A_DAY[1],
+                says="When departures of the day are known, nearly all its flights are there.",
             ),
             between("label_known_share", 0.05, 1),
             between("label_mean", 0.005, 0.95),
@@ -463,7 +636,9 @@ def predictions(days: Days) -> Suite:
         },
         each_day=(
             between(ROWS, *_SCHEDULED_A_DAY),
-            between("probability_mean", 0.02, 0.9, says="The mean probability of the day is plausible."),
+            between(
+                "probability_mean", 0.02, 0.9, says="The mean probability of the day is plausible."
+            ),
             between("probability_spread", 0.001, None, says="The model tells flights apart."),
             one_of("models", [1], says="One model scored the day."),
         ),
@@ -490,12 +665,22 @@ _DEPARTURE_ROWS: tuple[Expectation, ...] = (
     between("hour", 0, 23),
     between("minute", 0, 59),
     between("sched_arr_time", 0, 2400),
-    matches("tailnum", _TAILNUM, severity="warning", says="tailnum looks like an American registration."),
+    matches(
+        "tailnum", _TAILNUM, severity="warning", says="tailnum looks like an American registration."
+    ),
     one_of("goes_nowhere", [False], says="The flight goes somewhere else."),
     one_of("sched_dep_error", [0], says="sched_dep_time is made of hour and minute."),
-    one_of("time_hour_error", [0], says="time_hour is the instant at which New York's clocks show flight_date and hour."),
+    one_of(
+        "time_hour_error",
+        [0],
+        says="time_hour is the instant at which New York's clocks show flight_date and hour.",
+    ),
 )
-_DEPARTURE_MEASURES = {"origins": "count(DISTINCT origin)", "carriers": "count(DISTINCT carrier)", "destinations": "count(DISTINCT dest)"}
+_DEPARTURE_MEASURES = {
+    "origins": "count(DISTINCT origin)",
+    "carriers": "count(DISTINCT carrier)",
+    "destinations": "count(DISTINCT dest)",
+}
 
 _RATES = tuple(f for f in PIPELINE.training.numeric if "_late_" in f or "_canc_" in f)
 _MEANS = tuple(f for f in PIPELINE.training.numeric if "_delay_" in f or "_depdelay_" in f)
@@ -503,7 +688,18 @@ _COUNTS = tuple(f for f in PIPELINE.training.numeric if "_n_" in f and not f.sta
 _MADE_BY = ("model_version", "model_run_id", "run_id", "predicted_at", "scoring_version")
 _HOURLY = tuple(f for f in PIPELINE.training.numeric if f.startswith("w_"))
 _DAILY = tuple(f for f in PIPELINE.training.numeric if f.startswith("wd_"))
-_SCHEDULE_FEATURES = ("dow", "month", "hour", "sched_min", "distance", "block", "hol", "n_origin_hour", "n_origin_day", "tail_seq")
+_SCHEDULE_FEATURES = (
+    "dow",
+    "month",
+    "hour",
+    "sched_min",
+    "distance",
+    "block",
+    "hol",
+    "n_origin_hour",
+    "n_origin_day",
+    "tail_seq",
+)
 
 
 def _departures_a_day(volume: tuple[int, int]) -> tuple[Expectation, ...]:
@@ -537,19 +733,37 @@ def _weather_ranges() -> tuple[Expectation, ...]:
 
 
 def _daily_ranges() -> tuple[Expectation, ...]:
-    return (between("wd_precip", 0, 50), between("wd_visib_min", 0, 20), between("wd_wind_max", 0, _MPH))
+    return (
+        between("wd_precip", 0, 50),
+        between("wd_visib_min", 0, 20),
+        between("wd_wind_max", 0, _MPH),
+    )
 
 
 _FEATURE_ERRORS = {
     "rate_error": outside(_RATES, 0, 1),
     "mean_error": outside(_MEANS, _EARLIEST, _LATEST),
-    "count_error": first_true({f"{count} = null or below 0": f"coalesce({count}, -1) < 0" for count in _COUNTS}),
+    "count_error": first_true(
+        {f"{count} = null or below 0": f"coalesce({count}, -1) < 0" for count in _COUNTS}
+    ),
     "plane_error": "plane_known = 0 AND coalesce(plane_age, seats) IS NOT NULL",
 }
 _FEATURE_ROWS: tuple[Expectation, ...] = (
-    *all_present(["event_timestamp", "carrier", "dest", "plane_known", *(f for f in _SCHEDULE_FEATURES if f != "block")]),
+    *all_present(
+        [
+            "event_timestamp",
+            "carrier",
+            "dest",
+            "plane_known",
+            *(f for f in _SCHEDULE_FEATURES if f != "block"),
+        ]
+    ),
     one_of("origin", _ORIGINS),
-    one_of("event_error", [0], says="event_timestamp is the scoring moment: midnight in New York before the flight's day."),
+    one_of(
+        "event_error",
+        [0],
+        says="event_timestamp is the scoring moment: midnight in New York before the flight's day.",
+    ),
     absent("rate_error", says="Rates lie from 0 to 1."),
     absent("mean_error", says=f"Mean delays lie from {_EARLIEST} to {_LATEST} minutes."),
     absent("count_error", says="Counts of past flights are known and not negative."),
@@ -572,6 +786,18 @@ _FEATURE_ROWS: tuple[Expectation, ...] = (
 )
 _FEATURE_DAYS: tuple[Expectation, ...] = (
     between("plane_known_share", 0.4, 1, says="Most planes are in the register."),
-    between("history_share", 0.5, 1, severity="warning", says="Most flights have a past of their carrier at their airport."),
-    between("weather_share", 0.5, 1, severity="warning", says="Most flights have the weather of the evening before."),
+    between(
+        "history_share",
+        0.5,
+        1,
+        severity="warning",
+        says="Most flights have a past of their carrier at their airport.",
+    ),
+    between(
+        "weather_share",
+        0.5,
+        1,
+        severity="warning",
+        says="Most flights have the weather of the evening before.",
+    ),
 )

@@ -1,7 +1,9 @@
-"""The data-quality report of a run: an index that people read, and Great Expectations' Data Docs of each table.
+"""The data-quality report of a run.
 
-A report is files alone, and no page of it asks anything of the network: it can be read offline, mailed, or shown
-inside another page, and nobody learns that it was read.
+An index that people read, and Great Expectations' Data Docs of each table.
+
+A report is files alone, and no page of it asks anything of the network: it can be read offline,
+mailed, or shown inside another page, and nobody learns that it was read.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ class About:
 
 
 def write(folder: Path, about: About, verdicts: Sequence[Verdict]) -> Path:
-    """Write the pages of the judged tables and the index of all tables of these days; returns the index.
+    """Write the pages of the judged tables and the index of all tables of these days.
+
+    Returns the index.
 
     What other stages have written for the same days stays.
     """
@@ -57,19 +61,24 @@ def write(folder: Path, about: About, verdicts: Sequence[Verdict]) -> Path:
 
 
 def data_docs(verdict: Verdict) -> str:
-    """The table's page of Great Expectations' Data Docs, without what it would fetch from elsewhere."""
+    """The table's page of Great Expectations' Data Docs, which fetches nothing from elsewhere."""
     page = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(verdict.result))
     return _ELSEWHERE.sub("", page).replace("</head>", f"<style>{_STYLE}</style></head>", 1)
 
 
 def index(about: About, records: Sequence[Mapping[str, Any]]) -> str:
-    """The page with what failed in this run, all tables, and everything that was checked; earlier runs' verdicts are marked."""
+    """The page with what failed in this run, all tables, and everything that was checked.
+
+    Earlier runs' verdicts are marked.
+    """
     now = [record for record in records if record["run_id"] == about.run_id]
     status = _worst(now)
     failed, warned = _findings(now, blocking=True), _findings(now, blocking=False)
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{_STATUS[status]}: {escape(about.pipeline)} {escape(about.days)}</title><style>{_STYLE}</style></head>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{_STATUS[status]}: {escape(about.pipeline)} {escape(about.days)}</title>
+<style>{_STYLE}</style></head>
 <body class="index"><main>
 <header><p class="eyebrow">Data quality · {escape(about.pipeline)}</p>
 <h1>{escape(about.days)} <span class="badge {status}">{_STATUS[status]}</span></h1>
@@ -92,9 +101,14 @@ def _figures(records: Sequence[Mapping[str, Any]]) -> str:
         "rows": sum(record["rows"] for record in records),
         "checks": len(checks),
         "failed": sum(not check["success"] and check["severity"] == "critical" for check in checks),
-        "warnings": sum(not check["success"] and check["severity"] != "critical" for check in checks),
+        "warnings": sum(
+            not check["success"] and check["severity"] != "critical" for check in checks
+        ),
     }
-    cells = (f'<div class="{_figure_class(name, value)}"><b>{value:,}</b><span>{name}</span></div>' for name, value in figures.items())
+    cells = (
+        f'<div class="{_figure_class(name, value)}"><b>{value:,}</b><span>{name}</span></div>'
+        for name, value in figures.items()
+    )
     return f'<div class="figures">{"".join(cells)}</div>'
 
 
@@ -103,13 +117,20 @@ def _figure_class(name: str, value: int) -> str:
 
 
 def _findings(records: Sequence[Mapping[str, Any]], *, blocking: bool) -> list[str]:
-    failed = [(record, check) for record in records for check in record["checks"] if not check["success"]]
-    return [_finding(record, check) for record, check in failed if (check["severity"] == "critical") == blocking]
+    failed = [
+        (record, check) for record in records for check in record["checks"] if not check["success"]
+    ]
+    return [
+        _finding(record, check)
+        for record, check in failed
+        if (check["severity"] == "critical") == blocking
+    ]
 
 
 def _finding(record: Mapping[str, Any], check: Mapping[str, Any]) -> str:
     kind = "failed" if check["severity"] == "critical" else "warned"
-    return f"""<article class="finding {kind}"><h3><a href="{_link(record)}">{escape(record["table"])}</a> {_code(check["column"])}</h3>
+    return f"""<article class="finding {kind}">
+<h3><a href="{_link(record)}">{escape(record["table"])}</a> {_code(check["column"])}</h3>
 <p>{escape(check["says"])}</p>
 <p class="observed">Found: <b>{escape(check["error"] or check["observed"])}</b>
 <span class="muted">{escape(check["expectation"])}</span></p>
@@ -120,38 +141,58 @@ def _examples(examples: Sequence[Mapping[str, str]]) -> str:
     if not examples:
         return ""
     head = "".join(f"<th>{escape(name)}</th>" for name in examples[0])
-    rows = "".join("<tr>" + "".join(f"<td>{escape(value)}</td>" for value in example.values()) + "</tr>" for example in examples)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{escape(value)}</td>" for value in example.values()) + "</tr>"
+        for example in examples
+    )
     return _table(head, rows)
 
 
 def _overview(records: Sequence[Mapping[str, Any]], run_id: str) -> str:
-    rows = "".join(
-        f"""<tr{"" if record["run_id"] == run_id else ' class="stale"'}><td><a href="{_link(record)}">{escape(record["table"])}</a></td>
-<td><span class="badge {_status(record)}">{_STATUS[_status(record)]}</span></td><td class="number">{record["rows"]:,}</td>
-<td class="number">{sum(check["success"] for check in record["checks"])} of {len(record["checks"])}</td><td>{escape(record["stage"])}</td>
-<td>{_moment(record["checked_at"])}{"" if record["run_id"] == run_id else " by an earlier run"}</td></tr>"""
-        for record in records
-    )
     head = (
-        '<th>Table</th><th>Verdict</th><th class="number">Rows</th><th class="number">Checks passed</th><th>Stage</th><th>Judged (UTC)</th>'
+        '<th>Table</th><th>Verdict</th><th class="number">Rows</th>'
+        '<th class="number">Checks passed</th><th>Stage</th><th>Judged (UTC)</th>'
     )
-    return _table(head, rows)
+    rows = (_verdict(record, stale=record["run_id"] != run_id) for record in records)
+    return _table(head, "".join(rows))
+
+
+def _verdict(record: Mapping[str, Any], *, stale: bool) -> str:
+    status, checks = _status(record), record["checks"]
+    passed = sum(check["success"] for check in checks)
+    return f"""<tr{' class="stale"' if stale else ""}>
+<td><a href="{_link(record)}">{escape(record["table"])}</a></td>
+<td><span class="badge {status}">{_STATUS[status]}</span></td>
+<td class="number">{record["rows"]:,}</td>
+<td class="number">{passed} of {len(checks)}</td>
+<td>{escape(record["stage"])}</td>
+<td>{_moment(record["checked_at"])}{" by an earlier run" if stale else ""}</td></tr>"""
 
 
 def _all_checks(record: Mapping[str, Any]) -> str:
     rows = "".join(
-        f"""<tr class="{"" if check["success"] else "bad"}"><td>{"✓" if check["success"] else "✗"}</td><td>{_code(check["column"])}</td>
-<td>{escape(check["says"])}</td><td>{escape(check["error"] or check["observed"])}</td><td>{escape(check["severity"])}</td></tr>"""
+        f"""<tr class="{"" if check["success"] else "bad"}">
+<td>{"✓" if check["success"] else "✗"}</td>
+<td>{_code(check["column"])}</td>
+<td>{escape(check["says"])}</td>
+<td>{escape(check["error"] or check["observed"])}</td>
+<td>{escape(check["severity"])}</td></tr>"""
         for check in record["checks"]
     )
-    table = _table("<th></th><th>Column or measure</th><th>What must hold</th><th>Found</th><th>Severity</th>", rows)
+    table = _table(
+        "<th></th><th>Column or measure</th><th>What must hold</th><th>Found</th><th>Severity</th>",
+        rows,
+    )
     how = f'<span class="muted">{len(record["checks"])} checks in {record["seconds"]:.1f} s</span>'
     docs = f'<p><a href="{_link(record)}">The Data Docs of this table</a></p>'
     return f"<details><summary>{escape(record['table'])} {how}</summary>{docs}{table}</details>"
 
 
 def _table(head: str, rows: str) -> str:
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return (
+        '<div class="scroll"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
 
 
 def _section(title: str, meaning: str, items: Sequence[str]) -> str:

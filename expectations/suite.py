@@ -1,7 +1,10 @@
-"""The vocabulary of a suite: what must hold of a table, as a value made of Great Expectations' own typed objects.
+"""The vocabulary of a suite.
 
-A suite gives a range of days the verdicts that its nights would get, one by one. So nothing here is a share or a
-mean over the rows of a run: a row is judged by itself, and measures (counts, shares, means) are those of one day.
+What must hold of a table, as a value made of Great Expectations' own typed objects.
+
+A suite gives a range of days the verdicts that its nights would get, one by one. So nothing here is
+a share or a mean over the rows of a run: a row is judged by itself, and measures (counts, shares,
+means) are those of one day.
 """
 
 from __future__ import annotations
@@ -24,12 +27,16 @@ ROWS_OF_KEY = "rows_of_key"
 OF_THE_RUN = "day_of_the_run"
 """Measure that every suite has: 1 for a day that the run may write, 0 for any other."""
 LACKING, SURPLUS = "rows_lacking", "rows_surplus"
-"""Measures of a suite with `same_rows_as`: keys that only the other table has, and that only this one has."""
+"""Measures of a suite with `same_rows_as`: keys that only the other table has, and that only this
+one has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Suite:
-    """What must hold of one table. A failed expectation blocks, unless its severity is 'warning'."""
+    """What must hold of one table.
+
+    A failed expectation blocks, unless its severity is 'warning'.
+    """
 
     days: Days | None
     """Partition dates that the run writes; None: none of its days can have rows."""
@@ -40,11 +47,13 @@ class Suite:
     has: tuple[str, ...]
     """Columns that the table must have. When one is missing, nothing else is judged."""
     same_rows_as: str | None = None
-    """Table of the pipeline that holds the same keys on the same days: no row may get lost or appear between them."""
+    """Table of the pipeline that holds the same keys on the same days: no row may get lost or
+    appear between them."""
     derived: Mapping[str, str] = field(default_factory=dict)
     """Columns that only the suite needs: name -> SQL expression over the row."""
     each_row: tuple[Expectation, ...] = ()
-    """About columns of the table and derived ones. Nulls pass, except where presence is what is expected."""
+    """About columns of the table and derived ones. Nulls pass, except where presence is what is
+    expected."""
     measures: Mapping[str, str] = field(default_factory=dict)
     """Figures of a day: name -> SQL aggregate over its rows; null for a day without rows."""
     each_day: tuple[Expectation, ...] = ()
@@ -55,13 +64,16 @@ class Suite:
             if getattr(expectation, "mostly", 1) != 1:
                 kind = type(expectation).__name__
                 raise UsageError(
-                    f"{kind} has mostly={expectation.mostly}, a share of the run's rows. Measure the share of each day instead."
+                    f"{kind} has mostly={expectation.mostly}, a share of the run's rows. "
+                    "Measure the share of each day instead."
                 )
 
     @property
     def every_row(self) -> tuple[Expectation, ...]:
         """Expectations about rows, with those that every table has."""
-        unique = one_of(ROWS_OF_KEY, [1], says=f"No other row of the day has the same ({', '.join(self.key)}).")
+        unique = one_of(
+            ROWS_OF_KEY, [1], says=f"No other row of the day has the same ({', '.join(self.key)})."
+        )
         return (self.columns, present(self.day), unique, *self.each_row)
 
     @property
@@ -78,7 +90,9 @@ class Suite:
     def columns(self) -> Expectation:
         """The expectation that the columns are there, on which all others rest."""
         says = "Every declared column is there."
-        return gxe.ExpectTableColumnsToMatchSet(column_set=list(self.declared_columns), exact_match=False, description=says)
+        return gxe.ExpectTableColumnsToMatchSet(
+            column_set=list(self.declared_columns), exact_match=False, description=says
+        )
 
     @property
     def declared_columns(self) -> tuple[str, ...]:
@@ -86,9 +100,13 @@ class Suite:
         return tuple(dict.fromkeys([self.day, *self.key, *self.has]))
 
 
-def present(column: str, *, severity: Severity = "critical", says: str | None = None) -> Expectation:
+def present(
+    column: str, *, severity: Severity = "critical", says: str | None = None
+) -> Expectation:
     """The column has a value."""
-    return gxe.ExpectColumnValuesToNotBeNull(column=column, severity=severity, description=says or f"{column} has a value.")
+    return gxe.ExpectColumnValuesToNotBeNull(
+        column=column, severity=severity, description=says or f"{column} has a value."
+    )
 
 
 def all_present(columns: Iterable[str]) -> tuple[Expectation, ...]:
@@ -97,24 +115,43 @@ def all_present(columns: Iterable[str]) -> tuple[Expectation, ...]:
 
 
 def between(
-    column: str, least: float | None, most: float | None, *, severity: Severity = "critical", says: str | None = None
+    column: str,
+    least: float | None,
+    most: float | None,
+    *,
+    severity: Severity = "critical",
+    says: str | None = None,
 ) -> Expectation:
     """The value lies from `least` to `most`, both included; None: no bound."""
     text = says or f"{column} is {_bounds(least, most)}."
-    return gxe.ExpectColumnValuesToBeBetween(column=column, min_value=least, max_value=most, severity=severity, description=text)
+    return gxe.ExpectColumnValuesToBeBetween(
+        column=column, min_value=least, max_value=most, severity=severity, description=text
+    )
 
 
-def one_of(column: str, values: Iterable[object], *, severity: Severity = "critical", says: str | None = None) -> Expectation:
+def one_of(
+    column: str,
+    values: Iterable[object],
+    *,
+    severity: Severity = "critical",
+    says: str | None = None,
+) -> Expectation:
     """The value is one of a few."""
     allowed = list(values)
     text = says or f"{column} is one of {', '.join(map(str, allowed))}."
-    return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=allowed, severity=severity, description=text)
+    return gxe.ExpectColumnValuesToBeInSet(
+        column=column, value_set=allowed, severity=severity, description=text
+    )
 
 
-def matches(column: str, regex: str, *, severity: Severity = "critical", says: str | None = None) -> Expectation:
+def matches(
+    column: str, regex: str, *, severity: Severity = "critical", says: str | None = None
+) -> Expectation:
     """The text matches the regular expression."""
     text = says or f"{column} matches {regex}."
-    return gxe.ExpectColumnValuesToMatchRegex(column=column, regex=regex, severity=severity, description=text)
+    return gxe.ExpectColumnValuesToMatchRegex(
+        column=column, regex=regex, severity=severity, description=text
+    )
 
 
 def absent(column: str, *, severity: Severity = "critical", says: str) -> Expectation:

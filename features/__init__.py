@@ -1,1 +1,1 @@
-"""What models see: Feast definitions, one module a pipeline, and the point-in-time join behind them."""
+"""What models see: Feast definitions, one module a pipeline, and their point-in-time join."""

@@ -1,17 +1,22 @@
-"""Feast's point-in-time join on Spark, ours: bitemporal, one pass a feature view, right on ties and composite keys.
+"""Feast's point-in-time join on Spark, ours.
 
-Feast's own Spark store multiplies rows on tied timestamps, joins two-column keys as one string without a separator,
-and depends on the time zone of the session. This one takes Feast's definitions and answers for every entity row at time
-T with the latest fact that was both true and known by then:
+Bitemporal, one pass a feature view, right on ties and composite keys.
 
-- A fact is visible when its event time and, where its source declares one, its created time are not after T. A source
-  that declares a created time and leaves it empty in a row never shows that row.
-- Of the visible facts the latest by event counts, then the latest created, then the greatest by value.
+Feast's own Spark store multiplies rows on tied timestamps, joins two-column keys as one string
+without a separator, and depends on the time zone of the session. This one takes Feast's definitions
+and answers for every entity row at time T with the latest fact that was both true and known by
+then:
+
+- A fact is visible when its event time and, where its source declares one, its created time are not
+  after T. A source that declares a created time and leaves it empty in a row never shows that row.
+- Of the visible facts the latest by event counts, then the latest created, then the greatest by
+  value.
 - A fact older than the view's time to live counts as none; one exactly as old still counts.
 - An entity row with a null key gets nulls. No entity row is ever dropped or multiplied.
 
-A source partitioned by date is read only where the facts can lie, when it declares its `date_partition_column`: that
-date must not be more than a day before the (UTC) event, nor more than a day after the time at which the fact is known.
+A source partitioned by date is read only where the facts can lie, when it declares its
+`date_partition_column`: that date must not be more than a day before the (UTC) event, nor more than
+a day after the time at which the fact is known.
 """
 
 from __future__ import annotations
@@ -24,7 +29,11 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from feast import BatchFeatureView, OnDemandFeatureView
-from feast.infra.offline_stores.contrib.spark_offline_store.spark import SparkOfflineStore, SparkOfflineStoreConfig, SparkRetrievalJob
+from feast.infra.offline_stores.contrib.spark_offline_store.spark import (
+    SparkOfflineStore,
+    SparkOfflineStoreConfig,
+    SparkRetrievalJob,
+)
 from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 from feast.infra.offline_stores.offline_store import RetrievalMetadata
 from feast.infra.offline_stores.offline_utils import get_feature_view_query_context
@@ -37,7 +46,8 @@ if TYPE_CHECKING:
     from pyspark.sql import Column
 
 _BROADCAST_ROWS = 500_000
-"""Up to so many entity rows, what a view answers is small enough to be sent to every task instead of shuffled."""
+"""Up to so many entity rows, what a view answers is small enough to be sent to every task instead
+of shuffled."""
 _PASSES_AT_ONCE = 3
 """The server plans one pass while it computes another; more would only wait for its cores."""
 _EVENT_TIMESTAMP = "event_timestamp"
@@ -64,7 +74,10 @@ class AsOfJob(SparkRetrievalJob):
 
 
 class AsOfOfflineStore(SparkOfflineStore):
-    """Feast's Spark store with our join. It works on classic and Connect sessions: the one of the entity rows."""
+    """Feast's Spark store with our join.
+
+    It works on classic and Connect sessions: the one of the entity rows.
+    """
 
     @staticmethod
     def get_historical_features(  # noqa: D102 -- Feast's own interface
@@ -82,7 +95,9 @@ class AsOfOfflineStore(SparkOfflineStore):
         rows = _entity_rows(entity_df)
         time, columns = _time_column(rows), rows.columns
         span = _Span.of(rows, time)
-        contexts = get_feature_view_query_context(feature_refs, feature_views, registry, project, (span.first, span.last))
+        contexts = get_feature_view_query_context(
+            feature_refs, feature_views, registry, project, (span.first, span.last)
+        )
         views = [_View.of(context, full_feature_names) for context in contexts]
         _require_columns(columns, views)
         groups = _Group.all_of(views)
@@ -95,8 +110,12 @@ class AsOfOfflineStore(SparkOfflineStore):
         return AsOfJob(
             rows=joined.select(*map(_quoted, [*columns, *features])),
             full_feature_names=full_feature_names,
-            on_demand_feature_views=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
-            metadata=RetrievalMetadata(feature_refs, [c for c in columns if c != time], span.first, span.last),
+            on_demand_feature_views=OnDemandFeatureView.get_requested_odfvs(
+                feature_refs, project, registry
+            ),
+            metadata=RetrievalMetadata(
+                feature_refs, [c for c in columns if c != time], span.first, span.last
+            ),
             config=config,
         )
 
@@ -112,7 +131,9 @@ class _Span:
     @classmethod
     def of(cls, rows: DataFrame, time: str) -> _Span:
         # As numbers, because a collected timestamp is a naive one in the client's own time zone.
-        bounds = rows.agg(F.count(F.lit(1)), F.unix_micros(F.min(time)), F.unix_micros(F.max(time))).first()
+        bounds = rows.agg(
+            F.count(F.lit(1)), F.unix_micros(F.min(time)), F.unix_micros(F.max(time))
+        ).first()
         assert bounds is not None, "an aggregation without keys has one row"
         count, first, last = bounds
         return cls(rows=count, first=_instant(first or 0), last=_instant(last or 0))
@@ -158,7 +179,10 @@ class _View:
             name=context.name,
             source=source,
             keys=tuple(key for _, key in selections),
-            features={prefix + context.field_mapping.get(column, column): column for column in context.features},
+            features={
+                prefix + context.field_mapping.get(column, column): column
+                for column in context.features
+            },
         )
 
 
@@ -176,27 +200,49 @@ class _Group:
         by_source: dict[_Source, list[_View]] = {}
         for view in views:
             by_source.setdefault(view.source, []).append(view)
-        columns = {source: dict.fromkeys(c for view in some for c in view.features.values()) for source, some in by_source.items()}
-        return [cls(source=source, views=some, columns=list(columns[source])) for source, some in by_source.items()]
+        columns = {
+            source: dict.fromkeys(c for view in some for c in view.features.values())
+            for source, some in by_source.items()
+        }
+        return [
+            cls(source=source, views=some, columns=list(columns[source]))
+            for source, some in by_source.items()
+        ]
 
 
 def _attach(left: DataFrame, group: _Group, answers: DataFrame, time: str, rows: int) -> DataFrame:
-    """The rows with the features of the group: an answer has each key and time once, so none is multiplied."""
+    """The rows with the features of the group.
+
+    An answer has each key and time once, so none is multiplied.
+    """
     for i, view in enumerate(group.views):
         keys = [F.col(_key(k)).alias(key) for k, key in enumerate(view.keys)]
-        values = [F.col(_FACT)["values"][_value(group.columns.index(column))].alias(name) for name, column in view.features.items()]
+        values = [
+            F.col(_FACT)["values"][_value(group.columns.index(column))].alias(name)
+            for name, column in view.features.items()
+        ]
         right = answers.where(F.col(_ASKED) == i).select(*keys, F.col(_AT).alias(time), *values)
-        left = left.join(F.broadcast(right) if rows <= _BROADCAST_ROWS else right, [*view.keys, time], "left")
+        left = left.join(
+            F.broadcast(right) if rows <= _BROADCAST_ROWS else right, [*view.keys, time], "left"
+        )
     return left
 
 
 def _answers(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFrame:
-    """For each view, key and time that the entity rows ask for, the latest fact that was visible then."""
-    facts, keys = _facts(group, rows.sparkSession, span), [_key(i) for i in range(len(group.source.keys))]
+    """For each view, key and time that the entity rows ask for, the latest fact visible then."""
+    facts, keys = (
+        _facts(group, rows.sparkSession, span),
+        [_key(i) for i in range(len(group.source.keys))],
+    )
     timeline = facts.unionByName(_questions(group, rows, time), allowMissingColumns=True)
-    # A fact known at the very moment of the question counts: facts, which ask for no view, sort before questions.
+    # A fact known at the very moment of the question counts: facts, which ask for no view, sort
+    # before questions.
     order = (F.col(_AT), F.col(_ASKED).asc_nulls_first())
-    so_far = Window.partitionBy(*keys).orderBy(*order).rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    so_far = (
+        Window.partitionBy(*keys)
+        .orderBy(*order)
+        .rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    )
     latest = timeline.withColumn(_FACT, F.max(_FACT).over(so_far)).where(F.col(_ASKED).isNotNull())
     if group.source.ttl is not None:
         latest = latest.where(F.col(_FACT)["event"] >= F.col(_AT) - F.lit(group.source.ttl))
@@ -207,29 +253,43 @@ def _answers(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFram
 def _questions(group: _Group, rows: DataFrame, time: str) -> DataFrame:
     """What the entity rows ask of each view of the group: a key and a time."""
     asked = [
-        F.struct(F.lit(i).alias(_ASKED), *(F.col(_quoted(key)).alias(_key(k)) for k, key in enumerate(view.keys)))
+        F.struct(
+            F.lit(i).alias(_ASKED),
+            *(F.col(_quoted(key)).alias(_key(k)) for k, key in enumerate(view.keys)),
+        )
         for i, view in enumerate(group.views)
     ]
-    return _with_all(rows.select(F.col(_quoted(time)).alias(_AT), F.inline(F.array(*asked))), len(group.source.keys))
+    return _with_all(
+        rows.select(F.col(_quoted(time)).alias(_AT), F.inline(F.array(*asked))),
+        len(group.source.keys),
+    )
 
 
 def _facts(group: _Group, spark: SparkSession, span: _Span) -> DataFrame:
     """Facts that some entity row may see: keys, when each became visible, and the fact itself.
 
-    The fact is a struct that sorts as facts supersede each other: by event, then created, then the values.
+    The fact is a struct that sorts as facts supersede each other: by event, then created, then the
+    values.
     """
     source = group.source
-    event, created = F.col(_quoted(source.event)), F.col(_quoted(source.created)) if source.created else None
+    event, created = (
+        F.col(_quoted(source.event)),
+        F.col(_quoted(source.created)) if source.created else None,
+    )
     kept = _in_partitions(spark.sql(f"SELECT * FROM {source.relation}"), source, span)
     kept = kept.where(event.between(_literal(_earliest(source, span)), _literal(span.last)))
     if created is not None:
         kept = kept.where(created <= _literal(span.last))
     times = {"event": event} if created is None else {"event": event, "created": created}
-    values = F.struct(*(F.col(_quoted(column)).alias(_value(i)) for i, column in enumerate(group.columns)))
+    values = F.struct(
+        *(F.col(_quoted(column)).alias(_value(i)) for i, column in enumerate(group.columns))
+    )
     facts = kept.select(
         *(F.col(_quoted(key)).alias(_key(i)) for i, key in enumerate(source.keys)),
         (event if created is None else F.greatest(event, created)).alias(_AT),
-        F.struct(*(time.alias(name) for name, time in times.items()), values.alias("values")).alias(_FACT),
+        F.struct(*(time.alias(name) for name, time in times.items()), values.alias("values")).alias(
+            _FACT
+        ),
     )
     return _with_all(facts, len(source.keys))
 
@@ -237,10 +297,15 @@ def _facts(group: _Group, spark: SparkSession, span: _Span) -> DataFrame:
 def _in_partitions(facts: DataFrame, source: _Source, span: _Span) -> DataFrame:
     if source.partition is None:
         return facts
-    # Dates as text: Spark casts them to the column's own type while it plans, so that Delta prunes either kind.
+    # Dates as text: Spark casts them to the column's own type while it plans, so that Delta prunes
+    # either kind.
     day = F.col(_quoted(source.partition))
     facts = facts.where(day <= F.lit(f"{span.last + _SLACK:%Y-%m-%d}"))
-    return facts if source.ttl is None else facts.where(day >= F.lit(f"{_earliest(source, span) - _SLACK:%Y-%m-%d}"))
+    return (
+        facts
+        if source.ttl is None
+        else facts.where(day >= F.lit(f"{_earliest(source, span) - _SLACK:%Y-%m-%d}"))
+    )
 
 
 def _with_all(frame: DataFrame, keys: int) -> DataFrame:
@@ -276,11 +341,15 @@ def _entity_rows(entity_df: Any) -> DataFrame:
     if isinstance(entity_df, DataFrame):
         return entity_df
     if entity_df is None:
-        raise UsageError("The as-of store needs entity rows: give get_historical_features an entity_df, not a range of dates.")
+        raise UsageError(
+            "The as-of store needs entity rows: "
+            "give get_historical_features an entity_df, not a range of dates."
+        )
     spark = SparkSession.getActiveSession()
     if spark is None:
         raise NightshiftError(
-            "No Spark session is open. Connect first (jobs.spark.session.connect), or give the entity rows as a Spark DataFrame."
+            "No Spark session is open. Connect first (jobs.spark.session.connect), "
+            "or give the entity rows as a Spark DataFrame."
         )
     return spark.sql(entity_df) if isinstance(entity_df, str) else spark.createDataFrame(entity_df)
 
@@ -292,7 +361,8 @@ def _time_column(rows: DataFrame) -> str:
         return _EVENT_TIMESTAMP
     if len(found) != 1:
         raise UsageError(
-            f"Entity rows need their time in a column '{_EVENT_TIMESTAMP}' of type timestamp. Timestamps found: {found or 'none'}."
+            f"Entity rows need their time in a column '{_EVENT_TIMESTAMP}' of type timestamp. "
+            f"Timestamps found: {found or 'none'}."
         )
     return found[0]
 
@@ -301,7 +371,8 @@ def _require_supported(feature_views: Sequence[Any]) -> None:
     for view in feature_views:
         if isinstance(view, BatchFeatureView) or not isinstance(view.batch_source, SparkSource):
             raise UsageError(
-                f"Feature view '{view.name}' must be a plain FeatureView over a SparkSource: the as-of store runs no transformations."
+                f"Feature view '{view.name}' must be a plain FeatureView over a SparkSource: "
+                "the as-of store runs no transformations."
             )
 
 
@@ -310,10 +381,14 @@ def _require_columns(there: Sequence[str], views: Sequence[_View]) -> None:
     for view in views:
         missing = [key for key in view.keys if key not in columns]
         if missing:
-            raise UsageError(f"The entity rows lack {missing}, join keys of feature view '{view.name}'. They have: {sorted(columns)}.")
+            raise UsageError(
+                f"The entity rows lack {missing}, join keys of feature view '{view.name}'. "
+                f"They have: {sorted(columns)}."
+            )
         twice = sorted(columns & set(view.features))
         if twice:
             raise UsageError(
-                f"{twice} of feature view '{view.name}' are already there. Drop or rename them, or ask for full_feature_names."
+                f"{twice} of feature view '{view.name}' are already there. "
+                "Drop or rename them, or ask for full_feature_names."
             )
         columns |= set(view.features)

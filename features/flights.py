@@ -1,7 +1,9 @@
-"""What is known of a scheduled flight at the scoring moment: five feature views and the service that joins them.
+"""What is known of a scheduled flight at the scoring moment.
 
-The keys come with the entity rows (`flights.departures`). The view `rolling` is used once for each grain, by Feast's aliases: all of
-them are joined in one pass.
+Five feature views and the service that joins them.
+
+The keys come with the entity rows (`flights.departures`). The view `rolling` is used once for each
+grain, by Feast's aliases: all of them are joined in one pass.
 """
 
 from __future__ import annotations
@@ -24,16 +26,35 @@ ENTITY_TABLE = "departures"
 """The table whose rows are scored; it brings every join key and the scoring moment."""
 
 _LAST_EVENING = timedelta(hours=22)
-"""Facts of the scoring day alone: its end and the end of the day before are at least 23 hours apart."""
+"""Facts of the scoring day alone: its end and the end of the day before are at least 23 hours
+apart."""
 _WEATHER_AGE = timedelta(hours=6)
 _ORIGIN_DAY = ("late_1", "delay_1", "depdelay_1", "canc_1")
 _WEATHER = ("w_temp", "w_dewp", "w_humid", "w_wind_speed", "w_precip", "w_pressure", "w_visib")
 _WEATHER_DAY = ("wd_precip", "wd_visib_min", "wd_wind_max")
-_SCHEDULE = ("dow", "month", "hour", "sched_min", "distance", "block", "hol", "n_origin_hour", "n_origin_day", "tail_seq")
-_ROLLED = tuple(f"{stat}_{days}" for stat in ("n", "late", "delay", "canc") for days in ROLLING_DAYS)
+_SCHEDULE = (
+    "dow",
+    "month",
+    "hour",
+    "sched_min",
+    "distance",
+    "block",
+    "hol",
+    "n_origin_hour",
+    "n_origin_day",
+    "tail_seq",
+)
+_ROLLED = tuple(
+    f"{stat}_{days}" for stat in ("n", "late", "delay", "canc") for days in ROLLING_DAYS
+)
 
 _NAMES = {
-    **{f"{grain}_{stat}": f"{grain}__{stat}" for grain in GRAINS if grain != "ap" for stat in _ROLLED},
+    **{
+        f"{grain}_{stat}": f"{grain}__{stat}"
+        for grain in GRAINS
+        if grain != "ap"
+        for stat in _ROLLED
+    },
     **{f"ap_{stat}": f"ap__{stat}" for stat in _ORIGIN_DAY},
     **{name: f"weather_hourly__{name}" for name in _WEATHER},
     **{name: f"weather_daily__{name}" for name in _WEATHER_DAY},
@@ -50,23 +71,40 @@ def definitions(environment: Environment) -> list[Entity | FeatureView | Feature
     keys = ("grain", "key", "departure_id", "origin", "tailnum")
     entities = {key: Entity(name=key, join_keys=[key], value_type=ValueType.STRING) for key in keys}
     rolling = _rolling(environment, entities)
-    others = [_departure(environment, entities), *_weather(environment, entities), _plane(environment, entities)]
-    service = FeatureService(name=PIPELINE.name, features=[*_by_grain(rolling), *others], description=PIPELINE.title, owner=PIPELINE.owner)
+    others = [
+        _departure(environment, entities),
+        *_weather(environment, entities),
+        _plane(environment, entities),
+    ]
+    service = FeatureService(
+        name=PIPELINE.name,
+        features=[*_by_grain(rolling), *others],
+        description=PIPELINE.title,
+        owner=PIPELINE.owner,
+    )
     return [*entities.values(), rolling, *others, service]
 
 
 def prepare(rows: DataFrame) -> DataFrame:
-    """The entity rows with every join key: the key of each grain is there, the grain's name is not."""
+    """The entity rows with every join key.
+
+    The key of each grain is there, the grain's name is not.
+    """
     return rows.withColumns({f"{grain}_grain": F.lit(grain) for grain in GRAINS})
 
 
 def finish(rows: DataFrame) -> DataFrame:
-    """What needs a joined row: the plane's age, zeros for counts of nothing, one name and one type for each feature."""
+    """What needs a joined row.
+
+    The plane's age, zeros for counts of nothing, one name and one type for each feature.
+    """
     values = {name: F.col(joined) for name, joined in _NAMES.items()}
     values |= {name: F.coalesce(values[name], F.lit(0)) for name in _COUNTS}
     values["plane_age"] = F.year(PIPELINE.event_date) - values.pop("year")
     values["plane_known"] = F.coalesce(values.pop("known"), F.lit(0))
-    typed = {name: value.cast("long" if name in _WHOLE else "double") for name, value in values.items()}
+    typed = {
+        name: value.cast("long" if name in _WHOLE else "double") for name, value in values.items()
+    }
     return rows.withColumns(typed).drop(*_NAMES.values())
 
 
@@ -87,13 +125,23 @@ def _by_grain(rolling: FeatureView) -> list[FeatureView]:
     """One alias of the view for each grain, joined by that grain's own key."""
     stats = {grain: list(_ORIGIN_DAY if grain == "ap" else _ROLLED) for grain in GRAINS}
     keys = {grain: {"grain": f"{grain}_grain", "key": f"{grain}_key"} for grain in GRAINS}
-    return [rolling.with_name(grain).with_join_key_map(keys[grain])[stats[grain]] for grain in GRAINS]
+    return [
+        rolling.with_name(grain).with_join_key_map(keys[grain])[stats[grain]] for grain in GRAINS
+    ]
 
 
 def _departure(environment: Environment, entities: Mapping[str, Entity]) -> FeatureView:
     columns = ("departure_id", *_SCHEDULE)
-    source = lake_source(environment, name="departure", table="flights.departures", columns=columns, event="event_timestamp")
-    return _view(source, [entities["departure_id"]], _SCHEDULE, "What the schedule tells.", ttl=_LAST_EVENING)
+    source = lake_source(
+        environment,
+        name="departure",
+        table="flights.departures",
+        columns=columns,
+        event="event_timestamp",
+    )
+    return _view(
+        source, [entities["departure_id"]], _SCHEDULE, "What the schedule tells.", ttl=_LAST_EVENING
+    )
 
 
 def _weather(environment: Environment, entities: Mapping[str, Entity]) -> list[FeatureView]:
@@ -113,8 +161,20 @@ def _weather(environment: Environment, entities: Mapping[str, Entity]) -> list[F
         event="event_timestamp",
     )
     return [
-        _view(hourly, [entities["origin"]], _WEATHER, "The latest weather of the origin.", ttl=_WEATHER_AGE),
-        _view(daily, [entities["origin"]], _WEATHER_DAY, "The day's weather at the origin.", ttl=_LAST_EVENING),
+        _view(
+            hourly,
+            [entities["origin"]],
+            _WEATHER,
+            "The latest weather of the origin.",
+            ttl=_WEATHER_AGE,
+        ),
+        _view(
+            daily,
+            [entities["origin"]],
+            _WEATHER_DAY,
+            "The day's weather at the origin.",
+            ttl=_LAST_EVENING,
+        ),
     ]
 
 
@@ -127,16 +187,35 @@ def _plane(environment: Environment, entities: Mapping[str, Entity]) -> FeatureV
         computed={"known": "1"},
         event=day_end("landed_date", PIPELINE.timezone),
     )
-    return _view(source, [entities["tailnum"]], ("year", "seats", "known"), "The plane, by the latest register that lists it.", ttl=None)
+    return _view(
+        source,
+        [entities["tailnum"]],
+        ("year", "seats", "known"),
+        "The plane, by the latest register that lists it.",
+        ttl=None,
+    )
 
 
-def _view(source: DataSource, entities: list[Entity], features: Iterable[str], doc: str, *, ttl: timedelta | None) -> FeatureView:
-    """A view named after its source. Its keys are in the schema too, or Feast would ask Spark for their types."""
+def _view(
+    source: DataSource,
+    entities: list[Entity],
+    features: Iterable[str],
+    doc: str,
+    *,
+    ttl: timedelta | None,
+) -> FeatureView:
+    """A view named after its source.
+
+    Its keys are in the schema too, or Feast would ask Spark for their types.
+    """
     keys = [Field(name=entity.join_key, dtype=String) for entity in entities]
     return FeatureView(
         name=source.name,
         entities=entities,
-        schema=[*keys, *(Field(name=name, dtype=Int64 if _is_whole(name) else Float64) for name in features)],
+        schema=[
+            *keys,
+            *(Field(name=name, dtype=Int64 if _is_whole(name) else Float64) for name in features),
+        ],
         ttl=ttl or timedelta(0),
         source=source,
         online=False,

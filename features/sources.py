@@ -35,10 +35,17 @@ def lake_source(
     """
     times = {"event_timestamp": event, **({"created_timestamp": created} if created else {})}
     named = {**(computed or {}), **times}
-    selected = ", ".join([*(f"`{column}`" for column in (*columns, PARTITION)), *(f"{sql} AS `{name}`" for name, sql in named.items())])
+    selected = ", ".join(
+        [
+            *(f"`{column}`" for column in (*columns, PARTITION)),
+            *(f"{sql} AS `{name}`" for name, sql in named.items()),
+        ]
+    )
     place = environment.table_path(table).replace("`", "``")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # Feast calls every SparkSource experimental
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # Feast calls every SparkSource experimental
         return SparkSource(
             name=name,
             query=f"SELECT {selected} FROM delta.`{place}`",
@@ -49,6 +56,9 @@ def lake_source(
 
 
 def day_end(day: str, timezone: str) -> str:
-    """SQL of the instant at which the local day in that column ends, whatever the session's time zone."""
+    """SQL of the instant when that column's local day ends, whatever the session's time zone."""
     following = f"date_add({day}, 1)"
-    return f"make_timestamp(year({following}), month({following}), day({following}), 0, 0, 0, '{timezone}')"
+    return (
+        f"make_timestamp(year({following}), month({following}), "
+        f"day({following}), 0, 0, 0, '{timezone}')"
+    )

@@ -1,4 +1,7 @@
-"""The feature store of one pipeline in one installation: Feast's registry in the home, our as-of join behind it."""
+"""The feature store of one pipeline in one installation.
+
+Feast's registry in the home, our as-of join behind it.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,15 @@ _SETTINGS = Path(__file__).with_name("feature_store.yaml")
 def historical(pipeline: Pipeline, environment: Environment, rows: DataFrame) -> DataFrame:
     """The entity rows with every feature of the pipeline as of their `event_timestamp`.
 
-    The facts are looked up at once; only their last join to the rows is left to be computed. The rows are read once for
-    each feature view: checkpoint or persist them when they cost more than a scan.
+    The facts are looked up at once; only their last join to the rows is left to be computed. The
+    rows are read once for each feature view: checkpoint or persist them when they cost more than a
+    scan.
     """
     store, module = open_store(pipeline, environment), _module(pipeline)
     service = store.get_feature_service(pipeline.name)
-    found = store.get_historical_features(entity_df=module.prepare(rows), features=service, full_feature_names=True)
+    found = store.get_historical_features(
+        entity_df=module.prepare(rows), features=service, full_feature_names=True
+    )
     finished: DataFrame = module.finish(found.to_spark_df())
     return finished
 
@@ -55,8 +61,13 @@ def open_store(pipeline: Pipeline, environment: Environment) -> FeatureStore:
 
 
 def _apply(pipeline: Pipeline, registry: Path, definitions: list[Any]) -> None:
-    """Write the registry anew, beside the old one, and put it in its place: no reader sees half of it, no old view stays."""
-    registry.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # Feast unpickles what a registry holds
+    """Write the registry anew, beside the old one, and put it in its place.
+
+    No reader sees half of it, no old view stays.
+    """
+    registry.parent.mkdir(
+        parents=True, exist_ok=True, mode=0o700
+    )  # Feast unpickles what a registry holds
     fresh = registry.with_suffix(".new")
     fresh.unlink(missing_ok=True)
     _store(pipeline, fresh).apply(definitions)
@@ -64,7 +75,11 @@ def _apply(pipeline: Pipeline, registry: Path, definitions: list[Any]) -> None:
 
 
 def _store(pipeline: Pipeline, registry: Path) -> FeatureStore:
-    settings = {**yaml.safe_load(_SETTINGS.read_text()), "project": pipeline.name, "registry": str(registry)}
+    settings = {
+        **yaml.safe_load(_SETTINGS.read_text()),
+        "project": pipeline.name,
+        "registry": str(registry),
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Feast's deprecations of its own defaults
         return FeatureStore(config=RepoConfig(repo_path=_SETTINGS.parent, **settings))
@@ -78,7 +93,10 @@ def _fingerprint(definitions: list[Any]) -> str:
 
 
 def _timeless(message: Any) -> Any:
-    """The message without its instants: Feast stamps every definition with the time at which the object was made."""
+    """The message without its instants.
+
+    Feast stamps every definition with the time at which the object was made.
+    """
     for field, value in message.ListFields():
         if field.message_type is None or field.message_type.GetOptions().map_entry:
             continue
@@ -97,4 +115,7 @@ def _module(pipeline: Pipeline) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        raise UsageError(f"features/{pipeline.name}.py does not exist: it defines the feature views of '{pipeline.name}'.") from None
+        raise UsageError(
+            f"features/{pipeline.name}.py does not exist: "
+            f"it defines the feature views of '{pipeline.name}'."
+        ) from None

@@ -1,4 +1,7 @@
-"""The `nightshift` command. Importing this is cheap: each command imports what it needs when it runs."""
+"""The `nightshift` command.
+
+Importing this is cheap: each command imports what it needs when it runs.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.command(arguments, Environment.read()) or 0)
     except KeyboardInterrupt:
-        print("\nInterrupted: nothing half-written was published; the same command does the rest.", file=sys.stderr)
+        print(
+            "\nInterrupted: nothing half-written was published; the same command does the rest.",
+            file=sys.stderr,
+        )
         return 3
     except BrokenPipeError:
         return 0
@@ -34,7 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The grammar of the command line."""
     top = argparse.ArgumentParser(
-        prog="nightshift", description="A batch machine-learning platform: every night from landed files to predictions."
+        prog="nightshift",
+        description=(
+            "A batch machine-learning platform: every night from landed files to predictions."
+        ),
     )
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -47,7 +56,9 @@ def parser() -> argparse.ArgumentParser:
     command("down", "Stop the platform and everything that it started.", _down)
     command("status", "Tell which services run, and how they are.", _status)
 
-    night = command("run", "Run a pipeline over a day or a range of days, all stages or some.", _run)
+    night = command(
+        "run", "Run a pipeline over a day or a range of days, all stages or some.", _run
+    )
     _add_pipeline_and_days(night)
     night.add_argument(
         "--stage",
@@ -56,18 +67,30 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help=f"only this stage; may be repeated. Stages: {', '.join(s.name for s in STAGES)}",
     )
-    night.add_argument("--run-id", default=None, help="identifies the run in every table that it writes; by default a new one")
-    night.add_argument("--retrain", action="store_true", help="train again even when a model with the same pins is there")
+    night.add_argument(
+        "--run-id",
+        default=None,
+        help="identifies the run in every table that it writes; by default a new one",
+    )
+    night.add_argument(
+        "--retrain",
+        action="store_true",
+        help="train again even when a model with the same pins is there",
+    )
     night.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
     _add_format(night)
 
-    _add_pipeline_and_days(command("land", "Drop the example's source files for a day or a range of days.", _land))
+    _add_pipeline_and_days(
+        command("land", "Drop the example's source files for a day or a range of days.", _land)
+    )
 
     ask = command("sql", "Query the tables of the lake with SQL (DuckDB, no JVM).", _sql)
     ask.add_argument("statement", help="for example: SELECT * FROM flights.predictions LIMIT 10")
     _add_format(ask)
 
-    quality = command("quality", "Tell how the data of a day was judged, and where its report is.", _quality)
+    quality = command(
+        "quality", "Tell how the data of a day was judged, and where its report is.", _quality
+    )
     _add_pipeline_and_days(quality)
     _add_format(quality)
 
@@ -75,7 +98,12 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument("pipeline")
     _add_format(models)
 
-    command("demo", "The whole platform in one go: start it, load a quarter, run two nights, show what came out.", _demo)
+    command(
+        "demo",
+        "The whole platform in one go: "
+        "start it, load a quarter, run two nights, show what came out.",
+        _demo,
+    )
     return top
 
 
@@ -160,7 +188,9 @@ def _sql(arguments: argparse.Namespace, environment: Environment) -> int:
 def _quality(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands.quality import quality
 
-    return quality(catalog.pipeline(arguments.pipeline), environment, _days(arguments), arguments.format)
+    return quality(
+        catalog.pipeline(arguments.pipeline), environment, _days(arguments), arguments.format
+    )
 
 
 def _models(arguments: argparse.Namespace, environment: Environment) -> int:

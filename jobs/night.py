@@ -1,4 +1,7 @@
-"""Plans a night as data, and performs it stage by stage: in the stage server when one is up, else in this process."""
+"""Plans a night as data, and performs it stage by stage.
+
+In the stage server when one is up, else in this process.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,11 @@ class Step:
 def plan(run: Run, stages: tuple[Stage, ...]) -> tuple[Step, ...]:
     """What the run would do, in order."""
     made = {
-        stage.name: tuple(f"{run.pipeline.name}.{t.name}" for t in run.pipeline.tables if t.made_by in (stage.name, stage.audits))
+        stage.name: tuple(
+            f"{run.pipeline.name}.{t.name}"
+            for t in run.pipeline.tables
+            if t.made_by in (stage.name, stage.audits)
+        )
         for stage in stages
     }
     return tuple(Step(stage=stage, tables=made[stage.name]) for stage in stages)
@@ -66,7 +73,13 @@ def perform(argument: dict[str, Any]) -> int:
             metrics = _function(run.doing)(run)
     except Exception as error:  # whatever it is, it must be recorded and end as an exit code
         code, message = explain(explain_loss(run.environment, error) or error)
-        _record(run, started, time.monotonic() - clock, status="refused" if code == Refused.exit_code else "failed", error=message)
+        _record(
+            run,
+            started,
+            time.monotonic() - clock,
+            status="refused" if code == Refused.exit_code else "failed",
+            error=message,
+        )
         return code
     seconds = time.monotonic() - clock
     _record(run, started, seconds, status="done", metrics=metrics)
@@ -75,10 +88,16 @@ def perform(argument: dict[str, Any]) -> int:
 
 
 def explain(error: BaseException, to: TextIO | None = None) -> tuple[int, str]:
-    """Tell a person what went wrong, with a traceback only for faults, and return exit code and message."""
+    """Tell a person what went wrong, with a traceback only for faults.
+
+    Returns:
+        The exit code and the message.
+    """
     out = to or sys.stderr
     if isinstance(error, Refused | UsageError):
-        print(f"{'Refused' if isinstance(error, Refused) else 'Usage'}: {error}", file=out, flush=True)
+        print(
+            f"{'Refused' if isinstance(error, Refused) else 'Usage'}: {error}", file=out, flush=True
+        )
         return error.exit_code, str(error)
     if not isinstance(error, NightshiftError):
         traceback.print_exception(error, file=out)
@@ -93,8 +112,15 @@ def explain(error: BaseException, to: TextIO | None = None) -> tuple[int, str]:
 
 
 def summary(metrics: dict[str, Any]) -> str:
-    """The plain numbers and words of a stage's metrics on one line; nested values stay in `ops.stage_runs`."""
-    return ", ".join(f"{name} {_short(value)}" for name, value in metrics.items() if isinstance(value, int | float | str))
+    """The plain numbers and words of a stage's metrics on one line.
+
+    Nested values stay in `ops.stage_runs`.
+    """
+    return ", ".join(
+        f"{name} {_short(value)}"
+        for name, value in metrics.items()
+        if isinstance(value, int | float | str)
+    )
 
 
 @contextmanager
@@ -106,7 +132,11 @@ def one_run_at_a_time(run: Run) -> Iterator[None]:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"{run.doing.name}: waiting for another run of '{run.pipeline.name}' to finish its stage.", flush=True)
+            print(
+                f"{run.doing.name}: "
+                f"waiting for another run of '{run.pipeline.name}' to finish its stage.",
+                flush=True,
+            )
             fcntl.flock(held, fcntl.LOCK_EX)
         yield
 
@@ -123,7 +153,13 @@ def _function(stage: Stage) -> Any:
 
 
 def _record(
-    run: Run, started: float, seconds: float, *, status: str, metrics: dict[str, Any] | None = None, error: str | None = None
+    run: Run,
+    started: float,
+    seconds: float,
+    *,
+    status: str,
+    metrics: dict[str, Any] | None = None,
+    error: str | None = None,
 ) -> None:
     from datetime import UTC, datetime
 

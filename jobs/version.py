@@ -13,10 +13,17 @@ _PACKAGES = ("pipelines", "jobs", "expectations", "features")
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
-    """The commit of this checkout, with `-dirty` when files differ from it; without git a hash of the source files."""
+    """The commit of this checkout, with `-dirty` when files differ from it.
+
+    Without git a hash of the source files.
+    """
     try:
         described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, timeout=10
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):
         return source_hash()

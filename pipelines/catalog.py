@@ -13,7 +13,9 @@ _SPINE = {"__init__", "catalog", "days", "environment", "errors", "run", "spec",
 
 def names() -> list[str]:
     """Names of all pipelines, sorted."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in _SPINE)
+    return sorted(
+        path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in _SPINE
+    )
 
 
 def pipeline(name: str) -> Pipeline:
@@ -25,5 +27,7 @@ def pipeline(name: str) -> Pipeline:
     if name not in names():
         raise no_such("pipeline", name, names())
     found = import_module(f"pipelines.{name}").PIPELINE
-    assert isinstance(found, Pipeline) and found.name == name, f"pipelines/{name}.py must define PIPELINE with name='{name}'"
+    assert isinstance(found, Pipeline) and found.name == name, (
+        f"pipelines/{name}.py must define PIPELINE with name='{name}'"
+    )
     return found

@@ -18,7 +18,10 @@ def parse_day(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"'{text}' is not a date. Write a day of the calendar as YYYY-MM-DD, for example 2013-03-31.") from None
+        raise UsageError(
+            f"'{text}' is not a date. "
+            "Write a day of the calendar as YYYY-MM-DD, for example 2013-03-31."
+        ) from None
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -30,7 +33,10 @@ class Days:
 
     def __post_init__(self) -> None:
         if self.first > self.last:
-            raise UsageError(f"The range {self.first} to {self.last} is empty: its first day must not be after its last.")
+            raise UsageError(
+                f"The range {self.first} to {self.last} is empty: "
+                "its first day must not be after its last."
+            )
 
     @classmethod
     def of(cls, day: date) -> Days:

@@ -1,4 +1,7 @@
-"""Where a run happens: every environment variable that Nightshift reads, each with a default that works on a laptop."""
+"""Where a run happens: every environment variable that Nightshift reads.
+
+Each has a default that works on a laptop.
+"""
 
 from __future__ import annotations
 
@@ -116,5 +119,8 @@ def _integer(environ: Mapping[str, str], name: str, default: int, least: int, mo
     if not text:
         return default
     if not text.strip().isdigit() or not least <= int(text) <= most:
-        raise UsageError(f"{name}='{text}' is not a whole number from {least} to {most}. Unset it to use {default or 'the default'}.")
+        raise UsageError(
+            f"{name}='{text}' is not a whole number from {least} to {most}. "
+            f"Unset it to use {default or 'the default'}."
+        )
     return int(text)

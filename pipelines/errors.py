@@ -36,7 +36,10 @@ class GateRefused(Refused):
     def __init__(self, table: str, failures: tuple[str, ...], report: str) -> None:
         self.table, self.failures, self.report = table, failures, report
         listed = "\n".join(f"  - {failure}" for failure in failures)
-        super().__init__(f"{table} was refused: {len(failures)} expectation(s) failed.\n{listed}\nReport: {report}")
+        super().__init__(
+            f"{table} was refused: {len(failures)} expectation(s) failed.\n"
+            f"{listed}\nReport: {report}"
+        )
 
     def __reduce__(self) -> tuple[type[GateRefused], tuple[str, tuple[str, ...], str]]:
         return type(self), (self.table, self.failures, self.report)

@@ -1,4 +1,7 @@
-"""Which of tomorrow's flights will be late? Every flight that left New York in 2013, hourly weather, the planes."""
+"""Which of tomorrow's flights will be late?
+
+Every flight that left New York in 2013, hourly weather, the planes.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,42 @@ from datetime import date
 from pipelines.spec import Column, Feed, Pipeline, Table, Training
 
 _DEPARTURE = (
-    Column(name="flight_date", type="date", required=True, doc="Local day of the scheduled departure."),
+    Column(
+        name="flight_date", type="date", required=True, doc="Local day of the scheduled departure."
+    ),
     Column(name="carrier", required=True, doc="Two-letter code of the airline."),
     Column(name="flight", type="int", required=True, doc="Flight number."),
-    Column(name="tailnum", doc="Registration of the plane; null when cancelled before one was assigned."),
+    Column(
+        name="tailnum",
+        doc="Registration of the plane; null when cancelled before one was assigned.",
+    ),
     Column(name="origin", required=True, doc="EWR, JFK or LGA."),
     Column(name="dest", required=True, doc="Code of the destination airport."),
-    Column(name="sched_dep_time", type="int", required=True, doc="Scheduled local departure, HHMM."),
-    Column(name="sched_arr_time", type="int", required=True, doc="Scheduled local arrival at the destination, HHMM."),
+    Column(
+        name="sched_dep_time", type="int", required=True, doc="Scheduled local departure, HHMM."
+    ),
+    Column(
+        name="sched_arr_time",
+        type="int",
+        required=True,
+        doc="Scheduled local arrival at the destination, HHMM.",
+    ),
     Column(name="distance", type="int", required=True, doc="Miles."),
     Column(name="hour", type="int", required=True, doc="Hour of sched_dep_time."),
     Column(name="minute", type="int", required=True, doc="Minute of sched_dep_time."),
-    Column(name="time_hour", type="timestamp", required=True, doc="The scheduled hour as a UTC instant."),
+    Column(
+        name="time_hour",
+        type="timestamp",
+        required=True,
+        doc="The scheduled hour as a UTC instant.",
+    ),
 )
 _OUTCOME = (
-    Column(name="dep_time", type="int", doc="Actual local departure, HHMM (2400 is midnight); null when cancelled."),
+    Column(
+        name="dep_time",
+        type="int",
+        doc="Actual local departure, HHMM (2400 is midnight); null when cancelled.",
+    ),
     Column(name="dep_delay", type="int", doc="Minutes; negative is early."),
     Column(name="arr_time", type="int", doc="Actual local arrival, HHMM (2400 is midnight)."),
     Column(name="arr_delay", type="int", doc="Minutes; null when cancelled or diverted."),
@@ -35,7 +59,10 @@ FLIGHTS = Feed(
     columns=_DEPARTURE + _OUTCOME,
     key=_FLIGHT_KEY,
     first_day=date(2013, 1, 1),
-    doc="Outcomes that became known on landed_date: flights of that day, and of the day before that landed after midnight.",
+    doc=(
+        "Outcomes that became known on landed_date: "
+        "flights of that day, and of the day before that landed after midnight."
+    ),
 )
 SCHEDULE = Feed(
     name="schedule",
@@ -50,7 +77,9 @@ WEATHER = Feed(
     path="weather/{date}.csv",
     columns=(
         Column(name="origin", required=True),
-        Column(name="weather_date", type="date", required=True, doc="Local day of the observation."),
+        Column(
+            name="weather_date", type="date", required=True, doc="Local day of the observation."
+        ),
         Column(name="hour", type="int", required=True, doc="Local hour."),
         Column(name="temp", type="double", doc="Degrees Fahrenheit."),
         Column(name="dewp", type="double", doc="Dew point, degrees Fahrenheit."),
@@ -113,7 +142,12 @@ GRAINS = {
 }
 """Entities whose past is summed: name -> columns. A row's key is their values joined by '|'."""
 _ROLLED = ("co", "dest", "route", "tail", "oh")
-_ROLLING_FEATURES = tuple(f"{grain}_{stat}_{days}" for grain in _ROLLED for stat in ("n", "late", "delay", "canc") for days in ROLLING_DAYS)
+_ROLLING_FEATURES = tuple(
+    f"{grain}_{stat}_{days}"
+    for grain in _ROLLED
+    for stat in ("n", "late", "delay", "canc")
+    for days in ROLLING_DAYS
+)
 
 PIPELINE = Pipeline(
     name="flights",
@@ -130,14 +164,20 @@ PIPELINE = Pipeline(
             made_by="transform",
             reads=("schedule", "airports"),
             key=_FLIGHT_KEY,
-            doc="The scheduled flights of the next day with everything that the schedule alone tells.",
+            doc=(
+                "The scheduled flights of the next day "
+                "with everything that the schedule alone tells."
+            ),
         ),
         Table(
             name="tiles",
             made_by="transform",
             reads=("flights",),
             key=("grain", "key"),
-            doc="Additive daily sums of outcomes by grain and key, counted on the day on which they became known.",
+            doc=(
+                "Additive daily sums of outcomes by grain and key, "
+                "counted on the day on which they became known."
+            ),
         ),
         Table(
             name="rolling",
@@ -145,7 +185,10 @@ PIPELINE = Pipeline(
             reads=("tiles",),
             window_days=max(ROLLING_DAYS),
             key=("grain", "key"),
-            doc="Rates and means over the windows that end with landed_date, for every key with a row in the longest.",
+            doc=(
+                "Rates and means over the windows that end with landed_date, "
+                "for every key with a row in the longest."
+            ),
         ),
         Table(
             name="weather_hourly",
@@ -155,7 +198,11 @@ PIPELINE = Pipeline(
             doc="Cleaned hourly weather with the instant at which it is known.",
         ),
         Table(
-            name="weather_daily", made_by="transform", reads=("weather_hourly",), key=("origin",), doc="Sums and extremes of the local day."
+            name="weather_daily",
+            made_by="transform",
+            reads=("weather_hourly",),
+            key=("origin",),
+            doc="Sums and extremes of the local day.",
         ),
     ),
     entity=_FLIGHT_KEY,
@@ -169,7 +216,18 @@ PIPELINE = Pipeline(
             *("w_temp", "w_dewp", "w_humid", "w_wind_speed", "w_precip", "w_pressure", "w_visib"),
             *("wd_precip", "wd_visib_min", "wd_wind_max"),
             *("plane_age", "seats", "plane_known"),
-            *("dow", "month", "hour", "sched_min", "distance", "block", "hol", "n_origin_hour", "n_origin_day", "tail_seq"),
+            *(
+                "dow",
+                "month",
+                "hour",
+                "sched_min",
+                "distance",
+                "block",
+                "hol",
+                "n_origin_hour",
+                "n_origin_day",
+                "tail_seq",
+            ),
         ),
         categorical=("carrier", "origin", "dest"),
         baseline=("carrier", "origin", "dest"),

@@ -42,7 +42,9 @@ class Run:
     def __post_init__(self) -> None:
         self.pipeline.require_days(self.days)
         if not _RUN_ID.fullmatch(self.run_id):
-            raise UsageError(f"'{self.run_id}' is not a run id: letters, digits and _.:+~- only, at most 200.")
+            raise UsageError(
+                f"'{self.run_id}' is not a run id: letters, digits and _.:+~- only, at most 200."
+            )
 
     def at(self, stage: Stage) -> Run:
         """This run, about to do `stage`."""

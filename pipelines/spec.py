@@ -31,7 +31,10 @@ class Column:
     """Meaning and unit."""
 
     def __post_init__(self) -> None:
-        _refuse_unless(self.type in get_args(Type), f"Column '{self.name}': no type '{self.type}'. Known: {', '.join(get_args(Type))}.")
+        _refuse_unless(
+            self.type in get_args(Type),
+            f"Column '{self.name}': no type '{self.type}'. Known: {', '.join(get_args(Type))}.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +43,8 @@ class Feed:
 
     name: str
     path: str
-    """Below `<landing>/<pipeline>/`. With `{date}`: one file a day. Without: a reference file, landed when it changes."""
+    """Below `<landing>/<pipeline>/`. With `{date}`: one file a day. Without: a reference file,
+    landed when it changes."""
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     """Columns that identify a row within one drop."""
@@ -51,17 +55,24 @@ class Feed:
     null_token: str = "NA"
     """Text that the source writes for a missing value, besides the empty field."""
     max_quarantine_share: float = 0.02
-    """Share of a drop's rows, 0 to 1, that may be quarantined before the drop is refused, and with it the run."""
+    """Share of a drop's rows, 0 to 1, that may be quarantined before the drop is refused, and with
+    it the run."""
     doc: str = ""
 
     def __post_init__(self) -> None:
         names = [c.name for c in self.columns]
-        _refuse_unless(len(names) == len(set(names)), f"Feed '{self.name}' declares a column twice: {names}.")
+        _refuse_unless(
+            len(names) == len(set(names)), f"Feed '{self.name}' declares a column twice: {names}."
+        )
         missing = [k for k in self.key if k not in names]
         _refuse_unless(
-            bool(self.key) and not missing, f"Feed '{self.name}': key columns {missing or '()'} are not among its columns {names}."
+            bool(self.key) and not missing,
+            f"Feed '{self.name}': key columns {missing or '()'} are not among its columns {names}.",
         )
-        _refuse_unless(0 <= self.max_quarantine_share <= 1, f"Feed '{self.name}': max_quarantine_share must be from 0 to 1.")
+        _refuse_unless(
+            0 <= self.max_quarantine_share <= 1,
+            f"Feed '{self.name}': max_quarantine_share must be from 0 to 1.",
+        )
 
     @property
     def is_reference(self) -> bool:
@@ -88,13 +99,18 @@ class Table:
     """Days of its inputs that a day of it needs: the day itself and those before it."""
     partition: str = "landed_date"
     partition_lead_days: int = 0
-    """How far the partition's date lies ahead of the night that writes it (1: a table about tomorrow)."""
+    """How far the partition's date lies ahead of the night that writes it (1: a table about
+    tomorrow)."""
     volatile: tuple[str, ...] = ()
-    """Columns that tell how a row was made, not what it says: a rerun that changes only these changes nothing."""
+    """Columns that tell how a row was made, not what it says: a rerun that changes only these
+    changes nothing."""
     doc: str = ""
 
     def __post_init__(self) -> None:
-        _refuse_unless(self.window_days >= 1, f"Table '{self.name}': window_days must be at least 1, the day itself.")
+        _refuse_unless(
+            self.window_days >= 1,
+            f"Table '{self.name}': window_days must be at least 1, the day itself.",
+        )
         _refuse_unless(bool(self.key), f"Table '{self.name}' needs a key.")
 
 
@@ -113,7 +129,8 @@ class Training:
     window_days: int = 90
     """Days of labels before the held-out days that are trained on."""
     holdout_days: int = 14
-    """Newest days of labels, never trained on: candidate, champion and baseline are compared there."""
+    """Newest days of labels, never trained on: candidate, champion and baseline are compared
+    there."""
     validation_days: int = 7
     """Days at the end of the window kept out of `fit`, for early stopping and calibration."""
     min_rows: int = 2000
@@ -123,7 +140,8 @@ class Training:
     dropout: float = 0.3
     """Share of hidden units left out of each training step, 0 to 1."""
     input_dropout: float = 0.3
-    """Share of inputs left out of each training step, 0 to 1: a few dozen days must not be told apart by their weather."""
+    """Share of inputs left out of each training step, 0 to 1: a few dozen days must not be told
+    apart by their weather."""
     epochs: int = 6
     patience: int = 3
     batch_size: int = 1024
@@ -137,9 +155,13 @@ class Training:
     def __post_init__(self) -> None:
         both = set(self.numeric) & set(self.categorical)
         _refuse_unless(not both, f"Features declared both numeric and categorical: {sorted(both)}.")
-        _refuse_unless(0 < self.validation_days < self.window_days, "validation_days must be from 1 to window_days - 1.")
         _refuse_unless(
-            self.holdout_days >= 1 and self.ranks >= 1 and self.epochs >= 1, "holdout_days, ranks and epochs must be at least 1."
+            0 < self.validation_days < self.window_days,
+            "validation_days must be from 1 to window_days - 1.",
+        )
+        _refuse_unless(
+            self.holdout_days >= 1 and self.ranks >= 1 and self.epochs >= 1,
+            "holdout_days, ranks and epochs must be at least 1.",
         )
 
     @property
@@ -188,7 +210,8 @@ class Pipeline:
     training: Training
     gate: Gate = field(default_factory=Gate)
     event_date: str = "flight_date"
-    """Entity column with the date that a prediction is about: the day after the night that scores it."""
+    """Entity column with the date that a prediction is about: the day after the night that scores
+    it."""
     prediction: str = "probability"
     """Column of the predictions table with the model's probability."""
     carried: tuple[str, ...] = ()
@@ -198,21 +221,37 @@ class Pipeline:
     def __post_init__(self) -> None:
         ZoneInfo(self.timezone)
         names = [f.name for f in self.feeds] + [t.name for t in self.derived]
-        _refuse_unless(len(names) == len(set(names)), f"Pipeline '{self.name}' has two tables of one name: {sorted(names)}.")
+        _refuse_unless(
+            len(names) == len(set(names)),
+            f"Pipeline '{self.name}' has two tables of one name: {sorted(names)}.",
+        )
         known = {f.name for f in self.feeds}
         for table in self.derived:
             unknown = [r for r in table.reads if r not in known]
             _refuse_unless(
                 not unknown,
-                f"Table '{self.name}.{table.name}' reads {unknown}, which no feed or table before it makes. Known: {sorted(known)}.",
+                f"Table '{self.name}.{table.name}' reads {unknown}, which no feed or table before"
+                f" it makes. Known: {sorted(known)}.",
             )
             known.add(table.name)
-        _refuse_unless(self.event_date in self.entity, f"event_date '{self.event_date}' must be one of the entity columns {self.entity}.")
+        _refuse_unless(
+            self.event_date in self.entity,
+            f"event_date '{self.event_date}' must be one of the entity columns {self.entity}.",
+        )
 
     @property
     def tables(self) -> tuple[Table, ...]:
         """Every gated table of the pipeline, in the order in which a night makes them."""
-        raw = tuple(Table(name=f.name, made_by="ingest", key=f.key, volatile=("source_file", "source_line"), doc=f.doc) for f in self.feeds)
+        raw = tuple(
+            Table(
+                name=f.name,
+                made_by="ingest",
+                key=f.key,
+                volatile=("source_file", "source_line"),
+                doc=f.doc,
+            )
+            for f in self.feeds
+        )
         own = (
             Table(
                 name="training",
@@ -220,7 +259,12 @@ class Pipeline:
                 key=self.entity,
                 doc="Point-in-time features and label of what became known on landed_date.",
             ),
-            Table(name="scoring", made_by="features", key=self.entity, doc="Features of what is scheduled for the day after landed_date."),
+            Table(
+                name="scoring",
+                made_by="features",
+                key=self.entity,
+                doc="Features of what is scheduled for the day after landed_date.",
+            ),
             Table(
                 name="predictions",
                 made_by="predict",
@@ -239,7 +283,9 @@ class Pipeline:
         Raises:
             UsageError: there is none.
         """
-        return {f.name: f for f in self.feeds}.get(name) or self._no_such("feed", name, [f.name for f in self.feeds])
+        return {f.name: f for f in self.feeds}.get(name) or self._no_such(
+            "feed", name, [f.name for f in self.feeds]
+        )
 
     def table(self, name: str) -> Table:
         """The table of that name.
@@ -247,7 +293,9 @@ class Pipeline:
         Raises:
             UsageError: there is none.
         """
-        return {t.name: t for t in self.tables}.get(name) or self._no_such("table", name, [t.name for t in self.tables])
+        return {t.name: t for t in self.tables}.get(name) or self._no_such(
+            "table", name, [t.name for t in self.tables]
+        )
 
     def _no_such(self, kind: str, name: str, known: list[str]) -> NoReturn:
         raise no_such(f"{kind} of '{self.name}'", name, known)
@@ -265,4 +313,6 @@ class Pipeline:
         end = self.last_day or date.max - timedelta(days=1)
         if days.first < self.first_day or days.last > end:
             covers = f"from {self.first_day}" + (f" to {self.last_day}" if self.last_day else " on")
-            raise UsageError(f"'{self.name}' has no data for {days}: its feeds cover the days {covers}.")
+            raise UsageError(
+                f"'{self.name}' has no data for {days}: its feeds cover the days {covers}."
+            )

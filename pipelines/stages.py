@@ -24,14 +24,20 @@ class Stage:
     def __post_init__(self) -> None:
         module, _, function = self.function.partition(":")
         if not (module.startswith("jobs.") and function.isidentifier()):
-            raise UsageError(f"Stage '{self.name}': function '{self.function}' is not 'jobs.<module>:<function>'.")
+            raise UsageError(
+                f"Stage '{self.name}': "
+                f"function '{self.function}' is not 'jobs.<module>:<function>'."
+            )
 
 
 STAGES: tuple[Stage, ...] = (
     Stage(
         name="ingest",
         function="jobs.stages.ingest:ingest",
-        does="Read the landed files against the declared schema; stage the good rows, quarantine the rest.",
+        does=(
+            "Read the landed files against the declared schema; "
+            "stage the good rows, quarantine the rest."
+        ),
     ),
     Stage(
         name="check_raw",
@@ -56,14 +62,20 @@ STAGES: tuple[Stage, ...] = (
         does="Join features as of each scoring moment; publish training and scoring rows.",
     ),
     Stage(
-        name="train", function="jobs.stages.train:train", does="Train a candidate on the window of labels with Horovod; keep it in MLflow."
+        name="train",
+        function="jobs.stages.train:train",
+        does="Train a candidate on the window of labels with Horovod; keep it in MLflow.",
     ),
     Stage(
         name="evaluate",
         function="jobs.stages.evaluate:evaluate",
         does="Compare candidate, champion and baseline on held-out days; promote or refuse.",
     ),
-    Stage(name="predict", function="jobs.stages.predict:predict", does="Score tomorrow with the champion in force; stage the predictions."),
+    Stage(
+        name="predict",
+        function="jobs.stages.predict:predict",
+        does="Score tomorrow with the champion in force; stage the predictions.",
+    ),
     Stage(
         name="check_predictions",
         function="jobs.stages.check:check",
@@ -71,7 +83,9 @@ STAGES: tuple[Stage, ...] = (
         does="Judge the staged predictions; publish the days or refuse them.",
     ),
     Stage(
-        name="monitor", function="jobs.stages.monitor:monitor", does="Measure live quality of the predictions whose labels have arrived."
+        name="monitor",
+        function="jobs.stages.monitor:monitor",
+        does="Measure live quality of the predictions whose labels have arrived.",
     ),
 )
 

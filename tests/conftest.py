@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 
 SWEEP_EXAMPLES = 60 if os.environ.get("SOAK") else 4
-"""Hypothesis examples of a test marked `soak`: a short sample in `make test`, a long sweep in `make soak`."""
+"""Hypothesis examples of a test marked `soak`: a short sample in `make test`, a long sweep in `make
+soak`."""
 
 
 def free_port() -> int:
@@ -60,7 +61,12 @@ def spark(house: Environment) -> SparkSession:
 @pytest.fixture
 def environment(house: Environment, tmp_path: Path) -> Environment:
     """The shared server with an empty lake, landing folder and model registry of the test's own."""
-    return replace(house, lake=str(tmp_path / "lake"), landing=tmp_path / "landing", mlflow_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    return replace(
+        house,
+        lake=str(tmp_path / "lake"),
+        landing=tmp_path / "landing",
+        mlflow_uri=f"sqlite:///{tmp_path}/mlflow.db",
+    )
 
 
 @pytest.fixture
@@ -69,6 +75,8 @@ def make_run(environment: Environment) -> Callable[..., Run]:
 
     def build(stage_name: str, first: str, last: str | None = None, **more: object) -> Run:
         days = Days(date.fromisoformat(first), date.fromisoformat(last or first))
-        return Run(pipeline=pipeline("flights"), days=days, environment=environment, **more).at(stage(stage_name))  # type: ignore[arg-type]
+        return Run(pipeline=pipeline("flights"), days=days, environment=environment, **more).at(
+            stage(stage_name)
+        )  # type: ignore[arg-type]
 
     return build

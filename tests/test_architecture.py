@@ -1,4 +1,7 @@
-"""The code keeps its shape: imports go one way, each heavy library has one home, each pipeline has all its parts."""
+"""The code keeps its shape.
+
+Imports go one way, each heavy library has one home, each pipeline has all its parts.
+"""
 
 from __future__ import annotations
 
@@ -31,23 +34,56 @@ PARTS = {
 }
 BREACHES = {
     "pipelines imports nobody": ("pipelines", "import jobs"),
-    "imports go one way: dags and plugins, then jobs, then expectations and features, then pipelines": ("expectations", "import features"),
-    "inside jobs: stages and commands, then training and night, then lake, then spark, then services, ingestion and transforms": (
-        "jobs/lake",
-        "import jobs.stages",
-    ),
+    (
+        "imports go one way: dags and plugins, then jobs, then expectations and features, "
+        "then pipelines"
+    ): ("expectations", "import features"),
+    (
+        "inside jobs: stages and commands, then training and night, then lake, then spark, "
+        "then services, ingestion and transforms"
+    ): ("jobs/lake", "import jobs.stages"),
     "dags imports only pipelines": ("dags", "import jobs"),
     "airflow is imported only in dags and plugins": ("jobs", "def late(): import airflow.sdk"),
-    "pyspark is imported only in jobs and features": ("expectations", "from pyspark.sql import functions"),
-    "tensorflow, keras, horovod and mlflow are imported only in jobs.training": ("jobs", "from keras import layers"),
+    "pyspark is imported only in jobs and features": (
+        "expectations",
+        "from pyspark.sql import functions",
+    ),
+    "tensorflow, keras, horovod and mlflow are imported only in jobs.training": (
+        "jobs",
+        "from keras import layers",
+    ),
     "great_expectations is imported only in expectations": ("jobs", "import great_expectations"),
     "feast is imported only in features": ("jobs", "from feast import FeatureView"),
 }
 PACKAGES = (
     *("pipelines", "expectations", "features", "dags", "plugins", "jobs"),
-    *(f"jobs/{part}" for part in ("stages", "commands", "training", "lake", "spark", "services", "ingestion", "transforms")),
+    *(
+        f"jobs/{part}"
+        for part in (
+            "stages",
+            "commands",
+            "training",
+            "lake",
+            "spark",
+            "services",
+            "ingestion",
+            "transforms",
+        )
+    ),
 )
-HEAVY = ("airflow", "pyspark", "tensorflow", "keras", "horovod", "mlflow", "great_expectations", "feast", "pandas", "numpy", "pyarrow")
+HEAVY = (
+    "airflow",
+    "pyspark",
+    "tensorflow",
+    "keras",
+    "horovod",
+    "mlflow",
+    "great_expectations",
+    "feast",
+    "pandas",
+    "numpy",
+    "pyarrow",
+)
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -68,7 +104,9 @@ def small_copy(folder: Path) -> Path:
 
 def missing_parts(root: Path, name: str) -> list[str]:
     paths = {part: pattern.format(name=name) for part, pattern in PARTS.items()}
-    return [f"{name} lacks {part}: {path}" for part, path in paths.items() if not (root / path).exists()]
+    return [
+        f"{name} lacks {part}: {path}" for part, path in paths.items() if not (root / path).exists()
+    ]
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -100,19 +138,35 @@ def test_a_breach_is_named_by_the_sentence_that_it_breaks(tmp_path: Path) -> Non
 
 
 def test_every_contract_has_a_breach_that_proves_it() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
+        "contracts"
+    ]
     assert sorted(contract["name"] for contract in declared) == sorted(BREACHES)
 
 
 def test_the_spine_needs_the_standard_library_alone() -> None:
     allowed = sys.stdlib_module_names | {"pipelines"}
     files = (ROOT / "pipelines").rglob("*.py")
-    assert {f"{path.name} imports {name}" for path in files for name in imported(path) if name not in allowed} == set()
+    assert {
+        f"{path.name} imports {name}"
+        for path in files
+        for name in imported(path)
+        if name not in allowed
+    } == set()
 
 
 def test_the_command_starts_without_a_heavy_library() -> None:
-    program = "import sys, jobs.__main__ as command; command.parser(); print(*sorted(set(sys.argv[1:]) & set(sys.modules)))"
-    started = subprocess.run([sys.executable, "-c", program, *HEAVY], cwd=ROOT, capture_output=True, text=True, check=True)
+    program = (
+        "import sys, jobs.__main__ as command; command.parser(); "
+        "print(*sorted(set(sys.argv[1:]) & set(sys.modules)))"
+    )
+    started = subprocess.run(
+        [sys.executable, "-c", program, *HEAVY],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert started.stdout.split() == []
 
 
@@ -127,4 +181,6 @@ def test_a_missing_part_is_named(part: str, tmp_path: Path) -> None:
     for path in (pattern.format(name="taxi") for other, pattern in PARTS.items() if other != part):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
-    assert missing_parts(tmp_path, "taxi") == [f"taxi lacks {part}: {PARTS[part].format(name='taxi')}"]
+    assert missing_parts(tmp_path, "taxi") == [
+        f"taxi lacks {part}: {PARTS[part].format(name='taxi')}"
+    ]

@@ -1,4 +1,7 @@
-"""Set-up: what it pins, what it says when this machine lacks something, and that it can be interrupted and run twice at once."""
+"""Set-up: what it pins, and what it says when this machine lacks something.
+
+It can be interrupted, and run twice at once.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,12 @@ def normal(name: str) -> str:
 def pinned(lock: Path) -> dict[str, list[str]]:
     """Per package of a lock, its hashes."""
     blocks = re.split(r"\n(?=\S)", lock.read_text().strip())
-    return {normal(re.match(r"[\w.-]+", block).group()): re.findall(r"--hash=sha256:[0-9a-f]{64}\b", block) for block in blocks}  # type: ignore[union-attr]
+    return {
+        normal(re.match(r"[\w.-]+", block).group()): re.findall(
+            r"--hash=sha256:[0-9a-f]{64}\b", block
+        )
+        for block in blocks
+    }  # type: ignore[union-attr]
 
 
 def asked(requirements: Path) -> list[str]:
@@ -46,7 +54,11 @@ def java_that_says(folder: Path, version: str) -> Path:
 
 @pytest.fixture
 def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A machine with nothing on PATH (its only folder is returned), no JAVA_HOME and no right to install."""
+    """A machine with nothing on PATH, no JAVA_HOME and no right to install.
+
+    Returns:
+        The only folder on its PATH.
+    """
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.delenv("CXX", raising=False)
@@ -66,8 +78,14 @@ def test_the_locks_hold_what_is_asked_for() -> None:
 
 
 def test_the_jars_fit_the_delta_of_the_lock() -> None:
-    version = re.search(r"^delta-spark==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
-    delta = {name: coordinates.split(":")[2] for name, (coordinates, _) in jars.pins().items() if coordinates.startswith("io.delta:")}
+    version = re.search(
+        r"^delta-spark==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE
+    )
+    delta = {
+        name: coordinates.split(":")[2]
+        for name, (coordinates, _) in jars.pins().items()
+        if coordinates.startswith("io.delta:")
+    }
     assert version
     assert set(delta.values()) == {version.group(1)}
 
@@ -93,10 +111,14 @@ def test_without_java_it_says_what_to_install(bare_machine: Path) -> None:
         machine.provide([machine.JAVA])
 
 
-def test_an_old_java_is_named_with_its_version(bare_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_java_is_named_with_its_version(
+    bare_machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     java_that_says(bare_machine, "11.0.2")
     monkeypatch.setenv("JAVA_HOME", str(bare_machine))
-    with pytest.raises(SetupError, match=f"JAVA_HOME={bare_machine} holds Java 11; Spark needs 17 or newer"):
+    with pytest.raises(
+        SetupError, match=f"JAVA_HOME={bare_machine} holds Java 11; Spark needs 17 or newer"
+    ):
         machine.provide([machine.JAVA])
 
 
@@ -105,7 +127,9 @@ def test_without_a_compiler_it_says_what_to_install(bare_machine: Path) -> None:
         machine.provide([machine.COMPILER])
 
 
-def test_without_a_python_of_ours_it_says_which_would_do(bare_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_python_of_ours_it_says_which_would_do(
+    bare_machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python3")
     with pytest.raises(SetupError, match=r"No Python 3\.11 or 3\.12 or 3\.13 is on PATH"):
         machine.python()
@@ -116,7 +140,9 @@ def test_everything_that_is_missing_is_said_at_once(bare_machine: Path) -> None:
         machine.provide([machine.JAVA, machine.COMPILER])
 
 
-def test_only_ci_insists_on_a_browser(bare_machine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_ci_insists_on_a_browser(
+    bare_machine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("CI", raising=False)
     machine.provide_browser()
     assert "the browser test will be skipped" in capsys.readouterr().out
@@ -125,7 +151,9 @@ def test_only_ci_insists_on_a_browser(bare_machine: Path, monkeypatch: pytest.Mo
         machine.provide_browser()
 
 
-def test_without_uv_and_pip_it_says_what_to_install(bare_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_uv_and_pip_it_says_what_to_install(
+    bare_machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(installer, "can_install", lambda: False)
     monkeypatch.setattr(installer, "OLDEST", (999,))
     monkeypatch.setattr(sys, "executable", "/bin/false")
@@ -133,7 +161,9 @@ def test_without_uv_and_pip_it_says_what_to_install(bare_machine: Path, monkeypa
         installer.uv()
 
 
-def test_an_interrupted_environment_is_not_sound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_interrupted_environment_is_not_sound(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     assert environment.is_sound()
     marker = tmp_path / ".unfinished"
     marker.touch()
@@ -141,7 +171,9 @@ def test_an_interrupted_environment_is_not_sound(monkeypatch: pytest.MonkeyPatch
     assert not environment.is_sound()
 
 
-def test_an_environment_that_was_moved_is_not_sound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_environment_that_was_moved_is_not_sound(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "activate").write_text("VIRTUAL_ENV='/where/it/was/.venv'\n")
     monkeypatch.setattr(environment, "VENV", tmp_path)
@@ -157,11 +189,15 @@ def test_an_environment_that_was_moved_is_not_sound(monkeypatch: pytest.MonkeyPa
         ("pyproject.toml", "[project]\nname = 'one'\n[tool.ruff]\nline-length = 80\n", False),
     ],
 )
-def test_what_set_up_reads_asks_for_a_new_one_when_it_changes(name: str, text: str, asks: bool, tmp_path: Path) -> None:
+def test_what_set_up_reads_asks_for_a_new_one_when_it_changes(
+    name: str, text: str, asks: bool, tmp_path: Path
+) -> None:
     (tmp_path / "tools" / "setup").mkdir(parents=True)
     (tmp_path / "requirements.lock").write_text("one")
     (tmp_path / "tools" / "setup" / "jars.lock").write_text("one")
-    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'one'\n[tool.ruff]\nline-length = 140\n")
+    (tmp_path / "pyproject.toml").write_text(
+        "[project]\nname = 'one'\n[tool.ruff]\nline-length = 140\n"
+    )
     before = fingerprint(tmp_path)
     (tmp_path / name).write_text(text)
     assert (fingerprint(tmp_path) != before) == asks
@@ -169,7 +205,9 @@ def test_what_set_up_reads_asks_for_a_new_one_when_it_changes(name: str, text: s
 
 def test_a_second_set_up_says_nothing_and_takes_no_time() -> None:
     started = time.monotonic()
-    again = subprocess.run([sys.executable, "-m", "tools.setup"], cwd=ROOT, capture_output=True, text=True)
+    again = subprocess.run(
+        [sys.executable, "-m", "tools.setup"], cwd=ROOT, capture_output=True, text=True
+    )
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
     assert time.monotonic() - started < 3  # 0.2 on a quiet machine
 
@@ -177,9 +215,14 @@ def test_a_second_set_up_says_nothing_and_takes_no_time() -> None:
 def test_two_set_ups_take_turns() -> None:
     with (ROOT / ".tools" / "lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        second = subprocess.Popen([sys.executable, "-m", "tools.setup"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        second = subprocess.Popen(
+            [sys.executable, "-m", "tools.setup"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
         assert second.stdout
-        assert second.stdout.readline() == "setup: waiting for another set-up of this folder to end ...\n"
+        assert (
+            second.stdout.readline()
+            == "setup: waiting for another set-up of this folder to end ...\n"
+        )
         assert second.poll() is None
     assert second.wait(timeout=30) == 0
 
@@ -188,5 +231,14 @@ def test_every_target_is_in_the_help() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert targets
-    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, env={**os.environ, "MAKEFLAGS": ""})
-    assert sorted(re.findall(r"^  make (\S+) +\S", listed.stdout, re.MULTILINE)) == sorted(targets.group(1).split())
+    listed = subprocess.run(
+        ["make", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "MAKEFLAGS": ""},
+    )
+    assert sorted(re.findall(r"^  make (\S+) +\S", listed.stdout, re.MULTILINE)) == sorted(
+        targets.group(1).split()
+    )

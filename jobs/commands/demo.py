@@ -1,4 +1,7 @@
-"""`nightshift demo`: the whole platform in one go, on the first quarter of 2013. Running it again changes nothing."""
+"""`nightshift demo`: the whole platform in one go, on the first quarter of 2013.
+
+Running it again changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +29,20 @@ _NIGHT_SECONDS = 1800
 _DAG_SECONDS = 120
 
 # Written out, because they are printed for people to copy.
-TOP = """SELECT carrier, flight, origin, dest, sched_dep_time, round(late_probability, 3) AS late_probability, model_version
-  FROM flights.predictions WHERE flight_date = '2013-04-03' ORDER BY late_probability DESC, carrier, flight LIMIT 10"""
-COUNT = """SELECT flight_date, count(*) AS flights, round(avg(late_probability), 3) AS mean_probability, max(model_version) AS model
-  FROM flights.predictions WHERE flight_date >= '2013-04-01' GROUP BY flight_date ORDER BY flight_date"""
+TOP = """SELECT carrier, flight, origin, dest, sched_dep_time,
+    round(late_probability, 3) AS late_probability, model_version
+  FROM flights.predictions WHERE flight_date = '2013-04-03'
+  ORDER BY late_probability DESC, carrier, flight LIMIT 10"""
+COUNT = """SELECT flight_date, count(*) AS flights,
+    round(avg(late_probability), 3) AS mean_probability, max(model_version) AS model
+  FROM flights.predictions WHERE flight_date >= '2013-04-01'
+  GROUP BY flight_date ORDER BY flight_date"""
 
 
 def demo(environment: Environment) -> int:
-    """Start the platform, load a quarter, run two nights through Airflow, show what came out; leave it running.
+    """Start the platform, load a quarter, run two nights through Airflow, show what came out.
 
-    `DEMO_KEEP=0` stops it in the end, however it ends.
+    Leave it running; `DEMO_KEEP=0` stops it in the end, however it ends.
     """
     from jobs.services import down
 
@@ -78,8 +85,13 @@ def _load(environment: Environment) -> int:
     if _is_loaded(environment):
         print(f"\n== {QUARTER} is loaded already", flush=True)
         return 0
-    with _step(f"Load {QUARTER} in one pass, and train the first model: nightshift run flights --from {QUARTER.first} --to {QUARTER.last}"):
-        return run_night(Run(pipeline=FLIGHTS, days=QUARTER, environment=environment, run_id=LOAD_RUN), STAGES)
+    with _step(
+        f"Load {QUARTER} in one pass, and train the first model: "
+        f"nightshift run flights --from {QUARTER.first} --to {QUARTER.last}"
+    ):
+        return run_night(
+            Run(pipeline=FLIGHTS, days=QUARTER, environment=environment, run_id=LOAD_RUN), STAGES
+        )
 
 
 def _is_loaded(environment: Environment) -> bool:
@@ -108,14 +120,18 @@ def _wait_for_dag(airflow: Airflow) -> None:
     while not airflow.has_dag(FLIGHTS.name):
         if time.monotonic() > until:
             raise NightshiftError(
-                f"Airflow does not know the DAG '{FLIGHTS.name}' after {_DAG_SECONDS} s. See 'Dag Import Errors' at {airflow.url}"
+                f"Airflow does not know the DAG '{FLIGHTS.name}' after {_DAG_SECONDS} s. "
+                f"See 'Dag Import Errors' at {airflow.url}"
             )
         time.sleep(1)
 
 
 @contextmanager
 def _stopped_when_interrupted(airflow: Airflow, run_id: str) -> Iterator[None]:
-    """Whoever interrupts the demo does not want its DAG run to go on; what it published stays whole."""
+    """Whoever interrupts the demo does not want its DAG run to go on.
+
+    What it published stays whole.
+    """
     try:
         yield
     except KeyboardInterrupt:
@@ -147,23 +163,45 @@ def _show_quality(environment: Environment) -> None:
     from jobs.lake import ops
     from jobs.output import show
 
-    last = max(ops.read(environment, "model_events", [("pipeline", "=", FLIGHTS.name)]).to_pylist(), key=lambda event: event["created_at"])
+    last = max(
+        ops.read(environment, "model_events", [("pipeline", "=", FLIGHTS.name)]).to_pylist(),
+        key=lambda event: event["created_at"],
+    )
     told = json.loads(last["metrics"])
     promoted = last["event"] == "promoted"
+    champion = last["model_version" if promoted else "rival_version"]
     models = {
-        f"champion, version {last['model_version'] if promoted else last['rival_version']}": told["candidate" if promoted else "champion"],
-        **({} if promoted else {f"candidate, version {last['model_version']} ({last['event']})": told["candidate"]}),
+        f"champion, version {champion}": told["candidate" if promoted else "champion"],
+        **(
+            {}
+            if promoted
+            else {
+                f"candidate, version {last['model_version']} ({last['event']})": told["candidate"]
+            }
+        ),
         f"baseline, the rate of {' x '.join(FLIGHTS.training.baseline)}": told["baseline"],
     }
-    print(f"\nQuality on the {told['rows']} flights of {told['days']} held-out days as of {last['as_of']}, all days pooled:")
-    show(["model", "AUC", "log loss"], [(name, round(one["auc"], 4), round(one["log_loss"], 4)) for name, one in models.items() if one])
+    print(
+        f"\nQuality on the {told['rows']} flights of {told['days']} "
+        f"held-out days as of {last['as_of']}, all days pooled:"
+    )
+    show(
+        ["model", "AUC", "log loss"],
+        [
+            (name, round(one["auc"], 4), round(one["log_loss"], 4))
+            for name, one in models.items()
+            if one
+        ],
+    )
 
 
 def _report(environment: Environment) -> str:
     from jobs.lake import ops
 
     rows = ops.read(
-        environment, "check_results", [("pipeline", "=", FLIGHTS.name), ("table_name", "=", f"{FLIGHTS.name}.predictions")]
+        environment,
+        "check_results",
+        [("pipeline", "=", FLIGHTS.name), ("table_name", "=", f"{FLIGHTS.name}.predictions")],
     ).to_pylist()
     return str(max(rows, key=lambda row: row["checked_at"])["report"])
 
@@ -172,7 +210,11 @@ def _airflow(environment: Environment) -> Airflow:
     from jobs.services.airflow import USER
     from jobs.services.secrets import secret
 
-    return Airflow(url=f"http://127.0.0.1:{environment.airflow_port}", user=USER, password=secret(environment, "admin_password"))
+    return Airflow(
+        url=f"http://127.0.0.1:{environment.airflow_port}",
+        user=USER,
+        password=secret(environment, "admin_password"),
+    )
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Drops the example's source files: what the airline, the weather service and the registers would deliver each night."""
+"""Drops the example's source files.
+
+What the airline, the weather service and the registers would deliver each night.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,9 @@ class _Drop:
 
 
 def land(pipeline: Pipeline, environment: Environment, days: Days) -> dict[str, object]:
-    """Write the pipeline's feed files for the days; files that hold the same already are left alone.
+    """Write the pipeline's feed files for the days.
+
+    Files that hold the same already are left alone.
 
     Returns:
         How many files were written and left alone, and the rows that each feed's files hold.
@@ -47,15 +52,24 @@ def land(pipeline: Pipeline, environment: Environment, days: Days) -> dict[str, 
     if source is None:
         place = environment.landing / pipeline.name
         raise UsageError(
-            f"No source is built in for '{pipeline.name}': drop its files into {place} yourself. Built in: {', '.join(_SOURCES)}."
+            f"No source is built in for '{pipeline.name}': drop its files into {place} yourself. "
+            f"Built in: {', '.join(_SOURCES)}."
         )
     pipeline.require_days(days)
-    folder, written, rows = environment.landing / pipeline.name, 0, {feed.name: 0 for feed in pipeline.feeds}
+    folder, written, rows = (
+        environment.landing / pipeline.name,
+        0,
+        {feed.name: 0 for feed in pipeline.feeds},
+    )
     drops = _drops(pipeline, days, source())
     for drop in _with_progress(drops, sum(_files(pipeline, feed, days) for feed in pipeline.feeds)):
         written += _write(folder / drop.feed.path.format(date=drop.day), _text(drop))
         rows[drop.feed.name] += len(drop.rows)
-    return {"files_written": written, "files_unchanged": sum(_files(pipeline, f, days) for f in pipeline.feeds) - written, **rows}
+    return {
+        "files_written": written,
+        "files_unchanged": sum(_files(pipeline, f, days) for f in pipeline.feeds) - written,
+        **rows,
+    }
 
 
 def _drops(pipeline: Pipeline, days: Days, source: Mapping[str, pd.DataFrame]) -> Iterator[_Drop]:
@@ -81,7 +95,9 @@ def _with_progress(drops: Iterator[_Drop], total: int) -> Iterator[_Drop]:
 
 def _text(drop: _Drop) -> bytes:
     names = [column.name for column in drop.feed.columns]
-    text: str = drop.rows[names].to_csv(index=False, na_rep=drop.feed.null_token, lineterminator="\n")
+    text: str = drop.rows[names].to_csv(
+        index=False, na_rep=drop.feed.null_token, lineterminator="\n"
+    )
     return text.encode()
 
 
@@ -101,13 +117,18 @@ def _write(path: Path, text: bytes) -> bool:
 
 @lru_cache(maxsize=1)
 def _flights() -> dict[str, pd.DataFrame]:
-    """The year 2013 as the source would deliver it, values as it writes them, with the day of the drop of each row."""
+    """The year 2013 as the source would deliver it.
+
+    Values are as it writes them, and each row has the day of its drop.
+    """
     airports = _read("airports.csv")
     scheduled = _dated(_read("flights.csv.zip"), "flight_date")
     weather = _dated(_read("weather.csv"), "weather_date")
     return {
         "flights": scheduled.assign(drop_date=known_on(scheduled, airports)),
-        "schedule": scheduled.assign(drop_date=[day - timedelta(days=1) for day in scheduled["flight_date"]]),
+        "schedule": scheduled.assign(
+            drop_date=[day - timedelta(days=1) for day in scheduled["flight_date"]]
+        ),
         "weather": weather.assign(drop_date=weather["weather_date"]),
         "planes": _read("planes.csv"),
         "airports": airports,
@@ -115,10 +136,12 @@ def _flights() -> dict[str, pd.DataFrame]:
 
 
 def known_on(flights: pd.DataFrame, airports: pd.DataFrame) -> pd.Series:
-    """The New York day on which each outcome became known: that of its landing, never before the flight's own day.
+    """The New York day on which each outcome became known.
 
-    The source holds no instant of arrival, only local clock times without a day: it is counted from the scheduled
-    departure (an instant) by the scheduled duration and the delay.
+    That of its landing, never before the flight's own day.
+
+    The source holds no instant of arrival, only local clock times without a day: it is counted from
+    the scheduled departure (an instant) by the scheduled duration and the delay.
     """
     import pandas as pd
 
@@ -129,13 +152,20 @@ def known_on(flights: pd.DataFrame, airports: pd.DataFrame) -> pd.Series:
 
 
 def arrives_at(flights: pd.DataFrame, airports: pd.DataFrame) -> pd.Series:
-    """The instant of each arrival; null for flights without an arrival delay: cancelled and diverted ones."""
+    """The instant of each arrival.
+
+    Null for flights without an arrival delay: cancelled and diverted ones.
+    """
     import pandas as pd
 
-    departure = pd.to_datetime(flights["time_hour"], utc=True) + pd.to_numeric(flights["minute"]).astype(_MINUTE)
+    departure = pd.to_datetime(flights["time_hour"], utc=True) + pd.to_numeric(
+        flights["minute"]
+    ).astype(_MINUTE)
     leaves = _wall_clock(departure, _zones(flights["dest"], airports))
     hhmm = pd.to_numeric(flights["sched_arr_time"])
-    minutes_scheduled = (hhmm // 100 * 60 + hhmm % 100 - leaves.dt.hour * 60 - leaves.dt.minute) % (24 * 60)
+    minutes_scheduled = (hhmm // 100 * 60 + hhmm % 100 - leaves.dt.hour * 60 - leaves.dt.minute) % (
+        24 * 60
+    )
     delay = pd.to_numeric(flights["arr_delay"], errors="coerce")
     return departure + pd.to_timedelta(minutes_scheduled + delay, unit="min")
 
@@ -149,7 +179,9 @@ def _wall_clock(instants: pd.Series, zones: pd.Series) -> pd.Series:
     """What a clock in its zone shows at each instant, without the zone."""
     import pandas as pd
 
-    parts = [part.dt.tz_convert(zone).dt.tz_localize(None) for zone, part in instants.groupby(zones)]
+    parts = [
+        part.dt.tz_convert(zone).dt.tz_localize(None) for zone, part in instants.groupby(zones)
+    ]
     return pd.concat(parts).reindex(instants.index)
 
 
@@ -170,7 +202,10 @@ def _source_folder() -> Path:
     # Importing the package fails for want of pkg_resources; its data lie beside its __init__.
     found = find_spec(_SOURCE)
     if found is None or found.origin is None:
-        raise NightshiftError(f"The Python package {_SOURCE}, the example's source, is not installed. Run `make setup`.")
+        raise NightshiftError(
+            f"The Python package {_SOURCE}, the example's source, is not installed. "
+            "Run `make setup`."
+        )
     return Path(found.origin).parent / "data"
 
 

@@ -8,10 +8,23 @@ from typing import Any
 from pipelines.environment import Environment
 from pipelines.spec import Pipeline
 
-COLUMNS = ("version", "as_of", "alias", "event", "auc", "log_loss", "champion_log_loss", "baseline_log_loss", "reason", "mlflow_run_id")
+COLUMNS = (
+    "version",
+    "as_of",
+    "alias",
+    "event",
+    "auc",
+    "log_loss",
+    "champion_log_loss",
+    "baseline_log_loss",
+    "reason",
+    "mlflow_run_id",
+)
 
 
-def models(pipeline: Pipeline, environment: Environment) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+def models(
+    pipeline: Pipeline, environment: Environment
+) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
     """Column names and rows: every model of the pipeline, newest first."""
     from jobs.training import serving
     from jobs.training.registry import Registry

@@ -1,4 +1,7 @@
-"""The first work of a new platform, done by `up`, so that the first night does not pay for what only happens once."""
+"""The first work of a new platform, done by `up`.
+
+So that the first night does not pay for what only happens once.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from pipelines.environment import Environment
 
 
 def main(argument: dict[str, dict[str, str]]) -> None:
-    """Create MLflow's database, and take Spark and Delta once through what every stage does: write, replace, read, count.
+    """Create MLflow's database, and take Spark and Delta once through what every stage does.
+
+    Write, replace, read, count.
 
     Args:
         argument: `environment`: the variables of the home.
@@ -25,5 +30,7 @@ def main(argument: dict[str, dict[str, str]]) -> None:
     writer = rows.repartition("day").write.format("delta").mode("overwrite").partitionBy("day")
     writer.option("replaceWhere", "day >= 0 AND day <= 2").save(place)
     read = spark.read.format("delta").load(place)
-    read.where("day = 1").agg(F.count(F.lit(1)), F.sum(F.xxhash64("id").cast("decimal(38,0)"))).first()
+    read.where("day = 1").agg(
+        F.count(F.lit(1)), F.sum(F.xxhash64("id").cast("decimal(38,0)"))
+    ).first()
     rows.join(read, "id").groupBy("id").count().count()

@@ -1,4 +1,7 @@
-"""The files that landed for a run: are they all there, and do their headers hold the declared columns?"""
+"""The files that landed for a run.
+
+Are they all there, and do their headers hold the declared columns?
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,8 @@ def find_drops(run: Run) -> dict[str, list[Drop]]:
     """The files of every feed for the run's days, by feed.
 
     Raises:
-        Refused: files are missing, empty, or have another header than declared; all of them are listed.
+        Refused: files are missing, empty, or have another header than declared; all of them are
+            listed.
     """
     found: dict[str, list[Drop]] = {feed.name: [] for feed in run.pipeline.feeds}
     problems: list[tuple[date, str]] = []
@@ -89,7 +93,9 @@ def _inspect(run: Run, feed: Feed, day: date) -> Drop:
 def _header_and_lines(path: Path) -> tuple[tuple[str, ...], int]:
     with path.open("rb") as file:
         first = file.readline(_HEADER_BYTES).decode("utf-8-sig")
-        last = max((number for number, line in enumerate(file, 1) if line.rstrip(b"\r\n")), default=0)
+        last = max(
+            (number for number, line in enumerate(file, 1) if line.rstrip(b"\r\n")), default=0
+        )
     return tuple(next(csv.reader([first.rstrip("\r\n")]), ())), last
 
 
@@ -113,8 +119,10 @@ def _all_problems(run: Run, problems: list[tuple[date, str]]) -> str:
     more = [f"  … and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
     first, last = min(day for day, _ in problems), max(day for day, _ in problems)
     ways_out = (
-        f"Files are looked for in {run.environment.landing}. Wait for the source to drop them and run again, or drop them "
-        f"yourself (the example's: nightshift land {name} --from {first} --to {last}). If a header has changed for good, "
-        f"declare it in pipelines/{name}.py."
+        f"Files are looked for in {run.environment.landing}. Wait for the source to drop them and "
+        f"run again, or drop them yourself (the example's: nightshift land {name} --from {first} "
+        f"--to {last}). If a header has changed for good, declare it in pipelines/{name}.py."
     )
-    return "\n".join([f"{len(problems)} file(s) for {run.days} cannot be ingested:", *listed, *more, ways_out])
+    return "\n".join(
+        [f"{len(problems)} file(s) for {run.days} cannot be ingested:", *listed, *more, ways_out]
+    )

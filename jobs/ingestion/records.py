@@ -1,7 +1,10 @@
-"""From lines of text to typed rows, each with the reason why it must be quarantined or none. DataFrame in, DataFrame out.
+"""From lines of text to typed rows, each with the reason why it must be quarantined or none.
 
-A record is one line. Lines are numbered by a window over each file, so that a file of any length is read in splits; only
-the numbering and parsing of a single file stay in one task, which is comfortable up to some gigabytes a file.
+DataFrame in, DataFrame out.
+
+A record is one line. Lines are numbered by a window over each file, so that a file of any length is
+read in splits; only the numbering and parsing of a single file stay in one task, which is
+comfortable up to some gigabytes a file.
 """
 
 from __future__ import annotations
@@ -34,7 +37,8 @@ _FORMS = {
     "date": r"[1-9]\d{3}-\d{2}-\d{2}",
     "timestamp": r"[1-9]\d{3}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:?\d{2})",
 }
-"""What a value must look like. Spark's casts alone are generous: '2013' is a date, 'NaN' a double, a time needs no zone."""
+"""What a value must look like. Spark's casts alone are generous: '2013' is a date, 'NaN' a double,
+a time needs no zone."""
 _ARTICLES = {"int": "an int", "timestamp": "a timestamp with its zone"}
 _ODD = "_odd_record"
 """Name by which the CSV parser returns a record with the wrong number of fields."""
@@ -48,7 +52,10 @@ def columns(feed: Feed) -> tuple[str, ...]:
 
 
 def records(spark: SparkSession, feed: Feed, drops: Sequence[Drop]) -> DataFrame:
-    """Every data line of the files: the columns of the raw table, `record` (the line) and `reason` (null for a good row)."""
+    """Every data line of the files.
+
+    The columns of the raw table, `record` (the line) and `reason` (null for a good row).
+    """
     if not drops:
         return spark.createDataFrame([], _schema(feed))
     by_header = groupby(sorted(drops, key=lambda drop: drop.header), key=lambda drop: drop.header)
@@ -58,7 +65,12 @@ def records(spark: SparkSession, feed: Feed, drops: Sequence[Drop]) -> DataFrame
 
 def _schema(feed: Feed) -> str:
     declared = [f"`{column.name}` {_sql_type(column)}" for column in feed.columns]
-    return ", ".join([*declared, "landed_date date, source_file string, source_line int, record string, reason string"])
+    return ", ".join(
+        [
+            *declared,
+            "landed_date date, source_file string, source_line int, record string, reason string",
+        ]
+    )
 
 
 def _sql_type(column: Column) -> str:
@@ -66,7 +78,10 @@ def _sql_type(column: Column) -> str:
 
 
 def _numbered(spark: SparkSession, feed: Feed, drops: list[Drop]) -> DataFrame:
-    """The files' lines with `source_file`, `landed_date` and the 1-based `source_line`; no headers, no blank lines at the end."""
+    """The files' lines with `source_file`, `landed_date` and the 1-based `source_line`.
+
+    No headers, no blank lines at the end.
+    """
     text = spark.read.option("lineSep", "\n").text([_unglobbed(str(drop.path)) for drop in drops])
     lines = text.select(
         F.rtrim("value", F.lit("\r")).alias("record"),
@@ -75,11 +90,17 @@ def _numbered(spark: SparkSession, feed: Feed, drops: list[Drop]) -> DataFrame:
         F.monotonically_increasing_id().alias("position"),
     )
     in_file = Window.partitionBy("landed_date")
-    numbered = lines.withColumn("source_line", F.row_number().over(in_file.orderBy("block", "position")))
+    numbered = lines.withColumn(
+        "source_line", F.row_number().over(in_file.orderBy("block", "position"))
+    )
     last = F.max(F.when(F.col("record") != "", F.col("source_line"))).over(in_file)
     data = numbered.withColumn("last", last).where(F.col("source_line").between(2, F.col("last")))
     before, _, after = drops[0].source_file.partition(str(drops[0].day))
-    source_file = F.lit(before) if feed.is_reference else F.concat(F.lit(before), F.col("landed_date").cast("string"), F.lit(after))
+    source_file = (
+        F.lit(before)
+        if feed.is_reference
+        else F.concat(F.lit(before), F.col("landed_date").cast("string"), F.lit(after))
+    )
     return data.select("record", "landed_date", source_file.alias("source_file"), "source_line")
 
 
@@ -87,7 +108,11 @@ def _landed_date(feed: Feed, drop: Drop) -> Expression:
     if feed.is_reference:
         return F.lit(drop.day)
     before, _, after = quote(feed.path, safe="/{}").partition("{date}")
-    return F.regexp_extract("_metadata.file_path", rf"/{re.escape(before)}(\d{{4}}-\d{{2}}-\d{{2}}){re.escape(after)}$", 1).cast("date")
+    return F.regexp_extract(
+        "_metadata.file_path",
+        rf"/{re.escape(before)}(\d{{4}}-\d{{2}}-\d{{2}}){re.escape(after)}$",
+        1,
+    ).cast("date")
 
 
 def _unglobbed(path: str) -> str:
@@ -96,17 +121,24 @@ def _unglobbed(path: str) -> str:
 
 
 def _typed(lines: DataFrame, feed: Feed, header: tuple[str, ...]) -> DataFrame:
-    # One projection after the other: each is used several times by the next, and Spark would not share them inside one.
+    # One projection after the other: each is used several times by the next, and Spark would not
+    # share them inside one.
     schema = ", ".join([*(f"`{name}` string" for name in header), f"{_ODD} string"])
     checked = lines.withColumn("broken", _broken())
-    parsed = checked.withColumn("fields", F.when(F.col("broken").isNull(), F.from_csv("record", schema, _PARSER)))
+    parsed = checked.withColumn(
+        "fields", F.when(F.col("broken").isNull(), F.from_csv("record", schema, _PARSER))
+    )
     wrong = F.coalesce("broken", _wrong_count(len(header))).alias("broken")
     fields = [_text(column, feed.null_token).alias(_TEXT + column.name) for column in feed.columns]
     texts = parsed.select(*fields, wrong, "record", *PROVENANCE)
     typed = texts.select(*(_cast(column).alias(column.name) for column in feed.columns), "*")
-    complaints = F.concat_ws("; ", *(_complaint(column, column.name in feed.required) for column in feed.columns))
+    complaints = F.concat_ws(
+        "; ", *(_complaint(column, column.name in feed.required) for column in feed.columns)
+    )
     reason = F.coalesce("broken", F.nullif(complaints, F.lit("")))
-    return typed.select(*columns(feed), F.make_valid_utf8("record").alias("record"), reason.alias("reason"))
+    return typed.select(
+        *columns(feed), F.make_valid_utf8("record").alias("record"), reason.alias("reason")
+    )
 
 
 def _broken() -> Expression:
@@ -117,7 +149,10 @@ def _broken() -> Expression:
         F.when(~F.is_valid_utf8(record), "record: not UTF-8 text")
         .when(record == "", "record: blank line between records")
         .when(record.rlike(r"[\x00-\x08\x0a-\x1f\x7f]"), "record: control characters")
-        .when(quotes % 2 == 1, "record: a quote is opened and not closed on the line; a record must be one line")
+        .when(
+            quotes % 2 == 1,
+            "record: a quote is opened and not closed on the line; a record must be one line",
+        )
         .when(_commas(record) > 10_000, F.format_string("record: %d fields", _commas(record) + 1))
     )
 
@@ -128,7 +163,10 @@ def _commas(record: Expression) -> Expression:
 
 def _wrong_count(expected: int) -> Expression:
     found = _commas(F.regexp_replace("record", '"[^"]*"', "")) + 1
-    return F.when(F.col("fields")[_ODD].isNotNull(), F.format_string(f"record: %d fields instead of {expected}", found))
+    return F.when(
+        F.col("fields")[_ODD].isNotNull(),
+        F.format_string(f"record: %d fields instead of {expected}", found),
+    )
 
 
 def _text(column: Column, null_token: str) -> Expression:
@@ -143,21 +181,39 @@ def _cast(column: Column) -> Expression:
     if column.type == "string":
         return text
     cast = F.when(text.rlike(f"^({_FORMS[column.type]})$"), text.try_cast(_sql_type(column)))
-    return F.nullif(F.nullif(cast, F.lit(float("inf"))), F.lit(float("-inf"))) if column.type == "double" else cast
+    return (
+        F.nullif(F.nullif(cast, F.lit(float("inf"))), F.lit(float("-inf")))
+        if column.type == "double"
+        else cast
+    )
 
 
 def _complaint(column: Column, required: bool) -> Expression:
     """What is wrong with a value; null when nothing is."""
     text, kind = F.col(_TEXT + column.name), _ARTICLES.get(column.type, f"a {column.type}")
-    unreadable = F.concat(F.lit(f"{column.name}: '"), F.left(text, F.lit(_SHOWN)), F.lit(f"' is not {kind}"))
+    unreadable = F.concat(
+        F.lit(f"{column.name}: '"), F.left(text, F.lit(_SHOWN)), F.lit(f"' is not {kind}")
+    )
     complaint = F.when(text.isNotNull() & F.col(column.name).isNull(), unreadable)
-    return complaint.when(text.isNull(), f"{column.name}: no value, but it is required") if required else complaint
+    return (
+        complaint.when(text.isNull(), f"{column.name}: no value, but it is required")
+        if required
+        else complaint
+    )
 
 
 def _without_duplicates(rows: DataFrame, feed: Feed) -> DataFrame:
     """The first good row of a key stays good; later ones of the same drop get a reason."""
-    first = F.min(F.when(F.col("reason").isNull(), F.col("source_line"))).over(Window.partitionBy("landed_date", *feed.key))
-    key = F.concat_ws(", ", *(F.concat(F.lit(f"{name} "), F.col(name).cast("string")) for name in feed.key))
+    first = F.min(F.when(F.col("reason").isNull(), F.col("source_line"))).over(
+        Window.partitionBy("landed_date", *feed.key)
+    )
+    key = F.concat_ws(
+        ", ", *(F.concat(F.lit(f"{name} "), F.col(name).cast("string")) for name in feed.key)
+    )
     complaint = F.concat(F.lit("key: "), key, F.lit(" comes twice, first on line "), F.col(_FIRST))
     duplicate = F.when(F.col("source_line") > F.col(_FIRST), complaint)
-    return rows.withColumn(_FIRST, first).withColumn("reason", F.coalesce("reason", duplicate)).drop(_FIRST)
+    return (
+        rows.withColumn(_FIRST, first)
+        .withColumn("reason", F.coalesce("reason", duplicate))
+        .drop(_FIRST)
+    )

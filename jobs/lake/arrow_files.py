@@ -1,8 +1,8 @@
 """Arrow's own file system below a Delta table. Alone here, because it works around a defect.
 
-delta-rs hands pyarrow a file system written in Python. Threads of a scan that was not read to its end can then still call
-it while the interpreter ends, which aborts or hangs the process (apache/arrow issue 34314). Delete this, and the
-`filesystem=` arguments, when that issue is closed.
+delta-rs hands pyarrow a file system written in Python. Threads of a scan that was not read to its
+end can then still call it while the interpreter ends, which aborts or hangs the process
+(apache/arrow issue 34314). Delete this, and the `filesystem=` arguments, when that issue is closed.
 """
 
 from __future__ import annotations

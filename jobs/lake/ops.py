@@ -1,4 +1,4 @@
-"""The platform's own small tables under `<lake>/ops/`, written by delta-rs alone and never by Spark."""
+"""The platform's own small tables under `<lake>/ops/`, written by delta-rs and never by Spark."""
 
 from __future__ import annotations
 
@@ -90,7 +90,9 @@ def append(environment: Environment, name: str, rows: Sequence[Mapping[str, Any]
     _write(environment, name, rows, mode="append")
 
 
-def replace(environment: Environment, name: str, rows: Sequence[Mapping[str, Any]], predicate: str) -> None:
+def replace(
+    environment: Environment, name: str, rows: Sequence[Mapping[str, Any]], predicate: str
+) -> None:
     """Put rows in the place of those for which the SQL predicate holds, in one commit."""
     if exists(environment, name):
         _write(environment, name, rows, mode="overwrite", predicate=predicate)
@@ -98,7 +100,9 @@ def replace(environment: Environment, name: str, rows: Sequence[Mapping[str, Any
         append(environment, name, rows)
 
 
-def read(environment: Environment, name: str, filters: list[tuple[str, str, Any]] | None = None) -> pa.Table:
+def read(
+    environment: Environment, name: str, filters: list[tuple[str, str, Any]] | None = None
+) -> pa.Table:
     """The rows of an ops table; none when nothing has been written yet.
 
     Args:
@@ -108,7 +112,11 @@ def read(environment: Environment, name: str, filters: list[tuple[str, str, Any]
     if not exists(environment, name):
         return schema.empty_table()
     path = _path(environment, name)
-    return DeltaTable(path).to_pyarrow_table(filters=filters, filesystem=arrow_files(path)).select(schema.names)
+    return (
+        DeltaTable(path)
+        .to_pyarrow_table(filters=filters, filesystem=arrow_files(path))
+        .select(schema.names)
+    )
 
 
 def exists(environment: Environment, name: str) -> bool:
@@ -121,11 +129,15 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _write(environment: Environment, name: str, rows: Sequence[Mapping[str, Any]], **how: Any) -> None:
+def _write(
+    environment: Environment, name: str, rows: Sequence[Mapping[str, Any]], **how: Any
+) -> None:
     schema = _schema(name)
     unknown = {column for row in rows for column in row} - set(schema.names)
     assert not unknown, f"ops.{name} has no columns {sorted(unknown)}"
-    table = pa.Table.from_pylist([{column: row.get(column) for column in schema.names} for row in rows], schema=schema)
+    table = pa.Table.from_pylist(
+        [{column: row.get(column) for column in schema.names} for row in rows], schema=schema
+    )
     with _lock(environment, name):
         write_deltalake(_path(environment, name), table, **how)
 

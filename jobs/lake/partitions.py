@@ -14,8 +14,18 @@ if TYPE_CHECKING:
 
 
 def published_days(run: Run, name: str) -> list[date]:
-    """The partition dates with published rows, oldest first; none when the table was never published."""
+    """The partition dates with published rows, oldest first.
+
+    None when the table was never published.
+    """
     if not tables.exists(run, name):
         return []
     parts = DeltaTable(tables.path(run, name)).partitions()
-    return sorted({date.fromisoformat(value) for part in parts for value in part.values() if value is not None})
+    return sorted(
+        {
+            date.fromisoformat(value)
+            for part in parts
+            for value in part.values()
+            if value is not None
+        }
+    )

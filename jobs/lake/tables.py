@@ -1,8 +1,9 @@
 """Every read and write of the lake's Delta tables.
 
-A stage writes to staging, a check judges what is staged, and publishing is one Delta commit that replaces exactly the
-days of the run (`replaceWhere`). A commit carries the run that made it (`userMetadata`) and a fence: Delta skips a
-commit whose `txnVersion` is not above the last one of its `txnAppId`, so a late twin changes nothing.
+A stage writes to staging, a check judges what is staged, and publishing is one Delta commit that
+replaces exactly the days of the run (`replaceWhere`). A commit carries the run that made it
+(`userMetadata`) and a fence: Delta skips a commit whose `txnVersion` is not above the last one of
+its `txnAppId`, so a late twin changes nothing.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def is_staged(run: Run, name: str) -> bool:
 
 
 def unstage(run: Run, name: str) -> None:
-    """Forget what waits in staging for the run's days, such as rows that were refused and have been taken back since."""
+    """Forget what waits in staging for the run's days, such as refused rows taken back since."""
     if is_staged(run, name):
         system, place = fs.FileSystem.from_uri(_staging(run, name))
         system.delete_dir(place)
@@ -131,14 +132,20 @@ def staged(run: Run, name: str) -> DataFrame:
 
 
 def staged_days(run: Run, name: str) -> Days:
-    """The partition dates that the staged rows will replace; those of the run when there are no rows."""
+    """The partition dates that the staged rows will replace.
+
+    Those of the run when there are no rows.
+    """
     found = _staged(run, name).agg(F.min(_STAGED_FROM), F.max(_STAGED_UNTIL)).first()
     assert found is not None, "an aggregation without keys has one row"
     return Days(found[0], found[1]) if found[0] else partition_days(run, run.pipeline.table(name))
 
 
 def current(run: Run, name: str, days: Days) -> DataFrame:
-    """The rows of `days` as they will be: staged ones for the days of the run, published ones for the others."""
+    """The rows of `days` as they will be.
+
+    Staged ones for the days of the run, published ones for the others.
+    """
     if not is_staged(run, name):
         return read(run, name, days)
     fresh, replaced, column = staged(run, name), staged_days(run, name), _partition(run, name)
@@ -171,13 +178,17 @@ def partition_days(run: Run, table: Table) -> Days:
 def prune_staging(run: Run) -> None:
     """Forget stagings of long ago: the newest are kept, so that a single stage can be run again."""
     for table in run.pipeline.tables:
-        system, place = fs.FileSystem.from_uri(f"{run.environment.lake}/_staging/{run.pipeline.name}/{table.name}")
+        system, place = fs.FileSystem.from_uri(
+            f"{run.environment.lake}/_staging/{run.pipeline.name}/{table.name}"
+        )
         found = system.get_file_info(fs.FileSelector(place, allow_not_found=True))
         for old in sorted(found, key=lambda info: info.mtime_ns or 0)[:-_STAGINGS_KEPT]:
             system.delete_dir(old.path)
 
 
-def _commit(run: Run, name: str, frame: DataFrame, days: Days, volatile: tuple[str, ...]) -> Published:
+def _commit(
+    run: Run, name: str, frame: DataFrame, days: Days, volatile: tuple[str, ...]
+) -> Published:
     column, where = _partition(run, name), path(run, name)
     content = tuple(sorted(set(frame.columns) - set(volatile)))
     wanted = _content(frame, content, column)
@@ -186,46 +197,70 @@ def _commit(run: Run, name: str, frame: DataFrame, days: Days, volatile: tuple[s
             f"{sql_name(run, name)}: rows for {wanted.first} to {wanted.last} were staged by a run "
             f"that may only replace {days}. Nothing was published."
         )
-    if exists(run, name) and set(content) <= set((there := read(run, name, days)).columns) and _content(there, content, column) == wanted:
+    if (
+        exists(run, name)
+        and set(content) <= set((there := read(run, name, days)).columns)
+        and _content(there, content, column) == wanted
+    ):
         return Published(rows=wanted.rows, version=version(run, name), changed=False)
     writer = frame.repartition(column).write.format("delta").mode("overwrite").partitionBy(column)
-    writer = writer.option("txnAppId", f"{sql_name(run, name)}:{days}").option("txnVersion", run.generation)
+    writer = writer.option("txnAppId", f"{sql_name(run, name)}:{days}").option(
+        "txnVersion", run.generation
+    )
     writer = writer.option("userMetadata", json.dumps(_made_by(run)))
     if exists(run, name):
-        writer = writer.option("replaceWhere", f"{column} >= DATE'{days.first}' AND {column} <= DATE'{days.last}'")
+        writer = writer.option(
+            "replaceWhere", f"{column} >= DATE'{days.first}' AND {column} <= DATE'{days.last}'"
+        )
     writer.save(where)
     return Published(rows=wanted.rows, version=_own_version(run, name), changed=True)
 
 
 def _made_by(run: Run) -> dict[str, object]:
-    return {"run_id": run.run_id, "stage": run.doing.name, "generation": run.generation, "code_version": code_version()}
+    return {
+        "run_id": run.run_id,
+        "stage": run.doing.name,
+        "generation": run.generation,
+        "code_version": code_version(),
+    }
 
 
 def _own_version(run: Run, name: str) -> int:
-    """The version that this run's commit became; Delta tells nothing when it skips a fenced commit."""
+    """The version that this run's commit became.
+
+    Delta tells nothing when it skips a fenced commit.
+    """
     for commit in DeltaTable(path(run, name)).history(10):
         if json.loads(commit.get("userMetadata") or "{}").get("generation") == run.generation:
             return int(commit["version"])
-    raise Fenced(f"{sql_name(run, name)} for {run.days} was published by a later run than {run.run_id}: this one changed nothing.")
+    raise Fenced(
+        f"{sql_name(run, name)} for {run.days} was published by a later run than {run.run_id}: "
+        "this one changed nothing."
+    )
 
 
 def _content(frame: DataFrame, columns: tuple[str, ...], partition: str) -> _Content:
-    # The inner hash keeps a null apart from its neighbour's value: xxhash64 over several columns skips nulls.
+    # The inner hash keeps a null apart from its neighbour's value: xxhash64 over several columns
+    # skips nulls.
     row_hash = F.xxhash64(*(F.xxhash64(F.col(f"`{c}`")) for c in columns))
     checksum = F.sum(row_hash.cast("decimal(38,0)")).cast("string")
     found = frame.agg(F.count(F.lit(1)), checksum, F.min(partition), F.max(partition)).first()
     assert found is not None, "an aggregation without keys has one row"
-    return _Content(rows=found[0], checksum=found[1] and int(found[1]), first=found[2], last=found[3])
+    return _Content(
+        rows=found[0], checksum=found[1] and int(found[1]), first=found[2], last=found[3]
+    )
 
 
 def _staging(run: Run, name: str) -> str:
-    return f"{run.environment.lake}/_staging/{run.pipeline.name}/{name}/{run.days.first}_{run.days.last}"
+    days = f"{run.days.first}_{run.days.last}"
+    return f"{run.environment.lake}/_staging/{run.pipeline.name}/{name}/{days}"
 
 
 def _staged(run: Run, name: str) -> DataFrame:
     if not is_staged(run, name):
         raise NightshiftError(
-            f"Nothing is staged of {sql_name(run, name)} for {run.days}. Run its stage first: --stage {_maker(run, name)}"
+            f"Nothing is staged of {sql_name(run, name)} for {run.days}. "
+            f"Run its stage first: --stage {_maker(run, name)}"
         )
     return _spark(run).read.parquet(_staging(run, name))
 

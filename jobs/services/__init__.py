@@ -1,4 +1,7 @@
-"""The house that a night runs in: services on loopback, their secrets, their health, and no orphan when they stop."""
+"""The house that a night runs in.
+
+Services on loopback, their secrets, their health, and no orphan when they stop.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Airflow as a part of the house: its variables, its database, its login, its health. Never imports it."""
+"""Airflow as a part of the house: its variables, its database, its login, its health.
+
+Never imports it.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,11 @@ from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError
 
 USER = "admin"
-COMPONENTS: Mapping[str, str] = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
+COMPONENTS: Mapping[str, str] = {
+    "scheduler": "scheduler",
+    "dag-processor": "dag_processor",
+    "triggerer": "triggerer",
+}
 """Services that tell their health through the API: our name -> the name there."""
 _ASK_SECONDS = 5
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -34,7 +41,9 @@ def variables(environment: Environment) -> dict[str, str]:
         "AIRFLOW_CONFIG": str(ROOT / "airflow.cfg"),
         "NIGHTSHIFT_ROOT": str(ROOT),
         "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
-        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
+        "PATH": os.pathsep.join(
+            (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))
+        ),
         # The house is on loopback, whatever proxy the machine uses for the world.
         "NO_PROXY": f"{LOOPBACK},localhost,{os.environ.get('NO_PROXY', '')}".rstrip(","),
         "no_proxy": f"{LOOPBACK},localhost,{os.environ.get('no_proxy', '')}".rstrip(","),
@@ -54,13 +63,27 @@ def prepare(environment: Environment) -> None:
 
 
 def migration(environment: Environment) -> subprocess.Popen[bytes] | None:
-    """Bring the database to the installed version in a process of its own; None when it is there already."""
+    """Bring the database to the installed version in a process of its own.
+
+    None when it is there already.
+    """
     if _stamp(environment).exists():
         return None
     log = (environment.logs / "airflow-migrate.log").open("wb")
     with log:
-        variables_of_it = {**os.environ, **environment.variables(), **variables(environment), MARK: str(environment.home)}
-        return subprocess.Popen(tethered(program("db", "migrate")), env=variables_of_it, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        variables_of_it = {
+            **os.environ,
+            **environment.variables(),
+            **variables(environment),
+            MARK: str(environment.home),
+        }
+        return subprocess.Popen(
+            tethered(program("db", "migrate")),
+            env=variables_of_it,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
 
 
 def migrated(environment: Environment, code: int) -> None:
@@ -71,14 +94,20 @@ def migrated(environment: Environment, code: int) -> None:
     """
     if code:
         log = environment.logs / "airflow-migrate.log"
-        raise NightshiftError(f"Airflow's database could not be prepared (exit code {code}). The end of {log}:\n{tail(log)}")
+        raise NightshiftError(
+            f"Airflow's database could not be prepared (exit code {code}). "
+            f"The end of {log}:\n{tail(log)}"
+        )
     _stamp(environment).touch()
 
 
 def health(environment: Environment) -> dict[str, Any]:
     """What the API tells of itself and the other components; empty while it does not answer."""
     try:
-        with _NO_PROXY.open(f"http://{LOOPBACK}:{environment.airflow_port}/api/v2/monitor/health", timeout=_ASK_SECONDS) as answer:
+        with _NO_PROXY.open(
+            f"http://{LOOPBACK}:{environment.airflow_port}/api/v2/monitor/health",
+            timeout=_ASK_SECONDS,
+        ) as answer:
             told = json.load(answer)
     except (OSError, ValueError):
         return {}
@@ -86,11 +115,18 @@ def health(environment: Environment) -> dict[str, Any]:
 
 
 def is_healthy(told: Mapping[str, Any], service: str, since: float) -> bool:
-    """Whether a component has been well since that moment: a heartbeat of its predecessor does not count."""
+    """Whether a component has been well since that moment.
+
+    A heartbeat of its predecessor does not count.
+    """
     component = COMPONENTS[service]
     state = told.get(component) or {}
     beat = state.get(f"latest_{component}_heartbeat")
-    return state.get("status") == "healthy" and bool(beat) and datetime.fromisoformat(str(beat)).timestamp() >= since
+    return (
+        state.get("status") == "healthy"
+        and bool(beat)
+        and datetime.fromisoformat(str(beat)).timestamp() >= since
+    )
 
 
 def _stamp(environment: Environment) -> Path:

@@ -1,4 +1,7 @@
-"""The process that does one piece of work: forked by the stage server, or new (`python -m jobs.services.child FUNCTION`)."""
+"""The process that does one piece of work.
+
+Forked by the stage server, or new (`python -m jobs.services.child FUNCTION`).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ OWN_PACKAGES = frozenset({"pipelines", "jobs", "expectations", "features"})
 
 
 def execute(function: str, argument: dict[str, object]) -> int:
-    """Call `module:function` with the argument; returns its exit code (None is 0), 3 after an exception."""
+    """Call `module:function` with the argument.
+
+    Returns its exit code (None is 0), 3 after an exception.
+    """
     module, _, name = function.partition(":")
     signal.signal(signal.SIGTERM, _leave)
     try:
@@ -43,7 +49,10 @@ def forget_own_modules() -> None:
 
 
 def end(code: int) -> NoReturn:
-    """Leave without the exit handlers of libraries, which in a forked process wait for threads that it never had."""
+    """Leave without the exit handlers of libraries.
+
+    In a forked process they wait for threads that it never had.
+    """
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

@@ -36,9 +36,16 @@ class ServiceDiedError(NightshiftError):
 
 
 def up(environment: Environment) -> int:
-    """Start what does not run yet and wait until all of it is healthy; what fails to start leaves nothing behind."""
+    """Start what does not run yet and wait until all of it is healthy.
+
+    What fails to start leaves nothing behind.
+    """
     with _one_at_a_time(environment):
-        supervisor, wanted, settings = Supervisor(environment), services(environment), variables(environment)
+        supervisor, wanted, settings = (
+            Supervisor(environment),
+            services(environment),
+            variables(environment),
+        )
         try:
             if not (supervisor.is_running() and supervisor.has_settings(wanted, settings)):
                 _start_anew(environment, supervisor, wanted, settings)
@@ -47,8 +54,14 @@ def up(environment: Environment) -> int:
             print("Stopping what was started.", file=sys.stderr, flush=True)
             _stop(environment)
             raise
-    print(f"The house is up. Airflow: http://{processes.LOOPBACK}:{environment.airflow_port}", end="")
-    print(f" (user {airflow.USER}, password in {environment.secrets / 'admin_password'}). Stop it with: nightshift down", flush=True)
+    print(
+        f"The house is up. Airflow: http://{processes.LOOPBACK}:{environment.airflow_port}", end=""
+    )
+    print(
+        f" (user {airflow.USER}, password in {environment.secrets / 'admin_password'}). "
+        "Stop it with: nightshift down",
+        flush=True,
+    )
     return 0
 
 
@@ -57,7 +70,10 @@ def down(environment: Environment) -> int:
     with _one_at_a_time(environment):
         started = time.monotonic()
         ended = _stop(environment)
-    print(f"Stopped in {time.monotonic() - started:.1f} s." if ended else "Nothing was up.", flush=True)
+    print(
+        f"Stopped in {time.monotonic() - started:.1f} s." if ended else "Nothing was up.",
+        flush=True,
+    )
     return 0
 
 
@@ -85,26 +101,52 @@ def state(service: Service, process: Process | None, health: Health) -> str:
 
 def variables(environment: Environment) -> dict[str, str]:
     """The variables of all processes of the house."""
-    marks = {processes.MARK: str(environment.home), "SPT_NOENV": "1"}  # else setproctitle writes its title over the mark
-    return {**environment.variables(), **airflow.variables(environment), **marks, "PYTHONUNBUFFERED": "1"}
+    marks = {
+        processes.MARK: str(environment.home),
+        "SPT_NOENV": "1",
+    }  # else setproctitle writes its title over the mark
+    return {
+        **environment.variables(),
+        **airflow.variables(environment),
+        **marks,
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
-def _start_anew(environment: Environment, supervisor: Supervisor, wanted: tuple[Service, ...], settings: Mapping[str, str]) -> None:
+def _start_anew(
+    environment: Environment,
+    supervisor: Supervisor,
+    wanted: tuple[Service, ...],
+    settings: Mapping[str, str],
+) -> None:
     environment.logs.mkdir(parents=True, exist_ok=True)
     if _stop(environment):
-        print("Stopped what an earlier start with other settings, or one that was cut short, had left.", flush=True)
+        print(
+            "Stopped what an earlier start with other settings, "
+            "or one that was cut short, had left.",
+            flush=True,
+        )
     for service in wanted:
         if service.port:
-            processes.require_free(service.port, f"the service '{service.name}'", service.port_variable)
+            processes.require_free(
+                service.port, f"the service '{service.name}'", service.port_variable
+            )
     make_all(environment)
     airflow.prepare(environment)
     supervisor.start(wanted, settings)
 
 
-def _start_services(environment: Environment, supervisor: Supervisor, wanted: tuple[Service, ...]) -> None:
-    """Start Spark and the stage server while Airflow's database is prepared, then Airflow; warm up when the two are there."""
+def _start_services(
+    environment: Environment, supervisor: Supervisor, wanted: tuple[Service, ...]
+) -> None:
+    """Start Spark and the stage server while Airflow's database is prepared, then Airflow.
+
+    Warm up when the two are there.
+    """
     before = supervisor.processes()
-    is_cold = environment.spark_remote is None and any(before[one.name].state != "RUNNING" for one in wanted if not one.needs_database)
+    is_cold = environment.spark_remote is None and any(
+        before[one.name].state != "RUNNING" for one in wanted if not one.needs_database
+    )
     migration = airflow.migration(environment)
     for service in wanted:
         if migration is None or not service.needs_database:
@@ -120,7 +162,11 @@ def _start_services(environment: Environment, supervisor: Supervisor, wanted: tu
                     supervisor.start_service(service.name)
             for name in watch.healthy():
                 progress.done(name)
-            if is_cold and warming is None and not progress.waiting & {one.name for one in wanted if not one.needs_database}:
+            if (
+                is_cold
+                and warming is None
+                and not progress.waiting & {one.name for one in wanted if not one.needs_database}
+            ):
                 warming = _warm_up(environment)
             if warming is not None and (code := warming.wait(0)) is not None:
                 _require_warm(environment, code)
@@ -132,7 +178,9 @@ def _start_services(environment: Environment, supervisor: Supervisor, wanted: tu
 class _Watch:
     """Sees which services are healthy, and that none has died meanwhile."""
 
-    def __init__(self, environment: Environment, supervisor: Supervisor, wanted: tuple[Service, ...]) -> None:
+    def __init__(
+        self, environment: Environment, supervisor: Supervisor, wanted: tuple[Service, ...]
+    ) -> None:
         self._environment, self._supervisor, self._wanted = environment, supervisor, wanted
         self._deadline = time.monotonic() + UP_SECONDS
         self._pids: dict[str, int] = {}
@@ -141,7 +189,9 @@ class _Watch:
         known = self._supervisor.processes()
         health = Health.ask(self._environment)
         self._require_alive(known)
-        found = [one.name for one in self._wanted if state(one, known.get(one.name), health) == "healthy"]
+        found = [
+            one.name for one in self._wanted if state(one, known.get(one.name), health) == "healthy"
+        ]
         if time.monotonic() > self._deadline:
             late = next(one.name for one in self._wanted if one.name not in found)
             raise ServiceDiedError(self._environment, late, f"not healthy after {UP_SECONDS} s")
@@ -149,16 +199,31 @@ class _Watch:
 
     def _require_alive(self, known: Mapping[str, Process]) -> None:
         if not known:
-            raise NightshiftError(f"The supervisor died. The end of its log:\n{tail(self._environment.logs / 'supervisord.log')}")
+            raise NightshiftError(
+                "The supervisor died. The end of its log:\n"
+                f"{tail(self._environment.logs / 'supervisord.log')}"
+            )
         for process in known.values():
-            restarted = process.pid and self._pids.setdefault(process.name, process.pid) != process.pid
+            restarted = (
+                process.pid and self._pids.setdefault(process.name, process.pid) != process.pid
+            )
             if process.has_died or restarted:
-                raise ServiceDiedError(self._environment, process.name, process.why if process.has_died else "it had to be restarted")
+                raise ServiceDiedError(
+                    self._environment,
+                    process.name,
+                    process.why if process.has_died else "it had to be restarted",
+                )
 
 
 def _warm_up(environment: Environment) -> stage_client.Work:
     with log_of(environment, _WARM_UP).open("w") as log:
-        return stage_client.spawn(environment, "jobs.commands.warm_up:main", {"environment": environment.variables()}, {}, log)
+        return stage_client.spawn(
+            environment,
+            "jobs.commands.warm_up:main",
+            {"environment": environment.variables()},
+            {},
+            log,
+        )
 
 
 def _require_warm(environment: Environment, code: int) -> None:
@@ -180,7 +245,14 @@ def _row(service: Service, process: Process | None, state_of_it: str) -> tuple[o
     if process is None or not process.pid:
         return (service.name, state_of_it, "", port, "", "")
     uptime = duration(time.time() - process.started_at)
-    return (service.name, state_of_it, process.pid, port, uptime, f"{_memory(process.pid) >> 20} MB")
+    return (
+        service.name,
+        state_of_it,
+        process.pid,
+        port,
+        uptime,
+        f"{_memory(process.pid) >> 20} MB",
+    )
 
 
 def _memory(pid: int) -> int:

@@ -13,14 +13,17 @@ import psutil
 from pipelines.errors import NightshiftError
 
 MARK = "NIGHTSHIFT_HOUSE"
-"""Variable, holding the home, that every process which `up` starts inherits, and a user's own shell never has."""
+"""Variable, holding the home, that every process which `up` starts inherits, and a user's own shell
+never has."""
 LOOPBACK = "127.0.0.1"
 
 
 class PortTakenError(NightshiftError):
     """Another program listens on a port that a service needs."""
 
-    def __init__(self, port: int, service: str, variable: str, holder: psutil.Process | None) -> None:
+    def __init__(
+        self, port: int, service: str, variable: str, holder: psutil.Process | None
+    ) -> None:
         self.port, self.holder = port, holder
         super().__init__(
             f"Port {port}, which {service} needs, is taken by {describe(holder)}. "
@@ -46,7 +49,11 @@ def listener(port: int) -> psutil.Process | None:
     """The process that listens on the port, as far as this user may see it."""
     with suppress(psutil.Error):
         for connection in psutil.net_connections("inet"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            if (
+                connection.status == psutil.CONN_LISTEN
+                and connection.laddr.port == port
+                and connection.pid
+            ):
                 return psutil.Process(connection.pid)
     return None
 
@@ -60,7 +67,8 @@ def require_free(port: int, service: str, variable: str) -> None:
     """Refuse a port that someone listens on.
 
     Raises:
-        PortTakenError: the message names the port, its holder, and the variable that chooses another one.
+        PortTakenError: the message names the port, its holder, and the variable that chooses
+            another one.
     """
     if answers(port):
         raise PortTakenError(port, service, variable, listener(port))
@@ -78,7 +86,10 @@ def describe(process: psutil.Process | None) -> str:
 
 
 def marked(home: Path) -> list[psutil.Process]:
-    """All living processes that `up` started for that home, and all below them; never the caller."""
+    """All living processes that `up` started for that home, and all below them.
+
+    Never the caller.
+    """
     found = {p for p in psutil.process_iter() if _variable(p, MARK) == str(home)}
     for process in list(found):
         with suppress(psutil.Error):
@@ -109,7 +120,10 @@ def end(processes: Iterable[psutil.Process], patience_seconds: float = 5) -> int
 
 
 def sweep(home: Path, patience_seconds: float = 5) -> int:
-    """End every marked process of the home, also those that appear meanwhile; returns how many there were."""
+    """End every marked process of the home, also those that appear meanwhile.
+
+    Returns how many there were.
+    """
     swept = 0
     while found := marked(home):
         swept += end(found, patience_seconds)

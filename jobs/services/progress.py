@@ -23,7 +23,12 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._clear()
 
     def done(self, name: str) -> None:
@@ -39,7 +44,12 @@ class Progress:
             return
         left = ", ".join(name for name in self._order if name in self.waiting)
         if self._moves:
-            print(f"\r\x1b[K  waiting for {left} ({self._seconds():.0f} s)", end="", file=self._out, flush=True)
+            print(
+                f"\r\x1b[K  waiting for {left} ({self._seconds():.0f} s)",
+                end="",
+                file=self._out,
+                flush=True,
+            )
         elif time.monotonic() - self._told > _REMIND_SECONDS:
             self._told = time.monotonic()
             print(f"  waiting for {left} ({self._seconds():.0f} s)", file=self._out, flush=True)

@@ -1,4 +1,4 @@
-"""Secrets of one home: made once, each a file that only its owner can read, and never written to a log."""
+"""Secrets of one home: made once, each a file that only its owner can read, and never logged."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def private_folder(path: Path) -> Path:
 
 def write_once(path: Path, text: str) -> None:
     """Write a file (0600) that appears whole or not at all; of two writers the first wins."""
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
+    descriptor, draft = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}."
+    )  # mkstemp makes it 0600
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)

@@ -41,10 +41,18 @@ class Service:
 
 
 def services(environment: Environment) -> tuple[Service, ...]:
-    """What the house of this environment consists of; a cluster's Spark takes the place of our own."""
+    """What the house of this environment consists of.
+
+    A cluster's Spark takes the place of our own.
+    """
     spark = () if environment.spark_remote else (_spark(environment),)
     stages = (_stages(),) if sys.platform.startswith("linux") else ()
-    return (*spark, *stages, _airflow_api(environment), *(_airflow(name) for name in airflow.COMPONENTS))
+    return (
+        *spark,
+        *stages,
+        _airflow_api(environment),
+        *(_airflow(name) for name in airflow.COMPONENTS),
+    )
 
 
 def _spark(environment: Environment) -> Service:
@@ -72,12 +80,15 @@ def _airflow_api(environment: Environment) -> Service:
         port=environment.airflow_port,
         port_variable="NIGHTSHIFT_AIRFLOW_PORT",
         needs_database=True,
-        is_well=lambda health, _: (health.airflow.get("metadatabase") or {}).get("status") == "healthy",
+        is_well=lambda health, _: (
+            (health.airflow.get("metadatabase") or {}).get("status") == "healthy"
+        ),
     )
 
 
 def _airflow(name: str) -> Service:
-    # Without --skip-serve-logs these two serve their logs on all interfaces; here they share the API server's disk.
+    # Without --skip-serve-logs these two serve their logs on all interfaces; here they share the
+    # API server's disk.
     silent = ("--skip-serve-logs",) if name in {"scheduler", "triggerer"} else ()
     return Service(
         name=name,

@@ -1,4 +1,6 @@
-"""Has work done in a process of its own: a fork of the stage server where one is up, else a new process.
+"""Has work done in a process of its own.
+
+A fork of the stage server where one is up, else a new process.
 
 Importing this is cheap: the light `nightshift` command asks here before it imports anything heavy.
 """
@@ -22,14 +24,20 @@ from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
 
 _CONNECT_SECONDS = 5
-_GONE: dict[str, Any] = {"exit_code": NightshiftError.exit_code, "message": "Fault: the stage server has gone. See `nightshift status`."}
+_GONE: dict[str, Any] = {
+    "exit_code": NightshiftError.exit_code,
+    "message": "Fault: the stage server has gone. See `nightshift status`.",
+}
 
 
 class Work(Protocol):
     """Work that another process does."""
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Its exit code, negative for the signal that killed it; None when it still runs after `timeout` seconds."""
+        """Its exit code, negative for the signal that killed it.
+
+        None when it still runs after `timeout` seconds.
+        """
 
     def kill(self) -> None:
         """End it at once; harmless when it has ended."""
@@ -43,10 +51,15 @@ def available(environment: Environment) -> bool:
     return False
 
 
-def call(environment: Environment, function: str, argument: Mapping[str, Any], environ: Mapping[str, str]) -> int:
-    """Have a function called in a child of the stage server that writes to our output; returns its exit code.
+def call(
+    environment: Environment, function: str, argument: Mapping[str, Any], environ: Mapping[str, str]
+) -> int:
+    """Have a function called in a child of the stage server that writes to our output.
 
-    The child ends when this process does. One that a signal killed gives the exit code of a fault, and a message.
+    Returns its exit code.
+
+    The child ends when this process does. One that a signal killed gives the exit code of a fault,
+    and a message.
     """
     work = Forked(environment, function, argument, environ)
     try:
@@ -60,9 +73,16 @@ def call(environment: Environment, function: str, argument: Mapping[str, Any], e
 
 
 def spawn(
-    environment: Environment, function: str, argument: Mapping[str, Any], environ: Mapping[str, str], output: IO[str] | None = None
+    environment: Environment,
+    function: str,
+    argument: Mapping[str, Any],
+    environ: Mapping[str, str],
+    output: IO[str] | None = None,
 ) -> Work:
-    """Start work that goes on beside us, in a child of the stage server or a new process; it ends when this process does."""
+    """Start work that goes on beside us, in a child of the stage server or a new process.
+
+    It ends when this process does.
+    """
     with suppress(OSError, UsageError):
         return Forked(environment, function, argument, environ, output)
     return Started(environment, function, argument, environ, output)
@@ -79,7 +99,12 @@ class Forked:
         environ: Mapping[str, str],
         output: IO[str] | None = None,
     ) -> None:
-        request = {"function": function, "argument": dict(argument), "environ": dict(environ), "folder": str(Path.cwd())}
+        request = {
+            "function": function,
+            "argument": dict(argument),
+            "environ": dict(environ),
+            "folder": str(Path.cwd()),
+        }
         self.message = ""
         self._code: int | None = None
         self._received = b""
@@ -89,7 +114,11 @@ class Forked:
         wire.send(
             self._connection,
             request,
-            (output.fileno(), output.fileno()) if output else (_descriptor(sys.stdout, 1), _descriptor(sys.stderr, 2)),
+            (
+                (output.fileno(), output.fileno())
+                if output
+                else (_descriptor(sys.stdout, 1), _descriptor(sys.stderr, 2))
+            ),
         )
 
     def wait(self, timeout: float | None = None) -> int | None:
@@ -129,9 +158,16 @@ class Started:
         environ: Mapping[str, str],
         output: IO[str] | None = None,
     ) -> None:
-        variables = {**os.environ, **environment.variables(), "PYTHONPATH": _python_path(), **environ}
+        variables = {
+            **os.environ,
+            **environment.variables(),
+            "PYTHONPATH": _python_path(),
+            **environ,
+        }
         program = tethered([sys.executable, "-m", "jobs.services.child", function])
-        self._process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=output, stderr=output, env=variables, text=True)
+        self._process = subprocess.Popen(
+            program, stdin=subprocess.PIPE, stdout=output, stderr=output, env=variables, text=True
+        )
         assert self._process.stdin is not None
         with suppress(BrokenPipeError), self._process.stdin as pipe:
             json.dump(dict(argument), pipe)

@@ -1,7 +1,8 @@
 """One process that has imported the heavy libraries, and forks a child for each request.
 
-It stays single-threaded, runs no TensorFlow operation and opens no gRPC channel, so that a fork of it is sound. Our own
-packages are imported only in the children: an edit is in force at the next request.
+It stays single-threaded, runs no TensorFlow operation and opens no gRPC channel, so that a fork of
+it is sound. Our own packages are imported only in the children: an edit is in force at the next
+request.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ class _Client:
 class StageServer:
     """Takes requests on a Unix socket until it is told to stop."""
 
-    def __init__(self, path: Path, preload: Sequence[str] = PRELOAD, allowed: Collection[str] = child.ALLOWED) -> None:
+    def __init__(
+        self, path: Path, preload: Sequence[str] = PRELOAD, allowed: Collection[str] = child.ALLOWED
+    ) -> None:
         self._path, self._preload, self._allowed = path, preload, allowed
         self._selector = selectors.DefaultSelector()
         self._clients: set[_Client] = set()
@@ -109,7 +112,8 @@ class StageServer:
             except ImportError as error:
                 _log(f"cannot preload {name}: {error}")
             _log(f"{name:<30} {time.monotonic() - clock:6.2f} s")
-        # What is here now is never freed: the collector then leaves its pages shared with the children.
+        # What is here now is never freed: the collector then leaves its pages shared with the
+        # children.
         gc.collect()
         gc.freeze()
         _log(f"imported in {time.monotonic() - started:.1f} s; {_threads()} thread(s)")
@@ -168,9 +172,19 @@ class StageServer:
 
     def _check(self, request: dict[str, Any], client: _Client) -> None:
         if request.get("function") not in self._allowed:
-            raise UsageError(f"The stage server does not run {request.get('function')!r}. It runs: {', '.join(sorted(self._allowed))}.")
-        if not isinstance(request.get("argument"), dict) or not _is_text(request.get("environ")) or len(client.descriptors) < 2:
-            raise UsageError("A request is a function, an argument (an object), an environ (an object of text), and two open files.")
+            raise UsageError(
+                f"The stage server does not run {request.get('function')!r}. "
+                f"It runs: {', '.join(sorted(self._allowed))}."
+            )
+        if (
+            not isinstance(request.get("argument"), dict)
+            or not _is_text(request.get("environ"))
+            or len(client.descriptors) < 2
+        ):
+            raise UsageError(
+                "A request is a function, an argument (an object), "
+                "an environ (an object of text), and two open files."
+            )
 
     def _fork(self, client: _Client, request: dict[str, Any]) -> None:
         sys.stdout.flush()
@@ -202,7 +216,12 @@ class StageServer:
     def _close_inherited(self) -> None:
         # A connection held open here would hide its client's death, or our own.
         self._selector.close()
-        for one in (self._listening, self._wake, self._waker, *(client.connection for client in self._clients)):
+        for one in (
+            self._listening,
+            self._wake,
+            self._waker,
+            *(client.connection for client in self._clients),
+        ):
             one.close()
         for client in self._clients:
             _close_all(client.descriptors)
@@ -229,7 +248,9 @@ class StageServer:
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _reap(self, client: _Client) -> None:
-        _signal_group(client.pid, signal.SIGKILL)  # what the child left behind; its group lives until it is reaped
+        _signal_group(
+            client.pid, signal.SIGKILL
+        )  # what the child left behind; its group lives until it is reaped
         _, status = os.waitpid(client.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         _log(f"child {client.pid}: exit code {code}")
@@ -258,7 +279,10 @@ class StageServer:
 
 
 def _prepare(request: dict[str, Any]) -> None:
-    """Give the child its own input, variables, folder and random numbers, and show its lines as they come."""
+    """Give the child its own input, variables, folder and random numbers.
+
+    Its lines show as they come.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
@@ -285,7 +309,9 @@ def _death(number: int) -> str:
 
 
 def _peer_uid(connection: socket.socket) -> int:
-    _, uid, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    _, uid, _ = _PEER.unpack(
+        connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    )
     return int(uid)
 
 
@@ -309,8 +335,11 @@ def _log(text: str) -> None:
 
 def main() -> None:
     """Serve the home of this process's environment."""
-    # Read when the libraries are imported: a quiet TensorFlow, and an MLflow that reports to nobody.
-    os.environ.update({"TF_CPP_MIN_LOG_LEVEL": "3", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"})
+    # Read when the libraries are imported: a quiet TensorFlow, and an MLflow that reports to
+    # nobody.
+    os.environ.update(
+        {"TF_CPP_MIN_LOG_LEVEL": "3", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    )
     StageServer(wire.socket_path(Environment.read(), "stages")).serve()
 
 

@@ -1,4 +1,7 @@
-"""The supervisor of a home's services: supervisord, told by a file and asked by XML-RPC over a Unix socket."""
+"""The supervisor of a home's services.
+
+Supervisord, told by a file and asked by XML-RPC over a Unix socket.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,10 @@ class Supervisor:
 
     def has_settings(self, services: Sequence[Service], variables: Mapping[str, str]) -> bool:
         """Whether it was started with these services and variables."""
-        return self._configuration.exists() and self._configuration.read_text() == self.configuration(services, variables)
+        return (
+            self._configuration.exists()
+            and self._configuration.read_text() == self.configuration(services, variables)
+        )
 
     def start(self, services: Sequence[Service], variables: Mapping[str, str]) -> None:
         """Start the supervisor, detached from this process; no service yet.
@@ -77,15 +83,31 @@ class Supervisor:
         private_folder(self._configuration.parent)
         self._configuration.touch(mode=0o600)
         self._configuration.write_text(self.configuration(services, variables))
-        program = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "--configuration", str(self._configuration)]
+        program = [
+            sys.executable,
+            "-m",
+            "supervisor.supervisord",
+            "--nodaemon",
+            "--configuration",
+            str(self._configuration),
+        ]
         with (self._environment.logs / "supervisor.log").open("ab") as log:
             process = subprocess.Popen(
-                program, env={**os.environ, **variables}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=ROOT
+                program,
+                env={**os.environ, **variables},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=ROOT,
             )
         self._wait_until_it_answers(process)
 
     def start_service(self, name: str) -> None:
-        """Start a service, unless it runs; one that dies at once is told by `processes`, not here."""
+        """Start a service, unless it runs.
+
+        One that dies at once is told by `processes`, not here.
+        """
         try:
             self._ask("startProcess", f"{_GROUP}:{name}", False)
         except Fault as fault:
@@ -110,7 +132,8 @@ class Supervisor:
     def configuration(self, services: Sequence[Service], variables: Mapping[str, str]) -> str:
         """The text of its configuration file."""
         programs = "\n".join(self._program(service) for service in services)
-        # The variables themselves are inherited: they may hold secrets, and characters that this format cannot.
+        # The variables themselves are inherited: they may hold secrets, and characters that this
+        # format cannot.
         return f"""; variables: {_digest(variables)}
 [supervisord]
 pidfile = {self._environment.runtime}/supervisord.pid
@@ -151,7 +174,10 @@ stdout_logfile_backups = 2
         deadline = time.monotonic() + _START_SECONDS
         while not self.is_running():
             if process.poll() is not None or time.monotonic() > deadline:
-                raise NightshiftError(f"The supervisor did not start:\n{tail(self._environment.logs / 'supervisor.log')}")
+                raise NightshiftError(
+                    "The supervisor did not start:\n"
+                    f"{tail(self._environment.logs / 'supervisor.log')}"
+                )
             time.sleep(0.05)
 
     def _answers(self) -> bool:
@@ -162,7 +188,9 @@ stdout_logfile_backups = 2
     def _ask(self, method: str, *arguments: Any) -> Any:
         transport = SupervisorTransport(None, None, f"unix://{self._socket}")
         try:
-            return getattr(ServerProxy("http://127.0.0.1", transport).supervisor, method)(*arguments)
+            return getattr(ServerProxy("http://127.0.0.1", transport).supervisor, method)(
+                *arguments
+            )
         finally:
             transport.close()
 

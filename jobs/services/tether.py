@@ -1,7 +1,9 @@
-"""Runs a program that dies with its parent, however the parent dies: `tether.py SIGNAL PROGRAM [ARGUMENT …]`.
+"""Runs a program that dies with its parent, however the parent dies.
 
-A script of its own and not a `preexec_fn`, which may deadlock in a process with threads. It becomes the program, so
-process ids and signals are the program's own.
+`tether.py SIGNAL PROGRAM [ARGUMENT …]`.
+
+A script of its own and not a `preexec_fn`, which may deadlock in a process with threads. It becomes
+the program, so process ids and signals are the program's own.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ def command(program: list[str], on_death: signal.Signals = signal.SIGTERM) -> li
 
 
 def tie_to_parent(on_death: signal.Signals) -> None:
-    """Have the kernel send the signal to this process when its parent ends; Linux only, elsewhere nothing happens."""
+    """Have the kernel send the signal to this process when its parent ends.
+
+    Linux only, elsewhere nothing happens.
+    """
     if not sys.platform.startswith("linux"):
         return
     import ctypes  # not to be had everywhere

@@ -1,4 +1,7 @@
-"""How a client and the stage server talk: one request, one reply, each a length and JSON, over a Unix socket."""
+"""How a client and the stage server talk.
+
+One request, one reply, each a length and JSON, over a Unix socket.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,9 @@ def decode(received: bytes) -> dict[str, Any] | None:
     return _object(body) if len(body) == length else None
 
 
-def send(connection: socket.socket, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+def send(
+    connection: socket.socket, message: dict[str, Any], descriptors: Sequence[int] = ()
+) -> None:
     """Send a message whole, with open files beside it."""
     data = encode(message)
     sent = socket.send_fds(connection, [data], list(descriptors)) if descriptors else 0
@@ -63,7 +68,8 @@ def socket_path(environment: Environment, name: str) -> Path:
     if len(str(path)) + _PID_SUFFIX > _LONGEST_PATH:
         too_many = len(str(path)) + _PID_SUFFIX - _LONGEST_PATH
         raise UsageError(
-            f"NIGHTSHIFT_HOME={environment.home} is {too_many} characters too long: a Unix socket's path holds {_LONGEST_PATH}."
+            f"NIGHTSHIFT_HOME={environment.home} is {too_many} characters too long: "
+            f"a Unix socket's path holds {_LONGEST_PATH}."
         )
     return path
 

@@ -1,4 +1,7 @@
-"""Becomes the home's Spark Connect server: `python -m jobs.spark.server_process`, as a service of the house."""
+"""Becomes the home's Spark Connect server.
+
+`python -m jobs.spark.server_process`, as a service of the house.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from pipelines.environment import Environment
 def main() -> None:
     """Replace this process by the server."""
     environment = Environment.read()
-    program, variables = session.command(environment), {**os.environ, **session.server_variables(environment)}
+    program, variables = (
+        session.command(environment),
+        {**os.environ, **session.server_variables(environment)},
+    )
     os.chdir(session.fresh_folder(environment))
     tie_to_parent(signal.SIGKILL)
     os.execve(program[0], program, variables)

@@ -1,7 +1,8 @@
 """The Spark session of every stage: a thin client of one Spark Connect server.
 
-On a local disk Delta is only safe inside one JVM, so a home has exactly one server: the one of `nightshift up`, or one
-that a run embeds for its own time. A cluster's server takes its place by `SPARK_REMOTE`.
+On a local disk Delta is only safe inside one JVM, so a home has exactly one server: the one of
+`nightshift up`, or one that a run embeds for its own time. A cluster's server takes its place by
+`SPARK_REMOTE`.
 """
 
 from __future__ import annotations
@@ -36,14 +37,18 @@ if TYPE_CHECKING:
 START_SECONDS = 180
 _RETRIES = 5
 _SIGNS_OF_LOSS = ("StatusCode.UNAVAILABLE", "NO_ACTIVE_SESSION", "INVALID_HANDLE")
-"""What Spark's client says when its server is gone, or when a new one at the same place does not know the session."""
+"""What Spark's client says when its server is gone, or when a new one at the same place does not
+know the session."""
 _JVM_FLAGS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=512m"
-"""Halve the time to the first result: most of a night's queries run once, so the second compiler does not pay off.
+"""Halve the time to the first result: most of a night's queries run once, so the second compiler
+does not pay off.
 
-With one compiler Java reserves 48 MB for code, which Spark's generated classes fill within some nights: then nothing is compiled any more.
+With one compiler Java reserves 48 MB for code, which Spark's generated classes fill within some
+nights: then nothing is compiled any more.
 """
 _sessions: dict[tuple[int, str], SparkSession] = {}
-"""Open sessions by process and address: the process id keeps a forked child from using its parent's channel."""
+"""Open sessions by process and address: the process id keeps a forked child from using its parent's
+channel."""
 _one_opens = threading.Lock()
 """Threads of a stage that connect at once get one session: frames of two cannot be joined."""
 
@@ -64,7 +69,9 @@ def connect(environment: Environment) -> SparkSession:
 
 
 def disconnect(environment: Environment | None = None) -> None:
-    """End this process's session with the server of the environment (None: with every server), so that the server forgets it at once.
+    """End this process's session with the server of the environment (None.
+
+    With every server), so that the server forgets it at once.
 
     A later `connect` makes a new one.
     """
@@ -74,21 +81,28 @@ def disconnect(environment: Environment | None = None) -> None:
 
 
 def explain_loss(environment: Environment, error: BaseException) -> NightshiftError | None:
-    """The plain words for an error of Spark's client whose server has ended or restarted; None for every other error."""
+    """The plain words for an error of Spark's client whose server has ended or restarted.
+
+    None for every other error.
+    """
     from pyspark.errors import PySparkException
 
-    if not isinstance(error, PySparkException) or not any(sign in str(error) for sign in _SIGNS_OF_LOSS):
+    if not isinstance(error, PySparkException) or not any(
+        sign in str(error) for sign in _SIGNS_OF_LOSS
+    ):
         return None
     told = environment.spark_remote or environment.logs / "spark.log"
     return NightshiftError(
-        f"The Spark Connect server ended or restarted while the stage ran; look in {told} for the reason. "
-        "Nothing of the stage was published by halves: run it again."
+        f"The Spark Connect server ended or restarted while the stage ran; look in {told} "
+        "for the reason. Nothing of the stage was published by halves: run it again."
     )
 
 
 @contextmanager
 def server(environment: Environment, port: int | None = None) -> Iterator[Environment]:
-    """A server for the time of the block: the one that is there, else one of our own that ends with the block.
+    """A server for the time of the block.
+
+    The one that is there, else one of our own that ends with the block.
 
     Args:
         environment: Whose server it is.
@@ -126,13 +140,24 @@ def start(environment: Environment) -> subprocess.Popen[bytes]:
         PortTakenError: a program that is none of this home's uses the port.
         NightshiftError: the server did not start; the message holds the end of its log.
     """
-    processes.require_free(environment.spark_port, "the Spark Connect server", "NIGHTSHIFT_SPARK_PORT")
+    processes.require_free(
+        environment.spark_port, "the Spark Connect server", "NIGHTSHIFT_SPARK_PORT"
+    )
     log = environment.logs / "spark.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    program, variables = tethered(command(environment), signal.SIGKILL), {**os.environ, **server_variables(environment)}
+    program, variables = (
+        tethered(command(environment), signal.SIGKILL),
+        {**os.environ, **server_variables(environment)},
+    )
     with log.open("ab") as output:  # a group of its own: Ctrl-C is for us, and then we end it
         process = subprocess.Popen(
-            program, env=variables, cwd=fresh_folder(environment), stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0
+            program,
+            env=variables,
+            cwd=fresh_folder(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            process_group=0,
         )
     try:
         _wait_until_up(environment, process, log)
@@ -153,10 +178,19 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def command(environment: Environment) -> list[str]:
-    """The command line of the server; its token is not in it, because every user of the machine can read it."""
+    """The command line of the server.
+
+    Its token is not in it, because every user of the machine can read it.
+    """
     settings = [f"--conf={key}={value}" for key, value in configuration(environment).items()]
     main = ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal"]
-    return [str(_spark_home() / "bin" / "spark-submit"), "--driver-memory", environment.spark_memory, *settings, *main]
+    return [
+        str(_spark_home() / "bin" / "spark-submit"),
+        "--driver-memory",
+        environment.spark_memory,
+        *settings,
+        *main,
+    ]
 
 
 def configuration(environment: Environment) -> dict[str, str]:
@@ -166,7 +200,10 @@ def configuration(environment: Environment) -> dict[str, str]:
         "spark.master": f"local[{environment.spark_cores}]",
         "spark.app.name": "nightshift",
         "spark.driver.extraClassPath": os.pathsep.join(str(jar) for jar in jars),
-        "spark.driver.extraJavaOptions": f"{_JVM_FLAGS} -Duser.timezone=UTC -Djava.io.tmpdir={quote(str(folder / _tmp(environment)))}",
+        "spark.driver.extraJavaOptions": (
+            f"{_JVM_FLAGS} -Duser.timezone=UTC "
+            f"-Djava.io.tmpdir={quote(str(folder / _tmp(environment)))}"
+        ),
         "spark.driver.host": processes.LOOPBACK,
         "spark.driver.bindAddress": processes.LOOPBACK,
         "spark.connect.grpc.binding.address": processes.LOOPBACK,
@@ -185,7 +222,10 @@ def configuration(environment: Environment) -> dict[str, str]:
 
 
 def server_variables(environment: Environment) -> dict[str, str]:
-    """Environment variables of the server's process. The token travels here, unreadable to other users."""
+    """Environment variables of the server's process.
+
+    The token travels here, unreadable to other users.
+    """
     return {
         **environment.variables(),
         "JAVA_HOME": str(java_home()),
@@ -230,35 +270,49 @@ def _new_session(environment: Environment) -> SparkSession:
 
 def _address(environment: Environment) -> str:
     # The client sends a token without TLS only to the name "localhost", never to 127.0.0.1.
-    return environment.spark_remote or f"sc://localhost:{environment.spark_port}/;token={secret(environment, 'spark_token')}"
+    return (
+        environment.spark_remote
+        or f"sc://localhost:{environment.spark_port}/;token={secret(environment, 'spark_token')}"
+    )
 
 
 def _require_own_server(environment: Environment) -> None:
     # The client itself would try for minutes.
     if not processes.answers(environment.spark_port):
         raise NightshiftError(
-            f"No Spark Connect server answers on port {environment.spark_port}. Start the platform with `nightshift up`; "
-            f"if it is up, read {environment.logs / 'spark.log'}."
+            f"No Spark Connect server answers on port {environment.spark_port}. Start the platform "
+            f"with `nightshift up`; if it is up, read {environment.logs / 'spark.log'}."
         )
 
 
 def _is_running(environment: Environment) -> bool:
-    return processes.answers(environment.spark_port) and processes.belongs(processes.listener(environment.spark_port), environment.home)
+    return processes.answers(environment.spark_port) and processes.belongs(
+        processes.listener(environment.spark_port), environment.home
+    )
 
 
 def _wait_until_up(environment: Environment, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not processes.answers(environment.spark_port):
         if process.poll() is not None:
-            raise NightshiftError(f"The Spark Connect server ended with exit code {process.returncode}. The end of {log}:\n{tail(log)}")
+            raise NightshiftError(
+                f"The Spark Connect server ended with exit code {process.returncode}. "
+                f"The end of {log}:\n{tail(log)}"
+            )
         if time.monotonic() > deadline:
-            raise NightshiftError(f"The Spark Connect server did not start in {START_SECONDS} s. The end of {log}:\n{tail(log)}")
+            raise NightshiftError(
+                f"The Spark Connect server did not start in {START_SECONDS} s. "
+                f"The end of {log}:\n{tail(log)}"
+            )
         time.sleep(0.1)
 
 
 @contextmanager
 def _shared_use(environment: Environment) -> Iterator[IO[str]]:
-    """Tell others that this process uses the home's server, so that its owner does not end it under us."""
+    """Tell others that this process uses the home's server.
+
+    So that its owner does not end it under us.
+    """
     place = private_folder(environment.runtime) / f"spark_{environment.spark_port}.users"
     with place.open("a") as users:
         fcntl.flock(users, fcntl.LOCK_SH)

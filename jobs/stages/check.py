@@ -31,7 +31,8 @@ def check(run: Run) -> dict[str, object]:
     """Judge every table that the audited stage has staged, and publish them when all have passed.
 
     Returns:
-        Totals, and by table: rows, version, whether anything changed, and what was found but does not block.
+        Totals, and by table: rows, version, whether anything changed, and what was found but does
+        not block.
 
     Raises:
         GateRefused: a table failed; nothing of the stage is published.
@@ -41,7 +42,7 @@ def check(run: Run) -> dict[str, object]:
 
 
 def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
-    """Judge these staged tables, record and report the verdicts, and publish the tables when all have passed.
+    """Judge these staged tables, record and report the verdicts, and publish when all have passed.
 
     Raises:
         GateRefused: a table failed; none is published.
@@ -50,12 +51,20 @@ def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
     """
     suites = {name: _suite_of(run, name) for name in names}
     waiting = [name for name in names if not _is_unchanged(run, name)]
-    verdicts = dict(zip(waiting, _all(lambda name: judge(run, name, suites[name]), waiting), strict=True))
+    verdicts = dict(
+        zip(waiting, _all(lambda name: judge(run, name, suites[name]), waiting), strict=True)
+    )
     judged = list(verdicts.values())
     _refuse_failures(run, judged)
     with ThreadPoolExecutor(1) as clerk:  # the report is our work, publishing the server's
         told = clerk.submit(_record, run, judged)
-        published = dict(zip(waiting, _all(lambda name: _publish(run, verdicts[name], name), waiting), strict=True))
+        published = dict(
+            zip(
+                waiting,
+                _all(lambda name: _publish(run, verdicts[name], name), waiting),
+                strict=True,
+            )
+        )
     return {
         "tables": len(verdicts),
         "rows": sum(verdict.rows for verdict in verdicts.values()),
@@ -83,7 +92,9 @@ def report_folder(run: Run) -> Path:
 
 def _days_of(run: Run, other: str, name: str, days: Days) -> Days:
     """The partition dates of another table that the same nights write."""
-    lead = run.pipeline.table(other).partition_lead_days - run.pipeline.table(name).partition_lead_days
+    lead = (
+        run.pipeline.table(other).partition_lead_days - run.pipeline.table(name).partition_lead_days
+    )
     return days.shifted(lead)
 
 
@@ -91,16 +102,24 @@ def _suite_of(run: Run, name: str) -> Callable[[Days], Suite]:
     module = f"expectations.{run.pipeline.name}"
     place = f"expectations/{run.pipeline.name}.py"
     if find_spec(module) is None:
-        raise UsageError(f"{place} does not exist. Each table of '{run.pipeline.name}' needs a suite there: a function with its name.")
+        raise UsageError(
+            f"{place} does not exist. "
+            f"Each table of '{run.pipeline.name}' needs a suite there: a function with its name."
+        )
     suite = getattr(import_module(module), name, None)
     if not callable(suite):
-        raise UsageError(f"{tables.sql_name(run, name)} has no suite. Write `def {name}(days: Days) -> Suite` in {place}.")
+        raise UsageError(
+            f"{tables.sql_name(run, name)} has no suite. "
+            f"Write `def {name}(days: Days) -> Suite` in {place}."
+        )
     return suite  # type: ignore[no-any-return]
 
 
 def _is_unchanged(run: Run, name: str) -> bool:
     """Whether a reference feed brought nothing new, so that its stage has staged nothing."""
-    return any(feed.name == name and feed.is_reference for feed in run.pipeline.feeds) and not tables.is_staged(run, name)
+    return any(
+        feed.name == name and feed.is_reference for feed in run.pipeline.feeds
+    ) and not tables.is_staged(run, name)
 
 
 def _all(function: Callable[[str], Any], names: Iterable[str]) -> list[Any]:
@@ -120,7 +139,11 @@ def _record(run: Run, verdicts: Sequence[Verdict]) -> Path:
         tables=tuple(tables.sql_name(run, table.name) for table in run.pipeline.tables),
     )
     index = report.write(report_folder(run), about, verdicts)
-    ops.append(run.environment, "check_results", [row for verdict in verdicts for row in _rows(run, verdict, now, str(index))])
+    ops.append(
+        run.environment,
+        "check_results",
+        [row for verdict in verdicts for row in _rows(run, verdict, now, str(index))],
+    )
     return index
 
 
@@ -138,7 +161,14 @@ def _rows(run: Run, verdict: Verdict, now: datetime, index: str) -> Iterable[dic
             "severity": one.severity,
             "success": one.success,
             "observed": one.error or one.observed,
-            "detail": json.dumps({"says": one.says, "rows": verdict.rows, "unexpected": one.unexpected, "examples": one.examples}),
+            "detail": json.dumps(
+                {
+                    "says": one.says,
+                    "rows": verdict.rows,
+                    "unexpected": one.unexpected,
+                    "examples": one.examples,
+                }
+            ),
             "report": index,
             "checked_at": now,
         }
@@ -148,7 +178,11 @@ def _refuse_failures(run: Run, verdicts: Sequence[Verdict]) -> None:
     failed = [verdict for verdict in verdicts if not verdict.passed]
     if failed:
         index = _record(run, verdicts)
-        lines = tuple(f"{verdict.table} {one.column or ''}: {one}" for verdict in failed for one in verdict.failures)
+        lines = tuple(
+            f"{verdict.table} {one.column or ''}: {one}"
+            for verdict in failed
+            for one in verdict.failures
+        )
         raise GateRefused(", ".join(verdict.table for verdict in failed), lines, str(index))
 
 
@@ -156,8 +190,13 @@ def _publish(run: Run, verdict: Verdict, name: str) -> dict[str, object]:
     published = tables.publish(run, name)
     if published.rows != verdict.rows:
         raise NightshiftError(
-            f"{verdict.table}: {verdict.rows} rows were judged, but {published.rows} were published. "
-            "Something wrote to staging meanwhile; run the stage again."
+            f"{verdict.table}: {verdict.rows} rows were judged, but {published.rows} "
+            "were published. Something wrote to staging meanwhile; run the stage again."
         )
     warnings = [str(warning) for warning in verdict.warnings]
-    return {"rows": published.rows, "version": published.version, "changed": published.changed, "warnings": warnings}
+    return {
+        "rows": published.rows,
+        "version": published.version,
+        "changed": published.changed,
+        "warnings": warnings,
+    }

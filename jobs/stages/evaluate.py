@@ -1,4 +1,7 @@
-"""The evaluate stage: candidate, champion and baseline on the held-out days; moves the `champion` alias or leaves it."""
+"""The evaluate stage: candidate, champion and baseline on the held-out days.
+
+Moves the `champion` alias or leaves it.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,9 @@ class _HeldOut:
 
 
 def evaluate(run: Run) -> dict[str, object]:
-    """Judge the candidate of the run's last day. The verdict is told once for the same models and rows.
+    """Judge the candidate of the run's last day.
+
+    The verdict is told once for the same models and rows.
 
     Raises:
         Refused: the candidate may not serve, and no other model does.
@@ -50,7 +55,10 @@ def evaluate(run: Run) -> dict[str, object]:
     registry = Registry(run.environment, run.pipeline.name)
     candidate = registry.candidate(run.days.last)
     if candidate is None:
-        raise NightshiftError(f"No model of '{run.pipeline.name}' was trained as of {run.days.last}. Run stage train first: --stage train")
+        raise NightshiftError(
+            f"No model of '{run.pipeline.name}' was trained as of {run.days.last}. "
+            "Run stage train first: --stage train"
+        )
     champion = serving.in_force(run.environment, registry, run.days.last, besides=candidate.version)
     held = _held_out(run, registry, candidate, champion)
     evidence = _evidence(run, held)
@@ -61,7 +69,10 @@ def evaluate(run: Run) -> dict[str, object]:
         _log(registry, candidate, held, evidence)
         _settle(run, registry, candidate, event)
     if verdict.event == "refused" and champion is None:
-        raise Refused(f"Model {candidate.version} of '{run.pipeline.name}' was refused, and no other serves. {verdict.reason}")
+        raise Refused(
+            f"Model {candidate.version} of '{run.pipeline.name}' was refused, and no other serves. "
+            f"{verdict.reason}"
+        )
     serves = candidate if verdict.event == "promoted" else champion
     return {
         "event": verdict.event,
@@ -73,27 +84,47 @@ def evaluate(run: Run) -> dict[str, object]:
     }
 
 
-def _held_out(run: Run, registry: Registry, candidate: ModelVersion, champion: ModelVersion | None) -> _HeldOut:
+def _held_out(
+    run: Run, registry: Registry, candidate: ModelVersion, champion: ModelVersion | None
+) -> _HeldOut:
     from jobs.training import scoring
 
     training, days = run.pipeline.training, dataset.window(run.pipeline, run.days.last)
-    pinned, column = dataset.snapshot(run, dataset.TABLE), run.pipeline.table(dataset.TABLE).partition
+    pinned, column = (
+        dataset.snapshot(run, dataset.TABLE),
+        run.pipeline.table(dataset.TABLE).partition,
+    )
     both = dataset.labelled(run, pinned, Days(days.trained.first, days.held_out.last))
-    known, rows = dataset.between(both, column, days.trained), dataset.between(both, column, days.held_out)
+    known, rows = (
+        dataset.between(both, column, days.trained),
+        dataset.between(both, column, days.held_out),
+    )
     if not len(rows):
         name = f"{run.pipeline.name}.{dataset.TABLE}"
-        raise Refused(f"{name} has no labelled row on the held-out days {days.held_out}: nothing to compare models on.")
+        raise Refused(
+            f"{name} has no labelled row on the held-out days {days.held_out}: "
+            "nothing to compare models on."
+        )
     rates = baseline.fit(known, training.baseline, training.label)
     models = {"candidate": candidate} | ({"champion": champion} if champion else {})
     scored = {name: scoring.load(registry, model).score(rows) for name, model in models.items()}
     label = rows[training.label].to_numpy().astype(np.float64)
-    return _HeldOut(rows=rows, day=rows[column].to_numpy(), label=label, predictions=scored | {"baseline": rates.predict(rows)})
+    return _HeldOut(
+        rows=rows,
+        day=rows[column].to_numpy(),
+        label=label,
+        predictions=scored | {"baseline": rates.predict(rows)},
+    )
 
 
 def _evidence(run: Run, held: _HeldOut) -> gate.Evidence:
     measured = {name: quality.measure(held.label, p) for name, p in held.predictions.items()}
     resamples, own = run.pipeline.gate.resamples, held.loss("candidate")
-    wins = {name: gate.win_rate(own, held.loss(name), held.day, resamples) for name in held.predictions if name != "candidate"}
+    wins = {
+        name: gate.win_rate(own, held.loss(name), held.day, resamples)
+        for name in held.predictions
+        if name != "candidate"
+    }
     return gate.Evidence(
         candidate=measured["candidate"],
         baseline=measured["baseline"],
@@ -105,9 +136,14 @@ def _evidence(run: Run, held: _HeldOut) -> gate.Evidence:
 
 
 def _slices(held: _HeldOut, columns: tuple[str, ...]) -> Iterator[gate.Slice]:
-    own, rival = held.loss("candidate"), held.loss("champion") if "champion" in held.predictions else None
+    own, rival = (
+        held.loss("candidate"),
+        held.loss("champion") if "champion" in held.predictions else None,
+    )
     for column in columns:
-        for value, where in quality.groups(held.rows[column].to_numpy(zero_copy_only=False).astype(str)):
+        for value, where in quality.groups(
+            held.rows[column].to_numpy(zero_copy_only=False).astype(str)
+        ):
             yield gate.Slice(
                 column=column,
                 value=str(value),
@@ -118,7 +154,10 @@ def _slices(held: _HeldOut, columns: tuple[str, ...]) -> Iterator[gate.Slice]:
 
 
 def _told(evidence: gate.Evidence, held: _HeldOut) -> dict[str, Any]:
-    """The evidence as JSON. Equal for the same models on the same rows: by it a repeated verdict is recognized."""
+    """The evidence as JSON. Equal for the same models on the same rows.
+
+    By it a repeated verdict is recognized.
+    """
     return {
         "rows": len(held.label),
         "days": len(np.unique(held.day)),
@@ -136,11 +175,22 @@ def _by_day(held: _HeldOut) -> list[dict[str, Any]]:
     loss = {name: held.loss(name) for name in held.predictions}
     days = quality.groups(held.day)
     return [
-        {"day": str(day), "rows": int(rows.sum()), **{n: round(float(v[rows].mean()), 6) for n, v in loss.items()}} for day, rows in days
+        {
+            "day": str(day),
+            "rows": int(rows.sum()),
+            **{n: round(float(v[rows].mean()), 6) for n, v in loss.items()},
+        }
+        for day, rows in days
     ]
 
 
-def _event(run: Run, candidate: ModelVersion, champion: ModelVersion | None, verdict: gate.Verdict, told: dict[str, Any]) -> dict[str, Any]:
+def _event(
+    run: Run,
+    candidate: ModelVersion,
+    champion: ModelVersion | None,
+    verdict: gate.Verdict,
+    told: dict[str, Any],
+) -> dict[str, Any]:
     return {
         "pipeline": run.pipeline.name,
         "as_of": candidate.as_of,
@@ -153,35 +203,62 @@ def _event(run: Run, candidate: ModelVersion, champion: ModelVersion | None, ver
 
 
 def _is_known(run: Run, event: dict[str, Any]) -> bool:
-    """Whether the last word about this model was this one. Then the alias stays too: somebody may have rolled it back since."""
-    about = [e for e in serving.events(run.environment, run.pipeline.name) if e["model_version"] == event["model_version"]]
+    """Whether the last word about this model was this one.
+
+    Then the alias stays too: somebody may have rolled it back since.
+    """
+    about = [
+        e
+        for e in serving.events(run.environment, run.pipeline.name)
+        if e["model_version"] == event["model_version"]
+    ]
     return bool(about) and all(about[-1][name] == value for name, value in event.items())
 
 
 def _settle(run: Run, registry: Registry, candidate: ModelVersion, event: dict[str, Any]) -> None:
-    """Move the alias, then tell: killed in between, the next run finds nothing told and does both."""
+    """Move the alias, then tell.
+
+    Killed in between, the next run finds nothing told and does both.
+    """
     if event["event"] == "promoted":
         _move_alias(registry, candidate)
-    ops.append(run.environment, serving.EVENTS, [event | {"run_id": run.run_id, "created_at": ops.now()}])
+    ops.append(
+        run.environment, serving.EVENTS, [event | {"run_id": run.run_id, "created_at": ops.now()}]
+    )
 
 
-def _log(registry: Registry, candidate: ModelVersion, held: _HeldOut, evidence: gate.Evidence) -> None:
+def _log(
+    registry: Registry, candidate: ModelVersion, held: _HeldOut, evidence: gate.Evidence
+) -> None:
     from jobs.training import plots
 
-    by_name = {"candidate": evidence.candidate, "champion": evidence.champion, "baseline": evidence.baseline}
+    by_name = {
+        "candidate": evidence.candidate,
+        "champion": evidence.champion,
+        "baseline": evidence.baseline,
+    }
     measured = {name: found for name, found in by_name.items() if found}
-    values = {f"held_out_{name}_{m}": getattr(found, m) for name, found in measured.items() for m in ("auc", "log_loss", "brier")}
+    values = {
+        f"held_out_{name}_{m}": getattr(found, m)
+        for name, found in measured.items()
+        for m in ("auc", "log_loss", "brier")
+    }
     metrics = {name: value for name, value in values.items() if value is not None}
     figures = {
         "learning_curve": plots.learning_curve(registry.curves(candidate, "loss", "val_loss")),
         "calibration": plots.calibration(held.label, held.predictions),
-        "roc": plots.roc(held.label, held.predictions, {name: q.auc for name, q in measured.items()}),
+        "roc": plots.roc(
+            held.label, held.predictions, {name: q.auc for name, q in measured.items()}
+        ),
     }
     registry.log_quality(candidate, metrics, figures)
 
 
 def _move_alias(registry: Registry, candidate: ModelVersion) -> None:
-    """Let the candidate serve, unless a model of a later night does: an old night run again must not take its place."""
+    """Let the candidate serve, unless a model of a later night does.
+
+    An old night run again must not take its place.
+    """
     serving_now = registry.champion()
     if serving_now is None or serving_now.as_of <= candidate.as_of:
         registry.promote(candidate)

@@ -1,7 +1,10 @@
-"""Stage `features`: one point-in-time join for what is trained on and for what is scored, so that the two cannot differ.
+"""Stage `features`: one point-in-time join for what is trained on and for what is scored.
 
-Entity rows are the departures of the run's days (to be scored) and those departures whose outcome became known in the
-run's days (to be trained on). A training row is the very departures row that was scored, joined as of the same moment.
+So that the two cannot differ.
+
+Entity rows are the departures of the run's days (to be scored) and those departures whose outcome
+became known in the run's days (to be trained on). A training row is the very departures row that
+was scored, joined as of the same moment.
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ def features(run: Run) -> dict[str, object]:
     """Stage, judge and publish the training and scoring rows of the run's days.
 
     Returns:
-        Rows of both tables, labelled rows, outcomes that no published departure matches, and what the check found.
+        Rows of both tables, labelled rows, outcomes that no published departure matches, and what
+        the check found.
 
     Raises:
         UsageError: there is no function for the labels, or a declared feature that nobody gives.
@@ -68,38 +72,60 @@ class _Outcomes:
 
 def _outcomes(run: Run) -> _Outcomes | None:
     """None when nothing became known."""
-    function = written_for(run.pipeline, "labels", "<outcomes>", f"'{run.pipeline.name}' has no labels")
+    function = written_for(
+        run.pipeline, "labels", "<outcomes>", f"'{run.pipeline.name}' has no labels"
+    )
     names = list(inspect.signature(function).parameters)
     if any(_drops_nothing(run, name) for name in names):
         return None
-    rows = function(**{name: tables.read(run, name, run.days) for name in names}).withColumnRenamed(_LANDED, _LEARNED)
+    rows = function(**{name: tables.read(run, name, run.days) for name in names}).withColumnRenamed(
+        _LANDED, _LEARNED
+    )
     event = run.pipeline.event_date
-    found = rows.agg(F.count(F.lit(1)), F.count(run.pipeline.training.label), F.min(event), F.max(event)).first()
+    found = rows.agg(
+        F.count(F.lit(1)), F.count(run.pipeline.training.label), F.min(event), F.max(event)
+    ).first()
     assert found is not None, "an aggregation without keys has one row"
     count, labelled, first, last = found
-    return _Outcomes(rows=rows, count=count, labelled=labelled, first=first, last=last) if count else None
+    return (
+        _Outcomes(rows=rows, count=count, labelled=labelled, first=first, last=last)
+        if count
+        else None
+    )
 
 
 def _drops_nothing(run: Run, name: str) -> bool:
-    """Whether the feed of that table has no drop in the run's days, so that the table may not exist yet."""
+    """Whether the feed of that table has no drop in the run's days.
+
+    So that the table may not exist yet.
+    """
     feed = next((feed for feed in run.pipeline.feeds if feed.name == name), None)
     return feed is not None and run.pipeline.drop_days(feed, run.days) is None
 
 
 def _entity_rows(run: Run, outcomes: _Outcomes | None) -> DataFrame:
-    """Rows to be scored (`learned` is null) and rows to be trained on, with every key that the feature views need."""
+    """Rows to be scored (`learned` is null) and to be trained on, with every key of the views."""
     label, scorable = run.pipeline.training.label, _departures(run, run.days)
-    to_score = scorable.withColumns({label: F.lit(None).cast("int"), _LEARNED: F.lit(None).cast("date")})
+    to_score = scorable.withColumns(
+        {label: F.lit(None).cast("int"), _LEARNED: F.lit(None).cast("date")}
+    )
     if outcomes is None:
         return to_score
     evenings = Days(outcomes.first, outcomes.last).shifted(-1)
-    known = _departures(run, evenings).where(F.col(_LANDED) == F.date_sub(run.pipeline.event_date, 1))
+    known = _departures(run, evenings).where(
+        F.col(_LANDED) == F.date_sub(run.pipeline.event_date, 1)
+    )
     return to_score.unionByName(known.join(outcomes.rows, list(run.pipeline.entity)))
 
 
 def _departures(run: Run, days: Days) -> DataFrame:
-    """Rows of the entity table without its feature columns: those come back by the join, for both kinds alike."""
-    return tables.read(run, store.entity_table(run.pipeline), days).drop(*run.pipeline.training.numeric)
+    """Rows of the entity table without its feature columns.
+
+    Those come back by the join, for both kinds alike.
+    """
+    return tables.read(run, store.entity_table(run.pipeline), days).drop(
+        *run.pipeline.training.numeric
+    )
 
 
 def _training(run: Run, rows: DataFrame) -> DataFrame:
@@ -113,10 +139,21 @@ def _scoring(run: Run, rows: DataFrame) -> DataFrame:
 
 def _columns(run: Run, rows: DataFrame) -> list[str]:
     spec = run.pipeline
-    wanted = list(dict.fromkeys([*spec.entity, *spec.carried, "event_timestamp", *spec.training.categorical, *spec.training.numeric]))
+    wanted = list(
+        dict.fromkeys(
+            [
+                *spec.entity,
+                *spec.carried,
+                "event_timestamp",
+                *spec.training.categorical,
+                *spec.training.numeric,
+            ]
+        )
+    )
     missing = [name for name in wanted if name not in rows.columns]
     if missing:
         raise UsageError(
-            f"Neither {store.entity_table(spec)} nor the feature views of '{spec.name}' give {missing}, which the pipeline declares."
+            f"Neither {store.entity_table(spec)} nor the feature views "
+            f"of '{spec.name}' give {missing}, which the pipeline declares."
         )
     return wanted

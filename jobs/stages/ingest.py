@@ -1,4 +1,4 @@
-"""Stage `ingest`: from landed files to staged rows, and quarantined ones with reason, file and line.
+"""Stage `ingest`: landed files become staged rows, or quarantined ones with reason, file and line.
 
 Every data line of the files ends in one of the two: this is counted from the bytes, and asserted.
 """
@@ -47,7 +47,10 @@ class _Tally:
     bad_hash: int
 
     def __str__(self) -> str:
-        return f"{self.source_file}: {self.bad} of {self.lines} rows; the first, line {self.first_line}: {self.first_reason}"
+        return (
+            f"{self.source_file}: {self.bad} of {self.lines} rows; "
+            f"the first, line {self.first_line}: {self.first_reason}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +83,8 @@ def ingest(run: Run) -> dict[str, object]:
     """Stage the good rows of every feed for the run's days and quarantine the others.
 
     Returns:
-        Totals, and by feed: files, rows in them, rows staged, quarantined, and unchanged (of a reference file).
+        Totals, and by feed: files, rows in them, rows staged, quarantined, and unchanged (of a
+        reference file).
 
     Raises:
         Refused: files are missing or unreadable, or a file has more bad rows than its feed allows.
@@ -96,7 +100,10 @@ def ingest(run: Run) -> dict[str, object]:
     finally:
         for rows in cached:
             rows.unpersist()
-    totals = {f"rows_{what}": sum(one[what] for one in metrics.values()) for what in ("in_files", "staged", "quarantined", "unchanged")}
+    totals = {
+        f"rows_{what}": sum(one[what] for one in metrics.values())
+        for what in ("in_files", "staged", "quarantined", "unchanged")
+    }
     return {"files": sum(one["files"] for one in metrics.values()), **totals, "feeds": metrics}
 
 
@@ -106,9 +113,14 @@ def _all(function: Callable[[T], R], values: Iterable[T]) -> list[R]:
 
 
 def _load(run: Run, feed: Feed, drops: list[Drop], cached: list[DataFrame]) -> _Load:
-    # Spark takes a cached frame for every other of the same plan. The attempt's number in the plan keeps what a killed
-    # attempt left cached, of files that may have changed since, from being taken for this one.
-    rows = records(connect(run.environment), feed, drops).withColumn("_attempt", F.lit(run.generation)).persist()
+    # Spark takes a cached frame for every other of the same plan. The attempt's number in the plan
+    # keeps what a killed attempt left cached, of files that may have changed since, from being
+    # taken for this one.
+    rows = (
+        records(connect(run.environment), feed, drops)
+        .withColumn("_attempt", F.lit(run.generation))
+        .persist()
+    )
     cached.append(rows)
     good, bad = F.col("reason").isNull(), F.col("reason").isNotNull()
     found = rows.groupBy("source_file").agg(
@@ -119,12 +131,18 @@ def _load(run: Run, feed: Feed, drops: list[Drop], cached: list[DataFrame]) -> _
         _hash(good, [column.name for column in feed.columns]).alias("good_hash"),
         _hash(bad, _BAD_CONTENT).alias("bad_hash"),
     )
-    return _Load(feed=feed, drops=drops, rows=rows, tallies=[_Tally(**row.asDict()) for row in found.collect()])
+    return _Load(
+        feed=feed,
+        drops=drops,
+        rows=rows,
+        tallies=[_Tally(**row.asDict()) for row in found.collect()],
+    )
 
 
 def _hash(condition: Any, names: list[str]) -> Any:
     """A fingerprint of the rows for which the condition holds, whatever their order."""
-    # The inner hash keeps a null apart from its neighbour's value: xxhash64 over several columns skips nulls.
+    # The inner hash keeps a null apart from its neighbour's value: xxhash64 over several columns
+    # skips nulls.
     row = F.xxhash64(*(F.xxhash64(F.col(f"`{name}`")) for name in names)).cast("decimal(38,0)")
     return F.coalesce(F.sum(F.when(condition, row)), F.lit(0).cast("decimal(38,0)"))
 
@@ -136,7 +154,11 @@ def _refuse_bad_files(run: Run, loads: list[_Load]) -> None:
     for load in loads:
         if load.feed.name in refused:
             _quarantine(run, load)
-    raise Refused("\n".join(_refusal(run, run.pipeline.feed(name), tallies) for name, tallies in refused.items()))
+    raise Refused(
+        "\n".join(
+            _refusal(run, run.pipeline.feed(name), tallies) for name, tallies in refused.items()
+        )
+    )
 
 
 def _bad_files(load: _Load) -> list[_Tally]:
@@ -144,7 +166,9 @@ def _bad_files(load: _Load) -> list[_Tally]:
 
     Judged file by file, so that a range of days refuses what a single night would.
     """
-    bad = [tally for tally in load.tallies if tally.bad > load.feed.max_quarantine_share * tally.lines]
+    bad = [
+        tally for tally in load.tallies if tally.bad > load.feed.max_quarantine_share * tally.lines
+    ]
     return sorted(bad, key=lambda tally: (-tally.bad, tally.source_file))
 
 
@@ -152,9 +176,24 @@ def _refusal(run: Run, feed: Feed, tallies: list[_Tally]) -> str:
     table = tables.sql_name(run, feed.name + tables.QUARANTINE_SUFFIX)
     shown = [f"  - {tally}" for tally in tallies[:_FILES_SHOWN]]
     more = [f"  … and {len(tallies) - _FILES_SHOWN} more"] if len(tallies) > _FILES_SHOWN else []
-    rows = f"SELECT * FROM {table} WHERE landed_date BETWEEN '{run.days.first}' AND '{run.days.last}' ORDER BY source_file, source_line"
-    head = f"{len(tallies)} file(s) of '{feed.name}' have more bad rows than the {feed.max_quarantine_share:.1%} that it allows:"
-    return "\n".join([head, *shown, *more, f'All of them: nightshift sql "{rows}"', "Have the source drop good files, then run again."])
+    rows = (
+        f"SELECT * FROM {table} "
+        f"WHERE landed_date BETWEEN '{run.days.first}' AND '{run.days.last}' "
+        "ORDER BY source_file, source_line"
+    )
+    head = (
+        f"{len(tallies)} file(s) of '{feed.name}' have more bad rows "
+        f"than the {feed.max_quarantine_share:.1%} that it allows:"
+    )
+    return "\n".join(
+        [
+            head,
+            *shown,
+            *more,
+            f'All of them: nightshift sql "{rows}"',
+            "Have the source drop good files, then run again.",
+        ]
+    )
 
 
 def _keep(run: Run, load: _Load) -> dict[str, int]:
@@ -162,33 +201,58 @@ def _keep(run: Run, load: _Load) -> dict[str, int]:
         tables.unstage(run, load.feed.name)
         staged, unchanged, quarantined = 0, load.lines - load.bad, load.bad
     else:
-        staged, unchanged, quarantined = tables.stage_rows(run, load.feed.name, load.good_rows()), 0, _quarantine(run, load)
+        staged, unchanged, quarantined = (
+            tables.stage_rows(run, load.feed.name, load.good_rows()),
+            0,
+            _quarantine(run, load),
+        )
     if load.lines != staged + unchanged + quarantined:
         raise NightshiftError(
-            f"The files of '{load.feed.name}' have {load.lines} data lines, but {staged} rows were staged, {unchanged} unchanged and "
-            f"{quarantined} quarantined. If a file was replaced while it was read, run again; else this is a defect of Nightshift."
+            f"The files of '{load.feed.name}' have {load.lines} data lines, but {staged} rows "
+            f"were staged, {unchanged} unchanged and {quarantined} quarantined. "
+            "If a file was replaced while it was read, run again; "
+            "else this is a defect of Nightshift."
         )
-    return {"files": len(load.drops), "in_files": load.lines, "staged": staged, "quarantined": quarantined, "unchanged": unchanged}
+    return {
+        "files": len(load.drops),
+        "in_files": load.lines,
+        "staged": staged,
+        "quarantined": quarantined,
+        "unchanged": unchanged,
+    }
 
 
 def _quarantine(run: Run, load: _Load) -> int:
     name = load.feed.name + tables.QUARANTINE_SUFFIX
-    nothing_to_replace = tables.exists(run, name) and not any(day in run.days for day in published_days(run, name))
-    return 0 if load.bad == 0 and nothing_to_replace else tables.write_quarantine(run, load.feed.name, load.bad_rows())
+    nothing_to_replace = tables.exists(run, name) and not any(
+        day in run.days for day in published_days(run, name)
+    )
+    return (
+        0
+        if load.bad == 0 and nothing_to_replace
+        else tables.write_quarantine(run, load.feed.name, load.bad_rows())
+    )
 
 
 def _is_in_force(run: Run, load: _Load) -> bool:
-    """Whether a reference file tells nothing new: it equals the snapshot in force on the run's first day, or is a later day's."""
+    """Whether a reference file tells nothing new.
+
+    It equals the snapshot in force on the run's first day, or is a later day's.
+    """
     name, days = load.feed.name, published_days(run, load.feed.name)
     snapshot = max((day for day in days if day <= run.days.first), default=None)
     if snapshot is None:
         return False
     if days[-1] > run.days.first:
-        return True  # there is one file, the newest: a rerun of an old day must not take it for that day's
+        # There is one file, the newest: a rerun of an old day must not take it for that day's.
+        return True
     good = (sum(t.lines - t.bad for t in load.tallies), sum(t.good_hash for t in load.tallies))
     bad = (load.bad, sum(t.bad_hash for t in load.tallies))
     good_there = _published(run, name, snapshot, [column.name for column in load.feed.columns])
-    return good_there == good and _published(run, name + tables.QUARANTINE_SUFFIX, snapshot, _BAD_CONTENT) == bad
+    return (
+        good_there == good
+        and _published(run, name + tables.QUARANTINE_SUFFIX, snapshot, _BAD_CONTENT) == bad
+    )
 
 
 def _published(run: Run, name: str, day: date, names: list[str]) -> tuple[int, int]:

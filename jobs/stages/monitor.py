@@ -17,7 +17,10 @@ _TABLE = "live_quality"
 
 
 def monitor(run: Run) -> dict[str, object]:
-    """Measure the predictions whose labels became known on the run's days, by day, event date and model."""
+    """Measure the predictions whose labels became known on the run's days.
+
+    The figures are by day, event date and model.
+    """
     arrived = _arrived(run)
     rows = [_row(run, part) for part in _parts(run, arrived)]
     inside = f"landed_date >= '{run.days.first}' AND landed_date <= '{run.days.last}'"
@@ -35,7 +38,12 @@ def _arrived(run: Run) -> pa.Table:
     if not len(labels) or not dataset.exists(run, dataset.PREDICTED):
         return labels.slice(0, 0)
     bounds = pc.min_max(labels[pipeline.event_date]).as_py()
-    given = dataset.read(run, dataset.snapshot(run, dataset.PREDICTED), Days(bounds["min"], bounds["max"]), tuple(wanted)).select(wanted)
+    given = dataset.read(
+        run,
+        dataset.snapshot(run, dataset.PREDICTED),
+        Days(bounds["min"], bounds["max"]),
+        tuple(wanted),
+    ).select(wanted)
     return labels.join(given, keys=list(pipeline.entity), join_type="inner")
 
 
@@ -43,12 +51,20 @@ def _parts(run: Run, arrived: pa.Table) -> list[pa.Table]:
     if not len(arrived):
         return []
     by = [run.pipeline.table(dataset.TABLE).partition, run.pipeline.event_date, "model_version"]
-    found = arrived.group_by(by, use_threads=False).aggregate([]).sort_by([(name, "ascending") for name in by]).to_pylist()
+    found = (
+        arrived.group_by(by, use_threads=False)
+        .aggregate([])
+        .sort_by([(name, "ascending") for name in by])
+        .to_pylist()
+    )
     return [arrived.filter(_all_equal(arrived, values)) for values in found]
 
 
 def _all_equal(rows: pa.Table, values: dict[str, Any]) -> pa.ChunkedArray:
-    (first, *others) = [pc.equal(rows[name], pa.scalar(value, rows.schema.field(name).type)) for name, value in values.items()]
+    first, *others = [
+        pc.equal(rows[name], pa.scalar(value, rows.schema.field(name).type))
+        for name, value in values.items()
+    ]
     for other in others:
         first = pc.and_(first, other)
     return first
@@ -68,7 +84,10 @@ def _row(run: Run, part: pa.Table) -> dict[str, Any]:
 
 
 def _measure(run: Run, rows: pa.Table) -> quality.Quality:
-    label, probability = (rows[name].to_numpy().astype(np.float64) for name in (run.pipeline.training.label, run.pipeline.prediction))
+    label, probability = (
+        rows[name].to_numpy().astype(np.float64)
+        for name in (run.pipeline.training.label, run.pipeline.prediction)
+    )
     return quality.measure(label, probability)
 
 

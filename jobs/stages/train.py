@@ -46,7 +46,10 @@ def train(run: Run) -> dict[str, object]:
 def _job(run: Run, pinned: dataset.Snapshot, days: dataset.Window) -> Job:
     training, column = run.pipeline.training, run.pipeline.table(dataset.TABLE).partition
     rows = dataset.labelled(run, pinned, days.trained)
-    fit, validation = dataset.between(rows, column, days.fit), dataset.between(rows, column, days.validation)
+    fit, validation = (
+        dataset.between(rows, column, days.fit),
+        dataset.between(rows, column, days.validation),
+    )
     dataset.require_rows(run, fit, validation, days)
     learned = encoding.learn(fit, training)
     shuffled = np.random.default_rng(training.seed).permutation(len(fit))
@@ -58,7 +61,9 @@ def _job(run: Run, pinned: dataset.Snapshot, days: dataset.Window) -> Job:
     )
 
 
-def _train(run: Run, registry: Registry, work: Job, found: dict[str, object], ranks: int) -> dict[str, object]:
+def _train(
+    run: Run, registry: Registry, work: Job, found: dict[str, object], ranks: int
+) -> dict[str, object]:
     from jobs.training.launch import launch
 
     with job.folder(run.environment.home / "training" / run.pipeline.name) as place:
@@ -79,11 +84,29 @@ def _train(run: Run, registry: Registry, work: Job, found: dict[str, object], ra
     }
 
 
-def _keep(registry: Registry, run: Run, place: Path, outcome: Outcome, found: dict[str, object], ranks: int) -> ModelVersion:
+def _keep(
+    registry: Registry,
+    run: Run,
+    place: Path,
+    outcome: Outcome,
+    found: dict[str, object],
+    ranks: int,
+) -> ModelVersion:
     with job.folder(place) as files:
         for name in (job.MODEL, job.ENCODING):
             (place / name).rename(files / name)
         training = run.pipeline.training
-        params = {name: getattr(training, name) for name in training.__slots__ if name not in ("numeric", "categorical")}
-        params |= {"ranks": ranks, "as_of": run.days.last, "calibration_slope": outcome.slope, "run_id": run.run_id}
-        return registry.keep(files, run.days.last, pins.fingerprint(found), params, outcome.history, found)
+        params = {
+            name: getattr(training, name)
+            for name in training.__slots__
+            if name not in ("numeric", "categorical")
+        }
+        params |= {
+            "ranks": ranks,
+            "as_of": run.days.last,
+            "calibration_slope": outcome.slope,
+            "run_id": run.run_id,
+        }
+        return registry.keep(
+            files, run.days.last, pins.fingerprint(found), params, outcome.history, found
+        )

@@ -1,7 +1,7 @@
-"""Stage `transform`: makes the derived tables by the functions of their names in `jobs/transforms/<pipeline>.py`.
+"""Stage `transform`: makes the derived tables.
 
-A table is made for the days of the run and, when a window reaches from them into later days that are published
-already, for those days too.
+Each is made by the function of its name in `jobs/transforms/<pipeline>.py`, for the days of the
+run and, when a window reaches from them into later days that are published already, for those too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def transform(run: Run) -> dict[str, object]:
     """Stage every derived table.
 
     Returns:
-        Rows staged, in all and by table, and the last day that was made again when a window reached past the run's.
+        Rows staged, in all and by table, and the last day that was made again when a window reached
+        past the run's.
 
     Raises:
         UsageError: a declared table has no function.
@@ -45,17 +46,26 @@ def transform(run: Run) -> dict[str, object]:
         for table in derived:
             made[table.name] = _days_to_make(run, table, made)
             inputs = [staged[name] for name in table.reads if name in staged]
-            staged[table.name] = pool.submit(_stage, run, table, functions[table.name], made[table.name], inputs)
+            staged[table.name] = pool.submit(
+                _stage, run, table, functions[table.name], made[table.name], inputs
+            )
     rows = {name: one.result() for name, one in staged.items()}
     reached = max((days.last for days in made.values()), default=run.days.last)
-    return {"rows_staged": sum(rows.values()), **({"made_again_until": str(reached)} if reached > run.days.last else {}), "tables": rows}
+    return {
+        "rows_staged": sum(rows.values()),
+        **({"made_again_until": str(reached)} if reached > run.days.last else {}),
+        "tables": rows,
+    }
 
 
-def written_for(pipeline: Pipeline, name: str, parameters: str, lacking: str) -> Callable[..., DataFrame]:
+def written_for(
+    pipeline: Pipeline, name: str, parameters: str, lacking: str
+) -> Callable[..., DataFrame]:
     """The function of that name in `jobs/transforms/<pipeline>.py`.
 
     Raises:
-        UsageError: there is none; the message begins with what is `lacking` and says which function to write where.
+        UsageError: there is none; the message begins with what is `lacking` and says which function
+            to write where.
     """
     module, file = f"jobs.transforms.{pipeline.name}", f"jobs/transforms/{pipeline.name}.py"
     try:
@@ -63,7 +73,10 @@ def written_for(pipeline: Pipeline, name: str, parameters: str, lacking: str) ->
     except ModuleNotFoundError as error:
         if error.name != module:
             raise
-        raise UsageError(f"Pipeline '{pipeline.name}' declares derived tables, but there is no {file} to make them.") from None
+        raise UsageError(
+            f"Pipeline '{pipeline.name}' declares derived tables, "
+            f"but there is no {file} to make them."
+        ) from None
     if found is None:
         raise UsageError(f"{lacking}: write `def {name}({parameters})` in {file}.")
     return found
@@ -84,8 +97,15 @@ def _days_to_make(run: Run, table: Table, made: Mapping[str, Days]) -> Days:
     return Days(run.days.first, max(published, default=run.days.last))
 
 
-def _stage(run: Run, table: Table, function: Callable[..., DataFrame], days: Days, inputs: list[Future[int]]) -> int:
-    # Inputs were submitted before, so they run or have run: waiting for them holds up nothing that they need.
+def _stage(
+    run: Run,
+    table: Table,
+    function: Callable[..., DataFrame],
+    days: Days,
+    inputs: list[Future[int]],
+) -> int:
+    # Inputs were submitted before, so they run or have run: waiting for them holds up nothing that
+    # they need.
     for one in inputs:
         one.result()
     return tables.stage_rows(run, table.name, _make(run, table, function, days), days)
@@ -98,7 +118,10 @@ def _make(run: Run, table: Table, function: Callable[..., DataFrame], days: Days
 
 
 def _input(run: Run, table: Table, name: str, days: Days) -> DataFrame:
-    """A table as its reader is given it: whole snapshots of a reference feed, else the days of the window."""
+    """A table as its reader is given it.
+
+    Whole snapshots of a reference feed, else the days of the window.
+    """
     feeds = {feed.name: feed for feed in run.pipeline.feeds}
     if name not in feeds:
         return tables.current(run, name, days.since(table.window_days - 1))

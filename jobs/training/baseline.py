@@ -16,7 +16,10 @@ _RATE_KEY = "key"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Baseline:
-    """Rates by value, as if each value had been seen once more, with the overall rate as outcome: an unseen value has that rate."""
+    """Rates by value, as if each had been seen once more with the overall rate as outcome.
+
+    So an unseen value has the overall rate.
+    """
 
     columns: tuple[str, ...]
     rates: Mapping[str, float]
@@ -24,7 +27,10 @@ class Baseline:
 
     def predict(self, rows: pa.Table) -> NDArray[np.float64]:
         """The rate of each row's values."""
-        return np.array([self.rates.get(key, self.overall) for key in _keys(rows, self.columns).to_pylist()], np.float64)
+        return np.array(
+            [self.rates.get(key, self.overall) for key in _keys(rows, self.columns).to_pylist()],
+            np.float64,
+        )
 
 
 def fit(rows: pa.Table, columns: tuple[str, ...], label: str) -> Baseline:

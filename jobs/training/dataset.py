@@ -1,4 +1,7 @@
-"""Which rows a model learns from: read from a published table at a pinned version, without a JVM, in one fixed order."""
+"""Which rows a model learns from.
+
+Read from a published table at a pinned version, without a JVM, in one fixed order.
+"""
 
 from __future__ import annotations
 
@@ -54,15 +57,26 @@ def window(pipeline: Pipeline, as_of: date) -> Window:
     """
     training = pipeline.training
     held_out = Days.of(as_of).since(training.holdout_days - 1)
-    trained = Days.of(as_of).shifted(-training.holdout_days).since(training.window_days - 1).within(pipeline.first_day, None)
+    trained = (
+        Days.of(as_of)
+        .shifted(-training.holdout_days)
+        .since(training.window_days - 1)
+        .within(pipeline.first_day, None)
+    )
     if trained is None or len(trained) < _FEWEST_DAYS:
         needed = training.holdout_days + _FEWEST_DAYS
         raise Refused(
-            f"No model of '{pipeline.name}' can be trained as of {as_of}: it takes {needed} days of labels, "
-            f"and they begin on {pipeline.first_day}."
+            f"No model of '{pipeline.name}' can be trained as of {as_of}: "
+            f"it takes {needed} days of labels, and they begin on {pipeline.first_day}."
         )
-    validation = Days.of(trained.last).since(_validation_days(training.validation_days, len(trained)) - 1)
-    return Window(fit=Days(trained.first, validation.shifted(-len(validation)).last), validation=validation, held_out=held_out)
+    validation = Days.of(trained.last).since(
+        _validation_days(training.validation_days, len(trained)) - 1
+    )
+    return Window(
+        fit=Days(trained.first, validation.shifted(-len(validation)).last),
+        validation=validation,
+        held_out=held_out,
+    )
 
 
 def exists(run: Run, table: str) -> bool:
@@ -78,20 +92,27 @@ def snapshot(run: Run, table: str) -> Snapshot:
     """
     if not exists(run, table):
         raise NightshiftError(
-            f"{run.pipeline.name}.{table} does not exist yet. "
-            f"Run the stages before first: nightshift run {run.pipeline.name} --date {run.days.last}"
+            f"{run.pipeline.name}.{table} does not exist yet. Run the stages before first: "
+            f"nightshift run {run.pipeline.name} --date {run.days.last}"
         )
     return Snapshot(table=table, version=DeltaTable(_path(run, table)).version())
 
 
-def read(run: Run, pinned: Snapshot, days: Days, columns: tuple[str, ...] | None = None) -> pa.Table:
-    """The rows of those partitions, ordered by partition and key: the same rows give the same table, byte for byte."""
+def read(
+    run: Run, pinned: Snapshot, days: Days, columns: tuple[str, ...] | None = None
+) -> pa.Table:
+    """The rows of those partitions, ordered by partition and key.
+
+    The same rows give the same table, byte for byte.
+    """
     table = run.pipeline.table(pinned.table)
     delta = DeltaTable(_path(run, pinned.table), version=pinned.version)
     order = (table.partition, *(name for name in table.key if name != table.partition))
     wanted = None if columns is None else list(dict.fromkeys((*columns, *order)))
     bounds = [(table.partition, ">=", days.first), (table.partition, "<=", days.last)]
-    rows = delta.to_pyarrow_table(filters=bounds, columns=wanted, filesystem=arrow_files(_path(run, pinned.table)))
+    rows = delta.to_pyarrow_table(
+        filters=bounds, columns=wanted, filesystem=arrow_files(_path(run, pinned.table))
+    )
     return rows.sort_by([(name, "ascending") for name in order])
 
 
@@ -107,26 +128,36 @@ def require_rows(run: Run, fit: pa.Table, validation: pa.Table, days: Window) ->
     """Refuse to train on too little.
 
     Raises:
-        Refused: fewer rows to fit than the pipeline's `min_rows`, or none to validate on; the message says how many there are.
+        Refused: fewer rows to fit than the pipeline's `min_rows`, or none to validate on; the
+            message says how many there are.
     """
     least = run.pipeline.training.min_rows
     short = [
         f"{len(rows)} labelled rows to {use} on {part}, and needs {needed}"
-        for use, rows, part, needed in (("fit", fit, days.fit, least), ("validate", validation, days.validation, 1))
+        for use, rows, part, needed in (
+            ("fit", fit, days.fit, least),
+            ("validate", validation, days.validation, 1),
+        )
         if len(rows) < needed
     ]
     if short:
         name = run.pipeline.name
         raise Refused(
             f"Training '{name}' as of {run.days.last} has {'; '.join(short)}. "
-            f"Publish more days first: nightshift run {name} --from {days.trained.first} --to {run.days.last}"
+            "Publish more days first: "
+            f"nightshift run {name} --from {days.trained.first} --to {run.days.last}"
         )
 
 
 def between(rows: pa.Table, column: str, days: Days) -> pa.Table:
     """The rows whose date lies in the days."""
     dates = rows[column]
-    return rows.filter(pc.and_(pc.greater_equal(dates, pa.scalar(days.first)), pc.less_equal(dates, pa.scalar(days.last))))
+    return rows.filter(
+        pc.and_(
+            pc.greater_equal(dates, pa.scalar(days.first)),
+            pc.less_equal(dates, pa.scalar(days.last)),
+        )
+    )
 
 
 def _validation_days(wanted: int, days: int) -> int:

@@ -1,4 +1,7 @@
-"""Table rows -> the arrays that a model reads. Training and scoring call the same `encode`, so they cannot drift apart."""
+"""Table rows -> the arrays that a model reads.
+
+Training and scoring call the same `encode`, so they cannot drift apart.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from pipelines.errors import NightshiftError
 from pipelines.spec import Training
 
 _RARE = 10
-"""Rows below which a category is too rare to learn: it shares the row of the unknown ones, which is so learned too."""
+"""Rows below which a category is too rare to learn: it shares the row of the unknown ones, which is
+so learned too."""
 _TAILS = (0.001, 0.999)
 """Quantiles between which a number is taken as it is."""
 
@@ -28,17 +32,19 @@ class Encoding:
 
     numeric: tuple[str, ...]
     vocabularies: Mapping[str, tuple[str, ...]]
-    """Categorical column -> its known values. All columns share one embedding table; the first row of each is 'unknown'."""
+    """Categorical column -> its known values. All columns share one embedding table; the first row
+    of each is 'unknown'."""
     means: tuple[float, ...]
     """Of each numeric column over the rows that were trained on."""
     variances: tuple[float, ...]
     lows: tuple[float, ...]
-    """Of each numeric column, in standard deviations from the mean: what lies lower counts as this low. A month or a storm that
-    no row had must not be extrapolated to."""
+    """Of each numeric column, in standard deviations from the mean: what lies lower counts as this
+    low. A month or a storm that no row had must not be extrapolated to."""
     highs: tuple[float, ...]
     """The same for the upper end."""
     indicators: tuple[str, ...]
-    """Numeric columns that had missing values: the model also reads whether the value is missing."""
+    """Numeric columns that had missing values: the model also reads whether the value is
+    missing."""
     base_rate: float
     """Share of positive labels among the rows that were trained on."""
 
@@ -63,10 +69,20 @@ class Encoding:
 
     @classmethod
     def from_json(cls, text: str) -> Encoding:
-        """The encoding that `to_json` wrote. What an older version did not know of is empty: only training asks for it."""
+        """The encoding that `to_json` wrote.
+
+        What an older version did not know of is empty: only training asks for it.
+        """
         value: dict[str, Any] = json.loads(text)
-        lists = {name: tuple(value.get(name, ())) for name in ("numeric", "means", "variances", "lows", "highs", "indicators")}
-        return cls(vocabularies={c: tuple(v) for c, v in value["vocabularies"].items()}, base_rate=value["base_rate"], **lists)
+        lists = {
+            name: tuple(value.get(name, ()))
+            for name in ("numeric", "means", "variances", "lows", "highs", "indicators")
+        }
+        return cls(
+            vocabularies={c: tuple(v) for c, v in value["vocabularies"].items()},
+            base_rate=value["base_rate"],
+            **lists,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +101,9 @@ class Examples:
 
     def take(self, rows: NDArray[np.int64]) -> Examples:
         """The rows at these positions, in this order."""
-        return Examples(numeric=self.numeric[rows], categorical=self.categorical[rows], label=self.label[rows])
+        return Examples(
+            numeric=self.numeric[rows], categorical=self.categorical[rows], label=self.label[rows]
+        )
 
     def fingerprint(self) -> str:
         """SHA-256 over every value that a model would see."""
@@ -101,7 +119,9 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
     missing = np.isnan(numeric).any(axis=0)
     seen = np.where(np.isnan(numeric).all(axis=0), 0.0, numeric)
     means, variances = np.nanmean(seen, axis=0), np.nanvar(seen, axis=0)
-    lows, highs = (np.nanquantile(seen, _TAILS, axis=0) - means) / np.sqrt(np.where(variances > 0, variances, 1.0))
+    lows, highs = (np.nanquantile(seen, _TAILS, axis=0) - means) / np.sqrt(
+        np.where(variances > 0, variances, 1.0)
+    )
     return Encoding(
         numeric=training.numeric,
         vocabularies={name: _vocabulary(_column(rows, name)) for name in training.categorical},
@@ -109,7 +129,9 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
         variances=tuple(float(v) or 1.0 for v in variances),
         lows=tuple(lows.tolist()),
         highs=tuple(highs.tolist()),
-        indicators=tuple(name for name, some in zip(training.numeric, missing, strict=True) if some),
+        indicators=tuple(
+            name for name, some in zip(training.numeric, missing, strict=True) if some
+        ),
         base_rate=float(np.mean(_numbers(rows, (training.label,), np.float64))),
     )
 
@@ -126,11 +148,19 @@ def encode(rows: pa.Table, encoding: Encoding, label: str | None = None) -> Exam
     categorical = np.empty((len(rows), len(encoding.categorical)), np.int32)
     first = 0
     for position, (name, values) in enumerate(encoding.vocabularies.items()):
-        known = pc.index_in(_column(rows, name), value_set=pa.array(values, pa.string()), skip_nulls=True)
+        known = pc.index_in(
+            _column(rows, name), value_set=pa.array(values, pa.string()), skip_nulls=True
+        )
         categorical[:, position] = pc.add(pc.fill_null(known, -1), 1 + first).to_numpy()
         first += len(values) + 1
-    labels = _numbers(rows, (label,), np.float32)[:, 0] if label else np.full(len(rows), np.nan, np.float32)
-    return Examples(numeric=_numbers(rows, encoding.numeric, np.float32), categorical=categorical, label=labels)
+    labels = (
+        _numbers(rows, (label,), np.float32)[:, 0]
+        if label
+        else np.full(len(rows), np.nan, np.float32)
+    )
+    return Examples(
+        numeric=_numbers(rows, encoding.numeric, np.float32), categorical=categorical, label=labels
+    )
 
 
 def _vocabulary(values: pa.ChunkedArray) -> tuple[str, ...]:
@@ -151,5 +181,8 @@ def _numbers(rows: pa.Table, names: tuple[str, ...], dtype: type[np.floating[Any
 
 def _existing(rows: pa.Table, name: str) -> pa.ChunkedArray:
     if name not in rows.column_names:
-        raise NightshiftError(f"The model reads column '{name}', which the rows do not have. They have: {', '.join(rows.column_names)}.")
+        raise NightshiftError(
+            f"The model reads column '{name}', which the rows do not have. "
+            f"They have: {', '.join(rows.column_names)}."
+        )
     return rows[name]

@@ -43,7 +43,10 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What becomes of the candidate: `refused` is not fit to serve, `kept` is fit and not better than the champion."""
+    """What becomes of the candidate.
+
+    `refused` is not fit to serve, `kept` is fit and not better than the champion.
+    """
 
     event: Event
     reason: str
@@ -55,10 +58,19 @@ def judge(evidence: Evidence, gate: Gate) -> Verdict:
     if against:
         return Verdict(event="refused", reason=" ".join(against))
     if evidence.wins_over_champion is None:
-        reason = f"The first champion: better than the baseline in {evidence.wins_over_baseline:.1%} of resamples."
+        reason = (
+            "The first champion: "
+            f"better than the baseline in {evidence.wins_over_baseline:.1%} of resamples."
+        )
         return Verdict(event="promoted", reason=reason)
-    told = f"Better than the champion in {evidence.wins_over_champion:.1%} of resamples; {gate.min_win_rate:.0%} are needed."
-    return Verdict(event="promoted" if evidence.wins_over_champion >= gate.min_win_rate else "kept", reason=told)
+    told = (
+        f"Better than the champion in {evidence.wins_over_champion:.1%} of resamples; "
+        f"{gate.min_win_rate:.0%} are needed."
+    )
+    return Verdict(
+        event="promoted" if evidence.wins_over_champion >= gate.min_win_rate else "kept",
+        reason=told,
+    )
 
 
 def leaks(evidence: Evidence, gate: Gate) -> str | None:
@@ -74,27 +86,49 @@ def loses_to_baseline(evidence: Evidence, gate: Gate) -> str | None:
     if evidence.wins_over_baseline >= gate.min_win_rate:
         return None
     return (
-        f"It beats the baseline in only {evidence.wins_over_baseline:.1%} of resamples, {gate.min_win_rate:.0%} are needed "
+        f"It beats the baseline in only {evidence.wins_over_baseline:.1%} of resamples, "
+        f"{gate.min_win_rate:.0%} are needed "
         f"(log loss {evidence.candidate.log_loss:.4f} against {evidence.baseline.log_loss:.4f})."
     )
 
 
 def harms_a_slice(evidence: Evidence, gate: Gate) -> str | None:
     """Much worse than the champion for some."""
-    judged = [s for s in evidence.slices if s.champion_log_loss is not None and s.rows >= gate.min_slice_rows]
-    harmed = [s for s in judged if s.candidate_log_loss - (s.champion_log_loss or 0.0) > gate.max_slice_loss]
-    told = ", ".join(f"{s.column}={s.value} ({s.candidate_log_loss:.4f} against {s.champion_log_loss:.4f}, {s.rows} rows)" for s in harmed)
-    return f"Its log loss is worse than the champion's by more than {gate.max_slice_loss} on {told}." if harmed else None
+    judged = [
+        s
+        for s in evidence.slices
+        if s.champion_log_loss is not None and s.rows >= gate.min_slice_rows
+    ]
+    harmed = [
+        s
+        for s in judged
+        if s.candidate_log_loss - (s.champion_log_loss or 0.0) > gate.max_slice_loss
+    ]
+    told = ", ".join(
+        f"{s.column}={s.value} "
+        f"({s.candidate_log_loss:.4f} against {s.champion_log_loss:.4f}, {s.rows} rows)"
+        for s in harmed
+    )
+    return (
+        f"Its log loss is worse than the champion's by more than {gate.max_slice_loss} on {told}."
+        if harmed
+        else None
+    )
 
 
-RULES: tuple[Callable[[Evidence, Gate], str | None], ...] = (leaks, loses_to_baseline, harms_a_slice)
+RULES: tuple[Callable[[Evidence, Gate], str | None], ...] = (
+    leaks,
+    loses_to_baseline,
+    harms_a_slice,
+)
 """Each gives a reason against serving the candidate at all, or None."""
 
 
 def win_rate(candidate: Vector, rival: Vector, day: NDArray[Any], resamples: int) -> float:
     """In which share of resamples of the days the candidate's mean loss is below the rival's.
 
-    Flights of one day share its weather, so days are drawn and not rows; both models are drawn the same days.
+    Flights of one day share its weather, so days are drawn and not rows; both models are drawn the
+    same days.
 
     Args:
         candidate: Loss of each row.

@@ -1,12 +1,15 @@
 """Horovod under `model.fit` of Keras 3.
 
-`horovod.tensorflow.keras` (its optimizer and callbacks) is written for Keras 2 and fails on Keras 3; upstream calls
-TensorFlow 2.16 and newer unsupported: https://github.com/horovod/horovod/issues/4290. `horovod.tensorflow` itself works on
-the `tf.Variable` behind each Keras variable. Delete this file when that issue is closed by a release whose
-`horovod.tensorflow.keras.DistributedOptimizer` trains a Keras 3 model with an Embedding, and use that instead.
+`horovod.tensorflow.keras` (its optimizer and callbacks) is written for Keras 2 and fails on Keras
+3; upstream calls TensorFlow 2.16 and newer unsupported:
+https://github.com/horovod/horovod/issues/4290. `horovod.tensorflow` itself works on the
+`tf.Variable` behind each Keras variable. Delete this file when that issue is closed by a release
+whose `horovod.tensorflow.keras.DistributedOptimizer` trains a Keras 3 model with an Embedding, and
+use that instead.
 
-Use: `model.compile(…, jit_compile=False)`, `distribute(model)`, `model.fit(…, callbacks=together(…))`. Every rank must take
-the same number of steps: ranks that disagree wait for each other for ever.
+Use: `model.compile(…, jit_compile=False)`, `distribute(model)`, `model.fit(…,
+callbacks=together(…))`. Every rank must take the same number of steps: ranks that disagree wait for
+each other for ever.
 """
 
 from __future__ import annotations
@@ -22,12 +25,13 @@ import tensorflow as tf
 def distribute(model: keras.Model) -> None:
     """Average the gradients over all ranks in front of the optimizer's `apply`.
 
-    The instance is patched and not its class, so a saved model carries the plain optimizer and loads without Horovod. In
-    front of `apply` means before loss scaling is undone and before clipping and weight decay, which so see one gradient.
+    The instance is patched and not its class, so a saved model carries the plain optimizer and
+    loads without Horovod. In front of `apply` means before loss scaling is undone and before
+    clipping and weight decay, which so see one gradient.
 
-    Embedding gradients arrive as IndexedSlices. Keras's Adam squares them without first adding up the duplicate rows, so
-    the update would depend on how a batch was split; as dense tensors 2 ranks x B train like 1 rank x 2B. They are made
-    dense on one rank too.
+    Embedding gradients arrive as IndexedSlices. Keras's Adam squares them without first adding up
+    the duplicate rows, so the update would depend on how a batch was split; as dense tensors 2
+    ranks x B train like 1 rank x 2B. They are made dense on one rank too.
     """
     local_apply = model.optimizer.apply
 
@@ -38,7 +42,10 @@ def distribute(model: keras.Model) -> None:
 
 
 def together(callbacks: Sequence[keras.callbacks.Callback]) -> list[keras.callbacks.Callback]:
-    """The callbacks in the order that keeps ranks alike: one start, logs averaged before anyone reads them, one end."""
+    """The callbacks in the order that keeps ranks alike.
+
+    One start, logs averaged before anyone reads them, one end.
+    """
     return [Broadcast(), AverageLogs(), *callbacks, StopTogether()]
 
 
@@ -48,7 +55,10 @@ def agree_on(value: int) -> int:
 
 
 class Broadcast(keras.callbacks.Callback):
-    """Starts every rank with rank 0's weights and optimizer state. Random seeds stay each rank's own: dropout differs."""
+    """Starts every rank with rank 0's weights and optimizer state.
+
+    Random seeds stay each rank's own: dropout differs.
+    """
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Called by Keras before the first step."""
@@ -60,17 +70,28 @@ class Broadcast(keras.callbacks.Callback):
 
 
 class AverageLogs(keras.callbacks.Callback):
-    """Replaces each rank's epoch logs by their mean over ranks, in place, and averages non-trainable statistics."""
+    """Replaces each rank's epoch logs, in place, by their mean over ranks.
+
+    Statistics that are not trained are averaged too.
+    """
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Called by Keras after each epoch."""
         if logs:
             names = sorted(logs)
-            means = hvd.allreduce(tf.constant([float(logs[n]) for n in names], tf.float64), op=hvd.Average).numpy()
+            means = hvd.allreduce(
+                tf.constant([float(logs[n]) for n in names], tf.float64), op=hvd.Average
+            ).numpy()
             logs.update(zip(names, means.tolist(), strict=True))
-        statistics = [v for v in _tensors(self.model.non_trainable_variables) if v.dtype.is_floating]
+        statistics = [
+            v for v in _tensors(self.model.non_trainable_variables) if v.dtype.is_floating
+        ]
         if statistics:
-            for variable, mean in zip(statistics, hvd.grouped_allreduce([tf.identity(v) for v in statistics], op=hvd.Average), strict=True):
+            for variable, mean in zip(
+                statistics,
+                hvd.grouped_allreduce([tf.identity(v) for v in statistics], op=hvd.Average),
+                strict=True,
+            ):
                 variable.assign(mean)
 
 

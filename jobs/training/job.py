@@ -1,4 +1,7 @@
-"""What a training hands to its ranks and gets back: a folder of memory-mapped arrays and small JSON files."""
+"""What a training hands to its ranks and gets back.
+
+A folder of memory-mapped arrays and small JSON files.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +89,9 @@ def error_file(place: Path, rank: int) -> Path:
 
 
 def _training(value: dict[str, Any]) -> Training:
-    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in value.items()}
+    fields: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in value.items()
+    }
     return Training(**fields)
 
 
@@ -96,5 +101,8 @@ def _write_examples(place: Path, name: str, examples: Examples) -> None:
 
 
 def _read_examples(place: Path, name: str) -> Examples:
-    parts: dict[str, NDArray[Any]] = {part: np.load(place / f"{name}_{part}.npy", mmap_mode="r", allow_pickle=False) for part in _PARTS}
+    parts: dict[str, NDArray[Any]] = {
+        part: np.load(place / f"{name}_{part}.npy", mmap_mode="r", allow_pickle=False)
+        for part in _PARTS
+    }
     return Examples(**parts)

@@ -1,4 +1,4 @@
-"""Starts the ranks of a training on this machine and ends all of them when one dies or time is up."""
+"""Starts the ranks of a training on this machine and ends all when one dies or time is up."""
 
 from __future__ import annotations
 
@@ -36,10 +36,14 @@ def launch(environment: Environment, place: Path, ranks: int, timeout_seconds: f
 
 
 def _start(environment: Environment, place: Path, environ: dict[str, str]) -> stage_client.Work:
-    return stage_client.spawn(environment, _FUNCTION, {"folder": str(place)}, {**environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+    return stage_client.spawn(
+        environment, _FUNCTION, {"folder": str(place)}, {**environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    )
 
 
-def _wait_for_all(running: Sequence[stage_client.Work], place: Path, timeout_seconds: float) -> None:
+def _wait_for_all(
+    running: Sequence[stage_client.Work], place: Path, timeout_seconds: float
+) -> None:
     # Horovod itself would hang: a rank waits for ever for one that died or that takes fewer steps.
     deadline = time.monotonic() + timeout_seconds
     codes: dict[int, int] = {}

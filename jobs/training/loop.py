@@ -19,11 +19,15 @@ from jobs.training.job import Job, Outcome
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shares:
-    """How rows are dealt: step s trains rank r on the slice number `s * ranks + r`, so what a step sees does not depend on who asks."""
+    """How rows are dealt: step s trains rank r on the slice number `s * ranks + r`.
+
+    So what a step sees does not depend on who asks.
+    """
 
     steps: int
     rows: int
-    """Of one rank in one step; all slices are equal, and at most `steps * ranks - 1` rows are left out."""
+    """Of one rank in one step; all slices are equal, and at most `steps * ranks - 1` rows are left
+    out."""
 
     @classmethod
     def of(cls, rows: int, wanted: int, ranks: int) -> Shares:
@@ -33,18 +37,23 @@ class Shares:
 
     def of_rank(self, array: NDArray[Any], rank: int, ranks: int) -> NDArray[Any]:
         """The rank's slices of an array, one a step."""
-        dealt = array[: self.steps * ranks * self.rows].reshape(self.steps, ranks, self.rows, *array.shape[1:])
+        dealt = array[: self.steps * ranks * self.rows].reshape(
+            self.steps, ranks, self.rows, *array.shape[1:]
+        )
         return np.ascontiguousarray(dealt[:, rank])
 
 
 def prepare(seed: int, rank: int) -> None:
     """Make what follows repeatable. To be called before TensorFlow does anything."""
-    # The number of threads decides the order in which floats are added, and so the last bits of the weights.
+    # The number of threads decides the order in which floats are added, and so the last bits of the
+    # weights.
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed + rank)  # dropout differs by rank
-    tf.random.set_seed(seed)  # the order of the steps does not: TensorFlow mixes this seed into that of a shuffle
+    tf.random.set_seed(
+        seed
+    )  # the order of the steps does not: TensorFlow mixes this seed into that of a shuffle
 
 
 def fit(job: Job) -> tuple[keras.Model, Outcome]:
@@ -72,19 +81,26 @@ def fit(job: Job) -> tuple[keras.Model, Outcome]:
 def _feed(examples: Examples, shares: Shares, seed: int) -> tf.data.Dataset:
     """The rank's slices for ever, in a new order each epoch that is the same on all ranks."""
     arrays = {**network.inputs(examples), "label": examples.label}
-    slices = {name: tf.constant(shares.of_rank(array, hvd.rank(), hvd.size())) for name, array in arrays.items()}
+    slices = {
+        name: tf.constant(shares.of_rank(array, hvd.rank(), hvd.size()))
+        for name, array in arrays.items()
+    }
 
     def one(step: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         row = {name: part[step] for name, part in slices.items()}
         label = row.pop("label")
         return row, label
 
-    order = tf.data.Dataset.range(shares.steps).shuffle(shares.steps, seed=seed, reshuffle_each_iteration=True)
+    order = tf.data.Dataset.range(shares.steps).shuffle(
+        shares.steps, seed=seed, reshuffle_each_iteration=True
+    )
     return order.repeat().map(one).prefetch(2)
 
 
 def _early_stopping(patience: int) -> keras.callbacks.Callback:
-    return keras.callbacks.EarlyStopping(monitor="val_loss", patience=patience, restore_best_weights=True)
+    return keras.callbacks.EarlyStopping(
+        monitor="val_loss", patience=patience, restore_best_weights=True
+    )
 
 
 def _floats(history: dict[str, list[Any]]) -> dict[str, list[float]]:

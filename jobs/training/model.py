@@ -20,35 +20,47 @@ _TINY = 1e-12
 
 
 def build(encoding: Encoding, training: Training) -> keras.Model:
-    """A multilayer perceptron over scaled numbers, missing-value indicators and embedded categories."""
+    """A multilayer perceptron of scaled numbers, missing-value indicators, embedded categories."""
     numeric = keras.Input((len(encoding.numeric),), name="numeric")
     categorical = keras.Input((len(encoding.categorical),), dtype="int32", name="categorical")
-    embedded = keras.layers.Embedding(encoding.embedding_rows, training.embedding_size, name="embedding")(categorical)
-    hidden = keras.layers.Concatenate()([*_numbers(numeric, encoding), keras.layers.Flatten()(embedded)])
+    embedded = keras.layers.Embedding(
+        encoding.embedding_rows, training.embedding_size, name="embedding"
+    )(categorical)
+    hidden = keras.layers.Concatenate()(
+        [*_numbers(numeric, encoding), keras.layers.Flatten()(embedded)]
+    )
     hidden = keras.layers.Dropout(training.input_dropout)(hidden)
     for units in training.hidden:
         hidden = keras.layers.Dense(units, activation="relu")(hidden)
         hidden = keras.layers.Dropout(training.dropout)(hidden)
     start = keras.initializers.Constant(logit(encoding.base_rate))
-    probability = keras.layers.Dense(1, activation="sigmoid", bias_initializer=start, name=OUTPUT)(hidden)
+    probability = keras.layers.Dense(1, activation="sigmoid", bias_initializer=start, name=OUTPUT)(
+        hidden
+    )
     return keras.Model({"numeric": numeric, "categorical": categorical}, probability)
 
 
 def prepare(model: keras.Model, training: Training, steps: int, ranks: int) -> None:
     """Give the model its loss and its optimizer.
 
-    The rate warms up to `ranks` times the base, because a step averages over `ranks` times the rows, and then decays.
+    The rate warms up to `ranks` times the base, because a step averages over `ranks` times the
+    rows, and then decays.
 
     Args:
-        steps: Steps of one epoch. TensorFlow runs all of them before it returns to Python, so callbacks see epochs only.
+        steps: Steps of one epoch. TensorFlow runs all of them before it returns to Python, so
+            callbacks see epochs only.
     """
     total = steps * training.epochs
     warmup = total // 10
     rate = keras.optimizers.schedules.CosineDecay(
-        training.learning_rate, decay_steps=max(1, total - warmup), warmup_target=training.learning_rate * ranks, warmup_steps=warmup
+        training.learning_rate,
+        decay_steps=max(1, total - warmup),
+        warmup_target=training.learning_rate * ranks,
+        warmup_steps=warmup,
     )
     optimizer = keras.optimizers.AdamW(rate, weight_decay=_WEIGHT_DECAY)
-    # XLA would compile Horovod's operations away from the graph that knows them: jit_compile must be off.
+    # XLA would compile Horovod's operations away from the graph that knows them: jit_compile must
+    # be off.
     model.compile(optimizer, "binary_crossentropy", jit_compile=False, steps_per_execution=steps)
 
 
@@ -58,10 +70,11 @@ def inputs(examples: Examples) -> dict[str, NDArray[np.generic]]:
 
 
 def calibrate(model: keras.Model, encoding: Encoding, validation: Examples) -> float:
-    """Stretch or shrink the model's log-odds around the base rate to fit days it was not trained on.
+    """Stretch or shrink the log-odds around the base rate to fit days that were not trained on.
 
-    The slope becomes part of the last layer's weights, so that the saved file gives calibrated probabilities. Only the
-    slope is fitted: a few days tell how far to trust the model, and not which rate the next weeks will have.
+    The slope becomes part of the last layer's weights, so that the saved file gives calibrated
+    probabilities. Only the slope is fitted: a few days tell how far to trust the model, and not
+    which rate the next weeks will have.
 
     Returns:
         The slope; below 1 the model was overconfident.
@@ -75,19 +88,28 @@ def calibrate(model: keras.Model, encoding: Encoding, validation: Examples) -> f
     return slope
 
 
-def fit_slope(distance: NDArray[np.float64], label: NDArray[np.float64], base: float, trust: float = 0.2) -> float:
-    """The slope from 0.5 to 2 that gives `base + slope * distance` a low log loss (Newton's method, convex).
+def fit_slope(
+    distance: NDArray[np.float64], label: NDArray[np.float64], base: float, trust: float = 0.2
+) -> float:
+    """The slope from 0.5 to 2 that gives `base + slope * distance` a low log loss.
+
+    The problem is convex; this is Newton's method.
 
     Args:
         distance: Of each row's log-odds from the base.
-        trust: Weight of these rows against the slope 1, from 0 to 1. Rows of one day share their fate, so a few days with
-            thousands of rows tell far less than as many independent rows would.
+        trust: Weight of these rows against the slope 1, from 0 to 1. Rows of one day share their
+            fate, so a few days with thousands of rows tell far less than as many independent rows
+            would.
     """
     prior = (1 - trust) / trust * _curvature(distance, base, 1.0)
     slope = 1.0
     for _ in range(_NEWTON_STEPS):
-        excess = np.mean((_probability(base + slope * distance) - label) * distance) + prior * (slope - 1)
-        slope = float(np.clip(slope - excess / (_curvature(distance, base, slope) + prior), 0.5, 2.0))
+        excess = np.mean((_probability(base + slope * distance) - label) * distance) + prior * (
+            slope - 1
+        )
+        slope = float(
+            np.clip(slope - excess / (_curvature(distance, base, slope) + prior), 0.5, 2.0)
+        )
     return slope
 
 
@@ -117,8 +139,10 @@ def _curvature(distance: NDArray[np.float64], base: float, slope: float) -> floa
 
 
 def _numbers(numeric: keras.KerasTensor, encoding: Encoding) -> list[keras.KerasTensor]:
-    """The scaled numbers with missing ones at the mean, and an indicator for each column that had missing ones."""
-    scaled = keras.layers.Normalization(mean=encoding.means, variance=encoding.variances, name="scale")(numeric)
+    """The scaled numbers, missing ones at the mean, and an indicator for each column with such."""
+    scaled = keras.layers.Normalization(
+        mean=encoding.means, variance=encoding.variances, name="scale"
+    )(numeric)
     missing = keras.ops.isnan(scaled)
     lows, highs = (np.asarray(bounds, np.float32) for bounds in (encoding.lows, encoding.highs))
     bounded = keras.ops.minimum(keras.ops.maximum(scaled, lows), highs)

@@ -17,7 +17,8 @@ from jobs.version import code_version
 _SOURCES = ("encoding.py", "model.py", "loop.py", "horovod_keras3.py", "job.py", "rank.py")
 _LIBRARIES = ("tensorflow", "keras", "horovod", "numpy")
 _ORIGIN = ("table", "table_version", "code_version")
-"""Where the rows and the code can be found again. A newer version with the same content makes the same model."""
+"""Where the rows and the code can be found again. A newer version with the same content makes the
+same model."""
 
 
 def pins(job: Job, as_of: date, days: Window, pinned: Snapshot, ranks: int) -> dict[str, object]:

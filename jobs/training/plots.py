@@ -19,7 +19,11 @@ _COLOURS = {"candidate": _ACCENT, "champion": "#c2570c", "baseline": _SOFT}
 def learning_curve(curves: Mapping[str, list[float]]) -> Figure:
     """Log loss by epoch, on the rows that were fitted and on the validation days."""
     figure, axes = _canvas("Learning curve", "epoch", "log loss")
-    for (name, label), colour in zip({"loss": "fitted rows", "val_loss": "validation days"}.items(), (_SOFT, _ACCENT), strict=True):
+    for (name, label), colour in zip(
+        {"loss": "fitted rows", "val_loss": "validation days"}.items(),
+        (_SOFT, _ACCENT),
+        strict=True,
+    ):
         values = curves.get(name, [])
         axes.plot(range(1, len(values) + 1), values, marker="o", color=colour, label=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -29,7 +33,9 @@ def learning_curve(curves: Mapping[str, list[float]]) -> Figure:
 
 def calibration(label: Vector, by_model: Mapping[str, Vector]) -> Figure:
     """How often it happened against how often it was foretold, in tenths of the rows."""
-    figure, axes = _canvas("Calibration on held-out days", "mean probability", "share that happened")
+    figure, axes = _canvas(
+        "Calibration on held-out days", "mean probability", "share that happened"
+    )
     top = 0.0
     for name, probability in by_model.items():
         bins = [b for b in np.array_split(np.argsort(probability, kind="stable"), _BINS) if len(b)]

@@ -28,7 +28,10 @@ class Quality:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able, rounded for people."""
-        return {name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(self).items()}
+        return {
+            name: round(value, 6) if isinstance(value, float) else value
+            for name, value in asdict(self).items()
+        }
 
 
 def measure(label: Vector, probability: Vector) -> Quality:

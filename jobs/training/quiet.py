@@ -1,7 +1,8 @@
-"""TensorFlow's import, without what its libraries write to standard error however much it tells them not to.
+"""TensorFlow's import, without what its libraries write to standard error against its settings.
 
-`TF_CPP_MIN_LOG_LEVEL` does not reach these lines: https://github.com/tensorflow/tensorflow/issues/100442. Delete this file, and
-its calls, when that issue is closed by a release whose import is silent.
+`TF_CPP_MIN_LOG_LEVEL` does not reach these lines:
+https://github.com/tensorflow/tensorflow/issues/100442. Delete this file, and its calls, when that
+issue is closed by a release whose import is silent.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ def import_tensorflow() -> None:
 
 @contextmanager
 def _without_chatter() -> Iterator[None]:
-    """Hold back this process's standard error, which C++ writes to by its number, and give all but the chatter at the end."""
+    """Hold back this process's standard error, and give all but the chatter at the end.
+
+    C++ writes to it by its number.
+    """
     sys.stderr.flush()
     real = os.dup(2)
     with tempfile.TemporaryFile() as held:

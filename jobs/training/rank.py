@@ -1,4 +1,6 @@
-"""One Horovod rank. It does not know who launched it: the stage's launcher, `horovodrun`, or `horovod.spark.run`.
+"""One Horovod rank. It does not know who launched it.
+
+The stage's launcher, `horovodrun`, or `horovod.spark.run`.
 
 For example `horovodrun -np 4 -H a:2,b:2 python -m jobs.training.rank /shared/folder`.
 """
@@ -14,7 +16,10 @@ from jobs.training.quiet import import_tensorflow
 
 
 def main(argument: dict[str, Any]) -> None:
-    """Take part in the training laid out in `argument["folder"]`; rank 0 leaves the model and its history there."""
+    """Take part in the training laid out in `argument["folder"]`.
+
+    Rank 0 leaves the model and its history there.
+    """
     import_tensorflow()
     import horovod.tensorflow as hvd
 

@@ -1,4 +1,7 @@
-"""Runs, files and versions of a pipeline's models in MLflow. The registered model has the pipeline's name."""
+"""Runs, files and versions of a pipeline's models in MLflow.
+
+The registered model has the pipeline's name.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 FILES = "model"
-"""Artifact folder of what serving needs. No pickled flavour of MLflow: a reader of a pickle runs its code."""
+"""Artifact folder of what serving needs. No pickled flavour of MLflow: a reader of a pickle runs
+its code."""
 _LONGEST_PARAM = 500
 
 
@@ -57,7 +61,9 @@ class Registry:
     def __init__(self, environment: Environment, name: str) -> None:
         self.name = name
         self._environment = environment
-        self._client = MlflowClient(tracking_uri=environment.mlflow_uri, registry_uri=environment.mlflow_uri)
+        self._client = MlflowClient(
+            tracking_uri=environment.mlflow_uri, registry_uri=environment.mlflow_uri
+        )
 
     def keep(
         self,
@@ -74,12 +80,20 @@ class Registry:
             files: Folder with exactly what serving needs.
             curves: Metric -> its values by epoch.
         """
-        digests = {f"sha256.{file.name}": _digest(file.read_bytes()) for file in sorted(files.iterdir())}
+        digests = {
+            f"sha256.{file.name}": _digest(file.read_bytes()) for file in sorted(files.iterdir())
+        }
         tags = {"as_of": str(as_of), "fingerprint": fingerprint, **digests}
-        run = self._client.create_run(self._experiment(), run_name=f"{self.name} {as_of}", tags=tags)
+        run = self._client.create_run(
+            self._experiment(), run_name=f"{self.name} {as_of}", tags=tags
+        )
         run_id = run.info.run_id
         with self._failing(run_id):
-            self._client.log_batch(run_id, _curves(curves), [Param(k, str(v)[:_LONGEST_PARAM]) for k, v in params.items()])
+            self._client.log_batch(
+                run_id,
+                _curves(curves),
+                [Param(k, str(v)[:_LONGEST_PARAM]) for k, v in params.items()],
+            )
             self._client.log_dict(run_id, dict(pins), "pins.json")
             self._client.log_artifacts(run_id, str(files), FILES)
         self._client.set_terminated(run_id)
@@ -92,13 +106,20 @@ class Registry:
         if not runs:
             return None
         run_id = runs[0].info.run_id
-        # A training that was killed between its last two steps left a finished run without a version.
-        return self._first(f"name = '{self.name}' and run_id = '{run_id}'") or self._register(run_id, runs[0].data.tags)
+        # A training that was killed between its last two steps left a finished run without a
+        # version.
+        return self._first(f"name = '{self.name}' and run_id = '{run_id}'") or self._register(
+            run_id, runs[0].data.tags
+        )
 
     def candidate(self, as_of: date) -> ModelVersion | None:
         """The model that was trained last for that night."""
         challenger = self._alias(CHALLENGER)
-        return challenger if challenger and challenger.as_of == as_of else self._first(f"name = '{self.name}' and tag.as_of = '{as_of}'")
+        return (
+            challenger
+            if challenger and challenger.as_of == as_of
+            else self._first(f"name = '{self.name}' and tag.as_of = '{as_of}'")
+        )
 
     def champion(self) -> ModelVersion | None:
         """The model that serves; None when none has been promoted yet."""
@@ -121,8 +142,19 @@ class Registry:
             aliases = self._client.get_registered_model(self.name).aliases
         except MlflowException:
             return []
-        found = [_version(v) for v in self._client.search_model_versions(f"name = '{self.name}'", max_results=10_000)]
-        named = [replace(v, aliases=tuple(alias for alias, number in aliases.items() if str(number) == v.version)) for v in found]
+        found = [
+            _version(v)
+            for v in self._client.search_model_versions(f"name = '{self.name}'", max_results=10_000)
+        ]
+        named = [
+            replace(
+                v,
+                aliases=tuple(
+                    alias for alias, number in aliases.items() if str(number) == v.version
+                ),
+            )
+            for v in found
+        ]
         return sorted(named, key=lambda v: -int(v.version))
 
     def challenge(self, model: ModelVersion) -> ModelVersion:
@@ -134,16 +166,23 @@ class Registry:
         """Make a version the champion."""
         self._client.set_registered_model_alias(self.name, CHAMPION, model.version)
 
-    def log_quality(self, model: ModelVersion, metrics: Mapping[str, float], figures: Mapping[str, Figure]) -> None:
+    def log_quality(
+        self, model: ModelVersion, metrics: Mapping[str, float], figures: Mapping[str, Figure]
+    ) -> None:
         """Add what an evaluation found to the model's run."""
         now = int(time() * 1000)
-        self._client.log_batch(model.run_id, [Metric(name, value, now, 0) for name, value in metrics.items()])
+        self._client.log_batch(
+            model.run_id, [Metric(name, value, now, 0) for name, value in metrics.items()]
+        )
         for name, figure in figures.items():
             self._client.log_figure(model.run_id, figure, f"plots/{name}.png")
 
     def curves(self, model: ModelVersion, *names: str) -> dict[str, list[float]]:
         """The values of metrics by epoch."""
-        return {name: [m.value for m in self._client.get_metric_history(model.run_id, name)] for name in names}
+        return {
+            name: [m.value for m in self._client.get_metric_history(model.run_id, name)]
+            for name in names
+        }
 
     def fetch(self, model: ModelVersion, file: str, folder: Path) -> Path:
         """A file of the model, proven to be the one that was registered.
@@ -155,7 +194,8 @@ class Registry:
         expected, found = model.sha256.get(file), _digest(path.read_bytes())
         if found != expected:
             raise NightshiftError(
-                f"{file} of model '{self.name}' version {model.version} was changed after it was registered, and was not loaded: "
+                f"{file} of model '{self.name}' version {model.version} "
+                "was changed after it was registered, and was not loaded: "
                 f"its SHA-256 is {found}, the registry says {expected}. "
                 "Find out who writes to the artifact store, then train again with --retrain."
             )
@@ -170,7 +210,11 @@ class Registry:
         found = self._client.get_experiment_by_name(self.name)
         if found:
             return str(found.experiment_id)
-        place = (self._environment.home / "mlartifacts" / self.name).as_uri() if _is_local(self._environment) else None
+        place = (
+            (self._environment.home / "mlartifacts" / self.name).as_uri()
+            if _is_local(self._environment)
+            else None
+        )
         try:
             return str(self._client.create_experiment(self.name, artifact_location=place))
         except MlflowException:  # another process was faster
@@ -187,7 +231,11 @@ class Registry:
     def _register(self, run_id: str, tags: Mapping[str, str]) -> ModelVersion:
         self._registered()
         own = {key: value for key, value in tags.items() if not key.startswith("mlflow.")}
-        return _version(self._client.create_model_version(self.name, source=f"runs:/{run_id}/{FILES}", run_id=run_id, tags=own))
+        return _version(
+            self._client.create_model_version(
+                self.name, source=f"runs:/{run_id}/{FILES}", run_id=run_id, tags=own
+            )
+        )
 
     def _first(self, query: str) -> ModelVersion | None:
         found = [_version(v) for v in self._client.search_model_versions(query, max_results=10_000)]
@@ -218,7 +266,11 @@ def prepare(environment: Environment, name: str) -> None:
 
 def _version(found: MlflowVersion) -> ModelVersion:
     tags = found.tags
-    digests = {key.removeprefix("sha256."): value for key, value in tags.items() if key.startswith("sha256.")}
+    digests = {
+        key.removeprefix("sha256."): value
+        for key, value in tags.items()
+        if key.startswith("sha256.")
+    }
     return ModelVersion(
         name=found.name,
         version=str(found.version),
@@ -232,7 +284,11 @@ def _version(found: MlflowVersion) -> ModelVersion:
 
 def _curves(curves: Mapping[str, list[float]]) -> list[Metric]:
     now = int(time() * 1000)
-    return [Metric(name, value, now, epoch) for name, values in curves.items() for epoch, value in enumerate(values, 1)]
+    return [
+        Metric(name, value, now, epoch)
+        for name, values in curves.items()
+        for epoch, value in enumerate(values, 1)
+    ]
 
 
 def _digest(content: bytes) -> str:

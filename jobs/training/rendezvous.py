@@ -1,8 +1,9 @@
 """Horovod's rendezvous server, on loopback.
 
-Horovod 0.28.1 and older bind this HTTP server to every interface and unpickle what its relatives receive
-(CVE-2024-10190, no fixed release): whoever reaches the port can run code. Delete this file when a release binds to a given
-address, and pass it 127.0.0.1. On a cluster the launcher is Horovod's own, behind a private network.
+Horovod 0.28.1 and older bind this HTTP server to every interface and unpickle what its relatives
+receive (CVE-2024-10190, no fixed release): whoever reaches the port can run code. Delete this file
+when a release binds to a given address, and pass it 127.0.0.1. On a cluster the launcher is
+Horovod's own, behind a private network.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ _HOST = "localhost"
 
 @contextmanager
 def rendezvous(ranks: int) -> Iterator[list[dict[str, str]]]:
-    """Serve while the block lasts; gives the environment variables by which each rank finds the others."""
+    """Serve while the block lasts.
+
+    Gives the environment variables by which each rank finds the others.
+    """
     slots = get_host_assignments([HostInfo(_HOST, ranks)], ranks)
     server = RendezvousHTTPServer((LOOPBACK, 0), RendezvousHandler, False)
     server.daemon_threads = True

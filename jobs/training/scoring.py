@@ -1,4 +1,7 @@
-"""The one place that loads a model and scores rows with it. The rows go through the encoding that training used."""
+"""The one place that loads a model and scores rows with it.
+
+The rows go through the encoding that training used.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
     from jobs.training.registry import ModelVersion, Registry
 
 _ROWS = 4096
-"""Rows of every call. Always as many, padded at the end: the last bits of a float must not depend on how many rows there are."""
+"""Rows of every call. Always as many, padded at the end: the last bits of a float must not depend
+on how many rows there are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,12 +38,17 @@ class Scorer:
     def score(self, rows: pa.Table) -> NDArray[np.float64]:
         """The probability of each row, in order."""
         examples = encode(rows, self.encoding)
-        parts = [self._chunk(examples.take(np.arange(start, min(start + _ROWS, len(rows))))) for start in range(0, len(rows), _ROWS)]
+        parts = [
+            self._chunk(examples.take(np.arange(start, min(start + _ROWS, len(rows)))))
+            for start in range(0, len(rows), _ROWS)
+        ]
         return np.concatenate([np.empty(0), *parts])
 
     def _chunk(self, examples: Examples) -> NDArray[np.float64]:
         padded = examples.take(np.arange(_ROWS) % len(examples))
-        given = self.model({"numeric": padded.numeric, "categorical": padded.categorical}, training=False)
+        given = self.model(
+            {"numeric": padded.numeric, "categorical": padded.categorical}, training=False
+        )
         return np.asarray(given, np.float64)[: len(examples), 0]
 
 

@@ -12,18 +12,26 @@ from pipelines.environment import Environment
 EVENTS = "model_events"
 
 
-def in_force(environment: Environment, registry: Registry, as_of: date, besides: str | None = None) -> ModelVersion | None:
+def in_force(
+    environment: Environment, registry: Registry, as_of: date, besides: str | None = None
+) -> ModelVersion | None:
     """The champion for that night: never one that was trained on what became known later.
 
-    That is the alias `champion`, and for a night before the champion's own the last model promoted by then.
+    That is the alias `champion`, and for a night before the champion's own the last model promoted
+    by then.
 
     Args:
-        besides: A version to leave out: the candidate, which may have been promoted by an earlier run of this night.
+        besides: A version to leave out: the candidate, which may have been promoted by an earlier
+            run of this night.
     """
     champion = registry.champion()
     if champion and champion.as_of <= as_of and champion.version != besides:
         return champion
-    promoted = [e for e in events(environment, registry.name) if e["event"] == "promoted" and e["as_of"] <= as_of]
+    promoted = [
+        e
+        for e in events(environment, registry.name)
+        if e["event"] == "promoted" and e["as_of"] <= as_of
+    ]
     earlier = [e for e in promoted if e["model_version"] != besides]
     last = max(earlier, key=lambda e: (e["as_of"], e["created_at"]), default=None)
     return registry.version(last["model_version"]) if last else None
@@ -31,5 +39,7 @@ def in_force(environment: Environment, registry: Registry, as_of: date, besides:
 
 def events(environment: Environment, pipeline: str) -> list[dict[str, Any]]:
     """What became of each model of the pipeline, oldest first."""
-    rows: list[dict[str, Any]] = ops.read(environment, EVENTS, [("pipeline", "=", pipeline)]).to_pylist()
+    rows: list[dict[str, Any]] = ops.read(
+        environment, EVENTS, [("pipeline", "=", pipeline)]
+    ).to_pylist()
     return sorted(rows, key=lambda e: e["created_at"])

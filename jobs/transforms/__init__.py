@@ -1,1 +1,1 @@
-"""Pure DataFrame -> DataFrame functions, one module a pipeline, one function a derived table, named after it."""
+"""Pure DataFrame -> DataFrame functions: a module a pipeline, a function named as its table."""

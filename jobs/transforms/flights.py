@@ -1,6 +1,9 @@
-"""The derived tables of the flights pipeline: each function makes the table of its name from the tables it is given.
+"""The derived tables of the flights pipeline.
 
-Nothing here reads an outcome before the day on which it became known: outcomes are counted by `landed_date`.
+Each function makes the table of its name from the tables it is given.
+
+Nothing here reads an outcome before the day on which it became known: outcomes are counted by
+`landed_date`.
 """
 
 from __future__ import annotations
@@ -64,10 +67,19 @@ def departures(schedule: DataFrame, airports: DataFrame, days: Days) -> DataFram
 
 
 def tiles(flights: DataFrame, days: Days) -> DataFrame:
-    """Additive daily sums of outcomes by grain and key, counted on the day on which they became known."""
+    """Additive daily sums of outcomes by grain and key, counted on the day they became known."""
     known, departed = F.col("arr_delay").isNotNull(), F.col("dep_delay").isNotNull()
-    keyed = F.explode(F.array(*(F.struct(F.lit(grain).alias("grain"), _key(columns).alias("key")) for grain, columns in GRAINS.items())))
-    rows = flights.select("landed_date", "arr_delay", "dep_delay", "dep_time", keyed.alias("of")).select("*", "of.grain", "of.key")
+    keyed = F.explode(
+        F.array(
+            *(
+                F.struct(F.lit(grain).alias("grain"), _key(columns).alias("key"))
+                for grain, columns in GRAINS.items()
+            )
+        )
+    )
+    rows = flights.select(
+        "landed_date", "arr_delay", "dep_delay", "dep_time", keyed.alias("of")
+    ).select("*", "of.grain", "of.key")
     return (
         rows.where(F.col("key").isNotNull())
         .groupBy("landed_date", "grain", "key")
@@ -84,13 +96,20 @@ def tiles(flights: DataFrame, days: Days) -> DataFrame:
 
 
 def rolling(tiles: DataFrame, days: Days) -> DataFrame:
-    """Rates and means over the windows that end with landed_date, for every key with a row in the longest."""
+    """Rates and means over the windows that end with landed_date.
+
+    Every key with a row in the longest window has them.
+    """
     longest = max(_WINDOWS)
     first = F.greatest(F.col("landed_date"), F.lit(days.first))
     last = F.least(F.date_add("landed_date", longest - 1), F.lit(days.last))
     counted = tiles.where(first <= last).withColumn("day", F.explode(F.sequence(first, last)))
     age = F.datediff("day", "landed_date")
-    sums = [F.sum(F.when(age < w, F.col(name)).otherwise(0)).alias(f"{name}_{w}") for w in _WINDOWS for name in _SUMS]
+    sums = [
+        F.sum(F.when(age < w, F.col(name)).otherwise(0)).alias(f"{name}_{w}")
+        for w in _WINDOWS
+        for name in _SUMS
+    ]
     rows = counted.groupBy(F.col("day").alias("landed_date"), "grain", "key").agg(*sums)
     return rows.select(
         "landed_date",
@@ -104,7 +123,9 @@ def rolling(tiles: DataFrame, days: Days) -> DataFrame:
 
 def weather_hourly(weather: DataFrame, days: Days) -> DataFrame:
     """Cleaned hourly weather with the instant at which it is known."""
-    clean = weather.withColumn("wind_speed", F.when(F.col("wind_speed") < STORM_MPH, F.col("wind_speed")))
+    clean = weather.withColumn(
+        "wind_speed", F.when(F.col("wind_speed") < STORM_MPH, F.col("wind_speed"))
+    )
     return clean.select(
         "landed_date",
         "origin",
@@ -116,13 +137,27 @@ def weather_hourly(weather: DataFrame, days: Days) -> DataFrame:
 
 def weather_daily(weather_hourly: DataFrame, days: Days) -> DataFrame:
     """Sums and extremes of the local day."""
-    # Doubles are added in the order of their size: a sum in the order of arrival would differ in its last digit from run to run.
+    # Doubles are added in the order of their size: a sum in the order of arrival would differ in
+    # its last digit from run to run.
     amounts = F.array_sort(F.collect_list("w_precip"))
-    total = F.when(F.size(amounts) > 0, F.aggregate(amounts, F.lit(0.0), lambda total, amount: total + amount))
+    total = F.when(
+        F.size(amounts) > 0, F.aggregate(amounts, F.lit(0.0), lambda total, amount: total + amount)
+    )
     return (
         weather_hourly.groupBy("landed_date", "origin")
-        .agg(total.alias("wd_precip"), F.min("w_visib").alias("wd_visib_min"), F.max("w_wind_speed").alias("wd_wind_max"))
-        .select("landed_date", "origin", scoring_moment("landed_date").alias("event_timestamp"), "wd_precip", "wd_visib_min", "wd_wind_max")
+        .agg(
+            total.alias("wd_precip"),
+            F.min("w_visib").alias("wd_visib_min"),
+            F.max("w_wind_speed").alias("wd_wind_max"),
+        )
+        .select(
+            "landed_date",
+            "origin",
+            scoring_moment("landed_date").alias("event_timestamp"),
+            "wd_precip",
+            "wd_visib_min",
+            "wd_wind_max",
+        )
     )
 
 
@@ -130,11 +165,19 @@ def scoring_moment(day: str) -> Column:
     """Local midnight at the end of the day in that column, as an instant."""
     following = F.date_add(day, 1)
     zero = F.lit(0)
-    return F.make_timestamp(F.year(following), F.month(following), F.day(following), zero, zero, zero, F.lit(PIPELINE.timezone))
+    return F.make_timestamp(
+        F.year(following),
+        F.month(following),
+        F.day(following),
+        zero,
+        zero,
+        zero,
+        F.lit(PIPELINE.timezone),
+    )
 
 
 def _with_zone(schedule: DataFrame, airports: DataFrame, days: Days) -> DataFrame:
-    """The schedule with `zone`, the time zone of each destination by the register in force that day."""
+    """The schedule with `zone`: each destination's time zone by the register in force that day."""
     register = in_force(airports, days).select("landed_date", F.col("faa").alias("dest"), "tzone")
     joined = schedule.join(F.broadcast(register), ["landed_date", "dest"], "left")
     unlisted = F.when(F.col("dest").isin(*_PUERTO_RICO), "America/Puerto_Rico")
@@ -142,7 +185,10 @@ def _with_zone(schedule: DataFrame, airports: DataFrame, days: Days) -> DataFram
 
 
 def _block() -> Column:
-    """Scheduled minutes from departure to arrival on the destination's clock, which passes midnight at most once."""
+    """Scheduled minutes from departure to arrival.
+
+    The arrival is on the destination's clock, which passes midnight at most once.
+    """
     # As whole minutes since 1970 on that clock, so that the session's own time zone plays no part.
     instant = F.timestamp_seconds(F.col("dep_minute") * 60)
     departs = (F.unix_seconds(F.from_utc_timestamp(instant, F.col("zone"))) / 60).cast("long")
@@ -155,9 +201,19 @@ def _minutes(clock: str) -> Column:
 
 
 def _days_to_holiday(day: str) -> Column:
-    """Days to the nearest holiday, negative after it; the one before wins a tie; at most 7 either way."""
+    """Days to the nearest holiday, negative after it.
+
+    The one before wins a tie; at most 7 either way.
+    """
     distances = [F.datediff(F.lit(holiday), F.col(day)) for holiday in _HOLIDAYS]
-    nearest = F.array_min(F.array(*(F.struct(F.abs(distance).alias("away"), distance.alias("signed")) for distance in distances)))["signed"]
+    nearest = F.array_min(
+        F.array(
+            *(
+                F.struct(F.abs(distance).alias("away"), distance.alias("signed"))
+                for distance in distances
+            )
+        )
+    )["signed"]
     return F.greatest(F.lit(-_HOLIDAY_REACH), F.least(F.lit(_HOLIDAY_REACH), nearest))
 
 
@@ -185,6 +241,9 @@ def _ratio(amount: str, count: str) -> Column:
 
 
 def labels(flights: DataFrame) -> DataFrame:
-    """Whether each outcome was late, and the day on which that became known; null when cancelled or diverted."""
+    """Whether each outcome was late, and the day on which that became known.
+
+    Null when cancelled or diverted.
+    """
     late = (F.col("arr_delay") > LATE_MINUTES).cast("int")
     return flights.select("landed_date", *PIPELINE.entity, late.alias(PIPELINE.training.label))

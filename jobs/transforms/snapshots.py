@@ -1,4 +1,7 @@
-"""Reference tables hold whole snapshots by the day on which a changed file landed: this tells which is in force when."""
+"""Reference tables hold whole snapshots by the day on which a changed file landed.
+
+This tells which is in force when.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,20 @@ if TYPE_CHECKING:
 
 
 def in_force(snapshots: DataFrame, days: Days) -> DataFrame:
-    """For each day the rows of the latest snapshot landed by then; `landed_date` becomes that day."""
+    """For each day the rows of the latest snapshot landed by then.
+
+    `landed_date` becomes that day.
+    """
     landed = snapshots.agg(F.collect_set("landed_date").alias("landed"))
-    each_day = landed.select("landed", F.explode(F.sequence(F.lit(days.first), F.lit(days.last))).alias("day"))
+    each_day = landed.select(
+        "landed", F.explode(F.sequence(F.lit(days.first), F.lit(days.last))).alias("day")
+    )
     latest = F.array_max(F.filter("landed", lambda date: date <= F.col("day")))
-    chosen = each_day.select("day", latest.alias("landed_date")).where(F.col("landed_date").isNotNull())
-    return snapshots.join(F.broadcast(chosen), "landed_date").drop("landed_date").withColumnRenamed("day", "landed_date")
+    chosen = each_day.select("day", latest.alias("landed_date")).where(
+        F.col("landed_date").isNotNull()
+    )
+    return (
+        snapshots.join(F.broadcast(chosen), "landed_date")
+        .drop("landed_date")
+        .withColumnRenamed("day", "landed_date")
+    )

@@ -1,4 +1,7 @@
-"""Airflow reads its home when it is imported: give it a throw-away one before any test module here does so."""
+"""Airflow reads its home when it is imported.
+
+Give it a throw-away one before any test module here does so.
+"""
 
 from __future__ import annotations
 
@@ -56,4 +59,7 @@ def context(
         data_interval_start=interval_start,
         run_after=run_after or datetime(2013, 3, 2, 12, tzinfo=UTC),
     )
-    return {"params": {"date": None, "from": None, "to": None, "retrain": False, **params}, "dag_run": run}
+    return {
+        "params": {"date": None, "from": None, "to": None, "retrain": False, **params},
+        "dag_run": run,
+    }

@@ -23,7 +23,9 @@ from pipelines.stages import STAGES, select
 from tests.dags.conftest import context
 
 pytestmark = pytest.mark.policy
-FILES = sorted(path for path in (ROOT / "dags").glob("*.py") if path.stem not in {"__init__", "tasks"})
+FILES = sorted(
+    path for path in (ROOT / "dags").glob("*.py") if path.stem not in {"__init__", "tasks"}
+)
 BAG = DagBag(dag_folder=str(ROOT / "dags"))
 DAGS = sorted(BAG.dags.values(), key=lambda dag: dag.dag_id)
 HEAVY = (
@@ -46,7 +48,8 @@ import json, runpy, sys, time
 import airflow.sdk
 started = time.process_time()
 runpy.run_path(sys.argv[1])
-print(json.dumps([time.process_time() - started, sorted(set(sys.argv[2].split(",")) & set(sys.modules))]))
+seconds = time.process_time() - started
+print(json.dumps([seconds, sorted(set(sys.argv[2].split(",")) & set(sys.modules))]))
 """
 
 
@@ -61,7 +64,13 @@ def test_every_pipeline_has_its_dag() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_dag_file_parses_in_under_a_second_and_imports_nothing_heavy(path: Path) -> None:
-    told = subprocess.run([sys.executable, "-c", PARSE, str(path), ",".join(HEAVY)], capture_output=True, text=True, check=True, cwd=ROOT)
+    told = subprocess.run(
+        [sys.executable, "-c", PARSE, str(path), ",".join(HEAVY)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
     seconds, heavy = json.loads(told.stdout.splitlines()[-1])
     assert heavy == []
     assert seconds < 1
@@ -70,7 +79,9 @@ def test_a_dag_file_parses_in_under_a_second_and_imports_nothing_heavy(path: Pat
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_dag_file_holds_a_literal_dag_and_its_own_docs(path: Path) -> None:
     text = path.read_text()
-    assert "with DAG(" in text, "Airflow only looks into files with the words 'airflow' and 'dag'; ours say it the same way"
+    assert "with DAG(" in text, (
+        "Airflow only looks into files with the words 'airflow' and 'dag'; ours say it the same way"
+    )
     assert "doc_md=__doc__" in text
 
 
@@ -105,13 +116,20 @@ def test_the_stages_of_a_night_form_a_chain_in_their_order(name: str) -> None:
 
 @pytest.mark.parametrize("name", catalog.names())
 @pytest.mark.parametrize("retrain", [False, True])
-def test_every_command_of_a_dag_is_one_that_the_command_line_accepts(name: str, retrain: bool) -> None:
+def test_every_command_of_a_dag_is_one_that_the_command_line_accepts(
+    name: str, retrain: bool
+) -> None:
     days = Days(date(2013, 1, 1), date(2013, 3, 31))
     for task in BAG.dags[name].tasks:
         assert isinstance(task, StageOperator)
         argv = command(task.pipeline, task.stage, days, safe_run_id("-odd id"), retrain=retrain)
         arguments = parser().parse_args(argv)
-        assert (arguments.pipeline, arguments.first, arguments.last, arguments.retrain) == (name, "2013-01-01", "2013-03-31", retrain)
+        assert (arguments.pipeline, arguments.first, arguments.last, arguments.retrain) == (
+            name,
+            "2013-01-01",
+            "2013-03-31",
+            retrain,
+        )
         assert select(arguments.stage) == (task.stage,)
         assert arguments.run_id == safe_run_id("-odd id")
 
@@ -125,10 +143,17 @@ def test_every_table_is_announced_as_an_asset_by_the_stage_that_publishes_it(nam
 @pytest.mark.parametrize("name", catalog.names())
 def test_a_backfill_over_some_dates_processes_exactly_these_days(name: str) -> None:
     dag = DagSerialization.from_dict(DagSerialization.to_dict(BAG.dags[name]))
-    asked = dag.iter_dagrun_infos_between(datetime(2013, 3, 8, tzinfo=UTC), datetime(2013, 3, 12, 23, 59, tzinfo=UTC))
+    asked = dag.iter_dagrun_infos_between(
+        datetime(2013, 3, 8, tzinfo=UTC), datetime(2013, 3, 12, 23, 59, tzinfo=UTC)
+    )
     starts = [info.data_interval.start for info in asked if info.data_interval]
-    days = [run_days(catalog.pipeline(name), context(run_type="backfill", interval_start=start)) for start in starts]
-    assert days == [Days.of(day) for day in Days(date(2013, 3, 8), date(2013, 3, 12))], "also across the change of the clocks on 2013-03-10"
+    days = [
+        run_days(catalog.pipeline(name), context(run_type="backfill", interval_start=start))
+        for start in starts
+    ]
+    assert days == [Days.of(day) for day in Days(date(2013, 3, 8), date(2013, 3, 12))], (
+        "also across the change of the clocks on 2013-03-10"
+    )
 
 
 def test_the_form_offers_a_day_a_range_and_retraining() -> None:

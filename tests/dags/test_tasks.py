@@ -54,12 +54,17 @@ def test_params_choose_the_days(params: dict[str, str], days: Days | None) -> No
     [
         ({"from": "2013-01-01"}, "both 'from' and 'to' for a range; given: from 2013-01-01"),
         ({"to": "2013-01-01"}, "given: to 2013-01-01"),
-        ({"date": "2013-01-01", "from": "2013-01-01", "to": "2013-01-02"}, "either 'date' for one night"),
+        (
+            {"date": "2013-01-01", "from": "2013-01-01", "to": "2013-01-02"},
+            "either 'date' for one night",
+        ),
         ({"date": "2013-02-30"}, "'2013-02-30' is not a date"),
         ({"from": "2013-01-02", "to": "2013-01-01"}, "first day must not be after its last"),
     ],
 )
-def test_params_that_make_no_sense_fail_without_a_retry(params: dict[str, str], message: str) -> None:
+def test_params_that_make_no_sense_fail_without_a_retry(
+    params: dict[str, str], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         chosen_days(params)
     with pytest.raises(AirflowFailException, match=message):
@@ -70,23 +75,41 @@ def test_params_that_make_no_sense_fail_without_a_retry(params: dict[str, str], 
     ("interval_start", "day"),
     [
         (datetime(2013, 3, 9, 9, 30, tzinfo=UTC), date(2013, 3, 9)),  # 04:30 EST
-        (datetime(2013, 3, 10, 8, 30, tzinfo=UTC), date(2013, 3, 10)),  # 04:30 EDT: the clock has changed
-        (datetime(2013, 4, 2, 3, 30, tzinfo=UTC), date(2013, 4, 1)),  # still the day before in New York
+        (
+            datetime(2013, 3, 10, 8, 30, tzinfo=UTC),
+            date(2013, 3, 10),
+        ),  # 04:30 EDT: the clock has changed
+        (
+            datetime(2013, 4, 2, 3, 30, tzinfo=UTC),
+            date(2013, 4, 1),
+        ),  # still the day before in New York
     ],
 )
-def test_without_params_the_night_is_the_local_day_that_the_data_interval_begins_on(interval_start: datetime, day: date) -> None:
-    assert run_days(PIPELINE, context(run_type="scheduled", interval_start=interval_start)) == Days.of(day)
+def test_without_params_the_night_is_the_local_day_that_the_data_interval_begins_on(
+    interval_start: datetime, day: date
+) -> None:
+    assert run_days(
+        PIPELINE, context(run_type="scheduled", interval_start=interval_start)
+    ) == Days.of(day)
 
 
 def test_a_run_without_logical_date_processes_the_day_before_its_moment() -> None:
-    assert run_days(PIPELINE, context(run_after=datetime(2013, 4, 2, 8, 30, tzinfo=UTC))) == Days.of(date(2013, 4, 1))
+    assert run_days(
+        PIPELINE, context(run_after=datetime(2013, 4, 2, 8, 30, tzinfo=UTC))
+    ) == Days.of(date(2013, 4, 1))
 
 
 def test_a_schedule_past_the_archive_skips_and_a_person_past_it_is_told() -> None:
     today = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
-    with pytest.raises(AirflowSkipException, match="Nothing to do for 2026-11-24: the feeds of 'flights' end on 2013-12-31"):
+    with pytest.raises(
+        AirflowSkipException,
+        match="Nothing to do for 2026-11-24: the feeds of 'flights' end on 2013-12-31",
+    ):
         run_stage(run_type="scheduled", interval_start=today)
-    with pytest.raises(AirflowFailException, match="no data for 2026-11-24: its feeds cover the days from 2012-12-31 to 2013-12-31"):
+    with pytest.raises(
+        AirflowFailException,
+        match="no data for 2026-11-24: its feeds cover the days from 2012-12-31 to 2013-12-31",
+    ):
         run_stage(run_type="manual", interval_start=today)
     with pytest.raises(AirflowFailException, match="no data for 2014-01-01"):
         run_stage(run_type="scheduled", date="2014-01-01")
@@ -94,13 +117,16 @@ def test_a_schedule_past_the_archive_skips_and_a_person_past_it_is_told() -> Non
 
 def test_a_live_feed_is_never_skipped() -> None:
     live = replace(PIPELINE, last_day=None)
-    assert run_days(live, context(run_type="scheduled", interval_start=datetime(2026, 11, 24, 9, 30, tzinfo=UTC))) == Days.of(
-        date(2026, 11, 24)
-    )
+    assert run_days(
+        live,
+        context(run_type="scheduled", interval_start=datetime(2026, 11, 24, 9, 30, tzinfo=UTC)),
+    ) == Days.of(date(2026, 11, 24))
 
 
 def test_the_stage_is_run_by_the_command_with_the_run_id_of_airflow(stub: Path) -> None:
-    run_stage("train", date="2013-03-01", retrain=True, run_id="manual__2013-03-02T08:30:00+00:00_x1")
+    run_stage(
+        "train", date="2013-03-01", retrain=True, run_id="manual__2013-03-02T08:30:00+00:00_x1"
+    )
     asked = ["run", "flights", "--from", "2013-03-01", "--to", "2013-03-01", "--stage", "train"]
     assert calls(stub) == [[*asked, "--run-id=manual__2013-03-02T08:30:00+00:00_x1", "--retrain"]]
 
@@ -110,7 +136,10 @@ def test_a_refusal_and_wrong_usage_are_not_retried_and_faults_are(
     stub: Path, monkeypatch: pytest.MonkeyPatch, exit_code: int, retried: bool
 ) -> None:
     monkeypatch.setenv("STUB_EXIT", str(exit_code))
-    with pytest.raises(AirflowException, match=rf"ingest of 2013-03-01 .*exit code {exit_code}\): Refused: the reason") as caught:
+    with pytest.raises(
+        AirflowException,
+        match=rf"ingest of 2013-03-01 .*exit code {exit_code}\): Refused: the reason",
+    ) as caught:
         run_stage(date="2013-03-01")
     assert isinstance(caught.value, AirflowFailException) is not retried
     assert len(calls(stub)) == 1
@@ -149,15 +178,30 @@ def test_a_range_may_take_longer_than_a_night() -> None:
 def test_any_dag_run_id_becomes_a_run_id_of_its_own(one: str, other: str) -> None:
     for dag_run_id in (one, other):
         if dag_run_id:
-            Run(pipeline=PIPELINE, days=Days.of(date(2013, 3, 1)), environment=None, run_id=safe_run_id(dag_run_id))  # type: ignore[arg-type]
+            Run(
+                pipeline=PIPELINE,
+                days=Days.of(date(2013, 3, 1)),
+                environment=None,
+                run_id=safe_run_id(dag_run_id),
+            )  # type: ignore[arg-type]
     assert (safe_run_id(one) == safe_run_id(other)) == (one == other)
 
 
 def test_ordinary_dag_run_ids_are_kept() -> None:
-    for dag_run_id in ("manual__2026-11-25T00:30:00.123456+00:00_AbC1", "scheduled__2013-03-01T09:30:00+00:00", new_run_id()):
+    for dag_run_id in (
+        "manual__2026-11-25T00:30:00.123456+00:00_AbC1",
+        "scheduled__2013-03-01T09:30:00+00:00",
+        new_run_id(),
+    ):
         assert safe_run_id(dag_run_id) == dag_run_id
 
 
 def test_a_hostile_run_id_stays_one_argument() -> None:
-    hostile = command(PIPELINE, STAGES[0], Days.of(date(2013, 3, 1)), safe_run_id("--help; rm -rf $(HOME)"), retrain=False)[-1]
+    hostile = command(
+        PIPELINE,
+        STAGES[0],
+        Days.of(date(2013, 3, 1)),
+        safe_run_id("--help; rm -rf $(HOME)"),
+        retrain=False,
+    )[-1]
     assert hostile.startswith("--run-id=--help--rm--rf---HOME-~")

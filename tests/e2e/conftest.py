@@ -1,4 +1,7 @@
-"""One real house for all tests here, and only while they run: a home of its own on free ports, with a quarter loaded in bulk."""
+"""One real house for all tests here, and only while they run.
+
+A home of its own on free ports, with a quarter loaded in bulk.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,8 @@ from pipelines.environment import ROOT, Environment
 from tests.conftest import free_port
 
 LOADED = Days(date(2012, 12, 31), date(2013, 3, 31))
-"""The quarter of `make demo`: a shorter history may teach too little for the gate, which is then right to refuse the model."""
+"""The quarter of `make demo`: a shorter history may teach too little for the gate, which is then
+right to refuse the model."""
 NIGHT = date(2013, 4, 1)
 ARTIFACTS = ROOT / "artifacts" / "e2e"
 """Screenshots and the services' logs of the last session."""
@@ -39,13 +43,25 @@ class House:
     def nightshift(self, *arguments: str, timeout: float = 600) -> str:
         """Run the command as a user would; returns what it prints on stdout."""
         command = [str(Path(sys.executable).with_name("nightshift")), *arguments]
-        ended = subprocess.run(command, env=self.variables, capture_output=True, text=True, check=False, timeout=timeout)
-        assert ended.returncode == 0, f"nightshift {' '.join(arguments)} ended with {ended.returncode}\n{ended.stdout}\n{ended.stderr}"
+        ended = subprocess.run(
+            command,
+            env=self.variables,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+        assert ended.returncode == 0, (
+            f"nightshift {' '.join(arguments)} ended with {ended.returncode}\n"
+            f"{ended.stdout}\n{ended.stderr}"
+        )
         return ended.stdout
 
     def sql(self, statement: str) -> list[dict[str, Any]]:
         """Rows of a SQL statement over the lake."""
-        rows: list[dict[str, Any]] = json.loads(self.nightshift("sql", statement, "--format", "json"))
+        rows: list[dict[str, Any]] = json.loads(
+            self.nightshift("sql", statement, "--format", "json")
+        )
         return rows
 
     @property
@@ -59,7 +75,9 @@ class House:
         airflow = self.airflow
         run_id = airflow.trigger("flights", params)
         seconds = airflow.wait("flights", run_id, timeout_seconds=1800)
-        stages = ", ".join(f"{task.name} {task.seconds:.1f}" for task in airflow.tasks("flights", run_id))
+        stages = ", ".join(
+            f"{task.name} {task.seconds:.1f}" for task in airflow.tasks("flights", run_id)
+        )
         print(f"\n{run_id}: {seconds:.1f} s through Airflow ({stages})")
         return run_id
 
@@ -67,12 +85,19 @@ class House:
 def processes_of(home: Path) -> list[str]:
     """The living processes that work for the home, in words."""
     others = (process for process in psutil.process_iter() if process.pid != os.getpid())
-    return [processes.describe(one) for one in others if processes.belongs(one, home) and processes.is_alive(one)]
+    return [
+        processes.describe(one)
+        for one in others
+        if processes.belongs(one, home) and processes.is_alive(one)
+    ]
 
 
 @pytest.fixture(scope="package")
 def loaded_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A real house with the days LOADED, and the files of NIGHT landed; it leaves no process behind."""
+    """A real house with the days LOADED, and the files of NIGHT landed.
+
+    It leaves no process behind.
+    """
     home = tmp_path_factory.mktemp("e2e") / "home"
     variables = {
         "NIGHTSHIFT_HOME": str(home),
@@ -80,12 +105,27 @@ def loaded_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         "NIGHTSHIFT_AIRFLOW_PORT": str(free_port()),
         "NIGHTSHIFT_SPARK_MEMORY": "2g",
     }
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("NIGHTSHIFT_", "AIRFLOW", "SPARK_"))}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("NIGHTSHIFT_", "AIRFLOW", "SPARK_"))
+    }
     house = House(environment=Environment.read(variables), variables={**inherited, **variables})
     try:
         house.nightshift("up")
         house.nightshift("land", "flights", "--from", str(LOADED.first), "--to", str(NIGHT))
-        print("\n" + house.nightshift("run", "flights", "--from", str(LOADED.first), "--to", str(LOADED.last), timeout=1800))
+        print(
+            "\n"
+            + house.nightshift(
+                "run",
+                "flights",
+                "--from",
+                str(LOADED.first),
+                "--to",
+                str(LOADED.last),
+                timeout=1800,
+            )
+        )
         yield house
     finally:
         keep_logs(house.environment)

@@ -31,7 +31,8 @@ def page(loaded_house: House) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(
-            viewport={"width": 1500, "height": 950}, base_url=f"http://127.0.0.1:{loaded_house.environment.airflow_port}"
+            viewport={"width": 1500, "height": 950},
+            base_url=f"http://127.0.0.1:{loaded_house.environment.airflow_port}",
         )
         page.set_default_timeout(60_000)
         yield page
@@ -62,8 +63,14 @@ def test_a_person_logs_in_triggers_a_night_by_its_date_and_sees_it_succeed(
     screenshot(page, "2-running")
     expect(page.get_by_text("Success", exact=True).first).to_be_visible(timeout=60_000)
     loaded_house.airflow.wait("flights", run_id, RUN_MILLISECONDS / 1000)
-    expect(page.get_by_text("Success", exact=True)).to_have_count(11, timeout=60_000)  # the run and its ten stages
+    expect(page.get_by_text("Success", exact=True)).to_have_count(
+        11, timeout=60_000
+    )  # the run and its ten stages
     screenshot(page, "3-success")
 
     run = loaded_house.airflow.run("flights", run_id)
-    assert (run["state"], run["conf"]["date"], run["triggering_user_name"]) == ("success", str(NIGHT), "admin")
+    assert (run["state"], run["conf"]["date"], run["triggering_user_name"]) == (
+        "success",
+        str(NIGHT),
+        "admin",
+    )

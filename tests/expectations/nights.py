@@ -40,7 +40,9 @@ def raw(spark: SparkSession, landing: Path, name: str, day: date) -> DataFrame:
 def derived(name: str, made: dict[str, DataFrame], day: date) -> DataFrame:
     """The rows that the pipeline's own transform makes of the tables before."""
     table = PIPELINE.table(name)
-    return getattr(transforms, name)(**{read: made[read] for read in table.reads}, days=Days.of(day))  # type: ignore[no-any-return]
+    return getattr(transforms, name)(
+        **{read: made[read] for read in table.reads}, days=Days.of(day)
+    )  # type: ignore[no-any-return]
 
 
 def features(spark: SparkSession, name: str, day: date) -> DataFrame:
@@ -48,24 +50,48 @@ def features(spark: SparkSession, name: str, day: date) -> DataFrame:
     import pandas as pd
 
     rows = reference.training(day) if name == "training" else reference.scoring(day)
-    moments = [reference.scoring_moment((pd.Timestamp(one) - pd.Timedelta(days=1)).date()) for one in rows["flight_date"]]
-    rows = rows.assign(landed_date=day, event_timestamp=moments, flight_date=[pd.Timestamp(one).date() for one in rows["flight_date"]])
-    return spark.createDataFrame(rows.astype(object).where(rows.notna(), None), schema=_schema_of(rows))
+    moments = [
+        reference.scoring_moment((pd.Timestamp(one) - pd.Timedelta(days=1)).date())
+        for one in rows["flight_date"]
+    ]
+    rows = rows.assign(
+        landed_date=day,
+        event_timestamp=moments,
+        flight_date=[pd.Timestamp(one).date() for one in rows["flight_date"]],
+    )
+    return spark.createDataFrame(
+        rows.astype(object).where(rows.notna(), None), schema=_schema_of(rows)
+    )
 
 
 def predictions(scoring: DataFrame) -> DataFrame:
     """What a model with an opinion of its own would say of the scoring rows."""
-    made_by = "'flights' AS model_name, '7' AS model_version, 'abc' AS model_run_id, 'run' AS run_id"
-    when = "TIMESTAMP'2013-03-06 05:00:00' AS predicted_at, 12L AS scoring_version, 'v1' AS code_version"
+    made_by = (
+        "'flights' AS model_name, '7' AS model_version, 'abc' AS model_run_id, 'run' AS run_id"
+    )
+    when = (
+        "TIMESTAMP'2013-03-06 05:00:00' AS predicted_at, "
+        "12L AS scoring_version, 'v1' AS code_version"
+    )
     return scoring.selectExpr(
-        *PIPELINE.entity, *PIPELINE.carried, "0.1 + hour / 50D AS late_probability", *f"{made_by}, {when}".split(", ")
+        *PIPELINE.entity,
+        *PIPELINE.carried,
+        "0.1 + hour / 50D AS late_probability",
+        *f"{made_by}, {when}".split(", "),
     )
 
 
-def verdict(name: str, frame: DataFrame, days: Days | None = None, same_rows: DataFrame | None = None) -> Verdict:
-    """The gate's verdict on a table of flights, by its own suite; beside itself unless another table is given."""
+def verdict(
+    name: str, frame: DataFrame, days: Days | None = None, same_rows: DataFrame | None = None
+) -> Verdict:
+    """The gate's verdict on a table of flights, by its own suite.
+
+    Beside itself unless another table is given.
+    """
     suite = getattr(suites, name)(days or Days.of(NIGHT))
-    return judge(frame, suite, f"flights.{name}", (same_rows or frame) if suite.same_rows_as else None)
+    return judge(
+        frame, suite, f"flights.{name}", (same_rows or frame) if suite.same_rows_as else None
+    )
 
 
 def broken(frame: DataFrame, name: str, faults: Sequence[tuple[str, str]]) -> DataFrame:
@@ -76,7 +102,12 @@ def broken(frame: DataFrame, name: str, faults: Sequence[tuple[str, str]]) -> Da
     for place, (column, value) in enumerate(faults, start=1):
         planted.setdefault(column, []).append(f"WHEN {place} THEN CAST({value} AS {types[column]})")
     numbered = frame.selectExpr("*", f"row_number() OVER (ORDER BY {order}) AS place")
-    return numbered.selectExpr(*(f"CASE place {' '.join(planted[c])} ELSE {c} END AS {c}" if c in planted else c for c in frame.columns))
+    return numbered.selectExpr(
+        *(
+            f"CASE place {' '.join(planted[c])} ELSE {c} END AS {c}" if c in planted else c
+            for c in frame.columns
+        )
+    )
 
 
 def failed(found: Verdict) -> set[tuple[str, str | None, str]]:
@@ -96,4 +127,7 @@ def _which(check: Check) -> tuple[str, str | None, str]:
 def _schema_of(rows) -> str:  # type: ignore[no-untyped-def]  # noqa: ANN001
     types = {"f": "double", "i": "long", "M": "timestamp"}
     dates = {"flight_date", "landed_date"}
-    return ", ".join(f"{name} {'date' if name in dates else types.get(kind.kind, 'string')}" for name, kind in rows.dtypes.items())
+    return ", ".join(
+        f"{name} {'date' if name in dates else types.get(kind.kind, 'string')}"
+        for name, kind in rows.dtypes.items()
+    )

@@ -23,7 +23,17 @@ if TYPE_CHECKING:
 TABLES = tuple(table.name for table in PIPELINE.tables)
 _NULLS = [
     (column, "NULL")
-    for column in ("flight_date", "carrier", "flight", "origin", "dest", "sched_dep_time", "sched_arr_time", "distance", "hour")
+    for column in (
+        "flight_date",
+        "carrier",
+        "flight",
+        "origin",
+        "dest",
+        "sched_dep_time",
+        "sched_arr_time",
+        "distance",
+        "hour",
+    )
 ]
 _SCHEDULED = [
     *_NULLS,
@@ -36,10 +46,20 @@ _SCHEDULED = [
         ("flight", "0"),
         ("distance", "6000"),
     ),
-    *(("hour", "24"), ("minute", "60"), ("sched_arr_time", "2500"), ("tailnum", "'D942DN'"), ("dest", "origin"), ("sched_dep_time", "1")),
+    *(
+        ("hour", "24"),
+        ("minute", "60"),
+        ("sched_arr_time", "2500"),
+        ("tailnum", "'D942DN'"),
+        ("dest", "origin"),
+        ("sched_dep_time", "1"),
+    ),
     *(("time_hour", "time_hour + INTERVAL 1 HOUR"), ("flight_date", "flight_date - 2")),
 ]
-_HOURLY = [(f"w_{name}", "9999") for name in ("temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib")]
+_HOURLY = [
+    (f"w_{name}", "9999")
+    for name in ("temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib")
+]
 _DAILY = [(name, "9999") for name in ("wd_precip", "wd_visib_min", "wd_wind_max")]
 _KNOWN = (
     "event_timestamp",
@@ -78,41 +98,121 @@ _MODELLED = [
         ("sched_min", "1440"),
         ("distance", "0"),
     ),
-    *(("hol", "8"), ("n_origin_day", "0"), ("n_origin_hour", "0"), ("tail_seq", "-1"), *_HOURLY, *_DAILY),
+    *(
+        ("hol", "8"),
+        ("n_origin_day", "0"),
+        ("n_origin_hour", "0"),
+        ("tail_seq", "-1"),
+        *_HOURLY,
+        *_DAILY,
+    ),
 ]
 FAULTS: dict[str, list[tuple[str, str]]] = {
     "flights": [
         *_SCHEDULED,
-        *(("dep_delay", "9999"), ("arr_delay", "-200"), ("air_time", "5"), ("dep_time", "2401"), ("arr_time", "0"), ("dep_delay", "NULL")),
+        *(
+            ("dep_delay", "9999"),
+            ("arr_delay", "-200"),
+            ("air_time", "5"),
+            ("dep_time", "2401"),
+            ("arr_time", "0"),
+            ("dep_delay", "NULL"),
+        ),
     ],
     "schedule": _SCHEDULED,
     "weather": [
         *((column, "NULL") for column in ("weather_date", "hour")),
-        *(("origin", "'XXX'"), ("weather_date", "weather_date - 1"), ("hour", "24"), ("time_hour", "time_hour + INTERVAL 1 HOUR")),
-        *((column, "-99") for column in ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")),
+        *(
+            ("origin", "'XXX'"),
+            ("weather_date", "weather_date - 1"),
+            ("hour", "24"),
+            ("time_hour", "time_hour + INTERVAL 1 HOUR"),
+        ),
+        *(
+            (column, "-99")
+            for column in (
+                "temp",
+                "dewp",
+                "humid",
+                "wind_dir",
+                "wind_speed",
+                "wind_gust",
+                "precip",
+                "pressure",
+                "visib",
+            )
+        ),
         *(("dewp", "temp + 1"), ("wind_speed", "1048.36"), ("wind_gust", "300")),
     ],
-    "planes": [("tailnum", "'D942DN'"), ("year", "0"), ("year", "2050"), ("seats", "0"), ("engines", "40")],
-    "airports": [("faa", "'jfk'"), ("lat", "91"), ("lon", "-181"), ("tz", "20"), ("tzone", "'EST'")],
+    "planes": [
+        ("tailnum", "'D942DN'"),
+        ("year", "0"),
+        ("year", "2050"),
+        ("seats", "0"),
+        ("engines", "40"),
+    ],
+    "airports": [
+        ("faa", "'jfk'"),
+        ("lat", "91"),
+        ("lon", "-181"),
+        ("tz", "20"),
+        ("tzone", "'EST'"),
+    ],
     "departures": [
         *((column, "NULL") for column in ("departure_id", *_KNOWN[:1], *_KNOWN[4:], "block")),
-        *(("origin", "'XXX'"), ("flight_date", "flight_date - 1"), _LATER, ("departure_id", "'1'"), ("co_key", "'UA'"), ("dow", "dow + 1")),
+        *(
+            ("origin", "'XXX'"),
+            ("flight_date", "flight_date - 1"),
+            _LATER,
+            ("departure_id", "'1'"),
+            ("co_key", "'UA'"),
+            ("dow", "dow + 1"),
+        ),
         *(("block", "5"), ("hol", "8"), ("tail_seq", "50")),
     ],
     "tiles": [
-        *((column, "NULL") for column in ("grain", "key", "n", "n_known", "n_late", "n_canc", "n_departed")),
-        *(("grain", "'airport'"), ("n", "0"), ("n_late", "n_known + 1"), ("sum_delay", "99999999"), ("sum_depdelay", "-99999999")),
+        *(
+            (column, "NULL")
+            for column in ("grain", "key", "n", "n_known", "n_late", "n_canc", "n_departed")
+        ),
+        *(
+            ("grain", "'airport'"),
+            ("n", "0"),
+            ("n_late", "n_known + 1"),
+            ("sum_delay", "99999999"),
+            ("sum_depdelay", "-99999999"),
+        ),
     ],
     "rolling": [
         *((column, "NULL") for column in ("grain", "key", "event_timestamp", "n_1", "n_7", "n_28")),
-        *(("grain", "'airport'"), _LATER, ("n_7", "n_28 + 1"), ("late_7", "2"), ("delay_28", "9999")),
+        *(
+            ("grain", "'airport'"),
+            _LATER,
+            ("n_7", "n_28 + 1"),
+            ("late_7", "2"),
+            ("delay_28", "9999"),
+        ),
     ],
-    "weather_hourly": [("available_at", "NULL"), ("origin", "'XXX'"), ("available_at", "observed_at"), *_HOURLY],
+    "weather_hourly": [
+        ("available_at", "NULL"),
+        ("origin", "'XXX'"),
+        ("available_at", "observed_at"),
+        *_HOURLY,
+    ],
     "weather_daily": [("event_timestamp", "NULL"), ("origin", "'XXX'"), _LATER],
     "training": [*_MODELLED, ("late", "2"), ("flight_date", "flight_date - 3")],
     "scoring": [*_MODELLED, ("flight_date", "flight_date - 1")],
     "predictions": [
-        *((column, "NULL") for column in ("dest", "sched_dep_time", "late_probability", "model_version", "model_run_id")),
+        *(
+            (column, "NULL")
+            for column in (
+                "dest",
+                "sched_dep_time",
+                "late_probability",
+                "model_version",
+                "model_run_id",
+            )
+        ),
         *((column, "NULL") for column in ("run_id", "predicted_at", "scoring_version")),
         *(("late_probability", "1"), ("late_probability", "'NaN'")),
     ],
@@ -159,7 +259,11 @@ def _made(spark: SparkSession, landing: Path, name: str, made: dict[str, DataFra
         return nights.raw(spark, landing, name, NIGHT)
     if name in ("training", "scoring"):
         return nights.features(spark, name, NIGHT)
-    return nights.predictions(made["scoring"]) if name == "predictions" else nights.derived(name, made, NIGHT)
+    return (
+        nights.predictions(made["scoring"])
+        if name == "predictions"
+        else nights.derived(name, made, NIGHT)
+    )
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -171,7 +275,10 @@ def test_real_rows_pass(good: dict[str, DataFrame], name: str) -> None:
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_expectation_about_rows_can_fail(good: dict[str, DataFrame], name: str) -> None:
-    declared = {(one.expectation_type, one.column, one.severity.value) for one in getattr(suites, name)(Days.of(NIGHT)).each_row}
+    declared = {
+        (one.expectation_type, one.column, one.severity.value)
+        for one in getattr(suites, name)(Days.of(NIGHT)).each_row
+    }
     untested = _NO_ROW_LEFT_TO_BREAK.get(name, set())
     found = failed(verdict(name, broken(good[name], name, FAULTS[name]), same_rows=good[name]))
     assert {one for one in declared if one[1] not in untested} <= found
@@ -182,40 +289,77 @@ def test_every_expectation_about_rows_can_fail(good: dict[str, DataFrame], name:
     [
         ("flights", lambda rows: rows.where("pmod(flight, 2) = 0"), {"rows"}),
         ("flights", lambda rows: rows.union(rows), {"rows_of_key", "rows"}),
-        ("flights", lambda rows: rows.selectExpr("* EXCEPT (landed_date)", "landed_date + 1 AS landed_date"), {"day_of_the_run", "rows"}),
+        (
+            "flights",
+            lambda rows: rows.selectExpr(
+                "* EXCEPT (landed_date)", "landed_date + 1 AS landed_date"
+            ),
+            {"day_of_the_run", "rows"},
+        ),
         (
             "flights",
             lambda rows: _with(rows, arr_delay="0", dep_delay="0"),
             {"arr_delay_error", "dep_delay_error", "late_share", "arr_delay_spread"},
         ),
         ("flights", lambda rows: _with(rows, arr_delay="arr_delay * 60"), {"arr_delay_error"}),
-        ("flights", lambda rows: _with(rows, dep_delay="arr_delay", arr_delay="dep_delay"), {"dep_delay_error", "arr_delay_error"}),
+        (
+            "flights",
+            lambda rows: _with(rows, dep_delay="arr_delay", arr_delay="dep_delay"),
+            {"dep_delay_error", "arr_delay_error"},
+        ),
         ("flights", lambda rows: _with(rows, origin="dest", dest="origin"), {"origin", "origins"}),
-        ("flights", lambda rows: _with(rows, time_hour="from_utc_timestamp(time_hour, 'America/New_York')"), {"time_hour_error"}),
+        (
+            "flights",
+            lambda rows: _with(rows, time_hour="from_utc_timestamp(time_hour, 'America/New_York')"),
+            {"time_hour_error"},
+        ),
         ("flights", lambda rows: rows.where("origin <> 'LGA'"), {"origins"}),
         ("flights", lambda rows: rows.limit(0), {"rows"}),
         ("flights", lambda rows: _cancelled(rows), {"cancelled_share"}),
         ("schedule", lambda rows: rows.where("pmod(flight, 2) = 0"), {"rows"}),
-        ("schedule", lambda rows: rows.where("carrier IN ('UA', 'DL') OR dest = 'MIA'"), {"rows", "destinations"}),
+        (
+            "schedule",
+            lambda rows: rows.where("carrier IN ('UA', 'DL') OR dest = 'MIA'"),
+            {"rows", "destinations"},
+        ),
         ("weather", lambda rows: rows.where("hour < 12"), {"hours"}),
         ("weather", lambda rows: rows.where("origin <> 'JFK'"), {"airports"}),
-        ("weather", lambda rows: _with(rows, temp="(temp - 32) / 1.8", dewp="(dewp - 32) / 1.8"), {"humidity_error"}),
+        (
+            "weather",
+            lambda rows: _with(rows, temp="(temp - 32) / 1.8", dewp="(dewp - 32) / 1.8"),
+            {"humidity_error"},
+        ),
         ("weather", lambda rows: _with(rows, wind_speed="NULL", visib="NULL"), {"known_share"}),
         ("planes", lambda rows: rows.limit(1500), {"planes"}),
         ("airports", lambda rows: rows.where("faa <> 'JFK'"), {"home_airports"}),
-        ("departures", lambda rows: rows.where("pmod(flight, 2) = 0"), {"rows", "rows_lacking", "feature_error"}),
-        ("tiles", lambda rows: rows.where("grain <> 'route' OR pmod(hash(key), 2) = 0"), {"grain_difference"}),
+        (
+            "departures",
+            lambda rows: rows.where("pmod(flight, 2) = 0"),
+            {"rows", "rows_lacking", "feature_error"},
+        ),
+        (
+            "tiles",
+            lambda rows: rows.where("grain <> 'route' OR pmod(hash(key), 2) = 0"),
+            {"grain_difference"},
+        ),
         ("rolling", lambda rows: rows.where("grain <> 'ap'"), {"airports"}),
         ("training", lambda rows: rows.where("pmod(flight, 2) = 0"), {"own_flights_if_any"}),
         ("training", lambda rows: _with(rows, late="0"), {"label_mean"}),
-        ("scoring", lambda rows: _with(rows, plane_known="0", plane_age="NULL", seats="NULL"), {"plane_known_share"}),
+        (
+            "scoring",
+            lambda rows: _with(rows, plane_known="0", plane_age="NULL", seats="NULL"),
+            {"plane_known_share"},
+        ),
         ("predictions", lambda rows: rows.where("pmod(flight, 2) = 0"), {"rows", "rows_lacking"}),
         ("predictions", lambda rows: _with(rows, late_probability="0.5"), {"probability_spread"}),
         ("predictions", lambda rows: _with(rows, model_version="origin"), {"models"}),
     ],
 )
 def test_what_plausibly_breaks_is_refused(
-    good: dict[str, DataFrame], name: str, change: Callable[[DataFrame], DataFrame], caught_by: set[str]
+    good: dict[str, DataFrame],
+    name: str,
+    change: Callable[[DataFrame], DataFrame],
+    caught_by: set[str],
 ) -> None:
     found = verdict(name, change(good[name]), same_rows=good[name])
     assert caught_by <= failed_columns(found)
@@ -239,24 +383,39 @@ def test_the_file_of_another_day_is_refused(spark: SparkSession, landing: Path, 
         (date(2013, 11, 3), "weather", None),
     ],
 )
-def test_odd_days_of_the_real_year_pass(spark: SparkSession, landing: Path, day: date, name: str, warning: str | None) -> None:
+def test_odd_days_of_the_real_year_pass(
+    spark: SparkSession, landing: Path, day: date, name: str, warning: str | None
+) -> None:
     found = verdict(name, nights.raw(spark, landing, name, day), Days.of(day))
     assert found.passed
     assert {check.column for check in found.warnings} == ({warning} if warning else set())
 
 
-def test_a_range_is_judged_as_its_nights_are(spark: SparkSession, landing: Path, good: dict[str, DataFrame]) -> None:
+def test_a_range_is_judged_as_its_nights_are(
+    spark: SparkSession, landing: Path, good: dict[str, DataFrame]
+) -> None:
     tomorrow = nights.raw(spark, landing, "flights", date(2013, 3, 6))
     half = tomorrow.where("pmod(flight, 2) = 0")
     both = Days(NIGHT, date(2013, 3, 6))
     assert verdict("flights", good["flights"].union(tomorrow), both).passed
     found = verdict("flights", good["flights"].union(half), both)
-    assert failed_columns(found) == failed_columns(verdict("flights", half, Days.of(both.last))) == {"rows"}
-    assert [check.examples for check in found.failures] == [({"landed_date": "2013-03-06", "rows": f"{half.count()}.0"},)]
+    assert (
+        failed_columns(found)
+        == failed_columns(verdict("flights", half, Days.of(both.last)))
+        == {"rows"}
+    )
+    assert [check.examples for check in found.failures] == [
+        ({"landed_date": "2013-03-06", "rows": f"{half.count()}.0"},)
+    ]
 
 
-@pytest.mark.parametrize(("left", "warnings"), [("FALSE", {"rows"}), ("flight_date < landed_date AND late = 1", {"own_flights"})])
-def test_a_night_after_one_that_was_never_run_trains_on_what_is_known(good: dict[str, DataFrame], left: str, warnings: set[str]) -> None:
+@pytest.mark.parametrize(
+    ("left", "warnings"),
+    [("FALSE", {"rows"}), ("flight_date < landed_date AND late = 1", {"own_flights"})],
+)
+def test_a_night_after_one_that_was_never_run_trains_on_what_is_known(
+    good: dict[str, DataFrame], left: str, warnings: set[str]
+) -> None:
     found = verdict("training", good["training"].where(left))
     assert found.passed
     assert {check.column for check in found.warnings} == warnings
@@ -270,8 +429,13 @@ def test_a_day_without_a_drop_may_be_empty(good: dict[str, DataFrame]) -> None:
 
 def _with(rows: DataFrame, **columns: str) -> DataFrame:
     types = dict(rows.dtypes)
-    return rows.selectExpr(*(f"CAST({columns[c]} AS {types[c]}) AS {c}" if c in columns else c for c in rows.columns))
+    return rows.selectExpr(
+        *(f"CAST({columns[c]} AS {types[c]}) AS {c}" if c in columns else c for c in rows.columns)
+    )
 
 
 def _cancelled(rows: DataFrame) -> DataFrame:
-    return _with(rows, **dict.fromkeys(("dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"), "NULL"))
+    return _with(
+        rows,
+        **dict.fromkeys(("dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"), "NULL"),
+    )

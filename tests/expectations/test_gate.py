@@ -40,7 +40,11 @@ def rows(spark: SparkSession, *values: tuple[date | None, int | None, float | No
 
 
 def outcome(found: Verdict) -> dict[str | None, tuple[str, tuple[dict[str, str], ...]]]:
-    return {check.column: (check.observed, check.examples) for check in found.checks if not check.success}
+    return {
+        check.column: (check.observed, check.examples)
+        for check in found.checks
+        if not check.success
+    }
 
 
 def test_good_rows_pass(spark: SparkSession) -> None:
@@ -64,8 +68,14 @@ def test_a_failure_shows_which_rows_failed(spark: SparkSession) -> None:
         "doubled": ("1 of 4 rows", ({"landed_date": "2013-01-02", "id": "2", "doubled": "22.0"},)),
         "mean": ("3 to 7 on 2 days", ({"landed_date": "2013-01-02", "mean": "7.0"},)),
     }
-    assert ([check.column for check in found.failures], [check.column for check in found.warnings]) == (["doubled"], ["mean"])
-    assert str(found.failures[0]) == "doubled is from 0 to 20. Found: 1 of 4 rows. For example landed_date=2013-01-02, id=2, doubled=22.0"
+    assert (
+        [check.column for check in found.failures],
+        [check.column for check in found.warnings],
+    ) == (["doubled"], ["mean"])
+    assert str(found.failures[0]) == (
+        "doubled is from 0 to 20. Found: 1 of 4 rows. "
+        "For example landed_date=2013-01-02, id=2, doubled=22.0"
+    )
 
 
 def test_a_warning_does_not_block(spark: SparkSession) -> None:
@@ -90,7 +100,9 @@ def test_a_day_of_another_run_blocks(spark: SparkSession) -> None:
 
 def test_a_day_without_rows_is_judged(spark: SparkSession) -> None:
     found = judge(rows(spark, *GOOD[:2]), SUITE, "toy.things")
-    assert outcome(found) == {"rows": ("0 to 2 on 2 days", ({"landed_date": "2013-01-02", "rows": "0.0"},))}
+    assert outcome(found) == {
+        "rows": ("0 to 2 on 2 days", ({"landed_date": "2013-01-02", "rows": "0.0"},))
+    }
 
 
 def test_no_rows_at_all_are_judged(spark: SparkSession) -> None:
@@ -112,7 +124,9 @@ def test_an_expectation_that_cannot_be_judged_blocks(spark: SparkSession) -> Non
     assert "amuont" in str(failure.error)
 
 
-def test_a_server_that_is_lost_is_a_fault_and_no_verdict(house: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_lost_is_a_fault_and_no_verdict(
+    house: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def lose_it_first(*details: object) -> object:
         own.client.close()
         return validate(*details)
@@ -124,21 +138,30 @@ def test_a_server_that_is_lost_is_a_fault_and_no_verdict(house: Environment, spa
         judge(rows(own, *GOOD), SUITE, "toy.things")
 
 
-def test_an_expectation_that_great_expectations_drops_blocks(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_expectation_that_great_expectations_drops_blocks(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def process(self: gx.ExpectationSuite, expectation: gxe.Expectation) -> gxe.Expectation:
         if getattr(expectation, "column", None) == "doubled":
-            raise InvalidExpectationConfigurationError("the suite logs this and goes on without the expectation")
+            raise InvalidExpectationConfigurationError(
+                "the suite logs this and goes on without the expectation"
+            )
         return real(self, expectation)
 
     real = gx.ExpectationSuite._process_expectation
     monkeypatch.setattr(gx.ExpectationSuite, "_process_expectation", process)
     (failure,) = judge(rows(spark, *GOOD), SUITE, "toy.things").failures
-    assert (failure.column, failure.error) == ("doubled", "Great Expectations did not run it: it is not a valid expectation")
+    assert (failure.column, failure.error) == (
+        "doubled",
+        "Great Expectations did not run it: it is not a valid expectation",
+    )
 
 
 def test_examples_are_bounded(spark: SparkSession) -> None:
     found = judge(rows(spark, *((FIRST, n, -1.0) for n in range(200))), SUITE, "toy.things")
-    assert {check.column: len(check.examples) for check in found.failures}["doubled"] == MAX_EXAMPLES
+    assert {check.column: len(check.examples) for check in found.failures}[
+        "doubled"
+    ] == MAX_EXAMPLES
 
 
 def test_rows_are_compared_with_those_of_another_table(spark: SparkSession) -> None:
@@ -146,22 +169,48 @@ def test_rows_are_compared_with_those_of_another_table(spark: SparkSession) -> N
     other = rows(spark, *GOOD[1:], (SECOND, 9, 1.0))
     found = judge(rows(spark, *GOOD), suite, "toy.copies", other)
     assert outcome(found) == {
-        "rows_lacking": ("0 to 1 on 2 days", ({"landed_date": "2013-01-02", "rows_lacking": "1.0"},)),
-        "rows_surplus": ("0 to 1 on 2 days", ({"landed_date": "2013-01-01", "rows_surplus": "1.0"},)),
+        "rows_lacking": (
+            "0 to 1 on 2 days",
+            ({"landed_date": "2013-01-02", "rows_lacking": "1.0"},),
+        ),
+        "rows_surplus": (
+            "0 to 1 on 2 days",
+            ({"landed_date": "2013-01-01", "rows_surplus": "1.0"},),
+        ),
     }
 
 
 def test_a_share_of_the_run_is_no_expectation() -> None:
     with pytest.raises(UsageError, match=r"mostly=0\.9"):
-        Suite(days=None, key=("id",), has=(), each_row=(gxe.ExpectColumnValuesToNotBeNull(column="id", mostly=0.9),))
+        Suite(
+            days=None,
+            key=("id",),
+            has=(),
+            each_row=(gxe.ExpectColumnValuesToNotBeNull(column="id", mostly=0.9),),
+        )
 
 
 def test_helpers_say_what_must_hold() -> None:
-    said = [one.description for one in (present("a"), between("a", None, 3), between("a", 1000, None), one_of("a", ["x", "y"]))]
-    assert said == ["a has a value.", "a is at most 3.", "a is at least 1,000.", "a is one of x, y."]
+    said = [
+        one.description
+        for one in (
+            present("a"),
+            between("a", None, 3),
+            between("a", 1000, None),
+            one_of("a", ["x", "y"]),
+        )
+    ]
+    assert said == [
+        "a has a value.",
+        "a is at most 3.",
+        "a is at least 1,000.",
+        "a is one of x, y.",
+    ]
 
 
-def test_the_report_names_what_failed_and_asks_nothing_of_the_network(spark: SparkSession, tmp_path: Path) -> None:
+def test_the_report_names_what_failed_and_asks_nothing_of_the_network(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     about = report.About(
         title="Things.",
         pipeline="toy",
@@ -171,16 +220,32 @@ def test_the_report_names_what_failed_and_asks_nothing_of_the_network(spark: Spa
         checked_at="2026-01-01T00:00:00",
         tables=("toy.things",),
     )
-    index = report.write(tmp_path, about, [judge(rows(spark, *GOOD, (SECOND, 2, 11.0)), SUITE, "toy.things")])
+    index = report.write(
+        tmp_path, about, [judge(rows(spark, *GOOD, (SECOND, 2, 11.0)), SUITE, "toy.things")]
+    )
     page, docs = index.read_text(), (tmp_path / "things" / "index.html").read_text()
     assert all(
-        text in page for text in ("Refused", "toy.things", "doubled is from 0 to 20.", "1 of 4 rows", "22.0", 'href="things/index.html"')
+        text in page
+        for text in (
+            "Refused",
+            "toy.things",
+            "doubled is from 0 to 20.",
+            "1 of 4 rows",
+            "22.0",
+            'href="things/index.html"',
+        )
     )
     assert "doubled" in docs
-    assert not [text for text in ('src="http', "googleapis", "@import", 'rel="stylesheet" href="http') if text in page + docs]
+    assert not [
+        text
+        for text in ('src="http', "googleapis", "@import", 'rel="stylesheet" href="http')
+        if text in page + docs
+    ]
 
 
-def test_the_report_keeps_what_an_earlier_run_found_apart(spark: SparkSession, tmp_path: Path) -> None:
+def test_the_report_keeps_what_an_earlier_run_found_apart(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     tables = ("toy.things", "toy.others")
     first = report.About(
         title="Things.",
@@ -202,9 +267,23 @@ def test_the_report_keeps_what_an_earlier_run_found_apart(spark: SparkSession, t
 
 def test_the_report_escapes_what_the_data_says() -> None:
     bad = Check(
-        expectation="e", column="c", says="s", severity="critical", success=False, observed="1 of 1 rows", examples=({"c": "<script>"},)
+        expectation="e",
+        column="c",
+        says="s",
+        severity="critical",
+        success=False,
+        observed="1 of 1 rows",
+        examples=({"c": "<script>"},),
     )
-    about = report.About(title="t", pipeline="toy", days="d", run_id="r", stage="s", checked_at="2026-01-01T00:00:00", tables=("toy.t",))
+    about = report.About(
+        title="t",
+        pipeline="toy",
+        days="d",
+        run_id="r",
+        stage="s",
+        checked_at="2026-01-01T00:00:00",
+        tables=("toy.t",),
+    )
     record = {
         "run_id": "r",
         "stage": "s",

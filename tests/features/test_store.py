@@ -1,4 +1,4 @@
-"""The registry in the home holds the definitions of today's code, and is written only when they change."""
+"""The home's registry holds the definitions of today's code, written only when they change."""
 
 from __future__ import annotations
 
@@ -25,20 +25,32 @@ def environment(tmp_path: Path) -> Environment:
 
 def test_a_new_home_gets_a_registry_with_every_view(environment: Environment) -> None:
     made = store.open_store(PIPELINE, environment)
-    assert sorted(view.name for view in made.list_feature_views()) == ["departure", "plane", "rolling", "weather_daily", "weather_hourly"]
+    assert sorted(view.name for view in made.list_feature_views()) == [
+        "departure",
+        "plane",
+        "rolling",
+        "weather_daily",
+        "weather_hourly",
+    ]
     assert [service.name for service in made.list_feature_services()] == ["flights"]
 
 
-def test_unchanged_definitions_are_not_applied_again(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_definitions_are_not_applied_again(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.open_store(PIPELINE, environment)
     monkeypatch.setattr(store, "_apply", lambda *_: pytest.fail("applied again"))
     assert store.open_store(PIPELINE, environment).get_feature_service("flights").name == "flights"
 
 
-def test_changed_definitions_replace_the_registry_and_leave_no_old_view(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_definitions_replace_the_registry_and_leave_no_old_view(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.open_store(PIPELINE, environment)
     monkeypatch.setattr(flights, "definitions", _without(flights.definitions, "plane"))
-    assert "plane" not in [view.name for view in store.open_store(PIPELINE, environment).list_feature_views()]
+    assert "plane" not in [
+        view.name for view in store.open_store(PIPELINE, environment).list_feature_views()
+    ]
 
 
 def test_another_lake_is_a_change(environment: Environment) -> None:
@@ -47,7 +59,9 @@ def test_another_lake_is_a_change(environment: Environment) -> None:
     assert "s3a://elsewhere/flights/rolling" in moved.get_feature_view("rolling").batch_source.query
 
 
-def test_a_pipeline_without_definitions_is_told_which_file_to_write(environment: Environment) -> None:
+def test_a_pipeline_without_definitions_is_told_which_file_to_write(
+    environment: Environment,
+) -> None:
     with pytest.raises(UsageError, match=r"features/taxi\.py does not exist"):
         store.open_store(replace(PIPELINE, name="taxi"), environment)
 
@@ -55,6 +69,11 @@ def test_a_pipeline_without_definitions_is_told_which_file_to_write(environment:
 def _without(definitions: Definitions, name: str) -> Definitions:
     def fewer(environment: Environment) -> list[Any]:
         kept = [one for one in definitions(environment) if one.name not in {name, PIPELINE.name}]
-        return [*kept, FeatureService(name=PIPELINE.name, features=[one for one in kept if isinstance(one, FeatureView)])]
+        return [
+            *kept,
+            FeatureService(
+                name=PIPELINE.name, features=[one for one in kept if isinstance(one, FeatureView)]
+            ),
+        ]
 
     return fewer

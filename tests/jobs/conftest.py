@@ -25,7 +25,8 @@ _SERVE = """
 from jobs.services import wire
 from jobs.services.stage_server import StageServer
 from pipelines.environment import Environment
-StageServer(wire.socket_path(Environment.read(), "stages"), preload=("numpy", "tensorflow", "keras", "horovod.tensorflow")).serve()
+libraries = ("numpy", "tensorflow", "keras", "horovod.tensorflow")
+StageServer(wire.socket_path(Environment.read(), "stages"), preload=libraries).serve()
 """
 
 
@@ -34,11 +35,17 @@ def rank_server() -> Iterator[tuple[Environment, int]]:
     """A home whose stage server is up, and the server's process id."""
     with TemporaryDirectory() as home:
         environment = environment_at(Path(home))
-        process = subprocess.Popen([sys.executable, "-c", _SERVE], env={**environment.variables(), "TF_CPP_MIN_LOG_LEVEL": "3"}, cwd=ROOT)
+        process = subprocess.Popen(
+            [sys.executable, "-c", _SERVE],
+            env={**environment.variables(), "TF_CPP_MIN_LOG_LEVEL": "3"},
+            cwd=ROOT,
+        )
         try:
             deadline = time.monotonic() + 120
             while not stage_client.available(environment):
-                assert process.poll() is None and time.monotonic() < deadline, "the stage server of the tests did not start"
+                assert process.poll() is None and time.monotonic() < deadline, (
+                    "the stage server of the tests did not start"
+                )
                 time.sleep(0.1)
             yield environment, process.pid
         finally:
@@ -49,4 +56,6 @@ def rank_server() -> Iterator[tuple[Environment, int]]:
 @pytest.fixture
 def ranked(rank_server: tuple[Environment, int], tmp_path: Path) -> Environment:
     """An environment with ranks to fork and an empty lake and model registry of the test's own."""
-    return replace(rank_server[0], lake=str(tmp_path / "lake"), mlflow_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    return replace(
+        rank_server[0], lake=str(tmp_path / "lake"), mlflow_uri=f"sqlite:///{tmp_path}/mlflow.db"
+    )

@@ -27,7 +27,12 @@ Function = Callable[[Run], dict[str, object]]
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
-    return Run(pipeline=pipeline("flights"), days=Days.of(date(2013, 1, 5)), environment=environment, run_id="r1").at(stage("ingest"))
+    return Run(
+        pipeline=pipeline("flights"),
+        days=Days.of(date(2013, 1, 5)),
+        environment=environment,
+        run_id="r1",
+    ).at(stage("ingest"))
 
 
 def _raising(error: Exception) -> Function:
@@ -37,11 +42,20 @@ def _raising(error: Exception) -> Function:
     return fail
 
 
-def test_a_stage_that_is_done_is_recorded_with_its_metrics(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(night, "_function", lambda stage: lambda run: {"rows": 3, "tables": {"flights": 3}})
+def test_a_stage_that_is_done_is_recorded_with_its_metrics(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        night, "_function", lambda stage: lambda run: {"rows": 3, "tables": {"flights": 3}}
+    )
     assert night.perform(run.to_json()) == 0
     (row,) = ops.read(run.environment, "stage_runs").to_pylist()
-    assert (row["run_id"], row["stage"], row["status"], row["first_day"]) == ("r1", "ingest", "done", date(2013, 1, 5))
+    assert (row["run_id"], row["stage"], row["status"], row["first_day"]) == (
+        "r1",
+        "ingest",
+        "done",
+        date(2013, 1, 5),
+    )
     assert row["metrics"] == '{"rows": 3, "tables": {"flights": 3}}'
     assert row["code_version"]
 
@@ -49,15 +63,31 @@ def test_a_stage_that_is_done_is_recorded_with_its_metrics(run: Run, monkeypatch
 @pytest.mark.parametrize(
     ("error", "code", "status", "traceback"),
     [
-        (GateRefused("flights.flights", ("arr_delay: 40 % null",), "report.html"), 1, "refused", False),
+        (
+            GateRefused("flights.flights", ("arr_delay: 40 % null",), "report.html"),
+            1,
+            "refused",
+            False,
+        ),
         (UsageError("no such thing"), 2, "failed", False),
         (NightshiftError("Spark is away"), 3, "failed", False),
-        (PySparkException("[NO_ACTIVE_SESSION] No active Spark session found."), 3, "failed", False),
+        (
+            PySparkException("[NO_ACTIVE_SESSION] No active Spark session found."),
+            3,
+            "failed",
+            False,
+        ),
         (ZeroDivisionError("a bug"), 3, "failed", True),
     ],
 )
 def test_a_stage_that_fails_ends_with_its_code_and_is_recorded(
-    error: Exception, code: int, status: str, traceback: bool, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception,
+    code: int,
+    status: str,
+    traceback: bool,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(night, "_function", lambda stage: _raising(error))
     assert night.perform(run.to_json()) == code
@@ -68,7 +98,9 @@ def test_a_stage_that_fails_ends_with_its_code_and_is_recorded(
     assert ("Traceback" in told) is traceback
 
 
-def test_a_night_stops_at_the_first_stage_that_does_not_succeed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_night_stops_at_the_first_stage_that_does_not_succeed(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done: list[str] = []
 
     def refuse_transform(run: Run) -> int:
@@ -82,8 +114,15 @@ def test_a_night_stops_at_the_first_stage_that_does_not_succeed(run: Run, monkey
 
 
 def test_the_plan_names_the_tables_that_each_stage_makes_or_judges(run: Run) -> None:
-    steps = {step.stage.name: step.tables for step in night.plan(run, select(["predict", "check_predictions", "train"]))}
-    assert steps == {"train": (), "predict": ("flights.predictions",), "check_predictions": ("flights.predictions",)}
+    steps = {
+        step.stage.name: step.tables
+        for step in night.plan(run, select(["predict", "check_predictions", "train"]))
+    }
+    assert steps == {
+        "train": (),
+        "predict": ("flights.predictions",),
+        "check_predictions": ("flights.predictions",),
+    }
 
 
 def _hold(run: Run, held: Event, released: Event) -> None:

@@ -32,11 +32,15 @@ SENSORS = Feed(
     key=("id",),
     max_quarantine_share=0.5,
 )
-TOY = replace(PIPELINE, name="toy", feeds=(READINGS, SENSORS), derived=(), first_day=date(2013, 1, 1))
+TOY = replace(
+    PIPELINE, name="toy", feeds=(READINGS, SENSORS), derived=(), first_day=date(2013, 1, 1)
+)
 HEADER = b"id,taken,amount,note\n"
 
 
-def run_of(environment: Environment, first: str, last: str | None = None, stage_name: str = "ingest") -> Run:
+def run_of(
+    environment: Environment, first: str, last: str | None = None, stage_name: str = "ingest"
+) -> Run:
     """A run of the toy pipeline."""
     days = Days(date.fromisoformat(first), date.fromisoformat(last or first))
     return Run(pipeline=TOY, days=days, environment=environment).at(stage(stage_name))
@@ -52,9 +56,13 @@ def drop(environment: Environment, name: str, content: bytes) -> Path:
 
 def drop_readings(environment: Environment, day: str, *lines: str) -> Path:
     """Put a day's readings there, under their header."""
-    return drop(environment, f"readings/{day}.csv", HEADER + "".join(f"{line}\n" for line in lines).encode())
+    return drop(
+        environment, f"readings/{day}.csv", HEADER + "".join(f"{line}\n" for line in lines).encode()
+    )
 
 
 def drop_sensors(environment: Environment, *lines: str) -> Path:
     """Put the register of sensors there."""
-    return drop(environment, "sensors.csv", ("id,place\n" + "".join(f"{line}\n" for line in lines)).encode())
+    return drop(
+        environment, "sensors.csv", ("id,place\n" + "".join(f"{line}\n" for line in lines)).encode()
+    )

@@ -12,7 +12,9 @@ from pipelines.days import Days, parse_day
 from pipelines.errors import UsageError
 
 some_day = st.dates(date(2000, 1, 1), date(2100, 1, 1))
-some_days = st.builds(lambda first, length: Days(first, first + timedelta(days=length)), some_day, st.integers(0, 500))
+some_days = st.builds(
+    lambda first, length: Days(first, first + timedelta(days=length)), some_day, st.integers(0, 500)
+)
 
 
 @given(some_days)
@@ -25,7 +27,9 @@ def test_a_range_holds_its_days_in_order_and_no_other(days: Days) -> None:
 
 
 @given(some_days, some_day, some_day)
-def test_the_part_within_bounds_is_the_days_within_bounds(days: Days, first: date, last: date) -> None:
+def test_the_part_within_bounds_is_the_days_within_bounds(
+    days: Days, first: date, last: date
+) -> None:
     kept = days.within(first, last)
     assert (list(kept) if kept else []) == [day for day in days if first <= day <= last]
 

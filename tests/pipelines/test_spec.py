@@ -45,7 +45,11 @@ def test_days_outside_the_feeds_are_refused_with_the_days_that_they_cover() -> N
 
 
 def test_flights_declares_the_67_numeric_features_once_each() -> None:
-    assert len(FLIGHTS.training.numeric) == len(set(FLIGHTS.training.features)) - len(FLIGHTS.training.categorical) == 67
+    assert (
+        len(FLIGHTS.training.numeric)
+        == len(set(FLIGHTS.training.features)) - len(FLIGHTS.training.categorical)
+        == 67
+    )
 
 
 def test_stages_are_selected_in_the_order_of_the_night() -> None:
@@ -54,18 +58,27 @@ def test_stages_are_selected_in_the_order_of_the_night() -> None:
 
 
 def test_an_unknown_stage_is_refused_with_the_near_miss() -> None:
-    with pytest.raises(UsageError, match="Did you mean 'ingest'\\? Known: ingest, check_raw, transform, "):
+    with pytest.raises(
+        UsageError, match="Did you mean 'ingest'\\? Known: ingest, check_raw, transform, "
+    ):
         select(["ingst"])
 
 
 def test_a_run_survives_the_way_to_another_process() -> None:
-    run = Run(pipeline=FLIGHTS, days=Days.of(date(2013, 1, 5)), environment=Environment.read({"SPARK_REMOTE": "sc://cluster:15002"})).at(
-        STAGES[3]
-    )
+    run = Run(
+        pipeline=FLIGHTS,
+        days=Days.of(date(2013, 1, 5)),
+        environment=Environment.read({"SPARK_REMOTE": "sc://cluster:15002"}),
+    ).at(STAGES[3])
     assert Run.from_json(run.to_json()) == run
 
 
 @pytest.mark.parametrize("run_id", ["", "a b", "x; rm -rf /", "ü"])
 def test_a_run_id_that_a_shell_or_a_file_system_could_misread_is_refused(run_id: str) -> None:
     with pytest.raises(UsageError, match="not a run id"):
-        Run(pipeline=FLIGHTS, days=Days.of(date(2013, 1, 5)), environment=Environment.read({}), run_id=run_id)
+        Run(
+            pipeline=FLIGHTS,
+            days=Days.of(date(2013, 1, 5)),
+            environment=Environment.read({}),
+            run_id=run_id,
+        )

@@ -1,1 +1,4 @@
-"""What `make setup` does, with the standard library alone: it runs before anything is installed, on any Python from 3.8."""
+"""What `make setup` does, with the standard library alone.
+
+It runs before anything is installed, on any Python from 3.8.
+"""

@@ -1,4 +1,7 @@
-"""`make setup`: brings this checkout to where everything runs. Quick when nothing is to do, safe to interrupt and to run twice at once."""
+"""`make setup`: brings this checkout to where everything runs.
+
+Quick when nothing is to do, safe to interrupt and to run twice at once.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,14 @@ _STAMP = VENV / ".set-up"
 def main() -> int:
     """Set up what is asked for; the exit code."""
     asked = argparse.ArgumentParser(prog="make setup", description=__doc__)
-    asked.add_argument("--browser", action="store_true", help="also Chromium, which the browser test needs")
-    asked.add_argument("--lock", action="store_true", help="resolve requirements.in anew into requirements.lock, and do no more")
+    asked.add_argument(
+        "--browser", action="store_true", help="also Chromium, which the browser test needs"
+    )
+    asked.add_argument(
+        "--lock",
+        action="store_true",
+        help="resolve requirements.in anew into requirements.lock, and do no more",
+    )
     options = asked.parse_args()
     try:
         with _alone():
@@ -37,7 +46,9 @@ def main() -> int:
     except SetupError as error:
         return fail(error)
     except KeyboardInterrupt:
-        return fail(SetupError("interrupted. The next `make setup` repairs what was left half done."))
+        return fail(
+            SetupError("interrupted. The next `make setup` repairs what was left half done.")
+        )
     return 0
 
 
@@ -56,11 +67,19 @@ def _set_up() -> None:
 
 def _is_done(wanted: str) -> bool:
     java = Path(os.environ["JAVA_HOME"], "bin", "java") if os.environ.get("JAVA_HOME") else "java"
-    return _STAMP.exists() and _STAMP.read_text() == wanted and shutil.which(str(java)) is not None and (VENV / "bin" / "python").exists()
+    return (
+        _STAMP.exists()
+        and _STAMP.read_text() == wanted
+        and shutil.which(str(java)) is not None
+        and (VENV / "bin" / "python").exists()
+    )
 
 
 def fingerprint(root: Path) -> str:
-    """What a finished set-up is the result of: a checksum over the folder's place and everything that set-up reads."""
+    """What a finished set-up is the result of.
+
+    A checksum over the folder's place and everything that set-up reads.
+    """
     seen = hashlib.sha256(f"{root}\n{_packaging((root / 'pyproject.toml').read_text())}".encode())
     for path in [root / "requirements.lock", *sorted((root / "tools" / "setup").iterdir())]:
         if path.is_file():
@@ -69,14 +88,24 @@ def fingerprint(root: Path) -> str:
 
 
 def _packaging(pyproject: str) -> str:
-    """The tables that make the installed project: a change of a linter's rules asks for no set-up."""
+    """The tables that make the installed project.
+
+    A change of a linter's rules asks for no set-up.
+    """
     tables = re.split(r"^(?=\[)", pyproject, flags=re.MULTILINE)
-    return "".join(table for table in tables if table.startswith(("[build-system", "[project", "[tool.setuptools")))
+    return "".join(
+        table
+        for table in tables
+        if table.startswith(("[build-system", "[project", "[tool.setuptools"))
+    )
 
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Hold set-up's lock: a second set-up of this folder waits until the first, and every command that it ran, is over."""
+    """Hold set-up's lock.
+
+    A second set-up of this folder waits until the first, and every command that it ran, is over.
+    """
     TOOLS.mkdir(exist_ok=True)
     (TOOLS / ".gitignore").write_text("*\n")
     with (TOOLS / "lock").open("w") as held:

@@ -51,12 +51,21 @@ def run(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> 
         log.write(f"\n$ {' '.join(words)}\n".encode())
         log.flush()
         begun = log.tell()
-        # close_fds=False: the command holds set-up's lock too, so another set-up waits for it even when this one is killed.
+        # close_fds=False: the command holds set-up's lock too, so another set-up waits for it even
+        # when this one is killed.
         code = subprocess.call(
-            words, cwd=str(ROOT), env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, close_fds=False
+            words,
+            cwd=str(ROOT),
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            close_fds=False,
         )
     if code:
-        raise SetupError(f"`{' '.join(words)}` ended with {code}.\n{_tail(begun)}\nThe whole output: {LOG}")
+        raise SetupError(
+            f"`{' '.join(words)}` ended with {code}.\n{_tail(begun)}\nThe whole output: {LOG}"
+        )
 
 
 def _tail(begun: int) -> str:

@@ -12,9 +12,11 @@ from tools.setup.uv import uv, variables
 LOCK = ROOT / "requirements.lock"
 _PYTHON = VENV / "bin" / "python"
 _UNFINISHED = VENV / ".unfinished"
-"""There while packages are being installed: a later set-up that finds it knows that some may be half there."""
+"""There while packages are being installed: a later set-up that finds it knows that some may be
+half there."""
 _COMPILE = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2, workers=0)"
-"""Here and now: where PYTHONDONTWRITEBYTECODE is set, every later start would compile again. Some files never compile."""
+"""Here and now: where PYTHONDONTWRITEBYTECODE is set, every later start would compile again. Some
+files never compile."""
 _BUILD_TOOLS = ("setuptools", "wheel", "packaging")
 
 
@@ -29,7 +31,15 @@ def make() -> None:
         _create(program)
     _UNFINISHED.touch()
     with step("installing the packages of requirements.lock (a few minutes the first time)"):
-        _pip(program, "install", "--require-hashes", "--no-deps", "--constraint", LOCK, *_pins(LOCK.read_text(), _BUILD_TOOLS))
+        _pip(
+            program,
+            "install",
+            "--require-hashes",
+            "--no-deps",
+            "--constraint",
+            LOCK,
+            *_pins(LOCK.read_text(), _BUILD_TOOLS),
+        )
         # Packages without a wheel are built by these tools, not by what the index offers that day.
         _pip(program, "sync", "--require-hashes", "--no-build-isolation", LOCK)
     with step("installing Horovod (built in 2-3 minutes the first time)"):
@@ -37,7 +47,9 @@ def make() -> None:
         tensorflow = "".join(_pins(LOCK.read_text(), ("tensorflow",)))
         _pip(program, "install", *horovod.options(tensorflow), env=horovod.variables(headers))
     with step("installing the nightshift command"):
-        _pip(program, "install", "--offline", "--no-deps", "--no-build-isolation", "--editable", ROOT)
+        _pip(
+            program, "install", "--offline", "--no-deps", "--no-build-isolation", "--editable", ROOT
+        )
     with step("compiling all modules to bytecode"):
         run([_PYTHON, "-c", _COMPILE, VENV / "lib"])
     with step("proving that Horovod works"):
@@ -46,7 +58,7 @@ def make() -> None:
 
 
 def is_sound() -> bool:
-    """Whether `.venv` was finished once, belongs to this folder, and its Python runs and is one of ours."""
+    """Whether `.venv` is finished and of this folder, and its Python runs and is one of ours."""
     activate = VENV / "bin" / "activate"
     if _UNFINISHED.exists() or not activate.exists() or f"'{VENV}'" not in activate.read_text():
         return False
@@ -62,9 +74,17 @@ def _create(program: str) -> None:
 
 def _pip(program: str, *arguments: object, env: dict[str, str] | None = None) -> None:
     command, *rest = map(str, arguments)
-    run([program, "pip", command, "--python", str(_PYTHON), *rest], env={**variables(), **(env or {})})
+    run(
+        [program, "pip", command, "--python", str(_PYTHON), *rest],
+        env={**variables(), **(env or {})},
+    )
 
 
 def _pins(lock: str, names: tuple[str, ...]) -> list[str]:
     """The `name==version` of these packages."""
-    return [found.group(0) for name in names for found in [re.search(rf"^{name}==[^ ]+", lock, re.MULTILINE)] if found]
+    return [
+        found.group(0)
+        for name in names
+        for found in [re.search(rf"^{name}==[^ ]+", lock, re.MULTILINE)]
+        if found
+    ]

@@ -1,11 +1,12 @@
 """Builds Horovod 0.28.1 against TensorFlow 2.21, which it does not know.
 
-Upstream calls TensorFlow 2.16 and later unsupported: horovod issue 4290. Two things stop the build, both in headers: it includes
-`tensorflow/compiler/xla/client/xla_builder.h`, which has moved (its use is under `#if HAVE_GPU`, so an empty file does), and two
-libraries whose headers TensorFlow's wheel ships in a folder of their own.
+Upstream calls TensorFlow 2.16 and later unsupported: horovod issue 4290. Two things stop the build,
+both in headers: it includes `tensorflow/compiler/xla/client/xla_builder.h`, which has moved (its
+use is under `#if HAVE_GPU`, so an empty file does), and two libraries whose headers TensorFlow's
+wheel ships in a folder of their own.
 
-Delete the headers when a Horovod release builds on the TensorFlow of requirements.lock without them; pin Horovod in requirements.in and
-delete this file when it also has wheels.
+Delete the headers when a Horovod release builds on the TensorFlow of requirements.lock without
+them; pin Horovod in requirements.in and delete this file when it also has wheels.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ PROOF = "import horovod.tensorflow as hvd; hvd.init(); assert hvd.size() == 1 an
 
 
 def headers(python: Path, folder: Path) -> list[Path]:
-    """The folders of headers that the build needs, in order; `folder` is made the one with the empty file."""
+    """The folders of headers that the build needs, in order.
+
+    `folder` is made the one with the empty file.
+    """
     empty = folder / "tensorflow" / "compiler" / "xla" / "client" / "xla_builder.h"
     empty.parent.mkdir(parents=True, exist_ok=True)
     empty.touch()
@@ -39,20 +43,37 @@ def headers(python: Path, folder: Path) -> list[Path]:
 
 
 def _tensorflow(python: Path) -> Path:
-    find = "import importlib.util as u; print(u.find_spec('tensorflow').submodule_search_locations[0])"
+    find = (
+        "import importlib.util as u; print(u.find_spec('tensorflow').submodule_search_locations[0])"
+    )
     found = subprocess.run([str(python), "-c", find], stdout=subprocess.PIPE)
     if found.returncode:
-        raise SetupError("TensorFlow is not installed in .venv, though requirements.lock was. Remove .venv and set up again.")
+        raise SetupError(
+            "TensorFlow is not installed in .venv, though requirements.lock was. "
+            "Remove .venv and set up again."
+        )
     return Path(found.stdout.decode().strip())
 
 
 def options(tensorflow: str) -> list[str]:
-    """Options of `uv pip install`. The setting names what uv's cached build was made for: another one is never taken for it."""
-    how = ["--require-hashes", "--no-deps", "--no-build-isolation", "--config-setting", f"nightshift-build={tensorflow},gloo"]
+    """Options of `uv pip install`.
+
+    The setting names what uv's cached build was made for: another one is never taken for it.
+    """
+    how = [
+        "--require-hashes",
+        "--no-deps",
+        "--no-build-isolation",
+        "--config-setting",
+        f"nightshift-build={tensorflow},gloo",
+    ]
     return [*how, "--requirement", str(LOCK)]
 
 
 def variables(folders: list[Path]) -> dict[str, str]:
     """Variables of the build."""
     given = os.environ.get("CPLUS_INCLUDE_PATH")
-    return {**_BUILD, "CPLUS_INCLUDE_PATH": os.pathsep.join([*map(str, folders), *([given] if given else [])])}
+    return {
+        **_BUILD,
+        "CPLUS_INCLUDE_PATH": os.pathsep.join([*map(str, folders), *([given] if given else [])]),
+    }

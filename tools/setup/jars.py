@@ -43,7 +43,11 @@ def make() -> None:
 
 def wrong(folder: Path) -> list[str]:
     """File names that are missing from the folder, or have another SHA-256."""
-    return [name for name, (_, sha256) in pins().items() if not (folder / name).exists() or _sha256(folder / name) != sha256]
+    return [
+        name
+        for name, (_, sha256) in pins().items()
+        if not (folder / name).exists() or _sha256(folder / name) != sha256
+    ]
 
 
 def _sha256(path: Path) -> str:
@@ -55,7 +59,10 @@ def _fetch() -> None:
         fetched = _resolve(Path(scratch))
         unexpected = ", ".join(wrong(fetched))
         if unexpected:
-            raise SetupError(f"Not fetched, or not with the SHA-256 that tools/setup/jars.lock pins: {unexpected}.")
+            raise SetupError(
+                "Not fetched, or not with the SHA-256 that tools/setup/jars.lock pins: "
+                f"{unexpected}."
+            )
         FOLDER.mkdir(exist_ok=True)
         for name in pins():
             part = FOLDER / f"{name}.part"
@@ -64,12 +71,39 @@ def _fetch() -> None:
 
 
 def _resolve(scratch: Path) -> Path:
-    """Let Spark's own Ivy fetch them; the folder that holds them. A half-filled Maven folder at home would make it fail: hence its own."""
+    """Let Spark's own Ivy fetch them; the folder that holds them.
+
+    A half-filled Maven folder at home would make it fail: hence its own.
+    """
     nothing = scratch / "nothing.py"
     nothing.touch()
     spark = next(VENV.glob("lib/python*/site-packages/pyspark"))
-    delta = next(coordinates for coordinates, _ in pins().values() if coordinates.startswith(_ROOT_ARTIFACT))
-    fresh = {"SPARK_HOME": str(spark), "PYSPARK_PYTHON": sys.executable, "SPARK_SUBMIT_OPTS": f"-Duser.home={scratch}"}
-    conf = ["--master", "local[1]", "--conf", f"spark.jars.ivy={scratch}/ivy", "--conf", "spark.ui.enabled=false"]
-    run([str(spark / "bin" / "spark-submit"), *conf, "--packages", delta, "--exclude-packages", _SPARK_HAS, str(nothing)], env=fresh)
+    delta = next(
+        coordinates for coordinates, _ in pins().values() if coordinates.startswith(_ROOT_ARTIFACT)
+    )
+    fresh = {
+        "SPARK_HOME": str(spark),
+        "PYSPARK_PYTHON": sys.executable,
+        "SPARK_SUBMIT_OPTS": f"-Duser.home={scratch}",
+    }
+    conf = [
+        "--master",
+        "local[1]",
+        "--conf",
+        f"spark.jars.ivy={scratch}/ivy",
+        "--conf",
+        "spark.ui.enabled=false",
+    ]
+    run(
+        [
+            str(spark / "bin" / "spark-submit"),
+            *conf,
+            "--packages",
+            delta,
+            "--exclude-packages",
+            _SPARK_HAS,
+            str(nothing),
+        ],
+        env=fresh,
+    )
     return scratch / "ivy" / "jars"

@@ -1,4 +1,4 @@
-"""Resolves what requirements.in asks for into locks with hashes, for every Python that Nightshift runs on."""
+"""Resolves requirements.in into locks with hashes, for every Python that Nightshift runs on."""
 
 from __future__ import annotations
 
@@ -8,13 +8,39 @@ from tools.setup.console import ROOT, run, step
 from tools.setup.uv import uv, variables
 
 _HERE = Path(__file__).parent
-_COMPILE = ("pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate")
+_COMPILE = (
+    "pip",
+    "compile",
+    "--quiet",
+    "--universal",
+    "--python-version",
+    "3.11",
+    "--generate-hashes",
+    "--no-header",
+    "--no-annotate",
+)
 
 
 def resolve() -> None:
-    """Write the locks anew. Pins that still fit are kept; delete a line of a lock to have its package moved on."""
+    """Write the locks anew. Pins that still fit are kept.
+
+    Delete a line of a lock to have its package moved on.
+    """
     program = uv()
     with step("resolving requirements.in"):
-        run([program, *_COMPILE, ROOT / "requirements.in", "-o", ROOT / "requirements.lock"], env=variables())
+        run(
+            [program, *_COMPILE, ROOT / "requirements.in", "-o", ROOT / "requirements.lock"],
+            env=variables(),
+        )
         for name in ("horovod", "uv"):
-            run([program, *_COMPILE, "--no-deps", _HERE / f"{name}.in", "-o", _HERE / f"{name}.lock"], env=variables())
+            run(
+                [
+                    program,
+                    *_COMPILE,
+                    "--no-deps",
+                    _HERE / f"{name}.in",
+                    "-o",
+                    _HERE / f"{name}.lock",
+                ],
+                env=variables(),
+            )

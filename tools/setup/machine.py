@@ -1,4 +1,7 @@
-"""What this machine must bring along: a Python, Java, a C++ compiler; for the browser test, Chromium."""
+"""What this machine must bring along: a Python, Java, a C++ compiler.
+
+For the browser test, Chromium.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,10 @@ def provide(needs: Sequence[Need]) -> None:
     """
     missing = [need for need in needs if need.problem()]
     if missing and can_install():
-        _install([name for name in map(_known_package, missing) if name], ", ".join(need.name for need in missing))
+        _install(
+            [name for name in map(_known_package, missing) if name],
+            ", ".join(need.name for need in missing),
+        )
     problems = [need.problem() for need in missing if need.problem()]
     if problems:
         raise SetupError("\n".join(problems))
@@ -54,7 +60,9 @@ def _known_package(need: Need) -> str | None:
 
 
 def _is_known(package: str) -> bool:
-    shown = subprocess.run(["apt-cache", "show", package], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    shown = subprocess.run(
+        ["apt-cache", "show", package], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     return shown.returncode == 0 and bool(shown.stdout)
 
 
@@ -73,7 +81,9 @@ def _install(packages: Sequence[str], what: str) -> None:
 def java_version(java: str) -> int | None:
     """The major version that a Java says it is; None when it does not run."""
     try:
-        ran = subprocess.run([java, "-version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+        ran = subprocess.run(
+            [java, "-version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     found = re.search(r'version "(?:1\.)?(\d+)', ran.stdout.decode(errors="replace"))
@@ -89,7 +99,10 @@ def _java_problem() -> str:
     needs = f"Spark needs {JAVA_VERSION} or newer"
     install = f"Install a Java {JAVA_VERSION} runtime (Debian: openjdk-17-jre-headless)"
     if home:
-        return f"JAVA_HOME={home} holds {_named(version)}; {needs}. {install} and set JAVA_HOME to it, or unset JAVA_HOME."
+        return (
+            f"JAVA_HOME={home} holds {_named(version)}; {needs}. "
+            f"{install} and set JAVA_HOME to it, or unset JAVA_HOME."
+        )
     if java:
         return f"{java} is {_named(version)}; {needs}. {install} and set JAVA_HOME to it."
     return f"No Java was found, neither by JAVA_HOME nor on PATH. {install}."
@@ -103,14 +116,25 @@ def _compiler_problem() -> str:
     compiler = os.environ.get("CXX", "g++").split()[0]
     if shutil.which(compiler) and shutil.which("make"):
         return ""
-    return f"No C++ compiler ('{compiler}') with make was found; Horovod is built with it. Install both (Debian: build-essential)."
+    return (
+        f"No C++ compiler ('{compiler}') with make was found; Horovod is built with it. "
+        "Install both (Debian: build-essential)."
+    )
 
 
 def _chromium_problem() -> str:
-    return "" if shutil.which("chromium") else "No 'chromium' is on PATH; the browser test needs it. Install it (Debian: chromium)."
+    return (
+        ""
+        if shutil.which("chromium")
+        else "No 'chromium' is on PATH; the browser test needs it. Install it (Debian: chromium)."
+    )
 
 
-JAVA = Need("Java", _java_problem, ("openjdk-17-jre-headless", "openjdk-21-jre-headless", "default-jre-headless"))
+JAVA = Need(
+    "Java",
+    _java_problem,
+    ("openjdk-17-jre-headless", "openjdk-21-jre-headless", "default-jre-headless"),
+)
 COMPILER = Need("a C++ compiler", _compiler_problem, ("build-essential",))
 CHROMIUM = Need("Chromium", _chromium_problem, ("chromium",))
 
@@ -126,24 +150,46 @@ def python() -> Path:
         if has_headers:
             return path
     path, version, _ = next(_pythons())
-    provide([Need(f"the headers of Python {version}", lambda: _headers_problem(path), (f"python{version}-dev",))])
+    provide(
+        [
+            Need(
+                f"the headers of Python {version}",
+                lambda: _headers_problem(path),
+                (f"python{version}-dev",),
+            )
+        ]
+    )
     return path
 
 
 def _python_problem() -> str:
     wanted = " or ".join(f"{major}.{minor}" for major, minor in PYTHONS)
-    return "" if any(_pythons()) else f"No Python {wanted} is on PATH. Install one, with its headers (Debian: python3 python3-dev)."
+    return (
+        ""
+        if any(_pythons())
+        else (
+            f"No Python {wanted} is on PATH. "
+            "Install one, with its headers (Debian: python3 python3-dev)."
+        )
+    )
 
 
 def _headers_problem(path: Path) -> str:
     described = describe(str(path))
     if described and described[2]:
         return ""
-    return f"{path} has no headers (Python.h), which Horovod is built against. Install them (Debian: python3-dev)."
+    return (
+        f"{path} has no headers (Python.h), which Horovod is built against. "
+        "Install them (Debian: python3-dev)."
+    )
 
 
 def _pythons() -> Iterator[tuple[Path, str, bool]]:
-    for name in [sys.executable, "python3", *(f"python{major}.{minor}" for major, minor in PYTHONS)]:
+    for name in [
+        sys.executable,
+        "python3",
+        *(f"python{major}.{minor}" for major, minor in PYTHONS),
+    ]:
         described = describe(name)
         if described:
             yield described
@@ -151,15 +197,26 @@ def _pythons() -> Iterator[tuple[Path, str, bool]]:
 
 _DESCRIBE = """
 import os, sys, sysconfig
-print(os.path.realpath(sys.executable), *sys.version_info[:2], os.path.exists(sysconfig.get_path("include") + "/Python.h"), sep="\\n")
+header = sysconfig.get_path("include") + "/Python.h"
+program, version = os.path.realpath(sys.executable), sys.version_info[:2]
+print(program, *version, os.path.exists(header), sep="\\n")
 """
 
 
 def describe(python_name: str) -> tuple[Path, str, bool] | None:
-    """Path, version and whether the headers are there; None when it does not run or is no version of ours."""
+    """Path, version and whether the headers are there.
+
+    None when it does not run or is no version of ours.
+    """
     if not shutil.which(python_name):
         return None
-    said = subprocess.run([python_name, "-c", _DESCRIBE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.decode().splitlines()
+    said = (
+        subprocess.run(
+            [python_name, "-c", _DESCRIBE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        .stdout.decode()
+        .splitlines()
+    )
     if len(said) != 4 or (int(said[1]), int(said[2])) not in PYTHONS:
         return None
     return Path(said[0]), f"{said[1]}.{said[2]}", said[3] == "True"

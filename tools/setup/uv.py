@@ -24,13 +24,19 @@ def uv() -> str:
     Raises:
         SetupError: there is none and pip cannot install one.
     """
-    beside = [str(_OWN / "bin"), str(Path.home() / ".local" / "bin"), str(Path.home() / ".cargo" / "bin")]
+    beside = [
+        str(_OWN / "bin"),
+        str(Path.home() / ".local" / "bin"),
+        str(Path.home() / ".cargo" / "bin"),
+    ]
     found = shutil.which("uv", path=os.pathsep.join([os.environ.get("PATH", ""), *beside]))
     return found if found and _version(found) >= OLDEST else _install()
 
 
 def _version(program: str) -> tuple[int, ...]:
-    said = subprocess.run([program, "--version"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.decode()
+    said = subprocess.run(
+        [program, "--version"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ).stdout.decode()
     numbers = re.search(r"(\d+)\.(\d+)", said)
     return tuple(map(int, numbers.groups())) if numbers else (0,)
 
@@ -39,16 +45,43 @@ def _install() -> str:
     with step("installing uv from PyPI into .tools/uv"):
         if not _has_pip() and can_install():
             run(["apt-get", "update", "-q"])
-            run(["apt-get", "install", "-q", "-y", "--no-install-recommends", "python3-pip"], env={"DEBIAN_FRONTEND": "noninteractive"})
+            run(
+                ["apt-get", "install", "-q", "-y", "--no-install-recommends", "python3-pip"],
+                env={"DEBIAN_FRONTEND": "noninteractive"},
+            )
         if not _has_pip():
-            raise SetupError(f"There is no uv, and no pip ({sys.executable} -m pip) to install it with. Install one (Debian: python3-pip).")
+            raise SetupError(
+                f"There is no uv, and no pip ({sys.executable} -m pip) to install it with. "
+                "Install one (Debian: python3-pip)."
+            )
         shutil.rmtree(_OWN, ignore_errors=True)
-        run([sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--target", _OWN, "-r", _LOCK])
+        run(
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--require-hashes",
+                "--no-deps",
+                "--target",
+                _OWN,
+                "-r",
+                _LOCK,
+            ]
+        )
     return str(_OWN / "bin" / "uv")
 
 
 def _has_pip() -> bool:
-    return subprocess.call([sys.executable, "-m", "pip", "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
+    return (
+        subprocess.call(
+            [sys.executable, "-m", "pip", "--version"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        == 0
+    )
 
 
 def variables() -> dict[str, str]:
@@ -56,7 +89,9 @@ def variables() -> dict[str, str]:
     index = os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("PIP_INDEX_URL")
     return {
         "UV_PYTHON_DOWNLOADS": "never",
-        "UV_HTTP_TIMEOUT": os.environ.get("UV_HTTP_TIMEOUT", "300"),  # TensorFlow and PySpark are half a gigabyte each
+        "UV_HTTP_TIMEOUT": os.environ.get(
+            "UV_HTTP_TIMEOUT", "300"
+        ),  # TensorFlow and PySpark are half a gigabyte each
         "UV_NO_PROGRESS": "1",
         **({"UV_DEFAULT_INDEX": index} if index else {}),
     }

@@ -1,4 +1,7 @@
-"""What the example's source drops, and when: an outcome on the day on which it became known, never before."""
+"""What the example's source drops, and when.
+
+An outcome on the day on which it became known, never before.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +37,21 @@ def _dropped(home: Environment, name: str) -> pd.DataFrame:
 
 
 def _files(home: Environment) -> set[str]:
-    return {str(path.relative_to(home.landing / "flights")) for path in home.landing.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(home.landing / "flights"))
+        for path in home.landing.rglob("*")
+        if path.is_file()
+    }
 
 
-@pytest.mark.parametrize("golden", sorted((ROOT / "tests" / "data" / "flights").glob("*.head.csv")), ids=lambda path: path.name)
-def test_a_drop_begins_as_a_reviewer_can_read_in_its_golden(golden: Path, home: Environment) -> None:
+@pytest.mark.parametrize(
+    "golden",
+    sorted((ROOT / "tests" / "data" / "flights").glob("*.head.csv")),
+    ids=lambda path: path.name,
+)
+def test_a_drop_begins_as_a_reviewer_can_read_in_its_golden(
+    golden: Path, home: Environment
+) -> None:
     land(FLIGHTS, home, _days("2013-03-10"))
     feed, _, day = golden.name.removesuffix(".head.csv").partition("-")
     dropped = home.landing / "flights" / (f"{feed}/{day}.csv" if day else f"{feed}.csv")
@@ -55,7 +68,9 @@ def test_every_outcome_is_dropped_on_the_day_it_became_known() -> None:
 def test_the_instant_of_arrival_reproduces_the_clock_time_of_all_arrivals_but_one() -> None:
     source = landing._flights()
     arrival = landing.arrives_at(source["flights"], source["airports"])
-    clock = landing._wall_clock(arrival, landing._zones(source["flights"]["dest"], source["airports"]))
+    clock = landing._wall_clock(
+        arrival, landing._zones(source["flights"]["dest"], source["airports"])
+    )
     shown = pd.to_numeric(source["flights"]["arr_time"], errors="coerce") % 2400
     differs = arrival.notna() & (clock.dt.hour * 100 + clock.dt.minute != shown)
     assert arrival.notna().sum() == 327_346
@@ -82,12 +97,19 @@ def test_the_schedule_is_tomorrows_and_tells_no_outcome(home: Environment) -> No
     schedule = _dropped(home, "schedule/2012-12-31.csv")
     assert set(schedule["flight_date"]) == {"2013-01-01"}
     assert len(schedule) == 842
-    assert not {"dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"} & set(schedule.columns)
+    assert not {"dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"} & set(
+        schedule.columns
+    )
 
 
 def test_the_last_days_drop_has_outcomes_and_no_schedule(home: Environment) -> None:
     land(FLIGHTS, home, _days("2013-12-31"))
-    assert _files(home) == {"flights/2013-12-31.csv", "weather/2013-12-31.csv", "planes.csv", "airports.csv"}
+    assert _files(home) == {
+        "flights/2013-12-31.csv",
+        "weather/2013-12-31.csv",
+        "planes.csv",
+        "airports.csv",
+    }
     assert _dropped(home, "weather/2013-12-31.csv").empty
 
 
@@ -96,7 +118,9 @@ def test_landing_again_leaves_every_file_alone(home: Environment) -> None:
     times = {name: (home.landing / "flights" / name).stat().st_mtime_ns for name in _files(home)}
     again = land(FLIGHTS, home, _days("2013-01-01", "2013-01-02"))
     assert (first["files_written"], again["files_written"], again["files_unchanged"]) == (8, 0, 8)
-    assert times == {name: (home.landing / "flights" / name).stat().st_mtime_ns for name in _files(home)}
+    assert times == {
+        name: (home.landing / "flights" / name).stat().st_mtime_ns for name in _files(home)
+    }
 
 
 def test_a_damaged_file_is_written_anew(home: Environment) -> None:
@@ -108,7 +132,9 @@ def test_a_damaged_file_is_written_anew(home: Environment) -> None:
     assert path.read_bytes() == whole
 
 
-def test_an_interrupted_write_leaves_no_half_file(home: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_write_leaves_no_half_file(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(self: Path, target: Path) -> Path:
         raise KeyboardInterrupt
 
@@ -119,7 +145,10 @@ def test_an_interrupted_write_leaves_no_half_file(home: Environment, monkeypatch
 
 
 def test_days_that_the_source_does_not_cover_are_refused(home: Environment) -> None:
-    with pytest.raises(UsageError, match="no data for 2014-01-01: its feeds cover the days from 2012-12-31 to 2013-12-31"):
+    with pytest.raises(
+        UsageError,
+        match="no data for 2014-01-01: its feeds cover the days from 2012-12-31 to 2013-12-31",
+    ):
         land(FLIGHTS, home, _days("2014-01-01"))
     assert _files(home) == set()
 

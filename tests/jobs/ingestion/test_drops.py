@@ -27,7 +27,9 @@ def _refusal(environment: Environment, first: str = "2013-01-01", last: str | No
     return str(refused.value)
 
 
-def test_every_day_of_the_range_has_its_file_and_a_reference_feed_one_under_the_first(alone: Environment) -> None:
+def test_every_day_of_the_range_has_its_file_and_a_reference_feed_one_under_the_first(
+    alone: Environment,
+) -> None:
     drop_readings(alone, "2013-01-01", "1,2013-01-01,0.5,a", "2,2013-01-01,0.5,b")
     drop_readings(alone, "2013-01-02")
     found = find_drops(run_of(alone, "2013-01-01", "2013-01-02"))
@@ -35,7 +37,9 @@ def test_every_day_of_the_range_has_its_file_and_a_reference_feed_one_under_the_
         ("toy/readings/2013-01-01.csv", date(2013, 1, 1), 2),
         ("toy/readings/2013-01-02.csv", date(2013, 1, 2), 0),
     ]
-    assert [(d.source_file, d.day, d.data_lines) for d in found["sensors"]] == [("toy/sensors.csv", date(2013, 1, 1), 1)]
+    assert [(d.source_file, d.day, d.data_lines) for d in found["sensors"]] == [
+        ("toy/sensors.csv", date(2013, 1, 1), 1)
+    ]
 
 
 def test_a_missing_file_is_named_with_the_way_out(alone: Environment) -> None:
@@ -74,7 +78,9 @@ def test_a_year_of_missing_files_does_not_fill_the_screen(alone: Environment) ->
         (b"\x00\x01" * 40 + b"\n", "is not declared"),
     ],
 )
-def test_a_header_that_differs_from_the_declaration_is_refused(alone: Environment, header: bytes, problem: str) -> None:
+def test_a_header_that_differs_from_the_declaration_is_refused(
+    alone: Environment, header: bytes, problem: str
+) -> None:
     drop(alone, "readings/2013-01-01.csv", header)
     assert problem in _refusal(alone)
 
@@ -96,7 +102,9 @@ def test_a_folder_in_place_of_a_file_is_refused(alone: Environment) -> None:
         (b'note,"amount",taken,id\n,,,1\n', 1),
     ],
 )
-def test_byte_order_mark_crlf_column_order_and_blank_ends_are_no_obstacle(alone: Environment, content: bytes, data_lines: int) -> None:
+def test_byte_order_mark_crlf_column_order_and_blank_ends_are_no_obstacle(
+    alone: Environment, content: bytes, data_lines: int
+) -> None:
     drop(alone, "readings/2013-01-01.csv", content)
     [found] = find_drops(run_of(alone, "2013-01-01"))["readings"]
     assert found.data_lines == data_lines

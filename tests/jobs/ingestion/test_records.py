@@ -1,4 +1,7 @@
-"""Each line of a file becomes one good row or one quarantined row with its reason: never a wrong row, never none."""
+"""Each line of a file becomes one good row or one quarantined row with its reason.
+
+Never a wrong row, never none.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +42,16 @@ def _reasons(spark: SparkSession, environment: Environment) -> dict[int, str | N
     return {row["source_line"]: row["reason"] for row in _read(spark, environment)}
 
 
-def test_values_are_typed_and_every_row_knows_its_file_and_line(spark: SparkSession, sensed: Environment) -> None:
-    drop_readings(sensed, DAY, '7,2013-01-02,-1.5e2,"so, ""quoted"""', "8,NA,,NA", "9, 2013-01-02 , .5 , kept as it is ")
+def test_values_are_typed_and_every_row_knows_its_file_and_line(
+    spark: SparkSession, sensed: Environment
+) -> None:
+    drop_readings(
+        sensed,
+        DAY,
+        '7,2013-01-02,-1.5e2,"so, ""quoted"""',
+        "8,NA,,NA",
+        "9, 2013-01-02 , .5 , kept as it is ",
+    )
     assert [tuple(row) for row in _read(spark, sensed)] == [
         (
             7,
@@ -68,7 +79,9 @@ def test_values_are_typed_and_every_row_knows_its_file_and_line(spark: SparkSess
     ]
 
 
-def test_every_bad_line_gets_a_reason_that_names_column_and_value(spark: SparkSession, sensed: Environment) -> None:
+def test_every_bad_line_gets_a_reason_that_names_column_and_value(
+    spark: SparkSession, sensed: Environment
+) -> None:
     bad = {
         b"abc,2013-01-01,1,a": "id: 'abc' is not an int",
         b"1.5,2013-01-01,1,a": "id: '1.5' is not an int",
@@ -84,7 +97,9 @@ def test_every_bad_line_gets_a_reason_that_names_column_and_value(spark: SparkSe
         b"8,2013-01-01,1,a,b": "record: 5 fields instead of 4",
         b"9": "record: 1 fields instead of 4",
         b"": "record: blank line between records",
-        b'10,2013-01-01,1,"a': "record: a quote is opened and not closed on the line; a record must be one line",
+        b'10,2013-01-01,1,"a': (
+            "record: a quote is opened and not closed on the line; a record must be one line"
+        ),
         b"11,2013-01-01,1,\xff\xfe": "record: not UTF-8 text",
         b"12,2013-01-01,1,a\x00b": "record: control characters",
         b"13,2013-01-01,1,a\rb": "record: control characters",
@@ -95,8 +110,18 @@ def test_every_bad_line_gets_a_reason_that_names_column_and_value(spark: SparkSe
     assert _reasons(spark, sensed) == {**dict(enumerate(bad.values(), 2)), len(bad) + 2: None}
 
 
-def test_the_first_good_row_of_a_key_is_kept_and_the_others_name_its_line(spark: SparkSession, sensed: Environment) -> None:
-    drop_readings(sensed, DAY, "1,x,1,unreadable", "1,2013-01-01,1,first", "2,,,", "1,2013-01-01,2,second", "1,,,third")
+def test_the_first_good_row_of_a_key_is_kept_and_the_others_name_its_line(
+    spark: SparkSession, sensed: Environment
+) -> None:
+    drop_readings(
+        sensed,
+        DAY,
+        "1,x,1,unreadable",
+        "1,2013-01-01,1,first",
+        "2,,,",
+        "1,2013-01-01,2,second",
+        "1,,,third",
+    )
     reasons = list(_reasons(spark, sensed).values())
     assert reasons == [
         "taken: 'x' is not a date",
@@ -110,20 +135,31 @@ def test_the_first_good_row_of_a_key_is_kept_and_the_others_name_its_line(spark:
 def test_the_same_key_on_two_days_is_no_duplicate(spark: SparkSession, sensed: Environment) -> None:
     drop_readings(sensed, "2013-01-01", "1,,,a")
     drop_readings(sensed, "2013-01-02", "1,,,b")
-    assert [(str(row["landed_date"]), row["note"], row["reason"]) for row in _read(spark, sensed, "2013-01-02")] == [
+    assert [
+        (str(row["landed_date"]), row["note"], row["reason"])
+        for row in _read(spark, sensed, "2013-01-02")
+    ] == [
         ("2013-01-01", "a", None),
         ("2013-01-02", "b", None),
     ]
 
 
-def test_a_record_over_two_lines_ends_in_quarantine_on_both(spark: SparkSession, sensed: Environment) -> None:
+def test_a_record_over_two_lines_ends_in_quarantine_on_both(
+    spark: SparkSession, sensed: Environment
+) -> None:
     drop_readings(sensed, DAY, '1,,,"one', 'two"', "2,,,whole")
     assert [reason is None for reason in _reasons(spark, sensed).values()] == [False, False, True]
 
 
-def test_columns_are_read_by_the_header_of_each_file(spark: SparkSession, sensed: Environment) -> None:
+def test_columns_are_read_by_the_header_of_each_file(
+    spark: SparkSession, sensed: Environment
+) -> None:
     drop_readings(sensed, "2013-01-01", "1,2013-01-01,0.5,a")
-    drop(sensed, "readings/2013-01-02.csv", b'\xef\xbb\xbfnote,"amount",taken,id\r\nb,1.5,2013-01-02,2\r\n\r\n')
+    drop(
+        sensed,
+        "readings/2013-01-02.csv",
+        b'\xef\xbb\xbfnote,"amount",taken,id\r\nb,1.5,2013-01-02,2\r\n\r\n',
+    )
     assert [tuple(row)[:4] for row in _read(spark, sensed, "2013-01-02")] == [
         (1, date(2013, 1, 1), 0.5, "a"),
         (2, date(2013, 1, 2), 1.5, "b"),
@@ -132,7 +168,11 @@ def test_columns_are_read_by_the_header_of_each_file(spark: SparkSession, sensed
 
 def test_an_instant_needs_its_zone(spark: SparkSession, sensed: Environment) -> None:
     feed = replace(READINGS, columns=(READINGS.columns[0], Column(name="at", type="timestamp")))
-    drop(sensed, f"readings/{DAY}.csv", b"id,at\n1,2013-03-10T05:00:00Z\n2,2013-03-10 01:00:00-04:00\n3,2013-03-10T05:00:00\n")
+    drop(
+        sensed,
+        f"readings/{DAY}.csv",
+        b"id,at\n1,2013-03-10T05:00:00Z\n2,2013-03-10 01:00:00-04:00\n3,2013-03-10T05:00:00\n",
+    )
     drops = [replace(found, header=("id", "at")) for found in _drops_of(sensed, feed)]
     rows = records(spark, feed, drops).orderBy("source_line").collect()
     moment = datetime(2013, 3, 10, 5)  # noqa: DTZ001 - what Spark gives is naive, in the session's UTC
@@ -145,26 +185,36 @@ def _drops_of(environment: Environment, feed: Feed) -> list[Drop]:
     return find_drops(replace(run, pipeline=replace(run.pipeline, feeds=(feed,))))[feed.name]
 
 
-def test_no_drop_is_an_empty_frame_with_the_same_columns(spark: SparkSession, sensed: Environment) -> None:
+def test_no_drop_is_an_empty_frame_with_the_same_columns(
+    spark: SparkSession, sensed: Environment
+) -> None:
     drop_readings(sensed, DAY, "1,2013-01-01,0.5,a")
     [found] = find_drops(run_of(sensed, DAY))["readings"]
     empty, full = records(spark, READINGS, []), records(spark, READINGS, [found])
     assert empty.count() == 0
-    assert [(field.name, field.dataType) for field in empty.schema] == [(field.name, field.dataType) for field in full.schema]
+    assert [(field.name, field.dataType) for field in empty.schema] == [
+        (field.name, field.dataType) for field in full.schema
+    ]
 
 
-def test_a_landing_folder_whose_name_looks_like_a_pattern_is_read(spark: SparkSession, environment: Environment) -> None:
+def test_a_landing_folder_whose_name_looks_like_a_pattern_is_read(
+    spark: SparkSession, environment: Environment
+) -> None:
     odd = replace(environment, landing=environment.landing / "a [b]{c}* ü%20")
     drop_sensors(odd, "1,roof")
     drop_readings(odd, DAY, "1,2013-01-01,0.5,a")
     assert [row["id"] for row in _read(spark, odd)] == [1]
 
 
-def test_lines_keep_their_numbers_when_a_file_is_read_in_many_splits(spark: SparkSession, sensed: Environment) -> None:
+def test_lines_keep_their_numbers_when_a_file_is_read_in_many_splits(
+    spark: SparkSession, sensed: Environment
+) -> None:
     drop_readings(sensed, DAY, *(f"{n},,,{'x' * (n % 50)}" for n in range(2, 402)))
     with _splits_of(spark, 512):
         rows = _read(spark, sensed)
-    assert [(row["source_line"], row["id"], row["reason"]) for row in rows] == [(n, n, None) for n in range(2, 402)]
+    assert [(row["source_line"], row["id"], row["reason"]) for row in rows] == [
+        (n, n, None) for n in range(2, 402)
+    ]
 
 
 @contextmanager
@@ -198,7 +248,9 @@ _NASTY = st.sampled_from(
         b"'",
     ]
 )
-_MUTATION = st.tuples(st.integers(0, 400), st.integers(0, 6), st.one_of(_NASTY, st.binary(max_size=3)))
+_MUTATION = st.tuples(
+    st.integers(0, 400), st.integers(0, 6), st.one_of(_NASTY, st.binary(max_size=3))
+)
 """Where, how many bytes are lost there, and what takes their place."""
 _BODIES = st.lists(st.lists(_MUTATION, min_size=1, max_size=4), min_size=40, max_size=60)
 
@@ -215,7 +267,11 @@ def _mutated(mutations: list[tuple[int, int, bytes]]) -> bytes:
 @settings(
     max_examples=SWEEP_EXAMPLES,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
 )
 @given(bodies=_BODIES)
 def test_whatever_happens_to_the_bytes_no_line_is_lost_and_no_wrong_row_is_made(
@@ -231,7 +287,11 @@ def test_whatever_happens_to_the_bytes_no_line_is_lost_and_no_wrong_row_is_made(
         found = [row for row in rows if row["landed_date"] == day]
         assert [row["source_line"] for row in found] == list(range(2, len(lines) + 2))
         if b'"' not in body:
-            good = {row["source_line"]: (row["id"], row["taken"], row["amount"], row["note"]) for row in found if row["reason"] is None}
+            good = {
+                row["source_line"]: (row["id"], row["taken"], row["amount"], row["note"])
+                for row in found
+                if row["reason"] is None
+            }
             assert good == _good_rows(lines)
 
 
@@ -259,12 +319,26 @@ def _parsed(line: str) -> tuple[int, date | None, float | None, str | None]:
     if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", line):
         raise ValueError(line)
     identity, taken, amount, note = line.split(",")
-    typed = [None if text.strip(" ") in ("", "NA") else text.strip(" ") for text in (identity, taken, amount)]
-    if typed[0] is None or not re.fullmatch(r"[+-]?[0-9]+", typed[0]) or abs(int(typed[0])) >= 2**31:
+    typed = [
+        None if text.strip(" ") in ("", "NA") else text.strip(" ")
+        for text in (identity, taken, amount)
+    ]
+    if (
+        typed[0] is None
+        or not re.fullmatch(r"[+-]?[0-9]+", typed[0])
+        or abs(int(typed[0])) >= 2**31
+    ):
         raise ValueError(line)
     if typed[1] is not None and not re.fullmatch(r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}", typed[1]):
         raise ValueError(line)
-    if typed[2] is not None and not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", typed[2]):
+    if typed[2] is not None and not re.fullmatch(
+        r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", typed[2]
+    ):
         raise ValueError(line)
     when = date.fromisoformat(typed[1]) if typed[1] else None
-    return int(typed[0]), when, float(typed[2]) if typed[2] else None, None if note in ("", "NA") else note
+    return (
+        int(typed[0]),
+        when,
+        float(typed[2]) if typed[2] else None,
+        None if note in ("", "NA") else note,
+    )

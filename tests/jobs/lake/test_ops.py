@@ -33,14 +33,20 @@ def test_appends_add_up_and_missing_columns_are_null(environment: Environment) -
 
 
 def test_replace_puts_rows_in_the_place_of_the_matching_ones_only(environment: Environment) -> None:
-    ops.append(environment, "stage_runs", [{"stage": "a", "run_id": "1"}, {"stage": "b", "run_id": "2"}])
+    ops.append(
+        environment, "stage_runs", [{"stage": "a", "run_id": "1"}, {"stage": "b", "run_id": "2"}]
+    )
     ops.replace(environment, "stage_runs", [{"stage": "c", "run_id": "1"}], "run_id = '1'")
     assert _stages(environment) == [("b", None), ("c", None)]
 
 
 def test_concurrent_appends_all_land(environment: Environment) -> None:
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(lambda i: ops.append(environment, "stage_runs", [{"stage": f"{i:02}"}]), range(12)))
+        list(
+            pool.map(
+                lambda i: ops.append(environment, "stage_runs", [{"stage": f"{i:02}"}]), range(12)
+            )
+        )
     assert [stage for stage, _ in _stages(environment)] == [f"{i:02}" for i in range(12)]
 
 

@@ -18,7 +18,11 @@ from pipelines.errors import UsageError
 def lake(tmp_path: Path) -> Environment:
     environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
     rows = pa.table(
-        {"day": pa.array([date(2013, 1, 1), date(2013, 1, 2), date(2013, 1, 2)]), "carrier": ["UA", "AA", "UA"], "delay": [1, 2, None]}
+        {
+            "day": pa.array([date(2013, 1, 1), date(2013, 1, 2), date(2013, 1, 2)]),
+            "carrier": ["UA", "AA", "UA"],
+            "delay": [1, 2, None],
+        }
     )
     write_deltalake(environment.table_path("flights.flights"), rows, partition_by=["day"])
     (tmp_path / "lake" / "_staging" / "flights").mkdir(parents=True)
@@ -26,7 +30,11 @@ def lake(tmp_path: Path) -> Environment:
 
 
 def test_a_table_is_named_by_its_pipeline(lake: Environment) -> None:
-    columns, rows = query(lake, "SELECT day, count(*) AS n, sum(delay) AS delay FROM flights.flights GROUP BY day ORDER BY day")
+    columns, rows = query(
+        lake,
+        "SELECT day, count(*) AS n, sum(delay) AS delay "
+        "FROM flights.flights GROUP BY day ORDER BY day",
+    )
     assert columns == ["day", "n", "delay"]
     assert rows == [(date(2013, 1, 1), 1, 1), (date(2013, 1, 2), 2, 2)]
 
@@ -61,6 +69,10 @@ def test_a_statement_cannot_write_or_read_files(lake: Environment) -> None:
 
 def test_a_table_with_column_mapping_is_refused_rather_than_read_wrongly(lake: Environment) -> None:
     log = Path(lake.table_path("flights.flights")) / "_delta_log" / "00000000000000000000.json"
-    log.write_text(log.read_text().replace('"configuration":{}', '"configuration":{"delta.columnMapping.mode":"name"}'))
+    log.write_text(
+        log.read_text().replace(
+            '"configuration":{}', '"configuration":{"delta.columnMapping.mode":"name"}'
+        )
+    )
     with pytest.raises(UsageError, match="column mapping"):
         query(lake, "SELECT * FROM flights.flights")

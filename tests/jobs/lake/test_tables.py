@@ -1,4 +1,7 @@
-"""Write, audit, publish: what is published is exactly the days of the run, once, and a late twin changes nothing."""
+"""Write, audit, publish.
+
+What is published is exactly the days of the run, once, and a late twin changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,19 @@ def _published(run: Run) -> list[tuple[str, str, float | None, float | None]]:
 
 
 def test_a_run_replaces_exactly_its_days(spark: SparkSession, make_run: MakeRun) -> None:
-    both, second = make_run("transform", "2013-01-01", "2013-01-02"), make_run("transform", "2013-01-02")
+    both, second = (
+        make_run("transform", "2013-01-01", "2013-01-02"),
+        make_run("transform", "2013-01-02"),
+    )
     tables.stage_rows(
         both,
         "weather_daily",
-        _weather(spark, ("EWR", "2013-01-01", 0.0, 1.0), ("EWR", "2013-01-02", 0.1, 2.0), ("JFK", "2013-01-02", 0.2, 3.0)),
+        _weather(
+            spark,
+            ("EWR", "2013-01-01", 0.0, 1.0),
+            ("EWR", "2013-01-02", 0.1, 2.0),
+            ("JFK", "2013-01-02", 0.2, 3.0),
+        ),
     )
     assert tables.publish(both, "weather_daily").rows == 3
     tables.stage_rows(second, "weather_daily", _weather(spark, ("LGA", "2013-01-02", 0.3, 4.0)))
@@ -54,10 +65,14 @@ def test_the_same_rows_again_make_no_commit(spark: SparkSession, make_run: MakeR
     published = tables.publish(first, "weather_daily")
     again = make_run("transform", "2013-01-01")
     tables.stage_rows(again, "weather_daily", _weather(spark, *reversed(rows)))
-    assert tables.publish(again, "weather_daily") == tables.Published(rows=2, version=published.version, changed=False)
+    assert tables.publish(again, "weather_daily") == tables.Published(
+        rows=2, version=published.version, changed=False
+    )
 
 
-def test_a_null_that_moves_to_the_neighbouring_column_is_a_change(spark: SparkSession, make_run: MakeRun) -> None:
+def test_a_null_that_moves_to_the_neighbouring_column_is_a_change(
+    spark: SparkSession, make_run: MakeRun
+) -> None:
     run = make_run("transform", "2013-01-01")
     tables.stage_rows(run, "weather_daily", _weather(spark, ("EWR", "2013-01-01", None, 1.0)))
     tables.publish(run, "weather_daily")
@@ -87,7 +102,9 @@ def test_a_late_twin_is_fenced_and_changes_nothing(spark: SparkSession, make_run
     assert _published(late) == [("EWR", "2013-01-01", 0.0, 1.0)]
 
 
-def test_rows_outside_the_days_of_the_run_are_refused(spark: SparkSession, make_run: MakeRun) -> None:
+def test_rows_outside_the_days_of_the_run_are_refused(
+    spark: SparkSession, make_run: MakeRun
+) -> None:
     seed, run = make_run("transform", "2013-01-01"), make_run("transform", "2013-01-02")
     tables.stage_rows(seed, "weather_daily", _weather(spark, ("EWR", "2013-01-01", 0.0, 1.0)))
     tables.publish(seed, "weather_daily")
@@ -97,27 +114,53 @@ def test_rows_outside_the_days_of_the_run_are_refused(spark: SparkSession, make_
     assert _published(seed) == [("EWR", "2013-01-01", 0.0, 1.0)]
 
 
-def test_the_current_rows_are_the_staged_days_over_the_published_ones(spark: SparkSession, make_run: MakeRun) -> None:
-    before, run = make_run("transform", "2013-01-01", "2013-01-02"), make_run("transform", "2013-01-02")
-    tables.stage_rows(before, "weather_daily", _weather(spark, ("EWR", "2013-01-01", 0.0, 1.0), ("EWR", "2013-01-02", 0.0, 2.0)))
+def test_the_current_rows_are_the_staged_days_over_the_published_ones(
+    spark: SparkSession, make_run: MakeRun
+) -> None:
+    before, run = (
+        make_run("transform", "2013-01-01", "2013-01-02"),
+        make_run("transform", "2013-01-02"),
+    )
+    tables.stage_rows(
+        before,
+        "weather_daily",
+        _weather(spark, ("EWR", "2013-01-01", 0.0, 1.0), ("EWR", "2013-01-02", 0.0, 2.0)),
+    )
     tables.publish(before, "weather_daily")
     tables.stage_rows(run, "weather_daily", _weather(spark, ("EWR", "2013-01-02", 7.0, 7.0)))
     seen = tables.current(run, "weather_daily", Days(date(2013, 1, 1), date(2013, 1, 2)))
-    assert sorted((str(r["landed_date"]), r["wd_precip"]) for r in seen.collect()) == [("2013-01-01", 0.0), ("2013-01-02", 7.0)]
+    assert sorted((str(r["landed_date"]), r["wd_precip"]) for r in seen.collect()) == [
+        ("2013-01-01", 0.0),
+        ("2013-01-02", 7.0),
+    ]
 
 
 def test_staged_rows_may_replace_later_days_too(spark: SparkSession, make_run: MakeRun) -> None:
-    before, run = make_run("transform", "2013-01-01", "2013-01-03"), make_run("transform", "2013-01-02")
-    tables.stage_rows(before, "weather_daily", _weather(spark, *(("EWR", f"2013-01-0{d}", 0.0, 1.0) for d in (1, 2, 3))))
+    before, run = (
+        make_run("transform", "2013-01-01", "2013-01-03"),
+        make_run("transform", "2013-01-02"),
+    )
+    tables.stage_rows(
+        before,
+        "weather_daily",
+        _weather(spark, *(("EWR", f"2013-01-0{d}", 0.0, 1.0) for d in (1, 2, 3))),
+    )
     tables.publish(before, "weather_daily")
     extended = Days(date(2013, 1, 2), date(2013, 1, 3))
-    tables.stage_rows(run, "weather_daily", _weather(spark, *(("EWR", f"2013-01-0{d}", 5.0, 1.0) for d in (2, 3))), extended)
+    tables.stage_rows(
+        run,
+        "weather_daily",
+        _weather(spark, *(("EWR", f"2013-01-0{d}", 5.0, 1.0) for d in (2, 3))),
+        extended,
+    )
     assert tables.staged_days(run, "weather_daily") == extended
     tables.publish(run, "weather_daily")
     assert [row[2] for row in _published(run)] == [0.0, 5.0, 5.0]
 
 
-def test_published_tables_use_no_feature_that_a_reader_may_lack(spark: SparkSession, make_run: MakeRun) -> None:
+def test_published_tables_use_no_feature_that_a_reader_may_lack(
+    spark: SparkSession, make_run: MakeRun
+) -> None:
     from deltalake import DeltaTable
 
     run = make_run("transform", "2013-01-01")
@@ -137,7 +180,9 @@ def test_rows_taken_back_are_no_longer_staged(spark: SparkSession, make_run: Mak
     tables.unstage(run, "weather_daily")
 
 
-def test_old_stagings_are_forgotten_and_new_ones_kept(spark: SparkSession, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_stagings_are_forgotten_and_new_ones_kept(
+    spark: SparkSession, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tables, "_STAGINGS_KEPT", 2)
     runs = [make_run("transform", f"2013-01-0{day}") for day in (3, 1, 2)]
     for run in runs:

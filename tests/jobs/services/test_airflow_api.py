@@ -18,8 +18,16 @@ RUN = "/api/v2/dags/flights/dagRuns/r1"
 START, END = "2026-11-25T00:00:00+00:00", "2026-11-25T00:01:30+00:00"
 
 
-def instance(name: str, state: str | None, seconds: float | None = None, start: str | None = START) -> dict[str, Any]:
-    return {"task_id": name, "state": state, "duration": seconds, "try_number": 1, "start_date": start}
+def instance(
+    name: str, state: str | None, seconds: float | None = None, start: str | None = START
+) -> dict[str, Any]:
+    return {
+        "task_id": name,
+        "state": state,
+        "duration": seconds,
+        "try_number": 1,
+        "start_date": start,
+    }
 
 
 @dataclass
@@ -32,7 +40,9 @@ class Script:
 
 @pytest.fixture
 def script() -> Script:
-    return Script({"POST /auth/token": [(201, {"access_token": "t1"}), (201, {"access_token": "t2"})]})
+    return Script(
+        {"POST /auth/token": [(201, {"access_token": "t1"}), (201, {"access_token": "t2"})]}
+    )
 
 
 @pytest.fixture
@@ -41,7 +51,9 @@ def airflow(script: Script) -> Iterator[Airflow]:
         def answer(self) -> None:
             content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             path = f"{self.command} {self.path.partition('?')[0]}"
-            script.asked.append((path, json.loads(content) if content else self.headers.get("Authorization")))
+            script.asked.append(
+                (path, json.loads(content) if content else self.headers.get("Authorization"))
+            )
             turns = script.answers.get(path, [(404, {"detail": "no such thing"})])
             status, said = turns.pop(0) if len(turns) > 1 else turns[0]
             self.send_response(status)
@@ -64,14 +76,23 @@ def test_a_run_is_triggered_with_its_params(airflow: Airflow, script: Script) ->
     assert airflow.trigger("flights", {"date": "2013-04-01"}, run_id="r1") == "r1"
     assert script.asked == [
         ("POST /auth/token", {"username": "admin", "password": "secret"}),
-        ("POST /api/v2/dags/flights/dagRuns", {"logical_date": None, "conf": {"date": "2013-04-01"}, "dag_run_id": "r1"}),
+        (
+            "POST /api/v2/dags/flights/dagRuns",
+            {"logical_date": None, "conf": {"date": "2013-04-01"}, "dag_run_id": "r1"},
+        ),
     ]
 
 
 def test_waiting_tells_each_change_of_a_task_once(airflow: Airflow, script: Script) -> None:
     done = {"state": "success", "start_date": START, "end_date": END}
-    script.answers[f"GET {RUN}"] = [(200, {"state": "running"}), (200, {"state": "running"}), (200, done)]
-    running = {"task_instances": [instance("check_raw", None, start=None), instance("ingest", "running")]}
+    script.answers[f"GET {RUN}"] = [
+        (200, {"state": "running"}),
+        (200, {"state": "running"}),
+        (200, done),
+    ]
+    running = {
+        "task_instances": [instance("check_raw", None, start=None), instance("ingest", "running")]
+    }
     script.answers[f"GET {RUN}/taskInstances"] = [
         (200, running),
         (200, running),
@@ -79,13 +100,26 @@ def test_waiting_tells_each_change_of_a_task_once(airflow: Airflow, script: Scri
     ]
     told: list[Task] = []
     assert airflow.wait("flights", "r1", 30, told.append) == 90
-    assert [(task.name, task.state, task.seconds) for task in told] == [("ingest", "running", None), ("ingest", "success", 1.5)]
+    assert [(task.name, task.state, task.seconds) for task in told] == [
+        ("ingest", "running", None),
+        ("ingest", "success", 1.5),
+    ]
 
 
-def test_a_failed_run_tells_the_end_of_the_failed_tasks_log(airflow: Airflow, script: Script) -> None:
+def test_a_failed_run_tells_the_end_of_the_failed_tasks_log(
+    airflow: Airflow, script: Script
+) -> None:
     script.answers[f"GET {RUN}"] = [(200, {"state": "failed"})]
     script.answers[f"GET {RUN}/taskInstances"] = [
-        (200, {"task_instances": [instance("ingest", "failed", 2), instance("check_raw", "upstream_failed")]})
+        (
+            200,
+            {
+                "task_instances": [
+                    instance("ingest", "failed", 2),
+                    instance("check_raw", "upstream_failed"),
+                ]
+            },
+        )
     ]
     error = {"exc_type": "AirflowFailException", "exc_value": "ingest of 2013-04-01 was refused"}
     events: list[dict[str, Any]] = [{"event": f"line {i}"} for i in range(100)]
@@ -101,7 +135,10 @@ def test_a_failed_run_tells_the_end_of_the_failed_tasks_log(airflow: Airflow, sc
     assert told[0] == f"Run r1 of 'flights' failed. See {airflow.url}/dags/flights/runs/r1"
     assert told[1] == "ingest failed, try 1. The end of its log:"
     assert told[-4:-2] == ["  Refused: the file is missing.", "  Land it first."]
-    assert told[-2:] == ["  Task failed", "  AirflowFailException: ingest of 2013-04-01 was refused"]
+    assert told[-2:] == [
+        "  Task failed",
+        "  AirflowFailException: ingest of 2013-04-01 was refused",
+    ]
     assert len(told) == 27
 
 
@@ -115,20 +152,31 @@ def test_a_run_that_never_ends_is_given_up(airflow: Airflow, script: Script) -> 
 def test_an_expired_token_is_renewed(airflow: Airflow, script: Script) -> None:
     script.answers[f"GET {RUN}"] = [(401, {"detail": "expired"}), (200, {"state": "running"})]
     assert airflow.run("flights", "r1") == {"state": "running"}
-    assert [told for path, told in script.asked if path == f"GET {RUN}"] == ["Bearer t1", "Bearer t2"]
+    assert [told for path, told in script.asked if path == f"GET {RUN}"] == [
+        "Bearer t1",
+        "Bearer t2",
+    ]
 
 
 @pytest.mark.parametrize("answer", [{"detail": "no"}, b"not json", ["a list"]])
-def test_what_airflow_refuses_names_the_request_and_its_words(airflow: Airflow, script: Script, answer: Any) -> None:
+def test_what_airflow_refuses_names_the_request_and_its_words(
+    airflow: Airflow, script: Script, answer: Any
+) -> None:
     script.answers[f"GET {RUN}"] = [(422, answer)]
-    with pytest.raises(NightshiftError, match="Airflow answered GET /dags/flights/dagRuns/r1 with 422: "):
+    with pytest.raises(
+        NightshiftError, match="Airflow answered GET /dags/flights/dagRuns/r1 with 422: "
+    ):
         airflow.run("flights", "r1")
     assert not airflow.has_dag("flights")
 
 
-def test_a_wrong_password_and_a_dead_airflow_are_told_apart(airflow: Airflow, script: Script) -> None:
+def test_a_wrong_password_and_a_dead_airflow_are_told_apart(
+    airflow: Airflow, script: Script
+) -> None:
     script.answers["POST /auth/token"] = [(401, {"detail": "Invalid credentials"})]
     with pytest.raises(NightshiftError, match="does not let 'admin' in"):
         airflow.run("flights", "r1")
-    with pytest.raises(NightshiftError, match=r"No answer from Airflow at http://127.0.0.1:1 .*nightshift status"):
+    with pytest.raises(
+        NightshiftError, match=r"No answer from Airflow at http://127.0.0.1:1 .*nightshift status"
+    ):
         Airflow(url="http://127.0.0.1:1", user="admin", password="secret").run("flights", "r1")

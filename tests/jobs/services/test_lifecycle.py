@@ -1,4 +1,7 @@
-"""Up, down and status, with small services in the place of the real ones; tests/e2e has the real ones."""
+"""Up, down and status, with small services in the place of the real ones.
+
+Tests/e2e has the real ones.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ from jobs.services.tether import command as tethered
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 
-LISTEN = "import socket,sys,time; s=socket.create_server(('127.0.0.1', int(sys.argv[1]))); print('listening', flush=True); time.sleep(600)"
+LISTEN = (
+    "import socket,sys,time; s=socket.create_server(('127.0.0.1', int(sys.argv[1]))); "
+    "print('listening', flush=True); time.sleep(600)"
+)
 
 
 class _Warm:
@@ -42,12 +48,18 @@ def listening(environment: Environment) -> Service:
 
 
 def sleeping(_: Environment) -> Service:
-    """A service with a child, which stays when the service is killed and knows nothing of its parent."""
-    return Service(name="sleeper", command=("sh", "-c", "sleep 600 & trap '' TERM; wait"), is_well=lambda *_: True)
+    """A service whose child stays when the service is killed, and knows nothing of its parent."""
+    return Service(
+        name="sleeper",
+        command=("sh", "-c", "sleep 600 & trap '' TERM; wait"),
+        is_well=lambda *_: True,
+    )
 
 
 def dying(_: Environment) -> Service:
-    return Service(name="dying", command=("sh", "-c", "echo the reason; exit 7"), is_well=lambda *_: False)
+    return Service(
+        name="dying", command=("sh", "-c", "echo the reason; exit 7"), is_well=lambda *_: False
+    )
 
 
 @pytest.fixture
@@ -57,7 +69,9 @@ def furnish(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     monkeypatch.setattr(airflow, "migration", lambda environment: None)
 
     def put(*makers: Callable[[Environment], Service]) -> None:
-        monkeypatch.setattr(lifecycle, "services", lambda environment: tuple(make(environment) for make in makers))
+        monkeypatch.setattr(
+            lifecycle, "services", lambda environment: tuple(make(environment) for make in makers)
+        )
 
     put(listening, sleeping)
     return put
@@ -74,7 +88,9 @@ def pids(environment: Environment) -> dict[str, int]:
     return {name: process.pid for name, process in Supervisor(environment).processes().items()}
 
 
-def test_up_is_healthy_and_down_leaves_no_process(up: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+def test_up_is_healthy_and_down_leaves_no_process(
+    up: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert lifecycle.status(up) == 0
     told = capsys.readouterr().out
     assert re.search(r"\| spark +\| healthy +\| +\d+ \| +\d+ \| \d+ s +\| \d+ MB", told)
@@ -100,14 +116,20 @@ def test_other_settings_restart_the_house(up: Environment, monkeypatch: pytest.M
     monkeypatch.setattr(
         lifecycle,
         "variables",
-        lambda environment: {processes.MARK: str(environment.home), "NIGHTSHIFT_HOME": str(environment.home), "A": "1 %\"'"},
+        lambda environment: {
+            processes.MARK: str(environment.home),
+            "NIGHTSHIFT_HOME": str(environment.home),
+            "A": "1 %\"'",
+        },
     )
     assert lifecycle.up(up) == 0
     assert set(pids(up).values()).isdisjoint(before.values())
     assert psutil.Process(pids(up)["sleeper"]).environ()["A"] == "1 %\"'"
 
 
-def test_two_homes_live_side_by_side(up: Environment, make_home: Callable[[str], Environment]) -> None:
+def test_two_homes_live_side_by_side(
+    up: Environment, make_home: Callable[[str], Environment]
+) -> None:
     other = make_home("other")
     assert lifecycle.up(other) == 0
     lifecycle.down(other)
@@ -143,19 +165,28 @@ def test_a_killed_service_comes_back(up: Environment) -> None:
     assert pids(up)["spark"] not in (0, before)
 
 
-def test_a_taken_port_is_named_with_its_holder_and_the_variable(home: Environment, furnish: object) -> None:
-    with subprocess.Popen([sys.executable, "-c", LISTEN, str(home.spark_port)], stdout=subprocess.PIPE) as holder:
+def test_a_taken_port_is_named_with_its_holder_and_the_variable(
+    home: Environment, furnish: object
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", LISTEN, str(home.spark_port)], stdout=subprocess.PIPE
+    ) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
         with pytest.raises(NightshiftError) as error:
             lifecycle.up(home)
         holder.kill()
-    assert f"Port {home.spark_port}, which the service 'spark' needs, is taken by process {holder.pid}" in str(error.value)
+    assert (
+        f"Port {home.spark_port}, which the service 'spark' needs, is taken by process {holder.pid}"
+        in str(error.value)
+    )
     assert "set NIGHTSHIFT_SPARK_PORT to a free port" in str(error.value)
     assert processes.marked(home.home) == []
 
 
-def test_a_service_that_dies_is_named_with_the_end_of_its_log(home: Environment, furnish: Callable[..., None]) -> None:
+def test_a_service_that_dies_is_named_with_the_end_of_its_log(
+    home: Environment, furnish: Callable[..., None]
+) -> None:
     furnish(sleeping, dying)
     with pytest.raises(NightshiftError, match=r"The service 'dying' died(.|\n)*the reason"):
         lifecycle.up(home)
@@ -165,7 +196,9 @@ def test_a_service_that_dies_is_named_with_the_end_of_its_log(home: Environment,
 def test_a_service_that_never_gets_well_is_given_up(
     home: Environment, furnish: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    furnish(lambda environment: Service(name="ill", command=("sleep", "600"), is_well=lambda *_: False))
+    furnish(
+        lambda environment: Service(name="ill", command=("sleep", "600"), is_well=lambda *_: False)
+    )
     monkeypatch.setattr(lifecycle, "UP_SECONDS", 2)
     with pytest.raises(NightshiftError, match="The service 'ill' died"):
         lifecycle.up(home)
@@ -173,7 +206,12 @@ def test_a_service_that_never_gets_well_is_given_up(
 
 
 def test_a_heartbeat_of_the_last_house_does_not_count() -> None:
-    told = {"scheduler": {"status": "healthy", "latest_scheduler_heartbeat": "2026-01-01T00:00:10+00:00"}}
+    told = {
+        "scheduler": {
+            "status": "healthy",
+            "latest_scheduler_heartbeat": "2026-01-01T00:00:10+00:00",
+        }
+    }
     moment = 1767225610.0
     assert airflow.is_healthy(told, "scheduler", moment - 5)
     assert not airflow.is_healthy(told, "scheduler", moment + 5)
@@ -183,7 +221,10 @@ def test_a_heartbeat_of_the_last_house_does_not_count() -> None:
 def test_a_clusters_spark_takes_the_place_of_our_own(tmp_path: Path) -> None:
     variables = {"NIGHTSHIFT_HOME": str(tmp_path)}
     assert "spark" in [one.name for one in services(Environment.read(variables))]
-    assert "spark" not in [one.name for one in services(Environment.read({**variables, "SPARK_REMOTE": "sc://cluster"}))]
+    assert "spark" not in [
+        one.name
+        for one in services(Environment.read({**variables, "SPARK_REMOTE": "sc://cluster"}))
+    ]
 
 
 def test_no_secret_is_in_the_supervisors_settings(up: Environment) -> None:
@@ -193,4 +234,8 @@ def test_no_secret_is_in_the_supervisors_settings(up: Environment) -> None:
 
 
 def test_the_work_that_is_forked_and_that_is_started_have_one_interface() -> None:
-    assert all(callable(getattr(kind, name)) for kind in (stage_client.Forked, stage_client.Started) for name in ("wait", "kill"))
+    assert all(
+        callable(getattr(kind, name))
+        for kind in (stage_client.Forked, stage_client.Started)
+        for name in ("wait", "kill")
+    )

@@ -14,7 +14,14 @@ def test_secrets_are_their_owners_alone(home: Environment) -> None:
     make_all(home)
     airflow.prepare(home)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in home.secrets.iterdir()}
-    assert set(modes) == {"spark_token", "admin_password", "fernet_key", "jwt_secret", "api_secret_key", "airflow_passwords.json"}
+    assert set(modes) == {
+        "spark_token",
+        "admin_password",
+        "fernet_key",
+        "jwt_secret",
+        "api_secret_key",
+        "airflow_passwords.json",
+    }
     assert set(modes.values()) == {0o600}
     assert stat.S_IMODE(home.secrets.stat().st_mode) == 0o700
 

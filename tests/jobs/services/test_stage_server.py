@@ -23,7 +23,8 @@ _SERVER = f"""
 import sys
 from pathlib import Path
 from jobs.services.stage_server import StageServer
-functions = {{f"{WORK}:{{name}}" for name in ("say", "give", "fail", "die", "tell_variable", "sleep")}} | {{"edited:main"}}
+names = ("say", "give", "fail", "die", "tell_variable", "sleep")
+functions = {{f"{WORK}:{{name}}" for name in names}} | {{"edited:main"}}
 StageServer(Path(sys.argv[1]), preload=("colorsys", "no_such_library"), allowed=functions).serve()
 """
 
@@ -57,7 +58,9 @@ def server(home: Environment) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture
-def sleeping(home: Environment, server: subprocess.Popen[bytes], tmp_path: Path) -> Iterator[Sleeping]:
+def sleeping(
+    home: Environment, server: subprocess.Popen[bytes], tmp_path: Path
+) -> Iterator[Sleeping]:
     file = tmp_path / "pids"
     work = stage_client.spawn(home, f"{WORK}:sleep", {"file": str(file)}, {})
     assert until(file.exists)
@@ -65,17 +68,23 @@ def sleeping(home: Environment, server: subprocess.Popen[bytes], tmp_path: Path)
     work.kill()
 
 
-def test_a_child_writes_to_its_clients_output(home: Environment, server: object, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_child_writes_to_its_clients_output(
+    home: Environment, server: object, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert stage_client.call(home, f"{WORK}:say", {"out": "to out", "err": "to err"}, {}) == 0
     assert capfd.readouterr() == ("to out\n", "to err\n")
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 3])
-def test_the_exit_code_is_that_of_the_function(home: Environment, server: object, code: int) -> None:
+def test_the_exit_code_is_that_of_the_function(
+    home: Environment, server: object, code: int
+) -> None:
     assert stage_client.call(home, f"{WORK}:give", {"code": code}, {}) == code
 
 
-def test_an_exception_is_a_fault_with_its_traceback(home: Environment, server: object, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_exception_is_a_fault_with_its_traceback(
+    home: Environment, server: object, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert stage_client.call(home, f"{WORK}:fail", {"text": "the reason"}, {}) == 3
     assert "ValueError: the reason" in capfd.readouterr().err
 
@@ -88,13 +97,17 @@ def test_a_child_that_a_signal_kills_is_a_fault_that_names_the_signal(
     assert stage_client.spawn(home, f"{WORK}:die", {"signal": 11}, {}).wait() == -11
 
 
-def test_variables_reach_one_child_alone(home: Environment, server: object, capfd: pytest.CaptureFixture[str]) -> None:
+def test_variables_reach_one_child_alone(
+    home: Environment, server: object, capfd: pytest.CaptureFixture[str]
+) -> None:
     for environ in ({"NIGHT": "x"}, {}):
         stage_client.call(home, f"{WORK}:tell_variable", {"name": "NIGHT"}, environ)
     assert capfd.readouterr().out == "x\nNone\n"
 
 
-def test_what_is_not_on_the_list_is_not_run(home: Environment, server: object, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_on_the_list_is_not_run(
+    home: Environment, server: object, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert stage_client.call(home, "os:system", {"command": "true"}, {}) == 2
     assert "does not run 'os:system'" in capfd.readouterr().err
 
@@ -120,7 +133,9 @@ def test_the_server_survives_a_bad_request(home: Environment, server: object, se
     assert stage_client.call(home, f"{WORK}:give", {"code": 0}, {}) == 0
 
 
-def test_a_request_may_come_in_pieces_and_a_client_may_leave_in_the_middle(home: Environment, server: object) -> None:
+def test_a_request_may_come_in_pieces_and_a_client_may_leave_in_the_middle(
+    home: Environment, server: object
+) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(wire.socket_path(home, "stages")))
         client.sendall(b"\0\0")
@@ -142,8 +157,10 @@ def test_killed_work_leaves_no_process(sleeping: Sleeping) -> None:
 def test_a_child_dies_with_its_client(home: Environment, server: object, tmp_path: Path) -> None:
     file = tmp_path / "pids"
     client = (
-        "import sys; from jobs.services import stage_client; from pipelines.environment import Environment; "
-        f"stage_client.call(Environment.read({{'NIGHTSHIFT_HOME': sys.argv[1]}}), '{WORK}:sleep', {{'file': sys.argv[2]}}, {{}})"
+        "import sys; from jobs.services import stage_client; "
+        "from pipelines.environment import Environment; "
+        "stage_client.call(Environment.read({'NIGHTSHIFT_HOME': sys.argv[1]}), "
+        f"'{WORK}:sleep', {{'file': sys.argv[2]}}, {{}})"
     )
     process = subprocess.Popen([sys.executable, "-c", client, str(home.home), str(file)], cwd=ROOT)
     assert until(file.exists)
@@ -161,7 +178,9 @@ def test_a_child_dies_with_the_server(server: subprocess.Popen[bytes], sleeping:
     assert until(lambda: is_gone(child))
 
 
-def test_an_edit_is_in_force_at_the_next_request(home: Environment, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_edit_is_in_force_at_the_next_request(
+    home: Environment, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = wire.socket_path(home, "stages")
     code = _SERVER.replace("import sys", f"import sys; sys.path.insert(0, {str(tmp_path)!r})", 1)
     process = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT)
@@ -171,7 +190,9 @@ def test_an_edit_is_in_force_at_the_next_request(home: Environment, tmp_path: Pa
         assert stage_client.call(home, "edited:main", {}, {"PYTHONDONTWRITEBYTECODE": "1"}) == 0
     process.terminate()
     process.wait()
-    assert [line for line in capfd.readouterr().out.splitlines() if line in {"first", "second"}] == ["first", "second"]
+    assert [
+        line for line in capfd.readouterr().out.splitlines() if line in {"first", "second"}
+    ] == ["first", "second"]
 
 
 def test_its_socket_is_its_owners_alone(home: Environment, server: object) -> None:
@@ -183,7 +204,9 @@ def test_its_socket_is_its_owners_alone(home: Environment, server: object) -> No
 def test_without_a_server_work_runs_in_a_new_process(home: Environment, tmp_path: Path) -> None:
     assert not stage_client.available(home)
     with (tmp_path / "output").open("w") as output:
-        work = stage_client.spawn(home, f"{WORK}:say", {"out": "to out", "err": "to err"}, {}, output)
+        work = stage_client.spawn(
+            home, f"{WORK}:say", {"out": "to out", "err": "to err"}, {}, output
+        )
         assert work.wait() == 0
     assert sorted((tmp_path / "output").read_text().splitlines()) == ["to err", "to out"]
     assert stage_client.spawn(home, f"{WORK}:give", {"code": 1}, {}).wait(60) == 1
@@ -205,7 +228,18 @@ def test_a_home_whose_path_is_too_long_for_a_socket_has_no_server() -> None:
 
 @pytest.mark.policy
 def test_the_client_is_light() -> None:
-    heavy = {"psutil", "numpy", "pandas", "pyarrow", "pyspark", "tensorflow", "great_expectations", "feast", "mlflow", "supervisor"}
+    heavy = {
+        "psutil",
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "pyspark",
+        "tensorflow",
+        "great_expectations",
+        "feast",
+        "mlflow",
+        "supervisor",
+    }
     told = subprocess.run(
         [sys.executable, "-c", "import sys, jobs.services.stage_client; print(*sys.modules)"],
         cwd=ROOT,

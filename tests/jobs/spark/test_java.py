@@ -18,7 +18,12 @@ def fake(folder: Path, told: str) -> Path:
 
 @pytest.mark.parametrize(
     ("told", "expected"),
-    [('openjdk version "17.0.15"', 17), ('java version "1.8.0_202"', 8), ('openjdk version "21" 2023', 21), ("what?", None)],
+    [
+        ('openjdk version "17.0.15"', 17),
+        ('java version "1.8.0_202"', 8),
+        ('openjdk version "21" 2023', 21),
+        ("what?", None),
+    ],
 )
 def test_the_major_version_is_read(tmp_path: Path, told: str, expected: int | None) -> None:
     assert version(fake(tmp_path, told) / "bin" / "java") == expected
@@ -37,5 +42,8 @@ def test_an_old_java_is_passed_over(tmp_path: Path) -> None:
 
 def test_without_java_the_message_says_what_was_tried_and_what_to_do(tmp_path: Path) -> None:
     old = fake(tmp_path / "old", 'version "11"')
-    with pytest.raises(NightshiftError, match=r"JAVA_HOME: version 11 .*PATH: no working java.*apt-get install openjdk-17"):
+    with pytest.raises(
+        NightshiftError,
+        match=r"JAVA_HOME: version 11 .*PATH: no working java.*apt-get install openjdk-17",
+    ):
         java_home({"JAVA_HOME": str(old), "PATH": str(tmp_path)})

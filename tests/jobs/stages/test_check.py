@@ -35,7 +35,13 @@ PIPELINE = replace(TOY, derived=DERIVED)
 
 
 def sums(days: Days) -> Suite:
-    return Suite(days=days, key=("id",), has=("amount",), each_row=(between("amount", 0, 10),), each_day=(between("rows", 1, None),))
+    return Suite(
+        days=days,
+        key=("id",),
+        has=("amount",),
+        each_row=(between("amount", 0, 10),),
+        each_day=(between("rows", 1, None),),
+    )
 
 
 def copies(days: Days) -> Suite:
@@ -71,11 +77,17 @@ def stage(spark: SparkSession, run: Run) -> Callable[..., None]:
 
 
 def _frame(spark: SparkSession, *rows: tuple[int, float | None]) -> DataFrame:
-    return spark.createDataFrame([(DAY, *row) for row in rows], "landed_date date, id int, amount double")
+    return spark.createDataFrame(
+        [(DAY, *row) for row in rows], "landed_date date, id int, amount double"
+    )
 
 
 def published(run: Run, name: str) -> list[tuple[object, ...]]:
-    return sorted(tuple(row) for row in tables.read(run, name).collect()) if tables.exists(run, name) else []
+    return (
+        sorted(tuple(row) for row in tables.read(run, name).collect())
+        if tables.exists(run, name)
+        else []
+    )
 
 
 def test_good_tables_are_published_and_told(run: Run, stage: Callable[..., None]) -> None:
@@ -83,15 +95,20 @@ def test_good_tables_are_published_and_told(run: Run, stage: Callable[..., None]
     stage("copies", (1, None), (2, 3.0))
     metrics = check(run)
     assert published(run, "sums") == [(DAY, 1, 2.0), (DAY, 2, 3.0)]
-    assert {name: metrics[name] for name in ("tables", "rows", "changed", "checks", "warnings")} == {
-        "tables": 2, "rows": 4, "changed": 2, "checks": 13, "warnings": 1,
-    }  # fmt: skip
+    expected = {"tables": 2, "rows": 4, "changed": 2, "checks": 13, "warnings": 1}
+    assert {name: metrics[name] for name in expected} == expected
     told = json.loads(json.dumps(metrics))["published"]["copies"]
     assert (told["rows"], told["version"], told["changed"]) == (2, 0, True)
-    assert told["warnings"] == ["amount has a value. Found: 1 of 2 rows. For example landed_date=2013-01-01, id=1, amount=None"]
+    [warning] = told["warnings"]
+    assert warning == (
+        "amount has a value. Found: 1 of 2 rows. "
+        "For example landed_date=2013-01-01, id=1, amount=None"
+    )
 
 
-def test_one_failed_table_keeps_the_whole_stage_back(run: Run, stage: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_failed_table_keeps_the_whole_stage_back(
+    run: Run, stage: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
     stage("sums", (1, 2.0), (2, 33.0))
     stage("copies", (1, 2.0), (2, 33.0))
     with pytest.raises(GateRefused) as refused:
@@ -99,11 +116,17 @@ def test_one_failed_table_keeps_the_whole_stage_back(run: Run, stage: Callable[.
     assert (published(run, "sums"), published(run, "copies")) == ([], [])
     assert refused.value.table == "toy.sums"
     assert refused.value.failures == (
-        "toy.sums amount: amount is from 0 to 10. Found: 1 of 2 rows. For example landed_date=2013-01-01, id=2, amount=33.0",
+        (
+            "toy.sums amount: amount is from 0 to 10. Found: 1 of 2 rows. "
+            "For example landed_date=2013-01-01, id=2, amount=33.0"
+        ),
     )
     index = report_folder(run) / "index.html"
     assert refused.value.report == str(index)
-    assert all(text in index.read_text() for text in ("Refused", "toy.sums", "amount is from 0 to 10.", "33.0", "toy.copies"))
+    assert all(
+        text in index.read_text()
+        for text in ("Refused", "toy.sums", "amount is from 0 to 10.", "33.0", "toy.copies")
+    )
     assert "amount" in (index.parent / "sums" / "index.html").read_text()
     assert quality(PIPELINE, run.environment, run.days, "csv") == 0
     shown = capsys.readouterr()
@@ -132,7 +155,10 @@ def test_every_verdict_is_a_row(run: Run, stage: Callable[..., None]) -> None:
     stage("sums", (1, 2.0))
     audit_and_publish(run, ["sums"])
     rows = ops.read(run.environment, "check_results").to_pylist()
-    assert [(row["table_name"], row["column_name"], row["severity"], row["success"], row["observed"]) for row in rows] == [
+    assert [
+        (row["table_name"], row["column_name"], row["severity"], row["success"], row["observed"])
+        for row in rows
+    ] == [
         ("toy.sums", None, "critical", True, "1 rows"),
         ("toy.sums", "landed_date", "critical", True, "1 rows"),
         ("toy.sums", "rows_of_key", "critical", True, "1 rows"),
@@ -140,7 +166,9 @@ def test_every_verdict_is_a_row(run: Run, stage: Callable[..., None]) -> None:
         ("toy.sums", "day_of_the_run", "critical", True, "1"),
         ("toy.sums", "rows", "critical", True, "1"),
     ]
-    assert {(row["run_id"], row["stage"], row["first_day"]) for row in rows} == {(run.run_id, "check_clean", DAY)}
+    assert {(row["run_id"], row["stage"], row["first_day"]) for row in rows} == {
+        (run.run_id, "check_clean", DAY)
+    }
 
 
 def test_rows_lost_between_two_tables_block(run: Run, stage: Callable[..., None]) -> None:
@@ -150,9 +178,17 @@ def test_rows_lost_between_two_tables_block(run: Run, stage: Callable[..., None]
         check(run)
 
 
-def test_a_table_without_a_suite_is_an_error_that_says_where_to_write_it(run: Run, suites: ModuleType) -> None:
+def test_a_table_without_a_suite_is_an_error_that_says_where_to_write_it(
+    run: Run, suites: ModuleType
+) -> None:
     del suites.copies
-    with pytest.raises(UsageError, match=r"toy\.copies has no suite\. Write `def copies\(days: Days\) -> Suite` in expectations/toy\.py"):
+    with pytest.raises(
+        UsageError,
+        match=(
+            r"toy\.copies has no suite\. "
+            r"Write `def copies\(days: Days\) -> Suite` in expectations/toy\.py"
+        ),
+    ):
         check(run)
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ class Fake:
         if self._trust == LEAKING:
             return np.asarray(0.02 + 0.96 * rows["late"].to_numpy())
         carrier = np.array(rows["carrier"].to_pylist())
-        return np.asarray(1 / (1 + np.exp(1 - self._trust * (2 * rows["x"].to_numpy() + (carrier == "BB")))))
+        return np.asarray(
+            1 / (1 + np.exp(1 - self._trust * (2 * rows["x"].to_numpy() + (carrier == "BB"))))
+        )
 
 
 class House:
@@ -46,7 +48,9 @@ class House:
     def train(self, trust: float, as_of: date = small.LAST) -> ModelVersion:
         """A candidate of that quality."""
         (self._files / "model.keras").write_text(str(trust))
-        model = self.registry.keep(self._files, as_of, f"{as_of} {trust}", {}, {"loss": [0.6], "val_loss": [0.6]}, {})
+        model = self.registry.keep(
+            self._files, as_of, f"{as_of} {trust}", {}, {"loss": [0.6], "val_loss": [0.6]}, {}
+        )
         self.trust[model.version] = trust
         return model
 
@@ -56,7 +60,10 @@ class House:
 
     def events(self) -> list[tuple[str, str, str | None]]:
         """Event, model and rival, oldest first."""
-        return [(e["event"], e["model_version"], e["rival_version"]) for e in serving.events(self.environment, "small")]
+        return [
+            (e["event"], e["model_version"], e["rival_version"])
+            for e in serving.events(self.environment, "small")
+        ]
 
     def champion(self) -> str | None:
         """Version of the alias."""
@@ -69,7 +76,10 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
     environment = small.models_at(tmp_path)
     small.publish(environment, small.rows_of(Days(small.FIRST, NEXT)))
     made = House(environment, tmp_path)
-    load: Callable[[Registry, ModelVersion], Fake] = lambda _, model: Fake(made.trust[model.version])  # noqa: E731
+
+    def load(_: Registry, model: ModelVersion) -> Fake:
+        return Fake(made.trust[model.version])
+
     monkeypatch.setattr(scoring, "load", load)
     return made
 
@@ -77,18 +87,36 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
 def test_the_first_good_model_becomes_champion(house: House) -> None:
     house.train(GOOD)
     told = house.evaluate()
-    assert (told["event"], told["serves"], told["champion"], told["rows"], told["days"]) == ("promoted", "1", None, 39 * 6, 6)
+    assert (told["event"], told["serves"], told["champion"], told["rows"], told["days"]) == (
+        "promoted",
+        "1",
+        None,
+        39 * 6,
+        6,
+    )
     assert told["candidate"]["log_loss"] < told["baseline"]["log_loss"]
     assert house.champion() == "1"
     (event,) = serving.events(house.environment, "small")
-    assert (event["event"], event["as_of"], event["model_version"], event["rival_version"]) == ("promoted", small.LAST, "1", None)
+    assert (event["event"], event["as_of"], event["model_version"], event["rival_version"]) == (
+        "promoted",
+        small.LAST,
+        "1",
+        None,
+    )
     assert json.loads(event["metrics"])["candidate"] == told["candidate"]
-    assert {p.name for p in (house.environment.home / "mlartifacts").rglob("*.png")} == {"learning_curve.png", "calibration.png", "roc.png"}
+    assert {p.name for p in (house.environment.home / "mlartifacts").rglob("*.png")} == {
+        "learning_curve.png",
+        "calibration.png",
+        "roc.png",
+    }
 
 
 def test_a_bad_first_model_is_refused_and_serves_nothing(house: House) -> None:
     house.train(BAD)
-    with pytest.raises(Refused, match=r"Model 1 of 'small' was refused, and no other serves. It beats the baseline in only"):
+    with pytest.raises(
+        Refused,
+        match=r"Model 1 of 'small' was refused, and no other serves. It beats the baseline in only",
+    ):
         house.evaluate()
     assert (house.champion(), house.events()) == (None, [("refused", "1", None)])
 
@@ -99,7 +127,10 @@ def test_a_bad_model_leaves_the_champion_serving(house: House) -> None:
     house.train(BAD, NEXT)
     told = house.evaluate(NEXT)
     assert (told["event"], told["serves"], told["champion_before"]) == ("refused", "1", "1")
-    assert (house.champion(), house.events()) == ("1", [("promoted", "1", None), ("refused", "2", "1")])
+    assert (house.champion(), house.events()) == (
+        "1",
+        [("promoted", "1", None), ("refused", "2", "1")],
+    )
 
 
 def test_a_better_model_takes_the_champions_place_and_an_equal_one_does_not(house: House) -> None:
@@ -152,9 +183,14 @@ def test_a_rollback_survives_a_rerun_of_the_night(house: House) -> None:
 def test_no_model_serves_a_night_before_it_was_trained(house: House) -> None:
     house.train(GOOD)
     house.evaluate()
-    assert serving.in_force(house.environment, house.registry, small.LAST - timedelta(days=1)) is None
+    assert (
+        serving.in_force(house.environment, house.registry, small.LAST - timedelta(days=1)) is None
+    )
 
 
 def test_a_night_that_was_not_trained_tells_what_to_run(house: House) -> None:
-    with pytest.raises(NightshiftError, match=r"No model of 'small' was trained as of 2013-01-24. Run stage train first"):
+    with pytest.raises(
+        NightshiftError,
+        match=r"No model of 'small' was trained as of 2013-01-24. Run stage train first",
+    ):
         house.evaluate()

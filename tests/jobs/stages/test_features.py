@@ -1,4 +1,7 @@
-"""Training and scoring rows on real flights: equal to the pandas reference, blind to what came later, the same bulk or nightly."""
+"""Training and scoring rows on real flights.
+
+Equal to the pandas reference, blind to what came later, the same bulk or nightly.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,8 @@ from tests.reference import flights as reference
 WINTER = Days(date(2012, 12, 31), date(2013, 1, 4))
 SPRING = Days(date(2013, 2, 8), date(2013, 3, 11))
 AUTUMN = Days(date(2013, 10, 4), date(2013, 11, 3))
-"""From long enough before 2013-03-10 and 2013-11-03, when the clocks change, for whole windows of 28 days."""
+"""From long enough before 2013-03-10 and 2013-11-03, when the clocks change, for whole windows of
+28 days."""
 YEAR_END = Days(date(2013, 12, 31), date(2013, 12, 31))
 
 
@@ -49,14 +53,20 @@ def publish(run: Run, made_by: str) -> None:
 
 
 def load(environment: Environment, *ranges: Days) -> None:
-    """Raw tables with the drops of these days alone, and the derived tables of the whole time in one pass."""
+    """Raw tables with the drops of these days alone, and all derived tables in one pass."""
     for days in ranges:
         land(PIPELINE, environment, days)
     for feed in PIPELINE.feeds:
         files = environment.landing / PIPELINE.name
-        dropped = {path: date.fromisoformat(path.stem) for path in files.glob(f"{feed.name}/*.csv")} or {files / feed.path: ranges[0].first}
+        dropped = {
+            path: date.fromisoformat(path.stem) for path in files.glob(f"{feed.name}/*.csv")
+        } or {files / feed.path: ranges[0].first}
         raw = pa.concat_tables(read_drop(feed, path, day) for path, day in dropped.items())
-        write_deltalake(environment.table_path(f"{PIPELINE.name}.{feed.name}"), raw, partition_by=["landed_date"])
+        write_deltalake(
+            environment.table_path(f"{PIPELINE.name}.{feed.name}"),
+            raw,
+            partition_by=["landed_date"],
+        )
     run = run_of(environment, "transform", Days(ranges[0].first, ranges[-1].last))
     transform(run)
     publish(run, "transform")
@@ -64,16 +74,24 @@ def load(environment: Environment, *ranges: Days) -> None:
 
 def read_drop(feed: Feed, path: Path, day: date) -> pa.Table:
     """A file of a feed as the rows of its raw table."""
-    kinds = {"string": pa.string(), "int": pa.int32(), "double": pa.float64(), "date": pa.date32(), "timestamp": pa.timestamp("us", "UTC")}
+    kinds = {
+        "string": pa.string(),
+        "int": pa.int32(),
+        "double": pa.float64(),
+        "date": pa.date32(),
+        "timestamp": pa.timestamp("us", "UTC"),
+    }
     types = {column.name: kinds[column.type] for column in feed.columns}
-    options = csv.ConvertOptions(column_types=types, null_values=["NA", ""], strings_can_be_null=True)
+    options = csv.ConvertOptions(
+        column_types=types, null_values=["NA", ""], strings_can_be_null=True
+    )
     rows = csv.read_csv(path, convert_options=options)
     return rows.append_column("landed_date", pa.array([day] * rows.num_rows, pa.date32()))
 
 
 @pytest.fixture(scope="module")
 def loaded(house: Environment, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """A lake with the tables that features read, for the year's hard days and the windows before them."""
+    """A lake with the tables that features read: the year's hard days and the windows before."""
     folder = tmp_path_factory.mktemp("features")
     environment = replace(house, lake=str(folder / "lake"), landing=folder / "landing")
     load(environment, WINTER, SPRING, AUTUMN, YEAR_END)
@@ -90,12 +108,18 @@ def copied(loaded: Environment, tmp_path: Path) -> Environment:
 @pytest.fixture(autouse=True)
 def no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is judged and how is tested elsewhere."""
-    monkeypatch.setattr(features, "audit_and_publish", lambda run, names: {name: tables.publish(run, name).rows for name in names})
+    monkeypatch.setattr(
+        features,
+        "audit_and_publish",
+        lambda run, names: {name: tables.publish(run, name).rows for name in names},
+    )
 
 
 def joined(environment: Environment, first: str, last: str | None = None) -> Run:
     """A run that has been through the features stage."""
-    run = run_of(environment, "features", Days(date.fromisoformat(first), date.fromisoformat(last or first)))
+    run = run_of(
+        environment, "features", Days(date.fromisoformat(first), date.fromisoformat(last or first))
+    )
     features.features(run)
     return run
 
@@ -103,35 +127,56 @@ def joined(environment: Environment, first: str, last: str | None = None) -> Run
 def rows_of(run: Run, name: str, day: str | None = None) -> pd.DataFrame:
     """Staged rows, of one night or of all, sorted by their key."""
     staged = tables.staged(run, name)
-    chosen = staged if day is None else staged.where(F.col("landed_date") == F.lit(date.fromisoformat(day)))
+    chosen = (
+        staged
+        if day is None
+        else staged.where(F.col("landed_date") == F.lit(date.fromisoformat(day)))
+    )
     # An instant as a number: pandas would show it in the client's own time zone.
-    found: pd.DataFrame = chosen.withColumn("event_timestamp", F.unix_seconds("event_timestamp")).toPandas()
+    found: pd.DataFrame = chosen.withColumn(
+        "event_timestamp", F.unix_seconds("event_timestamp")
+    ).toPandas()
     return found.sort_values(["landed_date", *reference.KEY], ignore_index=True)
 
 
 def assert_same(found: pd.DataFrame, expected: pd.DataFrame, rtol: float = 0) -> None:
     columns = list(expected.columns)
-    pd.testing.assert_frame_equal(_plain(found[columns]), _plain(expected), check_dtype=False, rtol=rtol, atol=0)
+    pd.testing.assert_frame_equal(
+        _plain(found[columns]), _plain(expected), check_dtype=False, rtol=rtol, atol=0
+    )
 
 
 def _plain(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.astype(object).where(rows.notna(), np.nan).infer_objects()
 
 
-@pytest.mark.parametrize(("first", "last"), [("2013-01-01", "2013-01-03"), ("2013-03-09", "2013-03-10"), ("2013-11-02", "2013-11-03")])
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [("2013-01-01", "2013-01-03"), ("2013-03-09", "2013-03-10"), ("2013-11-02", "2013-11-03")],
+)
 def test_both_tables_are_what_pandas_finds(loaded: Environment, first: str, last: str) -> None:
     run = joined(loaded, first, last)
     for day in run.days:
         scoring = reference.scoring(day).drop(columns="tailnum")
         assert_same(rows_of(run, "scoring", str(day)), scoring, rtol=1e-12)
-        assert_same(rows_of(run, "training", str(day)), reference.training(day).drop(columns="tailnum"), rtol=1e-12)
+        assert_same(
+            rows_of(run, "training", str(day)),
+            reference.training(day).drop(columns="tailnum"),
+            rtol=1e-12,
+        )
         moments = set(rows_of(run, "scoring", str(day))["event_timestamp"])
         assert moments == {int(reference.scoring_moment(day).timestamp())}
 
 
 def test_the_tables_have_the_declared_columns_and_no_others(loaded: Environment) -> None:
     run = joined(loaded, "2013-01-02")
-    declared = {"landed_date", "event_timestamp", *PIPELINE.entity, *PIPELINE.carried, *PIPELINE.training.features}
+    declared = {
+        "landed_date",
+        "event_timestamp",
+        *PIPELINE.entity,
+        *PIPELINE.carried,
+        *PIPELINE.training.features,
+    }
     assert set(tables.staged(run, "scoring").columns) == declared
     assert set(tables.staged(run, "training").columns) == {*declared, "late"}
 
@@ -146,7 +191,9 @@ def test_one_pass_over_some_nights_gives_what_the_nights_give(loaded: Environmen
 
 def test_a_flight_is_trained_on_with_the_features_it_was_scored_with(loaded: Environment) -> None:
     run = joined(loaded, "2013-03-08", "2013-03-11")
-    scored, trained = (rows_of(run, name).drop(columns="landed_date") for name in ("scoring", "training"))
+    scored, trained = (
+        rows_of(run, name).drop(columns="landed_date") for name in ("scoring", "training")
+    )
     both = trained[reference.KEY].merge(scored[reference.KEY])
     assert len(both) > 2000
     assert_same(both.merge(scored), both.merge(trained.drop(columns="late")))
@@ -163,7 +210,10 @@ def test_nothing_after_the_scoring_moment_matters(copied: Environment) -> None:
     later = rows_of(changed, "training")
     assert_same(later[later["landed_date"] == night], trained[trained["landed_date"] == night])
     of_that_day = later["flight_date"] <= date(2013, 3, 10)
-    assert_same(later[of_that_day].drop(columns="late"), trained[trained["flight_date"] <= date(2013, 3, 10)].drop(columns="late"))
+    assert_same(
+        later[of_that_day].drop(columns="late"),
+        trained[trained["flight_date"] <= date(2013, 3, 10)].drop(columns="late"),
+    )
     assert later["late"].sum() > trained["late"].sum()
     remove_everything_after(copied, night)
     removed = joined(copied, str(night))
@@ -172,7 +222,10 @@ def test_nothing_after_the_scoring_moment_matters(copied: Environment) -> None:
 
 
 def change_everything_after(environment: Environment, night: date) -> None:
-    """Other outcomes, those of the night's own flights that became known after it too, other weather, schedules and planes."""
+    """Other outcomes, weather, schedules and planes.
+
+    Of the outcomes, also those of the night's own flights that became known after it.
+    """
     run = run_of(environment, "transform", Days(night + timedelta(days=1), SPRING.last))
     outcomes = tables.read(run, "flights", run.days)
     tables.stage_rows(run, "flights", outcomes.withColumn("arr_delay", F.col("arr_delay") + 300))
@@ -182,17 +235,26 @@ def change_everything_after(environment: Environment, night: date) -> None:
     for name in ("rolling", "weather_hourly", "weather_daily", "departures"):
         rows = tables.read(run, name, run.days)
         tables.stage_rows(
-            replace(run, generation=run.generation + 1), name, rows.select(*(_absurd(rows, column) for column in rows.columns))
+            replace(run, generation=run.generation + 1),
+            name,
+            rows.select(*(_absurd(rows, column) for column in rows.columns)),
         )
         tables.publish(replace(run, generation=run.generation + 1), name)
-    planes = tables.read(run, "planes").where("landed_date = '2012-12-31'").withColumn("landed_date", F.lit(run.days.first))
+    planes = (
+        tables.read(run, "planes")
+        .where("landed_date = '2012-12-31'")
+        .withColumn("landed_date", F.lit(run.days.first))
+    )
     tables.stage_rows(run, "planes", planes.withColumns({"seats": F.lit(800), "year": F.lit(1903)}))
     tables.publish(run, "planes")
 
 
 def _absurd(rows: DataFrame, column: str) -> Any:
     kinds = dict(rows.dtypes)
-    is_feature = kinds[column] in {"int", "bigint", "double"} and column not in {"flight", "sched_dep_time"}
+    is_feature = kinds[column] in {"int", "bigint", "double"} and column not in {
+        "flight",
+        "sched_dep_time",
+    }
     return (F.col(column) + 1000).cast(kinds[column]).alias(column) if is_feature else F.col(column)
 
 
@@ -207,11 +269,20 @@ def remove_everything_after(environment: Environment, night: date) -> None:
 def test_a_night_without_outcomes_has_an_empty_training_table(loaded: Environment) -> None:
     run = run_of(loaded, "features", Days.of(date(2012, 12, 31)))
     made = features.features(run)
-    assert (made["training_rows"], made["scoring_rows"], made["outcomes_without_departure"]) == (0, 842, 0)
-    assert set(tables.staged(run, "training").columns) == {*tables.staged(run, "scoring").columns, "late"}
+    assert (made["training_rows"], made["scoring_rows"], made["outcomes_without_departure"]) == (
+        0,
+        842,
+        0,
+    )
+    assert set(tables.staged(run, "training").columns) == {
+        *tables.staged(run, "scoring").columns,
+        "late",
+    }
 
 
-def test_a_night_without_a_schedule_has_an_empty_scoring_table_and_counts_outcomes_that_nobody_scheduled(loaded: Environment) -> None:
+def test_a_night_without_a_schedule_scores_nothing_and_counts_unscheduled_outcomes(
+    loaded: Environment,
+) -> None:
     run = run_of(loaded, "features", YEAR_END)
     made = features.features(run)
     assert (made["training_rows"], made["scoring_rows"]) == (0, 0)
@@ -221,7 +292,10 @@ def test_a_night_without_a_schedule_has_an_empty_scoring_table_and_counts_outcom
 def test_labels_are_counted_and_cancelled_flights_are_kept_without_one(loaded: Environment) -> None:
     run = run_of(loaded, "features", Days.of(date(2013, 1, 2)))
     made, expected = features.features(run), reference.training(date(2013, 1, 2))
-    assert (made["training_rows"], made["labelled"]) == (len(expected), expected["late"].notna().sum())
+    assert (made["training_rows"], made["labelled"]) == (
+        len(expected),
+        expected["late"].notna().sum(),
+    )
     assert expected["late"].isna().any()
 
 
@@ -230,14 +304,33 @@ def test_a_lake_without_departures_tells_what_to_run(environment: Environment) -
         features.features(run_of(environment, "features", Days.of(date(2012, 12, 31))))
 
 
-def test_a_pipeline_without_labels_is_told_where_to_write_them(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipeline_without_labels_is_told_where_to_write_them(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delattr("jobs.transforms.flights.labels")
-    with pytest.raises(UsageError, match=r"'flights' has no labels: write `def labels\(<outcomes>\)` in jobs/transforms/flights.py"):
+    with pytest.raises(
+        UsageError,
+        match=(
+            r"'flights' has no labels: "
+            r"write `def labels\(<outcomes>\)` in jobs/transforms/flights.py"
+        ),
+    ):
         features.features(run_of(environment, "features", Days.of(date(2013, 1, 5))))
 
 
-def test_a_declared_feature_that_nobody_gives_is_named(environment: Environment, spark: SparkSession) -> None:
+def test_a_declared_feature_that_nobody_gives_is_named(
+    environment: Environment, spark: SparkSession
+) -> None:
     run = run_of(environment, "features", Days.of(date(2013, 1, 1)))
-    declared = dict.fromkeys([*PIPELINE.entity, *PIPELINE.carried, "event_timestamp", *PIPELINE.training.features])
-    with pytest.raises(UsageError, match=r"Neither departures nor the feature views of 'flights' give \['seats'\]"):
-        features._columns(run, spark.createDataFrame([], ", ".join(f"{name} int" for name in declared if name != "seats")))
+    declared = dict.fromkeys(
+        [*PIPELINE.entity, *PIPELINE.carried, "event_timestamp", *PIPELINE.training.features]
+    )
+    with pytest.raises(
+        UsageError, match=r"Neither departures nor the feature views of 'flights' give \['seats'\]"
+    ):
+        features._columns(
+            run,
+            spark.createDataFrame(
+                [], ", ".join(f"{name} int" for name in declared if name != "seats")
+            ),
+        )

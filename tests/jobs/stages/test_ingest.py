@@ -1,4 +1,7 @@
-"""Rows are conserved, days can be ingested again and in bulk, and a file that is mostly bad stops the night with its name."""
+"""Rows are conserved, days can be ingested again and in bulk, a mostly bad file stops the night.
+
+The message then names the file.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,10 @@ def _rows(environment: Environment, name: str) -> list[tuple[Any, ...]]:
 
 def _versions(environment: Environment) -> list[int]:
     run = run_of(environment, "2013-01-01")
-    return [tables.version(run, name) for name in ("readings", "readings_quarantine", "sensors", "sensors_quarantine")]
+    return [
+        tables.version(run, name)
+        for name in ("readings", "readings_quarantine", "sensors", "sensors_quarantine")
+    ]
 
 
 def test_every_line_is_staged_or_quarantined_and_both_are_told_by_feed(toy: Environment) -> None:
@@ -60,9 +66,16 @@ def test_every_line_is_staged_or_quarantined_and_both_are_told_by_feed(toy: Envi
         "readings": {"files": 1, "in_files": 3, "staged": 2, "quarantined": 1, "unchanged": 0},
         "sensors": {"files": 1, "in_files": 2, "staged": 2, "quarantined": 0, "unchanged": 0},
     }
-    assert (metrics["rows_in_files"], metrics["rows_staged"], metrics["rows_quarantined"]) == (5, 4, 1)
+    assert (metrics["rows_in_files"], metrics["rows_staged"], metrics["rows_quarantined"]) == (
+        5,
+        4,
+        1,
+    )
     day, file = date(2013, 1, 1), "toy/readings/2013-01-01.csv"
-    assert _rows(toy, "readings") == [(1, day, 0.5, "a", day, file, 2), (2, None, None, "b", day, file, 4)]
+    assert _rows(toy, "readings") == [
+        (1, day, 0.5, "a", day, file, 2),
+        (2, None, None, "b", day, file, 4),
+    ]
     assert _rows(toy, "readings_quarantine") == [(day, file, 3, "id: 'x' is not an int", "x,,,bad")]
     assert _rows(toy, "sensors_quarantine") == []
 
@@ -71,7 +84,13 @@ def test_a_night_again_changes_no_table_and_bulk_equals_nightly(toy: Environment
     for day in ("2013-01-01", "2013-01-02", "2013-01-03"):
         _night(toy, day)
     versions = _versions(toy)
-    assert _night(toy, "2013-01-02")["feeds"]["sensors"] == {"files": 1, "in_files": 2, "staged": 0, "quarantined": 0, "unchanged": 2}
+    assert _night(toy, "2013-01-02")["feeds"]["sensors"] == {
+        "files": 1,
+        "in_files": 2,
+        "staged": 0,
+        "quarantined": 0,
+        "unchanged": 2,
+    }
     assert _versions(toy) == versions
     bulk = replace(toy, lake=f"{toy.lake}_bulk")
     _night(bulk, "2013-01-01", "2013-01-03")
@@ -94,7 +113,12 @@ def test_a_reference_file_makes_a_snapshot_only_when_it_changes(toy: Environment
     drop_sensors(toy, "2,attic", "1,roof")
     _night(toy, "2013-01-03")
     snapshots = [(str(row[2]), row[0], row[1]) for row in _rows(toy, "sensors")]
-    assert snapshots == [("2013-01-01", 1, "roof"), ("2013-01-01", 2, "cellar"), ("2013-01-03", 2, "attic"), ("2013-01-03", 1, "roof")]
+    assert snapshots == [
+        ("2013-01-01", 1, "roof"),
+        ("2013-01-01", 2, "cellar"),
+        ("2013-01-03", 2, "attic"),
+        ("2013-01-03", 1, "roof"),
+    ]
     versions = _versions(toy)
     _night(toy, "2013-01-01")  # its file is gone: today's must not be taken for it
     _night(toy, "2013-01-03")
@@ -104,8 +128,20 @@ def test_a_reference_file_makes_a_snapshot_only_when_it_changes(toy: Environment
 def test_a_reference_file_of_which_only_bad_rows_change_is_a_new_snapshot(toy: Environment) -> None:
     _night(toy, "2013-01-01")
     drop_sensors(toy, "1,roof", "2,cellar", "3,")
-    assert _night(toy, "2013-01-02")["feeds"]["sensors"] == {"files": 1, "in_files": 3, "staged": 2, "quarantined": 1, "unchanged": 0}
-    assert _night(toy, "2013-01-03")["feeds"]["sensors"] == {"files": 1, "in_files": 3, "staged": 0, "quarantined": 1, "unchanged": 2}
+    assert _night(toy, "2013-01-02")["feeds"]["sensors"] == {
+        "files": 1,
+        "in_files": 3,
+        "staged": 2,
+        "quarantined": 1,
+        "unchanged": 0,
+    }
+    assert _night(toy, "2013-01-03")["feeds"]["sensors"] == {
+        "files": 1,
+        "in_files": 3,
+        "staged": 0,
+        "quarantined": 1,
+        "unchanged": 2,
+    }
     assert [str(row[0]) for row in _rows(toy, "sensors_quarantine")] == ["2013-01-02"]
 
 
@@ -116,16 +152,26 @@ def test_a_mostly_bad_file_refuses_the_range_and_its_rows_can_be_queried(toy: En
         ingest(run)
     message = str(refused.value)
     assert "1 file(s) of 'readings' have more bad rows than the 50.0% that it allows:" in message
-    assert "toy/readings/2013-01-02.csv: 2 of 3 rows; the first, line 2: taken: '2013-02-30' is not a date" in message
-    assert "FROM toy.readings_quarantine WHERE landed_date BETWEEN '2013-01-01' AND '2013-01-03'" in message
-    assert [row[2:4] for row in _rows(toy, "readings_quarantine") if row[0] == date(2013, 1, 2)] == [
+    assert (
+        "toy/readings/2013-01-02.csv: 2 of 3 rows; "
+        "the first, line 2: taken: '2013-02-30' is not a date" in message
+    )
+    assert (
+        "FROM toy.readings_quarantine WHERE landed_date BETWEEN '2013-01-01' AND '2013-01-03'"
+        in message
+    )
+    assert [
+        row[2:4] for row in _rows(toy, "readings_quarantine") if row[0] == date(2013, 1, 2)
+    ] == [
         (2, "taken: '2013-02-30' is not a date"),
         (4, "amount: 'much' is not a double"),
     ]
     assert not tables.is_staged(run, "readings")
 
 
-def test_a_file_replaced_while_it_is_read_is_a_fault(toy: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_replaced_while_it_is_read_is_a_fault(
+    toy: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     find = drops.find_drops
 
     def find_then_grow(run: Run) -> Any:
@@ -134,12 +180,16 @@ def test_a_file_replaced_while_it_is_read_is_a_fault(toy: Environment, monkeypat
         return found
 
     monkeypatch.setattr(stage, "find_drops", find_then_grow)
-    with pytest.raises(NightshiftError, match="'readings' have 1 data lines, but 2 rows were staged.*run again") as fault:
+    with pytest.raises(
+        NightshiftError, match="'readings' have 1 data lines, but 2 rows were staged.*run again"
+    ) as fault:
         ingest(run_of(toy, "2013-01-02"))
     assert fault.value.exit_code == 3
 
 
-def test_what_a_killed_attempt_left_in_the_servers_cache_is_not_taken_for_the_file(toy: Environment) -> None:
+def test_what_a_killed_attempt_left_in_the_servers_cache_is_not_taken_for_the_file(
+    toy: Environment,
+) -> None:
     killed = run_of(toy, "2013-01-02")
     stage._load(killed, TOY.feeds[0], drops.find_drops(killed)["readings"], [])
     drop_readings(toy, "2013-01-02", "2,2013-01-02,9.5,mended")
@@ -147,13 +197,19 @@ def test_what_a_killed_attempt_left_in_the_servers_cache_is_not_taken_for_the_fi
     assert [row[:4] for row in _rows(toy, "readings")] == [(2, date(2013, 1, 2), 9.5, "mended")]
 
 
-def test_a_real_night_is_staged_as_the_source_wrote_it(environment: Environment, make_run: MakeRun) -> None:
+def test_a_real_night_is_staged_as_the_source_wrote_it(
+    environment: Environment, make_run: MakeRun
+) -> None:
     run = make_run("ingest", "2013-02-09")
     land(run.pipeline, environment, run.days)
     metrics = ingest(run)
     assert metrics["rows_quarantined"] == 0
     for feed in run.pipeline.feeds:
-        source = pd.read_csv(environment.landing / "flights" / feed.path.format(date="2013-02-09"), keep_default_na=False, na_values=["NA"])
+        source = pd.read_csv(
+            environment.landing / "flights" / feed.path.format(date="2013-02-09"),
+            keep_default_na=False,
+            na_values=["NA"],
+        )
         found: Any = tables.staged(run, feed.name).orderBy("source_line").toPandas()
         assert found["source_line"].tolist() == list(range(2, len(source) + 2))
         for column in feed.columns:
@@ -162,14 +218,20 @@ def test_a_real_night_is_staged_as_the_source_wrote_it(environment: Environment,
                 expected = pd.to_datetime(expected, utc=True).dt.tz_localize(None)
             elif column.type == "date":
                 expected = pd.to_datetime(expected).dt.date
-            pd.testing.assert_series_equal(_without_kinds_of_null(found[column.name]), _without_kinds_of_null(expected), check_dtype=False)
+            pd.testing.assert_series_equal(
+                _without_kinds_of_null(found[column.name]),
+                _without_kinds_of_null(expected),
+                check_dtype=False,
+            )
 
 
 def _without_kinds_of_null(values: pd.Series) -> pd.Series:
     return values.astype(object).where(values.notna(), None)
 
 
-def test_a_feed_without_a_drop_on_the_days_stages_an_empty_table(environment: Environment, make_run: MakeRun) -> None:
+def test_a_feed_without_a_drop_on_the_days_stages_an_empty_table(
+    environment: Environment, make_run: MakeRun
+) -> None:
     run = make_run("ingest", "2012-12-31")
     land(run.pipeline, environment, run.days)
     metrics: Any = ingest(run)

@@ -28,14 +28,18 @@ def environment(tmp_path: Path) -> Environment:
 
 
 def _predict(environment: Environment, rows: pa.Table, version: str = "3") -> pa.Table:
-    given = rows.select([*small.SMALL.entity]).append_column("late_probability", pa.array(np.linspace(0.1, 0.9, len(rows))))
+    given = rows.select([*small.SMALL.entity]).append_column(
+        "late_probability", pa.array(np.linspace(0.1, 0.9, len(rows)))
+    )
     given = given.append_column("model_version", pa.repeat(version, len(rows)))
     small.publish(environment, given, "predictions", "flight_date")
     return given
 
 
 def _measured(environment: Environment) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = ops.read(environment, "live_quality").drop_columns(["measured_at", "run_id"]).to_pylist()
+    rows: list[dict[str, Any]] = (
+        ops.read(environment, "live_quality").drop_columns(["measured_at", "run_id"]).to_pylist()
+    )
     return sorted(rows, key=lambda row: (row["landed_date"], row["event_date"]))
 
 
@@ -46,9 +50,21 @@ def test_predictions_are_measured_when_their_labels_arrive(environment: Environm
     known = LABELS["late"].is_valid().to_numpy()
     for row, day in zip(_measured(environment), DAYS, strict=True):
         rows = known & (LABELS["landed_date"].to_numpy() == np.datetime64(day))
-        label, probability = LABELS["late"].to_numpy()[rows].astype(float), given["late_probability"].to_numpy()[rows]
+        label, probability = (
+            LABELS["late"].to_numpy()[rows].astype(float),
+            given["late_probability"].to_numpy()[rows],
+        )
         expected = measure(label, probability).to_json()
-        assert row == {"pipeline": "small", "landed_date": day, "event_date": day, "model_version": "3"} | expected
+        assert (
+            row
+            == {
+                "pipeline": "small",
+                "landed_date": day,
+                "event_date": day,
+                "model_version": "3",
+            }
+            | expected
+        )
 
 
 def test_a_rerun_replaces_its_days_and_no_other(environment: Environment) -> None:
@@ -70,7 +86,12 @@ def test_one_pass_over_two_days_measures_what_two_nights_do(environment: Environ
 
 def test_labels_of_one_kind_have_no_auc(environment: Environment) -> None:
     late = LABELS["late"].to_numpy(zero_copy_only=False) == 1
-    _predict(environment, LABELS.filter(pa.array(late & (LABELS["landed_date"].to_numpy() == np.datetime64(DAYS.last)))))
+    _predict(
+        environment,
+        LABELS.filter(
+            pa.array(late & (LABELS["landed_date"].to_numpy() == np.datetime64(DAYS.last)))
+        ),
+    )
     monitor(small.run_of(environment, "monitor"))
     (row,) = _measured(environment)
     assert row["auc"] is None

@@ -61,10 +61,14 @@ def staged(monkeypatch: pytest.MonkeyPatch) -> list[pa.Table]:
     return found
 
 
-def test_each_night_is_scored_by_the_champion_of_that_night(tmp_path: Path, staged: list[pa.Table]) -> None:
+def test_each_night_is_scored_by_the_champion_of_that_night(
+    tmp_path: Path, staged: list[pa.Table]
+) -> None:
     environment = small.models_at(tmp_path)
     small.publish(environment, ROWS, "scoring")
-    first, second = (_promote(environment, tmp_path, day) for day in (date(2013, 1, 24), date(2013, 1, 25)))
+    first, second = (
+        _promote(environment, tmp_path, day) for day in (date(2013, 1, 24), date(2013, 1, 25))
+    )
     told = predict.predict(small.run_of(environment, "predict", NIGHTS.last, NIGHTS.first))
     assert told["nights_without_model"] == ["2013-01-23"]
     assert (told["models"], told["predictions"], told["scoring_version"]) == (["1", "2"], 60, 0)
@@ -73,12 +77,30 @@ def test_each_night_is_scored_by_the_champion_of_that_night(tmp_path: Path, stag
     assert by_date == {(date(2013, 1, 25), first.version), (date(2013, 1, 26), second.version)}
     assert set(rows["model_run_id"].to_pylist()) == {first.run_id, second.run_id}
     assert rows.column_names == [
-        *("flight_date", "carrier", "flight", "origin", "dest", "sched_dep_time", "late_probability"),
-        *("model_name", "model_version", "model_run_id", "run_id", "predicted_at", "scoring_version", "code_version"),
+        *(
+            "flight_date",
+            "carrier",
+            "flight",
+            "origin",
+            "dest",
+            "sched_dep_time",
+            "late_probability",
+        ),
+        *(
+            "model_name",
+            "model_version",
+            "model_run_id",
+            "run_id",
+            "predicted_at",
+            "scoring_version",
+            "code_version",
+        ),
     ]
 
 
-def test_one_pass_over_nights_gives_the_floats_of_each_night_alone(tmp_path: Path, staged: list[pa.Table]) -> None:
+def test_one_pass_over_nights_gives_the_floats_of_each_night_alone(
+    tmp_path: Path, staged: list[pa.Table]
+) -> None:
     environment = small.models_at(tmp_path)
     small.publish(environment, ROWS, "scoring")
     _promote(environment, tmp_path, NIGHTS.first)
@@ -90,14 +112,21 @@ def test_one_pass_over_nights_gives_the_floats_of_each_night_alone(tmp_path: Pat
 
 
 def test_without_any_model_the_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match=r"No model of 'small' was in force on 2013-01-24: nothing can be scored"):
+    with pytest.raises(
+        Refused, match=r"No model of 'small' was in force on 2013-01-24: nothing can be scored"
+    ):
         predict.predict(small.run_of(small.models_at(tmp_path), "predict"))
 
 
-def test_a_night_without_any_scoring_row_publishes_an_empty_day(environment: Environment, tmp_path: Path) -> None:
+def test_a_night_without_any_scoring_row_publishes_an_empty_day(
+    environment: Environment, tmp_path: Path
+) -> None:
     small.publish(environment, ROWS, "scoring")
     _promote(environment, tmp_path, small.LAST)
-    full, empty = small.run_of(environment, "predict"), small.run_of(environment, "predict", NIGHTS.last + timedelta(days=10))
+    full, empty = (
+        small.run_of(environment, "predict"),
+        small.run_of(environment, "predict", NIGHTS.last + timedelta(days=10)),
+    )
     for run, rows in ((full, 30), (empty, 0)):
         assert predict.predict(run)["predictions"] == rows
         assert tables.publish(run, "predictions").rows == rows
@@ -109,9 +138,14 @@ def test_predictions_are_staged_through_spark(environment: Environment, tmp_path
     _promote(environment, tmp_path, small.LAST)
     run = small.run_of(environment, "predict")
     assert predict.predict(run)["predictions"] == 30
-    found = {row["flight"]: row["late_probability"] for row in tables.staged(run, "predictions").collect()}
+    found = {
+        row["flight"]: row["late_probability"]
+        for row in tables.staged(run, "predictions").collect()
+    }
     night = ROWS.filter(pa.compute.equal(ROWS["landed_date"], pa.scalar(small.LAST)))
-    expected = scoring.load(Registry(environment, "small"), Registry(environment, "small").version("1")).score(night)
+    expected = scoring.load(
+        Registry(environment, "small"), Registry(environment, "small").version("1")
+    ).score(night)
     assert found == dict(zip(night["flight"].to_pylist(), expected.tolist(), strict=True))
 
 

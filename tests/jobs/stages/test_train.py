@@ -18,12 +18,18 @@ from pipelines.run import Run
 from tests.jobs.training import small
 
 
-def test_a_night_is_trained_once_and_a_forced_retraining_gives_the_same_model(ranked: Environment) -> None:
+def test_a_night_is_trained_once_and_a_forced_retraining_gives_the_same_model(
+    ranked: Environment,
+) -> None:
     small.publish(ranked, small.rows_of(Days(small.FIRST, small.LAST)))
     first = stage.train(small.run_of(ranked, "train"))
     again = stage.train(small.run_of(ranked, "train"))
     forced = stage.train(small.run_of(ranked, "train", retrain=True))
-    assert [(told["model_version"], told["reused"]) for told in (first, again, forced)] == [("1", False), ("1", True), ("2", False)]
+    assert [(told["model_version"], told["reused"]) for told in (first, again, forced)] == [
+        ("1", False),
+        ("1", True),
+        ("2", False),
+    ]
     assert first["fit_rows"] == 39 * 12
     registry, rows = Registry(ranked, "small"), small.rows_of(Days.of(small.LAST))
     scores = [load(registry, registry.version(version)).score(rows) for version in ("1", "2")]
@@ -32,7 +38,9 @@ def test_a_night_is_trained_once_and_a_forced_retraining_gives_the_same_model(ra
     assert list((ranked.home / "training" / "small").iterdir()) == []
 
 
-def test_labels_of_the_held_out_days_change_nothing(ranked: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_of_the_held_out_days_change_nothing(
+    ranked: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     days, seen = Days(small.FIRST, small.LAST), list[str]()
 
     def look(_run: Run, _registry: object, work: Job, *_: object) -> dict[str, object]:
@@ -44,7 +52,9 @@ def test_labels_of_the_held_out_days_change_nothing(ranked: Environment, monkeyp
     small.publish(ranked, rows)
     stage.train(small.run_of(ranked, "train"))
     held_out = np.array(rows["landed_date"]) > np.datetime64("2013-01-18")
-    turned = np.where(held_out, 1 - rows["late"].fill_null(0).to_numpy(), rows["late"].fill_null(0).to_numpy())
+    turned = np.where(
+        held_out, 1 - rows["late"].fill_null(0).to_numpy(), rows["late"].fill_null(0).to_numpy()
+    )
     late = pa.array(turned, pa.int32(), mask=np.array(rows["late"].is_null()))
     small.publish(ranked, rows.set_column(rows.column_names.index("late"), "late", late))
     stage.train(small.run_of(ranked, "train"))
@@ -54,12 +64,19 @@ def test_labels_of_the_held_out_days_change_nothing(ranked: Environment, monkeyp
 def test_too_few_labels_are_refused_with_both_numbers(tmp_path: Path) -> None:
     environment = small.environment_at(tmp_path)
     small.publish(environment, small.rows_of(Days(small.FIRST, small.LAST), per_day=5))
-    with pytest.raises(Refused, match=r"as of 2013-01-24 has 48 labelled rows to fit on 2013-01-03..2013-01-14, and needs 100"):
+    with pytest.raises(
+        Refused,
+        match=(
+            r"as of 2013-01-24 has 48 labelled rows to fit on 2013-01-03..2013-01-14, and needs 100"
+        ),
+    ):
         stage.train(small.run_of(environment, "train"))
 
 
 def test_days_without_any_label_are_refused(tmp_path: Path) -> None:
     environment = small.environment_at(tmp_path)
     small.publish(environment, small.rows_of(Days(small.FIRST, date(2013, 1, 14))))
-    with pytest.raises(Refused, match=r"0 labelled rows to validate on 2013-01-15..2013-01-18, and needs 1"):
+    with pytest.raises(
+        Refused, match=r"0 labelled rows to validate on 2013-01-15..2013-01-18, and needs 1"
+    ):
         stage.train(small.run_of(environment, "train"))

@@ -1,4 +1,7 @@
-"""Derived tables are made for the run's days from no more than their windows, and again for later days that a window touches."""
+"""Derived tables are made for the run's days from no more than their windows.
+
+They are made again for later days that a window touches.
+"""
 
 from __future__ import annotations
 
@@ -26,24 +29,51 @@ from pipelines.stages import stage
 from tests.jobs.toy import TOY
 
 MakeRun = Callable[..., Run]
-TOTALS = Table(name="totals", made_by="transform", reads=("readings", "sensors"), window_days=3, key=("landed_date",))
+TOTALS = Table(
+    name="totals",
+    made_by="transform",
+    reads=("readings", "sensors"),
+    window_days=3,
+    key=("landed_date",),
+)
 DOUBLED = Table(name="doubled", made_by="transform", reads=("totals",), key=("landed_date",))
 SUMMED = replace(TOY, derived=(TOTALS, DOUBLED))
 
 
 @pytest.fixture
 def seen() -> Iterator[list[tuple[str, list[str]]]]:
-    """Puts a module of transforms in the place of `jobs/transforms/toy.py`; holds the days that each call was given."""
+    """Puts a module of transforms in the place of `jobs/transforms/toy.py`.
+
+    Holds the days that each call was given.
+    """
     calls: list[tuple[str, list[str]]] = []
 
     def totals(readings: DataFrame, sensors: DataFrame, days: Days) -> DataFrame:
         calls.append(
-            (f"readings for {days}", [str(row[0]) for row in readings.select("landed_date").distinct().sort("landed_date").collect()])
+            (
+                f"readings for {days}",
+                [
+                    str(row[0])
+                    for row in (
+                        readings.select("landed_date").distinct().sort("landed_date").collect()
+                    )
+                ],
+            )
         )
         calls.append(
-            (f"sensors for {days}", [str(row[0]) for row in sensors.select("landed_date").distinct().sort("landed_date").collect()])
+            (
+                f"sensors for {days}",
+                [
+                    str(row[0])
+                    for row in (
+                        sensors.select("landed_date").distinct().sort("landed_date").collect()
+                    )
+                ],
+            )
         )
-        each = readings.withColumn("day", F.explode(F.sequence("landed_date", F.date_add("landed_date", 2))))
+        each = readings.withColumn(
+            "day", F.explode(F.sequence("landed_date", F.date_add("landed_date", 2)))
+        )
         within = each.where(F.col("day").between(F.lit(days.first), F.lit(days.last)))
         return within.groupBy(F.col("day").alias("landed_date")).agg(F.sum("amount").alias("total"))
 
@@ -57,15 +87,21 @@ def seen() -> Iterator[list[tuple[str, list[str]]]]:
     del sys.modules[module.__name__]
 
 
-def _run(environment: Environment, first: str, last: str | None = None, name: str = "transform") -> Run:
+def _run(
+    environment: Environment, first: str, last: str | None = None, name: str = "transform"
+) -> Run:
     days = Days(date.fromisoformat(first), date.fromisoformat(last or first))
     return Run(pipeline=SUMMED, days=days, environment=environment).at(stage(name))
 
 
-def _publish_readings(spark: SparkSession, environment: Environment, amounts: dict[str, float]) -> None:
+def _publish_readings(
+    spark: SparkSession, environment: Environment, amounts: dict[str, float]
+) -> None:
     run = _run(environment, min(amounts), max(amounts), "ingest")
     rows = [(n, amount, date.fromisoformat(day)) for n, (day, amount) in enumerate(amounts.items())]
-    tables.stage_rows(run, "readings", spark.createDataFrame(rows, "id int, amount double, landed_date date"))
+    tables.stage_rows(
+        run, "readings", spark.createDataFrame(rows, "id int, amount double, landed_date date")
+    )
     tables.publish(run, "readings")
 
 
@@ -85,7 +121,10 @@ def _transform(environment: Environment, first: str, last: str | None = None) ->
 
 
 def _rows(environment: Environment, name: str) -> dict[str, float]:
-    return {str(row[0]): row[1] for row in tables.read(_run(environment, "2013-01-01"), name).sort("landed_date").collect()}
+    return {
+        str(row[0]): row[1]
+        for row in tables.read(_run(environment, "2013-01-01"), name).sort("landed_date").collect()
+    }
 
 
 @pytest.fixture
@@ -96,14 +135,21 @@ def toy(spark: SparkSession, environment: Environment, seen: list[Any]) -> Envir
     return environment
 
 
-def test_a_table_is_given_its_window_and_the_snapshots_landed_by_then(toy: Environment, seen: list[tuple[str, list[str]]]) -> None:
+def test_a_table_is_given_its_window_and_the_snapshots_landed_by_then(
+    toy: Environment, seen: list[tuple[str, list[str]]]
+) -> None:
     metrics = _transform(toy, "2013-01-04")
-    assert seen == [("readings for 2013-01-04", ["2013-01-02", "2013-01-03", "2013-01-04"]), ("sensors for 2013-01-04", ["2013-01-01"])]
+    assert seen == [
+        ("readings for 2013-01-04", ["2013-01-02", "2013-01-03", "2013-01-04"]),
+        ("sensors for 2013-01-04", ["2013-01-01"]),
+    ]
     assert metrics == {"rows_staged": 2, "tables": {"totals": 1, "doubled": 1}}
     assert _rows(toy, "totals") == {"2013-01-04": 11100.0}
 
 
-def test_later_published_days_that_a_window_touches_are_made_again_and_no_others(spark: SparkSession, toy: Environment) -> None:
+def test_later_published_days_that_a_window_touches_are_made_again_and_no_others(
+    spark: SparkSession, toy: Environment
+) -> None:
     for day in ("2013-01-02", "2013-01-03", "2013-01-05", "2013-01-06"):
         _transform(toy, day)
     before = _rows(toy, "totals")
@@ -122,32 +168,55 @@ def test_a_day_again_changes_no_row(toy: Environment) -> None:
     assert [tables.version(run, table.name) for table in SUMMED.derived] == versions
 
 
-def test_a_table_without_a_function_is_told_where_to_write_it(environment: Environment, seen: list[Any]) -> None:
+def test_a_table_without_a_function_is_told_where_to_write_it(
+    environment: Environment, seen: list[Any]
+) -> None:
     orphan = replace(TOTALS, name="orphan")
     run = replace(_run(environment, "2013-01-01"), pipeline=replace(TOY, derived=(orphan,)))
     with pytest.raises(
-        UsageError, match=r"'toy.orphan' has no transform: write `def orphan\(readings, sensors, days\)` in jobs/transforms/toy.py"
+        UsageError,
+        match=(
+            r"'toy.orphan' has no transform: "
+            r"write `def orphan\(readings, sensors, days\)` in jobs/transforms/toy.py"
+        ),
     ):
         transform(run)
 
 
-def test_a_pipeline_without_its_module_is_told_which_file_is_missing(environment: Environment) -> None:
+def test_a_pipeline_without_its_module_is_told_which_file_is_missing(
+    environment: Environment,
+) -> None:
     with pytest.raises(UsageError, match="there is no jobs/transforms/toy.py to make them"):
         transform(_run(environment, "2013-01-01"))
 
 
-def test_flights_in_one_pass_are_flights_night_by_night(environment: Environment, make_run: MakeRun) -> None:
+def test_flights_in_one_pass_are_flights_night_by_night(
+    environment: Environment, make_run: MakeRun
+) -> None:
     days = ("2012-12-31", "2013-01-01", "2013-01-02")
-    land(make_run("ingest", days[0]).pipeline, environment, make_run("ingest", days[0], days[-1]).days)
+    land(
+        make_run("ingest", days[0]).pipeline,
+        environment,
+        make_run("ingest", days[0], days[-1]).days,
+    )
     for day in days:
         _flights_night(make_run, day)
     bulk = replace(environment, lake=f"{environment.lake}_bulk")
     _flights_night(lambda *of: replace(make_run(*of), environment=bulk), days[0], days[-1])
-    nightly, whole = make_run("ingest", days[0]), replace(make_run("ingest", days[0]), environment=bulk)
+    nightly, whole = (
+        make_run("ingest", days[0]),
+        replace(make_run("ingest", days[0]), environment=bulk),
+    )
     for table in nightly.pipeline.tables:
         if table.made_by in ("ingest", "transform"):
-            one, other = (tables.read(run, table.name).drop(*table.volatile) for run in (nightly, whole))
-            assert (table.name, one.count(), one.exceptAll(other).count()) == (table.name, other.count(), 0)
+            one, other = (
+                tables.read(run, table.name).drop(*table.volatile) for run in (nightly, whole)
+            )
+            assert (table.name, one.count(), one.exceptAll(other).count()) == (
+                table.name,
+                other.count(),
+                0,
+            )
 
 
 def _flights_night(make_run: MakeRun, first: str, last: str | None = None) -> None:

@@ -1,4 +1,7 @@
-"""A small pipeline with made-up rows, for tests of the model: late when `x` is high or the carrier is 'BB'."""
+"""A small pipeline with made-up rows, for tests of the model.
+
+Late when `x` is high or the carrier is 'BB'.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,13 @@ TRAINING = Training(
     learning_rate=0.02,
     timeout_seconds=120,
 )
-SMALL = replace(PIPELINE, name="small", first_day=FIRST, training=TRAINING, gate=Gate(resamples=200, min_slice_rows=10))
+SMALL = replace(
+    PIPELINE,
+    name="small",
+    first_day=FIRST,
+    training=TRAINING,
+    gate=Gate(resamples=200, min_slice_rows=10),
+)
 
 
 def environment_at(home: Path) -> Environment:
@@ -67,9 +76,18 @@ def _empty_registry() -> Path:
     return Path(folder) / "mlflow.db"
 
 
-def run_of(environment: Environment, stage_name: str, last: date = LAST, first: date | None = None, *, retrain: bool = False) -> Run:
+def run_of(
+    environment: Environment,
+    stage_name: str,
+    last: date = LAST,
+    first: date | None = None,
+    *,
+    retrain: bool = False,
+) -> Run:
     """A run of the small pipeline."""
-    return Run(pipeline=SMALL, days=Days(first or last, last), environment=environment, retrain=retrain).at(stage(stage_name))
+    return Run(
+        pipeline=SMALL, days=Days(first or last, last), environment=environment, retrain=retrain
+    ).at(stage(stage_name))
 
 
 def rows_of(days: Days, per_day: int = 40, seed: int = 1) -> pa.Table:
@@ -96,16 +114,25 @@ def rows_of(days: Days, per_day: int = 40, seed: int = 1) -> pa.Table:
     )
 
 
-def publish(environment: Environment, rows: pa.Table, table: str = "training", partition: str = "landed_date") -> None:
+def publish(
+    environment: Environment,
+    rows: pa.Table,
+    table: str = "training",
+    partition: str = "landed_date",
+) -> None:
     """Replace a published table of the small pipeline."""
-    write_deltalake(environment.table_path(f"small.{table}"), rows, partition_by=[partition], mode="overwrite")
+    write_deltalake(
+        environment.table_path(f"small.{table}"), rows, partition_by=[partition], mode="overwrite"
+    )
 
 
 def scoring_rows(days: Days, per_day: int = 40) -> pa.Table:
     """Scoring rows of those nights, each about the day after."""
     rows = rows_of(days, per_day, seed=2).drop_columns(["late"])
     tomorrow = [day.as_py() + timedelta(days=1) for day in rows["landed_date"]]
-    return rows.set_column(rows.column_names.index("flight_date"), "flight_date", pa.array(tomorrow, pa.date32()))
+    return rows.set_column(
+        rows.column_names.index("flight_date"), "flight_date", pa.array(tomorrow, pa.date32())
+    )
 
 
 def job_of(training: Training = TRAINING, rows: int = 512) -> Job:

@@ -17,7 +17,12 @@ ROWS = pa.table(
 def test_a_rate_is_that_of_the_values_as_if_seen_once_more_at_the_overall_rate() -> None:
     fitted = baseline.fit(ROWS, ("carrier", "dest"), "late")
     assert fitted.overall == 0.5
-    assert fitted.rates == {"AA|BOS": pytest.approx(2.5 / 3), "AA|ATL": 0.25, "BB|BOS": pytest.approx(0.5 / 3), "|BOS": 0.75}
+    assert fitted.rates == {
+        "AA|BOS": pytest.approx(2.5 / 3),
+        "AA|ATL": 0.25,
+        "BB|BOS": pytest.approx(0.5 / 3),
+        "|BOS": 0.75,
+    }
 
 
 def test_an_unseen_value_has_the_overall_rate() -> None:

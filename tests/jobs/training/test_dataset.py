@@ -41,7 +41,9 @@ def test_a_short_history_keeps_most_of_its_days_to_fit() -> None:
 
 
 def test_a_history_without_a_day_to_fit_is_refused() -> None:
-    with pytest.raises(Refused, match=r"as of 2013-01-07: it takes 8 days of labels, and they begin on 2013-01-01"):
+    with pytest.raises(
+        Refused, match=r"as of 2013-01-07: it takes 8 days of labels, and they begin on 2013-01-01"
+    ):
         dataset.window(SMALL, date(2013, 1, 7))
 
 
@@ -71,11 +73,25 @@ def test_only_the_files_of_the_days_are_read(tmp_path: Path) -> None:
     environment = environment_at(tmp_path)
     run = run_of(environment, "train")
     publish(environment, rows_of(Days(FIRST, LAST)))
-    (other,) = Path(environment.table_path("small.training")).glob("landed_date=2013-01-02/*.parquet")
+    (other,) = Path(environment.table_path("small.training")).glob(
+        "landed_date=2013-01-02/*.parquet"
+    )
     other.unlink()
-    assert len(dataset.labelled(run, dataset.snapshot(run, "training"), Days(date(2013, 1, 3), date(2013, 1, 4)))) == 78
+    assert (
+        len(
+            dataset.labelled(
+                run, dataset.snapshot(run, "training"), Days(date(2013, 1, 3), date(2013, 1, 4))
+            )
+        )
+        == 78
+    )
 
 
 def test_a_table_that_was_never_published_tells_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(NightshiftError, match=r"small.training does not exist yet. Run the stages before first: nightshift run small"):
+    with pytest.raises(
+        NightshiftError,
+        match=(
+            r"small.training does not exist yet. Run the stages before first: nightshift run small"
+        ),
+    ):
         dataset.snapshot(run_of(environment_at(tmp_path), "train"), "training")

@@ -24,29 +24,48 @@ def test_categories_share_one_table_whose_first_row_of_each_column_is_unknown() 
     assert LEARNED.vocabularies == {"carrier": ("AA", "BB", "CC"), "origin": ("EWR", "JFK")}
     assert LEARNED.embedding_rows == 7
     given_rows = _with(carrier=["AA", "CC", "ZZ", None], origin=["JFK", "EWR", None, "ZZZ"])
-    assert encoding.encode(given_rows, LEARNED).categorical.tolist() == [[1, 6], [3, 5], [0, 4], [0, 4]]
+    assert encoding.encode(given_rows, LEARNED).categorical.tolist() == [
+        [1, 6],
+        [3, 5],
+        [0, 4],
+        [0, 4],
+    ]
 
 
 def test_a_rare_category_is_unknown() -> None:
     rare = ["RR"] * 9 + ["AA"] * 100 + ["BB"] * 90
-    learned = encoding.learn(ROWS.set_column(ROWS.column_names.index("carrier"), "carrier", pa.array(rare)), TRAINING)
+    learned = encoding.learn(
+        ROWS.set_column(ROWS.column_names.index("carrier"), "carrier", pa.array(rare)), TRAINING
+    )
     assert learned.vocabularies["carrier"] == ("AA", "BB")
 
 
 def test_only_columns_with_gaps_get_an_indicator() -> None:
     assert LEARNED.indicators == ("gappy",)
-    assert np.isnan(encoding.encode(ROWS, LEARNED).numeric).any(axis=0).tolist() == [False, True, False]
+    assert np.isnan(encoding.encode(ROWS, LEARNED).numeric).any(axis=0).tolist() == [
+        False,
+        True,
+        False,
+    ]
 
 
 def test_a_column_without_any_value_is_learned_as_zero() -> None:
-    empty = ROWS.set_column(ROWS.column_names.index("noise"), "noise", pa.nulls(len(ROWS), pa.float64()))
+    empty = ROWS.set_column(
+        ROWS.column_names.index("noise"), "noise", pa.nulls(len(ROWS), pa.float64())
+    )
     learned = encoding.learn(empty, TRAINING)
-    assert (learned.means[2], learned.variances[2], learned.indicators) == (0.0, 1.0, ("gappy", "noise"))
+    assert (learned.means[2], learned.variances[2], learned.indicators) == (
+        0.0,
+        1.0,
+        ("gappy", "noise"),
+    )
 
 
 def test_bounds_are_those_of_nearly_all_rows() -> None:
     values = np.r_[np.zeros(999), np.ones(999), 1e6]
-    learned = encoding.learn(pa.table({"x": values, "c": ["A"] * 1999, "late": [0, 1] * 999 + [0]}), SPARE)
+    learned = encoding.learn(
+        pa.table({"x": values, "c": ["A"] * 1999, "late": [0, 1] * 999 + [0]}), SPARE
+    )
     deviation = np.sqrt(learned.variances[0])
     assert learned.lows[0] * deviation + learned.means[0] == pytest.approx(0, abs=1e-9)
     assert learned.highs[0] * deviation + learned.means[0] == pytest.approx(1, abs=1e-9)
@@ -95,7 +114,10 @@ def test_a_file_of_an_older_version_still_encodes() -> None:
     older = json.loads(LEARNED.to_json())
     del older["lows"], older["highs"]
     read = Encoding.from_json(json.dumps(older))
-    assert encoding.encode(ROWS, read, "late").fingerprint() == encoding.encode(ROWS, LEARNED, "late").fingerprint()
+    assert (
+        encoding.encode(ROWS, read, "late").fingerprint()
+        == encoding.encode(ROWS, LEARNED, "late").fingerprint()
+    )
 
 
 def _with(**columns: list[str | None]) -> pa.Table:

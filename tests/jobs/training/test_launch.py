@@ -31,7 +31,9 @@ class Fake:
         self.killed = True
 
 
-def _launch(monkeypatch: pytest.MonkeyPatch, place: Path, *ranks: Fake, timeout_seconds: float = 60) -> None:
+def _launch(
+    monkeypatch: pytest.MonkeyPatch, place: Path, *ranks: Fake, timeout_seconds: float = 60
+) -> None:
     started = iter(ranks)
     monkeypatch.setattr(stage_client, "spawn", lambda *_: next(started))
     launch(environment_at(place), place, len(ranks), timeout_seconds)
@@ -42,17 +44,28 @@ def test_all_ranks_ending_well_is_the_end(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 @pytest.mark.parametrize("code", [-9, 137])
-def test_a_killed_rank_ends_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int) -> None:
+def test_a_killed_rank_ends_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int
+) -> None:
     first, second = Fake(None), Fake(code)
-    with pytest.raises(NightshiftError, match=r"Rank 1 of the training was killed by SIGKILL, so all ranks were ended"):
+    with pytest.raises(
+        NightshiftError,
+        match=r"Rank 1 of the training was killed by SIGKILL, so all ranks were ended",
+    ):
         _launch(monkeypatch, tmp_path, first, second)
     assert first.killed
 
 
-def test_the_error_that_a_rank_left_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_error_that_a_rank_left_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     job.error_file(tmp_path, 0).write_text("Traceback\nValueError: x is not finite\n")
     with pytest.raises(
-        NightshiftError, match=r"Rank 0 of the training failed, so all ranks were ended:\nTraceback\nValueError: x is not finite"
+        NightshiftError,
+        match=(
+            r"Rank 0 of the training failed, "
+            r"so all ranks were ended:\nTraceback\nValueError: x is not finite"
+        ),
     ):
         _launch(monkeypatch, tmp_path, Fake(3), Fake(None))
 
@@ -64,7 +77,9 @@ def test_ranks_that_never_end_are_ended(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert first.killed
 
 
-def test_a_rank_that_cannot_start_ends_those_that_did(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_rank_that_cannot_start_ends_those_that_did(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     first = Fake(None)
     started = iter([first])
     monkeypatch.setattr(stage_client, "spawn", lambda *_: next(started))
@@ -76,7 +91,11 @@ def test_a_rank_that_cannot_start_ends_those_that_did(monkeypatch: pytest.Monkey
 def test_the_rendezvous_listens_on_loopback_only_and_ends() -> None:
     with rendezvous(2) as variables:
         port = int(variables[0]["HOROVOD_GLOO_RENDEZVOUS_PORT"])
-        listening = [c.laddr.ip for c in psutil.Process().net_connections() if c.status == psutil.CONN_LISTEN and c.laddr.port == port]
+        listening = [
+            c.laddr.ip
+            for c in psutil.Process().net_connections()
+            if c.status == psutil.CONN_LISTEN and c.laddr.port == port
+        ]
         assert listening == ["127.0.0.1"]
         assert [v["HOROVOD_RANK"] for v in variables] == ["0", "1"]
         with pytest.raises(urllib.error.HTTPError, match="404"):

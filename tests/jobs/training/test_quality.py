@@ -15,8 +15,12 @@ PROBABILITIES = st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, 
 def test_losses_are_those_of_scikit_learn(pairs: list[tuple[bool, float]]) -> None:
     label, probability = np.array([float(y) for y, _ in pairs]), np.array([p for _, p in pairs])
     measured = quality.measure(label, probability)
-    assert measured.log_loss == pytest.approx(log_loss(label, np.clip(probability, 1e-7, 1 - 1e-7), labels=[0, 1]))
-    assert measured.brier == pytest.approx(brier_score_loss(label, probability, labels=[0, 1], pos_label=1))
+    assert measured.log_loss == pytest.approx(
+        log_loss(label, np.clip(probability, 1e-7, 1 - 1e-7), labels=[0, 1])
+    )
+    assert measured.brier == pytest.approx(
+        brier_score_loss(label, probability, labels=[0, 1], pos_label=1)
+    )
     assert (measured.auc is None) == (len(set(label)) == 1)
 
 

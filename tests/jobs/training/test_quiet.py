@@ -12,13 +12,20 @@ from jobs.training import quiet
 
 
 def test_the_import_is_silent() -> None:
-    code = "from jobs.training.quiet import import_tensorflow; import_tensorflow(); import sys; print('tensorflow' in sys.modules)"
+    code = (
+        "from jobs.training.quiet import import_tensorflow; import_tensorflow(); "
+        "import sys; print('tensorflow' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 def _load_badly() -> None:
-    os.write(2, b"I0000 00:00:1795597789.990631 6599 cudart_stub.cc:31] Could not find cuda drivers\nE0000 a broken driver\n")
+    os.write(
+        2,
+        b"I0000 00:00:1795597789.990631 6599 cudart_stub.cc:31] Could not find cuda drivers\nE0000"
+        b" a broken driver\n",
+    )
     raise ImportError
 
 

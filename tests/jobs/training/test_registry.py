@@ -22,11 +22,18 @@ def keep(registry: Registry, folder: Path, fingerprint: str, as_of: date = NIGHT
     files = folder / "files"
     files.mkdir(exist_ok=True)
     (files / "model.keras").write_bytes(fingerprint.encode())
-    return registry.keep(files, as_of, fingerprint, {"epochs": 2}, {"loss": [0.6, 0.5]}, {"ranks": 2})
+    return registry.keep(
+        files, as_of, fingerprint, {"epochs": 2}, {"loss": [0.6, 0.5]}, {"ranks": 2}
+    )
 
 
 def test_an_empty_registry_knows_nothing(registry: Registry) -> None:
-    assert (registry.champion(), registry.candidate(NIGHT), registry.trained("f"), registry.versions()) == (None, None, None, [])
+    assert (
+        registry.champion(),
+        registry.candidate(NIGHT),
+        registry.trained("f"),
+        registry.versions(),
+    ) == (None, None, None, [])
     with pytest.raises(UsageError, match=r"No version of model 'small' named '7'"):
         registry.version("7")
 
@@ -36,9 +43,14 @@ def test_preparing_twice_is_harmless(tmp_path: Path) -> None:
         registries.prepare(models_at(tmp_path), "small")
 
 
-def test_a_kept_model_is_the_challenger_and_found_by_fingerprint_and_night(registry: Registry, tmp_path: Path) -> None:
+def test_a_kept_model_is_the_challenger_and_found_by_fingerprint_and_night(
+    registry: Registry, tmp_path: Path
+) -> None:
     first, second = keep(registry, tmp_path, "one"), keep(registry, tmp_path, "two")
-    assert [(v.version, v.aliases) for v in registry.versions()] == [("2", ("challenger",)), ("1", ())]
+    assert [(v.version, v.aliases) for v in registry.versions()] == [
+        ("2", ("challenger",)),
+        ("1", ()),
+    ]
     assert registry.trained("one") == first
     assert registry.candidate(NIGHT) == registry.version(second.version)
     assert registry.curves(first, "loss") == {"loss": [0.6, 0.5]}
@@ -62,15 +74,22 @@ def test_a_file_is_fetched_as_it_was_registered(registry: Registry, tmp_path: Pa
     assert registry.fetch(model, "model.keras", tmp_path).read_bytes() == b"one"
 
 
-def test_a_file_that_was_changed_afterwards_is_never_given_out(registry: Registry, tmp_path: Path) -> None:
+def test_a_file_that_was_changed_afterwards_is_never_given_out(
+    registry: Registry, tmp_path: Path
+) -> None:
     model = keep(registry, tmp_path, "one")
     (stored,) = (tmp_path / "mlartifacts").rglob("model.keras")
     stored.write_bytes(b"evil")
-    with pytest.raises(NightshiftError, match=r"model.keras of model 'small' version 1 was changed after it was registered"):
+    with pytest.raises(
+        NightshiftError,
+        match=r"model.keras of model 'small' version 1 was changed after it was registered",
+    ):
         registry.fetch(model, "model.keras", tmp_path)
 
 
-def test_a_training_killed_before_its_last_step_is_registered_by_the_next(registry: Registry, tmp_path: Path) -> None:
+def test_a_training_killed_before_its_last_step_is_registered_by_the_next(
+    registry: Registry, tmp_path: Path
+) -> None:
     model = keep(registry, tmp_path, "one")
     registry._client.delete_model_version("small", model.version)
     found = registry.trained("one")
@@ -78,7 +97,9 @@ def test_a_training_killed_before_its_last_step_is_registered_by_the_next(regist
     assert (found.run_id, found.fingerprint, found.as_of) == (model.run_id, "one", NIGHT)
 
 
-def test_a_run_that_failed_is_no_model(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_failed_is_no_model(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError("disk full")
 

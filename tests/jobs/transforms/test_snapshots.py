@@ -10,10 +10,18 @@ from jobs.transforms.snapshots import in_force
 from pipelines.days import Days
 
 
-def test_each_day_sees_the_latest_snapshot_landed_by_then_and_no_row_of_another(spark: SparkSession) -> None:
-    landed = [("2013-01-02", "a", 1), ("2013-01-02", "b", 1), ("2013-01-04", "a", 2), ("2013-01-09", "a", 3)]
+def test_each_day_sees_the_latest_snapshot_landed_by_then_and_no_row_of_another(
+    spark: SparkSession,
+) -> None:
+    landed = [
+        ("2013-01-02", "a", 1),
+        ("2013-01-02", "b", 1),
+        ("2013-01-04", "a", 2),
+        ("2013-01-09", "a", 3),
+    ]
     snapshots = spark.createDataFrame(
-        [(date.fromisoformat(day), key, value) for day, key, value in landed], "landed_date date, key string, value int"
+        [(date.fromisoformat(day), key, value) for day, key, value in landed],
+        "landed_date date, key string, value int",
     )
     rows = (
         in_force(snapshots, Days(date(2013, 1, 1), date(2013, 1, 5)))
