@@ -26,6 +26,7 @@ from expectations.fragments import (
 )
 from expectations.suite import ROWS, Suite, absent, all_present, between, matches, one_of, present
 from pipelines.days import Days
+from pipelines.feeds import Feed
 from pipelines.flights import (
     AIRPORTS,
     FLIGHTS,
@@ -36,7 +37,6 @@ from pipelines.flights import (
     SCHEDULE,
     WEATHER,
 )
-from pipelines.spec import Feed
 
 _ORIGINS = ("EWR", "JFK", "LGA")
 _FLOWN_A_DAY = (600, 1200)

@@ -1,14 +1,25 @@
-"""Finds pipelines by name: each module here that defines a `PIPELINE` is one."""
+"""Finds pipelines, and the parts of each, by name.
+
+Each module here that defines a `PIPELINE` is one; its parts are the modules of its name in the
+other packages.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
-from pipelines.errors import no_such
+from pipelines.errors import UsageError, no_such
 from pipelines.spec import Pipeline
 
-_SPINE = {"__init__", "catalog", "days", "environment", "errors", "run", "spec", "stages"}
+_SPINE = frozenset(
+    {
+        *("__init__", "catalog", "days", "environment", "errors", "events", "features", "feeds"),
+        *("model", "rolling", "run", "spec", "stages"),
+    }
+)
+"""Modules here that are no pipelines."""
 
 
 def names() -> list[str]:
@@ -31,3 +42,26 @@ def pipeline(name: str) -> Pipeline:
         f"pipelines/{name}.py must define PIPELINE with name='{name}'"
     )
     return found
+
+
+def part(package: str, pipeline: Pipeline, holds: str) -> ModuleType:
+    """The module of the pipeline in that package: `part("expectations", flights, "its suites")`.
+
+    Args:
+        package: Such as `jobs.transforms`.
+        pipeline: Whose part it is.
+        holds: What the module holds, for the message.
+
+    Raises:
+        UsageError: there is none; the message says which file to write.
+    """
+    name = f"{package}.{pipeline.name}"
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        file = f"{name.replace('.', '/')}.py"
+        raise UsageError(
+            f"{file} does not exist. Pipeline '{pipeline.name}' needs it for {holds}."
+        ) from None

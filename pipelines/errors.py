@@ -51,3 +51,13 @@ def no_such(kind: str, name: str, known: Iterable[str]) -> UsageError:
     near = get_close_matches(name, names, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return UsageError(f"No {kind} named '{name}'.{hint} Known: {', '.join(names) or 'none'}.")
+
+
+def refuse_unless(holds: bool, what: str) -> None:
+    """Refuse a declaration that makes no sense.
+
+    Raises:
+        UsageError: it does not hold; the message is `what`.
+    """
+    if not holds:
+        raise UsageError(what)

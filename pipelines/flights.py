@@ -7,7 +7,19 @@ from __future__ import annotations
 
 from datetime import date
 
-from pipelines.spec import Column, Feed, Pipeline, Table, Training
+from pipelines.features import Feature, FeatureView, day_end, names
+from pipelines.feeds import Column, Feed
+from pipelines.model import GroupMean, Training
+from pipelines.rolling import DailySum, Grain, Rolling, Statistic, rolling_views
+from pipelines.spec import Pipeline, Table
+
+TIMEZONE = "America/New_York"
+LATE_MINUTES = 15
+"""A flight is late when it arrives more than this after its schedule."""
+LONGEST_DELAY, EARLIEST_ARRIVAL = 2000, -120
+"""Minutes of delay that are believed: the longest of 2013 is 1,301, the earliest arrival -86."""
+STORM_MPH = 200
+"""A wind speed from here on is a broken instrument: New York has none, and one reads 1,048."""
 
 _DEPARTURE = (
     Column(
@@ -56,6 +68,7 @@ _FLIGHT_KEY = ("flight_date", "carrier", "flight", "origin")
 FLIGHTS = Feed(
     name="flights",
     path="flights/{date}.csv",
+    null_token="NA",
     columns=_DEPARTURE + _OUTCOME,
     key=_FLIGHT_KEY,
     first_day=date(2013, 1, 1),
@@ -67,6 +80,7 @@ FLIGHTS = Feed(
 SCHEDULE = Feed(
     name="schedule",
     path="schedule/{date}.csv",
+    null_token="NA",
     columns=_DEPARTURE,
     key=_FLIGHT_KEY,
     last_day=date(2013, 12, 30),
@@ -75,6 +89,7 @@ SCHEDULE = Feed(
 WEATHER = Feed(
     name="weather",
     path="weather/{date}.csv",
+    null_token="NA",
     columns=(
         Column(name="origin", required=True),
         Column(
@@ -99,6 +114,7 @@ WEATHER = Feed(
 PLANES = Feed(
     name="planes",
     path="planes.csv",
+    null_token="NA",
     columns=(
         Column(name="tailnum", required=True),
         Column(name="year", type="int", doc="Year of manufacture."),
@@ -116,6 +132,7 @@ PLANES = Feed(
 AIRPORTS = Feed(
     name="airports",
     path="airports.csv",
+    null_token="NA",
     columns=(
         Column(name="faa", required=True, doc="Code of the airport."),
         Column(name="name"),
@@ -130,30 +147,244 @@ AIRPORTS = Feed(
     doc="Airports of the country, as of landed_date.",
 )
 
-ROLLING_DAYS = (7, 28)
-"""Windows of the rolling features, in days that end with the scoring day."""
-GRAINS = {
-    "co": ("carrier", "origin"),
-    "dest": ("dest",),
-    "route": ("origin", "dest"),
-    "tail": ("tailnum",),
-    "oh": ("origin", "hour"),
-    "ap": ("origin",),
-}
-"""Entities whose past is summed: name -> columns. A row's key is their values joined by '|'."""
-_ROLLED = ("co", "dest", "route", "tail", "oh")
-_ROLLING_FEATURES = tuple(
-    f"{grain}_{stat}_{days}"
-    for grain in _ROLLED
-    for stat in ("n", "late", "delay", "canc")
-    for days in ROLLING_DAYS
+_HOLIDAYS = (
+    "2013-01-01",
+    "2013-01-21",
+    "2013-02-18",
+    "2013-05-27",
+    "2013-07-04",
+    "2013-09-02",
+    "2013-10-14",
+    "2013-11-11",
+    "2013-11-28",
+    "2013-12-25",
+    "2014-01-01",
+)
+_HOLIDAY_REACH_DAYS = 7
+_LAST_EVENING_HOURS = 22
+"""Facts of the scoring day alone: its end and the end of the day before are at least 23 hours
+apart."""
+
+
+def clock_minutes(column: str) -> str:
+    """SQL of the minutes after midnight of a time written HHMM; 2400 is the end of the day."""
+    return f"CAST({column} DIV 100 * 60 + {column} % 100 AS INT)"
+
+
+def _days_to_holiday(day: str) -> str:
+    """SQL of the days to the nearest holiday, negative after it; the one before wins a tie."""
+    distances = [f"datediff(DATE'{holiday}', {day})" for holiday in _HOLIDAYS]
+    ranked = [f"struct(abs({away}) AS away, {away} AS signed)" for away in distances]
+    nearest = f"array_min(array({', '.join(ranked)})).signed"
+    return f"greatest(-{_HOLIDAY_REACH_DAYS}, least({_HOLIDAY_REACH_DAYS}, {nearest}))"
+
+
+def _schedule(name: str, made_by: str, least: float, most: float, doc: str = "") -> Feature:
+    """A whole number that every scheduled flight has."""
+    return Feature(
+        name=name,
+        made_by=made_by,
+        is_whole=True,
+        is_required=True,
+        least=least,
+        most=most,
+        doc=doc,
+    )
+
+
+def _rolled(name: str, *columns: str) -> Grain:
+    return Grain(
+        name=name, columns=columns, windows=(7, 28), statistics=("n", "late", "delay", "canc")
+    )
+
+
+ROLLING = Rolling(
+    sums=(
+        DailySum(name="n", sql="count(1)"),
+        DailySum(name="n_known", sql="count(arr_delay)"),
+        DailySum(name="n_late", sql=f"count_if(arr_delay > {LATE_MINUTES})"),
+        DailySum(name="sum_delay", sql="coalesce(sum(arr_delay), 0)"),
+        DailySum(name="n_canc", sql="count_if(dep_time IS NULL)"),
+        DailySum(name="n_departed", sql="count(dep_delay)"),
+        DailySum(name="sum_depdelay", sql="coalesce(sum(dep_delay), 0)"),
+    ),
+    statistics=(
+        Statistic(name="n", amount="n", least=0, doc="Flights, cancelled ones too."),
+        Statistic(
+            name="late",
+            amount="n_late",
+            per="n_known",
+            least=0,
+            most=1,
+            doc="Share that was late, of those that arrived.",
+        ),
+        Statistic(
+            name="delay",
+            amount="sum_delay",
+            per="n_known",
+            least=EARLIEST_ARRIVAL,
+            most=LONGEST_DELAY,
+            doc="Mean arrival delay, minutes.",
+        ),
+        Statistic(
+            name="canc", amount="n_canc", per="n", least=0, most=1, doc="Share that was cancelled."
+        ),
+        Statistic(
+            name="depdelay",
+            amount="sum_depdelay",
+            per="n_departed",
+            least=EARLIEST_ARRIVAL,
+            most=LONGEST_DELAY,
+            doc="Mean departure delay, minutes.",
+        ),
+    ),
+    grains=(
+        _rolled("co", "carrier", "origin"),
+        _rolled("dest", "dest"),
+        _rolled("route", "origin", "dest"),
+        _rolled("tail", "tailnum"),
+        _rolled("oh", "origin", "hour"),
+        Grain(
+            name="ap",
+            columns=("origin",),
+            windows=(1,),
+            statistics=("late", "delay", "depdelay", "canc"),
+        ),
+    ),
+)
+"""The past of a flight: of its carrier at its airport, its destination, its route, its plane, its
+hour, and its airport yesterday."""
+
+WEATHER_HOURLY = FeatureView(
+    name="weather_hourly",
+    table="weather_hourly",
+    keys={"origin": "origin"},
+    event="observed_at",
+    created="available_at",
+    max_age_hours=6,
+    features=(
+        Feature(name="w_temp", made_by="temp", least=-30, most=120),
+        Feature(name="w_dewp", made_by="dewp", least=-50, most=100),
+        Feature(name="w_humid", made_by="humid", least=0, most=100),
+        Feature(
+            name="w_wind_speed",
+            made_by=f"CASE WHEN wind_speed < {STORM_MPH} THEN wind_speed END",
+            least=0,
+            most=STORM_MPH,
+        ),
+        Feature(name="w_precip", made_by="precip", least=0, most=5),
+        Feature(name="w_pressure", made_by="pressure", least=900, most=1100),
+        Feature(name="w_visib", made_by="visib", least=0, most=20),
+    ),
+    doc="The latest weather of the origin.",
+)
+WEATHER_DAILY = FeatureView(
+    name="weather_daily",
+    table="weather_daily",
+    keys={"origin": "origin"},
+    max_age_hours=_LAST_EVENING_HOURS,
+    features=(
+        Feature(
+            name="wd_precip",
+            # Doubles are added in the order of their size: a sum in the order of arrival would
+            # differ in its last digit from run to run.
+            made_by="CASE WHEN count(w_precip) > 0 THEN aggregate("
+            "array_sort(collect_list(w_precip)), DOUBLE(0), (total, amount) -> total + amount) END",
+            least=0,
+            most=50,
+        ),
+        Feature(name="wd_visib_min", made_by="min(w_visib)", least=0, most=20),
+        Feature(name="wd_wind_max", made_by="max(w_wind_speed)", least=0, most=STORM_MPH),
+    ),
+    doc="The day's weather at the origin.",
+)
+PLANE = FeatureView(
+    name="plane",
+    table="planes",
+    keys={"tailnum": "tailnum"},
+    event=day_end("landed_date", TIMEZONE),
+    features=(
+        Feature(
+            name="plane_age",
+            column="year",
+            finish="year(flight_date) - value",
+            is_whole=True,
+            least=-1,
+            most=100,
+        ),
+        Feature(name="seats", is_whole=True, least=1, most=900),
+        Feature(
+            name="plane_known",
+            column="1",
+            is_whole=True,
+            when_unknown=0,
+            is_required=True,
+            least=0,
+            most=1,
+        ),
+    ),
+    doc="The plane, by the latest register that lists it.",
+)
+DEPARTURE = FeatureView(
+    name="departure",
+    table="departures",
+    keys={"departure_id": "departure_id"},
+    max_age_hours=_LAST_EVENING_HOURS,
+    features=(
+        _schedule("dow", "weekday(flight_date) + 1", 1, 7, doc="Day of the week, Monday is 1."),
+        _schedule("month", "month(flight_date)", 1, 12),
+        _schedule("hour", "", 0, 23),
+        _schedule("sched_min", clock_minutes("sched_dep_time"), 0, 1439),
+        _schedule("distance", "", 10, 5100),
+        Feature(
+            name="block",
+            made_by=f"CAST(pmod({clock_minutes('sched_arr_time')} - leaves_minute, 1440) AS INT)",
+            is_whole=True,
+            least=30,
+            most=900,
+            doc="Scheduled minutes from departure to arrival, which passes midnight at most once; "
+            "null where the destination's time zone is unknown.",
+        ),
+        _schedule(
+            "hol",
+            _days_to_holiday("flight_date"),
+            -_HOLIDAY_REACH_DAYS,
+            _HOLIDAY_REACH_DAYS,
+            doc="Days to the nearest holiday, negative after it.",
+        ),
+        _schedule(
+            "n_origin_hour",
+            "count(1) OVER (PARTITION BY landed_date, flight_date, origin, hour)",
+            1,
+            200,
+        ),
+        _schedule(
+            "n_origin_day", "count(1) OVER (PARTITION BY landed_date, flight_date, origin)", 1, 1000
+        ),
+        _schedule(
+            "tail_seq",
+            "CASE WHEN tailnum IS NULL THEN 0 ELSE rank() OVER "
+            "(PARTITION BY landed_date, flight_date, tailnum ORDER BY dep_minute) END",
+            0,
+            20,
+            doc="1 for the plane's first flight of the day, and so on; 0 without a plane.",
+        ),
+    ),
+    doc="What the schedule tells.",
+)
+VIEWS = (
+    *rolling_views(ROLLING, table="rolling", max_age_hours=_LAST_EVENING_HOURS),
+    WEATHER_HOURLY,
+    WEATHER_DAILY,
+    PLANE,
+    DEPARTURE,
 )
 
 PIPELINE = Pipeline(
     name="flights",
     title="Which of tomorrow's flights will be late?",
     owner="flight-operations",
-    timezone="America/New_York",
+    timezone=TIMEZONE,
     schedule="30 4 * * *",
     first_day=date(2012, 12, 31),
     last_day=date(2013, 12, 31),
@@ -183,7 +414,7 @@ PIPELINE = Pipeline(
             name="rolling",
             made_by="transform",
             reads=("tiles",),
-            window_days=max(ROLLING_DAYS),
+            window_days=max(ROLLING.windows),
             key=("grain", "key"),
             doc=(
                 "Rates and means over the windows that end with landed_date, "
@@ -206,31 +437,17 @@ PIPELINE = Pipeline(
         ),
     ),
     entity=_FLIGHT_KEY,
+    event_date="flight_date",
+    entity_table="departures",
     carried=("dest", "sched_dep_time"),
     prediction="late_probability",
+    views=VIEWS,
     training=Training(
+        task="binary_classification",
         label="late",
-        numeric=(
-            *_ROLLING_FEATURES,
-            *("ap_late_1", "ap_delay_1", "ap_depdelay_1", "ap_canc_1"),
-            *("w_temp", "w_dewp", "w_humid", "w_wind_speed", "w_precip", "w_pressure", "w_visib"),
-            *("wd_precip", "wd_visib_min", "wd_wind_max"),
-            *("plane_age", "seats", "plane_known"),
-            *(
-                "dow",
-                "month",
-                "hour",
-                "sched_min",
-                "distance",
-                "block",
-                "hol",
-                "n_origin_hour",
-                "n_origin_day",
-                "tail_seq",
-            ),
-        ),
+        numeric=names(VIEWS),
         categorical=("carrier", "origin", "dest"),
-        baseline=("carrier", "origin", "dest"),
+        baselines=(GroupMean(columns=("carrier", "origin", "dest")),),
         slices=("carrier", "origin"),
     ),
 )

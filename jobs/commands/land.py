@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
-from pipelines.spec import Feed, Pipeline
+from pipelines.feeds import Feed
+from pipelines.spec import Pipeline
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from pipelines.errors import Refused
 
 if TYPE_CHECKING:
+    from pipelines.feeds import Feed
     from pipelines.run import Run
-    from pipelines.spec import Feed
 
 _LISTED = 12
 _HEADER_BYTES = 1 << 20

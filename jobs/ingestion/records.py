@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column as Expression
 
     from jobs.ingestion.drops import Drop
-    from pipelines.spec import Column, Feed
+    from pipelines.feeds import Column, Feed
 
 PROVENANCE = ("landed_date", "source_file", "source_line")
 QUARANTINE = (*PROVENANCE, "reason", "record")

@@ -22,8 +22,8 @@ from jobs.spark.session import connect
 from pipelines.errors import NightshiftError, Refused
 
 if TYPE_CHECKING:
+    from pipelines.feeds import Feed
     from pipelines.run import Run
-    from pipelines.spec import Feed
 
 _FEEDS_AT_ONCE = 3
 """The server plans one feed while it computes another; more would only wait for its cores."""

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.errors import NightshiftError
-from pipelines.spec import Training
+from pipelines.model import Training
 
 _RARE = 10
 """Rows below which a category is too rare to learn: it shares the row of the unknown ones, which is

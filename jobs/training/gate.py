@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.training.quality import Quality, Vector
-from pipelines.spec import Gate
+from pipelines.model import Gate
 
 Event = Literal["promoted", "kept", "refused"]
 _SEED = 0

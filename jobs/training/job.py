@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.training.encoding import Encoding, Examples
-from pipelines.spec import Training
+from pipelines.model import Training
 
 MODEL = "model.keras"
 ENCODING = "encoding.json"

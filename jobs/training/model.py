@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.training.encoding import Encoding, Examples
-from pipelines.spec import Training
+from pipelines.model import Training
 
 OUTPUT = "probability"
 _EPSILON = 1e-7

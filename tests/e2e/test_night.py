@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 
 from pipelines.catalog import pipeline
 from pipelines.days import Days
-from pipelines.spec import Feed
+from pipelines.feeds import Feed
 from pipelines.stages import STAGES
 from tests.e2e.conftest import LOADED, NIGHT, House
 

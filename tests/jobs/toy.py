@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.flights import PIPELINE
+from pipelines.feeds import Column, Feed
+from pipelines.model import GroupMean, Training
 from pipelines.run import Run
-from pipelines.spec import Column, Feed
+from pipelines.spec import Pipeline
 from pipelines.stages import stage
 
 READINGS = Feed(
@@ -23,6 +23,7 @@ READINGS = Feed(
         Column(name="note"),
     ),
     key=("id",),
+    null_token="NA",
     max_quarantine_share=0.5,
 )
 SENSORS = Feed(
@@ -30,10 +31,29 @@ SENSORS = Feed(
     path="sensors.csv",
     columns=(Column(name="id", type="int", required=True), Column(name="place", required=True)),
     key=("id",),
+    null_token="NA",
     max_quarantine_share=0.5,
 )
-TOY = replace(
-    PIPELINE, name="toy", feeds=(READINGS, SENSORS), derived=(), first_day=date(2013, 1, 1)
+TOY = Pipeline(
+    name="toy",
+    title="Which of tomorrow's readings will be high?",
+    owner="tests",
+    timezone="America/New_York",
+    schedule="30 4 * * *",
+    first_day=date(2013, 1, 1),
+    last_day=date(2013, 12, 31),
+    feeds=(READINGS, SENSORS),
+    derived=(),
+    entity=("reading_date", "id"),
+    event_date="reading_date",
+    entity_table="readings",
+    training=Training(
+        task="binary_classification",
+        label="high",
+        numeric=("amount",),
+        categorical=(),
+        baselines=(GroupMean(columns=("id",)),),
+    ),
 )
 HEADER = b"id,taken,amount,note\n"
 

@@ -11,8 +11,9 @@ from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
+from pipelines.feeds import Column, Feed
 from pipelines.run import Run
-from pipelines.spec import Column, Feed, Table
+from pipelines.spec import Table
 from pipelines.stages import STAGES, select
 
 FLIGHTS = catalog.pipeline("flights")

@@ -19,7 +19,7 @@ from pyspark.sql import Row, SparkSession
 from jobs.ingestion.drops import Drop, find_drops
 from jobs.ingestion.records import records
 from pipelines.environment import Environment
-from pipelines.spec import Column, Feed
+from pipelines.feeds import Column, Feed
 from tests.conftest import SWEEP_EXAMPLES
 from tests.jobs.toy import HEADER, READINGS, drop, drop_readings, drop_sensors, run_of
 

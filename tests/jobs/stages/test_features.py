@@ -27,9 +27,9 @@ from jobs.stages.transform import transform
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
+from pipelines.feeds import Feed
 from pipelines.flights import PIPELINE
 from pipelines.run import Run
-from pipelines.spec import Feed
 from pipelines.stages import stage
 from tests.reference import flights as reference
 

@@ -22,8 +22,8 @@ from jobs.training.job import Job
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.flights import PIPELINE
+from pipelines.model import Gate, Training
 from pipelines.run import Run
-from pipelines.spec import Gate, Training
 from pipelines.stages import stage
 
 FIRST, LAST = date(2013, 1, 1), date(2013, 1, 24)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jobs.training import gate
 from jobs.training.gate import Evidence, Slice, Verdict, judge
 from jobs.training.quality import Quality
-from pipelines.spec import Gate
+from pipelines.model import Gate
 
 GATE = Gate(min_win_rate=0.75, max_slice_loss=0.02, min_slice_rows=500, max_auc=0.9)
 

@@ -17,8 +17,8 @@ from pyspark.sql import DataFrame, Row, SparkSession
 
 from jobs.transforms import flights as transforms
 from pipelines.days import Days
+from pipelines.feeds import Feed
 from pipelines.flights import FLIGHTS, GRAINS, SCHEDULE, WEATHER
-from pipelines.spec import Feed
 from tests.reference import flights as reference
 
 HARD_DAYS = (

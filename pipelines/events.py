@@ -1,0 +1,38 @@
+"""What people are told of while nobody looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+Channel = Literal["log", "webhook"]
+"""Where it is told: `jobs/notifications/<channel>.py`."""
+
+
+class Event(StrEnum):
+    """What happened."""
+
+    STAGE_REFUSED = "stage_refused"
+    """The data or the model was judged and refused; a retry would be refused again."""
+    STAGE_FAILED = "stage_failed"
+    """A fault, after the last retry."""
+    NIGHT_DONE = "night_done"
+    """Every stage of the night has succeeded."""
+    MODEL_PROMOTED = "model_promoted"
+    """A new model serves."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Notification:
+    """An event of a run, in words."""
+
+    event: Event
+    pipeline: str
+    days: str
+    """One day, or the first and last of a range: `2013-04-01`, `2013-01-01..2013-03-31`."""
+    run_id: str
+    stage: str | None
+    """None for an event of the whole night."""
+    message: str
+    """For people: why, and the way out."""

@@ -1,0 +1,97 @@
+"""One feature, one place: what it is, where it is looked up, and what must hold of it.
+
+From these declarations follow the Feast views and service, the columns of the training and scoring
+tables, and the expectations about them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from pipelines.errors import refuse_unless
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Feature:
+    """A number that a model reads."""
+
+    name: str
+    column: str = ""
+    """Column of the view's table, or SQL over one of its rows; empty: the column of that name."""
+    made_by: str = ""
+    """SQL by which the table's transform makes the column (`made_by(features)` in
+    `jobs/transforms/columns.py`); empty: the transform writes it out itself."""
+    finish: str = ""
+    """SQL of the value that the model reads, over the joined row, where the looked-up value is
+    `value`; empty: that value as it is."""
+    is_whole: bool = False
+    """A whole number (bigint), and not a double."""
+    when_unknown: int | None = None
+    """What it is when nothing is found: 0 for a count of nothing; None: null."""
+    is_required: bool = False
+    """A training or scoring row without a value is refused."""
+    least: float | None = None
+    """A smaller value is refused; None: no bound."""
+    most: float | None = None
+    """A greater value is refused; None: no bound."""
+    doc: str = ""
+
+    def __post_init__(self) -> None:
+        refuse_unless(self.name.isidentifier(), f"A feature cannot be named '{self.name}'.")
+        bounds = (self.least, self.most)
+        refuse_unless(
+            None in bounds or bounds[0] <= bounds[1],  # type: ignore[operator]
+            f"Feature '{self.name}': least {self.least} is above most {self.most}.",
+        )
+
+    @property
+    def looked_up(self) -> str:
+        """Column of the view's table, or SQL over one of its rows."""
+        return self.column or self.name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeatureView:
+    """Features that are looked up together: in one table, by one key, as of the scoring moment."""
+
+    name: str
+    table: str
+    """Table of the pipeline."""
+    keys: Mapping[str, str]
+    """Key column of the table -> the column of the entity table that holds its value."""
+    features: tuple[Feature, ...]
+    constants: Mapping[str, str] = field(default_factory=dict)
+    """Key column of the table -> the one value that this view looks up."""
+    event: str = "event_timestamp"
+    """SQL of the instant at which a row of the table holds."""
+    created: str | None = None
+    """SQL of the instant at which it became known; None: at once."""
+    max_age_hours: int | None = None
+    """Older facts count as none; None: any age will do."""
+    doc: str = ""
+
+    def __post_init__(self) -> None:
+        refuse_unless(self.name.isidentifier(), f"A feature view cannot be named '{self.name}'.")
+        refuse_unless(bool(self.keys), f"Feature view '{self.name}' needs a key.")
+        refuse_unless(bool(self.features), f"Feature view '{self.name}' has no features.")
+        age = self.max_age_hours
+        refuse_unless(
+            age is None or age >= 1,
+            f"Feature view '{self.name}': max_age_hours must be at least 1.",
+        )
+
+
+def names(views: Iterable[FeatureView]) -> tuple[str, ...]:
+    """Names of all features of the views, in order."""
+    return tuple(feature.name for view in views for feature in view.features)
+
+
+def day_end(day: str, timezone: str) -> str:
+    """SQL of the instant at which the local day in that column ends: its night's scoring moment.
+
+    It does not depend on the session's time zone.
+    """
+    following = f"date_add({day}, 1)"
+    parts = f"year({following}), month({following}), day({following})"
+    return f"make_timestamp({parts}, 0, 0, 0, '{timezone}')"

@@ -1,0 +1,146 @@
+"""What a source drops: columns, feeds, and the format that their files have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from string import Formatter
+from typing import Literal, get_args
+
+from pipelines.errors import refuse_unless
+
+Type = Literal["string", "int", "long", "double", "boolean", "date", "timestamp"]
+Format = Literal["csv", "csv_gzip", "json_lines", "parquet"]
+
+PROVENANCE = ("landed_date", "source_file", "source_line")
+"""Columns that every raw row gets: the day of its drop, its file, and its place in the file."""
+_RESERVED = frozenset(PROVENANCE) | {"record", "reason"}
+_COMPRESSED = (".gz", ".bz2", ".deflate", ".lz4", ".snappy", ".zst")
+"""Endings by which Spark decompresses a text file, whatever else it is told."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """A column of a feed, as the source writes it."""
+
+    name: str
+    type: Type = "string"
+    required: bool = False
+    """A row without a value here is quarantined."""
+    null_token: str | None = None
+    """Text that the source writes here for a missing value; None: what the feed says."""
+    doc: str = ""
+    """Meaning and unit."""
+
+    def __post_init__(self) -> None:
+        known = ", ".join(get_args(Type))
+        refuse_unless(
+            self.type in get_args(Type),
+            f"Column '{self.name}': no type '{self.type}'. Known: {known}.",
+        )
+        refuse_unless(
+            self.name not in _RESERVED,
+            f"A column must not be named '{self.name}': every raw row gets a column of that name, "
+            "which tells where it came from.",
+        )
+        refuse_unless(
+            bool(self.name) and not self.name.startswith("_") and not set(self.name) & set(".`"),
+            f"Column '{self.name}': a name must not be empty, begin with '_' or hold '.' or '`'.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Feed:
+    """Files that a source drops, and the raw table that they become (same name)."""
+
+    name: str
+    path: str
+    """Below `<landing>/<pipeline>/`. With `{date}`: one file a day. Without: a reference file,
+    landed when it changes."""
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    """Columns that identify a row within one drop."""
+    format: Format = "csv"
+    """`csv` and `csv_gzip`: UTF-8 with a header line. `json_lines`: one JSON object a line.
+    `parquet`: flat columns."""
+    first_day: date | None = None
+    """First day with a drop; None: the pipeline's own first day."""
+    last_day: date | None = None
+    """Last day with a drop; None: the pipeline's own last day."""
+    null_token: str = ""
+    """Text that the source writes for a missing value, besides the empty field."""
+    max_quarantine_share: float = 0.02
+    """Share of a drop's rows, 0 to 1, that may be quarantined before the drop is refused, and with
+    it the run."""
+    doc: str = ""
+
+    def __post_init__(self) -> None:
+        names = [column.name for column in self.columns]
+        missing = [name for name in self.key if name not in names]
+        refuse_unless(
+            len(names) == len(set(names)), f"Feed '{self.name}' declares a column twice: {names}."
+        )
+        refuse_unless(
+            bool(self.key) and not missing,
+            f"Feed '{self.name}': key columns {missing or '()'} are not among its columns {names}.",
+        )
+        refuse_unless(
+            0 <= self.max_quarantine_share <= 1,
+            f"Feed '{self.name}': max_quarantine_share must be from 0 to 1.",
+        )
+        self._refuse_odd_path()
+        self._refuse_odd_ending()
+
+    @property
+    def is_reference(self) -> bool:
+        """True for a whole reference file, False for one drop a day."""
+        return "{date}" not in self.path
+
+    @property
+    def required(self) -> frozenset[str]:
+        """Columns that must hold a value: the key and those declared required."""
+        return frozenset(self.key) | {column.name for column in self.columns if column.required}
+
+    def file(self, day: date | None) -> str:
+        """Where the day's drop lies below the landing folder; a reference file has no day."""
+        return self.path.format(date=day)
+
+    def null_token_of(self, column: Column) -> str:
+        """The text that stands for a missing value in that column."""
+        return self.null_token if column.null_token is None else column.null_token
+
+    def _refuse_odd_path(self) -> None:
+        parts = self.path.split("/")
+        refuse_unless(
+            bool(self.path) and "" not in parts and not {".", ".."} & set(parts),
+            f"Feed '{self.name}': path '{self.path}' must be relative, without '.', '..' or '//'.",
+        )
+        try:
+            fields = [field for field in Formatter().parse(self.path) if field[1] is not None]
+        except ValueError as error:
+            fields = [("", str(error), "", None)]
+        plain = [field[1:] for field in fields]
+        refuse_unless(
+            plain in ([], [("date", "", None)]),
+            f"Feed '{self.name}': path '{self.path}' may hold '{{date}}' once, and nothing else in "
+            "braces: the day is written YYYY-MM-DD.",
+        )
+
+    def _refuse_odd_ending(self) -> None:
+        known = get_args(Format)
+        refuse_unless(
+            self.format in known,
+            f"Feed '{self.name}': no format '{self.format}'. Known: {', '.join(known)}.",
+        )
+        if self.format == "csv_gzip":
+            refuse_unless(
+                self.path.endswith(".gz"),
+                f"Feed '{self.name}': the path of a 'csv_gzip' feed must end with '.gz', "
+                f"but is '{self.path}'.",
+            )
+        elif self.format != "parquet":
+            refuse_unless(
+                not self.path.endswith(_COMPRESSED),
+                f"Feed '{self.name}': '{self.path}' ends like a compressed file, but its format is "
+                f"'{self.format}'. For gzipped CSV declare format='csv_gzip'.",
+            )

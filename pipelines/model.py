@@ -1,0 +1,171 @@
+"""What a model learns, how, and when it may serve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, get_args
+
+from pipelines.errors import refuse_unless
+
+Task = Literal["binary_classification", "regression"]
+"""What the label is: 1 or 0, or a number. Loss, metrics, plots and suites follow from it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NeuralNetwork:
+    """A Keras network over numbers and embedded categories, trained by Horovod on many ranks."""
+
+    name: ClassVar[str] = "neural_network"
+
+    ranks: int = 2
+    hidden: tuple[int, ...] = (128, 64)
+    """Units of each hidden layer."""
+    embedding_size: int = 8
+    dropout: float = 0.3
+    """Share of hidden units left out of each training step, 0 to 1."""
+    input_dropout: float = 0.3
+    """Share of inputs left out of each training step, 0 to 1: a few dozen days must not be told
+    apart by their weather."""
+    epochs: int = 6
+    patience: int = 3
+    """Epochs without a better validation loss after which training ends."""
+    batch_size: int = 1024
+    """Rows per rank and step."""
+    learning_rate: float = 1e-3
+    """Of one rank; scaled by the number of ranks after a warm-up."""
+    timeout_seconds: int = 1800
+    """Training that takes longer is ended: ranks that disagree would wait for ever."""
+
+    def __post_init__(self) -> None:
+        refuse_unless(self.ranks >= 1 and self.epochs >= 1, "ranks and epochs must be at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LinearModel:
+    """Ridge or logistic regression by the task, over scaled numbers and one-hot categories."""
+
+    name: ClassVar[str] = "linear"
+
+    l2: float = 1.0
+    """Weight of the squared coefficients against the sum of the rows' losses."""
+    max_iterations: int = 500
+    """Of the solver of logistic regression; ridge regression is solved at once."""
+
+    def __post_init__(self) -> None:
+        refuse_unless(self.l2 > 0, "l2 must be above 0.")
+        refuse_unless(self.max_iterations >= 1, "max_iterations must be at least 1.")
+
+
+Family = NeuralNetwork | LinearModel
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupMean:
+    """A baseline: the mean label of past rows with the same values in a few columns.
+
+    Of a binary label this is a rate, of a measurement a climatology.
+    """
+
+    columns: tuple[str, ...]
+    name: str = "group_mean"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LastValue:
+    """A baseline: what a numeric feature says now will be so; the mean label where it is missing.
+
+    Of a measurement this is persistence.
+    """
+
+    feature: str
+    name: str = "last_value"
+
+
+Baseline = GroupMean | LastValue
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """What a model learns from: rows of the training table whose label is known."""
+
+    task: Task
+    label: str
+    """Column of the training table: 1 or 0 for a binary task, else a number; null when there is no
+    label."""
+    numeric: tuple[str, ...]
+    categorical: tuple[str, ...]
+    baselines: tuple[Baseline, ...]
+    """Simple models that a candidate must beat, each of them."""
+    family: Family = field(default_factory=NeuralNetwork)
+    """How it learns."""
+    slices: tuple[str, ...] = ()
+    """Columns by whose values quality is also reported and protected."""
+    window_days: int = 90
+    """Days of labels before the held-out days that are trained on."""
+    holdout_days: int = 14
+    """Newest days of labels, never trained on: candidate, champion and baselines are compared
+    there."""
+    validation_days: int = 7
+    """Days at the end of the window kept out of `fit`, for early stopping and calibration."""
+    min_rows: int = 2000
+    """Fewest labelled rows to fit on."""
+    seed: int = 20130101
+
+    def __post_init__(self) -> None:
+        refuse_unless(
+            self.task in get_args(Task),
+            f"No task '{self.task}'. Known: {', '.join(get_args(Task))}.",
+        )
+        both = set(self.numeric) & set(self.categorical)
+        refuse_unless(not both, f"Features declared both numeric and categorical: {sorted(both)}.")
+        refuse_unless(bool(self.numeric), "A model needs at least one numeric feature.")
+        refuse_unless(
+            0 < self.validation_days < self.window_days,
+            "validation_days must be from 1 to window_days - 1.",
+        )
+        refuse_unless(self.holdout_days >= 1, "holdout_days must be at least 1.")
+        self._refuse_odd_baselines()
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Every feature that the model reads, numeric first."""
+        return self.numeric + self.categorical
+
+    @property
+    def baseline_columns(self) -> tuple[str, ...]:
+        """Every column that a baseline reads."""
+        read: list[str] = []
+        for baseline in self.baselines:
+            read += baseline.columns if isinstance(baseline, GroupMean) else [baseline.feature]
+        return tuple(dict.fromkeys(read))
+
+    def _refuse_odd_baselines(self) -> None:
+        names = [baseline.name for baseline in self.baselines]
+        refuse_unless(bool(names), "A model needs a baseline to beat.")
+        refuse_unless(len(names) == len(set(names)), f"Two baselines have one name: {names}.")
+        taken = {"candidate", "champion"} & set(names)
+        refuse_unless(not taken, f"A baseline must not be named {sorted(taken)}.")
+        read = [one.feature for one in self.baselines if isinstance(one, LastValue)]
+        unknown = [feature for feature in read if feature not in self.numeric]
+        refuse_unless(not unknown, f"LastValue of {unknown}, which are no numeric features.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gate:
+    """When a candidate may serve. Differences are paired by day and bootstrapped over days."""
+
+    resamples: int = 2000
+    min_win_rate: float = 0.75
+    """Share of bootstrap resamples in which the candidate's loss must be below the rival's."""
+    max_slice_loss: float | None = None
+    """How much worse (loss per row) the candidate may be than the champion on any slice; None:
+    what the task takes for much (`jobs/training/tasks`)."""
+    min_slice_rows: int = 500
+    """Slices with fewer held-out rows are reported and not judged."""
+    max_score: float | None = None
+    """A pooled score (AUC of a binary task, R² of a regression) above this means that the future
+    leaked in, and the candidate is refused; None: what the task takes for too good."""
+
+    def __post_init__(self) -> None:
+        refuse_unless(0.5 <= self.min_win_rate <= 1, "min_win_rate must be from 0.5 to 1.")
+        refuse_unless(self.resamples >= 1, "resamples must be at least 1.")

@@ -1,0 +1,119 @@
+"""What rolls over the past: daily sums by entity, and the figures of windows that follow from them.
+
+`jobs/transforms/rolling.py` makes two tables of such a declaration: tiles (a day's sums by entity
+and key) and windows (figures over the days that end with a day).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.errors import refuse_unless
+from pipelines.features import Feature, FeatureView
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DailySum:
+    """A sum over the rows of a day. Sums add up: a mean is made of two of them."""
+
+    name: str
+    sql: str
+    """Aggregate over the rows that share a day and a key. Whole numbers or decimals: a sum of
+    doubles would depend on the order in which they come."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Statistic:
+    """A figure of a window."""
+
+    name: str
+    amount: str
+    """The daily sum that is summed over the window."""
+    per: str = ""
+    """The daily sum by which it is divided, null where that is 0; empty: it is a count."""
+    least: float | None = None
+    most: float | None = None
+    doc: str = ""
+
+    @property
+    def is_count(self) -> bool:
+        """True for a sum, which is 0 where nothing is; False for a mean, which is null."""
+        return not self.per
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grain:
+    """Things whose past is summed up: rows with the same values in these columns."""
+
+    name: str
+    columns: tuple[str, ...]
+    """A row's key is their values joined by '|'; a row that lacks one of them does not count."""
+    windows: tuple[int, ...]
+    """Days of the windows that models read; each ends with the day of the scoring moment."""
+    statistics: tuple[str, ...]
+    """Names of the statistics that models read."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rolling:
+    """Sums by day, statistics by window, for some grains."""
+
+    sums: tuple[DailySum, ...]
+    statistics: tuple[Statistic, ...]
+    grains: tuple[Grain, ...]
+
+    def __post_init__(self) -> None:
+        sums = {one.name for one in self.sums}
+        used = {name for one in self.statistics for name in (one.amount, one.per) if name}
+        refuse_unless(
+            used <= sums, f"Statistics read sums that nobody makes: {sorted(used - sums)}."
+        )
+        known = {one.name for one in self.statistics}
+        read = {name for grain in self.grains for name in grain.statistics}
+        refuse_unless(read <= known, f"Grains read unknown statistics: {sorted(read - known)}.")
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Every length of window that some grain reads, ascending, in days."""
+        return tuple(sorted({days for grain in self.grains for days in grain.windows}))
+
+    def features(self, grain: Grain) -> tuple[Feature, ...]:
+        """The features of a grain: `<grain>_<statistic>_<days>`."""
+        known = {one.name: one for one in self.statistics}
+        return tuple(
+            _feature(grain, known[name], days)
+            for name in grain.statistics
+            for days in grain.windows
+        )
+
+
+def _feature(grain: Grain, statistic: Statistic, days: int) -> Feature:
+    return Feature(
+        name=f"{grain.name}_{statistic.name}_{days}",
+        column=f"{statistic.name}_{days}",
+        is_whole=statistic.is_count,
+        when_unknown=0 if statistic.is_count else None,
+        is_required=statistic.is_count,
+        least=statistic.least,
+        most=statistic.most,
+        doc=f"{statistic.doc} Over the {days} days that end with the scoring day.".strip(),
+    )
+
+
+def rolling_views(rolling: Rolling, *, table: str, max_age_hours: int) -> tuple[FeatureView, ...]:
+    """A feature view for each grain, named after it, over the table of windows.
+
+    The entity table holds the grain's key as `<grain>_key`.
+    """
+    return tuple(
+        FeatureView(
+            name=grain.name,
+            table=table,
+            keys={"key": f"{grain.name}_key"},
+            constants={"grain": grain.name},
+            features=rolling.features(grain),
+            max_age_hours=max_age_hours,
+            doc=f"The past by {', '.join(grain.columns)}.",
+        )
+        for grain in rolling.grains
+    )
