@@ -15,38 +15,47 @@ from itertools import pairwise
 import great_expectations.expectations as gxe
 from great_expectations.expectations.expectation import Expectation
 
+from expectations import feature_rules
 from expectations.fragments import (
-    clock,
     clock_error,
     first_true,
     joined,
     midnight_error,
-    outside,
     relative_humidity,
 )
 from expectations.suite import ROWS, Suite, absent, all_present, between, matches, one_of, present
 from pipelines.days import Days
+from pipelines.features import FeatureView
 from pipelines.feeds import Feed
 from pipelines.flights import (
     AIRPORTS,
+    DEPARTURE,
+    EARLIEST_ARRIVAL,
     FLIGHTS,
-    GRAINS,
+    LATE_MINUTES,
+    LONGEST_DELAY,
     PIPELINE,
     PLANES,
-    ROLLING_DAYS,
+    ROLLING,
     SCHEDULE,
+    STORM_MPH,
+    TIMEZONE,
     WEATHER,
+    WEATHER_DAILY,
+    WEATHER_HOURLY,
+    clock_minutes,
 )
 
 _ORIGINS = ("EWR", "JFK", "LGA")
 _FLOWN_A_DAY = (600, 1200)
 _SCHEDULED_A_DAY = (600, 1100)
 _TAILNUM = "^N[0-9][0-9A-Z]{1,4}$"
-_LATEST, _EARLIEST = 2000, -120
-"""Minutes of delay that are believed: the longest of 2013 is 1,301, the earliest arrival -86."""
-_ZONE = PIPELINE.timezone
-_MPH = 200
-"""No wind or gust of this or more has been measured at sea level in New York."""
+_DEPARTURES_RULES = feature_rules.of_table(PIPELINE, "departures")
+_ROLLING_RULES = feature_rules.of_table(PIPELINE, "rolling")
+_WEATHER_HOURLY_RULES = feature_rules.of_table(PIPELINE, "weather_hourly")
+_WEATHER_DAILY_RULES = feature_rules.of_table(PIPELINE, "weather_daily")
+_MODEL_RULES = feature_rules.of_model(PIPELINE)
+_GRAINS = tuple(grain.name for grain in ROLLING.grains)
 
 
 def flights(days: Days) -> Suite:
@@ -58,12 +67,8 @@ def flights(days: Days) -> Suite:
         derived={
             **_DEPARTURE_ERRORS,
             "days_until_known": "datediff(landed_date, flight_date)",
-            "dep_delay_error": (
-                f"pmod({clock('dep_time')} - {clock('sched_dep_time')} - dep_delay, 1440)"
-            ),
-            "arr_delay_error": (
-                f"pmod({clock('arr_time')} - {clock('sched_arr_time')} - arr_delay, 1440)"
-            ),
+            "dep_delay_error": (_clock_error("sched_dep_time", "dep_time", "dep_delay")),
+            "arr_delay_error": (_clock_error("sched_arr_time", "arr_time", "arr_delay")),
             "miles_per_hour": "distance / air_time * 60",
             "half_an_outcome": first_true(
                 {
@@ -82,8 +87,8 @@ def flights(days: Days) -> Suite:
                 [0, 1],
                 says="The flight is of the day of the drop or of the day before.",
             ),
-            between("dep_delay", _EARLIEST, _LATEST),
-            between("arr_delay", _EARLIEST, _LATEST),
+            between("dep_delay", EARLIEST_ARRIVAL, LONGEST_DELAY),
+            between("arr_delay", EARLIEST_ARRIVAL, LONGEST_DELAY),
             between("air_time", 15, 900),
             between("dep_time", 1, 2400),
             between("arr_time", 1, 2400),
@@ -116,7 +121,7 @@ def flights(days: Days) -> Suite:
             "cancelled_share": "avg(CAST(dep_time IS NULL AS INT))",
             "diverted_share": "avg(CAST(dep_time IS NOT NULL AND arr_delay IS NULL AS INT))",
             "day_before_share": "avg(CAST(flight_date < landed_date AS INT))",
-            "late_share": "avg(CAST(arr_delay > 15 AS INT))",
+            "late_share": f"avg(CAST(arr_delay > {LATE_MINUTES} AS INT))",
             "arr_delay_mean": "avg(arr_delay)",
             "arr_delay_spread": "stddev(arr_delay)",
         },
@@ -168,7 +173,7 @@ def weather(days: Days) -> Suite:
         has=_columns(WEATHER),
         derived={
             "days_old": "datediff(landed_date, weather_date)",
-            "time_hour_error": clock_error("time_hour", "weather_date", _ZONE),
+            "time_hour_error": clock_error("time_hour", "weather_date", TIMEZONE),
             "dewp_above_temp": "dewp - temp",
         },
         each_row=(
@@ -190,9 +195,9 @@ def weather(days: Days) -> Suite:
             between("humid", 0, 100),
             between("wind_dir", 0, 360),
             between("wind_speed", 0, None),
-            between("wind_speed", None, _MPH, severity="warning"),
+            between("wind_speed", None, STORM_MPH, severity="warning"),
             between("wind_gust", 0, None),
-            between("wind_gust", None, _MPH, severity="warning"),
+            between("wind_gust", None, STORM_MPH, severity="warning"),
             between("precip", 0, 5),
             between("pressure", 900, 1100),
             between("visib", 0, 20),
@@ -296,13 +301,14 @@ def departures(days: Days) -> Suite:
             *_columns(SCHEDULE),
             "departure_id",
             "event_timestamp",
-            *(f"{grain}_key" for grain in GRAINS),
-            *_SCHEDULE_FEATURES,
+            *(f"{grain}_key" for grain in _GRAINS),
+            *_features(DEPARTURE),
         ),
         same_rows_as="schedule",
         derived={
+            **_DEPARTURES_RULES.derived,
             "days_ahead": "datediff(flight_date, landed_date)",
-            "event_error": midnight_error("event_timestamp", "landed_date", _ZONE),
+            "event_error": midnight_error("event_timestamp", "landed_date", TIMEZONE),
             "id_error": f"departure_id <> concat_ws('|', {', '.join(PIPELINE.entity)})",
             "key_error": first_true(
                 {
@@ -315,7 +321,7 @@ def departures(days: Days) -> Suite:
                     "dow": "dow <> weekday(flight_date) + 1",
                     "month": "month <> month(flight_date)",
                     "hour": "hour <> sched_dep_time DIV 100",
-                    "sched_min": f"sched_min <> {clock('sched_dep_time')}",
+                    "sched_min": f"sched_min <> {clock_minutes('sched_dep_time')}",
                     "n_origin_day": (
                         "n_origin_day <> count(1) OVER (PARTITION BY landed_date, origin)"
                     ),
@@ -327,9 +333,8 @@ def departures(days: Days) -> Suite:
             ),
         },
         each_row=(
-            *all_present(
-                ["departure_id", "event_timestamp", *(set(_SCHEDULE_FEATURES) - {"block"})]
-            ),
+            *_DEPARTURES_RULES.each_row,
+            *all_present(["departure_id", "event_timestamp"]),
             one_of("origin", _ORIGINS),
             _TOMORROW,
             one_of(
@@ -347,14 +352,11 @@ def departures(days: Days) -> Suite:
             ),
             absent("key_error", says="The keys are those of the columns, joined by '|'."),
             absent("feature_error", says="What the schedule tells agrees with the schedule."),
-            between("block", 30, 900, says="The scheduled duration is from 30 to 900 minutes."),
             present(
                 "block",
                 severity="warning",
                 says="The scheduled duration is known: the destination's time zone is.",
             ),
-            between("hol", -7, 7),
-            between("tail_seq", 0, 20),
         ),
         measures=_DEPARTURE_MEASURES,
         each_day=_departures_a_day(_SCHEDULED_A_DAY),
@@ -363,7 +365,7 @@ def departures(days: Days) -> Suite:
 
 def tiles(days: Days) -> Suite:
     """Daily sums: parts do not exceed wholes, and every grain sums up the same flights."""
-    whole = [grain for grain in GRAINS if grain != "tail"]
+    whole = [grain for grain in _GRAINS if grain != "tail"]
     totals = [f"sum(n) FILTER (WHERE grain = '{grain}')" for grain in whole]
     return Suite(
         days=PIPELINE.drop_days(FLIGHTS, days),
@@ -383,11 +385,11 @@ def tiles(days: Days) -> Suite:
         },
         each_row=(
             *all_present(["grain", "key", "n", "n_known", "n_late", "n_canc", "n_departed"]),
-            one_of("grain", GRAINS),
+            one_of("grain", _GRAINS),
             between("n", 1, _FLOWN_A_DAY[1]),
             absent("count_error", says="Parts do not exceed wholes."),
-            between("mean_delay", _EARLIEST, _LATEST),
-            between("mean_depdelay", _EARLIEST, _LATEST),
+            between("mean_delay", EARLIEST_ARRIVAL, LONGEST_DELAY),
+            between("mean_depdelay", EARLIEST_ARRIVAL, LONGEST_DELAY),
         ),
         measures={
             "flights": totals[-1],
@@ -406,22 +408,21 @@ def tiles(days: Days) -> Suite:
             between(
                 "unassigned_share", 0, 0.6, says="Most flights have a plane, and none has two."
             ),
-            one_of("grains", [len(GRAINS)]),
+            one_of("grains", [len(_GRAINS)]),
         ),
     )
 
 
 def rolling(days: Days) -> Suite:
     """Rates and means over windows: longer windows hold more, empty ones hold nothing."""
-    windows = (1, *ROLLING_DAYS)
-    rates = [f"{stat}_{w}" for stat in ("late", "canc") for w in windows]
-    means = [*(f"delay_{w}" for w in windows), "depdelay_1"]
+    windows = ROLLING.windows
+    figures = [statistic.column(window) for statistic, window in ROLLING.figures]
     return Suite(
         days=PIPELINE.drop_days(FLIGHTS, days),
         key=("grain", "key"),
-        has=("event_timestamp", *(f"n_{w}" for w in windows), *rates, *means),
+        has=("event_timestamp", *figures),
         derived={
-            "event_error": midnight_error("event_timestamp", "landed_date", _ZONE),
+            "event_error": midnight_error("event_timestamp", "landed_date", TIMEZONE),
             "window_error": first_true(
                 {
                     **{f"n_{a} > n_{b}": f"n_{a} > n_{b}" for a, b in pairwise(windows)},
@@ -437,12 +438,12 @@ def rolling(days: Days) -> Suite:
                     },
                 }
             ),
-            "rate_error": outside(rates, 0, 1),
-            "mean_error": outside(means, _EARLIEST, _LATEST),
+            **_ROLLING_RULES.derived,
         },
         each_row=(
-            *all_present(["grain", "key", "event_timestamp", *(f"n_{w}" for w in windows)]),
-            one_of("grain", GRAINS),
+            *_ROLLING_RULES.each_row,
+            *all_present(["grain", "key", "event_timestamp", "n_1"]),
+            one_of("grain", _GRAINS),
             one_of(
                 "event_error",
                 [0],
@@ -452,8 +453,6 @@ def rolling(days: Days) -> Suite:
                 "window_error",
                 says="Longer windows hold more rows, and a window without rows has no figures.",
             ),
-            absent("rate_error", says="Rates lie from 0 to 1."),
-            absent("mean_error", says=f"Mean delays lie from {_EARLIEST} to {_LATEST} minutes."),
         ),
         measures={
             "airports": "count_if(grain = 'ap')",
@@ -477,9 +476,10 @@ def weather_hourly(days: Days) -> Suite:
     return Suite(
         days=PIPELINE.drop_days(WEATHER, days),
         key=("origin", "observed_at"),
-        has=("available_at", *_HOURLY),
+        has=("available_at", *_features(WEATHER_HOURLY)),
         derived={
-            "available_error": midnight_error("available_at", "landed_date", _ZONE),
+            **_WEATHER_HOURLY_RULES.derived,
+            "available_error": midnight_error("available_at", "landed_date", TIMEZONE),
             "hours_until_available": (
                 "(unix_timestamp(available_at) - unix_timestamp(observed_at)) / 3600"
             ),
@@ -498,7 +498,7 @@ def weather_hourly(days: Days) -> Suite:
                 25,
                 says="The observation is of landed_date, before it became available.",
             ),
-            *_weather_ranges(),
+            *_WEATHER_HOURLY_RULES.each_row,
         ),
         measures={"hours": "count(1)", "airports": "count(DISTINCT origin)"},
         each_day=(
@@ -514,8 +514,11 @@ def weather_daily(days: Days) -> Suite:
     return Suite(
         days=PIPELINE.drop_days(WEATHER, days),
         key=("origin",),
-        has=("event_timestamp", *_DAILY),
-        derived={"event_error": midnight_error("event_timestamp", "landed_date", _ZONE)},
+        has=("event_timestamp", *_features(WEATHER_DAILY)),
+        derived={
+            **_WEATHER_DAILY_RULES.derived,
+            "event_error": midnight_error("event_timestamp", "landed_date", TIMEZONE),
+        },
         each_row=(
             present("event_timestamp"),
             one_of("origin", _ORIGINS),
@@ -524,7 +527,7 @@ def weather_daily(days: Days) -> Suite:
                 [0],
                 says="event_timestamp is the scoring moment at the end of landed_date.",
             ),
-            *_daily_ranges(),
+            *_WEATHER_DAILY_RULES.each_row,
         ),
         measures={"airports": "count(DISTINCT origin)"},
         each_day=(
@@ -549,7 +552,7 @@ def training(days: Days) -> Suite:
         derived={
             **_FEATURE_ERRORS,
             "days_until_known": "datediff(landed_date, flight_date)",
-            "event_error": midnight_error("event_timestamp", "date_sub(flight_date, 1)", _ZONE),
+            "event_error": midnight_error("event_timestamp", "date_sub(flight_date, 1)", TIMEZONE),
         },
         each_row=(
             *_FEATURE_ROWS,
@@ -601,7 +604,7 @@ def scoring(days: Days) -> Suite:
         derived={
             **_FEATURE_ERRORS,
             "days_ahead": "datediff(flight_date, landed_date)",
-            "event_error": midnight_error("event_timestamp", "landed_date", _ZONE),
+            "event_error": midnight_error("event_timestamp", "landed_date", TIMEZONE),
         },
         each_row=(*_FEATURE_ROWS, _TOMORROW),
         measures=_feature_measures("TRUE"),
@@ -651,7 +654,7 @@ def _columns(feed: Feed) -> tuple[str, ...]:
 
 _TOMORROW = one_of("days_ahead", [1], says="The flight is of the day after landed_date.")
 _DEPARTURE_ERRORS = {
-    "time_hour_error": clock_error("time_hour", "flight_date", _ZONE),
+    "time_hour_error": clock_error("time_hour", "flight_date", TIMEZONE),
     "sched_dep_error": "hour * 100 + minute - sched_dep_time",
     "goes_nowhere": "origin = dest",
 }
@@ -682,24 +685,16 @@ _DEPARTURE_MEASURES = {
     "destinations": "count(DISTINCT dest)",
 }
 
-_RATES = tuple(f for f in PIPELINE.training.numeric if "_late_" in f or "_canc_" in f)
-_MEANS = tuple(f for f in PIPELINE.training.numeric if "_delay_" in f or "_depdelay_" in f)
-_COUNTS = tuple(f for f in PIPELINE.training.numeric if "_n_" in f and not f.startswith("n_"))
 _MADE_BY = ("model_version", "model_run_id", "run_id", "predicted_at", "scoring_version")
-_HOURLY = tuple(f for f in PIPELINE.training.numeric if f.startswith("w_"))
-_DAILY = tuple(f for f in PIPELINE.training.numeric if f.startswith("wd_"))
-_SCHEDULE_FEATURES = (
-    "dow",
-    "month",
-    "hour",
-    "sched_min",
-    "distance",
-    "block",
-    "hol",
-    "n_origin_hour",
-    "n_origin_day",
-    "tail_seq",
-)
+
+
+def _features(view: FeatureView) -> tuple[str, ...]:
+    return tuple(feature.name for feature in view.features)
+
+
+def _clock_error(scheduled: str, actual: str, delay: str) -> str:
+    """Minutes, modulo a day, by which a delay differs from what the clock times say."""
+    return f"pmod({clock_minutes(actual)} - {clock_minutes(scheduled)} - {delay}, 1440)"
 
 
 def _departures_a_day(volume: tuple[int, int]) -> tuple[Expectation, ...]:
@@ -720,69 +715,20 @@ def _feature_measures(where: str) -> dict[str, str]:
     }
 
 
-def _weather_ranges() -> tuple[Expectation, ...]:
-    return (
-        between("w_temp", -30, 120),
-        between("w_dewp", -50, 100),
-        between("w_humid", 0, 100),
-        between("w_wind_speed", 0, _MPH),
-        between("w_precip", 0, 5),
-        between("w_pressure", 900, 1100),
-        between("w_visib", 0, 20),
-    )
-
-
-def _daily_ranges() -> tuple[Expectation, ...]:
-    return (
-        between("wd_precip", 0, 50),
-        between("wd_visib_min", 0, 20),
-        between("wd_wind_max", 0, _MPH),
-    )
-
-
 _FEATURE_ERRORS = {
-    "rate_error": outside(_RATES, 0, 1),
-    "mean_error": outside(_MEANS, _EARLIEST, _LATEST),
-    "count_error": first_true(
-        {f"{count} = null or below 0": f"coalesce({count}, -1) < 0" for count in _COUNTS}
-    ),
+    **_MODEL_RULES.derived,
     "plane_error": "plane_known = 0 AND coalesce(plane_age, seats) IS NOT NULL",
 }
 _FEATURE_ROWS: tuple[Expectation, ...] = (
-    *all_present(
-        [
-            "event_timestamp",
-            "carrier",
-            "dest",
-            "plane_known",
-            *(f for f in _SCHEDULE_FEATURES if f != "block"),
-        ]
-    ),
+    *_MODEL_RULES.each_row,
+    *all_present(["event_timestamp", "carrier", "dest"]),
     one_of("origin", _ORIGINS),
     one_of(
         "event_error",
         [0],
         says="event_timestamp is the scoring moment: midnight in New York before the flight's day.",
     ),
-    absent("rate_error", says="Rates lie from 0 to 1."),
-    absent("mean_error", says=f"Mean delays lie from {_EARLIEST} to {_LATEST} minutes."),
-    absent("count_error", says="Counts of past flights are known and not negative."),
     one_of("plane_error", [False], says="Nothing is known of an unknown plane."),
-    one_of("plane_known", [0, 1]),
-    between("plane_age", -1, 100),
-    between("seats", 1, 900),
-    between("block", 30, 900),
-    between("dow", 1, 7),
-    between("month", 1, 12),
-    between("hour", 0, 23),
-    between("sched_min", 0, 1439),
-    between("distance", 10, 5100),
-    between("hol", -7, 7),
-    between("n_origin_day", 1, 1000),
-    between("n_origin_hour", 1, 200),
-    between("tail_seq", 0, 20),
-    *_weather_ranges(),
-    *_daily_ranges(),
 )
 _FEATURE_DAYS: tuple[Expectation, ...] = (
     between("plane_known_share", 0.4, 1, says="Most planes are in the register."),

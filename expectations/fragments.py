@@ -5,12 +5,7 @@ Each tells what is wrong with a row, and is null or 0 when nothing is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
-
-def clock(column: str) -> str:
-    """Minutes after midnight of a local time written HHMM."""
-    return f"({column} DIV 100 * 60 + {column} % 100)"
+from collections.abc import Mapping
 
 
 def clock_error(instant: str, day: str, zone: str) -> str:
@@ -37,17 +32,6 @@ def first_true(conditions: Mapping[str, str]) -> str:
     return (
         "CASE "
         + " ".join(f"WHEN {condition} THEN '{name}'" for name, condition in conditions.items())
-        + " END"
-    )
-
-
-def outside(columns: Iterable[str], least: float, most: float) -> str:
-    """The first column whose value lies outside of the bounds, with that value, or null."""
-    return (
-        "CASE "
-        + " ".join(
-            f"WHEN {c} NOT BETWEEN {least} AND {most} THEN concat('{c} = ', {c})" for c in columns
-        )
         + " END"
     )
 

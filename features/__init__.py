@@ -1,1 +1,1 @@
-"""What models see: Feast definitions, one module a pipeline, and their point-in-time join."""
+"""What models see: declared features as Feast's definitions, and the join as of a moment."""

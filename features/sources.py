@@ -33,32 +33,19 @@ def lake_source(
         created: SQL expression of the time at which it became known, when that can be later.
         computed: Further features: name -> SQL expression over the table.
     """
-    times = {"event_timestamp": event, **({"created_timestamp": created} if created else {})}
-    named = {**(computed or {}), **times}
-    selected = ", ".join(
-        [
-            *(f"`{column}`" for column in (*columns, PARTITION)),
-            *(f"{sql} AS `{name}`" for name, sql in named.items()),
-        ]
-    )
-    place = environment.table_path(table).replace("`", "``")
+    named = {**(computed or {}), "event_timestamp": event}
+    if created:
+        named["created_timestamp"] = created
+    selected = [f"`{column}`" for column in (*columns, PARTITION)]
+    selected += [f"{sql} AS `{name}`" for name, sql in named.items()]
+    path = environment.table_path(table).replace("`", "``")
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", RuntimeWarning
-        )  # Feast calls every SparkSource experimental
+        # Feast calls every SparkSource experimental.
+        warnings.simplefilter("ignore", RuntimeWarning)
         return SparkSource(
             name=name,
-            query=f"SELECT {selected} FROM delta.`{place}`",
+            query=f"SELECT {', '.join(selected)} FROM delta.`{path}`",
             timestamp_field="event_timestamp",
             created_timestamp_column="created_timestamp" if created else "",
             date_partition_column=PARTITION,
         )
-
-
-def day_end(day: str, timezone: str) -> str:
-    """SQL of the instant when that column's local day ends, whatever the session's time zone."""
-    following = f"date_add({day}, 1)"
-    return (
-        f"make_timestamp(year({following}), month({following}), "
-        f"day({following}), 0, 0, 0, '{timezone}')"
-    )

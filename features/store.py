@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +14,18 @@ import feast
 import yaml  # type: ignore[import-untyped]
 from feast import FeatureStore, RepoConfig
 
-from pipelines.errors import UsageError
+from features import definitions
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from pyspark.sql import DataFrame
 
     from pipelines.environment import Environment
     from pipelines.spec import Pipeline
 
-_SETTINGS = Path(__file__).with_name("feature_store.yaml")
+_STORE_FILE = "feature_store.yaml"
+_REGISTRY_FILE = "registry.db"
+_APPLIED_FILE = "applied.sha256"
+"""Fingerprint of the definitions that the registry holds."""
 
 
 def historical(pipeline: Pipeline, environment: Environment, rows: DataFrame) -> DataFrame:
@@ -35,54 +35,65 @@ def historical(pipeline: Pipeline, environment: Environment, rows: DataFrame) ->
     rows are read once for each feature view: checkpoint or persist them when they cost more than a
     scan.
     """
-    store, module = open_store(pipeline, environment), _module(pipeline)
-    service = store.get_feature_service(pipeline.name)
+    store = open_store(pipeline, environment)
     found = store.get_historical_features(
-        entity_df=module.prepare(rows), features=service, full_feature_names=True
+        entity_df=definitions.with_constants(rows, pipeline),
+        features=store.get_feature_service(pipeline.name),
+        full_feature_names=True,
     )
-    finished: DataFrame = module.finish(found.to_spark_df())
-    return finished
-
-
-def entity_table(pipeline: Pipeline) -> str:
-    """The table whose rows are scored."""
-    return str(_module(pipeline).ENTITY_TABLE)
+    return definitions.finished(found.to_spark_df(), pipeline)
 
 
 def open_store(pipeline: Pipeline, environment: Environment) -> FeatureStore:
     """The store, its registry holding the definitions of today's code."""
-    registry = environment.home / "feast" / f"{pipeline.name}.db"
-    definitions = _module(pipeline).definitions(environment)
-    applied, wanted = registry.with_suffix(".sha256"), _fingerprint(definitions)
-    if not (registry.exists() and applied.exists() and applied.read_text() == wanted):
-        _apply(pipeline, registry, definitions)
-        applied.write_text(wanted)
-    return _store(pipeline, registry)
+    folder = store_folder(pipeline, environment)
+    wanted = definitions.definitions(pipeline, environment)
+    fingerprint = _fingerprint(wanted)
+    applied = folder / _APPLIED_FILE
+    is_applied = applied.exists() and applied.read_text() == fingerprint
+    if not (is_applied and (folder / _REGISTRY_FILE).exists()):
+        _apply(pipeline, folder, wanted)
+        applied.write_text(fingerprint)
+    return _store(pipeline, folder, _REGISTRY_FILE)
 
 
-def _apply(pipeline: Pipeline, registry: Path, definitions: list[Any]) -> None:
+def store_folder(pipeline: Pipeline, environment: Environment) -> Path:
+    """Where the registry lies, and the file by which Feast's own command finds it."""
+    return environment.home / "feast" / pipeline.name
+
+
+def _apply(pipeline: Pipeline, folder: Path, wanted: list[definitions.Definition]) -> None:
     """Write the registry anew, beside the old one, and put it in its place.
 
     No reader sees half of it, no old view stays.
     """
-    registry.parent.mkdir(
-        parents=True, exist_ok=True, mode=0o700
-    )  # Feast unpickles what a registry holds
-    fresh = registry.with_suffix(".new")
+    # Feast unpickles what a registry holds: nobody else may write here.
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    fresh = folder / f"{_REGISTRY_FILE}.new"
     fresh.unlink(missing_ok=True)
-    _store(pipeline, fresh).apply(definitions)
-    fresh.replace(registry)
+    _store(pipeline, folder, fresh.name).apply(wanted)
+    fresh.replace(folder / _REGISTRY_FILE)
+    settings = yaml.safe_dump(_settings(pipeline, _REGISTRY_FILE), sort_keys=False)
+    (folder / _STORE_FILE).write_text(settings)
 
 
-def _store(pipeline: Pipeline, registry: Path) -> FeatureStore:
-    settings = {
-        **yaml.safe_load(_SETTINGS.read_text()),
-        "project": pipeline.name,
-        "registry": str(registry),
-    }
+def _store(pipeline: Pipeline, folder: Path, registry: str) -> FeatureStore:
+    settings = _settings(pipeline, str(folder / registry))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Feast's deprecations of its own defaults
-        return FeatureStore(config=RepoConfig(repo_path=_SETTINGS.parent, **settings))
+        return FeatureStore(config=RepoConfig(repo_path=folder, **settings))
+
+
+def _settings(pipeline: Pipeline, registry: str) -> dict[str, Any]:
+    return {
+        "project": pipeline.name,
+        "provider": "local",
+        "registry": registry,
+        "offline_store": {"type": "features.asof.AsOfOfflineStore"},
+        "online_store": None,
+        "entity_key_serialization_version": 3,
+    }
 
 
 def _fingerprint(definitions: list[Any]) -> str:
@@ -106,16 +117,3 @@ def _timeless(message: Any) -> Any:
             for part in value if field.is_repeated else [value]:
                 _timeless(part)
     return message
-
-
-def _module(pipeline: Pipeline) -> ModuleType:
-    name = f"features.{pipeline.name}"
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        raise UsageError(
-            f"features/{pipeline.name}.py does not exist: "
-            f"it defines the feature views of '{pipeline.name}'."
-        ) from None

@@ -40,6 +40,10 @@ class Statistic:
         """True for a sum, which is 0 where nothing is; False for a mean, which is null."""
         return not self.per
 
+    def column(self, window: int) -> str:
+        """Its column for a window of so many days."""
+        return f"{self.name}_{window}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grain:
@@ -77,6 +81,15 @@ class Rolling:
         """Every length of window that some grain reads, ascending, in days."""
         return tuple(sorted({days for grain in self.grains for days in grain.windows}))
 
+    @property
+    def figures(self) -> tuple[tuple[Statistic, int], ...]:
+        """Each statistic and window that is kept: those that some grain reads, and every count."""
+        read = {
+            (name, w) for grain in self.grains for name in grain.statistics for w in grain.windows
+        }
+        every = [(statistic, window) for window in self.windows for statistic in self.statistics]
+        return tuple((s, w) for s, w in every if s.is_count or (s.name, w) in read)
+
     def features(self, grain: Grain) -> tuple[Feature, ...]:
         """The features of a grain: `<grain>_<statistic>_<days>`."""
         known = {one.name: one for one in self.statistics}
@@ -90,7 +103,7 @@ class Rolling:
 def _feature(grain: Grain, statistic: Statistic, days: int) -> Feature:
     return Feature(
         name=f"{grain.name}_{statistic.name}_{days}",
-        column=f"{statistic.name}_{days}",
+        column=statistic.column(days),
         is_whole=statistic.is_count,
         when_unknown=0 if statistic.is_count else None,
         is_required=statistic.is_count,

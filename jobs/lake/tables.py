@@ -22,12 +22,12 @@ from jobs.spark.session import connect
 from jobs.version import code_version
 from pipelines.days import Days
 from pipelines.errors import NightshiftError
+from pipelines.spec import QUARANTINE_SUFFIX
 
 if TYPE_CHECKING:
     from pipelines.run import Run
     from pipelines.spec import Table
 
-QUARANTINE_SUFFIX = "_quarantine"
 _STAGED_FROM, _STAGED_UNTIL = "_staged_from", "_staged_until"
 _STAGINGS_KEPT = 20
 

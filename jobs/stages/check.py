@@ -6,13 +6,12 @@ import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from expectations import gate, report
 from jobs.lake import ops, tables
+from pipelines.catalog import part
 from pipelines.errors import GateRefused, NightshiftError, UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from pipelines.days import Days
     from pipelines.run import Run
 
+T = TypeVar("T")
 _TABLES_AT_ONCE = 3
 """The server plans one table while it computes another; more would only wait for its cores."""
 
@@ -50,28 +50,21 @@ def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
         NightshiftError: a table is not staged.
     """
     suites = {name: _suite_of(run, name) for name in names}
-    waiting = [name for name in names if not _is_unchanged(run, name)]
-    verdicts = dict(
-        zip(waiting, _all(lambda name: judge(run, name, suites[name]), waiting), strict=True)
-    )
+    staged = [name for name in names if not _is_unchanged(run, name)]
+    verdicts = _by_table(lambda name: judge(run, name, suites[name]), staged)
     judged = list(verdicts.values())
     _refuse_failures(run, judged)
-    with ThreadPoolExecutor(1) as clerk:  # the report is our work, publishing the server's
-        told = clerk.submit(_record, run, judged)
-        published = dict(
-            zip(
-                waiting,
-                _all(lambda name: _publish(run, verdicts[name], name), waiting),
-                strict=True,
-            )
-        )
+    # The report is this process's work, publishing the server's: both at once.
+    with ThreadPoolExecutor(1) as reporter:
+        report_index = reporter.submit(_record, run, judged)
+        published = _by_table(lambda name: _publish(run, verdicts[name], name), staged)
     return {
-        "tables": len(verdicts),
-        "rows": sum(verdict.rows for verdict in verdicts.values()),
-        "changed": sum(one["changed"] for one in published.values()),
-        "checks": sum(len(verdict.checks) for verdict in verdicts.values()),
-        "warnings": sum(len(verdict.warnings) for verdict in verdicts.values()),
-        "report": str(told.result()),
+        "tables": len(judged),
+        "rows": sum(verdict.rows for verdict in judged),
+        "changed": sum(bool(one["changed"]) for one in published.values()),
+        "checks": sum(len(verdict.checks) for verdict in judged),
+        "warnings": sum(len(verdict.warnings) for verdict in judged),
+        "report": str(report_index.result()),
         "published": published,
     }
 
@@ -79,10 +72,14 @@ def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
 def judge(run: Run, name: str, suite: Callable[[Days], Suite]) -> Verdict:
     """The gate's verdict on the staged rows of a table."""
     replaced = tables.staged_days(run, name)
-    declared = suite(replaced.shifted(-run.pipeline.table(name).partition_lead_days))
-    other = declared.same_rows_as
-    beside = tables.current(run, other, _days_of(run, other, name, replaced)) if other else None
-    return gate.judge(tables.staged(run, name), declared, tables.sql_name(run, name), beside)
+    nights = replaced.shifted(-run.pipeline.table(name).partition_lead_days)
+    declared = suite(nights)
+    rows = tables.staged(run, name)
+    beside = None
+    if declared.same_rows_as:
+        days = _days_of(run, declared.same_rows_as, name, replaced)
+        beside = tables.current(run, declared.same_rows_as, days)
+    return gate.judge(rows, declared, tables.sql_name(run, name), beside)
 
 
 def report_folder(run: Run) -> Path:
@@ -99,18 +96,11 @@ def _days_of(run: Run, other: str, name: str, days: Days) -> Days:
 
 
 def _suite_of(run: Run, name: str) -> Callable[[Days], Suite]:
-    module = f"expectations.{run.pipeline.name}"
-    place = f"expectations/{run.pipeline.name}.py"
-    if find_spec(module) is None:
-        raise UsageError(
-            f"{place} does not exist. "
-            f"Each table of '{run.pipeline.name}' needs a suite there: a function with its name."
-        )
-    suite = getattr(import_module(module), name, None)
+    suite = getattr(part("expectations", run.pipeline, "its suites"), name, None)
     if not callable(suite):
         raise UsageError(
             f"{tables.sql_name(run, name)} has no suite. "
-            f"Write `def {name}(days: Days) -> Suite` in {place}."
+            f"Write `def {name}(days: Days) -> Suite` in expectations/{run.pipeline.name}.py."
         )
     return suite  # type: ignore[no-any-return]
 
@@ -122,9 +112,10 @@ def _is_unchanged(run: Run, name: str) -> bool:
     ) and not tables.is_staged(run, name)
 
 
-def _all(function: Callable[[str], Any], names: Iterable[str]) -> list[Any]:
+def _by_table(function: Callable[[str], T], names: Sequence[str]) -> dict[str, T]:
+    """What the function gives for each table, some of them at once."""
     with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
-        return list(pool.map(function, names))
+        return dict(zip(names, pool.map(function, names), strict=True))
 
 
 def _record(run: Run, verdicts: Sequence[Verdict]) -> Path:

@@ -1,15 +1,14 @@
 """Stage `features`: one point-in-time join for what is trained on and for what is scored.
 
-So that the two cannot differ.
-
-Entity rows are the departures of the run's days (to be scored) and those departures whose outcome
-became known in the run's days (to be trained on). A training row is the very departures row that
-was scored, joined as of the same moment.
+One join, so that the two cannot differ. Its rows are those of the pipeline's entity table: of the
+run's days (to be scored), and of earlier days whose outcome became known in the run's days (to be
+trained on). A training row is the very row that was scored, joined as of the same moment.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
@@ -21,23 +20,27 @@ from features import store
 from jobs.lake import tables
 from jobs.stages.check import audit_and_publish
 from jobs.stages.transform import written_for
+from pipelines import features as declared
 from pipelines.days import Days
 from pipelines.errors import UsageError
+from pipelines.spec import SCORING, TRAINING
 
 if TYPE_CHECKING:
     from pipelines.run import Run
+    from pipelines.spec import Pipeline
 
 _LANDED = "landed_date"
 _LEARNED = "learned"
 """The day on which a row's label became known; null in rows to be scored."""
+_LABEL_TYPES = {"binary_classification": "int", "regression": "double"}
 
 
 def features(run: Run) -> dict[str, object]:
     """Stage, judge and publish the training and scoring rows of the run's days.
 
     Returns:
-        Rows of both tables, labelled rows, outcomes that no published departure matches, and what
-        the check found.
+        Rows of both tables, labelled rows, outcomes that no published row of the entity table
+        matches, and what the check found.
 
     Raises:
         UsageError: there is no function for the labels, or a declared feature that nobody gives.
@@ -46,15 +49,16 @@ def features(run: Run) -> dict[str, object]:
     outcomes = _outcomes(run)
     entities = _entity_rows(run, outcomes).localCheckpoint()
     rows = store.historical(run.pipeline, run.environment, entities).localCheckpoint()
-    trained = tables.stage_rows(run, "training", _training(run, rows))
-    scored = tables.stage_rows(run, "scoring", _scoring(run, rows))
-    made = {
+    trained = tables.stage_rows(run, TRAINING, _training(run, rows))
+    scored = tables.stage_rows(run, SCORING, _scoring(run, rows))
+    known = outcomes.count if outcomes else 0
+    made: dict[str, object] = {
         "training_rows": trained,
         "scoring_rows": scored,
         "labelled": outcomes.labelled if outcomes else 0,
-        "outcomes_without_departure": (outcomes.count if outcomes else 0) - trained,
+        "outcomes_never_scored": known - trained,
     }
-    return {**made, **audit_and_publish(run, ("training", "scoring"))}
+    return {**made, **audit_and_publish(run, (TRAINING, SCORING))}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,60 +76,54 @@ class _Outcomes:
 
 def _outcomes(run: Run) -> _Outcomes | None:
     """None when nothing became known."""
-    function = written_for(
-        run.pipeline, "labels", "<outcomes>", f"'{run.pipeline.name}' has no labels"
-    )
-    names = list(inspect.signature(function).parameters)
+    labels = _labels_of(run.pipeline)
+    names = list(inspect.signature(labels).parameters)
     if any(_drops_nothing(run, name) for name in names):
         return None
-    rows = function(**{name: tables.read(run, name, run.days) for name in names}).withColumnRenamed(
-        _LANDED, _LEARNED
-    )
+    inputs = {name: tables.read(run, name, run.days) for name in names}
+    rows = labels(**inputs).withColumnRenamed(_LANDED, _LEARNED)
     event = run.pipeline.event_date
-    found = rows.agg(
-        F.count(F.lit(1)), F.count(run.pipeline.training.label), F.min(event), F.max(event)
-    ).first()
-    assert found is not None, "an aggregation without keys has one row"
-    count, labelled, first, last = found
-    return (
-        _Outcomes(rows=rows, count=count, labelled=labelled, first=first, last=last)
-        if count
-        else None
-    )
+    labelled = F.count(run.pipeline.training.label)
+    counted = rows.agg(F.count(F.lit(1)), labelled, F.min(event), F.max(event)).first()
+    assert counted is not None, "an aggregation without keys has one row"
+    count, known, first, last = counted
+    if not count:
+        return None
+    return _Outcomes(rows=rows, count=count, labelled=known, first=first, last=last)
+
+
+def _labels_of(pipeline: Pipeline) -> Callable[..., DataFrame]:
+    return written_for(pipeline, "labels", "<outcomes>", f"'{pipeline.name}' has no labels")
 
 
 def _drops_nothing(run: Run, name: str) -> bool:
-    """Whether the feed of that table has no drop in the run's days.
-
-    So that the table may not exist yet.
-    """
-    feed = next((feed for feed in run.pipeline.feeds if feed.name == name), None)
-    return feed is not None and run.pipeline.drop_days(feed, run.days) is None
+    """Whether the feed of that name drops nothing in the run's days: its table may not exist."""
+    feeds = {feed.name: feed for feed in run.pipeline.feeds}
+    return name in feeds and run.pipeline.drop_days(feeds[name], run.days) is None
 
 
 def _entity_rows(run: Run, outcomes: _Outcomes | None) -> DataFrame:
     """Rows to be scored (`learned` is null) and to be trained on, with every key of the views."""
-    label, scorable = run.pipeline.training.label, _departures(run, run.days)
-    to_score = scorable.withColumns(
-        {label: F.lit(None).cast("int"), _LEARNED: F.lit(None).cast("date")}
+    training = run.pipeline.training
+    no_label = F.lit(None).cast(_LABEL_TYPES[training.task])
+    not_learned = F.lit(None).cast("date")
+    to_score = _entities(run, run.days).withColumns(
+        {training.label: no_label, _LEARNED: not_learned}
     )
     if outcomes is None:
         return to_score
+    # What is about a day was scored in the night before it.
     evenings = Days(outcomes.first, outcomes.last).shifted(-1)
-    known = _departures(run, evenings).where(
-        F.col(_LANDED) == F.date_sub(run.pipeline.event_date, 1)
-    )
-    return to_score.unionByName(known.join(outcomes.rows, list(run.pipeline.entity)))
+    night_before = F.date_sub(run.pipeline.event_date, 1)
+    scored_then = _entities(run, evenings).where(F.col(_LANDED) == night_before)
+    to_train_on = scored_then.join(outcomes.rows, list(run.pipeline.entity))
+    return to_score.unionByName(to_train_on)
 
 
-def _departures(run: Run, days: Days) -> DataFrame:
-    """Rows of the entity table without its feature columns.
-
-    Those come back by the join, for both kinds alike.
-    """
-    return tables.read(run, store.entity_table(run.pipeline), days).drop(
-        *run.pipeline.training.numeric
-    )
+def _entities(run: Run, days: Days) -> DataFrame:
+    """Rows of the entity table without the features that the join gives back, for both alike."""
+    rows = tables.read(run, run.pipeline.entity_table, days)
+    return rows.drop(*declared.names(run.pipeline.views))
 
 
 def _training(run: Run, rows: DataFrame) -> DataFrame:
@@ -138,22 +136,14 @@ def _scoring(run: Run, rows: DataFrame) -> DataFrame:
 
 
 def _columns(run: Run, rows: DataFrame) -> list[str]:
-    spec = run.pipeline
-    wanted = list(
-        dict.fromkeys(
-            [
-                *spec.entity,
-                *spec.carried,
-                "event_timestamp",
-                *spec.training.categorical,
-                *spec.training.numeric,
-            ]
-        )
-    )
+    pipeline = run.pipeline
+    training = pipeline.training
+    wanted = [*pipeline.entity, *pipeline.carried, "event_timestamp"]
+    wanted += [*training.categorical, *training.numeric]
     missing = [name for name in wanted if name not in rows.columns]
     if missing:
         raise UsageError(
-            f"Neither {store.entity_table(spec)} nor the feature views "
-            f"of '{spec.name}' give {missing}, which the pipeline declares."
+            f"Neither {pipeline.entity_table} nor the feature views of '{pipeline.name}' give "
+            f"{missing}, which the pipeline declares."
         )
-    return wanted
+    return list(dict.fromkeys(wanted))

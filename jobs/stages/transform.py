@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pyspark.sql import DataFrame
@@ -17,6 +16,7 @@ from pyspark.sql import functions as F
 
 from jobs.lake import tables
 from jobs.lake.partitions import published_days
+from pipelines.catalog import part
 from pipelines.days import Days
 from pipelines.errors import UsageError
 
@@ -67,17 +67,10 @@ def written_for(
         UsageError: there is none; the message begins with what is `lacking` and says which function
             to write where.
     """
-    module, file = f"jobs.transforms.{pipeline.name}", f"jobs/transforms/{pipeline.name}.py"
-    try:
-        found: Callable[..., DataFrame] | None = getattr(import_module(module), name, None)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        raise UsageError(
-            f"Pipeline '{pipeline.name}' declares derived tables, "
-            f"but there is no {file} to make them."
-        ) from None
+    module = part("jobs.transforms", pipeline, "its transforms")
+    found: Callable[..., DataFrame] | None = getattr(module, name, None)
     if found is None:
+        file = f"jobs/transforms/{pipeline.name}.py"
         raise UsageError(f"{lacking}: write `def {name}({parameters})` in {file}.")
     return found
 

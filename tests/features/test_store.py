@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import stat
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from feast import FeatureService, FeatureView
+from feast import FeatureStore
 
-from features import flights, store
+from features import store
 from pipelines.environment import Environment
-from pipelines.errors import UsageError
 from pipelines.flights import PIPELINE
-
-Definitions = Callable[[Environment], list[Any]]
 
 
 @pytest.fixture
@@ -25,13 +21,9 @@ def environment(tmp_path: Path) -> Environment:
 
 def test_a_new_home_gets_a_registry_with_every_view(environment: Environment) -> None:
     made = store.open_store(PIPELINE, environment)
-    assert sorted(view.name for view in made.list_feature_views()) == [
-        "departure",
-        "plane",
-        "rolling",
-        "weather_daily",
-        "weather_hourly",
-    ]
+    assert sorted(view.name for view in made.list_feature_views()) == sorted(
+        view.name for view in PIPELINE.views
+    )
     assert [service.name for service in made.list_feature_services()] == ["flights"]
 
 
@@ -44,36 +36,29 @@ def test_unchanged_definitions_are_not_applied_again(
 
 
 def test_changed_definitions_replace_the_registry_and_leave_no_old_view(
-    environment: Environment, monkeypatch: pytest.MonkeyPatch
+    environment: Environment,
 ) -> None:
     store.open_store(PIPELINE, environment)
-    monkeypatch.setattr(flights, "definitions", _without(flights.definitions, "plane"))
-    assert "plane" not in [
-        view.name for view in store.open_store(PIPELINE, environment).list_feature_views()
-    ]
+    fewer = tuple(view for view in PIPELINE.views if view.name != "plane")
+    changed = store.open_store(replace(PIPELINE, views=fewer), environment)
+    assert "plane" not in [view.name for view in changed.list_feature_views()]
 
 
 def test_another_lake_is_a_change(environment: Environment) -> None:
     store.open_store(PIPELINE, environment)
     moved = store.open_store(PIPELINE, replace(environment, lake="s3a://elsewhere"))
-    assert "s3a://elsewhere/flights/rolling" in moved.get_feature_view("rolling").batch_source.query
+    assert "s3a://elsewhere/flights/rolling" in moved.get_feature_view("co").batch_source.query
 
 
-def test_a_pipeline_without_definitions_is_told_which_file_to_write(
-    environment: Environment,
-) -> None:
-    with pytest.raises(UsageError, match=r"features/taxi\.py does not exist"):
-        store.open_store(replace(PIPELINE, name="taxi"), environment)
+def test_feasts_own_command_finds_the_registry(environment: Environment) -> None:
+    store.open_store(PIPELINE, environment)
+    folder = store.store_folder(PIPELINE, environment)
+    found = FeatureStore(repo_path=str(folder))
+    assert "co" in [view.name for view in found.list_feature_views()]
+    assert found.config.offline_store.type == "features.asof.AsOfOfflineStore"
 
 
-def _without(definitions: Definitions, name: str) -> Definitions:
-    def fewer(environment: Environment) -> list[Any]:
-        kept = [one for one in definitions(environment) if one.name not in {name, PIPELINE.name}]
-        return [
-            *kept,
-            FeatureService(
-                name=PIPELINE.name, features=[one for one in kept if isinstance(one, FeatureView)]
-            ),
-        ]
-
-    return fewer
+def test_the_registry_is_in_a_folder_that_nobody_else_can_enter(environment: Environment) -> None:
+    store.open_store(PIPELINE, environment)
+    folder = store.store_folder(PIPELINE, environment)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700

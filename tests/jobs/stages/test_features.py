@@ -269,7 +269,7 @@ def remove_everything_after(environment: Environment, night: date) -> None:
 def test_a_night_without_outcomes_has_an_empty_training_table(loaded: Environment) -> None:
     run = run_of(loaded, "features", Days.of(date(2012, 12, 31)))
     made = features.features(run)
-    assert (made["training_rows"], made["scoring_rows"], made["outcomes_without_departure"]) == (
+    assert (made["training_rows"], made["scoring_rows"], made["outcomes_never_scored"]) == (
         0,
         842,
         0,
@@ -286,7 +286,7 @@ def test_a_night_without_a_schedule_scores_nothing_and_counts_unscheduled_outcom
     run = run_of(loaded, "features", YEAR_END)
     made = features.features(run)
     assert (made["training_rows"], made["scoring_rows"]) == (0, 0)
-    assert made["outcomes_without_departure"] == len(reference.training(YEAR_END.first))
+    assert made["outcomes_never_scored"] == len(reference.training(YEAR_END.first))
 
 
 def test_labels_are_counted_and_cancelled_flights_are_kept_without_one(loaded: Environment) -> None:

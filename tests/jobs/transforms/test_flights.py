@@ -16,11 +16,13 @@ import pytest
 from pyspark.sql import DataFrame, Row, SparkSession
 
 from jobs.transforms import flights as transforms
+from jobs.transforms.columns import scoring_moment
 from pipelines.days import Days
 from pipelines.feeds import Feed
-from pipelines.flights import FLIGHTS, GRAINS, SCHEDULE, WEATHER
+from pipelines.flights import FLIGHTS, ROLLING, SCHEDULE, TIMEZONE, WEATHER
 from tests.reference import flights as reference
 
+GRAINS = {grain.name: grain.columns for grain in ROLLING.grains}
 HARD_DAYS = (
     "2013-01-01",
     "2013-01-02",
@@ -392,7 +394,7 @@ def test_the_scoring_moment_is_local_midnight_whatever_the_sessions_zone(
     spark: SparkSession, day: str, moment: str
 ) -> None:
     one = spark.createDataFrame([(_day(day),)], "landed_date date").select(
-        transforms.scoring_moment("landed_date").cast("long").alias("seconds")
+        scoring_moment(TIMEZONE).cast("long").alias("seconds")
     )
     spark.conf.set("spark.sql.session.timeZone", "Asia/Kolkata")
     try:

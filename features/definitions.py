@@ -1,0 +1,182 @@
+"""Feast's entities, feature views and service, as they follow from a pipeline's declaration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from feast import Entity, FeatureService, FeatureView, Field
+from feast.types import Float64, Int64, String
+from feast.value_type import ValueType
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from features.sources import lake_source
+from pipelines import features as declared
+
+if TYPE_CHECKING:
+    from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
+    from pyspark.sql import Column
+
+    from pipelines.environment import Environment
+    from pipelines.features import Feature
+    from pipelines.spec import Pipeline
+
+Definition = Any
+"""An entity, a feature view or the feature service: Feast's classes are untyped."""
+_PLAIN = re.compile(r"[A-Za-z_]\w*")
+_VALUE = re.compile(r"\bvalue\b")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Lookup:
+    """What views over one table have in common: they are answered in one pass over it."""
+
+    table: str
+    keys: tuple[str, ...]
+    event: str
+    created: str | None
+    max_age_hours: int | None
+
+    @classmethod
+    def of(cls, view: declared.FeatureView) -> _Lookup:
+        return cls(
+            table=view.table,
+            keys=tuple(sorted({*view.keys, *view.constants})),
+            event=view.event,
+            created=view.created,
+            max_age_hours=view.max_age_hours,
+        )
+
+
+def definitions(pipeline: Pipeline, environment: Environment) -> list[Definition]:
+    """Everything to be registered with Feast; the service is named after the pipeline."""
+    columns = _columns_by_lookup(pipeline.views)
+    keys = sorted({key for view in pipeline.views for key in _Lookup.of(view).keys})
+    entities = {name: _entity(name) for name in keys}
+    views = []
+    projections = []
+    for view in pipeline.views:
+        names = columns[_Lookup.of(view)]
+        made = _view(pipeline, environment, view, entities, names)
+        views.append(made)
+        read = [names[feature.looked_up] for feature in view.features]
+        projections.append(made.with_join_key_map(_join_keys(view))[list(dict.fromkeys(read))])
+    service = FeatureService(
+        name=pipeline.name,
+        features=projections,
+        description=pipeline.title,
+        owner=pipeline.owner,
+    )
+    return [*entities.values(), *views, service]
+
+
+def with_constants(rows: DataFrame, pipeline: Pipeline) -> DataFrame:
+    """The entity rows with every join key that is the same for all of them."""
+    constants: dict[str, Column] = {}
+    for view in pipeline.views:
+        for key, value in view.constants.items():
+            constants[_constant(view, key)] = F.lit(value)
+    return rows.withColumns(constants) if constants else rows
+
+
+def finished(rows: DataFrame, pipeline: Pipeline) -> DataFrame:
+    """The joined rows with each feature under its own name, in its own type.
+
+    Feast calls what it looked up `<view>__<column>`.
+    """
+    columns = _columns_by_lookup(pipeline.views)
+    values: dict[str, Column] = {}
+    joined: list[str] = []
+    for view in pipeline.views:
+        for feature in view.features:
+            name = f"{view.name}__{columns[_Lookup.of(view)][feature.looked_up]}"
+            values[feature.name] = _value(feature, name)
+            joined.append(name)
+    constants = [_constant(view, key) for view in pipeline.views for key in view.constants]
+    return rows.withColumns(values).drop(*joined, *constants)
+
+
+def _value(feature: Feature, joined: str) -> Column:
+    value = F.expr(_VALUE.sub(f"`{joined}`", feature.finish)) if feature.finish else F.col(joined)
+    if feature.when_unknown is not None:
+        value = F.coalesce(value, F.lit(feature.when_unknown))
+    return value.cast("long" if feature.is_whole else "double")
+
+
+def _columns_by_lookup(
+    views: Iterable[declared.FeatureView],
+) -> dict[_Lookup, dict[str, str]]:
+    """For each lookup, what its views read: SQL -> the name of the column that it becomes."""
+    found: dict[_Lookup, dict[str, str]] = {}
+    for view in views:
+        columns = found.setdefault(_Lookup.of(view), {})
+        for feature in view.features:
+            is_plain = _PLAIN.fullmatch(feature.looked_up)
+            name = feature.looked_up if is_plain else feature.name
+            columns.setdefault(feature.looked_up, name)
+    return found
+
+
+def _entity(key: str) -> Entity:
+    return Entity(name=key, join_keys=[key], value_type=ValueType.STRING)
+
+
+def _join_keys(view: declared.FeatureView) -> dict[str, str]:
+    """Key of the view's table -> column of the entity rows."""
+    constants = {key: _constant(view, key) for key in view.constants}
+    return {**view.keys, **constants}
+
+
+def _constant(view: declared.FeatureView, key: str) -> str:
+    return f"__{view.name}_{key}"
+
+
+def _view(
+    pipeline: Pipeline,
+    environment: Environment,
+    view: declared.FeatureView,
+    entities: Mapping[str, Entity],
+    columns: Mapping[str, str],
+) -> FeatureView:
+    """A view of Feast. Its keys are in the schema too, or Feast would ask Spark for their types."""
+    lookup = _Lookup.of(view)
+    keys = [Field(name=key, dtype=String) for key in lookup.keys]
+    whole = {columns[feature.looked_up] for feature in view.features if feature.is_whole}
+    features = [
+        Field(name=name, dtype=Int64 if name in whole else Float64) for name in columns.values()
+    ]
+    age = timedelta(hours=view.max_age_hours) if view.max_age_hours else timedelta(0)
+    return FeatureView(
+        name=view.name,
+        entities=[entities[key] for key in lookup.keys],
+        schema=[*keys, *features],
+        ttl=age,
+        source=_source(pipeline, environment, view, lookup, columns),
+        online=False,
+        description=view.doc,
+        owner=pipeline.owner,
+    )
+
+
+def _source(
+    pipeline: Pipeline,
+    environment: Environment,
+    view: declared.FeatureView,
+    lookup: _Lookup,
+    columns: Mapping[str, str],
+) -> SparkSource:
+    plain = [name for sql, name in columns.items() if sql == name]
+    computed = {name: sql for sql, name in columns.items() if sql != name}
+    return lake_source(
+        environment,
+        name=view.name,
+        table=f"{pipeline.name}.{view.table}",
+        columns=(*lookup.keys, *plain),
+        computed=computed,
+        event=view.event,
+        created=view.created,
+    )

@@ -1,0 +1,37 @@
+"""Columns that the transforms of any pipeline need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F
+
+from pipelines.features import day_end
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column
+
+    from pipelines.features import Feature
+
+_SEPARATOR = "|"
+
+
+def made_by(features: Iterable[Feature]) -> list[Column]:
+    """The columns that the features' declarations make by SQL, under the features' names."""
+    made = [feature for feature in features if feature.made_by]
+    return [F.expr(feature.made_by).alias(feature.name) for feature in made]
+
+
+def joined(*columns: str) -> Column:
+    """The values of columns joined by '|'; null when one of them is."""
+    first, *others = [F.col(column).cast("string") for column in columns]
+    parts = [first]
+    for other in others:
+        parts += [F.lit(_SEPARATOR), other]
+    return F.concat(*parts)
+
+
+def scoring_moment(timezone: str, day: str = "landed_date") -> Column:
+    """Local midnight at the end of the day in that column, as an instant."""
+    return F.expr(day_end(day, timezone))

@@ -1,0 +1,69 @@
+"""What is declared of a feature must hold: each bound, each required value, each by its name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pyspark.sql import Row, SparkSession
+
+from expectations import feature_rules
+from expectations.feature_rules import MISSING, OUT_OF_RANGE, Rules
+from pipelines.features import Feature, FeatureView
+from pipelines.flights import PIPELINE
+from tests.jobs.toy import TOY
+
+
+def _plausible(feature: Feature) -> float:
+    bounds = [bound for bound in (feature.least, feature.most) if bound is not None]
+    return float(sum(bounds) / len(bounds)) if bounds else 1.0
+
+
+def _judged(spark: SparkSession, rules: Rules, rows: list[dict[str, float | None]]) -> list[Row]:
+    schema = ", ".join(f"{name} double" for name in rows[0])
+    frame = spark.createDataFrame([tuple(row.values()) for row in rows], schema)
+    judged = frame.selectExpr(*(f"{sql} AS {name}" for name, sql in rules.derived.items()))
+    return judged.collect()
+
+
+def test_rows_as_declared_break_no_rule(spark: SparkSession) -> None:
+    good = {feature.name: _plausible(feature) for feature in PIPELINE.features}
+    (row,) = _judged(spark, feature_rules.of_model(PIPELINE), [good])
+    assert row.asDict() == {OUT_OF_RANGE: None, MISSING: None}
+
+
+def test_each_bound_of_each_feature_is_held_and_named(spark: SparkSession) -> None:
+    good = {feature.name: _plausible(feature) for feature in PIPELINE.features}
+    broken = {}
+    for feature in PIPELINE.features:
+        if feature.least is not None:
+            broken[feature.name, feature.least - 1] = good | {feature.name: feature.least - 1}
+        if feature.most is not None:
+            broken[feature.name, feature.most + 1] = good | {feature.name: feature.most + 1}
+    found = _judged(spark, feature_rules.of_model(PIPELINE), list(broken.values()))
+    assert [row[OUT_OF_RANGE].split(" = ")[0] for row in found] == [name for name, _ in broken]
+    assert [float(row[OUT_OF_RANGE].split(" = ")[1]) for row in found] == [v for _, v in broken]
+
+
+def test_a_required_feature_without_a_value_is_named_and_another_may_lack_one(
+    spark: SparkSession,
+) -> None:
+    good = {feature.name: _plausible(feature) for feature in PIPELINE.features}
+    rows = [good | {feature.name: None} for feature in PIPELINE.features]
+    found = _judged(spark, feature_rules.of_model(PIPELINE), rows)
+    expected = [feature.name if feature.is_required else None for feature in PIPELINE.features]
+    assert [row[MISSING] for row in found] == expected
+    assert {row[OUT_OF_RANGE] for row in found} == {None}
+
+
+def test_a_table_is_held_to_what_is_read_from_it_and_not_to_what_is_finished_later() -> None:
+    rules = feature_rules.of_table(PIPELINE, "planes")
+    assert "year" not in rules.derived[OUT_OF_RANGE]
+    assert "seats" in rules.derived[OUT_OF_RANGE]
+
+
+def test_features_without_bounds_or_duties_have_no_rules() -> None:
+    free = FeatureView(
+        name="free", table="readings", keys={"id": "id"}, features=(Feature(name="amount"),)
+    )
+    rules = feature_rules.of_table(replace(TOY, views=(free,)), "readings")
+    assert (dict(rules.derived), rules.each_row) == ({}, ())

@@ -1,0 +1,106 @@
+"""Feast's definitions follow from the pipeline's, and give exactly its features."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+from feast import FeatureService, FeatureView
+from pyspark.sql import Row, SparkSession
+
+from features import definitions
+from pipelines.environment import Environment
+from pipelines.features import day_end
+from pipelines.flights import PIPELINE, ROLLING
+
+ENVIRONMENT = Environment.read(
+    {"NIGHTSHIFT_HOME": "/home-of-tests", "NIGHTSHIFT_LAKE": "s3a://bucket/lake"}
+)
+
+
+def _views() -> dict[str, FeatureView]:
+    made = definitions.definitions(PIPELINE, ENVIRONMENT)
+    return {one.name: one for one in made if isinstance(one, FeatureView)}
+
+
+def _joined() -> list[str]:
+    """What Feast calls each column that it looks up."""
+    made = definitions.definitions(PIPELINE, ENVIRONMENT)
+    (service,) = [one for one in made if isinstance(one, FeatureService)]
+    names = []
+    for view in service.feature_view_projections:
+        names += [f"{view.name_to_use()}__{feature.name}" for feature in view.features]
+    return names
+
+
+def _finished(spark: SparkSession, flight_date: date, **known: float) -> Row:
+    """The features of one joined row on which only these values were found."""
+    schema = ", ".join(["flight_date date", *(f"{name} double" for name in _joined())])
+    values: list[Any] = [known.get(name) for name in _joined()]
+    rows = spark.createDataFrame([(flight_date, *values)], schema)
+    (row,) = definitions.finished(rows, PIPELINE).collect()
+    return row
+
+
+def test_every_declared_feature_is_given_and_no_other(spark: SparkSession) -> None:
+    row = _finished(spark, date(2013, 1, 1)).asDict()
+    assert sorted(row) == sorted([*PIPELINE.training.numeric, "flight_date"])
+
+
+def test_features_have_the_types_that_they_are_declared_with(spark: SparkSession) -> None:
+    schema = ", ".join(["flight_date date", *(f"{name} double" for name in _joined())])
+    types = dict(definitions.finished(spark.createDataFrame([], schema), PIPELINE).dtypes)
+    whole = {feature.name for feature in PIPELINE.features if feature.is_whole}
+    assert {name for name, kind in types.items() if kind == "bigint"} == whole
+    assert {name for name, kind in types.items() if kind == "double"} == (
+        set(PIPELINE.training.numeric) - whole
+    )
+
+
+def test_what_is_unknown_is_zero_where_it_is_counted_and_null_elsewhere(
+    spark: SparkSession,
+) -> None:
+    row = _finished(spark, date(2013, 1, 1)).asDict()
+    counts = [
+        f"{name}_n_{days}" for name in ("co", "dest", "route", "tail", "oh") for days in (7, 28)
+    ]
+    assert sorted(n for n, value in row.items() if value == 0) == sorted([*counts, "plane_known"])
+    assert {row[name] for name in set(row) - {*counts, "plane_known", "flight_date"}} == {None}
+
+
+def test_the_planes_age_is_counted_to_the_year_of_the_flight(spark: SparkSession) -> None:
+    assert _finished(spark, date(2014, 1, 1), plane__year=1999.0)["plane_age"] == 15
+
+
+def test_constant_keys_are_gone_when_features_are_finished(spark: SparkSession) -> None:
+    rows = definitions.with_constants(spark.range(1), PIPELINE)
+    assert sorted(set(rows.columns) - {"id"}) == sorted(
+        f"__{grain.name}_grain" for grain in ROLLING.grains
+    )
+
+
+def test_facts_of_the_day_before_the_scoring_day_are_too_old_even_when_the_clocks_change() -> None:
+    daily = [_views()[name] for name in ("co", "ap", "weather_daily", "departure")]
+    assert [view.ttl.total_seconds() < 23 * 3600 for view in daily] == [True] * 4
+
+
+def test_views_over_one_table_ask_it_the_same_so_that_one_pass_answers_them() -> None:
+    grains = {_views()[grain.name].batch_source.query for grain in ROLLING.grains}
+    assert len(grains) == 1
+
+
+def test_a_lake_at_an_address_is_read_there() -> None:
+    assert "FROM delta.`s3a://bucket/lake/flights/rolling`" in _views()["co"].batch_source.query
+
+
+def test_a_local_day_ends_at_local_midnight(spark: SparkSession) -> None:
+    days = spark.createDataFrame(
+        [(date(2013, 3, 9),), (date(2013, 3, 10),), (date(2013, 11, 3),)], "day date"
+    )
+    found = days.selectExpr(f"unix_seconds({day_end('day', PIPELINE.timezone)}) AS s").collect()
+    expected = [
+        datetime(2013, 3, 10, 5, tzinfo=UTC),
+        datetime(2013, 3, 11, 4, tzinfo=UTC),
+        datetime(2013, 11, 4, 5, tzinfo=UTC),
+    ]
+    assert [datetime.fromtimestamp(row["s"], UTC) for row in found] == expected
