@@ -29,7 +29,17 @@ RESERVED_PIPELINES = frozenset(
         # Modules beside which a pipeline's own would lie.
         *("catalog", "days", "environment", "errors", "events", "features", "feeds", "model"),
         *("rolling", "run", "spec", "stages", "columns", "snapshots", "fragments", "gate"),
-        *("report", "suite", "predictions", "tables", "asof", "sources", "store", "definitions"),
+        *(
+            "report",
+            "suite",
+            "feature_rules",
+            "predictions",
+            "tables",
+            "asof",
+            "sources",
+            "store",
+            "definitions",
+        ),
         *("tasks", "callbacks", "maintenance", "nycflights13", "land"),
     }
 )

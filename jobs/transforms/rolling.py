@@ -57,4 +57,6 @@ def _figure(statistic: Statistic, window: int) -> Column:
     if statistic.is_count:
         return amount.alias(statistic.column(window))
     count = F.col(f"{statistic.per}_{window}")
-    return F.when(count > 0, amount / count).alias(statistic.column(window))
+    # As doubles, or a mean of decimals would be cut off at six places.
+    mean = amount.cast("double") / count
+    return F.when(count > 0, mean).alias(statistic.column(window))

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import pytest
 
 from pipelines import catalog
 from pipelines.days import Days
-from pipelines.environment import Environment
+from pipelines.environment import ROOT, Environment
 from pipelines.errors import UsageError
 from pipelines.feeds import Column, Feed
 from pipelines.run import Run
-from pipelines.spec import Table
+from pipelines.spec import RESERVED_PIPELINES, Table
 from pipelines.stages import STAGES, select
+from tests.jobs.toy import READINGS, SENSORS, TOY
 
 FLIGHTS = catalog.pipeline("flights")
+PART_FOLDERS = ("pipelines", "jobs/transforms", "jobs/examples", "expectations", "dags")
+"""Folders in which each pipeline has a module of its name."""
 
 
 def test_an_unknown_pipeline_is_refused_with_the_near_miss() -> None:
@@ -83,3 +87,87 @@ def test_a_run_id_that_a_shell_or_a_file_system_could_misread_is_refused(run_id:
             environment=Environment.read({}),
             run_id=run_id,
         )
+
+
+@pytest.mark.parametrize("name", ["training", "scoring", "predictions", "predictions_history"])
+def test_a_table_that_the_platform_makes_itself_cannot_be_declared(name: str) -> None:
+    with pytest.raises(UsageError, match=f"must not be named 'toy.{name}'"):
+        replace(TOY, derived=(Table(name=name, made_by="transform", key=("id",)),))
+    with pytest.raises(UsageError, match=f"must not be named 'toy.{name}'"):
+        replace(TOY, feeds=(replace(READINGS, name=name),))
+
+
+def test_a_table_named_like_a_quarantine_is_refused() -> None:
+    with pytest.raises(UsageError, match="must not be named 'toy.readings_quarantine'"):
+        replace(TOY, feeds=(*TOY.feeds, replace(SENSORS, name="readings_quarantine", path="q.csv")))
+
+
+@pytest.mark.parametrize("name", ["Readings", "a b", "a.b", "_staging", "", "1st", "x/../y"])
+def test_a_table_name_that_a_path_or_sql_could_misread_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="is no name for a table"):
+        replace(TOY, derived=(Table(name=name, made_by="transform", key=("id",)),))
+
+
+@pytest.mark.parametrize("name", ["ops", "gate", "snapshots", "spec", "tasks", "store", "suite"])
+def test_a_pipeline_cannot_be_named_like_what_the_platform_has(name: str) -> None:
+    with pytest.raises(UsageError, match=f"must not be named '{name}'"):
+        replace(TOY, name=name)
+
+
+@pytest.mark.parametrize("name", ["Flights", "a-b", "", "_x", "a.b"])
+def test_a_pipeline_name_that_no_module_or_schema_can_have_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="is no name for a pipeline"):
+        replace(TOY, name=name)
+
+
+@pytest.mark.parametrize("folder", PART_FOLDERS)
+def test_every_module_that_lies_beside_a_pipelines_parts_is_a_reserved_name(folder: str) -> None:
+    stems = {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__"}
+    assert stems - set(catalog.names()) <= RESERVED_PIPELINES
+
+
+def test_an_unknown_time_zone_is_refused() -> None:
+    with pytest.raises(UsageError, match="no time zone 'New York'"):
+        replace(TOY, timezone="New York")
+
+
+def test_two_feeds_cannot_be_the_same_file() -> None:
+    with pytest.raises(UsageError, match="two feeds of one path"):
+        replace(TOY, feeds=(READINGS, replace(READINGS, name="again")))
+
+
+def test_a_feature_view_must_look_into_a_table_that_is_made() -> None:
+    stray = replace(FLIGHTS.views[0], table="nowhere")
+    with pytest.raises(UsageError, match="looks into 'flights.nowhere'"):
+        replace(FLIGHTS, views=(stray,))
+
+
+def test_two_features_cannot_have_one_name() -> None:
+    again = replace(FLIGHTS.views[0], name="again")
+    with pytest.raises(UsageError, match=r"two features named \['co_canc_28'"):
+        replace(FLIGHTS, views=(*FLIGHTS.views, again))
+
+
+def test_the_entity_table_must_be_made() -> None:
+    with pytest.raises(UsageError, match="entity_table 'toy.nowhere' is made by no feed"):
+        replace(TOY, entity_table="nowhere")
+
+
+def test_an_unknown_channel_is_refused() -> None:
+    with pytest.raises(UsageError, match="No notification channel"):
+        replace(TOY, notify=("pigeon",))  # type: ignore[arg-type]
+
+
+def test_a_missing_part_is_named_with_what_it_is_for() -> None:
+    with pytest.raises(UsageError, match=r"expectations/toy.py does not exist.*for its suites"):
+        catalog.part("expectations", TOY, "its suites")
+
+
+def test_a_part_that_fails_to_import_something_else_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "toy.py").write_text("import no_such_library\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        catalog.part("parts", TOY, "a test")

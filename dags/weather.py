@@ -1,0 +1,29 @@
+"""How warm will it be tomorrow, hour by hour?
+
+Every night at 04:30 in New York this lands the observations of the day that has ended, proves them
+good, brings the features up to date, trains a candidate, lets it serve only if it beats the model
+that serves and both baselines (climatology and persistence), and foretells the temperature of every
+hour of tomorrow at EWR, JFK and LGA into `weather.predictions`.
+
+* **Run a night**: *Trigger*, and choose its day as *Night*. Without a day it runs the one before
+  the scheduled moment.
+* **Load many days** in one pass: *Trigger* with *From* and *To*. The tables are the same as after
+  as many nights.
+* **Run many nights**: *Backfill*. Its dates are the days processed. Keep *Max Active Runs* at 1:
+  each night builds on those before it.
+* **Run again**: *Clear*, or trigger the same day. A rerun changes no published row.
+
+A stage that fails is retried; a stage whose data or model was refused is not, because it would be
+refused again: its log says why and where the report is. The example's feeds end on 2013-12-30, so
+scheduled runs of today skip; trigger a day of 2013.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG
+
+from dags.tasks import dag_arguments, night
+from pipelines.weather import PIPELINE
+
+with DAG(doc_md=__doc__, **dag_arguments(PIPELINE)):
+    night(PIPELINE)

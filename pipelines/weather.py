@@ -1,0 +1,237 @@
+"""How warm will it be tomorrow? The temperature of every hour at New York's three airports."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from pipelines.features import Feature, FeatureView, names
+from pipelines.feeds import Column, Feed
+from pipelines.model import LastValue, LinearModel, Training
+from pipelines.rolling import DailySum, Grain, Rolling, Statistic, rolling_views
+from pipelines.spec import Pipeline, Table
+
+TIMEZONE = "America/New_York"
+COLDEST, WARMEST = -30, 120
+"""Degrees Fahrenheit that are believed; 2013 has 11 to 100."""
+STORM_MPH = 200
+"""A wind speed from here on is a broken instrument: one of 2013 reads 1,048."""
+_LAST_EVENING_HOURS = 22
+"""Facts of the scoring day alone: its end and the end of the day before are at least 23 hours
+apart."""
+
+OBSERVATIONS = Feed(
+    name="observations",
+    path="observations/{date}.jsonl",
+    format="json_lines",
+    columns=(
+        Column(name="station", required=True, doc="Airport: EWR, JFK or LGA."),
+        Column(name="observed_date", type="date", required=True, doc="Local day."),
+        Column(name="hour", type="int", required=True, doc="Local hour."),
+        Column(name="observed_at", type="timestamp", required=True, doc="The hour as an instant."),
+        Column(name="temp", type="double", doc="Degrees Fahrenheit."),
+        Column(name="dewp", type="double", doc="Dew point, degrees Fahrenheit."),
+        Column(name="humid", type="double", doc="Relative humidity, percent."),
+        Column(name="wind_speed", type="double", doc="Miles per hour."),
+        Column(name="precip", type="double", doc="Inches in the hour."),
+        Column(name="pressure", type="double", doc="Millibars at sea level."),
+        Column(name="visib", type="double", doc="Visibility, miles."),
+    ),
+    key=("station", "observed_at"),
+    first_day=date(2013, 1, 1),
+    doc="Hourly observations of local day landed_date.",
+)
+STATIONS = Feed(
+    name="stations",
+    path="stations.csv",
+    columns=(
+        Column(name="station", required=True, doc="Code of the airport."),
+        Column(name="name", doc="For people."),
+        Column(name="lat", type="double", doc="Degrees north."),
+        Column(name="lon", type="double", doc="Degrees east."),
+        Column(name="alt", type="int", doc="Feet."),
+    ),
+    key=("station",),
+    doc="The stations whose weather is foretold, as of landed_date.",
+)
+
+ROLLING = Rolling(
+    sums=(
+        DailySum(name="n", sql="count(temp)"),
+        # Decimals add up to the same sum in any order.
+        DailySum(name="sum_temp", sql="coalesce(sum(CAST(temp AS DECIMAL(9, 2))), 0)"),
+    ),
+    statistics=(
+        Statistic(name="n", amount="n", least=0, doc="Observations."),
+        Statistic(
+            name="temp",
+            amount="sum_temp",
+            per="n",
+            least=COLDEST,
+            most=WARMEST,
+            doc="Mean temperature, degrees Fahrenheit.",
+        ),
+    ),
+    grains=(
+        Grain(name="hr", columns=("station", "hour"), windows=(3, 7, 28), statistics=("temp",)),
+    ),
+)
+"""The past of an hour of the day at a station."""
+
+
+def _degrees(name: str, column: str = "", made_by: str = "") -> Feature:
+    return Feature(name=name, column=column, made_by=made_by, least=COLDEST, most=WARMEST)
+
+
+SAME_HOUR = FeatureView(
+    name="same_hour",
+    table="hourly",
+    keys={"hour_key": "hour_key"},
+    event="observed_at",
+    created="available_at",
+    max_age_hours=48,
+    features=(
+        _degrees("same_hour_temp", "temp"),
+        _degrees("same_hour_dewp", "dewp"),
+        Feature(name="same_hour_wind", column="wind_speed", least=0, most=STORM_MPH),
+    ),
+    doc="The last observation at the same hour of the day.",
+)
+LATEST = FeatureView(
+    name="latest",
+    table="hourly",
+    keys={"station": "station"},
+    event="observed_at",
+    created="available_at",
+    max_age_hours=6,
+    features=(
+        _degrees("latest_temp", "temp"),
+        _degrees("latest_dewp", "dewp"),
+        Feature(name="latest_humid", column="humid", least=0, most=100),
+        Feature(name="latest_wind", column="wind_speed", least=0, most=STORM_MPH),
+        Feature(name="latest_pressure", column="pressure", least=900, most=1100),
+    ),
+    doc="The last observation of the evening.",
+)
+DAILY = FeatureView(
+    name="daily",
+    table="daily",
+    keys={"station": "station"},
+    max_age_hours=_LAST_EVENING_HOURS,
+    features=(
+        _degrees(
+            "day_temp",
+            made_by="CAST(sum(CAST(temp AS DECIMAL(9, 2))) AS DOUBLE) / nullif(count(temp), 0)",
+        ),
+        _degrees("day_temp_min", made_by="min(temp)"),
+        _degrees("day_temp_max", made_by="max(temp)"),
+        Feature(
+            name="day_pressure_fall",
+            made_by="max_by(pressure, observed_at) - min_by(pressure, observed_at)",
+            least=-100,
+            most=100,
+            doc="Millibars from the first to the last observation of the day.",
+        ),
+    ),
+    doc="The day at the station.",
+)
+_TURN = "2 * pi() * dayofyear(forecast_date) / 365.25"
+CALENDAR = FeatureView(
+    name="calendar",
+    table="hours",
+    keys={"hour_id": "hour_id"},
+    max_age_hours=_LAST_EVENING_HOURS,
+    features=(
+        Feature(
+            name="hours_ahead",
+            made_by="(unix_seconds(forecast_at) - unix_seconds(event_timestamp)) DIV 3600",
+            is_whole=True,
+            is_required=True,
+            least=0,
+            most=24,
+            doc="Whole hours from the scoring moment.",
+        ),
+        # Rounded, because the last digit of a sine depends on how far Java has compiled it.
+        Feature(
+            name="year_sin", made_by=f"round(sin({_TURN}), 6)", is_required=True, least=-1, most=1
+        ),
+        Feature(
+            name="year_cos", made_by=f"round(cos({_TURN}), 6)", is_required=True, least=-1, most=1
+        ),
+    ),
+    doc="What the calendar tells.",
+)
+VIEWS = (
+    SAME_HOUR,
+    LATEST,
+    DAILY,
+    *rolling_views(ROLLING, table="rolling", max_age_hours=_LAST_EVENING_HOURS),
+    CALENDAR,
+)
+
+PIPELINE = Pipeline(
+    name="weather",
+    title="How warm will it be tomorrow, hour by hour?",
+    owner="weather-desk",
+    timezone=TIMEZONE,
+    schedule="30 4 * * *",
+    first_day=date(2012, 12, 31),
+    last_day=date(2013, 12, 30),
+    feeds=(OBSERVATIONS, STATIONS),
+    derived=(
+        Table(
+            name="hours",
+            made_by="transform",
+            reads=("stations",),
+            key=("forecast_date", "station", "forecast_at"),
+            doc="Every hour of the next day at every station.",
+        ),
+        Table(
+            name="hourly",
+            made_by="transform",
+            reads=("observations",),
+            key=("station", "observed_at"),
+            doc="Cleaned observations with the instant at which they are known.",
+        ),
+        Table(
+            name="daily",
+            made_by="transform",
+            reads=("hourly",),
+            key=("station",),
+            doc="Means and extremes of the local day.",
+        ),
+        Table(
+            name="tiles",
+            made_by="transform",
+            reads=("observations",),
+            key=("grain", "key"),
+            doc="Additive daily sums by station and hour of the day.",
+        ),
+        Table(
+            name="rolling",
+            made_by="transform",
+            reads=("tiles",),
+            window_days=max(ROLLING.windows),
+            key=("grain", "key"),
+            doc="Mean temperatures over the windows that end with landed_date.",
+        ),
+    ),
+    entity=("forecast_date", "station", "forecast_at"),
+    event_date="forecast_date",
+    entity_table="hours",
+    carried=("hour",),
+    prediction="temperature",
+    views=VIEWS,
+    training=Training(
+        task="regression",
+        label="temp",
+        numeric=names(VIEWS),
+        categorical=("station", "hour"),
+        baselines=(
+            LastValue(feature="hr_temp_28", name="climatology"),
+            LastValue(feature="same_hour_temp", name="persistence"),
+        ),
+        family=LinearModel(),
+        slices=("station",),
+        min_rows=500,
+    ),
+)

@@ -1,0 +1,66 @@
+"""A declaration of what rolls over the past gives its features, and refuses what cannot be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pipelines.errors import UsageError
+from pipelines.rolling import DailySum, Grain, Rolling, Statistic, rolling_views
+
+TRIPS = Rolling(
+    sums=(DailySum(name="n", sql="count(1)"), DailySum(name="paid", sql="sum(cents)")),
+    statistics=(
+        Statistic(name="n", amount="n", least=0),
+        Statistic(name="fare", amount="paid", per="n", least=0, most=100_000),
+    ),
+    grains=(
+        Grain(name="zone", columns=("zone",), windows=(7, 28), statistics=("n", "fare")),
+        Grain(name="city", columns=("city",), windows=(1,), statistics=("fare",)),
+    ),
+)
+
+
+def test_features_are_named_by_grain_statistic_and_window() -> None:
+    names = [[feature.name for feature in TRIPS.features(grain)] for grain in TRIPS.grains]
+    assert names == [["zone_n_7", "zone_n_28", "zone_fare_7", "zone_fare_28"], ["city_fare_1"]]
+
+
+def test_a_count_is_whole_zero_when_unknown_and_required_and_a_mean_is_none_of_it() -> None:
+    count, _, mean, _ = TRIPS.features(TRIPS.grains[0])
+    assert (count.is_whole, count.when_unknown, count.is_required) == (True, 0, True)
+    assert (mean.is_whole, mean.when_unknown, mean.is_required) == (False, None, False)
+    assert (mean.least, mean.most) == (0, 100_000)
+
+
+def test_every_count_is_kept_and_a_mean_only_where_it_is_read() -> None:
+    columns = [statistic.column(days) for statistic, days in TRIPS.figures]
+    assert columns == ["n_1", "fare_1", "n_7", "fare_7", "n_28", "fare_28"]
+    without_city = replace(TRIPS, grains=TRIPS.grains[:1])
+    assert [s.column(days) for s, days in without_city.figures] == [
+        "n_7",
+        "fare_7",
+        "n_28",
+        "fare_28",
+    ]
+
+
+def test_each_grain_is_a_view_by_its_own_key() -> None:
+    zone, city = rolling_views(TRIPS, table="rolling", max_age_hours=22)
+    assert (zone.name, zone.keys, zone.constants) == (
+        "zone",
+        {"key": "zone_key"},
+        {"grain": "zone"},
+    )
+    assert (city.table, city.max_age_hours) == ("rolling", 22)
+
+
+def test_a_statistic_of_a_sum_that_nobody_makes_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"sums that nobody makes: \['tips'\]"):
+        replace(TRIPS, statistics=(Statistic(name="tip", amount="tips"),), grains=())
+
+
+def test_a_grain_that_reads_an_unknown_statistic_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"unknown statistics: \['tip'\]"):
+        replace(TRIPS, grains=(replace(TRIPS.grains[0], statistics=("tip",)),))
