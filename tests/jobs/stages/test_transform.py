@@ -186,7 +186,9 @@ def test_a_table_without_a_function_is_told_where_to_write_it(
 def test_a_pipeline_without_its_module_is_told_which_file_is_missing(
     environment: Environment,
 ) -> None:
-    with pytest.raises(UsageError, match="there is no jobs/transforms/toy.py to make them"):
+    with pytest.raises(
+        UsageError, match=r"jobs/transforms/toy.py does not exist.*for its transforms"
+    ):
         transform(_run(environment, "2013-01-01"))
 
 

@@ -1,4 +1,4 @@
-"""The derived tables of weather on rows made by hand: clocks that change, storms, missing values."""
+"""The derived tables of weather on rows made by hand: changing clocks, storms, missing values."""
 
 from __future__ import annotations
 
