@@ -13,9 +13,10 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import cycle
 from statistics import median
 
 from jobs.lake import ops, sql
@@ -47,47 +48,36 @@ def main() -> int:
     parser.add_argument("--nights", type=int, default=3, help="nights each way")
     nights = parser.parse_args().nights
     environment = Environment.read()
-    days = _next_days(environment, 2 * nights)
-    subprocess.run(
-        [*_NIGHTSHIFT, "land", "flights", "--from", str(days.first), "--to", str(days.last)],
-        check=True,
-    )
-    measured: dict[str, list[Night]] = {"nightshift run": [], "Airflow": []}
-    for day, (way, found) in zip(days, _in_turns(measured), strict=False):
-        found.append(
-            _by_command(environment, day)
-            if way == "nightshift run"
-            else _by_airflow(environment, day)
-        )
-        print(f"{day} by {way}: {found[-1].whole:.1f} s", file=sys.stderr, flush=True)
+    days = _next_days(environment, len(_WAYS) * nights)
+    bounds = ["--from", str(days.first), "--to", str(days.last)]
+    subprocess.run([*_NIGHTSHIFT, "land", "flights", *bounds], check=True)
+    measured: dict[str, list[Night]] = {way: [] for way in _WAYS}
+    # In turns, so that what slows the machine down for a while slows both.
+    for day, way in zip(days, cycle(_WAYS), strict=False):
+        night = _WAYS[way](environment, day)
+        measured[way].append(night)
+        print(f"{day} by {way}: {night.whole:.1f} s", file=sys.stderr, flush=True)
     print(_table(measured))
     return 0
 
 
-_NIGHTSHIFT = [sys.executable, "-m", "jobs"]
-
-
-def _in_turns(measured: dict[str, list[Night]]) -> Iterator[tuple[str, list[Night]]]:
-    while True:
-        yield from measured.items()
-
-
 def _next_days(environment: Environment, count: int) -> Days:
-    (last,) = sql.query(environment, "SELECT max(landed_date) FROM flights.flights")[1][0]
+    _, rows = sql.query(environment, "SELECT max(landed_date) FROM flights.flights")
+    (last,) = rows[0]
     assert isinstance(last, date), "flights.flights is partitioned by a date"
     return Days(last + timedelta(days=1), last + timedelta(days=count))
 
 
 def _by_command(environment: Environment, day: date) -> Night:
-    run_id, started = new_run_id(), time.monotonic()
-    subprocess.run(
-        [*_NIGHTSHIFT, "run", "flights", "--date", str(day), "--run-id", run_id],
-        check=True,
-        stdout=sys.stderr,
-    )
+    run_id = new_run_id()
+    command = [*_NIGHTSHIFT, "run", "flights", "--date", str(day), "--run-id", run_id]
+    started = time.monotonic()
+    # Our own output is the table alone.
+    subprocess.run(command, check=True, stdout=sys.stderr)
     whole = time.monotonic() - started
     rows = ops.read(environment, "stage_runs", [("run_id", "=", run_id)]).to_pylist()
-    return Night(day=day, whole=whole, stages={row["stage"]: row["seconds"] for row in rows})
+    stages = {row["stage"]: row["seconds"] for row in rows}
+    return Night(day=day, whole=whole, stages=stages)
 
 
 def _by_airflow(environment: Environment, day: date) -> Night:
@@ -98,33 +88,48 @@ def _by_airflow(environment: Environment, day: date) -> Night:
     )
     started = time.monotonic()
     run_id = airflow.trigger("flights", {"date": str(day)})
-    airflow.wait("flights", run_id, 1800)
+    airflow.wait("flights", run_id, _PATIENCE_SECONDS)
     whole = time.monotonic() - started
-    return Night(
-        day=day,
-        whole=whole,
-        stages={task.name: task.seconds or 0.0 for task in airflow.tasks("flights", run_id)},
-    )
+    tasks = airflow.tasks("flights", run_id)
+    stages = {task.name: task.seconds or 0.0 for task in tasks}
+    return Night(day=day, whole=whole, stages=stages)
+
+
+_NIGHTSHIFT = [sys.executable, "-m", "jobs"]
+_WAYS: dict[str, Callable[[Environment, date], Night]] = {
+    "nightshift run": _by_command,
+    "Airflow": _by_airflow,
+}
+_PATIENCE_SECONDS = 1800
+"""A night that takes longer hangs."""
 
 
 def _table(measured: dict[str, list[Night]]) -> str:
+    ways = list(measured.values())
     lines = ["| stage | `nightshift run` | through Airflow |", "|---|---|---|"]
-    lines += [
-        _line(
-            stage.name,
-            [median(n.stages[stage.name] for n in nights) for nights in measured.values()],
-        )
-        for stage in STAGES
-    ]
-    lines.append(
-        _line("**whole night**", [median(n.whole for n in nights) for nights in measured.values()])
-    )
-    runs = {way: [f"{n.day} {n.whole:.1f}" for n in nights] for way, nights in measured.items()}
+    for stage in STAGES:
+        medians = [_median_of_stage(way, stage.name) for way in ways]
+        lines.append(_row(stage.name, medians))
+    lines.append(_row("**whole night**", [_median_of_whole(way) for way in ways]))
+    runs = {way: _single_runs(nights) for way, nights in measured.items()}
     return "\n".join([*lines, "", f"Single runs: {json.dumps(runs)}"])
 
 
-def _line(name: str, seconds: list[float]) -> str:
-    return "| " + " | ".join([name, *(f"{one:.1f} s" for one in seconds)]) + " |"
+def _median_of_stage(nights: list[Night], stage: str) -> float:
+    return median(night.stages[stage] for night in nights)
+
+
+def _median_of_whole(nights: list[Night]) -> float:
+    return median(night.whole for night in nights)
+
+
+def _single_runs(nights: list[Night]) -> list[str]:
+    return [f"{night.day} {night.whole:.1f}" for night in nights]
+
+
+def _row(name: str, seconds: list[float]) -> str:
+    cells = [name, *(f"{one:.1f} s" for one in seconds)]
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -31,17 +31,21 @@ def normal(name: str) -> str:
 def pinned(lock: Path) -> dict[str, list[str]]:
     """Per package of a lock, its hashes."""
     blocks = re.split(r"\n(?=\S)", lock.read_text().strip())
-    return {
-        normal(re.match(r"[\w.-]+", block).group()): re.findall(
-            r"--hash=sha256:[0-9a-f]{64}\b", block
-        )
-        for block in blocks
-    }  # type: ignore[union-attr]
+    hashes = r"--hash=sha256:[0-9a-f]{64}\b"
+    return {package_of(block): re.findall(hashes, block) for block in blocks}
 
 
 def asked(requirements: Path) -> list[str]:
-    lines = (line.partition("#")[0].strip() for line in requirements.read_text().splitlines())
-    return [normal(re.match(r"[\w.-]+", line).group()) for line in lines if line]  # type: ignore[union-attr]
+    """The packages of a file of requirements, without its comments."""
+    lines = requirements.read_text().splitlines()
+    said = [line.partition("#")[0].strip() for line in lines]
+    return [package_of(line) for line in said if line]
+
+
+def package_of(line: str) -> str:
+    name = re.match(r"[\w.-]+", line)
+    assert name, f"no package in {line!r}"
+    return normal(name.group())
 
 
 def java_that_says(folder: Path, version: str) -> Path:
@@ -78,21 +82,18 @@ def test_the_locks_hold_what_is_asked_for() -> None:
 
 
 def test_the_jars_fit_the_delta_of_the_lock() -> None:
-    version = re.search(
-        r"^delta-spark==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE
-    )
-    delta = {
-        name: coordinates.split(":")[2]
-        for name, (coordinates, _) in jars.pins().items()
-        if coordinates.startswith("io.delta:")
-    }
+    locked = (ROOT / "requirements.lock").read_text()
+    version = re.search(r"^delta-spark==(\S+)", locked, re.MULTILINE)
     assert version
-    assert set(delta.values()) == {version.group(1)}
+    coordinates = [one for one, _ in jars.pins().values()]
+    delta = [one for one in coordinates if one.startswith("io.delta:")]
+    assert {one.split(":")[2] for one in delta} == {version.group(1)}
 
 
 def test_the_jars_here_are_those_that_are_pinned() -> None:
     assert jars.wrong(jars.FOLDER) == []
-    assert sorted(path.name for path in jars.FOLDER.iterdir()) == sorted(jars.pins())
+    there = [path.name for path in jars.FOLDER.iterdir()]
+    assert sorted(there) == sorted(jars.pins())
 
 
 def test_a_jar_with_another_content_is_not_taken(tmp_path: Path) -> None:
@@ -101,7 +102,14 @@ def test_a_jar_with_another_content_is_not_taken(tmp_path: Path) -> None:
     assert jars.wrong(tmp_path) == list(jars.pins())
 
 
-@pytest.mark.parametrize(("said", "version"), [("17.0.13", 17), ("21", 21), ("1.8.0_392", 8)])
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("17.0.13", 17),
+        ("21", 21),
+        ("1.8.0_392", 8),
+    ],
+)
 def test_a_java_tells_its_version(said: str, version: int, tmp_path: Path) -> None:
     assert machine.java_version(str(java_that_says(tmp_path, said))) == version
 
@@ -116,9 +124,8 @@ def test_an_old_java_is_named_with_its_version(
 ) -> None:
     java_that_says(bare_machine, "11.0.2")
     monkeypatch.setenv("JAVA_HOME", str(bare_machine))
-    with pytest.raises(
-        SetupError, match=f"JAVA_HOME={bare_machine} holds Java 11; Spark needs 17 or newer"
-    ):
+    expected = f"JAVA_HOME={bare_machine} holds Java 11; Spark needs 17 or newer"
+    with pytest.raises(SetupError, match=expected):
         machine.provide([machine.JAVA])
 
 
@@ -215,14 +222,11 @@ def test_a_second_set_up_says_nothing_and_takes_no_time() -> None:
 def test_two_set_ups_take_turns() -> None:
     with (ROOT / ".tools" / "lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        second = subprocess.Popen(
-            [sys.executable, "-m", "tools.setup"], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
+        command = [sys.executable, "-m", "tools.setup"]
+        second = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert second.stdout
-        assert (
-            second.stdout.readline()
-            == "setup: waiting for another set-up of this folder to end ...\n"
-        )
+        waits = "setup: waiting for another set-up of this folder to end ...\n"
+        assert second.stdout.readline() == waits
         assert second.poll() is None
     assert second.wait(timeout=30) == 0
 
@@ -231,7 +235,8 @@ def test_every_target_is_in_the_help() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert targets
-    listed = subprocess.run(
+    # `make test` hands its own flags down to what it runs.
+    helped = subprocess.run(
         ["make", "help"],
         cwd=ROOT,
         capture_output=True,
@@ -239,6 +244,5 @@ def test_every_target_is_in_the_help() -> None:
         check=True,
         env={**os.environ, "MAKEFLAGS": ""},
     )
-    assert sorted(re.findall(r"^  make (\S+) +\S", listed.stdout, re.MULTILINE)) == sorted(
-        targets.group(1).split()
-    )
+    listed = re.findall(r"^  make (\S+) +\S", helped.stdout, re.MULTILINE)
+    assert sorted(listed) == sorted(targets.group(1).split())

@@ -57,7 +57,8 @@ def _set_up() -> None:
     if _is_done(wanted):
         return
     started = time.monotonic()
-    _STAMP.unlink() if _STAMP.exists() else None
+    # What is interrupted from here on must be done again.
+    _STAMP.unlink(missing_ok=True)
     machine.provide([machine.JAVA, machine.COMPILER])
     environment.make()
     jars.make()
@@ -66,13 +67,15 @@ def _set_up() -> None:
 
 
 def _is_done(wanted: str) -> bool:
-    java = Path(os.environ["JAVA_HOME"], "bin", "java") if os.environ.get("JAVA_HOME") else "java"
-    return (
-        _STAMP.exists()
-        and _STAMP.read_text() == wanted
-        and shutil.which(str(java)) is not None
-        and (VENV / "bin" / "python").exists()
-    )
+    if not _STAMP.exists() or _STAMP.read_text() != wanted:
+        return False
+    # What lies outside `.venv` may have gone since.
+    return shutil.which(_java()) is not None and (VENV / "bin" / "python").exists()
+
+
+def _java() -> str:
+    home = os.environ.get("JAVA_HOME")
+    return str(Path(home, "bin", "java")) if home else "java"
 
 
 def fingerprint(root: Path) -> str:
@@ -80,10 +83,13 @@ def fingerprint(root: Path) -> str:
 
     A checksum over the folder's place and everything that set-up reads.
     """
-    seen = hashlib.sha256(f"{root}\n{_packaging((root / 'pyproject.toml').read_text())}".encode())
-    for path in [root / "requirements.lock", *sorted((root / "tools" / "setup").iterdir())]:
+    packaging = _packaging((root / "pyproject.toml").read_text())
+    seen = hashlib.sha256(f"{root}\n{packaging}".encode())
+    own_files = sorted((root / "tools" / "setup").iterdir())
+    for path in [root / "requirements.lock", *own_files]:
         if path.is_file():
-            seen.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+            content = hashlib.sha256(path.read_bytes()).digest()
+            seen.update(path.name.encode() + b"\0" + content)
     return seen.hexdigest()
 
 
@@ -93,11 +99,8 @@ def _packaging(pyproject: str) -> str:
     A change of a linter's rules asks for no set-up.
     """
     tables = re.split(r"^(?=\[)", pyproject, flags=re.MULTILINE)
-    return "".join(
-        table
-        for table in tables
-        if table.startswith(("[build-system", "[project", "[tool.setuptools"))
-    )
+    packaging = ("[build-system", "[project", "[tool.setuptools")
+    return "".join(table for table in tables if table.startswith(packaging))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ TOOLS = ROOT / ".tools"
 """Set-up's own folder: lock, log, and uv when this machine has none."""
 LOG = TOOLS / "setup.log"
 _TAIL_LINES = 30
+"""Lines of a failed command's output that its error shows."""
 
 
 class SetupError(Exception):
@@ -36,7 +37,10 @@ def step(title: str) -> Iterator[None]:
     say(f"setup: {title}: {time.monotonic() - started:.1f} s")
 
 
-def run(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> None:
+def run(
+    command: Sequence[str | Path],
+    env: Mapping[str, str] | None = None,
+) -> None:
     """Run a command with its output in the log.
 
     Args:
@@ -47,8 +51,9 @@ def run(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> 
         SetupError: the command failed; the message ends with the last lines of its output.
     """
     words = [str(word) for word in command]
+    said = " ".join(words)
     with LOG.open("ab") as log:
-        log.write(f"\n$ {' '.join(words)}\n".encode())
+        log.write(f"\n$ {said}\n".encode())
         log.flush()
         begun = log.tell()
         # close_fds=False: the command holds set-up's lock too, so another set-up waits for it even
@@ -63,15 +68,14 @@ def run(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> 
             close_fds=False,
         )
     if code:
-        raise SetupError(
-            f"`{' '.join(words)}` ended with {code}.\n{_tail(begun)}\nThe whole output: {LOG}"
-        )
+        raise SetupError(f"`{said}` ended with {code}.\n{_tail(begun)}\nThe whole output: {LOG}")
 
 
 def _tail(begun: int) -> str:
     with LOG.open("rb") as log:
         log.seek(begun)
-        lines = log.read().decode(errors="replace").splitlines()
+        output = log.read().decode(errors="replace")
+    lines = output.splitlines()
     return "\n".join(f"  | {line}" for line in lines[-_TAIL_LINES:])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from pathlib import Path
 
 from tools.setup import horovod, machine
 from tools.setup.console import ROOT, VENV, run, step
@@ -18,6 +19,7 @@ _COMPILE = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2,
 """Here and now: where PYTHONDONTWRITEBYTECODE is set, every later start would compile again. Some
 files never compile."""
 _BUILD_TOOLS = ("setuptools", "wheel", "packaging")
+"""What Horovod, and this project itself, are built with."""
 
 
 def make() -> None:
@@ -31,25 +33,11 @@ def make() -> None:
         _create(program)
     _UNFINISHED.touch()
     with step("installing the packages of requirements.lock (a few minutes the first time)"):
-        _pip(
-            program,
-            "install",
-            "--require-hashes",
-            "--no-deps",
-            "--constraint",
-            LOCK,
-            *_pins(LOCK.read_text(), _BUILD_TOOLS),
-        )
-        # Packages without a wheel are built by these tools, not by what the index offers that day.
-        _pip(program, "sync", "--require-hashes", "--no-build-isolation", LOCK)
+        _install_packages(program)
     with step("installing Horovod (built in 2-3 minutes the first time)"):
-        headers = horovod.headers(_PYTHON, VENV / "horovod-headers")
-        tensorflow = "".join(_pins(LOCK.read_text(), ("tensorflow",)))
-        _pip(program, "install", *horovod.options(tensorflow), env=horovod.variables(headers))
+        _install_horovod(program)
     with step("installing the nightshift command"):
-        _pip(
-            program, "install", "--offline", "--no-deps", "--no-build-isolation", "--editable", ROOT
-        )
+        _install_project(program)
     with step("compiling all modules to bytecode"):
         run([_PYTHON, "-c", _COMPILE, VENV / "lib"])
     with step("proving that Horovod works"):
@@ -60,9 +48,11 @@ def make() -> None:
 def is_sound() -> bool:
     """Whether `.venv` is finished and of this folder, and its Python runs and is one of ours."""
     activate = VENV / "bin" / "activate"
-    if _UNFINISHED.exists() or not activate.exists() or f"'{VENV}'" not in activate.read_text():
+    if _UNFINISHED.exists() or not activate.exists():
         return False
-    return machine.describe(str(_PYTHON)) is not None
+    # An environment knows its own path, and breaks when its folder is moved.
+    is_of_here = f"'{VENV}'" in activate.read_text()
+    return is_of_here and machine.describe(str(_PYTHON)) is not None
 
 
 def _create(program: str) -> None:
@@ -72,19 +62,36 @@ def _create(program: str) -> None:
         run([program, "venv", "--python", python, VENV], env=variables())
 
 
-def _pip(program: str, *arguments: object, env: dict[str, str] | None = None) -> None:
-    command, *rest = map(str, arguments)
-    run(
-        [program, "pip", command, "--python", str(_PYTHON), *rest],
-        env={**variables(), **(env or {})},
-    )
+def _install_packages(program: str) -> None:
+    # Packages without a wheel are built by these tools, not by what the index offers that day.
+    tools = _pins(LOCK.read_text(), _BUILD_TOOLS)
+    locked = ("--require-hashes", "--no-deps", "--constraint", LOCK)
+    _pip(program, "install", *locked, *tools)
+    _pip(program, "sync", "--require-hashes", "--no-build-isolation", LOCK)
+
+
+def _install_horovod(program: str) -> None:
+    headers = horovod.headers(_PYTHON, VENV / "horovod-headers")
+    tensorflow = "".join(_pins(LOCK.read_text(), ("tensorflow",)))
+    _pip(program, "install", *horovod.options(tensorflow), env=horovod.variables(headers))
+
+
+def _install_project(program: str) -> None:
+    alone = ("--offline", "--no-deps", "--no-build-isolation")
+    _pip(program, "install", *alone, "--editable", ROOT)
+
+
+def _pip(
+    program: str,
+    command: str,
+    *arguments: str | Path,
+    env: dict[str, str] | None = None,
+) -> None:
+    words = [program, "pip", command, "--python", _PYTHON, *arguments]
+    run(words, env={**variables(), **(env or {})})
 
 
 def _pins(lock: str, names: tuple[str, ...]) -> list[str]:
     """The `name==version` of these packages."""
-    return [
-        found.group(0)
-        for name in names
-        for found in [re.search(rf"^{name}==[^ ]+", lock, re.MULTILINE)]
-        if found
-    ]
+    found = (re.search(rf"^{name}==[^ ]+", lock, re.MULTILINE) for name in names)
+    return [pin.group(0) for pin in found if pin]

@@ -43,16 +43,17 @@ def headers(python: Path, folder: Path) -> list[Path]:
 
 
 def _tensorflow(python: Path) -> Path:
+    # Found, not imported: an import takes seconds.
     find = (
         "import importlib.util as u; print(u.find_spec('tensorflow').submodule_search_locations[0])"
     )
-    found = subprocess.run([str(python), "-c", find], stdout=subprocess.PIPE)
-    if found.returncode:
+    asked = subprocess.run([str(python), "-c", find], stdout=subprocess.PIPE)
+    if asked.returncode:
         raise SetupError(
             "TensorFlow is not installed in .venv, though requirements.lock was. "
             "Remove .venv and set up again."
         )
-    return Path(found.stdout.decode().strip())
+    return Path(asked.stdout.decode().strip())
 
 
 def options(tensorflow: str) -> list[str]:
@@ -60,20 +61,15 @@ def options(tensorflow: str) -> list[str]:
 
     The setting names what uv's cached build was made for: another one is never taken for it.
     """
-    how = [
-        "--require-hashes",
-        "--no-deps",
-        "--no-build-isolation",
-        "--config-setting",
-        f"nightshift-build={tensorflow},gloo",
-    ]
-    return [*how, "--requirement", str(LOCK)]
+    locked = ["--require-hashes", "--no-deps", "--requirement", str(LOCK)]
+    build = ["--no-build-isolation", "--config-setting", f"nightshift-build={tensorflow},gloo"]
+    return [*locked, *build]
 
 
 def variables(folders: list[Path]) -> dict[str, str]:
     """Variables of the build."""
+    searched = [str(folder) for folder in folders]
     given = os.environ.get("CPLUS_INCLUDE_PATH")
-    return {
-        **_BUILD,
-        "CPLUS_INCLUDE_PATH": os.pathsep.join([*map(str, folders), *([given] if given else [])]),
-    }
+    if given:
+        searched.append(given)
+    return {**_BUILD, "CPLUS_INCLUDE_PATH": os.pathsep.join(searched)}

@@ -19,12 +19,12 @@ _SPARK_HAS = "org.*:*,com.*:*,commons-*:*,javax.*:*,io.airlift:*"
 
 def pins() -> dict[str, tuple[str, str]]:
     """Per file name: Maven coordinates and SHA-256, as jars.lock has them."""
-    found = {}
+    pinned = {}
     for line in _LOCK.read_text().splitlines():
         coordinates, _, sha256 = line.partition(" --hash=sha256:")
         group, artifact, version = coordinates.split(":")
-        found[f"{group}_{artifact}-{version}.jar"] = (coordinates, sha256)
-    return found
+        pinned[f"{group}_{artifact}-{version}.jar"] = (coordinates, sha256)
+    return pinned
 
 
 def make() -> None:
@@ -43,15 +43,12 @@ def make() -> None:
 
 def wrong(folder: Path) -> list[str]:
     """File names that are missing from the folder, or have another SHA-256."""
-    return [
-        name
-        for name, (_, sha256) in pins().items()
-        if not (folder / name).exists() or _sha256(folder / name) != sha256
-    ]
+    expected = {name: sha256 for name, (_, sha256) in pins().items()}
+    return [name for name, sha256 in expected.items() if _sha256(folder / name) != sha256]
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _sha256(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
 def _fetch() -> None:
@@ -65,6 +62,7 @@ def _fetch() -> None:
             )
         FOLDER.mkdir(exist_ok=True)
         for name in pins():
+            # Under another name first: an interrupted copy is never taken for the JAR.
             part = FOLDER / f"{name}.part"
             shutil.copyfile(str(fetched / name), str(part))
             part.replace(FOLDER / name)
@@ -75,35 +73,20 @@ def _resolve(scratch: Path) -> Path:
 
     A half-filled Maven folder at home would make it fail: hence its own.
     """
+    # A program to run is asked for; this one does nothing.
     nothing = scratch / "nothing.py"
     nothing.touch()
     spark = next(VENV.glob("lib/python*/site-packages/pyspark"))
-    delta = next(
-        coordinates for coordinates, _ in pins().values() if coordinates.startswith(_ROOT_ARTIFACT)
-    )
+    wanted = [coordinates for coordinates, _ in pins().values()]
+    delta = next(one for one in wanted if one.startswith(_ROOT_ARTIFACT))
     fresh = {
         "SPARK_HOME": str(spark),
         "PYSPARK_PYTHON": sys.executable,
         "SPARK_SUBMIT_OPTS": f"-Duser.home={scratch}",
     }
-    conf = [
-        "--master",
-        "local[1]",
-        "--conf",
-        f"spark.jars.ivy={scratch}/ivy",
-        "--conf",
-        "spark.ui.enabled=false",
-    ]
-    run(
-        [
-            str(spark / "bin" / "spark-submit"),
-            *conf,
-            "--packages",
-            delta,
-            "--exclude-packages",
-            _SPARK_HAS,
-            str(nothing),
-        ],
-        env=fresh,
-    )
+    command = [str(spark / "bin" / "spark-submit"), "--master", "local[1]"]
+    command += ["--conf", f"spark.jars.ivy={scratch}/ivy"]
+    command += ["--conf", "spark.ui.enabled=false"]
+    command += ["--packages", delta, "--exclude-packages", _SPARK_HAS]
+    run([*command, str(nothing)], env=fresh)
     return scratch / "ivy" / "jars"

@@ -28,19 +28,12 @@ def resolve() -> None:
     """
     program = uv()
     with step("resolving requirements.in"):
-        run(
-            [program, *_COMPILE, ROOT / "requirements.in", "-o", ROOT / "requirements.lock"],
-            env=variables(),
-        )
+        _compile(program, ROOT / "requirements.in")
         for name in ("horovod", "uv"):
-            run(
-                [
-                    program,
-                    *_COMPILE,
-                    "--no-deps",
-                    _HERE / f"{name}.in",
-                    "-o",
-                    _HERE / f"{name}.lock",
-                ],
-                env=variables(),
-            )
+            _compile(program, _HERE / f"{name}.in", "--no-deps")
+
+
+def _compile(program: str, asked: Path, *options: str) -> None:
+    """Resolve a `.in` file into the `.lock` beside it."""
+    files = [str(asked), "-o", str(asked.with_suffix(".lock"))]
+    run([program, *_COMPILE, *options, *files], env=variables())

@@ -18,6 +18,9 @@ from tools.setup.console import SetupError, run, say, step
 
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 JAVA_VERSION = 17
+"""The oldest that Spark 4 runs on."""
+_JAVA_SECONDS = 60
+"""A Java that has not told its version by then does not run."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,11 @@ def provide(needs: Sequence[Need]) -> None:
     """
     missing = [need for need in needs if need.problem()]
     if missing and can_install():
-        _install(
-            [name for name in map(_known_package, missing) if name],
-            ", ".join(need.name for need in missing),
-        )
-    problems = [need.problem() for need in missing if need.problem()]
-    if problems:
-        raise SetupError("\n".join(problems))
+        packages = [name for name in map(_known_package, missing) if name]
+        _install(packages, ", ".join(need.name for need in missing))
+    problems = [need.problem() for need in missing]
+    if any(problems):
+        raise SetupError("\n".join(filter(None, problems)))
 
 
 def can_install() -> bool:
@@ -60,9 +61,8 @@ def _known_package(need: Need) -> str | None:
 
 
 def _is_known(package: str) -> bool:
-    shown = subprocess.run(
-        ["apt-cache", "show", package], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+    command = ["apt-cache", "show", package]
+    shown = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     return shown.returncode == 0 and bool(shown.stdout)
 
 
@@ -70,24 +70,30 @@ def _install(packages: Sequence[str], what: str) -> None:
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     install = ["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages]
     with step(f"installing {what} with apt-get ({' '.join(packages)})"):
-        run(["dpkg", "--configure", "-a"], env=quiet)  # what an interrupted install left half done
+        # What an interrupted install left half done would stop this one.
+        run(["dpkg", "--configure", "-a"], env=quiet)
         try:
             run(install, env=quiet)
         except SetupError:
-            run(["apt-get", "update", "-q"])  # the lists were older than the archive
+            # The lists may be older than the archive.
+            run(["apt-get", "update", "-q"])
             run(install, env=quiet)
 
 
 def java_version(java: str) -> int | None:
     """The major version that a Java says it is; None when it does not run."""
     try:
-        ran = subprocess.run(
-            [java, "-version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60
+        asked = subprocess.run(
+            [java, "-version"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_JAVA_SECONDS,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = re.search(r'version "(?:1\.)?(\d+)', ran.stdout.decode(errors="replace"))
-    return int(found.group(1)) if found else None
+    # Up to Java 8 the major version is the second number: 1.8.0.
+    major = re.search(r'version "(?:1\.)?(\d+)', asked.stdout.decode(errors="replace"))
+    return int(major.group(1)) if major else None
 
 
 def _java_problem() -> str:
@@ -123,11 +129,9 @@ def _compiler_problem() -> str:
 
 
 def _chromium_problem() -> str:
-    return (
-        ""
-        if shutil.which("chromium")
-        else "No 'chromium' is on PATH; the browser test needs it. Install it (Debian: chromium)."
-    )
+    if shutil.which("chromium"):
+        return ""
+    return "No 'chromium' is on PATH; the browser test needs it. Install it (Debian: chromium)."
 
 
 JAVA = Need(
@@ -150,27 +154,22 @@ def python() -> Path:
         if has_headers:
             return path
     path, version, _ = next(_pythons())
-    provide(
-        [
-            Need(
-                f"the headers of Python {version}",
-                lambda: _headers_problem(path),
-                (f"python{version}-dev",),
-            )
-        ]
+    headers = Need(
+        f"the headers of Python {version}",
+        lambda: _headers_problem(path),
+        (f"python{version}-dev",),
     )
+    provide([headers])
     return path
 
 
 def _python_problem() -> str:
+    if any(_pythons()):
+        return ""
     wanted = " or ".join(f"{major}.{minor}" for major, minor in PYTHONS)
     return (
-        ""
-        if any(_pythons())
-        else (
-            f"No Python {wanted} is on PATH. "
-            "Install one, with its headers (Debian: python3 python3-dev)."
-        )
+        f"No Python {wanted} is on PATH. "
+        "Install one, with its headers (Debian: python3 python3-dev)."
     )
 
 
@@ -185,16 +184,14 @@ def _headers_problem(path: Path) -> str:
 
 
 def _pythons() -> Iterator[tuple[Path, str, bool]]:
-    for name in [
-        sys.executable,
-        "python3",
-        *(f"python{major}.{minor}" for major, minor in PYTHONS),
-    ]:
+    numbered = [f"python{major}.{minor}" for major, minor in PYTHONS]
+    for name in [sys.executable, "python3", *numbered]:
         described = describe(name)
         if described:
             yield described
 
 
+# `describe` runs it with a Python that is not this one; it prints four lines.
 _DESCRIBE = """
 import os, sys, sysconfig
 header = sysconfig.get_path("include") + "/Python.h"
@@ -210,16 +207,15 @@ def describe(python_name: str) -> tuple[Path, str, bool] | None:
     """
     if not shutil.which(python_name):
         return None
-    said = (
-        subprocess.run(
-            [python_name, "-c", _DESCRIBE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        .stdout.decode()
-        .splitlines()
-    )
-    if len(said) != 4 or (int(said[1]), int(said[2])) not in PYTHONS:
+    command = [python_name, "-c", _DESCRIBE]
+    asked = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    said = asked.stdout.decode().splitlines()
+    if len(said) != 4:
         return None
-    return Path(said[0]), f"{said[1]}.{said[2]}", said[3] == "True"
+    program, major, minor, has_headers = said
+    if (int(major), int(minor)) not in PYTHONS:
+        return None
+    return Path(program), f"{major}.{minor}", has_headers == "True"
 
 
 def provide_browser() -> None:

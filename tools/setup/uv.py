@@ -14,6 +14,8 @@ from tools.setup.machine import can_install
 
 OLDEST = (0, 6)
 """The options that we use are there since about then."""
+_TIMEOUT_SECONDS = "300"
+"""For one download: TensorFlow and PySpark are half a gigabyte each."""
 _OWN = TOOLS / "uv"
 _LOCK = Path(__file__).with_name("uv.lock")
 
@@ -24,74 +26,65 @@ def uv() -> str:
     Raises:
         SetupError: there is none and pip cannot install one.
     """
-    beside = [
+    searched = [
+        os.environ.get("PATH", ""),
         str(_OWN / "bin"),
         str(Path.home() / ".local" / "bin"),
         str(Path.home() / ".cargo" / "bin"),
     ]
-    found = shutil.which("uv", path=os.pathsep.join([os.environ.get("PATH", ""), *beside]))
-    return found if found and _version(found) >= OLDEST else _install()
+    there = shutil.which("uv", path=os.pathsep.join(searched))
+    if there and _version(there) >= OLDEST:
+        return there
+    return _install()
 
 
 def _version(program: str) -> tuple[int, ...]:
-    said = subprocess.run(
-        [program, "--version"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ).stdout.decode()
-    numbers = re.search(r"(\d+)\.(\d+)", said)
-    return tuple(map(int, numbers.groups())) if numbers else (0,)
+    command = [program, "--version"]
+    asked = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    numbers = re.search(r"(\d+)\.(\d+)", asked.stdout.decode())
+    if not numbers:
+        return (0,)
+    return tuple(map(int, numbers.groups()))
 
 
 def _install() -> str:
     with step("installing uv from PyPI into .tools/uv"):
         if not _has_pip() and can_install():
-            run(["apt-get", "update", "-q"])
-            run(
-                ["apt-get", "install", "-q", "-y", "--no-install-recommends", "python3-pip"],
-                env={"DEBIAN_FRONTEND": "noninteractive"},
-            )
+            _install_pip()
         if not _has_pip():
             raise SetupError(
                 f"There is no uv, and no pip ({sys.executable} -m pip) to install it with. "
                 "Install one (Debian: python3-pip)."
             )
         shutil.rmtree(_OWN, ignore_errors=True)
-        run(
-            [
-                sys.executable,
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--require-hashes",
-                "--no-deps",
-                "--target",
-                _OWN,
-                "-r",
-                _LOCK,
-            ]
-        )
+        locked = ["--quiet", "--require-hashes", "--no-deps", "-r", str(_LOCK)]
+        run([sys.executable, "-m", "pip", "install", *locked, "--target", str(_OWN)])
     return str(_OWN / "bin" / "uv")
 
 
-def _has_pip() -> bool:
-    return (
-        subprocess.call(
-            [sys.executable, "-m", "pip", "--version"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        == 0
+def _install_pip() -> None:
+    run(["apt-get", "update", "-q"])
+    run(
+        ["apt-get", "install", "-q", "-y", "--no-install-recommends", "python3-pip"],
+        env={"DEBIAN_FRONTEND": "noninteractive"},
     )
+
+
+def _has_pip() -> bool:
+    command = [sys.executable, "-m", "pip", "--version"]
+    code = subprocess.call(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return code == 0
 
 
 def variables() -> dict[str, str]:
     """Variables that every uv command of set-up runs with."""
-    index = os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("PIP_INDEX_URL")
-    return {
+    chosen = {
         "UV_PYTHON_DOWNLOADS": "never",
-        "UV_HTTP_TIMEOUT": os.environ.get(
-            "UV_HTTP_TIMEOUT", "300"
-        ),  # TensorFlow and PySpark are half a gigabyte each
+        "UV_HTTP_TIMEOUT": os.environ.get("UV_HTTP_TIMEOUT", _TIMEOUT_SECONDS),
         "UV_NO_PROGRESS": "1",
-        **({"UV_DEFAULT_INDEX": index} if index else {}),
     }
+    # uv does not read pip's variable, which a machine behind a mirror often has.
+    index = os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("PIP_INDEX_URL")
+    if index:
+        chosen["UV_DEFAULT_INDEX"] = index
+    return chosen
