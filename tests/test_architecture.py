@@ -17,6 +17,9 @@ import pytest
 
 from pipelines import catalog
 from pipelines.environment import ROOT
+from tools import PACKAGES as MEASURED
+from tools import import_graph
+from tools.import_graph import Picture
 
 pytestmark = pytest.mark.policy
 
@@ -116,6 +119,90 @@ def imported(path: Path) -> Iterator[str]:
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.partition(".")[0]
+
+
+def picture(*edges: tuple[str, str]) -> Picture:
+    """A picture of these arrows and their ends."""
+    nodes: set[str] = set()
+    for edge in edges:
+        nodes.update(edge)
+    return Picture(nodes=frozenset(nodes), edges=frozenset(edges))
+
+
+def document_with(folder: Path, text: str) -> Path:
+    """A document whose picture is that text."""
+    document = folder / "architecture.md"
+    document.write_text(f"# Before\n{import_graph.BEGIN}\n{text}\n{import_graph.END}\nAfter.\n")
+    return document
+
+
+def test_the_picture_of_the_architecture_shows_what_the_code_imports() -> None:
+    drawn = import_graph.of_document(import_graph.DOCUMENT)
+    wrong = import_graph.differences(drawn=drawn, real=import_graph.of_code())
+    assert not wrong, "\n".join([*wrong, "Draw it anew: python -m tools.import_graph --write"])
+
+
+def test_the_picture_of_the_code_leaves_pipelines_out() -> None:
+    real = import_graph.of_code()
+    assert {"dags", "expectations", "features", "jobs.__main__", "jobs.lake"} <= real.nodes
+    assert ("jobs.lake", "jobs.spark") in real.edges
+    assert "pipelines" not in real.nodes
+
+
+def test_an_arrow_that_only_one_of_picture_and_code_has_is_named() -> None:
+    drawn = picture(("jobs.night", "jobs.lake"), ("jobs.lake", "jobs.night"))
+    real = picture(("jobs.night", "jobs.lake"), ("jobs.night", "jobs.spark"))
+    assert import_graph.differences(drawn=drawn, real=real) == [
+        "The picture lacks jobs.night --> jobs.spark.",
+        "The picture lacks jobs.spark.",
+        "The picture has jobs.lake --> jobs.night, which the code does not import.",
+    ]
+
+
+def test_a_package_that_is_no_more_is_named() -> None:
+    drawn = Picture(nodes=frozenset({"jobs.house"}), edges=frozenset())
+    assert import_graph.differences(drawn=drawn, real=picture()) == [
+        "The picture has jobs.house, which is not there."
+    ]
+
+
+@pytest.mark.parametrize("old", ["", "an old picture"])
+def test_a_picture_that_is_drawn_is_read_as_it_was_meant(old: str, tmp_path: Path) -> None:
+    meant = picture(("jobs.__main__", "jobs.night"), ("jobs.night", "features"))
+    document = document_with(tmp_path, old)
+    import_graph.write(document, meant)
+    assert import_graph.of_document(document) == meant
+    before, _, rest = document.read_text().partition(import_graph.BEGIN)
+    drawn, _, after = rest.partition(import_graph.END)
+    assert (before, after) == ("# Before\n", "\nAfter.\n")
+    assert drawn == f"\n{import_graph.mermaid(meant)}\n"
+
+
+def test_every_package_of_the_picture_has_a_row_in_the_table() -> None:
+    text = import_graph.DOCUMENT.read_text()
+    described = re.findall(r"^\| `([\w/]+?)(?:/|\.py)` \|", text, re.MULTILINE)
+    nodes = import_graph.of_code().nodes | {"pipelines"}
+    paths = {node.replace(".", "/") for node in nodes}
+    lacking = sorted(paths - set(described))
+    assert not lacking, f"The table of docs/architecture.md has no row for {lacking}"
+
+
+def test_an_arrow_to_pipelines_is_not_to_be_drawn(tmp_path: Path) -> None:
+    document = document_with(tmp_path, "  jobs.night --> pipelines")
+    wrong = import_graph.differences(drawn=import_graph.of_document(document), real=picture())
+    assert wrong == ["The picture has jobs.night --> pipelines, which the code does not import."]
+
+
+def test_a_document_without_a_place_for_the_picture_is_refused(tmp_path: Path) -> None:
+    document = tmp_path / "architecture.md"
+    document.write_text("# No picture\n")
+    with pytest.raises(ValueError, match="must hold the lines"):
+        import_graph.of_document(document)
+
+
+def test_what_is_measured_and_drawn_is_what_the_contracts_are_about() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert sorted(MEASURED) == sorted(declared["tool"]["importlinter"]["root_packages"])
 
 
 def test_the_import_contracts_hold() -> None:
