@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.errors import UsageError
@@ -40,6 +40,8 @@ class Environment:
     """`NIGHTSHIFT_SPARK_CORES`: cores of the embedded server."""
     ranks: int | None
     """`NIGHTSHIFT_RANKS`: Horovod ranks; None: as many as the pipeline declares."""
+    webhook_url: str | None = field(repr=False)  # a secret: whoever knows it may post there
+    """`NIGHTSHIFT_WEBHOOK_URL`: where the channel `webhook` posts; None: nowhere."""
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> Environment:
@@ -60,12 +62,14 @@ class Environment:
             spark_memory=environ.get("NIGHTSHIFT_SPARK_MEMORY") or "3g",
             spark_cores=_integer(environ, "NIGHTSHIFT_SPARK_CORES", os.cpu_count() or 2, 1, 1024),
             ranks=_integer(environ, "NIGHTSHIFT_RANKS", 0, 1, 4096) or None,
+            webhook_url=environ.get("NIGHTSHIFT_WEBHOOK_URL") or None,
         )
 
     def variables(self) -> dict[str, str]:
         """The variables that recreate this environment in another process."""
         spark = {"SPARK_REMOTE": self.spark_remote} if self.spark_remote else {}
         ranks = {"NIGHTSHIFT_RANKS": str(self.ranks)} if self.ranks else {}
+        webhook = {"NIGHTSHIFT_WEBHOOK_URL": self.webhook_url} if self.webhook_url else {}
         return {
             "NIGHTSHIFT_HOME": str(self.home),
             "NIGHTSHIFT_LAKE": self.lake,
@@ -77,6 +81,7 @@ class Environment:
             "NIGHTSHIFT_SPARK_CORES": str(self.spark_cores),
             **spark,
             **ranks,
+            **webhook,
         }
 
     @property

@@ -1,0 +1,1 @@
+"""Tells people what happened, by the channels that a pipeline declares."""

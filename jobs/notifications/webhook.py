@@ -1,0 +1,156 @@
+"""The channel `webhook`: the message as JSON, posted to `NIGHTSHIFT_WEBHOOK_URL`.
+
+The address is a secret, because whoever knows it may post there. No error of the standard library
+is printed or passed on here: some of them quote the address.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from functools import cache
+from http.client import HTTPException
+from urllib.parse import urlsplit
+
+from jobs.notifications.message import Message
+from pipelines.environment import Environment
+from pipelines.errors import NightshiftError, UsageError
+
+VARIABLE = "NIGHTSHIFT_WEBHOOK_URL"
+_TRIES = 2
+_PAUSE_SECONDS = 1.0
+_ANSWER_SECONDS = 5.0
+"""For each step of an answer: to connect, and then to send its head."""
+_MOST_SECONDS = 12.0
+"""For everything. A name server may be silent for longer than that, and a server may send a byte
+now and then; Airflow ends a callback 20 seconds after its task."""
+_TOO_MANY_REQUESTS = 429
+
+
+class _NotDelivered(NightshiftError):
+    """One attempt failed; the words hold no secret."""
+
+    def __init__(self, why: str, *, may_help_again: bool) -> None:
+        super().__init__(why)
+        self.may_help_again = may_help_again
+
+
+def deliver(environment: Environment, message: Message) -> None:
+    """Post the message; without an address say once that none is set.
+
+    Raises:
+        UsageError: the address is not one of http or https.
+        NightshiftError: nobody took the message, after two attempts.
+    """
+    if not environment.webhook_url:
+        _say_that_it_is_not_set()
+        return
+    request = _request(environment.webhook_url, message)
+    _in_time(lambda: _post_with_retry(request))
+
+
+@cache  # once in a process is enough
+def _say_that_it_is_not_set() -> None:
+    print(f"No webhook is told: {VARIABLE} is not set.", file=sys.stderr, flush=True)
+
+
+def _request(url: str, message: Message) -> urllib.request.Request:
+    if not _is_web_address(url):
+        raise UsageError(
+            f"{VARIABLE} is not an address that begins with http:// or https://, then a host, "
+            "and no user or password before it."
+        )
+    body = json.dumps(message).encode()
+    headers = {"Content-Type": "application/json", "User-Agent": "nightshift"}
+    return urllib.request.Request(url, data=body, headers=headers, method="POST")
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port  # reading it is what finds a wrong one
+    except ValueError:
+        return False
+    has_user = "@" in parts.netloc
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0 and not has_user
+
+
+def _in_time(post: Callable[[], None]) -> None:
+    failures: list[_NotDelivered] = []
+
+    def run() -> None:
+        try:
+            post()
+        except _NotDelivered as failure:
+            failures.append(failure)
+
+    # A daemon, so that one that hangs does not keep the command from ending.
+    worker = threading.Thread(target=run, daemon=True)
+    worker.start()
+    worker.join(_MOST_SECONDS)
+    if worker.is_alive():
+        raise NightshiftError(f"it took longer than {_MOST_SECONDS:.0f} s.")
+    if failures:
+        raise failures[0]
+
+
+def _post_with_retry(request: urllib.request.Request) -> None:
+    for attempt in range(1, _TRIES + 1):
+        try:
+            _post(request)
+        except _NotDelivered as failure:
+            if attempt == _TRIES or not failure.may_help_again:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
+
+
+def _post(request: urllib.request.Request) -> None:
+    try:
+        _OPENER.open(request, timeout=_ANSWER_SECONDS).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        may_help = error.code >= 500 or error.code == _TOO_MANY_REQUESTS
+        raise _NotDelivered(f"it answered HTTP {error.code}.", may_help_again=may_help) from None
+    except urllib.error.URLError as error:
+        raise _NotDelivered(_reason(error.reason), may_help_again=True) from None
+    except (OSError, HTTPException) as error:
+        raise _NotDelivered(_reason(error), may_help_again=True) from None
+    except Exception as error:  # its traceback would quote the address
+        raise _NotDelivered(_reason(error), may_help_again=False) from None
+
+
+def _reason(error: object) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {_ANSWER_SECONDS:.0f} s."
+    number = getattr(error, "errno", None)
+    if isinstance(error, ConnectionError) and number:
+        return f"{os.strerror(number)}."
+    return f"{type(error).__name__}."
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Opens http and https alone, through the proxy of the environment, and follows no redirect.
+
+    A redirect would carry the message to somebody who was not declared.
+    """
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.HTTPDefaultErrorHandler(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+_OPENER = _opener()
