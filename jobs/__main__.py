@@ -14,8 +14,9 @@ from pipelines import catalog
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
+from pipelines.events import Event
 from pipelines.run import Run, new_run_id
-from pipelines.stages import STAGES, select
+from pipelines.stages import STAGES, select, stage
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,7 +79,16 @@ def parser() -> argparse.ArgumentParser:
         help="train again even when a model with the same pins is there",
     )
     night.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+    night.add_argument(
+        "--no-notify",
+        action="store_true",
+        help="send no notification; for a caller that sends them itself, with `nightshift notify`",
+    )
     _add_format(night)
+
+    _add_notify(
+        command("notify", "Have people told what a run has recorded; for a scheduler.", _notify)
+    )
 
     _add_pipeline_and_days(
         command("land", "Drop the example's source files for a day or a range of days.", _land)
@@ -105,6 +115,22 @@ def parser() -> argparse.ArgumentParser:
         _demo,
     )
     return top
+
+
+def _add_notify(tell: argparse.ArgumentParser) -> None:
+    _add_pipeline_and_days(tell)
+    tell.add_argument("--event", required=True, choices=[str(event) for event in Event])
+    tell.add_argument("--run-id", required=True, help="the run that it happened to")
+    tell.add_argument("--stage", metavar="S", help="the stage that was refused or failed")
+    tell.add_argument(
+        "--since",
+        metavar="T",
+        help="when the stage began, such as 2013-03-02T08:30:00+00:00; what was recorded before "
+        "is not its reason",
+    )
+    tell.add_argument(
+        "--message", metavar="TEXT", help="why the stage failed, if it recorded no reason"
+    )
 
 
 def _add_pipeline_and_days(one: argparse.ArgumentParser) -> None:
@@ -147,7 +173,21 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
             arguments.format,
         )
         return 0
-    return run_night(run, stages)
+    return run_night(run, stages, notify=not arguments.no_notify)
+
+
+def _notify(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.notify import notify, parse_instant
+
+    run = Run(
+        pipeline=catalog.pipeline(arguments.pipeline),
+        days=_days(arguments),
+        environment=environment,
+        run_id=arguments.run_id,
+        stage=stage(arguments.stage) if arguments.stage else None,
+    )
+    since = parse_instant(arguments.since) if arguments.since else None
+    return notify(run, Event(arguments.event), since, arguments.message)
 
 
 def _up(_: argparse.Namespace, environment: Environment) -> int:

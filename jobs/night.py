@@ -10,20 +10,26 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from typing import Any, TextIO
 
+from jobs import outcome
 from jobs.services import stage_client
 from jobs.spark.session import explain_loss, server
 from pipelines.errors import NightshiftError, Refused, UsageError
+from pipelines.events import Event, Notification
 from pipelines.run import Run
-from pipelines.stages import Stage
+from pipelines.stages import STAGES, Stage
 
 PERFORM = "jobs.night:perform"
 """This module's entry for the stage server."""
+
+_WhatHappened = Callable[[], Notification | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,28 +42,29 @@ class Step:
 
 def plan(run: Run, stages: tuple[Stage, ...]) -> tuple[Step, ...]:
     """What the run would do, in order."""
-    made = {
-        stage.name: tuple(
-            f"{run.pipeline.name}.{t.name}"
-            for t in run.pipeline.tables
-            if t.made_by in (stage.name, stage.audits)
-        )
-        for stage in stages
-    }
-    return tuple(Step(stage=stage, tables=made[stage.name]) for stage in stages)
+    return tuple(Step(stage=stage, tables=_tables_of(run, stage)) for stage in stages)
 
 
-def run_night(run: Run, stages: tuple[Stage, ...]) -> int:
+def run_night(run: Run, stages: tuple[Stage, ...], *, notify: bool = True) -> int:
     """Perform the stages one after another until one does not succeed; returns its exit code.
 
     Uses what `nightshift up` has started, and starts and stops what it needs when nothing is up.
+
+    Args:
+        run: The run; each stage is given it in turn.
+        stages: What to perform, in order.
+        notify: Have people told by the channels that the pipeline declares.
     """
-    with nullcontext() if stage_client.available(run.environment) else server(run.environment):
-        for stage in stages:
-            code = _perform_somewhere(run.at(stage))
-            if code:
-                return code
-    return 0
+    try:
+        with nullcontext() if stage_client.available(run.environment) else server(run.environment):
+            code = _perform_all(run, stages, notify)
+    except Exception as error:  # before or between stages, so none has recorded it
+        if notify:
+            _tell(run, partial(outcome.notification, run, Event.STAGE_FAILED, message_of(error)))
+        raise
+    if notify and not code and stages == STAGES:
+        _tell(run, partial(outcome.night_done, run))
+    return code
 
 
 def perform(argument: dict[str, Any]) -> int:
@@ -67,19 +74,16 @@ def perform(argument: dict[str, Any]) -> int:
         argument: A `Run` as `Run.to_json` wrote it.
     """
     run = Run.from_json(argument)
-    started, clock = time.time(), time.monotonic()
+    started = time.time()
+    clock = time.monotonic()
     try:
         with one_run_at_a_time(run):
             metrics = _function(run.doing)(run)
     except Exception as error:  # whatever it is, it must be recorded and end as an exit code
         code, message = explain(explain_loss(run.environment, error) or error)
-        _record(
-            run,
-            started,
-            time.monotonic() - clock,
-            status="refused" if code == Refused.exit_code else "failed",
-            error=message,
-        )
+        seconds = time.monotonic() - clock
+        status = "refused" if code == Refused.exit_code else "failed"
+        _record(run, started, seconds, status=status, error=message)
         return code
     seconds = time.monotonic() - clock
     _record(run, started, seconds, status="done", metrics=metrics)
@@ -88,27 +92,27 @@ def perform(argument: dict[str, Any]) -> int:
 
 
 def explain(error: BaseException, to: TextIO | None = None) -> tuple[int, str]:
-    """Tell a person what went wrong, with a traceback only for faults.
+    """Print what went wrong for a person, with a traceback only for faults of our own.
 
     Returns:
         The exit code and the message.
     """
-    out = to or sys.stderr
-    if isinstance(error, Refused | UsageError):
-        print(
-            f"{'Refused' if isinstance(error, Refused) else 'Usage'}: {error}", file=out, flush=True
-        )
-        return error.exit_code, str(error)
+    output = to or sys.stderr
     if not isinstance(error, NightshiftError):
-        traceback.print_exception(error, file=out)
-    # Spark's messages end with the server's stack, which the traceback above has told already.
-    message = (
-        str(error)
-        if isinstance(error, NightshiftError)
-        else f"{type(error).__name__}: {str(error).partition('JVM stacktrace:')[0].strip()}"
-    )
-    print(f"Fault: {message}", file=out, flush=True)
-    return NightshiftError.exit_code, message
+        traceback.print_exception(error, file=output)
+    message = message_of(error)
+    print(f"{_kind(error)}: {message}", file=output, flush=True)
+    code = error.exit_code if isinstance(error, NightshiftError) else NightshiftError.exit_code
+    return code, message
+
+
+def message_of(error: BaseException) -> str:
+    """The error in words: our own as it stands, another's after the name of its type."""
+    if isinstance(error, NightshiftError):
+        return str(error)
+    # Spark's messages end with the server's stack, which the traceback has printed already.
+    words = str(error).partition("JVM stacktrace:")[0].strip()
+    return f"{type(error).__name__}: {words}"
 
 
 def summary(metrics: dict[str, Any]) -> str:
@@ -141,10 +145,47 @@ def one_run_at_a_time(run: Run) -> Iterator[None]:
         yield
 
 
-def _perform_somewhere(run: Run) -> int:
+def _tables_of(run: Run, stage: Stage) -> tuple[str, ...]:
+    makers = (stage.name, stage.audits)
+    made = [table.name for table in run.pipeline.tables if table.made_by in makers]
+    return tuple(f"{run.pipeline.name}.{name}" for name in made)
+
+
+def _perform_all(run: Run, stages: tuple[Stage, ...], notify: bool) -> int:
+    for stage in stages:
+        doing = run.at(stage)
+        began = datetime.now(UTC)
+        code = _perform_in_server_or_here(doing)
+        if notify:
+            _tell(doing, partial(outcome.of_stage, doing, code, began))
+        if code:
+            return code
+    return 0
+
+
+def _perform_in_server_or_here(run: Run) -> int:
     if stage_client.available(run.environment):
         return stage_client.call(run.environment, PERFORM, run.to_json(), {})
     return perform(run.to_json())
+
+
+def _tell(run: Run, what_happened: _WhatHappened) -> None:
+    """Have people told, if there is something to tell; a failure here never fails the night."""
+    try:
+        notification = what_happened()
+        if notification:
+            # Imported here because every command imports this module, and few have people told.
+            from jobs.notifications.channels import send
+
+            send(run.environment, run.pipeline, notification)
+    except Exception as error:
+        print(f"Warning: nobody was notified: {message_of(error)}", file=sys.stderr, flush=True)
+
+
+def _kind(error: BaseException) -> str:
+    if isinstance(error, Refused):
+        return "Refused"
+    return "Usage" if isinstance(error, UsageError) else "Fault"
 
 
 def _function(stage: Stage) -> Any:
@@ -161,8 +202,6 @@ def _record(
     metrics: dict[str, Any] | None = None,
     error: str | None = None,
 ) -> None:
-    from datetime import UTC, datetime
-
     from jobs.lake import ops
     from jobs.version import code_version
 

@@ -43,7 +43,7 @@ BREACHES = {
     ): ("expectations", "import features"),
     (
         "inside jobs: stages and commands, then training and night, then lake, then spark, "
-        "then services, ingestion and transforms"
+        "then services, ingestion, transforms and notifications"
     ): ("jobs/lake", "import jobs.stages"),
     "dags imports only pipelines": ("dags", "import jobs"),
     "airflow is imported only in dags and plugins": ("jobs", "def late(): import airflow.sdk"),
@@ -71,6 +71,7 @@ PACKAGES = (
             "services",
             "ingestion",
             "transforms",
+            "notifications",
         )
     ),
 )
@@ -100,7 +101,7 @@ def small_copy(folder: Path) -> Path:
     for package in PACKAGES:
         (folder / package).mkdir()
         (folder / package / "__init__.py").touch()
-    for module in ("__main__", "night", "output", "version"):
+    for module in ("__main__", "night", "outcome", "output", "version"):
         (folder / "jobs" / f"{module}.py").touch()
     return folder
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import date
-from multiprocessing.synchronize import Event
+from multiprocessing.synchronize import Event as Signal
 from pathlib import Path
 
 import pytest
@@ -17,11 +20,13 @@ from jobs.lake import ops
 from pipelines.catalog import pipeline
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import GateRefused, NightshiftError, UsageError
+from pipelines.errors import GateRefused, NightshiftError, Refused, UsageError
 from pipelines.run import Run
-from pipelines.stages import STAGES, select, stage
+from pipelines.stages import STAGES, Stage, select, stage
+from tests.jobs.records import settle
 
 Function = Callable[[Run], dict[str, object]]
+PROMOTED: dict[str, object] = {"event": "promoted", "model_version": "4", "reason": "Better."}
 
 
 @pytest.fixture
@@ -35,6 +40,10 @@ def run(tmp_path: Path) -> Run:
     ).at(stage("ingest"))
 
 
+def _giving(metrics: dict[str, object]) -> Function:
+    return lambda run: metrics
+
+
 def _raising(error: Exception) -> Function:
     def fail(run: Run) -> dict[str, object]:
         raise error
@@ -45,17 +54,12 @@ def _raising(error: Exception) -> Function:
 def test_a_stage_that_is_done_is_recorded_with_its_metrics(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        night, "_function", lambda stage: lambda run: {"rows": 3, "tables": {"flights": 3}}
-    )
+    metrics: dict[str, object] = {"rows": 3, "tables": {"flights": 3}}
+    monkeypatch.setattr(night, "_function", lambda stage: _giving(metrics))
     assert night.perform(run.to_json()) == 0
     (row,) = ops.read(run.environment, "stage_runs").to_pylist()
-    assert (row["run_id"], row["stage"], row["status"], row["first_day"]) == (
-        "r1",
-        "ingest",
-        "done",
-        date(2013, 1, 5),
-    )
+    about = (row["run_id"], row["stage"], row["status"], row["first_day"])
+    assert about == ("r1", "ingest", "done", date(2013, 1, 5))
     assert row["metrics"] == '{"rows": 3, "tables": {"flights": 3}}'
     assert row["code_version"]
 
@@ -92,10 +96,10 @@ def test_a_stage_that_fails_ends_with_its_code_and_is_recorded(
     monkeypatch.setattr(night, "_function", lambda stage: _raising(error))
     assert night.perform(run.to_json()) == code
     (row,) = ops.read(run.environment, "stage_runs").to_pylist()
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert row["status"] == status
-    assert row["error"] in told
-    assert ("Traceback" in told) is traceback
+    assert row["error"] in printed
+    assert ("Traceback" in printed) is traceback
 
 
 def test_a_night_stops_at_the_first_stage_that_does_not_succeed(
@@ -107,7 +111,7 @@ def test_a_night_stops_at_the_first_stage_that_does_not_succeed(
         done.append(run.doing.name)
         return 1 if run.doing.name == "transform" else 0
 
-    monkeypatch.setattr(night, "_perform_somewhere", refuse_transform)
+    monkeypatch.setattr(night, "_perform_in_server_or_here", refuse_transform)
     monkeypatch.setattr("jobs.services.stage_client.available", lambda environment: True)
     assert night.run_night(run, STAGES) == 1
     assert done == ["ingest", "check_raw", "transform"]
@@ -125,7 +129,149 @@ def test_the_plan_names_the_tables_that_each_stage_makes_or_judges(run: Run) -> 
     }
 
 
-def _hold(run: Run, held: Event, released: Event) -> None:
+@pytest.fixture
+def perform_here(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, Function]], None]:
+    """Has a night perform the given functions, and nothing at the other stages, without Spark."""
+
+    def use(functions: Mapping[str, Function]) -> None:
+        def function_of(stage: Stage) -> Function:
+            return functions.get(stage.name, _giving({}))
+
+        monkeypatch.setattr(night, "_function", function_of)
+
+    monkeypatch.setattr("jobs.services.stage_client.available", lambda environment: True)
+    monkeypatch.setattr(
+        night, "_perform_in_server_or_here", lambda run: night.perform(run.to_json())
+    )
+    return use
+
+
+def _sent(run: Run) -> list[dict[str, str | None]]:
+    """What the night has told, by the channel `log`."""
+    file = run.environment.logs / "notifications.log"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def _promote(run: Run) -> dict[str, object]:
+    settle(run, "4")
+    return PROMOTED
+
+
+def test_a_night_tells_that_it_is_done_and_that_a_model_was_promoted(
+    run: Run, perform_here: Callable[[Mapping[str, Function]], None]
+) -> None:
+    perform_here({"ingest": _giving({"rows_staged": 3}), "evaluate": _promote})
+    assert night.run_night(run, STAGES) == 0
+    promoted, done = _sent(run)
+    assert (promoted["event"], promoted["stage"]) == ("model_promoted", "evaluate")
+    assert promoted["text"] == "flights 2013-01-05: a new model serves. Model 4. Better."
+    assert (done["event"], done["stage"], done["run_id"]) == ("night_done", None, "r1")
+    summary = r"10 stages in \d+ s, rows 3, model promoted\."
+    assert re.fullmatch(summary, str(done["message"]))
+
+
+def test_a_night_again_that_finds_the_verdict_given_tells_only_that_it_is_done(
+    run: Run, perform_here: Callable[[Mapping[str, Function]], None]
+) -> None:
+    perform_here({"evaluate": _promote})
+    night.run_night(run, STAGES)
+    perform_here({"evaluate": _giving(PROMOTED)})
+    for run_id in ("r1", "r2"):
+        night.run_night(replace(run, run_id=run_id), STAGES)
+    events = [message["event"] for message in _sent(run)]
+    assert events == ["model_promoted", "night_done", "night_done", "night_done"]
+
+
+@pytest.mark.parametrize(
+    ("error", "event"),
+    [
+        (Refused("arr_delay: 40 % null"), "stage_refused"),
+        (UsageError("no such thing"), "stage_failed"),
+        (NightshiftError("Spark is away"), "stage_failed"),
+        (ZeroDivisionError("a bug"), "stage_failed"),
+    ],
+)
+def test_a_night_tells_which_stage_ended_it_and_why(
+    error: Exception,
+    event: str,
+    run: Run,
+    perform_here: Callable[[Mapping[str, Function]], None],
+) -> None:
+    perform_here({"check_raw": _raising(error)})
+    assert night.run_night(run, STAGES) != 0
+    (message,) = _sent(run)
+    assert (message["event"], message["stage"]) == (event, "check_raw")
+    assert message["message"] == night.message_of(error)
+
+
+def test_a_stage_that_is_killed_is_told_of_without_a_reason_of_an_earlier_attempt(
+    run: Run,
+    perform_here: Callable[[Mapping[str, Function]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    perform_here({"ingest": _raising(NightshiftError("earlier"))})
+    night.run_night(run, STAGES, notify=False)
+    monkeypatch.setattr(night, "_perform_in_server_or_here", lambda run: 3)
+    assert night.run_night(run, STAGES) == 3
+    (message,) = _sent(run)
+    assert message["event"] == "stage_failed"
+    assert "its process was killed" in str(message["message"])
+
+
+def test_a_night_that_cannot_begin_is_told_of_and_fails_as_before(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(run: Run) -> int:
+        raise NightshiftError("Spark did not start")
+
+    monkeypatch.setattr("jobs.services.stage_client.available", lambda environment: True)
+    monkeypatch.setattr(night, "_perform_in_server_or_here", fail)
+    with pytest.raises(NightshiftError, match="did not start"):
+        night.run_night(run, STAGES)
+    (message,) = _sent(run)
+    assert message["text"] == "flights 2013-01-05: the night failed. Spark did not start"
+
+
+def test_some_stages_are_no_night(
+    run: Run, perform_here: Callable[[Mapping[str, Function]], None]
+) -> None:
+    perform_here({})
+    assert night.run_night(run, STAGES[:3]) == 0
+    assert _sent(run) == []
+    assert night.run_night(run, STAGES) == 0
+    assert night.run_night(run, STAGES[-1:]) == 0
+    assert [message["event"] for message in _sent(run)] == ["night_done"]
+
+
+def test_a_run_that_shall_not_notify_does_not(
+    run: Run, perform_here: Callable[[Mapping[str, Function]], None]
+) -> None:
+    perform_here({"evaluate": _promote})
+    assert night.run_night(run, STAGES, notify=False) == 0
+    perform_here({"train": _raising(Refused("no"))})
+    assert night.run_night(run, STAGES, notify=False) == 1
+    assert _sent(run) == []
+
+
+@pytest.mark.parametrize("module", ["jobs.outcome.of_stage", "jobs.notifications.channels.send"])
+def test_a_night_ends_as_it_would_when_nobody_can_be_told(
+    module: str,
+    run: Run,
+    perform_here: Callable[[Mapping[str, Function]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("nobody is there")
+
+    monkeypatch.setattr(module, fail)
+    perform_here({})
+    assert night.run_night(run, STAGES) == 0
+    warning = "Warning: nobody was notified: OSError: nobody is there"
+    assert warning in capsys.readouterr().err
+
+
+def _hold(run: Run, held: Signal, released: Signal) -> None:
     with night.one_run_at_a_time(run):
         held.set()
         time.sleep(0.5)
@@ -133,7 +279,8 @@ def _hold(run: Run, held: Event, released: Event) -> None:
 
 
 def test_two_runs_of_a_pipeline_take_turns(run: Run) -> None:
-    held, released = multiprocessing.Event(), multiprocessing.Event()
+    held = multiprocessing.Event()
+    released = multiprocessing.Event()
     other = multiprocessing.Process(target=_hold, args=(run, held, released))
     other.start()
     assert held.wait(10)

@@ -1,0 +1,64 @@
+"""The command `nightshift notify`: has people told of a run that a scheduler has performed."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+
+from jobs import outcome
+from jobs.notifications import channels
+from pipelines.errors import NightshiftError, UsageError
+from pipelines.events import Event, Notification
+from pipelines.run import Run
+
+
+def notify(run: Run, event: Event, since: datetime | None, message: str | None) -> int:
+    """Send the event by the channels of the run's pipeline.
+
+    A promotion and a night that is done are sent only when the run's records say so.
+
+    Args:
+        run: The run that it happened to, at its stage where the event is one of a stage.
+        event: What happened.
+        since: When the stage began; what was recorded before is not its reason.
+        message: Why the stage failed, where it recorded no reason.
+
+    Returns:
+        0 when the event was sent or there was nothing to send, 3 when a channel failed.
+
+    Raises:
+        UsageError: an event of a stage without a stage.
+    """
+    notification = _notification(run, event, since, message)
+    if notification is None:
+        print(f"Nothing to send: run {run.run_id} has no {event} to tell.", file=sys.stderr)
+        return 0
+    failed = channels.send(run.environment, run.pipeline, notification)
+    return NightshiftError.exit_code if failed else 0
+
+
+def parse_instant(text: str) -> datetime:
+    """The instant written in ISO 8601; without an offset it is UTC.
+
+    Raises:
+        UsageError: the text is no instant.
+    """
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"--since '{text}' is not an instant. Write it as 2013-03-02T08:30:00+00:00."
+        ) from None
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+
+
+def _notification(
+    run: Run, event: Event, since: datetime | None, message: str | None
+) -> Notification | None:
+    if event is Event.NIGHT_DONE:
+        return outcome.night_done(run)
+    if event is Event.MODEL_PROMOTED:
+        return outcome.promotion(run)
+    if run.stage is None:
+        raise UsageError(f"--event {event} needs --stage: the stage that it happened to.")
+    return outcome.failure(run, event, since, message or outcome.NO_REASON)

@@ -1,0 +1,165 @@
+"""What a run has to tell: its events, read from what it recorded in the `ops` tables."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from pipelines.errors import Refused
+from pipelines.events import Event, Notification
+from pipelines.run import Run
+from pipelines.stages import STAGES
+
+Row = dict[str, Any]
+
+PROMOTING_STAGE = "evaluate"
+PROMOTED = "promoted"
+"""The event in the metrics of that stage, and in `ops.model_events`."""
+NO_REASON = (
+    "It ended before it could record why: its process was killed, or the stage server ended. "
+    "Its log says more."
+)
+_FIGURES = (
+    ("ingest", "rows_staged", "rows"),
+    ("predict", "predictions", "predictions"),
+    ("evaluate", "event", "model"),
+    ("evaluate", "serves", "serving model"),
+)
+"""Stage, metric and its name in the summary of a night; what a stage does not say is left out."""
+
+
+def of_stage(run: Run, exit_code: int, since: datetime) -> Notification | None:
+    """What people are told when the stage of the run has ended; None: nothing.
+
+    Args:
+        run: The run at the stage.
+        exit_code: How it ended.
+        since: When it began (UTC).
+    """
+    if exit_code:
+        return failure(run, failure_event(exit_code), since)
+    return promotion(run) if run.doing.name == PROMOTING_STAGE else None
+
+
+def failure_event(exit_code: int) -> Event:
+    """Refused, or failed in any other way."""
+    return Event.STAGE_REFUSED if exit_code == Refused.exit_code else Event.STAGE_FAILED
+
+
+def failure(
+    run: Run, event: Event, since: datetime | None, otherwise: str = NO_REASON
+) -> Notification:
+    """A stage that did not succeed, with the reason that it recorded.
+
+    Args:
+        run: The run at the stage.
+        event: A stage refused, or failed.
+        since: Only what was recorded by an attempt that began since then is its reason (UTC).
+        otherwise: The message where it recorded none.
+    """
+    recorded = [row for row in _readable_rows(run) if row["stage"] == run.doing.name]
+    own = [row for row in recorded if since is None or row["started_at"] >= since]
+    reason = own[-1]["error"] if own else None
+    return notification(run, event, reason or otherwise, run.doing.name)
+
+
+def promotion(run: Run) -> Notification | None:
+    """The model that the run's evaluate stage has promoted.
+
+    None when it promoted none, found the verdict of another run, or has said so before.
+    """
+    verdicts = _verdicts(run)
+    if not verdicts or verdicts[-1].get("event") != PROMOTED:
+        return None
+    *earlier, verdict = verdicts
+    version = verdict["model_version"]
+    is_known = any(_promotes(one, version) for one in earlier)
+    if is_known or not _settled_here(run, version):
+        return None
+    message = f"Model {version}. {verdict.get('reason', '')}".strip()
+    return notification(run, Event.MODEL_PROMOTED, message, PROMOTING_STAGE)
+
+
+def night_done(run: Run) -> Notification | None:
+    """The whole night, with a summary; None while a stage's last attempt was not a success."""
+    last = {row["stage"]: row for row in _stage_rows(run)}
+    done = [last[stage.name] for stage in STAGES if _is_done(last.get(stage.name))]
+    if len(done) < len(STAGES):
+        return None
+    seconds = sum(row["seconds"] for row in done)
+    figures = "".join(f", {figure}" for figure in _figures(last))
+    message = f"{len(STAGES)} stages in {seconds:.0f} s{figures}."
+    return notification(run, Event.NIGHT_DONE, message)
+
+
+def notification(run: Run, event: Event, message: str, stage: str | None = None) -> Notification:
+    """An event of the run; without a stage it is one of the whole night."""
+    return Notification(
+        event=event,
+        pipeline=run.pipeline.name,
+        days=str(run.days),
+        run_id=run.run_id,
+        stage=stage,
+        message=message,
+    )
+
+
+def _verdicts(run: Run) -> list[dict[str, Any]]:
+    """The metrics of every success of the run's evaluate stage, oldest first."""
+    return [
+        json.loads(row["metrics"])
+        for row in _stage_rows(run)
+        if row["stage"] == PROMOTING_STAGE and row["status"] == "done"
+    ]
+
+
+def _promotes(verdict: dict[str, Any], model_version: str) -> bool:
+    return verdict.get("event") == PROMOTED and verdict.get("model_version") == model_version
+
+
+def _figures(last: dict[str, Row]) -> list[str]:
+    metrics = {name: json.loads(row["metrics"]) for name, row in last.items()}
+    return [
+        f"{name} {metrics[stage][metric]}"
+        for stage, metric, name in _FIGURES
+        if metrics[stage].get(metric) is not None
+    ]
+
+
+def _is_done(row: Row | None) -> bool:
+    return row is not None and row["status"] == "done"
+
+
+def _settled_here(run: Run, model_version: str) -> bool:
+    """Whether this run gave the verdict: the row of `ops.model_events` has its run id."""
+    from jobs.lake import ops
+
+    verdict = [
+        ("pipeline", "=", run.pipeline.name),
+        ("run_id", "=", run.run_id),
+        ("model_version", "=", model_version),
+        ("event", "=", PROMOTED),
+    ]
+    return len(ops.read(run.environment, "model_events", verdict)) > 0
+
+
+def _stage_rows(run: Run) -> list[Row]:
+    """What the stages of the run recorded on its days, oldest first."""
+    from jobs.lake import ops  # Arrow takes longer to import than everything else here
+
+    of_run = [
+        ("pipeline", "=", run.pipeline.name),
+        ("run_id", "=", run.run_id),
+        ("first_day", "=", run.days.first),
+        ("last_day", "=", run.days.last),
+    ]
+    rows: list[Row] = ops.read(run.environment, "stage_runs", of_run).to_pylist()
+    return sorted(rows, key=lambda row: row["started_at"])
+
+
+def _readable_rows(run: Run) -> list[Row]:
+    try:
+        return _stage_rows(run)
+    except Exception:  # a lake that is away may be the very failure that people must hear of
+        return []

@@ -1,0 +1,128 @@
+"""`nightshift notify` tells what a run has recorded, and nothing that it has not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from jobs.__main__ import main
+from jobs.commands.notify import parse_instant
+from pipelines.catalog import pipeline
+from pipelines.days import Days, parse_day
+from pipelines.environment import Environment
+from pipelines.errors import UsageError
+from pipelines.run import Run
+from tests.jobs.records import night_rows, record, settle, stage_row
+
+SECRET = "https://hooks.example/T0K3N"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
+    return Run(
+        pipeline=pipeline("flights"),
+        days=Days.of(parse_day("2013-01-05")),
+        environment=Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)}),
+        run_id="manual__1",
+    )
+
+
+def notify(run: Run, event: str, *more: str) -> int:
+    """Run the command as a scheduler would."""
+    about = ["flights", "--date", str(run.days), f"--run-id={run.run_id}"]
+    return main(["notify", *about, "--event", event, *more])
+
+
+def sent(run: Run) -> list[dict[str, str]]:
+    """What was told, by the channel `log`."""
+    file = run.environment.logs / "notifications.log"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@pytest.mark.parametrize("event", ["stage_refused", "stage_failed"])
+def test_a_stage_is_told_of_with_the_reason_that_it_recorded(event: str, run: Run) -> None:
+    record(run, stage_row(run, "train", status="failed", error="Spark is away"))
+    assert notify(run, event, "--stage", "train", "--message=it failed") == 0
+    (message,) = sent(run)
+    assert (message["event"], message["stage"]) == (event, "train")
+    assert message["message"] == "Spark is away"
+    assert message["run_id"] == "manual__1"
+
+
+def test_a_stage_that_recorded_no_reason_since_it_began_has_the_one_given(run: Run) -> None:
+    record(run, stage_row(run, "train", status="failed", error="an earlier attempt's"))
+    since = "--since=2013-01-06T12:00:00+00:00"
+    assert notify(run, "stage_failed", "--stage", "train", since, "--message=-killed") == 0
+    assert notify(run, "stage_failed", "--stage", "train", since) == 0
+    given, plain = sent(run)
+    assert given["message"] == "-killed"
+    assert plain["message"].startswith("It ended before it could record why")
+
+
+def test_a_night_that_is_done_is_told_of(run: Run) -> None:
+    record(run, *night_rows(run))
+    assert notify(run, "night_done", "--stage", "monitor") == 0
+    (message,) = sent(run)
+    assert message["stage"] is None
+    assert message["message"].startswith("10 stages in 20 s")
+
+
+def test_a_promotion_is_told_of(run: Run) -> None:
+    settle(run, "4")
+    promoted = {"event": "promoted", "model_version": "4"}
+    record(run, stage_row(run, "evaluate", metrics=promoted))
+    assert notify(run, "model_promoted") == 0
+    (message,) = sent(run)
+    assert (message["stage"], message["message"]) == ("evaluate", "Model 4.")
+
+
+@pytest.mark.parametrize("event", ["night_done", "model_promoted"])
+def test_what_has_not_happened_is_not_told(
+    event: str, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(run, stage_row(run, "ingest"))
+    assert notify(run, event) == 0
+    assert sent(run) == []
+    assert f"run manual__1 has no {event} to tell" in capsys.readouterr().err
+
+
+def test_a_channel_that_fails_is_a_fault_of_this_command(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = replace(run.pipeline, notify=("log", "webhook"))
+    monkeypatch.setattr("pipelines.catalog.pipeline", lambda name: both)
+    monkeypatch.setenv("NIGHTSHIFT_WEBHOOK_URL", SECRET.replace("https", "gopher"))
+    assert notify(run, "stage_failed", "--stage", "train") == 3
+    assert len(sent(run)) == 1
+    printed = capsys.readouterr().err
+    assert "was not sent to webhook: NIGHTSHIFT_WEBHOOK_URL is not an address" in printed
+    assert "T0K3N" not in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["stage_failed"], "needs --stage"),
+        (["stage_failed", "--stage", "trian"], "Did you mean 'train'"),
+        (["stage_failed", "--stage", "train", "--since=yesterday"], "is not an instant"),
+    ],
+)
+def test_wrong_usage_is_explained(
+    arguments: list[str], message: str, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    event, *more = arguments
+    assert notify(run, event, *more) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_instant_without_an_offset_is_utc() -> None:
+    berlin = timezone(timedelta(hours=1))
+    assert parse_instant("2013-01-06T09:30:00") == datetime(2013, 1, 6, 9, 30, tzinfo=UTC)
+    assert parse_instant("2013-01-06T10:30:00+01:00") == datetime(2013, 1, 6, 10, 30, tzinfo=berlin)
+    with pytest.raises(UsageError, match="--since 'noon' is not an instant"):
+        parse_instant("noon")

@@ -1,0 +1,60 @@
+"""Writes what runs record in the `ops` tables, for tests of what is read from there."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from jobs.lake import ops
+from pipelines.run import Run
+from pipelines.stages import STAGES
+
+NIGHT = datetime(2013, 1, 6, 9, 30, tzinfo=UTC)
+"""When the night of a test begins."""
+
+
+def stage_row(run: Run, stage: str, *, minute: int = 0, **more: Any) -> dict[str, Any]:
+    """A row of `ops.stage_runs`: a stage that began so many minutes into the night, and is done."""
+    metrics = more.pop("metrics", {})
+    return {
+        "run_id": run.run_id,
+        "pipeline": run.pipeline.name,
+        "stage": stage,
+        "first_day": run.days.first,
+        "last_day": run.days.last,
+        "status": "done",
+        "started_at": NIGHT + timedelta(minutes=minute),
+        "seconds": 2.0,
+        "metrics": json.dumps(metrics),
+        **more,
+    }
+
+
+def night_rows(run: Run) -> list[dict[str, Any]]:
+    """A night in which every stage is done."""
+    metrics = {
+        "ingest": {"rows_staged": 2053},
+        "evaluate": {"event": "kept", "serves": "2"},
+        "predict": {"predictions": 940},
+    }
+    return [
+        stage_row(run, stage.name, minute=minute, metrics=metrics.get(stage.name, {}))
+        for minute, stage in enumerate(STAGES)
+    ]
+
+
+def record(run: Run, *rows: dict[str, Any]) -> None:
+    """Append rows to `ops.stage_runs`."""
+    ops.append(run.environment, "stage_runs", rows)
+
+
+def settle(run: Run, model_version: str) -> None:
+    """Append the run's verdict to `ops.model_events`: the model was promoted."""
+    row = {
+        "run_id": run.run_id,
+        "pipeline": run.pipeline.name,
+        "event": "promoted",
+        "model_version": model_version,
+    }
+    ops.append(run.environment, "model_events", [row])

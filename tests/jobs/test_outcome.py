@@ -1,0 +1,168 @@
+"""What a run tells people follows from what it recorded, and is told once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from jobs import outcome
+from jobs.lake import ops
+from pipelines.environment import Environment
+from pipelines.events import Event, Notification
+from pipelines.run import Run
+from pipelines.stages import stage
+from tests.jobs import toy
+from tests.jobs.records import NIGHT, night_rows, record, settle, stage_row
+
+PROMOTED = {"event": "promoted", "model_version": "4", "reason": "Better in 80 % of resamples."}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    return replace(toy.run_of(environment, "2013-01-05"), run_id="r1")
+
+
+def failed(run: Run, minute: int, error: str, run_id: str = "r1") -> None:
+    """An attempt of ingest that failed."""
+    row = stage_row(run, "ingest", minute=minute, status="failed", error=error)
+    record(run, row | {"run_id": run_id})
+
+
+def reason(run: Run, minute: int | None = None) -> str:
+    """Why ingest failed, in an attempt that began so many minutes into the night."""
+    since = None if minute is None else NIGHT + timedelta(minutes=minute)
+    return outcome.failure(run, Event.STAGE_FAILED, since, "no reason").message
+
+
+@pytest.mark.parametrize(
+    ("code", "event"),
+    [(1, Event.STAGE_REFUSED), (2, Event.STAGE_FAILED), (3, Event.STAGE_FAILED)],
+)
+def test_a_stage_that_ends_badly_was_refused_or_failed(code: int, event: Event, run: Run) -> None:
+    failed(run, 0, "arr_delay: 40 % null")
+    assert outcome.of_stage(run, code, NIGHT) == Notification(
+        event=event,
+        pipeline="toy",
+        days="2013-01-05",
+        run_id="r1",
+        stage="ingest",
+        message="arr_delay: 40 % null",
+    )
+
+
+def test_a_failure_has_the_reason_of_its_own_attempt(run: Run) -> None:
+    failed(run, 0, "first")
+    failed(run, 5, "second")
+    assert reason(run, minute=5) == "second"
+    assert reason(run) == "second"
+    assert reason(run, minute=6) == "no reason", "this attempt was killed before it could say why"
+
+
+def test_a_failure_has_no_reason_of_another_run_day_or_stage(run: Run) -> None:
+    failed(run, 0, "another run", run_id="r2")
+    record(run, stage_row(run, "train", status="failed", error="another stage"))
+    record(run, stage_row(run, "ingest", status="failed", error="x") | {"pipeline": "other"})
+    assert reason(run) == "no reason"
+
+
+def test_a_failure_is_told_even_when_the_lake_cannot_be_read(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise OSError("the lake is away")
+
+    monkeypatch.setattr(ops, "read", away)
+    assert reason(run) == "no reason"
+
+
+def test_a_stage_that_was_killed_is_told_of_in_plain_words(run: Run) -> None:
+    told = outcome.of_stage(run, 3, NIGHT)
+    assert told
+    assert told.message.startswith("It ended before it could record why")
+
+
+def test_a_stage_that_is_done_tells_nothing(run: Run) -> None:
+    assert outcome.of_stage(run, 0, NIGHT) is None
+
+
+def test_a_promotion_is_told_by_the_run_that_gave_the_verdict(run: Run) -> None:
+    settle(run, "4")
+    record(run, stage_row(run, "evaluate", metrics=PROMOTED))
+    told = outcome.of_stage(run.at(stage("evaluate")), 0, NIGHT)
+    assert told == outcome.promotion(run)
+    assert told == Notification(
+        event=Event.MODEL_PROMOTED,
+        pipeline="toy",
+        days="2013-01-05",
+        run_id="r1",
+        stage="evaluate",
+        message="Model 4. Better in 80 % of resamples.",
+    )
+
+
+def test_a_verdict_that_another_run_gave_is_not_told_again(run: Run) -> None:
+    settle(replace(run, run_id="r0"), "4")
+    record(run, stage_row(run, "evaluate", metrics=PROMOTED))
+    assert outcome.promotion(run) is None
+
+
+def test_a_run_whose_evaluation_is_repeated_does_not_tell_it_again(run: Run) -> None:
+    settle(run, "4")
+    record(run, stage_row(run, "evaluate", metrics=PROMOTED))
+    record(run, stage_row(run, "evaluate", minute=9, metrics=PROMOTED))
+    assert outcome.promotion(run) is None
+
+
+def test_a_retry_tells_the_promotion_that_a_killed_attempt_could_not(run: Run) -> None:
+    settle(run, "4")
+    record(run, stage_row(run, "evaluate", status="failed", metrics=None))
+    record(run, stage_row(run, "evaluate", minute=9, metrics=PROMOTED))
+    assert outcome.promotion(run)
+
+
+def test_another_model_of_the_same_run_is_told_of(run: Run) -> None:
+    settle(run, "4")
+    settle(run, "5")
+    record(run, stage_row(run, "evaluate", metrics=PROMOTED))
+    record(run, stage_row(run, "evaluate", minute=9, metrics=PROMOTED | {"model_version": "5"}))
+    told = outcome.promotion(run)
+    assert told
+    assert told.message.startswith("Model 5.")
+
+
+@pytest.mark.parametrize("event", ["kept", "refused"])
+def test_a_model_that_is_not_promoted_is_not_told_of(event: str, run: Run) -> None:
+    settle(run, "4")
+    record(run, stage_row(run, "evaluate", metrics=PROMOTED | {"event": event}))
+    assert outcome.promotion(run) is None
+
+
+def test_a_run_without_an_evaluation_has_promoted_nothing(run: Run) -> None:
+    assert outcome.promotion(run) is None
+
+
+def test_a_night_that_is_done_is_summed_up(run: Run) -> None:
+    record(run, *night_rows(run))
+    assert outcome.night_done(run) == Notification(
+        event=Event.NIGHT_DONE,
+        pipeline="toy",
+        days="2013-01-05",
+        run_id="r1",
+        stage=None,
+        message="10 stages in 20 s, rows 2053, predictions 940, model kept, serving model 2.",
+    )
+
+
+def test_a_night_without_one_of_its_stages_is_not_done(run: Run) -> None:
+    record(run, *night_rows(run)[:-1])
+    assert outcome.night_done(run) is None
+
+
+def test_a_night_whose_stage_fails_when_it_is_repeated_is_not_done(run: Run) -> None:
+    again = stage_row(run, "ingest", minute=30, status="failed", error="x", metrics=None)
+    record(run, *night_rows(run), again)
+    assert outcome.night_done(run) is None
