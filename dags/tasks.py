@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -20,14 +20,15 @@ from airflow.sdk import Asset, BaseOperator, Context, CronDataIntervalTimetable,
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from airflow.sdk.types import DagRunProtocol
 
+from dags import callbacks
 from pipelines.days import Days, parse_day
 from pipelines.environment import ROOT
 from pipelines.errors import Refused, UsageError
+from pipelines.events import Event
 from pipelines.spec import Pipeline
 from pipelines.stages import STAGES, Stage
 
-_NO_RETRY = {Refused.exit_code: "was refused", UsageError.exit_code: "was called wrongly"}
-"""Exit codes of `nightshift` that another attempt would only repeat."""
+_PROMOTING_STAGE = "evaluate"
 _MINUTES_PER_FURTHER_DAY = 2
 """What a range may take longer for each day after its first: a range is one pass, not so many
 nights."""
@@ -64,7 +65,8 @@ def dag_arguments(pipeline: Pipeline) -> dict[str, Any]:
 
 def night(pipeline: Pipeline) -> None:
     """All stages of a night, one after another; called inside `with DAG(...)`."""
-    chain(*(StageOperator(pipeline=pipeline, stage=stage) for stage in STAGES))
+    tasks = [StageOperator(pipeline=pipeline, stage=stage) for stage in STAGES]
+    chain(*tasks)
 
 
 class StageOperator(BaseOperator):
@@ -79,6 +81,8 @@ class StageOperator(BaseOperator):
             execution_timeout=time_limit(stage, days=1),
             outlets=_outlets(pipeline, stage),
             do_xcom_push=False,
+            on_success_callback=_success_callbacks(stage),
+            on_failure_callback=[callbacks.stage_failed],
             **options,
         )
         self.pipeline = pipeline
@@ -94,28 +98,36 @@ class StageOperator(BaseOperator):
     def execute(self, context: Context) -> None:
         """Run the stage for the days of the DAG run."""
         days = run_days(self.pipeline, context)
+        run_id = safe_run_id(context["dag_run"].run_id)
         retrain = bool(context["params"].get("retrain"))
-        asked = command(
-            self.pipeline, self.stage, days, safe_run_id(context["dag_run"].run_id), retrain=retrain
-        )
+        arguments = command(self.pipeline, self.stage, days, run_id, retrain=retrain)
         # Output reaches the task's log line by line only when the command does not buffer it.
+        unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}
         ended = self._process.run_command(
-            [str(executable()), *asked], env={**os.environ, "PYTHONUNBUFFERED": "1"}, cwd=str(ROOT)
+            [str(executable()), *arguments], env=unbuffered, cwd=str(ROOT)
         )
-        if ended.exit_code in _NO_RETRY:
-            raise AirflowFailException(
-                f"{self.stage.name} of {days} {_NO_RETRY[ended.exit_code]} "
-                f"(exit code {ended.exit_code}): {ended.output}"
-            )
-        if ended.exit_code:
-            raise AirflowException(
-                f"{self.stage.name} of {days} failed (exit code {ended.exit_code}): {ended.output}"
-            )
+        self._raise_unless_done(days, ended.exit_code, ended.output)
+
+    def notify_command(self, context: Context, event: Event) -> list[str]:
+        """The command that has people told of an event of this stage in the DAG run."""
+        days = run_days(self.pipeline, context)
+        run_id = safe_run_id(context["dag_run"].run_id)
+        return [str(executable()), *notification(self.pipeline, self.stage, days, run_id, event)]
 
     def on_kill(self) -> None:
         """End the command, which takes its own children with it."""
         with suppress(ProcessLookupError):  # it has just ended by itself
             self._process.send_sigterm()
+
+    def _raise_unless_done(self, days: Days, exit_code: int, last_line: str) -> None:
+        how = f"(exit code {exit_code}): {last_line}"
+        # Another attempt would only repeat the first two.
+        if exit_code == Refused.exit_code:
+            raise callbacks.StageRefused(f"{self.stage.name} of {days} was refused {how}")
+        if exit_code == UsageError.exit_code:
+            raise AirflowFailException(f"{self.stage.name} of {days} was called wrongly {how}")
+        if exit_code:
+            raise AirflowException(f"{self.stage.name} of {days} failed {how}")
 
     @cached_property
     def _process(self) -> SubprocessHook:
@@ -125,19 +137,19 @@ class StageOperator(BaseOperator):
 def command(
     pipeline: Pipeline, stage: Stage, days: Days, run_id: str, *, retrain: bool
 ) -> list[str]:
-    """Arguments of `nightshift` that perform the stage; never seen by a shell."""
-    asked = [
-        "run",
-        pipeline.name,
-        "--from",
-        str(days.first),
-        "--to",
-        str(days.last),
-        "--stage",
-        stage.name,
-        f"--run-id={run_id}",
-    ]
-    return [*asked, "--retrain"] if retrain else asked
+    """Arguments of `nightshift` that perform the stage; never seen by a shell.
+
+    An attempt has nobody told, because another may follow: the callbacks do, after the last.
+    """
+    arguments = ["run", *_where(pipeline, stage, days, run_id), "--no-notify"]
+    return [*arguments, "--retrain"] if retrain else arguments
+
+
+def notification(
+    pipeline: Pipeline, stage: Stage, days: Days, run_id: str, event: Event
+) -> list[str]:
+    """Arguments of `nightshift` that have people told of an event of the stage."""
+    return ["notify", *_where(pipeline, stage, days, run_id), "--event", str(event)]
 
 
 def executable() -> Path:
@@ -146,13 +158,15 @@ def executable() -> Path:
     That of the environment in which Airflow runs, else the first on PATH.
     """
     own = Path(sys.executable).with_name("nightshift")
-    found = own if own.exists() else shutil.which("nightshift")
-    if not found:
+    if own.exists():
+        return own
+    on_path = shutil.which("nightshift")
+    if not on_path:
         raise AirflowFailException(
             f"No 'nightshift' command at {own} nor on PATH={os.environ.get('PATH')}. "
             "`make setup` installs it."
         )
-    return Path(found)
+    return Path(on_path)
 
 
 def run_days(pipeline: Pipeline, context: Context) -> Days:
@@ -168,12 +182,8 @@ def run_days(pipeline: Pipeline, context: Context) -> Days:
     try:
         chosen = chosen_days(context["params"])
         days = chosen or due_days(pipeline, run)
-        if (
-            not chosen
-            and run.run_type == "scheduled"
-            and pipeline.last_day
-            and days.last > pipeline.last_day
-        ):
+        is_scheduled = run.run_type == "scheduled" and not chosen
+        if is_scheduled and pipeline.last_day and days.last > pipeline.last_day:
             raise AirflowSkipException(
                 f"Nothing to do for {days}: the feeds of '{pipeline.name}' "
                 f"end on {pipeline.last_day}. Trigger with a date to run."
@@ -226,6 +236,20 @@ def safe_run_id(dag_run_id: str) -> str:
     if plain == dag_run_id and len(plain) <= 200:
         return plain
     return f"{plain[:180]}~{sha256(dag_run_id.encode()).hexdigest()[:12]}"
+
+
+def _where(pipeline: Pipeline, stage: Stage, days: Days, run_id: str) -> list[str]:
+    first = str(days.first)
+    last = str(days.last)
+    # One argument with '=': a run id may begin with a dash.
+    named = f"--run-id={run_id}"
+    return [pipeline.name, "--from", first, "--to", last, "--stage", stage.name, named]
+
+
+def _success_callbacks(stage: Stage) -> list[Callable[[Context], None]]:
+    if stage.name == _PROMOTING_STAGE:
+        return [callbacks.model_evaluated]
+    return [callbacks.last_stage_done] if stage == STAGES[-1] else []
 
 
 def _outlets(pipeline: Pipeline, stage: Stage) -> list[Asset]:

@@ -14,18 +14,21 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
 
-from dags.tasks import StageOperator, command, run_days, safe_run_id
+from dags import callbacks
+from dags.tasks import StageOperator, command, notification, run_days, safe_run_id
+from jobs import outcome
 from jobs.__main__ import parser
 from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import ROOT
+from pipelines.events import Event
 from pipelines.stages import STAGES, select
 from tests.dags.conftest import context
 
 pytestmark = pytest.mark.policy
-FILES = sorted(
-    path for path in (ROOT / "dags").glob("*.py") if path.stem not in {"__init__", "tasks"}
-)
+SHARED = set((ROOT / "dags" / ".airflowignore").read_text().splitlines())
+"""Modules that the DAG files share."""
+FILES = sorted(path for path in (ROOT / "dags").glob("*.py") if path.name not in SHARED)
 BAG = DagBag(dag_folder=str(ROOT / "dags"))
 DAGS = sorted(BAG.dags.values(), key=lambda dag: dag.dag_id)
 HEAVY = (
@@ -64,14 +67,14 @@ def test_every_pipeline_has_its_dag() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_dag_file_parses_in_under_a_second_and_imports_nothing_heavy(path: Path) -> None:
-    told = subprocess.run(
+    parsed = subprocess.run(
         [sys.executable, "-c", PARSE, str(path), ",".join(HEAVY)],
         capture_output=True,
         text=True,
         check=True,
         cwd=ROOT,
     )
-    seconds, heavy = json.loads(told.stdout.splitlines()[-1])
+    seconds, heavy = json.loads(parsed.stdout.splitlines()[-1])
     assert heavy == []
     assert seconds < 1
 
@@ -114,6 +117,35 @@ def test_the_stages_of_a_night_form_a_chain_in_their_order(name: str) -> None:
     }
 
 
+@pytest.mark.parametrize("dag", DAGS, ids=lambda dag: dag.dag_id)
+def test_people_are_told_of_every_failure_of_a_promotion_and_of_the_end(dag: DAG) -> None:
+    for task in dag.tasks:
+        assert task.on_failure_callback == [callbacks.stage_failed]
+    on_success = {task.task_id: task.on_success_callback for task in dag.tasks}
+    assert {name: what for name, what in on_success.items() if what} == {
+        outcome.PROMOTING_STAGE: [callbacks.model_evaluated],
+        STAGES[-1].name: [callbacks.last_stage_done],
+    }
+
+
+@pytest.mark.parametrize("name", catalog.names())
+@pytest.mark.parametrize("event", Event)
+def test_every_notification_of_a_dag_is_one_that_the_command_line_accepts(
+    name: str, event: Event
+) -> None:
+    days = Days(date(2013, 1, 1), date(2013, 3, 31))
+    for task in BAG.dags[name].tasks:
+        assert isinstance(task, StageOperator)
+        argv = notification(task.pipeline, task.stage, days, safe_run_id("-odd id"), event)
+        more = ["--since=2013-04-01T08:30:00+00:00", "--message=-odd\nmessage"]
+        arguments = parser().parse_args([*argv, *more])
+        assert (arguments.pipeline, arguments.stage) == (name, task.stage.name)
+        assert (arguments.first, arguments.last) == ("2013-01-01", "2013-03-31")
+        assert Event(arguments.event) is event
+        assert arguments.run_id == safe_run_id("-odd id")
+        assert arguments.message == "-odd\nmessage"
+
+
 @pytest.mark.parametrize("name", catalog.names())
 @pytest.mark.parametrize("retrain", [False, True])
 def test_every_command_of_a_dag_is_one_that_the_command_line_accepts(
@@ -124,12 +156,9 @@ def test_every_command_of_a_dag_is_one_that_the_command_line_accepts(
         assert isinstance(task, StageOperator)
         argv = command(task.pipeline, task.stage, days, safe_run_id("-odd id"), retrain=retrain)
         arguments = parser().parse_args(argv)
-        assert (arguments.pipeline, arguments.first, arguments.last, arguments.retrain) == (
-            name,
-            "2013-01-01",
-            "2013-03-31",
-            retrain,
-        )
+        assert (arguments.pipeline, arguments.retrain) == (name, retrain)
+        assert (arguments.first, arguments.last) == ("2013-01-01", "2013-03-31")
+        assert arguments.no_notify, "the callbacks notify, once all attempts are over"
         assert select(arguments.stage) == (task.stage,)
         assert arguments.run_id == safe_run_id("-odd id")
 

@@ -15,8 +15,10 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dags.callbacks import StageRefused
 from dags.tasks import StageOperator, chosen_days, command, run_days, safe_run_id, time_limit
 from pipelines.days import Days
+from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from pipelines.flights import PIPELINE
 from pipelines.run import Run, new_run_id
@@ -74,29 +76,24 @@ def test_params_that_make_no_sense_fail_without_a_retry(
 @pytest.mark.parametrize(
     ("interval_start", "day"),
     [
-        (datetime(2013, 3, 9, 9, 30, tzinfo=UTC), date(2013, 3, 9)),  # 04:30 EST
-        (
-            datetime(2013, 3, 10, 8, 30, tzinfo=UTC),
-            date(2013, 3, 10),
-        ),  # 04:30 EDT: the clock has changed
-        (
-            datetime(2013, 4, 2, 3, 30, tzinfo=UTC),
-            date(2013, 4, 1),
-        ),  # still the day before in New York
+        # 04:30 EST.
+        (datetime(2013, 3, 9, 9, 30, tzinfo=UTC), date(2013, 3, 9)),
+        # 04:30 EDT: the clock has changed.
+        (datetime(2013, 3, 10, 8, 30, tzinfo=UTC), date(2013, 3, 10)),
+        # Still the day before in New York.
+        (datetime(2013, 4, 2, 3, 30, tzinfo=UTC), date(2013, 4, 1)),
     ],
 )
 def test_without_params_the_night_is_the_local_day_that_the_data_interval_begins_on(
     interval_start: datetime, day: date
 ) -> None:
-    assert run_days(
-        PIPELINE, context(run_type="scheduled", interval_start=interval_start)
-    ) == Days.of(day)
+    scheduled = context(run_type="scheduled", interval_start=interval_start)
+    assert run_days(PIPELINE, scheduled) == Days.of(day)
 
 
 def test_a_run_without_logical_date_processes_the_day_before_its_moment() -> None:
-    assert run_days(
-        PIPELINE, context(run_after=datetime(2013, 4, 2, 8, 30, tzinfo=UTC))
-    ) == Days.of(date(2013, 4, 1))
+    triggered = context(run_after=datetime(2013, 4, 2, 8, 30, tzinfo=UTC))
+    assert run_days(PIPELINE, triggered) == Days.of(date(2013, 4, 1))
 
 
 def test_a_schedule_past_the_archive_skips_and_a_person_past_it_is_told() -> None:
@@ -117,18 +114,18 @@ def test_a_schedule_past_the_archive_skips_and_a_person_past_it_is_told() -> Non
 
 def test_a_live_feed_is_never_skipped() -> None:
     live = replace(PIPELINE, last_day=None)
-    assert run_days(
-        live,
-        context(run_type="scheduled", interval_start=datetime(2026, 11, 24, 9, 30, tzinfo=UTC)),
-    ) == Days.of(date(2026, 11, 24))
+    today = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
+    scheduled = context(run_type="scheduled", interval_start=today)
+    assert run_days(live, scheduled) == Days.of(today.date())
 
 
 def test_the_stage_is_run_by_the_command_with_the_run_id_of_airflow(stub: Path) -> None:
     run_stage(
         "train", date="2013-03-01", retrain=True, run_id="manual__2013-03-02T08:30:00+00:00_x1"
     )
-    asked = ["run", "flights", "--from", "2013-03-01", "--to", "2013-03-01", "--stage", "train"]
-    assert calls(stub) == [[*asked, "--run-id=manual__2013-03-02T08:30:00+00:00_x1", "--retrain"]]
+    about = ["flights", "--from", "2013-03-01", "--to", "2013-03-01", "--stage", "train"]
+    run_id = "--run-id=manual__2013-03-02T08:30:00+00:00_x1"
+    assert calls(stub) == [["run", *about, run_id, "--no-notify", "--retrain"]]
 
 
 @pytest.mark.parametrize(("exit_code", "retried"), [(1, False), (2, False), (3, True), (137, True)])
@@ -142,6 +139,7 @@ def test_a_refusal_and_wrong_usage_are_not_retried_and_faults_are(
     ) as caught:
         run_stage(date="2013-03-01")
     assert isinstance(caught.value, AirflowFailException) is not retried
+    assert isinstance(caught.value, StageRefused) is (exit_code == 1)
     assert len(calls(stub)) == 1
 
 
@@ -176,14 +174,11 @@ def test_a_range_may_take_longer_than_a_night() -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.text(max_size=230), st.text(max_size=230))
 def test_any_dag_run_id_becomes_a_run_id_of_its_own(one: str, other: str) -> None:
-    for dag_run_id in (one, other):
-        if dag_run_id:
-            Run(
-                pipeline=PIPELINE,
-                days=Days.of(date(2013, 3, 1)),
-                environment=None,
-                run_id=safe_run_id(dag_run_id),
-            )  # type: ignore[arg-type]
+    days = Days.of(date(2013, 3, 1))
+    environment = Environment.read({})
+    for dag_run_id in filter(None, (one, other)):
+        run_id = safe_run_id(dag_run_id)
+        Run(pipeline=PIPELINE, days=days, environment=environment, run_id=run_id)
     assert (safe_run_id(one) == safe_run_id(other)) == (one == other)
 
 
@@ -197,11 +192,7 @@ def test_ordinary_dag_run_ids_are_kept() -> None:
 
 
 def test_a_hostile_run_id_stays_one_argument() -> None:
-    hostile = command(
-        PIPELINE,
-        STAGES[0],
-        Days.of(date(2013, 3, 1)),
-        safe_run_id("--help; rm -rf $(HOME)"),
-        retrain=False,
-    )[-1]
-    assert hostile.startswith("--run-id=--help--rm--rf---HOME-~")
+    run_id = safe_run_id("--help; rm -rf $(HOME)")
+    argv = command(PIPELINE, STAGES[0], Days.of(date(2013, 3, 1)), run_id, retrain=False)
+    assert f"--run-id={run_id}" in argv
+    assert run_id.startswith("--help--rm--rf---HOME-~")

@@ -1,0 +1,81 @@
+"""What a task tells people, by the command `nightshift notify`.
+
+A callback runs in the task's own process once the task has ended for good, or in the DAG processor
+when that process was lost. The DAG's own callbacks are not used: they run in the DAG processor
+alone, later, and hold up its reading of DAG files.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from datetime import UTC, datetime
+from typing import Protocol, cast
+
+from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowFailException
+
+from pipelines.environment import ROOT
+from pipelines.events import Event
+
+_MOST_SECONDS = 17
+"""Airflow ends the process of a task 20 seconds after the task (`task_success_overtime`)."""
+_MOST_CHARACTERS = 2000
+"""Of a reason given as an argument of a command."""
+_LOST = "The process of the task was lost: it was killed, or its machine was. Its log may say more."
+
+_log = logging.getLogger(__name__)
+
+
+class StageRefused(AirflowFailException):
+    """The stage judged the data or the model and refused it; another attempt would too."""
+
+
+class NotifyingTask(Protocol):
+    """A task that can be told of."""
+
+    def notify_command(self, context: Context, event: Event) -> list[str]:
+        """The command that has people told of the event."""
+
+
+def stage_failed(context: Context) -> None:
+    """A stage was refused or has failed, after its last attempt."""
+    exception = context.get("exception")
+    event = Event.STAGE_REFUSED if isinstance(exception, StageRefused) else Event.STAGE_FAILED
+    # In the DAG processor a task has no start: then nothing that is recorded is of this attempt.
+    began = getattr(context.get("ti"), "start_date", None) or datetime.now(UTC)
+    reason = str(exception or _LOST)[:_MOST_CHARACTERS].replace("\0", " ")
+    _notify(context, event, f"--since={began.isoformat()}", f"--message={reason}")
+
+
+def model_evaluated(context: Context) -> None:
+    """The command tells whether the run has promoted a model."""
+    _notify(context, Event.MODEL_PROMOTED)
+
+
+def last_stage_done(context: Context) -> None:
+    """The command tells whether all stages of the night are done."""
+    _notify(context, Event.NIGHT_DONE)
+
+
+def _notify(context: Context, event: Event, *more: str) -> None:
+    """Run the command and pass on what it prints; whatever goes wrong, the task is as it was."""
+    try:
+        task = cast(NotifyingTask, context["task"])
+        ended = subprocess.run(
+            [*task.notify_command(context, event), *more],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=_MOST_SECONDS,
+        )
+    except Exception as error:
+        _log.warning("Nobody was notified of %s: %s", event, error)
+        return
+    for line in ended.stdout.splitlines():
+        _log.info("%s", line)
+    if ended.returncode:
+        _log.warning("`nightshift notify` ended with exit code %s", ended.returncode)
