@@ -1,6 +1,7 @@
-"""The house that a night runs in.
+"""The services that a night needs.
 
-Services on loopback, their secrets, their health, and no orphan when they stop.
+They run on loopback. Here are their definitions, their secrets, their health, and a stop that
+leaves no process behind.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Airflow as a part of the house: its variables, its database, its login, its health.
+"""Airflow as a service of the platform: its variables, its database, its login, its health.
 
 Never imports it.
 """
@@ -16,9 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from jobs.services.die_with_parent import dying_with_parent
 from jobs.services.processes import LOOPBACK, MARK
 from jobs.services.secrets import private_folder, secret, write_once
-from jobs.services.tether import command as tethered
 from jobs.services.text import tail
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError
@@ -44,7 +44,7 @@ def variables(environment: Environment) -> dict[str, str]:
         "PATH": os.pathsep.join(
             (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))
         ),
-        # The house is on loopback, whatever proxy the machine uses for the world.
+        # The platform is on loopback, whatever proxy the machine uses for the world.
         "NO_PROXY": f"{LOOPBACK},localhost,{os.environ.get('NO_PROXY', '')}".rstrip(","),
         "no_proxy": f"{LOOPBACK},localhost,{os.environ.get('no_proxy', '')}".rstrip(","),
     }
@@ -78,7 +78,7 @@ def migration(environment: Environment) -> subprocess.Popen[bytes] | None:
             MARK: str(environment.home),
         }
         return subprocess.Popen(
-            tethered(program("db", "migrate")),
+            dying_with_parent(program("db", "migrate")),
             env=variables_of_it,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -108,19 +108,19 @@ def health(environment: Environment) -> dict[str, Any]:
             f"http://{LOOPBACK}:{environment.airflow_port}/api/v2/monitor/health",
             timeout=_ASK_SECONDS,
         ) as answer:
-            told = json.load(answer)
+            content = json.load(answer)
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
-def is_healthy(told: Mapping[str, Any], service: str, since: float) -> bool:
+def is_healthy(health: Mapping[str, Any], service: str, since: float) -> bool:
     """Whether a component has been well since that moment.
 
     A heartbeat of its predecessor does not count.
     """
     component = COMPONENTS[service]
-    state = told.get(component) or {}
+    state = health.get(component) or {}
     beat = state.get(f"latest_{component}_heartbeat")
     return (
         state.get("status") == "healthy"

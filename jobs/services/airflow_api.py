@@ -177,7 +177,7 @@ class Airflow:
         )
         sent.method = method
         try:
-            # No proxy, whatever the environment says: the house is on loopback.
+            # No proxy, whatever the environment says: the platform is on loopback.
             with build_opener(ProxyHandler({})).open(sent, timeout=_TIMEOUT_SECONDS) as response:
                 return response.status, json.loads(response.read() or b"{}")
         except HTTPError as refusal:

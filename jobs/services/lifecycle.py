@@ -1,4 +1,4 @@
-"""Starts and stops the house, and tells how it is."""
+"""Starts and stops the services of the platform, and shows how they are."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 import psutil
 
 from jobs.services import airflow, processes, stage_client
+from jobs.services.definitions import Health, Service, services
 from jobs.services.progress import Progress
 from jobs.services.secrets import make_all, private_folder
-from jobs.services.services import Health, Service, services
 from jobs.services.supervision import Process, Supervisor, log_of
 from jobs.services.text import duration, tail
 from pipelines.environment import Environment
@@ -27,7 +27,7 @@ _WARM_UP = "warm-up"
 
 
 class ServiceDiedError(NightshiftError):
-    """A service ended while the house was starting."""
+    """A service ended while the platform was starting."""
 
     def __init__(self, environment: Environment, name: str, why: str) -> None:
         self.name = name
@@ -55,7 +55,8 @@ def up(environment: Environment) -> int:
             _stop(environment)
             raise
     print(
-        f"The house is up. Airflow: http://{processes.LOOPBACK}:{environment.airflow_port}", end=""
+        f"The platform is up. Airflow: http://{processes.LOOPBACK}:{environment.airflow_port}",
+        end="",
     )
     print(
         f" (user {airflow.USER}, password in {environment.secrets / 'admin_password'}). "
@@ -100,7 +101,7 @@ def state(service: Service, process: Process | None, health: Health) -> str:
 
 
 def variables(environment: Environment) -> dict[str, str]:
-    """The variables of all processes of the house."""
+    """The variables of all processes of the platform."""
     marks = {
         processes.MARK: str(environment.home),
         "SPT_NOENV": "1",
@@ -262,14 +263,14 @@ def _memory(pid: int) -> int:
         top = psutil.Process(pid)
         for process in (top, *top.children(recursive=True)):
             with suppress(psutil.Error):
-                told = process.memory_full_info()
-                total += getattr(told, "pss", told.rss)
+                sizes = process.memory_full_info()
+                total += getattr(sizes, "pss", sizes.rss)
     return total
 
 
 @contextmanager
 def _one_at_a_time(environment: Environment) -> Iterator[None]:
     """Two starts or stops of one home take turns."""
-    with (private_folder(environment.runtime) / "house.lock").open("w") as held:
+    with (private_folder(environment.runtime) / "services.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         yield

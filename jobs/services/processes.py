@@ -12,7 +12,7 @@ import psutil
 
 from pipelines.errors import NightshiftError
 
-MARK = "NIGHTSHIFT_HOUSE"
+MARK = "NIGHTSHIFT_PLATFORM"
 """Variable, holding the home, that every process which `up` starts inherits, and a user's own shell
 never has."""
 LOOPBACK = "127.0.0.1"
@@ -111,11 +111,11 @@ def end(processes: Iterable[psutil.Process], patience_seconds: float = 5) -> int
     for process in asked:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, stubborn = psutil.wait_procs(asked, timeout=patience_seconds)
-    for process in stubborn:
+    _, still_alive = psutil.wait_procs(asked, timeout=patience_seconds)
+    for process in still_alive:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(stubborn, timeout=5)
+    psutil.wait_procs(still_alive, timeout=5)
     return len(asked)
 
 

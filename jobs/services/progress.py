@@ -12,13 +12,14 @@ _REMIND_SECONDS = 15
 
 
 class Progress:
-    """Things that are waited for, told as they are done."""
+    """Things that are waited for, shown as they are done."""
 
     def __init__(self, names: Sequence[str], to: TextIO | None = None) -> None:
         self._order, self.waiting = list(names), set(names)
         self._out = to or sys.stderr
         self._moves = self._out.isatty()
-        self._started = self._told = time.monotonic()
+        self._started = time.monotonic()
+        self._reminded = self._started
 
     def __enter__(self) -> Progress:
         return self
@@ -32,14 +33,14 @@ class Progress:
         self._clear()
 
     def done(self, name: str) -> None:
-        """Tell that it is done, once."""
+        """Show that it is done, once."""
         if name in self.waiting:
             self.waiting.remove(name)
             self._clear()
             print(f"  {name:<14} ready after {self._seconds():5.1f} s", file=self._out, flush=True)
 
     def tick(self) -> None:
-        """Tell what is still waited for: at once on a terminal, now and then in a file."""
+        """Show what is still waited for: at once on a terminal, now and then in a file."""
         if not self.waiting:
             return
         left = ", ".join(name for name in self._order if name in self.waiting)
@@ -50,8 +51,8 @@ class Progress:
                 file=self._out,
                 flush=True,
             )
-        elif time.monotonic() - self._told > _REMIND_SECONDS:
-            self._told = time.monotonic()
+        elif time.monotonic() - self._reminded > _REMIND_SECONDS:
+            self._reminded = time.monotonic()
             print(f"  waiting for {left} ({self._seconds():.0f} s)", file=self._out, flush=True)
 
     def _seconds(self) -> float:

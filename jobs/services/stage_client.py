@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from jobs.services import wire
-from jobs.services.tether import command as tethered
+from jobs.services.die_with_parent import dying_with_parent
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
 
@@ -164,7 +164,7 @@ class Started:
             "PYTHONPATH": _python_path(),
             **environ,
         }
-        program = tethered([sys.executable, "-m", "jobs.services.child", function])
+        program = dying_with_parent([sys.executable, "-m", "jobs.services.child", function])
         self._process = subprocess.Popen(
             program, stdin=subprocess.PIPE, stdout=output, stderr=output, env=variables, text=True
         )

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs.services import child, wire
+from jobs.services.die_with_parent import die_with_parent
 from jobs.services.secrets import private_folder
-from jobs.services.tether import tie_to_parent
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
 
@@ -71,7 +71,7 @@ class _Client:
 
 
 class StageServer:
-    """Takes requests on a Unix socket until it is told to stop."""
+    """Takes requests on a Unix socket until a signal stops it."""
 
     def __init__(
         self, path: Path, preload: Sequence[str] = PRELOAD, allowed: Collection[str] = child.ALLOWED
@@ -93,7 +93,7 @@ class StageServer:
             while not self._stopping:
                 for key, _ in self._selector.select(self._patience()):
                     key.data[0](*key.data[1:])
-                self._kill_the_stubborn()
+                self._kill_overdue_children()
         finally:
             self._path.unlink(missing_ok=True)
             for client in list(self._clients):
@@ -200,7 +200,7 @@ class StageServer:
     def _be_child(self, client: _Client, request: dict[str, Any]) -> NoReturn:
         code = NightshiftError.exit_code
         try:
-            tie_to_parent(signal.SIGKILL)
+            die_with_parent(signal.SIGKILL)
             os.setsid()
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
@@ -237,7 +237,7 @@ class StageServer:
         client.kill_at = time.monotonic() + _GRACE_SECONDS
         _signal_group(client.pid, signal.SIGTERM)
 
-    def _kill_the_stubborn(self) -> None:
+    def _kill_overdue_children(self) -> None:
         for client in self._clients:
             if client.kill_at is not None and client.kill_at <= time.monotonic():
                 _signal_group(client.pid, signal.SIGKILL)

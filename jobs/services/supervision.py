@@ -1,6 +1,6 @@
 """The supervisor of a home's services.
 
-Supervisord, told by a file and asked by XML-RPC over a Unix socket.
+Supervisord: a file says what it runs, XML-RPC over a Unix socket asks it how that goes.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from xmlrpc.client import Fault, ServerProxy
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from jobs.services import wire
+from jobs.services.definitions import Service
 from jobs.services.secrets import private_folder
-from jobs.services.services import Service
 from jobs.services.text import tail
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError
 
-_GROUP = "house"
+_GROUP = "platform"
 _START_SECONDS = 20
 _LOG_BYTES = "20MB"
-_TOLD_BY_STATE = (Faults.ALREADY_STARTED, Faults.SPAWN_ERROR, Faults.ABNORMAL_TERMINATION)
+_SEEN_IN_STATE = (Faults.ALREADY_STARTED, Faults.SPAWN_ERROR, Faults.ABNORMAL_TERMINATION)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,12 +106,12 @@ class Supervisor:
     def start_service(self, name: str) -> None:
         """Start a service, unless it runs.
 
-        One that dies at once is told by `processes`, not here.
+        One that dies at once is seen in `processes`, not here.
         """
         try:
             self._ask("startProcess", f"{_GROUP}:{name}", False)
         except Fault as fault:
-            if fault.faultCode not in _TOLD_BY_STATE:
+            if fault.faultCode not in _SEEN_IN_STATE:
                 raise
 
     def processes(self) -> dict[str, Process]:
@@ -200,13 +200,13 @@ def log_of(environment: Environment, service: str) -> Path:
     return environment.logs / f"{service}.log"
 
 
-def _process(told: dict[str, Any]) -> Process:
+def _process(info: dict[str, Any]) -> Process:
     return Process(
-        name=told["name"],
-        state=told["statename"],
-        pid=told["pid"],
-        started_at=float(told["start"]),
-        why=told["spawnerr"] or told["description"],
+        name=info["name"],
+        state=info["statename"],
+        pid=info["pid"],
+        started_at=float(info["start"]),
+        why=info["spawnerr"] or info["description"],
     )
 
 

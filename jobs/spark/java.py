@@ -37,12 +37,12 @@ def java_home(environ: Mapping[str, str] = os.environ) -> Path:
 def version(java: Path) -> int | None:
     """The major version of a `java` program; None when it does not run."""
     try:
-        told = subprocess.run(
+        output = subprocess.run(
             [str(java), "-version"], capture_output=True, text=True, timeout=30
         ).stderr
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = re.search(r'version "(?:1\.)?(\d+)', told)
+    found = re.search(r'version "(?:1\.)?(\d+)', output)
     return int(found.group(1)) if found else None
 
 

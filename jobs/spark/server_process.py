@@ -1,6 +1,6 @@
 """Becomes the home's Spark Connect server.
 
-`python -m jobs.spark.server_process`, as a service of the house.
+`python -m jobs.spark.server_process`, as a service of the platform.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 
-from jobs.services.tether import tie_to_parent
+from jobs.services.die_with_parent import die_with_parent
 from jobs.spark import session
 from pipelines.environment import Environment
 
@@ -21,7 +21,7 @@ def main() -> None:
         {**os.environ, **session.server_variables(environment)},
     )
     os.chdir(session.fresh_folder(environment))
-    tie_to_parent(signal.SIGKILL)
+    die_with_parent(signal.SIGKILL)
     os.execve(program[0], program, variables)
 
 

@@ -24,8 +24,8 @@ from shlex import quote
 from typing import IO, TYPE_CHECKING
 
 from jobs.services import processes
+from jobs.services.die_with_parent import dying_with_parent
 from jobs.services.secrets import private_folder, secret
-from jobs.services.tether import command as tethered
 from jobs.services.text import tail
 from jobs.spark.java import java_home
 from pipelines.environment import ROOT, Environment
@@ -91,9 +91,9 @@ def explain_loss(environment: Environment, error: BaseException) -> NightshiftEr
         sign in str(error) for sign in _SIGNS_OF_LOSS
     ):
         return None
-    told = environment.spark_remote or environment.logs / "spark.log"
+    reason = environment.spark_remote or environment.logs / "spark.log"
     return NightshiftError(
-        f"The Spark Connect server ended or restarted while the stage ran; look in {told} "
+        f"The Spark Connect server ended or restarted while the stage ran; look in {reason} "
         "for the reason. Nothing of the stage was published by halves: run it again."
     )
 
@@ -146,7 +146,7 @@ def start(environment: Environment) -> subprocess.Popen[bytes]:
     log = environment.logs / "spark.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     program, variables = (
-        tethered(command(environment), signal.SIGKILL),
+        dying_with_parent(command(environment), signal.SIGKILL),
         {**os.environ, **server_variables(environment)},
     )
     with log.open("ab") as output:  # a group of its own: Ctrl-C is for us, and then we end it

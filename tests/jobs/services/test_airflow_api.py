@@ -98,9 +98,9 @@ def test_waiting_tells_each_change_of_a_task_once(airflow: Airflow, script: Scri
         (200, running),
         (200, {"task_instances": [instance("ingest", "success", 1.5)]}),
     ]
-    told: list[Task] = []
-    assert airflow.wait("flights", "r1", 30, told.append) == 90
-    assert [(task.name, task.state, task.seconds) for task in told] == [
+    changes: list[Task] = []
+    assert airflow.wait("flights", "r1", 30, changes.append) == 90
+    assert [(task.name, task.state, task.seconds) for task in changes] == [
         ("ingest", "running", None),
         ("ingest", "success", 1.5),
     ]
@@ -131,15 +131,15 @@ def test_a_failed_run_tells_the_end_of_the_failed_tasks_log(
     script.answers[f"GET {RUN}/taskInstances/ingest/logs/1"] = [(200, {"content": events})]
     with pytest.raises(DagRunError) as caught:
         airflow.wait("flights", "r1", 30)
-    told = str(caught.value).splitlines()
-    assert told[0] == f"Run r1 of 'flights' failed. See {airflow.url}/dags/flights/runs/r1"
-    assert told[1] == "ingest failed, try 1. The end of its log:"
-    assert told[-4:-2] == ["  Refused: the file is missing.", "  Land it first."]
-    assert told[-2:] == [
+    message = str(caught.value).splitlines()
+    assert message[0] == f"Run r1 of 'flights' failed. See {airflow.url}/dags/flights/runs/r1"
+    assert message[1] == "ingest failed, try 1. The end of its log:"
+    assert message[-4:-2] == ["  Refused: the file is missing.", "  Land it first."]
+    assert message[-2:] == [
         "  Task failed",
         "  AirflowFailException: ingest of 2013-04-01 was refused",
     ]
-    assert len(told) == 27
+    assert len(message) == 27
 
 
 def test_a_run_that_never_ends_is_given_up(airflow: Airflow, script: Script) -> None:
@@ -152,7 +152,7 @@ def test_a_run_that_never_ends_is_given_up(airflow: Airflow, script: Script) -> 
 def test_an_expired_token_is_renewed(airflow: Airflow, script: Script) -> None:
     script.answers[f"GET {RUN}"] = [(401, {"detail": "expired"}), (200, {"state": "running"})]
     assert airflow.run("flights", "r1") == {"state": "running"}
-    assert [told for path, told in script.asked if path == f"GET {RUN}"] == [
+    assert [header for path, header in script.asked if path == f"GET {RUN}"] == [
         "Bearer t1",
         "Bearer t2",
     ]

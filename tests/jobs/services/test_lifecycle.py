@@ -18,9 +18,9 @@ import psutil
 import pytest
 
 from jobs.services import airflow, lifecycle, processes, stage_client
-from jobs.services.services import Service, services
+from jobs.services.definitions import Service, services
+from jobs.services.die_with_parent import dying_with_parent
 from jobs.services.supervision import Supervisor
-from jobs.services.tether import command as tethered
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 
@@ -40,7 +40,9 @@ class _Warm:
 def listening(environment: Environment) -> Service:
     return Service(
         name="spark",
-        command=tuple(tethered([sys.executable, "-c", LISTEN, str(environment.spark_port)])),
+        command=tuple(
+            dying_with_parent([sys.executable, "-c", LISTEN, str(environment.spark_port)])
+        ),
         port=environment.spark_port,
         port_variable="NIGHTSHIFT_SPARK_PORT",
         is_well=lambda health, _: processes.answers(health.environment.spark_port),
@@ -63,8 +65,8 @@ def dying(_: Environment) -> Service:
 
 
 @pytest.fixture
-def furnish(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Gives the house other services."""
+def replace_services(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Gives the platform other services."""
     monkeypatch.setattr(lifecycle, "_warm_up", lambda environment: _Warm())
     monkeypatch.setattr(airflow, "migration", lambda environment: None)
 
@@ -78,7 +80,7 @@ def furnish(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture
-def up(home: Environment, furnish: object) -> Iterator[Environment]:
+def up(home: Environment, replace_services: object) -> Iterator[Environment]:
     assert lifecycle.up(home) == 0
     yield home
     lifecycle.down(home)
@@ -92,9 +94,9 @@ def test_up_is_healthy_and_down_leaves_no_process(
     up: Environment, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert lifecycle.status(up) == 0
-    told = capsys.readouterr().out
-    assert re.search(r"\| spark +\| healthy +\| +\d+ \| +\d+ \| \d+ s +\| \d+ MB", told)
-    assert "null" not in told
+    output = capsys.readouterr().out
+    assert re.search(r"\| spark +\| healthy +\| +\d+ \| +\d+ \| \d+ s +\| \d+ MB", output)
+    assert "null" not in output
     assert lifecycle.down(up) == 0
     assert processes.marked(up.home) == []
     assert lifecycle.status(up) == 3
@@ -111,7 +113,9 @@ def test_down_twice_is_fine(up: Environment, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out.endswith("Nothing was up.\n")
 
 
-def test_other_settings_restart_the_house(up: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_settings_restart_the_platform(
+    up: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = pids(up)
     monkeypatch.setattr(
         lifecycle,
@@ -166,7 +170,7 @@ def test_a_killed_service_comes_back(up: Environment) -> None:
 
 
 def test_a_taken_port_is_named_with_its_holder_and_the_variable(
-    home: Environment, furnish: object
+    home: Environment, replace_services: object
 ) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", LISTEN, str(home.spark_port)], stdout=subprocess.PIPE
@@ -185,18 +189,18 @@ def test_a_taken_port_is_named_with_its_holder_and_the_variable(
 
 
 def test_a_service_that_dies_is_named_with_the_end_of_its_log(
-    home: Environment, furnish: Callable[..., None]
+    home: Environment, replace_services: Callable[..., None]
 ) -> None:
-    furnish(sleeping, dying)
+    replace_services(sleeping, dying)
     with pytest.raises(NightshiftError, match=r"The service 'dying' died(.|\n)*the reason"):
         lifecycle.up(home)
     assert processes.marked(home.home) == []
 
 
 def test_a_service_that_never_gets_well_is_given_up(
-    home: Environment, furnish: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    home: Environment, replace_services: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    furnish(
+    replace_services(
         lambda environment: Service(name="ill", command=("sleep", "600"), is_well=lambda *_: False)
     )
     monkeypatch.setattr(lifecycle, "UP_SECONDS", 2)
@@ -205,16 +209,16 @@ def test_a_service_that_never_gets_well_is_given_up(
     assert processes.marked(home.home) == []
 
 
-def test_a_heartbeat_of_the_last_house_does_not_count() -> None:
-    told = {
+def test_a_heartbeat_of_an_earlier_start_does_not_count() -> None:
+    health = {
         "scheduler": {
             "status": "healthy",
             "latest_scheduler_heartbeat": "2026-01-01T00:00:10+00:00",
         }
     }
     moment = 1767225610.0
-    assert airflow.is_healthy(told, "scheduler", moment - 5)
-    assert not airflow.is_healthy(told, "scheduler", moment + 5)
+    assert airflow.is_healthy(health, "scheduler", moment - 5)
+    assert not airflow.is_healthy(health, "scheduler", moment + 5)
     assert not airflow.is_healthy({}, "scheduler", moment)
 
 

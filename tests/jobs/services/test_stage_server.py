@@ -40,7 +40,7 @@ def is_gone(process: psutil.Process) -> bool:
     return not processes.is_alive(process)
 
 
-def told_in(file: Path) -> list[psutil.Process]:
+def processes_in(file: Path) -> list[psutil.Process]:
     """The processes whose ids are in the file, all alive still."""
     return [psutil.Process(int(pid)) for pid in file.read_text().split()]
 
@@ -64,7 +64,7 @@ def sleeping(
     file = tmp_path / "pids"
     work = stage_client.spawn(home, f"{WORK}:sleep", {"file": str(file)}, {})
     assert until(file.exists)
-    yield work, told_in(file)
+    yield work, processes_in(file)
     work.kill()
 
 
@@ -164,7 +164,7 @@ def test_a_child_dies_with_its_client(home: Environment, server: object, tmp_pat
     )
     process = subprocess.Popen([sys.executable, "-c", client, str(home.home), str(file)], cwd=ROOT)
     assert until(file.exists)
-    doomed = told_in(file)
+    doomed = processes_in(file)
     process.kill()
     process.wait()
     assert all(until(lambda one=one: is_gone(one)) for one in doomed)
@@ -240,11 +240,11 @@ def test_the_client_is_light() -> None:
         "mlflow",
         "supervisor",
     }
-    told = subprocess.run(
+    client = subprocess.run(
         [sys.executable, "-c", "import sys, jobs.services.stage_client; print(*sys.modules)"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert heavy & set(told.stdout.split()) == set()
+    assert heavy & set(client.stdout.split()) == set()

@@ -8,16 +8,16 @@ from jobs.spark.java import java_home, version
 from pipelines.errors import NightshiftError
 
 
-def fake(folder: Path, told: str) -> Path:
+def fake(folder: Path, output: str) -> Path:
     java = folder / "bin" / "java"
     java.parent.mkdir(parents=True)
-    java.write_text(f"#!/bin/sh\necho '{told}' >&2\n")
+    java.write_text(f"#!/bin/sh\necho '{output}' >&2\n")
     java.chmod(0o755)
     return folder
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("output", "expected"),
     [
         ('openjdk version "17.0.15"', 17),
         ('java version "1.8.0_202"', 8),
@@ -25,8 +25,8 @@ def fake(folder: Path, told: str) -> Path:
         ("what?", None),
     ],
 )
-def test_the_major_version_is_read(tmp_path: Path, told: str, expected: int | None) -> None:
-    assert version(fake(tmp_path, told) / "bin" / "java") == expected
+def test_the_major_version_is_read(tmp_path: Path, output: str, expected: int | None) -> None:
+    assert version(fake(tmp_path, output) / "bin" / "java") == expected
 
 
 def test_java_home_goes_before_the_path(tmp_path: Path) -> None:

@@ -50,10 +50,10 @@ def test_a_client_without_the_token_is_refused(
         "print('refused' if 'UNAUTHENTICATED' in str(error) else error, flush=True)\nos._exit(0)"
     )
     address = f"sc://localhost:{house.spark_port}{credentials}"
-    told = subprocess.run(
+    client = subprocess.run(
         [sys.executable, "-c", code, address], capture_output=True, text=True, timeout=120
     )
-    assert told.stdout == "refused\n", told.stderr
+    assert client.stdout == "refused\n", client.stderr
 
 
 def test_the_token_is_not_on_the_command_line(house: Environment, spark: SparkSession) -> None:
@@ -86,10 +86,10 @@ def test_a_running_server_is_used_and_left_running(house: Environment, spark: Sp
 def test_the_owner_of_a_server_waits_until_others_have_done_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    environment, told = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)}), []
-    monkeypatch.setattr(session, "_is_running", lambda _: "start" in told)
-    monkeypatch.setattr(session, "stop", lambda _: told.append("stop"))
-    monkeypatch.setattr(session, "start", lambda _: told.append("start") or "process")
+    environment, events = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)}), []
+    monkeypatch.setattr(session, "_is_running", lambda _: "start" in events)
+    monkeypatch.setattr(session, "stop", lambda _: events.append("stop"))
+    monkeypatch.setattr(session, "start", lambda _: events.append("start") or "process")
     owner_is_in, other_is_in = threading.Event(), threading.Event()
 
     def own() -> None:
@@ -103,9 +103,9 @@ def test_the_owner_of_a_server_waits_until_others_have_done_with_it(
     with session.server(environment):
         other_is_in.set()
         owner.join(0.2)
-        told.append("other is done")
+        events.append("other is done")
     owner.join(10)
-    assert told == ["start", "other is done", "stop"]
+    assert events == ["start", "other is done", "stop"]
 
 
 def test_the_end_of_one_server_leaves_sessions_with_others_open(
@@ -189,7 +189,7 @@ def test_a_killed_owner_leaves_no_server(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_restarted", [False, True])
-def test_the_loss_of_a_server_is_told_in_plain_words(
+def test_the_loss_of_a_server_is_events_in_plain_words(
     is_restarted: bool, house: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failure(frame: DataFrame) -> PySparkException:

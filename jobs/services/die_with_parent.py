@@ -1,6 +1,6 @@
 """Runs a program that dies with its parent, however the parent dies.
 
-`tether.py SIGNAL PROGRAM [ARGUMENT …]`.
+`die_with_parent.py SIGNAL PROGRAM [ARGUMENT …]`.
 
 A script of its own and not a `preexec_fn`, which may deadlock in a process with threads. It becomes
 the program, so process ids and signals are the program's own.
@@ -16,13 +16,13 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 
 
-def command(program: list[str], on_death: signal.Signals = signal.SIGTERM) -> list[str]:
-    """The command that runs `program` tethered to the process that starts it."""
+def dying_with_parent(program: list[str], on_death: signal.Signals = signal.SIGTERM) -> list[str]:
+    """The command that runs `program` and ends it when the process that starts it ends."""
     # -P: this folder must not shadow the standard library's modules; -S: start in milliseconds.
     return [sys.executable, "-P", "-S", str(Path(__file__).resolve()), on_death.name, *program]
 
 
-def tie_to_parent(on_death: signal.Signals) -> None:
+def die_with_parent(on_death: signal.Signals) -> None:
     """Have the kernel send the signal to this process when its parent ends.
 
     Linux only, elsewhere nothing happens.
@@ -38,5 +38,5 @@ def tie_to_parent(on_death: signal.Signals) -> None:
 
 
 if __name__ == "__main__":
-    tie_to_parent(signal.Signals[sys.argv[1]])
+    die_with_parent(signal.Signals[sys.argv[1]])
     os.execvp(sys.argv[2], sys.argv[2:])

@@ -1,4 +1,4 @@
-"""The services of a house, as data: what each runs, where it listens, and when it is well."""
+"""The services of the platform, as data: what each runs, where it listens, and when it is well."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.services import airflow, processes, stage_client
-from jobs.services.tether import command as tethered
+from jobs.services.die_with_parent import dying_with_parent
 from pipelines.environment import Environment
 
 
@@ -27,12 +27,12 @@ class Health:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Service:
-    """One process of the house."""
+    """One process that `up` keeps running."""
 
     name: str
     command: tuple[str, ...]
     is_well: Callable[[Health, float], bool]
-    """Told the health and when the process began (seconds since 1970)."""
+    """Given the health and when the process began (seconds since 1970)."""
     port: int | None = None
     port_variable: str = ""
     """The variable by which a user chooses another port."""
@@ -41,7 +41,7 @@ class Service:
 
 
 def services(environment: Environment) -> tuple[Service, ...]:
-    """What the house of this environment consists of.
+    """The services that this environment needs.
 
     A cluster's Spark takes the place of our own.
     """
@@ -68,7 +68,7 @@ def _spark(environment: Environment) -> Service:
 def _stages() -> Service:
     return Service(
         name="stages",
-        command=tuple(tethered([sys.executable, "-m", "jobs.services.stage_server"])),
+        command=tuple(dying_with_parent([sys.executable, "-m", "jobs.services.stage_server"])),
         is_well=lambda health, _: stage_client.available(health.environment),
     )
 
@@ -76,7 +76,7 @@ def _stages() -> Service:
 def _airflow_api(environment: Environment) -> Service:
     return Service(
         name="airflow-api",
-        command=tuple(tethered(airflow.program("api-server"))),
+        command=tuple(dying_with_parent(airflow.program("api-server"))),
         port=environment.airflow_port,
         port_variable="NIGHTSHIFT_AIRFLOW_PORT",
         needs_database=True,
@@ -92,7 +92,7 @@ def _airflow(name: str) -> Service:
     silent = ("--skip-serve-logs",) if name in {"scheduler", "triggerer"} else ()
     return Service(
         name=name,
-        command=tuple(tethered(airflow.program(name, *silent))),
+        command=tuple(dying_with_parent(airflow.program(name, *silent))),
         needs_database=True,
         is_well=lambda health, since: airflow.is_healthy(health.airflow, name, since),
     )
