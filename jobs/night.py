@@ -20,7 +20,8 @@ from typing import Any, TextIO
 
 from jobs import outcome
 from jobs.services import stage_client
-from jobs.spark.session import explain_loss, server
+from jobs.spark.server import running_server
+from jobs.spark.session import explain_loss
 from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.events import Event, Notification
 from pipelines.run import Run
@@ -56,7 +57,8 @@ def run_night(run: Run, stages: tuple[Stage, ...], *, notify: bool = True) -> in
         notify: Have people told by the channels that the pipeline declares.
     """
     try:
-        with nullcontext() if stage_client.available(run.environment) else server(run.environment):
+        is_up = stage_client.available(run.environment)
+        with nullcontext() if is_up else running_server(run.environment):
             code = _perform_all(run, stages, notify)
     except Exception as error:  # before or between stages, so none has recorded it
         if notify:

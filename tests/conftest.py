@@ -37,7 +37,7 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """An environment with a home of its own, whose Spark Connect server is up."""
-    from jobs.spark.session import server
+    from jobs.spark.server import running_server
 
     variables = {
         "NIGHTSHIFT_HOME": str(tmp_path_factory.mktemp("one's home")),
@@ -46,7 +46,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     }
     environment = Environment.read({**variables, "NIGHTSHIFT_SPARK_MEMORY": "2g"})
     os.environ.update(variables)
-    with server(environment):
+    with running_server(environment):
         yield environment
 
 

@@ -58,7 +58,7 @@ def services(environment: Environment) -> tuple[Service, ...]:
 def _spark(environment: Environment) -> Service:
     return Service(
         name="spark",
-        command=(sys.executable, "-m", "jobs.spark.server_process"),
+        command=(sys.executable, "-m", "jobs.spark.server"),
         port=environment.spark_port,
         port_variable="NIGHTSHIFT_SPARK_PORT",
         is_well=lambda health, _: processes.answers(health.environment.spark_port),

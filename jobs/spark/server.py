@@ -1,0 +1,287 @@
+"""The Spark Connect server of a home.
+
+On a local disk Delta is only safe inside one JVM, so a home has exactly one server: the one of
+`nightshift up`, which is this module's process (`python -m jobs.spark.server`), or one that a run
+embeds for its own time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from shlex import quote
+from typing import IO
+
+from jobs.services import processes
+from jobs.services.die_with_parent import die_with_parent, dying_with_parent
+from jobs.services.secrets import private_folder, secret
+from jobs.services.text import tail
+from jobs.spark.java import java_home
+from jobs.spark.session import disconnect
+from pipelines.environment import ROOT, Environment
+from pipelines.errors import NightshiftError
+
+START_SECONDS = 180
+_STOP_SECONDS = 10
+_LOOK_SECONDS = 0.1
+_MAIN_CLASS = "org.apache.spark.sql.connect.service.SparkConnectServer"
+_JVM_FLAGS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=512m"
+"""Halve the time to the first result: most of a night's queries run once, so the second compiler
+does not pay off.
+
+With one compiler Java reserves 48 MB for code, which Spark's generated classes fill within some
+nights: then nothing is compiled any more.
+"""
+
+
+@contextmanager
+def running_server(environment: Environment, port: int | None = None) -> Iterator[Environment]:
+    """A server for the time of the block.
+
+    The one that is there, else one of our own that ends with the block.
+
+    Args:
+        environment: Whose server it is.
+        port: Start a server of our own on this port (0: any free one), whether or not another runs.
+
+    Yields:
+        The environment that reaches the server.
+    """
+    if environment.spark_remote:
+        yield environment
+        return
+    if port is not None:
+        environment = replace(environment, spark_port=port or processes.free_port())
+    with _shared_use(environment) as users:
+        process = _start_unless_running(environment)
+        try:
+            yield environment
+        finally:
+            if process is not None:
+                disconnect(environment)  # at its exit a client waits for a server that is gone
+                _wait_for_other_users(users)
+                stop(process)
+
+
+def start(environment: Environment) -> subprocess.Popen[bytes]:
+    """Start a server that dies with this process, and wait until it accepts connections.
+
+    Raises:
+        PortTakenError: a program that is none of this home's uses the port.
+        NightshiftError: the server did not start; the message holds the end of its log.
+    """
+    processes.require_free(
+        environment.spark_port, "the Spark Connect server", "NIGHTSHIFT_SPARK_PORT"
+    )
+    log = environment.logs / "spark.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    process = _launch(environment, log)
+    try:
+        _wait_until_up(environment, process, log)
+    except BaseException:
+        stop(process)
+        raise
+    return process
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a server that `start` started."""
+    process.terminate()
+    try:
+        process.wait(timeout=_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def command(environment: Environment) -> list[str]:
+    """The command line of the server.
+
+    Its token is not in it, because every user of the machine can read it.
+    """
+    settings = configuration(environment)
+    return [
+        str(_spark_home() / "bin" / "spark-submit"),
+        "--driver-memory",
+        environment.spark_memory,
+        *(f"--conf={key}={value}" for key, value in settings.items()),
+        "--class",
+        _MAIN_CLASS,
+        "spark-internal",  # spark-submit's own word for: the class is in Spark's JARs
+    ]
+
+
+def configuration(environment: Environment) -> dict[str, str]:
+    """Every Spark setting of the server that is not Spark's own default."""
+    folder = _folder(environment)
+    scratch = folder / _scratch(environment)
+    jars = [str(jar) for jar in delta_jars()]
+    # A day of rows is small: Spark's own 200 partitions would be 200 tiny tasks.
+    partitions = max(4, 2 * environment.spark_cores)
+    return {
+        "spark.master": f"local[{environment.spark_cores}]",
+        "spark.app.name": "nightshift",
+        "spark.driver.extraClassPath": os.pathsep.join(jars),
+        "spark.driver.extraJavaOptions": (
+            f"{_JVM_FLAGS} -Duser.timezone=UTC -Djava.io.tmpdir={quote(str(scratch))}"
+        ),
+        "spark.driver.host": processes.LOOPBACK,
+        "spark.driver.bindAddress": processes.LOOPBACK,
+        "spark.connect.grpc.binding.address": processes.LOOPBACK,
+        "spark.connect.grpc.binding.port": str(environment.spark_port),
+        "spark.local.dir": str(scratch),
+        "spark.log.level": "WARN",
+        # The page needs no login: every user of the machine could read rows in it.
+        "spark.ui.enabled": "false",
+        # Tables are reached by their paths, so no metastore has to be there.
+        "spark.sql.catalogImplementation": "in-memory",
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": str(partitions),
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        # Delta reads a table's log in 50 tasks by default, for a few kilobytes each.
+        "spark.databricks.delta.snapshotPartitions": "2",
+    }
+
+
+def server_variables(environment: Environment) -> dict[str, str]:
+    """Environment variables of the server's process.
+
+    The token travels here, unreadable to other users.
+    """
+    return {
+        **environment.variables(),
+        "JAVA_HOME": str(java_home()),
+        "SPARK_HOME": str(_spark_home()),
+        "SPARK_CONF_DIR": str(_folder(environment) / "conf"),
+        "SPARK_LOCAL_IP": processes.LOOPBACK,
+        "SPARK_CONNECT_AUTHENTICATE_TOKEN": secret(environment, "spark_token"),
+        "PYSPARK_PYTHON": sys.executable,
+    }
+
+
+def fresh_folder(environment: Environment) -> Path:
+    """The folder that a server is started in, rid of what a killed one left."""
+    folder = _folder(environment)
+    shutil.rmtree(folder / _scratch(environment))
+    return _folder(environment)
+
+
+def delta_jars() -> list[Path]:
+    """Delta's JARs, fetched once by `make setup` so that no start resolves anything.
+
+    Raises:
+        NightshiftError: they are not there.
+    """
+    folder = ROOT / ".venv" / "jars"
+    jars = sorted(folder.glob("*.jar"))
+    if not any("delta-spark" in jar.name for jar in jars):
+        raise NightshiftError(f"Delta's JARs are not in {folder}. Run `make setup`.")
+    return jars
+
+
+def main() -> None:
+    """Replace this process by the server of its environment's home."""
+    environment = Environment.read()
+    program = command(environment)
+    variables = {**os.environ, **server_variables(environment)}
+    os.chdir(fresh_folder(environment))
+    die_with_parent(signal.SIGKILL)
+    os.execve(program[0], program, variables)
+
+
+def _start_unless_running(environment: Environment) -> subprocess.Popen[bytes] | None:
+    with (environment.runtime / "spark.starting").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # of two that find no server, one starts it
+        return None if _is_running(environment) else start(environment)
+
+
+def _is_running(environment: Environment) -> bool:
+    if not processes.answers(environment.spark_port):
+        return False
+    holder = processes.listener(environment.spark_port)
+    return processes.belongs(holder, environment.home)
+
+
+def _launch(environment: Environment, log: Path) -> subprocess.Popen[bytes]:
+    program = dying_with_parent(command(environment), signal.SIGKILL)
+    variables = {**os.environ, **server_variables(environment)}
+    folder = fresh_folder(environment)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            program,
+            env=variables,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            process_group=0,  # Ctrl-C reaches us alone, and then we end the server
+        )
+
+
+def _wait_until_up(environment: Environment, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not processes.answers(environment.spark_port):
+        if process.poll() is not None:
+            raise NightshiftError(
+                f"The Spark Connect server ended with exit code {process.returncode}. "
+                f"The end of {log}:\n{tail(log)}"
+            )
+        if time.monotonic() > deadline:
+            raise NightshiftError(
+                f"The Spark Connect server did not start in {START_SECONDS} s. "
+                f"The end of {log}:\n{tail(log)}"
+            )
+        time.sleep(_LOOK_SECONDS)
+
+
+@contextmanager
+def _shared_use(environment: Environment) -> Iterator[IO[str]]:
+    """Tell others that this process uses the home's server.
+
+    So that its owner does not end it under us.
+    """
+    path = private_folder(environment.runtime) / f"spark_{environment.spark_port}.users"
+    with path.open("a") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        yield users
+
+
+def _wait_for_other_users(users: IO[str]) -> None:
+    fcntl.flock(users, fcntl.LOCK_EX)
+
+
+def _folder(environment: Environment) -> Path:
+    """Where the server keeps what it needs only while it runs."""
+    folder = environment.home / "spark"
+    for part in ("conf", "warehouse", _scratch(environment)):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _scratch(environment: Environment) -> str:
+    # By port: a run may embed a second server beside the first (see `running_server`).
+    return f"tmp-{environment.spark_port}"
+
+
+def _spark_home() -> Path:
+    # Found without importing it, which takes a second.
+    spec = find_spec("pyspark")
+    assert spec is not None, "pyspark is a dependency of this package"
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+if __name__ == "__main__":
+    main()

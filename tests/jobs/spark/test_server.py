@@ -1,0 +1,171 @@
+"""The Spark Connect server: who may speak to it, and that it never outlives its owner."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from jobs.services import processes
+from jobs.services.secrets import secret
+from jobs.spark import server
+from jobs.spark.server import running_server
+from pipelines.environment import ROOT, Environment
+from pipelines.errors import NightshiftError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# Leaves without the client's exit handler, which would wait for a session that it never got.
+CLIENT = """
+import os, sys
+from pyspark.sql import SparkSession
+spark = SparkSession.builder.remote(sys.argv[1]).create()
+try:
+    spark.range(1).count()
+except Exception as error:
+    print("refused" if "UNAUTHENTICATED" in str(error) else error, flush=True)
+os._exit(0)
+"""
+OWNER = """
+import time
+from jobs.spark.server import running_server
+from pipelines.environment import Environment
+with running_server(Environment.read()):
+    print("up", flush=True)
+    time.sleep(600)
+"""
+
+
+def holder_of(port: int) -> psutil.Process:
+    """The process that listens on the port."""
+    holder = processes.listener(port)
+    assert holder is not None
+    return holder
+
+
+def test_it_listens_on_loopback_alone(house: Environment, spark: SparkSession) -> None:
+    addresses = set()
+    for connection in holder_of(house.spark_port).net_connections("inet"):
+        if connection.status == psutil.CONN_LISTEN:
+            addresses.add(connection.laddr.ip)
+    assert addresses <= {"127.0.0.1", "::ffff:127.0.0.1"}
+
+
+@pytest.mark.parametrize("credentials", ["", "/;token=wrong"])
+def test_a_client_without_the_token_is_refused(
+    house: Environment, spark: SparkSession, credentials: str
+) -> None:
+    address = f"sc://localhost:{house.spark_port}{credentials}"
+    client = subprocess.run(
+        [sys.executable, "-c", CLIENT, address], capture_output=True, text=True, timeout=120
+    )
+    assert client.stdout == "refused\n", client.stderr
+
+
+def test_the_token_is_not_on_the_command_line(house: Environment, spark: SparkSession) -> None:
+    command_line = " ".join(holder_of(house.spark_port).cmdline())
+    assert secret(house, "spark_token") not in command_line
+
+
+def test_times_are_utc_and_delta_is_there(spark: SparkSession, tmp_path: Path) -> None:
+    path = str(tmp_path / "table")
+    assert spark.conf.get("spark.sql.session.timeZone") == "UTC"
+    spark.range(3).write.format("delta").save(path)
+    rows = spark.read.format("delta").load(path).orderBy("id").collect()
+    assert [row.id for row in rows] == [0, 1, 2]
+
+
+def test_a_running_server_is_used_and_left_running(house: Environment, spark: SparkSession) -> None:
+    with running_server(house) as environment:
+        assert environment == house
+    assert processes.answers(house.spark_port)
+
+
+def test_the_owner_of_a_server_waits_until_others_have_done_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    events: list[str] = []
+    monkeypatch.setattr(server, "_is_running", lambda _: "start" in events)
+    monkeypatch.setattr(server, "stop", lambda _: events.append("stop"))
+    monkeypatch.setattr(server, "start", lambda _: events.append("start") or "process")
+    owner_is_in = threading.Event()
+    other_is_in = threading.Event()
+
+    def own() -> None:
+        with running_server(environment):
+            owner_is_in.set()
+            other_is_in.wait(10)
+
+    owner = threading.Thread(target=own)
+    owner.start()
+    owner_is_in.wait(10)
+    with running_server(environment):
+        other_is_in.set()
+        owner.join(0.2)
+        events.append("other is done")
+    owner.join(10)
+    assert events == ["start", "other is done", "stop"]
+
+
+def test_a_clusters_server_is_left_alone(tmp_path: Path) -> None:
+    environment = Environment.read(
+        {"NIGHTSHIFT_HOME": str(tmp_path), "SPARK_REMOTE": "sc://cluster:15002"}
+    )
+    with running_server(environment) as reached:
+        assert reached == environment
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_that_another_home_uses_is_taken(
+    house: Environment, spark: SparkSession, tmp_path: Path
+) -> None:
+    other = replace(house, home=tmp_path / "other")
+    message = (
+        f"Port {house.spark_port}.* taken by process .*Nightshift home .*NIGHTSHIFT_SPARK_PORT"
+    )
+    with pytest.raises(NightshiftError, match=message), running_server(other):
+        pytest.fail("two homes must not share a server")
+
+
+def test_a_server_that_cannot_start_tells_the_end_of_its_log(tmp_path: Path) -> None:
+    environment = Environment.read(
+        {"NIGHTSHIFT_HOME": str(tmp_path), "NIGHTSHIFT_SPARK_MEMORY": "1x"}
+    )
+    message = r"ended with exit code 1(.|\n)*1x"
+    with pytest.raises(NightshiftError, match=message), running_server(environment, port=0):
+        pytest.fail("no server was started")
+
+
+def test_a_killed_owner_leaves_no_server(tmp_path: Path) -> None:
+    port = processes.free_port()
+    variables = {
+        "NIGHTSHIFT_HOME": str(tmp_path),
+        "NIGHTSHIFT_SPARK_PORT": str(port),
+        "NIGHTSHIFT_SPARK_MEMORY": "512m",
+    }
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+    )
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == b"up\n"
+    process = holder_of(port)
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    deadline = time.monotonic() + 20
+    while processes.is_alive(process) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not processes.is_alive(process)
