@@ -5,13 +5,12 @@ In the stage server when one is up, else in this process.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +18,7 @@ from importlib import import_module
 from typing import Any, TextIO
 
 from jobs import outcome
-from jobs.services import stage_client
+from jobs.services import locks, stage_client
 from jobs.spark.server import running_server
 from jobs.spark.session import explain_loss
 from pipelines.errors import NightshiftError, Refused, UsageError
@@ -129,22 +128,14 @@ def summary(metrics: dict[str, Any]) -> str:
     )
 
 
-@contextmanager
-def one_run_at_a_time(run: Run) -> Iterator[None]:
+def one_run_at_a_time(run: Run) -> AbstractContextManager[None]:
     """Hold the pipeline's lock: two runs of one pipeline in one home take turns, stage by stage."""
-    folder = run.environment.runtime / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / run.pipeline.name).open("w") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(
-                f"{run.doing.name}: "
-                f"waiting for another run of '{run.pipeline.name}' to finish its stage.",
-                flush=True,
-            )
-            fcntl.flock(held, fcntl.LOCK_EX)
-        yield
+    pipeline = run.pipeline.name
+    return locks.hold(
+        run.environment,
+        f"pipeline.{pipeline}",
+        waiting=f"{run.doing.name}: waiting for another run of '{pipeline}' to finish its stage.",
+    )
 
 
 def _tables_of(run: Run, stage: Stage) -> tuple[str, ...]:

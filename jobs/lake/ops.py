@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
 from jobs.lake.arrow_files import arrow_files
+from jobs.services import locks
 from pipelines.environment import Environment
 from pipelines.errors import no_such
 
@@ -152,11 +151,6 @@ def _path(environment: Environment, name: str) -> str:
     return environment.table_path(f"ops.{name}")
 
 
-@contextmanager
-def _lock(environment: Environment, name: str) -> Iterator[None]:
+def _lock(environment: Environment, name: str) -> AbstractContextManager[None]:
     """One writer of an ops table at a time, so that appends never retry against each other."""
-    folder = Path(environment.runtime) / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"ops.{name}").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
+    return locks.hold(environment, f"ops.{name}")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 
 import psutil
 
-from jobs.services import airflow, processes, stage_client
+from jobs.services import airflow, locks, processes, stage_client
 from jobs.services.definitions import Health, Service, services
 from jobs.services.progress import Progress
-from jobs.services.secrets import make_all, private_folder
+from jobs.services.secrets import make_all
 from jobs.services.supervision import Process, Supervisor, log_of
 from jobs.services.text import duration, tail
 from pipelines.environment import Environment
@@ -268,9 +267,10 @@ def _memory(pid: int) -> int:
     return total
 
 
-@contextmanager
-def _one_at_a_time(environment: Environment) -> Iterator[None]:
+def _one_at_a_time(environment: Environment) -> AbstractContextManager[None]:
     """Two starts or stops of one home take turns."""
-    with (private_folder(environment.runtime) / "services.lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
+    return locks.hold(
+        environment,
+        "services",
+        waiting="Waiting for another `nightshift up` or `nightshift down` of this home to end.",
+    )

@@ -7,7 +7,6 @@ embeds for its own time.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
@@ -15,16 +14,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
-from typing import IO
 
-from jobs.services import processes
+from jobs.services import locks, processes
 from jobs.services.die_with_parent import die_with_parent, dying_with_parent
-from jobs.services.secrets import private_folder, secret
+from jobs.services.secrets import secret
 from jobs.services.text import tail
 from jobs.spark.java import java_home
 from jobs.spark.session import disconnect
@@ -62,14 +60,15 @@ def running_server(environment: Environment, port: int | None = None) -> Iterato
         return
     if port is not None:
         environment = replace(environment, spark_port=port or processes.free_port())
-    with _shared_use(environment) as users:
-        process = _start_unless_running(environment)
-        try:
+    process = None
+    try:
+        with _shared_use(environment):
+            process = _start_unless_running(environment)
             yield environment
-        finally:
-            if process is not None:
-                disconnect(environment)  # at its exit a client waits for a server that is gone
-                _wait_for_other_users(users)
+    finally:
+        if process is not None:
+            disconnect(environment)  # at its exit a client waits for a server that is gone
+            with _no_other_use(environment):
                 stop(process)
 
 
@@ -202,8 +201,7 @@ def main() -> None:
 
 
 def _start_unless_running(environment: Environment) -> subprocess.Popen[bytes] | None:
-    with (environment.runtime / "spark.starting").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)  # of two that find no server, one starts it
+    with locks.hold(environment, "spark.start"):  # of two that find no server, one starts it
         return None if _is_running(environment) else start(environment)
 
 
@@ -246,20 +244,23 @@ def _wait_until_up(environment: Environment, process: subprocess.Popen[bytes], l
         time.sleep(_LOOK_SECONDS)
 
 
-@contextmanager
-def _shared_use(environment: Environment) -> Iterator[IO[str]]:
-    """Tell others that this process uses the home's server.
-
-    So that its owner does not end it under us.
-    """
-    path = private_folder(environment.runtime) / f"spark_{environment.spark_port}.users"
-    with path.open("a") as users:
-        fcntl.flock(users, fcntl.LOCK_SH)
-        yield users
+def _shared_use(environment: Environment) -> AbstractContextManager[None]:
+    """Keep the server's owner from ending it under us."""
+    return locks.hold(
+        environment,
+        f"spark.{environment.spark_port}",
+        is_shared=True,
+        waiting="Waiting for another command to end its Spark server.",
+    )
 
 
-def _wait_for_other_users(users: IO[str]) -> None:
-    fcntl.flock(users, fcntl.LOCK_EX)
+def _no_other_use(environment: Environment) -> AbstractContextManager[None]:
+    """Wait until nobody else uses the server, and let nobody begin to."""
+    return locks.hold(
+        environment,
+        f"spark.{environment.spark_port}",
+        waiting="Waiting for another command that uses the Spark server of this one.",
+    )
 
 
 def _folder(environment: Environment) -> Path:
