@@ -7,26 +7,31 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from jobs.services import airflow, lifecycle, processes, stage_client
+from jobs.services import airflow, lifecycle, processes, stage_client, startup
 from jobs.services.definitions import Service, services
 from jobs.services.die_with_parent import dying_with_parent
 from jobs.services.supervision import Supervisor
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 
+# One line, because a supervisor's settings hold no command of several.
 LISTEN = (
-    "import socket,sys,time; s=socket.create_server(('127.0.0.1', int(sys.argv[1]))); "
-    "print('listening', flush=True); time.sleep(600)"
+    "import socket, sys, time; "
+    "server = socket.create_server(('127.0.0.1', int(sys.argv[1]))); "
+    "print('listening', flush=True); "
+    "time.sleep(600)"
 )
 
 
@@ -38,11 +43,10 @@ class _Warm:
 
 
 def listening(environment: Environment) -> Service:
+    program = [sys.executable, "-c", LISTEN, str(environment.spark_port)]
     return Service(
         name="spark",
-        command=tuple(
-            dying_with_parent([sys.executable, "-c", LISTEN, str(environment.spark_port)])
-        ),
+        command=tuple(dying_with_parent(program)),
         port=environment.spark_port,
         port_variable="NIGHTSHIFT_SPARK_PORT",
         is_well=lambda health, _: processes.answers(health.environment.spark_port),
@@ -60,20 +64,27 @@ def sleeping(_: Environment) -> Service:
 
 def dying(_: Environment) -> Service:
     return Service(
-        name="dying", command=("sh", "-c", "echo the reason; exit 7"), is_well=lambda *_: False
+        name="dying",
+        command=("sh", "-c", "echo the reason; exit 7"),
+        is_well=lambda *_: False,
     )
+
+
+def never_well(_: Environment) -> Service:
+    return Service(name="ill", command=("sleep", "600"), is_well=lambda *_: False)
 
 
 @pytest.fixture
 def replace_services(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Gives the platform other services."""
-    monkeypatch.setattr(lifecycle, "_warm_up", lambda environment: _Warm())
+    monkeypatch.setattr(startup, "warm_up", lambda environment: _Warm())
     monkeypatch.setattr(airflow, "migration", lambda environment: None)
 
     def put(*makers: Callable[[Environment], Service]) -> None:
-        monkeypatch.setattr(
-            lifecycle, "services", lambda environment: tuple(make(environment) for make in makers)
-        )
+        def others(environment: Environment) -> tuple[Service, ...]:
+            return tuple(make(environment) for make in makers)
+
+        monkeypatch.setattr(lifecycle, "services", others)
 
     put(listening, sleeping)
     return put
@@ -87,7 +98,15 @@ def up(home: Environment, replace_services: object) -> Iterator[Environment]:
 
 
 def pids(environment: Environment) -> dict[str, int]:
-    return {name: process.pid for name, process in Supervisor(environment).processes().items()}
+    known = Supervisor(environment).processes()
+    return {name: process.pid for name, process in known.items()}
+
+
+def kill_supervisor(environment: Environment) -> None:
+    pid_file = environment.runtime / "supervisord.pid"
+    supervisor = psutil.Process(int(pid_file.read_text()))
+    supervisor.kill()
+    supervisor.wait(10)
 
 
 def test_up_is_healthy_and_down_leaves_no_process(
@@ -95,7 +114,8 @@ def test_up_is_healthy_and_down_leaves_no_process(
 ) -> None:
     assert lifecycle.status(up) == 0
     output = capsys.readouterr().out
-    assert re.search(r"\| spark +\| healthy +\| +\d+ \| +\d+ \| \d+ s +\| \d+ MB", output)
+    pid, port, uptime, memory = r"\d+", str(up.spark_port), r"\d+ s", r"\d+ MB"
+    assert re.search(rf"\bspark\W+healthy\W+{pid}\W+{port}\W+{uptime}\W+{memory}\b", output)
     assert "null" not in output
     assert lifecycle.down(up) == 0
     assert processes.marked(up.home) == []
@@ -109,26 +129,49 @@ def test_up_twice_restarts_nothing(up: Environment) -> None:
 
 
 def test_down_twice_is_fine(up: Environment, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (lifecycle.down(up), lifecycle.down(up)) == (0, 0)
+    assert lifecycle.down(up) == 0
+    assert lifecycle.down(up) == 0
     assert capsys.readouterr().out.endswith("Nothing was up.\n")
+
+
+def test_the_status_of_a_home_that_was_never_set_up_is_stopped_and_makes_no_folder(
+    home: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lifecycle.status(home) == 3
+    output = capsys.readouterr().out
+    for service in services(home):
+        assert re.search(rf"\b{service.name}\W+stopped\b", output)
+    assert not home.home.exists()
+
+
+def test_down_in_a_home_that_was_never_set_up_makes_no_folder(
+    home: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lifecycle.down(home) == 0
+    assert capsys.readouterr().out == "Nothing was up.\n"
+    assert not home.home.exists()
+
+
+def test_down_ends_what_was_started_for_a_home_that_somebody_removed(up: Environment) -> None:
+    shutil.rmtree(up.home)
+    assert lifecycle.down(up) == 0
+    assert processes.marked(up.home) == []
 
 
 def test_other_settings_restart_the_platform(
     up: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    odd_value = "1 %\"'"
     before = pids(up)
-    monkeypatch.setattr(
-        lifecycle,
-        "variables",
-        lambda environment: {
-            processes.MARK: str(environment.home),
-            "NIGHTSHIFT_HOME": str(environment.home),
-            "A": "1 %\"'",
-        },
-    )
+
+    def other_variables(environment: Environment) -> dict[str, str]:
+        home = str(environment.home)
+        return {processes.MARK: home, "NIGHTSHIFT_HOME": home, "A": odd_value}
+
+    monkeypatch.setattr(lifecycle, "variables", other_variables)
     assert lifecycle.up(up) == 0
     assert set(pids(up).values()).isdisjoint(before.values())
-    assert psutil.Process(pids(up)["sleeper"]).environ()["A"] == "1 %\"'"
+    assert psutil.Process(pids(up)["sleeper"]).environ()["A"] == odd_value
 
 
 def test_two_homes_live_side_by_side(
@@ -142,9 +185,7 @@ def test_two_homes_live_side_by_side(
 
 
 def test_after_its_supervisor_was_killed_down_leaves_no_process(up: Environment) -> None:
-    supervisor = psutil.Process(int((up.runtime / "supervisord.pid").read_text()))
-    supervisor.kill()
-    supervisor.wait(10)
+    kill_supervisor(up)
     assert processes.marked(up.home) != []
     assert lifecycle.down(up) == 0
     assert processes.marked(up.home) == []
@@ -152,7 +193,7 @@ def test_after_its_supervisor_was_killed_down_leaves_no_process(up: Environment)
 
 def test_up_sweeps_what_a_killed_supervisor_left(up: Environment) -> None:
     left = [psutil.Process(pid) for pid in pids(up).values()]
-    psutil.Process(int((up.runtime / "supervisord.pid").read_text())).kill()
+    kill_supervisor(up)
     assert lifecycle.up(up) == 0
     assert not any(processes.is_alive(process) for process in left)
     assert lifecycle.status(up) == 0
@@ -161,30 +202,26 @@ def test_up_sweeps_what_a_killed_supervisor_left(up: Environment) -> None:
 def test_a_killed_service_comes_back(up: Environment) -> None:
     before = pids(up)["spark"]
     os.kill(before, signal.SIGKILL)
-    deadline = threading.Event()
-    for _ in range(100):
-        if pids(up)["spark"] not in (0, before):
-            break
-        deadline.wait(0.1)
+    deadline = time.monotonic() + 10
+    while pids(up)["spark"] in (0, before) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert pids(up)["spark"] not in (0, before)
 
 
 def test_a_taken_port_is_named_with_its_holder_and_the_variable(
     home: Environment, replace_services: object
 ) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", LISTEN, str(home.spark_port)], stdout=subprocess.PIPE
-    ) as holder:
+    program = [sys.executable, "-c", LISTEN, str(home.spark_port)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
         with pytest.raises(NightshiftError) as error:
             lifecycle.up(home)
         holder.kill()
-    assert (
-        f"Port {home.spark_port}, which the service 'spark' needs, is taken by process {holder.pid}"
-        in str(error.value)
-    )
-    assert "set NIGHTSHIFT_SPARK_PORT to a free port" in str(error.value)
+    message = str(error.value)
+    assert f"Port {home.spark_port}, which the service 'spark' needs, is taken by" in message
+    assert f"process {holder.pid}" in message
+    assert "set NIGHTSHIFT_SPARK_PORT to a free port" in message
     assert processes.marked(home.home) == []
 
 
@@ -200,11 +237,9 @@ def test_a_service_that_dies_is_named_with_the_end_of_its_log(
 def test_a_service_that_never_gets_well_is_given_up(
     home: Environment, replace_services: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replace_services(
-        lambda environment: Service(name="ill", command=("sleep", "600"), is_well=lambda *_: False)
-    )
-    monkeypatch.setattr(lifecycle, "UP_SECONDS", 2)
-    with pytest.raises(NightshiftError, match="The service 'ill' died"):
+    replace_services(never_well)
+    monkeypatch.setattr(startup, "UP_SECONDS", 2)
+    with pytest.raises(NightshiftError, match="The service 'ill' is not healthy after 2 s"):
         lifecycle.up(home)
     assert processes.marked(home.home) == []
 
@@ -223,23 +258,21 @@ def test_a_heartbeat_of_an_earlier_start_does_not_count() -> None:
 
 
 def test_a_clusters_spark_takes_the_place_of_our_own(tmp_path: Path) -> None:
-    variables = {"NIGHTSHIFT_HOME": str(tmp_path)}
-    assert "spark" in [one.name for one in services(Environment.read(variables))]
-    assert "spark" not in [
-        one.name
-        for one in services(Environment.read({**variables, "SPARK_REMOTE": "sc://cluster"}))
-    ]
+    own = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    with_cluster = replace(own, spark_remote="sc://cluster")
+    assert "spark" in [service.name for service in services(own)]
+    assert "spark" not in [service.name for service in services(with_cluster)]
 
 
 def test_no_secret_is_in_the_supervisors_settings(up: Environment) -> None:
-    settings = (up.runtime / "supervisord.conf").read_text()
-    assert not any(path.read_text() in settings for path in up.secrets.iterdir())
-    assert (up.runtime / "supervisord.conf").stat().st_mode & 0o077 == 0
+    file = up.runtime / "supervisord.conf"
+    settings = file.read_text()
+    for secret in up.secrets.iterdir():
+        assert secret.read_text() not in settings
+    assert file.stat().st_mode & 0o077 == 0
 
 
-def test_the_work_that_is_forked_and_that_is_started_have_one_interface() -> None:
-    assert all(
-        callable(getattr(kind, name))
-        for kind in (stage_client.Forked, stage_client.Started)
-        for name in ("wait", "kill")
-    )
+@pytest.mark.parametrize("kind", [stage_client.Forked, stage_client.Started])
+def test_work_that_is_forked_and_that_is_started_have_one_interface(kind: type) -> None:
+    assert callable(kind.wait)
+    assert callable(kind.kill)

@@ -1,0 +1,168 @@
+"""Starts the services in their order, and watches until all of them are healthy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from jobs.services import airflow, stage_client
+from jobs.services.definitions import Health, Service
+from jobs.services.progress import Progress
+from jobs.services.supervision import Process, Supervisor, log_of
+from jobs.services.text import tail
+from pipelines.environment import Environment
+from pipelines.errors import NightshiftError
+
+UP_SECONDS = 480
+"""A service that is not healthy by then is given up. The first start of a home also makes Airflow's
+database in this time."""
+_LOOK_SECONDS = 0.25
+_WARM_UP = "warm-up"
+
+
+class ServiceFailedError(NightshiftError):
+    """A service ended, or did not get well, while the platform was starting."""
+
+    def __init__(self, environment: Environment, name: str, why: str) -> None:
+        self.name = name
+        log = log_of(environment, name)
+        super().__init__(f"The service '{name}' {why}. The end of {log}:\n{tail(log)}")
+
+
+def start_services(
+    environment: Environment, supervisor: Supervisor, wanted: tuple[Service, ...]
+) -> None:
+    """Start what does not run yet, and wait until all of it is healthy.
+
+    Raises:
+        ServiceFailedError: one did not get well; the message holds the end of its log.
+    """
+    _Start(environment, supervisor, wanted).wait_until_healthy()
+
+
+def state(service: Service, process: Process | None, health: Health) -> str:
+    """A service's state in one word: stopped, starting, healthy, unhealthy or died."""
+    if process is None or process.state == "STOPPED":
+        return "stopped"
+    if process.has_died:
+        return "died"
+    if service.is_well(health, process.started_at):
+        return "healthy"
+    return "starting" if time.time() - process.started_at < UP_SECONDS else "unhealthy"
+
+
+class _Start:
+    """One start: Spark and the stage server at once, Airflow when its database is prepared.
+
+    When the first two are there, they are warmed up.
+    """
+
+    def __init__(
+        self, environment: Environment, supervisor: Supervisor, wanted: tuple[Service, ...]
+    ) -> None:
+        self._environment = environment
+        self._supervisor = supervisor
+        self._wanted = wanted
+        self._at_once = {one.name for one in wanted if not one.needs_database}
+        self._is_cold = self._must_warm_up()
+        self._warming: stage_client.Work | None = None
+        self._migration = airflow.migration(environment)
+        self._watch = _Watch(environment, supervisor, wanted)
+
+    def wait_until_healthy(self) -> None:
+        names = [service.name for service in self._wanted]
+        if self._is_cold:
+            names.append(_WARM_UP)
+        for service in self._wanted:
+            if self._migration is None or not service.needs_database:
+                self._supervisor.start_service(service.name)
+        with Progress(names) as progress:
+            while progress.waiting:
+                self._take_next_step(progress)
+                progress.tick()
+                time.sleep(_LOOK_SECONDS)
+
+    def _take_next_step(self, progress: Progress) -> None:
+        if self._migration is not None:
+            self._end_migration(self._migration.poll())
+        for name in self._watch.healthy():
+            progress.done(name)
+        if self._is_cold and self._at_once.isdisjoint(progress.waiting):
+            self._warm_up(progress)
+
+    def _must_warm_up(self) -> bool:
+        # A cluster's Spark is not ours to warm up, and what already runs is warm.
+        if self._environment.spark_remote is not None:
+            return False
+        known = self._supervisor.processes()
+        return any(known[name].state != "RUNNING" for name in self._at_once)
+
+    def _end_migration(self, code: int | None) -> None:
+        if code is None:
+            return
+        airflow.migrated(self._environment, code)
+        self._migration = None
+        for service in self._wanted:
+            self._supervisor.start_service(service.name)
+
+    def _warm_up(self, progress: Progress) -> None:
+        if self._warming is None:
+            self._warming = warm_up(self._environment)
+        code = self._warming.wait(0)
+        if code:
+            raise ServiceFailedError(self._environment, _WARM_UP, f"ended with exit code {code}")
+        if code is not None:
+            progress.done(_WARM_UP)
+
+
+class _Watch:
+    """Sees which services are healthy, and that none has died meanwhile."""
+
+    def __init__(
+        self, environment: Environment, supervisor: Supervisor, wanted: tuple[Service, ...]
+    ) -> None:
+        self._environment = environment
+        self._supervisor = supervisor
+        self._wanted = wanted
+        self._deadline = time.monotonic() + UP_SECONDS
+        self._pids: dict[str, int] = {}
+
+    def healthy(self) -> list[str]:
+        known = self._supervisor.processes()
+        health = Health.ask(self._environment)
+        self._require_alive(known)
+        healthy: list[str] = []
+        others: list[str] = []
+        for service in self._wanted:
+            word = state(service, known.get(service.name), health)
+            names = healthy if word == "healthy" else others
+            names.append(service.name)
+        if others and time.monotonic() > self._deadline:
+            why = f"is not healthy after {UP_SECONDS} s"
+            raise ServiceFailedError(self._environment, others[0], why)
+        return healthy
+
+    def _require_alive(self, known: Mapping[str, Process]) -> None:
+        if not known:
+            log = self._environment.logs / "supervisord.log"
+            raise NightshiftError(f"The supervisor died. The end of {log}:\n{tail(log)}")
+        for process in known.values():
+            if process.has_died:
+                why = f"died ({process.why})"
+                raise ServiceFailedError(self._environment, process.name, why)
+            if self._has_new_pid(process):
+                why = "died and had to be restarted"
+                raise ServiceFailedError(self._environment, process.name, why)
+
+    def _has_new_pid(self, process: Process) -> bool:
+        if not process.pid:
+            return False
+        first_seen = self._pids.setdefault(process.name, process.pid)
+        return process.pid != first_seen
+
+
+def warm_up(environment: Environment) -> stage_client.Work:
+    """Have the stage server and Spark do once what every stage does."""
+    argument = {"environment": environment.variables()}
+    with log_of(environment, _WARM_UP).open("w") as log:
+        return stage_client.spawn(environment, "jobs.commands.warm_up:main", argument, {}, log)
