@@ -5,8 +5,13 @@ So that the first night does not pay for what only happens once.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pipelines import catalog
 from pipelines.environment import Environment
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 def main(argument: dict[str, dict[str, str]]) -> None:
@@ -17,20 +22,26 @@ def main(argument: dict[str, dict[str, str]]) -> None:
     Args:
         argument: `environment`: the variables of the home.
     """
-    from pyspark.sql import functions as F
-
     from jobs.spark.session import connect
     from jobs.training.registry import prepare
 
     environment = Environment.read(argument["environment"])
     for name in catalog.names():
         prepare(environment, name)
-    spark, place = connect(environment), str(environment.home / "spark" / "warm-up")
+    _use_delta(connect(environment), str(environment.home / "spark" / "warm-up"))
+
+
+def _use_delta(spark: SparkSession, path: str) -> None:
+    """Write a small table, replace its days, read it, join it: the server loads code for each."""
+    from pyspark.sql import functions as F
+
     rows = spark.range(1000).withColumn("day", F.col("id") % 3)
-    writer = rows.repartition("day").write.format("delta").mode("overwrite").partitionBy("day")
-    writer.option("replaceWhere", "day >= 0 AND day <= 2").save(place)
-    read = spark.read.format("delta").load(place)
-    read.where("day = 1").agg(
-        F.count(F.lit(1)), F.sum(F.xxhash64("id").cast("decimal(38,0)"))
-    ).first()
-    rows.join(read, "id").groupBy("id").count().count()
+    writer = rows.repartition("day").write.format("delta").mode("overwrite")
+    replacing = writer.partitionBy("day").option("replaceWhere", "day >= 0 AND day <= 2")
+    replacing.save(path)
+
+    table = spark.read.format("delta").load(path)
+    row_hash = F.xxhash64("id").cast("decimal(38,0)")
+    one_day = table.where("day = 1")
+    one_day.agg(F.count(F.lit(1)), F.sum(row_hash)).first()
+    rows.join(table, "id").groupBy("id").count().count()

@@ -19,6 +19,7 @@ from typing import Any
 from jobs.services.die_with_parent import dying_with_parent
 from jobs.services.processes import LOOPBACK, MARK
 from jobs.services.secrets import private_folder, secret, write_once
+from jobs.services.stage_client import python_path
 from jobs.services.text import tail
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError
@@ -36,17 +37,18 @@ _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 def variables(environment: Environment) -> dict[str, str]:
     """Variables of every Airflow process; `airflow.cfg` refers to them."""
+    # Tasks call `nightshift`, which must be the one beside our own Python.
+    own_programs = Path(sys.executable).parent
+    other_programs = os.environ.get("PATH", os.defpath)
     return {
-        "AIRFLOW_HOME": str(environment.home / "airflow"),
+        "AIRFLOW_HOME": str(_folder(environment)),
         "AIRFLOW_CONFIG": str(ROOT / "airflow.cfg"),
         "NIGHTSHIFT_ROOT": str(ROOT),
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
-        "PATH": os.pathsep.join(
-            (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))
-        ),
-        # The platform is on loopback, whatever proxy the machine uses for the world.
-        "NO_PROXY": f"{LOOPBACK},localhost,{os.environ.get('NO_PROXY', '')}".rstrip(","),
-        "no_proxy": f"{LOOPBACK},localhost,{os.environ.get('no_proxy', '')}".rstrip(","),
+        "PYTHONPATH": python_path(),
+        "PATH": f"{own_programs}{os.pathsep}{other_programs}",
+        # Programs differ in which of the two they read.
+        "NO_PROXY": _hosts_without_proxy("NO_PROXY"),
+        "no_proxy": _hosts_without_proxy("no_proxy"),
     }
 
 
@@ -57,9 +59,9 @@ def program(*arguments: str) -> list[str]:
 
 def prepare(environment: Environment) -> None:
     """Make the folders and the login that Airflow expects to find."""
-    private_folder(environment.home / "airflow")
-    passwords = json.dumps({USER: secret(environment, "admin_password")})
-    write_once(environment.secrets / "airflow_passwords.json", passwords)
+    private_folder(_folder(environment))
+    passwords = {USER: secret(environment, "admin_password")}
+    write_once(environment.secrets / "airflow_passwords.json", json.dumps(passwords))
 
 
 def migration(environment: Environment) -> subprocess.Popen[bytes] | None:
@@ -69,17 +71,16 @@ def migration(environment: Environment) -> subprocess.Popen[bytes] | None:
     """
     if _stamp(environment).exists():
         return None
-    log = (environment.logs / "airflow-migrate.log").open("wb")
-    with log:
-        variables_of_it = {
-            **os.environ,
-            **environment.variables(),
-            **variables(environment),
-            MARK: str(environment.home),
-        }
+    own_variables = {
+        **os.environ,
+        **environment.variables(),
+        **variables(environment),
+        MARK: str(environment.home),
+    }
+    with _migration_log(environment).open("wb") as log:
         return subprocess.Popen(
             dying_with_parent(program("db", "migrate")),
-            env=variables_of_it,
+            env=own_variables,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -93,7 +94,7 @@ def migrated(environment: Environment, code: int) -> None:
         NightshiftError: it did not; the message holds the end of its log.
     """
     if code:
-        log = environment.logs / "airflow-migrate.log"
+        log = _migration_log(environment)
         raise NightshiftError(
             f"Airflow's database could not be prepared (exit code {code}). "
             f"The end of {log}:\n{tail(log)}"
@@ -103,11 +104,9 @@ def migrated(environment: Environment, code: int) -> None:
 
 def health(environment: Environment) -> dict[str, Any]:
     """What the API tells of itself and the other components; empty while it does not answer."""
+    url = f"http://{LOOPBACK}:{environment.airflow_port}/api/v2/monitor/health"
     try:
-        with _NO_PROXY.open(
-            f"http://{LOOPBACK}:{environment.airflow_port}/api/v2/monitor/health",
-            timeout=_ASK_SECONDS,
-        ) as answer:
+        with _NO_PROXY.open(url, timeout=_ASK_SECONDS) as answer:
             content = json.load(answer)
     except (OSError, ValueError):
         return {}
@@ -118,16 +117,36 @@ def is_healthy(health: Mapping[str, Any], service: str, since: float) -> bool:
     """Whether a component has been well since that moment.
 
     A heartbeat of its predecessor does not count.
+
+    Args:
+        health: What `health` gave.
+        service: One of `COMPONENTS`.
+        since: Seconds since 1970.
     """
     component = COMPONENTS[service]
     state = health.get(component) or {}
-    beat = state.get(f"latest_{component}_heartbeat")
-    return (
-        state.get("status") == "healthy"
-        and bool(beat)
-        and datetime.fromisoformat(str(beat)).timestamp() >= since
-    )
+    heartbeat = state.get(f"latest_{component}_heartbeat")
+    if state.get("status") != "healthy" or not heartbeat:
+        return False
+    return datetime.fromisoformat(str(heartbeat)).timestamp() >= since
+
+
+def _folder(environment: Environment) -> Path:
+    return environment.home / "airflow"
+
+
+def _migration_log(environment: Environment) -> Path:
+    return environment.logs / "airflow-migrate.log"
 
 
 def _stamp(environment: Environment) -> Path:
-    return environment.home / "airflow" / f".migrated-{version('apache-airflow')}"
+    # Named after the version, so that an upgrade migrates again.
+    return _folder(environment) / f".migrated-{version('apache-airflow')}"
+
+
+def _hosts_without_proxy(variable: str) -> str:
+    # The platform is on loopback, whatever proxy the machine uses for the world.
+    hosts = [LOOPBACK, "localhost"]
+    if others := os.environ.get(variable):
+        hosts.append(others)
+    return ",".join(hosts)

@@ -17,7 +17,21 @@ from pipelines.errors import NightshiftError
 
 FINISHED = frozenset({"success", "failed"})
 _TIMEOUT_SECONDS = 60
+_LOOK_SECONDS = 1
 _LOG_LINES = 25
+_MOST_TASKS = 100
+"""Airflow gives a page of 50 by default; a night has about ten stages."""
+_STARTED_LAST = "~"
+"""Sorts after every instant: the start of a task that has none yet."""
+_NO_PROXY = build_opener(ProxyHandler({}))
+"""No proxy, whatever the environment says: the platform is on loopback."""
+
+Content = Mapping[str, Any]
+"""A JSON object that is sent."""
+Answer = dict[str, Any]
+"""A JSON object that came back."""
+Reply = tuple[int, Answer]
+"""An HTTP status and what came with it."""
 
 
 class DagRunError(NightshiftError):
@@ -43,14 +57,13 @@ class Airflow:
     password: str
     _token: str = ""
 
-    def trigger(self, dag: str, conf: Mapping[str, Any], run_id: str | None = None) -> str:
+    def trigger(self, dag: str, conf: Content, run_id: str | None = None) -> str:
         """Start a run of the DAG with these params; returns its run id."""
-        body = {
-            "logical_date": None,
-            "conf": dict(conf),
-            **({"dag_run_id": run_id} if run_id else {}),
-        }
-        return str(self.call("POST", f"/dags/{quote(dag)}/dagRuns", body)["dag_run_id"])
+        body: dict[str, Any] = {"logical_date": None, "conf": dict(conf)}
+        if run_id:
+            body["dag_run_id"] = run_id
+        run = self.call("POST", f"/dags/{quote(dag)}/dagRuns", body)
+        return str(run["dag_run_id"])
 
     def wait(
         self,
@@ -67,56 +80,47 @@ class Airflow:
             DagRunError: it failed; the message holds the end of the failed task's log.
             NightshiftError: it is not finished in time.
         """
-        seen: dict[str, str] = {}
-        until = time.monotonic() + timeout_seconds
-        while time.monotonic() < until:
+        states: dict[str, str] = {}
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline:
             run = self.run(dag, run_id)
             for task in self.tasks(dag, run_id):
-                if task.state != seen.get(task.name):
-                    seen[task.name] = task.state
+                if task.state != states.get(task.name):
+                    states[task.name] = task.state
                     progress(task)
             if run["state"] == "failed":
                 raise DagRunError(self._why(dag, run_id))
             if run["state"] in FINISHED:
-                return (
-                    datetime.fromisoformat(run["end_date"])
-                    - datetime.fromisoformat(run["start_date"])
-                ).total_seconds()
-            time.sleep(1)
+                return _seconds(run)
+            time.sleep(_LOOK_SECONDS)
         raise NightshiftError(
             f"Run {run_id} of '{dag}' is not finished after {timeout_seconds:.0f} s. "
             f"See {self.page(dag, run_id)}"
         )
 
-    def run(self, dag: str, run_id: str) -> dict[str, Any]:
+    def run(self, dag: str, run_id: str) -> Answer:
         """The DAG run, as the API tells it."""
-        return self.call("GET", f"/dags/{quote(dag)}/dagRuns/{quote(run_id)}")
+        return self.call("GET", _run_path(dag, run_id))
 
     def tasks(self, dag: str, run_id: str) -> list[Task]:
         """The tasks of the run that have a state, in the order in which they started."""
-        found = self.call(
-            "GET", f"/dags/{quote(dag)}/dagRuns/{quote(run_id)}/taskInstances?limit=100"
-        )["task_instances"]
-        return [
-            Task(
-                name=one["task_id"],
-                state=one["state"],
-                seconds=one["duration"],
-                try_number=one["try_number"],
-            )
-            for one in sorted(found, key=lambda one: one["start_date"] or "~")
-            if one["state"]
-        ]
+        path = f"{_run_path(dag, run_id)}/taskInstances?limit={_MOST_TASKS}"
+        instances = self.call("GET", path)["task_instances"]
+        instances.sort(key=lambda instance: instance["start_date"] or _STARTED_LAST)
+        return [_task(instance) for instance in instances if instance["state"]]
 
     def log(self, dag: str, run_id: str, task: Task) -> list[str]:
         """The lines of the task's last attempt."""
-        tasks = f"/dags/{quote(dag)}/dagRuns/{quote(run_id)}/taskInstances"
-        path = f"{tasks}/{quote(task.name)}/logs/{task.try_number}?full_content=true"
-        return [line for event in self.call("GET", path)["content"] for line in _lines(event)]
+        instance = f"{_run_path(dag, run_id)}/taskInstances/{quote(task.name)}"
+        content = self.call("GET", f"{instance}/logs/{task.try_number}?full_content=true")
+        lines: list[str] = []
+        for event in content["content"]:
+            lines += _lines(event)
+        return lines
 
     def stop(self, dag: str, run_id: str) -> None:
         """Give the run up: its running task is ended, the others do not start."""
-        self.call("PATCH", f"/dags/{quote(dag)}/dagRuns/{quote(run_id)}", {"state": "failed"})
+        self.call("PATCH", _run_path(dag, run_id), {"state": "failed"})
 
     def page(self, dag: str, run_id: str) -> str:
         """Where a person sees the run."""
@@ -124,9 +128,10 @@ class Airflow:
 
     def has_dag(self, dag: str) -> bool:
         """Whether Airflow has read the DAG's file by now."""
-        return self._send("GET", f"/api/v2/dags/{quote(dag)}", None)[0] == HTTPStatus.OK
+        status, _ = self._send("GET", f"/api/v2/dags/{quote(dag)}", None)
+        return status == HTTPStatus.OK
 
-    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def call(self, method: str, path: str, body: Content | None = None) -> Answer:
         """The answer of `/api/v2<path>`.
 
         Raises:
@@ -135,30 +140,23 @@ class Airflow:
         """
         status, answer = self._send(method, f"/api/v2{path}", body)
         if status >= HTTPStatus.BAD_REQUEST:
-            raise NightshiftError(
-                f"Airflow answered {method} {path} with {status}: "
-                f"{json.dumps(answer.get('detail', answer))}"
-            )
+            reason = json.dumps(answer.get("detail", answer))
+            raise NightshiftError(f"Airflow answered {method} {path} with {status}: {reason}")
         return answer
 
-    def _send(
-        self, method: str, path: str, body: Mapping[str, Any] | None
-    ) -> tuple[int, dict[str, Any]]:
-        self._token = self._token or self._log_in()
-        status, answer = self._request(
-            method, path, body, {"Authorization": f"Bearer {self._token}"}
-        )
+    def _send(self, method: str, path: str, body: Content | None) -> Reply:
+        if not self._token:
+            self._token = self._log_in()
+        status, answer = self._request(method, path, body)
         if status == HTTPStatus.UNAUTHORIZED:  # the token has run out
             self._token = self._log_in()
-            status, answer = self._request(
-                method, path, body, {"Authorization": f"Bearer {self._token}"}
-            )
+            status, answer = self._request(method, path, body)
         return status, answer
 
     def _log_in(self) -> str:
-        status, answer = self._request(
-            "POST", "/auth/token", {"username": self.user, "password": self.password}, {}
-        )
+        self._token = ""
+        credentials = {"username": self.user, "password": self.password}
+        status, answer = self._request("POST", "/auth/token", credentials)
         if status >= HTTPStatus.BAD_REQUEST:
             raise NightshiftError(
                 f"Airflow at {self.url} does not let '{self.user}' in ({status}): "
@@ -166,19 +164,14 @@ class Airflow:
             )
         return str(answer["access_token"])
 
-    def _request(
-        self, method: str, path: str, body: Mapping[str, Any] | None, headers: Mapping[str, str]
-    ) -> tuple[int, dict[str, Any]]:
+    def _request(self, method: str, path: str, body: Content | None) -> Reply:
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
         content = None if body is None else json.dumps(body).encode()
-        sent = Request(
-            f"{self.url}{path}",
-            content,
-            {"Content-Type": "application/json", "Accept": "application/json", **headers},
-        )
-        sent.method = method
+        request = Request(f"{self.url}{path}", content, headers, method=method)
         try:
-            # No proxy, whatever the environment says: the platform is on loopback.
-            with build_opener(ProxyHandler({})).open(sent, timeout=_TIMEOUT_SECONDS) as response:
+            with _NO_PROXY.open(request, timeout=_TIMEOUT_SECONDS) as response:
                 return response.status, json.loads(response.read() or b"{}")
         except HTTPError as refusal:
             return refusal.code, _answer(refusal.read())
@@ -189,16 +182,35 @@ class Airflow:
             ) from error
 
     def _why(self, dag: str, run_id: str) -> str:
-        failed = [task for task in self.tasks(dag, run_id) if task.state == "failed"]
-        logs = [
-            f"{task.name} failed, try {task.try_number}. The end of its log:\n"
-            + _tail(self.log(dag, run_id, task))
-            for task in failed
-        ]
-        return "\n".join([f"Run {run_id} of '{dag}' failed. See {self.page(dag, run_id)}", *logs])
+        parts = [f"Run {run_id} of '{dag}' failed. See {self.page(dag, run_id)}"]
+        for task in self.tasks(dag, run_id):
+            if task.state == "failed":
+                end = self.log(dag, run_id, task)[-_LOG_LINES:]
+                parts.append(f"{task.name} failed, try {task.try_number}. The end of its log:")
+                parts += [f"  {line}" for line in end]
+        return "\n".join(parts)
 
 
-def _answer(content: bytes) -> dict[str, Any]:
+def _run_path(dag: str, run_id: str) -> str:
+    return f"/dags/{quote(dag)}/dagRuns/{quote(run_id)}"
+
+
+def _task(instance: Answer) -> Task:
+    return Task(
+        name=instance["task_id"],
+        state=instance["state"],
+        seconds=instance["duration"],
+        try_number=instance["try_number"],
+    )
+
+
+def _seconds(run: Answer) -> float:
+    start = datetime.fromisoformat(run["start_date"])
+    end = datetime.fromisoformat(run["end_date"])
+    return (end - start).total_seconds()
+
+
+def _answer(content: bytes) -> Answer:
     try:
         answer = json.loads(content)
     except ValueError:
@@ -206,19 +218,17 @@ def _answer(content: bytes) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {"detail": answer}
 
 
-def _lines(event: dict[str, Any] | str) -> list[str]:
+def _lines(event: Answer | str) -> list[str]:
     """A log event as lines of text.
 
     An exception's own words are in a field of their own, group marks are for the UI.
     """
     if isinstance(event, str):
         return event.splitlines()
-    errors = [
-        f"{error['exc_type']}: {error['exc_value']}" for error in event.get("error_detail") or []
-    ]
-    texts = [event["event"], *([event["reason"]] if "reason" in event else []), *errors]
-    return [line for text in texts for line in str(text).splitlines() if not line.startswith("::")]
-
-
-def _tail(lines: list[str]) -> str:
-    return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:])
+    texts = [str(event["event"])]
+    if "reason" in event:
+        texts.append(str(event["reason"]))
+    errors = event.get("error_detail") or []
+    texts += [f"{error['exc_type']}: {error['exc_value']}" for error in errors]
+    lines = "\n".join(texts).splitlines()
+    return [line for line in lines if not line.startswith("::")]

@@ -12,7 +12,9 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from types import FrameType
 from typing import NoReturn
 
@@ -20,6 +22,7 @@ from pipelines.errors import NightshiftError
 
 ALLOWED = frozenset({"jobs.night:perform", "jobs.training.rank:main", "jobs.commands.warm_up:main"})
 """What the stage server runs, and nothing else."""
+Function = Callable[[dict[str, object]], int | None]
 OWN_PACKAGES = frozenset({"pipelines", "jobs", "expectations", "features"})
 
 
@@ -28,10 +31,11 @@ def execute(function: str, argument: dict[str, object]) -> int:
 
     Returns its exit code (None is 0), 3 after an exception.
     """
-    module, _, name = function.partition(":")
     signal.signal(signal.SIGTERM, _leave)
     try:
-        return int(getattr(importlib.import_module(module), name)(argument) or 0)
+        # Imported here, so that a fault of the module itself ends as an exit code too.
+        code = _named(function)(argument)
+        return int(code or 0)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else NightshiftError.exit_code
     except BaseException:
@@ -43,8 +47,10 @@ def execute(function: str, argument: dict[str, object]) -> int:
 
 def forget_own_modules() -> None:
     """Drop our own modules, so that the next import reads the code that is on disk now."""
-    for name in [name for name in sys.modules if name.partition(".")[0] in OWN_PACKAGES]:
-        del sys.modules[name]
+    for name in list(sys.modules):
+        package, _, _ = name.partition(".")
+        if package in OWN_PACKAGES:
+            del sys.modules[name]
     importlib.invalidate_caches()
 
 
@@ -60,12 +66,19 @@ def end(code: int) -> NoReturn:
     os._exit(code)
 
 
+def _named(function: str) -> Function:
+    module, _, name = function.partition(":")
+    named: Function = getattr(import_module(module), name)
+    return named
+
+
 def _leave(_number: int, _frame: FrameType | None) -> None:
     # Unwinds, so that the session is released and Spark stops what it was doing for us.
     raise SystemExit(NightshiftError.exit_code)
 
 
 def _release_session() -> None:
+    # Looked up and not imported: work that never asked for Spark has no session.
     if session := sys.modules.get("jobs.spark.session"):
         with suppress(Exception):
             session.disconnect()

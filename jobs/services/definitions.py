@@ -46,16 +46,14 @@ def services(environment: Environment) -> tuple[Service, ...]:
     A cluster's Spark takes the place of our own.
     """
     spark = () if environment.spark_remote else (_spark(environment),)
+    # The stage server forks, and asks Linux for process descriptors and its clients' user ids.
     stages = (_stages(),) if sys.platform.startswith("linux") else ()
-    return (
-        *spark,
-        *stages,
-        _airflow_api(environment),
-        *(_airflow(name) for name in airflow.COMPONENTS),
-    )
+    components = [_airflow(name) for name in airflow.COMPONENTS]
+    return (*spark, *stages, _airflow_api(environment), *components)
 
 
 def _spark(environment: Environment) -> Service:
+    # Not by `dying_with_parent`: its own process asks for a kill, which Java cannot put off.
     return Service(
         name="spark",
         command=(sys.executable, "-m", "jobs.spark.server"),
@@ -66,9 +64,10 @@ def _spark(environment: Environment) -> Service:
 
 
 def _stages() -> Service:
+    program = [sys.executable, "-m", "jobs.services.stage_server"]
     return Service(
         name="stages",
-        command=tuple(dying_with_parent([sys.executable, "-m", "jobs.services.stage_server"])),
+        command=tuple(dying_with_parent(program)),
         is_well=lambda health, _: stage_client.available(health.environment),
     )
 
@@ -80,19 +79,23 @@ def _airflow_api(environment: Environment) -> Service:
         port=environment.airflow_port,
         port_variable="NIGHTSHIFT_AIRFLOW_PORT",
         needs_database=True,
-        is_well=lambda health, _: (
-            (health.airflow.get("metadatabase") or {}).get("status") == "healthy"
-        ),
+        is_well=_reaches_database,
     )
+
+
+def _reaches_database(health: Health, _since: float) -> bool:
+    database = health.airflow.get("metadatabase") or {}
+    return bool(database.get("status") == "healthy")
 
 
 def _airflow(name: str) -> Service:
     # Without --skip-serve-logs these two serve their logs on all interfaces; here they share the
     # API server's disk.
-    silent = ("--skip-serve-logs",) if name in {"scheduler", "triggerer"} else ()
+    options = ("--skip-serve-logs",) if name in {"scheduler", "triggerer"} else ()
+    program = airflow.program(name, *options)
     return Service(
         name=name,
-        command=tuple(dying_with_parent(airflow.program(name, *silent))),
+        command=tuple(dying_with_parent(program)),
         needs_database=True,
         is_well=lambda health, since: airflow.is_healthy(health.airflow, name, since),
     )

@@ -9,20 +9,23 @@ the program, so process ids and signals are the program's own.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
+from signal import Signals
 
 _PR_SET_PDEATHSIG = 1
+"""Of Linux's <sys/prctl.h>; Python has no name for it."""
 
 
-def dying_with_parent(program: list[str], on_death: signal.Signals = signal.SIGTERM) -> list[str]:
+def dying_with_parent(program: list[str], on_death: Signals = Signals.SIGTERM) -> list[str]:
     """The command that runs `program` and ends it when the process that starts it ends."""
     # -P: this folder must not shadow the standard library's modules; -S: start in milliseconds.
-    return [sys.executable, "-P", "-S", str(Path(__file__).resolve()), on_death.name, *program]
+    python = [sys.executable, "-P", "-S"]
+    this_script = str(Path(__file__).resolve())
+    return [*python, this_script, on_death.name, *program]
 
 
-def die_with_parent(on_death: signal.Signals) -> None:
+def die_with_parent(on_death: Signals) -> None:
     """Have the kernel send the signal to this process when its parent ends.
 
     Linux only, elsewhere nothing happens.
@@ -33,10 +36,11 @@ def die_with_parent(on_death: signal.Signals) -> None:
 
     parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(on_death), 0, 0, 0)
+    # A parent that ended before the call sends nothing any more.
     if os.getppid() != parent:
         os.kill(os.getpid(), on_death)
 
 
 if __name__ == "__main__":
-    die_with_parent(signal.Signals[sys.argv[1]])
+    die_with_parent(Signals[sys.argv[1]])
     os.execvp(sys.argv[2], sys.argv[2:])

@@ -16,6 +16,10 @@ MARK = "NIGHTSHIFT_PLATFORM"
 """Variable, holding the home, that every process which `up` starts inherits, and a user's own shell
 never has."""
 LOOPBACK = "127.0.0.1"
+_ANSWER_SECONDS = 2
+_KILLED_SECONDS = 5
+_MOST_CHARACTERS = 80
+"""Of a command line in a message: Java's are pages long."""
 
 
 class PortTakenError(NightshiftError):
@@ -24,7 +28,8 @@ class PortTakenError(NightshiftError):
     def __init__(
         self, port: int, service: str, variable: str, holder: psutil.Process | None
     ) -> None:
-        self.port, self.holder = port, holder
+        self.port = port
+        self.holder = holder
         super().__init__(
             f"Port {port}, which {service} needs, is taken by {describe(holder)}. "
             f"Stop that program, or set {variable} to a free port (for example {free_port()})."
@@ -34,14 +39,14 @@ class PortTakenError(NightshiftError):
 def answers(port: int, host: str = LOOPBACK) -> bool:
     """Whether something accepts connections on the port."""
     with socket.socket() as probe:
-        probe.settimeout(2)
+        probe.settimeout(_ANSWER_SECONDS)
         return probe.connect_ex((host, port)) == 0
 
 
 def free_port() -> int:
     """A loopback port that nobody uses now."""
     with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
+        probe.bind((LOOPBACK, 0))  # 0: the system chooses
         return int(probe.getsockname()[1])
 
 
@@ -49,11 +54,9 @@ def listener(port: int) -> psutil.Process | None:
     """The process that listens on the port, as far as this user may see it."""
     with suppress(psutil.Error):
         for connection in psutil.net_connections("inet"):
-            if (
-                connection.status == psutil.CONN_LISTEN
-                and connection.laddr.port == port
-                and connection.pid
-            ):
+            is_listening = connection.status == psutil.CONN_LISTEN
+            # Of another user's process the system does not tell the id.
+            if is_listening and connection.laddr.port == port and connection.pid:
                 return psutil.Process(connection.pid)
     return None
 
@@ -80,8 +83,9 @@ def describe(process: psutil.Process | None) -> str:
         return "a process of another user"
     with suppress(psutil.Error):
         home = _variable(process, "NIGHTSHIFT_HOME")
-        of = f", of the Nightshift home {home}" if home else ""
-        return f"process {process.pid} ({' '.join(process.cmdline())[:80] or process.name()}{of})"
+        owner = f", of the Nightshift home {home}" if home else ""
+        command = " ".join(process.cmdline()) or process.name()
+        return f"process {process.pid} ({command[:_MOST_CHARACTERS]}{owner})"
     return f"process {process.pid}"
 
 
@@ -90,11 +94,14 @@ def marked(home: Path) -> list[psutil.Process]:
 
     Never the caller.
     """
-    found = {p for p in psutil.process_iter() if _variable(p, MARK) == str(home)}
-    for process in list(found):
-        with suppress(psutil.Error):
-            found.update(process.children(recursive=True))
-    return [p for p in found if p.pid != os.getpid() and is_alive(p)]
+    all_of_it: set[psutil.Process] = set()
+    for process in psutil.process_iter():
+        if _variable(process, MARK) == str(home):
+            all_of_it.add(process)
+            # A child that was started with an emptied environment has no mark.
+            with suppress(psutil.Error):
+                all_of_it.update(process.children(recursive=True))
+    return [one for one in all_of_it if one.pid != os.getpid() and is_alive(one)]
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -115,7 +122,7 @@ def end(processes: Iterable[psutil.Process], patience_seconds: float = 5) -> int
     for process in still_alive:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(still_alive, timeout=5)
+    psutil.wait_procs(still_alive, timeout=_KILLED_SECONDS)
     return len(asked)
 
 
@@ -124,10 +131,10 @@ def sweep(home: Path, patience_seconds: float = 5) -> int:
 
     Returns how many there were.
     """
-    swept = 0
-    while found := marked(home):
-        swept += end(found, patience_seconds)
-    return swept
+    ended = 0
+    while left := marked(home):
+        ended += end(left, patience_seconds)
+    return ended
 
 
 def _variable(process: psutil.Process, name: str) -> str | None:

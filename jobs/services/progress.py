@@ -9,13 +9,16 @@ from types import TracebackType
 from typing import TextIO
 
 _REMIND_SECONDS = 15
+_START_OF_LINE = "\r\x1b[K"
+"""Takes a terminal back to the start of its line and empties it."""
 
 
 class Progress:
     """Things that are waited for, shown as they are done."""
 
     def __init__(self, names: Sequence[str], to: TextIO | None = None) -> None:
-        self._order, self.waiting = list(names), set(names)
+        self._order = list(names)
+        self.waiting = set(names)
         self._out = to or sys.stderr
         self._moves = self._out.isatty()
         self._started = time.monotonic()
@@ -34,30 +37,30 @@ class Progress:
 
     def done(self, name: str) -> None:
         """Show that it is done, once."""
-        if name in self.waiting:
-            self.waiting.remove(name)
-            self._clear()
-            print(f"  {name:<14} ready after {self._seconds():5.1f} s", file=self._out, flush=True)
+        if name not in self.waiting:
+            return
+        self.waiting.remove(name)
+        self._clear()
+        self._print(f"  {name:<14} ready after {self._seconds():5.1f} s")
 
     def tick(self) -> None:
         """Show what is still waited for: at once on a terminal, now and then in a file."""
         if not self.waiting:
             return
         left = ", ".join(name for name in self._order if name in self.waiting)
+        line = f"  waiting for {left} ({self._seconds():.0f} s)"
         if self._moves:
-            print(
-                f"\r\x1b[K  waiting for {left} ({self._seconds():.0f} s)",
-                end="",
-                file=self._out,
-                flush=True,
-            )
+            self._print(f"{_START_OF_LINE}{line}", end="")
         elif time.monotonic() - self._reminded > _REMIND_SECONDS:
             self._reminded = time.monotonic()
-            print(f"  waiting for {left} ({self._seconds():.0f} s)", file=self._out, flush=True)
+            self._print(line)
 
     def _seconds(self) -> float:
         return time.monotonic() - self._started
 
     def _clear(self) -> None:
         if self._moves:
-            print("\r\x1b[K", end="", file=self._out, flush=True)
+            self._print(_START_OF_LINE, end="")
+
+    def _print(self, text: str, end: str = "\n") -> None:
+        print(text, end=end, file=self._out, flush=True)

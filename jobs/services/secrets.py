@@ -47,13 +47,12 @@ def private_folder(path: Path) -> Path:
 
 def write_once(path: Path, text: str) -> None:
     """Write a file (0600) that appears whole or not at all; of two writers the first wins."""
-    descriptor, draft = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.name}."
-    )  # mkstemp makes it 0600
+    # mkstemp makes it 0600.
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
-        os.link(draft, path)
+        os.link(draft, path)  # unlike a rename, it fails when the file is there
     except FileExistsError:
         pass
     finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
 
 _CONNECT_SECONDS = 5
+_READ_BYTES = 65_536
 _GONE: dict[str, Any] = {
     "exit_code": NightshiftError.exit_code,
     "message": "Fault: the stage server has gone. See `nightshift status`.",
@@ -109,41 +111,37 @@ class Forked:
         self._code: int | None = None
         self._received = b""
         self._connection = _connect(environment)
+        # What is in our buffers belongs before the child's first line.
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        wire.send(
-            self._connection,
-            request,
-            (
-                (output.fileno(), output.fileno())
-                if output
-                else (_descriptor(sys.stdout, 1), _descriptor(sys.stderr, 2))
-            ),
-        )
+        wire.send(self._connection, request, _outputs(output))
 
     def wait(self, timeout: float | None = None) -> int | None:
         """See `Work`."""
         while self._code is None:
-            if not select.select([self._connection], [], [], timeout)[0]:
+            readable, _, _ = select.select([self._connection], [], [], timeout)
+            if not readable:
                 return None
             self._receive()
         return self._code
 
     def kill(self) -> None:
         """See `Work`."""
+        # The stage server ends the child of a connection that closes.
         self._connection.close()
         if self._code is None:
-            self._code = -9
+            self._code = -signal.SIGKILL
 
     def _receive(self) -> None:
         try:
-            data = self._connection.recv(65536)
+            data = self._connection.recv(_READ_BYTES)
         except ConnectionError:
             data = b""
         self._received += data
         reply = wire.decode(self._received) if data else _GONE
         if reply is not None:
-            self._code, self.message = int(reply["exit_code"]), str(reply.get("message", ""))
+            self._code = int(reply["exit_code"])
+            self.message = str(reply.get("message", ""))
             self._connection.close()
 
 
@@ -161,14 +159,20 @@ class Started:
         variables = {
             **os.environ,
             **environment.variables(),
-            "PYTHONPATH": _python_path(),
+            "PYTHONPATH": python_path(),
             **environ,
         }
-        program = dying_with_parent([sys.executable, "-m", "jobs.services.child", function])
+        program = [sys.executable, "-m", "jobs.services.child", function]
         self._process = subprocess.Popen(
-            program, stdin=subprocess.PIPE, stdout=output, stderr=output, env=variables, text=True
+            dying_with_parent(program),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env=variables,
+            text=True,
         )
         assert self._process.stdin is not None
+        # A child that died at once is seen by `wait`, not here.
         with suppress(BrokenPipeError), self._process.stdin as pipe:
             json.dump(dict(argument), pipe)
 
@@ -184,6 +188,13 @@ class Started:
         self._process.wait()
 
 
+def python_path() -> str:
+    """The value of `PYTHONPATH` with which another process finds our packages."""
+    own = str(ROOT)
+    others = os.environ.get("PYTHONPATH")
+    return f"{own}{os.pathsep}{others}" if others else own
+
+
 def _connect(environment: Environment) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
     try:
@@ -196,12 +207,15 @@ def _connect(environment: Environment) -> socket.socket:
     return connection
 
 
+def _outputs(output: IO[str] | None) -> tuple[int, int]:
+    """The open files that the child writes to: its output and its errors."""
+    if output:
+        return (output.fileno(), output.fileno())
+    return (_descriptor(sys.stdout, 1), _descriptor(sys.stderr, 2))
+
+
 def _descriptor(stream: Any, default: int) -> int:
     # A test or a notebook may have put an object without a file in its place.
     with suppress(OSError, AttributeError, ValueError):
         return int(stream.fileno())
     return default
-
-
-def _python_path() -> str:
-    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))

@@ -54,7 +54,14 @@ PRELOAD = (
 )
 """Libraries that a stage may need. Missing ones are left to the stage that misses them."""
 _GRACE_SECONDS = 5.0
+"""Time for a child whose client is gone to unwind, and for Spark to stop what it did for it."""
+_QUEUE = 64
+"""Clients that may wait to be accepted, while a fork is under way."""
+_READ_BYTES = 65_536
+_MOST_FILES = 4
+"""Taken with one read; a request sends two."""
 _PEER = struct.Struct("3i")
+"""Linux's `struct ucred`: process, user and group id."""
 
 
 @dataclass(eq=False, slots=True)
@@ -76,10 +83,13 @@ class StageServer:
     def __init__(
         self, path: Path, preload: Sequence[str] = PRELOAD, allowed: Collection[str] = child.ALLOWED
     ) -> None:
-        self._path, self._preload, self._allowed = path, preload, allowed
+        self._path = path
+        self._preload = preload
+        self._allowed = allowed
         self._selector = selectors.DefaultSelector()
         self._clients: set[_Client] = set()
         self._listening = socket.socket(socket.AF_UNIX)
+        # A signal writes to the one, so that the selector sees it on the other and wakes.
         self._wake, self._waker = socket.socketpair()
         self._stopping = False
 
@@ -92,7 +102,8 @@ class StageServer:
         try:
             while not self._stopping:
                 for key, _ in self._selector.select(self._patience()):
-                    key.data[0](*key.data[1:])
+                    handler, *arguments = key.data
+                    handler(*arguments)
                 self._kill_overdue_children()
         finally:
             self._path.unlink(missing_ok=True)
@@ -121,12 +132,13 @@ class StageServer:
     def _listen(self) -> None:
         private_folder(self._path.parent)
         self._path.unlink(missing_ok=True)
+        # No moment in which the socket is open to others.
         old = os.umask(0o177)
         try:
             self._listening.bind(str(self._path))
         finally:
             os.umask(old)
-        self._listening.listen(64)
+        self._listening.listen(_QUEUE)
         self._wake.setblocking(False)
         self._waker.setblocking(False)
         self._selector.register(self._listening, selectors.EVENT_READ, (self._accept,))
@@ -135,8 +147,9 @@ class StageServer:
 
     def _accept(self) -> None:
         connection, _ = self._listening.accept()
-        if _peer_uid(connection) not in (os.getuid(), 0):
-            _log(f"refused a client of user {_peer_uid(connection)}")
+        user = _peer_uid(connection)
+        if user not in (os.getuid(), 0):
+            _log(f"refused a client of user {user}")
             connection.close()
             return
         connection.setblocking(False)
@@ -146,9 +159,10 @@ class StageServer:
 
     def _read(self, client: _Client) -> None:
         try:
-            data, descriptors, _, _ = socket.recv_fds(client.connection, 65536, 4)
+            data, descriptors, _, _ = socket.recv_fds(client.connection, _READ_BYTES, _MOST_FILES)
         except OSError:
-            data, descriptors = b"", []
+            data = b""
+            descriptors = []
         client.descriptors += descriptors
         client.received += data
         if not data:
@@ -176,17 +190,19 @@ class StageServer:
                 f"The stage server does not run {request.get('function')!r}. "
                 f"It runs: {', '.join(sorted(self._allowed))}."
             )
-        if (
-            not isinstance(request.get("argument"), dict)
-            or not _is_text(request.get("environ"))
-            or len(client.descriptors) < 2
-        ):
+        is_whole = (
+            isinstance(request.get("argument"), dict)
+            and _is_text(request.get("environ"))
+            and len(client.descriptors) >= 2
+        )
+        if not is_whole:
             raise UsageError(
                 "A request is a function, an argument (an object), "
                 "an environ (an object of text), and two open files."
             )
 
     def _fork(self, client: _Client, request: dict[str, Any]) -> None:
+        # Else the child would write what is in our buffers a second time.
         sys.stdout.flush()
         sys.stderr.flush()
         client.pid = os.fork()
@@ -201,7 +217,7 @@ class StageServer:
         code = NightshiftError.exit_code
         try:
             die_with_parent(signal.SIGKILL)
-            os.setsid()
+            os.setsid()  # a group of its own, so that one signal reaches all that it starts
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
             os.dup2(client.descriptors[0], 1)
@@ -216,14 +232,10 @@ class StageServer:
     def _close_inherited(self) -> None:
         # A connection held open here would hide its client's death, or our own.
         self._selector.close()
-        for one in (
-            self._listening,
-            self._wake,
-            self._waker,
-            *(client.connection for client in self._clients),
-        ):
-            one.close()
+        for own in (self._listening, self._wake, self._waker):
+            own.close()
         for client in self._clients:
+            client.connection.close()
             _close_all(client.descriptors)
             if client.pidfd >= 0:
                 os.close(client.pidfd)
@@ -238,25 +250,29 @@ class StageServer:
         _signal_group(client.pid, signal.SIGTERM)
 
     def _kill_overdue_children(self) -> None:
+        now = time.monotonic()
         for client in self._clients:
-            if client.kill_at is not None and client.kill_at <= time.monotonic():
+            if client.kill_at is not None and client.kill_at <= now:
                 _signal_group(client.pid, signal.SIGKILL)
                 client.kill_at = None
 
     def _patience(self) -> float | None:
+        """Seconds until a child is due to be killed; None: no child is."""
         times = [client.kill_at for client in self._clients if client.kill_at is not None]
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        if not times:
+            return None
+        return max(0.0, min(times) - time.monotonic())
 
     def _reap(self, client: _Client) -> None:
-        _signal_group(
-            client.pid, signal.SIGKILL
-        )  # what the child left behind; its group lives until it is reaped
+        # What the child left behind ends too: its group lives until the child is reaped.
+        _signal_group(client.pid, signal.SIGKILL)
         _, status = os.waitpid(client.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         _log(f"child {client.pid}: exit code {code}")
         self._selector.unregister(client.pidfd)
         os.close(client.pidfd)
-        client.pid, client.pidfd = 0, -1
+        client.pid = 0
+        client.pidfd = -1
         self._reply(client, code, _death(-code) if code < 0 else "")
 
     def _reply(self, client: _Client, code: int, message: str = "") -> None:
@@ -297,7 +313,8 @@ def _prepare(request: dict[str, Any]) -> None:
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:
-    for send in (os.killpg, os.kill):  # the group does not exist yet in the child's first moments
+    # The group does not exist yet in the child's first moments.
+    for send in (os.killpg, os.kill):
         with suppress(ProcessLookupError, PermissionError):
             send(pid, number)
             return
@@ -309,14 +326,15 @@ def _death(number: int) -> str:
 
 
 def _peer_uid(connection: socket.socket) -> int:
-    _, uid, _ = _PEER.unpack(
-        connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    )
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    _, uid, _ = _PEER.unpack(credentials)
     return int(uid)
 
 
 def _is_text(environ: object) -> bool:
-    return isinstance(environ, dict) and all(isinstance(value, str) for value in environ.values())
+    if not isinstance(environ, dict):
+        return False
+    return all(isinstance(value, str) for value in environ.values())
 
 
 def _close_all(descriptors: list[int]) -> None:
@@ -337,10 +355,11 @@ def main() -> None:
     """Serve the home of this process's environment."""
     # Read when the libraries are imported: a quiet TensorFlow, and an MLflow that reports to
     # nobody.
-    os.environ.update(
-        {"TF_CPP_MIN_LOG_LEVEL": "3", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-    )
-    StageServer(wire.socket_path(Environment.read(), "stages")).serve()
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["DO_NOT_TRACK"] = "true"
+    path = wire.socket_path(Environment.read(), "stages")
+    StageServer(path).serve()
 
 
 if __name__ == "__main__":

@@ -30,7 +30,9 @@ from pipelines.errors import NightshiftError
 
 _GROUP = "platform"
 _START_SECONDS = 20
-_LOG_BYTES = "20MB"
+_LOOK_SECONDS = 0.05
+_LOG_BYTES = "20MB"  # each of three files, so a home's logs stay below half a gigabyte
+# Not errors of ours: what came of the start is in the process's state.
 _SEEN_IN_STATE = (Faults.ALREADY_STARTED, Faults.SPAWN_ERROR, Faults.ABNORMAL_TERMINATION)
 
 
@@ -69,10 +71,10 @@ class Supervisor:
 
     def has_settings(self, services: Sequence[Service], variables: Mapping[str, str]) -> bool:
         """Whether it was started with these services and variables."""
-        return (
-            self._configuration.exists()
-            and self._configuration.read_text() == self.configuration(services, variables)
-        )
+        if not self._configuration.exists():
+            return False
+        wanted = self.configuration(services, variables)
+        return self._configuration.read_text() == wanted
 
     def start(self, services: Sequence[Service], variables: Mapping[str, str]) -> None:
         """Start the supervisor, detached from this process; no service yet.
@@ -117,9 +119,10 @@ class Supervisor:
     def processes(self) -> dict[str, Process]:
         """What it knows of each service; nothing when it does not answer."""
         try:
-            return {one["name"]: _process(one) for one in self._ask("getAllProcessInfo")}
+            answer = self._ask("getAllProcessInfo")
         except (OSError, RpcError):
             return {}
+        return {info["name"]: _process(info) for info in answer}
 
     def shut_down(self, patience_seconds: float) -> None:
         """Have it stop all services and itself; returns when it is gone or time is up."""
@@ -127,7 +130,7 @@ class Supervisor:
             self._ask("shutdown")
         deadline = time.monotonic() + patience_seconds
         while self._answers() and time.monotonic() < deadline:
-            time.sleep(0.1)
+            time.sleep(_LOOK_SECONDS)
 
     def configuration(self, services: Sequence[Service], variables: Mapping[str, str]) -> str:
         """The text of its configuration file."""
@@ -154,8 +157,10 @@ programs = {",".join(service.name for service in services)}
 {programs}"""
 
     def _program(self, service: Service) -> str:
+        words = [_escaped(_quoted(word)) for word in service.command]
+        log = log_of(self._environment, service.name)
         return f"""[program:{service.name}]
-command = {" ".join(_escaped(_quoted(word)) for word in service.command)}
+command = {" ".join(words)}
 directory = {_escaped(str(ROOT))}
 autostart = false
 autorestart = true
@@ -165,7 +170,7 @@ stopwaitsecs = 8
 stopasgroup = true
 killasgroup = true
 redirect_stderr = true
-stdout_logfile = {_escaped(str(log_of(self._environment, service.name)))}
+stdout_logfile = {_escaped(str(log))}
 stdout_logfile_maxbytes = {_LOG_BYTES}
 stdout_logfile_backups = 2
 """
@@ -174,11 +179,11 @@ stdout_logfile_backups = 2
         deadline = time.monotonic() + _START_SECONDS
         while not self.is_running():
             if process.poll() is not None or time.monotonic() > deadline:
+                log = self._environment.logs / "supervisor.log"
                 raise NightshiftError(
-                    "The supervisor did not start:\n"
-                    f"{tail(self._environment.logs / 'supervisor.log')}"
+                    f"The supervisor did not start. The end of {log}:\n{tail(log)}"
                 )
-            time.sleep(0.05)
+            time.sleep(_LOOK_SECONDS)
 
     def _answers(self) -> bool:
         with suppress(OSError, RpcError):
@@ -188,9 +193,9 @@ stdout_logfile_backups = 2
     def _ask(self, method: str, *arguments: Any) -> Any:
         transport = SupervisorTransport(None, None, f"unix://{self._socket}")
         try:
-            return getattr(ServerProxy("http://127.0.0.1", transport).supervisor, method)(
-                *arguments
-            )
+            # The address must be there and is not used: the transport goes to the socket.
+            proxy = ServerProxy("http://127.0.0.1", transport)
+            return getattr(proxy.supervisor, method)(*arguments)
         finally:
             transport.close()
 
@@ -211,12 +216,15 @@ def _process(info: dict[str, Any]) -> Process:
 
 
 def _digest(variables: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(variables, sort_keys=True).encode()).hexdigest()
+    text = json.dumps(variables, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _escaped(text: str) -> str:
+    # The file's format would expand what follows a percent sign.
     return text.replace("%", "%%")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 _MOST_BYTES = 16_384
+"""Of a log's end, so that a large log is not read whole."""
+_MINUTE = 60
+_HOUR = 3600
 
 
 def tail(log: Path, lines: int = 15) -> str:
@@ -13,14 +16,17 @@ def tail(log: Path, lines: int = 15) -> str:
         return "(empty)"
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _MOST_BYTES))
-        return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:]) or "(empty)"
+        end = file.read().decode(errors="replace")
+    return "\n".join(end.splitlines()[-lines:]) or "(empty)"
 
 
 def duration(seconds: float) -> str:
     """Seconds as a person says them: `42 s`, `3 min 5 s`, `2 h 10 min`."""
     whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    hours, rest = divmod(whole, _HOUR)
+    minutes, left = divmod(rest, _MINUTE)
+    if hours:
+        return f"{hours} h {minutes} min"
+    if minutes:
+        return f"{minutes} min {left} s"
+    return f"{left} s"

@@ -16,9 +16,12 @@ from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
 
 MOST_BYTES = 1 << 20
+"""Of a message: a request is a few hundred, and a length that is noise must not fill our memory."""
 _LENGTH = struct.Struct("!I")
 _LONGEST_PATH = 107
+"""Of a Unix socket's path on Linux, `sun_path` less its final zero."""
 _PID_SUFFIX = 8
+"""Room for what the supervisor appends to a socket's name while it makes it: a dot and its id."""
 
 
 class ProtocolError(NightshiftError):
@@ -44,8 +47,10 @@ def decode(received: bytes) -> dict[str, Any] | None:
     (length,) = _LENGTH.unpack_from(received)
     if length > MOST_BYTES:
         raise ProtocolError(f"A message of {length} bytes is too long: at most {MOST_BYTES}.")
-    body = received[_LENGTH.size : _LENGTH.size + length]
-    return _object(body) if len(body) == length else None
+    body = received[_LENGTH.size :][:length]
+    if len(body) < length:
+        return None
+    return _object(body)
 
 
 def send(
@@ -53,7 +58,9 @@ def send(
 ) -> None:
     """Send a message whole, with open files beside it."""
     data = encode(message)
-    sent = socket.send_fds(connection, [data], list(descriptors)) if descriptors else 0
+    sent = 0
+    if descriptors:
+        sent = socket.send_fds(connection, [data], list(descriptors))
     if sent < len(data):  # an empty send would fail on a peer that has answered already
         connection.sendall(data[sent:])
 
@@ -65,8 +72,8 @@ def socket_path(environment: Environment, name: str) -> Path:
         UsageError: the home's path is too long for a socket in it.
     """
     path = environment.runtime / f"{name}.sock"
-    if len(str(path)) + _PID_SUFFIX > _LONGEST_PATH:
-        too_many = len(str(path)) + _PID_SUFFIX - _LONGEST_PATH
+    too_many = len(str(path)) + _PID_SUFFIX - _LONGEST_PATH
+    if too_many > 0:
         raise UsageError(
             f"NIGHTSHIFT_HOME={environment.home} is {too_many} characters too long: "
             f"a Unix socket's path holds {_LONGEST_PATH}."

@@ -12,6 +12,7 @@ from pathlib import Path
 from pipelines.errors import NightshiftError
 
 LEAST_VERSION = 17
+_ANSWER_SECONDS = 30
 
 
 def java_home(environ: Mapping[str, str] = os.environ) -> Path:
@@ -23,11 +24,13 @@ def java_home(environ: Mapping[str, str] = os.environ) -> Path:
     """
     tried = []
     for source, java in _candidates(environ):
-        found = version(java) if java else None
-        if java and found and found >= LEAST_VERSION:
+        major = version(java) if java else None
+        if java and major and major >= LEAST_VERSION:
+            # Debian's /usr/bin/java is a link into its home.
             return java.resolve().parent.parent
-        what = f"version {found}" if found else "no working java"
-        tried.append(f"{source}: {what} ({java})" if java else f"{source}: {what}")
+        what = f"version {major}" if major else "no working java"
+        where = f" ({java})" if java else ""
+        tried.append(f"{source}: {what}{where}")
     raise NightshiftError(
         f"Spark needs Java {LEAST_VERSION} or newer. Tried {'; '.join(tried)}. "
         "Install one (Debian: apt-get install openjdk-17-jre-headless) or point JAVA_HOME at it."
@@ -36,14 +39,14 @@ def java_home(environ: Mapping[str, str] = os.environ) -> Path:
 
 def version(java: Path) -> int | None:
     """The major version of a `java` program; None when it does not run."""
+    command = [str(java), "-version"]
     try:
-        output = subprocess.run(
-            [str(java), "-version"], capture_output=True, text=True, timeout=30
-        ).stderr
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = re.search(r'version "(?:1\.)?(\d+)', output)
-    return int(found.group(1)) if found else None
+    # Java tells its version on stderr. Before version 9 it said 1.8 for 8.
+    match = re.search(r'version "(?:1\.)?(\d+)', ran.stderr)
+    return int(match.group(1)) if match else None
 
 
 def _candidates(environ: Mapping[str, str]) -> list[tuple[str, Path | None]]:

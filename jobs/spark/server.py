@@ -122,35 +122,13 @@ def command(environment: Environment) -> list[str]:
 
 def configuration(environment: Environment) -> dict[str, str]:
     """Every Spark setting of the server that is not Spark's own default."""
-    folder = _folder(environment)
-    scratch = folder / _scratch(environment)
-    jars = [str(jar) for jar in delta_jars()]
-    # A day of rows is small: Spark's own 200 partitions would be 200 tiny tasks.
-    partitions = max(4, 2 * environment.spark_cores)
     return {
         "spark.master": f"local[{environment.spark_cores}]",
         "spark.app.name": "nightshift",
-        "spark.driver.extraClassPath": os.pathsep.join(jars),
-        "spark.driver.extraJavaOptions": (
-            f"{_JVM_FLAGS} -Duser.timezone=UTC -Djava.io.tmpdir={quote(str(scratch))}"
-        ),
-        "spark.driver.host": processes.LOOPBACK,
-        "spark.driver.bindAddress": processes.LOOPBACK,
-        "spark.connect.grpc.binding.address": processes.LOOPBACK,
-        "spark.connect.grpc.binding.port": str(environment.spark_port),
-        "spark.local.dir": str(scratch),
         "spark.log.level": "WARN",
-        # The page needs no login: every user of the machine could read rows in it.
-        "spark.ui.enabled": "false",
-        # Tables are reached by their paths, so no metastore has to be there.
-        "spark.sql.catalogImplementation": "in-memory",
-        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
-        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.shuffle.partitions": str(partitions),
-        "spark.sql.warehouse.dir": str(folder / "warehouse"),
-        # Delta reads a table's log in 50 tasks by default, for a few kilobytes each.
-        "spark.databricks.delta.snapshotPartitions": "2",
+        **_addresses(environment),
+        **_java_settings(environment),
+        **_sql_settings(environment),
     }
 
 
@@ -198,6 +176,45 @@ def main() -> None:
     os.chdir(fresh_folder(environment))
     die_with_parent(signal.SIGKILL)
     os.execve(program[0], program, variables)
+
+
+def _addresses(environment: Environment) -> dict[str, str]:
+    return {
+        "spark.driver.host": processes.LOOPBACK,
+        "spark.driver.bindAddress": processes.LOOPBACK,
+        "spark.connect.grpc.binding.address": processes.LOOPBACK,
+        "spark.connect.grpc.binding.port": str(environment.spark_port),
+        # The page needs no login: every user of the machine could read rows in it.
+        "spark.ui.enabled": "false",
+    }
+
+
+def _java_settings(environment: Environment) -> dict[str, str]:
+    scratch = str(_folder(environment) / _scratch(environment))
+    jars = [str(jar) for jar in delta_jars()]
+    return {
+        "spark.driver.extraClassPath": os.pathsep.join(jars),
+        "spark.driver.extraJavaOptions": (
+            f"{_JVM_FLAGS} -Duser.timezone=UTC -Djava.io.tmpdir={quote(scratch)}"
+        ),
+        "spark.local.dir": scratch,
+    }
+
+
+def _sql_settings(environment: Environment) -> dict[str, str]:
+    # A day of rows is small: Spark's own 200 partitions would be 200 tiny tasks.
+    partitions = max(4, 2 * environment.spark_cores)
+    return {
+        # Tables are reached by their paths, so no metastore has to be there.
+        "spark.sql.catalogImplementation": "in-memory",
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": str(partitions),
+        "spark.sql.warehouse.dir": str(_folder(environment) / "warehouse"),
+        # Delta reads a table's log in 50 tasks by default, for a few kilobytes each.
+        "spark.databricks.delta.snapshotPartitions": "2",
+    }
 
 
 def _start_unless_running(environment: Environment) -> subprocess.Popen[bytes] | None:
