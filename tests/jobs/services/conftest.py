@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from jobs.services import processes
@@ -20,11 +21,14 @@ def make_home(tmp_path: Path) -> Iterator[Callable[[str], Environment]]:
             "NIGHTSHIFT_SPARK_PORT": str(processes.free_port()),
             "NIGHTSHIFT_AIRFLOW_PORT": str(processes.free_port()),
         }
-        made.append(Environment.read(variables))
-        return made[-1]
+        environment = Environment.read(variables)
+        made.append(environment)
+        return environment
 
     yield build
-    left = [process for environment in made for process in processes.marked(environment.home)]
+    left: list[psutil.Process] = []
+    for environment in made:
+        left += processes.marked(environment.home)
     processes.end(left)
     assert left == []
 

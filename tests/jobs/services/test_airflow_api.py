@@ -15,7 +15,8 @@ from jobs.services.airflow_api import Airflow, DagRunError, Task
 from pipelines.errors import NightshiftError
 
 RUN = "/api/v2/dags/flights/dagRuns/r1"
-START, END = "2026-11-25T00:00:00+00:00", "2026-11-25T00:01:30+00:00"
+START = "2026-11-25T00:00:00+00:00"
+END = "2026-11-25T00:01:30+00:00"
 
 
 def instance(
@@ -30,12 +31,25 @@ def instance(
     }
 
 
+def earlier_lines(count: int) -> list[dict[str, Any]]:
+    return [{"event": f"line {number}"} for number in range(count)]
+
+
 @dataclass
 class Script:
     """What the server answers, by method and path: the answers in turn, the last one for ever."""
 
     answers: dict[str, list[tuple[int, Any]]] = field(default_factory=dict)
     asked: list[tuple[str, Any]] = field(default_factory=list)
+    """Each request's method and path, with its content, or with its credentials."""
+
+    def next_answer(self, path: str) -> tuple[int, bytes]:
+        """The answer whose turn it is."""
+        turns = self.answers.get(path, [(404, {"detail": "no such thing"})])
+        status, content = turns.pop(0) if len(turns) > 1 else turns[0]
+        if isinstance(content, bytes):
+            return status, content
+        return status, json.dumps(content).encode()
 
 
 @pytest.fixture
@@ -45,20 +59,23 @@ def script() -> Script:
     )
 
 
+def airflow_at(port: int) -> Airflow:
+    return Airflow(url=f"http://127.0.0.1:{port}", user="admin", password="secret")
+
+
 @pytest.fixture
 def airflow(script: Script) -> Iterator[Airflow]:
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            path = f"{self.command} {self.path.partition('?')[0]}"
-            script.asked.append(
-                (path, json.loads(content) if content else self.headers.get("Authorization"))
-            )
-            turns = script.answers.get(path, [(404, {"detail": "no such thing"})])
-            status, said = turns.pop(0) if len(turns) > 1 else turns[0]
+            path, _, _ = self.path.partition("?")
+            request = f"{self.command} {path}"
+            sent = json.loads(content) if content else self.headers.get("Authorization")
+            script.asked.append((request, sent))
+            status, answer = script.next_answer(request)
             self.send_response(status)
             self.end_headers()
-            self.wfile.write(said if isinstance(said, bytes) else json.dumps(said).encode())
+            self.wfile.write(answer)
 
         do_GET = do_POST = answer  # noqa: N815 - the names that the server looks for
 
@@ -67,7 +84,7 @@ def airflow(script: Script) -> Iterator[Airflow]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield Airflow(url=f"http://127.0.0.1:{server.server_port}", user="admin", password="secret")
+        yield airflow_at(server.server_port)
         server.shutdown()
 
 
@@ -90,13 +107,13 @@ def test_waiting_tells_each_change_of_a_task_once(airflow: Airflow, script: Scri
         (200, {"state": "running"}),
         (200, done),
     ]
-    running = {
-        "task_instances": [instance("check_raw", None, start=None), instance("ingest", "running")]
-    }
+    waiting = instance("check_raw", None, start=None)
+    running = {"task_instances": [waiting, instance("ingest", "running")]}
+    ended = {"task_instances": [instance("ingest", "success", 1.5)]}
     script.answers[f"GET {RUN}/taskInstances"] = [
         (200, running),
         (200, running),
-        (200, {"task_instances": [instance("ingest", "success", 1.5)]}),
+        (200, ended),
     ]
     changes: list[Task] = []
     assert airflow.wait("flights", "r1", 30, changes.append) == 90
@@ -110,19 +127,11 @@ def test_a_failed_run_tells_the_end_of_the_failed_tasks_log(
     airflow: Airflow, script: Script
 ) -> None:
     script.answers[f"GET {RUN}"] = [(200, {"state": "failed"})]
-    script.answers[f"GET {RUN}/taskInstances"] = [
-        (
-            200,
-            {
-                "task_instances": [
-                    instance("ingest", "failed", 2),
-                    instance("check_raw", "upstream_failed"),
-                ]
-            },
-        )
-    ]
+    failed = instance("ingest", "failed", 2)
+    skipped = instance("check_raw", "upstream_failed")
+    script.answers[f"GET {RUN}/taskInstances"] = [(200, {"task_instances": [failed, skipped]})]
+    events = earlier_lines(100)
     error = {"exc_type": "AirflowFailException", "exc_value": "ingest of 2013-04-01 was refused"}
-    events: list[dict[str, Any]] = [{"event": f"line {i}"} for i in range(100)]
     events += [
         {"event": "Refused: the file is missing.\nLand it first."},
         {"event": "::endgroup::"},
@@ -150,12 +159,13 @@ def test_a_run_that_never_ends_is_given_up(airflow: Airflow, script: Script) -> 
 
 
 def test_an_expired_token_is_renewed(airflow: Airflow, script: Script) -> None:
-    script.answers[f"GET {RUN}"] = [(401, {"detail": "expired"}), (200, {"state": "running"})]
-    assert airflow.run("flights", "r1") == {"state": "running"}
-    assert [header for path, header in script.asked if path == f"GET {RUN}"] == [
-        "Bearer t1",
-        "Bearer t2",
+    script.answers[f"GET {RUN}"] = [
+        (401, {"detail": "expired"}),
+        (200, {"state": "running"}),
     ]
+    assert airflow.run("flights", "r1") == {"state": "running"}
+    credentials = [sent for request, sent in script.asked if request == f"GET {RUN}"]
+    assert credentials == ["Bearer t1", "Bearer t2"]
 
 
 @pytest.mark.parametrize("answer", [{"detail": "no"}, b"not json", ["a list"]])
@@ -163,9 +173,8 @@ def test_what_airflow_refuses_names_the_request_and_its_words(
     airflow: Airflow, script: Script, answer: Any
 ) -> None:
     script.answers[f"GET {RUN}"] = [(422, answer)]
-    with pytest.raises(
-        NightshiftError, match="Airflow answered GET /dags/flights/dagRuns/r1 with 422: "
-    ):
+    message = "Airflow answered GET /dags/flights/dagRuns/r1 with 422: "
+    with pytest.raises(NightshiftError, match=message):
         airflow.run("flights", "r1")
     assert not airflow.has_dag("flights")
 
@@ -176,7 +185,6 @@ def test_a_wrong_password_and_a_dead_airflow_are_told_apart(
     script.answers["POST /auth/token"] = [(401, {"detail": "Invalid credentials"})]
     with pytest.raises(NightshiftError, match="does not let 'admin' in"):
         airflow.run("flights", "r1")
-    with pytest.raises(
-        NightshiftError, match=r"No answer from Airflow at http://127.0.0.1:1 .*nightshift status"
-    ):
-        Airflow(url="http://127.0.0.1:1", user="admin", password="secret").run("flights", "r1")
+    message = r"No answer from Airflow at http://127.0.0.1:1 .*nightshift status"
+    with pytest.raises(NightshiftError, match=message):
+        airflow_at(1).run("flights", "r1")

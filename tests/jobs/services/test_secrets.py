@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -10,10 +12,14 @@ from jobs.services.secrets import make_all, secret, write_once
 from pipelines.environment import Environment
 
 
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
 def test_secrets_are_their_owners_alone(home: Environment) -> None:
     make_all(home)
     airflow.prepare(home)
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in home.secrets.iterdir()}
+    modes = {path.name: mode_of(path) for path in home.secrets.iterdir()}
     assert set(modes) == {
         "spark_token",
         "admin_password",
@@ -23,7 +29,7 @@ def test_secrets_are_their_owners_alone(home: Environment) -> None:
         "airflow_passwords.json",
     }
     assert set(modes.values()) == {0o600}
-    assert stat.S_IMODE(home.secrets.stat().st_mode) == 0o700
+    assert mode_of(home.secrets) == 0o700
 
 
 def test_a_secret_is_made_once(home: Environment) -> None:
@@ -32,14 +38,17 @@ def test_a_secret_is_made_once(home: Environment) -> None:
     assert secret(home, "spark_token") == first
 
 
-def test_two_homes_have_different_secrets(make_home: object) -> None:
-    one, other = make_home("one"), make_home("other")  # type: ignore[operator]
+def test_two_homes_have_different_secrets(make_home: Callable[[str], Environment]) -> None:
+    one = make_home("one")
+    other = make_home("other")
     assert secret(one, "jwt_secret") != secret(other, "jwt_secret")
 
 
 def test_of_several_first_readers_all_get_the_same(home: Environment) -> None:
     with ThreadPoolExecutor(8) as pool:
-        assert len(set(pool.map(lambda _: secret(home, "fernet_key"), range(32)))) == 1
+        readers = [pool.submit(secret, home, "fernet_key") for _ in range(32)]
+        secrets = {reader.result() for reader in readers}
+    assert len(secrets) == 1
     assert [path.name for path in home.secrets.iterdir()] == ["fernet_key"]
 
 

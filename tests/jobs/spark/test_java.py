@@ -30,20 +30,20 @@ def test_the_major_version_is_read(tmp_path: Path, output: str, expected: int | 
 
 
 def test_java_home_goes_before_the_path(tmp_path: Path) -> None:
-    one, other = fake(tmp_path / "one", 'version "17"'), fake(tmp_path / "other", 'version "21"')
+    one = fake(tmp_path / "one", 'version "17"')
+    other = fake(tmp_path / "other", 'version "21"')
     assert java_home({"JAVA_HOME": str(one), "PATH": f"{other}/bin:/bin"}) == one
     assert java_home({"PATH": f"{other}/bin:/bin"}) == other
 
 
 def test_an_old_java_is_passed_over(tmp_path: Path) -> None:
-    old, new = fake(tmp_path / "old", 'version "1.8.0"'), fake(tmp_path / "new", 'version "17"')
+    old = fake(tmp_path / "old", 'version "1.8.0"')
+    new = fake(tmp_path / "new", 'version "17"')
     assert java_home({"JAVA_HOME": str(old), "PATH": f"{new}/bin:/bin"}) == new
 
 
 def test_without_java_the_message_says_what_was_tried_and_what_to_do(tmp_path: Path) -> None:
     old = fake(tmp_path / "old", 'version "11"')
-    with pytest.raises(
-        NightshiftError,
-        match=r"JAVA_HOME: version 11 .*PATH: no working java.*apt-get install openjdk-17",
-    ):
+    message = r"JAVA_HOME: version 11 .*PATH: no working java.*apt-get install openjdk-17"
+    with pytest.raises(NightshiftError, match=message):
         java_home({"JAVA_HOME": str(old), "PATH": str(tmp_path)})
