@@ -112,6 +112,8 @@ def _alone() -> Iterator[None]:
     TOOLS.mkdir(exist_ok=True)
     (TOOLS / ".gitignore").write_text("*\n")
     with (TOOLS / "lock").open("w") as held:
+        # Not the lock of jobs/services/locks.py: this runs before anything is installed, and the
+        # commands that it runs keep the lock when this process is killed.
         os.set_inheritable(held.fileno(), True)
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
