@@ -42,6 +42,6 @@ def _use_delta(spark: SparkSession, path: str) -> None:
 
     table = spark.read.format("delta").load(path)
     row_hash = F.xxhash64("id").cast("decimal(38,0)")
-    one_day = table.where("day = 1")
-    one_day.agg(F.count(F.lit(1)), F.sum(row_hash)).first()
+    aggregates = (F.count(F.lit(1)), F.sum(row_hash))
+    table.where("day = 1").agg(*aggregates).first()
     rows.join(table, "id").groupBy("id").count().count()

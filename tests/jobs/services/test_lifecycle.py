@@ -274,6 +274,8 @@ def test_no_secret_is_in_the_supervisors_settings(up: Environment) -> None:
 
 
 @pytest.mark.parametrize("kind", [stage_client.Forked, stage_client.Started])
-def test_work_that_is_forked_and_that_is_started_have_one_interface(kind: type) -> None:
+def test_work_that_is_forked_and_that_is_started_have_one_interface(
+    kind: type[stage_client.Work],
+) -> None:
     assert callable(kind.wait)
     assert callable(kind.kill)
