@@ -1,45 +1,212 @@
-"""Prints rows the way the caller asked for: a table for people, csv or json for programs."""
+"""Prints rows the way the caller asked for: a table for people, csv or json for programs.
+
+Importing this is cheap: `rich` is imported when a table is printed.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
+import math
+import os
 import sys
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from datetime import date, time
+from decimal import Decimal
+from itertools import islice
+from typing import Any, TextIO
+from unicodedata import category
+
+from pipelines.errors import UsageError
 
 FORMATS = ("table", "csv", "json")
+
+_NULL = "null"
+_DECIMALS = 6
+"""A table is read by people: it rounds a fraction to so many digits. CSV and JSON are exact."""
+_MOST_ON_TERMINAL = 1000
+"""Rows: nobody reads on, and rich needs a second for a few thousand cells."""
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories that steer a terminal, or turn the order of the text around."""
+_BOX = "+-++\n| ||\n|-+|\n| ||\n|-+|\n|-+|\n| ||\n+-++\n"
+"""Lines of a table in plain ASCII, as psql draws them; `rich.box.Box` says what each line is."""
 
 
 def show(
     columns: Sequence[str],
-    rows: Sequence[Sequence[object]],
+    rows: Iterable[Sequence[object]],
     form: str = "table",
     to: TextIO | None = None,
 ) -> None:
-    """Print rows under their column names in one of `FORMATS`."""
+    """Print rows under their column names in one of `FORMATS`.
+
+    Raises:
+        UsageError: two columns have one name, and the form is JSON.
+    """
     out = to or sys.stdout
     if form == "csv":
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+        _show_csv(columns, rows, out)
     elif form == "json":
-        print(
-            json.dumps(
-                [dict(zip(columns, row, strict=True)) for row in rows], default=str, indent=1
-            ),
-            file=out,
-        )
+        _show_json(columns, rows, out)
+    elif out.isatty():
+        _show_on_terminal(columns, rows, out)
     else:
-        from tabulate import tabulate
+        _show_in_full(columns, rows, out)
 
-        print(
-            tabulate(
-                rows,
-                headers=list(columns),
-                tablefmt="psql",
-                missingval="null",
-                disable_numparse=False,
-            ),
-            file=out,
+
+def shown(value: object) -> str:
+    """A value as a table shows it: on one line, and harmless to a terminal."""
+    if value is None:
+        return _NULL
+    if isinstance(value, float):
+        return _rounded(value)
+    return _harmless(_text(value))
+
+
+@contextmanager
+def log_to_stderr() -> Iterator[None]:
+    """What anyone prints meanwhile goes to stderr, so that stdout holds rows alone.
+
+    Also what child processes and libraries write to file descriptor 1.
+    """
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _show_csv(columns: Sequence[str], rows: Iterable[Sequence[object]], out: TextIO) -> None:
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow(["" if value is None else _text(value) for value in row])
+
+
+def _show_json(columns: Sequence[str], rows: Iterable[Sequence[object]], out: TextIO) -> None:
+    for name in columns:
+        if list(columns).count(name) > 1:
+            raise UsageError(f"Two columns are named '{name}': give one another name with AS.")
+    before = "[\n "
+    for row in rows:
+        named = dict(zip(columns, map(_jsonable, row), strict=True))
+        out.write(before + json.dumps(named, allow_nan=False))
+        before = ",\n "
+    out.write("[]\n" if before.startswith("[") else "\n]\n")
+
+
+def _show_on_terminal(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], out: TextIO
+) -> None:
+    from rich.box import Box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    remaining = iter(rows)
+    first = list(islice(remaining, _MOST_ON_TERMINAL))
+    table = Table(box=Box(_BOX, ascii=True), header_style="")
+    for name, is_number in zip(columns, _numeric(columns, first), strict=True):
+        # Text, not str: rich would read [brackets] in a str as markup.
+        table.add_column(
+            Text(_harmless(name)), justify="right" if is_number else "left", overflow="fold"
         )
+    for row in first:
+        table.add_row(*(Text(shown(value)) for value in row))
+    Console(file=out, highlight=False, emoji=False, markup=False).print(table)
+    if next(remaining, None) is not None:
+        print(
+            f"Only the first {_MOST_ON_TERMINAL} rows. All of them: --format csv, or write to a "
+            "file.",
+            file=sys.stderr,
+        )
+
+
+def _show_in_full(columns: Sequence[str], rows: Iterable[Sequence[object]], out: TextIO) -> None:
+    """Every row on one line, whatever its width.
+
+    Not by rich's own table, which needs minutes for as many rows as a year of flights has.
+    """
+    from rich.cells import cell_len
+
+    values = list(rows)
+    numeric = _numeric(columns, values)
+    header = [_harmless(name) for name in columns]
+    lines = [[shown(value) for value in row] for row in values]
+    widths = [cell_len(name) for name in header]
+    for line in lines:
+        widths = [max(width, cell_len(cell)) for width, cell in zip(widths, line, strict=True)]
+
+    def written(line: Sequence[str]) -> str:
+        padded = []
+        for cell, width, is_number in zip(line, widths, numeric, strict=True):
+            space = " " * (width - cell_len(cell))
+            padded.append(space + cell if is_number else cell + space)
+        return f"| {' | '.join(padded)} |\n"
+
+    rule = "+".join("-" * (width + 2) for width in widths)
+    out.write(f"+{rule}+\n{written(header)}|{rule}|\n")
+    out.writelines(written(line) for line in lines)
+    out.write(f"+{rule}+\n")
+
+
+def _numeric(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[bool]:
+    """Which columns hold numbers; what is absent, null or empty, does not count."""
+    verdicts = []
+    for position in range(len(columns)):
+        present = [row[position] for row in rows if row[position] not in (None, "")]
+        verdicts.append(bool(present) and all(map(_is_number, present)))
+    return verdicts
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+
+
+def _rounded(value: float) -> str:
+    if abs(value) >= 1:
+        return repr(round(value, _DECIMALS))
+    return repr(float(f"{value:.{_DECIMALS}g}"))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).hex()
+    if isinstance(value, Mapping | list | tuple):
+        return json.dumps(_jsonable(value), ensure_ascii=False)
+    return str(value)
+
+
+def _harmless(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(_escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    if category(character) in _UNSAFE:
+        return character.encode("unicode_escape").decode()
+    return character
+
+
+def _jsonable(value: object) -> Any:
+    """The value as JSON can say it; numbers that JSON does not know become null."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {_text(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    # A decimal too is text: a JSON number is read as a float and loses digits.
+    return _text(value)

@@ -9,7 +9,6 @@ import sys
 import pytest
 
 from jobs.__main__ import main, parser
-from jobs.output import show
 from pipelines.stages import STAGES
 
 
@@ -74,22 +73,3 @@ def test_every_command_explains_itself() -> None:
         f"  {name} " in text
         for name in ("up", "down", "status", "run", "land", "sql", "quality", "models", "demo")
     )
-
-
-@pytest.mark.parametrize(
-    ("form", "printed"),
-    [
-        ("csv", "a,b\n1,\nx,2013-01-01\n"),
-        (
-            "json",
-            '[\n {\n  "a": 1,\n  "b": null\n },\n {\n  "a": "x",\n  "b": "2013-01-01"\n }\n]\n',
-        ),
-    ],
-)
-def test_rows_print_for_programs(
-    form: str, printed: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from datetime import date
-
-    show(["a", "b"], [(1, None), ("x", date(2013, 1, 1))], form)
-    assert capsys.readouterr().out == printed
