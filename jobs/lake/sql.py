@@ -5,6 +5,12 @@ DuckDB reads the Delta tables, each at its newest version.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+
 import duckdb
 from deltalake import DeltaTable
 from pyarrow import fs
@@ -13,22 +19,60 @@ from jobs.lake.arrow_files import arrow_files
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 
+_SHOW_TABLES = re.compile(r"\s*show\s+tables\s*;?\s*", re.IGNORECASE)
+_NAMES_OF_TABLES = """SELECT table_schema || '.' || table_name AS name
+  FROM information_schema.tables WHERE table_schema <> 'main' ORDER BY name"""
+"""DuckDB's own SHOW TABLES looks only into the schema `main`, which is empty here."""
+_NAME = re.compile(r'"?[A-Za-z_]\w*"?(?:\."?[A-Za-z_]\w*"?)*')
+_ROWS_AT_ONCE = 10_000
 
-def query(environment: Environment, statement: str) -> tuple[list[str], list[tuple[object, ...]]]:
-    """Column names and rows of a SQL statement; tables are named `<pipeline>.<table>`.
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """What one statement gave."""
+
+    columns: Sequence[str]
+    rows: Iterator[tuple[object, ...]]
+    """Read as they are asked for, before the next statement runs."""
+
+
+def results(environment: Environment, statements: str, most: int | None = None) -> Iterator[Result]:
+    """The results of SQL statements, in order; tables are named `<pipeline>.<table>`.
+
+    A statement that gives no rows, such as SET, gives no result.
+
+    Args:
+        environment: Whose lake is read.
+        statements: Separated by semicolons.
+        most: How many results the caller can take; None: any number.
 
     Raises:
-        UsageError: DuckDB refuses the statement; the message is DuckDB's own.
+        UsageError: DuckDB refuses a statement (the message is DuckDB's own, and offers the near
+            miss), there is none, or there are more results than `most`: then none has run.
     """
-    with connect(environment) as database:
-        try:
-            found = database.sql(statement)
-            return (list(found.columns), found.fetchall()) if found is not None else ([], [])
-        except duckdb.Error as error:
+    known = tables(environment)
+    with connect(environment) as database, _refusals(statements, known):
+        asked = database.extract_statements(statements)
+        if not asked:
+            raise UsageError("There is no SQL statement. For example: SHOW TABLES")
+        giving = [one for one in asked if _gives_rows(one)]
+        if most is not None and len(giving) > most:
             raise UsageError(
-                f"{error}\nTables of the lake: "
-                f"{', '.join(tables(environment)) or 'none yet, run a night first'}."
-            ) from None
+                f"{len(giving)} statements give rows, but csv and json hold the rows of one. "
+                "Run them one by one, or as --format table."
+            )
+        for one in asked:
+            ran = database.execute(_NAMES_OF_TABLES if _SHOW_TABLES.fullmatch(one.query) else one)
+            if one in giving:
+                columns = [column[0] for column in ran.description or ()]
+                yield Result(columns=columns, rows=_rows(ran, statements, known))
+
+
+def query(environment: Environment, statement: str) -> tuple[list[str], list[tuple[object, ...]]]:
+    """Column names and rows of one SQL statement; see `results`."""
+    for result in results(environment, statement, most=1):
+        return list(result.columns), list(result.rows)
+    return [], []
 
 
 def connect(environment: Environment) -> duckdb.DuckDBPyConnection:
@@ -39,12 +83,13 @@ def connect(environment: Environment) -> duckdb.DuckDBPyConnection:
     database = duckdb.connect(":memory:")
     database.execute("SET TimeZone = 'UTC'")
     for name in tables(environment):
-        pipeline, _, table = name.partition(".")
-        database.register(f"{pipeline}__{table}", _dataset(environment, name))
-        database.execute(f'CREATE SCHEMA IF NOT EXISTS "{pipeline}"')
-        database.execute(
-            f'CREATE VIEW "{pipeline}"."{table}" AS SELECT * FROM "{pipeline}__{table}"'
-        )
+        schema, _, view = name.partition(".")
+        database.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+        # A view of the dataset itself: a registered dataset would be listed beside its view. It is
+        # made in the schema in use, because create_view takes 'a.b' for one name.
+        database.execute(f'USE memory."{schema}"')
+        database.from_arrow(_dataset(environment, name)).create_view(view)
+    database.execute("USE memory.main")
     database.execute("SET enable_external_access = false")
     return database
 
@@ -52,12 +97,60 @@ def connect(environment: Environment) -> duckdb.DuckDBPyConnection:
 def tables(environment: Environment) -> list[str]:
     """SQL names of the tables in the lake, sorted."""
     system, root = fs.FileSystem.from_uri(environment.lake)
-    return sorted(
-        f"{pipeline.base_name}.{table.base_name}"
-        for pipeline in _folders(system, root)
-        for table in _folders(system, pipeline.path)
-        if DeltaTable.is_deltatable(f"{environment.lake}/{pipeline.base_name}/{table.base_name}")
-    )
+    names = []
+    for pipeline in _folders(system, root):
+        for table in _folders(system, pipeline.path):
+            name = f"{pipeline.base_name}.{table.base_name}"
+            if DeltaTable.is_deltatable(environment.table_path(name)):
+                names.append(name)
+    return sorted(names)
+
+
+def near_misses(statement: str, known: Sequence[str]) -> dict[str, list[str]]:
+    """Names in the statement that are nearly tables, each with the tables that may be meant.
+
+    A table's name without its pipeline means that of any pipeline.
+    """
+    pipelines = {name.partition(".")[0] for name in known}
+    missed = {}
+    for word in dict.fromkeys(_NAME.findall(statement)):
+        name = word.replace('"', "").lower()
+        schema, _, _ = name.rpartition(".")
+        bare = [table for table in known if table.partition(".")[2] == name]
+        if name in known:
+            continue
+        if bare:
+            missed[word] = bare
+        elif schema in pipelines or get_close_matches(schema, pipelines):
+            missed[word] = get_close_matches(name, known, n=1)
+    return {word: near for word, near in missed.items() if near}
+
+
+@contextmanager
+def _refusals(statements: str, known: list[str]) -> Iterator[None]:
+    """DuckDB's errors as ours, each with DuckDB's own message and the way out."""
+    try:
+        yield
+    except duckdb.Error as error:
+        lines = [str(error)]
+        if isinstance(error, duckdb.CatalogException | duckdb.BinderException):
+            for word, near in near_misses(statements, known).items():
+                lines.append(f"No table named '{word}'. Did you mean {' or '.join(near)}?")
+        lines.append(f"Tables of the lake: {', '.join(known) or 'none yet, run a night first'}.")
+        raise UsageError("\n".join(lines)) from None
+
+
+def _gives_rows(statement: duckdb.Statement) -> bool:
+    # Others (SET, USE, CREATE) only report success or a count, whatever DuckDB's cursor holds.
+    return statement.expected_result_type == [duckdb.ExpectedResultType.QUERY_RESULT]
+
+
+def _rows(
+    ran: duckdb.DuckDBPyConnection, statements: str, known: list[str]
+) -> Iterator[tuple[object, ...]]:
+    with _refusals(statements, known):
+        while some := ran.fetchmany(_ROWS_AT_ONCE):
+            yield from some
 
 
 def _dataset(environment: Environment, name: str) -> object:
@@ -72,9 +165,6 @@ def _dataset(environment: Environment, name: str) -> object:
 
 
 def _folders(system: fs.FileSystem, place: str) -> list[fs.FileInfo]:
-    found = system.get_file_info(fs.FileSelector(place, allow_not_found=True))
-    return [
-        info
-        for info in found
-        if info.type == fs.FileType.Directory and not info.base_name.startswith("_")
-    ]
+    entries = system.get_file_info(fs.FileSelector(place, allow_not_found=True))
+    folders = [entry for entry in entries if entry.type == fs.FileType.Directory]
+    return [folder for folder in folders if not folder.base_name.startswith("_")]

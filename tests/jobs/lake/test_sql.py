@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from jobs.lake.sql import query, tables
+from jobs.lake.sql import near_misses, query, results, tables
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 
@@ -76,3 +76,100 @@ def test_a_table_with_column_mapping_is_refused_rather_than_read_wrongly(lake: E
     )
     with pytest.raises(UsageError, match="column mapping"):
         query(lake, "SELECT * FROM flights.flights")
+
+
+@pytest.mark.parametrize("statement", ["SHOW TABLES", " show  tables ;\n"])
+def test_show_tables_names_each_table_as_a_query_does(lake: Environment, statement: str) -> None:
+    assert query(lake, statement) == (["name"], [("flights.flights",)])
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT schema, name FROM (SHOW ALL TABLES)",
+        "SELECT table_schema, table_name FROM information_schema.tables",
+        "SELECT schema_name, view_name FROM duckdb_views() WHERE NOT internal",
+    ],
+)
+def test_nothing_but_the_tables_of_the_lake_is_listed(lake: Environment, statement: str) -> None:
+    assert query(lake, statement)[1] == [("flights", "flights")]
+
+
+def test_a_table_can_be_described(lake: Environment) -> None:
+    rows = query(lake, "DESCRIBE flights.flights")[1]
+    assert [row[:2] for row in rows] == [
+        ("day", "DATE"),
+        ("carrier", "VARCHAR"),
+        ("delay", "BIGINT"),
+    ]
+
+
+def test_every_statement_gives_its_result(lake: Environment) -> None:
+    script = """SET threads = 1;
+        SELECT max(delay) AS most FROM flights.flights; -- a comment; with a semicolon
+        SELECT ';' AS text;"""
+    given = [(result.columns, list(result.rows)) for result in results(lake, script)]
+    assert given == [(["most"], [(2,)]), (["text"], [(";",)])]
+
+
+def test_more_results_than_can_be_taken_are_refused_before_any_runs(lake: Environment) -> None:
+    with pytest.raises(UsageError, match="2 statements give rows, but csv and json hold the rows"):
+        next(results(lake, "SELECT 1; SELECT 2", most=1))
+    assert query(lake, "SET threads = 1; SELECT 2 AS two") == (["two"], [(2,)])
+
+
+@pytest.mark.parametrize("statement", ["", "  ", "-- nothing"])
+def test_an_empty_statement_is_wrong_usage(lake: Environment, statement: str) -> None:
+    with pytest.raises(UsageError, match="There is no SQL statement"):
+        query(lake, statement)
+
+
+@pytest.mark.parametrize(
+    ("statement", "duckdb_says", "hint"),
+    [
+        (
+            "SELECT * FROM flights.flight",
+            "Catalog Error: Table with name flight does not exist!",
+            "No table named 'flights.flight'. Did you mean flights.flights?",
+        ),
+        (
+            'SELECT * FROM "flight".flights',
+            "Catalog Error",
+            "No table named '\"flight\".flights'. Did you mean flights.flights?",
+        ),
+        (
+            "SELECT 1; SELECT * FROM flights",
+            "Catalog Error",
+            "No table named 'flights'. Did you mean flights.flights?",
+        ),
+        ("SELECT carier FROM flights.flights", 'Candidate bindings: "carrier"', "Tables of"),
+        ("SELEC 1", "Parser Error", "Tables of the lake: flights.flights."),
+    ],
+)
+def test_a_refusal_has_duckdbs_message_and_the_near_miss(
+    lake: Environment, statement: str, duckdb_says: str, hint: str
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        [list(result.rows) for result in results(lake, statement)]
+    assert duckdb_says in str(refused.value)
+    assert hint in str(refused.value)
+
+
+def test_words_that_are_no_tables_are_no_near_misses() -> None:
+    known = ["flights.predictions", "weather.predictions"]
+    missed = near_misses("SELECT a.carrier, predictions FROM flights.prediction AS a", known)
+    assert missed == {
+        "predictions": ["flights.predictions", "weather.predictions"],
+        "flights.prediction": ["flights.predictions"],
+    }
+
+
+def test_an_error_while_rows_are_read_is_a_refusal_too(lake: Environment) -> None:
+    late = "SELECT CASE WHEN i = 1999999 THEN error('late') ELSE 'x' END FROM range(2000000) r(i)"
+    with pytest.raises(UsageError, match="late"):
+        query(lake, late)
+
+
+def test_a_view_outlives_the_name_of_its_dataset(lake: Environment) -> None:
+    joined = "SELECT count(*) FROM flights.flights AS a JOIN flights.flights AS b USING (day)"
+    assert query(lake, joined)[1] == [(5,)]
