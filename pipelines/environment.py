@@ -1,14 +1,18 @@
 """Where a run happens: every environment variable that Nightshift reads.
 
-Each has a default that works on a laptop.
+Each has a default that works on a laptop. A setting is declared once, as a field of `Environment`:
+reading it, handing it to another process and showing it follow from the declaration.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from pipelines.errors import UsageError
 
@@ -17,72 +21,205 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """One environment variable."""
+
+    variable: str
+    does: str
+    """What it decides, in words."""
+    default: str | None
+    """What is read when the variable is unset or empty; `{home}` stands for the home. None: the
+    setting is None."""
+    parse: Callable[[str], object]
+    """The setting's value from its text.
+
+    Raises ValueError that says what the text is not."""
+    is_secret: bool = False
+    """Its value is shown to nobody."""
+
+    def read(self, environ: Mapping[str, str], home: Path | None = None) -> Any:
+        """The value that the variables give it.
+
+        Raises:
+            UsageError: the variable holds no such value; the message names it.
+        """
+        text = environ.get(self.variable)
+        if not text:
+            standard = self.default_at(home)
+            return None if standard is None else self.parse(standard)
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            given = "" if self.is_secret else f"='{text}'"
+            standard = self.default_at(home) or "the default"
+            raise UsageError(
+                f"{self.variable}{given} is not {error}. Unset it to use {standard}."
+            ) from None
+
+    def default_at(self, home: Path | None) -> str | None:
+        """The default's text in that home."""
+        return self.default and self.default.replace("{home}", str(home))
+
+
+def _absolute(path: str) -> Path:
+    # Processes with other working folders use it too.
+    return Path(path).expanduser().resolve()
+
+
+def _absolute_or_url(text: str) -> str:
+    return text if "://" in text else str(_absolute(text))
+
+
+def _web_address(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not text.isprintable():
+        raise ValueError("an http or https address")
+    return text
+
+
+def _whole_number(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\s*[0-9]+\s*", text) or not least <= int(text) <= most:
+            raise ValueError(f"a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+_PORT = _whole_number(1024, 65535)
+
+
+def setting(
+    variable: str,
+    does: str,
+    default: str | None,
+    parse: Callable[[str], object] = str,
+    *,
+    is_secret: bool = False,
+) -> dict[str, Setting]:
+    """The metadata of a field of `Environment`."""
+    return {
+        "setting": Setting(
+            variable=variable, does=does, default=default, parse=parse, is_secret=is_secret
+        )
+    }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Environment:
     """Paths, addresses and sizes of one installation."""
 
-    home: Path
-    """`NIGHTSHIFT_HOME`: all state of this installation. Two homes never touch each other."""
-    lake: str
-    """`NIGHTSHIFT_LAKE`: root of the Delta tables, a path or a URL that Spark can write."""
-    landing: Path
-    """`NIGHTSHIFT_LANDING`: where sources drop their files, one folder a pipeline."""
-    spark_remote: str | None
-    """`SPARK_REMOTE`: a cluster's Spark Connect address; None: the embedded server."""
-    mlflow_uri: str
-    """`MLFLOW_TRACKING_URI`: runs and model registry."""
-    spark_port: int
-    """`NIGHTSHIFT_SPARK_PORT`: of the embedded Spark Connect server, on loopback."""
-    airflow_port: int
-    """`NIGHTSHIFT_AIRFLOW_PORT`: of the Airflow UI and API, on loopback."""
-    spark_memory: str
-    """`NIGHTSHIFT_SPARK_MEMORY`: heap of the embedded server, as Java writes it."""
-    spark_cores: int
-    """`NIGHTSHIFT_SPARK_CORES`: cores of the embedded server."""
-    ranks: int | None
-    """`NIGHTSHIFT_RANKS`: Horovod ranks; None: as many as the pipeline declares."""
-    webhook_url: str | None = field(repr=False)  # a secret: whoever knows it may post there
-    """`NIGHTSHIFT_WEBHOOK_URL`: where the channel `webhook` posts; None: nowhere."""
+    home: Path = field(
+        metadata=setting(
+            "NIGHTSHIFT_HOME",
+            "all state of this installation; two homes never touch each other",
+            str(ROOT / "var"),
+            _absolute,
+        )
+    )
+    lake: str = field(
+        metadata=setting(
+            "NIGHTSHIFT_LAKE",
+            "root of the Delta tables, a path or a URL that Spark can write",
+            "{home}/lake",
+            _absolute_or_url,
+        )
+    )
+    landing: Path = field(
+        metadata=setting(
+            "NIGHTSHIFT_LANDING",
+            "where sources drop their files, one folder a pipeline",
+            "{home}/landing",
+            _absolute,
+        )
+    )
+    spark_remote: str | None = field(
+        metadata=setting(
+            "SPARK_REMOTE",
+            "a cluster's Spark Connect address; unset: the embedded server",
+            None,
+        )
+    )
+    mlflow_uri: str = field(
+        metadata=setting(
+            "MLFLOW_TRACKING_URI",
+            "runs and model registry",
+            "sqlite:///{home}/mlflow.db",
+        )
+    )
+    spark_port: int = field(
+        metadata=setting(
+            "NIGHTSHIFT_SPARK_PORT",
+            "port of the embedded Spark Connect server, on loopback",
+            "15002",
+            _PORT,
+        )
+    )
+    airflow_port: int = field(
+        metadata=setting(
+            "NIGHTSHIFT_AIRFLOW_PORT",
+            "port of the Airflow UI and API, on loopback",
+            "8080",
+            _PORT,
+        )
+    )
+    spark_memory: str = field(
+        metadata=setting(
+            "NIGHTSHIFT_SPARK_MEMORY",
+            "heap of the embedded Spark server, as Java writes it",
+            "3g",
+        )
+    )
+    spark_cores: int = field(
+        metadata=setting(
+            "NIGHTSHIFT_SPARK_CORES",
+            "cores of the embedded Spark server",
+            str(os.cpu_count() or 2),
+            _whole_number(1, 1024),
+        )
+    )
+    ranks: int | None = field(
+        metadata=setting(
+            "NIGHTSHIFT_RANKS",
+            "Horovod ranks; unset: as many as the pipeline declares",
+            None,
+            _whole_number(1, 4096),
+        )
+    )
+    webhook_url: str | None = field(
+        repr=False,
+        metadata=setting(
+            "NIGHTSHIFT_WEBHOOK_URL",
+            "where notifications are posted, http or https; unset: nowhere",
+            None,
+            _web_address,
+            is_secret=True,
+        ),
+    )
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> Environment:
         """The environment that the variables describe.
 
         Raises:
-            UsageError: a number is not a number in its range; the message names the variable.
+            UsageError: a variable holds no value of its kind; the message names the variable.
         """
-        home = _absolute(environ.get("NIGHTSHIFT_HOME") or ROOT / "var")
-        return cls(
-            home=home,
-            lake=_absolute_or_url(environ.get("NIGHTSHIFT_LAKE") or str(home / "lake")),
-            landing=_absolute(environ.get("NIGHTSHIFT_LANDING") or home / "landing"),
-            spark_remote=environ.get("SPARK_REMOTE") or None,
-            mlflow_uri=environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home}/mlflow.db",
-            spark_port=_integer(environ, "NIGHTSHIFT_SPARK_PORT", 15002, 1024, 65535),
-            airflow_port=_integer(environ, "NIGHTSHIFT_AIRFLOW_PORT", 8080, 1024, 65535),
-            spark_memory=environ.get("NIGHTSHIFT_SPARK_MEMORY") or "3g",
-            spark_cores=_integer(environ, "NIGHTSHIFT_SPARK_CORES", os.cpu_count() or 2, 1, 1024),
-            ranks=_integer(environ, "NIGHTSHIFT_RANKS", 0, 1, 4096) or None,
-            webhook_url=environ.get("NIGHTSHIFT_WEBHOOK_URL") or None,
-        )
+        settings = cls.settings()
+        home = settings["home"].read(environ)
+        return cls(**{name: one.read(environ, home) for name, one in settings.items()})
+
+    @classmethod
+    def settings(cls) -> dict[str, Setting]:
+        """Every setting by the name of its field."""
+        return {one.name: one.metadata["setting"] for one in fields(cls)}
 
     def variables(self) -> dict[str, str]:
         """The variables that recreate this environment in another process."""
-        spark = {"SPARK_REMOTE": self.spark_remote} if self.spark_remote else {}
-        ranks = {"NIGHTSHIFT_RANKS": str(self.ranks)} if self.ranks else {}
-        webhook = {"NIGHTSHIFT_WEBHOOK_URL": self.webhook_url} if self.webhook_url else {}
-        return {
-            "NIGHTSHIFT_HOME": str(self.home),
-            "NIGHTSHIFT_LAKE": self.lake,
-            "NIGHTSHIFT_LANDING": str(self.landing),
-            "MLFLOW_TRACKING_URI": self.mlflow_uri,
-            "NIGHTSHIFT_SPARK_PORT": str(self.spark_port),
-            "NIGHTSHIFT_AIRFLOW_PORT": str(self.airflow_port),
-            "NIGHTSHIFT_SPARK_MEMORY": self.spark_memory,
-            "NIGHTSHIFT_SPARK_CORES": str(self.spark_cores),
-            **spark,
-            **ranks,
-            **webhook,
-        }
+        held = {one.variable: getattr(self, name) for name, one in self.settings().items()}
+        return {variable: str(value) for variable, value in held.items() if value is not None}
 
     @property
     def secrets(self) -> Path:
@@ -108,24 +245,3 @@ class Environment:
         """Where the table of that SQL name (`<pipeline>.<table>`) is stored."""
         pipeline, _, name = table.partition(".")
         return f"{self.lake}/{pipeline}/{name}"
-
-
-def _absolute(path: str | Path) -> Path:
-    # Processes with other working folders use it too.
-    return Path(path).expanduser().resolve()
-
-
-def _absolute_or_url(text: str) -> str:
-    return text if "://" in text else str(_absolute(text))
-
-
-def _integer(environ: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
-    text = environ.get(name)
-    if not text:
-        return default
-    if not text.strip().isdigit() or not least <= int(text) <= most:
-        raise UsageError(
-            f"{name}='{text}' is not a whole number from {least} to {most}. "
-            f"Unset it to use {default or 'the default'}."
-        )
-    return int(text)

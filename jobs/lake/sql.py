@@ -51,7 +51,7 @@ def results(environment: Environment, statements: str, most: int | None = None) 
             miss), there is none, or there are more results than `most`: then none has run.
     """
     known = tables(environment)
-    with connect(environment) as database, _refusals(statements, known):
+    with connect(environment, known) as database, _refusals(statements, known):
         asked = database.extract_statements(statements)
         if not asked:
             raise UsageError("There is no SQL statement. For example: SHOW TABLES")
@@ -75,14 +75,14 @@ def query(environment: Environment, statement: str) -> tuple[list[str], list[tup
     return [], []
 
 
-def connect(environment: Environment) -> duckdb.DuckDBPyConnection:
-    """A DuckDB session in memory with one view for each table of the lake.
+def connect(environment: Environment, known: Sequence[str]) -> duckdb.DuckDBPyConnection:
+    """A DuckDB session in memory with one view for each of these tables of the lake.
 
     It can read nothing else and write nowhere.
     """
     database = duckdb.connect(":memory:")
     database.execute("SET TimeZone = 'UTC'")
-    for name in tables(environment):
+    for name in known:
         schema, _, view = name.partition(".")
         database.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
         # A view of the dataset itself: a registered dataset would be listed beside its view. It is

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import pytest
 
-from pipelines.environment import Environment
+from pipelines.environment import ROOT, Environment, setting
 from pipelines.errors import UsageError
 
 
@@ -34,11 +36,74 @@ def test_its_variables_recreate_an_environment() -> None:
         "NIGHTSHIFT_LAKE": "s3a://bucket/lake",
         "SPARK_REMOTE": "sc://cluster",
         "NIGHTSHIFT_RANKS": "3",
+        "NIGHTSHIFT_WEBHOOK_URL": "https://chat.example/hook/abc",
+        "NIGHTSHIFT_AIRFLOW_PORT": "9000",
+        "NIGHTSHIFT_SPARK_CORES": "7",
     }
-    environment = Environment.read(
-        {**variables, "NIGHTSHIFT_AIRFLOW_PORT": "9000", "NIGHTSHIFT_SPARK_CORES": "7"}
-    )
+    environment = Environment.read(variables)
+    assert environment.variables() | variables == environment.variables()
     assert Environment.read(environment.variables()) == environment
+
+
+def test_nothing_set_means_a_laptop() -> None:
+    home = ROOT / "var"
+    assert Environment.read({}) == Environment(
+        home=home,
+        lake=f"{home}/lake",
+        landing=home / "landing",
+        spark_remote=None,
+        mlflow_uri=f"sqlite:///{home}/mlflow.db",
+        spark_port=15002,
+        airflow_port=8080,
+        spark_memory="3g",
+        spark_cores=os.cpu_count() or 2,
+        ranks=None,
+        webhook_url=None,
+    )
+
+
+def test_every_field_is_a_setting_with_a_variable_of_its_own_and_a_word_about_it() -> None:
+    settings = Environment.settings()
+    assert list(settings) == [one.name for one in fields(Environment)]
+    assert len({one.variable for one in settings.values()}) == len(settings)
+    assert all(one.does and one.variable.isupper() for one in settings.values())
+
+
+def test_a_new_setting_is_read_and_handed_on_by_its_declaration_alone() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Larger(Environment):
+        colour: str = field(
+            metadata=setting("NIGHTSHIFT_COLOUR", "colour of the night", "{home}/blue")
+        )
+
+    assert Larger.read({"NIGHTSHIFT_HOME": "/a"}).colour == "/a/blue"
+    larger = Larger.read({"NIGHTSHIFT_COLOUR": "red"})
+    assert larger.variables()["NIGHTSHIFT_COLOUR"] == "red"
+
+
+@pytest.mark.parametrize(
+    "given", ["hook", "ftp://a/b", "https://", "http://[", "https://a/\nb", "//host/path"]
+)
+def test_a_webhook_that_is_no_web_address_is_refused_without_being_shown(given: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        Environment.read({"NIGHTSHIFT_WEBHOOK_URL": given})
+    assert str(refused.value) == (
+        "NIGHTSHIFT_WEBHOOK_URL is not an http or https address. Unset it to use the default."
+    )
+
+
+def test_a_secret_is_not_in_the_environments_own_words() -> None:
+    environment = Environment.read({"NIGHTSHIFT_WEBHOOK_URL": "https://chat.example/hook/abc"})
+    assert environment.webhook_url == "https://chat.example/hook/abc"
+    assert "chat.example" not in repr(environment)
+
+
+@pytest.mark.parametrize("name", Environment.settings())
+def test_a_field_is_left_out_of_the_environments_words_when_its_setting_is_secret(
+    name: str,
+) -> None:
+    shown = {one.name for one in fields(Environment) if one.repr}
+    assert (name not in shown) == Environment.settings()[name].is_secret
 
 
 @pytest.mark.parametrize("given", ["80", "65536", "8080.0", "-1", "port"])

@@ -1,0 +1,45 @@
+"""Every setting is shown with where it comes from, and no secret is."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.commands.config import config, redacted
+from pipelines.environment import Environment
+
+
+def rows(variables: dict[str, str]) -> dict[str, tuple[object, object]]:
+    _, found = config(Environment.read(variables), variables)
+    return {str(row[0]): (row[1], row[2]) for row in found}
+
+
+def test_every_setting_is_shown_with_where_it_comes_from() -> None:
+    shown = rows({"NIGHTSHIFT_HOME": "/a", "NIGHTSHIFT_RANKS": "3", "NIGHTSHIFT_LAKE": ""})
+    assert list(shown) == [one.variable for one in Environment.settings().values()]
+    assert shown["NIGHTSHIFT_HOME"] == ("/a", "variable")
+    assert shown["NIGHTSHIFT_LAKE"] == ("/a/lake", "default")
+    assert shown["NIGHTSHIFT_RANKS"] == ("3", "variable")
+    assert shown["SPARK_REMOTE"] == (None, "default")
+
+
+def test_a_secret_is_only_said_to_be_set() -> None:
+    hook = "https://chat.example/hook/abc"
+    assert rows({})["NIGHTSHIFT_WEBHOOK_URL"] == ("not set", "default")
+    assert rows({"NIGHTSHIFT_WEBHOOK_URL": hook})["NIGHTSHIFT_WEBHOOK_URL"] == ("set", "variable")
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgresql://ann:s3cret@db:5432/mlflow", "postgresql://ann:***@db:5432/mlflow"),
+        ("http://ann:p@ss@db/x", "http://ann:***@db/x"),
+        ("http://:only@db/x", "http://:***@db/x"),
+        ("sc://host:15002/;use_ssl=true;token=abc", "sc://host:15002/;use_ssl=true;token=***"),
+        ("https://a/b?api_key=k&x=1", "https://a/b?api_key=***&x=1"),
+        ("s3a://bucket/lake", "s3a://bucket/lake"),
+        ("sqlite:////home/a:b@c/mlflow.db", "sqlite:////home/a:b@c/mlflow.db"),
+    ],
+)
+def test_an_address_is_shown_without_its_passwords(address: str, shown: str) -> None:
+    assert redacted(address) == shown
+    assert rows({"MLFLOW_TRACKING_URI": address})["MLFLOW_TRACKING_URI"] == (shown, "variable")
