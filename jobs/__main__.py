@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from jobs.commands import completion
+from jobs.commands.parser import Parser
+from jobs.commands.version import Version
 from jobs.output import FORMATS
 from pipelines import catalog
 from pipelines.days import Days, parse_day
@@ -18,14 +22,16 @@ from pipelines.events import Event
 from pipelines.run import Run, new_run_id
 from pipelines.stages import STAGES, select, stage
 
+Command = Callable[[argparse.Namespace, Environment], int]
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns 0 done, 1 data or model refused, 2 wrong usage, 3 a fault."""
-    from jobs.night import explain
-
-    arguments = parser().parse_args(argv)
+    grammar = parser()
+    completion.complete(grammar)
     try:
-        return int(arguments.command(arguments, Environment.read()) or 0)
+        arguments = grammar.parse_args(argv)
+        return int(arguments.command(arguments, Environment.read()))
     except KeyboardInterrupt:
         print(
             "\nInterrupted: nothing half-written was published; the same command does the rest.",
@@ -35,113 +41,166 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except Exception as error:  # the last border before the shell
+        from jobs.night import explain
+
         return explain(error)[0]
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The grammar of the command line."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="nightshift",
         description=(
             "A batch machine-learning platform: every night from landed files to predictions."
         ),
     )
+    top.add_argument("--version", action=Version, help="print the package's and the code's version")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def command(name: str, does: str, function: object) -> argparse.ArgumentParser:
-        one = commands.add_parser(name, help=does, description=does)
+    def command(name: str, does: str, function: Command) -> Parser:
+        one: Parser = commands.add_parser(name, help=does, description=does)
         one.set_defaults(command=function)
         return one
 
     command("up", "Start the platform: Spark, Airflow and the stage server, on loopback.", _up)
     command("down", "Stop the platform and everything that it started.", _down)
     command("status", "Tell which services run, and how they are.", _status)
-
-    night = command(
-        "run", "Run a pipeline over a day or a range of days, all stages or some.", _run
+    _grammar_of_logs(command("logs", "List the services' logs, or print the end of one.", _logs))
+    _grammar_of_run(
+        command("run", "Run a pipeline over a day or a range of days, all stages or some.", _run)
     )
-    _add_pipeline_and_days(night)
-    night.add_argument(
+    _grammar_of_notify(
+        command("notify", "Have people told what a run has recorded; for a scheduler.", _notify)
+    )
+    _add_pipeline_and_days(
+        command("land", "Drop the example's source files for a day or a range of days.", _land)
+    )
+    _grammar_of_sql(command("sql", "Query the tables of the lake with SQL (DuckDB, no JVM).", _sql))
+    quality = command(
+        "quality", "Tell how the data of a day was judged, and where its report is.", _quality
+    )
+    _add_pipeline_and_days(quality)
+    _add_format(quality)
+    models = command("models", "List the models of a pipeline, newest first.", _models)
+    _add_pipeline(models)
+    _add_format(models)
+    _add_format(
+        command("config", "Show every setting, and where it comes from; no secrets.", _config)
+    )
+    _grammar_of_completion(
+        command("completion", "Print the script by which a shell completes commands.", _completion)
+    )
+    command(
+        "demo",
+        "The whole platform in one go: start it, load a quarter, run two nights, show what came "
+        "out.",
+        _demo,
+    )
+    return top
+
+
+def _grammar_of_logs(one: Parser) -> None:
+    service = one.add_argument("service", nargs="?", help="whose log; none: list the logs")
+    _complete_with(service, completion.services)
+    one.add_argument("--follow", action="store_true", help="go on with what is written from now on")
+    one.add_argument(
+        "--lines", type=_count, default=50, metavar="N", help="how many of the last lines (50)"
+    )
+    _add_format(one, "how the list is printed")
+
+
+def _grammar_of_run(one: Parser) -> None:
+    _add_pipeline_and_days(one)
+    only = one.add_argument(
         "--stage",
         action="append",
         default=[],
         metavar="S",
         help=f"only this stage; may be repeated. Stages: {', '.join(s.name for s in STAGES)}",
     )
-    night.add_argument(
-        "--run-id",
-        default=None,
-        help="identifies the run in every table that it writes; by default a new one",
+    _complete_with(only, completion.stages)
+    one.add_argument(
+        "--run-id", help="identifies the run in every table that it writes; by default a new one"
     )
-    night.add_argument(
+    one.add_argument(
         "--retrain",
         action="store_true",
         help="train again even when a model with the same pins is there",
     )
-    night.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
-    night.add_argument(
+    one.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+    one.add_argument(
         "--no-notify",
         action="store_true",
         help="send no notification; for a caller that sends them itself, with `nightshift notify`",
     )
-    _add_format(night)
-
-    _add_notify(
-        command("notify", "Have people told what a run has recorded; for a scheduler.", _notify)
+    _add_format(
+        one,
+        "how the plan is printed; without --dry-run csv and json print a row for each stage when "
+        "the run ends, and what the stages say goes to stderr",
     )
 
-    _add_pipeline_and_days(
-        command("land", "Drop the example's source files for a day or a range of days.", _land)
+
+def _grammar_of_notify(one: Parser) -> None:
+    _add_pipeline_and_days(one)
+    one.add_argument("--event", required=True, choices=[str(event) for event in Event])
+    one.add_argument("--run-id", required=True, help="the run that it happened to")
+    happened_in = one.add_argument(
+        "--stage", metavar="S", help="the stage that was refused or failed"
     )
-
-    ask = command("sql", "Query the tables of the lake with SQL (DuckDB, no JVM).", _sql)
-    ask.add_argument("statement", help="for example: SELECT * FROM flights.predictions LIMIT 10")
-    _add_format(ask)
-
-    quality = command(
-        "quality", "Tell how the data of a day was judged, and where its report is.", _quality
-    )
-    _add_pipeline_and_days(quality)
-    _add_format(quality)
-
-    models = command("models", "List the models of a pipeline, newest first.", _models)
-    models.add_argument("pipeline")
-    _add_format(models)
-
-    command(
-        "demo",
-        "The whole platform in one go: "
-        "start it, load a quarter, run two nights, show what came out.",
-        _demo,
-    )
-    return top
-
-
-def _add_notify(tell: argparse.ArgumentParser) -> None:
-    _add_pipeline_and_days(tell)
-    tell.add_argument("--event", required=True, choices=[str(event) for event in Event])
-    tell.add_argument("--run-id", required=True, help="the run that it happened to")
-    tell.add_argument("--stage", metavar="S", help="the stage that was refused or failed")
-    tell.add_argument(
+    _complete_with(happened_in, completion.stages)
+    one.add_argument(
         "--since",
         metavar="T",
         help="when the stage began, such as 2013-03-02T08:30:00+00:00; what was recorded before "
         "is not its reason",
     )
-    tell.add_argument(
+    one.add_argument(
         "--message", metavar="TEXT", help="why the stage failed, if it recorded no reason"
     )
 
 
-def _add_pipeline_and_days(one: argparse.ArgumentParser) -> None:
-    one.add_argument("pipeline")
+def _grammar_of_sql(one: Parser) -> None:
+    one.add_argument(
+        "statement",
+        help="for example: SELECT * FROM flights.predictions LIMIT 10, or SHOW TABLES. Of several, "
+        "separated by semicolons, each result is printed as a table; csv and json take one",
+    )
+    _add_format(one)
+
+
+def _grammar_of_completion(one: Parser) -> None:
+    ways = "; ".join(completion.HOW.values())
+    one.add_argument("shell", choices=completion.SHELLS, help=f"to use it: {ways}")
+
+
+def _add_pipeline(one: Parser, **settings: Any) -> None:
+    pipeline = one.add_argument(
+        "pipeline", help=f"one of: {', '.join(catalog.names())}", **settings
+    )
+    _complete_with(pipeline, completion.pipelines)
+
+
+def _add_pipeline_and_days(one: Parser) -> None:
+    _add_pipeline(one)
     one.add_argument("--date", metavar="D", help="the day whose night it is, YYYY-MM-DD")
     one.add_argument("--from", dest="first", metavar="D", help="first day of a range")
     one.add_argument("--to", dest="last", metavar="D", help="last day of a range")
 
 
-def _add_format(one: argparse.ArgumentParser) -> None:
-    one.add_argument("--format", choices=FORMATS, default="table", help="how rows are printed")
+def _add_format(one: Parser, does: str = "how rows are printed") -> None:
+    exact = "a table rounds fractions to 6 digits, csv and json are exact"
+    one.add_argument("--format", choices=FORMATS, default="table", help=f"{does}; {exact}")
+
+
+def _complete_with(action: argparse.Action, completer: Callable[..., list[str]]) -> None:
+    # How argcomplete is told what an argument may be.
+    action.completer = completer  # type: ignore[attr-defined]
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0")
+    return int(text)
 
 
 def _days(arguments: argparse.Namespace) -> Days:
@@ -150,44 +209,6 @@ def _days(arguments: argparse.Namespace) -> Days:
     if arguments.first and arguments.last and not arguments.date:
         return Days(parse_day(arguments.first), parse_day(arguments.last))
     raise UsageError("Say which days: either --date D, or both --from D and --to D.")
-
-
-def _run(arguments: argparse.Namespace, environment: Environment) -> int:
-    from jobs.night import plan, run_night
-    from jobs.output import show
-
-    run = Run(
-        pipeline=catalog.pipeline(arguments.pipeline),
-        days=_days(arguments),
-        environment=environment,
-        run_id=arguments.run_id or new_run_id(),
-        retrain=arguments.retrain,
-    )
-    stages = select(arguments.stage)
-    print(f"{run.pipeline.name} {run.days}  run {run.run_id}", file=sys.stderr)
-    if arguments.dry_run:
-        steps = plan(run, stages)
-        show(
-            ["stage", "days", "tables", "does"],
-            [(s.stage.name, str(run.days), " ".join(s.tables), s.stage.does) for s in steps],
-            arguments.format,
-        )
-        return 0
-    return run_night(run, stages, notify=not arguments.no_notify)
-
-
-def _notify(arguments: argparse.Namespace, environment: Environment) -> int:
-    from jobs.commands.notify import notify, parse_instant
-
-    run = Run(
-        pipeline=catalog.pipeline(arguments.pipeline),
-        days=_days(arguments),
-        environment=environment,
-        run_id=arguments.run_id,
-        stage=stage(arguments.stage) if arguments.stage else None,
-    )
-    since = parse_instant(arguments.since) if arguments.since else None
-    return notify(run, Event(arguments.event), since, arguments.message)
 
 
 def _up(_: argparse.Namespace, environment: Environment) -> int:
@@ -208,6 +229,49 @@ def _status(_: argparse.Namespace, environment: Environment) -> int:
     return status(environment)
 
 
+def _logs(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.logs import logs
+
+    return logs(
+        environment,
+        arguments.service,
+        follow=arguments.follow,
+        lines=arguments.lines,
+        form=arguments.format,
+    )
+
+
+def _run(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.run import perform, show_plan
+
+    run = Run(
+        pipeline=catalog.pipeline(arguments.pipeline),
+        days=_days(arguments),
+        environment=environment,
+        run_id=arguments.run_id or new_run_id(),
+        retrain=arguments.retrain,
+    )
+    stages = select(arguments.stage)
+    print(f"{run.pipeline.name} {run.days}  run {run.run_id}", file=sys.stderr)
+    if arguments.dry_run:
+        return show_plan(run, stages, arguments.format)
+    return perform(run, stages, arguments.format, notify=not arguments.no_notify)
+
+
+def _notify(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.notify import notify, parse_instant
+
+    run = Run(
+        pipeline=catalog.pipeline(arguments.pipeline),
+        days=_days(arguments),
+        environment=environment,
+        run_id=arguments.run_id,
+        stage=stage(arguments.stage) if arguments.stage else None,
+    )
+    since = parse_instant(arguments.since) if arguments.since else None
+    return notify(run, Event(arguments.event), since, arguments.message)
+
+
 def _land(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands.land import land
     from jobs.night import summary
@@ -218,19 +282,22 @@ def _land(arguments: argparse.Namespace, environment: Environment) -> int:
 
 
 def _sql(arguments: argparse.Namespace, environment: Environment) -> int:
-    from jobs.lake.sql import query
+    from jobs.lake.sql import results
     from jobs.output import show
 
-    show(*query(environment, arguments.statement), arguments.format)
+    most = None if arguments.format == "table" else 1
+    for number, result in enumerate(results(environment, arguments.statement, most)):
+        if number:
+            print()
+        show(result.columns, result.rows, arguments.format)
     return 0
 
 
 def _quality(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands.quality import quality
 
-    return quality(
-        catalog.pipeline(arguments.pipeline), environment, _days(arguments), arguments.format
-    )
+    pipeline = catalog.pipeline(arguments.pipeline)
+    return quality(pipeline, environment, _days(arguments), arguments.format)
 
 
 def _models(arguments: argparse.Namespace, environment: Environment) -> int:
@@ -238,6 +305,19 @@ def _models(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.output import show
 
     show(*models(catalog.pipeline(arguments.pipeline), environment), arguments.format)
+    return 0
+
+
+def _config(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.config import config
+    from jobs.output import show
+
+    show(*config(environment), arguments.format)
+    return 0
+
+
+def _completion(arguments: argparse.Namespace, _: Environment) -> int:
+    print(completion.script(arguments.shell))
     return 0
 
 

@@ -5,11 +5,28 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from jobs.__main__ import main, parser
+from jobs.commands.version import package_version
+from jobs.version import code_version
+from pipelines.environment import ROOT
+from pipelines.errors import UsageError
 from pipelines.stages import STAGES
+
+COMMANDS = (
+    *("up", "down", "status", "logs", "run", "land", "sql", "quality", "models"),
+    *("config", "completion", "demo"),
+)
+HEAVY = "pyspark tensorflow pandas airflow great_expectations feast mlflow pyarrow duckdb"
+
+
+@pytest.fixture
+def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -29,15 +46,27 @@ from pipelines.stages import STAGES
         ),
         (["run", "flights", "--date", "2013-03-01", "--stage", "trian"], "Did you mean 'train'"),
         (["run", "flights", "--date", "2013-03-01", "--run-id", "a b"], "not a run id"),
+        ([], "the following arguments are required: COMMAND. See: nightshift --help"),
+        (["sql"], "the following arguments are required: statement. See: nightshift sql --help"),
+        (["staus"], "No command named 'staus'. Did you mean 'status'? Known: up, down, status"),
+        (["run", "flights", "--dat", "2013-03-01"], "No option named '--dat'. Did you mean '--d"),
+        (["run", "--dat=2013-03-01"], "No option named '--dat'. Did you mean '--date'? Known: --d"),
+        (["--vers"], "No option named '--vers'. Did you mean '--version'? Known: --help, --ver"),
+        (["--format", "csv", "status"], "No option named '--format'. Known: --help, --version"),
+        (["models", "flights", "--format", "jsn"], "No format named 'jsn'. Did you mean 'json'?"),
+        (["completion", "bsh"], "No shell named 'bsh'. Did you mean 'bash'? Known: bash, zsh"),
+        (["down", "flights"], "unrecognized arguments: flights"),
+        (["logs", "spark", "--lines", "-1"], "'-1' is not a whole number from 0"),
     ],
 )
 def test_wrong_usage_exits_2_with_one_clear_message(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 2
-    told = capsys.readouterr().err
-    assert message in told
-    assert "Traceback" not in told
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.startswith("Usage: ") or "\nUsage: " in said
+    assert "Traceback" not in said
 
 
 def test_a_dry_run_prints_the_plan_in_order_and_does_nothing(
@@ -49,27 +78,87 @@ def test_a_dry_run_prints_the_plan_in_order_and_does_nothing(
     assert steps[1]["tables"].split()[0] == "flights.flights"
 
 
-def test_the_command_imports_nothing_heavy() -> None:
-    heavy = (
-        "{'pyspark', 'tensorflow', 'pandas', 'airflow', "
-        "'great_expectations', 'feast', 'mlflow', 'pyarrow'}"
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "flights", "--date", "2013-03-01", "--dry-run"],
+        ["config", "--format", "json"],
+        ["staus"],
+    ],
+    ids=" ".join,
+)
+def test_a_light_command_imports_nothing_heavy(command: list[str]) -> None:
+    program = (
+        "import sys; from jobs.__main__ import main; main(sys.argv[2:]); "
+        "print(set(sys.argv[1].split()) & set(sys.modules))"
     )
-    night = ["run", "flights", "--date", "2013-03-01", "--dry-run"]
-    code = (
-        "import sys; from jobs.__main__ import main; "
-        f"main({night}); sys.exit(str({heavy} & set(sys.modules)))"
+    started = subprocess.run(
+        [sys.executable, "-c", program, HEAVY, *command], capture_output=True, text=True
     )
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=False
-        ).stderr.splitlines()[-1]
-        == "set()"
-    )
+    assert started.stdout.splitlines()[-1] == "set()", started.stderr
 
 
 def test_every_command_explains_itself() -> None:
     text = parser().format_help()
-    assert all(
-        f"  {name} " in text
-        for name in ("up", "down", "status", "run", "land", "sql", "quality", "models", "demo")
-    )
+    assert {name for name in COMMANDS if f"\n    {name}" not in text} == set()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_printed_for_every_command(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: nightshift {command}" in capsys.readouterr().out
+
+
+def test_no_parser_takes_a_shortened_option() -> None:
+    with pytest.raises(UsageError):
+        parser().parse_args(["run", "flights", "--retr"])
+
+
+def test_the_version_is_that_of_the_package_and_of_the_code(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"nightshift {package_version()} (code {code_version()})\n"
+
+
+def test_the_packages_version_is_that_of_pyproject() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert package_version() == declared
+
+
+def test_sql_prints_the_result_of_every_statement(
+    empty_home: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sql", "-- numbers\nSELECT 1 AS a; SET threads = 1; SELECT '1E5' AS b"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith(("+", "|-"))] == [
+        "| a |",
+        "| 1 |",
+        "",
+        "| b   |",
+        "| 1E5 |",
+    ]
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_sql_for_programs_takes_one_result(
+    form: str, empty_home: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sql", "SELECT 1 AS a; SELECT 2 AS b", "--format", form]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "csv and json hold the rows of one" in printed.err
+
+
+def test_an_environment_that_makes_no_sense_is_wrong_usage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_SPARK_PORT", "http")
+    assert main(["config"]) == 2
+    assert "NIGHTSHIFT_SPARK_PORT='http' is not a whole number" in capsys.readouterr().err

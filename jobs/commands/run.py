@@ -1,0 +1,63 @@
+"""The command `nightshift run`: a plan, a night that tells what it does, or its stages as rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from jobs.output import log_to_stderr, show
+
+if TYPE_CHECKING:
+    from pipelines.run import Run
+    from pipelines.stages import Stage
+
+PLAN = ("stage", "days", "tables", "does")
+STAGES = ("run_id", "stage", "status", "seconds", "metrics", "error")
+
+
+def show_plan(run: Run, stages: tuple[Stage, ...], form: str) -> int:
+    """Print a row for each stage that the run would do; returns 0."""
+    from jobs.night import plan
+
+    days = str(run.days)
+    steps = plan(run, stages)
+    rows = [(one.stage.name, days, " ".join(one.tables), one.stage.does) for one in steps]
+    show(PLAN, rows, form)
+    return 0
+
+
+def perform(run: Run, stages: tuple[Stage, ...], form: str, *, notify: bool = True) -> int:
+    """Do the stages; returns the exit code.
+
+    As a table a line is printed when a stage is done. For programs there is one row for each stage
+    in the end, also when the last was refused or failed, and all else that is printed goes to
+    stderr.
+    """
+    from jobs.night import run_night
+
+    if form == "table":
+        return run_night(run, stages, notify=notify)
+    since = datetime.now(UTC)
+    with log_to_stderr():
+        code = run_night(run, stages, notify=notify)
+    show(STAGES, stage_rows(run, since), form)
+    return code
+
+
+def stage_rows(run: Run, since: datetime) -> Sequence[tuple[object, ...]]:
+    """What `ops.stage_runs` holds of the run since that instant, in the order of the stages."""
+    from jobs.lake import ops
+
+    # The same run id may have been given to an earlier run.
+    of_run = [
+        ("run_id", "=", run.run_id),
+        ("pipeline", "=", run.pipeline.name),
+        ("started_at", ">=", since),
+    ]
+    recorded = ops.read(run.environment, "stage_runs", of_run).to_pylist()
+    recorded.sort(key=lambda row: row["started_at"])
+    for row in recorded:
+        row["metrics"] = json.loads(row["metrics"]) if row["metrics"] else None
+    return [tuple(row[column] for column in STAGES) for row in recorded]
