@@ -90,12 +90,13 @@ def parser() -> Parser:
     _grammar_of_completion(
         command("completion", "Print the script by which a shell completes commands.", _completion)
     )
-    command(
+    demo = command(
         "demo",
-        "The whole platform in one go: start it, load a quarter, run two nights, show what came "
-        "out.",
+        "The whole platform in one go: start it, load some months, run two nights, show what "
+        "came out.",
         _demo,
     )
+    _add_pipeline(demo, nargs="?", default="flights")
     return top
 
 
@@ -321,10 +322,10 @@ def _completion(arguments: argparse.Namespace, _: Environment) -> int:
     return 0
 
 
-def _demo(_: argparse.Namespace, environment: Environment) -> int:
+def _demo(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands.demo import demo
 
-    return demo(environment)
+    return demo(catalog.pipeline(arguments.pipeline), environment)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ BREACHES = {
     ): ("expectations", "import features"),
     (
         "inside jobs: stages and commands, then training and night, then lake, then spark, "
-        "then services, ingestion, transforms and notifications"
+        "then services, ingestion, transforms, notifications and examples"
     ): ("jobs/lake", "import jobs.stages"),
     "dags imports only pipelines": ("dags", "import jobs"),
     "airflow is imported only in dags and plugins": ("jobs", "def late(): import airflow.sdk"),
@@ -72,6 +72,7 @@ PACKAGES = (
             "ingestion",
             "transforms",
             "notifications",
+            "examples",
         )
     ),
 )

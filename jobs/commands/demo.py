@@ -1,58 +1,50 @@
-"""`nightshift demo`: the whole platform in one go, on the first quarter of 2013.
+"""`nightshift demo`: the whole platform in one go, on a pipeline with a built-in source.
 
 Running it again changes nothing.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
 
+from jobs import examples
+from jobs.examples import Demo
 from jobs.services.airflow_api import Airflow, Task
-from pipelines.catalog import pipeline
-from pipelines.days import Days
+from pipelines import catalog
 from pipelines.environment import Environment
-from pipelines.errors import NightshiftError
+from pipelines.errors import NightshiftError, UsageError
 from pipelines.run import Run
+from pipelines.spec import Pipeline
 from pipelines.stages import STAGES
 
-FLIGHTS = pipeline("flights")
-QUARTER = Days(date(2012, 12, 31), date(2013, 3, 31))
-NIGHTS = Days(date(2013, 4, 1), date(2013, 4, 2))
-LOAD_RUN = "demo-first-quarter"
 _NIGHT_SECONDS = 1800
+"""A night that takes longer has failed; it takes about a minute on a laptop."""
 _DAG_SECONDS = 120
-
-# Written out, because they are printed for people to copy.
-TOP = """SELECT carrier, flight, origin, dest, sched_dep_time,
-    round(late_probability, 3) AS late_probability, model_version
-  FROM flights.predictions WHERE flight_date = '2013-04-03'
-  ORDER BY late_probability DESC, carrier, flight LIMIT 10"""
-COUNT = """SELECT flight_date, count(*) AS flights,
-    round(avg(late_probability), 3) AS mean_probability, max(model_version) AS model
-  FROM flights.predictions WHERE flight_date >= '2013-04-01'
-  GROUP BY flight_date ORDER BY flight_date"""
+"""Airflow finds a new DAG within half a minute, on a busy machine within two."""
 
 
-def demo(environment: Environment) -> int:
-    """Start the platform, load a quarter, run two nights through Airflow, show what came out.
+def demo(pipeline: Pipeline, environment: Environment) -> int:
+    """Start the platform, load a history, run nights through Airflow, show what came out.
 
     Leave it running; `DEMO_KEEP=0` stops it in the end, however it ends.
+
+    Raises:
+        UsageError: the pipeline has no demonstration built in.
     """
     from jobs.services import down
 
+    shown = demonstration(pipeline)
     started = time.monotonic()
     try:
-        code = _up(environment) or _land(environment) or _load(environment)
+        code = _start_and_load(pipeline, environment, shown)
         if code:
             return code
-        _run_nights(environment)
-        _show(environment)
+        _run_nights(pipeline, environment, shown)
+        _show(pipeline, environment, shown)
         print(f"\nThe demo took {_minutes(time.monotonic() - started)}.")
     finally:
         if os.environ.get("DEMO_KEEP") == "0":  # a switch of this command, not of the installation
@@ -62,6 +54,39 @@ def demo(environment: Environment) -> int:
     return 0
 
 
+def demonstration(pipeline: Pipeline) -> Demo:
+    """What there is to show of the pipeline.
+
+    Raises:
+        UsageError: nothing; the message names the pipelines that can be shown.
+    """
+    shown = demonstrations()
+    if pipeline.name not in shown:
+        raise UsageError(
+            f"No demonstration is built in for '{pipeline.name}'. "
+            f"Built in: {', '.join(shown) or 'none'}."
+        )
+    return shown[pipeline.name]
+
+
+def demonstrations() -> dict[str, Demo]:
+    """The demonstrations of all pipelines that have one, by the pipeline's name."""
+    shown = {}
+    for name in examples.names():
+        example = catalog.part("jobs.examples", catalog.pipeline(name), "its demonstration")
+        if hasattr(example, "DEMO"):
+            shown[name] = example.DEMO
+    return shown
+
+
+def _start_and_load(pipeline: Pipeline, environment: Environment, shown: Demo) -> int:
+    return (
+        _up(environment)
+        or _land(pipeline, environment, shown)
+        or _load(pipeline, environment, shown)
+    )
+
+
 def _up(environment: Environment) -> int:
     from jobs.services import up
 
@@ -69,65 +94,71 @@ def _up(environment: Environment) -> int:
         return up(environment)
 
 
-def _land(environment: Environment) -> int:
+def _land(pipeline: Pipeline, environment: Environment, shown: Demo) -> int:
     from jobs.commands.land import land
     from jobs.night import summary
 
-    days = Days(QUARTER.first, NIGHTS.last)
-    with _step(f"Land the airline's files of {days}"):
-        print(f"{environment.landing}: {summary(land(FLIGHTS, environment, days))}", flush=True)
+    with _step(f"Land the source's files of {shown.days}"):
+        landed = land(pipeline, environment, shown.days)
+        print(f"{environment.landing}: {summary(landed)}", flush=True)
     return 0
 
 
-def _load(environment: Environment) -> int:
+def _load(pipeline: Pipeline, environment: Environment, shown: Demo) -> int:
     from jobs.night import run_night
 
-    if _is_loaded(environment):
-        print(f"\n== {QUARTER} is loaded already", flush=True)
+    days = shown.load
+    run = Run(
+        pipeline=pipeline,
+        days=days,
+        environment=environment,
+        run_id=f"demo_{pipeline.name}_{days}",
+    )
+    if is_loaded(run):
+        print(f"\n== {days} is loaded already", flush=True)
         return 0
     with _step(
-        f"Load {QUARTER} in one pass, and train the first model: "
-        f"nightshift run flights --from {QUARTER.first} --to {QUARTER.last}"
+        f"Load {days} in one pass, and train the first model: "
+        f"nightshift run {pipeline.name} --from {days.first} --to {days.last}"
     ):
-        return run_night(
-            Run(pipeline=FLIGHTS, days=QUARTER, environment=environment, run_id=LOAD_RUN), STAGES
-        )
+        return run_night(run, STAGES)
 
 
-def _is_loaded(environment: Environment) -> bool:
+def is_loaded(run: Run) -> bool:
+    """Whether every stage of the run is done."""
     from jobs.lake import ops
 
-    if not ops.exists(environment, "stage_runs"):
-        return False
-    done = ops.read(environment, "stage_runs", [("run_id", "=", LOAD_RUN), ("status", "=", "done")])
+    done = ops.read(
+        run.environment, "stage_runs", [("run_id", "=", run.run_id), ("status", "=", "done")]
+    )
     return {stage.name for stage in STAGES} <= set(done.column("stage").to_pylist())
 
 
-def _run_nights(environment: Environment) -> None:
+def _run_nights(pipeline: Pipeline, environment: Environment, shown: Demo) -> None:
     airflow = _airflow(environment)
-    _wait_for_dag(airflow)
-    for day in NIGHTS:
+    _wait_for_dag(airflow, pipeline.name)
+    for day in shown.nights:
         with _step(f"Night of {day}, by Airflow"):
-            run_id = airflow.trigger(FLIGHTS.name, {"date": str(day)})
-            print(airflow.page(FLIGHTS.name, run_id), flush=True)
-            with _stopped_when_interrupted(airflow, run_id):
-                seconds = airflow.wait(FLIGHTS.name, run_id, _NIGHT_SECONDS, _tell)
+            run_id = airflow.trigger(pipeline.name, {"date": str(day)})
+            print(airflow.page(pipeline.name, run_id), flush=True)
+            with _stopped_when_interrupted(airflow, pipeline.name, run_id):
+                seconds = airflow.wait(pipeline.name, run_id, _NIGHT_SECONDS, _print_task)
             print(f"The DAG run took {seconds:.0f} s.", flush=True)
 
 
-def _wait_for_dag(airflow: Airflow) -> None:
+def _wait_for_dag(airflow: Airflow, dag: str) -> None:
     until = time.monotonic() + _DAG_SECONDS
-    while not airflow.has_dag(FLIGHTS.name):
+    while not airflow.has_dag(dag):
         if time.monotonic() > until:
             raise NightshiftError(
-                f"Airflow does not know the DAG '{FLIGHTS.name}' after {_DAG_SECONDS} s. "
+                f"Airflow does not know the DAG '{dag}' after {_DAG_SECONDS} s. "
                 f"See 'Dag Import Errors' at {airflow.url}"
             )
         time.sleep(1)
 
 
 @contextmanager
-def _stopped_when_interrupted(airflow: Airflow, run_id: str) -> Iterator[None]:
+def _stopped_when_interrupted(airflow: Airflow, dag: str, run_id: str) -> Iterator[None]:
     """Whoever interrupts the demo does not want its DAG run to go on.
 
     What it published stays whole.
@@ -135,75 +166,39 @@ def _stopped_when_interrupted(airflow: Airflow, run_id: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        airflow.stop(FLIGHTS.name, run_id)
+        airflow.stop(dag, run_id)
         raise
 
 
-def _tell(task: Task) -> None:
+def _print_task(task: Task) -> None:
     if task.state == "success":
         print(f"  {task.name:<18}{task.seconds or 0:6.1f} s", flush=True)
     elif task.state in {"failed", "up_for_retry", "skipped"}:
         print(f"  {task.name:<18}{task.state.replace('_', ' ')}", flush=True)
 
 
-def _show(environment: Environment) -> None:
+def _show(pipeline: Pipeline, environment: Environment, shown: Demo) -> None:
+    from jobs.commands.models import models
     from jobs.lake.sql import query
     from jobs.output import show
 
-    for statement in (TOP, COUNT):
+    for statement in shown.queries:
         print(f'\n$ nightshift sql "{statement}"')
         show(*query(environment, statement))
-    _show_quality(environment)
-    print(f"\nData-quality report: {_report(environment)}")
+    print(f"\n$ nightshift models {pipeline.name}")
+    show(*models(pipeline, environment))
+    print(f"\nData-quality report: {newest_report(pipeline, environment)}")
     airflow = _airflow(environment)
     print(f"Airflow: {airflow.url}  user {airflow.user}  password {airflow.password}")
 
 
-def _show_quality(environment: Environment) -> None:
-    from jobs.lake import ops
-    from jobs.output import show
-
-    last = max(
-        ops.read(environment, "model_events", [("pipeline", "=", FLIGHTS.name)]).to_pylist(),
-        key=lambda event: event["created_at"],
-    )
-    told = json.loads(last["metrics"])
-    promoted = last["event"] == "promoted"
-    champion = last["model_version" if promoted else "rival_version"]
-    models = {
-        f"champion, version {champion}": told["candidate" if promoted else "champion"],
-        **(
-            {}
-            if promoted
-            else {
-                f"candidate, version {last['model_version']} ({last['event']})": told["candidate"]
-            }
-        ),
-        f"baseline, the rate of {' x '.join(FLIGHTS.training.baseline)}": told["baseline"],
-    }
-    print(
-        f"\nQuality on the {told['rows']} flights of {told['days']} "
-        f"held-out days as of {last['as_of']}, all days pooled:"
-    )
-    show(
-        ["model", "AUC", "log loss"],
-        [
-            (name, round(one["auc"], 4), round(one["log_loss"], 4))
-            for name, one in models.items()
-            if one
-        ],
-    )
-
-
-def _report(environment: Environment) -> str:
+def newest_report(pipeline: Pipeline, environment: Environment) -> str:
+    """Where the report of the pipeline's last check is."""
     from jobs.lake import ops
 
-    rows = ops.read(
-        environment,
-        "check_results",
-        [("pipeline", "=", FLIGHTS.name), ("table_name", "=", f"{FLIGHTS.name}.predictions")],
-    ).to_pylist()
-    return str(max(rows, key=lambda row: row["checked_at"])["report"])
+    checks = ops.read(environment, "check_results", [("pipeline", "=", pipeline.name)]).to_pylist()
+    last = max(checks, key=lambda check: check["checked_at"])
+    return str(last["report"])
 
 
 def _airflow(environment: Environment) -> Airflow:

@@ -1,26 +1,39 @@
-"""What the example's source drops, and when.
-
-An outcome on the day on which it became known, never before.
-"""
+"""A pipeline's source files are dropped whole, once, and from its example alone."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import sys
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 import pytest
 
-from jobs.commands import land as landing
+from jobs import examples
 from jobs.commands.land import land
-from pipelines.catalog import pipeline
 from pipelines.days import Days
-from pipelines.environment import ROOT, Environment
+from pipelines.environment import Environment
 from pipelines.errors import UsageError
-from tests.reference import flights as reference
+from tests.jobs.toy import TOY
 
-FLIGHTS = pipeline("flights")
+FIRST, SECOND, THIRD = (date(2013, 1, day) for day in (1, 2, 3))
+READINGS = pd.DataFrame(
+    {
+        "id": ["1", "2", "3"],
+        "taken": ["2013-01-01", "2013-01-01", "2013-01-03"],
+        "amount": ["0.10", "1E5", "00501"],
+        "note": ["a, b", "", "x"],
+        "not in the feed": ["", "", ""],
+        "drop_date": [FIRST, SECOND, THIRD],
+    }
+)
+SENSORS = pd.DataFrame({"id": ["7"], "place": ["roof"]})
+
+
+def source() -> Mapping[str, pd.DataFrame]:
+    return {"readings": READINGS, "sensors": SENSORS}
 
 
 @pytest.fixture
@@ -28,110 +41,58 @@ def home(tmp_path: Path) -> Environment:
     return Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
 
 
-def _days(first: str, last: str | None = None) -> Days:
-    return Days(date.fromisoformat(first), date.fromisoformat(last or first))
+@pytest.fixture
+def toy_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The toy pipeline has an example built in."""
+    module = ModuleType("jobs.examples.toy")
+    module.source = source  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(examples, "names", lambda: ["flights", "toy"])
 
 
-def _dropped(home: Environment, name: str) -> pd.DataFrame:
-    return pd.read_csv(home.landing / "flights" / name, dtype=str, keep_default_na=False)
+def landed(home: Environment) -> dict[str, str]:
+    folder = home.landing / "toy"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_text() for path in files}
 
 
-def _files(home: Environment) -> set[str]:
-    return {
-        str(path.relative_to(home.landing / "flights"))
-        for path in home.landing.rglob("*")
-        if path.is_file()
+@pytest.mark.usefixtures("toy_example")
+def test_each_day_and_each_reference_feed_gets_its_file(home: Environment) -> None:
+    done = land(TOY, home, Days(FIRST, SECOND))
+    assert landed(home) == {
+        "readings/2013-01-01.csv": 'id,taken,amount,note\n1,2013-01-01,0.10,"a, b"\n',
+        "readings/2013-01-02.csv": "id,taken,amount,note\n2,2013-01-01,1E5,\n",
+        "sensors.csv": "id,place\n7,roof\n",
     }
+    assert done == {"files_written": 3, "files_unchanged": 0, "readings": 2, "sensors": 1}
 
 
-@pytest.mark.parametrize(
-    "golden",
-    sorted((ROOT / "tests" / "data" / "flights").glob("*.head.csv")),
-    ids=lambda path: path.name,
-)
-def test_a_drop_begins_as_a_reviewer_can_read_in_its_golden(
-    golden: Path, home: Environment
-) -> None:
-    land(FLIGHTS, home, _days("2013-03-10"))
-    feed, _, day = golden.name.removesuffix(".head.csv").partition("-")
-    dropped = home.landing / "flights" / (f"{feed}/{day}.csv" if day else f"{feed}.csv")
-    assert dropped.read_text().startswith(golden.read_text())
+@pytest.mark.usefixtures("toy_example")
+def test_a_day_without_rows_gets_a_file_that_says_so(home: Environment) -> None:
+    land(TOY, home, Days.of(date(2013, 1, 9)))
+    assert landed(home)["readings/2013-01-09.csv"] == "id,taken,amount,note\n"
 
 
-def test_every_outcome_is_dropped_on_the_day_it_became_known() -> None:
-    source = landing._flights()
-    expected = reference.outcomes()["obs_date"].dt.date
-    pd.testing.assert_series_equal(source["flights"]["drop_date"], expected, check_names=False)
-    assert (source["flights"]["drop_date"] != source["flights"]["flight_date"]).sum() == 26_873
-
-
-def test_the_instant_of_arrival_reproduces_the_clock_time_of_all_arrivals_but_one() -> None:
-    source = landing._flights()
-    arrival = landing.arrives_at(source["flights"], source["airports"])
-    clock = landing._wall_clock(
-        arrival, landing._zones(source["flights"]["dest"], source["airports"])
-    )
-    shown = pd.to_numeric(source["flights"]["arr_time"], errors="coerce") % 2400
-    differs = arrival.notna() & (clock.dt.hour * 100 + clock.dt.minute != shown)
-    assert arrival.notna().sum() == 327_346
-    assert differs.sum() == 1
-
-
-def test_a_drop_holds_the_declared_columns_and_the_source_to_the_letter(home: Environment) -> None:
-    land(FLIGHTS, home, _days("2013-02-09"))
-    for feed in FLIGHTS.feeds:
-        rows = _dropped(home, feed.path.format(date="2013-02-09"))
-        assert list(rows.columns) == [column.name for column in feed.columns]
-    flights = _dropped(home, "flights/2013-02-09.csv")
-    known = reference.outcomes()
-    assert len(flights) == (known["obs_date"] == pd.Timestamp("2013-02-09")).sum()
-    assert set(flights["flight_date"]) == {"2013-02-08", "2013-02-09"}
-    assert (flights["dep_time"] == "NA").sum() == 393
-    assert flights["time_hour"].str.fullmatch(r"\d{4}-\d{2}-\d{2}T\d{2}:00:00Z").all()
-    assert "14.960139999999999" in (home.landing / "flights/weather/2013-02-09.csv").read_text()
-
-
-def test_the_schedule_is_tomorrows_and_tells_no_outcome(home: Environment) -> None:
-    land(FLIGHTS, home, _days("2012-12-31"))
-    assert _files(home) == {"schedule/2012-12-31.csv", "planes.csv", "airports.csv"}
-    schedule = _dropped(home, "schedule/2012-12-31.csv")
-    assert set(schedule["flight_date"]) == {"2013-01-01"}
-    assert len(schedule) == 842
-    assert not {"dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"} & set(
-        schedule.columns
-    )
-
-
-def test_the_last_days_drop_has_outcomes_and_no_schedule(home: Environment) -> None:
-    land(FLIGHTS, home, _days("2013-12-31"))
-    assert _files(home) == {
-        "flights/2013-12-31.csv",
-        "weather/2013-12-31.csv",
-        "planes.csv",
-        "airports.csv",
-    }
-    assert _dropped(home, "weather/2013-12-31.csv").empty
-
-
+@pytest.mark.usefixtures("toy_example")
 def test_landing_again_leaves_every_file_alone(home: Environment) -> None:
-    first = land(FLIGHTS, home, _days("2013-01-01", "2013-01-02"))
-    times = {name: (home.landing / "flights" / name).stat().st_mtime_ns for name in _files(home)}
-    again = land(FLIGHTS, home, _days("2013-01-01", "2013-01-02"))
-    assert (first["files_written"], again["files_written"], again["files_unchanged"]) == (8, 0, 8)
-    assert times == {
-        name: (home.landing / "flights" / name).stat().st_mtime_ns for name in _files(home)
-    }
+    land(TOY, home, Days(FIRST, SECOND))
+    files = [path for path in home.landing.rglob("*") if path.is_file()]
+    times = [path.stat().st_mtime_ns for path in files]
+    again = land(TOY, home, Days(FIRST, SECOND))
+    assert (again["files_written"], again["files_unchanged"]) == (0, 3)
+    assert times == [path.stat().st_mtime_ns for path in files]
 
 
+@pytest.mark.usefixtures("toy_example")
 def test_a_damaged_file_is_written_anew(home: Environment) -> None:
-    land(FLIGHTS, home, _days("2013-01-01"))
-    path = home.landing / "flights/flights/2013-01-01.csv"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:1000])
-    assert land(FLIGHTS, home, _days("2013-01-01"))["files_written"] == 1
-    assert path.read_bytes() == whole
+    land(TOY, home, Days.of(FIRST))
+    whole = landed(home)
+    (home.landing / "toy" / "readings" / "2013-01-01.csv").write_text("id,tak")
+    assert land(TOY, home, Days.of(FIRST))["files_written"] == 1
+    assert landed(home) == whole
 
 
+@pytest.mark.usefixtures("toy_example")
 def test_an_interrupted_write_leaves_no_half_file(
     home: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,19 +101,18 @@ def test_an_interrupted_write_leaves_no_half_file(
 
     monkeypatch.setattr(Path, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        land(FLIGHTS, home, _days("2013-01-01"))
-    assert _files(home) == set()
+        land(TOY, home, Days.of(FIRST))
+    assert landed(home) == {}
 
 
-def test_days_that_the_source_does_not_cover_are_refused(home: Environment) -> None:
-    with pytest.raises(
-        UsageError,
-        match="no data for 2014-01-01: its feeds cover the days from 2012-12-31 to 2013-12-31",
-    ):
-        land(FLIGHTS, home, _days("2014-01-01"))
-    assert _files(home) == set()
-
-
-def test_a_pipeline_without_a_built_in_source_says_so(home: Environment) -> None:
-    with pytest.raises(UsageError, match="No source is built in for 'taxi'.*Built in: flights"):
-        land(replace(FLIGHTS, name="taxi"), home, _days("2013-01-01"))
+def test_a_pipeline_without_an_example_is_refused_with_where_to_drop_its_files(
+    home: Environment,
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        land(TOY, home, Days.of(FIRST))
+    assert str(refused.value) == (
+        "No source is built in for 'toy': "
+        f"drop its files into {home.landing / 'toy'} yourself. "
+        f"Built in: {', '.join(examples.names())}."
+    )
+    assert "flights" in str(refused.value)

@@ -1,0 +1,43 @@
+"""Each built-in example fits its pipeline."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from jobs import examples
+from jobs.commands.demo import demonstrations
+from jobs.examples import Demo
+from pipelines import catalog
+from pipelines.days import Days
+from pipelines.errors import UsageError
+
+
+def test_every_example_belongs_to_a_pipeline() -> None:
+    assert "flights" in examples.names()
+    assert set(examples.names()) <= set(catalog.names())
+
+
+@pytest.mark.parametrize("name", examples.names())
+def test_a_source_gives_each_feed_its_columns(name: str) -> None:
+    pipeline = catalog.pipeline(name)
+    source = catalog.part("jobs.examples", pipeline, "the rows that its source drops").source()
+    for feed in pipeline.feeds:
+        extra = set() if feed.is_reference else {"drop_date"}
+        wanted = {column.name for column in feed.columns} | extra
+        assert wanted <= set(source[feed.name].columns), feed.name
+
+
+@pytest.mark.parametrize("name", demonstrations())
+def test_a_demonstration_uses_days_that_the_pipeline_has(name: str) -> None:
+    catalog.pipeline(name).require_days(demonstrations()[name].days)
+
+
+def test_the_nights_of_a_demonstration_follow_what_is_loaded() -> None:
+    load = Days(date(2013, 1, 1), date(2013, 1, 31))
+    with pytest.raises(UsageError, match="nights must begin the day after 2013-01-01..2013-01-31"):
+        Demo(load=load, nights=Days.of(date(2013, 2, 2)), queries=())
+    assert Demo(load=load, nights=Days.of(date(2013, 2, 1)), queries=()).days == Days(
+        date(2013, 1, 1), date(2013, 2, 1)
+    )
