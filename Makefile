@@ -2,12 +2,13 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo up down status test check format bench soak lock clean
+.PHONY: help setup demo up down status logs test check format bench soak lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 CODE := pipelines jobs expectations features dags plugins
 ARGS ?=
+NOT_SET_UP := Nothing is set up here ($(BIN)/nightshift is missing), so no service runs. Set up and start: make up
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -22,11 +23,15 @@ demo: setup ## Start the platform, load a quarter of flights, run two nights thr
 up: setup ## Start the platform: Spark, Airflow and the stage server
 	@$(BIN)/nightshift up $(ARGS)
 
-down: setup ## Stop the platform
-	@$(BIN)/nightshift down $(ARGS)
+# What is not set up runs nothing: these three say so instead of setting up first.
+down: ## Stop the platform
+	@if [ -x $(BIN)/nightshift ]; then $(BIN)/nightshift down $(ARGS); else echo "$(NOT_SET_UP)"; fi
 
-status: setup ## Tell which services run
-	@$(BIN)/nightshift status $(ARGS)
+status: ## Tell which services run
+	@if [ -x $(BIN)/nightshift ]; then $(BIN)/nightshift status $(ARGS); else echo "$(NOT_SET_UP)"; exit 3; fi
+
+logs: ## List the services' logs; print the end of one with ARGS="spark --lines 20"
+	@if [ -x $(BIN)/nightshift ]; then $(BIN)/nightshift logs $(ARGS); else echo "$(NOT_SET_UP)"; exit 3; fi
 
 test: setup ## Run all tests, of each long sweep a short sample; narrow them with ARGS="tests/jobs -k sql"
 	@$(PYTHON) -m tools.setup --browser
