@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from jobs.lake import ops
 from jobs.output import show
+from pipelines.days import Days
 from pipelines.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipelines.days import Days
     from pipelines.environment import Environment
     from pipelines.spec import Pipeline
 
@@ -33,6 +34,11 @@ _COLUMNS = (
     "found",
 )
 _VERDICT = ("run_id", "first_day", "last_day", "stage", "checked_at", "table_name")
+"""Columns of `ops.check_results` that the checks of one verdict share."""
+_Key = tuple[Any, ...]
+"""Values of the columns `_VERDICT`."""
+_Check = Mapping[str, Any]
+"""A row of `ops.check_results`."""
 
 
 def quality(pipeline: Pipeline, environment: Environment, days: Days, form: str) -> int:
@@ -44,12 +50,12 @@ def quality(pipeline: Pipeline, environment: Environment, days: Days, form: str)
     pipeline.require_days(days)
     checks = _checks(environment, pipeline.name, days)
     if not checks:
-        wanted = (
-            f"--date {days.first}" if len(days) == 1 else f"--from {days.first} --to {days.last}"
-        )
+        options = f"--from {days.first} --to {days.last}"
+        if len(days) == 1:
+            options = f"--date {days.first}"
         raise UsageError(
             f"No data of '{pipeline.name}' has been judged for {days} yet. "
-            f"Judge it: nightshift run {pipeline.name} {wanted}"
+            f"Judge it: nightshift run {pipeline.name} {options}"
         )
     show(_COLUMNS, verdicts(pipeline, checks), form)
     for report in dict.fromkeys(check["report"] for check in checks):
@@ -57,27 +63,26 @@ def quality(pipeline: Pipeline, environment: Environment, days: Days, form: str)
     return 0
 
 
-def verdicts(pipeline: Pipeline, checks: Iterable[Mapping[str, Any]]) -> list[tuple[object, ...]]:
+def verdicts(pipeline: Pipeline, checks: Iterable[_Check]) -> list[tuple[object, ...]]:
     """One row for each table that each run judged.
 
     The newest run first, its tables in the order of a night.
     """
-    judged: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    judged: dict[_Key, list[_Check]] = {}
     for check in checks:
-        judged.setdefault(tuple(check[column] for column in _VERDICT), []).append(check)
-    order = {f"{pipeline.name}.{table.name}": place for place, table in enumerate(pipeline.tables)}
-    newest: dict[str, Any] = {}
+        key = tuple(check[column] for column in _VERDICT)
+        judged.setdefault(key, []).append(check)
+    newest_of_run: dict[str, datetime] = {}
     for run_id, _, _, _, at, _ in judged:
-        newest[run_id] = max(at, newest.get(run_id, at))
-    ordered = sorted(
-        judged,
-        key=lambda key: (
-            -newest[key[0]].timestamp(),
-            -key[4].timestamp(),
-            order.get(key[5], len(order)),
-        ),
-    )
-    return [_row(key, judged[key]) for key in ordered]
+        newest_of_run[run_id] = max(at, newest_of_run.get(run_id, at))
+    names = [f"{pipeline.name}.{table.name}" for table in pipeline.tables]
+
+    def newest_first(key: _Key) -> tuple[float, float, int]:
+        run_id, _, _, _, at, table = key
+        order = names.index(table) if table in names else len(names)
+        return (-newest_of_run[run_id].timestamp(), -at.timestamp(), order)
+
+    return [_row(key, judged[key]) for key in sorted(judged, key=newest_first)]
 
 
 def _checks(environment: Environment, pipeline: str, days: Days) -> list[dict[str, Any]]:
@@ -86,31 +91,29 @@ def _checks(environment: Environment, pipeline: str, days: Days) -> list[dict[st
         ("first_day", "<=", days.last),
         ("last_day", ">=", days.first),
     ]
-    found = ops.read(environment, "check_results", touching).to_pylist()
-    return sorted(found, key=lambda check: check["checked_at"], reverse=True)
+    checks = ops.read(environment, "check_results", touching).to_pylist()
+    return sorted(checks, key=lambda check: check["checked_at"], reverse=True)
 
 
-def _row(key: tuple[Any, ...], checks: list[Mapping[str, Any]]) -> tuple[object, ...]:
+def _row(key: _Key, checks: Sequence[_Check]) -> tuple[object, ...]:
     run_id, first, last, stage, at, table = key
-    failed = [check for check in checks if not check["success"] and check["severity"] == "critical"]
-    warned = [check for check in checks if not check["success"] and check["severity"] != "critical"]
-    found = "; ".join(
-        f"{check['column_name'] or check['expectation']}: {check['observed']}"
-        for check in failed or warned
-    )
-    rows = json.loads(checks[0]["detail"])["rows"]
-    days = f"{first}" if first == last else f"{first}..{last}"
-    verdict = "refused" if failed else "passed"
+    unmet = [check for check in checks if not check["success"]]
+    failed = [check for check in unmet if check["severity"] == "critical"]
+    warned = [check for check in unmet if check["severity"] != "critical"]
     return (
         f"{at:%Y-%m-%d %H:%M:%S}",
         run_id,
-        days,
+        str(Days(first, last)),
         stage,
         table,
-        verdict,
-        rows,
+        "refused" if failed else "passed",
+        json.loads(checks[0]["detail"])["rows"],
         len(checks),
         len(failed),
         len(warned),
-        found,
+        "; ".join(map(_finding, failed or warned)),
     )
+
+
+def _finding(check: _Check) -> str:
+    return f"{check['column_name'] or check['expectation']}: {check['observed']}"
