@@ -106,19 +106,16 @@ def _show_on_terminal(
     from rich.box import Box
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     remaining = iter(rows)
     first = list(islice(remaining, _MOST_ON_TERMINAL))
     table = Table(box=Box(_BOX, ascii=True), header_style="")
     for name, is_number in zip(columns, _numeric(columns, first), strict=True):
-        # Text, not str: rich would read [brackets] in a str as markup.
-        table.add_column(
-            Text(_harmless(name)), justify="right" if is_number else "left", overflow="fold"
-        )
+        table.add_column(_harmless(name), justify="right" if is_number else "left", overflow="fold")
     for row in first:
-        table.add_row(*(Text(shown(value)) for value in row))
-    Console(file=out, highlight=False, emoji=False, markup=False).print(table)
+        table.add_row(*map(shown, row))
+    # [brackets] and :words: in data are data.
+    Console(file=out, emoji=False, markup=False).print(table)
     if next(remaining, None) is not None:
         print(
             f"Only the first {_MOST_ON_TERMINAL} rows. All of them: --format csv, or write to a "

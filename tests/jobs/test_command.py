@@ -114,8 +114,9 @@ def test_help_is_printed_for_every_command(
 
 
 def test_no_parser_takes_a_shortened_option() -> None:
-    with pytest.raises(UsageError):
-        parser().parse_args(["run", "flights", "--retr"])
+    for shortened in ("--retr", "--dat=2013 03 01"):
+        with pytest.raises(UsageError, match=shortened):
+            parser().parse_args(["run", "flights", shortened])
 
 
 def test_the_version_is_that_of_the_package_and_of_the_code(

@@ -57,9 +57,13 @@ def test_a_terminal_shows_the_same_table() -> None:
     assert on_terminal(["name", "n", "share"], rows) == printed(["name", "n", "share"], rows)
 
 
-@pytest.mark.parametrize("form", ["table", "csv"])
-def test_markup_in_data_is_not_interpreted(form: str) -> None:
-    assert "[red]x[/red] :smile:" in printed(["a"], [("[red]x[/red] :smile:",)], form)
+def test_markup_in_data_is_not_interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    data = "[red]x[/red] :smile: [/] [link=x] 7"
+    expected = [f"| {data} |"] * 2
+    for text in (printed([data], [(data,)]), on_terminal([data], [(data,)])):
+        assert text.splitlines()[1:4:2] == expected
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,9 @@ def test_a_log_is_followed_also_when_it_is_begun_anew(
     assert following.stdout.readline() == "five\n"
     log.rename(log.with_suffix(".log.1"))
     time.sleep(0.5)  # long enough to be looked at while no log is there
-    log.write_text("begun anew\n")
-    assert following.stdout.readline() == "begun anew\n"
+    longer = "begun anew " * 50 + "\n"
+    log.write_text(longer)
+    assert following.stdout.readline() == longer
     log.write_text("emptied\n")
     assert following.stdout.readline() == "emptied\n"
     following.send_signal(2)
