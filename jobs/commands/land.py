@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs import examples
+from jobs.examples import files
 from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -46,14 +47,14 @@ def land(pipeline: Pipeline, environment: Environment, days: Days) -> dict[str, 
     pipeline.require_days(days)
     source = catalog.part("jobs.examples", pipeline, "the rows that its source drops").source()
     written = 0
-    files = 0
+    count = 0
     rows = {feed.name: 0 for feed in pipeline.feeds}
     total = sum(len(_drop_days(pipeline, feed, days)) for feed in pipeline.feeds)
     for drop in _with_progress(_drops(pipeline, days, source), total):
-        files += 1
-        written += _write(folder / drop.feed.path.format(date=drop.day), _text(drop))
+        count += 1
+        written += _write(folder / drop.feed.file(drop.day), files.content(drop.feed, drop.rows))
         rows[drop.feed.name] += len(drop.rows)
-    return {"files_written": written, "files_unchanged": files - written, **rows}
+    return {"files_written": written, "files_unchanged": count - written, **rows}
 
 
 def _require_example(pipeline: Pipeline, folder: Path) -> None:
@@ -88,22 +89,14 @@ def _with_progress(drops: Iterator[_Drop], total: int) -> Iterator[_Drop]:
     yield from tqdm(drops, desc="Landing", unit=" files", total=total, disable=None, delay=3)
 
 
-def _text(drop: _Drop) -> bytes:
-    names = [column.name for column in drop.feed.columns]
-    text: str = drop.rows[names].to_csv(
-        index=False, na_rep=drop.feed.null_token, lineterminator="\n"
-    )
-    return text.encode()
-
-
-def _write(path: Path, text: bytes) -> bool:
-    """Make the file hold the text, whole or not at all; False when it already did."""
-    if path.exists() and path.read_bytes() == text:
+def _write(path: Path, content: bytes) -> bool:
+    """Make the file hold that, whole or not at all; False when it already did."""
+    if path.exists() and path.read_bytes() == content:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        unfinished.write_bytes(text)
+        unfinished.write_bytes(content)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
