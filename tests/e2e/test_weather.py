@@ -48,8 +48,8 @@ def loaded(house: Environment, tmp_path_factory: pytest.TempPathFactory) -> Envi
 
 
 def rows_of(environment: Environment, statement: str) -> list[tuple[object, ...]]:
-    (result,) = sql.query(environment, statement)
-    return [tuple(row) for row in result.rows]
+    _, rows = sql.query(environment, statement)
+    return rows
 
 
 def test_every_hour_of_tomorrow_is_foretold_once_at_each_airport(loaded: Environment) -> None:
