@@ -29,22 +29,23 @@ def midnight_error(instant: str, day: str, zone: str) -> str:
 
 def first_true(conditions: Mapping[str, str]) -> str:
     """The name of the first condition that holds, or null."""
-    return (
-        "CASE "
-        + " ".join(f"WHEN {condition} THEN '{name}'" for name, condition in conditions.items())
-        + " END"
-    )
+    cases = [f"WHEN {condition} THEN '{name}'" for name, condition in conditions.items()]
+    return f"CASE {' '.join(cases)} END"
 
 
 def joined(columns: str) -> str:
     """The values of columns (`a, b`) joined by '|'; null when one is."""
-    return "concat(" + ", '|', ".join(columns.split(", ")) + ")"
+    # concat, unlike concat_ws, is null when one of its values is.
+    values = ", '|', ".join(columns.split(", "))
+    return f"concat({values})"
 
 
 def relative_humidity(temp: str, dewp: str) -> str:
     """Percent, from temperature and dew point in Fahrenheit (August-Roche-Magnus)."""
-    pressure = {
-        column: f"exp(17.625 * ({column} - 32) / 1.8 / (243.04 + ({column} - 32) / 1.8))"
-        for column in (temp, dewp)
-    }
-    return f"100 * {pressure[dewp]} / {pressure[temp]}"
+    return f"100 * {_vapour_pressure(dewp)} / {_vapour_pressure(temp)}"
+
+
+def _vapour_pressure(fahrenheit: str) -> str:
+    """Saturation pressure over water, up to a factor that a ratio cancels."""
+    celsius = f"({fahrenheit} - 32) / 1.8"
+    return f"exp(17.625 * {celsius} / (243.04 + {celsius}))"

@@ -34,8 +34,11 @@ MAX_EXAMPLES = 20
 MAX_EXPLAINED = 8
 """Failed expectations about rows whose bad rows are looked up, critical ones first: each costs
 three questions."""
-_PLACE = "place"
-"""Key in an expectation's `meta`: its place in the suite, by which its result is found again."""
+_EXAMPLES_IN_A_MESSAGE = 3
+_ERROR_CHARACTERS = 500
+"""Spark's messages hold whole query plans; the first lines say what is wrong."""
+_POSITION = "position"
+"""Key in an expectation's `meta`: its position in the suite, by which its result is recognized."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,12 +66,11 @@ class Check:
         return not self.success and self.severity == "critical"
 
     def __str__(self) -> str:
-        shown = "; ".join(
-            ", ".join(f"{k}={v}" for k, v in one.items()) for one in self.examples[:3]
-        )
-        return f"{self.says} Found: {self.error or self.observed}." + (
-            f" For example {shown}" if shown else ""
-        )
+        sentence = f"{self.says} Found: {self.error or self.observed}."
+        if not self.examples:
+            return sentence
+        shown = [_in_words(example) for example in self.examples[:_EXAMPLES_IN_A_MESSAGE]]
+        return f"{sentence} For example {'; '.join(shown)}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +98,8 @@ class Verdict:
     @property
     def warnings(self) -> tuple[Check, ...]:
         """Failed checks that do not."""
-        return tuple(check for check in self.checks if not check.success and not check.blocks)
+        failed = [check for check in self.checks if not check.success]
+        return tuple(check for check in failed if not check.blocks)
 
 
 def judge(
@@ -114,99 +117,113 @@ def judge(
     if set(suite.declared_columns) <= set(frame.columns):
         days = _measure(frame, suite, same_rows)
         rows = int(days[ROWS].sum())
-        judged = [*_judge_rows(frame, suite, rows), *_judge_days(days, suite)]
+        judged = _judge_rows(frame, suite, rows) + _judge_days(days, suite)
     else:
-        rows, judged = frame.count(), _judge_columns(frame, suite)
-    if any(check.error for check, _ in judged):
-        frame.sparkSession.range(
-            1
-        ).count()  # Great Expectations swallows what a lost server raises, but that is no verdict
+        rows = frame.count()
+        judged = _judge_columns(frame, suite)
+    checks = tuple(check for check, _ in judged)
+    results = [result for _, result in judged if result is not None]
+    if any(check.error for check in checks):
+        # Great Expectations swallows what a lost server raises, but that is no verdict: the next
+        # question raises it again.
+        frame.sparkSession.range(1).count()
     return Verdict(
         table=table,
         rows=rows,
-        checks=tuple(check for check, _ in judged),
+        checks=checks,
         seconds=time.monotonic() - started,
-        result=_whole_result(table, [result for _, result in judged if result is not None]),
+        result=_whole_result(table, results),
     )
 
 
+_Declared = Mapping[int, Expectation]
+"""Expectations by their position in the suite."""
 _Results = dict[int, ExpectationValidationResult]
-"""Results by the expectation's place in the suite."""
-_Told = tuple[Check, ExpectationValidationResult | None]
+"""Results by the expectation's position in the suite."""
+_Judged = tuple[Check, ExpectationValidationResult | None]
+"""A check and the result that it was made from; None: Great Expectations gave none."""
 
 
-def _judge_columns(frame: DataFrame, suite: Suite) -> list[_Told]:
+def _judge_columns(frame: DataFrame, suite: Suite) -> list[_Judged]:
     missing = [column for column in suite.declared_columns if column not in frame.columns]
+    observed = f"no column {', '.join(missing)}; nothing else was judged"
     with _batch_of_rows(frame) as batch:
         results = _validate(batch, {0: suite.columns}, {"result_format": "BASIC"})
-    return [
-        _told(
-            suite.columns,
-            results.get(0),
-            observed=f"no column {', '.join(missing)}; nothing else was judged",
-        )
-    ]
+    return [_judged(suite.columns, results.get(0), observed)]
 
 
-def _judge_rows(frame: DataFrame, suite: Suite, rows: int) -> list[_Told]:
+def _judge_rows(frame: DataFrame, suite: Suite, rows: int) -> list[_Judged]:
     declared = dict(enumerate(suite.every_row))
-    key = ", ".join(f"`{column}`" for column in dict.fromkeys([suite.day, *suite.key]))
-    derived = {ROWS_OF_KEY: f"count(1) OVER (PARTITION BY {key})", **suite.derived}
-    with _batch_of_rows(
-        frame.selectExpr("*", *(f"{sql} AS `{name}`" for name, sql in derived.items()))
-    ) as batch:
+    with _batch_of_rows(_with_derived(frame, suite)) as batch:
         results = _validate(batch, declared, {"result_format": "BOOLEAN_ONLY"})
-        results |= _validate(
-            batch, _to_explain(declared, results), _detailed(suite.day, *suite.key)
-        )
-    return [
-        _told(expectation, results.get(place), observed=_of_rows(results.get(place), rows))
-        for place, expectation in declared.items()
-    ]
+        # What failed is judged a second time, now with the rows that it failed on.
+        failed = _to_explain(declared, results)
+        results |= _validate(batch, failed, _detailed(suite.day, *suite.key))
+    judged = []
+    for position, expectation in declared.items():
+        result = results.get(position)
+        judged.append(_judged(expectation, result, _of_rows(result, rows)))
+    return judged
 
 
-def _to_explain(declared: Mapping[int, Expectation], results: _Results) -> dict[int, Expectation]:
-    failed = [
-        place for place, result in results.items() if not result.success and not _error(result)
-    ]
-    critical_first = sorted(
-        failed, key=lambda place: (declared[place].severity.value != "critical", place)
-    )
-    return {place: declared[place] for place in critical_first[:MAX_EXPLAINED]}
+def _with_derived(frame: DataFrame, suite: Suite) -> DataFrame:
+    """The rows with the columns that only the suite needs."""
+    # A day that is part of the key is named once.
+    key = dict.fromkeys([suite.day, *suite.key])
+    partition = ", ".join(f"`{column}`" for column in key)
+    derived = {ROWS_OF_KEY: f"count(1) OVER (PARTITION BY {partition})", **suite.derived}
+    columns = [f"{sql} AS `{name}`" for name, sql in derived.items()]
+    return frame.selectExpr("*", *columns)
 
 
-def _judge_days(days: pd.DataFrame, suite: Suite) -> list[_Told]:
+def _to_explain(declared: _Declared, results: _Results) -> _Declared:
+    """The failed expectations whose bad rows are looked up, critical ones first."""
+    failed = [position for position in sorted(results) if _has_bad_rows(results[position])]
+    critical = [position for position in failed if _is_critical(declared[position])]
+    others = [position for position in failed if position not in critical]
+    chosen = [*critical, *others][:MAX_EXPLAINED]
+    return {position: declared[position] for position in chosen}
+
+
+def _has_bad_rows(result: ExpectationValidationResult) -> bool:
+    return not result.success and _error(result) is None
+
+
+def _is_critical(expectation: Expectation) -> bool:
+    return bool(expectation.severity.value == "critical")
+
+
+def _judge_days(days: pd.DataFrame, suite: Suite) -> list[_Judged]:
     declared = dict(enumerate(suite.every_day))
     with _batch_of_days(days) as batch:
         results = _validate(batch, declared, _detailed(suite.day))
     return [
-        _told(expectation, results.get(place), observed=_of_days(days, expectation))
-        for place, expectation in declared.items()
+        _judged(expectation, results.get(position), _of_days(days, expectation))
+        for position, expectation in declared.items()
     ]
 
 
 def _measure(frame: DataFrame, suite: Suite, same_rows: DataFrame | None) -> pd.DataFrame:
     """The measures, one row a day: every day of the run, and any other day that has rows."""
     measures = {ROWS: "count(1)", **suite.measures}
-    figures = ", ".join(f"CAST({sql} AS DOUBLE) AS `{name}`" for name, sql in measures.items())
-    query = f"SELECT `{suite.day}` AS day, {figures} FROM {{staged}} GROUP BY 1"
+    columns = [f"CAST({sql} AS DOUBLE) AS `{name}`" for name, sql in measures.items()]
+    query = f"SELECT `{suite.day}` AS day, {', '.join(columns)} FROM {{staged}} GROUP BY 1"
     table = _by_day(frame.sparkSession.sql(query, staged=frame))
     if same_rows is not None:
         table = table.join(_compare(frame, same_rows, suite), how="outer")
+    # A day of the run without rows is judged too: there, its measures are null.
     expected = set(suite.days or ())
     table = table.reindex(sorted({*table.index, *expected}))
     table[ROWS] = table[ROWS].fillna(0)
-    return table.assign(
-        **{
-            suite.day: table.index.map(str),
-            OF_THE_RUN: [int(day in expected) for day in table.index],
-        }
-    )
+    table[suite.day] = table.index.map(str)
+    table[OF_THE_RUN] = [int(day in expected) for day in table.index]
+    return table
 
 
 def _compare(frame: DataFrame, other: DataFrame, suite: Suite) -> pd.DataFrame:
     """Per day, the keys that one of two tables has and the other lacks."""
-    key = ", ".join(dict.fromkeys([suite.day, *suite.key]))
+    columns = dict.fromkeys([suite.day, *suite.key])
+    key = ", ".join(columns)
     query = f"""
         SELECT
             {suite.day} AS day,
@@ -219,50 +236,49 @@ def _compare(frame: DataFrame, other: DataFrame, suite: Suite) -> pd.DataFrame:
 
 
 def _by_day(figures: DataFrame) -> pd.DataFrame:
+    # Rows without a day are no day's: that they have none is an expectation of its own.
     rows = [row for row in figures.collect() if row[0] is not None]
-    return pd.DataFrame(
-        [row[1:] for row in rows],
-        index=[row[0] for row in rows],
-        columns=figures.columns[1:],
-        dtype="float64",
-    )
+    days = [row[0] for row in rows]
+    measures = [row[1:] for row in rows]
+    return pd.DataFrame(measures, index=days, columns=figures.columns[1:], dtype="float64")
 
 
-def _validate(
-    batch: Any, declared: Mapping[int, Expectation], result_format: Mapping[str, Any]
-) -> _Results:
-    """The result of each expectation, by its place.
+def _validate(batch: Any, declared: _Declared, result_format: Mapping[str, Any]) -> _Results:
+    """The result of each expectation, by its position.
 
     One that Great Expectations dropped has none.
     """
     if not declared:
         return {}
-    marked = [
-        expectation.copy(update={"meta": {**(expectation.meta or {}), _PLACE: place}})
-        for place, expectation in declared.items()
-    ]
+    marked = [_marked(expectation, position) for position, expectation in declared.items()]
     # A suite logs and drops what it holds for invalid: the caller sees it by the missing result.
-    outcome = batch.validate(
-        gx.ExpectationSuite(name="suite", expectations=marked), result_format=dict(result_format)
-    )
-    return {result.expectation_config.meta[_PLACE]: result for result in outcome.results}
+    suite = gx.ExpectationSuite(name="suite", expectations=marked)
+    outcome = batch.validate(suite, result_format=dict(result_format))
+    return {result.expectation_config.meta[_POSITION]: result for result in outcome.results}
 
 
-def _told(
+def _marked(expectation: Expectation, position: int) -> Expectation:
+    meta = {**(expectation.meta or {}), _POSITION: position}
+    return expectation.copy(update={"meta": meta})
+
+
+def _judged(
     expectation: Expectation, result: ExpectationValidationResult | None, observed: str
-) -> _Told:
-    error = (
-        "Great Expectations did not run it: it is not a valid expectation"
-        if result is None
-        else _error(result)
-    )
-    details = (result.result if result is not None else None) or {}
+) -> _Judged:
+    if result is None:
+        error: str | None = "Great Expectations did not run it: it is not a valid expectation"
+        success = False
+        details: Mapping[str, Any] = {}
+    else:
+        error = _error(result)
+        success = error is None and bool(result.success)
+        details = result.result or {}
     check = Check(
         expectation=expectation.expectation_type,
         column=getattr(expectation, "column", None),
         says=expectation.description or expectation.expectation_type,
         severity=str(expectation.severity.value),
-        success=error is None and result is not None and bool(result.success),
+        success=success,
         observed=observed if error is None else "not judged",
         unexpected=details.get("unexpected_count"),
         examples=_examples(details),
@@ -274,27 +290,43 @@ def _told(
 def _examples(details: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
     key = details.get("unexpected_index_column_names") or ()
     bad = details.get("partial_unexpected_index_list") or ()
-    return tuple(
-        {name: str(one[name]) for name in dict.fromkeys([*key, *one])} for one in bad[:MAX_EXAMPLES]
-    )
+    return tuple(_example(row, *key) for row in bad[:MAX_EXAMPLES])
+
+
+def _example(row: Mapping[str, Any], *key: str) -> dict[str, str]:
+    """A bad row as text, its key first."""
+    columns = dict.fromkeys([*key, *row])
+    return {column: str(row[column]) for column in columns}
+
+
+def _in_words(example: Mapping[str, str]) -> str:
+    values = [f"{column}={value}" for column, value in example.items()]
+    return ", ".join(values)
 
 
 def _of_rows(result: ExpectationValidationResult | None, rows: int) -> str:
     if result is None or result.success:
         return f"{rows:,} rows"
     unexpected = (result.result or {}).get("unexpected_count")
-    return f"{'some' if unexpected is None else format(unexpected, ',')} of {rows:,} rows"
+    # Unknown when the failure was not explained: beyond MAX_EXPLAINED nothing was counted.
+    bad = "some" if unexpected is None else f"{unexpected:,}"
+    return f"{bad} of {rows:,} rows"
 
 
 def _of_days(days: pd.DataFrame, expectation: Expectation) -> str:
-    values = sorted(days[expectation.column].dropna()) if expectation.column in days else []
-    if len(values) < 2:
-        return f"{values[0]:.6g}" if values else "no value"
+    if expectation.column not in days:
+        return "no value"
+    values = sorted(days[expectation.column].dropna())
+    if not values:
+        return "no value"
+    if len(values) == 1:
+        return f"{values[0]:.6g}"
     return f"{values[0]:.6g} to {values[-1]:.6g} on {len(values)} days"
 
 
 def _detailed(*key: str) -> dict[str, Any]:
     return {
+        # Examples and counts; COMPLETE would bring every bad row to this process.
         "result_format": "SUMMARY",
         "unexpected_index_column_names": list(dict.fromkeys(key)),
         "partial_unexpected_count": MAX_EXAMPLES,
@@ -304,19 +336,21 @@ def _detailed(*key: str) -> dict[str, Any]:
 def _error(result: ExpectationValidationResult) -> str | None:
     """The exception that kept the expectation from being judged, on one line."""
     info = result.exception_info or {}
-    raised = [
-        one
-        for one in (info, *info.values())
-        if isinstance(one, dict) and one.get("raised_exception")
-    ]
+    # Great Expectations gives one exception, or one for each metric that it failed to compute.
+    possible = [info, *info.values()]
+    raised = [one for one in possible if isinstance(one, dict) and one.get("raised_exception")]
     if not raised:
         return None
-    said = next((one for one in raised if one.get("exception_message")), raised[0])
-    message = (
-        said.get("exception_message")
-        or str(said.get("exception_traceback", "")).strip().rpartition("\n")[2]
-    )
-    return " ".join(str(message).split())[:500] or "an exception without a message"
+    with_message = [one for one in raised if one.get("exception_message")]
+    message = with_message[0]["exception_message"] if with_message else _last_line(raised[0])
+    on_one_line = " ".join(str(message).split())
+    return on_one_line[:_ERROR_CHARACTERS] or "an exception without a message"
+
+
+def _last_line(raised: Mapping[str, Any]) -> str:
+    """The last line of a traceback says what was raised."""
+    traceback = str(raised.get("exception_traceback", ""))
+    return traceback.strip().rpartition("\n")[2]
 
 
 @contextmanager
@@ -335,6 +369,7 @@ def _batch_of_days(days: pd.DataFrame) -> Iterator[Any]:
 @contextmanager
 def _source(kind: str, **options: Any) -> Iterator[Any]:
     sources = _context(os.getpid()).data_sources
+    # Tables are judged by several threads at once, in one context.
     name = uuid4().hex
     try:
         yield getattr(sources, kind)(name, **options)
@@ -343,16 +378,17 @@ def _source(kind: str, **options: Any) -> Iterator[Any]:
 
 
 def _whole(source: Any, frame: DataFrame | pd.DataFrame) -> Any:
-    return (
-        source.add_dataframe_asset("rows")
-        .add_batch_definition_whole_dataframe("all")
-        .get_batch({"dataframe": frame})
-    )
+    asset = source.add_dataframe_asset("rows")
+    definition = asset.add_batch_definition_whole_dataframe("all")
+    return definition.get_batch({"dataframe": frame})
 
 
 @lru_cache(maxsize=1)
 def _context(process_id: int) -> Any:
-    """One context a process: a new one would become the current one of other threads."""
+    """One context a process: a new one would become the current one of other threads.
+
+    A forked child needs its own, hence the process id.
+    """
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
     return context
@@ -362,6 +398,7 @@ def _whole_result(
     table: str, results: Sequence[ExpectationValidationResult]
 ) -> ExpectationSuiteValidationResult:
     good = sum(bool(result.success) for result in results)
+    percent = 100 * good / len(results) if results else None
     return ExpectationSuiteValidationResult(
         suite_name=table,
         success=good == len(results),
@@ -370,7 +407,7 @@ def _whole_result(
             "evaluated_expectations": len(results),
             "successful_expectations": good,
             "unsuccessful_expectations": len(results) - good,
-            "success_percent": 100 * good / len(results) if results else None,
+            "success_percent": percent,
         },
         meta={"great_expectations_version": gx.__version__},
     )

@@ -22,13 +22,34 @@ from great_expectations.render.view import DefaultJinjaPageView
 
 from expectations.gate import Verdict
 
-_INDEX, _VERDICT = "index.html", "verdict.json"
+_INDEX = "index.html"
+_VERDICT = "verdict.json"
 _STYLE = (Path(__file__).parent / "report.css").read_text()
-_ELSEWHERE = re.compile(
-    r"""<script[^>]+src="https?://[^>]*>\s*</script>|<link[^>]+href="https?://[^>]*>|<img[^>]+src="https?://[^>]*>|<footer.*?</footer>""",
-    re.DOTALL | re.IGNORECASE,
+_FETCHED = (
+    r'<script[^>]+src="https?://[^>]*>\s*</script>',
+    r'<link[^>]+href="https?://[^>]*>',
+    r'<img[^>]+src="https?://[^>]*>',
+    # The footer invites to Great Expectations' own pages.
+    "<footer.*?</footer>",
 )
+_ELSEWHERE = re.compile("|".join(_FETCHED), re.DOTALL | re.IGNORECASE)
+"""What a page of the Data Docs would fetch from the network, or lead to there."""
 _STATUS = {"failed": "Refused", "warned": "Passed with warnings", "passed": "Passed"}
+"""Status -> what people read, worst first."""
+_OVERVIEW_HEAD = (
+    "<th>Table</th>"
+    "<th>Verdict</th>"
+    '<th class="number">Rows</th>'
+    '<th class="number">Checks passed</th>'
+    "<th>Stage</th>"
+    "<th>Judged (UTC)</th>"
+)
+_CHECKS_HEAD = (
+    "<th></th><th>Column or measure</th><th>What must hold</th><th>Found</th><th>Severity</th>"
+)
+
+_Record = Mapping[str, Any]
+"""A table's verdict as `verdict.json` holds it, by this run or an earlier one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,25 +76,33 @@ def write(folder: Path, about: About, verdicts: Sequence[Verdict]) -> Path:
     for verdict in verdicts:
         page = folder / _short(verdict.table)
         _put(page / _INDEX, data_docs(verdict))
-        _put(page / _VERDICT, json.dumps(_record(about, verdict), default=str))
-    _put(folder / _INDEX, index(about, list(_records(folder, about.tables))))
+        record = _record(about, verdict)
+        _put(page / _VERDICT, json.dumps(record, default=str))
+    # Read back from the folder: other stages and earlier runs have put theirs there too.
+    records = list(_records(folder, about.tables))
+    _put(folder / _INDEX, index(about, records))
     return folder / _INDEX
 
 
 def data_docs(verdict: Verdict) -> str:
     """The table's page of Great Expectations' Data Docs, which fetches nothing from elsewhere."""
-    page = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(verdict.result))
-    return _ELSEWHERE.sub("", page).replace("</head>", f"<style>{_STYLE}</style></head>", 1)
+    content = ValidationResultsPageRenderer().render(verdict.result)
+    page = DefaultJinjaPageView().render(content)
+    offline = _ELSEWHERE.sub("", page)
+    # The first only: what was judged may hold such a tag as text.
+    return offline.replace("</head>", f"<style>{_STYLE}</style></head>", 1)
 
 
-def index(about: About, records: Sequence[Mapping[str, Any]]) -> str:
+def index(about: About, records: Sequence[_Record]) -> str:
     """The page with what failed in this run, all tables, and everything that was checked.
 
     Earlier runs' verdicts are marked.
     """
     now = [record for record in records if record["run_id"] == about.run_id]
     status = _worst(now)
-    failed, warned = _findings(now, blocking=True), _findings(now, blocking=False)
+    failed = _findings(now, blocking=True)
+    warned = _findings(now, blocking=False)
+    details = [_all_checks(record) for record in records]
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -88,51 +117,63 @@ last stage <code>{escape(about.stage)}</code>, {_moment(about.checked_at)} UTC.<
 {_section("What failed", "Nothing of the stage was published.", failed)}
 {_section("Warnings", "Reported, and published all the same.", warned)}
 <h2>Tables</h2>{_overview(records, about.run_id)}
-<h2>Everything that was checked</h2>{"".join(_all_checks(record) for record in records)}
+<h2>Everything that was checked</h2>{"".join(details)}
 </main></body></html>
 """
 
 
-def _figures(records: Sequence[Mapping[str, Any]]) -> str:
-    checks = [check for record in records for check in record["checks"]]
+def _figures(records: Sequence[_Record]) -> str:
+    checks = _checks(records)
+    failed = [check for check in checks if not check["success"]]
+    blocking = [check for check in failed if _blocks(check)]
     figures = {
         "tables judged": len(records),
         "refused": sum(not record["passed"] for record in records),
         "rows": sum(record["rows"] for record in records),
         "checks": len(checks),
-        "failed": sum(not check["success"] and check["severity"] == "critical" for check in checks),
-        "warnings": sum(
-            not check["success"] and check["severity"] != "critical" for check in checks
-        ),
+        "failed": len(blocking),
+        "warnings": len(failed) - len(blocking),
     }
-    cells = (
-        f'<div class="{_figure_class(name, value)}"><b>{value:,}</b><span>{name}</span></div>'
-        for name, value in figures.items()
-    )
+    cells = [_figure(name, value) for name, value in figures.items()]
     return f'<div class="figures">{"".join(cells)}</div>'
+
+
+def _checks(records: Sequence[_Record]) -> list[Mapping[str, Any]]:
+    checks = []
+    for record in records:
+        checks += record["checks"]
+    return checks
+
+
+def _blocks(check: Mapping[str, Any]) -> bool:
+    return bool(check["severity"] == "critical")
+
+
+def _figure(name: str, value: int) -> str:
+    style = _figure_class(name, value)
+    return f'<div class="{style}"><b>{value:,}</b><span>{name}</span></div>'
 
 
 def _figure_class(name: str, value: int) -> str:
     return "figure bad" if value and name in ("refused", "failed") else "figure"
 
 
-def _findings(records: Sequence[Mapping[str, Any]], *, blocking: bool) -> list[str]:
-    failed = [
-        (record, check) for record in records for check in record["checks"] if not check["success"]
-    ]
-    return [
-        _finding(record, check)
-        for record, check in failed
-        if (check["severity"] == "critical") == blocking
-    ]
+def _findings(records: Sequence[_Record], *, blocking: bool) -> list[str]:
+    findings = []
+    for record in records:
+        failed = [check for check in record["checks"] if not check["success"]]
+        shown = [check for check in failed if _blocks(check) == blocking]
+        findings += [_finding(record, check) for check in shown]
+    return findings
 
 
-def _finding(record: Mapping[str, Any], check: Mapping[str, Any]) -> str:
-    kind = "failed" if check["severity"] == "critical" else "warned"
+def _finding(record: _Record, check: Mapping[str, Any]) -> str:
+    kind = "failed" if _blocks(check) else "warned"
+    observed = check["error"] or check["observed"]
     return f"""<article class="finding {kind}">
 <h3><a href="{_link(record)}">{escape(record["table"])}</a> {_code(check["column"])}</h3>
 <p>{escape(check["says"])}</p>
-<p class="observed">Found: <b>{escape(check["error"] or check["observed"])}</b>
+<p class="observed">Found: <b>{escape(observed)}</b>
 <span class="muted">{escape(check["expectation"])}</span></p>
 {_examples(check["examples"])}</article>"""
 
@@ -140,63 +181,71 @@ def _finding(record: Mapping[str, Any], check: Mapping[str, Any]) -> str:
 def _examples(examples: Sequence[Mapping[str, str]]) -> str:
     if not examples:
         return ""
+    # All examples of a check have the same columns.
     head = "".join(f"<th>{escape(name)}</th>" for name in examples[0])
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(value)}</td>" for value in example.values()) + "</tr>"
-        for example in examples
-    )
+    rows = [_example(example) for example in examples]
     return _table(head, rows)
 
 
-def _overview(records: Sequence[Mapping[str, Any]], run_id: str) -> str:
-    head = (
-        '<th>Table</th><th>Verdict</th><th class="number">Rows</th>'
-        '<th class="number">Checks passed</th><th>Stage</th><th>Judged (UTC)</th>'
-    )
-    rows = (_verdict(record, stale=record["run_id"] != run_id) for record in records)
-    return _table(head, "".join(rows))
+def _example(example: Mapping[str, str]) -> str:
+    cells = [f"<td>{escape(value)}</td>" for value in example.values()]
+    return f"<tr>{''.join(cells)}</tr>"
 
 
-def _verdict(record: Mapping[str, Any], *, stale: bool) -> str:
-    status, checks = _status(record), record["checks"]
+def _overview(records: Sequence[_Record], run_id: str) -> str:
+    rows = [_overview_row(record, stale=record["run_id"] != run_id) for record in records]
+    return _table(_OVERVIEW_HEAD, rows)
+
+
+def _overview_row(record: _Record, *, stale: bool) -> str:
+    status = _status(record)
+    checks = record["checks"]
     passed = sum(check["success"] for check in checks)
-    return f"""<tr{' class="stale"' if stale else ""}>
+    style = ' class="stale"' if stale else ""
+    note = " by an earlier run" if stale else ""
+    return f"""<tr{style}>
 <td><a href="{_link(record)}">{escape(record["table"])}</a></td>
 <td><span class="badge {status}">{_STATUS[status]}</span></td>
 <td class="number">{record["rows"]:,}</td>
 <td class="number">{passed} of {len(checks)}</td>
 <td>{escape(record["stage"])}</td>
-<td>{_moment(record["checked_at"])}{" by an earlier run" if stale else ""}</td></tr>"""
+<td>{_moment(record["checked_at"])}{note}</td></tr>"""
 
 
-def _all_checks(record: Mapping[str, Any]) -> str:
-    rows = "".join(
-        f"""<tr class="{"" if check["success"] else "bad"}">
-<td>{"✓" if check["success"] else "✗"}</td>
+def _all_checks(record: _Record) -> str:
+    checks = record["checks"]
+    rows = [_check_row(check) for check in checks]
+    how = f'<span class="muted">{len(checks)} checks in {record["seconds"]:.1f} s</span>'
+    summary = f"<summary>{escape(record['table'])} {how}</summary>"
+    docs = f'<p><a href="{_link(record)}">The Data Docs of this table</a></p>'
+    return f"<details>{summary}{docs}{_table(_CHECKS_HEAD, rows)}</details>"
+
+
+def _check_row(check: Mapping[str, Any]) -> str:
+    style = "" if check["success"] else "bad"
+    mark = "✓" if check["success"] else "✗"
+    observed = check["error"] or check["observed"]
+    return f"""<tr class="{style}">
+<td>{mark}</td>
 <td>{_code(check["column"])}</td>
 <td>{escape(check["says"])}</td>
-<td>{escape(check["error"] or check["observed"])}</td>
+<td>{escape(observed)}</td>
 <td>{escape(check["severity"])}</td></tr>"""
-        for check in record["checks"]
-    )
-    table = _table(
-        "<th></th><th>Column or measure</th><th>What must hold</th><th>Found</th><th>Severity</th>",
-        rows,
-    )
-    how = f'<span class="muted">{len(record["checks"])} checks in {record["seconds"]:.1f} s</span>'
-    docs = f'<p><a href="{_link(record)}">The Data Docs of this table</a></p>'
-    return f"<details><summary>{escape(record['table'])} {how}</summary>{docs}{table}</details>"
 
 
-def _table(head: str, rows: str) -> str:
+def _table(head: str, rows: Sequence[str]) -> str:
     return (
         '<div class="scroll"><table>'
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<thead><tr>{head}</tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody>"
+        "</table></div>"
     )
 
 
 def _section(title: str, meaning: str, items: Sequence[str]) -> str:
-    return f'<h2>{title}</h2><p class="muted">{meaning}</p>{"".join(items)}' if items else ""
+    if not items:
+        return ""
+    return f'<h2>{title}</h2><p class="muted">{meaning}</p>{"".join(items)}'
 
 
 def _record(about: About, verdict: Verdict) -> dict[str, Any]:
@@ -214,27 +263,28 @@ def _record(about: About, verdict: Verdict) -> dict[str, Any]:
 
 def _records(folder: Path, tables: Iterable[str]) -> Iterable[dict[str, Any]]:
     for table in tables:
-        place = folder / _short(table) / _VERDICT
-        if place.exists():
-            yield json.loads(place.read_text())
+        path = folder / _short(table) / _VERDICT
+        if path.exists():
+            yield json.loads(path.read_text())
 
 
-def _status(record: Mapping[str, Any]) -> str:
+def _status(record: _Record) -> str:
     if not record["passed"]:
         return "failed"
-    return "passed" if all(check["success"] for check in record["checks"]) else "warned"
+    is_clean = all(check["success"] for check in record["checks"])
+    return "passed" if is_clean else "warned"
 
 
-def _worst(records: Sequence[Mapping[str, Any]]) -> str:
-    found = {_status(record) for record in records}
-    return next((status for status in _STATUS if status in found), "passed")
+def _worst(records: Sequence[_Record]) -> str:
+    given = {_status(record) for record in records}
+    return next((status for status in _STATUS if status in given), "passed")
 
 
 def _short(table: str) -> str:
     return table.rpartition(".")[2]
 
 
-def _link(record: Mapping[str, Any]) -> str:
+def _link(record: _Record) -> str:
     return escape(f"{_short(record['table'])}/{_INDEX}")
 
 
@@ -243,12 +293,13 @@ def _code(column: str | None) -> str:
 
 
 def _moment(instant: str) -> str:
+    # To the second: 19 characters of an ISO timestamp.
     return escape(instant[:19].replace("T", " "))
 
 
-def _put(place: Path, text: str) -> None:
+def _put(path: Path, text: str) -> None:
     """Write a file whole or not at all: people may be reading."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = place.with_name(f".{place.name}.{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(place)
+    unfinished.replace(path)

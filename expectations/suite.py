@@ -26,9 +26,10 @@ ROWS_OF_KEY = "rows_of_key"
 """Derived column that every suite has: how many rows of the day share the row's key."""
 OF_THE_RUN = "day_of_the_run"
 """Measure that every suite has: 1 for a day that the run may write, 0 for any other."""
-LACKING, SURPLUS = "rows_lacking", "rows_surplus"
-"""Measures of a suite with `same_rows_as`: keys that only the other table has, and that only this
-one has."""
+LACKING = "rows_lacking"
+"""Measure of a suite with `same_rows_as`: keys that only the other table has."""
+SURPLUS = "rows_surplus"
+"""Measure of a suite with `same_rows_as`: keys that only this table has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +62,7 @@ class Suite:
 
     def __post_init__(self) -> None:
         for expectation in self.each_row + self.each_day:
+            # Not every kind of expectation has `mostly`; 1 is its default.
             if getattr(expectation, "mostly", 1) != 1:
                 kind = type(expectation).__name__
                 raise UsageError(
@@ -71,9 +73,8 @@ class Suite:
     @property
     def every_row(self) -> tuple[Expectation, ...]:
         """Expectations about rows, with those that every table has."""
-        unique = one_of(
-            ROWS_OF_KEY, [1], says=f"No other row of the day has the same ({', '.join(self.key)})."
-        )
+        key = ", ".join(self.key)
+        unique = one_of(ROWS_OF_KEY, [1], says=f"No other row of the day has the same ({key}).")
         return (self.columns, present(self.day), unique, *self.each_row)
 
     @property
@@ -89,14 +90,17 @@ class Suite:
     @property
     def columns(self) -> Expectation:
         """The expectation that the columns are there, on which all others rest."""
-        says = "Every declared column is there."
         return gxe.ExpectTableColumnsToMatchSet(
-            column_set=list(self.declared_columns), exact_match=False, description=says
+            column_set=list(self.declared_columns),
+            # Ingestion adds its own, such as a row's file and line.
+            exact_match=False,
+            description="Every declared column is there.",
         )
 
     @property
     def declared_columns(self) -> tuple[str, ...]:
         """Names of the columns that the table must have."""
+        # Each once: the day may be part of the key.
         return tuple(dict.fromkeys([self.day, *self.key, *self.has]))
 
 
@@ -104,9 +108,8 @@ def present(
     column: str, *, severity: Severity = "critical", says: str | None = None
 ) -> Expectation:
     """The column has a value."""
-    return gxe.ExpectColumnValuesToNotBeNull(
-        column=column, severity=severity, description=says or f"{column} has a value."
-    )
+    text = says or f"{column} has a value."
+    return gxe.ExpectColumnValuesToNotBeNull(column=column, severity=severity, description=text)
 
 
 def all_present(columns: Iterable[str]) -> tuple[Expectation, ...]:
@@ -125,7 +128,11 @@ def between(
     """The value lies from `least` to `most`, both included; None: no bound."""
     text = says or f"{column} is {_bounds(least, most)}."
     return gxe.ExpectColumnValuesToBeBetween(
-        column=column, min_value=least, max_value=most, severity=severity, description=text
+        column=column,
+        min_value=least,
+        max_value=most,
+        severity=severity,
+        description=text,
     )
 
 
@@ -138,7 +145,8 @@ def one_of(
 ) -> Expectation:
     """The value is one of a few."""
     allowed = list(values)
-    text = says or f"{column} is one of {', '.join(map(str, allowed))}."
+    listed = ", ".join(map(str, allowed))
+    text = says or f"{column} is one of {listed}."
     return gxe.ExpectColumnValuesToBeInSet(
         column=column, value_set=allowed, severity=severity, description=text
     )
@@ -160,6 +168,8 @@ def absent(column: str, *, severity: Severity = "critical", says: str) -> Expect
 
 
 def _bounds(least: float | None, most: float | None) -> str:
-    if least is None or most is None:
-        return f"at most {most:,}" if least is None else f"at least {least:,}"
+    if least is None:
+        return f"at most {most:,}"
+    if most is None:
+        return f"at least {least:,}"
     return f"from {least:,} to {most:,}"
