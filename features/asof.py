@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from feast import BatchFeatureView, OnDemandFeatureView
@@ -44,6 +43,7 @@ from pipelines.errors import NightshiftError, UsageError
 
 if TYPE_CHECKING:
     from pyspark.sql import Column
+    from pyspark.sql.window import WindowSpec
 
 _BROADCAST_ROWS = 500_000
 """Up to so many entity rows, what a view answers is small enough to be sent to every task instead
@@ -51,8 +51,17 @@ of shuffled."""
 _PASSES_AT_ONCE = 3
 """The server plans one pass while it computes another; more would only wait for its cores."""
 _EVENT_TIMESTAMP = "event_timestamp"
+"""Feast's own name for the time of an entity row."""
 _SLACK = timedelta(days=1)
-_AT, _ASKED, _FACT = "__at", "__asked", "__fact"
+"""How far a partition date may lie from the time of its facts: it may be a local date."""
+_BEGINNING = datetime(1, 1, 2, tzinfo=UTC)
+"""Before every fact, and `_SLACK` after Python's first day."""
+_AT = "__at"
+"""Column of a timeline: when a fact became visible, or a question was asked."""
+_ASKED = "__asked"
+"""Column of a timeline: position of the view that a question is asked of; null: a fact."""
+_FACT = "__fact"
+"""Column of a timeline: the fact, null in a question until it is answered."""
 
 
 class AsOfOfflineStoreConfig(SparkOfflineStoreConfig):
@@ -93,29 +102,30 @@ class AsOfOfflineStore(SparkOfflineStore):
     ) -> AsOfJob:
         _require_supported(feature_views)
         rows = _entity_rows(entity_df)
-        time, columns = _time_column(rows), rows.columns
+        time = _time_column(rows)
+        columns = rows.columns
         span = _Span.of(rows, time)
         contexts = get_feature_view_query_context(
-            feature_refs, feature_views, registry, project, (span.first, span.last)
+            feature_refs,
+            feature_views,
+            registry,
+            project,
+            (span.first, span.last),
         )
         views = [_View.of(context, full_feature_names) for context in contexts]
         _require_columns(columns, views)
-        groups = _Group.all_of(views)
-        with ThreadPoolExecutor(_PASSES_AT_ONCE) as pool:
-            answers = list(pool.map(lambda group: _answers(group, rows, time, span), groups))
-        joined = rows
-        for group, answer in zip(groups, answers, strict=True):
-            joined = _attach(joined, group, answer, time, span.rows)
-        features = [name for view in views for name in view.features]
+        joined = _joined(rows, views, time, span)
+        shown = list(columns)
+        for view in views:
+            shown += view.features
+        keys = [column for column in columns if column != time]
         return AsOfJob(
-            rows=joined.select(*map(_quoted, [*columns, *features])),
+            rows=joined.select(*map(_column, shown)),
             full_feature_names=full_feature_names,
             on_demand_feature_views=OnDemandFeatureView.get_requested_odfvs(
                 feature_refs, project, registry
             ),
-            metadata=RetrievalMetadata(
-                feature_refs, [c for c in columns if c != time], span.first, span.last
-            ),
+            metadata=RetrievalMetadata(feature_refs, keys, span.first, span.last),
             config=config,
         )
 
@@ -132,10 +142,13 @@ class _Span:
     def of(cls, rows: DataFrame, time: str) -> _Span:
         # As numbers, because a collected timestamp is a naive one in the client's own time zone.
         bounds = rows.agg(
-            F.count(F.lit(1)), F.unix_micros(F.min(time)), F.unix_micros(F.max(time))
+            F.count(F.lit(1)),
+            F.unix_micros(F.min(time)),
+            F.unix_micros(F.max(time)),
         ).first()
         assert bounds is not None, "an aggregation without keys has one row"
         count, first, last = bounds
+        # No rows have no times; any will do, because nothing is asked.
         return cls(rows=count, first=_instant(first or 0), last=_instant(last or 0))
 
 
@@ -165,6 +178,7 @@ class _View:
 
     @classmethod
     def of(cls, context: Any, full_feature_names: bool) -> _View:
+        # Feast gives each key as `column of the source AS column of the entity rows`.
         selections = [selection.split(" AS ") for selection in context.entity_selections]
         prefix = f"{context.name}__" if full_feature_names else ""
         source = _Source(
@@ -175,15 +189,12 @@ class _View:
             partition=context.date_partition_column or None,
             ttl=timedelta(seconds=context.ttl) if context.ttl else None,
         )
-        return cls(
-            name=context.name,
-            source=source,
-            keys=tuple(key for _, key in selections),
-            features={
-                prefix + context.field_mapping.get(column, column): column
-                for column in context.features
-            },
-        )
+        features = {}
+        for column in context.features:
+            name = context.field_mapping.get(column, column)
+            features[prefix + name] = column
+        keys = tuple(key for _, key in selections)
+        return cls(name=context.name, source=source, keys=keys, features=features)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,69 +211,91 @@ class _Group:
         by_source: dict[_Source, list[_View]] = {}
         for view in views:
             by_source.setdefault(view.source, []).append(view)
-        columns = {
-            source: dict.fromkeys(c for view in some for c in view.features.values())
-            for source, some in by_source.items()
-        }
-        return [
-            cls(source=source, views=some, columns=list(columns[source]))
-            for source, some in by_source.items()
-        ]
+        groups = []
+        for source, members in by_source.items():
+            columns: dict[str, None] = {}
+            for view in members:
+                columns |= dict.fromkeys(view.features.values())
+            groups.append(cls(source=source, views=members, columns=list(columns)))
+        return groups
 
 
-def _attach(left: DataFrame, group: _Group, answers: DataFrame, time: str, rows: int) -> DataFrame:
-    """The rows with the features of the group.
+def _joined(rows: DataFrame, views: Sequence[_View], time: str, span: _Span) -> DataFrame:
+    """The rows with the features of all views."""
+    groups = _Group.all_of(views)
+    with ThreadPoolExecutor(_PASSES_AT_ONCE) as pool:
+        answers = list(pool.map(lambda group: _answers(group, rows, time, span), groups))
+    joined = rows
+    for group, answer in zip(groups, answers, strict=True):
+        for position in range(len(group.views)):
+            right = _answers_of(position, group, answer, time)
+            joined = _attach(joined, right, group.views[position], time, span.rows)
+    return joined
+
+
+def _attach(
+    left: DataFrame,
+    right: DataFrame,
+    view: _View,
+    time: str,
+    rows: int,
+) -> DataFrame:
+    """The rows with the features of the view.
 
     An answer has each key and time once, so none is multiplied.
     """
-    for i, view in enumerate(group.views):
-        keys = [F.col(_key(k)).alias(key) for k, key in enumerate(view.keys)]
-        values = [
-            F.col(_FACT)["values"][_value(group.columns.index(column))].alias(name)
-            for name, column in view.features.items()
-        ]
-        right = answers.where(F.col(_ASKED) == i).select(*keys, F.col(_AT).alias(time), *values)
-        left = left.join(
-            F.broadcast(right) if rows <= _BROADCAST_ROWS else right, [*view.keys, time], "left"
-        )
-    return left
+    if rows <= _BROADCAST_ROWS:
+        right = F.broadcast(right)
+    return left.join(right, [*view.keys, time], "left")
+
+
+def _answers_of(position: int, group: _Group, answers: DataFrame, time: str) -> DataFrame:
+    """The answers to one view of the group, columns named as in the result."""
+    view = group.views[position]
+    keys = [_renamed(_key(i), key) for i, key in enumerate(view.keys)]
+    values = []
+    for name, column in view.features.items():
+        value = _value(group.columns.index(column))
+        values.append(F.col(_FACT)["values"][value].alias(name))
+    own = answers.where(F.col(_ASKED) == position)
+    return own.select(*keys, _renamed(_AT, time), *values)
 
 
 def _answers(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFrame:
     """For each view, key and time that the entity rows ask for, the latest fact visible then."""
-    facts, keys = (
-        _facts(group, rows.sparkSession, span),
-        [_key(i) for i in range(len(group.source.keys))],
-    )
-    timeline = facts.unionByName(_questions(group, rows, time), allowMissingColumns=True)
+    source = group.source
+    facts = _facts(group, rows.sparkSession, span)
+    questions = _questions(group, rows, time)
+    timeline = facts.unionByName(questions, allowMissingColumns=True)
+    latest = timeline.withColumn(_FACT, F.max(_FACT).over(_so_far(source)))
+    latest = latest.where(F.col(_ASKED).isNotNull())
+    if source.ttl is not None:
+        oldest = F.col(_AT) - F.lit(source.ttl)
+        latest = latest.where(F.col(_FACT)["event"] >= oldest)
+    once = latest.dropDuplicates([_ASKED, *_key_columns(source), _AT])
+    # Computed here and now: all views in one plan cost the planner more than the joins themselves.
+    return once.localCheckpoint()
+
+
+def _so_far(source: _Source) -> WindowSpec:
+    """What a timeline holds of a key up to each of its rows."""
     # A fact known at the very moment of the question counts: facts, which ask for no view, sort
     # before questions.
     order = (F.col(_AT), F.col(_ASKED).asc_nulls_first())
-    so_far = (
-        Window.partitionBy(*keys)
-        .orderBy(*order)
-        .rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    )
-    latest = timeline.withColumn(_FACT, F.max(_FACT).over(so_far)).where(F.col(_ASKED).isNotNull())
-    if group.source.ttl is not None:
-        latest = latest.where(F.col(_FACT)["event"] >= F.col(_AT) - F.lit(group.source.ttl))
-    # Computed here and now: all views in one plan cost the planner more than the joins themselves.
-    return latest.dropDuplicates([_ASKED, *keys, _AT]).localCheckpoint()
+    keyed = Window.partitionBy(*_key_columns(source)).orderBy(*order)
+    return keyed.rowsBetween(Window.unboundedPreceding, Window.currentRow)
 
 
 def _questions(group: _Group, rows: DataFrame, time: str) -> DataFrame:
     """What the entity rows ask of each view of the group: a key and a time."""
-    asked = [
-        F.struct(
-            F.lit(i).alias(_ASKED),
-            *(F.col(_quoted(key)).alias(_key(k)) for k, key in enumerate(view.keys)),
-        )
-        for i, view in enumerate(group.views)
-    ]
-    return _with_all(
-        rows.select(F.col(_quoted(time)).alias(_AT), F.inline(F.array(*asked))),
-        len(group.source.keys),
-    )
+    asked = []
+    for position, view in enumerate(group.views):
+        keys = [_renamed(key, _key(i)) for i, key in enumerate(view.keys)]
+        asked.append(F.struct(F.lit(position).alias(_ASKED), *keys))
+    # One pass over the rows, however many views ask.
+    each = F.inline(F.array(*asked))
+    questions = rows.select(_renamed(time, _AT), each)
+    return _with_whole_keys(questions, group.source)
 
 
 def _facts(group: _Group, spark: SparkSession, span: _Span) -> DataFrame:
@@ -272,26 +305,23 @@ def _facts(group: _Group, spark: SparkSession, span: _Span) -> DataFrame:
     values.
     """
     source = group.source
-    event, created = (
-        F.col(_quoted(source.event)),
-        F.col(_quoted(source.created)) if source.created else None,
-    )
-    kept = _in_partitions(spark.sql(f"SELECT * FROM {source.relation}"), source, span)
-    kept = kept.where(event.between(_literal(_earliest(source, span)), _literal(span.last)))
-    if created is not None:
-        kept = kept.where(created <= _literal(span.last))
-    times = {"event": event} if created is None else {"event": event, "created": created}
-    values = F.struct(
-        *(F.col(_quoted(column)).alias(_value(i)) for i, column in enumerate(group.columns))
-    )
-    facts = kept.select(
-        *(F.col(_quoted(key)).alias(_key(i)) for i, key in enumerate(source.keys)),
-        (event if created is None else F.greatest(event, created)).alias(_AT),
-        F.struct(*(time.alias(name) for name, time in times.items()), values.alias("values")).alias(
-            _FACT
-        ),
-    )
-    return _with_all(facts, len(source.keys))
+    last = _literal(span.last)
+    event = _column(source.event)
+    facts = _in_partitions(spark.sql(f"SELECT * FROM {source.relation}"), source, span)
+    facts = facts.where(event.between(_literal(_earliest(source, span)), last))
+    visible_at = event
+    times = [event.alias("event")]
+    if source.created is not None:
+        created = _column(source.created)
+        # Without this a null would pass: greatest() looks past it.
+        facts = facts.where(created <= last)
+        visible_at = F.greatest(event, created)
+        times.append(created.alias("created"))
+    keys = [_renamed(key, _key(i)) for i, key in enumerate(source.keys)]
+    values = [_renamed(column, _value(i)) for i, column in enumerate(group.columns)]
+    fact = F.struct(*times, F.struct(*values).alias("values"))
+    selected = facts.select(*keys, visible_at.alias(_AT), fact.alias(_FACT))
+    return _with_whole_keys(selected, source)
 
 
 def _in_partitions(facts: DataFrame, source: _Source, span: _Span) -> DataFrame:
@@ -299,18 +329,24 @@ def _in_partitions(facts: DataFrame, source: _Source, span: _Span) -> DataFrame:
         return facts
     # Dates as text: Spark casts them to the column's own type while it plans, so that Delta prunes
     # either kind.
-    day = F.col(_quoted(source.partition))
-    facts = facts.where(day <= F.lit(f"{span.last + _SLACK:%Y-%m-%d}"))
-    return (
-        facts
-        if source.ttl is None
-        else facts.where(day >= F.lit(f"{_earliest(source, span) - _SLACK:%Y-%m-%d}"))
-    )
+    day = _column(source.partition)
+    last = f"{span.last + _SLACK:%Y-%m-%d}"
+    facts = facts.where(day <= F.lit(last))
+    if source.ttl is None:
+        return facts
+    first = f"{_earliest(source, span) - _SLACK:%Y-%m-%d}"
+    return facts.where(day >= F.lit(first))
 
 
-def _with_all(frame: DataFrame, keys: int) -> DataFrame:
+def _with_whole_keys(frame: DataFrame, source: _Source) -> DataFrame:
     """Without the rows that lack a key: they can neither ask nor answer."""
-    return reduce(lambda kept, i: kept.where(F.col(_key(i)).isNotNull()), range(keys), frame)
+    for key in _key_columns(source):
+        frame = frame.where(F.col(key).isNotNull())
+    return frame
+
+
+def _key_columns(source: _Source) -> list[str]:
+    return [_key(i) for i in range(len(source.keys))]
 
 
 def _key(i: int) -> str:
@@ -322,7 +358,10 @@ def _value(i: int) -> str:
 
 
 def _earliest(source: _Source, span: _Span) -> datetime:
-    return span.first - source.ttl if source.ttl is not None else datetime(1, 1, 2, tzinfo=UTC)
+    """The event time of the oldest fact that can count."""
+    if source.ttl is None:
+        return _BEGINNING
+    return span.first - source.ttl
 
 
 def _instant(micros: int) -> datetime:
@@ -330,11 +369,18 @@ def _instant(micros: int) -> datetime:
 
 
 def _literal(moment: datetime) -> Column:
-    return F.timestamp_micros(F.lit((moment - _instant(0)) // timedelta(microseconds=1)))
+    # As a number: a datetime would be read in the time zone of the session.
+    since_epoch = moment - _instant(0)
+    return F.timestamp_micros(F.lit(since_epoch // timedelta(microseconds=1)))
 
 
-def _quoted(column: str) -> str:
-    return f"`{column}`"
+def _column(name: str) -> Column:
+    # Quoted, because a dot in a name would be taken for a field of a struct.
+    return F.col(f"`{name}`")
+
+
+def _renamed(column: str, name: str) -> Column:
+    return _column(column).alias(name)
 
 
 def _entity_rows(entity_df: Any) -> DataFrame:
@@ -351,33 +397,37 @@ def _entity_rows(entity_df: Any) -> DataFrame:
             "No Spark session is open. Connect first (jobs.spark.session.connect), "
             "or give the entity rows as a Spark DataFrame."
         )
-    return spark.sql(entity_df) if isinstance(entity_df, str) else spark.createDataFrame(entity_df)
+    if isinstance(entity_df, str):
+        return spark.sql(entity_df)
+    return spark.createDataFrame(entity_df)
 
 
 def _time_column(rows: DataFrame) -> str:
     """The column with the time of each entity row: `event_timestamp`, else the only timestamp."""
-    found = [name for name, kind in rows.dtypes if kind == "timestamp"]
-    if _EVENT_TIMESTAMP in found:
+    timestamps = [name for name, kind in rows.dtypes if kind == "timestamp"]
+    if _EVENT_TIMESTAMP in timestamps:
         return _EVENT_TIMESTAMP
-    if len(found) != 1:
+    if len(timestamps) != 1:
         raise UsageError(
             f"Entity rows need their time in a column '{_EVENT_TIMESTAMP}' of type timestamp. "
-            f"Timestamps found: {found or 'none'}."
+            f"Timestamps found: {timestamps or 'none'}."
         )
-    return found[0]
+    return timestamps[0]
 
 
 def _require_supported(feature_views: Sequence[Any]) -> None:
     for view in feature_views:
-        if isinstance(view, BatchFeatureView) or not isinstance(view.batch_source, SparkSource):
+        # A batch view is a plain one by type, and would have its transformation left out.
+        is_plain = not isinstance(view, BatchFeatureView)
+        if not (is_plain and isinstance(view.batch_source, SparkSource)):
             raise UsageError(
                 f"Feature view '{view.name}' must be a plain FeatureView over a SparkSource: "
                 "the as-of store runs no transformations."
             )
 
 
-def _require_columns(there: Sequence[str], views: Sequence[_View]) -> None:
-    columns = set(there)
+def _require_columns(entity_columns: Sequence[str], views: Sequence[_View]) -> None:
+    columns = set(entity_columns)
     for view in views:
         missing = [key for key in view.keys if key not in columns]
         if missing:

@@ -36,12 +36,13 @@ def historical(pipeline: Pipeline, environment: Environment, rows: DataFrame) ->
     scan.
     """
     store = open_store(pipeline, environment)
-    found = store.get_historical_features(
+    joined = store.get_historical_features(
         entity_df=definitions.with_constants(rows, pipeline),
         features=store.get_feature_service(pipeline.name),
+        # Views may have features of the same name: each is told apart by its view's.
         full_feature_names=True,
     )
-    return definitions.finished(found.to_spark_df(), pipeline)
+    return definitions.finished(joined.to_spark_df(), pipeline)
 
 
 def open_store(pipeline: Pipeline, environment: Environment) -> FeatureStore:
@@ -51,7 +52,8 @@ def open_store(pipeline: Pipeline, environment: Environment) -> FeatureStore:
     fingerprint = _fingerprint(wanted)
     applied = folder / _APPLIED_FILE
     is_applied = applied.exists() and applied.read_text() == fingerprint
-    if not (is_applied and (folder / _REGISTRY_FILE).exists()):
+    has_registry = (folder / _REGISTRY_FILE).exists()
+    if not (is_applied and has_registry):
         _apply(pipeline, folder, wanted)
         applied.write_text(fingerprint)
     return _store(pipeline, folder, _REGISTRY_FILE)
@@ -96,10 +98,12 @@ def _settings(pipeline: Pipeline, registry: str) -> dict[str, Any]:
     }
 
 
-def _fingerprint(definitions: list[Any]) -> str:
+def _fingerprint(wanted: list[definitions.Definition]) -> str:
+    # Another version of Feast may write its registry in another way.
     digest = hashlib.sha256(feast.__version__.encode())
-    for one in definitions:
-        digest.update(_timeless(one.to_proto()).SerializeToString(deterministic=True))
+    for one in wanted:
+        message = _timeless(one.to_proto())
+        digest.update(message.SerializeToString(deterministic=True))
     return digest.hexdigest()
 
 
@@ -109,11 +113,13 @@ def _timeless(message: Any) -> Any:
     Feast stamps every definition with the time at which the object was made.
     """
     for field, value in message.ListFields():
+        # A plain value, or a map, which is iterated by its keys: neither holds an instant.
         if field.message_type is None or field.message_type.GetOptions().map_entry:
             continue
         if field.message_type.full_name == "google.protobuf.Timestamp":
             message.ClearField(field.name)
         else:
-            for part in value if field.is_repeated else [value]:
+            parts = value if field.is_repeated else [value]
+            for part in parts:
                 _timeless(part)
     return message

@@ -1,4 +1,4 @@
-"""Which days a published table has rows for, told by Delta's log alone: no Spark, no data read."""
+"""Which days a published table has rows for, by Delta's log alone: no Spark, no data read."""
 
 from __future__ import annotations
 
@@ -20,12 +20,9 @@ def published_days(run: Run, name: str) -> list[date]:
     """
     if not tables.exists(run, name):
         return []
-    parts = DeltaTable(tables.path(run, name)).partitions()
-    return sorted(
-        {
-            date.fromisoformat(value)
-            for part in parts
-            for value in part.values()
-            if value is not None
-        }
-    )
+    days: set[date] = set()
+    for partition in DeltaTable(tables.path(run, name)).partitions():
+        # The log writes partition values as text, and null for rows without a day.
+        values = [value for value in partition.values() if value is not None]
+        days.update(map(date.fromisoformat, values))
+    return sorted(days)
