@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from pipelines.errors import GateRefused, NightshiftError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from expectations.gate import Verdict
+    from expectations.gate import Check, Verdict
     from expectations.suite import Suite
     from pipelines.days import Days
     from pipelines.run import Run
@@ -61,7 +61,7 @@ def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
     return {
         "tables": len(judged),
         "rows": sum(verdict.rows for verdict in judged),
-        "changed": sum(bool(one["changed"]) for one in published.values()),
+        "changed": sum(bool(table["changed"]) for table in published.values()),
         "checks": sum(len(verdict.checks) for verdict in judged),
         "warnings": sum(len(verdict.warnings) for verdict in judged),
         "report": str(report_index.result()),
@@ -72,6 +72,7 @@ def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
 def judge(run: Run, name: str, suite: Callable[[Days], Suite]) -> Verdict:
     """The gate's verdict on the staged rows of a table."""
     replaced = tables.staged_days(run, name)
+    # A suite is declared for nights; partitions of a forecast lie ahead of theirs.
     nights = replaced.shifted(-run.pipeline.table(name).partition_lead_days)
     declared = suite(nights)
     rows = tables.staged(run, name)
@@ -89,14 +90,14 @@ def report_folder(run: Run) -> Path:
 
 def _days_of(run: Run, other: str, name: str, days: Days) -> Days:
     """The partition dates of another table that the same nights write."""
-    lead = (
-        run.pipeline.table(other).partition_lead_days - run.pipeline.table(name).partition_lead_days
-    )
-    return days.shifted(lead)
+    own_lead_days = run.pipeline.table(name).partition_lead_days
+    lead_days = run.pipeline.table(other).partition_lead_days
+    return days.shifted(lead_days - own_lead_days)
 
 
 def _suite_of(run: Run, name: str) -> Callable[[Days], Suite]:
-    suite = getattr(part("expectations", run.pipeline, "its suites"), name, None)
+    suites = part("expectations", run.pipeline, "its suites")
+    suite = getattr(suites, name, None)
     if not callable(suite):
         raise UsageError(
             f"{tables.sql_name(run, name)} has no suite. "
@@ -107,19 +108,23 @@ def _suite_of(run: Run, name: str) -> Callable[[Days], Suite]:
 
 def _is_unchanged(run: Run, name: str) -> bool:
     """Whether a reference feed brought nothing new, so that its stage has staged nothing."""
-    return any(
-        feed.name == name and feed.is_reference for feed in run.pipeline.feeds
-    ) and not tables.is_staged(run, name)
+    references = [feed.name for feed in run.pipeline.feeds if feed.is_reference]
+    return name in references and not tables.is_staged(run, name)
 
 
-def _by_table(function: Callable[[str], T], names: Sequence[str]) -> dict[str, T]:
+def _by_table(
+    function: Callable[[str], T],
+    names: Sequence[str],
+) -> dict[str, T]:
     """What the function gives for each table, some of them at once."""
     with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
-        return dict(zip(names, pool.map(function, names), strict=True))
+        results = pool.map(function, names)
+        return dict(zip(names, results, strict=True))
 
 
 def _record(run: Run, verdicts: Sequence[Verdict]) -> Path:
     now = ops.now()
+    gated = [tables.sql_name(run, table.name) for table in run.pipeline.tables]
     about = report.About(
         title=run.pipeline.title,
         pipeline=run.pipeline.name,
@@ -127,58 +132,68 @@ def _record(run: Run, verdicts: Sequence[Verdict]) -> Path:
         run_id=run.run_id,
         stage=run.doing.name,
         checked_at=now.isoformat(),
-        tables=tuple(tables.sql_name(run, table.name) for table in run.pipeline.tables),
+        tables=tuple(gated),
     )
     index = report.write(report_folder(run), about, verdicts)
-    ops.append(
-        run.environment,
-        "check_results",
-        [row for verdict in verdicts for row in _rows(run, verdict, now, str(index))],
-    )
+    rows: list[dict[str, Any]] = []
+    for verdict in verdicts:
+        rows += [_row(run, verdict, check, now, index) for check in verdict.checks]
+    ops.append(run.environment, "check_results", rows)
     return index
 
 
-def _rows(run: Run, verdict: Verdict, now: datetime, index: str) -> Iterable[dict[str, Any]]:
-    for one in verdict.checks:
-        yield {
-            "run_id": run.run_id,
-            "pipeline": run.pipeline.name,
-            "table_name": verdict.table,
-            "first_day": run.days.first,
-            "last_day": run.days.last,
-            "stage": run.doing.name,
-            "expectation": one.expectation,
-            "column_name": one.column,
-            "severity": one.severity,
-            "success": one.success,
-            "observed": one.error or one.observed,
-            "detail": json.dumps(
-                {
-                    "says": one.says,
-                    "rows": verdict.rows,
-                    "unexpected": one.unexpected,
-                    "examples": one.examples,
-                }
-            ),
-            "report": index,
-            "checked_at": now,
-        }
+def _row(
+    run: Run,
+    verdict: Verdict,
+    check: Check,
+    now: datetime,
+    index: Path,
+) -> dict[str, Any]:
+    """A check as a row of `ops.check_results`."""
+    detail = {
+        "says": check.says,
+        "rows": verdict.rows,
+        "unexpected": check.unexpected,
+        "examples": check.examples,
+    }
+    return {
+        "run_id": run.run_id,
+        "pipeline": run.pipeline.name,
+        "table_name": verdict.table,
+        "first_day": run.days.first,
+        "last_day": run.days.last,
+        "stage": run.doing.name,
+        "expectation": check.expectation,
+        "column_name": check.column,
+        "severity": check.severity,
+        "success": check.success,
+        "observed": check.error or check.observed,
+        "detail": json.dumps(detail),
+        "report": str(index),
+        "checked_at": now,
+    }
 
 
 def _refuse_failures(run: Run, verdicts: Sequence[Verdict]) -> None:
     failed = [verdict for verdict in verdicts if not verdict.passed]
-    if failed:
-        index = _record(run, verdicts)
-        lines = tuple(
-            f"{verdict.table} {one.column or ''}: {one}"
-            for verdict in failed
-            for one in verdict.failures
-        )
-        raise GateRefused(", ".join(verdict.table for verdict in failed), lines, str(index))
+    if not failed:
+        return
+    # What passed is recorded too: this run publishes none of it, and people ask why.
+    index = _record(run, verdicts)
+    lines: list[str] = []
+    for verdict in failed:
+        lines += [_line(verdict, check) for check in verdict.failures]
+    names = ", ".join(verdict.table for verdict in failed)
+    raise GateRefused(names, tuple(lines), str(index))
+
+
+def _line(verdict: Verdict, check: Check) -> str:
+    return f"{verdict.table} {check.column or ''}: {check}"
 
 
 def _publish(run: Run, verdict: Verdict, name: str) -> dict[str, object]:
     published = tables.publish(run, name)
+    # The verdict is about the rows that were there: any other number was never judged.
     if published.rows != verdict.rows:
         raise NightshiftError(
             f"{verdict.table}: {verdict.rows} rows were judged, but {published.rows} "

@@ -6,9 +6,9 @@ run and, when a window reaches from them into later days that are published alre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from pyspark.sql import DataFrame
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pipelines.run import Run
     from pipelines.spec import Pipeline, Table
 
+Transform = Callable[..., DataFrame]
+"""Makes the rows of the table that it is named after, from the tables that it names."""
 _TABLES_AT_ONCE = 3
 """The server plans one table while it computes another; more would only wait for its cores."""
 
@@ -39,28 +41,31 @@ def transform(run: Run) -> dict[str, object]:
         UsageError: a declared table has no function.
     """
     derived = [table for table in run.pipeline.derived if table.made_by == "transform"]
+    # All before the first is called: a missing function costs no work.
     functions = {table.name: _function(run, table) for table in derived}
-    made: dict[str, Days] = {}
+    days_made: dict[str, Days] = {}
     staged: dict[str, Future[int]] = {}
     with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
         for table in derived:
-            made[table.name] = _days_to_make(run, table, made)
+            days = _days_to_make(run, table, days_made)
             inputs = [staged[name] for name in table.reads if name in staged]
-            staged[table.name] = pool.submit(
-                _stage, run, table, functions[table.name], made[table.name], inputs
-            )
-    rows = {name: one.result() for name, one in staged.items()}
-    reached = max((days.last for days in made.values()), default=run.days.last)
-    return {
-        "rows_staged": sum(rows.values()),
-        **({"made_again_until": str(reached)} if reached > run.days.last else {}),
-        "tables": rows,
-    }
+            function = functions[table.name]
+            staged[table.name] = pool.submit(_stage, run, table, function, days, inputs)
+            days_made[table.name] = days
+    rows = {name: future.result() for name, future in staged.items()}
+    metrics: dict[str, object] = {"rows_staged": sum(rows.values())}
+    reached = _last_day(days_made.values(), run)
+    if reached > run.days.last:
+        metrics["made_again_until"] = str(reached)
+    return {**metrics, "tables": rows}
 
 
 def written_for(
-    pipeline: Pipeline, name: str, parameters: str, lacking: str
-) -> Callable[..., DataFrame]:
+    pipeline: Pipeline,
+    name: str,
+    parameters: str,
+    lacking: str,
+) -> Transform:
     """The function of that name in `jobs/transforms/<pipeline>.py`.
 
     Raises:
@@ -68,46 +73,60 @@ def written_for(
             to write where.
     """
     module = part("jobs.transforms", pipeline, "its transforms")
-    found: Callable[..., DataFrame] | None = getattr(module, name, None)
-    if found is None:
+    function: Transform | None = getattr(module, name, None)
+    if function is None:
         file = f"jobs/transforms/{pipeline.name}.py"
         raise UsageError(f"{lacking}: write `def {name}({parameters})` in {file}.")
-    return found
+    return function
 
 
-def _function(run: Run, table: Table) -> Callable[..., DataFrame]:
+def _function(run: Run, table: Table) -> Transform:
     lacking = f"Table '{run.pipeline.name}.{table.name}' has no transform"
-    return written_for(run.pipeline, table.name, ", ".join([*table.reads, "days"]), lacking)
+    parameters = ", ".join([*table.reads, "days"])
+    return written_for(run.pipeline, table.name, parameters, lacking)
 
 
 def _days_to_make(run: Run, table: Table, made: Mapping[str, Days]) -> Days:
     """The run's days, on to the last published day whose window holds a day that is made again."""
-    changed = max((made[name].last for name in table.reads if name in made), default=run.days.last)
+    changed = _last_day([made[name] for name in table.reads if name in made], run)
+    # A window of n days that ends n - 1 days later still holds the day.
     reach = changed + timedelta(days=table.window_days - 1)
     if reach == run.days.last:
         return run.days
-    published = [day for day in published_days(run, table.name) if run.days.last < day <= reach]
-    return Days(run.days.first, max(published, default=run.days.last))
+    touched = [day for day in _published_later(run, table) if day <= reach]
+    return Days(run.days.first, max(touched, default=run.days.last))
+
+
+def _last_day(ranges: Iterable[Days], run: Run) -> date:
+    return max((days.last for days in ranges), default=run.days.last)
+
+
+def _published_later(run: Run, table: Table) -> list[date]:
+    """The published days after those of the run."""
+    return [day for day in published_days(run, table.name) if day > run.days.last]
 
 
 def _stage(
     run: Run,
     table: Table,
-    function: Callable[..., DataFrame],
+    function: Transform,
     days: Days,
     inputs: list[Future[int]],
 ) -> int:
     # Inputs were submitted before, so they run or have run: waiting for them holds up nothing that
     # they need.
-    for one in inputs:
-        one.result()
-    return tables.stage_rows(run, table.name, _make(run, table, function, days), days)
+    for staged in inputs:
+        staged.result()
+    rows = _make(run, table, function, days)
+    return tables.stage_rows(run, table.name, rows, days)
 
 
-def _make(run: Run, table: Table, function: Callable[..., DataFrame], days: Days) -> DataFrame:
+def _make(run: Run, table: Table, function: Transform, days: Days) -> DataFrame:
     frames = {name: _input(run, table, name, days) for name in table.reads}
     rows = function(**frames, days=days)
-    return rows if days == run.days else _only_days_of(rows, run, table)
+    if days == run.days:
+        return rows
+    return _only_days_of(rows, run, table)
 
 
 def _input(run: Run, table: Table, name: str, days: Days) -> DataFrame:
@@ -115,15 +134,18 @@ def _input(run: Run, table: Table, name: str, days: Days) -> DataFrame:
 
     Whole snapshots of a reference feed, else the days of the window.
     """
+    window = days.since(table.window_days - 1)
     feeds = {feed.name: feed for feed in run.pipeline.feeds}
     if name not in feeds:
-        return tables.current(run, name, days.since(table.window_days - 1))
-    if feeds[name].is_reference:
-        return tables.read(run, name).where(F.col("landed_date") <= F.lit(days.last))
-    return tables.read(run, name, days.since(table.window_days - 1))
+        return tables.current(run, name, window)
+    if not feeds[name].is_reference:
+        return tables.read(run, name, window)
+    # A later snapshot was not known on these days.
+    has_landed = F.col("landed_date") <= F.lit(days.last)
+    return tables.read(run, name).where(has_landed)
 
 
 def _only_days_of(rows: DataFrame, run: Run, table: Table) -> DataFrame:
     """Without the days between run and reach that no run has made yet."""
-    kept = [*run.days, *(day for day in published_days(run, table.name) if day > run.days.last)]
+    kept = [*run.days, *_published_later(run, table)]
     return rows.where(F.col(table.partition).isin(kept))
