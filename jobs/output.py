@@ -21,6 +21,7 @@ from unicodedata import category
 from pipelines.errors import UsageError
 
 FORMATS = ("table", "csv", "json")
+Row = Sequence[object]
 
 _NULL = "null"
 _DECIMALS = 6
@@ -35,7 +36,7 @@ _BOX = "+-++\n| ||\n|-+|\n| ||\n|-+|\n|-+|\n| ||\n+-++\n"
 
 def show(
     columns: Sequence[str],
-    rows: Iterable[Sequence[object]],
+    rows: Iterable[Row],
     form: str = "table",
     to: TextIO | None = None,
 ) -> None:
@@ -81,14 +82,14 @@ def log_to_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def _show_csv(columns: Sequence[str], rows: Iterable[Sequence[object]], out: TextIO) -> None:
+def _show_csv(columns: Sequence[str], rows: Iterable[Row], out: TextIO) -> None:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
-        writer.writerow(["" if value is None else _text(value) for value in row])
+        writer.writerow([None if value is None else _text(value) for value in row])
 
 
-def _show_json(columns: Sequence[str], rows: Iterable[Sequence[object]], out: TextIO) -> None:
+def _show_json(columns: Sequence[str], rows: Iterable[Row], out: TextIO) -> None:
     for name in columns:
         if list(columns).count(name) > 1:
             raise UsageError(f"Two columns are named '{name}': give one another name with AS.")
@@ -100,9 +101,7 @@ def _show_json(columns: Sequence[str], rows: Iterable[Sequence[object]], out: Te
     out.write("[]\n" if before.startswith("[") else "\n]\n")
 
 
-def _show_on_terminal(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], out: TextIO
-) -> None:
+def _show_on_terminal(columns: Sequence[str], rows: Iterable[Row], out: TextIO) -> None:
     from rich.box import Box
     from rich.console import Console
     from rich.table import Table
@@ -124,7 +123,7 @@ def _show_on_terminal(
         )
 
 
-def _show_in_full(columns: Sequence[str], rows: Iterable[Sequence[object]], out: TextIO) -> None:
+def _show_in_full(columns: Sequence[str], rows: Iterable[Row], out: TextIO) -> None:
     """Every row on one line, whatever its width.
 
     Not by rich's own table, which needs minutes for as many rows as a year of flights has.
@@ -137,7 +136,7 @@ def _show_in_full(columns: Sequence[str], rows: Iterable[Sequence[object]], out:
     lines = [[shown(value) for value in row] for row in values]
     widths = [cell_len(name) for name in header]
     for line in lines:
-        widths = [max(width, cell_len(cell)) for width, cell in zip(widths, line, strict=True)]
+        widths = list(map(max, widths, map(cell_len, line)))
 
     def written(line: Sequence[str]) -> str:
         padded = []
@@ -152,7 +151,7 @@ def _show_in_full(columns: Sequence[str], rows: Iterable[Sequence[object]], out:
     out.write(f"+{rule}+\n")
 
 
-def _numeric(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[bool]:
+def _numeric(columns: Sequence[str], rows: Sequence[Row]) -> list[bool]:
     """Which columns hold numbers; what is absent, null or empty, does not count."""
     verdicts = []
     for position in range(len(columns)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from pathlib import Path
 
@@ -19,7 +18,8 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = ["make", "--no-print-directory", "-C", str(folder), *arguments]
+    # With `false` for Python a target that sets up fails, and touches no environment.
+    command = ["make", "--no-print-directory", "-C", str(folder), "PYTHON=false", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
@@ -51,11 +51,3 @@ def test_what_is_set_up_is_asked_at_once(target: str, checkout: Path) -> None:
     pretend_to_be_set_up(checkout)
     done = make(checkout, target, "ARGS=--help")
     assert (done.returncode, done.stdout) == (0, f"{target} --help\n")
-
-
-def test_help_lists_every_target(checkout: Path) -> None:
-    declared = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert declared is not None
-    lines = make(checkout, "help").stdout.splitlines()
-    assert sorted(line.split()[1] for line in lines) == sorted(declared.group(1).split())
-    assert max(map(len, lines)) < 120
