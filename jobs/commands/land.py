@@ -52,7 +52,8 @@ def land(pipeline: Pipeline, environment: Environment, days: Days) -> dict[str, 
     total = sum(len(_drop_days(pipeline, feed, days)) for feed in pipeline.feeds)
     for drop in _with_progress(_drops(pipeline, days, source), total):
         count += 1
-        written += _write(folder / drop.feed.file(drop.day), files.content(drop.feed, drop.rows))
+        path = folder / drop.feed.file(drop.day)
+        written += _write(path, files.content(drop.feed, drop.rows))
         rows[drop.feed.name] += len(drop.rows)
     return {"files_written": written, "files_unchanged": count - written, **rows}
 
