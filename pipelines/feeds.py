@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from string import Formatter
 from typing import Literal, get_args
 
 from pipelines.errors import refuse_unless
@@ -39,7 +38,7 @@ class Column:
             f"Column '{self.name}': no type '{self.type}'. Known: {known}.",
         )
         refuse_unless(
-            self.name not in _RESERVED,
+            self.name.lower() not in _RESERVED,
             f"A column must not be named '{self.name}': every raw row gets a column of that name, "
             "which tells where it came from.",
         )
@@ -77,8 +76,10 @@ class Feed:
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]
         missing = [name for name in self.key if name not in names]
+        # Spark and Delta take 'Id' and 'id' for the same column.
+        distinct = {name.lower() for name in names}
         refuse_unless(
-            len(names) == len(set(names)), f"Feed '{self.name}' declares a column twice: {names}."
+            len(names) == len(distinct), f"Feed '{self.name}' declares a column twice: {names}."
         )
         refuse_unless(
             bool(self.key) and not missing,
@@ -115,13 +116,14 @@ class Feed:
             bool(self.path) and "" not in parts and not {".", ".."} & set(parts),
             f"Feed '{self.name}': path '{self.path}' must be relative, without '.', '..' or '//'.",
         )
-        try:
-            fields = [field for field in Formatter().parse(self.path) if field[1] is not None]
-        except ValueError as error:
-            fields = [("", str(error), "", None)]
-        plain = [field[1:] for field in fields]
         refuse_unless(
-            plain in ([], [("date", "", None)]),
+            not parts[-1].startswith(("_", ".")),
+            f"Feed '{self.name}': '{parts[-1]}' must not begin with '_' or '.': Spark takes such a "
+            "file for a hidden one and reads nothing.",
+        )
+        besides = self.path.replace("{date}", "", 1)
+        refuse_unless(
+            not set(besides) & set("{}"),
             f"Feed '{self.name}': path '{self.path}' may hold '{{date}}' once, and nothing else in "
             "braces: the day is written YYYY-MM-DD.",
         )
@@ -140,7 +142,7 @@ class Feed:
             )
         elif self.format != "parquet":
             refuse_unless(
-                not self.path.endswith(_COMPRESSED),
+                not self.path.lower().endswith(_COMPRESSED),
                 f"Feed '{self.name}': '{self.path}' ends like a compressed file, but its format is "
                 f"'{self.format}'. For gzipped CSV declare format='csv_gzip'.",
             )

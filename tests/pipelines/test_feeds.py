@@ -1,0 +1,134 @@
+"""A feed's declaration refuses what could not be read, and says what would be right."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+import pytest
+
+from pipelines.errors import UsageError
+from pipelines.feeds import PROVENANCE, Column, Feed, Format
+
+_FEED = Feed(name="readings", path="readings/{date}.csv", columns=(Column(name="id"),), key=("id",))
+_DAY = date(2013, 1, 1)
+
+
+def _refusal(**changes: Any) -> str:
+    with pytest.raises(UsageError) as refused:
+        replace(_FEED, **changes)
+    return str(refused.value)
+
+
+def _column_refusal(**fields: Any) -> str:
+    with pytest.raises(UsageError) as refused:
+        Column(**fields)
+    return str(refused.value)
+
+
+def test_a_path_with_a_date_is_a_drop_a_day_and_one_without_a_reference_file() -> None:
+    assert not _FEED.is_reference
+    assert _FEED.file(_DAY) == "readings/2013-01-01.csv"
+    register = replace(_FEED, path="sensors.csv")
+    assert register.is_reference
+    assert register.file(None) == "sensors.csv"
+
+
+def test_the_key_is_required_beside_what_is_declared_so() -> None:
+    columns = (Column(name="id"), Column(name="a", required=True), Column(name="b"))
+    assert replace(_FEED, columns=columns).required == {"id", "a"}
+
+
+def test_a_column_has_the_feeds_null_token_or_its_own() -> None:
+    columns = (Column(name="id"), Column(name="a", null_token="-"), Column(name="b", null_token=""))
+    feed = replace(_FEED, columns=columns, null_token="NA")
+    assert [feed.null_token_of(column) for column in columns] == ["NA", "-", ""]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "{date}/{date}.csv",
+        "{date:%Y%m%d}.csv",
+        "{date!r}.csv",
+        "{day}.csv",
+        "{}.csv",
+        "{0}.csv",
+        "{date.year}.csv",
+        "{{date}}.csv",
+        "{date}}.csv",
+        "{date.csv",
+        "a{b}c.csv",
+    ],
+)
+def test_a_path_holds_the_date_once_plainly_and_nothing_else_in_braces(path: str) -> None:
+    assert _refusal(path=path) == (
+        f"Feed 'readings': path '{path}' may hold '{{date}}' once, and nothing else in braces: "
+        "the day is written YYYY-MM-DD."
+    )
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/readings/{date}.csv", "readings//{date}.csv", "../{date}.csv", "./a.csv", "a/"]
+)
+def test_a_path_is_relative_and_stays_below_the_landing_folder(path: str) -> None:
+    assert "must be relative, without '.', '..' or '//'" in _refusal(path=path)
+
+
+@pytest.mark.parametrize("path", ["readings/_{date}.csv", ".sensors.csv"])
+def test_a_file_that_spark_takes_for_a_hidden_one_is_refused(path: str) -> None:
+    assert "must not begin with '_' or '.'" in _refusal(path=path)
+    assert replace(_FEED, path="_in/{date}.csv").file(_DAY) == "_in/2013-01-01.csv"
+
+
+@pytest.mark.parametrize("source_format", ["csv", "json_lines"])
+@pytest.mark.parametrize("ending", [".gz", ".GZ", ".bz2", ".deflate", ".lz4", ".snappy", ".zst"])
+def test_a_text_file_that_ends_like_a_compressed_one_is_refused(
+    source_format: Format, ending: str
+) -> None:
+    message = _refusal(path="{date}.csv" + ending, format=source_format)
+    assert f"its format is '{source_format}'. For gzipped CSV declare format='csv_gzip'" in message
+
+
+def test_a_gzipped_feed_must_end_so_and_parquet_may_end_as_it_likes() -> None:
+    message = _refusal(format="csv_gzip")
+    assert "must end with '.gz', but is 'readings/{date}.csv'" in message
+    assert replace(_FEED, format="csv_gzip", path="{date}.csv.gz").file(_DAY).endswith(".csv.gz")
+    assert replace(_FEED, format="parquet", path="{date}.snappy").file(_DAY).endswith(".snappy")
+
+
+def test_an_unknown_format_names_those_that_are_known() -> None:
+    message = _refusal(format="xml")
+    assert "no format 'xml'. Known: csv, csv_gzip, json_lines, parquet." in message
+
+
+@pytest.mark.parametrize("name", [*PROVENANCE, "record", "reason", "Source_File"])
+def test_a_column_must_not_have_the_name_of_one_that_every_row_gets(name: str) -> None:
+    assert f"A column must not be named '{name}'" in _column_refusal(name=name)
+
+
+@pytest.mark.parametrize("name", ["", "_id", "a.b", "a`b"])
+def test_a_column_name_that_spark_could_mistake_is_refused(name: str) -> None:
+    assert "must not be empty, begin with '_' or hold '.' or '`'" in _column_refusal(name=name)
+
+
+def test_an_unknown_type_names_those_that_are_known() -> None:
+    message = _column_refusal(name="id", type="float")
+    assert "no type 'float'. Known: string, int, long, double" in message
+
+
+@pytest.mark.parametrize("twice", ["id", "ID"])
+def test_a_column_declared_twice_is_refused_whatever_its_case(twice: str) -> None:
+    message = _refusal(columns=(Column(name="id"), Column(name=twice)))
+    assert message.startswith("Feed 'readings' declares a column twice")
+
+
+@pytest.mark.parametrize("key", [(), ("id", "other")])
+def test_a_key_must_be_among_the_columns(key: tuple[str, ...]) -> None:
+    assert "are not among its columns ['id']" in _refusal(key=key)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_lies_between_nought_and_one(share: float) -> None:
+    assert "must be from 0 to 1" in _refusal(max_quarantine_share=share)
