@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from jobs.transforms.columns import joined, made_by, scoring_moment
 from jobs.transforms.rolling import daily_sums, window_figures
-from jobs.transforms.snapshots import in_force
+from jobs.transforms.snapshots import latest_by_day
 from pipelines.flights import (
     DEPARTURE,
     LATE_MINUTES,
@@ -90,7 +90,7 @@ def labels(flights: DataFrame) -> DataFrame:
 
 def _with_zone(schedule: DataFrame, airports: DataFrame, days: Days) -> DataFrame:
     """The schedule with `zone`, each destination's time zone by the register of that day."""
-    register = in_force(airports, days).select("landed_date", F.col("faa").alias("dest"), "tzone")
+    register = latest_by_day(airports, days).select("landed_date", F.col("faa").alias("dest"), "tzone")
     with_register = schedule.join(F.broadcast(register), ["landed_date", "dest"], "left")
     unlisted = F.when(F.col("dest").isin(*_PUERTO_RICO), "America/Puerto_Rico")
     return with_register.withColumn("zone", F.coalesce("tzone", unlisted))

@@ -1,6 +1,6 @@
 """Reference tables hold whole snapshots by the day on which a changed file landed.
 
-This tells which is in force when.
+This tells which one a day sees.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipelines.days import Days
 
 
-def in_force(snapshots: DataFrame, days: Days) -> DataFrame:
+def latest_by_day(snapshots: DataFrame, days: Days) -> DataFrame:
     """For each day the rows of the latest snapshot landed by then.
 
     `landed_date` becomes that day.

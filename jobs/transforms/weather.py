@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from jobs.transforms.columns import joined, made_by, scoring_moment
 from jobs.transforms.rolling import daily_sums, window_figures
-from jobs.transforms.snapshots import in_force
+from jobs.transforms.snapshots import latest_by_day
 from pipelines.weather import CALENDAR, DAILY, PIPELINE, ROLLING, STORM_MPH, TIMEZONE
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def hours(stations: DataFrame, days: Days) -> DataFrame:
     midnight = scoring_moment(TIMEZONE)
     last = scoring_moment(TIMEZONE, "forecast_date") - F.expr("INTERVAL 1 HOUR")
     each_hour = F.sequence("event_timestamp", last, F.expr("INTERVAL 1 HOUR"))
-    known = in_force(stations, days).select("landed_date", "station")
+    known = latest_by_day(stations, days).select("landed_date", "station")
     nights = known.withColumn("forecast_date", F.date_add("landed_date", 1))
     timed = nights.withColumn("event_timestamp", midnight)
     rows = timed.withColumn("forecast_at", F.explode(each_hour))

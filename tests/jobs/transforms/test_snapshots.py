@@ -1,4 +1,4 @@
-"""Which snapshot of a reference table is in force on a day."""
+"""Which snapshot of a reference table a day sees."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import date
 
 from pyspark.sql import SparkSession
 
-from jobs.transforms.snapshots import in_force
+from jobs.transforms.snapshots import latest_by_day
 from pipelines.days import Days
 
 
@@ -24,7 +24,7 @@ def test_each_day_sees_the_latest_snapshot_landed_by_then_and_no_row_of_another(
         "landed_date date, key string, value int",
     )
     rows = (
-        in_force(snapshots, Days(date(2013, 1, 1), date(2013, 1, 5)))
+        latest_by_day(snapshots, Days(date(2013, 1, 1), date(2013, 1, 5)))
         .select("landed_date", "key", "value")
         .orderBy("landed_date", "key")
         .collect()
