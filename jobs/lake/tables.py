@@ -18,6 +18,7 @@ from pyarrow import fs
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
+from jobs.lake.content import fingerprint
 from jobs.spark.session import connect
 from jobs.version import code_version
 from pipelines.days import Days
@@ -50,10 +51,10 @@ class Published:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Content:
-    """An order-free fingerprint of rows, and the partition dates between which they lie."""
+    """How many rows, what they say, and the partition dates between which they lie."""
 
     rows: int
-    checksum: int | None
+    fingerprint: int
     first: date | None
     last: date | None
 
@@ -240,14 +241,18 @@ def _own_version(run: Run, name: str) -> int:
 
 
 def _content(frame: DataFrame, columns: tuple[str, ...], partition: str) -> _Content:
-    # The inner hash keeps a null apart from its neighbour's value: xxhash64 over several columns
-    # skips nulls.
-    row_hash = F.xxhash64(*(F.xxhash64(F.col(f"`{c}`")) for c in columns))
-    checksum = F.sum(row_hash.cast("decimal(38,0)")).cast("string")
-    found = frame.agg(F.count(F.lit(1)), checksum, F.min(partition), F.max(partition)).first()
+    found = frame.agg(
+        F.count(F.lit(1)).alias("rows"),
+        fingerprint(columns).alias("fingerprint"),
+        F.min(partition).alias("first"),
+        F.max(partition).alias("last"),
+    ).first()
     assert found is not None, "an aggregation without keys has one row"
     return _Content(
-        rows=found[0], checksum=found[1] and int(found[1]), first=found[2], last=found[3]
+        rows=found["rows"],
+        fingerprint=int(found["fingerprint"]),
+        first=found["first"],
+        last=found["last"],
     )
 
 
