@@ -1,51 +1,34 @@
 """The files that landed for a run.
 
-Are they all there, and do their headers hold the declared columns?
+Are they all there, can they be read, and do they hold the declared columns?
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.ingestion.contents import Contents, Drop, Unfit
+from jobs.ingestion.formats import FORMATS
 from pipelines.errors import Refused
 
 if TYPE_CHECKING:
     from pipelines.feeds import Feed
     from pipelines.run import Run
 
-_LISTED = 12
-_HEADER_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Drop:
-    """One landed file whose header is good."""
-
-    path: Path
-    source_file: str
-    """The path below the landing folder, as rows and messages show it."""
-    day: date
-    """The `landed_date` of its rows."""
-    header: tuple[str, ...]
-    data_lines: int
-    """Lines after the header, without blank ones at the end."""
-
-
-class _Unfit(Exception):
-    """Why a file cannot be read at all."""
+_PROBLEMS_LISTED = 12
+_NAMES_LISTED = 5
+_NAME_SHOWN = 40
 
 
 def find_drops(run: Run) -> dict[str, list[Drop]]:
     """The files of every feed for the run's days, by feed.
 
     Raises:
-        Refused: files are missing, empty, or have another header than declared; all of them are
-            listed.
+        Refused: files are missing, damaged, empty, or have other columns than declared; all of
+            them are listed.
     """
     found: dict[str, list[Drop]] = {feed.name: [] for feed in run.pipeline.feeds}
     problems: list[tuple[date, str]] = []
@@ -53,16 +36,16 @@ def find_drops(run: Run) -> dict[str, list[Drop]]:
         for day in _drop_days(run, feed):
             try:
                 found[feed.name].append(_inspect(run, feed, day))
-            except _Unfit as unfit:
-                problems.append((day, str(unfit)))
+            except Unfit as unfit:
+                problems.append((day, f"{_source_file(run, feed, day)}: {unfit}"))
     if problems:
         raise Refused(_all_problems(run, problems))
     return found
 
 
-def source_file(run: Run, feed: Feed, day: date) -> str:
+def _source_file(run: Run, feed: Feed, day: date) -> str:
     """Where the feed's file of that day lies below the landing folder."""
-    return f"{run.pipeline.name}/{feed.path.format(date=day)}"
+    return f"{run.pipeline.name}/{feed.file(day)}"
 
 
 def _drop_days(run: Run, feed: Feed) -> Iterator[date]:
@@ -72,57 +55,54 @@ def _drop_days(run: Run, feed: Feed) -> Iterator[date]:
 
 
 def _inspect(run: Run, feed: Feed, day: date) -> Drop:
-    name = source_file(run, feed, day)
+    name = _source_file(run, feed, day)
     path = run.environment.landing / name
+    contents = _contents(feed, path)
+    if contents.columns is not None:
+        _refuse_other_columns(feed, contents.columns)
+    return Drop(
+        path=path, source_file=name, day=day, layout=contents.layout, records=contents.records
+    )
+
+
+def _contents(feed: Feed, path: Path) -> Contents:
     try:
-        header, data_lines = _header_and_lines(path)
+        return FORMATS[feed.format].contents(path)
     except FileNotFoundError:
-        raise _Unfit(f"{name}: the file is missing") from None
+        raise Unfit("the file is missing") from None
     except OSError as error:
-        raise _Unfit(f"{name}: the file cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise _Unfit(f"{name}: the header is not UTF-8 text") from None
-    if not header:
-        raise _Unfit(f"{name}: the file is empty; a drop without rows still has a header")
-    wrong = _header_problems(feed, header)
-    if wrong:
-        raise _Unfit(f"{name}: {'; '.join(wrong)}")
-    return Drop(path=path, source_file=name, day=day, header=header, data_lines=data_lines)
+        raise Unfit(f"the file cannot be read: {error.strerror or error}") from None
 
 
-def _header_and_lines(path: Path) -> tuple[tuple[str, ...], int]:
-    with path.open("rb") as file:
-        first = file.readline(_HEADER_BYTES).decode("utf-8-sig")
-        last = max(
-            (number for number, line in enumerate(file, 1) if line.rstrip(b"\r\n")), default=0
-        )
-    return tuple(next(csv.reader([first.rstrip("\r\n")]), ())), last
-
-
-def _header_problems(feed: Feed, header: tuple[str, ...]) -> list[str]:
+def _refuse_other_columns(feed: Feed, names: tuple[str, ...]) -> None:
     declared = [column.name for column in feed.columns]
-    missing = [name for name in declared if name not in header]
-    unknown = [name for name in header if name not in declared]
-    twice = sorted({name for name in header if header.count(name) > 1})
+    missing = [name for name in declared if name not in names]
+    unknown = [name for name in names if name not in declared]
+    twice = sorted({name for name in names if names.count(name) > 1})
     kinds = (("is missing", missing), ("is not declared", unknown), ("comes twice", twice))
-    return [f"column {_names(names)} {what}" for what, names in kinds if names]
+    wrong = [f"column {_listed(odd)} {what}" for what, odd in kinds if odd]
+    if wrong:
+        raise Unfit("; ".join(wrong))
 
 
-def _names(names: list[str]) -> str:
-    shown = ", ".join(f"'{name[:40]}'" for name in names[:5])
-    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(f"'{name[:_NAME_SHOWN]}'" for name in names[:_NAMES_LISTED])
+    hidden = len(names) - _NAMES_LISTED
+    return f"{shown} and {hidden} more" if hidden > 0 else shown
 
 
 def _all_problems(run: Run, problems: list[tuple[date, str]]) -> str:
     name = run.pipeline.name
-    listed = [f"  - {text}" for _, text in problems[:_LISTED]]
-    more = [f"  … and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
-    first, last = min(day for day, _ in problems), max(day for day, _ in problems)
-    ways_out = (
+    lines = [f"{len(problems)} file(s) for {run.days} cannot be ingested:"]
+    lines += [f"  - {text}" for _, text in problems[:_PROBLEMS_LISTED]]
+    hidden = len(problems) - _PROBLEMS_LISTED
+    if hidden > 0:
+        lines.append(f"  … and {hidden} more")
+    first = min(day for day, _ in problems)
+    last = max(day for day, _ in problems)
+    lines.append(
         f"Files are looked for in {run.environment.landing}. Wait for the source to drop them and "
         f"run again, or drop them yourself (the example's: nightshift land {name} --from {first} "
         f"--to {last}). If a header has changed for good, declare it in pipelines/{name}.py."
     )
-    return "\n".join(
-        [f"{len(problems)} file(s) for {run.days} cannot be ingested:", *listed, *more, ways_out]
-    )
+    return "\n".join(lines)

@@ -1,32 +1,28 @@
-"""From lines of text to typed rows, each with the reason why it must be quarantined or none.
+"""From records of text to typed rows, each with the reason why it must be quarantined or none.
 
-DataFrame in, DataFrame out.
-
-A record is one line. Lines are numbered by a window over each file, so that a file of any length is
-read in splits; only the numbering and parsing of a single file stay in one task, which is
-comfortable up to some gigabytes a file.
+DataFrame in, DataFrame out, and the same rules whatever the format of the files.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import reduce
-from itertools import groupby
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
+from jobs.ingestion.formats import FORMATS
+from pipelines.feeds import PROVENANCE
+
 if TYPE_CHECKING:
     from pyspark.sql import Column as Expression
 
-    from jobs.ingestion.drops import Drop
+    from jobs.ingestion.contents import Drop
     from pipelines.feeds import Column, Feed
 
-PROVENANCE = ("landed_date", "source_file", "source_line")
 QUARANTINE = (*PROVENANCE, "reason", "record")
+_PROVENANCE_SCHEMA = "landed_date date, source_file string, source_line int"
 _SHOWN = 80
 _SQL_TYPES = {"long": "bigint"}
 _FORMS = {
@@ -40,10 +36,8 @@ _FORMS = {
 """What a value must look like. Spark's casts alone are generous: '2013' is a date, 'NaN' a double,
 a time needs no zone."""
 _ARTICLES = {"int": "an int", "timestamp": "a timestamp with its zone"}
-_ODD = "_odd_record"
-"""Name by which the CSV parser returns a record with the wrong number of fields."""
-_FIRST, _TEXT = "_first_line", "_text_of_"
-_PARSER = {"quote": '"', "escape": '"', "mode": "PERMISSIVE", "columnNameOfCorruptRecord": _ODD}
+_FIRST = "_first_line"
+_TEXT = "_text_of_"
 
 
 def columns(feed: Feed) -> tuple[str, ...]:
@@ -52,168 +46,96 @@ def columns(feed: Feed) -> tuple[str, ...]:
 
 
 def records(spark: SparkSession, feed: Feed, drops: Sequence[Drop]) -> DataFrame:
-    """Every data line of the files.
+    """Every record of the files.
 
-    The columns of the raw table, `record` (the line) and `reason` (null for a good row).
+    The columns of the raw table, `record` (the record's text) and `reason` (null for a good row).
     """
     if not drops:
         return spark.createDataFrame([], _schema(feed))
-    by_header = groupby(sorted(drops, key=lambda drop: drop.header), key=lambda drop: drop.header)
-    parts = [_typed(_numbered(spark, feed, list(same)), feed, header) for header, same in by_header]
+    source_format = FORMATS[feed.format]
+    parts = [_typed(source_format.records(spark, feed, same), feed) for same in _by_layout(drops)]
     return _without_duplicates(reduce(DataFrame.unionByName, parts), feed)
 
 
 def _schema(feed: Feed) -> str:
     declared = [f"`{column.name}` {_sql_type(column)}" for column in feed.columns]
-    return ", ".join(
-        [
-            *declared,
-            "landed_date date, source_file string, source_line int, record string, reason string",
-        ]
-    )
+    return ", ".join([*declared, _PROVENANCE_SCHEMA, "record string", "reason string"])
 
 
 def _sql_type(column: Column) -> str:
     return _SQL_TYPES.get(column.type, column.type)
 
 
-def _numbered(spark: SparkSession, feed: Feed, drops: list[Drop]) -> DataFrame:
-    """The files' lines with `source_file`, `landed_date` and the 1-based `source_line`.
-
-    No headers, no blank lines at the end.
-    """
-    text = spark.read.option("lineSep", "\n").text([_unglobbed(str(drop.path)) for drop in drops])
-    lines = text.select(
-        F.rtrim("value", F.lit("\r")).alias("record"),
-        _landed_date(feed, drops[0]).alias("landed_date"),
-        F.col("_metadata.file_block_start").alias("block"),
-        F.monotonically_increasing_id().alias("position"),
-    )
-    in_file = Window.partitionBy("landed_date")
-    numbered = lines.withColumn(
-        "source_line", F.row_number().over(in_file.orderBy("block", "position"))
-    )
-    last = F.max(F.when(F.col("record") != "", F.col("source_line"))).over(in_file)
-    data = numbered.withColumn("last", last).where(F.col("source_line").between(2, F.col("last")))
-    before, _, after = drops[0].source_file.partition(str(drops[0].day))
-    source_file = (
-        F.lit(before)
-        if feed.is_reference
-        else F.concat(F.lit(before), F.col("landed_date").cast("string"), F.lit(after))
-    )
-    return data.select("record", "landed_date", source_file.alias("source_file"), "source_line")
+def _by_layout(drops: Sequence[Drop]) -> list[list[Drop]]:
+    groups: dict[Hashable, list[Drop]] = {}
+    for drop in drops:
+        groups.setdefault(drop.layout, []).append(drop)
+    return list(groups.values())
 
 
-def _landed_date(feed: Feed, drop: Drop) -> Expression:
-    if feed.is_reference:
-        return F.lit(drop.day)
-    before, _, after = quote(feed.path, safe="/{}").partition("{date}")
-    return F.regexp_extract(
-        "_metadata.file_path",
-        rf"/{re.escape(before)}(\d{{4}}-\d{{2}}-\d{{2}}){re.escape(after)}$",
-        1,
-    ).cast("date")
-
-
-def _unglobbed(path: str) -> str:
-    # Spark takes a path with one of these for a pattern.
-    return re.sub(r"([\[\]{}*?\\])", r"\\\1", path)
-
-
-def _typed(lines: DataFrame, feed: Feed, header: tuple[str, ...]) -> DataFrame:
+def _typed(found: DataFrame, feed: Feed) -> DataFrame:
     # One projection after the other: each is used several times by the next, and Spark would not
     # share them inside one.
-    schema = ", ".join([*(f"`{name}` string" for name in header), f"{_ODD} string"])
-    checked = lines.withColumn("broken", _broken())
-    parsed = checked.withColumn(
-        "fields", F.when(F.col("broken").isNull(), F.from_csv("record", schema, _PARSER))
+    texts = found.select(
+        *(_text(column, feed.null_token_of(column)) for column in feed.columns),
+        "_broken",
+        "record",
+        *PROVENANCE,
     )
-    wrong = F.coalesce("broken", _wrong_count(len(header))).alias("broken")
-    fields = [_text(column, feed.null_token).alias(_TEXT + column.name) for column in feed.columns]
-    texts = parsed.select(*fields, wrong, "record", *PROVENANCE)
     typed = texts.select(*(_cast(column).alias(column.name) for column in feed.columns), "*")
-    complaints = F.concat_ws(
-        "; ", *(_complaint(column, column.name in feed.required) for column in feed.columns)
-    )
-    reason = F.coalesce("broken", F.nullif(complaints, F.lit("")))
+    complaints = [_complaint(column, column.name in feed.required) for column in feed.columns]
+    all_complaints = F.nullif(F.concat_ws("; ", *complaints), F.lit(""))
     return typed.select(
-        *columns(feed), F.make_valid_utf8("record").alias("record"), reason.alias("reason")
-    )
-
-
-def _broken() -> Expression:
-    """Why a line is no CSV record; null when it may be one."""
-    record = F.col("record")
-    quotes = F.length(record) - F.length(F.replace(record, F.lit('"'), F.lit("")))
-    return (
-        F.when(~F.is_valid_utf8(record), "record: not UTF-8 text")
-        .when(record == "", "record: blank line between records")
-        .when(record.rlike(r"[\x00-\x08\x0a-\x1f\x7f]"), "record: control characters")
-        .when(
-            quotes % 2 == 1,
-            "record: a quote is opened and not closed on the line; a record must be one line",
-        )
-        .when(_commas(record) > 10_000, F.format_string("record: %d fields", _commas(record) + 1))
-    )
-
-
-def _commas(record: Expression) -> Expression:
-    return F.length(record) - F.length(F.replace(record, F.lit(","), F.lit("")))
-
-
-def _wrong_count(expected: int) -> Expression:
-    found = _commas(F.regexp_replace("record", '"[^"]*"', "")) + 1
-    return F.when(
-        F.col("fields")[_ODD].isNotNull(),
-        F.format_string(f"record: %d fields instead of {expected}", found),
+        *columns(feed),
+        F.make_valid_utf8("record").alias("record"),
+        F.coalesce("_broken", all_complaints).alias("reason"),
     )
 
 
 def _text(column: Column, null_token: str) -> Expression:
-    """The text of a field; null where the source means a missing value."""
-    field = F.col("fields")[column.name]
+    """The text of a value; null where the source means a missing one."""
+    field = F.col(column.name)
     text = field if column.type == "string" else F.trim(field)
-    return F.when(~text.isin("", null_token), text)
+    return F.when(~text.isin("", null_token), text).alias(_TEXT + column.name)
 
 
 def _cast(column: Column) -> Expression:
     text = F.col(_TEXT + column.name)
     if column.type == "string":
         return text
-    cast = F.when(text.rlike(f"^({_FORMS[column.type]})$"), text.try_cast(_sql_type(column)))
-    return (
-        F.nullif(F.nullif(cast, F.lit(float("inf"))), F.lit(float("-inf")))
-        if column.type == "double"
-        else cast
-    )
+    # '\z', not '$': that one is true before a line break at the end too, which the cast forgives.
+    is_formed = text.rlike(rf"\A({_FORMS[column.type]})\z")
+    cast = F.when(is_formed, text.try_cast(_sql_type(column)))
+    if column.type != "double":
+        return cast
+    # A number too large for a double.
+    return F.nullif(F.nullif(cast, F.lit(float("inf"))), F.lit(float("-inf")))
 
 
 def _complaint(column: Column, required: bool) -> Expression:
     """What is wrong with a value; null when nothing is."""
-    text, kind = F.col(_TEXT + column.name), _ARTICLES.get(column.type, f"a {column.type}")
-    unreadable = F.concat(
-        F.lit(f"{column.name}: '"), F.left(text, F.lit(_SHOWN)), F.lit(f"' is not {kind}")
-    )
+    text = F.col(_TEXT + column.name)
+    kind = _ARTICLES.get(column.type, f"a {column.type}")
+    shown = F.left(text, F.lit(_SHOWN))
+    unreadable = F.concat(F.lit(f"{column.name}: '"), shown, F.lit(f"' is not {kind}"))
     complaint = F.when(text.isNotNull() & F.col(column.name).isNull(), unreadable)
-    return (
-        complaint.when(text.isNull(), f"{column.name}: no value, but it is required")
-        if required
-        else complaint
-    )
+    if not required:
+        return complaint
+    return complaint.when(text.isNull(), f"{column.name}: no value, but it is required")
 
 
 def _without_duplicates(rows: DataFrame, feed: Feed) -> DataFrame:
     """The first good row of a key stays good; later ones of the same drop get a reason."""
-    first = F.min(F.when(F.col("reason").isNull(), F.col("source_line"))).over(
-        Window.partitionBy("landed_date", *feed.key)
+    same_key = Window.partitionBy("landed_date", *feed.key)
+    is_good = F.col("reason").isNull()
+    first = F.min(F.when(is_good, F.col("source_line"))).over(same_key)
+    named = [F.concat(F.lit(f"{name} "), F.col(name).cast("string")) for name in feed.key]
+    complaint = F.concat(
+        F.lit("key: "),
+        F.concat_ws(", ", *named),
+        F.lit(" comes twice, first on line "),
+        F.col(_FIRST),
     )
-    key = F.concat_ws(
-        ", ", *(F.concat(F.lit(f"{name} "), F.col(name).cast("string")) for name in feed.key)
-    )
-    complaint = F.concat(F.lit("key: "), key, F.lit(" comes twice, first on line "), F.col(_FIRST))
     duplicate = F.when(F.col("source_line") > F.col(_FIRST), complaint)
-    return (
-        rows.withColumn(_FIRST, first)
-        .withColumn("reason", F.coalesce("reason", duplicate))
-        .drop(_FIRST)
-    )
+    marked = rows.withColumn(_FIRST, first)
+    return marked.withColumn("reason", F.coalesce("reason", duplicate)).drop(_FIRST)

@@ -1,25 +1,29 @@
 """Stage `ingest`: landed files become staged rows, or quarantined ones with reason, file and line.
 
-Every data line of the files ends in one of the two: this is counted from the bytes, and asserted.
+Every record of the files ends in one of the two: they are counted without Spark, and it is
+asserted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.ingestion.drops import Drop, find_drops
+from jobs.ingestion.contents import Drop
+from jobs.ingestion.drops import find_drops
 from jobs.ingestion.records import QUARANTINE, columns, records
 from jobs.lake import tables
+from jobs.lake.content import fingerprint
 from jobs.lake.partitions import published_days
 from jobs.spark.session import connect
 from pipelines.errors import NightshiftError, Refused
+from pipelines.spec import QUARANTINE_SUFFIX
 
 if TYPE_CHECKING:
     from pipelines.feeds import Feed
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 _FEEDS_AT_ONCE = 3
 """The server plans one feed while it computes another; more would only wait for its cores."""
 _FILES_SHOWN = 5
-_BAD_CONTENT = ["source_line", "reason", "record"]
+_BAD_CONTENT = ("source_line", "reason", "record")
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -38,24 +42,25 @@ class _Tally:
     """What was found in one file."""
 
     source_file: str
-    lines: int
+    rows: int
     bad: int
     first_reason: str | None
     first_line: int | None
     """Line of the first bad row."""
-    good_hash: int
-    bad_hash: int
+    good_content: int
+    """Fingerprint of the good rows, in the declared columns."""
+    bad_content: int
 
     def __str__(self) -> str:
         return (
-            f"{self.source_file}: {self.bad} of {self.lines} rows; "
+            f"{self.source_file}: {self.bad} of {self.rows} rows; "
             f"the first, line {self.first_line}: {self.first_reason}"
         )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Load:
-    """One feed of the run: its files, their parsed lines and what was found in them."""
+    """One feed of the run: its files, their parsed records and what was found in them."""
 
     feed: Feed
     drops: list[Drop]
@@ -68,9 +73,9 @@ class _Load:
         return sum(tally.bad for tally in self.tallies)
 
     @property
-    def lines(self) -> int:
-        """Data lines in the files, counted without Spark."""
-        return sum(drop.data_lines for drop in self.drops)
+    def records(self) -> int:
+        """Records in the files, counted without Spark."""
+        return sum(drop.records for drop in self.drops)
 
     def good_rows(self) -> DataFrame:
         return self.rows.where("reason IS NULL").select(*columns(self.feed))
@@ -96,15 +101,19 @@ def ingest(run: Run) -> dict[str, object]:
     try:
         loads = _all(lambda feed: _load(run, feed, found[feed.name], cached), run.pipeline.feeds)
         _refuse_bad_files(run, loads)
-        metrics = dict(zip(found, _all(lambda load: _keep(run, load), loads), strict=True))
+        kept = _all(lambda load: _keep(run, load), loads)
     finally:
         for rows in cached:
             rows.unpersist()
-    totals = {
-        f"rows_{what}": sum(one[what] for one in metrics.values())
-        for what in ("in_files", "staged", "quarantined", "unchanged")
-    }
-    return {"files": sum(one["files"] for one in metrics.values()), **totals, "feeds": metrics}
+    metrics = dict(zip(found, kept, strict=True))
+    return {**_totals(metrics.values()), "feeds": metrics}
+
+
+def _totals(metrics: Collection[dict[str, int]]) -> dict[str, int]:
+    totals = {"files": sum(feed["files"] for feed in metrics)}
+    for what in ("in_files", "staged", "quarantined", "unchanged"):
+        totals[f"rows_{what}"] = sum(feed[what] for feed in metrics)
+    return totals
 
 
 def _all(function: Callable[[T], R], values: Iterable[T]) -> list[R]:
@@ -122,43 +131,37 @@ def _load(run: Run, feed: Feed, drops: list[Drop], cached: list[DataFrame]) -> _
         .persist()
     )
     cached.append(rows)
-    good, bad = F.col("reason").isNull(), F.col("reason").isNotNull()
+    return _Load(feed=feed, drops=drops, rows=rows, tallies=_tallies(feed, rows))
+
+
+def _tallies(feed: Feed, rows: DataFrame) -> list[_Tally]:
+    good = F.col("reason").isNull()
+    bad = F.col("reason").isNotNull()
+    bad_line = F.when(bad, F.col("source_line"))
     found = rows.groupBy("source_file").agg(
-        F.count(F.lit(1)).alias("lines"),
+        F.count(F.lit(1)).alias("rows"),
         F.count("reason").alias("bad"),
-        F.min_by("reason", F.when(bad, F.col("source_line"))).alias("first_reason"),
-        F.min(F.when(bad, F.col("source_line"))).alias("first_line"),
-        _hash(good, [column.name for column in feed.columns]).alias("good_hash"),
-        _hash(bad, _BAD_CONTENT).alias("bad_hash"),
+        F.min_by("reason", bad_line).alias("first_reason"),
+        F.min(bad_line).alias("first_line"),
+        fingerprint(_declared(feed), good).alias("good_content"),
+        fingerprint(_BAD_CONTENT, bad).alias("bad_content"),
     )
-    return _Load(
-        feed=feed,
-        drops=drops,
-        rows=rows,
-        tallies=[_Tally(**row.asDict()) for row in found.collect()],
-    )
+    return [_Tally(**row.asDict()) for row in found.collect()]
 
 
-def _hash(condition: Any, names: list[str]) -> Any:
-    """A fingerprint of the rows for which the condition holds, whatever their order."""
-    # The inner hash keeps a null apart from its neighbour's value: xxhash64 over several columns
-    # skips nulls.
-    row = F.xxhash64(*(F.xxhash64(F.col(f"`{name}`")) for name in names)).cast("decimal(38,0)")
-    return F.coalesce(F.sum(F.when(condition, row)), F.lit(0).cast("decimal(38,0)"))
+def _declared(feed: Feed) -> list[str]:
+    return [column.name for column in feed.columns]
 
 
 def _refuse_bad_files(run: Run, loads: list[_Load]) -> None:
-    refused = {load.feed.name: _bad_files(load) for load in loads if _bad_files(load)}
-    if not refused:
-        return
+    refusals = []
     for load in loads:
-        if load.feed.name in refused:
+        bad_files = _bad_files(load)
+        if bad_files:
             _quarantine(run, load)
-    raise Refused(
-        "\n".join(
-            _refusal(run, run.pipeline.feed(name), tallies) for name, tallies in refused.items()
-        )
-    )
+            refusals.append(_refusal(run, load.feed, bad_files))
+    if refusals:
+        raise Refused("\n".join(refusals))
 
 
 def _bad_files(load: _Load) -> list[_Tally]:
@@ -166,16 +169,13 @@ def _bad_files(load: _Load) -> list[_Tally]:
 
     Judged file by file, so that a range of days refuses what a single night would.
     """
-    bad = [
-        tally for tally in load.tallies if tally.bad > load.feed.max_quarantine_share * tally.lines
-    ]
+    share = load.feed.max_quarantine_share
+    bad = [tally for tally in load.tallies if tally.bad > share * tally.rows]
     return sorted(bad, key=lambda tally: (-tally.bad, tally.source_file))
 
 
 def _refusal(run: Run, feed: Feed, tallies: list[_Tally]) -> str:
-    table = tables.sql_name(run, feed.name + tables.QUARANTINE_SUFFIX)
-    shown = [f"  - {tally}" for tally in tallies[:_FILES_SHOWN]]
-    more = [f"  … and {len(tallies) - _FILES_SHOWN} more"] if len(tallies) > _FILES_SHOWN else []
+    table = tables.sql_name(run, feed.name + QUARANTINE_SUFFIX)
     rows = (
         f"SELECT * FROM {table} "
         f"WHERE landed_date BETWEEN '{run.days.first}' AND '{run.days.last}' "
@@ -185,37 +185,36 @@ def _refusal(run: Run, feed: Feed, tallies: list[_Tally]) -> str:
         f"{len(tallies)} file(s) of '{feed.name}' have more bad rows "
         f"than the {feed.max_quarantine_share:.1%} that it allows:"
     )
-    return "\n".join(
-        [
-            head,
-            *shown,
-            *more,
-            f'All of them: nightshift sql "{rows}"',
-            "Have the source drop good files, then run again.",
-        ]
-    )
+    lines = [head]
+    lines += [f"  - {tally}" for tally in tallies[:_FILES_SHOWN]]
+    hidden = len(tallies) - _FILES_SHOWN
+    if hidden > 0:
+        lines.append(f"  … and {hidden} more")
+    lines.append(f'All of them: nightshift sql "{rows}"')
+    lines.append("Have the source drop good files, then run again.")
+    return "\n".join(lines)
 
 
 def _keep(run: Run, load: _Load) -> dict[str, int]:
-    if load.feed.is_reference and _is_in_force(run, load):
+    if load.feed.is_reference and _brings_nothing_new(run, load):
         tables.unstage(run, load.feed.name)
-        staged, unchanged, quarantined = 0, load.lines - load.bad, load.bad
+        staged = 0
+        unchanged = load.records - load.bad
+        quarantined = load.bad
     else:
-        staged, unchanged, quarantined = (
-            tables.stage_rows(run, load.feed.name, load.good_rows()),
-            0,
-            _quarantine(run, load),
-        )
-    if load.lines != staged + unchanged + quarantined:
+        staged = tables.stage_rows(run, load.feed.name, load.good_rows())
+        unchanged = 0
+        quarantined = _quarantine(run, load)
+    if load.records != staged + unchanged + quarantined:
         raise NightshiftError(
-            f"The files of '{load.feed.name}' have {load.lines} data lines, but {staged} rows "
+            f"The files of '{load.feed.name}' have {load.records} records, but {staged} rows "
             f"were staged, {unchanged} unchanged and {quarantined} quarantined. "
             "If a file was replaced while it was read, run again; "
             "else this is a defect of Nightshift."
         )
     return {
         "files": len(load.drops),
-        "in_files": load.lines,
+        "in_files": load.records,
         "staged": staged,
         "quarantined": quarantined,
         "unchanged": unchanged,
@@ -223,43 +222,42 @@ def _keep(run: Run, load: _Load) -> dict[str, int]:
 
 
 def _quarantine(run: Run, load: _Load) -> int:
-    name = load.feed.name + tables.QUARANTINE_SUFFIX
-    nothing_to_replace = tables.exists(run, name) and not any(
-        day in run.days for day in published_days(run, name)
-    )
-    return (
-        0
-        if load.bad == 0 and nothing_to_replace
-        else tables.write_quarantine(run, load.feed.name, load.bad_rows())
-    )
+    """Replace what is in quarantine for the run's days; returns the number of rows there."""
+    name = load.feed.name + QUARANTINE_SUFFIX
+    if load.bad == 0 and tables.exists(run, name):
+        is_replacing = any(day in run.days for day in published_days(run, name))
+        if not is_replacing:
+            return 0
+    return tables.write_quarantine(run, load.feed.name, load.bad_rows())
 
 
-def _is_in_force(run: Run, load: _Load) -> bool:
-    """Whether a reference file tells nothing new.
+def _brings_nothing_new(run: Run, load: _Load) -> bool:
+    """Whether a reference file tells nothing that is not published.
 
-    It equals the snapshot in force on the run's first day, or is a later day's.
+    It equals the snapshot that the run's first day sees, or is a later day's.
     """
-    name, days = load.feed.name, published_days(run, load.feed.name)
+    name = load.feed.name
+    days = published_days(run, name)
     snapshot = max((day for day in days if day <= run.days.first), default=None)
     if snapshot is None:
         return False
     if days[-1] > run.days.first:
         # There is one file, the newest: a rerun of an old day must not take it for that day's.
         return True
-    good = (sum(t.lines - t.bad for t in load.tallies), sum(t.good_hash for t in load.tallies))
-    bad = (load.bad, sum(t.bad_hash for t in load.tallies))
-    good_there = _published(run, name, snapshot, [column.name for column in load.feed.columns])
+    rows = sum(tally.rows for tally in load.tallies)
+    good = (rows - load.bad, sum(tally.good_content for tally in load.tallies))
+    bad = (load.bad, sum(tally.bad_content for tally in load.tallies))
     return (
-        good_there == good
-        and _published(run, name + tables.QUARANTINE_SUFFIX, snapshot, _BAD_CONTENT) == bad
+        _published(run, name, snapshot, _declared(load.feed)) == good
+        and _published(run, name + QUARANTINE_SUFFIX, snapshot, _BAD_CONTENT) == bad
     )
 
 
-def _published(run: Run, name: str, day: date, names: list[str]) -> tuple[int, int]:
+def _published(run: Run, name: str, day: date, names: Iterable[str]) -> tuple[int, int]:
     """Number and fingerprint of the published rows of one day."""
     if day not in published_days(run, name):
         return 0, 0
     rows = tables.read(run, name).where(F.col("landed_date") == F.lit(day))
-    found = rows.agg(F.count(F.lit(1)), _hash(F.lit(True), names)).first()
+    found = rows.agg(F.count(F.lit(1)), fingerprint(names)).first()
     assert found is not None, "an aggregation without keys has one row"
     return int(found[0]), int(found[1])

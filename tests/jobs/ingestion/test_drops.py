@@ -33,11 +33,11 @@ def test_every_day_of_the_range_has_its_file_and_a_reference_feed_one_under_the_
     drop_readings(alone, "2013-01-01", "1,2013-01-01,0.5,a", "2,2013-01-01,0.5,b")
     drop_readings(alone, "2013-01-02")
     found = find_drops(run_of(alone, "2013-01-01", "2013-01-02"))
-    assert [(d.source_file, d.day, d.data_lines) for d in found["readings"]] == [
+    assert [(d.source_file, d.day, d.records) for d in found["readings"]] == [
         ("toy/readings/2013-01-01.csv", date(2013, 1, 1), 2),
         ("toy/readings/2013-01-02.csv", date(2013, 1, 2), 0),
     ]
-    assert [(d.source_file, d.day, d.data_lines) for d in found["sensors"]] == [
+    assert [(d.source_file, d.day, d.records) for d in found["sensors"]] == [
         ("toy/sensors.csv", date(2013, 1, 1), 1)
     ]
 
@@ -91,7 +91,7 @@ def test_a_folder_in_place_of_a_file_is_refused(alone: Environment) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "data_lines"),
+    ("content", "records"),
     [
         (HEADER, 0),
         (HEADER.rstrip(b"\n"), 0),
@@ -103,8 +103,8 @@ def test_a_folder_in_place_of_a_file_is_refused(alone: Environment) -> None:
     ],
 )
 def test_byte_order_mark_crlf_column_order_and_blank_ends_are_no_obstacle(
-    alone: Environment, content: bytes, data_lines: int
+    alone: Environment, content: bytes, records: int
 ) -> None:
     drop(alone, "readings/2013-01-01.csv", content)
     [found] = find_drops(run_of(alone, "2013-01-01"))["readings"]
-    assert found.data_lines == data_lines
+    assert found.records == records

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import Row, SparkSession
 
-from jobs.ingestion.drops import Drop, find_drops
+from jobs.ingestion.contents import Drop
+from jobs.ingestion.drops import find_drops
 from jobs.ingestion.records import records
 from pipelines.environment import Environment
 from pipelines.feeds import Column, Feed
@@ -173,7 +174,7 @@ def test_an_instant_needs_its_zone(spark: SparkSession, sensed: Environment) -> 
         f"readings/{DAY}.csv",
         b"id,at\n1,2013-03-10T05:00:00Z\n2,2013-03-10 01:00:00-04:00\n3,2013-03-10T05:00:00\n",
     )
-    drops = [replace(found, header=("id", "at")) for found in _drops_of(sensed, feed)]
+    drops = [replace(found, layout=("id", "at")) for found in _drops_of(sensed, feed)]
     rows = records(spark, feed, drops).orderBy("source_line").collect()
     moment = datetime(2013, 3, 10, 5)  # noqa: DTZ001 - what Spark gives is naive, in the session's UTC
     assert [row["at"] for row in rows] == [moment, moment, None]

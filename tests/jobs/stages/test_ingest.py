@@ -22,7 +22,16 @@ from jobs.stages.ingest import ingest
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused
 from pipelines.run import Run
-from tests.jobs.toy import TOY, drop_readings, drop_sensors, run_of
+from tests.jobs.toy import (
+    TOY,
+    drop,
+    drop_readings,
+    drop_sensors,
+    readings_in,
+    run_of,
+    run_of_feeds,
+    write_rows,
+)
 
 MakeRun = Callable[..., Run]
 
@@ -181,10 +190,34 @@ def test_a_file_replaced_while_it_is_read_is_a_fault(
 
     monkeypatch.setattr(stage, "find_drops", find_then_grow)
     with pytest.raises(
-        NightshiftError, match="'readings' have 1 data lines, but 2 rows were staged.*run again"
+        NightshiftError, match="'readings' have 1 records, but 2 rows were staged.*run again"
     ) as fault:
         ingest(run_of(toy, "2013-01-02"))
     assert fault.value.exit_code == 3
+
+
+def test_damaged_files_of_every_format_are_named_at_once(toy: Environment) -> None:
+    feeds = [readings_in(name) for name in ("csv", "csv_gzip", "json_lines", "parquet")]
+    for feed in feeds:
+        for day in ("2013-01-01", "2013-01-02", "2013-01-03"):
+            write_rows(toy, feed, day, [("1", None, None, "a" * 500)])
+    for file in ("2013-01-01.csv.gz", "2013-01-03.parquet"):
+        path = toy.landing / "toy/readings" / file
+        path.write_bytes(path.read_bytes()[:-15])
+    drop(toy, "readings/2013-01-02.csv", b"id,note\n")
+    (toy.landing / "toy/readings/2013-01-02.jsonl").unlink()
+    run = run_of_feeds(toy, feeds, "2013-01-01", "2013-01-03")
+    with pytest.raises(Refused) as refused:
+        ingest(run)
+    lines = str(refused.value).splitlines()
+    assert lines[0] == "4 file(s) for 2013-01-01..2013-01-03 cannot be ingested:"
+    assert lines[1:4] == [
+        "  - toy/readings/2013-01-02.csv: column 'taken', 'amount' is missing",
+        "  - toy/readings/2013-01-01.csv.gz: the gzip file is cut off",
+        "  - toy/readings/2013-01-02.jsonl: the file is missing",
+    ]
+    assert lines[4].startswith("  - toy/readings/2013-01-03.parquet: the Parquet file is damaged: ")
+    assert not any(tables.is_staged(run, feed.name) for feed in feeds)
 
 
 def test_what_a_killed_attempt_left_in_the_servers_cache_is_not_taken_for_the_file(

@@ -1,0 +1,39 @@
+"""What a landed file says about itself, read without Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+
+class Unfit(Exception):
+    """Why a file cannot be read at all, or is none of its feed's format."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contents:
+    """What a format finds out about a file before Spark reads it."""
+
+    columns: tuple[str, ...] | None
+    """Names of the columns, in the file's order; None where each record names its own."""
+    layout: Hashable
+    """Files of one layout are read together."""
+    records: int
+    """Records in the file, good or bad, counted from its bytes or its footer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drop:
+    """One landed file that holds the declared columns."""
+
+    path: Path
+    source_file: str
+    """The path below the landing folder, as rows and messages show it."""
+    day: date
+    """The `landed_date` of its rows."""
+    layout: Hashable
+    """Files of one layout are read together."""
+    records: int
+    """Records in the file, good or bad."""

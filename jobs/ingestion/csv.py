@@ -1,0 +1,119 @@
+"""CSV, plain or gzipped: UTF-8, a header line, then one record a line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import SEEK_END, BufferedIOBase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from jobs.ingestion.contents import Contents, Drop, Unfit
+from jobs.ingestion.provenance import numbered_lines
+from jobs.ingestion.text import count_lines, line_problem
+from pipelines.feeds import PROVENANCE
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column as Expression
+
+    from pipelines.feeds import Feed
+
+_HEADER_BYTES = 1 << 20
+"""A longer first line is none: the file is something else."""
+_MOST_COMMAS = 10_000
+"""A line with more is no record. Spark's parser would fail on it, and the stage with it."""
+_PADDING_BYTES = 16
+"""More zeros than the end of any gzip file has."""
+_ODD = "_odd_record"
+"""Name by which the parser returns a record with the wrong number of fields."""
+_PARSER = {"quote": '"', "escape": '"', "mode": "PERMISSIVE", "columnNameOfCorruptRecord": _ODD}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Csv:
+    """CSV files. A layout is their header."""
+
+    is_gzipped: bool = False
+
+    def contents(self, path: Path) -> Contents:
+        """The header's columns, and the lines after it without blank ones at the end."""
+        if not self.is_gzipped:
+            with path.open("rb") as file:
+                return _contents(file)
+        try:
+            _refuse_padding(path)
+            with gzip.open(path, "rb") as file:
+                return _contents(file)
+        except EOFError:
+            raise Unfit("the gzip file is cut off") from None
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise Unfit(f"the gzip file is damaged: {error}") from None
+
+    def records(self, spark: SparkSession, feed: Feed, drops: Sequence[Drop]) -> DataFrame:
+        """Every line after the header. Spark decompresses by the file's ending."""
+        header = drops[0].layout
+        assert isinstance(header, tuple), "a CSV file's layout is its header"
+        lines = numbered_lines(spark, feed, drops, first_line=2)
+        # One projection after the other: each is used several times by the next, and Spark would
+        # not share them inside one.
+        checked = lines.withColumn("_broken", _problem())
+        schema = ", ".join([*(f"`{name}` string" for name in header), f"{_ODD} string"])
+        fields = F.from_csv("record", schema, _PARSER)
+        parsed = checked.withColumn("_fields", F.when(F.col("_broken").isNull(), fields))
+        texts = [F.col("_fields")[column.name].alias(column.name) for column in feed.columns]
+        broken = F.coalesce("_broken", _wrong_count(len(header))).alias("_broken")
+        return parsed.select(*texts, broken, "record", *PROVENANCE)
+
+
+def _refuse_padding(path: Path) -> None:
+    """Refuse a gzip file with zeros behind its end: Python reads over them, Spark fails.
+
+    Raises:
+        Unfit: it has some.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, SEEK_END)
+        file.seek(max(0, size - _PADDING_BYTES))
+        end = file.read()
+    if end == bytes(_PADDING_BYTES):
+        raise Unfit("the gzip file is damaged: it ends with zeros")
+
+
+def _contents(file: BufferedIOBase) -> Contents:
+    try:
+        first = file.readline(_HEADER_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Unfit("the header is not UTF-8 text") from None
+    header = tuple(next(csv.reader([first.rstrip("\r\n")]), ()))
+    if not header:
+        raise Unfit("the file is empty; a drop without rows still has a header")
+    return Contents(columns=header, layout=header, records=count_lines(file))
+
+
+def _problem() -> Expression:
+    """Why a line is no CSV record; null when it may be one."""
+    record = F.col("record")
+    quotes = F.length(record) - F.length(F.replace(record, F.lit('"'), F.lit("")))
+    not_closed = "record: a quote is opened and not closed on the line; a record must be one line"
+    too_many = F.format_string("record: %d fields", _commas(record) + 1)
+    return (
+        line_problem()
+        .when(quotes % 2 == 1, not_closed)
+        .when(_commas(record) > _MOST_COMMAS, too_many)
+    )
+
+
+def _commas(record: Expression) -> Expression:
+    return F.length(record) - F.length(F.replace(record, F.lit(","), F.lit("")))
+
+
+def _wrong_count(expected: int) -> Expression:
+    found = _commas(F.regexp_replace("record", '"[^"]*"', "")) + 1
+    complaint = F.format_string(f"record: %d fields instead of {expected}", found)
+    return F.when(F.col("_fields")[_ODD].isNotNull(), complaint)

@@ -1,0 +1,143 @@
+r"""JSON lines: UTF-8, one flat object a line.
+
+A value is taken by its literal text, as if it stood in a CSV file: 1.50 stays 1.50 in a text
+column. Spark's own parser would make 1.5 of it, 1e3 a thousand, and take what is no JSON ('x',
+trailing garbage). A flat object needs no parser: a regular expression is its whole grammar, and
+Spark's parser is left what it does well, the escapes inside a string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from jobs.ingestion.contents import Contents, Drop
+from jobs.ingestion.provenance import numbered_lines
+from jobs.ingestion.text import count_lines, has_control_characters, line_problem
+from pipelines.feeds import PROVENANCE
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column as Expression
+
+    from pipelines.feeds import Feed
+
+# Every repetition is possessive ('*+'): Java would run out of stack on a long line otherwise.
+_SPACE = r"[ \t]*+"
+_PLAIN = r'[^"\\\x00-\x1f]*+'
+_SURROGATES = r"u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+# Half a pair of surrogates is no character: Spark would make a question mark of it.
+_ESCAPE = rf'\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{{4}}|{_SURROGATES})'
+_INSIDE = rf"{_PLAIN}(?:{_ESCAPE}{_PLAIN})*+"
+_STRING = f'"{_INSIDE}"'
+_NUMBER = r"-?(?:0|[1-9]\d*+)(?:\.\d++)?+(?:[eE][+-]?\d++)?+"
+_VALUE = f"(?:{_STRING}|{_NUMBER}|true|false|null)"
+_PAIR = rf"{_SPACE}{_STRING}{_SPACE}:{_SPACE}{_VALUE}{_SPACE}"
+_KEY_AND_VALUE = rf"({_STRING}){_SPACE}:{_SPACE}({_VALUE})"
+_OBJECT = rf"\A{_SPACE}\{{(?:{_PAIR}(?:,{_PAIR})*+|{_SPACE})\}}{_SPACE}"
+_GOOD_PART = rf"\A{_SPACE}\{{(?:{_PAIR},)*+"
+_NESTED = rf'{_GOOD_PART}{_SPACE}"({_INSIDE})"{_SPACE}:{_SPACE}[\[{{]'
+_SHOWN = 80
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JsonLines:
+    """Files of JSON lines. They have no header, so that all are of one layout."""
+
+    def contents(self, path: Path) -> Contents:
+        """The number of lines, without blank ones at the end; an empty file has no rows."""
+        with path.open("rb") as file:
+            return Contents(columns=None, layout=None, records=count_lines(file))
+
+    def records(self, spark: SparkSession, feed: Feed, drops: Sequence[Drop]) -> DataFrame:
+        """Every line."""
+        lines = numbered_lines(spark, feed, drops, first_line=1)
+        # One projection after the other: each is used several times by the next, and Spark would
+        # not share them inside one.
+        checked = lines.withColumn("_broken", _problem())
+        is_good = F.col("_broken").isNull()
+        read = checked.withColumns(
+            {"_keys": F.when(is_good, _keys()), "_values": F.when(is_good, _values())}
+        )
+        texts = [_value_of(F.lit(column.name)).alias(column.name) for column in feed.columns]
+        declared = [column.name for column in feed.columns]
+        broken = F.coalesce("_broken", _odd_keys(declared), _odd_value()).alias("_broken")
+        return read.select(*texts, broken, "record", *PROVENANCE)
+
+
+def _problem() -> Expression:
+    """Why a line is no flat JSON object; null when it is one."""
+    record = F.col("record")
+    nested = _shown(F.regexp_extract(record, _NESTED, 1))
+    rest = F.regexp_extract(record, rf"(?s){_GOOD_PART}(?:{_PAIR})?+(.*)", 1)
+    invalid = F.concat(F.lit("record: not valid JSON from '"), _shown(rest), F.lit("' on"))
+    return (
+        line_problem()
+        .when(record.rlike(rf"{_OBJECT}\z"), F.lit(None))
+        .when(record.rlike(_OBJECT), "record: text after the JSON object")
+        .when(record.rlike(r"\A[ \t]*+[^{]"), "record: not a JSON object")
+        .when(record.rlike(_NESTED), F.concat(nested, F.lit(": a nested value")))
+        .when(rest == "", "record: the JSON object is not closed")
+        .otherwise(invalid)
+    )
+
+
+def _keys() -> Expression:
+    """The keys of the line's object, in its order."""
+    return _unescaped(F.regexp_extract_all("record", F.lit(_KEY_AND_VALUE), 1))
+
+
+def _values() -> Expression:
+    """The texts of its values in the same order; null for a null."""
+    literals = F.regexp_extract_all("record", F.lit(_KEY_AND_VALUE), 2)
+    return _unescaped(F.transform(literals, _as_string))
+
+
+def _as_string(literal: Expression) -> Expression:
+    is_string = literal.startswith('"') | (literal == "null")
+    quoted = F.concat(F.lit('"'), literal, F.lit('"'))
+    return F.when(is_string, literal).otherwise(quoted)
+
+
+def _unescaped(literals: Expression) -> Expression:
+    """What strings written as JSON mean."""
+    as_array = F.concat(F.lit("["), F.array_join(literals, ","), F.lit("]"))
+    return F.from_json(as_array, "array<string>")
+
+
+def _value_of(key: Expression) -> Expression:
+    return F.get("_values", _place("_keys", key))
+
+
+def _place(array: str | Expression, value: Expression) -> Expression:
+    """0-based place of the value in the array; -1, where no array has anything, without it."""
+    return (F.array_position(array, value) - 1).cast("int")
+
+
+def _odd_keys(declared: list[str]) -> Expression:
+    """What is wrong with the keys of an object."""
+    keys = F.col("_keys")
+    unknown = F.array_except(keys, F.array(*map(F.lit, declared)))
+    twice = F.filter(keys, lambda key, place: F.array_position(keys, key) <= place)
+    complaints = (_first(unknown, "is not declared"), _first(twice, "comes twice"))
+    return F.coalesce(*complaints)
+
+
+def _first(keys: Expression, what: str) -> Expression:
+    key = F.get(keys, F.lit(0))
+    return F.concat(F.lit("record: '"), _shown(key), F.lit(f"' {what}"))
+
+
+def _odd_value() -> Expression:
+    """Which value holds what no text may."""
+    is_odd = F.transform("_values", has_control_characters)
+    key = F.get("_keys", _place(is_odd, F.lit(True)))
+    return F.concat(key, F.lit(": control characters"))
+
+
+def _shown(text: Expression) -> Expression:
+    return F.left(text, F.lit(_SHOWN))

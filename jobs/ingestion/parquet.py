@@ -1,0 +1,210 @@
+"""Parquet: flat columns; a record is a row.
+
+Values go through text, as those of the other formats come, so that they meet the same rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from jobs.ingestion.contents import Contents, Drop, Unfit
+from jobs.ingestion.provenance import landed_date, source_file, spark_paths
+from jobs.ingestion.text import has_control_characters
+from pipelines.feeds import PROVENANCE
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column as Expression
+
+    from pipelines.feeds import Feed
+
+_SPARK_TYPES = {
+    pa.bool_(): "boolean",
+    pa.int8(): "tinyint",
+    pa.int16(): "smallint",
+    pa.int32(): "int",
+    pa.int64(): "bigint",
+    pa.uint8(): "smallint",
+    pa.uint16(): "int",
+    pa.uint32(): "bigint",
+    pa.uint64(): "decimal(20,0)",
+    pa.float32(): "float",
+    pa.float64(): "double",
+    pa.string(): "string",
+    pa.large_string(): "string",
+    pa.date32(): "date",
+    # A column without any value, stored as integers.
+    pa.null(): "int",
+}
+_MOST_DIGITS = 38
+"""Precision of Spark's decimals."""
+_WITHOUT_ZONE, _WITH_ZONE = "timestamp_ntz", "timestamp"
+_INSTANT = "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"
+_AS_JSON = {
+    "ignoreNullFields": "false",
+    "timestampFormat": _INSTANT,
+    "timestampNTZFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS",
+}
+_OPTIONS = {"datetimeRebaseMode": "CORRECTED", "int96RebaseMode": "CORRECTED"}
+"""Days before 1582 as they are written: by default Spark fails on a file that has one."""
+_READABLE_CODECS = frozenset({"UNCOMPRESSED", "SNAPPY", "GZIP", "ZSTD", "LZ4"})
+_UNREADABLE_ENCODINGS = frozenset({"BYTE_STREAM_SPLIT"})
+_WRITTEN_BY_SPARK = b"org.apache.spark.version"
+Layout = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parquet:
+    """Parquet files. A layout is their columns with Spark's types."""
+
+    def contents(self, path: Path) -> Contents:
+        """The footer's columns and rows.
+
+        The pages are read once too: a damaged one would fail the whole stage in Spark, this way it
+        refuses its file.
+        """
+        try:
+            with path.open("rb") as file, pq.ParquetFile(file) as parquet:
+                layout = _layout(parquet)
+                _refuse_unreadable_pages(parquet.metadata)
+                _read_through(parquet)
+                rows = parquet.metadata.num_rows
+        except pa.ArrowException as error:
+            raise Unfit(f"the Parquet file is damaged: {_first_line(error)}") from None
+        except OSError as error:
+            # One with a number comes from the system, the others are Arrow's.
+            if error.errno is not None:
+                raise
+            raise Unfit(f"the Parquet file is damaged: {_first_line(error)}") from None
+        names = tuple(name for name, _ in layout)
+        return Contents(columns=names, layout=layout, records=rows)
+
+    def records(self, spark: SparkSession, feed: Feed, drops: Sequence[Drop]) -> DataFrame:
+        """Every row; `source_line` is its 1-based number in the file."""
+        layout = drops[0].layout
+        assert isinstance(layout, tuple), "a Parquet file's layout is its columns"
+        schema = ", ".join(f"`{name}` {kind}" for name, kind in layout)
+        rows = spark.read.schema(schema).options(**_OPTIONS).parquet(*spark_paths(drops))
+        placed = rows.withColumns(
+            {
+                "landed_date": landed_date(feed, drops),
+                "source_line": (F.col("_metadata.row_index") + 1).cast("int"),
+                "record": F.to_json(F.struct(*(name for name, _ in layout)), _AS_JSON),
+            }
+        ).withColumn("source_file", source_file(feed, drops))
+        kinds = dict(layout)
+        texts = [
+            _text(column.name, kinds[column.name]).alias(column.name) for column in feed.columns
+        ]
+        broken = _problem(kinds).alias("_broken")
+        return placed.select(*texts, broken, "record", *PROVENANCE)
+
+
+def _layout(parquet: pq.ParquetFile) -> Layout:
+    """The columns and their types in Spark.
+
+    Raises:
+        Unfit: of some columns Spark cannot read the type, or it is nested; all are named.
+    """
+    kinds = [(field.name, _spark_type(parquet, field)) for field in parquet.schema_arrow]
+    types = {field.name: field.type for field in parquet.schema_arrow}
+    unreadable = [f"'{name}' ({types[name]})" for name, kind in kinds if kind is None]
+    if unreadable:
+        raise Unfit(
+            f"column {', '.join(unreadable)} has a type that cannot be ingested: have it written "
+            "as a number, a UTF-8 string, a boolean, a date, or a timestamp in microseconds with "
+            "its zone"
+        )
+    return tuple((name, kind) for name, kind in kinds if kind is not None)
+
+
+def _spark_type(parquet: pq.ParquetFile, field: pa.Field) -> str | None:
+    """The type as which Spark reads a column; None where it cannot."""
+    kind = field.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_decimal(kind):
+        is_readable = kind.precision <= _MOST_DIGITS
+        return f"decimal({kind.precision},{kind.scale})" if is_readable else None
+    if pa.types.is_timestamp(kind):
+        return _timestamp_type(parquet, field)
+    return _SPARK_TYPES.get(kind)
+
+
+def _timestamp_type(parquet: pq.ParquetFile, field: pa.Field) -> str | None:
+    if field.type.unit != "ns":
+        return _WITHOUT_ZONE if field.type.tz is None else _WITH_ZONE
+    # Arrow shows Parquet's oldest kind of timestamp, INT96, as nanoseconds without a zone. Spark
+    # writes its instants so; of other writers it could be any clock's time.
+    physical = {column.path: column.physical_type for column in parquet.schema}
+    by_spark = _WRITTEN_BY_SPARK in (parquet.metadata.metadata or {})
+    return _WITH_ZONE if by_spark and physical.get(field.name) == "INT96" else None
+
+
+def _refuse_unreadable_pages(metadata: pq.FileMetaData) -> None:
+    """Refuse what Arrow can write and Spark cannot read.
+
+    Raises:
+        Unfit: a column is compressed or encoded in such a way.
+    """
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            odd = [name for name in column.encodings if name in _UNREADABLE_ENCODINGS]
+            if column.compression not in _READABLE_CODECS:
+                odd.append(column.compression)
+            if odd:
+                raise Unfit(
+                    f"column '{column.path_in_schema}' is stored as {', '.join(odd)}, "
+                    "which Spark cannot read: have it written with the codec SNAPPY or ZSTD and "
+                    "a plain or dictionary encoding"
+                )
+
+
+def _read_through(parquet: pq.ParquetFile) -> None:
+    """Read every page.
+
+    Raises:
+        pa.ArrowException, OSError: the file is damaged, or a time does not fit into microseconds.
+    """
+    coarse = [
+        field.name
+        for field in parquet.schema_arrow
+        if pa.types.is_timestamp(field.type) and field.type.unit in ("s", "ms")
+    ]
+    for batch in parquet.iter_batches():
+        for name in coarse:
+            kind = batch.schema.field(name).type
+            batch.column(name).cast(pa.timestamp("us", kind.tz))
+
+
+def _text(name: str, kind: str) -> Expression:
+    """The text of a value, as a CSV file would have it."""
+    column = F.col(f"`{name}`")
+    if kind == _WITH_ZONE:
+        # With its offset, so that the session's own time zone plays no part.
+        return F.date_format(column, _INSTANT)
+    return F.try_validate_utf8(column) if kind == "string" else column.cast("string")
+
+
+def _problem(kinds: dict[str, str]) -> Expression:
+    """Which text of a row is none; null when all are."""
+    problems = [_text_problem(name) for name, kind in kinds.items() if kind == "string"]
+    return F.coalesce(*problems, F.lit(None).cast("string"))
+
+
+def _text_problem(name: str) -> Expression:
+    column = F.col(f"`{name}`")
+    return F.when(~F.is_valid_utf8(column), f"{name}: not UTF-8 text").when(
+        has_control_characters(column), f"{name}: control characters"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,86 @@
+"""Where a row came from: the day of its drop, its file, and its place in the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+
+from pipelines.feeds import PROVENANCE
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column as Expression
+
+    from jobs.ingestion.contents import Drop
+    from pipelines.feeds import Feed
+
+_DAY = r"(\d{4}-\d{2}-\d{2})"
+
+
+def numbered_lines(
+    spark: SparkSession, feed: Feed, drops: Sequence[Drop], first_line: int
+) -> DataFrame:
+    """The files' lines as `record`, with their provenance.
+
+    Lines are numbered by a window over each file, so that a file of any length is read in splits;
+    only the numbering and parsing of a single file stay in one task, which is comfortable up to
+    some gigabytes a file.
+
+    Args:
+        spark: Who reads.
+        feed: Whose files they are.
+        drops: The files.
+        first_line: Number of the first line with data; those before it, and blank ones at the end,
+            are left out.
+    """
+    text = spark.read.option("lineSep", "\n").text(spark_paths(drops))
+    lines = text.select(
+        F.rtrim("value", F.lit("\r")).alias("record"),
+        landed_date(feed, drops).alias("landed_date"),
+        F.col("_metadata.file_block_start").alias("block"),
+        F.monotonically_increasing_id().alias("position"),
+    )
+    in_file = Window.partitionBy("landed_date")
+    in_order = in_file.orderBy("block", "position")
+    numbered = lines.withColumn("source_line", F.row_number().over(in_order))
+    last = F.max(F.when(F.col("record") != "", F.col("source_line"))).over(in_file)
+    is_data = F.col("source_line").between(first_line, F.col("last"))
+    data = numbered.withColumn("last", last).where(is_data)
+    return data.withColumn("source_file", source_file(feed, drops)).select("record", *PROVENANCE)
+
+
+def landed_date(feed: Feed, drops: Sequence[Drop]) -> Expression:
+    """The day of the drop that a row was read from."""
+    if feed.is_reference:
+        return F.lit(drops[0].day)
+    before, _, after = feed.path.partition("{date}")
+    path = f"/{_in_url(before)}{_DAY}{_in_url(after)}$"
+    return F.regexp_extract("_metadata.file_path", path, 1).cast("date")
+
+
+def source_file(feed: Feed, drops: Sequence[Drop]) -> Expression:
+    """The file of a row with a `landed_date`, as a path below the landing folder."""
+    first = drops[0]
+    if feed.is_reference:
+        return F.lit(first.source_file)
+    folder = first.source_file.removesuffix(feed.file(first.day))
+    before, _, after = feed.path.partition("{date}")
+    return F.concat(F.lit(folder + before), F.col("landed_date").cast("string"), F.lit(after))
+
+
+def spark_paths(drops: Sequence[Drop]) -> list[str]:
+    """The paths of the files, as Spark must be given them."""
+    # Spark takes a path with one of these for a pattern.
+    return [re.sub(r"([\[\]{}*?\\])", r"\\\1", str(drop.path)) for drop in drops]
+
+
+def _in_url(text: str) -> str:
+    """A regular expression for a part of a path as Spark's URLs show it.
+
+    Which characters they escape differs from what Python's `quote` would: either form is taken.
+    """
+    return "".join(f"(?:{re.escape(char)}|{quote(char, safe='')})" for char in text)

@@ -1,0 +1,40 @@
+"""What the formats of text share: lines, and what no text of a source may hold."""
+
+from __future__ import annotations
+
+from io import BufferedIOBase
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column as Expression
+
+_CONTROL_IN_LINE = r"[\x00-\x08\x0a-\x1f\x7f]"
+"""All but the tab: in a line they mean that the source wrote something else than text."""
+_CONTROL_IN_VALUE = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+"""A value that is no line may be of several lines."""
+
+
+def count_lines(file: BufferedIOBase) -> int:
+    """Lines from here to the end of the file, without blank ones at the end."""
+    numbered = enumerate(file, 1)
+    return max((number for number, line in numbered if line.rstrip(b"\r\n")), default=0)
+
+
+def line_problem() -> Expression:
+    """Why a line (`record`) is no text; null when it is.
+
+    More cases can be appended with `when`.
+    """
+    record = F.col("record")
+    return (
+        F.when(~F.is_valid_utf8(record), "record: not UTF-8 text")
+        .when(record == "", "record: blank line between records")
+        .when(record.rlike(_CONTROL_IN_LINE), "record: control characters")
+    )
+
+
+def has_control_characters(value: Expression) -> Expression:
+    """Whether a value that was escaped, or is no part of a line, holds what no text may."""
+    return value.rlike(_CONTROL_IN_VALUE)
