@@ -15,7 +15,8 @@ from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
-from pipelines.spec import Feed, Pipeline
+from pipelines.feeds import Feed
+from pipelines.spec import Pipeline
 
 if TYPE_CHECKING:
     import pandas as pd

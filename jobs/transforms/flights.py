@@ -90,7 +90,8 @@ def labels(flights: DataFrame) -> DataFrame:
 
 def _with_zone(schedule: DataFrame, airports: DataFrame, days: Days) -> DataFrame:
     """The schedule with `zone`, each destination's time zone by the register of that day."""
-    register = latest_by_day(airports, days).select("landed_date", F.col("faa").alias("dest"), "tzone")
+    known = latest_by_day(airports, days)
+    register = known.select("landed_date", F.col("faa").alias("dest"), "tzone")
     with_register = schedule.join(F.broadcast(register), ["landed_date", "dest"], "left")
     unlisted = F.when(F.col("dest").isin(*_PUERTO_RICO), "America/Puerto_Rico")
     return with_register.withColumn("zone", F.coalesce("tzone", unlisted))
