@@ -80,3 +80,11 @@ def make_run(environment: Environment) -> Callable[..., Run]:
         )  # type: ignore[arg-type]
 
     return build
+
+
+@pytest.fixture(scope="session")
+def weather_lake(house: Environment, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """A lake with some weeks of weather and one night after them, on the shared server."""
+    from tests import weather
+
+    return weather.lake(house, tmp_path_factory.mktemp("weather"))

@@ -28,11 +28,9 @@ PARTS = {
     "its declaration": "pipelines/{name}.py",
     "its transforms": "jobs/transforms/{name}.py",
     "its suites": "expectations/{name}.py",
-    "its feature views": "features/{name}.py",
     "its DAG": "dags/{name}.py",
     "tests of its transforms": "tests/jobs/transforms/test_{name}.py",
     "tests of its suites": "tests/expectations/test_{name}.py",
-    "tests of its feature views": "tests/features/test_{name}.py",
     "its test data": "tests/data/{name}",
 }
 BREACHES = {
@@ -273,3 +271,27 @@ def test_a_missing_part_is_named(part: str, tmp_path: Path) -> None:
     assert missing_parts(tmp_path, "taxi") == [
         f"taxi lacks {part}: {PARTS[part].format(name='taxi')}"
     ]
+
+
+def names_weather(path: Path) -> bool:
+    """Whether a source file imports a part of the pipeline `weather`, or asks for it by name."""
+    text = path.read_text()
+    asks = re.search(r"""pipeline\(["']weather["']\)|\bweather\.(predictions|hours)\b""", text)
+    modules = [
+        node.module for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)
+    ]
+    return asks is not None or any(module and module.endswith(".weather") for module in modules)
+
+
+def test_a_second_pipeline_is_new_files_only() -> None:
+    sources = [path for package in PACKAGES[:6] for path in (ROOT / package).rglob("*.py")]
+    own = {str(path.relative_to(ROOT)) for path in sources if path.stem == "weather"}
+    naming = {str(path.relative_to(ROOT)) for path in sources if names_weather(path)}
+    assert own == {
+        "dags/weather.py",
+        "expectations/weather.py",
+        "jobs/examples/weather.py",
+        "jobs/transforms/weather.py",
+        "pipelines/weather.py",
+    }
+    assert naming <= own
