@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import date
+from collections.abc import Callable, Sequence
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from pipelines.flights import PIPELINE
 from tests.reference import flights as reference
 
 if TYPE_CHECKING:
+    import pandas as pd
     from pyspark.sql import DataFrame, SparkSession
 
 NIGHT = date(2013, 3, 5)
@@ -26,108 +27,118 @@ _LAST = {
     "scoring": "plane_known = 0",
 }
 """What rows that faults are not planted in have in common: little that could be broken."""
+_SQL_TYPES = {"f": "double", "i": "long", "M": "timestamp"}
+"""NumPy's kind of a column -> its type in SQL."""
+Fault = tuple[str, str]
+"""Column, and the SQL value that breaks it."""
 
 
 def raw(spark: SparkSession, landing: Path, name: str, day: date) -> DataFrame:
     """The rows of a raw table that landed on the day, from landed files."""
     feed = PIPELINE.feed(name)
     schema = ", ".join(f"{column.name} {column.type}" for column in feed.columns)
-    place = landing / PIPELINE.name / feed.path.format(date=day)
-    rows = spark.read.schema(schema).options(header=True, nullValue=feed.null_token).csv(str(place))
+    file = landing / PIPELINE.name / feed.path.format(date=day)
+    reader = spark.read.schema(schema).options(header=True, nullValue=feed.null_token)
+    rows = reader.csv(str(file))
     return rows.selectExpr("*", f"DATE'{day}' AS landed_date")
 
 
 def derived(name: str, made: dict[str, DataFrame], day: date) -> DataFrame:
     """The rows that the pipeline's own transform makes of the tables before."""
-    table = PIPELINE.table(name)
-    return getattr(transforms, name)(
-        **{read: made[read] for read in table.reads}, days=Days.of(day)
-    )  # type: ignore[no-any-return]
+    function: Callable[..., DataFrame] = getattr(transforms, name)
+    inputs = {read: made[read] for read in PIPELINE.table(name).reads}
+    return function(**inputs, days=Days.of(day))
 
 
 def features(spark: SparkSession, name: str, day: date) -> DataFrame:
     """Training or scoring rows of the reference in plain pandas."""
     import pandas as pd
 
-    rows = reference.training(day) if name == "training" else reference.scoring(day)
-    moments = [
-        reference.scoring_moment((pd.Timestamp(one) - pd.Timedelta(days=1)).date())
-        for one in rows["flight_date"]
-    ]
-    rows = rows.assign(
-        landed_date=day,
-        event_timestamp=moments,
-        flight_date=[pd.Timestamp(one).date() for one in rows["flight_date"]],
-    )
-    return spark.createDataFrame(
-        rows.astype(object).where(rows.notna(), None), schema=_schema_of(rows)
-    )
+    make = reference.training if name == "training" else reference.scoring
+    rows = make(day)
+    dates = [pd.Timestamp(flight_date).date() for flight_date in rows["flight_date"]]
+    # A flight is scored at the end of the day before.
+    moments = [reference.scoring_moment(flight_date - timedelta(days=1)) for flight_date in dates]
+    rows = rows.assign(landed_date=day, event_timestamp=moments, flight_date=dates)
+    # As objects, because only they can hold None: Spark would take NaN for a value.
+    values = rows.astype(object).where(rows.notna(), None)
+    return spark.createDataFrame(values, schema=_schema_of(rows))
 
 
 def predictions(scoring: DataFrame) -> DataFrame:
     """What a model with an opinion of its own would say of the scoring rows."""
-    made_by = (
-        "'flights' AS model_name, '7' AS model_version, 'abc' AS model_run_id, 'run' AS run_id"
+    traced = (
+        "'flights' AS model_name",
+        "'7' AS model_version",
+        "'abc' AS model_run_id",
+        "'run' AS run_id",
+        "TIMESTAMP'2013-03-06 05:00:00' AS predicted_at",
+        "12L AS scoring_version",
+        "'v1' AS code_version",
     )
-    when = (
-        "TIMESTAMP'2013-03-06 05:00:00' AS predicted_at, "
-        "12L AS scoring_version, 'v1' AS code_version"
-    )
-    return scoring.selectExpr(
-        *PIPELINE.entity,
-        *PIPELINE.carried,
-        "0.1 + hour / 50D AS late_probability",
-        *f"{made_by}, {when}".split(", "),
-    )
+    probability = "0.1 + hour / 50D AS late_probability"
+    return scoring.selectExpr(*PIPELINE.entity, *PIPELINE.carried, probability, *traced)
 
 
-def verdict(
-    name: str, frame: DataFrame, days: Days | None = None, same_rows: DataFrame | None = None
+def judged(
+    name: str,
+    frame: DataFrame,
+    days: Days | None = None,
+    same_rows: DataFrame | None = None,
 ) -> Verdict:
     """The gate's verdict on a table of flights, by its own suite.
 
     Beside itself unless another table is given.
     """
     suite = getattr(suites, name)(days or Days.of(NIGHT))
-    return judge(
-        frame, suite, f"flights.{name}", (same_rows or frame) if suite.same_rows_as else None
-    )
+    beside = (same_rows or frame) if suite.same_rows_as else None
+    return judge(frame, suite, f"flights.{name}", beside)
 
 
-def broken(frame: DataFrame, name: str, faults: Sequence[tuple[str, str]]) -> DataFrame:
-    """The rows with one fault (column, SQL value) in one row each."""
-    order = ", ".join([_LAST.get(name, "1"), *PIPELINE.table(name).key])
+def broken(
+    frame: DataFrame,
+    name: str,
+    faults: Sequence[Fault],
+) -> DataFrame:
+    """The rows with one fault in one row each."""
+    order = [_LAST.get(name, "1"), *PIPELINE.table(name).key]
+    number = f"row_number() OVER (ORDER BY {', '.join(order)})"
     types = dict(frame.dtypes)
     planted: dict[str, list[str]] = {}
-    for place, (column, value) in enumerate(faults, start=1):
-        planted.setdefault(column, []).append(f"WHEN {place} THEN CAST({value} AS {types[column]})")
-    numbered = frame.selectExpr("*", f"row_number() OVER (ORDER BY {order}) AS place")
-    return numbered.selectExpr(
-        *(
-            f"CASE place {' '.join(planted[c])} ELSE {c} END AS {c}" if c in planted else c
-            for c in frame.columns
-        )
-    )
+    for row, (column, value) in enumerate(faults, start=1):
+        case = f"WHEN {row} THEN CAST({value} AS {types[column]})"
+        planted.setdefault(column, []).append(case)
+    columns = [_with_faults(column, planted.get(column, [])) for column in frame.columns]
+    return frame.selectExpr("*", f"{number} AS row_number").selectExpr(*columns)
 
 
-def failed(found: Verdict) -> set[tuple[str, str | None, str]]:
+def _with_faults(column: str, cases: Sequence[str]) -> str:
+    if not cases:
+        return column
+    return f"CASE row_number {' '.join(cases)} ELSE {column} END AS {column}"
+
+
+def failed(verdict: Verdict) -> set[tuple[str, str | None, str]]:
     """The expectations that failed."""
-    return {_which(check) for check in found.checks if not check.success}
+    return {_which(check) for check in verdict.checks if not check.success}
 
 
-def failed_columns(found: Verdict) -> set[str | None]:
+def failed_columns(verdict: Verdict) -> set[str | None]:
     """Columns and measures of the failures that block."""
-    return {check.column for check in found.failures}
+    return {check.column for check in verdict.failures}
 
 
 def _which(check: Check) -> tuple[str, str | None, str]:
     return check.expectation, check.column, check.severity
 
 
-def _schema_of(rows) -> str:  # type: ignore[no-untyped-def]  # noqa: ANN001
-    types = {"f": "double", "i": "long", "M": "timestamp"}
-    dates = {"flight_date", "landed_date"}
-    return ", ".join(
-        f"{name} {'date' if name in dates else types.get(kind.kind, 'string')}"
-        for name, kind in rows.dtypes.items()
-    )
+def _schema_of(rows: pd.DataFrame) -> str:
+    columns = [f"{name} {_sql_type(str(name), kind.kind)}" for name, kind in rows.dtypes.items()]
+    return ", ".join(columns)
+
+
+def _sql_type(name: str, kind: str) -> str:
+    # pandas keeps dates as objects, as it does text.
+    if name in ("flight_date", "landed_date"):
+        return "date"
+    return _SQL_TYPES.get(kind, "string")

@@ -1,5 +1,8 @@
+"""The gate's verdicts on rows made by hand, and the report that people read of them."""
+
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
@@ -22,7 +25,8 @@ from pipelines.errors import UsageError
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-FIRST, SECOND = date(2013, 1, 1), date(2013, 1, 2)
+FIRST = date(2013, 1, 1)
+SECOND = date(2013, 1, 2)
 SUITE = Suite(
     days=Days(FIRST, SECOND),
     key=("id",),
@@ -30,27 +34,56 @@ SUITE = Suite(
     derived={"doubled": "amount * 2"},
     each_row=(present("amount"), between("doubled", 0, 20)),
     measures={"mean": "avg(amount)"},
-    each_day=(between("rows", 1, 3), between("mean", 1, 5, severity="warning")),
+    each_day=(
+        between("rows", 1, 3),
+        between("mean", 1, 5, severity="warning"),
+    ),
 )
-GOOD = [(FIRST, 1, 2.0), (FIRST, 2, 4.0), (SECOND, 1, 3.0)]
+Row = tuple[date | None, int | None, float | None]
+"""Day, id, amount."""
+GOOD: list[Row] = [
+    (FIRST, 1, 2.0),
+    (FIRST, 2, 4.0),
+    (SECOND, 1, 3.0),
+]
+ABOUT = report.About(
+    title="Things.",
+    pipeline="toy",
+    days="2013-01-01",
+    run_id="run_1",
+    stage="check_raw",
+    checked_at="2026-01-01T00:00:00",
+    tables=("toy.things",),
+)
 
 
-def rows(spark: SparkSession, *values: tuple[date | None, int | None, float | None]) -> DataFrame:
+def rows(spark: SparkSession, *values: Row) -> DataFrame:
     return spark.createDataFrame(list(values), "landed_date date, id int, amount double")
 
 
-def outcome(found: Verdict) -> dict[str | None, tuple[str, tuple[dict[str, str], ...]]]:
+def judge_things(frame: DataFrame) -> Verdict:
+    return judge(frame, SUITE, "toy.things")
+
+
+def failed(verdict: Verdict) -> dict[str | None, tuple[object, ...]]:
+    """Column -> what was observed and the examples, of each check that failed."""
     return {
         check.column: (check.observed, check.examples)
-        for check in found.checks
+        for check in verdict.checks
         if not check.success
     }
 
 
+def columns(checks: Sequence[Check]) -> list[str | None]:
+    return [check.column for check in checks]
+
+
 def test_good_rows_pass(spark: SparkSession) -> None:
-    found = judge(rows(spark, *GOOD), SUITE, "toy.things")
-    assert (found.passed, found.rows, outcome(found)) == (True, 3, {})
-    assert [(check.column, check.observed) for check in found.checks] == [
+    verdict = judge_things(rows(spark, *GOOD))
+    assert verdict.passed
+    assert verdict.rows == 3
+    assert failed(verdict) == {}
+    assert [(check.column, check.observed) for check in verdict.checks] == [
         (None, "3 rows"),
         ("landed_date", "3 rows"),
         ("rows_of_key", "3 rows"),
@@ -63,62 +96,72 @@ def test_good_rows_pass(spark: SparkSession) -> None:
 
 
 def test_a_failure_shows_which_rows_failed(spark: SparkSession) -> None:
-    found = judge(rows(spark, *GOOD, (SECOND, 2, 11.0)), SUITE, "toy.things")
-    assert outcome(found) == {
-        "doubled": ("1 of 4 rows", ({"landed_date": "2013-01-02", "id": "2", "doubled": "22.0"},)),
-        "mean": ("3 to 7 on 2 days", ({"landed_date": "2013-01-02", "mean": "7.0"},)),
+    verdict = judge_things(rows(spark, *GOOD, (SECOND, 2, 11.0)))
+    assert failed(verdict) == {
+        "doubled": (
+            "1 of 4 rows",
+            ({"landed_date": "2013-01-02", "id": "2", "doubled": "22.0"},),
+        ),
+        "mean": (
+            "3 to 7 on 2 days",
+            ({"landed_date": "2013-01-02", "mean": "7.0"},),
+        ),
     }
-    assert (
-        [check.column for check in found.failures],
-        [check.column for check in found.warnings],
-    ) == (["doubled"], ["mean"])
-    assert str(found.failures[0]) == (
+    assert columns(verdict.failures) == ["doubled"]
+    assert columns(verdict.warnings) == ["mean"]
+    assert str(verdict.failures[0]) == (
         "doubled is from 0 to 20. Found: 1 of 4 rows. "
         "For example landed_date=2013-01-02, id=2, doubled=22.0"
     )
 
 
 def test_a_warning_does_not_block(spark: SparkSession) -> None:
-    found = judge(rows(spark, (FIRST, 1, 9.0), (SECOND, 1, 3.0)), SUITE, "toy.things")
-    assert (found.passed, [check.column for check in found.warnings]) == (True, ["mean"])
+    high = rows(spark, (FIRST, 1, 9.0), (SECOND, 1, 3.0))
+    verdict = judge_things(high)
+    assert verdict.passed
+    assert columns(verdict.warnings) == ["mean"]
 
 
 def test_two_rows_of_one_key_block(spark: SparkSession) -> None:
-    found = judge(rows(spark, *GOOD, (FIRST, 2, 5.0)), SUITE, "toy.things")
-    assert outcome(found)["rows_of_key"][0] == "2 of 4 rows"
+    verdict = judge_things(rows(spark, *GOOD, (FIRST, 2, 5.0)))
+    observed, _ = failed(verdict)["rows_of_key"]
+    assert observed == "2 of 4 rows"
 
 
 def test_a_row_without_a_day_blocks(spark: SparkSession) -> None:
-    found = judge(rows(spark, *GOOD, (None, 2, 5.0)), SUITE, "toy.things")
-    assert [check.column for check in found.failures] == ["landed_date"]
+    verdict = judge_things(rows(spark, *GOOD, (None, 2, 5.0)))
+    assert columns(verdict.failures) == ["landed_date"]
 
 
 def test_a_day_of_another_run_blocks(spark: SparkSession) -> None:
-    found = judge(rows(spark, *GOOD, (date(2013, 1, 3), 1, 3.0)), SUITE, "toy.things")
-    assert [check.column for check in found.failures] == ["day_of_the_run"]
+    third = date(2013, 1, 3)
+    verdict = judge_things(rows(spark, *GOOD, (third, 1, 3.0)))
+    assert columns(verdict.failures) == ["day_of_the_run"]
 
 
 def test_a_day_without_rows_is_judged(spark: SparkSession) -> None:
-    found = judge(rows(spark, *GOOD[:2]), SUITE, "toy.things")
-    assert outcome(found) == {
+    verdict = judge_things(rows(spark, *GOOD[:2]))
+    assert failed(verdict) == {
         "rows": ("0 to 2 on 2 days", ({"landed_date": "2013-01-02", "rows": "0.0"},))
     }
 
 
 def test_no_rows_at_all_are_judged(spark: SparkSession) -> None:
-    found = judge(rows(spark, *GOOD).limit(0), SUITE, "toy.things")
-    assert (found.rows, [check.column for check in found.failures]) == (0, ["rows"])
+    verdict = judge_things(rows(spark, *GOOD).limit(0))
+    assert verdict.rows == 0
+    assert columns(verdict.failures) == ["rows"]
 
 
 def test_a_missing_column_blocks_by_name(spark: SparkSession) -> None:
-    found = judge(rows(spark, *GOOD).drop("amount"), SUITE, "toy.things")
-    assert [(check.expectation, check.observed) for check in found.failures] == [
+    verdict = judge_things(rows(spark, *GOOD).drop("amount"))
+    assert [(check.expectation, check.observed) for check in verdict.failures] == [
         ("expect_table_columns_to_match_set", "no column amount; nothing else was judged")
     ]
 
 
 def test_an_expectation_that_cannot_be_judged_blocks(spark: SparkSession) -> None:
-    suite = Suite(days=SUITE.days, key=("id",), has=(), each_row=(between("amuont", 0, 9),))
+    misspelled = between("amuont", 0, 9)
+    suite = replace(SUITE, each_row=(misspelled,))
     (failure,) = judge(rows(spark, *GOOD), suite, "toy.things").failures
     assert failure.column == "amuont"
     assert "amuont" in str(failure.error)
@@ -128,14 +171,17 @@ def test_a_server_that_is_lost_is_a_fault_and_no_verdict(
     house: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lose_it_first(*details: object) -> object:
+        # As a server that ends in the middle of a verdict.
         own.client.close()
         return validate(*details)
 
+    # A session of its own: the shared one must outlive this test.
     monkeypatch.setattr(session, "_sessions", {})
-    own, validate = session.connect(house), gate._validate
+    own = session.connect(house)
+    validate = gate._validate
     monkeypatch.setattr(gate, "_validate", lose_it_first)
     with pytest.raises(PySparkException, match="NO_ACTIVE_SESSION"):
-        judge(rows(own, *GOOD), SUITE, "toy.things")
+        judge_things(rows(own, *GOOD))
 
 
 def test_an_expectation_that_great_expectations_drops_blocks(
@@ -150,25 +196,28 @@ def test_an_expectation_that_great_expectations_drops_blocks(
 
     real = gx.ExpectationSuite._process_expectation
     monkeypatch.setattr(gx.ExpectationSuite, "_process_expectation", process)
-    (failure,) = judge(rows(spark, *GOOD), SUITE, "toy.things").failures
-    assert (failure.column, failure.error) == (
-        "doubled",
-        "Great Expectations did not run it: it is not a valid expectation",
-    )
+    (failure,) = judge_things(rows(spark, *GOOD)).failures
+    assert failure.column == "doubled"
+    assert failure.error == "Great Expectations did not run it: it is not a valid expectation"
 
 
 def test_examples_are_bounded(spark: SparkSession) -> None:
-    found = judge(rows(spark, *((FIRST, n, -1.0) for n in range(200))), SUITE, "toy.things")
-    assert {check.column: len(check.examples) for check in found.failures}[
-        "doubled"
-    ] == MAX_EXAMPLES
+    negative: list[Row] = [(FIRST, 1, -1.0)] * (10 * MAX_EXAMPLES)
+    verdict = judge_things(rows(spark, *negative))
+    (doubled,) = [check for check in verdict.failures if check.column == "doubled"]
+    assert len(doubled.examples) == MAX_EXAMPLES
 
 
 def test_rows_are_compared_with_those_of_another_table(spark: SparkSession) -> None:
-    suite = Suite(days=SUITE.days, key=("id",), has=(), same_rows_as="things")
+    suite = Suite(
+        days=SUITE.days,
+        key=("id",),
+        has=(),
+        same_rows_as="things",
+    )
     other = rows(spark, *GOOD[1:], (SECOND, 9, 1.0))
-    found = judge(rows(spark, *GOOD), suite, "toy.copies", other)
-    assert outcome(found) == {
+    verdict = judge(rows(spark, *GOOD), suite, "toy.copies", other)
+    assert failed(verdict) == {
         "rows_lacking": (
             "0 to 1 on 2 days",
             ({"landed_date": "2013-01-02", "rows_lacking": "1.0"},),
@@ -181,26 +230,19 @@ def test_rows_are_compared_with_those_of_another_table(spark: SparkSession) -> N
 
 
 def test_a_share_of_the_run_is_no_expectation() -> None:
+    share = gxe.ExpectColumnValuesToNotBeNull(column="id", mostly=0.9)
     with pytest.raises(UsageError, match=r"mostly=0\.9"):
-        Suite(
-            days=None,
-            key=("id",),
-            has=(),
-            each_row=(gxe.ExpectColumnValuesToNotBeNull(column="id", mostly=0.9),),
-        )
+        Suite(days=None, key=("id",), has=(), each_row=(share,))
 
 
 def test_helpers_say_what_must_hold() -> None:
-    said = [
-        one.description
-        for one in (
-            present("a"),
-            between("a", None, 3),
-            between("a", 1000, None),
-            one_of("a", ["x", "y"]),
-        )
-    ]
-    assert said == [
+    expectations = (
+        present("a"),
+        between("a", None, 3),
+        between("a", 1000, None),
+        one_of("a", ["x", "y"]),
+    )
+    assert [expectation.description for expectation in expectations] == [
         "a has a value.",
         "a is at most 3.",
         "a is at least 1,000.",
@@ -211,54 +253,37 @@ def test_helpers_say_what_must_hold() -> None:
 def test_the_report_names_what_failed_and_asks_nothing_of_the_network(
     spark: SparkSession, tmp_path: Path
 ) -> None:
-    about = report.About(
-        title="Things.",
-        pipeline="toy",
-        days="2013-01-01",
-        run_id="run_1",
-        stage="check_raw",
-        checked_at="2026-01-01T00:00:00",
-        tables=("toy.things",),
+    verdict = judge_things(rows(spark, *GOOD, (SECOND, 2, 11.0)))
+    index = report.write(tmp_path, ABOUT, [verdict])
+    page = index.read_text()
+    docs = (tmp_path / "things" / "index.html").read_text()
+    shown = (
+        "Refused",
+        "toy.things",
+        "doubled is from 0 to 20.",
+        "1 of 4 rows",
+        "22.0",
+        'href="things/index.html"',
     )
-    index = report.write(
-        tmp_path, about, [judge(rows(spark, *GOOD, (SECOND, 2, 11.0)), SUITE, "toy.things")]
+    fetched = (
+        'src="http',
+        "googleapis",
+        "@import",
+        'rel="stylesheet" href="http',
     )
-    page, docs = index.read_text(), (tmp_path / "things" / "index.html").read_text()
-    assert all(
-        text in page
-        for text in (
-            "Refused",
-            "toy.things",
-            "doubled is from 0 to 20.",
-            "1 of 4 rows",
-            "22.0",
-            'href="things/index.html"',
-        )
-    )
+    assert [text for text in shown if text not in page] == []
     assert "doubled" in docs
-    assert not [
-        text
-        for text in ('src="http', "googleapis", "@import", 'rel="stylesheet" href="http')
-        if text in page + docs
-    ]
+    assert [text for text in fetched if text in page + docs] == []
 
 
 def test_the_report_keeps_what_an_earlier_run_found_apart(
     spark: SparkSession, tmp_path: Path
 ) -> None:
-    tables = ("toy.things", "toy.others")
-    first = report.About(
-        title="Things.",
-        pipeline="toy",
-        days="2013-01-01",
-        run_id="run_1",
-        stage="check_raw",
-        checked_at="2026-01-01T00:00:00",
-        tables=tables,
-    )
+    first = replace(ABOUT, tables=("toy.things", "toy.others"))
     second = replace(first, run_id="run_2")
-    good = judge(rows(spark, *GOOD), SUITE, "toy.things")
-    report.write(tmp_path, first, [judge(rows(spark, *GOOD[:2]), SUITE, "toy.others")])
+    bad = judge(rows(spark, *GOOD[:2]), SUITE, "toy.others")
+    good = judge_things(rows(spark, *GOOD))
+    report.write(tmp_path, first, [bad])
     page = report.write(tmp_path, second, [good]).read_text()
     assert "<title>Passed: toy 2013-01-01</title>" in page
     assert "What failed" not in page
@@ -275,24 +300,16 @@ def test_the_report_escapes_what_the_data_says() -> None:
         observed="1 of 1 rows",
         examples=({"c": "<script>"},),
     )
-    about = report.About(
-        title="t",
-        pipeline="toy",
-        days="d",
-        run_id="r",
-        stage="s",
-        checked_at="2026-01-01T00:00:00",
-        tables=("toy.t",),
-    )
     record = {
-        "run_id": "r",
-        "stage": "s",
-        "checked_at": "2026-01-01T00:00:00",
-        "table": "toy.t",
+        "run_id": ABOUT.run_id,
+        "stage": ABOUT.stage,
+        "checked_at": ABOUT.checked_at,
+        "table": "toy.things",
         "rows": 1,
         "passed": False,
         "seconds": 0.1,
+        "checks": [asdict(bad)],
     }
-    page = report.index(about, [{**record, "checks": [asdict(bad)]}])
+    page = report.index(ABOUT, [record])
     assert "&lt;script&gt;" in page
     assert "<script>" not in page
