@@ -16,7 +16,10 @@ from pipelines.environment import Environment
 from pipelines.errors import no_such
 
 _INSTANT = pa.timestamp("us", tz="UTC")
-_TEXT, _DAY, _NUMBER, _REAL = pa.string(), pa.date32(), pa.int64(), pa.float64()
+_TEXT = pa.string()
+_DAY = pa.date32()
+_NUMBER = pa.int64()
+_REAL = pa.float64()
 
 SCHEMAS: dict[str, pa.Schema] = {
     "stage_runs": pa.schema(
@@ -76,6 +79,10 @@ SCHEMAS: dict[str, pa.Schema] = {
             "auc": _REAL,
             "log_loss": _REAL,
             "brier": _REAL,
+            "r2": _REAL,
+            "rmse": _REAL,
+            "mae": _REAL,
+            "bias": _REAL,
             "mean_prediction": _REAL,
             "label_mean": _REAL,
             "measured_at": _INSTANT,
@@ -104,6 +111,9 @@ def read(
 ) -> pa.Table:
     """The rows of an ops table; none when nothing has been written yet.
 
+    A column that the table has not got yet, because it was last written before there was one, is
+    null.
+
     Args:
         filters: Conditions such as `("pipeline", "=", "flights")`, all of which must hold.
     """
@@ -111,11 +121,12 @@ def read(
     if not exists(environment, name):
         return schema.empty_table()
     path = _path(environment, name)
-    return (
-        DeltaTable(path)
-        .to_pyarrow_table(filters=filters, filesystem=arrow_files(path))
-        .select(schema.names)
-    )
+    table = DeltaTable(path)
+    rows = table.to_pyarrow_table(filters=filters, filesystem=arrow_files(path))
+    for field in schema:
+        if field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+    return rows.select(schema.names)
 
 
 def exists(environment: Environment, name: str) -> bool:
@@ -132,13 +143,13 @@ def _write(
     environment: Environment, name: str, rows: Sequence[Mapping[str, Any]], **how: Any
 ) -> None:
     schema = _schema(name)
-    unknown = {column for row in rows for column in row} - set(schema.names)
+    unknown = set[str]().union(*rows) - set(schema.names)
     assert not unknown, f"ops.{name} has no columns {sorted(unknown)}"
-    table = pa.Table.from_pylist(
-        [{column: row.get(column) for column in schema.names} for row in rows], schema=schema
-    )
+    # A column that a row leaves out is null: from_pylist fills it.
+    table = pa.Table.from_pylist(list(rows), schema=schema)
     with _lock(environment, name):
-        write_deltalake(_path(environment, name), table, **how)
+        # Merge: a table that was made before a column existed gets it.
+        write_deltalake(_path(environment, name), table, schema_mode="merge", **how)
 
 
 def _schema(name: str) -> pa.Schema:
