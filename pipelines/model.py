@@ -25,7 +25,7 @@ class NeuralNetwork:
     """Share of hidden units left out of each training step, 0 to 1."""
     input_dropout: float = 0.3
     """Share of inputs left out of each training step, 0 to 1: a few dozen days must not be told
-    apart by their weather."""
+    apart by what all rows of a day share."""
     epochs: int = 6
     patience: int = 3
     """Epochs without a better validation loss after which training ends."""
@@ -142,6 +142,9 @@ class Training:
     def _refuse_odd_baselines(self) -> None:
         names = [baseline.name for baseline in self.baselines]
         refuse_unless(bool(names), "A model needs a baseline to beat.")
+        odd = [name for name in names if not name.isidentifier()]
+        # The name becomes part of the names of metrics and columns.
+        refuse_unless(not odd, f"A baseline cannot be named {odd}: letters, digits and '_' only.")
         refuse_unless(len(names) == len(set(names)), f"Two baselines have one name: {names}.")
         taken = {"candidate", "champion"} & set(names)
         refuse_unless(not taken, f"A baseline must not be named {sorted(taken)}.")

@@ -8,18 +8,25 @@ from typing import Any
 from pipelines.environment import Environment
 from pipelines.spec import Pipeline
 
-COLUMNS = (
-    "version",
-    "as_of",
-    "alias",
-    "event",
-    "auc",
-    "log_loss",
-    "champion_log_loss",
-    "baseline_log_loss",
-    "reason",
-    "mlflow_run_id",
-)
+
+def columns(pipeline: Pipeline) -> tuple[str, ...]:
+    """Column names: the score and the headline metric are those of the pipeline's task."""
+    from jobs.training.tasks import task_of
+
+    task = task_of(pipeline.training.task)
+    rivals = ("champion", *(baseline.name for baseline in pipeline.training.baselines))
+    return (
+        "version",
+        "as_of",
+        "alias",
+        "family",
+        "event",
+        task.leak_score,
+        task.headline,
+        *(f"{rival}_{task.headline}" for rival in rivals),
+        "reason",
+        "mlflow_run_id",
+    )
 
 
 def models(
@@ -29,23 +36,38 @@ def models(
     from jobs.training import serving
     from jobs.training.registry import Registry
 
-    last = {e["model_version"]: e for e in serving.events(environment, pipeline.name)}
-    return COLUMNS, [
-        (v.version, v.as_of, " ".join(v.aliases) or None, *_verdict(last.get(v.version)), v.run_id)
-        for v in Registry(environment, pipeline.name).versions()
-    ]
+    last = {event["model_version"]: event for event in serving.events(environment, pipeline.name)}
+    rows: list[tuple[object, ...]] = []
+    for model in Registry(environment, pipeline.name).versions():
+        aliases = " ".join(model.aliases) or None
+        event = last.get(model.version, {"event": "not evaluated", "reason": None})
+        rows.append(
+            (
+                model.version,
+                model.as_of,
+                aliases,
+                model.family,
+                event["event"],
+                *_measured(pipeline, event),
+                event["reason"],
+                model.run_id,
+            )
+        )
+    return columns(pipeline), rows
 
 
-def _verdict(event: dict[str, Any] | None) -> tuple[object, ...]:
-    if event is None:
-        return ("not evaluated", None, None, None, None, None)
-    told = json.loads(event["metrics"])
-    rival = told["champion"] or {}
+def _measured(pipeline: Pipeline, event: dict[str, Any]) -> tuple[object, ...]:
+    """The candidate's score, and the headline metric of all; null where it was not measured."""
+    from jobs.training.tasks import task_of
+
+    task = task_of(pipeline.training.task)
+    measured: dict[str, Any] = json.loads(event.get("metrics") or "{}")
+    candidate = measured.get("candidate") or {}
+    by_baseline = measured.get("baselines") or {}
+    rivals = [measured.get("champion") or {}]
+    rivals += [by_baseline.get(baseline.name, {}) for baseline in pipeline.training.baselines]
     return (
-        event["event"],
-        told["candidate"]["auc"],
-        told["candidate"]["log_loss"],
-        rival.get("log_loss"),
-        told["baseline"]["log_loss"],
-        event["reason"],
+        candidate.get(task.leak_score),
+        candidate.get(task.headline),
+        *(rival.get(task.headline) for rival in rivals),
     )

@@ -20,7 +20,13 @@ from typing import NoReturn
 
 from pipelines.errors import NightshiftError
 
-ALLOWED = frozenset({"jobs.night:perform", "jobs.training.rank:main", "jobs.commands.warm_up:main"})
+ALLOWED = frozenset(
+    {
+        "jobs.night:perform",
+        "jobs.training.families.neural_network.rank:main",
+        "jobs.commands.warm_up:main",
+    }
+)
 """What the stage server runs, and nothing else."""
 Function = Callable[[dict[str, object]], int | None]
 OWN_PACKAGES = frozenset({"pipelines", "jobs", "expectations", "features"})

@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from datetime import date
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from jobs.lake import ops, tables
+from jobs.lake import ops, snapshots, tables
+from jobs.lake.snapshots import Snapshot
 from jobs.spark.session import connect
-from jobs.training import dataset, serving
+from jobs.training import scoring, serving
 from jobs.version import code_version
 from pipelines.days import Days
 from pipelines.errors import Refused
 from pipelines.run import Run
+from pipelines.spec import PREDICTIONS, SCORING
 
 if TYPE_CHECKING:
     from jobs.training.registry import ModelVersion, Registry
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def predict(run: Run) -> dict[str, object]:
-    """Stage a probability for every scoring row of the nights that have a champion.
+    """Stage a prediction for every scoring row of the nights that have a champion.
 
     Raises:
         Refused: no night of the run has one.
@@ -32,85 +33,81 @@ def predict(run: Run) -> dict[str, object]:
     from jobs.training.registry import Registry
 
     registry = Registry(run.environment, run.pipeline.name)
-    champions = {
-        day: model
-        for day in run.days
-        if (model := serving.in_force(run.environment, registry, day))
-    }
+    champions = _champions(run, registry)
     if not champions:
         raise Refused(
             f"No model of '{run.pipeline.name}' was in force on {run.days}: nothing can be scored. "
             "Run stages train and evaluate until one is promoted."
         )
-    pinned, nights = dataset.snapshot(run, dataset.SCORED), Days(min(champions), max(champions))
-    scored = pa.concat_tables(_score(run, dataset.read(run, pinned, nights), champions, registry))
-    rows = _stamped(run, scored, pinned)
-    # With a schema: Spark infers none from a night without rows, such as the last before the feeds
-    # end.
-    frame = connect(run.environment).createDataFrame(rows, from_arrow_schema(rows.schema))
     # Only the nights that have a champion: what others hold from runs of their own stays.
-    staged = tables.stage_rows(
-        run,
-        dataset.PREDICTED,
-        frame,
-        nights.shifted(run.pipeline.table(dataset.PREDICTED).partition_lead_days),
-    )
+    nights = Days(min(champions), max(champions))
+    snapshot = snapshots.newest(run, SCORING)
+    scored = _score(run, snapshots.read(run, snapshot, nights), champions, registry)
     return {
-        "predictions": staged,
-        "scoring_version": pinned.version,
-        "models": sorted({m.version for m in champions.values()}, key=int),
+        "predictions": _stage(run, _stamped(run, scored, snapshot), nights),
+        "scoring_version": snapshot.version,
+        "models": sorted({model.version for model in champions.values()}, key=int),
         "nights_without_model": [str(day) for day in run.days if day not in champions],
     }
 
 
-def _score(
-    run: Run, rows: pa.Table, champions: dict[date, ModelVersion], registry: Registry
-) -> list[pa.Table]:
-    from jobs.training import scoring
+def _champions(run: Run, registry: Registry) -> dict[date, ModelVersion]:
+    champions: dict[date, ModelVersion] = {}
+    for day in run.days:
+        model = serving.serving_model(run.environment, registry, day)
+        if model:
+            champions[day] = model
+    return champions
 
-    scorers: dict[str, Scorer] = {
-        m.version: scoring.load(registry, m)
-        for m in {m.version: m for m in champions.values()}.values()
-    }
-    column = run.pipeline.table(dataset.SCORED).partition
+
+def _score(
+    run: Run, rows: pa.Table, champions: Mapping[date, ModelVersion], registry: Registry
+) -> pa.Table:
+    models = {model.version: model for model in champions.values()}
+    scorers = {version: scoring.load(registry, model) for version, model in models.items()}
+    column = run.pipeline.table(SCORING).partition
     # Night by night: the same rows in the same call give the same floats, in a long run as in a
     # nightly one.
-    return [
-        _night(run, dataset.between(rows, column, Days.of(day)), model, scorers[model.version])
-        for day, model in champions.items()
-    ]
+    nights: list[pa.Table] = []
+    for day, model in champions.items():
+        own = snapshots.between(rows, column, Days.of(day))
+        nights.append(_night(run, own, model, scorers[model.version]))
+    return pa.concat_tables(nights)
 
 
 def _night(run: Run, rows: pa.Table, model: ModelVersion, scorer: Scorer) -> pa.Table:
-    shown = rows.select(
-        [*run.pipeline.entity, *(c for c in run.pipeline.carried if c not in run.pipeline.entity)]
-    )
+    pipeline = run.pipeline
+    # A pipeline may carry a column that is part of its entity.
+    shown = dict.fromkeys((*pipeline.entity, *pipeline.carried))
+    scores = pa.array(scorer.score(rows), pa.float64())
+    predicted = rows.select(list(shown)).append_column(pipeline.prediction, scores)
     made_by = {
         "model_name": model.name,
         "model_version": model.version,
         "model_run_id": model.run_id,
     }
-    return _with(
-        shown.append_column(
-            run.pipeline.prediction, pa.array(np.asarray(scorer.score(rows), np.float64))
-        ),
-        made_by,
-    )
+    return _with(predicted, made_by)
 
 
-def _stamped(run: Run, rows: pa.Table, pinned: dataset.Snapshot) -> pa.Table:
-    return _with(
-        rows,
-        {
-            "run_id": run.run_id,
-            "predicted_at": ops.now(),
-            "scoring_version": pinned.version,
-            "code_version": code_version(),
-        },
-    )
+def _stamped(run: Run, rows: pa.Table, snapshot: Snapshot) -> pa.Table:
+    made_by = {
+        "run_id": run.run_id,
+        "predicted_at": ops.now(),
+        "scoring_version": snapshot.version,
+        "code_version": code_version(),
+    }
+    return _with(rows, made_by)
 
 
 def _with(rows: pa.Table, constants: Mapping[str, object]) -> pa.Table:
     for name, value in constants.items():
         rows = rows.append_column(name, pa.repeat(pa.scalar(value), len(rows)))
     return rows
+
+
+def _stage(run: Run, rows: pa.Table, nights: Days) -> int:
+    # With a schema: Spark infers none from a night without rows, such as the last before the feeds
+    # end.
+    frame = connect(run.environment).createDataFrame(rows, from_arrow_schema(rows.schema))
+    lead_days = run.pipeline.table(PREDICTIONS).partition_lead_days
+    return tables.stage_rows(run, PREDICTIONS, frame, nights.shifted(lead_days))

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from jobs.training import dataset, encoding, job, pins
+from jobs.lake import snapshots
+from jobs.training import dataset, pins
+from jobs.training.encoding import ENCODING
+from jobs.training.families import family_of
 from pipelines.run import Run
+from pipelines.spec import TRAINING
 
 if TYPE_CHECKING:
-    from jobs.training.job import Job, Outcome
+    from jobs.training.dataset import Dataset
+    from jobs.training.families import Fit, ModelFamily
     from jobs.training.registry import ModelVersion, Registry
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Plan:
+    """What is about to be trained."""
+
+    family: ModelFamily
+    settings: Any
+    data: Dataset
+    pins: dict[str, object]
 
 
 def train(run: Run) -> dict[str, object]:
@@ -21,92 +38,91 @@ def train(run: Run) -> dict[str, object]:
 
     Raises:
         Refused: too few labels are known.
-        NightshiftError: a rank failed or time was up.
+        NightshiftError: the training failed.
     """
     from jobs.training.registry import Registry
 
-    as_of, ranks = run.days.last, run.environment.ranks or run.pipeline.training.ranks
-    days, pinned = dataset.window(run.pipeline, as_of), dataset.snapshot(run, dataset.TABLE)
-    work = _job(run, pinned, days)
-    found = pins.pins(work, as_of, days, pinned, ranks)
+    plan = _plan(run)
     registry = Registry(run.environment, run.pipeline.name)
-    known = None if run.retrain else registry.trained(pins.fingerprint(found))
-    told = {
-        "as_of": str(as_of),
-        "fit_rows": len(work.fit),
-        "validation_rows": len(work.validation),
-        "table_version": pinned.version,
-        "ranks": ranks,
+    result = {
+        "as_of": str(run.days.last),
+        "family": plan.family.name,
+        "fit_rows": len(plan.data.fit),
+        "validation_rows": len(plan.data.validation),
+        "table_version": plan.pins["table_version"],
     }
+    known = None if run.retrain else registry.trained(pins.fingerprint(plan.pins))
     if known:
-        return told | {"model_version": registry.challenge(known).version, "reused": True}
-    return told | _train(run, registry, work, found, ranks)
+        return result | {"model_version": registry.challenge(known).version, "reused": True}
+    return result | _train(run, registry, plan)
 
 
-def _job(run: Run, pinned: dataset.Snapshot, days: dataset.Window) -> Job:
-    training, column = run.pipeline.training, run.pipeline.table(dataset.TABLE).partition
-    rows = dataset.labelled(run, pinned, days.trained)
-    fit, validation = (
-        dataset.between(rows, column, days.fit),
-        dataset.between(rows, column, days.validation),
-    )
-    dataset.require_rows(run, fit, validation, days)
-    learned = encoding.learn(fit, training)
-    shuffled = np.random.default_rng(training.seed).permutation(len(fit))
-    return job.Job(
-        training=training,
-        encoding=learned,
-        fit=encoding.encode(fit, learned, training.label).take(shuffled),
-        validation=encoding.encode(validation, learned, training.label),
-    )
+def _plan(run: Run) -> _Plan:
+    as_of = run.days.last
+    days = dataset.window(run.pipeline, as_of)
+    snapshot = snapshots.newest(run, TRAINING)
+    data = dataset.load(run, snapshot, days)
+    declared = run.pipeline.training.family
+    family = family_of(declared.name)
+    settings = family.settings(declared, run.environment)
+    pinned = pins.pins(data, family, settings, as_of, days, snapshot)
+    return _Plan(family=family, settings=settings, data=data, pins=pinned)
 
 
-def _train(
-    run: Run, registry: Registry, work: Job, found: dict[str, object], ranks: int
-) -> dict[str, object]:
-    from jobs.training.launch import launch
-
-    with job.folder(run.environment.home / "training" / run.pipeline.name) as place:
-        job.write(place, work)
+def _train(run: Run, registry: Registry, plan: _Plan) -> dict[str, object]:
+    with _private_folder(run.environment.home / "training" / run.pipeline.name) as folder:
         started = time.monotonic()
-        launch(run.environment, place, ranks, work.training.timeout_seconds)
-        seconds, outcome = time.monotonic() - started, job.read_outcome(place)
-        model = _keep(registry, run, place, outcome, found, ranks)
-    best = min(outcome.history["val_loss"])
+        fit = plan.family.fit(plan.data, plan.settings, run.environment, folder)
+        seconds = time.monotonic() - started
+        model = _keep(registry, run, plan, fit, folder)
+    slope = fit.calibration_slope
     return {
         "model_version": model.version,
         "reused": False,
-        "epochs": len(outcome.history["loss"]),
-        "steps_per_epoch": outcome.steps_per_epoch,
-        "validation_loss": round(best, 5),
-        "calibration_slope": round(outcome.slope, 4),
+        **fit.facts,
+        "validation_loss": round(min(fit.curves["val_loss"]), 5),
+        "calibration_slope": None if slope is None else round(slope, 4),
         "training_seconds": round(seconds, 2),
     }
 
 
-def _keep(
-    registry: Registry,
-    run: Run,
-    place: Path,
-    outcome: Outcome,
-    found: dict[str, object],
-    ranks: int,
-) -> ModelVersion:
-    with job.folder(place) as files:
-        for name in (job.MODEL, job.ENCODING):
-            (place / name).rename(files / name)
-        training = run.pipeline.training
-        params = {
-            name: getattr(training, name)
-            for name in training.__slots__
-            if name not in ("numeric", "categorical")
-        }
-        params |= {
-            "ranks": ranks,
-            "as_of": run.days.last,
-            "calibration_slope": outcome.slope,
-            "run_id": run.run_id,
-        }
+def _keep(registry: Registry, run: Run, plan: _Plan, fit: Fit, parent: Path) -> ModelVersion:
+    with _private_folder(parent) as files:
+        fit.save(files)
+        (files / ENCODING).write_text(plan.data.encoding.to_json())
         return registry.keep(
-            files, run.days.last, pins.fingerprint(found), params, outcome.history, found
+            files,
+            as_of=run.days.last,
+            fingerprint=pins.fingerprint(plan.pins),
+            family=plan.family.name,
+            params=_params(run, plan, fit),
+            curves=fit.curves,
+            pins=plan.pins,
         )
+
+
+def _params(run: Run, plan: _Plan, fit: Fit) -> dict[str, object]:
+    """What MLflow shows beside a model, and compares models by."""
+    training = run.pipeline.training
+    return {
+        "task": training.task,
+        "label": training.label,
+        "features": len(training.features),
+        "window_days": training.window_days,
+        "holdout_days": training.holdout_days,
+        "validation_days": training.validation_days,
+        "min_rows": training.min_rows,
+        "seed": training.seed,
+        "family": plan.family.name,
+        **asdict(plan.settings),
+        "as_of": run.days.last,
+        "calibration_slope": fit.calibration_slope,
+        "run_id": run.run_id,
+    }
+
+
+@contextmanager
+def _private_folder(parent: Path) -> Iterator[Path]:
+    parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=parent, prefix="job-") as path:
+        yield Path(path)

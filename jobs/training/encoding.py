@@ -19,11 +19,16 @@ from numpy.typing import NDArray
 from pipelines.errors import NightshiftError
 from pipelines.model import Training
 
+ENCODING = "encoding.json"
+"""File of the encoding beside the files of a model."""
 _RARE = 10
 """Rows below which a category is too rare to learn: it shares the row of the unknown ones, which is
 so learned too."""
 _TAILS = (0.001, 0.999)
 """Quantiles between which a number is taken as it is."""
+_LISTS = ("numeric", "means", "variances", "lows", "highs", "indicators")
+_OLD_LABEL_MEAN = "base_rate"
+"""What files of models that were trained before there were regressions call the mean label."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,8 +37,9 @@ class Encoding:
 
     numeric: tuple[str, ...]
     vocabularies: Mapping[str, tuple[str, ...]]
-    """Categorical column -> its known values. All columns share one embedding table; the first row
-    of each is 'unknown'."""
+    """Categorical column -> its known values.
+
+    All columns share one table of rows; the first row of each is 'unknown'."""
     means: tuple[float, ...]
     """Of each numeric column over the rows that were trained on."""
     variances: tuple[float, ...]
@@ -45,8 +51,10 @@ class Encoding:
     indicators: tuple[str, ...]
     """Numeric columns that had missing values: the model also reads whether the value is
     missing."""
-    base_rate: float
-    """Share of positive labels among the rows that were trained on."""
+    label_mean: float
+    """Of the rows that were trained on; of a binary label the share of 1."""
+    label_scale: float = 1.0
+    """Standard deviation of those labels; 1 when they are all alike."""
 
     @property
     def categorical(self) -> tuple[str, ...]:
@@ -60,7 +68,7 @@ class Encoding:
 
     @property
     def embedding_rows(self) -> int:
-        """Rows of the embedding table: every known value, and one 'unknown' a column."""
+        """Rows of the table of categories: every known value, and one 'unknown' a column."""
         return sum(len(values) + 1 for values in self.vocabularies.values())
 
     def to_json(self) -> str:
@@ -71,17 +79,15 @@ class Encoding:
     def from_json(cls, text: str) -> Encoding:
         """The encoding that `to_json` wrote.
 
-        What an older version did not know of is empty: only training asks for it.
+        What an older version did not know of is empty or 1: only training asks for it.
         """
         value: dict[str, Any] = json.loads(text)
-        lists = {
-            name: tuple(value.get(name, ()))
-            for name in ("numeric", "means", "variances", "lows", "highs", "indicators")
-        }
+        label_mean = value["label_mean"] if "label_mean" in value else value[_OLD_LABEL_MEAN]
         return cls(
-            vocabularies={c: tuple(v) for c, v in value["vocabularies"].items()},
-            base_rate=value["base_rate"],
-            **lists,
+            vocabularies={name: tuple(known) for name, known in value["vocabularies"].items()},
+            label_mean=label_mean,
+            label_scale=value.get("label_scale", 1.0),
+            **{name: tuple(value.get(name, ())) for name in _LISTS},
         )
 
 
@@ -92,7 +98,7 @@ class Examples:
     numeric: NDArray[np.float32]
     """(rows, numeric columns); NaN where missing: the model itself fills and scales."""
     categorical: NDArray[np.int32]
-    """(rows, categorical columns): rows of the embedding table."""
+    """(rows, categorical columns): rows of the table of categories."""
     label: NDArray[np.float32]
     """(rows,); NaN where there is none."""
 
@@ -102,7 +108,9 @@ class Examples:
     def take(self, rows: NDArray[np.int64]) -> Examples:
         """The rows at these positions, in this order."""
         return Examples(
-            numeric=self.numeric[rows], categorical=self.categorical[rows], label=self.label[rows]
+            numeric=self.numeric[rows],
+            categorical=self.categorical[rows],
+            label=self.label[rows],
         )
 
     def fingerprint(self) -> str:
@@ -116,23 +124,25 @@ class Examples:
 def learn(rows: pa.Table, training: Training) -> Encoding:
     """What the rows to train on tell about the columns."""
     numeric = _numbers(rows, training.numeric, np.float64)
-    missing = np.isnan(numeric).any(axis=0)
-    seen = np.where(np.isnan(numeric).all(axis=0), 0.0, numeric)
-    means, variances = np.nanmean(seen, axis=0), np.nanvar(seen, axis=0)
-    lows, highs = (np.nanquantile(seen, _TAILS, axis=0) - means) / np.sqrt(
-        np.where(variances > 0, variances, 1.0)
-    )
+    missing = np.isnan(numeric)
+    # A column without any value counts as one of zeros.
+    seen = np.where(missing.all(axis=0), 0.0, numeric)
+    means = np.nanmean(seen, axis=0)
+    variances = np.nanvar(seen, axis=0)
+    deviations = np.sqrt(np.where(variances > 0, variances, 1.0))
+    lows, highs = (np.nanquantile(seen, _TAILS, axis=0) - means) / deviations
+    has_gaps = dict(zip(training.numeric, missing.any(axis=0), strict=True))
+    labels = _numbers(rows, (training.label,), np.float64)
     return Encoding(
         numeric=training.numeric,
         vocabularies={name: _vocabulary(_column(rows, name)) for name in training.categorical},
         means=tuple(means.tolist()),
-        variances=tuple(float(v) or 1.0 for v in variances),
+        variances=tuple(float(variance) or 1.0 for variance in variances),
         lows=tuple(lows.tolist()),
         highs=tuple(highs.tolist()),
-        indicators=tuple(
-            name for name, some in zip(training.numeric, missing, strict=True) if some
-        ),
-        base_rate=float(np.mean(_numbers(rows, (training.label,), np.float64))),
+        indicators=tuple(name for name in training.numeric if has_gaps[name]),
+        label_mean=float(np.mean(labels)),
+        label_scale=float(np.std(labels)) or 1.0,
     )
 
 
@@ -145,22 +155,25 @@ def encode(rows: pa.Table, encoding: Encoding, label: str | None = None) -> Exam
     Raises:
         NightshiftError: a column that the model reads is not there; the message names it.
     """
-    categorical = np.empty((len(rows), len(encoding.categorical)), np.int32)
-    first = 0
+    numeric = _numbers(rows, encoding.numeric, np.float32)
+    categorical = _categories(rows, encoding)
+    if label is None:
+        unknown = np.full(len(rows), np.nan, np.float32)
+        return Examples(numeric=numeric, categorical=categorical, label=unknown)
+    known = _numbers(rows, (label,), np.float32)[:, 0]
+    return Examples(numeric=numeric, categorical=categorical, label=known)
+
+
+def _categories(rows: pa.Table, encoding: Encoding) -> NDArray[np.int32]:
+    categories = np.empty((len(rows), len(encoding.categorical)), np.int32)
+    unknown = 0  # the column's first row of the table
     for position, (name, values) in enumerate(encoding.vocabularies.items()):
-        known = pc.index_in(
-            _column(rows, name), value_set=pa.array(values, pa.string()), skip_nulls=True
-        )
-        categorical[:, position] = pc.add(pc.fill_null(known, -1), 1 + first).to_numpy()
-        first += len(values) + 1
-    labels = (
-        _numbers(rows, (label,), np.float32)[:, 0]
-        if label
-        else np.full(len(rows), np.nan, np.float32)
-    )
-    return Examples(
-        numeric=_numbers(rows, encoding.numeric, np.float32), categorical=categorical, label=labels
-    )
+        known = pa.array(values, pa.string())
+        index = pc.index_in(_column(rows, name), value_set=known, skip_nulls=True)
+        from_unknown = pc.add(pc.fill_null(index, -1), 1)
+        categories[:, position] = pc.add(from_unknown, unknown).to_numpy()
+        unknown += len(values) + 1
+    return categories
 
 
 def _vocabulary(values: pa.ChunkedArray) -> tuple[str, ...]:
@@ -175,7 +188,8 @@ def _column(rows: pa.Table, name: str) -> pa.ChunkedArray:
 def _numbers(rows: pa.Table, names: tuple[str, ...], dtype: type[np.floating[Any]]) -> NDArray[Any]:
     numbers = np.empty((len(rows), len(names)), dtype)
     for position, name in enumerate(names):
-        numbers[:, position] = _existing(rows, name).cast(pa.float64()).to_numpy()
+        column = _existing(rows, name).cast(pa.float64())
+        numbers[:, position] = column.to_numpy()
     return numbers
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, no_such
+from pipelines.model import NeuralNetwork
 
 # Before mlflow is imported: it reports its use over the network otherwise.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -35,7 +36,14 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 FILES = "model"
 """Artifact folder of what serving needs. No pickled flavour of MLflow: a reader of a pickle runs
 its code."""
+_DIGEST = "sha256."
+"""Prefix of the tags that hold the digest of each file."""
+_FAMILY = "family"
+_FIRST_FAMILY = NeuralNetwork.name
+"""Of a model without the tag: it was trained when there was no other."""
 _LONGEST_PARAM = 500
+_MOST_VERSIONS = 10_000
+"""What MLflow gives at most in one answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +58,8 @@ class ModelVersion:
     """The night it was trained for: nothing that became known later went into it."""
     fingerprint: str
     """Of everything that determines its weights."""
+    family: str
+    """How it learned, and so how it is loaded: `jobs/training/families`."""
     sha256: Mapping[str, str]
     """File name -> digest, checked before a file is loaded."""
     aliases: tuple[str, ...] = ()
@@ -68,8 +78,10 @@ class Registry:
     def keep(
         self,
         files: Path,
+        *,
         as_of: date,
         fingerprint: str,
+        family: str,
         params: Mapping[str, object],
         curves: Mapping[str, list[float]],
         pins: Mapping[str, object],
@@ -80,20 +92,15 @@ class Registry:
             files: Folder with exactly what serving needs.
             curves: Metric -> its values by epoch.
         """
-        digests = {
-            f"sha256.{file.name}": _digest(file.read_bytes()) for file in sorted(files.iterdir())
-        }
-        tags = {"as_of": str(as_of), "fingerprint": fingerprint, **digests}
+        tags = {"as_of": str(as_of), "fingerprint": fingerprint, _FAMILY: family}
+        for file in sorted(files.iterdir()):
+            tags[_DIGEST + file.name] = _digest(file.read_bytes())
         run = self._client.create_run(
             self._experiment(), run_name=f"{self.name} {as_of}", tags=tags
         )
         run_id = run.info.run_id
         with self._failing(run_id):
-            self._client.log_batch(
-                run_id,
-                _curves(curves),
-                [Param(k, str(v)[:_LONGEST_PARAM]) for k, v in params.items()],
-            )
+            self._client.log_batch(run_id, _curves(curves), _params(params))
             self._client.log_dict(run_id, dict(pins), "pins.json")
             self._client.log_artifacts(run_id, str(files), FILES)
         self._client.set_terminated(run_id)
@@ -106,20 +113,17 @@ class Registry:
         if not runs:
             return None
         run_id = runs[0].info.run_id
+        registered = self._first(f"name = '{self.name}' and run_id = '{run_id}'")
         # A training that was killed between its last two steps left a finished run without a
         # version.
-        return self._first(f"name = '{self.name}' and run_id = '{run_id}'") or self._register(
-            run_id, runs[0].data.tags
-        )
+        return registered or self._register(run_id, runs[0].data.tags)
 
     def candidate(self, as_of: date) -> ModelVersion | None:
         """The model that was trained last for that night."""
         challenger = self._alias(CHALLENGER)
-        return (
-            challenger
-            if challenger and challenger.as_of == as_of
-            else self._first(f"name = '{self.name}' and tag.as_of = '{as_of}'")
-        )
+        if challenger and challenger.as_of == as_of:
+            return challenger
+        return self._first(f"name = '{self.name}' and tag.as_of = '{as_of}'")
 
     def champion(self) -> ModelVersion | None:
         """The model that serves; None when none has been promoted yet."""
@@ -131,7 +135,7 @@ class Registry:
         Raises:
             UsageError: there is none.
         """
-        known = {v.version: v for v in self.versions()}
+        known = {model.version: model for model in self.versions()}
         if version not in known:
             raise no_such(f"version of model '{self.name}'", version, known)
         return known[version]
@@ -142,20 +146,14 @@ class Registry:
             aliases = self._client.get_registered_model(self.name).aliases
         except MlflowException:
             return []
-        found = [
-            _version(v)
-            for v in self._client.search_model_versions(f"name = '{self.name}'", max_results=10_000)
+        by_version: dict[str, list[str]] = {}
+        for alias, number in aliases.items():
+            by_version.setdefault(str(number), []).append(alias)
+        versions = [
+            replace(model, aliases=tuple(by_version.get(model.version, ())))
+            for model in self._search(f"name = '{self.name}'")
         ]
-        named = [
-            replace(
-                v,
-                aliases=tuple(
-                    alias for alias, number in aliases.items() if str(number) == v.version
-                ),
-            )
-            for v in found
-        ]
-        return sorted(named, key=lambda v: -int(v.version))
+        return sorted(versions, key=lambda model: -int(model.version))
 
     def challenge(self, model: ModelVersion) -> ModelVersion:
         """Make a version the challenger."""
@@ -166,57 +164,61 @@ class Registry:
         """Make a version the champion."""
         self._client.set_registered_model_alias(self.name, CHAMPION, model.version)
 
-    def log_quality(
+    def log_evaluation(
         self, model: ModelVersion, metrics: Mapping[str, float], figures: Mapping[str, Figure]
     ) -> None:
-        """Add what an evaluation found to the model's run."""
+        """Add what an evaluation showed to the model's run."""
         now = int(time() * 1000)
-        self._client.log_batch(
-            model.run_id, [Metric(name, value, now, 0) for name, value in metrics.items()]
-        )
+        values = [Metric(name, value, now, 0) for name, value in metrics.items()]
+        self._client.log_batch(model.run_id, values)
         for name, figure in figures.items():
             self._client.log_figure(model.run_id, figure, f"plots/{name}.png")
 
     def curves(self, model: ModelVersion, *names: str) -> dict[str, list[float]]:
         """The values of metrics by epoch."""
-        return {
-            name: [m.value for m in self._client.get_metric_history(model.run_id, name)]
-            for name in names
-        }
+        curves: dict[str, list[float]] = {}
+        for name in names:
+            history = self._client.get_metric_history(model.run_id, name)
+            curves[name] = [metric.value for metric in history]
+        return curves
 
-    def fetch(self, model: ModelVersion, file: str, folder: Path) -> Path:
-        """A file of the model, proven to be the one that was registered.
+    def fetch(self, model: ModelVersion, files: Iterable[str], folder: Path) -> None:
+        """Copy files of the model into the folder, each proven to be the one registered.
 
         Raises:
-            NightshiftError: it is not; it must not be loaded.
+            NightshiftError: one is not; it must not be loaded.
         """
-        path = Path(self._client.download_artifacts(model.run_id, f"{FILES}/{file}", str(folder)))
-        expected, found = model.sha256.get(file), _digest(path.read_bytes())
-        if found != expected:
-            raise NightshiftError(
-                f"{file} of model '{self.name}' version {model.version} "
-                "was changed after it was registered, and was not loaded: "
-                f"its SHA-256 is {found}, the registry says {expected}. "
-                "Find out who writes to the artifact store, then train again with --retrain."
-            )
-        return path
+        for file in files:
+            self._fetch(model, file, folder)
 
     def prepare(self) -> None:
         """Create database, experiment and registered model, which takes seconds the first time."""
         self._experiment()
         self._registered()
 
+    def _fetch(self, model: ModelVersion, file: str, folder: Path) -> None:
+        path = Path(self._client.download_artifacts(model.run_id, f"{FILES}/{file}", str(folder)))
+        expected = model.sha256.get(file)
+        actual = _digest(path.read_bytes())
+        if actual != expected:
+            raise NightshiftError(
+                f"{file} of model '{self.name}' version {model.version} "
+                "was changed after it was registered, and was not loaded: "
+                f"its SHA-256 is {actual}, the registry says {expected}. "
+                "Find out who writes to the artifact store, then train again with --retrain."
+            )
+        # Some artifact stores keep the path below the folder, some only the name.
+        path.replace(folder / file)
+
     def _experiment(self) -> str:
-        found = self._client.get_experiment_by_name(self.name)
-        if found:
-            return str(found.experiment_id)
-        place = (
-            (self._environment.home / "mlartifacts" / self.name).as_uri()
-            if _is_local(self._environment)
-            else None
-        )
+        known = self._client.get_experiment_by_name(self.name)
+        if known:
+            return str(known.experiment_id)
+        # A server decides itself where artifacts lie.
+        artifacts = self._environment.home / "mlartifacts" / self.name
+        location = artifacts.as_uri() if _is_local(self._environment) else None
         try:
-            return str(self._client.create_experiment(self.name, artifact_location=place))
+            return str(self._client.create_experiment(self.name, artifact_location=location))
         except MlflowException:  # another process was faster
             return str(self._client.get_experiment_by_name(self.name).experiment_id)
 
@@ -231,24 +233,26 @@ class Registry:
     def _register(self, run_id: str, tags: Mapping[str, str]) -> ModelVersion:
         self._registered()
         own = {key: value for key, value in tags.items() if not key.startswith("mlflow.")}
+        source = f"runs:/{run_id}/{FILES}"
         return _version(
-            self._client.create_model_version(
-                self.name, source=f"runs:/{run_id}/{FILES}", run_id=run_id, tags=own
-            )
+            self._client.create_model_version(self.name, source=source, run_id=run_id, tags=own)
         )
 
     def _first(self, query: str) -> ModelVersion | None:
-        found = [_version(v) for v in self._client.search_model_versions(query, max_results=10_000)]
-        return max(found, key=lambda v: int(v.version), default=None)
+        return max(self._search(query), key=lambda model: int(model.version), default=None)
+
+    def _search(self, query: str) -> list[ModelVersion]:
+        answers = self._client.search_model_versions(query, max_results=_MOST_VERSIONS)
+        return [_version(answer) for answer in answers]
 
     def _alias(self, alias: str) -> ModelVersion | None:
         try:
-            found = self._client.get_registered_model(self.name).aliases.get(alias)
+            version = self._client.get_registered_model(self.name).aliases.get(alias)
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise
-        return self.version(str(found)) if found else None
+        return self.version(str(version)) if version else None
 
     @contextmanager
     def _failing(self, run_id: str) -> Iterator[None]:
@@ -264,21 +268,20 @@ def prepare(environment: Environment, name: str) -> None:
     Registry(environment, name).prepare()
 
 
-def _version(found: MlflowVersion) -> ModelVersion:
-    tags = found.tags
+def _version(answer: MlflowVersion) -> ModelVersion:
+    tags = answer.tags
     digests = {
-        key.removeprefix("sha256."): value
-        for key, value in tags.items()
-        if key.startswith("sha256.")
+        key.removeprefix(_DIGEST): value for key, value in tags.items() if key.startswith(_DIGEST)
     }
     return ModelVersion(
-        name=found.name,
-        version=str(found.version),
-        run_id=found.run_id,
+        name=answer.name,
+        version=str(answer.version),
+        run_id=answer.run_id,
         as_of=date.fromisoformat(tags["as_of"]),
         fingerprint=tags["fingerprint"],
+        family=tags.get(_FAMILY, _FIRST_FAMILY),
         sha256=digests,
-        aliases=tuple(found.aliases),
+        aliases=tuple(answer.aliases),
     )
 
 
@@ -289,6 +292,10 @@ def _curves(curves: Mapping[str, list[float]]) -> list[Metric]:
         for name, values in curves.items()
         for epoch, value in enumerate(values, 1)
     ]
+
+
+def _params(params: Mapping[str, object]) -> list[Param]:
+    return [Param(name, str(value)[:_LONGEST_PARAM]) for name, value in params.items()]
 
 
 def _digest(content: bytes) -> str:

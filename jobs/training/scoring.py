@@ -1,4 +1,4 @@
-"""The one place that loads a model and scores rows with it.
+"""The one place that loads a model, of whatever family, and scores rows with it.
 
 The rows go through the encoding that training used.
 """
@@ -11,16 +11,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from jobs.training import job
-from jobs.training.encoding import Encoding, Examples, encode
-from jobs.training.quiet import import_tensorflow
+from jobs.training.encoding import ENCODING, Encoding, Examples, encode
+from jobs.training.families import Model, family_of
 
 if TYPE_CHECKING:
-    import keras
     import pyarrow as pa
 
+    from jobs.training.metrics import Vector
     from jobs.training.registry import ModelVersion, Registry
 
 _ROWS = 4096
@@ -32,24 +30,21 @@ on how many rows there are."""
 class Scorer:
     """A loaded model."""
 
-    model: keras.Model
+    model: Model
     encoding: Encoding
 
-    def score(self, rows: pa.Table) -> NDArray[np.float64]:
-        """The probability of each row, in order."""
+    def score(self, rows: pa.Table) -> Vector:
+        """The prediction of each row, in order."""
         examples = encode(rows, self.encoding)
-        parts = [
-            self._chunk(examples.take(np.arange(start, min(start + _ROWS, len(rows)))))
-            for start in range(0, len(rows), _ROWS)
-        ]
-        return np.concatenate([np.empty(0), *parts])
+        parts = [np.empty(0)]
+        for start in range(0, len(rows), _ROWS):
+            chunk = np.arange(start, min(start + _ROWS, len(rows)))
+            parts.append(self._chunk(examples.take(chunk)))
+        return np.concatenate(parts)
 
-    def _chunk(self, examples: Examples) -> NDArray[np.float64]:
+    def _chunk(self, examples: Examples) -> Vector:
         padded = examples.take(np.arange(_ROWS) % len(examples))
-        given = self.model(
-            {"numeric": padded.numeric, "categorical": padded.categorical}, training=False
-        )
-        return np.asarray(given, np.float64)[: len(examples), 0]
+        return self.model.score(padded)[: len(examples)]
 
 
 def load(registry: Registry, model: ModelVersion) -> Scorer:
@@ -58,10 +53,9 @@ def load(registry: Registry, model: ModelVersion) -> Scorer:
     Raises:
         NightshiftError: its files are not those that were registered.
     """
-    import_tensorflow()
-    from jobs.training import model as network
-
-    with TemporaryDirectory() as folder:
-        path = registry.fetch(model, job.MODEL, Path(folder))
-        encoding = Encoding.from_json(registry.fetch(model, job.ENCODING, Path(folder)).read_text())
-        return Scorer(model=network.load(path), encoding=encoding)
+    family = family_of(model.family)
+    with TemporaryDirectory() as path:
+        folder = Path(path)
+        registry.fetch(model, (ENCODING, *family.files), folder)
+        encoding = Encoding.from_json((folder / ENCODING).read_text())
+        return Scorer(model=family.load(folder, encoding), encoding=encoding)

@@ -12,7 +12,7 @@ from pipelines.environment import Environment
 EVENTS = "model_events"
 
 
-def in_force(
+def serving_model(
     environment: Environment, registry: Registry, as_of: date, besides: str | None = None
 ) -> ModelVersion | None:
     """The champion for that night: never one that was trained on what became known later.
@@ -27,19 +27,19 @@ def in_force(
     champion = registry.champion()
     if champion and champion.as_of <= as_of and champion.version != besides:
         return champion
-    promoted = [
-        e
-        for e in events(environment, registry.name)
-        if e["event"] == "promoted" and e["as_of"] <= as_of
+    earlier = [
+        event
+        for event in events(environment, registry.name)
+        if event["event"] == "promoted"
+        and event["as_of"] <= as_of
+        and event["model_version"] != besides
     ]
-    earlier = [e for e in promoted if e["model_version"] != besides]
-    last = max(earlier, key=lambda e: (e["as_of"], e["created_at"]), default=None)
+    last = max(earlier, key=lambda event: (event["as_of"], event["created_at"]), default=None)
     return registry.version(last["model_version"]) if last else None
 
 
 def events(environment: Environment, pipeline: str) -> list[dict[str, Any]]:
     """What became of each model of the pipeline, oldest first."""
-    rows: list[dict[str, Any]] = ops.read(
-        environment, EVENTS, [("pipeline", "=", pipeline)]
-    ).to_pylist()
-    return sorted(rows, key=lambda e: e["created_at"])
+    table = ops.read(environment, EVENTS, [("pipeline", "=", pipeline)])
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return sorted(rows, key=lambda event: event["created_at"])

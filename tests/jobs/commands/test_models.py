@@ -1,10 +1,104 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
-from jobs.commands.models import COLUMNS, models
+import pytest
+
+from jobs.commands.models import columns, models
+from jobs.lake import ops
+from jobs.training import serving
+from jobs.training.registry import ModelVersion, Registry
+from pipelines.environment import Environment
+from pipelines.spec import Pipeline
 from tests.jobs.training import small
+
+EVIDENCE = {
+    "candidate": {"r2": 0.9, "rmse": 1.5},
+    "champion": None,
+    "baselines": {"usual": {"rmse": 3.0}, "persistence": {"rmse": 2.5}},
+}
+OLD_EVIDENCE = {
+    "candidate": {"auc": 0.7, "log_loss": 0.5},
+    "champion": {"auc": 0.6, "log_loss": 0.55},
+    "baseline": {"auc": 0.6, "log_loss": 0.6},
+}
 
 
 def test_a_pipeline_without_models_lists_none(tmp_path: Path) -> None:
-    assert models(small.SMALL, small.models_at(tmp_path)) == (COLUMNS, [])
+    listed = models(small.SMALL, small.models_at(tmp_path))
+    assert listed == (columns(small.SMALL), [])
+
+
+def test_the_columns_are_those_of_the_task_and_the_baselines() -> None:
+    around = ("version", "as_of", "alias", "family", "event"), ("reason", "mlflow_run_id")
+    binary = ("auc", "log_loss", "champion_log_loss", "group_mean_log_loss")
+    numbers = ("r2", "rmse", "champion_rmse", "usual_rmse", "persistence_rmse")
+    assert columns(small.SMALL) == around[0] + binary + around[1]
+    assert columns(small.TWIN) == around[0] + numbers + around[1]
+
+
+def test_a_model_is_listed_with_what_was_measured(tmp_path: Path) -> None:
+    environment = small.models_at(tmp_path)
+    _keep(environment, small.TWIN, tmp_path)
+    model = _keep(environment, small.TWIN, tmp_path)
+    _evaluated(environment, small.TWIN, model, EVIDENCE)
+    names, (newest, first) = models(small.TWIN, environment)
+    shown = dict(zip(names, newest, strict=True))
+    assert (shown["version"], shown["family"], shown["event"]) == ("2", "linear", "promoted")
+    assert (shown["r2"], shown["rmse"], shown["champion_rmse"]) == (0.9, 1.5, None)
+    assert (shown["usual_rmse"], shown["persistence_rmse"]) == (3.0, 2.5)
+    assert (shown["alias"], shown["reason"]) == ("challenger", "better")
+    assert dict(zip(names, first, strict=True))["event"] == "not evaluated"
+
+
+def test_an_event_of_an_older_version_is_listed_without_its_baseline(tmp_path: Path) -> None:
+    environment = small.models_at(tmp_path)
+    model = _keep(environment, small.SMALL, tmp_path)
+    _evaluated(environment, small.SMALL, model, OLD_EVIDENCE)
+    names, (row,) = models(small.SMALL, environment)
+    shown = dict(zip(names, row, strict=True))
+    assert (shown["auc"], shown["champion_log_loss"]) == (0.7, 0.55)
+    assert shown["group_mean_log_loss"] is None
+
+
+@pytest.mark.parametrize("pipeline", [small.SMALL, small.TWIN], ids=lambda one: one.name)
+def test_every_row_has_a_value_for_each_column(tmp_path: Path, pipeline: Pipeline) -> None:
+    environment = small.models_at(tmp_path)
+    _keep(environment, pipeline, tmp_path)
+    names, (row,) = models(pipeline, environment)
+    assert len(row) == len(names)
+
+
+def _keep(environment: Environment, pipeline: Pipeline, folder: Path) -> ModelVersion:
+    files = folder / "files"
+    files.mkdir(exist_ok=True)
+    (files / "linear.json").write_text("{}")
+    return Registry(environment, pipeline.name).keep(
+        files,
+        as_of=small.LAST,
+        fingerprint="f",
+        family="linear",
+        params={},
+        curves={},
+        pins={},
+    )
+
+
+def _evaluated(
+    environment: Environment,
+    pipeline: Pipeline,
+    model: ModelVersion,
+    evidence: Mapping[str, object],
+) -> None:
+    event = {
+        "pipeline": pipeline.name,
+        "as_of": small.LAST,
+        "event": "promoted",
+        "model_version": model.version,
+        "metrics": json.dumps(evidence),
+        "reason": "better",
+        "created_at": ops.now(),
+    }
+    ops.append(environment, serving.EVENTS, [event])

@@ -11,11 +11,16 @@ import pyarrow as pa
 import pytest
 
 from jobs.stages.evaluate import evaluate
+from jobs.stages.train import train
 from jobs.training import scoring, serving
+from jobs.training.encoding import ENCODING
+from jobs.training.families.neural_network import MODEL, network
 from jobs.training.registry import ModelVersion, Registry
+from jobs.training.tasks import task_of
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused
+from pipelines.spec import Pipeline
 from tests.jobs.training import small
 
 NEXT = small.LAST + timedelta(days=1)
@@ -25,172 +30,224 @@ GOOD, BAD, FAIR, LEAKING = 1.0, 0.0, 0.6, 50.0
 class Fake:
     """Knows how the labels were made, and trusts it as much as it is told to."""
 
-    def __init__(self, trust: float) -> None:
+    def __init__(self, pipeline: Pipeline, trust: float) -> None:
+        self._label = pipeline.training.label
         self._trust = trust
 
     def score(self, rows: pa.Table) -> np.ndarray:
+        label = rows[self._label].to_numpy()
+        line = np.array(rows["line"].to_pylist())
+        signal = 2 * rows["x"].to_numpy() + (line == "BB")
+        log_odds = self._trust * signal - 1
+        if self._label == "weight":
+            return np.asarray(label if self._trust == LEAKING else 50 + 5 * log_odds)
         if self._trust == LEAKING:
-            return np.asarray(0.02 + 0.96 * rows["late"].to_numpy())
-        carrier = np.array(rows["carrier"].to_pylist())
-        return np.asarray(
-            1 / (1 + np.exp(1 - self._trust * (2 * rows["x"].to_numpy() + (carrier == "BB"))))
-        )
+            return np.asarray(0.02 + 0.96 * label)
+        return np.asarray(1 / (1 + np.exp(-log_odds)))
 
 
-class House:
-    """A registry of fakes."""
+class Platform:
+    """A lake and a registry of fakes."""
 
-    def __init__(self, environment: Environment, folder: Path) -> None:
-        self.environment, self.registry = environment, Registry(environment, "small")
-        self._files, self.trust = folder / "files", dict[str, float]()
+    def __init__(self, pipeline: Pipeline, environment: Environment, folder: Path) -> None:
+        self.pipeline = pipeline
+        self.environment = environment
+        self.registry = Registry(environment, pipeline.name)
+        self.trust: dict[str, float] = {}
+        self._files = folder / "files"
         self._files.mkdir()
 
     def train(self, trust: float, as_of: date = small.LAST) -> ModelVersion:
         """A candidate of that quality."""
         (self._files / "model.keras").write_text(str(trust))
         model = self.registry.keep(
-            self._files, as_of, f"{as_of} {trust}", {}, {"loss": [0.6], "val_loss": [0.6]}, {}
+            self._files,
+            as_of=as_of,
+            fingerprint=f"{as_of} {trust}",
+            family="neural_network",
+            params={},
+            curves={"loss": [0.6], "val_loss": [0.6]},
+            pins={},
         )
         self.trust[model.version] = trust
         return model
 
     def evaluate(self, as_of: date = small.LAST) -> Mapping[str, Any]:
         """The stage's metrics."""
-        return evaluate(small.run_of(self.environment, "evaluate", as_of))
+        return evaluate(small.run_of(self.environment, "evaluate", as_of, pipeline=self.pipeline))
 
     def events(self) -> list[tuple[str, str, str | None]]:
         """Event, model and rival, oldest first."""
         return [
-            (e["event"], e["model_version"], e["rival_version"])
-            for e in serving.events(self.environment, "small")
+            (event["event"], event["model_version"], event["rival_version"])
+            for event in serving.events(self.environment, self.pipeline.name)
         ]
 
     def champion(self) -> str | None:
         """Version of the alias."""
-        found = self.registry.champion()
-        return found.version if found else None
+        champion = self.registry.champion()
+        return champion.version if champion else None
 
 
-@pytest.fixture
-def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+@pytest.fixture(params=[small.SMALL, small.TWIN], ids=lambda pipeline: pipeline.name)
+def platform(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Platform:
+    pipeline: Pipeline = request.param
     environment = small.models_at(tmp_path)
-    small.publish(environment, small.rows_of(Days(small.FIRST, NEXT)))
-    made = House(environment, tmp_path)
+    small.publish(environment, small.rows_of(Days(small.FIRST, NEXT)), pipeline=pipeline)
+    made = Platform(pipeline, environment, tmp_path)
 
     def load(_: Registry, model: ModelVersion) -> Fake:
-        return Fake(made.trust[model.version])
+        return Fake(pipeline, made.trust[model.version])
 
     monkeypatch.setattr(scoring, "load", load)
     return made
 
 
-def test_the_first_good_model_becomes_champion(house: House) -> None:
-    house.train(GOOD)
-    told = house.evaluate()
-    assert (told["event"], told["serves"], told["champion"], told["rows"], told["days"]) == (
-        "promoted",
-        "1",
-        None,
-        39 * 6,
-        6,
-    )
-    assert told["candidate"]["log_loss"] < told["baseline"]["log_loss"]
-    assert house.champion() == "1"
-    (event,) = serving.events(house.environment, "small")
-    assert (event["event"], event["as_of"], event["model_version"], event["rival_version"]) == (
-        "promoted",
-        small.LAST,
-        "1",
-        None,
-    )
-    assert json.loads(event["metrics"])["candidate"] == told["candidate"]
-    assert {p.name for p in (house.environment.home / "mlartifacts").rglob("*.png")} == {
-        "learning_curve.png",
-        "calibration.png",
-        "roc.png",
-    }
+def test_the_first_good_model_becomes_champion(platform: Platform) -> None:
+    platform.train(GOOD)
+    result = platform.evaluate()
+    assert (result["event"], result["serves"], result["champion"]) == ("promoted", "1", None)
+    assert (result["rows"], result["days"]) == (39 * 6, 6)
+    headline = task_of(platform.pipeline.training.task).headline
+    names = [baseline.name for baseline in platform.pipeline.training.baselines]
+    assert list(result["baselines"]) == names
+    for baseline in result["baselines"].values():
+        assert result["candidate"][headline] < baseline[headline]
+    assert platform.champion() == "1"
+    (event,) = serving.events(platform.environment, platform.pipeline.name)
+    assert (event["event"], event["model_version"]) == ("promoted", "1")
+    assert (event["as_of"], event["rival_version"]) == (small.LAST, None)
+    assert json.loads(event["metrics"])["candidate"] == result["candidate"]
 
 
-def test_a_bad_first_model_is_refused_and_serves_nothing(house: House) -> None:
-    house.train(BAD)
+def test_an_evaluation_is_kept_with_the_models_run(platform: Platform) -> None:
+    model = platform.train(GOOD)
+    platform.evaluate()
+    pictures = {path.stem for path in platform.environment.home.rglob("*.png")}
+    kept = platform.registry._client.get_run(model.run_id).data.metrics
+    if platform.pipeline is small.SMALL:
+        assert pictures == {"learning_curve", "calibration", "roc"}
+        assert {"held_out_candidate_auc", "held_out_group_mean_log_loss"} < set(kept)
+    else:
+        assert pictures == {"learning_curve", "predicted_and_observed", "error_by_day"}
+        assert {"held_out_candidate_r2", "held_out_persistence_rmse"} < set(kept)
+
+
+def test_a_bad_first_model_is_refused_and_serves_nothing(platform: Platform) -> None:
+    platform.train(BAD)
     with pytest.raises(
         Refused,
-        match=r"Model 1 of 'small' was refused, and no other serves. It beats the baseline in only",
+        match=r"Model 1 of '\w+' was refused, and no other serves. It beats baseline \w+ in only",
     ):
-        house.evaluate()
-    assert (house.champion(), house.events()) == (None, [("refused", "1", None)])
+        platform.evaluate()
+    assert platform.champion() is None
+    assert platform.events() == [("refused", "1", None)]
 
 
-def test_a_bad_model_leaves_the_champion_serving(house: House) -> None:
-    house.train(GOOD)
-    house.evaluate()
-    house.train(BAD, NEXT)
-    told = house.evaluate(NEXT)
-    assert (told["event"], told["serves"], told["champion_before"]) == ("refused", "1", "1")
-    assert (house.champion(), house.events()) == (
-        "1",
-        [("promoted", "1", None), ("refused", "2", "1")],
-    )
+def test_a_bad_model_leaves_the_champion_serving(platform: Platform) -> None:
+    platform.train(GOOD)
+    platform.evaluate()
+    platform.train(BAD, NEXT)
+    result = platform.evaluate(NEXT)
+    assert (result["event"], result["serves"], result["champion_before"]) == ("refused", "1", "1")
+    assert platform.champion() == "1"
+    assert platform.events() == [("promoted", "1", None), ("refused", "2", "1")]
 
 
-def test_a_better_model_takes_the_champions_place_and_an_equal_one_does_not(house: House) -> None:
-    house.train(FAIR)
-    house.evaluate()
-    house.train(GOOD, NEXT)
-    assert house.evaluate(NEXT)["event"] == "promoted"
-    house.train(GOOD - 1e-9, NEXT)
-    assert house.evaluate(NEXT)["event"] in ("kept", "refused")
-    assert house.champion() == "2"
+def test_a_better_model_takes_the_champions_place_and_an_equal_one_does_not(
+    platform: Platform,
+) -> None:
+    platform.train(FAIR)
+    platform.evaluate()
+    platform.train(GOOD, NEXT)
+    assert platform.evaluate(NEXT)["event"] == "promoted"
+    platform.train(GOOD - 1e-9, NEXT)
+    assert platform.evaluate(NEXT)["event"] in ("kept", "refused")
+    assert platform.champion() == "2"
 
 
-def test_a_leak_is_refused(house: House) -> None:
-    house.train(LEAKING)
+def test_a_leak_is_refused(platform: Platform) -> None:
+    platform.train(LEAKING)
     with pytest.raises(Refused, match=r"must have seen the future"):
-        house.evaluate()
+        platform.evaluate()
 
 
-def test_evaluating_again_changes_nothing(house: House) -> None:
-    house.train(FAIR)
-    house.evaluate()
-    house.train(GOOD, NEXT)
-    first, events = house.evaluate(NEXT), house.events()
-    assert (house.evaluate(NEXT), house.events(), house.champion()) == (first, events, "2")
+def test_evaluating_again_changes_nothing(platform: Platform) -> None:
+    platform.train(FAIR)
+    platform.evaluate()
+    platform.train(GOOD, NEXT)
+    first = platform.evaluate(NEXT)
+    events = platform.events()
+    assert platform.evaluate(NEXT) == first
+    assert platform.events() == events
+    assert platform.champion() == "2"
 
 
-def test_an_old_night_run_again_never_takes_the_alias_back(house: House) -> None:
-    house.train(FAIR)
-    house.evaluate()
-    house.train(GOOD, NEXT)
-    house.evaluate(NEXT)
-    better = house.train(GOOD)
-    assert house.evaluate()["event"] == "promoted"
-    assert house.champion() == "2"
-    found = serving.in_force(house.environment, house.registry, small.LAST)
-    assert found is not None
-    assert found.version == better.version
+def test_an_old_night_run_again_never_takes_the_alias_back(platform: Platform) -> None:
+    platform.train(FAIR)
+    platform.evaluate()
+    platform.train(GOOD, NEXT)
+    platform.evaluate(NEXT)
+    better = platform.train(GOOD)
+    assert platform.evaluate()["event"] == "promoted"
+    assert platform.champion() == "2"
+    then = serving.serving_model(platform.environment, platform.registry, small.LAST)
+    assert then is not None
+    assert then.version == better.version
 
 
-def test_a_rollback_survives_a_rerun_of_the_night(house: House) -> None:
-    first = house.train(FAIR)
-    house.evaluate()
-    house.train(GOOD, NEXT)
-    house.evaluate(NEXT)
-    house.registry.promote(first)
-    house.evaluate(NEXT)
-    assert house.champion() == "1"
+def test_a_rollback_survives_a_rerun_of_the_night(platform: Platform) -> None:
+    first = platform.train(FAIR)
+    platform.evaluate()
+    platform.train(GOOD, NEXT)
+    platform.evaluate(NEXT)
+    platform.registry.promote(first)
+    platform.evaluate(NEXT)
+    assert platform.champion() == "1"
 
 
-def test_no_model_serves_a_night_before_it_was_trained(house: House) -> None:
-    house.train(GOOD)
-    house.evaluate()
-    assert (
-        serving.in_force(house.environment, house.registry, small.LAST - timedelta(days=1)) is None
-    )
+def test_no_model_serves_a_night_before_it_was_trained(platform: Platform) -> None:
+    platform.train(GOOD)
+    platform.evaluate()
+    before = small.LAST - timedelta(days=1)
+    assert serving.serving_model(platform.environment, platform.registry, before) is None
 
 
-def test_a_night_that_was_not_trained_tells_what_to_run(house: House) -> None:
+def test_a_night_that_was_not_trained_tells_what_to_run(platform: Platform) -> None:
     with pytest.raises(
         NightshiftError,
-        match=r"No model of 'small' was trained as of 2013-01-24. Run stage train first",
+        match=r"No model of '\w+' was trained as of 2013-01-24. Run stage train first",
     ):
-        house.evaluate()
+        platform.evaluate()
+
+
+def test_a_champion_of_another_family_is_still_compared_with(tmp_path: Path) -> None:
+    environment = small.models_at(tmp_path)
+    small.publish(environment, small.rows_of(Days(small.FIRST, NEXT)))
+    linear = small.learned_by(small.SMALL, small.LINEAR)
+    train(small.run_of(environment, "train", pipeline=linear))
+    evaluate(small.run_of(environment, "evaluate", pipeline=linear))
+    candidate = _untrained_network(Registry(environment, "small"), tmp_path)
+    result = evaluate(small.run_of(environment, "evaluate", NEXT))
+    assert (result["champion_before"], result["model_version"]) == ("1", candidate.version)
+    assert result["serves"] == "1"
+
+
+def _untrained_network(registry: Registry, folder: Path) -> ModelVersion:
+    job = small.job_of()
+    files = folder / "network"
+    files.mkdir()
+    model = network.build(job.encoding, job.network, task_of(job.task))
+    network.save(model, files / MODEL)
+    (files / ENCODING).write_text(job.encoding.to_json())
+    return registry.keep(
+        files,
+        as_of=NEXT,
+        fingerprint="untrained",
+        family="neural_network",
+        params={},
+        curves={},
+        pins={},
+    )

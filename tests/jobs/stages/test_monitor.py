@@ -10,61 +10,65 @@ import pytest
 
 from jobs.lake import ops
 from jobs.stages.monitor import monitor
-from jobs.training.quality import measure
+from jobs.training.metrics import summary
+from jobs.training.tasks import task_of
 from pipelines.days import Days
 from pipelines.environment import Environment
+from pipelines.spec import Pipeline
 from tests.jobs.training import small
 
 DAYS = Days(date(2013, 1, 23), date(2013, 1, 24))
 LABELS = small.rows_of(DAYS)
+PIPELINES = (small.SMALL, small.TWIN)
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Environment:
-    """A lake with the labels of two days."""
+    """A lake with the labels of two days, of both pipelines."""
     made = small.environment_at(tmp_path)
-    small.publish(made, LABELS)
+    for pipeline in PIPELINES:
+        small.publish(made, LABELS, pipeline=pipeline)
     return made
 
 
-def _predict(environment: Environment, rows: pa.Table, version: str = "3") -> pa.Table:
-    given = rows.select([*small.SMALL.entity]).append_column(
-        "late_probability", pa.array(np.linspace(0.1, 0.9, len(rows)))
-    )
-    given = given.append_column("model_version", pa.repeat(version, len(rows)))
-    small.publish(environment, given, "predictions", "flight_date")
-    return given
+def _predict(
+    environment: Environment, rows: pa.Table, pipeline: Pipeline = small.SMALL
+) -> pa.Table:
+    values = pa.array(np.linspace(0.1, 0.9, len(rows)))
+    named = rows.select([*pipeline.entity]).append_column(pipeline.prediction, values)
+    predictions = named.append_column("model_version", pa.repeat("3", len(rows)))
+    small.publish(environment, predictions, "predictions", "batch_date", pipeline=pipeline)
+    return predictions
 
 
 def _measured(environment: Environment) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = (
-        ops.read(environment, "live_quality").drop_columns(["measured_at", "run_id"]).to_pylist()
-    )
+    measured = ops.read(environment, "live_quality").drop_columns(["measured_at", "run_id"])
+    rows: list[dict[str, Any]] = measured.to_pylist()
     return sorted(rows, key=lambda row: (row["landed_date"], row["event_date"]))
 
 
-def test_predictions_are_measured_when_their_labels_arrive(environment: Environment) -> None:
-    given = _predict(environment, LABELS)
-    told = monitor(small.run_of(environment, "monitor", DAYS.last, DAYS.first))
-    assert (told["labels"], told["measured"]) == (78, 2)
-    known = LABELS["late"].is_valid().to_numpy()
+@pytest.mark.parametrize("pipeline", PIPELINES, ids=lambda pipeline: pipeline.training.task)
+def test_predictions_are_measured_when_their_labels_arrive(
+    environment: Environment, pipeline: Pipeline
+) -> None:
+    predicted = _predict(environment, LABELS, pipeline)
+    task = task_of(pipeline.training.task)
+    run = small.run_of(environment, "monitor", DAYS.last, DAYS.first, pipeline=pipeline)
+    result = monitor(run)
+    assert (result["labels"], result["measured"]) == (78, 2)
+    known = LABELS[pipeline.training.label].is_valid().to_numpy()
     for row, day in zip(_measured(environment), DAYS, strict=True):
         rows = known & (LABELS["landed_date"].to_numpy() == np.datetime64(day))
-        label, probability = (
-            LABELS["late"].to_numpy()[rows].astype(float),
-            given["late_probability"].to_numpy()[rows],
-        )
-        expected = measure(label, probability).to_json()
-        assert (
-            row
-            == {
-                "pipeline": "small",
-                "landed_date": day,
-                "event_date": day,
-                "model_version": "3",
-            }
-            | expected
-        )
+        label = LABELS[pipeline.training.label].to_numpy()[rows].astype(float)
+        prediction = predicted[pipeline.prediction].to_numpy()[rows]
+        expected = {
+            "pipeline": pipeline.name,
+            "landed_date": day,
+            "event_date": day,
+            "model_version": "3",
+            **summary(task, label, prediction),
+        }
+        assert {name: value for name, value in row.items() if value is not None} == expected
 
 
 def test_a_rerun_replaces_its_days_and_no_other(environment: Environment) -> None:
@@ -85,13 +89,9 @@ def test_one_pass_over_two_days_measures_what_two_nights_do(environment: Environ
 
 
 def test_labels_of_one_kind_have_no_auc(environment: Environment) -> None:
-    late = LABELS["late"].to_numpy(zero_copy_only=False) == 1
-    _predict(
-        environment,
-        LABELS.filter(
-            pa.array(late & (LABELS["landed_date"].to_numpy() == np.datetime64(DAYS.last)))
-        ),
-    )
+    failed = LABELS["failed"].to_numpy(zero_copy_only=False) == 1
+    last_day = LABELS["landed_date"].to_numpy() == np.datetime64(DAYS.last)
+    _predict(environment, LABELS.filter(pa.array(failed & last_day)))
     monitor(small.run_of(environment, "monitor"))
     (row,) = _measured(environment)
     assert row["auc"] is None

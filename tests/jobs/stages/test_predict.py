@@ -2,36 +2,61 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
 from jobs.lake import ops, tables
 from jobs.stages import predict
-from jobs.training import encoding, scoring, serving
-from jobs.training import model as network
+from jobs.training import scoring, serving
+from jobs.training.dataset import Dataset
+from jobs.training.encoding import ENCODING
+from jobs.training.families import family_of
+from jobs.training.families.neural_network import MODEL, network
 from jobs.training.registry import ModelVersion, Registry
-from jobs.training.scoring import Scorer
+from jobs.training.tasks import task_of
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import Refused
+from pipelines.model import LinearModel
+from pipelines.spec import Pipeline
 from tests.jobs.training import small
 
+LINEAR = small.learned_by(small.SMALL, small.LINEAR)
+PIPELINES = (
+    LINEAR,
+    small.SMALL,
+    small.learned_by(small.TWIN, small.LINEAR),
+    small.TWIN,
+)
 NIGHTS = Days(date(2013, 1, 23), date(2013, 1, 25))
 ROWS = small.scoring_rows(NIGHTS, per_day=30)
 
 
-def _promote(environment: Environment, folder: Path, as_of: date) -> ModelVersion:
-    registry, work = Registry(environment, "small"), small.job_of()
-    files = folder / f"files-{as_of}"
-    files.mkdir()
-    network.save(network.build(work.encoding, small.TRAINING), files / "model.keras")
-    (files / "encoding.json").write_text(work.encoding.to_json())
-    model = registry.keep(files, as_of, str(as_of), {}, {}, {})
+def _title(pipeline: Pipeline) -> str:
+    return f"{pipeline.training.task}-{pipeline.training.family.name}"
+
+
+def _promote(environment: Environment, as_of: date, pipeline: Pipeline = LINEAR) -> ModelVersion:
+    registry = Registry(environment, pipeline.name)
+    data = small.data_of(pipeline.training)
+    with TemporaryDirectory() as folder:
+        files = Path(folder)
+        _save(data, files)
+        (files / ENCODING).write_text(data.encoding.to_json())
+        model = registry.keep(
+            files,
+            as_of=as_of,
+            fingerprint=str(as_of),
+            family=pipeline.training.family.name,
+            params={},
+            curves={},
+            pins={},
+        )
     registry.promote(model)
     event = {
-        "pipeline": "small",
+        "pipeline": pipeline.name,
         "as_of": as_of,
         "event": "promoted",
         "model_version": model.version,
@@ -42,10 +67,21 @@ def _promote(environment: Environment, folder: Path, as_of: date) -> ModelVersio
     return model
 
 
+def _save(data: Dataset, files: Path) -> None:
+    """The files of a model: a fitted linear one, or a network as it is before its training."""
+    training = data.training
+    if isinstance(training.family, LinearModel):
+        environment = small.environment_at(files)
+        family_of("linear").fit(data, training.family, environment, files).save(files)
+    else:
+        task = task_of(training.task)
+        network.save(network.build(data.encoding, training.family, task), files / MODEL)
+
+
 @pytest.fixture
 def staged(monkeypatch: pytest.MonkeyPatch) -> list[pa.Table]:
     """What was staged, without Spark."""
-    found: list[pa.Table] = []
+    collected: list[pa.Table] = []
 
     class Session:
         def createDataFrame(self, rows: pa.Table, _schema: object) -> pa.Table:  # noqa: N802 - Spark's name
@@ -54,11 +90,11 @@ def staged(monkeypatch: pytest.MonkeyPatch) -> list[pa.Table]:
     monkeypatch.setattr(predict, "connect", lambda _: Session())
 
     def stage_rows(_run: object, _name: str, rows: pa.Table, _days: object) -> int:
-        found.append(rows)
+        collected.append(rows)
         return len(rows)
 
     monkeypatch.setattr(tables, "stage_rows", stage_rows)
-    return found
+    return collected
 
 
 def test_each_night_is_scored_by_the_champion_of_that_night(
@@ -66,47 +102,37 @@ def test_each_night_is_scored_by_the_champion_of_that_night(
 ) -> None:
     environment = small.models_at(tmp_path)
     small.publish(environment, ROWS, "scoring")
-    first, second = (
-        _promote(environment, tmp_path, day) for day in (date(2013, 1, 24), date(2013, 1, 25))
-    )
-    told = predict.predict(small.run_of(environment, "predict", NIGHTS.last, NIGHTS.first))
-    assert told["nights_without_model"] == ["2013-01-23"]
-    assert (told["models"], told["predictions"], told["scoring_version"]) == (["1", "2"], 60, 0)
+    first = _promote(environment, date(2013, 1, 24))
+    second = _promote(environment, date(2013, 1, 25))
+    result = predict.predict(small.run_of(environment, "predict", NIGHTS.last, NIGHTS.first))
+    assert result["nights_without_model"] == ["2013-01-23"]
+    assert (result["models"], result["predictions"]) == (["1", "2"], 60)
+    assert result["scoring_version"] == 0
     rows = staged[0]
-    by_date = {(row["flight_date"], row["model_version"]) for row in rows.to_pylist()}
-    assert by_date == {(date(2013, 1, 25), first.version), (date(2013, 1, 26), second.version)}
+    by_date = {(row["batch_date"], row["model_version"]) for row in rows.to_pylist()}
+    assert by_date == {
+        (date(2013, 1, 25), first.version),
+        (date(2013, 1, 26), second.version),
+    }
     assert set(rows["model_run_id"].to_pylist()) == {first.run_id, second.run_id}
     assert rows.column_names == [
-        *(
-            "flight_date",
-            "carrier",
-            "flight",
-            "origin",
-            "dest",
-            "sched_dep_time",
-            "late_probability",
-        ),
-        *(
-            "model_name",
-            "model_version",
-            "model_run_id",
-            "run_id",
-            "predicted_at",
-            "scoring_version",
-            "code_version",
-        ),
+        *("batch_date", "line", "batch", "oven", "product", "failure_probability"),
+        *("model_name", "model_version", "model_run_id"),
+        *("run_id", "predicted_at", "scoring_version", "code_version"),
     ]
 
 
+@pytest.mark.parametrize("pipeline", PIPELINES, ids=_title)
 def test_one_pass_over_nights_gives_the_floats_of_each_night_alone(
-    tmp_path: Path, staged: list[pa.Table]
+    tmp_path: Path, staged: list[pa.Table], pipeline: Pipeline
 ) -> None:
     environment = small.models_at(tmp_path)
-    small.publish(environment, ROWS, "scoring")
-    _promote(environment, tmp_path, NIGHTS.first)
+    small.publish(environment, ROWS, "scoring", pipeline=pipeline)
+    _promote(environment, NIGHTS.first, pipeline)
     for days in (NIGHTS, *(Days.of(day) for day in NIGHTS)):
-        predict.predict(small.run_of(environment, "predict", days.last, days.first))
-    own = [*small.SMALL.entity, "late_probability", "model_version"]
+        run = small.run_of(environment, "predict", days.last, days.first, pipeline=pipeline)
+        predict.predict(run)
+    own = [*pipeline.entity, pipeline.prediction, "model_version"]
     bulk, *nightly = (rows.select(own) for rows in staged)
     assert bulk == pa.concat_tables(nightly)
 
@@ -122,11 +148,9 @@ def test_a_night_without_any_scoring_row_publishes_an_empty_day(
     environment: Environment, tmp_path: Path
 ) -> None:
     small.publish(environment, ROWS, "scoring")
-    _promote(environment, tmp_path, small.LAST)
-    full, empty = (
-        small.run_of(environment, "predict"),
-        small.run_of(environment, "predict", NIGHTS.last + timedelta(days=10)),
-    )
+    _promote(environment, small.LAST)
+    full = small.run_of(environment, "predict")
+    empty = small.run_of(environment, "predict", NIGHTS.last + timedelta(days=10))
     for run, rows in ((full, 30), (empty, 0)):
         assert predict.predict(run)["predictions"] == rows
         assert tables.publish(run, "predictions").rows == rows
@@ -135,25 +159,14 @@ def test_a_night_without_any_scoring_row_publishes_an_empty_day(
 
 def test_predictions_are_staged_through_spark(environment: Environment, tmp_path: Path) -> None:
     small.publish(environment, ROWS, "scoring")
-    _promote(environment, tmp_path, small.LAST)
+    _promote(environment, small.LAST)
     run = small.run_of(environment, "predict")
     assert predict.predict(run)["predictions"] == 30
-    found = {
-        row["flight"]: row["late_probability"]
+    staged = {
+        row["batch"]: row["failure_probability"]
         for row in tables.staged(run, "predictions").collect()
     }
     night = ROWS.filter(pa.compute.equal(ROWS["landed_date"], pa.scalar(small.LAST)))
-    expected = scoring.load(
-        Registry(environment, "small"), Registry(environment, "small").version("1")
-    ).score(night)
-    assert found == dict(zip(night["flight"].to_pylist(), expected.tolist(), strict=True))
-
-
-def test_a_score_does_not_depend_on_the_rows_around_it() -> None:
-    work = small.job_of()
-    scorer = Scorer(model=network.build(work.encoding, small.TRAINING), encoding=work.encoding)
-    rows = small.rows_of(Days.of(small.FIRST), per_day=3000)
-    together = scorer.score(rows)
-    np.testing.assert_array_equal(together[:700], scorer.score(rows.slice(0, 700)))
-    assert len(together) == 3000
-    assert len(encoding.encode(rows, work.encoding)) == 3000
+    registry = Registry(environment, "small")
+    expected = scoring.load(registry, registry.version("1")).score(night)
+    assert staged == dict(zip(night["batch"].to_pylist(), expected.tolist(), strict=True))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -8,62 +9,89 @@ import pyarrow as pa
 import pytest
 
 from jobs.stages import train as stage
-from jobs.training.job import Job
 from jobs.training.registry import Registry
 from jobs.training.scoring import load
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import Refused
+from pipelines.model import Family
 from pipelines.run import Run
+from pipelines.spec import Pipeline
 from tests.jobs.training import small
 
+ALL_DAYS = Days(small.FIRST, small.LAST)
 
+
+@pytest.mark.parametrize(
+    ("pipeline", "family"),
+    [(small.SMALL, small.NETWORK), (small.SMALL, small.LINEAR), (small.TWIN, small.LINEAR)],
+    ids=lambda value: value.name,
+)
 def test_a_night_is_trained_once_and_a_forced_retraining_gives_the_same_model(
-    ranked: Environment,
+    ranked: Environment, pipeline: Pipeline, family: Family
 ) -> None:
-    small.publish(ranked, small.rows_of(Days(small.FIRST, small.LAST)))
-    first = stage.train(small.run_of(ranked, "train"))
-    again = stage.train(small.run_of(ranked, "train"))
-    forced = stage.train(small.run_of(ranked, "train", retrain=True))
-    assert [(told["model_version"], told["reused"]) for told in (first, again, forced)] == [
-        ("1", False),
-        ("1", True),
-        ("2", False),
-    ]
-    assert first["fit_rows"] == 39 * 12
-    registry, rows = Registry(ranked, "small"), small.rows_of(Days.of(small.LAST))
-    scores = [load(registry, registry.version(version)).score(rows) for version in ("1", "2")]
-    np.testing.assert_array_equal(scores[0], scores[1])
-    assert registry.version("1").fingerprint == registry.version("2").fingerprint
-    assert list((ranked.home / "training" / "small").iterdir()) == []
+    declared = small.learned_by(pipeline, family)
+    small.publish(ranked, small.rows_of(ALL_DAYS), pipeline=declared)
+    run = small.run_of(ranked, "train", pipeline=declared)
+    first = stage.train(run)
+    again = stage.train(run)
+    forced = stage.train(replace(run, retrain=True))
+    outcomes = [(result["model_version"], result["reused"]) for result in (first, again, forced)]
+    assert outcomes == [("1", False), ("1", True), ("2", False)]
+    assert (first["family"], first["fit_rows"]) == (family.name, 39 * 12)
+    registry = Registry(ranked, declared.name)
+    rows = small.rows_of(Days.of(small.LAST))
+    one, two = registry.version("1"), registry.version("2")
+    scores = load(registry, one).score(rows)
+    np.testing.assert_array_equal(load(registry, two).score(rows), scores)
+    assert one.fingerprint == two.fingerprint
+    assert one.family == family.name
+    assert list((ranked.home / "training" / declared.name).iterdir()) == []
 
 
-def test_labels_of_the_held_out_days_change_nothing(
-    ranked: Environment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    days, seen = Days(small.FIRST, small.LAST), list[str]()
+def test_a_family_of_a_new_choice_is_trained_beside_the_old_one(tmp_path: Path) -> None:
+    environment = small.models_at(tmp_path)
+    small.publish(environment, small.rows_of(ALL_DAYS))
+    tight = replace(small.LINEAR, l2=100.0)
+    versions = []
+    for family in (small.LINEAR, tight, small.LINEAR):
+        pipeline = small.learned_by(small.SMALL, family)
+        versions.append(stage.train(small.run_of(environment, "train", pipeline=pipeline)))
+    assert [result["model_version"] for result in versions] == ["1", "2", "1"]
 
-    def look(_run: Run, _registry: object, work: Job, *_: object) -> dict[str, object]:
-        seen.append(work.fit.fingerprint() + work.validation.fingerprint())
-        return {}
 
-    monkeypatch.setattr(stage, "_train", look)
-    rows = small.rows_of(days)
-    small.publish(ranked, rows)
-    stage.train(small.run_of(ranked, "train"))
-    held_out = np.array(rows["landed_date"]) > np.datetime64("2013-01-18")
-    turned = np.where(
-        held_out, 1 - rows["late"].fill_null(0).to_numpy(), rows["late"].fill_null(0).to_numpy()
+def test_labels_of_the_held_out_days_change_nothing(tmp_path: Path) -> None:
+    environment = small.environment_at(tmp_path)
+    rows = small.rows_of(ALL_DAYS)
+    held_out = rows["landed_date"].to_numpy() > np.datetime64("2013-01-18")
+    failed = rows["failed"].fill_null(0).to_numpy()
+    turned = np.where(held_out, 1 - failed, failed)
+    unlabelled = rows["failed"].is_null().to_numpy()
+    changed = small.with_column(rows, "failed", pa.array(turned, pa.int32(), mask=unlabelled))
+    fingerprints = []
+    for published in (rows, changed):
+        small.publish(environment, published)
+        data = stage._plan(small.run_of(environment, "train")).data
+        fingerprints.append((data.fit.fingerprint(), data.validation.fingerprint()))
+    assert fingerprints[0] == fingerprints[1]
+
+
+def test_what_a_person_compares_models_by_is_kept_with_the_run(tmp_path: Path) -> None:
+    environment = small.models_at(tmp_path)
+    small.publish(environment, small.rows_of(ALL_DAYS))
+    run: Run = small.run_of(
+        environment, "train", pipeline=small.learned_by(small.SMALL, small.LINEAR)
     )
-    late = pa.array(turned, pa.int32(), mask=np.array(rows["late"].is_null()))
-    small.publish(ranked, rows.set_column(rows.column_names.index("late"), "late", late))
-    stage.train(small.run_of(ranked, "train"))
-    assert seen[0] == seen[1]
+    stage.train(run)
+    registry = Registry(environment, "small")
+    params = registry._client.get_run(registry.version("1").run_id).data.params
+    assert (params["family"], params["l2"], params["window_days"]) == ("linear", "1.0", "16")
+    assert params["run_id"] == run.run_id
 
 
 def test_too_few_labels_are_refused_with_both_numbers(tmp_path: Path) -> None:
     environment = small.environment_at(tmp_path)
-    small.publish(environment, small.rows_of(Days(small.FIRST, small.LAST), per_day=5))
+    small.publish(environment, small.rows_of(ALL_DAYS, per_day=5))
     with pytest.raises(
         Refused,
         match=(

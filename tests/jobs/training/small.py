@@ -1,6 +1,6 @@
-"""A small pipeline with made-up rows, for tests of the model.
+"""A small pipeline with made-up rows, for tests of the model; and its twin, a regression.
 
-Late when `x` is high or the carrier is 'BB'.
+A batch fails when `x` is high or it was made on line 'BB'; the twin's batches weigh more then.
 """
 
 from __future__ import annotations
@@ -17,26 +17,19 @@ import numpy as np
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from jobs.training import encoding
-from jobs.training.job import Job
+from jobs.training import dataset
+from jobs.training.dataset import Dataset
+from jobs.training.families.neural_network import job
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.flights import PIPELINE
-from pipelines.model import Gate, Training
+from pipelines.feeds import Column, Feed
+from pipelines.model import Family, Gate, GroupMean, LastValue, LinearModel, NeuralNetwork, Training
 from pipelines.run import Run
+from pipelines.spec import Pipeline
 from pipelines.stages import stage
 
 FIRST, LAST = date(2013, 1, 1), date(2013, 1, 24)
-TRAINING = Training(
-    label="late",
-    numeric=("x", "gappy", "noise"),
-    categorical=("carrier", "origin"),
-    baseline=("carrier",),
-    slices=("carrier",),
-    window_days=16,
-    holdout_days=6,
-    validation_days=4,
-    min_rows=100,
+NETWORK = NeuralNetwork(
     hidden=(8,),
     embedding_size=2,
     dropout=0.0,
@@ -46,13 +39,66 @@ TRAINING = Training(
     learning_rate=0.02,
     timeout_seconds=120,
 )
-SMALL = replace(
-    PIPELINE,
+LINEAR = LinearModel()
+TRAINING = Training(
+    task="binary_classification",
+    label="failed",
+    numeric=("x", "gappy", "noise"),
+    categorical=("line", "oven"),
+    baselines=(GroupMean(columns=("line",)),),
+    family=NETWORK,
+    slices=("line",),
+    window_days=16,
+    holdout_days=6,
+    validation_days=4,
+    min_rows=100,
+)
+SMALL = Pipeline(
     name="small",
+    title="Which of tomorrow's batches will fail?",
+    owner="tests",
+    timezone="Europe/Berlin",
+    schedule="30 4 * * *",
     first_day=FIRST,
+    last_day=date(2013, 12, 31),
+    feeds=(
+        Feed(
+            name="batches",
+            path="batches/{date}.csv",
+            columns=(Column(name="batch", type="int", required=True),),
+            key=("batch",),
+        ),
+    ),
+    derived=(),
+    entity=("batch_date", "line", "batch", "oven"),
+    event_date="batch_date",
+    entity_table="batches",
     training=TRAINING,
     gate=Gate(resamples=200, min_slice_rows=10),
+    prediction="failure_probability",
+    carried=("product", "batch"),
 )
+TWIN = replace(
+    SMALL,
+    name="twin",
+    title="What will tomorrow's batches weigh?",
+    training=replace(
+        TRAINING,
+        task="regression",
+        label="weight",
+        numeric=("x", "gappy", "noise", "last_weight"),
+        baselines=(
+            GroupMean(columns=("line",), name="usual"),
+            LastValue(feature="last_weight", name="persistence"),
+        ),
+    ),
+    prediction="expected_weight",
+)
+
+
+def learned_by(pipeline: Pipeline, family: Family) -> Pipeline:
+    """The pipeline with another model family."""
+    return replace(pipeline, training=replace(pipeline.training, family=family))
 
 
 def environment_at(home: Path) -> Environment:
@@ -83,33 +129,43 @@ def run_of(
     first: date | None = None,
     *,
     retrain: bool = False,
+    pipeline: Pipeline = SMALL,
 ) -> Run:
-    """A run of the small pipeline."""
-    return Run(
-        pipeline=SMALL, days=Days(first or last, last), environment=environment, retrain=retrain
-    ).at(stage(stage_name))
+    """A run of a small pipeline."""
+    days = Days(first or last, last)
+    run = Run(pipeline=pipeline, days=days, environment=environment, retrain=retrain)
+    return run.at(stage(stage_name))
 
 
 def rows_of(days: Days, per_day: int = 40, seed: int = 1) -> pa.Table:
     """Training rows that became known on those days, the last of each day without a label."""
-    n, draw = per_day * len(days), np.random.default_rng(seed)
-    carrier = draw.choice(["AA", "BB", "CC"], n)
-    x, gaps = draw.normal(size=n), draw.random(n) < 0.2
-    late = (draw.random(n) < 1 / (1 + np.exp(1 - 2 * x - (carrier == "BB")))).astype(np.int32)
+    n = per_day * len(days)
+    draw = np.random.default_rng(seed)
+    line = draw.choice(["AA", "BB", "CC"], n)
+    x = draw.normal(size=n)
+    gaps = draw.random(n) < 0.2
+    log_odds = 2 * x + (line == "BB") - 1
+    probability = 1 / (1 + np.exp(-log_odds))
+    failed = (draw.random(n) < probability).astype(np.int32)
+    usual_weight = 50 + 5 * log_odds
+    weight = usual_weight + draw.normal(scale=4, size=n)
     landed = np.repeat(np.array(list(days), "datetime64[D]"), per_day)
+    batch = np.tile(np.arange(per_day), len(days))
+    unlabelled = batch == per_day - 1
     return pa.table(
         {
             "landed_date": pa.array(landed),
-            "flight_date": pa.array(landed),
-            "carrier": carrier,
-            "flight": pa.array(np.tile(np.arange(per_day), len(days)), pa.int32()),
-            "origin": draw.choice(["EWR", "JFK"], n),
-            "dest": pa.repeat("BOS", n),
-            "sched_dep_time": pa.repeat(pa.scalar(900, pa.int32()), n),
+            "batch_date": pa.array(landed),
+            "line": line,
+            "batch": pa.array(batch, pa.int32()),
+            "oven": draw.choice(["north", "south"], n),
+            "product": pa.repeat("rolls", n),
             "x": x,
             "gappy": pa.array(draw.normal(size=n), mask=gaps),
             "noise": draw.normal(size=n),
-            "late": pa.array(late, mask=np.tile(np.arange(per_day) == per_day - 1, len(days))),
+            "last_weight": pa.array(usual_weight + draw.normal(scale=8, size=n), mask=gaps),
+            "failed": pa.array(failed, mask=unlabelled),
+            "weight": pa.array(weight, mask=unlabelled),
         }
     )
 
@@ -119,30 +175,32 @@ def publish(
     rows: pa.Table,
     table: str = "training",
     partition: str = "landed_date",
+    *,
+    pipeline: Pipeline = SMALL,
 ) -> None:
-    """Replace a published table of the small pipeline."""
-    write_deltalake(
-        environment.table_path(f"small.{table}"), rows, partition_by=[partition], mode="overwrite"
-    )
+    """Replace a published table of a small pipeline."""
+    path = environment.table_path(f"{pipeline.name}.{table}")
+    write_deltalake(path, rows, partition_by=[partition], mode="overwrite")
 
 
 def scoring_rows(days: Days, per_day: int = 40) -> pa.Table:
     """Scoring rows of those nights, each about the day after."""
-    rows = rows_of(days, per_day, seed=2).drop_columns(["late"])
+    rows = rows_of(days, per_day, seed=2).drop_columns(["failed", "weight"])
     tomorrow = [day.as_py() + timedelta(days=1) for day in rows["landed_date"]]
-    return rows.set_column(
-        rows.column_names.index("flight_date"), "flight_date", pa.array(tomorrow, pa.date32())
-    )
+    return with_column(rows, "batch_date", pa.array(tomorrow, pa.date32()))
 
 
-def job_of(training: Training = TRAINING, rows: int = 512) -> Job:
-    """A training on made-up rows, without any table."""
-    made = rows_of(Days.of(FIRST), rows + 65).slice(0, rows + 64)
-    fit, validation = made.slice(0, rows), made.slice(rows)
-    learned = encoding.learn(fit, training)
-    return Job(
-        training=training,
-        encoding=learned,
-        fit=encoding.encode(fit, learned, training.label),
-        validation=encoding.encode(validation, learned, training.label),
-    )
+def with_column(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    """The rows with other values in one column."""
+    return rows.set_column(rows.column_names.index(name), name, values)
+
+
+def data_of(training: Training = TRAINING, rows: int = 512) -> Dataset:
+    """Made-up rows to train on, without any table, and 64 to validate on."""
+    made = rows_of(Days.of(FIRST), rows + 65)
+    return dataset.laid_out(training, made.slice(0, rows), made.slice(rows, 64))
+
+
+def job_of(network: NeuralNetwork = NETWORK, training: Training = TRAINING) -> job.Job:
+    """A training of the network on made-up rows."""
+    return job.of(data_of(training), network)

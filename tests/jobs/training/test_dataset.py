@@ -1,18 +1,28 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
-from deltalake import write_deltalake
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.lake import snapshots
 from jobs.training import dataset
 from pipelines.days import Days
-from pipelines.errors import NightshiftError, Refused
-from tests.jobs.training.small import FIRST, LAST, SMALL, environment_at, publish, rows_of, run_of
+from pipelines.errors import Refused
+from tests.jobs.training.small import (
+    FIRST,
+    LAST,
+    SMALL,
+    TRAINING,
+    data_of,
+    environment_at,
+    publish,
+    rows_of,
+    run_of,
+)
 
 
 @given(st.integers(min_value=7, max_value=400))
@@ -47,51 +57,21 @@ def test_a_history_without_a_day_to_fit_is_refused() -> None:
         dataset.window(SMALL, date(2013, 1, 7))
 
 
-def test_rows_come_in_one_order_however_they_were_written(tmp_path: Path) -> None:
-    environment, days = environment_at(tmp_path), Days(FIRST, FIRST + timedelta(days=2))
-    run, rows = run_of(environment, "train"), rows_of(days)
-    publish(environment, rows)
-    first = dataset.labelled(run, dataset.snapshot(run, "training"), days)
-    publish(environment, rows.take(pa.array(range(len(rows) - 1, -1, -1))))
-    assert dataset.labelled(run, dataset.snapshot(run, "training"), days) == first
-    assert len(first) == 39 * 3
-    assert first["late"].null_count == 0
-
-
-def test_a_pinned_version_does_not_see_what_is_published_later(tmp_path: Path) -> None:
-    environment, days = environment_at(tmp_path), Days(FIRST, LAST)
-    run = run_of(environment, "train")
-    publish(environment, rows_of(Days.of(FIRST)))
-    pinned = dataset.snapshot(run, "training")
-    before = dataset.labelled(run, pinned, days)
-    write_deltalake(environment.table_path("small.training"), rows_of(Days.of(LAST)), mode="append")
-    assert dataset.labelled(run, pinned, days) == before
-    assert len(dataset.labelled(run, dataset.snapshot(run, "training"), days)) == 2 * len(before)
-
-
-def test_only_the_files_of_the_days_are_read(tmp_path: Path) -> None:
+def test_only_rows_with_a_label_are_learned_from(tmp_path: Path) -> None:
     environment = environment_at(tmp_path)
+    days = Days(FIRST, FIRST + timedelta(days=2))
     run = run_of(environment, "train")
-    publish(environment, rows_of(Days(FIRST, LAST)))
-    (other,) = Path(environment.table_path("small.training")).glob(
-        "landed_date=2013-01-02/*.parquet"
-    )
-    other.unlink()
-    assert (
-        len(
-            dataset.labelled(
-                run, dataset.snapshot(run, "training"), Days(date(2013, 1, 3), date(2013, 1, 4))
-            )
-        )
-        == 78
-    )
+    publish(environment, rows_of(days))
+    rows = dataset.labelled(run, snapshots.newest(run, "training"), days)
+    assert len(rows) == 39 * 3
+    assert rows["failed"].null_count == 0
 
 
-def test_a_table_that_was_never_published_tells_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(
-        NightshiftError,
-        match=(
-            r"small.training does not exist yet. Run the stages before first: nightshift run small"
-        ),
-    ):
-        dataset.snapshot(run_of(environment_at(tmp_path), "train"), "training")
+def test_the_rows_to_fit_on_are_shuffled_by_the_seed_alone() -> None:
+    first = data_of()
+    again = data_of()
+    other = data_of(replace(TRAINING, seed=1))
+    assert again.fit.fingerprint() == first.fit.fingerprint()
+    assert other.fit.fingerprint() != first.fit.fingerprint()
+    assert sorted(other.fit.numeric[:, 0]) == sorted(first.fit.numeric[:, 0])
+    assert other.validation.fingerprint() == first.validation.fingerprint()

@@ -13,7 +13,7 @@ from jobs.training import encoding
 from jobs.training.encoding import Encoding
 from pipelines.days import Days
 from pipelines.errors import NightshiftError
-from tests.jobs.training.small import FIRST, TRAINING, rows_of
+from tests.jobs.training.small import FIRST, TRAINING, TWIN, rows_of, with_column
 
 ROWS = rows_of(Days.of(FIRST), 200).slice(0, 199)
 LEARNED = encoding.learn(ROWS, TRAINING)
@@ -21,9 +21,9 @@ SPARE = replace(TRAINING, numeric=("x",), categorical=("c",))
 
 
 def test_categories_share_one_table_whose_first_row_of_each_column_is_unknown() -> None:
-    assert LEARNED.vocabularies == {"carrier": ("AA", "BB", "CC"), "origin": ("EWR", "JFK")}
+    assert LEARNED.vocabularies == {"line": ("AA", "BB", "CC"), "oven": ("north", "south")}
     assert LEARNED.embedding_rows == 7
-    given_rows = _with(carrier=["AA", "CC", "ZZ", None], origin=["JFK", "EWR", None, "ZZZ"])
+    given_rows = _with(line=["AA", "CC", "ZZ", None], oven=["south", "north", None, "ZZZ"])
     assert encoding.encode(given_rows, LEARNED).categorical.tolist() == [
         [1, 6],
         [3, 5],
@@ -34,10 +34,8 @@ def test_categories_share_one_table_whose_first_row_of_each_column_is_unknown() 
 
 def test_a_rare_category_is_unknown() -> None:
     rare = ["RR"] * 9 + ["AA"] * 100 + ["BB"] * 90
-    learned = encoding.learn(
-        ROWS.set_column(ROWS.column_names.index("carrier"), "carrier", pa.array(rare)), TRAINING
-    )
-    assert learned.vocabularies["carrier"] == ("AA", "BB")
+    learned = encoding.learn(with_column(ROWS, "line", pa.array(rare)), TRAINING)
+    assert learned.vocabularies["line"] == ("AA", "BB")
 
 
 def test_only_columns_with_gaps_get_an_indicator() -> None:
@@ -50,9 +48,7 @@ def test_only_columns_with_gaps_get_an_indicator() -> None:
 
 
 def test_a_column_without_any_value_is_learned_as_zero() -> None:
-    empty = ROWS.set_column(
-        ROWS.column_names.index("noise"), "noise", pa.nulls(len(ROWS), pa.float64())
-    )
+    empty = with_column(ROWS, "noise", pa.nulls(len(ROWS), pa.float64()))
     learned = encoding.learn(empty, TRAINING)
     assert (learned.means[2], learned.variances[2], learned.indicators) == (
         0.0,
@@ -64,11 +60,23 @@ def test_a_column_without_any_value_is_learned_as_zero() -> None:
 def test_bounds_are_those_of_nearly_all_rows() -> None:
     values = np.r_[np.zeros(999), np.ones(999), 1e6]
     learned = encoding.learn(
-        pa.table({"x": values, "c": ["A"] * 1999, "late": [0, 1] * 999 + [0]}), SPARE
+        pa.table({"x": values, "c": ["A"] * 1999, "failed": [0, 1] * 999 + [0]}), SPARE
     )
     deviation = np.sqrt(learned.variances[0])
     assert learned.lows[0] * deviation + learned.means[0] == pytest.approx(0, abs=1e-9)
     assert learned.highs[0] * deviation + learned.means[0] == pytest.approx(1, abs=1e-9)
+
+
+def test_mean_and_scale_are_those_of_the_labels() -> None:
+    weights = ROWS["weight"].to_numpy()
+    learned = encoding.learn(ROWS, TWIN.training)
+    assert learned.label_mean == pytest.approx(weights.mean())
+    assert learned.label_scale == pytest.approx(weights.std())
+
+
+def test_labels_that_are_all_alike_have_the_scale_one() -> None:
+    alike = with_column(ROWS, "weight", pa.repeat(50.0, len(ROWS)))
+    assert encoding.learn(alike, TWIN.training).label_scale == 1.0
 
 
 def test_a_missing_column_is_named() -> None:
@@ -77,8 +85,8 @@ def test_a_missing_column_is_named() -> None:
 
 
 def test_a_change_of_one_value_changes_the_fingerprint() -> None:
-    examples = encoding.encode(ROWS, LEARNED, "late")
-    same = encoding.encode(ROWS, LEARNED, "late")
+    examples = encoding.encode(ROWS, LEARNED, "failed")
+    same = encoding.encode(ROWS, LEARNED, "failed")
     assert same.fingerprint() == examples.fingerprint()
     same.numeric[5, 0] += 1
     assert same.fingerprint() != examples.fingerprint()
@@ -86,8 +94,8 @@ def test_a_change_of_one_value_changes_the_fingerprint() -> None:
 
 @given(st.permutations(range(30)))
 def test_a_row_is_encoded_alike_wherever_it_stands(order: list[int]) -> None:
-    there = encoding.encode(ROWS.take(pa.array(order)), LEARNED, "late")
-    here = encoding.encode(ROWS, LEARNED, "late").take(np.array(order))
+    there = encoding.encode(ROWS.take(pa.array(order)), LEARNED, "failed")
+    here = encoding.encode(ROWS, LEARNED, "failed").take(np.array(order))
     assert there.fingerprint() == here.fingerprint()
 
 
@@ -95,33 +103,38 @@ def test_a_row_is_encoded_alike_wherever_it_stands(order: list[int]) -> None:
     st.lists(st.text(st.characters(codec="utf-8"), min_size=1), unique=True),
     st.floats(allow_nan=False, allow_infinity=False),
     st.floats(0, 1),
+    st.floats(0.1, 9),
 )
-def test_an_encoding_survives_its_file(values: list[str], mean: float, rate: float) -> None:
+def test_an_encoding_survives_its_file(
+    values: list[str], mean: float, rate: float, scale: float
+) -> None:
     written = Encoding(
         numeric=("x",),
-        vocabularies={"carrier": tuple(values)},
+        vocabularies={"line": tuple(values)},
         means=(mean,),
         variances=(1.0,),
         lows=(-2.0,),
         highs=(mean,),
         indicators=("x",),
-        base_rate=rate,
+        label_mean=rate,
+        label_scale=scale,
     )
     assert Encoding.from_json(written.to_json()) == written
 
 
 def test_a_file_of_an_older_version_still_encodes() -> None:
     older = json.loads(LEARNED.to_json())
-    del older["lows"], older["highs"]
+    older["base_rate"] = older.pop("label_mean")
+    for unknown in ("label_scale", "lows", "highs"):
+        del older[unknown]
     read = Encoding.from_json(json.dumps(older))
-    assert (
-        encoding.encode(ROWS, read, "late").fingerprint()
-        == encoding.encode(ROWS, LEARNED, "late").fingerprint()
-    )
+    given = encoding.encode(ROWS, read, "failed")
+    assert given.fingerprint() == encoding.encode(ROWS, LEARNED, "failed").fingerprint()
+    assert read.label_mean == LEARNED.label_mean
 
 
 def _with(**columns: list[str | None]) -> pa.Table:
     rows = ROWS.slice(0, 4)
     for name, values in columns.items():
-        rows = rows.set_column(rows.column_names.index(name), name, pa.array(values, pa.string()))
+        rows = with_column(rows, name, pa.array(values, pa.string()))
     return rows

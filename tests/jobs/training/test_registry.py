@@ -23,17 +23,21 @@ def keep(registry: Registry, folder: Path, fingerprint: str, as_of: date = NIGHT
     files.mkdir(exist_ok=True)
     (files / "model.keras").write_bytes(fingerprint.encode())
     return registry.keep(
-        files, as_of, fingerprint, {"epochs": 2}, {"loss": [0.6, 0.5]}, {"ranks": 2}
+        files,
+        as_of=as_of,
+        fingerprint=fingerprint,
+        family="linear",
+        params={"epochs": 2},
+        curves={"loss": [0.6, 0.5]},
+        pins={"ranks": 2},
     )
 
 
 def test_an_empty_registry_knows_nothing(registry: Registry) -> None:
-    assert (
-        registry.champion(),
-        registry.candidate(NIGHT),
-        registry.trained("f"),
-        registry.versions(),
-    ) == (None, None, None, [])
+    assert registry.champion() is None
+    assert registry.candidate(NIGHT) is None
+    assert registry.trained("f") is None
+    assert registry.versions() == []
     with pytest.raises(UsageError, match=r"No version of model 'small' named '7'"):
         registry.version("7")
 
@@ -46,32 +50,48 @@ def test_preparing_twice_is_harmless(tmp_path: Path) -> None:
 def test_a_kept_model_is_the_challenger_and_found_by_fingerprint_and_night(
     registry: Registry, tmp_path: Path
 ) -> None:
-    first, second = keep(registry, tmp_path, "one"), keep(registry, tmp_path, "two")
-    assert [(v.version, v.aliases) for v in registry.versions()] == [
-        ("2", ("challenger",)),
-        ("1", ()),
-    ]
+    first = keep(registry, tmp_path, "one")
+    second = keep(registry, tmp_path, "two")
+    aliases = [(model.version, model.aliases) for model in registry.versions()]
+    assert aliases == [("2", ("challenger",)), ("1", ())]
     assert registry.trained("one") == first
     assert registry.candidate(NIGHT) == registry.version(second.version)
     assert registry.curves(first, "loss") == {"loss": [0.6, 0.5]}
     registry.challenge(first)
-    found = registry.candidate(NIGHT)
-    assert found is not None
-    assert found.version == first.version
+    candidate = registry.candidate(NIGHT)
+    assert candidate is not None
+    assert candidate.version == first.version
 
 
 def test_promotion_moves_the_alias(registry: Registry, tmp_path: Path) -> None:
-    first, second = keep(registry, tmp_path, "one"), keep(registry, tmp_path, "two")
+    first = keep(registry, tmp_path, "one")
+    second = keep(registry, tmp_path, "two")
     for model in (first, second):
         registry.promote(model)
-        found = registry.champion()
-        assert found is not None
-        assert found.version == model.version
+        champion = registry.champion()
+        assert champion is not None
+        assert champion.version == model.version
+
+
+def test_a_version_remembers_its_family(registry: Registry, tmp_path: Path) -> None:
+    keep(registry, tmp_path, "one")
+    assert registry.version("1").family == "linear"
+
+
+def test_a_version_from_before_there_were_families_is_a_neural_network(
+    registry: Registry, tmp_path: Path
+) -> None:
+    keep(registry, tmp_path, "one")
+    registry._client.delete_model_version_tag("small", "1", "family")
+    assert registry.version("1").family == "neural_network"
 
 
 def test_a_file_is_fetched_as_it_was_registered(registry: Registry, tmp_path: Path) -> None:
     model = keep(registry, tmp_path, "one")
-    assert registry.fetch(model, "model.keras", tmp_path).read_bytes() == b"one"
+    folder = tmp_path / "fetched"
+    folder.mkdir()
+    registry.fetch(model, ["model.keras"], folder)
+    assert (folder / "model.keras").read_bytes() == b"one"
 
 
 def test_a_file_that_was_changed_afterwards_is_never_given_out(
@@ -84,7 +104,7 @@ def test_a_file_that_was_changed_afterwards_is_never_given_out(
         NightshiftError,
         match=r"model.keras of model 'small' version 1 was changed after it was registered",
     ):
-        registry.fetch(model, "model.keras", tmp_path)
+        registry.fetch(model, ["model.keras"], tmp_path)
 
 
 def test_a_training_killed_before_its_last_step_is_registered_by_the_next(
@@ -92,9 +112,10 @@ def test_a_training_killed_before_its_last_step_is_registered_by_the_next(
 ) -> None:
     model = keep(registry, tmp_path, "one")
     registry._client.delete_model_version("small", model.version)
-    found = registry.trained("one")
-    assert found is not None
-    assert (found.run_id, found.fingerprint, found.as_of) == (model.run_id, "one", NIGHT)
+    again = registry.trained("one")
+    assert again is not None
+    assert (again.run_id, again.fingerprint) == (model.run_id, "one")
+    assert (again.as_of, again.family) == (NIGHT, "linear")
 
 
 def test_a_run_that_failed_is_no_model(

@@ -10,9 +10,10 @@ import psutil
 import pytest
 
 from jobs.services import stage_client
-from jobs.training import job
-from jobs.training.launch import launch
-from jobs.training.rendezvous import rendezvous
+from jobs.services.child import ALLOWED
+from jobs.training.families.neural_network import job
+from jobs.training.families.neural_network.launch import FUNCTION, launch
+from jobs.training.families.neural_network.rendezvous import rendezvous
 from pipelines.errors import NightshiftError
 from tests.jobs.training.small import environment_at
 
@@ -32,11 +33,15 @@ class Fake:
 
 
 def _launch(
-    monkeypatch: pytest.MonkeyPatch, place: Path, *ranks: Fake, timeout_seconds: float = 60
+    monkeypatch: pytest.MonkeyPatch, folder: Path, *ranks: Fake, timeout_seconds: float = 60
 ) -> None:
     started = iter(ranks)
     monkeypatch.setattr(stage_client, "spawn", lambda *_: next(started))
-    launch(environment_at(place), place, len(ranks), timeout_seconds)
+    launch(environment_at(folder), folder, len(ranks), timeout_seconds)
+
+
+def test_the_stage_server_may_fork_a_rank() -> None:
+    assert FUNCTION in ALLOWED
 
 
 def test_all_ranks_ending_well_is_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -56,7 +61,7 @@ def test_a_killed_rank_ends_the_others(
     assert first.killed
 
 
-def test_the_error_that_a_rank_left_is_told(
+def test_the_error_that_a_rank_left_is_shown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     job.error_file(tmp_path, 0).write_text("Traceback\nValueError: x is not finite\n")
@@ -92,9 +97,9 @@ def test_the_rendezvous_listens_on_loopback_only_and_ends() -> None:
     with rendezvous(2) as variables:
         port = int(variables[0]["HOROVOD_GLOO_RENDEZVOUS_PORT"])
         listening = [
-            c.laddr.ip
-            for c in psutil.Process().net_connections()
-            if c.status == psutil.CONN_LISTEN and c.laddr.port == port
+            connection.laddr.ip
+            for connection in psutil.Process().net_connections()
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
         ]
         assert listening == ["127.0.0.1"]
         assert [v["HOROVOD_RANK"] for v in variables] == ["0", "1"]

@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from jobs.training import horovod_keras3
-from jobs.training import model as network
 from jobs.training.encoding import Examples
-from jobs.training.job import Job, Outcome
+from jobs.training.families.neural_network import horovod_keras3, network
+from jobs.training.families.neural_network.job import Job, Outcome
+from jobs.training.tasks import task_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,68 +32,70 @@ class Shares:
     @classmethod
     def of(cls, rows: int, wanted: int, ranks: int) -> Shares:
         """Slices of about `wanted` rows."""
-        steps = max(1, min(round(rows / (wanted * ranks)), rows // ranks))
+        about = round(rows / (wanted * ranks))
+        most = rows // ranks
+        steps = max(1, min(about, most))
         return cls(steps=steps, rows=rows // (steps * ranks))
 
     def of_rank(self, array: NDArray[Any], rank: int, ranks: int) -> NDArray[Any]:
         """The rank's slices of an array, one a step."""
-        dealt = array[: self.steps * ranks * self.rows].reshape(
-            self.steps, ranks, self.rows, *array.shape[1:]
-        )
+        used = array[: self.steps * ranks * self.rows]
+        dealt = used.reshape(self.steps, ranks, self.rows, *array.shape[1:])
         return np.ascontiguousarray(dealt[:, rank])
 
 
-def prepare(seed: int, rank: int) -> None:
-    """Make what follows repeatable. To be called before TensorFlow does anything."""
+def make_repeatable(seed: int, rank: int) -> None:
+    """Let what follows give the same weights again. Call it before TensorFlow does anything."""
     # The number of threads decides the order in which floats are added, and so the last bits of the
     # weights.
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(seed + rank)  # dropout differs by rank
-    tf.random.set_seed(
-        seed
-    )  # the order of the steps does not: TensorFlow mixes this seed into that of a shuffle
+    # Dropout differs by rank. The order of the steps does not: TensorFlow mixes its own seed into
+    # that of a shuffle.
+    keras.utils.set_random_seed(seed + rank)
+    tf.random.set_seed(seed)
 
 
 def fit(job: Job) -> tuple[keras.Model, Outcome]:
     """Train on all ranks together and calibrate; every rank ends with the same model."""
-    training, ranks = job.training, hvd.size()
-    shares = Shares.of(len(job.fit), training.batch_size, ranks)
+    settings = job.network
+    task = task_of(job.task)
+    ranks = hvd.size()
+    shares = Shares.of(len(job.fit), settings.batch_size, ranks)
     steps = horovod_keras3.agree_on(shares.steps)
-    model = network.build(job.encoding, training)
-    network.prepare(model, training, steps=steps, ranks=ranks)
+    model = network.build(job.encoding, settings, task)
+    network.compile_for(model, settings, task, steps=steps, ranks=ranks)
     horovod_keras3.distribute(model)
     history = model.fit(
-        _feed(job.fit, shares, training.seed),
+        _feed(job.fit, shares, job.seed),
         steps_per_epoch=steps,
-        epochs=training.epochs,
+        epochs=settings.epochs,
         validation_data=(network.inputs(job.validation), job.validation.label),
         validation_batch_size=len(job.validation),
-        callbacks=horovod_keras3.together([_early_stopping(training.patience)]),
+        callbacks=horovod_keras3.together([_early_stopping(settings.patience)]),
         shuffle=False,
         verbose=0,
     )
-    slope = network.calibrate(model, job.encoding, job.validation)
+    slope = network.calibrate(model, job.encoding, task, job.validation)
     return model, Outcome(history=_floats(history.history), slope=slope, steps_per_epoch=steps)
 
 
 def _feed(examples: Examples, shares: Shares, seed: int) -> tf.data.Dataset:
     """The rank's slices for ever, in a new order each epoch that is the same on all ranks."""
     arrays = {**network.inputs(examples), "label": examples.label}
-    slices = {
-        name: tf.constant(shares.of_rank(array, hvd.rank(), hvd.size()))
-        for name, array in arrays.items()
-    }
+    slices: dict[str, tf.Tensor] = {}
+    for name, array in arrays.items():
+        own = shares.of_rank(array, hvd.rank(), hvd.size())
+        slices[name] = tf.constant(own)
 
     def one(step: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         row = {name: part[step] for name, part in slices.items()}
         label = row.pop("label")
         return row, label
 
-    order = tf.data.Dataset.range(shares.steps).shuffle(
-        shares.steps, seed=seed, reshuffle_each_iteration=True
-    )
+    steps = tf.data.Dataset.range(shares.steps)
+    order = steps.shuffle(shares.steps, seed=seed, reshuffle_each_iteration=True)
     return order.repeat().map(one).prefetch(2)
 
 
@@ -104,4 +106,4 @@ def _early_stopping(patience: int) -> keras.callbacks.Callback:
 
 
 def _floats(history: dict[str, list[Any]]) -> dict[str, list[float]]:
-    return {name: [float(v) for v in values] for name, values in history.items()}
+    return {name: list(map(float, values)) for name, values in history.items()}

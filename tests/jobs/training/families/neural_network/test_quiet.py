@@ -8,12 +8,13 @@ import sys
 
 import pytest
 
-from jobs.training import quiet
+from jobs.training.families.neural_network import quiet
 
 
 def test_the_import_is_silent() -> None:
     code = (
-        "from jobs.training.quiet import import_tensorflow; import_tensorflow(); "
+        "from jobs.training.families.neural_network.quiet import import_tensorflow\n"
+        "import_tensorflow()\n"
         "import sys; print('tensorflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
@@ -29,7 +30,7 @@ def _load_badly() -> None:
     raise ImportError
 
 
-def test_what_is_no_chatter_is_told_and_an_error_too(capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_chatter_is_shown_and_an_error_too(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ImportError), quiet._without_chatter():
         _load_badly()
     os.write(2, b"afterwards\n")

@@ -1,0 +1,104 @@
+"""How a model learns: each family gives fit, save, load and score.
+
+A family is chosen in the declaration (`Training.family`). To add one: its settings in
+`pipelines/model.py`, and a module here with an object of this protocol. A registered model
+remembers its family, so that a champion still serves when the declaration has chosen another.
+
+Saved files are never pickles: a reader of a pickle runs its code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from jobs.training.families.linear import LinearFamily
+from jobs.training.families.neural_network import NeuralNetworkFamily
+from pipelines.errors import no_such
+
+if TYPE_CHECKING:
+    from jobs.training.dataset import Dataset
+    from jobs.training.encoding import Encoding, Examples
+    from jobs.training.metrics import Vector
+    from pipelines.environment import Environment
+
+
+class Model(Protocol):
+    """A model that can score."""
+
+    def score(self, examples: Examples) -> Vector:
+        """The prediction of each example, in order."""
+
+
+class Fit(Protocol):
+    """What fitting gave."""
+
+    @property
+    def curves(self) -> Mapping[str, list[float]]:
+        """`loss` of the fitted rows and `val_loss` of the validation days, by epoch."""
+
+    @property
+    def calibration_slope(self) -> float | None:
+        """See `LearningTask.calibration_slope`."""
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """What else a person may want to know of it."""
+
+    def save(self, folder: Path) -> None:
+        """Write the family's `files` into the folder."""
+
+
+class ModelFamily(Protocol):
+    """A way to learn."""
+
+    @property
+    def name(self) -> str:
+        """The name of its settings, and the tag of its models in the registry."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What a saved model is made of, beside its encoding."""
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """Our code that decides over its weights."""
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Distributions that decide over its weights."""
+
+    def settings(self, declared: Any, environment: Environment) -> Any:
+        """The declared settings with what the environment changes of them."""
+
+    def fit(self, data: Dataset, settings: Any, environment: Environment, folder: Path) -> Fit:
+        """Learn from the data.
+
+        The same data and settings give the same weights, bit for bit.
+
+        Args:
+            folder: Private to this training, and gone after it.
+
+        Raises:
+            NightshiftError: it failed.
+        """
+
+    def load(self, folder: Path, encoding: Encoding) -> Model:
+        """The model whose files lie in the folder."""
+
+
+FAMILIES: Mapping[str, ModelFamily] = {
+    family.name: family for family in (NeuralNetworkFamily(), LinearFamily())
+}
+
+
+def family_of(name: str) -> ModelFamily:
+    """The family of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in FAMILIES:
+        raise no_such("model family", name, FAMILIES)
+    return FAMILIES[name]

@@ -1,0 +1,209 @@
+"""Ridge or logistic regression over scaled numbers and one-hot categories.
+
+scikit-learn fits it; its JSON file is loaded and scored with numpy alone.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.training.encoding import Encoding, Examples
+from jobs.training.metrics import Vector
+from jobs.training.tasks import LearningTask, task_of
+from pipelines.errors import NightshiftError
+from pipelines.model import LinearModel
+
+if TYPE_CHECKING:
+    from jobs.training.dataset import Dataset
+    from pipelines.environment import Environment
+
+MODEL = "linear.json"
+_TOLERANCE = 1e-6
+"""Of the solver of logistic regression: far below what a loss is told apart by."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Linear:
+    """A linear number for each row, and the prediction that it stands for."""
+
+    task: LearningTask
+    encoding: Encoding
+    intercept: float
+    coefficients: Vector
+
+    def score(self, examples: Examples) -> Vector:
+        """The prediction of each example."""
+        products = design(examples, self.encoding) * self.coefficients
+        # Not a matrix product: BLAS may add in another order on a machine with other cores.
+        return self.task.inverse_link(self.intercept + products.sum(axis=1))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LinearFit:
+    """A fitted model, and how it went."""
+
+    model: Linear
+    curves: Mapping[str, list[float]]
+    calibration_slope: float | None
+    facts: Mapping[str, object]
+
+    def save(self, folder: Path) -> None:
+        """Write the coefficients, each beside what it is of."""
+        content = {
+            "task": self.model.task.name,
+            "intercept": self.model.intercept,
+            "columns": design_columns(self.model.encoding),
+            "coefficients": self.model.coefficients.tolist(),
+        }
+        (folder / MODEL).write_text(json.dumps(content, indent=1))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LinearFamily:
+    """See `jobs.training.families.ModelFamily` for what each part is."""
+
+    name: str = LinearModel.name
+    files: tuple[str, ...] = (MODEL,)
+    sources: tuple[Path, ...] = (Path(__file__),)
+    libraries: tuple[str, ...] = ("scikit-learn", "scipy", "numpy")
+
+    def settings(self, declared: LinearModel, environment: Environment) -> LinearModel:
+        """As declared."""
+        return declared
+
+    def fit(
+        self, data: Dataset, settings: LinearModel, environment: Environment, folder: Path
+    ) -> LinearFit:
+        """Solve it in this process, on one thread."""
+        task = task_of(data.training.task)
+        label = data.fit.label.astype(np.float64)
+        solver = _solve(task, settings, design(data.fit, data.encoding), label)
+        solved = Linear(
+            task=task,
+            encoding=data.encoding,
+            intercept=float(np.ravel(solver.intercept_)[0]),
+            coefficients=np.ravel(solver.coef_).astype(np.float64),
+        )
+        model, slope = _calibrated(solved, data.validation)
+        return LinearFit(
+            model=model,
+            curves={
+                "loss": [_mean_loss(model, data.fit)],
+                "val_loss": [_mean_loss(model, data.validation)],
+            },
+            calibration_slope=slope,
+            facts={"coefficients": len(model.coefficients), "iterations": _iterations(solver)},
+        )
+
+    def load(self, folder: Path, encoding: Encoding) -> Linear:
+        """The model of a file that `save` wrote.
+
+        Raises:
+            NightshiftError: its coefficients are not those of the encoding's columns.
+        """
+        content = json.loads((folder / MODEL).read_text())
+        if content["columns"] != design_columns(encoding):
+            raise NightshiftError(
+                f"{MODEL} and the encoding beside it belong to different models: "
+                "their columns differ."
+            )
+        return Linear(
+            task=task_of(content["task"]),
+            encoding=encoding,
+            intercept=content["intercept"],
+            coefficients=np.array(content["coefficients"], np.float64),
+        )
+
+
+def design(examples: Examples, encoding: Encoding) -> NDArray[np.float64]:
+    """One row for each example: scaled numbers, missing-value indicators, one-hot categories."""
+    numeric = examples.numeric.astype(np.float64)
+    missing = np.isnan(numeric)
+    deviations = np.sqrt(np.array(encoding.variances))
+    scaled = (numeric - np.array(encoding.means)) / deviations
+    bounded = np.clip(scaled, encoding.lows, encoding.highs)
+    gaps = [encoding.numeric.index(name) for name in encoding.indicators]
+    categories = np.zeros((len(examples), encoding.embedding_rows))
+    np.put_along_axis(categories, examples.categorical.astype(np.int64), 1.0, axis=1)
+    # A missing number counts as the mean, which is 0 after scaling.
+    filled = np.where(missing, 0.0, bounded)
+    return np.hstack([filled, missing[:, gaps], categories])
+
+
+def design_columns(encoding: Encoding) -> list[str]:
+    """What each column of a design is, for people."""
+    names = [*encoding.numeric]
+    names += [f"{name} is missing" for name in encoding.indicators]
+    for name, values in encoding.vocabularies.items():
+        names.append(f"{name} is unknown")
+        names += [f"{name} = {value}" for value in values]
+    return names
+
+
+def _solve(
+    task: LearningTask, settings: LinearModel, rows: NDArray[np.float64], label: Vector
+) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    # The number of threads decides the order in which floats are added, and so the last bits of the
+    # coefficients.
+    with threadpool_limits(1), warnings.catch_warnings():
+        # A solver that was ended by `max_iterations` shows in `iterations`, and the gate judges.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return _SOLVERS[task.name](settings).fit(rows, label)
+
+
+def _logistic(settings: LinearModel) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    # scikit-learn weighs the losses by C against half of the squared coefficients.
+    weight = 1 / (2 * settings.l2)
+    return LogisticRegression(C=weight, tol=_TOLERANCE, max_iter=settings.max_iterations)
+
+
+def _ridge(settings: LinearModel) -> Any:
+    from sklearn.linear_model import Ridge
+
+    return Ridge(alpha=settings.l2, solver="cholesky")
+
+
+_SOLVERS = {"binary_classification": _logistic, "regression": _ridge}
+"""Learning task -> what solves it."""
+
+
+def _calibrated(model: Linear, validation: Examples) -> tuple[Linear, float | None]:
+    """The model with its linear numbers stretched around their base to fit days not trained on."""
+    task = model.task
+    base = task.link(model.encoding.label_mean)
+    distance = task.link(model.score(validation)) - base
+    slope = task.calibration_slope(distance, validation.label.astype(np.float64), base)
+    if slope is None:
+        return model, None
+    stretched = Linear(
+        task=task,
+        encoding=model.encoding,
+        intercept=float(base + slope * (model.intercept - base)),
+        coefficients=model.coefficients * slope,
+    )
+    return stretched, slope
+
+
+def _mean_loss(model: Linear, examples: Examples) -> float:
+    label = examples.label.astype(np.float64)
+    losses = model.task.losses(label, model.score(examples))
+    return float(losses.mean())
+
+
+def _iterations(solver: Any) -> int:
+    """Of logistic regression; a ridge regression is solved in one step."""
+    counted = getattr(solver, "n_iter_", None)
+    return 1 if counted is None else int(np.max(counted))

@@ -1,0 +1,96 @@
+"""A Keras network that Horovod trains on many ranks.
+
+Importing this is cheap: TensorFlow is imported where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jobs.training.families.neural_network.quiet import import_tensorflow
+from pipelines.model import NeuralNetwork
+
+if TYPE_CHECKING:
+    import keras
+
+    from jobs.training.dataset import Dataset
+    from jobs.training.encoding import Encoding, Examples
+    from jobs.training.metrics import Vector
+    from pipelines.environment import Environment
+
+MODEL = "model.keras"
+_SOURCES = ("__init__.py", "horovod_keras3.py", "job.py", "loop.py", "network.py", "rank.py")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkFit:
+    """What rank 0 left in the folder of the training."""
+
+    curves: Mapping[str, list[float]]
+    """Mean over ranks."""
+    calibration_slope: float | None
+    facts: Mapping[str, object]
+    file: Path
+
+    def save(self, folder: Path) -> None:
+        """Move the model there."""
+        self.file.rename(folder / MODEL)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Network:
+    """A loaded network."""
+
+    keras_model: keras.Model
+
+    def score(self, examples: Examples) -> Vector:
+        """What the network says of each example."""
+        inputs = {"numeric": examples.numeric, "categorical": examples.categorical}
+        return np.asarray(self.keras_model(inputs, training=False), np.float64)[:, 0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NeuralNetworkFamily:
+    """See `jobs.training.families.ModelFamily` for what each part is."""
+
+    name: str = NeuralNetwork.name
+    files: tuple[str, ...] = (MODEL,)
+    sources: tuple[Path, ...] = tuple(Path(__file__).parent / name for name in _SOURCES)
+    libraries: tuple[str, ...] = ("tensorflow", "keras", "horovod", "numpy")
+
+    def settings(self, declared: NeuralNetwork, environment: Environment) -> NeuralNetwork:
+        """With the ranks of the environment, when it names a number."""
+        return replace(declared, ranks=environment.ranks or declared.ranks)
+
+    def fit(
+        self, data: Dataset, settings: Any, environment: Environment, folder: Path
+    ) -> NetworkFit:
+        """Lay the job out in the folder, start its ranks, and read what they left."""
+        from jobs.training.families.neural_network import job
+        from jobs.training.families.neural_network.launch import launch
+
+        job.write(folder, job.of(data, settings))
+        launch(environment, folder, settings.ranks, settings.timeout_seconds)
+        outcome = job.read_outcome(folder)
+        return NetworkFit(
+            curves=outcome.history,
+            calibration_slope=outcome.slope,
+            facts={
+                "ranks": settings.ranks,
+                "epochs": len(outcome.history["loss"]),
+                "steps_per_epoch": outcome.steps_per_epoch,
+            },
+            file=folder / MODEL,
+        )
+
+    def load(self, folder: Path, encoding: Encoding) -> Network:
+        """The network; the graph holds the scaling, so the encoding is not asked for."""
+        import_tensorflow()
+        from jobs.training.families.neural_network import network
+
+        return Network(keras_model=network.load(folder / MODEL))

@@ -1,0 +1,41 @@
+"""How good predictions are, as figures that have a name: pooled, by day, by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from jobs.training.tasks import LearningTask
+
+Vector = NDArray[np.float64]
+Metrics = Mapping[str, float | None]
+"""Metric -> value; None where it cannot be told, such as an AUC of labels of one kind."""
+_DIGITS = 6
+"""Of the values that people read and that repeated evaluations are compared by."""
+
+
+def summary(task: LearningTask, label: Vector, prediction: Vector) -> dict[str, Any]:
+    """The rows, every metric of the task and both means, JSON-able; of at least one row."""
+    measured = {
+        **task.measure(label, prediction),
+        "mean_prediction": float(prediction.mean()),
+        "label_mean": float(label.mean()),
+    }
+    return {"rows": len(label), **rounded(measured)}
+
+
+def rounded(measured: Metrics) -> dict[str, float | None]:
+    """The values as people read them."""
+    return {
+        name: None if value is None else round(value, _DIGITS) for name, value in measured.items()
+    }
+
+
+def groups(values: NDArray[Any]) -> Iterator[tuple[Any, NDArray[np.bool_]]]:
+    """Each distinct value with the rows that have it, sorted."""
+    for value in np.unique(values):
+        yield value, values == value

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jobs.training import encoding
+from jobs.training.encoding import Examples
+from jobs.training.families.neural_network import network
+from jobs.training.families.neural_network.job import Job
+from jobs.training.tasks import task_of
+from pipelines.days import Days
+from pipelines.model import Training
+from tests.jobs.training.small import (
+    FIRST,
+    NETWORK,
+    TRAINING,
+    TWIN,
+    job_of,
+    rows_of,
+    with_column,
+)
+
+BINARY = task_of("binary_classification")
+BOTH_TASKS = pytest.mark.parametrize(
+    "training", [TRAINING, TWIN.training], ids=["binary_classification", "regression"]
+)
+
+
+def test_a_missing_value_counts_as_the_mean() -> None:
+    job = job_of()
+    model = _build(job)
+    some = job.validation.take(np.arange(4))
+    gone = _with_first_number(some, np.nan)
+    mean = _with_first_number(some, job.encoding.means[0])
+    np.testing.assert_allclose(_predict(model, gone), _predict(model, mean), rtol=1e-5)
+
+
+def test_a_value_that_no_row_had_counts_as_the_nearest_that_one_had() -> None:
+    job = job_of()
+    model = _build(job)
+    some = job.validation.take(np.arange(4))
+    far = _with_first_number(some, 50)
+    further = _with_first_number(some, 5000)
+    np.testing.assert_array_equal(_predict(model, far), _predict(model, further))
+
+
+def test_a_column_that_never_varied_says_nothing_when_it_does() -> None:
+    rows = rows_of(Days.of(FIRST), 200).slice(0, 199)
+    constant = with_column(rows, "x", pa.repeat(1.0, len(rows)))
+    learned = encoding.learn(constant, TRAINING)
+    model = network.build(learned, NETWORK, BINARY)
+    varied = _predict(model, encoding.encode(rows, learned))
+    np.testing.assert_array_equal(varied, _predict(model, encoding.encode(constant, learned)))
+
+
+def test_an_untrained_classifier_gives_about_the_base_rate() -> None:
+    keras.utils.set_random_seed(1)
+    job = job_of()
+    predictions = _predict(_build(job), job.fit)
+    assert predictions.mean() == pytest.approx(job.encoding.label_mean, abs=0.15)
+
+
+def test_an_untrained_regression_gives_numbers_of_the_labels_size() -> None:
+    keras.utils.set_random_seed(1)
+    job = job_of(training=TWIN.training)
+    predictions = _predict(_build(job), job.fit)
+    deviations = (predictions - job.encoding.label_mean) / job.encoding.label_scale
+    assert np.abs(deviations.mean()) < 1
+    assert job.encoding.label_mean == pytest.approx(45, abs=5)
+
+
+@BOTH_TASKS
+def test_a_saved_model_gives_the_same_predictions_and_carries_no_code_of_ours(
+    training: Training, tmp_path: Path
+) -> None:
+    job = job_of(training=training)
+    model = _build(job)
+    network.compile_for(model, job.network, task_of(job.task), steps=4, ranks=2)
+    network.save(model, tmp_path / "model.keras")
+    loaded = network.load(tmp_path / "model.keras")
+    np.testing.assert_array_equal(_predict(loaded, job.fit), _predict(model, job.fit))
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        modules = set(_modules(json.loads(archive.read("config.json"))))
+    assert {name.split(".")[0] for name in modules} <= {"keras", "builtins"}
+
+
+def test_calibration_becomes_part_of_the_weights() -> None:
+    job = job_of()
+    model = _build(job)
+    last = model.get_layer(BINARY.unit)
+    kernel, bias = last.get_weights()
+    last.set_weights([kernel * 8, bias])
+    base = BINARY.link(job.encoding.label_mean)
+    before = _predict(model, job.fit)
+    slope = network.calibrate(model, job.encoding, BINARY, job.validation)
+    assert slope is not None
+    assert slope < 1
+    expected = base + slope * (BINARY.link(before) - base)
+    after = BINARY.link(_predict(model, job.fit))
+    # Nearer to 0 and 1 the floats of `before` are too coarse to compare.
+    exact = (before > 0.01) & (before < 0.99)
+    np.testing.assert_allclose(after[exact], expected[exact], atol=1e-3)
+
+
+def test_a_regression_is_left_as_it_is() -> None:
+    job = job_of(training=TWIN.training)
+    model = _build(job)
+    before = _predict(model, job.fit)
+    task = task_of(job.task)
+    assert network.calibrate(model, job.encoding, task, job.validation) is None
+    np.testing.assert_array_equal(_predict(model, job.fit), before)
+
+
+def _build(job: Job) -> keras.Model:
+    return network.build(job.encoding, job.network, task_of(job.task))
+
+
+def _with_first_number(examples: Examples, value: float) -> Examples:
+    numeric = examples.numeric.copy()
+    numeric[:, 0] = value
+    return replace(examples, numeric=numeric)
+
+
+def _predict(model: keras.Model, examples: Examples) -> np.ndarray:
+    return np.asarray(model(network.inputs(examples), training=False), np.float64)[:, 0]
+
+
+def _modules(config: object) -> Iterator[str]:
+    if isinstance(config, list):
+        for part in config:
+            yield from _modules(part)
+    if isinstance(config, dict):
+        if isinstance(config.get("module"), str):
+            yield config["module"]
+        yield from _modules(list(config.values()))

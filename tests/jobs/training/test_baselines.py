@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pyarrow as pa
+import pytest
+
+from jobs.training import baselines
+from jobs.training.baselines import Means
+from pipelines.errors import UsageError
+from pipelines.model import Baseline, GroupMean, LastValue
+from tests.jobs.training.small import TRAINING
+
+ROWS = pa.table(
+    {
+        "line": ["AA", "AA", "AA", "BB", "BB", None],
+        "oven": ["north", "north", "south", "north", "north", "north"],
+        "failed": [1, 1, 0, 0, 0, 1],
+        "weight": [10.0, 11.0, 12.0, 13.0, 14.0, 15.0],
+    }
+)
+BY_LINE_AND_OVEN = GroupMean(columns=("line", "oven"))
+
+
+def test_a_mean_is_that_of_the_values_as_if_seen_once_more_at_the_overall_mean() -> None:
+    fitted = baselines.fit(BY_LINE_AND_OVEN, ROWS, "failed")
+    assert isinstance(fitted, Means)
+    assert fitted.overall == 0.5
+    assert fitted.means == {
+        "AA|north": pytest.approx(2.5 / 3),
+        "AA|south": 0.25,
+        "BB|north": pytest.approx(0.5 / 3),
+        "|north": 0.75,
+    }
+
+
+def test_an_unseen_value_has_the_overall_mean() -> None:
+    fitted = baselines.fit(BY_LINE_AND_OVEN, ROWS, "failed")
+    asked = pa.table({"line": ["AA", "ZZ", None], "oven": ["south", "north", None]})
+    assert fitted.predict(asked).tolist() == [0.25, 0.5, 0.5]
+
+
+def test_the_mean_of_numbers_is_a_climatology() -> None:
+    fitted = baselines.fit(GroupMean(columns=("line",)), ROWS, "weight")
+    asked = pa.table({"line": ["AA", "BB"]})
+    assert fitted.predict(asked).tolist() == [(33 + 12.5) / 4, (27 + 12.5) / 3]
+
+
+def test_the_last_value_is_repeated_and_the_mean_stands_in_where_there_is_none() -> None:
+    fitted = baselines.fit(LastValue(feature="yesterday"), ROWS, "weight")
+    asked = pa.table({"yesterday": [3, None, 5]})
+    assert fitted.predict(asked).tolist() == [3.0, 12.5, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("baselines", "message"),
+    [
+        ((), "needs a baseline"),
+        ((GroupMean(columns=("line",), name="by line"),), "cannot be named"),
+        ((GroupMean(columns=("line",), name="champion"),), "must not be named"),
+        ((GroupMean(columns=("line",)), GroupMean(columns=("oven",))), "have one name"),
+        ((LastValue(feature="line"),), "no numeric features"),
+    ],
+)
+def test_a_declaration_with_odd_baselines_is_refused(
+    baselines: tuple[Baseline, ...], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        replace(TRAINING, baselines=baselines)

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jobs.lake import ops
+from jobs.training import metrics
+from jobs.training.tasks import TASKS, LearningTask, task_of
+
+LABEL = np.array([0.0, 1.0, 1.0])
+PREDICTION = np.array([0.2, 0.7, 0.9])
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+def test_a_summary_has_a_column_in_the_table_of_live_quality_for_each_value(
+    task: LearningTask,
+) -> None:
+    summary = metrics.summary(task, LABEL, PREDICTION)
+    assert list(summary) == ["rows", *task.metrics, "mean_prediction", "label_mean"]
+    assert set(summary) < set(ops.SCHEMAS["live_quality"].names)
+
+
+def test_a_summary_is_rounded_for_people() -> None:
+    summary = metrics.summary(task_of("regression"), LABEL, PREDICTION)
+    assert summary["mae"] == pytest.approx(0.2)
+    assert summary["label_mean"] == 0.666667
+
+
+def test_a_value_that_cannot_be_told_stays_unknown() -> None:
+    one_kind = np.ones(3)
+    summary = metrics.summary(task_of("binary_classification"), one_kind, PREDICTION)
+    assert summary["auc"] is None
+    assert summary["label_mean"] == 1.0
+
+
+def test_groups_are_the_distinct_values_with_their_rows() -> None:
+    values = np.array(["b", "a", "b"])
+    groups = {value: rows.tolist() for value, rows in metrics.groups(values)}
+    assert groups == {"a": [False, True, False], "b": [True, False, True]}
