@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import great_expectations.expectations as gxe
 from great_expectations.expectations.expectation import Expectation
 
 from expectations import feature_rules
+from expectations import predictions as model_rules
 from expectations.fragments import (
     clock_error,
     first_true,
@@ -556,7 +556,7 @@ def training(days: Days) -> Suite:
         },
         each_row=(
             *_FEATURE_ROWS,
-            one_of(label, [0, 1]),
+            *model_rules.label_rows(PIPELINE),
             one_of(
                 "days_until_known",
                 [0, 1],
@@ -619,31 +619,14 @@ def predictions(days: Days) -> Suite:
         days=scored and scored.shifted(1),
         day=PIPELINE.event_date,
         key=PIPELINE.entity,
-        has=(*PIPELINE.carried, PIPELINE.prediction, "model_name", *_MADE_BY, "code_version"),
+        has=model_rules.prediction_columns(PIPELINE),
         same_rows_as="scoring",
-        each_row=(
-            *all_present([*PIPELINE.carried, PIPELINE.prediction, *_MADE_BY]),
-            gxe.ExpectColumnValuesToBeBetween(
-                column=PIPELINE.prediction,
-                min_value=0,
-                max_value=1,
-                strict_min=True,
-                strict_max=True,
-                description="The probability lies between 0 and 1, and is neither.",
-            ),
-        ),
-        measures={
-            "probability_mean": f"avg({PIPELINE.prediction})",
-            "probability_spread": f"stddev({PIPELINE.prediction})",
-            "models": "count(DISTINCT model_name, model_version)",
-        },
+        each_row=(*all_present(PIPELINE.carried), *model_rules.prediction_rows(PIPELINE)),
+        measures=model_rules.prediction_measures(PIPELINE),
         each_day=(
             between(ROWS, *_SCHEDULED_A_DAY),
-            between(
-                "probability_mean", 0.02, 0.9, says="The mean probability of the day is plausible."
-            ),
-            between("probability_spread", 0.001, None, says="The model tells flights apart."),
-            one_of("models", [1], says="One model scored the day."),
+            between("probability_mean", 0.02, 0.9, says="The mean probability is plausible."),
+            *model_rules.prediction_days(PIPELINE),
         ),
     )
 
@@ -684,8 +667,6 @@ _DEPARTURE_MEASURES = {
     "carriers": "count(DISTINCT carrier)",
     "destinations": "count(DISTINCT dest)",
 }
-
-_MADE_BY = ("model_version", "model_run_id", "run_id", "predicted_at", "scoring_version")
 
 
 def _features(view: FeatureView) -> tuple[str, ...]:

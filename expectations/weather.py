@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import great_expectations.expectations as gxe
 from great_expectations.expectations.expectation import Expectation
 
 from expectations import feature_rules
+from expectations import predictions as model_rules
 from expectations.fragments import clock_error, first_true, midnight_error, relative_humidity
 from expectations.suite import ROWS, Suite, absent, all_present, between, matches, one_of, present
 from pipelines.days import Days
@@ -261,6 +261,7 @@ def training(days: Days) -> Suite:
         },
         each_row=(
             *_FEATURE_ROWS,
+            *model_rules.label_rows(PIPELINE),
             between(label, COLDEST, WARMEST),
             one_of("days_until_known", [0], says="The temperature became known on its own day."),
         ),
@@ -302,27 +303,22 @@ def predictions(days: Days) -> Suite:
         days=days.shifted(1),
         day=PIPELINE.event_date,
         key=PIPELINE.entity,
-        has=(*PIPELINE.carried, PIPELINE.prediction, "model_name", *_MADE_BY),
+        has=model_rules.prediction_columns(PIPELINE),
         same_rows_as="scoring",
         each_row=(
-            *all_present([*PIPELINE.carried, PIPELINE.prediction, *_MADE_BY]),
-            gxe.ExpectColumnValuesToBeBetween(
-                column=PIPELINE.prediction,
-                min_value=COLDEST,
-                max_value=WARMEST,
-                description="The temperature is one that New York can have.",
+            *all_present(PIPELINE.carried),
+            *model_rules.prediction_rows(PIPELINE),
+            between(
+                PIPELINE.prediction,
+                COLDEST,
+                WARMEST,
+                says="The temperature is one that New York can have.",
             ),
         ),
-        measures={
-            "warmest_hour": f"max({PIPELINE.prediction})",
-            "coldest_hour": f"min({PIPELINE.prediction})",
-            "spread": f"stddev({PIPELINE.prediction})",
-            "models": "count(DISTINCT model_name, model_version)",
-        },
+        measures=model_rules.prediction_measures(PIPELINE),
         each_day=(
             between(ROWS, *_FORECASTS_A_DAY),
-            between("spread", 0.1, None, says="The model tells hours apart."),
-            one_of("models", [1], says="One model scored the day."),
+            *model_rules.prediction_days(PIPELINE),
         ),
     )
 
@@ -335,14 +331,6 @@ def _features(view: FeatureView) -> tuple[str, ...]:
     return tuple(feature.name for feature in view.features)
 
 
-_MADE_BY = (
-    "model_version",
-    "model_run_id",
-    "run_id",
-    "predicted_at",
-    "scoring_version",
-    "code_version",
-)
 _TOMORROW: tuple[Expectation, ...] = (
     one_of("days_ahead", [1], says="The hour is of the day after landed_date."),
     one_of(

@@ -447,7 +447,7 @@ PIPELINE = Pipeline(
         label="late",
         numeric=names(VIEWS),
         categorical=("carrier", "origin", "dest"),
-        baselines=(GroupMean(columns=("carrier", "origin", "dest")),),
+        baselines=(GroupMean(columns=("carrier", "origin", "dest"), name="rate"),),
         slices=("carrier", "origin"),
     ),
 )

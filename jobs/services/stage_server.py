@@ -48,6 +48,7 @@ PRELOAD = (
     "mlflow.tracking",
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.store.model_registry.sqlalchemy_store",
+    "sklearn.linear_model",
     "sklearn.metrics",
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",

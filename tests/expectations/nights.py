@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from expectations import flights as suites
-from expectations.gate import Check, Verdict, judge
+from expectations.gate import Verdict, judge
 from jobs.transforms import flights as transforms
 from pipelines.days import Days
 from pipelines.flights import PIPELINE
+from tests.expectations.faults import Fault, planted
 from tests.reference import flights as reference
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ _LAST = {
 """What rows that faults are not planted in have in common: little that could be broken."""
 _SQL_TYPES = {"f": "double", "i": "long", "M": "timestamp"}
 """NumPy's kind of a column -> its type in SQL."""
-Fault = tuple[str, str]
-"""Column, and the SQL value that breaks it."""
 
 
 def raw(spark: SparkSession, landing: Path, name: str, day: date) -> DataFrame:
@@ -95,41 +94,10 @@ def judged(
     return judge(frame, suite, f"flights.{name}", beside)
 
 
-def broken(
-    frame: DataFrame,
-    name: str,
-    faults: Sequence[Fault],
-) -> DataFrame:
-    """The rows with one fault in one row each."""
+def broken(frame: DataFrame, name: str, faults: Sequence[Fault]) -> DataFrame:
+    """The rows of a table of flights with one fault in one row each."""
     order = [_LAST.get(name, "1"), *PIPELINE.table(name).key]
-    number = f"row_number() OVER (ORDER BY {', '.join(order)})"
-    types = dict(frame.dtypes)
-    planted: dict[str, list[str]] = {}
-    for row, (column, value) in enumerate(faults, start=1):
-        case = f"WHEN {row} THEN CAST({value} AS {types[column]})"
-        planted.setdefault(column, []).append(case)
-    columns = [_with_faults(column, planted.get(column, [])) for column in frame.columns]
-    return frame.selectExpr("*", f"{number} AS row_number").selectExpr(*columns)
-
-
-def _with_faults(column: str, cases: Sequence[str]) -> str:
-    if not cases:
-        return column
-    return f"CASE row_number {' '.join(cases)} ELSE {column} END AS {column}"
-
-
-def failed(verdict: Verdict) -> set[tuple[str, str | None, str]]:
-    """The expectations that failed."""
-    return {_which(check) for check in verdict.checks if not check.success}
-
-
-def failed_columns(verdict: Verdict) -> set[str | None]:
-    """Columns and measures of the failures that block."""
-    return {check.column for check in verdict.failures}
-
-
-def _which(check: Check) -> tuple[str, str | None, str]:
-    return check.expectation, check.column, check.severity
+    return planted(frame, faults, order)
 
 
 def _schema_of(rows: pd.DataFrame) -> str:

@@ -16,7 +16,8 @@ from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.flights import PIPELINE
 from tests.expectations import nights
-from tests.expectations.nights import NIGHT, RAW, Fault, broken, failed, failed_columns, judged
+from tests.expectations.faults import Fault, failed, failed_columns
+from tests.expectations.nights import NIGHT, RAW, broken, judged
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from expectations import weather as suites
 from expectations.gate import Verdict, judge
 from pipelines.environment import Environment
-from tests.expectations.nights import broken, failed, failed_columns
+from tests.expectations.faults import Fault, failed, failed_columns, planted
 from tests.weather import LOADED, NIGHT, TOMORROW, WEATHER
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _FEATURES = [
     ("same_hour_temp", "9999"),
     ("hours_ahead", "NULL"),
 ]
-FAULTS: dict[str, list[tuple[str, str]]] = {
+FAULTS: dict[str, list[Fault]] = {
     "observations": [
         ("observed_date", "NULL"),
         ("hour", "NULL"),
@@ -96,7 +96,6 @@ FAULTS: dict[str, list[tuple[str, str]]] = {
         ("run_id", "NULL"),
         ("predicted_at", "NULL"),
         ("scoring_version", "NULL"),
-        ("code_version", "NULL"),
         ("temperature", "200"),
         ("temperature", "'NaN'"),
     ],
@@ -142,7 +141,7 @@ def test_every_expectation_about_rows_can_fail(real: dict[str, DataFrame], name:
         for one in getattr(suites, name)(days).each_row
     }
     untested = _NO_ROW_LEFT_TO_BREAK.get(name, set())
-    faulty = broken(real[name], name, FAULTS[name], WEATHER)
+    faulty = planted(real[name], FAULTS[name], WEATHER.table(name).key)
     found = failed(verdict(name, faulty, same_rows=real[name]))
     assert {one for one in declared if one[1] not in untested} <= found
 
@@ -166,7 +165,11 @@ def test_every_expectation_about_rows_can_fail(real: dict[str, DataFrame], name:
         ("rolling", lambda rows: rows.where("key LIKE 'JFK%'"), {"keys"}),
         ("tiles", lambda rows: rows.where("key LIKE 'JFK%'"), {"observations"}),
         ("scoring", lambda rows: rows.where("hour < 12"), {"rows", "rows_lacking"}),
-        ("predictions", lambda rows: rows.withColumn("temperature", F.lit(30.0)), {"spread"}),
+        (
+            "predictions",
+            lambda rows: rows.withColumn("temperature", F.lit(30.0)),
+            {"prediction_spread"},
+        ),
         (
             "predictions",
             lambda rows: rows.withColumn("model_version", F.col("station")),
