@@ -19,7 +19,6 @@ from pipelines.days import Days
 from pipelines.features import FeatureView
 from pipelines.feeds import Feed
 from pipelines.weather import (
-    CALENDAR,
     COLDEST,
     DAILY,
     OBSERVATIONS,
@@ -34,7 +33,6 @@ from pipelines.weather import (
 _STATIONS = ("EWR", "JFK", "LGA")
 _HOURS_A_DAY = (45, 75)
 _FORECASTS_A_DAY = (69, 75)
-_HOURS_RULES = feature_rules.of_table(PIPELINE, "hours")
 _HOURLY_RULES = feature_rules.of_table(PIPELINE, "hourly")
 _DAILY_RULES = feature_rules.of_table(PIPELINE, "daily")
 _ROLLING_RULES = feature_rules.of_table(PIPELINE, "rolling")
@@ -113,17 +111,15 @@ def hours(days: Days) -> Suite:
     return Suite(
         days=days,
         key=PIPELINE.entity,
-        has=("hour", "event_timestamp", "hour_id", "hour_key", "hr_key", *_features(CALENDAR)),
+        has=("hour", "event_timestamp", "hour_key", "hr_key"),
         derived={
-            **_HOURS_RULES.derived,
             "days_ahead": "datediff(forecast_date, landed_date)",
             "event_error": midnight_error("event_timestamp", "landed_date", TIMEZONE),
             "clock_error": clock_error("forecast_at", "forecast_date", TIMEZONE),
             "key_error": "hour_key <> concat(station, '|', hour) OR hr_key <> hour_key",
         },
         each_row=(
-            *_HOURS_RULES.each_row,
-            *all_present(["hour", "event_timestamp", "hour_id", "hour_key", "hr_key"]),
+            *all_present(["hour", "event_timestamp", "hour_key", "hr_key"]),
             one_of("station", _STATIONS),
             *_TOMORROW,
             one_of(
@@ -183,14 +179,12 @@ def daily(days: Days) -> Suite:
         derived={
             **_DAILY_RULES.derived,
             "event_error": midnight_error("event_timestamp", "landed_date", TIMEZONE),
-            "order_error": "day_temp NOT BETWEEN day_temp_min AND day_temp_max",
         },
         each_row=(
             *_DAILY_RULES.each_row,
             present("event_timestamp"),
             one_of("station", _STATIONS),
             one_of("event_error", [0], says="event_timestamp is the scoring moment of the night."),
-            one_of("order_error", [False], says="The mean lies between the extremes."),
         ),
         measures={"stations": "count(DISTINCT station)"},
         each_day=(one_of("stations", [len(_STATIONS)]),),

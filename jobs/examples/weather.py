@@ -17,16 +17,16 @@ _MISSING = "NA"
 """How the source writes a value that was not measured."""
 _NAMES = {"origin": "station", "time_hour": "observed_at"}
 _TOP = """SELECT station, hour, round(temperature, 1) AS temperature, model_version
-  FROM weather.predictions WHERE forecast_date = '2013-04-03' AND hour IN (6, 12, 18)
+  FROM weather.predictions WHERE forecast_date = '2013-05-24' AND hour IN (6, 12, 18)
   ORDER BY station, hour"""
 _COUNT = """SELECT forecast_date, count(*) AS hours, round(min(temperature), 1) AS coldest,
     round(max(temperature), 1) AS warmest, max(model_version) AS model
-  FROM weather.predictions WHERE forecast_date >= '2013-04-01'
+  FROM weather.predictions WHERE forecast_date >= '2013-05-22'
   GROUP BY forecast_date ORDER BY forecast_date"""
 
 DEMO = Demo(
-    load=Days(date(2012, 12, 31), date(2013, 3, 31)),
-    nights=Days(date(2013, 4, 1), date(2013, 4, 2)),
+    load=Days(date(2012, 12, 31), date(2013, 5, 21)),
+    nights=Days(date(2013, 5, 22), date(2013, 5, 23)),
     queries=(_TOP, _COUNT),
 )
 

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from jobs.transforms.columns import joined, made_by, scoring_moment
 from jobs.transforms.rolling import daily_sums, window_figures
 from jobs.transforms.snapshots import latest_by_day
-from pipelines.weather import CALENDAR, DAILY, PIPELINE, ROLLING, STORM_MPH, TIMEZONE
+from pipelines.weather import DAILY, PIPELINE, ROLLING, STORM_MPH, TIMEZONE
 
 if TYPE_CHECKING:
     from pipelines.days import Days
@@ -33,10 +33,8 @@ def hours(stations: DataFrame, days: Days) -> DataFrame:
         *PIPELINE.entity,
         "hour",
         "event_timestamp",
-        F.concat_ws("|", "station", F.unix_seconds("forecast_at")).alias("hour_id"),
         joined("station", "hour").alias("hour_key"),
         joined("station", "hour").alias("hr_key"),
-        *made_by(CALENDAR.features),
     )
 
 
