@@ -36,6 +36,10 @@ from tests.conftest import SWEEP_EXAMPLES
 START = datetime(2013, 3, 10, 6, 58, tzinfo=UTC)
 """Two minutes before New York's clocks skip an hour."""
 TTL_MINUTES = 3
+FactRow = tuple[int, str | None, int | None, int | None, int | None]
+"""World, place, minute of the event, minute since which it is known, value."""
+Question = tuple[int, str | None, int]
+"""World, place, minute."""
 _FACTS = "world int, place string, event timestamp, known timestamp, value long, note string"
 _ROWS = "world int, place string, event_timestamp timestamp"
 _SETTINGS = {
@@ -48,10 +52,15 @@ _SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
+    """What happened at a place; times are minutes after START."""
+
     place: str | None
     event: int | None
     known: int | None
     value: int | None
+
+    def in_world(self, world: int) -> FactRow:
+        return world, self.place, self.event, self.known, self.value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,24 +94,47 @@ def at(minute: int | None) -> datetime | None:
     return None if minute is None else START + timedelta(minutes=minute)
 
 
+def is_visible(
+    fact: Fact,
+    place: str | None,
+    moment: int,
+    *,
+    bitemporal: bool,
+) -> bool:
+    if place is None or fact.place != place:
+        return False
+    times = [fact.event, fact.known] if bitemporal else [fact.event]
+    return all(time is not None and time <= moment for time in times)
+
+
+def precedence(fact: Fact, *, bitemporal: bool) -> tuple[int, ...]:
+    """Sorts facts as they supersede each other."""
+    known = fact.known if bitemporal else None
+    return (
+        fact.event or 0,
+        known or 0,
+        fact.value is not None,
+        fact.value or 0,
+    )
+
+
 def oracle(
-    facts: list[Fact], place: str | None, moment: int, *, bitemporal: bool, ttl: int | None
+    facts: list[Fact],
+    place: str | None,
+    moment: int,
+    *,
+    bitemporal: bool,
+    ttl: int | None,
 ) -> int | None:
     """The value that one question must be answered with, by looking at every fact."""
-    mine = [
-        f
-        for f in facts
-        if place is not None and f.place == place and f.event is not None and f.event <= moment
-    ]
-    if bitemporal:
-        mine = [f for f in mine if f.known is not None and f.known <= moment]
-    order = [
-        (f.event, f.known if bitemporal else 0, f.value is not None, f.value or 0) for f in mine
-    ]
-    if not order or (ttl is not None and max(order)[0] < moment - ttl):  # type: ignore[operator]
+    visible = [fact for fact in facts if is_visible(fact, place, moment, bitemporal=bitemporal)]
+    if not visible:
         return None
-    _, _, known, value = max(order)
-    return value if known else None
+    latest = max(visible, key=lambda fact: precedence(fact, bitemporal=bitemporal))
+    assert latest.event is not None
+    if ttl is not None and latest.event < moment - ttl:
+        return None
+    return latest.value
 
 
 def view(
@@ -126,13 +158,17 @@ def view(
 
 def source(name: str, **more: Any) -> SparkSource:
     with warnings.catch_warnings():
+        # Feast calls its Spark sources experimental, once for each.
         warnings.simplefilter("ignore")
         return SparkSource(name=name, timestamp_field="event", **more)
 
 
-WORLD_KEY, PLACE_KEY = (
-    Entity(name=name, join_keys=[name], value_type=ValueType.STRING) for name in ("world", "place")
-)
+def entity(name: str) -> Entity:
+    return Entity(name=name, join_keys=[name], value_type=ValueType.STRING)
+
+
+WORLD_KEY = entity("world")
+PLACE_KEY = entity("place")
 
 
 @pytest.fixture
@@ -141,13 +177,14 @@ def store(tmp_path: Path) -> Callable[..., FeatureStore]:
 
     def build(*views: FeatureView) -> FeatureStore:
         with warnings.catch_warnings():
+            # Feast's deprecations of its own defaults.
             warnings.simplefilter("ignore")
-            offline = {"type": "features.asof.AsOfOfflineStore"}
-            made = FeatureStore(
-                config=RepoConfig(
-                    registry=str(tmp_path / "registry.db"), offline_store=offline, **_SETTINGS
-                )
+            config = RepoConfig(
+                registry=str(tmp_path / "registry.db"),
+                offline_store={"type": "features.asof.AsOfOfflineStore"},
+                **_SETTINGS,
             )
+            made = FeatureStore(config=config)
             made.apply([WORLD_KEY, PLACE_KEY, *views])
         return made
 
@@ -160,9 +197,8 @@ def both_views(store: Callable[..., FeatureStore]) -> FeatureStore:
     keys = [WORLD_KEY, PLACE_KEY]
     known = source("known_facts", table="facts", created_timestamp_column="known")
     plain = source("plain_facts", table="facts")
-    return store(
-        view("known", known, keys, timedelta(minutes=TTL_MINUTES)), view("plain", plain, keys)
-    )
+    ttl = timedelta(minutes=TTL_MINUTES)
+    return store(view("known", known, keys, ttl), view("plain", plain, keys))
 
 
 @pytest.fixture(params=["UTC", "America/New_York", "Asia/Kolkata"])
@@ -174,19 +210,43 @@ def session(spark: SparkSession, request: pytest.FixtureRequest) -> Iterator[Spa
     spark.conf.set("spark.sql.session.timeZone", before)
 
 
-def joined(
-    store: FeatureStore, rows: DataFrame, *features: str, full_feature_names: bool = True
+def join(
+    store: FeatureStore,
+    rows: DataFrame,
+    *features: str,
+    full_feature_names: bool = True,
 ) -> DataFrame:
-    found: DataFrame = store.get_historical_features(
-        rows, list(features), full_feature_names=full_feature_names
-    ).to_spark_df()
-    return found
+    """The rows with the features, as our store answers."""
+    retrieval = store.get_historical_features(
+        rows,
+        list(features),
+        full_feature_names=full_feature_names,
+    )
+    answered: DataFrame = retrieval.to_spark_df()
+    return answered
 
 
-def minutes(found: DataFrame) -> list[tuple[Any, ...]]:
+def minutes(answered: DataFrame) -> list[tuple[Any, ...]]:
     """The rows with their times as minutes after START."""
-    minute = (F.unix_micros("event_timestamp") - int(START.timestamp()) * 1_000_000) / 60_000_000
-    return [tuple(row) for row in found.withColumn("event_timestamp", minute.cast("int")).collect()]
+    # As numbers: a collected timestamp would be one of the client's own time zone.
+    since = F.unix_micros("event_timestamp") - int(START.timestamp()) * 1_000_000
+    minute = (since / 60_000_000).cast("int")
+    rows = answered.withColumn("event_timestamp", minute).collect()
+    return [tuple(row) for row in rows]
+
+
+def publish(spark: SparkSession, *facts: FactRow) -> None:
+    """The facts as the table that all views of these tests look into."""
+    rows = [
+        (world, place, at(event), at(known), value, "")
+        for world, place, event, known, value in facts
+    ]
+    spark.createDataFrame(rows, _FACTS).createOrReplaceTempView("facts")
+
+
+def questions(spark: SparkSession, *asked: Question) -> DataFrame:
+    rows = [(world, place, at(minute)) for world, place, minute in asked]
+    return spark.createDataFrame(rows, _ROWS)
 
 
 @pytest.mark.soak
@@ -195,46 +255,49 @@ def minutes(found: DataFrame) -> list[tuple[Any, ...]]:
 def test_every_question_gets_what_a_search_through_all_facts_finds(
     session: SparkSession, both_views: FeatureStore, worlds: list[World]
 ) -> None:
-    facts = [
-        (i, f.place, at(f.event), at(f.known), f.value, "")
-        for i, world in enumerate(worlds)
-        for f in world.facts
-    ]
-    asked = [(i, place, minute) for i, world in enumerate(worlds) for place, minute in world.asked]
-    session.createDataFrame(facts, _FACTS).createOrReplaceTempView("facts")
-    rows = session.createDataFrame([(i, place, at(minute)) for i, place, minute in asked], _ROWS)
-    expected = [
-        (
-            *(i, place, minute),
-            oracle(worlds[i].facts, place, minute, bitemporal=True, ttl=TTL_MINUTES),
-            oracle(worlds[i].facts, place, minute, bitemporal=False, ttl=None),
-        )
-        for i, place, minute in asked
-    ]
-    assert Counter(minutes(joined(both_views, rows, "known:value", "plain:value"))) == Counter(
-        expected
-    )
+    facts: list[FactRow] = []
+    asked: list[Question] = []
+    for number, world in enumerate(worlds):
+        facts += [fact.in_world(number) for fact in world.facts]
+        asked += [(number, place, minute) for place, minute in world.asked]
+    expected = []
+    for number, place, minute in asked:
+        own = worlds[number].facts
+        known = oracle(own, place, minute, bitemporal=True, ttl=TTL_MINUTES)
+        plain = oracle(own, place, minute, bitemporal=False, ttl=None)
+        expected.append((number, place, minute, known, plain))
+    publish(session, *facts)
+    rows = questions(session, *asked)
+    answered = join(both_views, rows, "known:value", "plain:value")
+    # Counted, not compared as sets: no question may be dropped or multiplied.
+    assert Counter(minutes(answered)) == Counter(expected)
 
 
 def ask(
     spark: SparkSession,
     store: FeatureStore,
-    facts: list[tuple[Any, ...]],
-    asked: list[tuple[Any, ...]],
+    facts: list[FactRow],
+    asked: list[Question],
     *features: str,
 ) -> list[Any]:
-    spark.createDataFrame(
-        [(w, p, at(e), at(k), v, "") for w, p, e, k, v in facts], _FACTS
-    ).createOrReplaceTempView("facts")
-    rows = spark.createDataFrame([(w, p, at(minute)) for w, p, minute in asked], _ROWS)
-    return sorted(minutes(joined(store, rows, *features)), key=str)
+    publish(spark, *facts)
+    answered = join(store, questions(spark, *asked), *features)
+    # As text, because None cannot be compared with a number.
+    return sorted(minutes(answered), key=str)
 
 
 def test_a_fact_that_became_known_later_is_not_seen_before(
     spark: SparkSession, both_views: FeatureStore
 ) -> None:
-    facts = [(1, "a", 0, 0, 10), (1, "a", 1, 4, 11)]
-    assert ask(spark, both_views, facts, [(1, "a", 3), (1, "a", 4)], "known:value") == [
+    facts: list[FactRow] = [
+        (1, "a", 0, 0, 10),
+        (1, "a", 1, 4, 11),
+    ]
+    asked: list[Question] = [
+        (1, "a", 3),
+        (1, "a", 4),
+    ]
+    assert ask(spark, both_views, facts, asked, "known:value") == [
         (1, "a", 3, 10),
         (1, "a", 4, 11),
     ]
@@ -243,15 +306,26 @@ def test_a_fact_that_became_known_later_is_not_seen_before(
 def test_a_late_fact_about_an_earlier_time_does_not_supersede_a_later_one(
     spark: SparkSession, both_views: FeatureStore
 ) -> None:
-    facts = [(1, "a", 2, 2, 10), (1, "a", 1, 3, 11)]
-    assert ask(spark, both_views, facts, [(1, "a", 4)], "known:value") == [(1, "a", 4, 10)]
+    facts: list[FactRow] = [
+        (1, "a", 2, 2, 10),
+        (1, "a", 1, 3, 11),
+    ]
+    answered = ask(spark, both_views, facts, [(1, "a", 4)], "known:value")
+    assert answered == [(1, "a", 4, 10)]
 
 
 def test_a_correction_supersedes_once_it_is_known(
     spark: SparkSession, both_views: FeatureStore
 ) -> None:
-    facts = [(1, "a", 1, 1, 10), (1, "a", 1, 3, 5)]
-    assert ask(spark, both_views, facts, [(1, "a", 2), (1, "a", 3)], "known:value") == [
+    facts: list[FactRow] = [
+        (1, "a", 1, 1, 10),
+        (1, "a", 1, 3, 5),
+    ]
+    asked: list[Question] = [
+        (1, "a", 2),
+        (1, "a", 3),
+    ]
+    assert ask(spark, both_views, facts, asked, "known:value") == [
         (1, "a", 2, 10),
         (1, "a", 3, 5),
     ]
@@ -260,27 +334,34 @@ def test_a_correction_supersedes_once_it_is_known(
 def test_a_fact_exactly_as_old_as_the_time_to_live_still_counts(
     spark: SparkSession, both_views: FeatureStore
 ) -> None:
-    asked = [(1, "a", TTL_MINUTES), (1, "a", TTL_MINUTES + 1)]
-    assert ask(spark, both_views, [(1, "a", 0, 0, 7)], asked, "known:value") == [
+    facts: list[FactRow] = [(1, "a", 0, 0, 7)]
+    asked: list[Question] = [
+        (1, "a", TTL_MINUTES),
+        (1, "a", TTL_MINUTES + 1),
+    ]
+    assert ask(spark, both_views, facts, asked, "known:value") == [
         (1, "a", 3, 7),
         (1, "a", 4, None),
     ]
 
 
 def test_equal_rows_stay_as_many_as_they_are(spark: SparkSession, both_views: FeatureStore) -> None:
-    facts = [(1, "a", 0, 0, 7), (1, "a", 0, 0, 7)]
-    assert (
-        ask(spark, both_views, facts, [(1, "a", 1)] * 3, "known:value", "plain:value")
-        == [(1, "a", 1, 7, 7)] * 3
-    )
+    facts: list[FactRow] = [(1, "a", 0, 0, 7)] * 2
+    asked: list[Question] = [(1, "a", 1)] * 3
+    answered = ask(spark, both_views, facts, asked, "known:value", "plain:value")
+    assert answered == [(1, "a", 1, 7, 7)] * 3
 
 
 def test_keys_of_two_columns_are_not_run_together(
     spark: SparkSession, both_views: FeatureStore
 ) -> None:
-    assert ask(
-        spark, both_views, [(1, "2a", 0, 0, 7)], [(12, "a", 1), (1, "2a", 1)], "plain:value"
-    ) == [
+    facts: list[FactRow] = [(1, "2a", 0, 0, 7)]
+    # Written without a separator, both keys would be "12a".
+    asked: list[Question] = [
+        (12, "a", 1),
+        (1, "2a", 1),
+    ]
+    assert ask(spark, both_views, facts, asked, "plain:value") == [
         (1, "2a", 1, 7),
         (12, "a", 1, None),
     ]
@@ -289,39 +370,44 @@ def test_keys_of_two_columns_are_not_run_together(
 def test_no_entity_rows_give_no_rows_with_all_columns(
     spark: SparkSession, both_views: FeatureStore
 ) -> None:
-    spark.createDataFrame([(1, "a", at(0), at(0), 7, "")], _FACTS).createOrReplaceTempView("facts")
-    found = joined(both_views, spark.createDataFrame([], _ROWS), "known:value", "plain:value")
-    assert found.columns == ["world", "place", "event_timestamp", "known__value", "plain__value"]
-    assert found.collect() == []
+    publish(spark, (1, "a", 0, 0, 7))
+    answered = join(both_views, questions(spark), "known:value", "plain:value")
+    assert answered.columns == ["world", "place", "event_timestamp", "known__value", "plain__value"]
+    assert answered.collect() == []
 
 
 def test_an_alias_joins_the_same_view_by_another_key(
     spark: SparkSession, store: Callable[..., FeatureStore]
 ) -> None:
-    places = view("places", source("places", table="facts"), [PLACE_KEY])
-    spark.createDataFrame(
-        [(1, "a", at(0), at(0), 7, ""), (1, "b", at(1), at(1), 8, "")], _FACTS
-    ).createOrReplaceTempView("facts")
+    facts: list[FactRow] = [
+        (1, "a", 0, 0, 7),
+        (1, "b", 1, 1, 8),
+    ]
+    publish(spark, *facts)
     rows = spark.createDataFrame(
         [("a", "b", at(2)), ("b", None, at(0))],
         "home string, away string, event_timestamp timestamp",
     )
+    places = view("places", source("places", table="facts"), [PLACE_KEY])
     features = [
         places.with_name(name).with_join_key_map({"place": name}) for name in ("home", "away")
     ]
     made = store(places)
     made.apply([FeatureService(name="game", features=features)])
-    found = made.get_historical_features(
-        rows, made.get_feature_service("game"), full_feature_names=True
-    ).to_spark_df()
-    assert sorted(minutes(found), key=str) == [("a", "b", 2, 7, 8), ("b", None, 0, None, None)]
+    service = made.get_feature_service("game")
+    retrieval = made.get_historical_features(rows, service, full_feature_names=True)
+    assert sorted(minutes(retrieval.to_spark_df()), key=str) == [
+        ("a", "b", 2, 7, 8),
+        ("b", None, 0, None, None),
+    ]
 
 
 def test_pandas_rows_are_taken_too(spark: SparkSession, both_views: FeatureStore) -> None:
-    spark.createDataFrame([(1, "a", at(0), at(0), 7, "")], _FACTS).createOrReplaceTempView("facts")
-    rows = pd.DataFrame({"world": [1], "place": ["a"], "event_timestamp": pd.to_datetime([at(1)])})
-    found = both_views.get_historical_features(rows, ["known:value"]).to_df()
-    assert found[["world", "place", "value"]].to_dict("records") == [
+    publish(spark, (1, "a", 0, 0, 7))
+    rows = pd.DataFrame({"world": [1], "place": ["a"]})
+    rows["event_timestamp"] = pd.to_datetime([at(1)])
+    answered = both_views.get_historical_features(rows, ["known:value"]).to_df()
+    assert answered[["world", "place", "value"]].to_dict("records") == [
         {"world": 1, "place": "a", "value": 7}
     ]
 
@@ -329,54 +415,60 @@ def test_pandas_rows_are_taken_too(spark: SparkSession, both_views: FeatureStore
 def test_only_the_partitions_that_can_matter_are_read(
     spark: SparkSession, store: Callable[..., FeatureStore], tmp_path: Path
 ) -> None:
-    lake, days = tmp_path / "facts", [date(2013, 3, 1) + timedelta(days=i) for i in range(20)]
-    facts = [("a", datetime(d.year, d.month, d.day, 23, tzinfo=UTC), d.day, d) for d in days]
-    written = spark.createDataFrame(
-        facts, "place string, event timestamp, value long, landed_date date"
-    )
-    written.repartition("landed_date").write.format("delta").partitionBy("landed_date").save(
-        str(lake)
-    )
+    lake = tmp_path / "facts"
+    write_daily_facts(spark, lake)
+    # Without their files, to read another day fails.
     for partition in lake.glob("landed_date=*"):
-        if not "2013-03-08" <= partition.name.removeprefix("landed_date=") <= "2013-03-11":
-            for file in partition.iterdir():
-                file.unlink()  # to read it would fail
-    daily = source(
-        "daily", query=f"SELECT * FROM delta.`{lake}`", date_partition_column="landed_date"
-    )
-    rows = spark.createDataFrame(
-        [("a", datetime(2013, 3, 10, 1, tzinfo=UTC))], "place string, event_timestamp timestamp"
-    )
-    found = joined(
-        store(view("daily", daily, [PLACE_KEY], timedelta(hours=22))), rows, "daily:value"
-    ).collect()
-    assert [row["daily__value"] for row in found] == [9]
+        day = partition.name.removeprefix("landed_date=")
+        if not "2013-03-08" <= day <= "2013-03-11":
+            remove_files(partition)
+    query = f"SELECT * FROM delta.`{lake}`"
+    daily = source("daily", query=query, date_partition_column="landed_date")
+    asked = datetime(2013, 3, 10, 1, tzinfo=UTC)
+    rows = spark.createDataFrame([("a", asked)], "place string, event_timestamp timestamp")
+    made = store(view("daily", daily, [PLACE_KEY], timedelta(hours=22)))
+    answered = join(made, rows, "daily:value").collect()
+    assert [row["daily__value"] for row in answered] == [9]
+
+
+def write_daily_facts(spark: SparkSession, lake: Path) -> None:
+    """A fact at the end of each of 20 days, which is also its value and its partition."""
+    facts = []
+    for number in range(1, 21):
+        day = date(2013, 3, number)
+        event = datetime(2013, 3, number, 23, tzinfo=UTC)
+        facts.append(("a", event, number, day))
+    schema = "place string, event timestamp, value long, landed_date date"
+    # One file a partition.
+    written = spark.createDataFrame(facts, schema).repartition("landed_date")
+    written.write.format("delta").partitionBy("landed_date").save(str(lake))
+
+
+def remove_files(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
 
 
 def test_a_missing_join_key_is_named(spark: SparkSession, both_views: FeatureStore) -> None:
-    spark.createDataFrame([], _FACTS).createOrReplaceTempView("facts")
+    publish(spark)
+    rows = spark.createDataFrame([(1, at(0))], "world int, event_timestamp timestamp")
     with pytest.raises(UsageError, match=r"lack \['place'\], join keys of feature view 'known'"):
-        joined(
-            both_views,
-            spark.createDataFrame([(1, at(0))], "world int, event_timestamp timestamp"),
-            "known:value",
-        )
+        join(both_views, rows, "known:value")
 
 
 def test_a_feature_that_is_a_column_already_is_refused(
     spark: SparkSession, both_views: FeatureStore
 ) -> None:
-    spark.createDataFrame([], _FACTS).createOrReplaceTempView("facts")
+    publish(spark)
     rows = spark.createDataFrame([(1, "a", at(0), 1)], f"{_ROWS}, value int")
     with pytest.raises(UsageError, match=r"\['value'\] of feature view 'known' are already there"):
-        joined(both_views, rows, "known:value", full_feature_names=False)
+        join(both_views, rows, "known:value", full_feature_names=False)
 
 
 def test_rows_without_a_time_are_refused(spark: SparkSession, both_views: FeatureStore) -> None:
+    rows = spark.createDataFrame([(1, "a")], "world int, place string")
     with pytest.raises(UsageError, match="need their time in a column 'event_timestamp'"):
-        joined(
-            both_views, spark.createDataFrame([(1, "a")], "world int, place string"), "known:value"
-        )
+        join(both_views, rows, "known:value")
 
 
 def test_a_range_of_dates_is_refused(both_views: FeatureStore) -> None:

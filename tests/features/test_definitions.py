@@ -33,11 +33,15 @@ def _joined() -> list[str]:
     return names
 
 
+def _joined_schema() -> str:
+    columns = [f"{name} double" for name in _joined()]
+    return ", ".join(["flight_date date", *columns])
+
+
 def _finished(spark: SparkSession, flight_date: date, **known: float) -> Row:
-    """The features of one joined row on which only these values were found."""
-    schema = ", ".join(["flight_date date", *(f"{name} double" for name in _joined())])
+    """The features of one joined row on which only these values are known."""
     values: list[Any] = [known.get(name) for name in _joined()]
-    rows = spark.createDataFrame([(flight_date, *values)], schema)
+    rows = spark.createDataFrame([(flight_date, *values)], _joined_schema())
     (row,) = definitions.finished(rows, PIPELINE).collect()
     return row
 
@@ -48,8 +52,8 @@ def test_every_declared_feature_is_given_and_no_other(spark: SparkSession) -> No
 
 
 def test_features_have_the_types_that_they_are_declared_with(spark: SparkSession) -> None:
-    schema = ", ".join(["flight_date date", *(f"{name} double" for name in _joined())])
-    types = dict(definitions.finished(spark.createDataFrame([], schema), PIPELINE).dtypes)
+    joined = spark.createDataFrame([], _joined_schema())
+    types = dict(definitions.finished(joined, PIPELINE).dtypes)
     whole = {feature.name for feature in PIPELINE.features if feature.is_whole}
     assert {name for name, kind in types.items() if kind == "bigint"} == whole
     assert {name for name, kind in types.items() if kind == "double"} == (
@@ -61,22 +65,22 @@ def test_what_is_unknown_is_zero_where_it_is_counted_and_null_elsewhere(
     spark: SparkSession,
 ) -> None:
     row = _finished(spark, date(2013, 1, 1)).asDict()
-    counts = [
-        f"{name}_n_{days}" for name in ("co", "dest", "route", "tail", "oh") for days in (7, 28)
-    ]
-    assert sorted(n for n, value in row.items() if value == 0) == sorted([*counts, "plane_known"])
-    assert {row[name] for name in set(row) - {*counts, "plane_known", "flight_date"}} == {None}
+    counted = {"plane_known"}
+    for name in ("co", "dest", "route", "tail", "oh"):
+        counted |= {f"{name}_n_7", f"{name}_n_28"}
+    others = set(row) - counted - {"flight_date"}
+    assert {name for name, value in row.items() if value == 0} == counted
+    assert {row[name] for name in others} == {None}
 
 
 def test_the_planes_age_is_counted_to_the_year_of_the_flight(spark: SparkSession) -> None:
     assert _finished(spark, date(2014, 1, 1), plane__year=1999.0)["plane_age"] == 15
 
 
-def test_constant_keys_are_gone_when_features_are_finished(spark: SparkSession) -> None:
+def test_entity_rows_get_the_constant_keys_of_every_view(spark: SparkSession) -> None:
     rows = definitions.with_constants(spark.range(1), PIPELINE)
-    assert sorted(set(rows.columns) - {"id"}) == sorted(
-        f"__{grain.name}_grain" for grain in ROLLING.grains
-    )
+    constants = {f"__{grain.name}_grain" for grain in ROLLING.grains}
+    assert set(rows.columns) == {"id", *constants}
 
 
 def test_facts_of_the_day_before_the_scoring_day_are_too_old_even_when_the_clocks_change() -> None:
@@ -94,13 +98,13 @@ def test_a_lake_at_an_address_is_read_there() -> None:
 
 
 def test_a_local_day_ends_at_local_midnight(spark: SparkSession) -> None:
-    days = spark.createDataFrame(
-        [(date(2013, 3, 9),), (date(2013, 3, 10),), (date(2013, 11, 3),)], "day date"
-    )
-    found = days.selectExpr(f"unix_seconds({day_end('day', PIPELINE.timezone)}) AS s").collect()
-    expected = [
-        datetime(2013, 3, 10, 5, tzinfo=UTC),
-        datetime(2013, 3, 11, 4, tzinfo=UTC),
-        datetime(2013, 11, 4, 5, tzinfo=UTC),
-    ]
-    assert [datetime.fromtimestamp(row["s"], UTC) for row in found] == expected
+    # The clocks change on 10 March and 3 November.
+    expected = {
+        date(2013, 3, 9): datetime(2013, 3, 10, 5, tzinfo=UTC),
+        date(2013, 3, 10): datetime(2013, 3, 11, 4, tzinfo=UTC),
+        date(2013, 11, 3): datetime(2013, 11, 4, 5, tzinfo=UTC),
+    }
+    days = spark.createDataFrame([(day,) for day in expected], "day date")
+    end = f"unix_seconds({day_end('day', PIPELINE.timezone)}) AS seconds"
+    rows = days.selectExpr("day", end).collect()
+    assert {row["day"]: datetime.fromtimestamp(row["seconds"], UTC) for row in rows} == expected

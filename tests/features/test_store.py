@@ -21,9 +21,8 @@ def environment(tmp_path: Path) -> Environment:
 
 def test_a_new_home_gets_a_registry_with_every_view(environment: Environment) -> None:
     made = store.open_store(PIPELINE, environment)
-    assert sorted(view.name for view in made.list_feature_views()) == sorted(
-        view.name for view in PIPELINE.views
-    )
+    declared = sorted(view.name for view in PIPELINE.views)
+    assert sorted(view.name for view in made.list_feature_views()) == declared
     assert [service.name for service in made.list_feature_services()] == ["flights"]
 
 
@@ -53,9 +52,9 @@ def test_another_lake_is_a_change(environment: Environment) -> None:
 def test_feasts_own_command_finds_the_registry(environment: Environment) -> None:
     store.open_store(PIPELINE, environment)
     folder = store.store_folder(PIPELINE, environment)
-    found = FeatureStore(repo_path=str(folder))
-    assert "co" in [view.name for view in found.list_feature_views()]
-    assert found.config.offline_store.type == "features.asof.AsOfOfflineStore"
+    opened = FeatureStore(repo_path=str(folder))
+    assert "co" in [view.name for view in opened.list_feature_views()]
+    assert opened.config.offline_store.type == "features.asof.AsOfOfflineStore"
 
 
 def test_the_registry_is_in_a_folder_that_nobody_else_can_enter(environment: Environment) -> None:
