@@ -36,29 +36,40 @@ HOLIDAYS = [
     "11-28",
     "12-25",
 ]
+
+
+def rolling_features() -> list[str]:
+    """Features of the five entities over both windows."""
+    names = []
+    for entity in ENTITIES:
+        for statistic in ("n", "late", "delay", "canc"):
+            names += [f"{entity}_{statistic}_7", f"{entity}_{statistic}_28"]
+    return names
+
+
 FEATURES = [
-    *(
-        f"{entity}_{stat}_{w}"
-        for entity in ENTITIES
-        for stat in ("n", "late", "delay", "canc")
-        for w in (7, 28)
-    ),
-    *("ap_late_1", "ap_delay_1", "ap_depdelay_1", "ap_canc_1"),
+    *rolling_features(),
+    "ap_late_1",
+    "ap_delay_1",
+    "ap_depdelay_1",
+    "ap_canc_1",
     *(f"w_{column}" for column in WEATHER),
-    *("wd_precip", "wd_visib_min", "wd_wind_max"),
-    *("plane_age", "seats", "plane_known"),
-    *(
-        "dow",
-        "month",
-        "hour",
-        "sched_min",
-        "distance",
-        "block",
-        "hol",
-        "n_origin_hour",
-        "n_origin_day",
-        "tail_seq",
-    ),
+    "wd_precip",
+    "wd_visib_min",
+    "wd_wind_max",
+    "plane_age",
+    "seats",
+    "plane_known",
+    "dow",
+    "month",
+    "hour",
+    "sched_min",
+    "distance",
+    "block",
+    "hol",
+    "n_origin_hour",
+    "n_origin_day",
+    "tail_seq",
 ]
 """The 67 numeric features; carrier, origin and dest are the categorical ones."""
 
@@ -78,34 +89,46 @@ def outcomes() -> pd.DataFrame:
     """
     flights = pd.read_csv(source_folder() / "flights.csv.zip")
     flights["flight_date"] = pd.to_datetime(flights[["year", "month", "day"]])
-    flights["dep_utc"] = pd.to_datetime(flights["time_hour"], utc=True) + pd.to_timedelta(
-        flights["minute"], unit="min"
-    )
+    hours = pd.to_datetime(flights["time_hour"], utc=True)
+    flights["dep_utc"] = hours + _minutes(flights["minute"])
+    # On the destination's clock, by which the arrival is scheduled.
     departs = _local(flights["dep_utc"], _zones(flights["dest"]))
-    minutes = flights["sched_arr_time"] // 100 * 60 + flights["sched_arr_time"] % 100
-    arrives = departs.dt.normalize() + pd.to_timedelta(minutes, unit="min")
+    arrives = departs.dt.normalize() + _minutes(_of_day(flights["sched_arr_time"]))
     arrives = arrives.where(arrives >= departs, arrives + pd.Timedelta(days=1))
-    flights["block"] = ((arrives - departs) / pd.Timedelta(minutes=1)).astype(int)
-    flights["arr_utc"] = flights["dep_utc"] + pd.to_timedelta(
-        flights["block"] + flights["arr_delay"], unit="min"
-    )
-    landed = flights["arr_utc"].dt.tz_convert(NEW_YORK).dt.tz_localize(None).dt.normalize()
+    scheduled = (arrives - departs) / pd.Timedelta(minutes=1)
+    flights["block"] = scheduled.astype(int)
+    flown = flights["block"] + flights["arr_delay"]
+    flights["arr_utc"] = flights["dep_utc"] + _minutes(flown)
+    arrived = flights["arr_utc"].dt.tz_convert(NEW_YORK)
+    landed = arrived.dt.tz_localize(None).dt.normalize()
     known_later = flights["arr_utc"].notna() & (landed > flights["flight_date"])
     flights["obs_date"] = flights["flight_date"].where(~known_later, landed)
     return flights
 
 
+def _minutes(numbers: pd.Series) -> pd.Series:
+    return pd.to_timedelta(numbers, unit="min")
+
+
+def _of_day(clock: pd.Series) -> pd.Series:
+    """Minutes since midnight of a time written as 1745."""
+    return clock // 100 * 60 + clock % 100
+
+
 def _zones(airports: pd.Series) -> pd.Series:
-    known = pd.read_csv(source_folder() / "airports.csv").set_index("faa")["tzone"].to_dict()
-    known |= dict.fromkeys(("SJU", "BQN", "PSE", "STT"), "America/Puerto_Rico")
-    return airports.map(known)
+    register = pd.read_csv(source_folder() / "airports.csv").set_index("faa")
+    zones = register["tzone"].to_dict()
+    # The register lacks the islands.
+    zones |= dict.fromkeys(("SJU", "BQN", "PSE", "STT"), "America/Puerto_Rico")
+    return airports.map(zones)
 
 
 def _local(instants: pd.Series, zones: pd.Series) -> pd.Series:
     """Naive local time of each instant in its own zone."""
-    parts = [
-        instants[zones == zone].dt.tz_convert(zone).dt.tz_localize(None) for zone in zones.unique()
-    ]
+    parts = []
+    for zone in zones.unique():
+        local = instants[zones == zone].dt.tz_convert(zone)
+        parts.append(local.dt.tz_localize(None))
     return pd.concat(parts).reindex(instants.index)
 
 
@@ -141,16 +164,12 @@ def scoring(day: date) -> pd.DataFrame:
         counts = [f"{entity}_n_7", f"{entity}_n_28"]
         rows[counts] = rows[counts].fillna(0)
     rows = rows.merge(origin_yesterday(day), on="origin", how="left")
-    rows = rows.merge(weather_at_end(day), on="origin", how="left").merge(
-        weather_of_day(day), on="origin", how="left"
-    )
+    rows = rows.merge(weather_at_end(day), on="origin", how="left")
+    rows = rows.merge(weather_of_day(day), on="origin", how="left")
     rows = _with_plane(rows)
-    shown = [*KEY, "dest", "tailnum", "sched_dep_time", *(f for f in FEATURES if f not in KEY)]
-    return (
-        rows[shown]
-        .assign(flight_date=rows["flight_date"].dt.date)
-        .sort_values(KEY, ignore_index=True)
-    )
+    shown = rows[[*KEY, "dest", "tailnum", "sched_dep_time", *FEATURES]]
+    shown = shown.assign(flight_date=rows["flight_date"].dt.date)
+    return shown.sort_values(KEY, ignore_index=True)
 
 
 def training(day: date) -> pd.DataFrame:
@@ -160,50 +179,59 @@ def training(day: date) -> pd.DataFrame:
     """
     known = outcomes()[outcomes()["obs_date"] == pd.Timestamp(day)]
     known = known.assign(flight_date=known["flight_date"].dt.date)
-    parts = [
-        scoring(flight_date - timedelta(days=1))
-        for flight_date in sorted(set(known["flight_date"]))
-    ]
-    label = known[KEY].assign(
-        late=(known["arr_delay"] > 15).astype(float).where(known["arr_delay"].notna())
-    )
-    return pd.concat(parts).merge(label, on=KEY).sort_values(KEY, ignore_index=True)
+    flight_dates = sorted(set(known["flight_date"]))
+    parts = [scoring(flight_date - timedelta(days=1)) for flight_date in flight_dates]
+    labels = known[KEY].assign(late=_late(known))
+    labelled = pd.concat(parts).merge(labels, on=KEY)
+    return labelled.sort_values(KEY, ignore_index=True)
+
+
+def _late(rows: pd.DataFrame) -> pd.Series:
+    """1 or 0; null for a flight that never arrived where it should."""
+    late = (rows["arr_delay"] > 15).astype(float)
+    return late.where(rows["arr_delay"].notna())
 
 
 def schedule_features(flight_date: date) -> pd.DataFrame:
     """What the schedule of a day alone tells about its flights."""
     all_rows = outcomes()
     rows = all_rows[all_rows["flight_date"] == pd.Timestamp(flight_date)].copy()
-    rows["dow"], rows["month"] = flight_date.isoweekday(), flight_date.month
-    rows["sched_min"] = rows["sched_dep_time"] // 100 * 60 + rows["sched_dep_time"] % 100
+    rows["dow"] = flight_date.isoweekday()
+    rows["month"] = flight_date.month
+    rows["sched_min"] = _of_day(rows["sched_dep_time"])
     rows["hol"] = days_to_holiday(flight_date)
     rows["n_origin_hour"] = rows.groupby(["origin", "hour"])["flight"].transform("size")
     rows["n_origin_day"] = rows.groupby("origin")["flight"].transform("size")
-    rows["tail_seq"] = rows.groupby("tailnum")["dep_utc"].rank(method="min").fillna(0).astype(int)
+    sequence = rows.groupby("tailnum")["dep_utc"].rank(method="min")
+    # A flight without a plane is in no sequence.
+    rows["tail_seq"] = sequence.fillna(0).astype(int)
     return rows
 
 
 def days_to_holiday(day: date) -> int:
     """Days from `day` to the nearest holiday: positive before it, negative after it."""
-    holidays = [date.fromisoformat(f"2013-{text}") for text in HOLIDAYS] + [date(2014, 1, 1)]
-    nearest = min(
-        ((holiday - day).days for holiday in holidays),
-        key=lambda distance: (abs(distance), distance),
-    )
+    holidays = [date.fromisoformat(f"2013-{text}") for text in HOLIDAYS]
+    # Of the next year, only New Year's Day can be near.
+    holidays.append(date(2014, 1, 1))
+    distances = [(holiday - day).days for holiday in holidays]
+    # Of two as near, the one that has passed.
+    nearest = min(distances, key=lambda distance: (abs(distance), distance))
     return max(-7, min(7, nearest))
 
 
 def window(day: date, days: int) -> pd.DataFrame:
     """Outcomes that became known in the `days` days that end with `day`."""
     known = outcomes()["obs_date"]
-    return outcomes()[
-        (known > pd.Timestamp(day - timedelta(days=days))) & (known <= pd.Timestamp(day))
-    ]
+    after = pd.Timestamp(day - timedelta(days=days))
+    last = pd.Timestamp(day)
+    return outcomes()[(known > after) & (known <= last)]
 
 
 def _rolling(entity: str, columns: list[str], day: date) -> pd.DataFrame:
-    parts = [rates(window(day, w), columns).add_suffix(f"_{w}") for w in (28, 7)]
-    return parts[0].join(parts[1], how="left").add_prefix(f"{entity}_").reset_index()
+    month = rates(window(day, 28), columns).add_suffix("_28")
+    week = rates(window(day, 7), columns).add_suffix("_7")
+    both = month.join(week, how="left")
+    return both.add_prefix(f"{entity}_").reset_index()
 
 
 def rates(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
@@ -211,8 +239,8 @@ def rates(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
 
     Rows with a null in `columns` belong to none.
     """
-    late = (rows["arr_delay"] > 15).astype(float).where(rows["arr_delay"].notna())
-    grouped = rows.assign(late=late, canc=rows["dep_time"].isna().astype(float)).groupby(columns)
+    cancelled = rows["dep_time"].isna().astype(float)
+    grouped = rows.assign(late=_late(rows), canc=cancelled).groupby(columns)
     means = {
         "late": ("late", "mean"),
         "delay": ("arr_delay", "mean"),
@@ -224,42 +252,38 @@ def rates(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
 
 def origin_yesterday(day: date) -> pd.DataFrame:
     """How the airports did on the last day."""
-    return (
-        rates(window(day, 1), ["origin"])
-        .drop(columns="n")
-        .add_prefix("ap_")
-        .add_suffix("_1")
-        .reset_index()
-    )
+    yesterday = rates(window(day, 1), ["origin"]).drop(columns="n")
+    return yesterday.add_prefix("ap_").add_suffix("_1").reset_index()
 
 
 def weather_at_end(day: date) -> pd.DataFrame:
     """Each origin's latest observation before the scoring moment, unless older than 6 hours."""
     moment = scoring_moment(day)
     observed = weather()["observed_at"]
-    recent = weather()[(observed < moment) & (observed >= moment - pd.Timedelta(hours=6))]
-    latest = (
-        recent.sort_values("observed_at").drop_duplicates("origin", keep="last").set_index("origin")
-    )
-    return latest[WEATHER].add_prefix("w_").reset_index()
+    earliest = moment - pd.Timedelta(hours=6)
+    recent = weather()[(observed < moment) & (observed >= earliest)]
+    latest = recent.sort_values("observed_at").drop_duplicates("origin", keep="last")
+    by_origin = latest.set_index("origin")[WEATHER]
+    return by_origin.add_prefix("w_").reset_index()
 
 
 def weather_of_day(day: date) -> pd.DataFrame:
     """Each origin's weather over the local day."""
-    rows = weather()[weather()["weather_date"] == pd.Timestamp(day)].groupby("origin")
-    precip, visib, wind = (
-        rows["precip"].sum(min_count=1),
-        rows["visib"].min(),
-        rows["wind_speed"].max(),
-    )
-    return pd.DataFrame(
-        {"wd_precip": precip, "wd_visib_min": visib, "wd_wind_max": wind}
-    ).reset_index()
+    observed = weather()
+    of_day = observed[observed["weather_date"] == pd.Timestamp(day)].groupby("origin")
+    figures = {
+        # Without a minimum the sum of nothing would be 0: unknown is not dry.
+        "wd_precip": of_day["precip"].sum(min_count=1),
+        "wd_visib_min": of_day["visib"].min(),
+        "wd_wind_max": of_day["wind_speed"].max(),
+    }
+    return pd.DataFrame(figures).reset_index()
 
 
 def _with_plane(rows: pd.DataFrame) -> pd.DataFrame:
-    joined = rows.drop(columns="year").merge(planes(), on="tailnum", how="left", indicator=True)
-    return joined.assign(
-        plane_age=joined["flight_date"].dt.year - joined["year"],
-        plane_known=(joined["_merge"] == "both").astype(int),
-    )
+    # The year of the flight would be taken for that of the plane.
+    flights = rows.drop(columns="year")
+    joined = flights.merge(planes(), on="tailnum", how="left", indicator=True)
+    age = joined["flight_date"].dt.year - joined["year"]
+    known = (joined["_merge"] == "both").astype(int)
+    return joined.assign(plane_age=age, plane_known=known)

@@ -33,141 +33,144 @@ HARD_DAYS = (
     "2013-12-25",
 )
 """First days with short windows, the storm of February, both changes of the clocks, Christmas."""
+YEAR = Days(date(2013, 1, 1), date(2013, 12, 31))
 _DDL = {"long": "bigint"}
+"""Types that Spark's SQL calls otherwise."""
+_SUMS = ("n", "n_known", "n_late", "sum_delay", "n_canc", "n_departed", "sum_depdelay")
+_SCHEDULE_FEATURES = (
+    "dow",
+    "month",
+    "hour",
+    "sched_min",
+    "distance",
+    "block",
+    "hol",
+    "n_origin_hour",
+    "n_origin_day",
+    "tail_seq",
+)
 
 
 def _day(text: str) -> date:
     return date.fromisoformat(text)
 
 
+def _moment(day: date) -> pd.Timestamp:
+    """The scoring moment as Spark gives it to pandas: without its zone."""
+    return reference.scoring_moment(day).tz_localize(None)
+
+
 def _schema(feed: Feed) -> str:
-    return (
-        ", ".join(f"{c.name} {_DDL.get(c.type, c.type)}" for c in feed.columns)
-        + ", landed_date date"
-    )
+    columns = [f"{column.name} {_DDL.get(column.type, column.type)}" for column in feed.columns]
+    return ", ".join([*columns, "landed_date date"])
 
 
 def _frame(spark: SparkSession, feed: Feed, rows: pd.DataFrame) -> DataFrame:
-    names = [*(c.name for c in feed.columns), "landed_date"]
+    names = [column.name for column in feed.columns]
     rows = rows.assign(time_hour=_datetimes(rows["time_hour"]))
-    cleaned = rows[names].astype(object).where(rows[names].notna(), None)
-    return spark.createDataFrame(cleaned.to_records(index=False).tolist(), _schema(feed))
+    chosen = rows[[*names, "landed_date"]]
+    # As objects, because only they can hold None: Spark would take NaN for a value.
+    values = chosen.astype(object).where(chosen.notna(), None)
+    return spark.createDataFrame(values.to_records(index=False).tolist(), _schema(feed))
 
 
 def _datetimes(instants: pd.Series) -> pd.Series:
     # pandas' own Timestamps are not what Spark takes for a timestamp.
     parsed = pd.to_datetime(instants, utc=True)
-    return pd.Series(
-        [None if pd.isna(one) else one.to_pydatetime() for one in parsed],
-        index=instants.index,
-        dtype=object,
-    )
+    values = [None if pd.isna(one) else one.to_pydatetime() for one in parsed]
+    return pd.Series(values, index=instants.index, dtype=object)
 
 
 @lru_cache(maxsize=1)
 def _outcomes() -> pd.DataFrame:
     rows = reference.outcomes()
-    return rows.assign(
-        landed_date=rows["obs_date"].dt.date, flight_date=rows["flight_date"].dt.date
-    )
+    landed = rows["obs_date"].dt.date
+    return rows.assign(landed_date=landed, flight_date=rows["flight_date"].dt.date)
 
 
 def _flights(spark: SparkSession, first: date, last: date) -> DataFrame:
     rows = _outcomes()
-    return _frame(
-        spark, FLIGHTS, rows[(rows["landed_date"] >= first) & (rows["landed_date"] <= last)]
-    )
+    has_landed = rows["landed_date"].between(first, last)
+    return _frame(spark, FLIGHTS, rows[has_landed])
 
 
 def _schedules(spark: SparkSession, flight_dates: list[date]) -> DataFrame:
     rows = _outcomes()
     rows = rows[rows["flight_date"].isin(flight_dates)]
-    return _frame(
-        spark,
-        SCHEDULE,
-        rows.assign(landed_date=[day - timedelta(days=1) for day in rows["flight_date"]]),
-    )
+    # A schedule lands on the day before.
+    landed = [day - timedelta(days=1) for day in rows["flight_date"]]
+    return _frame(spark, SCHEDULE, rows.assign(landed_date=landed))
 
 
 @pytest.fixture(scope="module")
 def airports(spark: SparkSession) -> DataFrame:
     """The register of airports, landed before the year."""
     rows = pd.read_csv(reference.source_folder() / "airports.csv")
-    zones = [
-        (faa, None if pd.isna(zone) else zone, date(2012, 12, 31))
-        for faa, zone in zip(rows["faa"], rows["tzone"], strict=True)
-    ]
+    zones = []
+    for faa, tzone in zip(rows["faa"], rows["tzone"], strict=True):
+        zone = None if pd.isna(tzone) else tzone
+        zones.append((faa, zone, date(2012, 12, 31)))
     return spark.createDataFrame(zones, "faa string, tzone string, landed_date date")
 
 
-def _assert_same(found: DataFrame, expected: pd.DataFrame, key: list[str]) -> None:
-    names = list(expected.columns)
-    frame: Any = found.select(*names).toPandas()
-    rows = frame.sort_values(key, ignore_index=True)
+def _assert_same(rows: DataFrame, expected: pd.DataFrame, key: list[str]) -> None:
+    frame: Any = rows.select(*expected.columns).toPandas()
+    # Sums of floats depend on their order, in their last digits.
     pd.testing.assert_frame_equal(
-        rows.replace({None: np.nan}),
-        expected.sort_values(key, ignore_index=True).replace({None: np.nan}),
+        _comparable(frame, key),
+        _comparable(expected, key),
         check_dtype=False,
         rtol=1e-13,
         atol=0,
     )
 
 
+def _comparable(rows: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    return rows.sort_values(key, ignore_index=True).replace({None: np.nan})
+
+
 def test_departures_are_those_of_the_reference_on_hard_days(
     spark: SparkSession, airports: DataFrame
 ) -> None:
     dates = [_day(text) for text in HARD_DAYS]
-    found = transforms.departures(
-        _schedules(spark, dates), airports, Days(date(2012, 12, 31), date(2013, 12, 30))
-    )
+    days = Days(date(2012, 12, 31), date(2013, 12, 30))
+    rows = transforms.departures(_schedules(spark, dates), airports, days)
     expected = pd.concat([_expected_departures(flight_date) for flight_date in dates])
-    _assert_same(found, expected, reference.KEY)
+    _assert_same(rows, expected, reference.KEY)
 
 
 def _expected_departures(flight_date: date) -> pd.DataFrame:
     rows = reference.schedule_features(flight_date)
     keys = {f"{grain}_key": _keys(rows, columns) for grain, columns in GRAINS.items()}
-    moment = reference.scoring_moment(flight_date - timedelta(days=1)).tz_localize(None)
-    features = [
-        "dow",
-        "month",
-        "hour",
-        "sched_min",
-        "distance",
-        "block",
-        "hol",
-        "n_origin_hour",
-        "n_origin_day",
-        "tail_seq",
-    ]
+    landed = flight_date - timedelta(days=1)
     own = rows.assign(
         flight_date=flight_date,
-        landed_date=flight_date - timedelta(days=1),
-        event_timestamp=moment,
+        landed_date=landed,
+        event_timestamp=_moment(landed),
         **keys,
     )
-    own["departure_id"] = [
-        f"{flight_date}|{c}|{f}|{o}"
-        for c, f, o in zip(own["carrier"], own["flight"], own["origin"], strict=True)
+    numbers = own["flight"].astype(str)
+    name = own["carrier"] + "|" + numbers + "|" + own["origin"]
+    own["departure_id"] = f"{flight_date}|" + name
+    shown = [
+        "landed_date",
+        "departure_id",
+        "event_timestamp",
+        *reference.KEY,
+        "dest",
+        "tailnum",
+        "sched_dep_time",
+        *keys,
+        *_SCHEDULE_FEATURES,
     ]
-    return own[
-        [
-            "landed_date",
-            "departure_id",
-            "event_timestamp",
-            *reference.KEY,
-            "dest",
-            "tailnum",
-            "sched_dep_time",
-            *keys,
-            *features,
-        ]
-    ]
+    return own[shown]
 
 
 def _keys(rows: pd.DataFrame, names: tuple[str, ...]) -> pd.Series:
     parts = rows[list(names)].astype(object)
-    return parts.astype(str).agg("|".join, axis=1).where(parts.notna().all(axis=1), None)
+    joined = parts.astype(str).agg("|".join, axis=1)
+    # A key that lacks a part is none.
+    return joined.where(parts.notna().all(axis=1), None)
 
 
 @pytest.mark.parametrize(
@@ -185,34 +188,35 @@ def test_rolling_rates_are_those_of_the_reference_over_windows_cut_row_by_row(
     days = Days(_day(first), _day(last))
     window = days.since(27)
     daily = transforms.tiles(_flights(spark, window.first, window.last), window)
-    _assert_same(
-        transforms.rolling(daily, days),
-        pd.concat([_expected_rolling(day) for day in days]),
-        ["landed_date", "grain", "key"],
-    )
+    expected = pd.concat([_expected_rolling(day) for day in days])
+    _assert_same(transforms.rolling(daily, days), expected, ["landed_date", "grain", "key"])
 
 
 def _expected_rolling(day: date) -> pd.DataFrame:
     parts = [_expected_grain(day, grain, names) for grain, names in GRAINS.items()]
-    moment = reference.scoring_moment(day).tz_localize(None)
-    return pd.concat(parts, ignore_index=True).assign(landed_date=day, event_timestamp=moment)
+    rows = pd.concat(parts, ignore_index=True)
+    return rows.assign(landed_date=day, event_timestamp=_moment(day))
 
 
 def _expected_grain(day: date, grain: str, names: tuple[str, ...]) -> pd.DataFrame:
-    longest, *shorter = [
-        reference.rates(reference.window(day, w), list(names)).add_suffix(f"_{w}")
-        for w in (28, 7, 1)
-    ]
-    joined = longest.join(shorter[0]).join(shorter[1])
+    longest = _expected_rates(day, names, 28)
+    joined = longest.join(_expected_rates(day, names, 7))
+    joined = joined.join(_expected_rates(day, names, 1))
     joined[["n_7", "n_1"]] = joined[["n_7", "n_1"]].fillna(0)
     rows = joined.drop(columns=["depdelay_28", "depdelay_7"]).reset_index()
-    return rows.assign(grain=grain, key=_keys(rows, names)).drop(columns=list(names))
+    rows = rows.assign(grain=grain, key=_keys(rows, names))
+    return rows.drop(columns=list(names))
+
+
+def _expected_rates(day: date, names: tuple[str, ...], days: int) -> pd.DataFrame:
+    outcomes = reference.window(day, days)
+    return reference.rates(outcomes, list(names)).add_suffix(f"_{days}")
 
 
 def test_tiles_of_a_stormy_day_add_up_to_its_outcomes(spark: SparkSession) -> None:
     day = _day("2013-02-08")
-    found = transforms.tiles(_flights(spark, day, day), Days.of(day)).where("grain = 'ap'")
-    rows = reference.window(day, 1)
+    tiles = transforms.tiles(_flights(spark, day, day), Days.of(day))
+    outcomes = reference.window(day, 1)
     expected = [
         {
             "landed_date": day,
@@ -225,107 +229,121 @@ def test_tiles_of_a_stormy_day_add_up_to_its_outcomes(spark: SparkSession) -> No
             "n_departed": part["dep_delay"].notna().sum(),
             "sum_depdelay": int(part["dep_delay"].sum()),
         }
-        for origin, part in rows.groupby("origin")
+        for origin, part in outcomes.groupby("origin")
     ]
-    _assert_same(found, pd.DataFrame(expected), ["key"])
+    _assert_same(tiles.where("grain = 'ap'"), pd.DataFrame(expected), ["key"])
 
 
-def test_weather_is_that_of_the_reference_on_hard_days(spark: SparkSession) -> None:
-    dates = [_day(text) for text in (*HARD_DAYS, "2013-08-22", "2013-10-25", "2013-12-31")]
-    source = reference.weather()
-    source = source[source["weather_date"].isin(pd.to_datetime(pd.Series(dates)))]
-    raw = source.assign(
-        weather_date=source["weather_date"].dt.date, landed_date=source["weather_date"].dt.date
-    )
-    days = Days(min(dates), max(dates))
-    hourly = transforms.weather_hourly(_frame(spark, WEATHER, raw), days)
-    moments = {day: reference.scoring_moment(day).tz_localize(None) for day in dates}
-    expected = raw.rename(columns={name: f"w_{name}" for name in reference.WEATHER})
-    expected = expected.assign(
-        observed_at=expected["observed_at"].dt.tz_localize(None),
-        available_at=expected["landed_date"].map(moments),
-    )
-    shown = [
-        "landed_date",
-        "origin",
-        "observed_at",
-        "available_at",
-        *(f"w_{name}" for name in reference.WEATHER),
-    ]
+@lru_cache(maxsize=1)
+def _observations() -> pd.DataFrame:
+    """The weather of hard days, of days with gaps, and of one without any observation."""
+    dates = [*HARD_DAYS, "2013-08-22", "2013-10-25", "2013-12-31"]
+    rows = reference.weather()
+    rows = rows[rows["weather_date"].isin(pd.to_datetime(dates))]
+    days = rows["weather_date"].dt.date
+    return rows.assign(weather_date=days, landed_date=days)
+
+
+@pytest.fixture(scope="module")
+def hourly(spark: SparkSession) -> DataFrame:
+    """The pipeline's table of the observations."""
+    return transforms.weather_hourly(_frame(spark, WEATHER, _observations()), YEAR)
+
+
+def test_hourly_weather_is_that_of_the_reference_on_hard_days(hourly: DataFrame) -> None:
+    renamed = {name: f"w_{name}" for name in reference.WEATHER}
+    expected = _observations().rename(columns=renamed)
+    expected["observed_at"] = expected["observed_at"].dt.tz_localize(None)
+    expected["available_at"] = expected["landed_date"].map(_moment)
+    shown = ["landed_date", "origin", "observed_at", "available_at", *renamed.values()]
     _assert_same(hourly, expected[shown], ["origin", "observed_at"])
-    daily = [
-        reference.weather_of_day(day).assign(landed_date=day, event_timestamp=moments[day])
-        for day in dates
-        if day != _day("2013-12-31")
-    ]
-    _assert_same(
-        transforms.weather_daily(hourly, days), pd.concat(daily), ["landed_date", "origin"]
-    )
 
 
-def _departure(spark: SparkSession, airports: DataFrame, *flights: Mapping[str, Any]) -> list[Row]:
-    """Departures of hand-made flights of 2013-03-09 and what differs from them."""
-    usual = {
-        "flight_date": date(2013, 3, 9),
-        "carrier": "B6",
-        "tailnum": None,
-        "origin": "JFK",
-        "dest": "BOS",
-        "sched_dep_time": 800,
-        "sched_arr_time": 910,
-        "distance": 187,
-        "landed_date": date(2013, 3, 8),
-    }
-    rows = [{**usual, "flight": n, **flight} for n, flight in enumerate(flights, 1)]
-    for row in rows:
-        row["hour"], row["minute"] = divmod(row["sched_dep_time"], 100)
-        local = pd.Timestamp(row["flight_date"], tz=reference.NEW_YORK) + pd.DateOffset(
-            hours=row["hour"]
-        )
-        row["time_hour"] = local.tz_convert("UTC").to_pydatetime()
+def test_daily_weather_is_that_of_the_reference_on_hard_days(hourly: DataFrame) -> None:
+    dates = sorted(set(_observations()["landed_date"]))
+    expected = []
+    for day in dates:
+        of_day = reference.weather_of_day(day)
+        expected.append(of_day.assign(landed_date=day, event_timestamp=_moment(day)))
+    daily = transforms.weather_daily(hourly, YEAR)
+    _assert_same(daily, pd.concat(expected), ["landed_date", "origin"])
+
+
+_USUAL: dict[str, Any] = {
+    "flight_date": date(2013, 3, 9),
+    "carrier": "B6",
+    "tailnum": None,
+    "origin": "JFK",
+    "dest": "BOS",
+    "sched_dep_time": 800,
+    "sched_arr_time": 910,
+    "distance": 187,
+    "landed_date": date(2013, 3, 8),
+}
+"""A scheduled flight, of which tests change what they are about."""
+
+
+def _scheduled(number: int, changed: Mapping[str, Any]) -> dict[str, Any]:
+    row = {**_USUAL, "flight": number, **changed}
+    hour, minute = divmod(row["sched_dep_time"], 100)
+    midnight = pd.Timestamp(row["flight_date"], tz=reference.NEW_YORK)
+    # DateOffset goes by the clock: on a day of 23 hours, too, eight is eight.
+    local = midnight + pd.DateOffset(hours=hour)
+    instant = local.tz_convert("UTC").to_pydatetime()
+    return {**row, "hour": hour, "minute": minute, "time_hour": instant}
+
+
+def _departure(
+    spark: SparkSession,
+    airports: DataFrame,
+    *flights: Mapping[str, Any],
+) -> list[Row]:
+    """Departures of usual flights with these changes, in their order."""
+    rows = [_scheduled(number, changed) for number, changed in enumerate(flights, 1)]
     schedule = _frame(spark, SCHEDULE, pd.DataFrame(rows))
-    last = max(row["landed_date"] for row in rows)
-    return (
-        transforms.departures(schedule, airports, Days(date(2013, 1, 1), last))
-        .orderBy("flight")
-        .collect()
-    )
+    days = Days(YEAR.first, max(row["landed_date"] for row in rows))
+    departures = transforms.departures(schedule, airports, days)
+    return departures.orderBy("flight").collect()
 
 
 def test_block_counts_minutes_on_the_destinations_clock(
     spark: SparkSession, airports: DataFrame
 ) -> None:
-    rows = _departure(
-        spark,
-        airports,
-        {"dest": "BOS", "sched_dep_time": 800, "sched_arr_time": 910},
-        {"dest": "BOS", "sched_dep_time": 2330, "sched_arr_time": 40},  # past midnight
-        {
-            "dest": "BOS",
-            "sched_dep_time": 2250,
-            "sched_arr_time": 2400,
-        },  # midnight written as the end of a day
-        {"dest": "LAX", "sched_dep_time": 800, "sched_arr_time": 1115},  # three hours behind
-        {"dest": "HNL", "sched_dep_time": 1000, "sched_arr_time": 1530},
-        {"dest": "PHX", "sched_dep_time": 800, "sched_arr_time": 1140},  # knows no summer time
-        {
-            "dest": "SJU",
-            "sched_dep_time": 2359,
-            "sched_arr_time": 442,
-        },  # not in the register; an hour ahead in winter
-        {"dest": "STT", "sched_dep_time": 800, "sched_arr_time": 1305},
-        {"dest": "XXX", "sched_dep_time": 800, "sched_arr_time": 1305},
+    flights = (
+        _flight("BOS", 800, 910, 70),
+        # Past midnight, and at midnight written as the end of a day.
+        _flight("BOS", 2330, 40, 70),
+        _flight("BOS", 2250, 2400, 70),
+        # Three and six hours behind, and a zone that knows no summer time.
+        _flight("LAX", 800, 1115, 375),
+        _flight("HNL", 1000, 1530, 630),
+        _flight("PHX", 800, 1140, 340),
+        # Not in the register; an hour ahead in winter.
+        _flight("SJU", 2359, 442, 223),
+        _flight("STT", 800, 1305, 245),
+        _flight("XXX", 800, 1305, None),
     )
-    assert [row["block"] for row in rows] == [70, 70, 70, 375, 630, 340, 223, 245, None]
+    rows = _departure(spark, airports, *(flight for flight, _ in flights))
+    assert [row["block"] for row in rows] == [minutes for _, minutes in flights]
 
 
-def test_tail_sequence_counts_earlier_flights_of_the_plane_and_ties_share_a_place(
+def _flight(
+    dest: str,
+    departs: int,
+    arrives: int,
+    block: int | None,
+) -> tuple[dict[str, Any], int | None]:
+    """A flight by the clocks of its airports, and its minutes."""
+    changed = {"dest": dest, "sched_dep_time": departs, "sched_arr_time": arrives}
+    return changed, block
+
+
+def test_tail_sequence_counts_earlier_flights_of_the_plane_and_ties_share_a_number(
     spark: SparkSession, airports: DataFrame
 ) -> None:
-    times = (800, 1200, 1200, 1700)
-    rows = _departure(
-        spark, airports, *({"tailnum": "N1", "sched_dep_time": time} for time in times), {}, {}
-    )
+    flown = [{"tailnum": "N1", "sched_dep_time": time} for time in (800, 1200, 1200, 1700)]
+    unassigned = [{}, {}]
+    rows = _departure(spark, airports, *flown, *unassigned)
     assert [(row["tail_key"], row["tail_seq"]) for row in rows] == [
         ("N1", 1),
         ("N1", 2),
@@ -368,15 +386,11 @@ def test_days_to_the_nearest_holiday(spark: SparkSession, airports: DataFrame) -
         "2013-06-10": -7,
         "2013-06-20": 7,
     }
-    dates = [_day(text) for text in expected]
-    rows = _departure(
-        spark,
-        airports,
-        *(
-            {"flight_date": day, "landed_date": max(day - timedelta(days=1), date(2013, 1, 1))}
-            for day in dates
-        ),
-    )
+    flights = []
+    for day in map(_day, expected):
+        landed = max(day - timedelta(days=1), YEAR.first)
+        flights.append({"flight_date": day, "landed_date": landed})
+    rows = _departure(spark, airports, *flights)
     assert {str(row["flight_date"]): row["hol"] for row in rows} == expected
 
 
@@ -393,28 +407,34 @@ _MIDNIGHTS = {
 def test_the_scoring_moment_is_local_midnight_whatever_the_sessions_zone(
     spark: SparkSession, day: str, moment: str
 ) -> None:
-    one = spark.createDataFrame([(_day(day),)], "landed_date date").select(
-        scoring_moment(TIMEZONE).cast("long").alias("seconds")
-    )
+    landed = spark.createDataFrame([(_day(day),)], "landed_date date")
+    moments = landed.select(scoring_moment(TIMEZONE).cast("long").alias("seconds"))
     spark.conf.set("spark.sql.session.timeZone", "Asia/Kolkata")
     try:
-        seconds = one.collect()[0]["seconds"]
+        [row] = moments.collect()
     finally:
         spark.conf.set("spark.sql.session.timeZone", "UTC")
-    assert datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M") == moment
+    instant = datetime.fromtimestamp(row["seconds"], tz=UTC)
+    assert instant.strftime("%Y-%m-%dT%H:%M") == moment
+
+
+def _blank(feed: Feed) -> dict[str, Any]:
+    return dict.fromkeys((column.name for column in feed.columns), None)
 
 
 def _outcome(
-    key: Mapping[str, Any], arr_delay: int | None, dep_delay: int | None, dep_time: int | None
+    tailnum: str | None,
+    arr_delay: int | None,
+    dep_delay: int | None,
+    dep_time: int | None,
 ) -> dict[str, Any]:
-    blank = dict.fromkeys((column.name for column in FLIGHTS.columns), None)
     return {
-        **blank,
+        **_blank(FLIGHTS),
         "carrier": "B6",
         "origin": "JFK",
         "dest": "BOS",
         "hour": 8,
-        **key,
+        "tailnum": tailnum,
         "arr_delay": arr_delay,
         "dep_delay": dep_delay,
         "dep_time": dep_time,
@@ -423,17 +443,16 @@ def _outcome(
 
 def test_outcomes_without_a_label_are_counted_and_never_rated(spark: SparkSession) -> None:
     day = date(2013, 5, 1)
-    rows = [
-        _outcome({"tailnum": "N1"}, 15, 0, 800),  # exactly 15 minutes is not late
-        _outcome({"tailnum": "N1"}, 16, 6, 800),
-        _outcome({"tailnum": "N1"}, None, 30, 2400),  # diverted
-        _outcome({"tailnum": None}, None, None, None),  # cancelled before a plane was assigned
+    outcomes = [
+        _outcome("N1", 15, 0, 800),  # exactly 15 minutes is not late
+        _outcome("N1", 16, 6, 800),
+        _outcome("N1", None, 30, 2400),  # diverted
+        _outcome(None, None, None, None),  # cancelled before a plane was assigned
     ]
-    daily = transforms.tiles(
-        _frame(spark, FLIGHTS, pd.DataFrame(rows).assign(landed_date=day)), Days.of(day)
-    )
-    found = {(row["grain"], row["key"]): row for row in daily.collect()}
-    assert set(found) == {
+    flights = _frame(spark, FLIGHTS, pd.DataFrame(outcomes).assign(landed_date=day))
+    rows = transforms.tiles(flights, Days.of(day)).collect()
+    tiles = {(row["grain"], row["key"]): row for row in rows}
+    assert set(tiles) == {
         ("co", "B6|JFK"),
         ("dest", "BOS"),
         ("route", "JFK|BOS"),
@@ -441,83 +460,63 @@ def test_outcomes_without_a_label_are_counted_and_never_rated(spark: SparkSessio
         ("oh", "JFK|8"),
         ("ap", "JFK"),
     }
-    sums = ["n", "n_known", "n_late", "sum_delay", "n_canc", "n_departed", "sum_depdelay"]
-    assert [found["ap", "JFK"][name] for name in sums] == [4, 2, 1, 31, 1, 3, 36]
-    assert [found["tail", "N1"][name] for name in sums] == [3, 2, 1, 31, 0, 3, 36]
+    of_airport = tiles["ap", "JFK"]
+    _assert_values(of_airport, n=4, n_known=2, n_late=1, sum_delay=31)
+    _assert_values(of_airport, n_canc=1, n_departed=3, sum_depdelay=36)
+    of_plane = tiles["tail", "N1"]
+    _assert_values(of_plane, n=3, n_known=2, n_late=1, sum_delay=31)
+    _assert_values(of_plane, n_canc=0, n_departed=3, sum_depdelay=36)
 
 
-def _tile(
-    day: str, key: str, n: int, known: int, late: int, delay: int, cancelled: int
-) -> tuple[Any, ...]:
-    return (
-        _day(day),
-        "dest",
-        key,
-        n,
-        known,
-        late,
-        delay,
-        cancelled,
-        n - cancelled,
-        10 * (n - cancelled),
-    )
+def _assert_values(row: Row, **expected: object) -> None:
+    assert {name: row[name] for name in expected} == expected
+
+
+def _tile(day: str, key: str, **sums: int) -> tuple[Any, ...]:
+    """A tile whose departed flights were ten minutes late each."""
+    departed = sums["n"] - sums.get("n_canc", 0)
+    whole = {**sums, "n_departed": departed, "sum_depdelay": 10 * departed}
+    values = [whole.get(name, 0) for name in _SUMS]
+    return (_day(day), "dest", key, *values)
 
 
 def test_a_window_without_rows_has_count_zero_and_no_rates_and_an_old_key_no_row(
     spark: SparkSession,
 ) -> None:
-    sums = ("n", "n_known", "n_late", "sum_delay", "n_canc", "n_departed", "sum_depdelay")
-    schema = ", ".join(
-        ["landed_date date, grain string, key string", *(f"{name} long" for name in sums)]
-    )
+    night = _day("2013-05-29")
     rows = [
-        _tile("2013-05-01", "old", 1, 1, 1, 99, 0),
-        _tile("2013-05-02", "edge", 2, 2, 1, 50, 0),
-        _tile("2013-05-29", "gone", 1, 0, 0, 0, 1),
+        _tile("2013-05-01", "old", n=1, n_known=1, n_late=1, sum_delay=99),
+        _tile("2013-05-02", "edge", n=2, n_known=2, n_late=1, sum_delay=50),
+        _tile("2013-05-29", "gone", n=1, n_canc=1),
     ]
+    key = ["landed_date date", "grain string", "key string"]
+    schema = ", ".join([*key, *(f"{name} long" for name in _SUMS)])
     daily = spark.createDataFrame(rows, schema)
-    found = transforms.rolling(daily, Days.of(_day("2013-05-29"))).orderBy("key").collect()
-    names = [
-        "key",
-        "n_1",
-        "late_1",
-        "n_7",
-        "late_7",
-        "delay_7",
-        "canc_7",
-        "n_28",
-        "late_28",
-        "delay_28",
-        "canc_28",
-        "depdelay_1",
-    ]
-    assert [tuple(row[name] for name in names) for row in found] == [
-        ("edge", 0, None, 0, None, None, None, 2, 0.5, 25.0, 0.0, None),
-        ("gone", 1, None, 1, None, None, 1.0, 1, None, None, 1.0, None),
-    ]
+    rolling = transforms.rolling(daily, Days.of(night))
+    edge, gone = rolling.orderBy("key").collect()
+    _assert_values(edge, key="edge", n_1=0, n_7=0, n_28=2)
+    _assert_values(edge, late_1=None, depdelay_1=None)
+    _assert_values(edge, late_7=None, delay_7=None, canc_7=None)
+    _assert_values(edge, late_28=0.5, delay_28=25.0, canc_28=0.0)
+    _assert_values(gone, key="gone", n_1=1, n_7=1, n_28=1)
+    _assert_values(gone, late_1=None, depdelay_1=None)
+    _assert_values(gone, late_7=None, delay_7=None, canc_7=1.0)
+    _assert_values(gone, late_28=None, delay_28=None, canc_28=1.0)
 
 
 def test_a_broken_anemometer_is_no_wind(spark: SparkSession) -> None:
     day = date(2013, 7, 1)
-    blank = dict.fromkeys((column.name for column in WEATHER.columns), None)
-    winds = [(200.0, None), (199.9, 0.2), (1048.36, 0.1)]
-    rows = [
-        {**blank, "origin": "EWR", "hour": n, "wind_speed": wind, "precip": precip}
-        for n, (wind, precip) in enumerate(winds)
-    ]
-    hourly = transforms.weather_hourly(
-        _frame(spark, WEATHER, pd.DataFrame(rows).assign(landed_date=day)), Days.of(day)
-    )
+    # 200 mph is the bound, and 1048.36 was truly reported.
+    measured = [(200.0, None), (199.9, 0.2), (1048.36, 0.1)]
+    rows = []
+    for hour, (wind, precip) in enumerate(measured):
+        values = {"origin": "EWR", "hour": hour, "wind_speed": wind, "precip": precip}
+        rows.append({**_blank(WEATHER), **values})
+    observed = _frame(spark, WEATHER, pd.DataFrame(rows).assign(landed_date=day))
+    hourly = transforms.weather_hourly(observed, Days.of(day))
     [daily] = transforms.weather_daily(hourly, Days.of(day)).collect()
-    assert sorted(
-        (row["w_wind_speed"] is None, row["w_wind_speed"]) for row in hourly.collect()
-    ) == [
-        (False, 199.9),
-        (True, None),
-        (True, None),
-    ]
-    assert (daily["wd_wind_max"], daily["wd_precip"], daily["wd_visib_min"]) == (
-        199.9,
-        pytest.approx(0.3),
-        None,
-    )
+    winds = [row["w_wind_speed"] for row in hourly.collect()]
+    assert sorted(winds, key=str) == [199.9, None, None]
+    assert daily["wd_wind_max"] == 199.9
+    assert daily["wd_precip"] == pytest.approx(0.3)
+    assert daily["wd_visib_min"] is None

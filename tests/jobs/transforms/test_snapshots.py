@@ -19,16 +19,11 @@ def test_each_day_sees_the_latest_snapshot_landed_by_then_and_no_row_of_another(
         ("2013-01-04", "a", 2),
         ("2013-01-09", "a", 3),
     ]
-    snapshots = spark.createDataFrame(
-        [(date.fromisoformat(day), key, value) for day, key, value in landed],
-        "landed_date date, key string, value int",
-    )
-    rows = (
-        latest_by_day(snapshots, Days(date(2013, 1, 1), date(2013, 1, 5)))
-        .select("landed_date", "key", "value")
-        .orderBy("landed_date", "key")
-        .collect()
-    )
+    values = [(date.fromisoformat(day), key, value) for day, key, value in landed]
+    snapshots = spark.createDataFrame(values, "landed_date date, key string, value int")
+    days = Days(date(2013, 1, 1), date(2013, 1, 5))
+    latest = latest_by_day(snapshots, days).select("landed_date", "key", "value")
+    rows = latest.orderBy("landed_date", "key").collect()
     assert [(str(day), key, value) for day, key, value in rows] == [
         ("2013-01-02", "a", 1),
         ("2013-01-02", "b", 1),
