@@ -1,4 +1,4 @@
-"""Nothing is published that was not judged good, and what was judged is told."""
+"""Nothing is published that was not judged good, and every verdict is recorded."""
 
 from __future__ import annotations
 
@@ -46,7 +46,13 @@ def sums(days: Days) -> Suite:
 
 def copies(days: Days) -> Suite:
     warns = present("amount", severity="warning")
-    return Suite(days=days, key=("id",), has=("amount",), same_rows_as="sums", each_row=(warns,))
+    return Suite(
+        days=days,
+        key=("id",),
+        has=("amount",),
+        same_rows_as="sums",
+        each_row=(warns,),
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +62,8 @@ def suites(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
     module = ModuleType("expectations.toy")
     module.__spec__ = ModuleSpec("expectations.toy", None)
-    module.sums, module.copies = sums, copies  # type: ignore[attr-defined]
+    module.sums = sums  # type: ignore[attr-defined]
+    module.copies = copies  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "expectations.toy", module)
     return module
 
@@ -77,29 +84,28 @@ def stage(spark: SparkSession, run: Run) -> Callable[..., None]:
 
 
 def _frame(spark: SparkSession, *rows: tuple[int, float | None]) -> DataFrame:
-    return spark.createDataFrame(
-        [(DAY, *row) for row in rows], "landed_date date, id int, amount double"
-    )
+    values = [(DAY, *row) for row in rows]
+    return spark.createDataFrame(values, "landed_date date, id int, amount double")
 
 
 def published(run: Run, name: str) -> list[tuple[object, ...]]:
-    return (
-        sorted(tuple(row) for row in tables.read(run, name).collect())
-        if tables.exists(run, name)
-        else []
-    )
+    if not tables.exists(run, name):
+        return []
+    rows = tables.read(run, name).collect()
+    return sorted(tuple(row) for row in rows)
 
 
-def test_good_tables_are_published_and_told(run: Run, stage: Callable[..., None]) -> None:
+def test_good_tables_are_published_with_their_metrics(run: Run, stage: Callable[..., None]) -> None:
     stage("sums", (1, 2.0), (2, 3.0))
     stage("copies", (1, None), (2, 3.0))
     metrics = check(run)
     assert published(run, "sums") == [(DAY, 1, 2.0), (DAY, 2, 3.0)]
     expected = {"tables": 2, "rows": 4, "changed": 2, "checks": 13, "warnings": 1}
     assert {name: metrics[name] for name in expected} == expected
-    told = json.loads(json.dumps(metrics))["published"]["copies"]
-    assert (told["rows"], told["version"], told["changed"]) == (2, 0, True)
-    [warning] = told["warnings"]
+    # Metrics are kept as JSON.
+    copied = json.loads(json.dumps(metrics))["published"]["copies"]
+    assert (copied["rows"], copied["version"], copied["changed"]) == (2, 0, True)
+    [warning] = copied["warnings"]
     assert warning == (
         "amount has a value. Found: 1 of 2 rows. "
         "For example landed_date=2013-01-01, id=1, amount=None"
@@ -113,20 +119,19 @@ def test_one_failed_table_keeps_the_whole_stage_back(
     stage("copies", (1, 2.0), (2, 33.0))
     with pytest.raises(GateRefused) as refused:
         check(run)
-    assert (published(run, "sums"), published(run, "copies")) == ([], [])
+    assert published(run, "sums") == []
+    assert published(run, "copies") == []
     assert refused.value.table == "toy.sums"
-    assert refused.value.failures == (
-        (
-            "toy.sums amount: amount is from 0 to 10. Found: 1 of 2 rows. "
-            "For example landed_date=2013-01-01, id=2, amount=33.0"
-        ),
+    [failure] = refused.value.failures
+    assert failure == (
+        "toy.sums amount: amount is from 0 to 10. Found: 1 of 2 rows. "
+        "For example landed_date=2013-01-01, id=2, amount=33.0"
     )
     index = report_folder(run) / "index.html"
     assert refused.value.report == str(index)
-    assert all(
-        text in index.read_text()
-        for text in ("Refused", "toy.sums", "amount is from 0 to 10.", "33.0", "toy.copies")
-    )
+    page = index.read_text()
+    shown = ("Refused", "toy.sums", "amount is from 0 to 10.", "33.0", "toy.copies")
+    assert [text for text in shown if text not in page] == []
     assert "amount" in (index.parent / "sums" / "index.html").read_text()
     assert quality(PIPELINE, run.environment, run.days, "csv") == 0
     shown = capsys.readouterr()
@@ -154,11 +159,9 @@ def test_a_rerun_changes_nothing(run: Run, stage: Callable[..., None]) -> None:
 def test_every_verdict_is_a_row(run: Run, stage: Callable[..., None]) -> None:
     stage("sums", (1, 2.0))
     audit_and_publish(run, ["sums"])
-    rows = ops.read(run.environment, "check_results").to_pylist()
-    assert [
-        (row["table_name"], row["column_name"], row["severity"], row["success"], row["observed"])
-        for row in rows
-    ] == [
+    results = ops.read(run.environment, "check_results")
+    shown = results.select(["table_name", "column_name", "severity", "success", "observed"])
+    assert [tuple(row.values()) for row in shown.to_pylist()] == [
         ("toy.sums", None, "critical", True, "1 rows"),
         ("toy.sums", "landed_date", "critical", True, "1 rows"),
         ("toy.sums", "rows_of_key", "critical", True, "1 rows"),
@@ -166,9 +169,10 @@ def test_every_verdict_is_a_row(run: Run, stage: Callable[..., None]) -> None:
         ("toy.sums", "day_of_the_run", "critical", True, "1"),
         ("toy.sums", "rows", "critical", True, "1"),
     ]
-    assert {(row["run_id"], row["stage"], row["first_day"]) for row in rows} == {
-        (run.run_id, "check_clean", DAY)
-    }
+    rows = results.to_pylist()
+    assert {row["run_id"] for row in rows} == {run.run_id}
+    assert {row["stage"] for row in rows} == {"check_clean"}
+    assert {row["first_day"] for row in rows} == {DAY}
 
 
 def test_rows_lost_between_two_tables_block(run: Run, stage: Callable[..., None]) -> None:
@@ -182,13 +186,11 @@ def test_a_table_without_a_suite_is_an_error_that_says_where_to_write_it(
     run: Run, suites: ModuleType
 ) -> None:
     del suites.copies
-    with pytest.raises(
-        UsageError,
-        match=(
-            r"toy\.copies has no suite\. "
-            r"Write `def copies\(days: Days\) -> Suite` in expectations/toy\.py"
-        ),
-    ):
+    message = (
+        r"toy\.copies has no suite\. "
+        r"Write `def copies\(days: Days\) -> Suite` in expectations/toy\.py"
+    )
+    with pytest.raises(UsageError, match=message):
         check(run)
 
 

@@ -9,7 +9,6 @@ import shutil
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 from pyarrow import csv
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.commands.land import land
@@ -57,19 +56,23 @@ def load(environment: Environment, *ranges: Days) -> None:
     for days in ranges:
         land(PIPELINE, environment, days)
     for feed in PIPELINE.feeds:
-        files = environment.landing / PIPELINE.name
-        dropped = {
-            path: date.fromisoformat(path.stem) for path in files.glob(f"{feed.name}/*.csv")
-        } or {files / feed.path: ranges[0].first}
-        raw = pa.concat_tables(read_drop(feed, path, day) for path, day in dropped.items())
-        write_deltalake(
-            environment.table_path(f"{PIPELINE.name}.{feed.name}"),
-            raw,
-            partition_by=["landed_date"],
-        )
-    run = run_of(environment, "transform", Days(ranges[0].first, ranges[-1].last))
+        path = environment.table_path(f"{PIPELINE.name}.{feed.name}")
+        rows = read_drops(environment, feed, ranges[0].first)
+        write_deltalake(path, rows, partition_by=["landed_date"])
+    all_days = Days(ranges[0].first, ranges[-1].last)
+    run = run_of(environment, "transform", all_days)
     transform(run)
     publish(run, "transform")
+
+
+def read_drops(environment: Environment, feed: Feed, first: date) -> pa.Table:
+    """All that has landed of a feed; what has no day in its name landed on the first."""
+    folder = environment.landing / PIPELINE.name
+    parts = [
+        read_drop(feed, path, date.fromisoformat(path.stem))
+        for path in folder.glob(f"{feed.name}/*.csv")
+    ]
+    return pa.concat_tables(parts or [read_drop(feed, folder / feed.path, first)])
 
 
 def read_drop(feed: Feed, path: Path, day: date) -> pa.Table:
@@ -83,10 +86,13 @@ def read_drop(feed: Feed, path: Path, day: date) -> pa.Table:
     }
     types = {column.name: kinds[column.type] for column in feed.columns}
     options = csv.ConvertOptions(
-        column_types=types, null_values=["NA", ""], strings_can_be_null=True
+        column_types=types,
+        null_values=["NA", ""],
+        strings_can_be_null=True,
     )
     rows = csv.read_csv(path, convert_options=options)
-    return rows.append_column("landed_date", pa.array([day] * rows.num_rows, pa.date32()))
+    landed = pa.array([day] * rows.num_rows, pa.date32())
+    return rows.append_column("landed_date", landed)
 
 
 @pytest.fixture(scope="module")
@@ -108,18 +114,17 @@ def copied(loaded: Environment, tmp_path: Path) -> Environment:
 @pytest.fixture(autouse=True)
 def no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is judged and how is tested elsewhere."""
-    monkeypatch.setattr(
-        features,
-        "audit_and_publish",
-        lambda run, names: {name: tables.publish(run, name).rows for name in names},
-    )
+
+    def publish_all(run: Run, names: list[str]) -> dict[str, int]:
+        return {name: tables.publish(run, name).rows for name in names}
+
+    monkeypatch.setattr(features, "audit_and_publish", publish_all)
 
 
 def joined(environment: Environment, first: str, last: str | None = None) -> Run:
     """A run that has been through the features stage."""
-    run = run_of(
-        environment, "features", Days(date.fromisoformat(first), date.fromisoformat(last or first))
-    )
+    days = Days(date.fromisoformat(first), date.fromisoformat(last or first))
+    run = run_of(environment, "features", days)
     features.features(run)
     return run
 
@@ -127,27 +132,29 @@ def joined(environment: Environment, first: str, last: str | None = None) -> Run
 def rows_of(run: Run, name: str, day: str | None = None) -> pd.DataFrame:
     """Staged rows, of one night or of all, sorted by their key."""
     staged = tables.staged(run, name)
-    chosen = (
-        staged
-        if day is None
-        else staged.where(F.col("landed_date") == F.lit(date.fromisoformat(day)))
-    )
+    if day is not None:
+        staged = staged.where(F.col("landed_date") == F.lit(date.fromisoformat(day)))
     # An instant as a number: pandas would show it in the client's own time zone.
-    found: pd.DataFrame = chosen.withColumn(
-        "event_timestamp", F.unix_seconds("event_timestamp")
-    ).toPandas()
-    return found.sort_values(["landed_date", *reference.KEY], ignore_index=True)
+    seconds = F.unix_seconds("event_timestamp")
+    rows: pd.DataFrame = staged.withColumn("event_timestamp", seconds).toPandas()
+    return rows.sort_values(["landed_date", *reference.KEY], ignore_index=True)
 
 
-def assert_same(found: pd.DataFrame, expected: pd.DataFrame, rtol: float = 0) -> None:
-    columns = list(expected.columns)
+def assert_same(rows: pd.DataFrame, expected: pd.DataFrame, rtol: float = 0) -> None:
+    """The columns that are expected have the expected values, in the same order of rows."""
     pd.testing.assert_frame_equal(
-        _plain(found[columns]), _plain(expected), check_dtype=False, rtol=rtol, atol=0
+        _plain(rows[list(expected.columns)]),
+        _plain(expected),
+        check_dtype=False,
+        rtol=rtol,
+        atol=0,
     )
 
 
 def _plain(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.astype(object).where(rows.notna(), np.nan).infer_objects()
+    """One kind of null, whichever side a frame comes from."""
+    values = rows.astype(object).where(rows.notna(), np.nan)
+    return values.infer_objects()
 
 
 @pytest.mark.parametrize(
@@ -157,15 +164,13 @@ def _plain(rows: pd.DataFrame) -> pd.DataFrame:
 def test_both_tables_are_what_pandas_finds(loaded: Environment, first: str, last: str) -> None:
     run = joined(loaded, first, last)
     for day in run.days:
-        scoring = reference.scoring(day).drop(columns="tailnum")
-        assert_same(rows_of(run, "scoring", str(day)), scoring, rtol=1e-12)
-        assert_same(
-            rows_of(run, "training", str(day)),
-            reference.training(day).drop(columns="tailnum"),
-            rtol=1e-12,
-        )
-        moments = set(rows_of(run, "scoring", str(day))["event_timestamp"])
-        assert moments == {int(reference.scoring_moment(day).timestamp())}
+        scored = rows_of(run, "scoring", str(day))
+        trained = rows_of(run, "training", str(day))
+        # Sums of floats depend on their order, in their last digits.
+        assert_same(scored, reference.scoring(day).drop(columns="tailnum"), rtol=1e-12)
+        assert_same(trained, reference.training(day).drop(columns="tailnum"), rtol=1e-12)
+        moment = reference.scoring_moment(day).timestamp()
+        assert set(scored["event_timestamp"]) == {int(moment)}
 
 
 def test_the_tables_have_the_declared_columns_and_no_others(loaded: Environment) -> None:
@@ -191,9 +196,8 @@ def test_one_pass_over_some_nights_gives_what_the_nights_give(loaded: Environmen
 
 def test_a_flight_is_trained_on_with_the_features_it_was_scored_with(loaded: Environment) -> None:
     run = joined(loaded, "2013-03-08", "2013-03-11")
-    scored, trained = (
-        rows_of(run, name).drop(columns="landed_date") for name in ("scoring", "training")
-    )
+    scored = rows_of(run, "scoring").drop(columns="landed_date")
+    trained = rows_of(run, "training").drop(columns="landed_date")
     both = trained[reference.KEY].merge(scored[reference.KEY])
     assert len(both) > 2000
     assert_same(both.merge(scored), both.merge(trained.drop(columns="late")))
@@ -201,24 +205,27 @@ def test_a_flight_is_trained_on_with_the_features_it_was_scored_with(loaded: Env
 
 def test_nothing_after_the_scoring_moment_matters(copied: Environment) -> None:
     night = date(2013, 3, 9)
-    before = joined(copied, str(night), "2013-03-10")
-    scored, trained = rows_of(before, "scoring", str(night)), rows_of(before, "training")
+    tomorrow = date(2013, 3, 10)
+    before = joined(copied, str(night), str(tomorrow))
+    scored = rows_of(before, "scoring", str(night))
+    trained = rows_of(before, "training")
+    known = trained[trained["landed_date"] == night]
+    of_both_days = trained[trained["flight_date"] <= tomorrow]
+
     change_everything_after(copied, night)
-    changed = joined(copied, str(night), "2013-03-10")
+    changed = joined(copied, str(night), str(tomorrow))
     assert_same(rows_of(changed, "scoring", str(night)), scored)
     # What became known a day later has other labels now, and the features that it had.
     later = rows_of(changed, "training")
-    assert_same(later[later["landed_date"] == night], trained[trained["landed_date"] == night])
-    of_that_day = later["flight_date"] <= date(2013, 3, 10)
-    assert_same(
-        later[of_that_day].drop(columns="late"),
-        trained[trained["flight_date"] <= date(2013, 3, 10)].drop(columns="late"),
-    )
+    assert_same(later[later["landed_date"] == night], known)
+    later_of_both_days = later[later["flight_date"] <= tomorrow]
+    assert_same(later_of_both_days.drop(columns="late"), of_both_days.drop(columns="late"))
     assert later["late"].sum() > trained["late"].sum()
+
     remove_everything_after(copied, night)
     removed = joined(copied, str(night))
     assert_same(rows_of(removed, "scoring"), scored)
-    assert_same(rows_of(removed, "training"), trained[trained["landed_date"] == night])
+    assert_same(rows_of(removed, "training"), known)
 
 
 def change_everything_after(environment: Environment, night: date) -> None:
@@ -232,52 +239,49 @@ def change_everything_after(environment: Environment, night: date) -> None:
     tables.publish(run, "flights")
     transform(run)
     publish(run, "transform")
+    # The transform has staged these for the run already: a later generation may do so again.
+    again = replace(run, generation=run.generation + 1)
     for name in ("rolling", "weather_hourly", "weather_daily", "departures"):
         rows = tables.read(run, name, run.days)
-        tables.stage_rows(
-            replace(run, generation=run.generation + 1),
-            name,
-            rows.select(*(_absurd(rows, column) for column in rows.columns)),
-        )
-        tables.publish(replace(run, generation=run.generation + 1), name)
-    planes = (
-        tables.read(run, "planes")
-        .where("landed_date = '2012-12-31'")
-        .withColumn("landed_date", F.lit(run.days.first))
-    )
-    tables.stage_rows(run, "planes", planes.withColumns({"seats": F.lit(800), "year": F.lit(1903)}))
+        absurd = rows.select(*(_absurd(rows, column) for column in rows.columns))
+        tables.stage_rows(again, name, absurd)
+        tables.publish(again, name)
+    first_register = tables.read(run, "planes").where("landed_date = '2012-12-31'")
+    changed = {
+        "landed_date": F.lit(run.days.first),
+        "seats": F.lit(800),
+        "year": F.lit(1903),
+    }
+    tables.stage_rows(run, "planes", first_register.withColumns(changed))
     tables.publish(run, "planes")
 
 
-def _absurd(rows: DataFrame, column: str) -> Any:
-    kinds = dict(rows.dtypes)
-    is_feature = kinds[column] in {"int", "bigint", "double"} and column not in {
-        "flight",
-        "sched_dep_time",
-    }
-    return (F.col(column) + 1000).cast(kinds[column]).alias(column) if is_feature else F.col(column)
+def _absurd(rows: DataFrame, column: str) -> Column:
+    kind = dict(rows.dtypes)[column]
+    is_number = kind in ("int", "bigint", "double")
+    is_key = column in ("flight", "sched_dep_time")
+    if is_key or not is_number:
+        return F.col(column)
+    return (F.col(column) + 1000).cast(kind).alias(column)
 
 
 def remove_everything_after(environment: Environment, night: date) -> None:
     run = run_of(environment, "transform", Days(night + timedelta(days=1), SPRING.last))
     later = replace(run, generation=run.generation + 2)
     for name in ("flights", "rolling", "weather_hourly", "weather_daily", "departures", "planes"):
-        tables.stage_rows(later, name, tables.read(run, name, run.days).where("false"))
+        nothing = tables.read(run, name, run.days).where("false")
+        tables.stage_rows(later, name, nothing)
         tables.publish(later, name)
 
 
 def test_a_night_without_outcomes_has_an_empty_training_table(loaded: Environment) -> None:
     run = run_of(loaded, "features", Days.of(date(2012, 12, 31)))
     made = features.features(run)
-    assert (made["training_rows"], made["scoring_rows"], made["outcomes_never_scored"]) == (
-        0,
-        842,
-        0,
-    )
-    assert set(tables.staged(run, "training").columns) == {
-        *tables.staged(run, "scoring").columns,
-        "late",
-    }
+    assert made["training_rows"] == 0
+    assert made["scoring_rows"] == 842
+    assert made["outcomes_never_scored"] == 0
+    scoring = tables.staged(run, "scoring").columns
+    assert set(tables.staged(run, "training").columns) == {*scoring, "late"}
 
 
 def test_a_night_without_a_schedule_scores_nothing_and_counts_unscheduled_outcomes(
@@ -285,17 +289,17 @@ def test_a_night_without_a_schedule_scores_nothing_and_counts_unscheduled_outcom
 ) -> None:
     run = run_of(loaded, "features", YEAR_END)
     made = features.features(run)
-    assert (made["training_rows"], made["scoring_rows"]) == (0, 0)
+    assert made["training_rows"] == 0
+    assert made["scoring_rows"] == 0
     assert made["outcomes_never_scored"] == len(reference.training(YEAR_END.first))
 
 
 def test_labels_are_counted_and_cancelled_flights_are_kept_without_one(loaded: Environment) -> None:
     run = run_of(loaded, "features", Days.of(date(2013, 1, 2)))
-    made, expected = features.features(run), reference.training(date(2013, 1, 2))
-    assert (made["training_rows"], made["labelled"]) == (
-        len(expected),
-        expected["late"].notna().sum(),
-    )
+    made = features.features(run)
+    expected = reference.training(date(2013, 1, 2))
+    assert made["training_rows"] == len(expected)
+    assert made["labelled"] == expected["late"].notna().sum()
     assert expected["late"].isna().any()
 
 
@@ -308,29 +312,23 @@ def test_a_pipeline_without_labels_is_told_where_to_write_them(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr("jobs.transforms.flights.labels")
-    with pytest.raises(
-        UsageError,
-        match=(
-            r"'flights' has no labels: "
-            r"write `def labels\(<outcomes>\)` in jobs/transforms/flights.py"
-        ),
-    ):
-        features.features(run_of(environment, "features", Days.of(date(2013, 1, 5))))
+    run = run_of(environment, "features", Days.of(date(2013, 1, 5)))
+    message = (
+        r"'flights' has no labels: "
+        r"write `def labels\(<outcomes>\)` in jobs/transforms/flights.py"
+    )
+    with pytest.raises(UsageError, match=message):
+        features.features(run)
 
 
 def test_a_declared_feature_that_nobody_gives_is_named(
     environment: Environment, spark: SparkSession
 ) -> None:
     run = run_of(environment, "features", Days.of(date(2013, 1, 1)))
-    declared = dict.fromkeys(
-        [*PIPELINE.entity, *PIPELINE.carried, "event_timestamp", *PIPELINE.training.features]
-    )
-    with pytest.raises(
-        UsageError, match=r"Neither departures nor the feature views of 'flights' give \['seats'\]"
-    ):
-        features._columns(
-            run,
-            spark.createDataFrame(
-                [], ", ".join(f"{name} int" for name in declared if name != "seats")
-            ),
-        )
+    keys = {*PIPELINE.entity, *PIPELINE.carried, "event_timestamp"}
+    given = (keys | set(PIPELINE.training.features)) - {"seats"}
+    schema = ", ".join(f"{name} int" for name in given)
+    rows = spark.createDataFrame([], schema)
+    message = r"Neither departures nor the feature views of 'flights' give \['seats'\]"
+    with pytest.raises(UsageError, match=message):
+        features._columns(run, rows)

@@ -23,6 +23,7 @@ from jobs.stages.transform import transform
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
+from pipelines.flights import PIPELINE as FLIGHTS
 from pipelines.run import Run
 from pipelines.spec import Table
 from pipelines.stages import stage
@@ -36,7 +37,12 @@ TOTALS = Table(
     window_days=3,
     key=("landed_date",),
 )
-DOUBLED = Table(name="doubled", made_by="transform", reads=("totals",), key=("landed_date",))
+DOUBLED = Table(
+    name="doubled",
+    made_by="transform",
+    reads=("totals",),
+    key=("landed_date",),
+)
 SUMMED = replace(TOY, derived=(TOTALS, DOUBLED))
 
 
@@ -49,42 +55,32 @@ def seen() -> Iterator[list[tuple[str, list[str]]]]:
     calls: list[tuple[str, list[str]]] = []
 
     def totals(readings: DataFrame, sensors: DataFrame, days: Days) -> DataFrame:
-        calls.append(
-            (
-                f"readings for {days}",
-                [
-                    str(row[0])
-                    for row in (
-                        readings.select("landed_date").distinct().sort("landed_date").collect()
-                    )
-                ],
-            )
-        )
-        calls.append(
-            (
-                f"sensors for {days}",
-                [
-                    str(row[0])
-                    for row in (
-                        sensors.select("landed_date").distinct().sort("landed_date").collect()
-                    )
-                ],
-            )
-        )
-        each = readings.withColumn(
-            "day", F.explode(F.sequence("landed_date", F.date_add("landed_date", 2)))
-        )
-        within = each.where(F.col("day").between(F.lit(days.first), F.lit(days.last)))
-        return within.groupBy(F.col("day").alias("landed_date")).agg(F.sum("amount").alias("total"))
+        calls.append((f"readings for {days}", _days_of(readings)))
+        calls.append((f"sensors for {days}", _days_of(sensors)))
+        # A reading counts on its own day and on the two after it.
+        counted = F.sequence("landed_date", F.date_add("landed_date", 2))
+        each = readings.select(F.explode(counted).alias("day"), "amount")
+        first = F.lit(days.first)
+        last = F.lit(days.last)
+        within = each.where(F.col("day").between(first, last))
+        by_day = within.withColumnRenamed("day", "landed_date").groupBy("landed_date")
+        return by_day.agg(F.sum("amount").alias("total"))
 
     def doubled(totals: DataFrame, days: Days) -> DataFrame:
-        return totals.select("landed_date", (F.col("total") * 2).alias("twice"))
+        twice = (F.col("total") * 2).alias("twice")
+        return totals.select("landed_date", twice)
 
     module = ModuleType("jobs.transforms.toy")
-    module.totals, module.doubled = totals, doubled  # type: ignore[attr-defined]
+    module.totals = totals  # type: ignore[attr-defined]
+    module.doubled = doubled  # type: ignore[attr-defined]
     sys.modules[module.__name__] = module
     yield calls
     del sys.modules[module.__name__]
+
+
+def _days_of(rows: DataFrame) -> list[str]:
+    days = rows.select("landed_date").distinct().sort("landed_date")
+    return [str(row[0]) for row in days.collect()]
 
 
 def _run(
@@ -98,10 +94,12 @@ def _publish_readings(
     spark: SparkSession, environment: Environment, amounts: dict[str, float]
 ) -> None:
     run = _run(environment, min(amounts), max(amounts), "ingest")
-    rows = [(n, amount, date.fromisoformat(day)) for n, (day, amount) in enumerate(amounts.items())]
-    tables.stage_rows(
-        run, "readings", spark.createDataFrame(rows, "id int, amount double, landed_date date")
-    )
+    # Ids do not matter here: one for all.
+    rows = []
+    for day, amount in amounts.items():
+        rows.append((1, amount, date.fromisoformat(day)))
+    frame = spark.createDataFrame(rows, "id int, amount double, landed_date date")
+    tables.stage_rows(run, "readings", frame)
     tables.publish(run, "readings")
 
 
@@ -112,7 +110,11 @@ def _publish_sensors(spark: SparkSession, environment: Environment, *days: str) 
     tables.publish(run, "sensors")
 
 
-def _transform(environment: Environment, first: str, last: str | None = None) -> dict[str, Any]:
+def _transform(
+    environment: Environment,
+    first: str,
+    last: str | None = None,
+) -> dict[str, Any]:
     run = _run(environment, first, last)
     metrics = transform(run)
     for table in SUMMED.derived:
@@ -121,16 +123,17 @@ def _transform(environment: Environment, first: str, last: str | None = None) ->
 
 
 def _rows(environment: Environment, name: str) -> dict[str, float]:
-    return {
-        str(row[0]): row[1]
-        for row in tables.read(_run(environment, "2013-01-01"), name).sort("landed_date").collect()
-    }
+    published = tables.read(_run(environment, "2013-01-01"), name)
+    rows = published.sort("landed_date").collect()
+    return {str(day): value for day, value in rows}
 
 
 @pytest.fixture
 def toy(spark: SparkSession, environment: Environment, seen: list[Any]) -> Environment:
     """The environment with published readings of a week and two snapshots of the sensors."""
-    _publish_readings(spark, environment, {f"2013-01-0{n}": float(10**n) for n in range(1, 8)})
+    # Powers of ten: a total shows which days it is of.
+    amounts = {f"2013-01-0{day}": 10.0**day for day in range(1, 8)}
+    _publish_readings(spark, environment, amounts)
     _publish_sensors(spark, environment, "2013-01-01", "2013-01-05")
     return environment
 
@@ -173,13 +176,11 @@ def test_a_table_without_a_function_is_told_where_to_write_it(
 ) -> None:
     orphan = replace(TOTALS, name="orphan")
     run = replace(_run(environment, "2013-01-01"), pipeline=replace(TOY, derived=(orphan,)))
-    with pytest.raises(
-        UsageError,
-        match=(
-            r"'toy.orphan' has no transform: "
-            r"write `def orphan\(readings, sensors, days\)` in jobs/transforms/toy.py"
-        ),
-    ):
+    message = (
+        r"'toy.orphan' has no transform: "
+        r"write `def orphan\(readings, sensors, days\)` in jobs/transforms/toy.py"
+    )
+    with pytest.raises(UsageError, match=message):
         transform(run)
 
 
@@ -195,36 +196,32 @@ def test_a_pipeline_without_its_module_is_told_which_file_is_missing(
 def test_flights_in_one_pass_are_flights_night_by_night(
     environment: Environment, make_run: MakeRun
 ) -> None:
-    days = ("2012-12-31", "2013-01-01", "2013-01-02")
-    land(
-        make_run("ingest", days[0]).pipeline,
-        environment,
-        make_run("ingest", days[0], days[-1]).days,
-    )
-    for day in days:
-        _flights_night(make_run, day)
+    days = Days(date(2012, 12, 31), date(2013, 1, 2))
     bulk = replace(environment, lake=f"{environment.lake}_bulk")
-    _flights_night(lambda *of: replace(make_run(*of), environment=bulk), days[0], days[-1])
-    nightly, whole = (
-        make_run("ingest", days[0]),
-        replace(make_run("ingest", days[0]), environment=bulk),
-    )
-    for table in nightly.pipeline.tables:
+    land(FLIGHTS, environment, days)
+    for day in days:
+        _flights_night(make_run, str(day))
+    _flights_night(make_run, str(days.first), str(days.last), environment=bulk)
+    nightly = make_run("ingest", str(days.first))
+    whole = replace(nightly, environment=bulk)
+    for table in FLIGHTS.tables:
         if table.made_by in ("ingest", "transform"):
-            one, other = (
-                tables.read(run, table.name).drop(*table.volatile) for run in (nightly, whole)
-            )
-            assert (table.name, one.count(), one.exceptAll(other).count()) == (
-                table.name,
-                other.count(),
-                0,
-            )
+            rows = tables.read(nightly, table.name).drop(*table.volatile)
+            others = tables.read(whole, table.name).drop(*table.volatile)
+            assert (table.name, rows.count()) == (table.name, others.count())
+            assert (table.name, rows.exceptAll(others).count()) == (table.name, 0)
 
 
-def _flights_night(make_run: MakeRun, first: str, last: str | None = None) -> None:
+def _flights_night(
+    make_run: MakeRun,
+    first: str,
+    last: str | None = None,
+    **changed: Environment,
+) -> None:
+    """Ingest and transform, published without a gate."""
     for name, function in (("ingest", ingest), ("transform", transform)):
-        run = make_run(name, first, last)
+        run = replace(make_run(name, first, last), **changed)
         function(run)
-        for table in run.pipeline.tables:
+        for table in FLIGHTS.tables:
             if table.made_by == name and tables.is_staged(run, table.name):
                 tables.publish(run, table.name)
