@@ -1,4 +1,4 @@
-"""One real house for all tests here, and only while they run.
+"""One real installation for all tests here, and only while they run.
 
 A home of its own on free ports, with a quarter loaded in bulk.
 """
@@ -34,8 +34,8 @@ ARTIFACTS = ROOT / "artifacts" / "e2e"
 
 
 @dataclass(frozen=True, kw_only=True)
-class House:
-    """A house that is up, and what a test asks of it."""
+class Installation:
+    """An installation that is up, and what a test asks of it."""
 
     environment: Environment
     variables: dict[str, str] = field(repr=False)
@@ -59,42 +59,39 @@ class House:
 
     def sql(self, statement: str) -> list[dict[str, Any]]:
         """Rows of a SQL statement over the lake."""
-        rows: list[dict[str, Any]] = json.loads(
-            self.nightshift("sql", statement, "--format", "json")
-        )
+        printed = self.nightshift("sql", statement, "--format", "json")
+        rows: list[dict[str, Any]] = json.loads(printed)
         return rows
 
     @property
     def airflow(self) -> Airflow:
-        """Airflow's API as the house's own user."""
+        """Airflow's API as the installation's own user."""
         url = f"http://127.0.0.1:{self.environment.airflow_port}"
-        return Airflow(url=url, user="admin", password=secret(self.environment, "admin_password"))
+        password = secret(self.environment, "admin_password")
+        return Airflow(url=url, user="admin", password=password)
 
     def run_night(self, **params: object) -> str:
         """Trigger the DAG, wait until it has succeeded, and return the run's id."""
         airflow = self.airflow
         run_id = airflow.trigger("flights", params)
         seconds = airflow.wait("flights", run_id, timeout_seconds=1800)
-        stages = ", ".join(
-            f"{task.name} {task.seconds:.1f}" for task in airflow.tasks("flights", run_id)
-        )
-        print(f"\n{run_id}: {seconds:.1f} s through Airflow ({stages})")
+        tasks = airflow.tasks("flights", run_id)
+        stages = [f"{task.name} {task.seconds:.1f}" for task in tasks]
+        print(f"\n{run_id}: {seconds:.1f} s through Airflow ({', '.join(stages)})")
         return run_id
 
 
 def processes_of(home: Path) -> list[str]:
     """The living processes that work for the home, in words."""
-    others = (process for process in psutil.process_iter() if process.pid != os.getpid())
-    return [
-        processes.describe(one)
-        for one in others
-        if processes.belongs(one, home) and processes.is_alive(one)
-    ]
+    # Whatever home the tests themselves were started with, they end after it.
+    others = [process for process in psutil.process_iter() if process.pid != os.getpid()]
+    own = [process for process in others if processes.belongs(process, home)]
+    return [processes.describe(process) for process in own if processes.is_alive(process)]
 
 
 @pytest.fixture(scope="package")
-def loaded_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A real house with the days LOADED, and the files of NIGHT landed.
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """A real installation with the days LOADED, and the files of NIGHT landed.
 
     It leaves no process behind.
     """
@@ -105,32 +102,31 @@ def loaded_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         "NIGHTSHIFT_AIRFLOW_PORT": str(free_port()),
         "NIGHTSHIFT_SPARK_MEMORY": "2g",
     }
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("NIGHTSHIFT_", "AIRFLOW", "SPARK_"))
-    }
-    house = House(environment=Environment.read(variables), variables={**inherited, **variables})
+    made = Installation(
+        environment=Environment.read(variables),
+        variables={**inherited_variables(), **variables},
+    )
     try:
-        house.nightshift("up")
-        house.nightshift("land", "flights", "--from", str(LOADED.first), "--to", str(NIGHT))
-        print(
-            "\n"
-            + house.nightshift(
-                "run",
-                "flights",
-                "--from",
-                str(LOADED.first),
-                "--to",
-                str(LOADED.last),
-                timeout=1800,
-            )
-        )
-        yield house
+        made.nightshift("up")
+        made.nightshift("land", "flights", "--from", str(LOADED.first), "--to", str(NIGHT))
+        span = ("--from", str(LOADED.first), "--to", str(LOADED.last))
+        printed = made.nightshift("run", "flights", *span, timeout=1800)
+        print(f"\n{printed}")
+        yield made
     finally:
-        keep_logs(house.environment)
-        house.nightshift("down")
+        keep_logs(made.environment)
+        made.nightshift("down")
         assert processes_of(home) == []
+
+
+def inherited_variables() -> dict[str, str]:
+    """Those of the tests, without any that would lead to another installation."""
+    others = ("NIGHTSHIFT_", "AIRFLOW", "SPARK_")
+    inherited = dict(os.environ)
+    for name in os.environ:
+        if name.startswith(others):
+            del inherited[name]
+    return inherited
 
 
 def keep_logs(environment: Environment) -> None:
@@ -141,9 +137,9 @@ def keep_logs(environment: Environment) -> None:
 
 
 @pytest.fixture(scope="package")
-def first_night(loaded_house: House) -> str:
+def first_night(installation: Installation) -> str:
     """NIGHT has been run once by Airflow; the id of that run."""
-    return loaded_house.run_night(date=str(NIGHT))
+    return installation.run_night(date=str(NIGHT))
 
 
 @pytest.fixture
