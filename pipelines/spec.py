@@ -40,7 +40,7 @@ RESERVED_PIPELINES = frozenset(
             "store",
             "definitions",
         ),
-        *("tasks", "callbacks", "maintenance", "nycflights13", "land"),
+        *("tasks", "callbacks", "maintenance", "files", "nycflights13", "land"),
     }
 )
 """Names that no pipeline may have; a test compares them with the modules that are there."""
