@@ -37,7 +37,7 @@ _STRING = f'"{_INSIDE}"'
 _NUMBER = r"-?(?:0|[1-9]\d*+)(?:\.\d++)?+(?:[eE][+-]?\d++)?+"
 _VALUE = f"(?:{_STRING}|{_NUMBER}|true|false|null)"
 _PAIR = rf"{_SPACE}{_STRING}{_SPACE}:{_SPACE}{_VALUE}{_SPACE}"
-_KEY_AND_VALUE = rf"({_STRING}){_SPACE}:{_SPACE}({_VALUE})"
+_KEY_AND_VALUE = rf"{_STRING}{_SPACE}:{_SPACE}({_VALUE})"
 _OBJECT = rf"\A{_SPACE}\{{(?:{_PAIR}(?:,{_PAIR})*+|{_SPACE})\}}{_SPACE}"
 _GOOD_PART = rf"\A{_SPACE}\{{(?:{_PAIR},)*+"
 _NESTED = rf'{_GOOD_PART}{_SPACE}"({_INSIDE})"{_SPACE}:{_SPACE}[\[{{]'
@@ -61,7 +61,10 @@ class JsonLines:
         checked = lines.withColumn("_broken", _problem())
         is_good = F.col("_broken").isNull()
         read = checked.withColumns(
-            {"_keys": F.when(is_good, _keys()), "_values": F.when(is_good, _values())}
+            {
+                "_keys": F.when(is_good, F.json_object_keys("record")),
+                "_values": F.when(is_good, _values()),
+            }
         )
         texts = [_value_of(F.lit(column.name)).alias(column.name) for column in feed.columns]
         declared = [column.name for column in feed.columns]
@@ -86,27 +89,18 @@ def _problem() -> Expression:
     )
 
 
-def _keys() -> Expression:
-    """The keys of the line's object, in its order."""
-    return _unescaped(F.regexp_extract_all("record", F.lit(_KEY_AND_VALUE), 1))
-
-
 def _values() -> Expression:
-    """The texts of its values in the same order; null for a null."""
-    literals = F.regexp_extract_all("record", F.lit(_KEY_AND_VALUE), 2)
-    return _unescaped(F.transform(literals, _as_string))
+    """The texts of the object's values in the order of its keys; null for a null."""
+    literals = F.regexp_extract_all("record", F.lit(_KEY_AND_VALUE), 1)
+    as_strings = F.array_join(F.transform(literals, _as_string), ",")
+    # What the strings mean: their escapes resolved.
+    return F.from_json(F.concat(F.lit("["), as_strings, F.lit("]")), "array<string>")
 
 
 def _as_string(literal: Expression) -> Expression:
     is_string = literal.startswith('"') | (literal == "null")
     quoted = F.concat(F.lit('"'), literal, F.lit('"'))
     return F.when(is_string, literal).otherwise(quoted)
-
-
-def _unescaped(literals: Expression) -> Expression:
-    """What strings written as JSON mean."""
-    as_array = F.concat(F.lit("["), F.array_join(literals, ","), F.lit("]"))
-    return F.from_json(as_array, "array<string>")
 
 
 def _value_of(key: Expression) -> Expression:
@@ -123,8 +117,11 @@ def _odd_keys(declared: list[str]) -> Expression:
     keys = F.col("_keys")
     unknown = F.array_except(keys, F.array(*map(F.lit, declared)))
     twice = F.filter(keys, lambda key, place: F.array_position(keys, key) <= place)
-    complaints = (_first(unknown, "is not declared"), _first(twice, "comes twice"))
-    return F.coalesce(*complaints)
+    return F.coalesce(
+        _first(unknown, "is not declared"),
+        # Looked for only where there is one: this is slow.
+        F.when(F.size(keys) > F.size(F.array_distinct(keys)), _first(twice, "comes twice")),
+    )
 
 
 def _first(keys: Expression, what: str) -> Expression:
@@ -136,7 +133,9 @@ def _odd_value() -> Expression:
     """Which value holds what no text may."""
     is_odd = F.transform("_values", has_control_characters)
     key = F.get("_keys", _place(is_odd, F.lit(True)))
-    return F.concat(key, F.lit(": control characters"))
+    # Only an escape can hide one: this is slow.
+    has_escape = F.contains("record", F.lit("\\"))
+    return F.when(has_escape, F.concat(key, F.lit(": control characters")))
 
 
 def _shown(text: Expression) -> Expression:

@@ -83,4 +83,10 @@ def _in_url(text: str) -> str:
 
     Which characters they escape differs from what Python's `quote` would: either form is taken.
     """
-    return "".join(f"(?:{re.escape(char)}|{quote(char, safe='')})" for char in text)
+    return "".join(_char_in_url(char) for char in text)
+
+
+def _char_in_url(char: str) -> str:
+    plain = re.escape(char)
+    escaped = quote(char, safe="/")
+    return plain if escaped == char else f"(?:{plain}|{escaped})"

@@ -75,12 +75,14 @@ _NOTES = st.one_of(
     st.sampled_from(['"', ",", "\\", "NA", "null", "{}", "[1]", "1.50", "true", '{"a": 1}', None]),
 )
 _ROW = st.tuples(_IDS, _TAKEN, _AMOUNTS, _NOTES)
+_EXAMPLES = SWEEP_EXAMPLES // 3 + 1
+"""Fewer than other sweeps have: an example is a run of the whole stage over eight files."""
 _FILES = st.tuples(st.lists(_ROW, min_size=6, max_size=30), st.lists(_ROW, max_size=5))
 
 
 @pytest.mark.soak
 @settings(
-    max_examples=SWEEP_EXAMPLES,
+    max_examples=_EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

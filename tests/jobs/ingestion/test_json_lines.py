@@ -38,6 +38,8 @@ def test_every_line_that_is_no_flat_object_gets_a_reason(
         b'{"id": 4, "ID": 4}': "record: 'ID' is not declared",
         b'{"id": 5, "id": 6}': "record: 'id' comes twice",
         b'{"id": 6, "note": null, "note": null}': "record: 'note' comes twice",
+        b'{"\\u0069d": 6, "id": 6}': "record: 'id' comes twice",
+        b'{"a\\"b\\u00e9": 1, "id": 6}': "record: 'a\"bé' is not declared",
         b'{"id": 7} x': "record: text after the JSON object",
         b'{"id": 8}{"id": 9}': "record: text after the JSON object",
         b'[{"id": 9}]': "record: not a JSON object",

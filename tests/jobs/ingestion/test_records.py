@@ -191,7 +191,8 @@ def test_no_drop_is_an_empty_frame_with_the_same_columns(
 ) -> None:
     drop_readings(sensed, DAY, "1,2013-01-01,0.5,a")
     [found] = find_drops(run_of(sensed, DAY))["readings"]
-    empty, full = records(spark, READINGS, []), records(spark, READINGS, [found])
+    empty = records(spark, READINGS, [])
+    full = records(spark, READINGS, [found])
     assert empty.count() == 0
     assert [(field.name, field.dataType) for field in empty.schema] == [
         (field.name, field.dataType) for field in full.schema
