@@ -45,7 +45,12 @@ def plan(run: Run, stages: tuple[Stage, ...]) -> tuple[Step, ...]:
     return tuple(Step(stage=stage, tables=_tables_of(run, stage)) for stage in stages)
 
 
-def run_night(run: Run, stages: tuple[Stage, ...], *, notify: bool = True) -> int:
+def run_night(
+    run: Run,
+    stages: tuple[Stage, ...],
+    *,
+    notify: bool = True,
+) -> int:
     """Perform the stages one after another until one does not succeed; returns its exit code.
 
     Uses what `nightshift up` has started, and starts and stops what it needs when nothing is up.

@@ -93,7 +93,12 @@ def night_done(run: Run) -> Notification | None:
     return notification(run, Event.NIGHT_DONE, message)
 
 
-def notification(run: Run, event: Event, message: str, stage: str | None = None) -> Notification:
+def notification(
+    run: Run,
+    event: Event,
+    message: str,
+    stage: str | None = None,
+) -> Notification:
     """An event of the run; without a stage it is one of the whole night."""
     return Notification(
         event=event,

@@ -179,7 +179,13 @@ def _days_to_holiday(day: str) -> str:
     return f"greatest(-{_HOLIDAY_REACH_DAYS}, least({_HOLIDAY_REACH_DAYS}, {nearest}))"
 
 
-def _schedule(name: str, made_by: str, least: float, most: float, doc: str = "") -> Feature:
+def _schedule(
+    name: str,
+    made_by: str,
+    least: float,
+    most: float,
+    doc: str = "",
+) -> Feature:
     """A whole number that every scheduled flight has."""
     return Feature(
         name=name,

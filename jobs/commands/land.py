@@ -68,7 +68,11 @@ def _require_example(pipeline: Pipeline, folder: Path) -> None:
         )
 
 
-def _drops(pipeline: Pipeline, days: Days, source: Mapping[str, pd.DataFrame]) -> Iterator[_Drop]:
+def _drops(
+    pipeline: Pipeline,
+    days: Days,
+    source: Mapping[str, pd.DataFrame],
+) -> Iterator[_Drop]:
     for feed in pipeline.feeds:
         rows = source[feed.name]
         if feed.is_reference:

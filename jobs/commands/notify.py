@@ -12,7 +12,12 @@ from pipelines.events import Event, Notification
 from pipelines.run import Run
 
 
-def notify(run: Run, event: Event, since: datetime | None, message: str | None) -> int:
+def notify(
+    run: Run,
+    event: Event,
+    since: datetime | None,
+    message: str | None,
+) -> int:
     """Send the event by the channels of the run's pipeline.
 
     A promotion and a night that is done are sent only when the run's records say so.

@@ -85,7 +85,11 @@ def verdicts(pipeline: Pipeline, checks: Iterable[_Check]) -> list[tuple[object,
     return [_row(key, judged[key]) for key in sorted(judged, key=newest_first)]
 
 
-def _checks(environment: Environment, pipeline: str, days: Days) -> list[dict[str, Any]]:
+def _checks(
+    environment: Environment,
+    pipeline: str,
+    days: Days,
+) -> list[dict[str, Any]]:
     touching = [
         ("pipeline", "=", pipeline),
         ("first_day", "<=", days.last),

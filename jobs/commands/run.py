@@ -28,7 +28,13 @@ def show_plan(run: Run, stages: tuple[Stage, ...], form: str) -> int:
     return 0
 
 
-def perform(run: Run, stages: tuple[Stage, ...], form: str, *, notify: bool = True) -> int:
+def perform(
+    run: Run,
+    stages: tuple[Stage, ...],
+    form: str,
+    *,
+    notify: bool = True,
+) -> int:
     """Do the stages; returns the exit code.
 
     As a table a line is printed when a stage is done. For programs there is one row for each stage

@@ -91,7 +91,11 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 
-def append(environment: Environment, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def append(
+    environment: Environment,
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+) -> None:
     """Add rows to an ops table; a column that a row leaves out is null."""
     _write(environment, name, rows, mode="append")
 

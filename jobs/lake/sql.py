@@ -68,7 +68,10 @@ def results(environment: Environment, statements: str, most: int | None = None) 
                 yield Result(columns=columns, rows=_rows(ran, statements, known))
 
 
-def query(environment: Environment, statement: str) -> tuple[list[str], list[tuple[object, ...]]]:
+def query(
+    environment: Environment,
+    statement: str,
+) -> tuple[list[str], list[tuple[object, ...]]]:
     """Column names and rows of one SQL statement; see `results`."""
     for result in results(environment, statement, most=1):
         return list(result.columns), list(result.rows)

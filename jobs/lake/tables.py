@@ -95,7 +95,12 @@ def read(run: Run, name: str, days: Days | None = None) -> DataFrame:
     return rows if days is None else rows.where(_within(_partition(run, name), days))
 
 
-def stage_rows(run: Run, name: str, frame: DataFrame, days: Days | None = None) -> int:
+def stage_rows(
+    run: Run,
+    name: str,
+    frame: DataFrame,
+    days: Days | None = None,
+) -> int:
     """Write the rows that this run wants to publish, and return how many they are.
 
     Args:

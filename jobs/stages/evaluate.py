@@ -162,7 +162,12 @@ def _is_known(run: Run, event: dict[str, Any]) -> bool:
     return all(last[name] == value for name, value in event.items())
 
 
-def _settle(run: Run, registry: Registry, candidate: ModelVersion, event: dict[str, Any]) -> None:
+def _settle(
+    run: Run,
+    registry: Registry,
+    candidate: ModelVersion,
+    event: dict[str, Any],
+) -> None:
     """Move the alias, then record the event.
 
     Killed in between, the next run finds nothing recorded and does both.

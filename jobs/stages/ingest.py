@@ -116,12 +116,20 @@ def _totals(metrics: Collection[dict[str, int]]) -> dict[str, int]:
     return totals
 
 
-def _all(function: Callable[[T], R], values: Iterable[T]) -> list[R]:
+def _all(
+    function: Callable[[T], R],
+    values: Iterable[T],
+) -> list[R]:
     with ThreadPoolExecutor(_FEEDS_AT_ONCE) as pool:
         return list(pool.map(function, values))
 
 
-def _load(run: Run, feed: Feed, drops: list[Drop], cached: list[DataFrame]) -> _Load:
+def _load(
+    run: Run,
+    feed: Feed,
+    drops: list[Drop],
+    cached: list[DataFrame],
+) -> _Load:
     # Spark takes a cached frame for every other of the same plan. The attempt's number in the plan
     # keeps what a killed attempt left cached, of files that may have changed since, from being
     # taken for this one.
@@ -253,7 +261,12 @@ def _brings_nothing_new(run: Run, load: _Load) -> bool:
     )
 
 
-def _published(run: Run, name: str, day: date, names: Iterable[str]) -> tuple[int, int]:
+def _published(
+    run: Run,
+    name: str,
+    day: date,
+    names: Iterable[str],
+) -> tuple[int, int]:
     """Number and fingerprint of the published rows of one day."""
     if day not in published_days(run, name):
         return 0, 0

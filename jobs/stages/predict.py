@@ -75,7 +75,12 @@ def _score(
     return pa.concat_tables(nights)
 
 
-def _night(run: Run, rows: pa.Table, model: ModelVersion, scorer: Scorer) -> pa.Table:
+def _night(
+    run: Run,
+    rows: pa.Table,
+    model: ModelVersion,
+    scorer: Scorer,
+) -> pa.Table:
     pipeline = run.pipeline
     # A pipeline may carry a column that is part of its entity.
     shown = dict.fromkeys((*pipeline.entity, *pipeline.carried))

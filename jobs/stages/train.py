@@ -86,7 +86,13 @@ def _train(run: Run, registry: Registry, plan: _Plan) -> dict[str, object]:
     }
 
 
-def _keep(registry: Registry, run: Run, plan: _Plan, fit: Fit, parent: Path) -> ModelVersion:
+def _keep(
+    registry: Registry,
+    run: Run,
+    plan: _Plan,
+    fit: Fit,
+    parent: Path,
+) -> ModelVersion:
     with _private_folder(parent) as files:
         fit.save(files)
         (files / ENCODING).write_text(plan.data.encoding.to_json())

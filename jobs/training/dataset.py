@@ -109,7 +109,12 @@ def laid_out(training: Training, fit: pa.Table, validation: pa.Table) -> Dataset
     )
 
 
-def _require_rows(run: Run, fit: pa.Table, validation: pa.Table, days: Window) -> None:
+def _require_rows(
+    run: Run,
+    fit: pa.Table,
+    validation: pa.Table,
+    days: Window,
+) -> None:
     """Refuse to train on too little; the message says how many rows there are."""
     uses = (
         ("fit", fit, days.fit, run.pipeline.training.min_rows),

@@ -185,7 +185,11 @@ def _column(rows: pa.Table, name: str) -> pa.ChunkedArray:
     return _existing(rows, name).cast(pa.string())
 
 
-def _numbers(rows: pa.Table, names: tuple[str, ...], dtype: type[np.floating[Any]]) -> NDArray[Any]:
+def _numbers(
+    rows: pa.Table,
+    names: tuple[str, ...],
+    dtype: type[np.floating[Any]],
+) -> NDArray[Any]:
     numbers = np.empty((len(rows), len(names)), dtype)
     for position, name in enumerate(names):
         column = _existing(rows, name).cast(pa.float64())

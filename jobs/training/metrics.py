@@ -35,7 +35,9 @@ def rounded(measured: Metrics) -> dict[str, float | None]:
     }
 
 
-def groups(values: NDArray[Any]) -> Iterator[tuple[Any, NDArray[np.bool_]]]:
+def groups(
+    values: NDArray[Any],
+) -> Iterator[tuple[Any, NDArray[np.bool_]]]:
     """Each distinct value with the rows that have it, sorted."""
     for value in np.unique(values):
         yield value, values == value

@@ -76,7 +76,11 @@ def predicted_and_observed(label: Vector, by_model: Mapping[str, Vector]) -> Fig
     return figure
 
 
-def error_by_day(label: Vector, day: NDArray[Any], by_model: Mapping[str, Vector]) -> Figure:
+def error_by_day(
+    label: Vector,
+    day: NDArray[Any],
+    by_model: Mapping[str, Vector],
+) -> Figure:
     """Mean error of each held-out day: a model that lags behind the season shows here."""
     figure, axes = _canvas("Error by day", "day", "mean of predicted minus observed")
     styles = _styles(by_model)
@@ -94,7 +98,11 @@ def error_by_day(label: Vector, day: NDArray[Any], by_model: Mapping[str, Vector
     return figure
 
 
-def _tenths(axes: Axes, label: Vector, by_model: Mapping[str, Vector]) -> list[float]:
+def _tenths(
+    axes: Axes,
+    label: Vector,
+    by_model: Mapping[str, Vector],
+) -> list[float]:
     """Draw mean label against mean prediction of each tenth; gives every value drawn."""
     styles = _styles(by_model)
     drawn: list[float] = []

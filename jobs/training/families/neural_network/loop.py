@@ -37,7 +37,12 @@ class Shares:
         steps = max(1, min(about, most))
         return cls(steps=steps, rows=rows // (steps * ranks))
 
-    def of_rank(self, array: NDArray[Any], rank: int, ranks: int) -> NDArray[Any]:
+    def of_rank(
+        self,
+        array: NDArray[Any],
+        rank: int,
+        ranks: int,
+    ) -> NDArray[Any]:
         """The rank's slices of an array, one a step."""
         used = array[: self.steps * ranks * self.rows]
         dealt = used.reshape(self.steps, ranks, self.rows, *array.shape[1:])
@@ -89,7 +94,9 @@ def _feed(examples: Examples, shares: Shares, seed: int) -> tf.data.Dataset:
         own = shares.of_rank(array, hvd.rank(), hvd.size())
         slices[name] = tf.constant(own)
 
-    def one(step: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    def one(
+        step: tf.Tensor,
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         row = {name: part[step] for name, part in slices.items()}
         label = row.pop("label")
         return row, label
@@ -105,5 +112,7 @@ def _early_stopping(patience: int) -> keras.callbacks.Callback:
     )
 
 
-def _floats(history: dict[str, list[Any]]) -> dict[str, list[float]]:
+def _floats(
+    history: dict[str, list[Any]],
+) -> dict[str, list[float]]:
     return {name: list(map(float, values)) for name, values in history.items()}
