@@ -118,10 +118,9 @@ def _show(task_name: str, stretches: list[Stretch]) -> None:
     task = task_of(task_name)
     day = np.concatenate([one.day for one in stretches])
     label = np.concatenate([one.label for one in stretches])
-    pooled = {
-        name: np.concatenate([one.predictions[name] for one in stretches])
-        for name in stretches[0].predictions
-    }
+    pooled = {}
+    for name in stretches[0].predictions:
+        pooled[name] = np.concatenate([one.predictions[name] for one in stretches])
     own_loss = task.losses(label, pooled[_MODEL])
     rows: list[tuple[object, ...]] = []
     for name, prediction in pooled.items():

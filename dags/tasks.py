@@ -112,7 +112,8 @@ class StageOperator(BaseOperator):
         """The command that has people told of an event of this stage in the DAG run."""
         days = run_days(self.pipeline, context)
         run_id = safe_run_id(context["dag_run"].run_id)
-        return [str(executable()), *notification(self.pipeline, self.stage, days, run_id, event)]
+        arguments = notification(self.pipeline, self.stage, days, run_id, event)
+        return [str(executable()), *arguments]
 
     def on_kill(self) -> None:
         """End the command, which takes its own children with it."""
@@ -200,11 +201,15 @@ def chosen_days(params: Mapping[str, Any]) -> Days | None:
     Raises:
         UsageError: a mixture of them, or a day that does not exist.
     """
-    given = {name: params[name] for name in ("date", "from", "to") if params.get(name)}
+    # A form field that was left empty holds '' or null: nothing was asked for.
+    names = [name for name in ("date", "from", "to") if params.get(name)]
+    given = {name: params[name] for name in names}
     if given.keys() == {"date"}:
         return Days.of(parse_day(given["date"]))
     if given.keys() == {"from", "to"}:
-        return Days(parse_day(given["from"]), parse_day(given["to"]))
+        first = parse_day(given["from"])
+        last = parse_day(given["to"])
+        return Days(first, last)
     if given:
         listed = ", ".join(f"{name} {day}" for name, day in given.items())
         raise UsageError(

@@ -55,8 +55,10 @@ class _Lookup:
 def definitions(pipeline: Pipeline, environment: Environment) -> list[Definition]:
     """Everything to be registered with Feast; the service is named after the pipeline."""
     columns = _columns_by_lookup(pipeline.views)
-    keys = sorted({key for view in pipeline.views for key in _Lookup.of(view).keys})
-    entities = {name: _entity(name) for name in keys}
+    keys: set[str] = set()
+    for view in pipeline.views:
+        keys.update(_Lookup.of(view).keys)
+    entities = {name: _entity(name) for name in sorted(keys)}
     views = []
     projections = []
     for view in pipeline.views:
@@ -96,12 +98,16 @@ def finished(rows: DataFrame, pipeline: Pipeline) -> DataFrame:
             name = f"{view.name}__{columns[_Lookup.of(view)][feature.looked_up]}"
             values[feature.name] = _value(feature, name)
             joined.append(name)
-    constants = [_constant(view, key) for view in pipeline.views for key in view.constants]
+    constants: list[str] = []
+    for view in pipeline.views:
+        constants += [_constant(view, key) for key in view.constants]
     return rows.withColumns(values).drop(*joined, *constants)
 
 
 def _value(feature: Feature, joined: str) -> Column:
-    value = F.expr(_VALUE.sub(f"`{joined}`", feature.finish)) if feature.finish else F.col(joined)
+    value = F.col(joined)
+    if feature.finish:
+        value = F.expr(_VALUE.sub(f"`{joined}`", feature.finish))
     if feature.when_unknown is not None:
         value = F.coalesce(value, F.lit(feature.when_unknown))
     return value.cast("long" if feature.is_whole else "double")

@@ -84,7 +84,8 @@ def promotion(run: Run) -> Notification | None:
 def night_done(run: Run) -> Notification | None:
     """The whole night, with a summary; None while a stage's last attempt was not a success."""
     last = {row["stage"]: row for row in _stage_rows(run)}
-    done = [last[stage.name] for stage in STAGES if _is_done(last.get(stage.name))]
+    last_of_stages = [last.get(stage.name) for stage in STAGES]
+    done = [row for row in last_of_stages if row and row["status"] == "done"]
     if len(done) < len(STAGES):
         return None
     seconds = sum(row["seconds"] for row in done)
@@ -130,10 +131,6 @@ def _figures(last: dict[str, Row]) -> list[str]:
         for stage, metric, name in _FIGURES
         if metrics[stage].get(metric) is not None
     ]
-
-
-def _is_done(row: Row | None) -> bool:
-    return row is not None and row["status"] == "done"
 
 
 def _settled_here(run: Run, model_version: str) -> bool:

@@ -133,7 +133,7 @@ def _show_in_full(columns: Sequence[str], rows: Iterable[Row], out: TextIO) -> N
     values = list(rows)
     numeric = _numeric(columns, values)
     header = [_harmless(name) for name in columns]
-    lines = [[shown(value) for value in row] for row in values]
+    lines = [list(map(shown, row)) for row in values]
     widths = [cell_len(name) for name in header]
     for line in lines:
         widths = list(map(max, widths, map(cell_len, line)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 from functools import lru_cache
+from pathlib import Path
 
 from pipelines.environment import ROOT
 
@@ -33,6 +34,11 @@ def code_version() -> str:
 def source_hash() -> str:
     """SHA-256 (12 digits) over the names and bytes of our own source files."""
     digest = hashlib.sha256()
-    for path in sorted(p for package in _PACKAGES for p in (ROOT / package).rglob("*.py")):
-        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
+    paths: list[Path] = []
+    for package in _PACKAGES:
+        paths += (ROOT / package).rglob("*.py")
+    for path in sorted(paths):
+        name = str(path.relative_to(ROOT)).encode()
+        # With a zero behind each, so that no end of a name can pass for the begin of its content.
+        digest.update(name + b"\0" + path.read_bytes() + b"\0")
     return f"source-{digest.hexdigest()[:12]}"

@@ -209,7 +209,8 @@ class Environment:
         """
         settings = cls.settings()
         home = settings["home"].read(environ)
-        return cls(**{name: one.read(environ, home) for name, one in settings.items()})
+        values = {name: one.read(environ, home) for name, one in settings.items()}
+        return cls(**values)
 
     @classmethod
     def settings(cls) -> dict[str, Setting]:
@@ -218,8 +219,13 @@ class Environment:
 
     def variables(self) -> dict[str, str]:
         """The variables that recreate this environment in another process."""
-        held = {one.variable: getattr(self, name) for name, one in self.settings().items()}
-        return {variable: str(value) for variable, value in held.items() if value is not None}
+        variables = {}
+        for name, setting in self.settings().items():
+            value = getattr(self, name)
+            # None is said by leaving the variable out: a text would be parsed.
+            if value is not None:
+                variables[setting.variable] = str(value)
+        return variables
 
     @property
     def secrets(self) -> Path:

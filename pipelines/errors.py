@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import ClassVar
 
+_Arguments = tuple[str, tuple[str, ...], str]
+
 
 class NightshiftError(Exception):
     """A fault of the platform: something that should work did not. Worth a retry."""
@@ -34,14 +36,17 @@ class GateRefused(Refused):
     """
 
     def __init__(self, table: str, failures: tuple[str, ...], report: str) -> None:
-        self.table, self.failures, self.report = table, failures, report
+        self.table = table
+        self.failures = failures
+        self.report = report
         listed = "\n".join(f"  - {failure}" for failure in failures)
         super().__init__(
             f"{table} was refused: {len(failures)} expectation(s) failed.\n"
             f"{listed}\nReport: {report}"
         )
 
-    def __reduce__(self) -> tuple[type[GateRefused], tuple[str, tuple[str, ...], str]]:
+    def __reduce__(self) -> tuple[type[GateRefused], _Arguments]:
+        # By itself an exception is unpickled from its message alone.
         return type(self), (self.table, self.failures, self.report)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from pipelines.errors import refuse_unless
 
@@ -84,7 +85,8 @@ class FeatureView:
 
 def names(views: Iterable[FeatureView]) -> tuple[str, ...]:
     """Names of all features of the views, in order."""
-    return tuple(feature.name for view in views for feature in view.features)
+    features = chain.from_iterable(view.features for view in views)
+    return tuple(feature.name for feature in features)
 
 
 def day_end(day: str, timezone: str) -> str:

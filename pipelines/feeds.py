@@ -42,8 +42,10 @@ class Column:
             f"A column must not be named '{self.name}': every raw row gets a column of that name, "
             "which tells where it came from.",
         )
+        # Ingestion's own columns begin with '_', and Spark reads a '.' as a field of a struct.
+        is_plain = bool(self.name) and not self.name.startswith("_")
         refuse_unless(
-            bool(self.name) and not self.name.startswith("_") and not set(self.name) & set(".`"),
+            is_plain and not set(self.name) & set(".`"),
             f"Column '{self.name}': a name must not be empty, begin with '_' or hold '.' or '`'.",
         )
 

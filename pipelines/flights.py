@@ -199,8 +199,12 @@ def _schedule(
 
 
 def _rolled(name: str, *columns: str) -> Grain:
+    # Whole weeks, so that a window holds each day of the week equally often.
     return Grain(
-        name=name, columns=columns, windows=(7, 28), statistics=("n", "late", "delay", "canc")
+        name=name,
+        columns=columns,
+        windows=(7, 28),
+        statistics=("n", "late", "delay", "canc"),
     )
 
 

@@ -7,6 +7,7 @@ and key) and windows (figures over the days that end with a day).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 from pipelines.errors import refuse_unless
 from pipelines.features import Feature, FeatureView
@@ -40,6 +41,11 @@ class Statistic:
         """True for a sum, which is 0 where nothing is; False for a mean, which is null."""
         return not self.per
 
+    @property
+    def sums(self) -> tuple[str, ...]:
+        """Names of the daily sums that it reads."""
+        return (self.amount,) if self.is_count else (self.amount, self.per)
+
     def column(self, window: int) -> str:
         """Its column for a window of so many days."""
         return f"{self.name}_{window}"
@@ -68,36 +74,42 @@ class Rolling:
 
     def __post_init__(self) -> None:
         sums = {one.name for one in self.sums}
-        used = {name for one in self.statistics for name in (one.amount, one.per) if name}
-        refuse_unless(
-            used <= sums, f"Statistics read sums that nobody makes: {sorted(used - sums)}."
-        )
-        known = {one.name for one in self.statistics}
-        read = {name for grain in self.grains for name in grain.statistics}
-        refuse_unless(read <= known, f"Grains read unknown statistics: {sorted(read - known)}.")
+        used: set[str] = set()
+        for statistic in self.statistics:
+            used.update(statistic.sums)
+        unmade = sorted(used - sums)
+        refuse_unless(not unmade, f"Statistics read sums that nobody makes: {unmade}.")
+        read: set[str] = set()
+        for grain in self.grains:
+            read.update(grain.statistics)
+        unknown = sorted(read - {one.name for one in self.statistics})
+        refuse_unless(not unknown, f"Grains read unknown statistics: {unknown}.")
 
     @property
     def windows(self) -> tuple[int, ...]:
         """Every length of window that some grain reads, ascending, in days."""
-        return tuple(sorted({days for grain in self.grains for days in grain.windows}))
+        lengths: set[int] = set()
+        for grain in self.grains:
+            lengths.update(grain.windows)
+        return tuple(sorted(lengths))
 
     @property
     def figures(self) -> tuple[tuple[Statistic, int], ...]:
         """Each statistic and window that is kept: those that some grain reads, and every count."""
-        read = {
-            (name, w) for grain in self.grains for name in grain.statistics for w in grain.windows
-        }
-        every = [(statistic, window) for window in self.windows for statistic in self.statistics]
-        return tuple((s, w) for s, w in every if s.is_count or (s.name, w) in read)
+        read: set[tuple[str, int]] = set()
+        for grain in self.grains:
+            read.update(product(grain.statistics, grain.windows))
+        kept = []
+        for window, statistic in product(self.windows, self.statistics):
+            if statistic.is_count or (statistic.name, window) in read:
+                kept.append((statistic, window))
+        return tuple(kept)
 
     def features(self, grain: Grain) -> tuple[Feature, ...]:
         """The features of a grain: `<grain>_<statistic>_<days>`."""
         known = {one.name: one for one in self.statistics}
-        return tuple(
-            _feature(grain, known[name], days)
-            for name in grain.statistics
-            for days in grain.windows
-        )
+        read = product(grain.statistics, grain.windows)
+        return tuple(_feature(grain, known[name], days) for name, days in read)
 
 
 def _feature(grain: Grain, statistic: Statistic, days: int) -> Feature:

@@ -71,7 +71,14 @@ ROLLING = Rolling(
             doc="Mean temperature, degrees Fahrenheit.",
         ),
     ),
-    grains=(Grain(name="hr", columns=("station", "hour"), windows=(7, 28), statistics=("temp",)),),
+    grains=(
+        Grain(
+            name="hr",
+            columns=("station", "hour"),
+            windows=(7, 28),
+            statistics=("temp",),
+        ),
+    ),
 )
 """The past of an hour of the day at a station."""
 

@@ -196,7 +196,8 @@ def newest_report(pipeline: Pipeline, environment: Environment) -> str:
     """Where the report of the pipeline's last check is."""
     from jobs.lake import ops
 
-    checks = ops.read(environment, "check_results", [("pipeline", "=", pipeline.name)]).to_pylist()
+    of_pipeline = [("pipeline", "=", pipeline.name)]
+    checks = ops.read(environment, "check_results", of_pipeline).to_pylist()
     last = max(checks, key=lambda check: check["checked_at"])
     return str(last["report"])
 

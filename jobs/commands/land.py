@@ -80,7 +80,9 @@ def _drops(
             continue
         by_day = dict(iter(rows.groupby("drop_date", sort=False)))
         for day in _drop_days(pipeline, feed, days):
-            yield _Drop(feed=feed, day=day, rows=by_day.get(day, rows.iloc[:0]))
+            # A day without rows gets a file too: ingest refuses a night whose file is missing.
+            nothing = rows.iloc[:0]
+            yield _Drop(feed=feed, day=day, rows=by_day.get(day, nothing))
 
 
 def _drop_days(pipeline: Pipeline, feed: Feed, days: Days) -> list[date | None]:
@@ -92,7 +94,14 @@ def _with_progress(drops: Iterator[_Drop], total: int) -> Iterator[_Drop]:
     from tqdm import tqdm
 
     # Quiet where it is not a terminal, and when all is done within three seconds.
-    yield from tqdm(drops, desc="Landing", unit=" files", total=total, disable=None, delay=3)
+    yield from tqdm(
+        drops,
+        desc="Landing",
+        unit=" files",
+        total=total,
+        disable=None,
+        delay=3,
+    )
 
 
 def _write(path: Path, content: bytes) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from jobs.output import log_to_stderr, show
@@ -23,7 +24,10 @@ def show_plan(run: Run, stages: tuple[Stage, ...], form: str) -> int:
 
     days = str(run.days)
     steps = plan(run, stages)
-    rows = [(one.stage.name, days, " ".join(one.tables), one.stage.does) for one in steps]
+    rows = []
+    for step in steps:
+        tables = " ".join(step.tables)
+        rows.append((step.stage.name, days, tables, step.stage.does))
     show(PLAN, rows, form)
     return 0
 
@@ -66,4 +70,5 @@ def stage_rows(run: Run, since: datetime) -> Sequence[tuple[object, ...]]:
     recorded.sort(key=lambda row: row["started_at"])
     for row in recorded:
         row["metrics"] = json.loads(row["metrics"]) if row["metrics"] else None
-    return [tuple(row[column] for column in STAGES) for row in recorded]
+    values = itemgetter(*STAGES)
+    return [values(row) for row in recorded]

@@ -39,7 +39,10 @@ def _csv_gzip(feed: Feed, rows: pd.DataFrame) -> bytes:
 def _json_lines(feed: Feed, rows: pd.DataFrame) -> bytes:
     lines = []
     for row in rows.to_dict("records"):
-        values = [f"{json.dumps(c.name)}: {_json_value(c, row[c.name])}" for c in feed.columns]
+        values = []
+        for column in feed.columns:
+            key = json.dumps(column.name)
+            values.append(f"{key}: {_json_value(column, row[column.name])}")
         lines.append("{" + ", ".join(values) + "}\n")
     return "".join(lines).encode()
 
@@ -58,11 +61,16 @@ def _parquet(feed: Feed, rows: pd.DataFrame) -> bytes:
 
     arrays = {}
     for column in feed.columns:
-        values = [None if _is_missing(value) else str(value) for value in rows[column.name]]
-        arrays[column.name] = pa.array(values, pa.string()).cast(_arrow_type(column))
+        values = [_text_or_none(value) for value in rows[column.name]]
+        texts = pa.array(values, pa.string())
+        arrays[column.name] = texts.cast(_arrow_type(column))
     file = BytesIO()
     parquet.write_table(pa.table(arrays), file)
     return file.getvalue()
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if _is_missing(value) else str(value)
 
 
 def _arrow_type(column: Column) -> pa.DataType:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import SEEK_END, BufferedIOBase
 from pathlib import Path
@@ -63,10 +63,11 @@ class Csv:
         # One projection after the other: each is used several times by the next, and Spark would
         # not share them inside one.
         checked = lines.withColumn("_broken", _problem())
-        schema = ", ".join([*(f"`{name}` string" for name in header), f"{_ODD} string"])
-        fields = F.from_csv("record", schema, _PARSER)
-        parsed = checked.withColumn("_fields", F.when(F.col("_broken").isNull(), fields))
-        texts = [F.col("_fields")[column.name].alias(column.name) for column in feed.columns]
+        is_good = F.col("_broken").isNull()
+        fields = F.from_csv("record", _schema(header), _PARSER)
+        parsed = checked.withColumn("_fields", F.when(is_good, fields))
+        declared = [column.name for column in feed.columns]
+        texts = [F.col("_fields")[name].alias(name) for name in declared]
         broken = F.coalesce("_broken", _wrong_count(len(header))).alias("_broken")
         return parsed.select(*texts, broken, "record", *PROVENANCE)
 
@@ -96,10 +97,16 @@ def _contents(file: BufferedIOBase) -> Contents:
     return Contents(columns=header, layout=header, records=count_lines(file))
 
 
+def _schema(header: Iterable[str]) -> str:
+    # All texts: `records.py` casts, and says what does not read as its type.
+    declared = [f"`{name}` string" for name in (*header, _ODD)]
+    return ", ".join(declared)
+
+
 def _problem() -> Expression:
     """Why a line is no CSV record; null when it may be one."""
     record = F.col("record")
-    quotes = F.length(record) - F.length(F.replace(record, F.lit('"'), F.lit("")))
+    quotes = _count(record, '"')
     not_closed = "record: a quote is opened and not closed on the line; a record must be one line"
     too_many = F.format_string("record: %d fields", _commas(record) + 1)
     return (
@@ -110,7 +117,12 @@ def _problem() -> Expression:
 
 
 def _commas(record: Expression) -> Expression:
-    return F.length(record) - F.length(F.replace(record, F.lit(","), F.lit("")))
+    return _count(record, ",")
+
+
+def _count(record: Expression, character: str) -> Expression:
+    without = F.replace(record, F.lit(character), F.lit(""))
+    return F.length(record) - F.length(without)
 
 
 def _wrong_count(expected: int) -> Expression:

@@ -30,14 +30,16 @@ def find_drops(run: Run) -> dict[str, list[Drop]]:
         Refused: files are missing, damaged, empty, or have other columns than declared; all of
             them are listed.
     """
-    found: dict[str, list[Drop]] = {feed.name: [] for feed in run.pipeline.feeds}
+    found: dict[str, list[Drop]] = {}
     problems: list[tuple[date, str]] = []
     for feed in run.pipeline.feeds:
+        drops = found.setdefault(feed.name, [])
         for day in _drop_days(run, feed):
             try:
-                found[feed.name].append(_inspect(run, feed, day))
+                drops.append(_inspect(run, feed, day))
             except Unfit as unfit:
-                problems.append((day, f"{_source_file(run, feed, day)}: {unfit}"))
+                name = _source_file(run, feed, day)
+                problems.append((day, f"{name}: {unfit}"))
     if problems:
         raise Refused(_all_problems(run, problems))
     return found

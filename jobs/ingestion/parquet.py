@@ -100,9 +100,8 @@ class Parquet:
             }
         ).withColumn("source_file", source_file(feed, drops))
         kinds = dict(layout)
-        texts = [
-            _text(column.name, kinds[column.name]).alias(column.name) for column in feed.columns
-        ]
+        names = [column.name for column in feed.columns]
+        texts = [_text(name, kinds[name]).alias(name) for name in names]
         broken = _problem(kinds).alias("_broken")
         return placed.select(*texts, broken, "record", *PROVENANCE)
 

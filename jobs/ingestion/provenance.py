@@ -47,7 +47,8 @@ def numbered_lines(
     in_file = Window.partitionBy("landed_date")
     in_order = in_file.orderBy("block", "position")
     numbered = lines.withColumn("source_line", F.row_number().over(in_order))
-    last = F.max(F.when(F.col("record") != "", F.col("source_line"))).over(in_file)
+    filled_line = F.when(F.col("record") != "", F.col("source_line"))
+    last = F.max(filled_line).over(in_file)
     is_data = F.col("source_line").between(first_line, F.col("last"))
     data = numbered.withColumn("last", last).where(is_data)
     return data.withColumn("source_file", source_file(feed, drops)).select("record", *PROVENANCE)
@@ -69,7 +70,8 @@ def source_file(feed: Feed, drops: Sequence[Drop]) -> Expression:
         return F.lit(first.source_file)
     folder = first.source_file.removesuffix(feed.file(first.day))
     before, _, after = feed.path.partition("{date}")
-    return F.concat(F.lit(folder + before), F.col("landed_date").cast("string"), F.lit(after))
+    day = F.col("landed_date").cast("string")
+    return F.concat(F.lit(folder + before), day, F.lit(after))
 
 
 def spark_paths(drops: Sequence[Drop]) -> list[str]:

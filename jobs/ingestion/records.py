@@ -53,7 +53,10 @@ def records(spark: SparkSession, feed: Feed, drops: Sequence[Drop]) -> DataFrame
     if not drops:
         return spark.createDataFrame([], _schema(feed))
     source_format = FORMATS[feed.format]
-    parts = [_typed(source_format.records(spark, feed, same), feed) for same in _by_layout(drops)]
+    parts = []
+    for drops_of_layout in _by_layout(drops):
+        found = source_format.records(spark, feed, drops_of_layout)
+        parts.append(_typed(found, feed))
     return _without_duplicates(reduce(DataFrame.unionByName, parts), feed)
 
 
@@ -82,7 +85,8 @@ def _typed(found: DataFrame, feed: Feed) -> DataFrame:
         "record",
         *PROVENANCE,
     )
-    typed = texts.select(*(_cast(column).alias(column.name) for column in feed.columns), "*")
+    values = [_cast(column).alias(column.name) for column in feed.columns]
+    typed = texts.select(*values, "*")
     complaints = [_complaint(column, column.name in feed.required) for column in feed.columns]
     all_complaints = F.nullif(F.concat_ws("; ", *complaints), F.lit(""))
     return typed.select(
@@ -96,7 +100,8 @@ def _text(column: Column, null_token: str) -> Expression:
     """The text of a value; null where the source means a missing one."""
     field = F.col(column.name)
     text = field if column.type == "string" else F.trim(field)
-    return F.when(~text.isin("", null_token), text).alias(_TEXT + column.name)
+    is_missing = text.isin("", null_token)
+    return F.when(~is_missing, text).alias(_TEXT + column.name)
 
 
 def _cast(column: Column) -> Expression:
@@ -108,8 +113,9 @@ def _cast(column: Column) -> Expression:
     cast = F.when(is_formed, text.try_cast(_sql_type(column)))
     if column.type != "double":
         return cast
-    # A number too large for a double.
-    return F.nullif(F.nullif(cast, F.lit(float("inf"))), F.lit(float("-inf")))
+    # The cast makes infinity of a number too large for a double.
+    below_infinity = F.nullif(cast, F.lit(float("inf")))
+    return F.nullif(below_infinity, F.lit(float("-inf")))
 
 
 def _complaint(column: Column, required: bool) -> Expression:
@@ -117,8 +123,12 @@ def _complaint(column: Column, required: bool) -> Expression:
     text = F.col(_TEXT + column.name)
     kind = _ARTICLES.get(column.type, f"a {column.type}")
     shown = F.left(text, F.lit(_SHOWN))
-    unreadable = F.concat(F.lit(f"{column.name}: '"), shown, F.lit(f"' is not {kind}"))
-    complaint = F.when(text.isNotNull() & F.col(column.name).isNull(), unreadable)
+    before = F.lit(f"{column.name}: '")
+    after = F.lit(f"' is not {kind}")
+    unreadable = F.concat(before, shown, after)
+    # A text that is there without a value: the cast could not read it.
+    is_unreadable = text.isNotNull() & F.col(column.name).isNull()
+    complaint = F.when(is_unreadable, unreadable)
     if not required:
         return complaint
     return complaint.when(text.isNull(), f"{column.name}: no value, but it is required")
@@ -129,13 +139,16 @@ def _without_duplicates(rows: DataFrame, feed: Feed) -> DataFrame:
     same_key = Window.partitionBy("landed_date", *feed.key)
     is_good = F.col("reason").isNull()
     first = F.min(F.when(is_good, F.col("source_line"))).over(same_key)
-    named = [F.concat(F.lit(f"{name} "), F.col(name).cast("string")) for name in feed.key]
     complaint = F.concat(
         F.lit("key: "),
-        F.concat_ws(", ", *named),
+        F.concat_ws(", ", *map(_named_value, feed.key)),
         F.lit(" comes twice, first on line "),
         F.col(_FIRST),
     )
     duplicate = F.when(F.col("source_line") > F.col(_FIRST), complaint)
     marked = rows.withColumn(_FIRST, first)
     return marked.withColumn("reason", F.coalesce("reason", duplicate)).drop(_FIRST)
+
+
+def _named_value(name: str) -> Expression:
+    return F.concat(F.lit(f"{name} "), F.col(name).cast("string"))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deltalake import DeltaTable
 from pyarrow import fs
@@ -26,6 +26,8 @@ from pipelines.errors import NightshiftError
 from pipelines.spec import QUARANTINE_SUFFIX
 
 if TYPE_CHECKING:
+    from pyspark.sql import Column as Expression
+
     from pipelines.run import Run
     from pipelines.spec import Table
 
@@ -108,8 +110,13 @@ def stage_rows(
     """
     replaced = days or partition_days(run, run.pipeline.table(name))
     counted = Observation()
-    marked = frame.observe(counted, F.count(F.lit(1)).alias("rows")).withColumns(
-        {_STAGED_FROM: F.lit(replaced.first), _STAGED_UNTIL: F.lit(replaced.last)}
+    # Counted while they are written: a count of its own would compute the frame twice.
+    observed = frame.observe(counted, F.count(F.lit(1)).alias("rows"))
+    marked = observed.withColumns(
+        {
+            _STAGED_FROM: F.lit(replaced.first),
+            _STAGED_UNTIL: F.lit(replaced.last),
+        }
     )
     marked.write.mode("overwrite").parquet(_staging(run, name))
     return int(counted.get["rows"])
@@ -142,9 +149,13 @@ def staged_days(run: Run, name: str) -> Days:
 
     Those of the run when there are no rows.
     """
-    found = _staged(run, name).agg(F.min(_STAGED_FROM), F.max(_STAGED_UNTIL)).first()
+    rows = _staged(run, name)
+    found = rows.agg(F.min(_STAGED_FROM), F.max(_STAGED_UNTIL)).first()
     assert found is not None, "an aggregation without keys has one row"
-    return Days(found[0], found[1]) if found[0] else partition_days(run, run.pipeline.table(name))
+    first, last = found
+    if first is None:
+        return partition_days(run, run.pipeline.table(name))
+    return Days(first, last)
 
 
 def current(run: Run, name: str, days: Days) -> DataFrame:
@@ -154,11 +165,13 @@ def current(run: Run, name: str, days: Days) -> DataFrame:
     """
     if not is_staged(run, name):
         return read(run, name, days)
-    fresh, replaced, column = staged(run, name), staged_days(run, name), _partition(run, name)
-    rows = fresh.where(_within(column, days))
+    column = _partition(run, name)
+    fresh = staged(run, name).where(_within(column, days))
     if not exists(run, name):
-        return rows
-    return rows.unionByName(read(run, name, days).where(~_within(column, replaced)))
+        return fresh
+    is_replaced = _within(column, staged_days(run, name))
+    kept = read(run, name, days).where(~is_replaced)
+    return fresh.unionByName(kept)
 
 
 def publish(run: Run, name: str) -> Published:
@@ -195,7 +208,7 @@ def prune_staging(run: Run) -> None:
 def _commit(
     run: Run, name: str, frame: DataFrame, days: Days, volatile: tuple[str, ...]
 ) -> Published:
-    column, where = _partition(run, name), path(run, name)
+    column = _partition(run, name)
     content = tuple(sorted(set(frame.columns) - set(volatile)))
     wanted = _content(frame, content, column)
     if wanted.rows and not (wanted.first in days and wanted.last in days):
@@ -203,23 +216,32 @@ def _commit(
             f"{sql_name(run, name)}: rows for {wanted.first} to {wanted.last} were staged by a run "
             f"that may only replace {days}. Nothing was published."
         )
-    if (
-        exists(run, name)
-        and set(content) <= set((there := read(run, name, days)).columns)
-        and _content(there, content, column) == wanted
-    ):
+    is_first = not exists(run, name)
+    if not is_first and _holds(read(run, name, days), content, column, wanted):
         return Published(rows=wanted.rows, version=version(run, name), changed=False)
-    writer = frame.repartition(column).write.format("delta").mode("overwrite").partitionBy(column)
-    writer = writer.option("txnAppId", f"{sql_name(run, name)}:{days}").option(
-        "txnVersion", run.generation
-    )
-    writer = writer.option("userMetadata", json.dumps(_made_by(run)))
-    if exists(run, name):
-        writer = writer.option(
-            "replaceWhere", f"{column} >= DATE'{days.first}' AND {column} <= DATE'{days.last}'"
-        )
-    writer.save(where)
+    # All rows of a day in one task, so that a day's partition is not many small files.
+    by_day = frame.repartition(column)
+    writer = by_day.write.format("delta").mode("overwrite").partitionBy(column)
+    options: dict[str, Any] = {
+        "txnAppId": f"{sql_name(run, name)}:{days}",
+        "txnVersion": run.generation,
+        "userMetadata": json.dumps(_made_by(run)),
+    }
+    if not is_first:
+        is_replaced = f"{column} >= DATE'{days.first}' AND {column} <= DATE'{days.last}'"
+        options["replaceWhere"] = is_replaced
+    writer.options(**options).save(path(run, name))
     return Published(rows=wanted.rows, version=_own_version(run, name), changed=True)
+
+
+def _holds(
+    there: DataFrame,
+    columns: tuple[str, ...],
+    partition: str,
+    wanted: _Content,
+) -> bool:
+    # A published table may lack a column that its rows have got since: they are not the same.
+    return set(columns) <= set(there.columns) and _content(there, columns, partition) == wanted
 
 
 def _made_by(run: Run) -> dict[str, object]:
@@ -280,11 +302,15 @@ def _maker(run: Run, name: str) -> str:
 
 
 def _partition(run: Run, name: str) -> str:
-    return "landed_date" if name.endswith(QUARANTINE_SUFFIX) else run.pipeline.table(name).partition
+    if name.endswith(QUARANTINE_SUFFIX):
+        return "landed_date"
+    return run.pipeline.table(name).partition
 
 
-def _within(column: str, days: Days) -> F.Column:  # type: ignore[name-defined]
-    return F.col(column).between(F.lit(days.first), F.lit(days.last))
+def _within(column: str, days: Days) -> Expression:
+    first = F.lit(days.first)
+    last = F.lit(days.last)
+    return F.col(column).between(first, last)
 
 
 def _spark(run: Run) -> SparkSession:

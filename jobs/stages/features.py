@@ -83,8 +83,12 @@ def _outcomes(run: Run) -> _Outcomes | None:
     inputs = {name: tables.read(run, name, run.days) for name in names}
     rows = labels(**inputs).withColumnRenamed(_LANDED, _LEARNED)
     event = run.pipeline.event_date
-    labelled = F.count(run.pipeline.training.label)
-    counted = rows.agg(F.count(F.lit(1)), labelled, F.min(event), F.max(event)).first()
+    counted = rows.agg(
+        F.count(F.lit(1)),
+        F.count(run.pipeline.training.label),
+        F.min(event),
+        F.max(event),
+    ).first()
     assert counted is not None, "an aggregation without keys has one row"
     count, known, first, last = counted
     if not count:
@@ -127,12 +131,16 @@ def _entities(run: Run, days: Days) -> DataFrame:
 
 
 def _training(run: Run, rows: DataFrame) -> DataFrame:
-    learned = rows.where(F.col(_LEARNED).isNotNull()).withColumn(_LANDED, F.col(_LEARNED))
-    return learned.select(_LANDED, *_columns(run, rows), run.pipeline.training.label)
+    learned = rows.where(F.col(_LEARNED).isNotNull())
+    # A training row belongs to the day on which its label came, not to that of its scoring.
+    landed = learned.withColumn(_LANDED, F.col(_LEARNED))
+    label = run.pipeline.training.label
+    return landed.select(_LANDED, *_columns(run, rows), label)
 
 
 def _scoring(run: Run, rows: DataFrame) -> DataFrame:
-    return rows.where(F.col(_LEARNED).isNull()).select(_LANDED, *_columns(run, rows))
+    unknown = rows.where(F.col(_LEARNED).isNull())
+    return unknown.select(_LANDED, *_columns(run, rows))
 
 
 def _columns(run: Run, rows: DataFrame) -> list[str]:

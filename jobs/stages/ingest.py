@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from pyspark.sql import DataFrame
@@ -22,6 +23,7 @@ from jobs.lake import tables
 from jobs.lake.content import fingerprint
 from jobs.lake.partitions import published_days
 from jobs.spark.session import connect
+from pipelines.days import Days
 from pipelines.errors import NightshiftError, Refused
 from pipelines.spec import QUARANTINE_SUFFIX
 
@@ -98,11 +100,16 @@ def ingest(run: Run) -> dict[str, object]:
     found = find_drops(run)
     tables.prune_staging(run)
     cached: list[DataFrame] = []
+
+    def load(feed: Feed) -> _Load:
+        return _load(run, feed, found[feed.name], cached)
+
     try:
-        loads = _all(lambda feed: _load(run, feed, found[feed.name], cached), run.pipeline.feeds)
+        loads = _all(load, run.pipeline.feeds)
         _refuse_bad_files(run, loads)
-        kept = _all(lambda load: _keep(run, load), loads)
+        kept = _all(partial(_keep, run), loads)
     finally:
+        # Also after a refusal: the server would keep them.
         for rows in cached:
             rows.unpersist()
     metrics = dict(zip(found, kept, strict=True))
@@ -270,7 +277,9 @@ def _published(
     """Number and fingerprint of the published rows of one day."""
     if day not in published_days(run, name):
         return 0, 0
-    rows = tables.read(run, name).where(F.col("landed_date") == F.lit(day))
-    found = rows.agg(F.count(F.lit(1)), fingerprint(names)).first()
+    rows = tables.read(run, name, Days.of(day))
+    count_and_content = (F.count(F.lit(1)), fingerprint(names))
+    found = rows.agg(*count_and_content).first()
     assert found is not None, "an aggregation without keys has one row"
-    return int(found[0]), int(found[1])
+    count, content = found
+    return int(count), int(content)

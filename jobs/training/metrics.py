@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 Vector = NDArray[np.float64]
 Metrics = Mapping[str, float | None]
 """Metric -> value; None where it cannot be told, such as an AUC of labels of one kind."""
+Group = tuple[Any, NDArray[np.bool_]]
+"""A value, and for each row whether it has it."""
 _DIGITS = 6
 """Of the values that people read and that repeated evaluations are compared by."""
 
@@ -35,9 +37,7 @@ def rounded(measured: Metrics) -> dict[str, float | None]:
     }
 
 
-def groups(
-    values: NDArray[Any],
-) -> Iterator[tuple[Any, NDArray[np.bool_]]]:
+def groups(values: NDArray[Any]) -> Iterator[Group]:
     """Each distinct value with the rows that have it, sorted."""
     for value in np.unique(values):
         yield value, values == value

@@ -239,7 +239,8 @@ class Registry:
         )
 
     def _first(self, query: str) -> ModelVersion | None:
-        return max(self._search(query), key=lambda model: int(model.version), default=None)
+        # As numbers: as texts '9' would come after '10'.
+        return max(self._search(query), key=_number, default=None)
 
     def _search(self, query: str) -> list[ModelVersion]:
         answers = self._client.search_model_versions(query, max_results=_MOST_VERSIONS)
@@ -285,17 +286,22 @@ def _version(answer: MlflowVersion) -> ModelVersion:
     )
 
 
+def _number(model: ModelVersion) -> int:
+    return int(model.version)
+
+
 def _curves(curves: Mapping[str, list[float]]) -> list[Metric]:
     now = int(time() * 1000)
-    return [
-        Metric(name, value, now, epoch)
-        for name, values in curves.items()
-        for epoch, value in enumerate(values, 1)
-    ]
+    metrics = []
+    for name, values in curves.items():
+        for epoch, value in enumerate(values, 1):
+            metrics.append(Metric(name, value, now, epoch))
+    return metrics
 
 
 def _params(params: Mapping[str, object]) -> list[Param]:
-    return [Param(name, str(value)[:_LONGEST_PARAM]) for name, value in params.items()]
+    texts = {name: str(value) for name, value in params.items()}
+    return [Param(name, text[:_LONGEST_PARAM]) for name, text in texts.items()]
 
 
 def _digest(content: bytes) -> str:

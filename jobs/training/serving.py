@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from operator import itemgetter
 from typing import Any
 
 from jobs.lake import ops
@@ -34,7 +35,7 @@ def serving_model(
         and event["as_of"] <= as_of
         and event["model_version"] != besides
     ]
-    last = max(earlier, key=lambda event: (event["as_of"], event["created_at"]), default=None)
+    last = max(earlier, key=itemgetter("as_of", "created_at"), default=None)
     return registry.version(last["model_version"]) if last else None
 
 

@@ -13,19 +13,22 @@ if TYPE_CHECKING:
     from pyspark.sql import Column
 
     from pipelines.days import Days
-    from pipelines.rolling import Rolling, Statistic
+    from pipelines.rolling import Grain, Rolling, Statistic
 
 
 def daily_sums(rows: DataFrame, rolling: Rolling) -> DataFrame:
     """The declared sums of each day by grain and key; rows without a key do not count."""
-    keys = [
-        F.struct(F.lit(grain.name).alias("grain"), joined(*grain.columns).alias("key"))
-        for grain in rolling.grains
-    ]
+    # A row counts once for every grain: one pass over the rows, however many grains there are.
+    keys = [_key(grain) for grain in rolling.grains]
     keyed = rows.select("*", F.inline(F.array(*keys)))
     sums = [F.expr(one.sql).alias(one.name) for one in rolling.sums]
     known = keyed.where(F.col("key").isNotNull())
     return known.groupBy("landed_date", "grain", "key").agg(*sums)
+
+
+def _key(grain: Grain) -> Column:
+    name = F.lit(grain.name).alias("grain")
+    return F.struct(name, joined(*grain.columns).alias("key"))
 
 
 def window_figures(daily: DataFrame, rolling: Rolling, days: Days, timezone: str) -> DataFrame:
@@ -35,12 +38,16 @@ def window_figures(daily: DataFrame, rolling: Rolling, days: Days, timezone: str
     """
     longest = max(rolling.windows)
     first = F.greatest(F.col("landed_date"), F.lit(days.first))
-    last = F.least(F.date_add("landed_date", longest - 1), F.lit(days.last))
+    last_inside = F.date_add("landed_date", longest - 1)
+    last = F.least(last_inside, F.lit(days.last))
     # A day's sums count on every later day whose longest window still holds that day.
     counted_on = F.explode(F.sequence(first, last)).alias("day")
     counted = daily.where(first <= last).select("*", counted_on)
-    totals = [_total(one.name, window) for window in rolling.windows for one in rolling.sums]
-    rows = counted.groupBy(F.col("day").alias("landed_date"), "grain", "key").agg(*totals)
+    totals = []
+    for window in rolling.windows:
+        totals += [_total(one.name, window) for one in rolling.sums]
+    day = F.col("day").alias("landed_date")
+    rows = counted.groupBy(day, "grain", "key").agg(*totals)
     moment = scoring_moment(timezone).alias("event_timestamp")
     figures = [_figure(statistic, window) for statistic, window in rolling.figures]
     return rows.select("landed_date", moment, "grain", "key", *figures)

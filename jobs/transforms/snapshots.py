@@ -20,15 +20,12 @@ def latest_by_day(snapshots: DataFrame, days: Days) -> DataFrame:
     `landed_date` becomes that day.
     """
     landed = snapshots.agg(F.collect_set("landed_date").alias("landed"))
-    each_day = landed.select(
-        "landed", F.explode(F.sequence(F.lit(days.first), F.lit(days.last))).alias("day")
-    )
-    latest = F.array_max(F.filter("landed", lambda date: date <= F.col("day")))
-    chosen = each_day.select("day", latest.alias("landed_date")).where(
-        F.col("landed_date").isNotNull()
-    )
-    return (
-        snapshots.join(F.broadcast(chosen), "landed_date")
-        .drop("landed_date")
-        .withColumnRenamed("day", "landed_date")
-    )
+    every_day = F.sequence(F.lit(days.first), F.lit(days.last))
+    each_day = landed.select("landed", F.explode(every_day).alias("day"))
+    by_then = F.filter("landed", lambda date: date <= F.col("day"))
+    latest = F.array_max(by_then).alias("landed_date")
+    # A day before the first snapshot sees none.
+    chosen = each_day.select("day", latest).where(F.col("landed_date").isNotNull())
+    # One row a day: every task can have them all, and the snapshots need no shuffle.
+    seen = snapshots.join(F.broadcast(chosen), "landed_date")
+    return seen.drop("landed_date").withColumnRenamed("day", "landed_date")

@@ -51,7 +51,8 @@ def together(callbacks: Sequence[keras.callbacks.Callback]) -> list[keras.callba
 
 def agree_on(value: int) -> int:
     """The least of the ranks' values, for example of the steps that each could take."""
-    return int(hvd.allreduce(tf.constant(value, tf.int64), op=hvd.Min).numpy())
+    own = tf.constant(value, tf.int64)
+    return int(hvd.allreduce(own, op=hvd.Min).numpy())
 
 
 class Broadcast(keras.callbacks.Callback):
@@ -65,8 +66,10 @@ class Broadcast(keras.callbacks.Callback):
         optimizer = self.model.optimizer
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
-        unique = {id(v): v for v in _tensors([*self.model.variables, *optimizer.variables])}
-        hvd.broadcast_variables([v for v in unique.values() if v.dtype != tf.uint32], root_rank=0)
+        tensors = _tensors([*self.model.variables, *optimizer.variables])
+        unique = {id(tensor): tensor for tensor in tensors}
+        shared = [tensor for tensor in unique.values() if tensor.dtype != tf.uint32]
+        hvd.broadcast_variables(shared, root_rank=0)
 
 
 class AverageLogs(keras.callbacks.Callback):
@@ -79,19 +82,15 @@ class AverageLogs(keras.callbacks.Callback):
         """Called by Keras after each epoch."""
         if logs:
             names = sorted(logs)
-            means = hvd.allreduce(
-                tf.constant([float(logs[n]) for n in names], tf.float64), op=hvd.Average
-            ).numpy()
+            own = tf.constant([float(logs[name]) for name in names], tf.float64)
+            means = hvd.allreduce(own, op=hvd.Average).numpy()
             logs.update(zip(names, means.tolist(), strict=True))
-        statistics = [
-            v for v in _tensors(self.model.non_trainable_variables) if v.dtype.is_floating
-        ]
+        tensors = _tensors(self.model.non_trainable_variables)
+        statistics = [tensor for tensor in tensors if tensor.dtype.is_floating]
         if statistics:
-            for variable, mean in zip(
-                statistics,
-                hvd.grouped_allreduce([tf.identity(v) for v in statistics], op=hvd.Average),
-                strict=True,
-            ):
+            copies = [tf.identity(tensor) for tensor in statistics]
+            averaged = hvd.grouped_allreduce(copies, op=hvd.Average)
+            for variable, mean in zip(statistics, averaged, strict=True):
                 variable.assign(mean)
 
 

@@ -16,6 +16,9 @@ from jobs.training.families.neural_network import horovod_keras3, network
 from jobs.training.families.neural_network.job import Job, Outcome
 from jobs.training.tasks import task_of
 
+_InputsAndLabel = tuple[dict[str, tf.Tensor], tf.Tensor]
+_Curves = dict[str, list[float]]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shares:
@@ -94,9 +97,7 @@ def _feed(examples: Examples, shares: Shares, seed: int) -> tf.data.Dataset:
         own = shares.of_rank(array, hvd.rank(), hvd.size())
         slices[name] = tf.constant(own)
 
-    def one(
-        step: tf.Tensor,
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    def one(step: tf.Tensor) -> _InputsAndLabel:
         row = {name: part[step] for name, part in slices.items()}
         label = row.pop("label")
         return row, label
@@ -112,7 +113,5 @@ def _early_stopping(patience: int) -> keras.callbacks.Callback:
     )
 
 
-def _floats(
-    history: dict[str, list[Any]],
-) -> dict[str, list[float]]:
+def _floats(history: dict[str, list[Any]]) -> _Curves:
     return {name: list(map(float, values)) for name, values in history.items()}

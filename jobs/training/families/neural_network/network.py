@@ -103,7 +103,12 @@ def _prediction(
 ) -> keras.KerasTensor:
     head = task.head(encoding.label_mean, encoding.label_scale)
     start = keras.initializers.Constant(head.start_bias)
-    unit = keras.layers.Dense(1, activation=head.activation, bias_initializer=start, name=task.unit)
+    unit = keras.layers.Dense(
+        1,
+        activation=head.activation,
+        bias_initializer=start,
+        name=task.unit,
+    )
     prediction = unit(hidden)
     if (head.scale, head.offset) == (1.0, 0.0):
         return prediction
