@@ -36,7 +36,7 @@ RESERVED_PIPELINES = frozenset(
         *("feature_rules", "fragments", "gate", "predictions", "report", "suite"),
         # in `features` and `dags`.
         *("asof", "definitions", "sources", "store", "callbacks", "maintenance", "tasks"),
-        # What people would take for something else in a path or a query.
+        # Modules of `jobs/commands` and `jobs/lake` that a pipeline would be mistaken for.
         *("land", "tables"),
     }
 )

@@ -32,6 +32,7 @@ _PADDING_BYTES = 16
 """More zeros than the end of any gzip file has."""
 _ODD = "_odd_record"
 """Name by which the parser returns a record with the wrong number of fields."""
+# A quote inside of quotes is written twice. A record that does not fit is kept, not dropped.
 _PARSER = {"quote": '"', "escape": '"', "mode": "PERMISSIVE", "columnNameOfCorruptRecord": _ODD}
 
 
@@ -88,6 +89,7 @@ def _refuse_padding(path: Path) -> None:
 
 def _contents(file: BufferedIOBase) -> Contents:
     try:
+        # Some programs begin a file with a byte order mark.
         first = file.readline(_HEADER_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise Unfit("the header is not UTF-8 text") from None
@@ -126,6 +128,7 @@ def _count(record: Expression, character: str) -> Expression:
 
 
 def _wrong_count(expected: int) -> Expression:
+    # Commas inside of quotes separate nothing.
     found = _commas(F.regexp_replace("record", '"[^"]*"', "")) + 1
     complaint = F.format_string(f"record: %d fields instead of {expected}", found)
     return F.when(F.col("_fields")[_ODD].isNotNull(), complaint)

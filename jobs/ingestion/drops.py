@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 _PROBLEMS_LISTED = 12
 _NAMES_LISTED = 5
+"""Columns that a problem names."""
 _NAME_SHOWN = 40
+"""Characters of a name: the first line of a file that is no CSV may be of any length."""
 
 
 def find_drops(run: Run) -> dict[str, list[Drop]]:
@@ -53,6 +55,7 @@ def _source_file(run: Run, feed: Feed, day: date) -> str:
 def _drop_days(run: Run, feed: Feed) -> Iterator[date]:
     days = run.pipeline.drop_days(feed, run.days)
     if days is not None:
+        # There is one reference file, whatever the days.
         yield from [run.days.first] if feed.is_reference else days
 
 

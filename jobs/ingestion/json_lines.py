@@ -38,10 +38,13 @@ _NUMBER = r"-?(?:0|[1-9]\d*+)(?:\.\d++)?+(?:[eE][+-]?\d++)?+"
 _VALUE = f"(?:{_STRING}|{_NUMBER}|true|false|null)"
 _PAIR = rf"{_SPACE}{_STRING}{_SPACE}:{_SPACE}{_VALUE}{_SPACE}"
 _KEY_AND_VALUE = rf"{_STRING}{_SPACE}:{_SPACE}({_VALUE})"
+# Its end is left open: text behind a whole object is another fault than a broken object.
 _OBJECT = rf"\A{_SPACE}\{{(?:{_PAIR}(?:,{_PAIR})*+|{_SPACE})\}}{_SPACE}"
+# What comes before the first fault, so that a reason can begin with that.
 _GOOD_PART = rf"\A{_SPACE}\{{(?:{_PAIR},)*+"
 _NESTED = rf'{_GOOD_PART}{_SPACE}"({_INSIDE})"{_SPACE}:{_SPACE}[\[{{]'
 _SHOWN = 80
+"""Characters of a record that a reason shows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +101,7 @@ def _values() -> Expression:
 
 
 def _as_string(literal: Expression) -> Expression:
+    # In quotes a number or a boolean is a string of its own literal; a null must stay one.
     is_string = literal.startswith('"') | (literal == "null")
     quoted = F.concat(F.lit('"'), literal, F.lit('"'))
     return F.when(is_string, literal).otherwise(quoted)
@@ -116,6 +120,7 @@ def _odd_keys(declared: list[str]) -> Expression:
     """What is wrong with the keys of an object."""
     keys = F.col("_keys")
     unknown = F.array_except(keys, F.array(*map(F.lit, declared)))
+    # array_position counts from 1 and finds the first: an index at or above it is a repetition.
     twice = F.filter(keys, lambda key, place: F.array_position(keys, key) <= place)
     return F.coalesce(
         _first(unknown, "is not declared"),

@@ -31,6 +31,7 @@ _SPARK_TYPES = {
     pa.int16(): "smallint",
     pa.int32(): "int",
     pa.int64(): "bigint",
+    # Spark has no unsigned numbers: each gets the next larger type, the largest a decimal.
     pa.uint8(): "smallint",
     pa.uint16(): "int",
     pa.uint32(): "bigint",
@@ -47,7 +48,9 @@ _MOST_DIGITS = 38
 """Precision of Spark's decimals."""
 _WITHOUT_ZONE, _WITH_ZONE = "timestamp_ntz", "timestamp"
 _INSTANT = "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"
+"""With microseconds and offset, so that nothing of an instant is lost."""
 _AS_JSON = {
+    # A record is shown whole, its missing values too.
     "ignoreNullFields": "false",
     "timestampFormat": _INSTANT,
     "timestampNTZFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS",
@@ -55,8 +58,11 @@ _AS_JSON = {
 _OPTIONS = {"datetimeRebaseMode": "CORRECTED", "int96RebaseMode": "CORRECTED"}
 """Days before 1582 as they are written: by default Spark fails on a file that has one."""
 _READABLE_CODECS = frozenset({"UNCOMPRESSED", "SNAPPY", "GZIP", "ZSTD", "LZ4"})
+"""With which Spark decompresses; Arrow knows more."""
 _UNREADABLE_ENCODINGS = frozenset({"BYTE_STREAM_SPLIT"})
+"""Which Arrow writes and Spark cannot read."""
 _WRITTEN_BY_SPARK = b"org.apache.spark.version"
+"""Key in the metadata of files that Spark wrote."""
 Layout = tuple[tuple[str, str], ...]
 
 
@@ -92,6 +98,7 @@ class Parquet:
         assert isinstance(layout, tuple), "a Parquet file's layout is its columns"
         schema = ", ".join(f"`{name}` {kind}" for name, kind in layout)
         rows = spark.read.schema(schema).options(**_OPTIONS).parquet(*spark_paths(drops))
+        # The file's name last: it is made of landed_date.
         placed = rows.withColumns(
             {
                 "landed_date": landed_date(feed, drops),

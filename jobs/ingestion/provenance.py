@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipelines.feeds import Feed
 
 _DAY = r"(\d{4}-\d{2}-\d{2})"
+"""A day as `Feed.file` writes it into a path."""
 
 
 def numbered_lines(
@@ -37,13 +38,16 @@ def numbered_lines(
         first_line: Number of the first line with data; those before it, and blank ones at the end,
             are left out.
     """
+    # By default a lone '\r' ends a line too, but not for those who count lines without Spark.
     text = spark.read.option("lineSep", "\n").text(spark_paths(drops))
     lines = text.select(
         F.rtrim("value", F.lit("\r")).alias("record"),
         landed_date(feed, drops).alias("landed_date"),
         F.col("_metadata.file_block_start").alias("block"),
+        # Grows within a block, whose lines are read in order.
         F.monotonically_increasing_id().alias("position"),
     )
+    # A feed has one file a day, so that the day stands for the file.
     in_file = Window.partitionBy("landed_date")
     in_order = in_file.orderBy("block", "position")
     numbered = lines.withColumn("source_line", F.row_number().over(in_order))

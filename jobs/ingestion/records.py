@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 QUARANTINE = (*PROVENANCE, "reason", "record")
 _PROVENANCE_SCHEMA = "landed_date date, source_file string, source_line int"
 _SHOWN = 80
+"""Characters of a value that a reason shows."""
 _SQL_TYPES = {"long": "bigint"}
+"""Declared type -> Spark's name of it, where that is another."""
 _FORMS = {
     "int": r"[+-]?\d+",
     "long": r"[+-]?\d+",
@@ -36,8 +38,11 @@ _FORMS = {
 """What a value must look like. Spark's casts alone are generous: '2013' is a date, 'NaN' a double,
 a time needs no zone."""
 _ARTICLES = {"int": "an int", "timestamp": "a timestamp with its zone"}
+"""How a reason names a type, where 'a' and the type would not do."""
 _FIRST = "_first_line"
+"""Column for the first good line of a row's key."""
 _TEXT = "_text_of_"
+"""Prefix of the columns with the texts from which values are cast."""
 
 
 def columns(feed: Feed) -> tuple[str, ...]:
@@ -70,6 +75,7 @@ def _sql_type(column: Column) -> str:
 
 
 def _by_layout(drops: Sequence[Drop]) -> list[list[Drop]]:
+    # Headers that differ in their order need a schema each.
     groups: dict[Hashable, list[Drop]] = {}
     for drop in drops:
         groups.setdefault(drop.layout, []).append(drop)
@@ -88,9 +94,11 @@ def _typed(found: DataFrame, feed: Feed) -> DataFrame:
     values = [_cast(column).alias(column.name) for column in feed.columns]
     typed = texts.select(*values, "*")
     complaints = [_complaint(column, column.name in feed.required) for column in feed.columns]
+    # concat_ws skips nulls: without any complaint it gives ''.
     all_complaints = F.nullif(F.concat_ws("; ", *complaints), F.lit(""))
     return typed.select(
         *columns(feed),
+        # What is no UTF-8 is quarantined too, as a text that can be shown.
         F.make_valid_utf8("record").alias("record"),
         F.coalesce("_broken", all_complaints).alias("reason"),
     )
@@ -99,6 +107,7 @@ def _typed(found: DataFrame, feed: Feed) -> DataFrame:
 def _text(column: Column, null_token: str) -> Expression:
     """The text of a value; null where the source means a missing one."""
     field = F.col(column.name)
+    # Spaces belong to a text, but not to a number or a date.
     text = field if column.type == "string" else F.trim(field)
     is_missing = text.isin("", null_token)
     return F.when(~is_missing, text).alias(_TEXT + column.name)
@@ -110,6 +119,7 @@ def _cast(column: Column) -> Expression:
         return text
     # '\z', not '$': that one is true before a line break at the end too, which the cast forgives.
     is_formed = text.rlike(rf"\A({_FORMS[column.type]})\z")
+    # A value may have the form and still not exist, such as 2013-02-30.
     cast = F.when(is_formed, text.try_cast(_sql_type(column)))
     if column.type != "double":
         return cast

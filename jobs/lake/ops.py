@@ -16,6 +16,7 @@ from pipelines.environment import Environment
 from pipelines.errors import no_such
 
 _INSTANT = pa.timestamp("us", tz="UTC")
+"""Microseconds are what Delta keeps."""
 _TEXT = pa.string()
 _DAY = pa.date32()
 _NUMBER = pa.int64()
@@ -32,6 +33,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "status": _TEXT,
             "started_at": _INSTANT,
             "seconds": _REAL,
+            # JSON: every stage has metrics of its own.
             "metrics": _TEXT,
             "error": _TEXT,
             "code_version": _TEXT,
@@ -62,6 +64,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "as_of": _DAY,
             "event": _TEXT,
             "model_version": _TEXT,
+            # The champion of then; null when none served.
             "rival_version": _TEXT,
             "metrics": _TEXT,
             "reason": _TEXT,
@@ -76,13 +79,16 @@ SCHEMAS: dict[str, pa.Schema] = {
             "event_date": _DAY,
             "model_version": _TEXT,
             "rows": _NUMBER,
+            # Of a binary classification; null in a row of a regression.
             "auc": _REAL,
             "log_loss": _REAL,
             "brier": _REAL,
+            # Of a regression; null in a row of a binary classification.
             "r2": _REAL,
             "rmse": _REAL,
             "mae": _REAL,
             "bias": _REAL,
+            # Of every task.
             "mean_prediction": _REAL,
             "label_mean": _REAL,
             "measured_at": _INSTANT,

@@ -24,7 +24,9 @@ _NAMES_OF_TABLES = """SELECT table_schema || '.' || table_name AS name
   FROM information_schema.tables WHERE table_schema <> 'main' ORDER BY name"""
 """DuckDB's own SHOW TABLES looks only into the schema `main`, which is empty here."""
 _NAME = re.compile(r'"?[A-Za-z_]\w*"?(?:\."?[A-Za-z_]\w*"?)*')
+"""What may name a table in a statement: with its schema or without, in quotes or not."""
 _ROWS_AT_ONCE = 10_000
+"""Rows of a result in memory, however many it has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +86,7 @@ def connect(environment: Environment, known: Sequence[str]) -> duckdb.DuckDBPyCo
     It can read nothing else and write nowhere.
     """
     database = duckdb.connect(":memory:")
+    # Else instants are shown in the zone of the machine, and differ from one to the next.
     database.execute("SET TimeZone = 'UTC'")
     for name in known:
         schema, _, view = name.partition(".")
@@ -92,7 +95,9 @@ def connect(environment: Environment, known: Sequence[str]) -> duckdb.DuckDBPyCo
         # made in the schema in use, because create_view takes 'a.b' for one name.
         database.execute(f'USE memory."{schema}"')
         database.from_arrow(_dataset(environment, name)).create_view(view)
+    # Else a bare name would mean a table of the last pipeline.
     database.execute("USE memory.main")
+    # From here on no statement opens a file or an address, nor can one turn this back.
     database.execute("SET enable_external_access = false")
     return database
 
@@ -170,4 +175,5 @@ def _dataset(environment: Environment, name: str) -> object:
 def _folders(system: fs.FileSystem, place: str) -> list[fs.FileInfo]:
     entries = system.get_file_info(fs.FileSelector(place, allow_not_found=True))
     folders = [entry for entry in entries if entry.type == fs.FileType.Directory]
+    # `_staging` and `_delta_log` hold files, but are no tables.
     return [folder for folder in folders if not folder.base_name.startswith("_")]

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from pipelines.run import Run
     from pipelines.spec import Table
 
+# In every staged row: who publishes it need not be the process that staged it.
 _STAGED_FROM, _STAGED_UNTIL = "_staged_from", "_staged_until"
 _STAGINGS_KEPT = 20
+"""Of each table."""
 
 
 class Fenced(NightshiftError):
@@ -125,6 +127,7 @@ def stage_rows(
 def is_staged(run: Run, name: str) -> bool:
     """Whether rows of this table wait in staging for the run's days."""
     system, place = fs.FileSystem.from_uri(_staging(run, name))
+    # Spark writes this file last: a write that was cut off has none.
     return bool(system.get_file_info(f"{place}/_SUCCESS").type == fs.FileType.File)
 
 
@@ -201,6 +204,7 @@ def prune_staging(run: Run) -> None:
             f"{run.environment.lake}/_staging/{run.pipeline.name}/{table.name}"
         )
         found = system.get_file_info(fs.FileSelector(place, allow_not_found=True))
+        # An object store may tell no time of a folder.
         for old in sorted(found, key=lambda info: info.mtime_ns or 0)[:-_STAGINGS_KEPT]:
             system.delete_dir(old.path)
 
@@ -209,6 +213,7 @@ def _commit(
     run: Run, name: str, frame: DataFrame, days: Days, volatile: tuple[str, ...]
 ) -> Published:
     column = _partition(run, name)
+    # Sorted, because a fingerprint depends on the order of its columns.
     content = tuple(sorted(set(frame.columns) - set(volatile)))
     wanted = _content(frame, content, column)
     if wanted.rows and not (wanted.first in days and wanted.last in days):
@@ -216,6 +221,7 @@ def _commit(
             f"{sql_name(run, name)}: rows for {wanted.first} to {wanted.last} were staged by a run "
             f"that may only replace {days}. Nothing was published."
         )
+    # The same rows make no new version: a rerun changes nothing.
     is_first = not exists(run, name)
     if not is_first and _holds(read(run, name, days), content, column, wanted):
         return Published(rows=wanted.rows, version=version(run, name), changed=False)
@@ -258,6 +264,8 @@ def _own_version(run: Run, name: str) -> int:
 
     Delta tells nothing when it skips a fenced commit.
     """
+    # Others may have committed since, for other days: ours is among the newest few. A commit by
+    # another program may carry no metadata.
     for commit in DeltaTable(path(run, name)).history(10):
         if json.loads(commit.get("userMetadata") or "{}").get("generation") == run.generation:
             return int(commit["version"])

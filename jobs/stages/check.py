@@ -49,6 +49,7 @@ def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
         UsageError: a table has no suite.
         NightshiftError: a table is not staged.
     """
+    # All before the first is judged: a missing suite costs no work.
     suites = {name: _suite_of(run, name) for name in names}
     staged = [name for name in names if not _is_unchanged(run, name)]
     verdicts = _by_table(lambda name: judge(run, name, suites[name]), staged)
@@ -167,6 +168,7 @@ def _row(
         "column_name": check.column,
         "severity": check.severity,
         "success": check.success,
+        # Of what could not be judged nothing was observed: the error says why.
         "observed": check.error or check.observed,
         "detail": json.dumps(detail),
         "report": str(index),

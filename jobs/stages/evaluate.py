@@ -52,6 +52,7 @@ def evaluate(run: Run) -> dict[str, object]:
     decision = promotion.decide(evidence, gate)
     measured = comparison.to_json(evidence, held)
     event = _event(run, candidate, champion, decision, measured)
+    # A rerun over the same models and rows has nothing to add.
     if not _is_known(run, event):
         _log(registry, candidate, held, measured)
         _settle(run, registry, candidate, event)
@@ -92,6 +93,7 @@ def _held_out(
         day=rows[run.pipeline.table(TRAINING).partition].to_numpy(),
         label=rows[training.label].to_numpy().astype(np.float64),
         models=_scored(registry, candidate, champion, rows),
+        # Fitted to the days that the candidate was trained on, and to no later one.
         baselines={
             baseline.name: baselines.fit(baseline, past, training.label).predict(rows)
             for baseline in training.baselines
@@ -189,6 +191,7 @@ def _log(
     values: dict[str, float] = {}
     for model, summary in by_model.items():
         for metric in held.task.metrics:
+            # MLflow keeps numbers alone.
             if summary[metric] is not None:
                 values[f"held_out_{model}_{metric}"] = summary[metric]
     curves = registry.curves(candidate, "loss", "val_loss")

@@ -33,6 +33,7 @@ _LANDED = "landed_date"
 _LEARNED = "learned"
 """The day on which a row's label became known; null in rows to be scored."""
 _LABEL_TYPES = {"binary_classification": "int", "regression": "double"}
+"""Learning task -> Spark's type of its label."""
 
 
 def features(run: Run) -> dict[str, object]:
@@ -47,6 +48,7 @@ def features(run: Run) -> dict[str, object]:
         GateRefused: a table failed; neither is published.
     """
     outcomes = _outcomes(run)
+    # Computed once: every view asks these rows, and both tables are parts of the join.
     entities = _entity_rows(run, outcomes).localCheckpoint()
     rows = store.historical(run.pipeline, run.environment, entities).localCheckpoint()
     trained = tables.stage_rows(run, TRAINING, _training(run, rows))
@@ -77,6 +79,7 @@ class _Outcomes:
 def _outcomes(run: Run) -> _Outcomes | None:
     """None when nothing became known."""
     labels = _labels_of(run.pipeline)
+    # Its parameters name the tables that it reads.
     names = list(inspect.signature(labels).parameters)
     if any(_drops_nothing(run, name) for name in names):
         return None
@@ -154,4 +157,5 @@ def _columns(run: Run, rows: DataFrame) -> list[str]:
             f"Neither {pipeline.entity_table} nor the feature views of '{pipeline.name}' give "
             f"{missing}, which the pipeline declares."
         )
+    # Each once: what is carried may be a feature too.
     return list(dict.fromkeys(wanted))

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _FEEDS_AT_ONCE = 3
 """The server plans one feed while it computes another; more would only wait for its cores."""
 _FILES_SHOWN = 5
+"""Files that a refusal lists; the query below them finds all."""
 _BAD_CONTENT = ("source_line", "reason", "record")
 T = TypeVar("T")
 R = TypeVar("R")
@@ -112,6 +113,7 @@ def ingest(run: Run) -> dict[str, object]:
         # Also after a refusal: the server would keep them.
         for rows in cached:
             rows.unpersist()
+    # Both in the order of the feeds.
     metrics = dict(zip(found, kept, strict=True))
     return {**_totals(metrics.values()), "feeds": metrics}
 
@@ -239,6 +241,7 @@ def _keep(run: Run, load: _Load) -> dict[str, int]:
 def _quarantine(run: Run, load: _Load) -> int:
     """Replace what is in quarantine for the run's days; returns the number of rows there."""
     name = load.feed.name + QUARANTINE_SUFFIX
+    # Nothing to write and nothing to replace: no commit.
     if load.bad == 0 and tables.exists(run, name):
         is_replacing = any(day in run.days for day in published_days(run, name))
         if not is_replacing:

@@ -26,6 +26,7 @@ def monitor(run: Run) -> dict[str, object]:
     arrived = _arrived(run)
     rows = [_row(run, part) for part in _parts(run, arrived)]
     inside = f"landed_date >= '{run.days.first}' AND landed_date <= '{run.days.last}'"
+    # Also by nothing: measures of labels that have been taken back must go.
     ops.replace(run.environment, _TABLE, rows, f"pipeline = '{run.pipeline.name}' AND {inside}")
     pooled = {"pooled": _measure(run, arrived)} if len(arrived) else {}
     return {"labels": len(arrived), "measured": len(rows), **pooled}
@@ -38,12 +39,14 @@ def _arrived(run: Run) -> pa.Table:
     known = dataset.labelled(run, snapshots.newest(run, TRAINING), run.days)
     labels = known.select([landed, *pipeline.entity, pipeline.training.label])
     if not len(labels) or not snapshots.exists(run, PREDICTIONS):
+        # Without a prediction a label measures nothing.
         return labels.slice(0, 0)
     bounds = pc.min_max(labels[pipeline.event_date]).as_py()
     about = Days(bounds["min"], bounds["max"])
     columns = (*pipeline.entity, pipeline.prediction, "model_version")
     predicted = snapshots.read(run, snapshots.newest(run, PREDICTIONS), about, columns)
     keys = list(pipeline.entity)
+    # Inner, because some rows were labelled and never scored.
     return labels.join(predicted.select(list(columns)), keys=keys, join_type="inner")
 
 
@@ -51,6 +54,7 @@ def _parts(run: Run, arrived: pa.Table) -> list[pa.Table]:
     if not len(arrived):
         return []
     by = [run.pipeline.table(TRAINING).partition, run.pipeline.event_date, "model_version"]
+    # Without an aggregate, a group is its key alone.
     distinct = arrived.group_by(by, use_threads=False).aggregate([])
     ordered = distinct.sort_by([(name, "ascending") for name in by])
     return [arrived.filter(_all_equal(arrived, values)) for values in ordered.to_pylist()]

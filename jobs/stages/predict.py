@@ -46,6 +46,7 @@ def predict(run: Run) -> dict[str, object]:
     return {
         "predictions": _stage(run, _stamped(run, scored, snapshot), nights),
         "scoring_version": snapshot.version,
+        # By number: as a text, '10' comes before '9'.
         "models": sorted({model.version for model in champions.values()}, key=int),
         "nights_without_model": [str(day) for day in run.days if day not in champions],
     }

@@ -80,6 +80,7 @@ def _train(run: Run, registry: Registry, plan: _Plan) -> dict[str, object]:
         "model_version": model.version,
         "reused": False,
         **fit.facts,
+        # Of the best epoch, whose weights were kept.
         "validation_loss": round(min(fit.curves["val_loss"]), 5),
         "calibration_slope": None if slope is None else round(slope, 4),
         "training_seconds": round(seconds, 2),
@@ -93,6 +94,7 @@ def _keep(
     fit: Fit,
     parent: Path,
 ) -> ModelVersion:
+    # A folder of its own: everything in it is registered, and what training left must not be.
     with _private_folder(parent) as files:
         fit.save(files)
         (files / ENCODING).write_text(plan.data.encoding.to_json())

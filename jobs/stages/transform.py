@@ -48,6 +48,7 @@ def transform(run: Run) -> dict[str, object]:
     with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
         for table in derived:
             days = _days_to_make(run, table, days_made)
+            # What this run makes itself; anything else is published already.
             inputs = [staged[name] for name in table.reads if name in staged]
             function = functions[table.name]
             staged[table.name] = pool.submit(_stage, run, table, function, days, inputs)
@@ -91,6 +92,7 @@ def _days_to_make(run: Run, table: Table, made: Mapping[str, Days]) -> Days:
     changed = _last_day([made[name] for name in table.reads if name in made], run)
     # A window of n days that ends n - 1 days later still holds the day.
     reach = changed + timedelta(days=table.window_days - 1)
+    # Nearly always: then no log of Delta is read.
     if reach == run.days.last:
         return run.days
     touched = [day for day in _published_later(run, table) if day <= reach]

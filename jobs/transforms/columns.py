@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pipelines.features import Feature
 
 _SEPARATOR = "|"
+"""Suites compare keys with it: `expectations/fragments.py`."""
 
 
 def made_by(features: Iterable[Feature]) -> list[Column]:
@@ -29,6 +30,7 @@ def joined(*columns: str) -> Column:
     parts = [first]
     for other in others:
         parts += [F.lit(_SEPARATOR), other]
+    # concat_ws would skip a null, and two keys could become one.
     return F.concat(*parts)
 
 

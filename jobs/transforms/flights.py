@@ -36,6 +36,7 @@ _PUERTO_RICO = ("SJU", "BQN", "PSE", "STT")
 
 def departures(schedule: DataFrame, airports: DataFrame, days: Days) -> DataFrame:
     """The scheduled flights of the next day with everything that the schedule alone tells."""
+    # time_hour holds the hour alone.
     departs = F.unix_seconds("time_hour") / 60 + F.col("minute")
     placed = _with_zone(schedule, airports, days).withColumn("dep_minute", departs.cast("long"))
     return placed.withColumn("leaves_minute", _destination_minute("dep_minute")).select(
@@ -84,6 +85,7 @@ def labels(flights: DataFrame) -> DataFrame:
 
     Null when cancelled or diverted.
     """
+    # A comparison with null is null: what never arrived has no label.
     late = (F.col("arr_delay") > LATE_MINUTES).cast("int")
     return flights.select("landed_date", *PIPELINE.entity, late.alias(PIPELINE.training.label))
 
@@ -92,6 +94,7 @@ def _with_zone(schedule: DataFrame, airports: DataFrame, days: Days) -> DataFram
     """The schedule with `zone`, each destination's time zone by the register of that day."""
     known = latest_by_day(airports, days)
     register = known.select("landed_date", F.col("faa").alias("dest"), "tzone")
+    # Left: no flight is lost because the register lacks its destination.
     with_register = schedule.join(F.broadcast(register), ["landed_date", "dest"], "left")
     unlisted = F.when(F.col("dest").isin(*_PUERTO_RICO), "America/Puerto_Rico")
     return with_register.withColumn("zone", F.coalesce("tzone", unlisted))

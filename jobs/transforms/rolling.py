@@ -42,6 +42,7 @@ def window_figures(daily: DataFrame, rolling: Rolling, days: Days, timezone: str
     last = F.least(last_inside, F.lit(days.last))
     # A day's sums count on every later day whose longest window still holds that day.
     counted_on = F.explode(F.sequence(first, last)).alias("day")
+    # Of sums that no window of the days holds, the sequence would run backwards.
     counted = daily.where(first <= last).select("*", counted_on)
     totals = []
     for window in rolling.windows:
@@ -55,6 +56,7 @@ def window_figures(daily: DataFrame, rolling: Rolling, days: Days, timezone: str
 
 def _total(name: str, window: int) -> Column:
     age = F.datediff("day", "landed_date")
+    # 0 and not null: in a shorter window there may be nothing.
     inside = F.when(age < window, F.col(name)).otherwise(0)
     return F.sum(inside).alias(f"{name}_{window}")
 

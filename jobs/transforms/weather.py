@@ -22,6 +22,7 @@ def hours(stations: DataFrame, days: Days) -> DataFrame:
     """Every hour of the next day at every station; 23 or 25 when the clocks change."""
     midnight = scoring_moment(TIMEZONE)
     last = scoring_moment(TIMEZONE, "forecast_date") - F.expr("INTERVAL 1 HOUR")
+    # Instants between two midnights, so that a day gets as many hours as it has.
     each_hour = F.sequence("event_timestamp", last, F.expr("INTERVAL 1 HOUR"))
     known = latest_by_day(stations, days).select("landed_date", "station")
     nights = known.withColumn("forecast_date", F.date_add("landed_date", 1))
@@ -33,6 +34,7 @@ def hours(stations: DataFrame, days: Days) -> DataFrame:
         *PIPELINE.entity,
         "hour",
         "event_timestamp",
+        # One for the view of the same hour, one for that of the rolling grain.
         joined("station", "hour").alias("hour_key"),
         joined("station", "hour").alias("hr_key"),
     )
@@ -40,6 +42,7 @@ def hours(stations: DataFrame, days: Days) -> DataFrame:
 
 def hourly(observations: DataFrame, days: Days) -> DataFrame:
     """Cleaned observations with the instant at which they are known."""
+    # A broken instrument tells nothing: null.
     calm = F.when(F.col("wind_speed") < STORM_MPH, F.col("wind_speed"))
     clean = observations.withColumn("wind_speed", calm)
     return clean.select(
