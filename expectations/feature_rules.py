@@ -42,6 +42,7 @@ def of_table(pipeline: Pipeline, table: str) -> Rules:
     for view in pipeline.views:
         for feature in view.features if view.table == table else ():
             if feature.looked_up.isidentifier() and not feature.finish:
+                # Two features may be looked up in one column: it is judged once.
                 columns.setdefault(feature.looked_up, feature)
     return _rules(columns)
 

@@ -48,8 +48,10 @@ from pipelines.flights import (
 
 _ORIGINS = ("EWR", "JFK", "LGA")
 _FLOWN_A_DAY = (600, 1200)
+"""Outcomes of a drop: flights of its day, and some of the day before."""
 _SCHEDULED_A_DAY = (600, 1100)
 _TAILNUM = "^N[0-9][0-9A-Z]{1,4}$"
+"""Registrations of the United States: N, a digit, and up to four more characters."""
 _DEPARTURES_RULES = feature_rules.of_table(PIPELINE, "departures")
 _ROLLING_RULES = feature_rules.of_table(PIPELINE, "rolling")
 _WEATHER_HOURLY_RULES = feature_rules.of_table(PIPELINE, "weather_hourly")
@@ -205,6 +207,7 @@ def weather(days: Days) -> Suite:
         measures={
             "hours": "count(1)",
             "airports": "count(DISTINCT origin)",
+            # The median, because a single odd row is no other unit.
             "humidity_error": f"percentile(abs({relative_humidity('temp', 'dewp')} - humid), 0.5)",
             "known_share": (
                 "(count(temp) + count(humid) + count(wind_speed) + count(visib)) / (4 * count(1))"
@@ -286,6 +289,7 @@ def airports(days: Days) -> Suite:
 
 def departures(days: Days) -> Suite:
     """The schedule with what it alone tells: its counts are those of the rows themselves."""
+    # Written out again: whatever made the keys would agree with itself.
     keys = {
         "co": "carrier, origin",
         "dest": "dest",
@@ -312,6 +316,7 @@ def departures(days: Days) -> Suite:
             "id_error": f"departure_id <> concat_ws('|', {', '.join(PIPELINE.entity)})",
             "key_error": first_true(
                 {
+                    # '<=>' takes two nulls for equal: without a plane there is no key of one.
                     f"{grain}_key": f"NOT {grain}_key <=> {joined(columns)}"
                     for grain, columns in keys.items()
                 }
@@ -365,6 +370,7 @@ def departures(days: Days) -> Suite:
 
 def tiles(days: Days) -> Suite:
     """Daily sums: parts do not exceed wholes, and every grain sums up the same flights."""
+    # A flight that was cancelled early has no plane.
     whole = [grain for grain in _GRAINS if grain != "tail"]
     totals = [f"sum(n) FILTER (WHERE grain = '{grain}')" for grain in whole]
     return Suite(
@@ -492,6 +498,7 @@ def weather_hourly(days: Days) -> Suite:
                 [0],
                 says="available_at is the scoring moment at the end of landed_date.",
             ),
+            # The last hour of a day begins an hour before its end, the first at most 25.
             between(
                 "hours_until_available",
                 0.5,
@@ -566,6 +573,7 @@ def training(days: Days) -> Suite:
         measures={
             **_feature_measures(own),
             "own_flights": f"count_if({own})",
+            # Null on a day without any, which passes.
             "own_flights_if_any": f"nullif(count_if({own}), 0)",
             "label_known_share": f"avg(CAST({label} IS NOT NULL AS INT)) FILTER (WHERE {own})",
             "label_mean": f"avg({label}) FILTER (WHERE {own})",
@@ -646,10 +654,12 @@ _DEPARTURE_ROWS: tuple[Expectation, ...] = (
     one_of("origin", _ORIGINS),
     matches("carrier", "^[0-9A-Z]{2}$"),
     matches("dest", "^[A-Z]{3}$"),
+    # A flight number has at most four digits.
     between("flight", 1, 9999),
     between("distance", 10, 5100),
     between("hour", 0, 23),
     between("minute", 0, 59),
+    # Midnight is written as the start of a day or as the end of one.
     between("sched_arr_time", 0, 2400),
     matches(
         "tailnum", _TAILNUM, severity="warning", says="tailnum looks like an American registration."

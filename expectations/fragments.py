@@ -48,4 +48,5 @@ def relative_humidity(temp: str, dewp: str) -> str:
 def _vapour_pressure(fahrenheit: str) -> str:
     """Saturation pressure over water, up to a factor that a ratio cancels."""
     celsius = f"({fahrenheit} - 32) / 1.8"
+    # Coefficients of Alduchov and Eskridge (1996).
     return f"exp(17.625 * {celsius} / (243.04 + {celsius}))"

@@ -35,6 +35,7 @@ MAX_EXPLAINED = 8
 """Failed expectations about rows whose bad rows are looked up, critical ones first: each costs
 three questions."""
 _EXAMPLES_IN_A_MESSAGE = 3
+"""The report shows all that are kept."""
 _ERROR_CHARACTERS = 500
 """Spark's messages hold whole query plans; the first lines say what is wrong."""
 _POSITION = "position"
@@ -206,6 +207,7 @@ def _judge_days(days: pd.DataFrame, suite: Suite) -> list[_Judged]:
 def _measure(frame: DataFrame, suite: Suite, same_rows: DataFrame | None) -> pd.DataFrame:
     """The measures, one row a day: every day of the run, and any other day that has rows."""
     measures = {ROWS: "count(1)", **suite.measures}
+    # Of one type, as counts and shares come into one frame.
     columns = [f"CAST({sql} AS DOUBLE) AS `{name}`" for name, sql in measures.items()]
     query = f"SELECT `{suite.day}` AS day, {', '.join(columns)} FROM {{staged}} GROUP BY 1"
     table = _by_day(frame.sparkSession.sql(query, staged=frame))
@@ -390,6 +392,7 @@ def _context(process_id: int) -> Any:
     A forked child needs its own, hence the process id.
     """
     context = gx.get_context(mode="ephemeral")
+    # Its bars would fill the logs of the nights.
     context.variables.progress_bars = {"globally": False}
     return context
 

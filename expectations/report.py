@@ -300,6 +300,7 @@ def _moment(instant: str) -> str:
 def _put(path: Path, text: str) -> None:
     """Write a file whole or not at all: people may be reading."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Of this process alone, and hidden until it has its name.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)

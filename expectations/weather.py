@@ -32,7 +32,9 @@ from pipelines.weather import (
 
 _STATIONS = ("EWR", "JFK", "LGA")
 _HOURS_A_DAY = (45, 75)
+"""At most 25 hours at three stations."""
 _FORECASTS_A_DAY = (69, 75)
+"""23 to 25 hours, as the clocks change, at three stations."""
 _HOURLY_RULES = feature_rules.of_table(PIPELINE, "hourly")
 _DAILY_RULES = feature_rules.of_table(PIPELINE, "daily")
 _ROLLING_RULES = feature_rules.of_table(PIPELINE, "rolling")
@@ -73,6 +75,7 @@ def observations(days: Days) -> Suite:
         measures={
             "stations": "count(DISTINCT station)",
             "known_share": "count(temp) / count(1)",
+            # The median, because a single odd row is no other unit.
             "humidity_error": f"percentile(abs({relative_humidity('temp', 'dewp')} - humid), 0.5)",
         },
         each_day=(
@@ -160,6 +163,7 @@ def hourly(days: Days) -> Suite:
                 [0],
                 says="available_at is the scoring moment at the end of landed_date.",
             ),
+            # The last hour of a day begins an hour before its end, the first at most 25.
             between(
                 "hours_until_available",
                 0.5,
@@ -234,6 +238,7 @@ def rolling(days: Days) -> Suite:
             one_of("event_error", [0], says="event_timestamp is the scoring moment of the night."),
             absent("window_error", says="Longer windows hold more, and an empty one no mean."),
         ),
+        # All are 72: 24 hours at three stations.
         measures={"keys": "count(1)"},
         each_day=(between("keys", 48, 72, says="Nearly every hour of every station has a past."),),
     )

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 Definition = Any
 """An entity, a feature view or the feature service: Feast's classes are untyped."""
 _PLAIN = re.compile(r"[A-Za-z_]\w*")
+"""The name of a column; anything else is an expression, and needs a name."""
 _VALUE = re.compile(r"\bvalue\b")
+"""What stands in `Feature.finish` for the value that was looked up."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +47,7 @@ class _Lookup:
     def of(cls, view: declared.FeatureView) -> _Lookup:
         return cls(
             table=view.table,
+            # Sorted, so that views that declare them in another order have a lookup in common.
             keys=tuple(sorted({*view.keys, *view.constants})),
             event=view.event,
             created=view.created,
@@ -66,6 +69,7 @@ def definitions(pipeline: Pipeline, environment: Environment) -> list[Definition
         made = _view(pipeline, environment, view, entities, names)
         views.append(made)
         read = [names[feature.looked_up] for feature in view.features]
+        # Two features may read one column, and Feast is asked for it once.
         projections.append(made.with_join_key_map(_join_keys(view))[list(dict.fromkeys(read))])
     service = FeatureService(
         name=pipeline.name,
@@ -155,6 +159,7 @@ def _view(
     features = [
         Field(name=name, dtype=Int64 if name in whole else Float64) for name in columns.values()
     ]
+    # Feast takes 0 for any age.
     age = timedelta(hours=view.max_age_hours) if view.max_age_hours else timedelta(0)
     return FeatureView(
         name=view.name,
@@ -162,6 +167,7 @@ def _view(
         schema=[*keys, *features],
         ttl=age,
         source=_source(pipeline, environment, view, lookup, columns),
+        # There is no online store: whole nights are scored.
         online=False,
         description=view.doc,
         owner=pipeline.owner,

@@ -38,6 +38,7 @@ def lake_source(
         named["created_timestamp"] = created
     selected = [f"`{column}`" for column in (*columns, PARTITION)]
     selected += [f"{sql} AS `{name}`" for name, sql in named.items()]
+    # A backtick would end the quoted path; two stand for one.
     path = environment.table_path(table).replace("`", "``")
     with warnings.catch_warnings():
         # Feast calls every SparkSource experimental.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipelines.spec import Pipeline
 
 _STORE_FILE = "feature_store.yaml"
+"""Feast's own name for it: its command looks for this file."""
 _REGISTRY_FILE = "registry.db"
 _APPLIED_FILE = "applied.sha256"
 """Fingerprint of the definitions that the registry holds."""
@@ -93,6 +94,7 @@ def _settings(pipeline: Pipeline, registry: str) -> dict[str, Any]:
         "provider": "local",
         "registry": registry,
         "offline_store": {"type": "features.asof.AsOfOfflineStore"},
+        # Nights are scored in batches.
         "online_store": None,
         "entity_key_serialization_version": 3,
     }

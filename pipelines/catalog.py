@@ -59,6 +59,7 @@ def part(package: str, pipeline: Pipeline, holds: str) -> ModuleType:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
+        # The module is there, and something that it imports is not.
         if error.name != name:
             raise
         file = f"{name.replace('.', '/')}.py"

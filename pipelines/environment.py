@@ -89,6 +89,7 @@ def _whole_number(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
+# Ports below need root.
 _PORT = _whole_number(1024, 65535)
 
 

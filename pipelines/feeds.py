@@ -13,6 +13,7 @@ Format = Literal["csv", "csv_gzip", "json_lines", "parquet"]
 
 PROVENANCE = ("landed_date", "source_file", "source_line")
 """Columns that every raw row gets: the day of its drop, its file, and its place in the file."""
+# The last two are columns of the quarantine.
 _RESERVED = frozenset(PROVENANCE) | {"record", "reason"}
 _COMPRESSED = (".gz", ".bz2", ".deflate", ".lz4", ".snappy", ".zst")
 """Endings by which Spark decompresses a text file, whatever else it is told."""

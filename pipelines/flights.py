@@ -83,6 +83,7 @@ SCHEDULE = Feed(
     null_token="NA",
     columns=_DEPARTURE,
     key=_FLIGHT_KEY,
+    # Its file holds the flights of 31 December, the last of the data.
     last_day=date(2013, 12, 30),
     doc="Flights scheduled for the day after landed_date, without any outcome.",
 )
@@ -147,6 +148,7 @@ AIRPORTS = Feed(
     doc="Airports of the country, as of landed_date.",
 )
 
+# The federal holidays of 2013, and the first one after it.
 _HOLIDAYS = (
     "2013-01-01",
     "2013-01-21",
@@ -161,6 +163,7 @@ _HOLIDAYS = (
     "2014-01-01",
 )
 _HOLIDAY_REACH_DAYS = 7
+"""Days off a holiday that still count: farther away every day is alike."""
 _LAST_EVENING_HOURS = 22
 """Facts of the scoring day alone: its end and the end of the day before are at least 23 hours
 apart."""
@@ -319,6 +322,7 @@ PLANE = FeatureView(
             column="year",
             finish="year(flight_date) - value",
             is_whole=True,
+            # A plane may be registered as of next year.
             least=-1,
             most=100,
         ),
@@ -396,6 +400,7 @@ PIPELINE = Pipeline(
     owner="flight-operations",
     timezone=TIMEZONE,
     schedule="30 4 * * *",
+    # The night before the first flights: it scores them.
     first_day=date(2012, 12, 31),
     last_day=date(2013, 12, 31),
     feeds=(FLIGHTS, SCHEDULE, WEATHER, PLANES, AIRPORTS),

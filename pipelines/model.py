@@ -18,9 +18,11 @@ class NeuralNetwork:
     name: ClassVar[str] = "neural_network"
 
     ranks: int = 2
+    """Processes that train together; the environment may name another number."""
     hidden: tuple[int, ...] = (128, 64)
     """Units of each hidden layer."""
     embedding_size: int = 8
+    """Numbers by which each category is embedded."""
     dropout: float = 0.3
     """Share of hidden units left out of each training step, 0 to 1."""
     input_dropout: float = 0.3
@@ -110,6 +112,7 @@ class Training:
     min_rows: int = 2000
     """Fewest labelled rows to fit on."""
     seed: int = 20130101
+    """Of all that is drawn: the same rows and seed give the same weights."""
 
     def __post_init__(self) -> None:
         refuse_unless(
@@ -158,6 +161,7 @@ class Gate:
     """When a candidate may serve. Differences are paired by day and bootstrapped over days."""
 
     resamples: int = 2000
+    """Bootstrap resamples: with so many the win rate is known to about one percent."""
     min_win_rate: float = 0.75
     """Share of bootstrap resamples in which the candidate's loss must be below the rival's."""
     max_slice_loss: float | None = None

@@ -21,6 +21,7 @@ _RUN_ID = re.compile(r"[A-Za-z0-9_.:+~-]{1,200}")
 
 def new_run_id() -> str:
     """A run id that sorts by the time of its making."""
+    # Two runs may begin in one second.
     return f"run__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}_{secrets.token_hex(3)}"
 
 

@@ -42,6 +42,7 @@ RESERVED_PIPELINES = frozenset(
 )
 """Names that no pipeline may have; a test compares them with the modules that are there."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+"""What a module of Python, a schema of SQL and a folder can be named."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

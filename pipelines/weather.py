@@ -144,6 +144,7 @@ PIPELINE = Pipeline(
     owner="weather-desk",
     timezone=TIMEZONE,
     schedule="30 4 * * *",
+    # The night before the first observations: it foretells them.
     first_day=date(2012, 12, 31),
     last_day=date(2013, 12, 30),
     feeds=(OBSERVATIONS, STATIONS),

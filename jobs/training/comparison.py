@@ -62,6 +62,7 @@ def measure(held: HeldOut, slices: tuple[str, ...], resamples: int) -> Evidence:
     return Evidence(
         task=held.task,
         candidate=measured[CANDIDATE],
+        # None when no model serves yet.
         champion=measured.get(CHAMPION),
         baselines={name: measured[name] for name in held.baselines},
         wins_over_champion=wins.get(CHAMPION),

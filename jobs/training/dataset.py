@@ -66,6 +66,7 @@ def window(pipeline: Pipeline, as_of: date) -> Window:
             f"No model of '{pipeline.name}' can be trained as of {as_of}: "
             f"it takes {needed} days of labels, and they begin on {pipeline.first_day}."
         )
+    # The newest days validate: they are most like the days to come.
     validated = _validation_days(training.validation_days, len(trained))
     validation = Days.of(trained.last).since(validated - 1)
     return Window(
@@ -100,6 +101,7 @@ def load(run: Run, snapshot: Snapshot, days: Window) -> Dataset:
 def laid_out(training: Training, fit: pa.Table, validation: pa.Table) -> Dataset:
     """The rows as a model reads them; the same rows give the same arrays."""
     learned = encoding.learn(fit, training)
+    # Of its own seed, so that nothing else that draws numbers changes the order.
     order = np.random.default_rng(training.seed).permutation(len(fit))
     return Dataset(
         training=training,

@@ -50,6 +50,7 @@ def pins(
 def fingerprint(pinned: Mapping[str, object]) -> str:
     """Equal for two trainings that give the same weights."""
     decisive = {name: value for name, value in pinned.items() if name not in _ORIGIN}
+    # Sorted: the order in which pins are written down decides nothing.
     return _digest(json.dumps(decisive, sort_keys=True).encode())
 
 
@@ -67,5 +68,6 @@ def _learned(training: Training) -> dict[str, object]:
 def _digest(*contents: bytes) -> str:
     digest = hashlib.sha256()
     for content in contents:
+        # With its length, so that the end of one content cannot pass for the start of the next.
         digest.update(len(content).to_bytes(8, "little") + content)
     return digest.hexdigest()

@@ -107,7 +107,9 @@ def _tenths(
     styles = _styles(by_model)
     drawn: list[float] = []
     for name, prediction in by_model.items():
+        # Stable: rows that are predicted alike stay in their order, and the picture the same.
         order = np.argsort(prediction, kind="stable")
+        # With fewer rows than bins some are empty.
         bins = [rows for rows in np.array_split(order, _BINS) if len(rows)]
         predicted = [float(prediction[rows].mean()) for rows in bins]
         observed = [float(label[rows].mean()) for rows in bins]

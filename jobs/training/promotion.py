@@ -155,6 +155,7 @@ def win_rate(candidate: Vector, rival: Vector, day: NDArray[Any], resamples: int
     gain = np.bincount(position, weights=rival - candidate)
     draw = np.random.default_rng(_SEED)
     drawn = draw.integers(0, len(gain), (resamples, len(gain)))
+    # Both models have the same rows: the sign of a sum of gains is that of the mean.
     return float(np.mean(gain[drawn].sum(axis=1) > 0))
 
 

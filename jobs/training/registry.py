@@ -42,6 +42,7 @@ _FAMILY = "family"
 _FIRST_FAMILY = NeuralNetwork.name
 """Of a model without the tag: it was trained when there was no other."""
 _LONGEST_PARAM = 500
+"""Characters; older servers of MLflow refuse a longer value."""
 _MOST_VERSIONS = 10_000
 """What MLflow gives at most in one answer."""
 
@@ -227,11 +228,13 @@ class Registry:
             try:
                 self._client.create_registered_model(self.name)
             except MlflowException as error:
+                # Another process was faster.
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
 
     def _register(self, run_id: str, tags: Mapping[str, str]) -> ModelVersion:
         self._registered()
+        # Tags that begin so are MLflow's own, about the run.
         own = {key: value for key, value in tags.items() if not key.startswith("mlflow.")}
         source = f"runs:/{run_id}/{FILES}"
         return _version(
@@ -250,6 +253,7 @@ class Registry:
         try:
             version = self._client.get_registered_model(self.name).aliases.get(alias)
         except MlflowException as error:
+            # Nothing was registered yet, or nothing has the alias.
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise
@@ -260,6 +264,7 @@ class Registry:
         try:
             yield
         except BaseException:
+            # An interrupt too: the run would look for ever as if it went on.
             self._client.set_terminated(run_id, "FAILED")
             raise
 
@@ -291,6 +296,7 @@ def _number(model: ModelVersion) -> int:
 
 
 def _curves(curves: Mapping[str, list[float]]) -> list[Metric]:
+    # MLflow counts milliseconds.
     now = int(time() * 1000)
     metrics = []
     for name, values in curves.items():

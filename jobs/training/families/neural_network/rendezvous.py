@@ -48,6 +48,7 @@ def _variables(slot: SlotInfo, port: int) -> dict[str, str]:
         "HOROVOD_LOCAL_SIZE": str(slot.local_size),
         "HOROVOD_CROSS_RANK": str(slot.cross_rank),
         "HOROVOD_CROSS_SIZE": str(slot.cross_size),
+        # Gloo needs nothing but sockets, and MPI would be one more thing to install.
         "HOROVOD_CONTROLLER": "gloo",
         "HOROVOD_CPU_OPERATIONS": "gloo",
         "HOROVOD_GLOO_IFACE": "lo",
