@@ -157,7 +157,7 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Gate:
+class Promotion:
     """When a candidate may serve. Differences are paired by day and bootstrapped over days."""
 
     resamples: int = 2000

@@ -15,7 +15,7 @@ from pipelines.errors import no_such, refuse_unless
 from pipelines.events import Channel
 from pipelines.features import Feature, FeatureView
 from pipelines.feeds import Feed
-from pipelines.model import Gate, Training
+from pipelines.model import Promotion, Training
 
 Maker = Literal["ingest", "transform", "features", "predict"]
 
@@ -103,7 +103,7 @@ class Pipeline:
     views: tuple[FeatureView, ...] = ()
     """Where the model's numbers are looked up; numeric features that no view gives come from the
     entity table itself."""
-    gate: Gate = field(default_factory=Gate)
+    promotion: Promotion = field(default_factory=Promotion)
     prediction: str = "prediction"
     """Column of the predictions table with what the model says: a probability or a number."""
     carried: tuple[str, ...] = ()

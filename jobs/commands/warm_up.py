@@ -23,11 +23,11 @@ def main(argument: dict[str, dict[str, str]]) -> None:
         argument: `environment`: the variables of the home.
     """
     from jobs.spark.session import connect
-    from jobs.training.registry import prepare
+    from jobs.training import registry
 
     environment = Environment.read(argument["environment"])
     for name in catalog.names():
-        prepare(environment, name)
+        registry.create(environment, name)
     _use_delta(connect(environment), str(environment.home / "spark" / "warm-up"))
 
 

@@ -57,7 +57,7 @@ def program(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "airflow", *arguments]
 
 
-def prepare(environment: Environment) -> None:
+def make_login(environment: Environment) -> None:
     """Make the folders and the login that Airflow expects to find."""
     private_folder(_folder(environment))
     passwords = {USER: secret(environment, "admin_password")}

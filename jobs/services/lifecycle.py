@@ -109,7 +109,7 @@ def _start_anew(
             who = f"the service '{service.name}'"
             processes.require_free(service.port, who, service.port_variable)
     make_all(environment)
-    airflow.prepare(environment)
+    airflow.make_login(environment)
     supervisor.start(wanted, settings)
 
 

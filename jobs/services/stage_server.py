@@ -224,7 +224,7 @@ class StageServer:
             os.dup2(client.descriptors[0], 1)
             os.dup2(client.descriptors[1], 2)
             self._close_inherited()
-            _prepare(request)
+            _become_the_clients(request)
             child.forget_own_modules()
             code = child.execute(request["function"], request["argument"])
         finally:
@@ -295,7 +295,7 @@ class StageServer:
         self._forget(client)
 
 
-def _prepare(request: dict[str, Any]) -> None:
+def _become_the_clients(request: dict[str, Any]) -> None:
     """Give the child its own input, variables, folder and random numbers.
 
     Its lines show as they come.

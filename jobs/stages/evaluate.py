@@ -47,9 +47,9 @@ def evaluate(run: Run) -> dict[str, object]:
         run.environment, registry, run.days.last, besides=candidate.version
     )
     held = _held_out(run, registry, candidate, champion)
-    gate = promotion.thresholds(run.pipeline.gate, held.task, held.label)
-    evidence = comparison.measure(held, run.pipeline.training.slices, gate.resamples)
-    decision = promotion.decide(evidence, gate)
+    limits = promotion.thresholds(run.pipeline.promotion, held.task, held.label)
+    evidence = comparison.measure(held, run.pipeline.training.slices, limits.resamples)
+    decision = promotion.decide(evidence, limits)
     measured = comparison.to_json(evidence, held)
     event = _event(run, candidate, champion, decision, measured)
     # A rerun over the same models and rows has nothing to add.

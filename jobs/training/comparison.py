@@ -46,7 +46,7 @@ class HeldOut:
 
 
 def measure(held: HeldOut, slices: tuple[str, ...], resamples: int) -> Evidence:
-    """What the gate asks for.
+    """What a decision rests on.
 
     Args:
         slices: Columns by whose values candidate and champion are compared too.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.training.metrics import Metrics, Vector
-from pipelines.model import Gate
+from pipelines.model import Promotion
 
 if TYPE_CHECKING:
     from jobs.training.tasks import LearningTask
@@ -59,24 +59,24 @@ class Decision:
     reason: str
 
 
-def thresholds(gate: Gate, task: LearningTask, label: Vector) -> Gate:
-    """The gate with what the task takes for too good and for much, where it names neither.
+def thresholds(limits: Promotion, task: LearningTask, label: Vector) -> Promotion:
+    """The limits with what the task takes for too good and for much, where it names neither.
 
     Args:
         label: Of the held-out rows.
     """
-    score = task.max_leak_score if gate.max_score is None else gate.max_score
-    loss = task.max_slice_loss(label) if gate.max_slice_loss is None else gate.max_slice_loss
-    return replace(gate, max_score=score, max_slice_loss=loss)
+    score = task.max_leak_score if limits.max_score is None else limits.max_score
+    loss = task.max_slice_loss(label) if limits.max_slice_loss is None else limits.max_slice_loss
+    return replace(limits, max_score=score, max_slice_loss=loss)
 
 
-def decide(evidence: Evidence, gate: Gate) -> Decision:
+def decide(evidence: Evidence, limits: Promotion) -> Decision:
     """The decision: every reason for refusing is told, not only the first.
 
     Args:
-        gate: With the `thresholds` of the task.
+        limits: With the `thresholds` of the task.
     """
-    answers = [rule(evidence, gate) for rule in RULES]
+    answers = [rule(evidence, limits) for rule in RULES]
     reasons = [answer for answer in answers if answer]
     if reasons:
         return Decision(event="refused", reason=" ".join(reasons))
@@ -84,55 +84,55 @@ def decide(evidence: Evidence, gate: Gate) -> Decision:
     if wins is None:
         return Decision(event="promoted", reason=_first_champion(evidence))
     return Decision(
-        event="promoted" if wins >= gate.min_win_rate else "kept",
+        event="promoted" if wins >= limits.min_win_rate else "kept",
         reason=(
             f"Better than the champion in {wins:.1%} of resamples; "
-            f"{gate.min_win_rate:.0%} are needed."
+            f"{limits.min_win_rate:.0%} are needed."
         ),
     )
 
 
-def leaks(evidence: Evidence, gate: Gate) -> str | None:
+def leaks(evidence: Evidence, limits: Promotion) -> str | None:
     """Too good to be true."""
-    assert gate.max_score is not None, "a gate without its thresholds"
+    assert limits.max_score is not None, "limits without their thresholds"
     task = evidence.task
     score = evidence.candidate[task.leak_score]
-    if score is None or score <= gate.max_score:
+    if score is None or score <= limits.max_score:
         return None
     title = task.metrics[task.leak_score]
-    return f"Its {title} of {score:.3f} is above {gate.max_score}: it must have seen the future."
+    return f"Its {title} of {score:.3f} is above {limits.max_score}: it must have seen the future."
 
 
-def loses_to_a_baseline(evidence: Evidence, gate: Gate) -> str | None:
+def loses_to_a_baseline(evidence: Evidence, limits: Promotion) -> str | None:
     """No better than what anyone could say."""
     lost = [
-        _loss_to(name, evidence, gate)
+        _loss_to(name, evidence, limits)
         for name, wins in evidence.wins_over_baselines.items()
-        if wins < gate.min_win_rate
+        if wins < limits.min_win_rate
     ]
     return " ".join(lost) or None
 
 
-def harms_a_slice(evidence: Evidence, gate: Gate) -> str | None:
+def harms_a_slice(evidence: Evidence, limits: Promotion) -> str | None:
     """Much worse than the champion for some."""
-    assert gate.max_slice_loss is not None, "a gate without its thresholds"
+    assert limits.max_slice_loss is not None, "limits without their thresholds"
     harmed = [
         f"{one.column}={one.value} "
         f"({one.candidate_loss:.4f} against {one.champion_loss:.4f}, {one.rows} rows)"
         for one in evidence.slices
         if one.champion_loss is not None
-        and one.rows >= gate.min_slice_rows
-        and one.candidate_loss - one.champion_loss > gate.max_slice_loss
+        and one.rows >= limits.min_slice_rows
+        and one.candidate_loss - one.champion_loss > limits.max_slice_loss
     ]
     if not harmed:
         return None
     return (
         f"Its {evidence.task.loss_title} is worse than the champion's "
-        f"by more than {gate.max_slice_loss:.4g} on {', '.join(harmed)}."
+        f"by more than {limits.max_slice_loss:.4g} on {', '.join(harmed)}."
     )
 
 
-RULES: tuple[Callable[[Evidence, Gate], str | None], ...] = (
+RULES: tuple[Callable[[Evidence, Promotion], str | None], ...] = (
     leaks,
     loses_to_a_baseline,
     harms_a_slice,
@@ -164,12 +164,12 @@ def _first_champion(evidence: Evidence) -> str:
     return f"The first champion: better than {' and '.join(wins)} of resamples."
 
 
-def _loss_to(name: str, evidence: Evidence, gate: Gate) -> str:
+def _loss_to(name: str, evidence: Evidence, limits: Promotion) -> str:
     task = evidence.task
     own = evidence.candidate[task.headline]
     other = evidence.baselines[name][task.headline]
     return (
         f"It beats baseline {name} in only {evidence.wins_over_baselines[name]:.1%} of resamples, "
-        f"{gate.min_win_rate:.0%} are needed "
+        f"{limits.min_win_rate:.0%} are needed "
         f"({task.metrics[task.headline]} {own:.4f} against {other:.4f})."
     )

@@ -192,7 +192,7 @@ class Registry:
         for file in files:
             self._fetch(model, file, folder)
 
-    def prepare(self) -> None:
+    def create(self) -> None:
         """Create database, experiment and registered model, which takes seconds the first time."""
         self._experiment()
         self._registered()
@@ -269,9 +269,9 @@ class Registry:
             raise
 
 
-def prepare(environment: Environment, name: str) -> None:
+def create(environment: Environment, name: str) -> None:
     """Create MLflow's database for a pipeline, so that its first night need not."""
-    Registry(environment, name).prepare()
+    Registry(environment, name).create()
 
 
 def _version(answer: MlflowVersion) -> ModelVersion:

@@ -157,7 +157,7 @@ def _solve(
     # The number of threads decides the order in which floats are added, and so the last bits of the
     # coefficients.
     with threadpool_limits(1), warnings.catch_warnings():
-        # A solver that was ended by `max_iterations` shows in `iterations`, and the gate judges.
+        # A solver that `max_iterations` ended shows in `iterations`; the evaluation judges it.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return _SOLVERS[task.name](settings).fit(rows, label)
 

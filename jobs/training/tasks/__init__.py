@@ -47,7 +47,7 @@ class LearningTask(Protocol):
 
     @property
     def max_leak_score(self) -> float:
-        """Of a `Gate` that sets no `max_score`."""
+        """Of a `Promotion` that sets no `max_score`."""
 
     @property
     def keras_loss(self) -> str:
@@ -58,7 +58,7 @@ class LearningTask(Protocol):
         """Name of the layer with a network's last, linear unit."""
 
     def max_slice_loss(self, label: Vector) -> float:
-        """Of a `Gate` that sets none, on held-out rows with these labels."""
+        """Of a `Promotion` that sets none, on held-out rows with these labels."""
 
     def losses(self, label: Vector, prediction: Vector) -> Vector:
         """The loss of each row."""

@@ -18,7 +18,7 @@ def mode_of(path: Path) -> int:
 
 def test_secrets_are_their_owners_alone(home: Environment) -> None:
     make_all(home)
-    airflow.prepare(home)
+    airflow.make_login(home)
     modes = {path.name: mode_of(path) for path in home.secrets.iterdir()}
     assert set(modes) == {
         "spark_token",

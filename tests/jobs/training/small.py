@@ -23,7 +23,15 @@ from jobs.training.families.neural_network import job
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.feeds import Column, Feed
-from pipelines.model import Family, Gate, GroupMean, LastValue, LinearModel, NeuralNetwork, Training
+from pipelines.model import (
+    Family,
+    GroupMean,
+    LastValue,
+    LinearModel,
+    NeuralNetwork,
+    Promotion,
+    Training,
+)
 from pipelines.run import Run
 from pipelines.spec import Pipeline
 from pipelines.stages import stage
@@ -74,7 +82,7 @@ SMALL = Pipeline(
     event_date="batch_date",
     entity_table="batches",
     training=TRAINING,
-    gate=Gate(resamples=200, min_slice_rows=10),
+    promotion=Promotion(resamples=200, min_slice_rows=10),
     prediction="failure_probability",
     carried=("product", "batch"),
 )

@@ -44,7 +44,7 @@ def test_an_empty_registry_knows_nothing(registry: Registry) -> None:
 
 def test_preparing_twice_is_harmless(tmp_path: Path) -> None:
     for _ in range(2):
-        registries.prepare(models_at(tmp_path), "small")
+        registries.create(models_at(tmp_path), "small")
 
 
 def test_a_kept_model_is_the_challenger_and_found_by_fingerprint_and_night(
