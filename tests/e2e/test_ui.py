@@ -79,3 +79,13 @@ def test_a_person_logs_in_triggers_a_night_by_its_date_and_sees_it_succeed(
     assert run["state"] == "success"
     assert run["conf"]["date"] == str(NIGHT)
     assert run["triggering_user_name"] == "admin"
+
+
+def test_both_pipelines_are_listed_side_by_side(
+    page: Page, installation: Installation, screenshot: Callable[[Any, str], None]
+) -> None:
+    log_in(page, installation)
+    page.goto("/dags")
+    for pipeline in ("flights", "weather"):
+        expect(page.get_by_role("link", name=pipeline, exact=True).first).to_be_visible()
+    screenshot(page, "4-both")
