@@ -73,7 +73,12 @@ def environment(house: Environment, tmp_path: Path) -> Environment:
 def make_run(environment: Environment) -> Callable[..., Run]:
     """Builds a Run of flights: `make_run("ingest", "2013-01-05")` or with a last day too."""
 
-    def build(stage_name: str, first: str, last: str | None = None, **more: object) -> Run:
+    def build(
+        stage_name: str,
+        first: str,
+        last: str | None = None,
+        **more: object,
+    ) -> Run:
         days = Days(date.fromisoformat(first), date.fromisoformat(last or first))
         return Run(pipeline=pipeline("flights"), days=days, environment=environment, **more).at(
             stage(stage_name)

@@ -35,7 +35,7 @@ def ended(name: str, exception: BaseException | None = None, **given: Any) -> An
     return context(**chosen) | {"task": operator, "ti": task_instance, "exception": exception}
 
 
-def told(stub: Path) -> list[dict[str, Any]]:
+def notified(stub: Path) -> list[dict[str, Any]]:
     """The notifications that were asked for, as the real command line reads them."""
     lines = stub.read_text().splitlines()
     return [vars(parser().parse_args(json.loads(line))) for line in lines]
@@ -54,7 +54,7 @@ def test_a_stage_that_ended_badly_is_told_of_with_when_it_began_and_why(
     exception: Exception, event: str, stub: Path
 ) -> None:
     callbacks.stage_failed(ended("ingest", exception))
-    (one,) = told(stub)
+    (one,) = notified(stub)
     assert (one["event"], one["pipeline"], one["stage"]) == (event, "flights", "ingest")
     assert (one["first"], one["last"]) == ("2013-03-01", "2013-03-01")
     assert one["run_id"] == "manual__1"
@@ -67,7 +67,7 @@ def test_a_task_whose_process_was_lost_is_told_of_by_the_dag_processor(stub: Pat
     del lost["exception"]
     lost["ti"] = SimpleNamespace()
     callbacks.stage_failed(lost)
-    (one,) = told(stub)
+    (one,) = notified(stub)
     assert (one["event"], one["stage"]) == ("stage_failed", "ingest")
     assert "process of the task was lost" in one["message"]
     age = datetime.now(UTC) - datetime.fromisoformat(one["since"])
@@ -85,13 +85,13 @@ def test_the_command_is_asked_whether_a_success_is_worth_telling(
     callback: Callable[[Context], None], name: str, event: str, stub: Path
 ) -> None:
     callback(ended(name))
-    (one,) = told(stub)
+    (one,) = notified(stub)
     assert (one["event"], one["stage"], one["message"]) == (event, name, None)
 
 
 def test_an_endless_or_odd_reason_is_still_one_argument(stub: Path) -> None:
     callbacks.stage_failed(ended("ingest", AirflowException("--help \0" + "x" * 1_000_000)))
-    (one,) = told(stub)
+    (one,) = notified(stub)
     assert one["message"].startswith("--help  xxx")
     assert len(one["message"]) == 2000
 

@@ -43,8 +43,11 @@ def calls(stub: Path) -> list[list[str]]:
     [
         ({}, None),
         ({"date": None, "from": "", "to": None}, None),
-        ({"date": "2013-02-28"}, Days(date(2013, 2, 28), date(2013, 2, 28))),
-        ({"from": "2012-12-31", "to": "2013-03-31"}, Days(date(2012, 12, 31), date(2013, 3, 31))),
+        ({"date": "2013-02-28"}, Days.of(date(2013, 2, 28))),
+        (
+            {"from": "2012-12-31", "to": "2013-03-31"},
+            Days(date(2012, 12, 31), date(2013, 3, 31)),
+        ),
     ],
 )
 def test_params_choose_the_days(params: dict[str, str], days: Days | None) -> None:
@@ -128,7 +131,15 @@ def test_the_stage_is_run_by_the_command_with_the_run_id_of_airflow(stub: Path) 
     assert calls(stub) == [["run", *about, run_id, "--no-notify", "--retrain"]]
 
 
-@pytest.mark.parametrize(("exit_code", "retried"), [(1, False), (2, False), (3, True), (137, True)])
+@pytest.mark.parametrize(
+    ("exit_code", "retried"),
+    [
+        (1, False),
+        (2, False),
+        (3, True),
+        (137, True),
+    ],
+)
 def test_a_refusal_and_wrong_usage_are_not_retried_and_faults_are(
     stub: Path, monkeypatch: pytest.MonkeyPatch, exit_code: int, retried: bool
 ) -> None:
@@ -193,6 +204,7 @@ def test_ordinary_dag_run_ids_are_kept() -> None:
 
 def test_a_hostile_run_id_stays_one_argument() -> None:
     run_id = safe_run_id("--help; rm -rf $(HOME)")
-    argv = command(PIPELINE, STAGES[0], Days.of(date(2013, 3, 1)), run_id, retrain=False)
+    days = Days.of(date(2013, 3, 1))
+    argv = command(PIPELINE, STAGES[0], days, run_id, retrain=False)
     assert f"--run-id={run_id}" in argv
     assert run_id.startswith("--help--rm--rf---HOME-~")

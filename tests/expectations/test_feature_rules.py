@@ -18,7 +18,11 @@ def _plausible(feature: Feature) -> float:
     return float(sum(bounds) / len(bounds)) if bounds else 1.0
 
 
-def _judged(spark: SparkSession, rules: Rules, rows: list[dict[str, float | None]]) -> list[Row]:
+def _judged(
+    spark: SparkSession,
+    rules: Rules,
+    rows: list[dict[str, float | None]],
+) -> list[Row]:
     schema = ", ".join(f"{name} double" for name in rows[0])
     frame = spark.createDataFrame([tuple(row.values()) for row in rows], schema)
     judged = frame.selectExpr(*(f"{sql} AS {name}" for name, sql in rules.derived.items()))

@@ -14,7 +14,13 @@ NIGHT = datetime(2013, 1, 6, 9, 30, tzinfo=UTC)
 """When the night of a test begins."""
 
 
-def stage_row(run: Run, stage: str, *, minute: int = 0, **more: Any) -> dict[str, Any]:
+def stage_row(
+    run: Run,
+    stage: str,
+    *,
+    minute: int = 0,
+    **more: Any,
+) -> dict[str, Any]:
     """A row of `ops.stage_runs`: a stage that began so many minutes into the night, and is done."""
     metrics = more.pop("metrics", {})
     return {

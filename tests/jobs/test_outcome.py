@@ -80,9 +80,9 @@ def test_a_failure_is_told_even_when_the_lake_cannot_be_read(
 
 
 def test_a_stage_that_was_killed_is_told_of_in_plain_words(run: Run) -> None:
-    told = outcome.of_stage(run, 3, NIGHT)
-    assert told
-    assert told.message.startswith("It ended before it could record why")
+    notification = outcome.of_stage(run, 3, NIGHT)
+    assert notification
+    assert notification.message.startswith("It ended before it could record why")
 
 
 def test_a_stage_that_is_done_tells_nothing(run: Run) -> None:
@@ -92,9 +92,9 @@ def test_a_stage_that_is_done_tells_nothing(run: Run) -> None:
 def test_a_promotion_is_told_by_the_run_that_gave_the_verdict(run: Run) -> None:
     settle(run, "4")
     record(run, stage_row(run, "evaluate", metrics=PROMOTED))
-    told = outcome.of_stage(run.at(stage("evaluate")), 0, NIGHT)
-    assert told == outcome.promotion(run)
-    assert told == Notification(
+    notification = outcome.of_stage(run.at(stage("evaluate")), 0, NIGHT)
+    assert notification == outcome.promotion(run)
+    assert notification == Notification(
         event=Event.MODEL_PROMOTED,
         pipeline="toy",
         days="2013-01-05",
@@ -129,9 +129,9 @@ def test_another_model_of_the_same_run_is_told_of(run: Run) -> None:
     settle(run, "5")
     record(run, stage_row(run, "evaluate", metrics=PROMOTED))
     record(run, stage_row(run, "evaluate", minute=9, metrics=PROMOTED | {"model_version": "5"}))
-    told = outcome.promotion(run)
-    assert told
-    assert told.message.startswith("Model 5.")
+    notification = outcome.promotion(run)
+    assert notification
+    assert notification.message.startswith("Model 5.")
 
 
 @pytest.mark.parametrize("event", ["kept", "refused"])

@@ -28,7 +28,11 @@ class Terminal(io.StringIO):
         return True
 
 
-def printed(columns: list[str], rows: list[tuple[object, ...]], form: str = "table") -> str:
+def printed(
+    columns: list[str],
+    rows: list[tuple[object, ...]],
+    form: str = "table",
+) -> str:
     out = io.StringIO()
     show(columns, rows, form, out)
     return out.getvalue()
@@ -62,7 +66,9 @@ def test_markup_in_data_is_not_interpreted(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("TERM", "xterm-256color")
     data = "[red]x[/red] :smile: [/] [link=x] 7"
     expected = [f"| {data} |"] * 2
-    for text in (printed([data], [(data,)]), on_terminal([data], [(data,)])):
+    columns = [data]
+    rows = [(data,)]
+    for text in (printed(columns, rows), on_terminal(columns, rows)):
         assert text.splitlines()[1:4:2] == expected
 
 
@@ -78,9 +84,11 @@ def test_markup_in_data_is_not_interpreted(monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_control_characters_reach_no_terminal(data: str, harmless: str) -> None:
-    for text in (printed([data], [(data,)]), on_terminal([data], [(data,)])):
-        header, row = (text.splitlines()[line] for line in (1, 3))
-        assert (header, row) == (f"| {harmless} |", f"| {harmless} |")
+    columns = [data]
+    rows = [(data,)]
+    for text in (printed(columns, rows), on_terminal(columns, rows)):
+        header, _, row = text.splitlines()[1:4]
+        assert header == row == f"| {harmless} |"
 
 
 def test_wide_characters_keep_the_columns_in_line() -> None:
@@ -129,7 +137,8 @@ def test_a_table_shows_each_kind_of_value(value: object, shown: str) -> None:
 
 
 def test_a_column_of_numbers_and_words_is_text() -> None:
-    assert printed(["a"], [(1,), ("one",)]).splitlines()[3] == "| 1   |"
+    lines = printed(["a"], [(1,), ("one",)]).splitlines()
+    assert lines[3] == "| 1   |"
 
 
 def test_a_table_without_rows_or_columns_is_still_one() -> None:
@@ -174,7 +183,8 @@ def test_json_is_what_any_reader_accepts() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_json_of_any_number_of_rows_is_a_list(count: int) -> None:
-    assert json.loads(printed(["a"], [(1,)] * count, "json")) == [{"a": 1}] * count
+    text = printed(["a"], [(1,)] * count, "json")
+    assert json.loads(text) == [{"a": 1}] * count
 
 
 def test_json_refuses_two_columns_of_one_name() -> None:

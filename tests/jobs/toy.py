@@ -40,7 +40,10 @@ READINGS = Feed(
 SENSORS = Feed(
     name="sensors",
     path="sensors.csv",
-    columns=(Column(name="id", type="int", required=True), Column(name="place", required=True)),
+    columns=(
+        Column(name="id", type="int", required=True),
+        Column(name="place", required=True),
+    ),
     key=("id",),
     null_token="NA",
     max_quarantine_share=0.5,
@@ -81,7 +84,12 @@ _NATIVE: dict[str, Callable[[str], object]] = {
     "double": lambda text: _refuse_infinity(float(text)),
     "date": date.fromisoformat,
 }
-_ARROW = {"int": pa.int32(), "double": pa.float64(), "date": pa.date32(), "string": pa.string()}
+_ARROW = {
+    "int": pa.int32(),
+    "double": pa.float64(),
+    "date": pa.date32(),
+    "string": pa.string(),
+}
 Row = Sequence[str | None]
 """The texts of a row of readings; None: no value."""
 

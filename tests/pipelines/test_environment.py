@@ -108,9 +108,9 @@ def test_a_field_is_left_out_of_the_environments_words_when_its_setting_is_secre
 
 @pytest.mark.parametrize("given", ["80", "65536", "8080.0", "-1", "port"])
 def test_a_port_out_of_range_is_wrong_usage(given: str) -> None:
-    told = (
+    message = (
         f"NIGHTSHIFT_AIRFLOW_PORT='{given}' is not a whole number from 1024 to 65535. "
         "Unset it to use 8080"
     )
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         Environment.read({"NIGHTSHIFT_AIRFLOW_PORT": given})

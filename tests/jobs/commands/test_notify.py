@@ -96,11 +96,12 @@ def test_a_channel_that_fails_is_a_fault_of_this_command(
 ) -> None:
     both = replace(run.pipeline, notify=("log", "webhook"))
     monkeypatch.setattr("pipelines.catalog.pipeline", lambda name: both)
-    monkeypatch.setenv("NIGHTSHIFT_WEBHOOK_URL", SECRET.replace("https", "gopher"))
+    # A port at which nobody listens: only root could.
+    monkeypatch.setenv("NIGHTSHIFT_WEBHOOK_URL", "http://127.0.0.1:1/T0K3N")
     assert notify(run, "stage_failed", "--stage", "train") == 3
     assert len(sent(run)) == 1
     printed = capsys.readouterr().err
-    assert "was not sent to webhook: NIGHTSHIFT_WEBHOOK_URL is not an address" in printed
+    assert "was not sent to webhook: " in printed
     assert "T0K3N" not in printed
 
 

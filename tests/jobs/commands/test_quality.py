@@ -27,7 +27,13 @@ def home(tmp_path: Path) -> Environment:
     return Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
 
 
-def judged(home: Environment, run_id: str, minute: int, table: str, **more: Any) -> None:
+def judged(
+    home: Environment,
+    run_id: str,
+    minute: int,
+    table: str,
+    **more: Any,
+) -> None:
     row = {
         "run_id": run_id,
         "pipeline": "flights",

@@ -39,7 +39,7 @@ def record(run: Run, name: str, **more: Any) -> None:
     ops.append(run.environment, "stage_runs", [{"started_at": datetime.now(UTC), **row}])
 
 
-def refused_night(run: Run, stages: tuple[Stage, ...]) -> int:
+def refused_night(run: Run, stages: tuple[Stage, ...], *, notify: bool) -> int:
     """A night of two stages, of which the second is refused."""
     print("ingest 1.5 s")
     os.write(1, b"said by a library\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import itemgetter
 
 import pytest
 from pyspark.sql import Row, SparkSession
@@ -15,7 +16,8 @@ from tests.jobs.toy import drop, readings_in, run_of_feeds
 
 _DAY = "2013-01-01"
 _FEED = readings_in("json_lines")
-_TEXTS = replace(_FEED, columns=(Column(name="id", type="int"), Column(name="note")), null_token="")
+_COLUMNS = (Column(name="id", type="int"), Column(name="note"))
+_TEXTS = replace(_FEED, columns=_COLUMNS, null_token="")
 
 
 def _read(
@@ -125,7 +127,8 @@ def test_missing_keys_any_order_crlf_a_byte_order_mark_and_space_are_no_obstacle
         b"\r\n\r\n"
     )
     rows = _read(spark, environment, content)
-    assert [(row["source_line"], row["id"], row["note"], row["reason"]) for row in rows] == [
+    values = itemgetter("source_line", "id", "note", "reason")
+    assert list(map(values, rows)) == [
         (1, 1, None, None),
         (2, 2, "a\r", None),
         (3, 3, None, None),
@@ -149,4 +152,6 @@ def test_lines_keep_their_numbers_when_a_file_is_read_in_many_splits(
         rows = _read(spark, environment, "".join(lines).encode())
     finally:
         spark.conf.unset("spark.sql.files.maxPartitionBytes")
-    assert [(row["source_line"], row["id"]) for row in rows] == [(n, n) for n in range(1, 301)]
+    numbers = list(range(1, 301))
+    assert [row["source_line"] for row in rows] == numbers
+    assert [row["id"] for row in rows] == numbers

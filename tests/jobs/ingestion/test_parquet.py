@@ -32,16 +32,27 @@ _MIDNIGHT = datetime(2013, 3, 10, 5, tzinfo=UTC)
 
 def _feed_of(kind: Type) -> Feed:
     """Readings of an id and a value of that type."""
-    return replace(_FEED, columns=(Column(name="id", type="int"), Column(name="value", type=kind)))
+    columns = (Column(name="id", type="int"), Column(name="value", type=kind))
+    return replace(_FEED, columns=columns)
 
 
-def _drop(environment: Environment, day: str, columns: Mapping[str, Any], **options: Any) -> None:
+def _drop(
+    environment: Environment,
+    day: str,
+    columns: Mapping[str, Any],
+    **options: Any,
+) -> None:
     path = environment.landing / f"toy/readings/{day}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), path, **options)
 
 
-def _read(spark: SparkSession, environment: Environment, feed: Feed, last: str = _DAY) -> list[Row]:
+def _read(
+    spark: SparkSession,
+    environment: Environment,
+    feed: Feed,
+    last: str = _DAY,
+) -> list[Row]:
     drops = find_drops(run_of_feeds(environment, [feed], _DAY, last))[feed.name]
     rows = records(spark, feed, drops).orderBy("landed_date", "source_line").collect()
     assert len(rows) == sum(drop.records for drop in drops)
@@ -59,6 +70,13 @@ def _no_utf8(content: bytes) -> pa.Array:
 
 
 _INTS = [1, None, -5]
+_LONGEST = [2**63 - 1, -(2**63)]
+_DECIMALS = [Decimal("0.10"), Decimal(0)]
+_DATES = [date(2013, 2, 28), date(1000, 1, 1)]
+_LAST_DATE = pa.array([2**31 - 1], pa.int32()).cast(pa.date32())
+"""Far beyond what Python's own dates reach, like the next one."""
+_LAST_INSTANT = pa.array([2**63 - 1], pa.int64()).cast(pa.timestamp("us", "UTC"))
+_MAP = pa.map_(pa.string(), pa.int32())
 _DOUBLES = [0.1, 1e300, -0.0, 5e-324, 1.7976931348623157e308, None]
 
 
@@ -68,13 +86,13 @@ _DOUBLES = [0.1, 1e300, -0.0, 5e-324, 1.7976931348623157e308, None]
         ("int", pa.array(_INTS, pa.int8()), _INTS),
         ("int", pa.array(_INTS, pa.int64()), _INTS),
         ("int", pa.array([4_000], pa.uint16()), [4_000]),
-        ("long", pa.array([2**63 - 1, -(2**63)], pa.int64()), [2**63 - 1, -(2**63)]),
-        ("long", pa.array([2**32 - 1], pa.uint32()), [2**32 - 1]),
+        ("long", pa.array(_LONGEST, pa.int64()), _LONGEST),
+        ("long", pa.array([4_294_967_295], pa.uint32()), [4_294_967_295]),
         ("long", pa.array([7], pa.uint64()), [7]),
         ("double", pa.array(_INTS, pa.int32()), [1.0, None, -5.0]),
         ("double", pa.array(_DOUBLES), _DOUBLES),
         ("double", pa.array([0.1], pa.float32()), [0.1]),
-        ("double", pa.array([Decimal("0.10"), Decimal(0)], pa.decimal128(38, 18)), [0.1, 0.0]),
+        ("double", pa.array(_DECIMALS, pa.decimal128(38, 18)), [0.1, 0.0]),
         ("int", pa.array([Decimal(5)], pa.decimal128(10, 0)), [5]),
         ("boolean", pa.array([True, False, None]), [True, False, None]),
         ("string", pa.array(["a", "NA", "", None]), ["a", None, None, None]),
@@ -84,7 +102,7 @@ _DOUBLES = [0.1, 1e300, -0.0, 5e-324, 1.7976931348623157e308, None]
         ("string", pa.array([Decimal("1.50")], pa.decimal128(5, 2)), ["1.50"]),
         ("string", pa.nulls(2), [None, None]),
         ("date", pa.nulls(1), [None]),
-        ("date", pa.array([date(2013, 2, 28), date(1000, 1, 1)]), ["2013-02-28", "1000-01-01"]),
+        ("date", pa.array(_DATES), ["2013-02-28", "1000-01-01"]),
         ("timestamp", pa.array([_MIDNIGHT], pa.timestamp("ms", "UTC")), ["2013-03-10 05:00:00"]),
         (
             "timestamp",
@@ -118,7 +136,7 @@ def test_a_native_value_becomes_the_declared_one_exactly(
         ("long", pa.array([2**64 - 1], pa.uint64()), "value: '18446744073709551615' is not a long"),
         ("date", pa.array([_MIDNIGHT]), "value: '2013-03-10T05:00:00.000000Z' is not a date"),
         ("date", pa.array([date(999, 1, 1)]), "value: '0999-01-01' is not a date"),
-        ("date", pa.array([2**31 - 1], pa.int32()).cast(pa.date32()), "value: '+5881580-07-11'"),
+        ("date", _LAST_DATE, "value: '+5881580-07-11'"),
         (
             "timestamp",
             pa.array([datetime(2013, 3, 10, 5)]),  # noqa: DTZ001 - that it has no zone is the point
@@ -126,7 +144,7 @@ def test_a_native_value_becomes_the_declared_one_exactly(
         ),
         (
             "timestamp",
-            pa.array([2**63 - 1], pa.int64()).cast(pa.timestamp("us", "UTC")),
+            _LAST_INSTANT,
             "value: '+294247-01-10T04:00:54.775807Z' is not a timestamp with its zone",
         ),
         ("string", pa.array(["a\0b"]), "value: control characters"),
@@ -144,10 +162,11 @@ def test_a_value_that_a_csv_line_could_not_have_is_quarantined(
 def test_a_row_is_known_by_its_number_and_quarantined_as_json(
     spark: SparkSession, environment: Environment
 ) -> None:
+    ids = [1, 2, 3, None, 2, 6, 7]
     columns = {
         "note": pa.array([f"n{n}" for n in range(1, 8)]),
         "taken": pa.array([date(2013, 1, n) for n in range(1, 8)]),
-        "id": pa.array([1, 2, 3, None, 2, 6, 7], pa.int64()),
+        "id": pa.array(ids, pa.int64()),
         "amount": pa.array([0.5] * 7),
     }
     _drop(environment, _DAY, columns, row_group_size=2)
@@ -166,10 +185,13 @@ def test_a_row_is_known_by_its_number_and_quarantined_as_json(
 def test_files_of_one_range_may_differ_in_types_and_order_of_columns(
     spark: SparkSession, environment: Environment
 ) -> None:
-    _drop(environment, _DAY, {"id": pa.array([1], pa.int64()), "value": pa.array([1.5])})
-    _drop(environment, _NEXT_DAY, {"value": pa.array(["2.5"]), "id": pa.array(["2"])})
+    numbers = {"id": pa.array([1], pa.int64()), "value": pa.array([1.5])}
+    texts = {"value": pa.array(["2.5"]), "id": pa.array(["2"])}
+    _drop(environment, _DAY, numbers)
+    _drop(environment, _NEXT_DAY, texts)
     rows = _read(spark, environment, _feed_of("double"), _NEXT_DAY)
-    assert [(str(row["landed_date"]), row["id"], row["value"]) for row in rows] == [
+    found = [(str(row["landed_date"]), row["id"], row["value"]) for row in rows]
+    assert found == [
         (_DAY, 1, 1.5),
         (_NEXT_DAY, 2, 2.5),
     ]
@@ -178,9 +200,8 @@ def test_files_of_one_range_may_differ_in_types_and_order_of_columns(
 def test_the_old_timestamps_of_spark_are_instants_and_those_of_others_have_no_zone(
     spark: SparkSession, environment: Environment
 ) -> None:
-    table = pa.table(
-        {"id": [1], "value": pa.array([_MIDNIGHT.replace(tzinfo=None)], pa.timestamp("us"))}
-    )
+    naive = [_MIDNIGHT.replace(tzinfo=None)]
+    table = pa.table({"id": [1], "value": pa.array(naive, pa.timestamp("us"))})
     feed = _feed_of("timestamp")
     options = {"use_deprecated_int96_timestamps": True}
     _drop(environment, _DAY, {name: table[name] for name in table.column_names}, **options)
@@ -198,7 +219,7 @@ def test_the_old_timestamps_of_spark_are_instants_and_those_of_others_have_no_zo
     [
         (pa.array([[1]]), "list<"),
         (pa.array([{"a": 1}]), "struct<a: int64>"),
-        (pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int32())), "map<"),
+        (pa.array([[("a", 1)]], _MAP), "map<"),
         (pa.array([1], pa.timestamp("ns", "UTC")), "timestamp[ns, tz=UTC]"),
         (pa.array([1], pa.time64("us")), "time64[us]"),
         (pa.array([1], pa.duration("us")), "duration[us]"),
@@ -212,7 +233,8 @@ def test_a_type_that_no_rule_reads_is_refused_by_column_with_the_way_out(
     tmp_path: Path, value: pa.Array, shown: str
 ) -> None:
     path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"id": [1], "odd": value, "odd too": value}), path)
+    table = pa.table({"id": [1], "odd": value, "odd too": value})
+    pq.write_table(table, path)
     with pytest.raises(Unfit) as unfit:
         Parquet().contents(path)
     assert f"column 'odd' ({shown}" in str(unfit.value)
@@ -246,7 +268,8 @@ def test_the_other_codecs_are_read(
 
 
 def _damaged_in_the_footer(whole: bytes) -> bytes:
-    footer = len(whole) - 8 - struct.unpack("<I", whole[-8:-4])[0]
+    (length,) = struct.unpack("<I", whole[-8:-4])
+    footer = len(whole) - 8 - length
     return whole[:footer] + bytes(50) + whole[footer + 50 :]
 
 
@@ -267,7 +290,8 @@ def _damaged_in_the_middle(whole: bytes) -> bytes:
 )
 def test_a_damaged_file_is_unfit_wherever_it_is_damaged(tmp_path: Path, damage: Any) -> None:
     path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"note": [str(n) for n in range(5_000)]}), path)
+    notes = [str(n) for n in range(5_000)]
+    pq.write_table(pa.table({"note": notes}), path)
     whole = path.read_bytes()
     assert Parquet().contents(path).records == 5_000
     path.write_bytes(damage(whole))
@@ -277,7 +301,8 @@ def test_a_damaged_file_is_unfit_wherever_it_is_damaged(tmp_path: Path, damage: 
 
 def test_a_time_beyond_microseconds_refuses_its_file(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    forever = pa.array([2**63 - 1], pa.int64()).cast(pa.timestamp("ms", "UTC"))
+    largest = pa.array([2**63 - 1], pa.int64())
+    forever = largest.cast(pa.timestamp("ms", "UTC"))
     pq.write_table(pa.table({"until": forever}), path)
     with pytest.raises(Unfit, match="out of bounds timestamp"):
         Parquet().contents(path)

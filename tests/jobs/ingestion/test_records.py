@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from operator import itemgetter
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -108,7 +109,8 @@ def test_every_bad_line_gets_a_reason_that_names_column_and_value(
         b"14,2013-01-01," + b"9" * 500 + b"x,a": f"amount: '{'9' * 80}' is not a double",
     }
     drop(sensed, f"readings/{DAY}.csv", HEADER + b"\n".join([*bad, b"15,2013-01-01,1,good\n"]))
-    assert _reasons(spark, sensed) == {**dict(enumerate(bad.values(), 2)), len(bad) + 2: None}
+    expected = dict(enumerate([*bad.values(), None], 2))
+    assert _reasons(spark, sensed) == expected
 
 
 def test_the_first_good_row_of_a_key_is_kept_and_the_others_name_its_line(
@@ -149,7 +151,8 @@ def test_a_record_over_two_lines_ends_in_quarantine_on_both(
     spark: SparkSession, sensed: Environment
 ) -> None:
     drop_readings(sensed, DAY, '1,,,"one', 'two"', "2,,,whole")
-    assert [reason is None for reason in _reasons(spark, sensed).values()] == [False, False, True]
+    is_good = [reason is None for reason in _reasons(spark, sensed).values()]
+    assert is_good == [False, False, True]
 
 
 def test_columns_are_read_by_the_header_of_each_file(
@@ -168,7 +171,8 @@ def test_columns_are_read_by_the_header_of_each_file(
 
 
 def test_an_instant_needs_its_zone(spark: SparkSession, sensed: Environment) -> None:
-    feed = replace(READINGS, columns=(READINGS.columns[0], Column(name="at", type="timestamp")))
+    columns = (READINGS.columns[0], Column(name="at", type="timestamp"))
+    feed = replace(READINGS, columns=columns)
     drop(
         sensed,
         f"readings/{DAY}.csv",
@@ -183,7 +187,8 @@ def test_an_instant_needs_its_zone(spark: SparkSession, sensed: Environment) -> 
 
 def _drops_of(environment: Environment, feed: Feed) -> list[Drop]:
     run = run_of(environment, DAY)
-    return find_drops(replace(run, pipeline=replace(run.pipeline, feeds=(feed,))))[feed.name]
+    pipeline = replace(run.pipeline, feeds=(feed,))
+    return find_drops(replace(run, pipeline=pipeline))[feed.name]
 
 
 def test_no_drop_is_an_empty_frame_with_the_same_columns(
@@ -251,10 +256,15 @@ _NASTY = st.sampled_from(
     ]
 )
 _MUTATION = st.tuples(
-    st.integers(0, 400), st.integers(0, 6), st.one_of(_NASTY, st.binary(max_size=3))
+    st.integers(0, 400),
+    st.integers(0, 6),
+    st.one_of(_NASTY, st.binary(max_size=3)),
 )
 """Where, how many bytes are lost there, and what takes their place."""
-_BODIES = st.lists(st.lists(_MUTATION, min_size=1, max_size=4), min_size=40, max_size=60)
+_Good = tuple[int, date | None, float | None, str | None]
+"""A row of the table."""
+_MUTATIONS = st.lists(_MUTATION, min_size=1, max_size=4)
+_BODIES = st.lists(_MUTATIONS, min_size=40, max_size=60)
 
 
 def _mutated(mutations: list[tuple[int, int, bytes]]) -> bytes:
@@ -279,7 +289,8 @@ def _mutated(mutations: list[tuple[int, int, bytes]]) -> bytes:
 def test_whatever_happens_to_the_bytes_no_line_is_lost_and_no_wrong_row_is_made(
     spark: SparkSession, sensed: Environment, bodies: list[list[tuple[int, int, bytes]]]
 ) -> None:
-    days = [date.fromordinal(date(2013, 1, 1).toordinal() + n) for n in range(len(bodies))]
+    first = date(2013, 1, 1)
+    days = [first + timedelta(days=n) for n in range(len(bodies))]
     contents = {day: _mutated(mutations) for day, mutations in zip(days, bodies, strict=True)}
     for day, body in contents.items():
         drop(sensed, f"readings/{day}.csv", HEADER + body)
@@ -287,13 +298,11 @@ def test_whatever_happens_to_the_bytes_no_line_is_lost_and_no_wrong_row_is_made(
     for day, body in contents.items():
         lines = _data_lines(body)
         found = [row for row in rows if row["landed_date"] == day]
-        assert [row["source_line"] for row in found] == list(range(2, len(lines) + 2))
+        numbers = range(2, len(lines) + 2)
+        assert [row["source_line"] for row in found] == list(numbers)
         if b'"' not in body:
-            good = {
-                row["source_line"]: (row["id"], row["taken"], row["amount"], row["note"])
-                for row in found
-                if row["reason"] is None
-            }
+            values = itemgetter("id", "taken", "amount", "note")
+            good = {row["source_line"]: values(row) for row in found if row["reason"] is None}
             assert good == _good_rows(lines)
 
 
@@ -304,9 +313,9 @@ def _data_lines(body: bytes) -> list[bytes]:
     return lines
 
 
-def _good_rows(lines: list[bytes]) -> dict[int, tuple[int, date | None, float | None, str | None]]:
+def _good_rows(lines: list[bytes]) -> dict[int, _Good]:
     """The rows that a reader in plain Python accepts, by line."""
-    rows: dict[int, tuple[int, date | None, float | None, str | None]] = {}
+    rows: dict[int, _Good] = {}
     for number, line in enumerate(lines, 2):
         try:
             row = _parsed(line.decode())

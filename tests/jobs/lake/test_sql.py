@@ -13,13 +13,16 @@ from jobs.lake.sql import near_misses, query, results, tables
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 
+_FIRST = date(2013, 1, 1)
+_SECOND = date(2013, 1, 2)
+
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Environment:
     environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
     rows = pa.table(
         {
-            "day": pa.array([date(2013, 1, 1), date(2013, 1, 2), date(2013, 1, 2)]),
+            "day": pa.array([_FIRST, _SECOND, _SECOND]),
             "carrier": ["UA", "AA", "UA"],
             "delay": [1, 2, None],
         }
@@ -36,7 +39,7 @@ def test_a_table_is_named_by_its_pipeline(lake: Environment) -> None:
         "FROM flights.flights GROUP BY day ORDER BY day",
     )
     assert columns == ["day", "n", "delay"]
-    assert rows == [(date(2013, 1, 1), 1, 1), (date(2013, 1, 2), 2, 2)]
+    assert rows == [(_FIRST, 1, 1), (_SECOND, 2, 2)]
 
 
 def test_only_tables_are_listed(lake: Environment) -> None:
@@ -109,7 +112,9 @@ def test_every_statement_gives_its_result(lake: Environment) -> None:
         SELECT max(delay) AS most FROM flights.flights; -- a comment; with a semicolon
         SELECT ';' AS text;"""
     given = [(result.columns, list(result.rows)) for result in results(lake, script)]
-    assert given == [(["most"], [(2,)]), (["text"], [(";",)])]
+    most = (["most"], [(2,)])
+    text = (["text"], [(";",)])
+    assert given == [most, text]
 
 
 def test_more_results_than_can_be_taken_are_refused_before_any_runs(lake: Environment) -> None:

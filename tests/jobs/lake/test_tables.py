@@ -17,16 +17,23 @@ from pipelines.errors import NightshiftError
 from pipelines.run import Run
 
 MakeRun = Callable[..., Run]
+_Weather = tuple[str, str, float | None, float | None]
+"""Origin, day, inches of rain, least visibility."""
 _SCHEMA = "origin string, landed_date date, wd_precip double, wd_visib_min double"
 
 
-def _weather(spark: SparkSession, *rows: tuple[str, str, float | None, float | None]) -> DataFrame:
-    return spark.createDataFrame([(o, date.fromisoformat(d), a, b) for o, d, a, b in rows], _SCHEMA)
+def _weather(spark: SparkSession, *rows: _Weather) -> DataFrame:
+    dated = [(origin, date.fromisoformat(day), *values) for origin, day, *values in rows]
+    return spark.createDataFrame(dated, _SCHEMA)
 
 
-def _published(run: Run) -> list[tuple[str, str, float | None, float | None]]:
-    rows = tables.read(run, "weather_daily").orderBy("landed_date", "origin").collect()
-    return [(r["origin"], str(r["landed_date"]), r["wd_precip"], r["wd_visib_min"]) for r in rows]
+def _published(run: Run) -> list[_Weather]:
+    rows = tables.read(run, "weather_daily").orderBy("landed_date", "origin")
+    found = []
+    for row in rows.collect():
+        day = str(row["landed_date"])
+        found.append((row["origin"], day, row["wd_precip"], row["wd_visib_min"]))
+    return found
 
 
 def test_a_run_replaces_exactly_its_days(spark: SparkSession, make_run: MakeRun) -> None:
@@ -128,8 +135,9 @@ def test_the_current_rows_are_the_staged_days_over_the_published_ones(
     )
     tables.publish(before, "weather_daily")
     tables.stage_rows(run, "weather_daily", _weather(spark, ("EWR", "2013-01-02", 7.0, 7.0)))
-    seen = tables.current(run, "weather_daily", Days(date(2013, 1, 1), date(2013, 1, 2)))
-    assert sorted((str(r["landed_date"]), r["wd_precip"]) for r in seen.collect()) == [
+    both = Days(date(2013, 1, 1), date(2013, 1, 2))
+    seen = tables.current(run, "weather_daily", both).collect()
+    assert sorted((str(row["landed_date"]), row["wd_precip"]) for row in seen) == [
         ("2013-01-01", 0.0),
         ("2013-01-02", 7.0),
     ]

@@ -46,7 +46,11 @@ def toy(spark: SparkSession, environment: Environment) -> Environment:
     return environment
 
 
-def _night(environment: Environment, first: str, last: str | None = None) -> dict[str, Any]:
+def _night(
+    environment: Environment,
+    first: str,
+    last: str | None = None,
+) -> dict[str, Any]:
     """Ingest and publish, as a night does."""
     run = run_of(environment, first, last)
     metrics = ingest(run)
@@ -121,7 +125,7 @@ def test_a_reference_file_makes_a_snapshot_only_when_it_changes(toy: Environment
     assert {row[2] for row in _rows(toy, "sensors")} == {date(2013, 1, 1)}
     drop_sensors(toy, "2,attic", "1,roof")
     _night(toy, "2013-01-03")
-    snapshots = [(str(row[2]), row[0], row[1]) for row in _rows(toy, "sensors")]
+    snapshots = [(str(day), number, place) for number, place, day, *_ in _rows(toy, "sensors")]
     assert snapshots == [
         ("2013-01-01", 1, "roof"),
         ("2013-01-01", 2, "cellar"),
@@ -224,10 +228,12 @@ def test_what_a_killed_attempt_left_in_the_servers_cache_is_not_taken_for_the_fi
     toy: Environment,
 ) -> None:
     killed = run_of(toy, "2013-01-02")
-    stage._load(killed, TOY.feeds[0], drops.find_drops(killed)["readings"], [])
+    found = drops.find_drops(killed)["readings"]
+    stage._load(killed, TOY.feeds[0], found, [])
     drop_readings(toy, "2013-01-02", "2,2013-01-02,9.5,mended")
     _night(toy, "2013-01-02")
-    assert [row[:4] for row in _rows(toy, "readings")] == [(2, date(2013, 1, 2), 9.5, "mended")]
+    [row] = _rows(toy, "readings")
+    assert row[:4] == (2, date(2013, 1, 2), 9.5, "mended")
 
 
 def test_a_real_night_is_staged_as_the_source_wrote_it(

@@ -40,7 +40,8 @@ def test_a_rare_category_is_unknown() -> None:
 
 def test_only_columns_with_gaps_get_an_indicator() -> None:
     assert LEARNED.indicators == ("gappy",)
-    assert np.isnan(encoding.encode(ROWS, LEARNED).numeric).any(axis=0).tolist() == [
+    numeric = encoding.encode(ROWS, LEARNED).numeric
+    assert np.isnan(numeric).any(axis=0).tolist() == [
         False,
         True,
         False,
@@ -59,12 +60,19 @@ def test_a_column_without_any_value_is_learned_as_zero() -> None:
 
 def test_bounds_are_those_of_nearly_all_rows() -> None:
     values = np.r_[np.zeros(999), np.ones(999), 1e6]
-    learned = encoding.learn(
-        pa.table({"x": values, "c": ["A"] * 1999, "failed": [0, 1] * 999 + [0]}), SPARE
+    rows = pa.table(
+        {
+            "x": values,
+            "c": ["A"] * 1999,
+            "failed": [0, 1] * 999 + [0],
+        }
     )
+    learned = encoding.learn(rows, SPARE)
     deviation = np.sqrt(learned.variances[0])
-    assert learned.lows[0] * deviation + learned.means[0] == pytest.approx(0, abs=1e-9)
-    assert learned.highs[0] * deviation + learned.means[0] == pytest.approx(1, abs=1e-9)
+    low = learned.lows[0] * deviation + learned.means[0]
+    high = learned.highs[0] * deviation + learned.means[0]
+    assert low == pytest.approx(0, abs=1e-9)
+    assert high == pytest.approx(1, abs=1e-9)
 
 
 def test_mean_and_scale_are_those_of_the_labels() -> None:

@@ -149,7 +149,11 @@ def test_one_very_good_day_does_not_make_a_model_better() -> None:
     assert promotion.win_rate(candidate, rival, day, resamples=2000) < 0.75
 
 
-@given(st.lists(st.floats(0, 5), min_size=20, max_size=60), st.integers(0, 2**32 - 1))
+_LOSSES = st.lists(st.floats(0, 5), min_size=20, max_size=60)
+_SEEDS = st.integers(0, 2**32 - 1)
+
+
+@given(_LOSSES, _SEEDS)
 def test_the_win_rate_does_not_depend_on_the_order_of_rows_within_days(
     losses: list[float], seed: int
 ) -> None:

@@ -12,6 +12,10 @@ from pipelines.days import Days
 from pipelines.weather import OBSERVATIONS
 
 NIGHT = date(2013, 1, 15)
+SPRING = date(2013, 3, 9)
+"""The night before a day of 23 hours."""
+AUTUMN = date(2013, 11, 2)
+"""The night before a day of 25 hours."""
 
 
 def _stations(spark: SparkSession, landed: date = date(2012, 12, 31)) -> DataFrame:
@@ -23,7 +27,8 @@ def _observations(spark: SparkSession, *rows: dict[str, object]) -> DataFrame:
     """Observations of EWR at hour 12 of the night, and what differs from them."""
     types = {"string": "string", "int": "int", "double": "double", "date": "date"}
     kinds = {column.name: types.get(column.type, column.type) for column in OBSERVATIONS.columns}
-    schema = ", ".join([*(f"{name} {kind}" for name, kind in kinds.items()), "landed_date date"])
+    declared = [f"{name} {kind}" for name, kind in kinds.items()]
+    schema = ", ".join([*declared, "landed_date date"])
     usual = {
         "station": "EWR",
         "observed_date": NIGHT,
@@ -34,29 +39,37 @@ def _observations(spark: SparkSession, *rows: dict[str, object]) -> DataFrame:
     }
     names = [*kinds, "landed_date"]
     made = [{**usual, **row} for row in rows]
-    return spark.createDataFrame([tuple(row.get(name) for name in names) for row in made], schema)
+    values = [tuple(map(row.get, names)) for row in made]
+    return spark.createDataFrame(values, schema)
 
 
 @pytest.mark.parametrize(
     ("night", "hours"),
-    [(date(2013, 1, 15), 24), (date(2013, 3, 9), 23), (date(2013, 11, 2), 25)],
+    [
+        (NIGHT, 24),
+        (SPRING, 23),
+        (AUTUMN, 25),
+    ],
 )
 def test_the_next_day_has_all_its_hours_also_when_the_clocks_change(
     spark: SparkSession, night: date, hours: int
 ) -> None:
     rows = transforms.hours(_stations(spark), Days.of(night)).toPandas()
-    assert rows.groupby("station").size().to_dict() == {"EWR": hours, "JFK": hours, "LGA": hours}
+    found = rows.groupby("station").size().to_dict()
+    assert found == dict.fromkeys(("EWR", "JFK", "LGA"), hours)
     assert set(rows["forecast_date"]) == {night + timedelta(days=1)}
     one = rows[rows["station"] == "EWR"].sort_values("forecast_at")
     assert one["forecast_at"].is_unique
-    assert (one["hour"].iloc[0], one["hour"].iloc[-1]) == (0, 23)
+    first, *_, last = one["hour"]
+    assert (first, last) == (0, 23)
 
 
 def test_the_hour_that_does_not_exist_is_not_foretold_and_the_one_that_comes_twice_is_twice(
     spark: SparkSession,
 ) -> None:
-    spring = transforms.hours(_stations(spark), Days.of(date(2013, 3, 9))).where("station = 'EWR'")
-    autumn = transforms.hours(_stations(spark), Days.of(date(2013, 11, 2))).where("station = 'EWR'")
+    stations = _stations(spark).where("station = 'EWR'")
+    spring = transforms.hours(stations, Days.of(SPRING))
+    autumn = transforms.hours(stations, Days.of(AUTUMN))
     assert spring.where("hour = 2").count() == 0
     assert autumn.where("hour = 1").count() == 2
 
@@ -91,7 +104,8 @@ def test_a_day_has_its_mean_and_its_fall_of_pressure(spark: SparkSession) -> Non
         {"temp": 33.2, "pressure": 1002.5, "observed_at": later, "hour": 13},
         {"temp": None, "station": "JFK"},
     )
-    daily = transforms.daily(transforms.hourly(rows, Days.of(NIGHT)), Days.of(NIGHT))
+    night = Days.of(NIGHT)
+    daily = transforms.daily(transforms.hourly(rows, night), night)
     found = {row["station"]: row for row in daily.collect()}
     assert found["EWR"]["day_temp"] == pytest.approx(31.65, abs=1e-12)
     assert found["EWR"]["day_pressure_fall"] == -7.5

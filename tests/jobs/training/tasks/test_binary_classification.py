@@ -9,7 +9,8 @@ from sklearn.metrics import brier_score_loss, log_loss
 from jobs.training.tasks.binary_classification import BinaryClassification, fit_slope
 
 TASK = BinaryClassification()
-PROBABILITIES = st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, max_size=50)
+LABEL_AND_PROBABILITY = st.tuples(st.booleans(), st.floats(0, 1))
+PROBABILITIES = st.lists(LABEL_AND_PROBABILITY, min_size=1, max_size=50)
 
 
 @given(PROBABILITIES)
