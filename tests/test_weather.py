@@ -41,14 +41,18 @@ def test_the_model_that_serves_beats_climatology_and_persistence(weather_lake: E
 def test_foretold_temperatures_are_near_those_that_came(weather_lake: Environment) -> None:
     observed = source()["observations"]
     came = observed[observed["drop_date"] == TOMORROW]
-    truth = {(row.station, row.hour): float(row.temp) for row in came.itertuples()}
+    truth = {}
+    for row in came.itertuples():
+        truth[row.station, row.hour] = float(row.temp)
     rows = rows_of(
         weather_lake,
         f"""SELECT station, CAST(hour AS VARCHAR), temperature FROM weather.predictions
             WHERE forecast_date = '{TOMORROW}'""",
     )
-    foretold = {(row[0], row[1]): float(str(row[2])) for row in rows}
-    errors = [foretold[hour] - temperature for hour, temperature in truth.items()]
+    foretold = {}
+    for station, hour, temperature in rows:
+        foretold[station, hour] = float(str(temperature))
+    errors = [foretold[place] - temperature for place, temperature in truth.items()]
     assert len(errors) > 60
     assert sum(error**2 for error in errors) / len(errors) < 10**2
 

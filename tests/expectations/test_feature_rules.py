@@ -40,12 +40,17 @@ def test_each_bound_of_each_feature_is_held_and_named(spark: SparkSession) -> No
     broken = {}
     for feature in PIPELINE.features:
         if feature.least is not None:
-            broken[feature.name, feature.least - 1] = good | {feature.name: feature.least - 1}
+            low = feature.least - 1
+            broken[feature.name, low] = good | {feature.name: low}
         if feature.most is not None:
-            broken[feature.name, feature.most + 1] = good | {feature.name: feature.most + 1}
+            high = feature.most + 1
+            broken[feature.name, high] = good | {feature.name: high}
     found = _judged(spark, feature_rules.of_model(PIPELINE), list(broken.values()))
-    assert [row[OUT_OF_RANGE].split(" = ")[0] for row in found] == [name for name, _ in broken]
-    assert [float(row[OUT_OF_RANGE].split(" = ")[1]) for row in found] == [v for _, v in broken]
+    named = []
+    for row in found:
+        name, _, value = row[OUT_OF_RANGE].partition(" = ")
+        named.append((name, float(value)))
+    assert named == list(broken)
 
 
 def test_a_required_feature_without_a_value_is_named_and_another_may_lack_one(
@@ -67,7 +72,10 @@ def test_a_table_is_held_to_what_is_read_from_it_and_not_to_what_is_finished_lat
 
 def test_features_without_bounds_or_duties_have_no_rules() -> None:
     free = FeatureView(
-        name="free", table="readings", keys={"id": "id"}, features=(Feature(name="amount"),)
+        name="free",
+        table="readings",
+        keys={"id": "id"},
+        features=(Feature(name="amount"),),
     )
     rules = feature_rules.of_table(replace(TOY, views=(free,)), "readings")
     assert (dict(rules.derived), rules.each_row) == ({}, ())

@@ -74,7 +74,11 @@ def _predicted(spark: SparkSession, pipeline: Pipeline, *values: float | None) -
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "values"), [(BINARY, (0.2, 0.7, 1e-7)), (NUMBERS, (-40.0, 0.0, 1e12))]
+    ("pipeline", "values"),
+    [
+        (BINARY, (0.2, 0.7, 1e-7)),
+        (NUMBERS, (-40.0, 0.0, 1e12)),
+    ],
 )
 def test_good_predictions_pass(
     spark: SparkSession, pipeline: Pipeline, values: tuple[float, ...]

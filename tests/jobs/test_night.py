@@ -149,7 +149,8 @@ def perform_here(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, Func
 def _sent(run: Run) -> list[dict[str, str | None]]:
     """What the night has told, by the channel `log`."""
     file = run.environment.logs / "notifications.log"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [json.loads(line) for line in lines]
 
 
 def _promote(run: Run) -> dict[str, object]:

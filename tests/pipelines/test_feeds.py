@@ -11,7 +11,12 @@ import pytest
 from pipelines.errors import UsageError
 from pipelines.feeds import PROVENANCE, Column, Feed, Format
 
-_FEED = Feed(name="readings", path="readings/{date}.csv", columns=(Column(name="id"),), key=("id",))
+_FEED = Feed(
+    name="readings",
+    path="readings/{date}.csv",
+    columns=(Column(name="id"),),
+    key=("id",),
+)
 _DAY = date(2013, 1, 1)
 
 
@@ -36,12 +41,20 @@ def test_a_path_with_a_date_is_a_drop_a_day_and_one_without_a_reference_file() -
 
 
 def test_the_key_is_required_beside_what_is_declared_so() -> None:
-    columns = (Column(name="id"), Column(name="a", required=True), Column(name="b"))
+    columns = (
+        Column(name="id"),
+        Column(name="a", required=True),
+        Column(name="b"),
+    )
     assert replace(_FEED, columns=columns).required == {"id", "a"}
 
 
 def test_a_column_has_the_feeds_null_token_or_its_own() -> None:
-    columns = (Column(name="id"), Column(name="a", null_token="-"), Column(name="b", null_token=""))
+    columns = (
+        Column(name="id"),
+        Column(name="a", null_token="-"),
+        Column(name="b", null_token=""),
+    )
     feed = replace(_FEED, columns=columns, null_token="NA")
     assert [feed.null_token_of(column) for column in columns] == ["NA", "-", ""]
 

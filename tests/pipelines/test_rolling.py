@@ -10,21 +10,40 @@ from pipelines.errors import UsageError
 from pipelines.rolling import DailySum, Grain, Rolling, Statistic, rolling_views
 
 TRIPS = Rolling(
-    sums=(DailySum(name="n", sql="count(1)"), DailySum(name="paid", sql="sum(cents)")),
+    sums=(
+        DailySum(name="n", sql="count(1)"),
+        DailySum(name="paid", sql="sum(cents)"),
+    ),
     statistics=(
         Statistic(name="n", amount="n", least=0),
         Statistic(name="fare", amount="paid", per="n", least=0, most=100_000),
     ),
     grains=(
-        Grain(name="zone", columns=("zone",), windows=(7, 28), statistics=("n", "fare")),
-        Grain(name="city", columns=("city",), windows=(1,), statistics=("fare",)),
+        Grain(
+            name="zone",
+            columns=("zone",),
+            windows=(7, 28),
+            statistics=("n", "fare"),
+        ),
+        Grain(
+            name="city",
+            columns=("city",),
+            windows=(1,),
+            statistics=("fare",),
+        ),
     ),
 )
 
 
 def test_features_are_named_by_grain_statistic_and_window() -> None:
-    names = [[feature.name for feature in TRIPS.features(grain)] for grain in TRIPS.grains]
-    assert names == [["zone_n_7", "zone_n_28", "zone_fare_7", "zone_fare_28"], ["city_fare_1"]]
+    zone, city = map(TRIPS.features, TRIPS.grains)
+    assert [feature.name for feature in zone] == [
+        "zone_n_7",
+        "zone_n_28",
+        "zone_fare_7",
+        "zone_fare_28",
+    ]
+    assert [feature.name for feature in city] == ["city_fare_1"]
 
 
 def test_a_count_is_whole_zero_when_unknown_and_required_and_a_mean_is_none_of_it() -> None:

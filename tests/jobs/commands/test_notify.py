@@ -41,7 +41,8 @@ def notify(run: Run, event: str, *more: str) -> int:
 def sent(run: Run) -> list[dict[str, str]]:
     """What was told, by the channel `log`."""
     file = run.environment.logs / "notifications.log"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [json.loads(line) for line in lines]
 
 
 @pytest.mark.parametrize("event", ["stage_refused", "stage_failed"])

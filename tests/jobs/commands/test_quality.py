@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from datetime import UTC, date, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def test_a_refused_table_says_what_failed_and_a_passed_one_what_it_was_warned_of
     judged(home, "run", 1, "flights", **late, severity="warning")
     judged(home, "run", 1, "weather", **late, severity="warning")
     rows, _ = printed(home, capsys, Days.of(DAY))
-    shown = [(row["verdict"], row["checks"], row["failed"], row["found"]) for row in rows]
+    shown = list(map(itemgetter("verdict", "checks", "failed", "found"), rows))
     assert shown == [
         ("refused", "2", "1", "arr_delay: 40 % null"),
         ("passed", "1", "0", "rows of yesterday: -30 %"),

@@ -15,7 +15,8 @@ def _frame(spark: SparkSession, *rows: Pair) -> DataFrame:
 
 
 def _fingerprint(spark: SparkSession, *rows: Pair) -> int:
-    found = _frame(spark, *rows).agg(fingerprint(["a", "b c"]).alias("it")).first()
+    aggregate = fingerprint(["a", "b c"]).alias("it")
+    found = _frame(spark, *rows).agg(aggregate).first()
     assert found is not None
     return int(found["it"])
 
@@ -30,7 +31,8 @@ def test_the_order_of_rows_does_not_matter_and_every_value_does(spark: SparkSess
 
 def test_a_null_is_no_value_of_the_column_beside_it(spark: SparkSession) -> None:
     frame = spark.createDataFrame([(None, 1), (1, None)], "a int, b int")
-    hashes = frame.groupBy("a").agg(fingerprint(["a", "b"]).alias("it")).collect()
+    aggregate = fingerprint(["a", "b"]).alias("it")
+    hashes = frame.groupBy("a").agg(aggregate).collect()
     assert len({row["it"] for row in hashes}) == 2
 
 

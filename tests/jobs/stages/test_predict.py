@@ -166,7 +166,9 @@ def test_predictions_are_staged_through_spark(environment: Environment, tmp_path
         row["batch"]: row["failure_probability"]
         for row in tables.staged(run, "predictions").collect()
     }
-    night = ROWS.filter(pa.compute.equal(ROWS["landed_date"], pa.scalar(small.LAST)))
+    is_last = pa.compute.equal(ROWS["landed_date"], pa.scalar(small.LAST))
+    night = ROWS.filter(is_last)
     registry = Registry(environment, "small")
     expected = scoring.load(registry, registry.version("1")).score(night)
-    assert staged == dict(zip(night["batch"].to_pylist(), expected.tolist(), strict=True))
+    batches = night["batch"].to_pylist()
+    assert staged == dict(zip(batches, expected.tolist(), strict=True))

@@ -24,7 +24,11 @@ ALL_DAYS = Days(small.FIRST, small.LAST)
 
 @pytest.mark.parametrize(
     ("pipeline", "family"),
-    [(small.SMALL, small.NETWORK), (small.SMALL, small.LINEAR), (small.TWIN, small.LINEAR)],
+    [
+        (small.SMALL, small.NETWORK),
+        (small.SMALL, small.LINEAR),
+        (small.TWIN, small.LINEAR),
+    ],
     ids=lambda value: value.name,
 )
 def test_a_night_is_trained_once_and_a_forced_retraining_gives_the_same_model(

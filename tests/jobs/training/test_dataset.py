@@ -47,7 +47,8 @@ def test_a_full_window_has_the_declared_days() -> None:
 
 def test_a_short_history_keeps_most_of_its_days_to_fit() -> None:
     window = dataset.window(SMALL, date(2013, 1, 10))
-    assert (len(window.fit), len(window.validation), len(window.held_out)) == (3, 1, 6)
+    lengths = (len(window.fit), len(window.validation), len(window.held_out))
+    assert lengths == (3, 1, 6)
 
 
 def test_a_history_without_a_day_to_fit_is_refused() -> None:

@@ -34,7 +34,10 @@ RIVALLED = replace(FIRST, champion=measured(0.51), wins_over_champion=0.8)
 NUMBERS = Evidence(
     task=REGRESSION,
     candidate={"r2": 0.8, "rmse": 4.0},
-    baselines={"usual": {"r2": 0.5, "rmse": 6.0}, "persistence": {"r2": 0.6, "rmse": 5.0}},
+    baselines={
+        "usual": {"r2": 0.5, "rmse": 6.0},
+        "persistence": {"r2": 0.6, "rmse": 5.0},
+    },
     champion=None,
     wins_over_baselines={"usual": 1.0, "persistence": 0.9},
     wins_over_champion=None,

@@ -48,9 +48,19 @@ def test_what_a_slice_may_lose_grows_with_the_labels_unit() -> None:
 def test_models_are_drawn_by_their_predictions_and_their_error_of_each_day() -> None:
     label = np.array([1.0, 2.0, 3.0, 4.0])
     day = np.array([1, 1, 2, 2])
-    by_model = {"candidate": label + 1, "usual": np.full(4, 2.5), "persistence": label - 1}
+    by_model = {
+        "candidate": label + 1,
+        "usual": np.full(4, 2.5),
+        "persistence": label - 1,
+    }
     plots = TASK.plots(label, day, by_model)
     assert list(plots) == ["predicted_and_observed", "error_by_day"]
     lines = plots["error_by_day"].axes[0].get_lines()
-    errors = {line.get_label(): np.asarray(line.get_ydata()).tolist() for line in lines[:3]}
-    assert errors == {"candidate": [1, 1], "usual": [1, -1], "persistence": [-1, -1]}
+    errors = {}
+    for line in lines[:3]:
+        errors[line.get_label()] = np.asarray(line.get_ydata()).tolist()
+    assert errors == {
+        "candidate": [1, 1],
+        "usual": [1, -1],
+        "persistence": [-1, -1],
+    }
