@@ -35,7 +35,7 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+def shared_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """An environment with a home of its own, whose Spark Connect server is up."""
     from jobs.spark.server import running_server
 
@@ -51,18 +51,18 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
 
 
 @pytest.fixture(scope="session")
-def spark(house: Environment) -> SparkSession:
+def spark(shared_environment: Environment) -> SparkSession:
     """A Spark Connect session on the shared server."""
     from jobs.spark.session import connect
 
-    return connect(house)
+    return connect(shared_environment)
 
 
 @pytest.fixture
-def environment(house: Environment, tmp_path: Path) -> Environment:
+def environment(shared_environment: Environment, tmp_path: Path) -> Environment:
     """The shared server with an empty lake, landing folder and model registry of the test's own."""
     return replace(
-        house,
+        shared_environment,
         lake=str(tmp_path / "lake"),
         landing=tmp_path / "landing",
         mlflow_uri=f"sqlite:///{tmp_path}/mlflow.db",
@@ -88,8 +88,10 @@ def make_run(environment: Environment) -> Callable[..., Run]:
 
 
 @pytest.fixture(scope="session")
-def weather_lake(house: Environment, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def weather_lake(
+    shared_environment: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> Environment:
     """A lake with some weeks of weather and one night after them, on the shared server."""
     from tests import weather
 
-    return weather.lake(house, tmp_path_factory.mktemp("weather"))
+    return weather.lake(shared_environment, tmp_path_factory.mktemp("weather"))

@@ -201,10 +201,10 @@ _LANDED = (
 
 
 @pytest.fixture(scope="session")
-def landing(tmp_path_factory: pytest.TempPathFactory, house: Environment) -> Path:
+def landing(tmp_path_factory: pytest.TempPathFactory, shared_environment: Environment) -> Path:
     folder = tmp_path_factory.mktemp("landing")
     for day in _LANDED:
-        land(PIPELINE, replace(house, landing=folder), Days.of(day))
+        land(PIPELINE, replace(shared_environment, landing=folder), Days.of(day))
     return folder
 
 

@@ -53,9 +53,9 @@ def holder_of(port: int) -> psutil.Process:
     return holder
 
 
-def test_it_listens_on_loopback_alone(house: Environment, spark: SparkSession) -> None:
+def test_it_listens_on_loopback_alone(shared_environment: Environment, spark: SparkSession) -> None:
     addresses = set()
-    for connection in holder_of(house.spark_port).net_connections("inet"):
+    for connection in holder_of(shared_environment.spark_port).net_connections("inet"):
         if connection.status == psutil.CONN_LISTEN:
             addresses.add(connection.laddr.ip)
     assert addresses <= {"127.0.0.1", "::ffff:127.0.0.1"}
@@ -63,18 +63,20 @@ def test_it_listens_on_loopback_alone(house: Environment, spark: SparkSession) -
 
 @pytest.mark.parametrize("credentials", ["", "/;token=wrong"])
 def test_a_client_without_the_token_is_refused(
-    house: Environment, spark: SparkSession, credentials: str
+    shared_environment: Environment, spark: SparkSession, credentials: str
 ) -> None:
-    address = f"sc://localhost:{house.spark_port}{credentials}"
+    address = f"sc://localhost:{shared_environment.spark_port}{credentials}"
     client = subprocess.run(
         [sys.executable, "-c", CLIENT, address], capture_output=True, text=True, timeout=120
     )
     assert client.stdout == "refused\n", client.stderr
 
 
-def test_the_token_is_not_on_the_command_line(house: Environment, spark: SparkSession) -> None:
-    command_line = " ".join(holder_of(house.spark_port).cmdline())
-    assert secret(house, "spark_token") not in command_line
+def test_the_token_is_not_on_the_command_line(
+    shared_environment: Environment, spark: SparkSession
+) -> None:
+    command_line = " ".join(holder_of(shared_environment.spark_port).cmdline())
+    assert secret(shared_environment, "spark_token") not in command_line
 
 
 def test_times_are_utc_and_delta_is_there(spark: SparkSession, tmp_path: Path) -> None:
@@ -85,10 +87,12 @@ def test_times_are_utc_and_delta_is_there(spark: SparkSession, tmp_path: Path) -
     assert [row.id for row in rows] == [0, 1, 2]
 
 
-def test_a_running_server_is_used_and_left_running(house: Environment, spark: SparkSession) -> None:
-    with running_server(house) as environment:
-        assert environment == house
-    assert processes.answers(house.spark_port)
+def test_a_running_server_is_used_and_left_running(
+    shared_environment: Environment, spark: SparkSession
+) -> None:
+    with running_server(shared_environment) as environment:
+        assert environment == shared_environment
+    assert processes.answers(shared_environment.spark_port)
 
 
 def test_the_owner_of_a_server_waits_until_others_have_done_with_it(
@@ -128,11 +132,12 @@ def test_a_clusters_server_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_port_that_another_home_uses_is_taken(
-    house: Environment, spark: SparkSession, tmp_path: Path
+    shared_environment: Environment, spark: SparkSession, tmp_path: Path
 ) -> None:
-    other = replace(house, home=tmp_path / "other")
+    other = replace(shared_environment, home=tmp_path / "other")
     message = (
-        f"Port {house.spark_port}.* taken by process .*Nightshift home .*NIGHTSHIFT_SPARK_PORT"
+        f"Port {shared_environment.spark_port}.* taken by process .*"
+        "Nightshift home .*NIGHTSHIFT_SPARK_PORT"
     )
     with pytest.raises(NightshiftError, match=message), running_server(other):
         pytest.fail("two homes must not share a server")

@@ -30,21 +30,23 @@ def failure(frame: DataFrame) -> PySparkException:
 
 
 def test_every_call_gives_the_same_session_until_it_is_closed(
-    house: Environment, spark: SparkSession
+    shared_environment: Environment, spark: SparkSession
 ) -> None:
-    assert session.connect(house) is spark
+    assert session.connect(shared_environment) is spark
 
 
 def test_the_end_of_one_server_leaves_sessions_with_others_open(
-    house: Environment, spark: SparkSession
+    shared_environment: Environment, spark: SparkSession
 ) -> None:
-    session.disconnect(replace(house, spark_port=processes.free_port()))
-    assert session.connect(house) is spark
+    session.disconnect(replace(shared_environment, spark_port=processes.free_port()))
+    assert session.connect(shared_environment) is spark
     assert not spark.client.is_closed
 
 
-def test_without_a_server_the_message_says_how_to_start_one(house: Environment) -> None:
-    nobody = replace(house, spark_port=processes.free_port())
+def test_without_a_server_the_message_says_how_to_start_one(
+    shared_environment: Environment,
+) -> None:
+    nobody = replace(shared_environment, spark_port=processes.free_port())
     message = "No Spark Connect server answers on port .*`nightshift up`"
     with pytest.raises(NightshiftError, match=message):
         session.connect(nobody)
@@ -52,10 +54,13 @@ def test_without_a_server_the_message_says_how_to_start_one(house: Environment) 
 
 @pytest.mark.parametrize("is_restarted", [False, True])
 def test_the_loss_of_a_server_is_told_in_plain_words(
-    is_restarted: bool, house: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    is_restarted: bool,
+    shared_environment: Environment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(session, "_RETRIES", 1)
-    environment = replace(house, home=tmp_path, spark_port=processes.free_port())
+    environment = replace(shared_environment, home=tmp_path, spark_port=processes.free_port())
     process = server.start(environment)
     rows = session.connect(environment).range(3)
     no_loss = failure(rows.select("nothing"))
@@ -72,11 +77,11 @@ def test_the_loss_of_a_server_is_told_in_plain_words(
 
 
 def test_threads_that_connect_at_once_share_one_session(
-    house: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+    shared_environment: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "_sessions", {})
     with ThreadPoolExecutor(8) as pool:
-        opened = list(pool.map(session.connect, [house] * 8))
+        opened = list(pool.map(session.connect, [shared_environment] * 8))
     different = {id(one) for one in opened}
     for one in opened:
         one.client.close()

@@ -96,10 +96,12 @@ def read_drop(feed: Feed, path: Path, day: date) -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def loaded(house: Environment, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def loaded(
+    shared_environment: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> Environment:
     """A lake with the tables that features read: the year's hard days and the windows before."""
     folder = tmp_path_factory.mktemp("features")
-    environment = replace(house, lake=str(folder / "lake"), landing=folder / "landing")
+    environment = replace(shared_environment, lake=str(folder / "lake"), landing=folder / "landing")
     load(environment, WINTER, SPRING, AUTUMN, YEAR_END)
     return environment
 
