@@ -71,9 +71,18 @@ def test_following_nothing_is_wrong_usage(home: Environment) -> None:
         logs(home, None, follow=True, lines=1, form="csv")
 
 
+_FOLLOW = """
+import signal
+from jobs.__main__ import main
+# Where the tests run in the background, Ctrl-C is ignored from birth.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+raise SystemExit(main(["logs", "spark", "--follow", "--lines", "1"]))
+"""
+
+
 @pytest.fixture
 def following(home: Environment) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "jobs", "logs", "spark", "--follow", "--lines", "1"]
+    command = [sys.executable, "-c", _FOLLOW]
     variables = {**os.environ, "NIGHTSHIFT_HOME": str(home.home)}
     with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True) as process:
         yield process
