@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -10,7 +13,7 @@ from jobs.commands.quality import quality
 from jobs.examples.weather import source
 from jobs.lake import ops, sql
 from pipelines.environment import Environment
-from tests.weather import NIGHT, TOMORROW, WEATHER, perform_all_stages
+from tests.weather import LOADED, NIGHT, TOMORROW, WEATHER, perform_all_stages
 
 
 def rows_of(environment: Environment, statement: str) -> list[tuple[object, ...]]:
@@ -76,6 +79,19 @@ def test_running_the_night_again_changes_no_published_row(weather_lake: Environm
         for table in WEATHER.tables
     }
     assert after == before
+
+
+@pytest.mark.parametrize("name", ["transform", "features"])
+def test_a_stage_in_a_process_of_its_own_opens_its_session_before_it_uses_spark(
+    weather_lake: Environment, name: str
+) -> None:
+    # The first night has no outcomes, and a table made of a register alone: nothing is read before
+    # Spark's functions are used.
+    first = str(LOADED.first)
+    command = [sys.executable, "-m", "jobs", "run", "weather", "--date", first, "--stage", name]
+    variables = {**os.environ, **weather_lake.variables()}
+    ended = subprocess.run(command, env=variables, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_quality_tells_the_verdict_on_every_table_of_the_night(

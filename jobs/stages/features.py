@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 
 from features import store
 from jobs.lake import tables
+from jobs.spark.session import connect
 from jobs.stages.check import audit_and_publish
 from jobs.stages.transform import written_for
 from pipelines import features as declared
@@ -47,6 +48,8 @@ def features(run: Run) -> dict[str, object]:
         UsageError: there is no function for the labels, or a declared feature that nobody gives.
         GateRefused: a table failed; neither is published.
     """
+    # Spark's functions work without a JVM only from the first session on.
+    connect(run.environment)
     outcomes = _outcomes(run)
     # Computed once: every view asks these rows, and both tables are parts of the join.
     entities = _entity_rows(run, outcomes).localCheckpoint()

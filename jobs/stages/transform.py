@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 
 from jobs.lake import tables
 from jobs.lake.partitions import published_days
+from jobs.spark.session import connect
 from pipelines.catalog import part
 from pipelines.days import Days
 from pipelines.errors import UsageError
@@ -40,6 +41,8 @@ def transform(run: Run) -> dict[str, object]:
     Raises:
         UsageError: a declared table has no function.
     """
+    # Spark's functions work without a JVM only from the first session on.
+    connect(run.environment)
     derived = [table for table in run.pipeline.derived if table.made_by == "transform"]
     # All before the first is called: a missing function costs no work.
     functions = {table.name: _function(run, table) for table in derived}
