@@ -105,7 +105,9 @@ def finished(rows: DataFrame, pipeline: Pipeline) -> DataFrame:
     constants: list[str] = []
     for view in pipeline.views:
         constants += [_constant(view, key) for key in view.constants]
-    return rows.withColumns(values).drop(*joined, *constants)
+    # Spark takes no empty set of columns.
+    named = rows.withColumns(values) if values else rows
+    return named.drop(*joined, *constants)
 
 
 def _value(feature: Feature, joined: str) -> Column:
@@ -126,7 +128,8 @@ def _columns_by_lookup(
         columns = found.setdefault(_Lookup.of(view), {})
         for feature in view.features:
             is_plain = _PLAIN.fullmatch(feature.looked_up)
-            name = feature.looked_up if is_plain else feature.name
+            # Of an expression, a name that no column of the table has.
+            name = feature.looked_up if is_plain else f"sql_{view.name}_{feature.name}"
             columns.setdefault(feature.looked_up, name)
     return found
 

@@ -1,7 +1,7 @@
 """Finds pipelines, and the parts of each, by name.
 
-Each module here that defines a `PIPELINE` is one; its parts are the modules of its name in the
-other packages.
+Each module here beside the vocabulary is one and defines a `PIPELINE`; its parts are the modules
+of its name in the other packages.
 """
 
 from __future__ import annotations
@@ -37,10 +37,9 @@ def pipeline(name: str) -> Pipeline:
     """
     if name not in names():
         raise no_such("pipeline", name, names())
-    found = import_module(f"pipelines.{name}").PIPELINE
-    assert isinstance(found, Pipeline) and found.name == name, (
-        f"pipelines/{name}.py must define PIPELINE with name='{name}'"
-    )
+    found = getattr(import_module(f"pipelines.{name}"), "PIPELINE", None)
+    if not isinstance(found, Pipeline) or found.name != name:
+        raise UsageError(f"pipelines/{name}.py must define PIPELINE = Pipeline(name='{name}', …).")
     return found
 
 

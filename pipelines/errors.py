@@ -66,3 +66,17 @@ def refuse_unless(holds: bool, what: str) -> None:
     """
     if not holds:
         raise UsageError(what)
+
+
+def refuse_text(kind: str, **names: object) -> None:
+    """Refuse a text where names are declared: `("zone")` lacks the comma of `("zone",)`.
+
+    Raises:
+        UsageError: one of them is a text.
+    """
+    for field, value in names.items():
+        refuse_unless(
+            not isinstance(value, str),
+            f"{kind}: {field} must be a tuple of names, but is the text '{value}'. "
+            f"Of one name: ('{value}',).",
+        )

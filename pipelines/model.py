@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
-from pipelines.errors import refuse_unless
+from pipelines.errors import refuse_text, refuse_unless
 
 Task = Literal["binary_classification", "regression"]
 """What the label is: 1 or 0, or a number. Loss, metrics, plots and suites follow from it."""
@@ -39,7 +39,13 @@ class NeuralNetwork:
     """Training that takes longer is ended: ranks that disagree would wait for ever."""
 
     def __post_init__(self) -> None:
-        refuse_unless(self.ranks >= 1 and self.epochs >= 1, "ranks and epochs must be at least 1.")
+        counts = ("ranks", "epochs", "batch_size", "embedding_size", "timeout_seconds")
+        small = [name for name in counts if getattr(self, name) < 1]
+        refuse_unless(not small, f"{', '.join(small)} must be at least 1.")
+        shares = 0 <= self.dropout < 1 and 0 <= self.input_dropout < 1
+        refuse_unless(shares, "dropout and input_dropout are shares: from 0 to below 1.")
+        refuse_unless(self.learning_rate > 0, "learning_rate must be above 0.")
+        refuse_unless(all(units >= 1 for units in self.hidden), "hidden layers need a unit.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +76,10 @@ class GroupMean:
 
     columns: tuple[str, ...]
     name: str = "group_mean"
+
+    def __post_init__(self) -> None:
+        refuse_text(f"GroupMean '{self.name}'", columns=self.columns)
+        refuse_unless(bool(self.columns), f"GroupMean '{self.name}' needs a column.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +129,16 @@ class Training:
             self.task in get_args(Task),
             f"No task '{self.task}'. Known: {', '.join(get_args(Task))}.",
         )
+        refuse_text(
+            "Training", numeric=self.numeric, categorical=self.categorical, slices=self.slices
+        )
+        refuse_unless(
+            isinstance(self.family, Family),
+            f"family must be a value such as LinearModel(), but is {self.family!r}.",
+        )
+        refuse_unless(self.min_rows >= 1, "min_rows must be at least 1.")
+        twice = sorted({name for name in self.features if self.features.count(name) > 1})
+        refuse_unless(not twice, f"Features declared twice: {twice}.")
         both = set(self.numeric) & set(self.categorical)
         refuse_unless(not both, f"Features declared both numeric and categorical: {sorted(both)}.")
         refuse_unless(bool(self.numeric), "A model needs at least one numeric feature.")
@@ -154,6 +174,10 @@ class Training:
         read = [one.feature for one in self.baselines if isinstance(one, LastValue)]
         unknown = [feature for feature in read if feature not in self.numeric]
         refuse_unless(not unknown, f"LastValue of {unknown}, which are no numeric features.")
+        refuse_unless(
+            not read or self.task == "regression",
+            "LastValue foretells a number, and a binary task has none: use GroupMean.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -11,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pipelines import features as feature_names
 from pipelines.days import Days
-from pipelines.errors import no_such, refuse_unless
+from pipelines.errors import no_such, refuse_text, refuse_unless
 from pipelines.events import Channel
 from pipelines.features import Feature, FeatureView
 from pipelines.feeds import Feed
@@ -23,6 +24,15 @@ TRAINING, SCORING, PREDICTIONS = "training", "scoring", "predictions"
 """Tables that every pipeline has."""
 QUARANTINE_SUFFIX = "_quarantine"
 _RESERVED_TABLES = frozenset({TRAINING, SCORING, PREDICTIONS, "predictions_history"})
+_TRANSFORM_ARGUMENTS = frozenset({"days", "labels"})
+"""Names that a table cannot have, because its module of transforms uses them for something else."""
+_MADE_COLUMNS = frozenset(
+    {
+        *("landed_date", "event_timestamp", "learned", "model_name", "model_version"),
+        *("model_run_id", "run_id", "predicted_at", "scoring_version", "code_version"),
+    }
+)
+"""Columns that the platform gives training, scoring and predictions itself."""
 RESERVED_PIPELINES = frozenset(
     {
         # Schemas of the lake and of its SQL.
@@ -72,6 +82,7 @@ class Table:
             f"Table '{self.name}': window_days must be at least 1, the day itself.",
         )
         refuse_unless(bool(self.key), f"Table '{self.name}' needs a key.")
+        refuse_text(f"Table '{self.name}'", key=self.key, reads=self.reads, volatile=self.volatile)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,9 +124,13 @@ class Pipeline:
     doc: str = ""
 
     def __post_init__(self) -> None:
+        refuse_text(f"Pipeline '{self.name}'", entity=self.entity, carried=self.carried)
         self._refuse_odd_names()
+        self._refuse_odd_days()
         self._refuse_unmade_inputs()
         self._refuse_odd_views()
+        self._refuse_odd_columns()
+        self._refuse_unknown_columns()
         refuse_unless(
             self.event_date in self.entity,
             f"event_date '{self.event_date}' must be one of the entity columns {self.entity}.",
@@ -202,7 +217,7 @@ class Pipeline:
             "and a letter first.",
         )
         refuse_unless(
-            self.name not in RESERVED_PIPELINES,
+            self.name not in RESERVED_PIPELINES and not keyword.iskeyword(self.name),
             f"A pipeline must not be named '{self.name}': the platform has a schema or a module of "
             "that name.",
         )
@@ -230,14 +245,22 @@ class Pipeline:
             "63, and a letter first.",
         )
         refuse_unless(
-            name not in _RESERVED_TABLES and not name.endswith(QUARANTINE_SUFFIX),
+            name not in _RESERVED_TABLES | _TRANSFORM_ARGUMENTS
+            and not keyword.iskeyword(name)
+            and not name.endswith(QUARANTINE_SUFFIX),
             f"A table must not be named '{self.name}.{name}': the platform makes a table of that "
-            f"name itself. Reserved: {', '.join(sorted(_RESERVED_TABLES))}, …{QUARANTINE_SUFFIX}.",
+            f"name itself. Reserved: {', '.join(sorted(_RESERVED_TABLES | _TRANSFORM_ARGUMENTS))}, "
+            f"…{QUARANTINE_SUFFIX}, and the words of Python.",
         )
 
     def _refuse_unmade_inputs(self) -> None:
         known = {feed.name for feed in self.feeds}
         for table in self.derived:
+            refuse_unless(
+                table.made_by == "transform",
+                f"Table '{self.name}.{table.name}' is among the derived ones, which 'transform' "
+                f"makes, but says made_by='{table.made_by}'.",
+            )
             unknown = [name for name in table.reads if name not in known]
             refuse_unless(
                 not unknown,
@@ -265,6 +288,58 @@ class Pipeline:
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             refuse_unless(not twice, f"Pipeline '{self.name}' has two {kind} named {twice}.")
+
+    def _refuse_odd_days(self) -> None:
+        spans = {f"Pipeline '{self.name}'": (self.first_day, self.last_day)}
+        for feed in self.feeds:
+            first = feed.first_day or self.first_day
+            spans[f"Feed '{feed.name}'"] = (first, feed.last_day or self.last_day)
+        for whose, (first, last) in spans.items():
+            refuse_unless(
+                last is None or first <= last,
+                f"{whose}: its first day {first} is after its last {last}.",
+            )
+
+    def _refuse_odd_columns(self) -> None:
+        """No column of training, scoring and predictions may be named as another."""
+        shown = {*self.entity, *self.carried}
+        training = self.training
+        features = {*feature_names.names(self.views), *training.numeric}
+        named = {"prediction": self.prediction, "training.label": training.label}
+        for field_name, name in named.items():
+            refuse_unless(
+                name.isidentifier() and name not in shown | features | _MADE_COLUMNS,
+                f"Pipeline '{self.name}': {field_name} '{name}' is no name of its own: entity, "
+                "carried columns, features and what the platform adds have others.",
+            )
+        refuse_unless(
+            self.prediction != training.label,
+            f"Pipeline '{self.name}': prediction and label are both named '{training.label}'.",
+        )
+        taken = sorted(_MADE_COLUMNS & (shown | features) | set(self.entity) & features)
+        refuse_unless(
+            not taken,
+            f"Pipeline '{self.name}': {taken} cannot name a feature or a carried column: the "
+            "entity or the platform has columns of these names.",
+        )
+
+    def _refuse_unknown_columns(self) -> None:
+        """What the model reads is given, and what is given is read."""
+        training = self.training
+        given = feature_names.names(self.views)
+        unread = [name for name in given if name not in training.numeric]
+        refuse_unless(
+            not unread,
+            f"Pipeline '{self.name}': its views give {unread}, which training.numeric lacks. "
+            "Write numeric=names(VIEWS), and what the entity table gives itself after it.",
+        )
+        known = {*self.entity, *self.carried, *training.features}
+        read = {*training.baseline_columns, *training.slices}
+        refuse_unless(
+            read <= known,
+            f"Pipeline '{self.name}': baselines or slices read {sorted(read - known)}, which are "
+            "neither entity nor carried columns nor features.",
+        )
 
     def _no_such(self, kind: str, name: str, known: list[str]) -> NoReturn:
         raise no_such(f"{kind} of '{self.name}'", name, known)

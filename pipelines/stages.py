@@ -64,7 +64,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="train",
         function="jobs.stages.train:train",
-        does="Train a candidate on the window of labels with Horovod; keep it in MLflow.",
+        does="Train a candidate on the window of labels by the declared family; keep it.",
     ),
     Stage(
         name="evaluate",

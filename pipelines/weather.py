@@ -122,7 +122,7 @@ DAILY = FeatureView(
             made_by="CAST(sum(CAST(temp AS DECIMAL(9, 2))) AS DOUBLE) / nullif(count(temp), 0)",
         ),
         Feature(
-            name="day_pressure_fall",
+            name="day_pressure_change",
             made_by="max_by(pressure, observed_at) - min_by(pressure, observed_at)",
             least=-100,
             most=100,
@@ -168,7 +168,7 @@ PIPELINE = Pipeline(
             made_by="transform",
             reads=("hourly",),
             key=("station",),
-            doc="Means and extremes of the local day.",
+            doc="The mean of the local day, and how the pressure changed.",
         ),
         Table(
             name="tiles",

@@ -69,7 +69,9 @@ def explain_loss(environment: Environment, error: BaseException) -> NightshiftEr
     message = str(error)
     if not any(sign in message for sign in _SIGNS_OF_LOSS):
         return None
-    log = environment.spark_remote or environment.logs / "spark.log"
+    # What follows the host of an address may be a token.
+    host = (environment.spark_remote or "").partition("/;")[0]
+    log = host or environment.logs / "spark.log"
     return NightshiftError(
         f"The Spark Connect server ended or restarted while the stage ran; look in {log} "
         "for the reason. Nothing of the stage was published by halves: run it again."

@@ -56,7 +56,7 @@ def hourly(observations: DataFrame, days: Days) -> DataFrame:
 
 
 def daily(hourly: DataFrame, days: Days) -> DataFrame:
-    """Means and extremes of the local day."""
+    """The mean of the local day, and how the pressure changed."""
     rows = hourly.groupBy("landed_date", "station").agg(*made_by(DAILY.features))
     return rows.withColumn("event_timestamp", scoring_moment(TIMEZONE))
 

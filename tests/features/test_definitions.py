@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -108,3 +109,9 @@ def test_a_local_day_ends_at_local_midnight(spark: SparkSession) -> None:
     end = f"unix_seconds({day_end('day', PIPELINE.timezone)}) AS seconds"
     rows = days.selectExpr("day", end).collect()
     assert {row["day"]: datetime.fromtimestamp(row["seconds"], UTC) for row in rows} == expected
+
+
+def test_a_pipeline_without_views_has_its_rows_as_they_are(spark: SparkSession) -> None:
+    bare = replace(PIPELINE, views=())
+    assert definitions.finished(spark.range(2), bare).columns == ["id"]
+    assert definitions.with_constants(spark.range(2), bare).columns == ["id"]

@@ -178,3 +178,62 @@ def test_a_part_that_fails_to_import_something_else_says_so(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModuleNotFoundError, match="no_such_library"):
         catalog.part("parts", TOY, "a test")
+
+
+@pytest.mark.parametrize(
+    "name", ["reading_date", "run_id", "model_version", "landed_date", "amount", "", "a b", "high"]
+)
+def test_the_prediction_must_have_a_name_of_its_own(name: str) -> None:
+    with pytest.raises(UsageError, match="no name of its own|both named"):
+        replace(TOY, prediction=name)
+
+
+@pytest.mark.parametrize("name", ["id", "learned", "event_timestamp", "a b"])
+def test_the_label_must_have_a_name_of_its_own(name: str) -> None:
+    with pytest.raises(UsageError, match="no name of its own"):
+        replace(TOY, training=replace(TOY.training, label=name))
+
+
+def test_a_carried_column_that_the_platform_adds_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"\['run_id'\] cannot name"):
+        replace(TOY, carried=("run_id",))
+
+
+def test_a_feature_that_the_model_does_not_read_is_refused() -> None:
+    training = replace(FLIGHTS.training, numeric=FLIGHTS.training.numeric[1:])
+    with pytest.raises(UsageError, match=r"give \['co_n_7'\], which training.numeric lacks"):
+        replace(FLIGHTS, training=training)
+
+
+def test_what_a_baseline_or_a_slice_reads_must_be_there() -> None:
+    with pytest.raises(UsageError, match=r"read \['ghost'\]"):
+        replace(TOY, training=replace(TOY.training, slices=("ghost",)))
+
+
+def test_a_derived_table_is_made_by_transform() -> None:
+    with pytest.raises(UsageError, match="made_by='predict'"):
+        replace(TOY, derived=(Table(name="sums", made_by="predict", key=("id",)),))
+
+
+@pytest.mark.parametrize("name", ["days", "labels", "class"])
+def test_a_table_cannot_be_named_like_a_word_of_its_module(name: str) -> None:
+    with pytest.raises(UsageError, match=f"must not be named 'toy.{name}'"):
+        replace(TOY, derived=(Table(name=name, made_by="transform", key=("id",)),))
+
+
+def test_a_name_without_its_comma_is_refused() -> None:
+    with pytest.raises(UsageError, match="entity must be a tuple of names, but is the text"):
+        replace(TOY, entity="reading_date")  # type: ignore[arg-type]
+
+
+def test_days_that_end_before_they_begin_are_refused() -> None:
+    with pytest.raises(UsageError, match="first day 2013-12-31 is after its last 2013-01-01"):
+        replace(TOY, first_day=date(2013, 12, 31), last_day=date(2013, 1, 1))
+
+
+def test_a_module_without_its_pipeline_is_told_what_to_define(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(catalog, "names", lambda: ["days"])
+    with pytest.raises(UsageError, match="must define PIPELINE = Pipeline"):
+        catalog.pipeline("days")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from jobs.training.encoding import Encoding, Examples
 from jobs.training.metrics import Vector
 from jobs.training.tasks import LearningTask, task_of
-from pipelines.errors import NightshiftError
+from pipelines.errors import NightshiftError, Refused
 from pipelines.model import LinearModel
 
 if TYPE_CHECKING:
@@ -151,6 +151,11 @@ def design_columns(encoding: Encoding) -> list[str]:
 def _solve(
     task: LearningTask, settings: LinearModel, rows: NDArray[np.float64], label: Vector
 ) -> Any:
+    if task.name == "binary_classification" and label.min() == label.max():
+        raise Refused(
+            f"All {len(label)} rows to fit on have the label {label[0]:g}: nothing tells the two "
+            "apart. Publish more days first."
+        )
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 

@@ -99,3 +99,11 @@ def test_importing_it_is_light() -> None:
         check=True,
     )
     assert heavy & set(client.stdout.split()) == set()
+
+
+def test_the_token_of_a_clusters_address_is_in_no_message() -> None:
+    environment = Environment.read({"SPARK_REMOTE": "sc://cluster:15002/;token=SECRET"})
+    lost = PySparkException("StatusCode.UNAVAILABLE")
+    explained = str(session.explain_loss(environment, lost))
+    assert "sc://cluster:15002 " in explained
+    assert "SECRET" not in explained

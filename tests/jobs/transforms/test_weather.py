@@ -96,7 +96,7 @@ def test_a_storm_that_cannot_be_is_no_wind_and_the_evening_is_when_it_is_known(
     ]
 
 
-def test_a_day_has_its_mean_and_its_fall_of_pressure(spark: SparkSession) -> None:
+def test_a_day_has_its_mean_and_its_change_of_pressure(spark: SparkSession) -> None:
     later = datetime(2013, 1, 15, 18, tzinfo=UTC)
     rows = _observations(
         spark,
@@ -108,7 +108,7 @@ def test_a_day_has_its_mean_and_its_fall_of_pressure(spark: SparkSession) -> Non
     daily = transforms.daily(transforms.hourly(rows, night), night)
     found = {row["station"]: row for row in daily.collect()}
     assert found["EWR"]["day_temp"] == pytest.approx(31.65, abs=1e-12)
-    assert found["EWR"]["day_pressure_fall"] == -7.5
+    assert found["EWR"]["day_pressure_change"] == -7.5
     assert found["JFK"]["day_temp"] is None
 
 

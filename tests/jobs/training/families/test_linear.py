@@ -14,7 +14,7 @@ from jobs.training.families import linear
 from jobs.training.families.linear import MODEL, LinearFamily, LinearFit
 from jobs.training.tasks import task_of
 from pipelines.environment import ROOT
-from pipelines.errors import NightshiftError
+from pipelines.errors import NightshiftError, Refused
 from pipelines.model import LinearModel, Training
 from tests.jobs.training.small import LINEAR, TRAINING, TWIN, data_of, environment_at
 
@@ -124,3 +124,10 @@ def test_loading_and_scoring_take_numpy_alone() -> None:
 
 def _fit(data: Dataset, folder: Path) -> LinearFit:
     return FAMILY.fit(data, LINEAR, environment_at(folder), folder)
+
+
+def test_rows_of_one_class_alone_are_refused_and_no_fault(tmp_path: Path) -> None:
+    data = data_of(TRAINING)
+    alike = replace(data.fit, label=np.zeros_like(data.fit.label))
+    with pytest.raises(Refused, match="rows to fit on have the label 0"):
+        _fit(replace(data, fit=alike), tmp_path)
