@@ -91,7 +91,7 @@ def make_run(environment: Environment) -> Callable[..., Run]:
 def weather_lake(
     shared_environment: Environment, tmp_path_factory: pytest.TempPathFactory
 ) -> Environment:
-    """A lake with some weeks of weather and one night after them, on the shared server."""
+    """A lake with some weeks of weather, on the shared server."""
     from tests import weather
 
     return weather.lake(shared_environment, tmp_path_factory.mktemp("weather"))

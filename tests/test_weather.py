@@ -65,10 +65,10 @@ def test_every_prediction_is_traced_to_its_run_and_model(weather_lake: Environme
         weather_lake,
         "SELECT DISTINCT run_id, model_name FROM weather.predictions ORDER BY 1",
     )
-    assert traced == [("load", "weather"), ("night", "weather")]
+    assert traced == [("load", "weather")]
 
 
-def test_running_the_night_again_changes_no_published_row(weather_lake: Environment) -> None:
+def test_the_last_night_alone_changes_no_published_row(weather_lake: Environment) -> None:
     before = {
         table.name: rows_of(weather_lake, f"SELECT * FROM weather.{table.name} ORDER BY ALL")
         for table in WEATHER.tables
