@@ -25,8 +25,7 @@ from expectations.fragments import (
 )
 from expectations.suite import ROWS, Suite, absent, all_present, between, matches, one_of, present
 from pipelines.days import Days
-from pipelines.features import FeatureView
-from pipelines.feeds import Feed
+from pipelines.features import names
 from pipelines.flights import (
     AIRPORTS,
     DEPARTURE,
@@ -65,7 +64,7 @@ def flights(days: Days) -> Suite:
     return Suite(
         days=PIPELINE.drop_days(FLIGHTS, days),
         key=FLIGHTS.key,
-        has=_columns(FLIGHTS),
+        has=FLIGHTS.column_names,
         derived={
             **_DEPARTURE_ERRORS,
             "days_until_known": "datediff(landed_date, flight_date)",
@@ -156,7 +155,7 @@ def schedule(days: Days) -> Suite:
     return Suite(
         days=PIPELINE.drop_days(SCHEDULE, days),
         key=SCHEDULE.key,
-        has=_columns(SCHEDULE),
+        has=SCHEDULE.column_names,
         derived={**_DEPARTURE_ERRORS, "days_ahead": "datediff(flight_date, landed_date)"},
         each_row=(*_DEPARTURE_ROWS, _TOMORROW),
         measures={**_DEPARTURE_MEASURES, "no_plane_share": "avg(CAST(tailnum IS NULL AS INT))"},
@@ -172,7 +171,7 @@ def weather(days: Days) -> Suite:
     return Suite(
         days=PIPELINE.drop_days(WEATHER, days),
         key=WEATHER.key,
-        has=_columns(WEATHER),
+        has=WEATHER.column_names,
         derived={
             "days_old": "datediff(landed_date, weather_date)",
             "time_hour_error": clock_error("time_hour", "weather_date", TIMEZONE),
@@ -242,7 +241,7 @@ def planes(days: Days) -> Suite:
     return Suite(
         days=PIPELINE.drop_days(PLANES, days),
         key=PLANES.key,
-        has=_columns(PLANES),
+        has=PLANES.column_names,
         derived={"years_ahead": "year - year(landed_date)"},
         each_row=(
             matches("tailnum", _TAILNUM),
@@ -264,7 +263,7 @@ def airports(days: Days) -> Suite:
     return Suite(
         days=PIPELINE.drop_days(AIRPORTS, days),
         key=AIRPORTS.key,
-        has=_columns(AIRPORTS),
+        has=AIRPORTS.column_names,
         each_row=(
             matches("faa", "^[A-Z0-9]{3}$"),
             between("lat", -90, 90),
@@ -302,11 +301,11 @@ def departures(days: Days) -> Suite:
         days=PIPELINE.drop_days(SCHEDULE, days),
         key=SCHEDULE.key,
         has=(
-            *_columns(SCHEDULE),
+            *SCHEDULE.column_names,
             "departure_id",
             "event_timestamp",
             *(f"{grain}_key" for grain in _GRAINS),
-            *_features(DEPARTURE),
+            *names([DEPARTURE]),
         ),
         same_rows_as="schedule",
         derived={
@@ -482,7 +481,7 @@ def weather_hourly(days: Days) -> Suite:
     return Suite(
         days=PIPELINE.drop_days(WEATHER, days),
         key=("origin", "observed_at"),
-        has=("available_at", *_features(WEATHER_HOURLY)),
+        has=("available_at", *names([WEATHER_HOURLY])),
         derived={
             **_WEATHER_HOURLY_RULES.derived,
             "available_error": midnight_error("available_at", "landed_date", TIMEZONE),
@@ -521,7 +520,7 @@ def weather_daily(days: Days) -> Suite:
     return Suite(
         days=PIPELINE.drop_days(WEATHER, days),
         key=("origin",),
-        has=("event_timestamp", *_features(WEATHER_DAILY)),
+        has=("event_timestamp", *names([WEATHER_DAILY])),
         derived={
             **_WEATHER_DAILY_RULES.derived,
             "event_error": midnight_error("event_timestamp", "landed_date", TIMEZONE),
@@ -639,10 +638,6 @@ def predictions(days: Days) -> Suite:
     )
 
 
-def _columns(feed: Feed) -> tuple[str, ...]:
-    return tuple(column.name for column in feed.columns)
-
-
 _TOMORROW = one_of("days_ahead", [1], says="The flight is of the day after landed_date.")
 _DEPARTURE_ERRORS = {
     "time_hour_error": clock_error("time_hour", "flight_date", TIMEZONE),
@@ -677,10 +672,6 @@ _DEPARTURE_MEASURES = {
     "carriers": "count(DISTINCT carrier)",
     "destinations": "count(DISTINCT dest)",
 }
-
-
-def _features(view: FeatureView) -> tuple[str, ...]:
-    return tuple(feature.name for feature in view.features)
 
 
 def _clock_error(scheduled: str, actual: str, delay: str) -> str:

@@ -16,8 +16,7 @@ from expectations import predictions as model_rules
 from expectations.fragments import clock_error, first_true, midnight_error, relative_humidity
 from expectations.suite import ROWS, Suite, absent, all_present, between, matches, one_of, present
 from pipelines.days import Days
-from pipelines.features import FeatureView
-from pipelines.feeds import Feed
+from pipelines.features import names
 from pipelines.weather import (
     COLDEST,
     DAILY,
@@ -46,7 +45,7 @@ def observations(days: Days) -> Suite:
     return Suite(
         days=PIPELINE.drop_days(OBSERVATIONS, days),
         key=OBSERVATIONS.key,
-        has=_columns(OBSERVATIONS),
+        has=OBSERVATIONS.column_names,
         derived={
             "days_old": "datediff(landed_date, observed_date)",
             "clock_error": clock_error("observed_at", "observed_date", TIMEZONE),
@@ -98,7 +97,7 @@ def stations(days: Days) -> Suite:
     return Suite(
         days=PIPELINE.drop_days(STATIONS, days),
         key=STATIONS.key,
-        has=_columns(STATIONS),
+        has=STATIONS.column_names,
         each_row=(
             matches("station", "^[A-Z]{3}$"),
             between("lat", -90, 90),
@@ -179,7 +178,7 @@ def daily(days: Days) -> Suite:
     return Suite(
         days=PIPELINE.drop_days(OBSERVATIONS, days),
         key=("station",),
-        has=("event_timestamp", *_features(DAILY)),
+        has=("event_timestamp", *names([DAILY])),
         derived={
             **_DAILY_RULES.derived,
             "event_error": midnight_error("event_timestamp", "landed_date", TIMEZONE),
@@ -320,14 +319,6 @@ def predictions(days: Days) -> Suite:
             *model_rules.prediction_days(PIPELINE),
         ),
     )
-
-
-def _columns(feed: Feed) -> tuple[str, ...]:
-    return tuple(column.name for column in feed.columns)
-
-
-def _features(view: FeatureView) -> tuple[str, ...]:
-    return tuple(feature.name for feature in view.features)
 
 
 _TOMORROW: tuple[Expectation, ...] = (

@@ -77,7 +77,7 @@ class Feed:
     doc: str = ""
 
     def __post_init__(self) -> None:
-        names = [column.name for column in self.columns]
+        names = list(self.column_names)
         missing = [name for name in self.key if name not in names]
         # Spark and Delta take 'Id' and 'id' for the same column.
         distinct = {name.lower() for name in names}
@@ -99,6 +99,11 @@ class Feed:
     def is_reference(self) -> bool:
         """True for a whole reference file, False for one drop a day."""
         return "{date}" not in self.path
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Names of its columns, as declared."""
+        return tuple(column.name for column in self.columns)
 
     @property
     def required(self) -> frozenset[str]:

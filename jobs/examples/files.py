@@ -22,8 +22,7 @@ _JSON_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
 def content(feed: Feed, rows: pd.DataFrame) -> bytes:
     """The file of these rows, in the format of the feed; equal rows give equal bytes."""
-    names = [column.name for column in feed.columns]
-    return _WRITERS[feed.format](feed, rows[names])
+    return _WRITERS[feed.format](feed, rows[list(feed.column_names)])
 
 
 def _csv(feed: Feed, rows: pd.DataFrame) -> bytes:

@@ -67,8 +67,7 @@ class Csv:
         is_good = F.col("_broken").isNull()
         fields = F.from_csv("record", _schema(header), _PARSER)
         parsed = checked.withColumn("_fields", F.when(is_good, fields))
-        declared = [column.name for column in feed.columns]
-        texts = [F.col("_fields")[name].alias(name) for name in declared]
+        texts = [F.col("_fields")[name].alias(name) for name in feed.column_names]
         broken = F.coalesce("_broken", _wrong_count(len(header))).alias("_broken")
         return parsed.select(*texts, broken, "record", *PROVENANCE)
 

@@ -80,7 +80,7 @@ def _contents(feed: Feed, path: Path) -> Contents:
 
 
 def _refuse_other_columns(feed: Feed, names: tuple[str, ...]) -> None:
-    declared = [column.name for column in feed.columns]
+    declared = feed.column_names
     missing = [name for name in declared if name not in names]
     unknown = [name for name in names if name not in declared]
     twice = sorted({name for name in names if names.count(name) > 1})

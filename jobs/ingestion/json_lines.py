@@ -69,9 +69,8 @@ class JsonLines:
                 "_values": F.when(is_good, _values()),
             }
         )
-        texts = [_value_of(F.lit(column.name)).alias(column.name) for column in feed.columns]
-        declared = [column.name for column in feed.columns]
-        broken = F.coalesce("_broken", _odd_keys(declared), _odd_value()).alias("_broken")
+        texts = [_value_of(F.lit(name)).alias(name) for name in feed.column_names]
+        broken = F.coalesce("_broken", _odd_keys(feed.column_names), _odd_value()).alias("_broken")
         return read.select(*texts, broken, "record", *PROVENANCE)
 
 
@@ -116,7 +115,7 @@ def _place(array: str | Expression, value: Expression) -> Expression:
     return (F.array_position(array, value) - 1).cast("int")
 
 
-def _odd_keys(declared: list[str]) -> Expression:
+def _odd_keys(declared: tuple[str, ...]) -> Expression:
     """What is wrong with the keys of an object."""
     keys = F.col("_keys")
     unknown = F.array_except(keys, F.array(*map(F.lit, declared)))

@@ -107,8 +107,7 @@ class Parquet:
             }
         ).withColumn("source_file", source_file(feed, drops))
         kinds = dict(layout)
-        names = [column.name for column in feed.columns]
-        texts = [_text(name, kinds[name]).alias(name) for name in names]
+        texts = [_text(name, kinds[name]).alias(name) for name in feed.column_names]
         broken = _problem(kinds).alias("_broken")
         return placed.select(*texts, broken, "record", *PROVENANCE)
 

@@ -47,7 +47,7 @@ _TEXT = "_text_of_"
 
 def columns(feed: Feed) -> tuple[str, ...]:
     """Columns of the raw table of a feed."""
-    return (*(column.name for column in feed.columns), *PROVENANCE)
+    return (*feed.column_names, *PROVENANCE)
 
 
 def records(spark: SparkSession, feed: Feed, drops: Sequence[Drop]) -> DataFrame:

@@ -160,14 +160,10 @@ def _tallies(feed: Feed, rows: DataFrame) -> list[_Tally]:
         F.count("reason").alias("bad"),
         F.min_by("reason", bad_line).alias("first_reason"),
         F.min(bad_line).alias("first_line"),
-        fingerprint(_declared(feed), good).alias("good_content"),
+        fingerprint(feed.column_names, good).alias("good_content"),
         fingerprint(_BAD_CONTENT, bad).alias("bad_content"),
     )
     return [_Tally(**row.asDict()) for row in found.collect()]
-
-
-def _declared(feed: Feed) -> list[str]:
-    return [column.name for column in feed.columns]
 
 
 def _refuse_bad_files(run: Run, loads: list[_Load]) -> None:
@@ -266,7 +262,7 @@ def _brings_nothing_new(run: Run, load: _Load) -> bool:
     good = (rows - load.bad, sum(tally.good_content for tally in load.tallies))
     bad = (load.bad, sum(tally.bad_content for tally in load.tallies))
     return (
-        _published(run, name, snapshot, _declared(load.feed)) == good
+        _published(run, name, snapshot, load.feed.column_names) == good
         and _published(run, name + QUARANTINE_SUFFIX, snapshot, _BAD_CONTENT) == bad
     )
 

@@ -41,7 +41,7 @@ def departures(schedule: DataFrame, airports: DataFrame, days: Days) -> DataFram
     placed = _with_zone(schedule, airports, days).withColumn("dep_minute", departs.cast("long"))
     return placed.withColumn("leaves_minute", _destination_minute("dep_minute")).select(
         "landed_date",
-        *(column.name for column in SCHEDULE.columns),
+        *SCHEDULE.column_names,
         joined(*PIPELINE.entity).alias("departure_id"),
         scoring_moment(TIMEZONE).alias("event_timestamp"),
         *(joined(*grain.columns).alias(f"{grain.name}_key") for grain in ROLLING.grains),
