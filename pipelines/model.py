@@ -139,8 +139,6 @@ class Training:
         refuse_unless(self.min_rows >= 1, "min_rows must be at least 1.")
         twice = sorted({name for name in self.features if self.features.count(name) > 1})
         refuse_unless(not twice, f"Features declared twice: {twice}.")
-        both = set(self.numeric) & set(self.categorical)
-        refuse_unless(not both, f"Features declared both numeric and categorical: {sorted(both)}.")
         refuse_unless(bool(self.numeric), "A model needs at least one numeric feature.")
         refuse_unless(
             0 < self.validation_days < self.window_days,

@@ -43,7 +43,7 @@ def transform(run: Run) -> dict[str, object]:
     """
     # Spark's functions work without a JVM only from the first session on.
     connect(run.environment)
-    derived = [table for table in run.pipeline.derived if table.made_by == "transform"]
+    derived = run.pipeline.derived
     # All before the first is called: a missing function costs no work.
     functions = {table.name: _function(run, table) for table in derived}
     days_made: dict[str, Days] = {}

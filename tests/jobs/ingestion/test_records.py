@@ -180,7 +180,8 @@ def test_an_instant_needs_its_zone(spark: SparkSession, sensed: Environment) -> 
     )
     drops = [replace(found, layout=("id", "at")) for found in _drops_of(sensed, feed)]
     rows = records(spark, feed, drops).orderBy("source_line").collect()
-    moment = datetime(2013, 3, 10, 5)  # noqa: DTZ001 - what Spark gives is naive, in the session's UTC
+    # What Spark gives is naive, in the session's UTC.
+    moment = datetime(2013, 3, 10, 5)  # noqa: DTZ001
     assert [row["at"] for row in rows] == [moment, moment, None]
     assert rows[2]["reason"] == "at: '2013-03-10T05:00:00' is not a timestamp with its zone"
 

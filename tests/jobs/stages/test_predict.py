@@ -84,7 +84,8 @@ def staged(monkeypatch: pytest.MonkeyPatch) -> list[pa.Table]:
     collected: list[pa.Table] = []
 
     class Session:
-        def createDataFrame(self, rows: pa.Table, _schema: object) -> pa.Table:  # noqa: N802 - Spark's name
+        # Spark's name.
+        def createDataFrame(self, rows: pa.Table, _schema: object) -> pa.Table:  # noqa: N802
             return rows
 
     monkeypatch.setattr(predict, "connect", lambda _: Session())

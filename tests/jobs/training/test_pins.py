@@ -43,9 +43,10 @@ def test_what_decides_over_the_weights_changes_the_fingerprint(changed: dict[str
 
 
 def test_the_pins_of_a_family_are_its_own() -> None:
-    network, linear = _pins(), _pins(settings=LINEAR)
-    assert network["libraries"].keys() == {"tensorflow", "keras", "horovod", "numpy"}  # type: ignore[attr-defined]
-    assert linear["libraries"].keys() == {"scikit-learn", "scipy", "numpy"}  # type: ignore[attr-defined]
+    network: dict[str, Any] = _pins()
+    linear: dict[str, Any] = _pins(settings=LINEAR)
+    assert network["libraries"].keys() == {"tensorflow", "keras", "horovod", "numpy"}
+    assert linear["libraries"].keys() == {"scikit-learn", "scipy", "numpy"}
     assert network["sources"] != linear["sources"]
     assert linear["family"] == {"name": "linear", "l2": 1.0, "max_iterations": 500}
 
