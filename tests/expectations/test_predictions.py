@@ -13,20 +13,19 @@ from expectations import predictions
 from expectations.gate import judge
 from expectations.suite import Suite
 from pipelines.days import Days
-from pipelines.flights import PIPELINE as FLIGHTS
 from pipelines.model import GroupMean, LastValue, Training
 from pipelines.spec import Pipeline
+from tests.jobs.toy import TOY
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 DAY = date(2013, 1, 2)
 BINARY = replace(
-    FLIGHTS,
+    TOY,
     name="failures",
     entity=("event_date", "id"),
     event_date="event_date",
-    carried=(),
     prediction="likely",
     training=Training(
         task="binary_classification",
