@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
@@ -84,7 +84,7 @@ def perform(argument: dict[str, Any]) -> int:
     clock = time.monotonic()
     try:
         with one_run_at_a_time(run):
-            metrics = _function(run.doing)(run)
+            metrics = _function(run.doing)(_numbered(run))
     except Exception as error:  # whatever it is, it must be recorded and end as an exit code
         code, message = explain(explain_loss(run.environment, error) or error)
         seconds = time.monotonic() - clock
@@ -189,6 +189,14 @@ def _kind(error: BaseException) -> str:
 def _function(stage: Stage) -> Any:
     module, _, name = stage.function.partition(":")
     return getattr(import_module(module), name)
+
+
+def _numbered(run: Run) -> Run:
+    """The run with the number of this attempt, taken before it reads anything."""
+    from jobs.lake.publications import next_attempt
+
+    made = [table.name for table in run.pipeline.tables if table.made_by == run.doing.name]
+    return replace(run, attempt=next_attempt(run, made)) if made else run
 
 
 def _record(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -37,8 +36,9 @@ class Run:
     """Train again even when a model with the same pins is there."""
     stage: Stage | None = None
     """The stage being run."""
-    generation: int = field(default_factory=time.time_ns)
-    """Fence: grows with every attempt, so that a late twin cannot overwrite its successor."""
+    attempt: int = 0
+    """Number of this attempt at the stage, taken from the publications when it begins; 0: not yet.
+    What an attempt with the same or a higher number has published, this one cannot replace."""
 
     def __post_init__(self) -> None:
         self.pipeline.require_days(self.days)
@@ -49,7 +49,7 @@ class Run:
 
     def at(self, stage: Stage) -> Run:
         """This run, about to do `stage`."""
-        return replace(self, stage=stage, generation=time.time_ns())
+        return replace(self, stage=stage, attempt=0)
 
     @property
     def doing(self) -> Stage:
@@ -67,7 +67,6 @@ class Run:
             "run_id": self.run_id,
             "retrain": self.retrain,
             "stage": self.doing.name,
-            "generation": self.generation,
         }
 
     @classmethod
@@ -80,5 +79,4 @@ class Run:
             run_id=value["run_id"],
             retrain=value["retrain"],
             stage=stage(value["stage"]),
-            generation=value["generation"],
         )

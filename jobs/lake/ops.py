@@ -39,6 +39,36 @@ SCHEMAS: dict[str, pa.Schema] = {
             "code_version": _TEXT,
         }
     ),
+    "publications": pa.schema(
+        {
+            "pipeline": _TEXT,
+            "table_name": _TEXT,
+            # The partition date.
+            "day": _DAY,
+            # Delta version of the table in which the rows are visible.
+            "version": _NUMBER,
+            "attempt": _NUMBER,
+            "run_id": _TEXT,
+            "stage": _TEXT,
+            "rows": _NUMBER,
+            "checksum": _TEXT,
+            "definition": _TEXT,
+            "inputs": pa.list_(
+                pa.struct(
+                    {
+                        "name": _TEXT,
+                        "first_day": _DAY,
+                        "last_day": _DAY,
+                        "digest": _TEXT,
+                        "version": _NUMBER,
+                    }
+                )
+            ),
+            "changed": pa.bool_(),
+            "code_version": _TEXT,
+            "published_at": _INSTANT,
+        }
+    ),
     "check_results": pa.schema(
         {
             "run_id": _TEXT,

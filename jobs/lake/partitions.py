@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from deltalake import DeltaTable
 
-from jobs.lake import tables
+from jobs.lake.locations import exists, path
 
 if TYPE_CHECKING:
     from pipelines.run import Run
@@ -18,10 +18,10 @@ def published_days(run: Run, name: str) -> list[date]:
 
     None when the table was never published.
     """
-    if not tables.exists(run, name):
+    if not exists(run, name):
         return []
     days: set[date] = set()
-    for partition in DeltaTable(tables.path(run, name)).partitions():
+    for partition in DeltaTable(path(run, name)).partitions():
         # The log writes partition values as text, and null for rows without a day.
         values = [value for value in partition.values() if value is not None]
         days.update(map(date.fromisoformat, values))

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from jobs.lake.arrow_files import arrow_files
+from jobs.lake.locations import path, version
 from pipelines.days import Days
-from pipelines.errors import NightshiftError
 from pipelines.run import Run
 
 
@@ -25,23 +25,13 @@ class Snapshot:
     version: int
 
 
-def exists(run: Run, table: str) -> bool:
-    """Whether the table has ever been published."""
-    return DeltaTable.is_deltatable(_path(run, table))
-
-
 def newest(run: Run, table: str) -> Snapshot:
     """The newest version of a published table, pinned.
 
     Raises:
         NightshiftError: the table has never been published.
     """
-    if not exists(run, table):
-        raise NightshiftError(
-            f"{run.pipeline.name}.{table} does not exist yet. Run the stages before first: "
-            f"nightshift run {run.pipeline.name} --date {run.days.last}"
-        )
-    return Snapshot(table=table, version=DeltaTable(_path(run, table)).version())
+    return Snapshot(table=table, version=version(run, table))
 
 
 def read(
@@ -53,13 +43,13 @@ def read(
         columns: Those to read, beside partition and key; None: all.
     """
     table = run.pipeline.table(snapshot.table)
-    path = _path(run, snapshot.table)
+    place = path(run, snapshot.table)
     order = tuple(dict.fromkeys((table.partition, *table.key)))
     wanted = None if columns is None else list(dict.fromkeys((*columns, *order)))
     from_first = (table.partition, ">=", days.first)
     to_last = (table.partition, "<=", days.last)
-    rows = DeltaTable(path, version=snapshot.version).to_pyarrow_table(
-        filters=[from_first, to_last], columns=wanted, filesystem=arrow_files(path)
+    rows = DeltaTable(place, version=snapshot.version).to_pyarrow_table(
+        filters=[from_first, to_last], columns=wanted, filesystem=arrow_files(place)
     )
     # Delta keeps files in the order of their commits, and Arrow reads them on many threads.
     return rows.sort_by([(name, "ascending") for name in order])
@@ -70,7 +60,3 @@ def between(rows: pa.Table, column: str, days: Days) -> pa.Table:
     from_first = pc.greater_equal(rows[column], pa.scalar(days.first))
     to_last = pc.less_equal(rows[column], pa.scalar(days.last))
     return rows.filter(pc.and_(from_first, to_last))
-
-
-def _path(run: Run, table: str) -> str:
-    return run.environment.table_path(f"{run.pipeline.name}.{table}")

@@ -212,6 +212,8 @@ def _sql_settings(environment: Environment) -> dict[str, str]:
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(partitions),
         "spark.sql.warehouse.dir": str(_folder(environment) / "warehouse"),
+        # The default, INT96, is 12 bytes an instant, and files tell no bounds of it.
+        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         # Delta reads a table's log in 50 tasks by default, for a few kilobytes each.
         "spark.databricks.delta.snapshotPartitions": "2",
     }

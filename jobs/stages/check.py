@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from expectations import gate, report
-from jobs.lake import ops, tables
+from jobs.lake import commits, ops, staging, tables
+from jobs.lake.locations import sql_name
 from pipelines.catalog import part
 from pipelines.errors import GateRefused, NightshiftError, UsageError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from expectations.gate import Check, Verdict
     from expectations.suite import Suite
+    from jobs.lake.staging import Staging
     from pipelines.days import Days
     from pipelines.run import Run
 
@@ -51,37 +53,37 @@ def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
     """
     # All before the first is judged: a missing suite costs no work.
     suites = {name: _suite_of(run, name) for name in names}
-    staged = [name for name in names if not _is_unchanged(run, name)]
-    verdicts = _by_table(lambda name: judge(run, name, suites[name]), staged)
+    # Looked up once: what is published is the very staging that was judged.
+    stagings = {name: staging.require(run, name) for name in names if _is_staged(run, name)}
+    verdicts = _by_table(lambda name: judge(run, name, stagings[name], suites[name]), stagings)
     judged = list(verdicts.values())
     _refuse_failures(run, judged)
-    # The report is this process's work, publishing the server's: both at once.
-    with ThreadPoolExecutor(1) as reporter:
-        report_index = reporter.submit(_record, run, judged)
-        published = _by_table(lambda name: _publish(run, verdicts[name], name), staged)
+    report_index = _record(run, judged)
+    # In the order in which they are made: a table is published after those that it reads.
+    published = {name: _publish(run, verdicts[name], stagings[name], name) for name in stagings}
     return {
         "tables": len(judged),
         "rows": sum(verdict.rows for verdict in judged),
         "changed": sum(bool(table["changed"]) for table in published.values()),
         "checks": sum(len(verdict.checks) for verdict in judged),
         "warnings": sum(len(verdict.warnings) for verdict in judged),
-        "report": str(report_index.result()),
+        "report": str(report_index),
         "published": published,
     }
 
 
-def judge(run: Run, name: str, suite: Callable[[Days], Suite]) -> Verdict:
+def judge(run: Run, name: str, waiting: Staging, suite: Callable[[Days], Suite]) -> Verdict:
     """The gate's verdict on the staged rows of a table."""
-    replaced = tables.staged_days(run, name)
+    replaced = waiting.span
     # A suite is declared for nights; partitions of a forecast lie ahead of theirs.
     nights = replaced.shifted(-run.pipeline.table(name).partition_lead_days)
     declared = suite(nights)
-    rows = tables.staged(run, name)
+    rows = staging.frame(run, name, waiting)
     beside = None
     if declared.same_rows_as:
         days = _days_of(run, declared.same_rows_as, name, replaced)
         beside = tables.current(run, declared.same_rows_as, days)
-    return gate.judge(rows, declared, tables.sql_name(run, name), beside)
+    return gate.judge(rows, declared, sql_name(run, name), beside)
 
 
 def report_folder(run: Run) -> Path:
@@ -101,21 +103,24 @@ def _suite_of(run: Run, name: str) -> Callable[[Days], Suite]:
     suite = getattr(suites, name, None)
     if not callable(suite):
         raise UsageError(
-            f"{tables.sql_name(run, name)} has no suite. "
+            f"{sql_name(run, name)} has no suite. "
             f"Write `def {name}(days: Days) -> Suite` in expectations/{run.pipeline.name}.py."
         )
     return suite  # type: ignore[no-any-return]
 
 
-def _is_unchanged(run: Run, name: str) -> bool:
-    """Whether a reference feed brought nothing new, so that its stage has staged nothing."""
+def _is_staged(run: Run, name: str) -> bool:
+    """False for a reference feed that brought nothing new: its stage has staged nothing.
+
+    Of any other table something must be.
+    """
     references = [feed.name for feed in run.pipeline.feeds if feed.is_reference]
-    return name in references and not tables.is_staged(run, name)
+    return name not in references or tables.is_staged(run, name)
 
 
 def _by_table(
     function: Callable[[str], T],
-    names: Sequence[str],
+    names: Collection[str],
 ) -> dict[str, T]:
     """What the function gives for each table, some of them at once."""
     with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
@@ -125,7 +130,7 @@ def _by_table(
 
 def _record(run: Run, verdicts: Sequence[Verdict]) -> Path:
     now = ops.now()
-    gated = [tables.sql_name(run, table.name) for table in run.pipeline.tables]
+    gated = [sql_name(run, table.name) for table in run.pipeline.tables]
     about = report.About(
         title=run.pipeline.title,
         pipeline=run.pipeline.name,
@@ -193,14 +198,14 @@ def _line(verdict: Verdict, check: Check) -> str:
     return f"{verdict.table} {check.column or ''}: {check}"
 
 
-def _publish(run: Run, verdict: Verdict, name: str) -> dict[str, object]:
-    published = tables.publish(run, name)
-    # The verdict is about the rows that were there: any other number was never judged.
-    if published.rows != verdict.rows:
+def _publish(run: Run, verdict: Verdict, judged: Staging, name: str) -> dict[str, object]:
+    # The gate counts for itself: the files' own count is another.
+    if judged.rows != verdict.rows:
         raise NightshiftError(
-            f"{verdict.table}: {verdict.rows} rows were judged, but {published.rows} "
-            "were published. Something wrote to staging meanwhile; run the stage again."
+            f"{verdict.table}: {judged.rows} rows were staged, but {verdict.rows} were judged. "
+            "Nothing was published; this is a defect of Nightshift or of a disk."
         )
+    published = commits.publish(run, name, judged)
     warnings = [str(warning) for warning in verdict.warnings]
     return {
         "rows": published.rows,

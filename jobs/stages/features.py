@@ -8,7 +8,7 @@ trained on). A training row is the very row that was scored, joined as of the sa
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
@@ -17,7 +17,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from features import store
-from jobs.lake import tables
+from jobs.lake import publications, tables
+from jobs.lake.definition import digest
+from jobs.lake.publications import Checksums, Input, Origin
 from jobs.spark.session import connect
 from jobs.stages.check import audit_and_publish
 from jobs.stages.transform import written_for
@@ -27,12 +29,14 @@ from pipelines.errors import UsageError
 from pipelines.spec import SCORING, TRAINING
 
 if TYPE_CHECKING:
+    from pipelines.features import FeatureView
     from pipelines.run import Run
     from pipelines.spec import Pipeline
 
 _LANDED = "landed_date"
 _LEARNED = "learned"
 """The day on which a row's label became known; null in rows to be scored."""
+_HOURS_OF_A_DAY = 24
 _LABEL_TYPES = {"binary_classification": "int", "regression": "double"}
 """Learning task -> Spark's type of its label."""
 
@@ -50,18 +54,24 @@ def features(run: Run) -> dict[str, object]:
     """
     # Spark's functions work without a JVM only from the first session on.
     connect(run.environment)
+    # Before anything is read: what is replaced meanwhile makes these rows too old to be published.
+    known = {name: publications.checksums(run, name) for name in _tables_read(run)}
     outcomes = _outcomes(run)
     # Computed once: every view asks these rows, and both tables are parts of the join.
     entities = _entity_rows(run, outcomes).localCheckpoint()
     rows = store.historical(run.pipeline, run.environment, entities).localCheckpoint()
-    trained = tables.stage_rows(run, TRAINING, _training(run, rows))
-    scored = tables.stage_rows(run, SCORING, _scoring(run, rows))
-    known = outcomes.count if outcomes else 0
+    learned_from = {day: _inputs_of_training(run, day, outcomes, known) for day in run.days}
+    scored_from = {day: _inputs_of_scoring(run, Days.of(day), known) for day in run.days}
+    to_train = _training(run, rows)
+    trained = tables.stage_rows(run, TRAINING, to_train, origin=_origin(run, learned_from))
+    to_score = _scoring(run, rows)
+    scored = tables.stage_rows(run, SCORING, to_score, origin=_origin(run, scored_from))
+    outcomes_known = outcomes.count if outcomes else 0
     made: dict[str, object] = {
         "training_rows": trained,
         "scoring_rows": scored,
         "labelled": outcomes.labelled if outcomes else 0,
-        "outcomes_never_scored": known - trained,
+        "outcomes_never_scored": outcomes_known - trained,
     }
     return {**made, **audit_and_publish(run, (TRAINING, SCORING))}
 
@@ -74,32 +84,45 @@ class _Outcomes:
     """Entity, label, and `learned`: the day on which it became known."""
     count: int
     labelled: int
-    first: date
-    last: date
-    """Event dates between which they lie."""
+    about: Mapping[date, Days]
+    """For each day on which some became known, the event dates between which those lie."""
+
+    @property
+    def span(self) -> Days:
+        """The event dates between which all of them lie."""
+        spans = self.about.values()
+        return Days(min(days.first for days in spans), max(days.last for days in spans))
 
 
 def _outcomes(run: Run) -> _Outcomes | None:
     """None when nothing became known."""
     labels = _labels_of(run.pipeline)
     # Its parameters name the tables that it reads.
-    names = list(inspect.signature(labels).parameters)
+    names = _parameters(labels)
     if any(_drops_nothing(run, name) for name in names):
         return None
     inputs = {name: tables.read(run, name, run.days) for name in names}
     rows = labels(**inputs).withColumnRenamed(_LANDED, _LEARNED)
     event = run.pipeline.event_date
-    counted = rows.agg(
-        F.count(F.lit(1)),
-        F.count(run.pipeline.training.label),
-        F.min(event),
-        F.max(event),
-    ).first()
-    assert counted is not None, "an aggregation without keys has one row"
-    count, known, first, last = counted
-    if not count:
+    by_day = rows.groupBy(_LEARNED).agg(
+        F.count(F.lit(1)).alias("rows"),
+        F.count(run.pipeline.training.label).alias("labelled"),
+        F.min(event).alias("first"),
+        F.max(event).alias("last"),
+    )
+    found = by_day.collect()
+    if not found:
         return None
-    return _Outcomes(rows=rows, count=count, labelled=known, first=first, last=last)
+    return _Outcomes(
+        rows=rows,
+        count=sum(row["rows"] for row in found),
+        labelled=sum(row["labelled"] for row in found),
+        about={row[_LEARNED]: Days(row["first"], row["last"]) for row in found},
+    )
+
+
+def _parameters(labels: Callable[..., DataFrame]) -> list[str]:
+    return list(inspect.signature(labels).parameters)
 
 
 def _labels_of(pipeline: Pipeline) -> Callable[..., DataFrame]:
@@ -123,7 +146,7 @@ def _entity_rows(run: Run, outcomes: _Outcomes | None) -> DataFrame:
     if outcomes is None:
         return to_score
     # What is about a day was scored in the night before it.
-    evenings = Days(outcomes.first, outcomes.last).shifted(-1)
+    evenings = outcomes.span.shifted(-1)
     night_before = F.date_sub(run.pipeline.event_date, 1)
     scored_then = _entities(run, evenings).where(F.col(_LANDED) == night_before)
     to_train_on = scored_then.join(outcomes.rows, list(run.pipeline.entity))
@@ -134,6 +157,54 @@ def _entities(run: Run, days: Days) -> DataFrame:
     """Rows of the entity table without the features that the join gives back, for both alike."""
     rows = tables.read(run, run.pipeline.entity_table, days)
     return rows.drop(*declared.names(run.pipeline.views))
+
+
+def _tables_read(run: Run) -> list[str]:
+    views = [view.table for view in run.pipeline.views]
+    outcomes = _parameters(_labels_of(run.pipeline))
+    return list(dict.fromkeys([run.pipeline.entity_table, *views, *outcomes]))
+
+
+def _origin(run: Run, inputs: Mapping[date, tuple[Input, ...]]) -> Origin:
+    """How the rows of both tables are made: from one declaration, since the join is one."""
+    pipeline = run.pipeline
+    declared = (pipeline.views, pipeline.entity, pipeline.carried, pipeline.entity_table)
+    return Origin(
+        definition=digest(*declared, pipeline.training.features, _labels_of(pipeline)),
+        inputs=inputs,
+    )
+
+
+def _inputs_of_training(
+    run: Run, day: date, outcomes: _Outcomes | None, known: Checksums
+) -> tuple[Input, ...]:
+    labels = _parameters(_labels_of(run.pipeline))
+    learned = Days.of(day)
+    found = [publications.table_input(run, name, learned, known[name]) for name in labels]
+    if outcomes is None or day not in outcomes.about:
+        return tuple(found)
+    evenings = outcomes.about[day].shifted(-1)
+    return (*found, *_inputs_of_scoring(run, evenings, known))
+
+
+def _inputs_of_scoring(run: Run, nights: Days, known: Checksums) -> tuple[Input, ...]:
+    """What the join as of these nights reads: the rows, and for each view its facts."""
+    needed = {run.pipeline.entity_table: nights}
+    for view in run.pipeline.views:
+        facts = _days_of_facts(run, view, nights)
+        before = needed.get(view.table, facts)
+        needed[view.table] = Days(min(before.first, facts.first), max(before.last, facts.last))
+    return tuple(
+        publications.table_input(run, name, days, known[name]) for name, days in needed.items()
+    )
+
+
+def _days_of_facts(run: Run, view: FeatureView, nights: Days) -> Days:
+    """The days on which facts may have landed that the view gives on these nights."""
+    if view.max_age_hours is None:
+        return Days(min(run.pipeline.first_day, nights.first), nights.last)
+    # A fact of an evening may have landed on the day before.
+    return nights.since(view.max_age_hours // _HOURS_OF_A_DAY + 1)
 
 
 def _training(run: Run, rows: DataFrame) -> DataFrame:

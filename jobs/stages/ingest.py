@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
+from uuid import uuid4
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -19,9 +20,12 @@ from pyspark.sql import functions as F
 from jobs.ingestion.contents import Drop
 from jobs.ingestion.drops import find_drops
 from jobs.ingestion.records import QUARANTINE, columns, records
-from jobs.lake import tables
+from jobs.lake import staging, tables
 from jobs.lake.content import fingerprint
+from jobs.lake.definition import digest
+from jobs.lake.locations import exists, sql_name
 from jobs.lake.partitions import published_days
+from jobs.lake.publications import Origin, file_input
 from jobs.spark.session import connect
 from pipelines.days import Days
 from pipelines.errors import NightshiftError, Refused
@@ -83,6 +87,13 @@ class _Load:
     def good_rows(self) -> DataFrame:
         return self.rows.where("reason IS NULL").select(*columns(self.feed))
 
+    def origin(self) -> Origin:
+        """The files, each by its content."""
+        files = {
+            drop.day: (file_input(drop.source_file, drop.day, drop.path),) for drop in self.drops
+        }
+        return Origin(definition=digest(self.feed), inputs=files)
+
     def bad_rows(self) -> DataFrame:
         return self.rows.where("reason IS NOT NULL").select(*QUARANTINE)
 
@@ -99,7 +110,7 @@ def ingest(run: Run) -> dict[str, object]:
         NightshiftError: rows were lost or multiplied on the way.
     """
     found = find_drops(run)
-    tables.prune_staging(run)
+    staging.prune(run)
     cached: list[DataFrame] = []
 
     def load(feed: Feed) -> _Load:
@@ -139,12 +150,12 @@ def _load(
     drops: list[Drop],
     cached: list[DataFrame],
 ) -> _Load:
-    # Spark takes a cached frame for every other of the same plan. The attempt's number in the plan
+    # Spark takes a cached frame for every other of the same plan. A name of its own in the plan
     # keeps what a killed attempt left cached, of files that may have changed since, from being
     # taken for this one.
     rows = (
         records(connect(run.environment), feed, drops)
-        .withColumn("_attempt", F.lit(run.generation))
+        .withColumn("_attempt", F.lit(uuid4().hex))
         .persist()
     )
     cached.append(rows)
@@ -188,7 +199,7 @@ def _bad_files(load: _Load) -> list[_Tally]:
 
 
 def _refusal(run: Run, feed: Feed, tallies: list[_Tally]) -> str:
-    table = tables.sql_name(run, feed.name + QUARANTINE_SUFFIX)
+    table = sql_name(run, feed.name + QUARANTINE_SUFFIX)
     rows = (
         f"SELECT * FROM {table} "
         f"WHERE landed_date BETWEEN '{run.days.first}' AND '{run.days.last}' "
@@ -215,7 +226,7 @@ def _keep(run: Run, load: _Load) -> dict[str, int]:
         unchanged = load.records - load.bad
         quarantined = load.bad
     else:
-        staged = tables.stage_rows(run, load.feed.name, load.good_rows())
+        staged = tables.stage_rows(run, load.feed.name, load.good_rows(), origin=load.origin())
         unchanged = 0
         quarantined = _quarantine(run, load)
     if load.records != staged + unchanged + quarantined:
@@ -238,11 +249,11 @@ def _quarantine(run: Run, load: _Load) -> int:
     """Replace what is in quarantine for the run's days; returns the number of rows there."""
     name = load.feed.name + QUARANTINE_SUFFIX
     # Nothing to write and nothing to replace: no commit.
-    if load.bad == 0 and tables.exists(run, name):
+    if load.bad == 0 and exists(run, name):
         is_replacing = any(day in run.days for day in published_days(run, name))
         if not is_replacing:
             return 0
-    return tables.write_quarantine(run, load.feed.name, load.bad_rows())
+    return tables.write_quarantine(run, load.feed.name, load.bad_rows(), load.origin())
 
 
 def _brings_nothing_new(run: Run, load: _Load) -> bool:

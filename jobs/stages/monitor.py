@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.lake import ops, snapshots
+from jobs.lake.locations import exists
 from jobs.training import dataset, metrics
 from jobs.training.tasks import task_of
 from pipelines.days import Days
@@ -38,7 +39,7 @@ def _arrived(run: Run) -> pa.Table:
     landed = pipeline.table(TRAINING).partition
     known = dataset.labelled(run, snapshots.newest(run, TRAINING), run.days)
     labels = known.select([landed, *pipeline.entity, pipeline.training.label])
-    if not len(labels) or not snapshots.exists(run, PREDICTIONS):
+    if not len(labels) or not exists(run, PREDICTIONS):
         # Without a prediction a label measures nothing.
         return labels.slice(0, 0)
     bounds = pc.min_max(labels[pipeline.event_date]).as_py()

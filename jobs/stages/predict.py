@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from jobs.lake import ops, snapshots, tables
+from jobs.lake import ops, publications, snapshots, tables
+from jobs.lake.definition import digest
+from jobs.lake.publications import Input, Origin
 from jobs.lake.snapshots import Snapshot
 from jobs.spark.session import connect
 from jobs.training import scoring, serving
@@ -39,12 +41,13 @@ def predict(run: Run) -> dict[str, object]:
             f"No model of '{run.pipeline.name}' was in force on {run.days}: nothing can be scored. "
             "Run stages train and evaluate until one is promoted."
         )
+    known = publications.checksums(run, SCORING)
     # Only the nights that have a champion: what others hold from runs of their own stays.
     nights = Days(min(champions), max(champions))
     snapshot = snapshots.newest(run, SCORING)
     scored = _score(run, snapshots.read(run, snapshot, nights), champions, registry)
     return {
-        "predictions": _stage(run, _stamped(run, scored, snapshot), nights),
+        "predictions": _stage(run, _stamped(run, scored, snapshot), champions, known),
         "scoring_version": snapshot.version,
         # By number: as a text, '10' comes before '9'.
         "models": sorted({model.version for model in champions.values()}, key=int),
@@ -111,9 +114,36 @@ def _with(rows: pa.Table, constants: Mapping[str, object]) -> pa.Table:
     return rows
 
 
-def _stage(run: Run, rows: pa.Table, nights: Days) -> int:
+def _stage(
+    run: Run,
+    rows: pa.Table,
+    champions: Mapping[date, ModelVersion],
+    known: Mapping[date, str],
+) -> int:
     # With a schema: Spark infers none from a night without rows, such as the last before the feeds
     # end.
     frame = connect(run.environment).createDataFrame(rows, from_arrow_schema(rows.schema))
-    lead_days = run.pipeline.table(PREDICTIONS).partition_lead_days
-    return tables.stage_rows(run, PREDICTIONS, frame, nights.shifted(lead_days))
+    lead = timedelta(days=run.pipeline.table(PREDICTIONS).partition_lead_days)
+    inputs = {night + lead: _inputs(run, night, champions[night], known) for night in champions}
+    origin = Origin(definition=_definition(run), inputs=inputs)
+    return tables.stage_rows(run, PREDICTIONS, frame, inputs, origin)
+
+
+def _inputs(
+    run: Run, night: date, model: ModelVersion, known: Mapping[date, str]
+) -> tuple[Input, ...]:
+    rows = publications.table_input(run, SCORING, Days.of(night), known)
+    scored_by = Input(
+        # With a slash, as every name that is no table's.
+        name=f"models/{model.name}",
+        first_day=model.as_of,
+        last_day=model.as_of,
+        digest=model.run_id,
+        version=int(model.version),
+    )
+    return rows, scored_by
+
+
+def _definition(run: Run) -> str:
+    pipeline = run.pipeline
+    return digest(pipeline.entity, pipeline.carried, pipeline.prediction, pipeline.training.task)

@@ -6,7 +6,7 @@ run and, when a window reaches from them into later days that are published alre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.lake import tables
+from jobs.lake import publications, staging, tables
+from jobs.lake.definition import digest
 from jobs.lake.partitions import published_days
+from jobs.lake.publications import Checksums, Input, Origin
 from jobs.spark.session import connect
 from pipelines.catalog import part
 from pipelines.days import Days
@@ -46,6 +48,8 @@ def transform(run: Run) -> dict[str, object]:
     derived = run.pipeline.derived
     # All before the first is called: a missing function costs no work.
     functions = {table.name: _function(run, table) for table in derived}
+    # Before anything is read: what is replaced meanwhile makes these rows too old to be published.
+    known = _known(run)
     days_made: dict[str, Days] = {}
     staged: dict[str, Future[int]] = {}
     with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
@@ -54,7 +58,7 @@ def transform(run: Run) -> dict[str, object]:
             # What this run makes itself; anything else is published already.
             inputs = [staged[name] for name in table.reads if name in staged]
             function = functions[table.name]
-            staged[table.name] = pool.submit(_stage, run, table, function, days, inputs)
+            staged[table.name] = pool.submit(_stage, run, table, function, days, inputs, known)
             days_made[table.name] = days
     rows = {name: future.result() for name, future in staged.items()}
     metrics: dict[str, object] = {"rows_staged": sum(rows.values())}
@@ -111,27 +115,71 @@ def _published_later(run: Run, table: Table) -> list[date]:
     return [day for day in published_days(run, table.name) if day > run.days.last]
 
 
+def _known(run: Run) -> dict[str, dict[date, str]]:
+    """What the published rows of every table say that a transform reads."""
+    names: set[str] = set()
+    for table in run.pipeline.derived:
+        names.update(table.reads)
+    return {name: publications.checksums(run, name) for name in sorted(names)}
+
+
 def _stage(
     run: Run,
     table: Table,
     function: Transform,
     days: Days,
     inputs: list[Future[int]],
+    known: dict[str, dict[date, str]],
 ) -> int:
     # Inputs were submitted before, so they run or have run: waiting for them holds up nothing that
     # they need.
     for staged in inputs:
         staged.result()
-    rows = _make(run, table, function, days)
-    return tables.stage_rows(run, table.name, rows, days)
+    made = _days_made(run, table, days)
+    rows = _make(run, table, function, days, made)
+    origin = Origin(
+        definition=digest(table, function),
+        inputs={day: _inputs(run, table, day, known) for day in made},
+    )
+    count = tables.stage_rows(run, table.name, rows, made, origin)
+    fresh = staging.require(run, table.name)
+    # For the tables that read this one.
+    known.setdefault(table.name, {}).update({day: fresh.checksum(day) for day in made})
+    return count
 
 
-def _make(run: Run, table: Table, function: Transform, days: Days) -> DataFrame:
+def _days_made(run: Run, table: Table, days: Days) -> list[date]:
+    """Without the days between run and reach that no run has made yet."""
+    if days == run.days:
+        return list(days)
+    return [*run.days, *(day for day in _published_later(run, table) if day in days)]
+
+
+def _make(
+    run: Run, table: Table, function: Transform, days: Days, made: Sequence[date]
+) -> DataFrame:
     frames = {name: _input(run, table, name, days) for name in table.reads}
     rows = function(**frames, days=days)
     if days == run.days:
         return rows
-    return _only_days_of(rows, run, table)
+    return rows.where(F.col(table.partition).isin(*made))
+
+
+def _inputs(run: Run, table: Table, day: date, known: Checksums) -> tuple[Input, ...]:
+    """What the rows of one day are made from."""
+    found = []
+    for name in table.reads:
+        days = _days_read(run, table, name, Days.of(day))
+        found.append(publications.table_input(run, name, days, known[name]))
+    return tuple(found)
+
+
+def _days_read(run: Run, table: Table, name: str, days: Days) -> Days:
+    """The days of an input that some days of the table need: the window, or any day till then."""
+    feeds = {feed.name: feed for feed in run.pipeline.feeds}
+    if name in feeds and feeds[name].is_reference:
+        return Days(run.pipeline.first_day, days.last)
+    return days.since(table.window_days - 1)
 
 
 def _input(run: Run, table: Table, name: str, days: Days) -> DataFrame:
@@ -139,18 +187,8 @@ def _input(run: Run, table: Table, name: str, days: Days) -> DataFrame:
 
     Whole snapshots of a reference feed, else the days of the window.
     """
-    window = days.since(table.window_days - 1)
-    feeds = {feed.name: feed for feed in run.pipeline.feeds}
-    if name not in feeds:
-        return tables.current(run, name, window)
-    if not feeds[name].is_reference:
-        return tables.read(run, name, window)
-    # A later snapshot was not known on these days.
-    has_landed = F.col("landed_date") <= F.lit(days.last)
-    return tables.read(run, name).where(has_landed)
-
-
-def _only_days_of(rows: DataFrame, run: Run, table: Table) -> DataFrame:
-    """Without the days between run and reach that no run has made yet."""
-    kept = [*run.days, *_published_later(run, table)]
-    return rows.where(F.col(table.partition).isin(kept))
+    wanted = _days_read(run, table, name, days)
+    if name in {feed.name for feed in run.pipeline.feeds}:
+        # Of a reference feed, a later snapshot was not known on these days.
+        return tables.read(run, name, wanted)
+    return tables.current(run, name, wanted)

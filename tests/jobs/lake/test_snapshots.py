@@ -8,6 +8,7 @@ import pytest
 from deltalake import write_deltalake
 
 from jobs.lake import snapshots
+from jobs.lake.locations import exists
 from pipelines.days import Days
 from pipelines.errors import NightshiftError
 from tests.jobs.training.small import FIRST, LAST, environment_at, publish, rows_of, run_of
@@ -61,11 +62,12 @@ def test_only_the_columns_that_are_asked_for_are_read_beside_the_key(tmp_path: P
 
 def test_a_table_that_was_never_published_tells_what_to_run(tmp_path: Path) -> None:
     run = run_of(environment_at(tmp_path), "train")
-    assert not snapshots.exists(run, "training")
+    assert not exists(run, "training")
     with pytest.raises(
         NightshiftError,
         match=(
-            r"small.training does not exist yet. Run the stages before first: nightshift run small"
+            r"small.training does not exist yet. Run the stages from 'features' on first: "
+            r"nightshift run small --date 2013-01-24"
         ),
     ):
         snapshots.newest(run, "training")

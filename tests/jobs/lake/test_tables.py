@@ -6,12 +6,15 @@ What is published is exactly the days of the run, once, and a late twin changes 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from jobs.lake import tables
+from jobs.lake import staging, tables
+from jobs.lake.commits import Fenced, Published
+from jobs.lake.locations import exists, path
 from pipelines.days import Days
 from pipelines.errors import NightshiftError
 from pipelines.run import Run
@@ -60,7 +63,7 @@ def test_a_run_replaces_exactly_its_days(spark: SparkSession, make_run: MakeRun)
 def test_nothing_is_visible_before_it_is_published(spark: SparkSession, make_run: MakeRun) -> None:
     run = make_run("transform", "2013-01-01")
     tables.stage_rows(run, "weather_daily", _weather(spark, ("EWR", "2013-01-01", 0.0, 1.0)))
-    assert not tables.exists(run, "weather_daily")
+    assert not exists(run, "weather_daily")
     with pytest.raises(NightshiftError, match="does not exist yet"):
         tables.read(run, "weather_daily")
 
@@ -72,7 +75,7 @@ def test_the_same_rows_again_make_no_commit(spark: SparkSession, make_run: MakeR
     published = tables.publish(first, "weather_daily")
     again = make_run("transform", "2013-01-01")
     tables.stage_rows(again, "weather_daily", _weather(spark, *reversed(rows)))
-    assert tables.publish(again, "weather_daily") == tables.Published(
+    assert tables.publish(again, "weather_daily") == Published(
         rows=2, version=published.version, changed=False
     )
 
@@ -100,11 +103,12 @@ def test_an_empty_day_leaves_no_stale_row(spark: SparkSession, make_run: MakeRun
 
 
 def test_a_late_twin_is_fenced_and_changes_nothing(spark: SparkSession, make_run: MakeRun) -> None:
-    late, successor = make_run("transform", "2013-01-01"), make_run("transform", "2013-01-01")
+    late = replace(make_run("transform", "2013-01-01"), attempt=1)
+    successor = replace(make_run("transform", "2013-01-01"), attempt=2)
     tables.stage_rows(successor, "weather_daily", _weather(spark, ("EWR", "2013-01-01", 0.0, 1.0)))
     tables.publish(successor, "weather_daily")
     tables.stage_rows(late, "weather_daily", _weather(spark, ("EWR", "2013-01-01", 9.0, 9.0)))
-    with pytest.raises(tables.Fenced, match="published by a later run"):
+    with pytest.raises(Fenced, match="published by a later run"):
         tables.publish(late, "weather_daily")
     assert _published(late) == [("EWR", "2013-01-01", 0.0, 1.0)]
 
@@ -115,9 +119,10 @@ def test_rows_outside_the_days_of_the_run_are_refused(
     seed, run = make_run("transform", "2013-01-01"), make_run("transform", "2013-01-02")
     tables.stage_rows(seed, "weather_daily", _weather(spark, ("EWR", "2013-01-01", 0.0, 1.0)))
     tables.publish(seed, "weather_daily")
-    tables.stage_rows(run, "weather_daily", _weather(spark, ("EWR", "2013-01-05", 0.0, 1.0)))
+    strange = _weather(spark, ("EWR", "2013-01-05", 0.0, 1.0))
     with pytest.raises(NightshiftError, match="rows for 2013-01-05 .* may only replace 2013-01-02"):
-        tables.publish(run, "weather_daily")
+        tables.stage_rows(run, "weather_daily", strange)
+    assert not tables.is_staged(run, "weather_daily")
     assert _published(seed) == [("EWR", "2013-01-01", 0.0, 1.0)]
 
 
@@ -161,7 +166,7 @@ def test_staged_rows_may_replace_later_days_too(spark: SparkSession, make_run: M
         _weather(spark, *(("EWR", f"2013-01-0{d}", 5.0, 1.0) for d in (2, 3))),
         extended,
     )
-    assert tables.staged_days(run, "weather_daily") == extended
+    assert staging.require(run, "weather_daily").span == extended
     tables.publish(run, "weather_daily")
     assert [row[2] for row in _published(run)] == [0.0, 5.0, 5.0]
 
@@ -174,7 +179,7 @@ def test_published_tables_use_no_feature_that_a_reader_may_lack(
     run = make_run("transform", "2013-01-01")
     tables.stage_rows(run, "weather_daily", _weather(spark, ("EWR", "2013-01-01", 0.0, 1.0)))
     tables.publish(run, "weather_daily")
-    delta = DeltaTable(tables.path(run, "weather_daily"))
+    delta = DeltaTable(path(run, "weather_daily"))
     assert delta.protocol().min_reader_version == 1
     assert delta.metadata().partition_columns == ["landed_date"]
     assert delta.history(1)[0]["userMetadata"].count(run.run_id) == 1
@@ -191,9 +196,9 @@ def test_rows_taken_back_are_no_longer_staged(spark: SparkSession, make_run: Mak
 def test_old_stagings_are_forgotten_and_new_ones_kept(
     spark: SparkSession, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "_STAGINGS_KEPT", 2)
+    monkeypatch.setattr(staging, "STAGINGS_KEPT", 2)
     runs = [make_run("transform", f"2013-01-0{day}") for day in (3, 1, 2)]
     for run in runs:
         tables.stage_rows(run, "weather_daily", _weather(spark))
-    tables.prune_staging(runs[-1])
+    staging.prune(runs[-1])
     assert [tables.is_staged(run, "weather_daily") for run in runs] == [False, True, True]

@@ -15,6 +15,7 @@ import pytest
 from expectations.suite import Suite, between, present
 from jobs.commands.quality import quality
 from jobs.lake import ops, tables
+from jobs.lake.locations import exists
 from jobs.stages.check import audit_and_publish, check, report_folder
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -89,7 +90,7 @@ def _frame(spark: SparkSession, *rows: tuple[int, float | None]) -> DataFrame:
 
 
 def published(run: Run, name: str) -> list[tuple[object, ...]]:
-    if not tables.exists(run, name):
+    if not exists(run, name):
         return []
     rows = tables.read(run, name).collect()
     return sorted(tuple(row) for row in rows)

@@ -17,6 +17,7 @@ from pyspark.sql import SparkSession
 from jobs.commands.land import land
 from jobs.ingestion import drops
 from jobs.lake import tables
+from jobs.lake.locations import version
 from jobs.stages import ingest as stage
 from jobs.stages.ingest import ingest
 from pipelines.environment import Environment
@@ -68,7 +69,7 @@ def _rows(environment: Environment, name: str) -> list[tuple[Any, ...]]:
 def _versions(environment: Environment) -> list[int]:
     run = run_of(environment, "2013-01-01")
     return [
-        tables.version(run, name)
+        version(run, name)
         for name in ("readings", "readings_quarantine", "sensors", "sensors_quarantine")
     ]
 

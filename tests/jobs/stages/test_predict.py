@@ -90,7 +90,7 @@ def staged(monkeypatch: pytest.MonkeyPatch) -> list[pa.Table]:
 
     monkeypatch.setattr(predict, "connect", lambda _: Session())
 
-    def stage_rows(_run: object, _name: str, rows: pa.Table, _days: object) -> int:
+    def stage_rows(_run: object, _name: str, rows: pa.Table, _days: object, _origin: object) -> int:
         collected.append(rows)
         return len(rows)
 

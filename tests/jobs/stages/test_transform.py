@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 
 from jobs.commands.land import land
 from jobs.lake import tables
+from jobs.lake.locations import version
 from jobs.stages.ingest import ingest
 from jobs.stages.transform import transform
 from pipelines.days import Days
@@ -166,9 +167,9 @@ def test_later_published_days_that_a_window_touches_are_made_again_and_no_others
 def test_a_day_again_changes_no_row(toy: Environment) -> None:
     _transform(toy, "2013-01-02", "2013-01-06")
     run = _run(toy, "2013-01-03")
-    versions = [tables.version(run, table.name) for table in SUMMED.derived]
+    versions = [version(run, table.name) for table in SUMMED.derived]
     _transform(toy, "2013-01-03")
-    assert [tables.version(run, table.name) for table in SUMMED.derived] == versions
+    assert [version(run, table.name) for table in SUMMED.derived] == versions
 
 
 def test_a_table_without_a_function_is_told_where_to_write_it(

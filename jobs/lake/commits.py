@@ -1,0 +1,270 @@
+"""Publishing: one commit of delta-rs that names staged files and drops those of the days replaced.
+
+No row is copied. The commit is put-if-absent: it becomes the version after the one that was read,
+or it fails, and then everything is looked at again. So any number of processes may publish at once,
+on a disk and on an object store, and a late one is told so.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema
+from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
+
+from jobs.lake import publications
+from jobs.lake.locations import partition, path, sql_name
+from jobs.lake.publications import Input, Publication
+from jobs.version import code_version
+from pipelines.days import Days
+from pipelines.errors import NightshiftError
+
+if TYPE_CHECKING:
+    from jobs.lake.data_files import DataFile
+    from jobs.lake.staging import Staging
+    from pipelines.run import Run
+
+_MOST_TRIES = 100
+"""Each lost to a commit of another process; with as many processes at once, all have their turn."""
+_LONGEST_PAUSE_SECONDS = 0.05
+_PROPERTIES = {
+    # A pin names a version: the log must tell of it as long as the table lives.
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.logRetentionDuration": "interval 36500 days",
+    "delta.deletedFileRetentionDuration": "interval 30 days",
+    # A reader reads the last checkpoint and the commits after it.
+    "delta.checkpointInterval": "50",
+}
+_HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+
+
+class Fenced(NightshiftError):
+    """Another attempt has published since this one began: this one is late and must not."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Published:
+    """What a publication left behind."""
+
+    rows: int
+    """Rows of the run's days, now visible."""
+    version: int
+    """Delta version in which they are visible."""
+    changed: bool
+    """False when the same rows were already there, so that nothing was committed."""
+
+
+def publish(run: Run, name: str, staging: Staging) -> Published:
+    """Make staged rows visible in one commit that replaces exactly the days that differ.
+
+    Raises:
+        Fenced: a later attempt has published one of the days, or what the rows were made from has
+            been replaced since.
+        NightshiftError: a column has another type than in the table.
+    """
+    for _ in range(_MOST_TRIES):
+        try:
+            return _try_to_publish(run, name, staging)
+        except CommitFailedError:
+            # By chance, so that losers do not meet again.
+            time.sleep(random.uniform(0, _LONGEST_PAUSE_SECONDS))
+    raise NightshiftError(
+        f"{sql_name(run, name)} for {staging.span}: {_MOST_TRIES} commits in a row lost against "
+        "those of other processes. Nothing was published; run the stage again."
+    )
+
+
+def _try_to_publish(run: Run, name: str, staging: Staging) -> Published:
+    # Opened before anything is asked: whatever is published after it makes the commit fail.
+    table = _open(path(run, name))
+    known = publications.in_force(run, name)
+    differing = [day for day in staging.days if not _holds(known.get(day), staging, day)]
+    _refuse_late(run, name, staging, [known[day] for day in differing if day in known])
+    made = _publications(run, name, staging, known, differing)
+    version = table.version() if table else -1
+    if differing or table is None:
+        version += 1
+        committed = [one for one in made if one.changed]
+        _commit(run, name, table, staging, differing, committed)
+        # What changed nothing stays in the version in which it came.
+        made = [replace(one, version=version) if one.changed else one for one in made]
+    if made:
+        publications.record(run, name, made)
+    return Published(rows=staging.rows, version=version, changed=bool(differing))
+
+
+def _open(table: str) -> DeltaTable | None:
+    return DeltaTable(table) if DeltaTable.is_deltatable(table) else None
+
+
+def _holds(known: Publication | None, staging: Staging, day: date) -> bool:
+    """Whether the rows of the day are in force already."""
+    if known is None:
+        return False
+    return (known.rows, known.checksum) == (staging.rows_of(day), staging.checksum(day))
+
+
+def _refuse_late(run: Run, name: str, staging: Staging, replaced: list[Publication]) -> None:
+    for one in replaced:
+        if one.attempt >= staging.attempt:
+            raise Fenced(
+                f"{sql_name(run, name)} for {one.day} was published by a later run than "
+                f"{run.run_id}, namely {one.run_id}: this one changed nothing."
+            )
+
+
+def _publications(
+    run: Run,
+    name: str,
+    staging: Staging,
+    known: publications.Publications,
+    differing: Collection[date],
+) -> list[Publication]:
+    """One for each day that differs, and for each that follows from other inputs than before."""
+    checked = _Inputs(run, name)
+    found: list[Publication] = []
+    for day in staging.days:
+        one = Publication(
+            day=day,
+            version=0 if day in differing else known[day].version,
+            attempt=staging.attempt,
+            run_id=run.run_id,
+            stage=run.doing.name,
+            rows=staging.rows_of(day),
+            checksum=staging.checksum(day),
+            definition=staging.origin.definition,
+            inputs=tuple(map(checked.now, staging.origin.inputs.get(day, ()))),
+            changed=day in differing,
+            code_version=code_version(),
+            published_at=publications.now(),
+        )
+        if one.changed or _origin(one) != _origin(known[day]):
+            found.append(one)
+    return found
+
+
+def _origin(one: Publication) -> tuple[str, tuple[tuple[str, date, date, str], ...]]:
+    named = [(of.name, of.first_day, of.last_day, of.digest) for of in one.inputs]
+    return one.definition, tuple(named)
+
+
+class _Inputs:
+    """Whether what rows were made from is still in force."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        self._run = run
+        self._name = name
+        self._checksums: dict[str, dict[date, str]] = {}
+        self._versions: dict[str, int] = {}
+
+    def now(self, given: Input) -> Input:
+        """The input with the version in which it is in force.
+
+        Raises:
+            Fenced: other rows are in force by now.
+        """
+        pipeline, _, table = given.name.partition(".")
+        if pipeline != self._run.pipeline.name or "/" in given.name:
+            return given
+        if table not in self._checksums:
+            self._look_up(table)
+        days = Days(given.first_day, given.last_day)
+        if publications.digest_of(days, self._checksums[table]) != given.digest:
+            raise Fenced(
+                f"{sql_name(self._run, self._name)} for {self._run.days} was made from rows of "
+                f"{given.name} for {days} that have been replaced since: nothing of it was "
+                "published. Run its stage again."
+            )
+        return replace(given, version=self._versions[table])
+
+    def _look_up(self, table: str) -> None:
+        known = publications.in_force(self._run, table)
+        self._checksums[table] = {day: one.checksum for day, one in known.items()}
+        self._versions[table] = max((one.version for one in known.values()), default=0)
+
+
+def _commit(
+    run: Run,
+    name: str,
+    table: DeltaTable | None,
+    staging: Staging,
+    days: Sequence[date],
+    made: Sequence[Publication],
+) -> None:
+    column = partition(run, name)
+    replaced = {str(day) for day in days}
+    added = [_add(column, file) for file in staging.files if file.day in replaced]
+    properties = CommitProperties(
+        custom_metadata=publications.to_metadata(made),
+        # A commit that delta-rs tries again after another's would be one that we have not checked.
+        max_commit_retries=0,
+    )
+    if table is None:
+        _create(run, name, Schema.from_json(json.dumps(staging.schema)), added, properties)
+        return
+    # Its type asks for a list of both kinds.
+    actions: list[AddAction | RemoveAction] = [*added]
+    table.create_write_transaction(
+        actions,
+        mode="overwrite",
+        schema=_widened(run, name, table, staging.schema),
+        partition_by=[column],
+        partition_filters=[(column, "in", sorted(replaced))],
+        commit_properties=properties,
+        post_commithook_properties=_HOOKS,
+    )
+
+
+def _create(
+    run: Run, name: str, schema: Schema, added: list[AddAction], properties: CommitProperties
+) -> None:
+    try:
+        create_table_with_add_actions(
+            path(run, name),
+            schema,
+            added,
+            mode="error",
+            partition_by=[partition(run, name)],
+            configuration=_PROPERTIES,
+            commit_properties=properties,
+            post_commithook_properties=_HOOKS,
+        )
+    except DeltaError as error:
+        if DeltaTable.is_deltatable(path(run, name)):
+            # Another process has made it meanwhile.
+            raise CommitFailedError(str(error)) from error
+        raise
+
+
+def _add(column: str, file: DataFile) -> AddAction:
+    return AddAction(
+        path=file.path,
+        size=file.size,
+        partition_values={column: file.day},
+        modification_time=file.modified,
+        data_change=True,
+        stats=file.stats,
+    )
+
+
+def _widened(run: Run, name: str, table: DeltaTable, schema: dict[str, Any]) -> Schema:
+    """The table's columns, and after them those that the staged rows have got since."""
+    there = json.loads(table.schema().to_json())["fields"]
+    types = {field["name"]: field["type"] for field in there}
+    for field in schema["fields"]:
+        before = types.get(field["name"], field["type"])
+        if before != field["type"]:
+            raise NightshiftError(
+                f"{sql_name(run, name)}: column '{field['name']}' is {before} in the table, and "
+                f"{field['type']} in the rows to be published. Nothing was published. Give the "
+                "column its old type, or another name."
+            )
+    added = [field for field in schema["fields"] if field["name"] not in types]
+    return Schema.from_json(json.dumps({"type": "struct", "fields": [*there, *added]}))

@@ -1,0 +1,158 @@
+"""The Parquet files that Spark has written, as a commit of Delta names them.
+
+Their footers tell how many rows they hold, and between which values each column lies: readers of
+the table skip files by that. Bounds are told of all columns or of none: pyarrow's view of a Delta
+table takes a bound that lacks for null, and loses every row (seen with deltalake 1.6.6).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from pipelines.errors import NightshiftError
+
+_DAY_FOLDER = re.compile(r"/[^/=]+=(\d{4}-\d{2}-\d{2})/")
+_LONGEST_TEXT = 64
+"""Characters of a text that is a bound: longer ones would swell the log and help nobody."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataFile:
+    """One file of one day."""
+
+    path: str
+    """Below the table's folder."""
+    day: str
+    rows: int
+    size: int
+    """Bytes."""
+    modified: int
+    """Milliseconds since 1970."""
+    stats: str
+    """JSON, as Delta keeps it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What a staging keeps of it."""
+        return asdict(self)
+
+
+def found_in(table: str, folder: str) -> list[DataFile]:
+    """The files below a folder of a table, by path.
+
+    Args:
+        table: The table's path or URL.
+        folder: Where Spark wrote them, below the table, partitioned by day.
+
+    Raises:
+        NightshiftError: a file belongs to no day, because its rows lack the date of the partition.
+    """
+    system, root = fs.FileSystem.from_uri(table)
+    # An object store has no folder where no file is.
+    below = fs.FileSelector(f"{root}/{folder}", recursive=True, allow_not_found=True)
+    names = [info for info in system.get_file_info(below) if info.base_name.endswith(".parquet")]
+    return [_read(system, root, info) for info in sorted(names, key=lambda info: info.path)]
+
+
+def _read(system: fs.FileSystem, root: str, info: fs.FileInfo) -> DataFile:
+    path = info.path.removeprefix(f"{root}/")
+    day = _DAY_FOLDER.search(path)
+    if day is None:
+        raise NightshiftError(
+            f"{root}: rows without the date by which the table is partitioned were written to "
+            f"{path}. Nothing of them was published."
+        )
+    metadata = pq.read_metadata(info.path, filesystem=system)
+    return DataFile(
+        path=path,
+        day=day.group(1),
+        rows=metadata.num_rows,
+        size=info.size,
+        modified=(info.mtime_ns or 0) // 1_000_000,
+        stats=json.dumps(_stats(metadata)),
+    )
+
+
+def _stats(metadata: pq.FileMetaData) -> dict[str, Any]:
+    least: dict[str, Any] = {}
+    most: dict[str, Any] = {}
+    nulls: dict[str, int] = {}
+    for column in range(metadata.num_columns):
+        name = metadata.schema.column(column).path
+        groups = range(metadata.num_row_groups)
+        chunks = [metadata.row_group(group).column(column) for group in groups]
+        found = _of_column(chunks)
+        if found is None:
+            return {"numRecords": metadata.num_rows}
+        nulls[name] = found.nulls
+        if found.nulls < metadata.num_rows:
+            least[name], most[name] = found.least, found.most
+    return {
+        "numRecords": metadata.num_rows,
+        "minValues": least,
+        "maxValues": most,
+        "nullCount": nulls,
+    }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Bounds:
+    """Of one column; without a value there is no bound."""
+
+    nulls: int
+    least: Any = None
+    most: Any = None
+
+
+def _of_column(chunks: list[pq.ColumnChunkMetaData]) -> _Bounds | None:
+    """What the row groups tell together; None when one of them leaves something out."""
+    told = [chunk.statistics for chunk in chunks]
+    if any(one is None or not one.has_null_count for one in told):
+        return None
+    nulls = sum(one.null_count for one in told)
+    # A row group of nulls alone has no bounds, and needs none.
+    valued = [one for one in told if one.num_values > 0]
+    if not valued:
+        return _Bounds(nulls=nulls)
+    if not all(one.has_min_max for one in valued):
+        return None
+    bounds = _as_bounds(min(one.min for one in valued), max(one.max for one in valued))
+    return bounds and _Bounds(nulls=nulls, least=bounds[0], most=bounds[1])
+
+
+def _as_bounds(least: Any, most: Any) -> tuple[Any, Any] | None:
+    """Both as JSON holds them, no narrower than they are; None for types that are left out."""
+    if isinstance(least, bool):
+        return None
+    if isinstance(least, int):
+        return least, most
+    if isinstance(least, float):
+        return (least, most) if math.isfinite(least) and math.isfinite(most) else None
+    if isinstance(least, str):
+        return (least, most) if _is_plain(least) and _is_plain(most) else None
+    if isinstance(least, datetime):
+        # Without a zone it is no instant, and its bounds would be written otherwise.
+        return (_instant(least), _instant(most, up=True)) if least.tzinfo else None
+    return (str(least), str(most)) if isinstance(least, date) else None
+
+
+def _is_plain(text: str) -> bool:
+    # Programs differ in how they order other letters.
+    return len(text) <= _LONGEST_TEXT and text.isascii()
+
+
+def _instant(moment: datetime, *, up: bool = False) -> str:
+    """Delta keeps milliseconds: the bounds are rounded away from each other."""
+    rounded = moment.astimezone(UTC)
+    microseconds = rounded.microsecond % 1000
+    rounded -= timedelta(microseconds=microseconds)
+    if up and microseconds:
+        rounded += timedelta(milliseconds=1)
+    return rounded.isoformat(timespec="milliseconds").replace("+00:00", "Z")

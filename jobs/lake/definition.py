@@ -1,0 +1,98 @@
+"""What a table is by declaration and code, as one digest: when it changes, so may the rows.
+
+Of code counts what a function says, and what the functions and values say that it uses, as far as
+they are the project's own. Comments, docs and layout count nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from types import FunctionType
+from typing import Any, TypeGuard
+
+_OWN_PACKAGES = ("pipelines", "jobs", "expectations", "features", "tests")
+_NOT_OF_ROWS = frozenset({"doc", "least", "most", "max_quarantine_share"})
+"""Fields of declarations that tell people or judge rows: they make none."""
+
+
+def digest(*parts: object) -> str:
+    """One digest of declarations (dataclass values), plain values and functions."""
+    seen: set[str] = set()
+    text = "\n".join(_told(part, seen) for part in parts)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _told(value: object, seen: set[str]) -> str:
+    if inspect.isfunction(value):
+        return _code(value, seen)
+    if inspect.ismodule(value) or isinstance(value, type):
+        return value.__name__
+    if inspect.ismethod(value):
+        return f"{_told(value.__self__, seen)}.{value.__name__}"
+    if is_dataclass(value):
+        names = [one.name for one in fields(value) if one.name not in _NOT_OF_ROWS]
+        told = [(name, _told(getattr(value, name), seen)) for name in names]
+        return f"{type(value).__name__}{told}"
+    if isinstance(value, Mapping):
+        return str([(_told(key, seen), _told(held, seen)) for key, held in value.items()])
+    if isinstance(value, tuple | list):
+        return str([_told(one, seen) for one in value])
+    if isinstance(value, set | frozenset):
+        return str(sorted(_told(one, seen) for one in value))
+    # The address of an object differs from process to process.
+    return repr(value) if type(value).__repr__ is not object.__repr__ else type(value).__name__
+
+
+def _code(function: FunctionType, seen: set[str]) -> str:
+    name = f"{function.__module__}.{function.__qualname__}"
+    is_own = function.__module__.partition(".")[0] in _OWN_PACKAGES
+    if name in seen or not is_own:
+        return name
+    seen.add(name)
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    _drop_docs(tree)
+    # Written anew from the tree: comments and layout are gone.
+    lines = [name, ast.unparse(tree)]
+    lines += [_told(value, seen) for value in _used(tree, function.__globals__)]
+    return "\n".join(lines)
+
+
+def _drop_docs(tree: ast.AST) -> None:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+
+
+def _used(tree: ast.AST, known: Mapping[str, Any]) -> Iterator[object]:
+    """The global values that the code uses; of `PIPELINE.entity` that attribute alone."""
+    nodes = list(ast.walk(tree))
+    # An argument or a variable hides the global value of its name.
+    hidden = {node.arg for node in nodes if isinstance(node, ast.arg)}
+    hidden |= {node.id for node in nodes if _is_variable(node)}
+    visible = {name: value for name, value in known.items() if name not in hidden}
+    # What an attribute is taken of counts only by that attribute.
+    owners = {node.value for node in nodes if isinstance(node, ast.Attribute)}
+    for node in nodes:
+        if isinstance(node, ast.Attribute | ast.Name) and node not in owners:
+            value = _value(node, visible)
+            if value is not None:
+                yield value
+
+
+def _is_variable(node: ast.AST) -> TypeGuard[ast.Name]:
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+
+
+def _value(node: ast.expr, known: Mapping[str, Any]) -> Any:
+    """What the expression is; None for what is no global value."""
+    if isinstance(node, ast.Name):
+        return known.get(node.id)
+    if isinstance(node, ast.Attribute):
+        owner = _value(node.value, known)
+        return None if owner is None else getattr(owner, node.attr, owner)
+    return None

@@ -1,0 +1,65 @@
+"""Where the tables of a pipeline lie and what they are called: no Spark, no data read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deltalake import DeltaTable
+
+from pipelines.errors import NightshiftError
+from pipelines.spec import QUARANTINE_SUFFIX
+
+if TYPE_CHECKING:
+    from pipelines.run import Run
+
+_QUARANTINE_PARTITION = "landed_date"
+
+
+def sql_name(run: Run, name: str) -> str:
+    """The name by which people query the table: `<pipeline>.<table>`."""
+    return f"{run.pipeline.name}.{name}"
+
+
+def path(run: Run, name: str) -> str:
+    """Where the published table is stored."""
+    return run.environment.table_path(sql_name(run, name))
+
+
+def exists(run: Run, name: str) -> bool:
+    """Whether the table has ever been published."""
+    return DeltaTable.is_deltatable(path(run, name))
+
+
+def version(run: Run, name: str) -> int:
+    """The newest Delta version of a published table.
+
+    Raises:
+        NightshiftError: the table has never been published.
+    """
+    require(run, name)
+    return DeltaTable(path(run, name)).version()
+
+
+def require(run: Run, name: str) -> None:
+    """Refuse to read a table that is not there.
+
+    Raises:
+        NightshiftError: the table has never been published; the message says who makes it.
+    """
+    if not exists(run, name):
+        raise NightshiftError(
+            f"{sql_name(run, name)} does not exist yet. Run the stages from '{maker(run, name)}' "
+            f"on first: nightshift run {run.pipeline.name} --date {run.days.last}"
+        )
+
+
+def maker(run: Run, name: str) -> str:
+    """The stage that makes the table."""
+    return run.pipeline.table(name.removesuffix(QUARANTINE_SUFFIX)).made_by
+
+
+def partition(run: Run, name: str) -> str:
+    """The date column by which the table is partitioned."""
+    if name.endswith(QUARANTINE_SUFFIX):
+        return _QUARANTINE_PARTITION
+    return run.pipeline.table(name).partition

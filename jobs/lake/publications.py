@@ -1,0 +1,289 @@
+"""Which rows of which day are in force, who published them, and from what they were made.
+
+A publication is one day of one table. It is written into the commit that makes its rows visible,
+and after that into `ops.publications`, which people query. Whoever asks reads the table's own log
+for what is not recorded yet, so that a run killed between the two loses nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+from pyarrow import fs
+
+from jobs.lake import ops
+from jobs.lake.locations import path, sql_name
+from jobs.services import locks
+from pipelines.days import Days
+
+if TYPE_CHECKING:
+    from pipelines.run import Run
+
+_RECORD = "publications"
+"""The ops table, and the key of what a commit tells of them."""
+_METADATA = "userMetadata"
+"""Key of a commit that every program shows in the table's history."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Input:
+    """What rows were made from: days of another table, or a landed file."""
+
+    name: str
+    """SQL name of the table, or the file below the landing folder."""
+    first_day: date
+    last_day: date
+    digest: str
+    """Of a table: what its publications of these days say. Of a file: its SHA-256."""
+    version: int | None = None
+    """Delta version of the table in which they were in force; None for a file."""
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Input:
+        """What `asdict` made, with days that may have become texts."""
+        days = {}
+        for key in ("first_day", "last_day"):
+            day = given[key]
+            days[key] = day if isinstance(day, date) else date.fromisoformat(day)
+        return cls(**{**given, **days})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """How the rows of a staging were made."""
+
+    definition: str = ""
+    """Digest of the declaration and the code."""
+    inputs: Mapping[date, tuple[Input, ...]] = field(default_factory=dict)
+    """For each partition date."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Publication:
+    """One day of one table, as it was published."""
+
+    day: date
+    """The partition date."""
+    version: int
+    """Delta version in which these rows are visible."""
+    attempt: int
+    """Number of the attempt that made them: grows from one publication of the pipeline to the
+    next."""
+    run_id: str
+    stage: str
+    """The stage that published them."""
+    rows: int
+    checksum: str
+    """What the rows say, as `jobs/lake/content.py` sums it up; without the volatile columns."""
+    definition: str
+    inputs: tuple[Input, ...]
+    changed: bool
+    """False: the same rows were in force already, and are now known to follow from these inputs."""
+    code_version: str
+    published_at: datetime
+
+
+Publications = Mapping[date, Publication]
+"""Those in force, by partition date."""
+Checksums = Mapping[str, Mapping[date, str]]
+"""Of some tables: what the rows of each day say."""
+
+
+def in_force(run: Run, name: str, days: Days | None = None) -> dict[date, Publication]:
+    """The publications of a table that are in force, oldest day first; none when it is not there.
+
+    What a killed run has committed and not recorded is among them.
+
+    Args:
+        run: Whose pipeline's table it is.
+        name: The table.
+        days: Partition dates that are asked for; None: all.
+    """
+    recorded = _recorded(run, name)
+    found = [*_from_rows(recorded, days), *_unrecorded(run, name, recorded)]
+    asked = [one for one in found if days is None or one.day in days]
+    return dict(sorted(latest(asked).items()))
+
+
+def all_in_force(run: Run) -> dict[str, dict[date, Publication]]:
+    """For each table of the pipeline the publications that are in force."""
+    recorded = ops.read(run.environment, _RECORD, [("pipeline", "=", run.pipeline.name)])
+    found: dict[str, dict[date, Publication]] = {}
+    for table in run.pipeline.tables:
+        own = recorded.filter(pc.equal(recorded["table_name"], sql_name(run, table.name)))
+        known = [*_from_rows(own, None), *_unrecorded(run, table.name, own)]
+        found[table.name] = dict(sorted(latest(known).items()))
+    return found
+
+
+def latest(publications: Iterable[Publication]) -> dict[date, Publication]:
+    """The last one of each day."""
+    found: dict[date, Publication] = {}
+    for one in sorted(publications, key=_order):
+        found[one.day] = one
+    return found
+
+
+def next_attempt(run: Run, names: Iterable[str]) -> int:
+    """A number above that of every attempt that has published one of the tables.
+
+    Two attempts that begin before either has published get the same number; only the first of them
+    to publish a day can do so.
+    """
+    taken = [one.attempt for name in names for one in in_force(run, name).values()]
+    return max(taken, default=0) + 1
+
+
+def checksums(run: Run, name: str) -> dict[date, str]:
+    """What the rows of each published day of a table say."""
+    return {day: one.checksum for day, one in in_force(run, name).items()}
+
+
+def table_input(run: Run, name: str, days: Days, checksums: Mapping[date, str]) -> Input:
+    """Those days of a table.
+
+    Args:
+        run: Whose pipeline's table it is.
+        name: The table.
+        days: Days that the rows are made from, whether published or not.
+        checksums: What the rows of each day say, as the rows were made from them.
+    """
+    return Input(
+        name=sql_name(run, name),
+        first_day=days.first,
+        last_day=days.last,
+        digest=digest_of(days, checksums),
+    )
+
+
+def file_input(name: str, day: date, path: Path) -> Input:
+    """A landed file with its content; its name is that below the landing folder."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Input(name=name, first_day=day, last_day=day, digest=digest)
+
+
+def digest_of(days: Days, checksums: Mapping[date, str]) -> str:
+    """What the rows of these days say.
+
+    A day without a publication says something else than one without rows.
+    """
+    digest = hashlib.sha256()
+    # A reference has few days, and any of the past may count.
+    asked = days if len(days) < len(checksums) else sorted(checksums)
+    for day in asked:
+        if day in days and day in checksums:
+            digest.update(f"{day} {checksums[day]}\n".encode())
+    return digest.hexdigest()
+
+
+def record(run: Run, name: str, publications: Sequence[Publication]) -> None:
+    """Add publications to `ops.publications`, and those before them that a killed run left out.
+
+    Each is there once, though another process may take a live one's for a killed one's.
+    """
+    with locks.hold(run.environment, f"publications.{sql_name(run, name)}"):
+        recorded = _recorded(run, name)
+        there = {_identity(one) for one in _from_rows(recorded, None)}
+        found = [*_unrecorded(run, name, recorded), *publications]
+        added = {_identity(one): one for one in found if _identity(one) not in there}
+        ops.append(run.environment, _RECORD, [_row(run, name, one) for one in added.values()])
+
+
+def to_metadata(publications: Sequence[Publication]) -> dict[str, str]:
+    """What a commit tells of the publications that it makes."""
+    told = [asdict(replace(one, version=0)) for one in publications]
+    return {_METADATA: json.dumps({_RECORD: told}, default=str)}
+
+
+def _recorded(run: Run, name: str) -> pa.Table:
+    """Rows of `ops.publications` about the table."""
+    return ops.read(run.environment, _RECORD, [("table_name", "=", sql_name(run, name))])
+
+
+def _from_rows(recorded: pa.Table, days: Days | None) -> list[Publication]:
+    if days is not None:
+        from_first = pc.greater_equal(recorded["day"], pa.scalar(days.first))
+        to_last = pc.less_equal(recorded["day"], pa.scalar(days.last))
+        recorded = recorded.filter(pc.and_(from_first, to_last))
+    return [_from_row(row) for row in recorded.to_pylist()]
+
+
+def _unrecorded(run: Run, name: str, recorded: pa.Table) -> list[Publication]:
+    """Publications in the table's log after the last recorded one."""
+    place = path(run, name)
+    if not DeltaTable.is_deltatable(place):
+        return []
+    last = pc.max(recorded["version"]).as_py()
+    first = 0 if last is None else last + 1
+    found: list[Publication] = []
+    for version in range(first, DeltaTable(place).version() + 1):
+        found += _of_commit(place, version)
+    return found
+
+
+def _of_commit(table: str, version: int) -> Iterator[Publication]:
+    """The publications that a commit tells of."""
+    # Read here, because `DeltaTable.history` numbers what it finds back from its own version: while
+    # others commit, these are other numbers.
+    system, root = fs.FileSystem.from_uri(table)
+    with system.open_input_stream(f"{root}/_delta_log/{version:020}.json") as file:
+        actions = [json.loads(line) for line in file.read().splitlines()]
+    for action in actions:
+        told = action.get("commitInfo", {}).get(_METADATA)
+        for one in _publications_in(told):
+            yield _from_json(one, version)
+
+
+def _publications_in(told: str | None) -> list[dict[str, Any]]:
+    # Maintenance commits carry none, and other programs may have written anything.
+    try:
+        found: list[dict[str, Any]] = json.loads(told or "{}").get(_RECORD, [])
+    except (ValueError, AttributeError):
+        return []
+    return found
+
+
+def _from_json(one: Mapping[str, Any], version: int) -> Publication:
+    named = {
+        "day": date.fromisoformat(one["day"]),
+        "version": version,
+        "inputs": tuple(Input.from_json(given) for given in one["inputs"]),
+        "published_at": datetime.fromisoformat(one["published_at"]),
+    }
+    return Publication(**{**one, **named})
+
+
+def _identity(one: Publication) -> tuple[date, int, datetime]:
+    return one.day, one.version, one.published_at
+
+
+def _order(one: Publication) -> tuple[int, datetime]:
+    # The log's order counts. A publication that changed nothing follows that of its version.
+    return one.version, one.published_at
+
+
+def _row(run: Run, name: str, one: Publication) -> dict[str, Any]:
+    row = asdict(one)
+    row["inputs"] = [asdict(given) for given in one.inputs]
+    return {"pipeline": run.pipeline.name, "table_name": sql_name(run, name), **row}
+
+
+def _from_row(row: Mapping[str, Any]) -> Publication:
+    named = {key: row[key] for key in Publication.__dataclass_fields__}
+    inputs = tuple(Input.from_json(given) for given in row["inputs"] or ())
+    return Publication(**{**named, "inputs": inputs})
+
+
+def now() -> datetime:
+    """This instant, as a publication keeps it."""
+    return datetime.now(UTC)

@@ -1,0 +1,236 @@
+"""What waits for a verdict: data files in a table's own folder that no commit names yet.
+
+Spark writes the files of a staging into a folder of their own, which nobody writes again. So the
+files that the gate judges are the files that are published, byte for byte. A small manifest tells
+which staging belongs to the days of a run; the last one written counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from pyarrow import fs
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
+
+from jobs.lake.content import fingerprint
+from jobs.lake.data_files import DataFile, found_in
+from jobs.lake.locations import maker, partition, path, sql_name
+from jobs.lake.publications import Input, Origin, next_attempt
+from jobs.spark.session import connect
+from pipelines.days import Days
+from pipelines.errors import NightshiftError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from pipelines.run import Run
+
+STAGINGS_KEPT = 20
+"""Of each table; the newest, so that a single stage can be run again."""
+_FOLDER = "runs"
+"""Below the table. Vacuum forgets what no commit names; it would spare a name with '_' in front."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Staging:
+    """Rows of some days that wait to be published, or have been."""
+
+    folder: str
+    """Below the table."""
+    attempt: int
+    schema: dict[str, Any]
+    """Of the rows with the partition column, as Spark and Delta both write it in JSON."""
+    days: tuple[date, ...]
+    """Partition dates that the rows replace, ascending."""
+    files: tuple[DataFile, ...]
+    checksums: dict[date, str]
+    """By day that has rows; of the others it is that of no rows."""
+    origin: Origin
+
+    @property
+    def span(self) -> Days:
+        """From the first of its days to the last."""
+        return Days(self.days[0], self.days[-1])
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return sum(file.rows for file in self.files)
+
+    def rows_of(self, day: date) -> int:
+        """How many there are of one day."""
+        return sum(file.rows for file in self.files if file.day == str(day))
+
+    def checksum(self, day: date) -> str:
+        """What the rows of a day say."""
+        return self.checksums.get(day, "0")
+
+
+def write(run: Run, name: str, frame: DataFrame, days: Collection[date], origin: Origin) -> Staging:
+    """Have Spark write the rows that this run wants to publish.
+
+    Args:
+        run: Who stages them.
+        name: The table.
+        frame: The rows.
+        days: Partition dates that they replace.
+        origin: How they were made.
+
+    Raises:
+        NightshiftError: a row belongs to none of the days.
+    """
+    attempt = run.attempt or next_attempt(run, [name])
+    # Of its own, whoever else stages the same days: a folder is written once.
+    folder = f"{_FOLDER}/{min(days)}_{max(days)}_{attempt}_{uuid4().hex[:8]}"
+    column = partition(run, name)
+    # All rows of a day in one task, so that a day is one file.
+    by_day = frame.repartition(column).write.partitionBy(column)
+    by_day.parquet(f"{path(run, name)}/{folder}")
+    staging = Staging(
+        folder=folder,
+        attempt=attempt,
+        schema=_nullable(frame.schema),
+        days=tuple(sorted(days)),
+        files=tuple(found_in(path(run, name), folder)),
+        checksums={},
+        origin=origin,
+    )
+    _refuse_other_days(run, name, staging)
+    staging.checksums.update(_checksums(run, name, staging))
+    return staging
+
+
+def keep(run: Run, name: str, staging: Staging) -> None:
+    """Make it the staging of the run's days."""
+    told = {
+        **asdict(staging),
+        "checksums": {str(day): checksum for day, checksum in staging.checksums.items()},
+        "inputs": [[str(day), *map(asdict, of)] for day, of in staging.origin.inputs.items()],
+        "origin": staging.origin.definition,
+    }
+    system, place = _manifest(run, name)
+    system.create_dir(place.rpartition("/")[0])
+    # Beside it, then in its place: nobody reads half of it.
+    fresh = f"{place}.{staging.folder.rpartition('_')[2]}"
+    with system.open_output_stream(fresh) as file:
+        file.write(json.dumps(told, default=str).encode())
+    system.move(fresh, place)
+
+
+def find(run: Run, name: str) -> Staging | None:
+    """The staging of the run's days; None when there is none."""
+    system, place = _manifest(run, name)
+    try:
+        with system.open_input_stream(place) as file:
+            told = json.loads(file.read())
+    except FileNotFoundError:
+        return None
+    checksums = {date.fromisoformat(day): value for day, value in told["checksums"].items()}
+    return Staging(
+        folder=told["folder"],
+        attempt=told["attempt"],
+        schema=told["schema"],
+        days=tuple(map(date.fromisoformat, told["days"])),
+        files=tuple(DataFile(**file) for file in told["files"]),
+        checksums=checksums,
+        origin=Origin(definition=told["origin"], inputs=_inputs(told["inputs"])),
+    )
+
+
+def require(run: Run, name: str) -> Staging:
+    """The staging of the run's days.
+
+    Raises:
+        NightshiftError: there is none; the message says which stage to run.
+    """
+    staging = find(run, name)
+    if staging is None:
+        raise NightshiftError(
+            f"Nothing is staged of {sql_name(run, name)} for {run.days}. "
+            f"Run its stage first: --stage {maker(run, name)}"
+        )
+    return staging
+
+
+def forget(run: Run, name: str) -> None:
+    """Take back the staging of the run's days, such as refused rows; its files stay unnamed."""
+    system, place = _manifest(run, name)
+    if system.get_file_info(place).type == fs.FileType.File:
+        system.delete_file(place)
+
+
+def frame(run: Run, name: str, staging: Staging) -> DataFrame:
+    """The staged rows, read from exactly the files of the staging."""
+    spark = connect(run.environment)
+    schema = StructType.fromJson(staging.schema)
+    if not staging.files:
+        return spark.createDataFrame([], schema)
+    table = path(run, name)
+    files = [f"{table}/{file.path}" for file in staging.files]
+    # The day is in the folder's name, below the base path.
+    reader = spark.read.schema(schema).option("basePath", f"{table}/{staging.folder}")
+    return reader.parquet(*files).select(*schema.names)
+
+
+def prune(run: Run) -> None:
+    """Forget stagings of long ago."""
+    for table in run.pipeline.tables:
+        system, place = _manifest(run, table.name)
+        below = fs.FileSelector(place.rpartition("/")[0], allow_not_found=True)
+        found = system.get_file_info(below)
+        # An object store may tell no time.
+        for old in sorted(found, key=lambda info: info.mtime_ns or 0)[:-STAGINGS_KEPT]:
+            system.delete_file(old.path)
+
+
+def _nullable(schema: StructType) -> dict[str, Any]:
+    """As Delta keeps it: a column that no row lacks today may be lacking tomorrow."""
+    told: dict[str, Any] = schema.jsonValue()
+    fields = [{**field, "nullable": True, "metadata": {}} for field in told["fields"]]
+    return {**told, "fields": fields}
+
+
+def _refuse_other_days(run: Run, name: str, staging: Staging) -> None:
+    found = [date.fromisoformat(file.day) for file in staging.files]
+    strange = [day for day in found if day not in staging.days]
+    if strange:
+        raise NightshiftError(
+            f"{sql_name(run, name)}: rows for {min(strange)} were made by a run that may only "
+            f"replace {staging.span}. Nothing was published."
+        )
+
+
+def _checksums(run: Run, name: str, staging: Staging) -> dict[date, str]:
+    if not staging.files:
+        return {}
+    rows = frame(run, name, staging)
+    column = partition(run, name)
+    volatile = () if name not in _declared(run) else run.pipeline.table(name).volatile
+    # Sorted, because a fingerprint depends on the order of its columns.
+    content = sorted(set(rows.columns) - set(volatile))
+    summed = rows.groupBy(F.col(column).alias("day")).agg(fingerprint(content).alias("checksum"))
+    return {row["day"]: str(int(row["checksum"])) for row in summed.collect()}
+
+
+def _declared(run: Run) -> set[str]:
+    return {table.name for table in run.pipeline.tables}
+
+
+def _manifest(run: Run, name: str) -> tuple[fs.FileSystem, str]:
+    days = f"{run.days.first}_{run.days.last}"
+    place = f"{run.environment.lake}/_staging/{run.pipeline.name}/{name}/{days}.json"
+    system, path_of_manifest = fs.FileSystem.from_uri(place)
+    return system, path_of_manifest
+
+
+def _inputs(told: list[list[Any]]) -> dict[date, tuple[Input, ...]]:
+    found = {}
+    for day, *inputs in told:
+        found[date.fromisoformat(day)] = tuple(Input.from_json(given) for given in inputs)
+    return found

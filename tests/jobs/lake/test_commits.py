@@ -1,0 +1,346 @@
+"""Publishing: any number of processes at once, killed or stopped anywhere, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from itertools import chain
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jobs.lake import commits, ops, publications
+from jobs.lake.commits import Fenced, publish
+from jobs.lake.data_files import found_in
+from jobs.lake.locations import path
+from jobs.lake.publications import Origin, in_force, next_attempt, table_input
+from jobs.lake.staging import Staging
+from pipelines.days import Days
+from pipelines.environment import Environment
+from pipelines.errors import NightshiftError
+from pipelines.run import Run
+from pipelines.stages import stage
+from tests.jobs.toy import TOY
+
+TABLE = "readings"
+FIRST = date(2013, 1, 5)
+SECOND = date(2013, 1, 6)
+BOTH = Days(FIRST, SECOND)
+_SPAWN = multiprocessing.get_context("spawn")
+"""A forked child would share the threads' locks of its parent's libraries."""
+_SCHEMA = {
+    "type": "struct",
+    "fields": [
+        {"name": "id", "type": "integer", "nullable": True, "metadata": {}},
+        {"name": "landed_date", "type": "date", "nullable": True, "metadata": {}},
+    ],
+}
+
+
+def run_at(home: Path, days: Days = BOTH, attempt: int = 0) -> Run:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(home)})
+    run = Run(pipeline=TOY, days=days, environment=environment)
+    return replace(run.at(stage("check_raw")), attempt=attempt)
+
+
+def staged(
+    run: Run,
+    ids: Mapping[date, list[int]],
+    name: str = TABLE,
+    origin: Origin | None = None,
+) -> Staging:
+    """Rows as Spark would have staged them: a file a day, and a checksum that tells ids apart."""
+    folder = f"runs/{uuid4().hex}"
+    for day, values in ids.items():
+        where = Path(path(run, name)) / folder / f"landed_date={day}"
+        where.mkdir(parents=True)
+        pq.write_table(pa.table({"id": pa.array(values, pa.int32())}), where / "part-0.parquet")
+    return Staging(
+        folder=folder,
+        attempt=run.attempt or next_attempt(run, [name]),
+        schema=_SCHEMA,
+        days=tuple(run.days),
+        files=tuple(found_in(path(run, name), folder)),
+        checksums={day: str(sum(values)) for day, values in ids.items()},
+        origin=origin or Origin(),
+    )
+
+
+def ids_of(run: Run, name: str = TABLE) -> dict[str, list[int]]:
+    """What a reader of the table sees, by day."""
+    found: dict[str, list[int]] = {}
+    for row in DeltaTable(path(run, name)).to_pyarrow_table().to_pylist():
+        found.setdefault(str(row["landed_date"]), []).append(row["id"])
+    return {day: sorted(values) for day, values in sorted(found.items())}
+
+
+def recorded(run: Run, name: str = TABLE) -> list[dict[str, Any]]:
+    rows = ops.read(run.environment, "publications", [("table_name", "=", f"toy.{name}")])
+    return sorted(rows.to_pylist(), key=lambda row: (row["published_at"], row["day"]))
+
+
+def test_only_the_days_that_differ_are_replaced(tmp_path: Path) -> None:
+    run = run_at(tmp_path)
+    publish(run, TABLE, staged(run, {FIRST: [1], SECOND: [2]}))
+    published = publish(run, TABLE, staged(run, {FIRST: [1], SECOND: [3, 4]}))
+    assert published.changed
+    assert ids_of(run) == {"2013-01-05": [1], "2013-01-06": [3, 4]}
+    known = in_force(run, TABLE)
+    assert [known[day].version for day in BOTH] == [0, 1]
+    assert [known[day].rows for day in BOTH] == [1, 2]
+
+
+def test_a_day_without_rows_is_published_too(tmp_path: Path) -> None:
+    run = run_at(tmp_path)
+    publish(run, TABLE, staged(run, {SECOND: [2]}))
+    assert in_force(run, TABLE)[FIRST].rows == 0
+    publish(run, TABLE, staged(run, {}))
+    assert ids_of(run) == {}
+    assert [one.rows for one in in_force(run, TABLE).values()] == [0, 0]
+
+
+def test_the_same_rows_from_other_inputs_make_no_version_and_are_recorded(tmp_path: Path) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    publish(run, TABLE, staged(run, {FIRST: [1]}, origin=Origin(definition="before")))
+    again = publish(run, TABLE, staged(run, {FIRST: [1]}, origin=Origin(definition="after")))
+    assert (again.changed, again.version) == (False, 0)
+    assert DeltaTable(path(run, TABLE)).version() == 0
+    assert in_force(run, TABLE)[FIRST].definition == "after"
+    once_more = publish(run, TABLE, staged(run, {FIRST: [1]}, origin=Origin(definition="after")))
+    assert not once_more.changed
+    assert [row["changed"] for row in recorded(run)] == [True, False]
+
+
+def test_a_kill_between_commit_and_record_is_repaired_by_reading_the_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    publish(run, TABLE, staged(run, {FIRST: [1]}))
+    with monkeypatch.context() as killed:
+        killed.setattr(publications, "record", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            publish(run, TABLE, staged(run, {FIRST: [1, 2]}))
+    assert [row["version"] for row in recorded(run)] == [0]
+    assert in_force(run, TABLE)[FIRST].rows == 2
+    # The number of the attempt that was killed is not given again.
+    assert next_attempt(run, [TABLE]) == 3
+    publish(run, TABLE, staged(run, {FIRST: [7]}))
+    assert [(row["version"], row["rows"]) for row in recorded(run)] == [(0, 1), (1, 2), (2, 1)]
+    assert ids_of(run) == {"2013-01-05": [7]}
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_commits_of_other_programs_are_no_publications(tmp_path: Path) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    publish(run, TABLE, staged(run, {FIRST: [1]}))
+    DeltaTable(path(run, TABLE)).optimize.compact()
+    DeltaTable(path(run, TABLE)).delete("id = 99")
+    assert in_force(run, TABLE)[FIRST].version == 0
+    publish(run, TABLE, staged(run, {FIRST: [2]}))
+    assert ids_of(run) == {"2013-01-05": [2]}
+
+
+def test_rows_made_from_what_has_been_replaced_since_are_not_published(tmp_path: Path) -> None:
+    day = Days.of(FIRST)
+    run = run_at(tmp_path, day)
+    publish(run, TABLE, staged(run, {FIRST: [1]}))
+    before = table_input(run, TABLE, day, publications.checksums(run, TABLE))
+    derived = staged(run, {FIRST: [10]}, "scoring", Origin(inputs={FIRST: (before,)}))
+    publish(run, TABLE, staged(run, {FIRST: [2]}))
+    with pytest.raises(Fenced, match=r"toy.readings for 2013-01-05 that have been replaced"):
+        publish(run, "scoring", derived)
+    after = table_input(run, TABLE, day, publications.checksums(run, TABLE))
+    publish(run, "scoring", staged(run, {FIRST: [20]}, "scoring", Origin(inputs={FIRST: (after,)})))
+    assert ids_of(run, "scoring") == {"2013-01-05": [20]}
+    assert in_force(run, "scoring")[FIRST].inputs[0].version == 1
+
+
+def test_a_day_that_was_not_there_is_another_input_than_one_without_rows(tmp_path: Path) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    publish(run, TABLE, staged(run, {FIRST: [1]}))
+    with_hole = table_input(run, TABLE, BOTH, publications.checksums(run, TABLE))
+    later = run_at(tmp_path, Days.of(SECOND))
+    publish(later, TABLE, staged(later, {}))
+    filled = table_input(run, TABLE, BOTH, publications.checksums(run, TABLE))
+    assert with_hole.digest != filled.digest
+
+
+def test_a_new_column_is_null_on_days_of_before(tmp_path: Path) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    publish(run, TABLE, staged(run, {FIRST: [1]}))
+    note = {"name": "note", "type": "string", "nullable": True, "metadata": {}}
+    later = run_at(tmp_path, Days.of(SECOND))
+    wider = replace(
+        staged(later, {SECOND: [2]}), schema={**_SCHEMA, "fields": [*_SCHEMA["fields"], note]}
+    )
+    publish(later, TABLE, wider)
+    rows = DeltaTable(path(run, TABLE)).to_pyarrow_table()
+    assert rows["note"].to_pylist() == [None, None]
+    narrower = publish(later, TABLE, staged(later, {SECOND: [3]}))
+    assert narrower.changed
+    assert "note" in DeltaTable(path(run, TABLE)).to_pyarrow_table().column_names
+
+
+def test_a_column_of_another_type_is_refused_by_its_name(tmp_path: Path) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    publish(run, TABLE, staged(run, {FIRST: [1]}))
+    other = json.loads(json.dumps(_SCHEMA).replace("integer", "string"))
+    with pytest.raises(NightshiftError, match="column 'id' is integer in the table, and string"):
+        publish(run, TABLE, replace(staged(run, {FIRST: [2]}), schema=other))
+    assert ids_of(run) == {"2013-01-05": [1]}
+
+
+def _publish_days(home: Path, number: int, own: date, shared: date) -> None:
+    """Publish a day of its own many times, and one that all processes publish."""
+    for turn in range(5):
+        run = run_at(home, Days.of(own))
+        publish(run, TABLE, staged(run, {own: [number, turn]}))
+        run = run_at(home, Days.of(shared))
+        try:
+            publish(run, TABLE, staged(run, {shared: [1000 + number, turn]}))
+        except Fenced:
+            # Another was first: a later attempt would be the next to try.
+            continue
+
+
+def test_eight_processes_publish_at_once_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
+    days = [FIRST + timedelta(days=n) for n in range(8)]
+    shared = FIRST + timedelta(days=20)
+    workers = [
+        _SPAWN.Process(target=_publish_days, args=(tmp_path, number, day, shared))
+        for number, day in enumerate(days)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * 8
+    run = run_at(tmp_path)
+    seen = ids_of(run)
+    for number, day in enumerate(days):
+        assert seen[str(day)] == sorted([number, 4])
+    # One of them published it last, whole.
+    assert len(seen[str(shared)]) == 2
+    known = in_force(run, TABLE)
+    assert sum(seen[str(shared)]) == int(known[shared].checksum)
+    # What is recorded is what the log tells, each once.
+    told = [(row["day"], row["version"]) for row in recorded(run)]
+    assert len(told) == len(set(told)) == DeltaTable(path(run, TABLE)).version() + 1
+
+
+def _stop_then_publish(home: Path) -> None:
+    run = run_at(home, Days.of(FIRST), attempt=1)
+    late = staged(run, {FIRST: [1]})
+    os.kill(os.getpid(), signal.SIGSTOP)
+    try:
+        publish(run, TABLE, late)
+    except Fenced:
+        os._exit(42)
+
+
+def test_a_process_that_was_stopped_while_its_successor_published_is_refused(
+    tmp_path: Path,
+) -> None:
+    late = _SPAWN.Process(target=_stop_then_publish, args=(tmp_path,))
+    late.start()
+    assert late.pid is not None
+    _, status = os.waitpid(late.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    # It began before the other had published: both have the first number.
+    successor = run_at(tmp_path, Days.of(FIRST), attempt=1)
+    publish(successor, TABLE, staged(successor, {FIRST: [2]}))
+    os.kill(late.pid, signal.SIGCONT)
+    late.join()
+    assert late.exitcode == 42
+    assert ids_of(successor) == {"2013-01-05": [2]}
+
+
+def test_a_commit_that_always_loses_gives_up_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    monkeypatch.setattr(commits, "_MOST_TRIES", 3)
+    monkeypatch.setattr(commits, "_commit", _losing)
+    with pytest.raises(NightshiftError, match="3 commits in a row lost"):
+        publish(run, TABLE, staged(run, {FIRST: [1]}))
+
+
+def _losing(*_: object) -> None:
+    raise commits.CommitFailedError("version exists")
+
+
+_OLDEST = datetime(1900, 1, 1)  # noqa: DTZ001, because Hypothesis adds the zone
+_VALUES = st.fixed_dictionaries(
+    {
+        "number": st.none() | st.integers(-(2**63), 2**63 - 1),
+        "real": st.none() | st.floats(width=64),
+        "text": st.none() | st.text(max_size=70),
+        "day": st.none() | st.dates(date(1900, 1, 1), date(2100, 1, 1)),
+        "at": st.none() | st.datetimes(_OLDEST, timezones=st.just(UTC)),
+    }
+)
+_ARROW = pa.schema(
+    {
+        "number": pa.int64(),
+        "real": pa.float64(),
+        "text": pa.string(),
+        "day": pa.date32(),
+        "at": pa.timestamp("us", tz="UTC"),
+    }
+)
+_TYPES = {"number": "long", "real": "double", "text": "string", "day": "date", "at": "timestamp"}
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(files=st.lists(st.lists(_VALUES, min_size=1, max_size=4), min_size=1, max_size=3))
+def test_a_reader_that_skips_files_by_their_bounds_misses_no_row(
+    files: list[list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    run = run_at(tmp_path / uuid4().hex)
+    folder = Path(path(run, TABLE)) / "runs" / "x"
+    days = [FIRST + timedelta(days=n) for n in range(len(files))]
+    for day, rows in zip(days, files, strict=True):
+        (folder / f"landed_date={day}").mkdir(parents=True)
+        table = pa.Table.from_pylist(rows, schema=_ARROW)
+        pq.write_table(table, folder / f"landed_date={day}" / "a.parquet", row_group_size=2)
+    fields = [
+        {"name": name, "type": kind, "nullable": True, "metadata": {}}
+        for name, kind in {**_TYPES, "landed_date": "date"}.items()
+    ]
+    whole = Staging(
+        folder="runs/x",
+        attempt=1,
+        schema={"type": "struct", "fields": fields},
+        days=tuple(days),
+        files=tuple(found_in(path(run, TABLE), "runs/x")),
+        checksums=dict.fromkeys(days, "1"),
+        origin=Origin(),
+    )
+    publish(replace(run, days=Days(days[0], days[-1])), TABLE, whole)
+    delta = DeltaTable(path(run, TABLE))
+    for row in chain.from_iterable(files):
+        for name, value in row.items():
+            condition = pc.field(name).is_null()
+            if value is not None:
+                condition = pc.field(name) == pa.scalar(value, _ARROW.field(name).type)
+            skipping = delta.to_pyarrow_dataset().scanner(filter=condition).to_table()
+            reading_all = delta.to_pyarrow_table().filter(condition)
+            assert len(skipping) == len(reading_all)

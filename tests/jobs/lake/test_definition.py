@@ -1,0 +1,89 @@
+"""A definition changes with what makes rows, and with nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+
+from jobs.lake.definition import digest
+from jobs.transforms import flights as transforms
+from pipelines.flights import FLIGHTS, PIPELINE, SCHEDULE
+
+_LIMIT = 15
+
+
+@dataclass(frozen=True)
+class _Settings:
+    windows: tuple[int, ...] = (7, 28)
+    other: int = 0
+
+
+_SETTINGS = _Settings()
+
+
+def _helper(value: int) -> bool:
+    """Tells people something."""
+    return value > _LIMIT
+
+
+def _rows(values: list[int]) -> list[int]:
+    # A comment.
+    return [value for value in values if _helper(value)]
+
+
+def _windowed(values: list[int]) -> list[int]:
+    return values[: max(_SETTINGS.windows)]
+
+
+def test_the_code_of_a_function_its_helpers_and_constants_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = digest(_rows)
+    assert digest(_rows) == before
+    with monkeypatch.context() as changed:
+        changed.setitem(globals(), "_LIMIT", 16)
+        assert digest(_rows) != before
+    with monkeypatch.context() as changed:
+        changed.setitem(globals(), "_helper", _windowed)
+        assert digest(_rows) != before
+    assert digest(_rows) == before
+
+
+def test_docs_and_comments_count_nothing() -> None:
+    def documented(value: int) -> int:
+        """Some words."""
+        # And more of them.
+        return value + 1
+
+    first = digest(documented)
+
+    def documented(value: int) -> int:  # type: ignore[no-redef]
+        """Other words."""
+        return value + 1
+
+    assert digest(documented) == first
+
+
+def test_of_a_declaration_only_the_attribute_that_is_used_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = digest(_windowed)
+    monkeypatch.setitem(globals(), "_SETTINGS", _Settings(other=5))
+    assert digest(_windowed) == before
+    monkeypatch.setitem(globals(), "_SETTINGS", _Settings(windows=(7,)))
+    assert digest(_windowed) != before
+
+
+def test_what_judges_or_describes_rows_makes_none() -> None:
+    assert digest(replace(FLIGHTS, doc="Other words.", max_quarantine_share=0.5)) == digest(FLIGHTS)
+    assert digest(replace(FLIGHTS, null_token="-")) != digest(FLIGHTS)
+    assert digest(FLIGHTS) != digest(SCHEDULE)
+
+
+def test_a_table_depends_on_its_own_transform_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiles = digest(PIPELINE.table("tiles"), transforms.tiles)
+    departures = digest(PIPELINE.table("departures"), transforms.departures)
+    monkeypatch.setattr(transforms, "_PUERTO_RICO", ("SJU",))
+    assert digest(PIPELINE.table("tiles"), transforms.tiles) == tiles
+    assert digest(PIPELINE.table("departures"), transforms.departures) != departures
