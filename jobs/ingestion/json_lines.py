@@ -34,6 +34,7 @@ _SURROGATES = r"u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _ESCAPE = rf'\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{{4}}|{_SURROGATES})'
 _INSIDE = rf"{_PLAIN}(?:{_ESCAPE}{_PLAIN})*+"
 _STRING = f'"{_INSIDE}"'
+# Strict, as JSON is: no zero in front, no '+', no NaN.
 _NUMBER = r"-?(?:0|[1-9]\d*+)(?:\.\d++)?+(?:[eE][+-]?\d++)?+"
 _VALUE = f"(?:{_STRING}|{_NUMBER}|true|false|null)"
 _PAIR = rf"{_SPACE}{_STRING}{_SPACE}:{_SPACE}{_VALUE}{_SPACE}"
