@@ -44,6 +44,7 @@ def stage_failed(context: Context) -> None:
     event = Event.STAGE_REFUSED if isinstance(exception, StageRefused) else Event.STAGE_FAILED
     # In the DAG processor a task has no start: then nothing that is recorded is of this attempt.
     began = getattr(context.get("ti"), "start_date", None) or datetime.now(UTC)
+    # No argument of a program may hold a zero byte.
     reason = str(exception or _LOST)[:_MOST_CHARACTERS].replace("\0", " ")
     _notify(context, event, f"--since={began.isoformat()}", f"--message={reason}")
 

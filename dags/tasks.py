@@ -28,6 +28,7 @@ from pipelines.events import Event
 from pipelines.spec import Pipeline
 from pipelines.stages import STAGES, Stage
 
+# As in `jobs/outcome.py`, which a DAG file must not import.
 _PROMOTING_STAGE = "evaluate"
 _MINUTES_PER_FURTHER_DAY = 2
 """What a range may take longer for each day after its first: a range is one pass, not so many
@@ -49,10 +50,13 @@ def dag_arguments(pipeline: Pipeline) -> dict[str, Any]:
         "catchup": False,
         # Airflow leaves a run that the API triggers on a paused DAG queued for ever.
         "is_paused_upon_creation": False,
+        # A night builds on the tables that the night before it published.
         "max_active_runs": 1,
+        # By then the next night is due.
         "dagrun_timeout": timedelta(days=1),
         "default_args": {
             "owner": pipeline.owner,
+            # For faults that pass; a refusal is not tried again.
             "retries": 2,
             "retry_delay": timedelta(minutes=1),
             "retry_exponential_backoff": 2.0,
@@ -238,6 +242,7 @@ def time_limit(stage: Stage, days: int) -> timedelta:
 def safe_run_id(dag_run_id: str) -> str:
     """The DAG run's id in the letters that a run id may have; ids that differ stay different."""
     plain = re.sub(r"[^A-Za-z0-9_.:+~-]", "-", dag_run_id)
+    # `pipelines/run.py` refuses an id of more than 200; what follows has at most 193.
     if plain == dag_run_id and len(plain) <= 200:
         return plain
     return f"{plain[:180]}~{sha256(dag_run_id.encode()).hexdigest()[:12]}"

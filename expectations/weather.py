@@ -67,9 +67,9 @@ def observations(days: Days) -> Suite:
             between("humid", 0, 100),
             between("wind_speed", 0, None),
             between("wind_speed", None, STORM_MPH, severity="warning"),
-            between("precip", 0, 5),
-            between("pressure", 900, 1100),
-            between("visib", 0, 20),
+            between("precip", 0, 5),  # 2013: at most 1.2
+            between("pressure", 900, 1100),  # 2013: 984 to 1,042
+            between("visib", 0, 20),  # 2013: at most 10
         ),
         measures={
             "stations": "count(DISTINCT station)",
@@ -80,6 +80,7 @@ def observations(days: Days) -> Suite:
         each_day=(
             between(ROWS, *_HOURS_A_DAY, says="The day has nearly all of its 72 hourly rows."),
             one_of("stations", [len(_STATIONS)], says="All three stations report."),
+            # 2013: at least 98 %.
             between("known_share", 0.8, 1, says="Most temperatures were measured."),
             between(
                 "humidity_error",

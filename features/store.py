@@ -96,6 +96,7 @@ def _settings(pipeline: Pipeline, registry: str) -> dict[str, Any]:
         "offline_store": {"type": "features.asof.AsOfOfflineStore"},
         # Nights are scored in batches.
         "online_store": None,
+        # Feast warns of the older ones.
         "entity_key_serialization_version": 3,
     }
 

@@ -37,8 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "\nInterrupted: nothing half-written was published; the same command does the rest.",
             file=sys.stderr,
         )
-        return 3
+        return 3  # as after a fault: what was asked for is not done
     except BrokenPipeError:
+        # Who reads has seen enough, such as `head`.
         return 0
     except Exception as error:  # the last border before the shell
         from jobs.night import explain

@@ -81,6 +81,7 @@ def perform(argument: dict[str, Any]) -> int:
     """
     run = Run.from_json(argument)
     started = time.time()
+    # Measured by another clock, because the machine's may be set meanwhile.
     clock = time.monotonic()
     try:
         with one_run_at_a_time(run):

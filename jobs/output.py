@@ -90,6 +90,7 @@ def _show_csv(columns: Sequence[str], rows: Iterable[Row], out: TextIO) -> None:
 
 
 def _show_json(columns: Sequence[str], rows: Iterable[Row], out: TextIO) -> None:
+    # An object would keep only one of them.
     for name in columns:
         if list(columns).count(name) > 1:
             raise UsageError(f"Two columns are named '{name}': give one another name with AS.")
@@ -161,12 +162,14 @@ def _numeric(columns: Sequence[str], rows: Sequence[Row]) -> list[bool]:
 
 
 def _is_number(value: object) -> bool:
+    # To Python True is an int.
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
 def _rounded(value: float) -> str:
     if abs(value) >= 1:
         return repr(round(value, _DECIMALS))
+    # Digits that count: of so many behind the point, a small share would leave none.
     return repr(float(f"{value:.{_DECIMALS}g}"))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipelines.environment import ROOT
 
+# Dags and plugins only have stages run: they make no row.
 _PACKAGES = ("pipelines", "jobs", "expectations", "features")
 
 
@@ -20,6 +21,7 @@ def code_version() -> str:
     """
     try:
         described = subprocess.run(
+            # Of one length: git's own grows with the repository, and a commit would get two names.
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
             cwd=ROOT,
             capture_output=True,

@@ -82,6 +82,7 @@ def _web_address(text: str) -> str:
 
 def _whole_number(least: int, most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
+        # `int` alone would take '1_000' and the digits of other scripts.
         if not re.fullmatch(r"\s*[0-9]+\s*", text) or not least <= int(text) <= most:
             raise ValueError(f"a whole number from {least} to {most}")
         return int(text)

@@ -71,6 +71,7 @@ FLIGHTS = Feed(
     null_token="NA",
     columns=_DEPARTURE + _OUTCOME,
     key=_FLIGHT_KEY,
+    # In the pipeline's first night nothing has flown yet.
     first_day=date(2013, 1, 1),
     doc=(
         "Outcomes that became known on landed_date: "
@@ -274,7 +275,9 @@ WEATHER_HOURLY = FeatureView(
     keys={"origin": "origin"},
     event="observed_at",
     created="available_at",
+    # Observations of an airport in 2013 are at most so far apart.
     max_age_hours=6,
+    # Bounds are those of the raw columns: `expectations/flights.py`.
     features=(
         Feature(name="w_temp", made_by="temp", least=-30, most=120),
         Feature(name="w_dewp", made_by="dewp", least=-50, most=100),
@@ -304,7 +307,7 @@ WEATHER_DAILY = FeatureView(
             made_by="CASE WHEN count(w_precip) > 0 THEN aggregate("
             "array_sort(collect_list(w_precip)), DOUBLE(0), (total, amount) -> total + amount) END",
             least=0,
-            most=50,
+            most=50,  # 2013: at most 3.7
         ),
         Feature(name="wd_visib_min", made_by="min(w_visib)", least=0, most=20),
         Feature(name="wd_wind_max", made_by="max(w_wind_speed)", least=0, most=STORM_MPH),
@@ -355,7 +358,7 @@ DEPARTURE = FeatureView(
             made_by=f"CAST(pmod({clock_minutes('sched_arr_time')} - leaves_minute, 1440) AS INT)",
             is_whole=True,
             least=30,
-            most=900,
+            most=900,  # 2013: 50 to 700
             doc="Scheduled minutes from departure to arrival, which passes midnight at most once; "
             "null where the destination's time zone is unknown.",
         ),
@@ -370,8 +373,9 @@ DEPARTURE = FeatureView(
             "n_origin_hour",
             "count(1) OVER (PARTITION BY landed_date, flight_date, origin, hour)",
             1,
-            200,
+            200,  # 2013: at most 38
         ),
+        # 2013: at most 377.
         _schedule(
             "n_origin_day", "count(1) OVER (PARTITION BY landed_date, flight_date, origin)", 1, 1000
         ),
@@ -380,7 +384,7 @@ DEPARTURE = FeatureView(
             "CASE WHEN tailnum IS NULL THEN 0 ELSE rank() OVER "
             "(PARTITION BY landed_date, flight_date, tailnum ORDER BY dep_minute) END",
             0,
-            20,
+            20,  # 2013: at most 5
             doc="1 for the plane's first flight of the day, and so on; 0 without a plane.",
         ),
     ),

@@ -196,5 +196,6 @@ class Promotion:
     leaked in, and the candidate is refused; None: what the task takes for too good."""
 
     def __post_init__(self) -> None:
+        # Below a half the worse of two models would be promoted.
         refuse_unless(0.5 <= self.min_win_rate <= 1, "min_win_rate must be from 0.5 to 1.")
         refuse_unless(self.resamples >= 1, "resamples must be at least 1.")

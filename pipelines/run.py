@@ -15,6 +15,7 @@ from pipelines.errors import UsageError
 from pipelines.spec import Pipeline
 from pipelines.stages import Stage, stage
 
+# ':' and '+' are in Airflow's own ids, '~' in those that `dags/tasks.py` rewrites.
 _RUN_ID = re.compile(r"[A-Za-z0-9_.:+~-]{1,200}")
 
 

@@ -93,6 +93,7 @@ SAME_HOUR = FeatureView(
     keys={"hour_key": "hour_key"},
     event="observed_at",
     created="available_at",
+    # The evening's own day, or the day before where that hour is missing.
     max_age_hours=48,
     features=(_degrees("same_hour_temp", "temp"), _degrees("same_hour_dewp", "dewp")),
     doc="The last observation at the same hour of the day.",
@@ -103,6 +104,7 @@ LATEST = FeatureView(
     keys={"station": "station"},
     event="observed_at",
     created="available_at",
+    # Observations of a station in 2013 are at most so far apart.
     max_age_hours=6,
     features=(
         _degrees("latest_temp", "temp"),
@@ -125,7 +127,7 @@ DAILY = FeatureView(
             name="day_pressure_change",
             made_by="max_by(pressure, observed_at) - min_by(pressure, observed_at)",
             least=-100,
-            most=100,
+            most=100,  # 2013: -23 to 24
             doc="Millibars from the first to the last observation of the day.",
         ),
     ),
@@ -146,6 +148,7 @@ PIPELINE = Pipeline(
     schedule="30 4 * * *",
     # The night before the first observations: it foretells them.
     first_day=date(2012, 12, 31),
+    # The year's last day was not observed.
     last_day=date(2013, 12, 30),
     feeds=(OBSERVATIONS, STATIONS),
     derived=(

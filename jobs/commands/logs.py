@@ -82,6 +82,7 @@ def log_of(environment: Environment, service: str) -> Path:
 
 def end_of(log: Path, lines: int) -> Iterator[str]:
     """The last lines of a log, each with its end."""
+    # What others write need not be UTF-8.
     with log.open(encoding="utf-8", errors="replace") as file:
         yield from deque(file, maxlen=lines)
 

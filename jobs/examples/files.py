@@ -22,6 +22,7 @@ _JSON_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
 def content(feed: Feed, rows: pd.DataFrame) -> bytes:
     """The file of these rows, in the format of the feed; equal rows give equal bytes."""
+    # Rows know more than their file, such as the day on which it is dropped.
     return _WRITERS[feed.format](feed, rows[list(feed.column_names)])
 
 

@@ -23,6 +23,7 @@ _COUNT = """SELECT flight_date, count(*) AS flights,
   GROUP BY flight_date ORDER BY flight_date"""
 
 DEMO = Demo(
+    # From the night that drops the first schedule.
     load=Days(date(2012, 12, 31), date(2013, 3, 31)),
     nights=Days(date(2013, 4, 1), date(2013, 4, 2)),
     queries=(_TOP, _COUNT),
@@ -79,6 +80,7 @@ def arrives_at(flights: pd.DataFrame, airports: pd.DataFrame) -> pd.Series:
     departure = hour + pd.to_numeric(flights["minute"]).astype(_MINUTE)
     leaves = wall_clock(departure, zones(flights["dest"], airports))
     arrives = pd.to_numeric(flights["sched_arr_time"])
+    # The source writes a clock's time as HHMM.
     arrives_minute = arrives // 100 * 60 + arrives % 100
     leaves_minute = leaves.dt.hour * 60 + leaves.dt.minute
     # Both by the clock of the destination, which may have passed midnight in between.

@@ -34,6 +34,7 @@ _SURROGATES = r"u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _ESCAPE = rf'\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{{4}}|{_SURROGATES})'
 _INSIDE = rf"{_PLAIN}(?:{_ESCAPE}{_PLAIN})*+"
 _STRING = f'"{_INSIDE}"'
+# Strict, as JSON is: no zero in front, no '+', no NaN.
 _NUMBER = r"-?(?:0|[1-9]\d*+)(?:\.\d++)?+(?:[eE][+-]?\d++)?+"
 _VALUE = f"(?:{_STRING}|{_NUMBER}|true|false|null)"
 _PAIR = rf"{_SPACE}{_STRING}{_SPACE}:{_SPACE}{_VALUE}{_SPACE}"
@@ -70,8 +71,8 @@ class JsonLines:
             }
         )
         texts = [_value_of(F.lit(name)).alias(name) for name in feed.column_names]
-        broken = F.coalesce("_broken", _odd_keys(feed.column_names), _odd_value()).alias("_broken")
-        return read.select(*texts, broken, "record", *PROVENANCE)
+        broken = F.coalesce("_broken", _odd_keys(feed.column_names), _odd_value())
+        return read.select(*texts, broken.alias("_broken"), "record", *PROVENANCE)
 
 
 def _problem() -> Expression:
@@ -96,7 +97,8 @@ def _values() -> Expression:
     literals = F.regexp_extract_all("record", F.lit(_KEY_AND_VALUE), 1)
     as_strings = F.array_join(F.transform(literals, _as_string), ",")
     # What the strings mean: their escapes resolved.
-    return F.from_json(F.concat(F.lit("["), as_strings, F.lit("]")), "array<string>")
+    array = F.concat(F.lit("["), as_strings, F.lit("]"))
+    return F.from_json(array, "array<string>")
 
 
 def _as_string(literal: Expression) -> Expression:
@@ -121,10 +123,11 @@ def _odd_keys(declared: tuple[str, ...]) -> Expression:
     unknown = F.array_except(keys, F.array(*map(F.lit, declared)))
     # array_position counts from 1 and finds the first: an index at or above it is a repetition.
     twice = F.filter(keys, lambda key, place: F.array_position(keys, key) <= place)
+    has_repetition = F.size(keys) > F.size(F.array_distinct(keys))
     return F.coalesce(
         _first(unknown, "is not declared"),
         # Looked for only where there is one: this is slow.
-        F.when(F.size(keys) > F.size(F.array_distinct(keys)), _first(twice, "comes twice")),
+        F.when(has_repetition, _first(twice, "comes twice")),
     )
 
 

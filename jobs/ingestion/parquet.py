@@ -46,6 +46,7 @@ _SPARK_TYPES = {
 }
 _MOST_DIGITS = 38
 """Precision of Spark's decimals."""
+# Spark's names for what some clock shows, and for an instant.
 _WITHOUT_ZONE, _WITH_ZONE = "timestamp_ntz", "timestamp"
 _INSTANT = "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"
 """With microseconds and offset, so that nothing of an instant is lost."""

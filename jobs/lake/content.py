@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 if TYPE_CHECKING:
     from pyspark.sql import Column
 
+# Spark's widest number, enough for the hashes of 10^19 rows.
 _WIDE = "decimal(38,0)"
 
 

@@ -13,6 +13,7 @@ Message = dict[str, str | None]
 
 _MOST_CHARACTERS = 4000
 """Of the whole message. The error of a library may be as long as a file."""
+# For chat tools and logs; `message` holds more of the reason.
 _MOST_IN_LINE = 300
 _HAPPENED = {
     Event.STAGE_REFUSED: "was refused",

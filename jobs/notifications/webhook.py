@@ -23,6 +23,7 @@ from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
 
 VARIABLE = "NIGHTSHIFT_WEBHOOK_URL"
+# Two that nobody answers, and the pause, take 11 seconds: they fit into `_MOST_SECONDS`.
 _TRIES = 2
 _PAUSE_SECONDS = 1.0
 _ANSWER_SECONDS = 5.0

@@ -32,6 +32,7 @@ COMPONENTS: Mapping[str, str] = {
 }
 """Services that tell their health through the API: our name -> the name there."""
 _ASK_SECONDS = 5
+# Airflow is on loopback, where no proxy leads.
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 

@@ -59,6 +59,7 @@ class Airflow:
 
     def trigger(self, dag: str, conf: Content, run_id: str | None = None) -> str:
         """Start a run of the DAG with these params; returns its run id."""
+        # A DAG may have one run of each logical date, and any number of runs without one.
         body: dict[str, Any] = {"logical_date": None, "conf": dict(conf)}
         if run_id:
             body["dag_run_id"] = run_id

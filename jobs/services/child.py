@@ -43,8 +43,10 @@ def execute(function: str, argument: dict[str, object]) -> int:
         code = _named(function)(argument)
         return int(code or 0)
     except SystemExit as end:
+        # `sys.exit` takes a text too.
         return end.code if isinstance(end.code, int) else NightshiftError.exit_code
     except BaseException:
+        # An interrupt too: who waits for us is to get an exit code.
         traceback.print_exc()
         return NightshiftError.exit_code
     finally:

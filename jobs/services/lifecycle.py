@@ -18,6 +18,7 @@ from jobs.services.text import duration
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 
+# Enough for the supervisor to kill what has not ended within its `stopwaitsecs`.
 _DOWN_SECONDS = 30
 _COLUMNS = ("service", "state", "pid", "port", "uptime", "memory")
 
@@ -36,6 +37,7 @@ def up(environment: Environment) -> int:
                 _start_anew(environment, supervisor, wanted, settings)
             start_services(environment, supervisor, wanted)
         except BaseException:
+            # Ctrl-C too: half a platform would stay, unseen.
             print("Stopping what was started.", file=sys.stderr, flush=True)
             _stop(environment)
             raise
@@ -87,6 +89,7 @@ def variables(environment: Environment) -> dict[str, str]:
         processes.MARK: str(environment.home),
         # Else setproctitle, which Airflow uses, writes its title over the mark.
         "SPT_NOENV": "1",
+        # A log shows a line when it is written, not when a buffer is full.
         "PYTHONUNBUFFERED": "1",
     }
 

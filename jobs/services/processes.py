@@ -17,6 +17,7 @@ MARK = "NIGHTSHIFT_PLATFORM"
 never has."""
 LOOPBACK = "127.0.0.1"
 _ANSWER_SECONDS = 2
+# A process inside a system call may outlive its kill; we go on without it.
 _KILLED_SECONDS = 5
 _MOST_CHARACTERS = 80
 """Of a command line in a message: Java's are pages long."""

@@ -15,7 +15,9 @@ from pipelines.errors import no_such
 _MAKERS: dict[str, Callable[[], str]] = {
     "spark_token": lambda: secrets.token_hex(32),
     "admin_password": lambda: secrets.token_urlsafe(18),
+    # What Fernet takes for a key: 32 bytes, so encoded.
     "fernet_key": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+    # Airflow signs with HS512, whose key must have at least 64 bytes.
     "jwt_secret": lambda: secrets.token_urlsafe(64),
     "api_secret_key": lambda: secrets.token_urlsafe(48),
 }
@@ -41,6 +43,7 @@ def make_all(environment: Environment) -> None:
 def private_folder(path: Path) -> Path:
     """The folder, made when missing, closed to everyone else."""
     path.mkdir(parents=True, exist_ok=True)
+    # Also one that was there already, or was made under a lax umask.
     path.chmod(0o700)
     return path
 

@@ -47,6 +47,7 @@ class Work(Protocol):
 
 def available(environment: Environment) -> bool:
     """Whether the home's stage server takes requests."""
+    # A home with a path too long for a socket (a UsageError) has no stage server either.
     with suppress(OSError, UsageError):
         _connect(environment).close()
         return True
@@ -105,6 +106,7 @@ class Forked:
             "function": function,
             "argument": dict(argument),
             "environ": dict(environ),
+            # A relative path means there what it means here.
             "folder": str(Path.cwd()),
         }
         self.message = ""
@@ -130,7 +132,7 @@ class Forked:
         # The stage server ends the child of a connection that closes.
         self._connection.close()
         if self._code is None:
-            self._code = -signal.SIGKILL
+            self._code = -signal.SIGKILL  # as `Popen` tells it of a process
 
     def _receive(self) -> None:
         try:
@@ -172,7 +174,8 @@ class Started:
             text=True,
         )
         assert self._process.stdin is not None
-        # A child that died at once is seen by `wait`, not here.
+        # By its input, because every user can read a command line and settings may be secret. A
+        # child that died at once is seen by `wait`, not here.
         with suppress(BrokenPipeError), self._process.stdin as pipe:
             json.dump(dict(argument), pipe)
 
@@ -200,6 +203,7 @@ def _connect(environment: Environment) -> socket.socket:
     try:
         connection.settimeout(_CONNECT_SECONDS)
         connection.connect(str(wire.socket_path(environment, "stages")))
+        # From here on without a limit: a stage takes as long as it takes.
         connection.settimeout(None)
     except BaseException:
         connection.close()

@@ -143,12 +143,14 @@ class StageServer:
         self._wake.setblocking(False)
         self._waker.setblocking(False)
         self._selector.register(self._listening, selectors.EVENT_READ, (self._accept,))
+        # What was sent tells nothing: reading it only lets the selector sleep again.
         self._selector.register(self._wake, selectors.EVENT_READ, (self._wake.recv, 64))
         _log(f"listening on {self._path}")
 
     def _accept(self) -> None:
         connection, _ = self._listening.accept()
         user = _peer_uid(connection)
+        # 0, root, could become this user anyway.
         if user not in (os.getuid(), 0):
             _log(f"refused a client of user {user}")
             connection.close()
@@ -277,11 +279,13 @@ class StageServer:
         self._reply(client, code, _death(-code) if code < 0 else "")
 
     def _reply(self, client: _Client, code: int, message: str = "") -> None:
+        # The client may be gone.
         with suppress(OSError):
             wire.send(client.connection, {"exit_code": code, "message": message})
         self._forget(client)
 
     def _forget(self, client: _Client) -> None:
+        # It may be unregistered already, because its client went.
         with suppress(KeyError, ValueError):
             self._selector.unregister(client.connection)
         client.connection.close()

@@ -108,6 +108,7 @@ class _Start:
     def _warm_up(self, progress: Progress) -> None:
         if self._warming is None:
             self._warming = warm_up(self._environment)
+        # Only a look: services are watched meanwhile.
         code = self._warming.wait(0)
         if code:
             raise ServiceFailedError(self._environment, _WARM_UP, f"ended with exit code {code}")

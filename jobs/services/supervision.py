@@ -83,12 +83,14 @@ class Supervisor:
             NightshiftError: it does not answer.
         """
         private_folder(self._configuration.parent)
+        # Private before anything is in it.
         self._configuration.touch(mode=0o600)
         self._configuration.write_text(self.configuration(services, variables))
         program = [
             sys.executable,
             "-m",
             "supervisor.supervisord",
+            # It stays our child, so that we see when it ends before it answers.
             "--nodaemon",
             "--configuration",
             str(self._configuration),
@@ -100,6 +102,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                # Neither Ctrl-C nor the end of this terminal reaches it.
                 start_new_session=True,
                 cwd=ROOT,
             )
@@ -111,6 +114,7 @@ class Supervisor:
         One that dies at once is seen in `processes`, not here.
         """
         try:
+            # False: without waiting, so that services start side by side.
             self._ask("startProcess", f"{_GROUP}:{name}", False)
         except Fault as fault:
             if fault.faultCode not in _SEEN_IN_STATE:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipelines.errors import NightshiftError
 
+# Spark 4 runs on no older one.
 LEAST_VERSION = 17
 _ANSWER_SECONDS = 30
 

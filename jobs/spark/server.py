@@ -88,6 +88,7 @@ def start(environment: Environment) -> subprocess.Popen[bytes]:
     try:
         _wait_until_up(environment, process, log)
     except BaseException:
+        # Ctrl-C too: nobody else knows of the server yet.
         stop(process)
         raise
     return process
@@ -141,7 +142,9 @@ def server_variables(environment: Environment) -> dict[str, str]:
         **environment.variables(),
         "JAVA_HOME": str(java_home()),
         "SPARK_HOME": str(_spark_home()),
+        # An empty folder: settings that others made on this machine take no part.
         "SPARK_CONF_DIR": str(_folder(environment) / "conf"),
+        # Else Spark looks up the machine's name, which need not lead anywhere.
         "SPARK_LOCAL_IP": processes.LOOPBACK,
         "SPARK_CONNECT_AUTHENTICATE_TOKEN": secret(environment, "spark_token"),
         "PYSPARK_PYTHON": sys.executable,

@@ -137,6 +137,7 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
         numeric=training.numeric,
         vocabularies={name: _vocabulary(_column(rows, name)) for name in training.categorical},
         means=tuple(means.tolist()),
+        # 1 where all values are alike: numbers are divided by the deviation.
         variances=tuple(float(variance) or 1.0 for variance in variances),
         lows=tuple(lows.tolist()),
         highs=tuple(highs.tolist()),
@@ -178,6 +179,7 @@ def _categories(rows: pa.Table, encoding: Encoding) -> NDArray[np.int32]:
 
 def _vocabulary(values: pa.ChunkedArray) -> tuple[str, ...]:
     counts = pc.value_counts(values.drop_null()).to_pylist()
+    # Sorted: the same rows in another order must give the same places.
     return tuple(sorted(c["values"] for c in counts if c["counts"] >= _RARE))
 
 

@@ -110,6 +110,7 @@ class Registry:
     def trained(self, fingerprint: str) -> ModelVersion | None:
         """The newest finished model with that fingerprint."""
         query = f"tags.fingerprint = '{fingerprint}' and attributes.status = 'FINISHED'"
+        # MLflow gives the newest first.
         runs = self._client.search_runs([self._experiment()], query, max_results=1)
         if not runs:
             return None
@@ -169,7 +170,7 @@ class Registry:
         self, model: ModelVersion, metrics: Mapping[str, float], figures: Mapping[str, Figure]
     ) -> None:
         """Add what an evaluation showed to the model's run."""
-        now = int(time() * 1000)
+        now = int(time() * 1000)  # MLflow counts milliseconds
         values = [Metric(name, value, now, 0) for name, value in metrics.items()]
         self._client.log_batch(model.run_id, values)
         for name, figure in figures.items():

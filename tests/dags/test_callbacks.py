@@ -125,7 +125,14 @@ def test_a_command_that_hangs_is_ended_before_airflow_ends_the_task(
 
 
 @pytest.mark.parametrize("callback", CALLBACKS)
-@pytest.mark.parametrize("given", [{}, {"task": None}, ended("ingest", date="2031-01-01")])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"task": None},
+        ended("ingest", date="2031-01-01"),
+    ],
+)
 def test_a_context_that_says_too_little_fails_no_task(
     callback: Callable[[Context], None],
     given: Any,

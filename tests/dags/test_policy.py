@@ -26,10 +26,11 @@ from pipelines.stages import STAGES, select
 from tests.dags.conftest import context
 
 pytestmark = pytest.mark.policy
-SHARED = set((ROOT / "dags" / ".airflowignore").read_text().splitlines())
+FOLDER = ROOT / "dags"
+SHARED = set((FOLDER / ".airflowignore").read_text().splitlines())
 """Modules that the DAG files share."""
-FILES = sorted(path for path in (ROOT / "dags").glob("*.py") if path.name not in SHARED)
-BAG = DagBag(dag_folder=str(ROOT / "dags"))
+FILES = sorted(path for path in FOLDER.glob("*.py") if path.name not in SHARED)
+BAG = DagBag(dag_folder=str(FOLDER))
 DAGS = sorted(BAG.dags.values(), key=lambda dag: dag.dag_id)
 HEAVY = (
     "pyspark",

@@ -80,18 +80,19 @@ def test_params_that_make_no_sense_fail_without_a_retry(
     ("interval_start", "day"),
     [
         # 04:30 EST.
-        (datetime(2013, 3, 9, 9, 30, tzinfo=UTC), date(2013, 3, 9)),
+        ("2013-03-09T09:30Z", "2013-03-09"),
         # 04:30 EDT: the clock has changed.
-        (datetime(2013, 3, 10, 8, 30, tzinfo=UTC), date(2013, 3, 10)),
+        ("2013-03-10T08:30Z", "2013-03-10"),
         # Still the day before in New York.
-        (datetime(2013, 4, 2, 3, 30, tzinfo=UTC), date(2013, 4, 1)),
+        ("2013-04-02T03:30Z", "2013-04-01"),
     ],
 )
 def test_without_params_the_night_is_the_local_day_that_the_data_interval_begins_on(
-    interval_start: datetime, day: date
+    interval_start: str, day: str
 ) -> None:
-    scheduled = context(run_type="scheduled", interval_start=interval_start)
-    assert run_days(PIPELINE, scheduled) == Days.of(day)
+    start = datetime.fromisoformat(interval_start)
+    scheduled = context(run_type="scheduled", interval_start=start)
+    assert run_days(PIPELINE, scheduled) == Days.of(date.fromisoformat(day))
 
 
 def test_a_run_without_logical_date_processes_the_day_before_its_moment() -> None:

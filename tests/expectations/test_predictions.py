@@ -87,12 +87,17 @@ def test_good_predictions_pass(
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 1.5, math.nan, None])
 def test_what_is_no_probability_is_refused(spark: SparkSession, value: float | None) -> None:
-    assert "likely" in _broken_by(_predicted(spark, BINARY, 0.2, 0.7, value), _suite(BINARY))
+    frame = _predicted(spark, BINARY, 0.2, 0.7, value)
+    assert "likely" in _broken_by(frame, _suite(BINARY))
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None])
+NO_NUMBERS = [math.nan, math.inf, -math.inf, None]
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS)
 def test_what_is_no_finite_number_is_refused(spark: SparkSession, value: float | None) -> None:
-    assert "expected" in _broken_by(_predicted(spark, NUMBERS, 1.0, 2.0, value), _suite(NUMBERS))
+    frame = _predicted(spark, NUMBERS, 1.0, 2.0, value)
+    assert "expected" in _broken_by(frame, _suite(NUMBERS))
 
 
 @pytest.mark.parametrize(

@@ -44,10 +44,11 @@ def night_rows(run: Run) -> list[dict[str, Any]]:
         "evaluate": {"event": "kept", "serves": "2"},
         "predict": {"predictions": 940},
     }
-    return [
-        stage_row(run, stage.name, minute=minute, metrics=metrics.get(stage.name, {}))
-        for minute, stage in enumerate(STAGES)
-    ]
+    rows = []
+    for minute, stage in enumerate(STAGES):
+        told = metrics.get(stage.name, {})
+        rows.append(stage_row(run, stage.name, minute=minute, metrics=told))
+    return rows
 
 
 def record(run: Run, *rows: dict[str, Any]) -> None:

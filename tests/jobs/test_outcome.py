@@ -40,7 +40,11 @@ def reason(run: Run, minute: int | None = None) -> str:
 
 @pytest.mark.parametrize(
     ("code", "event"),
-    [(1, Event.STAGE_REFUSED), (2, Event.STAGE_FAILED), (3, Event.STAGE_FAILED)],
+    [
+        (1, Event.STAGE_REFUSED),
+        (2, Event.STAGE_FAILED),
+        (3, Event.STAGE_FAILED),
+    ],
 )
 def test_a_stage_that_ends_badly_was_refused_or_failed(code: int, event: Event, run: Run) -> None:
     failed(run, 0, "arr_delay: 40 % null")

@@ -57,8 +57,9 @@ def test_a_table_prints_text_as_it_is_and_numbers_to_the_right() -> None:
 
 
 def test_a_terminal_shows_the_same_table() -> None:
+    columns = ["name", "n", "share"]
     rows = [("1E5", 7, None), ("[red]x", 12, 0.25)]
-    assert on_terminal(["name", "n", "share"], rows) == printed(["name", "n", "share"], rows)
+    assert on_terminal(columns, rows) == printed(columns, rows)
 
 
 def test_markup_in_data_is_not_interpreted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,10 +76,12 @@ def test_each_grain_is_a_view_by_its_own_key() -> None:
 
 
 def test_a_statistic_of_a_sum_that_nobody_makes_is_refused() -> None:
+    odd = Statistic(name="tip", amount="tips")
     with pytest.raises(UsageError, match=r"sums that nobody makes: \['tips'\]"):
-        replace(TRIPS, statistics=(Statistic(name="tip", amount="tips"),), grains=())
+        replace(TRIPS, statistics=(odd,), grains=())
 
 
 def test_a_grain_that_reads_an_unknown_statistic_is_refused() -> None:
+    odd = replace(TRIPS.grains[0], statistics=("tip",))
     with pytest.raises(UsageError, match=r"unknown statistics: \['tip'\]"):
-        replace(TRIPS, grains=(replace(TRIPS.grains[0], statistics=("tip",)),))
+        replace(TRIPS, grains=(odd,))

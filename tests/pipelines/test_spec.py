@@ -211,14 +211,16 @@ def test_what_a_baseline_or_a_slice_reads_must_be_there() -> None:
 
 
 def test_a_derived_table_is_made_by_transform() -> None:
+    sums = Table(name="sums", made_by="predict", key=("id",))
     with pytest.raises(UsageError, match="made_by='predict'"):
-        replace(TOY, derived=(Table(name="sums", made_by="predict", key=("id",)),))
+        replace(TOY, derived=(sums,))
 
 
 @pytest.mark.parametrize("name", ["days", "labels", "class"])
 def test_a_table_cannot_be_named_like_a_word_of_its_module(name: str) -> None:
+    odd = Table(name=name, made_by="transform", key=("id",))
     with pytest.raises(UsageError, match=f"must not be named 'toy.{name}'"):
-        replace(TOY, derived=(Table(name=name, made_by="transform", key=("id",)),))
+        replace(TOY, derived=(odd,))
 
 
 def test_a_name_without_its_comma_is_refused() -> None:
@@ -227,8 +229,10 @@ def test_a_name_without_its_comma_is_refused() -> None:
 
 
 def test_days_that_end_before_they_begin_are_refused() -> None:
+    new_year = date(2013, 1, 1)
+    new_years_eve = date(2013, 12, 31)
     with pytest.raises(UsageError, match="first day 2013-12-31 is after its last 2013-01-01"):
-        replace(TOY, first_day=date(2013, 12, 31), last_day=date(2013, 1, 1))
+        replace(TOY, first_day=new_years_eve, last_day=new_year)
 
 
 def test_a_module_without_its_pipeline_is_told_what_to_define(

@@ -178,6 +178,7 @@ def _logistic(settings: LinearModel) -> Any:
 def _ridge(settings: LinearModel) -> Any:
     from sklearn.linear_model import Ridge
 
+    # Named, because 'auto' would choose by the type of the data.
     return Ridge(alpha=settings.l2, solver="cholesky")
 
 

@@ -20,6 +20,7 @@ _EPSILON = 1e-7
 _TRUST = 0.2
 """Weight of the validation rows against the slope 1, from 0 to 1. Rows of one day share their
 fate, so a few days with thousands of rows tell far less than as many independent rows would."""
+# Six sufficed in every trial; once there, a step changes nothing.
 _NEWTON_STEPS = 25
 _SLOPES = (0.5, 2.0)
 _TINY = 1e-12

@@ -15,7 +15,8 @@ from pipelines.stages import STAGES
 
 
 def completions(line: str, answer: Path) -> list[str]:
-    asked = {
+    environment = {
+        **os.environ,
         "_ARGCOMPLETE": "1",
         "_ARGCOMPLETE_IFS": " ",
         "_ARGCOMPLETE_STDOUT_FILENAME": str(answer),
@@ -23,7 +24,7 @@ def completions(line: str, answer: Path) -> list[str]:
         "COMP_POINT": str(len(line)),
     }
     command = [sys.executable, "-m", "jobs"]
-    subprocess.run(command, env={**os.environ, **asked}, check=True, timeout=60)
+    subprocess.run(command, env=environment, check=True, timeout=60)
     return answer.read_text().split()
 
 

@@ -10,7 +10,7 @@ from pipelines.environment import Environment
 
 def rows(variables: dict[str, str]) -> dict[str, tuple[object, object]]:
     _, found = config(Environment.read(variables), variables)
-    return {str(row[0]): (row[1], row[2]) for row in found}
+    return {str(variable): (value, origin) for variable, value, origin, _ in found}
 
 
 def test_every_setting_is_shown_with_where_it_comes_from() -> None:

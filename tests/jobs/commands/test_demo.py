@@ -86,7 +86,10 @@ def test_a_demonstration_runs_its_nights_and_shows_its_queries(
 ) -> None:
     checked(home, "reports/of the night", 5)
     assert demo(TOY, home) == 0
-    assert airflow.nights == [("toy", {"date": "2013-01-03"}), ("toy", {"date": "2013-01-04"})]
+    assert airflow.nights == [
+        ("toy", {"date": "2013-01-03"}),
+        ("toy", {"date": "2013-01-04"}),
+    ]
     printed = capsys.readouterr().out
     for text in (
         "Land the source's files of 2013-01-01..2013-01-04",

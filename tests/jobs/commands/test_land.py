@@ -18,7 +18,9 @@ from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from tests.jobs.toy import TOY
 
-FIRST, SECOND, THIRD = (date(2013, 1, day) for day in (1, 2, 3))
+FIRST = date(2013, 1, 1)
+SECOND = date(2013, 1, 2)
+THIRD = date(2013, 1, 3)
 READINGS = pd.DataFrame(
     {
         "id": ["1", "2", "3"],

@@ -63,7 +63,7 @@ def test_an_event_of_an_older_version_is_listed_without_its_baseline(tmp_path: P
     assert shown["group_mean_log_loss"] is None
 
 
-@pytest.mark.parametrize("pipeline", [small.SMALL, small.TWIN], ids=lambda one: one.name)
+@pytest.mark.parametrize("pipeline", small.PIPELINES, ids=lambda pipeline: pipeline.name)
 def test_every_row_has_a_value_for_each_column(tmp_path: Path, pipeline: Pipeline) -> None:
     environment = small.models_at(tmp_path)
     _keep(environment, pipeline, tmp_path)

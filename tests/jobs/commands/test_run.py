@@ -35,8 +35,14 @@ def run(tmp_path: Path) -> Run:
 
 
 def record(run: Run, name: str, **more: Any) -> None:
-    row = {"run_id": run.run_id, "pipeline": run.pipeline.name, "stage": name, **more}
-    ops.append(run.environment, "stage_runs", [{"started_at": datetime.now(UTC), **row}])
+    row = {
+        "run_id": run.run_id,
+        "pipeline": run.pipeline.name,
+        "stage": name,
+        "started_at": datetime.now(UTC),
+        **more,
+    }
+    ops.append(run.environment, "stage_runs", [row])
 
 
 def refused_night(run: Run, stages: tuple[Stage, ...], *, notify: bool) -> int:
@@ -44,7 +50,12 @@ def refused_night(run: Run, stages: tuple[Stage, ...], *, notify: bool) -> int:
     print("ingest 1.5 s")
     os.write(1, b"said by a library\n")
     first, second = stages
-    done = json.dumps({"rows": 3, "share": float("nan"), "tables": {"flights": 3}})
+    metrics = {
+        "rows": 3,
+        "share": float("nan"),
+        "tables": {"flights": 3},
+    }
+    done = json.dumps(metrics)
     record(run, first.name, status="done", seconds=1.5, metrics=done)
     record(run, second.name, status="refused", seconds=0.5, error="40 % null")
     record(run, "other run", run_id="r2", status="done")

@@ -35,8 +35,10 @@ def test_a_demonstration_uses_days_that_the_pipeline_has(name: str) -> None:
 
 
 def test_the_nights_of_a_demonstration_follow_what_is_loaded() -> None:
-    load = Days(date(2013, 1, 1), date(2013, 1, 31))
+    january = Days(date(2013, 1, 1), date(2013, 1, 31))
+    the_day_after = date(2013, 2, 1)
+    a_day_too_late = date(2013, 2, 2)
     with pytest.raises(UsageError, match="nights must begin the day after 2013-01-01..2013-01-31"):
-        Demo(load=load, nights=Days.of(date(2013, 2, 2)), queries=())
-    demo = Demo(load=load, nights=Days.of(date(2013, 2, 1)), queries=())
-    assert demo.days == Days(date(2013, 1, 1), date(2013, 2, 1))
+        Demo(load=january, nights=Days.of(a_day_too_late), queries=())
+    demo = Demo(load=january, nights=Days.of(the_day_after), queries=())
+    assert demo.days == Days(january.first, the_day_after)

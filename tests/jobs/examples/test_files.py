@@ -53,7 +53,12 @@ def test_json_lines_keep_a_numbers_text_where_json_has_such_a_number() -> None:
     assert lines[0] == (
         '{"id": 1, "at": "2013-01-01T05:00:00Z", "fare": 1.50, "note": "a \\"b\\", c"}'
     )
-    assert json.loads(lines[1]) == {"id": "007", "at": None, "fare": None, "note": "ü\n"}
+    assert json.loads(lines[1]) == {
+        "id": "007",
+        "at": None,
+        "fare": None,
+        "note": "ü\n",
+    }
 
 
 def test_parquet_has_the_declared_types() -> None:
@@ -71,4 +76,5 @@ def test_parquet_has_the_declared_types() -> None:
 @pytest.mark.parametrize("form", ["csv", "json_lines", "parquet"])
 def test_a_drop_without_rows_is_a_file_all_the_same(form: str) -> None:
     feed = replace(FEED, format=form)  # type: ignore[arg-type]
-    assert content(feed, ROWS.iloc[:0]) == content(feed, ROWS.iloc[:0])
+    no_rows = ROWS.iloc[:0]
+    assert content(feed, no_rows) == content(feed, no_rows)

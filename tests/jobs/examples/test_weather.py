@@ -28,6 +28,7 @@ def test_the_register_holds_the_three_airports() -> None:
 
 def test_what_was_not_measured_is_null() -> None:
     rows = source()["observations"]
-    lines = content(OBSERVATIONS, rows[rows["pressure"].isna()].head(1)).decode()
+    unmeasured = rows[rows["pressure"].isna()]
+    lines = content(OBSERVATIONS, unmeasured.head(1)).decode()
     assert '"pressure": null' in lines
     assert "NA" not in lines

@@ -71,9 +71,11 @@ _AMOUNTS = st.one_of(
     st.integers(-(10**25), 10**25).map(str),
     st.sampled_from(["NaN", "1e999", ".5", "5.", "1,5", "NA", None]),
 )
+_PUNCTUATION = ['"', ",", "\\"]
+_LIKE_JSON = ["null", "{}", "[1]", "1.50", "true", '{"a": 1}']
 _NOTES = st.one_of(
     st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=6),
-    st.sampled_from(['"', ",", "\\", "NA", "null", "{}", "[1]", "1.50", "true", '{"a": 1}', None]),
+    st.sampled_from([*_PUNCTUATION, *_LIKE_JSON, "NA", None]),
 )
 _Rows = list[tuple[Any, ...]]
 _ROW = st.tuples(_IDS, _TAKEN, _AMOUNTS, _NOTES)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -71,51 +72,64 @@ def _no_utf8(content: bytes) -> pa.Array:
 
 _INTS = [1, None, -5]
 _LONGEST = [2**63 - 1, -(2**63)]
+_BOOLEANS = [True, False, None]
+_TEXTS = ["a", "NA", "", None]
 _DECIMALS = [Decimal("0.10"), Decimal(0)]
 _DATES = [date(2013, 2, 28), date(1000, 1, 1)]
-_LAST_DATE = pa.array([2**31 - 1], pa.int32()).cast(pa.date32())
+_SOON_AFTER = _MIDNIGHT.replace(microsecond=123456)
+_LAST_INT = pa.array([2**31 - 1], pa.int32())
+_LAST_LONG = pa.array([2**63 - 1], pa.int64())
+_LAST_DATE = _LAST_INT.cast(pa.date32())
 """Far beyond what Python's own dates reach, like the next one."""
-_LAST_INSTANT = pa.array([2**63 - 1], pa.int64()).cast(pa.timestamp("us", "UTC"))
+_LAST_INSTANT = _LAST_LONG.cast(pa.timestamp("us", "UTC"))
 _MAP = pa.map_(pa.string(), pa.int32())
+_CODES = pa.dictionary(pa.int32(), pa.string())
 _DOUBLES = [0.1, 1e300, -0.0, 5e-324, 1.7976931348623157e308, None]
 
 
 @pytest.mark.parametrize(
-    ("kind", "values", "expected"),
+    ("kind", "stored", "values", "expected"),
     [
-        ("int", pa.array(_INTS, pa.int8()), _INTS),
-        ("int", pa.array(_INTS, pa.int64()), _INTS),
-        ("int", pa.array([4_000], pa.uint16()), [4_000]),
-        ("long", pa.array(_LONGEST, pa.int64()), _LONGEST),
-        ("long", pa.array([4_294_967_295], pa.uint32()), [4_294_967_295]),
-        ("long", pa.array([7], pa.uint64()), [7]),
-        ("double", pa.array(_INTS, pa.int32()), [1.0, None, -5.0]),
-        ("double", pa.array(_DOUBLES), _DOUBLES),
-        ("double", pa.array([0.1], pa.float32()), [0.1]),
-        ("double", pa.array(_DECIMALS, pa.decimal128(38, 18)), [0.1, 0.0]),
-        ("int", pa.array([Decimal(5)], pa.decimal128(10, 0)), [5]),
-        ("boolean", pa.array([True, False, None]), [True, False, None]),
-        ("string", pa.array(["a", "NA", "", None]), ["a", None, None, None]),
-        ("string", pa.array(["two\nlines"], pa.large_string()), ["two\nlines"]),
-        ("string", pa.array(["a", "b", "a"]).dictionary_encode(), ["a", "b", "a"]),
-        ("string", pa.array([1.5]), ["1.5"]),
-        ("string", pa.array([Decimal("1.50")], pa.decimal128(5, 2)), ["1.50"]),
-        ("string", pa.nulls(2), [None, None]),
-        ("date", pa.nulls(1), [None]),
-        ("date", pa.array(_DATES), ["2013-02-28", "1000-01-01"]),
-        ("timestamp", pa.array([_MIDNIGHT], pa.timestamp("ms", "UTC")), ["2013-03-10 05:00:00"]),
+        ("int", pa.int8(), _INTS, _INTS),
+        ("int", pa.int64(), _INTS, _INTS),
+        ("int", pa.uint16(), [4_000], [4_000]),
+        ("long", pa.int64(), _LONGEST, _LONGEST),
+        ("long", pa.uint32(), [4_294_967_295], [4_294_967_295]),
+        ("long", pa.uint64(), [7], [7]),
+        ("double", pa.int32(), _INTS, [1.0, None, -5.0]),
+        ("double", pa.float64(), _DOUBLES, _DOUBLES),
+        ("double", pa.float32(), [0.1], [0.1]),
+        ("double", pa.decimal128(38, 18), _DECIMALS, [0.1, 0.0]),
+        ("int", pa.decimal128(10, 0), [Decimal(5)], [5]),
+        ("boolean", pa.bool_(), _BOOLEANS, _BOOLEANS),
+        ("string", pa.string(), _TEXTS, ["a", None, None, None]),
+        ("string", pa.large_string(), ["two\nlines"], ["two\nlines"]),
+        ("string", _CODES, ["a", "b", "a"], ["a", "b", "a"]),
+        ("string", pa.float64(), [1.5], ["1.5"]),
+        ("string", pa.decimal128(5, 2), [Decimal("1.50")], ["1.50"]),
+        ("string", pa.null(), [None, None], [None, None]),
+        ("date", pa.null(), [None], [None]),
+        ("date", pa.date32(), _DATES, ["2013-02-28", "1000-01-01"]),
+        ("timestamp", pa.timestamp("ms", "UTC"), [_MIDNIGHT], ["2013-03-10 05:00:00"]),
         (
             "timestamp",
-            pa.array([_MIDNIGHT.replace(microsecond=123456)], pa.timestamp("us", "Asia/Tokyo")),
+            pa.timestamp("us", "Asia/Tokyo"),
+            [_SOON_AFTER],
             ["2013-03-10 05:00:00.123456"],
         ),
-        ("timestamp", pa.array(["2013-03-10 01:00:00-04:00"]), ["2013-03-10 05:00:00"]),
+        ("timestamp", pa.string(), ["2013-03-10 01:00:00-04:00"], ["2013-03-10 05:00:00"]),
     ],
 )
 def test_a_native_value_becomes_the_declared_one_exactly(
-    spark: SparkSession, environment: Environment, kind: Type, values: pa.Array, expected: list[Any]
+    spark: SparkSession,
+    environment: Environment,
+    kind: Type,
+    stored: pa.DataType,
+    values: list[Any],
+    expected: list[Any],
 ) -> None:
-    _drop(environment, _DAY, {"id": _ids(values), "value": values})
+    natives = pa.array(values, stored)
+    _drop(environment, _DAY, {"id": _ids(natives), "value": natives})
     rows = _read(spark, environment, _feed_of(kind))
     assert [row["reason"] for row in rows] == [None] * len(expected)
     found = [row["value"] for row in rows]
@@ -162,18 +176,19 @@ def test_a_value_that_a_csv_line_could_not_have_is_quarantined(
 def test_a_row_is_known_by_its_number_and_quarantined_as_json(
     spark: SparkSession, environment: Environment
 ) -> None:
+    numbers = range(1, 8)
+    notes = [f"n{number}" for number in numbers]
     ids = [1, 2, 3, None, 2, 6, 7]
     columns = {
-        "note": pa.array([f"n{n}" for n in range(1, 8)]),
-        "taken": pa.array([date(2013, 1, n) for n in range(1, 8)]),
+        "note": pa.array(notes),
+        "taken": pa.array([date(2013, 1, day) for day in numbers]),
         "id": pa.array(ids, pa.int64()),
         "amount": pa.array([0.5] * 7),
     }
     _drop(environment, _DAY, columns, row_group_size=2)
     rows = _read(spark, environment, _FEED)
-    assert [(row["source_line"], row["note"]) for row in rows] == [
-        (n, f"n{n}") for n in range(1, 8)
-    ]
+    assert [row["source_line"] for row in rows] == list(numbers)
+    assert [row["note"] for row in rows] == notes
     assert {row["source_file"] for row in rows} == {"toy/readings/2013-01-01.parquet"}
     assert {row["source_line"]: row["reason"] for row in rows if row["reason"]} == {
         4: "id: no value, but it is required",
@@ -185,15 +200,15 @@ def test_a_row_is_known_by_its_number_and_quarantined_as_json(
 def test_files_of_one_range_may_differ_in_types_and_order_of_columns(
     spark: SparkSession, environment: Environment
 ) -> None:
-    numbers = {"id": pa.array([1], pa.int64()), "value": pa.array([1.5])}
-    texts = {"value": pa.array(["2.5"]), "id": pa.array(["2"])}
+    numbers = {"id": [1], "value": [1.5]}
+    texts = {"value": ["2.5"], "id": ["2"]}
     _drop(environment, _DAY, numbers)
     _drop(environment, _NEXT_DAY, texts)
     rows = _read(spark, environment, _feed_of("double"), _NEXT_DAY)
-    found = [(str(row["landed_date"]), row["id"], row["value"]) for row in rows]
-    assert found == [
-        (_DAY, 1, 1.5),
-        (_NEXT_DAY, 2, 2.5),
+    told = itemgetter("landed_date", "id", "value")
+    assert list(map(told, rows)) == [
+        (date(2013, 1, 1), 1, 1.5),
+        (date(2013, 1, 2), 2, 2.5),
     ]
 
 
@@ -201,14 +216,15 @@ def test_the_old_timestamps_of_spark_are_instants_and_those_of_others_have_no_zo
     spark: SparkSession, environment: Environment
 ) -> None:
     naive = [_MIDNIGHT.replace(tzinfo=None)]
-    table = pa.table({"id": [1], "value": pa.array(naive, pa.timestamp("us"))})
+    columns = {"id": [1], "value": pa.array(naive, pa.timestamp("us"))}
     feed = _feed_of("timestamp")
     options = {"use_deprecated_int96_timestamps": True}
-    _drop(environment, _DAY, {name: table[name] for name in table.column_names}, **options)
+    _drop(environment, _DAY, columns, **options)
     with pytest.raises(Refused, match=r"column 'value' \(timestamp\[ns\]\) has a type that"):
         _read(spark, environment, feed)
     path = environment.landing / f"toy/readings/{_DAY}.parquet"
-    by_spark = table.replace_schema_metadata({"org.apache.spark.version": "3.5.0"})
+    told_by_spark = {"org.apache.spark.version": "3.5.0"}
+    by_spark = pa.table(columns).replace_schema_metadata(told_by_spark)
     pq.write_table(by_spark, path, **options)
     [row] = _read(spark, environment, feed)
     assert (str(row["value"]), row["reason"]) == ("2013-03-10 05:00:00", None)
@@ -262,9 +278,11 @@ def test_a_file_stored_as_spark_cannot_read_is_refused(
 def test_the_other_codecs_are_read(
     spark: SparkSession, environment: Environment, codec: str
 ) -> None:
-    _drop(environment, _DAY, {"id": [1], "value": ["a" * 500]}, compression=codec)
+    text = "a" * 500
+    columns = {"id": [1], "value": [text]}
+    _drop(environment, _DAY, columns, compression=codec)
     [row] = _read(spark, environment, _feed_of("string"))
-    assert row["value"] == "a" * 500
+    assert row["value"] == text
 
 
 def _damaged_in_the_footer(whole: bytes) -> bytes:
@@ -301,8 +319,7 @@ def test_a_damaged_file_is_unfit_wherever_it_is_damaged(tmp_path: Path, damage: 
 
 def test_a_time_beyond_microseconds_refuses_its_file(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    largest = pa.array([2**63 - 1], pa.int64())
-    forever = largest.cast(pa.timestamp("ms", "UTC"))
+    forever = _LAST_LONG.cast(pa.timestamp("ms", "UTC"))
     pq.write_table(pa.table({"until": forever}), path)
     with pytest.raises(Unfit, match="out of bounds timestamp"):
         Parquet().contents(path)

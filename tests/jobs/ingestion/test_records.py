@@ -54,26 +54,27 @@ def test_values_are_typed_and_every_row_knows_its_file_and_line(
         "8,NA,,NA",
         "9, 2013-01-02 , .5 , kept as it is ",
     )
+    day, file = date(2013, 1, 1), "toy/readings/2013-01-01.csv"
     assert [tuple(row) for row in _read(spark, sensed)] == [
         (
             7,
             date(2013, 1, 2),
             -150.0,
             'so, "quoted"',
-            date(2013, 1, 1),
-            "toy/readings/2013-01-01.csv",
+            day,
+            file,
             2,
             '7,2013-01-02,-1.5e2,"so, ""quoted"""',
             None,
         ),
-        (8, None, None, None, date(2013, 1, 1), "toy/readings/2013-01-01.csv", 3, "8,NA,,NA", None),
+        (8, None, None, None, day, file, 3, "8,NA,,NA", None),
         (
             9,
             date(2013, 1, 2),
             0.5,
             " kept as it is ",
-            date(2013, 1, 1),
-            "toy/readings/2013-01-01.csv",
+            day,
+            file,
             4,
             "9, 2013-01-02 , .5 , kept as it is ",
             None,

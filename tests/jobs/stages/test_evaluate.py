@@ -89,7 +89,7 @@ class Platform:
         return champion.version if champion else None
 
 
-@pytest.fixture(params=[small.SMALL, small.TWIN], ids=lambda pipeline: pipeline.name)
+@pytest.fixture(params=small.PIPELINES, ids=lambda pipeline: pipeline.name)
 def platform(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Platform:

@@ -19,14 +19,13 @@ from tests.jobs.training import small
 
 DAYS = Days(date(2013, 1, 23), date(2013, 1, 24))
 LABELS = small.rows_of(DAYS)
-PIPELINES = (small.SMALL, small.TWIN)
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Environment:
     """A lake with the labels of two days, of both pipelines."""
     made = small.environment_at(tmp_path)
-    for pipeline in PIPELINES:
+    for pipeline in small.PIPELINES:
         small.publish(made, LABELS, pipeline=pipeline)
     return made
 
@@ -47,7 +46,7 @@ def _measured(environment: Environment) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["landed_date"], row["event_date"]))
 
 
-@pytest.mark.parametrize("pipeline", PIPELINES, ids=lambda pipeline: pipeline.training.task)
+@pytest.mark.parametrize("pipeline", small.PIPELINES, ids=lambda pipeline: pipeline.training.task)
 def test_predictions_are_measured_when_their_labels_arrive(
     environment: Environment, pipeline: Pipeline
 ) -> None:

@@ -71,7 +71,8 @@ def test_labels_of_the_held_out_days_change_nothing(tmp_path: Path) -> None:
     failed = rows["failed"].fill_null(0).to_numpy()
     turned = np.where(held_out, 1 - failed, failed)
     unlabelled = rows["failed"].is_null().to_numpy()
-    changed = small.with_column(rows, "failed", pa.array(turned, pa.int32(), mask=unlabelled))
+    labels = pa.array(turned, pa.int32(), mask=unlabelled)
+    changed = small.with_column(rows, "failed", labels)
     fingerprints = []
     for published in (rows, changed):
         small.publish(environment, published)
@@ -107,7 +108,8 @@ def test_too_few_labels_are_refused_with_both_numbers(tmp_path: Path) -> None:
 
 def test_days_without_any_label_are_refused(tmp_path: Path) -> None:
     environment = small.environment_at(tmp_path)
-    small.publish(environment, small.rows_of(Days(small.FIRST, date(2013, 1, 14))))
+    days_to_fit_on = Days(small.FIRST, date(2013, 1, 14))
+    small.publish(environment, small.rows_of(days_to_fit_on))
     with pytest.raises(
         Refused, match=r"0 labelled rows to validate on 2013-01-15..2013-01-18, and needs 1"
     ):

@@ -104,6 +104,10 @@ TWIN = replace(
 )
 
 
+PIPELINES = (SMALL, TWIN)
+"""One of each learning task."""
+
+
 def learned_by(pipeline: Pipeline, family: Family) -> Pipeline:
     """The pipeline with another model family."""
     return replace(pipeline, training=replace(pipeline.training, family=family))
@@ -160,18 +164,23 @@ def rows_of(days: Days, per_day: int = 40, seed: int = 1) -> pa.Table:
     landed = np.repeat(np.array(list(days), "datetime64[D]"), per_day)
     batch = np.tile(np.arange(per_day), len(days))
     unlabelled = batch == per_day - 1
+    # The order of the draws decides what is drawn.
+    oven = draw.choice(["north", "south"], n)
+    gappy = draw.normal(size=n)
+    noise = draw.normal(size=n)
+    last_weight = usual_weight + draw.normal(scale=8, size=n)
     return pa.table(
         {
             "landed_date": pa.array(landed),
             "batch_date": pa.array(landed),
             "line": line,
             "batch": pa.array(batch, pa.int32()),
-            "oven": draw.choice(["north", "south"], n),
+            "oven": oven,
             "product": pa.repeat("rolls", n),
             "x": x,
-            "gappy": pa.array(draw.normal(size=n), mask=gaps),
-            "noise": draw.normal(size=n),
-            "last_weight": pa.array(usual_weight + draw.normal(scale=8, size=n), mask=gaps),
+            "gappy": pa.array(gappy, mask=gaps),
+            "noise": noise,
+            "last_weight": pa.array(last_weight, mask=gaps),
             "failed": pa.array(failed, mask=unlabelled),
             "weight": pa.array(weight, mask=unlabelled),
         }

@@ -19,6 +19,8 @@ ROWS = pa.table(
         "weight": [10.0, 11.0, 12.0, 13.0, 14.0, 15.0],
     }
 )
+BY_LINE = GroupMean(columns=("line",))
+BY_OVEN = GroupMean(columns=("oven",))
 BY_LINE_AND_OVEN = GroupMean(columns=("line", "oven"))
 
 
@@ -36,14 +38,22 @@ def test_a_mean_is_that_of_the_values_as_if_seen_once_more_at_the_overall_mean()
 
 def test_an_unseen_value_has_the_overall_mean() -> None:
     fitted = baselines.fit(BY_LINE_AND_OVEN, ROWS, "failed")
-    asked = pa.table({"line": ["AA", "ZZ", None], "oven": ["south", "north", None]})
+    asked = pa.table(
+        {
+            "line": ["AA", "ZZ", None],
+            "oven": ["south", "north", None],
+        }
+    )
     assert fitted.predict(asked).tolist() == [0.25, 0.5, 0.5]
 
 
 def test_the_mean_of_numbers_is_a_climatology() -> None:
-    fitted = baselines.fit(GroupMean(columns=("line",)), ROWS, "weight")
+    fitted = baselines.fit(BY_LINE, ROWS, "weight")
     asked = pa.table({"line": ["AA", "BB"]})
-    assert fitted.predict(asked).tolist() == [(33 + 12.5) / 4, (27 + 12.5) / 3]
+    overall = 12.5
+    of_aa = (10 + 11 + 12 + overall) / 4
+    of_bb = (13 + 14 + overall) / 3
+    assert fitted.predict(asked).tolist() == [of_aa, of_bb]
 
 
 def test_the_last_value_is_repeated_and_the_mean_stands_in_where_there_is_none() -> None:
@@ -56,9 +66,9 @@ def test_the_last_value_is_repeated_and_the_mean_stands_in_where_there_is_none()
     ("baselines", "message"),
     [
         ((), "needs a baseline"),
-        ((GroupMean(columns=("line",), name="by line"),), "cannot be named"),
-        ((GroupMean(columns=("line",), name="champion"),), "must not be named"),
-        ((GroupMean(columns=("line",)), GroupMean(columns=("oven",))), "have one name"),
+        ((replace(BY_LINE, name="by line"),), "cannot be named"),
+        ((replace(BY_LINE, name="champion"),), "must not be named"),
+        ((BY_LINE, BY_OVEN), "have one name"),
         ((LastValue(feature="line"),), "no numeric features"),
     ],
 )

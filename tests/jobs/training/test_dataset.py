@@ -74,5 +74,6 @@ def test_the_rows_to_fit_on_are_shuffled_by_the_seed_alone() -> None:
     other = data_of(replace(TRAINING, seed=1))
     assert again.fit.fingerprint() == first.fit.fingerprint()
     assert other.fit.fingerprint() != first.fit.fingerprint()
-    assert sorted(other.fit.numeric[:, 0]) == sorted(first.fit.numeric[:, 0])
+    shuffled = other.fit.numeric[:, 0]
+    assert sorted(shuffled) == sorted(first.fit.numeric[:, 0])
     assert other.validation.fingerprint() == first.validation.fingerprint()

@@ -23,7 +23,10 @@ SPARE = replace(TRAINING, numeric=("x",), categorical=("c",))
 def test_categories_share_one_table_whose_first_row_of_each_column_is_unknown() -> None:
     assert LEARNED.vocabularies == {"line": ("AA", "BB", "CC"), "oven": ("north", "south")}
     assert LEARNED.embedding_rows == 7
-    given_rows = _with(line=["AA", "CC", "ZZ", None], oven=["south", "north", None, "ZZZ"])
+    given_rows = _with(
+        line=["AA", "CC", "ZZ", None],
+        oven=["south", "north", None, "ZZZ"],
+    )
     assert encoding.encode(given_rows, LEARNED).categorical.tolist() == [
         [1, 6],
         [3, 5],
@@ -107,11 +110,14 @@ def test_a_row_is_encoded_alike_wherever_it_stands(order: list[int]) -> None:
     assert there.fingerprint() == here.fingerprint()
 
 
+_CATEGORIES = st.text(st.characters(codec="utf-8"), min_size=1)
+
+
 @given(
-    st.lists(st.text(st.characters(codec="utf-8"), min_size=1), unique=True),
-    st.floats(allow_nan=False, allow_infinity=False),
-    st.floats(0, 1),
-    st.floats(0.1, 9),
+    values=st.lists(_CATEGORIES, unique=True),
+    mean=st.floats(allow_nan=False, allow_infinity=False),
+    rate=st.floats(0, 1),
+    scale=st.floats(0.1, 9),
 )
 def test_an_encoding_survives_its_file(
     values: list[str], mean: float, rate: float, scale: float

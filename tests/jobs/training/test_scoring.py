@@ -41,4 +41,5 @@ def test_a_score_does_not_depend_on_the_rows_around_it(make: object) -> None:
 
 def test_no_rows_have_no_scores() -> None:
     scorer = Scorer(model=_linear(), encoding=DATA.encoding)
-    assert len(scorer.score(rows_of(Days.of(FIRST)).slice(0, 0))) == 0
+    no_rows = rows_of(Days.of(FIRST)).slice(0, 0)
+    assert len(scorer.score(no_rows)) == 0

@@ -25,8 +25,7 @@ def _stations(spark: SparkSession, landed: date = date(2012, 12, 31)) -> DataFra
 
 def _observations(spark: SparkSession, *rows: dict[str, object]) -> DataFrame:
     """Observations of EWR at hour 12 of the night, and what differs from them."""
-    types = {"string": "string", "int": "int", "double": "double", "date": "date"}
-    kinds = {column.name: types.get(column.type, column.type) for column in OBSERVATIONS.columns}
+    kinds = {column.name: column.type for column in OBSERVATIONS.columns}
     declared = [f"{name} {kind}" for name, kind in kinds.items()]
     schema = ", ".join([*declared, "landed_date date"])
     usual = {

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipelines.environment import Environment
 
 MODEL = "model.keras"
+# Those that decide the weights; the others only start the ranks.
 _SOURCES = ("__init__.py", "horovod_keras3.py", "job.py", "loop.py", "network.py", "rank.py")
 
 

@@ -68,6 +68,7 @@ class Broadcast(keras.callbacks.Callback):
             optimizer.build(self.model.trainable_variables)
         tensors = _tensors([*self.model.variables, *optimizer.variables])
         unique = {id(tensor): tensor for tensor in tensors}
+        # Keras keeps its random seeds in this type.
         shared = [tensor for tensor in unique.values() if tensor.dtype != tf.uint32]
         hvd.broadcast_variables(shared, root_rank=0)
 
@@ -81,6 +82,7 @@ class AverageLogs(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Called by Keras after each epoch."""
         if logs:
+            # One order on all ranks: the reduction knows numbers and no names.
             names = sorted(logs)
             own = tf.constant([float(logs[name]) for name in names], tf.float64)
             means = hvd.allreduce(own, op=hvd.Average).numpy()

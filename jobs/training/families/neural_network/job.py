@@ -110,5 +110,6 @@ def _read_examples(folder: Path, name: str) -> Examples:
     parts: dict[str, NDArray[Any]] = {}
     for part in _PARTS:
         file = folder / f"{name}_{part}.npy"
+        # No pickle: it could hold code, which loading it would run.
         parts[part] = np.load(file, mmap_mode="r", allow_pickle=False)
     return Examples(**parts)

@@ -71,6 +71,7 @@ def fit(job: Job) -> tuple[keras.Model, Outcome]:
     task = task_of(job.task)
     ranks = hvd.size()
     shares = Shares.of(len(job.fit), settings.batch_size, ranks)
+    # A rank that takes fewer would let the others wait for ever.
     steps = horovod_keras3.agree_on(shares.steps)
     model = network.build(job.encoding, settings, task)
     network.compile_for(model, settings, task, steps=steps, ranks=ranks)

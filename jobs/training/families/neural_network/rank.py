@@ -36,6 +36,7 @@ def main(argument: dict[str, Any]) -> None:
             network.save(model, folder / MODEL)
             jobs.write_outcome(folder, outcome)
     except Exception:
+        # What the launcher shows of a rank that has died.
         jobs.error_file(folder, hvd.rank()).write_text(traceback.format_exc())
         raise
     finally:

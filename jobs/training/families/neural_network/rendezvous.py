@@ -16,6 +16,7 @@ from horovod.runner.common.util.hosts import HostInfo, SlotInfo, get_host_assign
 from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
 
 LOOPBACK = "127.0.0.1"
+# A name: Horovod resolves it for its process sets, whatever HOROVOD_GLOO_IFACE says.
 _HOST = "localhost"
 
 
@@ -29,6 +30,7 @@ def rendezvous(ranks: int) -> Iterator[list[dict[str, str]]]:
     server = RendezvousHTTPServer((LOOPBACK, 0), RendezvousHandler, False)
     server.daemon_threads = True
     server.init(slots)
+    # The default, half a second, is how long the shutdown below would wait.
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

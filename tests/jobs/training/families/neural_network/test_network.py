@@ -130,7 +130,8 @@ def _with_first_number(examples: Examples, value: float) -> Examples:
 
 
 def _predict(model: keras.Model, examples: Examples) -> np.ndarray:
-    return np.asarray(model(network.inputs(examples), training=False), np.float64)[:, 0]
+    outputs = model(network.inputs(examples), training=False)
+    return np.asarray(outputs, np.float64)[:, 0]
 
 
 def _modules(config: object) -> Iterator[str]:

@@ -17,7 +17,8 @@ def test_the_import_is_silent() -> None:
         "import_tensorflow()\n"
         "import sys; print('tensorflow' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 

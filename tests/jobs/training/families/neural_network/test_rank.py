@@ -26,7 +26,11 @@ Weights = list[np.ndarray]
 ENDLESS = replace(NETWORK, epochs=100_000, patience=100_000)
 
 
-@given(st.integers(8, 5000), st.integers(1, 300), st.integers(1, 8))
+@given(
+    rows=st.integers(8, 5000),
+    wanted=st.integers(1, 300),
+    ranks=st.integers(1, 8),
+)
 def test_ranks_get_equal_shares_of_nearly_all_rows(rows: int, wanted: int, ranks: int) -> None:
     shares = Shares.of(rows, wanted, ranks)
     used = shares.steps * shares.rows * ranks
