@@ -89,7 +89,7 @@ def _spark_address(text: str) -> str:
     # Asked here, because Spark's client quotes what it cannot read, and that may be a token.
     if not _SPARK_ADDRESS.fullmatch(text):
         raise ValueError(
-            "a Spark Connect address, such as sc://host:15002/;use_ssl=true;token=T "
+            "a Spark Connect address, such as sc://host:15002/;use_ssl=true;token=*** "
             "(in a token, write %3D for = and %3B for a semicolon)"
         )
     return text

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs.commands.land import land
+from jobs.commands.models import models
 from jobs.commands.notify import notify
 from jobs.night import one_run_at_a_time
 from jobs.services.home import private_home
@@ -55,7 +56,11 @@ def drop(home: Environment) -> None:
     land(pipeline("flights"), home, DAYS)
 
 
-@pytest.mark.parametrize("begin", [make_all, take_turns, tell, drop])
+def list_models(home: Environment) -> None:
+    models(pipeline("flights"), home)
+
+
+@pytest.mark.parametrize("begin", [make_all, take_turns, tell, drop, list_models])
 def test_a_home_is_private_from_its_first_folder_on(
     umask: None,
     home: Environment,
