@@ -25,6 +25,7 @@ from great_expectations.core.expectation_validation_result import (
 from great_expectations.expectations.expectation import Expectation
 
 from expectations.suite import LACKING, OF_THE_RUN, ROWS, ROWS_OF_KEY, SURPLUS, Suite
+from pipelines.redaction import redacted
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -346,7 +347,7 @@ def _error(result: ExpectationValidationResult) -> str | None:
     with_message = [one for one in raised if one.get("exception_message")]
     message = with_message[0]["exception_message"] if with_message else _last_line(raised[0])
     on_one_line = " ".join(str(message).split())
-    return on_one_line[:_ERROR_CHARACTERS] or "an exception without a message"
+    return redacted(on_one_line)[:_ERROR_CHARACTERS] or "an exception without a message"
 
 
 def _last_line(raised: Mapping[str, Any]) -> str:

@@ -4,6 +4,8 @@ An index that people read, and Great Expectations' Data Docs of each table.
 
 A report is files alone, and no page of it asks anything of the network: it can be read offline,
 mailed, or shown inside another page, and nobody learns that it was read.
+
+Rows hold what a stranger wrote. So every text is escaped, and a browser is told to run no script.
 """
 
 from __future__ import annotations
@@ -25,15 +27,22 @@ from expectations.gate import Verdict
 _INDEX = "index.html"
 _VERDICT = "verdict.json"
 _STYLE = (Path(__file__).parent / "report.css").read_text()
-_FETCHED = (
-    r'<script[^>]+src="https?://[^>]*>\s*</script>',
-    r'<link[^>]+href="https?://[^>]*>',
+_POLICY = """<meta http-equiv="Content-Security-Policy" content="default-src 'none';
+style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'">"""
+"""What a browser may do for a page: no script, nothing from elsewhere. The second wall, should a
+text ever be shown unescaped."""
+_LEFT_OUT = (
+    # They need libraries that would be fetched.
+    "<script.*?</script>",
+    "<link[^>]*>",
     r'<img[^>]+src="https?://[^>]*>',
     # The footer invites to Great Expectations' own pages.
     "<footer.*?</footer>",
 )
-_ELSEWHERE = re.compile("|".join(_FETCHED), re.DOTALL | re.IGNORECASE)
-"""What a page of the Data Docs would fetch from the network, or lead to there."""
+_ELSEWHERE = re.compile("|".join(_LEFT_OUT), re.DOTALL | re.IGNORECASE)
+"""What a page of the Data Docs would run, or fetch from elsewhere, or lead to there."""
+_ICON = "html_success_icon"
+"""The one part of a page's content that is HTML of Great Expectations' own."""
 _STATUS = {"failed": "Refused", "warned": "Passed with warnings", "passed": "Passed"}
 """Status -> what people read, worst first."""
 _OVERVIEW_HEAD = (
@@ -87,10 +96,37 @@ def write(folder: Path, about: About, verdicts: Sequence[Verdict]) -> Path:
 def data_docs(verdict: Verdict) -> str:
     """The table's page of Great Expectations' Data Docs, which fetches nothing from elsewhere."""
     content = ValidationResultsPageRenderer().render(verdict.result)
-    page = DefaultJinjaPageView().render(content)
+    page = _Page().render(_escaped(content.to_json_dict()))
     offline = _ELSEWHERE.sub("", page)
-    # The first only: what was judged may hold such a tag as text.
-    return offline.replace("</head>", f"<style>{_STYLE}</style></head>", 1)
+    # First in the head, as the policy holds for what comes after it.
+    guarded = offline.replace("<head>", f"<head>{_POLICY}", 1)
+    return guarded.replace("</head>", f"<style>{_STYLE}</style></head>", 1)
+
+
+class _Page(DefaultJinjaPageView):
+    """A page of content that is escaped already.
+
+    Great Expectations 1.24 itself escapes only what fills the gaps of a sentence, and not the cells
+    of a table: Jinja's rule for HTML does not know its templates, whose names end with `.j2`.
+    """
+
+    def _validate_document(self, document: object) -> None:
+        """Take the content as JSON too."""
+
+    @staticmethod
+    def _escape_template_param_value(value: object) -> object:
+        return value
+
+
+def _escaped(content: Any) -> Any:
+    """The content of a page, as JSON, with every text in it escaped."""
+    if isinstance(content, dict):
+        return {name: part if name == _ICON else _escaped(part) for name, part in content.items()}
+    if isinstance(content, list | tuple):
+        return [_escaped(part) for part in content]
+    if content is None or isinstance(content, int | float):
+        return content
+    return escape(str(content))
 
 
 def index(about: About, records: Sequence[_Record]) -> str:
@@ -104,7 +140,7 @@ def index(about: About, records: Sequence[_Record]) -> str:
     warned = _findings(now, blocking=False)
     details = [_all_checks(record) for record in records]
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
+<html lang="en"><head><meta charset="utf-8">{_POLICY}
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{_STATUS[status]}: {escape(about.pipeline)} {escape(about.days)}</title>
 <style>{_STYLE}</style></head>

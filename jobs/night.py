@@ -6,23 +6,26 @@ In the stage server when one is up, else in this process.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
-from typing import Any, TextIO
+from typing import Any
 
 from jobs import outcome
+from jobs.output import harmless
 from jobs.services import locks, stage_client
 from jobs.spark.server import running_server
 from jobs.spark.session import explain_loss
 from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.events import Event, Notification
+from pipelines.redaction import redacted
 from pipelines.run import Run
 from pipelines.stages import STAGES, Stage
 
@@ -66,7 +69,8 @@ def run_night(
             code = _perform_all(run, stages, notify)
     except Exception as error:  # before or between stages, so none has recorded it
         if notify:
-            _tell(run, partial(outcome.notification, run, Event.STAGE_FAILED, message_of(error)))
+            message = message_of(error, run.environment.variables())
+            _tell(run, partial(outcome.notification, run, Event.STAGE_FAILED, message))
         raise
     if notify and not code and stages == STAGES:
         _tell(run, partial(outcome.night_done, run))
@@ -87,7 +91,9 @@ def perform(argument: dict[str, Any]) -> int:
         with one_run_at_a_time(run):
             metrics = _function(run.doing)(_numbered(run))
     except Exception as error:  # whatever it is, it must be recorded and end as an exit code
-        code, message = explain(explain_loss(run.environment, error) or error)
+        told = explain_loss(run.environment, error) or error
+        # The client's settings: in the stage server this process has those of `nightshift up`.
+        code, message = explain(told, run.environment.variables())
         seconds = time.monotonic() - clock
         status = "refused" if code == Refused.exit_code else "failed"
         _record(run, started, seconds, status=status, error=message)
@@ -98,23 +104,43 @@ def perform(argument: dict[str, Any]) -> int:
     return 0
 
 
-def explain(error: BaseException, to: TextIO | None = None) -> tuple[int, str]:
+def explain(
+    error: BaseException,
+    variables: Mapping[str, str] = os.environ,
+) -> tuple[int, str]:
     """Print what went wrong for a person, with a traceback only for faults of our own.
+
+    Args:
+        error: What was raised.
+        variables: The environment variables whose secrets nobody may read.
 
     Returns:
         The exit code and the message.
     """
-    output = to or sys.stderr
     if not isinstance(error, NightshiftError):
-        traceback.print_exception(error, file=output)
-    message = message_of(error)
-    print(f"{_kind(error)}: {message}", file=output, flush=True)
+        lines = traceback.format_exception(error)
+        print(_readable("".join(lines), variables), file=sys.stderr, end="")
+    message = message_of(error, variables)
+    print(f"{_kind(error)}: {message}", file=sys.stderr, flush=True)
     code = error.exit_code if isinstance(error, NightshiftError) else NightshiftError.exit_code
     return code, message
 
 
-def message_of(error: BaseException) -> str:
-    """The error in words: our own as it stands, another's after the name of its type."""
+def message_of(error: BaseException, variables: Mapping[str, str] = os.environ) -> str:
+    """The error in words, without secrets and harmless to a terminal.
+
+    Our own as it stands, another's after the name of its type.
+    """
+    return _readable(_in_words(error), variables)
+
+
+def _readable(text: str, variables: Mapping[str, str]) -> str:
+    # An error may quote an address, and a value of a row that a stranger wrote.
+    lines = redacted(text, variables).expandtabs().split("\n")
+    return "\n".join(harmless(line) for line in lines)
+
+
+def _in_words(error: BaseException) -> str:
     if isinstance(error, NightshiftError):
         return str(error)
     # Spark's messages end with the server's stack, which the traceback has printed already.
@@ -178,7 +204,8 @@ def _tell(run: Run, what_happened: _WhatHappened) -> None:
 
             send(run.environment, run.pipeline, notification)
     except Exception as error:
-        print(f"Warning: nobody was notified: {message_of(error)}", file=sys.stderr, flush=True)
+        message = message_of(error, run.environment.variables())
+        print(f"Warning: nobody was notified: {message}", file=sys.stderr, flush=True)
 
 
 def _kind(error: BaseException) -> str:

@@ -62,7 +62,14 @@ def shown(value: object) -> str:
         return _NULL
     if isinstance(value, float):
         return _rounded(value)
-    return _harmless(_text(value))
+    return harmless(_text(value))
+
+
+def harmless(text: str) -> str:
+    """The text with what would steer a terminal, line breaks too, written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(_escaped(character) for character in text)
 
 
 @contextmanager
@@ -111,7 +118,7 @@ def _show_on_terminal(columns: Sequence[str], rows: Iterable[Row], out: TextIO) 
     first = list(islice(remaining, _MOST_ON_TERMINAL))
     table = Table(box=Box(_BOX, ascii=True), header_style="")
     for name, is_number in zip(columns, _numeric(columns, first), strict=True):
-        table.add_column(_harmless(name), justify="right" if is_number else "left", overflow="fold")
+        table.add_column(harmless(name), justify="right" if is_number else "left", overflow="fold")
     for row in first:
         table.add_row(*map(shown, row))
     # [brackets] and :words: in data are data.
@@ -133,7 +140,7 @@ def _show_in_full(columns: Sequence[str], rows: Iterable[Row], out: TextIO) -> N
 
     values = list(rows)
     numeric = _numeric(columns, values)
-    header = [_harmless(name) for name in columns]
+    header = [harmless(name) for name in columns]
     lines = [list(map(shown, row)) for row in values]
     widths = [cell_len(name) for name in header]
     for line in lines:
@@ -181,12 +188,6 @@ def _text(value: object) -> str:
     if isinstance(value, Mapping | list | tuple):
         return json.dumps(_jsonable(value), ensure_ascii=False)
     return str(value)
-
-
-def _harmless(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(_escaped(character) for character in text)
 
 
 def _escaped(character: str) -> str:

@@ -18,6 +18,8 @@ from pipelines.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout: the folder that holds `pipelines/`."""
+_SPARK_ADDRESS = re.compile(r"sc://[^/;?#@\s]+(/(;[^;=?#\s]+=[^;=?#\s]*)*)?")
+"""`sc://host:port`, and after a slash any number of `;name=value`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +38,8 @@ class Setting:
     Raises ValueError that says what the text is not."""
     is_secret: bool = False
     """Its value is shown to nobody."""
+    is_address: bool = False
+    """It may hold a password or a token, so it is shown only without them."""
 
     def read(self, environ: Mapping[str, str], home: Path | None = None) -> Any:
         """The value that the variables give it.
@@ -50,7 +54,8 @@ class Setting:
         try:
             return self.parse(text)
         except ValueError as error:
-            given = "" if self.is_secret else f"='{text}'"
+            # In an address that cannot be read, nobody knows where a password ends.
+            given = "" if self.is_secret or self.is_address else f"='{text}'"
             standard = self.default_at(home) or "the default"
             raise UsageError(
                 f"{self.variable}{given} is not {error}. Unset it to use {standard}."
@@ -80,6 +85,16 @@ def _web_address(text: str) -> str:
     return text
 
 
+def _spark_address(text: str) -> str:
+    # Asked here, because Spark's client quotes what it cannot read, and that may be a token.
+    if not _SPARK_ADDRESS.fullmatch(text):
+        raise ValueError(
+            "a Spark Connect address, such as sc://host:15002/;use_ssl=true;token=*** "
+            "(in a token, write %3D for = and %3B for a semicolon)"
+        )
+    return text
+
+
 def _whole_number(least: int, most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         # `int` alone would take '1_000' and the digits of other scripts.
@@ -101,11 +116,17 @@ def setting(
     parse: Callable[[str], object] = str,
     *,
     is_secret: bool = False,
+    is_address: bool = False,
 ) -> dict[str, Setting]:
     """The metadata of a field of `Environment`."""
     return {
         "setting": Setting(
-            variable=variable, does=does, default=default, parse=parse, is_secret=is_secret
+            variable=variable,
+            does=does,
+            default=default,
+            parse=parse,
+            is_secret=is_secret,
+            is_address=is_address,
         )
     }
 
@@ -123,12 +144,14 @@ class Environment:
         )
     )
     lake: str = field(
+        repr=False,
         metadata=setting(
             "NIGHTSHIFT_LAKE",
             "root of the Delta tables, a path or a URL that Spark can write",
             "{home}/lake",
             _absolute_or_url,
-        )
+            is_address=True,
+        ),
     )
     landing: Path = field(
         metadata=setting(
@@ -139,18 +162,23 @@ class Environment:
         )
     )
     spark_remote: str | None = field(
+        repr=False,
         metadata=setting(
             "SPARK_REMOTE",
             "a cluster's Spark Connect address; unset: the embedded server",
             None,
-        )
+            _spark_address,
+            is_address=True,
+        ),
     )
     mlflow_uri: str = field(
+        repr=False,
         metadata=setting(
             "MLFLOW_TRACKING_URI",
             "runs and model registry",
             "sqlite:///{home}/mlflow.db",
-        )
+            is_address=True,
+        ),
     )
     spark_port: int = field(
         metadata=setting(

@@ -6,6 +6,7 @@ Every flight that left New York in 2013, hourly weather, the planes.
 from __future__ import annotations
 
 from datetime import date
+from functools import partial
 
 from pipelines.features import Feature, FeatureView, day_end, names
 from pipelines.feeds import Column, Feed
@@ -21,13 +22,17 @@ LONGEST_DELAY, EARLIEST_ARRIVAL = 2000, -120
 STORM_MPH = 200
 """A wind speed from here on is a broken instrument: New York has none, and one reads 1,048."""
 
+_or_na = partial(Column, null_token="NA")
+"""A column where the source writes NA for a missing value: an optional number, or one of two texts.
+In every other text NA is a code like any other, such as a carrier's."""
+
 _DEPARTURE = (
     Column(
         name="flight_date", type="date", required=True, doc="Local day of the scheduled departure."
     ),
     Column(name="carrier", required=True, doc="Two-letter code of the airline."),
     Column(name="flight", type="int", required=True, doc="Flight number."),
-    Column(
+    _or_na(
         name="tailnum",
         doc="Registration of the plane; null when cancelled before one was assigned.",
     ),
@@ -53,22 +58,21 @@ _DEPARTURE = (
     ),
 )
 _OUTCOME = (
-    Column(
+    _or_na(
         name="dep_time",
         type="int",
         doc="Actual local departure, HHMM (2400 is midnight); null when cancelled.",
     ),
-    Column(name="dep_delay", type="int", doc="Minutes; negative is early."),
-    Column(name="arr_time", type="int", doc="Actual local arrival, HHMM (2400 is midnight)."),
-    Column(name="arr_delay", type="int", doc="Minutes; null when cancelled or diverted."),
-    Column(name="air_time", type="int", doc="Minutes."),
+    _or_na(name="dep_delay", type="int", doc="Minutes; negative is early."),
+    _or_na(name="arr_time", type="int", doc="Actual local arrival, HHMM (2400 is midnight)."),
+    _or_na(name="arr_delay", type="int", doc="Minutes; null when cancelled or diverted."),
+    _or_na(name="air_time", type="int", doc="Minutes."),
 )
 _FLIGHT_KEY = ("flight_date", "carrier", "flight", "origin")
 
 FLIGHTS = Feed(
     name="flights",
     path="flights/{date}.csv",
-    null_token="NA",
     columns=_DEPARTURE + _OUTCOME,
     key=_FLIGHT_KEY,
     # In the pipeline's first night nothing has flown yet.
@@ -81,7 +85,6 @@ FLIGHTS = Feed(
 SCHEDULE = Feed(
     name="schedule",
     path="schedule/{date}.csv",
-    null_token="NA",
     columns=_DEPARTURE,
     key=_FLIGHT_KEY,
     # Its file holds the flights of 31 December, the last of the data.
@@ -91,22 +94,21 @@ SCHEDULE = Feed(
 WEATHER = Feed(
     name="weather",
     path="weather/{date}.csv",
-    null_token="NA",
     columns=(
         Column(name="origin", required=True),
         Column(
             name="weather_date", type="date", required=True, doc="Local day of the observation."
         ),
         Column(name="hour", type="int", required=True, doc="Local hour."),
-        Column(name="temp", type="double", doc="Degrees Fahrenheit."),
-        Column(name="dewp", type="double", doc="Dew point, degrees Fahrenheit."),
-        Column(name="humid", type="double", doc="Relative humidity, percent."),
-        Column(name="wind_dir", type="int", doc="Degrees."),
-        Column(name="wind_speed", type="double", doc="Miles per hour."),
-        Column(name="wind_gust", type="double", doc="Miles per hour."),
-        Column(name="precip", type="double", doc="Inches in the hour."),
-        Column(name="pressure", type="double", doc="Millibars at sea level."),
-        Column(name="visib", type="double", doc="Visibility, miles."),
+        _or_na(name="temp", type="double", doc="Degrees Fahrenheit."),
+        _or_na(name="dewp", type="double", doc="Dew point, degrees Fahrenheit."),
+        _or_na(name="humid", type="double", doc="Relative humidity, percent."),
+        _or_na(name="wind_dir", type="int", doc="Degrees."),
+        _or_na(name="wind_speed", type="double", doc="Miles per hour."),
+        _or_na(name="wind_gust", type="double", doc="Miles per hour."),
+        _or_na(name="precip", type="double", doc="Inches in the hour."),
+        _or_na(name="pressure", type="double", doc="Millibars at sea level."),
+        _or_na(name="visib", type="double", doc="Visibility, miles."),
         Column(name="time_hour", type="timestamp", required=True, doc="The hour as a UTC instant."),
     ),
     key=("origin", "time_hour"),
@@ -116,16 +118,15 @@ WEATHER = Feed(
 PLANES = Feed(
     name="planes",
     path="planes.csv",
-    null_token="NA",
     columns=(
         Column(name="tailnum", required=True),
-        Column(name="year", type="int", doc="Year of manufacture."),
+        _or_na(name="year", type="int", doc="Year of manufacture."),
         Column(name="type"),
         Column(name="manufacturer"),
         Column(name="model"),
-        Column(name="engines", type="int"),
-        Column(name="seats", type="int"),
-        Column(name="speed", type="int", doc="Cruising speed, miles per hour."),
+        _or_na(name="engines", type="int"),
+        _or_na(name="seats", type="int"),
+        _or_na(name="speed", type="int", doc="Cruising speed, miles per hour."),
         Column(name="engine"),
     ),
     key=("tailnum",),
@@ -134,16 +135,15 @@ PLANES = Feed(
 AIRPORTS = Feed(
     name="airports",
     path="airports.csv",
-    null_token="NA",
     columns=(
         Column(name="faa", required=True, doc="Code of the airport."),
         Column(name="name"),
-        Column(name="lat", type="double"),
-        Column(name="lon", type="double"),
-        Column(name="alt", type="int", doc="Feet."),
-        Column(name="tz", type="int", doc="Hours from UTC, standard time."),
+        _or_na(name="lat", type="double"),
+        _or_na(name="lon", type="double"),
+        _or_na(name="alt", type="int", doc="Feet."),
+        _or_na(name="tz", type="int", doc="Hours from UTC, standard time."),
         Column(name="dst"),
-        Column(name="tzone", doc="IANA time zone."),
+        _or_na(name="tzone", doc="IANA time zone."),
     ),
     key=("faa",),
     doc="Airports of the country, as of landed_date.",

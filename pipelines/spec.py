@@ -39,7 +39,7 @@ RESERVED_PIPELINES = frozenset(
         *("ops", "main", "information_schema", "pg_catalog", "system", "temp"),
         # Modules beside which a pipeline's own would lie: in `pipelines`,
         *("catalog", "days", "environment", "errors", "events", "features", "feeds", "model"),
-        *("rolling", "run", "spec", "stages"),
+        *("redaction", "rolling", "run", "spec", "stages"),
         # in `jobs/transforms` and `jobs/examples`,
         *("columns", "snapshots", "files", "nycflights13"),
         # in `expectations`,

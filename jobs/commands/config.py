@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 
 from pipelines.environment import Environment, Setting
+from pipelines.redaction import without_secrets
 
 COLUMNS = ("variable", "value", "from", "decides")
-
-_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/\s]*@")
-"""Of `scheme://user:password@host`; a password may hold an @ itself."""
-_PARAMETER = re.compile(
-    r"([;?&][^=;?&]*(?:token|password|secret|key|signature)[^=;?&]*)=[^;?&#]*", re.IGNORECASE
-)
-"""Such as Spark Connect's `sc://host/;token=…`."""
 
 
 def config(
@@ -30,13 +23,7 @@ def config(
     return COLUMNS, rows
 
 
-def redacted(text: str) -> str:
-    """An address without the passwords and tokens in it."""
-    without_password = _PASSWORD.sub(r"\1:***@", text)
-    return _PARAMETER.sub(r"\1=***", without_password)
-
-
 def _value(setting: Setting, value: object) -> object:
     if setting.is_secret:
         return "not set" if value is None else "set"
-    return None if value is None else redacted(str(value))
+    return None if value is None else without_secrets(str(value))

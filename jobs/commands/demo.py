@@ -189,7 +189,15 @@ def _show(pipeline: Pipeline, environment: Environment, shown: Demo) -> None:
     show(*models(pipeline, environment))
     print(f"\nData-quality report: {newest_report(pipeline, environment)}")
     airflow = _airflow(environment)
-    print(f"Airflow: {airflow.url}  user {airflow.user}  password {airflow.password}")
+    password = _password(airflow, environment)
+    print(f"Airflow: {airflow.url}  user {airflow.user}  password {password}")
+
+
+def _password(airflow: Airflow, environment: Environment) -> str:
+    if sys.stdout.isatty():
+        return airflow.password
+    # A file or a pipe may be a log, which is kept and read by others.
+    return f"in {environment.secrets / 'admin_password'}"
 
 
 def newest_report(pipeline: Pipeline, environment: Environment) -> str:

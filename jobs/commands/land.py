@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from jobs import examples
 from jobs.examples import files
+from jobs.services.home import private_home
 from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -47,6 +48,7 @@ def land(pipeline: Pipeline, environment: Environment, days: Days) -> dict[str, 
     _require_example(pipeline, folder)
     pipeline.require_days(days)
     source = catalog.part("jobs.examples", pipeline, "the rows that its source drops").source()
+    private_home(environment)
     written = 0
     count = 0
     rows = {feed.name: 0 for feed in pipeline.feeds}

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from jobs import outcome
 from jobs.notifications import channels
+from jobs.services.home import private_home
 from pipelines.errors import NightshiftError, UsageError
 from pipelines.events import Event, Notification
 from pipelines.run import Run
@@ -38,6 +39,7 @@ def notify(
     if notification is None:
         print(f"Nothing to send: run {run.run_id} has no {event} to tell.", file=sys.stderr)
         return 0
+    private_home(run.environment)
     failed = channels.send(run.environment, run.pipeline, notification)
     return NightshiftError.exit_code if failed else 0
 

@@ -11,6 +11,7 @@ from jobs.notifications import log, webhook
 from jobs.notifications.message import Message, compose
 from pipelines.environment import Environment
 from pipelines.events import Channel, Notification
+from pipelines.redaction import redacted
 from pipelines.spec import Pipeline
 
 
@@ -49,9 +50,10 @@ def _delivers(channel: Channel, environment: Environment, message: Message) -> b
     try:
         CHANNELS[channel](environment, message)
     except Exception as error:  # whatever it is, it must not end the night
+        words = redacted(str(error), environment.variables())
         print(
             f"Warning: {message['event']} of {message['pipeline']} {message['days']} "
-            f"was not sent to {channel}: {error}",
+            f"was not sent to {channel}: {words}",
             file=sys.stderr,
             flush=True,
         )

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import NoReturn
 
 from pipelines.errors import NightshiftError
+from pipelines.redaction import redacted
 
 ALLOWED = frozenset(
     {
@@ -47,7 +48,7 @@ def execute(function: str, argument: dict[str, object]) -> int:
         return end.code if isinstance(end.code, int) else NightshiftError.exit_code
     except BaseException:
         # An interrupt too: who waits for us is to get an exit code.
-        traceback.print_exc()
+        print(redacted(traceback.format_exc()), file=sys.stderr, end="", flush=True)
         return NightshiftError.exit_code
     finally:
         _release_session()

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from jobs.services.home import private_home
 from jobs.services.secrets import private_folder
 from pipelines.environment import Environment
 
@@ -45,5 +46,6 @@ def hold(
 
 
 def _folder(environment: Environment) -> Path:
+    private_home(environment)
     # A lock that others could take would let them stop every run.
     return private_folder(private_folder(environment.runtime) / "locks")

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from jobs.services.home import private_home
 from pipelines.environment import Environment
 from pipelines.errors import no_such
 
@@ -29,6 +30,7 @@ def secret(environment: Environment, name: str) -> str:
         raise no_such("secret", name, _MAKERS)
     path = environment.secrets / name
     if not path.exists():
+        private_home(environment)
         private_folder(environment.secrets)
         write_once(path, _MAKERS[name]())
     return path.read_text().strip()

@@ -15,6 +15,7 @@ from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING
 
+from jobs.services.home import private_home
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, no_such
 from pipelines.model import NeuralNetwork
@@ -72,6 +73,8 @@ class Registry:
     def __init__(self, environment: Environment, name: str) -> None:
         self.name = name
         self._environment = environment
+        # MLflow makes the folder of its database, and so perhaps the home.
+        private_home(environment)
         self._client = MlflowClient(
             tracking_uri=environment.mlflow_uri, registry_uri=environment.mlflow_uri
         )

@@ -37,7 +37,7 @@ def raw(spark: SparkSession, landing: Path, name: str, day: date) -> DataFrame:
     feed = PIPELINE.feed(name)
     schema = ", ".join(f"{column.name} {column.type}" for column in feed.columns)
     file = landing / PIPELINE.name / feed.path.format(date=day)
-    reader = spark.read.schema(schema).options(header=True, nullValue=feed.null_token)
+    reader = spark.read.schema(schema).options(header=True, nullValue="NA")
     rows = reader.csv(str(file))
     return rows.selectExpr("*", f"DATE'{day}' AS landed_date")
 

@@ -102,6 +102,41 @@ def test_a_stage_that_fails_ends_with_its_code_and_is_recorded(
     assert ("Traceback" in printed) is traceback
 
 
+@pytest.mark.parametrize("of_our_own", [True, False])
+def test_a_clusters_token_is_neither_printed_nor_recorded(
+    of_our_own: bool,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    address = "sc://cluster:15002/;token=SECRET;use_ssl=true"
+    remote = replace(run, environment=replace(run.environment, spark_remote=address))
+    quoted = f"no answer from {address} with 'Bearer SECRET'"
+    error = NightshiftError(quoted) if of_our_own else PySparkException(quoted)
+    error.__cause__ = ValueError(f"the token SECRET of {remote} is bad")
+    monkeypatch.setattr(night, "_function", lambda stage: _raising(error))
+    assert night.perform(remote.to_json()) == 3
+    (row,) = ops.read(run.environment, "stage_runs").to_pylist()
+    printed = capsys.readouterr()
+    assert "sc://cluster:15002/;token=***;use_ssl=true with 'Bearer ***'" in row["error"]
+    assert row["error"] in printed.err
+    assert ("the token *** of" in printed.err) is not of_our_own
+    assert "SECRET" not in row["error"] + printed.err + printed.out
+
+
+def test_a_value_that_would_steer_a_terminal_is_printed_as_text(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    steering = "carrier=\x1b[2J\r\u202eUA"
+    refused = GateRefused("flights.flights", (f"unknown: {steering}",), "report.html")
+    for error in (refused, ValueError(steering)):
+        _, message = night.explain(error)
+        printed = capsys.readouterr().err
+        assert r"carrier=\x1b[2J\r\u202eUA" in message
+        assert printed.endswith(f"{message}\n")
+        assert all(line.isprintable() for line in printed.split("\n"))
+
+
 def test_a_night_stops_at_the_first_stage_that_does_not_succeed(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,11 +99,50 @@ def test_a_secret_is_not_in_the_environments_own_words() -> None:
 
 
 @pytest.mark.parametrize("name", Environment.settings())
-def test_a_field_is_left_out_of_the_environments_words_when_its_setting_is_secret(
+def test_a_field_is_left_out_of_the_environments_words_when_it_may_hold_a_secret(
     name: str,
 ) -> None:
     shown = {one.name for one in fields(Environment) if one.repr}
-    assert (name not in shown) == Environment.settings()[name].is_secret
+    setting = Environment.settings()[name]
+    assert (name not in shown) == (setting.is_secret or setting.is_address)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "sc://cluster",
+        "sc://cluster:15002/",
+        "sc://cluster:15002/;use_ssl=true;token=a%3D",
+        "sc://[::1]:15002/;token=",
+    ],
+)
+def test_a_spark_connect_address_is_taken_as_it_stands(given: str) -> None:
+    assert Environment.read({"SPARK_REMOTE": given}).spark_remote == given
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "local[2]",
+        "spark://cluster:7077",
+        "sc://cluster;token=SECRET",
+        "sc://cluster:15002/path;token=SECRET",
+        "sc://cluster:15002/;token:SECRET",
+        "sc://cluster:15002/;token=SECRET==",
+        "sc://cluster:15002/;token=SEC;RET",
+        "sc://ann:SECRET@cluster:15002",
+        "sc:/cluster/;token=SECRET",
+    ],
+)
+def test_an_address_that_spark_cannot_read_is_refused_without_being_shown(given: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        Environment.read({"SPARK_REMOTE": given})
+    message = str(refused.value)
+    assert message.startswith(
+        "SPARK_REMOTE is not a Spark Connect address, such as sc://host:15002/"
+    )
+    assert given not in message
+    assert "SEC" not in message
 
 
 @pytest.mark.parametrize("given", ["80", "65536", "8080.0", "-1", "port"])

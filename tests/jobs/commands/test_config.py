@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.commands.config import config, redacted
+from jobs.commands.config import config
 from pipelines.environment import Environment
+from pipelines.redaction import without_secrets
 
 
 def rows(variables: dict[str, str]) -> dict[str, tuple[object, object]]:
@@ -34,12 +35,29 @@ def test_a_secret_is_only_said_to_be_set() -> None:
         ("postgresql://ann:s3cret@db:5432/mlflow", "postgresql://ann:***@db:5432/mlflow"),
         ("http://ann:p@ss@db/x", "http://ann:***@db/x"),
         ("http://:only@db/x", "http://:***@db/x"),
+        ("http://ann:a/b@db/x", "http://ann:***@db/x"),
+        ("s3a://ann:s3cret@bucket/lake", "s3a://ann:***@bucket/lake"),
         ("sc://host:15002/;use_ssl=true;token=abc", "sc://host:15002/;use_ssl=true;token=***"),
+        ("sc://host/;token=a?b#c", "sc://host/;token=***"),
         ("https://a/b?api_key=k&x=1", "https://a/b?api_key=***&x=1"),
+        ("https://a/b?sv=2&sig=k", "https://a/b?sv=2&sig=***"),
         ("s3a://bucket/lake", "s3a://bucket/lake"),
         ("sqlite:////home/a:b@c/mlflow.db", "sqlite:////home/a:b@c/mlflow.db"),
     ],
 )
 def test_an_address_is_shown_without_its_passwords(address: str, shown: str) -> None:
-    assert redacted(address) == shown
+    assert without_secrets(address) == shown
     assert rows({"MLFLOW_TRACKING_URI": address})["MLFLOW_TRACKING_URI"] == (shown, "variable")
+
+
+def test_every_address_is_shown_without_its_secrets() -> None:
+    given = {
+        "NIGHTSHIFT_LAKE": "s3a://ann:SECRET@bucket/lake",
+        "SPARK_REMOTE": "sc://host:15002/;token=SECRET;use_ssl=true",
+        "MLFLOW_TRACKING_URI": "https://ann:SECRET@mlflow.example",
+        "NIGHTSHIFT_WEBHOOK_URL": "https://chat.example/SECRET",
+    }
+    shown = rows(given)
+    assert "SECRET" not in str(shown)
+    assert shown["SPARK_REMOTE"][0] == "sc://host:15002/;token=***;use_ssl=true"
+    assert shown["NIGHTSHIFT_LAKE"][0] == "s3a://ann:***@bucket/lake"

@@ -99,11 +99,24 @@ def test_a_demonstration_runs_its_nights_and_shows_its_queries(
         "| two |",
         "$ nightshift models toy",
         "Data-quality report: reports/of the night",
-        "password a password",
+        f"password in {home.secrets / 'admin_password'}",
         "`make down` stops it",
     ):
         assert text in printed
     assert "flights" not in printed
+    assert airflow.password not in printed
+
+
+def test_the_password_is_shown_on_a_terminal_alone(
+    home: Environment,
+    airflow: FakeAirflow,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checked(home, "reports/of the night", 5)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert demo(TOY, home) == 0
+    assert "user admin  password a password\n" in capsys.readouterr().out
 
 
 def test_a_load_that_is_refused_ends_the_demonstration(

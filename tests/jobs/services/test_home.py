@@ -1,0 +1,108 @@
+"""Whatever the umask, nobody but its owner gets into a home."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from jobs.commands.land import land
+from jobs.commands.models import models
+from jobs.commands.notify import notify
+from jobs.night import one_run_at_a_time
+from jobs.services.home import private_home
+from jobs.services.secrets import make_all
+from pipelines.catalog import pipeline
+from pipelines.days import Days
+from pipelines.environment import Environment
+from pipelines.errors import UsageError
+from pipelines.events import Event
+from pipelines.run import Run
+from pipelines.stages import stage
+
+DAYS = Days.of(date(2013, 2, 9))
+
+
+@pytest.fixture(params=[0o000, 0o022, 0o077], ids=oct)
+def umask(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def run_in(home: Environment) -> Run:
+    run = Run(pipeline=pipeline("flights"), days=DAYS, environment=home, run_id="r1")
+    return run.at(stage("ingest"))
+
+
+def take_turns(home: Environment) -> None:
+    with one_run_at_a_time(run_in(home)):
+        pass
+
+
+def tell(home: Environment) -> None:
+    notify(run_in(home), Event.STAGE_FAILED, None, "a reason")
+
+
+def drop(home: Environment) -> None:
+    land(pipeline("flights"), home, DAYS)
+
+
+def list_models(home: Environment) -> None:
+    models(pipeline("flights"), home)
+
+
+@pytest.mark.parametrize("begin", [make_all, take_turns, tell, drop, list_models])
+def test_a_home_is_private_from_its_first_folder_on(
+    umask: None,
+    home: Environment,
+    begin: Callable[[Environment], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    begin(home)
+    assert mode_of(home.home) == 0o700
+    assert "was open" not in capsys.readouterr().err
+
+
+def test_secrets_are_private_under_any_umask(umask: None, home: Environment) -> None:
+    make_all(home)
+    assert mode_of(home.secrets) == 0o700
+    assert {mode_of(secret) for secret in home.secrets.iterdir()} == {0o600}
+
+
+def test_a_home_that_others_could_enter_is_closed_and_its_owner_told_once(
+    home: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.home.mkdir()
+    home.home.chmod(0o755)
+    take_turns(home)
+    take_turns(home)
+    assert mode_of(home.home) == 0o700
+    assert capsys.readouterr().err == (
+        f"{home.home} was open to other users (mode 0755); now it is its owner's alone (0700).\n"
+    )
+
+
+def test_an_open_home_of_another_user_is_refused_with_the_way_out(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.home.mkdir()
+    home.home.chmod(0o777)
+
+    def refuse(path: Path, mode: int) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    # A folder of another user cannot be made without being root.
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with pytest.raises(UsageError) as refused:
+        private_home(home)
+    assert str(home.home / "nightshift") in str(refused.value)
+    assert "(mode 0777)" in str(refused.value)
