@@ -21,7 +21,7 @@ from jobs import outcome
 from jobs.services import locks, stage_client
 from jobs.spark.server import running_server
 from jobs.spark.session import explain_loss
-from pipelines.errors import NightshiftError, Refused, UsageError
+from pipelines.errors import NightshiftError, NotLanded, Refused, UsageError
 from pipelines.events import Event, Notification
 from pipelines.run import Run
 from pipelines.stages import STAGES, Stage
@@ -29,6 +29,8 @@ from pipelines.stages import STAGES, Stage
 PERFORM = "jobs.night:perform"
 """This module's entry for the stage server."""
 
+_STATUS = {Refused.exit_code: "refused", NotLanded.exit_code: "not landed"}
+"""In `ops.stage_runs`, of a stage that did not succeed; of every other code it is `failed`."""
 _WhatHappened = Callable[[], Notification | None]
 
 
@@ -88,8 +90,7 @@ def perform(argument: dict[str, Any]) -> int:
     except Exception as error:  # whatever it is, it must be recorded and end as an exit code
         code, message = explain(explain_loss(run.environment, error) or error)
         seconds = time.monotonic() - clock
-        status = "refused" if code == Refused.exit_code else "failed"
-        _record(run, started, seconds, status=status, error=message)
+        _record(run, started, seconds, status=_STATUS.get(code, "failed"), error=message)
         return code
     seconds = time.monotonic() - clock
     _record(run, started, seconds, status="done", metrics=metrics)
@@ -183,6 +184,8 @@ def _tell(run: Run, what_happened: _WhatHappened) -> None:
 def _kind(error: BaseException) -> str:
     if isinstance(error, Refused):
         return "Refused"
+    if isinstance(error, NotLanded):
+        return "Not landed"
     return "Usage" if isinstance(error, UsageError) else "Fault"
 
 
