@@ -29,7 +29,7 @@ from pipelines.stages import stage
 from tests.dags.conftest import context
 from tests.dags.test_policy import HEAVY
 
-NIGHT = {"date": "2013-03-01"}
+NIGHT: dict[str, Any] = {"date": "2013-03-01"}
 FILES = (
     "flights/flights/2013-03-01.csv",
     "flights/schedule/2013-03-01.csv",

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from jobs.ingestion import drops
 from jobs.ingestion.contents import Contents, Unfit
 from jobs.ingestion.csv import Csv
 from jobs.ingestion.drops import find_drops, require_unchanged
@@ -153,7 +152,7 @@ def test_a_file_that_was_written_a_while_ago_is_not_watched(
     alone: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(drops.time, "sleep", pauses.append)
+    monkeypatch.setattr("time.sleep", pauses.append)
     _written_before(alone.landing / "toy/sensors.csv", 60)
     _written_before(drop_readings(alone, "2013-01-01"), 11)
     find_drops(run_of(alone, "2013-01-01"))
