@@ -1,8 +1,8 @@
 """What a task tells people, by the command `nightshift notify`.
 
-A callback runs in the task's own process once the task has ended for good, or in the DAG processor
-when that process was lost. The DAG's own callbacks are not used: they run in the DAG processor
-alone, later, and hold up its reading of DAG files.
+A callback runs in the task's own process, once the task has ended for good or its files are late,
+or in the DAG processor when that process was lost. The DAG's own callbacks are not used: they run
+in the DAG processor alone, later, and hold up its reading of DAG files.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ class StageRefused(AirflowFailException):
     """The stage judged the data or the model and refused it; another attempt would too."""
 
 
+class FilesMissing(AirflowFailException):
+    """The stage has waited for files as long as its pipeline lets it."""
+
+
 class NotifyingTask(Protocol):
     """A task that can be told of."""
 
@@ -39,14 +43,17 @@ class NotifyingTask(Protocol):
 
 
 def stage_failed(context: Context) -> None:
-    """A stage was refused or has failed, after its last attempt."""
+    """A stage was refused, has waited in vain, or has failed, after its last attempt."""
     exception = context.get("exception")
-    event = Event.STAGE_REFUSED if isinstance(exception, StageRefused) else Event.STAGE_FAILED
+    event = _event_of(exception)
     # In the DAG processor a task has no start: then nothing that is recorded is of this attempt.
     began = getattr(context.get("ti"), "start_date", None) or datetime.now(UTC)
-    # No argument of a program may hold a zero byte.
-    reason = str(exception or _LOST)[:_MOST_CHARACTERS].replace("\0", " ")
-    _notify(context, event, f"--since={began.isoformat()}", f"--message={reason}")
+    _notify(context, event, f"--since={began.isoformat()}", _message(str(exception or _LOST)))
+
+
+def feed_late(context: Context, message: str) -> None:
+    """The files that a stage waits for have not landed by the deadline."""
+    _notify(context, Event.FEED_LATE, _message(message))
 
 
 def model_evaluated(context: Context) -> None:
@@ -57,6 +64,17 @@ def model_evaluated(context: Context) -> None:
 def last_stage_done(context: Context) -> None:
     """The command tells whether all stages of the night are done."""
     _notify(context, Event.NIGHT_DONE)
+
+
+def _event_of(exception: object) -> Event:
+    if isinstance(exception, StageRefused):
+        return Event.STAGE_REFUSED
+    return Event.FEED_MISSING if isinstance(exception, FilesMissing) else Event.STAGE_FAILED
+
+
+def _message(text: str) -> str:
+    """The option of the command, whatever the text holds."""
+    return f"--message={text[:_MOST_CHARACTERS]}".replace("\0", " ")
 
 
 def _notify(context: Context, event: Event, *more: str) -> None:

@@ -6,9 +6,9 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -21,10 +21,12 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from airflow.sdk.types import DagRunProtocol
 
 from dags import callbacks
+from dags.waiting import FilesLanded
 from pipelines.days import Days, parse_day
-from pipelines.environment import ROOT
-from pipelines.errors import Refused, UsageError
+from pipelines.environment import ROOT, Environment
+from pipelines.errors import NotLanded, Refused, UsageError
 from pipelines.events import Event
+from pipelines.landing import expected_files, stamp
 from pipelines.spec import Pipeline
 from pipelines.stages import STAGES, Stage
 
@@ -33,6 +35,8 @@ _PROMOTING_STAGE = "evaluate"
 _MINUTES_PER_FURTHER_DAY = 2
 """What a range may take longer for each day after its first: a range is one pass, not so many
 nights."""
+_FILES_LISTED = 5
+"""Files that a message about late ones names."""
 
 
 def dag_arguments(pipeline: Pipeline) -> dict[str, Any]:
@@ -52,8 +56,8 @@ def dag_arguments(pipeline: Pipeline) -> dict[str, Any]:
         "is_paused_upon_creation": False,
         # A night builds on the tables that the night before it published.
         "max_active_runs": 1,
-        # By then the next night is due.
-        "dagrun_timeout": timedelta(days=1),
+        # By then the next night is due; a night that waits for its files may take as much longer.
+        "dagrun_timeout": timedelta(days=1, hours=pipeline.feed_patience_hours),
         "default_args": {
             "owner": pipeline.owner,
             # For faults that pass; a refusal is not tried again.
@@ -74,7 +78,11 @@ def night(pipeline: Pipeline) -> None:
 
 
 class StageOperator(BaseOperator):
-    """Runs one stage by the `nightshift` command and passes its log on."""
+    """Runs one stage by the `nightshift` command and passes its log on.
+
+    Where files have not landed yet, it waits for them in the triggerer and runs the stage again:
+    all in one attempt.
+    """
 
     ui_color = "#dce6f2"
 
@@ -100,7 +108,31 @@ class StageOperator(BaseOperator):
         self.execution_timeout = time_limit(self.stage, len(run_days(self.pipeline, context)))
 
     def execute(self, context: Context) -> None:
-        """Run the stage for the days of the DAG run."""
+        """Run the stage for the days of the DAG run.
+
+        Raises:
+            TaskDeferred: files have not landed yet; Airflow calls `go_on` when they have.
+        """
+        self._perform(context, began=datetime.now(UTC), is_told=False)
+
+    def go_on(self, context: Context, event: str, began: str, is_told: bool) -> None:
+        """Run the stage if its files are there by now; else wait on, or give up.
+
+        Args:
+            context: Airflow's.
+            event: What ended the wait.
+            began: When the stage first ran, in ISO 8601.
+            is_told: Whether people have been told that the files are late.
+        """
+        self.log.info("The wait for files has ended: %s", event)
+        since = datetime.fromisoformat(began)
+        names = _file_names(self.pipeline, run_days(self.pipeline, context))
+        if _missing(names):
+            self._wait(context, since, is_told)
+        else:
+            self._perform(context, since, is_told)
+
+    def _perform(self, context: Context, began: datetime, is_told: bool) -> None:
         days = run_days(self.pipeline, context)
         run_id = safe_run_id(context["dag_run"].run_id)
         retrain = bool(context["params"].get("retrain"))
@@ -110,7 +142,37 @@ class StageOperator(BaseOperator):
         ended = self._process.run_command(
             [str(executable()), *arguments], env=unbuffered, cwd=str(ROOT)
         )
-        self._raise_unless_done(days, ended.exit_code, ended.output)
+        if ended.exit_code == NotLanded.exit_code:
+            self._wait(context, began, is_told)
+        else:
+            self._raise_unless_done(days, ended.exit_code, ended.output)
+
+    def _wait(self, context: Context, began: datetime, is_told: bool) -> None:
+        """Wait for files: until the deadline, and once people are told until patience ends."""
+        pipeline = self.pipeline
+        names = _file_names(pipeline, run_days(pipeline, context))
+        missing = _missing(names)
+        deadline = began + timedelta(hours=pipeline.feed_deadline_hours)
+        end = began + timedelta(hours=pipeline.feed_patience_hours)
+        now = datetime.now(UTC)
+        if now >= end:
+            late = _late(pipeline.feed_patience_hours, missing)
+            raise callbacks.FilesMissing(f"{late} Clear the task once they are there.")
+        if now >= deadline and not is_told:
+            late = _late(pipeline.feed_deadline_hours, missing)
+            message = f"{late} The night waits for them until {end:%Y-%m-%d %H:%M} UTC."
+            self.log.warning("%s", message)
+            callbacks.feed_late(context, message)
+            is_told = True
+        until = end if is_told else deadline
+        landing = Environment.read().landing
+        # Where none is missing, one is still being written.
+        paths = [str(landing / name) for name in missing or names]
+        self.defer(
+            trigger=FilesLanded(paths=paths, until=until.isoformat()),
+            method_name="go_on",
+            kwargs={"began": began.isoformat(), "is_told": is_told},
+        )
 
     def notify_command(self, context: Context, event: Event) -> list[str]:
         """The command that has people told of an event of this stage in the DAG run."""
@@ -246,6 +308,26 @@ def safe_run_id(dag_run_id: str) -> str:
     if plain == dag_run_id and len(plain) <= 200:
         return plain
     return f"{plain[:180]}~{sha256(dag_run_id.encode()).hexdigest()[:12]}"
+
+
+def _file_names(pipeline: Pipeline, days: Days) -> list[str]:
+    """Paths below the landing folder of all files and markers that the days need."""
+    names: list[str] = []
+    for file in expected_files(pipeline, days):
+        names += file.names
+    return names
+
+
+def _missing(names: Sequence[str]) -> list[str]:
+    landing = Environment.read().landing
+    return [name for name in names if stamp(landing / name) is None]
+
+
+def _late(hours: float, missing: Sequence[str]) -> str:
+    listed = ", ".join(missing[:_FILES_LISTED])
+    hidden = len(missing) - _FILES_LISTED
+    more = f" and {hidden} more" if hidden > 0 else ""
+    return f"Not landed after {hours:g} h: {listed or 'files that keep changing'}{more}."
 
 
 def _where(pipeline: Pipeline, stage: Stage, days: Days, run_id: str) -> list[str]:

@@ -22,11 +22,15 @@ from pipelines.events import Event
 from pipelines.run import Run, new_run_id
 from pipelines.stages import STAGES, select, stage
 
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 the data or the model was refused, 2 wrong usage, 3 a fault, "
+    "4 files of a feed have not landed yet."
+)
 Command = Callable[[argparse.Namespace, Environment], int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns 0 done, 1 data or model refused, 2 wrong usage, 3 a fault."""
+    """Run one command; returns its exit code, which `EXIT_CODES` tells."""
     grammar = parser()
     completion.complete(grammar)
     try:
@@ -54,6 +58,7 @@ def parser() -> Parser:
         description=(
             "A batch machine-learning platform: every night from landed files to predictions."
         ),
+        epilog=EXIT_CODES,
     )
     top.add_argument("--version", action=Version, help="print the package's and the code's version")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -147,7 +152,7 @@ def _grammar_of_notify(one: Parser) -> None:
     one.add_argument("--event", required=True, choices=[str(event) for event in Event])
     one.add_argument("--run-id", required=True, help="the run that it happened to")
     happened_in = one.add_argument(
-        "--stage", metavar="S", help="the stage that was refused or failed"
+        "--stage", metavar="S", help="the stage that was refused, failed, or waits for files"
     )
     _complete_with(happened_in, completion.stages)
     one.add_argument(
@@ -157,7 +162,9 @@ def _grammar_of_notify(one: Parser) -> None:
         "is not its reason",
     )
     one.add_argument(
-        "--message", metavar="TEXT", help="why the stage failed, if it recorded no reason"
+        "--message",
+        metavar="TEXT",
+        help="why; of a stage that was refused or failed, if it recorded no reason",
     )
 
 

@@ -23,7 +23,7 @@ from jobs.output import harmless
 from jobs.services import locks, stage_client
 from jobs.spark.server import running_server
 from jobs.spark.session import explain_loss
-from pipelines.errors import NightshiftError, Refused, UsageError
+from pipelines.errors import NightshiftError, NotLanded, Refused, UsageError
 from pipelines.events import Event, Notification
 from pipelines.redaction import redacted
 from pipelines.run import Run
@@ -32,6 +32,8 @@ from pipelines.stages import STAGES, Stage
 PERFORM = "jobs.night:perform"
 """This module's entry for the stage server."""
 
+_STATUS = {Refused.exit_code: "refused", NotLanded.exit_code: "not landed"}
+"""In `ops.stage_runs`, of a stage that did not succeed; of every other code it is `failed`."""
 _WhatHappened = Callable[[], Notification | None]
 
 
@@ -95,8 +97,7 @@ def perform(argument: dict[str, Any]) -> int:
         # The client's settings: in the stage server this process has those of `nightshift up`.
         code, message = explain(told, run.environment.variables())
         seconds = time.monotonic() - clock
-        status = "refused" if code == Refused.exit_code else "failed"
-        _record(run, started, seconds, status=status, error=message)
+        _record(run, started, seconds, status=_STATUS.get(code, "failed"), error=message)
         return code
     seconds = time.monotonic() - clock
     _record(run, started, seconds, status="done", metrics=metrics)
@@ -211,6 +212,8 @@ def _tell(run: Run, what_happened: _WhatHappened) -> None:
 def _kind(error: BaseException) -> str:
     if isinstance(error, Refused):
         return "Refused"
+    if isinstance(error, NotLanded):
+        return "Not landed"
     return "Usage" if isinstance(error, UsageError) else "Fault"
 
 

@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-from pipelines.errors import Refused
+from pipelines.errors import NotLanded, Refused
 from pipelines.events import Event, Notification
 from pipelines.run import Run
 from pipelines.stages import STAGES
@@ -20,6 +20,10 @@ NO_REASON = (
     "It ended before it could record why: its process was killed, or the stage server ended. "
     "Its log says more."
 )
+_EVENTS = {
+    Refused.exit_code: Event.STAGE_REFUSED,
+    NotLanded.exit_code: Event.FEED_MISSING,
+}
 _FIGURES = (
     ("ingest", "rows_staged", "rows"),
     ("predict", "predictions", "predictions"),
@@ -43,8 +47,8 @@ def of_stage(run: Run, exit_code: int, since: datetime) -> Notification | None:
 
 
 def failure_event(exit_code: int) -> Event:
-    """Refused, or failed in any other way."""
-    return Event.STAGE_REFUSED if exit_code == Refused.exit_code else Event.STAGE_FAILED
+    """Refused, not landed, or failed in any other way."""
+    return _EVENTS.get(exit_code, Event.STAGE_FAILED)
 
 
 def failure(
@@ -54,7 +58,7 @@ def failure(
 
     Args:
         run: The run at the stage.
-        event: A stage refused, or failed.
+        event: A stage refused or failed, or a feed late or missing.
         since: Only what was recorded by an attempt that began since then is its reason (UTC).
         otherwise: The message where it recorded none.
     """

@@ -21,6 +21,12 @@ class Refused(NightshiftError):
     exit_code: ClassVar[int] = 1
 
 
+class NotLanded(NightshiftError):
+    """Files of a feed are not there yet, or not whole: nothing was judged. Worth waiting for."""
+
+    exit_code: ClassVar[int] = 4
+
+
 class UsageError(NightshiftError, ValueError):
     """The caller asked for something that does not exist or makes no sense."""
 

@@ -59,6 +59,9 @@ class Feed:
     path: str
     """Below `<landing>/<pipeline>/`. With `{date}`: one file a day. Without: a reference file,
     landed when it changes."""
+    marker: str | None = None
+    """A file below the same folder that the source drops once this one is whole, such as
+    `{date}.done`; several feeds may share one. None: a file is whole when nobody writes it."""
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     """Columns that identify a row within one drop."""
@@ -92,7 +95,11 @@ class Feed:
             0 <= self.max_quarantine_share <= 1,
             f"Feed '{self.name}': max_quarantine_share must be from 0 to 1.",
         )
-        self._refuse_odd_path()
+        self._refuse_odd_path("path", self.path)
+        self._refuse_hidden_file()
+        if self.marker is not None:
+            self._refuse_odd_path("marker", self.marker)
+            self._refuse_odd_marker(self.marker)
         self._refuse_odd_ending()
 
     @property
@@ -114,26 +121,44 @@ class Feed:
         """Where the day's drop lies below the landing folder; a reference file has no day."""
         return self.path.format(date=day)
 
+    def marker_file(self, day: date | None) -> str | None:
+        """Where the marker of that file lies, below the landing folder too; None: it has none."""
+        return self.marker and self.marker.format(date=day)
+
     def null_token_of(self, column: Column) -> str:
         """The text that stands for a missing value in that column."""
         return self.null_token if column.null_token is None else column.null_token
 
-    def _refuse_odd_path(self) -> None:
-        parts = self.path.split("/")
+    def _refuse_odd_path(self, field: str, path: str) -> None:
+        parts = path.split("/")
         refuse_unless(
-            bool(self.path) and "" not in parts and not {".", ".."} & set(parts),
-            f"Feed '{self.name}': path '{self.path}' must be relative, without '.', '..' or '//'.",
+            bool(path) and "" not in parts and not {".", ".."} & set(parts),
+            f"Feed '{self.name}': {field} '{path}' must be relative, without '.', '..' or '//'.",
         )
-        refuse_unless(
-            not parts[-1].startswith(("_", ".")),
-            f"Feed '{self.name}': '{parts[-1]}' must not begin with '_' or '.': Spark takes such a "
-            "file for a hidden one and reads nothing.",
-        )
-        besides = self.path.replace("{date}", "", 1)
+        besides = path.replace("{date}", "", 1)
         refuse_unless(
             not set(besides) & set("{}"),
-            f"Feed '{self.name}': path '{self.path}' may hold '{{date}}' once, and nothing else in "
+            f"Feed '{self.name}': {field} '{path}' may hold '{{date}}' once, and nothing else in "
             "braces: the day is written YYYY-MM-DD.",
+        )
+
+    def _refuse_hidden_file(self) -> None:
+        file = self.path.rpartition("/")[-1]
+        refuse_unless(
+            not file.startswith(("_", ".")),
+            f"Feed '{self.name}': '{file}' must not begin with '_' or '.': Spark takes such a "
+            "file for a hidden one and reads nothing.",
+        )
+
+    def _refuse_odd_marker(self, marker: str) -> None:
+        refuse_unless(
+            ("{date}" in marker) == ("{date}" in self.path),
+            f"Feed '{self.name}': marker '{marker}' and path '{self.path}' must both hold "
+            "'{date}', or neither: a file of each day has a marker of its own.",
+        )
+        refuse_unless(
+            marker != self.path,
+            f"Feed '{self.name}': marker '{marker}' is the file itself.",
         )
 
     def _refuse_odd_ending(self) -> None:

@@ -38,19 +38,22 @@ RESERVED_PIPELINES = frozenset(
         # Schemas of the lake and of its SQL.
         *("ops", "main", "information_schema", "pg_catalog", "system", "temp"),
         # Modules beside which a pipeline's own would lie: in `pipelines`,
-        *("catalog", "days", "environment", "errors", "events", "features", "feeds", "model"),
-        *("redaction", "rolling", "run", "spec", "stages"),
+        *("catalog", "days", "environment", "errors", "events", "features", "feeds", "landing"),
+        *("model", "redaction", "rolling", "run", "spec", "stages"),
         # in `jobs/transforms` and `jobs/examples`,
         *("columns", "snapshots", "files", "nycflights13"),
         # in `expectations`,
         *("feature_rules", "fragments", "gate", "predictions", "report", "suite"),
         # in `features` and `dags`.
         *("asof", "definitions", "sources", "store", "callbacks", "maintenance", "tasks"),
+        "waiting",
         # Modules of `jobs/commands` and `jobs/lake` that a pipeline would be mistaken for.
         *("land", "tables"),
     }
 )
 """Names that no pipeline may have; a test compares them with the modules that are there."""
+_MOST_HOURS = 24
+"""That a night may wait for its files: while it does, the next one does not begin."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 """What a module of Python, a schema of SQL and a folder can be named."""
 
@@ -121,12 +124,17 @@ class Pipeline:
     """Columns of the scoring table that predictions show beside the entity."""
     notify: tuple[Channel, ...] = ("log",)
     """Where people are told of what happened in the night."""
+    feed_deadline_hours: float = 2
+    """Hours that a night in Airflow waits for files before people are told that they are late."""
+    feed_patience_hours: float = 12
+    """Hours after which it gives up and ends as not landed; 0: it does not wait at all."""
     doc: str = ""
 
     def __post_init__(self) -> None:
         refuse_text(f"Pipeline '{self.name}'", entity=self.entity, carried=self.carried)
         self._refuse_odd_names()
         self._refuse_odd_days()
+        self._refuse_odd_hours()
         self._refuse_unmade_inputs()
         self._refuse_odd_views()
         self._refuse_odd_columns()
@@ -299,6 +307,14 @@ class Pipeline:
                 last is None or first <= last,
                 f"{whose}: its first day {first} is after its last {last}.",
             )
+
+    def _refuse_odd_hours(self) -> None:
+        refuse_unless(
+            0 <= self.feed_deadline_hours <= self.feed_patience_hours <= _MOST_HOURS,
+            f"Pipeline '{self.name}': feed_deadline_hours {self.feed_deadline_hours} must be from "
+            f"0 to feed_patience_hours {self.feed_patience_hours}, and that at most {_MOST_HOURS}: "
+            "then the next night is due.",
+        )
 
     def _refuse_odd_columns(self) -> None:
         """No column of training, scoring and predictions may be named as another."""

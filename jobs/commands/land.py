@@ -34,7 +34,7 @@ class _Drop:
 
 
 def land(pipeline: Pipeline, environment: Environment, days: Days) -> dict[str, object]:
-    """Write the pipeline's feed files for the days.
+    """Write the pipeline's feed files for the days, and then their markers.
 
     Files that hold the same already are left alone.
 
@@ -49,6 +49,7 @@ def land(pipeline: Pipeline, environment: Environment, days: Days) -> dict[str, 
     pipeline.require_days(days)
     source = catalog.part("jobs.examples", pipeline, "the rows that its source drops").source()
     private_home(environment)
+    markers: set[Path] = set()
     written = 0
     count = 0
     rows = {feed.name: 0 for feed in pipeline.feeds}
@@ -57,7 +58,12 @@ def land(pipeline: Pipeline, environment: Environment, days: Days) -> dict[str, 
         count += 1
         path = folder / drop.feed.file(drop.day)
         written += _write(path, files.content(drop.feed, drop.rows))
+        if marker := drop.feed.marker_file(drop.day):
+            markers.add(folder / marker)
         rows[drop.feed.name] += len(drop.rows)
+    # Last, because feeds may share one.
+    for marker_path in markers:
+        _write(marker_path, b"")
     return {"files_written": written, "files_unchanged": count - written, **rows}
 
 
@@ -82,7 +88,7 @@ def _drops(
             continue
         by_day = dict(iter(rows.groupby("drop_date", sort=False)))
         for day in _drop_days(pipeline, feed, days):
-            # A day without rows gets a file too: ingest refuses a night whose file is missing.
+            # A day without rows gets a file too: a night waits for each of its files.
             nothing = rows.iloc[:0]
             yield _Drop(feed=feed, day=day, rows=by_day.get(day, nothing))
 

@@ -12,6 +12,8 @@ from pipelines.errors import NightshiftError, UsageError
 from pipelines.events import Event, Notification
 from pipelines.run import Run
 
+_OF_FEEDS = (Event.FEED_LATE, Event.FEED_MISSING)
+
 
 def notify(
     run: Run,
@@ -27,7 +29,7 @@ def notify(
         run: The run that it happened to, at its stage where the event is one of a stage.
         event: What happened.
         since: When the stage began; what was recorded before is not its reason.
-        message: Why the stage failed, where it recorded no reason.
+        message: Why: of files that have not landed; of a stage where it recorded no reason.
 
     Returns:
         0 when the event was sent or there was nothing to send, 3 when a channel failed.
@@ -68,4 +70,7 @@ def _notification(
         return outcome.promotion(run)
     if run.stage is None:
         raise UsageError(f"--event {event} needs --stage: the stage that it happened to.")
+    if event in _OF_FEEDS and message:
+        # Who waits for files knows which are missing by now. The stage recorded those of then.
+        return outcome.notification(run, event, message, run.stage.name)
     return outcome.failure(run, event, since, message or outcome.NO_REASON)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from pipelines.landing import Stamp
+
 
 class Unfit(Exception):
     """Why a file cannot be read at all, or is none of its feed's format."""
@@ -37,3 +39,5 @@ class Drop:
     """Files of one layout are read together."""
     records: int
     """Records in the file, good or bad."""
+    stamp: Stamp
+    """Of the file when all of this was read in it."""

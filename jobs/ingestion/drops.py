@@ -1,23 +1,32 @@
 """The files that landed for a run.
 
-Are they all there, can they be read, and do they hold the declared columns?
+Are they all there and whole, can they be read, and do they hold the declared columns?
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.ingestion.contents import Contents, Drop, Unfit
 from jobs.ingestion.formats import FORMATS
-from pipelines.errors import Refused
+from pipelines.errors import NightshiftError, NotLanded, Refused
+from pipelines.landing import ExpectedFile, Stamp, expected_files, stamp
 
 if TYPE_CHECKING:
     from pipelines.feeds import Feed
     from pipelines.run import Run
 
+_YOUNG_SECONDS = 10
+"""A file that was changed within so many seconds may still be being written."""
+_WATCHED_SECONDS = 0.2
+"""How long young files are watched: all at once, and none of an ordinary night."""
+_CHANGED = "it was changed while it was read"
 _PROBLEMS_LISTED = 12
 _NAMES_LISTED = 5
 """Columns that a problem names."""
@@ -25,58 +34,116 @@ _NAME_SHOWN = 40
 """Characters of a name: the first line of a file that is no CSV may be of any length."""
 
 
+class _Late(Unfit):
+    """Why a file has not landed yet."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Problem:
+    """Why a file cannot be ingested."""
+
+    file: str
+    """Its path below the landing folder."""
+    day: date
+    why: Unfit
+
+    @property
+    def is_late(self) -> bool:
+        return isinstance(self.why, _Late)
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.why}"
+
+
 def find_drops(run: Run) -> dict[str, list[Drop]]:
     """The files of every feed for the run's days, by feed.
 
     Raises:
-        Refused: files are missing, damaged, empty, or have other columns than declared; all of
-            them are listed.
+        NotLanded: files are missing or still being written, and no other is wrong.
+        Refused: files are damaged, empty, or have other columns than declared.
+            Either error lists all files that cannot be ingested.
     """
+    files = list(expected_files(run.pipeline, run.days))
+    folder = run.environment.landing
+    growing = _growing(folder / file.name for file in files)
     found: dict[str, list[Drop]] = {}
-    problems: list[tuple[date, str]] = []
     for feed in run.pipeline.feeds:
-        drops = found.setdefault(feed.name, [])
-        for day in _drop_days(run, feed):
-            try:
-                drops.append(_inspect(run, feed, day))
-            except Unfit as unfit:
-                name = _source_file(run, feed, day)
-                problems.append((day, f"{name}: {unfit}"))
+        found[feed.name] = []
+    problems = []
+    for file in files:
+        is_growing = folder / file.name in growing
+        try:
+            found[file.feed.name].append(_inspect(folder, file, is_growing))
+        except Unfit as unfit:
+            problems.append(_Problem(file=file.name, day=file.day, why=unfit))
     if problems:
-        raise Refused(_all_problems(run, problems))
+        raise _error(run, problems)
     return found
 
 
-def _source_file(run: Run, feed: Feed, day: date) -> str:
-    """Where the feed's file of that day lies below the landing folder."""
-    return f"{run.pipeline.name}/{feed.file(day)}"
+def require_unchanged(run: Run, found: Mapping[str, list[Drop]]) -> None:
+    """See to it that what was read came from the very files that were inspected.
+
+    Raises:
+        NotLanded: files have changed since; all of them are listed.
+    """
+    problems = [
+        _Problem(file=drop.source_file, day=drop.day, why=_Late(_CHANGED))
+        for drop in chain.from_iterable(found.values())
+        if stamp(drop.path) != drop.stamp
+    ]
+    if problems:
+        raise _error(run, problems)
 
 
-def _drop_days(run: Run, feed: Feed) -> Iterator[date]:
-    days = run.pipeline.drop_days(feed, run.days)
-    if days is not None:
-        # There is one reference file, whatever the days.
-        yield from [run.days.first] if feed.is_reference else days
+def _growing(paths: Iterable[Path]) -> set[Path]:
+    """Those that change while they are watched."""
+    youngest = time.time_ns() - _YOUNG_SECONDS * 1_000_000_000
+    young: dict[Path, Stamp] = {}
+    for path in paths:
+        seen = stamp(path)
+        if seen and seen.changed_ns > youngest:
+            young[path] = seen
+    if not young:
+        return set()
+    time.sleep(_WATCHED_SECONDS)
+    return {path for path, seen in young.items() if stamp(path) != seen}
 
 
-def _inspect(run: Run, feed: Feed, day: date) -> Drop:
-    name = _source_file(run, feed, day)
-    path = run.environment.landing / name
-    contents = _contents(feed, path)
-    if contents.columns is not None:
-        _refuse_other_columns(feed, contents.columns)
+def _inspect(folder: Path, file: ExpectedFile, is_growing: bool) -> Drop:
+    path = folder / file.name
+    seen = stamp(path)
+    if is_growing:
+        raise _Late("it is still being written")
+    if seen and file.marker and not stamp(folder / file.marker):
+        raise _Late(f"its marker {file.marker} is missing")
+    try:
+        contents = _declared_contents(file.feed, path)
+    finally:
+        # Also where it seems damaged: what a half-written file looks like says nothing.
+        if stamp(path) != seen:
+            raise _Late(_CHANGED)
+    assert seen, "what can be read can be looked at"
     return Drop(
-        path=path, source_file=name, day=day, layout=contents.layout, records=contents.records
+        path=path,
+        source_file=file.name,
+        day=file.day,
+        layout=contents.layout,
+        records=contents.records,
+        stamp=seen,
     )
 
 
-def _contents(feed: Feed, path: Path) -> Contents:
+def _declared_contents(feed: Feed, path: Path) -> Contents:
     try:
-        return FORMATS[feed.format].contents(path)
+        contents = FORMATS[feed.format].contents(path)
     except FileNotFoundError:
-        raise Unfit("the file is missing") from None
+        raise _Late("the file is missing") from None
     except OSError as error:
         raise Unfit(f"the file cannot be read: {error.strerror or error}") from None
+    if contents.columns is not None:
+        _refuse_other_columns(feed, contents.columns)
+    return contents
 
 
 def _refuse_other_columns(feed: Feed, names: tuple[str, ...]) -> None:
@@ -96,18 +163,23 @@ def _listed(names: list[str]) -> str:
     return f"{shown} and {hidden} more" if hidden > 0 else shown
 
 
-def _all_problems(run: Run, problems: list[tuple[date, str]]) -> str:
+def _error(run: Run, problems: list[_Problem]) -> NightshiftError:
     name = run.pipeline.name
-    lines = [f"{len(problems)} file(s) for {run.days} cannot be ingested:"]
-    lines += [f"  - {text}" for _, text in problems[:_PROBLEMS_LISTED]]
+    first = min(problem.day for problem in problems)
+    last = max(problem.day for problem in problems)
+    is_late = all(problem.is_late for problem in problems)
+    what = "have not landed yet" if is_late else "cannot be ingested"
+    lines = [f"{len(problems)} file(s) for {run.days} {what}:"]
+    lines += [f"  - {problem}" for problem in problems[:_PROBLEMS_LISTED]]
     hidden = len(problems) - _PROBLEMS_LISTED
     if hidden > 0:
         lines.append(f"  … and {hidden} more")
-    first = min(day for day, _ in problems)
-    last = max(day for day, _ in problems)
     lines.append(
         f"Files are looked for in {run.environment.landing}. Wait for the source to drop them and "
         f"run again, or drop them yourself (the example's: nightshift land {name} --from {first} "
-        f"--to {last}). If a header has changed for good, declare it in pipelines/{name}.py."
+        f"--to {last})."
     )
-    return "\n".join(lines)
+    if is_late:
+        return NotLanded("\n".join(lines))
+    lines.append(f"If a header has changed for good, declare it in pipelines/{name}.py.")
+    return Refused("\n".join(lines))

@@ -18,6 +18,8 @@ _MOST_IN_LINE = 300
 _HAPPENED = {
     Event.STAGE_REFUSED: "was refused",
     Event.STAGE_FAILED: "failed",
+    Event.FEED_LATE: "a feed is late",
+    Event.FEED_MISSING: "the night ended without a feed",
     Event.NIGHT_DONE: "the night is done",
     Event.MODEL_PROMOTED: "a new model serves",
 }

@@ -6,7 +6,7 @@ asserted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
@@ -18,7 +18,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.ingestion.contents import Drop
-from jobs.ingestion.drops import find_drops
+from jobs.ingestion.drops import find_drops, require_unchanged
 from jobs.ingestion.records import QUARANTINE, columns, records
 from jobs.lake import staging, tables
 from jobs.lake.content import fingerprint
@@ -106,18 +106,15 @@ def ingest(run: Run) -> dict[str, object]:
         reference file).
 
     Raises:
-        Refused: files are missing or unreadable, or a file has more bad rows than its feed allows.
+        NotLanded: files are missing or still being written; nothing was staged.
+        Refused: files are unreadable, or a file has more bad rows than its feed allows.
         NightshiftError: rows were lost or multiplied on the way.
     """
     found = find_drops(run)
     staging.prune(run)
     cached: list[DataFrame] = []
-
-    def load(feed: Feed) -> _Load:
-        return _load(run, feed, found[feed.name], cached)
-
     try:
-        loads = _all(load, run.pipeline.feeds)
+        loads = _load_all(run, found, cached)
         _refuse_bad_files(run, loads)
         kept = _all(partial(_keep, run), loads)
     finally:
@@ -142,6 +139,23 @@ def _all(
 ) -> list[R]:
     with ThreadPoolExecutor(_FEEDS_AT_ONCE) as pool:
         return list(pool.map(function, values))
+
+
+def _load_all(
+    run: Run,
+    found: Mapping[str, list[Drop]],
+    cached: list[DataFrame],
+) -> list[_Load]:
+    """Have every file read into the server's cache, from where its rows are staged."""
+
+    def load(feed: Feed) -> _Load:
+        return _load(run, feed, found[feed.name], cached)
+
+    try:
+        return _all(load, run.pipeline.feeds)
+    finally:
+        # Also when reading failed: a file that is replaced or cut off meanwhile is the reason.
+        require_unchanged(run, found)
 
 
 def _load(

@@ -45,6 +45,7 @@ def notified(stub: Path) -> list[dict[str, Any]]:
     ("exception", "event"),
     [
         (callbacks.StageRefused("ingest of 2013-03-01 was refused"), "stage_refused"),
+        (callbacks.FilesMissing("Not landed after 12 h: a.csv."), "feed_missing"),
         (AirflowFailException("ingest of 2013-03-01 was called wrongly"), "stage_failed"),
         (AirflowException("ingest of 2013-03-01 failed"), "stage_failed"),
         (TimeoutError("Timeout, PID: 1"), "stage_failed"),

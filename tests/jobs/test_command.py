@@ -103,6 +103,14 @@ def test_every_command_explains_itself() -> None:
     assert {name for name in COMMANDS if f"\n    {name}" not in text} == set()
 
 
+def test_the_help_tells_every_exit_code() -> None:
+    told = " ".join(parser().format_help().split())
+    assert told.endswith(
+        "Exit codes: 0 done, 1 the data or the model was refused, 2 wrong usage, 3 a fault, "
+        "4 files of a feed have not landed yet."
+    )
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_printed_for_every_command(
     command: str, capsys: pytest.CaptureFixture[str]

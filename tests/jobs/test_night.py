@@ -20,7 +20,7 @@ from jobs.lake import ops
 from pipelines.catalog import pipeline
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import GateRefused, NightshiftError, Refused, UsageError
+from pipelines.errors import GateRefused, NightshiftError, NotLanded, Refused, UsageError
 from pipelines.run import Run
 from pipelines.stages import STAGES, Stage, select, stage
 from tests.jobs.records import settle
@@ -74,6 +74,7 @@ def test_a_stage_that_is_done_is_recorded_with_its_metrics(
             False,
         ),
         (UsageError("no such thing"), 2, "failed", False),
+        (NotLanded("1 file(s) have not landed yet"), 4, "not landed", False),
         (NightshiftError("Spark is away"), 3, "failed", False),
         (
             PySparkException("[NO_ACTIVE_SESSION] No active Spark session found."),
@@ -222,6 +223,7 @@ def test_a_night_again_that_finds_the_verdict_given_tells_only_that_it_is_done(
     ("error", "event"),
     [
         (Refused("arr_delay: 40 % null"), "stage_refused"),
+        (NotLanded("1 file(s) have not landed yet"), "feed_missing"),
         (UsageError("no such thing"), "stage_failed"),
         (NightshiftError("Spark is away"), "stage_failed"),
         (ZeroDivisionError("a bug"), "stage_failed"),

@@ -44,9 +44,12 @@ def reason(run: Run, minute: int | None = None) -> str:
         (1, Event.STAGE_REFUSED),
         (2, Event.STAGE_FAILED),
         (3, Event.STAGE_FAILED),
+        (4, Event.FEED_MISSING),
     ],
 )
-def test_a_stage_that_ends_badly_was_refused_or_failed(code: int, event: Event, run: Run) -> None:
+def test_a_stage_that_ends_badly_was_refused_or_failed_or_lacked_files(
+    code: int, event: Event, run: Run
+) -> None:
     failed(run, 0, "arr_delay: 40 % null")
     assert outcome.of_stage(run, code, NIGHT) == Notification(
         event=event,

@@ -59,6 +59,29 @@ def test_a_column_has_the_feeds_null_token_or_its_own() -> None:
     assert [feed.null_token_of(column) for column in columns] == ["NA", "-", ""]
 
 
+def test_a_marker_is_a_file_of_the_same_day_that_feeds_may_share() -> None:
+    assert _FEED.marker_file(_DAY) is None
+    assert replace(_FEED, marker="{date}.done").marker_file(_DAY) == "2013-01-01.done"
+    register = replace(_FEED, path="sensors.csv", marker="_SUCCESS")
+    assert register.marker_file(None) == "_SUCCESS"
+
+
+@pytest.mark.parametrize(
+    ("marker", "problem"),
+    [
+        ("done", "marker 'done' and path 'readings/{date}.csv' must both hold '{date}'"),
+        ("readings/{date}.csv", "marker 'readings/{date}.csv' is the file itself"),
+        ("", "marker '' must be relative"),
+        ("../{date}.done", "marker '../{date}.done' must be relative"),
+        ("{date}/{date}.done", "marker '{date}/{date}.done' may hold '{date}' once"),
+    ],
+)
+def test_a_marker_that_could_not_tell_a_file_from_another_is_refused(
+    marker: str, problem: str
+) -> None:
+    assert problem in _refusal(marker=marker)
+
+
 @pytest.mark.parametrize(
     "path",
     [

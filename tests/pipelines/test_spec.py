@@ -235,6 +235,15 @@ def test_days_that_end_before_they_begin_are_refused() -> None:
         replace(TOY, first_day=new_years_eve, last_day=new_year)
 
 
+@pytest.mark.parametrize(("deadline", "patience"), [(-1, 2), (3, 2), (2, 25), (float("nan"), 2)])
+def test_a_night_waits_for_files_less_than_a_day_and_tells_of_it_before(
+    deadline: float, patience: float
+) -> None:
+    replace(TOY, feed_deadline_hours=0, feed_patience_hours=0)
+    with pytest.raises(UsageError, match=f"feed_deadline_hours {deadline} must be from 0"):
+        replace(TOY, feed_deadline_hours=deadline, feed_patience_hours=patience)
+
+
 def test_a_module_without_its_pipeline_is_told_what_to_define(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

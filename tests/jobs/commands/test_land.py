@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from types import ModuleType
@@ -118,3 +119,16 @@ def test_a_pipeline_without_an_example_is_refused_with_where_to_drop_its_files(
         f"Built in: {', '.join(examples.names())}."
     )
     assert "flights" in str(refused.value)
+
+
+@pytest.mark.usefixtures("toy_example")
+def test_the_markers_of_a_feed_are_dropped_after_its_files(home: Environment) -> None:
+    readings, sensors = TOY.feeds
+    marked = (replace(readings, marker="{date}.done"), replace(sensors, marker="whole/_SUCCESS"))
+    land(replace(TOY, feeds=marked), home, Days(FIRST, SECOND))
+    markers = {"2013-01-01.done", "2013-01-02.done", "whole/_SUCCESS"}
+    assert markers < set(landed(home))
+    folder = home.landing / "toy"
+    files = [folder / name for name in landed(home).keys() - markers]
+    last = max(path.stat().st_mtime_ns for path in files)
+    assert min((folder / name).stat().st_mtime_ns for name in markers) >= last

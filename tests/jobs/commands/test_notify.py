@@ -65,6 +65,17 @@ def test_a_stage_that_recorded_no_reason_since_it_began_has_the_one_given(run: R
     assert plain["message"].startswith("It ended before it could record why")
 
 
+@pytest.mark.parametrize("event", ["feed_late", "feed_missing"])
+def test_files_that_are_late_are_those_that_the_waiting_task_names(event: str, run: Run) -> None:
+    record(run, stage_row(run, "ingest", status="not landed", error="missing at first: a, b"))
+    assert notify(run, event, "--stage", "ingest", "--message=still missing: b") == 0
+    assert notify(run, event, "--stage", "ingest") == 0
+    given, recorded = sent(run)
+    assert (given["event"], given["stage"]) == (event, "ingest")
+    assert given["message"] == "still missing: b"
+    assert recorded["message"] == "missing at first: a, b"
+
+
 def test_a_night_that_is_done_is_told_of(run: Run) -> None:
     record(run, *night_rows(run))
     assert notify(run, "night_done", "--stage", "monitor") == 0

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import pytest
 
-from jobs.ingestion.drops import find_drops
+from jobs.ingestion.contents import Contents, Unfit
+from jobs.ingestion.csv import Csv
+from jobs.ingestion.drops import find_drops, require_unchanged
 from pipelines.environment import Environment
-from pipelines.errors import Refused
-from tests.jobs.toy import HEADER, drop, drop_readings, drop_sensors, run_of
+from pipelines.errors import NightshiftError, NotLanded, Refused
+from tests.jobs.toy import (
+    HEADER,
+    READINGS,
+    SENSORS,
+    drop,
+    drop_readings,
+    drop_sensors,
+    run_of,
+    run_of_feeds,
+)
 
 
 @pytest.fixture
@@ -21,10 +38,40 @@ def alone(tmp_path: Path) -> Environment:
     return environment
 
 
-def _refusal(environment: Environment, first: str = "2013-01-01", last: str | None = None) -> str:
-    with pytest.raises(Refused) as refused:
+def _refusal(
+    environment: Environment,
+    first: str = "2013-01-01",
+    last: str | None = None,
+    kind: type[NightshiftError] = Refused,
+) -> str:
+    with pytest.raises(kind) as refused:
         find_drops(run_of(environment, first, last))
     return str(refused.value)
+
+
+def _written_before(path: Path, seconds: float) -> None:
+    """Let the file be one that was last written so many seconds ago."""
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+@contextmanager
+def _being_written(path: Path) -> Iterator[None]:
+    """A source appends to the file again and again."""
+    ended = threading.Event()
+
+    def write() -> None:
+        with path.open("ab", buffering=0) as file:
+            while not ended.wait(0.02):
+                file.write(b"1,,,\n")
+
+    source = threading.Thread(target=write)
+    source.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        source.join()
 
 
 def test_every_day_of_the_range_has_its_file_and_a_reference_feed_one_under_the_first(
@@ -42,11 +89,93 @@ def test_every_day_of_the_range_has_its_file_and_a_reference_feed_one_under_the_
     ]
 
 
-def test_a_missing_file_is_named_with_the_way_out(alone: Environment) -> None:
-    message = _refusal(alone, "2013-01-05")
-    assert "toy/readings/2013-01-05.csv: the file is missing" in message
-    assert "nightshift land toy --from 2013-01-05 --to 2013-01-05" in message
+def test_missing_files_have_not_landed_and_are_named_with_the_way_out(alone: Environment) -> None:
+    drop_readings(alone, "2013-01-06")
+    message = _refusal(alone, "2013-01-05", "2013-01-07", NotLanded)
+    assert message.splitlines()[:3] == [
+        "2 file(s) for 2013-01-05..2013-01-07 have not landed yet:",
+        "  - toy/readings/2013-01-05.csv: the file is missing",
+        "  - toy/readings/2013-01-07.csv: the file is missing",
+    ]
+    assert "nightshift land toy --from 2013-01-05 --to 2013-01-07" in message
     assert str(alone.landing) in message
+    assert "header" not in message
+
+
+def test_a_file_without_its_marker_has_not_landed_whatever_it_holds(alone: Environment) -> None:
+    feeds = (replace(READINGS, marker="{date}.done"), SENSORS)
+    run = run_of_feeds(alone, feeds, "2013-01-01", "2013-01-02")
+    drop(alone, "readings/2013-01-01.csv", b"half of a hea")
+    with pytest.raises(NotLanded) as late:
+        find_drops(run)
+    assert str(late.value).splitlines()[1:3] == [
+        "  - toy/readings/2013-01-01.csv: its marker toy/2013-01-01.done is missing",
+        "  - toy/readings/2013-01-02.csv: the file is missing",
+    ]
+    for day in ("2013-01-01", "2013-01-02"):
+        drop_readings(alone, day)
+        drop(alone, f"{day}.done", b"")
+    assert len(find_drops(run)["readings"]) == 2
+
+
+@pytest.mark.parametrize("start", [HEADER, b"half of a hea"])
+def test_a_file_that_grows_has_not_landed_whatever_it_holds(
+    alone: Environment, start: bytes
+) -> None:
+    path = drop(alone, "readings/2013-01-01.csv", start)
+    with _being_written(path):
+        message = _refusal(alone, kind=NotLanded)
+    assert "toy/readings/2013-01-01.csv: it is still being written" in message
+
+
+@pytest.mark.parametrize("outcome", ["read", "damaged"])
+def test_a_file_that_changes_while_it_is_inspected_has_not_landed(
+    alone: Environment, outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = drop_readings(alone, "2013-01-01", "1,,,")
+    inspect: Callable[[Csv, Path], Contents] = Csv.contents
+
+    def write_meanwhile(csv: Csv, inspected: Path) -> Contents:
+        contents = inspect(csv, inspected)
+        if inspected == path:
+            path.write_bytes(HEADER)
+            if outcome == "damaged":
+                raise Unfit("the gzip file is cut off")
+        return contents
+
+    monkeypatch.setattr(Csv, "contents", write_meanwhile)
+    message = _refusal(alone, kind=NotLanded)
+    assert "toy/readings/2013-01-01.csv: it was changed while it was read" in message
+
+
+def test_a_file_that_was_written_a_while_ago_is_not_watched(
+    alone: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    _written_before(alone.landing / "toy/sensors.csv", 60)
+    _written_before(drop_readings(alone, "2013-01-01"), 11)
+    find_drops(run_of(alone, "2013-01-01"))
+    assert pauses == []
+    _written_before(drop_readings(alone, "2013-01-02"), 5)
+    find_drops(run_of(alone, "2013-01-01", "2013-01-02"))
+    assert pauses == [0.2], "one pause, however many files are young"
+
+
+def test_files_that_changed_since_they_were_inspected_are_all_named(alone: Environment) -> None:
+    for day in ("2013-01-01", "2013-01-02"):
+        drop_readings(alone, day, "1,,,")
+    run = run_of(alone, "2013-01-01", "2013-01-02")
+    found = find_drops(run)
+    require_unchanged(run, found)
+    drop_readings(alone, "2013-01-02", "2,,,")  # as many bytes as before
+    (alone.landing / "toy/sensors.csv").unlink()
+    with pytest.raises(NotLanded) as late:
+        require_unchanged(run, found)
+    assert str(late.value).splitlines()[1:3] == [
+        "  - toy/readings/2013-01-02.csv: it was changed while it was read",
+        "  - toy/sensors.csv: it was changed while it was read",
+    ]
 
 
 def test_all_unfit_files_are_told_at_once(alone: Environment) -> None:
@@ -62,7 +191,7 @@ def test_all_unfit_files_are_told_at_once(alone: Environment) -> None:
 
 
 def test_a_year_of_missing_files_does_not_fill_the_screen(alone: Environment) -> None:
-    message = _refusal(alone, "2013-01-01", "2013-12-31")
+    message = _refusal(alone, "2013-01-01", "2013-12-31", NotLanded)
     assert len(message.splitlines()) < 20
     assert "… and 353 more" in message
 

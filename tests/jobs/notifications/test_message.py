@@ -33,6 +33,8 @@ def test_a_message_holds_every_field_when_it_was_sent_and_a_line_for_people() ->
         (Event.STAGE_REFUSED, "check_raw", "toy 2013-01-05: check_raw was refused. Why"),
         (Event.STAGE_FAILED, "train", "toy 2013-01-05: train failed. Why"),
         (Event.STAGE_FAILED, None, "toy 2013-01-05: the night failed. Why"),
+        (Event.FEED_LATE, "ingest", "toy 2013-01-05: a feed is late. Why"),
+        (Event.FEED_MISSING, "ingest", "toy 2013-01-05: the night ended without a feed. Why"),
         (Event.NIGHT_DONE, None, "toy 2013-01-05: the night is done. Why"),
         (Event.MODEL_PROMOTED, "evaluate", "toy 2013-01-05: a new model serves. Why"),
     ],

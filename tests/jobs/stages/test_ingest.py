@@ -21,7 +21,7 @@ from jobs.lake.locations import version
 from jobs.stages import ingest as stage
 from jobs.stages.ingest import ingest
 from pipelines.environment import Environment
-from pipelines.errors import NightshiftError, Refused
+from pipelines.errors import NightshiftError, NotLanded, Refused
 from pipelines.run import Run
 from tests.jobs.toy import (
     TOY,
@@ -184,17 +184,52 @@ def test_a_mostly_bad_file_refuses_the_range_and_its_rows_can_be_queried(toy: En
     assert not tables.is_staged(run, "readings")
 
 
-def test_a_file_replaced_while_it_is_read_is_a_fault(
-    toy: Environment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def growing_file(toy: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of 2013-01-02 gets a row, and a bad one, once it has been inspected."""
     find = drops.find_drops
 
     def find_then_grow(run: Run) -> Any:
         found = find(run)
-        drop_readings(toy, "2013-01-02", "1,2013-01-02,1.5,c", "2,,,late")
+        drop_readings(toy, "2013-01-02", "1,2013-01-02,1.5,c", "2,,,late", "x,,")
         return found
 
     monkeypatch.setattr(stage, "find_drops", find_then_grow)
+
+
+@pytest.mark.usefixtures("growing_file")
+def test_a_file_that_changes_while_it_is_read_has_not_landed_and_nothing_is_staged(
+    toy: Environment,
+) -> None:
+    run = run_of(toy, "2013-01-02")
+    with pytest.raises(
+        NotLanded, match="toy/readings/2013-01-02.csv: it was changed while it was read"
+    ):
+        ingest(run)
+    assert not any(tables.is_staged(run, feed.name) for feed in TOY.feeds)
+    assert not tables.exists(run, "readings_quarantine")
+
+
+def test_a_file_that_is_removed_while_it_is_read_has_not_landed(
+    toy: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = drops.find_drops
+
+    def find_then_remove(run: Run) -> Any:
+        found = find(run)
+        found["readings"][0].path.unlink()
+        return found
+
+    monkeypatch.setattr(stage, "find_drops", find_then_remove)
+    with pytest.raises(NotLanded, match="it was changed while it was read"):
+        ingest(run_of(toy, "2013-01-02"))
+
+
+@pytest.mark.usefixtures("growing_file")
+def test_rows_that_were_not_counted_in_the_file_are_a_fault(
+    toy: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "require_unchanged", lambda run, found: None)
     with pytest.raises(
         NightshiftError, match="'readings' have 1 records, but 2 rows were staged.*run again"
     ) as fault:

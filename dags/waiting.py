@@ -1,0 +1,67 @@
+"""Waits for files in Airflow's triggerer, where a wait takes no worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from pipelines.landing import Stamp, stamp
+
+LOOK_EVERY_SECONDS = 15.0
+
+
+class FilesLanded(BaseTrigger):
+    """Fires when files are there and nobody writes them, or when time is up.
+
+    Nobody writes a file that two looks in a row find unchanged.
+    """
+
+    def __init__(
+        self, *, paths: Sequence[str], until: str, every_seconds: float = LOOK_EVERY_SECONDS
+    ) -> None:
+        """Keep what the triggerer needs to make this trigger again.
+
+        Args:
+            paths: The files.
+            until: The instant when time is up, in ISO 8601.
+            every_seconds: From one look to the next.
+        """
+        super().__init__()
+        self.paths = list(paths)
+        self.until = until
+        self.every_seconds = every_seconds
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Where this class is found, and its arguments."""
+        arguments = {
+            "paths": self.paths,
+            "until": self.until,
+            "every_seconds": self.every_seconds,
+        }
+        return "dags.waiting.FilesLanded", arguments
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look again and again; gives one event, which says in words what ended the wait."""
+        until = datetime.fromisoformat(self.until)
+        self.log.info("Waiting for %s file(s) until %s: %s", len(self.paths), until, self.paths[0])
+        before: list[Stamp | None] = []
+        while True:
+            # In a thread: a network's file system may take its time.
+            seen = await asyncio.to_thread(self._look)
+            if None not in seen and seen == before:
+                yield TriggerEvent("they are there")
+                return
+            left = (until - datetime.now(UTC)).total_seconds()
+            if left <= 0:
+                yield TriggerEvent("time is up")
+                return
+            before = seen
+            await asyncio.sleep(min(left, self.every_seconds))
+
+    def _look(self) -> list[Stamp | None]:
+        return [stamp(Path(path)) for path in self.paths]

@@ -1,0 +1,73 @@
+"""Which files a run needs, and what tells whether they are there.
+
+Asked by the stage that reads the files, and by Airflow's trigger that waits for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+from pipelines.days import Days
+from pipelines.feeds import Feed
+from pipelines.spec import Pipeline
+
+
+class Stamp(NamedTuple):
+    """What a file has in common with itself of a moment ago, unless somebody writes it."""
+
+    # No inode: where an object store is mounted, a file may have another at each look.
+    size: int
+    """Bytes."""
+    changed_ns: int
+    """Nanoseconds since 1970, by the clock of its file system."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExpectedFile:
+    """A file that a run needs."""
+
+    feed: Feed
+    day: date
+    """The `landed_date` of its rows."""
+    name: str
+    """Its path below the landing folder, as rows and messages show it."""
+    marker: str | None
+    """Path of its marker, below the landing folder too."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that must be there: the file, and its marker."""
+        return (self.name, self.marker) if self.marker else (self.name,)
+
+
+def expected_files(pipeline: Pipeline, days: Days) -> Iterator[ExpectedFile]:
+    """The files of every feed for the days; a reference feed has one, under the first day."""
+    for feed in pipeline.feeds:
+        for day in _drop_days(pipeline, feed, days):
+            marker = feed.marker_file(day)
+            yield ExpectedFile(
+                feed=feed,
+                day=day,
+                name=f"{pipeline.name}/{feed.file(day)}",
+                marker=marker and f"{pipeline.name}/{marker}",
+            )
+
+
+def stamp(path: Path) -> Stamp | None:
+    """The file's stamp; None when there is no file that can be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return Stamp(size=found.st_size, changed_ns=found.st_mtime_ns)
+
+
+def _drop_days(pipeline: Pipeline, feed: Feed, days: Days) -> Iterator[date]:
+    found = pipeline.drop_days(feed, days)
+    if found is not None:
+        # There is one reference file, whatever the days.
+        yield from [days.first] if feed.is_reference else found

@@ -1,0 +1,243 @@
+"""A stage whose files have not landed waits in the triggerer, and goes on by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk import serde
+from airflow.sdk.exceptions import TaskDeferred
+
+from dags import callbacks, tasks
+from dags.tasks import StageOperator
+from dags.waiting import FilesLanded
+from jobs.__main__ import parser
+from pipelines.environment import ROOT
+from pipelines.flights import PIPELINE
+from pipelines.spec import Pipeline
+from pipelines.stages import stage
+from tests.dags.conftest import context
+from tests.dags.test_policy import HEAVY
+
+NIGHT: dict[str, Any] = {"date": "2013-03-01"}
+FILES = (
+    "flights/flights/2013-03-01.csv",
+    "flights/schedule/2013-03-01.csv",
+    "flights/weather/2013-03-01.csv",
+    "flights/planes.csv",
+    "flights/airports.csv",
+)
+SOON = timedelta(seconds=30)
+
+
+@pytest.fixture
+def landing(stub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A landing folder with the files of the night, and a `nightshift` that says: not landed."""
+    folder = tmp_path / "landing"
+    monkeypatch.setenv("NIGHTSHIFT_LANDING", str(folder))
+    monkeypatch.setenv("STUB_EXIT", "4")
+    for name in FILES:
+        write(folder / name)
+    return folder
+
+
+def write(path: Path, content: str = "a file\n") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+def operator(pipeline: Pipeline = PIPELINE) -> StageOperator:
+    return StageOperator(pipeline=pipeline, stage=stage("ingest"))
+
+
+def deferred(task: StageOperator, **given: Any) -> TaskDeferred:
+    """How the task asks Airflow to wait, at its first run or once a wait has ended."""
+    where = in_airflow(task)
+    with pytest.raises(TaskDeferred) as asked:
+        task.go_on(where, event="time is up", **given) if given else task.execute(where)
+    return asked.value
+
+
+def in_airflow(task: StageOperator) -> Any:
+    return context(**NIGHT) | {"task": task}
+
+
+def ago(**span: float) -> str:
+    """An instant in the past, as the task keeps when it began."""
+    return (datetime.now(UTC) - timedelta(**span)).isoformat()
+
+
+def until(asked: TaskDeferred) -> timedelta:
+    """How long the trigger is to look."""
+    return datetime.fromisoformat(asked.trigger.until) - datetime.now(UTC)
+
+
+def commands(tmp_path: Path) -> list[str]:
+    """The commands that were run: `run`, and `notify` with its event."""
+    lines = (tmp_path / "calls").read_text().splitlines()
+    called = [vars(parser().parse_args(json.loads(line))) for line in lines]
+    return [one.get("event") or "run" for one in called]
+
+
+def message(tmp_path: Path) -> str:
+    """What the last notification said."""
+    last = (tmp_path / "calls").read_text().splitlines()[-1]
+    return str(parser().parse_args(json.loads(last)).message)
+
+
+def event_of(trigger: FilesLanded) -> str:
+    """What ends the wait of a trigger."""
+
+    async def first() -> str:
+        async for event in trigger.run():
+            return str(event.payload)
+        raise AssertionError("a trigger ends with an event")
+
+    return asyncio.run(first())
+
+
+def trigger_for(*paths: Path, seconds: float = 30) -> FilesLanded:
+    """A trigger that looks often."""
+    end = datetime.now(UTC) + timedelta(seconds=seconds)
+    names = [str(path) for path in paths]
+    return FilesLanded(paths=names, until=end.isoformat(), every_seconds=0.05)
+
+
+def test_a_night_whose_file_is_missing_waits_for_it_and_then_runs(
+    landing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = landing / FILES[1]
+    missing.unlink()
+    asked = deferred(operator())
+    assert asked.trigger.paths == [str(missing)]
+    # What Airflow keeps in its database, and makes again of it in another process.
+    classpath, arguments = asked.trigger.serialize()
+    kept = json.dumps([serde.serialize(arguments), serde.serialize(asked.kwargs)])
+    arguments, resumed = (serde.deserialize(one) for one in json.loads(kept))
+    module, _, name = classpath.rpartition(".")
+    trigger = getattr(import_module(module), name)(**{**arguments, "every_seconds": 0.05})
+    threading.Timer(0.2, write, [missing]).start()
+    assert event_of(trigger) == "they are there"
+    monkeypatch.setenv("STUB_EXIT", "0")
+    task = operator()
+    where = in_airflow(task)
+    task.resume_execution(asked.method_name, {**resumed, "event": "they are there"}, where)
+    assert commands(tmp_path) == ["run", "run"], "nobody was told"
+
+
+def test_where_none_is_missing_all_files_are_watched(landing: Path) -> None:
+    asked = deferred(operator())
+    assert sorted(asked.trigger.paths) == sorted(str(landing / name) for name in FILES)
+
+
+def test_a_marker_is_waited_for_like_a_file(landing: Path) -> None:
+    feed = replace(PIPELINE.feeds[0], marker="{date}.done")
+    asked = deferred(operator(replace(PIPELINE, feeds=(feed, *PIPELINE.feeds[1:]))))
+    assert asked.trigger.paths == [str(landing / "flights/2013-03-01.done")]
+
+
+def test_people_are_told_at_the_deadline_once_and_the_night_waits_on(
+    landing: Path, tmp_path: Path
+) -> None:
+    (landing / FILES[2]).unlink()
+    task = operator()
+    first = deferred(task)
+    assert timedelta(hours=2) - SOON < until(first) <= timedelta(hours=2)
+    assert first.kwargs["is_told"] is False
+
+    late = deferred(task, began=ago(hours=2, seconds=1), is_told=False)
+    assert timedelta(hours=10) - SOON < until(late) <= timedelta(hours=10)
+    assert late.kwargs["is_told"] is True
+    assert commands(tmp_path) == ["run", "feed_late"]
+    assert message(tmp_path).startswith(f"Not landed after 2 h: {FILES[2]}. The night waits for")
+
+    deferred(task, began=ago(hours=3), is_told=True)
+    assert commands(tmp_path) == ["run", "feed_late"]
+
+
+def test_a_night_that_has_waited_in_vain_ends_without_a_retry_and_people_are_told(
+    landing: Path, tmp_path: Path
+) -> None:
+    (landing / FILES[2]).unlink()
+    task = operator()
+    where = in_airflow(task)
+    with pytest.raises(callbacks.FilesMissing) as ended:
+        task.go_on(where, "time is up", began=ago(hours=12), is_told=True)
+    assert f"Not landed after 12 h: {FILES[2]}. Clear the task" in str(ended.value)
+    callbacks.stage_failed(where | {"exception": ended.value})
+    assert commands(tmp_path) == ["feed_missing"], "the stage was not run for nothing"
+    assert message(tmp_path) == str(ended.value)
+
+
+def test_a_night_without_patience_does_not_wait(landing: Path) -> None:
+    hasty = replace(PIPELINE, feed_deadline_hours=0, feed_patience_hours=0)
+    task = operator(hasty)
+    with pytest.raises(callbacks.FilesMissing, match="files that keep changing"):
+        task.execute(in_airflow(task))
+
+
+def test_a_wait_that_ends_unseen_by_the_triggerer_runs_the_stage(
+    landing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_EXIT", "0")
+    task = operator()
+    task.go_on(in_airflow(task), "time is up", began=ago(hours=12), is_told=True)
+    assert commands(tmp_path) == ["run"]
+
+
+def test_a_file_that_is_being_written_ends_no_wait(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    written = threading.Event()
+
+    def write_slowly() -> None:
+        for _ in range(20):
+            with path.open("a") as file:
+                file.write("more\n")
+            time.sleep(0.02)
+        written.set()
+
+    threading.Thread(target=write_slowly).start()
+    assert event_of(trigger_for(path)) == "they are there"
+    assert written.is_set()
+
+
+def test_a_wait_ends_when_time_is_up(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.touch()
+    began = time.monotonic()
+    trigger = trigger_for(there, tmp_path / "missing", seconds=0.3)
+    trigger.every_seconds = 60
+    assert event_of(trigger) == "time is up"
+    assert time.monotonic() - began < 5
+
+
+def test_the_triggerer_imports_nothing_heavy_for_it() -> None:
+    program = (
+        "import sys; import airflow.triggers.base; before = set(sys.modules); import dags.waiting; "
+        "new = set(sys.modules) - before; "
+        "print(set(sys.argv[1].split(',')) & new, 'dags.tasks' in new)"
+    )
+    started = subprocess.run(
+        [sys.executable, "-c", program, ",".join(HEAVY)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert started.stdout.split()[-2:] == ["set()", "False"]
+
+
+def test_messages_name_a_handful_of_files() -> None:
+    assert tasks._late(2, ["a", "b"]) == "Not landed after 2 h: a, b."
+    assert tasks._late(0.5, list("abcdefg")) == "Not landed after 0.5 h: a, b, c, d, e and 2 more."
