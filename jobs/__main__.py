@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from jobs.commands import completion
@@ -75,6 +76,11 @@ def parser() -> Parser:
     _grammar_of_run(
         command("run", "Run a pipeline over a day or a range of days, all stages or some.", _run)
     )
+    plan = command(
+        "plan", "Tell what a night has to do: what is missing, stale or current, and why.", _plan
+    )
+    _add_pipeline_and_days(plan)
+    _add_format(plan)
     _grammar_of_notify(
         command("notify", "Have people told what a run has recorded; for a scheduler.", _notify)
     )
@@ -135,6 +141,22 @@ def _grammar_of_run(one: Parser) -> None:
         help="train again even when a model with the same pins is there",
     )
     one.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+    one.add_argument(
+        "--restate",
+        action="store_true",
+        help="do all stages on exactly these days, current or not; by default only what is missing "
+        "or stale up to the last of them is done",
+    )
+    one.add_argument(
+        "--as-needed",
+        action="store_true",
+        help="with --stage: do only what is missing or stale up to the last day, as without it",
+    )
+    one.add_argument(
+        "--allow-gap",
+        action="store_true",
+        help="go on over earlier nights that were never run and lack files",
+    )
     one.add_argument(
         "--no-notify",
         action="store_true",
@@ -252,7 +274,10 @@ def _logs(arguments: argparse.Namespace, environment: Environment) -> int:
 
 def _run(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands.run import perform, show_plan
+    from jobs.night import make_true, run_night
 
+    if arguments.restate and (arguments.stage or arguments.as_needed):
+        raise UsageError("--restate does all stages: give it without --stage and --as-needed.")
     run = Run(
         pipeline=catalog.pipeline(arguments.pipeline),
         days=_days(arguments),
@@ -264,7 +289,32 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
     print(f"{run.pipeline.name} {run.days}  run {run.run_id}", file=sys.stderr)
     if arguments.dry_run:
         return show_plan(run, stages, arguments.format)
-    return perform(run, stages, arguments.format, notify=not arguments.no_notify)
+    is_exact = arguments.restate or (arguments.stage and not arguments.as_needed)
+    # Both give the exit code of the last stage.
+    if is_exact:
+        night = partial(run_night, run, stages, notify=not arguments.no_notify)
+    else:
+        night = partial(
+            make_true,
+            run,
+            stages,
+            allow_gap=arguments.allow_gap,
+            notify=not arguments.no_notify,
+        )
+    return perform(run, night, arguments.format)
+
+
+def _plan(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.plan import HEADER, plan
+    from jobs.output import show
+
+    run = Run(
+        pipeline=catalog.pipeline(arguments.pipeline),
+        days=_days(arguments),
+        environment=environment,
+    )
+    show(HEADER, plan(run), arguments.format)
+    return 0
 
 
 def _notify(arguments: argparse.Namespace, environment: Environment) -> int:

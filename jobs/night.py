@@ -10,8 +10,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -23,6 +23,7 @@ from jobs.output import harmless
 from jobs.services import locks, stage_client
 from jobs.spark.server import running_server
 from jobs.spark.session import explain_loss
+from pipelines.days import Days
 from pipelines.errors import NightshiftError, NotLanded, Refused, UsageError
 from pipelines.events import Event, Notification
 from pipelines.redaction import redacted
@@ -34,6 +35,8 @@ PERFORM = "jobs.night:perform"
 
 _STATUS = {Refused.exit_code: "refused", NotLanded.exit_code: "not landed"}
 """In `ops.stage_runs`, of a stage that did not succeed; of every other code it is `failed`."""
+_Pass = tuple[tuple[Stage, ...], Days]
+"""Stages, and the days on which they are performed."""
 _WhatHappened = Callable[[], Notification | None]
 
 
@@ -45,7 +48,7 @@ class Step:
     tables: tuple[str, ...]
 
 
-def plan(run: Run, stages: tuple[Stage, ...]) -> tuple[Step, ...]:
+def steps_of(run: Run, stages: tuple[Stage, ...]) -> tuple[Step, ...]:
     """What the run would do, in order."""
     return tuple(Step(stage=stage, tables=_tables_of(run, stage)) for stage in stages)
 
@@ -56,7 +59,7 @@ def run_night(
     *,
     notify: bool = True,
 ) -> int:
-    """Perform the stages one after another until one does not succeed; returns its exit code.
+    """Perform the stages on the run's days, one after another until one does not succeed.
 
     Uses what `nightshift up` has started, and starts and stops what it needs when nothing is up.
 
@@ -64,19 +67,34 @@ def run_night(
         run: The run; each stage is given it in turn.
         stages: What to perform, in order.
         notify: Have people told by the channels that the pipeline declares.
+
+    Returns:
+        The exit code of the last stage.
     """
-    try:
-        is_up = stage_client.available(run.environment)
-        with nullcontext() if is_up else running_server(run.environment):
-            code = _perform_all(run, stages, notify)
-    except Exception as error:  # before or between stages, so none has recorded it
-        if notify:
-            message = message_of(error, run.environment.variables())
-            _tell(run, partial(outcome.notification, run, Event.STAGE_FAILED, message))
-        raise
-    if notify and not code and stages == STAGES:
-        _tell(run, partial(outcome.night_done, run))
-    return code
+    return _perform_passes(run, stages, [(stages, run.days)], notify)
+
+
+def make_true(
+    run: Run, stages: tuple[Stage, ...], *, allow_gap: bool = False, notify: bool = True
+) -> int:
+    """Do what is missing or stale up to the run's last night, and nothing else.
+
+    Nights that were missed are caught up, corrected files flow on, and a night that failed goes on
+    where it stopped. Nothing is started when there is nothing to do.
+
+    Args:
+        run: Up to whose last night everything shall be true.
+        stages: Those that may do something, in order.
+        allow_gap: Go on over nights that lack files.
+        notify: Have people told by the channels that the pipeline declares.
+
+    Returns:
+        The exit code of the last stage; 0 when nothing was to do.
+
+    Raises:
+        Refused: nights before the run's first were never made, and lack files.
+    """
+    return _perform_passes(run, stages, _passes(run, stages, allow_gap), notify)
 
 
 def perform(argument: dict[str, Any]) -> int:
@@ -90,8 +108,7 @@ def perform(argument: dict[str, Any]) -> int:
     # Measured by another clock, because the machine's may be set meanwhile.
     clock = time.monotonic()
     try:
-        with one_run_at_a_time(run):
-            metrics = _function(run.doing)(_numbered(run))
+        metrics = _function(run.doing)(_numbered(run))
     except Exception as error:  # whatever it is, it must be recorded and end as an exit code
         told = explain_loss(run.environment, error) or error
         # The client's settings: in the stage server this process has those of `nightshift up`.
@@ -162,12 +179,12 @@ def summary(metrics: dict[str, Any]) -> str:
 
 
 def one_run_at_a_time(run: Run) -> AbstractContextManager[None]:
-    """Hold the pipeline's lock: two runs of one pipeline in one home take turns, stage by stage."""
+    """Hold the pipeline's lock: two runs of one pipeline in one home take turns."""
     pipeline = run.pipeline.name
     return locks.hold(
         run.environment,
         f"pipeline.{pipeline}",
-        waiting=f"{run.doing.name}: waiting for another run of '{pipeline}' to finish its stage.",
+        waiting=f"Waiting for another run of '{pipeline}' to finish.",
     )
 
 
@@ -175,6 +192,49 @@ def _tables_of(run: Run, stage: Stage) -> tuple[str, ...]:
     makers = (stage.name, stage.audits)
     made = [table.name for table in run.pipeline.tables if table.made_by in makers]
     return tuple(f"{run.pipeline.name}.{name}" for name in made)
+
+
+def _perform_passes(
+    run: Run,
+    stages: tuple[Stage, ...],
+    passes: Iterable[_Pass],
+    notify: bool,
+) -> int:
+    done = 0
+    code = 0
+    try:
+        with one_run_at_a_time(run), ExitStack() as started:
+            for asked, days in passes:
+                if not done and not stage_client.available(run.environment):
+                    started.enter_context(running_server(run.environment))
+                done += 1
+                code = _perform_all(replace(run, days=days), asked, notify)
+                if code:
+                    return code
+    except Exception as error:  # before or between stages, so none has recorded it
+        if notify:
+            message = message_of(error, run.environment.variables())
+            _tell(run, partial(outcome.notification, run, Event.STAGE_FAILED, message))
+        raise
+    if notify and done and stages == STAGES:
+        _tell(run, partial(outcome.night_done, run))
+    return code
+
+
+def _passes(run: Run, stages: tuple[Stage, ...], allow_gap: bool) -> Iterator[_Pass]:
+    """What the survey says, asked anew before each stage: what it finds depends on those before."""
+    # Arrow and Delta take longer to import than everything else here.
+    from jobs import survey
+
+    if STAGES[0] in stages and not allow_gap:
+        survey.require_no_hole(run)
+    for unit in survey.units():
+        asked = tuple(stage for stage in unit if stage in stages)
+        ranges = survey.passes(run, asked[0]) if asked else []
+        if asked and not ranges:
+            print(f"{asked[0].name:<18}  current", flush=True)
+        for days in ranges:
+            yield asked, days
 
 
 def _perform_all(run: Run, stages: tuple[Stage, ...], notify: bool) -> int:

@@ -9,7 +9,6 @@ from typing import Any
 from pipelines.errors import NotLanded, Refused
 from pipelines.events import Event, Notification
 from pipelines.run import Run
-from pipelines.stages import STAGES
 
 Row = dict[str, Any]
 
@@ -87,14 +86,13 @@ def promotion(run: Run) -> Notification | None:
 
 def night_done(run: Run) -> Notification | None:
     """The whole night, with a summary; None while a stage's last attempt was not a success."""
-    last = {row["stage"]: row for row in _stage_rows(run)}
-    last_of_stages = [last.get(stage.name) for stage in STAGES]
-    done = [row for row in last_of_stages if row and row["status"] == "done"]
-    if len(done) < len(STAGES):
+    rows = _stage_rows(run)
+    last = {row["stage"]: row for row in rows}
+    if not last or any(row["status"] != "done" for row in last.values()):
         return None
-    seconds = sum(row["seconds"] for row in done)
+    seconds = sum(row["seconds"] for row in rows if row["status"] == "done")
     figures = "".join(f", {figure}" for figure in _figures(last))
-    message = f"{len(STAGES)} stages in {seconds:.0f} s{figures}."
+    message = f"{len(last)} stages in {seconds:.0f} s{figures}."
     return notification(run, Event.NIGHT_DONE, message)
 
 
@@ -133,7 +131,8 @@ def _figures(last: dict[str, Row]) -> list[str]:
     return [
         f"{name} {metrics[stage][metric]}"
         for stage, metric, name in _FIGURES
-        if metrics[stage].get(metric) is not None
+        # A stage that had nothing to do says nothing.
+        if metrics.get(stage, {}).get(metric) is not None
     ]
 
 
@@ -151,14 +150,12 @@ def _settled_here(run: Run, model_version: str) -> bool:
 
 
 def _stage_rows(run: Run) -> list[Row]:
-    """What the stages of the run recorded on its days, oldest first."""
+    """What the stages of the run recorded, oldest first."""
     from jobs.lake import ops  # Arrow takes longer to import than everything else here
 
     of_run = [
         ("pipeline", "=", run.pipeline.name),
         ("run_id", "=", run.run_id),
-        ("first_day", "=", run.days.first),
-        ("last_day", "=", run.days.last),
     ]
     rows: list[Row] = ops.read(run.environment, "stage_runs", of_run).to_pylist()
     return sorted(rows, key=lambda row: row["started_at"])

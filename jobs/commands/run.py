@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -20,10 +20,10 @@ STAGES = ("run_id", "stage", "status", "seconds", "metrics", "error")
 
 def show_plan(run: Run, stages: tuple[Stage, ...], form: str) -> int:
     """Print a row for each stage that the run would do; returns 0."""
-    from jobs.night import plan
+    from jobs.night import steps_of
 
     days = str(run.days)
-    steps = plan(run, stages)
+    steps = steps_of(run, stages)
     rows = []
     for step in steps:
         tables = " ".join(step.tables)
@@ -32,26 +32,18 @@ def show_plan(run: Run, stages: tuple[Stage, ...], form: str) -> int:
     return 0
 
 
-def perform(
-    run: Run,
-    stages: tuple[Stage, ...],
-    form: str,
-    *,
-    notify: bool = True,
-) -> int:
-    """Do the stages; returns the exit code.
+def perform(run: Run, night: Callable[[], int], form: str) -> int:
+    """Perform the night; returns its exit code.
 
     As a table a line is printed when a stage is done. For programs there is one row for each stage
     in the end, also when the last was refused or failed, and all else that is printed goes to
     stderr.
     """
-    from jobs.night import run_night
-
     if form == "table":
-        return run_night(run, stages, notify=notify)
+        return night()
     since = datetime.now(UTC)
     with log_to_stderr():
-        code = run_night(run, stages, notify=notify)
+        code = night()
     show(STAGES, stage_rows(run, since), form)
     return code
 

@@ -45,7 +45,8 @@ class Input:
     digest: str
     """Of a table: what its publications of these days say. Of a file: its SHA-256."""
     version: int | None = None
-    """Delta version of the table in which they were in force; None for a file."""
+    """Delta version of the table in which they were in force. Of a file: when it was last written,
+    in nanoseconds since 1970."""
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Input:
@@ -169,7 +170,8 @@ def file_input(name: str, day: date, path: Path) -> Input:
     """A landed file with its content; its name is that below the landing folder."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Input(name=name, first_day=day, last_day=day, digest=digest)
+    changed_ns = path.stat().st_mtime_ns
+    return Input(name=name, first_day=day, last_day=day, digest=digest, version=changed_ns)
 
 
 def digest_of(days: Days, checksums: Mapping[date, str]) -> str:

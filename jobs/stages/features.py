@@ -7,8 +7,7 @@ trained on). A training row is the very row that was scored, joined as of the sa
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
@@ -18,11 +17,10 @@ from pyspark.sql import functions as F
 
 from features import store
 from jobs.lake import publications, tables
-from jobs.lake.definition import digest
 from jobs.lake.publications import Checksums, Input, Origin
+from jobs.lake.transforms import definitions, labels_of, parameters, tables_joined
 from jobs.spark.session import connect
 from jobs.stages.check import audit_and_publish
-from jobs.stages.transform import written_for
 from pipelines import features as declared
 from pipelines.days import Days
 from pipelines.errors import UsageError
@@ -31,7 +29,6 @@ from pipelines.spec import SCORING, TRAINING
 if TYPE_CHECKING:
     from pipelines.features import FeatureView
     from pipelines.run import Run
-    from pipelines.spec import Pipeline
 
 _LANDED = "landed_date"
 _LEARNED = "learned"
@@ -55,17 +52,18 @@ def features(run: Run) -> dict[str, object]:
     # Spark's functions work without a JVM only from the first session on.
     connect(run.environment)
     # Before anything is read: what is replaced meanwhile makes these rows too old to be published.
-    known = {name: publications.checksums(run, name) for name in _tables_read(run)}
+    known = {name: publications.checksums(run, name) for name in tables_joined(run.pipeline)}
     outcomes = _outcomes(run)
     # Computed once: every view asks these rows, and both tables are parts of the join.
     entities = _entity_rows(run, outcomes).localCheckpoint()
     rows = store.historical(run.pipeline, run.environment, entities).localCheckpoint()
     learned_from = {day: _inputs_of_training(run, day, outcomes, known) for day in run.days}
     scored_from = {day: _inputs_of_scoring(run, Days.of(day), known) for day in run.days}
-    to_train = _training(run, rows)
-    trained = tables.stage_rows(run, TRAINING, to_train, origin=_origin(run, learned_from))
-    to_score = _scoring(run, rows)
-    scored = tables.stage_rows(run, SCORING, to_score, origin=_origin(run, scored_from))
+    definition = definitions(run.pipeline)[TRAINING]
+    origin = Origin(definition=definition, inputs=learned_from)
+    trained = tables.stage_rows(run, TRAINING, _training(run, rows), origin=origin)
+    origin = Origin(definition=definition, inputs=scored_from)
+    scored = tables.stage_rows(run, SCORING, _scoring(run, rows), origin=origin)
     outcomes_known = outcomes.count if outcomes else 0
     made: dict[str, object] = {
         "training_rows": trained,
@@ -96,9 +94,9 @@ class _Outcomes:
 
 def _outcomes(run: Run) -> _Outcomes | None:
     """None when nothing became known."""
-    labels = _labels_of(run.pipeline)
+    labels = labels_of(run.pipeline)
     # Its parameters name the tables that it reads.
-    names = _parameters(labels)
+    names = parameters(labels)
     if any(_drops_nothing(run, name) for name in names):
         return None
     inputs = {name: tables.read(run, name, run.days) for name in names}
@@ -119,14 +117,6 @@ def _outcomes(run: Run) -> _Outcomes | None:
         labelled=sum(row["labelled"] for row in found),
         about={row[_LEARNED]: Days(row["first"], row["last"]) for row in found},
     )
-
-
-def _parameters(labels: Callable[..., DataFrame]) -> list[str]:
-    return list(inspect.signature(labels).parameters)
-
-
-def _labels_of(pipeline: Pipeline) -> Callable[..., DataFrame]:
-    return written_for(pipeline, "labels", "<outcomes>", f"'{pipeline.name}' has no labels")
 
 
 def _drops_nothing(run: Run, name: str) -> bool:
@@ -159,26 +149,10 @@ def _entities(run: Run, days: Days) -> DataFrame:
     return rows.drop(*declared.names(run.pipeline.views))
 
 
-def _tables_read(run: Run) -> list[str]:
-    views = [view.table for view in run.pipeline.views]
-    outcomes = _parameters(_labels_of(run.pipeline))
-    return list(dict.fromkeys([run.pipeline.entity_table, *views, *outcomes]))
-
-
-def _origin(run: Run, inputs: Mapping[date, tuple[Input, ...]]) -> Origin:
-    """How the rows of both tables are made: from one declaration, since the join is one."""
-    pipeline = run.pipeline
-    declared = (pipeline.views, pipeline.entity, pipeline.carried, pipeline.entity_table)
-    return Origin(
-        definition=digest(*declared, pipeline.training.features, _labels_of(pipeline)),
-        inputs=inputs,
-    )
-
-
 def _inputs_of_training(
     run: Run, day: date, outcomes: _Outcomes | None, known: Checksums
 ) -> tuple[Input, ...]:
-    labels = _parameters(_labels_of(run.pipeline))
+    labels = parameters(labels_of(run.pipeline))
     learned = Days.of(day)
     found = [publications.table_input(run, name, learned, known[name]) for name in labels]
     if outcomes is None or day not in outcomes.about:

@@ -10,9 +10,9 @@ import pyarrow as pa
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from jobs.lake import ops, publications, snapshots, tables
-from jobs.lake.definition import digest
 from jobs.lake.publications import Input, Origin
 from jobs.lake.snapshots import Snapshot
+from jobs.lake.transforms import definitions
 from jobs.spark.session import connect
 from jobs.training import scoring, serving
 from jobs.version import code_version
@@ -125,7 +125,7 @@ def _stage(
     frame = connect(run.environment).createDataFrame(rows, from_arrow_schema(rows.schema))
     lead = timedelta(days=run.pipeline.table(PREDICTIONS).partition_lead_days)
     inputs = {night + lead: _inputs(run, night, champions[night], known) for night in champions}
-    origin = Origin(definition=_definition(run), inputs=inputs)
+    origin = Origin(definition=definitions(run.pipeline)[PREDICTIONS], inputs=inputs)
     return tables.stage_rows(run, PREDICTIONS, frame, inputs, origin)
 
 
@@ -142,8 +142,3 @@ def _inputs(
         version=int(model.version),
     )
     return rows, scored_by
-
-
-def _definition(run: Run) -> str:
-    pipeline = run.pipeline
-    return digest(pipeline.entity, pipeline.carried, pipeline.prediction, pipeline.training.task)

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from jobs.lake import snapshots
+from jobs.survey import training_definition
 from jobs.training import dataset, pins
 from jobs.training.encoding import ENCODING
 from jobs.training.families import family_of
@@ -50,6 +51,8 @@ def train(run: Run) -> dict[str, object]:
         "fit_rows": len(plan.data.fit),
         "validation_rows": len(plan.data.validation),
         "table_version": plan.pins["table_version"],
+        # By it the plan of the night sees that another model is declared.
+        "definition": training_definition(run.pipeline),
     }
     known = None if run.retrain else registry.trained(pins.fingerprint(plan.pins))
     if known:

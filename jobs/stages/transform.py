@@ -6,8 +6,9 @@ run and, when a window reaches from them into later days that are published alre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
@@ -15,22 +16,27 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.lake import publications, staging, tables
-from jobs.lake.definition import digest
 from jobs.lake.partitions import published_days
 from jobs.lake.publications import Checksums, Input, Origin
+from jobs.lake.transforms import Transform, definitions, transform_of
 from jobs.spark.session import connect
-from pipelines.catalog import part
 from pipelines.days import Days
-from pipelines.errors import UsageError
 
 if TYPE_CHECKING:
     from pipelines.run import Run
-    from pipelines.spec import Pipeline, Table
+    from pipelines.spec import Table
 
-Transform = Callable[..., DataFrame]
-"""Makes the rows of the table that it is named after, from the tables that it names."""
 _TABLES_AT_ONCE = 3
 """The server plans one table while it computes another; more would only wait for its cores."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Making:
+    """A derived table, and how its rows are made."""
+
+    table: Table
+    function: Transform
+    definition: str
 
 
 def transform(run: Run) -> dict[str, object]:
@@ -45,20 +51,27 @@ def transform(run: Run) -> dict[str, object]:
     """
     # Spark's functions work without a JVM only from the first session on.
     connect(run.environment)
-    derived = run.pipeline.derived
     # All before the first is called: a missing function costs no work.
-    functions = {table.name: _function(run, table) for table in derived}
+    defined = definitions(run.pipeline)
+    makings = [
+        _Making(
+            table=table,
+            function=transform_of(run.pipeline, table),
+            definition=defined[table.name],
+        )
+        for table in run.pipeline.derived
+    ]
     # Before anything is read: what is replaced meanwhile makes these rows too old to be published.
     known = _known(run)
     days_made: dict[str, Days] = {}
     staged: dict[str, Future[int]] = {}
     with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
-        for table in derived:
+        for making in makings:
+            table = making.table
             days = _days_to_make(run, table, days_made)
             # What this run makes itself; anything else is published already.
             inputs = [staged[name] for name in table.reads if name in staged]
-            function = functions[table.name]
-            staged[table.name] = pool.submit(_stage, run, table, function, days, inputs, known)
+            staged[table.name] = pool.submit(_stage, run, making, days, inputs, known)
             days_made[table.name] = days
     rows = {name: future.result() for name, future in staged.items()}
     metrics: dict[str, object] = {"rows_staged": sum(rows.values())}
@@ -66,32 +79,6 @@ def transform(run: Run) -> dict[str, object]:
     if reached > run.days.last:
         metrics["made_again_until"] = str(reached)
     return {**metrics, "tables": rows}
-
-
-def written_for(
-    pipeline: Pipeline,
-    name: str,
-    parameters: str,
-    lacking: str,
-) -> Transform:
-    """The function of that name in `jobs/transforms/<pipeline>.py`.
-
-    Raises:
-        UsageError: there is none; the message begins with what is `lacking` and says which function
-            to write where.
-    """
-    module = part("jobs.transforms", pipeline, "its transforms")
-    function: Transform | None = getattr(module, name, None)
-    if function is None:
-        file = f"jobs/transforms/{pipeline.name}.py"
-        raise UsageError(f"{lacking}: write `def {name}({parameters})` in {file}.")
-    return function
-
-
-def _function(run: Run, table: Table) -> Transform:
-    lacking = f"Table '{run.pipeline.name}.{table.name}' has no transform"
-    parameters = ", ".join([*table.reads, "days"])
-    return written_for(run.pipeline, table.name, parameters, lacking)
 
 
 def _days_to_make(run: Run, table: Table, made: Mapping[str, Days]) -> Days:
@@ -125,8 +112,7 @@ def _known(run: Run) -> dict[str, dict[date, str]]:
 
 def _stage(
     run: Run,
-    table: Table,
-    function: Transform,
+    making: _Making,
     days: Days,
     inputs: list[Future[int]],
     known: dict[str, dict[date, str]],
@@ -135,12 +121,11 @@ def _stage(
     # they need.
     for staged in inputs:
         staged.result()
+    table = making.table
     made = _days_made(run, table, days)
-    rows = _make(run, table, function, days, made)
-    origin = Origin(
-        definition=digest(table, function),
-        inputs={day: _inputs(run, table, day, known) for day in made},
-    )
+    rows = _make(run, making, days, made)
+    needed = {day: _inputs(run, table, day, known) for day in made}
+    origin = Origin(definition=making.definition, inputs=needed)
     count = tables.stage_rows(run, table.name, rows, made, origin)
     fresh = staging.require(run, table.name)
     # For the tables that read this one.
@@ -155,11 +140,10 @@ def _days_made(run: Run, table: Table, days: Days) -> list[date]:
     return [*run.days, *(day for day in _published_later(run, table) if day in days)]
 
 
-def _make(
-    run: Run, table: Table, function: Transform, days: Days, made: Sequence[date]
-) -> DataFrame:
+def _make(run: Run, making: _Making, days: Days, made: Sequence[date]) -> DataFrame:
+    table = making.table
     frames = {name: _input(run, table, name, days) for name in table.reads}
-    rows = function(**frames, days=days)
+    rows = making.function(**frames, days=days)
     if days == run.days:
         return rows
     return rows.where(F.col(table.partition).isin(*made))

@@ -156,7 +156,7 @@ def test_a_night_stops_at_the_first_stage_that_does_not_succeed(
 def test_the_plan_names_the_tables_that_each_stage_makes_or_judges(run: Run) -> None:
     steps = {
         step.stage.name: step.tables
-        for step in night.plan(run, select(["predict", "check_predictions", "train"]))
+        for step in night.steps_of(run, select(["predict", "check_predictions", "train"]))
     }
     assert steps == {
         "train": (),

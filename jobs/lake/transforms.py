@@ -1,0 +1,91 @@
+"""The functions that make a pipeline's tables, and what each table is by declaration and code."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from jobs.lake.definition import digest
+from pipelines.catalog import part
+from pipelines.errors import UsageError
+from pipelines.spec import PREDICTIONS, SCORING, TRAINING
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from pipelines.spec import Pipeline, Table
+
+Transform = Callable[..., "DataFrame"]
+"""Makes the rows of the table that it is named after, from the tables that it names."""
+
+
+def transform_of(pipeline: Pipeline, table: Table) -> Transform:
+    """The function that makes a derived table.
+
+    Raises:
+        UsageError: there is none.
+    """
+    lacking = f"Table '{pipeline.name}.{table.name}' has no transform"
+    parameters = ", ".join([*table.reads, "days"])
+    return _written_for(pipeline, table.name, parameters, lacking)
+
+
+def labels_of(pipeline: Pipeline) -> Transform:
+    """The function that makes the labels.
+
+    Raises:
+        UsageError: there is none.
+    """
+    return _written_for(pipeline, "labels", "<outcomes>", f"'{pipeline.name}' has no labels")
+
+
+def parameters(function: Transform) -> list[str]:
+    """Names of the tables that it reads."""
+    return list(inspect.signature(function).parameters)
+
+
+def tables_joined(pipeline: Pipeline) -> list[str]:
+    """The tables that training and scoring rows are made from, each once."""
+    views = [view.table for view in pipeline.views]
+    outcomes = parameters(labels_of(pipeline))
+    return list(dict.fromkeys([pipeline.entity_table, *views, *outcomes]))
+
+
+def definitions(pipeline: Pipeline) -> dict[str, str]:
+    """What each table is: a digest that changes when its declaration or code does, or an input's.
+
+    Raises:
+        UsageError: a declared table has no function.
+    """
+    found: dict[str, str] = {feed.name: digest(feed) for feed in pipeline.feeds}
+    for table in pipeline.derived:
+        inputs = [found[name] for name in table.reads]
+        found[table.name] = digest(table, transform_of(pipeline, table), *inputs)
+    inputs = [found[name] for name in tables_joined(pipeline)]
+    declared: tuple[Any, ...] = (pipeline.views, pipeline.entity, pipeline.entity_table)
+    shown = (pipeline.carried, pipeline.training.features)
+    joined = digest(*declared, *shown, labels_of(pipeline), *inputs)
+    found[TRAINING] = found[SCORING] = joined
+    found[PREDICTIONS] = digest(pipeline.entity, pipeline.carried, pipeline.prediction, joined)
+    return found
+
+
+def _written_for(
+    pipeline: Pipeline,
+    name: str,
+    arguments: str,
+    lacking: str,
+) -> Transform:
+    """The function of that name in `jobs/transforms/<pipeline>.py`.
+
+    Raises:
+        UsageError: there is none; the message begins with what is `lacking` and says which function
+            to write where.
+    """
+    module = part("jobs.transforms", pipeline, "its transforms")
+    function: Transform | None = getattr(module, name, None)
+    if function is None:
+        file = f"jobs/transforms/{pipeline.name}.py"
+        raise UsageError(f"{lacking}: write `def {name}({arguments})` in {file}.")
+    return function

@@ -1,0 +1,378 @@
+"""What a night has to do: which days of which tables are missing or stale, and why.
+
+Everything follows from the publications (`jobs/lake/publications.py`) and the landed files; nothing
+is assumed. A night of a table is missing when it was never published, stale when what it was made
+from has changed since, and current otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Literal
+
+from jobs.lake import ops, publications
+from jobs.lake.definition import digest
+from jobs.lake.locations import sql_name
+from jobs.lake.transforms import definitions
+from pipelines.days import Days
+from pipelines.errors import Refused
+from pipelines.landing import expected_files
+from pipelines.spec import PREDICTIONS, TRAINING
+from pipelines.stages import STAGES
+
+if TYPE_CHECKING:
+    from jobs.lake.publications import Input, Publication
+    from pipelines.feeds import Feed
+    from pipelines.run import Run
+    from pipelines.spec import Pipeline, Table
+    from pipelines.stages import Stage
+
+_HOLES_SHOWN = 12
+_DAYS_LISTED = 3
+_OUTDATED = "made by another definition; --restate makes these days anew"
+State = Literal["missing", "stale", "outdated", "current"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One table on one night."""
+
+    table: Table
+    night: date
+    state: State
+    reason: str = ""
+    """Why it is not current."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hole:
+    """A night that was never made and cannot be: files of it have not landed."""
+
+    night: date
+    files: tuple[str, ...]
+    """Below the landing folder."""
+
+
+class Survey:
+    """The state of every table on every night up to the last of a run, as of now."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._known = publications.all_in_force(run)
+        self._checksums: dict[str, dict[date, str]] = {}
+        for name, found in self._known.items():
+            self._checksums[sql_name(run, name)] = {day: one.checksum for day, one in found.items()}
+        self._digests: dict[tuple[str, Days], str] = {}
+        self._first_served = _first_served(run)
+        self.nights = self._nights()
+
+    def findings(self, table: Table) -> list[Finding]:
+        """The state of a table on each night that it can be made for, oldest first."""
+        feed = self._feeds.get(table.name)
+        if feed is None:
+            return [self._finding(table, night) for night in self._made_nights(table)]
+        if feed.is_reference:
+            return [self._of_reference(table, feed)]
+        holes = {hole.night for hole in self.holes()}
+        landed = [night for night in self.nights if night not in holes]
+        return [self._of_drop(table, feed, night) for night in landed]
+
+    def foreseen(self) -> list[list[Finding]]:
+        """The findings of every table, in the order in which a night makes them.
+
+        With what follows: a night made from days that will be made anew is stale, and one that
+        another definition made is told as outdated.
+        """
+        defined = definitions(self._run.pipeline)
+        pending: dict[str, set[date]] = {}
+        found: list[list[Finding]] = []
+        for table in self._run.pipeline.tables:
+            findings = [self._foreseen(one, pending, defined) for one in self._expected(table)]
+            lead = timedelta(days=table.partition_lead_days)
+            changing = {one.night + lead for one in findings if one.state in ("missing", "stale")}
+            pending[sql_name(self._run, table.name)] = changing
+            found.append(findings)
+        return found
+
+    def _expected(self, table: Table) -> list[Finding]:
+        """The findings of a table, and nights that will be missing once their drops are there."""
+        if table.name in self._feeds:
+            return self.findings(table)
+        holes = {hole.night for hole in self.holes()}
+        known = {one.night: one for one in self.findings(table)}
+        coming = [night for night in self.nights if night not in holes and night not in known]
+        if table.name == PREDICTIONS:
+            coming = self._scored(coming)
+        for night in coming:
+            known[night] = self._finding(table, night)
+        return [known[night] for night in sorted(known)]
+
+    def _foreseen(
+        self, one: Finding, pending: dict[str, set[date]], defined: dict[str, str]
+    ) -> Finding:
+        made = self._publication(one.table, one.night)
+        if one.state != "current" or made is None:
+            return one
+        for given in made.inputs:
+            days = Days(given.first_day, given.last_day)
+            coming = sorted(day for day in pending.get(given.name, ()) if day in days)
+            if coming:
+                reason = f"{given.name} of {_listed(coming)} will change"
+                return replace(one, state="stale", reason=reason)
+        if made.definition and made.definition != defined[one.table.name]:
+            return replace(one, state="outdated", reason=_OUTDATED)
+        return one
+
+    def holes(self) -> list[Hole]:
+        """Nights before the run's first that were never published and whose files are not there."""
+        found = []
+        for night in self.nights:
+            if night >= self._run.days.first or self._has_landed(night):
+                continue
+            files = tuple(self._absent_files(night))
+            if files:
+                found.append(Hole(night=night, files=files))
+        return found
+
+    def is_decided_since(self, prediction: Finding) -> bool:
+        """Whether a model was judged for that night after it was scored."""
+        one = self._publication(prediction.table, prediction.night)
+        decided = _last_done(self._run).get("evaluate")
+        return bool(one and decided and decided["started_at"] > one.published_at)
+
+    def has_learned_since(self, trained: dict[str, Any]) -> bool:
+        """Whether rows to learn from, or what is learned, have changed since that training."""
+        told = json.loads(trained["metrics"])
+        if told.get("definition") != training_definition(self._run.pipeline):
+            return True
+        until = self._run.days.last
+        versions = [one.version for day, one in self._known[TRAINING].items() if day <= until]
+        seen: int = told["table_version"]
+        return max(versions, default=-1) > seen
+
+    def has_published_since(self, moment: datetime) -> bool:
+        """Whether labels or predictions up to the last night have been published since."""
+        until = self._run.days.last
+        known = [*self._known[TRAINING].values(), *self._known[PREDICTIONS].values()]
+        return any(one.published_at > moment for one in known if one.changed and one.day <= until)
+
+    def _finding(self, table: Table, night: date) -> Finding:
+        one = self._publication(table, night)
+        if one is None:
+            return Finding(table=table, night=night, state="missing", reason="never published")
+        changed = [given for given in one.inputs if self._has_changed(given)]
+        if not changed:
+            return Finding(table=table, night=night, state="current")
+        reasons = [self._in_words(given, one) for given in changed]
+        return Finding(table=table, night=night, state="stale", reason="; ".join(reasons))
+
+    def _of_drop(self, table: Table, feed: Feed, night: date) -> Finding:
+        found = self._finding(table, night)
+        one = self._publication(table, night)
+        if found.state != "current" or one is None or one.inputs:
+            return found
+        name = f"{self._run.pipeline.name}/{feed.file(night)}"
+        if self._is_due(feed, night) and self._is_there(name):
+            return Finding(table=table, night=night, state="stale", reason=f"{name} has landed")
+        return found
+
+    def _of_reference(self, table: Table, feed: Feed) -> Finding:
+        """Of the run's last night: there is one file, the newest."""
+        night = self._run.days.last
+        name = f"{self._run.pipeline.name}/{feed.file(None)}"
+        snapshots = [one for day, one in self._known[table.name].items() if day <= night]
+        if not snapshots:
+            return Finding(table=table, night=night, state="missing", reason="never published")
+        last = max(snapshots, key=lambda one: one.day)
+        later = [day for day in self._known[table.name] if day > night]
+        # An old night sees the file of its own time, which is gone.
+        if later or not self._is_there(name) or not any(map(self._has_changed, last.inputs)):
+            return Finding(table=table, night=night, state="current")
+        return Finding(table=table, night=night, state="stale", reason=f"{name} has changed")
+
+    def _nights(self) -> Days:
+        """From the first night that was ever published, or the run's first, to the run's last."""
+        daily = [feed for feed in self._run.pipeline.feeds if not feed.is_reference]
+        published = [min(self._known[feed.name]) for feed in daily if self._known[feed.name]]
+        return Days(min([*published, self._run.days.first]), self._run.days.last)
+
+    def _made_nights(self, table: Table) -> list[date]:
+        """Nights whose drops are published: of others nothing can be made."""
+        nights = [night for night in self.nights if self._has_landed(night)]
+        return self._scored(nights) if table.name == PREDICTIONS else nights
+
+    def _scored(self, nights: list[date]) -> list[date]:
+        """Of the nights those with a model: before the first there was nothing to score with."""
+        first = self._first_served or self._run.days.last
+        return [night for night in nights if night >= min(first, self._run.days.last)]
+
+    def _has_landed(self, night: date) -> bool:
+        daily = [feed for feed in self._run.pipeline.feeds if not feed.is_reference]
+        return all(night in self._known[feed.name] for feed in daily)
+
+    def _absent_files(self, night: date) -> Iterator[str]:
+        for file in expected_files(self._run.pipeline, Days.of(night)):
+            is_known = file.feed.is_reference or night in self._known[file.feed.name]
+            if not is_known:
+                yield from (name for name in file.names if not self._is_there(name))
+
+    def _is_due(self, feed: Feed, night: date) -> bool:
+        return self._run.pipeline.drop_days(feed, Days.of(night)) is not None
+
+    def _is_there(self, name: str) -> bool:
+        return (self._run.environment.landing / name).exists()
+
+    def _publication(self, table: Table, night: date) -> Publication | None:
+        lead = timedelta(days=table.partition_lead_days)
+        return self._known[table.name].get(night + lead)
+
+    def _has_changed(self, given: Input) -> bool:
+        if given.name in self._checksums:
+            return self._digest(given) != given.digest
+        path = self._run.environment.landing / given.name
+        # A file that is gone, and a model, say nothing new.
+        if not path.is_file() or path.stat().st_mtime_ns == given.version:
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() != given.digest
+
+    def _digest(self, given: Input) -> str:
+        days = Days(given.first_day, given.last_day)
+        if (given.name, days) not in self._digests:
+            checksums = self._checksums[given.name]
+            self._digests[given.name, days] = publications.digest_of(days, checksums)
+        return self._digests[given.name, days]
+
+    def _in_words(self, given: Input, made: Publication) -> str:
+        if given.name not in self._checksums:
+            return f"{given.name} has changed"
+        table = given.name.partition(".")[2]
+        days = Days(given.first_day, given.last_day)
+        later = [
+            day
+            for day, one in self._known[table].items()
+            if day in days and one.changed and one.attempt > made.attempt
+        ]
+        return f"{given.name} of {_listed(later) or days} has changed"
+
+    @property
+    def _feeds(self) -> dict[str, Feed]:
+        return {feed.name: feed for feed in self._run.pipeline.feeds}
+
+
+def units() -> tuple[tuple[Stage, ...], ...]:
+    """The stages of a night, each together with the check that publishes what it stages."""
+    found: list[tuple[Stage, ...]] = []
+    for stage in STAGES:
+        if stage.audits:
+            found[-1] = (*found[-1], stage)
+        else:
+            found.append((stage,))
+    return tuple(found)
+
+
+def passes(run: Run, stage: Stage) -> list[Days]:
+    """The nights on which a stage has something to do, as ranges of consecutive days.
+
+    Args:
+        run: Up to whose last night everything shall be true.
+        stage: One that makes tables or models, or the check of one: it has the same to do.
+    """
+    survey = Survey(run)
+    maker = stage.audits or stage.name
+    made = [table for table in run.pipeline.tables if table.made_by == maker]
+    if not made:
+        return [run.days] if _is_due(run, stage, survey) else []
+    findings: list[Finding] = []
+    for table in made:
+        findings += survey.findings(table)
+    return _ranges(one.night for one in findings if _is_to_be_made(run, one, survey))
+
+
+def require_no_hole(run: Run) -> None:
+    """Refuse to go on over nights that were never made and cannot be.
+
+    Raises:
+        Refused: there are some; the message names the nights, their files and the ways out.
+    """
+    holes = Survey(run).holes()
+    if not holes:
+        return
+    lines = [f"{len(holes)} night(s) before {run.days.first} were never run, and lack files:"]
+    lines += [f"  - {hole.night}: {', '.join(hole.files)}" for hole in holes[:_HOLES_SHOWN]]
+    if len(holes) > _HOLES_SHOWN:
+        lines.append(f"  … and {len(holes) - _HOLES_SHOWN} more")
+    lines.append(
+        f"Files are looked for in {run.environment.landing}. Have the source drop them and run "
+        "again: these nights are caught up. Or say --allow-gap: then everything is made without "
+        "them, and made again when they land."
+    )
+    raise Refused("\n".join(lines))
+
+
+def _is_to_be_made(run: Run, one: Finding, survey: Survey) -> bool:
+    if one.table.name != PREDICTIONS:
+        return one.state in ("missing", "stale")
+    # What was served stays served: only the run's own nights are scored again.
+    if one.night not in run.days:
+        return one.state == "missing"
+    return one.state != "current" or survey.is_decided_since(one)
+
+
+def _is_due(run: Run, stage: Stage, survey: Survey) -> bool:
+    """Whether a stage that makes no table has not seen what it works on."""
+    last = _last_done(run)
+    if stage.name not in last:
+        return True
+    if stage.name == "train":
+        return run.retrain or survey.has_learned_since(last["train"])
+    if stage.name == "evaluate":
+        trained = last.get("train")
+        return trained is not None and trained["started_at"] > last["evaluate"]["started_at"]
+    return survey.has_published_since(last[stage.name]["started_at"])
+
+
+def _last_done(run: Run) -> dict[str, dict[str, Any]]:
+    """For each stage its last success as of the run's last night."""
+    of_night = [
+        ("pipeline", "=", run.pipeline.name),
+        ("last_day", "=", run.days.last),
+        ("status", "=", "done"),
+    ]
+    rows = ops.read(run.environment, "stage_runs", of_night).to_pylist()
+    return {row["stage"]: row for row in sorted(rows, key=itemgetter("started_at"))}
+
+
+def training_definition(pipeline: Pipeline) -> str:
+    """What a model of today's declaration is, besides the rows that it learns from."""
+    return digest(pipeline.training)
+
+
+def _ranges(nights: Iterable[date]) -> list[Days]:
+    ranges: list[Days] = []
+    for night in sorted(set(nights)):
+        if ranges and night == ranges[-1].last + timedelta(days=1):
+            ranges[-1] = Days(ranges[-1].first, night)
+        else:
+            ranges.append(Days.of(night))
+    return ranges
+
+
+def _first_served(run: Run) -> date | None:
+    """The first night that had a model to score with."""
+    promoted = [("pipeline", "=", run.pipeline.name), ("event", "=", "promoted")]
+    events = ops.read(run.environment, "model_events", promoted)
+    return min(events["as_of"].to_pylist(), default=None)
+
+
+def _listed(days: list[date]) -> str:
+    """Days in words: each, or of many the first and the last."""
+    in_order = sorted(days)
+    if len(in_order) > _DAYS_LISTED:
+        return f"{in_order[0]} to {in_order[-1]}"
+    return ", ".join(map(str, in_order))
