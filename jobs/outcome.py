@@ -20,6 +20,8 @@ NO_REASON = (
     "It ended before it could record why: its process was killed, or the stage server ended. "
     "Its log says more."
 )
+_COLUMNS = ("stage", "status", "started_at", "seconds", "metrics", "error")
+"""Of `ops.stage_runs`: what is told of."""
 _FIGURES = (
     ("ingest", "rows_staged", "rows"),
     ("predict", "predictions", "predictions"),
@@ -143,7 +145,7 @@ def _settled_here(run: Run, model_version: str) -> bool:
         ("model_version", "=", model_version),
         ("event", "=", PROMOTED),
     ]
-    return len(ops.read(run.environment, "model_events", verdict)) > 0
+    return len(ops.read(run.environment, "model_events", verdict, ["event"])) > 0
 
 
 def _stage_rows(run: Run) -> list[Row]:
@@ -156,7 +158,7 @@ def _stage_rows(run: Run) -> list[Row]:
         ("first_day", "=", run.days.first),
         ("last_day", "=", run.days.last),
     ]
-    rows: list[Row] = ops.read(run.environment, "stage_runs", of_run).to_pylist()
+    rows: list[Row] = ops.read(run.environment, "stage_runs", of_run, _COLUMNS).to_pylist()
     return sorted(rows, key=lambda row: row["started_at"])
 
 
