@@ -23,6 +23,8 @@ _EVENTS = {
     Refused.exit_code: Event.STAGE_REFUSED,
     NotLanded.exit_code: Event.FEED_MISSING,
 }
+_COLUMNS = ("stage", "status", "started_at", "seconds", "metrics", "error")
+"""Of `ops.stage_runs`: what is told of."""
 _FIGURES = (
     ("ingest", "rows_staged", "rows"),
     ("predict", "predictions", "predictions"),
@@ -146,7 +148,7 @@ def _settled_here(run: Run, model_version: str) -> bool:
         ("model_version", "=", model_version),
         ("event", "=", PROMOTED),
     ]
-    return len(ops.read(run.environment, "model_events", verdict)) > 0
+    return len(ops.read(run.environment, "model_events", verdict, ["event"])) > 0
 
 
 def _stage_rows(run: Run) -> list[Row]:
@@ -157,7 +159,7 @@ def _stage_rows(run: Run) -> list[Row]:
         ("pipeline", "=", run.pipeline.name),
         ("run_id", "=", run.run_id),
     ]
-    rows: list[Row] = ops.read(run.environment, "stage_runs", of_run).to_pylist()
+    rows: list[Row] = ops.read(run.environment, "stage_runs", of_run, _COLUMNS).to_pylist()
     return sorted(rows, key=lambda row: row["started_at"])
 
 

@@ -128,9 +128,8 @@ def is_loaded(run: Run) -> bool:
     """Whether every stage of the run is done."""
     from jobs.lake import ops
 
-    done = ops.read(
-        run.environment, "stage_runs", [("run_id", "=", run.run_id), ("status", "=", "done")]
-    )
+    done_by_run = [("run_id", "=", run.run_id), ("status", "=", "done")]
+    done = ops.read(run.environment, "stage_runs", done_by_run, ["stage"])
     return {stage.name for stage in STAGES} <= set(done.column("stage").to_pylist())
 
 
@@ -205,7 +204,8 @@ def newest_report(pipeline: Pipeline, environment: Environment) -> str:
     from jobs.lake import ops
 
     of_pipeline = [("pipeline", "=", pipeline.name)]
-    checks = ops.read(environment, "check_results", of_pipeline).to_pylist()
+    columns = ("checked_at", "report")
+    checks = ops.read(environment, "check_results", of_pipeline, columns).to_pylist()
     last = max(checks, key=lambda check: check["checked_at"])
     return str(last["report"])
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, QueryBuilder, write_deltalake
+from deltalake.exceptions import CommitFailedError
 
-from jobs.lake.arrow_files import arrow_files
 from jobs.services import locks
 from pipelines.environment import Environment
 from pipelines.errors import no_such
@@ -21,6 +21,21 @@ _TEXT = pa.string()
 _DAY = pa.date32()
 _NUMBER = pa.int64()
 _REAL = pa.float64()
+
+_MOST_FILES = 50
+"""Of a table. Each append adds one, and every read opens all that may hold its rows."""
+_ATTEMPTS = 10
+"""To commit, each of which delta-rs itself repeats until it has lost too often."""
+_PROPERTIES = {
+    "delta.checkpointInterval": "20",
+    "delta.deletedFileRetentionDuration": "interval 1 days",
+    "delta.logRetentionDuration": "interval 7 days",
+}
+"""Of a new table. Commits are small and many: the default of 100 of them between two checkpoints is
+a long log to read, and nobody reads an old version of these tables."""
+
+Condition = tuple[str, str, object]
+"""Column, SQL operator, and what it is compared with: a text, a day, or an instant with a zone."""
 
 SCHEMAS: dict[str, pa.Schema] = {
     "stage_runs": pa.schema(
@@ -147,7 +162,10 @@ def replace(
 
 
 def read(
-    environment: Environment, name: str, filters: list[tuple[str, str, Any]] | None = None
+    environment: Environment,
+    name: str,
+    conditions: Sequence[Condition] = (),
+    columns: Sequence[str] | None = None,
 ) -> pa.Table:
     """The rows of an ops table; none when nothing has been written yet.
 
@@ -155,18 +173,26 @@ def read(
     null.
 
     Args:
-        filters: Conditions such as `("pipeline", "=", "flights")`, all of which must hold.
+        conditions: Such as `("pipeline", "=", "flights")`, all of which must hold; none: all rows.
+        columns: Those to read; None: all.
     """
     schema = _schema(name)
+    if columns is not None:
+        schema = pa.schema([schema.field(column) for column in columns])
     if not exists(environment, name):
         return schema.empty_table()
-    path = _path(environment, name)
-    table = DeltaTable(path)
-    rows = table.to_pyarrow_table(filters=filters, filesystem=arrow_files(path))
-    for field in schema:
-        if field.name not in rows.column_names:
-            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
-    return rows.select(schema.names)
+    table = DeltaTable(_path(environment, name))
+    there = {field.name for field in table.schema().fields}
+    expressions = {one: f'"{one}"' if one in there else "NULL" for one in SCHEMAS[name].names}
+    wanted = ", ".join(f'{expressions[one]} AS "{one}"' for one in schema.names)
+    query = f"SELECT {wanted} FROM rows"
+    if conditions:
+        query += " WHERE " + " AND ".join(
+            f"{expressions[column]} {operator} {_literal(value)}"
+            for column, operator, value in conditions
+        )
+    # DataFusion's texts are views, the schema's are not.
+    return _query(table, query).cast(schema)
 
 
 def exists(environment: Environment, name: str) -> bool:
@@ -187,9 +213,65 @@ def _write(
     assert not unknown, f"ops.{name} has no columns {sorted(unknown)}"
     # A column that a row leaves out is null: from_pylist fills it.
     table = pa.Table.from_pylist(list(rows), schema=schema)
+    path = _path(environment, name)
     with _lock(environment, name):
-        # Merge: a table that was made before a column existed gets it.
-        write_deltalake(_path(environment, name), table, schema_mode="merge", **how)
+        _commit(path, table, **how)
+        _tidy(path)
+
+
+def _commit(path: str, rows: pa.Table, **how: Any) -> None:
+    """Write the rows, again when writers of other homes were faster too often."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return _commit_once(path, rows, **how)
+        except CommitFailedError:
+            continue
+    return _commit_once(path, rows, **how)
+
+
+def _commit_once(path: str, rows: pa.Table, **how: Any) -> None:
+    # Merge: a table that was made before a column existed gets it.
+    write_deltalake(path, rows, schema_mode="merge", configuration=_PROPERTIES, **how)
+
+
+def _tidy(path: str) -> None:
+    """Put the rows of many files into one, so that a read is as fast after many nights.
+
+    Files and log entries that nobody reads any more are deleted.
+    """
+    table = DeltaTable(path)
+    if len(table.file_uris()) <= _MOST_FILES:
+        return
+    rows = _query(table, "SELECT * FROM rows")
+    try:
+        # Not by delta-rs's `optimize.compact`: two of these at once, of two homes, both succeed,
+        # and each row is there twice (seen in 1.6.6). An overwrite refuses to be the second.
+        write_deltalake(table, rows, mode="overwrite")
+    except CommitFailedError:
+        # Another writer's turn; one of the next tidies.
+        return
+    # In full, because otherwise a file is forgotten that the log no longer tells of.
+    DeltaTable(path).vacuum(dry_run=False, full=True)
+
+
+def _query(table: DeltaTable, query: str) -> pa.Table:
+    """What DataFusion answers; it calls the table `rows`."""
+    answer = QueryBuilder().register("rows", table).execute(query)
+    # pa.table(answer) would look whether it is a DataFrame, and import pandas for that.
+    return pa.RecordBatchReader.from_stream(answer).read_all()
+
+
+def _literal(value: object) -> str:
+    """The value as DataFusion's SQL writes it."""
+    if isinstance(value, str):
+        quoted = value.replace("'", "''")
+        return f"'{quoted}'"
+    # First: an instant is a date too.
+    if isinstance(value, datetime):
+        instant = value.astimezone(UTC).isoformat()
+        return f"""arrow_cast('{instant}', 'Timestamp(Microsecond, Some("UTC"))')"""
+    assert isinstance(value, date), f"ops tables are not read by {value!r}"
+    return f"DATE '{value}'"
 
 
 def _schema(name: str) -> pa.Schema:
@@ -203,5 +285,5 @@ def _path(environment: Environment, name: str) -> str:
 
 
 def _lock(environment: Environment, name: str) -> AbstractContextManager[None]:
-    """One writer of an ops table at a time, so that appends never retry against each other."""
+    """One writer of an ops table at a time in a home: they need not retry against each other."""
     return locks.hold(environment, f"ops.{name}")

@@ -1,6 +1,7 @@
 """SQL over every table of the lake without a JVM.
 
-DuckDB reads the Delta tables, each at its newest version.
+DuckDB reads the Delta tables, each at its newest version. Only the tables that a statement may mean
+are opened, so that it takes no longer where the lake has many.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from pipelines.environment import Environment
 from pipelines.errors import UsageError
 
 _SHOW_TABLES = re.compile(r"\s*show\s+tables\s*;?\s*", re.IGNORECASE)
-_NAMES_OF_TABLES = """SELECT table_schema || '.' || table_name AS name
-  FROM information_schema.tables WHERE table_schema <> 'main' ORDER BY name"""
-"""DuckDB's own SHOW TABLES looks only into the schema `main`, which is empty here."""
+_LISTS_TABLES = re.compile(
+    r"\b(show|pragma\w*|information_schema|duckdb_\w+|pg_\w+|sqlite_\w+|query\w*)\b", re.IGNORECASE
+)
+"""Words of statements that may read of any table without its name: the ways to list tables, and the
+functions that take a name, or a statement, that may be put together."""
 _NAME = re.compile(r'"?[A-Za-z_]\w*"?(?:\."?[A-Za-z_]\w*"?)*')
 """What may name a table in a statement: with its schema or without, in quotes or not."""
 _ROWS_AT_ONCE = 10_000
@@ -53,7 +56,7 @@ def results(environment: Environment, statements: str, most: int | None = None) 
             miss), there is none, or there are more results than `most`: then none has run.
     """
     known = tables(environment)
-    with connect(environment, known) as database, _refusals(statements, known):
+    with duckdb.connect(":memory:") as database, _refusals(statements, known):
         asked = database.extract_statements(statements)
         if not asked:
             raise UsageError("There is no SQL statement. For example: SHOW TABLES")
@@ -63,8 +66,13 @@ def results(environment: Environment, statements: str, most: int | None = None) 
                 f"{len(giving)} statements give rows, but csv and json hold the rows of one. "
                 "Run them one by one, or as --format table."
             )
+        _open(database, environment, known, meant(_reading(asked), known))
         for one in asked:
-            ran = database.execute(_NAMES_OF_TABLES if _SHOW_TABLES.fullmatch(one.query) else one)
+            if _SHOW_TABLES.fullmatch(one.query):
+                # DuckDB's own looks only into the schema `main`, which is empty here.
+                yield Result(columns=["name"], rows=iter([(name,) for name in known]))
+                continue
+            ran = database.execute(one)
             if one in giving:
                 columns = [column[0] for column in ran.description or ()]
                 yield Result(columns=columns, rows=_rows(ran, statements, known))
@@ -80,28 +88,6 @@ def query(
     return [], []
 
 
-def connect(environment: Environment, known: Sequence[str]) -> duckdb.DuckDBPyConnection:
-    """A DuckDB session in memory with one view for each of these tables of the lake.
-
-    It can read nothing else and write nowhere.
-    """
-    database = duckdb.connect(":memory:")
-    # Else instants are shown in the zone of the machine, and differ from one to the next.
-    database.execute("SET TimeZone = 'UTC'")
-    for name in known:
-        schema, _, view = name.partition(".")
-        database.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
-        # A view of the dataset itself: a registered dataset would be listed beside its view. It is
-        # made in the schema in use, because create_view takes 'a.b' for one name.
-        database.execute(f'USE memory."{schema}"')
-        database.from_arrow(_dataset(environment, name)).create_view(view)
-    # Else a bare name would mean a table of the last pipeline.
-    database.execute("USE memory.main")
-    # From here on no statement opens a file or an address, nor can one turn this back.
-    database.execute("SET enable_external_access = false")
-    return database
-
-
 def tables(environment: Environment) -> list[str]:
     """SQL names of the tables in the lake, sorted."""
     system, root = fs.FileSystem.from_uri(environment.lake)
@@ -112,6 +98,17 @@ def tables(environment: Environment) -> list[str]:
             if DeltaTable.is_deltatable(environment.table_path(name)):
                 names.append(name)
     return sorted(names)
+
+
+def meant(statements: str, known: Sequence[str]) -> list[str]:
+    """The tables that the statements may read, and perhaps more: all that they name.
+
+    A table is named by its own name and, before that or in another statement such as USE, by its
+    pipeline's.
+    """
+    if _LISTS_TABLES.search(statements):
+        return list(known)
+    return [name for name in known if _is_named(name, statements)]
 
 
 def near_misses(statement: str, known: Sequence[str]) -> dict[str, list[str]]:
@@ -132,6 +129,52 @@ def near_misses(statement: str, known: Sequence[str]) -> dict[str, list[str]]:
         elif schema in pipelines or get_close_matches(schema, pipelines):
             missed[word] = get_close_matches(name, known, n=1)
     return {word: near for word, near in missed.items() if near}
+
+
+def _open(
+    database: duckdb.DuckDBPyConnection,
+    environment: Environment,
+    known: Sequence[str],
+    wanted: Sequence[str],
+) -> None:
+    """Make a view of each table that is wanted, and close the session to all else.
+
+    From then on it can read nothing but these tables and write nowhere.
+    """
+    # Else instants are shown in the zone of the machine, and differ from one to the next.
+    database.execute("SET TimeZone = 'UTC'")
+    # All, so that USE knows each pipeline.
+    for schema in dict.fromkeys(_schema_and_view(name)[0] for name in known):
+        database.execute(f'CREATE SCHEMA "{schema}"')
+    for name in wanted:
+        schema, view = _schema_and_view(name)
+        # A view of the dataset itself: a registered dataset would be listed beside its view. It is
+        # made in the schema in use, because create_view takes 'a.b' for one name.
+        database.execute(f'USE memory."{schema}"')
+        database.from_arrow(_dataset(environment, name)).create_view(view)
+    # Else a bare name would mean a table of the last pipeline.
+    database.execute("USE memory.main")
+    # From here on no statement opens a file or an address, nor can one turn this back.
+    database.execute("SET enable_external_access = false")
+
+
+def _reading(asked: Sequence[duckdb.Statement]) -> str:
+    """The statements that read tables, as one text."""
+    return "\n".join(one.query for one in asked if not _SHOW_TABLES.fullmatch(one.query))
+
+
+def _is_named(name: str, statements: str) -> bool:
+    schema, view = (re.escape(part) for part in _schema_and_view(name))
+    # A name before a dot is that of a pipeline, or of a table that is named elsewhere too.
+    is_table = rf'(?<!\w){view}(?!\w)(?!"?\s*\.)'
+    is_pipeline = rf"(?<!\w){schema}(?!\w)"
+    patterns = (is_table, is_pipeline)
+    return all(re.search(one, statements, re.IGNORECASE) for one in patterns)
+
+
+def _schema_and_view(name: str) -> tuple[str, str]:
+    schema, _, view = name.partition(".")
+    return schema, view
 
 
 @contextmanager

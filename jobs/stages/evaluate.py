@@ -153,11 +153,7 @@ def _is_known(run: Run, event: dict[str, Any]) -> bool:
 
     Then the alias stays too: somebody may have rolled it back since.
     """
-    about = [
-        known
-        for known in serving.events(run.environment, run.pipeline.name)
-        if known["model_version"] == event["model_version"]
-    ]
+    about = serving.events(run.environment, run.pipeline.name, event["model_version"])
     if not about:
         return False
     last = about[-1]

@@ -35,7 +35,7 @@ def predict(run: Run) -> dict[str, object]:
     from jobs.training.registry import Registry
 
     registry = Registry(run.environment, run.pipeline.name)
-    champions = _champions(run, registry)
+    champions = serving.serving_models(run.environment, registry, run.days)
     if not champions:
         raise Refused(
             f"No model of '{run.pipeline.name}' was in force on {run.days}: nothing can be scored. "
@@ -53,15 +53,6 @@ def predict(run: Run) -> dict[str, object]:
         "models": sorted({model.version for model in champions.values()}, key=int),
         "nights_without_model": [str(day) for day in run.days if day not in champions],
     }
-
-
-def _champions(run: Run, registry: Registry) -> dict[date, ModelVersion]:
-    champions: dict[date, ModelVersion] = {}
-    for day in run.days:
-        model = serving.serving_model(run.environment, registry, day)
-        if model:
-            champions[day] = model
-    return champions
 
 
 def _score(

@@ -46,6 +46,8 @@ _LONGEST_PARAM = 500
 """Characters; older servers of MLflow refuse a longer value."""
 _MOST_VERSIONS = 10_000
 """What MLflow gives at most in one answer."""
+_UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""MLflow's answers where there is no such model or version, and no such alias or number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,10 +142,13 @@ class Registry:
         Raises:
             UsageError: there is none.
         """
-        known = {model.version: model for model in self.versions()}
-        if version not in known:
-            raise no_such(f"version of model '{self.name}'", version, known)
-        return known[version]
+        try:
+            return _version(self._client.get_model_version(self.name, version))
+        except MlflowException as error:
+            if error.error_code not in _UNKNOWN:
+                raise
+        known = [model.version for model in self.versions()]
+        raise no_such(f"version of model '{self.name}'", version, known)
 
     def versions(self) -> list[ModelVersion]:
         """All versions, newest first."""
@@ -255,13 +260,11 @@ class Registry:
 
     def _alias(self, alias: str) -> ModelVersion | None:
         try:
-            version = self._client.get_registered_model(self.name).aliases.get(alias)
+            return _version(self._client.get_model_version_by_alias(self.name, alias))
         except MlflowException as error:
-            # Nothing was registered yet, or nothing has the alias.
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            if error.error_code in _UNKNOWN:
                 return None
             raise
-        return self.version(str(version)) if version else None
 
     @contextmanager
     def _failing(self, run_id: str) -> Iterator[None]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta, timezone
+from multiprocessing import get_context
 from pathlib import Path
 
 import pyarrow as pa
@@ -53,6 +54,97 @@ def test_concurrent_appends_all_land(environment: Environment) -> None:
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(append, names))
     assert [stage for stage, _ in _stages(environment)] == names
+
+
+def _work(home: str, lake: str, own: str) -> None:
+    """What one of several writers of a lake does: appends, and twice a replacement."""
+    environment = Environment.read({"NIGHTSHIFT_HOME": home, "NIGHTSHIFT_LAKE": lake})
+    for number in range(40):
+        ops.append(environment, "stage_runs", [{"run_id": own, "stage": f"{number:02}"}])
+    for first in ("a", "b"):
+        rows = [{"run_id": own, "stage": stage} for stage in (first, "c")]
+        inside = f"run_id = '{own}' AND stage IN ('a', 'b', 'c')"
+        ops.replace(environment, "stage_runs", rows, inside)
+
+
+def test_writers_of_other_homes_lose_and_double_nothing(tmp_path: Path) -> None:
+    lake = str(tmp_path / "lake")
+    owners = ["1", "2", "3", "4"]
+    # Not forked: this process has threads of delta-rs.
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+        works = [pool.submit(_work, str(tmp_path / own), lake, own) for own in owners]
+        for work in works:
+            work.result(timeout=120)
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path), "NIGHTSHIFT_LAKE": lake})
+    rows = ops.read(environment, "stage_runs", columns=["run_id", "stage"]).to_pylist()
+    stages = [*(f"{number:02}" for number in range(40)), "b", "c"]
+    expected = [(own, stage) for own in owners for stage in stages]
+    assert sorted((row["run_id"], row["stage"]) for row in rows) == expected
+
+
+def test_after_many_appends_there_are_few_files_and_every_row(environment: Environment) -> None:
+    names = [f"{number:03}" for number in range(130)]
+    for name in names:
+        ops.append(environment, "stage_runs", [{"stage": name}])
+    assert [stage for stage, _ in _stages(environment)] == names
+    table = DeltaTable(environment.table_path("ops.stage_runs"))
+    assert len(table.file_uris()) <= 51
+    log = Path(environment.table_path("ops.stage_runs")) / "_delta_log"
+    newest = max(log.glob("*.checkpoint.parquet")).name
+    assert table.version() - int(newest.partition(".")[0]) <= 20
+
+
+NAUGHTY = "o'brien \" -- %s; DROP TABLE rows \\"
+SUMMER = timezone(timedelta(hours=2))
+AT = datetime(2013, 1, 24, 5, 6, 7, 89, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("condition", "found"),
+    [
+        (("run_id", "=", NAUGHTY), ["a"]),
+        (("run_id", "!=", NAUGHTY), ["b"]),
+        (("run_id", "=", "' OR ''='"), []),
+        (("first_day", "<=", DAY), ["a"]),
+        (("first_day", ">", DAY), ["b"]),
+        (("started_at", "=", AT), ["a"]),
+        (("started_at", "=", AT.astimezone(SUMMER)), ["a"]),
+        (("started_at", ">", AT), ["b"]),
+        (("error", "=", "x"), []),
+    ],
+)
+def test_a_condition_means_its_value(
+    environment: Environment, condition: ops.Condition, found: list[str]
+) -> None:
+    moment = timedelta(microseconds=1)
+    rows = [
+        {"stage": "a", "run_id": NAUGHTY, "first_day": DAY, "started_at": AT},
+        {
+            "stage": "b",
+            "run_id": "r",
+            "first_day": DAY + timedelta(days=1),
+            "started_at": AT + moment,
+        },
+    ]
+    ops.append(environment, "stage_runs", rows)
+    read = ops.read(environment, "stage_runs", [condition], ["stage"])
+    assert read.to_pydict() == {"stage": found}
+
+
+def test_what_is_read_has_the_declared_types(environment: Environment) -> None:
+    ops.append(environment, "check_results", [{"success": True, "checked_at": AT}])
+    read = ops.read(environment, "check_results")
+    assert read.schema == ops.SCHEMAS["check_results"]
+    (row,) = read.to_pylist()
+    assert (row["success"], row["checked_at"], row["detail"]) == (True, AT, None)
+
+
+def test_a_condition_on_a_column_that_is_not_there_yet_finds_nothing(
+    environment: Environment,
+) -> None:
+    _written_before(environment, "model_version")
+    of_model = [("model_version", "=", "1")]
+    assert len(ops.read(environment, "live_quality", of_model)) == 0
 
 
 def _written_before(environment: Environment, column: str) -> None:

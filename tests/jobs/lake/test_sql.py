@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from jobs.lake.sql import near_misses, query, results, tables
+from jobs.lake.sql import meant, near_misses, query, results, tables
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 
@@ -46,6 +46,73 @@ def test_only_tables_are_listed(lake: Environment) -> None:
     assert tables(lake) == ["flights.flights"]
 
 
+def _break(lake: Environment, table: str) -> None:
+    """Make it a table that nobody can open."""
+    log = Path(lake.table_path(table)) / "_delta_log"
+    log.mkdir(parents=True)
+    (log / "00000000000000000000.json").write_text("no log")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT count(*) FROM flights.flights",
+        "SELECT count(*) FROM Flights.FLIGHTS",
+        'SELECT count(*) FROM "flights" . "flights"',
+        "SELECT count(*) FROM memory.flights.flights",
+        "SELECT count(*) FROM flights.flights AS a JOIN flights.flights USING (day, carrier)",
+        "WITH predictions AS (FROM flights.flights) SELECT count(*) FROM predictions",
+        "USE flights; SELECT count(*) FROM flights",
+        "SET schema = 'flights'; SELECT count(*) FROM flights",
+        "CREATE VIEW mine AS FROM flights.flights; SELECT count(*) FROM mine",
+    ],
+)
+def test_only_the_tables_that_are_named_are_opened(lake: Environment, statement: str) -> None:
+    _break(lake, "weather.predictions")
+    assert query(lake, statement)[1] == [(3,)]
+    with pytest.raises(Exception, match="Json error"):
+        query(lake, "FROM weather.predictions")
+
+
+@pytest.mark.parametrize(
+    ("statement", "opened"),
+    [
+        ("SELECT flights.predictions.carrier FROM flights.predictions", ["flights.predictions"]),
+        ('FROM "flights"."predictions"', ["flights.predictions"]),
+        ("USE weather; FROM predictions", ["weather.predictions"]),
+        ("FROM flights.flights_quarantine", ["flights.flights_quarantine"]),
+        ("FROM flights.prediction", []),
+        ("SELECT 1", []),
+    ],
+)
+def test_a_table_is_meant_by_its_own_name_and_its_pipelines(
+    statement: str, opened: list[str]
+) -> None:
+    known = ["flights.flights_quarantine", "flights.predictions", "weather.predictions"]
+    assert meant(statement, known) == opened
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SHOW ALL TABLES",
+        "PRAGMA show_tables",
+        "FROM information_schema.columns",
+        "SELECT * FROM duckdb_views()",
+        "FROM pg_catalog.pg_tables",
+        "FROM sqlite_master",
+        "FROM query_table('flights.pre' || 'dictions')",
+    ],
+)
+def test_all_tables_are_meant_where_they_are_listed(statement: str) -> None:
+    known = ["flights.predictions", "weather.predictions"]
+    assert meant(statement, known) == known
+
+
+def test_a_name_that_is_put_together_is_found(lake: Environment) -> None:
+    assert query(lake, "SELECT count(*) FROM query('FROM flights.fli' || 'ghts')")[1] == [(3,)]
+
+
 def test_the_newest_version_is_read(lake: Environment) -> None:
     DeltaTable(lake.table_path("flights.flights")).delete("carrier = 'UA'")
     assert query(lake, "SELECT carrier FROM flights.flights")[1] == [("AA",)]
@@ -67,6 +134,8 @@ def test_a_statement_cannot_write_or_read_files(lake: Environment) -> None:
         query(lake, f"COPY (SELECT 1) TO '{target}'")
     with pytest.raises(UsageError):
         query(lake, "SELECT * FROM read_text('/etc/hostname')")
+    with pytest.raises(UsageError, match="Cannot enable external access"):
+        query(lake, "SET enable_external_access = true; FROM read_text('/etc/hostname')")
     assert not target.exists()
 
 
@@ -83,7 +152,10 @@ def test_a_table_with_column_mapping_is_refused_rather_than_read_wrongly(lake: E
 
 @pytest.mark.parametrize("statement", ["SHOW TABLES", " show  tables ;\n"])
 def test_show_tables_names_each_table_as_a_query_does(lake: Environment, statement: str) -> None:
-    assert query(lake, statement) == (["name"], [("flights.flights",)])
+    # It opens none.
+    _break(lake, "weather.predictions")
+    names = [("flights.flights",), ("weather.predictions",)]
+    assert query(lake, statement) == (["name"], names)
 
 
 @pytest.mark.parametrize(
@@ -98,8 +170,9 @@ def test_nothing_but_the_tables_of_the_lake_is_listed(lake: Environment, stateme
     assert query(lake, statement)[1] == [("flights", "flights")]
 
 
-def test_a_table_can_be_described(lake: Environment) -> None:
-    rows = query(lake, "DESCRIBE flights.flights")[1]
+@pytest.mark.parametrize("statement", ["DESCRIBE flights.flights", "SUMMARIZE flights.flights"])
+def test_a_table_can_be_described(lake: Environment, statement: str) -> None:
+    rows = query(lake, statement)[1]
     assert [row[:2] for row in rows] == [
         ("day", "DATE"),
         ("carrier", "VARCHAR"),

@@ -63,6 +63,27 @@ def test_a_kept_model_is_the_challenger_and_found_by_fingerprint_and_night(
     assert candidate.version == first.version
 
 
+def test_a_model_is_looked_up_without_a_list_of_all(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = keep(registry, tmp_path, "one")
+    registry.promote(model)
+
+    def search(*_: object, **__: object) -> None:
+        raise AssertionError("all versions were listed")
+
+    monkeypatch.setattr(registry._client, "search_model_versions", search)
+    monkeypatch.setattr(registry._client, "get_registered_model", search)
+    assert registry.champion() == registry.version("1") == registry.candidate(NIGHT)
+    assert registry.version("1").aliases == ("challenger", "champion")
+
+
+def test_a_version_that_is_no_number_is_unknown(registry: Registry, tmp_path: Path) -> None:
+    keep(registry, tmp_path, "one")
+    with pytest.raises(UsageError, match=r"No version of model 'small' named 'x'.*Known: 1"):
+        registry.version("x")
+
+
 def test_promotion_moves_the_alias(registry: Registry, tmp_path: Path) -> None:
     first = keep(registry, tmp_path, "one")
     second = keep(registry, tmp_path, "two")

@@ -1,0 +1,153 @@
+"""A night is served by what was promoted by then, and by nothing that was made later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from jobs.lake import ops
+from jobs.training import serving
+from jobs.training.registry import ModelVersion, Registry
+from pipelines.days import Days
+from pipelines.environment import Environment
+from tests.jobs.training.small import models_at
+
+FIRST = date(2013, 1, 21)
+SECOND = date(2013, 1, 23)
+THIRD = date(2013, 1, 25)
+NIGHTS = Days(date(2013, 1, 20), date(2013, 1, 26))
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    return models_at(tmp_path)
+
+
+@pytest.fixture
+def registry(environment: Environment) -> Registry:
+    return Registry(environment, "small")
+
+
+@pytest.fixture
+def evaluated(
+    environment: Environment, registry: Registry, tmp_path: Path
+) -> Callable[..., ModelVersion]:
+    """Keeps a model as of a night and records what became of it."""
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "linear.json").write_text("{}")
+
+    def keep(as_of: date, event: str = "promoted") -> ModelVersion:
+        model = registry.keep(
+            files,
+            as_of=as_of,
+            fingerprint=str(as_of),
+            family="linear",
+            params={},
+            curves={},
+            pins={},
+        )
+        if event == "promoted":
+            registry.promote(model)
+        _record(environment, model, event)
+        return model
+
+    return keep
+
+
+def _record(environment: Environment, model: ModelVersion, event: str) -> None:
+    row = {
+        "pipeline": model.name,
+        "as_of": model.as_of,
+        "event": event,
+        "model_version": model.version,
+        "created_at": ops.now(),
+    }
+    ops.append(environment, serving.EVENTS, [row])
+
+
+def _served(
+    environment: Environment, registry: Registry, besides: str | None = None
+) -> dict[int, str]:
+    """Day of the month -> version."""
+    models = serving.serving_models(environment, registry, NIGHTS, besides)
+    return {night.day: model.version for night, model in models.items()}
+
+
+def test_each_night_has_the_last_model_promoted_by_then(
+    environment: Environment, registry: Registry, evaluated: Callable[..., ModelVersion]
+) -> None:
+    assert _served(environment, registry) == {}
+    evaluated(FIRST)
+    evaluated(SECOND)
+    evaluated(SECOND, "kept")
+    evaluated(THIRD)
+    served = {21: "1", 22: "1", 23: "2", 24: "2", 25: "4", 26: "4"}
+    assert _served(environment, registry) == served
+    assert list(_served(environment, registry)) == list(served), "in the order of the nights"
+    for night in NIGHTS:
+        alone = serving.serving_model(environment, registry, night)
+        assert (alone and alone.version) == served.get(night.day)
+
+
+def test_the_candidate_is_left_out(
+    environment: Environment, registry: Registry, evaluated: Callable[..., ModelVersion]
+) -> None:
+    evaluated(FIRST)
+    evaluated(SECOND)
+    assert _served(environment, registry, besides="2") == dict.fromkeys(range(21, 27), "1")
+    assert _served(environment, registry, besides="1") == dict.fromkeys(range(23, 27), "2")
+
+
+def test_a_champion_of_before_serves_all_nights_whatever_was_recorded(
+    environment: Environment, registry: Registry, evaluated: Callable[..., ModelVersion]
+) -> None:
+    first = evaluated(date(2013, 1, 19))
+    evaluated(THIRD)
+    registry.promote(first)
+    assert _served(environment, registry) == dict.fromkeys(range(20, 27), "1")
+
+
+def test_another_pipelines_model_never_serves(
+    environment: Environment, registry: Registry, evaluated: Callable[..., ModelVersion]
+) -> None:
+    evaluated(FIRST)
+    assert serving.serving_models(environment, Registry(environment, "twin"), NIGHTS) == {}
+
+
+def test_the_history_is_read_once_for_many_nights(
+    environment: Environment,
+    registry: Registry,
+    evaluated: Callable[..., ModelVersion],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    evaluated(FIRST)
+    evaluated(SECOND)
+    evaluated(THIRD)
+    reads: list[int] = []
+    read = ops.read
+
+    def counted(*arguments: object) -> pa.Table:
+        rows = read(*arguments)  # type: ignore[arg-type]
+        reads.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(ops, "read", counted)
+    assert len(_served(environment, registry)) == 6
+    assert reads == [3]
+
+
+def test_the_events_of_one_model_are_oldest_first(
+    environment: Environment, evaluated: Callable[..., ModelVersion]
+) -> None:
+    one = evaluated(FIRST)
+    evaluated(SECOND)
+    _record(environment, one, "kept")
+    about = serving.events(environment, "small", one.version)
+    assert [event["event"] for event in about] == ["promoted", "kept"]
+    assert len(serving.events(environment, "small")) == 3
+    assert isinstance(about[0]["created_at"], datetime)
