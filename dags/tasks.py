@@ -135,8 +135,7 @@ class StageOperator(BaseOperator):
     def _perform(self, context: Context, began: datetime, is_told: bool) -> None:
         days = run_days(self.pipeline, context)
         run_id = safe_run_id(context["dag_run"].run_id)
-        retrain = bool(context["params"].get("retrain"))
-        arguments = command(self.pipeline, self.stage, days, run_id, retrain=retrain)
+        arguments = command(self.pipeline, self.stage, days, run_id, context["params"])
         # Output reaches the task's log line by line only when the command does not buffer it.
         unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}
         ended = self._process.run_command(
@@ -202,14 +201,18 @@ class StageOperator(BaseOperator):
 
 
 def command(
-    pipeline: Pipeline, stage: Stage, days: Days, run_id: str, *, retrain: bool
+    pipeline: Pipeline, stage: Stage, days: Days, run_id: str, params: Mapping[str, Any]
 ) -> list[str]:
     """Arguments of `nightshift` that perform the stage; never seen by a shell.
 
     An attempt has nobody told, because another may follow: the callbacks do, after the last.
     """
     arguments = ["run", *_where(pipeline, stage, days, run_id), "--no-notify"]
-    return [*arguments, "--retrain"] if retrain else arguments
+    if not params.get("restate"):
+        arguments.append("--as-needed")
+    if params.get("allow_gap"):
+        arguments.append("--allow-gap")
+    return [*arguments, "--retrain"] if params.get("retrain") else arguments
 
 
 def notification(
@@ -386,6 +389,19 @@ def _params(pipeline: Pipeline) -> dict[str, Param]:
             **day,
         ),
         "to": Param(None, title="To", description="Last day of the range.", **day),
+        "restate": Param(
+            False,
+            title="Restate",
+            description="Make exactly these days anew, current or not. Otherwise a run makes what "
+            "is missing or stale up to its last day, and nothing else.",
+            type="boolean",
+        ),
+        "allow_gap": Param(
+            False,
+            title="Allow gap",
+            description="Go on over earlier nights that were never run and lack files.",
+            type="boolean",
+        ),
         "retrain": Param(
             False,
             title="Retrain",

@@ -232,9 +232,16 @@ def _passes(run: Run, stages: tuple[Stage, ...], allow_gap: bool) -> Iterator[_P
         asked = tuple(stage for stage in unit if stage in stages)
         ranges = survey.passes(run, asked[0]) if asked else []
         if asked and not ranges:
-            print(f"{asked[0].name:<18}  current", flush=True)
+            _pass_by(run, asked)
         for days in ranges:
             yield asked, days
+
+
+def _pass_by(run: Run, stages: tuple[Stage, ...]) -> None:
+    """Tell of stages that have nothing to do, and record it."""
+    for stage in stages:
+        print(f"{stage.name:<18}          current", flush=True)
+        _record(run.at(stage), time.time(), 0.0, status=outcome.CURRENT)
 
 
 def _perform_all(run: Run, stages: tuple[Stage, ...], notify: bool) -> int:

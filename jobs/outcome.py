@@ -9,12 +9,15 @@ from typing import Any
 from pipelines.errors import NotLanded, Refused
 from pipelines.events import Event, Notification
 from pipelines.run import Run
+from pipelines.stages import STAGES
 
 Row = dict[str, Any]
 
 PROMOTING_STAGE = "evaluate"
 PROMOTED = "promoted"
 """The event in the metrics of that stage, and in `ops.model_events`."""
+CURRENT = "current"
+"""Status in `ops.stage_runs` of a stage that had nothing to do."""
 NO_REASON = (
     "It ended before it could record why: its process was killed, or the stage server ended. "
     "Its log says more."
@@ -88,13 +91,16 @@ def promotion(run: Run) -> Notification | None:
 
 def night_done(run: Run) -> Notification | None:
     """The whole night, with a summary; None while a stage's last attempt was not a success."""
-    rows = _stage_rows(run)
-    last = {row["stage"]: row for row in rows}
-    if not last or any(row["status"] != "done" for row in last.values()):
+    last = {row["stage"]: row for row in _stage_rows(run)}
+    last_of_stages = [last.get(stage.name) for stage in STAGES]
+    done = [row for row in last_of_stages if row and row["status"] == "done"]
+    current = [row for row in last_of_stages if row and row["status"] == CURRENT]
+    # A night in which nothing was to do is no news.
+    if not done or len(done) + len(current) < len(STAGES):
         return None
-    seconds = sum(row["seconds"] for row in rows if row["status"] == "done")
-    figures = "".join(f", {figure}" for figure in _figures(last))
-    message = f"{len(last)} stages in {seconds:.0f} s{figures}."
+    seconds = sum(row["seconds"] for row in done)
+    figures = "".join(f", {figure}" for figure in _figures(done))
+    message = f"{len(done)} stages in {seconds:.0f} s{figures}."
     return notification(run, Event.NIGHT_DONE, message)
 
 
@@ -128,8 +134,8 @@ def _promotes(verdict: dict[str, Any], model_version: str) -> bool:
     return verdict.get("event") == PROMOTED and verdict.get("model_version") == model_version
 
 
-def _figures(last: dict[str, Row]) -> list[str]:
-    metrics = {name: json.loads(row["metrics"]) for name, row in last.items()}
+def _figures(done: list[Row]) -> list[str]:
+    metrics = {row["stage"]: json.loads(row["metrics"]) for row in done}
     return [
         f"{name} {metrics[stage][metric]}"
         for stage, metric, name in _FIGURES

@@ -281,17 +281,31 @@ def passes(run: Run, stage: Stage) -> list[Days]:
 
     Args:
         run: Up to whose last night everything shall be true.
-        stage: One that makes tables or models, or the check of one: it has the same to do.
+        stage: One that makes tables or models; or a check, which has to judge what this run has
+            staged.
     """
+    if stage.audits:
+        return _staged(run, stage.audits)
     survey = Survey(run)
-    maker = stage.audits or stage.name
-    made = [table for table in run.pipeline.tables if table.made_by == maker]
+    made = [table for table in run.pipeline.tables if table.made_by == stage.name]
     if not made:
         return [run.days] if _is_due(run, stage, survey) else []
     findings: list[Finding] = []
     for table in made:
         findings += survey.findings(table)
     return _ranges(one.night for one in findings if _is_to_be_made(run, one, survey))
+
+
+def _staged(run: Run, maker: str) -> list[Days]:
+    """The ranges on which a stage of this run has staged something."""
+    of_run = [
+        ("pipeline", "=", run.pipeline.name),
+        ("run_id", "=", run.run_id),
+        ("stage", "=", maker),
+        ("status", "=", "done"),
+    ]
+    rows = ops.read(run.environment, "stage_runs", of_run, ["first_day", "last_day"]).to_pylist()
+    return sorted({Days(row["first_day"], row["last_day"]) for row in rows})
 
 
 def require_no_hole(run: Run) -> None:

@@ -44,6 +44,9 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return calls
 
 
+_SWITCHES = {"restate": False, "allow_gap": False, "retrain": False}
+
+
 def context(
     *,
     run_type: str = "manual",
@@ -60,6 +63,6 @@ def context(
         run_after=run_after or datetime(2013, 3, 2, 12, tzinfo=UTC),
     )
     return {
-        "params": {"date": None, "from": None, "to": None, "retrain": False, **params},
+        "params": {"date": None, "from": None, "to": None, **_SWITCHES, **params},
         "dag_run": run,
     }

@@ -148,16 +148,20 @@ def test_every_notification_of_a_dag_is_one_that_the_command_line_accepts(
 
 
 @pytest.mark.parametrize("name", catalog.names())
-@pytest.mark.parametrize("retrain", [False, True])
+@pytest.mark.parametrize("switches", [set(), {"retrain"}, {"restate"}, {"allow_gap", "retrain"}])
 def test_every_command_of_a_dag_is_one_that_the_command_line_accepts(
-    name: str, retrain: bool
+    name: str, switches: set[str]
 ) -> None:
     days = Days(date(2013, 1, 1), date(2013, 3, 31))
     for task in BAG.dags[name].tasks:
         assert isinstance(task, StageOperator)
-        argv = command(task.pipeline, task.stage, days, safe_run_id("-odd id"), retrain=retrain)
+        params = dict.fromkeys(switches, True)
+        argv = command(task.pipeline, task.stage, days, safe_run_id("-odd id"), params)
         arguments = parser().parse_args(argv)
-        assert (arguments.pipeline, arguments.retrain) == (name, retrain)
+        assert arguments.pipeline == name
+        assert arguments.retrain == ("retrain" in switches)
+        assert arguments.allow_gap == ("allow_gap" in switches)
+        assert arguments.as_needed == ("restate" not in switches)
         assert (arguments.first, arguments.last) == ("2013-01-01", "2013-03-31")
         assert arguments.no_notify, "the callbacks notify, once all attempts are over"
         assert select(arguments.stage) == (task.stage,)
@@ -187,9 +191,9 @@ def test_a_backfill_over_some_dates_processes_exactly_these_days(name: str) -> N
     assert days == list(map(Days.of, wanted)), "also across the change of the clocks on 2013-03-10"
 
 
-def test_the_form_offers_a_day_a_range_and_retraining() -> None:
+def test_the_form_offers_a_day_a_range_and_switches() -> None:
     params = BAG.dags["flights"].params
-    assert list(params) == ["date", "from", "to", "retrain"]
+    assert list(params) == ["date", "from", "to", "restate", "allow_gap", "retrain"]
     for name in ("date", "from", "to"):
         params.get_param(name).resolve("2013-03-01")
         with pytest.raises(Exception, match="is not a 'date'"):

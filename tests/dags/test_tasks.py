@@ -129,7 +129,7 @@ def test_the_stage_is_run_by_the_command_with_the_run_id_of_airflow(stub: Path) 
     )
     about = ["flights", "--from", "2013-03-01", "--to", "2013-03-01", "--stage", "train"]
     run_id = "--run-id=manual__2013-03-02T08:30:00+00:00_x1"
-    assert calls(stub) == [["run", *about, run_id, "--no-notify", "--retrain"]]
+    assert calls(stub) == [["run", *about, run_id, "--no-notify", "--as-needed", "--retrain"]]
 
 
 @pytest.mark.parametrize(
@@ -206,6 +206,6 @@ def test_ordinary_dag_run_ids_are_kept() -> None:
 def test_a_hostile_run_id_stays_one_argument() -> None:
     run_id = safe_run_id("--help; rm -rf $(HOME)")
     days = Days.of(date(2013, 3, 1))
-    argv = command(PIPELINE, STAGES[0], days, run_id, retrain=False)
+    argv = command(PIPELINE, STAGES[0], days, run_id, {})
     assert f"--run-id={run_id}" in argv
     assert run_id.startswith("--help--rm--rf---HOME-~")

@@ -50,7 +50,7 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["sql"], "the following arguments are required: statement. See: nightshift sql --help"),
         (["staus"], "No command named 'staus'. Did you mean 'status'? Known: up, down, status"),
         (["run", "flights", "--dat", "2013-03-01"], "No option named '--dat'. Did you mean '--d"),
-        (["run", "--dat=2013-03-01"], "No option named '--dat'. Did you mean '--date'? Known: --d"),
+        (["run", "--dat=2013-03-01"], "No option named '--dat'. Did you mean '--date'? Known: --a"),
         (["--vers"], "No option named '--vers'. Did you mean '--version'? Known: --help, --ver"),
         (["--format", "csv", "status"], "No option named '--format'. Known: --help, --version"),
         (["models", "flights", "--format", "jsn"], "No format named 'jsn'. Did you mean 'json'?"),

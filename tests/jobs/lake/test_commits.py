@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from jobs.lake import commits, ops, publications
 from jobs.lake.commits import Fenced, publish
 from jobs.lake.data_files import found_in
-from jobs.lake.locations import path
+from jobs.lake.locations import partition, path
 from jobs.lake.publications import Origin, in_force, next_attempt, table_input
 from jobs.lake.staging import Staging
 from pipelines.days import Days
@@ -41,13 +41,16 @@ SECOND = date(2013, 1, 6)
 BOTH = Days(FIRST, SECOND)
 _SPAWN = multiprocessing.get_context("spawn")
 """A forked child would share the threads' locks of its parent's libraries."""
-_SCHEMA = {
-    "type": "struct",
-    "fields": [
-        {"name": "id", "type": "integer", "nullable": True, "metadata": {}},
-        {"name": "landed_date", "type": "date", "nullable": True, "metadata": {}},
-    ],
-}
+
+
+def schema(partition: str = "landed_date") -> dict[str, Any]:
+    """Of rows with an id, as Spark and Delta write it."""
+    types = {"id": "integer", partition: "date"}
+    fields = [
+        {"name": name, "type": kind, "nullable": True, "metadata": {}}
+        for name, kind in types.items()
+    ]
+    return {"type": "struct", "fields": fields}
 
 
 def run_at(home: Path, days: Days = BOTH, attempt: int = 0) -> Run:
@@ -65,13 +68,13 @@ def staged(
     """Rows as Spark would have staged them: a file a day, and a checksum that tells ids apart."""
     folder = f"runs/{uuid4().hex}"
     for day, values in ids.items():
-        where = Path(path(run, name)) / folder / f"landed_date={day}"
+        where = Path(path(run, name)) / folder / f"{partition(run, name)}={day}"
         where.mkdir(parents=True)
         pq.write_table(pa.table({"id": pa.array(values, pa.int32())}), where / "part-0.parquet")
     return Staging(
         folder=folder,
         attempt=run.attempt or next_attempt(run, [name]),
-        schema=_SCHEMA,
+        schema=schema(partition(run, name)),
         days=tuple(run.days),
         files=tuple(found_in(path(run, name), folder)),
         checksums={day: str(sum(values)) for day, values in ids.items()},
@@ -187,7 +190,7 @@ def test_a_new_column_is_null_on_days_of_before(tmp_path: Path) -> None:
     note = {"name": "note", "type": "string", "nullable": True, "metadata": {}}
     later = run_at(tmp_path, Days.of(SECOND))
     wider = replace(
-        staged(later, {SECOND: [2]}), schema={**_SCHEMA, "fields": [*_SCHEMA["fields"], note]}
+        staged(later, {SECOND: [2]}), schema={**schema(), "fields": [*schema()["fields"], note]}
     )
     publish(later, TABLE, wider)
     rows = DeltaTable(path(run, TABLE)).to_pyarrow_table()
@@ -200,7 +203,7 @@ def test_a_new_column_is_null_on_days_of_before(tmp_path: Path) -> None:
 def test_a_column_of_another_type_is_refused_by_its_name(tmp_path: Path) -> None:
     run = run_at(tmp_path, Days.of(FIRST))
     publish(run, TABLE, staged(run, {FIRST: [1]}))
-    other = json.loads(json.dumps(_SCHEMA).replace("integer", "string"))
+    other = json.loads(json.dumps(schema()).replace("integer", "string"))
     with pytest.raises(NightshiftError, match="column 'id' is integer in the table, and string"):
         publish(run, TABLE, replace(staged(run, {FIRST: [2]}), schema=other))
     assert ids_of(run) == {"2013-01-05": [1]}

@@ -1,0 +1,429 @@
+"""Whatever order nights come in, a night that succeeds leaves every table true up to its day.
+
+A tiny pipeline lives through any sequence of landed, corrected and late files, of nights that are
+run, skipped, killed and restated. Its stages are plain Python; planning, publishing and recording
+are the real ones.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from jobs import night, survey
+from jobs.commands.plan import plan
+from jobs.lake import commits, ops, publications
+from jobs.lake.locations import exists, partition, path
+from jobs.lake.publications import Origin, file_input, table_input
+from jobs.lake.staging import Staging
+from pipelines.days import Days
+from pipelines.environment import Environment
+from pipelines.errors import NotLanded, Refused
+from pipelines.run import Run
+from pipelines.spec import Table
+from pipelines.stages import STAGES
+from tests.conftest import SWEEP_EXAMPLES
+from tests.jobs.lake.test_commits import staged
+from tests.jobs.toy import TOY
+
+WINDOW = 3
+SUMS = Table(name="sums", made_by="transform", reads=("readings",), window_days=WINDOW, key=("id",))
+TINY = replace(TOY, name="tiny", derived=(SUMS,))
+DAYS = [date(2013, 1, day) for day in range(5, 12)]
+
+
+class Home:
+    """A home of the tiny pipeline, and what its stages do in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.environment = Environment.read({"NIGHTSHIFT_HOME": str(folder)})
+        self.performed: list[tuple[str, Days]] = []
+        self._waiting: dict[str, Staging] = {}
+        self._clock = time.time_ns()
+        self.publishes_until_kill: int | None = None
+
+    def run(self, last: date, first: date | None = None) -> Run:
+        return Run(pipeline=TINY, days=Days(first or last, last), environment=self.environment)
+
+    def land(self, day: date, *ids: int) -> None:
+        """Drop the day's file, or one in its place; and the register of sensors."""
+        file = self._file(day)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("\n".join(map(str, ids)))
+        # Two writes within one tick of the file system's clock would look like one.
+        self._clock += 1_000_000_000
+        os.utime(file, ns=(self._clock, self._clock))
+        register = self.environment.landing / "tiny" / "sensors.csv"
+        if not register.exists():
+            register.write_text("1")
+
+    def ids_in(self, day: date) -> list[int]:
+        return [int(line) for line in self._file(day).read_text().split()]
+
+    def has_landed(self, day: date) -> bool:
+        return self._file(day).exists()
+
+    def night(self, last: date, *, allow_gap: bool = False, first: date | None = None) -> int:
+        """Make everything true up to a day; returns the exit code."""
+        self.performed.clear()
+        run = self.run(last, first)
+        with self._stages():
+            return night.make_true(run, STAGES, allow_gap=allow_gap, notify=False)
+
+    def restate(self, first: date, last: date) -> int:
+        with self._stages():
+            return night.run_night(self.run(last, first), STAGES, notify=False)
+
+    def published(self, name: str) -> dict[date, list[int]]:
+        """The ids of each day that was published."""
+        run = self.run(DAYS[0])
+        known = publications.in_force(run, name)
+        found: dict[date, list[int]] = {day: [] for day in known}
+        if exists(run, name):
+            for row in DeltaTable(path(run, name)).to_pyarrow_table().to_pylist():
+                found[row[partition(run, name)]].append(row["id"])
+        return {day: sorted(ids) for day, ids in found.items()}
+
+    @contextmanager
+    def _stages(self) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(night, "_perform_in_server_or_here", self._perform)
+            patched.setattr("jobs.services.stage_client.available", lambda environment: True)
+            patched.setattr(survey, "definitions", _definitions)
+            yield
+
+    def _perform(self, run: Run) -> int:
+        self.performed.append((run.doing.name, run.days))
+        stages: dict[str, Callable[[Run], None]] = {
+            "ingest": self._ingest,
+            "transform": self._transform,
+            "features": self._features,
+            "predict": self._predict,
+        }
+        started = time.time()
+        try:
+            stages.get(run.doing.name, self._publish_waiting)(run)
+        except NotLanded as error:
+            return error.exit_code
+        metrics: dict[str, object] = {}
+        if run.doing.name == "train":
+            known = publications.in_force(run, "training").values()
+            version = max((one.version for one in known), default=-1)
+            definition = survey.training_definition(run.pipeline)
+            metrics = {"table_version": version, "definition": definition}
+        night._record(run, started, 0.1, status="done", metrics=metrics)
+        return 0
+
+    def _publish_waiting(self, run: Run) -> None:
+        for name, staging in self._waiting.items():
+            self._publish(run, name, staging)
+        self._waiting.clear()
+
+    def _publish(self, run: Run, name: str, staging: Staging) -> None:
+        if self.publishes_until_kill is not None:
+            self.publishes_until_kill -= 1
+            if self.publishes_until_kill < 0:
+                self._kill_in_mid_publication(run, name, staging)
+        commits.publish(run, name, staging)
+
+    def _kill_in_mid_publication(self, run: Run, name: str, staging: Staging) -> None:
+        def killed(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        self.publishes_until_kill = None
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(publications, "record", killed)
+            commits.publish(run, name, staging)
+
+    def _ingest(self, run: Run) -> None:
+        missing = [day for day in run.days if not self.has_landed(day)]
+        if missing:
+            raise NotLanded(str(missing))
+        ids = {day: self.ids_in(day) for day in run.days}
+        files = {day: (self._input(day),) for day in run.days}
+        self._waiting["readings"] = _staged(run, "readings", ids, Origin(inputs=files))
+        if not any(day <= run.days.first for day in publications.in_force(run, "sensors")):
+            first = replace(run, days=Days.of(run.days.first))
+            register = self.environment.landing / "tiny" / "sensors.csv"
+            given = file_input("tiny/sensors.csv", run.days.first, register)
+            origin = Origin(inputs={run.days.first: (given,)})
+            self._waiting["sensors"] = _staged(first, "sensors", {run.days.first: [1]}, origin)
+
+    def _input(self, day: date) -> publications.Input:
+        return file_input(f"tiny/readings/{day}.csv", day, self._file(day))
+
+    def _transform(self, run: Run) -> None:
+        self._waiting["sums"] = self._derived(run, "sums", "readings", WINDOW)
+
+    def _features(self, run: Run) -> None:
+        for name in ("training", "scoring"):
+            self._publish(run, name, self._derived(run, name, "sums", 1))
+
+    def _predict(self, run: Run) -> None:
+        self._waiting["predictions"] = self._derived(run, "predictions", "scoring", 1, lead=1)
+
+    def _derived(self, run: Run, name: str, of: str, window: int, lead: int = 0) -> Staging:
+        """Rows with the sum of another table's ids over a window, for each day of the run."""
+        known = publications.checksums(run, of)
+        rows = self.published(of)
+        ids: dict[date, list[int]] = {}
+        inputs = {}
+        for day in run.days:
+            days = Days.of(day).since(window - 1)
+            ids[day + timedelta(days=lead)] = [sum(sum(rows.get(one, ())) for one in days)]
+            inputs[day + timedelta(days=lead)] = (table_input(run, of, days, known),)
+        ahead = replace(run, days=run.days.shifted(lead))
+        return _staged(ahead, name, ids, Origin(inputs=inputs))
+
+    def _file(self, day: date) -> Path:
+        return self.environment.landing / "tiny" / "readings" / f"{day}.csv"
+
+
+def _staged(run: Run, name: str, ids: Mapping[date, list[int]], origin: Origin) -> Staging:
+    # A day without rows has no file.
+    return staged(run, {day: values for day, values in ids.items() if values}, name, origin)
+
+
+def _definitions(_: object) -> dict[str, str]:
+    return dict.fromkeys((table.name for table in TINY.tables), "")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path)
+    for number, day in enumerate(DAYS):
+        made.land(day, 10 * number, 10 * number + 1)
+    return made
+
+
+def stages_of(home: Home) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, days in home.performed:
+        found.setdefault(name, []).append(str(days))
+    return found
+
+
+def test_a_missed_night_is_caught_up_by_the_next_one_in_one_pass(home: Home) -> None:
+    assert home.night(DAYS[0]) == 0
+    assert home.night(DAYS[3]) == 0
+    assert stages_of(home)["ingest"] == ["2013-01-06..2013-01-08"]
+    assert list(home.published("sums")) == DAYS[:4]
+
+
+def test_a_night_with_nothing_to_do_does_nothing_and_says_so(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.night(DAYS[2])
+    capsys.readouterr()
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines] == [[one.name, "current"] for one in STAGES]
+    recorded = ops.read(home.environment, "stage_runs", [("status", "=", "current")])
+    assert sorted(recorded["stage"].to_pylist()) == sorted(one.name for one in STAGES)
+
+
+def test_a_corrected_file_flows_on_by_itself_and_only_as_far_as_it_changes_something(
+    home: Home,
+) -> None:
+    home.night(DAYS[4], first=DAYS[0])
+    home.land(DAYS[1], 7)
+    assert home.night(DAYS[4]) == 0
+    made = stages_of(home)
+    assert made["ingest"] == [str(DAYS[1])]
+    assert made["transform"] == [f"{DAYS[1]}..{DAYS[3]}"]
+    assert home.published("readings")[DAYS[1]] == [7]
+    assert home.published("sums")[DAYS[3]] == [7 + 41 + 61]
+
+
+def test_a_file_that_was_only_touched_changes_nothing(home: Home) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    home.land(DAYS[1], *home.ids_in(DAYS[1]))
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
+
+
+def test_a_file_that_says_the_same_in_other_words_ends_at_its_own_table(home: Home) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    home.land(DAYS[1], *reversed(home.ids_in(DAYS[1])))
+    assert home.night(DAYS[2]) == 0
+    assert set(stages_of(home)) == {"ingest", "check_raw"}
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
+
+
+def test_a_hole_is_refused_by_name_until_it_is_filled_or_allowed(home: Home) -> None:
+    home.night(DAYS[0])
+    home._file(DAYS[1]).unlink()
+    with pytest.raises(Refused, match=r"1 night\(s\) before 2013-01-07 .*\n.*2013-01-06: tiny/rea"):
+        home.night(DAYS[2])
+    assert home.performed == []
+    assert home.night(DAYS[2], allow_gap=True) == 0
+    assert home.published("sums")[DAYS[2]] == [1 + 41]
+    home.land(DAYS[1], 5)
+    assert home.night(DAYS[3]) == 0
+    assert home.published("sums")[DAYS[2]] == [1 + 5 + 41]
+    assert list(home.published("readings")) == DAYS[:4]
+
+
+def test_a_night_whose_own_file_is_late_says_so_and_makes_nothing(home: Home) -> None:
+    home.night(DAYS[0])
+    home._file(DAYS[1]).unlink()
+    assert home.night(DAYS[1]) == NotLanded.exit_code
+    assert list(home.published("readings")) == DAYS[:1]
+
+
+def test_a_killed_night_goes_on_where_it_stopped(home: Home) -> None:
+    home.night(DAYS[0])
+    home.publishes_until_kill = 1
+    with pytest.raises(KeyboardInterrupt):
+        home.night(DAYS[1])
+    assert home.night(DAYS[1]) == 0
+    assert "ingest" not in stages_of(home)
+    assert home.published("sums")[DAYS[1]] == [1 + 21]
+
+
+def test_what_was_served_is_scored_again_for_the_runs_own_nights_alone(home: Home) -> None:
+    home.night(DAYS[3], first=DAYS[0])
+    home.land(DAYS[1], 7)
+    home.night(DAYS[3])
+    assert stages_of(home)["predict"] == [str(DAYS[3])]
+
+
+def test_a_retraining_asked_for_is_done_though_all_is_current(home: Home) -> None:
+    home.night(DAYS[0])
+    home.performed.clear()
+    run = replace(home.run(DAYS[0]), retrain=True)
+    with home._stages():
+        assert night.make_true(run, STAGES, notify=False) == 0
+    assert [name for name, _ in home.performed][:2] == ["train", "evaluate"]
+
+
+def test_a_check_by_itself_judges_what_its_run_has_staged(home: Home) -> None:
+    home.night(DAYS[0])
+    home.performed.clear()
+    run = replace(home.run(DAYS[2]), run_id="scheduled__1")
+    ingest, check = (STAGES[0],), (STAGES[1],)
+    with home._stages():
+        assert night.make_true(run, ingest, notify=False) == 0
+        # Dropped between two tasks of Airflow: staged by none, so judged by none.
+        home.land(DAYS[0], 77)
+        assert night.make_true(run, check, notify=False) == 0
+    assert stages_of(home)["check_raw"] == [f"{DAYS[1]}..{DAYS[2]}"]
+    assert list(home.published("readings")) == DAYS[:3]
+    other = replace(run, run_id="manual__2")
+    home.performed.clear()
+    with home._stages():
+        assert night.make_true(other, check, notify=False) == 0
+    assert home.performed == []
+
+
+def test_the_plan_tells_what_is_missing_and_stale_and_what_follows(home: Home) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    home.land(DAYS[0], 3)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(survey, "definitions", _definitions)
+        rows = plan(home.run(DAYS[3]))
+    readings = [row[1:4] for row in rows if row[0] == "tiny.readings"]
+    assert readings == [
+        ("stale", 1, "2013-01-05"),
+        ("current", 2, "2013-01-06..2013-01-07"),
+        ("missing", 1, "2013-01-08"),
+    ]
+    (followed, coming) = [row for row in rows if row[0] == "tiny.sums"]
+    assert followed[1:4] == ("stale", 3, "2013-01-05..2013-01-07")
+    assert followed[4] == "tiny.readings of 2013-01-05 will change"
+    assert coming[1:4] == ("missing", 1, "2013-01-08")
+    assert home.night(DAYS[3]) == 0
+
+
+def test_the_plan_tells_of_another_definition_and_a_night_spreads_none(home: Home) -> None:
+    home.night(DAYS[1], first=DAYS[0])
+    with pytest.MonkeyPatch.context() as patched:
+        changed = {**_definitions(None), "sums": "another"}
+        patched.setattr(survey, "definitions", lambda _: changed)
+        rows = plan(home.run(DAYS[1]))
+    # These publications were made without any definition.
+    assert {row[1] for row in rows} == {"current"}
+
+
+def _check(home: Home, last: date) -> None:
+    """Every published day up to `last` is what its file says, every window what its days say."""
+    readings = home.published("readings")
+    sums = home.published("sums")
+    for day in [day for day in readings if day <= last]:
+        assert readings[day] == sorted(home.ids_in(day))
+        window = Days.of(day).since(WINDOW - 1)
+        expected = sum(sum(readings.get(one, ())) for one in window)
+        assert sums[day] == [expected], day
+        assert home.published("training")[day] == [expected]
+    landed = [day for day in DAYS if min(readings) <= day <= last and home.has_landed(day)]
+    assert [day for day in readings if day <= last] == landed
+    assert home.night(last, allow_gap=True) == 0
+    assert home.performed == []
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Files and nights in any order."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.folder = Path(tempfile.mkdtemp())
+        self.home = Home(self.folder)
+
+    @rule(day=st.sampled_from(DAYS), ids=st.lists(st.integers(0, 99), max_size=3, unique=True))
+    def land_or_correct(self, day: date, ids: list[int]) -> None:
+        self.home.land(day, *ids)
+
+    @rule(day=st.sampled_from(DAYS), allow_gap=st.booleans())
+    def night(self, day: date, allow_gap: bool) -> None:
+        try:
+            code = self.home.night(day, allow_gap=allow_gap)
+        except Refused:
+            return
+        if code == 0:
+            _check(self.home, day)
+
+    @rule(day=st.sampled_from(DAYS), publishes=st.integers(0, 6))
+    def killed_night(self, day: date, publishes: int) -> None:
+        self.home.publishes_until_kill = publishes
+        try:
+            self.home.night(day, allow_gap=True)
+        except KeyboardInterrupt:
+            self.home._waiting.clear()
+        self.home.publishes_until_kill = None
+
+    @rule(days=st.tuples(st.sampled_from(DAYS), st.sampled_from(DAYS)))
+    def range(self, days: tuple[date, date]) -> None:
+        first, last = min(days), max(days)
+        if self.home.night(last, first=first, allow_gap=True) == 0:
+            _check(self.home, last)
+
+    @rule(days=st.tuples(st.sampled_from(DAYS), st.sampled_from(DAYS)))
+    def restate(self, days: tuple[date, date]) -> None:
+        self.home.restate(min(days), max(days))
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.folder)
+
+
+AnyOrder.TestCase.settings = settings(
+    max_examples=SWEEP_EXAMPLES * 5,
+    stateful_step_count=12,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+test_tables_are_true_whatever_order_nights_come_in = pytest.mark.soak(AnyOrder.TestCase)
