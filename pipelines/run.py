@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from pipelines.catalog import pipeline
@@ -37,6 +37,9 @@ class Run:
     """Train again even when a model with the same pins is there."""
     stage: Stage | None = None
     """The stage being run."""
+    as_of: date | None = None
+    """The night that has this done, when the days are others before it: what a reference file says
+    by now was not known on them. None: the last of the days."""
     attempt: int = 0
     """Number of this attempt at the stage, taken from the publications when it begins; 0: not yet.
     What an attempt with the same or a higher number has published, this one cannot replace."""
@@ -53,6 +56,11 @@ class Run:
         return replace(self, stage=stage, attempt=0)
 
     @property
+    def is_of_the_past(self) -> bool:
+        """Whether a later night has these days made: it was there when this one's files landed."""
+        return self.as_of is not None and self.days.last < self.as_of
+
+    @property
     def doing(self) -> Stage:
         """The stage being run; a stage function is only ever called with one."""
         assert self.stage is not None, "a Run without a stage was given to a stage function"
@@ -67,6 +75,7 @@ class Run:
             "environment": self.environment.variables(),
             "run_id": self.run_id,
             "retrain": self.retrain,
+            "as_of": str(self.as_of) if self.as_of else None,
             "stage": self.doing.name,
         }
 
@@ -79,5 +88,6 @@ class Run:
             environment=Environment.read(value["environment"]),
             run_id=value["run_id"],
             retrain=value["retrain"],
+            as_of=parse_day(value["as_of"]) if value["as_of"] else None,
             stage=stage(value["stage"]),
         )

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+from jobs import night
+from jobs.commands.land import land
 from jobs.commands.quality import quality
 from jobs.examples.weather import source
 from jobs.lake import ops, sql
+from jobs.survey import Survey
+from pipelines.days import Days
 from pipelines.environment import Environment
+from pipelines.run import Run
+from pipelines.spec import SCORING, TRAINING
+from pipelines.stages import STAGES
 from tests.weather import LOADED, NIGHT, TOMORROW, WEATHER, perform_all_stages
 
 
@@ -66,6 +78,75 @@ def test_every_prediction_is_traced_to_its_run_and_model(weather_lake: Environme
         "SELECT DISTINCT run_id, model_name FROM weather.predictions ORDER BY 1",
     )
     assert traced == [("load", "weather")]
+
+
+def test_every_scoring_row_is_traced_to_the_bytes_of_the_files_behind_it(
+    weather_lake: Environment,
+) -> None:
+    found = rows_of(
+        weather_lake,
+        f"""WITH RECURSIVE
+            made AS (SELECT table_name, day, unnest(inputs) AS source FROM ops.publications),
+            behind(name, first_day, last_day, digest) AS (
+              SELECT source.name, source.first_day, source.last_day, source.digest FROM made
+              WHERE table_name = 'weather.scoring' AND day = '{NIGHT.last}'
+              UNION
+              SELECT made.source.name, made.source.first_day, made.source.last_day,
+                     made.source.digest
+              FROM behind JOIN made ON made.table_name = behind.name
+                AND made.day BETWEEN behind.first_day AND behind.last_day)
+            SELECT name, digest FROM behind WHERE name LIKE '%/%' ORDER BY name""",
+    )
+    files = dict(found)
+    assert "weather/stations.csv" in files
+    newest = max(name for name in files if str(NIGHT.last) in str(name))
+    assert files[newest]
+    for name, digest in found:
+        content = (weather_lake.landing / str(name)).read_bytes()
+        assert digest == hashlib.sha256(content).hexdigest()
+
+
+def test_a_lake_in_which_all_is_done_has_nothing_left_to_do(weather_lake: Environment) -> None:
+    run = Run(pipeline=WEATHER, days=NIGHT, environment=weather_lake)
+    survey = Survey(run)
+    for table in WEATHER.tables:
+        found = survey.findings(table)
+        assert {one.state for one in found} == {"current"}, table.name
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not os.environ.get("SOAK"), reason="minutes; `make soak` runs it")
+def test_a_hole_that_is_filled_later_gives_the_tables_of_nights_in_order(
+    weather_lake: Environment, tmp_path: Path
+) -> None:
+    copied = replace(weather_lake, lake=str(tmp_path / "lake"), landing=tmp_path / "landing")
+    shutil.copytree(weather_lake.lake, copied.lake)
+    shutil.copytree(weather_lake.landing, copied.landing)
+    later = Days(TOMORROW, TOMORROW + timedelta(days=3))
+    land(WEATHER, copied, later)
+    in_order = replace(copied, lake=str(tmp_path / "in order"))
+    shutil.copytree(copied.lake, in_order.lake)
+    for day in later:
+        _data_stages(in_order, Days.of(day))
+    missing = copied.landing / "weather" / WEATHER.feeds[0].file(later.first)
+    kept = missing.rename(tmp_path / "kept")
+    _data_stages(copied, Days.of(later.last), allow_gap=True)
+    kept.rename(missing)
+    _data_stages(copied, Days.of(later.last))
+    for table in (*WEATHER.feeds, *WEATHER.derived, *map(WEATHER.table, (TRAINING, SCORING))):
+        query = f"SELECT * FROM weather.{table.name} ORDER BY ALL"
+        assert rows_of(copied, query) == rows_of(in_order, query), table.name
+
+
+def _data_stages(environment: Environment, days: Days, *, allow_gap: bool = False) -> None:
+    """Make the tables of data true up to the last of the days, in this process."""
+    run = Run(pipeline=WEATHER, days=days, environment=environment)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("jobs.services.stage_client.available", lambda environment: True)
+        patched.setattr(
+            night, "_perform_in_server_or_here", lambda run: night.perform(run.to_json())
+        )
+        assert night.make_true(run, STAGES[:5], allow_gap=allow_gap, notify=False) == 0
 
 
 def test_the_last_night_alone_changes_no_published_row(weather_lake: Environment) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,9 @@ _PROPERTIES = {
     "delta.checkpointInterval": "50",
 }
 _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+
+
+_Named = tuple[str, date, date, str]
 
 
 class Fenced(NightshiftError):
@@ -79,6 +82,24 @@ def publish(run: Run, name: str, staging: Staging) -> Published:
         f"{sql_name(run, name)} for {staging.span}: {_MOST_TRIES} commits in a row lost against "
         "those of other processes. Nothing was published; run the stage again."
     )
+
+
+def confirm(run: Run, name: str, day: date, inputs: tuple[Input, ...]) -> None:
+    """Record that the rows of a day that is in force follow from other inputs just as well."""
+    known = publications.in_force(run, name).get(day)
+    # Tables of before there was a record have none.
+    if known is None or _named(known.inputs) == _named(inputs):
+        return
+    again = replace(
+        known,
+        run_id=run.run_id,
+        stage=run.doing.name,
+        inputs=inputs,
+        changed=False,
+        code_version=code_version(),
+        published_at=publications.now(),
+    )
+    publications.record(run, name, [again])
 
 
 def _try_to_publish(run: Run, name: str, staging: Staging) -> Published:
@@ -150,9 +171,13 @@ def _publications(
     return found
 
 
-def _origin(one: Publication) -> tuple[str, tuple[tuple[str, date, date, str], ...]]:
-    named = [(of.name, of.first_day, of.last_day, of.digest) for of in one.inputs]
-    return one.definition, tuple(named)
+def _origin(one: Publication) -> tuple[str, list[_Named]]:
+    return one.definition, _named(one.inputs)
+
+
+def _named(inputs: Iterable[Input]) -> list[_Named]:
+    """What inputs say, whatever version it is in."""
+    return [(of.name, of.first_day, of.last_day, of.digest) for of in inputs]
 
 
 class _Inputs:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from jobs.ingestion.contents import Drop
 from jobs.ingestion.drops import find_drops, require_unchanged
 from jobs.ingestion.records import QUARANTINE, columns, records
-from jobs.lake import staging, tables
+from jobs.lake import commits, staging, tables
 from jobs.lake.content import fingerprint
 from jobs.lake.definition import digest
 from jobs.lake.locations import exists, sql_name
@@ -110,7 +110,7 @@ def ingest(run: Run) -> dict[str, object]:
         Refused: files are unreadable, or a file has more bad rows than its feed allows.
         NightshiftError: rows were lost or multiplied on the way.
     """
-    found = find_drops(run)
+    found = _dated(run, find_drops(run))
     staging.prune(run)
     cached: list[DataFrame] = []
     try:
@@ -124,6 +124,24 @@ def ingest(run: Run) -> dict[str, object]:
     # Both in the order of the feeds.
     metrics = dict(zip(found, kept, strict=True))
     return {**_totals(metrics.values()), "feeds": metrics}
+
+
+def _dated(run: Run, found: dict[str, list[Drop]]) -> dict[str, list[Drop]]:
+    """The drops, a reference file under the day from which it is known.
+
+    That is the first day of a first load, and after it the last day of the run that found the file
+    changed.
+    """
+    dated = dict(found)
+    for feed in run.pipeline.feeds:
+        if feed.is_reference and _snapshot(run, feed.name, run.days.first):
+            dated[feed.name] = [replace(drop, day=run.days.last) for drop in found[feed.name]]
+    return dated
+
+
+def _snapshot(run: Run, name: str, day: date) -> date | None:
+    """When the snapshot of a reference feed landed that a day sees."""
+    return max((landed for landed in published_days(run, name) if landed <= day), default=None)
 
 
 def _totals(metrics: Collection[dict[str, int]]) -> dict[str, int]:
@@ -240,7 +258,10 @@ def _keep(run: Run, load: _Load) -> dict[str, int]:
         unchanged = load.records - load.bad
         quarantined = load.bad
     else:
-        staged = tables.stage_rows(run, load.feed.name, load.good_rows(), origin=load.origin())
+        rows = load.good_rows()
+        # A snapshot replaces that of its own day, and no other.
+        days = [drop.day for drop in load.drops] if load.feed.is_reference else None
+        staged = tables.stage_rows(run, load.feed.name, rows, days, load.origin())
         unchanged = 0
         quarantined = _quarantine(run, load)
     if load.records != staged + unchanged + quarantined:
@@ -273,23 +294,28 @@ def _quarantine(run: Run, load: _Load) -> int:
 def _brings_nothing_new(run: Run, load: _Load) -> bool:
     """Whether a reference file tells nothing that is not published.
 
-    It equals the snapshot that the run's first day sees, or is a later day's.
+    It equals the snapshot that its day sees, or is a later day's.
     """
     name = load.feed.name
-    days = published_days(run, name)
-    snapshot = max((day for day in days if day <= run.days.first), default=None)
+    drop = load.drops[0]
+    snapshot = _snapshot(run, name, drop.day)
     if snapshot is None:
         return False
-    if days[-1] > run.days.first:
-        # There is one file, the newest: a rerun of an old day must not take it for that day's.
+    later = [landed for landed in published_days(run, name) if landed > drop.day]
+    if later or run.is_of_the_past:
+        # There is one file, the newest: what is made of an old day must not take it for that day's.
         return True
     rows = sum(tally.rows for tally in load.tallies)
     good = (rows - load.bad, sum(tally.good_content for tally in load.tallies))
     bad = (load.bad, sum(tally.bad_content for tally in load.tallies))
-    return (
+    is_same = (
         _published(run, name, snapshot, load.feed.column_names) == good
         and _published(run, name + QUARANTINE_SUFFIX, snapshot, _BAD_CONTENT) == bad
     )
+    if is_same:
+        # The file may say it in other bytes: then it is these from now on.
+        commits.confirm(run, name, snapshot, load.origin().inputs[drop.day])
+    return is_same
 
 
 def _published(

@@ -5,6 +5,7 @@ The message then names the file.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -17,7 +18,8 @@ from pyspark.sql import SparkSession
 from jobs.commands.land import land
 from jobs.ingestion import drops
 from jobs.lake import tables
-from jobs.lake.locations import version
+from jobs.lake.locations import exists, version
+from jobs.lake.publications import in_force
 from jobs.stages import ingest as stage
 from jobs.stages.ingest import ingest
 from pipelines.environment import Environment
@@ -160,6 +162,32 @@ def test_a_reference_file_of_which_only_bad_rows_change_is_a_new_snapshot(toy: E
     assert [str(row[0]) for row in _rows(toy, "sensors_quarantine")] == ["2013-01-02"]
 
 
+def test_a_reference_file_in_other_bytes_is_the_same_snapshot_from_these(toy: Environment) -> None:
+    _night(toy, "2013-01-01")
+    first = in_force(run_of(toy, "2013-01-01"), "sensors")[date(2013, 1, 1)]
+    drop_sensors(toy, "2,cellar", "1,roof")
+    assert _night(toy, "2013-01-02")["feeds"]["sensors"]["unchanged"] == 2
+    known = in_force(run_of(toy, "2013-01-02"), "sensors")
+    assert list(known) == [date(2013, 1, 1)]
+    again = known[date(2013, 1, 1)]
+    assert (again.version, again.changed) == (first.version, False)
+    content = (toy.landing / "toy" / "sensors.csv").read_bytes()
+    assert again.inputs[0].digest == hashlib.sha256(content).hexdigest()
+    assert again.inputs[0].digest != first.inputs[0].digest
+
+
+def test_a_changed_reference_file_is_known_from_the_night_that_found_it(toy: Environment) -> None:
+    _night(toy, "2013-01-01")
+    drop_sensors(toy, "1,roof", "3,attic")
+    # An old night is made again for a later one: that file was not there on it.
+    past = replace(run_of(toy, "2013-01-01"), as_of=date(2013, 1, 3))
+    assert ingest(past)["rows_unchanged"] == 2
+    # Nights that were missed are caught up by the last of them.
+    _night(toy, "2013-01-02", "2013-01-03")
+    known = in_force(run_of(toy, "2013-01-03"), "sensors")
+    assert [str(day) for day, one in known.items() if one.rows] == ["2013-01-01", "2013-01-03"]
+
+
 def test_a_mostly_bad_file_refuses_the_range_and_its_rows_can_be_queried(toy: Environment) -> None:
     drop_readings(toy, "2013-01-02", "1,2013-02-30,,", "2,,,good", "3,,much,")
     run = run_of(toy, "2013-01-01", "2013-01-03")
@@ -207,7 +235,7 @@ def test_a_file_that_changes_while_it_is_read_has_not_landed_and_nothing_is_stag
     ):
         ingest(run)
     assert not any(tables.is_staged(run, feed.name) for feed in TOY.feeds)
-    assert not tables.exists(run, "readings_quarantine")
+    assert not exists(run, "readings_quarantine")
 
 
 def test_a_file_that_is_removed_while_it_is_read_has_not_landed(
