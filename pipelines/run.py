@@ -35,6 +35,8 @@ class Run:
     run_id: str = field(default_factory=new_run_id)
     retrain: bool = False
     """Train again even when a model with the same pins is there."""
+    allow_mixed: bool = False
+    """Learn from days that were made by different definitions."""
     stage: Stage | None = None
     """The stage being run."""
     as_of: date | None = None
@@ -75,6 +77,7 @@ class Run:
             "environment": self.environment.variables(),
             "run_id": self.run_id,
             "retrain": self.retrain,
+            "allow_mixed": self.allow_mixed,
             "as_of": str(self.as_of) if self.as_of else None,
             "stage": self.doing.name,
         }
@@ -88,6 +91,7 @@ class Run:
             environment=Environment.read(value["environment"]),
             run_id=value["run_id"],
             retrain=value["retrain"],
+            allow_mixed=value["allow_mixed"],
             as_of=parse_day(value["as_of"]) if value["as_of"] else None,
             stage=stage(value["stage"]),
         )

@@ -10,11 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from jobs.lake import snapshots
+from jobs.lake import publications, snapshots
 from jobs.survey import training_definition
 from jobs.training import dataset, pins
 from jobs.training.encoding import ENCODING
 from jobs.training.families import family_of
+from pipelines.days import Days
+from pipelines.errors import Refused
 from pipelines.run import Run
 from pipelines.spec import TRAINING
 
@@ -63,6 +65,7 @@ def train(run: Run) -> dict[str, object]:
 def _plan(run: Run) -> _Plan:
     as_of = run.days.last
     days = dataset.window(run.pipeline, as_of)
+    _require_one_definition(run, Days(days.trained.first, days.held_out.last))
     snapshot = snapshots.newest(run, TRAINING)
     data = dataset.load(run, snapshot, days)
     declared = run.pipeline.training.family
@@ -70,6 +73,27 @@ def _plan(run: Run) -> _Plan:
     settings = family.settings(declared, run.environment)
     pinned = pins.pins(data, family, settings, as_of, days, snapshot)
     return _Plan(family=family, settings=settings, data=data, pins=pinned)
+
+
+def _require_one_definition(run: Run, days: Days) -> None:
+    """Refuse to learn from rows that were made in two ways, as if they were of one kind.
+
+    Raises:
+        Refused: they were, and nobody has allowed it; the message says how to make them alike.
+    """
+    known = publications.in_force(run, TRAINING, days)
+    made = {one.definition for one in known.values()}
+    if len(made) <= 1 or run.allow_mixed:
+        return
+    newest = known[max(known)].definition
+    last_day = max(day for day, one in known.items() if one.definition != newest)
+    name = run.pipeline.name
+    raise Refused(
+        f"The rows to learn from, {name}.{TRAINING} of {days}, were made by {len(made)} "
+        "definitions: the declaration or a transform has changed, and the days until "
+        f"{last_day} are as they were. Make them anew: nightshift run {name} --restate "
+        f"--from {days.first} --to {run.days.last}. Or say --allow-mixed."
+    )
 
 
 def _train(run: Run, registry: Registry, plan: _Plan) -> dict[str, object]:

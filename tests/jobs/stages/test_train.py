@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from jobs.lake import publications
+from jobs.lake.publications import Publication
 from jobs.stages import train as stage
 from jobs.training.registry import Registry
 from jobs.training.scoring import load
@@ -114,3 +116,38 @@ def test_days_without_any_label_are_refused(tmp_path: Path) -> None:
         Refused, match=r"0 labelled rows to validate on 2013-01-15..2013-01-18, and needs 1"
     ):
         stage.train(small.run_of(environment, "train"))
+
+
+def test_days_of_two_definitions_are_not_learned_from_as_one_unless_told(tmp_path: Path) -> None:
+    environment = small.models_at(tmp_path)
+    small.publish(environment, small.rows_of(ALL_DAYS))
+    run = small.run_of(environment, "train", pipeline=small.learned_by(small.SMALL, small.LINEAR))
+    changed_on = small.LAST - timedelta(days=2)
+    made = []
+    for day in ALL_DAYS:
+        definition = "before" if day < changed_on else "after"
+        made.append(_publication(day, definition))
+    publications.record(run, "training", made)
+    last_before = changed_on - timedelta(days=1)
+    with pytest.raises(Refused, match=rf"2 definitions: .* until {last_before} .* --restate"):
+        stage.train(run)
+    assert stage.train(replace(run, allow_mixed=True))["model_version"] == "1"
+    publications.record(run, "training", [_publication(day, "after") for day in ALL_DAYS])
+    assert stage.train(run)["reused"]
+
+
+def _publication(day: date, definition: str) -> Publication:
+    return Publication(
+        day=day,
+        version=0,
+        attempt=1,
+        run_id="r1",
+        stage="features",
+        rows=12,
+        checksum="1",
+        definition=definition,
+        inputs=(),
+        changed=True,
+        code_version="1",
+        published_at=publications.now(),
+    )
