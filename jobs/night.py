@@ -75,7 +75,11 @@ def run_night(
 
 
 def make_true(
-    run: Run, stages: tuple[Stage, ...], *, allow_gap: bool = False, notify: bool = True
+    run: Run,
+    stages: tuple[Stage, ...],
+    *,
+    allow_gap: bool = False,
+    notify: bool = True,
 ) -> int:
     """Do what is missing or stale up to the run's last night, and nothing else.
 
@@ -221,7 +225,11 @@ def _perform_passes(
     return code
 
 
-def _passes(run: Run, stages: tuple[Stage, ...], allow_gap: bool) -> Iterator[_Pass]:
+def _passes(
+    run: Run,
+    stages: tuple[Stage, ...],
+    allow_gap: bool,
+) -> Iterator[_Pass]:
     """What the survey says, asked anew before each stage: what it finds depends on those before."""
     # Arrow and Delta take longer to import than everything else here.
     from jobs import survey

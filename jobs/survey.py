@@ -218,7 +218,7 @@ class Survey:
     def _absent_files(self, night: date) -> Iterator[str]:
         for file in expected_files(self._run.pipeline, Days.of(night)):
             is_known = file.feed.is_reference or night in self._known[file.feed.name]
-            if not is_known:
+            if not (is_known or file.feed.is_optional):
                 yield from (name for name in file.names if not self._is_there(name))
 
     def _is_due(self, feed: Feed, night: date) -> bool:

@@ -74,6 +74,9 @@ class Feed:
     """Last day with a drop; None: the pipeline's own last day."""
     null_token: str = ""
     """Text that the source writes for a missing value, besides the empty field."""
+    is_optional: bool = False
+    """A day may have no file: then it has no rows, and no night waits for it. One that comes later
+    is read by the next night."""
     max_quarantine_share: float = 0.02
     """Share of a drop's rows, 0 to 1, that may be quarantined before the drop is refused, and with
     it the run."""
@@ -94,6 +97,10 @@ class Feed:
         refuse_unless(
             0 <= self.max_quarantine_share <= 1,
             f"Feed '{self.name}': max_quarantine_share must be from 0 to 1.",
+        )
+        refuse_unless(
+            not (self.is_optional and self.is_reference),
+            f"Feed '{self.name}': a reference feed has one file, and it cannot be optional.",
         )
         self._refuse_odd_path("path", self.path)
         self._refuse_hidden_file()

@@ -38,6 +38,10 @@ class ExpectedFile:
     marker: str | None
     """Path of its marker, below the landing folder too."""
 
+    def is_waived(self, landing: Path) -> bool:
+        """Whether there is none on its day, and none has to be."""
+        return self.feed.is_optional and stamp(landing / self.name) is None
+
     @property
     def names(self) -> tuple[str, ...]:
         """All that must be there: the file, and its marker."""

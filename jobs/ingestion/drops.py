@@ -63,8 +63,9 @@ def find_drops(run: Run) -> dict[str, list[Drop]]:
         Refused: files are damaged, empty, or have other columns than declared.
             Either error lists all files that cannot be ingested.
     """
-    files = list(expected_files(run.pipeline, run.days))
     folder = run.environment.landing
+    expected = expected_files(run.pipeline, run.days)
+    files = [file for file in expected if not file.is_waived(folder)]
     growing = _growing(folder / file.name for file in files)
     found: dict[str, list[Drop]] = {}
     for feed in run.pipeline.feeds:

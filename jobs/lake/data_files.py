@@ -57,8 +57,8 @@ def found_in(table: str, folder: str) -> list[DataFile]:
     system, root = fs.FileSystem.from_uri(table)
     # An object store has no folder where no file is.
     below = fs.FileSelector(f"{root}/{folder}", recursive=True, allow_not_found=True)
-    names = [info for info in system.get_file_info(below) if info.base_name.endswith(".parquet")]
-    return [_read(system, root, info) for info in sorted(names, key=lambda info: info.path)]
+    found = sorted(system.get_file_info(below), key=lambda info: info.path)
+    return [_read(system, root, info) for info in found if info.path.endswith(".parquet")]
 
 
 def _read(system: fs.FileSystem, root: str, info: fs.FileInfo) -> DataFile:
@@ -123,7 +123,8 @@ def _of_column(chunks: list[pq.ColumnChunkMetaData]) -> _Bounds | None:
         return _Bounds(nulls=nulls)
     if not all(one.has_min_max for one in valued):
         return None
-    bounds = _as_bounds(min(one.min for one in valued), max(one.max for one in valued))
+    least = min(one.min for one in valued)
+    bounds = _as_bounds(least, max(one.max for one in valued))
     return bounds and _Bounds(nulls=nulls, least=bounds[0], most=bounds[1])
 
 

@@ -39,7 +39,7 @@ def _told(value: object, seen: set[str]) -> str:
         told = [(name, _told(getattr(value, name), seen)) for name in names]
         return f"{type(value).__name__}{told}"
     if isinstance(value, Mapping):
-        return str([(_told(key, seen), _told(held, seen)) for key, held in value.items()])
+        return str([_told(pair, seen) for pair in value.items()])
     if isinstance(value, tuple | list):
         return str([_told(one, seen) for one in value])
     if isinstance(value, set | frozenset):

@@ -99,7 +99,11 @@ Checksums = Mapping[str, Mapping[date, str]]
 """Of some tables: what the rows of each day say."""
 
 
-def in_force(run: Run, name: str, days: Days | None = None) -> dict[date, Publication]:
+def in_force(
+    run: Run,
+    name: str,
+    days: Days | None = None,
+) -> dict[date, Publication]:
     """The publications of a table that are in force, oldest day first; none when it is not there.
 
     What a killed run has committed and not recorded is among them.
@@ -117,7 +121,8 @@ def in_force(run: Run, name: str, days: Days | None = None) -> dict[date, Public
 
 def all_in_force(run: Run) -> dict[str, dict[date, Publication]]:
     """For each table of the pipeline the publications that are in force."""
-    recorded = ops.read(run.environment, _RECORD, [("pipeline", "=", run.pipeline.name)])
+    of_pipeline = [("pipeline", "=", run.pipeline.name)]
+    recorded = ops.read(run.environment, _RECORD, of_pipeline)
     found: dict[str, dict[date, Publication]] = {}
     for table in run.pipeline.tables:
         own = recorded.filter(pc.equal(recorded["table_name"], sql_name(run, table.name)))
@@ -140,8 +145,10 @@ def next_attempt(run: Run, names: Iterable[str]) -> int:
     Two attempts that begin before either has published get the same number; only the first of them
     to publish a day can do so.
     """
-    taken = [one.attempt for name in names for one in in_force(run, name).values()]
-    return max(taken, default=0) + 1
+    taken = [0]
+    for name in names:
+        taken += [one.attempt for one in in_force(run, name).values()]
+    return max(taken) + 1
 
 
 def checksums(run: Run, name: str) -> dict[date, str]:
@@ -149,7 +156,12 @@ def checksums(run: Run, name: str) -> dict[date, str]:
     return {day: one.checksum for day, one in in_force(run, name).items()}
 
 
-def table_input(run: Run, name: str, days: Days, checksums: Mapping[date, str]) -> Input:
+def table_input(
+    run: Run,
+    name: str,
+    days: Days,
+    checksums: Mapping[date, str],
+) -> Input:
     """Those days of a table.
 
     Args:
@@ -198,7 +210,8 @@ def record(run: Run, name: str, publications: Sequence[Publication]) -> None:
         there = {_identity(one) for one in _from_rows(recorded, None)}
         found = [*_unrecorded(run, name, recorded), *publications]
         added = {_identity(one): one for one in found if _identity(one) not in there}
-        ops.append(run.environment, _RECORD, [_row(run, name, one) for one in added.values()])
+        rows = [_row(run, name, one) for one in added.values()]
+        ops.append(run.environment, _RECORD, rows)
 
 
 def to_metadata(publications: Sequence[Publication]) -> dict[str, str]:
@@ -209,7 +222,8 @@ def to_metadata(publications: Sequence[Publication]) -> dict[str, str]:
 
 def _recorded(run: Run, name: str) -> pa.Table:
     """Rows of `ops.publications` about the table."""
-    return ops.read(run.environment, _RECORD, [("table_name", "=", sql_name(run, name))])
+    of_table = [("table_name", "=", sql_name(run, name))]
+    return ops.read(run.environment, _RECORD, of_table)
 
 
 def _from_rows(recorded: pa.Table, days: Days | None) -> list[Publication]:
@@ -249,7 +263,8 @@ def _of_commit(table: str, version: int) -> Iterator[Publication]:
 def _publications_in(told: str | None) -> list[dict[str, Any]]:
     # Maintenance commits carry none, and other programs may have written anything.
     try:
-        found: list[dict[str, Any]] = json.loads(told or "{}").get(_RECORD, [])
+        told_of = json.loads(told or "{}")
+        found: list[dict[str, Any]] = told_of.get(_RECORD, [])
     except (ValueError, AttributeError):
         return []
     return found

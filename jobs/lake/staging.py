@@ -72,7 +72,13 @@ class Staging:
         return self.checksums.get(day, "0")
 
 
-def write(run: Run, name: str, frame: DataFrame, days: Collection[date], origin: Origin) -> Staging:
+def write(
+    run: Run,
+    name: str,
+    frame: DataFrame,
+    days: Collection[date],
+    origin: Origin,
+) -> Staging:
     """Have Spark write the rows that this run wants to publish.
 
     Args:
@@ -108,10 +114,13 @@ def write(run: Run, name: str, frame: DataFrame, days: Collection[date], origin:
 
 def keep(run: Run, name: str, staging: Staging) -> None:
     """Make it the staging of the run's days."""
+    inputs = []
+    for day, of in staging.origin.inputs.items():
+        inputs.append([str(day), *map(asdict, of)])
     told = {
         **asdict(staging),
         "checksums": {str(day): checksum for day, checksum in staging.checksums.items()},
-        "inputs": [[str(day), *map(asdict, of)] for day, of in staging.origin.inputs.items()],
+        "inputs": inputs,
         "origin": staging.origin.definition,
     }
     system, place = _manifest(run, name)
@@ -214,8 +223,9 @@ def _checksums(run: Run, name: str, staging: Staging) -> dict[date, str]:
     volatile = () if name not in _declared(run) else run.pipeline.table(name).volatile
     # Sorted, because a fingerprint depends on the order of its columns.
     content = sorted(set(rows.columns) - set(volatile))
-    summed = rows.groupBy(F.col(column).alias("day")).agg(fingerprint(content).alias("checksum"))
-    return {row["day"]: str(int(row["checksum"])) for row in summed.collect()}
+    by_day = rows.groupBy(F.col(column).alias("day"))
+    summed = by_day.agg(fingerprint(content).alias("checksum")).collect()
+    return {row["day"]: str(int(row["checksum"])) for row in summed}
 
 
 def _declared(run: Run) -> set[str]:
@@ -232,5 +242,5 @@ def _manifest(run: Run, name: str) -> tuple[fs.FileSystem, str]:
 def _inputs(told: list[list[Any]]) -> dict[date, tuple[Input, ...]]:
     found = {}
     for day, *inputs in told:
-        found[date.fromisoformat(day)] = tuple(Input.from_json(given) for given in inputs)
+        found[date.fromisoformat(day)] = tuple(map(Input.from_json, inputs))
     return found

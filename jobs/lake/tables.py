@@ -93,7 +93,8 @@ def current(run: Run, name: str, days: Days) -> DataFrame:
     fresh = staging.frame(run, name, waiting).where(_within(column, days))
     if not exists(run, name):
         return fresh
-    kept = read(run, name, days).where(~F.col(column).isin(*waiting.days))
+    is_replaced = F.col(column).isin(*waiting.days)
+    kept = read(run, name, days).where(~is_replaced)
     # A table may have columns that its declaration has lost since, or lack new ones.
     return fresh.unionByName(kept, allowMissingColumns=True)
 
@@ -110,7 +111,12 @@ def publish(run: Run, name: str, judged: Staging | None = None) -> Published:
     return commits.publish(run, name, judged or staging.require(run, name))
 
 
-def write_quarantine(run: Run, feed: str, frame: DataFrame, origin: Origin | None = None) -> int:
+def write_quarantine(
+    run: Run,
+    feed: str,
+    frame: DataFrame,
+    origin: Origin | None = None,
+) -> int:
     """Replace the run's days of `<feed>_quarantine`; returns the number of rows."""
     name = feed + QUARANTINE_SUFFIX
     written = staging.write(run, name, frame, tuple(run.days), origin or Origin())

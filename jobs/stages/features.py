@@ -111,11 +111,14 @@ def _outcomes(run: Run) -> _Outcomes | None:
     found = by_day.collect()
     if not found:
         return None
+    about = {}
+    for row in found:
+        about[row[_LEARNED]] = Days(row["first"], row["last"])
     return _Outcomes(
         rows=rows,
         count=sum(row["rows"] for row in found),
         labelled=sum(row["labelled"] for row in found),
-        about={row[_LEARNED]: Days(row["first"], row["last"]) for row in found},
+        about=about,
     )
 
 
@@ -167,10 +170,12 @@ def _inputs_of_scoring(run: Run, nights: Days, known: Checksums) -> tuple[Input,
     for view in run.pipeline.views:
         facts = _days_of_facts(run, view, nights)
         before = needed.get(view.table, facts)
-        needed[view.table] = Days(min(before.first, facts.first), max(before.last, facts.last))
-    return tuple(
-        publications.table_input(run, name, days, known[name]) for name, days in needed.items()
-    )
+        first = min(before.first, facts.first)
+        needed[view.table] = Days(first, max(before.last, facts.last))
+    found = []
+    for name, days in needed.items():
+        found.append(publications.table_input(run, name, days, known[name]))
+    return tuple(found)
 
 
 def _days_of_facts(run: Run, view: FeatureView, nights: Days) -> Days:

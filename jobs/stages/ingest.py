@@ -89,9 +89,9 @@ class _Load:
 
     def origin(self) -> Origin:
         """The files, each by its content."""
-        files = {
-            drop.day: (file_input(drop.source_file, drop.day, drop.path),) for drop in self.drops
-        }
+        files = {}
+        for drop in self.drops:
+            files[drop.day] = (file_input(drop.source_file, drop.day, drop.path),)
         return Origin(definition=digest(self.feed), inputs=files)
 
     def bad_rows(self) -> DataFrame:
@@ -126,7 +126,10 @@ def ingest(run: Run) -> dict[str, object]:
     return {**_totals(metrics.values()), "feeds": metrics}
 
 
-def _dated(run: Run, found: dict[str, list[Drop]]) -> dict[str, list[Drop]]:
+def _dated(
+    run: Run,
+    found: dict[str, list[Drop]],
+) -> dict[str, list[Drop]]:
     """The drops, a reference file under the day from which it is known.
 
     That is the first day of a first load, and after it the last day of the run that found the file
@@ -135,7 +138,8 @@ def _dated(run: Run, found: dict[str, list[Drop]]) -> dict[str, list[Drop]]:
     dated = dict(found)
     for feed in run.pipeline.feeds:
         if feed.is_reference and _snapshot(run, feed.name, run.days.first):
-            dated[feed.name] = [replace(drop, day=run.days.last) for drop in found[feed.name]]
+            (drop,) = found[feed.name]
+            dated[feed.name] = [replace(drop, day=run.days.last)]
     return dated
 
 

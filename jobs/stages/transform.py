@@ -129,7 +129,8 @@ def _stage(
     count = tables.stage_rows(run, table.name, rows, made, origin)
     fresh = staging.require(run, table.name)
     # For the tables that read this one.
-    known.setdefault(table.name, {}).update({day: fresh.checksum(day) for day in made})
+    checksums = {day: fresh.checksum(day) for day in made}
+    known.setdefault(table.name, {}).update(checksums)
     return count
 
 
@@ -149,7 +150,12 @@ def _make(run: Run, making: _Making, days: Days, made: Sequence[date]) -> DataFr
     return rows.where(F.col(table.partition).isin(*made))
 
 
-def _inputs(run: Run, table: Table, day: date, known: Checksums) -> tuple[Input, ...]:
+def _inputs(
+    run: Run,
+    table: Table,
+    day: date,
+    known: Checksums,
+) -> tuple[Input, ...]:
     """What the rows of one day are made from."""
     found = []
     for name in table.reads:

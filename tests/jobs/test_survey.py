@@ -54,9 +54,12 @@ class Home:
         self._waiting: dict[str, Staging] = {}
         self._clock = time.time_ns()
         self.publishes_until_kill: int | None = None
+        self.pipeline = TINY
 
     def run(self, last: date, first: date | None = None) -> Run:
-        return Run(pipeline=TINY, days=Days(first or last, last), environment=self.environment)
+        return Run(
+            pipeline=self.pipeline, days=Days(first or last, last), environment=self.environment
+        )
 
     def land(self, day: date, *ids: int) -> None:
         """Drop the day's file, or one in its place; and the register of sensors."""
@@ -149,11 +152,11 @@ class Home:
             commits.publish(run, name, staging)
 
     def _ingest(self, run: Run) -> None:
-        missing = [day for day in run.days if not self.has_landed(day)]
-        if missing:
-            raise NotLanded(str(missing))
-        ids = {day: self.ids_in(day) for day in run.days}
-        files = {day: (self._input(day),) for day in run.days}
+        landed = [day for day in run.days if self.has_landed(day)]
+        if len(landed) < len(run.days) and not run.pipeline.feeds[0].is_optional:
+            raise NotLanded(str(landed))
+        ids = {day: self.ids_in(day) for day in landed}
+        files = {day: (self._input(day),) for day in landed}
         self._waiting["readings"] = _staged(run, "readings", ids, Origin(inputs=files))
         if not any(day <= run.days.first for day in publications.in_force(run, "sensors")):
             first = replace(run, days=Days.of(run.days.first))
@@ -277,6 +280,21 @@ def test_a_hole_is_refused_by_name_until_it_is_filled_or_allowed(home: Home) -> 
     assert home.night(DAYS[3]) == 0
     assert home.published("sums")[DAYS[2]] == [1 + 5 + 41]
     assert list(home.published("readings")) == DAYS[:4]
+
+
+def test_a_night_of_an_optional_feed_is_no_hole_and_its_late_file_is_read(home: Home) -> None:
+    optional = replace(TINY.feeds[0], is_optional=True)
+    home.pipeline = replace(TINY, feeds=(optional, *TINY.feeds[1:]))
+    home.night(DAYS[0])
+    ids = home.ids_in(DAYS[1])
+    home._file(DAYS[1]).unlink()
+    assert home.night(DAYS[2]) == 0
+    assert home.published("readings")[DAYS[1]] == []
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
+    home.land(DAYS[1], *ids)
+    assert home.night(DAYS[2]) == 0
+    assert home.published("readings")[DAYS[1]] == ids
 
 
 def test_a_night_whose_own_file_is_late_says_so_and_makes_nothing(home: Home) -> None:

@@ -165,6 +165,10 @@ def test_a_key_must_be_among_the_columns(key: tuple[str, ...]) -> None:
     assert "are not among its columns ['id']" in _refusal(key=key)
 
 
+def test_a_reference_feed_cannot_be_optional() -> None:
+    assert "cannot be optional" in _refusal(path="sensors.csv", is_optional=True)
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.1])
 def test_a_share_lies_between_nought_and_one(share: float) -> None:
     assert "must be from 0 to 1" in _refusal(max_quarantine_share=share)

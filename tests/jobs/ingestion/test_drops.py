@@ -102,6 +102,15 @@ def test_missing_files_have_not_landed_and_are_named_with_the_way_out(alone: Env
     assert "header" not in message
 
 
+def test_a_day_of_an_optional_feed_may_lack_its_file(alone: Environment) -> None:
+    run = run_of(alone, "2013-01-05", "2013-01-06")
+    drop_readings(alone, "2013-01-06")
+    optional = replace(run.pipeline.feeds[0], is_optional=True)
+    pipeline = replace(run.pipeline, feeds=(optional, *run.pipeline.feeds[1:]))
+    found = find_drops(replace(run, pipeline=pipeline))
+    assert [drop.day for drop in found["readings"]] == [date(2013, 1, 6)]
+
+
 def test_a_file_without_its_marker_has_not_landed_whatever_it_holds(alone: Environment) -> None:
     feeds = (replace(READINGS, marker="{date}.done"), SENSORS)
     run = run_of_feeds(alone, feeds, "2013-01-01", "2013-01-02")
