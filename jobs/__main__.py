@@ -140,6 +140,12 @@ def _grammar_of_run(one: Parser) -> None:
         action="store_true",
         help="train again even when a model with the same pins is there",
     )
+    one.add_argument(
+        "--rescore",
+        action="store_true",
+        help="score these days again; predictions that differ from those served become a new "
+        "revision, which otherwise are kept out",
+    )
     one.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
     one.add_argument(
         "--restate",
@@ -284,6 +290,7 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
         environment=environment,
         run_id=arguments.run_id or new_run_id(),
         retrain=arguments.retrain,
+        rescore=arguments.rescore,
     )
     stages = select(arguments.stage)
     print(f"{run.pipeline.name} {run.days}  run {run.run_id}", file=sys.stderr)

@@ -35,6 +35,9 @@ class Run:
     run_id: str = field(default_factory=new_run_id)
     retrain: bool = False
     """Train again even when a model with the same pins is there."""
+    rescore: bool = False
+    """Score the days again though their predictions were served: what differs becomes a new
+    revision."""
     stage: Stage | None = None
     """The stage being run."""
     attempt: int = 0
@@ -67,6 +70,7 @@ class Run:
             "environment": self.environment.variables(),
             "run_id": self.run_id,
             "retrain": self.retrain,
+            "rescore": self.rescore,
             "stage": self.doing.name,
         }
 
@@ -79,5 +83,6 @@ class Run:
             environment=Environment.read(value["environment"]),
             run_id=value["run_id"],
             retrain=value["retrain"],
+            rescore=value["rescore"],
             stage=stage(value["stage"]),
         )
