@@ -99,7 +99,7 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
     # Opened before anything is asked: whatever is published after it makes the commit fail.
     table = _open(path(run, name))
     known = publications.in_force(run, name)
-    differing = [day for day in whole.days if not _holds(known.get(day), whole, day)]
+    differing = [day for day in whole.days if not _holds(known, whole, day)]
     replaced = [day for day in differing if day in known]
     kept = replaced if keep_published else []
     differing = [day for day in differing if day not in kept]
@@ -122,7 +122,11 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
     return Published(rows=sum(visible), version=version, changed=bool(differing), kept=served)
 
 
-def _last_changes(run: Run, name: str, days: Collection[date]) -> tuple[Publication, ...]:
+def _last_changes(
+    run: Run,
+    name: str,
+    days: Collection[date],
+) -> tuple[Publication, ...]:
     """Of each day the publication that brought the rows which are in force, oldest day first."""
     if not days:
         return ()
@@ -136,11 +140,13 @@ def _open(table: str) -> DeltaTable | None:
     return DeltaTable(table) if DeltaTable.is_deltatable(table) else None
 
 
-def _holds(known: Publication | None, staging: Staging, day: date) -> bool:
+def _holds(known: publications.Publications, staging: Staging, day: date) -> bool:
     """Whether the rows of the day are in force already."""
-    if known is None:
+    if day not in known:
         return False
-    return (known.rows, known.checksum) == (staging.rows_of(day), staging.checksum(day))
+    one = known[day]
+    staged = (staging.rows_of(day), staging.checksum(day))
+    return (one.rows, one.checksum) == staged
 
 
 def _refuse_late(run: Run, name: str, staging: Staging, replaced: list[Publication]) -> None:

@@ -63,7 +63,8 @@ def history(environment: Environment, name: str) -> arrow.FileSystemDataset:
     files = list(_told(rows, day, current, is_in_force=True))
     for version, numbers in superseded.items():
         older = DeltaTable(environment.table_path(name), version=version)
-        replaced = _rows(environment, name, older, [(day, "in", list(map(str, numbers)))])
+        days = [str(one) for one in numbers]
+        replaced = _rows(environment, name, older, [(day, "in", days)])
         files += _told(replaced, day, numbers, is_in_force=False)
     schema = pa.schema([*rows.schema, _REVISION, _IS_IN_FORCE])
     return arrow.FileSystemDataset(files, schema, rows.format, rows.filesystem)
