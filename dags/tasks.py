@@ -37,6 +37,8 @@ _MINUTES_PER_FURTHER_DAY = 2
 nights."""
 _FILES_LISTED = 5
 """Files that a message about late ones names."""
+_FLAGS = {"allow_gap": "--allow-gap", "retrain": "--retrain", "rescore": "--rescore"}
+"""Params of a DAG run that the command knows by the same name."""
 
 
 def dag_arguments(pipeline: Pipeline) -> dict[str, Any]:
@@ -210,9 +212,10 @@ def command(
     arguments = ["run", *_where(pipeline, stage, days, run_id), "--no-notify"]
     if not params.get("restate"):
         arguments.append("--as-needed")
-    if params.get("allow_gap"):
-        arguments.append("--allow-gap")
-    return [*arguments, "--retrain"] if params.get("retrain") else arguments
+    for name, flag in _FLAGS.items():
+        if params.get(name):
+            arguments.append(flag)
+    return arguments
 
 
 def notification(
@@ -408,6 +411,13 @@ def _params(pipeline: Pipeline) -> dict[str, Param]:
             False,
             title="Retrain",
             description="Train again even when a model with the same pins is there.",
+            type="boolean",
+        ),
+        "rescore": Param(
+            False,
+            title="Rescore",
+            description="Score these days again; predictions that differ from those served become "
+            "a new revision. Otherwise served predictions stay.",
             type="boolean",
         ),
     }

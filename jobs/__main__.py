@@ -145,6 +145,12 @@ def _grammar_of_run(one: Parser) -> None:
         action="store_true",
         help="train though the declaration or a transform changed within the days to learn from",
     )
+    one.add_argument(
+        "--rescore",
+        action="store_true",
+        help="score these days again; predictions that differ from those served become a new "
+        "revision, which otherwise are kept out",
+    )
     one.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
     one.add_argument(
         "--restate",
@@ -290,6 +296,7 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
         run_id=arguments.run_id or new_run_id(),
         retrain=arguments.retrain,
         allow_mixed=arguments.allow_mixed,
+        rescore=arguments.rescore,
     )
     stages = select(arguments.stage)
     print(f"{run.pipeline.name} {run.days}  run {run.run_id}", file=sys.stderr)

@@ -2,7 +2,8 @@
 
 Everything follows from the publications (`jobs/lake/publications.py`) and the landed files; nothing
 is assumed. A night of a table is missing when it was never published, stale when what it was made
-from has changed since, and current otherwise.
+from has changed since, and current otherwise. Predictions are never stale: they stay as they were
+served, until a person has them scored again.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 
 _HOLES_SHOWN = 12
 _DAYS_LISTED = 3
-_OUTDATED = "made by another definition; --restate makes these days anew"
-State = Literal["missing", "stale", "outdated", "current"]
+_OUTDATED = "made by another definition"
+State = Literal["missing", "stale", "outdated", "served", "current"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,10 +124,13 @@ class Survey:
             coming = sorted(day for day in pending.get(given.name, ()) if day in days)
             if coming:
                 reason = f"{given.name} of {_listed(coming)} will change"
-                return replace(one, state="stale", reason=reason)
-        if made.definition and made.definition != defined[one.table.name]:
-            return replace(one, state="outdated", reason=_OUTDATED)
-        return one
+                return _overtaken(one.table, one.night, reason)
+        if not made.definition or made.definition == defined[one.table.name]:
+            return one
+        if one.table.name == PREDICTIONS:
+            return _overtaken(one.table, one.night, _OUTDATED)
+        reason = f"{_OUTDATED}; --restate makes these days anew"
+        return replace(one, state="outdated", reason=reason)
 
     def holes(self) -> list[Hole]:
         """Nights before the run's first that were never published and whose files are not there."""
@@ -138,12 +142,6 @@ class Survey:
             if files:
                 found.append(Hole(night=night, files=files))
         return found
-
-    def is_decided_since(self, prediction: Finding) -> bool:
-        """Whether a model was judged for that night after it was scored."""
-        one = self._publication(prediction.table, prediction.night)
-        decided = _last_done(self._run).get("evaluate")
-        return bool(one and decided and decided["started_at"] > one.published_at)
 
     def has_learned_since(self, trained: dict[str, Any]) -> bool:
         """Whether rows to learn from, or what is learned, have changed since that training."""
@@ -169,7 +167,7 @@ class Survey:
         if not changed:
             return Finding(table=table, night=night, state="current")
         reasons = [self._in_words(given, one) for given in changed]
-        return Finding(table=table, night=night, state="stale", reason="; ".join(reasons))
+        return _overtaken(table, night, "; ".join(reasons))
 
     def _of_drop(self, table: Table, feed: Feed, night: date) -> Finding:
         found = self._finding(table, night)
@@ -293,7 +291,7 @@ def passes(run: Run, stage: Stage) -> list[Days]:
     findings: list[Finding] = []
     for table in made:
         findings += survey.findings(table)
-    return _ranges(one.night for one in findings if _is_to_be_made(run, one, survey))
+    return _ranges(one.night for one in findings if _is_to_be_made(run, one))
 
 
 def _staged(run: Run, maker: str) -> list[Days]:
@@ -329,13 +327,18 @@ def require_no_hole(run: Run) -> None:
     raise Refused("\n".join(lines))
 
 
-def _is_to_be_made(run: Run, one: Finding, survey: Survey) -> bool:
-    if one.table.name != PREDICTIONS:
-        return one.state in ("missing", "stale")
-    # What was served stays served: only the run's own nights are scored again.
-    if one.night not in run.days:
-        return one.state == "missing"
-    return one.state != "current" or survey.is_decided_since(one)
+def _is_to_be_made(run: Run, one: Finding) -> bool:
+    if one.table.name == PREDICTIONS and run.rescore and one.night in run.days:
+        return True
+    return one.state in ("missing", "stale")
+
+
+def _overtaken(table: Table, night: date, reason: str) -> Finding:
+    """A night whose rows would be others today."""
+    if table.name == PREDICTIONS:
+        reason = f"{reason}; stays as it was served, --rescore makes a new revision"
+        return Finding(table=table, night=night, state="served", reason=reason)
+    return Finding(table=table, night=night, state="stale", reason=reason)
 
 
 def _is_due(run: Run, stage: Stage, survey: Survey) -> bool:

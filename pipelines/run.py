@@ -37,6 +37,9 @@ class Run:
     """Train again even when a model with the same pins is there."""
     allow_mixed: bool = False
     """Learn from days that were made by different definitions."""
+    rescore: bool = False
+    """Score the days again though their predictions were served: what differs becomes a new
+    revision."""
     stage: Stage | None = None
     """The stage being run."""
     as_of: date | None = None
@@ -79,6 +82,7 @@ class Run:
             "retrain": self.retrain,
             "allow_mixed": self.allow_mixed,
             "as_of": str(self.as_of) if self.as_of else None,
+            "rescore": self.rescore,
             "stage": self.doing.name,
         }
 
@@ -93,5 +97,6 @@ class Run:
             retrain=value["retrain"],
             allow_mixed=value["allow_mixed"],
             as_of=parse_day(value["as_of"]) if value["as_of"] else None,
+            rescore=value["rescore"],
             stage=stage(value["stage"]),
         )

@@ -22,8 +22,10 @@ Maker = Literal["ingest", "transform", "features", "predict"]
 
 TRAINING, SCORING, PREDICTIONS = "training", "scoring", "predictions"
 """Tables that every pipeline has."""
+PREDICTIONS_HISTORY = "predictions_history"
+"""Every revision of the predictions, in SQL alone: no table of the lake."""
 QUARANTINE_SUFFIX = "_quarantine"
-_RESERVED_TABLES = frozenset({TRAINING, SCORING, PREDICTIONS, "predictions_history"})
+_RESERVED_TABLES = frozenset({TRAINING, SCORING, PREDICTIONS, PREDICTIONS_HISTORY})
 _TRANSFORM_ARGUMENTS = frozenset({"days", "labels"})
 """Names that a table cannot have, because its module of transforms uses them for something else."""
 _MADE_COLUMNS = frozenset(

@@ -62,10 +62,24 @@ class Published:
     """Delta version in which they are visible."""
     changed: bool
     """False when the same rows were already there, so that nothing was committed."""
+    kept: tuple[Publication, ...] = ()
+    """What stays published of days for which other rows were staged."""
 
 
-def publish(run: Run, name: str, staging: Staging) -> Published:
+def publish(
+    run: Run,
+    name: str,
+    staging: Staging,
+    *,
+    keep_published: bool = False,
+) -> Published:
     """Make staged rows visible in one commit that replaces exactly the days that differ.
+
+    Args:
+        run: Who publishes.
+        name: The table.
+        staging: The rows.
+        keep_published: Replace no day that was published, but tell which of them differ.
 
     Raises:
         Fenced: a later attempt has published one of the days, or what the rows were made from has
@@ -74,7 +88,7 @@ def publish(run: Run, name: str, staging: Staging) -> Published:
     """
     for _ in range(_MOST_TRIES):
         try:
-            return _try_to_publish(run, name, staging)
+            return _try_to_publish(run, name, staging, keep_published)
         except CommitFailedError:
             # By chance, so that losers do not meet again.
             time.sleep(random.uniform(0, _LONGEST_PAUSE_SECONDS))
@@ -102,11 +116,16 @@ def confirm(run: Run, name: str, day: date, inputs: tuple[Input, ...]) -> None:
     publications.record(run, name, [again])
 
 
-def _try_to_publish(run: Run, name: str, staging: Staging) -> Published:
+def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -> Published:
     # Opened before anything is asked: whatever is published after it makes the commit fail.
     table = _open(path(run, name))
     known = publications.in_force(run, name)
-    differing = [day for day in staging.days if not _holds(known.get(day), staging, day)]
+    differing = [day for day in whole.days if not _holds(known, whole, day)]
+    replaced = [day for day in differing if day in known]
+    kept = replaced if keep_published else []
+    differing = [day for day in differing if day not in kept]
+    # As if nothing had been staged of what is kept.
+    staging = replace(whole, days=tuple(day for day in whole.days if day not in kept))
     _refuse_late(run, name, staging, [known[day] for day in differing if day in known])
     made = _publications(run, name, staging, known, differing)
     version = table.version() if table else -1
@@ -118,18 +137,37 @@ def _try_to_publish(run: Run, name: str, staging: Staging) -> Published:
         made = [replace(one, version=version) if one.changed else one for one in made]
     if made:
         publications.record(run, name, made)
-    return Published(rows=staging.rows, version=version, changed=bool(differing))
+    served = _last_changes(run, name, kept)
+    visible = [staging.rows_of(day) for day in staging.days]
+    visible += [one.rows for one in served]
+    return Published(rows=sum(visible), version=version, changed=bool(differing), kept=served)
+
+
+def _last_changes(
+    run: Run,
+    name: str,
+    days: Collection[date],
+) -> tuple[Publication, ...]:
+    """Of each day the publication that brought the rows which are in force, oldest day first."""
+    if not days:
+        return ()
+    # Not the one in force: a later run may have confirmed what an earlier one published.
+    revisions = publications.revisions(run.environment, sql_name(run, name))
+    found = publications.latest(revisions)
+    return tuple(found[day] for day in sorted(days))
 
 
 def _open(table: str) -> DeltaTable | None:
     return DeltaTable(table) if DeltaTable.is_deltatable(table) else None
 
 
-def _holds(known: Publication | None, staging: Staging, day: date) -> bool:
+def _holds(known: publications.Publications, staging: Staging, day: date) -> bool:
     """Whether the rows of the day are in force already."""
-    if known is None:
+    if day not in known:
         return False
-    return (known.rows, known.checksum) == (staging.rows_of(day), staging.checksum(day))
+    one = known[day]
+    staged = (staging.rows_of(day), staging.checksum(day))
+    return (one.rows, one.checksum) == staged
 
 
 def _refuse_late(run: Run, name: str, staging: Staging, replaced: list[Publication]) -> None:

@@ -21,11 +21,12 @@ from deltalake import DeltaTable
 from pyarrow import fs
 
 from jobs.lake import ops
-from jobs.lake.locations import path, sql_name
+from jobs.lake.locations import sql_name
 from jobs.services import locks
 from pipelines.days import Days
 
 if TYPE_CHECKING:
+    from pipelines.environment import Environment
     from pipelines.run import Run
 
 _RECORD = "publications"
@@ -113,8 +114,9 @@ def in_force(
         name: The table.
         days: Partition dates that are asked for; None: all.
     """
-    recorded = _recorded(run, name)
-    found = [*_from_rows(recorded, days), *_unrecorded(run, name, recorded)]
+    table = sql_name(run, name)
+    recorded = _recorded(run.environment, table)
+    found = [*_from_rows(recorded, days), *_unrecorded(run.environment, table, recorded)]
     asked = [one for one in found if days is None or one.day in days]
     return dict(sorted(latest(asked).items()))
 
@@ -125,8 +127,9 @@ def all_in_force(run: Run) -> dict[str, dict[date, Publication]]:
     recorded = ops.read(run.environment, _RECORD, of_pipeline)
     found: dict[str, dict[date, Publication]] = {}
     for table in run.pipeline.tables:
-        own = recorded.filter(pc.equal(recorded["table_name"], sql_name(run, table.name)))
-        known = [*_from_rows(own, None), *_unrecorded(run, table.name, own)]
+        full_name = sql_name(run, table.name)
+        own = recorded.filter(pc.equal(recorded["table_name"], full_name))
+        known = [*_from_rows(own, None), *_unrecorded(run.environment, full_name, own)]
         found[table.name] = dict(sorted(latest(known).items()))
     return found
 
@@ -137,6 +140,18 @@ def latest(publications: Iterable[Publication]) -> dict[date, Publication]:
     for one in sorted(publications, key=_order):
         found[one.day] = one
     return found
+
+
+def revisions(environment: Environment, name: str) -> list[Publication]:
+    """The publications that changed rows of a table, as the log tells them: the oldest first.
+
+    Args:
+        environment: Whose lake it is.
+        name: SQL name of the table.
+    """
+    recorded = _recorded(environment, name)
+    found = [*_from_rows(recorded, None), *_unrecorded(environment, name, recorded)]
+    return sorted((one for one in found if one.changed), key=_order)
 
 
 def next_attempt(run: Run, names: Iterable[str]) -> int:
@@ -205,10 +220,11 @@ def record(run: Run, name: str, publications: Sequence[Publication]) -> None:
 
     Each is there once, though another process may take a live one's for a killed one's.
     """
-    with locks.hold(run.environment, f"publications.{sql_name(run, name)}"):
-        recorded = _recorded(run, name)
+    table = sql_name(run, name)
+    with locks.hold(run.environment, f"publications.{table}"):
+        recorded = _recorded(run.environment, table)
         there = {_identity(one) for one in _from_rows(recorded, None)}
-        found = [*_unrecorded(run, name, recorded), *publications]
+        found = [*_unrecorded(run.environment, table, recorded), *publications]
         added = {_identity(one): one for one in found if _identity(one) not in there}
         rows = [_row(run, name, one) for one in added.values()]
         ops.append(run.environment, _RECORD, rows)
@@ -220,10 +236,9 @@ def to_metadata(publications: Sequence[Publication]) -> dict[str, str]:
     return {_METADATA: json.dumps({_RECORD: told}, default=str)}
 
 
-def _recorded(run: Run, name: str) -> pa.Table:
-    """Rows of `ops.publications` about the table."""
-    of_table = [("table_name", "=", sql_name(run, name))]
-    return ops.read(run.environment, _RECORD, of_table)
+def _recorded(environment: Environment, table: str) -> pa.Table:
+    """Rows of `ops.publications` about the table of that SQL name."""
+    return ops.read(environment, _RECORD, [("table_name", "=", table)])
 
 
 def _from_rows(recorded: pa.Table, days: Days | None) -> list[Publication]:
@@ -234,9 +249,9 @@ def _from_rows(recorded: pa.Table, days: Days | None) -> list[Publication]:
     return [_from_row(row) for row in recorded.to_pylist()]
 
 
-def _unrecorded(run: Run, name: str, recorded: pa.Table) -> list[Publication]:
+def _unrecorded(environment: Environment, table: str, recorded: pa.Table) -> list[Publication]:
     """Publications in the table's log after the last recorded one."""
-    place = path(run, name)
+    place = environment.table_path(table)
     if not DeltaTable.is_deltatable(place):
         return []
     last = pc.max(recorded["version"]).as_py()

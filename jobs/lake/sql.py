@@ -1,7 +1,8 @@
 """SQL over every table of the lake without a JVM.
 
-DuckDB reads the Delta tables, each at its newest version. Only the tables that a statement may mean
-are opened, so that it takes no longer where the lake has many.
+DuckDB reads the Delta tables, each at its newest version, and beside the predictions of a pipeline
+every revision of them. Only the tables that a statement may mean are opened, so that it takes no
+longer where the lake has many.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import duckdb
 from deltalake import DeltaTable
 from pyarrow import fs
 
-from jobs.lake.arrow_files import arrow_files
+from jobs.lake import datasets
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
+from pipelines.spec import PREDICTIONS, PREDICTIONS_HISTORY
 
 _SHOW_TABLES = re.compile(r"\s*show\s+tables\s*;?\s*", re.IGNORECASE)
 _LISTS_TABLES = re.compile(
@@ -89,7 +91,7 @@ def query(
 
 
 def tables(environment: Environment) -> list[str]:
-    """SQL names of the tables in the lake, sorted."""
+    """SQL names of the tables in the lake and of the predictions' histories, sorted."""
     system, root = fs.FileSystem.from_uri(environment.lake)
     names = []
     for pipeline in _folders(system, root):
@@ -97,6 +99,8 @@ def tables(environment: Environment) -> list[str]:
             name = f"{pipeline.base_name}.{table.base_name}"
             if DeltaTable.is_deltatable(environment.table_path(name)):
                 names.append(name)
+                if table.base_name == PREDICTIONS:
+                    names.append(f"{pipeline.base_name}.{PREDICTIONS_HISTORY}")
     return sorted(names)
 
 
@@ -205,14 +209,10 @@ def _rows(
 
 
 def _dataset(environment: Environment, name: str) -> object:
-    delta = DeltaTable(environment.table_path(name))
-    mapping = delta.metadata().configuration.get("delta.columnMapping.mode", "none")
-    if mapping != "none":
-        raise UsageError(
-            f"{name} uses Delta column mapping ('{mapping}'), "
-            "which this reader would read wrongly. Query it through Spark."
-        )
-    return delta.to_pyarrow_dataset(filesystem=arrow_files(environment.table_path(name)))
+    pipeline, view = _schema_and_view(name)
+    if view == PREDICTIONS_HISTORY:
+        return datasets.history(environment, f"{pipeline}.{PREDICTIONS}")
+    return datasets.in_force(environment, name)
 
 
 def _folders(system: fs.FileSystem, place: str) -> list[fs.FileInfo]:

@@ -14,12 +14,14 @@ from jobs.lake import commits, ops, staging, tables
 from jobs.lake.locations import sql_name
 from pipelines.catalog import part
 from pipelines.errors import GateRefused, NightshiftError, UsageError
+from pipelines.spec import PREDICTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from expectations.gate import Check, Verdict
     from expectations.suite import Suite
+    from jobs.lake.publications import Publication
     from jobs.lake.staging import Staging
     from pipelines.days import Days
     from pipelines.run import Run
@@ -27,14 +29,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _TABLES_AT_ONCE = 3
 """The server plans one table while it computes another; more would only wait for its cores."""
+_KEPT_DAYS_SHOWN = 12
 
 
 def check(run: Run) -> dict[str, object]:
     """Judge every table that the audited stage has staged, and publish them when all have passed.
 
     Returns:
-        Totals, and by table: rows, version, whether anything changed, and what was found but does
-        not block.
+        Totals, and by table: rows, version, whether anything changed, what was found but does
+        not block, and days that stay as they were served.
 
     Raises:
         GateRefused: a table failed; nothing of the stage is published.
@@ -205,11 +208,39 @@ def _publish(run: Run, verdict: Verdict, judged: Staging, name: str) -> dict[str
             f"{verdict.table}: {judged.rows} rows were staged, but {verdict.rows} were judged. "
             "Nothing was published; this is a defect of Nightshift or of a disk."
         )
-    published = commits.publish(run, name, judged)
+    # What was served is never replaced in silence.
+    keeps_served = name == PREDICTIONS and not run.rescore
+    published = commits.publish(run, name, judged, keep_published=keeps_served)
+    kept = [_kept(served, judged) for served in published.kept]
+    _tell_kept(verdict.table, kept)
     warnings = [str(warning) for warning in verdict.warnings]
     return {
         "rows": published.rows,
         "version": published.version,
         "changed": published.changed,
         "warnings": warnings,
+        "kept": kept,
     }
+
+
+def _kept(served: Publication, judged: Staging) -> dict[str, object]:
+    """A day that stays as it was served, as the metrics tell it."""
+    return {
+        "day": str(served.day),
+        "rows": served.rows,
+        "served_by": served.run_id,
+        "served_at": served.published_at.isoformat(),
+        "rows_not_published": judged.rows_of(served.day),
+    }
+
+
+def _tell_kept(table: str, kept: Sequence[dict[str, object]]) -> None:
+    if not kept:
+        return
+    print(f"{table}: {len(kept)} day(s) differ from what was served and stay as they were served:")
+    for one in kept[:_KEPT_DAYS_SHOWN]:
+        rows = f"{one['rows']} rows by {one['served_by']}"
+        print(f"  - {one['day']}: {rows}; {one['rows_not_published']} rows not published")
+    if len(kept) > _KEPT_DAYS_SHOWN:
+        print(f"  … and {len(kept) - _KEPT_DAYS_SHOWN} more")
+    print("Run again with --rescore to publish them as a new revision.", flush=True)

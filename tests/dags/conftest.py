@@ -44,7 +44,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return calls
 
 
-_SWITCHES = {"restate": False, "allow_gap": False, "retrain": False}
+_SWITCHES = dict.fromkeys(("restate", "allow_gap", "retrain", "rescore"), False)
 
 
 def context(

@@ -147,8 +147,18 @@ def test_every_notification_of_a_dag_is_one_that_the_command_line_accepts(
         assert arguments.message == "-odd\nmessage"
 
 
+_SWITCHES: list[set[str]] = [
+    set(),
+    {"retrain"},
+    {"restate"},
+    {"rescore"},
+    {"allow_gap", "retrain"},
+    {"restate", "rescore"},
+]
+
+
 @pytest.mark.parametrize("name", catalog.names())
-@pytest.mark.parametrize("switches", [set(), {"retrain"}, {"restate"}, {"allow_gap", "retrain"}])
+@pytest.mark.parametrize("switches", _SWITCHES)
 def test_every_command_of_a_dag_is_one_that_the_command_line_accepts(
     name: str, switches: set[str]
 ) -> None:
@@ -160,6 +170,7 @@ def test_every_command_of_a_dag_is_one_that_the_command_line_accepts(
         arguments = parser().parse_args(argv)
         assert arguments.pipeline == name
         assert arguments.retrain == ("retrain" in switches)
+        assert arguments.rescore == ("rescore" in switches)
         assert arguments.allow_gap == ("allow_gap" in switches)
         assert arguments.as_needed == ("restate" not in switches)
         assert (arguments.first, arguments.last) == ("2013-01-01", "2013-03-31")
@@ -193,7 +204,11 @@ def test_a_backfill_over_some_dates_processes_exactly_these_days(name: str) -> N
 
 def test_the_form_offers_a_day_a_range_and_switches() -> None:
     params = BAG.dags["flights"].params
-    assert list(params) == ["date", "from", "to", "restate", "allow_gap", "retrain"]
+    assert list(params) == ["date", "from", "to", "restate", "allow_gap", "retrain", "rescore"]
+    for name in ("restate", "allow_gap", "retrain", "rescore"):
+        assert params[name] is False
+        with pytest.raises(Exception, match="is not of type 'boolean'"):
+            params.get_param(name).resolve("no")
     for name in ("date", "from", "to"):
         params.get_param(name).resolve("2013-03-01")
         with pytest.raises(Exception, match="is not a 'date'"):

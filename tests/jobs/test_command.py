@@ -15,6 +15,7 @@ from jobs.commands.version import package_version
 from jobs.version import code_version
 from pipelines.environment import ROOT
 from pipelines.errors import UsageError
+from pipelines.run import Run
 from pipelines.stages import STAGES
 
 COMMANDS = (
@@ -153,6 +154,22 @@ def test_sql_prints_the_result_of_every_statement(
         "| b   |",
         "| 1E5 |",
     ]
+
+
+@pytest.mark.parametrize("flags", [[], ["--rescore"], ["--restate", "--rescore"]])
+def test_a_run_scores_again_what_was_served_only_when_told_to(
+    flags: list[str], empty_home: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[bool] = []
+
+    def night(run: Run, *_: object, **__: object) -> int:
+        given.append(run.rescore)
+        return 0
+
+    monkeypatch.setattr("jobs.night.make_true", night)
+    monkeypatch.setattr("jobs.night.run_night", night)
+    assert main(["run", "flights", "--date", "2013-03-01", *flags]) == 0
+    assert given == ["--rescore" in flags]
 
 
 @pytest.mark.parametrize("form", ["csv", "json"])

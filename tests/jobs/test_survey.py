@@ -1,8 +1,8 @@
 """Whatever order nights come in, a night that succeeds leaves every table true up to its day.
 
 A tiny pipeline lives through any sequence of landed, corrected and late files, of nights that are
-run, skipped, killed and restated. Its stages are plain Python; planning, publishing and recording
-are the real ones.
+run, skipped, killed, restated and scored again. Its stages are plain Python; planning, publishing
+and recording are the real ones.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from jobs import night, survey
 from jobs.commands.plan import plan
@@ -33,7 +34,7 @@ from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NotLanded, Refused
 from pipelines.run import Run
-from pipelines.spec import Table
+from pipelines.spec import PREDICTIONS, Table
 from pipelines.stages import STAGES
 from tests.conftest import SWEEP_EXAMPLES
 from tests.jobs.lake.test_commits import staged
@@ -55,6 +56,7 @@ class Home:
         self._clock = time.time_ns()
         self.publishes_until_kill: int | None = None
         self.pipeline = TINY
+        self.definition = ""
 
     def run(self, last: date, first: date | None = None) -> Run:
         return Run(
@@ -73,16 +75,28 @@ class Home:
         if not register.exists():
             register.write_text("1")
 
+    def promote(self, as_of: date) -> None:
+        """Let a model serve from that night on; of earlier ones only a run's last is scored."""
+        event = {"pipeline": "tiny", "as_of": as_of, "event": "promoted", "created_at": ops.now()}
+        ops.append(self.environment, "model_events", [event])
+
     def ids_in(self, day: date) -> list[int]:
         return [int(line) for line in self._file(day).read_text().split()]
 
     def has_landed(self, day: date) -> bool:
         return self._file(day).exists()
 
-    def night(self, last: date, *, allow_gap: bool = False, first: date | None = None) -> int:
+    def night(
+        self,
+        last: date,
+        *,
+        allow_gap: bool = False,
+        first: date | None = None,
+        rescore: bool = False,
+    ) -> int:
         """Make everything true up to a day; returns the exit code."""
         self.performed.clear()
-        run = self.run(last, first)
+        run = replace(self.run(last, first), rescore=rescore)
         with self._stages():
             return night.make_true(run, STAGES, allow_gap=allow_gap, notify=False)
 
@@ -136,20 +150,23 @@ class Home:
         self._waiting.clear()
 
     def _publish(self, run: Run, name: str, staging: Staging) -> None:
+        # As the check stage decides.
+        keeps = name == PREDICTIONS and not run.rescore
+        publish = partial(commits.publish, run, name, staging, keep_published=keeps)
         if self.publishes_until_kill is not None:
             self.publishes_until_kill -= 1
             if self.publishes_until_kill < 0:
-                self._kill_in_mid_publication(run, name, staging)
-        commits.publish(run, name, staging)
+                self._kill_in_mid_publication(publish)
+        publish()
 
-    def _kill_in_mid_publication(self, run: Run, name: str, staging: Staging) -> None:
+    def _kill_in_mid_publication(self, publish: Callable[[], object]) -> None:
         def killed(*_: object) -> None:
             raise KeyboardInterrupt
 
         self.publishes_until_kill = None
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(publications, "record", killed)
-            commits.publish(run, name, staging)
+            publish()
 
     def _ingest(self, run: Run) -> None:
         landed = [day for day in run.days if self.has_landed(day)]
@@ -189,7 +206,7 @@ class Home:
             ids[day + timedelta(days=lead)] = [sum(sum(rows.get(one, ())) for one in days)]
             inputs[day + timedelta(days=lead)] = (table_input(run, of, days, known),)
         ahead = replace(run, days=run.days.shifted(lead))
-        return _staged(ahead, name, ids, Origin(inputs=inputs))
+        return _staged(ahead, name, ids, Origin(definition=self.definition, inputs=inputs))
 
     def _file(self, day: date) -> Path:
         return self.environment.landing / "tiny" / "readings" / f"{day}.csv"
@@ -314,11 +331,65 @@ def test_a_killed_night_goes_on_where_it_stopped(home: Home) -> None:
     assert home.published("sums")[DAYS[1]] == [1 + 21]
 
 
-def test_what_was_served_is_scored_again_for_the_runs_own_nights_alone(home: Home) -> None:
+def test_what_was_served_stays_though_all_that_it_was_made_from_has_changed(home: Home) -> None:
+    home.promote(DAYS[0])
     home.night(DAYS[3], first=DAYS[0])
+    served = home.published(PREDICTIONS)
     home.land(DAYS[1], 7)
-    home.night(DAYS[3])
+    assert home.night(DAYS[3]) == 0
+    made = stages_of(home)
+    assert made["transform"] == [f"{DAYS[1]}..{DAYS[3]}"]
+    assert "predict" not in made
+    assert home.published(PREDICTIONS) == served
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+
+
+def test_the_runs_own_nights_are_scored_again_when_a_person_says_so(home: Home) -> None:
+    home.promote(DAYS[0])
+    home.night(DAYS[3], first=DAYS[0])
+    served = home.published(PREDICTIONS)
+    home.land(DAYS[1], 7)
+    assert home.night(DAYS[3], rescore=True) == 0
     assert stages_of(home)["predict"] == [str(DAYS[3])]
+    revised = home.published(PREDICTIONS)
+    of_tomorrow = DAYS[4]
+    assert revised[of_tomorrow] == home.published("sums")[DAYS[3]] != served[of_tomorrow]
+    assert {**revised, of_tomorrow: served[of_tomorrow]} == served
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+
+
+def test_a_restated_night_keeps_what_it_served_and_makes_what_it_had_not(home: Home) -> None:
+    home.promote(DAYS[0])
+    home.night(DAYS[1], first=DAYS[0])
+    served = home.published(PREDICTIONS)
+    assert list(served) == DAYS[1:3]
+    home.land(DAYS[1], 7)
+    assert home.restate(DAYS[0], DAYS[2]) == 0
+    assert home.published("sums")[DAYS[1]] == [1 + 7]
+    restated = home.published(PREDICTIONS)
+    assert {day: restated[day] for day in served} == served
+    assert restated[DAYS[3]] == home.published("sums")[DAYS[2]]
+
+
+def test_the_plan_tells_which_served_predictions_would_be_others_today(home: Home) -> None:
+    home.promote(DAYS[0])
+    home.night(DAYS[2], first=DAYS[0])
+    home.land(DAYS[2], 3)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(survey, "definitions", _definitions)
+        before = plan(home.run(DAYS[2]))
+        home.night(DAYS[2])
+        after = plan(home.run(DAYS[2]))
+        home.night(DAYS[2], rescore=True)
+        again = plan(home.run(DAYS[2]))
+    stays = "stays as it was served, --rescore makes a new revision"
+    for rows, why in ((before, "will change"), (after, "has changed")):
+        served = [row for row in rows if row[0] == "tiny.predictions"][-1]
+        assert served[1:4] == ("served", 1, "2013-01-07")
+        assert served[4] == f"tiny.scoring of 2013-01-07 {why}; {stays}"
+    assert [row[1] for row in again if row[0] == "tiny.predictions"] == ["current"]
 
 
 def test_a_retraining_asked_for_is_done_though_all_is_current(home: Home) -> None:
@@ -376,6 +447,18 @@ def test_the_plan_tells_of_another_definition_and_a_night_spreads_none(home: Hom
         rows = plan(home.run(DAYS[1]))
     # These publications were made without any definition.
     assert {row[1] for row in rows} == {"current"}
+    home.definition = "before"
+    home.restate(DAYS[2], DAYS[2])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(survey, "definitions", _definitions)
+        rows = plan(home.run(DAYS[2]))
+    told = {row[0]: (row[1], row[4]) for row in rows}
+    another = "made by another definition"
+    assert told["tiny.scoring"] == ("outdated", f"{another}; --restate makes these days anew")
+    stays = "stays as it was served, --rescore makes a new revision"
+    assert told["tiny.predictions"] == ("served", f"{another}; {stays}")
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
 
 
 def _check(home: Home, last: date) -> None:
@@ -401,6 +484,8 @@ class AnyOrder(RuleBasedStateMachine):
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
         self.home = Home(self.folder)
+        self.home.promote(DAYS[0])
+        self.served: dict[date, list[int]] = {}
 
     @rule(day=st.sampled_from(DAYS), ids=st.lists(st.integers(0, 99), max_size=3, unique=True))
     def land_or_correct(self, day: date, ids: list[int]) -> None:
@@ -433,6 +518,20 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(days=st.tuples(st.sampled_from(DAYS), st.sampled_from(DAYS)))
     def restate(self, days: tuple[date, date]) -> None:
         self.home.restate(min(days), max(days))
+
+    @rule(day=st.sampled_from(DAYS))
+    def rescore(self, day: date) -> None:
+        if self.home.night(day, allow_gap=True, rescore=True) == 0:
+            self.served.pop(day + timedelta(days=1), None)
+            _check(self.home, day)
+            scored = self.home.published(PREDICTIONS)[day + timedelta(days=1)]
+            assert scored == self.home.published("scoring")[day]
+
+    @invariant()
+    def what_was_served_stays(self) -> None:
+        published = self.home.published(PREDICTIONS)
+        assert {day: published[day] for day in self.served} == self.served
+        self.served = published
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder)

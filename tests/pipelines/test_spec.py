@@ -80,6 +80,8 @@ def test_a_run_survives_the_way_to_another_process() -> None:
         pipeline=FLIGHTS,
         days=Days.of(date(2013, 1, 5)),
         environment=Environment.read({"SPARK_REMOTE": "sc://cluster:15002"}),
+        retrain=True,
+        rescore=True,
     ).at(STAGES[3])
     assert Run.from_json(run.to_json()) == run
 

@@ -127,6 +127,53 @@ def test_the_same_rows_from_other_inputs_make_no_version_and_are_recorded(tmp_pa
     assert [row["changed"] for row in recorded(run)] == [True, False]
 
 
+def test_a_day_that_is_kept_stays_and_the_others_are_published(tmp_path: Path) -> None:
+    served = run_at(tmp_path)
+    publish(served, TABLE, staged(served, {FIRST: [1], SECOND: [2]}))
+    third = SECOND + timedelta(days=1)
+    run = run_at(tmp_path, Days(FIRST, third))
+    other = staged(run, {FIRST: [1], SECOND: [3, 4], third: [5]})
+    published = publish(run, TABLE, other, keep_published=True)
+    assert ids_of(run) == {"2013-01-05": [1], "2013-01-06": [2], "2013-01-07": [5]}
+    assert (published.rows, published.changed, published.version) == (3, True, 1)
+    (kept,) = published.kept
+    assert (kept.day, kept.rows, kept.run_id) == (SECOND, 1, served.run_id)
+    assert [row["day"] for row in recorded(run)] == [FIRST, SECOND, third]
+
+
+def test_where_all_days_are_kept_nothing_is_written(tmp_path: Path) -> None:
+    served = run_at(tmp_path)
+    publish(served, TABLE, staged(served, {FIRST: [1], SECOND: [2]}))
+    before = recorded(served)
+    run = run_at(tmp_path)
+    published = publish(run, TABLE, staged(run, {FIRST: [7]}), keep_published=True)
+    assert (published.rows, published.changed, published.version) == (2, False, 0)
+    assert [one.day for one in published.kept] == list(BOTH)
+    assert DeltaTable(path(run, TABLE)).version() == 0
+    assert recorded(run) == before
+
+
+def test_what_is_kept_is_told_with_the_run_whose_rows_they_are(tmp_path: Path) -> None:
+    day = Days.of(FIRST)
+    served, confirming, late = (run_at(tmp_path, day) for _ in range(3))
+    publish(served, TABLE, staged(served, {FIRST: [1]}, origin=Origin(definition="before")))
+    publish(confirming, TABLE, staged(served, {FIRST: [1]}, origin=Origin(definition="after")))
+    assert in_force(late, TABLE)[FIRST].run_id == confirming.run_id
+    (kept,) = publish(late, TABLE, staged(late, {FIRST: [2]}), keep_published=True).kept
+    assert kept.run_id == served.run_id
+
+
+def test_a_day_is_kept_whatever_its_rows_were_made_from(tmp_path: Path) -> None:
+    day = Days.of(FIRST)
+    run = run_at(tmp_path, day)
+    publish(run, TABLE, staged(run, {FIRST: [1]}))
+    before = table_input(run, TABLE, day, publications.checksums(run, TABLE))
+    publish(run, "scoring", staged(run, {FIRST: [10]}, "scoring"))
+    late = staged(run, {FIRST: [11]}, "scoring", Origin(inputs={FIRST: (before,)}))
+    publish(run, TABLE, staged(run, {FIRST: [2]}))
+    assert len(publish(run, "scoring", late, keep_published=True).kept) == 1
+
+
 def test_a_kill_between_commit_and_record_is_repaired_by_reading_the_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

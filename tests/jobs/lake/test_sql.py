@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import date
+from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from jobs.lake import datasets, publications
+from jobs.lake.commits import publish
+from jobs.lake.publications import Publication
 from jobs.lake.sql import meant, near_misses, query, results, tables
+from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
+from pipelines.run import Run
+from tests.jobs.lake.test_commits import run_at, staged
 
 _FIRST = date(2013, 1, 1)
 _SECOND = date(2013, 1, 2)
@@ -154,8 +161,8 @@ def test_a_table_with_column_mapping_is_refused_rather_than_read_wrongly(lake: E
 def test_show_tables_names_each_table_as_a_query_does(lake: Environment, statement: str) -> None:
     # It opens none.
     _break(lake, "weather.predictions")
-    names = [("flights.flights",), ("weather.predictions",)]
-    assert query(lake, statement) == (["name"], names)
+    names = ["flights.flights", "weather.predictions", "weather.predictions_history"]
+    assert query(lake, statement) == (["name"], [(name,) for name in names])
 
 
 @pytest.mark.parametrize(
@@ -251,3 +258,113 @@ def test_an_error_while_rows_are_read_is_a_refusal_too(lake: Environment) -> Non
 def test_a_view_outlives_the_name_of_its_dataset(lake: Environment) -> None:
     joined = "SELECT count(*) FROM flights.flights AS a JOIN flights.flights AS b USING (day)"
     assert query(lake, joined)[1] == [(5,)]
+
+
+def _revised(home: Path, days: int = 3) -> Run:
+    """Predictions of some days, of which the second was scored three times, and once vanished."""
+    span = Days(_FIRST, _FIRST + timedelta(days=days - 1))
+    run = run_at(home, span)
+    first = {day: [number] for number, day in enumerate(span)}
+    publish(run, "predictions", staged(run, first, "predictions"))
+    again = run_at(home, Days.of(_SECOND))
+    for ids in ({_SECOND: [20, 21]}, {}, {_SECOND: [22]}):
+        publish(again, "predictions", staged(again, ids, "predictions"))
+    return run
+
+
+_HISTORY = "SELECT reading_date, id, revision, is_in_force FROM toy.predictions_history"
+
+
+def test_the_history_of_predictions_tells_every_revision_of_every_day(tmp_path: Path) -> None:
+    environment = _revised(tmp_path).environment
+    assert query(environment, f"{_HISTORY} ORDER BY ALL")[1] == [
+        (date(2013, 1, 1), 0, 1, True),
+        (date(2013, 1, 2), 1, 1, False),
+        (date(2013, 1, 2), 20, 2, False),
+        (date(2013, 1, 2), 21, 2, False),
+        # The third revision has no rows.
+        (date(2013, 1, 2), 22, 4, True),
+        (date(2013, 1, 3), 2, 1, True),
+    ]
+    of_then = query(environment, f"{_HISTORY} WHERE revision = 2 AND reading_date > '2013-01-01'")
+    assert [row[1] for row in of_then[1]] == [20, 21]
+    shown = query(environment, f"{_HISTORY} WHERE is_in_force ORDER BY ALL")[1]
+    in_force = "SELECT reading_date, id FROM toy.predictions ORDER BY ALL"
+    assert [row[:2] for row in shown] == query(environment, in_force)[1]
+
+
+def test_the_history_is_listed_and_described_as_a_table_is(tmp_path: Path) -> None:
+    environment = _revised(tmp_path).environment
+    assert ("toy.predictions_history",) in query(environment, "SHOW TABLES")[1]
+    described = query(environment, "DESCRIBE toy.predictions_history")[1]
+    assert [row[:2] for row in described] == [
+        ("id", "INTEGER"),
+        ("reading_date", "DATE"),
+        ("revision", "INTEGER"),
+        ("is_in_force", "BOOLEAN"),
+    ]
+
+
+def test_a_revision_without_a_later_column_tells_null(tmp_path: Path) -> None:
+    run = _revised(tmp_path)
+    note = {"name": "note", "type": "string", "nullable": True, "metadata": {}}
+    again = replace(run, days=Days.of(_SECOND))
+    narrow = staged(again, {_SECOND: [30]}, "predictions")
+    fields = [*narrow.schema["fields"], note]
+    publish(again, "predictions", replace(narrow, schema={**narrow.schema, "fields": fields}))
+    noted = "SELECT note, count(*) FROM toy.predictions_history GROUP BY note"
+    assert query(run.environment, noted)[1] == [(None, 7)]
+
+
+def test_a_publication_that_a_kill_left_unrecorded_is_a_revision_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _revised(tmp_path)
+    again = replace(run, days=Days.of(_FIRST))
+    with monkeypatch.context() as killed:
+        killed.setattr(publications, "record", lambda *_: None)
+        publish(again, "predictions", staged(again, {_FIRST: [9]}, "predictions"))
+    first = query(run.environment, f"{_HISTORY} WHERE reading_date = '2013-01-01' ORDER BY ALL")
+    assert first[1] == [(_FIRST, 0, 1, False), (_FIRST, 9, 2, True)]
+
+
+def test_what_is_published_while_the_history_is_opened_is_left_for_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _revised(tmp_path)
+    again = replace(run, days=Days.of(_FIRST))
+    statement = f"{_HISTORY} WHERE reading_date = '2013-01-01' ORDER BY ALL"
+    found = publications.revisions
+
+    def publish_first(environment: Environment, name: str) -> list[Publication]:
+        monkeypatch.undo()
+        publish(again, "predictions", staged(again, {_FIRST: [9]}, "predictions"))
+        return found(environment, name)
+
+    monkeypatch.setattr(publications, "revisions", publish_first)
+    assert query(run.environment, statement)[1] == [(_FIRST, 0, 1, True)]
+    assert query(run.environment, statement)[1] == [(_FIRST, 0, 1, False), (_FIRST, 9, 2, True)]
+
+
+def test_days_without_a_record_are_a_first_revision(tmp_path: Path) -> None:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    rows = pa.table({"reading_date": pa.array([_FIRST]), "id": pa.array([1], pa.int32())})
+    write_deltalake(environment.table_path("toy.predictions"), rows, partition_by=["reading_date"])
+    assert query(environment, _HISTORY)[1] == [(_FIRST, 1, 1, True)]
+
+
+def test_only_versions_whose_rows_were_replaced_are_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _revised(tmp_path, days=9)
+    opened = []
+
+    class Counted(DeltaTable):
+        def __init__(self, place: str, version: int | None = None) -> None:
+            opened.append(version)
+            super().__init__(place, version=version)
+
+    monkeypatch.setattr(datasets, "DeltaTable", Counted)
+    assert len(query(run.environment, _HISTORY)[1]) == 12
+    # The newest, and those in which the three replaced revisions were in force.
+    assert opened == [None, 0, 1, 2]

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,10 @@ def copies(days: Days) -> Suite:
     )
 
 
+def predictions(days: Days) -> Suite:
+    return Suite(days=days.shifted(1), day="reading_date", key=("id",), has=("amount",))
+
+
 @pytest.fixture(autouse=True)
 def suites(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The toy's suites, as `expectations/toy.py` would hold them."""
@@ -65,6 +69,7 @@ def suites(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     module.__spec__ = ModuleSpec("expectations.toy", None)
     module.sums = sums  # type: ignore[attr-defined]
     module.copies = copies  # type: ignore[attr-defined]
+    module.predictions = predictions  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "expectations.toy", module)
     return module
 
@@ -155,6 +160,61 @@ def test_a_rerun_changes_nothing(run: Run, stage: Callable[..., None]) -> None:
     stage("sums", (1, 2.0))
     second = audit_and_publish(run.at(run.doing), ["sums"])
     assert (first["changed"], second["changed"]) == (1, 0)
+
+
+def _stage_predictions(spark: SparkSession, run: Run, amount: float) -> None:
+    """One for each day after a night of the run; as of the first night it never differs."""
+    values = []
+    for night in run.days:
+        foretold = 1.0 if night == DAY else amount
+        values.append((night + timedelta(days=1), 7, foretold))
+    rows = spark.createDataFrame(values, "reading_date date, id int, amount double")
+    tables.stage_rows(run, "predictions", rows)
+
+
+def test_what_was_served_stays_and_the_run_says_which_days_differ(
+    spark: SparkSession, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nights = Days(DAY, DAY + timedelta(days=1))
+    served = replace(run, days=nights, run_id="served")
+    _stage_predictions(spark, served, 2.0)
+    audit_and_publish(served, ["predictions"])
+    later = replace(run, days=Days(DAY, DAY + timedelta(days=2)), run_id="later")
+    _stage_predictions(spark, later, 3.0)
+    capsys.readouterr()
+    metrics = audit_and_publish(later, ["predictions"])
+    foretold = [row[2] for row in published(run, "predictions")]
+    assert foretold == [1.0, 2.0, 3.0]
+    # Metrics are kept as JSON.
+    told = json.loads(json.dumps(metrics))["published"]["predictions"]
+    assert (told["rows"], told["changed"]) == (3, True)
+    (kept,) = told["kept"]
+    assert kept.pop("served_at")
+    assert kept == {
+        "day": "2013-01-03",
+        "rows": 1,
+        "served_by": "served",
+        "rows_not_published": 1,
+    }
+    assert capsys.readouterr().out.splitlines() == [
+        "toy.predictions: 1 day(s) differ from what was served and stay as they were served:",
+        "  - 2013-01-03: 1 rows by served; 1 rows not published",
+        "Run again with --rescore to publish them as a new revision.",
+    ]
+
+
+def test_what_was_served_gets_a_revision_when_a_person_says_so(
+    spark: SparkSession, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nights = Days(DAY, DAY + timedelta(days=1))
+    for amount in (2.0, 3.0):
+        scoring = replace(run, days=nights, rescore=True)
+        _stage_predictions(spark, scoring, amount)
+        metrics = audit_and_publish(scoring, ["predictions"])
+    assert metrics["changed"] == 1
+    assert metrics["published"]["predictions"]["kept"] == []  # type: ignore[index]
+    assert [row[2] for row in published(run, "predictions")] == [1.0, 3.0]
+    assert capsys.readouterr().out == ""
 
 
 def test_every_verdict_is_a_row(run: Run, stage: Callable[..., None]) -> None:

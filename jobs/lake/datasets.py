@@ -1,0 +1,123 @@
+"""Tables as Arrow data sets: the rows in force, or every revision of them. No row is copied.
+
+Files of a table are never written again, so those that a publication has replaced are still there:
+they are named by the version in which they were in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import date
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from pyarrow import dataset as arrow
+
+from jobs.lake import publications
+from jobs.lake.arrow_files import arrow_files
+from pipelines.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipelines.environment import Environment
+
+_REVISION = pa.field("revision", pa.int32())
+_IS_IN_FORCE = pa.field("is_in_force", pa.bool_())
+_Numbers = dict[date, int]
+"""By day the number of its revision, from 1."""
+
+
+def in_force(environment: Environment, name: str) -> arrow.FileSystemDataset:
+    """The rows of a table as of now.
+
+    Args:
+        environment: Whose lake it is.
+        name: SQL name of the table.
+
+    Raises:
+        UsageError: another program has turned on a feature that would be read wrongly.
+    """
+    return _rows(environment, name, DeltaTable(environment.table_path(name)))
+
+
+def history(environment: Environment, name: str) -> arrow.FileSystemDataset:
+    """All rows that were ever in force, each with the revision of its day.
+
+    Beside the newest version only those are opened of which rows were replaced.
+
+    Args:
+        environment: Whose lake it is.
+        name: SQL name of the table.
+
+    Returns:
+        The table's columns, then `revision` (1, 2, …, by day) and `is_in_force`.
+
+    Raises:
+        UsageError: another program has turned on a feature that would be read wrongly.
+    """
+    # Opened before the record is asked, which may tell of later versions meanwhile.
+    newest = DeltaTable(environment.table_path(name))
+    (day,) = newest.metadata().partition_columns
+    current, superseded = _revisions(environment, name, newest.version())
+    rows = _rows(environment, name, newest)
+    files = list(_told(rows, day, current, is_in_force=True))
+    for version, numbers in superseded.items():
+        older = DeltaTable(environment.table_path(name), version=version)
+        days = [str(one) for one in numbers]
+        replaced = _rows(environment, name, older, [(day, "in", days)])
+        files += _told(replaced, day, numbers, is_in_force=False)
+    schema = pa.schema([*rows.schema, _REVISION, _IS_IN_FORCE])
+    return arrow.FileSystemDataset(files, schema, rows.format, rows.filesystem)
+
+
+def _rows(
+    environment: Environment,
+    name: str,
+    table: DeltaTable,
+    only: list[tuple[str, str, object]] | None = None,
+) -> arrow.FileSystemDataset:
+    mapping = table.metadata().configuration.get("delta.columnMapping.mode", "none")
+    if mapping != "none":
+        raise UsageError(
+            f"{name} uses Delta column mapping ('{mapping}'), "
+            "which this reader would read wrongly. Query it through Spark."
+        )
+    files = arrow_files(environment.table_path(name))
+    # Pruned by delta-rs, which takes no time for the files of other days.
+    return table.to_pyarrow_dataset(filesystem=files, file_pruning_predicate=only)
+
+
+def _revisions(
+    environment: Environment, name: str, newest: int
+) -> tuple[_Numbers, dict[int, _Numbers]]:
+    """The revisions in force, and by version those that were in force in it and are not now."""
+    current: _Numbers = {}
+    versions: dict[date, int] = {}
+    superseded: dict[int, _Numbers] = {}
+    for one in publications.revisions(environment, name):
+        if one.version > newest:
+            continue
+        if one.day in current:
+            replaced = superseded.setdefault(versions[one.day], {})
+            replaced[one.day] = current[one.day]
+        current[one.day] = current.get(one.day, 0) + 1
+        versions[one.day] = one.version
+    return current, superseded
+
+
+def _told(
+    rows: arrow.FileSystemDataset,
+    day: str,
+    numbers: Mapping[date, int],
+    *,
+    is_in_force: bool,
+) -> Iterator[arrow.ParquetFileFragment]:
+    """The files, each of which holds one day, with the columns of their revision."""
+    force = arrow.field(_IS_IN_FORCE.name) == is_in_force
+    for file in rows.get_fragments():
+        known = file.partition_expression
+        of_day = arrow.get_partition_keys(known)[day]
+        # A home of long ago has days that no record tells of.
+        number = pa.scalar(numbers.get(of_day, 1), _REVISION.type)
+        told = known & (arrow.field(_REVISION.name) == number) & force
+        yield rows.format.make_fragment(file.path, rows.filesystem, told)
