@@ -16,7 +16,15 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
-from airflow.sdk import Asset, BaseOperator, Context, CronDataIntervalTimetable, Param, chain
+from airflow.sdk import (
+    Asset,
+    BaseOperator,
+    Context,
+    CronDataIntervalTimetable,
+    CronTriggerTimetable,
+    Param,
+    chain,
+)
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from airflow.sdk.types import DagRunProtocol
 
@@ -76,9 +84,11 @@ def maintenance_arguments() -> dict[str, Any]:
     return {
         "dag_id": "maintenance",
         "description": "What is old and what nobody needs any more goes.",
-        # Far from every night, which it would only make wait.
-        "schedule": "0 12 * * 0",
-        "start_date": datetime(2013, 1, 1, tzinfo=UTC),
+        # Far from every night, which it would only make wait. Without a start and with no time to
+        # make up for, a new home does not begin with the run of last Sunday.
+        "schedule": CronTriggerTimetable(
+            "0 12 * * 0", timezone="UTC", run_immediately=timedelta(0)
+        ),
         "catchup": False,
         "is_paused_upon_creation": False,
         "max_active_runs": 1,
@@ -236,8 +246,8 @@ class MaintenanceOperator(BaseOperator):
 
     def execute(self, context: Context) -> None:
         """Run the command."""
-        arguments = maintenance_command()
-        ended = self._process.run_command([str(executable()), *arguments], cwd=str(ROOT))
+        arguments = [str(executable()), *maintenance_command()]
+        ended = self._process.run_command(arguments, cwd=str(ROOT))
         if ended.exit_code:
             raise AirflowException(f"maintain failed (exit code {ended.exit_code}): see its log")
 

@@ -82,6 +82,14 @@ def test_maintenance_is_one_task_with_a_command_that_the_command_line_accepts() 
     assert not arguments.dry_run
 
 
+def test_a_new_home_does_not_begin_with_maintenance() -> None:
+    dag = DagSerialization.from_dict(DagSerialization.to_dict(BAG.dags["maintenance"]))
+    first = dag.next_dagrun_info(last_automated_run_info=None)
+    assert first is not None
+    assert first.run_after > datetime.now(UTC)
+    assert first.run_after.isoweekday() == 7
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_dag_file_parses_in_under_a_second_and_imports_nothing_heavy(path: Path) -> None:
     parsed = subprocess.run(

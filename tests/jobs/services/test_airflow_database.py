@@ -61,6 +61,16 @@ def test_old_rows_go_a_dry_run_only_tells_and_a_fault_is_no_success(tmp_path: Pa
         airflow.clean_database(environment, rule())
 
 
+def test_a_task_of_airflow_from_which_its_database_is_hidden_cleans_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = migrated(tmp_path)
+    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "airflow-db-not-allowed:///")
+    cleaned = airflow.clean_database(environment, rule())
+    assert cleaned is not None
+    assert cleaned.deleted == 1
+
+
 def test_where_airflow_was_never_started_there_is_nothing_to_clean(tmp_path: Path) -> None:
     environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
     assert airflow.clean_database(environment, rule()) is None
