@@ -42,9 +42,9 @@ _GROWING_TABLES = (
 _FOUND = re.compile(r"^Found (\d+) rows meeting deletion criteria", re.MULTILINE)
 """What Airflow says of each table."""
 _LINES_OF_A_FAULT = 20
-_DATABASE_VARIABLE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 _HIDDEN_DATABASE = "airflow-db-not-allowed:///"
-"""What Airflow sets it to for a task (seen in 3.3.2); ours is in `airflow.cfg`."""
+"""What Airflow sets for a task in place of the database's address (seen in 3.3.2); ours is in
+`airflow.cfg`."""
 # Airflow is on loopback, where no proxy leads.
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -180,10 +180,8 @@ def is_healthy(health: Mapping[str, Any], service: str, since: float) -> bool:
 
 def _all_variables(environment: Environment) -> dict[str, str]:
     """Those of a process that is no service of the supervisor's."""
-    given = dict(os.environ)
     # Airflow hides its database from tasks, and one task cleans it.
-    if given.get(_DATABASE_VARIABLE) == _HIDDEN_DATABASE:
-        del given[_DATABASE_VARIABLE]
+    given = {name: value for name, value in os.environ.items() if value != _HIDDEN_DATABASE}
     return {
         **given,
         **environment.variables(),

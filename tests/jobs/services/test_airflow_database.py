@@ -65,7 +65,9 @@ def test_a_task_of_airflow_from_which_its_database_is_hidden_cleans_it_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment = migrated(tmp_path)
-    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "airflow-db-not-allowed:///")
+    # As `block_orm_access` of Airflow's supervisor does.
+    for section in ("DATABASE", "CORE"):
+        monkeypatch.setenv(f"AIRFLOW__{section}__SQL_ALCHEMY_CONN", "airflow-db-not-allowed:///")
     cleaned = airflow.clean_database(environment, rule())
     assert cleaned is not None
     assert cleaned.deleted == 1
