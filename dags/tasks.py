@@ -16,7 +16,15 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
-from airflow.sdk import Asset, BaseOperator, Context, CronDataIntervalTimetable, Param, chain
+from airflow.sdk import (
+    Asset,
+    BaseOperator,
+    Context,
+    CronDataIntervalTimetable,
+    CronTriggerTimetable,
+    Param,
+    chain,
+)
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from airflow.sdk.types import DagRunProtocol
 
@@ -70,6 +78,29 @@ def dag_arguments(pipeline: Pipeline) -> dict[str, Any]:
         },
         "tags": ["nightshift", pipeline.name],
         "params": _params(pipeline),
+    }
+
+
+def maintenance_arguments() -> dict[str, Any]:
+    """Everything about the DAG that cleans up after all pipelines."""
+    return {
+        "dag_id": "maintenance",
+        "description": "What is old and what nobody needs any more goes.",
+        # Far from every night, which it would only make wait. Without a start and with no time to
+        # make up for, a new home does not begin with the run of last Sunday.
+        "schedule": CronTriggerTimetable(
+            "0 12 * * 0", timezone="UTC", run_immediately=timedelta(0)
+        ),
+        "catchup": False,
+        "is_paused_upon_creation": False,
+        "max_active_runs": 1,
+        "dagrun_timeout": timedelta(days=1),
+        "default_args": {
+            "owner": "nightshift",
+            "retries": 2,
+            "retry_delay": timedelta(minutes=15),
+        },
+        "tags": ["nightshift", "maintenance"],
     }
 
 
@@ -200,6 +231,41 @@ class StageOperator(BaseOperator):
     @cached_property
     def _process(self) -> SubprocessHook:
         return SubprocessHook()
+
+
+class MaintenanceOperator(BaseOperator):
+    """Cleans up after all pipelines by the `nightshift` command and passes its log on."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            task_id="maintain",
+            doc_md="Deletes files, logs and rows that are old and that nobody needs any more.",
+            # It may have to wait for a stage that takes long.
+            execution_timeout=timedelta(hours=6),
+            do_xcom_push=False,
+            **options,
+        )
+
+    def execute(self, context: Context) -> None:
+        """Run the command."""
+        arguments = [str(executable()), *maintenance_command()]
+        ended = self._process.run_command(arguments, cwd=str(ROOT))
+        if ended.exit_code:
+            raise AirflowException(f"maintain failed (exit code {ended.exit_code}): see its log")
+
+    def on_kill(self) -> None:
+        """End the command; what it has not deleted yet, the next run will."""
+        with suppress(ProcessLookupError):  # it has just ended by itself
+            self._process.send_sigterm()
+
+    @cached_property
+    def _process(self) -> SubprocessHook:
+        return SubprocessHook()
+
+
+def maintenance_command() -> list[str]:
+    """Arguments of `nightshift` that clean up after all pipelines."""
+    return ["maintain"]
 
 
 def command(

@@ -96,6 +96,9 @@ def parser() -> Parser:
     models = command("models", "List the models of a pipeline, newest first.", _models)
     _add_pipeline(models)
     _add_format(models)
+    _grammar_of_maintain(
+        command("maintain", "Delete what is old and what nobody needs any more.", _maintain)
+    )
     _add_format(
         command("config", "Show every setting, and where it comes from; no secrets.", _config)
     )
@@ -207,6 +210,18 @@ def _grammar_of_sql(one: Parser) -> None:
         help="for example: SELECT * FROM flights.predictions LIMIT 10, or SHOW TABLES. Of several, "
         "separated by semicolons, each result is printed as a table; csv and json take one",
     )
+    _add_format(one)
+
+
+def _grammar_of_maintain(one: Parser) -> None:
+    pipeline = one.add_argument(
+        "pipeline",
+        nargs="?",
+        help=f"only what is its own; one of: {', '.join(catalog.names())}. None: all of them, and "
+        "what they share",
+    )
+    _complete_with(pipeline, completion.pipelines)
+    one.add_argument("--dry-run", action="store_true", help="tell what would go, delete nothing")
     _add_format(one)
 
 
@@ -378,6 +393,24 @@ def _models(arguments: argparse.Namespace, environment: Environment) -> int:
 
     show(*models(catalog.pipeline(arguments.pipeline), environment), arguments.format)
     return 0
+
+
+def _maintain(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.maintain import HEADER, maintain
+    from jobs.output import show
+
+    asked = arguments.pipeline
+    names = [asked] if asked else catalog.names()
+    code, rows = maintain(
+        environment,
+        [catalog.pipeline(name) for name in names],
+        is_shared=not asked,
+        is_dry=arguments.dry_run,
+    )
+    show(HEADER, rows, arguments.format)
+    if arguments.dry_run:
+        print("Nothing was deleted: this is what would go.", file=sys.stderr)
+    return code
 
 
 def _config(arguments: argparse.Namespace, environment: Environment) -> int:

@@ -219,6 +219,15 @@ class Environment:
             _whole_number(1, 4096),
         )
     )
+    retention_days: int = field(
+        metadata=setting(
+            "NIGHTSHIFT_RETENTION_DAYS",
+            "days that `nightshift maintain` keeps what nobody needs any more",
+            "30",
+            # A stage may take a day, and what it stages must stay.
+            _whole_number(2, 36500),
+        )
+    )
     webhook_url: str | None = field(
         repr=False,
         metadata=setting(

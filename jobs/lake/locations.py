@@ -12,6 +12,9 @@ from pipelines.spec import QUARANTINE_SUFFIX
 if TYPE_CHECKING:
     from pipelines.run import Run
 
+STAGED_BELOW = "runs"
+"""Folder of a table in which each staging has its own. Vacuum forgets what no commit names; it
+would spare a name with '_' in front."""
 _QUARANTINE_PARTITION = "landed_date"
 
 
@@ -23,6 +26,11 @@ def sql_name(run: Run, name: str) -> str:
 def path(run: Run, name: str) -> str:
     """Where the published table is stored."""
     return run.environment.table_path(sql_name(run, name))
+
+
+def manifests(run: Run) -> str:
+    """Where the manifests of the pipeline's stagings are kept, a folder a table."""
+    return f"{run.environment.lake}/_staging/{run.pipeline.name}"
 
 
 def exists(run: Run, name: str) -> bool:

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
-from pyarrow import fs
 
 from jobs.lake import ops
 from jobs.lake.locations import sql_name
+from jobs.lake.log import actions
 from jobs.services import locks
 from pipelines.days import Days
 
@@ -114,11 +114,21 @@ def in_force(
         name: The table.
         days: Partition dates that are asked for; None: all.
     """
+    asked = [one for one in every(run, name, days) if days is None or one.day in days]
+    return dict(sorted(latest(asked).items()))
+
+
+def every(run: Run, name: str, days: Days | None = None) -> list[Publication]:
+    """All publications of a table, in force or not; none when it is not there.
+
+    Args:
+        run: Whose pipeline's table it is.
+        name: The table.
+        days: Partition dates of which recorded ones are asked for; None: all.
+    """
     table = sql_name(run, name)
     recorded = _recorded(run.environment, table)
-    found = [*_from_rows(recorded, days), *_unrecorded(run.environment, table, recorded)]
-    asked = [one for one in found if days is None or one.day in days]
-    return dict(sorted(latest(asked).items()))
+    return [*_from_rows(recorded, days), *_unrecorded(run.environment, table, recorded)]
 
 
 def all_in_force(run: Run) -> dict[str, dict[date, Publication]]:
@@ -264,12 +274,7 @@ def _unrecorded(environment: Environment, table: str, recorded: pa.Table) -> lis
 
 def _of_commit(table: str, version: int) -> Iterator[Publication]:
     """The publications that a commit tells of."""
-    # Read here, because `DeltaTable.history` numbers what it finds back from its own version: while
-    # others commit, these are other numbers.
-    system, root = fs.FileSystem.from_uri(table)
-    with system.open_input_stream(f"{root}/_delta_log/{version:020}.json") as file:
-        actions = [json.loads(line) for line in file.read().splitlines()]
-    for action in actions:
+    for action in actions(table, version):
         told = action.get("commitInfo", {}).get(_METADATA)
         for one in _publications_in(told):
             yield _from_json(one, version)

@@ -20,7 +20,7 @@ from pyspark.sql.types import StructType
 
 from jobs.lake.content import fingerprint
 from jobs.lake.data_files import DataFile, found_in
-from jobs.lake.locations import maker, partition, path, sql_name
+from jobs.lake.locations import STAGED_BELOW, maker, manifests, partition, path, sql_name
 from jobs.lake.publications import Input, Origin, next_attempt
 from jobs.spark.session import connect
 from pipelines.days import Days
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 STAGINGS_KEPT = 20
 """Of each table; the newest, so that a single stage can be run again."""
-_FOLDER = "runs"
-"""Below the table. Vacuum forgets what no commit names; it would spare a name with '_' in front."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +91,7 @@ def write(
     """
     attempt = run.attempt or next_attempt(run, [name])
     # Of its own, whoever else stages the same days: a folder is written once.
-    folder = f"{_FOLDER}/{min(days)}_{max(days)}_{attempt}_{uuid4().hex[:8]}"
+    folder = f"{STAGED_BELOW}/{min(days)}_{max(days)}_{attempt}_{uuid4().hex[:8]}"
     column = partition(run, name)
     # All rows of a day in one task, so that a day is one file.
     by_day = frame.repartition(column).write.partitionBy(column)
@@ -234,7 +232,7 @@ def _declared(run: Run) -> set[str]:
 
 def _manifest(run: Run, name: str) -> tuple[fs.FileSystem, str]:
     days = f"{run.days.first}_{run.days.last}"
-    place = f"{run.environment.lake}/_staging/{run.pipeline.name}/{name}/{days}.json"
+    place = f"{manifests(run)}/{name}/{days}.json"
     system, path_of_manifest = fs.FileSystem.from_uri(place)
     return system, path_of_manifest
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.request
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.services.die_with_parent import dying_with_parent
+from jobs.services.leftovers import Cleaned, Rule
 from jobs.services.processes import LOOPBACK, MARK
 from jobs.services.secrets import private_folder, secret, write_once
 from jobs.services.stage_client import python_path
@@ -32,6 +34,17 @@ COMPONENTS: Mapping[str, str] = {
 }
 """Services that tell their health through the API: our name -> the name there."""
 _ASK_SECONDS = 5
+_GROWING_TABLES = (
+    *("dag_run", "task_instance", "task_instance_history", "task_reschedule", "xcom", "log"),
+    *("job", "trigger", "callback", "deadline", "asset_event", "import_error", "revoked_token"),
+)
+"""Not `dag` and `dag_version`: what a platform that was down for long had parsed is still right."""
+_FOUND = re.compile(r"^Found (\d+) rows meeting deletion criteria", re.MULTILINE)
+"""What Airflow says of each table."""
+_LINES_OF_A_FAULT = 20
+_HIDDEN_DATABASE = "airflow-db-not-allowed:///"
+"""What Airflow sets for a task in place of the database's address (seen in 3.3.2); ours is in
+`airflow.cfg`."""
 # Airflow is on loopback, where no proxy leads.
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -72,16 +85,10 @@ def migration(environment: Environment) -> subprocess.Popen[bytes] | None:
     """
     if _stamp(environment).exists():
         return None
-    own_variables = {
-        **os.environ,
-        **environment.variables(),
-        **variables(environment),
-        MARK: str(environment.home),
-    }
     with _migration_log(environment).open("wb") as log:
         return subprocess.Popen(
             dying_with_parent(program("db", "migrate")),
-            env=own_variables,
+            env=_all_variables(environment),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -101,6 +108,45 @@ def migrated(environment: Environment, code: int) -> None:
             f"The end of {log}:\n{tail(log)}"
         )
     _stamp(environment).touch()
+
+
+def clean_database(environment: Environment, rule: Rule) -> Cleaned | None:
+    """Delete old rows of Airflow's database: runs, tasks, and what happened to them.
+
+    Airflow may run meanwhile. None when there is no database.
+
+    Raises:
+        NightshiftError: Airflow could not; the message holds the end of what it said.
+    """
+    if not _stamp(environment).exists():
+        return None
+    before = f"--clean-before-timestamp={rule.before.isoformat()}"
+    tables = f"--tables={','.join(_GROWING_TABLES)}"
+    options = [before, tables, "--yes", "--skip-archive", "--error-on-cleanup-failure"]
+    if rule.is_dry:
+        options.append("--dry-run")
+    cleaned = subprocess.run(
+        dying_with_parent(program("db", "clean", *options)),
+        env=_all_variables(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    if cleaned.returncode:
+        end = "\n".join(cleaned.stdout.splitlines()[-_LINES_OF_A_FAULT:])
+        raise NightshiftError(
+            f"Airflow's database could not be cleaned (exit code {cleaned.returncode}):\n{end}"
+        )
+    deleted = sum(map(int, _FOUND.findall(cleaned.stdout)))
+    return Cleaned(what="Airflow's database", kept=None, deleted=deleted, note="rows")
+
+
+def task_logs(environment: Environment) -> list[Path]:
+    """The folders of the logs of Airflow's runs, and of each day of its DAG processor."""
+    logs = environment.logs / "airflow"
+    return [*logs.glob("dag_id=*/run_id=*"), *logs.glob("dag_processor/*")]
 
 
 def health(environment: Environment) -> dict[str, Any]:
@@ -130,6 +176,18 @@ def is_healthy(health: Mapping[str, Any], service: str, since: float) -> bool:
     if state.get("status") != "healthy" or not heartbeat:
         return False
     return datetime.fromisoformat(str(heartbeat)).timestamp() >= since
+
+
+def _all_variables(environment: Environment) -> dict[str, str]:
+    """Those of a process that is no service of the supervisor's."""
+    # Airflow hides its database from tasks, and one task cleans it.
+    given = {name: value for name, value in os.environ.items() if value != _HIDDEN_DATABASE}
+    return {
+        **given,
+        **environment.variables(),
+        **variables(environment),
+        MARK: str(environment.home),
+    }
 
 
 def _folder(environment: Environment) -> Path:

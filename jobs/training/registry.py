@@ -6,12 +6,15 @@ The registered model has the pipeline's name.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import time
 from typing import TYPE_CHECKING
 
@@ -37,11 +40,16 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 FILES = "model"
 """Artifact folder of what serving needs. No pickled flavour of MLflow: a reader of a pickle runs
 its code."""
+_PINS = "pins.json"
+"""Artifact that tells what to look up to train the model again."""
 _DIGEST = "sha256."
 """Prefix of the tags that hold the digest of each file."""
 _FAMILY = "family"
 _FIRST_FAMILY = NeuralNetwork.name
 """Of a model without the tag: it was trained when there was no other."""
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+"""As MLflow makes it."""
+_SQLITE = "sqlite:///"
 _LONGEST_PARAM = 500
 """Characters; older servers of MLflow refuse a longer value."""
 _MOST_VERSIONS = 10_000
@@ -107,7 +115,7 @@ class Registry:
         run_id = run.info.run_id
         with self._failing(run_id):
             self._client.log_batch(run_id, _curves(curves), _params(params))
-            self._client.log_dict(run_id, dict(pins), "pins.json")
+            self._client.log_dict(run_id, dict(pins), _PINS)
             self._client.log_artifacts(run_id, str(files), FILES)
         self._client.set_terminated(run_id)
         return self.challenge(self._register(run_id, tags))
@@ -161,7 +169,7 @@ class Registry:
             by_version.setdefault(str(number), []).append(alias)
         versions = [
             replace(model, aliases=tuple(by_version.get(model.version, ())))
-            for model in self._search(f"name = '{self.name}'")
+            for model in self._search(self._mine)
         ]
         return sorted(versions, key=lambda model: -int(model.version))
 
@@ -201,10 +209,64 @@ class Registry:
         for file in files:
             self._fetch(model, file, folder)
 
+    def pinned(self) -> dict[str, set[int]]:
+        """For each table the versions from which a registered model can be trained again.
+
+        Raises:
+            NightshiftError: what a model pins cannot be read.
+        """
+        found: dict[str, set[int]] = {}
+        for model in self._search(self._mine):
+            table, version = self._pinned(model)
+            found.setdefault(table, set()).add(version)
+        return found
+
+    def without_model(self, before: datetime) -> list[str]:
+        """Ids of trainings that began before and have no registered model: failed, or killed."""
+        experiment = self._client.get_experiment_by_name(self.name)
+        if not experiment:
+            return []
+        milliseconds = int(before.timestamp() * 1000)
+        query = f"attributes.start_time < {milliseconds}"
+        runs = self._client.search_runs(
+            [experiment.experiment_id], query, max_results=_MOST_VERSIONS
+        )
+        registered = self.runs()
+        # Others may keep runs of their own beside ours.
+        ours = [run.info.run_id for run in runs if "fingerprint" in run.data.tags]
+        return [run_id for run_id in ours if run_id not in registered]
+
+    def runs(self) -> set[str]:
+        """Ids of the runs of all registered versions."""
+        return {model.run_id for model in self._search(self._mine)}
+
+    def forget(self, run_ids: Iterable[str]) -> None:
+        """Delete runs; MLflow can restore them until its own garbage collection."""
+        for run_id in run_ids:
+            self._client.delete_run(run_id)
+
     def create(self) -> None:
         """Create database, experiment and registered model, which takes seconds the first time."""
         self._experiment()
         self._registered()
+
+    @property
+    def _mine(self) -> str:
+        return f"name = '{self.name}'"
+
+    def _pinned(self, model: ModelVersion) -> tuple[str, int]:
+        """The table that a model was made from, and its version."""
+        with TemporaryDirectory() as folder:
+            try:
+                path = self._client.download_artifacts(model.run_id, _PINS, folder)
+                pins = json.loads(Path(path).read_bytes())
+                return str(pins["table"]), int(pins["table_version"])
+            except (MlflowException, OSError, ValueError, KeyError) as error:
+                raise NightshiftError(
+                    f"{_PINS} of model '{self.name}' version {model.version} cannot be read "
+                    f"({error}), so nobody knows which rows it was made from. Restore it in the "
+                    "artifact store, or delete that version in MLflow."
+                ) from error
 
     def _fetch(self, model: ModelVersion, file: str, folder: Path) -> None:
         path = Path(self._client.download_artifacts(model.run_id, f"{FILES}/{file}", str(folder)))
@@ -225,7 +287,7 @@ class Registry:
         if known:
             return str(known.experiment_id)
         # A server decides itself where artifacts lie.
-        artifacts = self._environment.home / "mlartifacts" / self.name
+        artifacts = _artifacts(self._environment, self.name)
         location = artifacts.as_uri() if _is_local(self._environment) else None
         try:
             return str(self._client.create_experiment(self.name, artifact_location=location))
@@ -255,8 +317,14 @@ class Registry:
         return max(self._search(query), key=_number, default=None)
 
     def _search(self, query: str) -> list[ModelVersion]:
-        answers = self._client.search_model_versions(query, max_results=_MOST_VERSIONS)
-        return [_version(answer) for answer in answers]
+        models: list[ModelVersion] = []
+        token = None
+        while True:
+            page = self._client.search_model_versions(query, _MOST_VERSIONS, page_token=token)
+            models += map(_version, page)
+            token = page.token
+            if not token:
+                return models
 
     def _alias(self, alias: str) -> ModelVersion | None:
         try:
@@ -279,6 +347,19 @@ class Registry:
 def create(environment: Environment, name: str) -> None:
     """Create MLflow's database for a pipeline, so that its first night need not."""
     Registry(environment, name).create()
+
+
+def is_there(environment: Environment) -> bool:
+    """Whether there may be models: of a server nobody knows without asking."""
+    return not _is_local(environment) or _database(environment).exists()
+
+
+def artifact_folders(environment: Environment, name: str) -> list[Path]:
+    """The folders of the pipeline's runs, each named as its run; none where a server keeps them."""
+    if not _is_local(environment):
+        return []
+    folders = _artifacts(environment, name).glob("*")
+    return [folder for folder in folders if _RUN_ID.fullmatch(folder.name)]
 
 
 def _version(answer: MlflowVersion) -> ModelVersion:
@@ -319,6 +400,14 @@ def _params(params: Mapping[str, object]) -> list[Param]:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _artifacts(environment: Environment, name: str) -> Path:
+    return environment.home / "mlartifacts" / name
+
+
+def _database(environment: Environment) -> Path:
+    return Path(environment.mlflow_uri.removeprefix(_SQLITE))
 
 
 def _is_local(environment: Environment) -> bool:

@@ -15,7 +15,15 @@ from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
 
 from dags import callbacks
-from dags.tasks import StageOperator, command, notification, run_days, safe_run_id
+from dags.tasks import (
+    MaintenanceOperator,
+    StageOperator,
+    command,
+    maintenance_command,
+    notification,
+    run_days,
+    safe_run_id,
+)
 from jobs import outcome
 from jobs.__main__ import parser
 from pipelines import catalog
@@ -62,8 +70,24 @@ def test_every_dag_file_is_read_without_an_error() -> None:
     assert sorted(path.stem for path in FILES) == [dag.dag_id for dag in DAGS]
 
 
-def test_every_pipeline_has_its_dag() -> None:
-    assert set(catalog.names()) <= {dag.dag_id for dag in DAGS}
+def test_there_is_a_dag_for_every_pipeline_and_one_that_cleans_up() -> None:
+    assert {dag.dag_id for dag in DAGS} == {*catalog.names(), "maintenance"}
+
+
+def test_maintenance_is_one_task_with_a_command_that_the_command_line_accepts() -> None:
+    (task,) = BAG.dags["maintenance"].tasks
+    assert isinstance(task, MaintenanceOperator)
+    arguments = parser().parse_args(maintenance_command())
+    assert arguments.pipeline is None, "of all pipelines, and what they share"
+    assert not arguments.dry_run
+
+
+def test_a_new_home_does_not_begin_with_maintenance() -> None:
+    dag = DagSerialization.from_dict(DagSerialization.to_dict(BAG.dags["maintenance"]))
+    first = dag.next_dagrun_info(last_automated_run_info=None)
+    assert first is not None
+    assert first.run_after > datetime.now(UTC)
+    assert first.run_after.isoweekday() == 7
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -118,8 +142,9 @@ def test_the_stages_of_a_night_form_a_chain_in_their_order(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize("dag", DAGS, ids=lambda dag: dag.dag_id)
-def test_people_are_told_of_every_failure_of_a_promotion_and_of_the_end(dag: DAG) -> None:
+@pytest.mark.parametrize("name", catalog.names())
+def test_people_are_told_of_every_failure_of_a_promotion_and_of_the_end(name: str) -> None:
+    dag = BAG.dags[name]
     for task in dag.tasks:
         assert task.on_failure_callback == [callbacks.stage_failed]
     on_success = {task.task_id: task.on_success_callback for task in dag.tasks}

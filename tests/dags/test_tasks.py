@@ -16,7 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dags.callbacks import StageRefused
-from dags.tasks import StageOperator, chosen_days, command, run_days, safe_run_id, time_limit
+from dags.tasks import (
+    MaintenanceOperator,
+    StageOperator,
+    chosen_days,
+    command,
+    run_days,
+    safe_run_id,
+    time_limit,
+)
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
@@ -209,3 +217,14 @@ def test_a_hostile_run_id_stays_one_argument() -> None:
     argv = command(PIPELINE, STAGES[0], days, run_id, {})
     assert f"--run-id={run_id}" in argv
     assert run_id.startswith("--help--rm--rf---HOME-~")
+
+
+def test_maintenance_runs_the_command_and_is_tried_again_after_a_fault(
+    stub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MaintenanceOperator().execute(context())
+    assert calls(stub) == [["maintain"]]
+    monkeypatch.setenv("STUB_EXIT", "3")
+    with pytest.raises(AirflowException, match="exit code 3") as failed:
+        MaintenanceOperator().execute(context())
+    assert not isinstance(failed.value, AirflowFailException)

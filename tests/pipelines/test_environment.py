@@ -58,6 +58,7 @@ def test_nothing_set_means_a_laptop() -> None:
         spark_memory="3g",
         spark_cores=os.cpu_count() or 2,
         ranks=None,
+        retention_days=30,
         webhook_url=None,
     )
 
@@ -143,6 +144,13 @@ def test_an_address_that_spark_cannot_read_is_refused_without_being_shown(given:
     )
     assert given not in message
     assert "SEC" not in message
+
+
+@pytest.mark.parametrize("given", ["0", "1", "-30", "30.5", "a month"])
+def test_a_retention_that_a_stage_could_outlast_is_wrong_usage(given: str) -> None:
+    message = f"NIGHTSHIFT_RETENTION_DAYS='{given}' is not a whole number from 2 to 36500"
+    with pytest.raises(UsageError, match=message):
+        Environment.read({"NIGHTSHIFT_RETENTION_DAYS": given})
 
 
 @pytest.mark.parametrize("given", ["80", "65536", "8080.0", "-1", "port"])

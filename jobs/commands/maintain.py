@@ -1,0 +1,149 @@
+"""The command `nightshift maintain`: deletes what nobody needs any more."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+from jobs.night import explain, one_run_at_a_time
+from jobs.services import airflow, locks
+from jobs.services.leftovers import Cleaned, Rule, clean
+from pipelines.days import Days
+from pipelines.errors import NightshiftError
+from pipelines.run import Run
+
+if TYPE_CHECKING:
+    from pipelines.environment import Environment
+    from pipelines.spec import Pipeline
+
+HEADER = ("what", "kept", "deleted", "freed_bytes", "note")
+"""Files, where the note does not say otherwise."""
+_ROTATED = "*.log.[0-9]*"
+"""Logs that a service has ended and begun anew; it has none of them open."""
+_Row = tuple[object, ...]
+_Step = tuple[str, Callable[[], Iterable[Cleaned]]]
+"""What is looked at, and its cleaning."""
+
+
+def maintain(
+    environment: Environment, pipelines: Sequence[Pipeline], *, is_shared: bool, is_dry: bool
+) -> tuple[int, list[_Row]]:
+    """Delete what is older than the retention and what nobody needs, or only tell what would go.
+
+    Nothing that runs is disturbed: each pipeline's lock is held while its part is cleaned. A kill
+    leaves everything readable; the next time does the rest.
+
+    Args:
+        environment: Whose home and lake they are.
+        pipelines: Whose tables, reports, trainings and runs are cleaned.
+        is_shared: Clean also what the pipelines share: ops tables, logs, Airflow's database.
+        is_dry: Delete nothing.
+
+    Returns:
+        The exit code, and a row for each kind of things. What cannot be cleaned is told on stderr,
+        and the rest goes on.
+    """
+    age = timedelta(days=environment.retention_days)
+    rule = Rule(before=datetime.now(UTC) - age, is_dry=is_dry)
+    steps: list[_Step] = [
+        (pipeline.name, partial(_of_pipeline, environment, pipeline, rule))
+        for pipeline in pipelines
+    ]
+    if is_shared:
+        steps += _shared(environment, rule)
+    code = 0
+    cleaned: list[Cleaned] = []
+    with locks.hold(environment, "maintenance", waiting="Waiting for another `maintain` to end."):
+        for what, step in _with_progress(steps):
+            try:
+                # What came before a fault is told too.
+                cleaned.extend(step())
+            except Exception as error:
+                # A table that cannot be read is no reason to let other pipelines grow.
+                explain(error, environment.variables())
+                cleaned.append(Cleaned(what=what, kept=None, deleted=0, note="failed"))
+                code = NightshiftError.exit_code
+    return code, [_row(one) for one in cleaned]
+
+
+def _of_pipeline(environment: Environment, pipeline: Pipeline, rule: Rule) -> Iterable[Cleaned]:
+    # Its days do not matter: what is asked of it is where things lie.
+    run = Run(pipeline=pipeline, days=Days.of(pipeline.first_day), environment=environment)
+    name = pipeline.name
+    with one_run_at_a_time(run):
+        # Before the files that they name.
+        from jobs.lake import retention
+
+        yield retention.clean_stagings(run, rule)
+        yield from retention.clean_tables(run, _pinned(environment, name), rule)
+        reports = (environment.reports / name).glob("*")
+        yield clean(f"{name}: reports", reports, rule)
+        # Of trainings that were killed.
+        scratch = (environment.home / "training" / name).glob("job-*")
+        yield clean(f"{name}: training folders", scratch, rule)
+        yield from _runs_without_model(environment, name, rule)
+
+
+def _pinned(environment: Environment, name: str) -> dict[str, set[int]]:
+    from jobs.training import registry
+
+    if not registry.is_there(environment):
+        return {}
+    return registry.Registry(environment, name).pinned()
+
+
+def _runs_without_model(environment: Environment, name: str, rule: Rule) -> Iterable[Cleaned]:
+    from jobs.training import registry
+
+    if not registry.is_there(environment):
+        return
+    models = registry.Registry(environment, name)
+    registered = models.runs()
+    lost = models.without_model(rule.before)
+    if not rule.is_dry:
+        models.forget(lost)
+    yield Cleaned(
+        what=f"{name}: runs without a model",
+        kept=len(registered),
+        deleted=len(lost),
+        note="runs",
+    )
+    folders = registry.artifact_folders(environment, name)
+    without = [folder for folder in folders if folder.name not in registered]
+    yield clean(f"{name}: files of runs without a model", without, rule)
+
+
+def _shared(environment: Environment, rule: Rule) -> list[_Step]:
+    from jobs.lake import retention
+
+    rotated = environment.logs.glob(_ROTATED)
+    task_logs = airflow.task_logs(environment)
+    return [
+        ("ops", partial(retention.clean_ops, environment, rule)),
+        ("services' logs", lambda: [clean("services' logs", rotated, rule)]),
+        ("Airflow's logs", lambda: [clean("Airflow's logs", task_logs, rule)]),
+        ("Airflow's database", lambda: _airflow_database(environment, rule)),
+    ]
+
+
+def _airflow_database(environment: Environment, rule: Rule) -> Iterable[Cleaned]:
+    cleaned = airflow.clean_database(environment, rule)
+    return [cleaned] if cleaned else []
+
+
+def _row(one: Cleaned) -> _Row:
+    return one.what, one.kept, one.deleted, one.freed, one.note
+
+
+def _with_progress(steps: Sequence[_Step]) -> Iterable[_Step]:
+    """The steps, with a bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    # Elsewhere a bar would be a line in a log for every step of it.
+    is_watched = sys.stderr.isatty()
+    bar = Console(stderr=True)
+    return track(steps, "Cleaning", console=bar, transient=True, disable=not is_watched)

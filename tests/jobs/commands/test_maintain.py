@@ -1,0 +1,195 @@
+"""The command that cleans up: what is old goes, what is young or needed stays."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from jobs.commands.maintain import maintain
+from jobs.lake.locations import path
+from jobs.services import locks
+from jobs.training.registry import ModelVersion, Registry
+from pipelines.days import Days
+from pipelines.environment import Environment
+from tests.jobs.lake.test_commits import FIRST, run_at, staged
+from tests.jobs.lake.test_retention import age, ids_at, publish_ids
+from tests.jobs.toy import TOY
+
+LONG_AGO = timedelta(days=60)
+Found = Mapping[object, tuple[object, ...]]
+"""By what it is: kept, deleted, bytes, note."""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    return Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+
+
+def cleaned(environment: Environment, *, is_dry: bool = False, is_shared: bool = True) -> Found:
+    code, rows = maintain(environment, [TOY], is_shared=is_shared, is_dry=is_dry)
+    assert code == 0
+    return {what: row for what, *row in rows}
+
+
+def written(file: Path, *, is_old: bool, content: str = "four") -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content)
+    if is_old:
+        then = time.time() - LONG_AGO.total_seconds()
+        for entry in (file, file.parent):
+            os.utime(entry, (then, then))
+    return file
+
+
+def in_home(environment: Environment, *, is_old: bool) -> dict[str, Path]:
+    """A file of each kind of things that go when they are old."""
+    home = environment.home
+    name = "old" if is_old else "young"
+    places = {
+        "toy: reports": environment.reports / "toy" / name / "index.html",
+        "toy: training folders": home / "training" / "toy" / f"job-{name}" / "fit.npy",
+        "services' logs": environment.logs / f"{name}.log.1",
+        "Airflow's logs": environment.logs / "airflow" / "dag_id=toy" / f"run_id={name}" / "1.log",
+        "toy: stagings": Path(environment.lake) / "_staging" / "toy" / "readings" / f"{name}.json",
+    }
+    return {what: written(file, is_old=is_old) for what, file in places.items()}
+
+
+def test_what_is_old_goes_and_is_told_and_what_is_young_stays(environment: Environment) -> None:
+    old = in_home(environment, is_old=True)
+    young = in_home(environment, is_old=False)
+    log = written(environment.logs / "spark.log", is_old=True)
+    found = cleaned(environment)
+    assert {what: found[what] for what in old} == {what: [1, 1, 4, ""] for what in old}
+    assert [file for file in old.values() if file.exists()] == []
+    assert [file for file in young.values() if not file.exists()] == []
+    assert log.exists(), "a service may have it open"
+
+
+def test_a_dry_run_tells_the_same_and_deletes_nothing(environment: Environment) -> None:
+    old = in_home(environment, is_old=True)
+    run = run_at(environment.home, Days.of(FIRST))
+    publish_ids(run, "readings", 1)
+    staged(run, {FIRST: [2]})
+    age(run, "readings")
+    before = sorted(environment.home.rglob("*"))
+    told = cleaned(environment, is_dry=True)
+    left = sorted(environment.home.rglob("*"))
+    # Whoever takes a lock makes its file.
+    locks_made = [entry for entry in left if environment.runtime in (entry, *entry.parents)]
+    assert [entry for entry in left if entry not in locks_made] == [
+        entry for entry in before if entry not in locks_made
+    ]
+    assert told == cleaned(environment)
+    assert told["toy.readings"][1] == 1
+    assert [file for file in old.values() if file.exists()] == []
+
+
+def test_a_report_of_which_a_page_is_young_stays_whole(environment: Environment) -> None:
+    old = in_home(environment, is_old=True)["toy: reports"]
+    written(old.parent / "readings" / "index.html", is_old=False)
+    assert cleaned(environment)["toy: reports"] == [2, 0, 0, ""]
+    assert old.exists()
+
+
+def test_of_one_pipeline_only_what_is_its_own_is_cleaned(environment: Environment) -> None:
+    old = in_home(environment, is_old=True)
+    found = cleaned(environment, is_shared=False)
+    assert all(str(what).startswith("toy") for what in found)
+    assert old["services' logs"].exists()
+    assert not old["toy: reports"].exists()
+
+
+def test_the_retention_is_a_setting(environment: Environment) -> None:
+    old = in_home(environment, is_old=True)
+    settings = {"NIGHTSHIFT_HOME": str(environment.home), "NIGHTSHIFT_RETENTION_DAYS": "61"}
+    cleaned(Environment.read(settings))
+    assert [file for file in old.values() if not file.exists()] == []
+
+
+def test_it_waits_for_a_run_of_the_pipeline(environment: Environment) -> None:
+    old = in_home(environment, is_old=True)["toy: reports"]
+    cleaning = threading.Thread(target=cleaned, args=(environment,))
+    with locks.hold(environment, "pipeline.toy"):
+        cleaning.start()
+        cleaning.join(timeout=1)
+        assert cleaning.is_alive()
+        assert old.exists()
+    cleaning.join()
+    assert not old.exists()
+
+
+def keep(environment: Environment, folder: Path, version: int) -> ModelVersion:
+    """Register a model that pins this version of the training table."""
+    files = folder / "files"
+    files.mkdir(parents=True, exist_ok=True)
+    (files / "model.json").write_text("{}")
+    return Registry(environment, "toy").keep(
+        files,
+        as_of=date(2013, 1, 5),
+        fingerprint=str(version),
+        family="linear",
+        params={},
+        curves={},
+        pins={"table": "training", "table_version": version},
+    )
+
+
+def test_rows_that_a_registered_model_was_made_from_stay_and_lost_trainings_go(
+    environment: Environment, tmp_path: Path
+) -> None:
+    run = run_at(environment.home, Days.of(FIRST))
+    for number in range(4):
+        publish_ids(run, "training", number)
+    age(run, "training")
+    model = keep(environment, tmp_path, version=1)
+    lost = lost_training(environment)
+    found = cleaned(environment)
+    assert found["toy.training"][:2] == [2, 2]
+    assert ids_at(run, "training", 1) == [1]
+    assert DeltaTable(path(run, "training")).version() == 3
+    assert found["toy: runs without a model"] == [1, 1, None, "runs"]
+    artifacts = environment.home / "mlartifacts" / "toy"
+    assert [folder.name for folder in artifacts.iterdir()] == [model.run_id]
+    assert not lost.exists()
+    assert cleaned(environment)["toy: runs without a model"] == [1, 0, None, "runs"]
+
+
+def lost_training(environment: Environment) -> Path:
+    """A training that was killed long ago; gives the folder of its files."""
+    client = Registry(environment, "toy")._client
+    experiment = client.get_experiment_by_name("toy").experiment_id
+    began = int((time.time() - LONG_AGO.total_seconds()) * 1000)
+    tags = {"fingerprint": "lost"}
+    run_id = client.create_run(experiment, start_time=began, tags=tags).info.run_id
+    client.create_run(experiment, start_time=began, run_name="somebody's own")
+    client.create_run(experiment, tags=tags)
+    folder = environment.home / "mlartifacts" / "toy" / run_id
+    written(folder / "pins.json", is_old=True)
+    return folder
+
+
+def test_pins_that_cannot_be_read_let_no_row_of_the_pipeline_go_and_are_told(
+    environment: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_at(environment.home, Days.of(FIRST))
+    for number in range(3):
+        publish_ids(run, "training", number)
+    age(run, "training")
+    model = keep(environment, tmp_path, version=1)
+    artifacts = environment.home / "mlartifacts" / "toy" / model.run_id
+    next(artifacts.rglob("pins.json")).unlink()
+    old = in_home(environment, is_old=True)["services' logs"]
+    code, rows = maintain(environment, [TOY], is_shared=True, is_dry=False)
+    assert code == 3
+    assert ("toy", None, 0, None, "failed") in rows
+    assert "pins.json of model 'toy' version 1 cannot be read" in capsys.readouterr().err
+    assert ids_at(run, "training", 0) == [0]
+    assert not old.exists(), "the rest goes on"

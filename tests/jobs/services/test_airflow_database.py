@@ -1,0 +1,78 @@
+"""Airflow's own database, made and cleaned by its own commands."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from jobs.services import airflow
+from jobs.services.leftovers import Rule
+from jobs.services.secrets import make_all
+from pipelines.environment import Environment
+from pipelines.errors import NightshiftError
+
+NOW = datetime.now(UTC)
+
+
+def database(environment: Environment) -> Path:
+    return environment.home / "airflow" / "airflow.db"
+
+
+def rule(*, is_dry: bool = False) -> Rule:
+    return Rule(before=NOW - timedelta(days=30), is_dry=is_dry)
+
+
+def migrated(home: Path) -> Environment:
+    """A home whose Airflow has a database, with a line of its log of long ago and one of now."""
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(home)})
+    environment.logs.mkdir(parents=True)
+    make_all(environment)
+    airflow.make_login(environment)
+    migration = airflow.migration(environment)
+    assert migration is not None
+    airflow.migrated(environment, migration.wait())
+    moments = [(str(NOW - timedelta(days=days)), "trigger") for days in (60, 1)]
+    with closing(sqlite3.connect(database(environment))) as opened, opened:
+        opened.executemany("INSERT INTO log (dttm, event) VALUES (?, ?)", moments)
+    return environment
+
+
+def events(environment: Environment) -> int:
+    with closing(sqlite3.connect(database(environment))) as opened:
+        rows = opened.execute("SELECT count(*) FROM log WHERE event = 'trigger'").fetchone()
+    return int(rows[0])
+
+
+def test_old_rows_go_a_dry_run_only_tells_and_a_fault_is_no_success(tmp_path: Path) -> None:
+    environment = migrated(tmp_path)
+    told = airflow.clean_database(environment, rule(is_dry=True))
+    assert told is not None
+    assert told.deleted == 1
+    assert events(environment) == 2
+    assert airflow.clean_database(environment, rule()) == told
+    assert events(environment) == 1
+    with closing(sqlite3.connect(database(environment))) as opened:
+        opened.execute("ALTER TABLE log RENAME COLUMN dttm TO at")
+    with pytest.raises(NightshiftError, match=r"could not be cleaned \(exit code 1\):(.|\n)*log"):
+        airflow.clean_database(environment, rule())
+
+
+def test_a_task_of_airflow_from_which_its_database_is_hidden_cleans_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = migrated(tmp_path)
+    # As `block_orm_access` of Airflow's supervisor does.
+    for section in ("DATABASE", "CORE"):
+        monkeypatch.setenv(f"AIRFLOW__{section}__SQL_ALCHEMY_CONN", "airflow-db-not-allowed:///")
+    cleaned = airflow.clean_database(environment, rule())
+    assert cleaned is not None
+    assert cleaned.deleted == 1
+
+
+def test_where_airflow_was_never_started_there_is_nothing_to_clean(tmp_path: Path) -> None:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    assert airflow.clean_database(environment, rule()) is None
