@@ -67,7 +67,8 @@ class Survey:
         self._known = publications.all_in_force(run)
         self._checksums: dict[str, dict[date, str]] = {}
         for name, found in self._known.items():
-            self._checksums[sql_name(run, name)] = {day: one.checksum for day, one in found.items()}
+            checksums = {day: one.checksum for day, one in found.items()}
+            self._checksums[sql_name(run, name)] = checksums
         self._digests: dict[tuple[str, Days], str] = {}
         self._first_served = _first_served(run)
         self.nights = self._nights()
@@ -114,7 +115,10 @@ class Survey:
         return [known[night] for night in sorted(known)]
 
     def _foreseen(
-        self, one: Finding, pending: dict[str, set[date]], defined: dict[str, str]
+        self,
+        one: Finding,
+        pending: dict[str, set[date]],
+        defined: dict[str, str],
     ) -> Finding:
         made = self._publication(one.table, one.night)
         if one.state != "current" or made is None:
@@ -149,15 +153,17 @@ class Survey:
         if told.get("definition") != training_definition(self._run.pipeline):
             return True
         until = self._run.days.last
-        versions = [one.version for day, one in self._known[TRAINING].items() if day <= until]
         seen: int = told["table_version"]
-        return max(versions, default=-1) > seen
+        known = [one for one in self._known[TRAINING].values() if one.day <= until]
+        return any(one.version > seen for one in known)
 
     def has_published_since(self, moment: datetime) -> bool:
         """Whether labels or predictions up to the last night have been published since."""
         until = self._run.days.last
-        known = [*self._known[TRAINING].values(), *self._known[PREDICTIONS].values()]
-        return any(one.published_at > moment for one in known if one.changed and one.day <= until)
+        labels = self._known[TRAINING].values()
+        known = [*labels, *self._known[PREDICTIONS].values()]
+        changes = [one for one in known if one.changed and one.day <= until]
+        return any(one.published_at > moment for one in changes)
 
     def _finding(self, table: Table, night: date) -> Finding:
         one = self._publication(table, night)
@@ -183,21 +189,25 @@ class Survey:
         """Of the run's last night: there is one file, the newest."""
         night = self._run.days.last
         name = f"{self._run.pipeline.name}/{feed.file(None)}"
-        snapshots = [one for day, one in self._known[table.name].items() if day <= night]
+        known = self._known[table.name]
+        snapshots = [one for one in known.values() if one.day <= night]
         if not snapshots:
             return Finding(table=table, night=night, state="missing", reason="never published")
         last = max(snapshots, key=lambda one: one.day)
-        later = [day for day in self._known[table.name] if day > night]
+        later = [day for day in known if day > night]
         # An old night sees the file of its own time, which is gone.
-        if later or not self._is_there(name) or not any(map(self._has_changed, last.inputs)):
+        is_there = self._is_there(name) and not later
+        if not (is_there and any(map(self._has_changed, last.inputs))):
             return Finding(table=table, night=night, state="current")
         return Finding(table=table, night=night, state="stale", reason=f"{name} has changed")
 
     def _nights(self) -> Days:
         """From the first night that was ever published, or the run's first, to the run's last."""
         daily = [feed for feed in self._run.pipeline.feeds if not feed.is_reference]
-        published = [min(self._known[feed.name]) for feed in daily if self._known[feed.name]]
-        return Days(min([*published, self._run.days.first]), self._run.days.last)
+        first = self._run.days.first
+        for feed in daily:
+            first = min([first, *self._known[feed.name]])
+        return Days(first, self._run.days.last)
 
     def _made_nights(self, table: Table) -> list[date]:
         """Nights whose drops are published: of others nothing can be made."""

@@ -98,7 +98,12 @@ def publish(
     )
 
 
-def confirm(run: Run, name: str, day: date, inputs: tuple[Input, ...]) -> None:
+def confirm(
+    run: Run,
+    name: str,
+    day: date,
+    inputs: tuple[Input, ...],
+) -> None:
     """Record that the rows of a day that is in force follow from other inputs just as well."""
     known = publications.in_force(run, name).get(day)
     # Tables of before there was a record have none.
@@ -190,6 +195,7 @@ def _publications(
     checked = _Inputs(run, name)
     found: list[Publication] = []
     for day in staging.days:
+        given = staging.origin.inputs.get(day, ())
         one = Publication(
             day=day,
             version=0 if day in differing else known[day].version,
@@ -199,7 +205,7 @@ def _publications(
             rows=staging.rows_of(day),
             checksum=staging.checksum(day),
             definition=staging.origin.definition,
-            inputs=tuple(map(checked.now, staging.origin.inputs.get(day, ()))),
+            inputs=tuple(map(checked.now, given)),
             changed=day in differing,
             code_version=code_version(),
             published_at=publications.now(),
@@ -250,7 +256,8 @@ class _Inputs:
     def _look_up(self, table: str) -> None:
         known = publications.in_force(self._run, table)
         self._checksums[table] = {day: one.checksum for day, one in known.items()}
-        self._versions[table] = max((one.version for one in known.values()), default=0)
+        versions = [one.version for one in known.values()]
+        self._versions[table] = max(versions, default=0)
 
 
 def _commit(
@@ -317,7 +324,12 @@ def _add(column: str, file: DataFile) -> AddAction:
     )
 
 
-def _widened(run: Run, name: str, table: DeltaTable, schema: dict[str, Any]) -> Schema:
+def _widened(
+    run: Run,
+    name: str,
+    table: DeltaTable,
+    schema: dict[str, Any],
+) -> Schema:
     """The table's columns, and after them those that the staged rows have got since."""
     there = json.loads(table.schema().to_json())["fields"]
     types = {field["name"]: field["type"] for field in there}
@@ -330,4 +342,5 @@ def _widened(run: Run, name: str, table: DeltaTable, schema: dict[str, Any]) -> 
                 "column its old type, or another name."
             )
     added = [field for field in schema["fields"] if field["name"] not in types]
-    return Schema.from_json(json.dumps({"type": "struct", "fields": [*there, *added]}))
+    widened = {"type": "struct", "fields": [*there, *added]}
+    return Schema.from_json(json.dumps(widened))

@@ -114,7 +114,9 @@ def in_force(
         name: The table.
         days: Partition dates that are asked for; None: all.
     """
-    asked = [one for one in every(run, name, days) if days is None or one.day in days]
+    asked = every(run, name, days)
+    if days is not None:
+        asked = [one for one in asked if one.day in days]
     return dict(sorted(latest(asked).items()))
 
 

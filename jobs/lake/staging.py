@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from pipelines.run import Run
 
+_Inputs = dict[date, tuple[Input, ...]]
 STAGINGS_KEPT = 20
 """Of each table; the newest, so that a single stage can be run again."""
 
@@ -237,7 +238,7 @@ def _manifest(run: Run, name: str) -> tuple[fs.FileSystem, str]:
     return system, path_of_manifest
 
 
-def _inputs(told: list[list[Any]]) -> dict[date, tuple[Input, ...]]:
+def _inputs(told: list[list[Any]]) -> _Inputs:
     found = {}
     for day, *inputs in told:
         found[date.fromisoformat(day)] = tuple(map(Input.from_json, inputs))

@@ -58,12 +58,18 @@ def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
     suites = {name: _suite_of(run, name) for name in names}
     # Looked up once: what is published is the very staging that was judged.
     stagings = {name: staging.require(run, name) for name in names if _is_staged(run, name)}
-    verdicts = _by_table(lambda name: judge(run, name, stagings[name], suites[name]), stagings)
+
+    def verdict_on(name: str) -> Verdict:
+        return judge(run, name, stagings[name], suites[name])
+
+    verdicts = _by_table(verdict_on, stagings)
     judged = list(verdicts.values())
     _refuse_failures(run, judged)
     report_index = _record(run, judged)
     # In the order in which they are made: a table is published after those that it reads.
-    published = {name: _publish(run, verdicts[name], stagings[name], name) for name in stagings}
+    published = {}
+    for name, judged_rows in stagings.items():
+        published[name] = _publish(run, verdicts[name], judged_rows, name)
     return {
         "tables": len(judged),
         "rows": sum(verdict.rows for verdict in judged),
@@ -75,7 +81,12 @@ def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
     }
 
 
-def judge(run: Run, name: str, waiting: Staging, suite: Callable[[Days], Suite]) -> Verdict:
+def judge(
+    run: Run,
+    name: str,
+    waiting: Staging,
+    suite: Callable[[Days], Suite],
+) -> Verdict:
     """The gate's verdict on the staged rows of a table."""
     replaced = waiting.span
     # A suite is declared for nights; partitions of a forecast lie ahead of theirs.
@@ -201,7 +212,12 @@ def _line(verdict: Verdict, check: Check) -> str:
     return f"{verdict.table} {check.column or ''}: {check}"
 
 
-def _publish(run: Run, verdict: Verdict, judged: Staging, name: str) -> dict[str, object]:
+def _publish(
+    run: Run,
+    verdict: Verdict,
+    judged: Staging,
+    name: str,
+) -> dict[str, object]:
     # The gate counts for itself: the files' own count is another.
     if judged.rows != verdict.rows:
         raise NightshiftError(
