@@ -230,19 +230,22 @@ def _passes(
     stages: tuple[Stage, ...],
     allow_gap: bool,
 ) -> Iterator[_Pass]:
-    """What the survey says, asked anew before each stage: what it finds depends on those before."""
+    """What the survey says, asked anew whenever a stage has done something."""
     # Arrow and Delta take longer to import than everything else here.
     from jobs import survey
 
+    found = survey.Survey(run)
     if STAGES[0] in stages and not allow_gap:
-        survey.require_no_hole(run)
+        survey.require_no_hole(run, found)
     for unit in survey.units():
         asked = tuple(stage for stage in unit if stage in stages)
-        ranges = survey.passes(run, asked[0]) if asked else []
+        ranges = survey.passes(run, asked[0], found) if asked else []
         if asked and not ranges:
             _pass_by(run, asked)
         for days in ranges:
             yield asked, days
+        if ranges:
+            found = survey.Survey(run)
 
 
 def _pass_by(run: Run, stages: tuple[Stage, ...]) -> None:

@@ -284,24 +284,26 @@ def units() -> tuple[tuple[Stage, ...], ...]:
     return tuple(found)
 
 
-def passes(run: Run, stage: Stage) -> list[Days]:
+def passes(run: Run, stage: Stage, survey: Survey) -> list[Days]:
     """The nights on which a stage has something to do, as ranges of consecutive days.
 
     Args:
         run: Up to whose last night everything shall be true.
         stage: One that makes tables or models; or a check, which has to judge what this run has
-            staged.
+            staged and nobody has published since.
+        survey: How things stand.
     """
-    if stage.audits:
-        return _staged(run, stage.audits)
-    survey = Survey(run)
-    made = [table for table in run.pipeline.tables if table.made_by == stage.name]
+    maker = stage.audits or stage.name
+    made = [table for table in run.pipeline.tables if table.made_by == maker]
     if not made:
         return [run.days] if _is_due(run, stage, survey) else []
     findings: list[Finding] = []
     for table in made:
         findings += survey.findings(table)
-    return _ranges(one.night for one in findings if _is_to_be_made(run, one))
+    nights = {one.night for one in findings if _is_to_be_made(run, one)}
+    if not stage.audits:
+        return _ranges(nights)
+    return [days for days in _staged(run, maker) if nights & set(days)]
 
 
 def _staged(run: Run, maker: str) -> list[Days]:
@@ -316,13 +318,13 @@ def _staged(run: Run, maker: str) -> list[Days]:
     return sorted({Days(row["first_day"], row["last_day"]) for row in rows})
 
 
-def require_no_hole(run: Run) -> None:
+def require_no_hole(run: Run, survey: Survey) -> None:
     """Refuse to go on over nights that were never made and cannot be.
 
     Raises:
         Refused: there are some; the message names the nights, their files and the ways out.
     """
-    holes = Survey(run).holes()
+    holes = survey.holes()
     if not holes:
         return
     lines = [f"{len(holes)} night(s) before {run.days.first} were never run, and lack files:"]

@@ -276,7 +276,12 @@ def _unrecorded(environment: Environment, table: str, recorded: pa.Table) -> lis
 
 def _of_commit(table: str, version: int) -> Iterator[Publication]:
     """The publications that a commit tells of."""
-    for action in actions(table, version):
+    try:
+        told_by_commit = actions(table, version)
+    except FileNotFoundError:
+        # Of before there was a record: other programs let old entries of the log expire.
+        return
+    for action in told_by_commit:
         told = action.get("commitInfo", {}).get(_METADATA)
         for one in _publications_in(told):
             yield _from_json(one, version)

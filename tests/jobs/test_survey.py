@@ -413,6 +413,11 @@ def test_a_check_by_itself_judges_what_its_run_has_staged(home: Home) -> None:
         assert night.make_true(run, check, notify=False) == 0
     assert stages_of(home)["check_raw"] == [f"{DAYS[1]}..{DAYS[2]}"]
     assert list(home.published("readings")) == DAYS[:3]
+    # Cleared later: all of it is published, and an old staging is not judged again.
+    home.performed.clear()
+    with home._stages():
+        assert night.make_true(run, check, notify=False) == 0
+    assert home.performed == []
     other = replace(run, run_id="manual__2")
     home.performed.clear()
     with home._stages():
