@@ -28,6 +28,7 @@ from pipelines.errors import NightshiftError, NotLanded, Refused, UsageError
 from pipelines.events import Event, Notification
 from pipelines.redaction import redacted
 from pipelines.run import Run
+from pipelines.spec import QUARANTINE_SUFFIX
 from pipelines.stages import STAGES, Stage
 
 PERFORM = "jobs.night:perform"
@@ -242,7 +243,11 @@ def _passes(
         ranges = survey.passes(run, asked[0], found) if asked else []
         if asked and not ranges:
             _pass_by(run, asked)
-        for days in ranges:
+        for days in ranges[:-1]:
+            # All of the unit, though only its first stage be asked for: what is made of later
+            # nights follows from these once they are published.
+            yield asked if asked[0].audits else unit, days
+        for days in ranges[-1:]:
             yield asked, days
         if ranges:
             found = survey.Survey(run)
@@ -305,6 +310,9 @@ def _numbered(run: Run) -> Run:
     from jobs.lake.publications import next_attempt
 
     made = [table.name for table in run.pipeline.tables if table.made_by == run.doing.name]
+    if run.doing.name == STAGES[0].name:
+        # Written even when nothing else of the attempt is published.
+        made += [name + QUARANTINE_SUFFIX for name in made]
     return replace(run, attempt=next_attempt(run, made)) if made else run
 
 

@@ -136,6 +136,11 @@ class Survey:
         reason = f"{_OUTDATED}; --restate makes these days anew"
         return replace(one, state="outdated", reason=reason)
 
+    def last_made(self) -> date | None:
+        """The last night before the run's first whose drops are published."""
+        before = [night for night in self.nights if night < self._run.days.first]
+        return max(filter(self._has_landed, before), default=None)
+
     def holes(self) -> list[Hole]:
         """Nights before the run's first that were never published and whose files are not there."""
         found = []
@@ -157,13 +162,12 @@ class Survey:
         known = [one for one in self._known[TRAINING].values() if one.day <= until]
         return any(one.version > seen for one in known)
 
-    def has_published_since(self, moment: datetime) -> bool:
-        """Whether labels or predictions up to the last night have been published since."""
+    def learned_since(self, moment: datetime | None) -> set[date]:
+        """The nights up to the last whose labels have been published since; None: ever."""
         until = self._run.days.last
-        labels = self._known[TRAINING].values()
-        known = [*labels, *self._known[PREDICTIONS].values()]
+        known = self._known[TRAINING].values()
         changes = [one for one in known if one.changed and one.day <= until]
-        return any(one.published_at > moment for one in changes)
+        return {one.day for one in changes if moment is None or one.published_at > moment}
 
     def _finding(self, table: Table, night: date) -> Finding:
         one = self._publication(table, night)
@@ -295,27 +299,45 @@ def passes(run: Run, stage: Stage, survey: Survey) -> list[Days]:
     """
     maker = stage.audits or stage.name
     made = [table for table in run.pipeline.tables if table.made_by == maker]
+    if stage.name == "monitor":
+        return _ranges(_nights_to_measure(run, survey))
     if not made:
         return [run.days] if _is_due(run, stage, survey) else []
     findings: list[Finding] = []
     for table in made:
         findings += survey.findings(table)
     nights = {one.night for one in findings if _is_to_be_made(run, one)}
-    if not stage.audits:
-        return _ranges(nights)
-    return [days for days in _staged(run, maker) if nights & set(days)]
+    return _staged(run, maker, nights) if stage.audits else _ranges(nights)
 
 
-def _staged(run: Run, maker: str) -> list[Days]:
-    """The ranges on which a stage of this run has staged something."""
+def _nights_to_measure(run: Run, survey: Survey) -> set[date]:
+    """Those whose labels were published since anything was measured, and the run's last."""
+    measured = [
+        ("pipeline", "=", run.pipeline.name),
+        ("stage", "=", "monitor"),
+        ("status", "=", "done"),
+    ]
+    started = ops.read(run.environment, "stage_runs", measured, ["started_at"])
+    moments = started["started_at"].to_pylist()
+    nights = survey.learned_since(max(moments, default=None))
+    return nights if "monitor" in _last_done(run) else nights | {run.days.last}
+
+
+def _staged(run: Run, maker: str, nights: set[date]) -> list[Days]:
+    """For each of the nights the last range on which a stage of this run has staged it."""
     of_run = [
         ("pipeline", "=", run.pipeline.name),
         ("run_id", "=", run.run_id),
         ("stage", "=", maker),
         ("status", "=", "done"),
     ]
-    rows = ops.read(run.environment, "stage_runs", of_run, ["first_day", "last_day"]).to_pylist()
-    return sorted({Days(row["first_day"], row["last_day"]) for row in rows})
+    columns = ["first_day", "last_day", "started_at"]
+    rows = ops.read(run.environment, "stage_runs", of_run, columns).to_pylist()
+    last: dict[date, Days] = {}
+    for row in sorted(rows, key=itemgetter("started_at")):
+        days = Days(row["first_day"], row["last_day"])
+        last.update(dict.fromkeys(days, days))
+    return sorted({last[night] for night in nights if night in last})
 
 
 def require_no_hole(run: Run, survey: Survey) -> None:
@@ -324,7 +346,9 @@ def require_no_hole(run: Run, survey: Survey) -> None:
     Raises:
         Refused: there are some; the message names the nights, their files and the ways out.
     """
-    holes = survey.holes()
+    # Those before a night that was made were accepted when it was made: the plan still tells them.
+    made = survey.last_made()
+    holes = [hole for hole in survey.holes() if made is None or hole.night > made]
     if not holes:
         return
     lines = [f"{len(holes)} night(s) before {run.days.first} were never run, and lack files:"]
@@ -363,7 +387,7 @@ def _is_due(run: Run, stage: Stage, survey: Survey) -> bool:
     if stage.name == "evaluate":
         trained = last.get("train")
         return trained is not None and trained["started_at"] > last["evaluate"]["started_at"]
-    return survey.has_published_since(last[stage.name]["started_at"])
+    return False
 
 
 def _last_done(run: Run) -> dict[str, dict[str, Any]]:

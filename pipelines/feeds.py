@@ -98,9 +98,11 @@ class Feed:
             0 <= self.max_quarantine_share <= 1,
             f"Feed '{self.name}': max_quarantine_share must be from 0 to 1.",
         )
+        is_dated = self.is_optional or self.first_day is not None or self.last_day is not None
         refuse_unless(
-            not (self.is_optional and self.is_reference),
-            f"Feed '{self.name}': a reference feed has one file, and it cannot be optional.",
+            not (is_dated and self.is_reference),
+            f"Feed '{self.name}': a reference feed has one file on every day: it cannot be "
+            "optional, nor have a first or a last day.",
         )
         self._refuse_odd_path("path", self.path)
         self._refuse_hidden_file()

@@ -163,7 +163,9 @@ def revisions(environment: Environment, name: str) -> list[Publication]:
     """
     recorded = _recorded(environment, name)
     found = [*_from_rows(recorded, None), *_unrecorded(environment, name, recorded)]
-    return sorted((one for one in found if one.changed), key=_order)
+    # Two homes of one lake may both have recorded the same one.
+    once = {_identity(one): one for one in found if one.changed}
+    return sorted(once.values(), key=_order)
 
 
 def next_attempt(run: Run, names: Iterable[str]) -> int:

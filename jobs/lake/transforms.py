@@ -56,18 +56,24 @@ def definitions(pipeline: Pipeline) -> dict[str, str]:
     """What each table is: a digest that changes when its declaration or code does, or an input's.
 
     Raises:
-        UsageError: a declared table has no function.
+        UsageError: a declared table, or the labels, have no function.
     """
-    found: dict[str, str] = {feed.name: digest(feed) for feed in pipeline.feeds}
-    for table in pipeline.derived:
-        inputs = [found[name] for name in table.reads]
-        found[table.name] = digest(table, transform_of(pipeline, table), *inputs)
+    found = definitions_of_data(pipeline)
     inputs = [found[name] for name in tables_joined(pipeline)]
     declared: tuple[Any, ...] = (pipeline.views, pipeline.entity, pipeline.entity_table)
     shown = (pipeline.carried, pipeline.training.features)
     joined = digest(*declared, *shown, labels_of(pipeline), *inputs)
     found[TRAINING] = found[SCORING] = joined
     found[PREDICTIONS] = digest(pipeline.entity, pipeline.carried, pipeline.prediction, joined)
+    return found
+
+
+def definitions_of_data(pipeline: Pipeline) -> dict[str, str]:
+    """What each raw and derived table is; see `definitions`."""
+    found: dict[str, str] = {feed.name: digest(feed) for feed in pipeline.feeds}
+    for table in pipeline.derived:
+        inputs = [found[name] for name in table.reads]
+        found[table.name] = digest(table, transform_of(pipeline, table), *inputs)
     return found
 
 

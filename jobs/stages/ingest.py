@@ -25,7 +25,7 @@ from jobs.lake.content import fingerprint
 from jobs.lake.definition import digest
 from jobs.lake.locations import exists, sql_name
 from jobs.lake.partitions import published_days
-from jobs.lake.publications import Origin, file_input
+from jobs.lake.publications import Origin, file_input, in_force
 from jobs.spark.session import connect
 from pipelines.days import Days
 from pipelines.errors import NightshiftError, Refused
@@ -74,6 +74,8 @@ class _Load:
     rows: DataFrame
     """Cached in the server until the stage ends."""
     tallies: list[_Tally]
+    origin: Origin
+    """The files, each by its content."""
 
     @property
     def bad(self) -> int:
@@ -86,13 +88,6 @@ class _Load:
 
     def good_rows(self) -> DataFrame:
         return self.rows.where("reason IS NULL").select(*columns(self.feed))
-
-    def origin(self) -> Origin:
-        """The files, each by its content."""
-        files = {}
-        for drop in self.drops:
-            files[drop.day] = (file_input(drop.source_file, drop.day, drop.path),)
-        return Origin(definition=digest(self.feed), inputs=files)
 
     def bad_rows(self) -> DataFrame:
         return self.rows.where("reason IS NOT NULL").select(*QUARANTINE)
@@ -195,7 +190,21 @@ def _load(
         .persist()
     )
     cached.append(rows)
-    return _Load(feed=feed, drops=drops, rows=rows, tallies=_tallies(feed, rows))
+    return _Load(
+        feed=feed,
+        drops=drops,
+        rows=rows,
+        tallies=_tallies(feed, rows),
+        # Now: it is seen to it afterwards that no file has changed since it was inspected.
+        origin=_origin(feed, drops),
+    )
+
+
+def _origin(feed: Feed, drops: list[Drop]) -> Origin:
+    files = {}
+    for drop in drops:
+        files[drop.day] = (file_input(drop.source_file, drop.day, drop.path),)
+    return Origin(definition=digest(feed), inputs=files)
 
 
 def _tallies(feed: Feed, rows: DataFrame) -> list[_Tally]:
@@ -265,7 +274,7 @@ def _keep(run: Run, load: _Load) -> dict[str, int]:
         rows = load.good_rows()
         # A snapshot replaces that of its own day, and no other.
         days = [drop.day for drop in load.drops] if load.feed.is_reference else None
-        staged = tables.stage_rows(run, load.feed.name, rows, days, load.origin())
+        staged = tables.stage_rows(run, load.feed.name, rows, days, load.origin)
         unchanged = 0
         quarantined = _quarantine(run, load)
     if load.records != staged + unchanged + quarantined:
@@ -292,7 +301,7 @@ def _quarantine(run: Run, load: _Load) -> int:
         is_replacing = any(day in run.days for day in published_days(run, name))
         if not is_replacing:
             return 0
-    return tables.write_quarantine(run, load.feed.name, load.bad_rows(), load.origin())
+    return tables.write_quarantine(run, load.feed.name, load.bad_rows(), load.origin)
 
 
 def _brings_nothing_new(run: Run, load: _Load) -> bool:
@@ -303,7 +312,8 @@ def _brings_nothing_new(run: Run, load: _Load) -> bool:
     name = load.feed.name
     drop = load.drops[0]
     snapshot = _snapshot(run, name, drop.day)
-    if snapshot is None:
+    # A snapshot of before there was a record is published once more.
+    if snapshot is None or snapshot not in in_force(run, name):
         return False
     later = [landed for landed in published_days(run, name) if landed > drop.day]
     if later or run.is_of_the_past:
@@ -318,7 +328,7 @@ def _brings_nothing_new(run: Run, load: _Load) -> bool:
     )
     if is_same:
         # The file may say it in other bytes: then it is these from now on.
-        commits.confirm(run, name, snapshot, load.origin().inputs[drop.day])
+        commits.confirm(run, name, snapshot, load.origin.inputs[drop.day])
     return is_same
 
 

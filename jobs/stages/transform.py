@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from jobs.lake import publications, staging, tables
 from jobs.lake.partitions import published_days
 from jobs.lake.publications import Checksums, Input, Origin
-from jobs.lake.transforms import Transform, definitions, transform_of
+from jobs.lake.transforms import Transform, definitions_of_data, transform_of
 from jobs.spark.session import connect
 from pipelines.days import Days
 
@@ -52,7 +52,7 @@ def transform(run: Run) -> dict[str, object]:
     # Spark's functions work without a JVM only from the first session on.
     connect(run.environment)
     # All before the first is called: a missing function costs no work.
-    defined = definitions(run.pipeline)
+    defined = definitions_of_data(run.pipeline)
     makings = [
         _Making(
             table=table,
@@ -99,7 +99,9 @@ def _last_day(ranges: Iterable[Days], run: Run) -> date:
 
 def _published_later(run: Run, table: Table) -> list[date]:
     """The published days after those of the run."""
-    return [day for day in published_days(run, table.name) if day > run.days.last]
+    # A day without rows is in the record, and in no partition.
+    published = {*published_days(run, table.name), *publications.in_force(run, table.name)}
+    return sorted(day for day in published if day > run.days.last)
 
 
 def _known(run: Run) -> dict[str, dict[date, str]]:

@@ -240,6 +240,7 @@ def test_a_missed_night_is_caught_up_by_the_next_one_in_one_pass(home: Home) -> 
     assert home.night(DAYS[0]) == 0
     assert home.night(DAYS[3]) == 0
     assert stages_of(home)["ingest"] == ["2013-01-06..2013-01-08"]
+    assert stages_of(home)["monitor"] == ["2013-01-06..2013-01-08"]
     assert list(home.published("sums")) == DAYS[:4]
 
 
@@ -293,6 +294,8 @@ def test_a_hole_is_refused_by_name_until_it_is_filled_or_allowed(home: Home) -> 
     assert home.performed == []
     assert home.night(DAYS[2], allow_gap=True) == 0
     assert home.published("sums")[DAYS[2]] == [1 + 41]
+    # Accepted once: no later night asks again.
+    assert home.night(DAYS[3]) == 0
     home.land(DAYS[1], 5)
     assert home.night(DAYS[3]) == 0
     assert home.published("sums")[DAYS[2]] == [1 + 5 + 41]
@@ -423,6 +426,16 @@ def test_a_check_by_itself_judges_what_its_run_has_staged(home: Home) -> None:
     with home._stages():
         assert night.make_true(other, check, notify=False) == 0
     assert home.performed == []
+
+
+def test_a_stage_by_itself_publishes_each_range_before_it_makes_the_next(home: Home) -> None:
+    home.night(DAYS[4], first=DAYS[0])
+    home.land(DAYS[0], 7)
+    run = replace(home.run(DAYS[5]), run_id="scheduled__1")
+    with home._stages():
+        for one in STAGES:
+            assert night.make_true(run, (one,), notify=False) == 0
+    _check(home, DAYS[5])
 
 
 def test_the_plan_tells_what_is_missing_and_stale_and_what_follows(home: Home) -> None:

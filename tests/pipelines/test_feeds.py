@@ -165,8 +165,12 @@ def test_a_key_must_be_among_the_columns(key: tuple[str, ...]) -> None:
     assert "are not among its columns ['id']" in _refusal(key=key)
 
 
-def test_a_reference_feed_cannot_be_optional() -> None:
-    assert "cannot be optional" in _refusal(path="sensors.csv", is_optional=True)
+@pytest.mark.parametrize(
+    "given",
+    [{"is_optional": True}, {"first_day": date(2013, 1, 2)}, {"last_day": date(2013, 1, 2)}],
+)
+def test_a_reference_feed_has_a_file_on_every_day(given: dict[str, Any]) -> None:
+    assert "has one file on every day" in _refusal(path="sensors.csv", **given)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])

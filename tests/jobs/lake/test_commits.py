@@ -39,6 +39,8 @@ TABLE = "readings"
 FIRST = date(2013, 1, 5)
 SECOND = date(2013, 1, 6)
 BOTH = Days(FIRST, SECOND)
+_TURNS = 3
+"""How often each of several processes publishes."""
 _SPAWN = multiprocessing.get_context("spawn")
 """A forked child would share the threads' locks of its parent's libraries."""
 
@@ -258,7 +260,7 @@ def test_a_column_of_another_type_is_refused_by_its_name(tmp_path: Path) -> None
 
 def _publish_days(home: Path, number: int, own: date, shared: date) -> None:
     """Publish a day of its own many times, and one that all processes publish."""
-    for turn in range(5):
+    for turn in range(_TURNS):
         run = run_at(home, Days.of(own))
         publish(run, TABLE, staged(run, {own: [number, turn]}))
         run = run_at(home, Days.of(shared))
@@ -284,7 +286,7 @@ def test_eight_processes_publish_at_once_and_nothing_is_lost_or_doubled(tmp_path
     run = run_at(tmp_path)
     seen = ids_of(run)
     for number, day in enumerate(days):
-        assert seen[str(day)] == sorted([number, 4])
+        assert seen[str(day)] == sorted([number, _TURNS - 1])
     # One of them published it last, whole.
     assert len(seen[str(shared)]) == 2
     known = in_force(run, TABLE)
