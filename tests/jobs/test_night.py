@@ -17,12 +17,14 @@ from pyspark.errors import PySparkException
 
 from jobs import night
 from jobs.lake import ops
+from jobs.lake.commits import publish
 from pipelines.catalog import pipeline
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import GateRefused, NightshiftError, NotLanded, Refused, UsageError
 from pipelines.run import Run
 from pipelines.stages import STAGES, Stage, select, stage
+from tests.jobs.lake.test_commits import staged
 from tests.jobs.records import settle
 
 Function = Callable[[Run], dict[str, object]]
@@ -49,6 +51,21 @@ def _raising(error: Exception) -> Function:
         raise error
 
     return fail
+
+
+def test_an_attempt_whose_quarantine_alone_was_published_does_not_lock_out_the_next(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[int] = []
+
+    def refuse(attempt: Run) -> dict[str, object]:
+        attempts.append(attempt.attempt)
+        publish(attempt, "flights_quarantine", staged(attempt, {}, "flights_quarantine"))
+        raise Refused("too many bad rows")
+
+    monkeypatch.setattr(night, "_function", lambda stage: refuse)
+    assert [night.perform(run.to_json()) for _ in range(2)] == [1, 1]
+    assert attempts == [1, 2]
 
 
 def test_a_stage_that_is_done_is_recorded_with_its_metrics(
