@@ -8,7 +8,6 @@ served, until a person has them scored again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -72,6 +71,8 @@ class Survey:
         self._digests: dict[tuple[str, Days], str] = {}
         self._first_served = _first_served(run)
         self.nights = self._nights()
+        self.holes = self._find_holes()
+        """Nights before the run's first that were never published and whose files are not there."""
 
     def findings(self, table: Table) -> list[Finding]:
         """The state of a table on each night that it can be made for, oldest first."""
@@ -80,7 +81,7 @@ class Survey:
             return [self._finding(table, night) for night in self._made_nights(table)]
         if feed.is_reference:
             return [self._of_reference(table, feed)]
-        holes = {hole.night for hole in self.holes()}
+        holes = {hole.night for hole in self.holes}
         landed = [night for night in self.nights if night not in holes]
         return [self._of_drop(table, feed, night) for night in landed]
 
@@ -105,7 +106,7 @@ class Survey:
         """The findings of a table, and nights that will be missing once their drops are there."""
         if table.name in self._feeds:
             return self.findings(table)
-        holes = {hole.night for hole in self.holes()}
+        holes = {hole.night for hole in self.holes}
         known = {one.night: one for one in self.findings(table)}
         coming = [night for night in self.nights if night not in holes and night not in known]
         if table.name == PREDICTIONS:
@@ -141,8 +142,7 @@ class Survey:
         before = [night for night in self.nights if night < self._run.days.first]
         return max(filter(self._has_landed, before), default=None)
 
-    def holes(self) -> list[Hole]:
-        """Nights before the run's first that were never published and whose files are not there."""
+    def _find_holes(self) -> list[Hole]:
         found = []
         for night in self.nights:
             if night >= self._run.days.first or self._has_landed(night):
@@ -250,8 +250,7 @@ class Survey:
         # A file that is gone, and a model, say nothing new.
         if not path.is_file() or path.stat().st_mtime_ns == given.version:
             return False
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() != given.digest
+        return publications.digest_of_file(path) != given.digest
 
     def _digest(self, given: Input) -> str:
         days = Days(given.first_day, given.last_day)
@@ -348,7 +347,7 @@ def require_no_hole(run: Run, survey: Survey) -> None:
     """
     # Those before a night that was made were accepted when it was made: the plan still tells them.
     made = survey.last_made()
-    holes = [hole for hole in survey.holes() if made is None or hole.night > made]
+    holes = [hole for hole in survey.holes if made is None or hole.night > made]
     if not holes:
         return
     lines = [f"{len(holes)} night(s) before {run.days.first} were never run, and lack files:"]

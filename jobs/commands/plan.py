@@ -24,7 +24,7 @@ def plan(run: Run) -> Sequence[tuple[object, ...]]:
     from jobs.survey import Survey
 
     survey = Survey(run)
-    rows = [_row_of_hole(run, hole) for hole in survey.holes()]
+    rows = [_row_of_hole(run, hole) for hole in survey.holes]
     for findings in survey.foreseen():
         rows += [_row(run, part) for part in _alike(findings)]
     return rows

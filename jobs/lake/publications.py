@@ -129,8 +129,7 @@ def every(run: Run, name: str, days: Days | None = None) -> list[Publication]:
         days: Partition dates of which recorded ones are asked for; None: all.
     """
     table = sql_name(run, name)
-    recorded = _recorded(run.environment, table)
-    return [*_from_rows(recorded, days), *_unrecorded(run.environment, table, recorded)]
+    return _told_of(run.environment, table, _recorded(run.environment, table), days)
 
 
 def all_in_force(run: Run) -> dict[str, dict[date, Publication]]:
@@ -141,7 +140,7 @@ def all_in_force(run: Run) -> dict[str, dict[date, Publication]]:
     for table in run.pipeline.tables:
         full_name = sql_name(run, table.name)
         own = recorded.filter(pc.equal(recorded["table_name"], full_name))
-        known = [*_from_rows(own, None), *_unrecorded(run.environment, full_name, own)]
+        known = _told_of(run.environment, full_name, own)
         found[table.name] = dict(sorted(latest(known).items()))
     return found
 
@@ -161,8 +160,7 @@ def revisions(environment: Environment, name: str) -> list[Publication]:
         environment: Whose lake it is.
         name: SQL name of the table.
     """
-    recorded = _recorded(environment, name)
-    found = [*_from_rows(recorded, None), *_unrecorded(environment, name, recorded)]
+    found = _told_of(environment, name, _recorded(environment, name))
     # Two homes of one lake may both have recorded the same one.
     once = {_identity(one): one for one in found if one.changed}
     return sorted(once.values(), key=_order)
@@ -209,10 +207,15 @@ def table_input(
 
 def file_input(name: str, day: date, path: Path) -> Input:
     """A landed file with its content; its name is that below the landing folder."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = digest_of_file(path)
     changed_ns = path.stat().st_mtime_ns
     return Input(name=name, first_day=day, last_day=day, digest=digest, version=changed_ns)
+
+
+def digest_of_file(path: Path) -> str:
+    """SHA-256 of what a file holds."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of(days: Days, checksums: Mapping[date, str]) -> str:
@@ -253,6 +256,16 @@ def to_metadata(publications: Sequence[Publication]) -> dict[str, str]:
 def _recorded(environment: Environment, table: str) -> pa.Table:
     """Rows of `ops.publications` about the table of that SQL name."""
     return ops.read(environment, _RECORD, [("table_name", "=", table)])
+
+
+def _told_of(
+    environment: Environment,
+    table: str,
+    recorded: pa.Table,
+    days: Days | None = None,
+) -> list[Publication]:
+    """The recorded publications of a table, those of `days` alone; and all unrecorded ones."""
+    return [*_from_rows(recorded, days), *_unrecorded(environment, table, recorded)]
 
 
 def _from_rows(recorded: pa.Table, days: Days | None) -> list[Publication]:
