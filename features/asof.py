@@ -21,7 +21,7 @@ a day after the time at which the fact is known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -36,6 +36,7 @@ from feast.infra.offline_stores.contrib.spark_offline_store.spark import (
 from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 from feast.infra.offline_stores.offline_store import RetrievalMetadata
 from feast.infra.offline_stores.offline_utils import get_feature_view_query_context
+from pydantic import Field
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
@@ -68,6 +69,8 @@ class AsOfOfflineStoreConfig(SparkOfflineStoreConfig):
     """Configuration of `AsOfOfflineStore`: Feast finds it by this name."""
 
     type: str = "features.asof.AsOfOfflineStore"
+    stand_ins: dict[str, str] = Field(default_factory=dict)
+    """What is read in the place of a relation, such as a view of an older version of its table."""
 
 
 class AsOfJob(SparkRetrievalJob):
@@ -112,7 +115,8 @@ class AsOfOfflineStore(SparkOfflineStore):
             project,
             (span.first, span.last),
         )
-        views = [_View.of(context, full_feature_names) for context in contexts]
+        read = _reading(config.offline_store.stand_ins)
+        views = [_View.of(context, full_feature_names, read) for context in contexts]
         _require_columns(columns, views)
         joined = _joined(rows, views, time, span)
         shown = list(columns)
@@ -177,12 +181,12 @@ class _View:
     """Name in the result -> column of the source."""
 
     @classmethod
-    def of(cls, context: Any, full_feature_names: bool) -> _View:
+    def of(cls, context: Any, full_feature_names: bool, read: Callable[[str], str]) -> _View:
         # Feast gives each key as `column of the source AS column of the entity rows`.
         selections = [selection.split(" AS ") for selection in context.entity_selections]
         prefix = f"{context.name}__" if full_feature_names else ""
         source = _Source(
-            relation=context.table_subquery,
+            relation=read(context.table_subquery),
             keys=tuple(column for column, _ in selections),
             event=context.timestamp_field,
             created=context.created_timestamp_column or None,
@@ -218,6 +222,17 @@ class _Group:
                 columns |= dict.fromkeys(view.features.values())
             groups.append(cls(source=source, views=members, columns=list(columns)))
         return groups
+
+
+def _reading(stand_ins: Mapping[str, str]) -> Callable[[str], str]:
+    """Puts into a query what is read in the place of its relations."""
+
+    def read(query: str) -> str:
+        for relation, name in stand_ins.items():
+            query = query.replace(relation, name)
+        return query
+
+    return read
 
 
 def _joined(rows: DataFrame, views: Sequence[_View], time: str, span: _Span) -> DataFrame:

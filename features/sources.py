@@ -38,15 +38,20 @@ def lake_source(
         named["created_timestamp"] = created
     selected = [f"`{column}`" for column in (*columns, PARTITION)]
     selected += [f"{sql} AS `{name}`" for name, sql in named.items()]
-    # A backtick would end the quoted path; two stand for one.
-    path = environment.table_path(table).replace("`", "``")
     with warnings.catch_warnings():
         # Feast calls every SparkSource experimental.
         warnings.simplefilter("ignore", RuntimeWarning)
         return SparkSource(
             name=name,
-            query=f"SELECT {', '.join(selected)} FROM delta.`{path}`",
+            query=f"SELECT {', '.join(selected)} FROM {relation(environment, table)}",
             timestamp_field="event_timestamp",
             created_timestamp_column="created_timestamp" if created else "",
             date_partition_column=PARTITION,
         )
+
+
+def relation(environment: Environment, table: str) -> str:
+    """What stands behind FROM for a table of that SQL name."""
+    # A backtick would end the quoted path; two stand for one.
+    path = environment.table_path(table).replace("`", "``")
+    return f"delta.`{path}`"

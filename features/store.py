@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import feast
 import yaml  # type: ignore[import-untyped]
 from feast import FeatureStore, RepoConfig
 
 from features import definitions
+from features.sources import relation
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -29,14 +32,27 @@ _APPLIED_FILE = "applied.sha256"
 """Fingerprint of the definitions that the registry holds."""
 
 
-def historical(pipeline: Pipeline, environment: Environment, rows: DataFrame) -> DataFrame:
+def historical(
+    pipeline: Pipeline,
+    environment: Environment,
+    rows: DataFrame,
+    views: Mapping[str, DataFrame] | None = None,
+) -> DataFrame:
     """The entity rows with every feature of the pipeline as of their `event_timestamp`.
 
     The facts are looked up at once; only their last join to the rows is left to be computed. The
     rows are read once for each feature view: checkpoint or persist them when they cost more than a
     scan.
+
+    Args:
+        pipeline: Whose features they are.
+        environment: Tells where the lake is.
+        rows: What is asked about.
+        views: By table the rows to be read in its place, such as those of an older version.
     """
     store = open_store(pipeline, environment)
+    # An object of this store alone: its registry knows nothing of it.
+    store.config.offline_store.stand_ins = _stand_ins(pipeline, environment, views or {})
     joined = store.get_historical_features(
         entity_df=definitions.with_constants(rows, pipeline),
         features=store.get_feature_service(pipeline.name),
@@ -63,6 +79,18 @@ def open_store(pipeline: Pipeline, environment: Environment) -> FeatureStore:
 def store_folder(pipeline: Pipeline, environment: Environment) -> Path:
     """Where the registry lies, and the file by which Feast's own command finds it."""
     return environment.home / "feast" / pipeline.name
+
+
+def _stand_ins(
+    pipeline: Pipeline, environment: Environment, views: Mapping[str, DataFrame]
+) -> dict[str, str]:
+    """What a query reads in the place of a table, a view of the rows' session."""
+    names = {}
+    for table, rows in views.items():
+        name = f"instead_of_{table}_{uuid4().hex}"
+        rows.createOrReplaceTempView(name)
+        names[relation(environment, f"{pipeline.name}.{table}")] = name
+    return names
 
 
 def _apply(pipeline: Pipeline, folder: Path, wanted: list[definitions.Definition]) -> None:

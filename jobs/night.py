@@ -213,7 +213,8 @@ def _perform_passes(
                 if not done and not stage_client.available(run.environment):
                     started.enter_context(running_server(run.environment))
                 done += 1
-                code = _perform_all(replace(run, days=days, as_of=run.days.last), asked, notify)
+                part = replace(run, days=days, as_of=run.days.last, named=run.days.first)
+                code = _perform_all(part, asked, notify)
                 if code:
                     return code
     except Exception as error:  # before or between stages, so none has recorded it

@@ -9,7 +9,7 @@ served, until a person has them scored again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from operator import itemgetter
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.lake import ops, publications
 from jobs.lake.definition import digest
+from jobs.lake.knowledge import Knowledge, arrival, newest_version
 from jobs.lake.locations import sql_name
 from jobs.lake.transforms import definitions
 from pipelines.days import Days
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 _HOLES_SHOWN = 12
 _DAYS_LISTED = 3
 _OUTDATED = "made by another definition"
+_Pending = dict[str, dict[date, date]]
+"""By SQL name the days that are about to change, and from when each will be known."""
 State = Literal["missing", "stale", "outdated", "served", "current"]
 
 
@@ -46,7 +49,7 @@ class Finding:
     night: date
     state: State
     reason: str = ""
-    """Why it is not current."""
+    """Why it is not current, or why it stays so."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,12 +66,9 @@ class Survey:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._known = publications.all_in_force(run)
-        self._checksums: dict[str, dict[date, str]] = {}
-        for name, found in self._known.items():
-            checksums = {day: one.checksum for day, one in found.items()}
-            self._checksums[sql_name(run, name)] = checksums
-        self._digests: dict[tuple[str, Days], str] = {}
+        told = publications.all_told(run)
+        self._known = {name: publications.latest(ones) for name, ones in told.items()}
+        self._knowledge = Knowledge(run, told)
         self._first_served = _first_served(run)
         self.nights = self._nights()
         self.holes = self._find_holes()
@@ -85,6 +85,19 @@ class Survey:
         landed = [night for night in self.nights if night not in holes]
         return [self._of_drop(table, feed, night) for night in landed]
 
+    def to_make(self, tables: Sequence[Table]) -> list[Finding]:
+        """What is missing or stale of tables that one stage makes, in their order.
+
+        With what follows: a night made from days that the stage makes anew is stale too.
+        """
+        pending: _Pending = {}
+        found: list[Finding] = []
+        for table in tables:
+            findings = [self._with_what_follows(one, pending) for one in self.findings(table)]
+            self._add_pending(pending, table, findings)
+            found += [one for one in findings if self._is_to_be_made(one)]
+        return found
+
     def foreseen(self) -> list[list[Finding]]:
         """The findings of every table, in the order in which a night makes them.
 
@@ -92,15 +105,29 @@ class Survey:
         another definition made is told as outdated.
         """
         defined = definitions(self._run.pipeline)
-        pending: dict[str, set[date]] = {}
+        pending: _Pending = {}
         found: list[list[Finding]] = []
         for table in self._run.pipeline.tables:
-            findings = [self._foreseen(one, pending, defined) for one in self._expected(table)]
-            lead = timedelta(days=table.partition_lead_days)
-            changing = {one.night + lead for one in findings if one.state in ("missing", "stale")}
-            pending[sql_name(self._run, table.name)] = changing
+            findings = []
+            for one in self._expected(table):
+                followed = self._with_what_follows(one, pending)
+                findings.append(self._if_outdated(followed, defined[table.name]))
+            self._add_pending(pending, table, findings)
             found.append(findings)
         return found
+
+    def _is_to_be_made(self, one: Finding) -> bool:
+        run = self._run
+        if one.table.name == PREDICTIONS and run.rescore and one.night in run.days:
+            return True
+        return one.state in ("missing", "stale")
+
+    def _add_pending(self, pending: _Pending, table: Table, findings: Iterable[Finding]) -> None:
+        lead = timedelta(days=table.partition_lead_days)
+        changing = [one.night for one in findings if one.state in ("missing", "stale")]
+        pending[sql_name(self._run, table.name)] = {
+            night + lead: self._known_day(table, night, pending) for night in changing
+        }
 
     def _expected(self, table: Table) -> list[Finding]:
         """The findings of a table, and nights that will be missing once their drops are there."""
@@ -115,27 +142,46 @@ class Survey:
             known[night] = self._finding(table, night)
         return [known[night] for night in sorted(known)]
 
-    def _foreseen(
-        self,
-        one: Finding,
-        pending: dict[str, set[date]],
-        defined: dict[str, str],
-    ) -> Finding:
+    def _with_what_follows(self, one: Finding, pending: _Pending) -> Finding:
         made = self._publication(one.table, one.night)
         if one.state != "current" or made is None:
             return one
         for given in made.inputs:
-            days = Days(given.first_day, given.last_day)
-            coming = sorted(day for day in pending.get(given.name, ()) if day in days)
+            coming = _seen_in(given, pending)
             if coming:
                 reason = f"{given.name} of {_listed(coming)} will change"
                 return _overtaken(one.table, one.night, reason)
-        if not made.definition or made.definition == defined[one.table.name]:
+        return one
+
+    def _if_outdated(self, one: Finding, definition: str) -> Finding:
+        made = self._publication(one.table, one.night)
+        if one.state != "current" or made is None or made.definition in ("", definition):
             return one
         if one.table.name == PREDICTIONS:
             return _overtaken(one.table, one.night, _OUTDATED)
         reason = f"{_OUTDATED}; --restate makes these days anew"
         return replace(one, state="outdated", reason=reason)
+
+    def _known_day(self, table: Table, night: date, pending: _Pending) -> date:
+        """From when the rows will be known that a night of a table is about to get."""
+        feed = self._feeds.get(table.name)
+        if feed is not None:
+            return self._known_day_of_drop(feed, night)
+        if table.is_of_the_moment:
+            return night
+        return max([night, *(self._known_input(name, night, pending) for name in table.reads)])
+
+    def _known_input(self, name: str, night: date, pending: _Pending) -> date:
+        """From when that day of an input is known, as it will be; the day itself if it has none."""
+        coming = pending.get(sql_name(self._run, name), {})
+        latest = self._knowledge.latest(name).get(night)
+        return coming.get(night) or (latest and latest.known_day) or night
+
+    def _known_day_of_drop(self, feed: Feed, night: date) -> date:
+        path = self._run.environment.landing / self._run.pipeline.name / feed.file(night)
+        if feed.is_reference or not path.exists():
+            return night
+        return self._knowledge.day_of_drop(feed.name, night, arrival(path))
 
     def last_made(self) -> date | None:
         """The last night before the run's first whose drops are published."""
@@ -159,8 +205,8 @@ class Survey:
             return True
         until = self._run.days.last
         seen: int = told["table_version"]
-        known = [one for one in self._known[TRAINING].values() if one.day <= until]
-        return any(one.version > seen for one in known)
+        rows = self._knowledge.seen_by(TRAINING, until)
+        return newest_version({day: one for day, one in rows.items() if day <= until}) > seen
 
     def learned_since(self, moment: datetime | None) -> set[date]:
         """The nights up to the last whose labels have been published since; None: ever."""
@@ -182,12 +228,21 @@ class Survey:
     def _of_drop(self, table: Table, feed: Feed, night: date) -> Finding:
         found = self._finding(table, night)
         one = self._publication(table, night)
-        if found.state != "current" or one is None or one.inputs:
-            return found
         name = f"{self._run.pipeline.name}/{feed.file(night)}"
-        if self._is_due(feed, night) and self._is_there(name):
-            return Finding(table=table, night=night, state="stale", reason=f"{name} has landed")
-        return found
+        if found.state == "current" and one and not one.inputs:
+            # Of an optional feed that had none.
+            if not (self._is_due(feed, night) and self._is_there(name)):
+                return found
+            found = Finding(table=table, night=night, state="stale", reason=f"{name} has landed")
+        if found.state != "stale":
+            return found
+        if gone := self._files_gone(night):
+            # All files of a day are read together.
+            reason = f"{found.reason}, and cannot be read: {', '.join(gone)} is gone"
+            return replace(found, state="current", reason=reason)
+        known = self._known_day_of_drop(feed, night)
+        late = f"; known from {known}" if known > night else ""
+        return replace(found, reason=found.reason + late)
 
     def _of_reference(self, table: Table, feed: Feed) -> Finding:
         """Of the run's last night: there is one file, the newest."""
@@ -233,6 +288,12 @@ class Survey:
             if not (is_known or file.feed.is_optional):
                 yield from (name for name in file.names if not self._is_there(name))
 
+    def _files_gone(self, night: date) -> list[str]:
+        """The files of a published night that are there no more."""
+        expected = expected_files(self._run.pipeline, Days.of(night))
+        files = [file for file in expected if not file.feed.is_optional]
+        return [name for file in files for name in file.names if not self._is_there(name)]
+
     def _is_due(self, feed: Feed, night: date) -> bool:
         return self._run.pipeline.drop_days(feed, Days.of(night)) is not None
 
@@ -244,23 +305,16 @@ class Survey:
         return self._known[table.name].get(night + lead)
 
     def _has_changed(self, given: Input) -> bool:
-        if given.name in self._checksums:
-            return self._digest(given) != given.digest
+        if self._knowledge.is_table(given):
+            return self._knowledge.digest(given) != given.digest
         path = self._run.environment.landing / given.name
         # A file that is gone, and a model, say nothing new.
         if not path.is_file() or path.stat().st_mtime_ns == given.version:
             return False
         return publications.digest_of_file(path) != given.digest
 
-    def _digest(self, given: Input) -> str:
-        days = Days(given.first_day, given.last_day)
-        if (given.name, days) not in self._digests:
-            checksums = self._checksums[given.name]
-            self._digests[given.name, days] = publications.digest_of(days, checksums)
-        return self._digests[given.name, days]
-
     def _in_words(self, given: Input, made: Publication) -> str:
-        if given.name not in self._checksums:
+        if not self._knowledge.is_table(given):
             return f"{given.name} has changed"
         table = given.name.partition(".")[2]
         days = Days(given.first_day, given.last_day)
@@ -274,6 +328,14 @@ class Survey:
     @property
     def _feeds(self) -> dict[str, Feed]:
         return {feed.name: feed for feed in self._run.pipeline.feeds}
+
+
+def _seen_in(given: Input, pending: _Pending) -> list[date]:
+    """The days of an input that are about to change for those who see it."""
+    days = Days(given.first_day, given.last_day)
+    coming = pending.get(given.name, {})
+    seen = [day for day, known in coming.items() if not given.known_by or known <= given.known_by]
+    return sorted(day for day in seen if day in days)
 
 
 def units() -> tuple[tuple[Stage, ...], ...]:
@@ -302,10 +364,7 @@ def passes(run: Run, stage: Stage, survey: Survey) -> list[Days]:
         return _ranges(_nights_to_measure(run, survey))
     if not made:
         return [run.days] if _is_due(run, stage, survey) else []
-    findings: list[Finding] = []
-    for table in made:
-        findings += survey.findings(table)
-    nights = {one.night for one in findings if _is_to_be_made(run, one)}
+    nights = {one.night for one in survey.to_make(made)}
     return _staged(run, maker, nights) if stage.audits else _ranges(nights)
 
 
@@ -360,12 +419,6 @@ def require_no_hole(run: Run, survey: Survey) -> None:
         "them, and made again when they land."
     )
     raise Refused("\n".join(lines))
-
-
-def _is_to_be_made(run: Run, one: Finding) -> bool:
-    if one.table.name == PREDICTIONS and run.rescore and one.night in run.days:
-        return True
-    return one.state in ("missing", "stale")
 
 
 def _overtaken(table: Table, night: date, reason: str) -> Finding:

@@ -45,6 +45,9 @@ class Run:
     as_of: date | None = None
     """The night that has this done, when the days are others before it: what a reference file says
     by now was not known on them. None: the last of the days."""
+    named: date | None = None
+    """The first day that the run was asked for by name; those before it are caught up, or made
+    again because a file has changed. None: the first of the days."""
     attempt: int = 0
     """Number of this attempt at the stage, taken from the publications when it begins; 0: not yet.
     What an attempt with the same or a higher number has published, this one cannot replace."""
@@ -61,9 +64,19 @@ class Run:
         return replace(self, stage=stage, attempt=0)
 
     @property
+    def night(self) -> date:
+        """The night that has these days made: their last, or a later one that catches them up."""
+        return self.as_of or self.days.last
+
+    @property
+    def named_from(self) -> date:
+        """The first day that the run was asked for by name."""
+        return self.named or self.days.first
+
+    @property
     def is_of_the_past(self) -> bool:
         """Whether a later night has these days made: it was there when this one's files landed."""
-        return self.as_of is not None and self.days.last < self.as_of
+        return self.days.last < self.night
 
     @property
     def doing(self) -> Stage:
@@ -82,6 +95,7 @@ class Run:
             "retrain": self.retrain,
             "allow_mixed": self.allow_mixed,
             "as_of": str(self.as_of) if self.as_of else None,
+            "named": str(self.named) if self.named else None,
             "rescore": self.rescore,
             "stage": self.doing.name,
         }
@@ -97,6 +111,7 @@ class Run:
             retrain=value["retrain"],
             allow_mixed=value["allow_mixed"],
             as_of=parse_day(value["as_of"]) if value["as_of"] else None,
+            named=parse_day(value["named"]) if value["named"] else None,
             rescore=value["rescore"],
             stage=stage(value["stage"]),
         )

@@ -22,10 +22,12 @@ Maker = Literal["ingest", "transform", "features", "predict"]
 
 TRAINING, SCORING, PREDICTIONS = "training", "scoring", "predictions"
 """Tables that every pipeline has."""
-PREDICTIONS_HISTORY = "predictions_history"
-"""Every revision of the predictions, in SQL alone: no table of the lake."""
+HISTORY_SUFFIX = "_history"
+"""Of the name of every version of a table's days, in SQL alone: no table of the lake."""
 QUARANTINE_SUFFIX = "_quarantine"
-_RESERVED_TABLES = frozenset({TRAINING, SCORING, PREDICTIONS, PREDICTIONS_HISTORY})
+OPS = "ops"
+"""Schema of the platform's own tables."""
+_RESERVED_TABLES = frozenset({TRAINING, SCORING, PREDICTIONS})
 _TRANSFORM_ARGUMENTS = frozenset({"days", "labels"})
 """Names that a table cannot have, because its module of transforms uses them for something else."""
 _MADE_COLUMNS = frozenset(
@@ -38,7 +40,7 @@ _MADE_COLUMNS = frozenset(
 RESERVED_PIPELINES = frozenset(
     {
         # Schemas of the lake and of its SQL.
-        *("ops", "main", "information_schema", "pg_catalog", "system", "temp"),
+        *(OPS, "main", "information_schema", "pg_catalog", "system", "temp"),
         # Modules beside which a pipeline's own would lie: in `pipelines`,
         *("catalog", "days", "environment", "errors", "events", "features", "feeds", "landing"),
         *("model", "redaction", "rolling", "run", "spec", "stages"),
@@ -79,6 +81,8 @@ class Table:
     volatile: tuple[str, ...] = ()
     """Columns that tell how a row was made, not what it says: a rerun that changes only these
     changes nothing."""
+    is_asked_once: bool = False
+    """Its rows are what a night asked and was told; see `is_of_the_moment`."""
     doc: str = ""
 
     def __post_init__(self) -> None:
@@ -88,6 +92,15 @@ class Table:
         )
         refuse_unless(bool(self.key), f"Table '{self.name}' needs a key.")
         refuse_text(f"Table '{self.name}'", key=self.key, reads=self.reads, volatile=self.volatile)
+
+    @property
+    def is_of_the_moment(self) -> bool:
+        """Whether a day of it says what its own night knew of the days up to then.
+
+        What becomes known later changes no such day. A day of another table says what is known of
+        that day alone, and has a new version when that changes.
+        """
+        return self.is_asked_once or self.window_days > 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,6 +220,7 @@ class Pipeline:
                 name=SCORING,
                 made_by="features",
                 key=self.entity,
+                is_asked_once=True,
                 doc="Features of what is to be scored for the day after landed_date.",
             ),
             Table(
@@ -215,6 +229,7 @@ class Pipeline:
                 key=self.entity,
                 partition=self.event_date,
                 partition_lead_days=1,
+                is_asked_once=True,
                 volatile=("run_id", "predicted_at", "scoring_version", "code_version"),
                 doc="What the champion of the night foretold.",
             ),
@@ -257,10 +272,10 @@ class Pipeline:
         refuse_unless(
             name not in _RESERVED_TABLES | _TRANSFORM_ARGUMENTS
             and not keyword.iskeyword(name)
-            and not name.endswith(QUARANTINE_SUFFIX),
+            and not name.endswith((QUARANTINE_SUFFIX, HISTORY_SUFFIX)),
             f"A table must not be named '{self.name}.{name}': the platform makes a table of that "
             f"name itself. Reserved: {', '.join(sorted(_RESERVED_TABLES | _TRANSFORM_ARGUMENTS))}, "
-            f"…{QUARANTINE_SUFFIX}, and the words of Python.",
+            f"…{QUARANTINE_SUFFIX}, …{HISTORY_SUFFIX}, and the words of Python.",
         )
 
     def _refuse_unmade_inputs(self) -> None:

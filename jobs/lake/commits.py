@@ -12,7 +12,8 @@ import random
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema
@@ -20,11 +21,13 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from jobs.lake import publications
+from jobs.lake.knowledge import Knowledge, newest_version
 from jobs.lake.locations import partition, path, sql_name
 from jobs.lake.publications import Input, Publication
 from jobs.version import code_version
 from pipelines.days import Days
 from pipelines.errors import NightshiftError
+from pipelines.spec import QUARANTINE_SUFFIX
 
 if TYPE_CHECKING:
     from jobs.lake.data_files import DataFile
@@ -43,9 +46,6 @@ _PROPERTIES = {
     "delta.checkpointInterval": "50",
 }
 _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
-
-
-_Named = tuple[str, date, date, str]
 
 
 class Fenced(NightshiftError):
@@ -196,9 +196,11 @@ def _publications(
     found: list[Publication] = []
     for day in staging.days:
         given = staging.origin.inputs.get(day, ())
+        is_new = day in differing
+        known_day = staging.origin.known.get(day, _night(run, name, day))
         one = Publication(
             day=day,
-            version=0 if day in differing else known[day].version,
+            version=0 if is_new else known[day].version,
             attempt=staging.attempt,
             run_id=run.run_id,
             stage=run.doing.name,
@@ -206,58 +208,65 @@ def _publications(
             checksum=staging.checksum(day),
             definition=staging.origin.definition,
             inputs=tuple(map(checked.now, given)),
-            changed=day in differing,
+            changed=is_new,
             code_version=code_version(),
             published_at=publications.now(),
+            known_day=known_day if is_new else _earlier(known_day, known[day].known_day),
         )
-        if one.changed or _origin(one) != _origin(known[day]):
+        if is_new or _origin(one) != _origin(known[day]):
             found.append(one)
     return found
 
 
-def _origin(one: Publication) -> tuple[str, list[_Named]]:
-    return one.definition, _named(one.inputs)
+def _night(run: Run, name: str, day: date) -> date:
+    """The night that writes that partition date; of refused rows, the day itself."""
+    if name.endswith(QUARANTINE_SUFFIX):
+        return day
+    return day - timedelta(days=run.pipeline.table(name).partition_lead_days)
 
 
-def _named(inputs: Iterable[Input]) -> list[_Named]:
+def _earlier(staged: date, known: date | None) -> date | None:
+    """From when rows are known that were in force already; None: always."""
+    return known and min(staged, known)
+
+
+def _origin(one: Publication) -> tuple[str, date | None, list[Input]]:
+    return one.definition, one.known_day, _named(one.inputs)
+
+
+def _named(inputs: Iterable[Input]) -> list[Input]:
     """What inputs say, whatever version it is in."""
-    return [(of.name, of.first_day, of.last_day, of.digest) for of in inputs]
+    return [replace(of, version=None) for of in inputs]
 
 
 class _Inputs:
-    """Whether what rows were made from is still in force."""
+    """Whether what rows were made from is still what is seen of it."""
 
     def __init__(self, run: Run, name: str) -> None:
         self._run = run
         self._name = name
-        self._checksums: dict[str, dict[date, str]] = {}
-        self._versions: dict[str, int] = {}
 
     def now(self, given: Input) -> Input:
         """The input with the version in which it is in force.
 
         Raises:
-            Fenced: other rows are in force by now.
+            Fenced: other rows are seen by now.
         """
-        pipeline, _, table = given.name.partition(".")
-        if pipeline != self._run.pipeline.name or "/" in given.name:
+        if not self._knowledge.is_table(given):
             return given
-        if table not in self._checksums:
-            self._look_up(table)
-        days = Days(given.first_day, given.last_day)
-        if publications.digest_of(days, self._checksums[table]) != given.digest:
+        if self._knowledge.digest(given) != given.digest:
             raise Fenced(
                 f"{sql_name(self._run, self._name)} for {self._run.days} was made from rows of "
-                f"{given.name} for {days} that have been replaced since: nothing of it was "
-                "published. Run its stage again."
+                f"{given.name} for {Days(given.first_day, given.last_day)} that have been replaced "
+                "since: nothing of it was published. Run its stage again."
             )
-        return replace(given, version=self._versions[table])
+        latest = self._knowledge.latest(given.name.partition(".")[2])
+        return replace(given, version=newest_version(latest))
 
-    def _look_up(self, table: str) -> None:
-        known = publications.in_force(self._run, table)
-        self._checksums[table] = {day: one.checksum for day, one in known.items()}
-        versions = [one.version for one in known.values()]
-        self._versions[table] = max(versions, default=0)
+    @cached_property
+    def _knowledge(self) -> Knowledge:
+        # Each table once, for all of the days.
+        return Knowledge(self._run)
 
 
 def _commit(

@@ -1,4 +1,4 @@
-"""Tables as Arrow data sets: the rows in force, or every revision of them. No row is copied.
+"""Tables as Arrow data sets: the rows in force, or every version of them. No row is copied.
 
 Files of a table are never written again, so those that a publication has replaced are still there:
 they are named by the version in which they were in force.
@@ -7,6 +7,7 @@ they are named by the version in which they were in force.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -16,15 +17,31 @@ from pyarrow import dataset as arrow
 
 from jobs.lake import publications
 from jobs.lake.arrow_files import arrow_files
+from jobs.lake.knowledge import visible
 from pipelines.errors import UsageError
+from pipelines.spec import PREDICTIONS
 
 if TYPE_CHECKING:
+    from jobs.lake.publications import Publication
     from pipelines.environment import Environment
 
+_KNOWN = pa.field("known_date", pa.date32())
 _REVISION = pa.field("revision", pa.int32())
 _IS_IN_FORCE = pa.field("is_in_force", pa.bool_())
-_Numbers = dict[date, int]
-"""By day the number of its revision, from 1."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Revision:
+    """Which of the versions of its day it is."""
+
+    number: int
+    """From 1."""
+    known: date | None
+    """The night from which it is known; None: no record tells."""
+
+
+_Revisions = dict[date, _Revision]
+_FIRST = _Revision(number=1, known=None)
 
 
 def in_force(environment: Environment, name: str) -> arrow.FileSystemDataset:
@@ -41,16 +58,17 @@ def in_force(environment: Environment, name: str) -> arrow.FileSystemDataset:
 
 
 def history(environment: Environment, name: str) -> arrow.FileSystemDataset:
-    """All rows that were ever in force, each with the revision of its day.
+    """Every version of each day: of predictions all that were served, else all that a night sees.
 
-    Beside the newest version only those are opened of which rows were replaced.
+    Beside the newest version of the table only those are opened of which rows were replaced.
 
     Args:
         environment: Whose lake it is.
         name: SQL name of the table.
 
     Returns:
-        The table's columns, then `revision` (1, 2, …, by day) and `is_in_force`.
+        The table's columns, then `known_date` (the night from which the version is known),
+        `revision` (1, 2, …, by day) and `is_in_force`.
 
     Raises:
         UsageError: another program has turned on a feature that would be read wrongly.
@@ -61,12 +79,12 @@ def history(environment: Environment, name: str) -> arrow.FileSystemDataset:
     current, superseded = _revisions(environment, name, newest.version())
     rows = _rows(environment, name, newest)
     files = list(_told(rows, day, current, is_in_force=True))
-    for version, numbers in superseded.items():
+    for version, revisions in superseded.items():
         older = DeltaTable(environment.table_path(name), version=version)
-        days = [str(one) for one in numbers]
+        days = [str(one) for one in revisions]
         replaced = _rows(environment, name, older, [(day, "in", days)])
-        files += _told(replaced, day, numbers, is_in_force=False)
-    schema = pa.schema([*rows.schema, _REVISION, _IS_IN_FORCE])
+        files += _told(replaced, day, revisions, is_in_force=False)
+    schema = pa.schema([*rows.schema, _KNOWN, _REVISION, _IS_IN_FORCE])
     return arrow.FileSystemDataset(files, schema, rows.format, rows.filesystem)
 
 
@@ -89,35 +107,46 @@ def _rows(
 
 def _revisions(
     environment: Environment, name: str, newest: int
-) -> tuple[_Numbers, dict[int, _Numbers]]:
+) -> tuple[_Revisions, dict[int, _Revisions]]:
     """The revisions in force, and by version those that were in force in it and are not now."""
-    current: _Numbers = {}
+    current: _Revisions = {}
     versions: dict[date, int] = {}
-    superseded: dict[int, _Numbers] = {}
-    for one in publications.revisions(environment, name):
+    superseded: dict[int, _Revisions] = {}
+    for one in _publications(environment, name):
         if one.version > newest:
             continue
-        if one.day in current:
-            replaced = superseded.setdefault(versions[one.day], {})
-            replaced[one.day] = current[one.day]
-        current[one.day] = current.get(one.day, 0) + 1
+        before = current.get(one.day)
+        if before is not None:
+            superseded.setdefault(versions[one.day], {})[one.day] = before
+        number = before.number + 1 if before else 1
+        current[one.day] = _Revision(number=number, known=one.known_day)
         versions[one.day] = one.version
     return current, superseded
+
+
+def _publications(environment: Environment, name: str) -> list[Publication]:
+    """Those that are told as revisions: of predictions all, for what was served stays."""
+    if name.endswith(f".{PREDICTIONS}"):
+        return publications.revisions(environment, name)
+    return visible(publications.of_table(environment, name))
 
 
 def _told(
     rows: arrow.FileSystemDataset,
     day: str,
-    numbers: Mapping[date, int],
+    revisions: Mapping[date, _Revision],
     *,
     is_in_force: bool,
 ) -> Iterator[arrow.ParquetFileFragment]:
     """The files, each of which holds one day, with the columns of their revision."""
     force = arrow.field(_IS_IN_FORCE.name) == is_in_force
     for file in rows.get_fragments():
-        known = file.partition_expression
-        of_day = arrow.get_partition_keys(known)[day]
+        folder = file.partition_expression
+        of_day = arrow.get_partition_keys(folder)[day]
         # A home of long ago has days that no record tells of.
-        number = pa.scalar(numbers.get(of_day, 1), _REVISION.type)
-        told = known & (arrow.field(_REVISION.name) == number) & force
+        one = revisions.get(of_day, _FIRST)
+        number = arrow.field(_REVISION.name) == pa.scalar(one.number, _REVISION.type)
+        told = folder & number & force
+        if one.known is not None:
+            told &= arrow.field(_KNOWN.name) == pa.scalar(one.known, _KNOWN.type)
         yield rows.format.make_fragment(file.path, rows.filesystem, told)

@@ -16,7 +16,7 @@ from types import FunctionType
 from typing import Any, TypeGuard
 
 _OWN_PACKAGES = ("pipelines", "jobs", "expectations", "features", "tests")
-_NOT_OF_ROWS = frozenset({"doc", "least", "most", "max_quarantine_share"})
+_NOT_OF_ROWS = frozenset({"doc", "least", "most", "max_quarantine_share", "is_asked_once"})
 """Fields of declarations that tell people or judge rows: they make none."""
 
 

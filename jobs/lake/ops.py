@@ -76,12 +76,16 @@ SCHEMAS: dict[str, pa.Schema] = {
                         "last_day": _DAY,
                         "digest": _TEXT,
                         "version": _NUMBER,
+                        "known_from": _DAY,
+                        "known_by": _DAY,
                     }
                 )
             ),
             "changed": pa.bool_(),
             "code_version": _TEXT,
             "published_at": _INSTANT,
+            # The night from which the rows are known; null: always.
+            "known_day": _DAY,
         }
     ),
     "check_results": pa.schema(

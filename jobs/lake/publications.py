@@ -48,14 +48,18 @@ class Input:
     version: int | None = None
     """Delta version of the table in which they were in force. Of a file: when it was last written,
     in nanoseconds since 1970."""
+    known_from: date | None = None
+    """The first night that saw them; see `known_by`."""
+    known_by: date | None = None
+    """The last night that saw them: each saw what was known by then, and what became known later
+    changes nothing. None: the last version counts, whenever it became known."""
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Input:
         """What `asdict` made, with days that may have become texts."""
         days = {}
-        for key in ("first_day", "last_day"):
-            day = given[key]
-            days[key] = day if isinstance(day, date) else date.fromisoformat(day)
+        for key in ("first_day", "last_day", "known_from", "known_by"):
+            days[key] = _day(given.get(key))
         return cls(**{**given, **days})
 
 
@@ -67,6 +71,8 @@ class Origin:
     """Digest of the declaration and the code."""
     inputs: Mapping[date, tuple[Input, ...]] = field(default_factory=dict)
     """For each partition date."""
+    known: Mapping[date, date] = field(default_factory=dict)
+    """By partition date the night from which the rows are known; of others it is their own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,12 +98,12 @@ class Publication:
     """False: the same rows were in force already, and are now known to follow from these inputs."""
     code_version: str
     published_at: datetime
+    known_day: date | None = None
+    """The night from which these rows are known; None: always, as in a home of long ago."""
 
 
 Publications = Mapping[date, Publication]
 """Those in force, by partition date."""
-Checksums = Mapping[str, Mapping[date, str]]
-"""Of some tables: what the rows of each day say."""
 
 
 def in_force(
@@ -121,27 +127,31 @@ def in_force(
 
 
 def every(run: Run, name: str, days: Days | None = None) -> list[Publication]:
-    """All publications of a table, in force or not; none when it is not there.
+    """All publications of a table in their order; none when it is not there.
 
     Args:
         run: Whose pipeline's table it is.
         name: The table.
         days: Partition dates of which recorded ones are asked for; None: all.
     """
-    table = sql_name(run, name)
-    return _told_of(run.environment, table, _recorded(run.environment, table), days)
+    return of_table(run.environment, sql_name(run, name), days)
 
 
-def all_in_force(run: Run) -> dict[str, dict[date, Publication]]:
-    """For each table of the pipeline the publications that are in force."""
+def of_table(environment: Environment, name: str, days: Days | None = None) -> list[Publication]:
+    """As `every`, of a table by its SQL name."""
+    told = _told_of(environment, name, _recorded(environment, name), days)
+    return sorted(told, key=_order)
+
+
+def all_told(run: Run) -> dict[str, list[Publication]]:
+    """For each table of the pipeline all its publications, in their order."""
     of_pipeline = [("pipeline", "=", run.pipeline.name)]
     recorded = ops.read(run.environment, _RECORD, of_pipeline)
-    found: dict[str, dict[date, Publication]] = {}
+    found: dict[str, list[Publication]] = {}
     for table in run.pipeline.tables:
         full_name = sql_name(run, table.name)
         own = recorded.filter(pc.equal(recorded["table_name"], full_name))
-        known = _told_of(run.environment, full_name, own)
-        found[table.name] = dict(sorted(latest(known).items()))
+        found[table.name] = sorted(_told_of(run.environment, full_name, own), key=_order)
     return found
 
 
@@ -160,10 +170,9 @@ def revisions(environment: Environment, name: str) -> list[Publication]:
         environment: Whose lake it is.
         name: SQL name of the table.
     """
-    found = _told_of(environment, name, _recorded(environment, name))
+    found = of_table(environment, name)
     # Two homes of one lake may both have recorded the same one.
-    once = {_identity(one): one for one in found if one.changed}
-    return sorted(once.values(), key=_order)
+    return list({_identity(one): one for one in found if one.changed}.values())
 
 
 def next_attempt(run: Run, names: Iterable[str]) -> int:
@@ -176,33 +185,6 @@ def next_attempt(run: Run, names: Iterable[str]) -> int:
     for name in names:
         taken += [one.attempt for one in in_force(run, name).values()]
     return max(taken) + 1
-
-
-def checksums(run: Run, name: str) -> dict[date, str]:
-    """What the rows of each published day of a table say."""
-    return {day: one.checksum for day, one in in_force(run, name).items()}
-
-
-def table_input(
-    run: Run,
-    name: str,
-    days: Days,
-    checksums: Mapping[date, str],
-) -> Input:
-    """Those days of a table.
-
-    Args:
-        run: Whose pipeline's table it is.
-        name: The table.
-        days: Days that the rows are made from, whether published or not.
-        checksums: What the rows of each day say, as the rows were made from them.
-    """
-    return Input(
-        name=sql_name(run, name),
-        first_day=days.first,
-        last_day=days.last,
-        digest=digest_of(days, checksums),
-    )
 
 
 def file_input(name: str, day: date, path: Path) -> Input:
@@ -318,6 +300,7 @@ def _from_json(one: Mapping[str, Any], version: int) -> Publication:
         "version": version,
         "inputs": tuple(Input.from_json(given) for given in one["inputs"]),
         "published_at": datetime.fromisoformat(one["published_at"]),
+        "known_day": _day(one.get("known_day")),
     }
     return Publication(**{**one, **named})
 
@@ -341,6 +324,10 @@ def _from_row(row: Mapping[str, Any]) -> Publication:
     named = {key: row[key] for key in Publication.__dataclass_fields__}
     inputs = tuple(Input.from_json(given) for given in row["inputs"] or ())
     return Publication(**{**named, "inputs": inputs})
+
+
+def _day(told: date | str | None) -> date | None:
+    return date.fromisoformat(told) if isinstance(told, str) else told
 
 
 def now() -> datetime:

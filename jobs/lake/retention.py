@@ -22,6 +22,7 @@ from deltalake import DeltaTable
 from pyarrow import fs
 
 from jobs.lake import ops, publications
+from jobs.lake.knowledge import visible
 from jobs.lake.locations import STAGED_BELOW, manifests, path, sql_name
 from jobs.lake.log import Action, actions
 from jobs.lake.publications import Input
@@ -56,13 +57,12 @@ def versions_in_use(run: Run) -> dict[str, set[int]]:
     """For each table the Delta versions that a publication names, or follows from.
 
     Of predictions every publication counts, also one that was replaced: what was served stays. Of
-    another table only those in force do.
+    another table those do that some night sees.
     """
     used: dict[str, set[int]] = defaultdict(set)
     for name in names(run):
         known = publications.every(run, name)
-        # What has been replaced is superseded, and only of predictions still asked for.
-        told = known if name == PREDICTIONS else publications.latest(known).values()
+        told = known if name == PREDICTIONS else visible(known)
         for one in told:
             used[name].add(one.version)
             for table, version in _inputs(run, one.inputs):

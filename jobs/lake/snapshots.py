@@ -6,15 +6,20 @@ What is read from a snapshot can be read again, byte for byte.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
+from jobs.lake import publications
 from jobs.lake.arrow_files import arrow_files
+from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import path, version
 from pipelines.days import Days
 from pipelines.run import Run
+
+_Filter = tuple[str, str, date]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,15 +28,18 @@ class Snapshot:
 
     table: str
     version: int
+    """Delta version, after which nothing counts."""
+    night: date
+    """That sees them: of each day the last version that was known by then."""
 
 
 def newest(run: Run, table: str) -> Snapshot:
-    """The newest version of a published table, pinned.
+    """The newest version of a published table as the run's night sees it, pinned.
 
     Raises:
         NightshiftError: the table has never been published.
     """
-    return Snapshot(table=table, version=version(run, table))
+    return Snapshot(table=table, version=version(run, table), night=run.night)
 
 
 def read(
@@ -43,16 +51,46 @@ def read(
         columns: Those to read, beside partition and key; None: all.
     """
     table = run.pipeline.table(snapshot.table)
-    place = path(run, snapshot.table)
     order = tuple(dict.fromkeys((table.partition, *table.key)))
     wanted = None if columns is None else list(dict.fromkeys((*columns, *order)))
-    from_first = (table.partition, ">=", days.first)
-    to_last = (table.partition, "<=", days.last)
-    rows = DeltaTable(place, version=snapshot.version).to_pyarrow_table(
-        filters=[from_first, to_last], columns=wanted, filesystem=arrow_files(place)
-    )
+    others = _other_versions(run, snapshot, days)
+    kept: list[_Filter] = [
+        (table.partition, ">=", days.first),
+        (table.partition, "<=", days.last),
+    ]
+    kept += [(table.partition, "!=", day) for day in others]
+    parts = [_rows(run, snapshot.table, snapshot.version, kept, wanted)]
+    for day, older in others.items():
+        if older is not None:
+            only: list[_Filter] = [(table.partition, "=", day)]
+            parts.append(_rows(run, snapshot.table, older, only, wanted))
+    # Columns that the table has got since are null.
+    rows = pa.concat_tables(parts, promote_options="default")
     # Delta keeps files in the order of their commits, and Arrow reads them on many threads.
     return rows.sort_by([(name, "ascending") for name in order])
+
+
+def _other_versions(run: Run, snapshot: Snapshot, days: Days) -> dict[date, int | None]:
+    """Days of which the night sees an older version than the snapshot's, or none, with that."""
+    told = publications.every(run, snapshot.table, days)
+    by_then = [one for one in told if one.version <= snapshot.version]
+    knowledge = Knowledge(run, {snapshot.table: by_then})
+    seen = knowledge.seen_by(snapshot.table, snapshot.night)
+    found = {}
+    for day in knowledge.unseen(snapshot.table, days, seen):
+        found[day] = seen[day].delta_version if day in seen else None
+    return found
+
+
+def _rows(
+    run: Run, table: str, version: int, only: list[_Filter], columns: list[str] | None
+) -> pa.Table:
+    place = path(run, table)
+    opened = DeltaTable(place, version=version)
+    if columns is not None:
+        there = {field.name for field in opened.schema().fields}
+        columns = [column for column in columns if column in there]
+    return opened.to_pyarrow_table(filters=only, columns=columns, filesystem=arrow_files(place))
 
 
 def between(rows: pa.Table, column: str, days: Days) -> pa.Table:

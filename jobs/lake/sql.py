@@ -1,7 +1,7 @@
 """SQL over every table of the lake without a JVM.
 
-DuckDB reads the Delta tables, each at its newest version, and beside the predictions of a pipeline
-every revision of them. Only the tables that a statement may mean are opened, so that it takes no
+DuckDB reads the Delta tables, each at its newest version, and beside those of a pipeline every
+version of their days. Only the tables that a statement may mean are opened, so that it takes no
 longer where the lake has many.
 """
 
@@ -20,7 +20,7 @@ from pyarrow import fs
 from jobs.lake import datasets
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
-from pipelines.spec import PREDICTIONS, PREDICTIONS_HISTORY
+from pipelines.spec import HISTORY_SUFFIX, OPS, PREDICTIONS, QUARANTINE_SUFFIX
 
 _SHOW_TABLES = re.compile(r"\s*show\s+tables\s*;?\s*", re.IGNORECASE)
 _LISTS_TABLES = re.compile(
@@ -68,7 +68,9 @@ def results(environment: Environment, statements: str, most: int | None = None) 
                 f"{len(giving)} statements give rows, but csv and json hold the rows of one. "
                 "Run them one by one, or as --format table."
             )
-        _open(database, environment, known, meant(_reading(asked), known))
+        text = _reading(asked)
+        histories = [name for name in _histories(known) if _is_named(name, text)]
+        _open(database, environment, known, [*meant(text, known), *histories])
         for one in asked:
             if _SHOW_TABLES.fullmatch(one.query):
                 # DuckDB's own looks only into the schema `main`, which is empty here.
@@ -91,7 +93,10 @@ def query(
 
 
 def tables(environment: Environment) -> list[str]:
-    """SQL names of the tables in the lake and of the predictions' histories, sorted."""
+    """SQL names of the tables in the lake, sorted, and of the histories of predictions.
+
+    Every other table has a history too; listed, they would hide the tables.
+    """
     system, root = fs.FileSystem.from_uri(environment.lake)
     names = []
     for pipeline in _folders(system, root):
@@ -100,7 +105,7 @@ def tables(environment: Environment) -> list[str]:
             if DeltaTable.is_deltatable(environment.table_path(name)):
                 names.append(name)
                 if table.base_name == PREDICTIONS:
-                    names.append(f"{pipeline.base_name}.{PREDICTIONS_HISTORY}")
+                    names.append(name + HISTORY_SUFFIX)
     return sorted(names)
 
 
@@ -209,10 +214,22 @@ def _rows(
 
 
 def _dataset(environment: Environment, name: str) -> object:
-    pipeline, view = _schema_and_view(name)
-    if view == PREDICTIONS_HISTORY:
-        return datasets.history(environment, f"{pipeline}.{PREDICTIONS}")
+    table = name.removesuffix(HISTORY_SUFFIX)
+    if table != name and _has_history(table):
+        return datasets.history(environment, table)
     return datasets.in_force(environment, name)
+
+
+def _histories(known: Sequence[str]) -> list[str]:
+    """Names of the histories that are not among the known tables."""
+    names = [name + HISTORY_SUFFIX for name in known if _has_history(name)]
+    return [name for name in names if name not in known]
+
+
+def _has_history(table: str) -> bool:
+    """Whether versions of its days are told: not of the platform's own tables and refused rows."""
+    schema, view = _schema_and_view(table)
+    return schema != OPS and not view.endswith((QUARANTINE_SUFFIX, HISTORY_SUFFIX))
 
 
 def _folders(system: fs.FileSystem, place: str) -> list[fs.FileInfo]:

@@ -120,6 +120,7 @@ def keep(run: Run, name: str, staging: Staging) -> None:
         **asdict(staging),
         "checksums": {str(day): checksum for day, checksum in staging.checksums.items()},
         "inputs": inputs,
+        "known": {str(day): str(night) for day, night in staging.origin.known.items()},
         "origin": staging.origin.definition,
     }
     system, place = _manifest(run, name)
@@ -140,6 +141,13 @@ def find(run: Run, name: str) -> Staging | None:
     except FileNotFoundError:
         return None
     checksums = {date.fromisoformat(day): value for day, value in told["checksums"].items()}
+    # A staging of an older version of this file tells of none.
+    known = told.get("known", {}).items()
+    origin = Origin(
+        definition=told["origin"],
+        inputs=_inputs(told["inputs"]),
+        known={date.fromisoformat(day): date.fromisoformat(night) for day, night in known},
+    )
     return Staging(
         folder=told["folder"],
         attempt=told["attempt"],
@@ -147,7 +155,7 @@ def find(run: Run, name: str) -> Staging | None:
         days=tuple(map(date.fromisoformat, told["days"])),
         files=tuple(DataFile(**file) for file in told["files"]),
         checksums=checksums,
-        origin=Origin(definition=told["origin"], inputs=_inputs(told["inputs"])),
+        origin=origin,
     )
 
 

@@ -24,6 +24,7 @@ from pipelines.spec import QUARANTINE_SUFFIX
 if TYPE_CHECKING:
     from pyspark.sql import Column as Expression
 
+    from jobs.lake.knowledge import Seen, Version
     from pipelines.days import Days
     from pipelines.run import Run
     from pipelines.spec import Table
@@ -99,6 +100,33 @@ def current(run: Run, name: str, days: Days) -> DataFrame:
     return fresh.unionByName(kept, allowMissingColumns=True)
 
 
+def as_seen(
+    run: Run, name: str, rows: DataFrame, unseen: Collection[date], seen: Seen
+) -> DataFrame:
+    """The rows of some days as somebody sees them: of each day one version, or none at all.
+
+    Args:
+        run: Whose pipeline's table it is.
+        name: The table.
+        rows: The last versions.
+        unseen: The days of which another version than the last one is seen, or none.
+        seen: What is seen.
+    """
+    if not unseen:
+        return rows
+    column = F.col(partition(run, name))
+    found = rows.where(~column.isin(*unseen))
+    by_version: dict[int, list[date]] = {}
+    for day in unseen:
+        if day in seen:
+            by_version.setdefault(_delta_version(seen[day]), []).append(day)
+    for version, some in sorted(by_version.items()):
+        older = _read_version(run, name, version).where(column.isin(*some))
+        # A table may have got columns since.
+        found = found.unionByName(older, allowMissingColumns=True)
+    return found
+
+
 def publish(run: Run, name: str, judged: Staging | None = None) -> Published:
     """Make staged rows visible in one commit that replaces exactly their days.
 
@@ -126,6 +154,16 @@ def write_quarantine(
 def partition_days(run: Run, table: Table) -> Days:
     """The partition dates that a table holds for the run's days."""
     return run.days.shifted(table.partition_lead_days)
+
+
+def _read_version(run: Run, name: str, version: int) -> DataFrame:
+    reader = connect(run.environment).read.format("delta").option("versionAsOf", version)
+    return reader.load(path(run, name))
+
+
+def _delta_version(one: Version) -> int:
+    assert one.delta_version is not None, "a version that another has followed is published"
+    return one.delta_version
 
 
 def _within(column: str, days: Days) -> Expression:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from expectations import gate, report
 from jobs.lake import commits, ops, staging, tables
+from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import sql_name
 from pipelines.catalog import part
 from pipelines.errors import GateRefused, NightshiftError, UsageError
@@ -18,6 +19,8 @@ from pipelines.spec import PREDICTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pyspark.sql import DataFrame
 
     from expectations.gate import Check, Verdict
     from expectations.suite import Suite
@@ -95,14 +98,24 @@ def judge(
     rows = staging.frame(run, name, waiting)
     beside = None
     if declared.same_rows_as:
-        days = _days_of(run, declared.same_rows_as, name, replaced)
-        beside = tables.current(run, declared.same_rows_as, days)
+        beside = _rows_beside(run, name, declared.same_rows_as, replaced)
     return gate.judge(rows, declared, sql_name(run, name), beside)
 
 
 def report_folder(run: Run) -> Path:
     """Where the report of the run's days lies."""
     return run.environment.reports / run.pipeline.name / f"{run.days.first}..{run.days.last}"
+
+
+def _rows_beside(run: Run, name: str, other: str, days: Days) -> DataFrame:
+    """The rows of another table that were known when those of these days were made."""
+    beside = _days_of(run, other, name, days)
+    rows = tables.current(run, other, beside)
+    if not run.pipeline.table(name).is_of_the_moment:
+        return rows
+    knowledge = Knowledge(run)
+    seen = knowledge.seen_then(other)
+    return tables.as_seen(run, other, rows, knowledge.unseen(other, beside, seen), seen)
 
 
 def _days_of(run: Run, other: str, name: str, days: Days) -> Days:

@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import reduce
 from typing import TYPE_CHECKING
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from features import store
-from jobs.lake import publications, tables
-from jobs.lake.publications import Checksums, Input, Origin
-from jobs.lake.transforms import definitions, labels_of, parameters, tables_joined
+from jobs.lake import tables
+from jobs.lake.knowledge import Knowledge
+from jobs.lake.publications import Input, Origin
+from jobs.lake.transforms import definitions, labels_of, parameters
 from jobs.spark.session import connect
 from jobs.stages.check import audit_and_publish
 from pipelines import features as declared
@@ -27,6 +29,7 @@ from pipelines.errors import UsageError
 from pipelines.spec import SCORING, TRAINING
 
 if TYPE_CHECKING:
+    from jobs.lake.knowledge import Seen
     from pipelines.features import FeatureView
     from pipelines.run import Run
 
@@ -52,16 +55,15 @@ def features(run: Run) -> dict[str, object]:
     # Spark's functions work without a JVM only from the first session on.
     connect(run.environment)
     # Before anything is read: what is replaced meanwhile makes these rows too old to be published.
-    known = {name: publications.checksums(run, name) for name in tables_joined(run.pipeline)}
+    knowledge = Knowledge.of_now(run)
     outcomes = _outcomes(run)
     # Computed once: every view asks these rows, and both tables are parts of the join.
-    entities = _entity_rows(run, outcomes).localCheckpoint()
-    rows = store.historical(run.pipeline, run.environment, entities).localCheckpoint()
-    learned_from = {day: _inputs_of_training(run, day, outcomes, known) for day in run.days}
-    scored_from = {day: _inputs_of_scoring(run, Days.of(day), known) for day in run.days}
+    entities = _entity_rows(run, outcomes, knowledge).localCheckpoint()
+    rows = _joined(run, entities, _nights(run, outcomes), knowledge).localCheckpoint()
     definition = definitions(run.pipeline)[TRAINING]
-    origin = Origin(definition=definition, inputs=learned_from)
+    origin = _origin_of_training(run, outcomes, knowledge, definition)
     trained = tables.stage_rows(run, TRAINING, _training(run, rows), origin=origin)
+    scored_from = {day: _inputs_of_scoring(run, Days.of(day), knowledge) for day in run.days}
     origin = Origin(definition=definition, inputs=scored_from)
     scored = tables.stage_rows(run, SCORING, _scoring(run, rows), origin=origin)
     outcomes_known = outcomes.count if outcomes else 0
@@ -86,10 +88,11 @@ class _Outcomes:
     """For each day on which some became known, the event dates between which those lie."""
 
     @property
-    def span(self) -> Days:
-        """The event dates between which all of them lie."""
+    def evenings(self) -> Days:
+        """The nights between which all of them were scored: those before their event dates."""
         spans = self.about.values()
-        return Days(min(days.first for days in spans), max(days.last for days in spans))
+        about = Days(min(days.first for days in spans), max(days.last for days in spans))
+        return about.shifted(-1)
 
 
 def _outcomes(run: Run) -> _Outcomes | None:
@@ -128,43 +131,84 @@ def _drops_nothing(run: Run, name: str) -> bool:
     return name in feeds and run.pipeline.drop_days(feeds[name], run.days) is None
 
 
-def _entity_rows(run: Run, outcomes: _Outcomes | None) -> DataFrame:
+def _entity_rows(run: Run, outcomes: _Outcomes | None, knowledge: Knowledge) -> DataFrame:
     """Rows to be scored (`learned` is null) and to be trained on, with every key of the views."""
     training = run.pipeline.training
     no_label = F.lit(None).cast(_LABEL_TYPES[training.task])
     not_learned = F.lit(None).cast("date")
-    to_score = _entities(run, run.days).withColumns(
+    to_score = _entities(run, run.days, knowledge).withColumns(
         {training.label: no_label, _LEARNED: not_learned}
     )
     if outcomes is None:
         return to_score
     # What is about a day was scored in the night before it.
-    evenings = outcomes.span.shifted(-1)
     night_before = F.date_sub(run.pipeline.event_date, 1)
-    scored_then = _entities(run, evenings).where(F.col(_LANDED) == night_before)
-    to_train_on = scored_then.join(outcomes.rows, list(run.pipeline.entity))
-    return to_score.unionByName(to_train_on)
+    scored_then = _entities(run, outcomes.evenings, knowledge)
+    to_train_on = scored_then.where(F.col(_LANDED) == night_before)
+    learned = to_train_on.join(outcomes.rows, list(run.pipeline.entity))
+    return to_score.unionByName(learned)
 
 
-def _entities(run: Run, days: Days) -> DataFrame:
-    """Rows of the entity table without the features that the join gives back, for both alike."""
-    rows = tables.read(run, run.pipeline.entity_table, days)
+def _entities(run: Run, nights: Days, knowledge: Knowledge) -> DataFrame:
+    """What each night had to score, as it was known then.
+
+    Without the features that the join gives back, for both alike.
+    """
+    name = run.pipeline.entity_table
+    seen = knowledge.seen_then(name)
+    rows = _as_seen(run, name, nights, knowledge, seen)
     return rows.drop(*declared.names(run.pipeline.views))
 
 
-def _inputs_of_training(
-    run: Run, day: date, outcomes: _Outcomes | None, known: Checksums
-) -> tuple[Input, ...]:
-    labels = parameters(labels_of(run.pipeline))
-    learned = Days.of(day)
-    found = [publications.table_input(run, name, learned, known[name]) for name in labels]
-    if outcomes is None or day not in outcomes.about:
-        return tuple(found)
-    evenings = outcomes.about[day].shifted(-1)
-    return (*found, *_inputs_of_scoring(run, evenings, known))
+def _nights(run: Run, outcomes: _Outcomes | None) -> Days:
+    """The nights that rows of the join were, or are, scored in."""
+    first = outcomes.evenings.first if outcomes else run.days.first
+    return Days(min(first, run.days.first), run.days.last)
 
 
-def _inputs_of_scoring(run: Run, nights: Days, known: Checksums) -> tuple[Input, ...]:
+def _joined(run: Run, entities: DataFrame, nights: Days, knowledge: Knowledge) -> DataFrame:
+    """The rows of these nights with every feature, as it was known in the row's own night."""
+    looked_up = {view.table for view in run.pipeline.views}
+    parts = []
+    for piece in knowledge.pieces(looked_up, nights):
+        rows = entities.where(F.col(_LANDED).between(F.lit(piece.first), F.lit(piece.last)))
+        views = {}
+        for name in looked_up:
+            until = Days(min(run.pipeline.first_day, piece.first), piece.last)
+            seen = knowledge.seen_by(name, piece.last)
+            if knowledge.unseen(name, until, seen):
+                views[name] = _as_seen(run, name, until, knowledge, seen)
+        parts.append(store.historical(run.pipeline, run.environment, rows, views))
+    return reduce(DataFrame.unionByName, parts)
+
+
+def _as_seen(run: Run, name: str, days: Days, knowledge: Knowledge, seen: Seen) -> DataFrame:
+    rows = tables.read(run, name, days)
+    return tables.as_seen(run, name, rows, knowledge.unseen(name, days, seen), seen)
+
+
+def _origin_of_training(
+    run: Run, outcomes: _Outcomes | None, knowledge: Knowledge, definition: str
+) -> Origin:
+    needed = {}
+    known = {}
+    for day in run.days:
+        labels = _inputs_of_labels(run, day, knowledge)
+        # What they are joined with was known before there was a label.
+        known[day] = knowledge.known_day(labels, day)
+        evenings = outcomes.about[day].shifted(-1) if outcomes and day in outcomes.about else None
+        joined = _inputs_of_scoring(run, evenings, knowledge) if evenings else ()
+        needed[day] = (*labels, *joined)
+    return Origin(definition=definition, inputs=needed, known=known)
+
+
+def _inputs_of_labels(run: Run, day: date, knowledge: Knowledge) -> tuple[Input, ...]:
+    """What became known on that day: the last versions, whenever those became known."""
+    names = parameters(labels_of(run.pipeline))
+    return tuple(knowledge.table_input(name, Days.of(day)) for name in names)
+
+
+def _inputs_of_scoring(run: Run, nights: Days, knowledge: Knowledge) -> tuple[Input, ...]:
     """What the join as of these nights reads: the rows, and for each view its facts."""
     needed = {run.pipeline.entity_table: nights}
     for view in run.pipeline.views:
@@ -172,10 +216,7 @@ def _inputs_of_scoring(run: Run, nights: Days, known: Checksums) -> tuple[Input,
         before = needed.get(view.table, facts)
         first = min(before.first, facts.first)
         needed[view.table] = Days(first, max(before.last, facts.last))
-    found = []
-    for name, days in needed.items():
-        found.append(publications.table_input(run, name, days, known[name]))
-    return tuple(found)
+    return tuple(knowledge.table_input(name, days, nights) for name, days in needed.items())
 
 
 def _days_of_facts(run: Run, view: FeatureView, nights: Days) -> Days:

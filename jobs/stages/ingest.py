@@ -23,6 +23,7 @@ from jobs.ingestion.records import QUARANTINE, columns, records
 from jobs.lake import commits, staging, tables
 from jobs.lake.content import fingerprint
 from jobs.lake.definition import digest
+from jobs.lake.knowledge import Knowledge, arrival
 from jobs.lake.locations import exists, sql_name
 from jobs.lake.partitions import published_days
 from jobs.lake.publications import Origin, file_input, in_force
@@ -107,9 +108,11 @@ def ingest(run: Run) -> dict[str, object]:
     """
     found = _dated(run, find_drops(run))
     staging.prune(run)
+    # Before anything is read, as every stage does.
+    knowledge = Knowledge.of_now(run)
     cached: list[DataFrame] = []
     try:
-        loads = _load_all(run, found, cached)
+        loads = _load_all(run, found, cached, knowledge)
         _refuse_bad_files(run, loads)
         kept = _all(partial(_keep, run), loads)
     finally:
@@ -162,11 +165,12 @@ def _load_all(
     run: Run,
     found: Mapping[str, list[Drop]],
     cached: list[DataFrame],
+    knowledge: Knowledge,
 ) -> list[_Load]:
     """Have every file read into the server's cache, from where its rows are staged."""
 
     def load(feed: Feed) -> _Load:
-        return _load(run, feed, found[feed.name], cached)
+        return _load(run, feed, found[feed.name], cached, knowledge)
 
     try:
         return _all(load, run.pipeline.feeds)
@@ -180,6 +184,7 @@ def _load(
     feed: Feed,
     drops: list[Drop],
     cached: list[DataFrame],
+    knowledge: Knowledge,
 ) -> _Load:
     # Spark takes a cached frame for every other of the same plan. A name of its own in the plan
     # keeps what a killed attempt left cached, of files that may have changed since, from being
@@ -196,15 +201,18 @@ def _load(
         rows=rows,
         tallies=_tallies(feed, rows),
         # Now: it is seen to it afterwards that no file has changed since it was inspected.
-        origin=_origin(feed, drops),
+        origin=_origin(feed, drops, knowledge),
     )
 
 
-def _origin(feed: Feed, drops: list[Drop]) -> Origin:
+def _origin(feed: Feed, drops: list[Drop], knowledge: Knowledge) -> Origin:
     files = {}
+    known = {}
     for drop in drops:
         files[drop.day] = (file_input(drop.source_file, drop.day, drop.path),)
-    return Origin(definition=digest(feed), inputs=files)
+        if not feed.is_reference:
+            known[drop.day] = knowledge.day_of_drop(feed.name, drop.day, arrival(drop.path))
+    return Origin(definition=digest(feed), inputs=files, known=known)
 
 
 def _tallies(feed: Feed, rows: DataFrame) -> list[_Tally]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from jobs.lake import ops, publications, snapshots, tables
+from jobs.lake import ops, snapshots, tables
+from jobs.lake.knowledge import Knowledge
 from jobs.lake.publications import Input, Origin
 from jobs.lake.snapshots import Snapshot
 from jobs.lake.transforms import definitions
@@ -41,13 +42,13 @@ def predict(run: Run) -> dict[str, object]:
             f"No model of '{run.pipeline.name}' was in force on {run.days}: nothing can be scored. "
             "Run stages train and evaluate until one is promoted."
         )
-    known = publications.checksums(run, SCORING)
+    knowledge = Knowledge.of_now(run)
     # Only the nights that have a champion: what others hold from runs of their own stays.
     nights = Days(min(champions), max(champions))
     snapshot = snapshots.newest(run, SCORING)
     scored = _score(run, snapshots.read(run, snapshot, nights), champions, registry)
     return {
-        "predictions": _stage(run, _stamped(run, scored, snapshot), champions, known),
+        "predictions": _stage(run, _stamped(run, scored, snapshot), champions, knowledge),
         "scoring_version": snapshot.version,
         # By number: as a text, '10' comes before '9'.
         "models": sorted({model.version for model in champions.values()}, key=int),
@@ -109,21 +110,19 @@ def _stage(
     run: Run,
     rows: pa.Table,
     champions: Mapping[date, ModelVersion],
-    known: Mapping[date, str],
+    knowledge: Knowledge,
 ) -> int:
     # With a schema: Spark infers none from a night without rows, such as the last before the feeds
     # end.
     frame = connect(run.environment).createDataFrame(rows, from_arrow_schema(rows.schema))
     lead = timedelta(days=run.pipeline.table(PREDICTIONS).partition_lead_days)
-    inputs = {night + lead: _inputs(run, night, champions[night], known) for night in champions}
+    inputs = {night + lead: _inputs(night, champions[night], knowledge) for night in champions}
     origin = Origin(definition=definitions(run.pipeline)[PREDICTIONS], inputs=inputs)
     return tables.stage_rows(run, PREDICTIONS, frame, inputs, origin)
 
 
-def _inputs(
-    run: Run, night: date, model: ModelVersion, known: Mapping[date, str]
-) -> tuple[Input, ...]:
-    rows = publications.table_input(run, SCORING, Days.of(night), known)
+def _inputs(night: date, model: ModelVersion, knowledge: Knowledge) -> tuple[Input, ...]:
+    rows = knowledge.table_input(SCORING, Days.of(night))
     scored_by = Input(
         # With a slash, as every name that is no table's.
         name=f"models/{model.name}",

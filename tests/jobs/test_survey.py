@@ -27,8 +27,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from jobs import night, survey
 from jobs.commands.plan import plan
 from jobs.lake import commits, ops, publications
-from jobs.lake.locations import exists, partition, path
-from jobs.lake.publications import Origin, file_input, table_input
+from jobs.lake.knowledge import Knowledge, Seen, arrival
+from jobs.lake.locations import partition, path
+from jobs.lake.publications import Origin, file_input
 from jobs.lake.staging import Staging
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -41,8 +42,9 @@ from tests.jobs.lake.test_commits import staged
 from tests.jobs.toy import TOY
 
 WINDOW = 3
-SUMS = Table(name="sums", made_by="transform", reads=("readings",), window_days=WINDOW, key=("id",))
-TINY = replace(TOY, name="tiny", derived=(SUMS,))
+MARKS = Table(name="marks", made_by="transform", reads=("readings",), key=("id",))
+SUMS = Table(name="sums", made_by="transform", reads=("marks",), window_days=WINDOW, key=("id",))
+TINY = replace(TOY, name="tiny", derived=(MARKS, SUMS))
 DAYS = [date(2013, 1, day) for day in range(5, 12)]
 
 
@@ -105,14 +107,22 @@ class Home:
             return night.run_night(self.run(last, first), STAGES, notify=False)
 
     def published(self, name: str) -> dict[date, list[int]]:
-        """The ids of each day that was published."""
+        """The ids of each day that was published, as people see them."""
+        return self.rows_of(name, Knowledge(self.run(DAYS[0])).latest(name))
+
+    def as_of(self, name: str, last: date) -> dict[date, list[int]]:
+        """The ids of each day as a night saw them."""
+        return self.rows_of(name, Knowledge(self.run(DAYS[0])).seen_by(name, last))
+
+    def rows_of(self, name: str, seen: Seen) -> dict[date, list[int]]:
+        """The ids of these versions of days, by day."""
         run = self.run(DAYS[0])
-        known = publications.in_force(run, name)
-        found: dict[date, list[int]] = {day: [] for day in known}
-        if exists(run, name):
-            for row in DeltaTable(path(run, name)).to_pyarrow_table().to_pylist():
-                found[row[partition(run, name)]].append(row["id"])
-        return {day: sorted(ids) for day, ids in found.items()}
+        found: dict[date, list[int]] = {}
+        for day, one in sorted(seen.items()):
+            table = DeltaTable(path(run, name), version=one.delta_version)
+            of_day = [(partition(run, name), "=", day)]
+            found[day] = sorted(table.to_pyarrow_table(filters=of_day)["id"].to_pylist())
+        return found
 
     @contextmanager
     def _stages(self) -> Iterator[None]:
@@ -172,9 +182,13 @@ class Home:
         landed = [day for day in run.days if self.has_landed(day)]
         if len(landed) < len(run.days) and not run.pipeline.feeds[0].is_optional:
             raise NotLanded(str(landed))
+        knowledge = Knowledge.of_now(run)
         ids = {day: self.ids_in(day) for day in landed}
         files = {day: (self._input(day),) for day in landed}
-        self._waiting["readings"] = _staged(run, "readings", ids, Origin(inputs=files))
+        arrived = {day: arrival(self._file(day)) for day in landed}
+        known = {day: knowledge.day_of_drop("readings", day, arrived[day]) for day in landed}
+        origin = Origin(inputs=files, known=known)
+        self._waiting["readings"] = _staged(run, "readings", ids, origin)
         if not any(day <= run.days.first for day in publications.in_force(run, "sensors")):
             first = replace(run, days=Days.of(run.days.first))
             register = self.environment.landing / "tiny" / "sensors.csv"
@@ -186,27 +200,67 @@ class Home:
         return file_input(f"tiny/readings/{day}.csv", day, self._file(day))
 
     def _transform(self, run: Run) -> None:
-        self._waiting["sums"] = self._derived(run, "sums", "readings", WINDOW)
+        """Marks are the readings; sums add up those of a window, as each night knew them."""
+        knowledge = Knowledge.of_now(run)
+        readings = self.published("readings")
+        marks = self._staged_facts(run, "marks", "readings", readings, knowledge)
+        checksums = {day: marks.checksum(day) for day in marks.days}
+        fresh = {day: readings.get(day, []) for day in run.days}
+        sums = {}
+        inputs = {}
+        seen_before = {day: knowledge.seen_by("marks", day) for day in run.days}
+        knowledge.add_staged("marks", checksums, marks.origin.known)
+        for evening in run.days:
+            window = Days.of(evening).since(WINDOW - 1)
+            seen = knowledge.seen_by("marks", evening)
+            staged_days = [day for day, one in seen.items() if one.delta_version is None]
+            known = self.rows_of("marks", seen_before[evening])
+            known |= {day: fresh[day] for day in staged_days}
+            sums[evening] = [sum(sum(known.get(day, ())) for day in window)]
+            inputs[evening] = (knowledge.table_input("marks", window, Days.of(evening)),)
+        origin = Origin(definition=self.definition, inputs=inputs)
+        self._waiting["marks"] = marks
+        self._waiting["sums"] = _staged(run, "sums", sums, origin)
+
+    def _staged_facts(
+        self, run: Run, name: str, of: str, rows: dict[date, list[int]], knowledge: Knowledge
+    ) -> Staging:
+        """Rows about each day of the run, made from the last version of another table's day."""
+        inputs = {day: (knowledge.table_input(of, Days.of(day)),) for day in run.days}
+        known = {day: knowledge.known_day(inputs[day], day) for day in run.days}
+        origin = Origin(definition=self.definition, inputs=inputs, known=known)
+        return _staged(run, name, {day: rows.get(day, []) for day in run.days}, origin)
 
     def _features(self, run: Run) -> None:
-        for name in ("training", "scoring"):
-            self._publish(run, name, self._derived(run, name, "sums", 1))
+        """To learn: a day's marks beside the sum of the evening before; to score: the sums."""
+        knowledge = Knowledge.of_now(run)
+        marks = self.published("marks")
+        sums = self.published("sums")
+        rows = {day: _learned(marks, sums, day) for day in run.days}
+        training = self._staged_facts(run, "training", "marks", rows, knowledge)
+        inputs = {}
+        for day, given in training.origin.inputs.items():
+            evening = Days.of(day).shifted(-1)
+            inputs[day] = (*given, knowledge.table_input("sums", evening, evening))
+        origin = replace(training.origin, inputs=inputs)
+        self._publish(run, "training", replace(training, origin=origin))
+        scored = {
+            day: (knowledge.table_input("sums", Days.of(day), Days.of(day)),) for day in run.days
+        }
+        origin = Origin(definition=self.definition, inputs=scored)
+        ids = {day: sums.get(day, []) for day in run.days}
+        self._publish(run, "scoring", _staged(run, "scoring", ids, origin))
 
     def _predict(self, run: Run) -> None:
-        self._waiting["predictions"] = self._derived(run, "predictions", "scoring", 1, lead=1)
-
-    def _derived(self, run: Run, name: str, of: str, window: int, lead: int = 0) -> Staging:
-        """Rows with the sum of another table's ids over a window, for each day of the run."""
-        known = publications.checksums(run, of)
-        rows = self.published(of)
-        ids: dict[date, list[int]] = {}
-        inputs = {}
-        for day in run.days:
-            days = Days.of(day).since(window - 1)
-            ids[day + timedelta(days=lead)] = [sum(sum(rows.get(one, ())) for one in days)]
-            inputs[day + timedelta(days=lead)] = (table_input(run, of, days, known),)
-        ahead = replace(run, days=run.days.shifted(lead))
-        return _staged(ahead, name, ids, Origin(definition=self.definition, inputs=inputs))
+        knowledge = Knowledge.of_now(run)
+        scoring = self.published("scoring")
+        lead = timedelta(days=1)
+        ids = {day + lead: scoring.get(day, []) for day in run.days}
+        given = {day: knowledge.table_input("scoring", Days.of(day)) for day in run.days}
+        inputs = {day + lead: (one,) for day, one in given.items()}
+        ahead = replace(run, days=run.days.shifted(1))
+        origin = Origin(definition=self.definition, inputs=inputs)
+        self._waiting["predictions"] = _staged(ahead, "predictions", ids, origin)
 
     def _file(self, day: date) -> Path:
         return self.environment.landing / "tiny" / "readings" / f"{day}.csv"
@@ -215,6 +269,11 @@ class Home:
 def _staged(run: Run, name: str, ids: Mapping[date, list[int]], origin: Origin) -> Staging:
     # A day without rows has no file.
     return staged(run, {day: values for day, values in ids.items() if values}, name, origin)
+
+
+def _learned(marks: dict[date, list[int]], sums: dict[date, list[int]], day: date) -> list[int]:
+    (evening,) = sums.get(day - timedelta(days=1), [0])
+    return sorted(10_000 * mark + evening for mark in marks.get(day, ()))
 
 
 def _definitions(_: object) -> dict[str, str]:
@@ -257,17 +316,87 @@ def test_a_night_with_nothing_to_do_does_nothing_and_says_so(
     assert sorted(recorded["stage"].to_pylist()) == sorted(one.name for one in STAGES)
 
 
-def test_a_corrected_file_flows_on_by_itself_and_only_as_far_as_it_changes_something(
+def test_a_correction_changes_the_night_that_finds_it_and_no_moment_that_has_passed(
     home: Home,
 ) -> None:
     home.night(DAYS[4], first=DAYS[0])
+    before = {name: home.published(name) for name in ("sums", "scoring", "training")}
+    home.land(DAYS[3], 7)
+    assert home.night(DAYS[5]) == 0
+    made = stages_of(home)
+    assert made["ingest"] == [str(DAYS[3]), str(DAYS[5])]
+    assert made["transform"] == [str(DAYS[3]), str(DAYS[5])]
+    assert home.published("marks")[DAYS[3]] == [7]
+    assert home.as_of("marks", DAYS[4])[DAYS[3]] == [30, 31]
+    # What the moments were told stays, and what was learned has the label that is known now.
+    for name in ("sums", "scoring"):
+        assert {day: home.published(name)[day] for day in before[name]} == before[name]
+    assert home.published("sums")[DAYS[5]] == [7 + 81 + 101]
+    evening = before["sums"][DAYS[2]][0]
+    assert home.published("training")[DAYS[3]] == [70_000 + evening]
+    # As of a night that has passed, it is learned from what was known then.
+    assert home.as_of("training", DAYS[4])[DAYS[3]] == before["training"][DAYS[3]]
+    assert home.night(DAYS[5]) == 0
+    assert home.performed == []
+
+
+def test_a_night_that_is_asked_for_again_sees_what_was_corrected_before_it(home: Home) -> None:
+    home.night(DAYS[4], first=DAYS[0])
+    home.land(DAYS[3], 7)
+    assert home.night(DAYS[4]) == 0
+    assert home.published("sums")[DAYS[4]] == [41 + 7 + 81]
+    assert home.published("sums")[DAYS[3]] == [21 + 41 + 61]
+
+
+def test_a_correction_found_by_an_old_night_changes_none_that_was_made_since(home: Home) -> None:
+    home.night(DAYS[5], first=DAYS[0])
+    sums = home.published("sums")
+    home.land(DAYS[1], 7)
+    assert home.night(DAYS[3]) == 0
+    assert home.published("readings")[DAYS[1]] == [7]
+    assert home.published("sums") == sums
+    assert home.night(DAYS[5]) == 0
+    assert home.published("sums") == sums
+    home.land(DAYS[5], 1)
+    home.land(DAYS[6], 2)
+    assert home.night(DAYS[6], first=DAYS[5]) == 0
+    assert home.published("sums")[DAYS[6]] == [81 + 1 + 2]
+
+
+def test_a_day_that_is_asked_for_by_name_is_made_as_its_file_says_now(home: Home) -> None:
+    home.night(DAYS[4], first=DAYS[0])
+    home.land(DAYS[1], 7)
+    assert home.night(DAYS[1]) == 0
+    assert home.published("sums")[DAYS[1]] == [1 + 7]
+    # What follows is stale, all of it, and the next night makes it.
+    assert home.night(DAYS[4]) == 0
+    assert stages_of(home)["transform"] == [f"{DAYS[2]}..{DAYS[3]}"]
+    assert stages_of(home)["features"] == [f"{DAYS[2]}..{DAYS[4]}"]
+    assert home.published("sums")[DAYS[3]] == [7 + 41 + 61]
+
+
+def test_restating_makes_what_was_corrected_late_known_from_its_own_day(home: Home) -> None:
+    home.night(DAYS[3], first=DAYS[0])
     home.land(DAYS[1], 7)
     assert home.night(DAYS[4]) == 0
-    made = stages_of(home)
-    assert made["ingest"] == [str(DAYS[1])]
-    assert made["transform"] == [f"{DAYS[1]}..{DAYS[3]}"]
-    assert home.published("readings")[DAYS[1]] == [7]
-    assert home.published("sums")[DAYS[3]] == [7 + 41 + 61]
+    assert home.published("sums")[DAYS[1]] == [1 + 21]
+    assert home.restate(DAYS[0], DAYS[4]) == 0
+    assert home.published("sums")[DAYS[1]] == [1 + 7]
+    assert home.as_of("marks", DAYS[1])[DAYS[1]] == [7]
+    assert home.night(DAYS[4]) == 0
+    assert home.performed == []
+
+
+def test_nights_in_any_order_make_what_one_pass_makes(home: Home, tmp_path: Path) -> None:
+    other = Home(tmp_path / "other")
+    for number, day in enumerate(DAYS):
+        other.land(day, 10 * number, 10 * number + 1)
+    assert other.night(DAYS[5], first=DAYS[0]) == 0
+    for number in (2, 0, 4, 1, 5):
+        assert home.night(DAYS[number]) == 0
+    for name in ("readings", "marks", "sums", "training", "scoring"):
+        assert home.published(name) == other.published(name), name
+        assert home.as_of(name, DAYS[3]) == other.as_of(name, DAYS[3]), name
 
 
 def test_a_file_that_was_only_touched_changes_nothing(home: Home) -> None:
@@ -297,9 +426,12 @@ def test_a_hole_is_refused_by_name_until_it_is_filled_or_allowed(home: Home) -> 
     # Accepted once: no later night asks again.
     assert home.night(DAYS[3]) == 0
     home.land(DAYS[1], 5)
-    assert home.night(DAYS[3]) == 0
-    assert home.published("sums")[DAYS[2]] == [1 + 5 + 41]
-    assert list(home.published("readings")) == DAYS[:4]
+    assert home.night(DAYS[4]) == 0
+    # It came late: as nights truly were that went on without it.
+    assert home.published("sums")[DAYS[2]] == [1 + 41]
+    assert home.published("sums")[DAYS[1]] == [1]
+    assert home.published("marks")[DAYS[1]] == [5]
+    assert list(home.published("readings")) == DAYS[:5]
 
 
 def test_a_night_of_an_optional_feed_is_no_hole_and_its_late_file_is_read(home: Home) -> None:
@@ -341,7 +473,7 @@ def test_what_was_served_stays_though_all_that_it_was_made_from_has_changed(home
     home.land(DAYS[1], 7)
     assert home.night(DAYS[3]) == 0
     made = stages_of(home)
-    assert made["transform"] == [f"{DAYS[1]}..{DAYS[3]}"]
+    assert made["transform"] == [str(DAYS[1]), str(DAYS[3])]
     assert "predict" not in made
     assert home.published(PREDICTIONS) == served
     assert home.night(DAYS[3]) == 0
@@ -430,12 +562,15 @@ def test_a_check_by_itself_judges_what_its_run_has_staged(home: Home) -> None:
 
 def test_a_stage_by_itself_publishes_each_range_before_it_makes_the_next(home: Home) -> None:
     home.night(DAYS[4], first=DAYS[0])
-    home.land(DAYS[0], 7)
+    model = Model(home)
+    model.observe(Days(DAYS[0], DAYS[4]))
+    model.land(DAYS[3], 7)
     run = replace(home.run(DAYS[5]), run_id="scheduled__1")
     with home._stages():
         for one in STAGES:
             assert night.make_true(run, (one,), notify=False) == 0
-    _check(home, DAYS[5])
+    model.observe(run.days)
+    _check(model, DAYS[5])
 
 
 def test_the_plan_tells_what_is_missing_and_stale_and_what_follows(home: Home) -> None:
@@ -450,9 +585,12 @@ def test_the_plan_tells_what_is_missing_and_stale_and_what_follows(home: Home) -
         ("current", 2, "2013-01-06..2013-01-07"),
         ("missing", 1, "2013-01-08"),
     ]
+    (changed,) = [row for row in rows if row[:2] == ("tiny.readings", "stale")]
+    assert changed[4].endswith("2013-01-05.csv has changed; known from 2013-01-08")
+    (marks, *_) = [row for row in rows if row[0] == "tiny.marks"]
+    assert marks[1:] == ("stale", 1, "2013-01-05", "tiny.readings of 2013-01-05 will change")
     (followed, coming) = [row for row in rows if row[0] == "tiny.sums"]
-    assert followed[1:4] == ("stale", 3, "2013-01-05..2013-01-07")
-    assert followed[4] == "tiny.readings of 2013-01-05 will change"
+    assert followed[1:4] == ("current", 3, "2013-01-05..2013-01-07")
     assert coming[1:4] == ("missing", 1, "2013-01-08")
     assert home.night(DAYS[3]) == 0
 
@@ -479,18 +617,66 @@ def test_the_plan_tells_of_another_definition_and_a_night_spreads_none(home: Hom
     assert home.performed == []
 
 
-def _check(home: Home, last: date) -> None:
-    """Every published day up to `last` is what its file says, every window what its days say."""
-    readings = home.published("readings")
-    sums = home.published("sums")
-    for day in [day for day in readings if day <= last]:
-        assert readings[day] == sorted(home.ids_in(day))
-        window = Days.of(day).since(WINDOW - 1)
-        expected = sum(sum(readings.get(one, ())) for one in window)
-        assert sums[day] == [expected], day
-        assert home.published("training")[day] == [expected]
-    landed = [day for day in DAYS if min(readings) <= day <= last and home.has_landed(day)]
-    assert [day for day in readings if day <= last] == landed
+class Model:
+    """What each table must hold, from what was landed and which nights were run, in order."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.versions: dict[date, list[tuple[date, list[int]]]] = {}
+        """For each day from when each of its versions is known, and its ids."""
+        self._passed_by: dict[date, bool] = {}
+        """For each day whether a later one was there when its file was landed."""
+        self._seen = 0
+
+    def land(self, day: date, *ids: int) -> None:
+        self.home.land(day, *ids)
+        self._passed_by[day] = any(other > day for other in self.versions)
+
+    def observe(self, named: Days) -> None:
+        """Take in what a run of these days has published."""
+        last_made = max(self.versions, default=named.last)
+        told = publications.every(self.home.run(DAYS[0]), "readings")
+        for one in sorted(told, key=lambda one: one.published_at)[self._seen :]:
+            assert one.known_day is not None
+            if one.changed:
+                assert one.known_day == self._known(one.day, named, last_made), one.day
+            version = (one.known_day, self.home.ids_in(one.day))
+            self.versions.setdefault(one.day, []).append(version)
+        self._seen = len(told)
+
+    def _known(self, day: date, named: Days, last_made: date) -> date:
+        is_late = day in self.versions or self._passed_by.get(day, False)
+        if day >= named.first or not is_late:
+            return day
+        return named.first if last_made <= named.last else last_made + timedelta(days=1)
+
+    def readings(self, day: date, night: date | None = None) -> list[int]:
+        """The ids of a day as a night sees them, or as they are in force."""
+        versions = self.versions.get(day, [])
+        seen = [ids for known, ids in versions if night is None or known <= night]
+        return sorted(seen[-1]) if seen else []
+
+    def sums(self, night: date) -> int:
+        window = Days.of(night).since(WINDOW - 1)
+        return sum(sum(self.readings(day, night)) for day in window)
+
+
+def _check(model: Model, last: date) -> None:
+    """Every table is true up to `last`, and a night has nothing to do."""
+    home = model.home
+    published = {name: home.published(name) for name in ("marks", "sums", "scoring", "training")}
+    days = [day for day in home.published("readings") if day <= last]
+    for day in days:
+        assert model.readings(day) == sorted(home.ids_in(day))
+        assert published["marks"][day] == model.readings(day)
+        assert published["sums"][day] == [model.sums(day)], day
+        assert published["scoring"][day] == [model.sums(day)]
+        evening = day - timedelta(days=1)
+        before = model.sums(evening) if evening in published["sums"] else 0
+        learned = [10_000 * mark + before for mark in model.readings(day)]
+        assert published["training"][day] == sorted(learned), day
+    landed = [day for day in DAYS if min(days) <= day <= last and home.has_landed(day)]
+    assert days == landed
     assert home.night(last, allow_gap=True) == 0
     assert home.performed == []
 
@@ -502,12 +688,13 @@ class AnyOrder(RuleBasedStateMachine):
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
         self.home = Home(self.folder)
+        self.model = Model(self.home)
         self.home.promote(DAYS[0])
         self.served: dict[date, list[int]] = {}
 
     @rule(day=st.sampled_from(DAYS), ids=st.lists(st.integers(0, 99), max_size=3, unique=True))
     def land_or_correct(self, day: date, ids: list[int]) -> None:
-        self.home.land(day, *ids)
+        self.model.land(day, *ids)
 
     @rule(day=st.sampled_from(DAYS), allow_gap=st.booleans())
     def night(self, day: date, allow_gap: bool) -> None:
@@ -515,8 +702,7 @@ class AnyOrder(RuleBasedStateMachine):
             code = self.home.night(day, allow_gap=allow_gap)
         except Refused:
             return
-        if code == 0:
-            _check(self.home, day)
+        self._look(Days.of(day), code)
 
     @rule(day=st.sampled_from(DAYS), publishes=st.integers(0, 6))
     def killed_night(self, day: date, publishes: int) -> None:
@@ -526,24 +712,32 @@ class AnyOrder(RuleBasedStateMachine):
         except KeyboardInterrupt:
             self.home._waiting.clear()
         self.home.publishes_until_kill = None
+        self.model.observe(Days.of(day))
 
     @rule(days=st.tuples(st.sampled_from(DAYS), st.sampled_from(DAYS)))
     def range(self, days: tuple[date, date]) -> None:
-        first, last = min(days), max(days)
-        if self.home.night(last, first=first, allow_gap=True) == 0:
-            _check(self.home, last)
+        named = Days(min(days), max(days))
+        self._look(named, self.home.night(named.last, first=named.first, allow_gap=True))
 
     @rule(days=st.tuples(st.sampled_from(DAYS), st.sampled_from(DAYS)))
     def restate(self, days: tuple[date, date]) -> None:
-        self.home.restate(min(days), max(days))
+        named = Days(min(days), max(days))
+        self.home.restate(named.first, named.last)
+        self.model.observe(named)
 
     @rule(day=st.sampled_from(DAYS))
     def rescore(self, day: date) -> None:
-        if self.home.night(day, allow_gap=True, rescore=True) == 0:
+        code = self.home.night(day, allow_gap=True, rescore=True)
+        if code == 0:
             self.served.pop(day + timedelta(days=1), None)
-            _check(self.home, day)
             scored = self.home.published(PREDICTIONS)[day + timedelta(days=1)]
             assert scored == self.home.published("scoring")[day]
+        self._look(Days.of(day), code)
+
+    def _look(self, named: Days, code: int) -> None:
+        self.model.observe(named)
+        if code == 0:
+            _check(self.model, named.last)
 
     @invariant()
     def what_was_served_stays(self) -> None:

@@ -7,16 +7,17 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
 
-from jobs.lake import ops, retention
+from jobs.lake import ops, publications, retention
 from jobs.lake.commits import publish
+from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import manifests, path, sql_name
-from jobs.lake.publications import Origin, in_force, table_input
+from jobs.lake.publications import Origin
 from jobs.lake.staging import Staging
 from jobs.services.leftovers import Cleaned, Rule
 from pipelines.days import Days
@@ -121,7 +122,7 @@ def test_predictions_that_were_served_stay_and_what_they_were_made_from(tmp_path
     run = run_at(tmp_path, DAY)
     for number in (1, 2, 3):
         publish_ids(run, "scoring", number)
-        inputs = (table_input(run, "scoring", DAY, checksums_of(run)),)
+        inputs = (Knowledge(run).table_input("scoring", DAY),)
         origin = Origin(inputs={FIRST: inputs})
         ahead = replace(staged_predictions(run, number), origin=origin)
         publish(run, "predictions", ahead)
@@ -132,10 +133,6 @@ def test_predictions_that_were_served_stay_and_what_they_were_made_from(tmp_path
     assert clean(run, "scoring").deleted == 0
     assert [ids_at(run, "predictions", version) for version in range(3)] == [[1], [2], [3]]
     assert [ids_at(run, "scoring", version) for version in range(3)] == [[1], [2], [3]]
-
-
-def checksums_of(run: Run) -> dict[date, str]:
-    return {day: one.checksum for day, one in in_force(run, "scoring").items()}
 
 
 def staged_predictions(run: Run, number: int) -> Staging:
@@ -248,7 +245,7 @@ def test_ops_tables_keep_the_rows_of_now(tmp_path: Path) -> None:
     told = list(retention.clean_ops(run.environment, rule()))
     assert [(row.what, row.kept, row.deleted) for row in told] == [("ops.publications", 1, 1)]
     assert not stray.exists()
-    assert in_force(run, TABLE)[FIRST].rows == 1
+    assert publications.in_force(run, TABLE)[FIRST].rows == 1
 
 
 def test_a_manifest_goes_before_the_files_that_it_names(tmp_path: Path) -> None:

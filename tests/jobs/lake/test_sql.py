@@ -300,6 +300,7 @@ def test_the_history_is_listed_and_described_as_a_table_is(tmp_path: Path) -> No
     assert [row[:2] for row in described] == [
         ("id", "INTEGER"),
         ("reading_date", "DATE"),
+        ("known_date", "DATE"),
         ("revision", "INTEGER"),
         ("is_in_force", "BOOLEAN"),
     ]

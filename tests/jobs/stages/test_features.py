@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 
 from jobs.commands.land import land
 from jobs.lake import tables
+from jobs.lake.publications import Origin
 from jobs.stages import features
 from jobs.stages.transform import transform
 from pipelines.days import Days
@@ -271,6 +272,40 @@ def remove_everything_after(environment: Environment, night: date) -> None:
         nothing = tables.read(run, name, run.days).where("false")
         tables.stage_rows(run, name, nothing)
         tables.publish(run, name)
+
+
+def test_nothing_that_arrived_after_the_scoring_moment_matters(copied: Environment) -> None:
+    night = date(2013, 3, 9)
+    tomorrow = date(2013, 3, 10)
+    first = joined(copied, str(night), str(tomorrow))
+    before = {name: rows_of(first, name) for name in ("scoring", "training")}
+
+    correct_everything_of(copied, night, known=tomorrow)
+    again = joined(copied, str(night), str(tomorrow))
+    scored = rows_of(again, "scoring")
+    assert_same(scored, before["scoring"])
+    # Labels are the last that are known; what they are learned with is what was scored.
+    learned = rows_of(again, "training")
+    assert_same(learned.drop(columns="late"), before["training"].drop(columns="late"))
+    assert learned["late"].sum() > before["training"]["late"].sum()
+    # The night that found the corrections is scored by itself as in a range.
+    alone = joined(copied, str(tomorrow))
+    assert_same(rows_of(alone, "scoring"), scored[scored["landed_date"] == tomorrow])
+
+
+def correct_everything_of(environment: Environment, night: date, known: date) -> None:
+    """Other rows of a day in every table, found by a later night."""
+    run = run_of(environment, "transform", Days.of(night))
+    late = Origin(known={night: known})
+    for name in ("flights", "weather_hourly", "weather_daily", "departures"):
+        rows = tables.read(run, name, run.days)
+        # As it is, so that there is a record of it: the raw tables were written without one.
+        tables.stage_rows(run, name, rows)
+        tables.publish(run, name)
+        absurd = rows.select(*(_absurd(rows, column) for column in rows.columns))
+        tables.stage_rows(run, name, absurd, origin=late)
+        tables.publish(run, name)
+        assert tables.read(run, name, run.days).count() == absurd.count()
 
 
 def test_a_night_without_outcomes_has_an_empty_training_table(loaded: Environment) -> None:

@@ -1,6 +1,6 @@
 """Derived tables are made for the run's days from no more than their windows.
 
-They are made again for later days that a window touches.
+Each night of a table with a window is made from what was known by then.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 from jobs.commands.land import land
 from jobs.lake import tables
 from jobs.lake.locations import path, version
+from jobs.lake.publications import Origin, in_force
 from jobs.stages.ingest import ingest
 from jobs.stages.transform import transform
 from pipelines.days import Days
@@ -94,15 +95,20 @@ def _run(
 
 
 def _publish_readings(
-    spark: SparkSession, environment: Environment, amounts: dict[str, float]
+    spark: SparkSession,
+    environment: Environment,
+    amounts: dict[str, float],
+    known: str | None = None,
 ) -> None:
+    """Publish a reading a day, known from its own day or from the one that is given."""
     run = _run(environment, min(amounts), max(amounts), "ingest")
     # Ids do not matter here: one for all.
     rows = []
     for day, amount in amounts.items():
         rows.append((1, amount, date.fromisoformat(day)))
     frame = spark.createDataFrame(rows, "id int, amount double, landed_date date")
-    tables.stage_rows(run, "readings", frame)
+    late = {day: date.fromisoformat(known) for day in run.days} if known else {}
+    tables.stage_rows(run, "readings", frame, origin=Origin(known=late))
     tables.publish(run, "readings")
 
 
@@ -153,17 +159,41 @@ def test_a_table_is_given_its_window_and_the_snapshots_landed_by_then(
     assert _rows(toy, "totals") == {"2013-01-04": 11100.0}
 
 
-def test_later_published_days_that_a_window_touches_are_made_again_and_no_others(
+def test_a_correction_is_seen_from_the_night_that_found_it_on(
     spark: SparkSession, toy: Environment
 ) -> None:
-    for day in ("2013-01-02", "2013-01-03", "2013-01-05", "2013-01-06"):
-        _transform(toy, day)
+    _transform(toy, "2013-01-03", "2013-01-06")
     before = _rows(toy, "totals")
-    _publish_readings(spark, toy, {"2013-01-03": 7.0})
-    assert _transform(toy, "2013-01-03")["made_again_until"] == "2013-01-05"
+    _publish_readings(spark, toy, {"2013-01-03": 7.0}, known="2013-01-05")
+    _transform(toy, "2013-01-03", "2013-01-06")
     after = _rows(toy, "totals")
-    assert after == {**before, "2013-01-03": 117.0, "2013-01-05": 110007.0}
+    assert after == {**before, "2013-01-05": 110007.0}
+    # One by one, in another order, they are the same.
+    for day in ("2013-01-05", "2013-01-03", "2013-01-04"):
+        _transform(toy, day)
+    assert _rows(toy, "totals") == after
     assert _rows(toy, "doubled") == {day: 2 * total for day, total in after.items()}
+
+
+def test_a_day_that_was_found_late_is_unknown_to_the_nights_before(
+    spark: SparkSession, toy: Environment
+) -> None:
+    _publish_readings(spark, toy, {"2013-01-08": 10.0**8}, known="2013-01-09")
+    _transform(toy, "2013-01-08", "2013-01-09")
+    assert _rows(toy, "totals") == {"2013-01-08": 11000000.0, "2013-01-09": 110000000.0}
+
+
+def test_a_table_about_its_own_day_is_made_from_the_last_version_and_known_as_late(
+    spark: SparkSession, toy: Environment
+) -> None:
+    about_its_day = replace(SUMMED, derived=(replace(TOTALS, window_days=1),))
+    run = replace(_run(toy, "2013-01-03", "2013-01-04"), pipeline=about_its_day)
+    _publish_readings(spark, toy, {"2013-01-03": 7.0}, known="2013-01-05")
+    transform(run)
+    tables.publish(run, "totals")
+    assert _rows(toy, "totals") == {"2013-01-03": 7.0, "2013-01-04": 10000.0}
+    known = {str(day): str(one.known_day) for day, one in in_force(run, "totals").items()}
+    assert known == {"2013-01-03": "2013-01-05", "2013-01-04": "2013-01-04"}
 
 
 def test_a_day_again_changes_no_row(toy: Environment) -> None:

@@ -1,0 +1,299 @@
+"""What was known when: which version of a day a night sees.
+
+A drop that came in time is known from its own day on. One that came late, or was changed, is known
+from the night that found it; what is made of it, from then on too. A night sees of each day the
+last version that was known by then, so a correction changes what is made tomorrow, and nothing of
+a moment that has passed. Whoever asks no night sees the last version of all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs.lake import publications
+from jobs.lake.locations import sql_name
+from jobs.lake.partitions import published_days
+from jobs.lake.publications import Input, digest_of
+from pipelines.days import Days
+
+if TYPE_CHECKING:
+    from jobs.lake.publications import Publication
+    from pipelines.run import Run
+
+_NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Version:
+    """The rows of one day of a table, as they were published or are about to be."""
+
+    day: date
+    known_day: date | None
+    """The night from which they are known; None: always."""
+    checksum: str
+    delta_version: int | None
+    """In which they are visible; None: they wait for a verdict."""
+
+    def is_known_by(self, night: date) -> bool:
+        """Whether that night sees them, unless there are later ones."""
+        return self.known_day is None or self.known_day <= night
+
+
+Seen = Mapping[date, Version]
+"""What somebody sees of a table, by day; a day that is not there is unknown to them."""
+
+
+class Knowledge:
+    """Every version of every day of a pipeline's tables, each looked up when first asked for."""
+
+    def __init__(self, run: Run, told: Mapping[str, Sequence[Publication]] | None = None) -> None:
+        """Begin without anything.
+
+        Args:
+            run: Whose pipeline's tables they are.
+            told: By table its publications in their order, where they are known already.
+        """
+        self._run = run
+        self._publications = dict(told or {})
+        self._staged: dict[str, list[Version]] = {}
+        self._latest: dict[str, Seen] = {}
+        self._latest_checksums: dict[str, Mapping[date, str]] = {}
+        self._late: dict[str, set[date]] = {}
+        self._digests: dict[Input, str] = {}
+
+    @classmethod
+    def of_now(cls, run: Run) -> Knowledge:
+        """With every table looked up now, whatever is published later."""
+        return cls(run, publications.all_told(run))
+
+    def add_staged(
+        self, name: str, checksums: Mapping[date, str], known: Mapping[date, date]
+    ) -> None:
+        """Add what a run is about to publish, for the tables that it makes from that."""
+        versions = self._staged.setdefault(name, [])
+        for day, checksum in checksums.items():
+            staged = Version(
+                day=day,
+                known_day=known.get(day, self._night(name, day)),
+                checksum=checksum,
+                delta_version=None,
+            )
+            versions.append(staged)
+        for found in (self._latest, self._latest_checksums, self._late, self._digests):
+            found.clear()
+
+    def latest(self, name: str) -> Seen:
+        """The last version of each day."""
+        if name not in self._latest:
+            self._latest[name] = _last(self._versions(name))
+        return self._latest[name]
+
+    def seen_by(self, name: str, night: date) -> Seen:
+        """What a night sees of a table."""
+        return _last(one for one in self._versions(name) if one.is_known_by(night))
+
+    def seen_then(self, name: str) -> Seen:
+        """Of each day what its own night saw of it."""
+        versions = self._versions(name)
+        return _last(one for one in versions if one.is_known_by(self._night(name, one.day)))
+
+    def unseen(self, name: str, days: Days, seen: Seen) -> list[date]:
+        """The days whose last version is not what is seen of them."""
+        return [
+            day for day, one in self.latest(name).items() if day in days and seen.get(day) != one
+        ]
+
+    def known_day(self, inputs: Iterable[Input], night: date) -> date:
+        """From when rows are known that were made from the last versions of these inputs.
+
+        Args:
+            inputs: What they were made from.
+            night: Theirs: before it they are not known.
+        """
+        known = [night]
+        for given in inputs:
+            days = Days(given.first_day, given.last_day)
+            latest = self.latest(self._table(given)) if self.is_table(given) else {}
+            known += [one.known_day for day, one in latest.items() if day in days and one.known_day]
+        return max(known)
+
+    def pieces(self, names: Collection[str], nights: Days) -> list[Days]:
+        """The nights, cut wherever a late version of one of the tables became known.
+
+        All nights of a piece see the same version of every day before it.
+        """
+        cuts: set[date] = set()
+        for name in names:
+            cuts.update(night for night in self._late_nights(name) if night in nights)
+        cuts.discard(nights.first)
+        pieces = []
+        first = nights.first
+        for cut in sorted(cuts):
+            pieces.append(Days(first, cut - timedelta(days=1)))
+            first = cut
+        return [*pieces, Days(first, nights.last)]
+
+    def table_input(self, name: str, days: Days, nights: Days | None = None) -> Input:
+        """Those days of a table as something that rows are made from.
+
+        Args:
+            name: The table.
+            days: Whether published or not.
+            nights: That see them, each what was known by then; None: whatever is known last.
+        """
+        given = Input(
+            name=sql_name(self._run, name),
+            first_day=days.first,
+            last_day=days.last,
+            digest="",
+            known_from=nights.first if nights else None,
+            known_by=nights.last if nights else None,
+        )
+        return replace(given, digest=self.digest(given))
+
+    def is_table(self, given: Input) -> bool:
+        """Whether the input is a table of this pipeline: a file's or a model's name has a slash."""
+        pipeline, _, _ = given.name.partition(".")
+        return pipeline == self._run.pipeline.name and "/" not in given.name
+
+    def digest(self, given: Input) -> str:
+        """What the days of a table say today to those who see them."""
+        asked = replace(given, digest="", version=None)
+        if asked not in self._digests:
+            self._digests[asked] = self._digest(asked)
+        return self._digests[asked]
+
+    def day_of_drop(self, name: str, day: date, arrived: datetime) -> date:
+        """From when a drop is known that the run publishes.
+
+        Its own day when the run was asked for that day by name, or when it is published for the
+        first time and was there before any later night was made. Else the night that found it; and
+        when later nights were made already, the night after the last of them.
+
+        Args:
+            name: The feed.
+            day: Of the drop.
+            arrived: When its file was last written or put there.
+        """
+        run = self._run
+        if day >= run.named_from:
+            return day
+        later = self._publications_after(day)
+        is_first = day not in self.latest(name)
+        if is_first and arrived <= min(later.values(), default=arrived):
+            return day
+        if is_first and day in published_days(run, name):
+            # Of a home of before there was a record: no night could see what it replaces.
+            return day
+        last_made = max(later, default=run.night)
+        return run.named_from if last_made <= run.night else last_made + timedelta(days=1)
+
+    def _publications_after(self, day: date) -> dict[date, datetime]:
+        """For each later day when one of its drops was published first."""
+        found: dict[date, datetime] = {}
+        for feed in self._run.pipeline.feeds:
+            if feed.is_reference:
+                continue
+            for one in self._told(feed.name):
+                if one.day > day:
+                    first = found.get(one.day, one.published_at)
+                    found[one.day] = min(first, one.published_at)
+        return found
+
+    def _digest(self, given: Input) -> str:
+        name = self._table(given)
+        days = Days(given.first_day, given.last_day)
+        # Without late versions every night has seen the last one of each day up to its own.
+        if given.known_by is None or not self._late_nights(name):
+            return digest_of(days, self._checksums(name))
+        nights = Days(given.known_from or given.known_by, given.known_by)
+        digests = []
+        for piece in self.pieces([name], nights):
+            seen = self.seen_by(name, piece.last)
+            digests.append(digest_of(days, _checksums_of(seen)))
+        # Nearly always there is one: then it is the same as without nights.
+        return digests[0] if len(digests) == 1 else _joined(digests)
+
+    def _versions(self, name: str) -> list[Version]:
+        """Published ones in their order, then those that wait to be."""
+        return [*map(_version, self._told(name)), *self._staged.get(name, ())]
+
+    def _told(self, name: str) -> Sequence[Publication]:
+        if name not in self._publications:
+            self._publications[name] = publications.every(self._run, name)
+        return self._publications[name]
+
+    def _checksums(self, name: str) -> Mapping[date, str]:
+        if name not in self._latest_checksums:
+            self._latest_checksums[name] = _checksums_of(self.latest(name))
+        return self._latest_checksums[name]
+
+    def _late_nights(self, name: str) -> set[date]:
+        """The nights from which versions are known that are not known from their own on."""
+        if name not in self._late:
+            self._late[name] = {
+                one.known_day
+                for one in self._versions(name)
+                if one.known_day and one.known_day > self._night(name, one.day)
+            }
+        return self._late[name]
+
+    def _night(self, name: str, day: date) -> date:
+        lead = self._run.pipeline.table(name).partition_lead_days
+        return day - timedelta(days=lead)
+
+    def _table(self, given: Input) -> str:
+        return given.name.partition(".")[2]
+
+
+def visible(told: Iterable[Publication]) -> list[Publication]:
+    """Of publications of a table, in their order, those whose rows some night sees."""
+    by_day: dict[date, list[Publication]] = {}
+    for one in told:
+        before = by_day.get(one.day, [])
+        by_day[one.day] = [*(other for other in before if not _hides(one, other)), one]
+    return [one for of_day in by_day.values() for one in of_day]
+
+
+def newest_version(seen: Seen) -> int:
+    """The last Delta version in which any of these was published; 0 when none was."""
+    return max((one.delta_version or 0 for one in seen.values()), default=0)
+
+
+def arrival(path: Path) -> datetime:
+    """Since when a file is there as it is."""
+    # Of the file's entry, because a copy may keep the time at which another file was written.
+    return datetime.fromtimestamp(path.stat().st_ctime_ns / _NANOSECONDS, UTC)
+
+
+def _hides(later: Publication, before: Publication) -> bool:
+    """Whether every night that sees the earlier one sees the later one in its place."""
+    if later.known_day is None:
+        return True
+    return before.known_day is not None and later.known_day <= before.known_day
+
+
+def _version(one: Publication) -> Version:
+    return Version(
+        day=one.day,
+        known_day=one.known_day,
+        checksum=one.checksum,
+        delta_version=one.version,
+    )
+
+
+def _last(versions: Iterable[Version]) -> dict[date, Version]:
+    return {one.day: one for one in versions}
+
+
+def _checksums_of(seen: Seen) -> dict[date, str]:
+    return {day: one.checksum for day, one in seen.items()}
+
+
+def _joined(digests: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
