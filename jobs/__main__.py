@@ -210,6 +210,12 @@ def _grammar_of_sql(one: Parser) -> None:
         help="for example: SELECT * FROM flights.predictions LIMIT 10, or SHOW TABLES. Of several, "
         "separated by semicolons, each result is printed as a table; csv and json take one",
     )
+    one.add_argument(
+        "--run",
+        metavar="RUN",
+        help="show the tables of the run's pipeline as that run left them (its id, as "
+        "ops.stage_runs has it), once all of its stages are done; all other tables as of now",
+    )
     _add_format(one)
 
 
@@ -373,7 +379,8 @@ def _sql(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.output import show
 
     most = None if arguments.format == "table" else 1
-    for number, result in enumerate(results(environment, arguments.statement, most)):
+    found = results(environment, arguments.statement, most, arguments.run)
+    for number, result in enumerate(found):
         if number:
             print()
         show(result.columns, result.rows, arguments.format)

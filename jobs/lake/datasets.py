@@ -14,7 +14,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from pyarrow import dataset as arrow
 
-from jobs.lake import publications
+from jobs.lake import as_left, publications
 from jobs.lake.arrow_files import arrow_files
 from pipelines.errors import UsageError
 
@@ -27,20 +27,26 @@ _Numbers = dict[date, int]
 """By day the number of its revision, from 1."""
 
 
-def in_force(environment: Environment, name: str) -> arrow.FileSystemDataset:
-    """The rows of a table as of now.
+def in_force(
+    environment: Environment, name: str, version: int | None = None
+) -> arrow.FileSystemDataset:
+    """The rows of a table as of now, or as they were in a version.
 
     Args:
         environment: Whose lake it is.
         name: SQL name of the table.
+        version: Of the table; None: the newest.
 
     Raises:
-        UsageError: another program has turned on a feature that would be read wrongly.
+        UsageError: another program has turned on a feature that would be read wrongly, or files of
+            the version have been deleted.
     """
-    return _rows(environment, name, DeltaTable(environment.table_path(name)))
+    return _rows(environment, name, _table(environment, name, version))
 
 
-def history(environment: Environment, name: str) -> arrow.FileSystemDataset:
+def history(
+    environment: Environment, name: str, version: int | None = None
+) -> arrow.FileSystemDataset:
     """All rows that were ever in force, each with the revision of its day.
 
     Beside the newest version only those are opened of which rows were replaced.
@@ -48,15 +54,17 @@ def history(environment: Environment, name: str) -> arrow.FileSystemDataset:
     Args:
         environment: Whose lake it is.
         name: SQL name of the table.
+        version: Of the table: what was in force until then; None: until now.
 
     Returns:
         The table's columns, then `revision` (1, 2, …, by day) and `is_in_force`.
 
     Raises:
-        UsageError: another program has turned on a feature that would be read wrongly.
+        UsageError: another program has turned on a feature that would be read wrongly, or files of
+            the version have been deleted.
     """
     # Opened before the record is asked, which may tell of later versions meanwhile.
-    newest = DeltaTable(environment.table_path(name))
+    newest = _table(environment, name, version)
     (day,) = newest.metadata().partition_columns
     current, superseded = _revisions(environment, name, newest.version())
     rows = _rows(environment, name, newest)
@@ -68,6 +76,12 @@ def history(environment: Environment, name: str) -> arrow.FileSystemDataset:
         files += _told(replaced, day, numbers, is_in_force=False)
     schema = pa.schema([*rows.schema, _REVISION, _IS_IN_FORCE])
     return arrow.FileSystemDataset(files, schema, rows.format, rows.filesystem)
+
+
+def _table(environment: Environment, name: str, version: int | None) -> DeltaTable:
+    if version is None:
+        return DeltaTable(environment.table_path(name))
+    return as_left.open_at(environment, name, version)
 
 
 def _rows(

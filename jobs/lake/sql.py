@@ -1,14 +1,14 @@
 """SQL over every table of the lake without a JVM.
 
-DuckDB reads the Delta tables, each at its newest version, and beside the predictions of a pipeline
-every revision of them. Only the tables that a statement may mean are opened, so that it takes no
-longer where the lake has many.
+DuckDB reads the Delta tables, each at its newest version or as one run left it, and beside the
+predictions of a pipeline every revision of them. Only the tables that a statement may mean are
+opened, so that it takes no longer where the lake has many.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,7 +17,7 @@ import duckdb
 from deltalake import DeltaTable
 from pyarrow import fs
 
-from jobs.lake import datasets
+from jobs.lake import as_left, datasets
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from pipelines.spec import PREDICTIONS, PREDICTIONS_HISTORY
@@ -43,7 +43,12 @@ class Result:
     """Read as they are asked for, before the next statement runs."""
 
 
-def results(environment: Environment, statements: str, most: int | None = None) -> Iterator[Result]:
+def results(
+    environment: Environment,
+    statements: str,
+    most: int | None = None,
+    run_id: str | None = None,
+) -> Iterator[Result]:
     """The results of SQL statements, in order; tables are named `<pipeline>.<table>`.
 
     A statement that gives no rows, such as SET, gives no result.
@@ -52,12 +57,17 @@ def results(environment: Environment, statements: str, most: int | None = None) 
         environment: Whose lake is read.
         statements: Separated by semicolons.
         most: How many results the caller can take; None: any number.
+        run_id: Show the tables of that run's pipeline as it left them; None: as of now.
 
     Raises:
         UsageError: DuckDB refuses a statement (the message is DuckDB's own, and offers the near
-            miss), there is none, or there are more results than `most`: then none has run.
+            miss), there is none, or there are more results than `most`: then none has run. Or the
+            run is unknown, has not done all stages, or what it left has been deleted.
     """
     known = tables(environment)
+    left = as_left.versions(environment, run_id, known) if run_id else {}
+    # What was first published after the run was not there for it.
+    known = [name for name in known if left.get(name, 0) is not None]
     with duckdb.connect(":memory:") as database, _refusals(statements, known):
         asked = database.extract_statements(statements)
         if not asked:
@@ -68,7 +78,8 @@ def results(environment: Environment, statements: str, most: int | None = None) 
                 f"{len(giving)} statements give rows, but csv and json hold the rows of one. "
                 "Run them one by one, or as --format table."
             )
-        _open(database, environment, known, meant(_reading(asked), known))
+        wanted = {name: left.get(name) for name in meant(_reading(asked), known)}
+        _open(database, environment, known, wanted)
         for one in asked:
             if _SHOW_TABLES.fullmatch(one.query):
                 # DuckDB's own looks only into the schema `main`, which is empty here.
@@ -83,9 +94,10 @@ def results(environment: Environment, statements: str, most: int | None = None) 
 def query(
     environment: Environment,
     statement: str,
+    run_id: str | None = None,
 ) -> tuple[list[str], list[tuple[object, ...]]]:
     """Column names and rows of one SQL statement; see `results`."""
-    for result in results(environment, statement, most=1):
+    for result in results(environment, statement, most=1, run_id=run_id):
         return list(result.columns), list(result.rows)
     return [], []
 
@@ -139,9 +151,9 @@ def _open(
     database: duckdb.DuckDBPyConnection,
     environment: Environment,
     known: Sequence[str],
-    wanted: Sequence[str],
+    wanted: Mapping[str, int | None],
 ) -> None:
-    """Make a view of each table that is wanted, and close the session to all else.
+    """Make a view of each table that is wanted, at its version, and close the session to all else.
 
     From then on it can read nothing but these tables and write nowhere.
     """
@@ -150,12 +162,12 @@ def _open(
     # All, so that USE knows each pipeline.
     for schema in dict.fromkeys(_schema_and_view(name)[0] for name in known):
         database.execute(f'CREATE SCHEMA "{schema}"')
-    for name in wanted:
+    for name, version in wanted.items():
         schema, view = _schema_and_view(name)
         # A view of the dataset itself: a registered dataset would be listed beside its view. It is
         # made in the schema in use, because create_view takes 'a.b' for one name.
         database.execute(f'USE memory."{schema}"')
-        database.from_arrow(_dataset(environment, name)).create_view(view)
+        database.from_arrow(_dataset(environment, name, version)).create_view(view)
     # Else a bare name would mean a table of the last pipeline.
     database.execute("USE memory.main")
     # From here on no statement opens a file or an address, nor can one turn this back.
@@ -208,11 +220,11 @@ def _rows(
             yield from some
 
 
-def _dataset(environment: Environment, name: str) -> object:
+def _dataset(environment: Environment, name: str, version: int | None) -> object:
     pipeline, view = _schema_and_view(name)
     if view == PREDICTIONS_HISTORY:
-        return datasets.history(environment, f"{pipeline}.{PREDICTIONS}")
-    return datasets.in_force(environment, name)
+        return datasets.history(environment, f"{pipeline}.{PREDICTIONS}", version)
+    return datasets.in_force(environment, name, version)
 
 
 def _folders(system: fs.FileSystem, place: str) -> list[fs.FileInfo]:
