@@ -250,11 +250,45 @@ def test_a_new_column_is_null_on_days_of_before(tmp_path: Path) -> None:
 
 
 def test_a_column_of_another_type_is_refused_by_its_name(tmp_path: Path) -> None:
+    both = run_at(tmp_path)
+    publish(both, TABLE, staged(both, {FIRST: [1], SECOND: [2]}))
     run = run_at(tmp_path, Days.of(FIRST))
-    publish(run, TABLE, staged(run, {FIRST: [1]}))
     other = json.loads(json.dumps(schema()).replace("integer", "string"))
     with pytest.raises(NightshiftError, match="column 'id' is integer in the table, and string"):
         publish(run, TABLE, replace(staged(run, {FIRST: [2]}), schema=other))
+    assert ids_of(run) == {"2013-01-05": [1], "2013-01-06": [2]}
+
+
+def test_a_column_gets_another_type_when_all_days_of_the_table_are_replaced(
+    tmp_path: Path,
+) -> None:
+    run = run_at(tmp_path)
+    publish(run, TABLE, staged(run, {FIRST: [1], SECOND: [2]}))
+    wider = staged(run, {FIRST: [1], SECOND: [3]})
+    for file in wider.files:
+        place = Path(path(run, TABLE)) / file.path
+        rows = pq.read_table(place, partitioning=None)
+        pq.write_table(rows.cast(pa.schema({"id": pa.int64()})), place)
+    other = json.loads(json.dumps(schema()).replace("integer", "long"))
+    # Read anew: the files have other sizes.
+    files = tuple(found_in(path(run, TABLE), wider.folder))
+    publish(run, TABLE, replace(wider, schema=other, files=files))
+    now = DeltaTable(path(run, TABLE)).to_pyarrow_table()
+    assert now.schema.field("id").type == pa.int64()
+    # The first day too, whose rows say the same.
+    assert ids_of(run) == {"2013-01-05": [1], "2013-01-06": [3]}
+    before = DeltaTable(path(run, TABLE), version=0).to_pyarrow_table()
+    assert before.schema.field("id").type == pa.int32()
+
+
+def test_a_column_that_differs_from_another_only_in_case_is_refused(tmp_path: Path) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    publish(run, TABLE, staged(run, {FIRST: [1]}))
+    twin = {"name": "ID", "type": "string", "nullable": True, "metadata": {}}
+    fields = [*schema()["fields"], twin]
+    wider = replace(staged(run, {FIRST: [2]}), schema={"type": "struct", "fields": fields})
+    with pytest.raises(NightshiftError, match="column 'ID' differs only in case from 'id'"):
+        publish(run, TABLE, wider)
     assert ids_of(run) == {"2013-01-05": [1]}
 
 
