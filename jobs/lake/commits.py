@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
@@ -129,6 +131,8 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
     # Opened before anything is asked: whatever is published after it makes the commit fail.
     table = _open(path(run, name))
     known = publications.in_force(run, name)
+    found = _unrecorded(table, known, whole.days)
+    known |= {one.day: one for one in found}
     differing = [day for day in whole.days if not _holds(known, whole, day)]
     if table and _retyped(table, whole.schema):
         # Days that say the same, such as nulls alone, must not stay behind in the old type.
@@ -147,12 +151,48 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
         _commit(run, name, table, staging, differing, committed)
         # What changed nothing stays in the version in which it came.
         made = [replace(one, version=version) if one.changed else one for one in made]
-    if made:
-        publications.record(run, name, made)
+    if found or made:
+        publications.record(run, name, [*found, *made])
     served = _last_changes(run, name, kept)
     visible = [staging.rows_of(day) for day in staging.days]
     visible += [one.rows for one in served]
     return Published(rows=sum(visible), version=version, changed=bool(differing), kept=served)
+
+
+def _unrecorded(
+    table: DeltaTable | None, known: publications.Publications, days: Iterable[date]
+) -> list[Publication]:
+    """Days that were published before there was a record, as far as the log tells of them.
+
+    What their rows say is not known: whatever is staged differs from it.
+    """
+    if table is None or all(day in known for day in days):
+        return []
+    published = pa.table(table.get_add_actions(flatten=True))
+    (column,) = table.metadata().partition_columns
+    found = []
+    for day in days:
+        own = published.filter(pc.equal(published[f"partition.{column}"], pa.scalar(day)))
+        if day not in known and len(own):
+            found.append(_of_files(day, table.version(), own))
+    return found
+
+
+def _of_files(day: date, version: int, files: pa.Table) -> Publication:
+    return Publication(
+        day=day,
+        version=version,
+        attempt=0,
+        run_id="",
+        stage="",
+        rows=pc.sum(files["num_records"]).as_py() or 0,
+        checksum="",
+        definition="",
+        inputs=(),
+        changed=True,
+        code_version="",
+        published_at=pc.max(files["modification_time"]).as_py(),
+    )
 
 
 def _last_changes(

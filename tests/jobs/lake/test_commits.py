@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -163,6 +163,41 @@ def test_what_is_kept_is_told_with_the_run_whose_rows_they_are(tmp_path: Path) -
     assert in_force(late, TABLE)[FIRST].run_id == confirming.run_id
     (kept,) = publish(late, TABLE, staged(late, {FIRST: [2]}), keep_published=True).kept
     assert kept.run_id == served.run_id
+
+
+def of_long_ago(run: Run, ids: Mapping[date, list[int]]) -> DeltaTable:
+    """A table that was published before there was a record of it."""
+    for day, values in ids.items():
+        rows = pa.table({"id": pa.array(values, pa.int32()), "landed_date": [day] * len(values)})
+        write_deltalake(path(run, TABLE), rows, mode="append", partition_by=["landed_date"])
+    return DeltaTable(path(run, TABLE))
+
+
+def test_what_was_published_before_there_was_a_record_is_kept_too_and_recorded_once(
+    tmp_path: Path,
+) -> None:
+    run = run_at(tmp_path)
+    old = of_long_ago(run, {FIRST: [1, 2]})
+    began = datetime.now(UTC)
+    for turn in range(2):
+        other = staged(run, {FIRST: [7], SECOND: [3]})
+        published = publish(run, TABLE, other, keep_published=True)
+        assert ids_of(run) == {"2013-01-05": [1, 2], "2013-01-06": [3]}
+        assert published.changed == (turn == 0)
+        (kept,) = published.kept
+        assert (kept.day, kept.rows, kept.version) == (FIRST, 2, old.version())
+    told = [(row["day"], row["rows"], row["run_id"]) for row in recorded(run)]
+    assert told == [(FIRST, 2, ""), (SECOND, 1, run.run_id)]
+    assert recorded(run)[0]["published_at"] < began
+
+
+def test_what_was_replaced_without_a_record_is_a_revision_that_stays(tmp_path: Path) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    old = of_long_ago(run, {FIRST: [1, 2]})
+    publish(run, TABLE, staged(run, {FIRST: [7]}))
+    assert ids_of(run) == {"2013-01-05": [7]}
+    versions = [one.version for one in publications.revisions(run.environment, f"toy.{TABLE}")]
+    assert versions == [old.version(), old.version() + 1]
 
 
 def test_a_day_is_kept_whatever_its_rows_were_made_from(tmp_path: Path) -> None:
