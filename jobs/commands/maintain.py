@@ -54,7 +54,6 @@ def maintain(
     ]
     if is_shared:
         steps += _shared(environment, rule)
-    code = 0
     cleaned: list[Cleaned] = []
     with locks.hold(environment, "maintenance", waiting="Waiting for another `maintain` to end."):
         for what, step in _with_progress(steps):
@@ -62,10 +61,12 @@ def maintain(
                 # What came before a fault is told too.
                 cleaned.extend(step())
             except Exception as error:
-                # A table that cannot be read is no reason to let other pipelines grow.
-                explain(error, environment.variables())
-                cleaned.append(Cleaned(what=what, kept=None, deleted=0, note="failed"))
-                code = NightshiftError.exit_code
+                # What cannot be read is no reason to let other pipelines grow.
+                cleaned.append(Cleaned.failed(what, error))
+    faults = [one.fault for one in cleaned if one.fault]
+    for fault in faults:
+        explain(fault, environment.variables())
+    code = NightshiftError.exit_code if faults else 0
     return code, [_row(one) for one in cleaned]
 
 

@@ -126,6 +126,27 @@ def test_it_waits_for_a_run_of_the_pipeline(environment: Environment) -> None:
     assert not old.exists()
 
 
+def test_a_table_that_cannot_be_cleaned_is_told_and_all_else_goes_on(
+    environment: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = in_home(environment, is_old=True)
+    run = run_at(environment.home, Days.of(FIRST))
+    for name in ("readings", "training"):
+        for number in range(2):
+            publish_ids(run, name, number)
+        age(run, name)
+    DeltaTable(path(run, "readings")).create_checkpoint()
+    (Path(path(run, "readings")) / "_delta_log" / f"{0:020}.json").unlink()
+    code, rows = maintain(environment, [TOY], is_shared=True, is_dry=False)
+    assert code == 3
+    found = {what: row for what, *row in rows}
+    assert found["toy.readings"] == [None, 0, None, "failed"]
+    assert found["toy.training"][1] == 1
+    # Of the same pipeline, after its tables.
+    assert not old["toy: reports"].exists()
+    assert "toy.readings: the commit of version 0 is not in" in capsys.readouterr().err
+
+
 def keep(environment: Environment, folder: Path, version: int) -> ModelVersion:
     """Register a model that pins this version of the training table."""
     files = folder / "files"
