@@ -7,6 +7,7 @@ and recording are the real ones.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -300,6 +301,23 @@ def test_a_hole_is_refused_by_name_until_it_is_filled_or_allowed(home: Home) -> 
     assert home.night(DAYS[3]) == 0
     assert home.published("sums")[DAYS[2]] == [1 + 5 + 41]
     assert list(home.published("readings")) == DAYS[:4]
+
+
+def test_a_hole_is_recorded_and_told_as_a_refusal_of_the_first_stage(home: Home) -> None:
+    home.night(DAYS[0])
+    home._file(DAYS[1]).unlink()
+    run = home.run(DAYS[2])
+    with pytest.raises(Refused) as refused:
+        night.make_true(run, STAGES)
+    of_run = [("run_id", "=", run.run_id)]
+    (row,) = ops.read(home.environment, "stage_runs", of_run).to_pylist()
+    recorded = (row["stage"], row["status"], row["first_day"], row["last_day"])
+    assert recorded == ("ingest", "refused", DAYS[2], DAYS[2])
+    assert row["error"] == str(refused.value)
+    log = home.environment.logs / "notifications.log"
+    (told,) = map(json.loads, log.read_text().splitlines())
+    about = (told["event"], told["stage"], told["message"])
+    assert about == ("stage_refused", "ingest", str(refused.value))
 
 
 def test_a_night_of_an_optional_feed_is_no_hole_and_its_late_file_is_read(home: Home) -> None:
