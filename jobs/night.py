@@ -273,7 +273,8 @@ def _refuse_holes(run: Run, found: Survey) -> None:
     except Refused as refused:
         message = message_of(refused, run.environment.variables())
         status = _STATUS[Refused.exit_code]
-        _record(run.at(STAGES[0]), time.time(), 0.0, status=status, error=message)
+        first = run.at(STAGES[0])
+        _record(first, time.time(), 0.0, status=status, error=message)
         raise
 
 
