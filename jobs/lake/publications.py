@@ -134,14 +134,10 @@ def every(run: Run, name: str, days: Days | None = None) -> list[Publication]:
 
 def all_in_force(run: Run) -> dict[str, dict[date, Publication]]:
     """For each table of the pipeline the publications that are in force."""
-    of_pipeline = [("pipeline", "=", run.pipeline.name)]
-    recorded = ops.read(run.environment, _RECORD, of_pipeline)
+    names = [table.name for table in run.pipeline.tables]
     found: dict[str, dict[date, Publication]] = {}
-    for table in run.pipeline.tables:
-        full_name = sql_name(run, table.name)
-        own = recorded.filter(pc.equal(recorded["table_name"], full_name))
-        known = _told_of(run.environment, full_name, own)
-        found[table.name] = dict(sorted(latest(known).items()))
+    for name, known in _of_tables(run, names):
+        found[name] = dict(sorted(latest(known).items()))
     return found
 
 
@@ -173,8 +169,8 @@ def next_attempt(run: Run, names: Iterable[str]) -> int:
     to publish a day can do so.
     """
     taken = [0]
-    for name in names:
-        taken += [one.attempt for one in in_force(run, name).values()]
+    for _, known in _of_tables(run, names):
+        taken += [one.attempt for one in known]
     return max(taken) + 1
 
 
@@ -251,6 +247,19 @@ def to_metadata(publications: Sequence[Publication]) -> dict[str, str]:
     """What a commit tells of the publications that it makes."""
     told = [asdict(replace(one, version=0)) for one in publications]
     return {_METADATA: json.dumps({_RECORD: told}, default=str)}
+
+
+def _of_tables(
+    run: Run,
+    names: Iterable[str],
+) -> Iterator[tuple[str, list[Publication]]]:
+    """Each table with all of its publications; the record is read once."""
+    of_pipeline = [("pipeline", "=", run.pipeline.name)]
+    recorded = ops.read(run.environment, _RECORD, of_pipeline)
+    for name in names:
+        full_name = sql_name(run, name)
+        own = recorded.filter(pc.equal(recorded["table_name"], full_name))
+        yield name, _told_of(run.environment, full_name, own)
 
 
 def _recorded(environment: Environment, table: str) -> pa.Table:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from deltalake import DeltaTable
@@ -36,7 +37,7 @@ from pipelines.environment import Environment
 from pipelines.errors import NotLanded, Refused
 from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, Table
-from pipelines.stages import STAGES
+from pipelines.stages import STAGES, stage
 from tests.conftest import SWEEP_EXAMPLES
 from tests.jobs.lake.test_commits import staged
 from tests.jobs.toy import TOY
@@ -580,3 +581,27 @@ AnyOrder.TestCase.settings = settings(
     suppress_health_check=list(HealthCheck),
 )
 test_tables_are_true_whatever_order_nights_come_in = pytest.mark.soak(AnyOrder.TestCase)
+
+
+def test_what_was_done_is_read_once_for_all_stages(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.night(DAYS[0])
+    run = home.run(DAYS[0])
+    found = survey.Survey(run)
+    read: list[str] = []
+    whole = ops.read
+
+    def counted(environment: Environment, name: str, *more: Any) -> Any:
+        read.append(name)
+        return whole(environment, name, *more)
+
+    monkeypatch.setattr(ops, "read", counted)
+    for name in ("train", "evaluate"):
+        survey.passes(run, stage(name), found)
+    assert read == ["stage_runs"]
+    made = [table.name for table in run.pipeline.tables]
+    assert len(made) > 1
+    read.clear()
+    assert publications.next_attempt(run, made) > 1
+    assert read == ["publications"]
