@@ -65,7 +65,9 @@ def results(
             run is unknown, has not done all stages, or what it left has been deleted.
     """
     known = tables(environment)
-    left = as_left.versions(environment, run_id, known) if run_id else {}
+    left: Mapping[str, int | None] = {}
+    if run_id is not None:
+        left = as_left.versions(environment, run_id, known)
     # What was first published after the run was not there for it.
     known = [name for name in known if left.get(name, 0) is not None]
     with duckdb.connect(":memory:") as database, _refusals(statements, known):

@@ -175,6 +175,13 @@ def test_an_unknown_run_is_refused_with_the_near_miss_and_the_last_runs(tmp_path
     )
 
 
+def test_an_empty_id_is_no_run_and_not_all_of_them(tmp_path: Path) -> None:
+    run = night(tmp_path, "first")
+    publish_ids(run, "readings", 1)
+    with pytest.raises(UsageError, match=r"No run named ''\. The last runs: none yet"):
+        seen(run, "readings", "")
+
+
 def test_what_maintenance_has_deleted_is_refused_by_name(tmp_path: Path) -> None:
     first = night(tmp_path, "first")
     publish_ids(first, "readings", 1)
