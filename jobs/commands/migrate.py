@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.lake import migration
+from jobs.commands import migration
 from jobs.lake.locations import sql_name
 from jobs.lake.partitions import published_days
 from jobs.night import one_run_at_a_time
@@ -17,7 +17,7 @@ from jobs.spark.server import running_server
 from pipelines.errors import Refused, UsageError, no_such
 
 if TYPE_CHECKING:
-    from jobs.lake.migration import Change
+    from jobs.commands.migration import Change
     from pipelines.feeds import Feed
     from pipelines.run import Run
 
