@@ -99,6 +99,11 @@ def parser() -> Parser:
     _grammar_of_maintain(
         command("maintain", "Delete what is old and what nobody needs any more.", _maintain)
     )
+    _grammar_of_migrate(
+        command(
+            "migrate", "Bring raw tables to the columns that their feeds declare by now.", _migrate
+        )
+    )
     _add_format(
         command("config", "Show every setting, and where it comes from; no secrets.", _config)
     )
@@ -210,6 +215,12 @@ def _grammar_of_sql(one: Parser) -> None:
         help="for example: SELECT * FROM flights.predictions LIMIT 10, or SHOW TABLES. Of several, "
         "separated by semicolons, each result is printed as a table; csv and json take one",
     )
+    one.add_argument(
+        "--run",
+        metavar="RUN",
+        help="show the tables of the run's pipeline as that run left them (its id, as "
+        "ops.stage_runs has it), once all of its stages are done; all other tables as of now",
+    )
     _add_format(one)
 
 
@@ -222,6 +233,15 @@ def _grammar_of_maintain(one: Parser) -> None:
     )
     _complete_with(pipeline, completion.pipelines)
     one.add_argument("--dry-run", action="store_true", help="tell what would go, delete nothing")
+    _add_format(one)
+
+
+def _grammar_of_migrate(one: Parser) -> None:
+    _add_pipeline(one)
+    one.add_argument("--table", metavar="T", help="only this raw table; none: those of all feeds")
+    one.add_argument(
+        "--dry-run", action="store_true", help="tell what would be done, and do nothing"
+    )
     _add_format(one)
 
 
@@ -373,7 +393,8 @@ def _sql(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.output import show
 
     most = None if arguments.format == "table" else 1
-    for number, result in enumerate(results(environment, arguments.statement, most)):
+    found = results(environment, arguments.statement, most, arguments.run)
+    for number, result in enumerate(found):
         if number:
             print()
         show(result.columns, result.rows, arguments.format)
@@ -410,6 +431,22 @@ def _maintain(arguments: argparse.Namespace, environment: Environment) -> int:
     show(HEADER, rows, arguments.format)
     if arguments.dry_run:
         print("Nothing was deleted: this is what would go.", file=sys.stderr)
+    return code
+
+
+def _migrate(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.migrate import HEADER, migrate
+    from jobs.output import show
+
+    pipeline = catalog.pipeline(arguments.pipeline)
+    # Its days do not matter: all that are published are looked at. What is published anew is so as
+    # by the check of raw tables.
+    run = Run(pipeline=pipeline, days=Days.of(pipeline.first_day), environment=environment)
+    run = run.at(stage("check_raw"))
+    code, rows = migrate(run, arguments.table, is_dry=arguments.dry_run)
+    show(HEADER, rows, arguments.format)
+    if not rows:
+        print("Every raw table has the columns that its feed declares.", file=sys.stderr)
     return code
 
 

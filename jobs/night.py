@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs import outcome
 from jobs.output import harmless
@@ -30,6 +30,9 @@ from pipelines.redaction import redacted
 from pipelines.run import Run
 from pipelines.spec import QUARANTINE_SUFFIX
 from pipelines.stages import STAGES, Stage
+
+if TYPE_CHECKING:
+    from jobs.survey import Survey
 
 PERFORM = "jobs.night:perform"
 """This module's entry for the stage server."""
@@ -219,12 +222,20 @@ def _perform_passes(
                     return code
     except Exception as error:  # before or between stages, so none has recorded it
         if notify:
-            message = message_of(error, run.environment.variables())
-            _tell(run, partial(outcome.notification, run, Event.STAGE_FAILED, message))
+            _tell(run, partial(_of_failure, run, error))
         raise
     if notify and done and stages == STAGES:
         _tell(run, partial(outcome.night_done, run))
     return code
+
+
+def _of_failure(run: Run, error: Exception) -> Notification:
+    """What people are told of an error before or between stages."""
+    message = message_of(error, run.environment.variables())
+    if isinstance(error, Refused):
+        # A hole.
+        return outcome.notification(run, Event.STAGE_REFUSED, message, STAGES[0].name)
+    return outcome.notification(run, Event.STAGE_FAILED, message)
 
 
 def _passes(
@@ -238,7 +249,7 @@ def _passes(
 
     found = survey.Survey(run)
     if STAGES[0] in stages and not allow_gap:
-        survey.require_no_hole(run, found)
+        _refuse_holes(run, found)
     for unit in survey.units():
         asked = tuple(stage for stage in unit if stage in stages)
         ranges = survey.passes(run, asked[0], found) if asked else []
@@ -252,6 +263,20 @@ def _passes(
             yield asked, days
         if ranges:
             found = survey.Survey(run)
+
+
+def _refuse_holes(run: Run, found: Survey) -> None:
+    """Refuse to go on over holes, and record it as a refusal of the first stage."""
+    from jobs import survey
+
+    try:
+        survey.require_no_hole(run, found)
+    except Refused as refused:
+        message = message_of(refused, run.environment.variables())
+        status = _STATUS[Refused.exit_code]
+        first = run.at(STAGES[0])
+        _record(first, time.time(), 0.0, status=status, error=message)
+        raise
 
 
 def _pass_by(run: Run, stages: tuple[Stage, ...]) -> None:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from functools import cached_property
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -182,6 +183,11 @@ class Survey:
         if feed.is_reference or not path.exists():
             return night
         return self._knowledge.day_of_drop(feed.name, night, arrival(path))
+
+    @cached_property
+    def last_done(self) -> dict[str, dict[str, Any]]:
+        """For each stage its last success as of the run's last night."""
+        return _last_done(self._run)
 
     def last_made(self) -> date | None:
         """The last night before the run's first whose drops are published."""
@@ -378,7 +384,7 @@ def _nights_to_measure(run: Run, survey: Survey) -> set[date]:
     started = ops.read(run.environment, "stage_runs", measured, ["started_at"])
     moments = started["started_at"].to_pylist()
     nights = survey.learned_since(max(moments, default=None))
-    return nights if "monitor" in _last_done(run) else nights | {run.days.last}
+    return nights if "monitor" in survey.last_done else nights | {run.days.last}
 
 
 def _staged(run: Run, maker: str, nights: set[date]) -> list[Days]:
@@ -431,7 +437,7 @@ def _overtaken(table: Table, night: date, reason: str) -> Finding:
 
 def _is_due(run: Run, stage: Stage, survey: Survey) -> bool:
     """Whether a stage that makes no table has not seen what it works on."""
-    last = _last_done(run)
+    last = survey.last_done
     if stage.name not in last:
         return True
     if stage.name == "train":

@@ -49,8 +49,7 @@ class Setting:
         """
         text = environ.get(self.variable)
         if not text:
-            standard = self.default_at(home)
-            return None if standard is None else self.parse(standard)
+            return self._read_default(home)
         try:
             return self.parse(text)
         except ValueError as error:
@@ -59,6 +58,18 @@ class Setting:
             standard = self.default_at(home) or "the default"
             raise UsageError(
                 f"{self.variable}{given} is not {error}. Unset it to use {standard}."
+            ) from None
+
+    def _read_default(self, home: Path | None) -> Any:
+        standard = self.default_at(home)
+        if standard is None:
+            return None
+        try:
+            return self.parse(standard)
+        except ValueError as error:
+            # Such as the checkout's own folder.
+            raise UsageError(
+                f"The default of {self.variable}, '{standard}', is not {error}. Set it."
             ) from None
 
     def default_at(self, home: Path | None) -> str | None:
@@ -71,8 +82,19 @@ def _absolute(path: str) -> Path:
     return Path(path).expanduser().resolve()
 
 
+def _absolute_of_tables(path: str) -> Path:
+    absolute = _absolute(path)
+    if "%" in str(absolute):
+        # delta-rs opens a path as a URL: of '%20' it makes a space, and finds no table there.
+        raise ValueError(
+            "a folder for tables: no part of its path may hold '%', which Delta's writer reads as "
+            "part of a URL"
+        )
+    return absolute
+
+
 def _absolute_or_url(text: str) -> str:
-    return text if "://" in text else str(_absolute(text))
+    return text if "://" in text else str(_absolute_of_tables(text))
 
 
 def _web_address(text: str) -> str:
@@ -140,7 +162,7 @@ class Environment:
             "NIGHTSHIFT_HOME",
             "all state of this installation; two homes never touch each other",
             str(ROOT / "var"),
-            _absolute,
+            _absolute_of_tables,
         )
     )
     lake: str = field(

@@ -25,6 +25,8 @@ class Event(StrEnum):
     """Every stage of the night has succeeded."""
     MODEL_PROMOTED = "model_promoted"
     """A new model serves."""
+    MAINTENANCE_FAILED = "maintenance_failed"
+    """Something could not be cleaned and grows; the rest was."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,9 +36,11 @@ class Notification:
     event: Event
     pipeline: str
     days: str
-    """One day, or the first and last of a range: `2013-04-01`, `2013-01-01..2013-03-31`."""
+    """One day, or the first and last of a range: `2013-04-01`, `2013-01-01..2013-03-31`. Of
+    maintenance the day of today."""
     run_id: str
+    """Of maintenance it is empty."""
     stage: str | None
-    """None for an event of the whole night."""
+    """None for an event of the whole night, or of none."""
     message: str
     """For people: why, and the way out."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Literal, get_args
 
@@ -10,6 +11,7 @@ from pipelines.errors import refuse_unless
 
 Type = Literal["string", "int", "long", "double", "boolean", "date", "timestamp"]
 Format = Literal["csv", "csv_gzip", "json_lines", "parquet"]
+NewColumns = Literal["refuse", "ignore", "add"]
 
 PROVENANCE = ("landed_date", "source_file", "source_line")
 """Columns that every raw row gets: the day of its drop, its file, and its place in the file."""
@@ -74,6 +76,10 @@ class Feed:
     """Last day with a drop; None: the pipeline's own last day."""
     null_token: str = ""
     """Text that the source writes for a missing value, besides the empty field."""
+    new_columns: NewColumns = "refuse"
+    """What becomes of a column that a file has and `columns` does not declare. `refuse`: the file
+    is refused; of JSON lines each row that has one. `ignore`: it is not read. `add`: its texts are
+    kept, in a column of strings after the declared ones, which is null on other days."""
     is_optional: bool = False
     """A day may have no file: then it has no rows, and no night waits for it. One that comes later
     is read by the next night."""
@@ -97,6 +103,12 @@ class Feed:
         refuse_unless(
             0 <= self.max_quarantine_share <= 1,
             f"Feed '{self.name}': max_quarantine_share must be from 0 to 1.",
+        )
+        policies = get_args(NewColumns)
+        refuse_unless(
+            self.new_columns in policies,
+            f"Feed '{self.name}': new_columns must be one of {', '.join(policies)}, "
+            f"but is '{self.new_columns}'.",
         )
         is_dated = self.is_optional or self.first_day is not None or self.last_day is not None
         refuse_unless(
@@ -125,6 +137,20 @@ class Feed:
     def required(self) -> frozenset[str]:
         """Columns that must hold a value: the key and those declared required."""
         return frozenset(self.key) | {column.name for column in self.columns if column.required}
+
+    def with_new(self, names: Iterable[str]) -> Feed:
+        """The same feed with columns of strings after the declared ones."""
+        added = [Column(name=name) for name in names]
+        return replace(self, columns=(*self.columns, *added))
+
+    def column(self, name: str) -> Column:
+        """The declared column of that name."""
+        return next(column for column in self.columns if column.name == name)
+
+    def undeclared(self, columns: Iterable[str]) -> tuple[str, ...]:
+        """Those columns of its raw table that it does not declare."""
+        known = {*self.column_names, *PROVENANCE}
+        return tuple(name for name in columns if name not in known)
 
     def file(self, day: date | None) -> str:
         """Where the day's drop lies below the landing folder; a reference file has no day."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from jobs.services import airflow, locks
 from jobs.services.leftovers import Cleaned, Rule, clean
 from pipelines.days import Days
 from pipelines.errors import NightshiftError
+from pipelines.events import Event, Notification
 from pipelines.run import Run
 
 if TYPE_CHECKING:
@@ -43,8 +45,8 @@ def maintain(
         is_dry: Delete nothing.
 
     Returns:
-        The exit code, and a row for each kind of things. What cannot be cleaned is told on stderr,
-        and the rest goes on.
+        The exit code, and a row for each kind of things. What cannot be cleaned is told on stderr
+        and, unless it was a dry run, by the channels of each pipeline; the rest goes on.
     """
     age = timedelta(days=environment.retention_days)
     rule = Rule(before=datetime.now(UTC) - age, is_dry=is_dry)
@@ -54,7 +56,6 @@ def maintain(
     ]
     if is_shared:
         steps += _shared(environment, rule)
-    code = 0
     cleaned: list[Cleaned] = []
     with locks.hold(environment, "maintenance", waiting="Waiting for another `maintain` to end."):
         for what, step in _with_progress(steps):
@@ -62,11 +63,46 @@ def maintain(
                 # What came before a fault is told too.
                 cleaned.extend(step())
             except Exception as error:
-                # A table that cannot be read is no reason to let other pipelines grow.
-                explain(error, environment.variables())
-                cleaned.append(Cleaned(what=what, kept=None, deleted=0, note="failed"))
-                code = NightshiftError.exit_code
+                # What cannot be read is no reason to let other pipelines grow.
+                cleaned.append(Cleaned.failed(what, error))
+    told: dict[str, str] = {}
+    for one in cleaned:
+        if one.fault:
+            _, told[one.what] = explain(one.fault, environment.variables())
+    if not rule.is_dry:
+        _notify(environment, pipelines, told)
+    code = NightshiftError.exit_code if told else 0
     return code, [_row(one) for one in cleaned]
+
+
+def _notify(
+    environment: Environment,
+    pipelines: Sequence[Pipeline],
+    told: Mapping[str, str],
+) -> None:
+    """Have the people of each pipeline told what failed of it; what is shared concerns them all."""
+    from jobs.notifications.channels import send
+
+    names = [pipeline.name for pipeline in pipelines]
+    for pipeline in pipelines:
+        others = [name for name in names if name != pipeline.name]
+        concerns = [why for what, why in told.items() if not _is_of(others, what)]
+        if not concerns:
+            continue
+        notification = Notification(
+            event=Event.MAINTENANCE_FAILED,
+            pipeline=pipeline.name,
+            days=str(datetime.now(UTC).date()),
+            run_id="",
+            stage=None,
+            message="\n".join(concerns),
+        )
+        send(environment, pipeline, notification)
+
+
+def _is_of(pipelines: Iterable[str], what: str) -> bool:
+    """Whether what was cleaned is one of these pipelines' own: it, a table or a folder of it."""
+    return re.split("[.:]", what)[0] in pipelines
 
 
 def _of_pipeline(environment: Environment, pipeline: Pipeline, rule: Rule) -> Iterable[Cleaned]:

@@ -68,6 +68,8 @@ def _notification(
         return outcome.night_done(run)
     if event is Event.MODEL_PROMOTED:
         return outcome.promotion(run)
+    if event is Event.MAINTENANCE_FAILED:
+        raise UsageError(f"--event {event} is of no run: `nightshift maintain` tells it itself.")
     if run.stage is None:
         raise UsageError(f"--event {event} needs --stage: the stage that it happened to.")
     if event in _OF_FEEDS and message:

@@ -20,6 +20,9 @@ class Contents:
 
     columns: tuple[str, ...] | None
     """Names of the columns, in the file's order; None where each record names its own."""
+    named_by_records: tuple[str, ...] = ()
+    """Where each record names its own: those of good records that are not declared, each once.
+    Looked for only where such columns are added."""
     layout: Hashable
     """Files of one layout are read together."""
     records: int
@@ -39,5 +42,7 @@ class Drop:
     """Files of one layout are read together."""
     records: int
     """Records in the file, good or bad."""
+    new_columns: tuple[str, ...] = ()
+    """Columns that are added to the declared ones."""
     stamp: Stamp
     """Of the file when all of this was read in it."""

@@ -42,7 +42,7 @@ class Csv:
 
     is_gzipped: bool = False
 
-    def contents(self, path: Path) -> Contents:
+    def contents(self, path: Path, feed: Feed) -> Contents:
         """The header's columns, and the lines after it without blank ones at the end."""
         if not self.is_gzipped:
             with path.open("rb") as file:
@@ -65,7 +65,7 @@ class Csv:
         # not share them inside one.
         checked = lines.withColumn("_broken", _problem())
         is_good = F.col("_broken").isNull()
-        fields = F.from_csv("record", _schema(header), _PARSER)
+        fields = F.from_csv("record", _schema(header, feed), _PARSER)
         parsed = checked.withColumn("_fields", F.when(is_good, fields))
         texts = [F.col("_fields")[name].alias(name) for name in feed.column_names]
         broken = F.coalesce("_broken", _wrong_count(len(header))).alias("_broken")
@@ -98,9 +98,12 @@ def _contents(file: BufferedIOBase) -> Contents:
     return Contents(columns=header, layout=header, records=count_lines(file))
 
 
-def _schema(header: Iterable[str]) -> str:
+def _schema(header: Iterable[str], feed: Feed) -> str:
+    # What is not read may be called anything.
+    known = feed.column_names
+    names = [name if name in known else f"_{at}" for at, name in enumerate(header)]
     # All texts: `records.py` casts, and says what does not read as its type.
-    declared = [f"`{name}` string" for name in (*header, _ODD)]
+    declared = [f"`{name}` string" for name in (*names, _ODD)]
     return ", ".join(declared)
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from jobs.ingestion.contents import Contents, Drop, Unfit
 from jobs.ingestion.formats import FORMATS
-from pipelines.errors import NightshiftError, NotLanded, Refused
+from pipelines.errors import NightshiftError, NotLanded, Refused, UsageError
+from pipelines.feeds import Column
 from pipelines.landing import ExpectedFile, Stamp, expected_files, stamp
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ _WATCHED_SECONDS = 0.2
 """How long young files are watched: all at once, and none of an ordinary night."""
 _CHANGED = "it was changed while it was read"
 _PROBLEMS_LISTED = 12
+_LONGEST_NAME = 128
+"""Characters of the name of a column that is added."""
+_NOT_IN_NAMES = frozenset(" ,;{}()=")
+"""Delta takes none of them in the name of a column."""
 _NAMES_LISTED = 5
 """Columns that a problem names."""
 _NAME_SHOWN = 40
@@ -131,13 +136,14 @@ def _inspect(folder: Path, file: ExpectedFile, is_growing: bool) -> Drop:
         day=file.day,
         layout=contents.layout,
         records=contents.records,
+        new_columns=_new_columns(file.feed, contents),
         stamp=seen,
     )
 
 
 def _declared_contents(feed: Feed, path: Path) -> Contents:
     try:
-        contents = FORMATS[feed.format].contents(path)
+        contents = FORMATS[feed.format].contents(path, feed)
     except FileNotFoundError:
         raise _Late("the file is missing") from None
     except OSError as error:
@@ -151,11 +157,53 @@ def _refuse_other_columns(feed: Feed, names: tuple[str, ...]) -> None:
     declared = feed.column_names
     missing = [name for name in declared if name not in names]
     unknown = [name for name in names if name not in declared]
+    if feed.new_columns != "refuse":
+        unknown = []
     twice = sorted({name for name in names if names.count(name) > 1})
     kinds = (("is missing", missing), ("is not declared", unknown), ("comes twice", twice))
     wrong = [f"column {_listed(odd)} {what}" for what, odd in kinds if odd]
     if wrong:
         raise Unfit("; ".join(wrong))
+    _refuse_twins(names)
+
+
+def _refuse_twins(names: Iterable[str]) -> None:
+    """Refuse names that Spark and Delta take for the same."""
+    seen: dict[str, str] = {}
+    for name in names:
+        twin = seen.setdefault(name.lower(), name)
+        if twin != name:
+            raise Unfit(f"column {_listed([twin, name])} differ only in case: rename one of them")
+
+
+def _new_columns(feed: Feed, contents: Contents) -> tuple[str, ...]:
+    """The columns of the file that are added to the declared ones.
+
+    Raises:
+        Unfit: one cannot be a column of a table by its name.
+    """
+    if feed.new_columns != "add":
+        return ()
+    named = contents.named_by_records if contents.columns is None else contents.columns
+    new = tuple(name for name in named if name not in feed.column_names)
+    for name in new:
+        _refuse_odd_name(name)
+    _refuse_twins([*feed.column_names, *new])
+    return new
+
+
+def _refuse_odd_name(name: str) -> None:
+    shown = f"column {_listed([name])} is not declared, and cannot be added"
+    is_plain = len(name) <= _LONGEST_NAME and name.isprintable()
+    if not is_plain or set(name) & _NOT_IN_NAMES:
+        raise Unfit(
+            f"{shown}: a name has at most {_LONGEST_NAME} printable characters, without spaces "
+            "and ,;{}()="
+        )
+    try:
+        Column(name=name)
+    except UsageError as error:
+        raise Unfit(f"{shown}. {error}") from None
 
 
 def _listed(names: list[str]) -> str:
@@ -182,5 +230,8 @@ def _error(run: Run, problems: list[_Problem]) -> NightshiftError:
     )
     if is_late:
         return NotLanded("\n".join(lines))
-    lines.append(f"If a header has changed for good, declare it in pipelines/{name}.py.")
+    lines.append(
+        f"If a header has changed for good, declare it in pipelines/{name}.py: its columns, or by "
+        "new_columns what becomes of those that are not declared."
+    )
     return Refused("\n".join(lines))

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class SourceFormat(Protocol):
     """How the files of a feed are read."""
 
-    def contents(self, path: Path) -> Contents:
-        """What the file says about itself, without Spark.
+    def contents(self, path: Path, feed: Feed) -> Contents:
+        """What the file of the feed says about itself, without Spark.
 
         Raises:
             Unfit: the file is damaged, or holds what no feed can declare.
@@ -34,6 +34,11 @@ class SourceFormat(Protocol):
 
     def records(self, spark: SparkSession, feed: Feed, drops: Sequence[Drop]) -> DataFrame:
         """One row for each record of the files, which have one layout.
+
+        Args:
+            spark: Who reads.
+            feed: Whose files they are. Columns that are added to its own are among its columns.
+            drops: The files.
 
         Its columns: the text of each declared column (null: no value), `landed_date`,
         `source_file`, `source_line` (1-based place in the file), `record` (the record's own text)

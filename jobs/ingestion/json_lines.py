@@ -8,6 +8,7 @@ Spark's parser is left what it does well, the escapes inside a string.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,12 +51,14 @@ _SHOWN = 80
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JsonLines:
-    """Files of JSON lines. They have no header, so that all are of one layout."""
+    """Files of JSON lines. They have no header: a layout is the columns that are added."""
 
-    def contents(self, path: Path) -> Contents:
+    def contents(self, path: Path, feed: Feed) -> Contents:
         """The number of lines, without blank ones at the end; an empty file has no rows."""
+        new = _new_keys(path, feed) if feed.new_columns == "add" else ()
         with path.open("rb") as file:
-            return Contents(columns=None, layout=None, records=count_lines(file))
+            records = count_lines(file)
+        return Contents(columns=None, named_by_records=new, layout=new, records=records)
 
     def records(self, spark: SparkSession, feed: Feed, drops: Sequence[Drop]) -> DataFrame:
         """Every line."""
@@ -71,8 +74,36 @@ class JsonLines:
             }
         )
         texts = [_value_of(F.lit(name)).alias(name) for name in feed.column_names]
-        broken = F.coalesce("_broken", _odd_keys(feed.column_names), _odd_value())
+        broken = F.coalesce("_broken", _odd_keys(feed), _odd_value())
         return read.select(*texts, broken.alias("_broken"), "record", *PROVENANCE)
+
+
+def _new_keys(path: Path, feed: Feed) -> tuple[str, ...]:
+    """Keys of flat objects that are not declared, sorted.
+
+    Python reads the whole file for that: some 100 MB a second.
+    """
+    declared = frozenset(feed.column_names)
+    found: dict[str, None] = {}
+    with path.open("rb") as file:
+        for line in file:
+            found.update(dict.fromkeys(_flat_object(line).keys() - declared))
+    return tuple(sorted(found))
+
+
+def _flat_object(line: bytes) -> dict[str, object]:
+    """The object of a line; an empty one where there is none, which Spark will complain about."""
+    try:
+        # Numbers stay texts: nobody needs their values, and Python refuses very long ones.
+        told = json.loads(line, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        return {}
+    is_flat = isinstance(told, dict) and not any(map(_is_nested, told.values()))
+    return told if is_flat else {}
+
+
+def _is_nested(value: object) -> bool:
+    return isinstance(value, dict | list)
 
 
 def _problem() -> Expression:
@@ -117,10 +148,12 @@ def _place(array: str | Expression, value: Expression) -> Expression:
     return (F.array_position(array, value) - 1).cast("int")
 
 
-def _odd_keys(declared: tuple[str, ...]) -> Expression:
+def _odd_keys(feed: Feed) -> Expression:
     """What is wrong with the keys of an object."""
     keys = F.col("_keys")
-    unknown = F.array_except(keys, F.array(*map(F.lit, declared)))
+    declared = F.array(*map(F.lit, feed.column_names))
+    is_ignored = F.lit(feed.new_columns == "ignore")
+    unknown = F.when(~is_ignored, F.array_except(keys, declared))
     # array_position counts from 1 and finds the first: an index at or above it is a repetition.
     twice = F.filter(keys, lambda key, place: F.array_position(keys, key) <= place)
     has_repetition = F.size(keys) > F.size(F.array_distinct(keys))

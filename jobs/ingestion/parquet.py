@@ -71,7 +71,7 @@ Layout = tuple[tuple[str, str], ...]
 class Parquet:
     """Parquet files. A layout is their columns with Spark's types."""
 
-    def contents(self, path: Path) -> Contents:
+    def contents(self, path: Path, feed: Feed) -> Contents:
         """The footer's columns and rows.
 
         The pages are read once too: a damaged one would fail the whole stage in Spark, this way it
@@ -79,7 +79,8 @@ class Parquet:
         """
         try:
             with path.open("rb") as file, pq.ParquetFile(file) as parquet:
-                layout = _layout(parquet)
+                layout = _layout(parquet, feed)
+                names = tuple(parquet.schema_arrow.names)
                 _refuse_unreadable_pages(parquet.metadata)
                 _read_through(parquet)
                 rows = parquet.metadata.num_rows
@@ -90,7 +91,6 @@ class Parquet:
             if error.errno is not None:
                 raise
             raise Unfit(f"the Parquet file is damaged: {_first_line(error)}") from None
-        names = tuple(name for name, _ in layout)
         return Contents(columns=names, layout=layout, records=rows)
 
     def records(self, spark: SparkSession, feed: Feed, drops: Sequence[Drop]) -> DataFrame:
@@ -113,14 +113,17 @@ class Parquet:
         return placed.select(*texts, broken, "record", *PROVENANCE)
 
 
-def _layout(parquet: pq.ParquetFile) -> Layout:
-    """The columns and their types in Spark.
+def _layout(parquet: pq.ParquetFile, feed: Feed) -> Layout:
+    """The columns that are read, and their types in Spark.
 
     Raises:
         Unfit: of some columns Spark cannot read the type, or it is nested; all are named.
     """
-    kinds = [(field.name, _spark_type(parquet, field)) for field in parquet.schema_arrow]
-    types = {field.name: field.type for field in parquet.schema_arrow}
+    fields = list(parquet.schema_arrow)
+    if feed.new_columns == "ignore":
+        fields = [field for field in fields if field.name in feed.column_names]
+    kinds = [(field.name, _spark_type(parquet, field)) for field in fields]
+    types = {field.name: field.type for field in fields}
     unreadable = [f"'{name}' ({types[name]})" for name, kind in kinds if kind is None]
     if unreadable:
         raise Unfit(

@@ -5,8 +5,9 @@ DataFrame in, DataFrame out, and the same rules whatever the format of the files
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from functools import reduce
+from collections.abc import Hashable, Iterable, Sequence
+from functools import partial, reduce
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from pyspark.sql import DataFrame, SparkSession, Window
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from pipelines.feeds import Column, Feed
 
 QUARANTINE = (*PROVENANCE, "reason", "record")
+COMPLAINT = "_complaint"
+"""Column for what is wrong with a value that is read anew."""
 _PROVENANCE_SCHEMA = "landed_date date, source_file string, source_line int"
 _SHOWN = 80
 """Characters of a value that a reason shows."""
@@ -50,6 +53,17 @@ def columns(feed: Feed) -> tuple[str, ...]:
     return (*feed.column_names, *PROVENANCE)
 
 
+def new_columns(drops: Iterable[Drop]) -> tuple[str, ...]:
+    """Columns that the files add to the declared ones, each once."""
+    names = chain.from_iterable(drop.new_columns for drop in drops)
+    return tuple(dict.fromkeys(names))
+
+
+def widened(feed: Feed, drops: Iterable[Drop]) -> Feed:
+    """The feed with the columns that these files add."""
+    return feed.with_new(new_columns(drops))
+
+
 def records(spark: SparkSession, feed: Feed, drops: Sequence[Drop]) -> DataFrame:
     """Every record of the files.
 
@@ -60,9 +74,29 @@ def records(spark: SparkSession, feed: Feed, drops: Sequence[Drop]) -> DataFrame
     source_format = FORMATS[feed.format]
     parts = []
     for drops_of_layout in _by_layout(drops):
-        found = source_format.records(spark, feed, drops_of_layout)
-        parts.append(_typed(found, feed))
-    return _without_duplicates(reduce(DataFrame.unionByName, parts), feed)
+        # Files of one layout have the same columns.
+        own = widened(feed, drops_of_layout)
+        found = source_format.records(spark, own, drops_of_layout)
+        parts.append(_typed(found, own))
+    # What another file has added is null in the rows of this one.
+    by_name = partial(DataFrame.unionByName, allowMissingColumns=True)
+    names = columns(widened(feed, drops))
+    rows = reduce(by_name, parts).select(*names, "record", "reason")
+    return _without_duplicates(rows, feed)
+
+
+def reread(rows: DataFrame, column: Column, null_token: str) -> DataFrame:
+    """Rows of a raw table with the values of a column read as the type that it is declared with.
+
+    Returns:
+        The rows, and `COMPLAINT`: what is wrong with the value, null where nothing is.
+    """
+    # By the rules of a file, so that the rows are those that its file would give.
+    texts = rows.withColumn(column.name, F.col(column.name).cast("string"))
+    texts = texts.withColumn(_TEXT + column.name, _text(column, null_token))
+    typed = texts.withColumn(column.name, _cast(column))
+    judged = typed.withColumn(COMPLAINT, _complaint(column, required=False))
+    return judged.drop(_TEXT + column.name)
 
 
 def _schema(feed: Feed) -> str:

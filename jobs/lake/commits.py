@@ -16,6 +16,8 @@ from datetime import date, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
@@ -46,6 +48,12 @@ _PROPERTIES = {
     "delta.checkpointInterval": "50",
 }
 _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+
+
+_Field = dict[str, Any]
+"""A column as Delta writes it in JSON."""
+_Types = tuple[object, object]
+"""Of a column in the table, and in the rows to be published."""
 
 
 class Fenced(NightshiftError):
@@ -84,7 +92,7 @@ def publish(
     Raises:
         Fenced: a later attempt has published one of the days, or what the rows were made from has
             been replaced since.
-        NightshiftError: a column has another type than in the table.
+        NightshiftError: a column has another type than in the table, of which days stay.
     """
     for _ in range(_MOST_TRIES):
         try:
@@ -125,7 +133,12 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
     # Opened before anything is asked: whatever is published after it makes the commit fail.
     table = _open(path(run, name))
     known = publications.in_force(run, name)
+    found = _unrecorded(table, known, whole.days)
+    known |= {one.day: one for one in found}
     differing = [day for day in whole.days if not _holds(known, whole, day)]
+    if table and _retyped(table, whole.schema):
+        # Days that say the same, such as nulls alone, must not stay behind in the old type.
+        differing = list(whole.days)
     replaced = [day for day in differing if day in known]
     kept = replaced if keep_published else []
     differing = [day for day in differing if day not in kept]
@@ -140,12 +153,48 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
         _commit(run, name, table, staging, differing, committed)
         # What changed nothing stays in the version in which it came.
         made = [replace(one, version=version) if one.changed else one for one in made]
-    if made:
-        publications.record(run, name, made)
+    if found or made:
+        publications.record(run, name, [*found, *made])
     served = _last_changes(run, name, kept)
     visible = [staging.rows_of(day) for day in staging.days]
     visible += [one.rows for one in served]
     return Published(rows=sum(visible), version=version, changed=bool(differing), kept=served)
+
+
+def _unrecorded(
+    table: DeltaTable | None, known: publications.Publications, days: Iterable[date]
+) -> list[Publication]:
+    """Days that were published before there was a record, as far as the log tells of them.
+
+    What their rows say is not known: whatever is staged differs from it.
+    """
+    if table is None or all(day in known for day in days):
+        return []
+    published = pa.table(table.get_add_actions(flatten=True))
+    (column,) = table.metadata().partition_columns
+    found = []
+    for day in days:
+        own = published.filter(pc.equal(published[f"partition.{column}"], pa.scalar(day)))
+        if day not in known and len(own):
+            found.append(_of_files(day, table.version(), own))
+    return found
+
+
+def _of_files(day: date, version: int, files: pa.Table) -> Publication:
+    return Publication(
+        day=day,
+        version=version,
+        attempt=0,
+        run_id="",
+        stage="",
+        rows=pc.sum(files["num_records"]).as_py() or 0,
+        checksum="",
+        definition="",
+        inputs=(),
+        changed=True,
+        code_version="",
+        published_at=pc.max(files["modification_time"]).as_py(),
+    )
 
 
 def _last_changes(
@@ -293,7 +342,7 @@ def _commit(
     table.create_write_transaction(
         actions,
         mode="overwrite",
-        schema=_widened(run, name, table, staging.schema),
+        schema=_widened(run, name, table, staging.schema, replaced),
         partition_by=[column],
         partition_filters=[(column, "in", sorted(replaced))],
         commit_properties=properties,
@@ -338,18 +387,71 @@ def _widened(
     name: str,
     table: DeltaTable,
     schema: dict[str, Any],
+    replaced: Collection[str],
 ) -> Schema:
-    """The table's columns, and after them those that the staged rows have got since."""
-    there = json.loads(table.schema().to_json())["fields"]
-    types = {field["name"]: field["type"] for field in there}
+    """The table's columns, and after them those that the staged rows have got since.
+
+    A column has the type of the rows when all days of the table are replaced: then no file of the
+    old type stays.
+    """
+    retyped = _retyped(table, schema)
+    stay = _days(table) - set(replaced)
+    if retyped and stay:
+        column, (before, after) = next(iter(retyped.items()))
+        raise NightshiftError(
+            f"{sql_name(run, name)}: column '{column}' is {before} in the table, and {after} in "
+            f"the rows to be published, and {len(stay)} of its days stay as they are. Nothing was "
+            f"published. `nightshift migrate {run.pipeline.name}` tells what can be done; or give "
+            "the column its old type, or another name."
+        )
+    there = _fields(table)
+    names = [field["name"] for field in there]
+    added = [field for field in schema["fields"] if field["name"] not in names]
+    _refuse_twins(run, name, names, added)
+    for field in there:
+        if field["name"] in retyped:
+            field["type"] = retyped[field["name"]][1]
+    fields = [*there, *added]
+    return Schema.from_json(json.dumps({"type": "struct", "fields": fields}))
+
+
+def _days(table: DeltaTable) -> set[str]:
+    """The days of which the table has rows, as the log writes them."""
+    days: set[str] = set()
+    for partition_values in table.partitions():
+        days.update(partition_values.values())
+    return days
+
+
+def _fields(table: DeltaTable) -> list[_Field]:
+    schema = json.loads(table.schema().to_json())
+    fields: list[_Field] = schema["fields"]
+    return fields
+
+
+def _retyped(table: DeltaTable, schema: dict[str, Any]) -> dict[str, _Types]:
+    """Columns of another type in the rows than in the table, with both types."""
+    types = {field["name"]: field["type"] for field in _fields(table)}
+    found = {}
     for field in schema["fields"]:
         before = types.get(field["name"], field["type"])
         if before != field["type"]:
+            found[field["name"]] = (before, field["type"])
+    return found
+
+
+def _refuse_twins(
+    run: Run,
+    name: str,
+    there: Iterable[str],
+    added: Iterable[_Field],
+) -> None:
+    """Refuse a column that Spark and DuckDB would take for another of the table."""
+    known = {column.lower(): column for column in there}
+    for field in added:
+        twin = known.get(field["name"].lower())
+        if twin:
             raise NightshiftError(
-                f"{sql_name(run, name)}: column '{field['name']}' is {before} in the table, and "
-                f"{field['type']} in the rows to be published. Nothing was published. Give the "
-                "column its old type, or another name."
+                f"{sql_name(run, name)}: column '{field['name']}' differs only in case from "
+                f"'{twin}', which the table has. Nothing was published. Give it that name."
             )
-    added = [field for field in schema["fields"] if field["name"] not in types]
-    widened = {"type": "struct", "fields": [*there, *added]}
-    return Schema.from_json(json.dumps(widened))

@@ -19,16 +19,28 @@ if TYPE_CHECKING:
 _WIDE = "decimal(38,0)"
 
 
-def fingerprint(columns: Iterable[str], where: Column | None = None) -> Column:
+def fingerprint(
+    columns: Iterable[str],
+    where: Column | None = None,
+    added: Iterable[str] = (),
+) -> Column:
     """An aggregate: what the rows say in these columns, 0 when there are none.
 
     Args:
         columns: Names, in an order that must be the same on both sides of a comparison.
         where: Only rows for which this holds; None: all.
+        added: More columns, of which a null says the same as no such column.
     """
     # The inner hash keeps a null apart from its neighbour's value: xxhash64 over several columns
     # skips nulls.
     hashes = [F.xxhash64(F.col(f"`{name}`")) for name in columns]
+    hashes += [_hash_of_added(name) for name in sorted(added)]
     row = F.xxhash64(*hashes).cast(_WIDE)
     counted = row if where is None else F.when(where, row)
     return F.coalesce(F.sum(counted), F.lit(0).cast(_WIDE))
+
+
+def _hash_of_added(name: str) -> Column:
+    """Of a value with the name of its column; null, and so skipped, where there is none."""
+    value = F.col(f"`{name}`")
+    return F.when(value.isNotNull(), F.xxhash64(F.lit(name), value))

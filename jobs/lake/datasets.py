@@ -15,7 +15,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from pyarrow import dataset as arrow
 
-from jobs.lake import publications
+from jobs.lake import as_left, publications
 from jobs.lake.arrow_files import arrow_files
 from jobs.lake.knowledge import visible
 from pipelines.errors import UsageError
@@ -44,20 +44,26 @@ _Revisions = dict[date, _Revision]
 _FIRST = _Revision(number=1, known=None)
 
 
-def in_force(environment: Environment, name: str) -> arrow.FileSystemDataset:
-    """The rows of a table as of now.
+def in_force(
+    environment: Environment, name: str, version: int | None = None
+) -> arrow.FileSystemDataset:
+    """The rows of a table as of now, or as they were in a version.
 
     Args:
         environment: Whose lake it is.
         name: SQL name of the table.
+        version: Of the table; None: the newest.
 
     Raises:
-        UsageError: another program has turned on a feature that would be read wrongly.
+        UsageError: another program has turned on a feature that would be read wrongly, or files of
+            the version have been deleted.
     """
-    return _rows(environment, name, DeltaTable(environment.table_path(name)))
+    return _rows(environment, name, _table(environment, name, version))
 
 
-def history(environment: Environment, name: str) -> arrow.FileSystemDataset:
+def history(
+    environment: Environment, name: str, version: int | None = None
+) -> arrow.FileSystemDataset:
     """Every version of each day: of predictions all that were served, else all that a night sees.
 
     Beside the newest version of the table only those are opened of which rows were replaced.
@@ -65,16 +71,18 @@ def history(environment: Environment, name: str) -> arrow.FileSystemDataset:
     Args:
         environment: Whose lake it is.
         name: SQL name of the table.
+        version: Of the table: what was in force until then; None: until now.
 
     Returns:
         The table's columns, then `known_date` (the night from which the version is known),
         `revision` (1, 2, …, by day) and `is_in_force`.
 
     Raises:
-        UsageError: another program has turned on a feature that would be read wrongly.
+        UsageError: another program has turned on a feature that would be read wrongly, or files of
+            the version have been deleted.
     """
     # Opened before the record is asked, which may tell of later versions meanwhile.
-    newest = DeltaTable(environment.table_path(name))
+    newest = _table(environment, name, version)
     (day,) = newest.metadata().partition_columns
     current, superseded = _revisions(environment, name, newest.version())
     rows = _rows(environment, name, newest)
@@ -86,6 +94,12 @@ def history(environment: Environment, name: str) -> arrow.FileSystemDataset:
         files += _told(replaced, day, revisions, is_in_force=False)
     schema = pa.schema([*rows.schema, _KNOWN, _REVISION, _IS_IN_FORCE])
     return arrow.FileSystemDataset(files, schema, rows.format, rows.filesystem)
+
+
+def _table(environment: Environment, name: str, version: int | None) -> DeltaTable:
+    if version is None:
+        return DeltaTable(environment.table_path(name))
+    return as_left.open_at(environment, name, version)
 
 
 def _rows(

@@ -18,6 +18,9 @@ from typing import Any, TypeGuard
 _OWN_PACKAGES = ("pipelines", "jobs", "expectations", "features", "tests")
 _NOT_OF_ROWS = frozenset({"doc", "least", "most", "max_quarantine_share", "is_asked_once"})
 """Fields of declarations that tell people or judge rows: they make none."""
+_AS_BEFORE = {"new_columns": "refuse"}
+"""Fields that came later, with the value that means what was meant without them: so a declaration
+that does not use them is what it was."""
 
 
 def digest(*parts: object) -> str:
@@ -36,7 +39,8 @@ def _told(value: object, seen: set[str]) -> str:
         return f"{_told(value.__self__, seen)}.{value.__name__}"
     if is_dataclass(value):
         names = [one.name for one in fields(value) if one.name not in _NOT_OF_ROWS]
-        told = [(name, _told(getattr(value, name), seen)) for name in names]
+        said = [name for name in names if _is_said(name, getattr(value, name))]
+        told = [(name, _told(getattr(value, name), seen)) for name in said]
         return f"{type(value).__name__}{told}"
     if isinstance(value, Mapping):
         return str([_told(pair, seen) for pair in value.items()])
@@ -46,6 +50,10 @@ def _told(value: object, seen: set[str]) -> str:
         return str(sorted(_told(one, seen) for one in value))
     # The address of an object differs from process to process.
     return repr(value) if type(value).__repr__ is not object.__repr__ else type(value).__name__
+
+
+def _is_said(name: str, value: object) -> bool:
+    return name not in _AS_BEFORE or value != _AS_BEFORE[name]
 
 
 def _code(function: FunctionType, seen: set[str]) -> str:

@@ -1,7 +1,8 @@
-"""Which days a published table has rows for, by Delta's log alone: no Spark, no data read."""
+"""What a published table is by Delta's log alone, its days and columns: no Spark, no data read."""
 
 from __future__ import annotations
 
+import json
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,17 @@ from jobs.lake.locations import exists, path
 
 if TYPE_CHECKING:
     from pipelines.run import Run
+
+
+def column_types(run: Run, name: str) -> dict[str, str]:
+    """The columns of a published table, each with its type as Delta writes it.
+
+    None when the table was never published.
+    """
+    if not exists(run, name):
+        return {}
+    schema = json.loads(DeltaTable(path(run, name)).schema().to_json())
+    return {field["name"]: str(field["type"]) for field in schema["fields"]}
 
 
 def published_days(run: Run, name: str) -> list[date]:

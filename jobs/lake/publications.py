@@ -145,14 +145,8 @@ def of_table(environment: Environment, name: str, days: Days | None = None) -> l
 
 def all_told(run: Run) -> dict[str, list[Publication]]:
     """For each table of the pipeline all its publications, in their order."""
-    of_pipeline = [("pipeline", "=", run.pipeline.name)]
-    recorded = ops.read(run.environment, _RECORD, of_pipeline)
-    found: dict[str, list[Publication]] = {}
-    for table in run.pipeline.tables:
-        full_name = sql_name(run, table.name)
-        own = recorded.filter(pc.equal(recorded["table_name"], full_name))
-        found[table.name] = sorted(_told_of(run.environment, full_name, own), key=_order)
-    return found
+    names = [table.name for table in run.pipeline.tables]
+    return {name: sorted(told, key=_order) for name, told in _of_tables(run, names)}
 
 
 def latest(publications: Iterable[Publication]) -> dict[date, Publication]:
@@ -182,8 +176,8 @@ def next_attempt(run: Run, names: Iterable[str]) -> int:
     to publish a day can do so.
     """
     taken = [0]
-    for name in names:
-        taken += [one.attempt for one in in_force(run, name).values()]
+    for _, known in _of_tables(run, names):
+        taken += [one.attempt for one in known]
     return max(taken) + 1
 
 
@@ -233,6 +227,19 @@ def to_metadata(publications: Sequence[Publication]) -> dict[str, str]:
     """What a commit tells of the publications that it makes."""
     told = [asdict(replace(one, version=0)) for one in publications]
     return {_METADATA: json.dumps({_RECORD: told}, default=str)}
+
+
+def _of_tables(
+    run: Run,
+    names: Iterable[str],
+) -> Iterator[tuple[str, list[Publication]]]:
+    """Each table with all of its publications; the record is read once."""
+    of_pipeline = [("pipeline", "=", run.pipeline.name)]
+    recorded = ops.read(run.environment, _RECORD, of_pipeline)
+    for name in names:
+        full_name = sql_name(run, name)
+        own = recorded.filter(pc.equal(recorded["table_name"], full_name))
+        yield name, _told_of(run.environment, full_name, own)
 
 
 def _recorded(environment: Environment, table: str) -> pa.Table:

@@ -109,7 +109,7 @@ def clean_table(
 
 
 def clean_tables(run: Run, pinned: Versions, rule: Rule) -> Iterable[Cleaned]:
-    """Clean every table of the pipeline, one after another.
+    """Clean every table of the pipeline, one after another; one that cannot be is told as failed.
 
     Args:
         run: Whose pipeline's tables they are.
@@ -122,15 +122,30 @@ def clean_tables(run: Run, pinned: Versions, rule: Rule) -> Iterable[Cleaned]:
         place = path(run, name)
         versions = used[name] | pinned.get(name, set())
         if DeltaTable.is_deltatable(place):
-            yield clean_table(place, sql_name(run, name), rule, versions)
+            yield _clean_or_tell(place, sql_name(run, name), rule, versions)
+
+
+def _clean_or_tell(
+    place: str,
+    name: str,
+    rule: Rule,
+    versions: Collection[int] | None,
+) -> Cleaned:
+    try:
+        return clean_table(place, name, rule, versions)
+    except Exception as error:  # whatever it is, the other tables must not grow for it
+        return Cleaned.failed(name, error)
 
 
 def clean_ops(environment: Environment, rule: Rule) -> Iterable[Cleaned]:
-    """Clean every ops table; nobody reads an old version of one."""
+    """Clean every ops table; nobody reads an old version of one.
+
+    One that cannot be is told as failed.
+    """
     for name in ops.SCHEMAS:
         if ops.exists(environment, name):
             place = environment.table_path(f"ops.{name}")
-            yield clean_table(place, f"ops.{name}", rule)
+            yield _clean_or_tell(place, f"ops.{name}", rule, None)
 
 
 def clean_stagings(run: Run, rule: Rule) -> Cleaned:

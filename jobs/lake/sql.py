@@ -1,14 +1,14 @@
 """SQL over every table of the lake without a JVM.
 
-DuckDB reads the Delta tables, each at its newest version, and beside those of a pipeline every
-version of their days. Only the tables that a statement may mean are opened, so that it takes no
-longer where the lake has many.
+DuckDB reads the Delta tables, each at its newest version or as one run left it, and beside those
+of a pipeline every version of their days. Only the tables that a statement may mean are opened, so
+that it takes no longer where the lake has many.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,7 +17,7 @@ import duckdb
 from deltalake import DeltaTable
 from pyarrow import fs
 
-from jobs.lake import datasets
+from jobs.lake import as_left, datasets
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from pipelines.spec import HISTORY_SUFFIX, OPS, PREDICTIONS, QUARANTINE_SUFFIX
@@ -43,7 +43,12 @@ class Result:
     """Read as they are asked for, before the next statement runs."""
 
 
-def results(environment: Environment, statements: str, most: int | None = None) -> Iterator[Result]:
+def results(
+    environment: Environment,
+    statements: str,
+    most: int | None = None,
+    run_id: str | None = None,
+) -> Iterator[Result]:
     """The results of SQL statements, in order; tables are named `<pipeline>.<table>`.
 
     A statement that gives no rows, such as SET, gives no result.
@@ -52,12 +57,19 @@ def results(environment: Environment, statements: str, most: int | None = None) 
         environment: Whose lake is read.
         statements: Separated by semicolons.
         most: How many results the caller can take; None: any number.
+        run_id: Show the tables of that run's pipeline as it left them; None: as of now.
 
     Raises:
         UsageError: DuckDB refuses a statement (the message is DuckDB's own, and offers the near
-            miss), there is none, or there are more results than `most`: then none has run.
+            miss), there is none, or there are more results than `most`: then none has run. Or the
+            run is unknown, has not done all stages, or what it left has been deleted.
     """
     known = tables(environment)
+    left: Mapping[str, int | None] = {}
+    if run_id is not None:
+        left = as_left.versions(environment, run_id, known)
+    # What was first published after the run was not there for it.
+    known = [name for name in known if left.get(name, 0) is not None]
     with duckdb.connect(":memory:") as database, _refusals(statements, known):
         asked = database.extract_statements(statements)
         if not asked:
@@ -70,7 +82,9 @@ def results(environment: Environment, statements: str, most: int | None = None) 
             )
         text = _reading(asked)
         histories = [name for name in _histories(known) if _is_named(name, text)]
-        _open(database, environment, known, [*meant(text, known), *histories])
+        named = [*meant(text, known), *histories]
+        wanted = {name: left.get(name.removesuffix(HISTORY_SUFFIX)) for name in named}
+        _open(database, environment, known, wanted)
         for one in asked:
             if _SHOW_TABLES.fullmatch(one.query):
                 # DuckDB's own looks only into the schema `main`, which is empty here.
@@ -85,9 +99,10 @@ def results(environment: Environment, statements: str, most: int | None = None) 
 def query(
     environment: Environment,
     statement: str,
+    run_id: str | None = None,
 ) -> tuple[list[str], list[tuple[object, ...]]]:
     """Column names and rows of one SQL statement; see `results`."""
-    for result in results(environment, statement, most=1):
+    for result in results(environment, statement, most=1, run_id=run_id):
         return list(result.columns), list(result.rows)
     return [], []
 
@@ -144,9 +159,9 @@ def _open(
     database: duckdb.DuckDBPyConnection,
     environment: Environment,
     known: Sequence[str],
-    wanted: Sequence[str],
+    wanted: Mapping[str, int | None],
 ) -> None:
-    """Make a view of each table that is wanted, and close the session to all else.
+    """Make a view of each table that is wanted, at its version, and close the session to all else.
 
     From then on it can read nothing but these tables and write nowhere.
     """
@@ -155,12 +170,12 @@ def _open(
     # All, so that USE knows each pipeline.
     for schema in dict.fromkeys(_schema_and_view(name)[0] for name in known):
         database.execute(f'CREATE SCHEMA "{schema}"')
-    for name in wanted:
+    for name, version in wanted.items():
         schema, view = _schema_and_view(name)
         # A view of the dataset itself: a registered dataset would be listed beside its view. It is
         # made in the schema in use, because create_view takes 'a.b' for one name.
         database.execute(f'USE memory."{schema}"')
-        database.from_arrow(_dataset(environment, name)).create_view(view)
+        database.from_arrow(_dataset(environment, name, version)).create_view(view)
     # Else a bare name would mean a table of the last pipeline.
     database.execute("USE memory.main")
     # From here on no statement opens a file or an address, nor can one turn this back.
@@ -213,11 +228,11 @@ def _rows(
             yield from some
 
 
-def _dataset(environment: Environment, name: str) -> object:
+def _dataset(environment: Environment, name: str, version: int | None) -> object:
     table = name.removesuffix(HISTORY_SUFFIX)
     if table != name and _has_history(table):
-        return datasets.history(environment, table)
-    return datasets.in_force(environment, name)
+        return datasets.history(environment, table, version)
+    return datasets.in_force(environment, name, version)
 
 
 def _histories(known: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ which staging belongs to the days of a run; the last one written counts.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -229,10 +229,25 @@ def _checksums(run: Run, name: str, staging: Staging) -> dict[date, str]:
     column = partition(run, name)
     volatile = () if name not in _declared(run) else run.pipeline.table(name).volatile
     # Sorted, because a fingerprint depends on the order of its columns.
-    content = sorted(set(rows.columns) - set(volatile))
+    content = set(rows.columns) - set(volatile)
+    # A day says the same with and without a column that a file of another day has added.
+    added = content & set(_undeclared(run, name, rows.columns))
+    checksum = fingerprint(sorted(content - added), added=added)
     by_day = rows.groupBy(F.col(column).alias("day"))
-    summed = by_day.agg(fingerprint(content).alias("checksum")).collect()
+    summed = by_day.agg(checksum.alias("checksum")).collect()
     return {row["day"]: str(int(row["checksum"])) for row in summed}
+
+
+def _undeclared(
+    run: Run,
+    name: str,
+    columns: Iterable[str],
+) -> tuple[str, ...]:
+    """Columns of a raw table that its feed does not declare; of another table none."""
+    for feed in run.pipeline.feeds:
+        if feed.name == name:
+            return feed.undeclared(columns)
+    return ()
 
 
 def _declared(run: Run) -> set[str]:

@@ -31,6 +31,13 @@ class Cleaned:
     freed: int | None = None
     """Bytes; None: nobody knows."""
     note: str = ""
+    fault: Exception | None = None
+    """Why nothing could be cleaned."""
+
+    @classmethod
+    def failed(cls, what: str, fault: Exception) -> Cleaned:
+        """What could not be cleaned."""
+        return cls(what=what, kept=None, deleted=0, note="failed", fault=fault)
 
 
 def clean(what: str, entries: Iterable[Path], rule: Rule) -> Cleaned:

@@ -257,7 +257,8 @@ def _kept(served: Publication, judged: Staging) -> dict[str, object]:
     return {
         "day": str(served.day),
         "rows": served.rows,
-        "served_by": served.run_id,
+        # A home of long ago has days that no record told of.
+        "served_by": served.run_id or "an unknown run",
         "served_at": served.published_at.isoformat(),
         "rows_not_published": judged.rows_of(served.day),
     }

@@ -19,13 +19,13 @@ from pyspark.sql import functions as F
 
 from jobs.ingestion.contents import Drop
 from jobs.ingestion.drops import find_drops, require_unchanged
-from jobs.ingestion.records import QUARANTINE, columns, records
+from jobs.ingestion.records import QUARANTINE, columns, new_columns, records, widened
 from jobs.lake import commits, staging, tables
 from jobs.lake.content import fingerprint
 from jobs.lake.definition import digest
 from jobs.lake.knowledge import Knowledge, arrival
 from jobs.lake.locations import exists, sql_name
-from jobs.lake.partitions import published_days
+from jobs.lake.partitions import column_types, published_days
 from jobs.lake.publications import Origin, file_input, in_force
 from jobs.spark.session import connect
 from pipelines.days import Days
@@ -88,7 +88,8 @@ class _Load:
         return sum(drop.records for drop in self.drops)
 
     def good_rows(self) -> DataFrame:
-        return self.rows.where("reason IS NULL").select(*columns(self.feed))
+        wide = widened(self.feed, self.drops)
+        return self.rows.where("reason IS NULL").select(*columns(wide))
 
     def bad_rows(self) -> DataFrame:
         return self.rows.where("reason IS NOT NULL").select(*QUARANTINE)
@@ -107,6 +108,7 @@ def ingest(run: Run) -> dict[str, object]:
         NightshiftError: rows were lost or multiplied on the way.
     """
     found = _dated(run, find_drops(run))
+    _refuse_unfitting_columns(run, found)
     staging.prune(run)
     # Before anything is read, as every stage does.
     knowledge = Knowledge.of_now(run)
@@ -122,6 +124,35 @@ def ingest(run: Run) -> dict[str, object]:
     # Both in the order of the feeds.
     metrics = dict(zip(found, kept, strict=True))
     return {**_totals(metrics.values()), "feeds": metrics}
+
+
+def _refuse_unfitting_columns(run: Run, found: Mapping[str, list[Drop]]) -> None:
+    """Refuse columns that cannot be added to the table, or to those that another file adds.
+
+    Raises:
+        Refused: one is there in another case or type; the message names its file.
+    """
+    for feed in run.pipeline.feeds:
+        known = column_types(run, feed.name)
+        named = {name.lower(): name for name in (*known, *feed.column_names)}
+        for drop in found[feed.name]:
+            for name in drop.new_columns:
+                there = named.setdefault(name.lower(), name)
+                _refuse_unfitting(drop, name, there, known.get(there, "string"))
+
+
+def _refuse_unfitting(drop: Drop, name: str, there: str, kind: str) -> None:
+    file = f"{drop.source_file}: column '{name}' is not declared, and cannot be added"
+    if there != name:
+        raise Refused(
+            f"{file}: it differs only in case from '{there}', which the table has or another file "
+            "adds. Have the source keep to one name, or ignore new columns."
+        )
+    if kind != "string":
+        raise Refused(
+            f"{file}: the table has it from former days as {kind}, and what is added is text. "
+            "Declare it again, or ignore new columns."
+        )
 
 
 def _dated(
@@ -199,7 +230,7 @@ def _load(
         feed=feed,
         drops=drops,
         rows=rows,
-        tallies=_tallies(feed, rows),
+        tallies=_tallies(feed, rows, new_columns(drops)),
         # Now: it is seen to it afterwards that no file has changed since it was inspected.
         origin=_origin(feed, drops, knowledge),
     )
@@ -215,7 +246,7 @@ def _origin(feed: Feed, drops: list[Drop], knowledge: Knowledge) -> Origin:
     return Origin(definition=digest(feed), inputs=files, known=known)
 
 
-def _tallies(feed: Feed, rows: DataFrame) -> list[_Tally]:
+def _tallies(feed: Feed, rows: DataFrame, new: Iterable[str]) -> list[_Tally]:
     good = F.col("reason").isNull()
     bad = F.col("reason").isNotNull()
     bad_line = F.when(bad, F.col("source_line"))
@@ -224,7 +255,7 @@ def _tallies(feed: Feed, rows: DataFrame) -> list[_Tally]:
         F.count("reason").alias("bad"),
         F.min_by("reason", bad_line).alias("first_reason"),
         F.min(bad_line).alias("first_line"),
-        fingerprint(feed.column_names, good).alias("good_content"),
+        fingerprint(feed.column_names, good, new).alias("good_content"),
         fingerprint(_BAD_CONTENT, bad).alias("bad_content"),
     )
     return [_Tally(**row.asDict()) for row in found.collect()]
@@ -330,8 +361,10 @@ def _brings_nothing_new(run: Run, load: _Load) -> bool:
     rows = sum(tally.rows for tally in load.tallies)
     good = (rows - load.bad, sum(tally.good_content for tally in load.tallies))
     bad = (load.bad, sum(tally.bad_content for tally in load.tallies))
+    feed = load.feed
+    added = feed.undeclared(column_types(run, name)) if feed.new_columns == "add" else ()
     is_same = (
-        _published(run, name, snapshot, load.feed.column_names) == good
+        _published(run, name, snapshot, feed.column_names, added) == good
         and _published(run, name + QUARANTINE_SUFFIX, snapshot, _BAD_CONTENT) == bad
     )
     if is_same:
@@ -345,12 +378,13 @@ def _published(
     name: str,
     day: date,
     names: Iterable[str],
+    added: Iterable[str] = (),
 ) -> tuple[int, int]:
     """Number and fingerprint of the published rows of one day."""
     if day not in published_days(run, name):
         return 0, 0
     rows = tables.read(run, name, Days.of(day))
-    count_and_content = (F.count(F.lit(1)), fingerprint(names))
+    count_and_content = (F.count(F.lit(1)), fingerprint(names, added=added))
     found = rows.agg(*count_and_content).first()
     assert found is not None, "an aggregation without keys has one row"
     count, content = found

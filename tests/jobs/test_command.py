@@ -156,6 +156,13 @@ def test_sql_prints_the_result_of_every_statement(
     ]
 
 
+def test_sql_of_an_unknown_run_is_wrong_usage(
+    empty_home: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sql", "--run", "r1", "--format", "json", "SELECT 1"]) == 2
+    assert "No run named 'r1'. The last runs: none yet" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flags", [[], ["--rescore"], ["--restate", "--rescore"]])
 def test_a_run_scores_again_what_was_served_only_when_told_to(
     flags: list[str], empty_home: None, monkeypatch: pytest.MonkeyPatch

@@ -7,6 +7,7 @@ and recording are the real ones.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from deltalake import DeltaTable
@@ -36,7 +38,7 @@ from pipelines.environment import Environment
 from pipelines.errors import NotLanded, Refused
 from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, Table
-from pipelines.stages import STAGES
+from pipelines.stages import STAGES, stage
 from tests.conftest import SWEEP_EXAMPLES
 from tests.jobs.lake.test_commits import staged
 from tests.jobs.toy import TOY
@@ -434,6 +436,23 @@ def test_a_hole_is_refused_by_name_until_it_is_filled_or_allowed(home: Home) -> 
     assert list(home.published("readings")) == DAYS[:5]
 
 
+def test_a_hole_is_recorded_and_told_as_a_refusal_of_the_first_stage(home: Home) -> None:
+    home.night(DAYS[0])
+    home._file(DAYS[1]).unlink()
+    run = home.run(DAYS[2])
+    with pytest.raises(Refused) as refused:
+        night.make_true(run, STAGES)
+    of_run = [("run_id", "=", run.run_id)]
+    (row,) = ops.read(home.environment, "stage_runs", of_run).to_pylist()
+    recorded = (row["stage"], row["status"], row["first_day"], row["last_day"])
+    assert recorded == ("ingest", "refused", DAYS[2], DAYS[2])
+    assert row["error"] == str(refused.value)
+    log = home.environment.logs / "notifications.log"
+    (told,) = map(json.loads, log.read_text().splitlines())
+    about = (told["event"], told["stage"], told["message"])
+    assert about == ("stage_refused", "ingest", str(refused.value))
+
+
 def test_a_night_of_an_optional_feed_is_no_hole_and_its_late_file_is_read(home: Home) -> None:
     optional = replace(TINY.feeds[0], is_optional=True)
     home.pipeline = replace(TINY, feeds=(optional, *TINY.feeds[1:]))
@@ -756,3 +775,27 @@ AnyOrder.TestCase.settings = settings(
     suppress_health_check=list(HealthCheck),
 )
 test_tables_are_true_whatever_order_nights_come_in = pytest.mark.soak(AnyOrder.TestCase)
+
+
+def test_what_was_done_is_read_once_for_all_stages(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.night(DAYS[0])
+    run = home.run(DAYS[0])
+    found = survey.Survey(run)
+    read: list[str] = []
+    whole = ops.read
+
+    def counted(environment: Environment, name: str, *more: Any) -> Any:
+        read.append(name)
+        return whole(environment, name, *more)
+
+    monkeypatch.setattr(ops, "read", counted)
+    for name in ("train", "evaluate"):
+        survey.passes(run, stage(name), found)
+    assert read == ["stage_runs"]
+    made = [table.name for table in run.pipeline.tables]
+    assert len(made) > 1
+    read.clear()
+    assert publications.next_attempt(run, made) > 1
+    assert read == ["publications"]

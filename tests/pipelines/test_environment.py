@@ -161,3 +161,23 @@ def test_a_port_out_of_range_is_wrong_usage(given: str) -> None:
     )
     with pytest.raises(UsageError, match=message):
         Environment.read({"NIGHTSHIFT_AIRFLOW_PORT": given})
+
+
+@pytest.mark.parametrize("variable", ["NIGHTSHIFT_HOME", "NIGHTSHIFT_LAKE"])
+def test_a_folder_that_deltas_writer_would_not_find_is_refused(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = rf"{variable}.* is not a folder for tables: no part of its path may hold '%'"
+    with pytest.raises(UsageError, match=refusal):
+        Environment.read({variable: str(tmp_path / "my%20home" / "lake")})
+    # Also where it is a folder above that was not given, and where nothing was given at all.
+    odd = tmp_path / "100%"
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    with pytest.raises(UsageError, match=refusal):
+        Environment.read({variable: "var"})
+    default = setting("X", "where", str(odd), Environment.settings()["home"].parse)["setting"]
+    with pytest.raises(UsageError, match=r"The default of X, '.*100%', is not .*Set it\."):
+        default.read({})
+    bucket = {"NIGHTSHIFT_HOME": str(tmp_path), "NIGHTSHIFT_LAKE": "s3a://bucket/a%20b"}
+    assert Environment.read(bucket).lake == "s3a://bucket/a%20b"

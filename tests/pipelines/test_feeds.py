@@ -176,3 +176,8 @@ def test_a_reference_feed_has_a_file_on_every_day(given: dict[str, Any]) -> None
 @pytest.mark.parametrize("share", [-0.1, 1.1])
 def test_a_share_lies_between_nought_and_one(share: float) -> None:
     assert "must be from 0 to 1" in _refusal(max_quarantine_share=share)
+
+
+def test_a_policy_for_new_columns_that_nobody_knows_is_refused() -> None:
+    problem = "Feed 'readings': new_columns must be one of refuse, ignore, add, but is 'drop'."
+    assert _refusal(new_columns="drop") == problem

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -124,6 +126,35 @@ def test_it_waits_for_a_run_of_the_pipeline(environment: Environment) -> None:
         assert old.exists()
     cleaning.join()
     assert not old.exists()
+
+
+def test_a_table_that_cannot_be_cleaned_is_told_and_all_else_goes_on(
+    environment: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = in_home(environment, is_old=True)
+    run = run_at(environment.home, Days.of(FIRST))
+    for name in ("readings", "training"):
+        for number in range(2):
+            publish_ids(run, name, number)
+        age(run, name)
+    DeltaTable(path(run, "readings")).create_checkpoint()
+    (Path(path(run, "readings")) / "_delta_log" / f"{0:020}.json").unlink()
+    assert maintain(environment, [TOY], is_shared=True, is_dry=True)[0] == 3
+    told = environment.logs / "notifications.log"
+    assert not told.exists(), "nobody waits for a dry run"
+    other = replace(TOY, name="other")
+    code, rows = maintain(environment, [TOY, other], is_shared=True, is_dry=False)
+    assert code == 3
+    found = {what: row for what, *row in rows}
+    assert found["toy.readings"] == [None, 0, None, "failed"]
+    assert found["toy.training"][1] == 1
+    # Of the same pipeline, after its tables.
+    assert not old["toy: reports"].exists()
+    why = "toy.readings: the commit of version 0 is not in"
+    assert why in capsys.readouterr().err
+    (message,) = map(json.loads, told.read_text().splitlines())
+    assert (message["event"], message["pipeline"]) == ("maintenance_failed", "toy")
+    assert why in message["message"]
 
 
 def keep(environment: Environment, folder: Path, version: int) -> ModelVersion:

@@ -19,6 +19,7 @@ from jobs.ingestion.records import records
 from pipelines.environment import Environment
 from tests.jobs.toy import HEADER, drop, readings_in, run_of_feeds
 
+_FEED = readings_in("csv_gzip")
 _GZIPPED = Csv(is_gzipped=True)
 _NOISE = os.urandom(5_000).hex().encode()
 _BYTES = gzip.compress(HEADER + b"1,,,a\n2,,," + _NOISE + b"\n")
@@ -27,7 +28,7 @@ _BYTES = gzip.compress(HEADER + b"1,,,a\n2,,," + _NOISE + b"\n")
 def test_the_lines_of_a_gzipped_file_are_counted_whatever_its_members(tmp_path: Path) -> None:
     path = tmp_path / "a.csv.gz"
     path.write_bytes(_BYTES + gzip.compress(b"3,,,b\n\n"))
-    contents = _GZIPPED.contents(path)
+    contents = _GZIPPED.contents(path, _FEED)
     assert contents.columns == ("id", "taken", "amount", "note")
     assert contents.records == 3
 
@@ -51,7 +52,7 @@ def test_a_damaged_gzip_file_is_unfit(tmp_path: Path, content: bytes, why: str) 
     path = tmp_path / "a.csv.gz"
     path.write_bytes(content)
     with pytest.raises(Unfit, match=why):
-        _GZIPPED.contents(path)
+        _GZIPPED.contents(path, _FEED)
 
 
 def test_gzipped_lines_keep_their_numbers_over_the_files_members(

@@ -18,6 +18,7 @@ from jobs.ingestion.csv import Csv
 from jobs.ingestion.drops import find_drops, require_unchanged
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, NotLanded, Refused
+from pipelines.feeds import Feed
 from tests.jobs.toy import (
     HEADER,
     READINGS,
@@ -142,10 +143,10 @@ def test_a_file_that_changes_while_it_is_inspected_has_not_landed(
     alone: Environment, outcome: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = drop_readings(alone, "2013-01-01", "1,,,")
-    inspect: Callable[[Csv, Path], Contents] = Csv.contents
+    inspect: Callable[[Csv, Path, Feed], Contents] = Csv.contents
 
-    def write_meanwhile(csv: Csv, inspected: Path) -> Contents:
-        contents = inspect(csv, inspected)
+    def write_meanwhile(csv: Csv, inspected: Path, feed: Feed) -> Contents:
+        contents = inspect(csv, inspected, feed)
         if inspected == path:
             path.write_bytes(HEADER)
             if outcome == "damaged":

@@ -252,7 +252,7 @@ def test_a_type_that_no_rule_reads_is_refused_by_column_with_the_way_out(
     table = pa.table({"id": [1], "odd": value, "odd too": value})
     pq.write_table(table, path)
     with pytest.raises(Unfit) as unfit:
-        Parquet().contents(path)
+        Parquet().contents(path, _FEED)
     assert f"column 'odd' ({shown}" in str(unfit.value)
     assert f"'odd too' ({shown}" in str(unfit.value)
     assert "has a type that cannot be ingested: have it written as a number" in str(unfit.value)
@@ -271,7 +271,7 @@ def test_a_file_stored_as_spark_cannot_read_is_refused(
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"amount": [0.5]}), path, **options)
     with pytest.raises(Unfit, match=f"column 'amount' is stored as {stored}, which Spark cannot"):
-        Parquet().contents(path)
+        Parquet().contents(path, _FEED)
 
 
 @pytest.mark.parametrize("codec", ["none", "snappy", "gzip", "zstd", "lz4"])
@@ -311,10 +311,10 @@ def test_a_damaged_file_is_unfit_wherever_it_is_damaged(tmp_path: Path, damage: 
     notes = [str(n) for n in range(5_000)]
     pq.write_table(pa.table({"note": notes}), path)
     whole = path.read_bytes()
-    assert Parquet().contents(path).records == 5_000
+    assert Parquet().contents(path, _FEED).records == 5_000
     path.write_bytes(damage(whole))
     with pytest.raises(Unfit, match="the Parquet file is damaged: .{8}"):
-        Parquet().contents(path)
+        Parquet().contents(path, _FEED)
 
 
 def test_a_time_beyond_microseconds_refuses_its_file(tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ def test_a_time_beyond_microseconds_refuses_its_file(tmp_path: Path) -> None:
     forever = _LAST_LONG.cast(pa.timestamp("ms", "UTC"))
     pq.write_table(pa.table({"until": forever}), path)
     with pytest.raises(Unfit, match="out of bounds timestamp"):
-        Parquet().contents(path)
+        Parquet().contents(path, _FEED)
 
 
 def test_columns_other_than_declared_are_refused_as_those_of_csv(

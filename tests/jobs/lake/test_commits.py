@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -171,6 +171,41 @@ def test_what_is_kept_is_told_with_the_run_whose_rows_they_are(tmp_path: Path) -
     assert kept.run_id == served.run_id
 
 
+def of_long_ago(run: Run, ids: Mapping[date, list[int]]) -> DeltaTable:
+    """A table that was published before there was a record of it."""
+    for day, values in ids.items():
+        rows = pa.table({"id": pa.array(values, pa.int32()), "landed_date": [day] * len(values)})
+        write_deltalake(path(run, TABLE), rows, mode="append", partition_by=["landed_date"])
+    return DeltaTable(path(run, TABLE))
+
+
+def test_what_was_published_before_there_was_a_record_is_kept_too_and_recorded_once(
+    tmp_path: Path,
+) -> None:
+    run = run_at(tmp_path)
+    old = of_long_ago(run, {FIRST: [1, 2]})
+    began = datetime.now(UTC)
+    for turn in range(2):
+        other = staged(run, {FIRST: [7], SECOND: [3]})
+        published = publish(run, TABLE, other, keep_published=True)
+        assert ids_of(run) == {"2013-01-05": [1, 2], "2013-01-06": [3]}
+        assert published.changed == (turn == 0)
+        (kept,) = published.kept
+        assert (kept.day, kept.rows, kept.version) == (FIRST, 2, old.version())
+    told = [(row["day"], row["rows"], row["run_id"]) for row in recorded(run)]
+    assert told == [(FIRST, 2, ""), (SECOND, 1, run.run_id)]
+    assert recorded(run)[0]["published_at"] < began
+
+
+def test_what_was_replaced_without_a_record_is_a_revision_that_stays(tmp_path: Path) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    old = of_long_ago(run, {FIRST: [1, 2]})
+    publish(run, TABLE, staged(run, {FIRST: [7]}))
+    assert ids_of(run) == {"2013-01-05": [7]}
+    versions = [one.version for one in publications.revisions(run.environment, f"toy.{TABLE}")]
+    assert versions == [old.version(), old.version() + 1]
+
+
 def test_a_day_is_kept_whatever_its_rows_were_made_from(tmp_path: Path) -> None:
     day = Days.of(FIRST)
     run = run_at(tmp_path, day)
@@ -256,11 +291,45 @@ def test_a_new_column_is_null_on_days_of_before(tmp_path: Path) -> None:
 
 
 def test_a_column_of_another_type_is_refused_by_its_name(tmp_path: Path) -> None:
+    both = run_at(tmp_path)
+    publish(both, TABLE, staged(both, {FIRST: [1], SECOND: [2]}))
     run = run_at(tmp_path, Days.of(FIRST))
-    publish(run, TABLE, staged(run, {FIRST: [1]}))
     other = json.loads(json.dumps(schema()).replace("integer", "string"))
     with pytest.raises(NightshiftError, match="column 'id' is integer in the table, and string"):
         publish(run, TABLE, replace(staged(run, {FIRST: [2]}), schema=other))
+    assert ids_of(run) == {"2013-01-05": [1], "2013-01-06": [2]}
+
+
+def test_a_column_gets_another_type_when_all_days_of_the_table_are_replaced(
+    tmp_path: Path,
+) -> None:
+    run = run_at(tmp_path)
+    publish(run, TABLE, staged(run, {FIRST: [1], SECOND: [2]}))
+    wider = staged(run, {FIRST: [1], SECOND: [3]})
+    for file in wider.files:
+        place = Path(path(run, TABLE)) / file.path
+        rows = pq.read_table(place, partitioning=None)
+        pq.write_table(rows.cast(pa.schema({"id": pa.int64()})), place)
+    other = json.loads(json.dumps(schema()).replace("integer", "long"))
+    # Read anew: the files have other sizes.
+    files = tuple(found_in(path(run, TABLE), wider.folder))
+    publish(run, TABLE, replace(wider, schema=other, files=files))
+    now = DeltaTable(path(run, TABLE)).to_pyarrow_table()
+    assert now.schema.field("id").type == pa.int64()
+    # The first day too, whose rows say the same.
+    assert ids_of(run) == {"2013-01-05": [1], "2013-01-06": [3]}
+    before = DeltaTable(path(run, TABLE), version=0).to_pyarrow_table()
+    assert before.schema.field("id").type == pa.int32()
+
+
+def test_a_column_that_differs_from_another_only_in_case_is_refused(tmp_path: Path) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    publish(run, TABLE, staged(run, {FIRST: [1]}))
+    twin = {"name": "ID", "type": "string", "nullable": True, "metadata": {}}
+    fields = [*schema()["fields"], twin]
+    wider = replace(staged(run, {FIRST: [2]}), schema={"type": "struct", "fields": fields})
+    with pytest.raises(NightshiftError, match="column 'ID' differs only in case from 'id'"):
+        publish(run, TABLE, wider)
     assert ids_of(run) == {"2013-01-05": [1]}
 
 

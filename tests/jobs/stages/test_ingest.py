@@ -18,6 +18,7 @@ from pyspark.sql import SparkSession
 from jobs.commands.land import land
 from jobs.ingestion import drops
 from jobs.lake import tables
+from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import exists, version
 from jobs.lake.publications import in_force
 from jobs.stages import ingest as stage
@@ -294,7 +295,7 @@ def test_what_a_killed_attempt_left_in_the_servers_cache_is_not_taken_for_the_fi
 ) -> None:
     killed = run_of(toy, "2013-01-02")
     found = drops.find_drops(killed)["readings"]
-    stage._load(killed, TOY.feeds[0], found, [])
+    stage._load(killed, TOY.feeds[0], found, [], Knowledge(killed))
     drop_readings(toy, "2013-01-02", "2,2013-01-02,9.5,mended")
     _night(toy, "2013-01-02")
     [row] = _rows(toy, "readings")

@@ -1,0 +1,140 @@
+"""How a raw table differs from what its feed declares by now, and what can be done about it.
+
+A new column takes a commit of the log alone: older files lack it, and every reader shows null. A
+column of another type takes files of that type for all days, written and published as any others:
+Delta has one type a column, and not every reader would read an old file as the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from deltalake import DeltaTable, Field, PostCommitHookProperties
+from deltalake.schema import PrimitiveType
+from pyspark.sql import functions as F
+
+from jobs.ingestion.records import COMPLAINT, reread
+from jobs.lake import commits, publications, staging, tables
+from jobs.lake.definition import digest
+from jobs.lake.locations import path
+from jobs.lake.partitions import column_types, published_days
+from jobs.lake.publications import Origin
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from pipelines.feeds import Feed
+    from pipelines.run import Run
+
+_DELTA_TYPES = {"int": "integer"}
+"""Declared type -> Delta's name of it, where that is another."""
+_READABLE = frozenset({("integer", "long"), ("integer", "double")})
+"""Types as which each value of another is read without loss; a text may be read as any."""
+Kind = Literal["new", "gone", "added by files", "other type", "twin"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """A column that is not in the table as its feed declares it."""
+
+    feed: Feed
+    column: str
+    kind: Kind
+    before: str = ""
+    """Its type in the table, as Delta writes it; of a twin its name there."""
+    after: str = ""
+    """Its declared type, as Delta writes it."""
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether it is of another type, whose values can be read as the declared one."""
+        if self.kind != "other type":
+            return False
+        kinds = (self.before, self.after)
+        return self.before == "string" or kinds in _READABLE
+
+
+def changes(run: Run, feed: Feed) -> list[Change]:
+    """The columns of a raw table that differ from its declaration; none before it is published."""
+    there = column_types(run, feed.name)
+    if not there:
+        return []
+    found = []
+    for column in feed.columns:
+        declared = _DELTA_TYPES.get(column.type, column.type)
+        if there.get(column.name) != declared:
+            found.append(_change(feed, column.name, declared, there))
+    for name in feed.undeclared(there):
+        is_added = feed.new_columns == "add" and there[name] == "string"
+        kind: Kind = "added by files" if is_added else "gone"
+        before = there[name]
+        found.append(Change(feed=feed, column=name, kind=kind, before=before))
+    return found
+
+
+def add(run: Run, found: Sequence[Change]) -> None:
+    """Add declared columns to their table, in one commit of the log alone."""
+    place = path(run, found[0].feed.name)
+    fields = [Field(one.column, PrimitiveType(one.after), nullable=True) for one in found]
+    hooks = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+    DeltaTable(place).alter.add_columns(fields, post_commithook_properties=hooks)
+
+
+def unreadable(run: Run, one: Change) -> str | None:
+    """What of the column cannot be read as its declared type, and where; None: all can."""
+    rows = _reread(run, tables.read(run, one.feed.name), one)
+    wrong = rows.where(F.col(COMPLAINT).isNotNull())
+    values = F.count(F.lit(1))
+    first = F.min(F.struct("source_file", "source_line", COMPLAINT))
+    found = wrong.agg(values.alias("values"), first.alias("first")).first()
+    assert found is not None, "an aggregation without keys has one row"
+    count = found["values"]
+    if not count:
+        return None
+    file, line, complaint = found["first"]
+    return f"{count} value(s), the first in {file}, line {line}: {complaint}"
+
+
+def rewrite(run: Run, found: Sequence[Change]) -> None:
+    """Publish all days of a table anew, with these columns in their declared types.
+
+    Each stays made from what it was made from, by another definition.
+    """
+    feed = found[0].feed
+    rows = tables.read(run, feed.name)
+    for one in found:
+        rows = _reread(run, rows, one).drop(COMPLAINT)
+    days = published_days(run, feed.name)
+    known = publications.in_force(run, feed.name)
+    inputs = {day: known[day].inputs for day in days if day in known}
+    origin = Origin(definition=digest(feed, "migrated"), inputs=inputs)
+    written = staging.write(run, feed.name, rows, days, origin)
+    commits.publish(run, feed.name, written)
+
+
+def _change(
+    feed: Feed,
+    name: str,
+    declared: str,
+    there: Mapping[str, str],
+) -> Change:
+    # Spark and DuckDB take names that differ only in case for one.
+    twins = [known for known in there if known.lower() == name.lower()]
+    kind: Kind = "twin" if twins else "new"
+    before = "".join(twins[:1])
+    if name in there:
+        kind, before = "other type", there[name]
+    return Change(
+        feed=feed,
+        column=name,
+        kind=kind,
+        before=before,
+        after=declared,
+    )
+
+
+def _reread(run: Run, rows: DataFrame, one: Change) -> DataFrame:
+    column = one.feed.column(one.column)
+    return reread(rows, column, one.feed.null_token_of(column))

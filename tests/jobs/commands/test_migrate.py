@@ -1,0 +1,230 @@
+"""A raw table follows its declaration, and its old days stay readable by everyone."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+
+from jobs.__main__ import main
+from jobs.commands.migrate import migrate
+from jobs.lake.locations import path, version
+from jobs.lake.publications import in_force
+from jobs.services import locks
+from pipelines.environment import Environment
+from pipelines.errors import NightshiftError, UsageError
+from pipelines.feeds import Column, Feed, Type
+from pipelines.run import Run
+from pipelines.stages import stage
+from tests.jobs.ingestion.test_new_columns import (
+    FIRST,
+    SECOND,
+    THIRD,
+    feed_with,
+    night,
+    read_by_all,
+    write,
+)
+from tests.jobs.toy import run_of_feeds, write_rows
+
+_OLD = [("1", FIRST, "0.5", "a")]
+_LATER = [("2", FIRST, "1.5", "b", "7"), ("3", FIRST, "2.5", "c", " 08 ")]
+
+
+def run_of(environment: Environment, feed: Feed) -> Run:
+    return run_of_feeds(environment, [feed], FIRST).at(stage("check_raw"))
+
+
+def declared(feed: Feed, name: str, kind: Type) -> Feed:
+    """The feed with that column declared, in place of the one of its name or after all."""
+    column = Column(name=name, type=kind)
+    if name not in feed.column_names:
+        return replace(feed, columns=(*feed.columns, column))
+    columns = [column if one.name == name else one for one in feed.columns]
+    return replace(feed, columns=tuple(columns))
+
+
+@pytest.fixture
+def added(spark: SparkSession, environment: Environment) -> Feed:
+    """A feed of which the second day has a column of texts that nobody declared."""
+    feed = feed_with("add")
+    write_rows(environment, feed, FIRST, _OLD)
+    write(environment, feed, SECOND, _LATER)
+    for day in (FIRST, SECOND):
+        night(environment, feed, day)
+    return feed
+
+
+def types(run: Run, feed: Feed) -> dict[str, str]:
+    fields = json.loads(DeltaTable(path(run, feed.name)).schema().to_json())["fields"]
+    return {field["name"]: field["type"] for field in fields}
+
+
+def test_a_table_that_is_as_declared_needs_nothing(environment: Environment, added: Feed) -> None:
+    run = run_of(environment, added)
+    text = ("toy.readings", "extra", "string", "", "added by files; declare it to give it a type")
+    assert migrate(run, None, is_dry=False) == (0, [text])
+    assert migrate(run, None, is_dry=False) == (0, [text])
+    # Declared as what it is.
+    assert migrate(run_of(environment, declared(added, "extra", "string")), None, is_dry=False) == (
+        0,
+        [],
+    )
+
+
+def test_a_new_column_is_null_on_the_days_that_are_there_and_copies_no_row(
+    environment: Environment, added: Feed
+) -> None:
+    feed = declared(added, "weight", "double")
+    run = run_of(environment, feed)
+    before = version(run, feed.name)
+    files = DeltaTable(path(run, feed.name)).file_uris()
+    told = "would be added: null on the 2 days that are there"
+    row = ("toy.readings", "weight", "", "double")
+    code, rows = migrate(run, "readings", is_dry=True)
+    assert (code, rows[0]) == (0, (*row, told))
+    assert version(run, feed.name) == before
+    _, rows = migrate(run, "toy.readings", is_dry=False)
+    assert rows[0] == (*row, "added: null on the 2 days that are there")
+    assert version(run, feed.name) == before + 1
+    assert sorted(DeltaTable(path(run, feed.name)).file_uris()) == sorted(files)
+    assert read_by_all(run, feed, "weight") == [(1, None), (2, None), (3, None)]
+    # The next day has it.
+    write_rows(environment, feed.with_new(["extra"]), THIRD, [("4", FIRST, "1", "d", "1.25", "x")])
+    run, _ = night(environment, feed, THIRD)
+    assert read_by_all(run, feed, "weight")[-1] == (4, 1.25)
+    assert migrate(run.at(stage("check_raw")), None, is_dry=False)[1] == [
+        ("toy.readings", "extra", "string", "", "added by files; declare it to give it a type")
+    ]
+
+
+def test_a_text_that_is_declared_with_a_type_is_read_as_its_file_would_be(
+    environment: Environment, added: Feed
+) -> None:
+    old = run_of(environment, added)
+    known = in_force(old, added.name)
+    feed = declared(added, "extra", "int")
+    run = run_of(environment, feed)
+    # Until then nothing of the new type can be published beside the old days.
+    write(environment, added, THIRD, [("4", FIRST, "1", "d", "9")])
+    with pytest.raises(NightshiftError, match="nightshift migrate toy"):
+        night(environment, feed, THIRD)
+    told = "2 days rewritten; what is made of them is made anew by the next night"
+    assert migrate(run, None, is_dry=True)[1][0][-1] == (
+        "2 days would be rewritten, if all values fit"
+    )
+    assert migrate(run, None, is_dry=False) == (
+        0,
+        [("toy.readings", "extra", "string", "integer", told)],
+    )
+    assert read_by_all(run, feed, "extra") == [(1, None), (2, 7), (3, 8)]
+    now = in_force(run, feed.name)
+    for day, one in known.items():
+        assert now[day].inputs == one.inputs
+        assert now[day].rows == one.rows
+        assert now[day].attempt > one.attempt
+    # The same rows as from the file: nothing is new in it.
+    night(environment, feed, SECOND)
+    second = date.fromisoformat(SECOND)
+    assert in_force(run, feed.name)[second].version == now[second].version
+    run, _ = night(environment, feed, THIRD)
+    assert read_by_all(run, feed, "extra")[-1] == (4, 9)
+
+
+def test_a_wider_number_is_rewritten_and_a_narrower_one_is_refused_with_the_ways_out(
+    environment: Environment, added: Feed
+) -> None:
+    wider = declared(added, "id", "long")
+    run = run_of(environment, wider)
+    assert migrate(run, None, is_dry=False)[0] == 0
+    assert types(run, wider)["id"] == "long"
+    assert read_by_all(run, wider, "note") == [(1, "a"), (2, "b"), (3, "c")]
+    before = version(run, wider.name)
+    code, rows = migrate(run_of(environment, added), None, is_dry=False)
+    assert code == 1
+    assert rows[0][:4] == ("toy.readings", "id", "long", "integer")
+    assert "refused: not every long is read as integer without loss" in str(rows[0][4])
+    assert version(run, wider.name) == before
+    # The first of the ways out: all days in one run.
+    night(environment, added, FIRST, SECOND)
+    assert types(run, added)["id"] == "integer"
+    assert read_by_all(run_of(environment, added), added, "extra") == [
+        (1, None),
+        (2, "7"),
+        (3, " 08 "),
+    ]
+
+
+def test_texts_that_are_no_such_value_are_told_with_the_first_and_stay(
+    environment: Environment, added: Feed
+) -> None:
+    write(environment, added, THIRD, [("4", FIRST, "1", "d", "seven"), ("5", FIRST, "1", "e", "x")])
+    night(environment, added, THIRD)
+    run = run_of(environment, declared(added, "extra", "int"))
+    before = version(run, added.name)
+    code, rows = migrate(run, None, is_dry=False)
+    assert code == 1
+    assert rows[0][4] == (
+        "refused, because not all is integer: 2 value(s), the first in "
+        f"toy/readings/{THIRD}.csv, line 2: extra: 'seven' is not an int"
+    )
+    assert version(run, added.name) == before
+
+
+def test_a_column_that_is_no_longer_declared_stays_for_its_days(
+    environment: Environment, added: Feed
+) -> None:
+    columns = tuple(one for one in added.columns if one.name != "amount")
+    feed = replace(added, columns=columns, new_columns="ignore")
+    run = run_of(environment, feed)
+    _, rows = migrate(run, None, is_dry=False)
+    stays = "no longer declared: stays for the days that have it, null on later ones"
+    assert rows[0] == ("toy.readings", "amount", "double", "", stays)
+    write_rows(environment, added, THIRD, [("4", FIRST, "9", "d")])
+    run, _ = night(environment, feed, THIRD)
+    assert read_by_all(run, feed, "amount") == [(1, 0.5), (2, 1.5), (3, 2.5), (4, None)]
+
+
+def test_a_name_in_another_case_is_refused(environment: Environment, added: Feed) -> None:
+    run = run_of(environment, declared(added, "Extra", "string"))
+    code, rows = migrate(run, None, is_dry=False)
+    assert code == 1
+    assert rows[0][:2] == ("toy.readings", "Extra")
+    assert "the names differ only in case" in str(rows[0][4])
+
+
+def test_it_waits_for_a_run_of_the_pipeline(environment: Environment, added: Feed) -> None:
+    run = run_of(environment, declared(added, "weight", "double"))
+    before = version(run, added.name)
+    migrating = threading.Thread(target=migrate, args=(run, None), kwargs={"is_dry": False})
+    with locks.hold(environment, "pipeline.toy"):
+        migrating.start()
+        migrating.join(timeout=1)
+        assert migrating.is_alive()
+        assert version(run, added.name) == before
+    migrating.join()
+    assert version(run, added.name) == before + 1
+
+
+def test_a_table_that_is_no_feeds_is_refused(tmp_path: Path) -> None:
+    run = run_of(Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)}), feed_with("add"))
+    with pytest.raises(UsageError, match=r"toy\.training has the columns that its code makes"):
+        migrate(run, "training", is_dry=False)
+    with pytest.raises(UsageError, match="No table named 'reading'. Did you mean 'readings'?"):
+        migrate(run, "reading", is_dry=False)
+
+
+def test_the_command_says_that_nothing_is_to_be_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
+    assert main(["migrate", "flights", "--dry-run", "--format", "json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == []
+    assert "Every raw table has the columns that its feed declares." in printed.err

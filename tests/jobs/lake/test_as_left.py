@@ -1,0 +1,212 @@
+"""A night's publications are a set: a reader sees the tables as one run left them, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from jobs.lake import ops, retention
+from jobs.lake.commits import publish
+from jobs.lake.sql import query
+from jobs.services.leftovers import Rule
+from pipelines.days import Days
+from pipelines.errors import UsageError
+from pipelines.run import Run
+from pipelines.stages import STAGES
+from tests.jobs.lake.test_commits import FIRST, SECOND, run_at, staged
+from tests.jobs.lake.test_retention import age
+
+NAMES = tuple(stage.name for stage in STAGES)
+DAY = Days.of(FIRST)
+IDS = "SELECT id FROM toy.{} ORDER BY id"
+
+
+def night(home: Path, run_id: str, days: Days = DAY) -> Run:
+    return replace(run_at(home, days), run_id=run_id)
+
+
+def end(run: Run, stages: Sequence[str] = NAMES, status: str = "done") -> None:
+    """Record that these stages of the run have ended, one after the other, just now."""
+    began = datetime.now(UTC)
+    rows = [
+        {
+            "run_id": run.run_id,
+            "pipeline": run.pipeline.name,
+            "stage": name,
+            "first_day": run.days.first,
+            "last_day": run.days.last,
+            "status": status,
+            "started_at": began + timedelta(microseconds=number),
+            "seconds": 0.0,
+            "metrics": "{}",
+        }
+        for number, name in enumerate(stages)
+    ]
+    ops.append(run.environment, "stage_runs", rows)
+
+
+def publish_ids(run: Run, name: str, *ids: int) -> None:
+    publish(run, name, staged(run, {run.days.first: list(ids)}, name))
+
+
+def seen(run: Run, name: str, run_id: str | None) -> list[int]:
+    _, rows = query(run.environment, IDS.format(name), run_id)
+    return [number for (number,) in rows]
+
+
+def test_each_table_is_shown_as_the_run_left_it(tmp_path: Path) -> None:
+    first = night(tmp_path, "first")
+    publish_ids(first, "readings", 1)
+    publish_ids(first, "scoring", 10)
+    end(first)
+    second = night(tmp_path, "second")
+    publish_ids(second, "readings", 2)
+    # Of the scoring rows it has changed none.
+    end(second)
+    third = night(tmp_path, "third")
+    publish_ids(third, "readings", 3)
+    publish_ids(third, "scoring", 30)
+    publish_ids(third, "training", 300)
+    end(third)
+    found = {
+        run_id: [seen(first, name, run_id) for name in ("readings", "scoring")]
+        for run_id in ("first", "second", "third", None)
+    }
+    assert found == {
+        "first": [[1], [10]],
+        "second": [[2], [10]],
+        "third": [[3], [30]],
+        None: [[3], [30]],
+    }
+
+
+def test_a_table_that_was_published_later_is_not_there(tmp_path: Path) -> None:
+    first = night(tmp_path, "first")
+    publish_ids(first, "readings", 1)
+    end(first)
+    publish_ids(night(tmp_path, "second"), "training", 2)
+    tables = query(first.environment, "SHOW TABLES", "first")[1]
+    assert ("toy.training",) not in tables
+    assert ("toy.readings",) in tables
+    # Of the platform, and other pipelines, everything is as it is now.
+    assert ("ops.stage_runs",) in tables
+    with pytest.raises(UsageError, match="Table with name training does not exist"):
+        seen(first, "training", "first")
+
+
+def test_the_history_ends_with_the_run(tmp_path: Path) -> None:
+    for run_id, number in (("first", 1), ("second", 2), ("third", 3)):
+        run = night(tmp_path, run_id)
+        publish_ids(run, "predictions", number)
+        end(run)
+    told = "SELECT id, revision, is_in_force FROM toy.predictions_history ORDER BY id"
+    assert query(run.environment, told, "second")[1] == [(1, 1, False), (2, 2, True)]
+
+
+def test_of_runs_that_overlap_each_sees_what_it_has_published(tmp_path: Path) -> None:
+    slow = night(tmp_path, "slow", Days(FIRST, SECOND))
+    publish(slow, "readings", staged(slow, {FIRST: [1], SECOND: [2]}))
+    quick = night(tmp_path, "quick")
+    publish_ids(quick, "readings", 5)
+    end(quick)
+    end(slow)
+    assert seen(slow, "readings", "slow") == [1, 2]
+    assert seen(slow, "readings", "quick") == [2, 5]
+
+
+@pytest.mark.parametrize(
+    ("done", "told"),
+    [
+        (NAMES[:3], "check_clean was not done; .*monitor was not done"),
+        # What was asked for by `--stage`, too, leaves the other tables behind.
+        (("monitor",), "ingest was not done"),
+    ],
+)
+def test_half_a_night_is_not_shown(tmp_path: Path, done: Sequence[str], told: str) -> None:
+    run = night(tmp_path, "half")
+    publish_ids(run, "readings", 1)
+    end(run, done)
+    with pytest.raises(UsageError, match=f"Run half of 'toy' has not finished: .*{told}") as error:
+        seen(run, "readings", "half")
+    assert "nightshift run toy --date 2013-01-05 --run-id half" in str(error.value)
+    assert seen(run, "readings", None) == [1]
+
+
+def test_a_stage_that_was_refused_makes_it_half_a_night(tmp_path: Path) -> None:
+    run = night(tmp_path, "refused")
+    publish_ids(run, "readings", 1)
+    end(run)
+    end(run, ["monitor"], "refused")
+    with pytest.raises(UsageError, match="not finished: monitor ended as 'refused'"):
+        seen(run, "readings", "refused")
+    # Done since, by the same run.
+    end(run, ["monitor"], "current")
+    assert seen(run, "readings", "refused") == [1]
+
+
+def test_a_second_attempt_that_was_killed_makes_it_half_a_night(tmp_path: Path) -> None:
+    run = night(tmp_path, "again")
+    publish_ids(run, "readings", 1)
+    end(run)
+    publish_ids(run, "readings", 2)
+    with pytest.raises(UsageError, match=r"has published toy\.readings since its last stage ended"):
+        seen(run, "readings", "again")
+    end(run, NAMES[:2])
+    with pytest.raises(UsageError, match="transform was not done again after check_raw"):
+        seen(run, "readings", "again")
+    end(run)
+    assert seen(run, "readings", "again") == [2]
+
+
+def test_an_unknown_run_is_refused_with_the_near_miss_and_the_last_runs(tmp_path: Path) -> None:
+    run = night(tmp_path, "run__2026-11-25T09:27:52_d8644b")
+    publish_ids(run, "readings", 1)
+    end(run)
+    near = "run__2026-11-25T09:27:52_d8644"
+    with pytest.raises(UsageError) as refused:
+        seen(run, "readings", near)
+    assert str(refused.value) == (
+        f"No run named '{near}'. Did you mean '{run.run_id}'? The last runs: {run.run_id} (toy)."
+    )
+
+
+def test_an_empty_id_is_no_run_and_not_all_of_them(tmp_path: Path) -> None:
+    run = night(tmp_path, "first")
+    publish_ids(run, "readings", 1)
+    with pytest.raises(UsageError, match=r"No run named ''\. The last runs: none yet"):
+        seen(run, "readings", "")
+
+
+def test_what_maintenance_has_deleted_is_refused_by_name(tmp_path: Path) -> None:
+    first = night(tmp_path, "first")
+    publish_ids(first, "readings", 1)
+    publish_ids(first, "scoring", 10)
+    end(first)
+    second = night(tmp_path, "second")
+    publish_ids(second, "readings", 2)
+    age(first, "readings")
+    rule = Rule(before=datetime.now(UTC) - timedelta(days=30), is_dry=False)
+    list(retention.clean_tables(second, {}, rule))
+    lost = r"toy\.readings cannot be read any more as it was in version 0: 1 of its files"
+    with pytest.raises(UsageError, match=lost):
+        seen(first, "readings", "first")
+    # What is named beside it is still there.
+    assert seen(first, "scoring", "first") == [10]
+
+
+def test_a_version_that_the_log_has_lost_is_refused_by_name(tmp_path: Path) -> None:
+    first = night(tmp_path, "first")
+    publish_ids(first, "readings", 1)
+    end(first)
+    publish_ids(night(tmp_path, "second"), "readings", 2)
+    place = Path(first.environment.table_path("toy.readings"))
+    DeltaTable(str(place)).create_checkpoint()
+    (place / "_delta_log" / "00000000000000000000.json").unlink()
+    lost = r"toy\.readings cannot be opened any more as it was in version 0"
+    with pytest.raises(UsageError, match=lost):
+        seen(first, "readings", "first")
