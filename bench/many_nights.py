@@ -1,0 +1,126 @@
+"""What a night costs in the beginning and after many.
+
+`python -m bench.many_nights --nights 300` runs as many nights of the small pipeline `weather`, one
+after another by `nightshift run`, and compares the first and the last ten.
+
+Needs a platform that is up, in a home in which `weather` has not run yet. The first nights find too
+few labels to train on; compared are those from the fiftieth on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from statistics import median
+from urllib.parse import urlparse
+
+from deltalake import DeltaTable
+
+from jobs.lake.sql import tables
+from jobs.output import show
+from pipelines.catalog import pipeline
+from pipelines.days import Days
+from pipelines.environment import Environment
+
+WEATHER = pipeline("weather")
+_HISTORY_DAYS = 49
+"""Made in one pass before the first night: enough labels to train on."""
+_COMPARED = 10
+"""Nights at each end."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Night:
+    """One night, and what the lake held after it."""
+
+    day: date
+    seconds: float
+    files: int
+    """Of data and of logs."""
+    megabytes: float
+    live_files: int
+    """That the newest version of some table names."""
+    rows: int
+    """In these."""
+
+
+def main() -> int:
+    """Run the nights, and print a row for each end."""
+    parser = argparse.ArgumentParser(prog="bench.many_nights", description=__doc__)
+    parser.add_argument("--nights", type=int, default=300)
+    count = parser.parse_args().nights
+    environment = Environment.read()
+    history = Days(WEATHER.first_day, WEATHER.first_day + timedelta(days=_HISTORY_DAYS))
+    nights = Days(history.last + timedelta(days=1), history.last + timedelta(days=count))
+    _nightshift("land", WEATHER.name, *_named(Days(history.first, nights.last)))
+    _nightshift("run", WEATHER.name, *_named(history))
+    run = [_night(environment, day) for day in nights]
+    ends = {"first": run[:_COMPARED], "last": run[-_COMPARED:]}
+    names = ("nights", "from", "seconds", "files", "MB", "files in force", "rows in force")
+    show(names, [_row(name, end) for name, end in ends.items()], "table")
+    first, last = (median(night.seconds for night in end) for end in ends.values())
+    print(f"last / first: {last / first:.3f}", file=sys.stderr)
+    return 0
+
+
+def _named(days: Days) -> Sequence[str]:
+    return ("--from", str(days.first), "--to", str(days.last))
+
+
+def _nightshift(*arguments: str) -> None:
+    command = [sys.executable, "-m", "jobs", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Refused is no fault: a candidate that is not good enough ends a night so.
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"{' '.join(command)}:\n{done.stdout}{done.stderr}")
+
+
+def _night(environment: Environment, day: date) -> Night:
+    started = time.monotonic()
+    _nightshift("run", WEATHER.name, "--date", str(day))
+    seconds = time.monotonic() - started
+    files = [path for path in Path(_local(environment)).rglob("*") if path.is_file()]
+    live = [DeltaTable(environment.table_path(name)) for name in _stored(environment)]
+    actions = [table.get_add_actions(flatten=True) for table in live]
+    night = Night(
+        day=day,
+        seconds=seconds,
+        files=len(files),
+        megabytes=sum(path.stat().st_size for path in files) / 1e6,
+        live_files=sum(part.num_rows for part in actions),
+        rows=sum(sum(part["num_records"].to_pylist()) for part in actions),
+    )
+    print(night, file=sys.stderr, flush=True)
+    return night
+
+
+def _local(environment: Environment) -> str:
+    return urlparse(environment.lake).path
+
+
+def _stored(environment: Environment) -> list[str]:
+    """Names of the tables that lie in the lake; a history is shown and does not."""
+    return [name for name in tables(environment) if not name.endswith("_history")]
+
+
+def _row(name: str, nights: Sequence[Night]) -> tuple[object, ...]:
+    last = nights[-1]
+    return (
+        name,
+        str(nights[0].day),
+        round(median(night.seconds for night in nights), 2),
+        last.files,
+        round(last.megabytes, 1),
+        last.live_files,
+        last.rows,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
