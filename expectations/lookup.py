@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from expectations.suite import Suite
     from pipelines.days import Days
-    from pipelines.spec import Pipeline, Table
+    from pipelines.spec import Pipeline
 
 
 def suite_of(pipeline: Pipeline, name: str) -> Callable[[Days], Suite]:
@@ -56,13 +56,13 @@ def refuse_odd_rules(pipeline: Pipeline, suites: Mapping[str, Suite]) -> None:
             name != PREDICTIONS,
             f"{table} must not have a row rule: whatever was scored is served, or nothing is.",
         )
-        readers = [other for other in suites if _uses(pipeline.table(other), suites[other], name)]
+        readers = [
+            other
+            for other, own in suites.items()
+            if name in pipeline.table(other).reads or own.same_rows_as == name
+        ]
         refuse_unless(
             not readers,
             f"{table} must not have a row rule: its stage makes {', '.join(readers)} from all of "
             "its rows, before they are judged. Give the rule to a table that it is made from.",
         )
-
-
-def _uses(table: Table, suite: Suite, name: str) -> bool:
-    return name in table.reads or suite.same_rows_as == name

@@ -43,7 +43,11 @@ class GateRefused(Refused):
     """
 
     def __init__(
-        self, table: str, failures: tuple[str, ...], report: str, ways: tuple[str, ...] = ()
+        self,
+        table: str,
+        failures: tuple[str, ...],
+        report: str,
+        ways: tuple[str, ...] = (),
     ) -> None:
         self.table = table
         self.failures = failures

@@ -111,7 +111,8 @@ def revoke(
     if state != "in force":
         raise UsageError(f"{waiver_id} is at its end already: it {_ENDED[state]}.")
     reason = _line("--why", why) if why is not None else "revoked"
-    record.revoke(environment, pipeline.name, one, _line("--by", by), reason)
+    who = _line("--by", by)
+    record.revoke(environment, pipeline.name, one, by=who, why=reason)
     print(f"{waiver_id} is revoked. Days that it let through stay published.")
     return 0
 
@@ -133,7 +134,12 @@ def user() -> str:
 _ENDED = {"revoked": "was revoked", "ran out": "ran out"}
 
 
-def _column(table: str, suite: Suite, expectation: str, column: str | None) -> str | None:
+def _column(
+    table: str,
+    suite: Suite,
+    expectation: str,
+    column: str | None,
+) -> str | None:
     """The column that is meant.
 
     Raises:
@@ -144,7 +150,8 @@ def _column(table: str, suite: Suite, expectation: str, column: str | None) -> s
     if not of_kind:
         kinds = dict.fromkeys(one.expectation_type for one in everything)
         raise no_such(f"expectation of {table}", expectation, kinds)
-    columns = list(dict.fromkeys(getattr(one, "column", None) for one in of_kind))
+    found = [getattr(one, "column", None) for one in of_kind]
+    columns = list(dict.fromkeys(found))
     if column is None and len(columns) > 1:
         raise UsageError(
             f"{table} has several of {expectation}. Say --column, one of: "

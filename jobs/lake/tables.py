@@ -135,7 +135,12 @@ def write_quarantine(
     return commits.publish(run, name, written).rows - kept
 
 
-def write_quarantine_of_rules(run: Run, name: str, judged: Staging, bad: DataFrame | None) -> int:
+def write_quarantine_of_rules(
+    run: Run,
+    name: str,
+    judged: Staging,
+    bad: DataFrame | None,
+) -> int:
     """Replace what row rules have in quarantine on the days of a staging; returns the number.
 
     Rows that ingestion has there stay.
@@ -165,10 +170,14 @@ def _with_rows_of_ingestion(
         assert bad is not None, "without rows and without a table nothing is written"
         return bad, 0
     there = _on(run, quarantine, judged.days)
-    own = there.where(F.col(RULE).isNull()).drop(RULE) if RULE in there.columns else there
-    # As ingestion itself writes a day without such rows.
-    rows = own if bad is None else bad.unionByName(own, allowMissingColumns=True)
-    return rows, own.count()
+    own = there
+    if RULE in there.columns:
+        # Without the column, as ingestion itself writes a day that has no other rows.
+        own = there.where(F.col(RULE).isNull()).drop(RULE)
+    count = own.count()
+    if bad is None:
+        return own, count
+    return bad.unionByName(own, allowMissingColumns=True), count
 
 
 def _quarantined_by_rules(run: Run, name: str, days: Collection[date]) -> DataFrame | None:
@@ -183,7 +192,8 @@ def _quarantined_by_rules(run: Run, name: str, days: Collection[date]) -> DataFr
 
 
 def _on(run: Run, name: str, days: Collection[date]) -> DataFrame:
-    return read(run, name).where(F.col(partition(run, name)).isin(*days))
+    day = F.col(partition(run, name))
+    return read(run, name).where(day.isin(*days))
 
 
 def partition_days(run: Run, table: Table) -> Days:

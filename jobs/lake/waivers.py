@@ -49,16 +49,20 @@ def new_id() -> str:
 
 def granted(environment: Environment, pipeline: str) -> list[Granted]:
     """Every waiver of a pipeline that was ever granted, the newest first."""
-    rows = ops.read(environment, _TABLE, [("pipeline", "=", pipeline)]).to_pylist()
-    revoked = {row["waiver_id"] for row in rows if row["event"] == "revoked"}
-    found = [_granted(row, revoked) for row in rows if row["event"] == "granted"]
+    of_pipeline = [("pipeline", "=", pipeline)]
+    rows = ops.read(environment, _TABLE, of_pipeline).to_pylist()
+    ended = [row for row in rows if row["event"] == "revoked"]
+    revoked = {row["waiver_id"] for row in ended}
+    first = [row for row in rows if row["event"] == "granted"]
+    found = [_granted(row, revoked) for row in first]
     return sorted(found, key=lambda one: one.created_at, reverse=True)
 
 
 def in_force(environment: Environment, pipeline: str) -> list[Granted]:
     """The waivers of a pipeline that let something through today."""
     now = today()
-    return [one for one in granted(environment, pipeline) if one.state(now) == "in force"]
+    known = granted(environment, pipeline)
+    return [one for one in known if one.state(now) == "in force"]
 
 
 def grant(environment: Environment, pipeline: str, table: str, waiver: Waiver) -> None:
@@ -66,13 +70,25 @@ def grant(environment: Environment, pipeline: str, table: str, waiver: Waiver) -
     ops.append(environment, _TABLE, [_row(pipeline, table, waiver, "granted")])
 
 
-def revoke(environment: Environment, pipeline: str, one: Granted, by: str, why: str) -> None:
+def revoke(
+    environment: Environment,
+    pipeline: str,
+    one: Granted,
+    *,
+    by: str,
+    why: str,
+) -> None:
     """Record that a waiver is at its end; what it has let through stays."""
     ended = replace(one.waiver, by=by, why=why)
     ops.append(environment, _TABLE, [_row(pipeline, one.table, ended, "revoked")])
 
 
-def _row(pipeline: str, table: str, waiver: Waiver, event: str) -> dict[str, Any]:
+def _row(
+    pipeline: str,
+    table: str,
+    waiver: Waiver,
+    event: str,
+) -> dict[str, Any]:
     return {
         "waiver_id": waiver.waiver_id,
         "event": event,

@@ -84,9 +84,10 @@ def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
     suites = {name: suite_of(run.pipeline, name) for name in names}
     # Looked up once: what is published is the very staging that was judged.
     stagings = {name: staging.require(run, name) for name in names if _is_staged(run, name)}
-    declared = {
-        name: suites[name](_nights(run, name, waiting)) for name, waiting in stagings.items()
-    }
+    declared: dict[str, Suite] = {}
+    for name, waiting in stagings.items():
+        nights = _nights(run, name, waiting)
+        declared[name] = suites[name](nights)
     refuse_odd_rules(run.pipeline, declared)
     granted = waivers.in_force(run.environment, run.pipeline.name)
 
@@ -189,7 +190,7 @@ def _as_quarantined(run: Run, name: str, bad: DataFrame) -> DataFrame:
     """Rows that break a row rule, with the columns of a quarantine."""
     where = [column for column in PROVENANCE if column in bad.columns]
     places = list(dict.fromkeys([partition(run, name), *where]))
-    told = [column for column in bad.columns if column not in (REASON, RULE, *where)]
+    told = [column for column in bad.columns if column not in (REASON, RULE, *places)]
     record = F.to_json(F.struct(*told), {"ignoreNullFields": "false"})
     return bad.select(
         *places,
