@@ -31,8 +31,8 @@ from great_expectations.expectations.expectation import Expectation
 
 from expectations.row_rules import REASON, RULE, any_broken, broken, reasons, share_of
 from expectations.suite import LACKING, OF_THE_RUN, ROWS, ROWS_OF_KEY, SURPLUS, Suite
-from expectations.waivers import Waiver
 from pipelines.redaction import redacted
+from pipelines.waivers import Waiver
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

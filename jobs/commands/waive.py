@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
-from expectations.waivers import Waiver
 from jobs.lake import waivers as record
 from jobs.output import harmless
 from pipelines.errors import UsageError, no_such, refuse_unless
+from pipelines.waivers import Waiver
 
 if TYPE_CHECKING:
     from expectations.suite import Suite

@@ -7,9 +7,9 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
-from expectations.waivers import Waiver
 from jobs.lake import ops
 from pipelines.days import Days
+from pipelines.waivers import Waiver
 
 if TYPE_CHECKING:
     from pipelines.environment import Environment

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
     from expectations.gate import Check, Verdict
     from expectations.suite import Suite
-    from expectations.waivers import Waiver
     from jobs.lake.publications import Publication
     from jobs.lake.staging import Staging
     from jobs.lake.waivers import Granted
     from pipelines.days import Days
     from pipelines.run import Run
+    from pipelines.waivers import Waiver
 
 T = TypeVar("T")
 _TABLES_AT_ONCE = 3

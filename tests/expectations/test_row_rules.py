@@ -11,6 +11,7 @@ import pytest
 from great_expectations.expectations.expectation import Expectation
 
 from expectations.gate import Check, Verdict, judge
+from expectations.lookup import refuse_odd_rules, suite_of
 from expectations.row_rules import broken, quarantine_up_to
 from expectations.suite import (
     ROWS_OF_KEY,
@@ -21,9 +22,10 @@ from expectations.suite import (
     one_of,
     present,
 )
-from expectations.waivers import Waiver
+from pipelines import catalog
 from pipelines.days import Days
 from pipelines.errors import UsageError
+from pipelines.waivers import Waiver
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -188,6 +190,17 @@ def test_a_suite_refuses_rules_that_are_about_no_row_of_its_own() -> None:
     for column in (ROWS_OF_KEY, "landed_date"):
         with pytest.raises(UsageError, match=f"cannot be about '{column}'"):
             replace(SUITE, each_row=(quarantine_up_to(0.1, present(column)),))
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_no_table_of_a_pipeline_has_a_rule_that_its_check_would_refuse(name: str) -> None:
+    pipeline = catalog.pipeline(name)
+    days = Days.of(pipeline.first_day)
+    stages = {table.made_by for table in pipeline.tables}
+    for maker in stages:
+        made = [table.name for table in pipeline.tables if table.made_by == maker]
+        suites = {table: suite_of(pipeline, table)(days) for table in made}
+        refuse_odd_rules(pipeline, suites)
 
 
 def test_a_waiver_of_every_day_makes_a_failure_a_warning(spark: SparkSession) -> None:
