@@ -226,11 +226,13 @@ def test_nothing_is_staged_again_when_no_row_breaks_a_rule(
 
 def test_an_overtaken_attempt_quarantines_nothing(toy: Environment) -> None:
     late = run_of(toy, FIRST)
+    # No line of it is quarantined by ingest, so that no later attempt writes the quarantine.
+    drop_readings(toy, FIRST, "1,,0.5,a", "2,,1.5,b", "3,,99,odd")
     _ingest(toy, FIRST)
     overtaken = staging.require(late, "readings")
     drop_readings(toy, FIRST, "1,,0.5,a", "2,,1.5,b", "3,,9,mended")
     _ingest(toy, FIRST)
-    # Both began before either had published: a third one has a higher number.
+    # As the attempt of a run that began after the first had published.
     newest = replace(staging.require(late, "readings"), attempt=overtaken.attempt + 5)
     commits.publish(late, "readings", newest)
     staging.keep(late, "readings", overtaken)
