@@ -3,15 +3,20 @@
 Spark is asked as little as possible, because on a night's rows a question costs more than its
 answer: the rows are judged in one pass with `BOOLEAN_ONLY`, the measures of all days come from one
 query, and only what failed is looked at again for the values and keys that it failed on.
+
+The order: the columns; then the row rules, whose broken rows are counted by the query of the
+measures and moved out when there are any; then everything else, on the rows that are left; then the
+waivers.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -24,8 +29,10 @@ from great_expectations.core.expectation_validation_result import (
 )
 from great_expectations.expectations.expectation import Expectation
 
+from expectations.row_rules import REASON, RULE, any_broken, broken, reasons, share_of
 from expectations.suite import LACKING, OF_THE_RUN, ROWS, ROWS_OF_KEY, SURPLUS, Suite
 from pipelines.redaction import redacted
+from pipelines.waivers import Waiver
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -39,6 +46,8 @@ _EXAMPLES_IN_A_MESSAGE = 3
 """The report shows all that are kept."""
 _ERROR_CHARACTERS = 500
 """Spark's messages hold whole query plans; the first lines say what is wrong."""
+_ANY_BROKEN = "_broken"
+"""Figure of a day: rows that break any row rule. With a number after it: that rule of the suite."""
 _POSITION = "position"
 """Key in an expectation's `meta`: its position in the suite, by which its result is recognized."""
 
@@ -61,6 +70,8 @@ class Check:
     """Some of them, at most `MAX_EXAMPLES`: column -> value."""
     error: str | None = None
     """The exception, when it could not be judged. Then it counts as failed."""
+    waivers: tuple[Waiver, ...] = ()
+    """Those that let the failure through, which made it a warning."""
 
     @property
     def blocks(self) -> bool:
@@ -82,6 +93,9 @@ class Verdict:
     table: str
     """SQL name, `<pipeline>.<table>`."""
     rows: int
+    """Those that may be published."""
+    quarantined: int = 0
+    """Rows that break a row rule, and are not among them."""
     checks: tuple[Check, ...]
     seconds: float
     result: ExpectationSuiteValidationResult = field(repr=False, compare=False)
@@ -104,22 +118,48 @@ class Verdict:
         return tuple(check for check in failed if not check.blocks)
 
 
+SetAside = Callable[["DataFrame", "DataFrame"], "DataFrame"]
+"""Given the rows that break no row rule and those that do, the latter with the columns `REASON` and
+`RULE`: puts both where they belong, and gives the first back to be judged."""
+
+
 def judge(
-    frame: DataFrame, suite: Suite, table: str, same_rows: DataFrame | None = None
+    frame: DataFrame,
+    suite: Suite,
+    table: str,
+    same_rows: DataFrame | None = None,
+    *,
+    waivers: Sequence[Waiver] = (),
+    set_aside: SetAside = lambda good, _: good,
 ) -> Verdict:
     """Judge the rows of a table. Nothing is cached and nothing is left behind.
 
     Args:
+        frame: The rows.
+        suite: What must hold of them.
+        table: SQL name of the table.
         same_rows: Rows of the table that `suite.same_rows_as` names, of the same days.
+        waivers: What is let through.
+        set_aside: Called when rows break a row rule, and only then.
     """
     assert (same_rows is None) == (suite.same_rows_as is None), (
         f"{table}: the suite is to be judged beside {suite.same_rows_as}"
     )
     started = time.monotonic()
+    quarantined = 0
     if set(suite.declared_columns) <= set(frame.columns):
         days = _measure(frame, suite, same_rows)
+        quarantined = int(days[_ANY_BROKEN].sum())
+        moved = None
+        if quarantined:
+            columns = [f"`{name}`" for name in frame.columns]
+            good, bad = _split(frame, suite)
+            moved = _Moved(days=days, bad=bad)
+            told = bad.selectExpr(*columns, REASON, RULE)
+            frame = set_aside(good.selectExpr(*columns), told)
+            days = _measure(frame, suite, same_rows)
         rows = int(days[ROWS].sum())
-        judged = _judge_rows(frame, suite, rows) + _judge_days(days, suite)
+        judged = _judge_all(frame, suite, days, waivers, moved)
     else:
         rows = frame.count()
         judged = _judge_columns(frame, suite)
@@ -132,6 +172,7 @@ def judge(
     return Verdict(
         table=table,
         rows=rows,
+        quarantined=quarantined,
         checks=checks,
         seconds=time.monotonic() - started,
         result=_whole_result(table, results),
@@ -154,8 +195,163 @@ def _judge_columns(frame: DataFrame, suite: Suite) -> list[_Judged]:
     return [_judged(suite.columns, results.get(0), observed)]
 
 
-def _judge_rows(frame: DataFrame, suite: Suite, rows: int) -> list[_Judged]:
-    declared = dict(enumerate(suite.every_row))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Moved:
+    """What the row rules have moved out."""
+
+    days: pd.DataFrame
+    """Figures of the days before."""
+    bad: DataFrame
+    """The rows, with the reason."""
+
+
+def _judge_all(
+    frame: DataFrame,
+    suite: Suite,
+    days: pd.DataFrame,
+    waivers: Sequence[Waiver],
+    moved: _Moved | None,
+) -> list[_Judged]:
+    def of_rows(expectations: Sequence[Expectation], among: Sequence[date]) -> list[_Judged]:
+        is_all = len(among) == len(days)
+        listed = ", ".join(f"DATE '{day}'" for day in among)
+        rows = frame if is_all else frame.where(f"`{suite.day}` IN ({listed})")
+        count = int(days.loc[among, ROWS].sum())
+        judged = _judge_rows(rows, suite, expectations, count)
+        if moved is None:
+            return judged
+        return [
+            (_with_moved(check, expectation, suite, moved, among), result)
+            for (check, result), expectation in zip(judged, expectations, strict=True)
+        ]
+
+    def of_days(expectations: Sequence[Expectation], among: Sequence[date]) -> list[_Judged]:
+        return _judge_days(days.loc[among], suite, expectations)
+
+    return [
+        *_judge_unless_waived(suite, suite.every_row, waivers, of_rows, list(days.index)),
+        *_judge_unless_waived(suite, suite.every_day, waivers, of_days, list(days.index)),
+    ]
+
+
+def _judge_unless_waived(
+    suite: Suite,
+    expectations: Sequence[Expectation],
+    waivers: Sequence[Waiver],
+    judge_among: Callable[[Sequence[Expectation], Sequence[date]], list[_Judged]],
+    days: Sequence[date],
+) -> list[_Judged]:
+    """What was judged, with failures that waivers cover as warnings.
+
+    Args:
+        judge_among: Judges expectations by some of the days.
+        days: All of them.
+    """
+    found: list[_Judged] = []
+    judged = judge_among(expectations, days)
+    for (check, result), expectation in zip(judged, expectations, strict=True):
+        covering = _covering(check, expectation, suite, waivers)
+        if not covering:
+            found.append((check, result))
+            continue
+        others = [day for day in days if not _is_waived(day, covering)]
+        # A night that no waiver names is judged as if it had been alone.
+        elsewhere = judge_among([expectation], others) if others else []
+        failed = [one for one in elsewhere if one[0].blocks]
+        found += failed or [(_waived(check, covering), result)]
+    return found
+
+
+def _is_waived(day: date, waivers: Sequence[Waiver]) -> bool:
+    return any(day in one.days for one in waivers)
+
+
+def _covering(
+    check: Check, expectation: Expectation, suite: Suite, waivers: Sequence[Waiver]
+) -> tuple[Waiver, ...]:
+    # Of what could not be judged nobody knows what is let through.
+    if not check.blocks or check.error or expectation not in suite.waivable:
+        return ()
+    name = (check.expectation, check.column)
+    return tuple(one for one in waivers if (one.expectation, one.column) == name)
+
+
+def _waived(check: Check, waivers: tuple[Waiver, ...]) -> Check:
+    told = "; ".join(map(str, waivers))
+    observed = f"{check.observed}, {told}"
+    return replace(check, severity="warning", observed=observed, waivers=waivers)
+
+
+def _split(frame: DataFrame, suite: Suite) -> tuple[DataFrame, DataFrame]:
+    """The rows that break no row rule, and those that do; both with the columns of the rules."""
+    told = [f"{sql} AS `{name}`" for name, sql in reasons(suite.rules).items()]
+    marked = _with_columns_of_rules(frame, suite).selectExpr("*", *told)
+    # A row without a day is no day's: that it has none refuses the table.
+    is_bad = f"({REASON} IS NOT NULL AND `{suite.day}` IS NOT NULL)"
+    return marked.where(f"NOT {is_bad}"), marked.where(is_bad)
+
+
+def _with_columns_of_rules(frame: DataFrame, suite: Suite) -> DataFrame:
+    """The rows with the derived columns, if a row rule may be about one."""
+    derived = [f"{sql} AS `{name}`" for name, sql in suite.derived.items()]
+    return frame.selectExpr("*", *derived) if suite.rules else frame
+
+
+def _with_moved(
+    check: Check,
+    expectation: Expectation,
+    suite: Suite,
+    moved: _Moved,
+    among: Sequence[date],
+) -> Check:
+    """What was judged of the rows that are left, with those that this row rule has moved out.
+
+    A warning, and a failure if there were too many on one of the days.
+    """
+    share = share_of(expectation)
+    # Were a row left that breaks it all the same, that would be the finding.
+    if share is None or not check.success:
+        return check
+    figures = moved.days.loc[among]
+    counts = figures[_count_of(expectation, suite)]
+    if not counts.any():
+        return check
+    found = f"{int(counts.sum()):,} of {int(figures[ROWS].sum()):,} rows, which are quarantined"
+    shares = counts / figures[ROWS]
+    over = shares[shares > share]
+    if not over.empty:
+        worst = over.idxmax()
+        found = (
+            f"{int(counts[worst]):,} of {int(figures[ROWS][worst]):,} rows of {worst} "
+            f"({over.max():.2%}), more than the {share:.2%} of a day that may be quarantined"
+        )
+    if len(over) > 1:
+        found += f", and too many on {len(over) - 1} other day(s)"
+    return replace(
+        check,
+        success=False,
+        severity="warning" if over.empty else "critical",
+        observed=found,
+        unexpected=int(counts.sum()),
+        examples=_examples_of_rule(expectation, suite, moved.bad, list(over.index) or among),
+    )
+
+
+def _examples_of_rule(
+    rule: Expectation, suite: Suite, bad: DataFrame, days: Sequence[date]
+) -> tuple[dict[str, str], ...]:
+    listed = ", ".join(f"DATE '{day}'" for day in days)
+    key = list(dict.fromkeys([suite.day, *suite.key, rule.column]))
+    columns = [f"`{name}`" for name in key]
+    rows = bad.where(broken(rule)).where(f"`{suite.day}` IN ({listed})").selectExpr(*columns)
+    shown = rows.orderBy(*key).limit(MAX_EXAMPLES).collect()
+    return tuple(_example(row.asDict(), *key) for row in shown)
+
+
+def _judge_rows(
+    frame: DataFrame, suite: Suite, expectations: Sequence[Expectation], rows: int
+) -> list[_Judged]:
+    declared = dict(enumerate(expectations))
     with _batch_of_rows(_with_derived(frame, suite)) as batch:
         results = _validate(batch, declared, {"result_format": "BOOLEAN_ONLY"})
         # What failed is judged a second time, now with the rows that it failed on.
@@ -195,8 +391,10 @@ def _is_critical(expectation: Expectation) -> bool:
     return bool(expectation.severity.value == "critical")
 
 
-def _judge_days(days: pd.DataFrame, suite: Suite) -> list[_Judged]:
-    declared = dict(enumerate(suite.every_day))
+def _judge_days(
+    days: pd.DataFrame, suite: Suite, expectations: Sequence[Expectation]
+) -> list[_Judged]:
+    declared = dict(enumerate(expectations))
     with _batch_of_days(days) as batch:
         results = _validate(batch, declared, _detailed(suite.day))
     return [
@@ -206,21 +404,39 @@ def _judge_days(days: pd.DataFrame, suite: Suite) -> list[_Judged]:
 
 
 def _measure(frame: DataFrame, suite: Suite, same_rows: DataFrame | None) -> pd.DataFrame:
-    """The measures, one row a day: every day of the run, and any other day that has rows."""
-    measures = {ROWS: "count(1)", **suite.measures}
+    """The measures, one row a day: every day of the run, and any other day that has rows.
+
+    With the numbers of rows that break the row rules.
+    """
+    measures = {ROWS: "count(1)", **suite.measures, **_broken_counts(suite)}
     # Of one type, as counts and shares come into one frame.
     columns = [f"CAST({sql} AS DOUBLE) AS `{name}`" for name, sql in measures.items()]
     query = f"SELECT `{suite.day}` AS day, {', '.join(columns)} FROM {{staged}} GROUP BY 1"
-    table = _by_day(frame.sparkSession.sql(query, staged=frame))
+    rows = _with_columns_of_rules(frame, suite)
+    table = _by_day(frame.sparkSession.sql(query, staged=rows))
     if same_rows is not None:
         table = table.join(_compare(frame, same_rows, suite), how="outer")
     # A day of the run without rows is judged too: there, its measures are null.
     expected = set(suite.days or ())
     table = table.reindex(sorted({*table.index, *expected}))
-    table[ROWS] = table[ROWS].fillna(0)
+    counted = [ROWS, *_broken_counts(suite)]
+    table[counted] = table[counted].fillna(0)
     table[suite.day] = table.index.map(str)
     table[OF_THE_RUN] = [int(day in expected) for day in table.index]
     return table
+
+
+def _broken_counts(suite: Suite) -> dict[str, str]:
+    """Aggregates of a day: rows that break any row rule, and those that break each."""
+    counts = {_ANY_BROKEN: f"count_if({any_broken(suite.rules) or 'false'})"}
+    for rule in suite.rules:
+        counts[_count_of(rule, suite)] = f"count_if({broken(rule)})"
+    return counts
+
+
+def _count_of(rule: Expectation, suite: Suite) -> str:
+    """Name of the figure that tells how many rows of a day break the rule."""
+    return f"{_ANY_BROKEN}{suite.rules.index(rule)}"
 
 
 def _compare(frame: DataFrame, other: DataFrame, suite: Suite) -> pd.DataFrame:

@@ -16,8 +16,9 @@ from typing import Literal
 import great_expectations.expectations as gxe
 from great_expectations.expectations.expectation import Expectation
 
+from expectations.row_rules import share_of
 from pipelines.days import Days
-from pipelines.errors import UsageError
+from pipelines.errors import UsageError, refuse_unless
 
 Severity = Literal["critical", "warning"]
 ROWS = "rows"
@@ -54,7 +55,8 @@ class Suite:
     """Columns that only the suite needs: name -> SQL expression over the row."""
     each_row: tuple[Expectation, ...] = ()
     """About columns of the table and derived ones. Nulls pass, except where presence is what is
-    expected."""
+    expected. One that is made by `quarantine_up_to` is a row rule: rows that break it are moved
+    out before all else is judged."""
     measures: Mapping[str, str] = field(default_factory=dict)
     """Figures of a day: name -> SQL aggregate over its rows; null for a day without rows."""
     each_day: tuple[Expectation, ...] = ()
@@ -69,6 +71,41 @@ class Suite:
                     f"{kind} has mostly={expectation.mostly}, a share of the run's rows. "
                     "Measure the share of each day instead."
                 )
+        self._refuse_odd_rules()
+
+    def _refuse_odd_rules(self) -> None:
+        refuse_unless(
+            not any(share_of(one) is not None for one in self.each_day),
+            "A measure is of a day and not of a row: an expectation of each_day cannot quarantine.",
+        )
+        refuse_unless(
+            not (self.rules and self.same_rows_as),
+            f"The suite has a row rule and same_rows_as='{self.same_rows_as}': the rows that the "
+            f"rule moves out would lack. Give the rule to {self.same_rows_as}.",
+        )
+        for rule in self.rules:
+            refuse_unless(
+                rule.column not in (self.day, ROWS_OF_KEY),
+                f"A row rule cannot be about '{rule.column}': it is not of one row of a day.",
+            )
+
+    @property
+    def rules(self) -> tuple[Expectation, ...]:
+        """The row rules among the expectations about rows."""
+        return tuple(one for one in self.each_row if share_of(one) is not None)
+
+    @property
+    def waivable(self) -> tuple[Expectation, ...]:
+        """Expectations of which a waiver may let a failure through.
+
+        Not those that every table has, nor the presence of the key: without them a table is not
+        what its readers take it for.
+        """
+        form = [(one.expectation_type, one.column) for one in all_present(self.key)]
+        declared = [*self.each_row, *self.each_day]
+        critical = [one for one in declared if one.severity.value == "critical"]
+        named = [((one.expectation_type, one.column), one) for one in critical]
+        return tuple(one for name, one in named if name not in form)
 
     @property
     def every_row(self) -> tuple[Expectation, ...]:

@@ -14,6 +14,7 @@ from great_expectations.expectations.expectation import Expectation
 from expectations import feature_rules
 from expectations import predictions as model_rules
 from expectations.fragments import clock_error, first_true, midnight_error, relative_humidity
+from expectations.row_rules import quarantine_up_to
 from expectations.suite import ROWS, Suite, absent, all_present, between, matches, one_of, present
 from pipelines.days import Days
 from pipelines.features import names
@@ -34,6 +35,8 @@ _HOURS_A_DAY = (45, 75)
 """At most 25 hours at three stations."""
 _FORECASTS_A_DAY = (69, 75)
 """23 to 25 hours, as the clocks change, at three stations."""
+_ODD_READINGS = 0.03
+"""Share of a day's rows that an instrument may spoil, 2 of 72: they are quarantined."""
 _HOURLY_RULES = feature_rules.of_table(PIPELINE, "hourly")
 _DAILY_RULES = feature_rules.of_table(PIPELINE, "daily")
 _ROLLING_RULES = feature_rules.of_table(PIPELINE, "rolling")
@@ -64,11 +67,12 @@ def observations(days: Days) -> Suite:
             between("temp", COLDEST, WARMEST),
             between("dewp", COLDEST, WARMEST),
             between("dewp_above_temp", None, 0, says="The dew point is not above the temperature."),
-            between("humid", 0, 100),
+            quarantine_up_to(_ODD_READINGS, between("humid", 0, 100)),
             between("wind_speed", 0, None),
             between("wind_speed", None, STORM_MPH, severity="warning"),
             between("precip", 0, 5),  # 2013: at most 1.2
-            between("pressure", 900, 1100),  # 2013: 984 to 1,042
+            # 2013: 984 to 1,042.
+            quarantine_up_to(_ODD_READINGS, between("pressure", 900, 1100)),
             between("visib", 0, 20),  # 2013: at most 10
         ),
         measures={

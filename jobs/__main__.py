@@ -93,6 +93,16 @@ def parser() -> Parser:
     )
     _add_pipeline_and_days(quality)
     _add_format(quality)
+    _grammar_of_waive(
+        command(
+            "waive",
+            "Let a refused day through: who says so, why and until when stay on record.",
+            _waive,
+        )
+    )
+    waivers = command("waivers", "List the waivers of a pipeline, newest first.", _waivers)
+    _add_pipeline(waivers)
+    _add_format(waivers)
     models = command("models", "List the models of a pipeline, newest first.", _models)
     _add_pipeline(models)
     _add_format(models)
@@ -222,6 +232,23 @@ def _grammar_of_sql(one: Parser) -> None:
         "ops.stage_runs has it), once all of its stages are done; all other tables as of now",
     )
     _add_format(one)
+
+
+def _grammar_of_waive(one: Parser) -> None:
+    _add_pipeline_and_days(one)
+    one.add_argument("table", nargs="?", help="the table that was refused, such as weather")
+    one.add_argument("--expectation", metavar="E", help="its name, as the refusal tells it")
+    one.add_argument(
+        "--column", metavar="C", help="its column or measure; none: the only one of that name"
+    )
+    one.add_argument("--why", metavar="TEXT", help="why the data may be used all the same")
+    one.add_argument(
+        "--until", metavar="D", help="the last day (UTC) on which the waiver is in force"
+    )
+    one.add_argument("--by", metavar="NAME", help="who says so; by default the system's user")
+    one.add_argument(
+        "--revoke", metavar="ID", help="end the waiver of that id; what it let through stays"
+    )
 
 
 def _grammar_of_maintain(one: Parser) -> None:
@@ -406,6 +433,42 @@ def _quality(arguments: argparse.Namespace, environment: Environment) -> int:
 
     pipeline = catalog.pipeline(arguments.pipeline)
     return quality(pipeline, environment, _days(arguments), arguments.format)
+
+
+def _waive(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands import waive
+
+    pipeline = catalog.pipeline(arguments.pipeline)
+    by = arguments.by or waive.user()
+    if arguments.revoke:
+        return waive.revoke(pipeline, environment, arguments.revoke, by, arguments.why)
+    wanted = {"TABLE": arguments.table, "--expectation": arguments.expectation}
+    wanted |= {"--why": arguments.why, "--until": arguments.until}
+    lacking = [name for name, value in wanted.items() if value is None]
+    if lacking:
+        raise UsageError(
+            f"Say {', '.join(lacking)} too, as the refusal tells them; or --revoke ID."
+        )
+    return waive.waive(
+        pipeline,
+        environment,
+        arguments.table,
+        days=_days(arguments),
+        expectation=arguments.expectation,
+        column=arguments.column,
+        by=by,
+        why=arguments.why,
+        until=parse_day(arguments.until),
+    )
+
+
+def _waivers(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.waive import HEADER, waivers
+    from jobs.output import show
+
+    pipeline = catalog.pipeline(arguments.pipeline)
+    show(HEADER, waivers(pipeline, environment), arguments.format)
+    return 0
 
 
 def _models(arguments: argparse.Namespace, environment: Environment) -> int:

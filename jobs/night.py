@@ -333,12 +333,13 @@ def _function(stage: Stage) -> Any:
 
 def _numbered(run: Run) -> Run:
     """The run with the number of this attempt, taken before it reads anything."""
+    from jobs.lake.locations import exists
     from jobs.lake.publications import next_attempt
 
     made = [table.name for table in run.pipeline.tables if table.made_by == run.doing.name]
-    if run.doing.name == STAGES[0].name:
-        # Written even when nothing else of the attempt is published.
-        made += [name + QUARANTINE_SUFFIX for name in made]
+    quarantines = [name + QUARANTINE_SUFFIX for name in made]
+    # Published before the table itself, and even when nothing else of the attempt is.
+    made += [name for name in quarantines if exists(run, name)]
     return replace(run, attempt=next_attempt(run, made)) if made else run
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import ClassVar
 
-_Arguments = tuple[str, tuple[str, ...], str]
+_Arguments = tuple[str, tuple[str, ...], str, tuple[str, ...]]
 
 
 class NightshiftError(Exception):
@@ -39,21 +39,34 @@ class GateRefused(Refused):
     Attributes:
         table: SQL name of the table, `<pipeline>.<table>`.
         failures: one line per failed expectation, with its observed value.
+        ways: commands, each of which lets one of the failures through.
     """
 
-    def __init__(self, table: str, failures: tuple[str, ...], report: str) -> None:
+    def __init__(
+        self,
+        table: str,
+        failures: tuple[str, ...],
+        report: str,
+        ways: tuple[str, ...] = (),
+    ) -> None:
         self.table = table
         self.failures = failures
         self.report = report
+        self.ways = ways
         listed = "\n".join(f"  - {failure}" for failure in failures)
-        super().__init__(
-            f"{table} was refused: {len(failures)} expectation(s) failed.\n"
-            f"{listed}\nReport: {report}"
-        )
+        lines = [
+            f"{table} was refused: {len(failures)} expectation(s) failed.",
+            listed,
+            f"Report: {report}",
+        ]
+        if ways:
+            lines.append("Have the source drop good files, or let it through, and run again:")
+            lines += [f"  {way}" for way in ways]
+        super().__init__("\n".join(lines))
 
     def __reduce__(self) -> tuple[type[GateRefused], _Arguments]:
         # By itself an exception is unpickled from its message alone.
-        return type(self), (self.table, self.failures, self.report)
+        return type(self), (self.table, self.failures, self.report, self.ways)
 
 
 def no_such(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -106,6 +106,17 @@ def publish(
     )
 
 
+def refuse_late(run: Run, name: str, staging: Staging) -> None:
+    """Refuse rows of an attempt that has been overtaken, before anything of it is published.
+
+    Raises:
+        Fenced: a later attempt has published one of the days.
+    """
+    known = publications.in_force(run, name)
+    replaced = [day for day in staging.days if day in known and not _holds(known, staging, day)]
+    _refuse_late(run, name, staging, [known[day] for day in replaced])
+
+
 def confirm(
     run: Run,
     name: str,

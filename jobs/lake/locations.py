@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 STAGED_BELOW = "runs"
 """Folder of a table in which each staging has its own. Vacuum forgets what no commit names; it
 would spare a name with '_' in front."""
-_QUARANTINE_PARTITION = "landed_date"
 
 
 def sql_name(run: Run, name: str) -> str:
@@ -68,6 +67,4 @@ def maker(run: Run, name: str) -> str:
 
 def partition(run: Run, name: str) -> str:
     """The date column by which the table is partitioned."""
-    if name.endswith(QUARANTINE_SUFFIX):
-        return _QUARANTINE_PARTITION
-    return run.pipeline.table(name).partition
+    return run.pipeline.table(name.removesuffix(QUARANTINE_SUFFIX)).partition

@@ -106,6 +106,25 @@ SCHEMAS: dict[str, pa.Schema] = {
             "checked_at": _INSTANT,
         }
     ),
+    "waivers": pa.schema(
+        {
+            "waiver_id": _TEXT,
+            # 'granted', or 'revoked': the row that ends the one granted under this id.
+            "event": _TEXT,
+            "pipeline": _TEXT,
+            "table_name": _TEXT,
+            # Nights, as of a run.
+            "first_day": _DAY,
+            "last_day": _DAY,
+            "expectation": _TEXT,
+            "column_name": _TEXT,
+            "why": _TEXT,
+            # The last day on which it is in force.
+            "until": _DAY,
+            "created_by": _TEXT,
+            "created_at": _INSTANT,
+        }
+    ),
     "model_events": pa.schema(
         {
             "run_id": _TEXT,

@@ -23,7 +23,7 @@ from pyarrow import fs
 
 from jobs.lake import ops, publications
 from jobs.lake.knowledge import visible
-from jobs.lake.locations import STAGED_BELOW, manifests, path, sql_name
+from jobs.lake.locations import STAGED_BELOW, exists, manifests, path, sql_name
 from jobs.lake.log import Action, actions
 from jobs.lake.publications import Input
 from jobs.services.leftovers import Cleaned, Rule
@@ -49,8 +49,10 @@ _Files = Mapping[str, fs.FileInfo]
 
 def names(run: Run) -> list[str]:
     """All tables of the pipeline that may be there, those of refused rows too."""
-    quarantines = [feed.name + QUARANTINE_SUFFIX for feed in run.pipeline.feeds]
-    return [table.name for table in run.pipeline.tables] + quarantines
+    tables = [table.name for table in run.pipeline.tables]
+    quarantines = [name + QUARANTINE_SUFFIX for name in tables]
+    # Of most tables no row was ever refused.
+    return tables + [name for name in quarantines if exists(run, name)]
 
 
 def versions_in_use(run: Run) -> dict[str, set[int]]:

@@ -7,9 +7,11 @@ publishing (`commits.py`) makes exactly those files visible.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
 
+from deltalake import DeltaTable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from pipelines.days import Days
     from pipelines.run import Run
     from pipelines.spec import Table
+
+RULE = "rule"
+"""Column of a quarantine: the row rules that moved a row there; null, or no column: ingestion."""
 
 
 def read(run: Run, name: str, days: Days | None = None) -> DataFrame:
@@ -145,10 +150,78 @@ def write_quarantine(
     frame: DataFrame,
     origin: Origin | None = None,
 ) -> int:
-    """Replace the run's days of `<feed>_quarantine`; returns the number of rows."""
+    """Replace what ingestion has in quarantine on the run's days; returns the number of its rows.
+
+    Rows that a row rule has moved there stay: they are of what is published.
+    """
     name = feed + QUARANTINE_SUFFIX
+    by_rules = _quarantined_by_rules(run, name, tuple(run.days))
+    kept = 0 if by_rules is None else by_rules.count()
+    if by_rules is not None and kept:
+        frame = frame.unionByName(by_rules, allowMissingColumns=True)
     written = staging.write(run, name, frame, tuple(run.days), origin or Origin())
-    return commits.publish(run, name, written).rows
+    return commits.publish(run, name, written).rows - kept
+
+
+def write_quarantine_of_rules(
+    run: Run,
+    name: str,
+    judged: Staging,
+    bad: DataFrame | None,
+) -> int:
+    """Replace what row rules have in quarantine on the days of a staging; returns the number.
+
+    Rows that ingestion has there stay.
+
+    Args:
+        run: Who publishes the table.
+        name: The table.
+        judged: What the rows were moved out of.
+        bad: The rows, with the columns of the quarantine and `RULE`; None: there are none.
+    """
+    quarantine = name + QUARANTINE_SUFFIX
+    before = _quarantined_by_rules(run, quarantine, judged.days)
+    if bad is None and (before is None or before.isEmpty()):
+        return 0
+    # After what ingestion has published in the same attempt, and before any later attempt.
+    writing = replace(run, attempt=judged.attempt + 1)
+    rows, kept = _with_rows_of_ingestion(run, quarantine, judged, bad)
+    written = staging.write(writing, quarantine, rows, judged.days, judged.origin)
+    return commits.publish(writing, quarantine, written).rows - kept
+
+
+def _with_rows_of_ingestion(
+    run: Run, quarantine: str, judged: Staging, bad: DataFrame | None
+) -> tuple[DataFrame, int]:
+    """The rows together with those of ingestion, and how many of these there are."""
+    if not exists(run, quarantine):
+        assert bad is not None, "without rows and without a table nothing is written"
+        return bad, 0
+    there = _on(run, quarantine, judged.days)
+    own = there
+    if RULE in there.columns:
+        # Without the column, as ingestion itself writes a day that has no other rows.
+        own = there.where(F.col(RULE).isNull()).drop(RULE)
+    count = own.count()
+    if bad is None:
+        return own, count
+    return bad.unionByName(own, allowMissingColumns=True), count
+
+
+def _quarantined_by_rules(run: Run, name: str, days: Collection[date]) -> DataFrame | None:
+    """The rows in quarantine that row rules have moved there; None: there never were any."""
+    if not exists(run, name):
+        return None
+    # By the log alone, because nearly always it is so.
+    columns = {field.name for field in DeltaTable(path(run, name)).schema().fields}
+    if RULE not in columns:
+        return None
+    return _on(run, name, days).where(F.col(RULE).isNotNull())
+
+
+def _on(run: Run, name: str, days: Collection[date]) -> DataFrame:
+    day = F.col(partition(run, name))
+    return read(run, name).where(day.isin(*days))
 
 
 def partition_days(run: Run, table: Table) -> Days:

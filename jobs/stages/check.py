@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pyspark.sql import functions as F
+
 from expectations import gate, report
-from jobs.lake import commits, ops, staging, tables
+from expectations.lookup import refuse_odd_rules, suite_of
+from expectations.row_rules import REASON, RULE
+from jobs.lake import commits, ops, staging, tables, waivers
 from jobs.lake.knowledge import Knowledge
-from jobs.lake.locations import sql_name
-from pipelines.catalog import part
-from pipelines.errors import GateRefused, NightshiftError, UsageError
+from jobs.lake.locations import partition, sql_name
+from pipelines.errors import GateRefused, NightshiftError
+from pipelines.feeds import PROVENANCE
 from pipelines.spec import PREDICTIONS
 
 if TYPE_CHECKING:
@@ -26,13 +32,31 @@ if TYPE_CHECKING:
     from expectations.suite import Suite
     from jobs.lake.publications import Publication
     from jobs.lake.staging import Staging
+    from jobs.lake.waivers import Granted
     from pipelines.days import Days
     from pipelines.run import Run
+    from pipelines.waivers import Waiver
 
 T = TypeVar("T")
 _TABLES_AT_ONCE = 3
 """The server plans one table while it computes another; more would only wait for its cores."""
 _KEPT_DAYS_SHOWN = 12
+_WAIVED_DAYS = 7
+"""How long the waiver is in force that a refusal offers to be copied."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """A staged table with its verdict."""
+
+    suite: Suite
+    verdict: Verdict
+    staged: Staging
+    """What its stage has staged."""
+    rest: Staging
+    """What may be published: the same, or that without the rows that row rules have moved out."""
+    bad: DataFrame | None = None
+    """Those rows, as the quarantine holds them; None: there are none."""
 
 
 def check(run: Run) -> dict[str, object]:
@@ -58,27 +82,34 @@ def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
         NightshiftError: a table is not staged.
     """
     # All before the first is judged: a missing suite costs no work.
-    suites = {name: _suite_of(run, name) for name in names}
+    suites = {name: suite_of(run.pipeline, name) for name in names}
     # Looked up once: what is published is the very staging that was judged.
     stagings = {name: staging.require(run, name) for name in names if _is_staged(run, name)}
+    declared: dict[str, Suite] = {}
+    for name, waiting in stagings.items():
+        nights = _nights(run, name, waiting)
+        declared[name] = suites[name](nights)
+    refuse_odd_rules(run.pipeline, declared)
+    granted = waivers.in_force(run.environment, run.pipeline.name)
 
-    def verdict_on(name: str) -> Verdict:
-        return judge(run, name, stagings[name], suites[name])
+    def judge_table(name: str) -> Judged:
+        return judge(run, name, stagings[name], declared[name], granted)
 
-    verdicts = _by_table(verdict_on, stagings)
-    judged = list(verdicts.values())
+    judged = _by_table(judge_table, stagings)
+    verdicts = [one.verdict for one in judged.values()]
     _refuse_failures(run, judged)
-    report_index = _record(run, judged)
+    report_index = _record(run, verdicts)
     # In the order in which they are made: a table is published after those that it reads.
     published = {}
-    for name, judged_rows in stagings.items():
-        published[name] = _publish(run, verdicts[name], judged_rows, name)
+    for name, one in judged.items():
+        published[name] = _publish(run, one, name)
     return {
         "tables": len(judged),
-        "rows": sum(verdict.rows for verdict in judged),
+        "rows": sum(verdict.rows for verdict in verdicts),
+        "rows_quarantined": sum(verdict.quarantined for verdict in verdicts),
         "changed": sum(bool(table["changed"]) for table in published.values()),
-        "checks": sum(len(verdict.checks) for verdict in judged),
-        "warnings": sum(len(verdict.warnings) for verdict in judged),
+        "checks": sum(len(verdict.checks) for verdict in verdicts),
+        "warnings": sum(len(verdict.warnings) for verdict in verdicts),
         "report": str(report_index),
         "published": published,
     }
@@ -88,18 +119,43 @@ def judge(
     run: Run,
     name: str,
     waiting: Staging,
-    suite: Callable[[Days], Suite],
-) -> Verdict:
-    """The gate's verdict on the staged rows of a table."""
-    replaced = waiting.span
-    # A suite is declared for nights; partitions of a forecast lie ahead of theirs.
-    nights = replaced.shifted(-run.pipeline.table(name).partition_lead_days)
-    declared = suite(nights)
+    declared: Suite,
+    granted: Sequence[Granted] = (),
+) -> Judged:
+    """The gate's verdict on the staged rows of a table.
+
+    Args:
+        run: Who judges.
+        name: The table.
+        waiting: Its staging.
+        declared: What must hold of it.
+        granted: The waivers of the pipeline that are in force.
+    """
     rows = staging.frame(run, name, waiting)
     beside = None
     if declared.same_rows_as:
-        beside = _rows_beside(run, name, declared.same_rows_as, replaced)
-    return gate.judge(rows, declared, sql_name(run, name), beside)
+        beside = _beside(run, declared.same_rows_as, name, waiting.span)
+    moved: list[tuple[Staging, DataFrame]] = []
+
+    def set_aside(good: DataFrame, bad: DataFrame) -> DataFrame:
+        # Of the same attempt: to a later one it is as late as what it comes from.
+        again = replace(run, attempt=waiting.attempt)
+        # Not kept as the staging of the days: judging them again begins with all of their rows.
+        rest = staging.write(again, name, good, waiting.days, waiting.origin)
+        moved.append((rest, _as_quarantined(run, name, bad)))
+        return staging.frame(run, name, rest)
+
+    verdict = gate.judge(
+        rows,
+        declared,
+        sql_name(run, name),
+        beside,
+        waivers=_waivers_of(run, name, granted),
+        set_aside=set_aside,
+    )
+    for rest, bad in moved:
+        return Judged(suite=declared, verdict=verdict, staged=waiting, rest=rest, bad=bad)
+    return Judged(suite=declared, verdict=verdict, staged=waiting, rest=waiting)
 
 
 def report_folder(run: Run) -> Path:
@@ -107,33 +163,48 @@ def report_folder(run: Run) -> Path:
     return run.environment.reports / run.pipeline.name / f"{run.days.first}..{run.days.last}"
 
 
-def _rows_beside(run: Run, name: str, other: str, days: Days) -> DataFrame:
-    """The rows of another table that were known when those of these days were made."""
-    beside = _days_of(run, other, name, days)
-    rows = tables.current(run, other, beside)
-    if not run.pipeline.table(name).is_of_the_moment:
+def _nights(run: Run, name: str, waiting: Staging) -> Days:
+    """A suite is declared for nights; partitions of a forecast lie ahead of theirs."""
+    return waiting.span.shifted(-run.pipeline.table(name).partition_lead_days)
+
+
+def _beside(run: Run, other: str, name: str, days: Days) -> DataFrame:
+    """The rows of another table that the same nights write.
+
+    As the same stage has staged them, or as an earlier one has published them; beside a table of
+    the moment those that were known then.
+    """
+    own, others = run.pipeline.table(name), run.pipeline.table(other)
+    written = days.shifted(others.partition_lead_days - own.partition_lead_days)
+    if others.made_by == own.made_by:
+        return tables.current(run, other, written)
+    rows = tables.read(run, other, written)
+    if not own.is_of_the_moment:
         return rows
     knowledge = Knowledge(run)
     seen = knowledge.seen_then(other)
-    return tables.as_seen(run, other, rows, knowledge.unseen(other, beside, seen), seen)
+    return tables.as_seen(run, other, rows, knowledge.unseen(other, written, seen), seen)
 
 
-def _days_of(run: Run, other: str, name: str, days: Days) -> Days:
-    """The partition dates of another table that the same nights write."""
-    own_lead_days = run.pipeline.table(name).partition_lead_days
-    lead_days = run.pipeline.table(other).partition_lead_days
-    return days.shifted(lead_days - own_lead_days)
+def _waivers_of(run: Run, name: str, granted: Sequence[Granted]) -> list[Waiver]:
+    """The waivers of a table, for its partition dates."""
+    lead_days = run.pipeline.table(name).partition_lead_days
+    own = [one.waiver for one in granted if one.table == sql_name(run, name)]
+    return [replace(one, days=one.days.shifted(lead_days)) for one in own]
 
 
-def _suite_of(run: Run, name: str) -> Callable[[Days], Suite]:
-    suites = part("expectations", run.pipeline, "its suites")
-    suite = getattr(suites, name, None)
-    if not callable(suite):
-        raise UsageError(
-            f"{sql_name(run, name)} has no suite. "
-            f"Write `def {name}(days: Days) -> Suite` in expectations/{run.pipeline.name}.py."
-        )
-    return suite  # type: ignore[no-any-return]
+def _as_quarantined(run: Run, name: str, bad: DataFrame) -> DataFrame:
+    """Rows that break a row rule, with the columns of a quarantine."""
+    where = [column for column in PROVENANCE if column in bad.columns]
+    places = list(dict.fromkeys([partition(run, name), *where]))
+    told = [column for column in bad.columns if column not in (REASON, RULE, *places)]
+    record = F.to_json(F.struct(*told), {"ignoreNullFields": "false"})
+    return bad.select(
+        *places,
+        F.col(REASON).alias("reason"),
+        record.alias("record"),
+        F.col(RULE).alias(tables.RULE),
+    )
 
 
 def _is_staged(run: Run, name: str) -> bool:
@@ -189,6 +260,8 @@ def _row(
         "unexpected": check.unexpected,
         "examples": check.examples,
     }
+    if check.waivers:
+        detail["waivers"] = [asdict(waiver) for waiver in check.waivers]
     return {
         "run_id": run.run_id,
         "pipeline": run.pipeline.name,
@@ -202,54 +275,81 @@ def _row(
         "success": check.success,
         # Of what could not be judged nothing was observed: the error says why.
         "observed": check.error or check.observed,
-        "detail": json.dumps(detail),
+        "detail": json.dumps(detail, default=str),
         "report": str(index),
         "checked_at": now,
     }
 
 
-def _refuse_failures(run: Run, verdicts: Sequence[Verdict]) -> None:
-    failed = [verdict for verdict in verdicts if not verdict.passed]
+def _refuse_failures(run: Run, judged: dict[str, Judged]) -> None:
+    failed = {name: one for name, one in judged.items() if not one.verdict.passed}
     if not failed:
         return
     # What passed is recorded too: this run publishes none of it, and people ask why.
-    index = _record(run, verdicts)
+    index = _record(run, [one.verdict for one in judged.values()])
     lines: list[str] = []
-    for verdict in failed:
-        lines += [_line(verdict, check) for check in verdict.failures]
-    names = ", ".join(verdict.table for verdict in failed)
-    raise GateRefused(names, tuple(lines), str(index))
+    ways: list[str] = []
+    for name, one in failed.items():
+        waivable = {(each.expectation_type, each.column) for each in one.suite.waivable}
+        for check in one.verdict.failures:
+            lines.append(f"{one.verdict.table} {check.column or ''}: {check}")
+            if (check.expectation, check.column) in waivable and check.error is None:
+                nights = _nights(run, name, one.staged)
+                ways.append(_way_through(run, name, nights, check))
+    names = ", ".join(one.verdict.table for one in failed.values())
+    raise GateRefused(names, tuple(lines), str(index), tuple(ways))
 
 
-def _line(verdict: Verdict, check: Check) -> str:
-    return f"{verdict.table} {check.column or ''}: {check}"
+def _way_through(run: Run, name: str, nights: Days, check: Check) -> str:
+    """The command that lets a failure through."""
+    which = ["--date", str(nights.first)]
+    if len(nights) > 1:
+        which = ["--from", str(nights.first), "--to", str(nights.last)]
+    column = ["--column", check.column] if check.column else []
+    until = waivers.today() + timedelta(days=_WAIVED_DAYS)
+    words = ["nightshift", "waive", run.pipeline.name, name, *which]
+    words += ["--expectation", check.expectation, *column, "--until", str(until), "--why", "…"]
+    return shlex.join(words)
 
 
-def _publish(
-    run: Run,
-    verdict: Verdict,
-    judged: Staging,
-    name: str,
-) -> dict[str, object]:
+def _publish(run: Run, judged: Judged, name: str) -> dict[str, object]:
+    verdict = judged.verdict
     # The gate counts for itself: the files' own count is another.
-    if judged.rows != verdict.rows:
+    rows = (judged.staged.rows, judged.rest.rows)
+    if rows != (verdict.rows + verdict.quarantined, verdict.rows):
         raise NightshiftError(
-            f"{verdict.table}: {judged.rows} rows were staged, but {verdict.rows} were judged. "
+            f"{verdict.table}: {rows[0]} rows were staged and {rows[1]} may be published, but "
+            f"{verdict.rows} were judged and {verdict.quarantined} quarantined. "
             "Nothing was published; this is a defect of Nightshift or of a disk."
         )
+    # First, because a night that finds the table published does not judge it again.
+    _quarantine(run, judged, name)
     # What was served is never replaced in silence.
     keeps_served = name == PREDICTIONS and not run.rescore
-    published = commits.publish(run, name, judged, keep_published=keeps_served)
-    kept = [_kept(served, judged) for served in published.kept]
+    published = commits.publish(run, name, judged.rest, keep_published=keeps_served)
+    kept = [_kept(served, judged.rest) for served in published.kept]
     _tell_kept(verdict.table, kept)
     warnings = [str(warning) for warning in verdict.warnings]
     return {
         "rows": published.rows,
+        "quarantined": verdict.quarantined,
         "version": published.version,
         "changed": published.changed,
         "warnings": warnings,
         "kept": kept,
     }
+
+
+def _quarantine(run: Run, judged: Judged, name: str) -> None:
+    if judged.bad is not None:
+        commits.refuse_late(run, name, judged.rest)
+    moved = tables.write_quarantine_of_rules(run, name, judged.staged, judged.bad)
+    if moved != judged.verdict.quarantined:
+        raise NightshiftError(
+            f"{judged.verdict.table}: {judged.verdict.quarantined} rows break a row rule, but "
+            f"{moved} were quarantined. The table was not published; this is a defect of "
+            "Nightshift or of a disk."
+        )
 
 
 def _kept(served: Publication, judged: Staging) -> dict[str, object]:

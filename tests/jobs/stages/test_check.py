@@ -14,7 +14,8 @@ import pytest
 
 from expectations.suite import Suite, between, present
 from jobs.commands.quality import quality
-from jobs.lake import ops, tables
+from jobs.commands.waive import revoke, waive
+from jobs.lake import ops, tables, waivers
 from jobs.lake.locations import exists
 from jobs.stages.check import audit_and_publish, check, report_folder
 from pipelines.days import Days
@@ -234,6 +235,95 @@ def test_every_verdict_is_a_row(run: Run, stage: Callable[..., None]) -> None:
     assert {row["run_id"] for row in rows} == {run.run_id}
     assert {row["stage"] for row in rows} == {"check_clean"}
     assert {row["first_day"] for row in rows} == {DAY}
+
+
+BETWEEN = "expect_column_values_to_be_between"
+
+
+def let_through(run: Run, why: str = "the meter was changed", day: date = DAY) -> str:
+    """Waive the bounds of the amounts in sums; returns the waiver's id."""
+    waive(
+        PIPELINE,
+        run.environment,
+        "toy.sums",
+        days=Days.of(day),
+        expectation=BETWEEN,
+        column="amount",
+        by="ann",
+        why=why,
+        until=waivers.today(),
+    )
+    return waivers.granted(run.environment, "toy")[0].waiver.waiver_id
+
+
+def test_a_waiver_lets_a_refused_day_through_and_stays_on_record(
+    run: Run, stage: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage("sums", (1, 33.0))
+    with pytest.raises(GateRefused) as refused:
+        audit_and_publish(run, ["sums"])
+    until = waivers.today() + timedelta(days=7)
+    [way] = refused.value.ways
+    assert way == (
+        "nightshift waive toy sums --date 2013-01-01 --expectation "
+        f"{BETWEEN} --column amount --until {until} --why '…'"
+    )
+    assert str(refused.value).endswith(f"run again:\n  {way}")
+    waiver_id = let_through(run, why="<b>bold</b>")
+    metrics = audit_and_publish(run, ["sums"])
+    assert published(run, "sums") == [(DAY, 1, 33.0)]
+    told = f"waived by ann because <b>bold</b> until {waivers.today()} ({waiver_id})"
+    [warning] = metrics["published"]["sums"]["warnings"]  # type: ignore[index]
+    assert told in warning
+    results = ops.read(run.environment, "check_results").to_pylist()
+    [found] = [row for row in results if told in row["observed"]]
+    assert (found["severity"], found["success"]) == ("warning", False)
+    [used] = json.loads(found["detail"])["waivers"]
+    assert (used["waiver_id"], used["by"], used["why"]) == (waiver_id, "ann", "<b>bold</b>")
+    page = (report_folder(run) / "index.html").read_text()
+    assert "waived by ann because &lt;b&gt;bold&lt;/b&gt;" in page
+    assert "<b>bold" not in page
+    capsys.readouterr()
+    quality(PIPELINE, run.environment, run.days, "csv")
+    newest = capsys.readouterr().out.splitlines()[1]
+    assert "toy.sums,passed,1,6,0,1," in newest
+    assert told in newest
+
+
+def test_a_waiver_that_ran_out_refuses_again_and_what_it_let_through_stays(
+    run: Run, stage: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_through(run)
+    stage("sums", (1, 33.0))
+    audit_and_publish(run, ["sums"])
+    tomorrow = waivers.today() + timedelta(days=1)
+    monkeypatch.setattr(waivers, "today", lambda: tomorrow)
+    with pytest.raises(GateRefused):
+        audit_and_publish(run, ["sums"])
+    assert published(run, "sums") == [(DAY, 1, 33.0)]
+
+
+def test_a_revoked_waiver_and_one_of_another_day_let_nothing_through(
+    run: Run, stage: Callable[..., None]
+) -> None:
+    let_through(run, day=DAY + timedelta(days=1))
+    waiver_id = let_through(run)
+    assert revoke(PIPELINE, run.environment, waiver_id, "bob", "it was the wrong day") == 0
+    stage("sums", (1, 33.0))
+    with pytest.raises(GateRefused):
+        audit_and_publish(run, ["sums"])
+    rows = ops.read(run.environment, "waivers").to_pylist()
+    ended = [row for row in rows if row["event"] == "revoked"]
+    assert [(row["waiver_id"], row["created_by"], row["why"]) for row in ended] == [
+        (waiver_id, "bob", "it was the wrong day")
+    ]
+
+
+def test_what_cannot_be_waived_offers_no_waiver(run: Run, stage: Callable[..., None]) -> None:
+    stage("sums", (1, 2.0), (1, 3.0))
+    with pytest.raises(GateRefused) as refused:
+        audit_and_publish(run, ["sums"])
+    assert refused.value.ways == ()
 
 
 def test_rows_lost_between_two_tables_block(run: Run, stage: Callable[..., None]) -> None:

@@ -1,0 +1,123 @@
+"""Waivers as `ops.waivers` keeps them: a row for each that was granted, and one for its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
+
+from jobs.lake import ops
+from pipelines.days import Days
+from pipelines.waivers import Waiver
+
+if TYPE_CHECKING:
+    from pipelines.environment import Environment
+
+_TABLE = "waivers"
+_ID_CHARACTERS = 8
+State = Literal["in force", "ran out", "revoked"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Granted:
+    """A waiver with what became of it."""
+
+    table: str
+    """SQL name."""
+    waiver: Waiver
+    """Its days are nights."""
+    created_at: datetime
+    is_revoked: bool
+
+    def state(self, today: date) -> State:
+        """Whether it lets anything through on that day."""
+        if self.is_revoked:
+            return "revoked"
+        return "in force" if today <= self.waiver.until else "ran out"
+
+
+def today() -> date:
+    """The day by which it is told whether a waiver is in force: that of UTC."""
+    return datetime.now(UTC).date()
+
+
+def new_id() -> str:
+    """The name of a new waiver."""
+    return f"w_{uuid4().hex[:_ID_CHARACTERS]}"
+
+
+def granted(environment: Environment, pipeline: str) -> list[Granted]:
+    """Every waiver of a pipeline that was ever granted, the newest first."""
+    of_pipeline = [("pipeline", "=", pipeline)]
+    rows = ops.read(environment, _TABLE, of_pipeline).to_pylist()
+    ended = [row for row in rows if row["event"] == "revoked"]
+    revoked = {row["waiver_id"] for row in ended}
+    first = [row for row in rows if row["event"] == "granted"]
+    found = [_granted(row, revoked) for row in first]
+    return sorted(found, key=lambda one: one.created_at, reverse=True)
+
+
+def in_force(environment: Environment, pipeline: str) -> list[Granted]:
+    """The waivers of a pipeline that let something through today."""
+    now = today()
+    known = granted(environment, pipeline)
+    return [one for one in known if one.state(now) == "in force"]
+
+
+def grant(environment: Environment, pipeline: str, table: str, waiver: Waiver) -> None:
+    """Record a waiver of a table, by its SQL name."""
+    ops.append(environment, _TABLE, [_row(pipeline, table, waiver, "granted")])
+
+
+def revoke(
+    environment: Environment,
+    pipeline: str,
+    one: Granted,
+    *,
+    by: str,
+    why: str,
+) -> None:
+    """Record that a waiver is at its end; what it has let through stays."""
+    ended = replace(one.waiver, by=by, why=why)
+    ops.append(environment, _TABLE, [_row(pipeline, one.table, ended, "revoked")])
+
+
+def _row(
+    pipeline: str,
+    table: str,
+    waiver: Waiver,
+    event: str,
+) -> dict[str, Any]:
+    return {
+        "waiver_id": waiver.waiver_id,
+        "event": event,
+        "pipeline": pipeline,
+        "table_name": table,
+        "first_day": waiver.days.first,
+        "last_day": waiver.days.last,
+        "expectation": waiver.expectation,
+        "column_name": waiver.column,
+        "why": waiver.why,
+        "until": waiver.until,
+        "created_by": waiver.by,
+        "created_at": ops.now(),
+    }
+
+
+def _granted(row: dict[str, Any], revoked: set[str]) -> Granted:
+    waiver = Waiver(
+        waiver_id=row["waiver_id"],
+        days=Days(row["first_day"], row["last_day"]),
+        expectation=row["expectation"],
+        column=row["column_name"],
+        by=row["created_by"],
+        why=row["why"],
+        until=row["until"],
+    )
+    return Granted(
+        table=row["table_name"],
+        waiver=waiver,
+        created_at=row["created_at"],
+        is_revoked=row["waiver_id"] in revoked,
+    )

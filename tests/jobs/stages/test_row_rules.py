@@ -1,0 +1,313 @@
+"""Rows that break a row rule are quarantined, each once, and the others are what is published."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from expectations.row_rules import quarantine_up_to
+from expectations.suite import Suite, between
+from jobs import night
+from jobs.lake import commits, ops, retention, staging, tables
+from jobs.lake.commits import Fenced, Published
+from jobs.lake.locations import exists, version
+from jobs.lake.staging import Staging
+from jobs.stages.check import audit_and_publish
+from jobs.stages.ingest import ingest
+from pipelines.days import Days
+from pipelines.environment import Environment
+from pipelines.errors import GateRefused, UsageError
+from pipelines.run import Run
+from pipelines.spec import Table
+from pipelines.stages import stage
+from tests.jobs.toy import TOY, drop_readings, drop_sensors, run_of
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+FIRST, SECOND = "2013-01-01", "2013-01-02"
+DAY = date(2013, 1, 1)
+RULE = "expect_column_values_to_be_between of amount"
+REASON = "amount is from 0 to 10. Found: amount = 99.0"
+RECORD = '{"id":3,"taken":null,"amount":99.0,"note":"odd"}'
+SUMS = Table(name="sums", made_by="transform", reads=("readings",), key=("id",))
+
+
+def readings(days: Days) -> Suite:
+    return Suite(
+        days=days,
+        key=("id",),
+        has=("amount",),
+        each_row=(quarantine_up_to(0.34, between("amount", 0, 10)),),
+        each_day=(between("rows", 1, None),),
+    )
+
+
+@pytest.fixture(autouse=True)
+def suites(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The toy's suites, as `expectations/toy.py` would hold them."""
+    module = ModuleType("expectations.toy")
+    module.__spec__ = ModuleSpec("expectations.toy", None)
+    module.readings = readings  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "expectations.toy", module)
+    return module
+
+
+@pytest.fixture
+def toy(spark: SparkSession, environment: Environment) -> Environment:
+    """Two days of drops: on the first a line that is no row, and a row that breaks the rule."""
+    drop_sensors(environment, "1,roof")
+    drop_readings(environment, FIRST, "1,,0.5,a", "x,,,bad", "2,,1.5,b", "3,,99,odd")
+    drop_readings(environment, SECOND, "1,,2.5,c")
+    return environment
+
+
+def _ingest(environment: Environment, first: str, last: str | None = None) -> dict[str, Any]:
+    return dict(ingest(night._numbered(run_of(environment, first, last))))
+
+
+def _check(environment: Environment, first: str, last: str | None = None) -> dict[str, Any]:
+    run = run_of(environment, first, last, "check_raw")
+    return dict(audit_and_publish(run, ["readings"]))
+
+
+def _night(environment: Environment, first: str, last: str | None = None) -> dict[str, Any]:
+    _ingest(environment, first, last)
+    return _check(environment, first, last)
+
+
+def _rows(environment: Environment, name: str) -> list[tuple[Any, ...]]:
+    run = run_of(environment, FIRST)
+    if not exists(run, name):
+        return []
+    rows = tables.read(run, name).orderBy("landed_date", "source_line")
+    return [tuple(row) for row in rows.collect()]
+
+
+def _ids(environment: Environment) -> list[tuple[str, int]]:
+    return [(str(row[4]), row[0]) for row in _rows(environment, "readings")]
+
+
+def _reasons(environment: Environment) -> list[str]:
+    return [row[3] for row in _rows(environment, "readings_quarantine")]
+
+
+def _versions(environment: Environment) -> list[int]:
+    run = run_of(environment, FIRST)
+    return [version(run, name) for name in ("readings", "readings_quarantine")]
+
+
+def test_rows_that_break_a_rule_are_quarantined_and_none_gets_lost(toy: Environment) -> None:
+    ingested = _ingest(toy, FIRST)["feeds"]["readings"]
+    metrics = _check(toy, FIRST)
+    assert _ids(toy) == [(FIRST, 1), (FIRST, 2)]
+    file = "toy/readings/2013-01-01.csv"
+    assert _rows(toy, "readings_quarantine") == [
+        (DAY, file, 3, "id: 'x' is not an int", "x,,,bad", None),
+        (DAY, file, 5, REASON, RECORD, RULE),
+    ]
+    assert (metrics["rows"], metrics["rows_quarantined"], metrics["warnings"]) == (2, 1, 1)
+    told = metrics["published"]["readings"]
+    assert (told["rows"], told["quarantined"]) == (2, 1)
+    in_files = told["rows"] + told["quarantined"] + ingested["quarantined"]
+    assert in_files == ingested["in_files"] == 4
+    results = ops.read(toy, "check_results").to_pylist()
+    [found] = [row for row in results if row["column_name"] == "amount"]
+    assert (found["severity"], found["success"]) == ("warning", False)
+    assert found["observed"] == "1 of 3 rows, which are quarantined"
+    [example] = json.loads(found["detail"])["examples"]
+    assert example == {"landed_date": FIRST, "id": "3", "amount": "99.0"}
+
+
+def test_more_of_them_than_the_share_refuse_the_day(toy: Environment) -> None:
+    drop_readings(toy, FIRST, "1,,0.5,a", "x,,,bad", "2,,-1,b", "3,,99,odd")
+    with pytest.raises(GateRefused) as refused:
+        _night(toy, FIRST)
+    [failure] = refused.value.failures
+    assert failure == (
+        "toy.readings amount: amount is from 0 to 10. Found: 2 of 3 rows of 2013-01-01 (66.67%), "
+        "more than the 34.00% of a day that may be quarantined. For example "
+        "landed_date=2013-01-01, id=2, amount=-1.0; landed_date=2013-01-01, id=3, amount=99.0"
+    )
+    assert "nightshift waive toy readings --date 2013-01-01" in str(refused.value)
+    assert _ids(toy) == []
+    assert _reasons(toy) == ["id: 'x' is not an int"]
+
+
+def test_a_range_is_judged_by_the_share_of_each_day(toy: Environment) -> None:
+    drop_readings(toy, FIRST, "1,,1,", "2,,2,", "3,,3,", "4,,4,", "5,,5,")
+    drop_readings(toy, SECOND, "1,,1,", "2,,99,")
+    with pytest.raises(GateRefused, match=r"1 of 2 rows of 2013-01-02 \(50\.00%\)"):
+        _night(toy, FIRST, SECOND)
+
+
+def test_one_pass_over_days_gives_what_their_nights_give(toy: Environment) -> None:
+    drop_readings(toy, SECOND, "1,,2.5,c", "2,,2.5,c", "3,,-7,odd")
+    for day in (FIRST, SECOND):
+        _night(toy, day)
+    bulk = replace(toy, lake=f"{toy.lake}_bulk")
+    _night(bulk, FIRST, SECOND)
+    for name in ("readings", "readings_quarantine"):
+        assert _rows(bulk, name) == _rows(toy, name)
+    assert len(_reasons(toy)) == 3
+
+
+def test_a_night_again_changes_no_table(toy: Environment) -> None:
+    _night(toy, FIRST)
+    versions, rows = _versions(toy), _rows(toy, "readings_quarantine")
+    _night(toy, FIRST)
+    _check(toy, FIRST)
+    assert _versions(toy) == versions
+    assert _rows(toy, "readings_quarantine") == rows
+
+
+def test_ingest_alone_leaves_what_the_rules_have_quarantined(toy: Environment) -> None:
+    _night(toy, FIRST)
+    # The file is another one, and nothing of it is published yet.
+    drop_readings(toy, FIRST, "1,,0.5,a", "y,,,worse", "2,,1.5,b", "3,,99,odd")
+    metrics = _ingest(toy, FIRST)["feeds"]["readings"]
+    assert (metrics["staged"], metrics["quarantined"]) == (3, 1)
+    assert _reasons(toy) == ["id: 'y' is not an int", REASON]
+    _check(toy, FIRST)
+    assert _reasons(toy) == ["id: 'y' is not an int", REASON]
+
+
+def test_a_mended_row_comes_back_and_leaves_the_quarantine(toy: Environment) -> None:
+    _night(toy, FIRST)
+    drop_readings(toy, FIRST, "1,,0.5,a", "x,,,bad", "2,,1.5,b", "3,,9,mended")
+    _night(toy, FIRST)
+    assert _ids(toy) == [(FIRST, 1), (FIRST, 2), (FIRST, 3)]
+    assert _reasons(toy) == ["id: 'x' is not an int"]
+    versions = _versions(toy)
+    _night(toy, FIRST)
+    assert _versions(toy) == versions
+
+
+def test_a_kill_before_the_table_is_published_is_mended_by_the_next_run(
+    toy: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def publish(run: Run, name: str, staged: Staging, **options: Any) -> Published:
+        if name == "readings":
+            raise KeyboardInterrupt
+        return real(run, name, staged, **options)
+
+    real = commits.publish
+    _ingest(toy, FIRST)
+    with monkeypatch.context() as killed:
+        killed.setattr(commits, "publish", publish)
+        with pytest.raises(KeyboardInterrupt):
+            _check(toy, FIRST)
+    assert _ids(toy) == []
+    # Of a corrected file too, whose bad rows are others.
+    drop_readings(toy, FIRST, "1,,0.5,a", "2,,1.5,b", "3,,77,odd")
+    _night(toy, FIRST)
+    assert _ids(toy) == [(FIRST, 1), (FIRST, 2)]
+    assert _reasons(toy) == ["amount is from 0 to 10. Found: amount = 77.0"]
+
+
+def test_nothing_is_staged_again_when_no_row_breaks_a_rule(
+    toy: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(*_: object) -> Staging:
+        raise AssertionError("staged again")
+
+    _ingest(toy, SECOND)
+    monkeypatch.setattr(staging, "write", write)
+    assert _check(toy, SECOND)["rows_quarantined"] == 0
+
+
+def test_an_overtaken_attempt_quarantines_nothing(toy: Environment) -> None:
+    late = run_of(toy, FIRST)
+    # No line of it is quarantined by ingest, so that no later attempt writes the quarantine.
+    drop_readings(toy, FIRST, "1,,0.5,a", "2,,1.5,b", "3,,99,odd")
+    _ingest(toy, FIRST)
+    overtaken = staging.require(late, "readings")
+    drop_readings(toy, FIRST, "1,,0.5,a", "2,,1.5,b", "3,,9,mended")
+    _ingest(toy, FIRST)
+    # As the attempt of a run that began after the first had published.
+    newest = replace(staging.require(late, "readings"), attempt=overtaken.attempt + 5)
+    commits.publish(late, "readings", newest)
+    staging.keep(late, "readings", overtaken)
+    with pytest.raises(Fenced, match="published by a later run"):
+        _check(toy, FIRST)
+    assert _reasons(toy) == []
+
+
+def test_a_table_made_of_the_rest_is_compared_with_the_rest(
+    toy: Environment, suites: ModuleType
+) -> None:
+    def sums(days: Days) -> Suite:
+        return Suite(days=days, key=("id",), has=(), same_rows_as="readings")
+
+    suites.sums = sums  # type: ignore[attr-defined]
+    _night(toy, FIRST)
+    run = replace(run_of(toy, FIRST, stage_name="check_clean"), pipeline=_with(SUMS))
+    made = tables.read(run, "readings").select("landed_date", "id")
+    tables.stage_rows(run, "sums", made)
+    assert audit_and_publish(run, ["sums"])["rows"] == 2
+
+
+def test_a_derived_table_has_a_quarantine_too(
+    spark: SparkSession, environment: Environment, suites: ModuleType
+) -> None:
+    suites.sums = readings  # type: ignore[attr-defined]
+    run = replace(run_of(environment, FIRST, stage_name="check_clean"), pipeline=_with(SUMS))
+    values = [(DAY, 1, 2.0), (DAY, 2, 3.0), (DAY, 3, -1.0)]
+    rows = spark.createDataFrame(values, "landed_date date, id int, amount double")
+    tables.stage_rows(run, "sums", rows)
+    assert audit_and_publish(run, ["sums"])["rows_quarantined"] == 1
+    [row] = tables.read(run, "sums_quarantine").collect()
+    assert row.asDict() == {
+        "landed_date": DAY,
+        "reason": "amount is from 0 to 10. Found: amount = -1.0",
+        "record": '{"id":3,"amount":-1.0}',
+        "rule": RULE,
+    }
+    assert "sums_quarantine" in retention.names(run)
+    # The stage that makes the table again begins after what its last attempt has quarantined.
+    making = run.at(stage("transform"))
+    assert night._numbered(making).attempt == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "others", "why"),
+    [
+        ("sensors", (), "a reference file is one whole snapshot"),
+        ("predictions", (), "whatever was scored is served"),
+        ("sums", ("means",), "its stage makes means from all of its rows"),
+    ],
+)
+def test_what_is_used_whole_must_not_have_a_rule(
+    spark: SparkSession,
+    environment: Environment,
+    suites: ModuleType,
+    name: str,
+    others: tuple[str, ...],
+    why: str,
+) -> None:
+    def plain(days: Days) -> Suite:
+        return Suite(days=days, key=("id",), has=())
+
+    means = Table(name="means", made_by="transform", reads=("sums",), key=("id",))
+    run = replace(run_of(environment, FIRST, stage_name="check_clean"), pipeline=_with(SUMS, means))
+    setattr(suites, name, readings)
+    table = run.pipeline.table(name)
+    for other in others:
+        setattr(suites, other, plain)
+    for one in (name, *others):
+        schema = f"{table.partition} date, id int, amount double"
+        tables.stage_rows(run, one, spark.createDataFrame([], schema))
+    with pytest.raises(UsageError, match=rf"toy\.{name} must not have a row rule: {why}"):
+        audit_and_publish(run, [name, *others])
+
+
+def _with(*derived: Table) -> Any:
+    return replace(TOY, derived=derived)
