@@ -72,6 +72,8 @@ class Published:
     """False when the same rows were already there, so that nothing was committed."""
     kept: tuple[Publication, ...] = ()
     """What stays published of days for which other rows were staged."""
+    replaced: tuple[date, ...] = ()
+    """Days of which other rows were published before."""
 
 
 def publish(
@@ -169,7 +171,13 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
     served = _last_changes(run, name, kept)
     visible = [staging.rows_of(day) for day in staging.days]
     visible += [one.rows for one in served]
-    return Published(rows=sum(visible), version=version, changed=bool(differing), kept=served)
+    return Published(
+        rows=sum(visible),
+        version=version,
+        changed=bool(differing),
+        kept=served,
+        replaced=tuple(day for day in differing if day in known),
+    )
 
 
 def _unrecorded(

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _TABLES_AT_ONCE = 3
 """The server plans one table while it computes another; more would only wait for its cores."""
-_KEPT_DAYS_SHOWN = 12
+_DAYS_SHOWN = 12
 _WAIVED_DAYS = 7
 """How long the waiver is in force that a refusal offers to be copied."""
 
@@ -329,12 +329,14 @@ def _publish(run: Run, judged: Judged, name: str) -> dict[str, object]:
     published = commits.publish(run, name, judged.rest, keep_published=keeps_served)
     kept = [_kept(served, judged.rest) for served in published.kept]
     _tell_kept(verdict.table, kept)
+    _tell_replaced(verdict.table, published.replaced)
     warnings = [str(warning) for warning in verdict.warnings]
     return {
         "rows": published.rows,
         "quarantined": verdict.quarantined,
         "version": published.version,
         "changed": published.changed,
+        "replaced": list(map(str, published.replaced)),
         "warnings": warnings,
         "kept": kept,
     }
@@ -364,13 +366,22 @@ def _kept(served: Publication, judged: Staging) -> dict[str, object]:
     }
 
 
+def _tell_replaced(table: str, days: Sequence[date]) -> None:
+    """Say which published days have other rows now: a correction, or history made anew."""
+    if not days:
+        return
+    shown = ", ".join(map(str, days[:_DAYS_SHOWN]))
+    more = f" and {len(days) - _DAYS_SHOWN} more" if len(days) > _DAYS_SHOWN else ""
+    print(f"{table}: {len(days)} published day(s) have other rows now: {shown}{more}", flush=True)
+
+
 def _tell_kept(table: str, kept: Sequence[dict[str, object]]) -> None:
     if not kept:
         return
     print(f"{table}: {len(kept)} day(s) differ from what was served and stay as they were served:")
-    for one in kept[:_KEPT_DAYS_SHOWN]:
+    for one in kept[:_DAYS_SHOWN]:
         rows = f"{one['rows']} rows by {one['served_by']}"
         print(f"  - {one['day']}: {rows}; {one['rows_not_published']} rows not published")
-    if len(kept) > _KEPT_DAYS_SHOWN:
-        print(f"  … and {len(kept) - _KEPT_DAYS_SHOWN} more")
+    if len(kept) > _DAYS_SHOWN:
+        print(f"  … and {len(kept) - _DAYS_SHOWN} more")
     print("Run again with --rescore to publish them as a new revision.", flush=True)

@@ -215,7 +215,9 @@ def test_what_was_served_gets_a_revision_when_a_person_says_so(
     assert metrics["changed"] == 1
     assert metrics["published"]["predictions"]["kept"] == []  # type: ignore[index]
     assert [row[2] for row in published(run, "predictions")] == [1.0, 3.0]
-    assert capsys.readouterr().out == ""
+    assert metrics["published"]["predictions"]["replaced"] == ["2013-01-03"]  # type: ignore[index]
+    told = "toy.predictions: 1 published day(s) have other rows now: 2013-01-03\n"
+    assert capsys.readouterr().out == told
 
 
 def test_every_verdict_is_a_row(run: Run, stage: Callable[..., None]) -> None:

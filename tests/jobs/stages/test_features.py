@@ -290,7 +290,7 @@ def test_nothing_that_arrived_after_the_scoring_moment_matters(copied: Environme
     assert learned["late"].sum() > before["training"]["late"].sum()
     # The night that found the corrections is scored by itself as in a range.
     alone = joined(copied, str(tomorrow))
-    assert_same(rows_of(alone, "scoring"), scored[scored["landed_date"] == tomorrow])
+    assert_same(rows_of(alone, "scoring"), rows_of(again, "scoring", str(tomorrow)))
 
 
 def correct_everything_of(environment: Environment, night: date, known: date) -> None:
