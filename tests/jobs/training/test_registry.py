@@ -42,6 +42,15 @@ def test_an_empty_registry_knows_nothing(registry: Registry) -> None:
         registry.version("7")
 
 
+def test_a_model_without_finite_losses_that_was_kept_once_is_not_taken_for_trained(
+    registry: Registry, tmp_path: Path
+) -> None:
+    model = keep(registry, tmp_path, "one")
+    assert registry.trained("one") == model
+    registry._client.log_metric(model.run_id, "val_loss", float("nan"))
+    assert registry.trained("one") is None
+
+
 def test_preparing_twice_is_harmless(tmp_path: Path) -> None:
     for _ in range(2):
         registries.create(models_at(tmp_path), "small")
