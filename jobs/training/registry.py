@@ -150,7 +150,7 @@ class Registry:
         return self._first(f"name = '{self.name}' and tag.as_of = '{as_of}'")
 
     def champion(self) -> ModelVersion | None:
-        """The model that serves; None when none has been promoted yet."""
+        """Where the alias points, which follows what serves; None: nowhere."""
         return self._alias(CHAMPION)
 
     def version(self, version: str) -> ModelVersion:
@@ -187,9 +187,13 @@ class Registry:
         self._client.set_registered_model_alias(self.name, CHALLENGER, model.version)
         return model
 
-    def promote(self, model: ModelVersion) -> None:
-        """Make a version the champion."""
-        self._client.set_registered_model_alias(self.name, CHAMPION, model.version)
+    def set_champion(self, version: str) -> None:
+        """Have the alias point to a version."""
+        self._client.set_registered_model_alias(self.name, CHAMPION, version)
+
+    def remove_champion(self) -> None:
+        """Have the alias point nowhere."""
+        self._client.delete_registered_model_alias(self.name, CHAMPION)
 
     def log_evaluation(
         self, model: ModelVersion, metrics: Mapping[str, float], figures: Mapping[str, Figure]
@@ -392,8 +396,15 @@ def _number(model: ModelVersion) -> int:
     return int(model.version)
 
 
-def _require_finite(name: str, as_of: date, curves: Mapping[str, list[float]]) -> None:
-    odd = [curve for curve, values in curves.items() if not all(map(math.isfinite, values))]
+def _require_finite(
+    name: str,
+    as_of: date,
+    curves: Mapping[str, list[float]],
+) -> None:
+    odd = []
+    for curve, values in curves.items():
+        if not all(map(math.isfinite, values)):
+            odd.append(curve)
     if odd:
         raise Refused(
             f"The model of '{name}' that was trained as of {as_of} is not kept: its "

@@ -141,7 +141,19 @@ def test_another_model_of_the_same_run_is_told_of(run: Run) -> None:
     assert notification.message.startswith("Model 5.")
 
 
-@pytest.mark.parametrize("event", ["kept", "refused"])
+def test_a_model_that_awaits_a_person_is_told_of_once_and_as_such(run: Run) -> None:
+    awaiting = PROMOTED | {"event": "awaiting", "reason": "nightshift approve toy 4 --why TEXT"}
+    settle(run, "4", "awaiting")
+    record(run, stage_row(run, "evaluate", metrics=awaiting))
+    notification = outcome.promotion(run)
+    assert notification
+    assert notification.event is Event.MODEL_AWAITING
+    assert notification.message == "Model 4. nightshift approve toy 4 --why TEXT"
+    record(run, stage_row(run, "evaluate", minute=9, metrics=awaiting))
+    assert outcome.promotion(run) is None
+
+
+@pytest.mark.parametrize("event", ["kept", "refused", "rolled_back", "approved"])
 def test_a_model_that_is_not_promoted_is_not_told_of(event: str, run: Run) -> None:
     settle(run, "4")
     record(run, stage_row(run, "evaluate", metrics=PROMOTED | {"event": event}))

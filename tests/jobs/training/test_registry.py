@@ -76,7 +76,7 @@ def test_a_model_is_looked_up_without_a_list_of_all(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = keep(registry, tmp_path, "one")
-    registry.promote(model)
+    registry.set_champion(model.version)
 
     def search(*_: object, **__: object) -> None:
         raise AssertionError("all versions were listed")
@@ -97,7 +97,7 @@ def test_promotion_moves_the_alias(registry: Registry, tmp_path: Path) -> None:
     first = keep(registry, tmp_path, "one")
     second = keep(registry, tmp_path, "two")
     for model in (first, second):
-        registry.promote(model)
+        registry.set_champion(model.version)
         champion = registry.champion()
         assert champion is not None
         assert champion.version == model.version
