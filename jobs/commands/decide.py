@@ -22,6 +22,8 @@ from pipelines.spec import Pipeline
 
 _Row = dict[str, object]
 _FOLLOW = "jobs.training.serving:follow_in_child"
+_LISTED = 10
+"""Versions that a message offers."""
 _LONGEST = 2000
 """Characters of a text that a person gives."""
 
@@ -215,9 +217,10 @@ def _named(pipeline: Pipeline, version: str, now: str, began: Iterable[str]) -> 
     if version == now:
         raise UsageError(f"Version {version} of '{pipeline.name}' serves already.")
     if version not in began:
+        last = list(began)[-_LISTED:]
         raise UsageError(
             f"Version {version} of '{pipeline.name}' was never let into service, so there is no "
-            f"way back to it. Versions that were: {', '.join(began)}."
+            f"way back to it. The last that were: {', '.join(last)}."
         )
     return version
 

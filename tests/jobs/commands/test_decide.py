@@ -141,7 +141,7 @@ def test_what_is_promoted_later_serves_and_what_an_old_night_promotes_serves_unt
     ("to", "message"),
     [
         ("2", "Version 2 of 'small' serves already"),
-        ("3", r"Version 3 of 'small' was never let into service.*Versions that were: 1, 2\."),
+        ("3", r"Version 3 of 'small' was never let into service.*The last that were: 1, 2\."),
         ("9", "never let into service"),
     ],
 )
