@@ -152,12 +152,7 @@ def perform(argument: dict[str, Any]) -> int:
         # The client's settings: in the stage server this process has those of `nightshift up`.
         code, message = explain(told, run.environment.variables())
         seconds = time.monotonic() - clock
-        status = _STATUS.get(code, "failed")
-        try:
-            _record(run, started, seconds, status=status, error=message)
-        except Exception as unrecorded:
-            # Such as a full disk, which may be why the stage failed.
-            explain(unrecorded, run.environment.variables())
+        _record_failure(run, started, seconds, code, message)
         return code
     seconds = time.monotonic() - clock
     _record(run, started, seconds, status="done", metrics=metrics)
@@ -353,9 +348,16 @@ def _perform_all(
 
 
 def _perform_in_server_or_here(run: Run) -> int:
-    if stage_client.available(run.environment):
-        return stage_client.call(run.environment, PERFORM, run.to_json(), {})
-    return perform(run.to_json())
+    if not stage_client.available(run.environment):
+        return perform(run.to_json())
+    began = datetime.now(UTC)
+    clock = time.monotonic()
+    code = stage_client.call(run.environment, PERFORM, run.to_json(), {})
+    if code and outcome.reason(run, began) is None:
+        # It was killed, and could not record it.
+        seconds = time.monotonic() - clock
+        _record_failure(run, began.timestamp(), seconds, code, outcome.NO_REASON)
+    return code
 
 
 def _tell(run: Run, what_happened: _WhatHappened) -> None:
@@ -394,6 +396,20 @@ def _numbered(run: Run) -> Run:
         # Written even when nothing else of the attempt is published.
         made += [name + QUARANTINE_SUFFIX for name in made]
     return replace(run, attempt=next_attempt(run, made)) if made else run
+
+
+def _record_failure(
+    run: Run,
+    started: float,
+    seconds: float,
+    code: int,
+    message: str,
+) -> None:
+    try:
+        _record(run, started, seconds, status=_STATUS.get(code, "failed"), error=message)
+    except Exception as error:
+        # Such as a full disk, which may be why the stage failed.
+        explain(error, run.environment.variables())
 
 
 def _record(

@@ -66,10 +66,22 @@ def failure(
         since: Only what was recorded by an attempt that began since then is its reason (UTC).
         otherwise: The message where it recorded none.
     """
+    recorded = reason(run, since)
+    # Who called a stage that was killed may know more than that.
+    message = recorded if recorded and recorded != NO_REASON else otherwise
+    return notification(run, event, message, run.doing.name)
+
+
+def reason(run: Run, since: datetime | None) -> str | None:
+    """Why the stage of the run did not succeed, as its last attempt recorded it; None: it did not.
+
+    Args:
+        run: The run at the stage.
+        since: Only what an attempt that began since then has recorded (UTC); None: any.
+    """
     recorded = [row for row in _readable_rows(run) if row["stage"] == run.doing.name]
     own = [row for row in recorded if since is None or row["started_at"] >= since]
-    reason = own[-1]["error"] if own else None
-    return notification(run, event, reason or otherwise, run.doing.name)
+    return own[-1]["error"] if own else None
 
 
 def promotion(run: Run) -> Notification | None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import date
 from multiprocessing.synchronize import Event as Signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.errors import PySparkException
@@ -168,6 +169,33 @@ def test_a_night_stops_at_the_first_stage_that_does_not_succeed(
     monkeypatch.setattr("jobs.services.stage_client.available", lambda environment: True)
     assert night.run_night(run, STAGES) == 1
     assert done == ["ingest", "check_raw", "transform"]
+
+
+def test_a_stage_that_is_killed_in_the_stage_server_is_on_record_too(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.services.stage_client.available", lambda environment: True)
+    monkeypatch.setattr("jobs.services.stage_client.call", lambda *_: 3)
+    assert night.run_night(run, select(["train"])) == 3
+    (row,) = ops.read(run.environment, "stage_runs").to_pylist()
+    assert (row["stage"], row["status"]) == ("train", "failed")
+    assert "its process was killed" in row["error"]
+    (message,) = _sent(run)
+    assert message["message"] == row["error"]
+
+
+def test_a_stage_that_has_recorded_why_is_on_record_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def child(environment: Environment, function: str, argument: Any, environ: object) -> int:
+        return night.perform(argument)
+
+    monkeypatch.setattr("jobs.services.stage_client.available", lambda environment: True)
+    monkeypatch.setattr("jobs.services.stage_client.call", child)
+    monkeypatch.setattr(night, "_function", lambda stage: _raising(Refused("too few labels")))
+    assert night.run_night(run, select(["train"])) == 1
+    (row,) = ops.read(run.environment, "stage_runs").to_pylist()
+    assert (row["status"], row["error"]) == ("refused", "too few labels")
 
 
 AFTER_TRAINING = ["predict", "check_predictions", "monitor"]

@@ -69,6 +69,11 @@ def test_a_failure_has_the_reason_of_its_own_attempt(run: Run) -> None:
     assert reason(run, minute=6) == "no reason", "this attempt was killed before it could say why"
 
 
+def test_of_a_stage_that_was_killed_the_caller_knows_more(run: Run) -> None:
+    failed(run, 0, outcome.NO_REASON)
+    assert reason(run) == "no reason"
+
+
 def test_a_failure_has_no_reason_of_another_run_day_or_stage(run: Run) -> None:
     failed(run, 0, "another run", run_id="r2")
     record(run, stage_row(run, "train", status="failed", error="another stage"))
