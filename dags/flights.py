@@ -13,9 +13,10 @@ scores the flights of tomorrow into `flights.predictions`.
 * **Run again**: *Clear*, or trigger the same day. A rerun changes no published row.
 
 A stage that fails is retried; a stage whose data or model was refused is not, because it would be
-refused again: its log says why and where the report is. A file that has not landed yet is waited
-for: `ingest` is *deferred* and goes on by itself. The example's feeds end on 2013-12-31, so
-scheduled runs of today skip; trigger a day of 2013.
+refused again: its log says why and where the report is. After `train` or `evaluate` has failed the
+night goes on with the model that serves, and `outcome` makes the run fail. A file that has not
+landed yet is waited for: `ingest` is *deferred* and goes on by itself. The example's feeds end on
+2013-12-31, so scheduled runs of today skip; trigger a day of 2013.
 """
 
 from __future__ import annotations

@@ -11,11 +11,13 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import (
     Asset,
     BaseOperator,
@@ -23,6 +25,7 @@ from airflow.sdk import (
     CronDataIntervalTimetable,
     CronTriggerTimetable,
     Param,
+    TriggerRule,
     chain,
 )
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
@@ -40,6 +43,8 @@ from pipelines.stages import STAGES, Stage
 
 # As in `jobs/outcome.py`, which a DAG file must not import.
 _PROMOTING_STAGE = "evaluate"
+OUTCOME = "outcome"
+"""The last task of a night."""
 _MINUTES_PER_FURTHER_DAY = 2
 """What a range may take longer for each day after its first: a range is one pass, not so many
 nights."""
@@ -105,9 +110,33 @@ def maintenance_arguments() -> dict[str, Any]:
 
 
 def night(pipeline: Pipeline) -> None:
-    """All stages of a night, one after another; called inside `with DAG(...)`."""
+    """All stages of a night, one after another; called inside `with DAG(...)`.
+
+    The stage after some that may fail goes on as long as the last that may not has succeeded.
+    """
     tasks = [StageOperator(pipeline=pipeline, stage=stage) for stage in STAGES]
     chain(*tasks)
+    needed = tasks[0]
+    for before, task in pairwise(tasks):
+        if task.stage.may_fail:
+            continue
+        if before.stage.may_fail:
+            needed.set_downstream(task)
+            # Of its two upstream tasks only `needed` may be the one: nothing succeeds after its
+            # failure.
+            task.trigger_rule = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
+        needed = task
+    _add_outcome([*(task for task in tasks if task.stage.may_fail), tasks[-1]])
+
+
+def _add_outcome(last: Sequence[StageOperator]) -> None:
+    """A last task that fails with any stage: Airflow judges a run by its last tasks alone."""
+    # It runs nothing: the scheduler itself sets its state, by those of the tasks before it.
+    outcome = EmptyOperator(
+        task_id=OUTCOME,
+        doc_md="Succeeds when every stage has: a stage that failed makes the run fail by it.",
+    )
+    outcome.set_upstream(last)
 
 
 class StageOperator(BaseOperator):

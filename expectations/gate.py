@@ -272,8 +272,7 @@ def _covering(
     # Of what could not be judged nobody knows what is let through.
     if not check.blocks or check.error or expectation not in suite.waivable:
         return ()
-    name = (check.expectation, check.column)
-    return tuple(one for one in waivers if (one.expectation, one.column) == name)
+    return tuple(one for one in waivers if one.covers(check.expectation, check.column))
 
 
 def _waived(check: Check, waivers: tuple[Waiver, ...]) -> Check:

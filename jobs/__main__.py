@@ -106,6 +106,12 @@ def parser() -> Parser:
     models = command("models", "List the models of a pipeline, newest first.", _models)
     _add_pipeline(models)
     _add_format(models)
+    _grammar_of_rollback(
+        command("rollback", "Have the model serve again that served before.", _rollback)
+    )
+    _grammar_of_approve(
+        command("approve", "Let a model serve that awaits a person, or reject it.", _approve)
+    )
     _grammar_of_maintain(
         command("maintain", "Delete what is old and what nobody needs any more.", _maintain)
     )
@@ -249,6 +255,28 @@ def _grammar_of_waive(one: Parser) -> None:
     one.add_argument(
         "--revoke", metavar="ID", help="end the waiver of that id; what it let through stays"
     )
+
+
+def _grammar_of_rollback(one: Parser) -> None:
+    _add_pipeline(one)
+    one.add_argument(
+        "--to",
+        metavar="VERSION",
+        help="a version that has served; none: the one that would serve without the one that does",
+    )
+    _add_who_and_why(one)
+
+
+def _grammar_of_approve(one: Parser) -> None:
+    _add_pipeline(one)
+    one.add_argument("version", help="of a model that awaits a person: see `nightshift models`")
+    one.add_argument("--reject", action="store_true", help="it shall not serve")
+    _add_who_and_why(one)
+
+
+def _add_who_and_why(one: Parser) -> None:
+    one.add_argument("--why", required=True, metavar="TEXT", help="kept in ops.model_events")
+    one.add_argument("--by", metavar="NAME", help="who says it; none: the user of the system")
 
 
 def _grammar_of_maintain(one: Parser) -> None:
@@ -476,6 +504,23 @@ def _models(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.output import show
 
     show(*models(catalog.pipeline(arguments.pipeline), environment), arguments.format)
+    return 0
+
+
+def _rollback(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.decide import Said, rollback
+
+    said = Said.by(arguments.by, arguments.why)
+    rollback(environment, catalog.pipeline(arguments.pipeline), arguments.to, said)
+    return 0
+
+
+def _approve(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.decide import Said, approve, reject
+
+    said = Said.by(arguments.by, arguments.why)
+    decide = reject if arguments.reject else approve
+    decide(environment, catalog.pipeline(arguments.pipeline), arguments.version, said)
     return 0
 
 

@@ -44,6 +44,31 @@ _Pass = tuple[tuple[Stage, ...], Days]
 _WhatHappened = Callable[[], Notification | None]
 
 
+@dataclass(slots=True)
+class _Ending:
+    """How a night will end, as far as it has come."""
+
+    failed: Stage | None = None
+    """The first stage that did not succeed."""
+    code: int = 0
+    """Its exit code, which is that of the night."""
+    is_over: bool = False
+    """A stage did not succeed without which the night cannot go on."""
+
+    def after(self, stage: Stage, code: int) -> None:
+        """Take in how a stage ended."""
+        if not code:
+            return
+        if self.failed is None:
+            self.failed = stage
+            self.code = code
+        self.is_over = not stage.may_fail
+
+    def skips(self, stage: Stage) -> bool:
+        """Whether the stage is left out: it would only work on what was not made."""
+        return self.is_over or (self.failed is not None and stage.may_fail)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
     """One line of the plan: a stage, and the tables that it stages or publishes."""
@@ -65,6 +90,8 @@ def run_night(
 ) -> int:
     """Perform the stages on the run's days, one after another until one does not succeed.
 
+    After one that may fail, the night goes on with the next that may not.
+
     Uses what `nightshift up` has started, and starts and stops what it needs when nothing is up.
 
     Args:
@@ -73,9 +100,9 @@ def run_night(
         notify: Have people told by the channels that the pipeline declares.
 
     Returns:
-        The exit code of the last stage.
+        The exit code of the first stage that did not succeed; 0 when all did.
     """
-    return _perform_passes(run, stages, [(stages, run.days)], notify)
+    return _perform_passes(run, stages, [(stages, run.days)], _Ending(), notify)
 
 
 def make_true(
@@ -88,7 +115,8 @@ def make_true(
     """Do what is missing or stale up to the run's last night, and nothing else.
 
     Nights that were missed are caught up, corrected files flow on, and a night that failed goes on
-    where it stopped. Nothing is started when there is nothing to do.
+    where it stopped. After a stage that may fail, the night goes on with the next that may not.
+    Nothing is started when there is nothing to do.
 
     Args:
         run: Up to whose last night everything shall be true.
@@ -97,12 +125,14 @@ def make_true(
         notify: Have people told by the channels that the pipeline declares.
 
     Returns:
-        The exit code of the last stage; 0 when nothing was to do.
+        The exit code of the first stage that did not succeed; 0 when all did or nothing was to do.
 
     Raises:
         Refused: nights before the run's first were never made, and lack files.
     """
-    return _perform_passes(run, stages, _passes(run, stages, allow_gap), notify)
+    ending = _Ending()
+    passes = _passes(run, stages, ending, allow_gap)
+    return _perform_passes(run, stages, passes, ending, notify)
 
 
 def perform(argument: dict[str, Any]) -> int:
@@ -122,7 +152,7 @@ def perform(argument: dict[str, Any]) -> int:
         # The client's settings: in the stage server this process has those of `nightshift up`.
         code, message = explain(told, run.environment.variables())
         seconds = time.monotonic() - clock
-        _record(run, started, seconds, status=_STATUS.get(code, "failed"), error=message)
+        _record_failure(run, started, seconds, code, message)
         return code
     seconds = time.monotonic() - clock
     _record(run, started, seconds, status="done", metrics=metrics)
@@ -206,10 +236,10 @@ def _perform_passes(
     run: Run,
     stages: tuple[Stage, ...],
     passes: Iterable[_Pass],
+    ending: _Ending,
     notify: bool,
 ) -> int:
     done = 0
-    code = 0
     try:
         with one_run_at_a_time(run), ExitStack() as started:
             for asked, days in passes:
@@ -217,16 +247,29 @@ def _perform_passes(
                     started.enter_context(running_server(run.environment))
                 done += 1
                 part = replace(run, days=days, as_of=run.days.last, named=run.days.first)
-                code = _perform_all(part, asked, notify)
-                if code:
-                    return code
+                _perform_all(part, asked, ending, notify)
+                if ending.is_over:
+                    break
     except Exception as error:  # before or between stages, so none has recorded it
         if notify:
             _tell(run, partial(_of_failure, run, error))
         raise
-    if notify and done and stages == STAGES:
+    if ending.failed and not ending.is_over and not stages[-1].may_fail:
+        _tell_that_it_went_on(ending)
+    elif notify and done and stages == STAGES and not ending.failed:
         _tell(run, partial(outcome.night_done, run))
-    return code
+    return ending.code
+
+
+def _tell_that_it_went_on(ending: _Ending) -> None:
+    """At the end, because by then the reason has scrolled by."""
+    assert ending.failed is not None
+    print(
+        f"Stage {ending.failed.name} did not succeed (see above): the night went on with the model "
+        f"that serves, and ends with exit code {ending.code}.",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _of_failure(run: Run, error: Exception) -> Notification:
@@ -241,6 +284,7 @@ def _of_failure(run: Run, error: Exception) -> Notification:
 def _passes(
     run: Run,
     stages: tuple[Stage, ...],
+    ending: _Ending,
     allow_gap: bool,
 ) -> Iterator[_Pass]:
     """What the survey says, asked anew whenever a stage has done something."""
@@ -251,7 +295,7 @@ def _passes(
     if STAGES[0] in stages and not allow_gap:
         _refuse_holes(run, found)
     for unit in survey.units():
-        asked = tuple(stage for stage in unit if stage in stages)
+        asked = tuple(stage for stage in unit if stage in stages and not ending.skips(stage))
         ranges = survey.passes(run, asked[0], found) if asked else []
         if asked and not ranges:
             _pass_by(run, asked)
@@ -286,22 +330,34 @@ def _pass_by(run: Run, stages: tuple[Stage, ...]) -> None:
         _record(run.at(stage), time.time(), 0.0, status=outcome.CURRENT)
 
 
-def _perform_all(run: Run, stages: tuple[Stage, ...], notify: bool) -> int:
+def _perform_all(
+    run: Run,
+    stages: tuple[Stage, ...],
+    ending: _Ending,
+    notify: bool,
+) -> None:
     for stage in stages:
+        if ending.skips(stage):
+            continue
         doing = run.at(stage)
         began = datetime.now(UTC)
         code = _perform_in_server_or_here(doing)
         if notify:
             _tell(doing, partial(outcome.of_stage, doing, code, began))
-        if code:
-            return code
-    return 0
+        ending.after(stage, code)
 
 
 def _perform_in_server_or_here(run: Run) -> int:
-    if stage_client.available(run.environment):
-        return stage_client.call(run.environment, PERFORM, run.to_json(), {})
-    return perform(run.to_json())
+    if not stage_client.available(run.environment):
+        return perform(run.to_json())
+    began = datetime.now(UTC)
+    clock = time.monotonic()
+    code = stage_client.call(run.environment, PERFORM, run.to_json(), {})
+    if code and outcome.reason(run, began) is None:
+        # It was killed, and could not record it.
+        seconds = time.monotonic() - clock
+        _record_failure(run, began.timestamp(), seconds, code, outcome.NO_REASON)
+    return code
 
 
 def _tell(run: Run, what_happened: _WhatHappened) -> None:
@@ -341,6 +397,20 @@ def _numbered(run: Run) -> Run:
     # Published before the table itself, and even when nothing else of the attempt is.
     made += [name for name in quarantines if exists(run, name)]
     return replace(run, attempt=next_attempt(run, made)) if made else run
+
+
+def _record_failure(
+    run: Run,
+    started: float,
+    seconds: float,
+    code: int,
+    message: str,
+) -> None:
+    try:
+        _record(run, started, seconds, status=_STATUS.get(code, "failed"), error=message)
+    except Exception as error:
+        # Such as a full disk, which may be why the stage failed.
+        explain(error, run.environment.variables())
 
 
 def _record(

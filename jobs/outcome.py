@@ -14,8 +14,8 @@ from pipelines.stages import STAGES
 Row = dict[str, Any]
 
 PROMOTING_STAGE = "evaluate"
-PROMOTED = "promoted"
-"""The event in the metrics of that stage, and in `ops.model_events`."""
+_VERDICTS = {"promoted": Event.MODEL_PROMOTED, "awaiting": Event.MODEL_AWAITING}
+"""The event in the metrics of that stage, and in `ops.model_events` -> what people are told."""
 CURRENT = "current"
 """Status in `ops.stage_runs` of a stage that had nothing to do."""
 NO_REASON = (
@@ -66,27 +66,39 @@ def failure(
         since: Only what was recorded by an attempt that began since then is its reason (UTC).
         otherwise: The message where it recorded none.
     """
+    recorded = reason(run, since)
+    # Who called a stage that was killed may know more than that.
+    message = recorded if recorded and recorded != NO_REASON else otherwise
+    return notification(run, event, message, run.doing.name)
+
+
+def reason(run: Run, since: datetime | None) -> str | None:
+    """Why the stage of the run did not succeed, as its last attempt recorded it; None: it did not.
+
+    Args:
+        run: The run at the stage.
+        since: Only what an attempt that began since then has recorded (UTC); None: any.
+    """
     recorded = [row for row in _readable_rows(run) if row["stage"] == run.doing.name]
     own = [row for row in recorded if since is None or row["started_at"] >= since]
-    reason = own[-1]["error"] if own else None
-    return notification(run, event, reason or otherwise, run.doing.name)
+    return own[-1]["error"] if own else None
 
 
 def promotion(run: Run) -> Notification | None:
-    """The model that the run's evaluate stage has promoted.
+    """The model that the run's evaluate stage has promoted, or that awaits a person.
 
-    None when it promoted none, found the verdict of another run, or has said so before.
+    None when there is none, the verdict is another run's, or this run has said so before.
     """
     verdicts = _verdicts(run)
-    if not verdicts or verdicts[-1].get("event") != PROMOTED:
+    event = _VERDICTS.get(verdicts[-1].get("event", "")) if verdicts else None
+    if event is None:
         return None
     *earlier, verdict = verdicts
-    version = verdict["model_version"]
-    is_known = any(_promotes(one, version) for one in earlier)
-    if is_known or not _settled_here(run, version):
+    is_known = any(_is_the_same(one, verdict) for one in earlier)
+    if is_known or not _settled_here(run, verdict):
         return None
-    message = f"Model {version}. {verdict.get('reason', '')}".strip()
-    return notification(run, Event.MODEL_PROMOTED, message, PROMOTING_STAGE)
+    message = f"Model {verdict['model_version']}. {verdict.get('reason', '')}".strip()
+    return notification(run, event, message, PROMOTING_STAGE)
 
 
 def night_done(run: Run) -> Notification | None:
@@ -130,8 +142,8 @@ def _verdicts(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _promotes(verdict: dict[str, Any], model_version: str) -> bool:
-    return verdict.get("event") == PROMOTED and verdict.get("model_version") == model_version
+def _is_the_same(verdict: Row, other: Row) -> bool:
+    return all(verdict.get(name) == other.get(name) for name in ("event", "model_version"))
 
 
 def _figures(done: list[Row]) -> list[str]:
@@ -144,15 +156,15 @@ def _figures(done: list[Row]) -> list[str]:
     ]
 
 
-def _settled_here(run: Run, model_version: str) -> bool:
+def _settled_here(run: Run, given: Row) -> bool:
     """Whether this run gave the verdict: the row of `ops.model_events` has its run id."""
     from jobs.lake import ops
 
     verdict = [
         ("pipeline", "=", run.pipeline.name),
         ("run_id", "=", run.run_id),
-        ("model_version", "=", model_version),
-        ("event", "=", PROMOTED),
+        ("model_version", "=", given["model_version"]),
+        ("event", "=", given["event"]),
     ]
     return len(ops.read(run.environment, "model_events", verdict, ["event"])) > 0
 

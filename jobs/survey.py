@@ -16,7 +16,7 @@ from functools import cached_property
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
-from jobs.lake import ops, publications
+from jobs.lake import model_events, ops, publications
 from jobs.lake.definition import digest
 from jobs.lake.knowledge import Knowledge, arrival, newest_version
 from jobs.lake.locations import sql_name
@@ -476,9 +476,8 @@ def _ranges(nights: Iterable[date]) -> list[Days]:
 
 def _first_served(run: Run) -> date | None:
     """The first night that had a model to score with."""
-    promoted = [("pipeline", "=", run.pipeline.name), ("event", "=", "promoted")]
-    events = ops.read(run.environment, "model_events", promoted)
-    return min(events["as_of"].to_pylist(), default=None)
+    known = model_events.turns(run.environment, run.pipeline.name)
+    return known[0].night if known else None
 
 
 def _listed(days: list[date]) -> str:

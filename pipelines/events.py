@@ -25,6 +25,8 @@ class Event(StrEnum):
     """Every stage of the night has succeeded."""
     MODEL_PROMOTED = "model_promoted"
     """A new model serves."""
+    MODEL_AWAITING = "model_awaiting"
+    """A new model would serve if a person agreed."""
     MAINTENANCE_FAILED = "maintenance_failed"
     """Something could not be cleaned and grows; the rest was."""
 

@@ -194,6 +194,9 @@ class Promotion:
     max_score: float | None = None
     """A pooled score (AUC of a binary task, R² of a regression) above this means that the future
     leaked in, and the candidate is refused; None: what the task takes for too good."""
+    needs_approval: bool = False
+    """What the gate would promote awaits a person, who says `nightshift approve`; until then the
+    champion serves on."""
 
     def __post_init__(self) -> None:
         # Below a half the worse of two models would be promoted.

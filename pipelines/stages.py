@@ -18,6 +18,9 @@ class Stage:
     does: str
     audits: Maker | None = None
     """For a check: it judges and publishes the tables that this stage staged."""
+    may_fail: bool = False
+    """The night goes on after it has failed or was refused, with the next stage that may not fail,
+    and still ends as failed: what served before serves on."""
     timeout_minutes: int = 60
     """On one night; a run over many days gets more."""
 
@@ -64,11 +67,13 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="train",
         function="jobs.stages.train:train",
+        may_fail=True,
         does="Train a candidate on the window of labels by the declared family; keep it.",
     ),
     Stage(
         name="evaluate",
         function="jobs.stages.evaluate:evaluate",
+        may_fail=True,
         does="Compare candidate, champion and baseline on held-out days; promote or refuse.",
     ),
     Stage(

@@ -15,13 +15,19 @@ class Waiver:
     waiver_id: str
     days: Days
     """Partition dates."""
-    expectation: str
+    expectation: str | None
+    """None: any that may be waived."""
     column: str | None
     """The column or measure of the expectation."""
     by: str
     why: str
-    until: date
-    """The last day on which it is in force."""
+    until: date | None
+    """The last day on which it is in force; None: there is none."""
+
+    def covers(self, expectation: str, column: str | None) -> bool:
+        """Whether it lets that failure through."""
+        return self.expectation is None or (self.expectation, self.column) == (expectation, column)
 
     def __str__(self) -> str:
-        return f"waived by {self.by} because {self.why} until {self.until} ({self.waiver_id})"
+        end = f" until {self.until}" if self.until else ""
+        return f"waived by {self.by} because {self.why}{end} ({self.waiver_id})"

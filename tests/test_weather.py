@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +24,7 @@ from jobs.lake import ops, sql
 from jobs.survey import Survey
 from pipelines.days import Days
 from pipelines.environment import Environment
+from pipelines.errors import Refused
 from pipelines.run import Run
 from pipelines.spec import SCORING, TRAINING
 from pipelines.stages import STAGES
@@ -141,12 +144,50 @@ def test_a_hole_that_is_filled_later_gives_the_tables_of_nights_in_order(
 def _data_stages(environment: Environment, days: Days, *, allow_gap: bool = False) -> None:
     """Make the tables of data true up to the last of the days, in this process."""
     run = Run(pipeline=WEATHER, days=days, environment=environment)
+    with _performed_here():
+        assert night.make_true(run, STAGES[:5], allow_gap=allow_gap, notify=False) == 0
+
+
+@contextmanager
+def _performed_here() -> Iterator[None]:
+    """Stages are performed in this process, on the server that is up."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("jobs.services.stage_client.available", lambda environment: True)
         patched.setattr(
             night, "_perform_in_server_or_here", lambda run: night.perform(run.to_json())
         )
-        assert night.make_true(run, STAGES[:5], allow_gap=allow_gap, notify=False) == 0
+        yield
+
+
+def test_a_night_without_a_good_training_is_scored_by_the_champion_and_ends_red(
+    weather_lake: Environment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copied = replace(weather_lake, lake=str(tmp_path / "lake"))
+    shutil.copytree(weather_lake.lake, copied.lake)
+    days = Days.of(TOMORROW)
+    land(WEATHER, copied, days)
+    patient = replace(WEATHER.training, min_rows=1_000_000)
+    monkeypatch.setattr("pipelines.weather.PIPELINE", replace(WEATHER, training=patient))
+    run = Run(pipeline=WEATHER, days=days, environment=copied, run_id="poor")
+    with _performed_here():
+        assert night.make_true(run, STAGES) == Refused.exit_code
+    last_line = capsys.readouterr().err.splitlines()[-1]
+    assert last_line.startswith("Stage train did not succeed")
+    of_night = rows_of(copied, "SELECT stage, status FROM ops.stage_runs WHERE run_id = 'poor'")
+    assert dict(of_night) == {stage.name: "done" for stage in STAGES if not stage.may_fail} | {
+        "train": "refused"
+    }
+    day_after = TOMORROW + timedelta(days=1)
+    statement = f"""SELECT model_version, count(*) FROM weather.predictions
+                    WHERE forecast_date = '{day_after}' GROUP BY 1"""
+    assert rows_of(copied, statement) == [("1", 3 * 24)]
+    lines = (copied.logs / "notifications.log").read_text().splitlines()
+    (told,) = [one for one in map(json.loads, lines) if one["run_id"] == "poor"]
+    assert (told["event"], told["stage"]) == ("stage_refused", "train")
+    assert "and needs 1000000" in told["message"]
 
 
 def test_the_last_night_alone_changes_no_published_row(weather_lake: Environment) -> None:

@@ -8,6 +8,13 @@ from typing import Any
 from pipelines.environment import Environment
 from pipelines.spec import Pipeline
 
+_NOT_EVALUATED: dict[str, Any] = {
+    "event": "not evaluated",
+    "created_at": None,
+    "who": None,
+    "reason": None,
+}
+
 
 def columns(pipeline: Pipeline) -> tuple[str, ...]:
     """Column names: the score and the headline metric are those of the pipeline's task."""
@@ -21,6 +28,8 @@ def columns(pipeline: Pipeline) -> tuple[str, ...]:
         "alias",
         "family",
         "event",
+        "decided_at",
+        "who",
         task.leak_score,
         task.headline,
         *(f"{rival}_{task.headline}" for rival in rivals),
@@ -32,23 +41,35 @@ def columns(pipeline: Pipeline) -> tuple[str, ...]:
 def models(
     pipeline: Pipeline, environment: Environment
 ) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """Column names and rows: every model of the pipeline, newest first."""
-    from jobs.training import serving
-    from jobs.training.registry import Registry
+    """Column names and rows: every model of the pipeline, newest first.
 
-    last = {event["model_version"]: event for event in serving.events(environment, pipeline.name)}
+    The champion is the one that `ops.model_events` says, wherever the alias points.
+    """
+    from jobs.lake import model_events
+    from jobs.training.registry import CHAMPION, Registry
+
+    recorded = model_events.events(environment, pipeline.name)
+    last = {event["model_version"]: event for event in recorded}
+    # What a person says is not measured.
+    measured = {event["model_version"]: event for event in recorded if event["metrics"]}
+    known = model_events.turns_of(recorded)
+    serves = known[-1].version if known else None
     rows: list[tuple[object, ...]] = []
     for model in Registry(environment, pipeline.name).versions():
-        aliases = " ".join(model.aliases) or None
-        event = last.get(model.version, {"event": "not evaluated", "reason": None})
+        aliases = [alias for alias in model.aliases if alias != CHAMPION]
+        if model.version == serves:
+            aliases.append(CHAMPION)
+        event = last.get(model.version, _NOT_EVALUATED)
         rows.append(
             (
                 model.version,
                 model.as_of,
-                aliases,
+                " ".join(aliases) or None,
                 model.family,
                 event["event"],
-                *_measured(pipeline, event),
+                event["created_at"],
+                event["who"],
+                *_measured(pipeline, measured.get(model.version, event)),
                 event["reason"],
                 model.run_id,
             )

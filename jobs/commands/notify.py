@@ -12,6 +12,7 @@ from pipelines.errors import NightshiftError, UsageError
 from pipelines.events import Event, Notification
 from pipelines.run import Run
 
+_OF_MODELS = (Event.MODEL_PROMOTED, Event.MODEL_AWAITING)
 _OF_FEEDS = (Event.FEED_LATE, Event.FEED_MISSING)
 
 
@@ -66,7 +67,7 @@ def _notification(
 ) -> Notification | None:
     if event is Event.NIGHT_DONE:
         return outcome.night_done(run)
-    if event is Event.MODEL_PROMOTED:
+    if event in _OF_MODELS:
         return outcome.promotion(run)
     if event is Event.MAINTENANCE_FAILED:
         raise UsageError(f"--event {event} is of no run: `nightshift maintain` tells it itself.")

@@ -137,6 +137,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             "metrics": _TEXT,
             "reason": _TEXT,
             "created_at": _INSTANT,
+            # Who decided: the gate, or a person.
+            "who": _TEXT,
         }
     ),
     "live_quality": pa.schema(

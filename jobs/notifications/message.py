@@ -22,6 +22,7 @@ _HAPPENED = {
     Event.FEED_MISSING: "the night ended without a feed",
     Event.NIGHT_DONE: "the night is done",
     Event.MODEL_PROMOTED: "a new model serves",
+    Event.MODEL_AWAITING: "a new model awaits a person",
     Event.MAINTENANCE_FAILED: "maintenance failed",
 }
 

@@ -26,6 +26,7 @@ ALLOWED = frozenset(
         "jobs.night:perform",
         "jobs.training.families.neural_network.rank:main",
         "jobs.commands.warm_up:main",
+        "jobs.training.serving:follow_in_child",
     }
 )
 """What the stage server runs, and nothing else."""

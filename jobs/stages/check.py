@@ -19,9 +19,11 @@ from expectations.row_rules import REASON, RULE
 from jobs.lake import commits, ops, staging, tables, waivers
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import partition, sql_name
+from pipelines.days import Days
 from pipelines.errors import GateRefused, NightshiftError
 from pipelines.feeds import PROVENANCE
 from pipelines.spec import PREDICTIONS
+from pipelines.waivers import Waiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,9 +35,7 @@ if TYPE_CHECKING:
     from jobs.lake.publications import Publication
     from jobs.lake.staging import Staging
     from jobs.lake.waivers import Granted
-    from pipelines.days import Days
     from pipelines.run import Run
-    from pipelines.waivers import Waiver
 
 T = TypeVar("T")
 _TABLES_AT_ONCE = 3
@@ -150,7 +150,7 @@ def judge(
         declared,
         sql_name(run, name),
         beside,
-        waivers=_waivers_of(run, name, granted),
+        waivers=[*_waivers_of(run, name, granted), *_waivers_of_late_nights(run, name, waiting)],
         set_aside=set_aside,
     )
     for rest, bad in moved:
@@ -191,6 +191,31 @@ def _waivers_of(run: Run, name: str, granted: Sequence[Granted]) -> list[Waiver]
     lead_days = run.pipeline.table(name).partition_lead_days
     own = [one.waiver for one in granted if one.table == sql_name(run, name)]
     return [replace(one, days=one.days.shifted(lead_days)) for one in own]
+
+
+def _waivers_of_late_nights(run: Run, name: str, waiting: Staging) -> list[Waiver]:
+    """Of nights that lacked a drop of their own day: what they knew then has a gap for ever."""
+    table = run.pipeline.table(name)
+    if not table.is_of_the_moment:
+        return []
+    knowledge = Knowledge(run)
+    found = []
+    for feed in run.pipeline.feeds:
+        for night in [] if feed.is_reference else _nights(run, name, waiting):
+            late = knowledge.latest(feed.name).get(night)
+            if late is None or night in knowledge.seen_then(feed.name):
+                continue
+            of_night = Waiver(
+                waiver_id="late",
+                days=Days.of(night).shifted(table.partition_lead_days),
+                expectation=None,
+                column=None,
+                by="nightshift",
+                why=f"{sql_name(run, feed.name)} of {night} is known from {late.known_day} on",
+                until=None,
+            )
+            found.append(of_night)
+    return found
 
 
 def _as_quarantined(run: Run, name: str, bad: DataFrame) -> DataFrame:

@@ -1,6 +1,6 @@
 """The evaluate stage: candidate, champion and baselines on the held-out days.
 
-Moves the `champion` alias or leaves it.
+Lets the candidate serve or leaves the champion; a person's word about a model stands.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jobs.lake import ops, snapshots
+from jobs.lake import model_events, snapshots
 from jobs.training import baselines, comparison, dataset, promotion, scoring, serving
 from jobs.training.comparison import CANDIDATE, CHAMPION, HeldOut
 from jobs.training.tasks import task_of
@@ -42,6 +42,7 @@ def evaluate(run: Run) -> dict[str, object]:
     from jobs.training.registry import Registry
 
     registry = Registry(run.environment, run.pipeline.name)
+    put_back = serving.put_right(run.environment, registry)
     candidate = _candidate(run, registry)
     champion = serving.serving_model(
         run.environment, registry, run.days.last, besides=candidate.version
@@ -52,22 +53,25 @@ def evaluate(run: Run) -> dict[str, object]:
     decision = promotion.decide(evidence, limits)
     measured = comparison.to_json(evidence, held)
     event = _event(run, candidate, champion, decision, measured)
+    word = _word_of_a_person(run, registry, candidate)
     # A rerun over the same models and rows has nothing to add.
-    if not _is_known(run, event):
+    if word is None and not _is_known(run, event):
         _log(registry, candidate, held, measured)
-        _settle(run, registry, candidate, event)
-    if decision.event == "refused" and champion is None:
+        _settle(run, registry, event)
+    if event["event"] == "refused" and champion is None and word is None:
         raise Refused(
             f"Model {candidate.version} of '{run.pipeline.name}' was refused, and no other serves. "
             f"{decision.reason}"
         )
-    serves = candidate if decision.event == "promoted" else champion
+    told = word or event
+    serves = serving.serving_model(run.environment, registry, run.days.last)
     return {
-        "event": decision.event,
-        "reason": decision.reason,
+        "event": told["event"],
+        "reason": told["reason"],
         "model_version": candidate.version,
         "champion_before": champion and champion.version,
         "serves": serves and serves.version,
+        "alias_was_moved_to": put_back,
         **{name: measured[name] for name in _SHOWN},
     }
 
@@ -137,43 +141,65 @@ def _event(
     decision: Decision,
     measured: dict[str, Any],
 ) -> dict[str, Any]:
+    name = run.pipeline.name
+    what: str = decision.event
+    reason = decision.reason
+    if what == model_events.PROMOTED and run.pipeline.promotion.needs_approval:
+        what = model_events.AWAITING
+        reason += f" It awaits a person: nightshift approve {name} {candidate.version} --why TEXT"
     return {
-        "pipeline": run.pipeline.name,
+        "pipeline": name,
         "as_of": candidate.as_of,
-        "event": decision.event,
+        "event": what,
         "model_version": candidate.version,
         "rival_version": champion and champion.version,
         "metrics": json.dumps(measured),
-        "reason": decision.reason,
+        "reason": reason,
     }
 
 
 def _is_known(run: Run, event: dict[str, Any]) -> bool:
-    """Whether the last word about this model was this one.
-
-    Then the alias stays too: somebody may have rolled it back since.
-    """
-    about = serving.events(run.environment, run.pipeline.name, event["model_version"])
+    """Whether the last word about this model was this one."""
+    about = model_events.events(run.environment, run.pipeline.name, event["model_version"])
     if not about:
         return False
     last = about[-1]
     return all(last[name] == value for name, value in event.items())
 
 
-def _settle(
-    run: Run,
-    registry: Registry,
-    candidate: ModelVersion,
-    event: dict[str, Any],
-) -> None:
-    """Move the alias, then record the event.
+def _word_of_a_person(
+    run: Run, registry: Registry, candidate: ModelVersion
+) -> model_events.Row | None:
+    """What a person has said last of the candidate, or against one trained from the same pins.
 
-    Killed in between, the next run finds nothing recorded and does both.
+    None: nothing, and the gate decides.
     """
-    if event["event"] == "promoted":
-        _move_alias(registry, candidate)
-    row = event | {"run_id": run.run_id, "created_at": ops.now()}
-    ops.append(run.environment, serving.EVENTS, [row])
+    recorded = model_events.events(run.environment, run.pipeline.name)
+    words: dict[str, model_events.Row] = {}
+    for event in recorded:
+        if event["event"] in model_events.OF_PEOPLE:
+            words[event["model_version"]] = event
+    if candidate.version in words:
+        return words[candidate.version]
+    for version, word in words.items():
+        is_against = word["event"] in model_events.AGAINST
+        # Only of models of one night the pins can be the same.
+        if not is_against or word["as_of"] != candidate.as_of:
+            continue
+        if registry.version(version).fingerprint == candidate.fingerprint:
+            return word
+    return None
+
+
+def _settle(run: Run, registry: Registry, event: dict[str, Any]) -> None:
+    """Record the event, then have the alias follow.
+
+    Killed in between, the next stage that looks puts the alias right.
+    """
+    model_events.record(
+        run.environment, [{**event, "run_id": run.run_id, "who": model_events.GATE}]
+    )
+    serving.follow(run.environment, registry)
 
 
 def _log(
@@ -196,13 +222,3 @@ def _log(
         **held.task.plots(held.label, held.day, held.predictions),
     }
     registry.log_evaluation(candidate, values, figures)
-
-
-def _move_alias(registry: Registry, candidate: ModelVersion) -> None:
-    """Let the candidate serve, unless a model of a later night does.
-
-    An old night run again must not take its place.
-    """
-    serving_now = registry.champion()
-    if serving_now is None or serving_now.as_of <= candidate.as_of:
-        registry.promote(candidate)

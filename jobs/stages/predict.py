@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from jobs.lake import ops, snapshots, tables
+from jobs.lake import model_events, ops, snapshots, tables
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.publications import Input, Origin
 from jobs.lake.snapshots import Snapshot
@@ -36,11 +36,12 @@ def predict(run: Run) -> dict[str, object]:
     from jobs.training.registry import Registry
 
     registry = Registry(run.environment, run.pipeline.name)
+    put_back = serving.put_right(run.environment, registry)
     champions = serving.serving_models(run.environment, registry, run.days)
     if not champions:
         raise Refused(
             f"No model of '{run.pipeline.name}' was in force on {run.days}: nothing can be scored. "
-            "Run stages train and evaluate until one is promoted."
+            + _way_out(run)
         )
     knowledge = Knowledge.of_now(run)
     # Only the nights that have a champion: what others hold from runs of their own stays.
@@ -53,7 +54,18 @@ def predict(run: Run) -> dict[str, object]:
         # By number: as a text, '10' comes before '9'.
         "models": sorted({model.version for model in champions.values()}, key=int),
         "nights_without_model": [str(day) for day in run.days if day not in champions],
+        "alias_was_moved_to": put_back,
     }
+
+
+def _way_out(run: Run) -> str:
+    name = run.pipeline.name
+    recorded = model_events.events(run.environment, name)
+    last = {event["model_version"]: event["event"] for event in recorded}
+    awaiting = [version for version, event in last.items() if event == model_events.AWAITING]
+    if awaiting:
+        return f"One awaits a person: nightshift approve {name} {awaiting[-1]} --why TEXT"
+    return "Run stages train and evaluate until one is promoted."
 
 
 def _score(

@@ -10,6 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from jobs.lake import publications, snapshots
 from jobs.survey import training_definition
 from jobs.training import dataset, pins
@@ -40,7 +42,7 @@ def train(run: Run) -> dict[str, object]:
     """Train a candidate as of the run's last day, or find the one that the same pins made before.
 
     Raises:
-        Refused: too few labels are known.
+        Refused: too few labels are known, or the model is not finite.
         NightshiftError: the training failed.
     """
     from jobs.training.registry import Registry
@@ -125,6 +127,7 @@ def _keep(
     with _private_folder(parent) as files:
         fit.save(files)
         (files / ENCODING).write_text(plan.data.encoding.to_json())
+        _require_finite_scores(run, plan, files)
         return registry.keep(
             files,
             as_of=run.days.last,
@@ -133,6 +136,27 @@ def _keep(
             params=_params(run, plan, fit),
             curves=fit.curves,
             pins=plan.pins,
+        )
+
+
+def _require_finite_scores(run: Run, plan: _Plan, files: Path) -> None:
+    """Refuse a model whose saved files do not give a number for every row to validate on.
+
+    A weight that is no number makes each prediction none that it has a part in.
+
+    Raises:
+        Refused: they do not.
+    """
+    rows = plan.data.validation
+    scores = plan.family.load(files, plan.data.encoding).score(rows)
+    odd = int((~np.isfinite(scores)).sum())
+    if odd:
+        name = run.pipeline.name
+        raise Refused(
+            f"The model of '{name}' that was trained as of {run.days.last} is not kept: its "
+            f"prediction of {odd} of {len(rows)} rows to validate on is no finite number. "
+            "The same rows and settings would give it again: lower the learning rate, or look for "
+            f"values that are out of all proportion in {name}.{TRAINING}."
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,8 +21,9 @@ from typing import TYPE_CHECKING
 
 from jobs.services.home import private_home
 from pipelines.environment import Environment
-from pipelines.errors import NightshiftError, no_such
+from pipelines.errors import NightshiftError, Refused, no_such
 from pipelines.model import NeuralNetwork
+from pipelines.spec import TRAINING
 
 # Before mlflow is imported: it reports its use over the network otherwise.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -47,6 +49,7 @@ _DIGEST = "sha256."
 _FAMILY = "family"
 _FIRST_FAMILY = NeuralNetwork.name
 """Of a model without the tag: it was trained when there was no other."""
+_LOSSES = ("loss", "val_loss")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 """As MLflow makes it."""
 _SQLITE = "sqlite:///"
@@ -105,7 +108,12 @@ class Registry:
         Args:
             files: Folder with exactly what serving needs.
             curves: Metric -> its values by epoch.
+
+        Raises:
+            Refused: a value of the curves is no finite number. Nothing is stored: the next training
+                from the same pins would take it for done.
         """
+        _require_finite(self.name, as_of, curves)
         tags = {"as_of": str(as_of), "fingerprint": fingerprint, _FAMILY: family}
         for file in sorted(files.iterdir()):
             tags[_DIGEST + file.name] = _digest(file.read_bytes())
@@ -121,11 +129,12 @@ class Registry:
         return self.challenge(self._register(run_id, tags))
 
     def trained(self, fingerprint: str) -> ModelVersion | None:
-        """The newest finished model with that fingerprint."""
+        """The newest finished model with that fingerprint, unless its loss is no finite number."""
         query = f"tags.fingerprint = '{fingerprint}' and attributes.status = 'FINISHED'"
         # MLflow gives the newest first.
         runs = self._client.search_runs([self._experiment()], query, max_results=1)
-        if not runs:
+        # One without finite losses was kept by the code of before, which did not refuse it.
+        if not runs or not _has_finite_losses(runs[0].data.metrics):
             return None
         run_id = runs[0].info.run_id
         registered = self._first(f"name = '{self.name}' and run_id = '{run_id}'")
@@ -141,7 +150,7 @@ class Registry:
         return self._first(f"name = '{self.name}' and tag.as_of = '{as_of}'")
 
     def champion(self) -> ModelVersion | None:
-        """The model that serves; None when none has been promoted yet."""
+        """Where the alias points, which follows what serves; None: nowhere."""
         return self._alias(CHAMPION)
 
     def version(self, version: str) -> ModelVersion:
@@ -178,9 +187,13 @@ class Registry:
         self._client.set_registered_model_alias(self.name, CHALLENGER, model.version)
         return model
 
-    def promote(self, model: ModelVersion) -> None:
-        """Make a version the champion."""
-        self._client.set_registered_model_alias(self.name, CHAMPION, model.version)
+    def set_champion(self, version: str) -> None:
+        """Have the alias point to a version."""
+        self._client.set_registered_model_alias(self.name, CHAMPION, version)
+
+    def remove_champion(self) -> None:
+        """Have the alias point nowhere."""
+        self._client.delete_registered_model_alias(self.name, CHAMPION)
 
     def log_evaluation(
         self, model: ModelVersion, metrics: Mapping[str, float], figures: Mapping[str, Figure]
@@ -381,6 +394,28 @@ def _version(answer: MlflowVersion) -> ModelVersion:
 
 def _number(model: ModelVersion) -> int:
     return int(model.version)
+
+
+def _require_finite(
+    name: str,
+    as_of: date,
+    curves: Mapping[str, list[float]],
+) -> None:
+    odd = []
+    for curve, values in curves.items():
+        if not all(map(math.isfinite, values)):
+            odd.append(curve)
+    if odd:
+        raise Refused(
+            f"The model of '{name}' that was trained as of {as_of} is not kept: its "
+            f"{' and '.join(odd)} went to infinity or to no number at all. The same rows and "
+            "settings would give it again: lower the learning rate, or look for values that are "
+            f"out of all proportion in {name}.{TRAINING}."
+        )
+
+
+def _has_finite_losses(metrics: Mapping[str, float]) -> bool:
+    return all(math.isfinite(metrics.get(name, 0.0)) for name in _LOSSES)
 
 
 def _curves(curves: Mapping[str, list[float]]) -> list[Metric]:

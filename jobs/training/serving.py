@@ -1,19 +1,17 @@
-"""Which model serves a night."""
+"""Which model serves a night: what `ops.model_events` says, which the alias in MLflow follows."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import sys
+from collections.abc import Mapping
 from datetime import date
 from functools import cache
-from operator import itemgetter
 from typing import Any
 
-from jobs.lake import ops
-from jobs.training.registry import ModelVersion, Registry
+from jobs.lake import model_events
+from jobs.training.registry import CHAMPION, ModelVersion, Registry
 from pipelines.days import Days
 from pipelines.environment import Environment
-
-EVENTS = "model_events"
 
 
 def serving_model(
@@ -28,56 +26,61 @@ def serving_models(
 ) -> dict[date, ModelVersion]:
     """The champion for each night that has one, never trained on what became known later.
 
-    That is the alias `champion`, and for a night before the champion's own the last model promoted
-    by then.
-
     Args:
         besides: A version to leave out: the candidate, which may have been promoted by an earlier
             run of this night.
     """
-    champion = registry.champion()
-    if champion and champion.version == besides:
-        champion = None
-    promoted: list[dict[str, Any]] = []
-    if champion is None or champion.as_of > nights.first:
-        promoted = _promoted(environment, registry.name, nights.last, besides)
+    known = model_events.turns(environment, registry.name)
+    others = [turn for turn in known if turn.version != besides]
     version = cache(registry.version)
     models: dict[date, ModelVersion] = {}
     for night in nights:
-        if champion and champion.as_of <= night:
-            models[night] = champion
-            continue
-        by_then = bisect_right(promoted, night, key=itemgetter("as_of"))
-        if by_then:
-            last = promoted[by_then - 1]
-            models[night] = version(last["model_version"])
+        turn = model_events.in_turn(others, night)
+        if turn:
+            models[night] = version(turn.version)
     return models
 
 
-def events(
-    environment: Environment, pipeline: str, model_version: str | None = None
-) -> list[dict[str, Any]]:
-    """What became of each model of the pipeline, or of one, oldest first."""
-    about = [("pipeline", "=", pipeline)]
-    if model_version is not None:
-        about.append(("model_version", "=", model_version))
-    table = ops.read(environment, EVENTS, about)
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return sorted(rows, key=itemgetter("created_at"))
+def follow(environment: Environment, registry: Registry) -> str | None:
+    """Have the alias `champion` point to the model that serves now.
+
+    Returns:
+        The version that it pointed to before, if that was another.
+    """
+    known = model_events.turns(environment, registry.name)
+    serves = known[-1].version if known else None
+    champion = registry.champion()
+    pointed_to = champion.version if champion else None
+    if pointed_to == serves:
+        return None
+    if serves is None:
+        registry.remove_champion()
+    else:
+        registry.set_champion(serves)
+    return pointed_to
 
 
-def _promoted(
-    environment: Environment, pipeline: str, by: date, besides: str | None
-) -> list[dict[str, Any]]:
-    """Night and version of the models promoted by that night, in the order of their nights."""
-    promotions = [
-        ("pipeline", "=", pipeline),
-        ("event", "=", "promoted"),
-        ("as_of", "<=", by),
-    ]
-    if besides is not None:
-        promotions.append(("model_version", "!=", besides))
-    columns = ("as_of", "created_at", "model_version")
-    table = ops.read(environment, EVENTS, promotions, columns)
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return sorted(rows, key=itemgetter("as_of", "created_at"))
+def put_right(environment: Environment, registry: Registry) -> str | None:
+    """Put back an alias that somebody has moved by hand, and say so.
+
+    Returns:
+        The version that it pointed to; None: it was right, or nowhere.
+    """
+    pointed_to = follow(environment, registry)
+    if pointed_to is not None:
+        name = registry.name
+        print(
+            f"Warning: the alias '{CHAMPION}' of '{name}' in MLflow pointed to version "
+            f"{pointed_to}, which does not serve by ops.model_events. It was put back. To change "
+            f"what serves: nightshift rollback {name} --to VERSION --why TEXT",
+            file=sys.stderr,
+            flush=True,
+        )
+    return pointed_to
+
+
+def follow_in_child(argument: Mapping[str, Any]) -> int:
+    """Have the alias follow, in a child of the stage server; returns the exit code 0."""
+    environment = Environment.read(argument["environment"])
+    follow(environment, Registry(environment, argument["pipeline"]))
+    return 0

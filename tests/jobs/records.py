@@ -56,12 +56,12 @@ def record(run: Run, *rows: dict[str, Any]) -> None:
     ops.append(run.environment, "stage_runs", rows)
 
 
-def settle(run: Run, model_version: str) -> None:
-    """Append the run's verdict to `ops.model_events`: the model was promoted."""
+def settle(run: Run, model_version: str, event: str = "promoted") -> None:
+    """Append the run's verdict on the model to `ops.model_events`."""
     row = {
         "run_id": run.run_id,
         "pipeline": run.pipeline.name,
-        "event": "promoted",
+        "event": event,
         "model_version": model_version,
     }
     ops.append(run.environment, "model_events", [row])

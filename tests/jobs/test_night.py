@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import date
 from multiprocessing.synchronize import Event as Signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.errors import PySparkException
@@ -168,6 +169,109 @@ def test_a_night_stops_at_the_first_stage_that_does_not_succeed(
     monkeypatch.setattr("jobs.services.stage_client.available", lambda environment: True)
     assert night.run_night(run, STAGES) == 1
     assert done == ["ingest", "check_raw", "transform"]
+
+
+def test_a_stage_that_is_killed_in_the_stage_server_is_on_record_too(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.services.stage_client.available", lambda environment: True)
+    monkeypatch.setattr("jobs.services.stage_client.call", lambda *_: 3)
+    assert night.run_night(run, select(["train"])) == 3
+    (row,) = ops.read(run.environment, "stage_runs").to_pylist()
+    assert (row["stage"], row["status"]) == ("train", "failed")
+    assert "its process was killed" in row["error"]
+    (message,) = _sent(run)
+    assert message["message"] == row["error"]
+
+
+def test_a_stage_that_has_recorded_why_is_on_record_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def child(environment: Environment, function: str, argument: Any, environ: object) -> int:
+        return night.perform(argument)
+
+    monkeypatch.setattr("jobs.services.stage_client.available", lambda environment: True)
+    monkeypatch.setattr("jobs.services.stage_client.call", child)
+    monkeypatch.setattr(night, "_function", lambda stage: _raising(Refused("too few labels")))
+    assert night.run_night(run, select(["train"])) == 1
+    (row,) = ops.read(run.environment, "stage_runs").to_pylist()
+    assert (row["status"], row["error"]) == ("refused", "too few labels")
+
+
+AFTER_TRAINING = ["predict", "check_predictions", "monitor"]
+
+
+@pytest.mark.parametrize(
+    ("codes", "done", "code"),
+    [
+        ({"train": 1}, ["train", *AFTER_TRAINING], 1),
+        ({"train": 3}, ["train", *AFTER_TRAINING], 3),
+        ({"evaluate": 3}, ["train", "evaluate", *AFTER_TRAINING], 3),
+        ({"train": 3, "predict": 1}, ["train", "predict"], 3),
+        ({"train": 1, "monitor": 3}, ["train", *AFTER_TRAINING], 1),
+        ({"predict": 1}, ["train", "evaluate", "predict"], 1),
+    ],
+)
+@pytest.mark.parametrize("as_needed", [False, True])
+def test_tomorrow_is_scored_without_a_good_training_and_the_night_ends_as_the_training_did(
+    codes: dict[str, int],
+    done: list[str],
+    code: int,
+    as_needed: bool,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    performed: list[str] = []
+
+    def perform(run: Run) -> int:
+        performed.append(run.doing.name)
+        return codes.get(run.doing.name, 0)
+
+    monkeypatch.setattr(night, "_perform_in_server_or_here", perform)
+    monkeypatch.setattr("jobs.services.stage_client.available", lambda environment: True)
+    monkeypatch.setattr("jobs.survey.passes", lambda run, stage, found: [run.days])
+    make = night.make_true if as_needed else night.run_night
+    # The data stages are not what this is about: they would need files.
+    assert make(run, STAGES[5:], notify=False) == code
+    assert performed == done
+    went_on = "the night went on with the model that serves" in capsys.readouterr().err
+    assert went_on is (done[-1] == "monitor" and "monitor" not in codes)
+
+
+def test_some_stages_alone_end_with_their_own_message(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(night, "_perform_in_server_or_here", lambda run: 1)
+    monkeypatch.setattr("jobs.services.stage_client.available", lambda environment: True)
+    for names in (["train"], ["train", "evaluate"]):
+        assert night.run_night(run, select(names), notify=False) == 1
+    # Airflow shows the last line as the reason.
+    assert capsys.readouterr().err == ""
+
+
+def test_a_night_without_a_good_training_tells_that_alone(
+    run: Run, perform_here: Callable[[Mapping[str, Function]], None]
+) -> None:
+    perform_here({"train": _raising(NightshiftError("rank 1 was killed"))})
+    assert night.run_night(run, STAGES) == 3
+    (message,) = _sent(run)
+    assert (message["event"], message["stage"]) == ("stage_failed", "train")
+    assert message["message"] == "rank 1 was killed"
+
+
+def test_a_stage_that_cannot_be_recorded_ends_with_its_code_and_both_reasons(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse_to_write(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(ops, "append", refuse_to_write)
+    monkeypatch.setattr(night, "_function", lambda stage: _raising(Refused("too few labels")))
+    assert night.perform(run.to_json()) == 1
+    told = capsys.readouterr().err
+    assert "Refused: too few labels" in told
+    assert "No space left on device" in told
 
 
 def test_the_plan_names_the_tables_that_each_stage_makes_or_judges(run: Run) -> None:

@@ -69,6 +69,11 @@ def test_a_failure_has_the_reason_of_its_own_attempt(run: Run) -> None:
     assert reason(run, minute=6) == "no reason", "this attempt was killed before it could say why"
 
 
+def test_of_a_stage_that_was_killed_the_caller_knows_more(run: Run) -> None:
+    failed(run, 0, outcome.NO_REASON)
+    assert reason(run) == "no reason"
+
+
 def test_a_failure_has_no_reason_of_another_run_day_or_stage(run: Run) -> None:
     failed(run, 0, "another run", run_id="r2")
     record(run, stage_row(run, "train", status="failed", error="another stage"))
@@ -141,7 +146,19 @@ def test_another_model_of_the_same_run_is_told_of(run: Run) -> None:
     assert notification.message.startswith("Model 5.")
 
 
-@pytest.mark.parametrize("event", ["kept", "refused"])
+def test_a_model_that_awaits_a_person_is_told_of_once_and_as_such(run: Run) -> None:
+    awaiting = PROMOTED | {"event": "awaiting", "reason": "nightshift approve toy 4 --why TEXT"}
+    settle(run, "4", "awaiting")
+    record(run, stage_row(run, "evaluate", metrics=awaiting))
+    notification = outcome.promotion(run)
+    assert notification
+    assert notification.event is Event.MODEL_AWAITING
+    assert notification.message == "Model 4. nightshift approve toy 4 --why TEXT"
+    record(run, stage_row(run, "evaluate", minute=9, metrics=awaiting))
+    assert outcome.promotion(run) is None
+
+
+@pytest.mark.parametrize("event", ["kept", "refused", "rolled_back", "approved"])
 def test_a_model_that_is_not_promoted_is_not_told_of(event: str, run: Run) -> None:
     settle(run, "4")
     record(run, stage_row(run, "evaluate", metrics=PROMOTED | {"event": event}))

@@ -27,8 +27,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from jobs import night, survey
+from jobs.commands.decide import Said, rollback
 from jobs.commands.plan import plan
-from jobs.lake import commits, ops, publications
+from jobs.lake import commits, model_events, ops, publications
 from jobs.lake.knowledge import Knowledge, Seen, arrival
 from jobs.lake.locations import partition, path
 from jobs.lake.publications import Origin, file_input
@@ -79,10 +80,15 @@ class Home:
         if not register.exists():
             register.write_text("1")
 
-    def promote(self, as_of: date) -> None:
+    def promote(self, as_of: date, version: str = "1") -> None:
         """Let a model serve from that night on; of earlier ones only a run's last is scored."""
-        event = {"pipeline": "tiny", "as_of": as_of, "event": "promoted", "created_at": ops.now()}
-        ops.append(self.environment, "model_events", [event])
+        event = {
+            "pipeline": "tiny",
+            "as_of": as_of,
+            "event": "promoted",
+            "model_version": version,
+        }
+        model_events.record(self.environment, [event])
 
     def ids_in(self, day: date) -> list[int]:
         return [int(line) for line in self._file(day).read_text().split()]
@@ -497,6 +503,17 @@ def test_what_was_served_stays_though_all_that_it_was_made_from_has_changed(home
     assert home.published(PREDICTIONS) == served
     assert home.night(DAYS[3]) == 0
     assert home.performed == []
+
+
+def test_what_was_served_stays_when_its_model_is_rolled_back(home: Home) -> None:
+    home.promote(DAYS[0], "1")
+    home.promote(DAYS[1], "2")
+    home.night(DAYS[3], first=DAYS[0])
+    served = home.published(PREDICTIONS)
+    rollback(home.environment, TINY, None, Said(who="alice", why="odd"))
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+    assert home.published(PREDICTIONS) == served
 
 
 def test_the_runs_own_nights_are_scored_again_when_a_person_says_so(home: Home) -> None:

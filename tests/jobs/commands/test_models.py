@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.commands import decide
+from jobs.commands.decide import Said
 from jobs.commands.models import columns, models
-from jobs.lake import ops
-from jobs.training import serving
+from jobs.lake import model_events, ops
 from jobs.training.registry import ModelVersion, Registry
 from pipelines.environment import Environment
 from pipelines.spec import Pipeline
@@ -32,7 +33,8 @@ def test_a_pipeline_without_models_lists_none(tmp_path: Path) -> None:
 
 
 def test_the_columns_are_those_of_the_task_and_the_baselines() -> None:
-    around = ("version", "as_of", "alias", "family", "event"), ("reason", "mlflow_run_id")
+    first = ("version", "as_of", "alias", "family", "event", "decided_at", "who")
+    around = first, ("reason", "mlflow_run_id")
     binary = ("auc", "log_loss", "champion_log_loss", "group_mean_log_loss")
     numbers = ("r2", "rmse", "champion_rmse", "usual_rmse", "persistence_rmse")
     assert columns(small.SMALL) == around[0] + binary + around[1]
@@ -49,8 +51,27 @@ def test_a_model_is_listed_with_what_was_measured(tmp_path: Path) -> None:
     assert (shown["version"], shown["family"], shown["event"]) == ("2", "linear", "promoted")
     assert (shown["r2"], shown["rmse"], shown["champion_rmse"]) == (0.9, 1.5, None)
     assert (shown["usual_rmse"], shown["persistence_rmse"]) == (3.0, 2.5)
-    assert (shown["alias"], shown["reason"]) == ("challenger", "better")
+    assert (shown["alias"], shown["reason"]) == ("challenger champion", "better")
     assert dict(zip(names, first, strict=True))["event"] == "not evaluated"
+
+
+def test_what_a_person_said_is_listed_with_who_and_why_beside_what_was_measured(
+    tmp_path: Path,
+) -> None:
+    environment = small.models_at(tmp_path)
+    for _ in range(2):
+        model = _keep(environment, small.TWIN, tmp_path)
+        _evaluated(environment, small.TWIN, model, EVIDENCE)
+    said = Said(who="alice", why="odd on Mondays")
+    decide.rollback(environment, small.TWIN, None, said)
+    names, (newest, first) = models(small.TWIN, environment)
+    shown = dict(zip(names, newest, strict=True))
+    assert (shown["event"], shown["who"]) == ("rolled_back", "alice")
+    assert (shown["reason"], shown["r2"]) == ("odd on Mondays", 0.9)
+    assert shown["decided_at"] is not None
+    assert shown["alias"] == "challenger"
+    again = dict(zip(names, first, strict=True))
+    assert (again["event"], again["alias"]) == ("restored", "champion")
 
 
 def test_an_event_of_an_older_version_is_listed_without_its_baseline(tmp_path: Path) -> None:
@@ -101,4 +122,4 @@ def _evaluated(
         "reason": "better",
         "created_at": ops.now(),
     }
-    ops.append(environment, serving.EVENTS, [event])
+    ops.append(environment, model_events.TABLE, [event])

@@ -93,7 +93,18 @@ def test_a_promotion_is_told_of(run: Run) -> None:
     assert (message["stage"], message["message"]) == ("evaluate", "Model 4.")
 
 
-@pytest.mark.parametrize("event", ["night_done", "model_promoted"])
+@pytest.mark.parametrize("asked", ["model_promoted", "model_awaiting"])
+def test_a_model_that_awaits_a_person_is_told_of(asked: str, run: Run) -> None:
+    settle(run, "4", "awaiting")
+    awaiting = {"event": "awaiting", "model_version": "4"}
+    record(run, stage_row(run, "evaluate", metrics=awaiting))
+    assert notify(run, asked) == 0
+    (message,) = sent(run)
+    assert message["event"] == "model_awaiting"
+    assert "a new model awaits a person" in str(message["text"])
+
+
+@pytest.mark.parametrize("event", ["night_done", "model_promoted", "model_awaiting"])
 def test_what_has_not_happened_is_not_told(
     event: str, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

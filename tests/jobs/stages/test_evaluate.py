@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from jobs.commands import decide
+from jobs.commands.decide import Said
+from jobs.lake import model_events
 from jobs.stages.evaluate import evaluate
 from jobs.stages.train import train
 from jobs.training import scoring, serving
@@ -24,6 +28,7 @@ from pipelines.spec import Pipeline
 from tests.jobs.training import small
 
 NEXT = small.LAST + timedelta(days=1)
+SAID = Said(who="alice", why="it was odd")
 GOOD, BAD, FAIR, LEAKING = 1.0, 0.0, 0.6, 50.0
 
 
@@ -76,11 +81,20 @@ class Platform:
         """The stage's metrics."""
         return evaluate(small.run_of(self.environment, "evaluate", as_of, pipeline=self.pipeline))
 
+    def roll_back(self) -> None:
+        """As a person does."""
+        decide.rollback(self.environment, self.pipeline, None, SAID)
+
+    def needs_approval(self) -> None:
+        """From now on a person must agree."""
+        asked = replace(self.pipeline.promotion, needs_approval=True)
+        self.pipeline = replace(self.pipeline, promotion=asked)
+
     def events(self) -> list[tuple[str, str, str | None]]:
         """Event, model and rival, oldest first."""
         return [
             (event["event"], event["model_version"], event["rival_version"])
-            for event in serving.events(self.environment, self.pipeline.name)
+            for event in model_events.events(self.environment, self.pipeline.name)
         ]
 
     def champion(self) -> str | None:
@@ -116,7 +130,7 @@ def test_the_first_good_model_becomes_champion(platform: Platform) -> None:
     for baseline in result["baselines"].values():
         assert result["candidate"][headline] < baseline[headline]
     assert platform.champion() == "1"
-    (event,) = serving.events(platform.environment, platform.pipeline.name)
+    (event,) = model_events.events(platform.environment, platform.pipeline.name)
     assert (event["event"], event["model_version"]) == ("promoted", "1")
     assert (event["as_of"], event["rival_version"]) == (small.LAST, None)
     assert json.loads(event["metrics"])["candidate"] == result["candidate"]
@@ -198,14 +212,95 @@ def test_an_old_night_run_again_never_takes_the_alias_back(platform: Platform) -
     assert then.version == better.version
 
 
-def test_a_rollback_survives_a_rerun_of_the_night(platform: Platform) -> None:
+def test_an_alias_moved_by_hand_is_put_back(
+    platform: Platform, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = platform.train(FAIR)
     platform.evaluate()
     platform.train(GOOD, NEXT)
     platform.evaluate(NEXT)
-    platform.registry.promote(first)
+    platform.registry.set_champion(first.version)
+    result = platform.evaluate(NEXT)
+    assert (result["serves"], result["alias_was_moved_to"]) == ("2", "1")
+    assert platform.champion() == "2"
+    assert "pointed to version 1" in capsys.readouterr().err
+
+
+def test_a_rollback_survives_a_rerun_of_the_night_and_a_training_from_the_same_pins(
+    platform: Platform,
+) -> None:
+    platform.train(FAIR)
+    platform.evaluate()
+    platform.train(GOOD, NEXT)
     platform.evaluate(NEXT)
+    platform.roll_back()
+    for _ in range(2):
+        again = platform.evaluate(NEXT)
+        assert (again["event"], again["reason"]) == ("rolled_back", "it was odd")
+        assert (again["serves"], platform.champion()) == ("1", "1")
+        # As --retrain does: the same model, by another number.
+        platform.train(GOOD, NEXT)
+
+
+def test_a_better_model_is_promoted_over_the_one_that_was_rolled_back_to(
+    platform: Platform,
+) -> None:
+    platform.train(FAIR)
+    platform.evaluate()
+    platform.train(GOOD, NEXT)
+    platform.evaluate(NEXT)
+    platform.roll_back()
+    platform.train(GOOD + 1e-9, NEXT)
+    result = platform.evaluate(NEXT)
+    assert (result["event"], result["champion_before"]) == ("promoted", "1")
+    assert platform.champion() == "3"
+
+
+def test_an_old_night_run_again_never_takes_the_place_of_the_one_rolled_back_to(
+    platform: Platform,
+) -> None:
+    platform.train(FAIR, small.LAST)
+    platform.evaluate()
+    platform.train(GOOD, NEXT)
+    platform.evaluate(NEXT)
+    platform.roll_back()
+    platform.train(GOOD)
+    assert platform.evaluate()["event"] == "promoted"
+    assert platform.champion() == "1", "it serves the night that was rolled back, and what follows"
+    then = serving.serving_model(platform.environment, platform.registry, small.LAST)
+    assert then == platform.registry.version("3")
+
+
+def test_a_model_that_needs_approval_awaits_a_person_who_has_the_last_word(
+    platform: Platform,
+) -> None:
+    platform.needs_approval()
+    platform.train(GOOD)
+    first = platform.evaluate()
+    name = platform.pipeline.name
+    assert (first["event"], first["serves"]) == ("awaiting", None)
+    assert f"It awaits a person: nightshift approve {name} 1 --why TEXT" in first["reason"]
+    assert platform.champion() is None
+    decide.approve(platform.environment, platform.pipeline, "1", SAID)
+    again = platform.evaluate()
+    assert (again["event"], again["serves"]) == ("approved", "1")
     assert platform.champion() == "1"
+    assert platform.events() == [("awaiting", "1", None), ("approved", "1", None)]
+
+
+def test_a_model_that_was_rejected_never_serves(platform: Platform) -> None:
+    platform.train(FAIR)
+    platform.evaluate()
+    platform.needs_approval()
+    platform.train(GOOD, NEXT)
+    assert platform.evaluate(NEXT)["event"] == "awaiting"
+    decide.reject(platform.environment, platform.pipeline, "2", SAID)
+    assert platform.evaluate(NEXT)["event"] == "rejected"
+    platform.train(GOOD, NEXT)
+    assert platform.evaluate(NEXT)["event"] == "rejected"
+    assert platform.champion() == "1"
+    events = [event for event, _, _ in platform.events()]
+    assert events == ["promoted", "awaiting", "rejected"]
 
 
 def test_no_model_serves_a_night_before_it_was_trained(platform: Platform) -> None:

@@ -7,9 +7,11 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 import pytest
 
-from jobs.lake import ops, tables
+from jobs.commands import decide
+from jobs.commands.decide import Said
+from jobs.lake import model_events, ops, tables
 from jobs.stages import predict
-from jobs.training import scoring, serving
+from jobs.training import scoring
 from jobs.training.dataset import Dataset
 from jobs.training.encoding import ENCODING
 from jobs.training.families import family_of
@@ -54,7 +56,7 @@ def _promote(environment: Environment, as_of: date, pipeline: Pipeline = LINEAR)
             curves={},
             pins={},
         )
-    registry.promote(model)
+    registry.set_champion(model.version)
     event = {
         "pipeline": pipeline.name,
         "as_of": as_of,
@@ -63,7 +65,7 @@ def _promote(environment: Environment, as_of: date, pipeline: Pipeline = LINEAR)
         "metrics": "{}",
         "created_at": ops.now(),
     }
-    ops.append(environment, serving.EVENTS, [event])
+    ops.append(environment, model_events.TABLE, [event])
     return model
 
 
@@ -149,6 +151,31 @@ def test_without_any_model_the_run_is_refused(tmp_path: Path) -> None:
         Refused, match=r"No model of 'small' was in force on 2013-01-24: nothing can be scored"
     ):
         predict.predict(small.run_of(small.models_at(tmp_path), "predict"))
+
+
+def test_after_a_rollback_every_night_is_scored_by_the_model_of_before(
+    tmp_path: Path, staged: list[pa.Table], capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = small.models_at(tmp_path)
+    small.publish(environment, ROWS, "scoring")
+    _promote(environment, date(2013, 1, 23))
+    _promote(environment, date(2013, 1, 24))
+    decide.rollback(environment, LINEAR, None, Said(who="alice", why="odd"))
+    result = predict.predict(small.run_of(environment, "predict", NIGHTS.last, NIGHTS.first))
+    assert result["models"] == ["1"]
+    assert set(staged[0]["model_version"].to_pylist()) == {"1"}
+    champion = Registry(environment, "small").champion()
+    assert champion is not None
+    assert champion.version == "1", "the alias has followed"
+    assert "pointed to version 2" in capsys.readouterr().err
+
+
+def test_where_a_model_awaits_a_person_the_refusal_says_so(tmp_path: Path) -> None:
+    environment = small.models_at(tmp_path)
+    row = {"pipeline": "small", "as_of": small.LAST, "event": "awaiting", "model_version": "7"}
+    model_events.record(environment, [row])
+    with pytest.raises(Refused, match="One awaits a person: nightshift approve small 7 --why TEXT"):
+        predict.predict(small.run_of(environment, "predict"))
 
 
 def test_a_night_without_any_scoring_row_publishes_an_empty_day(

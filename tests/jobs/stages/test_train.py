@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +12,12 @@ import pytest
 from jobs.lake import publications
 from jobs.lake.publications import Publication
 from jobs.stages import train as stage
+from jobs.training.families.linear import LinearFamily, LinearFit
 from jobs.training.registry import Registry
 from jobs.training.scoring import load
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import Refused
+from pipelines.errors import NightshiftError, Refused
 from pipelines.model import Family
 from pipelines.run import Run
 from pipelines.spec import Pipeline
@@ -53,6 +55,47 @@ def test_a_night_is_trained_once_and_a_forced_retraining_gives_the_same_model(
     assert one.fingerprint == two.fingerprint
     assert one.family == family.name
     assert list((ranked.home / "training" / declared.name).iterdir()) == []
+
+
+WILD = replace(small.NETWORK, learning_rate=1e30)
+NOT_FINITE = "went to infinity|no finite number|not finite"
+
+
+def test_a_network_that_came_apart_is_refused_at_every_attempt_and_never_kept(
+    ranked: Environment,
+) -> None:
+    declared = small.learned_by(small.SMALL, WILD)
+    small.publish(ranked, small.rows_of(ALL_DAYS), pipeline=declared)
+    run = small.run_of(ranked, "train", pipeline=declared)
+    for _ in range(2):
+        with pytest.raises(NightshiftError, match=NOT_FINITE):
+            stage.train(run)
+    assert Registry(ranked, declared.name).versions() == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("broken", ["loss", "val_loss", "coefficients"])
+def test_a_model_of_any_family_that_is_not_finite_is_refused_and_not_kept(
+    broken: str, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = small.models_at(tmp_path)
+    small.publish(environment, small.rows_of(ALL_DAYS))
+    pipeline = small.learned_by(small.SMALL, small.LINEAR)
+    run = small.run_of(environment, "train", pipeline=pipeline)
+    fit = LinearFamily.fit
+
+    def odd(*arguments: Any) -> LinearFit:
+        good = fit(*arguments)
+        if broken == "coefficients":
+            return replace(good, model=replace(good.model, intercept=value - value))
+        return replace(good, curves={**good.curves, broken: [value]})
+
+    monkeypatch.setattr(LinearFamily, "fit", odd)
+    with pytest.raises(Refused, match=rf"as of {small.LAST} is not kept"):
+        stage.train(run)
+    monkeypatch.undo()
+    assert Registry(environment, "small").versions() == []
+    assert stage.train(run)["reused"] is False
 
 
 def test_a_family_of_a_new_choice_is_trained_beside_the_old_one(tmp_path: Path) -> None:

@@ -42,6 +42,15 @@ def test_an_empty_registry_knows_nothing(registry: Registry) -> None:
         registry.version("7")
 
 
+def test_a_model_without_finite_losses_that_was_kept_once_is_not_taken_for_trained(
+    registry: Registry, tmp_path: Path
+) -> None:
+    model = keep(registry, tmp_path, "one")
+    assert registry.trained("one") == model
+    registry._client.log_metric(model.run_id, "val_loss", float("nan"))
+    assert registry.trained("one") is None
+
+
 def test_preparing_twice_is_harmless(tmp_path: Path) -> None:
     for _ in range(2):
         registries.create(models_at(tmp_path), "small")
@@ -67,7 +76,7 @@ def test_a_model_is_looked_up_without_a_list_of_all(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = keep(registry, tmp_path, "one")
-    registry.promote(model)
+    registry.set_champion(model.version)
 
     def search(*_: object, **__: object) -> None:
         raise AssertionError("all versions were listed")
@@ -88,7 +97,7 @@ def test_promotion_moves_the_alias(registry: Registry, tmp_path: Path) -> None:
     first = keep(registry, tmp_path, "one")
     second = keep(registry, tmp_path, "two")
     for model in (first, second):
-        registry.promote(model)
+        registry.set_champion(model.version)
         champion = registry.champion()
         assert champion is not None
         assert champion.version == model.version

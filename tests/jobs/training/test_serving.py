@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from jobs.lake import ops
+from jobs.lake import model_events, ops
 from jobs.training import serving
 from jobs.training.registry import ModelVersion, Registry
 from pipelines.days import Days
@@ -52,7 +52,7 @@ def evaluated(
             pins={},
         )
         if event == "promoted":
-            registry.promote(model)
+            registry.set_champion(model.version)
         _record(environment, model, event)
         return model
 
@@ -67,7 +67,7 @@ def _record(environment: Environment, model: ModelVersion, event: str) -> None:
         "model_version": model.version,
         "created_at": ops.now(),
     }
-    ops.append(environment, serving.EVENTS, [row])
+    ops.append(environment, model_events.TABLE, [row])
 
 
 def _served(
@@ -103,13 +103,46 @@ def test_the_candidate_is_left_out(
     assert _served(environment, registry, besides="1") == dict.fromkeys(range(23, 27), "2")
 
 
-def test_a_champion_of_before_serves_all_nights_whatever_was_recorded(
+def test_the_alias_decides_nothing_and_is_put_back(
+    environment: Environment,
+    registry: Registry,
+    evaluated: Callable[..., ModelVersion],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = evaluated(FIRST)
+    evaluated(SECOND)
+    registry.set_champion(first.version)
+    assert _served(environment, registry)[26] == "2"
+    assert serving.put_right(environment, registry) == "1"
+    told = capsys.readouterr().err
+    assert "pointed to version 1, which does not serve" in told
+    assert "nightshift rollback small --to VERSION" in told
+    assert registry.champion() == registry.version("2")
+    assert serving.put_right(environment, registry) is None
+    registry.remove_champion()
+    assert serving.put_right(environment, registry) is None
+    assert registry.champion() == registry.version("2")
+    assert capsys.readouterr().err == ""
+
+
+def test_an_alias_on_a_model_that_nobody_let_serve_is_taken_away(
     environment: Environment, registry: Registry, evaluated: Callable[..., ModelVersion]
 ) -> None:
-    first = evaluated(date(2013, 1, 19))
-    evaluated(THIRD)
-    registry.promote(first)
-    assert _served(environment, registry) == dict.fromkeys(range(20, 27), "1")
+    kept = evaluated(FIRST, "kept")
+    registry.set_champion(kept.version)
+    assert serving.put_right(environment, registry) == "1"
+    assert registry.champion() is None
+
+
+def test_the_stage_server_has_the_alias_follow(
+    environment: Environment, registry: Registry, evaluated: Callable[..., ModelVersion]
+) -> None:
+    first = evaluated(FIRST)
+    evaluated(SECOND)
+    registry.set_champion(first.version)
+    argument = {"environment": environment.variables(), "pipeline": "small"}
+    assert serving.follow_in_child(argument) == 0
+    assert registry.champion() == registry.version("2")
 
 
 def test_another_pipelines_model_never_serves(
@@ -147,7 +180,7 @@ def test_the_events_of_one_model_are_oldest_first(
     one = evaluated(FIRST)
     evaluated(SECOND)
     _record(environment, one, "kept")
-    about = serving.events(environment, "small", one.version)
+    about = model_events.events(environment, "small", one.version)
     assert [event["event"] for event in about] == ["promoted", "kept"]
-    assert len(serving.events(environment, "small")) == 3
+    assert len(model_events.events(environment, "small")) == 3
     assert isinstance(about[0]["created_at"], datetime)

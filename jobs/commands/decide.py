@@ -1,0 +1,263 @@
+"""The commands `nightshift rollback` and `nightshift approve`: what a person says about models.
+
+Importing this is cheap, and so is what it does: the record is all that decides, and MLflow is asked
+only in the stage server, where it has been imported.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from jobs.lake import model_events
+from jobs.output import harmless
+from jobs.services import stage_client
+from pipelines.environment import Environment
+from pipelines.errors import UsageError
+from pipelines.spec import Pipeline
+
+_Row = dict[str, object]
+_FOLLOW = "jobs.training.serving:follow_in_child"
+_LISTED = 10
+"""Versions that a message offers."""
+_LONGEST = 2000
+"""Characters of a text that a person gives."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Said:
+    """Who says it, and why."""
+
+    who: str
+    why: str
+
+    @classmethod
+    def by(cls, who: str | None, why: str) -> Said:
+        """The words of a person.
+
+        Args:
+            who: Their name; None: that of the user of the operating system.
+            why: For those who read the record.
+
+        Raises:
+            UsageError: a text is empty or endless.
+        """
+        name = _user() if who is None else who
+        for option, text in (("--by", name), ("--why", why)):
+            if not text.strip():
+                raise UsageError(f"{option} is empty: say it in words for those who come after.")
+            if len(text) > _LONGEST:
+                raise UsageError(f"{option} is longer than {_LONGEST} characters.")
+        return cls(who=name.strip(), why=why.strip())
+
+    def event(self, what: str, pipeline: Pipeline, **more: object) -> _Row:
+        """A row of `ops.model_events`."""
+        said = {"who": self.who, "reason": self.why}
+        return {"pipeline": pipeline.name, "event": what, **said, **more}
+
+
+def rollback(
+    environment: Environment,
+    pipeline: Pipeline,
+    to: str | None,
+    said: Said,
+) -> None:
+    """Have a model serve again that served before, in place of those that were let in since.
+
+    Args:
+        to: Its version; None: the one that would serve without the one that serves now.
+
+    Raises:
+        UsageError: there is no such model.
+    """
+    recorded = model_events.events(environment, pipeline.name)
+    *withdrawn, restored = rows_of_rollback(recorded, pipeline, to, said)
+    model_events.record(environment, [*withdrawn, restored])
+    target = restored["model_version"]
+    gone = " and ".join(str(row["model_version"]) for row in withdrawn)
+    others = f", and version {gone} no more" if gone else ""
+    print(
+        f"Version {target} of '{pipeline.name}' serves from now on{others}. "
+        f"Recorded: {harmless(said.who)}: {harmless(said.why)}"
+    )
+    print(
+        "Published predictions stay. To score a night again: "
+        f"nightshift run {pipeline.name} --date D --rescore"
+    )
+    _have_alias_follow(environment, pipeline)
+
+
+def rows_of_rollback(
+    recorded: Sequence[model_events.Row],
+    pipeline: Pipeline,
+    to: str | None,
+    said: Said,
+) -> list[_Row]:
+    """What a rollback adds to the record: each model that goes, and last the one that comes back.
+
+    Raises:
+        UsageError: see `rollback`.
+    """
+    known = model_events.turns_of(recorded)
+    if not known:
+        raise UsageError(f"No model of '{pipeline.name}' serves: there is nothing to roll back.")
+    now = known[-1]
+    began = model_events.first_turns(recorded)
+    if to is None:
+        target = _before(pipeline, known)
+        withdrawn = _let_in_since(target, known, began) | {now.version}
+    else:
+        target = _named(pipeline, to, now.version, began)
+        withdrawn = _let_in_since(target, known, began)
+    rows = [
+        said.event(
+            model_events.ROLLED_BACK,
+            pipeline,
+            as_of=began[version].night,
+            model_version=version,
+            rival_version=target,
+        )
+        for version in began
+        if version in withdrawn
+    ]
+    restored = said.event(
+        model_events.RESTORED,
+        pipeline,
+        # From this night on: an old night that is run again does not take its place.
+        as_of=now.night,
+        model_version=target,
+        rival_version=now.version,
+    )
+    return [*rows, restored]
+
+
+def approve(
+    environment: Environment,
+    pipeline: Pipeline,
+    version: str,
+    said: Said,
+) -> None:
+    """Let a model serve that awaits it.
+
+    Raises:
+        UsageError: it does not.
+    """
+    _decide(environment, pipeline, version, said, model_events.APPROVED)
+    serves = model_events.turns(environment, pipeline.name)[-1].version
+    if serves == version:
+        print(f"Version {version} of '{pipeline.name}' serves from now on.")
+    else:
+        print(
+            f"Version {version} of '{pipeline.name}' is approved for its night; "
+            f"version {serves}, of a later one, serves on."
+        )
+    _have_alias_follow(environment, pipeline)
+
+
+def reject(
+    environment: Environment,
+    pipeline: Pipeline,
+    version: str,
+    said: Said,
+) -> None:
+    """Keep a model that awaits a person from ever serving.
+
+    Raises:
+        UsageError: it does not await one.
+    """
+    _decide(environment, pipeline, version, said, model_events.REJECTED)
+    print(f"Version {version} of '{pipeline.name}' will not serve.")
+
+
+def _decide(
+    environment: Environment,
+    pipeline: Pipeline,
+    version: str,
+    said: Said,
+    what: str,
+) -> None:
+    last: dict[str, Mapping[str, Any]] = {}
+    for event in model_events.events(environment, pipeline.name):
+        last[event["model_version"]] = event
+    if version not in last or last[version]["event"] != model_events.AWAITING:
+        awaiting = [one for one, event in last.items() if event["event"] == model_events.AWAITING]
+        found = f"is {last[version]['event']}" if version in last else "was never evaluated"
+        raise UsageError(
+            f"Version {version} of '{pipeline.name}' awaits nobody: it {found}. "
+            f"Awaiting a person: {', '.join(awaiting) or 'none'}."
+        )
+    candidate = last[version]
+    event = said.event(
+        what,
+        pipeline,
+        as_of=candidate["as_of"],
+        model_version=version,
+        rival_version=candidate["rival_version"],
+    )
+    model_events.record(environment, [event])
+
+
+def _before(pipeline: Pipeline, known: list[model_events.Turn]) -> str:
+    """The model that would serve without the one that serves now."""
+    now = known[-1].version
+    others = [turn.version for turn in known if turn.version != now]
+    if not others:
+        raise UsageError(
+            f"No model of '{pipeline.name}' served before version {now}: there is none to go back "
+            "to."
+        )
+    return others[-1]
+
+
+def _named(pipeline: Pipeline, version: str, now: str, began: Iterable[str]) -> str:
+    if version == now:
+        raise UsageError(f"Version {version} of '{pipeline.name}' serves already.")
+    if version not in began:
+        last = list(began)[-_LISTED:]
+        raise UsageError(
+            f"Version {version} of '{pipeline.name}' was never let into service, so there is no "
+            f"way back to it. The last that were: {', '.join(last)}."
+        )
+    return version
+
+
+def _let_in_since(
+    target: str,
+    known: Iterable[model_events.Turn],
+    began: Mapping[str, model_events.Turn],
+) -> set[str]:
+    """The models all of whose turns come after the last one of the target."""
+    own = [turn for turn in known if turn.version == target]
+    # One that was rolled back has none, and goes back to where it began.
+    last = own[-1] if own else began[target]
+    before = {turn.version for turn in known if _place(turn) <= _place(last)}
+    return {turn.version for turn in known} - before
+
+
+def _place(turn: model_events.Turn) -> tuple[date, datetime]:
+    return turn.night, turn.said_at
+
+
+def _have_alias_follow(environment: Environment, pipeline: Pipeline) -> None:
+    """Have the alias in MLflow follow at once where that takes no seconds."""
+    argument = {"environment": environment.variables(), "pipeline": pipeline.name}
+    is_up = stage_client.available(environment)
+    if is_up and stage_client.call(environment, _FOLLOW, argument, {}) == 0:
+        return
+    print(
+        "The alias 'champion' in MLflow, by which nothing here decides, follows with the next "
+        "evaluate or predict."
+    )
+
+
+def _user() -> str:
+    # Not by the environment, which anyone may set.
+    number = os.getuid()
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:  # such as in a container
+        return f"user {number}"

@@ -1,0 +1,107 @@
+"""What became of each model: the record that says which one serves which night.
+
+The gate and people add events, and nothing else moves a model into service or out of it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from operator import attrgetter, itemgetter
+from typing import Any
+
+from jobs.lake import ops
+from pipelines.environment import Environment
+
+Row = dict[str, Any]
+"""Of `ops.model_events`."""
+
+TABLE = "model_events"
+GATE = "the gate"
+"""Who decided what no person did."""
+
+PROMOTED = "promoted"
+"""By the gate."""
+AWAITING = "awaiting"
+"""The gate would promote it, and a person must agree."""
+APPROVED = "approved"
+"""A person has agreed."""
+REJECTED = "rejected"
+"""A person has not."""
+ROLLED_BACK = "rolled_back"
+"""A person has taken it out of service."""
+RESTORED = "restored"
+"""A person has put it back into service, in the place of those that were rolled back."""
+
+OF_PEOPLE = (APPROVED, REJECTED, ROLLED_BACK, RESTORED)
+"""What the gate never overrules."""
+AGAINST = (REJECTED, ROLLED_BACK)
+_BEGINS = (PROMOTED, APPROVED)
+_TURNS = (*_BEGINS, RESTORED)
+_COLUMNS = ("as_of", "event", "model_version", "created_at")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """A model serves from a night on, until the next turn."""
+
+    night: date
+    version: str
+    said_at: datetime
+
+
+def events(environment: Environment, pipeline: str, model_version: str | None = None) -> list[Row]:
+    """What became of each model of the pipeline, or of one, oldest first."""
+    about = [("pipeline", "=", pipeline)]
+    if model_version is not None:
+        about.append(("model_version", "=", model_version))
+    rows: list[Row] = ops.read(environment, TABLE, about).to_pylist()
+    return sorted(rows, key=itemgetter("created_at"))
+
+
+def record(environment: Environment, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add events, all of them in one commit; each gets this instant as `created_at`."""
+    at = ops.now()
+    ops.append(environment, TABLE, [{**row, "created_at": at} for row in rows])
+
+
+def turns(environment: Environment, pipeline: str) -> list[Turn]:
+    """Which model serves from which night on, in the order of the nights; the last serves now."""
+    about = [("pipeline", "=", pipeline)]
+    rows: list[Row] = ops.read(environment, TABLE, about, _COLUMNS).to_pylist()
+    return turns_of(sorted(rows, key=itemgetter("created_at")))
+
+
+def turns_of(recorded: Iterable[Row]) -> list[Turn]:
+    """The same, of events that have been read, oldest first."""
+    found: list[Turn] = []
+    for event in recorded:
+        version = event["model_version"]
+        if event["event"] == ROLLED_BACK:
+            # All its turns: a night of before that is scored again gets another model too.
+            found = [turn for turn in found if turn.version != version]
+        elif event["event"] in _TURNS:
+            found.append(_turn(event))
+    # Of turns of one night the last that was said: the sort is stable.
+    return sorted(found, key=attrgetter("night"))
+
+
+def in_turn(known: Sequence[Turn], night: date) -> Turn | None:
+    """The turn that a night falls into."""
+    by_then = bisect_right(known, night, key=attrgetter("night"))
+    return known[by_then - 1] if by_then else None
+
+
+def first_turns(recorded: Iterable[Row]) -> dict[str, Turn]:
+    """For each model that was ever let into service its first turn, in the order of the nights."""
+    found: dict[str, Turn] = {}
+    for event in recorded:
+        if event["event"] in _BEGINS:
+            found.setdefault(event["model_version"], _turn(event))
+    return dict(sorted(found.items(), key=lambda item: item[1].night))
+
+
+def _turn(event: Row) -> Turn:
+    return Turn(night=event["as_of"], version=event["model_version"], said_at=event["created_at"])

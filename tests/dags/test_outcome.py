@@ -1,0 +1,95 @@
+"""A night in Airflow in which a stage was refused: what still runs, and how the run ends.
+
+By Airflow's own `dag.test()`, which decides as its scheduler does, in a process of its own: the
+database of Airflow is chosen by what is in force when it is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dags.tasks import OUTCOME
+from pipelines.environment import ROOT
+from pipelines.stages import STAGES
+
+ALL = {stage.name for stage in STAGES}
+NOT_RUN: dict[str, set[str]] = {
+    "none": set(),
+    "train": {"evaluate"},
+    "evaluate": set(),
+    "features": {"train", "evaluate", "predict", "check_predictions", "monitor"},
+    "predict": {"check_predictions", "monitor"},
+}
+"""Stage that is refused -> stages that do not run."""
+
+REFUSING = """#!/usr/bin/env python3
+import os, sys
+fails = os.environ["STUB_FAILS"] in sys.argv
+sys.exit(1 if fails and sys.argv[1] == "run" else 0)
+"""
+"""Stands for `nightshift`: refuses the stage that it is told to, which Airflow does not retry."""
+
+NIGHTS = """
+import json, os, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from airflow.dag_processing.dagbag import DagBag
+from airflow.utils.db import initdb
+from dags import tasks
+initdb()
+tasks.executable = lambda: Path(sys.argv[1])
+file = os.path.join(os.environ["AIRFLOW__CORE__DAGS_FOLDER"], "flights.py")
+told = {}
+for failing in sys.argv[2:]:
+    os.environ["STUB_FAILS"] = failing
+    dag = DagBag(dag_folder=file).dags["flights"]
+    run = dag.test(run_conf={"date": "2013-03-01"}, logical_date=datetime.now(UTC))
+    states = {one.task_id: one.state for one in run.get_task_instances()}
+    told[failing] = (run.state, states)
+print("\\n" + json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, dict[str, str]]]:
+    """Refused stage -> state of the run, and of each task."""
+    home: Path = tmp_path_factory.mktemp("airflow")
+    command = home / "nightshift"
+    command.write_text(REFUSING)
+    command.chmod(0o755)
+    variables = {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        "PYTHONPATH": str(ROOT),
+    }
+    ended = subprocess.run(
+        [sys.executable, "-c", NIGHTS, str(command), *NOT_RUN],
+        env=os.environ | variables,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+    told: dict[str, tuple[str, dict[str, str]]] = json.loads(ended.stdout.splitlines()[-1])
+    return told
+
+
+@pytest.mark.parametrize("refused", NOT_RUN)
+def test_tomorrow_is_scored_without_a_good_training_and_the_run_still_fails(
+    refused: str, nights: dict[str, tuple[str, dict[str, str]]]
+) -> None:
+    expected = dict.fromkeys(ALL | {OUTCOME}, "success")
+    if refused in ALL:
+        expected |= dict.fromkeys([*NOT_RUN[refused], OUTCOME], "upstream_failed")
+        expected[refused] = "failed"
+    state, tasks = nights[refused]
+    assert tasks == expected
+    assert state == ("failed" if refused in ALL else "success")

@@ -1,0 +1,263 @@
+"""What a person says about a model is recorded, stands, and takes no time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.__main__ import main
+from jobs.commands import decide
+from jobs.commands.decide import Said
+from jobs.lake import model_events
+from jobs.training.registry import Registry
+from pipelines.environment import ROOT, Environment
+from pipelines.errors import UsageError
+from tests.jobs.training import small
+from tests.jobs.training.test_registry import keep
+
+FIRST = date(2013, 1, 21)
+SAID = Said(who="alice", why="odd on Mondays")
+Served = Callable[[], list[str | None]]
+
+TIMED = """
+import json, resource, sys
+from jobs.__main__ import main
+code = main(sys.argv[1:])
+used = resource.getrusage(resource.RUSAGE_SELF)
+heavy = {"mlflow", "tensorflow", "keras", "pyspark", "sqlalchemy"} & set(sys.modules)
+print(json.dumps([code, used.ru_utime + used.ru_stime, sorted(heavy)]))
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    return small.environment_at(tmp_path)
+
+
+@pytest.fixture
+def served(environment: Environment) -> Served:
+    """The version that serves each of the five nights from FIRST on."""
+
+    def look() -> list[str | None]:
+        known = model_events.turns(environment, "small")
+        turns = [model_events.in_turn(known, FIRST + timedelta(days=day)) for day in range(5)]
+        return [turn and turn.version for turn in turns]
+
+    return look
+
+
+def happened(
+    environment: Environment,
+    version: int,
+    day: int,
+    event: str = "promoted",
+    pipeline: str = "small",
+) -> None:
+    """A verdict of the gate on a model of that day after FIRST."""
+    row = {
+        "pipeline": pipeline,
+        "as_of": FIRST + timedelta(days=day),
+        "event": event,
+        "model_version": str(version),
+        "who": model_events.GATE,
+    }
+    model_events.record(environment, [row])
+
+
+def last_events(environment: Environment, number: int) -> list[dict[str, Any]]:
+    return model_events.events(environment, "small")[-number:]
+
+
+def test_a_rollback_returns_to_the_model_before_and_again_to_the_one_before_that(
+    environment: Environment, served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for version, day in ((1, 0), (2, 1), (3, 3)):
+        happened(environment, version, day)
+    assert served() == ["1", "2", "2", "3", "3"]
+    decide.rollback(environment, small.SMALL, None, SAID)
+    told = capsys.readouterr().out
+    assert "Version 2 of 'small' serves from now on, and version 3 no more." in told
+    assert "alice: odd on Mondays" in told
+    assert "The alias 'champion' in MLflow, by which nothing here decides, follows" in told
+    assert served() == ["1", "2", "2", "2", "2"]
+    decide.rollback(environment, small.SMALL, None, SAID)
+    assert served() == ["1", "1", "1", "1", "1"]
+    with pytest.raises(UsageError, match="No model of 'small' served before version 1"):
+        decide.rollback(environment, small.SMALL, None, SAID)
+
+
+def test_a_rollback_is_on_record_with_who_and_why_for_each_model(
+    environment: Environment,
+) -> None:
+    for version, day in ((1, 0), (2, 1), (3, 3)):
+        happened(environment, version, day)
+    decide.rollback(environment, small.SMALL, "1", SAID)
+    said = [
+        (row["event"], row["model_version"], row["rival_version"], row["as_of"].day)
+        for row in last_events(environment, 3)
+    ]
+    assert sorted(said) == [
+        ("restored", "1", "3", 24),
+        ("rolled_back", "2", "1", 22),
+        ("rolled_back", "3", "1", 24),
+    ]
+    assert {row["who"] for row in last_events(environment, 3)} == {"alice"}
+    assert {row["reason"] for row in last_events(environment, 3)} == {"odd on Mondays"}
+
+
+def test_a_rollback_can_be_taken_back(environment: Environment, served: Served) -> None:
+    for version, day in ((1, 0), (2, 1), (3, 3)):
+        happened(environment, version, day)
+    decide.rollback(environment, small.SMALL, "1", SAID)
+    decide.rollback(environment, small.SMALL, "2", SAID)
+    assert served() == ["1", "1", "1", "2", "2"]
+    decide.rollback(environment, small.SMALL, "3", SAID)
+    assert served() == ["1", "1", "1", "3", "3"]
+
+
+def test_what_is_promoted_later_serves_and_what_an_old_night_promotes_serves_until_the_rollback(
+    environment: Environment, served: Served
+) -> None:
+    for version, day in ((1, 0), (2, 3)):
+        happened(environment, version, day)
+    decide.rollback(environment, small.SMALL, None, SAID)
+    happened(environment, 3, 1)
+    assert served() == ["1", "3", "3", "1", "1"]
+    happened(environment, 4, 4)
+    assert served() == ["1", "3", "3", "1", "4"]
+    decide.rollback(environment, small.SMALL, None, SAID)
+    assert served() == ["1", "3", "3", "1", "1"]
+
+
+@pytest.mark.parametrize(
+    ("to", "message"),
+    [
+        ("2", "Version 2 of 'small' serves already"),
+        ("3", r"Version 3 of 'small' was never let into service.*The last that were: 1, 2\."),
+        ("9", "never let into service"),
+    ],
+)
+def test_there_is_no_way_back_to_a_model_that_never_served(
+    to: str, message: str, environment: Environment
+) -> None:
+    happened(environment, 1, 0)
+    happened(environment, 2, 1)
+    happened(environment, 3, 2, "kept")
+    with pytest.raises(UsageError, match=message):
+        decide.rollback(environment, small.SMALL, to, SAID)
+
+
+def test_without_a_model_there_is_nothing_to_roll_back(environment: Environment) -> None:
+    with pytest.raises(UsageError, match="No model of 'small' serves"):
+        decide.rollback(environment, small.SMALL, None, SAID)
+
+
+def test_a_person_lets_a_model_serve_that_awaits_it_once(
+    environment: Environment, served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    happened(environment, 1, 0)
+    happened(environment, 2, 2, "awaiting")
+    assert served() == ["1"] * 5
+    decide.approve(environment, small.SMALL, "2", SAID)
+    assert served() == ["1", "1", "2", "2", "2"]
+    assert "Version 2 of 'small' serves from now on." in capsys.readouterr().out
+    (row,) = last_events(environment, 1)
+    assert (row["event"], row["who"], row["reason"]) == ("approved", "alice", "odd on Mondays")
+    with pytest.raises(UsageError, match=r"awaits nobody: it is approved.*person: none\."):
+        decide.reject(environment, small.SMALL, "2", SAID)
+
+
+def test_an_approval_never_takes_the_place_of_a_later_nights_model(
+    environment: Environment, served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    happened(environment, 1, 1, "awaiting")
+    happened(environment, 2, 3)
+    decide.approve(environment, small.SMALL, "1", SAID)
+    assert served() == [None, "1", "1", "2", "2"]
+    assert "version 2, of a later one, serves on" in capsys.readouterr().out
+
+
+def test_a_model_is_rejected_or_refused_by_name(environment: Environment, served: Served) -> None:
+    happened(environment, 1, 0)
+    happened(environment, 2, 1, "awaiting")
+    happened(environment, 3, 2, "awaiting")
+    decide.reject(environment, small.SMALL, "3", SAID)
+    assert served() == ["1"] * 5
+    for version in ("3", "1", "7"):
+        with pytest.raises(UsageError, match=r"awaits nobody.*Awaiting a person: 2\."):
+            decide.approve(environment, small.SMALL, version, SAID)
+
+
+@pytest.mark.parametrize(("who", "why"), [("", "odd"), ("alice", " \n"), ("a", "x" * 2001)])
+def test_who_and_why_are_said_in_words(who: str, why: str) -> None:
+    with pytest.raises(UsageError, match=r"--(by|why) is"):
+        Said.by(who, why)
+
+
+def test_without_a_name_it_is_the_user_of_the_system_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("USER", "LOGNAME"):
+        monkeypatch.setenv(name, "somebody else")
+    owner = Path(f"/proc/{os.getpid()}").owner()
+    assert Said.by(None, "odd").who == owner
+
+
+def test_the_commands_say_nothing_that_steers_a_terminal(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(environment.home))
+    happened(environment, 1, 0, pipeline="flights")
+    happened(environment, 2, 1, pipeline="flights")
+    happened(environment, 3, 2, "awaiting", pipeline="flights")
+    who, why = "\x1b[2Jeve", "odd\r\u202e"
+    assert main(["rollback", "flights", "--to", "1", "--why", why, "--by", who]) == 0
+    assert main(["approve", "flights", "3", "--reject", f"--why={why}", f"--by={who}"]) == 0
+    assert main(["approve", "flights", "3", f"--why={why}", f"--by={who}"]) == 2
+    printed = capsys.readouterr()
+    assert r"\x1b[2Jeve: odd\r\u202e" in printed.out
+    for line in (printed.out + printed.err).split("\n"):
+        assert line.isprintable()
+    said = model_events.events(environment, "flights")[-1]
+    assert (said["event"], said["who"], said["reason"]) == ("rejected", who, "odd\r\u202e")
+
+
+def test_a_rollback_takes_under_two_seconds_and_imports_nothing_heavy(
+    environment: Environment,
+) -> None:
+    happened(environment, 1, 0, pipeline="flights")
+    happened(environment, 2, 1, pipeline="flights")
+    arguments = ["rollback", "flights", "--why", "odd"]
+    ended = subprocess.run(
+        [sys.executable, "-c", TIMED, *arguments],
+        env={**os.environ, **environment.variables()},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    code, seconds, heavy = json.loads(ended.stdout.splitlines()[-1])
+    assert (code, heavy) == (0, [])
+    # Of the processor: others may use the machine.
+    assert seconds < 2
+
+
+def test_the_alias_follows_at_once_where_the_platform_is_up(
+    ranked: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = Registry(ranked, "small")
+    for number in (1, 2):
+        model = keep(registry, tmp_path, str(number))
+        registry.set_champion(model.version)
+        happened(ranked, number, number)
+    decide.rollback(ranked, small.SMALL, None, SAID)
+    assert registry.champion() == registry.version("1")
+    assert "follows with the next" not in capsys.readouterr().out
