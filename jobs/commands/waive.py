@@ -217,7 +217,8 @@ def _row(one: record.Granted, now: date) -> tuple[object, ...]:
 
 
 def _named(waiver: Waiver) -> str:
-    return f"{waiver.expectation} of {waiver.column}" if waiver.column else waiver.expectation
+    expectation = waiver.expectation or "whatever fails"
+    return f"{expectation} of {waiver.column}" if waiver.column else expectation
 
 
 def _revocation(pipeline: Pipeline, waiver: Waiver) -> str:

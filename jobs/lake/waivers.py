@@ -34,7 +34,8 @@ class Granted:
         """Whether it lets anything through on that day."""
         if self.is_revoked:
             return "revoked"
-        return "in force" if today <= self.waiver.until else "ran out"
+        until = self.waiver.until
+        return "in force" if until is None or today <= until else "ran out"
 
 
 def today() -> date:
