@@ -119,7 +119,7 @@ def test_a_lake_in_which_all_is_done_has_nothing_left_to_do(weather_lake: Enviro
 
 @pytest.mark.soak
 @pytest.mark.skipif(not os.environ.get("SOAK"), reason="minutes; `make soak` runs it")
-def test_a_hole_that_is_filled_later_gives_the_tables_of_nights_in_order(
+def test_a_file_that_comes_late_is_read_and_changes_no_night_that_has_passed(
     weather_lake: Environment, tmp_path: Path
 ) -> None:
     copied = replace(weather_lake, lake=str(tmp_path / "lake"), landing=tmp_path / "landing")
@@ -133,12 +133,30 @@ def test_a_hole_that_is_filled_later_gives_the_tables_of_nights_in_order(
         _data_stages(in_order, Days.of(day))
     missing = copied.landing / "weather" / WEATHER.feeds[0].file(later.first)
     kept = missing.rename(tmp_path / "kept")
-    _data_stages(copied, Days.of(later.last), allow_gap=True)
-    kept.rename(missing)
+    with_gap = later.last - timedelta(days=1)
+    _data_stages(copied, Days.of(with_gap), allow_gap=True)
+    tables = [*WEATHER.feeds, *WEATHER.derived, *map(WEATHER.table, (TRAINING, SCORING))]
+    passed = [WEATHER.table(one.name) for one in tables]
+    of_the_moment = [one for one in passed if one.is_of_the_moment]
+    until = f"landed_date BETWEEN '{later.first + timedelta(days=1)}' AND '{with_gap}'"
+    before = {one.name: _rows(copied, one.name, until) for one in of_the_moment}
+    # Copied: a file that is moved keeps the time of its first landing.
+    shutil.copy(kept, missing)
     _data_stages(copied, Days.of(later.last))
-    for table in (*WEATHER.feeds, *WEATHER.derived, *map(WEATHER.table, (TRAINING, SCORING))):
-        query = f"SELECT * FROM weather.{table.name} ORDER BY ALL"
-        assert rows_of(copied, query) == rows_of(in_order, query), table.name
+    for one in of_the_moment:
+        assert _rows(copied, one.name, until) == before[one.name], one.name
+    about_their_day = [one.name for one in passed if one not in of_the_moment]
+    for name in set(about_their_day) - {TRAINING}:
+        assert _rows(copied, name) == _rows(in_order, name), name
+    known = f"landed_date = '{later.first}'"
+    found = rows_of(copied, f"SELECT DISTINCT known_date FROM weather.hourly_history WHERE {known}")
+    assert found == [(later.last,)]
+
+
+def _rows(
+    environment: Environment, table: str, condition: str = "true"
+) -> list[tuple[object, ...]]:
+    return rows_of(environment, f"SELECT * FROM weather.{table} WHERE {condition} ORDER BY ALL")
 
 
 def _data_stages(environment: Environment, days: Days, *, allow_gap: bool = False) -> None:
