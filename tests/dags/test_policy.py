@@ -15,13 +15,16 @@ from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
 
 from dags import callbacks
+from dags.drops import SourceOperator, land_command
+from dags.nights import Night, night_of
 from dags.tasks import (
     MaintenanceOperator,
+    PlanOperator,
     StageOperator,
     command,
     maintenance_command,
     notification,
-    run_days,
+    plan_command,
     safe_run_id,
 )
 from jobs import outcome
@@ -39,6 +42,7 @@ SHARED = set((FOLDER / ".airflowignore").read_text().splitlines())
 """Modules that the DAG files share."""
 FILES = sorted(path for path in FOLDER.glob("*.py") if path.name not in SHARED)
 BAG = DagBag(dag_folder=str(FOLDER))
+PLAYED = [name for name in catalog.names() if catalog.pipeline(name).replay]
 DAGS = sorted(BAG.dags.values(), key=lambda dag: dag.dag_id)
 HEAVY = (
     "pyspark",
@@ -55,6 +59,16 @@ HEAVY = (
     "deltalake",
 )
 
+
+def stages_of(name: str) -> list[StageOperator]:
+    """The tasks of a pipeline's DAG that are stages."""
+    plan, *stages = BAG.dags[name].tasks
+    assert isinstance(plan, PlanOperator)
+    found = [task for task in stages if isinstance(task, StageOperator)]
+    assert found == stages
+    return found
+
+
 PARSE = """
 import json, runpy, sys, time
 import airflow.sdk
@@ -67,11 +81,49 @@ print(json.dumps([seconds, sorted(set(sys.argv[2].split(",")) & set(sys.modules)
 
 def test_every_dag_file_is_read_without_an_error() -> None:
     assert BAG.import_errors == {}
-    assert sorted(path.stem for path in FILES) == [dag.dag_id for dag in DAGS]
+    assert {path.stem for path in FILES} == {*catalog.names(), "maintenance", "sources"}
 
 
-def test_there_is_a_dag_for_every_pipeline_and_one_that_cleans_up() -> None:
-    assert {dag.dag_id for dag in DAGS} == {*catalog.names(), "maintenance"}
+def test_there_is_a_dag_for_every_pipeline_and_source_and_one_that_cleans_up() -> None:
+    sources = {f"{name}_source" for name in PLAYED}
+    assert {dag.dag_id for dag in DAGS} == {*catalog.names(), *sources, "maintenance"}
+
+
+@pytest.mark.parametrize("name", PLAYED)
+@pytest.mark.parametrize("late", [None, "weather", "observations"])
+def test_a_source_is_one_task_with_a_command_that_the_command_line_accepts(
+    name: str, late: str | None
+) -> None:
+    (task,) = BAG.dags[f"{name}_source"].tasks
+    assert isinstance(task, SourceOperator)
+    arguments = parser().parse_args(land_command(task.pipeline, date(2013, 4, 3), late))
+    assert (arguments.pipeline, arguments.until) == (name, "2013-04-03")
+    assert arguments.withhold == ([late] if late else [])
+
+
+@pytest.mark.parametrize("name", PLAYED)
+def test_a_source_drops_the_files_of_a_day_before_the_night_that_reads_them(name: str) -> None:
+    infos = []
+    for dag_id in (f"{name}_source", name):
+        dag = DagSerialization.from_dict(DagSerialization.to_dict(BAG.dags[dag_id]))
+        first = datetime(2026, 3, 6, tzinfo=UTC)
+        # Across the change of the clocks on the 8th.
+        infos.append(list(dag.iter_dagrun_infos_between(first, first + timedelta(days=4))))
+    drops, nights = infos
+    assert len(drops) == len(nights) == 4
+    for drop, night in zip(drops, nights, strict=True):
+        assert timedelta() < night.run_after - drop.run_after <= timedelta(hours=1)
+
+
+def test_the_form_of_a_source_offers_daily_feeds_and_bounded_minutes() -> None:
+    params = BAG.dags["flights_source"].params
+    assert list(params) == ["date", "late", "late_minutes"]
+    for feed in (None, "flights", "schedule", "weather"):
+        params.get_param("late").resolve(feed)
+    with pytest.raises(Exception, match="is not one of"):
+        params.get_param("late").resolve("planes")
+    with pytest.raises(Exception, match="less than the minimum"):
+        params.get_param("late_minutes").resolve(0)
 
 
 def test_maintenance_is_one_task_with_a_command_that_the_command_line_accepts() -> None:
@@ -133,10 +185,11 @@ def test_a_dag_says_who_owns_it_and_what_it_does_and_is_bounded(dag: DAG) -> Non
 
 
 @pytest.mark.parametrize("name", catalog.names())
-def test_the_stages_of_a_night_form_a_chain_in_their_order(name: str) -> None:
+def test_the_plan_and_the_stages_of_a_night_form_a_chain_in_their_order(name: str) -> None:
     dag = BAG.dags[name]
-    assert dag.task_ids == [stage.name for stage in STAGES]
+    assert dag.task_ids == ["plan", *(stage.name for stage in STAGES)]
     assert {task.task_id: task.downstream_task_ids for task in dag.tasks} == {
+        "plan": {STAGES[0].name},
         **{one.name: {other.name} for one, other in pairwise(STAGES)},
         STAGES[-1].name: set(),
     }
@@ -160,8 +213,7 @@ def test_every_notification_of_a_dag_is_one_that_the_command_line_accepts(
     name: str, event: Event
 ) -> None:
     days = Days(date(2013, 1, 1), date(2013, 3, 31))
-    for task in BAG.dags[name].tasks:
-        assert isinstance(task, StageOperator)
+    for task in stages_of(name):
         argv = notification(task.pipeline, task.stage, days, safe_run_id("-odd id"), event)
         more = ["--since=2013-04-01T08:30:00+00:00", "--message=-odd\nmessage"]
         arguments = parser().parse_args([*argv, *more])
@@ -184,15 +236,16 @@ _SWITCHES: list[set[str]] = [
 
 @pytest.mark.parametrize("name", catalog.names())
 @pytest.mark.parametrize("switches", _SWITCHES)
+@pytest.mark.parametrize("stands_for", [None, date(2026, 11, 25)])
 def test_every_command_of_a_dag_is_one_that_the_command_line_accepts(
-    name: str, switches: set[str]
+    name: str, switches: set[str], stands_for: date | None
 ) -> None:
-    days = Days(date(2013, 1, 1), date(2013, 3, 31))
-    for task in BAG.dags[name].tasks:
-        assert isinstance(task, StageOperator)
+    night = Night(days=Days(date(2013, 1, 1), date(2013, 3, 31)), stands_for=stands_for)
+    for task in stages_of(name):
         params = dict.fromkeys(switches, True)
-        argv = command(task.pipeline, task.stage, days, safe_run_id("-odd id"), params)
+        argv = command(task.pipeline, task.stage, night, safe_run_id("-odd id"), params)
         arguments = parser().parse_args(argv)
+        assert arguments.from_start == bool(stands_for)
         assert arguments.pipeline == name
         assert arguments.retrain == ("retrain" in switches)
         assert arguments.rescore == ("rescore" in switches)
@@ -202,6 +255,25 @@ def test_every_command_of_a_dag_is_one_that_the_command_line_accepts(
         assert arguments.no_notify, "the callbacks notify, once all attempts are over"
         assert select(arguments.stage) == (task.stage,)
         assert arguments.run_id == safe_run_id("-odd id")
+
+
+@pytest.mark.parametrize("name", catalog.names())
+@pytest.mark.parametrize("switches", _SWITCHES)
+@pytest.mark.parametrize("stands_for", [None, date(2026, 11, 25)])
+def test_the_command_of_the_plan_asks_for_as_much_as_those_of_the_stages(
+    name: str, switches: set[str], stands_for: date | None
+) -> None:
+    night = Night(days=Days(date(2013, 1, 1), date(2013, 3, 31)), stands_for=stands_for)
+    pipeline = catalog.pipeline(name)
+    params = dict.fromkeys(switches, True)
+    argv = plan_command(pipeline, night, "-odd id", params, Path("result.json"))
+    planned = parser().parse_args(argv)
+    run = parser().parse_args(command(pipeline, STAGES[0], night, "an_id", params))
+    for name_of in ("pipeline", "first", "last", "retrain", "rescore", "allow_gap", "from_start"):
+        assert getattr(planned, name_of) == getattr(run, name_of)
+    assert planned.restate == (not run.as_needed)
+    assert planned.note_run == "-odd id"
+    assert planned.result == Path("result.json")
 
 
 @pytest.mark.parametrize("name", catalog.names())
@@ -220,7 +292,7 @@ def test_a_backfill_over_some_dates_processes_exactly_these_days(name: str) -> N
     asked = dag.iter_dagrun_infos_between(first, last)
     starts = [info.data_interval.start for info in asked if info.data_interval]
     days = [
-        run_days(catalog.pipeline(name), context(run_type="backfill", interval_start=start))
+        night_of(catalog.pipeline(name), context(run_type="backfill", interval_start=start)).days
         for start in starts
     ]
     wanted = Days(first.date(), last.date())
