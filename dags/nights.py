@@ -114,7 +114,8 @@ def _due(pipeline: Pipeline, run: DagRunProtocol) -> Night:
     if run.run_type == "scheduled" and due_at and due_at <= calendar.began:
         # Airflow makes up for the last moment of a schedule before a DAG is first seen.
         raise replay.NothingDue(
-            f"Nothing to do for {day}: its night was due at {due_at}, and the replay of "
-            f"'{pipeline.name}' began at {calendar.began}. Trigger the DAG to run it now."
+            f"Nothing to do for {day}: its night was due at {due_at:%Y-%m-%d %H:%M} UTC, and the "
+            f"replay of '{pipeline.name}' began at {calendar.began:%Y-%m-%d %H:%M} UTC. "
+            "Trigger the DAG to run it now."
         )
     return Night(days=Days.of(calendar.day_of(day)), stands_for=day)

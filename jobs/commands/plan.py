@@ -42,10 +42,14 @@ class Plan:
 
     @property
     def summary(self) -> str:
-        """What is to be done and why, a line for each row that is not current."""
+        """What is to be done and why, a line for all that has the same to be done."""
         if not self.has_work:
             return "Nothing to do: all is current."
-        lines = [_line(row) for row in self.rows if row[1] in _UNDER_WAY]
+        alike: dict[Row, list[str]] = {}
+        for what, state, _, days, reason in self.rows:
+            if state in _UNDER_WAY:
+                alike.setdefault((state, days, reason), []).append(str(what))
+        lines = [_line(said, names) for said, names in alike.items()]
         hidden = len(lines) - _LINES_OF_A_NOTE
         more = [f"- … and {hidden} more"] if hidden > 0 else []
         return "\n".join(["To do:", *lines[:_LINES_OF_A_NOTE], *more])
@@ -101,9 +105,11 @@ def write_note(run: Run, plan: Plan, dag_run: str) -> None:
         print(f"Warning: the run got no note: {error}", file=sys.stderr, flush=True)
 
 
-def _line(row: Row) -> str:
-    what, state, _, days, reason = row
-    return f"- {what}: {state} {days} ({reason})"
+def _line(said: Row, names: Sequence[str]) -> str:
+    state, days, reason = said
+    # The run's page names the pipeline.
+    short = ", ".join(name.rpartition(".")[2] for name in names)
+    return f"- {state} {days}: {short} ({reason})"
 
 
 def _has_hole(run: Run, survey: Survey) -> bool:

@@ -636,8 +636,8 @@ def test_the_plan_tells_of_stages_that_are_due_though_all_tables_are_current(hom
     assert nothing.summary == "Nothing to do: all is current."
     assert retrained.has_work
     assert retrained.summary.splitlines()[1:] == [
-        "- train: due 2013-01-06 (--retrain trains again)",
-        "- evaluate: due 2013-01-06 (a model will be trained)",
+        "- due 2013-01-06: train (--retrain trains again)",
+        "- due 2013-01-06: evaluate (a model will be trained)",
     ]
     assert restated.has_work
     assert "--restate does all stages" in restated.summary
@@ -663,7 +663,13 @@ def test_a_night_that_is_to_begin_at_the_start_loads_the_history_that_has_landed
     home.pipeline = replace(TINY, first_day=DAYS[0])
     run = replace(home.run(DAYS[3]), from_start=True)
     with home._stages():
-        assert plan(run).rows[0][1:4] == ("missing", 4, f"{DAYS[0]}..{DAYS[3]}")
+        planned = plan(run)
+        assert planned.rows[0][1:4] == ("missing", 4, f"{DAYS[0]}..{DAYS[3]}")
+        _, first_line, *_ = planned.summary.splitlines()
+        assert first_line == (
+            f"- missing {DAYS[0]}..{DAYS[3]}: readings, marks, sums, training, scoring "
+            "(never published)"
+        )
         assert night.make_true(run, STAGES, notify=False) == 0
     assert stages_of(home)["ingest"] == [f"{DAYS[0]}..{DAYS[3]}"]
     assert stages_of(home)["train"] == [str(DAYS[3])]
