@@ -118,4 +118,8 @@ def _due(pipeline: Pipeline, run: DagRunProtocol) -> Night:
             f"replay of '{pipeline.name}' began at {calendar.began:%Y-%m-%d %H:%M} UTC. "
             "Trigger the DAG to run it now."
         )
+    triggered_at = run.logical_date or run.run_after
+    if run.run_type == "manual" and triggered_at >= calendar.began:
+        # Between midnight and the hour of the schedule, the last night that was due is older.
+        day = max(day, calendar.first_today)
     return Night(days=Days.of(calendar.day_of(day)), stands_for=day)

@@ -75,8 +75,7 @@ def plan(run: Run, *, allow_gap: bool = False, is_exact: bool = False) -> Plan:
         rows += [_row(run, part) for part in _alike(findings)]
     rows += _rows_of_stages(run, survey, foreseen)
     if is_exact:
-        reason = "--restate does all stages on these days"
-        rows.append((run.pipeline.name, "due", len(run.days), str(run.days), reason))
+        rows.append(_row_of_days(run, "--restate does all stages on these days"))
         return Plan(rows=rows, has_work=True)
     is_refused = _has_hole(run, survey) and not allow_gap
     return Plan(rows=rows, has_work=is_refused or has_work(run, survey))
@@ -149,6 +148,10 @@ def _rows_of_stages(
 def _row_of_stage(run: Run, name: str, why: str | None) -> Row:
     night = run.days.last
     return name, "due" if why else "current", 1, str(night), why or ""
+
+
+def _row_of_days(run: Run, why: str) -> Row:
+    return run.pipeline.name, "due", len(run.days), str(run.days), why
 
 
 def _alike(findings: Sequence[Finding]) -> list[list[Finding]]:

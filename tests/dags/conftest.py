@@ -58,6 +58,7 @@ def context(
     run_type: str = "manual",
     interval_start: datetime | None = None,
     interval_end: datetime | None = None,
+    logical_date: datetime | None = None,
     run_after: datetime | None = None,
     run_id: str = "manual__1",
     **params: Any,
@@ -68,6 +69,7 @@ def context(
         run_type=run_type,
         data_interval_start=interval_start,
         data_interval_end=interval_end,
+        logical_date=logical_date,
         run_after=run_after or datetime(2013, 3, 2, 12, tzinfo=UTC),
     )
     return {

@@ -146,8 +146,25 @@ def test_a_run_without_params_is_about_the_day_that_yesterday_stands_for() -> No
 def test_a_night_that_was_due_before_the_replay_began_is_left_to_a_person() -> None:
     with pytest.raises(AirflowSkipException, match="its night was due at .* Trigger the DAG"):
         night_of(PIPELINE, scheduled(DUE))
-    by_hand = context(interval_start=DUE - ONE_DAY, interval_end=DUE)
+    by_hand = context(
+        interval_start=DUE - ONE_DAY, interval_end=DUE, logical_date=BEGAN + timedelta(minutes=1)
+    )
     assert night_of(PIPELINE, by_hand).days == Days.of(date(2013, 4, 2))
+
+
+def test_the_first_click_works_at_any_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
+    path = file_of(PIPELINE, Environment.read())
+    path.parent.mkdir()
+    # At two in the morning in New York the last night that was due is that of the 23rd.
+    began = datetime(2026, 11, 25, 7, tzinfo=UTC)
+    path.write_text(beginning(PIPELINE, began).to_json())
+    before = {"interval_start": DUE - 2 * ONE_DAY, "interval_end": DUE - ONE_DAY}
+    clicked = context(logical_date=began + timedelta(minutes=1), **before)
+    assert night_of(PIPELINE, clicked).days == Days.of(date(2013, 3, 31))
+    for other in ({"run_type": "backfill"}, {"logical_date": DUE - 2 * ONE_DAY}):
+        with pytest.raises(AirflowSkipException, match="the replay begins with 2026-11-24"):
+            night_of(PIPELINE, context(**other, **before))
 
 
 @pytest.mark.usefixtures("replayed")

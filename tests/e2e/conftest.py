@@ -76,7 +76,7 @@ class Installation:
         run_id = airflow.trigger("flights", params)
         seconds = airflow.wait("flights", run_id, timeout_seconds=1800)
         tasks = airflow.tasks("flights", run_id)
-        stages = [f"{task.name} {task.seconds:.1f}" for task in tasks]
+        stages = [f"{task.name} {task.seconds or 0:.1f}" for task in tasks]
         print(f"\n{run_id}: {seconds:.1f} s through Airflow ({', '.join(stages)})")
         return run_id
 
