@@ -160,7 +160,7 @@ class PlanOperator(BaseOperator):
             _raise_unless_done("plan", planned.days, ended.exit_code, ended.output)
             plan = json.loads(result.read_text())
         context["ti"].xcom_push(key="plan", value={"night": str(planned), **plan})
-        self.log.info("%s", plan["summary"])
+        self.log.info("%s: %s", planned, plan["summary"])
         if not plan["has_work"]:
             self._end_here()
 

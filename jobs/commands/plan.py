@@ -44,7 +44,7 @@ class Plan:
     def summary(self) -> str:
         """What is to be done and why, a line for all that has the same to be done."""
         if not self.has_work:
-            return "Nothing to do: all is current."
+            return "nothing to do, all is current."
         alike: dict[Row, list[str]] = {}
         for what, state, _, days, reason in self.rows:
             if state in _UNDER_WAY:
@@ -52,7 +52,7 @@ class Plan:
         lines = [_line(said, names) for said, names in alike.items()]
         hidden = len(lines) - _LINES_OF_A_NOTE
         more = [f"- … and {hidden} more"] if hidden > 0 else []
-        return "\n".join(["To do:", *lines[:_LINES_OF_A_NOTE], *more])
+        return "\n".join(["to do:", *lines[:_LINES_OF_A_NOTE], *more])
 
 
 def plan(run: Run, *, allow_gap: bool = False, is_exact: bool = False) -> Plan:
@@ -95,7 +95,8 @@ def write_note(run: Run, plan: Plan, dag_run: str) -> None:
     """
     from jobs.services.airflow_api import own_airflow
 
-    text = f"**{run.days}**\n\n{plan.summary}"
+    # Its first line is what Airflow shows of a note at first sight.
+    text = f"**{run.days}**: {plan.summary}"
     if len(text) > _MOST_CHARACTERS:
         text = f"{text[: _MOST_CHARACTERS - 2]} …"
     try:

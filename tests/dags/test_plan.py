@@ -24,8 +24,8 @@ from pipelines.stages import STAGES
 from tests.dags.conftest import context
 
 ROWS = [{"what": "train", "state": "due", "nights": 1, "days": "2013-03-01", "reason": "new rows"}]
-DUE = {"has_work": True, "summary": "To do:\n- train: due 2013-03-01 (new rows)", "rows": ROWS}
-CURRENT = {"has_work": False, "summary": "Nothing to do: all is current.", "rows": []}
+DUE = {"has_work": True, "summary": "to do:\n- train: due 2013-03-01 (new rows)", "rows": ROWS}
+CURRENT = {"has_work": False, "summary": "nothing to do, all is current.", "rows": []}
 
 
 class Instance:

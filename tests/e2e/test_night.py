@@ -115,7 +115,7 @@ def test_a_run_without_a_day_is_the_night_that_yesterday_stands_for_and_is_done_
     assert states == dict.fromkeys((stage.name for stage in STAGES), "skipped")
     day = calendar.day_of(calendar.day_before(datetime.now(UTC)))
     note = installation.airflow.run("flights", run_id)["note"]
-    assert note == f"**{day}**\n\nNothing to do: all is current."
+    assert note == f"**{day}**: nothing to do, all is current."
 
 
 def rows_in_files(installation: Installation, feed: Feed) -> int:

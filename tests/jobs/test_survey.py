@@ -633,7 +633,7 @@ def test_the_plan_tells_of_stages_that_are_due_though_all_tables_are_current(hom
         restated = plan(home.run(DAYS[1]), is_exact=True)
     assert not nothing.has_work
     assert {row[1] for row in nothing.rows} == {"current"}
-    assert nothing.summary == "Nothing to do: all is current."
+    assert nothing.summary == "nothing to do, all is current."
     assert retrained.has_work
     assert retrained.summary.splitlines()[1:] == [
         "- due 2013-01-06: train (--retrain trains again)",
