@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -72,11 +71,15 @@ def test_a_night_with_nothing_to_do_ends_with_its_plan(
     plan: PlanOperator,
     stub: Path,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(DownstreamTasksSkipped) as ended, caplog.at_level(logging.INFO):
+    with pytest.raises(DownstreamTasksSkipped) as ended:
         run(plan, CURRENT, monkeypatch, date="2013-03-01")
     assert sorted(ended.value.tasks) == sorted(stage.name for stage in STAGES)
+    lines = capsys.readouterr().out.splitlines()
+    begins = [line for line in lines if "Night of 2013-03-01 " in line]
+    ends = [line for line in lines if "Night of 2013-03-01: nothing to do, all is current." in line]
+    assert len(begins) == len(ends) == 1
 
 
 def test_a_night_that_nobody_asked_for_and_that_is_not_due_ends_without_a_command(

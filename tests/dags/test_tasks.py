@@ -52,6 +52,14 @@ def test_the_stage_is_run_by_the_command_with_the_run_id_of_airflow(stub: Path) 
     assert calls(stub) == [["run", *about, run_id, "--no-notify", "--as-needed", "--retrain"]]
 
 
+def test_the_log_of_a_stage_begins_with_its_night(
+    stub: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_stage("train", date="2013-03-01")
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert "Night of 2013-03-01 " in first
+
+
 @pytest.mark.parametrize(
     ("exit_code", "retried"),
     [
