@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,7 +14,8 @@ from functools import cached_property
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
 from zoneinfo import ZoneInfo
 
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
@@ -28,12 +30,17 @@ from airflow.sdk import (
     TriggerRule,
     chain,
 )
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
-from airflow.sdk.types import DagRunProtocol
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    DownstreamTasksSkipped,
+)
 
 from dags import callbacks
+from dags.nights import Night, night_of
 from dags.waiting import FilesLanded
-from pipelines.days import Days, parse_day
+from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NotLanded, Refused, UsageError
 from pipelines.events import Event
@@ -110,12 +117,13 @@ def maintenance_arguments() -> dict[str, Any]:
 
 
 def night(pipeline: Pipeline) -> None:
-    """All stages of a night, one after another; called inside `with DAG(...)`.
+    """The plan of a night and then its stages, one after another; called inside `with DAG(...)`.
 
     The stage after some that may fail goes on as long as the last that may not has succeeded.
     """
+    plan = PlanOperator(pipeline=pipeline)
     tasks = [StageOperator(pipeline=pipeline, stage=stage) for stage in STAGES]
-    chain(*tasks)
+    chain(plan, *tasks)
     needed = tasks[0]
     for before, task in pairwise(tasks):
         if task.stage.may_fail:
@@ -137,6 +145,73 @@ def _add_outcome(last: Sequence[StageOperator]) -> None:
         doc_md="Succeeds when every stage has: a stage that failed makes the run fail by it.",
     )
     outcome.set_upstream(last)
+
+
+class PlanOperator(BaseOperator):
+    """Tells what the night will do and why, and ends it here when that is nothing.
+
+    By the `nightshift plan` command, which judges as the stages do. The plan is in the task's log,
+    in its XCom `plan`, and in the note of the DAG run.
+    """
+
+    ui_color = "#e6e0f2"
+
+    def __init__(self, *, pipeline: Pipeline, **options: Any) -> None:
+        super().__init__(
+            task_id="plan",
+            doc_md="Tell what the night will do and why; when that is nothing, skip the stages.",
+            execution_timeout=timedelta(minutes=15),
+            do_xcom_push=False,
+            on_failure_callback=[callbacks.stage_failed],
+            **options,
+        )
+        self.pipeline = pipeline
+
+    def execute(self, context: Context) -> None:
+        """Run the command for the days of the DAG run.
+
+        Raises:
+            DownstreamTasksSkipped: nothing is to be done.
+        """
+        try:
+            planned = night_of(self.pipeline, context)
+        except AirflowSkipException as nothing:
+            self.log.info("%s", nothing)
+            self._end_here()
+        self.log.info("%s", planned)
+        with TemporaryDirectory() as folder:
+            result = Path(folder) / "plan.json"
+            dag_run = context["dag_run"].run_id
+            arguments = plan_command(self.pipeline, planned, dag_run, context["params"], result)
+            ended = self._process.run_command(
+                [str(executable()), *arguments], env=_unbuffered(), cwd=str(ROOT)
+            )
+            _raise_unless_done("plan", planned.days, ended.exit_code, ended.output)
+            plan = json.loads(result.read_text())
+        context["ti"].xcom_push(key="plan", value={"night": str(planned), **plan})
+        self.log.info("%s: %s", planned, plan["summary"])
+        if not plan["has_work"]:
+            self._end_here()
+
+    def notify_command(self, context: Context, event: Event) -> list[str]:
+        """The command that has people told of an event: as of the first stage, which never ran."""
+        days = night_of(self.pipeline, context).days
+        run_id = safe_run_id(context["dag_run"].run_id)
+        arguments = notification(self.pipeline, STAGES[0], days, run_id, event)
+        return [str(executable()), *arguments]
+
+    def on_kill(self) -> None:
+        """End the command."""
+        with suppress(ProcessLookupError):  # it has just ended by itself
+            self._process.send_sigterm()
+
+    def _end_here(self) -> NoReturn:
+        """Skip all stages, whatever their trigger rules; a stage that is cleared runs."""
+        raise DownstreamTasksSkipped(tasks=sorted(self.get_flat_relative_ids(upstream=False)))
+
+    @cached_property
+    def _process(self) -> SubprocessHook:
+        return SubprocessHook()
 
 
 class StageOperator(BaseOperator):
@@ -163,11 +238,13 @@ class StageOperator(BaseOperator):
         self.stage = stage
 
     def pre_execute(self, context: Context) -> None:
-        """Give a range the time that it needs.
+        """Say which night it is, and give a range the time that it needs.
 
         Airflow reads the limit between this and `execute`.
         """
-        self.execution_timeout = time_limit(self.stage, len(run_days(self.pipeline, context)))
+        night = night_of(self.pipeline, context)
+        self.log.info("%s", night)
+        self.execution_timeout = time_limit(self.stage, len(night.days))
 
     def execute(self, context: Context) -> None:
         """Run the stage for the days of the DAG run.
@@ -188,30 +265,28 @@ class StageOperator(BaseOperator):
         """
         self.log.info("The wait for files has ended: %s", event)
         since = datetime.fromisoformat(began)
-        names = _file_names(self.pipeline, run_days(self.pipeline, context))
+        names = _file_names(self.pipeline, night_of(self.pipeline, context).days)
         if _missing(names):
             self._wait(context, since, is_told)
         else:
             self._perform(context, since, is_told)
 
     def _perform(self, context: Context, began: datetime, is_told: bool) -> None:
-        days = run_days(self.pipeline, context)
+        night = night_of(self.pipeline, context)
         run_id = safe_run_id(context["dag_run"].run_id)
-        arguments = command(self.pipeline, self.stage, days, run_id, context["params"])
-        # Output reaches the task's log line by line only when the command does not buffer it.
-        unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        arguments = command(self.pipeline, self.stage, night, run_id, context["params"])
         ended = self._process.run_command(
-            [str(executable()), *arguments], env=unbuffered, cwd=str(ROOT)
+            [str(executable()), *arguments], env=_unbuffered(), cwd=str(ROOT)
         )
         if ended.exit_code == NotLanded.exit_code:
             self._wait(context, began, is_told)
         else:
-            self._raise_unless_done(days, ended.exit_code, ended.output)
+            _raise_unless_done(self.stage.name, night.days, ended.exit_code, ended.output)
 
     def _wait(self, context: Context, began: datetime, is_told: bool) -> None:
         """Wait for files: until the deadline, and once people are told until patience ends."""
         pipeline = self.pipeline
-        names = _file_names(pipeline, run_days(pipeline, context))
+        names = _file_names(pipeline, night_of(pipeline, context).days)
         missing = _missing(names)
         deadline = began + timedelta(hours=pipeline.feed_deadline_hours)
         end = began + timedelta(hours=pipeline.feed_patience_hours)
@@ -237,7 +312,7 @@ class StageOperator(BaseOperator):
 
     def notify_command(self, context: Context, event: Event) -> list[str]:
         """The command that has people told of an event of this stage in the DAG run."""
-        days = run_days(self.pipeline, context)
+        days = night_of(self.pipeline, context).days
         run_id = safe_run_id(context["dag_run"].run_id)
         arguments = notification(self.pipeline, self.stage, days, run_id, event)
         return [str(executable()), *arguments]
@@ -246,16 +321,6 @@ class StageOperator(BaseOperator):
         """End the command, which takes its own children with it."""
         with suppress(ProcessLookupError):  # it has just ended by itself
             self._process.send_sigterm()
-
-    def _raise_unless_done(self, days: Days, exit_code: int, last_line: str) -> None:
-        how = f"(exit code {exit_code}): {last_line}"
-        # Another attempt would only repeat the first two.
-        if exit_code == Refused.exit_code:
-            raise callbacks.StageRefused(f"{self.stage.name} of {days} was refused {how}")
-        if exit_code == UsageError.exit_code:
-            raise AirflowFailException(f"{self.stage.name} of {days} was called wrongly {how}")
-        if exit_code:
-            raise AirflowException(f"{self.stage.name} of {days} failed {how}")
 
     @cached_property
     def _process(self) -> SubprocessHook:
@@ -298,19 +363,28 @@ def maintenance_command() -> list[str]:
 
 
 def command(
-    pipeline: Pipeline, stage: Stage, days: Days, run_id: str, params: Mapping[str, Any]
+    pipeline: Pipeline, stage: Stage, night: Night, run_id: str, params: Mapping[str, Any]
 ) -> list[str]:
     """Arguments of `nightshift` that perform the stage; never seen by a shell.
 
     An attempt has nobody told, because another may follow: the callbacks do, after the last.
     """
-    arguments = ["run", *_where(pipeline, stage, days, run_id), "--no-notify"]
+    where = _where(pipeline, stage, night.days, run_id)
+    arguments = ["run", *where, "--no-notify"]
     if not params.get("restate"):
         arguments.append("--as-needed")
-    for name, flag in _FLAGS.items():
-        if params.get(name):
-            arguments.append(flag)
-    return arguments
+    return [*arguments, *_extent(night, params)]
+
+
+def plan_command(
+    pipeline: Pipeline, night: Night, dag_run: str, params: Mapping[str, Any], result: Path
+) -> list[str]:
+    """Arguments of `nightshift` that tell what the stages would do; never seen by a shell."""
+    # One argument with '=': an id may begin with a dash.
+    told = [f"--note-run={dag_run}", f"--result={result}"]
+    asked = _extent(night, params)
+    arguments = ["plan", *_span(pipeline, night.days), *told, *asked]
+    return [*arguments, "--restate"] if params.get("restate") else arguments
 
 
 def notification(
@@ -335,66 +409,6 @@ def executable() -> Path:
             "`make setup` installs it."
         )
     return Path(on_path)
-
-
-def run_days(pipeline: Pipeline, context: Context) -> Days:
-    """The days that the DAG run processes.
-
-    Those of its params, else the one that its schedule means.
-
-    Raises:
-        AirflowFailException: the params make no sense, or the pipeline has no such days.
-        AirflowSkipException: the schedule is past the last day of an archived feed.
-    """
-    run = context["dag_run"]
-    try:
-        chosen = chosen_days(context["params"])
-        days = chosen or due_days(pipeline, run)
-        is_scheduled = run.run_type == "scheduled" and not chosen
-        if is_scheduled and pipeline.last_day and days.last > pipeline.last_day:
-            raise AirflowSkipException(
-                f"Nothing to do for {days}: the feeds of '{pipeline.name}' "
-                f"end on {pipeline.last_day}. Trigger with a date to run."
-            )
-        pipeline.require_days(days)
-    except UsageError as error:
-        raise AirflowFailException(str(error)) from None
-    return days
-
-
-def chosen_days(params: Mapping[str, Any]) -> Days | None:
-    """The days that were asked for by `date`, or by `from` and `to`; None when none of them is set.
-
-    Raises:
-        UsageError: a mixture of them, or a day that does not exist.
-    """
-    # A form field that was left empty holds '' or null: nothing was asked for.
-    names = [name for name in ("date", "from", "to") if params.get(name)]
-    given = {name: params[name] for name in names}
-    if given.keys() == {"date"}:
-        return Days.of(parse_day(given["date"]))
-    if given.keys() == {"from", "to"}:
-        first = parse_day(given["from"])
-        last = parse_day(given["to"])
-        return Days(first, last)
-    if given:
-        listed = ", ".join(f"{name} {day}" for name, day in given.items())
-        raise UsageError(
-            "Give either 'date' for one night, "
-            f"or both 'from' and 'to' for a range; given: {listed}."
-        )
-    return None
-
-
-def due_days(pipeline: Pipeline, run: DagRunProtocol) -> Days:
-    """The local day on which the run's data interval begins.
-
-    A run at 04:30 processes the day before.
-    """
-    zone = ZoneInfo(pipeline.timezone)
-    if run.data_interval_start:
-        return Days.of(run.data_interval_start.astimezone(zone).date())
-    return Days.of(run.run_after.astimezone(zone).date()).shifted(-1)
 
 
 def time_limit(stage: Stage, days: int) -> timedelta:
@@ -434,11 +448,34 @@ def _late(hours: float, missing: Sequence[str]) -> str:
 
 
 def _where(pipeline: Pipeline, stage: Stage, days: Days, run_id: str) -> list[str]:
-    first = str(days.first)
-    last = str(days.last)
     # One argument with '=': a run id may begin with a dash.
-    named = f"--run-id={run_id}"
-    return [pipeline.name, "--from", first, "--to", last, "--stage", stage.name, named]
+    return [*_span(pipeline, days), "--stage", stage.name, f"--run-id={run_id}"]
+
+
+def _span(pipeline: Pipeline, days: Days) -> list[str]:
+    return [pipeline.name, "--from", str(days.first), "--to", str(days.last)]
+
+
+def _extent(night: Night, params: Mapping[str, Any]) -> list[str]:
+    """How much is to be done: what was asked for; and a replay loads its history first."""
+    flags = [flag for name, flag in _FLAGS.items() if params.get(name)]
+    return [*flags, "--from-start"] if night.stands_for else flags
+
+
+def _unbuffered() -> dict[str, str]:
+    """The environment of a command whose output is to reach the task's log line by line."""
+    return {**os.environ, "PYTHONUNBUFFERED": "1"}
+
+
+def _raise_unless_done(what: str, days: Days, exit_code: int, last_line: str) -> None:
+    how = f"(exit code {exit_code}): {last_line}"
+    # Another attempt would only repeat the first two.
+    if exit_code == Refused.exit_code:
+        raise callbacks.StageRefused(f"{what} of {days} was refused {how}")
+    if exit_code == UsageError.exit_code:
+        raise AirflowFailException(f"{what} of {days} was called wrongly {how}")
+    if exit_code:
+        raise AirflowException(f"{what} of {days} failed {how}")
 
 
 def _success_callbacks(stage: Stage) -> list[Callable[[Context], None]]:
@@ -471,15 +508,13 @@ def _params(pipeline: Pipeline) -> dict[str, Param]:
         if pipeline.last_day
         else f"from {pipeline.first_day} on"
     )
+    due = "the recorded day that yesterday stands for" if pipeline.replay else "yesterday"
     day: dict[str, Any] = {"type": ["null", "string"], "format": "date"}
     return {
         "date": Param(
             None,
             title="Night",
-            description=(
-                "The day to process. Leave empty for the day that the schedule means. "
-                f"The feeds cover {covers}."
-            ),
+            description=(f"The day to process. Leave empty for {due}. The feeds cover {covers}."),
             **day,
         ),
         "from": Param(

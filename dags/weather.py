@@ -5,8 +5,9 @@ good, brings the features up to date, trains a candidate, lets it serve only if 
 that serves and both baselines (climatology and persistence), and foretells the temperature of every
 hour of tomorrow at EWR, JFK and LGA into `weather.predictions`.
 
-* **Run a night**: *Trigger*, and choose its day as *Night*. Without a day it runs the one before
-  the scheduled moment.
+* **Run a night**: *Trigger*, and choose its day as *Night*. Without a day it runs the one that
+  yesterday stands for: the recorded days are replayed, one each day, from the day on which this
+  home was first started. Its files are dropped by `weather_source` at 04:00.
 * **Load many days** in one pass: *Trigger* with *From* and *To*. The tables are the same as after
   as many nights.
 * **Run many nights**: *Backfill*. Its dates are the days processed. Keep *Max Active Runs* at 1:
@@ -16,8 +17,9 @@ hour of tomorrow at EWR, JFK and LGA into `weather.predictions`.
 A stage that fails is retried; a stage whose data or model was refused is not, because it would be
 refused again: its log says why and where the report is. After `train` or `evaluate` has failed the
 night goes on with the model that serves, and `outcome` makes the run fail. A file that has not
-landed yet is waited for: `ingest` is *deferred* and goes on by itself. The example's feeds end on
-2013-12-30, so scheduled runs of today skip; trigger a day of 2013.
+landed yet is waited for: `ingest` is *deferred* and goes on by itself. The first task, `plan`,
+tells what will be done and why; where all is current the night ends there. The recorded days end on
+2013-12-30.
 """
 
 from __future__ import annotations

@@ -8,19 +8,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from jobs.commands import completion
 from jobs.commands.parser import Parser
 from jobs.commands.version import Version
 from jobs.output import FORMATS
-from pipelines import catalog
+from pipelines import catalog, replay
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from pipelines.events import Event
 from pipelines.run import Run, new_run_id
+from pipelines.spec import Pipeline
 from pipelines.stages import STAGES, select, stage
 
 EXIT_CODES = (
@@ -79,12 +82,11 @@ def parser() -> Parser:
     plan = command(
         "plan", "Tell what a night has to do: what is missing, stale or current, and why.", _plan
     )
-    _add_pipeline_and_days(plan)
-    _add_format(plan)
+    _grammar_of_plan(plan)
     _grammar_of_notify(
         command("notify", "Have people told what a run has recorded; for a scheduler.", _notify)
     )
-    _add_pipeline_and_days(
+    _grammar_of_land(
         command("land", "Drop the example's source files for a day or a range of days.", _land)
     )
     _grammar_of_sql(command("sql", "Query the tables of the lake with SQL (DuckDB, no JVM).", _sql))
@@ -160,37 +162,16 @@ def _grammar_of_run(one: Parser) -> None:
         "--run-id", help="identifies the run in every table that it writes; by default a new one"
     )
     one.add_argument(
-        "--retrain",
-        action="store_true",
-        help="train again even when a model with the same pins is there",
-    )
-    one.add_argument(
         "--allow-mixed",
         action="store_true",
         help="train though the declaration or a transform changed within the days to learn from",
     )
-    one.add_argument(
-        "--rescore",
-        action="store_true",
-        help="score these days again; predictions that differ from those served become a new "
-        "revision, which otherwise are kept out",
-    )
     one.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
-    one.add_argument(
-        "--restate",
-        action="store_true",
-        help="do all stages on exactly these days, current or not; by default only what is missing "
-        "or stale up to the last of them is done",
-    )
+    _add_extent(one)
     one.add_argument(
         "--as-needed",
         action="store_true",
         help="with --stage: do only what is missing or stale up to the last day, as without it",
-    )
-    one.add_argument(
-        "--allow-gap",
-        action="store_true",
-        help="go on over earlier nights that were never run and lack files",
     )
     one.add_argument(
         "--no-notify",
@@ -201,6 +182,71 @@ def _grammar_of_run(one: Parser) -> None:
         one,
         "how the plan is printed; without --dry-run csv and json print a row for each stage when "
         "the run ends, and what the stages say goes to stderr",
+    )
+
+
+def _add_extent(one: Parser) -> None:
+    """What makes a run do more than is missing or stale since the first night: for its plan too."""
+    one.add_argument(
+        "--retrain",
+        action="store_true",
+        help="train again even when a model with the same pins is there",
+    )
+    one.add_argument(
+        "--rescore",
+        action="store_true",
+        help="score these days again; predictions that differ from those served become a new "
+        "revision, which otherwise are kept out",
+    )
+    one.add_argument(
+        "--restate",
+        action="store_true",
+        help="do all stages on exactly these days, current or not; by default only what is missing "
+        "or stale up to the last of them is done",
+    )
+    one.add_argument(
+        "--allow-gap",
+        action="store_true",
+        help="go on over earlier nights that were never run and lack files",
+    )
+    one.add_argument(
+        "--from-start",
+        action="store_true",
+        help="catch up all nights since the pipeline's first day, though none was ever run; by "
+        "default those since the first that was",
+    )
+
+
+def _grammar_of_plan(one: Parser) -> None:
+    _add_pipeline_and_days(one)
+    _add_extent(one)
+    one.add_argument(
+        "--result",
+        metavar="FILE",
+        type=Path,
+        help="write the plan to that file too, as JSON; for a scheduler",
+    )
+    one.add_argument(
+        "--note-run",
+        metavar="ID",
+        help="also make it the note of that run of the pipeline's DAG in the platform's Airflow",
+    )
+    _add_format(one)
+
+
+def _grammar_of_land(one: Parser) -> None:
+    _add_pipeline_and_days(one)
+    one.add_argument(
+        "--until",
+        metavar="D",
+        help="all files up to that day that are not there; files that are there stay as they are",
+    )
+    one.add_argument(
+        "--withhold",
+        metavar="FEED",
+        action="append",
+        default=[],
+        help="not this feed's file of the last day, as if it were late; may be repeated",
     )
 
 
@@ -335,6 +381,23 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _names_days(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.date or arguments.first or arguments.last)
+
+
+def _days_or_due(
+    arguments: argparse.Namespace, pipeline: Pipeline, environment: Environment
+) -> Days:
+    """The days that are named; of a replay, when none is, the one that yesterday stands for."""
+    if _names_days(arguments) or pipeline.replay is None:
+        return _days(arguments)
+    calendar = replay.calendar(pipeline, environment)
+    yesterday = calendar.day_before(datetime.now(UTC))
+    day = calendar.day_of(yesterday)
+    print(f"{yesterday} stands for {day}.", file=sys.stderr)
+    return Days.of(day)
+
+
 def _days(arguments: argparse.Namespace) -> Days:
     if arguments.date and not (arguments.first or arguments.last):
         return Days.of(parse_day(arguments.date))
@@ -379,14 +442,16 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
 
     if arguments.restate and (arguments.stage or arguments.as_needed):
         raise UsageError("--restate does all stages: give it without --stage and --as-needed.")
+    pipeline = catalog.pipeline(arguments.pipeline)
     run = Run(
-        pipeline=catalog.pipeline(arguments.pipeline),
-        days=_days(arguments),
+        pipeline=pipeline,
+        days=_days_or_due(arguments, pipeline, environment),
         environment=environment,
         run_id=arguments.run_id or new_run_id(),
         retrain=arguments.retrain,
         allow_mixed=arguments.allow_mixed,
         rescore=arguments.rescore,
+        from_start=arguments.from_start or not _names_days(arguments),
     )
     stages = select(arguments.stage)
     print(f"{run.pipeline.name} {run.days}  run {run.run_id}", file=sys.stderr)
@@ -408,15 +473,24 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
 
 
 def _plan(arguments: argparse.Namespace, environment: Environment) -> int:
-    from jobs.commands.plan import HEADER, plan
+    from jobs.commands.plan import HEADER, plan, write_note, write_result
     from jobs.output import show
 
+    pipeline = catalog.pipeline(arguments.pipeline)
     run = Run(
-        pipeline=catalog.pipeline(arguments.pipeline),
-        days=_days(arguments),
+        pipeline=pipeline,
+        days=_days_or_due(arguments, pipeline, environment),
         environment=environment,
+        retrain=arguments.retrain,
+        rescore=arguments.rescore,
+        from_start=arguments.from_start or not _names_days(arguments),
     )
-    show(HEADER, plan(run), arguments.format)
+    found = plan(run, allow_gap=arguments.allow_gap, is_exact=arguments.restate)
+    show(HEADER, found.rows, arguments.format)
+    if arguments.result:
+        write_result(found, arguments.result)
+    if arguments.note_run:
+        write_note(run, found, arguments.note_run)
     return 0
 
 
@@ -438,9 +512,32 @@ def _land(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands.land import land
     from jobs.night import summary
 
-    landed = land(catalog.pipeline(arguments.pipeline), environment, _days(arguments))
+    pipeline = catalog.pipeline(arguments.pipeline)
+    if _names_days(arguments):
+        if arguments.until:
+            raise UsageError("Give either --until D, or --date D, or both --from D and --to D.")
+        days = _days(arguments)
+    else:
+        days = Days(pipeline.first_day, _until(arguments, pipeline, environment))
+    landed = land(
+        pipeline,
+        environment,
+        days,
+        only_missing=not _names_days(arguments),
+        withheld=arguments.withhold,
+    )
     print(f"Landed in {environment.landing}: {summary(landed)}")
     return 0
+
+
+def _until(arguments: argparse.Namespace, pipeline: Pipeline, environment: Environment) -> date:
+    """The day of --until; of a replay, when it is not given, the last that is delivered by now."""
+    if arguments.until:
+        return parse_day(arguments.until)
+    if pipeline.replay is None:
+        return _days(arguments).last
+    calendar = replay.calendar(pipeline, environment)
+    return calendar.delivered_by(calendar.day_before(datetime.now(UTC)))
 
 
 def _sql(arguments: argparse.Namespace, environment: Environment) -> int:

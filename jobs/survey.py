@@ -112,16 +112,18 @@ class Survey:
             findings = []
             for one in self._expected(table):
                 followed = self._with_what_follows(one, pending)
-                findings.append(self._if_outdated(followed, defined[table.name]))
+                told = self._if_outdated(followed, defined[table.name])
+                findings.append(self._if_rescored(told))
             self._add_pending(pending, table, findings)
             found.append(findings)
         return found
 
     def _is_to_be_made(self, one: Finding) -> bool:
+        return one.state in ("missing", "stale") or self._is_rescored(one)
+
+    def _is_rescored(self, one: Finding) -> bool:
         run = self._run
-        if one.table.name == PREDICTIONS and run.rescore and one.night in run.days:
-            return True
-        return one.state in ("missing", "stale")
+        return one.table.name == PREDICTIONS and run.rescore and one.night in run.days
 
     def _add_pending(self, pending: _Pending, table: Table, findings: Iterable[Finding]) -> None:
         lead = timedelta(days=table.partition_lead_days)
@@ -153,6 +155,11 @@ class Survey:
                 reason = f"{given.name} of {_listed(coming)} will change"
                 return _overtaken(one.table, one.night, reason)
         return one
+
+    def _if_rescored(self, one: Finding) -> Finding:
+        if one.state == "missing" or not self._is_rescored(one):
+            return one
+        return replace(one, state="stale", reason="--rescore scores it again")
 
     def _if_outdated(self, one: Finding, definition: str) -> Finding:
         made = self._publication(one.table, one.night)
@@ -267,9 +274,12 @@ class Survey:
         return Finding(table=table, night=night, state="stale", reason=f"{name} has changed")
 
     def _nights(self) -> Days:
-        """From the first night that was ever published, or the run's first, to the run's last."""
+        """From the first night that was ever published, or the run's first, to the run's last.
+
+        Where the run is to begin at the start, from the pipeline's first day.
+        """
         daily = [feed for feed in self._run.pipeline.feeds if not feed.is_reference]
-        first = self._run.days.first
+        first = self._run.pipeline.first_day if self._run.from_start else self._run.days.first
         for feed in daily:
             first = min([first, *self._known[feed.name]])
         return Days(first, self._run.days.last)
@@ -369,7 +379,7 @@ def passes(run: Run, stage: Stage, survey: Survey) -> list[Days]:
     if stage.name == "monitor":
         return _ranges(_nights_to_measure(run, survey))
     if not made:
-        return [run.days] if _is_due(run, stage, survey) else []
+        return [run.days] if why_due(run, stage, survey) else []
     nights = {one.night for one in survey.to_make(made)}
     return _staged(run, maker, nights) if stage.audits else _ranges(nights)
 
@@ -435,17 +445,26 @@ def _overtaken(table: Table, night: date, reason: str) -> Finding:
     return Finding(table=table, night=night, state="stale", reason=reason)
 
 
-def _is_due(run: Run, stage: Stage, survey: Survey) -> bool:
-    """Whether a stage that makes no table has not seen what it works on."""
+def why_due(run: Run, stage: Stage, survey: Survey) -> str | None:
+    """Why training or evaluation has not seen what it works on; None: it has."""
     last = survey.last_done
     if stage.name not in last:
-        return True
+        return f"not done yet as of {run.days.last}"
     if stage.name == "train":
-        return run.retrain or survey.has_learned_since(last["train"])
+        if run.retrain:
+            return "--retrain trains again"
+        has_learned = survey.has_learned_since(last["train"])
+        return "what it learns, or learns from, has changed" if has_learned else None
     if stage.name == "evaluate":
         trained = last.get("train")
-        return trained is not None and trained["started_at"] > last["evaluate"]["started_at"]
-    return False
+        is_older = trained is not None and trained["started_at"] > last["evaluate"]["started_at"]
+        return "a model was trained since" if is_older else None
+    return None
+
+
+def has_work(run: Run, survey: Survey) -> bool:
+    """Whether any stage has something to do: when none has, a night changes nothing."""
+    return any(passes(run, unit[0], survey) for unit in units())
 
 
 def _last_done(run: Run) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ from pipelines.spec import Pipeline
 _SPINE = frozenset(
     {
         *("__init__", "catalog", "days", "environment", "errors", "events", "features", "feeds"),
-        *("landing", "model", "redaction", "rolling", "run", "spec", "stages", "waivers"),
+        *("landing", "model", "redaction", "replay", "rolling", "run", "spec", "stages", "waivers"),
     }
 )
 """Modules here that are no pipelines."""

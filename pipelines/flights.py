@@ -12,7 +12,7 @@ from pipelines.features import Feature, FeatureView, day_end, names
 from pipelines.feeds import Column, Feed
 from pipelines.model import GroupMean, Training
 from pipelines.rolling import DailySum, Grain, Rolling, Statistic, rolling_views
-from pipelines.spec import Pipeline, Table
+from pipelines.spec import Pipeline, Replay, Table
 
 TIMEZONE = "America/New_York"
 LATE_MINUTES = 15
@@ -407,6 +407,8 @@ PIPELINE = Pipeline(
     # The night before the first flights: it scores them.
     first_day=date(2012, 12, 31),
     last_day=date(2013, 12, 31),
+    # Enough of a history for a first model.
+    replay=Replay(first=date(2013, 3, 31), drops="0 4 * * *"),
     feeds=(FLIGHTS, SCHEDULE, WEATHER, PLANES, AIRPORTS),
     derived=(
         Table(

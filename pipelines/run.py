@@ -40,6 +40,9 @@ class Run:
     rescore: bool = False
     """Score the days again though their predictions were served: what differs becomes a new
     revision."""
+    from_start: bool = False
+    """Nights since the pipeline's first day count as missed, though nothing was published yet. For
+    the survey alone: a stage is given its days."""
     stage: Stage | None = None
     """The stage being run."""
     as_of: date | None = None

@@ -43,15 +43,15 @@ RESERVED_PIPELINES = frozenset(
         *(OPS, "main", "information_schema", "pg_catalog", "system", "temp"),
         # Modules beside which a pipeline's own would lie: in `pipelines`,
         *("catalog", "days", "environment", "errors", "events", "features", "feeds", "landing"),
-        *("model", "redaction", "rolling", "run", "spec", "stages", "waivers"),
+        *("model", "redaction", "replay", "rolling", "run", "spec", "stages", "waivers"),
         # in `jobs/transforms` and `jobs/examples`,
         *("columns", "snapshots", "files", "nycflights13"),
         # in `expectations`,
         *("feature_rules", "fragments", "gate", "lookup", "predictions", "report", "row_rules"),
         "suite",
         # in `features` and `dags`.
-        *("asof", "definitions", "sources", "store", "callbacks", "maintenance", "tasks"),
-        "waiting",
+        *("asof", "definitions", "sources", "store"),
+        *("callbacks", "drops", "maintenance", "nights", "tasks", "waiting"),
         # Modules of `jobs/commands` and `jobs/lake` that a pipeline would be mistaken for.
         *("land", "tables"),
     }
@@ -105,6 +105,18 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Replay:
+    """How recorded days are played against today's calendar; see `pipelines/replay.py`."""
+
+    first: date
+    """Recorded day that the day before the replay begins stands for. What is recorded before it is
+    the history that the first night loads."""
+    drops: str
+    """Cron expression in the pipeline's zone, before its `schedule`: when the source drops the
+    files of the day before."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Pipeline:
     """One pipeline: its feeds, its tables, its features, its model."""
 
@@ -118,6 +130,8 @@ class Pipeline:
     first_day: date
     last_day: date | None
     """Last day that the feeds cover; None for a live feed."""
+    replay: Replay | None = None
+    """How an example whose days are over goes on living; None for every other pipeline."""
     feeds: tuple[Feed, ...]
     derived: tuple[Table, ...]
     """Tables that the transform stage makes, in order: a table may read those before it."""
@@ -324,6 +338,12 @@ class Pipeline:
             refuse_unless(
                 last is None or first <= last,
                 f"{whose}: its first day {first} is after its last {last}.",
+            )
+        if self.replay:
+            refuse_unless(
+                self.last_day is not None and self.first_day <= self.replay.first <= self.last_day,
+                f"Pipeline '{self.name}': its replay begins with {self.replay.first}, which is no "
+                f"recorded day: {self.first_day} to {self.last_day}.",
             )
 
     def _refuse_odd_hours(self) -> None:

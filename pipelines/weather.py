@@ -8,7 +8,7 @@ from pipelines.features import Feature, FeatureView, names
 from pipelines.feeds import Column, Feed
 from pipelines.model import LastValue, LinearModel, Training
 from pipelines.rolling import DailySum, Grain, Rolling, Statistic, rolling_views
-from pipelines.spec import Pipeline, Table
+from pipelines.spec import Pipeline, Replay, Table
 
 TIMEZONE = "America/New_York"
 COLDEST, WARMEST = -30, 120
@@ -150,6 +150,8 @@ PIPELINE = Pipeline(
     first_day=date(2012, 12, 31),
     # The year's last day was not observed.
     last_day=date(2013, 12, 30),
+    # Enough of a history for a first model.
+    replay=Replay(first=date(2013, 5, 21), drops="0 4 * * *"),
     feeds=(OBSERVATIONS, STATIONS),
     derived=(
         Table(

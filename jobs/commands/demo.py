@@ -13,7 +13,8 @@ from contextlib import contextmanager
 
 from jobs import examples
 from jobs.examples import Demo
-from jobs.services.airflow_api import Airflow, Task
+from jobs.services import replays
+from jobs.services.airflow_api import Airflow, Task, own_airflow
 from pipelines import catalog
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
@@ -80,6 +81,9 @@ def demonstrations() -> dict[str, Demo]:
 
 
 def _start_and_load(pipeline: Pipeline, environment: Environment, shown: Demo) -> int:
+    if pipeline.replay:
+        # Tonight goes on after the last night that is shown.
+        replays.begin(environment, pipeline, first=shown.nights.last)
     return (
         _up(environment)
         or _land(pipeline, environment, shown)
@@ -134,7 +138,7 @@ def is_loaded(run: Run) -> bool:
 
 
 def _run_nights(pipeline: Pipeline, environment: Environment, shown: Demo) -> None:
-    airflow = _airflow(environment)
+    airflow = own_airflow(environment)
     _wait_for_dag(airflow, pipeline.name)
     for day in shown.nights:
         with _step(f"Night of {day}, by Airflow"):
@@ -187,7 +191,10 @@ def _show(pipeline: Pipeline, environment: Environment, shown: Demo) -> None:
     print(f"\n$ nightshift models {pipeline.name}")
     show(*models(pipeline, environment))
     print(f"\nData-quality report: {newest_report(pipeline, environment)}")
-    airflow = _airflow(environment)
+    if pipeline.replay:
+        print(f"\n{replays.in_words(environment, pipeline)}")
+        print("Its files land and its nights run by themselves, as long as the platform is up.")
+    airflow = own_airflow(environment)
     password = _password(airflow, environment)
     print(f"Airflow: {airflow.url}  user {airflow.user}  password {password}")
 
@@ -208,17 +215,6 @@ def newest_report(pipeline: Pipeline, environment: Environment) -> str:
     checks = ops.read(environment, "check_results", of_pipeline, columns).to_pylist()
     last = max(checks, key=lambda check: check["checked_at"])
     return str(last["report"])
-
-
-def _airflow(environment: Environment) -> Airflow:
-    from jobs.services.airflow import USER
-    from jobs.services.secrets import secret
-
-    return Airflow(
-        url=f"http://127.0.0.1:{environment.airflow_port}",
-        user=USER,
-        password=secret(environment, "admin_password"),
-    )
 
 
 @contextmanager

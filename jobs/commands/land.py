@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,46 +26,62 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Drop:
-    """One file to be written."""
+    """One file of a feed."""
 
     feed: Feed
     day: date | None
     """None for a reference file."""
-    rows: pd.DataFrame
 
 
-def land(pipeline: Pipeline, environment: Environment, days: Days) -> dict[str, object]:
+def land(
+    pipeline: Pipeline,
+    environment: Environment,
+    days: Days,
+    *,
+    only_missing: bool = False,
+    withheld: Collection[str] = (),
+) -> dict[str, object]:
     """Write the pipeline's feed files for the days, and then their markers.
 
     Files that hold the same already are left alone.
+
+    Args:
+        pipeline: Whose source is played.
+        environment: Where the landing folder is.
+        days: The days of the drops.
+        only_missing: Leave every file alone that is there, whatever it holds.
+        withheld: Feeds whose file of the last day does not come, nor its marker.
 
     Returns:
         How many files were written and left alone, and the rows that each feed's files hold.
 
     Raises:
-        UsageError: nothing here can play the pipeline's source, or it has no data for the days.
+        UsageError: nothing here can play the pipeline's source, it has no data for the days, or
+            no feed of that name.
     """
     folder = environment.landing / pipeline.name
     _require_example(pipeline, folder)
     pipeline.require_days(days)
-    source = catalog.part("jobs.examples", pipeline, "the rows that its source drops").source()
+    kept_back = {pipeline.feed(name).name for name in withheld}
+    example = catalog.part("jobs.examples", pipeline, "the rows that its source drops")
     private_home(environment)
-    markers: set[Path] = set()
+    due = _drops(pipeline, days)
+    of_last_day = [drop for drop in due if drop.day in (None, days.last)]
+    held = [drop for drop in of_last_day if drop.feed.name in kept_back]
+    dropped = [drop for drop in due if drop not in held]
+    missing = [drop for drop in dropped if not _path(folder, drop).exists()]
+    wanted = missing if only_missing else dropped
     written = 0
-    count = 0
     rows = {feed.name: 0 for feed in pipeline.feeds}
-    total = sum(len(_drop_days(pipeline, feed, days)) for feed in pipeline.feeds)
-    for drop in _with_progress(_drops(pipeline, days, source), total):
-        count += 1
-        path = folder / drop.feed.file(drop.day)
-        written += _write(path, files.content(drop.feed, drop.rows))
-        if marker := drop.feed.marker_file(drop.day):
-            markers.add(folder / marker)
-        rows[drop.feed.name] += len(drop.rows)
-    # Last, because feeds may share one.
-    for marker_path in markers:
-        _write(marker_path, b"")
-    return {"files_written": written, "files_unchanged": count - written, **rows}
+    # A year of rows is read only when a file is to be written.
+    source = example.source() if wanted else {}
+    for drop, content in _with_progress(_with_rows(wanted, source), len(wanted)):
+        written += _write(_path(folder, drop), files.content(drop.feed, content))
+        rows[drop.feed.name] += len(content)
+    # Last, because feeds may share one; and one that is shared with a file that is late waits too.
+    for marker in _markers(folder, dropped) - _markers(folder, held):
+        _write(marker, b"")
+    return {"files_written": written, "files_unchanged": len(dropped) - written, **rows}
 
 
 def _require_example(pipeline: Pipeline, folder: Path) -> None:
@@ -76,29 +93,42 @@ def _require_example(pipeline: Pipeline, folder: Path) -> None:
         )
 
 
-def _drops(
-    pipeline: Pipeline,
-    days: Days,
-    source: Mapping[str, pd.DataFrame],
-) -> Iterator[_Drop]:
+def _drops(pipeline: Pipeline, days: Days) -> list[_Drop]:
+    """Every file for these days, feed by feed; a reference feed has one, whatever the days."""
+    found: list[_Drop] = []
     for feed in pipeline.feeds:
+        on = [None] if feed.is_reference else pipeline.drop_days(feed, days) or ()
+        found += [_Drop(feed=feed, day=day) for day in on]
+    return found
+
+
+def _path(folder: Path, drop: _Drop) -> Path:
+    return folder / drop.feed.file(drop.day)
+
+
+def _markers(folder: Path, drops: Iterable[_Drop]) -> set[Path]:
+    names = [drop.feed.marker_file(drop.day) for drop in drops]
+    return {folder / name for name in names if name}
+
+
+def _with_rows(
+    drops: Iterable[_Drop], source: Mapping[str, pd.DataFrame]
+) -> Iterator[tuple[_Drop, pd.DataFrame]]:
+    for feed, of_feed in groupby(drops, key=lambda drop: drop.feed):
         rows = source[feed.name]
         if feed.is_reference:
-            yield _Drop(feed=feed, day=None, rows=rows)
+            yield from ((drop, rows) for drop in of_feed)
             continue
         by_day = dict(iter(rows.groupby("drop_date", sort=False)))
-        for day in _drop_days(pipeline, feed, days):
+        for drop in of_feed:
             # A day without rows gets a file too: a night waits for each of its files.
             nothing = rows.iloc[:0]
-            yield _Drop(feed=feed, day=day, rows=by_day.get(day, nothing))
+            yield drop, by_day.get(drop.day, nothing)
 
 
-def _drop_days(pipeline: Pipeline, feed: Feed, days: Days) -> list[date | None]:
-    """The day of each of the feed's files for these days; a reference file has none."""
-    return [None] if feed.is_reference else list(pipeline.drop_days(feed, days) or ())
-
-
-def _with_progress(drops: Iterator[_Drop], total: int) -> Iterator[_Drop]:
+def _with_progress(
+    drops: Iterator[tuple[_Drop, pd.DataFrame]], total: int
+) -> Iterator[tuple[_Drop, pd.DataFrame]]:
     from tqdm import tqdm
 
     # Quiet where it is not a terminal, and when all is done within three seconds.

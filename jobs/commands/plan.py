@@ -2,32 +2,157 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import groupby
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.days import Days
+from pipelines.errors import NightshiftError, Refused
+from pipelines.spec import TRAINING
+from pipelines.stages import stage
 
 if TYPE_CHECKING:
-    from jobs.survey import Finding, Hole
+    from jobs.survey import Finding, Hole, Survey
     from pipelines.run import Run
 
-HEADER = ("table", "state", "nights", "days", "reason")
-"""`nights` is how many, `days` which: the first and the last of consecutive ones."""
+HEADER = ("what", "state", "nights", "days", "reason")
+"""`what` is a table or a stage, `nights` is how many, `days` which: the first and the last of
+consecutive ones."""
+Row = tuple[object, ...]
+
+_UNDER_WAY = frozenset({"missing", "stale", "due", "hole"})
+"""States of what a run has to do, or falls over."""
+_LINES_OF_A_NOTE = 12
+_MOST_CHARACTERS = 1000
+"""Of the note of a DAG run."""
 
 
-def plan(run: Run) -> Sequence[tuple[object, ...]]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What a run would do."""
+
+    rows: Sequence[Row]
+    """As `HEADER` names them."""
+    has_work: bool
+    """Whether a run would do anything, a refusal included."""
+
+    @property
+    def summary(self) -> str:
+        """What is to be done and why, a line for all that has the same to be done."""
+        if not self.has_work:
+            return "nothing to do, all is current."
+        alike: dict[Row, list[str]] = {}
+        for what, state, _, days, reason in self.rows:
+            if state in _UNDER_WAY:
+                alike.setdefault((state, days, reason), []).append(str(what))
+        lines = [_line(said, names) for said, names in alike.items()]
+        hidden = len(lines) - _LINES_OF_A_NOTE
+        more = [f"- … and {hidden} more"] if hidden > 0 else []
+        return "\n".join(["to do:", *lines[:_LINES_OF_A_NOTE], *more])
+
+
+def plan(run: Run, *, allow_gap: bool = False, is_exact: bool = False) -> Plan:
     """A row for each table and run of nights that have the same state for the same reason.
 
-    What follows from tables that are to be made anew counts as stale; nothing is changed.
+    After the tables, a row for each stage that makes none. What follows from tables that are to be
+    made anew counts as stale; nothing is changed.
+
+    Args:
+        run: As it would be given to `nightshift run`.
+        allow_gap: Whether it would go on over nights that lack files.
+        is_exact: Whether it would do all stages on its days, current or not.
     """
-    from jobs.survey import Survey
+    from jobs.survey import Survey, has_work
 
     survey = Survey(run)
     rows = [_row_of_hole(run, hole) for hole in survey.holes]
-    for findings in survey.foreseen():
+    foreseen = survey.foreseen()
+    for findings in foreseen:
         rows += [_row(run, part) for part in _alike(findings)]
-    return rows
+    rows += _rows_of_stages(run, survey, foreseen)
+    if is_exact:
+        rows.append(_row_of_days(run, "--restate does all stages on these days"))
+        return Plan(rows=rows, has_work=True)
+    is_refused = _has_hole(run, survey) and not allow_gap
+    return Plan(rows=rows, has_work=is_refused or has_work(run, survey))
+
+
+def write_result(plan: Plan, path: Path) -> None:
+    """Write the plan as JSON, for a scheduler: `has_work`, `summary`, and `rows` by column."""
+    rows = [dict(zip(HEADER, row, strict=True)) for row in plan.rows]
+    result = {"has_work": plan.has_work, "summary": plan.summary, "rows": rows}
+    path.write_text(json.dumps(result))
+
+
+def write_note(run: Run, plan: Plan, dag_run: str) -> None:
+    """Make the days and the plan the note of a run of the pipeline's DAG in our own Airflow.
+
+    A note is a help, no more: where it cannot be written, a warning is printed.
+    """
+    from jobs.services.airflow_api import own_airflow
+
+    # Its first line is what Airflow shows of a note at first sight.
+    text = f"**{run.days}**: {plan.summary}"
+    if len(text) > _MOST_CHARACTERS:
+        text = f"{text[: _MOST_CHARACTERS - 2]} …"
+    try:
+        own_airflow(run.environment).note(run.pipeline.name, dag_run, text)
+    except NightshiftError as error:
+        print(f"Warning: the run got no note: {error}", file=sys.stderr, flush=True)
+
+
+def _line(said: Row, names: Sequence[str]) -> str:
+    state, days, reason = said
+    # The run's page names the pipeline.
+    short = ", ".join(name.rpartition(".")[2] for name in names)
+    return f"- {state} {days}: {short} ({reason})"
+
+
+def _has_hole(run: Run, survey: Survey) -> bool:
+    from jobs.survey import require_no_hole
+
+    try:
+        require_no_hole(run, survey)
+    except Refused:
+        return True
+    return False
+
+
+def _rows_of_stages(
+    run: Run, survey: Survey, foreseen: Sequence[Sequence[Finding]]
+) -> Iterator[Row]:
+    """Of stages that make no table, whether each is due; and after those before it have run."""
+    from jobs.survey import passes, why_due
+
+    findings = chain.from_iterable(foreseen)
+    changing = {one.table.name for one in findings if one.state in ("missing", "stale")}
+    why_train = why_due(run, stage("train"), survey)
+    if why_train is None and TRAINING in changing:
+        why_train = f"{run.pipeline.name}.{TRAINING} will change"
+    why_evaluate = why_due(run, stage("evaluate"), survey)
+    if why_evaluate is None and why_train:
+        why_evaluate = "a model will be trained"
+    yield _row_of_stage(run, "train", why_train)
+    yield _row_of_stage(run, "evaluate", why_evaluate)
+    measured = passes(run, stage("monitor"), survey)
+    for days in measured:
+        yield "monitor", "due", len(days), str(days), "not measured since its labels were published"
+    if not measured:
+        why_monitor = "labels will change" if TRAINING in changing else None
+        yield _row_of_stage(run, "monitor", why_monitor)
+
+
+def _row_of_stage(run: Run, name: str, why: str | None) -> Row:
+    night = run.days.last
+    return name, "due" if why else "current", 1, str(night), why or ""
+
+
+def _row_of_days(run: Run, why: str) -> Row:
+    return run.pipeline.name, "due", len(run.days), str(run.days), why
 
 
 def _alike(findings: Sequence[Finding]) -> list[list[Finding]]:
@@ -36,12 +161,12 @@ def _alike(findings: Sequence[Finding]) -> list[list[Finding]]:
     return [list(group) for _, group in groups]
 
 
-def _row_of_hole(run: Run, hole: Hole) -> tuple[object, ...]:
+def _row_of_hole(run: Run, hole: Hole) -> Row:
     reason = f"{', '.join(hole.files)} has not landed"
     return run.pipeline.name, "hole", 1, str(hole.night), reason
 
 
-def _row(run: Run, findings: Sequence[Finding]) -> tuple[object, ...]:
+def _row(run: Run, findings: Sequence[Finding]) -> Row:
     first = findings[0]
     nights = Days(first.night, findings[-1].night)
     name = f"{run.pipeline.name}.{first.table.name}"

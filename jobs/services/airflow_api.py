@@ -13,6 +13,10 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
 
+from jobs.services.airflow import USER
+from jobs.services.processes import LOOPBACK
+from jobs.services.secrets import secret
+from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 
 FINISHED = frozenset({"success", "failed"})
@@ -123,6 +127,10 @@ class Airflow:
         """Give the run up: its running task is ended, the others do not start."""
         self.call("PATCH", _run_path(dag, run_id), {"state": "failed"})
 
+    def note(self, dag: str, run_id: str, text: str) -> None:
+        """Make the text, Markdown of at most 1000 characters, the note of the run."""
+        self.call("PATCH", _run_path(dag, run_id), {"note": text})
+
     def page(self, dag: str, run_id: str) -> str:
         """Where a person sees the run."""
         return f"{self.url}/dags/{quote(dag)}/runs/{quote(run_id)}"
@@ -190,6 +198,15 @@ class Airflow:
                 parts.append(f"{task.name} failed, try {task.try_number}. The end of its log:")
                 parts += [f"  {line}" for line in end]
         return "\n".join(parts)
+
+
+def own_airflow(environment: Environment) -> Airflow:
+    """The platform's own Airflow, as its own user."""
+    return Airflow(
+        url=f"http://{LOOPBACK}:{environment.airflow_port}",
+        user=USER,
+        password=secret(environment, "admin_password"),
+    )
 
 
 def _run_path(dag: str, run_id: str) -> str:

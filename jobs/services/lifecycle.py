@@ -11,6 +11,7 @@ import psutil
 
 from jobs.services import airflow, locks, processes
 from jobs.services.definitions import Health, Service, services
+from jobs.services.replays import begin_all
 from jobs.services.secrets import make_all
 from jobs.services.startup import start_services, state
 from jobs.services.supervision import Process, Supervisor
@@ -32,6 +33,7 @@ def up(environment: Environment) -> int:
         supervisor = Supervisor(environment)
         wanted = services(environment)
         settings = variables(environment)
+        begin_all(environment)
         try:
             if not (supervisor.is_running() and supervisor.has_settings(wanted, settings)):
                 _start_anew(environment, supervisor, wanted, settings)

@@ -25,11 +25,16 @@ import json, os, sys, time
 print("arguments", json.dumps(sys.argv[1:]))
 with open(os.environ["STUB_CALLS"], "a") as calls:
     calls.write(json.dumps(sys.argv[1:]) + "\\n")
+for argument in sys.argv:
+    if argument.startswith("--result="):
+        open(argument.partition("=")[2], "w").write(os.environ["STUB_PLAN"])
 print("Refused: the reason", file=sys.stderr, flush=True)
 time.sleep(float(os.environ.get("STUB_SECONDS", "0")))
 sys.exit(int(os.environ.get("STUB_EXIT", "0")))
 """
-"""Stands for `nightshift`: notes its arguments, says something, and ends as it is told to."""
+"""Stands for `nightshift`: notes its arguments, says something, and ends as it is told to.
+
+Where a plan is asked for, it writes the one that it was given."""
 
 
 @pytest.fixture
@@ -41,6 +46,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     calls = tmp_path / "calls"
     monkeypatch.setenv("STUB_CALLS", str(calls))
     monkeypatch.setattr("dags.tasks.executable", lambda: command)
+    monkeypatch.setattr("dags.drops.executable", lambda: command)
     return calls
 
 
@@ -51,6 +57,8 @@ def context(
     *,
     run_type: str = "manual",
     interval_start: datetime | None = None,
+    interval_end: datetime | None = None,
+    logical_date: datetime | None = None,
     run_after: datetime | None = None,
     run_id: str = "manual__1",
     **params: Any,
@@ -60,6 +68,8 @@ def context(
         run_id=run_id,
         run_type=run_type,
         data_interval_start=interval_start,
+        data_interval_end=interval_end,
+        logical_date=logical_date,
         run_after=run_after or datetime(2013, 3, 2, 12, tzinfo=UTC),
     )
     return {

@@ -16,14 +16,17 @@ from airflow.sdk import DAG, TriggerRule
 from airflow.serialization.serialized_objects import DagSerialization
 
 from dags import callbacks
+from dags.drops import SourceOperator, land_command
+from dags.nights import Night, night_of
 from dags.tasks import (
     OUTCOME,
     MaintenanceOperator,
+    PlanOperator,
     StageOperator,
     command,
     maintenance_command,
     notification,
-    run_days,
+    plan_command,
     safe_run_id,
 )
 from jobs import outcome
@@ -41,6 +44,7 @@ SHARED = set((FOLDER / ".airflowignore").read_text().splitlines())
 """Modules that the DAG files share."""
 FILES = sorted(path for path in FOLDER.glob("*.py") if path.name not in SHARED)
 BAG = DagBag(dag_folder=str(FOLDER))
+PLAYED = [name for name in catalog.names() if catalog.pipeline(name).replay]
 DAGS = sorted(BAG.dags.values(), key=lambda dag: dag.dag_id)
 HEAVY = (
     "pyspark",
@@ -57,6 +61,16 @@ HEAVY = (
     "deltalake",
 )
 
+
+def stages_of(name: str) -> list[StageOperator]:
+    """The tasks of a pipeline's DAG that are stages."""
+    plan, *stages = BAG.dags[name].tasks
+    assert isinstance(plan, PlanOperator)
+    found = [task for task in stages if isinstance(task, StageOperator)]
+    assert found == stages
+    return found
+
+
 PARSE = """
 import json, runpy, sys, time
 import airflow.sdk
@@ -69,11 +83,49 @@ print(json.dumps([seconds, sorted(set(sys.argv[2].split(",")) & set(sys.modules)
 
 def test_every_dag_file_is_read_without_an_error() -> None:
     assert BAG.import_errors == {}
-    assert sorted(path.stem for path in FILES) == [dag.dag_id for dag in DAGS]
+    assert {path.stem for path in FILES} == {*catalog.names(), "maintenance", "sources"}
 
 
-def test_there_is_a_dag_for_every_pipeline_and_one_that_cleans_up() -> None:
-    assert {dag.dag_id for dag in DAGS} == {*catalog.names(), "maintenance"}
+def test_there_is_a_dag_for_every_pipeline_and_source_and_one_that_cleans_up() -> None:
+    sources = {f"{name}_source" for name in PLAYED}
+    assert {dag.dag_id for dag in DAGS} == {*catalog.names(), *sources, "maintenance"}
+
+
+@pytest.mark.parametrize("name", PLAYED)
+@pytest.mark.parametrize("late", [None, "weather", "observations"])
+def test_a_source_is_one_task_with_a_command_that_the_command_line_accepts(
+    name: str, late: str | None
+) -> None:
+    (task,) = BAG.dags[f"{name}_source"].tasks
+    assert isinstance(task, SourceOperator)
+    arguments = parser().parse_args(land_command(task.pipeline, date(2013, 4, 3), late))
+    assert (arguments.pipeline, arguments.until) == (name, "2013-04-03")
+    assert arguments.withhold == ([late] if late else [])
+
+
+@pytest.mark.parametrize("name", PLAYED)
+def test_a_source_drops_the_files_of_a_day_before_the_night_that_reads_them(name: str) -> None:
+    infos = []
+    for dag_id in (f"{name}_source", name):
+        dag = DagSerialization.from_dict(DagSerialization.to_dict(BAG.dags[dag_id]))
+        first = datetime(2026, 3, 6, tzinfo=UTC)
+        # Across the change of the clocks on the 8th.
+        infos.append(list(dag.iter_dagrun_infos_between(first, first + timedelta(days=4))))
+    drops, nights = infos
+    assert len(drops) == len(nights) == 4
+    for drop, night in zip(drops, nights, strict=True):
+        assert timedelta() < night.run_after - drop.run_after <= timedelta(hours=1)
+
+
+def test_the_form_of_a_source_offers_daily_feeds_and_bounded_minutes() -> None:
+    params = BAG.dags["flights_source"].params
+    assert list(params) == ["date", "late", "late_minutes"]
+    for feed in (None, "flights", "schedule", "weather"):
+        params.get_param("late").resolve(feed)
+    with pytest.raises(Exception, match="is not one of"):
+        params.get_param("late").resolve("planes")
+    with pytest.raises(Exception, match="less than the minimum"):
+        params.get_param("late_minutes").resolve(0)
 
 
 def test_maintenance_is_one_task_with_a_command_that_the_command_line_accepts() -> None:
@@ -137,9 +189,10 @@ def test_a_dag_says_who_owns_it_and_what_it_does_and_is_bounded(dag: DAG) -> Non
 
 
 @pytest.mark.parametrize("name", catalog.names())
-def test_the_stages_of_a_night_form_a_chain_in_their_order(name: str) -> None:
+def test_the_plan_and_the_stages_of_a_night_form_a_chain_in_their_order(name: str) -> None:
     dag = BAG.dags[name]
-    assert dag.task_ids == [*(stage.name for stage in STAGES), OUTCOME]
+    assert dag.task_ids == ["plan", *(stage.name for stage in STAGES), OUTCOME]
+    assert dag.get_task("plan").downstream_task_ids == {STAGES[0].name}
     for one, other in pairwise(STAGES):
         assert other.name in dag.get_task(one.name).downstream_task_ids
     beside = {
@@ -154,13 +207,13 @@ def test_the_stages_of_a_night_form_a_chain_in_their_order(name: str) -> None:
 
 
 def _after(task_id: str) -> str:
-    names = [*(stage.name for stage in STAGES), OUTCOME, ""]
+    names = ["plan", *(stage.name for stage in STAGES), OUTCOME, ""]
     return names[names.index(task_id) + 1]
 
 
 @pytest.mark.parametrize("name", catalog.names())
 def test_people_are_told_of_every_failure_of_a_promotion_and_of_the_end(name: str) -> None:
-    tasks = _stage_tasks(name)
+    tasks = stages_of(name)
     for task in tasks:
         assert task.on_failure_callback == [callbacks.stage_failed]
     on_success = {task.task_id: task.on_success_callback for task in tasks}
@@ -170,17 +223,13 @@ def test_people_are_told_of_every_failure_of_a_promotion_and_of_the_end(name: st
     }
 
 
-def _stage_tasks(name: str) -> list[StageOperator]:
-    return [task for task in BAG.dags[name].tasks if isinstance(task, StageOperator)]
-
-
 @pytest.mark.parametrize("name", catalog.names())
 @pytest.mark.parametrize("event", Event)
 def test_every_notification_of_a_dag_is_one_that_the_command_line_accepts(
     name: str, event: Event
 ) -> None:
     days = Days(date(2013, 1, 1), date(2013, 3, 31))
-    for task in _stage_tasks(name):
+    for task in stages_of(name):
         argv = notification(task.pipeline, task.stage, days, safe_run_id("-odd id"), event)
         more = ["--since=2013-04-01T08:30:00+00:00", "--message=-odd\nmessage"]
         arguments = parser().parse_args([*argv, *more])
@@ -203,14 +252,16 @@ _SWITCHES: list[set[str]] = [
 
 @pytest.mark.parametrize("name", catalog.names())
 @pytest.mark.parametrize("switches", _SWITCHES)
+@pytest.mark.parametrize("stands_for", [None, date(2026, 11, 25)])
 def test_every_command_of_a_dag_is_one_that_the_command_line_accepts(
-    name: str, switches: set[str]
+    name: str, switches: set[str], stands_for: date | None
 ) -> None:
-    days = Days(date(2013, 1, 1), date(2013, 3, 31))
-    for task in _stage_tasks(name):
+    night = Night(days=Days(date(2013, 1, 1), date(2013, 3, 31)), stands_for=stands_for)
+    for task in stages_of(name):
         params = dict.fromkeys(switches, True)
-        argv = command(task.pipeline, task.stage, days, safe_run_id("-odd id"), params)
+        argv = command(task.pipeline, task.stage, night, safe_run_id("-odd id"), params)
         arguments = parser().parse_args(argv)
+        assert arguments.from_start == bool(stands_for)
         assert arguments.pipeline == name
         assert arguments.retrain == ("retrain" in switches)
         assert arguments.rescore == ("rescore" in switches)
@@ -223,9 +274,28 @@ def test_every_command_of_a_dag_is_one_that_the_command_line_accepts(
 
 
 @pytest.mark.parametrize("name", catalog.names())
+@pytest.mark.parametrize("switches", _SWITCHES)
+@pytest.mark.parametrize("stands_for", [None, date(2026, 11, 25)])
+def test_the_command_of_the_plan_asks_for_as_much_as_those_of_the_stages(
+    name: str, switches: set[str], stands_for: date | None
+) -> None:
+    night = Night(days=Days(date(2013, 1, 1), date(2013, 3, 31)), stands_for=stands_for)
+    pipeline = catalog.pipeline(name)
+    params = dict.fromkeys(switches, True)
+    argv = plan_command(pipeline, night, "-odd id", params, Path("result.json"))
+    planned = parser().parse_args(argv)
+    run = parser().parse_args(command(pipeline, STAGES[0], night, "an_id", params))
+    for name_of in ("pipeline", "first", "last", "retrain", "rescore", "allow_gap", "from_start"):
+        assert getattr(planned, name_of) == getattr(run, name_of)
+    assert planned.restate == (not run.as_needed)
+    assert planned.note_run == "-odd id"
+    assert planned.result == Path("result.json")
+
+
+@pytest.mark.parametrize("name", catalog.names())
 def test_every_table_is_announced_as_an_asset_by_the_stage_that_publishes_it(name: str) -> None:
     announced = []
-    for task in _stage_tasks(name):
+    for task in stages_of(name):
         announced += [asset.name for asset in task.outlets]
     assert announced == [f"{name}.{table.name}" for table in catalog.pipeline(name).tables]
 
@@ -238,7 +308,7 @@ def test_a_backfill_over_some_dates_processes_exactly_these_days(name: str) -> N
     asked = dag.iter_dagrun_infos_between(first, last)
     starts = [info.data_interval.start for info in asked if info.data_interval]
     days = [
-        run_days(catalog.pipeline(name), context(run_type="backfill", interval_start=start))
+        night_of(catalog.pipeline(name), context(run_type="backfill", interval_start=start)).days
         for start in starts
     ]
     wanted = Days(first.date(), last.date())

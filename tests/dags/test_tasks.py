@@ -5,29 +5,26 @@ from __future__ import annotations
 import json
 import threading
 import time
-from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dags.callbacks import StageRefused
+from dags.nights import Night
 from dags.tasks import (
     MaintenanceOperator,
     StageOperator,
-    chosen_days,
     command,
-    run_days,
     safe_run_id,
     time_limit,
 )
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import UsageError
 from pipelines.flights import PIPELINE
 from pipelines.run import Run, new_run_id
 from pipelines.stages import STAGES, stage
@@ -46,91 +43,6 @@ def calls(stub: Path) -> list[list[str]]:
     return [json.loads(line) for line in stub.read_text().splitlines()]
 
 
-@pytest.mark.parametrize(
-    ("params", "days"),
-    [
-        ({}, None),
-        ({"date": None, "from": "", "to": None}, None),
-        ({"date": "2013-02-28"}, Days.of(date(2013, 2, 28))),
-        (
-            {"from": "2012-12-31", "to": "2013-03-31"},
-            Days(date(2012, 12, 31), date(2013, 3, 31)),
-        ),
-    ],
-)
-def test_params_choose_the_days(params: dict[str, str], days: Days | None) -> None:
-    assert chosen_days(params) == days
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"from": "2013-01-01"}, "both 'from' and 'to' for a range; given: from 2013-01-01"),
-        ({"to": "2013-01-01"}, "given: to 2013-01-01"),
-        (
-            {"date": "2013-01-01", "from": "2013-01-01", "to": "2013-01-02"},
-            "either 'date' for one night",
-        ),
-        ({"date": "2013-02-30"}, "'2013-02-30' is not a date"),
-        ({"from": "2013-01-02", "to": "2013-01-01"}, "first day must not be after its last"),
-    ],
-)
-def test_params_that_make_no_sense_fail_without_a_retry(
-    params: dict[str, str], message: str
-) -> None:
-    with pytest.raises(UsageError, match=message):
-        chosen_days(params)
-    with pytest.raises(AirflowFailException, match=message):
-        run_stage(**params)
-
-
-@pytest.mark.parametrize(
-    ("interval_start", "day"),
-    [
-        # 04:30 EST.
-        ("2013-03-09T09:30Z", "2013-03-09"),
-        # 04:30 EDT: the clock has changed.
-        ("2013-03-10T08:30Z", "2013-03-10"),
-        # Still the day before in New York.
-        ("2013-04-02T03:30Z", "2013-04-01"),
-    ],
-)
-def test_without_params_the_night_is_the_local_day_that_the_data_interval_begins_on(
-    interval_start: str, day: str
-) -> None:
-    start = datetime.fromisoformat(interval_start)
-    scheduled = context(run_type="scheduled", interval_start=start)
-    assert run_days(PIPELINE, scheduled) == Days.of(date.fromisoformat(day))
-
-
-def test_a_run_without_logical_date_processes_the_day_before_its_moment() -> None:
-    triggered = context(run_after=datetime(2013, 4, 2, 8, 30, tzinfo=UTC))
-    assert run_days(PIPELINE, triggered) == Days.of(date(2013, 4, 1))
-
-
-def test_a_schedule_past_the_archive_skips_and_a_person_past_it_is_told() -> None:
-    today = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
-    with pytest.raises(
-        AirflowSkipException,
-        match="Nothing to do for 2026-11-24: the feeds of 'flights' end on 2013-12-31",
-    ):
-        run_stage(run_type="scheduled", interval_start=today)
-    with pytest.raises(
-        AirflowFailException,
-        match="no data for 2026-11-24: its feeds cover the days from 2012-12-31 to 2013-12-31",
-    ):
-        run_stage(run_type="manual", interval_start=today)
-    with pytest.raises(AirflowFailException, match="no data for 2014-01-01"):
-        run_stage(run_type="scheduled", date="2014-01-01")
-
-
-def test_a_live_feed_is_never_skipped() -> None:
-    live = replace(PIPELINE, last_day=None)
-    today = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
-    scheduled = context(run_type="scheduled", interval_start=today)
-    assert run_days(live, scheduled) == Days.of(today.date())
-
-
 def test_the_stage_is_run_by_the_command_with_the_run_id_of_airflow(stub: Path) -> None:
     run_stage(
         "train", date="2013-03-01", retrain=True, run_id="manual__2013-03-02T08:30:00+00:00_x1"
@@ -138,6 +50,14 @@ def test_the_stage_is_run_by_the_command_with_the_run_id_of_airflow(stub: Path) 
     about = ["flights", "--from", "2013-03-01", "--to", "2013-03-01", "--stage", "train"]
     run_id = "--run-id=manual__2013-03-02T08:30:00+00:00_x1"
     assert calls(stub) == [["run", *about, run_id, "--no-notify", "--as-needed", "--retrain"]]
+
+
+def test_the_log_of_a_stage_begins_with_its_night(
+    stub: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_stage("train", date="2013-03-01")
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert "Night of 2013-03-01 " in first
 
 
 @pytest.mark.parametrize(
@@ -213,8 +133,8 @@ def test_ordinary_dag_run_ids_are_kept() -> None:
 
 def test_a_hostile_run_id_stays_one_argument() -> None:
     run_id = safe_run_id("--help; rm -rf $(HOME)")
-    days = Days.of(date(2013, 3, 1))
-    argv = command(PIPELINE, STAGES[0], days, run_id, {})
+    night = Night(days=Days.of(date(2013, 3, 1)))
+    argv = command(PIPELINE, STAGES[0], night, run_id, {})
     assert f"--run-id={run_id}" in argv
     assert run_id.startswith("--help--rm--rf---HOME-~")
 

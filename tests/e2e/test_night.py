@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import csv
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from deltalake import DeltaTable
 
+from pipelines import replay
 from pipelines.catalog import pipeline
 from pipelines.days import Days
 from pipelines.feeds import Feed
@@ -102,6 +103,19 @@ def test_a_second_run_of_the_night_changes_no_published_row(
         version_after, rows_after = after[name]
         assert (name, version_after) == (name, version)
         pd.testing.assert_frame_equal(rows_after, rows, obj=name)
+
+
+def test_a_run_without_a_day_is_the_night_that_yesterday_stands_for_and_is_done_already(
+    installation: Installation, first_night: str
+) -> None:
+    calendar = replay.calendar(FLIGHTS, installation.environment)
+    run_id = installation.run_night()
+    states = {task.name: task.state for task in installation.airflow.tasks("flights", run_id)}
+    assert states.pop("plan") == "success"
+    assert states == dict.fromkeys((stage.name for stage in STAGES), "skipped")
+    day = calendar.day_of(calendar.day_before(datetime.now(UTC)))
+    note = installation.airflow.run("flights", run_id)["note"]
+    assert note == f"**{day}**: nothing to do, all is current."
 
 
 def rows_in_files(installation: Installation, feed: Feed) -> int:

@@ -12,11 +12,13 @@ import pytest
 
 from jobs.__main__ import main, parser
 from jobs.commands.version import package_version
+from jobs.services import replays
 from jobs.version import code_version
-from pipelines.environment import ROOT
+from pipelines.environment import ROOT, Environment
 from pipelines.errors import UsageError
 from pipelines.run import Run
 from pipelines.stages import STAGES
+from tests.conftest import free_port
 
 COMMANDS = (
     *("up", "down", "status", "logs", "run", "land", "sql", "quality", "models"),
@@ -28,6 +30,8 @@ HEAVY = "pyspark tensorflow pandas airflow great_expectations feast mlflow pyarr
 @pytest.fixture
 def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
+    # Where no Airflow answers.
+    monkeypatch.setenv("NIGHTSHIFT_AIRFLOW_PORT", str(free_port()))
 
 
 @pytest.mark.parametrize(
@@ -36,7 +40,17 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["run", "flight", "--date", "2013-03-01"], "Did you mean 'flights'"),
         (["run", "flights", "--date", "2013-02-30"], "'2013-02-30' is not a date"),
         (["run", "flights", "--date", "2014-02-01"], "from 2012-12-31 to 2013-12-31"),
-        (["run", "flights"], "either --date D, or both --from D and --to D"),
+        (["run", "flights"], "`nightshift up` begins it. Or say which days"),
+        (["plan", "flights"], "`nightshift up` begins it. Or say which days"),
+        (["land", "flights"], "`nightshift up` begins it. Or say which days"),
+        (
+            ["land", "flights", "--date", "2013-03-01", "--until", "2013-03-02"],
+            "Give either --until D, or --date D, or both --from D and --to D",
+        ),
+        (
+            ["land", "flights", "--until", "2013-03-02", "--withhold", "wether"],
+            "No feed of 'flights' named 'wether'. Did you mean 'weather'",
+        ),
         (
             ["run", "flights", "--from", "2013-03-02"],
             "either --date D, or both --from D and --to D",
@@ -60,6 +74,7 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["logs", "spark", "--lines", "-1"], "'-1' is not a whole number from 0"),
     ],
 )
+@pytest.mark.usefixtures("empty_home")
 def test_wrong_usage_exits_2_with_one_clear_message(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,6 +92,31 @@ def test_a_dry_run_prints_the_plan_in_order_and_does_nothing(
     steps = json.loads(capsys.readouterr().out)
     assert [step["stage"] for step in steps] == [stage.name for stage in STAGES]
     assert steps[1]["tables"].split()[0] == "flights.flights"
+
+
+@pytest.mark.usefixtures("empty_home")
+def test_without_days_a_replayed_pipeline_means_the_day_that_yesterday_stands_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    replays.begin_all(Environment.read())
+    capsys.readouterr()
+    assert main(["run", "flights", "--dry-run", "--format", "json"]) == 0
+    steps = json.loads(capsys.readouterr().out)
+    assert {step["days"] for step in steps} == {"2013-03-31"}
+    result = tmp_path / "plan.json"
+    asked = ["plan", "flights", "--result", str(result), "--note-run", "manual__1"]
+    assert main([*asked, "--format", "json"]) == 0
+    said = capsys.readouterr()
+    told = json.loads(result.read_text())
+    assert told["rows"] == json.loads(said.out)
+    assert told["has_work"]
+    holes = [row["days"] for row in told["rows"] if row["state"] == "hole"]
+    assert (holes[0], holes[-1]) == ("2012-12-31", "2013-03-30"), "from the start of the record"
+    assert " stands for 2013-03-31." in said.err
+    assert "Warning: the run got no note: No answer from Airflow" in said.err
+    assert main(["plan", "flights", "--date", "2013-03-31", "--format", "json"]) == 0
+    named = json.loads(capsys.readouterr().out)
+    assert "hole" not in {row["state"] for row in named}, "a day that is named stands alone"
 
 
 @pytest.mark.parametrize(

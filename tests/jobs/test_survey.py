@@ -108,7 +108,15 @@ class Home:
         self.performed.clear()
         run = replace(self.run(last, first), rescore=rescore)
         with self._stages():
-            return night.make_true(run, STAGES, allow_gap=allow_gap, notify=False)
+            planned = plan(run, allow_gap=allow_gap)
+            try:
+                code = night.make_true(run, STAGES, allow_gap=allow_gap, notify=False)
+            except Refused:
+                assert planned.has_work
+                raise
+        # The plan judges as the stages do.
+        assert planned.has_work == bool(self.performed)
+        return code
 
     def restate(self, first: date, last: date) -> int:
         with self._stages():
@@ -550,11 +558,11 @@ def test_the_plan_tells_which_served_predictions_would_be_others_today(home: Hom
     home.land(DAYS[2], 3)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(survey, "definitions", _definitions)
-        before = plan(home.run(DAYS[2]))
+        before = plan(home.run(DAYS[2])).rows
         home.night(DAYS[2])
-        after = plan(home.run(DAYS[2]))
+        after = plan(home.run(DAYS[2])).rows
         home.night(DAYS[2], rescore=True)
-        again = plan(home.run(DAYS[2]))
+        again = plan(home.run(DAYS[2])).rows
     stays = "stays as it was served, --rescore makes a new revision"
     for rows, why in ((before, "will change"), (after, "has changed")):
         served = [row for row in rows if row[0] == "tiny.predictions"][-1]
@@ -614,7 +622,7 @@ def test_the_plan_tells_what_is_missing_and_stale_and_what_follows(home: Home) -
     home.land(DAYS[0], 3)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(survey, "definitions", _definitions)
-        rows = plan(home.run(DAYS[3]))
+        rows = plan(home.run(DAYS[3])).rows
     readings = [row[1:4] for row in rows if row[0] == "tiny.readings"]
     assert readings == [
         ("stale", 1, "2013-01-05"),
@@ -628,7 +636,77 @@ def test_the_plan_tells_what_is_missing_and_stale_and_what_follows(home: Home) -
     (followed, coming) = [row for row in rows if row[0] == "tiny.sums"]
     assert followed[1:4] == ("current", 3, "2013-01-05..2013-01-07")
     assert coming[1:4] == ("missing", 1, "2013-01-08")
+    stages = {row[0]: row[1:] for row in rows[-3:]}
+    assert stages["train"] == ("due", 1, "2013-01-08", "not done yet as of 2013-01-08")
+    assert stages["evaluate"][0] == stages["monitor"][0] == "due"
     assert home.night(DAYS[3]) == 0
+
+
+def test_the_plan_tells_of_stages_that_are_due_though_all_tables_are_current(home: Home) -> None:
+    home.night(DAYS[1], first=DAYS[0])
+    with home._stages():
+        nothing = plan(home.run(DAYS[1]))
+        retrained = plan(replace(home.run(DAYS[1]), retrain=True))
+        restated = plan(home.run(DAYS[1]), is_exact=True)
+    assert not nothing.has_work
+    assert {row[1] for row in nothing.rows} == {"current"}
+    assert nothing.summary == "nothing to do, all is current."
+    assert retrained.has_work
+    assert retrained.summary.splitlines()[1:] == [
+        "- due 2013-01-06: train (--retrain trains again)",
+        "- due 2013-01-06: evaluate (a model will be trained)",
+    ]
+    assert restated.has_work
+    assert "--restate does all stages" in restated.summary
+
+
+def test_the_plan_of_a_correction_foresees_that_a_model_is_trained_and_measured(
+    home: Home,
+) -> None:
+    home.night(DAYS[1], first=DAYS[0])
+    home.land(DAYS[1], 7)
+    with home._stages():
+        found = plan(home.run(DAYS[1]))
+    reasons = {row[0]: row[1:] for row in found.rows[-3:]}
+    assert reasons["train"] == ("due", 1, "2013-01-06", "tiny.training will change")
+    assert reasons["evaluate"][0] == reasons["monitor"][0] == "due"
+    assert home.night(DAYS[1]) == 0
+    assert {"train", "evaluate", "monitor"} <= set(stages_of(home))
+
+
+def test_a_night_that_is_to_begin_at_the_start_loads_the_history_that_has_landed(
+    home: Home,
+) -> None:
+    home.pipeline = replace(TINY, first_day=DAYS[0])
+    run = replace(home.run(DAYS[3]), from_start=True)
+    with home._stages():
+        planned = plan(run)
+        assert planned.rows[0][1:4] == ("missing", 4, f"{DAYS[0]}..{DAYS[3]}")
+        _, first_line, *_ = planned.summary.splitlines()
+        assert first_line == (
+            f"- missing {DAYS[0]}..{DAYS[3]}: readings, marks, sums, training, scoring "
+            "(never published)"
+        )
+        assert night.make_true(run, STAGES, notify=False) == 0
+    assert stages_of(home)["ingest"] == [f"{DAYS[0]}..{DAYS[3]}"]
+    assert stages_of(home)["train"] == [str(DAYS[3])]
+    assert list(home.published("sums")) == DAYS[:4]
+    once = Home(home.environment.home / "once")
+    for number, day in enumerate(DAYS):
+        once.land(day, 10 * number, 10 * number + 1)
+    once.night(DAYS[3], first=DAYS[0])
+    for name in ("readings", "marks", "sums", "training", "scoring"):
+        assert home.published(name) == once.published(name), name
+
+
+def test_the_plan_has_work_where_a_run_would_be_refused_for_a_hole(home: Home) -> None:
+    home.night(DAYS[1], first=DAYS[0])
+    home._file(DAYS[2]).unlink()
+    with home._stages():
+        assert plan(home.run(DAYS[3])).rows[0][:2] == ("tiny", "hole")
+        assert plan(home.run(DAYS[3])).has_work
+    with pytest.raises(Refused, match="were never run, and lack files"):
+        home.night(DAYS[3])
 
 
 def test_the_plan_tells_of_another_definition_and_a_night_spreads_none(home: Home) -> None:
@@ -636,14 +714,14 @@ def test_the_plan_tells_of_another_definition_and_a_night_spreads_none(home: Hom
     with pytest.MonkeyPatch.context() as patched:
         changed = {**_definitions(None), "sums": "another"}
         patched.setattr(survey, "definitions", lambda _: changed)
-        rows = plan(home.run(DAYS[1]))
+        rows = plan(home.run(DAYS[1])).rows
     # These publications were made without any definition.
     assert {row[1] for row in rows} == {"current"}
     home.definition = "before"
     home.restate(DAYS[2], DAYS[2])
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(survey, "definitions", _definitions)
-        rows = plan(home.run(DAYS[2]))
+        rows = plan(home.run(DAYS[2])).rows
     told = {row[0]: (row[1], row[4]) for row in rows}
     another = "made by another definition"
     assert told["tiny.scoring"] == ("outdated", f"{another}; --restate makes these days anew")

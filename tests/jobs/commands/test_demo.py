@@ -9,15 +9,18 @@ from typing import Any
 
 import pytest
 
+from jobs import examples
 from jobs.commands import demo as command
-from jobs.commands.demo import demo, is_loaded, newest_report
+from jobs.commands.demo import demo, demonstration, is_loaded, newest_report
 from jobs.examples import Demo
 from jobs.lake import ops
 from jobs.services.airflow_api import Task
+from pipelines import catalog, replay
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from pipelines.run import Run
+from pipelines.spec import Replay
 from pipelines.stages import STAGES
 from tests.jobs.toy import TOY
 
@@ -64,7 +67,7 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> FakeAirflow:
     fake = FakeAirflow()
     done: dict[str, Any] = {"files_written": 3}
     monkeypatch.setattr(command, "demonstrations", lambda: {"toy": SHOWN})
-    monkeypatch.setattr(command, "_airflow", lambda environment: fake)
+    monkeypatch.setattr(command, "own_airflow", lambda environment: fake)
     monkeypatch.setattr("jobs.services.up", lambda environment: 0)
     monkeypatch.setattr("jobs.services.down", lambda environment: print("down") or 0)
     monkeypatch.setattr("jobs.commands.land.land", lambda pipeline, environment, days: done)
@@ -105,6 +108,29 @@ def test_a_demonstration_runs_its_nights_and_shows_its_queries(
         assert text in printed
     assert "flights" not in printed
     assert airflow.password not in printed
+
+
+def test_the_demonstration_leaves_an_example_that_goes_on_after_its_last_night(
+    home: Environment, airflow: FakeAirflow, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checked(home, "reports/of the night", 5)
+    played = replace(TOY, replay=Replay(first=date(2013, 1, 2), drops="0 4 * * *"))
+    assert demo(played, home) == 0
+    calendar = replay.calendar(played, home)
+    assert calendar.first == SHOWN.nights.last, "yesterday is the last night that was shown"
+    printed = capsys.readouterr().out
+    assert f"{calendar.first_today} stands for 2013-01-04, and so on" in printed
+    assert demo(played, home) == 0
+    assert replay.calendar(played, home) == calendar
+
+
+@pytest.mark.parametrize("name", examples.names())
+def test_a_home_without_the_demonstration_begins_where_its_load_ends(name: str) -> None:
+    pipeline = catalog.pipeline(name)
+    assert pipeline.replay
+    shown = demonstration(pipeline)
+    assert pipeline.replay.first == shown.load.last
+    assert pipeline.first_day == shown.load.first
 
 
 def test_the_password_is_shown_on_a_terminal_alone(

@@ -36,7 +36,7 @@ SENSORS = pd.DataFrame({"id": ["7"], "place": ["roof"]})
 
 
 def source() -> Mapping[str, pd.DataFrame]:
-    return {"readings": READINGS, "sensors": SENSORS}
+    return {"readings": READINGS, "sensors": SENSORS, "others": READINGS}
 
 
 @pytest.fixture
@@ -119,6 +119,45 @@ def test_a_pipeline_without_an_example_is_refused_with_where_to_drop_its_files(
         f"Built in: {', '.join(examples.names())}."
     )
     assert "flights" in str(refused.value)
+
+
+@pytest.mark.usefixtures("toy_example")
+def test_what_is_there_stays_and_only_what_is_missing_is_dropped(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land(TOY, home, Days.of(SECOND))
+    changed = home.landing / "toy" / "readings" / "2013-01-02.csv"
+    changed.write_text("somebody's own\n")
+    done = land(TOY, home, Days(FIRST, THIRD), only_missing=True)
+    assert done == {"files_written": 2, "files_unchanged": 2, "readings": 2, "sensors": 0}
+    assert landed(home)["readings/2013-01-02.csv"] == "somebody's own\n"
+    assert {"readings/2013-01-01.csv", "readings/2013-01-03.csv"} <= set(landed(home))
+    # Nothing is missing: the source's rows are not even read.
+    monkeypatch.delattr(sys.modules["jobs.examples.toy"], "source")
+    assert land(TOY, home, Days(FIRST, THIRD), only_missing=True)["files_written"] == 0
+
+
+@pytest.mark.usefixtures("toy_example")
+def test_a_file_that_is_withheld_comes_later_with_the_marker_that_it_shares(
+    home: Environment,
+) -> None:
+    readings, sensors = TOY.feeds
+    shared = "{date}.done"
+    others = replace(readings, name="others", path="others/{date}.csv", marker=shared)
+    pipeline = replace(TOY, feeds=(replace(readings, marker=shared), sensors, others))
+    days = Days(FIRST, SECOND)
+    land(pipeline, home, days, withheld=["readings"])
+    files = {"readings/2013-01-01.csv", "2013-01-01.done", "sensors.csv"}
+    files |= {"others/2013-01-01.csv", "others/2013-01-02.csv"}
+    assert set(landed(home)) == files
+    land(pipeline, home, days, only_missing=True)
+    assert set(landed(home)) == {*files, "readings/2013-01-02.csv", "2013-01-02.done"}
+
+
+@pytest.mark.usefixtures("toy_example")
+def test_only_a_feed_of_the_pipeline_can_be_withheld(home: Environment) -> None:
+    with pytest.raises(UsageError, match="No feed of 'toy' named 'reading'. Did you mean"):
+        land(TOY, home, Days.of(FIRST), withheld=["reading"])
 
 
 @pytest.mark.usefixtures("toy_example")

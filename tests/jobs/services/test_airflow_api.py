@@ -77,7 +77,7 @@ def airflow(script: Script) -> Iterator[Airflow]:
             self.end_headers()
             self.wfile.write(answer)
 
-        do_GET = do_POST = answer  # noqa: N815 - the names that the server looks for
+        do_GET = do_POST = do_PATCH = answer  # noqa: N815 - the names that the server looks for
 
         def log_message(self, *_: object) -> None:
             """Keep the test's output quiet."""
@@ -98,6 +98,12 @@ def test_a_run_is_triggered_with_its_params(airflow: Airflow, script: Script) ->
             {"logical_date": None, "conf": {"date": "2013-04-01"}, "dag_run_id": "r1"},
         ),
     ]
+
+
+def test_a_run_gets_a_note(airflow: Airflow, script: Script) -> None:
+    script.answers[f"PATCH {RUN}"] = [(200, {"dag_run_id": "r1"})]
+    airflow.note("flights", "r1", "**2013-04-01**")
+    assert script.asked[-1] == (f"PATCH {RUN}", {"note": "**2013-04-01**"})
 
 
 def test_waiting_tells_each_change_of_a_task_once(airflow: Airflow, script: Script) -> None:

@@ -1,0 +1,125 @@
+"""Which days a DAG run is about: those that a person asked for, else the one that is due."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.types import DagRunProtocol
+
+from pipelines import replay
+from pipelines.days import Days, parse_day
+from pipelines.environment import Environment
+from pipelines.errors import UsageError
+from pipelines.spec import Pipeline
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Night:
+    """What a DAG run processes."""
+
+    days: Days
+    stands_for: date | None = None
+    """The day of today's calendar for which a recorded day is replayed; None: the days are meant
+    as they are."""
+
+    def __str__(self) -> str:
+        replayed = f" (replayed for {self.stands_for})" if self.stands_for else ""
+        return f"Night of {self.days}{replayed}"
+
+
+def night_of(pipeline: Pipeline, context: Context) -> Night:
+    """What the DAG run processes: the days of its params, else the one that its schedule means.
+
+    Raises:
+        AirflowFailException: the params make no sense, or the pipeline has no such days.
+        AirflowSkipException: nothing is due: the feeds have ended, or a replay has, or it had not
+            begun when the run was due.
+    """
+    run = context["dag_run"]
+    try:
+        chosen = chosen_days(context["params"])
+        night = Night(days=chosen) if chosen else _due(pipeline, run)
+        pipeline.require_days(night.days)
+    except replay.NothingDue as nothing:
+        raise AirflowSkipException(str(nothing)) from None
+    except UsageError as error:
+        raise AirflowFailException(str(error)) from None
+    return night
+
+
+def chosen_days(params: Mapping[str, Any]) -> Days | None:
+    """The days that were asked for by `date`, or by `from` and `to`; None when none of them is set.
+
+    Raises:
+        UsageError: a mixture of them, or a day that does not exist.
+    """
+    # A form field that was left empty holds '' or null: nothing was asked for.
+    names = [name for name in ("date", "from", "to") if params.get(name)]
+    given = {name: params[name] for name in names}
+    if given.keys() == {"date"}:
+        return Days.of(parse_day(given["date"]))
+    if given.keys() == {"from", "to"}:
+        first = parse_day(given["from"])
+        last = parse_day(given["to"])
+        return Days(first, last)
+    if given:
+        listed = ", ".join(f"{name} {day}" for name, day in given.items())
+        raise UsageError(
+            "Give either 'date' for one night, "
+            f"or both 'from' and 'to' for a range; given: {listed}."
+        )
+    return None
+
+
+def due_day(pipeline: Pipeline, run: DagRunProtocol) -> date:
+    """The local day on which the run's data interval begins.
+
+    A run at 04:30 is about the day before.
+    """
+    zone = ZoneInfo(pipeline.timezone)
+    if run.data_interval_start:
+        begins: datetime = run.data_interval_start
+        return begins.astimezone(zone).date()
+    moment: datetime = run.run_after
+    return moment.astimezone(zone).date() - timedelta(days=1)
+
+
+def _due(pipeline: Pipeline, run: DagRunProtocol) -> Night:
+    """The night that is due when nobody has asked for another.
+
+    Raises:
+        NothingDue: there is none.
+        UsageError: what the home keeps of the replay cannot be read.
+    """
+    day = due_day(pipeline, run)
+    is_recorded = pipeline.last_day is None or day <= pipeline.last_day
+    if is_recorded:
+        # Of a backfill over recorded dates too: they mean themselves.
+        return Night(days=Days.of(day))
+    if pipeline.replay is None:
+        if run.run_type == "scheduled":
+            raise replay.NothingDue(
+                f"Nothing to do for {day}: the feeds of '{pipeline.name}' "
+                f"end on {pipeline.last_day}. Trigger with a date to run."
+            )
+        return Night(days=Days.of(day))
+    calendar = replay.calendar(pipeline, Environment.read())
+    due_at = run.data_interval_end
+    if run.run_type == "scheduled" and due_at and due_at <= calendar.began:
+        # Airflow makes up for the last moment of a schedule before a DAG is first seen.
+        raise replay.NothingDue(
+            f"Nothing to do for {day}: its night was due at {due_at:%Y-%m-%d %H:%M} UTC, and the "
+            f"replay of '{pipeline.name}' began at {calendar.began:%Y-%m-%d %H:%M} UTC. "
+            "Trigger the DAG to run it now."
+        )
+    triggered_at = run.logical_date or run.run_after
+    if run.run_type == "manual" and triggered_at >= calendar.began:
+        # Between midnight and the hour of the schedule, the last night that was due is older.
+        day = max(day, calendar.first_today)
+    return Night(days=Days.of(calendar.day_of(day)), stands_for=day)

@@ -1,0 +1,53 @@
+"""Begins the replay of each example in a home: once, so that its calendar never jumps."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, date, datetime
+
+from jobs.services.home import private_home
+from jobs.services.secrets import write_once
+from pipelines import catalog, replay
+from pipelines.environment import Environment
+from pipelines.spec import Pipeline
+
+
+def begin(environment: Environment, pipeline: Pipeline, first: date | None = None) -> bool:
+    """Let the replay begin now, unless it has begun.
+
+    Args:
+        environment: Whose home it is.
+        pipeline: One that declares a replay.
+        first: Recorded day that yesterday stands for; None: the declared one.
+
+    Returns:
+        Whether it begins now.
+    """
+    path = replay.file_of(pipeline, environment)
+    if path.exists():
+        return False
+    private_home(environment)
+    path.parent.mkdir(exist_ok=True)
+    write_once(path, replay.beginning(pipeline, datetime.now(UTC), first).to_json())
+    return True
+
+
+def begin_all(environment: Environment) -> None:
+    """Let every replay begin that has not, and say which day yesterday stands for."""
+    for name in catalog.names():
+        try:
+            pipeline = catalog.pipeline(name)
+        except Exception as error:  # somebody is writing it, and the platform is to start anyway
+            print(f"Warning: pipeline '{name}' cannot be read: {error}", file=sys.stderr)
+            continue
+        if pipeline.replay and begin(environment, pipeline):
+            print(in_words(environment, pipeline), flush=True)
+
+
+def in_words(environment: Environment, pipeline: Pipeline) -> str:
+    """What becomes of the pipeline's recorded days."""
+    calendar = replay.calendar(pipeline, environment)
+    return (
+        f"The recorded days of '{pipeline.name}' are replayed: {calendar.first_today} stands for "
+        f"{calendar.first}, and so on, day by day."
+    )

@@ -1,0 +1,193 @@
+"""Which days a DAG run is about: what a person asked for, else what is due; replayed or not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from dags.nights import Night, chosen_days, night_of
+from pipelines.days import Days
+from pipelines.environment import Environment
+from pipelines.errors import UsageError
+from pipelines.flights import PIPELINE
+from pipelines.replay import beginning, file_of
+from tests.dags.conftest import context
+
+BEGAN = datetime(2026, 11, 25, 20, tzinfo=UTC)
+"""In New York the afternoon of the 25th: the night of the 24th was due in its morning."""
+DUE = datetime(2026, 11, 25, 9, 30, tzinfo=UTC)
+"""At 04:30 in New York."""
+ONE_DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home in which the example lives since BEGAN: the 24th stands for 2013-04-02."""
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
+    path = file_of(PIPELINE, Environment.read())
+    path.parent.mkdir()
+    path.write_text(beginning(PIPELINE, BEGAN, date(2013, 4, 2)).to_json())
+
+
+def scheduled(due: datetime) -> Any:
+    return context(run_type="scheduled", interval_start=due - ONE_DAY, interval_end=due)
+
+
+@pytest.mark.parametrize(
+    ("params", "days"),
+    [
+        ({}, None),
+        ({"date": None, "from": "", "to": None}, None),
+        ({"date": "2013-02-28"}, Days.of(date(2013, 2, 28))),
+        (
+            {"from": "2012-12-31", "to": "2013-03-31"},
+            Days(date(2012, 12, 31), date(2013, 3, 31)),
+        ),
+    ],
+)
+def test_params_choose_the_days(params: dict[str, str], days: Days | None) -> None:
+    assert chosen_days(params) == days
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"from": "2013-01-01"}, "both 'from' and 'to' for a range; given: from 2013-01-01"),
+        ({"to": "2013-01-01"}, "given: to 2013-01-01"),
+        (
+            {"date": "2013-01-01", "from": "2013-01-01", "to": "2013-01-02"},
+            "either 'date' for one night",
+        ),
+        ({"date": "2013-02-30"}, "'2013-02-30' is not a date"),
+        ({"from": "2013-01-02", "to": "2013-01-01"}, "first day must not be after its last"),
+    ],
+)
+def test_params_that_make_no_sense_fail_without_a_retry(
+    params: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        chosen_days(params)
+    with pytest.raises(AirflowFailException, match=message):
+        night_of(PIPELINE, context(**params))
+
+
+@pytest.mark.parametrize(
+    ("interval_start", "day"),
+    [
+        # 04:30 EST.
+        ("2013-03-09T09:30Z", "2013-03-09"),
+        # 04:30 EDT: the clock has changed.
+        ("2013-03-10T08:30Z", "2013-03-10"),
+        # Still the day before in New York.
+        ("2013-04-02T03:30Z", "2013-04-01"),
+    ],
+)
+def test_without_params_the_night_is_the_local_day_that_the_data_interval_begins_on(
+    interval_start: str, day: str
+) -> None:
+    start = datetime.fromisoformat(interval_start)
+    scheduled = context(run_type="scheduled", interval_start=start)
+    assert night_of(PIPELINE, scheduled).days == Days.of(date.fromisoformat(day))
+
+
+def test_a_run_without_logical_date_processes_the_day_before_its_moment() -> None:
+    triggered = context(run_after=datetime(2013, 4, 2, 8, 30, tzinfo=UTC))
+    assert night_of(PIPELINE, triggered).days == Days.of(date(2013, 4, 1))
+
+
+def test_a_schedule_past_the_archive_skips_and_a_person_past_it_is_told() -> None:
+    archive = replace(PIPELINE, replay=None)
+    today = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
+    with pytest.raises(
+        AirflowSkipException,
+        match="Nothing to do for 2026-11-24: the feeds of 'flights' end on 2013-12-31",
+    ):
+        night_of(archive, context(run_type="scheduled", interval_start=today))
+    with pytest.raises(
+        AirflowFailException,
+        match="no data for 2026-11-24: its feeds cover the days from 2012-12-31 to 2013-12-31",
+    ):
+        night_of(archive, context(run_type="manual", interval_start=today))
+    with pytest.raises(AirflowFailException, match="no data for 2014-01-01"):
+        night_of(archive, context(run_type="scheduled", date="2014-01-01"))
+
+
+def test_a_live_feed_is_never_skipped() -> None:
+    live = replace(PIPELINE, last_day=None, replay=None)
+    today = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
+    scheduled = context(run_type="scheduled", interval_start=today)
+    assert night_of(live, scheduled).days == Days.of(today.date())
+
+
+@pytest.mark.usefixtures("replayed")
+def test_scheduled_nights_go_through_the_recorded_days_one_by_one() -> None:
+    nights = [night_of(PIPELINE, scheduled(DUE + number * ONE_DAY)) for number in (1, 2, 30)]
+    assert nights == [
+        Night(days=Days.of(date(2013, 4, 3)), stands_for=date(2026, 11, 25)),
+        Night(days=Days.of(date(2013, 4, 4)), stands_for=date(2026, 11, 26)),
+        Night(days=Days.of(date(2013, 5, 2)), stands_for=date(2026, 12, 24)),
+    ]
+    assert str(nights[0]) == "Night of 2013-04-03 (replayed for 2026-11-25)"
+
+
+@pytest.mark.usefixtures("replayed")
+def test_a_run_without_params_is_about_the_day_that_yesterday_stands_for() -> None:
+    evening = context(run_after=BEGAN + timedelta(hours=1))
+    assert night_of(PIPELINE, evening).days == Days.of(date(2013, 4, 2))
+    assert night_of(PIPELINE, context(run_after=BEGAN + ONE_DAY)).days == Days.of(date(2013, 4, 3))
+
+
+@pytest.mark.usefixtures("replayed")
+def test_a_night_that_was_due_before_the_replay_began_is_left_to_a_person() -> None:
+    with pytest.raises(AirflowSkipException, match="its night was due at .* Trigger the DAG"):
+        night_of(PIPELINE, scheduled(DUE))
+    by_hand = context(
+        interval_start=DUE - ONE_DAY, interval_end=DUE, logical_date=BEGAN + timedelta(minutes=1)
+    )
+    assert night_of(PIPELINE, by_hand).days == Days.of(date(2013, 4, 2))
+
+
+def test_the_first_click_works_at_any_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
+    path = file_of(PIPELINE, Environment.read())
+    path.parent.mkdir()
+    # At two in the morning in New York the last night that was due is that of the 23rd.
+    began = datetime(2026, 11, 25, 7, tzinfo=UTC)
+    path.write_text(beginning(PIPELINE, began).to_json())
+    before = {"interval_start": DUE - 2 * ONE_DAY, "interval_end": DUE - ONE_DAY}
+    clicked = context(logical_date=began + timedelta(minutes=1), **before)
+    assert night_of(PIPELINE, clicked).days == Days.of(date(2013, 3, 31))
+    for other in ({"run_type": "backfill"}, {"logical_date": DUE - 2 * ONE_DAY}):
+        with pytest.raises(AirflowSkipException, match="the replay begins with 2026-11-24"):
+            night_of(PIPELINE, context(**other, **before))
+
+
+@pytest.mark.usefixtures("replayed")
+@pytest.mark.parametrize("run_type", ["scheduled", "manual", "backfill"])
+def test_after_the_last_recorded_day_there_is_nothing_to_do(run_type: str) -> None:
+    late = datetime(2027, 12, 1, 9, 30, tzinfo=UTC)
+    ended = context(run_type=run_type, interval_start=late - ONE_DAY, interval_end=late)
+    with pytest.raises(AirflowSkipException, match="the recorded days ended with 2013-12-31"):
+        night_of(PIPELINE, ended)
+
+
+@pytest.mark.usefixtures("replayed")
+def test_recorded_days_that_are_named_or_backfilled_mean_themselves() -> None:
+    named = night_of(PIPELINE, context(run_type="scheduled", date="2013-02-01"))
+    assert named == Night(days=Days.of(date(2013, 2, 1)))
+    start = datetime(2013, 2, 2, 9, 30, tzinfo=UTC)
+    backfilled = context(run_type="backfill", interval_start=start)
+    assert night_of(PIPELINE, backfilled) == Night(days=Days.of(date(2013, 2, 2)))
+
+
+def test_a_home_that_has_not_begun_has_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
+    with pytest.raises(AirflowSkipException, match="has not begun in .*: `nightshift up` begins"):
+        night_of(PIPELINE, scheduled(DUE))

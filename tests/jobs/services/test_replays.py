@@ -1,0 +1,49 @@
+"""A home begins each replay once, and then it never jumps."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from jobs.services import replays
+from pipelines import catalog, replay
+from pipelines.environment import Environment
+from pipelines.flights import PIPELINE
+from pipelines.weather import PIPELINE as WEATHER
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Environment:
+    return Environment.read({"NIGHTSHIFT_HOME": str(tmp_path / "home")})
+
+
+def test_the_first_start_begins_every_replay_and_a_later_one_moves_none(
+    home: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replays.begin_all(home)
+    begun = [replay.calendar(one, home) for one in (PIPELINE, WEATHER)]
+    assert [one.first for one in begun] == [date(2013, 3, 31), date(2013, 5, 21)]
+    printed = capsys.readouterr().out
+    assert f"{begun[0].first_today} stands for 2013-03-31" in printed
+    replays.begin_all(home)
+    assert [replay.calendar(one, home) for one in (PIPELINE, WEATHER)] == begun
+    assert capsys.readouterr().out == ""
+    assert home.home.stat().st_mode & 0o777 == 0o700
+
+
+def test_what_has_begun_with_another_day_goes_on_from_there(home: Environment) -> None:
+    assert replays.begin(home, PIPELINE, first=date(2013, 4, 2))
+    replays.begin_all(home)
+    assert not replays.begin(home, PIPELINE, first=date(2013, 5, 5))
+    assert replay.calendar(PIPELINE, home).first == date(2013, 4, 2)
+
+
+def test_a_pipeline_that_cannot_be_read_keeps_no_platform_from_starting(
+    home: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(catalog, "names", lambda: ["unfinished", "flights"])
+    replays.begin_all(home)
+    assert replay.file_of(PIPELINE, home).exists()
+    assert "Warning: pipeline 'unfinished' cannot be read" in capsys.readouterr().err
