@@ -13,28 +13,34 @@ Task = Literal["binary_classification", "regression"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NeuralNetwork:
-    """A Keras network over numbers and embedded categories, trained by Horovod on many ranks."""
+    """A Keras network, wide and deep, trained by Horovod on many ranks.
+
+    The wide part is linear in the numbers and the categories; the deep part has hidden layers over
+    the numbers and embedded categories.
+    """
 
     name: ClassVar[str] = "neural_network"
+    decides_nothing: ClassVar[tuple[str, ...]] = ("ranks", "timeout_seconds")
+    """Settings that do not change the model."""
 
     ranks: int = 2
-    """Processes that train together; the environment may name another number."""
+    """Processes that share each batch; the environment may name another number."""
     hidden: tuple[int, ...] = (128, 64)
-    """Units of each hidden layer."""
+    """Units of each hidden layer of the deep part."""
     embedding_size: int = 8
     """Numbers by which each category is embedded."""
     dropout: float = 0.3
     """Share of hidden units left out of each training step, 0 to 1."""
     input_dropout: float = 0.3
-    """Share of inputs left out of each training step, 0 to 1: a few dozen days must not be told
-    apart by what all rows of a day share."""
-    epochs: int = 6
-    patience: int = 3
-    """Epochs without a better validation loss after which training ends."""
-    batch_size: int = 1024
-    """Rows per rank and step."""
-    learning_rate: float = 1e-3
-    """Of one rank; scaled by the number of ranks after a warm-up."""
+    """Share of the deep part's inputs left out of each training step, 0 to 1: a few dozen days must
+    not be told apart by what all rows of a day share."""
+    epochs: int = 12
+    """How often each row is learned from. `nightshift backtest` tells which number is good: the few
+    days of a validation are too noisy to."""
+    batch_size: int = 2048
+    """Rows of a step, shared by the ranks."""
+    learning_rate: float = 2e-3
+    """The highest: it warms up to it, and then decays to 0."""
     timeout_seconds: int = 1800
     """Training that takes longer is ended: ranks that disagree would wait for ever."""
 
@@ -53,6 +59,7 @@ class LinearModel:
     """Ridge or logistic regression by the task, over scaled numbers and one-hot categories."""
 
     name: ClassVar[str] = "linear"
+    decides_nothing: ClassVar[tuple[str, ...]] = ()
 
     l2: float = 1.0
     """Weight of the squared coefficients against the sum of the rows' losses."""
@@ -113,12 +120,13 @@ class Training:
     slices: tuple[str, ...] = ()
     """Columns by whose values quality is also reported and protected."""
     window_days: int = 90
-    """Days of labels before the held-out days that are trained on."""
+    """Days of labels that are trained on: the newest of all for the model that serves, those before
+    the held-out days for the one by which it is judged."""
     holdout_days: int = 14
-    """Newest days of labels, never trained on: candidate, champion and baselines are compared
-    there."""
+    """Newest days of labels, from which the judged model learns nothing: candidate, champion and
+    baselines are compared there."""
     validation_days: int = 7
-    """Days at the end of the window kept out of `fit`, for early stopping and calibration."""
+    """Days at the end of the judged model's window kept out of its `fit`, for calibration."""
     min_rows: int = 2000
     """Fewest labelled rows to fit on."""
     seed: int = 20130101

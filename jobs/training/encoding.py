@@ -5,7 +5,6 @@ Training and scoring call the same `encode`, so they cannot drift apart.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -112,13 +111,6 @@ class Examples:
             categorical=self.categorical[rows],
             label=self.label[rows],
         )
-
-    def fingerprint(self) -> str:
-        """SHA-256 over every value that a model would see."""
-        digest = hashlib.sha256()
-        for array in (self.numeric, self.categorical, self.label):
-            digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-        return digest.hexdigest()
 
 
 def learn(rows: pa.Table, training: Training) -> Encoding:

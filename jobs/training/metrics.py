@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from pipelines.errors import NightshiftError
 
 if TYPE_CHECKING:
     from jobs.training.tasks import LearningTask
@@ -35,6 +37,20 @@ def rounded(measured: Metrics) -> dict[str, float | None]:
     return {
         name: None if value is None else round(value, _DIGITS) for name, value in measured.items()
     }
+
+
+def require_finite(**values: ArrayLike) -> None:
+    """Refuse numbers of a training that has come apart.
+
+    Raises:
+        NightshiftError: one is infinite or no number; the message says of what.
+    """
+    broken = [name for name, numbers in values.items() if not np.isfinite(numbers).all()]
+    if broken:
+        raise NightshiftError(
+            f"The training came apart: its {' and '.join(broken)} are not finite. "
+            "Look for extreme values in the features, or learn with a lower rate."
+        )
 
 
 def groups(values: NDArray[Any]) -> Iterator[Group]:

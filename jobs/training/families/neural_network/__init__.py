@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
 MODEL = "model.keras"
 # Those that decide the weights; the others only start the ranks.
-_SOURCES = ("__init__.py", "horovod_keras3.py", "job.py", "loop.py", "network.py", "rank.py")
+_SOURCES = (
+    "__init__.py",
+    "dropout.py",
+    "horovod_keras3.py",
+    "job.py",
+    "loop.py",
+    "network.py",
+    "rank.py",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
