@@ -96,6 +96,14 @@ def parser() -> Parser:
     models = command("models", "List the models of a pipeline, newest first.", _models)
     _add_pipeline(models)
     _add_format(models)
+    _grammar_of_backtest(
+        command(
+            "backtest",
+            "Tell how good a model would have been: trained as of many nights, each scoring the "
+            "days after it.",
+            _backtest,
+        )
+    )
     _grammar_of_maintain(
         command("maintain", "Delete what is old and what nobody needs any more.", _maintain)
     )
@@ -213,6 +221,40 @@ def _grammar_of_sql(one: Parser) -> None:
     _add_format(one)
 
 
+def _grammar_of_backtest(one: Parser) -> None:
+    _add_pipeline(one)
+    one.add_argument(
+        "--from", dest="first", metavar="D", required=True, help="first day that is scored"
+    )
+    one.add_argument(
+        "--to", dest="last", metavar="D", required=True, help="last day that is scored"
+    )
+    one.add_argument(
+        "--every",
+        type=_positive,
+        default=7,
+        metavar="N",
+        help="days from one training to the next (7)",
+    )
+    family = one.add_argument(
+        "--family", metavar="F", help="another model family, with its default settings"
+    )
+    _complete_with(family, completion.families)
+    one.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another value of a setting of the family or of Training, such as window_days=180; "
+        "may be repeated",
+    )
+    one.add_argument(
+        "--against", metavar="DIGEST", help="an earlier backtest over the same days to compare with"
+    )
+    _add_format(one)
+
+
 def _grammar_of_maintain(one: Parser) -> None:
     pipeline = one.add_argument(
         "pipeline",
@@ -258,6 +300,13 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0")
     return int(text)
+
+
+def _positive(text: str) -> int:
+    number = _count(text)
+    if not number:
+        raise argparse.ArgumentTypeError("0 is too few: at least 1")
+    return number
 
 
 def _days(arguments: argparse.Namespace) -> Days:
@@ -392,6 +441,25 @@ def _models(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.output import show
 
     show(*models(catalog.pipeline(arguments.pipeline), environment), arguments.format)
+    return 0
+
+
+def _backtest(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.backtest import backtest, changed
+    from jobs.output import show
+    from jobs.training.backtest import Backtest
+
+    declared = catalog.pipeline(arguments.pipeline)
+    asked = Backtest(
+        pipeline=changed(declared, arguments.family, arguments.settings),
+        days=Days(parse_day(arguments.first), parse_day(arguments.last)),
+        every=arguments.every,
+        environment=environment,
+        run_id=new_run_id(),
+    )
+    told = backtest(asked, arguments.against)
+    show(told.header, told.rows, arguments.format)
+    print(f"Page: {told.page}", file=sys.stderr)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
@@ -72,6 +73,11 @@ class LinearModel:
 
 
 Family = NeuralNetwork | LinearModel
+FAMILIES: Mapping[str, type[Family]] = {
+    NeuralNetwork.name: NeuralNetwork,
+    LinearModel.name: LinearModel,
+}
+"""By the name that people give."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

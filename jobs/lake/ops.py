@@ -116,6 +116,34 @@ SCHEMAS: dict[str, pa.Schema] = {
             "created_at": _INSTANT,
         }
     ),
+    "backtests": pa.schema(
+        {
+            "run_id": _TEXT,
+            "pipeline": _TEXT,
+            # By it the backtests of one pipeline are told apart.
+            "settings_digest": _TEXT,
+            # JSON: what is learned from what, and how.
+            "settings": _TEXT,
+            "as_of": _DAY,
+            "event_date": _DAY,
+            # 'model', or the name of a baseline.
+            "model": _TEXT,
+            "rows": _NUMBER,
+            # Of a binary classification; null in a row of a regression.
+            "auc": _REAL,
+            "log_loss": _REAL,
+            "brier": _REAL,
+            # Of a regression; null in a row of a binary classification.
+            "r2": _REAL,
+            "rmse": _REAL,
+            "mae": _REAL,
+            "bias": _REAL,
+            # Of every task.
+            "mean_prediction": _REAL,
+            "label_mean": _REAL,
+            "measured_at": _INSTANT,
+        }
+    ),
     "live_quality": pa.schema(
         {
             "run_id": _TEXT,

@@ -115,7 +115,12 @@ def judged(run: Run, rows: pa.Table, days: Window) -> Dataset:
     return laid_out(run.pipeline.training, fit, validation)
 
 
-def fresh(run: Run, rows: pa.Table, days: Window, slope: float | None) -> Dataset:
+def fresh(
+    run: Run,
+    rows: pa.Table,
+    days: Window,
+    slope: float | None,
+) -> Dataset:
     """What the model that serves learns from: everything up to the night.
 
     Args:

@@ -32,6 +32,13 @@ def summary(task: LearningTask, label: Vector, prediction: Vector) -> dict[str, 
     return {"rows": len(label), **rounded(measured)}
 
 
+def headline(task: LearningTask, label: Vector, prediction: Vector) -> float:
+    """The metric by which models are told apart, of at least one row."""
+    value = task.measure(label, prediction)[task.headline]
+    assert value is not None, f"{task.headline} can be told of any row"
+    return value
+
+
 def rounded(measured: Metrics) -> dict[str, float | None]:
     """The values as people read them."""
     return {
@@ -45,7 +52,10 @@ def require_finite(**values: ArrayLike) -> None:
     Raises:
         NightshiftError: one is infinite or no number; the message says of what.
     """
-    broken = [name for name, numbers in values.items() if not np.isfinite(numbers).all()]
+    broken: list[str] = []
+    for name, numbers in values.items():
+        if not np.isfinite(numbers).all():
+            broken.append(name)
     if broken:
         raise NightshiftError(
             f"The training came apart: its {' and '.join(broken)} are not finite. "

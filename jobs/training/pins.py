@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 _ORIGIN = ("table", "table_version", "code_version", "decides_nothing")
-"""Where the rows and the code can be found again, and settings that do not change the model. A newer
-version of the table with the same rows makes the same model."""
-_SHARED_SOURCES = ("candidate.py", "dataset.py", "encoding.py", "metrics.py")
+"""Where the rows and the code can be found again, and settings that do not change the model. A
+newer version of the table with the same rows makes the same model."""
+_SHARED_SOURCES = ("candidate.py", "dataset.py", "encoding.py")
 """Our code that decides over the weights of every family."""
 
 

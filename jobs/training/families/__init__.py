@@ -69,6 +69,10 @@ class ModelFamily(Protocol):
     def libraries(self) -> tuple[str, ...]:
         """Distributions that decide over its weights."""
 
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """Modules that the processes of a training import; none: it starts no process."""
+
     def settings(self, declared: Any, environment: Environment) -> Any:
         """The declared settings with what the environment changes of them."""
 

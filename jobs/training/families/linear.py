@@ -74,6 +74,7 @@ class LinearFamily:
     files: tuple[str, ...] = (MODEL,)
     sources: tuple[Path, ...] = (Path(__file__),)
     libraries: tuple[str, ...] = ("scikit-learn", "scipy", "numpy")
+    preload: tuple[str, ...] = ()
 
     def settings(self, declared: LinearModel, environment: Environment) -> LinearModel:
         """As declared."""

@@ -71,6 +71,7 @@ class NeuralNetworkFamily:
     files: tuple[str, ...] = (MODEL,)
     sources: tuple[Path, ...] = tuple(Path(__file__).parent / name for name in _SOURCES)
     libraries: tuple[str, ...] = ("tensorflow", "keras", "horovod", "numpy")
+    preload: tuple[str, ...] = ("numpy", "tensorflow", "keras", "horovod.tensorflow")
 
     def settings(self, declared: NeuralNetwork, environment: Environment) -> NeuralNetwork:
         """With the ranks of the environment, when it names a number."""

@@ -38,9 +38,8 @@ class SharedDropout(keras.layers.Layer):
             return numbers
         self._step.assign_add(1)
         rows = tf.shape(numbers)[0]
-        drawn = tf.random.stateless_uniform(
-            (rows * self._ranks, numbers.shape[1]), (self._seed, self._step.value)
-        )
+        of_all = (rows * self._ranks, numbers.shape[1])
+        drawn = tf.random.stateless_uniform(of_all, (self._seed, self._step.value))
         own = drawn[self._rank * rows : (self._rank + 1) * rows]
         kept = tf.cast(own >= self._share, numbers.dtype)
         return numbers * kept / (1 - self._share)

@@ -50,9 +50,7 @@ class Shares:
             NightshiftError: there are fewer rows than ranks.
         """
         if rows < ranks:
-            raise NightshiftError(
-                f"{rows} rows are too few for {ranks} ranks: take fewer ranks."
-            )
+            raise NightshiftError(f"{rows} rows are too few for {ranks} ranks: take fewer ranks.")
         steps = max(1, min(round(rows / wanted), rows // ranks))
         batch = rows // steps
         even = batch - batch % _EVEN
@@ -60,7 +58,8 @@ class Shares:
 
     def of_rank(self, array: NDArray[Any], rank: int) -> NDArray[Any]:
         """The rank's slices of an array, one a step."""
-        batches = array[: self.steps * self.batch].reshape(self.steps, self.batch, *array.shape[1:])
+        used = array[: self.steps * self.batch]
+        batches = used.reshape(self.steps, self.batch, *array.shape[1:])
         first = rank * self.rows
         return np.ascontiguousarray(batches[:, first : first + self.rows])
 

@@ -46,7 +46,8 @@ def build(
     embedded = keras.layers.Embedding(
         encoding.embedding_rows, settings.embedding_size, name="embedding"
     )(categorical)
-    hidden = keras.layers.Concatenate()([*numbers, keras.layers.Flatten()(embedded)])
+    flat = keras.layers.Flatten()(embedded)
+    hidden = keras.layers.Concatenate()([*numbers, flat])
     if dropout:
         hidden = dropout(settings.input_dropout)(hidden)
     for number, units in enumerate(settings.hidden, 1):
@@ -111,8 +112,8 @@ def calibration_slope(
         The slope; None: the task takes predictions as they are.
     """
     base = task.link(encoding.label_mean)
-    given = np.asarray(model(inputs(validation), training=False), np.float64)[:, 0]
-    distance = task.link(given) - base
+    given = model(inputs(validation), training=False)
+    distance = task.link(np.asarray(given, np.float64)[:, 0]) - base
     return task.calibration_slope(distance, validation.label.astype(np.float64), base)
 
 
