@@ -447,17 +447,15 @@ def _models(arguments: argparse.Namespace, environment: Environment) -> int:
 def _backtest(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands.backtest import backtest, changed
     from jobs.output import show
-    from jobs.training.backtest import Backtest
 
     declared = catalog.pipeline(arguments.pipeline)
-    asked = Backtest(
-        pipeline=changed(declared, arguments.family, arguments.settings),
-        days=Days(parse_day(arguments.first), parse_day(arguments.last)),
-        every=arguments.every,
-        environment=environment,
-        run_id=new_run_id(),
+    told = backtest(
+        changed(declared, arguments.family, arguments.settings),
+        environment,
+        Days(parse_day(arguments.first), parse_day(arguments.last)),
+        arguments.every,
+        arguments.against,
     )
-    told = backtest(asked, arguments.against)
     show(told.header, told.rows, arguments.format)
     print(f"Page: {told.page}", file=sys.stderr)
     return 0

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UsageError, no_such
 from pipelines.model import FAMILIES
+from pipelines.run import new_run_id
 
 if TYPE_CHECKING:
     from jobs.training.backtest import Backtest, Done, Results
     from jobs.training.tasks import LearningTask
+    from pipelines.days import Days
+    from pipelines.environment import Environment
     from pipelines.spec import Pipeline
 
 _Row = tuple[object, ...]
@@ -64,11 +67,20 @@ def changed(pipeline: Pipeline, family: str | None, settings: Sequence[str]) -> 
     return replace(pipeline, training=made)
 
 
-def backtest(asked: Backtest, against: str | None) -> Outcome:
-    """Do what is left of it, measure all of it, and write its page.
+def backtest(
+    pipeline: Pipeline,
+    environment: Environment,
+    days: Days,
+    every: int,
+    against: str | None = None,
+) -> Outcome:
+    """Do what is left of a backtest, measure all of it, and write its page.
 
     Args:
-        asked: What to do.
+        pipeline: As declared, or `changed`.
+        environment: Whose lake it is.
+        days: Days that are scored.
+        every: Days from one training to the next.
         against: Digest of another backtest to compare with; None: with the baselines alone.
 
     Raises:
@@ -81,24 +93,31 @@ def backtest(asked: Backtest, against: str | None) -> Outcome:
     from jobs.training.families import family_of
     from jobs.training.tasks import task_of
 
+    asked = backtests.Backtest(
+        pipeline=pipeline,
+        days=days,
+        every=every,
+        environment=environment,
+        run_id=new_run_id(),
+    )
     print(f"Backtest {asked.digest}: {len(asked.parts)} trainings", file=sys.stderr, flush=True)
-    family = family_of(asked.pipeline.training.family.name)
-    with preloaded(asked.environment, family.preload) as ranks_in:
+    family = family_of(pipeline.training.family.name)
+    with preloaded(environment, family.preload) as ranks_in:
         _show(asked, backtests.walk(asked, ranks_in))
     results = backtests.read(asked)
     if against:
         other = backtests.read_other(asked, against)
         rival = {f"backtest_{against}": other.predictions[backtests.MODEL]}
         results = replace(results, predictions={**results.predictions, **rival})
-    task = task_of(asked.pipeline.training.task)
+    task = task_of(pipeline.training.task)
     header, rows = _header(task), list(_rows(task, results))
     facts = {
         "backtest": asked.digest,
-        "days": f"{asked.days}, {len(results.label)} rows",
-        "trained": f"{len(asked.parts)} times, every {asked.every} days",
+        "days": f"{days}, {len(results.label)} rows",
+        "trained": f"{len(asked.parts)} times, every {every} days",
         **asked.settings,
     }
-    title = f"{asked.pipeline.title} Walked forward over {asked.days}"
+    title = f"{pipeline.title} Walked forward over {days}"
     figures = backtest_page.pictures(task, results)
     page = asked.folder / "index.html"
     page.write_text(backtest_page.page(title, facts, header, rows, figures))

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _FEWEST_ROWS = 500
 """Of a slice that is drawn: of fewer the interval is too wide to tell anything."""
+_POLICY = """<meta http-equiv="Content-Security-Policy" content="default-src 'none';
+style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'">"""
+"""What a browser may do for the page: no script, nothing from elsewhere."""
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; max-width: 64rem; margin: 2rem auto; }
 table { border-collapse: collapse; margin: 1rem 0; }
@@ -76,7 +79,7 @@ def page(
         parts.append(f"<h2>{escape(name)}</h2>")
         parts.append(f'<img alt="{escape(name)}" src="{_embedded(figure)}">')
     body = "\n".join(parts)
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
+    head = f'<meta charset="utf-8">{_POLICY}<title>{escape(title)}</title><style>{_STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
 
 

@@ -154,7 +154,8 @@ class SliceDifference:
 def difference_by_slice(title: str, slices: Sequence[SliceDifference], loss_title: str) -> Figure:
     """How much lower or higher a loss is on each slice, with its 95 % interval."""
     figure, axes = _canvas(title, f"difference of {loss_title}", "")
-    names = [f"{one.name} ({one.rows})" for one in slices]
+    # What rows hold is text: between two of these signs matplotlib would read a formula.
+    names = [f"{one.name} ({one.rows})".replace("$", r"\$") for one in slices]
     means = np.array([one.difference.mean for one in slices])
     below = means - [one.difference.low for one in slices]
     above = [one.difference.high for one in slices] - means

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.commands.backtest import backtest, changed
+from jobs.commands.backtest import Outcome, backtest, changed
 from jobs.services import stage_client
 from jobs.services.own_server import preloaded
-from jobs.training.backtest import Backtest
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
@@ -59,13 +58,12 @@ def test_the_model_is_shown_beside_baselines_and_another_backtest(
 ) -> None:
     environment = small.environment_at(tmp_path)
     small.publish(environment, small.rows_of(Days(small.FIRST, SCORED.last)))
-    asked = _asked(environment, ["l2=1"])
-    blunt = _asked(environment, ["l2=10000"])
-    backtest(blunt, None)
-    told = backtest(asked, blunt.digest)
+    blunt = _backtest(environment, "l2=10000", None)
+    digest = Path(blunt.page).parent.name
+    told = _backtest(environment, "l2=1", digest)
     assert told.header[:5] == ("model", "rows", "AUC", "log loss", "Brier score")
     model, baseline, other = told.rows
-    assert [row[0] for row in told.rows] == ["model", "group_mean", f"backtest_{blunt.digest}"]
+    assert [row[0] for row in told.rows] == ["model", "group_mean", f"backtest_{digest}"]
     assert model[-3:] == (None, None, None)
     for worse in (baseline, other):
         assert worse[-3] == pytest.approx(float(str(worse[3])) - float(str(model[3])))
@@ -88,11 +86,5 @@ def test_libraries_are_kept_ready_where_no_stage_server_is_up(tmp_path: Path) ->
     assert not stage_client.available(own)
 
 
-def _asked(environment: Environment, settings: list[str]) -> Backtest:
-    return Backtest(
-        pipeline=changed(small.SMALL, "linear", settings),
-        days=SCORED,
-        every=3,
-        environment=environment,
-        run_id="b1",
-    )
+def _backtest(environment: Environment, setting: str, against: str | None) -> Outcome:
+    return backtest(changed(small.SMALL, "linear", [setting]), environment, SCORED, 3, against)
