@@ -35,6 +35,10 @@ class NeuralNetwork:
     input_dropout: float = 0.3
     """Share of the deep part's inputs left out of each training step, 0 to 1: a few dozen days must
     not be told apart by what all rows of a day share."""
+    shared_weight: float = 0.3
+    """By which inputs that all rows of a day share (`Training.shared`) are multiplied, above 0, at
+    most 1: the smaller, the less is learned from them. Thousands of rows tell no more of them than
+    a few dozen days do."""
     epochs: int = 12
     """How often each row is learned from. `nightshift backtest` tells which number is good: the few
     days of a validation are too noisy to."""
@@ -51,6 +55,7 @@ class NeuralNetwork:
         refuse_unless(not small, f"{', '.join(small)} must be at least 1.")
         shares = 0 <= self.dropout < 1 and 0 <= self.input_dropout < 1
         refuse_unless(shares, "dropout and input_dropout are shares: from 0 to below 1.")
+        refuse_unless(0 < self.shared_weight <= 1, "shared_weight must be above 0, and at most 1.")
         refuse_unless(self.learning_rate > 0, "learning_rate must be above 0.")
         refuse_unless(all(units >= 1 for units in self.hidden), "hidden layers need a unit.")
 
@@ -110,6 +115,19 @@ Baseline = GroupMean | LastValue
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Logarithm:
+    """Features with a long tail: a model reads `sign(x) * log(1 + |x| / bend)` of them."""
+
+    features: tuple[str, ...]
+    bend: float = 1.0
+    """Below this size, in the feature's unit, the curve is nearly straight."""
+
+    def __post_init__(self) -> None:
+        refuse_text("Logarithm", features=self.features)
+        refuse_unless(self.bend > 0, "The bend of a Logarithm must be above 0.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Training:
     """What a model learns from: rows of the training table whose label is known."""
 
@@ -123,6 +141,10 @@ class Training:
     """Simple models that a candidate must beat, each of them."""
     family: Family = field(default_factory=NeuralNetwork)
     """How it learns."""
+    logarithms: tuple[Logarithm, ...] = ()
+    """Numeric features that are read by their logarithm."""
+    shared: tuple[str, ...] = ()
+    """Numeric features that all rows of a day share, or most, such as its weather."""
     slices: tuple[str, ...] = ()
     """Columns by whose values quality is also reported and protected."""
     window_days: int = 90
@@ -144,7 +166,11 @@ class Training:
             f"No task '{self.task}'. Known: {', '.join(get_args(Task))}.",
         )
         refuse_text(
-            "Training", numeric=self.numeric, categorical=self.categorical, slices=self.slices
+            "Training",
+            numeric=self.numeric,
+            categorical=self.categorical,
+            shared=self.shared,
+            slices=self.slices,
         )
         refuse_unless(
             isinstance(self.family, Family),
@@ -165,6 +191,14 @@ class Training:
     def features(self) -> tuple[str, ...]:
         """Every feature that the model reads, numeric first."""
         return self.numeric + self.categorical
+
+    @property
+    def bends(self) -> dict[str, float]:
+        """The bend of each feature that is read by its logarithm."""
+        found: dict[str, float] = {}
+        for one in self.logarithms:
+            found |= dict.fromkeys(one.features, one.bend)
+        return found
 
     @property
     def baseline_columns(self) -> tuple[str, ...]:

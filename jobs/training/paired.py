@@ -49,7 +49,11 @@ def difference(own: Vector, other: Vector, day: NDArray[Any]) -> Difference:
     return Difference(mean=float(mean), low=float(low), high=float(high))
 
 
-def by_day(own: Vector, other: Vector, day: NDArray[Any]) -> tuple[NDArray[Any], Vector]:
+def by_day(
+    own: Vector,
+    other: Vector,
+    day: NDArray[Any],
+) -> tuple[NDArray[Any], Vector]:
     """Each day, and the mean difference of its rows."""
     days, position = np.unique(day, return_inverse=True)
     losses = np.bincount(position, weights=own - other)

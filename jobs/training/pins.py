@@ -91,6 +91,8 @@ def _learned(training: Training) -> dict[str, object]:
         "label": training.label,
         "numeric": training.numeric,
         "categorical": training.categorical,
+        "bends": training.bends,
+        "shared": training.shared,
         "seed": training.seed,
     }
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _BINS = 10
 _MOST_DAYS = 20
-"""That are named below an axis: of more the names would lie over one another."""
+"""That an axis names, and that get a mark each: more would lie over one another."""
 _INK, _SOFT, _ACCENT = "#1b1f24", "#8a94a0", "#0b6bcb"
 _COLOURS = {"candidate": _ACCENT, "model": _ACCENT, "champion": "#c2570c"}
 _BASELINE_STYLES = ("-", "--", "-.", ":")
@@ -98,7 +98,9 @@ def error_by_day(
         for one, where in metrics.groups(day):
             days.append(str(one))
             means.append(float(error[where].mean()))
-        axes.plot(days, means, marker="o", label=name, **styles[name])
+        # Of many days the marks would hide the lines.
+        marker = "o" if len(days) <= _MOST_DAYS else None
+        axes.plot(days, means, marker=marker, label=name, **styles[name])
     axes.axhline(0, **_REFERENCE)
     axes.xaxis.set_major_locator(MaxNLocator(_MOST_DAYS, integer=True))
     axes.tick_params(axis="x", rotation=90)

@@ -13,6 +13,7 @@ from jobs.training import encoding
 from jobs.training.encoding import Encoding
 from pipelines.days import Days
 from pipelines.errors import NightshiftError
+from pipelines.model import Logarithm
 from tests.jobs.training.small import FIRST, TRAINING, TWIN, content, rows_of, with_column
 
 ROWS = rows_of(Days.of(FIRST), 200).slice(0, 199)
@@ -93,6 +94,22 @@ def test_labels_that_are_all_alike_have_the_scale_one() -> None:
 def test_a_missing_column_is_named() -> None:
     with pytest.raises(NightshiftError, match=r"reads column 'x', which the rows do not have"):
         encoding.encode(ROWS.drop_columns(["x"]), LEARNED)
+
+
+def test_a_long_tail_is_read_by_its_logarithm_in_training_and_scoring_alike() -> None:
+    training = replace(TRAINING, logarithms=(Logarithm(features=("x",), bend=10),))
+    rows = with_column(ROWS, "x", pa.array([-1e4, -10, 0, 10, 1e4] + [None] * (len(ROWS) - 5)))
+    learned = encoding.learn(rows, training)
+    again = Encoding.from_json(learned.to_json())
+    assert again == learned
+    read = encoding.encode(rows, again).numeric[:, 0]
+    bent = np.log([1001, 2, 1, 2, 1001]) * [-1, -1, 0, 1, 1]
+    np.testing.assert_allclose(read[:5], bent, rtol=1e-6)
+    assert np.isnan(read[5:]).all()
+    assert learned.means[0] == pytest.approx(0)
+    assert learned.variances[0] == pytest.approx(np.var(bent))
+    straight = encoding.encode(rows, encoding.learn(rows, TRAINING)).numeric[:, 0]
+    assert straight[0] == -1e4
 
 
 def test_a_change_of_one_value_is_seen() -> None:

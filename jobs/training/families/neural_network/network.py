@@ -42,7 +42,7 @@ def build(
     """
     numeric = keras.Input((len(encoding.numeric),), name="numeric")
     categorical = keras.Input((len(encoding.categorical),), dtype="int32", name="categorical")
-    numbers = _numbers(numeric, encoding)
+    numbers = _numbers(numeric, encoding, settings.shared_weight)
     embedded = keras.layers.Embedding(
         encoding.embedding_rows, settings.embedding_size, name="embedding"
     )(categorical)
@@ -154,7 +154,9 @@ def _prediction(
     return keras.layers.Rescaling(head.scale, head.offset)(prediction)
 
 
-def _numbers(numeric: keras.KerasTensor, encoding: Encoding) -> list[keras.KerasTensor]:
+def _numbers(
+    numeric: keras.KerasTensor, encoding: Encoding, shared_weight: float
+) -> list[keras.KerasTensor]:
     """The scaled numbers, missing ones at the mean, and an indicator for each column with such."""
     scaled = keras.layers.Normalization(
         mean=encoding.means, variance=encoding.variances, name="scale"
@@ -164,8 +166,10 @@ def _numbers(numeric: keras.KerasTensor, encoding: Encoding) -> list[keras.Keras
     highs = np.asarray(encoding.highs, np.float32)
     bounded = keras.ops.minimum(keras.ops.maximum(scaled, lows), highs)
     filled = keras.ops.where(missing, keras.ops.zeros_like(scaled), bounded)
+    weights = [shared_weight if name in encoding.shared else 1.0 for name in encoding.numeric]
+    weighted = filled * np.asarray(weights, np.float32)
     positions = [encoding.numeric.index(name) for name in encoding.indicators]
     if not positions:
-        return [filled]
+        return [weighted]
     is_missing = keras.ops.take(keras.ops.cast(missing, "float32"), positions, axis=1)
-    return [filled, is_missing]
+    return [weighted, is_missing]

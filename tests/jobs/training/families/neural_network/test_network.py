@@ -55,6 +55,25 @@ def test_a_value_that_no_row_had_counts_as_the_nearest_that_one_had() -> None:
     np.testing.assert_array_equal(_predict(model, far), _predict(model, further))
 
 
+def test_an_input_that_a_day_shares_moves_a_prediction_by_less() -> None:
+    job = job_of()
+    shared = replace(job.encoding, shared=("x",))
+    plain, held_back = (network.build(one, NETWORK, BINARY) for one in (job.encoding, shared))
+    _unsettle(plain)
+    held_back.set_weights(plain.get_weights())
+    some = job.fit.take(np.arange(200))
+    weighted = job.encoding.means[0] + NETWORK.shared_weight * (
+        some.numeric[:, 0] - job.encoding.means[0]
+    )
+    numeric = some.numeric.copy()
+    numeric[:, 0] = weighted
+    nearer = replace(some, numeric=numeric)
+    # Within the bounds, beyond which a value counts as the nearest that one had.
+    usual = np.abs(some.numeric[:, 0]) < 2
+    expected = _predict(plain, nearer)
+    np.testing.assert_allclose(_predict(held_back, some)[usual], expected[usual], rtol=1e-4)
+
+
 def test_a_column_that_never_varied_says_nothing_when_it_does() -> None:
     rows = rows_of(Days.of(FIRST), 200).slice(0, 199)
     constant = with_column(rows, "x", pa.repeat(1.0, len(rows)))
