@@ -29,7 +29,7 @@ table { border-collapse: collapse; margin: 1rem 0; }
 td, th { border-bottom: 1px solid #d8dee4; padding: .3rem .8rem; text-align: right; }
 td:first-child, th:first-child { text-align: left; }
 img { max-width: 100%; }
-pre { background: #f6f8fa; padding: 1rem; overflow-x: auto; }
+pre { background: #f6f8fa; padding: 1rem; white-space: pre-wrap; }
 """
 
 
