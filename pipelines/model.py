@@ -145,6 +145,9 @@ class Training:
     """Numeric features that are read by their logarithm."""
     shared: tuple[str, ...] = ()
     """Numeric features that all rows of a day share, or most, such as its weather."""
+    expected_slope: float = 1.0
+    """How far log-odds are stretched around the mean to fit days to come; below 1 a model is
+    overconfident. `nightshift backtest` tells it; a week of validation can only correct it."""
     slices: tuple[str, ...] = ()
     """Columns by whose values quality is also reported and protected."""
     window_days: int = 90
@@ -184,6 +187,7 @@ class Training:
             0 < self.validation_days < self.window_days,
             "validation_days must be from 1 to window_days - 1.",
         )
+        refuse_unless(0.5 <= self.expected_slope <= 2, "expected_slope must be from 0.5 to 2.")
         refuse_unless(self.holdout_days >= 1, "holdout_days must be at least 1.")
         self._refuse_odd_baselines()
 

@@ -93,6 +93,7 @@ def _learned(training: Training) -> dict[str, object]:
         "categorical": training.categorical,
         "bends": training.bends,
         "shared": training.shared,
+        "expected_slope": training.expected_slope,
         "seed": training.seed,
     }
 

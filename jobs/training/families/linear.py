@@ -196,7 +196,8 @@ def _slope(model: Linear, data: Dataset) -> float | None:
     base = model.task.link(model.encoding.label_mean)
     distance = model.task.link(model.score(data.validation)) - base
     label = data.validation.label.astype(np.float64)
-    return model.task.calibration_slope(distance, label, base)
+    expected = data.training.expected_slope
+    return model.task.calibration_slope(distance, label, base, expected)
 
 
 def _stretched(model: Linear, slope: float) -> Linear:

@@ -34,6 +34,8 @@ class Job:
     encoding: Encoding
     fit: Examples
     validation: Examples | None
+    expected_slope: float
+    """See `Training.expected_slope`."""
     calibration_slope: float | None
     """What a training without validation days is calibrated by."""
 
@@ -58,6 +60,7 @@ def of(data: Dataset, network: NeuralNetwork) -> Job:
         encoding=data.encoding,
         fit=data.fit,
         validation=data.validation,
+        expected_slope=data.training.expected_slope,
         calibration_slope=data.calibration_slope,
     )
 
@@ -69,6 +72,7 @@ def write(folder: Path, job: Job) -> None:
         "seed": job.seed,
         "network": asdict(job.network),
         "has_validation": job.validation is not None,
+        "expected_slope": job.expected_slope,
         "calibration_slope": job.calibration_slope,
     }
     (folder / _SETTINGS).write_text(json.dumps(settings))
@@ -88,6 +92,7 @@ def read(folder: Path) -> Job:
         encoding=Encoding.from_json((folder / ENCODING).read_text()),
         fit=_read_examples(folder, "fit"),
         validation=_read_examples(folder, "validation") if settings["has_validation"] else None,
+        expected_slope=settings["expected_slope"],
         calibration_slope=settings["calibration_slope"],
     )
 

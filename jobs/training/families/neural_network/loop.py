@@ -127,7 +127,9 @@ def _calibrated(model: keras.Model, job: Job, task: LearningTask) -> float | Non
     """Stretch the model as its validation rows, or those of another training, say."""
     slope = job.calibration_slope
     if job.validation is not None:
-        slope = network.calibration_slope(model, job.encoding, task, job.validation)
+        slope = network.calibration_slope(
+            model, job.encoding, task, job.validation, job.expected_slope
+        )
     if slope is not None:
         network.stretch(model, job.encoding, task, slope)
     return slope

@@ -104,9 +104,20 @@ def inputs(examples: Examples) -> dict[str, NDArray[np.generic]]:
 
 
 def calibration_slope(
-    model: keras.Model, encoding: Encoding, task: LearningTask, validation: Examples
+    model: keras.Model,
+    encoding: Encoding,
+    task: LearningTask,
+    validation: Examples,
+    expected: float,
 ) -> float | None:
     """By how much to stretch the linear numbers around their base, to fit days not trained on.
+
+    Args:
+        model: A trained one.
+        encoding: Of the rows that it was trained on.
+        task: What its last unit says.
+        validation: Rows of the days not trained on.
+        expected: See `Training.expected_slope`.
 
     Returns:
         The slope; None: the task takes predictions as they are.
@@ -114,7 +125,8 @@ def calibration_slope(
     base = task.link(encoding.label_mean)
     given = model(inputs(validation), training=False)
     distance = task.link(np.asarray(given, np.float64)[:, 0]) - base
-    return task.calibration_slope(distance, validation.label.astype(np.float64), base)
+    label = validation.label.astype(np.float64)
+    return task.calibration_slope(distance, label, base, expected)
 
 
 def stretch(model: keras.Model, encoding: Encoding, task: LearningTask, slope: float) -> None:

@@ -163,7 +163,7 @@ def _unsettle(model: keras.Model) -> None:
 
 def _slope(model: keras.Model, job: Job, task: LearningTask) -> float | None:
     assert job.validation is not None
-    return network.calibration_slope(model, job.encoding, task, job.validation)
+    return network.calibration_slope(model, job.encoding, task, job.validation, 1.0)
 
 
 def _build(job: Job) -> keras.Model:
