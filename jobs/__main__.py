@@ -114,6 +114,14 @@ def parser() -> Parser:
     _grammar_of_approve(
         command("approve", "Let a model serve that awaits a person, or reject it.", _approve)
     )
+    _grammar_of_backtest(
+        command(
+            "backtest",
+            "Tell how good a model would have been: trained as of many nights, each scoring the "
+            "days after it.",
+            _backtest,
+        )
+    )
     _grammar_of_maintain(
         command("maintain", "Delete what is old and what nobody needs any more.", _maintain)
     )
@@ -325,6 +333,40 @@ def _add_who_and_why(one: Parser) -> None:
     one.add_argument("--by", metavar="NAME", help="who says it; none: the user of the system")
 
 
+def _grammar_of_backtest(one: Parser) -> None:
+    _add_pipeline(one)
+    one.add_argument(
+        "--from", dest="first", metavar="D", required=True, help="first day that is scored"
+    )
+    one.add_argument(
+        "--to", dest="last", metavar="D", required=True, help="last day that is scored"
+    )
+    one.add_argument(
+        "--every",
+        type=_positive,
+        default=7,
+        metavar="N",
+        help="days from one training to the next (7)",
+    )
+    family = one.add_argument(
+        "--family", metavar="F", help="another model family, with its default settings"
+    )
+    _complete_with(family, completion.families)
+    one.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another value of a setting of the family or of Training, such as window_days=180; "
+        "may be repeated",
+    )
+    one.add_argument(
+        "--against", metavar="DIGEST", help="an earlier backtest over the same days to compare with"
+    )
+    _add_format(one)
+
+
 def _grammar_of_maintain(one: Parser) -> None:
     pipeline = one.add_argument(
         "pipeline",
@@ -396,6 +438,13 @@ def _days_or_due(
     day = calendar.day_of(yesterday)
     print(f"{yesterday} stands for {day}.", file=sys.stderr)
     return Days.of(day)
+
+
+def _positive(text: str) -> int:
+    number = _count(text)
+    if not number:
+        raise argparse.ArgumentTypeError("0 is too few: at least 1")
+    return number
 
 
 def _days(arguments: argparse.Namespace) -> Days:
@@ -618,6 +667,23 @@ def _approve(arguments: argparse.Namespace, environment: Environment) -> int:
     said = Said.by(arguments.by, arguments.why)
     decide = reject if arguments.reject else approve
     decide(environment, catalog.pipeline(arguments.pipeline), arguments.version, said)
+    return 0
+
+
+def _backtest(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.backtest import backtest, changed
+    from jobs.output import show
+
+    declared = catalog.pipeline(arguments.pipeline)
+    told = backtest(
+        changed(declared, arguments.family, arguments.settings),
+        environment,
+        Days(parse_day(arguments.first), parse_day(arguments.last)),
+        arguments.every,
+        arguments.against,
+    )
+    show(told.header, told.rows, arguments.format)
+    print(f"Page: {told.page}", file=sys.stderr)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
@@ -13,28 +14,38 @@ Task = Literal["binary_classification", "regression"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NeuralNetwork:
-    """A Keras network over numbers and embedded categories, trained by Horovod on many ranks."""
+    """A Keras network, wide and deep, trained by Horovod on many ranks.
+
+    The wide part is linear in the numbers and the categories; the deep part has hidden layers over
+    the numbers and embedded categories.
+    """
 
     name: ClassVar[str] = "neural_network"
+    decides_nothing: ClassVar[tuple[str, ...]] = ("ranks", "timeout_seconds")
+    """Settings that do not change the model."""
 
     ranks: int = 2
-    """Processes that train together; the environment may name another number."""
+    """Processes that share each batch; the environment may name another number."""
     hidden: tuple[int, ...] = (128, 64)
-    """Units of each hidden layer."""
+    """Units of each hidden layer of the deep part."""
     embedding_size: int = 8
     """Numbers by which each category is embedded."""
     dropout: float = 0.3
     """Share of hidden units left out of each training step, 0 to 1."""
     input_dropout: float = 0.3
-    """Share of inputs left out of each training step, 0 to 1: a few dozen days must not be told
-    apart by what all rows of a day share."""
-    epochs: int = 6
-    patience: int = 3
-    """Epochs without a better validation loss after which training ends."""
-    batch_size: int = 1024
-    """Rows per rank and step."""
-    learning_rate: float = 1e-3
-    """Of one rank; scaled by the number of ranks after a warm-up."""
+    """Share of the deep part's inputs left out of each training step, 0 to 1: a few dozen days must
+    not be told apart by what all rows of a day share."""
+    shared_weight: float = 0.3
+    """By which inputs that all rows of a day share (`Training.shared`) are multiplied, above 0, at
+    most 1: the smaller, the less is learned from them. Thousands of rows tell no more of them than
+    a few dozen days do."""
+    epochs: int = 12
+    """How often each row is learned from. `nightshift backtest` tells which number is good: the few
+    days of a validation are too noisy to."""
+    batch_size: int = 2048
+    """Rows of a step, shared by the ranks."""
+    learning_rate: float = 2e-3
+    """The highest: it warms up to it, and then decays to 0."""
     timeout_seconds: int = 1800
     """Training that takes longer is ended: ranks that disagree would wait for ever."""
 
@@ -44,6 +55,7 @@ class NeuralNetwork:
         refuse_unless(not small, f"{', '.join(small)} must be at least 1.")
         shares = 0 <= self.dropout < 1 and 0 <= self.input_dropout < 1
         refuse_unless(shares, "dropout and input_dropout are shares: from 0 to below 1.")
+        refuse_unless(0 < self.shared_weight <= 1, "shared_weight must be above 0, and at most 1.")
         refuse_unless(self.learning_rate > 0, "learning_rate must be above 0.")
         refuse_unless(all(units >= 1 for units in self.hidden), "hidden layers need a unit.")
 
@@ -53,6 +65,7 @@ class LinearModel:
     """Ridge or logistic regression by the task, over scaled numbers and one-hot categories."""
 
     name: ClassVar[str] = "linear"
+    decides_nothing: ClassVar[tuple[str, ...]] = ()
 
     l2: float = 1.0
     """Weight of the squared coefficients against the sum of the rows' losses."""
@@ -65,6 +78,11 @@ class LinearModel:
 
 
 Family = NeuralNetwork | LinearModel
+FAMILIES: Mapping[str, type[Family]] = {
+    NeuralNetwork.name: NeuralNetwork,
+    LinearModel.name: LinearModel,
+}
+"""By the name that people give."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +115,19 @@ Baseline = GroupMean | LastValue
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Logarithm:
+    """Features with a long tail: a model reads `sign(x) * log(1 + |x| / bend)` of them."""
+
+    features: tuple[str, ...]
+    bend: float = 1.0
+    """Below this size, in the feature's unit, the curve is nearly straight."""
+
+    def __post_init__(self) -> None:
+        refuse_text("Logarithm", features=self.features)
+        refuse_unless(self.bend > 0, "The bend of a Logarithm must be above 0.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Training:
     """What a model learns from: rows of the training table whose label is known."""
 
@@ -110,15 +141,23 @@ class Training:
     """Simple models that a candidate must beat, each of them."""
     family: Family = field(default_factory=NeuralNetwork)
     """How it learns."""
+    logarithms: tuple[Logarithm, ...] = ()
+    """Numeric features that are read by their logarithm."""
+    shared: tuple[str, ...] = ()
+    """Numeric features that all rows of a day share, or most, such as its weather."""
+    expected_slope: float = 1.0
+    """How far log-odds are stretched around the mean to fit days to come; below 1 a model is
+    overconfident. `nightshift backtest` tells it; a week of validation can only correct it."""
     slices: tuple[str, ...] = ()
     """Columns by whose values quality is also reported and protected."""
     window_days: int = 90
-    """Days of labels before the held-out days that are trained on."""
+    """Days of labels that are trained on: the newest of all for the model that serves, those before
+    the held-out days for the one by which it is judged."""
     holdout_days: int = 14
-    """Newest days of labels, never trained on: candidate, champion and baselines are compared
-    there."""
+    """Newest days of labels, from which the judged model learns nothing: candidate, champion and
+    baselines are compared there."""
     validation_days: int = 7
-    """Days at the end of the window kept out of `fit`, for early stopping and calibration."""
+    """Days at the end of the judged model's window kept out of its `fit`, for calibration."""
     min_rows: int = 2000
     """Fewest labelled rows to fit on."""
     seed: int = 20130101
@@ -130,7 +169,11 @@ class Training:
             f"No task '{self.task}'. Known: {', '.join(get_args(Task))}.",
         )
         refuse_text(
-            "Training", numeric=self.numeric, categorical=self.categorical, slices=self.slices
+            "Training",
+            numeric=self.numeric,
+            categorical=self.categorical,
+            shared=self.shared,
+            slices=self.slices,
         )
         refuse_unless(
             isinstance(self.family, Family),
@@ -144,6 +187,7 @@ class Training:
             0 < self.validation_days < self.window_days,
             "validation_days must be from 1 to window_days - 1.",
         )
+        refuse_unless(0.5 <= self.expected_slope <= 2, "expected_slope must be from 0.5 to 2.")
         refuse_unless(self.holdout_days >= 1, "holdout_days must be at least 1.")
         self._refuse_odd_baselines()
 
@@ -151,6 +195,14 @@ class Training:
     def features(self) -> tuple[str, ...]:
         """Every feature that the model reads, numeric first."""
         return self.numeric + self.categorical
+
+    @property
+    def bends(self) -> dict[str, float]:
+        """The bend of each feature that is read by its logarithm."""
+        found: dict[str, float] = {}
+        for one in self.logarithms:
+            found |= dict.fromkeys(one.features, one.bend)
+        return found
 
     @property
     def baseline_columns(self) -> tuple[str, ...]:

@@ -387,6 +387,13 @@ class Pipeline:
             f"Pipeline '{self.name}': its views give {unread}, which training.numeric lacks. "
             "Write numeric=names(VIEWS), and what the entity table gives itself after it.",
         )
+        singled_out = (*training.shared, *training.bends)
+        odd = [name for name in singled_out if name not in training.numeric]
+        refuse_unless(
+            not odd,
+            f"Pipeline '{self.name}': shared or logarithms name {odd}, which are no numeric "
+            "features.",
+        )
         known = {*self.entity, *self.carried, *training.features}
         read = {*training.baseline_columns, *training.slices}
         refuse_unless(

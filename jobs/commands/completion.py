@@ -6,6 +6,7 @@ import argparse
 import os
 
 from pipelines import catalog
+from pipelines.model import FAMILIES
 from pipelines.stages import STAGES
 
 SHELLS = ("bash", "zsh", "fish")
@@ -40,6 +41,11 @@ def pipelines(**_: object) -> list[str]:
 def stages(**_: object) -> list[str]:
     """Names of stages, for argcomplete."""
     return [stage.name for stage in STAGES]
+
+
+def families(**_: object) -> list[str]:
+    """Names of model families, for argcomplete."""
+    return list(FAMILIES)
 
 
 def services(**_: object) -> list[str]:

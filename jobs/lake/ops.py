@@ -141,6 +141,34 @@ SCHEMAS: dict[str, pa.Schema] = {
             "who": _TEXT,
         }
     ),
+    "backtests": pa.schema(
+        {
+            "run_id": _TEXT,
+            "pipeline": _TEXT,
+            # By it the backtests of one pipeline are told apart.
+            "settings_digest": _TEXT,
+            # JSON: what is learned from what, and how.
+            "settings": _TEXT,
+            "as_of": _DAY,
+            "event_date": _DAY,
+            # 'model', or the name of a baseline.
+            "model": _TEXT,
+            "rows": _NUMBER,
+            # Of a binary classification; null in a row of a regression.
+            "auc": _REAL,
+            "log_loss": _REAL,
+            "brier": _REAL,
+            # Of a regression; null in a row of a binary classification.
+            "r2": _REAL,
+            "rmse": _REAL,
+            "mae": _REAL,
+            "bias": _REAL,
+            # Of every task.
+            "mean_prediction": _REAL,
+            "label_mean": _REAL,
+            "measured_at": _INSTANT,
+        }
+    ),
     "live_quality": pa.schema(
         {
             "run_id": _TEXT,
@@ -268,6 +296,8 @@ def _tidy(path: str) -> None:
     if len(table.file_uris()) <= _MOST_FILES:
         return
     rows = _query(table, "SELECT * FROM rows")
+    # DataFusion's texts are views, which other readers cannot compare with a text.
+    rows = rows.cast(pa.schema(table.schema().to_arrow()))
     try:
         # Not by delta-rs's `optimize.compact`: two of these at once, of two homes, both succeed,
         # and each row is there twice (seen in 1.6.6). An overwrite refuses to be the second.

@@ -357,14 +357,17 @@ def _log(text: str) -> None:
 
 
 def main() -> None:
-    """Serve the home of this process's environment."""
+    """Serve the home of this process's environment.
+
+    Arguments name the only libraries to import, instead of all that a stage may need.
+    """
     # Read when the libraries are imported: a quiet TensorFlow, and an MLflow that reports to
     # nobody.
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["DO_NOT_TRACK"] = "true"
     path = wire.socket_path(Environment.read(), "stages")
-    StageServer(path).serve()
+    StageServer(path, preload=sys.argv[1:] or PRELOAD).serve()
 
 
 if __name__ == "__main__":

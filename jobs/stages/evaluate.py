@@ -14,7 +14,6 @@ from jobs.lake import model_events, snapshots
 from jobs.training import baselines, comparison, dataset, promotion, scoring, serving
 from jobs.training.comparison import CANDIDATE, CHAMPION, HeldOut
 from jobs.training.tasks import task_of
-from pipelines.days import Days
 from pipelines.errors import NightshiftError, Refused
 from pipelines.run import Run
 from pipelines.spec import TRAINING
@@ -108,10 +107,11 @@ def _held_out(
 def _scored(
     registry: Registry, candidate: ModelVersion, champion: ModelVersion | None, rows: pa.Table
 ) -> dict[str, Vector]:
-    scores = {CANDIDATE: scoring.load(registry, candidate).score(rows)}
+    # Those that serve have learned from the held-out days: like the champion's of last night.
+    scores = {CANDIDATE: scoring.load_judged(registry, candidate).score(rows)}
     if champion:
         # Whatever its family is: today's declaration may name another.
-        scores[CHAMPION] = scoring.load(registry, champion).score(rows)
+        scores[CHAMPION] = scoring.load_judged(registry, champion).score(rows)
     return scores
 
 
@@ -123,8 +123,7 @@ def _rows(run: Run) -> tuple[pa.Table, pa.Table]:
     """
     days = dataset.window(run.pipeline, run.days.last)
     column = run.pipeline.table(TRAINING).partition
-    all_days = Days(days.trained.first, days.held_out.last)
-    rows = dataset.labelled(run, snapshots.newest(run, TRAINING), all_days)
+    rows = dataset.labelled(run, snapshots.newest(run, TRAINING), days.all)
     held_out = snapshots.between(rows, column, days.held_out)
     if not len(held_out):
         raise Refused(

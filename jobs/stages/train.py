@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jobs.lake import publications, snapshots
+from jobs.lake import publications
 from jobs.survey import training_definition
-from jobs.training import dataset, pins
-from jobs.training.encoding import ENCODING
-from jobs.training.families import family_of
+from jobs.training import candidate, pins
+from jobs.training.candidate import recipe_of
 from pipelines.days import Days
 from pipelines.errors import Refused
 from pipelines.run import Run
 from pipelines.spec import TRAINING
 
 if TYPE_CHECKING:
-    from jobs.training.dataset import Dataset
-    from jobs.training.families import Fit, ModelFamily
+    from jobs.training.candidate import Candidate, Member, Recipe
+    from jobs.training.families import Fit
     from jobs.training.registry import ModelVersion, Registry
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Plan:
-    """What is about to be trained."""
-
-    family: ModelFamily
-    settings: Any
-    data: Dataset
-    pins: dict[str, object]
 
 
 def train(run: Run) -> dict[str, object]:
@@ -47,34 +36,21 @@ def train(run: Run) -> dict[str, object]:
     """
     from jobs.training.registry import Registry
 
-    plan = _plan(run)
+    recipe = recipe_of(run)
+    _require_one_definition(run, recipe.days.all)
+    pinned = pins.pins(run, recipe)
     registry = Registry(run.environment, run.pipeline.name)
     result = {
         "as_of": str(run.days.last),
-        "family": plan.family.name,
-        "fit_rows": len(plan.data.fit),
-        "validation_rows": len(plan.data.validation),
-        "table_version": plan.pins["table_version"],
+        "family": recipe.family.name,
+        "table_version": recipe.snapshot.version,
         # By it the plan of the night sees that another model is declared.
         "definition": training_definition(run.pipeline),
     }
-    known = None if run.retrain else registry.trained(pins.fingerprint(plan.pins))
+    known = None if run.retrain else registry.trained(pins.fingerprint(pinned))
     if known:
         return result | {"model_version": registry.challenge(known).version, "reused": True}
-    return result | _train(run, registry, plan)
-
-
-def _plan(run: Run) -> _Plan:
-    as_of = run.days.last
-    days = dataset.window(run.pipeline, as_of)
-    _require_one_definition(run, Days(days.trained.first, days.held_out.last))
-    snapshot = snapshots.newest(run, TRAINING)
-    data = dataset.load(run, snapshot, days)
-    declared = run.pipeline.training.family
-    family = family_of(declared.name)
-    settings = family.settings(declared, run.environment)
-    pinned = pins.pins(data, family, settings, as_of, days, snapshot)
-    return _Plan(family=family, settings=settings, data=data, pins=pinned)
+    return result | _train(run, registry, recipe, pinned)
 
 
 def _require_one_definition(run: Run, days: Days) -> None:
@@ -98,19 +74,27 @@ def _require_one_definition(run: Run, days: Days) -> None:
     )
 
 
-def _train(run: Run, registry: Registry, plan: _Plan) -> dict[str, object]:
+def _train(
+    run: Run,
+    registry: Registry,
+    recipe: Recipe,
+    pinned: Mapping[str, object],
+) -> dict[str, object]:
     with _private_folder(run.environment.home / "training" / run.pipeline.name) as folder:
         started = time.monotonic()
-        fit = plan.family.fit(plan.data, plan.settings, run.environment, folder)
+        made = candidate.make(run, recipe, folder)
         seconds = time.monotonic() - started
-        model = _keep(registry, run, plan, fit, folder)
-    slope = fit.calibration_slope
+        model = _keep(registry, run, recipe, made, pinned, folder)
+    judged = made.judged.fit
+    slope = judged.calibration_slope
     return {
         "model_version": model.version,
         "reused": False,
-        **fit.facts,
-        # Of the best epoch, whose weights were kept.
-        "validation_loss": round(min(fit.curves["val_loss"]), 5),
+        "fit_rows": made.judged.fit_rows,
+        "validation_rows": made.validation_rows,
+        "fresh_rows": made.fresh.fit_rows,
+        **judged.facts,
+        "validation_loss": round(judged.curves["val_loss"][-1], 5),
         "calibration_slope": None if slope is None else round(slope, 4),
         "training_seconds": round(seconds, 2),
     }
@@ -119,48 +103,48 @@ def _train(run: Run, registry: Registry, plan: _Plan) -> dict[str, object]:
 def _keep(
     registry: Registry,
     run: Run,
-    plan: _Plan,
-    fit: Fit,
+    recipe: Recipe,
+    made: Candidate,
+    pinned: Mapping[str, object],
     parent: Path,
 ) -> ModelVersion:
     # A folder of its own: everything in it is registered, and what training left must not be.
     with _private_folder(parent) as files:
-        fit.save(files)
-        (files / ENCODING).write_text(plan.data.encoding.to_json())
-        _require_finite_scores(run, plan, files)
+        made.save(files)
+        _require_finite_scores(run, recipe, made.fresh, files)
+        judged = made.judged.fit
         return registry.keep(
             files,
             as_of=run.days.last,
-            fingerprint=pins.fingerprint(plan.pins),
-            family=plan.family.name,
-            params=_params(run, plan, fit),
-            curves=fit.curves,
-            pins=plan.pins,
+            fingerprint=pins.fingerprint(pinned),
+            family=recipe.family.name,
+            params=_params(run, recipe, judged),
+            curves={**judged.curves, "fresh_loss": made.fresh.fit.curves["loss"]},
+            pins=pinned,
         )
 
 
-def _require_finite_scores(run: Run, plan: _Plan, files: Path) -> None:
-    """Refuse a model whose saved files do not give a number for every row to validate on.
+def _require_finite_scores(run: Run, recipe: Recipe, fresh: Member, files: Path) -> None:
+    """Refuse a model whose saved files do not give a number for rows that it has learned from.
 
     A weight that is no number makes each prediction none that it has a part in.
 
     Raises:
         Refused: they do not.
     """
-    rows = plan.data.validation
-    scores = plan.family.load(files, plan.data.encoding).score(rows)
+    scores = recipe.family.load(files, fresh.encoding).score(fresh.sample)
     odd = int((~np.isfinite(scores)).sum())
     if odd:
         name = run.pipeline.name
         raise Refused(
             f"The model of '{name}' that was trained as of {run.days.last} is not kept: its "
-            f"prediction of {odd} of {len(rows)} rows to validate on is no finite number. "
+            f"prediction of {odd} of {len(scores)} rows is no finite number. "
             "The same rows and settings would give it again: lower the learning rate, or look for "
             f"values that are out of all proportion in {name}.{TRAINING}."
         )
 
 
-def _params(run: Run, plan: _Plan, fit: Fit) -> dict[str, object]:
+def _params(run: Run, recipe: Recipe, fit: Fit) -> dict[str, object]:
     """What MLflow shows beside a model, and compares models by."""
     training = run.pipeline.training
     return {
@@ -172,8 +156,8 @@ def _params(run: Run, plan: _Plan, fit: Fit) -> dict[str, object]:
         "validation_days": training.validation_days,
         "min_rows": training.min_rows,
         "seed": training.seed,
-        "family": plan.family.name,
-        **asdict(plan.settings),
+        "family": recipe.family.name,
+        **asdict(recipe.settings),
         "as_of": run.days.last,
         "calibration_slope": fit.calibration_slope,
         "run_id": run.run_id,

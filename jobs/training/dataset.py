@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
@@ -29,14 +29,21 @@ class Window:
 
     fit: Days
     validation: Days
-    """For early stopping and calibration."""
+    """For calibration."""
     held_out: Days
-    """Never trained on: models are compared here."""
+    """Models are compared here, by what they learned from the days before."""
+    fresh: Days
+    """Up to the night: what the model that serves learns from, when the recipe is settled."""
 
     @property
     def trained(self) -> Days:
-        """Everything that training may see."""
+        """Everything that the model may see by which the recipe is judged."""
         return Days(self.fit.first, self.validation.last)
+
+    @property
+    def all(self) -> Days:
+        """Every day that has a use."""
+        return Days(self.fit.first, self.held_out.last)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +54,10 @@ class Dataset:
     encoding: Encoding
     fit: Examples
     """Shuffled: a family that learns step by step reads them front to back."""
-    validation: Examples
+    validation: Examples | None
+    """Of days that are not fitted; None: the calibration is known."""
+    calibration_slope: float | None = None
+    """The known one; None: predictions are taken as they are."""
 
 
 def window(pipeline: Pipeline, as_of: date) -> Window:
@@ -69,10 +79,13 @@ def window(pipeline: Pipeline, as_of: date) -> Window:
     # The newest days validate: they are most like the days to come.
     validated = _validation_days(training.validation_days, len(trained))
     validation = Days.of(trained.last).since(validated - 1)
+    newest = night.since(training.window_days - 1)
     return Window(
         fit=Days(trained.first, validation.shifted(-validated).last),
         validation=validation,
         held_out=night.since(training.holdout_days - 1),
+        # As far back as the feeds reach.
+        fresh=Days(max(newest.first, pipeline.first_day), newest.last),
     )
 
 
@@ -84,30 +97,56 @@ def labelled(run: Run, snapshot: Snapshot, days: Days) -> pa.Table:
     return rows.filter(pc.is_valid(rows[training.label]))
 
 
-def load(run: Run, snapshot: Snapshot, days: Window) -> Dataset:
-    """The rows to train on.
+def judged(run: Run, rows: pa.Table, days: Window) -> Dataset:
+    """What the model learns from by which the recipe is judged.
+
+    Args:
+        run: Whose pipeline's rows they are.
+        rows: Labelled rows of the window.
+        days: The window.
 
     Raises:
         Refused: too few have a label.
     """
     column = run.pipeline.table(TRAINING).partition
-    rows = labelled(run, snapshot, days.trained)
     fit = snapshots.between(rows, column, days.fit)
     validation = snapshots.between(rows, column, days.validation)
     _require_rows(run, fit, validation, days)
     return laid_out(run.pipeline.training, fit, validation)
 
 
-def laid_out(training: Training, fit: pa.Table, validation: pa.Table) -> Dataset:
+def fresh(
+    run: Run,
+    rows: pa.Table,
+    days: Window,
+    slope: float | None,
+) -> Dataset:
+    """What the model that serves learns from: everything up to the night.
+
+    Args:
+        run: Whose pipeline's rows they are.
+        rows: Labelled rows of the window.
+        days: The window.
+        slope: Of the calibration that the judged model has learned.
+    """
+    column = run.pipeline.table(TRAINING).partition
+    newest = snapshots.between(rows, column, days.fresh)
+    return replace(laid_out(run.pipeline.training, newest, None), calibration_slope=slope)
+
+
+def laid_out(training: Training, fit: pa.Table, validation: pa.Table | None) -> Dataset:
     """The rows as a model reads them; the same rows give the same arrays."""
     learned = encoding.learn(fit, training)
     # Of its own seed, so that nothing else that draws numbers changes the order.
     order = np.random.default_rng(training.seed).permutation(len(fit))
+    kept_out = None
+    if validation is not None:
+        kept_out = encoding.encode(validation, learned, training.label)
     return Dataset(
         training=training,
         encoding=learned,
         fit=encoding.encode(fit, learned, training.label).take(order),
-        validation=encoding.encode(validation, learned, training.label),
+        validation=kept_out,
     )
 
 

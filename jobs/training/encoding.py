@@ -5,10 +5,9 @@ Training and scoring call the same `encode`, so they cannot drift apart.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ _RARE = 10
 so learned too."""
 _TAILS = (0.001, 0.999)
 """Quantiles between which a number is taken as it is."""
-_LISTS = ("numeric", "means", "variances", "lows", "highs", "indicators")
+_LISTS = ("numeric", "means", "variances", "lows", "highs", "indicators", "shared")
 _OLD_LABEL_MEAN = "base_rate"
 """What files of models that were trained before there were regressions call the mean label."""
 
@@ -55,6 +54,10 @@ class Encoding:
     """Of the rows that were trained on; of a binary label the share of 1."""
     label_scale: float = 1.0
     """Standard deviation of those labels; 1 when they are all alike."""
+    bends: Mapping[str, float] = field(default_factory=dict)
+    """Numeric column -> bend of the logarithm by which it is read; means and the like are of it."""
+    shared: tuple[str, ...] = ()
+    """Numeric columns that all rows of a day share."""
 
     @property
     def categorical(self) -> tuple[str, ...]:
@@ -73,7 +76,7 @@ class Encoding:
 
     def to_json(self) -> str:
         """Text from which `from_json` makes an equal value."""
-        return json.dumps(asdict(self) | {"vocabularies": dict(self.vocabularies)}, indent=1)
+        return json.dumps(asdict(self), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Encoding:
@@ -87,6 +90,7 @@ class Encoding:
             vocabularies={name: tuple(known) for name, known in value["vocabularies"].items()},
             label_mean=label_mean,
             label_scale=value.get("label_scale", 1.0),
+            bends=value.get("bends", {}),
             **{name: tuple(value.get(name, ())) for name in _LISTS},
         )
 
@@ -113,17 +117,10 @@ class Examples:
             label=self.label[rows],
         )
 
-    def fingerprint(self) -> str:
-        """SHA-256 over every value that a model would see."""
-        digest = hashlib.sha256()
-        for array in (self.numeric, self.categorical, self.label):
-            digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-        return digest.hexdigest()
-
 
 def learn(rows: pa.Table, training: Training) -> Encoding:
     """What the rows to train on tell about the columns."""
-    numeric = _numbers(rows, training.numeric, np.float64)
+    numeric = _numbers(rows, training.numeric, np.float64, training.bends)
     missing = np.isnan(numeric)
     # A column without any value counts as one of zeros.
     seen = np.where(missing.all(axis=0), 0.0, numeric)
@@ -132,7 +129,7 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
     deviations = np.sqrt(np.where(variances > 0, variances, 1.0))
     lows, highs = (np.nanquantile(seen, _TAILS, axis=0) - means) / deviations
     has_gaps = dict(zip(training.numeric, missing.any(axis=0), strict=True))
-    labels = _numbers(rows, (training.label,), np.float64)
+    labels = _numbers(rows, (training.label,), np.float64, {})
     return Encoding(
         numeric=training.numeric,
         vocabularies={name: _vocabulary(_column(rows, name)) for name in training.categorical},
@@ -144,6 +141,8 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
         indicators=tuple(name for name in training.numeric if has_gaps[name]),
         label_mean=float(np.mean(labels)),
         label_scale=float(np.std(labels)) or 1.0,
+        bends=training.bends,
+        shared=training.shared,
     )
 
 
@@ -156,12 +155,12 @@ def encode(rows: pa.Table, encoding: Encoding, label: str | None = None) -> Exam
     Raises:
         NightshiftError: a column that the model reads is not there; the message names it.
     """
-    numeric = _numbers(rows, encoding.numeric, np.float32)
+    numeric = _numbers(rows, encoding.numeric, np.float32, encoding.bends)
     categorical = _categories(rows, encoding)
     if label is None:
         unknown = np.full(len(rows), np.nan, np.float32)
         return Examples(numeric=numeric, categorical=categorical, label=unknown)
-    known = _numbers(rows, (label,), np.float32)[:, 0]
+    known = _numbers(rows, (label,), np.float32, {})[:, 0]
     return Examples(numeric=numeric, categorical=categorical, label=known)
 
 
@@ -191,11 +190,14 @@ def _numbers(
     rows: pa.Table,
     names: tuple[str, ...],
     dtype: type[np.floating[Any]],
+    bends: Mapping[str, float],
 ) -> NDArray[Any]:
     numbers = np.empty((len(rows), len(names)), dtype)
     for position, name in enumerate(names):
-        column = _existing(rows, name).cast(pa.float64())
-        numbers[:, position] = column.to_numpy()
+        values = _existing(rows, name).cast(pa.float64()).to_numpy()
+        if name in bends:
+            values = np.sign(values) * np.log1p(np.abs(values) / bends[name])
+        numbers[:, position] = values
     return numbers
 
 

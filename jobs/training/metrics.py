@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from pipelines.errors import Refused
 
 if TYPE_CHECKING:
     from jobs.training.tasks import LearningTask
@@ -30,11 +32,35 @@ def summary(task: LearningTask, label: Vector, prediction: Vector) -> dict[str, 
     return {"rows": len(label), **rounded(measured)}
 
 
+def headline(task: LearningTask, label: Vector, prediction: Vector) -> float:
+    """The metric by which models are told apart, of at least one row."""
+    value = task.measure(label, prediction)[task.headline]
+    assert value is not None, f"{task.headline} can be told of any row"
+    return value
+
+
 def rounded(measured: Metrics) -> dict[str, float | None]:
     """The values as people read them."""
     return {
         name: None if value is None else round(value, _DIGITS) for name, value in measured.items()
     }
+
+
+def require_finite(**values: ArrayLike) -> None:
+    """Refuse numbers of a training that has come apart.
+
+    Raises:
+        Refused: one is infinite or no number; the message says of what.
+    """
+    broken: list[str] = []
+    for name, numbers in values.items():
+        if not np.isfinite(numbers).all():
+            broken.append(name)
+    if broken:
+        raise Refused(
+            f"The training came apart: its {' and '.join(broken)} are not finite. "
+            "Look for extreme values in the features, or learn with a lower rate."
+        )
 
 
 def groups(values: NDArray[Any]) -> Iterator[Group]:

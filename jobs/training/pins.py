@@ -1,4 +1,8 @@
-"""Everything that determines a model's weights, and one fingerprint of it."""
+"""Everything that determines a night's models, and one fingerprint of it.
+
+The number of ranks changes the last bits of the weights and not the model, so it is pinned and not
+in the fingerprint.
+"""
 
 from __future__ import annotations
 
@@ -6,52 +10,78 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.lake.knowledge import Knowledge
 from jobs.version import code_version
+from pipelines.days import Days
 
 if TYPE_CHECKING:
-    from jobs.lake.snapshots import Snapshot
-    from jobs.training.dataset import Dataset, Window
+    from jobs.training.candidate import Recipe
     from jobs.training.families import ModelFamily
     from pipelines.model import Training
+    from pipelines.run import Run
 
 _HERE = Path(__file__).parent
-_ORIGIN = ("table", "table_version", "code_version")
-"""Where the rows and the code can be found again. A newer version with the same content makes the
-same model."""
+_ORIGIN = ("table", "table_version", "code_version", "decides_nothing")
+"""Where the rows and the code can be found again, and settings that do not change the model. A
+newer version of the table with the same rows makes the same model."""
+_SHARED_SOURCES = ("candidate.py", "dataset.py", "encoding.py")
+"""Our code that decides over the weights of every family."""
 
 
-def pins(
-    data: Dataset, family: ModelFamily, settings: Any, as_of: date, days: Window, snapshot: Snapshot
-) -> dict[str, object]:
-    """What to look up to train the same model again."""
-    task = data.training.task
-    sources = (_HERE / "encoding.py", _HERE / "tasks" / f"{task}.py", *family.sources)
+def pins(run: Run, recipe: Recipe) -> dict[str, object]:
+    """What to look up to train the same models again; no row is read for it."""
+    days = recipe.days
     return {
-        "table": snapshot.table,
-        "table_version": snapshot.version,
+        "table": recipe.snapshot.table,
+        "table_version": recipe.snapshot.version,
         "code_version": code_version(),
-        "as_of": str(as_of),
+        "as_of": str(run.days.last),
         "fit_days": str(days.fit),
         "validation_days": str(days.validation),
-        "content": {"fit": data.fit.fingerprint(), "validation": data.validation.fingerprint()},
-        "encoding": _digest(data.encoding.to_json().encode()),
-        "training": _learned(data.training),
-        "family": {"name": family.name, **asdict(settings)},
+        "fresh_days": str(days.fresh),
+        "rows": _rows(run, recipe),
+        **how(run.pipeline.training, recipe.family, recipe.settings),
+        "decides_nothing": _idle(recipe.settings),
+    }
+
+
+def how(training: Training, family: ModelFamily, settings: Any) -> dict[str, object]:
+    """What decides over the weights besides the rows: settings, our code, and libraries."""
+    shared = [_HERE / name for name in (*_SHARED_SOURCES, f"tasks/{training.task}.py")]
+    sources = (*shared, *family.sources)
+    idle = _idle(settings)
+    decisive = {name: value for name, value in asdict(settings).items() if name not in idle}
+    return {
+        "training": _learned(training),
+        "family": {"name": family.name, **decisive},
         "sources": _digest(*(source.read_bytes() for source in sources)),
         "libraries": {name: version(name) for name in family.libraries},
     }
 
 
 def fingerprint(pinned: Mapping[str, object]) -> str:
-    """Equal for two trainings that give the same weights."""
+    """Equal for two trainings that give the same model."""
     decisive = {name: value for name, value in pinned.items() if name not in _ORIGIN}
     # Sorted: the order in which pins are written down decides nothing.
     return _digest(json.dumps(decisive, sort_keys=True).encode())
+
+
+def _rows(run: Run, recipe: Recipe) -> str:
+    """What the record of publications tells of the rows to learn from."""
+    snapshot, days = recipe.snapshot, recipe.days.all
+    knowledge = Knowledge(run)
+    if not any(day in days for day in knowledge.latest(snapshot.table)):
+        # Nobody has recorded what they say, so that any new version may say something else.
+        return f"version {snapshot.version}"
+    return knowledge.table_input(snapshot.table, days, Days.of(snapshot.night)).digest
+
+
+def _idle(settings: Any) -> dict[str, object]:
+    return {name: getattr(settings, name) for name in settings.decides_nothing}
 
 
 def _learned(training: Training) -> dict[str, object]:
@@ -61,6 +91,9 @@ def _learned(training: Training) -> dict[str, object]:
         "label": training.label,
         "numeric": training.numeric,
         "categorical": training.categorical,
+        "bends": training.bends,
+        "shared": training.shared,
+        "expected_slope": training.expected_slope,
         "seed": training.seed,
     }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,10 +14,16 @@ from numpy.typing import NDArray
 
 from jobs.training import metrics
 from jobs.training.metrics import Vector
+from jobs.training.paired import Difference
+
+if TYPE_CHECKING:
+    from jobs.training.tasks import LearningTask
 
 _BINS = 10
+_MOST_DAYS = 20
+"""That an axis names, and that get a mark each: more would lie over one another."""
 _INK, _SOFT, _ACCENT = "#1b1f24", "#8a94a0", "#0b6bcb"
-_COLOURS = {"candidate": _ACCENT, "champion": "#c2570c"}
+_COLOURS = {"candidate": _ACCENT, "model": _ACCENT, "champion": "#c2570c"}
 _BASELINE_STYLES = ("-", "--", "-.", ":")
 """Baselines are all grey; by these they are told apart."""
 _REFERENCE: dict[str, Any] = {"color": _INK, "linewidth": 0.8, "linestyle": ":"}
@@ -91,10 +98,73 @@ def error_by_day(
         for one, where in metrics.groups(day):
             days.append(str(one))
             means.append(float(error[where].mean()))
-        axes.plot(days, means, marker="o", label=name, **styles[name])
+        # Of many days the marks would hide the lines.
+        marker = "o" if len(days) <= _MOST_DAYS else None
+        axes.plot(days, means, marker=marker, label=name, **styles[name])
     axes.axhline(0, **_REFERENCE)
+    axes.xaxis.set_major_locator(MaxNLocator(_MOST_DAYS, integer=True))
     axes.tick_params(axis="x", rotation=90)
     axes.legend(frameon=False)
+    return figure
+
+
+def by_month(
+    label: Vector, day: NDArray[Any], by_model: Mapping[str, Vector], task: LearningTask
+) -> Figure:
+    """The headline metric of each month."""
+    title = task.metrics[task.headline]
+    figure, axes = _canvas(f"{title} by month", "month", title)
+    styles = _styles(by_model)
+    month = day.astype("datetime64[M]")
+    for name, prediction in by_model.items():
+        months: list[str] = []
+        values: list[float] = []
+        for one, where in metrics.groups(month):
+            months.append(str(one))
+            # Of at least one row a headline metric can always be told.
+            values.append(metrics.headline(task, label[where], prediction[where]))
+        axes.plot(months, values, marker="o", label=name, **styles[name])
+    axes.tick_params(axis="x", rotation=45)
+    axes.legend(frameon=False)
+    return figure
+
+
+def difference_by_day(
+    title: str, days: NDArray[Any], means: Vector, whole: Difference, loss_title: str
+) -> Figure:
+    """How much lower or higher a loss was on each day, and over all of them with its interval."""
+    figure, axes = _canvas(title, "day", f"difference of {loss_title}")
+    axes.bar(days, means, color=_SOFT, width=1.0)
+    told = f"all rows {whole.mean:.4f}, 95 % interval {whole.low:.4f} to {whole.high:.4f}"
+    axes.axhspan(whole.low, whole.high, color=_ACCENT, alpha=0.3)
+    axes.axhline(whole.mean, color=_ACCENT, label=told)
+    axes.axhline(0, **_REFERENCE)
+    axes.tick_params(axis="x", rotation=45)
+    axes.legend(frameon=False)
+    return figure
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SliceDifference:
+    """Two models on the rows of one slice."""
+
+    name: str
+    rows: int
+    difference: Difference
+
+
+def difference_by_slice(title: str, slices: Sequence[SliceDifference], loss_title: str) -> Figure:
+    """How much lower or higher a loss is on each slice, with its 95 % interval."""
+    figure, axes = _canvas(title, f"difference of {loss_title}", "")
+    # What rows hold is text: between two of these signs matplotlib would read a formula.
+    names = [f"{one.name} ({one.rows})".replace("$", r"\$") for one in slices]
+    means = np.array([one.difference.mean for one in slices])
+    below = means - [one.difference.low for one in slices]
+    above = [one.difference.high for one in slices] - means
+    style: dict[str, Any] = {"fmt": "o", "color": _ACCENT, "capsize": 3}
+    axes.errorbar(means, names, xerr=[below, above], **style)
+    axes.axvline(0, **_REFERENCE)
+    axes.invert_yaxis()
     return figure
 
 

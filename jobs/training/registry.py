@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 FILES = "model"
-"""Artifact folder of what serving needs. No pickled flavour of MLflow: a reader of a pickle runs
-its code."""
+"""Artifact folder of what serving and judging need. No pickled flavour of MLflow: a reader of a
+pickle runs its code."""
 _PINS = "pins.json"
 """Artifact that tells what to look up to train the model again."""
 _DIGEST = "sha256."
@@ -76,7 +76,7 @@ class ModelVersion:
     family: str
     """How it learned, and so how it is loaded: `jobs/training/families`."""
     sha256: Mapping[str, str]
-    """File name -> digest, checked before a file is loaded."""
+    """File, below the folder of all -> digest, checked before it is loaded."""
     aliases: tuple[str, ...] = ()
 
 
@@ -106,7 +106,7 @@ class Registry:
         """Store a trained model and make it the challenger.
 
         Args:
-            files: Folder with exactly what serving needs.
+            files: Folder with exactly what serving and judging need.
             curves: Metric -> its values by epoch.
 
         Raises:
@@ -115,8 +115,10 @@ class Registry:
         """
         _require_finite(self.name, as_of, curves)
         tags = {"as_of": str(as_of), "fingerprint": fingerprint, _FAMILY: family}
-        for file in sorted(files.iterdir()):
-            tags[_DIGEST + file.name] = _digest(file.read_bytes())
+        for file in sorted(files.rglob("*")):
+            if file.is_file():
+                name = file.relative_to(files).as_posix()
+                tags[_DIGEST + name] = _digest(file.read_bytes())
         run = self._client.create_run(
             self._experiment(), run_name=f"{self.name} {as_of}", tags=tags
         )
@@ -293,7 +295,9 @@ class Registry:
                 "Find out who writes to the artifact store, then train again with --retrain."
             )
         # Some artifact stores keep the path below the folder, some only the name.
-        path.replace(folder / file)
+        place = folder / file
+        place.parent.mkdir(exist_ok=True)
+        path.replace(place)
 
     def _experiment(self) -> str:
         known = self._client.get_experiment_by_name(self.name)

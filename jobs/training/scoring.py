@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jobs.training.candidate import JUDGED
 from jobs.training.encoding import ENCODING, Encoding, Examples, encode
 from jobs.training.families import Model, family_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from jobs.training.families import ModelFamily
     from jobs.training.metrics import Vector
     from jobs.training.registry import ModelVersion, Registry
 
@@ -48,14 +50,37 @@ class Scorer:
 
 
 def load(registry: Registry, model: ModelVersion) -> Scorer:
-    """The scorer of a registered model.
+    """The scorer of a registered model that serves.
 
     Raises:
         NightshiftError: its files are not those that were registered.
     """
+    return _fetched(registry, model, Path())
+
+
+def load_judged(registry: Registry, model: ModelVersion) -> Scorer:
+    """The scorer of the model by which a registered one is judged.
+
+    Versions that were registered when there was but one model are judged by the one that serves.
+
+    Raises:
+        NightshiftError: its files are not those that were registered.
+    """
+    part = Path(JUDGED)
+    is_there = (part / ENCODING).as_posix() in model.sha256
+    return _fetched(registry, model, part if is_there else Path())
+
+
+def load_from(folder: Path, family: ModelFamily) -> Scorer:
+    """The scorer of the model whose files lie in the folder."""
+    encoding = Encoding.from_json((folder / ENCODING).read_text())
+    return Scorer(model=family.load(folder, encoding), encoding=encoding)
+
+
+def _fetched(registry: Registry, model: ModelVersion, part: Path) -> Scorer:
     family = family_of(model.family)
+    files = [(part / name).as_posix() for name in (ENCODING, *family.files)]
     with TemporaryDirectory() as path:
         folder = Path(path)
-        registry.fetch(model, (ENCODING, *family.files), folder)
-        encoding = Encoding.from_json((folder / ENCODING).read_text())
-        return Scorer(model=family.load(folder, encoding), encoding=encoding)
+        registry.fetch(model, files, folder)
+        return load_from(folder / part, family)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import UsageError
 from pipelines.feeds import Column, Feed
+from pipelines.model import Logarithm
 from pipelines.run import Run
 from pipelines.spec import RESERVED_PIPELINES, Table
 from pipelines.stages import STAGES, select
@@ -205,6 +207,16 @@ def test_a_feature_that_the_model_does_not_read_is_refused() -> None:
     training = replace(FLIGHTS.training, numeric=FLIGHTS.training.numeric[1:])
     with pytest.raises(UsageError, match=r"give \['co_n_7'\], which training.numeric lacks"):
         replace(FLIGHTS, training=training)
+
+
+@pytest.mark.parametrize(
+    "singled_out",
+    [{"shared": ("ghost",)}, {"logarithms": (Logarithm(features=("ghost",)),)}],
+    ids=["shared", "logarithms"],
+)
+def test_what_is_read_in_a_way_of_its_own_must_be_read(singled_out: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"name \['ghost'\], which are no numeric features"):
+        replace(TOY, training=replace(TOY.training, **singled_out))
 
 
 def test_what_a_baseline_or_a_slice_reads_must_be_there() -> None:

@@ -36,11 +36,14 @@ class Fit(Protocol):
 
     @property
     def curves(self) -> Mapping[str, list[float]]:
-        """`loss` of the fitted rows and `val_loss` of the validation days, by epoch."""
+        """`loss` of the fitted rows and, if there are any, `val_loss` of the validation days.
+
+        By epoch, all of them finite.
+        """
 
     @property
     def calibration_slope(self) -> float | None:
-        """See `LearningTask.calibration_slope`."""
+        """See `LearningTask.calibration_slope`; the data's own, when these know it already."""
 
     @property
     def facts(self) -> Mapping[str, object]:
@@ -69,6 +72,10 @@ class ModelFamily(Protocol):
     def libraries(self) -> tuple[str, ...]:
         """Distributions that decide over its weights."""
 
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """Modules that the processes of a training import; none: it starts no process."""
+
     def settings(self, declared: Any, environment: Environment) -> Any:
         """The declared settings with what the environment changes of them."""
 
@@ -81,7 +88,7 @@ class ModelFamily(Protocol):
             folder: Private to this training, and gone after it.
 
         Raises:
-            NightshiftError: it failed.
+            NightshiftError: it failed, or came apart: its loss or weights are not finite.
         """
 
     def load(self, folder: Path, encoding: Encoding) -> Model:

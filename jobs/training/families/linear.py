@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.training.encoding import Encoding, Examples
-from jobs.training.metrics import Vector
+from jobs.training.metrics import Vector, require_finite
 from jobs.training.tasks import LearningTask, task_of
 from pipelines.errors import NightshiftError, Refused
 from pipelines.model import LinearModel
@@ -74,6 +74,7 @@ class LinearFamily:
     files: tuple[str, ...] = (MODEL,)
     sources: tuple[Path, ...] = (Path(__file__),)
     libraries: tuple[str, ...] = ("scikit-learn", "scipy", "numpy")
+    preload: tuple[str, ...] = ()
 
     def settings(self, declared: LinearModel, environment: Environment) -> LinearModel:
         """As declared."""
@@ -92,13 +93,15 @@ class LinearFamily:
             intercept=float(np.ravel(solver.intercept_)[0]),
             coefficients=np.ravel(solver.coef_).astype(np.float64),
         )
-        model, slope = _calibrated(solved, data.validation)
+        slope = _slope(solved, data)
+        model = solved if slope is None else _stretched(solved, slope)
+        curves = {"loss": [_mean_loss(model, data.fit)]}
+        if data.validation is not None:
+            curves["val_loss"] = [_mean_loss(model, data.validation)]
+        require_finite(loss=curves["loss"], coefficients=model.coefficients)
         return LinearFit(
             model=model,
-            curves={
-                "loss": [_mean_loss(model, data.fit)],
-                "val_loss": [_mean_loss(model, data.validation)],
-            },
+            curves=curves,
             calibration_slope=slope,
             facts={"coefficients": len(model.coefficients), "iterations": _iterations(solver)},
         )
@@ -186,21 +189,25 @@ _SOLVERS = {"binary_classification": _logistic, "regression": _ridge}
 """Learning task -> what solves it."""
 
 
-def _calibrated(model: Linear, validation: Examples) -> tuple[Linear, float | None]:
-    """The model with its linear numbers stretched around their base to fit days not trained on."""
-    task = model.task
-    base = task.link(model.encoding.label_mean)
-    distance = task.link(model.score(validation)) - base
-    slope = task.calibration_slope(distance, validation.label.astype(np.float64), base)
-    if slope is None:
-        return model, None
-    stretched = Linear(
-        task=task,
+def _slope(model: Linear, data: Dataset) -> float | None:
+    """By how much to stretch the linear numbers around their base, to fit days not trained on."""
+    if data.validation is None:
+        return data.calibration_slope
+    base = model.task.link(model.encoding.label_mean)
+    distance = model.task.link(model.score(data.validation)) - base
+    label = data.validation.label.astype(np.float64)
+    expected = data.training.expected_slope
+    return model.task.calibration_slope(distance, label, base, expected)
+
+
+def _stretched(model: Linear, slope: float) -> Linear:
+    base = model.task.link(model.encoding.label_mean)
+    return Linear(
+        task=model.task,
         encoding=model.encoding,
         intercept=float(base + slope * (model.intercept - base)),
         coefficients=model.coefficients * slope,
     )
-    return stretched, slope
 
 
 def _mean_loss(model: Linear, examples: Examples) -> float:

@@ -80,13 +80,16 @@ class LearningTask(Protocol):
     def inverse_link(self, linear: Vector) -> Vector:
         """The prediction that a linear number stands for."""
 
-    def calibration_slope(self, distance: Vector, label: Vector, base: float) -> float | None:
+    def calibration_slope(
+        self, distance: Vector, label: Vector, base: float, expected: float
+    ) -> float | None:
         """By how much to stretch linear numbers around their base.
 
         Args:
             distance: Of each row's linear number from the base.
             label: Of rows that were not trained on.
             base: Linear number of the mean label of the rows that were trained on.
+            expected: See `Training.expected_slope`.
 
         Returns:
             The factor; None: predictions of this task are taken as they are.

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _EPSILON = 1e-7
 """Probabilities are kept this far off 0 and 1, where one wrong row would cost infinitely much."""
 _TRUST = 0.2
-"""Weight of the validation rows against the slope 1, from 0 to 1. Rows of one day share their
-fate, so a few days with thousands of rows tell far less than as many independent rows would."""
+"""Weight of the validation rows against the expected slope, from 0 to 1. Rows of one day share
+their fate, so a few days with thousands of rows tell far less than as many independent rows."""
 # Six sufficed in every trial; once there, a step changes nothing.
 _NEWTON_STEPS = 25
 _SLOPES = (0.5, 2.0)
@@ -85,29 +85,40 @@ class BinaryClassification:
         """The probability of log-odds, never 0 nor 1: the suite of predictions refuses both."""
         return _probability(np.clip(linear, self.link(0.0), self.link(1.0)))
 
-    def calibration_slope(self, distance: Vector, label: Vector, base: float) -> float | None:
+    def calibration_slope(
+        self, distance: Vector, label: Vector, base: float, expected: float
+    ) -> float | None:
         """Below 1 the model was overconfident.
 
         Only a slope is fitted: a few days tell how far to trust a model, and not which rate the
         next weeks will have.
         """
-        return fit_slope(distance, label, base)
+        return fit_slope(distance, label, base, expected)
 
 
-def fit_slope(distance: Vector, label: Vector, base: float, trust: float = _TRUST) -> float:
+def fit_slope(
+    distance: Vector,
+    label: Vector,
+    base: float,
+    expected: float = 1.0,
+    trust: float = _TRUST,
+) -> float:
     """The slope from 0.5 to 2 that gives `base + slope * distance` a low log loss.
 
     The problem is convex; this is Newton's method.
 
     Args:
         distance: Of each row's log-odds from the base.
-        trust: Weight of these rows against the slope 1, from 0 to 1.
+        label: Of the rows.
+        base: Log-odds around which is stretched.
+        expected: The slope without these rows.
+        trust: Weight of these rows against the expected slope, from 0 to 1.
     """
-    prior = (1 - trust) / trust * _curvature(distance, base, 1.0)
-    slope = 1.0
+    prior = (1 - trust) / trust * _curvature(distance, base, expected)
+    slope = expected
     for _ in range(_NEWTON_STEPS):
         error = _probability(base + slope * distance) - label
-        excess = np.mean(error * distance) + prior * (slope - 1)
+        excess = np.mean(error * distance) + prior * (slope - expected)
         step = excess / (_curvature(distance, base, slope) + prior)
         slope = float(np.clip(slope - step, *_SLOPES))
     return slope

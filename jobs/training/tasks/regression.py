@@ -87,7 +87,9 @@ class Regression:
         """The number itself."""
         return linear
 
-    def calibration_slope(self, distance: Vector, label: Vector, base: float) -> float | None:
+    def calibration_slope(
+        self, distance: Vector, label: Vector, base: float, expected: float
+    ) -> float | None:
         """None: a mean that minimizes squared errors needs no stretching.
 
         A few days of validation would fit their own weather, season or price into a slope.

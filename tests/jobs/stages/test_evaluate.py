@@ -115,7 +115,7 @@ def platform(
     def load(_: Registry, model: ModelVersion) -> Fake:
         return Fake(pipeline, made.trust[model.version])
 
-    monkeypatch.setattr(scoring, "load", load)
+    monkeypatch.setattr(scoring, "load_judged", load)
     return made
 
 

@@ -12,9 +12,10 @@ import pytest
 from jobs.lake import publications
 from jobs.lake.publications import Publication
 from jobs.stages import train as stage
+from jobs.training import dataset
 from jobs.training.families.linear import LinearFamily, LinearFit
 from jobs.training.registry import Registry
-from jobs.training.scoring import load
+from jobs.training.scoring import load, load_judged
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused
@@ -109,8 +110,11 @@ def test_a_family_of_a_new_choice_is_trained_beside_the_old_one(tmp_path: Path) 
     assert [result["model_version"] for result in versions] == ["1", "2", "1"]
 
 
-def test_labels_of_the_held_out_days_change_nothing(tmp_path: Path) -> None:
-    environment = small.environment_at(tmp_path)
+def test_labels_of_the_held_out_days_change_what_serves_and_not_what_is_judged(
+    tmp_path: Path,
+) -> None:
+    environment = small.models_at(tmp_path)
+    declared = small.learned_by(small.SMALL, small.LINEAR)
     rows = small.rows_of(ALL_DAYS)
     held_out = rows["landed_date"].to_numpy() > np.datetime64("2013-01-18")
     failed = rows["failed"].fill_null(0).to_numpy()
@@ -118,12 +122,47 @@ def test_labels_of_the_held_out_days_change_nothing(tmp_path: Path) -> None:
     unlabelled = rows["failed"].is_null().to_numpy()
     labels = pa.array(turned, pa.int32(), mask=unlabelled)
     changed = small.with_column(rows, "failed", labels)
-    fingerprints = []
-    for published in (rows, changed):
+    registry = Registry(environment, declared.name)
+    judged, serving = [], []
+    for number, published in enumerate((rows, changed), 1):
         small.publish(environment, published)
-        data = stage._plan(small.run_of(environment, "train")).data
-        fingerprints.append((data.fit.fingerprint(), data.validation.fingerprint()))
-    assert fingerprints[0] == fingerprints[1]
+        stage.train(small.run_of(environment, "train", pipeline=declared))
+        model = registry.version(str(number))
+        judged.append(load_judged(registry, model).score(rows))
+        serving.append(load(registry, model).score(rows))
+    np.testing.assert_array_equal(judged[0], judged[1])
+    assert np.abs(serving[0] - serving[1]).max() > 0.1
+
+
+def test_a_model_that_is_there_is_found_without_reading_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = small.models_at(tmp_path)
+    small.publish(environment, small.rows_of(ALL_DAYS))
+    run = small.run_of(environment, "train", pipeline=small.learned_by(small.SMALL, small.LINEAR))
+    stage.train(run)
+
+    def read(*_: object) -> None:
+        raise AssertionError("rows were read")
+
+    monkeypatch.setattr(dataset, "labelled", read)
+    assert stage.train(run)["reused"]
+
+
+def test_a_model_of_the_time_before_there_were_two_is_judged_by_the_one(tmp_path: Path) -> None:
+    environment = small.models_at(tmp_path)
+    small.publish(environment, small.rows_of(ALL_DAYS))
+    stage.train(
+        small.run_of(environment, "train", pipeline=small.learned_by(small.SMALL, small.LINEAR))
+    )
+    registry = Registry(environment, "small")
+    model = registry.version("1")
+    of_then = {name: digest for name, digest in model.sha256.items() if "/" not in name}
+    assert set(model.sha256) - set(of_then) == {"judged/linear.json", "judged/encoding.json"}
+    rows = small.rows_of(Days.of(small.LAST))
+    before = replace(model, sha256=of_then)
+    expected = load(registry, model).score(rows)
+    np.testing.assert_array_equal(load_judged(registry, before).score(rows), expected)
 
 
 def test_what_a_person_compares_models_by_is_kept_with_the_run(tmp_path: Path) -> None:

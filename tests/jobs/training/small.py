@@ -19,6 +19,7 @@ from deltalake import write_deltalake
 
 from jobs.training import dataset
 from jobs.training.dataset import Dataset
+from jobs.training.encoding import Examples
 from jobs.training.families.neural_network import job
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -43,7 +44,7 @@ NETWORK = NeuralNetwork(
     dropout=0.0,
     input_dropout=0.0,
     epochs=4,
-    batch_size=32,
+    batch_size=64,
     learning_rate=0.02,
     timeout_seconds=120,
 )
@@ -216,6 +217,11 @@ def data_of(training: Training = TRAINING, rows: int = 512) -> Dataset:
     """Made-up rows to train on, without any table, and 64 to validate on."""
     made = rows_of(Days.of(FIRST), rows + 65)
     return dataset.laid_out(training, made.slice(0, rows), made.slice(rows, 64))
+
+
+def content(examples: Examples) -> list[bytes]:
+    """Every value that a model would see, to tell examples apart by."""
+    return [array.tobytes() for array in (examples.numeric, examples.categorical, examples.label)]
 
 
 def job_of(network: NeuralNetwork = NETWORK, training: Training = TRAINING) -> job.Job:

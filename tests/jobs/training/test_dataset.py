@@ -17,6 +17,7 @@ from tests.jobs.training.small import (
     LAST,
     SMALL,
     TRAINING,
+    content,
     data_of,
     environment_at,
     publish,
@@ -34,6 +35,8 @@ def test_no_day_has_two_uses_and_none_is_left_out(age: int) -> None:
     assert len(window.held_out) == SMALL.training.holdout_days
     assert window.fit.first >= FIRST
     assert len(window.trained) <= SMALL.training.window_days
+    newest = Days.of(as_of).since(SMALL.training.window_days - 1)
+    assert window.fresh == newest.within(FIRST, None)
 
 
 def test_a_full_window_has_the_declared_days() -> None:
@@ -42,6 +45,7 @@ def test_a_full_window_has_the_declared_days() -> None:
         fit=Days(date(2013, 1, 3), date(2013, 1, 14)),
         validation=Days(date(2013, 1, 15), date(2013, 1, 18)),
         held_out=Days(date(2013, 1, 19), date(2013, 1, 24)),
+        fresh=Days(date(2013, 1, 9), date(2013, 1, 24)),
     )
 
 
@@ -72,8 +76,25 @@ def test_the_rows_to_fit_on_are_shuffled_by_the_seed_alone() -> None:
     first = data_of()
     again = data_of()
     other = data_of(replace(TRAINING, seed=1))
-    assert again.fit.fingerprint() == first.fit.fingerprint()
-    assert other.fit.fingerprint() != first.fit.fingerprint()
+    assert content(again.fit) == content(first.fit)
+    assert content(other.fit) != content(first.fit)
     shuffled = other.fit.numeric[:, 0]
     assert sorted(shuffled) == sorted(first.fit.numeric[:, 0])
-    assert other.validation.fingerprint() == first.validation.fingerprint()
+    assert first.validation is not None
+    assert other.validation is not None
+    assert content(other.validation) == content(first.validation)
+
+
+def test_the_model_that_serves_learns_from_every_labelled_row_up_to_the_night(
+    tmp_path: Path,
+) -> None:
+    environment = environment_at(tmp_path)
+    run = run_of(environment, "train")
+    publish(environment, rows_of(Days(FIRST, LAST + timedelta(days=3))))
+    days = dataset.window(SMALL, LAST)
+    rows = dataset.labelled(run, snapshots.newest(run, "training"), days.all)
+    judged = dataset.judged(run, rows, days)
+    fresh = dataset.fresh(run, rows, days, slope=0.8)
+    assert len(judged.fit) == 39 * 12
+    assert len(fresh.fit) == 39 * 16
+    assert (fresh.validation, fresh.calibration_slope) == (None, 0.8)

@@ -13,7 +13,8 @@ from jobs.training import encoding
 from jobs.training.encoding import Encoding
 from pipelines.days import Days
 from pipelines.errors import NightshiftError
-from tests.jobs.training.small import FIRST, TRAINING, TWIN, rows_of, with_column
+from pipelines.model import Logarithm
+from tests.jobs.training.small import FIRST, TRAINING, TWIN, content, rows_of, with_column
 
 ROWS = rows_of(Days.of(FIRST), 200).slice(0, 199)
 LEARNED = encoding.learn(ROWS, TRAINING)
@@ -95,19 +96,35 @@ def test_a_missing_column_is_named() -> None:
         encoding.encode(ROWS.drop_columns(["x"]), LEARNED)
 
 
-def test_a_change_of_one_value_changes_the_fingerprint() -> None:
+def test_a_long_tail_is_read_by_its_logarithm_in_training_and_scoring_alike() -> None:
+    training = replace(TRAINING, logarithms=(Logarithm(features=("x",), bend=10),))
+    rows = with_column(ROWS, "x", pa.array([-1e4, -10, 0, 10, 1e4] + [None] * (len(ROWS) - 5)))
+    learned = encoding.learn(rows, training)
+    again = Encoding.from_json(learned.to_json())
+    assert again == learned
+    read = encoding.encode(rows, again).numeric[:, 0]
+    bent = np.log([1001, 2, 1, 2, 1001]) * [-1, -1, 0, 1, 1]
+    np.testing.assert_allclose(read[:5], bent, rtol=1e-6)
+    assert np.isnan(read[5:]).all()
+    assert learned.means[0] == pytest.approx(0)
+    assert learned.variances[0] == pytest.approx(np.var(bent))
+    straight = encoding.encode(rows, encoding.learn(rows, TRAINING)).numeric[:, 0]
+    assert straight[0] == -1e4
+
+
+def test_a_change_of_one_value_is_seen() -> None:
     examples = encoding.encode(ROWS, LEARNED, "failed")
     same = encoding.encode(ROWS, LEARNED, "failed")
-    assert same.fingerprint() == examples.fingerprint()
+    assert content(same) == content(examples)
     same.numeric[5, 0] += 1
-    assert same.fingerprint() != examples.fingerprint()
+    assert content(same) != content(examples)
 
 
 @given(st.permutations(range(30)))
 def test_a_row_is_encoded_alike_wherever_it_stands(order: list[int]) -> None:
     there = encoding.encode(ROWS.take(pa.array(order)), LEARNED, "failed")
     here = encoding.encode(ROWS, LEARNED, "failed").take(np.array(order))
-    assert there.fingerprint() == here.fingerprint()
+    assert content(there) == content(here)
 
 
 _CATEGORIES = st.text(st.characters(codec="utf-8"), min_size=1)
@@ -143,7 +160,7 @@ def test_a_file_of_an_older_version_still_encodes() -> None:
         del older[unknown]
     read = Encoding.from_json(json.dumps(older))
     given = encoding.encode(ROWS, read, "failed")
-    assert given.fingerprint() == encoding.encode(ROWS, LEARNED, "failed").fingerprint()
+    assert content(given) == content(encoding.encode(ROWS, LEARNED, "failed"))
     assert read.label_mean == LEARNED.label_mean
 
 

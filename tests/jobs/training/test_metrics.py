@@ -6,6 +6,7 @@ import pytest
 from jobs.lake import ops
 from jobs.training import metrics
 from jobs.training.tasks import TASKS, LearningTask, task_of
+from pipelines.errors import NightshiftError
 
 LABEL = np.array([0.0, 1.0, 1.0])
 PREDICTION = np.array([0.2, 0.7, 0.9])
@@ -31,6 +32,18 @@ def test_a_value_that_cannot_be_told_stays_unknown() -> None:
     summary = metrics.summary(task_of("binary_classification"), one_kind, PREDICTION)
     assert summary["auc"] is None
     assert summary["label_mean"] == 1.0
+
+
+def test_a_headline_is_the_metric_by_which_models_are_told_apart() -> None:
+    task = task_of("regression")
+    expected = task.measure(LABEL, PREDICTION)["rmse"]
+    assert metrics.headline(task, LABEL, PREDICTION) == expected
+
+
+def test_numbers_that_came_apart_are_refused_by_name() -> None:
+    metrics.require_finite(loss=[0.5, 0.4], weights=np.zeros((2, 2)))
+    with pytest.raises(NightshiftError, match=r"its loss and weights are not finite"):
+        metrics.require_finite(loss=[0.5, np.nan], curve=[1.0], weights=np.array([np.inf]))
 
 
 def test_groups_are_the_distinct_values_with_their_rows() -> None:

@@ -1,56 +1,118 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jobs.lake import publications
+from jobs.lake.publications import Publication
 from jobs.lake.snapshots import Snapshot
 from jobs.training import dataset, pins
+from jobs.training.candidate import Recipe
 from jobs.training.families import family_of
-from pipelines.model import LinearModel, Training
-from tests.jobs.training.small import LAST, LINEAR, NETWORK, SMALL, TRAINING, TWIN, data_of
+from pipelines.model import LinearModel
+from pipelines.spec import Pipeline
+from tests.jobs.training.small import (
+    LAST,
+    LINEAR,
+    NETWORK,
+    SMALL,
+    TRAINING,
+    TWIN,
+    environment_at,
+    learned_by,
+    run_of,
+)
+
+SEEDED = replace(SMALL, training=replace(TRAINING, seed=1))
+RANKED = replace(NETWORK, ranks=3, timeout_seconds=7)
 
 
 def _pins(
-    training: Training = TRAINING, settings: Any = NETWORK, version: int = 3
-) -> dict[str, object]:
-    family = family_of(settings.name)
-    days = dataset.window(SMALL, LAST)
-    snapshot = Snapshot(table="training", version=version)
-    return pins.pins(data_of(training), family, settings, LAST, days, snapshot)
-
-
-FIRST = pins.fingerprint(_pins())
-
-
-def test_equal_trainings_have_one_fingerprint_whatever_the_version_of_the_table() -> None:
-    assert pins.fingerprint(_pins(version=4)) == FIRST
+    folder: Path, pipeline: Pipeline = SMALL, settings: Any = NETWORK, version: int = 3
+) -> dict[str, Any]:
+    recipe = Recipe(
+        family=family_of(settings.name),
+        settings=settings,
+        days=dataset.window(pipeline, LAST),
+        snapshot=Snapshot(table="training", version=version),
+    )
+    run = run_of(environment_at(folder), "train", pipeline=pipeline)
+    return pins.pins(run, recipe)
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("pipeline", "settings"),
     [
-        _pins(settings=LINEAR),
-        _pins(settings=replace(NETWORK, ranks=3)),
-        _pins(training=replace(TRAINING, seed=1)),
-        _pins(training=TWIN.training),
+        (SMALL, LINEAR),
+        (SMALL, replace(NETWORK, epochs=3)),
+        (SEEDED, NETWORK),
+        (TWIN, NETWORK),
     ],
-    ids=["family", "ranks", "seed", "task"],
+    ids=["family", "epochs", "seed", "task"],
 )
-def test_what_decides_over_the_weights_changes_the_fingerprint(changed: dict[str, object]) -> None:
-    assert pins.fingerprint(changed) != FIRST
+def test_what_decides_over_the_weights_changes_the_fingerprint(
+    tmp_path: Path, pipeline: Pipeline, settings: Any
+) -> None:
+    first = pins.fingerprint(_pins(tmp_path))
+    assert pins.fingerprint(_pins(tmp_path, pipeline, settings)) != first
 
 
-def test_the_pins_of_a_family_are_its_own() -> None:
-    network: dict[str, Any] = _pins()
-    linear: dict[str, Any] = _pins(settings=LINEAR)
+def test_ranks_are_pinned_and_change_no_fingerprint(tmp_path: Path) -> None:
+    ranked = _pins(tmp_path, settings=RANKED)
+    assert ranked["decides_nothing"] == {"ranks": 3, "timeout_seconds": 7}
+    assert pins.fingerprint(ranked) == pins.fingerprint(_pins(tmp_path))
+
+
+def test_rows_are_told_apart_by_what_was_published_of_the_days_that_are_used(
+    tmp_path: Path,
+) -> None:
+    run = run_of(environment_at(tmp_path), "train")
+    publications.record(run, "training", [_published(LAST, "one")])
+    first = pins.fingerprint(_pins(tmp_path))
+    assert pins.fingerprint(_pins(tmp_path, version=4)) == first
+    before = dataset.window(SMALL, LAST).all.first - timedelta(days=1)
+    publications.record(run, "training", [_published(before, "another")])
+    assert pins.fingerprint(_pins(tmp_path)) == first
+    publications.record(run, "training", [_published(LAST, "another", attempt=2)])
+    assert pins.fingerprint(_pins(tmp_path)) != first
+
+
+def test_rows_that_no_record_tells_of_are_told_apart_by_the_version(tmp_path: Path) -> None:
+    first = pins.fingerprint(_pins(tmp_path, version=3))
+    assert pins.fingerprint(_pins(tmp_path, version=4)) != first
+
+
+def test_the_pins_of_a_family_are_its_own(tmp_path: Path) -> None:
+    network = _pins(tmp_path)
+    linear = _pins(tmp_path, settings=LINEAR)
     assert network["libraries"].keys() == {"tensorflow", "keras", "horovod", "numpy"}
     assert linear["libraries"].keys() == {"scikit-learn", "scipy", "numpy"}
     assert network["sources"] != linear["sources"]
     assert linear["family"] == {"name": "linear", "l2": 1.0, "max_iterations": 500}
 
 
-def test_a_setting_of_another_family_decides_nothing() -> None:
-    declared = replace(TRAINING, family=LinearModel(l2=7))
-    assert pins.fingerprint(_pins(training=declared)) == FIRST
+def test_a_setting_of_another_family_decides_nothing(tmp_path: Path) -> None:
+    other = learned_by(SMALL, LinearModel(l2=7))
+    first = pins.fingerprint(_pins(tmp_path))
+    assert pins.fingerprint(_pins(tmp_path, other)) == first
+
+
+def _published(day: date, checksum: str, attempt: int = 1) -> Publication:
+    return Publication(
+        day=day,
+        version=0,
+        attempt=attempt,
+        run_id="r1",
+        stage="features",
+        rows=12,
+        checksum=checksum,
+        definition="one",
+        inputs=(),
+        changed=True,
+        code_version="1",
+        published_at=publications.now(),
+    )

@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
 MODEL = "model.keras"
 # Those that decide the weights; the others only start the ranks.
-_SOURCES = ("__init__.py", "horovod_keras3.py", "job.py", "loop.py", "network.py", "rank.py")
+_SOURCES = (
+    "__init__.py",
+    "dropout.py",
+    "horovod_keras3.py",
+    "job.py",
+    "loop.py",
+    "network.py",
+    "rank.py",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +71,7 @@ class NeuralNetworkFamily:
     files: tuple[str, ...] = (MODEL,)
     sources: tuple[Path, ...] = tuple(Path(__file__).parent / name for name in _SOURCES)
     libraries: tuple[str, ...] = ("tensorflow", "keras", "horovod", "numpy")
+    preload: tuple[str, ...] = ("numpy", "tensorflow", "keras", "horovod.tensorflow")
 
     def settings(self, declared: NeuralNetwork, environment: Environment) -> NeuralNetwork:
         """With the ranks of the environment, when it names a number."""

@@ -56,10 +56,7 @@ def agree_on(value: int) -> int:
 
 
 class Broadcast(keras.callbacks.Callback):
-    """Starts every rank with rank 0's weights and optimizer state.
-
-    Random seeds stay each rank's own: dropout differs.
-    """
+    """Starts every rank with rank 0's weights and optimizer state."""
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Called by Keras before the first step."""
@@ -68,9 +65,7 @@ class Broadcast(keras.callbacks.Callback):
             optimizer.build(self.model.trainable_variables)
         tensors = _tensors([*self.model.variables, *optimizer.variables])
         unique = {id(tensor): tensor for tensor in tensors}
-        # Keras keeps its random seeds in this type.
-        shared = [tensor for tensor in unique.values() if tensor.dtype != tf.uint32]
-        hvd.broadcast_variables(shared, root_rank=0)
+        hvd.broadcast_variables(list(unique.values()), root_rank=0)
 
 
 class AverageLogs(keras.callbacks.Callback):

@@ -33,7 +33,11 @@ class Job:
     network: NeuralNetwork
     encoding: Encoding
     fit: Examples
-    validation: Examples
+    validation: Examples | None
+    expected_slope: float
+    """See `Training.expected_slope`."""
+    calibration_slope: float | None
+    """What a training without validation days is calibrated by."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,16 +60,26 @@ def of(data: Dataset, network: NeuralNetwork) -> Job:
         encoding=data.encoding,
         fit=data.fit,
         validation=data.validation,
+        expected_slope=data.training.expected_slope,
+        calibration_slope=data.calibration_slope,
     )
 
 
 def write(folder: Path, job: Job) -> None:
     """Lay a job out for its ranks."""
-    settings = {"task": job.task, "seed": job.seed, "network": asdict(job.network)}
+    settings = {
+        "task": job.task,
+        "seed": job.seed,
+        "network": asdict(job.network),
+        "has_validation": job.validation is not None,
+        "expected_slope": job.expected_slope,
+        "calibration_slope": job.calibration_slope,
+    }
     (folder / _SETTINGS).write_text(json.dumps(settings))
     (folder / ENCODING).write_text(job.encoding.to_json())
     _write_examples(folder, "fit", job.fit)
-    _write_examples(folder, "validation", job.validation)
+    if job.validation is not None:
+        _write_examples(folder, "validation", job.validation)
 
 
 def read(folder: Path) -> Job:
@@ -77,7 +91,9 @@ def read(folder: Path) -> Job:
         network=_network(settings["network"]),
         encoding=Encoding.from_json((folder / ENCODING).read_text()),
         fit=_read_examples(folder, "fit"),
-        validation=_read_examples(folder, "validation"),
+        validation=_read_examples(folder, "validation") if settings["has_validation"] else None,
+        expected_slope=settings["expected_slope"],
+        calibration_slope=settings["calibration_slope"],
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import horovod.tensorflow as hvd
@@ -13,56 +15,64 @@ from numpy.typing import NDArray
 
 from jobs.training.encoding import Examples
 from jobs.training.families.neural_network import horovod_keras3, network
+from jobs.training.families.neural_network.dropout import SharedDropout
 from jobs.training.families.neural_network.job import Job, Outcome
-from jobs.training.tasks import task_of
+from jobs.training.metrics import require_finite
+from jobs.training.tasks import LearningTask, task_of
+from pipelines.errors import NightshiftError
 
 _InputsAndLabel = tuple[dict[str, tf.Tensor], tf.Tensor]
 _Curves = dict[str, list[float]]
 
 
+_EVEN = 8
+"""A batch is cut to a multiple of it, so that 1, 2, 4 and 8 ranks train on the same rows."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shares:
-    """How rows are dealt: step s trains rank r on the slice number `s * ranks + r`.
+    """How rows are dealt: step s trains all ranks on batch s, and each on its slice of it.
 
-    So what a step sees does not depend on who asks.
+    So what a step sees does not depend on how many ranks there are.
     """
 
     steps: int
+    batch: int
+    """Rows that lie between the beginnings of two steps."""
     rows: int
-    """Of one rank in one step; all slices are equal, and at most `steps * ranks - 1` rows are left
-    out."""
+    """Of one rank in one step; all slices are equal, and the rest of the batch is left out."""
 
     @classmethod
     def of(cls, rows: int, wanted: int, ranks: int) -> Shares:
-        """Slices of about `wanted` rows."""
-        about = round(rows / (wanted * ranks))
-        most = rows // ranks
-        steps = max(1, min(about, most))
-        return cls(steps=steps, rows=rows // (steps * ranks))
+        """Batches of about `wanted` rows.
 
-    def of_rank(
-        self,
-        array: NDArray[Any],
-        rank: int,
-        ranks: int,
-    ) -> NDArray[Any]:
+        Raises:
+            NightshiftError: there are fewer rows than ranks.
+        """
+        if rows < ranks:
+            raise NightshiftError(f"{rows} rows are too few for {ranks} ranks: take fewer ranks.")
+        steps = max(1, min(round(rows / wanted), rows // ranks))
+        batch = rows // steps
+        even = batch - batch % _EVEN
+        return cls(steps=steps, batch=batch, rows=(even or batch) // ranks or 1)
+
+    def of_rank(self, array: NDArray[Any], rank: int) -> NDArray[Any]:
         """The rank's slices of an array, one a step."""
-        used = array[: self.steps * ranks * self.rows]
-        dealt = used.reshape(self.steps, ranks, self.rows, *array.shape[1:])
-        return np.ascontiguousarray(dealt[:, rank])
+        used = array[: self.steps * self.batch]
+        batches = used.reshape(self.steps, self.batch, *array.shape[1:])
+        first = rank * self.rows
+        return np.ascontiguousarray(batches[:, first : first + self.rows])
 
 
-def make_repeatable(seed: int, rank: int) -> None:
+def make_repeatable(seed: int) -> None:
     """Let what follows give the same weights again. Call it before TensorFlow does anything."""
     # The number of threads decides the order in which floats are added, and so the last bits of the
     # weights.
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.experimental.enable_op_determinism()
-    # Dropout differs by rank. The order of the steps does not: TensorFlow mixes its own seed into
-    # that of a shuffle.
-    keras.utils.set_random_seed(seed + rank)
-    tf.random.set_seed(seed)
+    # The same on all ranks: the order of the steps is drawn by each.
+    keras.utils.set_random_seed(seed)
 
 
 def fit(job: Job) -> tuple[keras.Model, Outcome]:
@@ -73,21 +83,60 @@ def fit(job: Job) -> tuple[keras.Model, Outcome]:
     shares = Shares.of(len(job.fit), settings.batch_size, ranks)
     # A rank that takes fewer would let the others wait for ever.
     steps = horovod_keras3.agree_on(shares.steps)
-    model = network.build(job.encoding, settings, task)
-    network.compile_for(model, settings, task, steps=steps, ranks=ranks)
+    model = network.build(job.encoding, settings, task, _dropouts(job.seed))
+    network.compile_for(model, settings, task, steps=steps)
     horovod_keras3.distribute(model)
     history = model.fit(
         _feed(job.fit, shares, job.seed),
         steps_per_epoch=steps,
         epochs=settings.epochs,
-        validation_data=(network.inputs(job.validation), job.validation.label),
-        validation_batch_size=len(job.validation),
-        callbacks=horovod_keras3.together([_early_stopping(settings.patience)]),
+        callbacks=horovod_keras3.together([]),
         shuffle=False,
         verbose=0,
+        **_validated(job),
     )
-    slope = network.calibrate(model, job.encoding, task, job.validation)
-    return model, Outcome(history=_floats(history.history), slope=slope, steps_per_epoch=steps)
+    curves = _floats(history.history)
+    require_finite(loss=curves["loss"], weights=_numbers(model))
+    scoring = network.without_dropout(model, job.encoding, settings, task)
+    slope = _calibrated(scoring, job, task)
+    return scoring, Outcome(history=curves, slope=slope, steps_per_epoch=steps)
+
+
+def _dropouts(seed: int) -> Callable[[float], keras.layers.Layer]:
+    """Makes dropout layers, each with a seed of its own."""
+    seeds = count(seed)
+
+    def dropout(share: float) -> SharedDropout:
+        return SharedDropout(share, next(seeds), hvd.rank(), hvd.size())
+
+    return dropout
+
+
+def _validated(job: Job) -> dict[str, Any]:
+    """How Keras is told of the validation rows, if there are any."""
+    rows = job.validation
+    if rows is None:
+        return {}
+    return {
+        "validation_data": (network.inputs(rows), rows.label),
+        "validation_batch_size": len(rows),
+    }
+
+
+def _calibrated(model: keras.Model, job: Job, task: LearningTask) -> float | None:
+    """Stretch the model as its validation rows, or those of another training, say."""
+    slope = job.calibration_slope
+    if job.validation is not None:
+        slope = network.calibration_slope(
+            model, job.encoding, task, job.validation, job.expected_slope
+        )
+    if slope is not None:
+        network.stretch(model, job.encoding, task, slope)
+    return slope
+
+
+def _numbers(model: keras.Model) -> NDArray[Any]:
+    return np.concatenate([np.ravel(weights) for weights in model.get_weights()])
 
 
 def _feed(examples: Examples, shares: Shares, seed: int) -> tf.data.Dataset:
@@ -95,7 +144,7 @@ def _feed(examples: Examples, shares: Shares, seed: int) -> tf.data.Dataset:
     arrays = {**network.inputs(examples), "label": examples.label}
     slices: dict[str, tf.Tensor] = {}
     for name, array in arrays.items():
-        own = shares.of_rank(array, hvd.rank(), hvd.size())
+        own = shares.of_rank(array, hvd.rank())
         slices[name] = tf.constant(own)
 
     def one(step: tf.Tensor) -> _InputsAndLabel:
@@ -106,12 +155,6 @@ def _feed(examples: Examples, shares: Shares, seed: int) -> tf.data.Dataset:
     steps = tf.data.Dataset.range(shares.steps)
     order = steps.shuffle(shares.steps, seed=seed, reshuffle_each_iteration=True)
     return order.repeat().map(one).prefetch(2)
-
-
-def _early_stopping(patience: int) -> keras.callbacks.Callback:
-    return keras.callbacks.EarlyStopping(
-        monitor="val_loss", patience=patience, restore_best_weights=True
-    )
 
 
 def _floats(history: dict[str, list[Any]]) -> _Curves:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,41 +19,77 @@ if TYPE_CHECKING:
 _WEIGHT_DECAY = 1e-4
 
 
-def build(encoding: Encoding, settings: NeuralNetwork, task: LearningTask) -> keras.Model:
-    """A multilayer perceptron of scaled numbers, missing-value indicators, embedded categories."""
+Dropout = Callable[[float], keras.layers.Layer]
+"""Makes a layer that leaves out that share of its inputs in training."""
+
+
+def build(
+    encoding: Encoding,
+    settings: NeuralNetwork,
+    task: LearningTask,
+    dropout: Dropout | None = None,
+) -> keras.Model:
+    """A wide and a deep part that end in one unit.
+
+    The wide part is linear in the scaled numbers, the missing-value indicators and the one-hot
+    categories; the deep part is a multilayer perceptron of the same, with embedded categories.
+
+    Args:
+        encoding: How rows become numbers.
+        settings: The size of the network.
+        task: What the last unit says.
+        dropout: Of training; None: the network is to score.
+    """
     numeric = keras.Input((len(encoding.numeric),), name="numeric")
     categorical = keras.Input((len(encoding.categorical),), dtype="int32", name="categorical")
+    numbers = _numbers(numeric, encoding, settings.shared_weight)
     embedded = keras.layers.Embedding(
         encoding.embedding_rows, settings.embedding_size, name="embedding"
     )(categorical)
     flat = keras.layers.Flatten()(embedded)
-    hidden = keras.layers.Concatenate()([*_numbers(numeric, encoding), flat])
-    hidden = keras.layers.Dropout(settings.input_dropout)(hidden)
-    for units in settings.hidden:
-        hidden = keras.layers.Dense(units, activation="relu")(hidden)
-        hidden = keras.layers.Dropout(settings.dropout)(hidden)
-    prediction = _prediction(hidden, encoding, task)
+    hidden = keras.layers.Concatenate()([*numbers, flat])
+    if dropout:
+        hidden = dropout(settings.input_dropout)(hidden)
+    for number, units in enumerate(settings.hidden, 1):
+        hidden = keras.layers.Dense(units, activation="relu", name=f"hidden_{number}")(hidden)
+        if dropout:
+            hidden = dropout(settings.dropout)(hidden)
+    one_hot = keras.layers.CategoryEncoding(encoding.embedding_rows, "multi_hot")(categorical)
+    last = keras.layers.Concatenate()([hidden, *numbers, one_hot])
+    prediction = _prediction(last, encoding, task)
     return keras.Model({"numeric": numeric, "categorical": categorical}, prediction)
 
 
-def compile_for(
-    model: keras.Model, settings: NeuralNetwork, task: LearningTask, steps: int, ranks: int
-) -> None:
-    """Give the model its loss and its optimizer.
+def without_dropout(
+    model: keras.Model, encoding: Encoding, settings: NeuralNetwork, task: LearningTask
+) -> keras.Model:
+    """The network as it scores, with the weights of one that was trained."""
+    plain = build(encoding, settings, task)
+    for layer in plain.layers:
+        # Those that hold weights have names; of the others Keras numbers the names.
+        if layer.weights:
+            layer.set_weights(model.get_layer(layer.name).get_weights())
+    return plain
 
-    The rate warms up to `ranks` times the base, because a step averages over `ranks` times the
-    rows, and then decays.
+
+def compile_for(
+    model: keras.Model, settings: NeuralNetwork, task: LearningTask, steps: int
+) -> None:
+    """Give the model its loss and its optimizer, whose rate warms up and then decays.
 
     Args:
+        model: The network to train.
+        settings: The rate, and for how many epochs.
+        task: What the loss follows from.
         steps: Steps of one epoch. TensorFlow runs all of them before it returns to Python, so
             callbacks see epochs only.
     """
     total = steps * settings.epochs
     warmup = total // 10
     rate = keras.optimizers.schedules.CosineDecay(
-        settings.learning_rate,
+        0.0,
         decay_steps=max(1, total - warmup),
-        warmup_target=settings.learning_rate * ranks,
+        warmup_target=settings.learning_rate,
         warmup_steps=warmup,
     )
     optimizer = keras.optimizers.AdamW(rate, weight_decay=_WEIGHT_DECAY)
@@ -66,26 +103,38 @@ def inputs(examples: Examples) -> dict[str, NDArray[np.generic]]:
     return {"numeric": examples.numeric, "categorical": examples.categorical}
 
 
-def calibrate(
-    model: keras.Model, encoding: Encoding, task: LearningTask, validation: Examples
+def calibration_slope(
+    model: keras.Model,
+    encoding: Encoding,
+    task: LearningTask,
+    validation: Examples,
+    expected: float,
 ) -> float | None:
-    """Stretch or shrink the linear numbers around their base, to fit days not trained on.
+    """By how much to stretch the linear numbers around their base, to fit days not trained on.
 
-    The slope becomes part of the last unit's weights, so that the saved file gives calibrated
-    predictions.
+    Args:
+        model: A trained one.
+        encoding: Of the rows that it was trained on.
+        task: What its last unit says.
+        validation: Rows of the days not trained on.
+        expected: See `Training.expected_slope`.
 
     Returns:
         The slope; None: the task takes predictions as they are.
     """
     base = task.link(encoding.label_mean)
-    given = np.asarray(model.predict_on_batch(inputs(validation)), np.float64)[:, 0]
-    distance = task.link(given) - base
-    slope = task.calibration_slope(distance, validation.label.astype(np.float64), base)
-    if slope is not None:
-        last = model.get_layer(task.unit)
-        kernel, bias = last.get_weights()
-        last.set_weights([kernel * slope, base + slope * (bias - base)])
-    return slope
+    given = model(inputs(validation), training=False)
+    distance = task.link(np.asarray(given, np.float64)[:, 0]) - base
+    label = validation.label.astype(np.float64)
+    return task.calibration_slope(distance, label, base, expected)
+
+
+def stretch(model: keras.Model, encoding: Encoding, task: LearningTask, slope: float) -> None:
+    """Make the slope part of the last unit's weights: a saved file gives calibrated predictions."""
+    base = task.link(encoding.label_mean)
+    last = model.get_layer(task.unit)
+    kernel, bias = last.get_weights()
+    last.set_weights([kernel * slope, base + slope * (bias - base)])
 
 
 def save(model: keras.Model, path: Path) -> None:
@@ -106,6 +155,8 @@ def _prediction(
     unit = keras.layers.Dense(
         1,
         activation=head.activation,
+        # So that the first predictions are the mean label.
+        kernel_initializer="zeros",
         bias_initializer=start,
         name=task.unit,
     )
@@ -115,7 +166,9 @@ def _prediction(
     return keras.layers.Rescaling(head.scale, head.offset)(prediction)
 
 
-def _numbers(numeric: keras.KerasTensor, encoding: Encoding) -> list[keras.KerasTensor]:
+def _numbers(
+    numeric: keras.KerasTensor, encoding: Encoding, shared_weight: float
+) -> list[keras.KerasTensor]:
     """The scaled numbers, missing ones at the mean, and an indicator for each column with such."""
     scaled = keras.layers.Normalization(
         mean=encoding.means, variance=encoding.variances, name="scale"
@@ -125,8 +178,10 @@ def _numbers(numeric: keras.KerasTensor, encoding: Encoding) -> list[keras.Keras
     highs = np.asarray(encoding.highs, np.float32)
     bounded = keras.ops.minimum(keras.ops.maximum(scaled, lows), highs)
     filled = keras.ops.where(missing, keras.ops.zeros_like(scaled), bounded)
+    weights = [shared_weight if name in encoding.shared else 1.0 for name in encoding.numeric]
+    weighted = filled * np.asarray(weights, np.float32)
     positions = [encoding.numeric.index(name) for name in encoding.indicators]
     if not positions:
-        return [filled]
+        return [weighted]
     is_missing = keras.ops.take(keras.ops.cast(missing, "float32"), positions, axis=1)
-    return [filled, is_missing]
+    return [weighted, is_missing]

@@ -30,7 +30,7 @@ def main(argument: dict[str, Any]) -> None:
     hvd.init()
     try:
         job = jobs.read(folder)
-        loop.make_repeatable(job.seed, hvd.rank())
+        loop.make_repeatable(job.seed)
         model, outcome = loop.fit(job)
         if hvd.rank() == 0:
             network.save(model, folder / MODEL)

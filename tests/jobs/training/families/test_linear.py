@@ -126,6 +126,16 @@ def _fit(data: Dataset, folder: Path) -> LinearFit:
     return FAMILY.fit(data, LINEAR, environment_at(folder), folder)
 
 
+def test_without_validation_days_the_slope_that_is_known_stretches_the_model(
+    tmp_path: Path,
+) -> None:
+    known = [replace(data_of(TRAINING), validation=None, calibration_slope=s) for s in (None, 0.5)]
+    plain, stretched = (_fit(data, tmp_path) for data in known)
+    assert (plain.calibration_slope, stretched.calibration_slope) == (None, 0.5)
+    assert set(stretched.curves) == {"loss"}
+    np.testing.assert_allclose(stretched.model.coefficients, plain.model.coefficients * 0.5)
+
+
 def test_rows_of_one_class_alone_are_refused_and_no_fault(tmp_path: Path) -> None:
     data = data_of(TRAINING)
     alike = replace(data.fit, label=np.zeros_like(data.fit.label))

@@ -44,15 +44,22 @@ def test_no_log_odds_stand_for_a_certainty() -> None:
     assert 0 < certain[0] < certain[1] < 1
 
 
-@given(st.floats(0.55, 1.9))
-def test_the_slope_that_made_the_labels_is_found_again(slope: float) -> None:
+@given(st.floats(0.55, 1.9), st.floats(0.55, 1.9))
+def test_the_slope_that_made_the_labels_is_found_again(slope: float, expected: float) -> None:
     distance = np.linspace(-3, 3, 2001)
     foretold = 1 / (1 + np.exp(-(-1 + slope * distance)))
     trusting = fit_slope(distance, foretold, base=-1.0, trust=1.0)
     assert trusting == pytest.approx(slope, abs=1e-6)
-    careful = TASK.calibration_slope(distance, foretold, base=-1.0)
+    careful = TASK.calibration_slope(distance, foretold, base=-1.0, expected=expected)
     assert careful is not None
-    assert min(slope, 1) - 1e-9 <= careful <= max(slope, 1) + 1e-9
+    assert min(slope, expected) - 1e-9 <= careful <= max(slope, expected) + 1e-9
+
+
+def test_rows_that_tell_little_leave_the_slope_about_where_it_was_expected() -> None:
+    distance = np.linspace(-3, 3, 2001)
+    foretold = 1 / (1 + np.exp(-(-1 + 1.5 * distance)))
+    slopes = [fit_slope(distance, foretold, -1.0, expected, 1e-4) for expected in (0.8, 1.2)]
+    assert slopes == pytest.approx([0.8, 1.2], abs=0.01)
 
 
 def test_models_are_drawn_by_their_calibration_and_their_roc() -> None:

@@ -14,8 +14,9 @@ import pytest
 from jobs.training import encoding
 from jobs.training.encoding import Examples
 from jobs.training.families.neural_network import network
+from jobs.training.families.neural_network.dropout import SharedDropout
 from jobs.training.families.neural_network.job import Job
-from jobs.training.tasks import task_of
+from jobs.training.tasks import LearningTask, task_of
 from pipelines.days import Days
 from pipelines.model import Training
 from tests.jobs.training.small import (
@@ -37,7 +38,8 @@ BOTH_TASKS = pytest.mark.parametrize(
 def test_a_missing_value_counts_as_the_mean() -> None:
     job = job_of()
     model = _build(job)
-    some = job.validation.take(np.arange(4))
+    _unsettle(model)
+    some = job.fit.take(np.arange(4))
     gone = _with_first_number(some, np.nan)
     mean = _with_first_number(some, job.encoding.means[0])
     np.testing.assert_allclose(_predict(model, gone), _predict(model, mean), rtol=1e-5)
@@ -46,10 +48,30 @@ def test_a_missing_value_counts_as_the_mean() -> None:
 def test_a_value_that_no_row_had_counts_as_the_nearest_that_one_had() -> None:
     job = job_of()
     model = _build(job)
-    some = job.validation.take(np.arange(4))
+    _unsettle(model)
+    some = job.fit.take(np.arange(4))
     far = _with_first_number(some, 50)
     further = _with_first_number(some, 5000)
     np.testing.assert_array_equal(_predict(model, far), _predict(model, further))
+
+
+def test_an_input_that_a_day_shares_moves_a_prediction_by_less() -> None:
+    job = job_of()
+    shared = replace(job.encoding, shared=("x",))
+    plain, held_back = (network.build(one, NETWORK, BINARY) for one in (job.encoding, shared))
+    _unsettle(plain)
+    held_back.set_weights(plain.get_weights())
+    some = job.fit.take(np.arange(200))
+    weighted = job.encoding.means[0] + NETWORK.shared_weight * (
+        some.numeric[:, 0] - job.encoding.means[0]
+    )
+    numeric = some.numeric.copy()
+    numeric[:, 0] = weighted
+    nearer = replace(some, numeric=numeric)
+    # Within the bounds, beyond which a value counts as the nearest that one had.
+    usual = np.abs(some.numeric[:, 0]) < 2
+    expected = _predict(plain, nearer)
+    np.testing.assert_allclose(_predict(held_back, some)[usual], expected[usual], rtol=1e-4)
 
 
 def test_a_column_that_never_varied_says_nothing_when_it_does() -> None:
@@ -57,6 +79,7 @@ def test_a_column_that_never_varied_says_nothing_when_it_does() -> None:
     constant = with_column(rows, "x", pa.repeat(1.0, len(rows)))
     learned = encoding.learn(constant, TRAINING)
     model = network.build(learned, NETWORK, BINARY)
+    _unsettle(model)
     varied = _predict(model, encoding.encode(rows, learned))
     np.testing.assert_array_equal(varied, _predict(model, encoding.encode(constant, learned)))
 
@@ -65,7 +88,7 @@ def test_an_untrained_classifier_gives_about_the_base_rate() -> None:
     keras.utils.set_random_seed(1)
     job = job_of()
     predictions = _predict(_build(job), job.fit)
-    assert predictions.mean() == pytest.approx(job.encoding.label_mean, abs=0.15)
+    np.testing.assert_allclose(predictions, job.encoding.label_mean, rtol=1e-5)
 
 
 def test_an_untrained_regression_gives_numbers_of_the_labels_size() -> None:
@@ -83,7 +106,8 @@ def test_a_saved_model_gives_the_same_predictions_and_carries_no_code_of_ours(
 ) -> None:
     job = job_of(training=training)
     model = _build(job)
-    network.compile_for(model, job.network, task_of(job.task), steps=4, ranks=2)
+    _unsettle(model)
+    network.compile_for(model, job.network, task_of(job.task), steps=4)
     network.save(model, tmp_path / "model.keras")
     loaded = network.load(tmp_path / "model.keras")
     np.testing.assert_array_equal(_predict(loaded, job.fit), _predict(model, job.fit))
@@ -97,12 +121,14 @@ def test_calibration_becomes_part_of_the_weights() -> None:
     model = _build(job)
     last = model.get_layer(BINARY.unit)
     kernel, bias = last.get_weights()
-    last.set_weights([kernel * 8, bias])
+    overconfident = 8 * np.random.default_rng(1).normal(size=kernel.shape)
+    last.set_weights([overconfident, bias])
     base = BINARY.link(job.encoding.label_mean)
     before = _predict(model, job.fit)
-    slope = network.calibrate(model, job.encoding, BINARY, job.validation)
+    slope = _slope(model, job, BINARY)
     assert slope is not None
     assert slope < 1
+    network.stretch(model, job.encoding, BINARY, slope)
     expected = base + slope * (BINARY.link(before) - base)
     after = BINARY.link(_predict(model, job.fit))
     # Nearer to 0 and 1 the floats of `before` are too coarse to compare.
@@ -112,11 +138,32 @@ def test_calibration_becomes_part_of_the_weights() -> None:
 
 def test_a_regression_is_left_as_it_is() -> None:
     job = job_of(training=TWIN.training)
-    model = _build(job)
-    before = _predict(model, job.fit)
-    task = task_of(job.task)
-    assert network.calibrate(model, job.encoding, task, job.validation) is None
-    np.testing.assert_array_equal(_predict(model, job.fit), before)
+    assert _slope(_build(job), job, task_of(job.task)) is None
+
+
+def test_the_saved_network_says_what_the_trained_one_does_and_leaves_nothing_out() -> None:
+    job = job_of()
+    dropping = replace(NETWORK, dropout=0.5, input_dropout=0.5)
+    trained = network.build(
+        job.encoding, dropping, BINARY, lambda share: SharedDropout(share, 1, 0, 1)
+    )
+    _unsettle(trained)
+    plain = network.without_dropout(trained, job.encoding, dropping, BINARY)
+    np.testing.assert_array_equal(_predict(plain, job.fit), _predict(trained, job.fit))
+    kinds = {type(layer).__name__ for layer in plain.layers}
+    assert not kinds & {"SharedDropout", "Dropout"}
+
+
+def _unsettle(model: keras.Model) -> None:
+    """Give every unit something to say: the last one begins with zeros."""
+    draw = np.random.default_rng(1)
+    for weights in model.trainable_variables:
+        weights.assign(draw.normal(size=weights.shape))
+
+
+def _slope(model: keras.Model, job: Job, task: LearningTask) -> float | None:
+    assert job.validation is not None
+    return network.calibration_slope(model, job.encoding, task, job.validation, 1.0)
 
 
 def _build(job: Job) -> keras.Model:

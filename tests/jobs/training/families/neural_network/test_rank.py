@@ -23,7 +23,7 @@ from pipelines.model import NeuralNetwork, Training
 from tests.jobs.training.small import NETWORK, TRAINING, TWIN, job_of
 
 Weights = list[np.ndarray]
-ENDLESS = replace(NETWORK, epochs=100_000, patience=100_000)
+ENDLESS = replace(NETWORK, epochs=100_000)
 
 
 @given(
@@ -33,23 +33,68 @@ ENDLESS = replace(NETWORK, epochs=100_000, patience=100_000)
 )
 def test_ranks_get_equal_shares_of_nearly_all_rows(rows: int, wanted: int, ranks: int) -> None:
     shares = Shares.of(rows, wanted, ranks)
-    used = shares.steps * shares.rows * ranks
     assert shares.rows >= 1
-    assert rows - shares.steps * ranks < used <= rows
+    assert shares.rows * ranks <= shares.batch
+    used = shares.steps * shares.rows * ranks
+    # Of each batch less than 8 rows, and less than one a rank, are left out.
+    assert rows - shares.steps * (8 + ranks + 1) <= used <= rows
+    dealt = np.stack([shares.of_rank(np.arange(rows), rank) for rank in range(ranks)], axis=1)
+    assert dealt.shape == (shares.steps, ranks, shares.rows)
+    assert len(np.unique(dealt)) == used
 
 
-def test_two_ranks_train_like_one_with_batches_twice_as_large(
+@given(rows=st.integers(64, 5000), wanted=st.integers(16, 300))
+def test_ranks_that_divide_a_batch_train_on_the_same_rows(rows: int, wanted: int) -> None:
+    dealt = []
+    for ranks in (1, 2, 4, 8):
+        shares = Shares.of(rows, wanted, ranks)
+        parts = [shares.of_rank(np.arange(rows), rank) for rank in range(ranks)]
+        dealt.append(np.concatenate(parts, axis=1))
+    for other in dealt[1:]:
+        np.testing.assert_array_equal(other, dealt[0])
+
+
+def test_fewer_rows_than_ranks_are_refused() -> None:
+    with pytest.raises(NightshiftError, match=r"3 rows are too few for 4 ranks"):
+        Shares.of(3, 2048, 4)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_more_ranks_make_the_same_model_dropout_and_all(
+    ranked: Environment, tmp_path: Path, ranks: int
+) -> None:
+    dropping = replace(NETWORK, dropout=0.3, input_dropout=0.3)
+    many, together = _train(ranked, tmp_path / "many", dropping, ranks=ranks)
+    one, alone = _train(ranked, tmp_path / "one", dropping, ranks=1)
+    assert together.steps_per_epoch == alone.steps_per_epoch == 8
+    for curve in ("loss", "val_loss"):
+        np.testing.assert_allclose(together.history[curve], alone.history[curve], rtol=1e-4)
+    assert together.slope == pytest.approx(alone.slope, rel=1e-4)
+    for ours, theirs in zip(many, one, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-4)
+
+
+def test_a_training_without_validation_days_is_calibrated_as_told(
     ranked: Environment, tmp_path: Path
 ) -> None:
-    halves = replace(NETWORK, batch_size=64, epochs=2)
-    whole = replace(halves, batch_size=128, learning_rate=2 * NETWORK.learning_rate)
-    two, together = _train(ranked, tmp_path / "two", halves, ranks=2)
-    one, alone = _train(ranked, tmp_path / "one", whole, ranks=1)
-    # Too few steps for a warm-up, which one rank does not have.
-    assert together.steps_per_epoch == alone.steps_per_epoch == 4
-    np.testing.assert_allclose(together.history["loss"], alone.history["loss"], rtol=1e-5)
-    for ours, theirs in zip(two, one, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-4)
+    kernels = []
+    for slope in (None, 0.5):
+        folder = tmp_path / str(slope)
+        folder.mkdir()
+        told = replace(job_of(), validation=None, calibration_slope=slope)
+        weights, outcome = _trained(ranked, folder, told, ranks=1)
+        assert outcome.slope == slope
+        assert "val_loss" not in outcome.history
+        kernels.append(weights[-2])
+    np.testing.assert_allclose(kernels[1], kernels[0] * 0.5, rtol=1e-6)
+
+
+def test_a_training_that_comes_apart_leaves_no_model(ranked: Environment, tmp_path: Path) -> None:
+    wild = job_of()
+    wild.fit.label[:] = np.inf
+    with pytest.raises(NightshiftError, match=r"came apart: its loss and weights are not finite"):
+        _trained(ranked, tmp_path, wild, ranks=2)
+    assert not (tmp_path / MODEL).exists()
 
 
 def test_the_same_job_gives_the_same_weights_bit_for_bit(
@@ -121,7 +166,13 @@ def _train(
     training: Training = TRAINING,
 ) -> tuple[Weights, job.Outcome]:
     folder.mkdir(exist_ok=True)
-    job.write(folder, job_of(network, training))
+    return _trained(environment, folder, job_of(network, training), ranks)
+
+
+def _trained(
+    environment: Environment, folder: Path, work: job.Job, ranks: int
+) -> tuple[Weights, job.Outcome]:
+    job.write(folder, work)
     launch(environment, folder, ranks, timeout_seconds=120)
     weights: Weights = load(folder / MODEL).get_weights()
     return weights, job.read_outcome(folder)

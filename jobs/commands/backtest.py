@@ -1,0 +1,169 @@
+"""The command `nightshift backtest`: how good a model would have been, as declared or otherwise."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import UsageError, no_such
+from pipelines.model import FAMILIES
+from pipelines.run import new_run_id
+
+if TYPE_CHECKING:
+    from jobs.training.backtest import Backtest, Done, Results
+    from jobs.training.tasks import LearningTask
+    from pipelines.days import Days
+    from pipelines.environment import Environment
+    from pipelines.spec import Pipeline
+
+_Row = tuple[object, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What a backtest has to tell."""
+
+    header: tuple[str, ...]
+    rows: list[_Row]
+    """One for the model, and one for each that it is compared with."""
+    page: str
+    """Path of the page."""
+
+
+def changed(pipeline: Pipeline, family: str | None, settings: Sequence[str]) -> Pipeline:
+    """The pipeline with another model family, and other values of settings.
+
+    Args:
+        pipeline: As it is declared.
+        family: Name of a family, taken with its default settings; None: the declared one.
+        settings: Such as `window_days=180` or `hidden=(64, 32)`: of the family, or of its
+            `Training`.
+
+    Raises:
+        UsageError: there is no such family or setting, or the value makes no sense.
+    """
+    training = pipeline.training
+    learned_by: Any = training.family
+    if family:
+        if family not in FAMILIES:
+            raise no_such("model family", family, FAMILIES)
+        learned_by = FAMILIES[family]()
+    of_family = {one.name for one in fields(learned_by)}
+    of_training = {one.name for one in fields(training)} - {"family"}
+    changes: dict[str, dict[str, Any]] = {"family": {}, "training": {}}
+    for setting in settings:
+        name, value = _assigned(setting)
+        if name not in of_family | of_training:
+            raise no_such("setting", name, sorted(of_family | of_training))
+        changes["family" if name in of_family else "training"][name] = value
+    try:
+        learned_by = replace(learned_by, **changes["family"])
+        made = replace(training, family=learned_by, **changes["training"])
+    except TypeError as error:
+        raise UsageError(f"A setting has a value of another kind than it takes: {error}.") from None
+    return replace(pipeline, training=made)
+
+
+def backtest(
+    pipeline: Pipeline,
+    environment: Environment,
+    days: Days,
+    every: int,
+    against: str | None = None,
+) -> Outcome:
+    """Do what is left of a backtest, measure all of it, and write its page.
+
+    Args:
+        pipeline: As declared, or `changed`.
+        environment: Whose lake it is.
+        days: Days that are scored.
+        every: Days from one training to the next.
+        against: Digest of another backtest to compare with; None: with the baselines alone.
+
+    Raises:
+        Refused: too few labels are known.
+        UsageError: there is no such other backtest.
+    """
+    from jobs.services.own_server import preloaded
+    from jobs.training import backtest as backtests
+    from jobs.training import backtest_page
+    from jobs.training.families import family_of
+    from jobs.training.tasks import task_of
+
+    asked = backtests.Backtest(
+        pipeline=pipeline,
+        days=days,
+        every=every,
+        environment=environment,
+        run_id=new_run_id(),
+    )
+    print(f"Backtest {asked.digest}: {len(asked.parts)} trainings", file=sys.stderr, flush=True)
+    family = family_of(pipeline.training.family.name)
+    with preloaded(environment, family.preload) as ranks_in:
+        _show(asked, backtests.walk(asked, ranks_in))
+    results = backtests.read(asked)
+    if against:
+        other = backtests.read_other(asked, against)
+        rival = {f"backtest_{against}": other.predictions[backtests.MODEL]}
+        results = replace(results, predictions={**results.predictions, **rival})
+    task = task_of(pipeline.training.task)
+    header, rows = _header(task), list(_rows(task, results))
+    facts = {
+        "backtest": asked.digest,
+        "days": f"{days}, {len(results.label)} rows",
+        "trained": f"{len(asked.parts)} times, every {every} days",
+        **asked.settings,
+    }
+    title = f"{pipeline.title} Walked forward over {days}"
+    figures = backtest_page.pictures(task, results)
+    page = asked.folder / "index.html"
+    page.write_text(backtest_page.page(title, facts, header, rows, figures))
+    return Outcome(header=header, rows=rows, page=str(page))
+
+
+def _assigned(setting: str) -> tuple[str, Any]:
+    name, equals, text = setting.partition("=")
+    if not equals:
+        raise UsageError(f"'{setting}' is no setting: write it as name=value.")
+    try:
+        return name, ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        # A word, which needs no quotes.
+        return name, text
+
+
+def _show(asked: Backtest, walked: Iterator[Done]) -> None:
+    """A bar on a terminal; elsewhere a line for each training."""
+    from rich.console import Console
+    from rich.progress import track
+
+    is_watched = sys.stderr.isatty()
+    console = Console(stderr=True)
+    total = len(asked.parts)
+    bar = track(walked, "Training", total=total, console=console, disable=not is_watched)
+    for done in bar:
+        took = "done before" if done.seconds is None else f"{done.seconds:.1f} s"
+        if not is_watched:
+            print(f"{done.as_of}  {done.rows} rows, {took}", file=sys.stderr, flush=True)
+
+
+def _header(task: LearningTask) -> tuple[str, ...]:
+    return ("model", "rows", *task.metrics.values(), "loss less the model's", "low", "high")
+
+
+def _rows(task: LearningTask, results: Results) -> Iterator[_Row]:
+    from jobs.training import paired
+    from jobs.training.backtest import MODEL
+
+    own = task.losses(results.label, results.predictions[MODEL])
+    for name, prediction in results.predictions.items():
+        measured = task.measure(results.label, prediction)
+        figures = [measured[metric] for metric in task.metrics]
+        compared: _Row = (None, None, None)
+        if name != MODEL:
+            worse = paired.difference(task.losses(results.label, prediction), own, results.day)
+            compared = (worse.mean, worse.low, worse.high)
+        yield (name, len(results.label), *figures, *compared)

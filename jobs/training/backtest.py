@@ -1,0 +1,320 @@
+"""How good a pipeline's model would have been: trained as of many nights, scoring what follows.
+
+Training and scoring are those of a night. Nothing touches the registry, and nothing is published.
+What is done of a backtest stays in its folder, so that the next time goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.lake import ops, snapshots
+from jobs.lake.knowledge import Knowledge
+from jobs.training import baselines, candidate, dataset, metrics, pins, scoring
+from jobs.training.candidate import Recipe
+from jobs.training.families import family_of
+from jobs.training.tasks import task_of
+from pipelines.days import Days
+from pipelines.environment import Environment
+from pipelines.errors import Refused, UsageError, no_such
+from pipelines.run import Run
+from pipelines.spec import TRAINING, Pipeline
+
+MODEL = "model"
+"""What the pipeline's model is called beside its baselines."""
+EVENT, LABEL = "event_date", "label"
+"""Columns of the results, beside the entity, the slices and a prediction by each model."""
+_TABLE = "backtests"
+_PREDICTED = "predicted_by_"
+_KEY = "key_"
+_SLICE = "slice_"
+"""Prefixes: a pipeline may have columns of any name."""
+_FINGERPRINT = b"fingerprint"
+_LAG_DAYS = 7
+"""Days after an event by which its label has landed; later ones are not measured."""
+_DIGITS = 12
+"""Of a digest in a name: enough to tell a person's backtests apart."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backtest:
+    """Which nights, and how a model is made on each."""
+
+    pipeline: Pipeline
+    """As declared, or with other settings of its training."""
+    days: Days
+    """Days of the event: each is scored by the last model trained before it."""
+    every: int
+    """Days from one training to the next."""
+    environment: Environment
+    run_id: str
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What is learned from what, and how."""
+        training = self.pipeline.training
+        family = family_of(training.family.name)
+        settings = family.settings(training.family, self.environment)
+        measured = {
+            "window_days": training.window_days,
+            "holdout_days": training.holdout_days,
+            "validation_days": training.validation_days,
+            "every": self.every,
+            "baselines": [asdict(baseline) for baseline in training.baselines],
+            "slices": training.slices,
+        }
+        return {**pins.how(training, family, settings), **measured}
+
+    @property
+    def digest(self) -> str:
+        """By which this backtest is told apart from others."""
+        return _digest(self.settings)[:_DIGITS]
+
+    @property
+    def folder(self) -> Path:
+        """Of its results."""
+        return folder_of(self.environment, self.pipeline.name, self.digest)
+
+    @property
+    def parts(self) -> list[Days]:
+        """The days that each training scores."""
+        starts = range(0, len(self.days), self.every)
+        firsts = [self.days.first + timedelta(days=start) for start in starts]
+        length = timedelta(days=self.every - 1)
+        return [Days(first, min(first + length, self.days.last)) for first in firsts]
+
+    def night(self, part: Days) -> Run:
+        """The night whose model scores that part: the one before its first day."""
+        return Run(
+            pipeline=self.pipeline,
+            days=Days.of(part.first - timedelta(days=1)),
+            environment=self.environment,
+            run_id=self.run_id,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Done:
+    """One training and what it scored."""
+
+    as_of: date
+    rows: int
+    seconds: float | None
+    """None: it was done before."""
+
+
+def folder_of(environment: Environment, pipeline: str, digest: str) -> Path:
+    """Where the results of a backtest lie."""
+    return environment.home / "backtests" / pipeline / digest
+
+
+def walk(backtest: Backtest, ranks_in: Environment) -> Iterator[Done]:
+    """Train and score night after night; what was done before is not done again.
+
+    Args:
+        backtest: What to do.
+        ranks_in: Where the processes of a training are started.
+
+    Raises:
+        Refused: too few labels are known on one of the nights.
+        NightshiftError: a training failed.
+    """
+    folder = backtest.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = json.dumps(backtest.settings)
+    for part in backtest.parts:
+        run = backtest.night(part)
+        file = _file(folder, run)
+        recipe = candidate.recipe_of(run)
+        fingerprint = _fingerprint(run, recipe, part)
+        if _is_done(file, fingerprint):
+            rows = pq.read_metadata(file).num_rows
+            yield Done(as_of=run.days.last, rows=rows, seconds=None)
+            continue
+        started = time.monotonic()
+        results = _results(replace(run, environment=ranks_in), recipe, part)
+        _record(backtest, run, settings, results)
+        _write(file, results, fingerprint)
+        seconds = time.monotonic() - started
+        yield Done(as_of=run.days.last, rows=len(results), seconds=seconds)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Results:
+    """Every row that was scored, in the order of day and entity."""
+
+    day: np.ndarray
+    label: metrics.Vector
+    predictions: Mapping[str, metrics.Vector]
+    """By `model` and each baseline."""
+    slices: Mapping[str, np.ndarray]
+    """By column: its value in each row, as text."""
+    keys: pa.Table
+    """What identifies each row."""
+
+
+def read(backtest: Backtest) -> Results:
+    """What the backtest has scored; all of it must be done."""
+    folder = backtest.folder
+    return _read([_file(folder, backtest.night(part)) for part in backtest.parts])
+
+
+def read_other(backtest: Backtest, digest: str) -> Results:
+    """What another backtest of the pipeline says of the same rows.
+
+    Raises:
+        UsageError: there is none of that digest, or it has scored other rows.
+    """
+    folder = folder_of(backtest.environment, backtest.pipeline.name, digest)
+    files = sorted(folder.glob("*.parquet"))
+    if not files:
+        known = sorted(other.name for other in folder.parent.glob("*"))
+        raise no_such(f"backtest of '{backtest.pipeline.name}'", digest, known)
+    other = _read(files)
+    if not other.keys.equals(read(backtest).keys):
+        raise UsageError(
+            f"Backtest {digest} has scored other rows than those of {backtest.days}: "
+            "run it over the same days."
+        )
+    return other
+
+
+def _read(files: list[Path]) -> Results:
+    rows = pa.concat_tables([pq.read_table(file) for file in files])
+    keys = [name for name in rows.column_names if name.startswith(_KEY)]
+    rows = rows.sort_by([(name, "ascending") for name in (EVENT, *keys)])
+    predictions: dict[str, metrics.Vector] = {}
+    slices: dict[str, np.ndarray] = {}
+    for name in rows.column_names:
+        values = rows[name].to_numpy()
+        if name.startswith(_PREDICTED):
+            predictions[name.removeprefix(_PREDICTED)] = values
+        if name.startswith(_SLICE):
+            slices[name.removeprefix(_SLICE)] = values.astype(str)
+    return Results(
+        day=rows[EVENT].to_numpy(),
+        label=rows[LABEL].to_numpy(),
+        predictions=predictions,
+        slices=slices,
+        keys=rows.select([EVENT, *keys]),
+    )
+
+
+def _results(run: Run, recipe: Recipe, part: Days) -> pa.Table:
+    """Train as of the night, and score the days after it as that night would have."""
+    training = run.pipeline.training
+    rows = _to_score(run, recipe, part)
+    predictions = {MODEL: _model_says(run, recipe, rows)}
+    known = dataset.labelled(run, recipe.snapshot, recipe.days.fresh)
+    for declared in training.baselines:
+        fitted = baselines.fit(declared, known, training.label)
+        predictions[declared.name] = fitted.predict(rows)
+    columns: dict[str, Any] = {
+        EVENT: rows[run.pipeline.event_date],
+        LABEL: rows[training.label].cast(pa.float64()),
+    }
+    for name in run.pipeline.entity:
+        columns[_KEY + name] = rows[name]
+    for name in training.slices:
+        columns[_SLICE + name] = rows[name].cast(pa.string())
+    for name, values in predictions.items():
+        columns[_PREDICTED + name] = pa.array(values)
+    return pa.table(columns)
+
+
+def _to_score(run: Run, recipe: Recipe, part: Days) -> pa.Table:
+    """The rows of these events that have got a label, with what was known before the event."""
+    landed = Days(part.first, part.last + timedelta(days=_LAG_DAYS))
+    # Of labels the last that are known: a night sees none of a later day.
+    rows = dataset.labelled(run, replace(recipe.snapshot, night=date.max), landed)
+    of_part = snapshots.between(rows, run.pipeline.event_date, part)
+    if not len(of_part):
+        raise Refused(
+            f"{run.pipeline.name}.{TRAINING} has no labelled row about {part}: nothing tells how "
+            "good a model was. Publish these days first, or ask for others."
+        )
+    return of_part
+
+
+def _model_says(run: Run, recipe: Recipe, rows: pa.Table) -> metrics.Vector:
+    with TemporaryDirectory() as path:
+        work, files = Path(path) / "work", Path(path) / "files"
+        work.mkdir()
+        files.mkdir()
+        candidate.make(run, recipe, work).save(files)
+        return scoring.load_from(files, recipe.family).score(rows)
+
+
+def _record(backtest: Backtest, run: Run, settings: str, results: pa.Table) -> None:
+    """Put the night's measures into `ops.backtests`, in place of those of an earlier attempt."""
+    common = {
+        "run_id": backtest.run_id,
+        "pipeline": backtest.pipeline.name,
+        "settings_digest": backtest.digest,
+        "as_of": run.days.last,
+    }
+    identity = " AND ".join(f"{name} = '{common[name]}'" for name in common if name != "run_id")
+    common |= {"settings": settings, "measured_at": ops.now()}
+    rows = [common | measured for measured in _measured(backtest.pipeline, results)]
+    ops.replace(backtest.environment, _TABLE, rows, identity)
+
+
+def _measured(pipeline: Pipeline, results: pa.Table) -> Iterator[dict[str, Any]]:
+    task = task_of(pipeline.training.task)
+    label = results[LABEL].to_numpy()
+    for name in results.column_names:
+        if not name.startswith(_PREDICTED):
+            continue
+        prediction = results[name].to_numpy()
+        for day, where in metrics.groups(results[EVENT].to_numpy()):
+            yield {
+                "model": name.removeprefix(_PREDICTED),
+                "event_date": day.item(),
+                **metrics.summary(task, label[where], prediction[where]),
+            }
+
+
+def _file(folder: Path, run: Run) -> Path:
+    return folder / f"{run.days.last}.parquet"
+
+
+def _fingerprint(run: Run, recipe: Recipe, part: Days) -> str:
+    """Of all that the night's results follow from."""
+    landed = Days(part.first, part.last + timedelta(days=_LAG_DAYS))
+    knowledge = Knowledge(run)
+    is_recorded = bool(knowledge.latest(TRAINING))
+    scored = knowledge.table_input(TRAINING, landed).digest if is_recorded else ""
+    scored = scored or str(recipe.snapshot.version)
+    trained = pins.fingerprint(pins.pins(run, recipe))
+    return _digest([trained, str(part), scored])
+
+
+def _is_done(file: Path, fingerprint: str) -> bool:
+    if not file.exists():
+        return False
+    told = pq.read_schema(file).metadata or {}
+    return bool(told.get(_FINGERPRINT) == fingerprint.encode())
+
+
+def _write(file: Path, results: pa.Table, fingerprint: str) -> None:
+    told = results.replace_schema_metadata({_FINGERPRINT: fingerprint.encode()})
+    half = file.with_suffix(".part")
+    pq.write_table(told, half)
+    # At once: a file that is there is whole.
+    half.replace(file)
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

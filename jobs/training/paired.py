@@ -1,0 +1,60 @@
+"""By how much one model's loss lies below another's on the same rows, and how sure that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.training.metrics import Vector
+
+_SEED = 0
+"""Of the bootstrap: the same losses give the same interval again."""
+_RESAMPLES = 4000
+"""With so many the ends of an interval are known to a few percent of its width."""
+_ENDS = (2.5, 97.5)
+"""Percent: what lies between them is the 95 % interval."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """Mean loss of a row by one model less that by the other: below 0 the first one is better."""
+
+    mean: float
+    low: float
+    high: float
+    """Ends of the 95 % interval."""
+
+
+def difference(own: Vector, other: Vector, day: NDArray[Any]) -> Difference:
+    """The difference with its interval, by a bootstrap over days.
+
+    Rows of one day share its circumstances, so days are drawn and not rows.
+
+    Args:
+        own: Loss of each row by the one model.
+        other: Loss of each row by the other.
+        day: Day of each row.
+    """
+    _, position = np.unique(day, return_inverse=True)
+    losses = np.bincount(position, weights=own - other)
+    rows = np.bincount(position)
+    days = len(rows)
+    drawn = np.random.default_rng(_SEED).integers(0, days, (_RESAMPLES, days))
+    means = losses[drawn].sum(axis=1) / rows[drawn].sum(axis=1)
+    low, high = np.percentile(means, _ENDS)
+    mean = np.mean(own - other)
+    return Difference(mean=float(mean), low=float(low), high=float(high))
+
+
+def by_day(
+    own: Vector,
+    other: Vector,
+    day: NDArray[Any],
+) -> tuple[NDArray[Any], Vector]:
+    """Each day, and the mean difference of its rows."""
+    days, position = np.unique(day, return_inverse=True)
+    losses = np.bincount(position, weights=own - other)
+    return days, losses / np.bincount(position)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from jobs.commands.backtest import Outcome, backtest, changed
+from jobs.services import stage_client
+from jobs.services.own_server import preloaded
+from pipelines.days import Days
+from pipelines.environment import Environment
+from pipelines.errors import UsageError
+from pipelines.model import LinearModel, NeuralNetwork
+from tests.jobs.training import small
+
+SCORED = Days(small.LAST + timedelta(days=1), small.LAST + timedelta(days=6))
+
+
+def test_settings_are_those_of_the_family_or_of_the_training() -> None:
+    made = changed(small.SMALL, None, ["epochs=9", "window_days=12", "hidden=(4, 2)"]).training
+    assert made.family == NeuralNetwork(
+        hidden=(4, 2),
+        embedding_size=2,
+        dropout=0.0,
+        input_dropout=0.0,
+        epochs=9,
+        batch_size=64,
+        learning_rate=0.02,
+        timeout_seconds=120,
+    )
+    assert made.window_days == 12
+    assert changed(small.SMALL, "linear", ["l2=7"]).training.family == LinearModel(l2=7)
+    assert changed(small.SMALL, None, []) == small.SMALL
+
+
+@pytest.mark.parametrize(
+    ("family", "setting", "message"),
+    [
+        ("lineal", "l2=7", "No model family named 'lineal'. Did you mean 'linear'"),
+        (None, "epoch=7", "No setting named 'epoch'. Did you mean 'epochs'"),
+        ("linear", "epochs=7", "No setting named 'epochs'"),
+        (None, "epochs", "'epochs' is no setting: write it as name=value"),
+        (None, "epochs=0", "epochs must be at least 1"),
+        (None, "epochs=many", "a value of another kind"),
+        (None, "window_days=2", "validation_days must be"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(
+    family: str | None, setting: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        changed(small.SMALL, family, [setting])
+
+
+def test_the_model_is_shown_beside_baselines_and_another_backtest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = small.environment_at(tmp_path)
+    small.publish(environment, small.rows_of(Days(small.FIRST, SCORED.last)))
+    blunt = _backtest(environment, "l2=10000", None)
+    digest = Path(blunt.page).parent.name
+    told = _backtest(environment, "l2=1", digest)
+    assert told.header[:5] == ("model", "rows", "AUC", "log loss", "Brier score")
+    model, baseline, other = told.rows
+    assert [row[0] for row in told.rows] == ["model", "group_mean", f"backtest_{digest}"]
+    assert model[-3:] == (None, None, None)
+    for worse in (baseline, other):
+        assert worse[-3] == pytest.approx(float(str(worse[3])) - float(str(model[3])))
+        assert float(str(worse[-2])) > 0
+    assert Path(told.page).read_text().count("data:image/png") >= 5
+    assert "2013-01-27  117 rows, " in capsys.readouterr().err
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_libraries_are_kept_ready_where_no_stage_server_is_up(tmp_path: Path) -> None:
+    environment = small.environment_at(tmp_path)
+    with preloaded(environment, ()) as unchanged:
+        assert unchanged == environment
+    with preloaded(environment, ("json",)) as own:
+        assert own.lake == environment.lake
+        assert stage_client.available(own)
+        assert not stage_client.available(environment)
+        with preloaded(own, ("json",)) as there:
+            assert there == own
+    assert not stage_client.available(own)
+
+
+def _backtest(environment: Environment, setting: str, against: str | None) -> Outcome:
+    return backtest(changed(small.SMALL, "linear", [setting]), environment, SCORED, 3, against)

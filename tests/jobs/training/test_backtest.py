@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from jobs.lake import ops
+from jobs.stages import train as stage
+from jobs.training import backtest as backtests
+from jobs.training import backtest_page, scoring
+from jobs.training.backtest import Backtest, Done
+from jobs.training.registry import Registry
+from jobs.training.tasks import task_of
+from pipelines.days import Days
+from pipelines.environment import Environment
+from pipelines.errors import Refused, UsageError
+from pipelines.spec import Pipeline
+from tests.jobs.training import small
+
+KNOWN = Days(small.FIRST, small.LAST + timedelta(days=6))
+SCORED = Days(small.LAST + timedelta(days=1), KNOWN.last)
+ROWS = small.rows_of(KNOWN)
+LINEAR = small.learned_by(small.SMALL, small.LINEAR)
+
+
+def _backtest(environment: Environment, pipeline: Pipeline = LINEAR, every: int = 3) -> Backtest:
+    return Backtest(
+        pipeline=pipeline, days=SCORED, every=every, environment=environment, run_id="b1"
+    )
+
+
+def _walk(backtest: Backtest) -> list[Done]:
+    return list(backtests.walk(backtest, backtest.environment))
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    made = small.environment_at(tmp_path)
+    small.publish(made, ROWS)
+    return made
+
+
+def test_each_part_is_scored_by_what_the_night_before_it_would_have_served(
+    tmp_path: Path,
+) -> None:
+    environment = small.models_at(tmp_path)
+    small.publish(environment, ROWS)
+    backtest = _backtest(environment)
+    done = _walk(backtest)
+    nights = [small.LAST, small.LAST + timedelta(days=3)]
+    assert [(one.as_of, one.rows) for one in done] == [(night, 39 * 3) for night in nights]
+    results = backtests.read(backtest)
+    registry = Registry(environment, LINEAR.name)
+    assert registry.versions() == []
+    served = []
+    for night in nights:
+        stage.train(small.run_of(environment, "train", night, pipeline=LINEAR))
+        about = Days(night + timedelta(days=1), night + timedelta(days=3))
+        served.append(scoring.load(registry, registry.versions()[0]).score(_labelled(about)))
+    np.testing.assert_array_equal(results.predictions["model"], np.concatenate(served))
+    assert set(results.predictions) == {"model", "group_mean"}
+    assert results.slices["line"].tolist() == _labelled(SCORED)["line"].to_pylist()
+
+
+def test_what_became_known_after_a_night_changes_nothing_that_it_says(tmp_path: Path) -> None:
+    later = pc.greater(ROWS["landed_date"], pa.scalar(small.LAST))
+    turned = pc.if_else(later, pc.subtract(1, ROWS["failed"]), ROWS["failed"])
+    changed = small.with_column(ROWS, "failed", turned)
+    said, labels = [], []
+    for name, rows in (("as it was", ROWS), ("turned", changed)):
+        environment = small.environment_at(tmp_path / name)
+        small.publish(environment, rows)
+        once = _backtest(environment, every=len(SCORED))
+        _walk(once)
+        results = backtests.read(once)
+        said.append(results.predictions)
+        labels.append(results.label)
+    for model, predictions in said[0].items():
+        np.testing.assert_array_equal(said[1][model], predictions)
+    np.testing.assert_array_equal(labels[1], 1 - labels[0])
+
+
+def test_a_row_belongs_to_the_day_of_its_event_however_late_its_label_landed(
+    tmp_path: Path,
+) -> None:
+    late = pa.array([number % 2 for number in range(len(ROWS))])
+    happened = pc.subtract(ROWS["landed_date"].cast(pa.int32()), late.cast(pa.int32()))
+    rows = small.with_column(ROWS, "batch_date", happened.cast(pa.date32()))
+    environment = small.environment_at(tmp_path)
+    small.publish(environment, rows)
+    backtest = replace(_backtest(environment), days=Days.of(SCORED.first))
+    _walk(backtest)
+    day = np.datetime64(SCORED.first)
+    expected = rows.filter(pc.is_valid(rows["failed"]))["batch_date"].to_numpy() == day
+    results = backtests.read(backtest)
+    assert len(results.label) == expected.sum()
+    assert set(results.day) == {day}
+
+
+def test_what_is_done_is_not_done_again_until_what_it_follows_from_has_changed(
+    environment: Environment,
+) -> None:
+    backtest = _backtest(environment)
+    first = _walk(backtest)
+    assert all(done.seconds is not None for done in first)
+    again = _walk(backtest)
+    assert [(done.as_of, done.rows, done.seconds) for done in again] == [
+        (done.as_of, done.rows, None) for done in first
+    ]
+    (backtest.folder / f"{small.LAST}.parquet").unlink()
+    assert [done.seconds is None for done in _walk(backtest)] == [False, True]
+    small.publish(environment, ROWS)
+    assert all(done.seconds is not None for done in _walk(backtest))
+
+
+def test_other_settings_are_another_backtest_and_other_ranks_are_not(
+    environment: Environment,
+) -> None:
+    backtest = _backtest(environment)
+    tight = small.learned_by(small.SMALL, replace(small.LINEAR, l2=100.0))
+    others = [
+        _backtest(environment, tight),
+        _backtest(environment, every=1),
+        _backtest(environment, small.SMALL),
+    ]
+    assert len({backtest.digest, *(other.digest for other in others)}) == 4
+    ranked = small.learned_by(small.SMALL, replace(small.NETWORK, ranks=7))
+    assert _backtest(environment, ranked).digest == others[-1].digest
+
+
+def test_every_night_and_day_is_measured_once_for_people_to_query(
+    environment: Environment,
+) -> None:
+    backtest = _backtest(environment)
+    _walk(backtest)
+    # As if it had been killed before the file was there.
+    (backtest.folder / f"{small.LAST}.parquet").unlink()
+    _walk(backtest)
+    measured = ops.read(environment, "backtests").to_pylist()
+    days = [(row["event_date"], row["model"]) for row in measured]
+    expected = [(day, model) for day in SCORED for model in ("group_mean", "model")]
+    assert sorted(days) == expected
+    assert {row["settings_digest"] for row in measured} == {backtest.digest}
+    results = backtests.read(backtest)
+    task = task_of("binary_classification")
+    of_day = results.day == np.datetime64(SCORED.first)
+    said = results.predictions["model"][of_day]
+    (first,) = [row for row in measured if (row["event_date"], row["model"]) == expected[1]]
+    assert first["log_loss"] == pytest.approx(
+        task.losses(results.label[of_day], said).mean(), abs=1e-6
+    )
+    assert (first["rows"], first["as_of"]) == (39, small.LAST)
+
+
+def test_another_backtest_is_compared_on_the_same_rows_or_not_at_all(
+    environment: Environment,
+) -> None:
+    backtest = _backtest(environment)
+    tight = _backtest(environment, small.learned_by(small.SMALL, replace(small.LINEAR, l2=100.0)))
+    _walk(backtest)
+    _walk(tight)
+    other = backtests.read_other(backtest, tight.digest)
+    np.testing.assert_array_equal(other.label, backtests.read(backtest).label)
+    assert not np.array_equal(
+        other.predictions["model"], backtests.read(backtest).predictions["model"]
+    )
+    with pytest.raises(UsageError, match=rf"No backtest .* 'nothing'.* Known: .*{tight.digest}"):
+        backtests.read_other(backtest, "nothing")
+    (tight.folder / f"{small.LAST}.parquet").unlink()
+    with pytest.raises(UsageError, match=rf"{tight.digest} has scored other rows"):
+        backtests.read_other(backtest, tight.digest)
+
+
+def test_days_without_a_label_are_refused(environment: Environment) -> None:
+    beyond = Days.of(KNOWN.last + timedelta(days=20))
+    with pytest.raises(Refused, match=rf"no labelled row about {beyond}"):
+        _walk(replace(_backtest(environment), days=beyond))
+
+
+@pytest.mark.parametrize("pipeline", small.PIPELINES, ids=lambda pipeline: pipeline.name)
+def test_the_page_shows_every_picture(tmp_path: Path, pipeline: Pipeline) -> None:
+    environment = small.environment_at(tmp_path)
+    small.publish(environment, ROWS, pipeline=pipeline)
+    backtest = _backtest(environment, small.learned_by(pipeline, small.LINEAR))
+    _walk(backtest)
+    results = backtests.read(backtest)
+    figures = backtest_page.pictures(task_of(pipeline.training.task), results)
+    rivals = [baseline.name for baseline in pipeline.training.baselines]
+    assert {"By month", *(f"Model against {rival}, by day" for rival in rivals)} < set(figures)
+    page = backtest_page.page("A & B", {"days": SCORED}, ("x",), [(0.5,), (None,)], figures)
+    assert page.count("data:image/png;base64,") == len(figures)
+    assert "<h1>A &amp; B</h1>" in page
+    assert "<td>0.5000</td>" in page
+
+
+def _labelled(days: Days) -> pa.Table:
+    rows = ROWS.filter(pc.is_valid(ROWS["failed"]))
+    order = [("landed_date", "ascending"), ("batch_date", "ascending")]
+    keys = [(name, "ascending") for name in ("line", "batch", "oven")]
+    ordered = rows.sort_by([*order, *keys])
+    from_first = pc.greater_equal(ordered["landed_date"], pa.scalar(days.first))
+    to_last = pc.less_equal(ordered["landed_date"], pa.scalar(days.last))
+    return ordered.filter(pc.and_(from_first, to_last))
