@@ -64,8 +64,9 @@ HEAVY = (
 
 def stages_of(name: str) -> list[StageOperator]:
     """The tasks of a pipeline's DAG that are stages."""
-    plan, *stages = BAG.dags[name].tasks
+    plan, *stages, last = BAG.dags[name].tasks
     assert isinstance(plan, PlanOperator)
+    assert last.task_id == OUTCOME
     found = [task for task in stages if isinstance(task, StageOperator)]
     assert found == stages
     return found
