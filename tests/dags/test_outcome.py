@@ -29,11 +29,19 @@ NOT_RUN: dict[str, set[str]] = {
 """Stage that is refused -> stages that do not run."""
 
 REFUSING = """#!/usr/bin/env python3
-import os, sys
+import json, os, sys
+from pathlib import Path
+for argument in sys.argv:
+    if argument.startswith("--result="):
+        plan = {"has_work": True, "summary": "to do: all", "rows": []}
+        Path(argument.partition("=")[2]).write_text(json.dumps(plan))
 fails = os.environ["STUB_FAILS"] in sys.argv
 sys.exit(1 if fails and sys.argv[1] == "run" else 0)
 """
-"""Stands for `nightshift`: refuses the stage that it is told to, which Airflow does not retry."""
+"""Stands for `nightshift`: plans a whole night, and refuses the stage that it is told to, which
+Airflow does not retry."""
+_LONGEST_SECONDS = 300
+"""A task that Airflow would try again keeps `dag.test()` waiting."""
 
 NIGHTS = """
 import json, os, sys
@@ -76,6 +84,7 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, dic
         cwd=ROOT,
         capture_output=True,
         text=True,
+        timeout=_LONGEST_SECONDS,
     )
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
     told: dict[str, tuple[str, dict[str, str]]] = json.loads(ended.stdout.splitlines()[-1])
@@ -86,7 +95,7 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, dic
 def test_tomorrow_is_scored_without_a_good_training_and_the_run_still_fails(
     refused: str, nights: dict[str, tuple[str, dict[str, str]]]
 ) -> None:
-    expected = dict.fromkeys(ALL | {OUTCOME}, "success")
+    expected = dict.fromkeys(ALL | {"plan", OUTCOME}, "success")
     if refused in ALL:
         expected |= dict.fromkeys([*NOT_RUN[refused], OUTCOME], "upstream_failed")
         expected[refused] = "failed"
