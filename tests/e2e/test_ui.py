@@ -76,7 +76,9 @@ def test_a_person_logs_in_triggers_a_night_by_its_date_and_sees_it_succeed(
     # The stages and the outcome.
     skipped = page.get_by_text("Skipped", exact=True)
     expect(skipped).to_have_count(len(STAGES) + 1, timeout=60_000)
-    expect(page.get_by_text(str(NIGHT)).first).to_be_visible()
+    # In the note of the run, which an open page does not fetch again.
+    page.reload()
+    expect(page.get_by_text(str(NIGHT)).first).to_be_visible(timeout=60_000)
     screenshot(page, "3-success")
 
     run = installation.airflow.run("flights", run_id)

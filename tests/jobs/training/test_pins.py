@@ -38,7 +38,7 @@ def _pins(
         family=family_of(settings.name),
         settings=settings,
         days=dataset.window(pipeline, LAST),
-        snapshot=Snapshot(table="training", version=version),
+        snapshot=Snapshot(table="training", version=version, night=LAST),
     )
     run = run_of(environment_at(folder), "train", pipeline=pipeline)
     return pins.pins(run, recipe)
