@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import date, datetime, timedelta
-from functools import cached_property
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from airflow.providers.standard.hooks.subprocess import SubprocessHook
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
-from airflow.sdk import BaseOperator, Context, CronDataIntervalTimetable, Param
+from airflow.sdk import Context, CronDataIntervalTimetable, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from dags.nights import chosen_days, due_day
-from dags.tasks import executable
+from dags.tasks import CommandOperator
 from pipelines import replay
-from pipelines.environment import ROOT, Environment
+from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from pipelines.spec import Pipeline, Replay
 
@@ -24,7 +21,7 @@ _MOST_MINUTES = 720
 """That a file may be late; a night waits for as long by default."""
 
 
-class SourceOperator(BaseOperator):
+class SourceOperator(CommandOperator):
     """Drops files by the `nightshift land` command; one that is late after a wait."""
 
     ui_color = "#e2f2dc"
@@ -61,22 +58,12 @@ class SourceOperator(BaseOperator):
         """Drop the file that was late."""
         self._land(date.fromisoformat(last), None)
 
-    def on_kill(self) -> None:
-        """End the command; what it has not dropped yet, the next run will."""
-        with suppress(ProcessLookupError):  # it has just ended by itself
-            self._process.send_sigterm()
-
     def _land(self, last: date, late: str | None) -> None:
-        arguments = [str(executable()), *land_command(self.pipeline, last, late)]
-        ended = self._process.run_command(arguments, cwd=str(ROOT))
+        ended = self._run_command(land_command(self.pipeline, last, late))
         if ended.exit_code == UsageError.exit_code:
             raise AirflowFailException(f"The drop was called wrongly: {ended.output}")
         if ended.exit_code:
             raise AirflowException(f"The drop failed (exit code {ended.exit_code}): {ended.output}")
-
-    @cached_property
-    def _process(self) -> SubprocessHook:
-        return SubprocessHook()
 
 
 def land_command(pipeline: Pipeline, last: date, late: str | None) -> list[str]:

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 from zoneinfo import ZoneInfo
 
-from airflow.providers.standard.hooks.subprocess import SubprocessHook
+from airflow.providers.standard.hooks.subprocess import SubprocessHook, SubprocessResult
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import (
     Asset,
@@ -147,7 +147,29 @@ def _add_outcome(last: Sequence[StageOperator]) -> None:
     outcome.set_upstream(last)
 
 
-class PlanOperator(BaseOperator):
+class CommandOperator(BaseOperator):
+    """Runs the `nightshift` command and passes its log on."""
+
+    def on_kill(self) -> None:
+        """End the command, which takes its own children with it.
+
+        What it has not done yet, the next attempt will.
+        """
+        with suppress(ProcessLookupError):  # it has just ended by itself
+            self._process.send_sigterm()
+
+    def _run_command(self, arguments: Sequence[str]) -> SubprocessResult:
+        # Its output is to reach the task's log line by line.
+        variables = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        words = [str(executable()), *arguments]
+        return self._process.run_command(words, env=variables, cwd=str(ROOT))
+
+    @cached_property
+    def _process(self) -> SubprocessHook:
+        return SubprocessHook()
+
+
+class PlanOperator(CommandOperator):
     """Tells what the night will do and why, and ends it here when that is nothing.
 
     By the `nightshift plan` command, which judges as the stages do. The plan is in the task's log,
@@ -183,9 +205,7 @@ class PlanOperator(BaseOperator):
             result = Path(folder) / "plan.json"
             dag_run = context["dag_run"].run_id
             arguments = plan_command(self.pipeline, planned, dag_run, context["params"], result)
-            ended = self._process.run_command(
-                [str(executable()), *arguments], env=_unbuffered(), cwd=str(ROOT)
-            )
+            ended = self._run_command(arguments)
             _raise_unless_done("plan", planned.days, ended.exit_code, ended.output)
             plan = json.loads(result.read_text())
         context["ti"].xcom_push(key="plan", value={"night": str(planned), **plan})
@@ -200,21 +220,12 @@ class PlanOperator(BaseOperator):
         arguments = notification(self.pipeline, STAGES[0], days, run_id, event)
         return [str(executable()), *arguments]
 
-    def on_kill(self) -> None:
-        """End the command."""
-        with suppress(ProcessLookupError):  # it has just ended by itself
-            self._process.send_sigterm()
-
     def _end_here(self) -> NoReturn:
         """Skip all stages, whatever their trigger rules; a stage that is cleared runs."""
         raise DownstreamTasksSkipped(tasks=sorted(self.get_flat_relative_ids(upstream=False)))
 
-    @cached_property
-    def _process(self) -> SubprocessHook:
-        return SubprocessHook()
 
-
-class StageOperator(BaseOperator):
+class StageOperator(CommandOperator):
     """Runs one stage by the `nightshift` command and passes its log on.
 
     Where files have not landed yet, it waits for them in the triggerer and runs the stage again:
@@ -275,9 +286,7 @@ class StageOperator(BaseOperator):
         night = night_of(self.pipeline, context)
         run_id = safe_run_id(context["dag_run"].run_id)
         arguments = command(self.pipeline, self.stage, night, run_id, context["params"])
-        ended = self._process.run_command(
-            [str(executable()), *arguments], env=_unbuffered(), cwd=str(ROOT)
-        )
+        ended = self._run_command(arguments)
         if ended.exit_code == NotLanded.exit_code:
             self._wait(context, began, is_told)
         else:
@@ -317,17 +326,8 @@ class StageOperator(BaseOperator):
         arguments = notification(self.pipeline, self.stage, days, run_id, event)
         return [str(executable()), *arguments]
 
-    def on_kill(self) -> None:
-        """End the command, which takes its own children with it."""
-        with suppress(ProcessLookupError):  # it has just ended by itself
-            self._process.send_sigterm()
 
-    @cached_property
-    def _process(self) -> SubprocessHook:
-        return SubprocessHook()
-
-
-class MaintenanceOperator(BaseOperator):
+class MaintenanceOperator(CommandOperator):
     """Cleans up after all pipelines by the `nightshift` command and passes its log on."""
 
     def __init__(self, **options: Any) -> None:
@@ -342,19 +342,9 @@ class MaintenanceOperator(BaseOperator):
 
     def execute(self, context: Context) -> None:
         """Run the command."""
-        arguments = [str(executable()), *maintenance_command()]
-        ended = self._process.run_command(arguments, cwd=str(ROOT))
+        ended = self._run_command(maintenance_command())
         if ended.exit_code:
             raise AirflowException(f"maintain failed (exit code {ended.exit_code}): see its log")
-
-    def on_kill(self) -> None:
-        """End the command; what it has not deleted yet, the next run will."""
-        with suppress(ProcessLookupError):  # it has just ended by itself
-            self._process.send_sigterm()
-
-    @cached_property
-    def _process(self) -> SubprocessHook:
-        return SubprocessHook()
 
 
 def maintenance_command() -> list[str]:
@@ -460,11 +450,6 @@ def _extent(night: Night, params: Mapping[str, Any]) -> list[str]:
     """How much is to be done: what was asked for; and a replay loads its history first."""
     flags = [flag for name, flag in _FLAGS.items() if params.get(name)]
     return [*flags, "--from-start"] if night.stands_for else flags
-
-
-def _unbuffered() -> dict[str, str]:
-    """The environment of a command whose output is to reach the task's log line by line."""
-    return {**os.environ, "PYTHONUNBUFFERED": "1"}
 
 
 def _raise_unless_done(what: str, days: Days, exit_code: int, last_line: str) -> None:

@@ -46,7 +46,6 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     calls = tmp_path / "calls"
     monkeypatch.setenv("STUB_CALLS", str(calls))
     monkeypatch.setattr("dags.tasks.executable", lambda: command)
-    monkeypatch.setattr("dags.drops.executable", lambda: command)
     return calls
 
 
