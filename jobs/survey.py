@@ -126,10 +126,9 @@ class Survey:
         return one.table.name == PREDICTIONS and run.rescore and one.night in run.days
 
     def _add_pending(self, pending: _Pending, table: Table, findings: Iterable[Finding]) -> None:
-        lead = timedelta(days=table.partition_lead_days)
         changing = [one.night for one in findings if one.state in ("missing", "stale")]
         pending[sql_name(self._run, table.name)] = {
-            night + lead: self._known_day(table, night, pending) for night in changing
+            table.day_of(night): self._known_day(table, night, pending) for night in changing
         }
 
     def _expected(self, table: Table) -> list[Finding]:
@@ -317,11 +316,10 @@ class Survey:
         return (self._run.environment.landing / name).exists()
 
     def _publication(self, table: Table, night: date) -> Publication | None:
-        lead = timedelta(days=table.partition_lead_days)
-        return self._known[table.name].get(night + lead)
+        return self._known[table.name].get(table.day_of(night))
 
     def _has_changed(self, given: Input) -> bool:
-        if self._knowledge.is_table(given):
+        if self._knowledge.table_of(given):
             return self._knowledge.digest(given) != given.digest
         path = self._run.environment.landing / given.name
         # A file that is gone, and a model, say nothing new.
@@ -330,9 +328,9 @@ class Survey:
         return publications.digest_of_file(path) != given.digest
 
     def _in_words(self, given: Input, made: Publication) -> str:
-        if not self._knowledge.is_table(given):
+        table = self._knowledge.table_of(given)
+        if table is None:
             return f"{given.name} has changed"
-        table = given.name.partition(".")[2]
         days = Days(given.first_day, given.last_day)
         later = [
             day

@@ -94,6 +94,14 @@ class Table:
         refuse_unless(bool(self.key), f"Table '{self.name}' needs a key.")
         refuse_text(f"Table '{self.name}'", key=self.key, reads=self.reads, volatile=self.volatile)
 
+    def day_of(self, night: date) -> date:
+        """The partition date that a night writes."""
+        return night + timedelta(days=self.partition_lead_days)
+
+    def night_of(self, day: date) -> date:
+        """The night that writes a partition date."""
+        return day - timedelta(days=self.partition_lead_days)
+
     @property
     def is_of_the_moment(self) -> bool:
         """Whether a day of it says what its own night knew of the days up to then.

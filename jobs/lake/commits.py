@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -290,7 +290,7 @@ def _night(run: Run, name: str, day: date) -> date:
     """The night that writes that partition date; of refused rows, the day itself."""
     if name.endswith(QUARANTINE_SUFFIX):
         return day
-    return day - timedelta(days=run.pipeline.table(name).partition_lead_days)
+    return run.pipeline.table(name).night_of(day)
 
 
 def _earlier(staged: date, known: date | None) -> date | None:
@@ -320,7 +320,8 @@ class _Inputs:
         Raises:
             Fenced: other rows are seen by now.
         """
-        if not self._knowledge.is_table(given):
+        table = self._knowledge.table_of(given)
+        if table is None:
             return given
         if self._knowledge.digest(given) != given.digest:
             raise Fenced(
@@ -328,8 +329,7 @@ class _Inputs:
                 f"{given.name} for {Days(given.first_day, given.last_day)} that have been replaced "
                 "since: nothing of it was published. Run its stage again."
             )
-        latest = self._knowledge.latest(given.name.partition(".")[2])
-        return replace(given, version=newest_version(latest))
+        return replace(given, version=newest_version(self._knowledge.latest(table)))
 
     @cached_property
     def _knowledge(self) -> Knowledge:

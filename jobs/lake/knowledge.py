@@ -118,7 +118,8 @@ class Knowledge:
         known = [night]
         for given in inputs:
             days = Days(given.first_day, given.last_day)
-            latest = self.latest(self._table(given)) if self.is_table(given) else {}
+            table = self.table_of(given)
+            latest = self.latest(table) if table else {}
             known += [one.known_day for day, one in latest.items() if day in days and one.known_day]
         return max(known)
 
@@ -156,10 +157,9 @@ class Knowledge:
         )
         return replace(given, digest=self.digest(given))
 
-    def is_table(self, given: Input) -> bool:
-        """Whether the input is a table of this pipeline: a file's or a model's name has a slash."""
-        pipeline, _, _ = given.name.partition(".")
-        return pipeline == self._run.pipeline.name and "/" not in given.name
+    def table_of(self, given: Input) -> str | None:
+        """The pipeline's table that the input is; None: it is none."""
+        return given.table_of(self._run.pipeline.name)
 
     def digest(self, given: Input) -> str:
         """What the days of a table say today to those who see them."""
@@ -206,7 +206,8 @@ class Knowledge:
         return found
 
     def _digest(self, given: Input) -> str:
-        name = self._table(given)
+        name = self.table_of(given)
+        assert name is not None, "of a file the bytes tell what it says"
         days = Days(given.first_day, given.last_day)
         # Without late versions every night has seen the last one of each day up to its own.
         if given.known_by is None or not self._late_nights(name):
@@ -244,11 +245,7 @@ class Knowledge:
         return self._late[name]
 
     def _night(self, name: str, day: date) -> date:
-        lead = self._run.pipeline.table(name).partition_lead_days
-        return day - timedelta(days=lead)
-
-    def _table(self, given: Input) -> str:
-        return given.name.partition(".")[2]
+        return self._run.pipeline.table(name).night_of(day)
 
 
 def visible(told: Iterable[Publication]) -> list[Publication]:

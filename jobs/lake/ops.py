@@ -37,6 +37,24 @@ a long log to read, and nobody reads an old version of these tables."""
 Condition = tuple[str, str, object]
 """Column, SQL operator, and what it is compared with: a text, a day, or an instant with a zone."""
 
+_MEASURES = {
+    "rows": _NUMBER,
+    # Of a binary classification; null in a row of a regression.
+    "auc": _REAL,
+    "log_loss": _REAL,
+    "brier": _REAL,
+    # Of a regression; null in a row of a binary classification.
+    "r2": _REAL,
+    "rmse": _REAL,
+    "mae": _REAL,
+    "bias": _REAL,
+    # Of every task.
+    "mean_prediction": _REAL,
+    "label_mean": _REAL,
+    "measured_at": _INSTANT,
+}
+"""What is measured of predictions whose labels are known, and when."""
+
 SCHEMAS: dict[str, pa.Schema] = {
     "stage_runs": pa.schema(
         {
@@ -153,20 +171,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "event_date": _DAY,
             # 'model', or the name of a baseline.
             "model": _TEXT,
-            "rows": _NUMBER,
-            # Of a binary classification; null in a row of a regression.
-            "auc": _REAL,
-            "log_loss": _REAL,
-            "brier": _REAL,
-            # Of a regression; null in a row of a binary classification.
-            "r2": _REAL,
-            "rmse": _REAL,
-            "mae": _REAL,
-            "bias": _REAL,
-            # Of every task.
-            "mean_prediction": _REAL,
-            "label_mean": _REAL,
-            "measured_at": _INSTANT,
+            **_MEASURES,
         }
     ),
     "live_quality": pa.schema(
@@ -176,20 +181,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "landed_date": _DAY,
             "event_date": _DAY,
             "model_version": _TEXT,
-            "rows": _NUMBER,
-            # Of a binary classification; null in a row of a regression.
-            "auc": _REAL,
-            "log_loss": _REAL,
-            "brier": _REAL,
-            # Of a regression; null in a row of a binary classification.
-            "r2": _REAL,
-            "rmse": _REAL,
-            "mae": _REAL,
-            "bias": _REAL,
-            # Of every task.
-            "mean_prediction": _REAL,
-            "label_mean": _REAL,
-            "measured_at": _INSTANT,
+            **_MEASURES,
         }
     ),
 }

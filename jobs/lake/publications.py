@@ -54,6 +54,11 @@ class Input:
     """The last night that saw them: each saw what was known by then, and what became known later
     changes nothing. None: the last version counts, whenever it became known."""
 
+    def table_of(self, pipeline: str) -> str | None:
+        """The pipeline's table that it is; None: a file or a model, whose names have a slash."""
+        schema, _, table = self.name.partition(".")
+        return table if schema == pipeline and "/" not in self.name else None
+
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Input:
         """What `asdict` made, with days that may have become texts."""

@@ -170,10 +170,8 @@ def clean_stagings(run: Run, rule: Rule) -> Cleaned:
 def _inputs(run: Run, inputs: Iterable[Input]) -> Iterable[_TableVersion]:
     """Table and version of those inputs that are tables of the pipeline."""
     for given in inputs:
-        pipeline, _, table = given.name.partition(".")
-        # A file's name has a slash.
-        is_table = pipeline == run.pipeline.name and "/" not in table
-        if is_table and given.version is not None:
+        table = given.table_of(run.pipeline.name)
+        if table is not None and given.version is not None:
             yield table, given.version
 
 

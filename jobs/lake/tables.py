@@ -11,13 +11,13 @@ from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
 
-from deltalake import DeltaTable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.lake import commits, staging
 from jobs.lake.commits import Published
 from jobs.lake.locations import exists, partition, path, require
+from jobs.lake.partitions import column_types
 from jobs.lake.publications import Origin
 from jobs.lake.staging import Staging
 from jobs.spark.session import connect
@@ -210,11 +210,8 @@ def _with_rows_of_ingestion(
 
 def _quarantined_by_rules(run: Run, name: str, days: Collection[date]) -> DataFrame | None:
     """The rows in quarantine that row rules have moved there; None: there never were any."""
-    if not exists(run, name):
-        return None
     # By the log alone, because nearly always it is so.
-    columns = {field.name for field in DeltaTable(path(run, name)).schema().fields}
-    if RULE not in columns:
+    if RULE not in column_types(run, name):
         return None
     return _on(run, name, days).where(F.col(RULE).isNotNull())
 

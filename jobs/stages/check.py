@@ -132,9 +132,12 @@ def judge(
         granted: The waivers of the pipeline that are in force.
     """
     rows = staging.frame(run, name, waiting)
+    # Each table of it is looked up when it is first asked for, and once.
+    knowledge = Knowledge(run)
+    late = _waivers_of_late_nights(run, name, waiting, knowledge)
     beside = None
     if declared.same_rows_as:
-        beside = _beside(run, declared.same_rows_as, name, waiting.span)
+        beside = _beside(run, declared.same_rows_as, name, waiting.span, knowledge)
     moved: list[tuple[Staging, DataFrame]] = []
 
     def set_aside(good: DataFrame, bad: DataFrame) -> DataFrame:
@@ -150,7 +153,7 @@ def judge(
         declared,
         sql_name(run, name),
         beside,
-        waivers=[*_waivers_of(run, name, granted), *_waivers_of_late_nights(run, name, waiting)],
+        waivers=[*_waivers_of(run, name, granted), *late],
         set_aside=set_aside,
     )
     for rest, bad in moved:
@@ -168,7 +171,7 @@ def _nights(run: Run, name: str, waiting: Staging) -> Days:
     return waiting.span.shifted(-run.pipeline.table(name).partition_lead_days)
 
 
-def _beside(run: Run, other: str, name: str, days: Days) -> DataFrame:
+def _beside(run: Run, other: str, name: str, days: Days, knowledge: Knowledge) -> DataFrame:
     """The rows of another table that the same nights write.
 
     As the same stage has staged them, or as an earlier one has published them; beside a table of
@@ -181,7 +184,6 @@ def _beside(run: Run, other: str, name: str, days: Days) -> DataFrame:
     rows = tables.read(run, other, written)
     if not own.is_of_the_moment:
         return rows
-    knowledge = Knowledge(run)
     seen = knowledge.seen_then(other)
     return tables.as_seen(run, other, rows, knowledge.unseen(other, written, seen), seen)
 
@@ -193,25 +195,30 @@ def _waivers_of(run: Run, name: str, granted: Sequence[Granted]) -> list[Waiver]
     return [replace(one, days=one.days.shifted(lead_days)) for one in own]
 
 
-def _waivers_of_late_nights(run: Run, name: str, waiting: Staging) -> list[Waiver]:
+def _waivers_of_late_nights(
+    run: Run, name: str, waiting: Staging, knowledge: Knowledge
+) -> list[Waiver]:
     """Of nights that lacked a drop of their own day: what they knew then has a gap for ever."""
     table = run.pipeline.table(name)
     if not table.is_of_the_moment:
         return []
-    knowledge = Knowledge(run)
     found = []
     for feed in run.pipeline.feeds:
-        for night in [] if feed.is_reference else _nights(run, name, waiting):
-            late = knowledge.latest(feed.name).get(night)
-            if late is None or night in knowledge.seen_then(feed.name):
+        if feed.is_reference:
+            continue
+        latest = knowledge.latest(feed.name)
+        seen = knowledge.seen_then(feed.name)
+        for night in _nights(run, name, waiting):
+            if night not in latest or night in seen:
                 continue
+            known = latest[night].known_day
             of_night = Waiver(
                 waiver_id="late",
                 days=Days.of(night).shifted(table.partition_lead_days),
                 expectation=None,
                 column=None,
                 by="nightshift",
-                why=f"{sql_name(run, feed.name)} of {night} is known from {late.known_day} on",
+                why=f"{sql_name(run, feed.name)} of {night} is known from {known} on",
                 until=None,
             )
             found.append(of_night)

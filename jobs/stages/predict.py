@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import date
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -127,8 +127,10 @@ def _stage(
     # With a schema: Spark infers none from a night without rows, such as the last before the feeds
     # end.
     frame = connect(run.environment).createDataFrame(rows, from_arrow_schema(rows.schema))
-    lead = timedelta(days=run.pipeline.table(PREDICTIONS).partition_lead_days)
-    inputs = {night + lead: _inputs(night, champions[night], knowledge) for night in champions}
+    table = run.pipeline.table(PREDICTIONS)
+    inputs = {}
+    for night, model in champions.items():
+        inputs[table.day_of(night)] = _inputs(night, model, knowledge)
     origin = Origin(definition=definitions(run.pipeline)[PREDICTIONS], inputs=inputs)
     return tables.stage_rows(run, PREDICTIONS, frame, inputs, origin)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -97,14 +97,13 @@ def _stage(
 
 def _origin(run: Run, making: _Making, knowledge: Knowledge) -> Origin:
     table = making.table
-    lead = timedelta(days=table.partition_lead_days)
     needed = {}
     known = {}
     for night in run.days:
         inputs = _inputs(run, table, night, knowledge)
-        needed[night + lead] = inputs
+        needed[table.day_of(night)] = inputs
         if not table.is_of_the_moment:
-            known[night + lead] = knowledge.known_day(inputs, night)
+            known[table.day_of(night)] = knowledge.known_day(inputs, night)
     return Origin(definition=making.definition, inputs=needed, known=known)
 
 
