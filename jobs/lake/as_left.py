@@ -31,6 +31,7 @@ _WHOLE = ("done", "current")
 """Statuses in `ops.stage_runs` of a stage that left nothing undone."""
 _RUNS_LISTED = 5
 _FILES_LISTED = 3
+_OF_SQL = "Ask for a later run, or without --run for what is in force."
 _Row = dict[str, Any]
 
 
@@ -65,13 +66,16 @@ def versions(
     return found
 
 
-def open_at(environment: Environment, name: str, version: int) -> DeltaTable:
+def open_at(
+    environment: Environment, name: str, version: int, way_out: str = _OF_SQL
+) -> DeltaTable:
     """A table at an older version, all files of which are still there.
 
     Args:
         environment: Whose lake it is.
         name: SQL name of the table.
         version: Of the table.
+        way_out: What whoever asked can do when they are not.
 
     Raises:
         UsageError: the version cannot be opened, or files of it have been deleted.
@@ -80,7 +84,7 @@ def open_at(environment: Environment, name: str, version: int) -> DeltaTable:
     ways_out = (
         "`nightshift maintain` spares what was in force within NIGHTSHIFT_RETENTION_DAYS "
         f"({environment.retention_days}), and older versions only where something in force was "
-        "made from them. Ask for a later run, or without --run for what is in force."
+        f"made from them. {way_out}"
     )
     try:
         table = DeltaTable(place, version=version)

@@ -17,7 +17,7 @@ from datetime import date, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs.services.home import private_home
 from pipelines.environment import Environment
@@ -219,7 +219,7 @@ class Registry:
         """Copy files of the model into the folder, each proven to be the one registered.
 
         Raises:
-            NightshiftError: one is not; it must not be loaded.
+            NightshiftError: one is not, and must not be loaded; or it is gone.
         """
         for file in files:
             self._fetch(model, file, folder)
@@ -235,6 +235,19 @@ class Registry:
             table, version = self._pinned(model)
             found.setdefault(table, set()).add(version)
         return found
+
+    def pins(self, model: ModelVersion) -> dict[str, Any]:
+        """What the model was trained from, as `jobs.training.pins` told it then.
+
+        Raises:
+            NightshiftError: it cannot be read.
+        """
+        with TemporaryDirectory() as folder:
+            try:
+                path = self._client.download_artifacts(model.run_id, _PINS, folder)
+                return dict(json.loads(Path(path).read_bytes()))
+            except (MlflowException, OSError, ValueError, TypeError) as error:
+                raise self._unreadable(model, error) from error
 
     def without_model(self, before: datetime) -> list[str]:
         """Ids of trainings that began before and have no registered model: failed, or killed."""
@@ -271,33 +284,46 @@ class Registry:
 
     def _pinned(self, model: ModelVersion) -> tuple[str, int]:
         """The table that a model was made from, and its version."""
-        with TemporaryDirectory() as folder:
-            try:
-                path = self._client.download_artifacts(model.run_id, _PINS, folder)
-                pins = json.loads(Path(path).read_bytes())
-                return str(pins["table"]), int(pins["table_version"])
-            except (MlflowException, OSError, ValueError, KeyError) as error:
-                raise NightshiftError(
-                    f"{_PINS} of model '{self.name}' version {model.version} cannot be read "
-                    f"({error}), so nobody knows which rows it was made from. Restore it in the "
-                    "artifact store, or delete that version in MLflow."
-                ) from error
+        pins = self.pins(model)
+        try:
+            return str(pins["table"]), int(pins["table_version"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._unreadable(model, error) from error
+
+    def _unreadable(self, model: ModelVersion, error: Exception) -> NightshiftError:
+        return NightshiftError(
+            f"{_PINS} of model '{self.name}' version {model.version} cannot be read ({error}), so "
+            "nobody knows which rows it was made from. Restore it in the artifact store, or delete "
+            "that version in MLflow."
+        )
 
     def _fetch(self, model: ModelVersion, file: str, folder: Path) -> None:
-        path = Path(self._client.download_artifacts(model.run_id, f"{FILES}/{file}", str(folder)))
-        expected = model.sha256.get(file)
-        actual = _digest(path.read_bytes())
-        if actual != expected:
+        # Some artifact stores keep the path below the folder, some only the name, which the file of
+        # another model in the same folder may have too.
+        with TemporaryDirectory(dir=folder) as own:
+            path = self._downloaded(model, file, own)
+            expected = model.sha256.get(file)
+            actual = _digest(path.read_bytes())
+            if actual != expected:
+                raise NightshiftError(
+                    f"{file} of model '{self.name}' version {model.version} "
+                    "was changed after it was registered, and was not loaded: "
+                    f"its SHA-256 is {actual}, the registry says {expected}. "
+                    "Find out who writes to the artifact store, then train again with --retrain."
+                )
+            place = folder / file
+            place.parent.mkdir(exist_ok=True)
+            path.replace(place)
+
+    def _downloaded(self, model: ModelVersion, file: str, folder: str) -> Path:
+        try:
+            path = self._client.download_artifacts(model.run_id, f"{FILES}/{file}", folder)
+        except (MlflowException, OSError) as error:
             raise NightshiftError(
-                f"{file} of model '{self.name}' version {model.version} "
-                "was changed after it was registered, and was not loaded: "
-                f"its SHA-256 is {actual}, the registry says {expected}. "
-                "Find out who writes to the artifact store, then train again with --retrain."
-            )
-        # Some artifact stores keep the path below the folder, some only the name.
-        place = folder / file
-        place.parent.mkdir(exist_ok=True)
-        path.replace(place)
+                f"{file} of model '{self.name}' version {model.version} cannot be read "
+                f"({error}). Restore it in the artifact store, or train again with --retrain."
+            ) from error
+        return Path(path)
 
     def _experiment(self) -> str:
         known = self._client.get_experiment_by_name(self.name)
