@@ -122,6 +122,20 @@ def parser() -> Parser:
             _backtest,
         )
     )
+    _grammar_of_explain(
+        command(
+            "explain",
+            "Tell why one prediction came out as it did, or what those of a night rest on.",
+            _explain,
+        )
+    )
+    _grammar_of_replay(
+        command(
+            "replay",
+            "Train a model again from its pins, and tell whether its weights are the same.",
+            _replay,
+        )
+    )
     _grammar_of_maintain(
         command("maintain", "Delete what is old and what nobody needs any more.", _maintain)
     )
@@ -364,6 +378,26 @@ def _grammar_of_backtest(one: Parser) -> None:
     one.add_argument(
         "--against", metavar="DIGEST", help="an earlier backtest over the same days to compare with"
     )
+    _add_format(one)
+
+
+def _grammar_of_explain(one: Parser) -> None:
+    _add_pipeline_and_days(one)
+    one.add_argument(
+        "--key",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="the prediction whose columns have these values; may be repeated. None: all "
+        "predictions of the nights",
+    )
+    _add_format(one, "how the attributions are printed")
+
+
+def _grammar_of_replay(one: Parser) -> None:
+    _add_pipeline(one)
+    one.add_argument("version", help="of the model, as `nightshift models` shows it")
     _add_format(one)
 
 
@@ -685,6 +719,21 @@ def _backtest(arguments: argparse.Namespace, environment: Environment) -> int:
     show(told.header, told.rows, arguments.format)
     print(f"Page: {told.page}", file=sys.stderr)
     return 0
+
+
+def _explain(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.explain import explain
+
+    pipeline = catalog.pipeline(arguments.pipeline)
+    days = _days_or_due(arguments, pipeline, environment)
+    return explain(environment, pipeline, days, arguments.key, arguments.format)
+
+
+def _replay(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.replay import replay as train_again
+
+    pipeline = catalog.pipeline(arguments.pipeline)
+    return train_again(environment, pipeline, arguments.version, arguments.format)
 
 
 def _maintain(arguments: argparse.Namespace, environment: Environment) -> int:

@@ -1,7 +1,7 @@
 """Everything that determines a night's models, and one fingerprint of it.
 
-The number of ranks changes the last bits of the weights and not the model, so it is pinned and not
-in the fingerprint.
+The number of ranks and the machine change the last bits of the weights and not the model, so they
+are pinned and not in the fingerprint.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.lake import publications
 from jobs.lake.knowledge import Knowledge
+from jobs.training.machine import machine
 from jobs.version import code_version
 from pipelines.days import Days
 
@@ -25,9 +27,9 @@ if TYPE_CHECKING:
     from pipelines.run import Run
 
 _HERE = Path(__file__).parent
-_ORIGIN = ("table", "table_version", "code_version", "decides_nothing")
-"""Where the rows and the code can be found again, and settings that do not change the model. A
-newer version of the table with the same rows makes the same model."""
+_ORIGIN = ("table", "table_version", "code_version", "decides_nothing", "machine")
+"""Where the rows and the code can be found again, what the training ran on, and settings that do
+not change the model. A newer version of the table with the same rows makes the same model."""
 _SHARED_SOURCES = ("candidate.py", "dataset.py", "encoding.py")
 """Our code that decides over the weights of every family."""
 
@@ -46,6 +48,7 @@ def pins(run: Run, recipe: Recipe) -> dict[str, object]:
         "rows": _rows(run, recipe),
         **how(run.pipeline.training, recipe.family, recipe.settings),
         "decides_nothing": _idle(recipe.settings),
+        "machine": machine(),
     }
 
 
@@ -73,7 +76,10 @@ def fingerprint(pinned: Mapping[str, object]) -> str:
 def _rows(run: Run, recipe: Recipe) -> str:
     """What the record of publications tells of the rows to learn from."""
     snapshot, days = recipe.snapshot, recipe.days.all
-    knowledge = Knowledge(run)
+    told = publications.every(run, snapshot.table)
+    # What was published after that version is not read.
+    by_then = [one for one in told if one.version <= snapshot.version]
+    knowledge = Knowledge(run, {snapshot.table: by_then})
     if not any(day in days for day in knowledge.latest(snapshot.table)):
         # Nobody has recorded what they say, so that any new version may say something else.
         return f"version {snapshot.version}"

@@ -23,9 +23,12 @@ _BINS = 10
 _MOST_DAYS = 20
 """That an axis names, and that get a mark each: more would lie over one another."""
 _INK, _SOFT, _ACCENT = "#1b1f24", "#8a94a0", "#0b6bcb"
-_COLOURS = {"candidate": _ACCENT, "model": _ACCENT, "champion": "#c2570c"}
+_RAISES = "#c2570c"
+_COLOURS = {"candidate": _ACCENT, "model": _ACCENT, "champion": _RAISES}
 _BASELINE_STYLES = ("-", "--", "-.", ":")
 """Baselines are all grey; by these they are told apart."""
+MOST_BARS = 15
+"""Features that are drawn one by one."""
 _REFERENCE: dict[str, Any] = {"color": _INK, "linewidth": 0.8, "linestyle": ":"}
 """How the line that nobody can beat, or anybody can reach, is drawn."""
 
@@ -141,6 +144,47 @@ def difference_by_day(
     axes.axhline(0, **_REFERENCE)
     axes.tick_params(axis="x", rotation=45)
     axes.legend(frameon=False)
+    return figure
+
+
+def attributions(title: str, unit: str, by_feature: Mapping[str, float]) -> Figure:
+    """How far each feature takes a prediction from its base; the smallest are one bar together.
+
+    Args:
+        title: Which prediction, and what it says.
+        unit: Of an attribution.
+        by_feature: Feature and value -> attribution, the largest first.
+    """
+    drawn = dict(list(by_feature.items())[:MOST_BARS])
+    colours = [_RAISES if value > 0 else _ACCENT for value in drawn.values()]
+    others = list(by_feature.values())[MOST_BARS:]
+    if others:
+        drawn[f"{len(others)} others"] = sum(others)
+        colours.append(_SOFT)
+    return _bars(title, f"attribution, {unit} (orange raises, blue lowers)", drawn, colours)
+
+
+def weights(title: str, unit: str, by_feature: Mapping[str, float]) -> Figure:
+    """How much features weigh in some predictions: means of attributions without their sign.
+
+    Args:
+        title: Which predictions.
+        unit: Of an attribution.
+        by_feature: Feature -> mean, the largest first; the smallest are not drawn.
+    """
+    drawn = dict(list(by_feature.items())[:MOST_BARS])
+    axis = f"mean size of attributions, {unit}; {len(drawn)} of {len(by_feature)} features"
+    return _bars(title, axis, drawn, [_ACCENT] * len(drawn))
+
+
+def _bars(title: str, axis: str, named: Mapping[str, float], colours: Sequence[str]) -> Figure:
+    figure, axes = _canvas(title.replace("$", r"\$"), axis, "")
+    # What rows hold is text: between two of these signs matplotlib would read a formula.
+    names = [name.replace("$", r"\$") for name in named]
+    axes.set_axisbelow(True)
+    axes.barh(names, list(named.values()), color=colours)
+    axes.axvline(0, **_REFERENCE)
+    axes.invert_yaxis()
     return figure
 
 

@@ -1,0 +1,274 @@
+"""What was served on a night, with the rows that it was scored from and the models that did it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.lake import as_left, datasets, publications, snapshots
+from jobs.lake.publications import Publication
+from jobs.lake.snapshots import Snapshot
+from jobs.training import scoring
+from jobs.training.explanations import attribute
+from jobs.training.explanations.attribution import Attribution
+from jobs.training.registry import ModelVersion, Registry
+from jobs.training.scoring import Scorer
+from jobs.training.tasks import LearningTask, task_of
+from pipelines.days import Days
+from pipelines.environment import Environment
+from pipelines.errors import NightshiftError, UsageError, no_such
+from pipelines.run import Run
+from pipelines.spec import PREDICTIONS, SCORING, Pipeline
+
+_Key = tuple[Any, ...]
+"""Values of the entity's columns."""
+_LISTED = 5
+"""Rows or nights that a message names."""
+_SAME = 1e-5
+"""By which a prediction that is made again may differ, for each unit of its size: the last digits
+of a single-precision number depend on the processor."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Served:
+    """Predictions of a night by one model, and why they came out so; rows in one order."""
+
+    night: date
+    model: ModelVersion
+    scorer: Scorer
+    predictions: pa.Table
+    """As published: entity, carried columns, prediction, model and run."""
+    rows: pa.Table
+    """What the model was given, as the scoring table was then."""
+    attribution: Attribution
+
+    def run(self, pipeline: Pipeline, environment: Environment) -> Run:
+        """A run of the night, to read what it saw."""
+        return Run(pipeline=pipeline, days=Days.of(self.night), environment=environment)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Explainer:
+    """Explains what a pipeline has served; each model is loaded once."""
+
+    environment: Environment
+    pipeline: Pipeline
+    registry: Registry
+    scorers: dict[str, Scorer]
+    """By version, those that were asked for."""
+
+    @classmethod
+    def of(cls, environment: Environment, pipeline: Pipeline) -> Explainer:
+        """With no model loaded yet."""
+        registry = Registry(environment, pipeline.name)
+        return cls(environment=environment, pipeline=pipeline, registry=registry, scorers={})
+
+    @property
+    def task(self) -> LearningTask:
+        """What the pipeline's models learn."""
+        return task_of(self.pipeline.training.task)
+
+    def explain(self, night: date, predictions: pa.Table) -> list[Served]:
+        """Predictions of a night with their attributions, by model.
+
+        Args:
+            night: That scored them.
+            predictions: Some of `published`.
+
+        Raises:
+            Refused: there is no method for their model.
+            NightshiftError: files of the model are gone or were changed, or it says something else
+                of the rows by now.
+            UsageError: the rows that were scored have been deleted.
+        """
+        found: list[Served] = []
+        versions = pc.unique(predictions["model_version"]).to_pylist()
+        for version in versions:
+            of_model = predictions.filter(pc.equal(predictions["model_version"], version))
+            found.append(self._explained(night, version, of_model))
+        return found
+
+    def _explained(self, night: date, version: str, predictions: pa.Table) -> Served:
+        model = self.registry.version(version)
+        if version not in self.scorers:
+            self.scorers[version] = scoring.load(self.registry, model)
+        scorer = self.scorers[version]
+        rows = _scored_rows(self._run(night), predictions)
+        self._require_same(predictions, rows, scorer, version)
+        attribution = attribute(scorer, model.family, self.task, rows)
+        return Served(
+            night=night,
+            model=model,
+            scorer=scorer,
+            predictions=predictions,
+            rows=rows,
+            attribution=attribution,
+        )
+
+    def _run(self, night: date) -> Run:
+        return Run(pipeline=self.pipeline, days=Days.of(night), environment=self.environment)
+
+    def _require_same(
+        self, predictions: pa.Table, rows: pa.Table, scorer: Scorer, version: str
+    ) -> None:
+        """Refuse to explain another score than the one that was served."""
+        served = predictions[self.pipeline.prediction].to_numpy()
+        today = scorer.score(rows)
+        allowed = _SAME * np.maximum(1.0, np.abs(served))
+        wrong = np.flatnonzero(~(np.abs(today - served) <= allowed))
+        if len(wrong):
+            first = int(wrong[0])
+            raise NightshiftError(
+                f"{len(wrong)} of {len(served)} published predictions are not what version "
+                f"{version} says of the same rows today: {served[first]:.8g} was served, and it "
+                f"says {today[first]:.8g}. Code or libraries have changed since: explain it with "
+                f"those of then (code {predictions['code_version'][first]})."
+            )
+
+
+def nights_with_predictions(
+    environment: Environment, pipeline: Pipeline, nights: Days
+) -> list[date]:
+    """Those of the nights that have published some.
+
+    Raises:
+        UsageError: none has; the message names nights that have.
+    """
+    run = Run(pipeline=pipeline, days=nights, environment=environment)
+    table = pipeline.table(PREDICTIONS)
+    made = publications.in_force(run, PREDICTIONS)
+    found = [night for night in nights if table.day_of(night) in made]
+    if not found:
+        days = [str(table.night_of(one)) for one in made][-_LISTED:]
+        raise UsageError(
+            f"'{pipeline.name}' has published no prediction on {nights}: there is nothing to "
+            f"explain. Its last nights: {', '.join(days) or 'none yet'}."
+        )
+    return found
+
+
+def some_of(predictions: pa.Table, most: int) -> pa.Table:
+    """All of them, or at most so many, evenly spaced."""
+    if len(predictions) <= most:
+        return predictions
+    places = np.linspace(0, len(predictions) - 1, most).round()
+    return predictions.take(pa.array(places.astype(np.int64)))
+
+
+def published(environment: Environment, pipeline: Pipeline, night: date) -> pa.Table:
+    """The predictions in force that a night has made, in the order of their key.
+
+    Raises:
+        UsageError: there are none; the message names nights that have some.
+    """
+    nights_with_predictions(environment, pipeline, Days.of(night))
+    table = pipeline.table(PREDICTIONS)
+    wanted = pc.field(table.partition) == pa.scalar(table.day_of(night))
+    stored = datasets.in_force(environment, f"{pipeline.name}.{PREDICTIONS}")
+    rows = stored.to_table(filter=wanted)
+    return rows.sort_by([(column, "ascending") for column in table.key])
+
+
+def revisions(environment: Environment, pipeline: Pipeline, night: date) -> list[Publication]:
+    """Those of the night's predictions, oldest first; the last is in force."""
+    table = pipeline.table(PREDICTIONS)
+    told = publications.revisions(environment, f"{pipeline.name}.{PREDICTIONS}")
+    return [one for one in told if one.day == table.day_of(night)]
+
+
+def one_of(
+    pipeline: Pipeline,
+    predictions: pa.Table,
+    key: Mapping[str, str],
+) -> pa.Table:
+    """The one prediction that has these values.
+
+    Args:
+        pipeline: Whose predictions they are.
+        predictions: Of a night.
+        key: Values, as texts, of columns of the entity or of carried ones.
+
+    Raises:
+        UsageError: there is no such column, no such row, or there are several.
+    """
+    columns = tuple(dict.fromkeys((*pipeline.entity, *pipeline.carried)))
+    found = predictions
+    said: dict[str, str] = {}
+    for name, value in key.items():
+        if name not in columns:
+            raise no_such(f"column of a key of '{pipeline.name}'", name, columns)
+        texts = found[name].cast(pa.string())
+        fitting = found.filter(pc.equal(texts, value))
+        if not len(fitting):
+            raise UsageError(_no_row(said, name, value, texts))
+        said[name] = value
+        found = fitting
+    if len(found) > 1:
+        shown = [_key_of(row, columns) for row in found.slice(0, _LISTED).to_pylist()]
+        raise UsageError(
+            f"{len(found)} predictions have {_told(key)}. Say more of the key: "
+            f"{'; '.join(shown)}{'; …' if len(found) > _LISTED else ''}."
+        )
+    return found
+
+
+def _no_row(
+    said: Mapping[str, str],
+    name: str,
+    value: str,
+    texts: pa.ChunkedArray,
+) -> str:
+    """That no row of those with the rest of the key has the value, and which are like it."""
+    known = sorted(pc.unique(texts.drop_null()).to_pylist())
+    near = get_close_matches(value, known, n=_LISTED) or known[:_LISTED]
+    of_those = f" with {_told(said)}" if said else ""
+    return (
+        f"No prediction of the night{of_those} has {name}={value}. "
+        f"There are: {', '.join(near)}{', …' if len(known) > len(near) else ''}."
+    )
+
+
+def _told(key: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in key.items())
+
+
+def _key_of(row: Mapping[str, Any], columns: Sequence[str]) -> str:
+    return " ".join(f"{name}={row[name]}" for name in columns)
+
+
+def _scored_rows(run: Run, predictions: pa.Table) -> pa.Table:
+    """The rows from which the predictions were made, in their order."""
+    versions = pc.unique(predictions["scoring_version"]).to_pylist()
+    parts: list[pa.Table] = []
+    name = run.pipeline.name
+    way_out = f"Score anew: nightshift run {name} --date {run.night} --rescore"
+    for version in versions:
+        # First, because it says in words what is gone.
+        as_left.open_at(run.environment, f"{name}.{SCORING}", version, way_out)
+        snapshot = Snapshot(table=SCORING, version=version, night=run.night)
+        parts.append(snapshots.read(run, snapshot, run.days))
+    rows = pa.concat_tables(parts, promote_options="default")
+    entity = run.pipeline.entity
+    places = {key: place for place, key in enumerate(_keys(rows, entity))}
+    wanted = _keys(predictions, entity)
+    lacking = [key for key in wanted if key not in places]
+    if lacking:
+        raise NightshiftError(
+            f"{name}.{SCORING} version {versions[0]} has no row for "
+            f"{len(lacking)} predictions of {run.days}, such as {lacking[0]}: nobody knows what "
+            "they were scored from."
+        )
+    order = [places[key] for key in wanted]
+    return rows.take(pa.array(order, pa.int64()))
+
+
+def _keys(rows: pa.Table, entity: Sequence[str]) -> list[_Key]:
+    columns = [rows[name].to_pylist() for name in entity]
+    return list(zip(*columns, strict=True))

@@ -1,0 +1,273 @@
+"""Trains a registered model again from its pins, and compares the weights bit for bit.
+
+Nothing of it touches the registry or what serves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.lake import as_left
+from jobs.lake.snapshots import Snapshot
+from jobs.training import candidate, pins, scoring
+from jobs.training.candidate import JUDGED, Recipe
+from jobs.training.dataset import Window
+from jobs.training.encoding import ENCODING
+from jobs.training.families import family_of
+from jobs.training.families.linear import Linear
+from jobs.training.registry import ModelVersion, Registry
+from pipelines.days import Days, parse_day
+from pipelines.environment import Environment
+from pipelines.errors import Refused, UsageError
+from pipelines.model import FAMILIES, Logarithm
+from pipelines.run import Run
+from pipelines.spec import Pipeline
+
+SERVING = "serving"
+"""The model that serves, beside the judged one."""
+_UNSAID = "not pinned"
+_RANGE = ".."
+"""Between the first and the last day of a range, as `str(Days)` writes it."""
+Arrays = Mapping[str, NDArray[Any]]
+_Pinned = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One array of the weights, then and now."""
+
+    model: str
+    """`serving` or `judged`."""
+    name: str
+    numbers: int
+    same: bool
+    """Bit for bit."""
+    largest_difference: float | None
+    """None: it has another shape."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pin:
+    """A pin that is not as it was."""
+
+    name: str
+    then: object
+    now: object
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replayed:
+    """What a replay has shown."""
+
+    parts: list[Part]
+    digests: Mapping[str, str]
+    """SHA-256 of the weights of each model, as it was registered."""
+    changed: list[Pin]
+    """What is not as it was: the likely cause of a difference."""
+
+    @property
+    def same(self) -> bool:
+        """Whether every weight is the same, bit for bit."""
+        return all(part.same for part in self.parts)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Original:
+    """A registered model, and how to train it again."""
+
+    model: ModelVersion
+    pinned: _Pinned
+    run: Run
+    """Of its night, with the pipeline as it was declared then, as far as it decides."""
+    recipe: Recipe
+
+
+def original(
+    registry: Registry, environment: Environment, pipeline: Pipeline, version: str
+) -> Original:
+    """What the pins of a version say.
+
+    Raises:
+        UsageError: there is no such version, or the rows that it was trained on have been deleted.
+        Refused: its pins lack something, or do not fit what is declared today.
+        NightshiftError: its pins cannot be read.
+    """
+    model = registry.version(version)
+    pinned = registry.pins(model)
+    try:
+        run, recipe = _as_pinned(environment, pipeline, pinned)
+    except (KeyError, TypeError, UsageError) as error:
+        told = f"its pins have no {error}" if isinstance(error, KeyError) else str(error)
+        raise Refused(
+            f"Version {version} of '{pipeline.name}' cannot be trained again by this code: {told}. "
+            f"It was trained by code {pinned.get('code_version', _UNSAID)}: replay it there."
+        ) from error
+    table = f"{pipeline.name}.{recipe.snapshot.table}"
+    # First, because it says in words what is gone.
+    way_out = f"Train anew: nightshift run {pipeline.name} --date {model.as_of} --retrain"
+    as_left.open_at(environment, table, recipe.snapshot.version, way_out)
+    return Original(model=model, pinned=pinned, run=run, recipe=recipe)
+
+
+def replay(registry: Registry, first: Original, ranks_in: Environment) -> Replayed:
+    """Train it again, and compare.
+
+    Args:
+        registry: Where it is kept; it is only read.
+        first: What to train again.
+        ranks_in: Where the processes of a training are started.
+
+    Raises:
+        Refused: too few labels are there.
+        NightshiftError: the training failed, or the registered files are gone or were changed.
+    """
+    with TemporaryDirectory() as path:
+        then, now, work = (Path(path) / name for name in ("then", "now", "work"))
+        for folder in (then, now, work):
+            folder.mkdir()
+        run = replace(first.run, environment=ranks_in)
+        candidate.make(run, first.recipe, work).save(now)
+        registry.fetch(first.model, first.model.sha256, then)
+        parts: list[Part] = []
+        digests: dict[str, str] = {}
+        for name, below in ((SERVING, Path()), (JUDGED, Path(JUDGED))):
+            before = _arrays(then / below, first.recipe)
+            parts += _compared(name, before, _arrays(now / below, first.recipe))
+            digests[name] = digest(before)
+    changed = list(_changed(first.pinned, pins.pins(first.run, first.recipe)))
+    return Replayed(parts=parts, digests=digests, changed=changed)
+
+
+def digest(arrays: Arrays) -> str:
+    """SHA-256 of arrays: their names, types, shapes and bytes.
+
+    Not of a model's file, which holds the time at which it was written.
+    """
+    whole = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        about = json.dumps([name, str(array.dtype), array.shape])
+        # With an end that no JSON has, so that it cannot pass for the bytes that follow.
+        whole.update(about.encode() + b"\0" + array.tobytes())
+    return whole.hexdigest()
+
+
+def _as_pinned(environment: Environment, pipeline: Pipeline, pinned: _Pinned) -> tuple[Run, Recipe]:
+    night = parse_day(pinned["as_of"])
+    declared = _family(pinned)
+    learned = dict(pinned["training"])
+    bends = learned.pop("bends")
+    curves: list[Logarithm] = []
+    for name, bend in bends.items():
+        curves.append(Logarithm(features=(name,), bend=bend))
+    training = replace(
+        pipeline.training,
+        family=declared,
+        logarithms=tuple(curves),
+        **_with_tuples(learned),
+    )
+    then = replace(pipeline, training=training)
+    run = Run(pipeline=then, days=Days.of(night), environment=environment)
+    snapshot = Snapshot(table=pinned["table"], version=int(pinned["table_version"]), night=night)
+    # As they are: the environment may name another number of ranks today.
+    recipe = Recipe(
+        family=family_of(declared.name),
+        settings=declared,
+        days=_window(pinned, night),
+        snapshot=snapshot,
+    )
+    return run, recipe
+
+
+def _family(pinned: _Pinned) -> Any:
+    decisive = dict(pinned["family"])
+    name = decisive.pop("name")
+    settings = {**decisive, **pinned["decides_nothing"]}
+    return FAMILIES[name](**_with_tuples(settings))
+
+
+def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    # JSON has no tuples.
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found[name] = tuple(value) if isinstance(value, list) else value
+    return found
+
+
+def _window(pinned: _Pinned, night: date) -> Window:
+    validation = _days(pinned["validation_days"])
+    return Window(
+        fit=_days(pinned["fit_days"]),
+        validation=validation,
+        held_out=Days(validation.last + timedelta(days=1), night),
+        fresh=_days(pinned["fresh_days"]),
+    )
+
+
+def _days(text: str) -> Days:
+    first, _, last = text.partition(_RANGE)
+    return Days(parse_day(first), parse_day(last or first))
+
+
+def _arrays(folder: Path, recipe: Recipe) -> Arrays:
+    """Everything of a saved model that decides over what it says, by name."""
+    model = scoring.load_from(folder, recipe.family).model
+    encoding = np.frombuffer((folder / ENCODING).read_bytes(), np.uint8)
+    if isinstance(model, Linear):
+        weights = {
+            "coefficients": model.coefficients,
+            "intercept": np.array([model.intercept], np.float64),
+        }
+    else:
+        variables: Sequence[Any] = model.keras_model.weights  # type: ignore[attr-defined]
+        weights = {variable.path: np.asarray(variable) for variable in variables}
+    return {"encoding": encoding, **weights}
+
+
+def _compared(model: str, then: Arrays, now: Arrays) -> Iterator[Part]:
+    for name in dict.fromkeys([*then, *now]):
+        before = then.get(name, np.empty(0))
+        after = now.get(name, np.empty(0))
+        is_alike = before.shape == after.shape
+        furthest = None
+        if is_alike and name != "encoding":
+            furthest = float(np.abs(before - after).max(initial=0.0))
+        yield Part(
+            model=model,
+            name=name,
+            numbers=before.size,
+            same=is_alike and before.tobytes() == after.tobytes(),
+            largest_difference=furthest,
+        )
+
+
+def _changed(then: _Pinned, now: _Pinned) -> Iterator[Pin]:
+    # As it is read back: JSON has no tuples.
+    today = _flat(json.loads(json.dumps(now)))
+    before = _flat(then)
+    for name in dict.fromkeys([*before, *today]):
+        old = before.get(name, _UNSAID)
+        new = today.get(name, _UNSAID)
+        if old != new:
+            yield Pin(name=name, then=old, now=new)
+
+
+def _flat(pinned: _Pinned, above: str = "") -> dict[str, object]:
+    """The pins with a name each, such as `libraries.numpy`."""
+    found: dict[str, object] = {}
+    for name, value in pinned.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{above}{name}.")
+        else:
+            found[above + name] = value
+    return found

@@ -1,0 +1,194 @@
+"""The rows behind a scored row are those that its night saw, with file and line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from jobs.lake import publications
+from jobs.lake.behind import Behind, behind
+from jobs.lake.publications import Input, Publication
+from pipelines.days import Days
+from pipelines.environment import Environment
+from pipelines.features import Feature, FeatureView
+from pipelines.feeds import Column, Feed
+from pipelines.run import Run
+from pipelines.spec import Table
+from tests.jobs.toy import TOY
+
+NIGHT = date(2013, 2, 3)
+NOON = datetime(2013, 2, 3, 12, tzinfo=UTC)
+MOMENT = datetime(2013, 2, 4, 5, tzinfo=UTC)
+ENTITY = {"reading_date": NIGHT + timedelta(days=1), "id": 7}
+VISITS = Feed(
+    name="visits",
+    path="visits/{date}.csv",
+    columns=(
+        Column(name="place", required=True),
+        Column(name="seen_at", type="timestamp", required=True),
+    ),
+    key=("place", "seen_at"),
+)
+PLANNED = Feed(
+    name="planned",
+    path="planned/{date}.csv",
+    columns=(Column(name="id", type="int", required=True),),
+    key=("id",),
+)
+REGISTER = Feed(
+    name="register",
+    path="register.csv",
+    columns=(Column(name="place", required=True),),
+    key=("place",),
+)
+
+
+def _view(name: str, table: str, **more: Any) -> FeatureView:
+    return FeatureView(
+        name=name,
+        table=table,
+        keys={"place": "place"},
+        features=(Feature(name=f"of_{name}"),),
+        **more,
+    )
+
+
+VIEWS = (
+    _view("latest", "hourly", event="observed_at", created="known_at", max_age_hours=48),
+    _view("last_week", "weekly"),
+    _view("busy_week", "weekly"),
+    _view("listed", "register"),
+)
+PIPELINE = replace(
+    TOY,
+    feeds=(VISITS, PLANNED, REGISTER),
+    derived=(
+        Table(name="entities", made_by="transform", reads=("planned",), key=("reading_date", "id")),
+        Table(name="hourly", made_by="transform", reads=("visits",), key=("place", "observed_at")),
+        Table(name="weekly", made_by="transform", reads=("hourly",), key=("place",), window_days=3),
+    ),
+    entity_table="entities",
+    views=VIEWS,
+    training=replace(TOY.training, numeric=tuple(f"of_{view.name}" for view in VIEWS)),
+)
+Rows = Sequence[dict[str, Any]]
+
+
+class Lake:
+    """Publishes tables of the pipeline, day by day."""
+
+    def __init__(self, home: Path) -> None:
+        self.environment = Environment.read({"NIGHTSHIFT_HOME": str(home)})
+        self.run = Run(pipeline=PIPELINE, days=Days.of(NIGHT), environment=self.environment)
+
+    def publish(self, table: str, day: date, rows: Rows, known: date | None = None) -> None:
+        """Replace a day of a table."""
+        path = self.environment.table_path(f"toy.{table}")
+        named = pa.Table.from_pylist([{"landed_date": day, **row} for row in rows])
+        how: dict[str, Any] = {"mode": "append"}
+        if DeltaTable.is_deltatable(path):
+            how = {"mode": "overwrite", "predicate": f"landed_date = '{day}'"}
+        write_deltalake(path, named, partition_by=["landed_date"], **how)
+        version = DeltaTable(path).version()
+        file = Input(name=f"toy/{table}/{day}.csv", first_day=day, last_day=day, digest="d")
+        told = Publication(
+            day=day,
+            version=version,
+            attempt=version + 1,
+            run_id="r1",
+            stage="check_raw",
+            rows=len(rows),
+            checksum=f"{day} {version}",
+            definition="one",
+            inputs=(file,),
+            changed=True,
+            code_version="1",
+            published_at=publications.now(),
+            known_day=known or day,
+        )
+        publications.record(self.run, table, [told])
+
+
+def _raw(line: int, **row: Any) -> dict[str, Any]:
+    return {**row, "source_file": "toy/of_that_day.csv", "source_line": line}
+
+
+def _hour(hours: int, known_at: datetime = MOMENT, place: str = "attic") -> dict[str, Any]:
+    return {"place": place, "observed_at": NOON + timedelta(hours=hours), "known_at": known_at}
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    made = Lake(tmp_path)
+    own = {**ENTITY, "place": "attic", "event_timestamp": MOMENT}
+    made.publish("entities", NIGHT, [{**own, "id": 6}, own])
+    made.publish("planned", NIGHT, [_raw(2, id=6), _raw(3, id=7)])
+    late = _hour(9, known_at=MOMENT + timedelta(hours=1))
+    made.publish("hourly", NIGHT, [_hour(1), _hour(2), late, _hour(3, place="cellar")])
+    for days_ago in range(4):
+        day = NIGHT - timedelta(days=days_ago)
+        visits = [_raw(n + 2, place="attic", seen_at=NOON + timedelta(hours=n)) for n in range(5)]
+        made.publish("visits", day, visits)
+    made.publish("weekly", NIGHT, [{"place": "attic", "event_timestamp": MOMENT}])
+    made.publish("register", NIGHT - timedelta(days=20), [_raw(4, place="attic")])
+    return made
+
+
+def _of(found: Sequence[Behind], table: str) -> list[tuple[object, ...]]:
+    rows = [one for one in found if one.table == f"toy.{table}"]
+    return [(one.days, one.row, one.file, one.line, one.read_for) for one in rows]
+
+
+def test_each_row_is_told_with_its_file_and_line(lake: Lake) -> None:
+    found = behind(lake.run, ENTITY)
+    file = "toy/of_that_day.csv"
+    day = str(NIGHT)
+    assert _of(found, "entities") == [(day, "reading_date=2013-02-04 id=7", None, None, "entity")]
+    assert _of(found, "planned") == [(day, "id=7", file, 3, "entity")]
+    at = NOON + timedelta(hours=2)
+    # The last one that was known by the moment, and not the later one that became known after it.
+    assert _of(found, "hourly") == [(day, f"place=attic observed_at={at}", None, None, "latest")]
+    first, windows = _of(found, "visits")
+    assert first == (day, f"place=attic seen_at={at}", file, 4, "latest")
+    files = "toy/visits/2013-02-01.csv … toy/visits/2013-02-03.csv (3 files)"
+    weeks = "last_week, busy_week"
+    assert windows == ("2013-02-01..2013-02-03", "not listed", files, None, weeks)
+    assert _of(found, "weekly") == [(day, "place=attic", None, None, weeks)]
+    assert _of(found, "register") == [("2013-01-14", "place=attic", file, 4, "listed")]
+
+
+def test_a_view_that_found_nothing_is_told_too(lake: Lake) -> None:
+    own = {**ENTITY, "place": "roof", "event_timestamp": MOMENT}
+    lake.publish("entities", NIGHT, [own])
+    found = behind(lake.run, ENTITY)
+    nothing = ("until 2013-02-03", "none with place=roof", None, None)
+    assert _of(found, "hourly") == [(*nothing, "latest")]
+    assert _of(found, "weekly") == [(*nothing, "last_week, busy_week")]
+
+
+def test_what_became_known_later_is_not_behind_a_row(lake: Lake) -> None:
+    before = behind(lake.run, ENTITY)
+    later = NIGHT + timedelta(days=2)
+    lake.publish("planned", NIGHT, [_raw(9, id=7)], known=later)
+    lake.publish("register", later, [_raw(9, place="attic")])
+    assert behind(lake.run, ENTITY) == before
+
+
+def test_many_rows_of_a_day_are_counted(lake: Lake) -> None:
+    lake.publish("hourly", NIGHT, [_hour(30, known_at=NOON), _hour(-30, known_at=NOON)])
+    found = behind(lake.run, ENTITY)
+    # None of the visits has the time of what the view found.
+    counted = "5 rows with place=attic"
+    told = (str(NIGHT), counted, "toy/visits/2013-02-03.csv", None, "latest")
+    assert told in _of(found, "visits")
+
+
+def test_without_a_row_of_the_entity_nothing_is_told(lake: Lake) -> None:
+    assert behind(lake.run, {**ENTITY, "id": 99}) == []
