@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jobs.training.explanations.served import Explainer, Served
     from pipelines.spec import Pipeline
 
-FUNCTION = "jobs.commands.explain:main"
+FUNCTION = "jobs.commands.explain:in_child"
 """This module's entry for the stage server; it must be among those that it allows."""
 OF_ONE = ("feature", "value", "base", "attribution", "meaning")
 """Columns of the explanation of one prediction."""
@@ -64,17 +64,19 @@ def explain(
         Refused: models of that family are not explained.
         NightshiftError: files of the model are gone, or the score is not the one that was served.
     """
+    key = parse_key(keys)
+    if not stage_client.available(environment):
+        tell(environment, pipeline, days, key, form)
+        return 0
     argument = {
         "environment": environment.variables(),
         "pipeline": pipeline.name,
         "first": str(days.first),
         "last": str(days.last),
-        "key": parse_key(keys),
+        "key": key,
         "form": form,
     }
-    if stage_client.available(environment):
-        return stage_client.call(environment, FUNCTION, argument, {})
-    return main(argument)
+    return stage_client.call(environment, FUNCTION, argument, {})
 
 
 def parse_key(keys: Sequence[str]) -> dict[str, str]:
@@ -94,12 +96,22 @@ def parse_key(keys: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def main(argument: Mapping[str, Any]) -> int:
-    """Explain what `explain` was asked for; returns the exit code 0."""
+def in_child(argument: Mapping[str, Any]) -> int:
+    """Explain what `explain` was asked for, in a child of the stage server.
+
+    Returns:
+        The exit code; what went wrong is told as the command tells it.
+    """
+    from jobs import night
+
     days = Days(parse_day(argument["first"]), parse_day(argument["last"]))
-    environment = Environment.read(argument["environment"])
-    pipeline = catalog.pipeline(argument["pipeline"])
-    tell(environment, pipeline, days, argument["key"], argument["form"])
+    try:
+        environment = Environment.read(argument["environment"])
+        pipeline = catalog.pipeline(argument["pipeline"])
+        tell(environment, pipeline, days, argument["key"], argument["form"])
+    except Exception as error:  # the last border before the client
+        # The client's settings: this process has those of `nightshift up`.
+        return night.explain(error, argument["environment"])[0]
     return 0
 
 
@@ -159,7 +171,7 @@ def _tell_one(
     for name, value, _, attribution, _ in rows:
         named[f"{name} {_short(value)}"] = float(str(attribution))
     score = one[pipeline.prediction][0].as_py()
-    title = f"{_title(entity)}: {pipeline.prediction} {score:.3f}"
+    title = harmless(f"{_title(entity)}: {pipeline.prediction} {score:.3f}")
     figure = plots.attributions(title, _unit(explainer), named)
     _save(explainer, Days.of(night), _file_name(entity.values()), figure)
 
@@ -232,7 +244,7 @@ def _reconciled(explainer: Explainer, one: Served) -> str:
     published = one.predictions[name][0].as_py()
     return (
         f"Adds up: base {attribution.base:.6f} + attributions {added:.6f} = {total:.6f} "
-        f"{_unit(explainer)}; the model's own {own:.6f} (difference {abs(total - own):.1e}). "
+        f"in {_unit(explainer)}; the model's own {own:.6f} (difference {abs(total - own):.1e}). "
         f"As {name} {says:.6f}; published {published:.6f} "
         f"(difference {abs(says - published):.1e})."
     )

@@ -64,7 +64,11 @@ def behind(run: Run, entity: Mapping[str, Any]) -> list[Behind]:
     for one in _Search(run).all(entity):
         # What is read for several views is told once.
         found.setdefault(replace(one, read_for=""), []).append(one.read_for)
-    return [replace(one, read_for=", ".join(names)) for one, names in found.items()]
+    told: list[Behind] = []
+    for one, names in found.items():
+        read_for = ", ".join(names)
+        told.append(replace(one, read_for=read_for))
+    return told
 
 
 class _Search:
@@ -181,7 +185,13 @@ class _Search:
             waiting += [(read, needed) for read in made.reads]
         return found
 
-    def _raw(self, feed: Feed, days: Days, row: _Row, at: datetime | None) -> Iterator[Behind]:
+    def _raw(
+        self,
+        feed: Feed,
+        days: Days,
+        row: _Row,
+        at: datetime | None,
+    ) -> Iterator[Behind]:
         """The rows of a feed behind a row of a derived table.
 
         Args:
@@ -198,7 +208,8 @@ class _Search:
         rows = None
         if known and len(there) == 1:
             key = {name: row[name] for name in known}
-            rows = self._of_that_time(feed, self._fitting(feed.name, there[0], key), at)
+            of_day = self._fitting(feed.name, there[0], key)
+            rows = self._of_that_time(feed, of_day, at)
         table = sql_name(self._run, feed.name)
         if rows is None or len(rows) > _SHOWN:
             yield Behind(
@@ -217,7 +228,12 @@ class _Search:
                 line=one["source_line"],
             )
 
-    def _of_that_time(self, feed: Feed, rows: pa.Table, at: datetime | None) -> pa.Table:
+    def _of_that_time(
+        self,
+        feed: Feed,
+        rows: pa.Table,
+        at: datetime | None,
+    ) -> pa.Table:
         """Those of the rows whose key has that time; all of them where none has."""
         for column in feed.columns:
             if at is not None and column.name in feed.key and column.type == "timestamp":

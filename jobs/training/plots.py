@@ -177,7 +177,12 @@ def weights(title: str, unit: str, by_feature: Mapping[str, float]) -> Figure:
     return _bars(title, axis, drawn, [_ACCENT] * len(drawn))
 
 
-def _bars(title: str, axis: str, named: Mapping[str, float], colours: Sequence[str]) -> Figure:
+def _bars(
+    title: str,
+    axis: str,
+    named: Mapping[str, float],
+    colours: Sequence[str],
+) -> Figure:
     figure, axes = _canvas(title.replace("$", r"\$"), axis, "")
     # What rows hold is text: between two of these signs matplotlib would read a formula.
     names = [name.replace("$", r"\$") for name in named]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -25,16 +25,19 @@ from jobs.training.dataset import Window
 from jobs.training.encoding import ENCODING
 from jobs.training.families import family_of
 from jobs.training.families.linear import Linear
+from jobs.training.families.neural_network import Network
 from jobs.training.registry import ModelVersion, Registry
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
 from pipelines.errors import Refused, UsageError
-from pipelines.model import FAMILIES, Logarithm
+from pipelines.model import FAMILIES, LinearModel, Logarithm, NeuralNetwork
 from pipelines.run import Run
 from pipelines.spec import Pipeline
 
 SERVING = "serving"
 """The model that serves, beside the judged one."""
+_ENCODING = "encoding"
+"""Part of a model beside its weights: the bytes of its file."""
 _UNSAID = "not pinned"
 _RANGE = ".."
 """Between the first and the last day of a range, as `str(Days)` writes it."""
@@ -223,15 +226,23 @@ def _arrays(folder: Path, recipe: Recipe) -> Arrays:
     """Everything of a saved model that decides over what it says, by name."""
     model = scoring.load_from(folder, recipe.family).model
     encoding = np.frombuffer((folder / ENCODING).read_bytes(), np.uint8)
-    if isinstance(model, Linear):
-        weights = {
-            "coefficients": model.coefficients,
-            "intercept": np.array([model.intercept], np.float64),
-        }
-    else:
-        variables: Sequence[Any] = model.keras_model.weights  # type: ignore[attr-defined]
-        weights = {variable.path: np.asarray(variable) for variable in variables}
-    return {"encoding": encoding, **weights}
+    return {_ENCODING: encoding, **_WEIGHTS[recipe.family.name](model)}
+
+
+def _of_linear(model: Linear) -> Arrays:
+    intercept = np.array([model.intercept], np.float64)
+    return {"coefficients": model.coefficients, "intercept": intercept}
+
+
+def _of_network(model: Network) -> Arrays:
+    return {variable.path: np.asarray(variable) for variable in model.keras_model.weights}
+
+
+_WEIGHTS: Mapping[str, Callable[[Any], Arrays]] = {
+    LinearModel.name: _of_linear,
+    NeuralNetwork.name: _of_network,
+}
+"""By the name of the family, what gives the arrays of a loaded model."""
 
 
 def _compared(model: str, then: Arrays, now: Arrays) -> Iterator[Part]:
@@ -240,7 +251,7 @@ def _compared(model: str, then: Arrays, now: Arrays) -> Iterator[Part]:
         after = now.get(name, np.empty(0))
         is_alike = before.shape == after.shape
         furthest = None
-        if is_alike and name != "encoding":
+        if is_alike and name != _ENCODING:
             furthest = float(np.abs(before - after).max(initial=0.0))
         yield Part(
             model=model,

@@ -22,7 +22,7 @@ from tests.conftest import free_port
 
 COMMANDS = (
     *("up", "down", "status", "logs", "run", "land", "sql", "quality", "models"),
-    *("config", "completion", "demo"),
+    *("explain", "replay", "config", "completion", "demo"),
 )
 HEAVY = "pyspark tensorflow pandas airflow great_expectations feast mlflow pyarrow duckdb"
 

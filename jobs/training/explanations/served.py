@@ -211,7 +211,7 @@ def one_of(
         said[name] = value
         found = fitting
     if len(found) > 1:
-        shown = [_key_of(row, columns) for row in found.slice(0, _LISTED).to_pylist()]
+        shown = _keys_of(found.slice(0, _LISTED), columns)
         raise UsageError(
             f"{len(found)} predictions have {_told(key)}. Say more of the key: "
             f"{'; '.join(shown)}{'; …' if len(found) > _LISTED else ''}."
@@ -235,12 +235,18 @@ def _no_row(
     )
 
 
-def _told(key: Mapping[str, str]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in key.items())
+def _told(key: Mapping[str, str | None]) -> str:
+    return " ".join(f"{name}={value}" for name, value in key.items())
 
 
-def _key_of(row: Mapping[str, Any], columns: Sequence[str]) -> str:
-    return " ".join(f"{name}={row[name]}" for name in columns)
+def _keys_of(rows: pa.Table, columns: Sequence[str]) -> list[str]:
+    """Each row's key as a person may write it."""
+    texts = [rows[name].cast(pa.string()).to_pylist() for name in columns]
+    told: list[str] = []
+    for values in zip(*texts, strict=True):
+        key = dict(zip(columns, values, strict=True))
+        told.append(_told(key))
+    return told
 
 
 def _scored_rows(run: Run, predictions: pa.Table) -> pa.Table:

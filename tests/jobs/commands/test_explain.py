@@ -354,7 +354,7 @@ def test_a_key_is_written_as_columns_with_values() -> None:
 
 
 def test_the_command_asks_the_stage_server_where_one_is_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[tuple[str, dict[str, Any]]] = []
 
@@ -371,5 +371,10 @@ def test_the_command_asks_the_stage_server_where_one_is_up(
     assert function in child.ALLOWED
     assert argument["key"] == {"carrier": "UA", "flight": "1", "origin": "EWR"}
     monkeypatch.setattr("jobs.services.stage_client.available", lambda _: False)
+    capsys.readouterr()
     assert main(line) == 2, "nothing was published in this home"
     assert len(asked) == 1
+    here = capsys.readouterr()
+    assert here.err.startswith("Usage: 'flights' has published no prediction on 2013-02-08")
+    assert command.in_child(argument) == 2
+    assert capsys.readouterr() == here

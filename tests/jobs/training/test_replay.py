@@ -18,13 +18,14 @@ from jobs.commands.replay import replay as replay_command
 from jobs.lake import model_events, ops
 from jobs.stages import train as stage
 from jobs.training import pins
+from jobs.training.explanations import METHODS
 from jobs.training.families import linear
 from jobs.training.registry import Registry
-from jobs.training.replay import digest
+from jobs.training.replay import _WEIGHTS, digest
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused, UsageError
-from pipelines.model import Family
+from pipelines.model import FAMILIES, Family
 from pipelines.spec import Pipeline
 from tests.jobs.training import small
 
@@ -206,6 +207,10 @@ def test_files_that_were_changed_are_not_compared(tmp_path: Path) -> None:
     file.write_text(file.read_text() + " ")
     with pytest.raises(NightshiftError, match="was changed after it was registered"):
         replay_command(environment, LINEAR, "1", "json")
+
+
+def test_every_family_can_be_replayed_and_explained() -> None:
+    assert set(_WEIGHTS) == set(METHODS) == set(FAMILIES)
 
 
 def test_a_digest_tells_names_types_shapes_and_bytes_apart() -> None:
