@@ -80,7 +80,7 @@ def open_at(environment: Environment, name: str, version: int) -> DeltaTable:
     ways_out = (
         "`nightshift maintain` spares what was in force within NIGHTSHIFT_RETENTION_DAYS "
         f"({environment.retention_days}), and older versions only where something in force was "
-        "made from them. Ask for a later run, or without --run for what is in force."
+        "made from them. Ask for a later run or version, or for what is in force."
     )
     try:
         table = DeltaTable(place, version=version)
