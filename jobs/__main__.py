@@ -90,6 +90,12 @@ def parser() -> Parser:
         command("land", "Drop the example's source files for a day or a range of days.", _land)
     )
     _grammar_of_sql(command("sql", "Query the tables of the lake with SQL (DuckDB, no JVM).", _sql))
+    _grammar_of_tables(
+        command("tables", "List the tables of the lake, and what they hold.", _tables)
+    )
+    _grammar_of_describe(
+        command("describe", "Tell the columns of a table, and what they mean.", _describe)
+    )
     quality = command(
         "quality", "Tell how the data of a day was judged, and where its report is.", _quality
     )
@@ -296,8 +302,20 @@ def _grammar_of_notify(one: Parser) -> None:
 def _grammar_of_sql(one: Parser) -> None:
     one.add_argument(
         "statement",
+        nargs="?",
         help="for example: SELECT * FROM flights.predictions LIMIT 10, or SHOW TABLES. Of several, "
-        "separated by semicolons, each result is printed as a table; csv and json take one",
+        "separated by semicolons, each result is printed as a table; the other formats take one. "
+        "None: those of standard input; at a terminal, a shell. A table may be asked for as it "
+        "was: FROM flights.flights VERSION AS OF 12, TIMESTAMP AS OF '2026-11-25 08:00' (when it "
+        "was published), KNOWN AS OF '2013-02-04' (as the night of that day saw it)",
+    )
+    one.add_argument("-f", "--file", metavar="FILE", help="run the statements of a file; -: stdin")
+    one.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="write the rows there; the file is there in full or not at all",
     )
     one.add_argument(
         "--run",
@@ -305,6 +323,21 @@ def _grammar_of_sql(one: Parser) -> None:
         help="show the tables of the run's pipeline as that run left them (its id, as "
         "ops.stage_runs has it), once all of its stages are done; all other tables as of now",
     )
+    one.add_argument(
+        "--format",
+        choices=(*FORMATS, "parquet"),
+        default="table",
+        help="how the rows are printed (table); parquet needs --output",
+    )
+
+
+def _grammar_of_tables(one: Parser) -> None:
+    _add_pipeline(one, nargs="?")
+    _add_format(one)
+
+
+def _grammar_of_describe(one: Parser) -> None:
+    one.add_argument("table", help="such as flights.predictions, or flights.flights_history")
     _add_format(one)
 
 
@@ -624,15 +657,29 @@ def _until(arguments: argparse.Namespace, pipeline: Pipeline, environment: Envir
 
 
 def _sql(arguments: argparse.Namespace, environment: Environment) -> int:
-    from jobs.lake.sql import results
+    from jobs.commands import sql
+
+    statements = sql.text_of(arguments.statement, arguments.file)
+    if statements is None:
+        from jobs.commands import sql_shell
+
+        return sql_shell.run(environment, arguments.run)
+    return sql.run(environment, statements, arguments.format, arguments.output, arguments.run)
+
+
+def _tables(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands import tables
     from jobs.output import show
 
-    most = None if arguments.format == "table" else 1
-    found = results(environment, arguments.statement, most, arguments.run)
-    for number, result in enumerate(found):
-        if number:
-            print()
-        show(result.columns, result.rows, arguments.format)
+    pipeline = arguments.pipeline and catalog.pipeline(arguments.pipeline).name
+    show(tables.TABLES, tables.tables(environment, pipeline), arguments.format)
+    return 0
+
+
+def _describe(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.tables import print_description
+
+    print_description(environment, arguments.table, arguments.format)
     return 0
 
 

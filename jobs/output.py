@@ -26,7 +26,7 @@ Row = Sequence[object]
 _NULL = "null"
 _DECIMALS = 6
 """A table is read by people: it rounds a fraction to so many digits. CSV and JSON are exact."""
-_MOST_ON_TERMINAL = 1000
+MOST_ON_TERMINAL = 1000
 """Rows: nobody reads on, and rich needs a second for a few thousand cells."""
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories that steer a terminal, or turn the order of the text around."""
@@ -115,7 +115,7 @@ def _show_on_terminal(columns: Sequence[str], rows: Iterable[Row], out: TextIO) 
     from rich.table import Table
 
     remaining = iter(rows)
-    first = list(islice(remaining, _MOST_ON_TERMINAL))
+    first = list(islice(remaining, MOST_ON_TERMINAL))
     table = Table(box=Box(_BOX, ascii=True), header_style="")
     for name, is_number in zip(columns, _numeric(columns, first), strict=True):
         table.add_column(harmless(name), justify="right" if is_number else "left", overflow="fold")
@@ -125,7 +125,7 @@ def _show_on_terminal(columns: Sequence[str], rows: Iterable[Row], out: TextIO) 
     Console(file=out, emoji=False, markup=False).print(table)
     if next(remaining, None) is not None:
         print(
-            f"Only the first {_MOST_ON_TERMINAL} rows. All of them: --format csv, or write to a "
+            f"Only the first {MOST_ON_TERMINAL} rows. All of them: --format csv, or write to a "
             "file.",
             file=sys.stderr,
         )

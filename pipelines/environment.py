@@ -127,6 +127,12 @@ def _whole_number(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
+def _size(text: str) -> str:
+    if not re.fullmatch(r"\s*[0-9]+(\.[0-9]+)?\s*[KMGT]i?B\s*", text, re.IGNORECASE):
+        raise ValueError("a size such as 4GB or 512MB")
+    return text.strip()
+
+
 # Ports below need root.
 _PORT = _whole_number(1024, 65535)
 
@@ -223,6 +229,15 @@ class Environment:
             "NIGHTSHIFT_SPARK_MEMORY",
             "heap of the embedded Spark server, as Java writes it",
             "3g",
+        )
+    )
+    sql_memory: str = field(
+        metadata=setting(
+            "NIGHTSHIFT_SQL_MEMORY",
+            "memory of a `nightshift sql`, as DuckDB writes it; a statement that needs more is "
+            "refused",
+            "4GB",
+            _size,
         )
     )
     spark_cores: int = field(

@@ -95,7 +95,7 @@ WEATHER = Feed(
     name="weather",
     path="weather/{date}.csv",
     columns=(
-        Column(name="origin", required=True),
+        Column(name="origin", required=True, doc="Airport: EWR, JFK or LGA."),
         Column(
             name="weather_date", type="date", required=True, doc="Local day of the observation."
         ),
@@ -119,15 +119,15 @@ PLANES = Feed(
     name="planes",
     path="planes.csv",
     columns=(
-        Column(name="tailnum", required=True),
+        Column(name="tailnum", required=True, doc="Registration of the plane."),
         _or_na(name="year", type="int", doc="Year of manufacture."),
-        Column(name="type"),
-        Column(name="manufacturer"),
-        Column(name="model"),
-        _or_na(name="engines", type="int"),
-        _or_na(name="seats", type="int"),
+        Column(name="type", doc="Kind of aircraft."),
+        Column(name="manufacturer", doc="Who built it."),
+        Column(name="model", doc="The manufacturer's name of it."),
+        _or_na(name="engines", type="int", doc="How many it has."),
+        _or_na(name="seats", type="int", doc="How many it has."),
         _or_na(name="speed", type="int", doc="Cruising speed, miles per hour."),
-        Column(name="engine"),
+        Column(name="engine", doc="Kind of engine."),
     ),
     key=("tailnum",),
     doc="Every registered plane that is known, as of landed_date.",
@@ -137,12 +137,12 @@ AIRPORTS = Feed(
     path="airports.csv",
     columns=(
         Column(name="faa", required=True, doc="Code of the airport."),
-        Column(name="name"),
-        _or_na(name="lat", type="double"),
-        _or_na(name="lon", type="double"),
+        Column(name="name", doc="For people."),
+        _or_na(name="lat", type="double", doc="Degrees north."),
+        _or_na(name="lon", type="double", doc="Degrees east."),
         _or_na(name="alt", type="int", doc="Feet."),
         _or_na(name="tz", type="int", doc="Hours from UTC, standard time."),
-        Column(name="dst"),
+        Column(name="dst", doc="Daylight saving time: A as in the US, N none, U unknown."),
         _or_na(name="tzone", doc="IANA time zone."),
     ),
     key=("faa",),
@@ -308,6 +308,7 @@ WEATHER_DAILY = FeatureView(
             "array_sort(collect_list(w_precip)), DOUBLE(0), (total, amount) -> total + amount) END",
             least=0,
             most=50,  # 2013: at most 3.7
+            doc="Inches in the day.",
         ),
         Feature(name="wd_visib_min", made_by="min(w_visib)", least=0, most=20),
         Feature(name="wd_wind_max", made_by="max(w_wind_speed)", least=0, most=STORM_MPH),
@@ -325,13 +326,15 @@ PLANE = FeatureView(
             column="year",
             finish="year(flight_date) - value",
             is_whole=True,
+            doc="Years since it was built.",
             # A plane may be registered as of next year.
             least=-1,
             most=100,
         ),
-        Feature(name="seats", is_whole=True, least=1, most=900),
+        Feature(name="seats", is_whole=True, least=1, most=900, doc="Seats of the plane."),
         Feature(
             name="plane_known",
+            doc="1 when the register lists the plane.",
             column="1",
             is_whole=True,
             when_unknown=0,
@@ -426,6 +429,10 @@ PIPELINE = Pipeline(
                 "The scheduled flights of the next day "
                 "with everything that the schedule alone tells."
             ),
+            docs={
+                "departure_id": "What identifies the flight, its parts joined by '|'.",
+                **ROLLING.key_docs,
+            },
         ),
         Table(
             name="tiles",
@@ -436,6 +443,7 @@ PIPELINE = Pipeline(
                 "Additive daily sums of outcomes by grain and key, "
                 "counted on the day on which they became known."
             ),
+            docs=ROLLING.sum_docs,
         ),
         Table(
             name="rolling",
@@ -454,6 +462,10 @@ PIPELINE = Pipeline(
             reads=("weather",),
             key=("origin", "observed_at"),
             doc="Cleaned hourly weather with the instant at which it is known.",
+            docs={
+                "observed_at": "The hour as a UTC instant.",
+                "available_at": "When it is known: the end of local day landed_date.",
+            },
         ),
         Table(
             name="weather_daily",

@@ -105,6 +105,19 @@ class Rolling:
                 kept.append((statistic, window))
         return tuple(kept)
 
+    @property
+    def sum_docs(self) -> dict[str, str]:
+        """What each column of the daily sums means."""
+        return {one.name: f"Of the day: {one.sql}." for one in self.sums}
+
+    @property
+    def key_docs(self) -> dict[str, str]:
+        """What each column means by which the entity table looks into the windows."""
+        docs = {}
+        for grain in self.grains:
+            docs[f"{grain.name}_key"] = f"Key of grain '{grain.name}': {'|'.join(grain.columns)}."
+        return docs
+
     def features(self, grain: Grain) -> tuple[Feature, ...]:
         """The features of a grain: `<grain>_<statistic>_<days>`."""
         known = {one.name: one for one in self.statistics}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from itertools import chain
@@ -85,6 +86,8 @@ class Table:
     is_asked_once: bool = False
     """Its rows are what a night asked and was told; see `is_of_the_moment`."""
     doc: str = ""
+    docs: Mapping[str, str] = field(default_factory=dict)
+    """Meaning and unit of columns that no feed, feature or sum declares, by name."""
 
     def __post_init__(self) -> None:
         refuse_unless(

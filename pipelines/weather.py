@@ -160,6 +160,13 @@ PIPELINE = Pipeline(
             reads=("stations",),
             key=("forecast_date", "station", "forecast_at"),
             doc="Every hour of the next day at every station.",
+            docs={
+                "forecast_date": "Local day that is foretold: the day after landed_date.",
+                "forecast_at": "The hour as a UTC instant.",
+                "hour": "Local hour.",
+                "hour_key": "What the same hour of the day is looked up by: station|hour.",
+                **ROLLING.key_docs,
+            },
         ),
         Table(
             name="hourly",
@@ -167,6 +174,10 @@ PIPELINE = Pipeline(
             reads=("observations",),
             key=("station", "observed_at"),
             doc="Cleaned observations with the instant at which they are known.",
+            docs={
+                "available_at": "When it is known: the end of local day landed_date.",
+                "hour_key": "What the same hour of the day is looked up by: station|hour.",
+            },
         ),
         Table(
             name="daily",
@@ -181,6 +192,7 @@ PIPELINE = Pipeline(
             reads=("observations",),
             key=("grain", "key"),
             doc="Additive daily sums by station and hour of the day.",
+            docs=ROLLING.sum_docs,
         ),
         Table(
             name="rolling",

@@ -96,6 +96,41 @@ def history(
     return arrow.FileSystemDataset(files, schema, rows.format, rows.filesystem)
 
 
+def known_by(environment: Environment, name: str, night: date) -> arrow.FileSystemDataset:
+    """The rows of a table as a night saw them: of each day the last version known by then.
+
+    Args:
+        environment: Whose lake it is.
+        name: SQL name of the table.
+        night: The night.
+
+    Raises:
+        UsageError: another program has turned on a feature that would be read wrongly.
+    """
+    # Opened before the record is asked, which may tell of later versions meanwhile.
+    newest = _table(environment, name, None)
+    (column,) = newest.metadata().partition_columns
+    rows = _rows(environment, name, newest)
+    files = []
+    for version, days in _seen(environment, name, night, newest.version()).items():
+        then = DeltaTable(environment.table_path(name), version=version)
+        files += _rows(environment, name, then, [(column, "in", days)]).get_fragments()
+    return arrow.FileSystemDataset(files, rows.schema, rows.format, rows.filesystem)
+
+
+def _seen(environment: Environment, name: str, night: date, newest: int) -> dict[int, list[str]]:
+    """By version of the table the days that the night saw as they were in it."""
+    seen: dict[date, int] = {}
+    for one in _publications(environment, name):
+        # What no record dates is known from its own day.
+        if one.version <= newest and (one.known_day or one.day) <= night:
+            seen[one.day] = one.version
+    days: dict[int, list[str]] = {}
+    for day, version in seen.items():
+        days.setdefault(version, []).append(str(day))
+    return days
+
+
 def _table(environment: Environment, name: str, version: int | None) -> DeltaTable:
     if version is None:
         return DeltaTable(environment.table_path(name))

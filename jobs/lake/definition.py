@@ -16,7 +16,7 @@ from types import FunctionType
 from typing import Any, TypeGuard
 
 _OWN_PACKAGES = ("pipelines", "jobs", "expectations", "features", "tests")
-_NOT_OF_ROWS = frozenset({"doc", "least", "most", "max_quarantine_share", "is_asked_once"})
+_NOT_OF_ROWS = frozenset({"doc", "docs", "least", "most", "max_quarantine_share", "is_asked_once"})
 """Fields of declarations that tell people or judge rows: they make none."""
 _AS_BEFORE = {"new_columns": "refuse"}
 """Fields that came later, with the value that means what was meant without them: so a declaration

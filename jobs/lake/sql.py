@@ -12,15 +12,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import TYPE_CHECKING, Self
 
 import duckdb
+import pyarrow as pa
 from deltalake import DeltaTable
 from pyarrow import fs
 
-from jobs.lake import as_left, datasets
+from jobs.lake import as_left, as_of, datasets
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from pipelines.spec import HISTORY_SUFFIX, OPS, PREDICTIONS, QUARANTINE_SUFFIX
+
+if TYPE_CHECKING:
+    from jobs.lake.as_of import Past
 
 _SHOW_TABLES = re.compile(r"\s*show\s+tables\s*;?\s*", re.IGNORECASE)
 _LISTS_TABLES = re.compile(
@@ -43,6 +48,128 @@ class Result:
     """Read as they are asked for, before the next statement runs."""
 
 
+class Session:
+    """Statements of one person: what one of them sets (`USE`, `SET`) holds for the next.
+
+    Each reads the tables as they are when it runs.
+    """
+
+    def __init__(self, environment: Environment, run_id: str | None = None) -> None:
+        """Open it.
+
+        Args:
+            environment: Whose lake is read.
+            run_id: Show the tables of that run's pipeline as it left them; None: as of now.
+        """
+        self._environment = environment
+        self._run_id = run_id
+        self._database = duckdb.connect(":memory:")
+        self._schemas: set[str] = set()
+        _close_to_all_else(self._database, environment)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    @property
+    def schema(self) -> str:
+        """The pipeline whose tables need no pipeline before their names; `main`: none."""
+        found = self._database.execute("SELECT current_schema()").fetchall()
+        return str(found[0][0])
+
+    def interrupt(self) -> None:
+        """End the statement that runs, from another thread or a signal's handler."""
+        self._database.interrupt()
+
+    def results(self, statements: str, most: int | None = None) -> Iterator[Result]:
+        """The results of SQL statements, in order; see `results`."""
+        left, known = self._tables()
+        with _refusals(statements, known):
+            for one in self._prepared(statements, most, left, known):
+                if _SHOW_TABLES.fullmatch(one.query):
+                    # DuckDB's own looks only into the schema `main`, which is empty here.
+                    yield Result(columns=["name"], rows=iter([(name,) for name in known]))
+                    continue
+                ran = self._database.execute(one)
+                if _gives_rows(one):
+                    columns = [column[0] for column in ran.description or ()]
+                    yield Result(columns=columns, rows=_rows(ran, statements, known))
+
+    def batches(self, statements: str) -> pa.RecordBatchReader | None:
+        """The rows of the only statement that gives some, in Arrow; None: none does.
+
+        Raises:
+            UsageError: see `results`.
+        """
+        reader = None
+        left, known = self._tables()
+        with _refusals(statements, known):
+            for one in self._prepared(statements, 1, left, known):
+                if _SHOW_TABLES.fullmatch(one.query):
+                    reader = pa.table({"name": pa.array(known, pa.string())}).to_reader()
+                elif _gives_rows(one):
+                    relation = self._database.sql(one.query)
+                    reader = relation.to_arrow_reader(_ROWS_AT_ONCE)
+                else:
+                    self._database.execute(one)
+        return reader
+
+    def _tables(self) -> tuple[Mapping[str, int | None], list[str]]:
+        """Versions of tables that a run has left, and the names of all tables."""
+        known = tables(self._environment)
+        if self._run_id is None:
+            return {}, known
+        left = as_left.versions(self._environment, self._run_id, known)
+        # What was first published after the run was not there for it.
+        return left, [name for name in known if left.get(name, 0) is not None]
+
+    def _prepared(
+        self,
+        statements: str,
+        most: int | None,
+        left: Mapping[str, int | None],
+        known: Sequence[str],
+    ) -> list[duckdb.Statement]:
+        """The statements, with the tables open that they may read."""
+        schema = self.schema
+        text, pasts = as_of.rewritten(statements, known, schema)
+        found = self._database.extract_statements(text)
+        _refuse_unless_fit(found, most)
+        self._open(known, left, _named(found, known, schema))
+        self._open_pasts(known, pasts)
+        return found
+
+    def _open(
+        self, known: Sequence[str], left: Mapping[str, int | None], named: Sequence[str]
+    ) -> None:
+        """Make a view of each table that is named, at its version."""
+        # All, so that USE knows each pipeline.
+        for schema in {_schema_and_view(name)[0] for name in known} - self._schemas:
+            self._database.execute(f'CREATE SCHEMA "{schema}"')
+            self._schemas.add(schema)
+        for name in named:
+            version = left.get(name.removesuffix(HISTORY_SUFFIX))
+            self._show_as(name, _dataset(self._environment, name, version))
+
+    def _open_pasts(self, known: Sequence[str], pasts: Mapping[str, Past]) -> None:
+        for name, past in pasts.items():
+            # Of an unknown one DuckDB itself says so, and what may be meant.
+            if past.table in known:
+                self._show_as(name, past.open(self._environment))
+
+    def _show_as(self, name: str, rows: object) -> None:
+        schema, view = _schema_and_view(name)
+        used = self.schema
+        # A view of the dataset itself: a registered dataset would be listed beside its view. It is
+        # made in the schema in use, because create_view takes 'a.b' for one name.
+        self._database.execute(f'USE memory."{schema}"')
+        self._database.from_arrow(rows).create_view(view)
+        # Else a bare name would mean a table of the last pipeline.
+        self._database.execute(f'USE memory."{used}"')
+
+
 def results(
     environment: Environment,
     statements: str,
@@ -55,7 +182,7 @@ def results(
 
     Args:
         environment: Whose lake is read.
-        statements: Separated by semicolons.
+        statements: Separated by semicolons. A table may be asked for as it was; see `as_of`.
         most: How many results the caller can take; None: any number.
         run_id: Show the tables of that run's pipeline as it left them; None: as of now.
 
@@ -64,36 +191,8 @@ def results(
             miss), there is none, or there are more results than `most`: then none has run. Or the
             run is unknown, has not done all stages, or what it left has been deleted.
     """
-    known = tables(environment)
-    left: Mapping[str, int | None] = {}
-    if run_id is not None:
-        left = as_left.versions(environment, run_id, known)
-    # What was first published after the run was not there for it.
-    known = [name for name in known if left.get(name, 0) is not None]
-    with duckdb.connect(":memory:") as database, _refusals(statements, known):
-        asked = database.extract_statements(statements)
-        if not asked:
-            raise UsageError("There is no SQL statement. For example: SHOW TABLES")
-        giving = [one for one in asked if _gives_rows(one)]
-        if most is not None and len(giving) > most:
-            raise UsageError(
-                f"{len(giving)} statements give rows, but csv and json hold the rows of one. "
-                "Run them one by one, or as --format table."
-            )
-        text = _reading(asked)
-        histories = [name for name in _histories(known) if _is_named(name, text)]
-        named = [*meant(text, known), *histories]
-        wanted = {name: left.get(name.removesuffix(HISTORY_SUFFIX)) for name in named}
-        _open(database, environment, known, wanted)
-        for one in asked:
-            if _SHOW_TABLES.fullmatch(one.query):
-                # DuckDB's own looks only into the schema `main`, which is empty here.
-                yield Result(columns=["name"], rows=iter([(name,) for name in known]))
-                continue
-            ran = database.execute(one)
-            if one in giving:
-                columns = [column[0] for column in ran.description or ()]
-                yield Result(columns=columns, rows=_rows(ran, statements, known))
+    with Session(environment, run_id) as session:
+        yield from session.results(statements, most)
 
 
 def query(
@@ -155,31 +254,34 @@ def near_misses(statement: str, known: Sequence[str]) -> dict[str, list[str]]:
     return {word: near for word, near in missed.items() if near}
 
 
-def _open(
-    database: duckdb.DuckDBPyConnection,
-    environment: Environment,
-    known: Sequence[str],
-    wanted: Mapping[str, int | None],
-) -> None:
-    """Make a view of each table that is wanted, at its version, and close the session to all else.
-
-    From then on it can read nothing but these tables and write nowhere.
-    """
+def _close_to_all_else(database: duckdb.DuckDBPyConnection, environment: Environment) -> None:
+    """Let no statement open a file or an address, write anywhere, or take all memory."""
     # Else instants are shown in the zone of the machine, and differ from one to the next.
     database.execute("SET TimeZone = 'UTC'")
-    # All, so that USE knows each pipeline.
-    for schema in dict.fromkeys(_schema_and_view(name)[0] for name in known):
-        database.execute(f'CREATE SCHEMA "{schema}"')
-    for name, version in wanted.items():
-        schema, view = _schema_and_view(name)
-        # A view of the dataset itself: a registered dataset would be listed beside its view. It is
-        # made in the schema in use, because create_view takes 'a.b' for one name.
-        database.execute(f'USE memory."{schema}"')
-        database.from_arrow(_dataset(environment, name, version)).create_view(view)
-    # Else a bare name would mean a table of the last pipeline.
-    database.execute("USE memory.main")
-    # From here on no statement opens a file or an address, nor can one turn this back.
+    database.execute(f"SET memory_limit = '{environment.sql_memory}'")
+    # What does not fit is refused and not written to disk.
+    database.execute("SET temp_directory = ''")
+    # From here on no statement can turn this back.
     database.execute("SET enable_external_access = false")
+
+
+def _refuse_unless_fit(asked: Sequence[duckdb.Statement], most: int | None) -> None:
+    if not asked:
+        raise UsageError("There is no SQL statement. For example: SHOW TABLES")
+    giving = sum(map(_gives_rows, asked))
+    if most is not None and giving > most:
+        raise UsageError(
+            f"{giving} statements give rows, but csv, json and parquet hold the rows of one. "
+            "Run them one by one, or as --format table."
+        )
+
+
+def _named(asked: Sequence[duckdb.Statement], known: Sequence[str], schema: str) -> list[str]:
+    """The tables that the statements may read."""
+    # The schema in use is as good as named.
+    text = f"{schema} {_reading(asked)}"
+    histories = [name for name in _histories(known) if _is_named(name, text)]
+    return [*meant(text, known), *histories]
 
 
 def _reading(asked: Sequence[duckdb.Statement]) -> str:
@@ -202,10 +304,15 @@ def _schema_and_view(name: str) -> tuple[str, str]:
 
 
 @contextmanager
-def _refusals(statements: str, known: list[str]) -> Iterator[None]:
+def _refusals(statements: str, known: Sequence[str]) -> Iterator[None]:
     """DuckDB's errors as ours, each with DuckDB's own message and the way out."""
     try:
         yield
+    except RuntimeError as error:
+        # What DuckDB makes of Ctrl-C.
+        if "Query interrupted" in str(error):
+            raise KeyboardInterrupt from None
+        raise
     except duckdb.Error as error:
         lines = [str(error)]
         if isinstance(error, duckdb.CatalogException | duckdb.BinderException):
@@ -221,7 +328,7 @@ def _gives_rows(statement: duckdb.Statement) -> bool:
 
 
 def _rows(
-    ran: duckdb.DuckDBPyConnection, statements: str, known: list[str]
+    ran: duckdb.DuckDBPyConnection, statements: str, known: Sequence[str]
 ) -> Iterator[tuple[object, ...]]:
     with _refusals(statements, known):
         while some := ran.fetchmany(_ROWS_AT_ONCE):

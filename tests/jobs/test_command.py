@@ -21,8 +21,8 @@ from pipelines.stages import STAGES
 from tests.conftest import free_port
 
 COMMANDS = (
-    *("up", "down", "status", "logs", "run", "land", "sql", "quality", "models"),
-    *("explain", "replay", "config", "completion", "demo"),
+    *("up", "down", "status", "logs", "run", "land", "sql", "tables", "describe", "quality"),
+    *("models", "explain", "replay", "config", "completion", "demo"),
 )
 HEAVY = "pyspark tensorflow pandas airflow great_expectations feast mlflow pyarrow duckdb"
 
@@ -62,7 +62,7 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["run", "flights", "--date", "2013-03-01", "--stage", "trian"], "Did you mean 'train'"),
         (["run", "flights", "--date", "2013-03-01", "--run-id", "a b"], "not a run id"),
         ([], "the following arguments are required: COMMAND. See: nightshift --help"),
-        (["sql"], "the following arguments are required: statement. See: nightshift sql --help"),
+        (["describe"], "the following arguments are required: table. See: nightshift describe"),
         (["staus"], "No command named 'staus'. Did you mean 'status'? Known: up, down, status"),
         (["run", "flights", "--dat", "2013-03-01"], "No option named '--dat'. Did you mean '--d"),
         (["run", "--dat=2013-03-01"], "No option named '--dat'. Did you mean '--date'? Known: --a"),
@@ -226,7 +226,7 @@ def test_sql_for_programs_takes_one_result(
     assert main(["sql", "SELECT 1 AS a; SELECT 2 AS b", "--format", form]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "csv and json hold the rows of one" in printed.err
+    assert "csv, json and parquet hold the rows of one" in printed.err
 
 
 def test_an_environment_that_makes_no_sense_is_wrong_usage(

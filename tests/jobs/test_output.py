@@ -101,7 +101,7 @@ def test_wide_characters_keep_the_columns_in_line() -> None:
 
 
 def test_a_file_gets_every_row_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "_MOST_ON_TERMINAL", 2)
+    monkeypatch.setattr(output, "MOST_ON_TERMINAL", 2)
     lines = printed(["text"], [("x" * 500,)] * 3).splitlines()
     assert [len(line) for line in lines] == [504] * 7
 
@@ -109,7 +109,7 @@ def test_a_file_gets_every_row_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_terminal_gets_what_fits_and_a_word_about_the_rest(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(output, "_MOST_ON_TERMINAL", 2)
+    monkeypatch.setattr(output, "MOST_ON_TERMINAL", 2)
     monkeypatch.setenv("COLUMNS", "40")
     lines = on_terminal(["text"], [("y" * 50,)] * 3).splitlines()
     assert max(map(len, lines)) <= 40

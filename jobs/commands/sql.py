@@ -1,0 +1,116 @@
+"""The command `nightshift sql`: one or several statements, a file of them, or a shell."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from jobs.output import show
+from pipelines.errors import UsageError
+
+if TYPE_CHECKING:
+    from jobs.lake.sql import Session
+    from pipelines.environment import Environment
+
+PARQUET = "parquet"
+_STANDARD_INPUT = "-"
+
+
+def text_of(statement: str | None, file: str | None) -> str | None:
+    """The statements that are meant: those given, of a file, or of standard input.
+
+    Args:
+        statement: As given; None: not given.
+        file: A file of statements, `-` for standard input.
+
+    Returns:
+        None: none are given, and a person sits at the terminal.
+
+    Raises:
+        UsageError: there are both, or the file cannot be read.
+    """
+    if statement is not None and file is not None:
+        raise UsageError("Say either a statement or --file, not both.")
+    if statement is not None:
+        return statement
+    if file is None and sys.stdin.isatty():
+        return None
+    if file in (None, _STANDARD_INPUT):
+        return sys.stdin.read()
+    try:
+        return Path(str(file)).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} cannot be read: {error}") from None
+
+
+def run(
+    environment: Environment, statements: str, form: str, output: Path | None, run_id: str | None
+) -> int:
+    """Print the results of the statements, or write them into a file; returns the exit code 0.
+
+    Args:
+        environment: Whose lake is read.
+        statements: Separated by semicolons.
+        form: One of `jobs.output.FORMATS`, or parquet, which needs a file.
+        output: The file, which is there in full or not at all; None: standard output.
+        run_id: See `jobs.lake.sql.results`.
+
+    Raises:
+        UsageError: see `jobs.lake.sql.results`; or parquet without a file, or a file that cannot
+            be written.
+    """
+    from jobs.lake.sql import Session
+
+    if form == PARQUET and output is None:
+        raise UsageError("Parquet needs a file: --format parquet --output FILE")
+    most = None if form == "table" else 1
+    with Session(environment, run_id) as session:
+        if output is None:
+            _print(session, statements, form, most, sys.stdout)
+        elif form == PARQUET:
+            _write_parquet(session, statements, output)
+        else:
+            with whole_file(output) as place, place.open("w", encoding="utf-8") as file:
+                _print(session, statements, form, most, file)
+    return 0
+
+
+@contextmanager
+def whole_file(output: Path) -> Iterator[Path]:
+    """A place beside the file to write to, which takes the file's place when all went well.
+
+    Raises:
+        UsageError: nothing can be written there.
+    """
+    place = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        try:
+            yield place
+            place.replace(output)
+        finally:
+            place.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"{output} cannot be written: {error}") from None
+
+
+def _print(session: Session, statements: str, form: str, most: int | None, to: TextIO) -> None:
+    for number, result in enumerate(session.results(statements, most)):
+        if number:
+            print(file=to)
+        show(result.columns, result.rows, form, to)
+
+
+def _write_parquet(session: Session, statements: str, output: Path) -> None:
+    import pyarrow.parquet as pq
+
+    batches = session.batches(statements)
+    if batches is None:
+        raise UsageError("No statement gives rows: there is nothing to write.")
+    # A batch at a time, however many rows there are.
+    with whole_file(output) as place, pq.ParquetWriter(place, batches.schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)

@@ -1,0 +1,264 @@
+"""The shell of `nightshift sql`: statements of a person at a terminal, one after another."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
+from prompt_toolkit.completion import Completer, Completion
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.history import FileHistory
+from prompt_toolkit.key_binding import KeyBindings
+from prompt_toolkit.lexers import PygmentsLexer
+from pygments.lexers.sql import SqlLexer  # type: ignore[import-untyped]
+
+from jobs.commands import tables
+from jobs.lake import sql
+from jobs.lake.sql import Session
+from jobs.output import FORMATS, MOST_ON_TERMINAL, show
+from pipelines.errors import NightshiftError, UsageError
+
+if TYPE_CHECKING:
+    from prompt_toolkit.document import Document
+    from prompt_toolkit.key_binding import KeyPressEvent
+
+    from pipelines.environment import Environment
+
+HELP = """\
+Statements end with a semicolon and may take several lines. Ctrl-C ends one that runs, Ctrl-D the
+shell; TAB completes tables, columns and words of SQL.
+  \\d             list the tables
+  \\d TABLE       columns of a table, and what they mean
+  \\timing        tell how long each statement takes, or no longer
+  \\format FORM   print rows as table, csv or json
+  \\i FILE        run the statements of a file
+  \\?             this help
+  \\q             leave
+A table as it was: FROM flights.flights VERSION AS OF 12, TIMESTAMP AS OF '2026-11-25 08:00' (when
+it was published), KNOWN AS OF '2013-02-04' (as the night of that day saw it)."""
+_WORDS = (
+    *("SELECT", "FROM", "WHERE", "GROUP BY", "ORDER BY", "HAVING", "LIMIT", "JOIN", "LEFT JOIN"),
+    *("USING", "ON", "AS", "AND", "OR", "NOT", "NULL", "IN", "BETWEEN", "CASE", "WHEN", "THEN"),
+    *("ELSE", "END", "DISTINCT", "UNION ALL", "WITH", "DESCRIBE", "SUMMARIZE", "USE"),
+    *("SHOW TABLES", "VERSION AS OF", "TIMESTAMP AS OF", "KNOWN AS OF"),
+)
+_WORD = re.compile(r"[\w.\\]+")
+_HISTORY = "sql_history"
+_NO_SCHEMA = "main"
+_PAGER = "less -S -F -X -R"
+"""Lines are cut and not folded: the arrows move to the side. What fits the screen just stands."""
+
+
+@dataclass(kw_only=True)
+class Shell:
+    """What a person has set, and the session of their statements."""
+
+    environment: Environment
+    session: Session
+    form: str = "table"
+    is_timed: bool = False
+    page: Callable[[str], None] = field(default_factory=lambda: _page)
+    """Shows a text to the person."""
+
+    def obey(self, text: str) -> bool:
+        """Do what a line says, a command of the shell or statements; False: the person leaves."""
+        line = text.strip()
+        if line.lower().rstrip(";") in ("exit", "quit", "\\q"):
+            return False
+        try:
+            if line.startswith("\\") or line.lower() == "help":
+                self._command(line)
+            elif line:
+                self._run(line)
+        except NightshiftError as error:
+            print(error, file=sys.stderr)
+        except KeyboardInterrupt:
+            print("Interrupted.", file=sys.stderr)
+        return True
+
+    def _command(self, line: str) -> None:
+        name, _, rest = line.partition(" ")
+        argument = rest.strip().rstrip(";")
+        if name in ("\\?", "help"):
+            print(HELP)
+        elif name == "\\d" and argument:
+            tables.print_description(self.environment, argument, self.form)
+        elif name in ("\\d", "\\dt"):
+            rows = tables.tables(self.environment, None)
+            self._show(tables.TABLES, rows)
+        elif name == "\\timing":
+            self.is_timed = not self.is_timed
+            print(f"Timing is {'on' if self.is_timed else 'off'}.")
+        elif name == "\\format":
+            self._set_form(argument)
+        elif name == "\\i":
+            self._run(_read(argument))
+        else:
+            raise UsageError(f"No command '{name}'. \\? tells them all.")
+
+    def _set_form(self, form: str) -> None:
+        if form not in FORMATS:
+            raise UsageError(f"No format '{form}'. There are {', '.join(FORMATS)}.")
+        self.form = form
+
+    def _run(self, statements: str) -> None:
+        started = time.monotonic()
+        try:
+            for result in self.session.results(statements):
+                self._show(result.columns, result.rows)
+        except KeyboardInterrupt:
+            self.session.interrupt()
+            raise
+        if self.is_timed:
+            print(f"{time.monotonic() - started:.3f} s")
+
+    def _show(self, columns: Iterable[str], rows: Iterable[tuple[object, ...]]) -> None:
+        remaining = iter(rows)
+        first = list(islice(remaining, MOST_ON_TERMINAL))
+        text = io.StringIO()
+        show(list(columns), first, self.form, text)
+        is_more = next(remaining, None) is not None
+        number = f"the first {len(first)} rows" if is_more else _counted(len(first))
+        hint = "; all of them: nightshift sql --output FILE" if is_more else ""
+        self.page(f"{text.getvalue()}({number}{hint})\n")
+
+
+def run(environment: Environment, run_id: str | None) -> int:
+    """Ask for statements until the person leaves; returns the exit code 0.
+
+    Args:
+        environment: Whose lake is read. The history of the statements is kept in its home.
+        run_id: See `jobs.lake.sql.results`.
+    """
+    with Session(environment, run_id) as session:
+        shell = Shell(environment=environment, session=session)
+        prompt = _prompt(environment, session)
+        print("\\? tells what this shell knows, \\d lists the tables, Ctrl-D leaves.")
+        while True:
+            try:
+                text = prompt.prompt(f"{_name(session)}=> ", prompt_continuation="   -> ")
+            except KeyboardInterrupt:
+                continue  # the line is given up
+            except EOFError:
+                return 0
+            if not shell.obey(text):
+                return 0
+
+
+def is_whole(text: str) -> bool:
+    """Whether a person has said all: a command of the shell, or statements with a semicolon."""
+    line = text.strip()
+    is_command = line.startswith("\\") or line.lower() in ("", "help", "exit", "quit")
+    return is_command or line.endswith(";")
+
+
+class TableCompleter(Completer):
+    """Completes names of tables, of columns of the tables that the text names, and words of SQL."""
+
+    def __init__(self, environment: Environment) -> None:
+        """Names are asked for when they are first needed."""
+        self._environment = environment
+        self._columns: dict[str, list[str]] = {}
+
+    def get_completions(self, document: Document, _event: object) -> Iterator[Completion]:
+        """What may follow the text before the cursor."""
+        word = document.get_word_before_cursor(pattern=_WORD)
+        for candidate in self._candidates(document.text):
+            if candidate.lower().startswith(word.lower()):
+                yield Completion(candidate, start_position=-len(word))
+
+    def _candidates(self, text: str) -> Iterator[str]:
+        known = sql.tables(self._environment)
+        for name in sql.meant(text, known):
+            yield from self._columns_of(name)
+        yield from known
+        yield from _WORDS
+
+    def _columns_of(self, name: str) -> list[str]:
+        if name not in self._columns:
+            # A table that cannot be opened has nothing to offer.
+            self._columns[name] = []
+            with suppress(NightshiftError):
+                self._columns[name] = sql.query(self._environment, f"FROM {name} LIMIT 0")[0]
+        return self._columns[name]
+
+
+def _prompt(environment: Environment, session: Session) -> PromptSession[str]:
+    history = environment.home / _HISTORY
+    history.touch(mode=0o600)
+    return PromptSession(
+        history=FileHistory(str(history)),
+        lexer=PygmentsLexer(SqlLexer),
+        completer=TableCompleter(environment),
+        complete_while_typing=False,
+        auto_suggest=AutoSuggestFromHistory(),
+        multiline=True,
+        key_bindings=_keys(),
+        enable_open_in_editor=True,
+    )
+
+
+def _keys() -> KeyBindings:
+    keys = KeyBindings()
+
+    @Condition
+    def has_said_all() -> bool:
+        from prompt_toolkit.application import get_app
+
+        return is_whole(get_app().current_buffer.text)
+
+    @keys.add("enter", filter=has_said_all)
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.validate_and_handle()
+
+    return keys
+
+
+def _name(session: Session) -> str:
+    schema = session.schema
+    return "nightshift" if schema == _NO_SCHEMA else schema
+
+
+def _counted(rows: int) -> str:
+    return f"{rows} row" if rows == 1 else f"{rows} rows"
+
+
+def _read(file: str) -> str:
+    try:
+        return Path(shlex.split(file)[0]).read_text(encoding="utf-8")
+    except (OSError, ValueError, IndexError) as error:
+        raise UsageError(f"'{file}' cannot be read: {error}") from None
+
+
+def _page(text: str) -> None:
+    """Show a text; what is larger than the screen, in a pager."""
+    if not sys.stdout.isatty() or _fits(text):
+        sys.stdout.write(text)
+        return
+    words = shlex.split(os.environ.get("PAGER") or _PAGER)
+    if not words or shutil.which(words[0]) is None:
+        sys.stdout.write(text)
+        return
+    # No pager may start a shell or an editor, whatever is in the text.
+    variables = {**os.environ, "LESSSECURE": "1"}
+    subprocess.run(words, input=text, text=True, env=variables, check=False)
+
+
+def _fits(text: str) -> bool:
+    screen = shutil.get_terminal_size()
+    lines = text.splitlines()
+    return len(lines) < screen.lines and max(map(len, lines), default=0) <= screen.columns

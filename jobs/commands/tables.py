@@ -1,0 +1,94 @@
+"""The commands `nightshift tables` and `nightshift describe`: what the lake holds and means."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+
+from jobs.lake import dictionary, sql
+from jobs.output import show
+from pipelines.errors import no_such
+from pipelines.spec import HISTORY_SUFFIX
+
+if TYPE_CHECKING:
+    from pipelines.environment import Environment
+
+TABLES = ("table", "rows", "first day", "last day", "files", "MB", "what it holds")
+COLUMNS = ("column", "type", "meaning")
+_MEGABYTE = 1e6
+
+
+def tables(environment: Environment, pipeline: str | None) -> list[tuple[object, ...]]:
+    """A row for each table of the lake, of one pipeline or of all; by `TABLES`."""
+    names = [name for name in sql.tables(environment) if not name.endswith(HISTORY_SUFFIX)]
+    wanted = [name for name in names if pipeline in (None, name.partition(".")[0])]
+    return [_row(environment, name) for name in wanted]
+
+
+def describe(environment: Environment, table: str) -> list[tuple[object, ...]]:
+    """A row for each column of a table, by `COLUMNS`.
+
+    Raises:
+        UsageError: there is no such table.
+    """
+    name = known_as(environment, table)
+    docs = dictionary.column_docs(name)
+    _, shown = sql.query(environment, f"DESCRIBE SELECT * FROM {name}")
+    rows: list[tuple[object, ...]] = []
+    for column, kind, *_ in shown:
+        rows.append((column, str(kind).lower(), docs.get(str(column), "")))
+    return rows
+
+
+def known_as(environment: Environment, table: str) -> str:
+    """The SQL name of a table that a person names, with its pipeline or without.
+
+    Raises:
+        UsageError: there is none of that name, or tables of several pipelines are.
+    """
+    known = sql.tables(environment)
+    name = table.lower()
+    if name.endswith(HISTORY_SUFFIX) and name.removesuffix(HISTORY_SUFFIX) in known:
+        return name
+    meant = [one for one in known if name in (one, one.partition(".")[2])]
+    if len(meant) == 1:
+        return meant[0]
+    raise no_such("table", table, meant or known)
+
+
+def print_description(environment: Environment, table: str, form: str) -> None:
+    """Print what a table holds, and a row for each of its columns."""
+    name = known_as(environment, table)
+    rows = describe(environment, name)
+    if form == "table":
+        doc = dictionary.table_doc(name)
+        print(f"{name}: {doc}" if doc else name)
+    show(COLUMNS, rows, form)
+
+
+def _row(environment: Environment, name: str) -> tuple[object, ...]:
+    table = DeltaTable(environment.table_path(name))
+    files = pa.table(table.get_add_actions(flatten=True))
+    first, last = _days(table, files)
+    return (
+        name,
+        pc.sum(files["num_records"]).as_py() or 0,
+        first,
+        last,
+        files.num_rows,
+        round((pc.sum(files["size_bytes"]).as_py() or 0) / _MEGABYTE, 1),
+        dictionary.table_doc(name),
+    )
+
+
+def _days(table: DeltaTable, files: pa.Table) -> tuple[date | None, date | None]:
+    """Between which days its partitions lie; None for a table without days."""
+    columns = table.metadata().partition_columns
+    if len(columns) != 1:
+        return None, None
+    bounds = pc.min_max(files[f"partition.{columns[0]}"]).as_py()
+    return bounds["min"], bounds["max"]

@@ -1,0 +1,144 @@
+"""What the platform's own tables and their columns mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_RUN = {
+    "run_id": "The run that wrote the row.",
+    "pipeline": "Name of the pipeline.",
+}
+_DAYS = {
+    "first_day": "First night that the run was about.",
+    "last_day": "Last night that the run was about.",
+}
+_MEASURES = {
+    "rows": "Rows that were measured.",
+    "auc": "Area under the ROC curve; null where all labels are alike, and of regressions.",
+    "log_loss": "Mean negative log likelihood of the label; null of regressions.",
+    "brier": "Mean squared difference of probability and label; null of regressions.",
+    "r2": "Share of the variance that is explained; null of classifications.",
+    "rmse": "Root mean squared error, in the label's unit; null of classifications.",
+    "mae": "Mean absolute error, in the label's unit; null of classifications.",
+    "bias": "Mean of prediction less label, in the label's unit; null of classifications.",
+    "mean_prediction": "Mean of what was foretold.",
+    "label_mean": "Mean of what came true.",
+    "measured_at": "When it was measured.",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Documented:
+    """What a table holds, and what its columns mean."""
+
+    doc: str
+    columns: Mapping[str, str]
+
+
+OPS_TABLES: Mapping[str, Documented] = {
+    "stage_runs": Documented(
+        doc="Every stage that ran: when, how it ended, and what it did.",
+        columns={
+            **_RUN,
+            **_DAYS,
+            "stage": "Name of the stage.",
+            "status": "done, current (nothing was to do), refused, failed, or not landed.",
+            "started_at": "When it began.",
+            "seconds": "How long it took.",
+            "metrics": "JSON: what the stage counted.",
+            "error": "Why it was refused or failed; null: it was not.",
+            "code_version": "Commit of the code that ran.",
+        },
+    ),
+    "publications": Documented(
+        doc="Every publication of a day of a table, and what it was made from.",
+        columns={
+            **_RUN,
+            "table_name": "The table, without its pipeline.",
+            "day": "Partition date of the table.",
+            "version": "Delta version of the table in which the rows are visible.",
+            "attempt": "1, 2, …: a lower one can never replace the rows of a higher one.",
+            "stage": "The stage that made the rows.",
+            "rows": "Rows of the day.",
+            "checksum": "What the rows say, without the columns that tell how they were made.",
+            "definition": "Digest of the declaration and the code that made the rows.",
+            "inputs": "Files, or days of tables, that the rows were made from.",
+            "changed": "Whether the rows differ from those before.",
+            "code_version": "Commit of the code that ran.",
+            "published_at": "When the rows became visible.",
+            "known_day": "The night from which the rows are known; null: always.",
+        },
+    ),
+    "check_results": Documented(
+        doc="Every expectation that was judged.",
+        columns={
+            **_RUN,
+            **_DAYS,
+            "table_name": "The table, without its pipeline.",
+            "stage": "The stage that judged it.",
+            "expectation": "Name of the expectation.",
+            "column_name": "The column or measure that it is about; null: the table.",
+            "severity": "error refuses the days, warning does not.",
+            "success": "Whether it holds.",
+            "observed": "What was found.",
+            "detail": "What was expected, in words.",
+            "report": "The page with all of it.",
+            "checked_at": "When it was judged.",
+        },
+    ),
+    "waivers": Documented(
+        doc="Who let a refused day through, why, and until when.",
+        columns={
+            "waiver_id": "By it a waiver is revoked.",
+            "event": "granted, or revoked.",
+            "pipeline": "Name of the pipeline.",
+            "table_name": "The table that was refused, without its pipeline.",
+            "first_day": "First night that is let through.",
+            "last_day": "Last night that is let through.",
+            "expectation": "The expectation that is waived.",
+            "column_name": "Its column or measure; null: the only one of that name.",
+            "why": "The reason, by the person.",
+            "until": "Last day (UTC) on which it is in force.",
+            "created_by": "Who says so.",
+            "created_at": "When.",
+        },
+    ),
+    "model_events": Documented(
+        doc="What became of each candidate, and which model serves: the record that counts.",
+        columns={
+            **_RUN,
+            "as_of": "The night as of which the model was trained, and from which a turn begins.",
+            "event": "promoted, awaiting, kept or refused; or what a person did.",
+            "model_version": "The model.",
+            "rival_version": "The champion of then; null: none served.",
+            "metrics": "JSON: the evidence.",
+            "reason": "Why, in words.",
+            "created_at": "When it was said.",
+            "who": "The gate, or a person.",
+        },
+    ),
+    "backtests": Documented(
+        doc="How good a model would have been, by day of the event.",
+        columns={
+            **_RUN,
+            **_MEASURES,
+            "settings_digest": "By it backtests are told apart.",
+            "settings": "JSON: what is learned from what, and how.",
+            "as_of": "The night as of which the model was trained.",
+            "event_date": "The day that was foretold.",
+            "model": "'model', or the name of a baseline.",
+        },
+    ),
+    "live_quality": Documented(
+        doc="How good published predictions were, once their labels arrived.",
+        columns={
+            **_RUN,
+            **_MEASURES,
+            "landed_date": "The day on which the labels became known.",
+            "event_date": "The day that was foretold.",
+            "model_version": "The model that had foretold it.",
+        },
+    ),
+}
+"""By name, without `ops`."""

@@ -1,0 +1,299 @@
+"""`nightshift sql`, `tables` and `describe`: what people type, and what comes out."""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+import sys
+from datetime import date
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.document import Document
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
+
+from jobs.__main__ import main
+from jobs.commands import sql_shell
+from jobs.commands.sql_shell import Shell, TableCompleter, is_whole
+from jobs.lake.commits import publish
+from jobs.lake.sql import Session
+from pipelines.days import Days
+from pipelines.environment import Environment
+from tests.jobs.lake.test_commits import run_at, staged
+
+_DAY = date(2013, 1, 5)
+
+
+@pytest.fixture
+def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
+    run = run_at(tmp_path, Days.of(_DAY))
+    publish(run, "readings", staged(run, {_DAY: [1, 2, 3]}))
+    return run.environment
+
+
+def _typed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+
+
+def test_statements_come_from_standard_input_and_from_a_file(
+    lake: Environment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    statement = "SELECT count(*) AS n FROM toy.readings;"
+    (tmp_path / "count.sql").write_text(statement)
+    outputs = []
+    _typed(monkeypatch, statement)
+    for words in ([], ["-f", "-"], ["-f", str(tmp_path / "count.sql")]):
+        _typed(monkeypatch, statement)
+        assert main(["sql", *words, "--format", "csv"]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs == ["n\n3\n"] * 3
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["SELECT 1", "-f", "x.sql"], "Say either a statement or --file, not both."),
+        (["-f", "no/such.sql"], "no/such.sql cannot be read"),
+        (["SELECT 1", "--format", "parquet"], "Parquet needs a file"),
+        (["SELECT 1", "--output", "no/such/place.csv"], "cannot be written"),
+        (["SET threads = 1", "--format", "parquet", "-o", "x.parquet"], "nothing to write"),
+    ],
+)
+def test_what_cannot_be_is_told(
+    lake: Environment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert main(["sql", *words]) == 2
+    assert says in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "table"])
+def test_rows_go_into_a_file(lake: Environment, tmp_path: Path, form: str) -> None:
+    to = tmp_path / "rows"
+    statement = "SELECT id FROM toy.readings ORDER BY id"
+    assert main(["sql", statement, "--format", form, "-o", str(to)]) == 0
+    text = to.read_text()
+    if form == "csv":
+        assert text == "id\n1\n2\n3\n"
+    if form == "json":
+        assert json.loads(text) == [{"id": 1}, {"id": 2}, {"id": 3}]
+    if form == "table":
+        assert "| id |" in text
+
+
+def test_parquet_keeps_the_types(lake: Environment, tmp_path: Path) -> None:
+    to = tmp_path / "rows.parquet"
+    statement = "SET threads = 1; SELECT id, landed_date FROM toy.readings ORDER BY id"
+    assert main(["sql", statement, "--format", "parquet", "-o", str(to)]) == 0
+    table = pq.read_table(to)
+    assert table.to_pylist() == [{"id": one, "landed_date": _DAY} for one in (1, 2, 3)]
+    assert main(["sql", "SHOW TABLES", "--format", "parquet", "-o", str(to)]) == 0
+    assert "toy.readings" in pq.read_table(to)["name"].to_pylist()
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_statement_that_fails_halfway_leaves_the_file_as_it_was(
+    lake: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    to = tmp_path / "rows"
+    to.write_text("before")
+    late = "SELECT CASE WHEN i = 1999999 THEN error('late') ELSE 'x' END FROM range(2000000) r(i)"
+    assert main(["sql", late, "--format", form, "--output", str(to)]) == 2
+    assert "late" in capsys.readouterr().err
+    assert to.read_text() == "before"
+    assert not list(tmp_path.glob(".rows*"))
+
+
+def test_tables_tells_rows_days_and_meaning(
+    lake: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tables", "--format", "json"]) == 0
+    rows = {row["table"]: row for row in json.loads(capsys.readouterr().out)}
+    readings = rows["toy.readings"]
+    assert (readings["rows"], readings["first day"], readings["files"]) == (3, str(_DAY), 1)
+    assert rows["ops.publications"]["what it holds"].startswith("Every publication of a day")
+    assert main(["tables", "flights"]) == 0
+
+
+def test_describe_tells_each_column_with_its_pipeline_or_without(
+    lake: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("ops.publications", "publications", "PUBLICATIONS"):
+        assert main(["describe", name, "--format", "json"]) == 0
+        rows = json.loads(capsys.readouterr().out)
+        assert rows[0]["column"] == "pipeline"
+        assert all(row["meaning"] for row in rows)
+    assert main(["describe", "toy.readings_history", "--format", "csv"]) == 0
+    assert "known_date,date," in capsys.readouterr().out
+    assert main(["describe", "reading"]) == 2
+    assert "No table named 'reading'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def shell(lake: Environment) -> Shell:
+    shown: list[str] = []
+    session = Session(lake)
+    shell = Shell(environment=lake, session=session, page=shown.append)
+    shell.shown = shown  # type: ignore[attr-defined]
+    return shell
+
+
+def _shown(shell: Shell) -> str:
+    text = "".join(shell.shown)  # type: ignore[attr-defined]
+    shell.shown.clear()  # type: ignore[attr-defined]
+    return text
+
+
+def test_the_shell_runs_statements_and_keeps_what_they_set(shell: Shell) -> None:
+    assert shell.obey("USE toy;")
+    assert shell.obey("SELECT count(*) AS n FROM readings;")
+    assert "3 |" in _shown(shell)
+    assert shell.obey("\\format csv")
+    assert shell.obey("SELECT 1 AS a; SELECT 2 AS b;")
+    assert _shown(shell) == "a\n1\n(1 row)\nb\n2\n(1 row)\n"
+
+
+def test_the_shell_sees_what_is_published_meanwhile(shell: Shell) -> None:
+    count = "SELECT count(*) FROM toy.readings;"
+    shell.obey("\\format csv")
+    shell.obey(count)
+    run = run_at(shell.environment.home, Days.of(_DAY))
+    publish(run, "readings", staged(run, {_DAY: [1, 2, 3, 4]}))
+    shell.obey(count)
+    assert _shown(shell) == "count_star()\n3\n(1 row)\ncount_star()\n4\n(1 row)\n"
+
+
+def test_the_shell_goes_on_after_an_error(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    for line in ("SELECT nonsense;", "\\nonsense", "\\format xml", "\\i", "\\i nowhere.sql"):
+        assert shell.obey(line)
+        assert capsys.readouterr().err
+    shell.obey("SELECT 7 AS seven;")
+    assert "7 |" in _shown(shell)
+
+
+def test_the_shell_describes_times_and_runs_files(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.obey("\\d")
+    assert "toy.readings" in _shown(shell)
+    shell.obey("\\d readings")
+    assert "landed_date" in capsys.readouterr().out
+    shell.obey("\\timing")
+    (tmp_path / "two words.sql").write_text("SELECT 5 AS five")
+    shell.obey(f"\\i '{tmp_path / 'two words.sql'}'")
+    assert "5 |" in _shown(shell)
+    assert " s\n" in capsys.readouterr().out
+    shell.obey("\\?")
+    assert "\\timing" in capsys.readouterr().out
+
+
+def test_the_shell_shows_so_many_rows_and_says_so(shell: Shell) -> None:
+    shell.obey("\\format csv")
+    shell.obey("FROM range(5000);")
+    text = _shown(shell)
+    assert "(the first 1000 rows; all of them:" in text
+    assert "\n999\n" in text
+    assert "\n1000\n" not in text
+
+
+@pytest.mark.parametrize("line", ["\\q", "exit", "quit;", "EXIT"])
+def test_the_shell_is_left_by(shell: Shell, line: str) -> None:
+    assert not shell.obey(line)
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("SELECT 1", False),
+        ("SELECT 1;", True),
+        ("SELECT 1;\n", True),
+        ("\\d", True),
+        ("", True),
+        ("help", True),
+    ],
+)
+def test_a_statement_is_whole_with_its_semicolon(text: str, *, whole: bool) -> None:
+    assert is_whole(text) == whole
+
+
+def test_completion_knows_tables_columns_and_words(lake: Environment) -> None:
+    completer = TableCompleter(lake)
+
+    def offered(text: str) -> list[str]:
+        found = completer.get_completions(Document(text, len(text)), None)
+        return [one.text for one in found]
+
+    assert offered("SELECT * FROM toy.re") == ["toy.readings"]
+    assert offered("FROM toy.readings SELECT lan") == ["landed_date"]
+    assert "GROUP BY" in offered("gro")
+
+
+def test_a_person_types_into_the_shell(
+    lake: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
+        # A statement of two lines, then a command, then the end.
+        keys.send_text("SELECT sum(id) AS total\rFROM toy.readings;\r\\timing\r\\q\r")
+        assert sql_shell.run(lake, None) == 0
+    told = capsys.readouterr().out
+    assert "6 |" in told
+    assert "Timing is on." in told
+    history = lake.home / "sql_history"
+    assert "FROM toy.readings;" in history.read_text()
+    assert stat.S_IMODE(history.stat().st_mode) == 0o600
+
+
+_HOSTILE = (
+    "COPY (SELECT 1) TO '{place}'",
+    "COPY (SELECT 1) TO '{place}' (FORMAT parquet)",
+    "EXPORT DATABASE '{place}'",
+    "ATTACH '{place}'",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "SELECT * FROM read_csv('/etc/passwd')",
+    "SELECT * FROM read_text('/etc/passwd')",
+    "FROM '/etc/passwd'",
+    "SELECT * FROM glob('/etc/*')",
+    "SELECT * FROM read_parquet('http://127.0.0.1/x')",
+    "SET enable_external_access = true",
+    "SET temp_directory = '{place}'",
+    "SET log_query_path = '{place}'",
+    "INSERT INTO toy.readings VALUES (1, NULL)",
+    "DELETE FROM toy.readings",
+    "DROP VIEW memory.main.nothing",
+    "SELECT * FROM query_table('toy' || '.' || 'nothing')",
+    "SELECT * FROM toy.readings VERSION AS OF '1; DROP TABLE x'",
+    "CREATE TABLE t AS SELECT range AS i, uuid() AS u FROM range(1000000000)",
+    "SELECT count(DISTINCT uuid()) FROM range(1000000000)",
+)
+
+
+@pytest.mark.parametrize("statement", _HOSTILE)
+def test_what_would_write_read_elsewhere_or_take_all_memory_is_refused(
+    lake: Environment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    statement: str,
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_SQL_MEMORY", "200MB")
+    place = tmp_path / "elsewhere"
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert main(["sql", statement.format(place=place)]) == 2
+    assert capsys.readouterr().out == ""
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before

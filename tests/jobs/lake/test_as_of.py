@@ -1,0 +1,140 @@
+"""A statement may ask for a table as it was."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.lake.as_of import rewritten
+from jobs.lake.commits import publish
+from jobs.lake.publications import Origin
+from jobs.lake.sql import Session, query
+from pipelines.days import Days
+from pipelines.environment import Environment
+from pipelines.errors import UsageError
+from tests.jobs.lake.test_commits import run_at, staged
+
+_FIRST, _SECOND, _LATER = date(2013, 1, 5), date(2013, 1, 6), date(2013, 1, 9)
+_KNOWN = ["toy.readings", "toy.schedule", "other.schedule"]
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Environment:
+    """Two days, then a correction of the first one that is known from a later night."""
+    run = run_at(tmp_path, Days(_FIRST, _SECOND))
+    publish(run, "readings", staged(run, {_FIRST: [1], _SECOND: [2]}))
+    again = run_at(tmp_path, Days.of(_FIRST))
+    late = Origin(known={_FIRST: _LATER})
+    publish(again, "readings", staged(again, {_FIRST: [9]}, origin=late))
+    return run.environment
+
+
+def _ids(environment: Environment, as_of: str) -> list[object]:
+    _, rows = query(environment, f"SELECT id FROM toy.readings {as_of} ORDER BY id")
+    return [row[0] for row in rows]
+
+
+def test_a_version_is_that_of_the_table(lake: Environment) -> None:
+    assert _ids(lake, "VERSION AS OF 0") == [1, 2]
+    assert _ids(lake, "version as of 1") == [2, 9]
+
+
+@pytest.mark.parametrize(
+    ("night", "ids"),
+    [
+        ("2013-01-04", []),
+        ("2013-01-05", [1]),
+        ("2013-01-08", [1, 2]),
+        ("2013-01-09", [2, 9]),
+        ("2014-01-01", [2, 9]),
+    ],
+)
+def test_a_night_saw_the_last_version_known_by_then(
+    lake: Environment, night: str, ids: list[int]
+) -> None:
+    assert _ids(lake, f"KNOWN AS OF '{night}'") == ids
+
+
+def test_a_time_is_that_of_publishing(lake: Environment) -> None:
+    _, rows = query(
+        lake, "SELECT published_at::VARCHAR FROM ops.publications ORDER BY published_at"
+    )
+    first, *_, last = [row[0] for row in rows]
+    assert _ids(lake, f"TIMESTAMP AS OF '{first}'") == [1, 2]
+    assert _ids(lake, f"TIMESTAMP AS OF '{last}'") == [2, 9]
+    with pytest.raises(UsageError, match="did not exist as of 2013-01-01: it was first published"):
+        _ids(lake, "TIMESTAMP AS OF '2013-01-01'")
+
+
+def test_several_moments_are_told_apart_in_one_statement(lake: Environment) -> None:
+    changed = (
+        "SELECT now.id, readings.id FROM toy.readings AS now JOIN toy.readings KNOWN AS OF "
+        "'2013-01-08' USING (landed_date) WHERE now.id <> readings.id"
+    )
+    assert query(lake, changed)[1] == [(9, 1)]
+
+
+def test_a_table_without_its_pipeline_is_that_of_the_one_in_use(lake: Environment) -> None:
+    with Session(lake) as session:
+        assert [list(one.rows) for one in session.results("USE toy")] == []
+        (found,) = session.results("SELECT count(*) FROM readings VERSION AS OF 0")
+        assert list(found.rows) == [(2,)]
+
+
+@pytest.mark.parametrize(
+    ("as_of", "says"),
+    [
+        ("VERSION AS OF 'x'", "needs a whole number, not 'x'"),
+        ("VERSION AS OF 77", "toy.readings cannot be opened any more as it was in version 77"),
+        ("TIMESTAMP AS OF 'noon'", "needs a time such as"),
+        ("KNOWN AS OF 3", "needs a night such as '2013-02-04', not '3'"),
+        ("""KNOWN AS OF 'a"b'""", "needs a night"),
+    ],
+)
+def test_an_odd_moment_is_refused_with_the_way_out(
+    lake: Environment, as_of: str, says: str
+) -> None:
+    with pytest.raises(UsageError, match=says):
+        _ids(lake, as_of)
+
+
+def test_an_unknown_table_has_its_near_miss(lake: Environment) -> None:
+    with pytest.raises(UsageError, match=r"Did you mean toy\.readings"):
+        query(lake, "SELECT * FROM toy.reading VERSION AS OF 0")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT 'toy.readings VERSION AS OF 3'",
+        "SELECT 1 -- toy.readings VERSION AS OF 3",
+        "SELECT /* toy.readings VERSION AS OF 3 */ 1",
+        "SELECT $$toy.readings VERSION AS OF 3$$",
+        "SELECT version AS of FROM toy.readings",
+        "VERSION AS OF",
+        "SELECT * FROM toy.readings VERSION AS OF",
+        "",
+    ],
+)
+def test_what_asks_for_no_moment_stays_as_it_is(text: str) -> None:
+    assert rewritten(text, _KNOWN, "main") == (text, {})
+
+
+def test_a_name_is_read_with_quotes_comments_and_an_alias() -> None:
+    text = """SELECT 'é', r.id FROM "toy"."readings" -- now
+      VERSION AS OF 3 r JOIN schedule KNOWN AS OF '2013-01-05' ON true"""
+    written, pasts = rewritten(text, [*_KNOWN[:1], "toy.schedule"], "main")
+    assert '"toy"."readings VERSION AS OF 3" r JOIN' in written
+    assert '"toy"."schedule KNOWN AS OF 2013-01-05" AS "schedule" ON true' in written
+    assert {past.table for past in pasts.values()} == {"toy.readings", "toy.schedule"}
+
+
+@given(st.text(max_size=80), st.text(max_size=80))
+def test_no_text_makes_it_fail_or_is_lost(before: str, after: str) -> None:
+    text = f"{before} {after}"
+    written, pasts = rewritten(text, _KNOWN, "main")
+    assert pasts or written == text

@@ -1,0 +1,57 @@
+"""Every column has a meaning, and every meaning a column."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.lake import ops
+from jobs.lake.dictionary import column_docs, table_doc
+from jobs.lake.ops_docs import OPS_TABLES
+from pipelines import catalog
+from pipelines.spec import PREDICTIONS, SCORING, TRAINING, Pipeline
+
+_PIPELINES = [catalog.pipeline(name) for name in catalog.names()]
+
+
+@pytest.mark.parametrize("table", sorted(ops.SCHEMAS))
+def test_each_column_of_the_platforms_tables_is_told(table: str) -> None:
+    assert OPS_TABLES[table].doc
+    assert set(column_docs(f"ops.{table}")) == set(ops.SCHEMAS[table].names)
+
+
+def test_no_table_is_told_that_nobody_writes() -> None:
+    assert set(OPS_TABLES) == set(ops.SCHEMAS)
+
+
+@pytest.mark.parametrize("pipeline", _PIPELINES, ids=lambda one: one.name)
+def test_each_column_of_feeds_and_of_what_models_read_is_told(pipeline: Pipeline) -> None:
+    for feed in pipeline.feeds:
+        told = column_docs(f"{pipeline.name}.{feed.name}")
+        assert not [name for name in feed.column_names if not told.get(name)], feed.name
+    read = {*pipeline.entity, *pipeline.carried, *pipeline.training.features, "event_timestamp"}
+    for table in (TRAINING, SCORING):
+        told = column_docs(f"{pipeline.name}.{table}")
+        assert not [name for name in read if not told.get(name)]
+    label = column_docs(f"{pipeline.name}.{TRAINING}")[pipeline.training.label]
+    assert "label" in label
+    foretold = column_docs(f"{pipeline.name}.{PREDICTIONS}")
+    assert pipeline.title in foretold[pipeline.prediction]
+
+
+@pytest.mark.parametrize("pipeline", _PIPELINES, ids=lambda one: one.name)
+def test_each_table_is_told(pipeline: Pipeline) -> None:
+    for table in pipeline.tables:
+        assert table_doc(f"{pipeline.name}.{table.name}"), table.name
+
+
+def test_histories_and_quarantines_are_told_by_their_tables() -> None:
+    assert table_doc("flights.flights_history").startswith("Every version of each day. ")
+    assert "known_date" in column_docs("flights.flights_history")
+    assert "flights.weather" in table_doc("flights.weather_quarantine")
+    assert set(column_docs("flights.weather_quarantine")) >= {"reason", "record", "source_line"}
+
+
+def test_what_nobody_declares_is_told_as_nothing() -> None:
+    assert (table_doc("elsewhere.table"), column_docs("elsewhere.table")) == ("", {})
+    assert (table_doc("ops.nothing"), column_docs("ops.nothing")) == ("", {})
+    assert table_doc("flights.nothing") == ""
