@@ -91,10 +91,12 @@ def parser() -> Parser:
     )
     _grammar_of_sql(command("sql", "Query the tables of the lake with SQL (DuckDB, no JVM).", _sql))
     quality = command(
-        "quality", "Tell how the data of a day was judged, and where its report is.", _quality
+        "quality",
+        "Tell what the last run of a day did and how its data was judged, and where its report is; "
+        "exit code 1 where it was refused.",
+        _quality,
     )
-    _add_pipeline_and_days(quality)
-    _add_format(quality)
+    _grammar_of_quality(quality)
     _grammar_of_waive(
         command(
             "waive",
@@ -185,6 +187,12 @@ def _grammar_of_run(one: Parser) -> None:
         "--no-notify",
         action="store_true",
         help="send no notification; for a caller that sends them itself, with `nightshift notify`",
+    )
+    one.add_argument(
+        "--result",
+        metavar="FILE",
+        type=Path,
+        help="write what became of the run to that file too, as JSON; for a scheduler",
     )
     _add_format(
         one,
@@ -291,6 +299,16 @@ def _grammar_of_sql(one: Parser) -> None:
         help="show the tables of the run's pipeline as that run left them (its id, as "
         "ops.stage_runs has it), once all of its stages are done; all other tables as of now",
     )
+    _add_format(one)
+
+
+def _grammar_of_quality(one: Parser) -> None:
+    _add_pipeline_and_days(one)
+    which = one.add_mutually_exclusive_group()
+    which.add_argument(
+        "--run", metavar="RUN", help="that run; none: the last one that did something on these days"
+    )
+    which.add_argument("--all", action="store_true", help="all runs on these days, newest first")
     _add_format(one)
 
 
@@ -518,7 +536,7 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
             allow_gap=arguments.allow_gap,
             notify=not arguments.no_notify,
         )
-    return perform(run, night, arguments.format)
+    return perform(run, night, arguments.format, arguments.result)
 
 
 def _plan(arguments: argparse.Namespace, environment: Environment) -> int:
@@ -606,7 +624,14 @@ def _quality(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands.quality import quality
 
     pipeline = catalog.pipeline(arguments.pipeline)
-    return quality(pipeline, environment, _days(arguments), arguments.format)
+    return quality(
+        pipeline,
+        environment,
+        _days(arguments),
+        arguments.format,
+        run_id=arguments.run,
+        show_all=arguments.all,
+    )
 
 
 def _waive(arguments: argparse.Namespace, environment: Environment) -> int:
