@@ -15,6 +15,7 @@ from typing import Protocol, cast
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowFailException
 
+from dags.process import level_of
 from pipelines.environment import ROOT
 from pipelines.events import Event
 
@@ -94,7 +95,9 @@ def _notify(context: Context, event: Event, *more: str) -> None:
     except Exception as error:
         _log.warning("Nobody was notified of %s: %s", event, error)
         return
+    level = logging.INFO
     for line in ended.stdout.splitlines():
-        _log.info("%s", line)
+        level = level_of(line, level)
+        _log.log(level, "%s", line)
     if ended.returncode:
         _log.warning("`nightshift notify` ended with exit code %s", ended.returncode)

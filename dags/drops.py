@@ -61,9 +61,11 @@ class SourceOperator(CommandOperator):
     def _land(self, last: date, late: str | None) -> None:
         ended = self._run_command(land_command(self.pipeline, last, late))
         if ended.exit_code == UsageError.exit_code:
-            raise AirflowFailException(f"The drop was called wrongly: {ended.output}")
+            raise AirflowFailException(f"The drop was called wrongly: {ended.last_line}")
         if ended.exit_code:
-            raise AirflowException(f"The drop failed (exit code {ended.exit_code}): {ended.output}")
+            raise AirflowException(
+                f"The drop failed (exit code {ended.exit_code}): {ended.last_line}"
+            )
 
 
 def land_command(pipeline: Pipeline, last: date, late: str | None) -> list[str]:

@@ -8,7 +8,6 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from hashlib import sha256
@@ -18,7 +17,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 from zoneinfo import ZoneInfo
 
-from airflow.providers.standard.hooks.subprocess import SubprocessHook, SubprocessResult
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import (
     Asset,
@@ -39,9 +37,11 @@ from airflow.sdk.exceptions import (
 
 from dags import callbacks
 from dags.nights import Night, night_of
+from dags.process import Ended, Process
+from dags.reports import ReportLink, url_of
 from dags.waiting import FilesLanded
 from pipelines.days import Days
-from pipelines.environment import ROOT, Environment
+from pipelines.environment import Environment
 from pipelines.errors import NotLanded, Refused, UsageError
 from pipelines.events import Event
 from pipelines.landing import expected_files, stamp
@@ -155,18 +155,16 @@ class CommandOperator(BaseOperator):
 
         What it has not done yet, the next attempt will.
         """
-        with suppress(ProcessLookupError):  # it has just ended by itself
-            self._process.send_sigterm()
+        self._process.end()
 
-    def _run_command(self, arguments: Sequence[str]) -> SubprocessResult:
+    def _run_command(self, arguments: Sequence[str]) -> Ended:
         # Its output is to reach the task's log line by line.
         variables = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        words = [str(executable()), *arguments]
-        return self._process.run_command(words, env=variables, cwd=str(ROOT))
+        return self._process.run([str(executable()), *arguments], variables)
 
     @cached_property
-    def _process(self) -> SubprocessHook:
-        return SubprocessHook()
+    def _process(self) -> Process:
+        return Process(self.log)
 
 
 class PlanOperator(CommandOperator):
@@ -206,7 +204,7 @@ class PlanOperator(CommandOperator):
             dag_run = context["dag_run"].run_id
             arguments = plan_command(self.pipeline, planned, dag_run, context["params"], result)
             ended = self._run_command(arguments)
-            _raise_unless_done("plan", planned.days, ended.exit_code, ended.output)
+            _raise_unless_done("plan", planned.days, ended.exit_code, ended.last_line)
             plan = json.loads(result.read_text())
         context["ti"].xcom_push(key="plan", value={"night": str(planned), **plan})
         self.log.info("%s: %s", planned, plan["summary"])
@@ -229,10 +227,13 @@ class StageOperator(CommandOperator):
     """Runs one stage by the `nightshift` command and passes its log on.
 
     Where files have not landed yet, it waits for them in the triggerer and runs the stage again:
-    all in one attempt.
+    all in one attempt. What became of the stage is in its XCom `result`.
     """
 
     ui_color = "#dce6f2"
+    operator_extra_links = (ReportLink(),)
+    report_url = ""
+    """Where the report is that the stage has written; '': it has written none."""
 
     def __init__(self, *, pipeline: Pipeline, stage: Stage, **options: Any) -> None:
         super().__init__(
@@ -285,12 +286,36 @@ class StageOperator(CommandOperator):
     def _perform(self, context: Context, began: datetime, is_told: bool) -> None:
         night = night_of(self.pipeline, context)
         run_id = safe_run_id(context["dag_run"].run_id)
-        arguments = command(self.pipeline, self.stage, night, run_id, context["params"])
-        ended = self._run_command(arguments)
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "result.json"
+            arguments = command(self.pipeline, self.stage, night, run_id, context["params"], file)
+            ended = self._run_command(arguments)
+            # There is none where the command was killed.
+            result = json.loads(file.read_text()) if file.exists() else {}
         if ended.exit_code == NotLanded.exit_code:
             self._wait(context, began, is_told)
         else:
-            _raise_unless_done(self.stage.name, night.days, ended.exit_code, ended.output)
+            why = self._take_in(context, result) or ended.last_line
+            _raise_unless_done(self.stage.name, night.days, ended.exit_code, why)
+
+    def _take_in(self, context: Context, result: dict[str, Any]) -> str:
+        """Hand on what became of the stage; returns why it did not succeed, with its report."""
+        if not result:
+            return ""
+        context["ti"].xcom_push(key="result", value=result)
+        changed = result["tables"]
+        # Airflow makes an event of each outlet that a task has when it succeeds: of a table that
+        # did not change there is none.
+        tables = _outlets(self.pipeline, self.stage)
+        self.outlets = [table for table in tables if table.name in changed]
+        for table in self.outlets:
+            context["outlet_events"][table].extra = changed[table.name]
+        if not result["report"]:
+            return result["message"] or ""
+        self.report_url = url_of(result["report"])
+        self.log.info("Report: %s", self.report_url)
+        # It names the report by its file, which only this machine has.
+        return (result["message"] or "").replace(result["report"], self.report_url)
 
     def _wait(self, context: Context, began: datetime, is_told: bool) -> None:
         """Wait for files: until the deadline, and once people are told until patience ends."""
@@ -344,7 +369,8 @@ class MaintenanceOperator(CommandOperator):
         """Run the command."""
         ended = self._run_command(maintenance_command())
         if ended.exit_code:
-            raise AirflowException(f"maintain failed (exit code {ended.exit_code}): see its log")
+            how = f"(exit code {ended.exit_code}): {ended.last_line}"
+            raise AirflowException(f"maintain failed {how}")
 
 
 def maintenance_command() -> list[str]:
@@ -353,14 +379,19 @@ def maintenance_command() -> list[str]:
 
 
 def command(
-    pipeline: Pipeline, stage: Stage, night: Night, run_id: str, params: Mapping[str, Any]
+    pipeline: Pipeline,
+    stage: Stage,
+    night: Night,
+    run_id: str,
+    params: Mapping[str, Any],
+    result: Path,
 ) -> list[str]:
     """Arguments of `nightshift` that perform the stage; never seen by a shell.
 
     An attempt has nobody told, because another may follow: the callbacks do, after the last.
     """
     where = _where(pipeline, stage, night.days, run_id)
-    arguments = ["run", *where, "--no-notify"]
+    arguments = ["run", *where, "--no-notify", f"--result={result}"]
     if not params.get("restate"):
         arguments.append("--as-needed")
     return [*arguments, *_extent(night, params)]
@@ -452,8 +483,8 @@ def _extent(night: Night, params: Mapping[str, Any]) -> list[str]:
     return [*flags, "--from-start"] if night.stands_for else flags
 
 
-def _raise_unless_done(what: str, days: Days, exit_code: int, last_line: str) -> None:
-    how = f"(exit code {exit_code}): {last_line}"
+def _raise_unless_done(what: str, days: Days, exit_code: int, why: str) -> None:
+    how = f"(exit code {exit_code}): {why}"
     # Another attempt would only repeat the first two.
     if exit_code == Refused.exit_code:
         raise callbacks.StageRefused(f"{what} of {days} was refused {how}")

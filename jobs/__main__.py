@@ -97,10 +97,12 @@ def parser() -> Parser:
         command("describe", "Tell the columns of a table, and what they mean.", _describe)
     )
     quality = command(
-        "quality", "Tell how the data of a day was judged, and where its report is.", _quality
+        "quality",
+        "Tell what the last run of a day did and how its data was judged, and where its report is; "
+        "exit code 1 where it was refused.",
+        _quality,
     )
-    _add_pipeline_and_days(quality)
-    _add_format(quality)
+    _grammar_of_quality(quality)
     _grammar_of_waive(
         command(
             "waive",
@@ -205,6 +207,12 @@ def _grammar_of_run(one: Parser) -> None:
         "--no-notify",
         action="store_true",
         help="send no notification; for a caller that sends them itself, with `nightshift notify`",
+    )
+    one.add_argument(
+        "--result",
+        metavar="FILE",
+        type=Path,
+        help="write what became of the run to that file too, as JSON; for a scheduler",
     )
     _add_format(
         one,
@@ -338,6 +346,16 @@ def _grammar_of_tables(one: Parser) -> None:
 
 def _grammar_of_describe(one: Parser) -> None:
     one.add_argument("table", help="such as flights.predictions, or flights.flights_history")
+    _add_format(one)
+
+
+def _grammar_of_quality(one: Parser) -> None:
+    _add_pipeline_and_days(one)
+    which = one.add_mutually_exclusive_group()
+    which.add_argument(
+        "--run", metavar="RUN", help="that run; none: the last one that did something on these days"
+    )
+    which.add_argument("--all", action="store_true", help="all runs on these days, newest first")
     _add_format(one)
 
 
@@ -585,7 +603,7 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
             allow_gap=arguments.allow_gap,
             notify=not arguments.no_notify,
         )
-    return perform(run, night, arguments.format)
+    return perform(run, night, arguments.format, arguments.result)
 
 
 def _plan(arguments: argparse.Namespace, environment: Environment) -> int:
@@ -687,7 +705,14 @@ def _quality(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands.quality import quality
 
     pipeline = catalog.pipeline(arguments.pipeline)
-    return quality(pipeline, environment, _days(arguments), arguments.format)
+    return quality(
+        pipeline,
+        environment,
+        _days(arguments),
+        arguments.format,
+        run_id=arguments.run,
+        show_all=arguments.all,
+    )
 
 
 def _waive(arguments: argparse.Namespace, environment: Environment) -> int:

@@ -24,7 +24,7 @@ from jobs.services import locks, stage_client
 from jobs.spark.server import running_server
 from jobs.spark.session import explain_loss
 from pipelines.days import Days
-from pipelines.errors import NightshiftError, NotLanded, Refused, UsageError
+from pipelines.errors import DataRefused, NightshiftError, NotLanded, Refused
 from pipelines.events import Event, Notification
 from pipelines.redaction import redacted
 from pipelines.run import Run
@@ -152,7 +152,8 @@ def perform(argument: dict[str, Any]) -> int:
         # The client's settings: in the stage server this process has those of `nightshift up`.
         code, message = explain(told, run.environment.variables())
         seconds = time.monotonic() - clock
-        _record_failure(run, started, seconds, code, message)
+        details = told.details() if isinstance(told, DataRefused) else None
+        _record_failure(run, started, seconds, code, message, details)
         return code
     seconds = time.monotonic() - clock
     _record(run, started, seconds, status="done", metrics=metrics)
@@ -177,7 +178,8 @@ def explain(
         lines = traceback.format_exception(error)
         print(_readable("".join(lines), variables), file=sys.stderr, end="")
     message = message_of(error, variables)
-    print(f"{_kind(error)}: {message}", file=sys.stderr, flush=True)
+    kind = error.kind if isinstance(error, NightshiftError) else NightshiftError.kind
+    print(f"{kind}: {message}", file=sys.stderr, flush=True)
     code = error.exit_code if isinstance(error, NightshiftError) else NightshiftError.exit_code
     return code, message
 
@@ -374,14 +376,6 @@ def _tell(run: Run, what_happened: _WhatHappened) -> None:
         print(f"Warning: nobody was notified: {message}", file=sys.stderr, flush=True)
 
 
-def _kind(error: BaseException) -> str:
-    if isinstance(error, Refused):
-        return "Refused"
-    if isinstance(error, NotLanded):
-        return "Not landed"
-    return "Usage" if isinstance(error, UsageError) else "Fault"
-
-
 def _function(stage: Stage) -> Any:
     module, _, name = stage.function.partition(":")
     return getattr(import_module(module), name)
@@ -405,9 +399,11 @@ def _record_failure(
     seconds: float,
     code: int,
     message: str,
+    details: dict[str, Any] | None = None,
 ) -> None:
+    status = _STATUS.get(code, "failed")
     try:
-        _record(run, started, seconds, status=_STATUS.get(code, "failed"), error=message)
+        _record(run, started, seconds, status=status, metrics=details, error=message)
     except Exception as error:
         # Such as a full disk, which may be why the stage failed.
         explain(error, run.environment.variables())

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 from pipelines.errors import UsageError
 
+REPORTS_ADDRESS = "/nightshift/reports"
+"""Path below Airflow's own at which its API server shows the folder of reports."""
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout: the folder that holds `pipelines/`."""
 _SPARK_ADDRESS = re.compile(r"sc://[^/;?#@\s]+(/(;[^;=?#\s]+=[^;=?#\s]*)*)?")
@@ -320,7 +322,7 @@ class Environment:
 
     @property
     def reports(self) -> Path:
-        """Folder of data-quality reports, `<pipeline>/<first day>..<last day>/<table>/`."""
+        """Folder of data-quality reports, `<pipeline>/<first day>..<last day>/<run>/`."""
         return self.home / "reports"
 
     def table_path(self, table: str) -> str:

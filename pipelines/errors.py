@@ -3,70 +3,100 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from typing import ClassVar
-
-_Arguments = tuple[str, tuple[str, ...], str, tuple[str, ...]]
 
 
 class NightshiftError(Exception):
     """A fault of the platform: something that should work did not. Worth a retry."""
 
     exit_code: ClassVar[int] = 3
+    kind: ClassVar[str] = "Fault"
+    """The word before its message, where it is printed."""
 
 
 class Refused(NightshiftError):
     """The data or the model was judged and refused. A retry would be refused again."""
 
     exit_code: ClassVar[int] = 1
+    kind: ClassVar[str] = "Refused"
 
 
 class NotLanded(NightshiftError):
     """Files of a feed are not there yet, or not whole: nothing was judged. Worth waiting for."""
 
     exit_code: ClassVar[int] = 4
+    kind: ClassVar[str] = "Not landed"
 
 
 class UsageError(NightshiftError, ValueError):
     """The caller asked for something that does not exist or makes no sense."""
 
     exit_code: ClassVar[int] = 2
+    kind: ClassVar[str] = "Usage"
 
 
-class GateRefused(Refused):
-    """A suite failed on a staged table, so none of its days were published.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """What was expected of a table and does not hold."""
+
+    table: str
+    """SQL name, `<pipeline>.<table>`."""
+    expectation: str
+    column: str | None
+    says: str
+    """What must hold and what was found, for people."""
+    count: int | None = None
+    """Rows (or days) that break it; None: unknown."""
+    way_out: str | None = None
+    """The command that lets it through; None: nothing does."""
+
+    def __str__(self) -> str:
+        where = f"{self.table} {self.column}" if self.column else self.table
+        return f"{where} ({self.expectation}): {self.says}"
+
+
+class DataRefused(Refused):
+    """Landed files or staged tables were refused, and a report tells why.
 
     Attributes:
-        table: SQL name of the table, `<pipeline>.<table>`.
-        failures: one line per failed expectation, with its observed value.
-        ways: commands, each of which lets one of the failures through.
+        failures: What does not hold; none where a file could not even be read.
+        report: Where the index of the report is.
     """
 
-    def __init__(
-        self,
-        table: str,
-        failures: tuple[str, ...],
-        report: str,
-        ways: tuple[str, ...] = (),
-    ) -> None:
-        self.table = table
+    def __init__(self, message: str, failures: tuple[Failure, ...], report: str) -> None:
         self.failures = failures
         self.report = report
-        self.ways = ways
-        listed = "\n".join(f"  - {failure}" for failure in failures)
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[DataRefused], tuple[object, ...]]:
+        # By itself an exception is unpickled from its message alone.
+        return DataRefused, (str(self), self.failures, self.report)
+
+    def details(self) -> dict[str, object]:
+        """What a program may want to know, as JSON can say it."""
+        return {"report": self.report, "failures": [asdict(one) for one in self.failures]}
+
+
+class GateRefused(DataRefused):
+    """Suites failed on staged tables, so none of their days were published."""
+
+    def __init__(self, failures: tuple[Failure, ...], report: str) -> None:
+        tables = ", ".join(dict.fromkeys(failure.table for failure in failures))
+        listed = [f"  - {failure}" for failure in failures]
         lines = [
-            f"{table} was refused: {len(failures)} expectation(s) failed.",
-            listed,
+            f"{tables} was refused: {len(failures)} expectation(s) failed.",
+            *listed,
             f"Report: {report}",
         ]
+        ways = [failure.way_out for failure in failures if failure.way_out]
         if ways:
             lines.append("Have the source drop good files, or let it through, and run again:")
             lines += [f"  {way}" for way in ways]
-        super().__init__("\n".join(lines))
-
-    def __reduce__(self) -> tuple[type[GateRefused], _Arguments]:
-        # By itself an exception is unpickled from its message alone.
-        return type(self), (self.table, self.failures, self.report, self.ways)
+        else:
+            lines.append("Have the source drop good files, and run again: this cannot be waived.")
+        super().__init__("\n".join(lines), failures, report)
 
 
 def no_such(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -115,12 +116,23 @@ def _of_pipeline(environment: Environment, pipeline: Pipeline, rule: Rule) -> It
 
         yield retention.clean_stagings(run, rule)
         yield from retention.clean_tables(run, _pinned(environment, name), rule)
-        reports = (environment.reports / name).glob("*")
-        yield clean(f"{name}: reports", reports, rule)
+        yield _old_reports(environment, name, rule)
         # Of trainings that were killed.
         scratch = (environment.home / "training" / name).glob("job-*")
         yield clean(f"{name}: training folders", scratch, rule)
         yield from _runs_without_model(environment, name, rule)
+
+
+def _old_reports(environment: Environment, name: str, rule: Rule) -> Cleaned:
+    folder = environment.reports / name
+    # Of each run that worked on the days, and what leads to the latest of them.
+    cleaned = clean(f"{name}: reports", folder.glob("*/*"), rule)
+    if not rule.is_dry:
+        for days in folder.glob("*"):
+            # Not where a report is left.
+            with suppress(OSError):
+                days.rmdir()
+    return cleaned
 
 
 def _pinned(environment: Environment, name: str) -> dict[str, set[int]]:

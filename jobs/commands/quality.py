@@ -1,6 +1,6 @@
 """The command `nightshift quality`.
 
-How the data of some days was judged, and where the report of it lies.
+What a run did on some days, how their data was judged, and where the report of it lies.
 """
 
 from __future__ import annotations
@@ -8,48 +8,126 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from jobs.lake import ops
+from jobs.outcome import CURRENT
 from jobs.output import show
 from pipelines.days import Days
-from pipelines.errors import UsageError
+from pipelines.errors import Refused, UsageError
+from pipelines.stages import STAGES
 
 if TYPE_CHECKING:
     from pipelines.environment import Environment
     from pipelines.spec import Pipeline
 
-_COLUMNS = (
-    "judged at (UTC)",
+HEADER = (
+    "at (UTC)",
     "run",
     "days",
     "stage",
     "table",
-    "verdict",
+    "outcome",
     "rows",
+    "quarantined",
     "checks",
     "failed",
     "warnings",
+    "seconds",
     "found",
 )
+"""A row for each stage, without a table, and after it one for each table that it found something
+of."""
+_INGEST = STAGES[0].name
+_REFUSED = "refused"
+_ROWS = ("rows_staged", "rows", "predictions")
+"""Metrics of a stage that say how many rows it has made."""
 _VERDICT = ("run_id", "first_day", "last_day", "stage", "checked_at", "table_name")
 """Columns of `ops.check_results` that the checks of one verdict share."""
-_Key = tuple[Any, ...]
-"""Values of the columns `_VERDICT`."""
-_Check = Mapping[str, Any]
-"""A row of `ops.check_results`."""
+_Record = Mapping[str, Any]
+"""A row of `ops.check_results`, or of `ops.stage_runs` with its metrics read."""
 
 
-def quality(pipeline: Pipeline, environment: Environment, days: Days, form: str) -> int:
-    """Print a row for each verdict on these days, newest run first, and say where the report is.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Line:
+    """What is told of a stage, or of a table in it."""
+
+    run_id: str
+    at: datetime
+    order: int
+    """Among those of one instant."""
+    days: Days
+    stage: str
+    outcome: str
+    table: str | None = None
+    rows: int | None = None
+    quarantined: int | None = None
+    checks: int | None = None
+    failed: int | None = None
+    warnings: int | None = None
+    seconds: float | None = None
+    found: str = ""
+    report: str | None = None
+
+    @property
+    def is_about_data(self) -> bool:
+        """Whether it tells what was found in files or tables, and not only that a stage ran."""
+        return self.table is not None or (self.stage == _INGEST and self.outcome != CURRENT)
+
+    def values(self) -> tuple[object, ...]:
+        """As `HEADER` names them."""
+        return (
+            f"{self.at:%Y-%m-%d %H:%M:%S}",
+            self.run_id,
+            str(self.days),
+            self.stage,
+            self.table,
+            self.outcome,
+            self.rows,
+            self.quarantined,
+            self.checks,
+            self.failed,
+            self.warnings,
+            None if self.seconds is None else round(self.seconds, 1),
+            self.found,
+        )
+
+
+def quality(
+    pipeline: Pipeline,
+    environment: Environment,
+    days: Days,
+    form: str,
+    *,
+    run_id: str | None = None,
+    show_all: bool = False,
+) -> int:
+    """Print what the last run on these days did, stage by stage, and say where its report is.
+
+    Args:
+        pipeline: Whose data it is.
+        environment: Whose lake it is in.
+        days: The days.
+        form: How it is printed.
+        run_id: Another run.
+        show_all: All runs, newest first, and every attempt of theirs.
+
+    Returns:
+        1 where the run, the newest of those that are shown, was refused; else 0.
 
     Raises:
-        UsageError: nothing has been judged for any of the days.
+        UsageError: the run, or any run, has looked at no data of these days.
     """
     pipeline.require_days(days)
-    checks = _checks(environment, pipeline.name, days)
-    if not checks:
+    lines = _lines(pipeline, environment, days)
+    runs = newest_first(lines)
+    if run_id:
+        if run_id not in runs:
+            raise UsageError(f"No run '{run_id}' on {days}. {_known(runs)}")
+        runs = [run_id]
+    if not runs:
         options = f"--from {days.first} --to {days.last}"
         if len(days) == 1:
             options = f"--date {days.first}"
@@ -57,67 +135,162 @@ def quality(pipeline: Pipeline, environment: Environment, days: Days, form: str)
             f"No data of '{pipeline.name}' has been judged for {days} yet. "
             f"Judge it: nightshift run {pipeline.name} {options}"
         )
-    show(_COLUMNS, verdicts(pipeline, checks), form)
-    for report in dict.fromkeys(check["report"] for check in checks):
+    last = last_attempts(line for line in lines if line.run_id == runs[0])
+    shown = last
+    if show_all:
+        of_runs = [line for line in lines if line.run_id in runs]
+        shown = sorted(of_runs, key=lambda line: runs.index(line.run_id))
+    show(HEADER, [line.values() for line in shown], form)
+    for report in dict.fromkeys(line.report for line in shown if line.report):
         print(f"Report: {report}", file=sys.stderr)
-    return 0
+    is_refused = any(line.outcome == _REFUSED for line in last)
+    return Refused.exit_code if is_refused else 0
 
 
-def verdicts(pipeline: Pipeline, checks: Iterable[_Check]) -> list[tuple[object, ...]]:
-    """One row for each table that each run judged.
-
-    The newest run first, its tables in the order of a night.
-    """
-    judged: dict[_Key, list[_Check]] = {}
-    for check in checks:
-        key = tuple(check[column] for column in _VERDICT)
-        judged.setdefault(key, []).append(check)
-    newest_of_run: dict[str, datetime] = {}
-    for run_id, _, _, _, at, _ in judged:
-        newest_of_run[run_id] = max(at, newest_of_run.get(run_id, at))
-    names = [f"{pipeline.name}.{table.name}" for table in pipeline.tables]
-
-    def newest_first(key: _Key) -> tuple[float, float, int]:
-        run_id, _, _, _, at, table = key
-        order = names.index(table) if table in names else len(names)
-        return (-newest_of_run[run_id].timestamp(), -at.timestamp(), order)
-
-    return [_row(key, judged[key]) for key in sorted(judged, key=newest_first)]
+def newest_first(lines: Iterable[_Line]) -> list[str]:
+    """The runs that have looked at data, by the instant at which they last did."""
+    last: dict[str, datetime] = {}
+    for line in lines:
+        if line.is_about_data:
+            before = last.get(line.run_id, line.at)
+            last[line.run_id] = max(line.at, before)
+    return sorted(last, key=lambda run_id: last[run_id], reverse=True)
 
 
-def _checks(
-    environment: Environment,
-    pipeline: str,
-    days: Days,
-) -> list[dict[str, Any]]:
+def last_attempts(lines: Iterable[_Line]) -> list[_Line]:
+    """What is told of each stage and its days since that stage was last begun."""
+    of_run = list(lines)
+    begun: dict[tuple[str, Days], datetime] = {}
+    for line in of_run:
+        if line.table is None:
+            key = (line.stage, line.days)
+            before = begun.get(key, line.at)
+            begun[key] = max(line.at, before)
+    kept = []
+    for line in of_run:
+        since = begun.get((line.stage, line.days), line.at)
+        if line.at >= since:
+            kept.append(line)
+    return kept
+
+
+def _lines(pipeline: Pipeline, environment: Environment, days: Days) -> list[_Line]:
+    """All that is recorded of these days, oldest first."""
     touching = [
-        ("pipeline", "=", pipeline),
+        ("pipeline", "=", pipeline.name),
         ("first_day", "<=", days.last),
         ("last_day", ">=", days.first),
     ]
-    checks = ops.read(environment, "check_results", touching).to_pylist()
-    return sorted(checks, key=lambda check: check["checked_at"], reverse=True)
+    lines: list[_Line] = []
+    for stage_run in ops.read(environment, "stage_runs", touching).to_pylist():
+        metrics = json.loads(stage_run["metrics"] or "{}")
+        record = {**stage_run, "metrics": metrics}
+        lines += [_of_stage(record), *_of_feeds(pipeline, record), *_of_failures(record)]
+    names = [f"{pipeline.name}.{table.name}" for table in pipeline.tables]
+    judged: dict[tuple[Any, ...], list[_Record]] = {}
+    for check in ops.read(environment, "check_results", touching).to_pylist():
+        key = tuple(check[column] for column in _VERDICT)
+        judged.setdefault(key, []).append(check)
+    for checks in judged.values():
+        table = checks[0]["table_name"]
+        order = names.index(table) if table in names else len(names)
+        lines.append(_of_verdict(checks, order))
+    return sorted(lines, key=lambda line: (line.at, line.order))
 
 
-def _row(key: _Key, checks: Sequence[_Check]) -> tuple[object, ...]:
-    run_id, first, last, stage, at, table = key
-    unmet = [check for check in checks if not check["success"]]
-    failed = [check for check in unmet if check["severity"] == "critical"]
-    warned = [check for check in unmet if check["severity"] != "critical"]
-    return (
-        f"{at:%Y-%m-%d %H:%M:%S}",
-        run_id,
-        str(Days(first, last)),
-        stage,
-        table,
-        "refused" if failed else "passed",
-        json.loads(checks[0]["detail"])["rows"],
-        len(checks),
-        len(failed),
-        len(warned),
-        "; ".join(map(_finding, failed or warned)),
+def _of_stage(record: _Record) -> _Line:
+    metrics = record["metrics"]
+    error = record["error"] or ""
+    return _Line(
+        run_id=record["run_id"],
+        at=record["started_at"],
+        # Before its tables.
+        order=-1,
+        days=Days(record["first_day"], record["last_day"]),
+        stage=record["stage"],
+        outcome=record["status"],
+        rows=next((metrics[name] for name in _ROWS if name in metrics), None),
+        quarantined=metrics.get("rows_quarantined"),
+        checks=metrics.get("checks"),
+        warnings=metrics.get("warnings"),
+        seconds=record["seconds"],
+        # What follows it is told of the tables, and by the report.
+        found=error.partition("\n")[0],
+        report=metrics.get("report"),
     )
 
 
-def _finding(check: _Check) -> str:
+def _of_feeds(pipeline: Pipeline, record: _Record) -> list[_Line]:
+    """What ingestion found in the files of each feed."""
+    lines = []
+    feeds = record["metrics"].get("feeds", {}) if record["stage"] == _INGEST else {}
+    for order, (name, feed) in enumerate(feeds.items()):
+        found = f"{feed['files']} file(s) with {feed['in_files']} rows"
+        if feed["unchanged"]:
+            found += f", {feed['unchanged']} of them unchanged"
+        line = _Line(
+            run_id=record["run_id"],
+            at=record["started_at"],
+            order=order,
+            days=Days(record["first_day"], record["last_day"]),
+            stage=record["stage"],
+            table=f"{pipeline.name}.{name}",
+            outcome="done",
+            rows=feed["staged"],
+            quarantined=feed["quarantined"],
+            found=found,
+        )
+        lines.append(line)
+    return lines
+
+
+def _of_failures(record: _Record) -> list[_Line]:
+    """Why ingestion refused files; a check's refusals are among its verdicts."""
+    failures = record["metrics"].get("failures", []) if record["stage"] == _INGEST else []
+    return [
+        _Line(
+            run_id=record["run_id"],
+            at=record["started_at"],
+            order=order,
+            days=Days(record["first_day"], record["last_day"]),
+            stage=record["stage"],
+            table=failure["table"],
+            outcome=_REFUSED,
+            quarantined=failure["count"],
+            failed=1,
+            found=failure["says"],
+        )
+        for order, failure in enumerate(failures)
+    ]
+
+
+def _of_verdict(checks: Sequence[_Record], order: int) -> _Line:
+    one = checks[0]
+    unmet = [check for check in checks if not check["success"]]
+    failed = [check for check in unmet if check["severity"] == "critical"]
+    warned = [check for check in unmet if check["severity"] != "critical"]
+    detail = json.loads(one["detail"])
+    return _Line(
+        run_id=one["run_id"],
+        at=one["checked_at"],
+        order=order,
+        days=Days(one["first_day"], one["last_day"]),
+        stage=one["stage"],
+        table=one["table_name"],
+        outcome=_REFUSED if failed else "passed",
+        rows=detail["rows"],
+        quarantined=detail.get("quarantined"),
+        checks=len(checks),
+        failed=len(failed),
+        warnings=len(warned),
+        found="; ".join(map(_finding, failed or warned)),
+        report=one["report"],
+    )
+
+
+def _finding(check: _Record) -> str:
     return f"{check['column_name'] or check['expectation']}: {check['observed']}"
+
+
+def _known(runs: Sequence[str]) -> str:
+    return f"Known: {', '.join(runs)}." if runs else "None has looked at them yet."

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from operator import itemgetter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.output import log_to_stderr, show
+from pipelines.errors import NightshiftError
 
 if TYPE_CHECKING:
     from pipelines.run import Run
@@ -32,19 +35,53 @@ def show_plan(run: Run, stages: tuple[Stage, ...], form: str) -> int:
     return 0
 
 
-def perform(run: Run, night: Callable[[], int], form: str) -> int:
+def perform(
+    run: Run,
+    night: Callable[[], int],
+    form: str,
+    result: Path | None = None,
+) -> int:
     """Perform the night; returns its exit code.
 
     As a table a line is printed when a stage is done. For programs there is one row for each stage
     in the end, also when the last was refused or failed, and all else that is printed goes to
     stderr.
+
+    Args:
+        run: The run.
+        night: Performs it.
+        form: How it is told.
+        result: The file into which it is told as well, for a scheduler.
     """
-    if form == "table":
-        return night()
     since = datetime.now(UTC)
+    telling = night if result is None else partial(_perform_telling, run, night, since, result)
+    if form == "table":
+        return telling()
     with log_to_stderr():
-        code = night()
+        code = telling()
     show(STAGES, stage_rows(run, since), form)
+    return code
+
+
+def _perform_telling(
+    run: Run,
+    night: Callable[[], int],
+    since: datetime,
+    result: Path,
+) -> int:
+    """Perform the night, and write what became of it, whatever that is."""
+    from jobs.commands.result import write_result
+    from jobs.night import message_of
+
+    try:
+        code = night()
+    except Exception as error:
+        known = error if isinstance(error, NightshiftError) else NightshiftError()
+        code = known.exit_code
+        fault = message_of(error, run.environment.variables())
+        write_result(result, run, since, code, fault)
+        raise
+    write_result(result, run, since, code, None)
     return code
 
 

@@ -19,8 +19,9 @@ from expectations.row_rules import REASON, RULE
 from jobs.lake import commits, ops, staging, tables, waivers
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import partition, sql_name
+from jobs.stages import reports
 from pipelines.days import Days
-from pipelines.errors import GateRefused, NightshiftError
+from pipelines.errors import Failure, GateRefused, NightshiftError
 from pipelines.feeds import PROVENANCE
 from pipelines.spec import PREDICTIONS
 from pipelines.waivers import Waiver
@@ -97,8 +98,11 @@ def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
 
     judged = _by_table(judge_table, stagings)
     verdicts = [one.verdict for one in judged.values()]
-    _refuse_failures(run, judged)
-    report_index = _record(run, verdicts)
+    failures = _failures(run, judged)
+    # What passed is recorded too when another did not: nothing is published, and people ask why.
+    report_index = _record(run, verdicts, failures)
+    if failures:
+        raise GateRefused(failures, str(report_index))
     # In the order in which they are made: a table is published after those that it reads.
     published = {}
     for name, one in judged.items():
@@ -159,11 +163,6 @@ def judge(
     for rest, bad in moved:
         return Judged(suite=declared, verdict=verdict, staged=waiting, rest=rest, bad=bad)
     return Judged(suite=declared, verdict=verdict, staged=waiting, rest=waiting)
-
-
-def report_folder(run: Run) -> Path:
-    """Where the report of the run's days lies."""
-    return run.environment.reports / run.pipeline.name / f"{run.days.first}..{run.days.last}"
 
 
 def _nights(run: Run, name: str, waiting: Staging) -> Days:
@@ -258,19 +257,13 @@ def _by_table(
         return dict(zip(names, results, strict=True))
 
 
-def _record(run: Run, verdicts: Sequence[Verdict]) -> Path:
+def _record(run: Run, verdicts: Sequence[Verdict], failures: Sequence[Failure]) -> Path:
     now = ops.now()
-    gated = [sql_name(run, table.name) for table in run.pipeline.tables]
-    about = report.About(
-        title=run.pipeline.title,
-        pipeline=run.pipeline.name,
-        days=str(run.days),
-        run_id=run.run_id,
-        stage=run.doing.name,
-        checked_at=now.isoformat(),
-        tables=tuple(gated),
-    )
-    index = report.write(report_folder(run), about, verdicts)
+    ways = {
+        (one.table, one.expectation, one.column): one.way_out for one in failures if one.way_out
+    }
+    folder = reports.folder(run)
+    index = report.write_verdicts(folder, reports.about(run, now), verdicts, ways)
     rows: list[dict[str, Any]] = []
     for verdict in verdicts:
         rows += [_row(run, verdict, check, now, index) for check in verdict.checks]
@@ -289,6 +282,7 @@ def _row(
     detail = {
         "says": check.says,
         "rows": verdict.rows,
+        "quarantined": verdict.quarantined,
         "unexpected": check.unexpected,
         "examples": check.examples,
     }
@@ -313,23 +307,25 @@ def _row(
     }
 
 
-def _refuse_failures(run: Run, judged: dict[str, Judged]) -> None:
-    failed = {name: one for name, one in judged.items() if not one.verdict.passed}
-    if not failed:
-        return
-    # What passed is recorded too: this run publishes none of it, and people ask why.
-    index = _record(run, [one.verdict for one in judged.values()])
-    lines: list[str] = []
-    ways: list[str] = []
-    for name, one in failed.items():
+def _failures(run: Run, judged: dict[str, Judged]) -> tuple[Failure, ...]:
+    """What keeps tables from being published, each with the command that lets it through."""
+    found = []
+    for name, one in judged.items():
         waivable = {(each.expectation_type, each.column) for each in one.suite.waivable}
         for check in one.verdict.failures:
-            lines.append(f"{one.verdict.table} {check.column or ''}: {check}")
+            way_out = None
             if (check.expectation, check.column) in waivable and check.error is None:
-                nights = _nights(run, name, one.staged)
-                ways.append(_way_through(run, name, nights, check))
-    names = ", ".join(one.verdict.table for one in failed.values())
-    raise GateRefused(names, tuple(lines), str(index), tuple(ways))
+                way_out = _way_through(run, name, _nights(run, name, one.staged), check)
+            failure = Failure(
+                table=one.verdict.table,
+                expectation=check.expectation,
+                column=check.column,
+                says=str(check),
+                count=check.unexpected,
+                way_out=way_out,
+            )
+            found.append(failure)
+    return tuple(found)
 
 
 def _way_through(run: Run, name: str, nights: Days, check: Check) -> str:

@@ -6,21 +6,24 @@ asserted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from expectations import report
 from jobs.ingestion.contents import Drop
 from jobs.ingestion.drops import find_drops, require_unchanged
 from jobs.ingestion.records import QUARANTINE, columns, new_columns, records, widened
-from jobs.lake import commits, staging, tables
+from jobs.lake import commits, ops, staging, tables
 from jobs.lake.content import fingerprint
 from jobs.lake.definition import digest
 from jobs.lake.knowledge import Knowledge, arrival
@@ -28,8 +31,9 @@ from jobs.lake.locations import exists, sql_name
 from jobs.lake.partitions import column_types, published_days
 from jobs.lake.publications import Origin, file_input, in_force
 from jobs.spark.session import connect
+from jobs.stages import reports
 from pipelines.days import Days
-from pipelines.errors import NightshiftError, Refused
+from pipelines.errors import DataRefused, Failure, NightshiftError, Refused
 from pipelines.spec import QUARANTINE_SUFFIX
 
 if TYPE_CHECKING:
@@ -40,6 +44,10 @@ _FEEDS_AT_ONCE = 3
 """The server plans one feed while it computes another; more would only wait for its cores."""
 _FILES_SHOWN = 5
 """Files that a refusal lists; the query below them finds all."""
+_BAD_ROWS_KEPT = 20
+"""Of a feed: what its report shows."""
+_RECORD_CHARACTERS = 500
+"""Of such a row: a record may be a whole file that lacks its line breaks."""
 _BAD_CONTENT = ("source_line", "reason", "record")
 T = TypeVar("T")
 R = TypeVar("R")
@@ -99,23 +107,27 @@ def ingest(run: Run) -> dict[str, object]:
     """Stage the good rows of every feed for the run's days and quarantine the others.
 
     Returns:
-        Totals, and by feed: files, rows in them, rows staged, quarantined, and unchanged (of a
-        reference file).
+        Totals, where the report is, and by feed: files, rows in them, rows staged, quarantined,
+        and unchanged (of a reference file).
 
     Raises:
         NotLanded: files are missing or still being written; nothing was staged.
-        Refused: files are unreadable, or a file has more bad rows than its feed allows.
+        DataRefused: files are unreadable, or a file has more bad rows than its feed allows.
         NightshiftError: rows were lost or multiplied on the way.
     """
-    found = _dated(run, find_drops(run))
-    _refuse_unfitting_columns(run, found)
+    try:
+        found = _dated(run, find_drops(run))
+        _refuse_unfitting_columns(run, found)
+    except Refused as unreadable:
+        raise _refused(run, str(unreadable)) from None
     staging.prune(run)
     # Before anything is read, as every stage does.
     knowledge = Knowledge.of_now(run)
     cached: list[DataFrame] = []
     try:
         loads = _load_all(run, found, cached, knowledge)
-        _refuse_bad_files(run, loads)
+        bad_rows = tuple(chain.from_iterable(_all(_some_bad_rows, loads)))
+        _refuse_bad_files(run, loads, bad_rows)
         kept = _all(partial(_keep, run), loads)
     finally:
         # Also after a refusal: the server would keep them.
@@ -123,7 +135,11 @@ def ingest(run: Run) -> dict[str, object]:
             rows.unpersist()
     # Both in the order of the feeds.
     metrics = dict(zip(found, kept, strict=True))
-    return {**_totals(metrics.values()), "feeds": metrics}
+    feeds = []
+    for name, figures in metrics.items():
+        feeds.append(report.FeedFigures(table=sql_name(run, name), **figures))
+    index = _report(run, report.Files(feeds=tuple(feeds), bad_rows=bad_rows))
+    return {**_totals(metrics.values()), "report": str(index), "feeds": metrics}
 
 
 def _refuse_unfitting_columns(run: Run, found: Mapping[str, list[Drop]]) -> None:
@@ -264,15 +280,78 @@ def _tallies(feed: Feed, rows: DataFrame, new: Iterable[str]) -> list[_Tally]:
     return [_Tally(**row.asDict()) for row in found.collect()]
 
 
-def _refuse_bad_files(run: Run, loads: list[_Load]) -> None:
+def _some_bad_rows(load: _Load) -> list[report.BadRow]:
+    """Bad rows that a report shows; those of files that are refused, where there are any."""
+    if not load.bad:
+        return []
+    rows = load.bad_rows()
+    refused = [tally.source_file for tally in _bad_files(load)]
+    if refused:
+        rows = rows.where(F.col("source_file").isin(refused))
+    shortened = F.left("record", F.lit(_RECORD_CHARACTERS))
+    told = rows.select("source_file", "source_line", "reason", shortened)
+    first = told.orderBy("source_file", "source_line").limit(_BAD_ROWS_KEPT).collect()
+    return [
+        report.BadRow(file=file, line=line, reason=reason, record=record)
+        for file, line, reason, record in first
+    ]
+
+
+def _refuse_bad_files(
+    run: Run,
+    loads: Sequence[_Load],
+    bad_rows: tuple[report.BadRow, ...],
+) -> None:
     refusals = []
+    failures: list[Failure] = []
     for load in loads:
         bad_files = _bad_files(load)
         if bad_files:
             _quarantine(run, load)
             refusals.append(_refusal(run, load.feed, bad_files))
+            failures += [_failure(run, load.feed, tally) for tally in bad_files]
     if refusals:
-        raise Refused("\n".join(refusals))
+        feeds = tuple(_found_in(run, load) for load in loads)
+        found = report.Files(feeds=feeds, bad_rows=bad_rows)
+        raise _refused(run, "\n".join(refusals), failures, found)
+
+
+def _refused(
+    run: Run,
+    message: str,
+    failures: Iterable[Failure] = (),
+    found: report.Files | None = None,
+) -> DataRefused:
+    """The error of files that are refused, with a report that says the same."""
+    index = _report(run, replace(found or report.Files(), refusal=message))
+    return DataRefused(f"{message}\nReport: {index}", tuple(failures), str(index))
+
+
+def _report(run: Run, files: report.Files) -> Path:
+    about = reports.about(run, ops.now())
+    return report.write_files(reports.folder(run), about, files)
+
+
+def _found_in(run: Run, load: _Load) -> report.FeedFigures:
+    """What the files of a feed hold, none of which is staged."""
+    return report.FeedFigures(
+        table=sql_name(run, load.feed.name),
+        files=len(load.drops),
+        in_files=load.records,
+        staged=load.records - load.bad,
+        quarantined=load.bad,
+        unchanged=0,
+    )
+
+
+def _failure(run: Run, feed: Feed, tally: _Tally) -> Failure:
+    return Failure(
+        table=sql_name(run, feed.name),
+        expectation="max_quarantine_share",
+        column=None,
+        says=f"At most {feed.max_quarantine_share:.1%} of a file's rows are bad. Found: {tally}.",
+        count=tally.bad,
+    )
 
 
 def _bad_files(load: _Load) -> list[_Tally]:
@@ -286,15 +365,15 @@ def _bad_files(load: _Load) -> list[_Tally]:
 
 
 def _refusal(run: Run, feed: Feed, tallies: list[_Tally]) -> str:
-    table = sql_name(run, feed.name + QUARANTINE_SUFFIX)
+    table = sql_name(run, feed.name)
     rows = (
-        f"SELECT * FROM {table} "
+        f"SELECT * FROM {table}{QUARANTINE_SUFFIX} "
         f"WHERE landed_date BETWEEN '{run.days.first}' AND '{run.days.last}' "
         "ORDER BY source_file, source_line"
     )
     head = (
-        f"{len(tallies)} file(s) of '{feed.name}' have more bad rows "
-        f"than the {feed.max_quarantine_share:.1%} that it allows:"
+        f"{table} was refused: {len(tallies)} file(s) of '{feed.name}' have more bad rows "
+        f"than the {feed.max_quarantine_share:.1%} that it allows (max_quarantine_share):"
     )
     lines = [head]
     lines += [f"  - {tally}" for tally in tallies[:_FILES_SHOWN]]

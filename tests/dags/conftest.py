@@ -27,14 +27,15 @@ with open(os.environ["STUB_CALLS"], "a") as calls:
     calls.write(json.dumps(sys.argv[1:]) + "\\n")
 for argument in sys.argv:
     if argument.startswith("--result="):
-        open(argument.partition("=")[2], "w").write(os.environ["STUB_PLAN"])
-print("Refused: the reason", file=sys.stderr, flush=True)
+        if os.environ.get("STUB_RESULT"):
+            open(argument.partition("=")[2], "w").write(os.environ["STUB_RESULT"])
+print(os.environ.get("STUB_SAYS", "Refused: the reason"), file=sys.stderr, flush=True)
 time.sleep(float(os.environ.get("STUB_SECONDS", "0")))
 sys.exit(int(os.environ.get("STUB_EXIT", "0")))
 """
 """Stands for `nightshift`: notes its arguments, says something, and ends as it is told to.
 
-Where a plan is asked for, it writes the one that it was given."""
+Where a result is asked for, it writes the one that it was given, if any."""
 
 
 @pytest.fixture
@@ -50,6 +51,16 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 _SWITCHES = dict.fromkeys(("restate", "allow_gap", "retrain", "rescore"), False)
+
+
+class Instance:
+    """Keeps what a task hands on."""
+
+    def __init__(self) -> None:
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, *, key: str, value: Any) -> None:
+        self.pushed[key] = value
 
 
 def context(

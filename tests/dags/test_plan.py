@@ -20,21 +20,11 @@ from jobs.__main__ import parser
 from pipelines.events import Event
 from pipelines.flights import PIPELINE
 from pipelines.stages import STAGES
-from tests.dags.conftest import context
+from tests.dags.conftest import Instance, context
 
 ROWS = [{"what": "train", "state": "due", "nights": 1, "days": "2013-03-01", "reason": "new rows"}]
 DUE = {"has_work": True, "summary": "to do:\n- train: due 2013-03-01 (new rows)", "rows": ROWS}
 CURRENT = {"has_work": False, "summary": "nothing to do, all is current.", "rows": []}
-
-
-class Instance:
-    """Keeps what a task hands on."""
-
-    def __init__(self) -> None:
-        self.pushed: dict[str, Any] = {}
-
-    def xcom_push(self, *, key: str, value: Any) -> None:
-        self.pushed[key] = value
 
 
 @pytest.fixture
@@ -49,7 +39,7 @@ def plan() -> PlanOperator:
 def run(
     plan: PlanOperator, planned: dict[str, Any], monkeypatch: pytest.MonkeyPatch, **given: Any
 ) -> Instance:
-    monkeypatch.setenv("STUB_PLAN", json.dumps(planned))
+    monkeypatch.setenv("STUB_RESULT", json.dumps(planned))
     instance = Instance()
     plan.execute(context(**given) | {"ti": instance})
     return instance

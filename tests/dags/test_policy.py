@@ -260,7 +260,9 @@ def test_every_command_of_a_dag_is_one_that_the_command_line_accepts(
     night = Night(days=Days(date(2013, 1, 1), date(2013, 3, 31)), stands_for=stands_for)
     for task in stages_of(name):
         params = dict.fromkeys(switches, True)
-        argv = command(task.pipeline, task.stage, night, safe_run_id("-odd id"), params)
+        run_id = safe_run_id("-odd id")
+        result = Path("result.json")
+        argv = command(task.pipeline, task.stage, night, run_id, params, result)
         arguments = parser().parse_args(argv)
         assert arguments.from_start == bool(stands_for)
         assert arguments.pipeline == name
@@ -272,6 +274,7 @@ def test_every_command_of_a_dag_is_one_that_the_command_line_accepts(
         assert arguments.no_notify, "the callbacks notify, once all attempts are over"
         assert select(arguments.stage) == (task.stage,)
         assert arguments.run_id == safe_run_id("-odd id")
+        assert arguments.result == Path("result.json")
 
 
 @pytest.mark.parametrize("name", catalog.names())
@@ -285,7 +288,8 @@ def test_the_command_of_the_plan_asks_for_as_much_as_those_of_the_stages(
     params = dict.fromkeys(switches, True)
     argv = plan_command(pipeline, night, "-odd id", params, Path("result.json"))
     planned = parser().parse_args(argv)
-    run = parser().parse_args(command(pipeline, STAGES[0], night, "an_id", params))
+    argv = command(pipeline, STAGES[0], night, "an_id", params, Path("result.json"))
+    run = parser().parse_args(argv)
     for name_of in ("pipeline", "first", "last", "retrain", "rescore", "allow_gap", "from_start"):
         assert getattr(planned, name_of) == getattr(run, name_of)
     assert planned.restate == (not run.as_needed)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import suppress
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.execution_time.context import OutletEventAccessors
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from dags.callbacks import StageRefused
 from dags.nights import Night
@@ -28,7 +31,7 @@ from pipelines.environment import Environment
 from pipelines.flights import PIPELINE
 from pipelines.run import Run, new_run_id
 from pipelines.stages import STAGES, stage
-from tests.dags.conftest import context
+from tests.dags.conftest import Instance, context
 
 RANGE: dict[str, Any] = {"from": "2013-01-01", "to": "2013-01-31"}
 
@@ -49,7 +52,10 @@ def test_the_stage_is_run_by_the_command_with_the_run_id_of_airflow(stub: Path) 
     )
     about = ["flights", "--from", "2013-03-01", "--to", "2013-03-01", "--stage", "train"]
     run_id = "--run-id=manual__2013-03-02T08:30:00+00:00_x1"
-    assert calls(stub) == [["run", *about, run_id, "--no-notify", "--as-needed", "--retrain"]]
+    (argv,) = calls(stub)
+    (result,) = [argument for argument in argv if argument.startswith("--result=")]
+    argv.remove(result)
+    assert argv == ["run", *about, run_id, "--no-notify", "--as-needed", "--retrain"]
 
 
 def test_the_log_of_a_stage_begins_with_its_night(
@@ -58,6 +64,121 @@ def test_the_log_of_a_stage_begins_with_its_night(
     run_stage("train", date="2013-03-01")
     first, *_ = capsys.readouterr().out.splitlines()
     assert "Night of 2013-03-01 " in first
+
+
+MESSAGE = """flights.weather was refused: 1 expectation(s) failed.
+  - flights.weather temp (expect_column_values_to_be_between): 9 of 72 rows.
+Report: {report}
+Have the source drop good files, or let it through, and run again:
+  nightshift waive flights weather"""
+CHANGED = {"rows": 914, "version": 3, "days": 1, "first_day": "2013-03-01"}
+
+
+def told(monkeypatch: pytest.MonkeyPatch, name: str, **result: Any) -> tuple[StageOperator, Any]:
+    """The operator of a stage whose command has written this result, and Airflow's context."""
+    written = {"message": None, "report": None, "failures": [], "tables": {}, **result}
+    monkeypatch.setenv("STUB_RESULT", json.dumps(written))
+    outlet_events = OutletEventAccessors()
+    where = context(date="2013-03-01") | {"ti": Instance(), "outlet_events": outlet_events}
+    return StageOperator(pipeline=PIPELINE, stage=stage(name)), where
+
+
+def test_a_failed_task_says_what_happened_and_links_to_its_report(
+    stub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
+    monkeypatch.setenv("STUB_EXIT", "1")
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://127.0.0.1:8080/")
+    run = "manual__2013-03-02T08:30:00+00:00"
+    report = str(tmp_path / "reports/flights/2013-03-01..2013-03-01" / run / "index.html")
+    message = MESSAGE.format(report=report)
+    operator, where = told(monkeypatch, "check_raw", message=message, report=report)
+    with pytest.raises(StageRefused) as refused:
+        operator.execute(where)
+    below = "flights/2013-03-01..2013-03-01/manual__2013-03-02T08%3A30%3A00%2B00%3A00/index.html"
+    url = f"http://127.0.0.1:8080/nightshift/reports/{below}"
+    why = MESSAGE.format(report=url)
+    assert str(refused.value) == f"check_raw of 2013-03-01 was refused (exit code 1): {why}"
+    (link,) = operator.operator_extra_links
+    assert link.get_link(operator, ti_key=where["ti"]) == url
+    assert where["ti"].pushed["result"]["message"] == message
+    assert f"Report: {url}" in capsys.readouterr().out
+
+
+def test_a_stage_without_a_report_links_nowhere(
+    stub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator, where = told(monkeypatch, "transform")
+    operator.execute(where)
+    (link,) = operator.operator_extra_links
+    assert link.get_link(operator, ti_key=where["ti"]) == ""
+
+
+def test_only_tables_that_changed_are_told_as_assets_with_rows_version_and_days(
+    stub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = {"flights.weather": CHANGED, "flights.departures": CHANGED}
+    operator, where = told(monkeypatch, "check_raw", tables=changed)
+    assert len(operator.outlets) == len(PIPELINE.feeds)
+    operator.execute(where)
+    # Departures are another stage's, which this one did at the same time.
+    (weather,) = operator.outlets
+    assert weather.name == "flights.weather"
+    assert where["outlet_events"][weather].extra == CHANGED
+    unchanged, where = told(monkeypatch, "check_raw")
+    unchanged.execute(where)
+    assert unchanged.outlets == []
+
+
+@pytest.mark.parametrize(
+    ("says", "levels"),
+    [
+        ("ingest 2.6 s", ["info"]),
+        ("Warning: nobody was notified\nplain", ["warning", "info"]),
+        ("Not landed: 1 file(s)\n  - a.csv", ["warning", "info"]),
+        ("plain\nRefused: why\n  - one\n  - two", ["info", "error", "error", "error"]),
+        ("Traceback (most recent call last):\n  File\nFault: it", ["error"] * 3),
+        ("Fault: it\nWarning: other", ["error", "warning"]),
+        ("Usage: no such day", ["error"]),
+        ("it says Refused: and Warning: in its midst", ["info"]),
+    ],
+)
+def test_a_line_of_the_command_keeps_its_level(
+    stub: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    says: str,
+    levels: list[str],
+) -> None:
+    monkeypatch.setenv("STUB_SAYS", says)
+    operator = StageOperator(pipeline=PIPELINE, stage=stage("ingest"))
+    with capture_logs() as logged:
+        operator.execute(context(date="2013-03-01"))
+    by_line = {entry["event"]: entry["log_level"] for entry in logged}
+    assert [by_line[line] for line in says.splitlines()] == levels
+
+
+def test_a_line_is_logged_as_soon_as_it_is_printed(
+    stub: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STUB_SECONDS", "60")
+    operator = StageOperator(pipeline=PIPELINE, stage=stage("ingest"))
+    where = context(date="2013-03-01")
+    task = threading.Thread(target=lambda: suppressed(operator, where))
+    task.start()
+    seen = ""
+    began = time.monotonic()
+    while "Refused: the reason" not in seen and time.monotonic() < began + 30:
+        seen += capsys.readouterr().out
+        time.sleep(0.02)
+    operator.on_kill()
+    task.join(timeout=10)
+    assert "Refused: the reason" in seen
+    assert time.monotonic() < began + 30
+
+
+def suppressed(operator: StageOperator, where: Any) -> None:
+    with suppress(AirflowException):
+        operator.execute(where)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +255,7 @@ def test_ordinary_dag_run_ids_are_kept() -> None:
 def test_a_hostile_run_id_stays_one_argument() -> None:
     run_id = safe_run_id("--help; rm -rf $(HOME)")
     night = Night(days=Days.of(date(2013, 3, 1)))
-    argv = command(PIPELINE, STAGES[0], night, run_id, {})
+    argv = command(PIPELINE, STAGES[0], night, run_id, {}, Path("result.json"))
     assert f"--run-id={run_id}" in argv
     assert run_id.startswith("--help--rm--rf---HOME-~")
 

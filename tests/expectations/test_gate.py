@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import great_expectations as gx
@@ -14,7 +13,7 @@ import pytest
 from great_expectations.exceptions import InvalidExpectationConfigurationError
 from pyspark.errors import PySparkException
 
-from expectations import gate, report
+from expectations import gate
 from expectations.gate import MAX_EXAMPLES, Check, Verdict, judge
 from expectations.suite import Suite, between, one_of, present
 from jobs.spark import session
@@ -46,15 +45,6 @@ GOOD: list[Row] = [
     (FIRST, 2, 4.0),
     (SECOND, 1, 3.0),
 ]
-ABOUT = report.About(
-    title="Things.",
-    pipeline="toy",
-    days="2013-01-01",
-    run_id="run_1",
-    stage="check_raw",
-    checked_at="2026-01-01T00:00:00",
-    tables=("toy.things",),
-)
 
 
 def rows(spark: SparkSession, *values: Row) -> DataFrame:
@@ -248,68 +238,3 @@ def test_helpers_say_what_must_hold() -> None:
         "a is at least 1,000.",
         "a is one of x, y.",
     ]
-
-
-def test_the_report_names_what_failed_and_asks_nothing_of_the_network(
-    spark: SparkSession, tmp_path: Path
-) -> None:
-    verdict = judge_things(rows(spark, *GOOD, (SECOND, 2, 11.0)))
-    index = report.write(tmp_path, ABOUT, [verdict])
-    page = index.read_text()
-    docs = (tmp_path / "things" / "index.html").read_text()
-    shown = (
-        "Refused",
-        "toy.things",
-        "doubled is from 0 to 20.",
-        "1 of 4 rows",
-        "22.0",
-        'href="things/index.html"',
-    )
-    fetched = (
-        'src="http',
-        "googleapis",
-        "@import",
-        'rel="stylesheet" href="http',
-    )
-    assert [text for text in shown if text not in page] == []
-    assert "doubled" in docs
-    assert [text for text in fetched if text in page + docs] == []
-
-
-def test_the_report_keeps_what_an_earlier_run_found_apart(
-    spark: SparkSession, tmp_path: Path
-) -> None:
-    first = replace(ABOUT, tables=("toy.things", "toy.others"))
-    second = replace(first, run_id="run_2")
-    bad = judge(rows(spark, *GOOD[:2]), SUITE, "toy.others")
-    good = judge_things(rows(spark, *GOOD))
-    report.write(tmp_path, first, [bad])
-    page = report.write(tmp_path, second, [good]).read_text()
-    assert "<title>Passed: toy 2013-01-01</title>" in page
-    assert "What failed" not in page
-    assert "by an earlier run" in page
-
-
-def test_the_report_escapes_what_the_data_says() -> None:
-    bad = Check(
-        expectation="e",
-        column="c",
-        says="s",
-        severity="critical",
-        success=False,
-        observed="1 of 1 rows",
-        examples=({"c": "<script>"},),
-    )
-    record = {
-        "run_id": ABOUT.run_id,
-        "stage": ABOUT.stage,
-        "checked_at": ABOUT.checked_at,
-        "table": "toy.things",
-        "rows": 1,
-        "passed": False,
-        "seconds": 0.1,
-        "checks": [asdict(bad)],
-    }
-    page = report.index(ABOUT, [record])
-    assert "&lt;script&gt;" in page
-    assert "<script>" not in page

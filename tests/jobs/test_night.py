@@ -7,7 +7,7 @@ import multiprocessing
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 from multiprocessing.synchronize import Event as Signal
 from pathlib import Path
@@ -22,13 +22,27 @@ from jobs.lake.commits import publish
 from pipelines.catalog import pipeline
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import GateRefused, NightshiftError, NotLanded, Refused, UsageError
+from pipelines.errors import (
+    Failure,
+    GateRefused,
+    NightshiftError,
+    NotLanded,
+    Refused,
+    UsageError,
+)
 from pipelines.run import Run
 from pipelines.stages import STAGES, Stage, select, stage
 from tests.jobs.lake.test_commits import staged
 from tests.jobs.records import settle
 
 Function = Callable[[Run], dict[str, object]]
+FAILURE = Failure(
+    table="flights.flights",
+    expectation="expect_column_values_to_not_be_null",
+    column="arr_delay",
+    says="40 % null",
+    count=4,
+)
 PROMOTED: dict[str, object] = {"event": "promoted", "model_version": "4", "reason": "Better."}
 
 
@@ -86,7 +100,7 @@ def test_a_stage_that_is_done_is_recorded_with_its_metrics(
     ("error", "code", "status", "traceback"),
     [
         (
-            GateRefused("flights.flights", ("arr_delay: 40 % null",), "report.html"),
+            GateRefused((FAILURE,), "report.html"),
             1,
             "refused",
             False,
@@ -119,6 +133,8 @@ def test_a_stage_that_fails_ends_with_its_code_and_is_recorded(
     assert row["status"] == status
     assert row["error"] in printed
     assert ("Traceback" in printed) is traceback
+    details = {"report": "report.html", "failures": [asdict(FAILURE)]}
+    assert json.loads(row["metrics"] or "null") == (details if status == "refused" else None)
 
 
 @pytest.mark.parametrize("of_our_own", [True, False])
@@ -147,7 +163,7 @@ def test_a_value_that_would_steer_a_terminal_is_printed_as_text(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     steering = "carrier=\x1b[2J\r\u202eUA"
-    refused = GateRefused("flights.flights", (f"unknown: {steering}",), "report.html")
+    refused = GateRefused((replace(FAILURE, says=f"unknown: {steering}"),), "report.html")
     for error in (refused, ValueError(steering)):
         _, message = night.explain(error)
         printed = capsys.readouterr().err

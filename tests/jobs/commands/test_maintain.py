@@ -55,7 +55,7 @@ def in_home(environment: Environment, *, is_old: bool) -> dict[str, Path]:
     home = environment.home
     name = "old" if is_old else "young"
     places = {
-        "toy: reports": environment.reports / "toy" / name / "index.html",
+        "toy: reports": environment.reports / "toy" / "days" / name / "index.html",
         "toy: training folders": home / "training" / "toy" / f"job-{name}" / "fit.npy",
         "services' logs": environment.logs / f"{name}.log.1",
         "Airflow's logs": environment.logs / "airflow" / "dag_id=toy" / f"run_id={name}" / "1.log",
@@ -92,6 +92,15 @@ def test_a_dry_run_tells_the_same_and_deletes_nothing(environment: Environment) 
     assert told == cleaned(environment)
     assert told["toy.readings"][1] == 1
     assert [file for file in old.values() if file.exists()] == []
+
+
+def test_days_of_which_no_report_is_left_go_too(environment: Environment) -> None:
+    old = in_home(environment, is_old=True)["toy: reports"]
+    leading = written(environment.reports / "toy" / "days" / "index.html", is_old=True)
+    cleaned(environment, is_dry=True)
+    assert leading.exists()
+    cleaned(environment)
+    assert not old.parent.parent.exists()
 
 
 def test_a_report_of_which_a_page_is_young_stays_whole(environment: Environment) -> None:

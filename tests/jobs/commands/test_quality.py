@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from datetime import UTC, date, datetime
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -51,26 +50,101 @@ def judged(
     ops.append(home, "check_results", [row | more])
 
 
-def printed(home: Environment, capsys: pytest.CaptureFixture[str], days: Days) -> Any:
-    assert quality(FLIGHTS, home, days, "csv") == 0
+def ran(home: Environment, run_id: str, minute: int, stage: str, **more: Any) -> None:
+    row = {
+        "run_id": run_id,
+        "pipeline": "flights",
+        "stage": stage,
+        "first_day": DAY,
+        "last_day": DAY,
+        "status": "done",
+        "started_at": datetime(2013, 1, 6, 4, minute, tzinfo=UTC),
+        "seconds": 2.04,
+        "metrics": json.dumps(more.pop("metrics", {})),
+    }
+    ops.append(home, "stage_runs", [row | more])
+
+
+def printed(
+    home: Environment, capsys: pytest.CaptureFixture[str], *, code: int = 0, **options: Any
+) -> Any:
+    assert quality(FLIGHTS, home, Days.of(DAY), "csv", **options) == code
     output = capsys.readouterr()
     return list(csv.DictReader(io.StringIO(output.out))), output.err
 
 
-def test_the_newest_run_comes_first_with_its_tables_in_the_order_of_a_night(
+def shown(rows: list[dict[str, str]], *names: str) -> list[tuple[str, ...]]:
+    return [tuple(row[name] for name in names) for row in rows]
+
+
+def test_the_last_run_is_shown_with_its_tables_in_the_order_of_a_night(
     home: Environment, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for run_id, minute in (("old", 1), ("new", 2)):
         for table in ("weather", "flights"):
             judged(home, run_id, minute, table)
-    rows, said = printed(home, capsys, Days.of(DAY))
-    assert [(row["run"], row["table"]) for row in rows] == [
-        ("new", "flights.flights"),
-        ("new", "flights.weather"),
-        ("old", "flights.flights"),
-        ("old", "flights.weather"),
+    new = [("new", "flights.flights"), ("new", "flights.weather")]
+    old = [("old", "flights.flights"), ("old", "flights.weather")]
+    rows, said = printed(home, capsys)
+    assert shown(rows, "run", "table") == new
+    assert said == "Report: report of new\n"
+    rows, _ = printed(home, capsys, run_id="old")
+    assert shown(rows, "run", "table") == old
+    rows, said = printed(home, capsys, show_all=True)
+    assert shown(rows, "run", "table") == new + old
+    assert said == "Report: report of new\nReport: report of old\n"
+    with pytest.raises(UsageError, match=r"No run 'odd' on 2013-01-05. Known: new, old."):
+        printed(home, capsys, run_id="odd")
+
+
+def test_a_run_is_shown_stage_by_stage_with_what_was_ingested_and_quarantined(
+    home: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    feed = {"files": 1, "in_files": 9, "staged": 7, "quarantined": 2, "unchanged": 0}
+    metrics = {"rows_staged": 7, "rows_quarantined": 2, "feeds": {"weather": feed}}
+    ran(home, "run", 1, "ingest", metrics=metrics)
+    ran(home, "run", 2, "check_raw", metrics={"rows": 7, "checks": 1, "warnings": 0})
+    judged(home, "run", 3, "weather", detail=json.dumps({"rows": 7, "quarantined": 0}))
+    ran(home, "run", 4, "transform", status="failed", error="a bug\nof ours")
+    # Nothing was to do in it: it says nothing of the data.
+    ran(home, "later", 9, "ingest", status="current")
+    rows, _ = printed(home, capsys)
+    assert shown(rows, "stage", "table", "outcome", "rows", "quarantined", "seconds", "found") == [
+        ("ingest", "", "done", "7", "2", "2.0", ""),
+        ("ingest", "flights.weather", "done", "7", "2", "", "1 file(s) with 9 rows"),
+        ("check_raw", "", "done", "7", "", "2.0", ""),
+        ("check_raw", "flights.weather", "passed", "7", "0", "", ""),
+        ("transform", "", "failed", "", "", "2.0", "a bug"),
     ]
-    assert said.splitlines() == ["Report: report of new", "Report: report of old"]
+
+
+def test_a_run_that_was_refused_at_ingest_says_of_which_file_and_ends_with_1(
+    home: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failure = {"table": "flights.weather", "says": "weather/2013-01-05.csv: 9 of 9", "count": 9}
+    metrics = {"report": "the report", "failures": [failure]}
+    refused = {"status": "refused", "error": "flights.weather was refused", "metrics": metrics}
+    ran(home, "run", 1, "ingest", **refused)
+    rows, said = printed(home, capsys, code=1)
+    assert shown(rows, "table", "outcome", "quarantined", "found") == [
+        ("", "refused", "", "flights.weather was refused"),
+        ("flights.weather", "refused", "9", "weather/2013-01-05.csv: 9 of 9"),
+    ]
+    assert said == "Report: the report\n"
+
+
+def test_of_a_run_that_was_taken_up_again_the_last_attempt_counts(
+    home: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran(home, "run", 1, "check_raw", status="refused")
+    judged(home, "run", 2, "weather", success=False, observed="all")
+    printed(home, capsys, code=1)
+    ran(home, "run", 3, "check_raw")
+    judged(home, "run", 4, "weather")
+    rows, _ = printed(home, capsys)
+    assert shown(rows, "table", "outcome") == [("", "done"), ("flights.weather", "passed")]
+    rows, _ = printed(home, capsys, show_all=True)
+    assert shown(rows, "outcome") == [("refused",), ("refused",), ("done",), ("passed",)]
 
 
 def test_a_refused_table_says_what_failed_and_a_passed_one_what_it_was_warned_of(
@@ -81,9 +155,8 @@ def test_a_refused_table_says_what_failed_and_a_passed_one_what_it_was_warned_of
     judged(home, "run", 1, "flights", **unmet)
     judged(home, "run", 1, "flights", **late, severity="warning")
     judged(home, "run", 1, "weather", **late, severity="warning")
-    rows, _ = printed(home, capsys, Days.of(DAY))
-    shown = list(map(itemgetter("verdict", "checks", "failed", "found"), rows))
-    assert shown == [
+    rows, _ = printed(home, capsys, code=1)
+    assert shown(rows, "outcome", "checks", "failed", "found") == [
         ("refused", "2", "1", "arr_delay: 40 % null"),
         ("passed", "1", "0", "rows of yesterday: -30 %"),
     ]

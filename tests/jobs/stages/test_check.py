@@ -17,7 +17,8 @@ from jobs.commands.quality import quality
 from jobs.commands.waive import revoke, waive
 from jobs.lake import ops, tables, waivers
 from jobs.lake.locations import exists
-from jobs.stages.check import audit_and_publish, check, report_folder
+from jobs.stages import reports
+from jobs.stages.check import audit_and_publish, check
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import GateRefused, UsageError
@@ -28,6 +29,7 @@ from tests.jobs.toy import TOY, run_of
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+BETWEEN = "expect_column_values_to_be_between"
 DAY = date(2013, 1, 1)
 DERIVED = (
     Table(name="sums", made_by="transform", reads=("readings",), key=("id",)),
@@ -128,21 +130,22 @@ def test_one_failed_table_keeps_the_whole_stage_back(
         check(run)
     assert published(run, "sums") == []
     assert published(run, "copies") == []
-    assert refused.value.table == "toy.sums"
     [failure] = refused.value.failures
-    assert failure == (
-        "toy.sums amount: amount is from 0 to 10. Found: 1 of 2 rows. "
+    assert (failure.table, failure.expectation, failure.count) == ("toy.sums", BETWEEN, 1)
+    assert str(failure) == (
+        f"toy.sums amount ({BETWEEN}): amount is from 0 to 10. Found: 1 of 2 rows. "
         "For example landed_date=2013-01-01, id=2, amount=33.0"
     )
-    index = report_folder(run) / "index.html"
+    assert str(refused.value).startswith("toy.sums was refused: 1 expectation(s) failed.")
+    index = reports.folder(run) / run.run_id / "index.html"
     assert refused.value.report == str(index)
     page = index.read_text()
     shown = ("Refused", "toy.sums", "amount is from 0 to 10.", "33.0", "toy.copies")
     assert [text for text in shown if text not in page] == []
     assert "amount" in (index.parent / "sums" / "index.html").read_text()
-    assert quality(PIPELINE, run.environment, run.days, "csv") == 0
+    assert quality(PIPELINE, run.environment, run.days, "csv") == 1
     shown = capsys.readouterr()
-    assert f",{DAY},check_clean,toy.sums,refused,2,6,1,0,amount: 1 of 2 rows\n" in shown.out
+    assert f",{DAY},check_clean,toy.sums,refused,2,0,6,1,0,,amount: 1 of 2 rows\n" in shown.out
     assert f"Report: {index}\n" in shown.err
 
 
@@ -239,9 +242,6 @@ def test_every_verdict_is_a_row(run: Run, stage: Callable[..., None]) -> None:
     assert {row["first_day"] for row in rows} == {DAY}
 
 
-BETWEEN = "expect_column_values_to_be_between"
-
-
 def let_through(run: Run, why: str = "the meter was changed", day: date = DAY) -> str:
     """Waive the bounds of the amounts in sums; returns the waiver's id."""
     waive(
@@ -265,7 +265,8 @@ def test_a_waiver_lets_a_refused_day_through_and_stays_on_record(
     with pytest.raises(GateRefused) as refused:
         audit_and_publish(run, ["sums"])
     until = waivers.today() + timedelta(days=7)
-    [way] = refused.value.ways
+    [failure] = refused.value.failures
+    way = failure.way_out
     assert way == (
         "nightshift waive toy sums --date 2013-01-01 --expectation "
         f"{BETWEEN} --column amount --until {until} --why '…'"
@@ -282,13 +283,16 @@ def test_a_waiver_lets_a_refused_day_through_and_stays_on_record(
     assert (found["severity"], found["success"]) == ("warning", False)
     [used] = json.loads(found["detail"])["waivers"]
     assert (used["waiver_id"], used["by"], used["why"]) == (waiver_id, "ann", "<b>bold</b>")
-    page = (report_folder(run) / "index.html").read_text()
+    # The run goes on after its refusal, and its red report stays.
+    folder = reports.folder(run)
+    assert "waived by" not in (folder / run.run_id / "index.html").read_text()
+    page = (folder / f"{run.run_id}~2" / "index.html").read_text()
     assert "waived by ann because &lt;b&gt;bold&lt;/b&gt;" in page
     assert "<b>bold" not in page
     capsys.readouterr()
     quality(PIPELINE, run.environment, run.days, "csv")
-    newest = capsys.readouterr().out.splitlines()[1]
-    assert "toy.sums,passed,1,6,0,1," in newest
+    newest = capsys.readouterr().out.splitlines()[-1]
+    assert "toy.sums,passed,1,0,6,0,1," in newest
     assert told in newest
 
 
@@ -325,7 +329,8 @@ def test_what_cannot_be_waived_offers_no_waiver(run: Run, stage: Callable[..., N
     stage("sums", (1, 2.0), (1, 3.0))
     with pytest.raises(GateRefused) as refused:
         audit_and_publish(run, ["sums"])
-    assert refused.value.ways == ()
+    assert {failure.way_out for failure in refused.value.failures} == {None}
+    assert str(refused.value).endswith("and run again: this cannot be waived.")
 
 
 def test_rows_lost_between_two_tables_block(run: Run, stage: Callable[..., None]) -> None:

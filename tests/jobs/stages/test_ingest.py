@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -24,7 +25,7 @@ from jobs.lake.publications import in_force
 from jobs.stages import ingest as stage
 from jobs.stages.ingest import ingest
 from pipelines.environment import Environment
-from pipelines.errors import NightshiftError, NotLanded, Refused
+from pipelines.errors import DataRefused, NightshiftError, NotLanded, Refused
 from pipelines.run import Run
 from tests.jobs.toy import (
     TOY,
@@ -195,7 +196,9 @@ def test_a_mostly_bad_file_refuses_the_range_and_its_rows_can_be_queried(toy: En
     with pytest.raises(Refused) as refused:
         ingest(run)
     message = str(refused.value)
-    assert "1 file(s) of 'readings' have more bad rows than the 50.0% that it allows:" in message
+    assert message.startswith(
+        "toy.readings was refused: 1 file(s) of 'readings' have more bad rows "
+    )
     assert (
         "toy/readings/2013-01-02.csv: 2 of 3 rows; "
         "the first, line 2: taken: '2013-02-30' is not a date" in message
@@ -211,6 +214,40 @@ def test_a_mostly_bad_file_refuses_the_range_and_its_rows_can_be_queried(toy: En
         (4, "amount: 'much' is not a double"),
     ]
     assert not tables.is_staged(run, "readings")
+    # All of it is in the report too.
+    assert isinstance(refused.value, DataRefused)
+    (failure,) = refused.value.failures
+    assert (failure.table, failure.expectation) == ("toy.readings", "max_quarantine_share")
+    assert failure.count == 2
+    assert message.endswith(f"Report: {refused.value.report}")
+    page = Path(refused.value.report).read_text()
+    told = ("toy/readings/2013-01-02.csv", "&#x27;much&#x27; is not a double", "3,,much,")
+    way_out = "Have the source drop good files, then run again."
+    assert [text for text in ("Refused", *told, way_out) if text not in page] == []
+    assert "<td>toy.readings</td>" in page
+    # Of the file that was not refused no row is shown.
+    assert "x,,,bad" not in page
+
+
+def test_a_file_that_cannot_be_read_has_a_report_too(toy: Environment) -> None:
+    drop(toy, "readings/2013-01-01.csv", b"id,when,amount,note\n")
+    with pytest.raises(DataRefused, match="cannot be ingested") as refused:
+        ingest(run_of(toy, "2013-01-01"))
+    page = Path(refused.value.report).read_text()
+    assert "readings/2013-01-01.csv" in page
+    assert "declare it in pipelines/toy.py" in page
+
+
+def test_a_night_that_is_ingested_has_a_report_with_its_files_and_quarantined_rows(
+    toy: Environment,
+) -> None:
+    metrics = ingest(run_of(toy, "2013-01-01"))
+    page = Path(str(metrics["report"])).read_text()
+    assert "<title>Passed: toy 2013-01-01</title>" in page
+    figures = [f'<td class="number">{figure}</td>' for figure in (1, 3, 2, 0, 1)]
+    assert f"<td>toy.readings</td>{''.join(figures)}" in page
+    told = ("toy/readings/2013-01-01.csv", "id: &#x27;x&#x27; is not an int", "x,,,bad")
+    assert [text for text in told if text not in page] == []
 
 
 @pytest.fixture

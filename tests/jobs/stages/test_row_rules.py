@@ -132,9 +132,10 @@ def test_more_of_them_than_the_share_refuse_the_day(toy: Environment) -> None:
     with pytest.raises(GateRefused) as refused:
         _night(toy, FIRST)
     [failure] = refused.value.failures
-    assert failure == (
-        "toy.readings amount: amount is from 0 to 10. Found: 2 of 3 rows of 2013-01-01 (66.67%), "
-        "more than the 34.00% of a day that may be quarantined. For example "
+    assert str(failure) == (
+        f"toy.readings amount ({failure.expectation}): amount is from 0 to 10. "
+        "Found: 2 of 3 rows of 2013-01-01 (66.67%), more than the 34.00% of a day that "
+        "may be quarantined. For example "
         "landed_date=2013-01-01, id=2, amount=-1.0; landed_date=2013-01-01, id=3, amount=99.0"
     )
     assert "nightshift waive toy readings --date 2013-01-01" in str(refused.value)

@@ -1,0 +1,142 @@
+"""What became of a run, as JSON for a scheduler: `nightshift run --result FILE`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.days import Days
+
+if TYPE_CHECKING:
+    from jobs.lake import ops
+    from pipelines.run import Run
+
+_GOOD = ("done", "current")
+"""Status of a stage that succeeded."""
+_Row = Mapping[str, Any]
+_Told = dict[str, Any]
+
+
+def write_result(
+    path: Path,
+    run: Run,
+    since: datetime,
+    code: int,
+    fault: str | None,
+) -> None:
+    """Write what the run has done since that instant.
+
+    `exit_code`; `outcome`, the status of the first stage that did not succeed, else `done` or
+    `current`; its `message`, `failures` and `report`, or the last report that a stage wrote;
+    `stages`, each with status, days, seconds and figures; `tables`, those that changed, each with
+    rows, version and days.
+
+    Args:
+        path: The file.
+        run: The run.
+        since: When it began (UTC): its id may have been given to an earlier one.
+        code: The exit code.
+        fault: What went wrong before or between stages; None: nothing.
+    """
+    try:
+        stages = _stages(run, since)
+        tables = _tables(run, since)
+    except Exception:  # a lake that is away may be why the run failed
+        stages, tables = [], {}
+    result = {
+        "run_id": run.run_id,
+        "pipeline": run.pipeline.name,
+        "days": str(run.days),
+        "exit_code": code,
+        **_outcome(stages, code, fault),
+        "stages": [_told(stage) for stage in stages],
+        "tables": tables,
+    }
+    path.write_text(json.dumps(result, default=str))
+
+
+def _outcome(stages: Sequence[_Row], code: int, fault: str | None) -> _Told:
+    bad = [stage for stage in stages if stage["status"] not in _GOOD]
+    last_report = None
+    for stage in stages:
+        last_report = stage["metrics"].get("report", last_report)
+    if bad:
+        metrics = bad[0]["metrics"]
+        return {
+            "outcome": bad[0]["status"],
+            "message": bad[0]["error"],
+            "failures": metrics.get("failures", []),
+            "report": metrics.get("report", last_report),
+        }
+    is_done = any(stage["status"] == "done" for stage in stages)
+    outcome = "done" if is_done else "current"
+    return {
+        "outcome": "failed" if code else outcome,
+        "message": fault,
+        "failures": [],
+        "report": last_report,
+    }
+
+
+def _told(stage: _Row) -> _Told:
+    figures = {
+        name: value
+        for name, value in stage["metrics"].items()
+        if isinstance(value, int | float | str)
+    }
+    return {
+        "stage": stage["stage"],
+        "status": stage["status"],
+        "days": str(Days(stage["first_day"], stage["last_day"])),
+        "seconds": stage["seconds"],
+        "figures": figures,
+    }
+
+
+def _stages(run: Run, since: datetime) -> list[_Row]:
+    """What `ops.stage_runs` holds of the run, oldest first."""
+    from jobs.lake import ops  # Arrow takes longer to import than everything else here
+
+    rows = ops.read(run.environment, "stage_runs", _of(run, "started_at", since)).to_pylist()
+    for row in rows:
+        row["metrics"] = json.loads(row["metrics"] or "{}")
+    return sorted(rows, key=lambda row: row["started_at"])
+
+
+def _tables(run: Run, since: datetime) -> dict[str, _Told]:
+    """What the run has changed, by the SQL name of the table."""
+    from jobs.lake import ops
+
+    rows = ops.read(run.environment, "publications", _of(run, "published_at", since)).to_pylist()
+    changed: dict[str, list[_Row]] = {}
+    for row in rows:
+        if row["changed"]:
+            changed.setdefault(row["table_name"], []).append(row)
+    return {name: _table(publications) for name, publications in changed.items()}
+
+
+def _table(publications: Iterable[_Row]) -> _Told:
+    of_day: dict[date, _Row] = {}
+    for row in sorted(publications, key=itemgetter("version")):
+        # Of a day that was published twice, the last is in force.
+        of_day[row["day"]] = row
+    days = sorted(of_day)
+    return {
+        "rows": sum(row["rows"] for row in of_day.values()),
+        "version": max(row["version"] for row in of_day.values()),
+        "days": len(days),
+        "first_day": str(days[0]),
+        "last_day": str(days[-1]),
+    }
+
+
+def _of(run: Run, instant: str, since: datetime) -> list[ops.Condition]:
+    return [
+        ("run_id", "=", run.run_id),
+        ("pipeline", "=", run.pipeline.name),
+        (instant, ">=", since),
+    ]

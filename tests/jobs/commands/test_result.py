@@ -1,0 +1,140 @@
+"""What `nightshift run --result` tells a scheduler, whatever became of the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.commands.run import perform
+from jobs.lake import ops
+from pipelines.catalog import pipeline
+from pipelines.days import Days
+from pipelines.environment import Environment
+from pipelines.errors import NotLanded, Refused
+from pipelines.run import Run
+
+DAY = date(2013, 1, 5)
+FAILURE = {"table": "flights.weather", "expectation": "e", "count": 9, "way_out": "nightshift …"}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    return Run(pipeline=pipeline("flights"), days=Days.of(DAY), environment=environment, run_id="r")
+
+
+def recorded(run: Run, stage: str, *, minutes: int = 0, **more: Any) -> None:
+    row = {
+        "run_id": run.run_id,
+        "pipeline": "flights",
+        "stage": stage,
+        "first_day": DAY,
+        "last_day": DAY,
+        "status": "done",
+        "started_at": datetime.now(UTC) + timedelta(minutes=minutes),
+        "seconds": 1.5,
+        "metrics": json.dumps(more.pop("metrics", {})),
+    }
+    ops.append(run.environment, "stage_runs", [row | more])
+
+
+def published(run: Run, day: date, **more: Any) -> None:
+    row = {
+        "run_id": run.run_id,
+        "pipeline": "flights",
+        "table_name": "flights.weather",
+        "day": day,
+        "version": 3,
+        "rows": 72,
+        "changed": True,
+        "published_at": datetime.now(UTC),
+    }
+    ops.append(run.environment, "publications", [row | more])
+
+
+def told(run: Run, tmp_path: Path, night: Callable[[], int]) -> dict[str, Any]:
+    file = tmp_path / "result.json"
+    code = perform(run, night, "table", file)
+    result: dict[str, Any] = json.loads(file.read_text())
+    assert result["exit_code"] == code
+    return result
+
+
+def test_a_run_that_is_done_tells_its_stages_and_what_changed(run: Run, tmp_path: Path) -> None:
+    # An earlier run of the same id, such as a task before it was cleared.
+    recorded(run, "check_raw", minutes=-9, status="refused", error="no")
+
+    def night() -> int:
+        metrics = {"rows": 144, "report": "index.html", "published": {"weather": {}}}
+        recorded(run, "check_raw", metrics=metrics)
+        published(run, DAY, version=2, rows=70)
+        published(run, DAY)
+        published(run, DAY + timedelta(days=1))
+        published(run, DAY, table_name="flights.planes", changed=False)
+        return 0
+
+    result = told(run, tmp_path, night)
+    assert (result["outcome"], result["message"], result["report"]) == ("done", None, "index.html")
+    (stage,) = result["stages"]
+    assert stage == {
+        "stage": "check_raw",
+        "status": "done",
+        "days": "2013-01-05",
+        "seconds": 1.5,
+        "figures": {"rows": 144, "report": "index.html"},
+    }
+    assert result["tables"] == {
+        "flights.weather": {
+            "rows": 144,
+            "version": 3,
+            "days": 2,
+            "first_day": "2013-01-05",
+            "last_day": "2013-01-06",
+        }
+    }
+
+
+def test_a_refusal_tells_table_expectation_count_way_out_and_report(
+    run: Run, tmp_path: Path
+) -> None:
+    def night() -> int:
+        metrics = {"report": "red.html", "failures": [FAILURE]}
+        recorded(run, "check_raw", status="refused", error="weather was refused", metrics=metrics)
+        return 1
+
+    result = told(run, tmp_path, night)
+    assert (result["outcome"], result["message"]) == ("refused", "weather was refused")
+    assert (result["report"], result["failures"]) == ("red.html", [FAILURE])
+    assert result["tables"] == {}
+
+
+@pytest.mark.parametrize("error", [Refused("a hole"), NotLanded("no file"), ValueError("a bug")])
+def test_what_goes_wrong_between_stages_is_told_too(
+    run: Run, tmp_path: Path, error: Exception
+) -> None:
+    def night() -> int:
+        raise error
+
+    file = tmp_path / "result.json"
+    with pytest.raises(type(error)):
+        perform(run, night, "table", file)
+    result = json.loads(file.read_text())
+    assert str(error) in result["message"]
+    assert result["exit_code"] == getattr(error, "exit_code", 3)
+    assert result["outcome"] == "failed"
+
+
+def test_a_lake_that_is_away_leaves_the_exit_code(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise OSError("away")
+
+    monkeypatch.setattr(ops, "read", away)
+    result = told(run, tmp_path, lambda: 3)
+    assert (result["outcome"], result["exit_code"], result["stages"]) == ("failed", 3, [])
