@@ -492,8 +492,9 @@ PIPELINE = Pipeline(
     promotion=Promotion(
         # Flights that land after midnight are known the day after.
         label_lag_days=1,
-        # The best of any week and any model of docs/quality.md.
+        # 0.05 above the best of any model in docs/quality.md, over weeks or months.
         max_score=0.78,
-        max_score_within_day=0.76,
+        # 0.06 above the best of any week; what tells days apart, such as a storm, adds nothing.
+        max_score_within_day=0.75,
     ),
 )
