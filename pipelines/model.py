@@ -250,7 +250,7 @@ class Promotion:
     better reaches it in one of so many nights at most."""
     min_effect: float = 0.25
     """Mean gain of a day at which evidence grows fastest, in standard deviations of the daily
-    difference. A smaller gain takes longer to be seen, one of half this size for ever."""
+    difference. A smaller gain takes longer to be seen."""
     max_age_days: int | None = 28
     """A model that has served for longer is replaced by a candidate that is not shown to be worse
     than it; None: it serves until a better one comes."""

@@ -71,6 +71,13 @@ def test_a_margin_makes_evidence_harder(gains: list[float]) -> None:
     assert (sequence.evidence(values, EFFECT, margin=0.1) <= plain + 1e-9).all()
 
 
+@given(st.lists(st.floats(0.001, 1000), min_size=3, max_size=3))
+def test_three_days_are_never_enough(gains: list[float]) -> None:
+    declared = Promotion()
+    reached = sequence.evidence(np.array(gains), declared.min_effect)
+    assert reached[-1] < declared.min_evidence
+
+
 def test_no_single_day_is_enough() -> None:
     gains = np.array([0.001] * 5 + [1000.0])
     before, after = sequence.evidence(gains, EFFECT)[-2:]
