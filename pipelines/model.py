@@ -232,25 +232,70 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Promotion:
-    """When a candidate may serve. Differences are paired by day and bootstrapped over days."""
+    """When a candidate may serve; docs/decisions/0015 tells how these rules came to be.
+
+    Baselines are compared with on the held-out days, the champion by evidence that piles up day by
+    day from the night in which it began to serve.
+    """
 
     resamples: int = 2000
-    """Bootstrap resamples: with so many the win rate is known to about one percent."""
+    """Bootstrap resamples of the held-out days: with so many a share is known to about one
+    percent."""
     min_win_rate: float = 0.75
-    """Share of bootstrap resamples in which the candidate's loss must be below the rival's."""
+    """Share of resamples in which the candidate's loss must be below each baseline's."""
+    min_first_win_rate: float = 0.95
+    """The same while no model serves: then nothing else keeps a bad one out."""
+    min_evidence: float = 2.5
+    """Evidence of a lower loss than the champion's that takes its place. A candidate that is no
+    better reaches it in one of so many nights at most."""
+    min_effect: float = 0.25
+    """Mean gain of a day at which evidence grows fastest, in standard deviations of the daily
+    difference. A smaller gain takes longer to be seen."""
+    max_age_days: int | None = 28
+    """A model that has served for longer is replaced by a candidate that is not shown to be worse
+    than it; None: it serves until a better one comes."""
+    tolerance: float = 0.1
+    """By how much such a candidate may be worse, in the same standard deviations."""
+    label_lag_days: int = 0
+    """Days after the event by which its labels are known; then the day counts as evidence."""
     max_slice_loss: float | None = None
     """How much worse (loss per row) the candidate may be than the champion on any slice; None:
-    what the task takes for much (`jobs/training/tasks`)."""
+    what the task takes for much (`jobs/training/tasks`). Harmed is a slice whose 95 % interval lies
+    above it."""
     min_slice_rows: int = 500
     """Slices with fewer held-out rows are reported and not judged."""
     max_score: float | None = None
     """A pooled score (AUC of a binary task, R² of a regression) above this means that the future
     leaked in, and the candidate is refused; None: what the task takes for too good."""
+    max_score_within_day: float | None = None
+    """The same for the mean of the days' own scores, which what tells days apart cannot raise."""
+    max_megabytes: float = 100.0
+    """Of the files of a model: each night keeps a version."""
+    max_seconds_per_1000_rows: float = 1.0
+    """To score, once the model is loaded: a million rows then take a quarter of an hour."""
     needs_approval: bool = False
     """What the gate would promote awaits a person, who says `nightshift approve`; until then the
     champion serves on."""
 
     def __post_init__(self) -> None:
         # Below a half the worse of two models would be promoted.
-        refuse_unless(0.5 <= self.min_win_rate <= 1, "min_win_rate must be from 0.5 to 1.")
+        rates = (self.min_win_rate, self.min_first_win_rate)
+        refuse_unless(
+            all(0.5 <= rate <= 1 for rate in rates),
+            "min_win_rate and min_first_win_rate must be from 0.5 to 1.",
+        )
         refuse_unless(self.resamples >= 1, "resamples must be at least 1.")
+        # Evidence begins at 1.
+        refuse_unless(self.min_evidence > 1, "min_evidence must be above 1.")
+        refuse_unless(0 < self.min_effect <= 1, "min_effect must be above 0, and at most 1.")
+        refuse_unless(self.tolerance >= 0, "tolerance must be at least 0.")
+        refuse_unless(self.label_lag_days >= 0, "label_lag_days must be at least 0.")
+        refuse_unless(
+            self.max_age_days is None or self.max_age_days >= 1,
+            "max_age_days must be at least 1, or None.",
+        )
+        budgets = (self.max_megabytes, self.max_seconds_per_1000_rows)
+        refuse_unless(
+            all(budget > 0 for budget in budgets),
+            "max_megabytes and max_seconds_per_1000_rows must be above 0.",
+        )

@@ -24,6 +24,8 @@ GATE = "the gate"
 
 PROMOTED = "promoted"
 """By the gate."""
+REFUSED = "refused"
+"""By the gate: not fit to serve."""
 AWAITING = "awaiting"
 """The gate would promote it, and a person must agree."""
 APPROVED = "approved"

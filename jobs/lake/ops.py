@@ -159,6 +159,26 @@ SCHEMAS: dict[str, pa.Schema] = {
             "who": _TEXT,
         }
     ),
+    "shadow_losses": pa.schema(
+        {
+            "run_id": _TEXT,
+            "pipeline": _TEXT,
+            # Digest of what makes a model besides the rows: another recipe begins anew.
+            "recipe": _TEXT,
+            "champion_version": _TEXT,
+            "event_date": _DAY,
+            # That measured the day.
+            "as_of": _DAY,
+            # 'shadow', or 'held_out' where no candidate could have scored the day.
+            "how": _TEXT,
+            "candidate_version": _TEXT,
+            "rows": _NUMBER,
+            # Mean loss of a row.
+            "candidate_loss": _REAL,
+            "champion_loss": _REAL,
+            "measured_at": _INSTANT,
+        }
+    ),
     "backtests": pa.schema(
         {
             "run_id": _TEXT,

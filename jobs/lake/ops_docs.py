@@ -118,6 +118,22 @@ OPS_TABLES: Mapping[str, Documented] = {
             "who": "The gate, or a person.",
         },
     ),
+    "shadow_losses": Documented(
+        doc="What each day of the event says of the night's candidate beside the champion.",
+        columns={
+            **_RUN,
+            "recipe": "Digest of what makes a model besides the rows: another one begins anew.",
+            "champion_version": "The model that served.",
+            "event_date": "The day that was foretold.",
+            "as_of": "The night that measured it.",
+            "how": "shadow, or held_out where no candidate could have scored the day.",
+            "candidate_version": "The model that scored it in the champion's shadow.",
+            "rows": "Rows whose labels were known.",
+            "candidate_loss": "Its mean loss of a row.",
+            "champion_loss": "The champion's.",
+            "measured_at": "When it was measured.",
+        },
+    ),
     "backtests": Documented(
         doc="How good a model would have been, by day of the event.",
         columns={

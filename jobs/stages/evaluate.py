@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jobs.lake import model_events, snapshots
-from jobs.training import baselines, comparison, dataset, promotion, scoring, serving
+from jobs.training import baselines, comparison, dataset, promotion, scoring, serving, shadow
 from jobs.training.comparison import CANDIDATE, CHAMPION, HeldOut
+from jobs.training.shadow import Rivals
 from jobs.training.tasks import task_of
 from pipelines.errors import NightshiftError, Refused
 from pipelines.run import Run
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from jobs.training.promotion import Decision
     from jobs.training.registry import ModelVersion, Registry
 
-_SHOWN = ("rows", "days", "candidate", "champion", "baselines")
+_SHOWN = ("rows", "days", "candidate", "champion", "baselines", "challenge")
 """Of the evidence, in the stage's result."""
 
 
@@ -43,12 +44,18 @@ def evaluate(run: Run) -> dict[str, object]:
     registry = Registry(run.environment, run.pipeline.name)
     put_back = serving.put_right(run.environment, registry)
     candidate = _candidate(run, registry)
-    champion = serving.serving_model(
-        run.environment, registry, run.days.last, besides=candidate.version
-    )
+    night = run.days.last
+    turn = serving.turn_of(run.environment, registry, night, besides=candidate.version)
+    champion = registry.version(turn.version) if turn else None
     held = _held_out(run, registry, candidate, champion)
     limits = promotion.thresholds(run.pipeline.promotion, held.task, held.label)
-    evidence = comparison.measure(held, run.pipeline.training.slices, limits.resamples)
+    challenge = None
+    if turn and champion:
+        rivals = Rivals(candidate=candidate, champion=champion, since=turn.night)
+        gains = shadow.gains(run, registry, rivals, held)
+        challenge = promotion.challenge(gains, (night - turn.night).days, limits)
+    slices = run.pipeline.training.slices
+    evidence = comparison.measure(held, slices, limits.resamples, challenge)
     decision = promotion.decide(evidence, limits)
     measured = comparison.to_json(evidence, held)
     event = _event(run, candidate, champion, decision, measured)
@@ -63,7 +70,7 @@ def evaluate(run: Run) -> dict[str, object]:
             f"{decision.reason}"
         )
     told = word or event
-    serves = serving.serving_model(run.environment, registry, run.days.last)
+    serves = serving.serving_model(run.environment, registry, night)
     return {
         "event": told["event"],
         "reason": told["reason"],
@@ -215,6 +222,8 @@ def _log(
             # MLflow keeps numbers alone.
             if summary[metric] is not None:
                 values[f"held_out_{model}_{metric}"] = summary[metric]
+    for name, value in (measured["challenge"] or {}).items():
+        values[f"challenge_{name}"] = value
     curves = registry.curves(candidate, "loss", "val_loss")
     figures = {
         "learning_curve": plots.learning_curve(curves, held.task.loss_title),

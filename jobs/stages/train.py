@@ -10,11 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from jobs.lake import publications
 from jobs.survey import training_definition
-from jobs.training import candidate, pins
+from jobs.training import candidate, pins, proof
 from jobs.training.candidate import recipe_of
 from pipelines.days import Days
 from pipelines.errors import Refused
@@ -22,8 +20,9 @@ from pipelines.run import Run
 from pipelines.spec import TRAINING
 
 if TYPE_CHECKING:
-    from jobs.training.candidate import Candidate, Member, Recipe
+    from jobs.training.candidate import Candidate, Recipe
     from jobs.training.families import Fit
+    from jobs.training.proof import Proof
     from jobs.training.registry import ModelVersion, Registry
 
 
@@ -31,7 +30,7 @@ def train(run: Run) -> dict[str, object]:
     """Train a candidate as of the run's last day, or find the one that the same pins made before.
 
     Raises:
-        Refused: too few labels are known, or the model is not finite.
+        Refused: too few labels are known, or the model is not fit to be served by anyone.
         NightshiftError: the training failed.
     """
     from jobs.training.registry import Registry
@@ -84,7 +83,7 @@ def _train(
         started = time.monotonic()
         made = candidate.make(run, recipe, folder)
         seconds = time.monotonic() - started
-        model = _keep(registry, run, recipe, made, pinned, folder)
+        model, proven = _keep(registry, run, recipe, made, pinned, folder)
     judged = made.judged.fit
     slope = judged.calibration_slope
     return {
@@ -97,6 +96,8 @@ def _train(
         "validation_loss": round(judged.curves["val_loss"][-1], 5),
         "calibration_slope": None if slope is None else round(slope, 4),
         "training_seconds": round(seconds, 2),
+        "megabytes": round(proven.megabytes, 3),
+        "seconds_per_1000_rows": round(proven.seconds_per_1000_rows, 4),
     }
 
 
@@ -107,41 +108,23 @@ def _keep(
     made: Candidate,
     pinned: Mapping[str, object],
     parent: Path,
-) -> ModelVersion:
-    # A folder of its own: everything in it is registered, and what training left must not be.
-    with _private_folder(parent) as files:
+) -> tuple[ModelVersion, Proof]:
+    # Folders of their own: everything in the first is registered, and nothing else must be.
+    with _private_folder(parent) as files, _private_folder(parent) as work:
         made.save(files)
-        _require_finite_scores(run, recipe, made.fresh, files)
+        proven = proof.prove(run, recipe.family.name, made, files, work)
         judged = made.judged.fit
-        return registry.keep(
+        model = registry.keep(
             files,
             as_of=run.days.last,
             fingerprint=pins.fingerprint(pinned),
             family=recipe.family.name,
+            recipe=pins.recipe(pinned),
             params=_params(run, recipe, judged),
             curves={**judged.curves, "fresh_loss": made.fresh.fit.curves["loss"]},
             pins=pinned,
         )
-
-
-def _require_finite_scores(run: Run, recipe: Recipe, fresh: Member, files: Path) -> None:
-    """Refuse a model whose saved files do not give a number for rows that it has learned from.
-
-    A weight that is no number makes each prediction none that it has a part in.
-
-    Raises:
-        Refused: they do not.
-    """
-    scores = recipe.family.load(files, fresh.encoding).score(fresh.sample)
-    odd = int((~np.isfinite(scores)).sum())
-    if odd:
-        name = run.pipeline.name
-        raise Refused(
-            f"The model of '{name}' that was trained as of {run.days.last} is not kept: its "
-            f"prediction of {odd} of {len(scores)} rows is no finite number. "
-            "The same rows and settings would give it again: lower the learning rate, or look for "
-            f"values that are out of all proportion in {name}.{TRAINING}."
-        )
+    return model, proven
 
 
 def _params(run: Run, recipe: Recipe, fit: Fit) -> dict[str, object]:

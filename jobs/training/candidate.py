@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from jobs.lake import snapshots
 from jobs.training import dataset
 from jobs.training.encoding import ENCODING, Encoding, Examples
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
     from jobs.training.families import Fit, ModelFamily
     from pipelines.run import Run
 
-_SAMPLE_ROWS = 1000
-"""Enough to see whether the saved files answer with numbers."""
 JUDGED = "judged"
 """Folder of the judged model's files, in that of the files that serve."""
 
@@ -118,8 +114,12 @@ def _member(
 ) -> Member:
     folder.mkdir()
     fit = recipe.family.fit(data, recipe.settings, run.environment, folder)
-    sample = data.fit.take(np.arange(min(_SAMPLE_ROWS, len(data.fit))))
-    return Member(fit=fit, encoding=data.encoding, fit_rows=len(data.fit), sample=sample)
+    return Member(
+        fit=fit,
+        encoding=data.encoding,
+        fit_rows=len(data.fit),
+        sample=data.fit.sample(),
+    )
 
 
 def _save(member: Member, folder: Path) -> None:

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.training import metrics, promotion
+from jobs.training import metrics, paired, promotion
 from jobs.training.metrics import Vector
-from jobs.training.promotion import Evidence, Slice
+from jobs.training.promotion import Challenge, Evidence, Slice
 from jobs.training.tasks import LearningTask
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 CANDIDATE, CHAMPION = "candidate", "champion"
+_FEWEST_DAYS = 5
+"""For an interval: of fewer, one odd day is most of it."""
 _DIGITS = 6
 """Of a loss by day: enough to tell models apart, few enough to read."""
 
@@ -45,28 +47,33 @@ class HeldOut:
         return self.task.losses(self.label, self.predictions[name])
 
 
-def measure(held: HeldOut, slices: tuple[str, ...], resamples: int) -> Evidence:
+def measure(
+    held: HeldOut, slices: tuple[str, ...], resamples: int, challenge: Challenge | None
+) -> Evidence:
     """What a decision rests on.
 
     Args:
+        held: What all say of the held-out rows.
         slices: Columns by whose values candidate and champion are compared too.
         resamples: Of the days.
+        challenge: What the days since the champion's turn began say; None: there is no champion.
     """
     own = held.loss(CANDIDATE)
     measured: dict[str, dict[str, float | None]] = {}
-    wins: dict[str, float] = {}
     for name, prediction in held.predictions.items():
         measured[name] = held.task.measure(held.label, prediction)
-        if name != CANDIDATE:
-            wins[name] = promotion.win_rate(own, held.loss(name), held.day, resamples)
+    wins: dict[str, float] = {}
+    for name in held.baselines:
+        wins[name] = promotion.win_rate(own, held.loss(name), held.day, resamples)
     return Evidence(
         task=held.task,
         candidate=measured[CANDIDATE],
         # None when no model serves yet.
         champion=measured.get(CHAMPION),
         baselines={name: measured[name] for name in held.baselines},
-        wins_over_champion=wins.get(CHAMPION),
-        wins_over_baselines={name: wins[name] for name in held.baselines},
+        wins_over_baselines=wins,
+        challenge=challenge,
+        score_within_day=_score_within_day(held),
         slices=tuple(_slices(held, slices)),
     )
 
@@ -88,8 +95,9 @@ def to_json(evidence: Evidence, held: HeldOut) -> dict[str, Any]:
         "candidate": summaries[CANDIDATE],
         "champion": summaries.get(CHAMPION),
         "baselines": {name: summaries[name] for name in held.baselines},
-        "wins_over_champion": evidence.wins_over_champion,
+        "score_within_day": evidence.score_within_day,
         "wins_over_baselines": dict(evidence.wins_over_baselines),
+        "challenge": asdict(evidence.challenge) if evidence.challenge else None,
         "slices": [asdict(one) for one in evidence.slices],
         "by_day": list(_by_day(held)),
     }
@@ -107,7 +115,32 @@ def _slices(held: HeldOut, columns: tuple[str, ...]) -> Iterator[Slice]:
                 rows=int(where.sum()),
                 candidate_loss=float(own[where].mean()),
                 champion_loss=None if rival is None else float(rival[where].mean()),
+                surely_worse_by=_surely_worse_by(own, rival, held.day, where),
             )
+
+
+def _surely_worse_by(
+    own: Vector,
+    rival: Vector | None,
+    day: NDArray[Any],
+    where: NDArray[np.bool_],
+) -> float | None:
+    if rival is None or len(np.unique(day[where])) < _FEWEST_DAYS:
+        return None
+    return paired.difference(own[where], rival[where], day[where]).low
+
+
+def _score_within_day(held: HeldOut) -> float | None:
+    """The mean of the days' own scores, each with the weight of its rows."""
+    scores: list[float] = []
+    rows: list[int] = []
+    for _, where in metrics.groups(held.day):
+        measured = held.task.measure(held.label[where], held.models[CANDIDATE][where])
+        score = measured[held.task.leak_score]
+        if score is not None:
+            scores.append(score)
+            rows.append(int(where.sum()))
+    return float(np.average(scores, weights=rows)) if rows else None
 
 
 def _by_day(held: HeldOut) -> Iterator[dict[str, Any]]:

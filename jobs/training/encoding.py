@@ -25,6 +25,8 @@ _RARE = 10
 so learned too."""
 _TAILS = (0.001, 0.999)
 """Quantiles between which a number is taken as it is."""
+SAMPLE_ROWS = 1000
+"""Of a sample: enough to see whether two models say the same."""
 _LISTS = ("numeric", "means", "variances", "lows", "highs", "indicators", "shared")
 _OLD_LABEL_MEAN = "base_rate"
 """What files of models that were trained before there were regressions call the mean label."""
@@ -116,6 +118,10 @@ class Examples:
             categorical=self.categorical[rows],
             label=self.label[rows],
         )
+
+    def sample(self) -> Examples:
+        """The first of them."""
+        return self.take(np.arange(min(SAMPLE_ROWS, len(self))))
 
 
 def learn(rows: pa.Table, training: Training) -> Encoding:

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from pipelines.run import Run
 
 _HERE = Path(__file__).parent
-_ORIGIN = ("table", "table_version", "code_version", "decides_nothing", "machine")
-"""Where the rows and the code can be found again, what the training ran on, and settings that do
-not change the model. A newer version of the table with the same rows makes the same model."""
+_ORIGIN = ("table", "table_version", "code_version", "window_days", "decides_nothing", "machine")
+"""Where the rows and the code can be found again, what the training ran on, how the days were
+chosen that are pinned themselves, and settings that do not change the model. A newer version of the
+table with the same rows makes the same model."""
+_RECIPE = ("window_days", "training", "family", "sources", "libraries")
 _SHARED_SOURCES = ("candidate.py", "dataset.py", "encoding.py")
 """Our code that decides over the weights of every family."""
 
@@ -45,6 +47,7 @@ def pins(run: Run, recipe: Recipe) -> dict[str, object]:
         "fit_days": str(days.fit),
         "validation_days": str(days.validation),
         "fresh_days": str(days.fresh),
+        "window_days": run.pipeline.training.window_days,
         "rows": _rows(run, recipe),
         **how(run.pipeline.training, recipe.family, recipe.settings),
         "decides_nothing": _idle(recipe.settings),
@@ -71,6 +74,12 @@ def fingerprint(pinned: Mapping[str, object]) -> str:
     decisive = {name: value for name, value in pinned.items() if name not in _ORIGIN}
     # Sorted: the order in which pins are written down decides nothing.
     return _digest(json.dumps(decisive, sort_keys=True).encode())
+
+
+def recipe(pinned: Mapping[str, object]) -> str:
+    """Equal for two trainings that make a model of their rows in the same way."""
+    made = {name: pinned[name] for name in _RECIPE}
+    return _digest(json.dumps(made, sort_keys=True).encode())
 
 
 def _rows(run: Run, recipe: Recipe) -> str:

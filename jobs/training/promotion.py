@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.training import sequence
 from jobs.training.metrics import Metrics, Vector
 from pipelines.model import Promotion
 
@@ -30,6 +31,24 @@ class Slice:
     candidate_loss: float
     """Mean loss per row."""
     champion_loss: float | None
+    surely_worse_by: float | None
+    """Lower end of the 95 % interval of the difference; None: there is no champion, or too few days
+    for an interval."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Challenge:
+    """The recipe's newest models against the champion, over the days since its turn began."""
+
+    days: int
+    gain: float
+    """By how much the champion's mean loss of a row lay above theirs, a mean of days."""
+    better: float
+    """Evidence (`jobs.training.sequence`) that there is a gain."""
+    worse: float
+    """Evidence that there is a loss, and one of more than `Promotion.tolerance`."""
+    champion_days: int
+    """Since the champion's turn began."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +63,10 @@ class Evidence:
     """None when no model serves yet."""
     wins_over_baselines: Mapping[str, float]
     """Share of bootstrap resamples in which the candidate's loss is the lower one."""
-    wins_over_champion: float | None
+    challenge: Challenge | None
+    """None when no model serves yet."""
+    score_within_day: float | None
+    """Mean over days of the score by which leaks show; None: it can be told of no day."""
     slices: tuple[Slice, ...] = ()
 
 
@@ -66,8 +88,14 @@ def thresholds(limits: Promotion, task: LearningTask, label: Vector) -> Promotio
         label: Of the held-out rows.
     """
     score = task.max_leak_score if limits.max_score is None else limits.max_score
+    within = limits.max_score_within_day
     loss = task.max_slice_loss(label) if limits.max_slice_loss is None else limits.max_slice_loss
-    return replace(limits, max_score=score, max_slice_loss=loss)
+    return replace(
+        limits,
+        max_score=score,
+        max_score_within_day=task.max_leak_score if within is None else within,
+        max_slice_loss=loss,
+    )
 
 
 def decide(evidence: Evidence, limits: Promotion) -> Decision:
@@ -80,55 +108,86 @@ def decide(evidence: Evidence, limits: Promotion) -> Decision:
     reasons = [answer for answer in answers if answer]
     if reasons:
         return Decision(event="refused", reason=" ".join(reasons))
-    wins = evidence.wins_over_champion
-    if wins is None:
+    if evidence.challenge is None:
         return Decision(event="promoted", reason=_first_champion(evidence))
+    return _against_the_champion(evidence.task, evidence.challenge, limits)
+
+
+def _against_the_champion(task: LearningTask, challenge: Challenge, limits: Promotion) -> Decision:
+    told = _told(task, challenge, limits)
+    if challenge.better >= limits.min_evidence:
+        return Decision(event="promoted", reason=f"Better than the champion. {told}")
+    oldest = limits.max_age_days
+    if oldest is None or challenge.champion_days <= oldest:
+        return Decision(event="kept", reason=f"Not shown to be better than the champion. {told}")
+    age = f"The champion has served for {challenge.champion_days} days, {oldest} are allowed"
+    worse = f"(evidence of a loss {challenge.worse:.2f})"
+    if challenge.worse >= limits.min_evidence:
+        return Decision(
+            event="kept", reason=f"{age}, but this one is shown to be worse {worse}. {told}"
+        )
     return Decision(
-        event="promoted" if wins >= limits.min_win_rate else "kept",
-        reason=(
-            f"Better than the champion in {wins:.1%} of resamples; "
-            f"{limits.min_win_rate:.0%} are needed."
-        ),
+        event="promoted", reason=f"{age}, and this one is not shown to be worse {worse}. {told}"
+    )
+
+
+def _told(task: LearningTask, challenge: Challenge, limits: Promotion) -> str:
+    if not challenge.days:
+        return "No day has told the two apart yet."
+    days = "1 day" if challenge.days == 1 else f"{challenge.days} days"
+    lower = "below" if challenge.gain >= 0 else "above"
+    return (
+        f"Over {days} its {task.loss_title} lies {abs(challenge.gain):.4g} "
+        f"{lower} the champion's: evidence {challenge.better:.2f}, "
+        f"{limits.min_evidence:g} is needed."
     )
 
 
 def leaks(evidence: Evidence, limits: Promotion) -> str | None:
     """Too good to be true."""
-    assert limits.max_score is not None, "limits without their thresholds"
     task = evidence.task
-    score = evidence.candidate[task.leak_score]
-    if score is None or score <= limits.max_score:
-        return None
     title = task.metrics[task.leak_score]
-    return f"Its {title} of {score:.3f} is above {limits.max_score}: it must have seen the future."
+    scores = (
+        (title, evidence.candidate[task.leak_score], limits.max_score),
+        (f"{title} within a day", evidence.score_within_day, limits.max_score_within_day),
+    )
+    told = []
+    for name, score, highest in scores:
+        assert highest is not None, "limits without their thresholds"
+        if score is not None and score > highest:
+            told.append(f"{name} of {score:.3f} is above {highest}")
+    if not told:
+        return None
+    return f"Its {' and its '.join(told)}: it must have seen the future."
 
 
 def loses_to_a_baseline(evidence: Evidence, limits: Promotion) -> str | None:
     """No better than what anyone could say."""
-    lost = [
-        _loss_to(name, evidence, limits)
-        for name, wins in evidence.wins_over_baselines.items()
-        if wins < limits.min_win_rate
-    ]
+    is_first = evidence.challenge is None
+    needed = limits.min_first_win_rate if is_first else limits.min_win_rate
+    lost = []
+    for name, wins in evidence.wins_over_baselines.items():
+        if wins < needed:
+            lost.append(_loss_to(name, evidence, needed))
     return " ".join(lost) or None
 
 
 def harms_a_slice(evidence: Evidence, limits: Promotion) -> str | None:
-    """Much worse than the champion for some."""
+    """Surely much worse than the champion for some."""
     assert limits.max_slice_loss is not None, "limits without their thresholds"
     harmed = [
         f"{one.column}={one.value} "
         f"({one.candidate_loss:.4f} against {one.champion_loss:.4f}, {one.rows} rows)"
         for one in evidence.slices
-        if one.champion_loss is not None
+        if one.surely_worse_by is not None
         and one.rows >= limits.min_slice_rows
-        and one.candidate_loss - one.champion_loss > limits.max_slice_loss
+        and one.surely_worse_by > limits.max_slice_loss
     ]
     if not harmed:
         return None
     return (
-        f"Its {evidence.task.loss_title} is worse than the champion's "
-        f"by more than {limits.max_slice_loss:.4g} on {', '.join(harmed)}."
+        f"Its {evidence.task.loss_title} is worse than the champion's by more than "
+        f"{limits.max_slice_loss:.4g}, with 95 % certainty, on {', '.join(harmed)}."
     )
 
 
@@ -138,6 +197,25 @@ RULES: tuple[Callable[[Evidence, Promotion], str | None], ...] = (
     harms_a_slice,
 )
 """Each gives a reason against serving the candidate at all, or None."""
+
+
+def challenge(gains: Vector, champion_days: int, limits: Promotion) -> Challenge:
+    """What the days say of the newest models of a recipe, and of the champion.
+
+    Args:
+        gains: By how much the champion's loss of a row was higher, for each day in order.
+        champion_days: Since the champion's turn began.
+        limits: Of the pipeline.
+    """
+    better = sequence.evidence(gains, limits.min_effect)
+    worse = sequence.evidence(-gains, limits.min_effect, limits.tolerance)
+    return Challenge(
+        days=len(gains),
+        gain=float(gains.mean()) if len(gains) else 0.0,
+        better=float(better[-1]) if len(gains) else 1.0,
+        worse=float(worse[-1]) if len(gains) else 1.0,
+        champion_days=champion_days,
+    )
 
 
 def win_rate(candidate: Vector, rival: Vector, day: NDArray[Any], resamples: int) -> float:
@@ -164,12 +242,12 @@ def _first_champion(evidence: Evidence) -> str:
     return f"The first champion: better than {' and '.join(wins)} of resamples."
 
 
-def _loss_to(name: str, evidence: Evidence, limits: Promotion) -> str:
+def _loss_to(name: str, evidence: Evidence, needed: float) -> str:
     task = evidence.task
     own = evidence.candidate[task.headline]
     other = evidence.baselines[name][task.headline]
     return (
         f"It beats baseline {name} in only {evidence.wins_over_baselines[name]:.1%} of resamples, "
-        f"{limits.min_win_rate:.0%} are needed "
+        f"{needed:.0%} are needed "
         f"({task.metrics[task.headline]} {own:.4f} against {other:.4f})."
     )

@@ -47,6 +47,7 @@ _PINS = "pins.json"
 _DIGEST = "sha256."
 """Prefix of the tags that hold the digest of each file."""
 _FAMILY = "family"
+_RECIPE = "recipe"
 _FIRST_FAMILY = NeuralNetwork.name
 """Of a model without the tag: it was trained when there was no other."""
 _LOSSES = ("loss", "val_loss")
@@ -75,6 +76,9 @@ class ModelVersion:
     """Of everything that determines its weights."""
     family: str
     """How it learned, and so how it is loaded: `jobs/training/families`."""
+    recipe: str
+    """Of everything that determines its weights besides the rows; empty: it was kept before this
+    was told."""
     sha256: Mapping[str, str]
     """File, below the folder of all -> digest, checked before it is loaded."""
     aliases: tuple[str, ...] = ()
@@ -99,6 +103,7 @@ class Registry:
         as_of: date,
         fingerprint: str,
         family: str,
+        recipe: str,
         params: Mapping[str, object],
         curves: Mapping[str, list[float]],
         pins: Mapping[str, object],
@@ -114,7 +119,12 @@ class Registry:
                 from the same pins would take it for done.
         """
         _require_finite(self.name, as_of, curves)
-        tags = {"as_of": str(as_of), "fingerprint": fingerprint, _FAMILY: family}
+        tags = {
+            "as_of": str(as_of),
+            "fingerprint": fingerprint,
+            _FAMILY: family,
+            _RECIPE: recipe,
+        }
         for file in sorted(files.rglob("*")):
             if file.is_file():
                 name = file.relative_to(files).as_posix()
@@ -417,6 +427,7 @@ def _version(answer: MlflowVersion) -> ModelVersion:
         as_of=date.fromisoformat(tags["as_of"]),
         fingerprint=tags["fingerprint"],
         family=tags.get(_FAMILY, _FIRST_FAMILY),
+        recipe=tags.get(_RECIPE, ""),
         sha256=digests,
         aliases=tuple(answer.aliases),
     )

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from jobs.lake import model_events
+from jobs.lake.model_events import Turn
 from jobs.training.registry import CHAMPION, ModelVersion, Registry
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -30,8 +31,7 @@ def serving_models(
         besides: A version to leave out: the candidate, which may have been promoted by an earlier
             run of this night.
     """
-    known = model_events.turns(environment, registry.name)
-    others = [turn for turn in known if turn.version != besides]
+    others = _turns(environment, registry, besides)
     version = cache(registry.version)
     models: dict[date, ModelVersion] = {}
     for night in nights:
@@ -39,6 +39,11 @@ def serving_models(
         if turn:
             models[night] = version(turn.version)
     return models
+
+
+def turn_of(environment: Environment, registry: Registry, night: date, besides: str) -> Turn | None:
+    """The turn that the night falls into, of any version but one; see `serving_models`."""
+    return model_events.in_turn(_turns(environment, registry, besides), night)
 
 
 def follow(environment: Environment, registry: Registry) -> str | None:
@@ -77,6 +82,11 @@ def put_right(environment: Environment, registry: Registry) -> str | None:
             flush=True,
         )
     return pointed_to
+
+
+def _turns(environment: Environment, registry: Registry, besides: str | None) -> list[Turn]:
+    known = model_events.turns(environment, registry.name)
+    return [turn for turn in known if turn.version != besides]
 
 
 def follow_in_child(argument: Mapping[str, Any]) -> int:

@@ -51,6 +51,10 @@ class Fit(Protocol):
     def facts(self) -> Mapping[str, object]:
         """What else a person may want to know of it."""
 
+    @property
+    def sample_scores(self) -> Vector:
+        """What the model said of `Examples.sample` of the fitted rows, before it was saved."""
+
     def save(self, folder: Path) -> None:
         """Write the family's `files` into the folder."""
 

@@ -54,6 +54,7 @@ class LinearFit:
     curves: Mapping[str, list[float]]
     calibration_slope: float | None
     facts: Mapping[str, object]
+    sample_scores: Vector
 
     def save(self, folder: Path) -> None:
         """Write the coefficients, each beside what it is of."""
@@ -104,6 +105,7 @@ class LinearFamily:
             curves=curves,
             calibration_slope=slope,
             facts={"coefficients": len(model.coefficients), "iterations": _iterations(solver)},
+            sample_scores=model.score(data.fit.sample()),
         )
 
     def load(self, folder: Path, encoding: Encoding) -> Linear:

@@ -176,6 +176,7 @@ def keep(environment: Environment, folder: Path, version: int) -> ModelVersion:
         as_of=date(2013, 1, 5),
         fingerprint=str(version),
         family="linear",
+        recipe="as ever",
         params={},
         curves={},
         pins={"table": "training", "table_version": version},

@@ -101,6 +101,7 @@ def _keep(environment: Environment, pipeline: Pipeline, folder: Path) -> ModelVe
         as_of=small.LAST,
         fingerprint="f",
         family="linear",
+        recipe="as ever",
         params={},
         curves={},
         pins={},

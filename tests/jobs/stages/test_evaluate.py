@@ -4,16 +4,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date, timedelta
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from jobs.commands import decide
 from jobs.commands.decide import Said
-from jobs.lake import model_events
+from jobs.lake import model_events, ops
+from jobs.stages import evaluate as stage
 from jobs.stages.evaluate import evaluate
 from jobs.stages.train import train
 from jobs.training import scoring, serving
@@ -28,8 +31,9 @@ from pipelines.spec import Pipeline
 from tests.jobs.training import small
 
 NEXT = small.LAST + timedelta(days=1)
+END = small.LAST + timedelta(days=45)
 SAID = Said(who="alice", why="it was odd")
-GOOD, BAD, FAIR, LEAKING = 1.0, 0.0, 0.6, 50.0
+GOOD, BAD, FAIR, BAD_FIT, LEAKING = 1.0, 0.0, 0.6, 0.4, 50.0
 
 
 class Fake:
@@ -40,15 +44,15 @@ class Fake:
         self._trust = trust
 
     def score(self, rows: pa.Table) -> np.ndarray:
-        label = rows[self._label].to_numpy()
         line = np.array(rows["line"].to_pylist())
         signal = 2 * rows["x"].to_numpy() + (line == "BB")
         log_odds = self._trust * signal - 1
-        if self._label == "weight":
-            return np.asarray(label if self._trust == LEAKING else 50 + 5 * log_odds)
-        if self._trust == LEAKING:
-            return np.asarray(0.02 + 0.96 * label)
-        return np.asarray(1 / (1 + np.exp(-log_odds)))
+        is_weight = self._label == "weight"
+        # What has yet to happen has no label to leak.
+        if self._trust == LEAKING and self._label in rows.column_names:
+            label = rows[self._label].to_numpy()
+            return np.asarray(label if is_weight else 0.02 + 0.96 * label)
+        return np.asarray(50 + 5 * log_odds if is_weight else 1 / (1 + np.exp(-log_odds)))
 
 
 class Platform:
@@ -62,7 +66,9 @@ class Platform:
         self._files = folder / "files"
         self._files.mkdir()
 
-    def train(self, trust: float, as_of: date = small.LAST) -> ModelVersion:
+    def train(
+        self, trust: float, as_of: date = small.LAST, recipe: str = "as ever"
+    ) -> ModelVersion:
         """A candidate of that quality."""
         (self._files / "model.keras").write_text(str(trust))
         model = self.registry.keep(
@@ -70,6 +76,7 @@ class Platform:
             as_of=as_of,
             fingerprint=f"{as_of} {trust}",
             family="neural_network",
+            recipe=recipe,
             params={},
             curves={"loss": [0.6], "val_loss": [0.6]},
             pins={},
@@ -81,14 +88,40 @@ class Platform:
         """The stage's metrics."""
         return evaluate(small.run_of(self.environment, "evaluate", as_of, pipeline=self.pipeline))
 
+    def nights(
+        self,
+        trust: float,
+        count: int,
+        after: date = small.LAST,
+        until: str = "",
+    ) -> list[str]:
+        """The events of so many nights, each with a candidate of that quality.
+
+        Args:
+            until: The event after which no more nights are needed.
+        """
+        events: list[str] = []
+        for number in range(1, count + 1):
+            if until in events:
+                break
+            night = after + timedelta(days=number)
+            self.train(trust, night)
+            events.append(self.evaluate(night)["event"])
+        return events
+
+    def limits(self, **changes: Any) -> None:
+        """From now on the pipeline declares other rules."""
+        changed = replace(self.pipeline.promotion, **changes)
+        self.pipeline = replace(self.pipeline, promotion=changed)
+
+    def shadows(self) -> list[dict[str, Any]]:
+        """Every day that was measured, in order."""
+        rows = ops.read(self.environment, "shadow_losses").to_pylist()
+        return sorted(rows, key=itemgetter("event_date"))
+
     def roll_back(self) -> None:
         """As a person does."""
         decide.rollback(self.environment, self.pipeline, None, SAID)
-
-    def needs_approval(self) -> None:
-        """From now on a person must agree."""
-        asked = replace(self.pipeline.promotion, needs_approval=True)
-        self.pipeline = replace(self.pipeline, promotion=asked)
 
     def events(self) -> list[tuple[str, str, str | None]]:
         """Event, model and rival, oldest first."""
@@ -103,19 +136,31 @@ class Platform:
         return champion.version if champion else None
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nights of which no picture is kept, which takes most of their time."""
+    monkeypatch.setattr(stage, "_log", lambda *_: None)
+
+
 @pytest.fixture(params=small.PIPELINES, ids=lambda pipeline: pipeline.name)
 def platform(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Platform:
     pipeline: Pipeline = request.param
     environment = small.models_at(tmp_path)
-    small.publish(environment, small.rows_of(Days(small.FIRST, NEXT)), pipeline=pipeline)
+    rows = small.rows_of(Days(small.FIRST, END))
+    small.publish(environment, rows, pipeline=pipeline)
+    evening = [day.as_py() - timedelta(days=1) for day in rows["landed_date"]]
+    to_score = small.with_column(rows, "landed_date", pa.array(evening, pa.date32()))
+    unlabelled = to_score.drop_columns(["failed", "weight"])
+    small.publish(environment, unlabelled, "scoring", pipeline=pipeline)
     made = Platform(pipeline, environment, tmp_path)
 
     def load(_: Registry, model: ModelVersion) -> Fake:
         return Fake(pipeline, made.trust[model.version])
 
-    monkeypatch.setattr(scoring, "load_judged", load)
+    for name in ("load", "load_judged"):
+        monkeypatch.setattr(scoring, name, load)
     return made
 
 
@@ -170,111 +215,271 @@ def test_a_bad_model_leaves_the_champion_serving(platform: Platform) -> None:
     assert platform.events() == [("promoted", "1", None), ("refused", "2", "1")]
 
 
-def test_a_better_model_takes_the_champions_place_and_an_equal_one_does_not(
+@pytest.mark.usefixtures("undrawn")
+def test_a_better_model_takes_the_champions_place_when_days_have_shown_it(
     platform: Platform,
 ) -> None:
     platform.train(FAIR)
     platform.evaluate()
-    platform.train(GOOD, NEXT)
-    assert platform.evaluate(NEXT)["event"] == "promoted"
-    platform.train(GOOD - 1e-9, NEXT)
-    assert platform.evaluate(NEXT)["event"] in ("kept", "refused")
-    assert platform.champion() == "2"
+    events = platform.nights(GOOD, 25, until="promoted")
+    first = events.index("promoted")
+    # Three days are never enough.
+    assert first >= 3
+    assert set(events[:first]) == {"kept"}
+    winner = str(first + 2)
+    assert platform.events()[first + 1] == ("promoted", winner, "1")
+    recorded = model_events.events(platform.environment, platform.pipeline.name, winner)
+    told = json.loads(recorded[0]["metrics"])["challenge"]
+    assert (told["days"], told["champion_days"]) == (first + 1, first + 1)
+    assert told["better"] >= platform.pipeline.promotion.min_evidence
+    # Those of later nights are as good as it, and no better.
+    night = small.LAST + timedelta(days=len(events))
+    assert platform.nights(GOOD, 3, after=night) == ["kept"] * 3
+    assert platform.champion() == winner
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_an_equal_model_is_kept_back_and_a_worse_one_too(platform: Platform) -> None:
+    platform.train(GOOD)
+    platform.evaluate()
+    assert set(platform.nights(GOOD, 6)) == {"kept"}
+    later = small.LAST + timedelta(days=6)
+    assert set(platform.nights(FAIR, 8, after=later)) <= {"kept", "refused"}
+    assert platform.champion() == "1"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_candidate_is_scored_in_the_shadow_of_the_champion_by_what_would_have_served(
+    platform: Platform,
+) -> None:
+    platform.train(FAIR)
+    platform.evaluate()
+    platform.nights(GOOD, 3)
+    days = [small.LAST + timedelta(days=number) for number in (1, 2, 3)]
+    shadows = platform.shadows()
+    assert [row["event_date"] for row in shadows] == days
+    # Of the champion's own night there is no other candidate.
+    assert [row["how"] for row in shadows] == ["held_out", "shadow", "shadow"]
+    assert [row["candidate_version"] for row in shadows] == ["2", "2", "3"]
+    assert {row["champion_version"] for row in shadows} == {"1"}
+    assert {row["rows"] for row in shadows} == {39}
+    rows = small.rows_of(Days(small.FIRST, END))
+    of_day = rows.filter(pc.equal(rows["batch_date"], pa.scalar(days[2])))
+    label = of_day[platform.pipeline.training.label]
+    known = of_day.filter(label.is_valid())
+    truth = label.drop_null().to_numpy().astype(float)
+    losses = task_of(platform.pipeline.training.task).losses
+    for name, trust in (("candidate", GOOD), ("champion", FAIR)):
+        loss = losses(truth, Fake(platform.pipeline, trust).score(known)).mean()
+        assert shadows[2][f"{name}_loss"] == pytest.approx(loss)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_days_are_measured_once_whatever_is_run_again(platform: Platform) -> None:
+    platform.train(FAIR)
+    platform.evaluate()
+    platform.nights(GOOD, 4)
+    shadows = platform.shadows()
+    told = platform.evaluate(small.LAST + timedelta(days=4))
+    assert told["challenge"]["days"] == 4
+    before = platform.evaluate(small.LAST + timedelta(days=2))
+    assert before["challenge"]["days"] == 2, "a night that is run again knows no more than it did"
+    assert platform.shadows() == shadows
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_leaking_candidate_casts_no_shadow(platform: Platform) -> None:
+    platform.train(FAIR)
+    platform.evaluate()
+    assert platform.nights(LEAKING, 2) == ["refused", "refused"]
+    after = small.LAST + timedelta(days=2)
+    platform.nights(GOOD, 2, after)
+    hows = [(row["how"], row["candidate_version"]) for row in platform.shadows()]
+    # The third day would have been scored by the refused candidate of the second night.
+    assert hows[2:] == [("held_out", "4"), ("shadow", "4")]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_another_recipe_begins_anew(platform: Platform) -> None:
+    platform.train(FAIR)
+    platform.evaluate()
+    platform.nights(GOOD, 3)
+    night = small.LAST + timedelta(days=4)
+    platform.train(GOOD, night, recipe="another")
+    told = platform.evaluate(night)
+    # By its own judged model alone: the days of before are of the other one.
+    assert told["challenge"]["days"] == 4
+    hows = [(row["how"], row["recipe"]) for row in platform.shadows() if row["as_of"] == night]
+    assert hows == [("held_out", "another")] * 4
+
+
+def test_one_bulk_load_after_another_is_judged_by_its_held_out_days(platform: Platform) -> None:
+    platform.limits(max_age_days=None)
+    platform.train(BAD_FIT)
+    platform.evaluate()
+    night = small.LAST + timedelta(days=20)
+    platform.train(GOOD, night)
+    told = platform.evaluate(night)
+    assert told["challenge"]["days"] == 6
+    assert [row["how"] for row in platform.shadows()] == ["held_out"] * 6
+    assert platform.shadows()[0]["event_date"] == night - timedelta(days=5)
+    assert (told["event"], told["serves"]) == ("promoted", "2")
+
+
+def test_a_champion_of_long_ago_is_replaced_by_an_equal_model_after_a_bulk_load(
+    platform: Platform,
+) -> None:
+    platform.train(GOOD)
+    platform.evaluate()
+    in_time = small.LAST + timedelta(days=28)
+    platform.train(GOOD, in_time)
+    assert platform.evaluate(in_time)["event"] == "kept"
+    night = small.LAST + timedelta(days=29)
+    platform.train(GOOD, night)
+    told = platform.evaluate(night)
+    assert (told["event"], told["champion_before"], told["serves"]) == ("promoted", "1", "3")
+    assert "has served for 29 days, 28 are allowed" in told["reason"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_champion_is_not_replaced_for_its_age_by_one_that_is_shown_to_be_worse(
+    platform: Platform,
+) -> None:
+    # What protects slices and baselines would refuse it before.
+    platform.limits(max_age_days=11, min_win_rate=0.5, max_slice_loss=1e9)
+    platform.train(GOOD)
+    platform.evaluate()
+    events = platform.nights(BAD_FIT, 12)
+    assert "promoted" not in events
+    last = model_events.events(platform.environment, platform.pipeline.name, "13")[-1]
+    assert "this one is shown to be worse" in last["reason"]
+    assert platform.champion() == "1"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_model_that_was_put_back_is_not_replaced_for_its_age_at_once(platform: Platform) -> None:
+    platform.limits(max_age_days=3)
+    platform.train(GOOD)
+    platform.evaluate()
+    assert platform.nights(GOOD, 4) == ["kept", "kept", "kept", "promoted"]
+    platform.roll_back()
+    after = small.LAST + timedelta(days=4)
+    assert platform.nights(GOOD, 4, after) == ["kept", "kept", "kept", "promoted"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_day_counts_when_its_labels_are_known(platform: Platform) -> None:
+    platform.limits(label_lag_days=2)
+    platform.train(FAIR)
+    platform.evaluate()
+    platform.nights(GOOD, 4)
+    days = [small.LAST + timedelta(days=number) for number in (1, 2)]
+    assert [row["event_date"] for row in platform.shadows()] == days
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_leak_is_refused(platform: Platform) -> None:
     platform.train(LEAKING)
     with pytest.raises(Refused, match=r"must have seen the future"):
         platform.evaluate()
 
 
+def second_champion(platform: Platform) -> date:
+    """A fair model and a good one that has taken its place; the night in which it did."""
+    platform.limits(max_age_days=4)
+    platform.train(FAIR)
+    platform.evaluate()
+    assert platform.nights(GOOD, 5)[-1] == "promoted"
+    assert platform.champion() == "6"
+    return small.LAST + timedelta(days=5)
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_evaluating_again_changes_nothing(platform: Platform) -> None:
-    platform.train(FAIR)
-    platform.evaluate()
-    platform.train(GOOD, NEXT)
-    first = platform.evaluate(NEXT)
+    night = second_champion(platform)
     events = platform.events()
-    assert platform.evaluate(NEXT) == first
-    assert platform.events() == events
-    assert platform.champion() == "2"
+    shadows = platform.shadows()
+    first = platform.evaluate(night)
+    assert platform.evaluate(night) == first
+    assert first["event"] == "promoted"
+    assert (platform.events(), platform.shadows()) == (events, shadows)
+    assert platform.champion() == "6"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_old_night_run_again_never_takes_the_alias_back(platform: Platform) -> None:
-    platform.train(FAIR)
-    platform.evaluate()
-    platform.train(GOOD, NEXT)
-    platform.evaluate(NEXT)
-    better = platform.train(GOOD)
-    assert platform.evaluate()["event"] == "promoted"
-    assert platform.champion() == "2"
-    then = serving.serving_model(platform.environment, platform.registry, small.LAST)
+    night = second_champion(platform)
+    before = night - timedelta(days=1)
+    platform.limits(max_age_days=3)
+    better = platform.train(GOOD, before)
+    assert platform.evaluate(before)["event"] == "promoted"
+    assert platform.champion() == "6"
+    then = serving.serving_model(platform.environment, platform.registry, before)
     assert then is not None
     assert then.version == better.version
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_alias_moved_by_hand_is_put_back(
     platform: Platform, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = platform.train(FAIR)
-    platform.evaluate()
-    platform.train(GOOD, NEXT)
-    platform.evaluate(NEXT)
-    platform.registry.set_champion(first.version)
-    result = platform.evaluate(NEXT)
-    assert (result["serves"], result["alias_was_moved_to"]) == ("2", "1")
-    assert platform.champion() == "2"
+    night = second_champion(platform)
+    platform.registry.set_champion("1")
+    result = platform.evaluate(night)
+    assert (result["serves"], result["alias_was_moved_to"]) == ("6", "1")
+    assert platform.champion() == "6"
     assert "pointed to version 1" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_rollback_survives_a_rerun_of_the_night_and_a_training_from_the_same_pins(
     platform: Platform,
 ) -> None:
-    platform.train(FAIR)
-    platform.evaluate()
-    platform.train(GOOD, NEXT)
-    platform.evaluate(NEXT)
+    night = second_champion(platform)
     platform.roll_back()
     for _ in range(2):
-        again = platform.evaluate(NEXT)
+        again = platform.evaluate(night)
         assert (again["event"], again["reason"]) == ("rolled_back", "it was odd")
         assert (again["serves"], platform.champion()) == ("1", "1")
         # As --retrain does: the same model, by another number.
-        platform.train(GOOD, NEXT)
+        platform.train(GOOD, night)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_better_model_is_promoted_over_the_one_that_was_rolled_back_to(
     platform: Platform,
 ) -> None:
-    platform.train(FAIR)
-    platform.evaluate()
-    platform.train(GOOD, NEXT)
-    platform.evaluate(NEXT)
+    night = second_champion(platform)
     platform.roll_back()
-    platform.train(GOOD + 1e-9, NEXT)
-    result = platform.evaluate(NEXT)
-    assert (result["event"], result["champion_before"]) == ("promoted", "1")
-    assert platform.champion() == "3"
+    platform.limits(max_age_days=None)
+    # What spoke for the withdrawn one is not held for those that follow.
+    events = platform.nights(GOOD, 25, after=night, until="promoted")
+    first = events.index("promoted")
+    assert first >= 3
+    promoted = [event for event in platform.events() if event[0] == "promoted"]
+    assert promoted[2] == ("promoted", str(7 + first), "1")
+    assert platform.champion() == str(7 + first)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_old_night_run_again_never_takes_the_place_of_the_one_rolled_back_to(
     platform: Platform,
 ) -> None:
-    platform.train(FAIR, small.LAST)
-    platform.evaluate()
-    platform.train(GOOD, NEXT)
-    platform.evaluate(NEXT)
+    night = second_champion(platform)
     platform.roll_back()
-    platform.train(GOOD)
-    assert platform.evaluate()["event"] == "promoted"
+    before = night - timedelta(days=1)
+    platform.limits(max_age_days=3)
+    platform.train(GOOD, before)
+    assert platform.evaluate(before)["event"] == "promoted"
     assert platform.champion() == "1", "it serves the night that was rolled back, and what follows"
-    then = serving.serving_model(platform.environment, platform.registry, small.LAST)
-    assert then == platform.registry.version("3")
+    then = serving.serving_model(platform.environment, platform.registry, before)
+    assert then == platform.registry.version("7")
 
 
 def test_a_model_that_needs_approval_awaits_a_person_who_has_the_last_word(
     platform: Platform,
 ) -> None:
-    platform.needs_approval()
+    platform.limits(needs_approval=True)
     platform.train(GOOD)
     first = platform.evaluate()
     name = platform.pipeline.name
@@ -288,19 +493,20 @@ def test_a_model_that_needs_approval_awaits_a_person_who_has_the_last_word(
     assert platform.events() == [("awaiting", "1", None), ("approved", "1", None)]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_model_that_was_rejected_never_serves(platform: Platform) -> None:
     platform.train(FAIR)
     platform.evaluate()
-    platform.needs_approval()
-    platform.train(GOOD, NEXT)
-    assert platform.evaluate(NEXT)["event"] == "awaiting"
-    decide.reject(platform.environment, platform.pipeline, "2", SAID)
-    assert platform.evaluate(NEXT)["event"] == "rejected"
-    platform.train(GOOD, NEXT)
-    assert platform.evaluate(NEXT)["event"] == "rejected"
+    platform.limits(needs_approval=True, max_age_days=2)
+    assert platform.nights(GOOD, 3) == ["kept", "kept", "awaiting"]
+    decide.reject(platform.environment, platform.pipeline, "4", SAID)
+    night = small.LAST + timedelta(days=3)
+    assert platform.evaluate(night)["event"] == "rejected"
+    platform.train(GOOD, night)
+    assert platform.evaluate(night)["event"] == "rejected"
     assert platform.champion() == "1"
     events = [event for event, _, _ in platform.events()]
-    assert events == ["promoted", "awaiting", "rejected"]
+    assert events == ["promoted", "kept", "kept", "awaiting", "rejected"]
 
 
 def test_no_model_serves_a_night_before_it_was_trained(platform: Platform) -> None:
@@ -342,6 +548,7 @@ def _untrained_network(registry: Registry, folder: Path) -> ModelVersion:
         as_of=NEXT,
         fingerprint="untrained",
         family="neural_network",
+        recipe="as ever",
         params={},
         curves={},
         pins={},

@@ -52,6 +52,7 @@ def _promote(environment: Environment, as_of: date, pipeline: Pipeline = LINEAR)
             as_of=as_of,
             fingerprint=str(as_of),
             family=pipeline.training.family.name,
+            recipe="as ever",
             params={},
             curves={},
             pins={},

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
@@ -8,9 +9,11 @@ import pytest
 
 from jobs.training import comparison
 from jobs.training.comparison import HeldOut
+from jobs.training.promotion import Challenge
 from jobs.training.tasks import task_of
 
 LABEL = np.array([10.0, 20.0, 30.0, 40.0])
+CHALLENGE = Challenge(days=3, gain=0.5, better=1.5, worse=1.0, champion_days=4)
 HELD = HeldOut(
     task=task_of("regression"),
     rows=pa.table({"line": ["AA", "BB", "AA", "BB"]}),
@@ -22,19 +25,21 @@ HELD = HeldOut(
 
 
 def test_every_rival_is_measured_and_compared_by_its_name() -> None:
-    evidence = comparison.measure(HELD, ("line",), resamples=10)
+    evidence = comparison.measure(HELD, ("line",), 10, CHALLENGE)
     assert evidence.candidate["rmse"] == 1
     assert evidence.champion is not None
     assert evidence.champion["rmse"] == 2
     assert evidence.baselines["persistence"]["bias"] == 3
     assert evidence.wins_over_baselines == {"usual": 1.0, "persistence": 1.0}
-    assert evidence.wins_over_champion == 1.0
+    assert evidence.challenge is CHALLENGE
     losses = [(one.value, one.candidate_loss, one.champion_loss) for one in evidence.slices]
     assert losses == [("AA", 1.0, 4.0), ("BB", 1.0, 4.0)]
+    # Two days are too few for an interval.
+    assert {one.surely_worse_by for one in evidence.slices} == {None}
 
 
 def test_the_record_says_what_it_holds() -> None:
-    record = comparison.to_json(comparison.measure(HELD, ("line",), resamples=10), HELD)
+    record = comparison.to_json(comparison.measure(HELD, ("line",), 10, CHALLENGE), HELD)
     assert json.loads(json.dumps(record)) == record
     assert record["metrics"] == ["r2", "rmse", "mae", "bias"]
     assert (record["task"], record["headline"], record["leak_score"]) == (
@@ -44,6 +49,7 @@ def test_the_record_says_what_it_holds() -> None:
     )
     assert (record["rows"], record["days"]) == (4, 2)
     assert list(record["baselines"]) == ["usual", "persistence"]
+    assert record["challenge"] == asdict(CHALLENGE)
     assert record["candidate"] == {
         "rows": 4,
         "r2": pytest.approx(1 - 1 / 125),
@@ -69,7 +75,47 @@ def test_without_a_champion_nothing_is_said_of_one() -> None:
         models={"candidate": LABEL + 1},
         baselines=HELD.baselines,
     )
-    evidence = comparison.measure(alone, ("line",), resamples=10)
-    assert (evidence.champion, evidence.wins_over_champion) == (None, None)
+    evidence = comparison.measure(alone, ("line",), 10, None)
+    assert (evidence.champion, evidence.challenge) == (None, None)
     assert {one.champion_loss for one in evidence.slices} == {None}
     assert comparison.to_json(evidence, alone)["champion"] is None
+
+
+def test_a_slice_is_surely_worse_by_the_lower_end_of_its_interval_over_days() -> None:
+    days = 12
+    draw = np.random.default_rng(7)
+    of_line = {"AA": np.full(days, 0.5), "BB": draw.normal(0.1, 1.0, days)}
+    day = np.repeat(np.arange(days), 2)
+    line = np.tile(["AA", "BB"], days)
+    # By that much the squared error of the candidate is above the champion's, which is 9.
+    more = np.where(line == "AA", of_line["AA"][day], of_line["BB"][day])
+    label = np.linspace(0.0, 50.0, 2 * days)
+    held = HeldOut(
+        task=HELD.task,
+        rows=pa.table({"line": line}),
+        day=day,
+        label=label,
+        models={"candidate": label + np.sqrt(9 + more), "champion": label + 3},
+        baselines={"usual": np.full(2 * days, 25.0)},
+    )
+    aa, bb = comparison.measure(held, ("line",), 10, CHALLENGE).slices
+    assert aa.surely_worse_by == pytest.approx(0.5)
+    assert bb.surely_worse_by is not None
+    assert bb.surely_worse_by < of_line["BB"].mean() - 0.3
+
+
+def test_the_score_within_a_day_is_not_raised_by_what_tells_days_apart() -> None:
+    label = np.array([0, 0, 0, 1, 1, 1, 1, 0.0])
+    # It knows the day, and of its rows nothing.
+    said = np.where(np.arange(8) < 4, 0.25, 0.75)
+    held = HeldOut(
+        task=task_of("binary_classification"),
+        rows=pa.table({"line": ["AA"] * 8}),
+        day=np.repeat([1, 2], 4),
+        label=label,
+        models={"candidate": said},
+        baselines={"usual": np.full(8, 0.5)},
+    )
+    evidence = comparison.measure(held, (), 10, None)
+    assert evidence.candidate["auc"] == 0.75
+    assert evidence.score_within_day == 0.5

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jobs.training import promotion
 from jobs.training.metrics import Metrics
-from jobs.training.promotion import Decision, Evidence, Slice, decide
+from jobs.training.promotion import Challenge, Decision, Evidence, Slice, decide
 from jobs.training.tasks import task_of
 from pipelines.model import Promotion
 
@@ -28,9 +28,11 @@ FIRST = Evidence(
     baselines={"group_mean": measured(0.55)},
     champion=None,
     wins_over_baselines={"group_mean": 0.99},
-    wins_over_champion=None,
+    challenge=None,
+    score_within_day=0.68,
 )
-RIVALLED = replace(FIRST, champion=measured(0.51), wins_over_champion=0.8)
+BETTER = Challenge(days=12, gain=0.004, better=2.6, worse=1.0, champion_days=12)
+RIVALLED = replace(FIRST, champion=measured(0.51), challenge=BETTER)
 NUMBERS = Evidence(
     task=REGRESSION,
     candidate={"r2": 0.8, "rmse": 4.0},
@@ -39,8 +41,9 @@ NUMBERS = Evidence(
         "persistence": {"r2": 0.6, "rmse": 5.0},
     },
     champion=None,
-    wins_over_baselines={"usual": 1.0, "persistence": 0.9},
-    wins_over_champion=None,
+    wins_over_baselines={"usual": 1.0, "persistence": 0.96},
+    challenge=None,
+    score_within_day=0.7,
 )
 
 
@@ -51,28 +54,89 @@ def test_the_first_model_that_beats_the_baseline_is_promoted() -> None:
     )
 
 
-def test_a_model_that_beats_the_champion_is_promoted() -> None:
+def rivalled(**changes: float) -> Evidence:
+    return replace(FIRST, champion=measured(0.51), challenge=replace(BETTER, **changes))
+
+
+def test_a_model_with_enough_evidence_takes_the_champions_place() -> None:
     assert decide(RIVALLED, LIMITS) == Decision(
-        event="promoted", reason="Better than the champion in 80.0% of resamples; 75% are needed."
+        event="promoted",
+        reason=(
+            "Better than the champion. Over 12 days its log loss lies 0.004 below the champion's: "
+            "evidence 2.60, 2.5 is needed."
+        ),
     )
 
 
-def test_a_model_that_is_only_as_good_as_the_champion_is_kept() -> None:
-    assert decide(replace(RIVALLED, wins_over_champion=0.74), LIMITS) == Decision(
-        event="kept", reason="Better than the champion in 74.0% of resamples; 75% are needed."
+def test_a_model_without_enough_evidence_is_kept() -> None:
+    assert decide(rivalled(better=2.4, gain=-0.001), LIMITS) == Decision(
+        event="kept",
+        reason=(
+            "Not shown to be better than the champion. Over 12 days its log loss lies 0.001 above "
+            "the champion's: evidence 2.40, 2.5 is needed."
+        ),
+    )
+    none_yet = rivalled(days=0, gain=0.0, better=1.0, champion_days=0)
+    assert decide(none_yet, LIMITS).reason == (
+        "Not shown to be better than the champion. No day has told the two apart yet."
     )
 
 
-@pytest.mark.parametrize("evidence", [FIRST, RIVALLED])
-def test_a_model_that_does_not_beat_the_baseline_is_refused(evidence: Evidence) -> None:
+def test_a_champion_that_is_too_old_is_replaced_unless_its_successor_is_shown_to_be_worse() -> None:
+    aged = rivalled(better=1.0, worse=2.4, champion_days=29)
+    decision = decide(aged, LIMITS)
+    assert decision.event == "promoted"
+    assert decision.reason.startswith(
+        "The champion has served for 29 days, 28 are allowed, and this one is not shown to be "
+        "worse (evidence of a loss 2.40)."
+    )
+    assert decide(rivalled(better=1.0, champion_days=28), LIMITS).event == "kept"
+    worse = decide(rivalled(better=1.0, worse=2.5, champion_days=29), LIMITS)
+    assert worse.event == "kept"
+    assert "but this one is shown to be worse (evidence of a loss 2.50)." in worse.reason
+    for_ever = replace(LIMITS, max_age_days=None)
+    assert decide(rivalled(better=1.0, champion_days=400), for_ever).event == "kept"
+
+
+def test_a_champion_that_is_too_old_is_never_replaced_by_a_model_that_breaks_a_rule() -> None:
+    aged = rivalled(better=9.0, champion_days=400)
+    leaking = replace(aged, candidate=measured(0.1, auc=0.97))
+    losing = replace(aged, wins_over_baselines={"group_mean": 0.7})
+    assert decide(leaking, LIMITS).event == "refused"
+    assert decide(losing, LIMITS).event == "refused"
+
+
+def test_what_days_say_becomes_a_challenge() -> None:
+    gains = np.full(6, 0.01)
+    told = promotion.challenge(gains, 9, LIMITS)
+    assert (told.days, told.gain, told.champion_days) == (6, pytest.approx(0.01), 9)
+    assert told.better == pytest.approx((1 + np.tanh(0.25)) ** 6)
+    assert told.worse == 1.0
+    other = promotion.challenge(-gains, 9, LIMITS)
+    assert other.better == 1.0
+    assert 1.0 < other.worse < told.better, "it must be worse by more than the tolerance"
+    nothing = promotion.challenge(np.array([]), 0, LIMITS)
+    assert (nothing.days, nothing.better, nothing.worse) == (0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(("evidence", "needed"), [(FIRST, 95), (RIVALLED, 75)])
+def test_a_model_that_does_not_beat_the_baseline_is_refused(
+    evidence: Evidence, needed: int
+) -> None:
     decision = decide(replace(evidence, wins_over_baselines={"group_mean": 0.5}), LIMITS)
     assert decision == Decision(
         event="refused",
         reason=(
             "It beats baseline group_mean in only 50.0% of resamples, "
-            "75% are needed (log loss 0.5000 against 0.5500)."
+            f"{needed}% are needed (log loss 0.5000 against 0.5500)."
         ),
     )
+
+
+def test_a_first_model_must_beat_the_baseline_more_surely_than_a_later_one() -> None:
+    wins = {"group_mean": 0.9}
+    assert decide(replace(FIRST, wins_over_baselines=wins), LIMITS).event == "refused"
+    assert decide(replace(RIVALLED, wins_over_baselines=wins), LIMITS).event == "promoted"
 
 
 def test_a_model_must_beat_every_baseline() -> None:
@@ -80,7 +144,7 @@ def test_a_model_must_beat_every_baseline() -> None:
     assert decide(NUMBERS, limits) == Decision(
         event="promoted",
         reason=(
-            "The first champion: better than usual in 100.0% and persistence in 90.0% of resamples."
+            "The first champion: better than usual in 100.0% and persistence in 96.0% of resamples."
         ),
     )
     lost = replace(NUMBERS, wins_over_baselines={"usual": 1.0, "persistence": 0.3})
@@ -88,7 +152,7 @@ def test_a_model_must_beat_every_baseline() -> None:
         event="refused",
         reason=(
             "It beats baseline persistence in only 30.0% of resamples, "
-            "75% are needed (RMSE 4.0000 against 5.0000)."
+            "95% are needed (RMSE 4.0000 against 5.0000)."
         ),
     )
 
@@ -100,18 +164,45 @@ def test_a_model_that_is_too_good_to_be_true_is_refused() -> None:
     )
 
 
+def test_a_model_that_is_too_good_within_a_day_is_refused() -> None:
+    limits = replace(LIMITS, max_score_within_day=0.75)
+    assert decide(replace(FIRST, score_within_day=0.75), limits).event == "promoted"
+    assert decide(replace(FIRST, score_within_day=0.76), limits) == Decision(
+        event="refused",
+        reason="Its AUC within a day of 0.760 is above 0.75: it must have seen the future.",
+    )
+    both = replace(FIRST, candidate=measured(0.1, auc=0.97), score_within_day=0.95)
+    assert decide(both, LIMITS).reason == (
+        "Its AUC of 0.970 is above 0.9 and its AUC within a day of 0.950 is above 0.9: "
+        "it must have seen the future."
+    )
+
+
 def test_days_with_one_label_only_have_no_auc_to_suspect() -> None:
-    assert decide(replace(FIRST, candidate=measured(0.1, auc=None)), LIMITS).event == "promoted"
+    untold = replace(FIRST, candidate=measured(0.1, auc=None), score_within_day=None)
+    assert decide(untold, LIMITS).event == "promoted"
 
 
-def test_a_model_that_is_better_on_average_and_harms_a_slice_is_refused() -> None:
-    harmed = Slice(column="line", value="EV", rows=500, candidate_loss=0.58, champion_loss=0.55)
-    small = replace(harmed, value="OO", rows=499)
-    better = replace(harmed, value="UA", candidate_loss=0.40)
-    decision = decide(replace(RIVALLED, slices=(harmed, small, better)), LIMITS)
+def test_a_model_that_is_better_on_average_and_surely_harms_a_slice_is_refused() -> None:
+    harmed = Slice(
+        column="line",
+        value="EV",
+        rows=500,
+        candidate_loss=0.58,
+        champion_loss=0.55,
+        surely_worse_by=0.021,
+    )
+    others = (
+        replace(harmed, value="OO", rows=499),
+        replace(harmed, value="UA", candidate_loss=0.40, surely_worse_by=-0.2),
+        # By luck, as far as the days can tell.
+        replace(harmed, value="AA", surely_worse_by=0.019),
+        replace(harmed, value="B6", surely_worse_by=None),
+    )
+    decision = decide(replace(RIVALLED, slices=(harmed, *others)), LIMITS)
     reason = (
-        "Its log loss is worse than the champion's by more than "
-        "0.02 on line=EV (0.5800 against 0.5500, 500 rows)."
+        "Its log loss is worse than the champion's by more than 0.02, with 95 % certainty, "
+        "on line=EV (0.5800 against 0.5500, 500 rows)."
     )
     assert decision == Decision(event="refused", reason=reason)
 
@@ -127,13 +218,14 @@ def test_every_reason_is_told() -> None:
 
 def test_limits_that_name_no_thresholds_have_those_of_the_task() -> None:
     assert (LIMITS.max_score, LIMITS.max_slice_loss) == (0.9, 0.02)
+    assert LIMITS.max_score_within_day == 0.9
     numbers = promotion.thresholds(Promotion(), REGRESSION, LABEL)
     # A fiftieth of the labels' variance, which is 25.
     assert (numbers.max_score, numbers.max_slice_loss) == (0.99, 0.5)
 
 
 def test_limits_keep_the_thresholds_that_they_name() -> None:
-    own = Promotion(max_score=0.0, max_slice_loss=0.0)
+    own = Promotion(max_score=0.0, max_score_within_day=0.1, max_slice_loss=0.0)
     assert promotion.thresholds(own, BINARY, LABEL) == own
 
 

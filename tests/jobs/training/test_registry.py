@@ -27,6 +27,7 @@ def keep(registry: Registry, folder: Path, fingerprint: str, as_of: date = NIGHT
         as_of=as_of,
         fingerprint=fingerprint,
         family="linear",
+        recipe="as ever",
         params={"epochs": 2},
         curves={"loss": [0.6, 0.5]},
         pins={"ranks": 2},

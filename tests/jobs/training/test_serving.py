@@ -47,6 +47,7 @@ def evaluated(
             as_of=as_of,
             fingerprint=str(as_of),
             family="linear",
+            recipe="as ever",
             params={},
             curves={},
             pins={},

@@ -44,6 +44,7 @@ class NetworkFit:
     """Mean over ranks."""
     calibration_slope: float | None
     facts: Mapping[str, object]
+    sample_scores: Vector
     file: Path
 
     def save(self, folder: Path) -> None:
@@ -59,8 +60,9 @@ class Network:
 
     def score(self, examples: Examples) -> Vector:
         """What the network says of each example."""
-        inputs = {"numeric": examples.numeric, "categorical": examples.categorical}
-        return np.asarray(self.keras_model(inputs, training=False), np.float64)[:, 0]
+        from jobs.training.families.neural_network import network
+
+        return network.scores(self.keras_model, examples)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +97,7 @@ class NeuralNetworkFamily:
                 "epochs": len(outcome.history["loss"]),
                 "steps_per_epoch": outcome.steps_per_epoch,
             },
+            sample_scores=np.array(outcome.scores),
             file=folder / MODEL,
         )
 

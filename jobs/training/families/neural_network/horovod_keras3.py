@@ -14,12 +14,16 @@ each other for ever.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import horovod.tensorflow as hvd
 import keras
+import numpy as np
 import tensorflow as tf
+
+from pipelines.errors import NightshiftError
 
 
 def distribute(model: keras.Model) -> None:
@@ -53,6 +57,27 @@ def agree_on(value: int) -> int:
     """The least of the ranks' values, for example of the steps that each could take."""
     own = tf.constant(value, tf.int64)
     return int(hvd.allreduce(own, op=hvd.Min).numpy())
+
+
+def require_alike(model: keras.Model) -> None:
+    """Refuse a training after which the ranks hold different models.
+
+    Raises:
+        NightshiftError: they do; every rank raises it, and names those that differ from rank 0.
+    """
+    digest = hashlib.sha256()
+    for weights in model.get_weights():
+        digest.update(np.ascontiguousarray(weights).tobytes())
+    own = tf.constant([list(digest.digest())], tf.uint8)
+    of_all = hvd.allgather(own).numpy()
+    differs = (of_all != of_all[0]).any(axis=1)
+    others = np.flatnonzero(differs).tolist()
+    if others:
+        raise NightshiftError(
+            f"The ranks have trained different models: the weights of ranks {others} are not "
+            "those of rank 0. Ranks must have the same code, libraries and kind of processor; "
+            "train on one rank (NIGHTSHIFT_RANKS=1) until they do."
+        )
 
 
 class Broadcast(keras.callbacks.Callback):

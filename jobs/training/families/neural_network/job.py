@@ -49,6 +49,8 @@ class Outcome:
     slope: float | None
     """Of the calibration; None: the task has none."""
     steps_per_epoch: int
+    scores: list[float]
+    """Of the first rows to fit, by the model before it was saved."""
 
 
 def of(data: Dataset, network: NeuralNetwork) -> Job:

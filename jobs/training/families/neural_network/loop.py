@@ -99,7 +99,14 @@ def fit(job: Job) -> tuple[keras.Model, Outcome]:
     require_finite(loss=curves["loss"], weights=_numbers(model))
     scoring = network.without_dropout(model, job.encoding, settings, task)
     slope = _calibrated(scoring, job, task)
-    return scoring, Outcome(history=curves, slope=slope, steps_per_epoch=steps)
+    horovod_keras3.require_alike(scoring)
+    outcome = Outcome(
+        history=curves,
+        slope=slope,
+        steps_per_epoch=steps,
+        scores=network.scores(scoring, job.fit.sample()).tolist(),
+    )
+    return scoring, outcome
 
 
 def _dropouts(seed: int) -> Callable[[float], keras.layers.Layer]:

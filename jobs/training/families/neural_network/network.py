@@ -103,6 +103,12 @@ def inputs(examples: Examples) -> dict[str, NDArray[np.generic]]:
     return {"numeric": examples.numeric, "categorical": examples.categorical}
 
 
+def scores(model: keras.Model, examples: Examples) -> NDArray[np.float64]:
+    """What the model says of each example."""
+    given = model(inputs(examples), training=False)
+    return np.asarray(given, np.float64)[:, 0]
+
+
 def calibration_slope(
     model: keras.Model,
     encoding: Encoding,
@@ -123,8 +129,7 @@ def calibration_slope(
         The slope; None: the task takes predictions as they are.
     """
     base = task.link(encoding.label_mean)
-    given = model(inputs(validation), training=False)
-    distance = task.link(np.asarray(given, np.float64)[:, 0]) - base
+    distance = task.link(scores(model, validation)) - base
     label = validation.label.astype(np.float64)
     return task.calibration_slope(distance, label, base, expected)
 

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.services.stage_client import Work
 from jobs.training.families.neural_network import MODEL, job
+from jobs.training.families.neural_network import launch as launching
 from jobs.training.families.neural_network.launch import launch
 from jobs.training.families.neural_network.loop import Shares
 from jobs.training.families.neural_network.network import load
@@ -195,3 +197,49 @@ def _wait_until_childless(server: int) -> None:
     while psutil.Process(server).children():
         assert time.monotonic() < deadline, "a rank was left behind"
         time.sleep(0.05)
+
+
+def test_ranks_that_hold_different_weights_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import keras
+    import tensorflow as tf
+
+    from jobs.training.families.neural_network import horovod_keras3
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    digests: list[tf.Tensor] = []
+
+    def gather(own: tf.Tensor) -> tf.Tensor:
+        """Of four ranks, the third of which holds what it was told before."""
+        digests.append(own)
+        return tf.concat([own, own, digests[0], own], axis=0)
+
+    monkeypatch.setattr(horovod_keras3.hvd, "allgather", gather)
+    horovod_keras3.require_alike(model)
+    # One bit of one weight.
+    kernel, bias = model.get_weights()
+    kernel[1] = np.nextafter(kernel[1], np.float32(9))
+    model.set_weights([kernel, bias])
+    with pytest.raises(NightshiftError, match=r"weights of ranks \[2\] are not those of rank 0"):
+        horovod_keras3.require_alike(model)
+
+
+def test_a_training_whose_ranks_end_with_different_models_fails(
+    ranked: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = replace(job_of(), validation=None, calibration_slope=0.9)
+    folders = {"0": tmp_path / "zero", "1": tmp_path / "one"}
+    for slope, folder in zip((0.9, 1.1), folders.values(), strict=True):
+        folder.mkdir()
+        job.write(folder, replace(known, calibration_slope=slope))
+    start = launching._start
+
+    def each_its_own(environment: Environment, _: Path, environ: dict[str, str]) -> Work:
+        return start(environment, folders[environ["HOROVOD_RANK"]], environ)
+
+    monkeypatch.setattr(launching, "_start", each_its_own)
+    with pytest.raises(NightshiftError, match=r"Rank \d of the training failed"):
+        launch(ranked, folders["0"], 2, timeout_seconds=120)
+    errors = [job.error_file(folder, int(rank)) for rank, folder in folders.items()]
+    told = [error.read_text() for error in errors if error.exists()]
+    assert told
+    assert all("the weights of ranks [1] are not those of rank 0" in one for one in told)

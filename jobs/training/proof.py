@@ -1,0 +1,235 @@
+"""Whether a model's saved files serve as the model did that was trained, before they are kept.
+
+They are loaded in a process of its own that cannot import Horovod, as everyone does who scores.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jobs.services import stage_client
+from jobs.training.candidate import JUDGED
+from jobs.training.encoding import ENCODING, Encoding, Examples
+from jobs.training.families import family_of
+from pipelines.errors import NightshiftError, Refused
+from pipelines.spec import TRAINING
+
+if TYPE_CHECKING:
+    from jobs.training.candidate import Candidate, Member
+    from jobs.training.metrics import Vector
+    from pipelines.run import Run
+
+FUNCTION = "jobs.training.proof:in_child"
+"""What the stage server forks; it must be among those that it allows."""
+TOLERANCE = 1e-4
+"""Of the largest score. A float32 keeps seven digits, and sums over some hundred units that are
+added in another order lose two of them; a wrong scale or a lost layer changes the first."""
+_TIMEOUT_SECONDS = 300
+"""Importing TensorFlow anew takes 13, and longer on a busy machine."""
+_REPEATS = 3
+"""The fastest counts: the first builds what the others use, and others may use the machine."""
+_SAMPLE, _SCORES, _SECONDS = "sample.npz", "scores.npy", "seconds.json"
+_ABSENT = "horovod"
+_BYTES_OF_A_MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proof:
+    """What a model costs those who serve it."""
+
+    megabytes: float
+    """Of all its files."""
+    seconds_per_1000_rows: float
+    """To score, once it is loaded."""
+
+
+def prove(
+    run: Run,
+    family: str,
+    made: Candidate,
+    files: Path,
+    folder: Path,
+) -> Proof:
+    """Load the saved files elsewhere, and compare what they say with what the model said.
+
+    Args:
+        run: Of the night.
+        family: Name of the models' family.
+        made: The models as they were trained.
+        files: Folder to which they were saved.
+        folder: A private one, for what the other process is given and gives.
+
+    Raises:
+        Refused: a prediction is no finite number or another one, or a budget is exceeded.
+        NightshiftError: the files could not be loaded.
+    """
+    members = (
+        _Saved("serves", made.fresh, files, folder / "fresh"),
+        _Saved("is judged", made.judged, files / JUDGED, folder / "judged"),
+    )
+    for one in members:
+        _write_sample(one.work, one.member.sample)
+    places = {str(one.work): str(one.files) for one in members}
+    _in_another_process(run, {"family": family, "places": places})
+    for one in members:
+        scores = np.load(one.work / _SCORES, allow_pickle=False)
+        _require_finite(run, one.role, scores)
+        _require_the_same(run, one.role, scores, one.member)
+    proof = Proof(
+        megabytes=_megabytes(files),
+        seconds_per_1000_rows=max(one.seconds_per_1000_rows for one in members),
+    )
+    _require_within_budgets(run, proof)
+    return proof
+
+
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    """One of the two models."""
+
+    role: str
+    """What it does, for people."""
+    member: Member
+    files: Path
+    work: Path
+    """What the other process is given and gives."""
+
+    @property
+    def seconds_per_1000_rows(self) -> float:
+        """As the other process has measured it."""
+        seconds: float = json.loads((self.work / _SECONDS).read_text())
+        return seconds * 1000 / len(self.member.sample)
+
+
+def in_child(argument: Mapping[str, Any]) -> None:
+    """Load each model and score its sample, where nothing can import Horovod."""
+    _hide(_ABSENT)
+    family = family_of(argument["family"])
+    for work, saved in argument["places"].items():
+        folder = Path(saved)
+        encoding = Encoding.from_json((folder / ENCODING).read_text())
+        model = family.load(folder, encoding)
+        sample = _read_sample(Path(work))
+        seconds = []
+        for _ in range(_REPEATS):
+            started = time.monotonic()
+            scores = model.score(sample)
+            seconds.append(time.monotonic() - started)
+        np.save(Path(work) / _SCORES, scores, allow_pickle=False)
+        (Path(work) / _SECONDS).write_text(json.dumps(min(seconds)))
+
+
+class _Hidden(MetaPathFinder):
+    """Finds a package in no place, whether it is installed or not."""
+
+    def __init__(self, package: str) -> None:
+        self._package = package
+
+    def find_spec(self, fullname: str, *_: object) -> None:
+        """Called by Python for each import, before it looks anywhere else."""
+        if fullname.partition(".")[0] == self._package:
+            raise ModuleNotFoundError(f"{fullname} is hidden: who serves has it not")
+
+
+def _hide(package: str) -> None:
+    # The stage server has imported it, and its children find it there.
+    for name in list(sys.modules):
+        if name.partition(".")[0] == package:
+            del sys.modules[name]
+    sys.meta_path.insert(0, _Hidden(package))
+
+
+def _in_another_process(run: Run, argument: Mapping[str, Any]) -> None:
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    work = stage_client.spawn(run.environment, FUNCTION, argument, quiet)
+    try:
+        code = work.wait(_TIMEOUT_SECONDS)
+    finally:
+        work.kill()
+    if code != 0:
+        how = f"ended with exit code {code}" if code else f"took over {_TIMEOUT_SECONDS} s"
+        raise NightshiftError(
+            f"The model of '{run.pipeline.name}' that was trained as of {run.days.last} is not "
+            f"kept: the process that loaded its files without Horovod {how}. Its error is above."
+        )
+
+
+def _write_sample(folder: Path, sample: Examples) -> None:
+    folder.mkdir()
+    np.savez(
+        folder / _SAMPLE,
+        numeric=sample.numeric,
+        categorical=sample.categorical,
+        label=sample.label,
+    )
+
+
+def _read_sample(folder: Path) -> Examples:
+    with np.load(folder / _SAMPLE, allow_pickle=False) as parts:
+        return Examples(**parts)
+
+
+def _require_finite(run: Run, role: str, scores: Vector) -> None:
+    """A weight that is no number makes each prediction none that it has a part in."""
+    odd = int((~np.isfinite(scores)).sum())
+    if odd:
+        raise _refused(
+            run,
+            f"of the one that {role} {odd} of {len(scores)} predictions are no finite number. "
+            "The same rows and settings would give it again: lower the learning rate, or look for "
+            "values that are out of all proportion in "
+            f"{run.pipeline.name}.{TRAINING}.",
+        )
+
+
+def _require_the_same(run: Run, role: str, scores: Vector, member: Member) -> None:
+    before = member.fit.sample_scores
+    apart = float(np.abs(scores - before).max())
+    allowed = TOLERANCE * float(np.abs(before).max())
+    if apart > allowed:
+        raise _refused(
+            run,
+            f"the saved files of the one that {role} give predictions that differ by up to "
+            f"{apart:.3g} from those of the model in memory, and {allowed:.3g} are allowed. "
+            "What saves or loads it loses a part of it.",
+        )
+
+
+def _require_within_budgets(run: Run, proof: Proof) -> None:
+    limits = run.pipeline.promotion
+    if proof.megabytes > limits.max_megabytes:
+        raise _refused(
+            run,
+            f"its files have {proof.megabytes:.1f} MB, and max_megabytes is "
+            f"{limits.max_megabytes:g}.",
+        )
+    if proof.seconds_per_1000_rows > limits.max_seconds_per_1000_rows:
+        raise _refused(
+            run,
+            f"it takes {proof.seconds_per_1000_rows:.2f} s to score 1,000 rows, and "
+            f"max_seconds_per_1000_rows is {limits.max_seconds_per_1000_rows:g}.",
+        )
+
+
+def _refused(run: Run, why: str) -> Refused:
+    name = run.pipeline.name
+    return Refused(
+        f"The model of '{name}' that was trained as of {run.days.last} is not kept: {why}"
+    )
+
+
+def _megabytes(files: Path) -> float:
+    size = 0
+    for file in files.rglob("*"):
+        if file.is_file():
+            size += file.stat().st_size
+    return size / _BYTES_OF_A_MEGABYTE

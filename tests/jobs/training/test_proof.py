@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jobs.services.child import ALLOWED
+from jobs.training import candidate, proof
+from jobs.training.candidate import Candidate, Member
+from jobs.training.families import family_of
+from jobs.training.families.linear import Linear, LinearFit
+from pipelines.environment import Environment
+from pipelines.errors import NightshiftError, Refused
+from pipelines.model import Family
+from pipelines.run import Run
+from tests.jobs.training import small
+
+
+def _member(family: Family, environment: Environment, folder: Path) -> Member:
+    folder.mkdir()
+    data = small.data_of(small.learned_by(small.SMALL, family).training)
+    fit = family_of(family.name).fit(data, family, environment, folder)
+    return Member(fit=fit, encoding=data.encoding, fit_rows=512, sample=data.fit.sample())
+
+
+def _saved(family: Family, environment: Environment, folder: Path) -> tuple[Candidate, Path]:
+    judged = _member(family, environment, folder / "of the judged")
+    fresh = _member(family, environment, folder / "of the fresh")
+    made = Candidate(judged=judged, fresh=fresh, validation_rows=64)
+    return made, folder / "files"
+
+
+def _prove(run: Run, family: Family, made: Candidate, files: Path) -> proof.Proof:
+    work = files.parent / "work"
+    work.mkdir()
+    return proof.prove(run, family.name, made, files, work)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return small.run_of(small.environment_at(tmp_path), "train")
+
+
+def _limited(run: Run, **limits: Any) -> Run:
+    promotion = replace(run.pipeline.promotion, **limits)
+    return replace(run, pipeline=replace(run.pipeline, promotion=promotion))
+
+
+def _linear(run: Run, folder: Path) -> tuple[Candidate, Path]:
+    made, files = _saved(small.LINEAR, run.environment, folder)
+    files.mkdir()
+    made.save(files)
+    return made, files
+
+
+def _other(fit: LinearFit, change: float) -> LinearFit:
+    model: Linear = fit.model
+    return replace(fit, model=replace(model, intercept=model.intercept + change))
+
+
+def test_the_stage_server_may_fork_it() -> None:
+    assert proof.FUNCTION in ALLOWED
+
+
+@pytest.mark.parametrize("family", [small.NETWORK, small.LINEAR], ids=lambda one: one.name)
+def test_saved_files_serve_as_the_trained_model_did(
+    family: Family, ranked: Environment, tmp_path: Path
+) -> None:
+    made, files = _saved(family, ranked, tmp_path)
+    files.mkdir()
+    made.save(files)
+    proven = _prove(small.run_of(ranked, "train"), family, made, files)
+    assert 0 < proven.megabytes < 1
+    assert 0 < proven.seconds_per_1000_rows < 1
+
+
+def test_files_that_say_something_else_are_refused(run: Run, tmp_path: Path) -> None:
+    made, files = _linear(run, tmp_path)
+    files_of_another = replace(made.fresh, fit=_other(made.fresh.fit, 0.01))
+    files_of_another.fit.save(files)
+    with pytest.raises(Refused, match=r"is not kept: the saved files of the one that serves give"):
+        _prove(run, small.LINEAR, made, files)
+
+
+def test_the_judged_files_are_proven_too(run: Run, tmp_path: Path) -> None:
+    made, files = _linear(run, tmp_path)
+    _other(made.judged.fit, 0.01).save(files / candidate.JUDGED)
+    with pytest.raises(Refused, match=r"the saved files of the one that is judged give"):
+        _prove(run, small.LINEAR, made, files)
+
+
+def test_what_the_last_digits_tell_is_no_difference(run: Run, tmp_path: Path) -> None:
+    made, files = _linear(run, tmp_path)
+    _other(made.fresh.fit, 1e-6).save(files)
+    _prove(run, small.LINEAR, made, files)
+
+
+def test_predictions_that_are_no_numbers_are_refused(run: Run, tmp_path: Path) -> None:
+    made, files = _linear(run, tmp_path)
+    _other(made.fresh.fit, np.nan).save(files)
+    with pytest.raises(Refused, match=r"512 of 512 predictions are no finite number"):
+        _prove(run, small.LINEAR, made, files)
+
+
+def test_files_that_cannot_be_loaded_are_no_model(
+    run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    made, files = _linear(run, tmp_path)
+    (files / "linear.json").unlink()
+    with pytest.raises(NightshiftError, match=r"without Horovod ended with exit code 3"):
+        _prove(run, small.LINEAR, made, files)
+    assert "linear.json" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("limit", ["max_megabytes", "max_seconds_per_1000_rows"])
+def test_a_model_over_its_budget_is_refused(run: Run, tmp_path: Path, limit: str) -> None:
+    made, files = _linear(run, tmp_path)
+    with pytest.raises(Refused, match=rf"{limit} is 1e-09"):
+        _prove(_limited(run, **{limit: 1e-9}), small.LINEAR, made, files)
+
+
+_LEANING = """
+import sys
+import horovod
+from jobs.training import proof
+from jobs.training.families.linear import LinearFamily
+
+load = LinearFamily.load
+
+def leaning(*arguments):
+    import horovod
+    return load(*arguments)
+
+if sys.argv[3] == "leaning":
+    LinearFamily.load = leaning
+proof.in_child({"family": "linear", "places": {sys.argv[1]: sys.argv[2]}})
+assert "horovod" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize(("how", "code"), [("free", 0), ("leaning", 1)])
+def test_a_model_that_needs_horovod_to_be_loaded_is_found_out(
+    run: Run, tmp_path: Path, how: str, code: int
+) -> None:
+    made, files = _linear(run, tmp_path)
+    work = tmp_path / "work"
+    proof._write_sample(work, made.fresh.sample)
+    ended = subprocess.run(
+        [sys.executable, "-c", _LEANING, str(work), str(files), how],
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == code, ended.stderr
+    assert ("horovod is hidden" in ended.stderr) == bool(code)
