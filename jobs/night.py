@@ -22,10 +22,11 @@ from jobs import outcome
 from jobs.output import harmless
 from jobs.services import locks, stage_client
 from jobs.spark.server import running_server
-from jobs.spark.session import explain_loss
+from jobs.spark.session import explain_loss, plan_for
 from pipelines.days import Days
 from pipelines.errors import DataRefused, NightshiftError, NotLanded, Refused
 from pipelines.events import Event, Notification
+from pipelines.landing import expected_files, stamp
 from pipelines.redaction import redacted
 from pipelines.run import Run
 from pipelines.spec import QUARANTINE_SUFFIX
@@ -39,6 +40,10 @@ PERFORM = "jobs.night:perform"
 
 _STATUS = {Refused.exit_code: "refused", NotLanded.exit_code: "not landed"}
 """In `ops.stage_runs`, of a stage that did not succeed; of every other code it is `failed`."""
+_FEW_DAYS = 4
+_FEW_BYTES = 4_000_000
+"""Up to so many days of a run, and so many bytes of their files, Spark interprets its queries:
+docs/performance.md says what that saves. A week of flights costs the same either way."""
 _Pass = tuple[tuple[Stage, ...], Days]
 """Stages, and the days on which they are performed."""
 _WhatHappened = Callable[[], Notification | None]
@@ -146,6 +151,7 @@ def perform(argument: dict[str, Any]) -> int:
     # Measured by another clock, because the machine's may be set meanwhile.
     clock = time.monotonic()
     try:
+        plan_for(run.environment, many_rows=_has_many_rows(run))
         metrics = _function(run.doing)(_numbered(run))
     except Exception as error:  # whatever it is, it must be recorded and end as an exit code
         told = explain_loss(run.environment, error) or error
@@ -159,6 +165,15 @@ def perform(argument: dict[str, Any]) -> int:
     _record(run, started, seconds, status="done", metrics=metrics)
     print(f"{run.doing.name:<18}{seconds:6.1f} s  {summary(metrics)}", flush=True)
     return 0
+
+
+def _has_many_rows(run: Run) -> bool:
+    """Whether the run's days have so many rows that Spark's compiled code pays off."""
+    if len(run.days) > _FEW_DAYS:
+        return True
+    dated = [file for file in expected_files(run.pipeline, run.days) if not file.feed.is_reference]
+    found = [stamp(run.environment.landing / file.name) for file in dated]
+    return sum(one.size for one in found if one) > _FEW_BYTES
 
 
 def explain(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from jobs.services import processes
@@ -17,6 +18,21 @@ from pipelines.errors import NightshiftError
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+FEW_ROWS = {
+    # Interpreted: code for a query that runs once, over some thousand rows, takes longer to make
+    # than it saves.
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    # Planned once: each stage of a query that is planned anew is a job of its own.
+    "spark.sql.adaptive.enabled": "false",
+}
+"""Settings of Spark under which a query over few rows costs least (docs/performance.md)."""
+_MANY_ROWS = {
+    "spark.sql.codegen.wholeStage": "true",
+    "spark.sql.codegen.factoryMode": "FALLBACK",
+    "spark.sql.adaptive.enabled": "true",
+}
+"""Spark's own defaults."""
 _RETRIES = 5
 _SIGNS_OF_LOSS = ("StatusCode.UNAVAILABLE", "NO_ACTIVE_SESSION", "INVALID_HANDLE")
 """What Spark's client says when its server is gone, or when a new one at the same place does not
@@ -26,6 +42,8 @@ _sessions: dict[tuple[int, str], SparkSession] = {}
 
 A forked child has its parent's sessions here too, and must not use their channels.
 """
+_settings: dict[str, str] = {}
+"""Of sessions that this process opens from here on, where they differ from the server's."""
 _one_opens = threading.Lock()
 """Threads of a stage that connect at once get one session: frames of two cannot be joined."""
 
@@ -41,6 +59,22 @@ def connect(environment: Environment) -> SparkSession:
         if key not in _sessions or _sessions[key].client.is_closed:
             _sessions[key] = _new_session(environment)
         return _sessions[key]
+
+
+def plan_for(environment: Environment, *, many_rows: bool) -> None:
+    """Have Spark run the queries of this process as suits so many rows; a cluster decides itself.
+
+    Args:
+        environment: Whose server it is.
+        many_rows: Whether compiled code and plans that adapt make up for what they cost.
+    """
+    if environment.spark_remote:
+        return
+    with _one_opens:
+        _settings.update(_MANY_ROWS if many_rows else FEW_ROWS)
+        for (process_id, _), session in _sessions.items():
+            if process_id == os.getpid() and not session.client.is_closed:
+                _set(session, _settings)
 
 
 def disconnect(environment: Environment | None = None) -> None:
@@ -89,7 +123,13 @@ def _new_session(environment: Environment) -> SparkSession:
     if not environment.spark_remote:
         # By default a client tries a dead server for ten minutes; on loopback it is gone for good.
         session.client.set_retry_policies([DefaultPolicy(max_retries=_RETRIES)])
+        _set(session, _settings)
     return session
+
+
+def _set(session: SparkSession, settings: Mapping[str, str]) -> None:
+    for name, value in settings.items():
+        session.conf.set(name, value)
 
 
 def _address(environment: Environment) -> str:

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from datetime import date
+from datetime import date, timedelta
 from multiprocessing.synchronize import Event as Signal
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,24 @@ def test_an_attempt_whose_quarantine_alone_was_published_does_not_lock_out_the_n
     monkeypatch.setattr(night, "_function", lambda stage: refuse)
     assert [night.perform(run.to_json()) for _ in range(2)] == [1, 1]
     assert attempts == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("days", "size", "many"),
+    [(1, 100, False), (4, 100, False), (5, 100, True), (1, 5_000_000, True)],
+)
+def test_spark_plans_for_the_rows_that_a_run_has(
+    run: Run, monkeypatch: pytest.MonkeyPatch, days: int, size: int, *, many: bool
+) -> None:
+    told: list[bool] = []
+    monkeypatch.setattr(night, "plan_for", lambda _, *, many_rows: told.append(many_rows))
+    monkeypatch.setattr(night, "_function", lambda _: _giving({}))
+    longer = replace(run, days=Days(run.days.first, run.days.first + timedelta(days=days - 1)))
+    file = run.environment.landing / "flights" / "flights" / f"{run.days.first}.csv"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x" * size)
+    assert night.perform(longer.to_json()) == 0
+    assert told == [many]
 
 
 def test_a_stage_that_is_done_is_recorded_with_its_metrics(

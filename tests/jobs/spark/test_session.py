@@ -15,6 +15,7 @@ from pyspark.errors import PySparkException
 
 from jobs.services import processes
 from jobs.spark import server, session
+from jobs.spark.session import FEW_ROWS
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError
 
@@ -86,6 +87,32 @@ def test_threads_that_connect_at_once_share_one_session(
     for one in opened:
         one.client.close()
     assert len(different) == 1
+
+
+def _settings(session: SparkSession) -> tuple[str, ...]:
+    return tuple(str(session.conf.get(name)) for name in FEW_ROWS)
+
+
+def test_a_run_of_many_rows_has_spark_compile_what_a_night_has_it_interpret(
+    shared_environment: Environment, spark: SparkSession
+) -> None:
+    interpreted = ("false", "NO_CODEGEN", "false")
+    assert _settings(spark) == interpreted
+    session.plan_for(shared_environment, many_rows=True)
+    try:
+        assert _settings(spark) == ("true", "FALLBACK", "true")
+        fresh = session._new_session(shared_environment)
+        assert _settings(fresh) == ("true", "FALLBACK", "true")
+        fresh.client.close()
+    finally:
+        session.plan_for(shared_environment, many_rows=False)
+    assert _settings(spark) == interpreted
+
+
+def test_a_cluster_decides_itself(shared_environment: Environment, spark: SparkSession) -> None:
+    cluster = replace(shared_environment, spark_remote="sc://cluster:15002")
+    session.plan_for(cluster, many_rows=True)
+    assert _settings(spark) == ("false", "NO_CODEGEN", "false")
 
 
 @pytest.mark.policy

@@ -5,7 +5,7 @@ Each trap is a row made by hand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -15,9 +15,11 @@ import pandas as pd
 import pytest
 from pyspark.sql import DataFrame, Row, SparkSession
 
+from jobs.spark.session import plan_for
 from jobs.transforms import flights as transforms
 from jobs.transforms.columns import scoring_moment
 from pipelines.days import Days
+from pipelines.environment import Environment
 from pipelines.feeds import Feed
 from pipelines.flights import FLIGHTS, ROLLING, SCHEDULE, TIMEZONE, WEATHER
 from tests.reference import flights as reference
@@ -129,6 +131,15 @@ def _comparable(rows: pd.DataFrame, key: list[str]) -> pd.DataFrame:
     return rows.sort_values(key, ignore_index=True).replace({None: np.nan})
 
 
+@pytest.fixture(params=[False, True], ids=["interpreted", "compiled"])
+def either_way(request: pytest.FixtureRequest, shared_environment: Environment) -> Iterator[None]:
+    """Spark interprets a night's queries, and compiles those of a year."""
+    plan_for(shared_environment, many_rows=request.param)
+    yield
+    plan_for(shared_environment, many_rows=False)
+
+
+@pytest.mark.usefixtures("either_way")
 def test_departures_are_those_of_the_reference_on_hard_days(
     spark: SparkSession, airports: DataFrame
 ) -> None:
@@ -173,6 +184,7 @@ def _keys(rows: pd.DataFrame, names: tuple[str, ...]) -> pd.Series:
     return joined.where(parts.notna().all(axis=1), None)
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize(
     ("first", "last"),
     [
