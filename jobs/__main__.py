@@ -144,6 +144,13 @@ def parser() -> Parser:
             _replay,
         )
     )
+    _grammar_of_tune(
+        command(
+            "tune",
+            "Try settings of a model over many nights: Optuna proposes, backtests judge.",
+            _tune,
+        )
+    )
     _grammar_of_maintain(
         command("maintain", "Delete what is old and what nobody needs any more.", _maintain)
     )
@@ -398,7 +405,30 @@ def _add_who_and_why(one: Parser) -> None:
     one.add_argument("--by", metavar="NAME", help="who says it; none: the user of the system")
 
 
-def _grammar_of_backtest(one: Parser) -> None:
+def _grammar_of_tune(one: Parser) -> None:
+    _add_walk(one)
+    one.add_argument(
+        "--trials",
+        type=_positive,
+        default=20,
+        metavar="N",
+        help="trials in all, with those of earlier times (20)",
+    )
+    one.add_argument(
+        "--seconds", type=_positive, metavar="S", help="after which no trial is begun; none: no end"
+    )
+    one.add_argument(
+        "--at-once",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="trials side by side, each with one rank (1)",
+    )
+    _add_format(one)
+
+
+def _add_walk(one: Parser) -> None:
+    """Which days a backtest scores, and how often it trains."""
     _add_pipeline(one)
     one.add_argument(
         "--from", dest="first", metavar="D", required=True, help="first day that is scored"
@@ -413,6 +443,10 @@ def _grammar_of_backtest(one: Parser) -> None:
         metavar="N",
         help="days from one training to the next (7)",
     )
+
+
+def _grammar_of_backtest(one: Parser) -> None:
+    _add_walk(one)
     family = one.add_argument(
         "--family", metavar="F", help="another model family, with its default settings"
     )
@@ -773,6 +807,28 @@ def _approve(arguments: argparse.Namespace, environment: Environment) -> int:
     said = Said.by(arguments.by, arguments.why)
     decide = reject if arguments.reject else approve
     decide(environment, catalog.pipeline(arguments.pipeline), arguments.version, said)
+    return 0
+
+
+def _tune(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands import tune
+    from jobs.output import log_to_stderr, show
+
+    pipeline = catalog.pipeline(arguments.pipeline)
+    days = Days(parse_day(arguments.first), parse_day(arguments.last))
+    pipeline.require_days(days)
+    with log_to_stderr():
+        rows = tune.tune(
+            pipeline,
+            environment,
+            days,
+            every=arguments.every,
+            trials=arguments.trials,
+            seconds=arguments.seconds,
+            at_once=arguments.at_once,
+        )
+    show(tune.HEADER, rows, arguments.format)
+    print(tune.advice(pipeline, rows), file=sys.stderr)
     return 0
 
 

@@ -10,7 +10,7 @@ from functools import partial
 
 from pipelines.features import Feature, FeatureView, day_end, names
 from pipelines.feeds import Column, Feed
-from pipelines.model import GroupMean, Logarithm, Promotion, Training
+from pipelines.model import Between, GroupMean, Logarithm, OneOf, Promotion, Training
 from pipelines.rolling import DailySum, Grain, Rolling, Statistic, rolling_views
 from pipelines.spec import Pipeline, Replay, Table
 
@@ -481,6 +481,14 @@ PIPELINE = Pipeline(
     carried=("dest", "sched_dep_time"),
     prediction="late_probability",
     views=VIEWS,
+    search={
+        "hidden": OneOf(values=((64, 32), (128, 64), (256, 128))),
+        "dropout": Between(low=0.1, high=0.6),
+        "input_dropout": Between(low=0.0, high=0.6),
+        "shared_weight": Between(low=0.1, high=1.0, is_log=True),
+        "epochs": Between(low=6, high=20, is_whole=True),
+        "learning_rate": Between(low=5e-4, high=1e-2, is_log=True),
+    },
     training=Training(
         task="binary_classification",
         label="late",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from pipelines.errors import refuse_text, refuse_unless
 
@@ -125,6 +125,36 @@ class Logarithm:
     def __post_init__(self) -> None:
         refuse_text("Logarithm", features=self.features)
         refuse_unless(self.bend > 0, "The bend of a Logarithm must be above 0.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Between:
+    """A setting that may have any value of a span."""
+
+    low: float
+    high: float
+    is_log: bool = False
+    """Small values are tried as closely as large ones: its logarithm is drawn evenly."""
+    is_whole: bool = False
+
+    def __post_init__(self) -> None:
+        refuse_unless(self.low < self.high, f"{self} holds nothing: low must be below high.")
+        refuse_unless(self.low > 0 or not self.is_log, f"{self}: a logarithm needs a low above 0.")
+        is_fraction = any(end != int(end) for end in (self.low, self.high))
+        refuse_unless(not (self.is_whole and is_fraction), f"{self}: its ends must be whole.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OneOf:
+    """A setting that has one of some values."""
+
+    values: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        refuse_unless(len(self.values) > 1, f"{self} leaves no choice.")
+
+
+Choice = Between | OneOf
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import date, timedelta
 from itertools import chain
 from typing import Literal, NoReturn, get_args
@@ -17,7 +17,7 @@ from pipelines.errors import no_such, refuse_text, refuse_unless
 from pipelines.events import Channel
 from pipelines.features import Feature, FeatureView
 from pipelines.feeds import Feed
-from pipelines.model import Promotion, Training
+from pipelines.model import Choice, Promotion, Training
 
 Maker = Literal["ingest", "transform", "features", "predict"]
 
@@ -159,6 +159,8 @@ class Pipeline:
     """Where the model's numbers are looked up; numeric features that no view gives come from the
     entity table itself."""
     promotion: Promotion = field(default_factory=Promotion)
+    search: Mapping[str, Choice] = field(default_factory=dict)
+    """What `nightshift tune` may try: settings of the model family or of `Training`, by name."""
     prediction: str = "prediction"
     """Column of the predictions table with what the model says: a probability or a number."""
     carried: tuple[str, ...] = ()
@@ -179,6 +181,7 @@ class Pipeline:
         self._refuse_unmade_inputs()
         self._refuse_odd_views()
         self._refuse_odd_columns()
+        self._refuse_odd_search()
         self._refuse_unknown_columns()
         refuse_unless(
             self.event_date in self.entity,
@@ -260,6 +263,17 @@ class Pipeline:
                 doc="What the champion of the night foretold.",
             ),
         )
+
+    def _refuse_odd_search(self) -> None:
+        known = {one.name for one in (*fields(self.training), *fields(self.training.family))}
+        for name, choice in self.search.items():
+            if name not in known - {"family"}:
+                self._no_such("setting", name, sorted(known))
+            refuse_unless(
+                isinstance(choice, Choice),
+                f"Pipeline '{self.name}': search['{name}'] must be a Between or a OneOf, but is "
+                f"{choice!r}.",
+            )
 
     def _refuse_odd_names(self) -> None:
         refuse_unless(

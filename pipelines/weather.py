@@ -6,7 +6,7 @@ from datetime import date
 
 from pipelines.features import Feature, FeatureView, names
 from pipelines.feeds import Column, Feed
-from pipelines.model import LastValue, LinearModel, Training
+from pipelines.model import Between, LastValue, LinearModel, Training
 from pipelines.rolling import DailySum, Grain, Rolling, Statistic, rolling_views
 from pipelines.spec import Pipeline, Replay, Table
 
@@ -209,6 +209,7 @@ PIPELINE = Pipeline(
     carried=("hour",),
     prediction="temperature",
     views=VIEWS,
+    search={"l2": Between(low=1, high=10_000, is_log=True)},
     training=Training(
         task="regression",
         label="temp",

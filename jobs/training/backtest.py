@@ -165,10 +165,15 @@ class Results:
     """What identifies each row."""
 
 
-def read(backtest: Backtest) -> Results:
-    """What the backtest has scored; all of it must be done."""
+def read(backtest: Backtest, nights: int | None = None) -> Results:
+    """What the backtest has scored, which must be done.
+
+    Args:
+        backtest: The backtest.
+        nights: The first so many trainings; None: all of them.
+    """
     folder = backtest.folder
-    return _read([_file(folder, backtest.night(part)) for part in backtest.parts])
+    return _read([_file(folder, backtest.night(part)) for part in backtest.parts[:nights]])
 
 
 def read_other(backtest: Backtest, digest: str) -> Results:

@@ -1,0 +1,96 @@
+"""The command `nightshift tune`: which settings would make a better model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pipelines.run import new_run_id
+
+if TYPE_CHECKING:
+    from jobs.training.tuning import Tried
+    from pipelines.days import Days
+    from pipelines.environment import Environment
+    from pipelines.spec import Pipeline
+
+HEADER = ("trial", "state", "loss", "gain over declared", "low", "high", "settings", "backtest")
+
+
+def tune(
+    pipeline: Pipeline,
+    environment: Environment,
+    days: Days,
+    *,
+    every: int,
+    trials: int,
+    seconds: float | None,
+    at_once: int,
+) -> list[tuple[object, ...]]:
+    """Try settings; returns a row for each trial by `HEADER`, best first.
+
+    Args:
+        pipeline: As declared.
+        environment: Whose lake it is.
+        days: Days that are scored.
+        every: Days from one training to the next.
+        trials: In all, with those of earlier times.
+        seconds: After which no trial is begun; None: no bound.
+        at_once: Trials that run side by side, which share the cores.
+
+    Raises:
+        Refused: too few labels are known.
+        UsageError: the pipeline declares nothing to try.
+    """
+    from jobs.services.own_server import preloaded
+    from jobs.training.backtest import Backtest
+    from jobs.training.families import family_of
+    from jobs.training.tuning import Tuning
+    from jobs.training.tuning import tune as try_settings
+
+    # Trials side by side share the cores: the number of ranks does not change a model.
+    alone = environment if at_once == 1 else replace(environment, ranks=1)
+    declared = Backtest(
+        pipeline=pipeline, days=days, every=every, environment=alone, run_id=new_run_id()
+    )
+    tuning = Tuning(declared=declared)
+    told = f"Tuning {tuning.digest}: up to {trials} trials of {len(declared.parts)} trainings"
+    print(told, file=sys.stderr, flush=True)
+    family = family_of(pipeline.training.family.name)
+    with preloaded(alone, family.preload) as ranks_in:
+        tried = try_settings(
+            tuning, ranks_in, trials=trials, seconds=seconds, at_once=at_once, told=_tell
+        )
+    return list(_rows(tried))
+
+
+def advice(pipeline: Pipeline, rows: Iterable[tuple[object, ...]]) -> str:
+    """What to do with the best trial."""
+    best = next(iter(rows), None)
+    if best is None or best[1] != "done":
+        return "No trial has ended well."
+    number, _, _, gain, low, *_ = best
+    if gain is None:
+        return "The declared settings are the best that were tried."
+    assert isinstance(low, float | None)
+    doubt = "" if low is not None and low > 0 else " Its interval holds 0: it might be chance."
+    return (
+        f"Trial {number} is better than the declared settings of '{pipeline.name}' by {gain:.4f} a "
+        f"row.{doubt} The best of many trials looks better than it is: before you declare it in "
+        f"pipelines/{pipeline.name}.py, try it on other days: nightshift backtest {pipeline.name} "
+        "--set …"
+    )
+
+
+def _tell(tried: Tried) -> None:
+    loss = "no loss" if tried.loss is None else f"loss {tried.loss:.5f}"
+    print(f"Trial {tried.number} {tried.state}, {loss}", file=sys.stderr, flush=True)
+
+
+def _rows(tried: Iterable[Tried]) -> Iterator[tuple[object, ...]]:
+    for one in tried:
+        gain = one.gain
+        interval = (gain.mean, gain.low, gain.high) if gain else (None, None, None)
+        settings = ", ".join(f"{name}={value}" for name, value in one.settings.items())
+        yield (one.number, one.state, one.loss, *interval, settings, one.backtest)

@@ -1,0 +1,331 @@
+"""Which settings make the best model: Optuna proposes them, and backtests judge.
+
+A trial is a backtest with other settings, over the same nights as every other trial. The declared
+settings are the first one. What is done stays in the home: the next time goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from jobs.services.home import private_home
+from jobs.training import backtest, paired
+from jobs.training.backtest import MODEL, Backtest
+from jobs.training.tasks import task_of
+from pipelines.errors import Refused, UsageError
+from pipelines.model import Between
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial, Trial
+
+    from jobs.training.paired import Difference
+    from pipelines.environment import Environment
+    from pipelines.model import Choice
+    from pipelines.spec import Pipeline
+
+_SEED = 0
+"""Of the sampler: the same trials follow from the same results."""
+_TRIALS_BEFORE_PRUNING = 4
+_NIGHTS_BEFORE_PRUNING = 2
+"""A trial goes on at least so long: one night tells little."""
+_DIGITS = 12
+"""Of a digest in a name: enough to tell a person's tunings apart."""
+_BACKTEST = "backtest"
+_REFUSED = "refused"
+_AGAIN = "again"
+"""What a trial remembers: the digest of its backtest, why it has failed, and the number of the one
+that was cut off and whose settings it tries again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tuning:
+    """What is tried, on which nights."""
+
+    declared: Backtest
+    """With the settings as they are declared; its pipeline's `search` says what else to try."""
+
+    @property
+    def digest(self) -> str:
+        """By which this tuning is told apart from others."""
+        search = {name: repr(choice) for name, choice in self.pipeline.search.items()}
+        days = self.declared.days
+        told = [search, str(days.first), str(days.last), self.declared.settings]
+        text = json.dumps(told, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """As declared."""
+        return self.declared.pipeline
+
+    @property
+    def environment(self) -> Environment:
+        """Whose lake and home it is."""
+        return self.declared.environment
+
+    @property
+    def journal(self) -> Path:
+        """File of everything that was tried."""
+        folder = self.environment.home / "tunings" / self.pipeline.name
+        return folder / f"{self.digest}.log"
+
+    def trial(self, settings: Mapping[str, Any]) -> Backtest:
+        """The backtest with these settings."""
+        training = self.pipeline.training
+        of_family = {one.name for one in fields(training.family)}
+        own: dict[str, Any] = {}
+        family: dict[str, Any] = {}
+        for name, value in settings.items():
+            where, before = (family, training.family) if name in of_family else (own, training)
+            # A whole number that Optuna gives back as a fraction is no other setting.
+            if value != getattr(before, name):
+                where[name] = value
+        learned_by: Any = replace(training.family, **family)
+        changed = replace(training, **own, family=learned_by)
+        return replace(self.declared, pipeline=replace(self.pipeline, training=changed))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tried:
+    """One trial that has ended."""
+
+    number: int
+    """From 0, in the order in which they began."""
+    state: str
+    """done, pruned (it was clearly worse than others halfway), or failed."""
+    loss: float | None
+    """Mean loss of a row; of a pruned one over the nights until then; None: it failed."""
+    settings: Mapping[str, Any]
+    backtest: str
+    """Digest; empty: it failed before."""
+    gain: Difference | None
+    """By how much its loss of a row is below that of the declared settings; None: these are they,
+    or it was not done."""
+
+
+def tune(
+    tuning: Tuning,
+    ranks_in: Environment,
+    *,
+    trials: int,
+    seconds: float | None,
+    at_once: int,
+    told: Callable[[Tried], None],
+) -> list[Tried]:
+    """Try settings until there are so many trials or the time is up.
+
+    Args:
+        tuning: What to try.
+        ranks_in: Where the processes of a training are started.
+        trials: In all, with those of earlier times.
+        seconds: After which no trial is begun; None: no bound.
+        at_once: Trials that run side by side, each in a thread with ranks of its own.
+        told: Is called when a trial has ended.
+
+    Returns:
+        Every trial that has ended, best first.
+
+    Raises:
+        UsageError: the pipeline declares nothing to try.
+    """
+    if not tuning.pipeline.search:
+        raise UsageError(
+            f"Pipeline '{tuning.pipeline.name}' declares nothing to try. Say what: "
+            'search={"learning_rate": Between(low=1e-4, high=1e-2, is_log=True)}'
+        )
+    study = _study(tuning, at_once)
+    _go_on(study, _declared(tuning))
+    ended = len(_ended(study))
+
+    def tell(_: optuna.Study, trial: FrozenTrial) -> None:
+        _log(tuning, trial)
+        told(_tried(tuning, trial))
+
+    if ended < trials:
+        study.optimize(
+            lambda trial: _judge(tuning, trial, ranks_in),
+            n_trials=trials - ended,
+            timeout=seconds,
+            n_jobs=at_once,
+            # Such as weights that are not finite under a rate that is too high.
+            catch=(Refused,),
+            callbacks=[tell],
+        )
+    return _best_first(tuning, study)
+
+
+def _study(tuning: Tuning, at_once: int) -> optuna.Study:
+    # Its lines would say what ours do.
+    optuna.logging.set_verbosity(logging.ERROR)
+    private_home(tuning.environment)
+    tuning.journal.parent.mkdir(parents=True, exist_ok=True)
+    # Where trials run side by side, those that still run count as bad: others look elsewhere.
+    sampler = optuna.samplers.TPESampler(seed=_SEED, constant_liar=at_once > 1)
+    return optuna.create_study(
+        study_name=tuning.digest,
+        storage=JournalStorage(JournalFileBackend(str(tuning.journal))),
+        sampler=sampler,
+        pruner=optuna.pruners.MedianPruner(_TRIALS_BEFORE_PRUNING, _NIGHTS_BEFORE_PRUNING),
+        direction="minimize",
+        load_if_exists=True,
+    )
+
+
+def _go_on(study: optuna.Study, declared: Mapping[str, Any]) -> None:
+    """Begin with the declared settings; what was cut off is done again, from where it was."""
+    if not study.trials:
+        study.enqueue_trial(dict(declared))
+    for trial in study.trials:
+        if trial.state == TrialState.RUNNING:
+            study.tell(trial.number, state=TrialState.FAIL)
+    tried_again = {trial.user_attrs.get(_AGAIN) for trial in study.trials}
+    for trial in study.trials:
+        if _was_cut_off(trial) and trial.number not in tried_again:
+            settings = trial.params or dict(declared)
+            study.enqueue_trial(settings, user_attrs={_AGAIN: trial.number})
+
+
+def _was_cut_off(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.FAIL and _REFUSED not in trial.user_attrs
+
+
+def _ended(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that ended by themselves."""
+    return [one for one in study.trials if one.state.is_finished() and not _was_cut_off(one)]
+
+
+def _declared(tuning: Tuning) -> dict[str, Any]:
+    """The declared value of each setting that is tried, as Optuna writes it."""
+    training = tuning.pipeline.training
+    values = {one.name: getattr(training, one.name) for one in fields(training)}
+    values |= {one.name: getattr(training.family, one.name) for one in fields(training.family)}
+    written = {}
+    for name, choice in tuning.pipeline.search.items():
+        value = values[name]
+        written[name] = value if isinstance(choice, Between) else _text(value)
+    return written
+
+
+def _judge(tuning: Tuning, trial: Trial, ranks_in: Environment) -> float:
+    """Mean loss of a row in the backtest of the trial's settings."""
+    settings = {name: _proposed(trial, name, one) for name, one in tuning.pipeline.search.items()}
+    asked = tuning.trial(settings)
+    trial.set_user_attr(_BACKTEST, asked.digest)
+    loss = float("nan")
+    try:
+        for night, _ in enumerate(backtest.walk(asked, ranks_in)):
+            loss = _loss(asked, night + 1)
+            trial.report(loss, night)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+    except Refused as refused:
+        trial.set_user_attr(_REFUSED, str(refused))
+        raise
+    return loss
+
+
+def _proposed(trial: Trial, name: str, choice: Choice) -> Any:
+    if isinstance(choice, Between):
+        if choice.is_whole:
+            low, high = int(choice.low), int(choice.high)
+            return trial.suggest_int(name, low, high, log=choice.is_log)
+        return trial.suggest_float(name, choice.low, choice.high, log=choice.is_log)
+    # Optuna keeps texts and numbers, and a value may be a tuple.
+    values = {_text(value): value for value in choice.values}
+    return values[trial.suggest_categorical(name, list(values))]
+
+
+def _loss(asked: Backtest, nights: int) -> float:
+    results = backtest.read(asked, nights)
+    task = task_of(asked.pipeline.training.task)
+    return float(np.mean(task.losses(results.label, results.predictions[MODEL])))
+
+
+def _best_first(tuning: Tuning, study: optuna.Study) -> list[Tried]:
+    tried = [_tried(tuning, trial) for trial in _ended(study)]
+    order = {"done": 0, "pruned": 1, "failed": 2}
+    return sorted(tried, key=lambda one: (order[one.state], one.loss or 0, one.number))
+
+
+def _tried(tuning: Tuning, trial: FrozenTrial) -> Tried:
+    states = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned"}
+    settings = _settings(tuning, trial)
+    is_done = trial.state == TrialState.COMPLETE
+    return Tried(
+        number=trial.number,
+        state=states.get(trial.state, "failed"),
+        loss=trial.value,
+        settings=settings,
+        backtest=str(trial.user_attrs.get(_BACKTEST, "")),
+        gain=_gain(tuning, settings) if is_done else None,
+    )
+
+
+def _settings(tuning: Tuning, trial: FrozenTrial) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for name, value in trial.params.items():
+        choice = tuning.pipeline.search[name]
+        if isinstance(choice, Between):
+            settings[name] = value
+        else:
+            settings[name] = {_text(one): one for one in choice.values}[value]
+    return settings
+
+
+def _gain(tuning: Tuning, settings: Mapping[str, Any]) -> Difference | None:
+    asked = tuning.trial(settings)
+    if asked.digest == tuning.declared.digest:
+        return None
+    own = backtest.read(asked)
+    try:
+        declared = backtest.read(tuning.declared)
+    except FileNotFoundError:
+        # Another trial came in before the first one, which runs beside it.
+        return None
+    task = task_of(tuning.pipeline.training.task)
+    before = task.losses(declared.label, declared.predictions[MODEL])
+    return paired.difference(before, task.losses(own.label, own.predictions[MODEL]), own.day)
+
+
+def _log(tuning: Tuning, trial: FrozenTrial) -> None:
+    """Keep a trial in MLflow, where people compare runs."""
+    uri = tuning.environment.mlflow_uri
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    tried = _tried(tuning, trial)
+    tags = {"tuning": tuning.digest, "state": tried.state, _BACKTEST: tried.backtest}
+    experiment = _experiment(client, f"{tuning.pipeline.name}-tune")
+    run = client.create_run(experiment, run_name=f"trial {tried.number}", tags=tags)
+    params = [Param(name, _text(value)) for name, value in tried.settings.items()]
+    steps = trial.intermediate_values.items()
+    metrics = [Metric("mean_loss", loss, 0, step) for step, loss in steps if np.isfinite(loss)]
+    client.log_batch(run.info.run_id, metrics, params)
+    client.set_terminated(run.info.run_id, "FAILED" if tried.state == "failed" else "FINISHED")
+
+
+def _experiment(client: MlflowClient, name: str) -> str:
+    known = client.get_experiment_by_name(name)
+    if known:
+        return str(known.experiment_id)
+    try:
+        return str(client.create_experiment(name))
+    except MlflowException:  # another process was faster
+        return str(client.get_experiment_by_name(name).experiment_id)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else repr(value)

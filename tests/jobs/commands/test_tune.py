@@ -1,0 +1,230 @@
+"""Settings are tried by backtests, and what was tried is never tried again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from mlflow.tracking import MlflowClient
+
+from jobs.commands import tune
+from jobs.training import backtest, tuning
+from jobs.training.backtest import Backtest
+from jobs.training.tuning import Tuning
+from pipelines.days import Days
+from pipelines.environment import Environment
+from pipelines.errors import Refused, UsageError
+from pipelines.model import Between, Choice, LinearModel, OneOf
+from pipelines.spec import Pipeline
+from tests.jobs.training import small
+
+SCORED = Days(small.LAST + timedelta(days=1), small.LAST + timedelta(days=6))
+_SEARCH: dict[str, Choice] = {
+    "l2": Between(low=0.1, high=1e5, is_log=True),
+    "window_days": OneOf(values=(12, 16)),
+}
+
+
+def _pipeline(search: dict[str, Choice] = _SEARCH, l2: float = 20_000) -> Pipeline:
+    """Whose declared setting is far too strict."""
+    return replace(small.learned_by(small.SMALL, LinearModel(l2=l2)), search=search)
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    environment = small.environment_at(tmp_path)
+    small.publish(environment, small.rows_of(Days(small.FIRST, SCORED.last)))
+    return environment
+
+
+def _tune(environment: Environment, trials: int, **options: Any) -> list[tuple[object, ...]]:
+    asked: dict[str, Any] = {"every": 3, "seconds": None, "at_once": 1, **options}
+    pipeline = asked.pop("pipeline", _pipeline())
+    return tune.tune(pipeline, environment, SCORED, trials=trials, **asked)
+
+
+def test_a_better_setting_than_the_declared_one_is_found(environment: Environment) -> None:
+    rows = _tune(environment, 8)
+    assert len(rows) == 8
+    best = dict(zip(tune.HEADER, rows[0], strict=True))
+    declared = next(row for row in rows if row[0] == 0)
+    assert "l2=20000" in str(declared[6])
+    assert declared[3:6] == (None, None, None)
+    assert best["state"] == "done"
+    assert best["gain over declared"] == pytest.approx(declared[2] - best["loss"])  # type: ignore[operator]
+    assert best["low"] > 0  # type: ignore[operator]
+    advice = tune.advice(_pipeline(), rows)
+    assert f"Trial {best['trial']} is better" in advice
+    assert "try it on other days" in advice
+
+
+def test_the_loss_of_a_trial_is_that_of_its_backtest(environment: Environment) -> None:
+    rows = _tune(environment, 3)
+    again = Backtest(
+        pipeline=_pipeline(), days=SCORED, every=3, environment=environment, run_id="r"
+    )
+    declared = next(row for row in rows if row[0] == 0)
+    assert declared[7] == again.digest
+    results = backtest.read(again)
+    loss = tuning.task_of("binary_classification").losses(
+        results.label, results.predictions["model"]
+    )
+    assert declared[2] == pytest.approx(loss.mean())
+
+
+def test_what_is_done_is_not_done_again(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _tune(environment, 3)
+    assert _tune(environment, 3) == first
+    monkeypatch.setattr(backtest, "walk", _never)
+    assert _tune(environment, 2) == first
+
+
+def test_a_trial_that_was_cut_off_is_done_from_where_it_was(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = backtest.walk
+    nights: list[float | None] = []
+
+    def cut_off(asked: Backtest, ranks_in: Environment) -> Any:
+        for done in walk(asked, ranks_in):
+            yield done
+            raise KeyboardInterrupt
+
+    def counted(asked: Backtest, ranks_in: Environment) -> Any:
+        for done in walk(asked, ranks_in):
+            nights.append(done.seconds)
+            yield done
+
+    monkeypatch.setattr(backtest, "walk", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        _tune(environment, 1)
+    monkeypatch.setattr(backtest, "walk", counted)
+    rows = _tune(environment, 2)
+    assert nights[0] is None
+    assert nights[1] is not None
+    # What was cut off counts for nothing, and is told by the trial that went on with it.
+    assert [row[1] for row in rows] == ["done", "done"]
+    assert len(nights) == 4
+    assert _tune(environment, 2) == rows
+
+
+def test_a_trial_that_is_refused_has_failed_and_others_go_on(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = backtest.walk
+    asked_for: list[str] = []
+
+    def refusing(asked: Backtest, ranks_in: Environment) -> Any:
+        asked_for.append(asked.digest)
+        if len(asked_for) == 2:
+            raise Refused("its loss is no finite number")
+        return walk(asked, ranks_in)
+
+    monkeypatch.setattr(backtest, "walk", refusing)
+    rows = _tune(environment, 3)
+    assert sorted(str(row[1]) for row in rows) == ["done", "done", "failed"]
+    assert rows[-1][1:3] == ("failed", None)
+
+
+def test_a_trial_that_is_clearly_worse_is_pruned(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "_TRIALS_BEFORE_PRUNING", 1)
+    monkeypatch.setattr(tuning, "_NIGHTS_BEFORE_PRUNING", 0)
+    search: dict[str, Choice] = {"l2": Between(low=1e4, high=1e9, is_log=True)}
+    rows = _tune(environment, 6, pipeline=_pipeline(search, l2=1e4))
+    pruned = [row for row in rows if row[1] == "pruned"]
+    assert pruned
+    assert rows[0][0] == 0
+    assert tune.advice(_pipeline(), rows).startswith("The declared settings are the best")
+
+
+def test_trials_run_side_by_side(environment: Environment) -> None:
+    rows = _tune(environment, 4, at_once=2)
+    assert [row[1] for row in rows].count("done") >= 3
+
+
+def test_no_trial_begins_when_the_time_is_up(environment: Environment) -> None:
+    assert len(_tune(environment, 50, seconds=1e-3)) == 1
+
+
+def test_trials_are_in_mlflow(environment: Environment) -> None:
+    rows = _tune(environment, 2)
+    client = MlflowClient(tracking_uri=environment.mlflow_uri)
+    experiment = client.get_experiment_by_name(f"{small.SMALL.name}-tune")
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.info.run_name for run in runs} == {"trial 0", "trial 1"}
+    shown = {run.data.tags["backtest"]: run for run in runs}
+    for row in rows:
+        run = shown[str(row[7])]
+        assert run.data.metrics["mean_loss"] == pytest.approx(row[2])
+        assert set(run.data.params) == set(_SEARCH)
+    assert not client.search_model_versions(f"name = '{small.SMALL.name}'")
+
+
+def test_another_search_or_other_days_are_another_tuning(environment: Environment) -> None:
+    def digest(days: Days = SCORED, **changes: Any) -> str:
+        pipeline = replace(_pipeline(), **changes)
+        declared = Backtest(
+            pipeline=pipeline, days=days, every=3, environment=environment, run_id="r"
+        )
+        return Tuning(declared=declared).digest
+
+    other_days = digest(Days(SCORED.first, SCORED.last - timedelta(days=1)))
+    other_search = digest(search={"l2": Between(low=1, high=2)})
+    assert len({digest(), other_days, other_search}) == 3
+    assert digest() == digest()
+
+
+def test_a_pipeline_that_declares_nothing_to_try_says_what_to_write(
+    environment: Environment,
+) -> None:
+    with pytest.raises(UsageError, match="declares nothing to try"):
+        _tune(environment, 2, pipeline=_pipeline({}))
+
+
+@pytest.mark.parametrize(
+    ("search", "says"),
+    [
+        ({"min_row": Between(low=1, high=2)}, "named 'min_row'. Did you mean 'min_rows'"),
+        ({"family": OneOf(values=(1, 2))}, "No setting of 'small' named 'family'"),
+        ({"l2": (1, 2)}, "must be a Between or a OneOf"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(search: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        _pipeline(search)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Between(low=2, high=2), "holds nothing"),
+        (lambda: Between(low=0, high=2, is_log=True), "a logarithm needs a low above 0"),
+        (lambda: Between(low=0.5, high=2, is_whole=True), "its ends must be whole"),
+        (lambda: OneOf(values=(1,)), "leaves no choice"),
+    ],
+)
+def test_a_choice_that_makes_no_sense_is_refused(make: Any, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        make()
+
+
+def test_optuna_says_nothing_beside_us(
+    environment: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _tune(environment, 1)
+    told = capsys.readouterr()
+    assert "Trial 0 done, loss 0." in told.err
+    assert "[I " not in told.err
+    assert optuna.logging.get_verbosity() == optuna.logging.ERROR
+
+
+def _never(*_: object) -> Any:
+    raise AssertionError("nothing is left to do")
