@@ -48,11 +48,11 @@ RESERVED_PIPELINES = frozenset(
         # in `jobs/transforms` and `jobs/examples`,
         *("columns", "snapshots", "files", "nycflights13"),
         # in `expectations`,
-        *("feature_rules", "fragments", "gate", "lookup", "predictions", "report", "row_rules"),
-        "suite",
+        *("data_docs", "feature_rules", "fragments", "gate", "lookup", "predictions", "report"),
+        *("report_page", "row_rules", "suite"),
         # in `features` and `dags`.
         *("asof", "definitions", "sources", "store"),
-        *("callbacks", "drops", "maintenance", "nights", "tasks", "waiting"),
+        *("callbacks", "drops", "maintenance", "nights", "process", "reports", "tasks", "waiting"),
         # Modules of `jobs/commands` and `jobs/lake` that a pipeline would be mistaken for.
         *("land", "tables"),
     }

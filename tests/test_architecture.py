@@ -49,7 +49,7 @@ BREACHES = {
         "expectations",
         "from pyspark.sql import functions",
     ),
-    "tensorflow, keras, horovod and mlflow are imported only in jobs.training": (
+    "tensorflow, keras, horovod, mlflow and optuna are imported only in jobs.training": (
         "jobs",
         "from keras import layers",
     ),
