@@ -340,8 +340,8 @@ class Registry:
         if known:
             return str(known.experiment_id)
         # A server decides itself where artifacts lie.
-        artifacts = _artifacts(self._environment, self.name)
-        location = artifacts.as_uri() if _is_local(self._environment) else None
+        folder = artifacts(self._environment) / self.name
+        location = folder.as_uri() if _is_local(self._environment) else None
         try:
             return str(self._client.create_experiment(self.name, artifact_location=location))
         except MlflowException:  # another process was faster
@@ -411,7 +411,7 @@ def artifact_folders(environment: Environment, name: str) -> list[Path]:
     """The folders of the pipeline's runs, each named as its run; none where a server keeps them."""
     if not _is_local(environment):
         return []
-    folders = _artifacts(environment, name).glob("*")
+    folders = (artifacts(environment) / name).glob("*")
     return [folder for folder in folders if _RUN_ID.fullmatch(folder.name)]
 
 
@@ -478,8 +478,9 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _artifacts(environment: Environment, name: str) -> Path:
-    return environment.home / "mlartifacts" / name
+def artifacts(environment: Environment) -> Path:
+    """The folder of all models' files, where no server decides where they lie."""
+    return environment.home / "mlartifacts"
 
 
 def _database(environment: Environment) -> Path:
