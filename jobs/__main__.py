@@ -769,8 +769,14 @@ def _waivers(arguments: argparse.Namespace, environment: Environment) -> int:
 def _models(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands.models import models
     from jobs.output import show
+    from jobs.services.processes import LOOPBACK
 
-    show(*models(catalog.pipeline(arguments.pipeline), environment), arguments.format)
+    pipeline = catalog.pipeline(arguments.pipeline)
+    show(*models(pipeline, environment), arguments.format)
+    print(f"The card of one: nightshift card {pipeline.name} VERSION", file=sys.stderr)
+    if environment.keeps_models:
+        where = f"http://{LOOPBACK}:{environment.mlflow_port}/#/models/{pipeline.name}"
+        print(f"In MLflow, while the platform is up: {where}", file=sys.stderr)
     return 0
 
 

@@ -243,11 +243,12 @@ def _challenge(known: _Sources) -> tuple[Table, ...]:
 def _slices(known: _Sources) -> Section:
     rows = []
     for one in known.evidence.get("slices") or []:
-        losses = (one["candidate_loss"], one.get("champion_loss"))
+        losses = (one["candidate_loss"], one.get("champion_loss"), one.get("surely_worse_by"))
         rows.append((f"{one['column']} {one['value']}", one["rows"], *losses))
     rows.sort(key=itemgetter(0))
     title = known.task.loss_title
-    header = ("slice", "rows", f"{title} of this model", "of the champion of then")
+    others = ("of the champion of then", "lower end of the difference")
+    header = ("slice", "rows", f"{title} of this model", *others)
     return Section(title="Slices of the held-out days", tables=_tables(header, rows))
 
 
@@ -287,8 +288,8 @@ def _live(known: _Sources) -> Section:
     )
     titles = known.task.metrics
     last = measured[-_LAST_DAYS:]
-    rows = [(one["event_date"], one["rows"], *_values(one, titles)) for one in last]
-    header = ("day", "rows", *titles.values())
+    rows = [_measure(one, titles) for one in last]
+    header = ("day", "labels of the night", "rows", *titles.values())
     return Section(
         title="Quality of its published predictions", text=(text,), tables=_tables(header, rows)
     )
@@ -437,6 +438,11 @@ def _use(known: _Sources) -> Section:
             f"nightshift explain {name} --date {known.model.as_of}",
         ),
     )
+
+
+def _measure(measured: _Record, metrics: Iterable[str]) -> tuple[object, ...]:
+    about = (measured["event_date"], measured["landed_date"], measured["rows"])
+    return (*about, *_values(measured, metrics))
 
 
 def _values(measured: _Record, metrics: Iterable[str]) -> list[float | None]:

@@ -54,6 +54,7 @@ EVIDENCE = {
             "rows": 50,
             "candidate_loss": 0.61,
             "champion_loss": 0.52,
+            "surely_worse_by": 0.0456,
         },
         {"column": "line", "value": "<b>", "rows": 5, "candidate_loss": 0.3, "champion_loss": None},
     ],
@@ -88,6 +89,7 @@ def keep(
         files,
         as_of=small.LAST,
         fingerprint="f",
+        recipe="",
         family="linear",
         params={"calibration_slope": 0.93},
         curves={"loss": [0.6, 0.5]},
@@ -150,7 +152,7 @@ def test_a_card_tells_what_was_measured_and_how_sure_it_is(environment: Environm
     assert re.search(
         r"less that of champion of then \(version 7\) \| 0.0333 \| -0.1000 \| 0.1000", text
     )
-    assert "| line AA | 50 | 0.6100 | 0.5200 |" in text
+    assert "| line AA | 50 | 0.6100 | 0.5200 | 0.0456 |" in text
     assert "| gain | 0.00123 |" in text
     assert "| this model | 0.2400 | 0.2500 |" in text
     assert "stretched by 0.93" in text
@@ -308,7 +310,7 @@ def test_live_quality_and_backtests_of_the_same_recipe_are_told(environment: Env
     text = text_of(environment, model)
     assert "20 predictions of 2013-01-25 to 2013-01-26" in text
     assert "foretold 0.3, came 0.5" in text
-    assert "| 2013-01-26 | 10 | 0.6000 | 0.4000 |" in text
+    assert "| 2013-01-26 | 2013-01-26 | 10 | 0.6000 | 0.4000 |" in text
     assert "| same | 2013-01-24 to 2013-01-24 | model | 10 | 0.4100 |" in text
     assert "0.9900" not in text
 

@@ -24,6 +24,7 @@ from mlflow.exceptions import MlflowException
 
 from jobs.services import processes
 from jobs.services.die_with_parent import dying_with_parent
+from jobs.stages import train
 from jobs.training import mlflow_flavor, scoring
 from jobs.training.encoding import ENCODING
 from jobs.training.families import family_of
@@ -65,6 +66,7 @@ def keep(environment: Environment, pipeline: Pipeline, folder: Path) -> ModelVer
         files,
         as_of=small.LAST,
         fingerprint="f",
+        recipe="",
         family=training.family.name,
         params={},
         curves={},
@@ -209,3 +211,18 @@ def _post(url: str, content: object) -> Any:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         raise AssertionError(error.read().decode()) from error
+
+
+def test_a_model_that_train_has_kept_can_be_loaded_by_mlflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = small.models_at(tmp_path)
+    small.publish(environment, small.rows_of(Days(small.FIRST, small.LAST)))
+    train.train(small.run_of(environment, "train", pipeline=LINEAR))
+    registry = Registry(environment, "small")
+    model = registry.version("1")
+    assert mlflow_flavor.MODEL in model.sha256
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", environment.mlflow_uri)
+    answer = mlflow.pyfunc.load_model("models:/small/1").predict(ROWS.to_pandas())
+    expected = scoring.load(registry, model).score(ROWS)
+    assert answer[LINEAR.prediction].tolist() == expected.tolist()

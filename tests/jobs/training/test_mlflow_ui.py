@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from jobs.services import processes
+from jobs.services.definitions import services
 from jobs.services.die_with_parent import dying_with_parent
 from jobs.services.secrets import secret
 from jobs.training.mlflow_ui import SignedIn
@@ -124,11 +125,15 @@ async def _asked(scope: dict[str, Any]) -> list[Any]:
     ],
 )
 def test_a_server_of_others_has_pages_of_its_own(uri: str | None, ours: bool) -> None:
-    from jobs.services.definitions import services
-
     given = {"MLFLOW_TRACKING_URI": uri} if uri else {}
     environment = Environment.read({"NIGHTSHIFT_HOME": "/nowhere", **given})
     assert ("mlflow" in {one.name for one in services(environment)}) is ours
+
+
+def test_the_first_work_of_a_start_does_not_wait_for_the_pages(tmp_path: Path) -> None:
+    environment = small.environment_at(tmp_path)
+    warmed_up = {one.name for one in services(environment) if one.is_warmed_up}
+    assert warmed_up == {"spark", "stages"}
 
 
 def _open(environment: Environment, path: str, login: str | None) -> Any:
