@@ -13,7 +13,7 @@ from great_expectations.render.renderer import ValidationResultsPageRenderer
 from great_expectations.render.view import DefaultJinjaPageView
 
 from expectations.gate import Verdict
-from expectations.report_page import POLICY, STYLE
+from expectations.page import POLICY, STYLE
 
 _LEFT_OUT = (
     # They need libraries that would be fetched.

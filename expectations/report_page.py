@@ -7,17 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from expectations.page import page
+
 INDEX = "index.html"
-STYLE = (Path(__file__).parent / "report.css").read_text()
-POLICY = """<meta http-equiv="Content-Security-Policy" content="default-src 'none';
-style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'">"""
-"""What a browser may do for a page: no script, nothing from elsewhere. The second wall, should a
-text ever be shown unescaped."""
-_VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1">'
 _STATUS = {"failed": "Refused", "warned": "Passed with warnings", "passed": "Passed"}
 """Status -> what people read, worst first."""
 _OVERVIEW_HEAD = (
@@ -66,14 +61,8 @@ def index(
     failed = [*_refused_files(files), *_findings(records, blocking=True)]
     warned = _findings(records, blocking=False)
     details = [_all_checks(record) for record in records]
-    named = f"{escape(about['pipeline'])} {escape(about['days'])}"
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">{POLICY}
-{_VIEWPORT}
-<title>{_STATUS[status]}: {named}</title>
-<style>{STYLE}</style></head>
-<body class="index"><main>
-<header><p class="eyebrow">Data quality · {escape(about["pipeline"])}</p>
+    named = f"{_STATUS[status]}: {about['pipeline']} {about['days']}"
+    body = f"""<header><p class="eyebrow">Data quality · {escape(about["pipeline"])}</p>
 <h1>{escape(about["days"])} {_badge(status)}</h1>
 <p class="muted">{escape(about["title"])} Run <code>{escape(about["run_id"])}</code>,
 last stage <code>{escape(about["stage"])}</code>, {_moment(about["checked_at"])} UTC.</p></header>
@@ -83,23 +72,16 @@ last stage <code>{escape(about["stage"])}</code>, {_moment(about["checked_at"])}
 {_files(files)}
 {_section("Tables", "", [_overview(records)] if records else [])}
 {_section("Everything that was checked", "", details)}
-{_section("Other runs of these days", "", _other_runs(others))}
-</main></body></html>
-"""
+{_section("Other runs of these days", "", _other_runs(others))}"""
+    return page(named, body)
 
 
 def leading_to(folder: str, title: str) -> str:
     """A page that leads to the index of a folder beside it, from a disk and over HTTP alike."""
     # './' first: a run's id may hold a colon, and would be read as a scheme.
     address = escape(f"./{quote(folder)}/{INDEX}")
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">{POLICY}
-{_VIEWPORT}
-<meta http-equiv="refresh" content="0; url={address}">
-<title>{escape(title)}</title>
-<style>{STYLE}</style></head>
-<body class="index"><main><p><a href="{address}">{escape(title)}</a></p></main></body></html>
-"""
+    leads = f'<meta http-equiv="refresh" content="0; url={address}">'
+    return page(title, f'<p><a href="{address}">{escape(title)}</a></p>', leads)
 
 
 def worst(records: Sequence[_Record], files: _Record | None) -> str:

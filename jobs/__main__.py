@@ -72,7 +72,9 @@ def parser() -> Parser:
         one.set_defaults(command=function)
         return one
 
-    command("up", "Start the platform: Spark, Airflow and the stage server, on loopback.", _up)
+    command(
+        "up", "Start the platform: Spark, Airflow, MLflow and the stage server, on loopback.", _up
+    )
     command("down", "Stop the platform and everything that it started.", _down)
     command("status", "Tell which services run, and how they are.", _status)
     _grammar_of_logs(command("logs", "List the services' logs, or print the end of one.", _logs))
@@ -116,6 +118,10 @@ def parser() -> Parser:
     models = command("models", "List the models of a pipeline, newest first.", _models)
     _add_pipeline(models)
     _add_format(models)
+    card = command(
+        "card", "Write the card of a model: purpose, quality, limits, lineage, who let it.", _card
+    )
+    _grammar_of_card(card)
     _grammar_of_rollback(
         command("rollback", "Have the model serve again that served before.", _rollback)
     )
@@ -380,6 +386,15 @@ def _grammar_of_waive(one: Parser) -> None:
     one.add_argument("--by", metavar="NAME", help="who says so; by default the system's user")
     one.add_argument(
         "--revoke", metavar="ID", help="end the waiver of that id; what it let through stays"
+    )
+
+
+def _grammar_of_card(one: Parser) -> None:
+    _add_pipeline(one)
+    one.add_argument(
+        "version",
+        nargs="?",
+        help="of the model, as `nightshift models` shows it; none: the one that serves",
     )
 
 
@@ -788,8 +803,21 @@ def _waivers(arguments: argparse.Namespace, environment: Environment) -> int:
 def _models(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands.models import models
     from jobs.output import show
+    from jobs.services.processes import LOOPBACK
 
-    show(*models(catalog.pipeline(arguments.pipeline), environment), arguments.format)
+    pipeline = catalog.pipeline(arguments.pipeline)
+    show(*models(pipeline, environment), arguments.format)
+    print(f"The card of one: nightshift card {pipeline.name} VERSION", file=sys.stderr)
+    if environment.keeps_models:
+        where = f"http://{LOOPBACK}:{environment.mlflow_port}/#/models/{pipeline.name}"
+        print(f"In MLflow, while the platform is up: {where}", file=sys.stderr)
+    return 0
+
+
+def _card(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.card import card
+
+    card(environment, catalog.pipeline(arguments.pipeline), arguments.version)
     return 0
 
 

@@ -20,6 +20,8 @@ REPORTS_ADDRESS = "/nightshift/reports"
 """Path below Airflow's own at which its API server shows the folder of reports."""
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout: the folder that holds `pipelines/`."""
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+"""How an address of a database that MLflow can open begins."""
 _SPARK_ADDRESS = re.compile(r"sc://[^/;?#@\s]+(/(;[^;=?#\s]+=[^;=?#\s]*)*)?")
 """`sc://host:port`, and after a slash any number of `;name=value`."""
 
@@ -226,6 +228,14 @@ class Environment:
             _PORT,
         )
     )
+    mlflow_port: int = field(
+        metadata=setting(
+            "NIGHTSHIFT_MLFLOW_PORT",
+            "port of MLflow's UI and API, on loopback",
+            "5000",
+            _PORT,
+        )
+    )
     spark_memory: str = field(
         metadata=setting(
             "NIGHTSHIFT_SPARK_MEMORY",
@@ -304,6 +314,11 @@ class Environment:
             if value is not None:
                 variables[setting.variable] = str(value)
         return variables
+
+    @property
+    def keeps_models(self) -> bool:
+        """Whether the models are in a database that we open, and not behind an MLflow server."""
+        return self.mlflow_uri.startswith(_DATABASES)
 
     @property
     def secrets(self) -> Path:

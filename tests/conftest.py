@@ -43,6 +43,7 @@ def shared_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Env
         "NIGHTSHIFT_HOME": str(tmp_path_factory.mktemp("one's home")),
         "NIGHTSHIFT_SPARK_PORT": str(free_port()),
         "NIGHTSHIFT_AIRFLOW_PORT": str(free_port()),
+        "NIGHTSHIFT_MLFLOW_PORT": str(free_port()),
     }
     environment = Environment.read({**variables, "NIGHTSHIFT_SPARK_MEMORY": "2g"})
     os.environ.update(variables)

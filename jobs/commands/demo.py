@@ -94,7 +94,7 @@ def _start_and_load(pipeline: Pipeline, environment: Environment, shown: Demo) -
 def _up(environment: Environment) -> int:
     from jobs.services import up
 
-    with _step("Start Spark, Airflow and the stage server"):
+    with _step("Start Spark, Airflow, MLflow and the stage server"):
         return up(environment)
 
 

@@ -38,6 +38,8 @@ class Service:
     """The variable by which a user chooses another port."""
     needs_database: bool = False
     """Started only when Airflow's database is ready."""
+    is_warmed_up: bool = False
+    """The first work of a start goes through it."""
 
 
 def services(environment: Environment) -> tuple[Service, ...]:
@@ -49,7 +51,9 @@ def services(environment: Environment) -> tuple[Service, ...]:
     # The stage server forks, and asks Linux for process descriptors and its clients' user ids.
     stages = (_stages(),) if sys.platform.startswith("linux") else ()
     components = [_airflow(name) for name in airflow.COMPONENTS]
-    return (*spark, *stages, _airflow_api(environment), *components)
+    # A server of others has pages of its own.
+    models = (_mlflow(environment),) if environment.keeps_models else ()
+    return (*spark, *stages, _airflow_api(environment), *components, *models)
 
 
 def _spark(environment: Environment) -> Service:
@@ -60,6 +64,7 @@ def _spark(environment: Environment) -> Service:
         port=environment.spark_port,
         port_variable="NIGHTSHIFT_SPARK_PORT",
         is_well=lambda health, _: processes.answers(health.environment.spark_port),
+        is_warmed_up=True,
     )
 
 
@@ -69,6 +74,19 @@ def _stages() -> Service:
         name="stages",
         command=tuple(dying_with_parent(program)),
         is_well=lambda health, _: stage_client.available(health.environment),
+        is_warmed_up=True,
+    )
+
+
+def _mlflow(environment: Environment) -> Service:
+    program = [sys.executable, "-m", "jobs.training.mlflow_ui"]
+    return Service(
+        name="mlflow",
+        command=tuple(dying_with_parent(program)),
+        port=environment.mlflow_port,
+        port_variable="NIGHTSHIFT_MLFLOW_PORT",
+        # It listens only when all of it is there.
+        is_well=lambda health, _: processes.answers(health.environment.mlflow_port),
     )
 
 

@@ -43,12 +43,7 @@ def up(environment: Environment) -> int:
             print("Stopping what was started.", file=sys.stderr, flush=True)
             _stop(environment)
             raise
-    password = environment.secrets / "admin_password"
-    print(
-        f"The platform is up. Airflow: http://{processes.LOOPBACK}:{environment.airflow_port} "
-        f"(user {airflow.USER}, password in {password}). Stop it with: nightshift down",
-        flush=True,
-    )
+    print(_where(environment), flush=True)
     return 0
 
 
@@ -94,6 +89,19 @@ def variables(environment: Environment) -> dict[str, str]:
         # A log shows a line when it is written, not when a buffer is full.
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _where(environment: Environment) -> str:
+    """What is up, and how to get in."""
+    host = f"http://{processes.LOOPBACK}"
+    pages = [f"Airflow: {host}:{environment.airflow_port}"]
+    if environment.keeps_models:
+        pages.append(f"MLflow: {host}:{environment.mlflow_port}")
+    password = environment.secrets / "admin_password"
+    return (
+        f"The platform is up. {', '.join(pages)} (user {airflow.USER}, password in {password}). "
+        "Stop it with: nightshift down"
+    )
 
 
 def _start_anew(

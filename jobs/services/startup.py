@@ -52,9 +52,9 @@ def state(service: Service, process: Process | None, health: Health) -> str:
 
 
 class _Start:
-    """One start: Spark and the stage server at once, Airflow when its database is prepared.
+    """One start: Airflow when its database is prepared, all others at once.
 
-    When the first two are there, they are warmed up.
+    When Spark and the stage server are there, they are warmed up.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class _Start:
         self._environment = environment
         self._supervisor = supervisor
         self._wanted = wanted
-        self._at_once = {one.name for one in wanted if not one.needs_database}
+        self._warmed_up = {one.name for one in wanted if one.is_warmed_up}
         self._is_cold = self._must_warm_up()
         self._warming: stage_client.Work | None = None
         self._migration = airflow.migration(environment)
@@ -87,7 +87,7 @@ class _Start:
             self._end_migration(self._migration.poll())
         for name in self._watch.healthy():
             progress.done(name)
-        if self._is_cold and self._at_once.isdisjoint(progress.waiting):
+        if self._is_cold and self._warmed_up.isdisjoint(progress.waiting):
             self._warm_up(progress)
 
     def _must_warm_up(self) -> bool:
@@ -95,7 +95,7 @@ class _Start:
         if self._environment.spark_remote is not None:
             return False
         known = self._supervisor.processes()
-        return any(known[name].state != "RUNNING" for name in self._at_once)
+        return any(known[name].state != "RUNNING" for name in self._warmed_up)
 
     def _end_migration(self, code: int | None) -> None:
         if code is None:

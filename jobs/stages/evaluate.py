@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jobs.lake import model_events, snapshots
-from jobs.training import baselines, comparison, dataset, promotion, scoring, serving, shadow
+from jobs.training import (
+    baselines,
+    cards,
+    comparison,
+    dataset,
+    promotion,
+    scoring,
+    serving,
+    shadow,
+)
 from jobs.training.comparison import CANDIDATE, CHAMPION, HeldOut
 from jobs.training.shadow import Rivals
 from jobs.training.tasks import task_of
@@ -64,6 +73,7 @@ def evaluate(run: Run) -> dict[str, object]:
     if word is None and not _is_known(run, event):
         _log(registry, candidate, held, measured)
         _settle(run, registry, event)
+    cards.keep(run.environment, run.pipeline, registry, candidate)
     if event["event"] == "refused" and champion is None and word is None:
         raise Refused(
             f"Model {candidate.version} of '{run.pipeline.name}' was refused, and no other serves. "

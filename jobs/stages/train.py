@@ -109,10 +109,14 @@ def _keep(
     pinned: Mapping[str, object],
     parent: Path,
 ) -> tuple[ModelVersion, Proof]:
+    from jobs.training import mlflow_flavor
+
     # Folders of their own: everything in the first is registered, and nothing else must be.
     with _private_folder(parent) as files, _private_folder(parent) as work:
         made.save(files)
         proven = proof.prove(run, recipe.family.name, made, files, work)
+        prediction = run.pipeline.prediction
+        mlflow_flavor.describe(files, recipe.family.name, made.fresh.encoding, prediction)
         judged = made.judged.fit
         model = registry.keep(
             files,

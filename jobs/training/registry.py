@@ -44,6 +44,9 @@ FILES = "model"
 pickle runs its code."""
 _PINS = "pins.json"
 """Artifact that tells what to look up to train the model again."""
+_PLOTS = "plots"
+_CARD = "card"
+"""Artifact folders of an evaluation's pictures, and of the card."""
 _DIGEST = "sha256."
 """Prefix of the tags that hold the digest of each file."""
 _FAMILY = "family"
@@ -215,7 +218,27 @@ class Registry:
         values = [Metric(name, value, now, 0) for name, value in metrics.items()]
         self._client.log_batch(model.run_id, values)
         for name, figure in figures.items():
-            self._client.log_figure(model.run_id, figure, f"plots/{name}.png")
+            self._client.log_figure(model.run_id, figure, f"{_PLOTS}/{name}.png")
+
+    def pictures(self, model: ModelVersion, names: Iterable[str]) -> dict[str, bytes]:
+        """Of these pictures of an evaluation those that there are, as PNG."""
+        kept = self._client.list_artifacts(model.run_id, _PLOTS)
+        paths = {Path(one.path).stem: one.path for one in kept}
+        found: dict[str, bytes] = {}
+        with TemporaryDirectory() as folder:
+            for name in names:
+                if name in paths:
+                    file = self._client.download_artifacts(model.run_id, paths[name], folder)
+                    found[name] = Path(file).read_bytes()
+        return found
+
+    def log_card(self, model: ModelVersion, folder: Path) -> None:
+        """Put the files of its card beside the model."""
+        self._client.log_artifacts(model.run_id, str(folder), _CARD)
+
+    def params(self, model: ModelVersion) -> dict[str, str]:
+        """What the model's run tells of its settings, as texts."""
+        return dict(self._client.get_run(model.run_id).data.params)
 
     def curves(self, model: ModelVersion, *names: str) -> dict[str, list[float]]:
         """The values of metrics by epoch."""
@@ -340,8 +363,8 @@ class Registry:
         if known:
             return str(known.experiment_id)
         # A server decides itself where artifacts lie.
-        artifacts = _artifacts(self._environment, self.name)
-        location = artifacts.as_uri() if _is_local(self._environment) else None
+        folder = artifacts(self._environment) / self.name
+        location = folder.as_uri() if _is_local(self._environment) else None
         try:
             return str(self._client.create_experiment(self.name, artifact_location=location))
         except MlflowException:  # another process was faster
@@ -411,7 +434,7 @@ def artifact_folders(environment: Environment, name: str) -> list[Path]:
     """The folders of the pipeline's runs, each named as its run; none where a server keeps them."""
     if not _is_local(environment):
         return []
-    folders = _artifacts(environment, name).glob("*")
+    folders = (artifacts(environment) / name).glob("*")
     return [folder for folder in folders if _RUN_ID.fullmatch(folder.name)]
 
 
@@ -478,8 +501,9 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _artifacts(environment: Environment, name: str) -> Path:
-    return environment.home / "mlartifacts" / name
+def artifacts(environment: Environment) -> Path:
+    """The folder of all models' files, where no server decides where they lie."""
+    return environment.home / "mlartifacts"
 
 
 def _database(environment: Environment) -> Path:

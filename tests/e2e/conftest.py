@@ -100,6 +100,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
         "NIGHTSHIFT_HOME": str(home),
         "NIGHTSHIFT_SPARK_PORT": str(free_port()),
         "NIGHTSHIFT_AIRFLOW_PORT": str(free_port()),
+        "NIGHTSHIFT_MLFLOW_PORT": str(free_port()),
         "NIGHTSHIFT_SPARK_MEMORY": "2g",
     }
     made = Installation(

@@ -54,6 +54,8 @@ def test_nothing_set_means_a_laptop() -> None:
         spark_remote=None,
         mlflow_uri=f"sqlite:///{home}/mlflow.db",
         spark_port=15002,
+        mlflow_port=5000,
+        sql_memory="4GB",
         airflow_port=8080,
         spark_memory="3g",
         spark_cores=os.cpu_count() or 2,

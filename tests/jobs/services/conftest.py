@@ -20,6 +20,7 @@ def make_home(tmp_path: Path) -> Iterator[Callable[[str], Environment]]:
             "NIGHTSHIFT_HOME": str(tmp_path / name),
             "NIGHTSHIFT_SPARK_PORT": str(processes.free_port()),
             "NIGHTSHIFT_AIRFLOW_PORT": str(processes.free_port()),
+            "NIGHTSHIFT_MLFLOW_PORT": str(processes.free_port()),
         }
         environment = Environment.read(variables)
         made.append(environment)

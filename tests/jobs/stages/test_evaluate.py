@@ -553,3 +553,26 @@ def _untrained_network(registry: Registry, folder: Path) -> ModelVersion:
         curves={},
         pins={},
     )
+
+
+def test_a_candidate_has_a_card_also_when_it_is_refused(platform: Platform) -> None:
+    cards = platform.environment.reports / platform.pipeline.name / "models"
+    platform.train(GOOD)
+    platform.evaluate()
+    platform.train(BAD, NEXT)
+    platform.evaluate(NEXT)
+    first, second = ((cards / version / "card.md").read_text() for version in ("1", "2"))
+    assert "version 1: serves since" in first
+    assert "version 2: refused" in second
+    assert (cards / "1" / "learning_curve.png").is_file()
+
+
+def test_a_card_that_cannot_be_written_keeps_no_model_from_serving(
+    platform: Platform, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = platform.environment.reports / platform.pipeline.name
+    folder.mkdir(parents=True)
+    (folder / "models").write_text("in the way")
+    platform.train(GOOD)
+    assert platform.evaluate()["serves"] == "1"
+    assert "Warning: the card of model" in capsys.readouterr().err

@@ -1,0 +1,110 @@
+"""What rows were made from, through every table between, to the files of the sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+from jobs.lake import ops
+from pipelines.days import Days
+from pipelines.environment import Environment
+
+_COLUMNS = ("table_name", "day", "version", "rows", "inputs", "run_id", "code_version")
+_Row = dict[str, Any]
+_ByDay = Mapping[date, list[_Row]]
+
+
+@dataclass(kw_only=True, slots=True)
+class Source:
+    """A table, or the files of a feed, from which rows were made."""
+
+    name: str
+    """Of a table its SQL name, of files their folder below the landing folder, or the one file."""
+    days: set[date] = field(default_factory=set)
+    digests: set[str] = field(default_factory=set)
+    """SHA-256 of each file."""
+    rows: int = 0
+    """Of a table."""
+    runs: set[str] = field(default_factory=set)
+    """That have published it."""
+    codes: set[str] = field(default_factory=set)
+    """Versions of the code that made it."""
+
+
+def behind(
+    environment: Environment, pipeline: str, table: str, days: Days, version: int
+) -> list[Source]:
+    """The days of a table and what is behind them, by the record of publications; tables first.
+
+    Args:
+        environment: Whose lake it is.
+        pipeline: Whose tables.
+        table: SQL name of the table.
+        days: Its partition dates.
+        version: Delta version of it, after which nothing counts.
+    """
+    recorded = ops.read(environment, "publications", [("pipeline", "=", pipeline)], _COLUMNS)
+    search = _Search(recorded.to_pylist())
+    search.look(table, days, version)
+    return sorted(search.found.values(), key=_place)
+
+
+class _Search:
+    """Walks from publications to what they were made from, each once."""
+
+    def __init__(self, recorded: list[_Row]) -> None:
+        self.found: dict[str, Source] = {}
+        self._known: dict[str, dict[date, list[_Row]]] = {}
+        self._seen: set[tuple[str, date, int]] = set()
+        for row in recorded:
+            by_day = self._known.setdefault(row["table_name"], {})
+            by_day.setdefault(row["day"], []).append(row)
+
+    def look(self, table: str, days: Days, version: int | None) -> None:
+        """Add the days of a table, and all that is behind them."""
+        by_day = self._known.get(table, {})
+        for day in by_day.keys() & set(days):
+            row = _in_force(by_day, day, version)
+            if row is not None:
+                self._add(table, row)
+
+    def _add(self, table: str, row: _Row) -> None:
+        identity = (table, row["day"], row["version"])
+        if identity in self._seen:
+            return
+        self._seen.add(identity)
+        source = self.found.setdefault(table, Source(name=table))
+        source.days.add(row["day"])
+        source.rows += row["rows"] or 0
+        source.runs.add(row["run_id"])
+        source.codes.add(row["code_version"])
+        for made_of in row["inputs"] or ():
+            self._follow(made_of)
+
+    def _follow(self, made_of: _Row) -> None:
+        name, days = made_of["name"], Days(made_of["first_day"], made_of["last_day"])
+        if name in self._known:
+            self.look(name, days, made_of["version"])
+        elif "/" in name:
+            source = self._files(name)
+            source.days |= set(days)
+            source.digests.add(made_of["digest"])
+
+    def _files(self, name: str) -> Source:
+        folder = name.rpartition("/")[0]
+        # A file without days of its own lies beside the folders of the feeds.
+        own = folder if "/" in folder else name
+        return self.found.setdefault(own, Source(name=own))
+
+
+def _place(source: Source) -> tuple[bool, str]:
+    is_file = "/" in source.name
+    return is_file, source.name
+
+
+def _in_force(by_day: _ByDay, day: date, version: int | None) -> _Row | None:
+    """The last publication of the day that the version shows."""
+    shown = [row for row in by_day[day] if version is None or row["version"] <= version]
+    return max(shown, key=lambda row: row["version"] or 0, default=None)
