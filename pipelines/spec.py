@@ -17,7 +17,7 @@ from pipelines.errors import no_such, refuse_text, refuse_unless
 from pipelines.events import Channel
 from pipelines.features import Feature, FeatureView
 from pipelines.feeds import Feed
-from pipelines.model import Promotion, Training
+from pipelines.model import Promotion, Training, Watch
 
 Maker = Literal["ingest", "transform", "features", "predict"]
 
@@ -159,6 +159,7 @@ class Pipeline:
     """Where the model's numbers are looked up; numeric features that no view gives come from the
     entity table itself."""
     promotion: Promotion = field(default_factory=Promotion)
+    watch: Watch = field(default_factory=Watch)
     prediction: str = "prediction"
     """Column of the predictions table with what the model says: a probability or a number."""
     carried: tuple[str, ...] = ()
