@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -190,6 +191,37 @@ def _bars(
     axes.barh(names, list(named.values()), color=colours)
     axes.axvline(0, **_REFERENCE)
     axes.invert_yaxis()
+    return figure
+
+
+def nights_and_measures(
+    title: str,
+    nights: Sequence[str],
+    by_measure: Mapping[str, Sequence[float]],
+) -> Figure:
+    """How large each measure was on each night, against what is allowed.
+
+    Args:
+        title: Whose nights they are.
+        nights: In order.
+        by_measure: Measure -> for each night its value in multiples of its threshold; NaN: none.
+    """
+    height = 1.8 + 0.22 * len(by_measure)
+    figure = Figure(figsize=(9, height), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    values = np.array(list(by_measure.values()))
+    # Over 1 it turns orange; over 2 it is much too much, however much it is.
+    scale = TwoSlopeNorm(vmin=0, vcenter=1, vmax=2)
+    drawn = axes.pcolormesh(values, cmap="PuOr_r", norm=scale, edgecolors="white", linewidth=0.5)
+    bar = figure.colorbar(drawn, ax=axes, extend="max", shrink=min(1.0, 3 / height))
+    bar.set_label("times what is allowed")
+    axes.set_title(title.replace("$", r"\$"), loc="left", color=_INK)
+    axes.set_yticks(np.arange(len(values)) + 0.5, list(by_measure), fontsize=7)
+    every = max(1, len(nights) // _MOST_DAYS)
+    axes.set_xticks(np.arange(len(nights))[::every] + 0.5, nights[::every], fontsize=7)
+    axes.tick_params(axis="x", rotation=90)
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
