@@ -318,7 +318,9 @@ class Watch:
     """In so many of them a measure must lie over its threshold."""
     reference_nights: int = 28
     """Nights that a night is compared with: those before the last `nights`, so that a change is not
-    compared with itself. With fewer than half of them nothing is told of drift."""
+    compared with itself. With fewer than three quarters of them nothing is told of drift."""
+    unwatched: tuple[str, ...] = ()
+    """Features that drift by what they are, such as the month: nothing is told of their drift."""
     drift_multiple: float = 1.5
     """How far a night may lie from the reference, in multiples of the farthest of its nights."""
     least_drift: float = 0.1
@@ -353,9 +355,10 @@ class Watch:
         names = ("least_drift", "max_skew", "max_unpredicted", "max_unlabelled", "max_quality_loss")
         odd = [name for name in names if not 0 < getattr(self, name) < 1]
         refuse_unless(not odd, f"{', '.join(odd)} must be above 0 and below 1.")
+        kept = {"unwatched": self.unwatched, "holds": self.holds, "retrains": self.retrains}
+        refuse_text("Watch", **kept)
         for name in ("holds", "retrains"):
             kinds = getattr(self, name)
-            refuse_text("Watch", **{name: kinds})
             unknown = sorted(set(kinds) - set(get_args(WatchKind)))
             known = ", ".join(get_args(WatchKind))
             refuse_unless(not unknown, f"{name}: no kind {unknown}. Known: {known}.")

@@ -406,6 +406,11 @@ class Pipeline:
             f"Pipeline '{self.name}': shared or logarithms name {odd}, which are no numeric "
             "features.",
         )
+        unknown = [name for name in self.watch.unwatched if name not in training.features]
+        refuse_unless(
+            not unknown,
+            f"Pipeline '{self.name}': watch.unwatched names {unknown}, which are no features.",
+        )
         known = {*self.entity, *self.carried, *training.features}
         read = {*training.baseline_columns, *training.slices}
         refuse_unless(

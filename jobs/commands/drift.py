@@ -57,7 +57,7 @@ def drift(environment: Environment, pipeline: Pipeline, days: Days) -> Told:
     if not of_night:
         raise NightshiftError(
             f"Nothing of {pipeline.name} was measured in the night {night}. The stage monitor "
-            f"does, once there are {watch.nights + watch.reference_nights // 2} nights: "
+            f"does, of drift once there are {watch.nights + watch.reference_nights} nights: "
             f"nightshift run {pipeline.name} --date {night} --stage monitor"
         )
     over = alarms.nights_over(rows, night, watch)

@@ -43,7 +43,7 @@ class Change:
     """What a night's alarms tell that the night before did not."""
 
     began: tuple[Measure, ...]
-    """To be told: none where one of the kind began not long ago, which has the same cause."""
+    """To be told: none where another of the kind began in the last nights, and lasts."""
     ended: tuple[str, ...]
     """Kinds of which none is in alarm any more."""
     lasting: tuple[Measure, ...]
@@ -82,13 +82,18 @@ def of_night(environment: Environment, pipeline: Pipeline, night: date) -> list[
 
 def change(environment: Environment, pipeline: Pipeline, night: date) -> Change:
     """What is new about a night's alarms."""
-    watch = pipeline.watch
     # Those of the last nights, and for the first of these the nights that its own alarms count.
-    rows = rows_until(environment, pipeline, night, 2 * watch.nights + 1)
+    rows = rows_until(environment, pipeline, night, 2 * pipeline.watch.nights + 1)
+    return change_by(rows, night, pipeline.watch)
+
+
+def change_by(rows: Iterable[Row], night: date, watch: Watch) -> Change:
+    """The same, by the rows of that night and of twice the last `Watch.nights` before it."""
     nights = Days.of(night).since(watch.nights + 1)
     alarms = [in_alarm(rows, day, watch) for day in nights]
     begun = [now - before for before, now in pairwise(alarms)]
-    recent = {measure.kind for one in begun[:-1] for measure in one}
+    # What began not long ago and lasts has the same cause, more likely than not.
+    recent = {measure.kind for one in begun[:-1] for measure in one & alarms[-1]}
     now, before = ({one.kind for one in found} for found in (alarms[-1], alarms[-2]))
     return Change(
         began=tuple(sorted(one for one in begun[-1] if one.kind not in recent)),

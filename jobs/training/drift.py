@@ -23,6 +23,8 @@ Distance = Callable[[Matrix, Matrix], Vector]
 """Of each night of the first (nights, numbers) from all nights of the second together."""
 _GRID = (np.arange(50) + 0.5) / 50
 """Quantiles by which a night's numbers are known: of 900 rows more would say no more."""
+_FEWEST = 0.75
+"""Share of the reference's nights that must be there: the farthest of few nights is not far."""
 _MISSING = "\0"
 """The category of a row without one: no text of a file holds it."""
 _DIGITS = 6
@@ -79,7 +81,7 @@ def judge(summaries: Summaries, position: int, watch: Watch) -> Judged | None:
     past = summaries.by_night[max(0, end - watch.reference_nights) : max(0, end)]
     known = past[~np.isnan(past).any(axis=1)]
     night = summaries.by_night[position]
-    if len(known) < watch.reference_nights / 2 or np.isnan(night).any():
+    if len(known) < _FEWEST * watch.reference_nights or np.isnan(night).any():
         return None
     value, *others = summaries.distance(np.vstack([night, known]), known)
     threshold = max(watch.least_drift, watch.drift_multiple * float(max(others)))

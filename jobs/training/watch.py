@@ -65,7 +65,8 @@ class _Part:
     def told(self) -> Iterator[Row]:
         """Every row of these nights."""
         training = self._pipeline.training
-        for name in training.features:
+        watched = [name for name in training.features if name not in self._watch.unwatched]
+        for name in watched:
             bend = training.bends.get(name)
             yield from self._drift("feature", SCORING, self._scored, name, bend)
         prediction = self._pipeline.prediction

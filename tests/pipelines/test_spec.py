@@ -282,3 +282,10 @@ def test_a_module_without_its_pipeline_is_told_what_to_define(
 def test_a_watch_refuses_nonsense(declared: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Watch(**declared)
+
+
+def test_what_is_not_watched_is_a_feature() -> None:
+    with pytest.raises(UsageError, match=r"watch.unwatched names \['moon'\], which are no feat"):
+        replace(TOY, watch=Watch(unwatched=("moon",)))
+    with pytest.raises(UsageError, match="unwatched must be a tuple"):
+        Watch(unwatched="moon")  # type: ignore[arg-type]

@@ -70,17 +70,24 @@ def test_a_long_alarm_is_told_when_it_begins_and_when_it_ends(environment: Envir
     ]
 
 
-def test_what_follows_soon_has_the_same_cause_and_what_comes_later_another(
+def test_what_follows_while_another_of_the_kind_is_new_has_the_same_cause(
     environment: Environment,
 ) -> None:
     record(environment, X, over=range(4, 16))
     record(environment, Y, over=range(7, 9))
-    record(environment, SKEW, over=range(5, 16))
+    record(environment, SKEW, over=range(6, 16))
+    late = Measure("feature", "late", "wasserstein")
+    record(environment, late, over=range(12, 16))
     began = {number: one.began for number, one in told(environment).items() if one.began}
-    assert began == {5: (X,), 6: (SKEW,)}, "a skew is of another kind than a drift"
-    record(environment, Measure("feature", "late", "wasserstein"), over=range(12, 16))
+    # Y begins three nights after X, and a skew is of another kind than a drift.
+    assert began == {5: (X,), 7: (SKEW,), 13: (late,)}
+
+
+def test_what_has_ended_hides_nothing_that_begins(environment: Environment) -> None:
+    record(environment, X, over=(3, 4))
+    record(environment, Y, over=range(7, 12))
     began = {number: one.began for number, one in told(environment).items() if one.began}
-    assert [one.feature for one in began[13]] == ["late"]
+    assert began == {4: (X,), 8: (Y,)}
 
 
 def test_other_pipelines_count_nothing(environment: Environment) -> None:

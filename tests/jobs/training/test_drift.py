@@ -95,7 +95,7 @@ def test_the_last_nights_are_no_part_of_the_reference() -> None:
 
 def test_with_few_nights_or_an_empty_one_nothing_is_told() -> None:
     values = numbers()
-    fewest = WATCH.nights - 1 + WATCH.reference_nights // 2
+    fewest = WATCH.nights - 1 + 21
     assert judged(values, "wasserstein", night=fewest - 1) is None
     assert judged(values, "wasserstein", night=fewest) is not None
     column = pa.chunked_array([pa.array(values)])

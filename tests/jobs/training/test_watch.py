@@ -265,6 +265,18 @@ def test_without_a_promise_there_is_none_to_fall_short_of(
     assert {row["kind"] for row in rows(environment)} == {"feature", "prediction", "skew"}
 
 
+def test_a_feature_that_is_not_watched_drifts_untold(
+    environment: Environment, pipeline: Pipeline
+) -> None:
+    made = tables(pipeline)
+    shifted(made, pipeline)
+    publish(environment, pipeline, made)
+    unwatched = replace(pipeline, watch=replace(WATCH, unwatched=("noise",)))
+    watch(environment, unwatched, NIGHTS.first, NIGHTS.last)
+    kinds = {row["kind"] for row in rows(environment) if row["feature"] == "noise"}
+    assert kinds == {"skew"}
+
+
 def test_an_empty_lake_is_watched_in_vain(tmp_path: Path, pipeline: Pipeline) -> None:
     environment = small.environment_at(tmp_path)
     small.publish(environment, tables(pipeline)["training"], pipeline=pipeline)
