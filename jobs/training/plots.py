@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import TwoSlopeNorm
+from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -28,6 +28,11 @@ _RAISES = "#c2570c"
 _COLOURS = {"candidate": _ACCENT, "model": _ACCENT, "champion": _RAISES}
 _BASELINE_STYLES = ("-", "--", "-.", ":")
 """Baselines are all grey; by these they are told apart."""
+_STEPS = (0.0, 0.5, 1.0, 1.5, 2.0)
+_HEAT = ("#eef1f4", "#c9d3de", "#f3c08f", "#e08336")
+"""Colours of a measure between two steps: orange is over what is allowed."""
+_HOT = "#8c3a05"
+"""Over the last step."""
 MOST_BARS = 15
 """Features that are drawn one by one."""
 _REFERENCE: dict[str, Any] = {"color": _INK, "linewidth": 0.8, "linestyle": ":"}
@@ -210,9 +215,9 @@ def nights_and_measures(
     figure = Figure(figsize=(9, height), dpi=110, layout="constrained")
     axes = figure.add_subplot()
     values = np.array(list(by_measure.values()))
-    # Over 1 it turns orange; over 2 it is much too much, however much it is.
-    scale = TwoSlopeNorm(vmin=0, vcenter=1, vmax=2)
-    drawn = axes.pcolormesh(values, cmap="PuOr_r", norm=scale, edgecolors="white", linewidth=0.5)
+    colours = ListedColormap(_HEAT).with_extremes(over=_HOT, under=_HEAT[0])
+    style: dict[str, Any] = {"edgecolors": "white", "linewidth": 0.5}
+    drawn = axes.pcolormesh(values, cmap=colours, norm=BoundaryNorm(_STEPS, len(_HEAT)), **style)
     bar = figure.colorbar(drawn, ax=axes, extend="max", shrink=min(1.0, 3 / height))
     bar.set_label("times what is allowed")
     axes.set_title(title.replace("$", r"\$"), loc="left", color=_INK)
