@@ -217,7 +217,8 @@ def _stage_rows(run: Run) -> list[Row]:
 def _rows_of(run: Run, about: Sequence[tuple[str, str, object]]) -> list[Row]:
     from jobs.lake import ops  # Arrow takes longer to import than everything else here
 
-    rows: list[Row] = ops.read(run.environment, "stage_runs", about, _COLUMNS).to_pylist()
+    found = ops.read(run.environment, "stage_runs", about, _COLUMNS)
+    rows: list[Row] = found.to_pylist()
     return sorted(rows, key=lambda row: row["started_at"])
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from jobs.training import alarms
@@ -65,8 +67,9 @@ def drift(environment: Environment, pipeline: Pipeline, days: Days) -> Told:
     for row in sorted(of_night, key=_times, reverse=True):
         measure = Measure.of(row)
         nights = over[measure]
-        figures = (row["value"], row["low"], row["high"], row["threshold"], _times(row))
-        told.append((*measure, *figures, nights, nights >= watch.min_nights))
+        figures = [row[name] for name in ("value", "low", "high", "threshold")]
+        is_alarm = nights >= watch.min_nights
+        told.append((*measure, *figures, _times(row), nights, is_alarm))
     return Told(rows=told, picture=_draw(environment, pipeline, shown, rows))
 
 
@@ -84,20 +87,26 @@ def _draw(
 ) -> Path:
     from jobs.training import plots
 
-    times: dict[Measure, dict[str, float]] = {}
+    times: dict[Measure, dict[date, float]] = {}
     for row in rows:
         if row["night"] in nights:
-            times.setdefault(Measure.of(row), {})[str(row["night"])] = _times(row)
-    highest = sorted(times, key=lambda measure: max(times[measure].values()), reverse=True)
-    names = [str(night) for night in nights]
+            of_measure = times.setdefault(Measure.of(row), {})
+            of_measure[row["night"]] = _times(row)
+
+    def highest_time(measure: Measure) -> float:
+        return max(times[measure].values())
+
+    highest = sorted(times, key=highest_time, reverse=True)
     by_measure: dict[str, list[float]] = {}
     for measure in highest[:_MOST_DRAWN]:
-        by_measure[str(measure)] = [times[measure].get(name, float("nan")) for name in names]
+        known = times[measure]
+        by_measure[str(measure)] = [known.get(night, math.nan) for night in nights]
     left_out = len(highest) - len(by_measure)
     title = f"{pipeline.name}: {len(by_measure)} of {len(highest)} measures, the highest first"
-    figure = plots.nights_and_measures(
-        title if left_out else f"{pipeline.name}: all that is watched", names, by_measure
-    )
+    if not left_out:
+        title = f"{pipeline.name}: all that is watched"
+    names = [str(night) for night in nights]
+    figure = plots.nights_and_measures(title, names, by_measure)
     folder = environment.reports / pipeline.name / f"{nights.last}..{nights.last}"
     folder.mkdir(parents=True, exist_ok=True)
     picture = folder / f"drift-{len(nights)}-nights.png"

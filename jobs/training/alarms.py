@@ -65,7 +65,8 @@ def rows_until(environment: Environment, pipeline: Pipeline, night: date, nights
 def nights_over(rows: Iterable[Row], night: date, watch: Watch) -> Counter[Measure]:
     """In how many of the last nights up to this one each measure lay over its threshold."""
     days = Days.of(night).since(watch.nights - 1)
-    return Counter(Measure.of(row) for row in rows if row["is_over"] and row["night"] in days)
+    over = [row for row in rows if row["is_over"]]
+    return Counter(Measure.of(row) for row in over if row["night"] in days)
 
 
 def in_alarm(rows: Iterable[Row], night: date, watch: Watch) -> set[Measure]:
@@ -77,7 +78,8 @@ def in_alarm(rows: Iterable[Row], night: date, watch: Watch) -> set[Measure]:
 def of_night(environment: Environment, pipeline: Pipeline, night: date) -> list[Measure]:
     """The measures in alarm as of a night."""
     watch = pipeline.watch
-    return sorted(in_alarm(rows_until(environment, pipeline, night, watch.nights), night, watch))
+    rows = rows_until(environment, pipeline, night, watch.nights)
+    return sorted(in_alarm(rows, night, watch))
 
 
 def change(environment: Environment, pipeline: Pipeline, night: date) -> Change:
@@ -92,14 +94,19 @@ def change_by(rows: Iterable[Row], night: date, watch: Watch) -> Change:
     nights = Days.of(night).since(watch.nights + 1)
     alarms = [in_alarm(rows, day, watch) for day in nights]
     begun = [now - before for before, now in pairwise(alarms)]
+    *_, before, now = alarms
     # What began not long ago and lasts has the same cause, more likely than not.
-    recent = {measure.kind for one in begun[:-1] for measure in one & alarms[-1]}
-    now, before = ({one.kind for one in found} for found in (alarms[-1], alarms[-2]))
+    recent = set[Measure]().union(*begun[:-1]) & now
+    known = _kinds(recent)
     return Change(
-        began=tuple(sorted(one for one in begun[-1] if one.kind not in recent)),
-        ended=tuple(sorted(before - now)),
-        lasting=tuple(sorted(alarms[-1])),
+        began=tuple(sorted(one for one in begun[-1] if one.kind not in known)),
+        ended=tuple(sorted(_kinds(before) - _kinds(now))),
+        lasting=tuple(sorted(now)),
     )
+
+
+def _kinds(measures: Iterable[Measure]) -> set[str]:
+    return {one.kind for one in measures}
 
 
 def in_words(measures: Sequence[Measure], watch: Watch) -> str:

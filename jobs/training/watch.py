@@ -33,6 +33,8 @@ _FEWEST_DAYS = 7
 """Of labels, for an interval of live quality."""
 _RESAMPLES = 4000
 """As of `jobs.training.paired`."""
+_SEED = 0
+"""Of the bootstrap: the same days give the same interval again."""
 _ENDS = (2.5, 97.5)
 
 
@@ -76,7 +78,12 @@ class _Part:
             yield from self._coverage(night)
         yield from _quality(self._run, self._nights)
 
-    def _read(self, name: str, nights: Days, columns: tuple[str, ...]) -> pa.Table | None:
+    def _read(
+        self,
+        name: str,
+        nights: Days,
+        columns: tuple[str, ...],
+    ) -> pa.Table | None:
         """What those nights made, in the order of its days; None: nothing was ever published."""
         if not exists(self._run, name):
             return None
@@ -134,7 +141,8 @@ class _Part:
             return
         event = self._pipeline.event_date
         landed = self._pipeline.table(TRAINING).partition
-        known = self._learned.filter(pc.is_valid(self._learned[self._pipeline.training.label]))
+        label = self._learned[self._pipeline.training.label]
+        known = self._learned.filter(pc.is_valid(label))
         arrived = snapshots.between(known, landed, Days.of(night))
         # Before the first model nothing was foretold, and predictions of long ago are not read.
         first = max(served, night - timedelta(days=self._watch.nights))
@@ -203,7 +211,8 @@ def _quality(run: Run, nights: Days) -> Iterator[Row]:
         most = watch.max_quality_loss * float(promised)
         what: _What = ("quality", "loss_saved", "shortfall")
         row = _row(run, night, what, shortfall, most)
-        yield row | {"low": float(low), "high": float(high), "is_over": bool(low > most)}
+        row |= {"low": float(low), "high": float(high)}
+        yield row | {"is_over": bool(low > most)}
 
 
 def _promises(run: Run, task: LearningTask) -> dict[str, float]:
@@ -211,12 +220,15 @@ def _promises(run: Run, task: LearningTask) -> dict[str, float]:
     found: dict[str, float] = {}
     for event in model_events.events(run.environment, run.pipeline.name):
         measured = json.loads(event["metrics"] or "{}").get("candidate")
-        if not measured or task.headline not in measured:
+        # Evidence of long ago lacks some.
+        if not measured or not {task.headline, "label_mean"} <= set(measured):
             continue
-        constant = task.constant_loss(measured["label_mean"], task.label_variance(measured))
-        saved = 1 - task.mean_loss(measured) / constant if constant > 0 else 0.0
-        if saved > 0:
-            found[event["model_version"]] = saved
+        variance = task.label_variance(measured)
+        constant = task.constant_loss(measured["label_mean"], variance)
+        loss = task.mean_loss(measured)
+        # What saves nothing promises nothing.
+        if loss < constant:
+            found[event["model_version"]] = 1 - loss / constant
     return found
 
 
@@ -226,10 +238,11 @@ def _saved(task: LearningTask, measured: Sequence[Row]) -> tuple[float, Vector]:
     _, day = np.unique([row["landed_date"] for row in measured], return_inverse=True)
     by_day = np.zeros((day.max() + 1, sums.shape[1]))
     np.add.at(by_day, day, sums)
-    draw = np.random.default_rng(0)
+    draw = np.random.default_rng(_SEED)
     drawn = draw.integers(0, len(by_day), (_RESAMPLES, len(by_day)))
-    shares = _share_saved(task, by_day[drawn].sum(axis=1))
-    return float(_share_saved(task, by_day.sum(axis=0))), np.percentile(shares, _ENDS)
+    resampled = _share_saved(task, by_day[drawn].sum(axis=1))
+    saved = float(_share_saved(task, by_day.sum(axis=0)))
+    return saved, np.percentile(resampled, _ENDS)
 
 
 def _sums(task: LearningTask, row: Row) -> tuple[float, ...]:
@@ -243,18 +256,22 @@ def _share_saved(task: LearningTask, sums: Vector) -> Vector:
     rows_, loss, label, square = np.moveaxis(sums, -1, 0)
     mean = label / rows_
     constant = task.constant_loss(mean, square / rows_ - mean**2)
-    return np.asarray(1 - loss / rows_ / np.maximum(constant, np.finfo(float).tiny))
+    # Of labels that are all alike it is 0.
+    possible = np.maximum(constant, np.finfo(float).tiny)
+    return np.asarray(1 - loss / rows_ / possible)
 
 
 def _numbered(rows_: pa.Table, keys: list[str], name: str) -> pa.Table:
     """The keys of the rows, each with its place."""
-    return rows_.select(keys).append_column(name, pa.array(np.arange(len(rows_))))
+    places = pa.array(np.arange(len(rows_)))
+    return rows_.select(keys).append_column(name, places)
 
 
 def _cut(days: Any, day: date) -> slice:
     wanted = np.datetime64(day)
-    first, end = (int(np.searchsorted(days, wanted, side)) for side in ("left", "right"))
-    return slice(first, end)
+    first = np.searchsorted(days, wanted, "left")
+    end = np.searchsorted(days, wanted, "right")
+    return slice(int(first), int(end))
 
 
 def _row(

@@ -73,7 +73,8 @@ class BinaryClassification:
     def constant_loss(self, mean: Any, variance: Any) -> Any:
         """The entropy of the mean."""
         p = np.clip(mean, _EPSILON, 1 - _EPSILON)
-        return -(p * np.log(p) + (1 - p) * np.log(1 - p))
+        of_ones = p * np.log(p)
+        return -of_ones - (1 - p) * np.log(1 - p)
 
     def plots(
         self, label: Vector, day: NDArray[Any], by_model: Mapping[str, Vector]

@@ -87,6 +87,10 @@ def pipeline(request: pytest.FixtureRequest) -> Pipeline:
 def environment(tmp_path: Path, pipeline: Pipeline) -> Environment:
     made = small.environment_at(tmp_path)
     serve(made, pipeline, PROMISED[pipeline.name])
+    # A model of long ago, whose evidence says less.
+    old = {"pipeline": pipeline.name, "as_of": NIGHTS.last, "event": "kept", "model_version": "2"}
+    evidence = {"candidate": {"auc": 0.7, "log_loss": 0.5, "r2": 0.5, "rmse": 4.0}}
+    model_events.record(made, [old | {"metrics": json.dumps(evidence)}])
     return made
 
 
