@@ -62,6 +62,11 @@ def model_evaluated(context: Context) -> None:
     _notify(context, Event.MODEL_PROMOTED)
 
 
+def night_watched(context: Context) -> None:
+    """The command tells whether drift was found, or has ended."""
+    _notify(context, Event.DRIFT_FOUND)
+
+
 def last_stage_done(context: Context) -> None:
     """The command tells whether all stages of the night are done."""
     _notify(context, Event.NIGHT_DONE)

@@ -497,7 +497,8 @@ def _raise_unless_done(what: str, days: Days, exit_code: int, why: str) -> None:
 def _success_callbacks(stage: Stage) -> list[Callable[[Context], None]]:
     if stage.name == _PROMOTING_STAGE:
         return [callbacks.model_evaluated]
-    return [callbacks.last_stage_done] if stage == STAGES[-1] else []
+    # Should the first take so long that Airflow ends the second, the night is done all the same.
+    return [callbacks.night_watched, callbacks.last_stage_done] if stage == STAGES[-1] else []
 
 
 def _outlets(pipeline: Pipeline, stage: Stage) -> list[Asset]:

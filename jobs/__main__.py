@@ -143,6 +143,14 @@ def parser() -> Parser:
             _explain,
         )
     )
+    drift = command(
+        "drift",
+        "Tell what a night was watched for, what drifts most first: features, predictions, skew, "
+        "coverage and quality.",
+        _drift,
+    )
+    _add_pipeline_and_days(drift)
+    _add_format(drift)
     _grammar_of_replay(
         command(
             "replay",
@@ -883,6 +891,18 @@ def _explain(arguments: argparse.Namespace, environment: Environment) -> int:
     pipeline = catalog.pipeline(arguments.pipeline)
     days = _days_or_due(arguments, pipeline, environment)
     return explain(environment, pipeline, days, arguments.key, arguments.format)
+
+
+def _drift(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.drift import HEADER, drift
+    from jobs.output import show
+
+    pipeline = catalog.pipeline(arguments.pipeline)
+    days = _days_or_due(arguments, pipeline, environment)
+    told = drift(environment, pipeline, days)
+    show(HEADER, told.rows, arguments.format)
+    print(f"Picture: {told.picture}", file=sys.stderr)
+    return 0
 
 
 def _replay(arguments: argparse.Namespace, environment: Environment) -> int:

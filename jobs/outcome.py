@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipelines.stages import STAGES
 Row = dict[str, Any]
 
 PROMOTING_STAGE = "evaluate"
+_WATCHING_STAGE = "monitor"
 _VERDICTS = {"promoted": Event.MODEL_PROMOTED, "awaiting": Event.MODEL_AWAITING}
 """The event in the metrics of that stage, and in `ops.model_events` -> what people are told."""
 CURRENT = "current"
@@ -26,7 +28,7 @@ _EVENTS = {
     Refused.exit_code: Event.STAGE_REFUSED,
     NotLanded.exit_code: Event.FEED_MISSING,
 }
-_COLUMNS = ("stage", "status", "started_at", "seconds", "metrics", "error")
+_COLUMNS = ("run_id", "stage", "status", "started_at", "seconds", "metrics", "error")
 """Of `ops.stage_runs`: what is told of."""
 _FIGURES = (
     ("ingest", "rows_staged", "rows"),
@@ -47,6 +49,8 @@ def of_stage(run: Run, exit_code: int, since: datetime) -> Notification | None:
     """
     if exit_code:
         return failure(run, failure_event(exit_code), since)
+    if run.doing.name == _WATCHING_STAGE:
+        return drift(run)
     return promotion(run) if run.doing.name == PROMOTING_STAGE else None
 
 
@@ -99,6 +103,38 @@ def promotion(run: Run) -> Notification | None:
         return None
     message = f"Model {verdict['model_version']}. {verdict.get('reason', '')}".strip()
     return notification(run, event, message, PROMOTING_STAGE)
+
+
+def drift(run: Run) -> Notification | None:
+    """What the run's monitor stage has found to drift, or to have ended.
+
+    None when nothing is new, or another attempt or run has said so of the same night.
+    """
+    of_night = [
+        ("pipeline", "=", run.pipeline.name),
+        ("stage", "=", _WATCHING_STAGE),
+        ("status", "=", "done"),
+        ("last_day", "=", run.days.last),
+    ]
+    recorded = _rows_of(run, of_night)
+    if not recorded or recorded[-1]["run_id"] != run.run_id:
+        return None
+    *earlier, found = map(_change, recorded)
+    began, ended = found
+    if found in earlier or not (began or ended):
+        return None
+    event = Event.DRIFT_FOUND if began else Event.DRIFT_ENDED
+    what = [f"Began: {', '.join(began)}."] if began else []
+    what += [f"Ended: {', '.join(ended)}."] if ended else []
+    name = run.pipeline.name
+    what.append(f"See nightshift drift {name} --date {run.days.last}")
+    return notification(run, event, " ".join(what), _WATCHING_STAGE)
+
+
+def _change(row: Row) -> tuple[list[str], list[str]]:
+    """The alarms that began and the kinds that ended, as the monitor stage recorded them."""
+    metrics = json.loads(row["metrics"] or "{}")
+    return metrics.get("drift_began", []), metrics.get("drift_ended", [])
 
 
 def night_done(run: Run) -> Notification | None:
@@ -171,13 +207,18 @@ def _settled_here(run: Run, given: Row) -> bool:
 
 def _stage_rows(run: Run) -> list[Row]:
     """What the stages of the run recorded, oldest first."""
-    from jobs.lake import ops  # Arrow takes longer to import than everything else here
-
     of_run = [
         ("pipeline", "=", run.pipeline.name),
         ("run_id", "=", run.run_id),
     ]
-    rows: list[Row] = ops.read(run.environment, "stage_runs", of_run, _COLUMNS).to_pylist()
+    return _rows_of(run, of_run)
+
+
+def _rows_of(run: Run, about: Sequence[tuple[str, str, object]]) -> list[Row]:
+    from jobs.lake import ops  # Arrow takes longer to import than everything else here
+
+    found = ops.read(run.environment, "stage_runs", about, _COLUMNS)
+    rows: list[Row] = found.to_pylist()
     return sorted(rows, key=lambda row: row["started_at"])
 
 

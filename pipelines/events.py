@@ -27,6 +27,10 @@ class Event(StrEnum):
     """A new model serves."""
     MODEL_AWAITING = "model_awaiting"
     """A new model would serve if a person agreed."""
+    DRIFT_FOUND = "drift_found"
+    """Features, predictions or quality are no longer as they were."""
+    DRIFT_ENDED = "drift_ended"
+    """They are again, or what is new has become usual."""
     MAINTENANCE_FAILED = "maintenance_failed"
     """Something could not be cleaned and grows; the rest was."""
 

@@ -10,7 +10,15 @@ from functools import partial
 
 from pipelines.features import Feature, FeatureView, day_end, names
 from pipelines.feeds import Column, Feed
-from pipelines.model import Between, GroupMean, Logarithm, OneOf, Promotion, Training
+from pipelines.model import (
+    Between,
+    GroupMean,
+    Logarithm,
+    OneOf,
+    Promotion,
+    Training,
+    Watch,
+)
 from pipelines.rolling import DailySum, Grain, Rolling, Statistic, rolling_views
 from pipelines.spec import Pipeline, Replay, Table
 
@@ -517,4 +525,6 @@ PIPELINE = Pipeline(
         # 0.06 above the best of any week; what tells days apart, such as a storm, adds nothing.
         max_score_within_day=0.75,
     ),
+    # It is another one each month, and it is meant to be.
+    watch=Watch(unwatched=("month",)),
 )

@@ -10,6 +10,9 @@ from pipelines.errors import refuse_text, refuse_unless
 
 Task = Literal["binary_classification", "regression"]
 """What the label is: 1 or 0, or a number. Loss, metrics, plots and suites follow from it."""
+WatchKind = Literal["feature", "prediction", "skew", "coverage", "quality"]
+"""What is watched each night: drift of features and of predictions, rows that are scored by other
+features than are learned from, predictions and labels without each other, and live quality."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -329,3 +332,63 @@ class Promotion:
             all(budget > 0 for budget in budgets),
             "max_megabytes and max_seconds_per_1000_rows must be above 0.",
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Watch:
+    """What is too much of a change, and what follows; docs/decisions/0017 tells why so.
+
+    A measure is in alarm when it lies over its threshold in `min_nights` of the last `nights`. Each
+    alarm is told; some kinds do more.
+    """
+
+    nights: int = 7
+    """The last nights that are looked at."""
+    min_nights: int = 5
+    """In so many of them a measure must lie over its threshold."""
+    reference_nights: int = 28
+    """Nights that a night is compared with: those before the last `nights`, so that a change is not
+    compared with itself. With fewer than three quarters of them nothing is told of drift."""
+    unwatched: tuple[str, ...] = ()
+    """Features that drift by what they are, such as the month: nothing is told of their drift."""
+    drift_multiple: float = 1.5
+    """How far a night may lie from the reference, in multiples of the farthest of its nights."""
+    least_drift: float = 0.1
+    """A smaller drift is none: standard deviations of a number, a distance from 0 to 1 of a
+    category, a share of rows of missing values."""
+    max_skew: float = 0.01
+    """Share of training rows with another value of a feature than the row that was scored."""
+    max_unpredicted: float = 0.05
+    """Share of a night's labels that nothing was foretold for."""
+    max_unlabelled: float = 0.25
+    """Share of predictions whose label is not known `Promotion.label_lag_days` after the event."""
+    quality_days: int = 28
+    """Days of labels over which live quality is compared with what the gate promised."""
+    max_quality_loss: float = 0.3
+    """Share of the promised quality that may be lost: over it is a loss whose 95 % interval lies
+    above."""
+    holds: tuple[WatchKind, ...] = ("skew",)
+    """While a measure of these kinds is in alarm, no candidate takes a champion's place."""
+    retrains: tuple[WatchKind, ...] = ("quality",)
+    """While one of these is, the champion counts as too old (`Promotion.max_age_days`): the night's
+    candidate takes its place unless it is shown to be worse."""
+
+    def __post_init__(self) -> None:
+        refuse_unless(
+            1 <= self.min_nights <= self.nights,
+            f"min_nights must be from 1 to nights, {self.nights}.",
+        )
+        refuse_unless(self.reference_nights >= 7, "reference_nights must be at least 7: a week.")
+        # Below 1 the reference itself would drift.
+        refuse_unless(self.drift_multiple >= 1, "drift_multiple must be at least 1.")
+        refuse_unless(self.quality_days >= 7, "quality_days must be at least 7: a week.")
+        names = ("least_drift", "max_skew", "max_unpredicted", "max_unlabelled", "max_quality_loss")
+        odd = [name for name in names if not 0 < getattr(self, name) < 1]
+        refuse_unless(not odd, f"{', '.join(odd)} must be above 0 and below 1.")
+        kept = {"unwatched": self.unwatched, "holds": self.holds, "retrains": self.retrains}
+        refuse_text("Watch", **kept)
+        for name in ("holds", "retrains"):
+            kinds = getattr(self, name)
+            unknown = sorted(set(kinds) - set(get_args(WatchKind)))
+            known = ", ".join(get_args(WatchKind))
+            refuse_unless(not unknown, f"{name}: no kind {unknown}. Known: {known}.")

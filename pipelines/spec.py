@@ -17,7 +17,7 @@ from pipelines.errors import no_such, refuse_text, refuse_unless
 from pipelines.events import Channel
 from pipelines.features import Feature, FeatureView
 from pipelines.feeds import Feed
-from pipelines.model import Choice, Promotion, Training
+from pipelines.model import Choice, Promotion, Training, Watch
 
 Maker = Literal["ingest", "transform", "features", "predict"]
 
@@ -161,6 +161,7 @@ class Pipeline:
     promotion: Promotion = field(default_factory=Promotion)
     search: Mapping[str, Choice] = field(default_factory=dict)
     """What `nightshift tune` may try: settings of the model family or of `Training`, by name."""
+    watch: Watch = field(default_factory=Watch)
     prediction: str = "prediction"
     """Column of the predictions table with what the model says: a probability or a number."""
     carried: tuple[str, ...] = ()
@@ -418,6 +419,11 @@ class Pipeline:
             not odd,
             f"Pipeline '{self.name}': shared or logarithms name {odd}, which are no numeric "
             "features.",
+        )
+        unknown = [name for name in self.watch.unwatched if name not in training.features]
+        refuse_unless(
+            not unknown,
+            f"Pipeline '{self.name}': watch.unwatched names {unknown}, which are no features.",
         )
         known = {*self.entity, *self.carried, *training.features}
         read = {*training.baseline_columns, *training.slices}

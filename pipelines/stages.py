@@ -90,7 +90,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="monitor",
         function="jobs.stages.monitor:monitor",
-        does="Measure live quality of the predictions whose labels have arrived.",
+        does="Measure live quality where labels have arrived; watch coverage, drift and skew.",
     ),
 )
 

@@ -13,6 +13,7 @@ from pipelines.events import Event, Notification
 from pipelines.run import Run
 
 _OF_MODELS = (Event.MODEL_PROMOTED, Event.MODEL_AWAITING)
+_OF_DRIFT = (Event.DRIFT_FOUND, Event.DRIFT_ENDED)
 _OF_FEEDS = (Event.FEED_LATE, Event.FEED_MISSING)
 
 
@@ -24,7 +25,7 @@ def notify(
 ) -> int:
     """Send the event by the channels of the run's pipeline.
 
-    A promotion and a night that is done are sent only when the run's records say so.
+    A promotion, drift and a night that is done are sent only when the run's records say so.
 
     Args:
         run: The run that it happened to, at its stage where the event is one of a stage.
@@ -69,6 +70,8 @@ def _notification(
         return outcome.night_done(run)
     if event in _OF_MODELS:
         return outcome.promotion(run)
+    if event in _OF_DRIFT:
+        return outcome.drift(run)
     if event is Event.MAINTENANCE_FAILED:
         raise UsageError(f"--event {event} is of no run: `nightshift maintain` tells it itself.")
     if run.stage is None:

@@ -204,6 +204,24 @@ SCHEMAS: dict[str, pa.Schema] = {
             **_MEASURES,
         }
     ),
+    "drift": pa.schema(
+        {
+            "run_id": _TEXT,
+            "pipeline": _TEXT,
+            "night": _DAY,
+            # Of `pipelines.model.WatchKind`.
+            "kind": _TEXT,
+            "feature": _TEXT,
+            "statistic": _TEXT,
+            "value": _REAL,
+            # The 95 % interval of the value; null of most.
+            "low": _REAL,
+            "high": _REAL,
+            "threshold": _REAL,
+            "is_over": pa.bool_(),
+            "measured_at": _INSTANT,
+        }
+    ),
 }
 
 

@@ -156,5 +156,23 @@ OPS_TABLES: Mapping[str, Documented] = {
             "model_version": "The model that had foretold it.",
         },
     ),
+    "drift": Documented(
+        doc="What each night is watched for: drift, skew, coverage and quality.",
+        columns={
+            **_RUN,
+            "night": "The night that was measured.",
+            "kind": "feature, prediction, skew, coverage or quality.",
+            "feature": "The feature, or what else is measured.",
+            "statistic": "wasserstein (in standard deviations), jensen_shannon (0 to 1), "
+            "null_share, share_differing, share_unpredicted, share_unlabelled, or shortfall of the "
+            "share of a constant's loss that was promised to be saved.",
+            "value": "What was measured; 0 is no change.",
+            "low": "Lower end of its 95 % interval; null: it has none.",
+            "high": "Upper end of it.",
+            "threshold": "What is allowed.",
+            "is_over": "Whether the value lies over it, or the lower end where there is one.",
+            "measured_at": "When it was measured.",
+        },
+    ),
 }
 """By name, without `ops`."""

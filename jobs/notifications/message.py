@@ -23,6 +23,8 @@ _HAPPENED = {
     Event.NIGHT_DONE: "the night is done",
     Event.MODEL_PROMOTED: "a new model serves",
     Event.MODEL_AWAITING: "a new model awaits a person",
+    Event.DRIFT_FOUND: "something drifts",
+    Event.DRIFT_ENDED: "drift has ended",
     Event.MAINTENANCE_FAILED: "maintenance failed",
 }
 

@@ -6,12 +6,14 @@ Lets the candidate serve or leaves the champion; a person's word about a model s
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jobs.lake import model_events, snapshots
 from jobs.training import (
+    alarms,
     baselines,
     cards,
     comparison,
@@ -22,9 +24,11 @@ from jobs.training import (
     shadow,
 )
 from jobs.training.comparison import CANDIDATE, CHAMPION, HeldOut
+from jobs.training.promotion import Watched
 from jobs.training.shadow import Rivals
 from jobs.training.tasks import task_of
 from pipelines.errors import NightshiftError, Refused
+from pipelines.model import WatchKind
 from pipelines.run import Run
 from pipelines.spec import TRAINING
 
@@ -65,7 +69,7 @@ def evaluate(run: Run) -> dict[str, object]:
         challenge = promotion.challenge(gains, (night - turn.night).days, limits)
     slices = run.pipeline.training.slices
     evidence = comparison.measure(held, slices, limits.resamples, challenge)
-    decision = promotion.decide(evidence, limits)
+    decision = promotion.decide(evidence, limits, _watched(run))
     measured = comparison.to_json(evidence, held)
     event = _event(run, candidate, champion, decision, measured)
     word = _word_of_a_person(run, registry, candidate)
@@ -90,6 +94,19 @@ def evaluate(run: Run) -> dict[str, object]:
         "alias_was_moved_to": put_back,
         **{name: measured[name] for name in _SHOWN},
     }
+
+
+def _watched(run: Run) -> Watched:
+    """What was in alarm after the night before: this one is watched when it has predicted."""
+    watch = run.pipeline.watch
+    before = run.days.last - timedelta(days=1)
+    measures = alarms.of_night(run.environment, run.pipeline, before)
+
+    def told(kinds: tuple[WatchKind, ...]) -> str | None:
+        found = [measure for measure in measures if measure.kind in kinds]
+        return alarms.in_words(found, watch) if found else None
+
+    return Watched(holds=told(watch.holds), retrains=told(watch.retrains))
 
 
 def _candidate(run: Run, registry: Registry) -> ModelVersion:

@@ -1,4 +1,7 @@
-"""The monitor stage: how good published predictions were, once their labels arrive."""
+"""The monitor stage: how good published predictions were, once their labels arrive.
+
+And what else a night is watched for: drift, skew and coverage (`jobs/training/watch.py`).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import pyarrow.compute as pc
 
 from jobs.lake import ops, snapshots
 from jobs.lake.locations import exists
-from jobs.training import dataset, metrics
+from jobs.training import alarms, dataset, metrics, watch
 from jobs.training.tasks import task_of
 from pipelines.days import Days
 from pipelines.run import Run
@@ -20,9 +23,9 @@ _TABLE = "live_quality"
 
 
 def monitor(run: Run) -> dict[str, object]:
-    """Measure the predictions whose labels became known on the run's days.
+    """Measure the predictions whose labels became known on the run's days, and watch these nights.
 
-    The measures are by day, event date and model.
+    The measures are by day, event date and model; what is watched, by night.
     """
     arrived = _arrived(run)
     rows = [_row(run, part) for part in _parts(run, arrived)]
@@ -30,7 +33,22 @@ def monitor(run: Run) -> dict[str, object]:
     # Also by nothing: measures of labels that have been taken back must go.
     ops.replace(run.environment, _TABLE, rows, f"pipeline = '{run.pipeline.name}' AND {inside}")
     pooled = {"pooled": _measure(run, arrived)} if len(arrived) else {}
-    return {"labels": len(arrived), "measured": len(rows), **pooled}
+    return {"labels": len(arrived), "measured": len(rows), **pooled, **_watch(run)}
+
+
+def _watch(run: Run) -> dict[str, object]:
+    rows = [*watch.rows(run)]
+    inside = f"night >= '{run.days.first}' AND night <= '{run.days.last}'"
+    predicate = f"pipeline = '{run.pipeline.name}' AND {inside}"
+    ops.replace(run.environment, alarms.TABLE, rows, predicate)
+    told = alarms.change(run.environment, run.pipeline, run.days.last)
+    return {
+        "watched": len(rows),
+        "alarms": len(told.lasting),
+        "drift": alarms.in_words(told.lasting, run.pipeline.watch) if told.lasting else None,
+        "drift_began": [str(measure) for measure in told.began],
+        "drift_ended": list(told.ended),
+    }
 
 
 def _arrived(run: Run) -> pa.Table:

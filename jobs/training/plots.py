@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -27,6 +28,11 @@ _RAISES = "#c2570c"
 _COLOURS = {"candidate": _ACCENT, "model": _ACCENT, "champion": _RAISES}
 _BASELINE_STYLES = ("-", "--", "-.", ":")
 """Baselines are all grey; by these they are told apart."""
+_STEPS = (0.0, 0.5, 1.0, 1.5, 2.0)
+_HEAT = ("#eef1f4", "#c9d3de", "#f3c08f", "#e08336")
+"""Colours of a measure between two steps: orange is over what is allowed."""
+_HOT = "#8c3a05"
+"""Over the last step."""
 MOST_BARS = 15
 """Features that are drawn one by one."""
 _REFERENCE: dict[str, Any] = {"color": _INK, "linewidth": 0.8, "linestyle": ":"}
@@ -190,6 +196,40 @@ def _bars(
     axes.barh(names, list(named.values()), color=colours)
     axes.axvline(0, **_REFERENCE)
     axes.invert_yaxis()
+    return figure
+
+
+def nights_and_measures(
+    title: str,
+    nights: Sequence[str],
+    by_measure: Mapping[str, Sequence[float]],
+) -> Figure:
+    """How large each measure was on each night, against what is allowed.
+
+    Args:
+        title: Whose nights they are.
+        nights: In order.
+        by_measure: Measure -> for each night its value in multiples of its threshold; NaN: none.
+    """
+    height = 1.8 + 0.22 * len(by_measure)
+    figure = Figure(figsize=(9, height), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    values = np.array(list(by_measure.values()))
+    colours = ListedColormap(_HEAT).with_extremes(over=_HOT, under=_HEAT[0])
+    steps = BoundaryNorm(_STEPS, len(_HEAT))
+    style: dict[str, Any] = {"edgecolors": "white", "linewidth": 0.5}
+    drawn = axes.pcolormesh(values, cmap=colours, norm=steps, **style)
+    shrunk = min(1.0, 3 / height)
+    bar = figure.colorbar(drawn, ax=axes, extend="max", shrink=shrunk)
+    bar.set_label("times what is allowed")
+    axes.set_title(title.replace("$", r"\$"), loc="left", color=_INK)
+    axes.set_yticks(np.arange(len(values)) + 0.5, list(by_measure), fontsize=7)
+    every = max(1, len(nights) // _MOST_DAYS)
+    places = np.arange(0, len(nights), every) + 0.5
+    axes.set_xticks(places, nights[::every], fontsize=7)
+    axes.tick_params(axis="x", rotation=90)
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

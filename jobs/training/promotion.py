@@ -71,6 +71,20 @@ class Evidence:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Watched:
+    """What is in alarm (`Watch`), in words; None: nothing of the kind."""
+
+    holds: str | None = None
+    """No candidate takes the champion's place."""
+    retrains: str | None = None
+    """The champion counts as too old."""
+
+
+CALM = Watched()
+"""Nothing is."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
     """What becomes of the candidate.
 
@@ -98,11 +112,13 @@ def thresholds(limits: Promotion, task: LearningTask, label: Vector) -> Promotio
     )
 
 
-def decide(evidence: Evidence, limits: Promotion) -> Decision:
+def decide(evidence: Evidence, limits: Promotion, watched: Watched = CALM) -> Decision:
     """The decision: every reason for refusing is told, not only the first.
 
     Args:
+        evidence: What was measured.
         limits: With the `thresholds` of the task.
+        watched: Counts where a champion serves: without one, a candidate is better than nothing.
     """
     answers = [rule(evidence, limits) for rule in RULES]
     reasons = [answer for answer in answers if answer]
@@ -110,17 +126,27 @@ def decide(evidence: Evidence, limits: Promotion) -> Decision:
         return Decision(event="refused", reason=" ".join(reasons))
     if evidence.challenge is None:
         return Decision(event="promoted", reason=_first_champion(evidence))
-    return _against_the_champion(evidence.task, evidence.challenge, limits)
+    told = _told(evidence.task, evidence.challenge, limits)
+    if watched.holds:
+        return Decision(event="kept", reason=f"Promotions are held: {watched.holds}. {told}")
+    return _against_the_champion(evidence.challenge, limits, told, watched.retrains)
 
 
-def _against_the_champion(task: LearningTask, challenge: Challenge, limits: Promotion) -> Decision:
-    told = _told(task, challenge, limits)
+def _against_the_champion(
+    challenge: Challenge,
+    limits: Promotion,
+    told: str,
+    retrains: str | None,
+) -> Decision:
     if challenge.better >= limits.min_evidence:
         return Decision(event="promoted", reason=f"Better than the champion. {told}")
     oldest = limits.max_age_days
-    if oldest is None or challenge.champion_days <= oldest:
+    is_old = oldest is not None and challenge.champion_days > oldest
+    if not (is_old or retrains):
         return Decision(event="kept", reason=f"Not shown to be better than the champion. {told}")
     age = f"The champion has served for {challenge.champion_days} days, {oldest} are allowed"
+    if not is_old:
+        age = f"A new model is asked for: {retrains}"
     worse = f"(evidence of a loss {challenge.worse:.2f})"
     if challenge.worse >= limits.min_evidence:
         return Decision(

@@ -24,7 +24,12 @@ from pipelines.stages import stage
 from tests.dags.conftest import context
 
 BEGAN = datetime(2013, 3, 2, 9, 30, tzinfo=UTC)
-CALLBACKS = (callbacks.stage_failed, callbacks.model_evaluated, callbacks.last_stage_done)
+CALLBACKS = (
+    callbacks.stage_failed,
+    callbacks.model_evaluated,
+    callbacks.night_watched,
+    callbacks.last_stage_done,
+)
 
 
 def ended(name: str, exception: BaseException | None = None, **given: Any) -> Any:
@@ -79,6 +84,7 @@ def test_a_task_whose_process_was_lost_is_told_of_by_the_dag_processor(stub: Pat
     ("callback", "name", "event"),
     [
         (callbacks.model_evaluated, "evaluate", "model_promoted"),
+        (callbacks.night_watched, "monitor", "drift_found"),
         (callbacks.last_stage_done, "monitor", "night_done"),
     ],
 )

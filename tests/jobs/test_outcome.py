@@ -169,6 +169,50 @@ def test_a_run_without_an_evaluation_has_promoted_nothing(run: Run) -> None:
     assert outcome.promotion(run) is None
 
 
+def watched(run: Run, minute: int = 0, **told: list[str]) -> None:
+    record(run, stage_row(run, "monitor", minute=minute, metrics=told))
+
+
+def test_drift_that_a_night_has_found_is_told(run: Run) -> None:
+    watched(run, drift_began=["feature x (wasserstein)"], drift_ended=["skew"])
+    notification = outcome.of_stage(run.at(stage("monitor")), 0, NIGHT)
+    assert notification == Notification(
+        event=Event.DRIFT_FOUND,
+        pipeline="toy",
+        days="2013-01-05",
+        run_id="r1",
+        stage="monitor",
+        message="Began: feature x (wasserstein). Ended: skew. "
+        "See nightshift drift toy --date 2013-01-05",
+    )
+
+
+def test_drift_that_has_ended_is_told(run: Run) -> None:
+    watched(run, drift_began=[], drift_ended=["feature"])
+    notification = outcome.drift(run)
+    assert notification
+    assert notification.event is Event.DRIFT_ENDED
+    assert notification.message.startswith("Ended: feature. ")
+
+
+def test_drift_that_lasts_is_not_told(run: Run) -> None:
+    assert outcome.drift(run) is None
+    watched(run, drift_began=[], drift_ended=[])
+    assert outcome.drift(run) is None
+
+
+def test_drift_of_a_night_is_told_once_however_often_it_is_watched(run: Run) -> None:
+    found = {"drift_began": ["feature x (wasserstein)"], "drift_ended": []}
+    watched(run, **found)
+    again = replace(run, run_id="r2")
+    assert outcome.drift(again) is None, "another run has watched it"
+    watched(again, minute=5, **found)
+    assert outcome.drift(again) is None
+    more = {"drift_began": ["feature y (wasserstein)"], "drift_ended": []}
+    watched(again, minute=9, **more)
+    assert outcome.drift(again) is not None
+
+
 def test_a_night_that_is_done_is_summed_up(run: Run) -> None:
     record(run, *night_rows(run))
     assert outcome.night_done(run) == Notification(

@@ -14,7 +14,7 @@ from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import UsageError
 from pipelines.feeds import Column, Feed
-from pipelines.model import Logarithm
+from pipelines.model import Logarithm, Watch
 from pipelines.run import Run
 from pipelines.spec import RESERVED_PIPELINES, Table
 from pipelines.stages import STAGES, select
@@ -264,3 +264,28 @@ def test_a_module_without_its_pipeline_is_told_what_to_define(
     monkeypatch.setattr(catalog, "names", lambda: ["days"])
     with pytest.raises(UsageError, match="must define PIPELINE = Pipeline"):
         catalog.pipeline("days")
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"min_nights": 8}, "min_nights must be from 1 to nights, 7"),
+        ({"min_nights": 0}, "min_nights must be from 1"),
+        ({"reference_nights": 6}, "reference_nights must be at least 7"),
+        ({"drift_multiple": 0.9}, "drift_multiple must be at least 1"),
+        ({"quality_days": 3}, "quality_days must be at least 7"),
+        ({"max_skew": 0.0, "least_drift": 2.0}, "least_drift, max_skew must be above 0"),
+        ({"holds": ("skew", "drift")}, r"holds: no kind \['drift'\]. Known: feature, prediction,"),
+        ({"retrains": "quality"}, r"retrains must be a tuple of names.*\('quality',\)"),
+    ],
+)
+def test_a_watch_refuses_nonsense(declared: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Watch(**declared)
+
+
+def test_what_is_not_watched_is_a_feature() -> None:
+    with pytest.raises(UsageError, match=r"watch.unwatched names \['moon'\], which are no feat"):
+        replace(TOY, watch=Watch(unwatched=("moon",)))
+    with pytest.raises(UsageError, match="unwatched must be a tuple"):
+        Watch(unwatched="moon")  # type: ignore[arg-type]

@@ -66,6 +66,15 @@ class LearningTask(Protocol):
     def measure(self, label: Vector, prediction: Vector) -> dict[str, float | None]:
         """Every metric over these rows, of which there is at least one."""
 
+    def mean_loss(self, measured: Mapping[str, Any]) -> float:
+        """The mean loss of the rows of which these metrics were measured."""
+
+    def label_variance(self, measured: Mapping[str, Any]) -> float:
+        """The variance of their labels."""
+
+    def constant_loss(self, mean: Any, variance: Any) -> Any:
+        """The mean loss of the best constant, by mean and variance of the labels, or by arrays."""
+
     def plots(
         self, label: Vector, day: NDArray[Any], by_model: Mapping[str, Vector]
     ) -> dict[str, Figure]:

@@ -61,6 +61,21 @@ class BinaryClassification:
             "brier": float(np.mean((prediction - label) ** 2)),
         }
 
+    def mean_loss(self, measured: Mapping[str, Any]) -> float:
+        """The log loss."""
+        return float(measured["log_loss"])
+
+    def label_variance(self, measured: Mapping[str, Any]) -> float:
+        """That of ones and zeros, by their mean."""
+        mean: float = measured["label_mean"]
+        return mean * (1 - mean)
+
+    def constant_loss(self, mean: Any, variance: Any) -> Any:
+        """The entropy of the mean."""
+        p = np.clip(mean, _EPSILON, 1 - _EPSILON)
+        of_ones = p * np.log(p)
+        return -of_ones - (1 - p) * np.log(1 - p)
+
     def plots(
         self, label: Vector, day: NDArray[Any], by_model: Mapping[str, Vector]
     ) -> dict[str, Figure]:

@@ -61,6 +61,22 @@ class Regression:
             "bias": float(np.mean(error)),
         }
 
+    def mean_loss(self, measured: Mapping[str, Any]) -> float:
+        """The squared error."""
+        return float(measured["rmse"] ** 2)
+
+    def label_variance(self, measured: Mapping[str, Any]) -> float:
+        """What is left of it is 1 - R²."""
+        score: float | None = measured["r2"]
+        # Labels that are all alike have no R²; of exact predictions it tells nothing either.
+        if score is None or score >= 1:
+            return 0.0
+        return float(measured["rmse"] ** 2 / (1 - score))
+
+    def constant_loss(self, mean: Any, variance: Any) -> Any:
+        """The variance."""
+        return variance
+
     def plots(
         self, label: Vector, day: NDArray[Any], by_model: Mapping[str, Vector]
     ) -> dict[str, Figure]:

@@ -104,7 +104,16 @@ def test_a_model_that_awaits_a_person_is_told_of(asked: str, run: Run) -> None:
     assert "a new model awaits a person" in str(message["text"])
 
 
-@pytest.mark.parametrize("event", ["night_done", "model_promoted", "model_awaiting"])
+@pytest.mark.parametrize("asked", ["drift_found", "drift_ended"])
+def test_drift_is_told_of(asked: str, run: Run) -> None:
+    record(run, stage_row(run, "monitor", metrics={"drift_ended": ["skew"]}))
+    assert notify(run, asked) == 0
+    (message,) = sent(run)
+    assert message["event"] == "drift_ended"
+    assert "drift has ended. Ended: skew." in str(message["text"])
+
+
+@pytest.mark.parametrize("event", ["night_done", "model_promoted", "model_awaiting", "drift_found"])
 def test_what_has_not_happened_is_not_told(
     event: str, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -238,6 +238,54 @@ def test_a_better_model_takes_the_champions_place_when_days_have_shown_it(
     assert platform.champion() == winner
 
 
+def _over(platform: Platform, kind: str, night: date, nights: int = 7) -> None:
+    """A measure of the kind lies over its threshold in so many nights up to this one."""
+    rows = []
+    for day in Days.of(night).since(nights - 1):
+        row = {"pipeline": platform.pipeline.name, "night": day, "is_over": True}
+        rows.append(row | {"kind": kind, "feature": "x", "statistic": "share_differing"})
+    ops.append(platform.environment, "drift", rows)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_skew_of_the_night_before_holds_promotions_but_not_the_first(
+    platform: Platform,
+) -> None:
+    _over(platform, "skew", small.LAST - timedelta(days=1))
+    platform.train(FAIR)
+    assert platform.evaluate()["event"] == "promoted"
+    platform.limits(max_age_days=1)
+    _over(platform, "skew", NEXT)
+    third = NEXT + timedelta(days=1)
+    platform.train(GOOD, third)
+    result = platform.evaluate(third)
+    assert result["event"] == "kept"
+    assert result["reason"].startswith("Promotions are held: skew x (share_differing), over in 5 ")
+    assert platform.champion() == "1"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_is_in_alarm_only_since_tonight_holds_nothing_yet(platform: Platform) -> None:
+    platform.train(FAIR)
+    platform.evaluate()
+    platform.limits(max_age_days=1)
+    night = NEXT + timedelta(days=1)
+    _over(platform, "skew", night, nights=platform.pipeline.watch.min_nights)
+    platform.train(GOOD, night)
+    assert platform.evaluate(night)["event"] == "promoted"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_lost_quality_lets_the_nights_candidate_take_the_champions_place(
+    platform: Platform,
+) -> None:
+    platform.train(FAIR)
+    platform.evaluate()
+    assert platform.nights(GOOD, 1) == ["kept"]
+    _over(platform, "quality", NEXT)
+    assert platform.nights(GOOD, 1, after=NEXT) == ["promoted"]
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_an_equal_model_is_kept_back_and_a_worse_one_too(platform: Platform) -> None:
     platform.train(GOOD)

@@ -98,5 +98,6 @@ def test_labels_of_one_kind_have_no_auc(environment: Environment) -> None:
 
 
 def test_before_the_first_prediction_nothing_is_measured(environment: Environment) -> None:
-    assert monitor(small.run_of(environment, "monitor")) == {"labels": 0, "measured": 0}
+    result = monitor(small.run_of(environment, "monitor"))
+    assert (result["labels"], result["measured"]) == (0, 0)
     assert _measured(environment) == []

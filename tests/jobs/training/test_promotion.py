@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jobs.training import promotion
 from jobs.training.metrics import Metrics
-from jobs.training.promotion import Challenge, Decision, Evidence, Slice, decide
+from jobs.training.promotion import Challenge, Decision, Evidence, Slice, Watched, decide
 from jobs.training.tasks import task_of
 from pipelines.model import Promotion
 
@@ -260,3 +260,30 @@ def test_the_win_rate_does_not_depend_on_the_order_of_rows_within_days(
     shuffled = promotion.win_rate(candidate[order], rival[order], day[order], 200)
     ordered = promotion.win_rate(candidate, rival, day, 200)
     assert shuffled == pytest.approx(ordered, abs=0.02)
+
+
+def test_while_promotions_are_held_the_champion_serves_on() -> None:
+    held = Watched(holds="skew x (share_differing), over in 5 of the last 7 nights")
+    decision = decide(RIVALLED, LIMITS, held)
+    assert decision.event == "kept"
+    assert decision.reason.startswith(
+        "Promotions are held: skew x (share_differing), over in 5 of the last 7 nights. Over 12 "
+    )
+    aged = rivalled(better=1.0, champion_days=400)
+    assert decide(aged, LIMITS, held).event == "kept"
+    assert decide(FIRST, LIMITS, held).event == "promoted", "better than nothing that serves"
+    leaking = replace(RIVALLED, candidate=measured(0.50, auc=0.99))
+    assert decide(leaking, LIMITS, held).event == "refused"
+
+
+def test_a_champion_of_which_quality_is_lost_is_replaced_as_if_it_were_old() -> None:
+    asked = Watched(retrains="quality loss_saved (shortfall)")
+    young = rivalled(better=1.0, champion_days=3)
+    assert decide(young, LIMITS).event == "kept"
+    decision = decide(young, LIMITS, asked)
+    assert decision.event == "promoted"
+    assert decision.reason.startswith(
+        "A new model is asked for: quality loss_saved (shortfall), and this one is not shown to be "
+    )
+    worse = rivalled(better=1.0, worse=2.6, champion_days=3)
+    assert decide(worse, LIMITS, asked).event == "kept"

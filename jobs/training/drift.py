@@ -1,0 +1,158 @@
+"""How far what a night holds lies from the nights before it; see docs/decisions/0017.
+
+A column of a night is summed up in a few numbers, and a distance is one between such summaries: so
+each row is looked at once, however many nights are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy.spatial.distance import jensenshannon
+
+from jobs.training.metrics import Vector
+from pipelines.model import Watch
+
+Matrix = NDArray[np.float64]
+Distance = Callable[[Matrix, Matrix], Vector]
+"""Of each night of the first (nights, numbers) from all nights of the second together."""
+_GRID = (np.arange(50) + 0.5) / 50
+"""Quantiles by which a night's numbers are known: of 900 rows more would say no more."""
+_FEWEST = 0.75
+"""Share of the reference's nights that must be there: the farthest of few nights is not far."""
+_MISSING = "\0"
+"""The category of a row without one: no text of a file holds it."""
+_DIGITS = 6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summaries:
+    """A column, night by night."""
+
+    statistic: str
+    by_night: Matrix
+    """(nights, numbers); a night without a value is NaN."""
+    distance: Distance
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """How far a night lies off, and what is allowed."""
+
+    value: float
+    threshold: float
+
+
+def summaries_of(
+    values: pa.ChunkedArray,
+    nights: Sequence[slice],
+    bend: float | None = None,
+) -> list[Summaries]:
+    """What is kept of a column: of numbers the quantiles and the missing, else the categories.
+
+    Args:
+        values: A number, a text or a flag for each row.
+        nights: The rows of each night.
+        bend: Numbers are compared by their logarithm, as the model reads them (`Logarithm`).
+    """
+    kind = values.type
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return _of_numbers(values, nights, bend) if is_number else [_of_categories(values, nights)]
+
+
+def judge(summaries: Summaries, position: int, watch: Watch) -> Judged | None:
+    """How far the night lies from its reference, and how far the reference's own nights do.
+
+    Args:
+        summaries: Of consecutive nights.
+        position: Of the night in them.
+        watch: Which nights are the reference, and what is much.
+
+    Returns:
+        None where the night has no value, or too few of its reference have.
+    """
+    # Not the last nights: a change would be compared with itself.
+    end = position - (watch.nights - 1)
+    past = summaries.by_night[max(0, end - watch.reference_nights) : max(0, end)]
+    known = past[~np.isnan(past).any(axis=1)]
+    night = summaries.by_night[position]
+    if len(known) < _FEWEST * watch.reference_nights or np.isnan(night).any():
+        return None
+    value, *others = summaries.distance(np.vstack([night, known]), known)
+    threshold = max(watch.least_drift, watch.drift_multiple * float(max(others)))
+    return Judged(value=round(float(value), _DIGITS), threshold=round(threshold, _DIGITS))
+
+
+def differing(own: pa.ChunkedArray, other: pa.ChunkedArray) -> float:
+    """Share of rows that differ; two missing values do not, nor do the last digits of numbers."""
+    if pa.types.is_floating(own.type) or pa.types.is_floating(other.type):
+        numbers = (_numbers(own), _numbers(other))
+        return float(1 - np.isclose(*numbers, rtol=1e-6, equal_nan=True).mean())
+    both_missing = pc.and_(pc.is_null(own), pc.is_null(other))
+    is_equal = pc.fill_null(pc.equal(own, other), False)
+    return float(1 - pc.mean(pc.or_(is_equal, both_missing)).as_py())
+
+
+def _of_numbers(
+    values: pa.ChunkedArray, nights: Sequence[slice], bend: float | None
+) -> list[Summaries]:
+    numbers = _numbers(values)
+    if bend is not None:
+        numbers = np.sign(numbers) * np.log1p(np.abs(numbers) / bend)
+    quantiles = np.full((len(nights), len(_GRID)), np.nan)
+    missing = np.full((len(nights), 1), np.nan)
+    for position, rows in enumerate(nights):
+        night = numbers[rows]
+        known = night[~np.isnan(night)]
+        if len(night):
+            missing[position] = 1 - len(known) / len(night)
+        if len(known):
+            quantiles[position] = _quantiles(known)
+    return [
+        Summaries(statistic="wasserstein", by_night=quantiles, distance=_wasserstein),
+        Summaries(statistic="null_share", by_night=missing, distance=_difference),
+    ]
+
+
+def _of_categories(values: pa.ChunkedArray, nights: Sequence[slice]) -> Summaries:
+    texts = pc.fill_null(pc.cast(values, pa.string()), _MISSING)
+    known, codes = np.unique(texts.to_numpy().astype(str), return_inverse=True)
+    shares = np.full((len(nights), len(known)), np.nan)
+    for position, rows in enumerate(nights):
+        night = codes[rows]
+        if len(night):
+            shares[position] = np.bincount(night, minlength=len(known)) / len(night)
+    return Summaries(statistic="jensen_shannon", by_night=shares, distance=_jensen_shannon)
+
+
+def _wasserstein(nights: Matrix, reference: Matrix) -> Vector:
+    """In standard deviations of the reference: what it would take to move the numbers there."""
+    pooled = _quantiles(reference.ravel())
+    # A constant has none: its own unit counts.
+    scale = float(reference.std()) or 1.0
+    return np.asarray(np.abs(nights - pooled).mean(axis=1) / scale)
+
+
+def _quantiles(numbers: Vector) -> Vector:
+    """As of `np.quantile`, which takes five times as long over a few hundred numbers."""
+    places = _GRID * (len(numbers) - 1)
+    return np.interp(places, np.arange(len(numbers)), np.sort(numbers))
+
+
+def _jensen_shannon(nights: Matrix, reference: Matrix) -> Vector:
+    """From 0, the same shares, to 1, no category in common."""
+    pooled = np.broadcast_to(reference.mean(axis=0), nights.shape)
+    return np.asarray(jensenshannon(nights, pooled, axis=1, base=2))
+
+
+def _difference(nights: Matrix, reference: Matrix) -> Vector:
+    return np.asarray(np.abs(nights[:, 0] - reference.mean()))
+
+
+def _numbers(values: pa.ChunkedArray) -> Vector:
+    return np.asarray(pc.cast(values, pa.float64()).to_numpy())

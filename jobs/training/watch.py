@@ -1,0 +1,296 @@
+"""What each night is watched for, as rows of `ops.drift`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+from functools import cached_property
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.lake import model_events, ops, snapshots
+from jobs.lake.locations import exists
+from jobs.training import drift
+from jobs.training.metrics import Vector
+from jobs.training.tasks import LearningTask, task_of
+from pipelines.days import Days
+from pipelines.model import WatchKind
+from pipelines.run import Run
+from pipelines.spec import PREDICTIONS, SCORING, TRAINING
+
+Row = dict[str, Any]
+_What = tuple[WatchKind, str, str]
+"""Kind, feature and statistic."""
+_COVERAGE = {"labels": "share_unpredicted", "predictions": "share_unlabelled"}
+_PART_NIGHTS = 28
+"""Nights whose rows are in memory at once, with those that they are compared with."""
+_FEWEST_DAYS = 7
+"""Of labels, for an interval of live quality."""
+_RESAMPLES = 4000
+"""As of `jobs.training.paired`."""
+_SEED = 0
+"""Of the bootstrap: the same days give the same interval again."""
+_ENDS = (2.5, 97.5)
+
+
+def rows(run: Run) -> Iterator[Row]:
+    """What the nights of the run say; live quality of them must have been recorded before."""
+    first = run.days.first
+    while first <= run.days.last:
+        last = min(run.days.last, first + timedelta(days=_PART_NIGHTS - 1))
+        yield from _Part(run, Days(first, last)).told()
+        first = last + timedelta(days=1)
+
+
+class _Part:
+    """Some nights, and the rows that tell of them, each table read once."""
+
+    def __init__(self, run: Run, nights: Days) -> None:
+        self._run = run
+        self._pipeline = run.pipeline
+        self._watch = run.pipeline.watch
+        self._nights = nights
+        # With those that they are compared with.
+        self._span = nights.since(self._watch.nights - 1 + self._watch.reference_nights)
+        training = run.pipeline.training
+        self._scored = self._read(SCORING, self._span, training.features)
+        # The labels of a day come on that day or later.
+        labels = nights.since(run.pipeline.promotion.label_lag_days)
+        self._learned = self._read(TRAINING, labels, (*training.features, training.label))
+        self._foretold = self._read(PREDICTIONS, self._span, (run.pipeline.prediction,))
+
+    def told(self) -> Iterator[Row]:
+        """Every row of these nights."""
+        training = self._pipeline.training
+        watched = [name for name in training.features if name not in self._watch.unwatched]
+        for name in watched:
+            bend = training.bends.get(name)
+            yield from self._drift("feature", SCORING, self._scored, name, bend)
+        prediction = self._pipeline.prediction
+        yield from self._drift("prediction", PREDICTIONS, self._foretold, prediction)
+        for night in self._nights:
+            yield from self._skew(night)
+            yield from self._coverage(night)
+        yield from _quality(self._run, self._nights)
+
+    def _read(
+        self,
+        name: str,
+        nights: Days,
+        columns: tuple[str, ...],
+    ) -> pa.Table | None:
+        """What those nights made, in the order of its days; None: nothing was ever published."""
+        if not exists(self._run, name):
+            return None
+        days = nights.shifted(self._pipeline.table(name).partition_lead_days)
+        found = snapshots.read(self._run, snapshots.newest(self._run, name), days, columns)
+        return found.combine_chunks()
+
+    def _drift(
+        self,
+        kind: WatchKind,
+        table: str,
+        found: pa.Table | None,
+        name: str,
+        bend: float | None = None,
+    ) -> Iterator[Row]:
+        """A row for each night and statistic of the column that can be told."""
+        if found is None:
+            return
+        declared = self._pipeline.table(table)
+        made = found[declared.partition].to_numpy().astype("datetime64[D]")
+        cuts = [_cut(made, declared.day_of(night)) for night in self._span]
+        first = len(self._span) - len(self._nights)
+        for one in drift.summaries_of(found[name], cuts, bend):
+            for position, night in enumerate(self._nights, start=first):
+                judged = drift.judge(one, position, self._watch)
+                # Most features never lack a value: rows that say so would be half of the table.
+                is_news = judged and (judged.value or one.statistic != "null_share")
+                if judged and is_news:
+                    what = (kind, name, one.statistic)
+                    yield _row(self._run, night, what, judged.value, judged.threshold)
+
+    def _skew(self, night: date) -> Iterator[Row]:
+        """Labelled rows beside the rows that were scored for the same event, by feature."""
+        if self._learned is None or self._scored is None:
+            return
+        landed = self._pipeline.table(TRAINING).partition
+        own = snapshots.between(self._learned, landed, Days.of(night))
+        pairs = _numbered(own, self._keys, "own").join(
+            _numbered(self._scored, self._keys, "scored"), keys=self._keys, join_type="inner"
+        )
+        if not len(pairs):
+            return
+        features = list(self._pipeline.training.features)
+        left = own.select(features).take(pairs["own"])
+        right = self._scored.select(features).take(pairs["scored"])
+        for name in features:
+            share = drift.differing(left[name], right[name])
+            what: _What = ("skew", name, "share_differing")
+            yield _row(self._run, night, what, share, self._watch.max_skew)
+
+    def _coverage(self, night: date) -> Iterator[Row]:
+        """Labels that nothing was foretold for, and predictions whose label is still not known."""
+        served = self._first_served_day
+        if served is None or self._learned is None or self._foretold is None:
+            return
+        event = self._pipeline.event_date
+        landed = self._pipeline.table(TRAINING).partition
+        label = self._learned[self._pipeline.training.label]
+        known = self._learned.filter(pc.is_valid(label))
+        arrived = snapshots.between(known, landed, Days.of(night))
+        # Before the first model nothing was foretold, and predictions of long ago are not read.
+        first = max(served, night - timedelta(days=self._watch.nights))
+        due = snapshots.between(arrived, event, Days(first, date.max))
+        lag = timedelta(days=self._pipeline.promotion.label_lag_days)
+        settled = snapshots.between(self._foretold, event, Days.of(night - lag))
+        by_then = snapshots.between(known, landed, Days(night - lag, night))
+        most = (self._watch.max_unpredicted, self._watch.max_unlabelled)
+        yield from self._lacking(night, "labels", due, self._foretold, most[0])
+        yield from self._lacking(night, "predictions", settled, by_then, most[1])
+
+    def _lacking(
+        self,
+        night: date,
+        name: str,
+        wanting: pa.Table,
+        others: pa.Table,
+        most: float,
+    ) -> Iterator[Row]:
+        if len(wanting):
+            keys = self._keys
+            alone = wanting.join(others.select(keys), keys=keys, join_type="left anti")
+            what: _What = ("coverage", name, _COVERAGE[name])
+            yield _row(self._run, night, what, len(alone) / len(wanting), most)
+
+    @property
+    def _keys(self) -> list[str]:
+        return list(self._pipeline.entity)
+
+    @cached_property
+    def _first_served_day(self) -> date | None:
+        """The first day of events that a model was there to foretell."""
+        turns = model_events.turns(self._run.environment, self._pipeline.name)
+        predictions = self._pipeline.table(PREDICTIONS)
+        return predictions.day_of(turns[0].night) if turns else None
+
+
+def _quality(run: Run, nights: Days) -> Iterator[Row]:
+    """By how much live quality of the last days falls short of what the gate promised.
+
+    Quality is the share of the loss of the best constant that is saved, so that a stormy month is
+    no bad model.
+    """
+    watch = run.pipeline.watch
+    task = task_of(run.pipeline.training.task)
+    about: list[ops.Condition] = [
+        ("pipeline", "=", run.pipeline.name),
+        ("landed_date", ">", nights.first - timedelta(days=watch.quality_days)),
+        ("landed_date", "<=", nights.last),
+    ]
+    promises = _promises(run, task)
+    measured: list[Row] = ops.read(run.environment, "live_quality", about).to_pylist()
+    told = [row for row in measured if row["model_version"] in promises]
+    # A sum of floats depends on its order.
+    told.sort(key=itemgetter("landed_date", "event_date", "model_version"))
+    for night in nights:
+        days = Days.of(night).since(watch.quality_days - 1)
+        recent = [row for row in told if row["landed_date"] in days]
+        if len({row["landed_date"] for row in recent}) < _FEWEST_DAYS:
+            continue
+        counts = [row["rows"] for row in recent]
+        promised = np.average([promises[row["model_version"]] for row in recent], weights=counts)
+        live, ends = _saved(task, recent)
+        low, high = promised - ends[::-1]
+        shortfall = float(promised - live)
+        most = watch.max_quality_loss * float(promised)
+        what: _What = ("quality", "loss_saved", "shortfall")
+        row = _row(run, night, what, shortfall, most)
+        row |= {"low": float(low), "high": float(high)}
+        yield row | {"is_over": bool(low > most)}
+
+
+def _promises(run: Run, task: LearningTask) -> dict[str, float]:
+    """For each model the share of loss that it saved on held-out days; only where it saved some."""
+    found: dict[str, float] = {}
+    for event in model_events.events(run.environment, run.pipeline.name):
+        measured = json.loads(event["metrics"] or "{}").get("candidate")
+        # Evidence of long ago lacks some.
+        if not measured or not {task.headline, "label_mean"} <= set(measured):
+            continue
+        variance = task.label_variance(measured)
+        constant = task.constant_loss(measured["label_mean"], variance)
+        loss = task.mean_loss(measured)
+        # What saves nothing promises nothing.
+        if loss < constant:
+            found[event["model_version"]] = 1 - loss / constant
+    return found
+
+
+def _saved(task: LearningTask, measured: Sequence[Row]) -> tuple[float, Vector]:
+    """The share of the loss of the best constant that was saved, with its 95 % interval by days."""
+    sums = np.array([_sums(task, row) for row in measured])
+    _, day = np.unique([row["landed_date"] for row in measured], return_inverse=True)
+    by_day = np.zeros((day.max() + 1, sums.shape[1]))
+    np.add.at(by_day, day, sums)
+    draw = np.random.default_rng(_SEED)
+    drawn = draw.integers(0, len(by_day), (_RESAMPLES, len(by_day)))
+    resampled = _share_saved(task, by_day[drawn].sum(axis=1))
+    saved = float(_share_saved(task, by_day.sum(axis=0)))
+    return saved, np.percentile(resampled, _ENDS)
+
+
+def _sums(task: LearningTask, row: Row) -> tuple[float, ...]:
+    """Rows, and over them the sums of loss, label and squared label."""
+    rows_, mean = row["rows"], row["label_mean"]
+    square = task.label_variance(row) + mean**2
+    return (rows_, rows_ * task.mean_loss(row), rows_ * mean, rows_ * square)
+
+
+def _share_saved(task: LearningTask, sums: Vector) -> Vector:
+    rows_, loss, label, square = np.moveaxis(sums, -1, 0)
+    mean = label / rows_
+    constant = task.constant_loss(mean, square / rows_ - mean**2)
+    # Of labels that are all alike it is 0.
+    possible = np.maximum(constant, np.finfo(float).tiny)
+    return np.asarray(1 - loss / rows_ / possible)
+
+
+def _numbered(rows_: pa.Table, keys: list[str], name: str) -> pa.Table:
+    """The keys of the rows, each with its place."""
+    places = pa.array(np.arange(len(rows_)))
+    return rows_.select(keys).append_column(name, places)
+
+
+def _cut(days: Any, day: date) -> slice:
+    wanted = np.datetime64(day)
+    first = np.searchsorted(days, wanted, "left")
+    end = np.searchsorted(days, wanted, "right")
+    return slice(int(first), int(end))
+
+
+def _row(
+    run: Run,
+    night: date,
+    what: _What,
+    value: float,
+    threshold: float,
+) -> Row:
+    kind, feature, statistic = what
+    return {
+        "run_id": run.run_id,
+        "pipeline": run.pipeline.name,
+        "night": night,
+        "kind": kind,
+        "feature": feature,
+        "statistic": statistic,
+        "value": value,
+        "threshold": threshold,
+        "is_over": value > threshold,
+        "measured_at": ops.now(),
+    }

@@ -1,0 +1,139 @@
+"""What a drift of known size measures, and that calm nights are left alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import wasserstein_distance
+
+from jobs.training import drift
+from jobs.training.drift import Judged
+from pipelines.model import Watch
+
+WATCH = Watch()
+NIGHTS, PER_NIGHT = 40, 400
+CUTS = [slice(night * PER_NIGHT, (night + 1) * PER_NIGHT) for night in range(NIGHTS)]
+LAST = CUTS[-1]
+
+
+def numbers(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(10, 2, NIGHTS * PER_NIGHT)
+
+
+def judged(values: np.ndarray, statistic: str, night: int = NIGHTS - 1) -> Judged | None:
+    column = pa.chunked_array([pa.array(values, from_pandas=True)])
+    by_name = {one.statistic: one for one in drift.summaries_of(column, CUTS)}
+    return drift.judge(by_name[statistic], night, WATCH)
+
+
+@pytest.mark.parametrize("shift", [0.3, 0.5, 1.0])
+def test_a_shift_of_numbers_is_measured_in_standard_deviations(shift: float) -> None:
+    values = numbers()
+    values[LAST] += 2 * shift
+    found = judged(values, "wasserstein")
+    assert found and found.value == pytest.approx(shift, abs=0.1)
+    assert found.threshold < 0.3
+
+
+def test_the_distance_is_that_of_scipy() -> None:
+    values = numbers()
+    values[LAST] = values[LAST] * 1.5 + 1
+    reference = values[: CUTS[NIGHTS - WATCH.nights - 1].stop][-28 * PER_NIGHT :]
+    exact = wasserstein_distance(values[LAST], reference) / reference.std()
+    found = judged(values, "wasserstein")
+    assert found and found.value == pytest.approx(exact, rel=0.05)
+
+
+def test_a_category_whose_share_doubles_is_found() -> None:
+    draw = np.random.default_rng(0)
+    values = draw.choice(["a", "b", "c"], NIGHTS * PER_NIGHT, p=[0.6, 0.25, 0.15])
+    calm = judged(values, "jensen_shannon")
+    values[LAST] = draw.choice(["a", "b", "c"], PER_NIGHT, p=[0.5, 0.2, 0.3])
+    found = judged(values, "jensen_shannon")
+    assert calm and calm.value < calm.threshold
+    assert found and found.value > found.threshold
+
+
+def test_missing_values_that_appear_are_found_by_their_share() -> None:
+    values = numbers()
+    values[LAST][:80] = np.nan
+    found = judged(values, "null_share")
+    assert found == Judged(value=0.2, threshold=0.1)
+
+
+def test_a_missing_category_is_one_more_category() -> None:
+    values = np.full(NIGHTS * PER_NIGHT, "a", object)
+    values[LAST][:200] = None
+    found = judged(values, "jensen_shannon")
+    assert found and found.value > 0.4
+
+
+def test_a_logarithm_is_compared_as_the_model_reads_it() -> None:
+    column = pa.chunked_array([pa.array(np.exp(numbers()))])
+    plain, bent = (drift.summaries_of(column, CUTS, bend)[0] for bend in (None, 1.0))
+    np.testing.assert_allclose(bent.by_night, np.log1p(plain.by_night), rtol=0.01)
+
+
+def test_a_constant_is_compared_in_its_own_unit() -> None:
+    values = np.ones(NIGHTS * PER_NIGHT)
+    assert judged(values, "wasserstein") == Judged(value=0.0, threshold=0.1)
+    values[LAST] = 3
+    assert judged(values, "wasserstein") == Judged(value=2.0, threshold=0.1)
+
+
+def test_the_last_nights_are_no_part_of_the_reference() -> None:
+    values = numbers()
+    values[CUTS[NIGHTS - WATCH.nights].start :] += 1
+    found = judged(values, "wasserstein")
+    assert found and found.value == pytest.approx(0.5, abs=0.1)
+
+
+def test_with_few_nights_or_an_empty_one_nothing_is_told() -> None:
+    values = numbers()
+    fewest = WATCH.nights - 1 + 21
+    assert judged(values, "wasserstein", night=fewest - 1) is None
+    assert judged(values, "wasserstein", night=fewest) is not None
+    column = pa.chunked_array([pa.array(values)])
+    cuts = [*CUTS[:-1], slice(LAST.start, LAST.start)]
+    assert drift.judge(drift.summaries_of(column, cuts)[0], NIGHTS - 1, WATCH) is None
+
+
+def test_nights_that_differ_from_one_another_are_allowed_to() -> None:
+    shared = np.repeat(np.random.default_rng(1).normal(0, 3, NIGHTS), PER_NIGHT)
+    found = judged(numbers() + shared, "wasserstein")
+    assert found and found.threshold > 1
+
+
+@given(seed=st.integers(0, 2**32 - 1), shared=st.floats(0, 3), tail=st.booleans())
+@settings(max_examples=30, derandomize=True)
+def test_calm_nights_stay_calm(seed: int, shared: float, tail: bool) -> None:
+    """Whatever the rows of a night have in common, 5 of 7 nights are hardly ever over."""
+    nights, rows = 120, 60
+    draw = np.random.default_rng(seed)
+    values = draw.normal(size=nights * rows) + np.repeat(draw.normal(0, shared, nights), rows)
+    if tail:
+        values = np.exp(values)
+    cuts = [slice(night * rows, (night + 1) * rows) for night in range(nights)]
+    column = pa.chunked_array([pa.array(values)])
+    watch = replace(WATCH, least_drift=0.01)
+    (summaries, _) = drift.summaries_of(column, cuts)
+    found = [drift.judge(summaries, night, watch) for night in range(nights)]
+    over = [one is not None and one.value > one.threshold for one in found]
+    assert max(map(sum, (over[end - 7 : end] for end in range(7, nights)))) < WATCH.min_nights
+    assert sum(over) < 0.05 * nights
+
+
+def test_rows_that_differ_are_counted() -> None:
+    def column(*values: object) -> pa.ChunkedArray:
+        return pa.chunked_array([pa.array(values)])
+
+    assert drift.differing(column(1.0, None, 2.0), column(1.0 + 1e-12, None, 2.0)) == 0
+    assert drift.differing(column(1.0, None, 2.0, 3.0), column(1.0, 1.0, 2.5, 3.0)) == 0.5
+    assert drift.differing(column("a", None), column("a", None)) == 0
+    assert drift.differing(column("a", None), column("b", "c")) == 1
+    assert drift.differing(column(1, 2), column(1, 3)) == 0.5
