@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from jobs.night import explain, one_run_at_a_time
@@ -29,6 +30,10 @@ _ROTATED = "*.log.[0-9]*"
 _Row = tuple[object, ...]
 _Step = tuple[str, Callable[[], Iterable[Cleaned]]]
 """What is looked at, and its cleaning."""
+
+
+_CARDS = "models"
+"""Folder of a pipeline's model cards beside its reports: `jobs/training/cards`."""
 
 
 def maintain(
@@ -126,9 +131,12 @@ def _of_pipeline(environment: Environment, pipeline: Pipeline, rule: Rule) -> It
 def _old_reports(environment: Environment, name: str, rule: Rule) -> Cleaned:
     folder = environment.reports / name
     # Of each run that worked on the days, and what leads to the latest of them.
-    cleaned = clean(f"{name}: reports", folder.glob("*/*"), rule)
+    # Cards of models stay as the models do.
+    of_days = [one for one in folder.glob("*") if one.name != _CARDS]
+    runs = chain.from_iterable(days.glob("*") for days in of_days)
+    cleaned = clean(f"{name}: reports", runs, rule)
     if not rule.is_dry:
-        for days in folder.glob("*"):
+        for days in of_days:
             # Not where a report is left.
             with suppress(OSError):
                 days.rmdir()

@@ -44,7 +44,7 @@ def write_result(
     """
     try:
         stages = _stages(run, since)
-        tables = _tables(run, since)
+        tables = _tables(run)
     except Exception:  # a lake that is away may be why the run failed
         stages, tables = [], {}
     result = {
@@ -107,11 +107,18 @@ def _stages(run: Run, since: datetime) -> list[_Row]:
     return sorted(rows, key=lambda row: row["started_at"])
 
 
-def _tables(run: Run, since: datetime) -> dict[str, _Told]:
-    """What the run has changed, by the SQL name of the table."""
+def _tables(run: Run) -> dict[str, _Told]:
+    """What the run has changed, by the SQL name of the table.
+
+    Also by an earlier attempt, which may have ended before it could tell.
+    """
     from jobs.lake import ops
 
-    rows = ops.read(run.environment, "publications", _of(run, "published_at", since)).to_pylist()
+    own: list[ops.Condition] = [
+        ("run_id", "=", run.run_id),
+        ("pipeline", "=", run.pipeline.name),
+    ]
+    rows = ops.read(run.environment, "publications", own).to_pylist()
     changed: dict[str, list[_Row]] = {}
     for row in rows:
         if row["changed"]:

@@ -13,6 +13,9 @@ from jobs.output import show
 from pipelines.errors import UsageError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     from jobs.lake.sql import Session
     from pipelines.environment import Environment
 
@@ -86,6 +89,8 @@ def whole_file(output: Path) -> Iterator[Path]:
     Raises:
         UsageError: nothing can be written there.
     """
+    if not output.name:
+        raise UsageError(f"{output} is no file: say --output FILE.")
     place = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         try:
@@ -105,12 +110,36 @@ def _print(session: Session, statements: str, form: str, most: int | None, to: T
 
 
 def _write_parquet(session: Session, statements: str, output: Path) -> None:
-    import pyarrow.parquet as pq
-
     batches = session.batches(statements)
     if batches is None:
         raise UsageError("No statement gives rows: there is nothing to write.")
     # A batch at a time, however many rows there are.
-    with whole_file(output) as place, pq.ParquetWriter(place, batches.schema) as writer:
-        for batch in batches:
+    with whole_file(output) as place, _writer(place, batches.schema) as writer:
+        for batch in _readable(batches):
             writer.write_batch(batch)
+
+
+def _writer(place: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetWriter(place, schema)
+    except pa.ArrowNotImplementedError as error:
+        raise UsageError(f"Parquet cannot hold a column: {error}. Cast it to VARCHAR.") from None
+
+
+def _readable(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """The batches; what is wrong with a row is told as a fault of the statement, not of a file.
+
+    Raises:
+        UsageError: a row gives an error.
+    """
+    while True:
+        try:
+            batch = batches.read_next_batch()
+        except StopIteration:
+            return
+        except OSError as error:
+            raise UsageError(str(error)) from None
+        yield batch

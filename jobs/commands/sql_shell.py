@@ -30,6 +30,7 @@ from jobs.commands import tables
 from jobs.lake import sql
 from jobs.lake.sql import Session
 from jobs.output import FORMATS, MOST_ON_TERMINAL, show
+from jobs.services.home import private_home
 from pipelines.errors import NightshiftError, UsageError
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ class Shell:
             print(error, file=sys.stderr)
         except KeyboardInterrupt:
             print("Interrupted.", file=sys.stderr)
+        except Exception as error:  # whatever it is, the person's session goes on
+            print(f"Fault: {type(error).__name__}: {error}", file=sys.stderr)
         return True
 
     def _command(self, line: str) -> None:
@@ -198,6 +201,7 @@ class TableCompleter(Completer):
 
 
 def _prompt(environment: Environment, session: Session) -> PromptSession[str]:
+    private_home(environment)
     history = environment.home / _HISTORY
     history.touch(mode=0o600)
     return PromptSession(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from jobs.services import locks
 from pipelines.run import new_run_id
 
 if TYPE_CHECKING:
@@ -58,7 +59,10 @@ def tune(
     told = f"Tuning {tuning.digest}: up to {trials} trials of {len(declared.parts)} trainings"
     print(told, file=sys.stderr, flush=True)
     family = family_of(pipeline.training.family.name)
-    with preloaded(alone, family.preload) as ranks_in:
+    # Who tries the same settings at once waits, and then finds them tried.
+    waiting = "Waiting for another command that tunes the same."
+    lock = locks.hold(environment, f"tune.{tuning.digest}", waiting=waiting)
+    with lock, preloaded(alone, family.preload) as ranks_in:
         tried = try_settings(
             tuning, ranks_in, trials=trials, seconds=seconds, at_once=at_once, told=_tell
         )

@@ -7,6 +7,7 @@ that was known by that night.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -18,7 +19,7 @@ from deltalake import DeltaTable
 
 from jobs.lake import datasets, publications
 from pipelines.errors import UsageError
-from pipelines.spec import OPS
+from pipelines.spec import HISTORY_SUFFIX, OPS
 
 if TYPE_CHECKING:
     from pyarrow import dataset as arrow
@@ -34,6 +35,8 @@ _NAME_TOKENS = 3
 """Of a name with its pipeline: that, a dot, and the table."""
 _NAMES = (duckdb.token_type.identifier, duckdb.token_type.keyword)
 """What the parts of a table's name are to DuckDB: `schedule` is a keyword."""
+_VERSION_NUMBER = re.compile(r"[0-9]{1,15}")
+"""More digits no version has."""
 _VALUES = (duckdb.token_type.numeric_const, duckdb.token_type.string_const)
 
 
@@ -61,32 +64,49 @@ class Past:
             UsageError: the value is none of that kind, or there was no such table then, or its
                 files have been deleted.
         """
+        if self.table.endswith(HISTORY_SUFFIX):
+            raise UsageError(
+                f"{self.table} tells all versions already: filter by known_date, revision and "
+                "is_in_force."
+            )
         if self.kind == KNOWN:
+            if self._is_ops:
+                raise UsageError(
+                    f"{self.table} is the platform's own: no night sees it. Filter by its columns, "
+                    "or ask for a VERSION or a TIMESTAMP."
+                )
             return datasets.known_by(environment, self.table, self._day())
         return datasets.in_force(environment, self.table, self._version(environment))
 
     def _version(self, environment: Environment) -> int:
         if self.kind == VERSION:
-            if not self.value.isdigit():
+            if not _VERSION_NUMBER.fullmatch(self.value):
                 raise UsageError(
                     f"{self.table} {self.kind} AS OF needs a whole number, not '{self.value}'. "
                     "ops.publications has the versions of each day."
                 )
             return int(self.value)
         instant = self._instant()
-        if self.table.startswith(f"{OPS}."):
-            table = DeltaTable(environment.table_path(self.table))
-            table.load_as_version(instant)
-            return table.version()
-        # By the record, because delta-rs takes the first version for any time before it.
-        published = publications.revisions(environment, self.table)
-        until = [one.version for one in published if one.published_at <= instant]
+        commits = self._commits(environment)
+        until = [version for version, made in commits if made <= instant]
         if not until:
-            first = min((str(one.published_at) for one in published), default="never")
+            first = min((str(made) for _, made in commits), default="never")
             raise UsageError(
-                f"{self.table} did not exist as of {self.value}: it was first published {first}."
+                f"{self.table} cannot be read as of {self.value}: its record begins {first}."
             )
         return max(until)
+
+    @property
+    def _is_ops(self) -> bool:
+        return self.table.startswith(f"{OPS}.")
+
+    def _commits(self, environment: Environment) -> list[tuple[int, datetime]]:
+        """Versions, and when each was made: delta-rs takes the first for any time before it."""
+        if self._is_ops:
+            log = DeltaTable(environment.table_path(self.table)).history()
+            return [(one["version"], _moment(one["timestamp"])) for one in log]
+        published = publications.revisions(environment, self.table)
+        return [(one.version, one.published_at) for one in published]
 
     def _instant(self) -> datetime:
         try:
@@ -193,6 +213,10 @@ def _has_alias(tokens: Sequence[_Token], after: int) -> bool:
         return False
     token = tokens[after]
     return token.text.upper() == "AS" or token.kind == duckdb.token_type.identifier
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def _quoted(name: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 from pyarrow import dataset as arrow
 
 from jobs.lake import as_left, publications
@@ -88,7 +89,7 @@ def history(
     rows = _rows(environment, name, newest)
     files = list(_told(rows, day, current, is_in_force=True))
     for version, revisions in superseded.items():
-        older = DeltaTable(environment.table_path(name), version=version)
+        older = _older(environment, name, version)
         days = [str(one) for one in revisions]
         replaced = _rows(environment, name, older, [(day, "in", days)])
         files += _told(replaced, day, revisions, is_in_force=False)
@@ -113,7 +114,7 @@ def known_by(environment: Environment, name: str, night: date) -> arrow.FileSyst
     rows = _rows(environment, name, newest)
     files = []
     for version, days in _seen(environment, name, night, newest.version()).items():
-        then = DeltaTable(environment.table_path(name), version=version)
+        then = _older(environment, name, version)
         files += _rows(environment, name, then, [(column, "in", days)]).get_fragments()
     return arrow.FileSystemDataset(files, rows.schema, rows.format, rows.filesystem)
 
@@ -135,6 +136,17 @@ def _table(environment: Environment, name: str, version: int | None) -> DeltaTab
     if version is None:
         return DeltaTable(environment.table_path(name))
     return as_left.open_at(environment, name, version)
+
+
+def _older(environment: Environment, name: str, version: int) -> DeltaTable:
+    # What the record names is there, unless another program has cleaned the table.
+    try:
+        return DeltaTable(environment.table_path(name), version=version)
+    except (DeltaError, OSError) as error:
+        raise UsageError(
+            f"{name} cannot be opened any more as it was in version {version}: {error}. "
+            "Nightshift itself deletes no version that its record needs: restore the table's log."
+        ) from None
 
 
 def _rows(

@@ -33,6 +33,10 @@ _LISTS_TABLES = re.compile(
 )
 """Words of statements that may read of any table without its name: the ways to list tables, and the
 functions that take a name, or a statement, that may be put together."""
+_SETS_MEMORY = re.compile(
+    r"""\s*(set|reset|pragma)\s+((global|session|local)\s+)?"?(memory_limit|max_memory)\b""",
+    re.IGNORECASE,
+)
 _NAME = re.compile(r'"?[A-Za-z_]\w*"?(?:\."?[A-Za-z_]\w*"?)*')
 """What may name a table in a statement: with its schema or without, in quotes or not."""
 _ROWS_AT_ONCE = 10_000
@@ -133,10 +137,13 @@ class Session:
         known: Sequence[str],
     ) -> list[duckdb.Statement]:
         """The statements, with the tables open that they may read."""
+        # A statement may have raised it.
+        self._database.execute(f"SET memory_limit = '{self._environment.sql_memory}'")
         schema = self.schema
         text, pasts = as_of.rewritten(statements, known, schema)
         found = self._database.extract_statements(text)
         _refuse_unless_fit(found, most)
+        _refuse_settings_of_limits(found)
         self._open(known, left, _named(found, known, schema))
         self._open_pasts(known, pasts)
         return found
@@ -274,6 +281,16 @@ def _refuse_unless_fit(asked: Sequence[duckdb.Statement], most: int | None) -> N
             f"{giving} statements give rows, but csv, json and parquet hold the rows of one. "
             "Run them one by one, or as --format table."
         )
+
+
+def _refuse_settings_of_limits(asked: Sequence[duckdb.Statement]) -> None:
+    for one in asked:
+        if one.type == duckdb.StatementType.TRANSACTION:
+            raise UsageError("Nothing can be written here, so there are no transactions.")
+        if _SETS_MEMORY.match(one.query):
+            raise UsageError(
+                "The memory of statements is NIGHTSHIFT_SQL_MEMORY; no statement changes it."
+            )
 
 
 def _named(asked: Sequence[duckdb.Statement], known: Sequence[str], schema: str) -> list[str]:

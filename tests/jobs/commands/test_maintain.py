@@ -110,6 +110,13 @@ def test_a_report_of_which_a_page_is_young_stays_whole(environment: Environment)
     assert old.exists()
 
 
+def test_the_card_of_a_model_stays_however_old_it_is(environment: Environment) -> None:
+    card = environment.reports / "toy" / "models" / "1" / "index.html"
+    written(card, is_old=True)
+    cleaned(environment)
+    assert card.exists()
+
+
 def test_of_one_pipeline_only_what_is_its_own_is_cleaned(environment: Environment) -> None:
     old = in_home(environment, is_old=True)
     found = cleaned(environment, is_shared=False)

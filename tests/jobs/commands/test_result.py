@@ -99,6 +99,19 @@ def test_a_run_that_is_done_tells_its_stages_and_what_changed(run: Run, tmp_path
     }
 
 
+def test_what_an_attempt_before_has_published_is_told_by_the_one_that_ends(
+    run: Run, tmp_path: Path
+) -> None:
+    published(run, DAY, published_at=datetime.now(UTC) - timedelta(minutes=9))
+
+    def night() -> int:
+        recorded(run, "check_raw")
+        published(run, DAY, changed=False)
+        return 0
+
+    assert set(told(run, tmp_path, night)["tables"]) == {"flights.weather"}
+
+
 def test_a_refusal_tells_table_expectation_count_way_out_and_report(
     run: Run, tmp_path: Path
 ) -> None:

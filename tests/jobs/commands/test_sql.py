@@ -64,6 +64,12 @@ def test_statements_come_from_standard_input_and_from_a_file(
         (["-f", "no/such.sql"], "no/such.sql cannot be read"),
         (["SELECT 1", "--format", "parquet"], "Parquet needs a file"),
         (["SELECT 1", "--output", "no/such/place.csv"], "cannot be written"),
+        (["SELECT 1", "--output", "/"], "/ is no file"),
+        (["SELECT INTERVAL 1 DAY AS i", "--format", "parquet", "-o", "x"], "Cast it to VARCHAR"),
+        (["BEGIN"], "there are no transactions"),
+        (["SET memory_limit = '200GB'"], "NIGHTSHIFT_SQL_MEMORY; no statement changes it"),
+        (["RESET GLOBAL max_memory"], "NIGHTSHIFT_SQL_MEMORY; no statement changes it"),
+        (["PRAGMA memory_limit='200GB'"], "NIGHTSHIFT_SQL_MEMORY; no statement changes it"),
         (["SET threads = 1", "--format", "parquet", "-o", "x.parquet"], "nothing to write"),
     ],
 )
@@ -114,7 +120,9 @@ def test_a_statement_that_fails_halfway_leaves_the_file_as_it_was(
     to.write_text("before")
     late = "SELECT CASE WHEN i = 1999999 THEN error('late') ELSE 'x' END FROM range(2000000) r(i)"
     assert main(["sql", late, "--format", form, "--output", str(to)]) == 2
-    assert "late" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "late" in told
+    assert "cannot be written" not in told
     assert to.read_text() == "before"
     assert not list(tmp_path.glob(".rows*"))
 
@@ -184,6 +192,27 @@ def test_the_shell_goes_on_after_an_error(shell: Shell, capsys: pytest.CaptureFi
         assert capsys.readouterr().err
     shell.obey("SELECT 7 AS seven;")
     assert "7 |" in _shown(shell)
+
+
+def test_the_shell_goes_on_after_a_fault(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(Session, "results", _broken)
+        assert shell.obey("SELECT 1;")
+    assert capsys.readouterr().err == "Fault: ZeroDivisionError: odd\n"
+    shell.obey("SELECT 7 AS seven;")
+    assert "7 |" in _shown(shell)
+
+
+def test_a_shell_begins_in_a_home_that_is_not_there_yet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path / "new")})
+    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
+        keys.send_text("SHOW TABLES;\r\\q\r")
+        assert sql_shell.run(environment, None) == 0
+    assert "(0 rows)" in capsys.readouterr().out
 
 
 def test_the_shell_describes_times_and_runs_files(
@@ -297,3 +326,7 @@ def test_what_would_write_read_elsewhere_or_take_all_memory_is_refused(
     assert main(["sql", statement.format(place=place)]) == 2
     assert capsys.readouterr().out == ""
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def _broken(*_: object) -> None:
+    raise ZeroDivisionError("odd")

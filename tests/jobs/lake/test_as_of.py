@@ -66,8 +66,26 @@ def test_a_time_is_that_of_publishing(lake: Environment) -> None:
     first, *_, last = [row[0] for row in rows]
     assert _ids(lake, f"TIMESTAMP AS OF '{first}'") == [1, 2]
     assert _ids(lake, f"TIMESTAMP AS OF '{last}'") == [2, 9]
-    with pytest.raises(UsageError, match="did not exist as of 2013-01-01: it was first published"):
+    with pytest.raises(UsageError, match="cannot be read as of 2013-01-01: its record begins"):
         _ids(lake, "TIMESTAMP AS OF '2013-01-01'")
+
+
+def test_the_platforms_own_tables_are_read_by_version_and_time_alone(lake: Environment) -> None:
+    now = "SELECT count(*) FROM ops.publications"
+    assert query(lake, f"{now} VERSION AS OF 0")[1] == [(2,)]
+    assert query(lake, f"{now} TIMESTAMP AS OF '2100-01-01'")[1] == query(lake, now)[1]
+    with pytest.raises(UsageError, match="cannot be read as of 2001-02-04: its record begins"):
+        query(lake, f"{now} TIMESTAMP AS OF '2001-02-04'")
+    with pytest.raises(UsageError, match="no night sees it"):
+        query(lake, f"{now} KNOWN AS OF '2013-01-05'")
+
+
+@pytest.mark.parametrize("moment", ["KNOWN AS OF '2013-01-05'", "VERSION AS OF 0"])
+def test_a_history_tells_all_versions_already(lake: Environment, moment: str) -> None:
+    run = run_at(lake.home, Days.of(_FIRST))
+    publish(run, "predictions", staged(run, {_FIRST: [1]}, "predictions"))
+    with pytest.raises(UsageError, match="tells all versions already: filter by known_date"):
+        query(lake, f"SELECT * FROM toy.predictions_history {moment}")
 
 
 def test_several_moments_are_told_apart_in_one_statement(lake: Environment) -> None:
@@ -89,6 +107,8 @@ def test_a_table_without_its_pipeline_is_that_of_the_one_in_use(lake: Environmen
     ("as_of", "says"),
     [
         ("VERSION AS OF 'x'", "needs a whole number, not 'x'"),
+        ("VERSION AS OF 99999999999999999999", "needs a whole number"),
+        ("VERSION AS OF '²'", "needs a whole number"),
         ("VERSION AS OF 77", "toy.readings cannot be opened any more as it was in version 77"),
         ("TIMESTAMP AS OF 'noon'", "needs a time such as"),
         ("KNOWN AS OF 3", "needs a night such as '2013-02-04', not '3'"),
