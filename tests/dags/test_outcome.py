@@ -34,7 +34,9 @@ from pathlib import Path
 for argument in sys.argv:
     if argument.startswith("--result="):
         plan = {"has_work": True, "summary": "to do: all", "rows": []}
-        Path(argument.partition("=")[2]).write_text(json.dumps(plan))
+        ran = {"tables": {}, "report": None, "message": "refused"}
+        told = ran if sys.argv[1] == "run" else plan
+        Path(argument.partition("=")[2]).write_text(json.dumps(told))
 fails = os.environ["STUB_FAILS"] in sys.argv
 sys.exit(1 if fails and sys.argv[1] == "run" else 0)
 """
