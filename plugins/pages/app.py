@@ -1,0 +1,164 @@
+"""The pages over HTTP: for people who are signed in, and may see the pipeline's DAG.
+
+What is shown is read anew for each page; nothing is kept between two requests.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from airflow.api_fastapi.app import API_ROOT_PATH, get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from jinja2 import Environment as Templates
+from jinja2 import FileSystemLoader, StrictUndefined
+from starlette.staticfiles import StaticFiles
+
+from jobs.pages import nights
+from pipelines import catalog
+from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, Environment
+from pipelines.errors import NightshiftError
+from pipelines.spec import Pipeline
+from plugins.signed_in import PRIVATE, policy, sign_in
+
+_FOLDER = Path(__file__).parent
+_ROOT = API_ROOT_PATH.rstrip("/")
+_TITLES = {
+    "nights": "Nights",
+}
+_HEADERS = {
+    **PRIVATE,
+    "Content-Security-Policy": policy(
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "form-action 'self'",
+    ),
+}
+_OF_COMMAND = "run__"
+"""How the ids of runs begin that Airflow knows nothing of."""
+
+
+def make_app() -> FastAPI:
+    """The application, to be mounted below Airflow's own."""
+    app = FastAPI(
+        # No description of it, which anyone could read.
+        openapi_url=None,
+        exception_handlers={401: sign_in, 403: _refused, 404: _refused, NightshiftError: _told},
+    )
+    # No secret is in them, and a page in a frame without an origin of its own has no cookie.
+    app.mount("/static", StaticFiles(directory=_FOLDER / "static"))
+    app.add_api_route("/{page}", _lead, methods=["GET"], response_class=HTMLResponse)
+    for page, function in {"nights": _nights}.items():
+        app.add_api_route(
+            f"/{{dag_id}}/{page}",
+            function,
+            methods=["GET"],
+            # A DAG has the name of its pipeline.
+            dependencies=[Depends(requires_access_dag("GET"))],
+            response_class=HTMLResponse,
+        )
+    return app
+
+
+def _lead(page: str, user: GetUserDep) -> Response:
+    """To the page of the first pipeline that the person may see."""
+    seen = _visible(user)
+    if page not in PAGES or not seen:
+        raise HTTPException(404, "No such page, or no pipeline that you may see.")
+    return RedirectResponse(_address(seen[0], page), status_code=303)
+
+
+def _nights(dag_id: str, user: GetUserDep) -> HTMLResponse:
+    pipeline = _pipeline(dag_id)
+    found = nights.nights(Environment.read(), pipeline, datetime.now(UTC))
+    may_run = _may(user, dag_id, "POST", DagAccessEntity.RUN)
+    return _page("nights", pipeline, user, found=found, may_run=may_run, hole=nights.HOLE)
+
+
+def _page(page: str, pipeline: Pipeline, user: Any, **values: Any) -> HTMLResponse:
+    of = pipeline.name
+    tabs = [(name, title, _address(of, name)) for name, title in _TITLES.items()]
+    others = [(name, _address(name, page)) for name in _visible(user)]
+    text = _TEMPLATES.get_template(f"{page}.html").render(
+        page=page, title=_TITLES[page], tabs=tabs, others=others, pipeline=pipeline, **values
+    )
+    return HTMLResponse(text, headers=_HEADERS)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    status = getattr(error, "status_code", 500)
+    return _error(request, str(getattr(error, "detail", error)), status)
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    """What Nightshift's own errors say is written for people."""
+    return _error(request, str(error), 400)
+
+
+def _error(request: Request, text: str, status: int) -> Response:
+    if request.method != "GET":
+        return Response(text, status, headers=_HEADERS, media_type="text/plain")
+    page = _TEMPLATES.get_template("error.html").render(text=text)
+    return HTMLResponse(page, status, headers=_HEADERS)
+
+
+def _pipeline(dag_id: str) -> Pipeline:
+    if dag_id not in catalog.names():
+        raise HTTPException(404, f"There is no pipeline '{dag_id}'.")
+    return catalog.pipeline(dag_id)
+
+
+def _visible(user: Any) -> list[str]:
+    return [name for name in catalog.names() if _may(user, name, "GET")]
+
+
+def _may(user: Any, dag_id: str, method: Any, entity: DagAccessEntity | None = None) -> bool:
+    """Whether the person may do that with a DAG, or with that part of it."""
+    details = DagDetails(id=dag_id)
+    manager = get_auth_manager()
+    return bool(
+        manager.is_authorized_dag(method=method, access_entity=entity, details=details, user=user)
+    )
+
+
+def _address(dag_id: str, page: str) -> str:
+    return f"{_ROOT}{PAGES_ADDRESS}/{quote(dag_id)}/{page}"
+
+
+def _report_address(report: str) -> str:
+    return f"{_ROOT}{REPORTS_ADDRESS}/{quote(report)}"
+
+
+def _run_address(dag_id: str, run_id: str) -> str:
+    """Where Airflow shows a run; '' for a run that it knows nothing of."""
+    if run_id.startswith(_OF_COMMAND):
+        return ""
+    return f"{_ROOT}/dags/{quote(dag_id)}/runs/{quote(run_id, safe='')}"
+
+
+def _templates() -> Templates:
+    made = Templates(
+        loader=FileSystemLoader(_FOLDER / "templates"),
+        # What data says is text, whatever it looks like.
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals |= {
+        "root": _ROOT,
+        "static": f"{_ROOT}{PAGES_ADDRESS}/static",
+        "report_address": _report_address,
+        "run_address": _run_address,
+    }
+    return made
+
+
+_TEMPLATES = _templates()

@@ -1,0 +1,190 @@
+"""Pages over HTTP: who is signed in sees them, and only who may can do something."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from airflow.api_fastapi.core_api import security
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from jobs.pages import nights
+from pipelines.environment import PAGES_ADDRESS, ROOT
+from plugins.pages import app as pages
+from tests.jobs.test_survey import DAYS, TINY, Home
+
+CARRIER = "<img src=x onerror=alert(1)>"
+MAY = {
+    "viewer": {("GET", None)},
+    "user": {("GET", None), ("POST", "RUN")},
+    "editor": {("GET", None), ("POST", "RUN"), ("PUT", None)},
+}
+"""What each may do with the DAG of the tiny pipeline; nobody may see another."""
+
+
+class Person:
+    """Who is signed in."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_name(self) -> str:
+        return self.name
+
+
+class Manager:
+    """Knows a token for each of the people."""
+
+    async def get_user_from_token(self, token: str) -> Person:
+        if token not in MAY:
+            raise jwt.InvalidTokenError
+        return Person(token)
+
+    def is_authorized_dag(
+        self, *, method: str, user: Person, details: Any, access_entity: Any = None
+    ) -> bool:
+        entity = access_entity.name if access_entity else None
+        return details.id == "tiny" and (method, entity) in MAY[user.name]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    made = Home(tmp_path)
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
+    # Its last day is over, so that its nights end there.
+    pipeline = replace(TINY, last_day=DAYS[3])
+    monkeypatch.setattr(pages.catalog, "names", lambda: ["other", "tiny"])
+    monkeypatch.setattr(pages.catalog, "pipeline", lambda name: pipeline)
+    for number, day in enumerate(DAYS):
+        made.land(day, 10 * number, 10 * number + 1)
+    return made
+
+
+@pytest.fixture
+def client(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    monkeypatch.setattr(security, "get_auth_manager", Manager)
+    monkeypatch.setattr(pages, "get_auth_manager", Manager)
+    monkeypatch.setattr(security.DagModel, "get_team_name", lambda dag_id: None)
+    whole = FastAPI()
+    whole.mount(PAGES_ADDRESS, pages.make_app())
+    with TestClient(whole, follow_redirects=False) as client:
+        yield client
+
+
+def get(client: TestClient, path: str, who: str = "viewer") -> Any:
+    return client.get(f"{PAGES_ADDRESS}/{path}", headers={"Authorization": f"Bearer {who}"})
+
+
+PAGES = ("nights",)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_shown_that_may_run_only_our_own_scripts(
+    client: TestClient, home: Home, page: str
+) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    answer = get(client, f"tiny/{page}")
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy = answer.headers["content-security-policy"].split("; ")
+    assert "default-src 'none'" in policy
+    assert "script-src 'self'" in policy
+    assert "frame-ancestors 'self'" in policy
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"].startswith("private")
+    # What the policy forbids would not work.
+    for part in ("style=", "<style", "<script>", " onclick", "http://", "https://"):
+        assert part not in answer.text, part
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nobody_sees_a_page_who_is_not_signed_in(client: TestClient, page: str) -> None:
+    answer = client.get(f"{PAGES_ADDRESS}/tiny/{page}")
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith("/api/v2/auth/login?next=")
+    assert "<table" not in answer.text
+    assert get(client, f"tiny/{page}", "stranger").status_code == 403
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nobody_sees_a_page_of_a_dag_that_they_may_not_see(client: TestClient, page: str) -> None:
+    assert get(client, f"other/{page}").status_code == 403
+
+
+def test_a_page_without_a_pipeline_leads_to_the_first_that_the_person_may_see(
+    client: TestClient,
+) -> None:
+    answer = get(client, "nights")
+    assert answer.status_code == 303
+    assert answer.headers["location"] == f"{PAGES_ADDRESS}/tiny/nights"
+    assert client.get(f"{PAGES_ADDRESS}/nights").headers["location"].startswith("/api/v2/auth")
+    assert get(client, "nothing").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["static/../app.py", "static/%2e%2e/app.py", "static/", "openapi.json", "docs"]
+)
+def test_nothing_but_our_own_files_is_served(client: TestClient, path: str) -> None:
+    answer = get(client, path)
+    assert answer.status_code in (404, 405)
+    assert "import" not in answer.text
+
+
+def test_scripts_and_styles_are_served(client: TestClient) -> None:
+    for name in ("pages.js", "pages.css", "theme.js"):
+        assert client.get(f"{PAGES_ADDRESS}/static/{name}").status_code == 200
+
+
+def test_only_who_may_trigger_gets_the_buttons(client: TestClient, home: Home) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    seen = get(client, "tiny/nights", "viewer").text
+    assert "data-trigger" not in seen
+    assert "you may not trigger" in seen
+    offered = get(client, "tiny/nights", "user").text
+    # One for all, and one in the row of the night.
+    assert offered.count(f'data-trigger="{DAYS[3]}"') == 2
+
+
+def test_what_data_say_is_text(
+    client: TestClient, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    real = nights.nights
+
+    def with_carrier(*arguments: Any) -> nights.Nights:
+        page = real(*arguments)
+        cells = [replace(cell, state="stale", reason=CARRIER) for cell in page.nights[0].cells]
+        night = replace(page.nights[0], cells=tuple(cells), run_id=CARRIER, outcome=CARRIER)
+        return replace(page, nights=(night,))
+
+    monkeypatch.setattr(nights, "nights", with_carrier)
+    text = get(client, "tiny/nights").text
+    assert "onerror=alert" in text
+    assert "<img" not in text
+
+
+def test_a_fault_of_the_home_is_told(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_AIRFLOW_PORT", "seven")
+    answer = get(client, "tiny/nights")
+    assert answer.status_code == 400
+    assert "NIGHTSHIFT_AIRFLOW_PORT=" in answer.text
+
+
+def test_the_pages_need_no_heavy_library() -> None:
+    script = (
+        "import sys; from plugins.pages import app; app.make_app(); "
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    heavy = {"pyspark", "tensorflow", "keras", "mlflow", "feast", "great_expectations", "horovod"}
+    assert heavy.isdisjoint(ended.stdout.split())
+    assert "deltalake" in ended.stdout.split()
