@@ -5,7 +5,7 @@ What is shown is read anew for each page; nothing is kept between two requests.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,19 +17,22 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment as Templates
 from jinja2 import FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.staticfiles import StaticFiles
 
-from jobs.pages import nights
+from jobs.pages import nights, quality
 from pipelines import catalog
 from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, Environment
 from pipelines.errors import NightshiftError
 from pipelines.spec import Pipeline
+from plugins.pages import charts
 from plugins.signed_in import PRIVATE, policy, sign_in
 
 _FOLDER = Path(__file__).parent
 _ROOT = API_ROOT_PATH.rstrip("/")
 _TITLES = {
     "nights": "Nights",
+    "quality": "Data quality",
 }
 _HEADERS = {
     **PRIVATE,
@@ -55,7 +58,7 @@ def make_app() -> FastAPI:
     # No secret is in them, and a page in a frame without an origin of its own has no cookie.
     app.mount("/static", StaticFiles(directory=_FOLDER / "static"))
     app.add_api_route("/{page}", _lead, methods=["GET"], response_class=HTMLResponse)
-    for page, function in {"nights": _nights}.items():
+    for page, function in _PAGES.items():
         app.add_api_route(
             f"/{{dag_id}}/{page}",
             function,
@@ -80,6 +83,54 @@ def _nights(dag_id: str, user: GetUserDep) -> HTMLResponse:
     found = nights.nights(Environment.read(), pipeline, datetime.now(UTC))
     may_run = _may(user, dag_id, "POST", DagAccessEntity.RUN)
     return _page("nights", pipeline, user, found=found, may_run=may_run, hole=nights.HOLE)
+
+
+def _quality(
+    dag_id: str,
+    user: GetUserDep,
+    check: str = "",
+    quarantine: str = "",
+    day: date | None = None,
+    all: bool = False,  # noqa: A002  as the address names it
+) -> HTMLResponse:
+    pipeline = _pipeline(dag_id)
+    environment = Environment.read()
+    found = quality.quality(environment, pipeline, check)
+    return _page(
+        "quality",
+        pipeline,
+        user,
+        found=found,
+        trend=_trend(found),
+        refused=quality.quarantine(environment, pipeline, quarantine, day),
+        most=quality.ROWS_SHOWN,
+        show_all=all,
+    )
+
+
+def _trend(found: quality.Quality) -> Markup | None:
+    """What a check found over time, with its bounds of last."""
+    points = found.trend
+    if not points or found.shown is None:
+        return None
+    marks = [_mark(point) for point in points]
+    last = points[-1]
+    bounds = _bound("at least", last.least) + _bound("at most", last.most)
+    ends = (str(points[0].days.first), str(last.days.last))
+    return charts.line(marks, bounds, f"{found.shown.table}: {found.shown.label}", ends)
+
+
+def _mark(point: quality.Point) -> charts.Mark:
+    middle = (point.days.first.toordinal() + point.days.last.toordinal()) / 2
+    found = f"{point.low:g}"
+    if point.high > point.low:
+        found = f"{point.low:g} to {point.high:g}"
+    says = f"{point.days}: {found}"
+    return charts.Mark(place=middle, low=point.low, high=point.high, says=says)
+
+
+def _bound(name: str, value: float | None) -> list[charts.Bound]:
+    return [] if value is None else [charts.Bound(value=value, says=f"{name} {value:g}")]
 
 
 def _page(page: str, pipeline: Pipeline, user: Any, **values: Any) -> HTMLResponse:
@@ -157,8 +208,10 @@ def _templates() -> Templates:
         "static": f"{_ROOT}{PAGES_ADDRESS}/static",
         "report_address": _report_address,
         "run_address": _run_address,
+        "strip": charts.strip,
     }
     return made
 
 
 _TEMPLATES = _templates()
+_PAGES = {"nights": _nights, "quality": _quality}

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jwt
+import pyarrow as pa
 import pytest
 from airflow.api_fastapi.core_api import security
+from deltalake import write_deltalake
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from jobs.lake import ops
 from jobs.pages import nights
 from pipelines.environment import PAGES_ADDRESS, ROOT
 from plugins.pages import app as pages
@@ -82,7 +87,7 @@ def get(client: TestClient, path: str, who: str = "viewer") -> Any:
     return client.get(f"{PAGES_ADDRESS}/{path}", headers={"Authorization": f"Bearer {who}"})
 
 
-PAGES = ("nights",)
+PAGES = ("nights", "quality")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -168,6 +173,43 @@ def test_what_data_say_is_text(
     monkeypatch.setattr(nights, "nights", with_carrier)
     text = get(client, "tiny/nights").text
     assert "onerror=alert" in text
+    assert "<img" not in text
+
+
+def test_refused_rows_are_text_too(client: TestClient, home: Home) -> None:
+    rows = pa.table(
+        {
+            "landed_date": [DAYS[0]],
+            "source_file": [CARRIER],
+            "source_line": [1],
+            "reason": [CARRIER],
+            "record": [CARRIER],
+        }
+    )
+    write_deltalake(home.environment.table_path("tiny.readings_quarantine"), rows)
+    text = get(client, "tiny/quality").text
+    assert text.count("onerror=alert") == 3
+    assert "<img" not in text
+
+
+def test_what_was_judged_is_drawn_as_text(client: TestClient, home: Home) -> None:
+    row = {
+        "pipeline": "tiny",
+        "table_name": "tiny.readings",
+        "first_day": DAYS[0],
+        "last_day": DAYS[0],
+        "expectation": CARRIER,
+        "column_name": CARRIER,
+        "severity": "critical",
+        "success": False,
+        "observed": "5",
+        "detail": json.dumps({"says": CARRIER, "least": 1, "examples": [{"a": CARRIER}]}),
+        "checked_at": datetime.now(UTC),
+    }
+    ops.append(home.environment, "check_results", [row])
+    text = get(client, "tiny/quality").text
+    assert '<circle class="dot"' in text
+    assert "at least 1" in text
     assert "<img" not in text
 
 

@@ -65,3 +65,15 @@ async function trigger(button) {
 for (const button of document.querySelectorAll("button[data-trigger]")) {
   button.addEventListener("click", () => trigger(button));
 }
+
+// Hide the rows of a table that do not have the words.
+for (const input of document.querySelectorAll("input[data-search]")) {
+  const table = document.getElementById(input.dataset.search);
+  input.addEventListener("input", () => {
+    const words = input.value.toLowerCase().split(/\s+/);
+    for (const row of table.tBodies[0].rows) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every((word) => text.includes(word));
+    }
+  });
+}

@@ -14,7 +14,7 @@ from pipelines.environment import Environment
 from pipelines.spec import Pipeline, Table
 from pipelines.stages import STAGES
 
-CHECKS = 110
+CHECKS = 235
 """Of a night of flights, nearly."""
 
 
@@ -124,7 +124,9 @@ def check_results(pipeline: Pipeline, nights: Days) -> Iterator[dict[str, Any]]:
     for night in nights:
         for number in range(CHECKS):
             table = pipeline.tables[number % len(pipeline.tables)]
-            success = (night.toordinal() * 7 + number) % 50 != 0
+            says = f"measure_{number} is from 1 to 140."
+            detail = json.dumps({"says": says, "rows": 900, "least": 1, "most": 140})
+            success = (night.toordinal() * 7 + number) % 100 != 0
             yield {
                 "run_id": run_id(night),
                 "pipeline": pipeline.name,
@@ -137,7 +139,7 @@ def check_results(pipeline: Pipeline, nights: Days) -> Iterator[dict[str, Any]]:
                 "severity": "warning",
                 "success": success,
                 "observed": f"{number + night.day}",
-                "detail": json.dumps({"says": f"measure_{number} is from 1 to 140.", "rows": 900}),
+                "detail": detail,
                 "report": "",
                 "checked_at": at(night),
             }
