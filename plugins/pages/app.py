@@ -20,8 +20,9 @@ from jinja2 import FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.staticfiles import StaticFiles
 
-from jobs.pages import nights, quality
+from jobs.pages import nights, predictions, quality
 from pipelines import catalog
+from pipelines.days import Days
 from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, Environment
 from pipelines.errors import NightshiftError
 from pipelines.spec import Pipeline
@@ -33,6 +34,7 @@ _ROOT = API_ROOT_PATH.rstrip("/")
 _TITLES = {
     "nights": "Nights",
     "quality": "Data quality",
+    "predictions": "Predictions",
 }
 _HEADERS = {
     **PRIVATE,
@@ -113,20 +115,51 @@ def _trend(found: quality.Quality) -> Markup | None:
     points = found.trend
     if not points or found.shown is None:
         return None
-    marks = [_mark(point) for point in points]
+    marks = [charts.mark(point.days, point.low, point.high) for point in points]
     last = points[-1]
     bounds = _bound("at least", last.least) + _bound("at most", last.most)
     ends = (str(points[0].days.first), str(last.days.last))
     return charts.line(marks, bounds, f"{found.shown.table}: {found.shown.label}", ends)
 
 
-def _mark(point: quality.Point) -> charts.Mark:
-    middle = (point.days.first.toordinal() + point.days.last.toordinal()) / 2
-    found = f"{point.low:g}"
-    if point.high > point.low:
-        found = f"{point.low:g} to {point.high:g}"
-    says = f"{point.days}: {found}"
-    return charts.Mark(place=middle, low=point.low, high=point.high, says=says)
+def _predictions(
+    dag_id: str,
+    user: GetUserDep,
+    day: date | None = None,
+    words: str = "",
+    sort: str = "",
+    ascending: bool = False,
+) -> HTMLResponse:
+    pipeline = _pipeline(dag_id)
+    asked = predictions.Asked(day=day, words=words, sort=sort, is_ascending=ascending)
+    found = predictions.predictions(Environment.read(), pipeline, asked)
+    measured = [measure for measure in found.measures if measure.by_day]
+    return _page(
+        "predictions",
+        pipeline,
+        user,
+        found=found,
+        asked=asked,
+        sort=sort or pipeline.prediction,
+        spread=_spread(pipeline, found),
+        charts=[(measure.name, _measured(measure)) for measure in measured],
+    )
+
+
+def _spread(pipeline: Pipeline, found: predictions.Predictions) -> Markup:
+    if not found.spread:
+        return Markup("")
+    counts = [one.rows for one in found.spread]
+    says = [f"{one.low:.3g} to {one.high:.3g}: {one.rows}" for one in found.spread]
+    ends = (f"{found.spread[0].low:.3g}", f"{found.spread[-1].high:.3g}")
+    return charts.bars(counts, says, f"How {pipeline.prediction} is distributed", ends)
+
+
+def _measured(measure: predictions.Measure) -> Markup:
+    marks = [charts.mark(Days.of(day), value, value) for day, value in measure.by_day]
+    (first, _), *_, (last, _) = [measure.by_day[0], *measure.by_day]
+    ends = (str(first), str(last))
+    return charts.line(marks, (), f"{measure.name} by day", ends)
 
 
 def _bound(name: str, value: float | None) -> list[charts.Bound]:
@@ -214,4 +247,4 @@ def _templates() -> Templates:
 
 
 _TEMPLATES = _templates()
-_PAGES = {"nights": _nights, "quality": _quality}
+_PAGES = {"nights": _nights, "quality": _quality, "predictions": _predictions}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from jobs.pages.quality import Segment
+from pipelines.days import Days
 
 _WIDTH, _HEIGHT = 640, 180
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 10, 24
@@ -54,6 +55,15 @@ class _Scale:
             return (self.begin + self.end) / 2
         share = (value - self.low) / (self.high - self.low)
         return round(self.begin + share * (self.end - self.begin), 1)
+
+
+def mark(days: Days, low: float, high: float) -> Mark:
+    """What was found on days, in the middle of them."""
+    middle = (days.first.toordinal() + days.last.toordinal()) / 2
+    found = f"{low:g}"
+    if high > low:
+        found = f"{low:g} to {high:g}"
+    return Mark(place=middle, low=low, high=high, says=f"{days}: {found}")
 
 
 def strip(segments: Sequence[Segment], label: str) -> Markup:

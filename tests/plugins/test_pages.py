@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from jobs.lake import ops
-from jobs.pages import nights
+from jobs.pages import nights, predictions
 from pipelines.environment import PAGES_ADDRESS, ROOT
 from plugins.pages import app as pages
 from tests.jobs.test_survey import DAYS, TINY, Home
@@ -67,6 +67,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     pipeline = replace(TINY, last_day=DAYS[3])
     monkeypatch.setattr(pages.catalog, "names", lambda: ["other", "tiny"])
     monkeypatch.setattr(pages.catalog, "pipeline", lambda name: pipeline)
+    # Its stages write nothing but ids.
+    foretold = (("id", "prediction", "model_version"), [(1, 0.25, "1")])
+    monkeypatch.setattr(predictions, "_of_day", lambda *_: foretold)
     for number, day in enumerate(DAYS):
         made.land(day, 10 * number, 10 * number + 1)
     return made
@@ -87,7 +90,7 @@ def get(client: TestClient, path: str, who: str = "viewer") -> Any:
     return client.get(f"{PAGES_ADDRESS}/{path}", headers={"Authorization": f"Bearer {who}"})
 
 
-PAGES = ("nights", "quality")
+PAGES = ("nights", "quality", "predictions")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -211,6 +214,22 @@ def test_what_was_judged_is_drawn_as_text(client: TestClient, home: Home) -> Non
     assert '<circle class="dot"' in text
     assert "at least 1" in text
     assert "<img" not in text
+
+
+def test_predictions_and_what_was_asked_are_text(
+    client: TestClient, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.promote(DAYS[1])
+    home.night(DAYS[1])
+    columns = ("id", "prediction", "model_version")
+    rows = [(CARRIER, 0.25, CARRIER)]
+    monkeypatch.setattr(predictions, "_of_day", lambda *_: (columns, rows))
+    text = get(client, f"tiny/predictions?words={CARRIER}").text
+    assert "0.2500" in text
+    assert text.count("onerror=alert") > 2
+    assert "<img" not in text
+    assert get(client, "tiny/predictions?day=2012-01-01").status_code == 400
+    assert get(client, "tiny/predictions?day=yesterday").status_code == 422
 
 
 def test_a_fault_of_the_home_is_told(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
