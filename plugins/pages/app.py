@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from airflow.api_fastapi.app import API_ROOT_PATH, get_auth_manager
@@ -18,15 +18,17 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment as Templates
 from jinja2 import FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from pydantic import BaseModel, Field
 from starlette.staticfiles import StaticFiles
 
-from jobs.pages import nights, predictions, quality
+from jobs.pages import models, nights, predictions, quality
 from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, Environment
 from pipelines.errors import NightshiftError
 from pipelines.spec import Pipeline
 from plugins.pages import charts
+from plugins.pages.decisions import of_our_own_page, said
 from plugins.signed_in import PRIVATE, policy, sign_in
 
 _FOLDER = Path(__file__).parent
@@ -35,6 +37,7 @@ _TITLES = {
     "nights": "Nights",
     "quality": "Data quality",
     "predictions": "Predictions",
+    "models": "Models",
 }
 _HEADERS = {
     **PRIVATE,
@@ -46,6 +49,16 @@ _HEADERS = {
         "form-action 'self'",
     ),
 }
+_EVENTS = {
+    "promoted": "done",
+    "approved": "done",
+    "restored": "done",
+    "awaiting": "awaiting",
+    "rolled_back": "refused",
+    "rejected": "refused",
+    "refused": "refused",
+}
+"""In which colour an event is shown; others are grey."""
 _OF_COMMAND = "run__"
 """How the ids of runs begin that Airflow knows nothing of."""
 
@@ -69,6 +82,12 @@ def make_app() -> FastAPI:
             dependencies=[Depends(requires_access_dag("GET"))],
             response_class=HTMLResponse,
         )
+    app.add_api_route(
+        "/{dag_id}/models",
+        _decide,
+        methods=["POST"],
+        dependencies=[Depends(of_our_own_page), Depends(requires_access_dag("PUT"))],
+    )
     return app
 
 
@@ -162,6 +181,32 @@ def _measured(measure: predictions.Measure) -> Markup:
     return charts.line(marks, (), f"{measure.name} by day", ends)
 
 
+class Decision(BaseModel):
+    """What a person says about a model."""
+
+    what: Literal["rollback", "approve", "reject"]
+    version: str = Field(pattern=r"^[0-9]{1,10}$")
+    why: str = Field(min_length=1, max_length=2000)
+
+
+def _models(dag_id: str, user: GetUserDep) -> HTMLResponse:
+    pipeline = _pipeline(dag_id)
+    found = models.models(Environment.read(), pipeline)
+    may_edit = _may(user, dag_id, "PUT")
+    return _page("models", pipeline, user, found=found, may_edit=may_edit, states=_EVENTS)
+
+
+def _decide(dag_id: str, decision: Decision, user: GetUserDep) -> dict[str, str]:
+    pipeline = _pipeline(dag_id)
+    words = [f"--why={decision.why}", f"--by={user.get_name()}"]
+    if decision.what == "rollback":
+        told = ["rollback", pipeline.name, f"--to={decision.version}", *words]
+    else:
+        rejected = ["--reject"] if decision.what == "reject" else []
+        told = ["approve", pipeline.name, decision.version, *rejected, *words]
+    return {"says": said(told)}
+
+
 def _bound(name: str, value: float | None) -> list[charts.Bound]:
     return [] if value is None else [charts.Bound(value=value, says=f"{name} {value:g}")]
 
@@ -247,4 +292,4 @@ def _templates() -> Templates:
 
 
 _TEMPLATES = _templates()
-_PAGES = {"nights": _nights, "quality": _quality, "predictions": _predictions}
+_PAGES = {"nights": _nights, "quality": _quality, "predictions": _predictions, "models": _models}

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from deltalake import write_deltalake
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from jobs.lake import ops
+from jobs.lake import model_events, ops
 from jobs.pages import nights, predictions
-from pipelines.environment import PAGES_ADDRESS, ROOT
+from pipelines.environment import PAGES_ADDRESS, ROOT, Environment
 from plugins.pages import app as pages
 from tests.jobs.test_survey import DAYS, TINY, Home
 
@@ -31,7 +31,7 @@ MAY = {
     "user": {("GET", None), ("POST", "RUN")},
     "editor": {("GET", None), ("POST", "RUN"), ("PUT", None)},
 }
-"""What each may do with the DAG of the tiny pipeline; nobody may see another."""
+"""What each may do with the DAGs that are there; nobody may see another."""
 
 
 class Person:
@@ -56,7 +56,7 @@ class Manager:
         self, *, method: str, user: Person, details: Any, access_entity: Any = None
     ) -> bool:
         entity = access_entity.name if access_entity else None
-        return details.id == "tiny" and (method, entity) in MAY[user.name]
+        return details.id in ("tiny", "flights") and (method, entity) in MAY[user.name]
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def get(client: TestClient, path: str, who: str = "viewer") -> Any:
     return client.get(f"{PAGES_ADDRESS}/{path}", headers={"Authorization": f"Bearer {who}"})
 
 
-PAGES = ("nights", "quality", "predictions")
+PAGES = ("nights", "quality", "predictions", "models")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -230,6 +230,119 @@ def test_predictions_and_what_was_asked_are_text(
     assert "<img" not in text
     assert get(client, "tiny/predictions?day=2012-01-01").status_code == 400
     assert get(client, "tiny/predictions?day=yesterday").status_code == 422
+
+
+def event(what: str, version: str, night: int, **more: Any) -> dict[str, Any]:
+    """A row of `ops.model_events` about the flights."""
+    return {
+        "pipeline": "flights",
+        "as_of": date(2013, 2, night),
+        "event": what,
+        "model_version": version,
+        "created_at": datetime(2013, 3, night, tzinfo=UTC),
+        "who": "the gate",
+        **more,
+    }
+
+
+@pytest.fixture
+def flights(client: TestClient, home: Home, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    """Two models of the flights have served, and a third one waits."""
+    monkeypatch.undo()
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(home.environment.home))
+    monkeypatch.setattr(security, "get_auth_manager", Manager)
+    monkeypatch.setattr(pages, "get_auth_manager", Manager)
+    monkeypatch.setattr(security.DagModel, "get_team_name", lambda dag_id: None)
+    rows = [
+        event("promoted", "1", 1, reason=CARRIER),
+        event("promoted", "2", 2, metrics=json.dumps({"candidate": {"auc": 0.75}})),
+        event("awaiting", "3", 3),
+    ]
+    ops.append(home.environment, "model_events", rows)
+    return home.environment
+
+
+def post(client: TestClient, path: str, body: Any, who: str, **headers: str) -> Any:
+    sent = {"Authorization": f"Bearer {who}", **headers}
+    return client.post(f"{PAGES_ADDRESS}/flights/{path}", json=body, headers=sent)
+
+
+def serving(environment: Environment) -> str:
+    return model_events.turns(environment, "flights")[-1].version
+
+
+BACK = {"what": "rollback", "version": "1", "why": "--to=2 is worse"}
+
+
+def test_models_are_shown_with_who_and_why(client: TestClient, flights: Environment) -> None:
+    text = get(client, "flights/models", "editor").text
+    assert 'Version <b class="state done">2</b> serves' in text
+    assert '<option value="1">' in text
+    assert "Version 3 awaits a person" in text
+    assert "0.7500" in text
+    assert "onerror=alert" in text
+    assert "<img" not in text
+    assert "<button" not in get(client, "flights/models", "user").text
+
+
+def test_who_may_edit_the_dag_rolls_back_in_their_own_name(
+    client: TestClient, flights: Environment
+) -> None:
+    answer = post(client, "models", BACK, "editor")
+    assert answer.status_code == 200, answer.text
+    assert "Version 1 of 'flights' serves from now on" in answer.json()["says"]
+    assert serving(flights) == "1"
+    last = model_events.events(flights, "flights")[-1]
+    assert (last["who"], last["reason"]) == ("editor", "--to=2 is worse")
+
+
+def test_who_may_edit_the_dag_approves(client: TestClient, flights: Environment) -> None:
+    answer = post(client, "models", {"what": "approve", "version": "3", "why": "good"}, "editor")
+    assert (answer.status_code, serving(flights)) == (200, "3")
+    again = post(client, "models", {"what": "reject", "version": "3", "why": "bad"}, "editor")
+    assert again.status_code == 400
+    assert "awaits nobody" in again.json()["detail"]
+
+
+@pytest.mark.parametrize("who", ["viewer", "user", "stranger"])
+def test_nobody_else_decides(client: TestClient, flights: Environment, who: str) -> None:
+    assert post(client, "models", BACK, who).status_code == 403
+    assert serving(flights) == "2"
+
+
+def test_nobody_decides_who_is_not_signed_in(client: TestClient, flights: Environment) -> None:
+    answer = client.post(f"{PAGES_ADDRESS}/flights/models", json=BACK)
+    assert (answer.status_code, serving(flights)) == (401, "2")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Type": ""},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_another_site_decides_nothing_with_the_cookie_of_a_person(
+    client: TestClient, flights: Environment, headers: dict[str, str]
+) -> None:
+    client.cookies.set("_token", "editor")
+    sent = {"Content-Type": "application/json", **headers}
+    place = f"{PAGES_ADDRESS}/flights/models"
+    answer = client.post(place, content=json.dumps(BACK), headers=sent)
+    assert (answer.status_code, serving(flights)) == (403, "2")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"version": "--to=1"}, {"version": ""}, {"why": ""}, {"what": "promote"}]
+)
+def test_what_is_no_decision_is_refused(
+    client: TestClient, flights: Environment, wrong: dict[str, str]
+) -> None:
+    assert post(client, "models", {**BACK, **wrong}, "editor").status_code == 422
+    assert serving(flights) == "2"
 
 
 def test_a_fault_of_the_home_is_told(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

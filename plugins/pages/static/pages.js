@@ -77,3 +77,25 @@ for (const input of document.querySelectorAll("input[data-search]")) {
     }
   });
 }
+
+// A decision about a model, with the person's reason. The server asks whether they may.
+async function decide(form, what) {
+  const said = document.querySelector(".said");
+  const fields = new FormData(form);
+  const body = { what: what, why: fields.get("why"), version: form.dataset.version || fields.get("to") };
+  said.textContent = "…";
+  try {
+    const answer = await post(`${ROOT}/nightshift/pages/${encodeURIComponent(DAG)}/models`, body);
+    said.textContent = answer.says;
+    form.querySelectorAll("button").forEach((button) => (button.disabled = true));
+  } catch (error) {
+    said.textContent = `Not done: ${error.message}`;
+  }
+}
+
+for (const form of document.querySelectorAll("form.decide")) {
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    decide(form, event.submitter.value);
+  });
+}
