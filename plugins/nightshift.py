@@ -6,20 +6,17 @@ from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
 
-from pipelines.environment import PAGES_ADDRESS, REPORTS_ADDRESS
+from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS
 
 
-def view(page: str, title: str, **more: Any) -> dict[str, Any]:
-    """A page inside Airflow's own."""
-    # Airflow puts the DAG of the page in.
-    dag = "{DAG_ID}/" if more.get("destination") == "dag" else ""
-    place = more.pop("destination", "nav")
+def _in_navigation(page: str) -> dict[str, Any]:
+    """A page inside Airflow's own: the first in the bar itself, the others in its menu."""
     return {
-        "name": title,
-        "href": f"{PAGES_ADDRESS}/{dag}{page}",
-        "destination": place,
-        "url_route": f"nightshift-{page}" if place == "nav" else f"nightshift-{place}-{page}",
-        **more,
+        "name": PAGES[page],
+        "href": f"{PAGES_ADDRESS}/{page}",
+        "destination": "nav",
+        "url_route": f"nightshift-{page}",
+        "nav_top_level": page == "nights",
     }
 
 
@@ -28,8 +25,14 @@ class NightshiftPlugin(AirflowPlugin):
 
     name = "nightshift"
     external_views: ClassVar = [
-        view("nights", "Nights", nav_top_level=True),
-        view("nights", "Nights", destination="dag"),
+        *map(_in_navigation, PAGES),
+        {
+            "name": "Nights",
+            # Airflow puts in the DAG that is looked at.
+            "href": f"{PAGES_ADDRESS}/{{DAG_ID}}/nights",
+            "destination": "dag",
+            "url_route": "nightshift-dag-nights",
+        },
     ]
 
     @property

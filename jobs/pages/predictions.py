@@ -23,6 +23,7 @@ MEASURES = {
 }
 """By task the measures that are shown over time."""
 _Row = Mapping[str, Any]
+_Values = tuple[object, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +145,7 @@ def _of_day(
     return columns, rows
 
 
-def _with_words(rows: Sequence[tuple[object, ...]], words: str) -> list[tuple[object, ...]]:
+def _with_words(rows: Sequence[_Values], words: str) -> list[_Values]:
     wanted = words.lower().split()
     found = []
     for row in rows:
@@ -203,8 +204,8 @@ def _measure(name: str, live: Sequence[_Row]) -> Measure:
         is_more = before is None or row["rows"] > before["rows"]
         if is_more and row[name] is not None:
             best[row["event_date"]] = row
-    by_day = [(day, float(row[name])) for day, row in sorted(best.items())]
-    return Measure(name=name, by_day=tuple(by_day))
+    values = {day: float(best[day][name]) for day in sorted(best)}
+    return Measure(name=name, by_day=tuple(values.items()))
 
 
 def _coverage(

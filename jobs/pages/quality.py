@@ -66,6 +66,9 @@ class Key:
         return cls(table=row["table_name"], expectation=row["expectation"], column=column)
 
 
+_Judged = Mapping[Key, _Verdicts]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segment:
     """Nights that follow each other and were judged alike."""
@@ -133,32 +136,32 @@ class Failure:
 class Quality:
     """What was judged, on all nights."""
 
-    nights: Days | None
+    nights: Days | None = None
     """From the first to the last that was judged; None: none was."""
-    tables: tuple[Judged, ...]
-    failures: tuple[Failure, ...]
+    tables: tuple[Judged, ...] = ()
+    failures: tuple[Failure, ...] = ()
     """The newest first, at most `FAILURES_SHOWN`."""
-    failing: int
+    failing: int = 0
     """How many there are."""
-    shown: Key | None
+    shown: Key | None = None
     """The check whose measure is shown; None: nothing was judged."""
-    trend: tuple[Point, ...]
+    trend: tuple[Point, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quarantine:
     """Rows of one table that were refused."""
 
-    names: tuple[str, ...]
+    names: tuple[str, ...] = ()
     """SQL names of all quarantines that are there."""
-    name: str
+    name: str = ""
     """Whose rows these are; empty: there is none."""
-    by_day: tuple[tuple[date, int], ...]
+    by_day: tuple[tuple[date, int], ...] = ()
     """The newest first."""
-    day: date | None
+    day: date | None = None
     """Whose rows are shown; None: those of all days."""
-    columns: tuple[str, ...]
-    rows: tuple[tuple[object, ...], ...]
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[object, ...], ...] = ()
 
 
 def quality(environment: Environment, pipeline: Pipeline, check: str = "") -> Quality:
@@ -175,7 +178,7 @@ def quality(environment: Environment, pipeline: Pipeline, check: str = "") -> Qu
     of_pipeline = [("pipeline", "=", pipeline.name)]
     recorded = ops.read(environment, "check_results", of_pipeline).sort_by("checked_at")
     if not len(recorded):
-        return Quality(nights=None, tables=(), failures=(), failing=0, shown=None, trend=())
+        return Quality()
     judged = _judged(recorded)
     first = pc.min(recorded["first_day"]).as_py()
     last = pc.max(recorded["last_day"]).as_py()
@@ -216,7 +219,7 @@ def quarantine(
     filled = [one for one in asked if counts[one]]
     chosen = next(iter([*filled, *asked]), "")
     if not chosen:
-        return Quarantine(names=(), name="", by_day=(), day=None, columns=(), rows=())
+        return Quarantine()
     where = f"WHERE landed_date = DATE '{day}'" if day else ""
     statement = (
         f"SELECT landed_date, source_file, source_line, reason, record FROM {chosen} {where} "
@@ -240,7 +243,7 @@ def _by_day(environment: Environment, name: str) -> list[tuple[date, int]]:
     return found
 
 
-def _judged(recorded: pa.Table) -> dict[Key, _Verdicts]:
+def _judged(recorded: pa.Table) -> _Judged:
     """For each check and night what the last verdict says, and which row says it."""
     # By column: a dictionary for each row would take most of the time.
     columns = [recorded[name].to_pylist() for name in _JUDGED]
@@ -266,7 +269,7 @@ def _state(success: bool, severity: str) -> str:
     return FAILED if severity == "critical" else WARNING
 
 
-def _tables(pipeline: Pipeline, judged: Mapping[Key, _Verdicts], nights: Days) -> Iterable[Judged]:
+def _tables(pipeline: Pipeline, judged: _Judged, nights: Days) -> Iterable[Judged]:
     """The tables that were judged, in the order in which a night makes them."""
     for table in pipeline.tables:
         name = f"{pipeline.name}.{table.name}"
@@ -299,7 +302,8 @@ def _segments(states: Mapping[date, str], nights: Days) -> tuple[Segment, ...]:
     found = []
     for state, alike in groupby(nights, key=lambda night: states.get(night, "")):
         own = list(alike)
-        found.append(Segment(days=Days(own[0], own[-1]), state=state))
+        days = Days(own[0], own[-1])
+        found.append(Segment(days=days, state=state))
     return tuple(found)
 
 

@@ -5,6 +5,8 @@ What is shown is read anew for each page; nothing is kept between two requests.
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +23,7 @@ from markupsafe import Markup
 from pydantic import BaseModel, Field
 from starlette.staticfiles import StaticFiles
 
-from jobs.pages import models, nights, predictions, quality
+from jobs.pages import models, nights, predictions, quality, statements
 from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, Environment
@@ -33,12 +35,6 @@ from plugins.signed_in import PRIVATE, policy, sign_in
 
 _FOLDER = Path(__file__).parent
 _ROOT = API_ROOT_PATH.rstrip("/")
-_TITLES = {
-    "nights": "Nights",
-    "quality": "Data quality",
-    "predictions": "Predictions",
-    "models": "Models",
-}
 _HEADERS = {
     **PRIVATE,
     "Content-Security-Policy": policy(
@@ -74,12 +70,13 @@ def make_app() -> FastAPI:
     app.mount("/static", StaticFiles(directory=_FOLDER / "static"))
     app.add_api_route("/{page}", _lead, methods=["GET"], response_class=HTMLResponse)
     for page, function in _PAGES.items():
+        more = [Depends(_sees_all)] if page == "sql" else []
         app.add_api_route(
             f"/{{dag_id}}/{page}",
             function,
             methods=["GET"],
             # A DAG has the name of its pipeline.
-            dependencies=[Depends(requires_access_dag("GET"))],
+            dependencies=[Depends(requires_access_dag("GET")), *more],
             response_class=HTMLResponse,
         )
     app.add_api_route(
@@ -87,6 +84,12 @@ def make_app() -> FastAPI:
         _decide,
         methods=["POST"],
         dependencies=[Depends(of_our_own_page), Depends(requires_access_dag("PUT"))],
+    )
+    app.add_api_route(
+        "/sql",
+        _query,
+        methods=["POST"],
+        dependencies=[Depends(of_our_own_page), Depends(_sees_all)],
     )
     return app
 
@@ -175,9 +178,9 @@ def _spread(pipeline: Pipeline, found: predictions.Predictions) -> Markup:
 
 
 def _measured(measure: predictions.Measure) -> Markup:
-    marks = [charts.mark(Days.of(day), value, value) for day, value in measure.by_day]
-    (first, _), *_, (last, _) = [measure.by_day[0], *measure.by_day]
-    ends = (str(first), str(last))
+    values = dict(measure.by_day)
+    marks = [charts.mark(Days.of(day), values[day], values[day]) for day in values]
+    ends = (str(min(values)), str(max(values)))
     return charts.line(marks, (), f"{measure.name} by day", ends)
 
 
@@ -207,16 +210,46 @@ def _decide(dag_id: str, decision: Decision, user: GetUserDep) -> dict[str, str]
     return {"says": said(told)}
 
 
+class Statement(BaseModel):
+    """What a person asks of the lake."""
+
+    statement: str = Field(max_length=100_000)
+    is_for_file: bool = False
+    """Whether the rows are to be kept, and not only shown."""
+
+
+def _sees_all(user: GetUserDep) -> None:
+    """Refuse who may not see every pipeline: a statement can read any table.
+
+    Raises:
+        HTTPException: there is one that they may not see.
+    """
+    if _visible(user) != catalog.names():
+        raise HTTPException(403, "SQL reads the tables of all pipelines: you may not see them all.")
+
+
+def _sql(dag_id: str, user: GetUserDep) -> HTMLResponse:
+    tables = statements.described(Environment.read())
+    return _page("sql", _pipeline(dag_id), user, tables=tables)
+
+
+def _query(asked: Statement) -> Response:
+    rows = statements.ROWS_OF_A_FILE if asked.is_for_file else statements.ROWS_SHOWN
+    found = statements.answer(Environment.read(), asked.statement, rows)
+    # Not by FastAPI's own way, which looks at each value once more.
+    return Response(json.dumps(asdict(found)), media_type="application/json", headers=PRIVATE)
+
+
 def _bound(name: str, value: float | None) -> list[charts.Bound]:
     return [] if value is None else [charts.Bound(value=value, says=f"{name} {value:g}")]
 
 
 def _page(page: str, pipeline: Pipeline, user: Any, **values: Any) -> HTMLResponse:
     of = pipeline.name
-    tabs = [(name, title, _address(of, name)) for name, title in _TITLES.items()]
+    tabs = [(PAGES[name], name, _address(of, name)) for name in PAGES]
     others = [(name, _address(name, page)) for name in _visible(user)]
     text = _TEMPLATES.get_template(f"{page}.html").render(
-        page=page, title=_TITLES[page], tabs=tabs, others=others, pipeline=pipeline, **values
+        page=page, title=PAGES[page], tabs=tabs, others=others, pipeline=pipeline, **values
     )
     return HTMLResponse(text, headers=_HEADERS)
 
@@ -292,4 +325,10 @@ def _templates() -> Templates:
 
 
 _TEMPLATES = _templates()
-_PAGES = {"nights": _nights, "quality": _quality, "predictions": _predictions, "models": _models}
+_PAGES = {
+    "nights": _nights,
+    "quality": _quality,
+    "predictions": _predictions,
+    "models": _models,
+    "sql": _sql,
+}

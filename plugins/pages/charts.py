@@ -17,6 +17,10 @@ _MOST_DOTS = 60
 """Values that are marked each; more would run into each other."""
 
 
+Ends = tuple[str, str]
+"""What stands below the left and the right end of a chart."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mark:
     """A value at a place from left to right; of several values the least and the most."""
@@ -82,9 +86,7 @@ def strip(segments: Sequence[Segment], label: str) -> Markup:
     return head.format(length) + _joined(parts) + Markup("</svg>")
 
 
-def line(
-    marks: Sequence[Mark], bounds: Sequence[Bound], label: str, ends: tuple[str, str]
-) -> Markup:
+def line(marks: Sequence[Mark], bounds: Sequence[Bound], label: str, ends: Ends) -> Markup:
     """Values over time, and what they should not cross.
 
     Args:
@@ -107,14 +109,15 @@ def line(
         x, y = across.on(mark.place), down.on(mark.middle)
         path += f"{x},{y} "
         if mark.high > mark.low:
-            parts.append(_span(x, down.on(mark.low), down.on(mark.high)))
+            low, high = down.on(mark.low), down.on(mark.high)
+            parts.append(_span(x, low, high))
         if len(marks) <= _MOST_DOTS:
             parts.append(_dot(x, y, mark.says))
     parts.append(Markup('<polyline class="line" points="{}"/>').format(path))
     return _chart(parts, label, ends)
 
 
-def bars(counts: Sequence[int], says: Sequence[str], label: str, ends: tuple[str, str]) -> Markup:
+def bars(counts: Sequence[int], says: Sequence[str], label: str, ends: Ends) -> Markup:
     """How often each of some values is there.
 
     Args:
@@ -137,7 +140,7 @@ def _across(first: float, last: float) -> _Scale:
     return _Scale(low=first, high=last, begin=_LEFT, end=_WIDTH - _RIGHT)
 
 
-def _chart(parts: Sequence[Markup], label: str, ends: tuple[str, str]) -> Markup:
+def _chart(parts: Sequence[Markup], label: str, ends: Ends) -> Markup:
     head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img"><title>{}</title>')
     below = Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>')
     baseline = _HEIGHT - 6

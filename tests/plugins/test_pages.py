@@ -21,7 +21,7 @@ from fastapi.testclient import TestClient
 
 from jobs.lake import model_events, ops
 from jobs.pages import nights, predictions
-from pipelines.environment import PAGES_ADDRESS, ROOT, Environment
+from pipelines.environment import PAGES, PAGES_ADDRESS, ROOT, Environment
 from plugins.pages import app as pages
 from tests.jobs.test_survey import DAYS, TINY, Home
 
@@ -65,7 +65,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
     # Its last day is over, so that its nights end there.
     pipeline = replace(TINY, last_day=DAYS[3])
-    monkeypatch.setattr(pages.catalog, "names", lambda: ["other", "tiny"])
+    monkeypatch.setattr(pages.catalog, "names", lambda: ["tiny"])
     monkeypatch.setattr(pages.catalog, "pipeline", lambda name: pipeline)
     # Its stages write nothing but ids.
     foretold = (("id", "prediction", "model_version"), [(1, 0.25, "1")])
@@ -88,9 +88,6 @@ def client(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
 
 def get(client: TestClient, path: str, who: str = "viewer") -> Any:
     return client.get(f"{PAGES_ADDRESS}/{path}", headers={"Authorization": f"Bearer {who}"})
-
-
-PAGES = ("nights", "quality", "predictions", "models")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -343,6 +340,49 @@ def test_what_is_no_decision_is_refused(
 ) -> None:
     assert post(client, "models", {**BACK, **wrong}, "editor").status_code == 422
     assert serving(flights) == "2"
+
+
+def ask(client: TestClient, statement: str, who: str = "viewer", **more: Any) -> Any:
+    sent = {"Authorization": f"Bearer {who}"}
+    body = {"statement": statement, **more}
+    return client.post(f"{PAGES_ADDRESS}/sql", json=body, headers=sent)
+
+
+def test_who_sees_all_pipelines_asks_with_sql(client: TestClient, home: Home) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    answer = ask(client, "SELECT id FROM tiny.readings ORDER BY id LIMIT 2")
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {"columns": ["id"], "rows": [[0], [1]], "is_cut": False}
+    assert "tiny.readings" in get(client, "tiny/sql").text
+    wrong = ask(client, "SELECT 1 FROM nothing")
+    assert (wrong.status_code, "nothing does not exist" in wrong.text) == (400, True)
+
+
+def test_a_file_may_have_more_rows_than_a_page(client: TestClient) -> None:
+    many = "SELECT range FROM range(1500)"
+    assert len(ask(client, many).json()["rows"]) == 1000
+    assert len(ask(client, many, is_for_file=True).json()["rows"]) == 1500
+
+
+def test_who_may_not_see_a_pipeline_asks_nothing_with_sql(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages.catalog, "names", lambda: ["other", "tiny"])
+    assert ask(client, "SELECT 1").status_code == 403
+    assert get(client, "tiny/sql").status_code == 403
+    assert get(client, "tiny/nights").status_code == 200
+
+
+def test_nobody_asks_with_sql_who_is_not_signed_in(client: TestClient) -> None:
+    body = {"statement": "SELECT 1"}
+    assert client.post(f"{PAGES_ADDRESS}/sql", json=body).status_code == 401
+    client.cookies.set("_token", "viewer")
+    place = f"{PAGES_ADDRESS}/sql"
+    assert (
+        client.post(place, json=body, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    )
+    assert client.post(place, content=json.dumps(body)).status_code == 403
+    assert client.post(place, json=body).status_code == 200
 
 
 def test_a_fault_of_the_home_is_told(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,3 +99,109 @@ for (const form of document.querySelectorAll("form.decide")) {
     decide(form, event.submitter.value);
   });
 }
+
+// SQL. Past statements stay in this browser.
+const HISTORY = "nightshift-sql-history";
+const REMEMBERED = 50;
+
+function past() {
+  try {
+    return JSON.parse(localStorage.getItem(HISTORY)) || [];
+  } catch (error) {
+    return [];
+  }
+}
+
+function remember(statement) {
+  const kept = [statement, ...past().filter((one) => one !== statement)].slice(0, REMEMBERED);
+  localStorage.setItem(HISTORY, JSON.stringify(kept));
+  listPast();
+}
+
+function listPast() {
+  const select = document.getElementById("history");
+  select.replaceChildren(new Option("…", ""), ...past().map((one) => new Option(one.slice(0, 80), one)));
+}
+
+function text(value) {
+  return typeof value === "object" && value !== null ? JSON.stringify(value) : String(value);
+}
+
+function showRows(answer) {
+  const table = document.getElementById("result");
+  table.replaceChildren();
+  const head = table.createTHead().insertRow();
+  for (const name of answer.columns) {
+    const cell = document.createElement("th");
+    cell.textContent = name;
+    head.append(cell);
+  }
+  const body = table.createTBody();
+  for (const row of answer.rows) {
+    const line = body.insertRow();
+    for (const value of row) {
+      const cell = line.insertCell();
+      cell.textContent = value === null ? "" : text(value);
+      cell.className = typeof value === "number" ? "number" : "";
+    }
+  }
+}
+
+function asCsv(answer) {
+  const quoted = (value) => {
+    const written = value === null ? "" : text(value);
+    return /[",\n\r]/.test(written) ? `"${written.replaceAll('"', '""')}"` : written;
+  };
+  return [answer.columns, ...answer.rows].map((row) => row.map(quoted).join(",") + "\n").join("");
+}
+
+function download(content, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([content], { type: "text/csv" }));
+  link.download = name;
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+async function query(isForFile) {
+  const said = document.querySelector(".said");
+  const buttons = document.querySelectorAll("#query button");
+  const statement = document.getElementById("statement").value;
+  const began = performance.now();
+  said.textContent = "Running …";
+  buttons.forEach((button) => (button.disabled = true));
+  try {
+    const asked = { statement: statement, is_for_file: isForFile };
+    const answer = await post(`${ROOT}/nightshift/pages/sql`, asked);
+    const seconds = ((performance.now() - began) / 1000).toFixed(1);
+    said.textContent = `${answer.rows.length} rows${answer.is_cut ? ", and more" : ""} in ${seconds} s`;
+    remember(statement);
+    if (isForFile) {
+      download(asCsv(answer), "nightshift.csv");
+    } else {
+      showRows(answer);
+    }
+  } catch (error) {
+    said.textContent = error.message;
+  }
+  buttons.forEach((button) => (button.disabled = false));
+}
+
+const form = document.getElementById("query");
+if (form) {
+  listPast();
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    query(false);
+  });
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      query(false);
+    }
+  });
+  document.getElementById("csv").addEventListener("click", () => query(true));
+  document.getElementById("history").addEventListener("change", (event) => {
+    document.getElementById("statement").value = event.target.value || document.getElementById("statement").value;
+  });
+}
