@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import groupby
@@ -31,11 +31,11 @@ _OBSERVED = re.compile(rf"({_NUMBER})(?: to ({_NUMBER}) on \d+ days)?")
 """What a check of each day has found: a number, or of several days the least and the most."""
 _JUDGED = (
     *("table_name", "expectation", "column_name", "first_day", "last_day"),
-    *("success", "severity"),
+    *("success", "severity", "checked_at"),
 )
 _Row = Mapping[str, Any]
-_Verdicts = dict[date, tuple[str, int]]
-"""By night the state, and the place of its row."""
+_Verdicts = dict[date, str]
+"""Of a check, by night the state."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,11 +179,11 @@ def quality(environment: Environment, pipeline: Pipeline, check: str = "") -> Qu
     recorded = ops.read(environment, "check_results", of_pipeline).sort_by("checked_at")
     if not len(recorded):
         return Quality()
-    judged = _judged(recorded)
+    judged, failing = _judged(recorded)
     first = pc.min(recorded["first_day"]).as_py()
     last = pc.max(recorded["last_day"]).as_py()
     nights = Days(first, last)
-    failures = list(_failures(environment, recorded, judged))
+    failures = list(_failures(environment, recorded, failing))
     shown = _chosen(judged, check)
     return Quality(
         nights=nights,
@@ -243,20 +243,47 @@ def _by_day(environment: Environment, name: str) -> list[tuple[date, int]]:
     return found
 
 
-def _judged(recorded: pa.Table) -> _Judged:
-    """For each check and night what the last verdict says, and which row says it."""
-    # By column: a dictionary for each row would take most of the time.
+def _judged(recorded: pa.Table) -> tuple[_Judged, list[int]]:
+    """What the last verdict about each night says of each check, and places of what fails there.
+
+    A verdict is about all checks of a table. Of checks that only differ in their bounds the worst
+    is told.
+    """
+    # Instants as numbers, and by column: else making objects would take most of the time.
+    at = recorded.column_names.index("checked_at")
+    recorded = recorded.set_column(at, "checked_at", recorded["checked_at"].cast(pa.int64()))
+    last = _last_verdicts(recorded)
     columns = [recorded[name].to_pylist() for name in _JUDGED]
     found: dict[tuple[str, str, str], _Verdicts] = {}
+    failing = []
     for place, row in enumerate(zip(*columns, strict=True)):
-        table, expectation, column, first, last, success, severity = row
+        table, expectation, column, first, end, success, severity, moment = row
+        of_table = last[table]
+        days = (first,) if first == end else Days(first, end)
+        nights = [night for night in days if of_table[night] == moment]
         of_key = found.setdefault((table, expectation, column or ""), {})
-        said = (_state(success, severity), place)
-        if first == last:
-            of_key[first] = said
-        else:
-            of_key.update(dict.fromkeys(Days(first, last), said))
-    return {_key(*named): verdicts for named, verdicts in found.items()}
+        state = _state(success, severity)
+        for night in nights:
+            before = of_key.get(night)
+            of_key[night] = _worse(state, before) if before else state
+        if nights and not success:
+            failing.append(place)
+    return {_key(*named): verdicts for named, verdicts in found.items()}, failing
+
+
+def _last_verdicts(recorded: pa.Table) -> dict[str, dict[date, int]]:
+    """By table and night when it was judged last, as the record counts time."""
+    verdicts = recorded.group_by(["table_name", "first_day", "last_day", "checked_at"])
+    found: dict[str, dict[date, int]] = {}
+    for row in verdicts.aggregate([]).sort_by("checked_at").to_pylist():
+        nights = Days(row["first_day"], row["last_day"])
+        of_table = found.setdefault(row["table_name"], {})
+        of_table.update(dict.fromkeys(nights, row["checked_at"]))
+    return found
+
+
+def _worse(state: str, other: str) -> str:
+    return max(state, other, key=_WORST.__getitem__)
 
 
 def _key(table: str, expectation: str, column: str) -> Key:
@@ -285,16 +312,15 @@ def _tables(pipeline: Pipeline, judged: _Judged, nights: Days) -> Iterable[Judge
 
 
 def _strip(key: Key, by_night: _Verdicts, nights: Days) -> Strip:
-    states = {night: state for night, (state, _) in by_night.items()}
-    return Strip(key=key, segments=_segments(states, nights))
+    return Strip(key=key, segments=_segments(by_night, nights))
 
 
 def _worst(checks: Iterable[_Verdicts]) -> dict[date, str]:
     """Of each night the worst that a check found."""
     worst: dict[date, str] = {}
     for by_night in checks:
-        for night, (state, _) in by_night.items():
-            worst[night] = max(state, worst.get(night, ""), key=_WORST.__getitem__)
+        for night, state in by_night.items():
+            worst[night] = _worse(state, worst.get(night, ""))
     return worst
 
 
@@ -308,16 +334,9 @@ def _segments(states: Mapping[date, str], nights: Days) -> tuple[Segment, ...]:
 
 
 def _failures(
-    environment: Environment,
-    recorded: pa.Table,
-    judged: Mapping[Key, _Verdicts],
+    environment: Environment, recorded: pa.Table, places: Sequence[int]
 ) -> Iterable[Failure]:
     """What does not hold on some night by the last verdict about it, the newest night first."""
-    counting: set[int] = set()
-    for by_night in judged.values():
-        counting.update(place for _, place in by_night.values())
-    unmet = pc.indices_nonzero(pc.invert(recorded["success"])).to_pylist()
-    places = [place for place in unmet if place in counting]
     rows = recorded.take(pa.array(places, pa.int64())).to_pylist()
     for row in sorted(rows, key=itemgetter("last_day", "checked_at"), reverse=True):
         detail = json.loads(row["detail"] or "{}")

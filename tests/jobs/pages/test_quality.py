@@ -91,6 +91,16 @@ def test_a_failure_that_was_judged_again_and_holds_is_told_no_more(
     assert (found.failures, found.failing) == ((), 0)
 
 
+def test_two_checks_that_differ_in_their_bounds_hide_nothing(environment: Environment) -> None:
+    judge(environment, Days.of(FIRST), "12", success=False, severity="warning")
+    judge.minute -= 1  # type: ignore[attr-defined]
+    judge(environment, Days.of(FIRST), "12")
+    found = quality(environment, FLIGHTS)
+    (table,) = found.tables
+    assert [one.state for one in table.together.segments] == ["warning"]
+    assert found.failing == 1
+
+
 def test_a_warning_is_no_failure_and_tells_examples(environment: Environment) -> None:
     example = {"carrier": "UA", "delay": "<img>"}
     judge(environment, Days.of(FIRST), "3", success=False, severity="warning", examples=[example])
