@@ -83,11 +83,11 @@ def _event(row: Mapping[str, Any]) -> Event:
     names = tuple(measured.get("metrics") or _numbers(candidate))
     by_name = {name: measured.get(name) or {} for name in _RIVALS}
     by_name |= measured.get("baselines") or {}
-    evidence = [
-        Evidence(name=name, values=tuple(values.get(one) for one in names))
-        for name, values in by_name.items()
-        if values
-    ]
+    evidence = []
+    for name, values in by_name.items():
+        if values:
+            told = tuple(map(values.get, names))
+            evidence.append(Evidence(name=name, values=told))
     return Event(
         at=row["created_at"],
         event=row["event"],

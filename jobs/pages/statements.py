@@ -10,6 +10,7 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import islice
 from threading import BoundedSemaphore
@@ -129,10 +130,14 @@ def _run(environment: Environment, statement: str, rows: int) -> Answer:
     for result in sql.results(environment, statement, most=1):
         # One more tells whether there are more.
         first = islice(result.rows, rows + 1)
-        found = [[_shown(value) for value in row] for row in first]
+        found = [_as_shown(row) for row in first]
         is_cut = len(found) > rows
         return Answer(columns=list(result.columns), rows=found[:rows], is_cut=is_cut)
     return Answer(columns=[], rows=[], is_cut=False)
+
+
+def _as_shown(row: Iterable[object]) -> list[object]:
+    return [_shown(value) for value in row]
 
 
 def _shown(value: object) -> object:

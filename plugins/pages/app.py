@@ -179,7 +179,7 @@ def _spread(pipeline: Pipeline, found: predictions.Predictions) -> Markup:
 
 def _measured(measure: predictions.Measure) -> Markup:
     values = dict(measure.by_day)
-    marks = [charts.mark(Days.of(day), values[day], values[day]) for day in values]
+    marks = [charts.mark(Days.of(day), value, value) for day, value in measure.by_day]
     ends = (str(min(values)), str(max(values)))
     return charts.line(marks, (), f"{measure.name} by day", ends)
 
@@ -281,7 +281,7 @@ def _visible(user: Any) -> list[str]:
     return [name for name in catalog.names() if _may(user, name, "GET")]
 
 
-def _may(user: Any, dag_id: str, method: Any, entity: DagAccessEntity | None = None) -> bool:
+def _may(user: Any, dag_id: str, method: Any, entity: Any = None) -> bool:
     """Whether the person may do that with a DAG, or with that part of it."""
     details = DagDetails(id=dag_id)
     manager = get_auth_manager()
