@@ -72,6 +72,10 @@ class Check:
     """The exception, when it could not be judged. Then it counts as failed."""
     waivers: tuple[Waiver, ...] = ()
     """Those that let the failure through, which made it a warning."""
+    least: float | None = None
+    """The bound below what must hold; None: there is none."""
+    most: float | None = None
+    """The bound above it."""
 
     @property
     def blocks(self) -> bool:
@@ -501,8 +505,16 @@ def _judged(
         unexpected=details.get("unexpected_count"),
         examples=_examples(details),
         error=error,
+        least=_number(expectation, "min_value"),
+        most=_number(expectation, "max_value"),
     )
     return check, result
+
+
+def _number(expectation: Expectation, name: str) -> float | None:
+    """A bound of an expectation that has one; one that is a day or a text counts as none."""
+    value = getattr(expectation, name, None)
+    return value if isinstance(value, int | float) else None
 
 
 def _examples(details: Mapping[str, Any]) -> tuple[dict[str, str], ...]:

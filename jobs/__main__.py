@@ -19,7 +19,7 @@ from jobs.commands.version import Version
 from jobs.output import FORMATS
 from pipelines import catalog, replay
 from pipelines.days import Days, parse_day
-from pipelines.environment import Environment
+from pipelines.environment import PAGES, Environment
 from pipelines.errors import UsageError
 from pipelines.events import Event
 from pipelines.run import Run, new_run_id
@@ -78,6 +78,8 @@ def parser() -> Parser:
     command("down", "Stop the platform and everything that it started.", _down)
     command("status", "Tell which services run, and how they are.", _status)
     _grammar_of_logs(command("logs", "List the services' logs, or print the end of one.", _logs))
+    page = command("open", "Print the address of a page in the Airflow UI, and open it.", _open)
+    _grammar_of_open(page)
     _grammar_of_run(
         command("run", "Run a pipeline over a day or a range of days, all stages or some.", _run)
     )
@@ -197,6 +199,13 @@ def _grammar_of_logs(one: Parser) -> None:
         "--lines", type=_count, default=50, metavar="N", help="how many of the last lines (50)"
     )
     _add_format(one, "how the list is printed")
+
+
+def _grammar_of_open(one: Parser) -> None:
+    one.add_argument(
+        "page", nargs="?", choices=list(PAGES), default="nights", help="which (nights)"
+    )
+    one.add_argument("--print", dest="only_print", action="store_true", help="open no browser")
 
 
 def _grammar_of_run(one: Parser) -> None:
@@ -625,6 +634,12 @@ def _logs(arguments: argparse.Namespace, environment: Environment) -> int:
         lines=arguments.lines,
         form=arguments.format,
     )
+
+
+def _open(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.open import open_page
+
+    return open_page(environment, arguments.page, only_print=arguments.only_print)
 
 
 def _run(arguments: argparse.Namespace, environment: Environment) -> int:

@@ -103,7 +103,7 @@ def _show_json(columns: Sequence[str], rows: Iterable[Row], out: TextIO) -> None
             raise UsageError(f"Two columns are named '{name}': give one another name with AS.")
     before = "[\n "
     for row in rows:
-        named = dict(zip(columns, map(_jsonable, row), strict=True))
+        named = dict(zip(columns, map(jsonable, row), strict=True))
         out.write(before + json.dumps(named, allow_nan=False))
         before = ",\n "
     out.write("[]\n" if before.startswith("[") else "\n]\n")
@@ -186,7 +186,7 @@ def _text(value: object) -> str:
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value).hex()
     if isinstance(value, Mapping | list | tuple):
-        return json.dumps(_jsonable(value), ensure_ascii=False)
+        return json.dumps(jsonable(value), ensure_ascii=False)
     return str(value)
 
 
@@ -196,7 +196,7 @@ def _escaped(character: str) -> str:
     return character
 
 
-def _jsonable(value: object) -> Any:
+def jsonable(value: object) -> Any:
     """The value as JSON can say it; numbers that JSON does not know become null."""
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -205,8 +205,8 @@ def _jsonable(value: object) -> Any:
     if isinstance(value, date | time):
         return value.isoformat()
     if isinstance(value, Mapping):
-        return {_text(key): _jsonable(item) for key, item in value.items()}
+        return {_text(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
+        return [jsonable(item) for item in value]
     # A decimal too is text: a JSON number is read as a float and loses digits.
     return _text(value)

@@ -9,7 +9,7 @@ served, until a person has them scored again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
@@ -75,6 +75,16 @@ class Survey:
         self.holes = self._find_holes()
         """Nights before the run's first that were never published and whose files are not there."""
 
+    @property
+    def pipeline(self) -> Pipeline:
+        """Whose tables they are."""
+        return self._run.pipeline
+
+    @property
+    def daily_feeds(self) -> list[str]:
+        """Names of the feeds that drop a file a day."""
+        return [feed.name for feed in self.pipeline.feeds if not feed.is_reference]
+
     def findings(self, table: Table) -> list[Finding]:
         """The state of a table on each night that it can be made for, oldest first."""
         feed = self._feeds.get(table.name)
@@ -105,14 +115,24 @@ class Survey:
         With what follows: a night made from days that will be made anew is stale, and one that
         another definition made is told as outdated.
         """
-        defined = definitions(self._run.pipeline)
+        return self._foreseen(definitions(self._run.pipeline))
+
+    def foreseen_by_record(self) -> list[list[Finding]]:
+        """As `foreseen`, by what is recorded alone: none is told as outdated.
+
+        What the code makes today nobody knows without the code, and Spark with it.
+        """
+        return self._foreseen({})
+
+    def _foreseen(self, defined: Mapping[str, str]) -> list[list[Finding]]:
+        """The findings of every table; those of which no definition is given are not outdated."""
         pending: _Pending = {}
         found: list[list[Finding]] = []
         for table in self._run.pipeline.tables:
             findings = []
             for one in self._expected(table):
                 followed = self._with_what_follows(one, pending)
-                told = self._if_outdated(followed, defined[table.name])
+                told = self._if_outdated(followed, defined.get(table.name))
                 findings.append(self._if_rescored(told))
             self._add_pending(pending, table, findings)
             found.append(findings)
@@ -160,9 +180,11 @@ class Survey:
             return one
         return replace(one, state="stale", reason="--rescore scores it again")
 
-    def _if_outdated(self, one: Finding, definition: str) -> Finding:
+    def _if_outdated(self, one: Finding, definition: str | None) -> Finding:
         made = self._publication(one.table, one.night)
-        if one.state != "current" or made is None or made.definition in ("", definition):
+        if one.state != "current" or made is None or definition is None:
+            return one
+        if made.definition in ("", definition):
             return one
         if one.table.name == PREDICTIONS:
             return _overtaken(one.table, one.night, _OUTDATED)

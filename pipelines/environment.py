@@ -18,6 +18,16 @@ from pipelines.errors import UsageError
 
 REPORTS_ADDRESS = "/nightshift/reports"
 """Path below Airflow's own at which its API server shows the folder of reports."""
+PAGES_ADDRESS = "/nightshift/pages"
+"""Path at which it shows the pages about nights, data, predictions and models."""
+PAGES: Mapping[str, str] = {
+    "nights": "Nights",
+    "quality": "Data quality",
+    "predictions": "Predictions",
+    "models": "Models",
+    "sql": "SQL",
+}
+"""The pages by the last part of their addresses, with their titles, in the order of their tabs."""
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout: the folder that holds `pipelines/`."""
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")

@@ -6,24 +6,21 @@ A report is shown as it lies in the home; nothing else of the home is.
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import quote
 
-from airflow.api_fastapi.app import API_ROOT_PATH
 from airflow.api_fastapi.core_api.security import requires_access_dag
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
-from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
+from fastapi import Depends, FastAPI, HTTPException
+from fastapi.responses import FileResponse
 
 from pipelines.environment import Environment
+from plugins.signed_in import PRIVATE, policy, sign_in
 
 _INDEX = "index.html"
 _HEADERS = {
-    # No script, nothing from elsewhere, in no page but Airflow's own.
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    # Of this person alone, and asked for again: a later stage of the run writes the page anew.
-    "Cache-Control": "private, no-cache",
+    **PRIVATE,
+    # No script.
+    "Content-Security-Policy": policy(
+        "style-src 'unsafe-inline'", "img-src data:", "form-action 'none'"
+    ),
 }
 
 
@@ -32,7 +29,7 @@ def make_app() -> FastAPI:
     app = FastAPI(
         # No description of it, which anyone could read.
         openapi_url=None,
-        exception_handlers={401: _sign_in},
+        exception_handlers={401: sign_in},
     )
     app.add_api_route(
         "/{dag_id}/{path:path}",
@@ -73,11 +70,3 @@ async def _page(dag_id: str, path: str) -> FileResponse:
             404, "No such report. `nightshift maintain` deletes those that are old."
         )
     return FileResponse(file, media_type="text/html; charset=utf-8", headers=_HEADERS)
-
-
-async def _sign_in(request: Request, error: Exception) -> Response:
-    """A browser is led to the login and from there back; a program is told."""
-    if "authorization" in request.headers:
-        return JSONResponse({"detail": str(getattr(error, "detail", error))}, status_code=401)
-    login = f"{API_ROOT_PATH}api/v2/auth/login?next={quote(str(request.url), safe='')}"
-    return RedirectResponse(login, status_code=303)

@@ -40,7 +40,7 @@ BREACHES = {
         "then pipelines"
     ): ("expectations", "import features"),
     (
-        "inside jobs: stages and commands, then training and night, then lake, then spark, "
+        "inside jobs: stages, commands and pages, then training and night, then lake, then spark, "
         "then services, ingestion, transforms, notifications and examples"
     ): ("jobs/lake", "import jobs.stages"),
     "dags imports only pipelines": ("dags", "import jobs"),
@@ -63,6 +63,7 @@ PACKAGES = (
         for part in (
             "stages",
             "commands",
+            "pages",
             "training",
             "lake",
             "spark",

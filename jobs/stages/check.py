@@ -285,6 +285,8 @@ def _row(
         "quarantined": verdict.quarantined,
         "unexpected": check.unexpected,
         "examples": check.examples,
+        "least": check.least,
+        "most": check.most,
     }
     if check.waivers:
         detail["waivers"] = [asdict(waiver) for waiver in check.waivers]

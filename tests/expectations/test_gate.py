@@ -11,6 +11,7 @@ import great_expectations as gx
 import great_expectations.expectations as gxe
 import pytest
 from great_expectations.exceptions import InvalidExpectationConfigurationError
+from great_expectations.expectations.expectation import Expectation
 from pyspark.errors import PySparkException
 
 from expectations import gate
@@ -238,3 +239,18 @@ def test_helpers_say_what_must_hold() -> None:
         "a is at least 1,000.",
         "a is one of x, y.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("expectation", "bounds"),
+    [
+        (between("rows", 1, 3), (1, 3)),
+        (between("rows", None, 2.5), (None, 2.5)),
+        (present("amount"), (None, None)),
+    ],
+)
+def test_a_check_tells_its_bounds(
+    expectation: Expectation, bounds: tuple[float | None, float | None]
+) -> None:
+    check, _ = gate._judged(expectation, None, "")
+    assert (check.least, check.most) == bounds

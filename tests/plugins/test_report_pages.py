@@ -16,7 +16,7 @@ from airflow.plugins_manager import _load_plugins_from_plugin_directory
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from pipelines.environment import REPORTS_ADDRESS, ROOT
+from pipelines.environment import PAGES_ADDRESS, REPORTS_ADDRESS, ROOT
 from plugins.report_pages import file_of, make_app
 
 RUN = "flights/2013-03-01..2013-03-01/manual__2013-03-02T08:30:00+00:00"
@@ -154,8 +154,8 @@ def test_airflow_finds_the_plugin_and_no_error() -> None:
     plugins, errors = _load_plugins_from_plugin_directory(str(ROOT / "plugins"))
     assert errors == {}
     (plugin,) = plugins
-    (app,) = plugin.fastapi_apps
-    assert app["url_prefix"] == REPORTS_ADDRESS
+    served = [app["url_prefix"] for app in plugin.fastapi_apps]
+    assert served == [REPORTS_ADDRESS, PAGES_ADDRESS]
 
 
 def test_a_task_that_loads_the_plugin_imports_no_web_framework() -> None:

@@ -1,0 +1,391 @@
+"""The page of data quality: every check on every night, a measure over time, and refused rows."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.lake import ops, sql
+from jobs.pages.nights import below_reports
+from pipelines.days import Days
+from pipelines.environment import Environment
+from pipelines.errors import UsageError
+from pipelines.spec import QUARANTINE_SUFFIX, Pipeline
+
+FAILURES_SHOWN = 50
+ROWS_SHOWN = 200
+"""Rows of a quarantine, the newest."""
+PASSED, WARNING, FAILED = "passed", "warning", "failed"
+_WORST = {"": 0, PASSED: 1, WARNING: 2, FAILED: 3}
+_NUMBER = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+_OBSERVED = re.compile(rf"({_NUMBER})(?: to ({_NUMBER}) on \d+ days)?")
+"""What a check of each day has found: a number, or of several days the least and the most."""
+_JUDGED = (
+    *("table_name", "expectation", "column_name", "first_day", "last_day"),
+    *("success", "severity", "checked_at"),
+)
+_Row = Mapping[str, Any]
+_Verdicts = dict[date, str]
+"""Of a check, by night the state."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Key:
+    """A check of a table."""
+
+    table: str
+    """SQL name."""
+    expectation: str
+    column: str
+    """The column or measure that it is about; empty: the table."""
+
+    @property
+    def text(self) -> str:
+        """As an address names it."""
+        return f"{self.table}|{self.expectation}|{self.column}"
+
+    @property
+    def label(self) -> str:
+        """In a few words, beside the table's name."""
+        what = self.expectation.removeprefix("expect_").replace("_", " ")
+        return f"{self.column}: {what}" if self.column else what
+
+    @classmethod
+    def of(cls, row: _Row) -> Key:
+        """Of a row of `ops.check_results`."""
+        column = row["column_name"] or ""
+        return cls(table=row["table_name"], expectation=row["expectation"], column=column)
+
+
+_Judged = Mapping[Key, _Verdicts]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segment:
+    """Nights that follow each other and were judged alike."""
+
+    days: Days
+    state: str
+    """`passed`, `warning` or `failed`; empty: not judged."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Strip:
+    """A line of the heat map: all nights."""
+
+    key: Key | None
+    """None: all checks of a table, each night as the worst of them."""
+    segments: tuple[Segment, ...]
+
+    @property
+    def label(self) -> str:
+        """Of its check; empty: of all."""
+        return self.key.label if self.key else ""
+
+    @property
+    def worst(self) -> str:
+        """The worst that was found on any night."""
+        return max((one.state for one in self.segments), key=_WORST.__getitem__, default="")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """A table: all its checks together, and each."""
+
+    table: str
+    together: Strip
+    checks: tuple[Strip, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """What a check found on a night, or the least and the most on several."""
+
+    days: Days
+    low: float
+    high: float
+    least: float | None
+    """Its bounds on that night."""
+    most: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """A check that does not hold, by the last verdict about its nights."""
+
+    key: Key
+    days: Days
+    state: str
+    says: str
+    observed: str
+    examples: tuple[str, ...]
+    report: str | None
+    """Path below the folder of reports."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quality:
+    """What was judged, on all nights."""
+
+    nights: Days | None = None
+    """From the first to the last that was judged; None: none was."""
+    tables: tuple[Judged, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    """The newest first, at most `FAILURES_SHOWN`."""
+    failing: int = 0
+    """How many there are."""
+    shown: Key | None = None
+    """The check whose measure is shown; None: nothing was judged."""
+    trend: tuple[Point, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quarantine:
+    """Rows of one table that were refused."""
+
+    names: tuple[str, ...] = ()
+    """SQL names of all quarantines that are there."""
+    name: str = ""
+    """Whose rows these are; empty: there is none."""
+    by_day: tuple[tuple[date, int], ...] = ()
+    """The newest first."""
+    day: date | None = None
+    """Whose rows are shown; None: those of all days."""
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[object, ...], ...] = ()
+
+
+def quality(environment: Environment, pipeline: Pipeline, check: str = "") -> Quality:
+    """All verdicts of a pipeline; of each night the last counts.
+
+    Args:
+        environment: Whose lake is read.
+        pipeline: Whose checks they are.
+        check: `Key.text` of the one whose measure is shown over time; empty: one is chosen.
+
+    Raises:
+        UsageError: there is no such check.
+    """
+    of_pipeline = [("pipeline", "=", pipeline.name)]
+    recorded = ops.read(environment, "check_results", of_pipeline).sort_by("checked_at")
+    if not len(recorded):
+        return Quality()
+    judged, failing = _judged(recorded)
+    first = pc.min(recorded["first_day"]).as_py()
+    last = pc.max(recorded["last_day"]).as_py()
+    nights = Days(first, last)
+    failures = list(_failures(environment, recorded, failing))
+    shown = _chosen(judged, check)
+    return Quality(
+        nights=nights,
+        tables=tuple(_tables(pipeline, judged, nights)),
+        failures=tuple(failures[:FAILURES_SHOWN]),
+        failing=len(failures),
+        shown=shown,
+        trend=tuple(_trend(recorded, shown)),
+    )
+
+
+def quarantine(
+    environment: Environment, pipeline: Pipeline, name: str = "", day: date | None = None
+) -> Quarantine:
+    """Rows that were refused, the newest first.
+
+    Args:
+        environment: Whose lake is read.
+        pipeline: Whose rows they are.
+        name: SQL name of the quarantine; empty: the first that has rows.
+        day: Of whose drop; None: of all.
+
+    Raises:
+        UsageError: there is no such quarantine.
+    """
+    begin = f"{pipeline.name}."
+    there = [one for one in sql.tables(environment) if one.startswith(begin)]
+    names = [one for one in there if one.endswith(QUARANTINE_SUFFIX)]
+    if name and name not in names:
+        raise UsageError(f"There is no quarantine '{name}'. Known: {', '.join(names) or 'none'}.")
+    asked = [name] if name else names
+    counts = {one: _by_day(environment, one) for one in asked}
+    filled = [one for one in asked if counts[one]]
+    chosen = next(iter([*filled, *asked]), "")
+    if not chosen:
+        return Quarantine()
+    where = f"WHERE landed_date = DATE '{day}'" if day else ""
+    statement = (
+        f"SELECT landed_date, source_file, source_line, reason, record FROM {chosen} {where} "
+        f"ORDER BY landed_date DESC, source_file, source_line LIMIT {ROWS_SHOWN}"
+    )
+    columns, rows = sql.query(environment, statement)
+    return Quarantine(
+        names=tuple(names),
+        name=chosen,
+        by_day=tuple(counts[chosen]),
+        day=day,
+        columns=tuple(columns),
+        rows=tuple(rows),
+    )
+
+
+def _by_day(environment: Environment, name: str) -> list[tuple[date, int]]:
+    statement = f"SELECT landed_date, count(*) FROM {name} GROUP BY ALL ORDER BY 1 DESC"
+    _, rows = sql.query(environment, statement)
+    found: list[Any] = rows
+    return found
+
+
+def _judged(recorded: pa.Table) -> tuple[_Judged, list[int]]:
+    """What the last verdict about each night says of each check, and places of what fails there.
+
+    A verdict is about all checks of a table. Of checks that only differ in their bounds the worst
+    is told.
+    """
+    # Instants as numbers, and by column: else making objects would take most of the time.
+    at = recorded.column_names.index("checked_at")
+    recorded = recorded.set_column(at, "checked_at", recorded["checked_at"].cast(pa.int64()))
+    last = _last_verdicts(recorded)
+    columns = [recorded[name].to_pylist() for name in _JUDGED]
+    found: dict[tuple[str, str, str], _Verdicts] = {}
+    failing = []
+    for place, row in enumerate(zip(*columns, strict=True)):
+        table, expectation, column, first, end, success, severity, moment = row
+        of_table = last[table]
+        days = (first,) if first == end else Days(first, end)
+        nights = [night for night in days if of_table[night] == moment]
+        of_key = found.setdefault((table, expectation, column or ""), {})
+        state = _state(success, severity)
+        for night in nights:
+            before = of_key.get(night)
+            of_key[night] = _worse(state, before) if before else state
+        if nights and not success:
+            failing.append(place)
+    return {_key(*named): verdicts for named, verdicts in found.items()}, failing
+
+
+def _last_verdicts(recorded: pa.Table) -> dict[str, dict[date, int]]:
+    """By table and night when it was judged last, as the record counts time."""
+    verdicts = recorded.group_by(["table_name", "first_day", "last_day", "checked_at"])
+    found: dict[str, dict[date, int]] = {}
+    for row in verdicts.aggregate([]).sort_by("checked_at").to_pylist():
+        nights = Days(row["first_day"], row["last_day"])
+        of_table = found.setdefault(row["table_name"], {})
+        of_table.update(dict.fromkeys(nights, row["checked_at"]))
+    return found
+
+
+def _worse(state: str, other: str) -> str:
+    return max(state, other, key=_WORST.__getitem__)
+
+
+def _key(table: str, expectation: str, column: str) -> Key:
+    return Key(table=table, expectation=expectation, column=column)
+
+
+def _state(success: bool, severity: str) -> str:
+    if success:
+        return PASSED
+    return FAILED if severity == "critical" else WARNING
+
+
+def _tables(pipeline: Pipeline, judged: _Judged, nights: Days) -> Iterable[Judged]:
+    """The tables that were judged, in the order in which a night makes them."""
+    for table in pipeline.tables:
+        name = f"{pipeline.name}.{table.name}"
+        checks = {key: one for key, one in judged.items() if key.table == name}
+        if not checks:
+            continue
+        strips = [_strip(key, checks[key], nights) for key in checks]
+        # What fails comes first.
+        strips.sort(key=lambda strip: (-_WORST[strip.worst], strip.label))
+        worst = _worst(checks.values())
+        together = Strip(key=None, segments=_segments(worst, nights))
+        yield Judged(table=name, together=together, checks=tuple(strips))
+
+
+def _strip(key: Key, by_night: _Verdicts, nights: Days) -> Strip:
+    return Strip(key=key, segments=_segments(by_night, nights))
+
+
+def _worst(checks: Iterable[_Verdicts]) -> dict[date, str]:
+    """Of each night the worst that a check found."""
+    worst: dict[date, str] = {}
+    for by_night in checks:
+        for night, state in by_night.items():
+            worst[night] = _worse(state, worst.get(night, ""))
+    return worst
+
+
+def _segments(states: Mapping[date, str], nights: Days) -> tuple[Segment, ...]:
+    found = []
+    for state, alike in groupby(nights, key=lambda night: states.get(night, "")):
+        own = list(alike)
+        days = Days(own[0], own[-1])
+        found.append(Segment(days=days, state=state))
+    return tuple(found)
+
+
+def _failures(
+    environment: Environment, recorded: pa.Table, places: Sequence[int]
+) -> Iterable[Failure]:
+    """What does not hold on some night by the last verdict about it, the newest night first."""
+    rows = recorded.take(pa.array(places, pa.int64())).to_pylist()
+    for row in sorted(rows, key=itemgetter("last_day", "checked_at"), reverse=True):
+        detail = json.loads(row["detail"] or "{}")
+        examples = [_in_words(one) for one in detail.get("examples", ())]
+        yield Failure(
+            key=Key.of(row),
+            days=Days(row["first_day"], row["last_day"]),
+            state=_state(row["success"], row["severity"]),
+            says=detail.get("says", ""),
+            observed=row["observed"] or "",
+            examples=tuple(examples),
+            report=below_reports(environment, row["report"]),
+        )
+
+
+def _in_words(example: Mapping[str, object]) -> str:
+    return ", ".join(f"{column}={value}" for column, value in example.items())
+
+
+def _chosen(judged: Mapping[Key, object], check: str) -> Key:
+    """The check that is meant; where none is, one that counts rows."""
+    by_text = {key.text: key for key in judged}
+    if check and check not in by_text:
+        raise UsageError(f"No check '{check}' was ever judged.")
+    if check:
+        return by_text[check]
+    counts = [key for key in judged if key.column == "rows"]
+    return next(iter(counts or judged))
+
+
+def _trend(recorded: pa.Table, key: Key) -> Iterable[Point]:
+    """What the check found over time, as far as it found numbers; of a night the last counts."""
+    same = pc.equal(recorded["table_name"], key.table)
+    same = pc.and_(same, pc.equal(recorded["expectation"], key.expectation))
+    columns = pc.fill_null(recorded["column_name"], "")
+    same = pc.and_(same, pc.equal(columns, key.column))
+    last: dict[Days, Point] = {}
+    for row in recorded.filter(same).to_pylist():
+        days = Days(row["first_day"], row["last_day"])
+        found = _OBSERVED.fullmatch(row["observed"] or "")
+        last.pop(days, None)
+        if found:
+            detail = json.loads(row["detail"] or "{}")
+            low = float(found[1])
+            last[days] = Point(
+                days=days,
+                low=low,
+                high=float(found[2] or low),
+                least=detail.get("least"),
+                most=detail.get("most"),
+            )
+    return sorted(last.values(), key=lambda point: point.days)

@@ -1,0 +1,1 @@
+"""Pages about nights, data, predictions and models, inside the Airflow UI."""

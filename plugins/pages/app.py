@@ -1,0 +1,334 @@
+"""The pages over HTTP: for people who are signed in, and may see the pipeline's DAG.
+
+What is shown is read anew for each page; nothing is kept between two requests.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from airflow.api_fastapi.app import API_ROOT_PATH, get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from jinja2 import Environment as Templates
+from jinja2 import FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from pydantic import BaseModel, Field
+from starlette.staticfiles import StaticFiles
+
+from jobs.pages import models, nights, predictions, quality, statements
+from pipelines import catalog
+from pipelines.days import Days
+from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, Environment
+from pipelines.errors import NightshiftError
+from pipelines.spec import Pipeline
+from plugins.pages import charts
+from plugins.pages.decisions import of_our_own_page, said
+from plugins.signed_in import PRIVATE, policy, sign_in
+
+_FOLDER = Path(__file__).parent
+_ROOT = API_ROOT_PATH.rstrip("/")
+_HEADERS = {
+    **PRIVATE,
+    "Content-Security-Policy": policy(
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "form-action 'self'",
+    ),
+}
+_EVENTS = {
+    "promoted": "done",
+    "approved": "done",
+    "restored": "done",
+    "awaiting": "awaiting",
+    "rolled_back": "refused",
+    "rejected": "refused",
+    "refused": "refused",
+}
+"""In which colour an event is shown; others are grey."""
+_OF_COMMAND = "run__"
+"""How the ids of runs begin that Airflow knows nothing of."""
+
+
+def make_app() -> FastAPI:
+    """The application, to be mounted below Airflow's own."""
+    app = FastAPI(
+        # No description of it, which anyone could read.
+        openapi_url=None,
+        exception_handlers={401: sign_in, 403: _refused, 404: _refused, NightshiftError: _told},
+    )
+    # No secret is in them, and a page in a frame without an origin of its own has no cookie.
+    app.mount("/static", StaticFiles(directory=_FOLDER / "static"))
+    app.add_api_route("/{page}", _lead, methods=["GET"], response_class=HTMLResponse)
+    for page, function in _PAGES.items():
+        more = [Depends(_sees_all)] if page == "sql" else []
+        app.add_api_route(
+            f"/{{dag_id}}/{page}",
+            function,
+            methods=["GET"],
+            # A DAG has the name of its pipeline.
+            dependencies=[Depends(requires_access_dag("GET")), *more],
+            response_class=HTMLResponse,
+        )
+    app.add_api_route(
+        "/{dag_id}/models",
+        _decide,
+        methods=["POST"],
+        dependencies=[Depends(of_our_own_page), Depends(requires_access_dag("PUT"))],
+    )
+    app.add_api_route(
+        "/sql",
+        _query,
+        methods=["POST"],
+        dependencies=[Depends(of_our_own_page), Depends(_sees_all)],
+    )
+    return app
+
+
+def _lead(page: str, user: GetUserDep) -> Response:
+    """To the page of the first pipeline that the person may see."""
+    seen = _visible(user)
+    if page not in PAGES or not seen:
+        raise HTTPException(404, "No such page, or no pipeline that you may see.")
+    return RedirectResponse(_address(seen[0], page), status_code=303)
+
+
+def _nights(dag_id: str, user: GetUserDep) -> HTMLResponse:
+    pipeline = _pipeline(dag_id)
+    found = nights.nights(Environment.read(), pipeline, datetime.now(UTC))
+    may_run = _may(user, dag_id, "POST", DagAccessEntity.RUN)
+    return _page("nights", pipeline, user, found=found, may_run=may_run, hole=nights.HOLE)
+
+
+def _quality(
+    dag_id: str,
+    user: GetUserDep,
+    check: str = "",
+    quarantine: str = "",
+    day: date | None = None,
+    all: bool = False,  # noqa: A002  as the address names it
+) -> HTMLResponse:
+    pipeline = _pipeline(dag_id)
+    environment = Environment.read()
+    found = quality.quality(environment, pipeline, check)
+    return _page(
+        "quality",
+        pipeline,
+        user,
+        found=found,
+        trend=_trend(found),
+        refused=quality.quarantine(environment, pipeline, quarantine, day),
+        most=quality.ROWS_SHOWN,
+        show_all=all,
+    )
+
+
+def _trend(found: quality.Quality) -> Markup | None:
+    """What a check found over time, with its bounds of last."""
+    points = found.trend
+    if not points or found.shown is None:
+        return None
+    marks = [charts.mark(point.days, point.low, point.high) for point in points]
+    last = points[-1]
+    bounds = _bound("at least", last.least) + _bound("at most", last.most)
+    ends = (str(points[0].days.first), str(last.days.last))
+    return charts.line(marks, bounds, f"{found.shown.table}: {found.shown.label}", ends)
+
+
+def _predictions(
+    dag_id: str,
+    user: GetUserDep,
+    day: date | None = None,
+    words: str = "",
+    sort: str = "",
+    ascending: bool = False,
+) -> HTMLResponse:
+    pipeline = _pipeline(dag_id)
+    asked = predictions.Asked(day=day, words=words, sort=sort, is_ascending=ascending)
+    found = predictions.predictions(Environment.read(), pipeline, asked)
+    measured = [measure for measure in found.measures if measure.by_day]
+    return _page(
+        "predictions",
+        pipeline,
+        user,
+        found=found,
+        asked=asked,
+        sort=sort or pipeline.prediction,
+        spread=_spread(pipeline, found),
+        charts=[(measure.name, _measured(measure)) for measure in measured],
+    )
+
+
+def _spread(pipeline: Pipeline, found: predictions.Predictions) -> Markup:
+    if not found.spread:
+        return Markup("")
+    counts = [one.rows for one in found.spread]
+    says = [f"{one.low:.3g} to {one.high:.3g}: {one.rows}" for one in found.spread]
+    ends = (f"{found.spread[0].low:.3g}", f"{found.spread[-1].high:.3g}")
+    return charts.bars(counts, says, f"How {pipeline.prediction} is distributed", ends)
+
+
+def _measured(measure: predictions.Measure) -> Markup:
+    values = dict(measure.by_day)
+    marks = [charts.mark(Days.of(day), value, value) for day, value in measure.by_day]
+    ends = (str(min(values)), str(max(values)))
+    return charts.line(marks, (), f"{measure.name} by day", ends)
+
+
+class Decision(BaseModel):
+    """What a person says about a model."""
+
+    what: Literal["rollback", "approve", "reject"]
+    version: str = Field(pattern=r"^[0-9]{1,10}$")
+    why: str = Field(min_length=1, max_length=2000)
+
+
+def _models(dag_id: str, user: GetUserDep) -> HTMLResponse:
+    pipeline = _pipeline(dag_id)
+    found = models.models(Environment.read(), pipeline)
+    may_edit = _may(user, dag_id, "PUT")
+    return _page("models", pipeline, user, found=found, may_edit=may_edit, states=_EVENTS)
+
+
+def _decide(dag_id: str, decision: Decision, user: GetUserDep) -> dict[str, str]:
+    pipeline = _pipeline(dag_id)
+    words = [f"--why={decision.why}", f"--by={user.get_name()}"]
+    if decision.what == "rollback":
+        told = ["rollback", pipeline.name, f"--to={decision.version}", *words]
+    else:
+        rejected = ["--reject"] if decision.what == "reject" else []
+        told = ["approve", pipeline.name, decision.version, *rejected, *words]
+    return {"says": said(told)}
+
+
+class Statement(BaseModel):
+    """What a person asks of the lake."""
+
+    statement: str = Field(max_length=100_000)
+    is_for_file: bool = False
+    """Whether the rows are to be kept, and not only shown."""
+
+
+def _sees_all(user: GetUserDep) -> None:
+    """Refuse who may not see every pipeline: a statement can read any table.
+
+    Raises:
+        HTTPException: there is one that they may not see.
+    """
+    if _visible(user) != catalog.names():
+        raise HTTPException(403, "SQL reads the tables of all pipelines: you may not see them all.")
+
+
+def _sql(dag_id: str, user: GetUserDep) -> HTMLResponse:
+    tables = statements.described(Environment.read())
+    return _page("sql", _pipeline(dag_id), user, tables=tables)
+
+
+def _query(asked: Statement) -> Response:
+    rows = statements.ROWS_OF_A_FILE if asked.is_for_file else statements.ROWS_SHOWN
+    found = statements.answer(Environment.read(), asked.statement, rows)
+    # Not by FastAPI's own way, which looks at each value once more.
+    return Response(json.dumps(asdict(found)), media_type="application/json", headers=PRIVATE)
+
+
+def _bound(name: str, value: float | None) -> list[charts.Bound]:
+    return [] if value is None else [charts.Bound(value=value, says=f"{name} {value:g}")]
+
+
+def _page(page: str, pipeline: Pipeline, user: Any, **values: Any) -> HTMLResponse:
+    of = pipeline.name
+    tabs = [(PAGES[name], name, _address(of, name)) for name in PAGES]
+    others = [(name, _address(name, page)) for name in _visible(user)]
+    text = _TEMPLATES.get_template(f"{page}.html").render(
+        page=page, title=PAGES[page], tabs=tabs, others=others, pipeline=pipeline, **values
+    )
+    return HTMLResponse(text, headers=_HEADERS)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    status = getattr(error, "status_code", 500)
+    return _error(request, str(getattr(error, "detail", error)), status)
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    """What Nightshift's own errors say is written for people."""
+    return _error(request, str(error), 400)
+
+
+def _error(request: Request, text: str, status: int) -> Response:
+    if request.method != "GET":
+        return Response(text, status, headers=_HEADERS, media_type="text/plain")
+    page = _TEMPLATES.get_template("error.html").render(text=text)
+    return HTMLResponse(page, status, headers=_HEADERS)
+
+
+def _pipeline(dag_id: str) -> Pipeline:
+    if dag_id not in catalog.names():
+        raise HTTPException(404, f"There is no pipeline '{dag_id}'.")
+    return catalog.pipeline(dag_id)
+
+
+def _visible(user: Any) -> list[str]:
+    return [name for name in catalog.names() if _may(user, name, "GET")]
+
+
+def _may(user: Any, dag_id: str, method: Any, entity: Any = None) -> bool:
+    """Whether the person may do that with a DAG, or with that part of it."""
+    details = DagDetails(id=dag_id)
+    manager = get_auth_manager()
+    return bool(
+        manager.is_authorized_dag(method=method, access_entity=entity, details=details, user=user)
+    )
+
+
+def _address(dag_id: str, page: str) -> str:
+    return f"{_ROOT}{PAGES_ADDRESS}/{quote(dag_id)}/{page}"
+
+
+def _report_address(report: str) -> str:
+    return f"{_ROOT}{REPORTS_ADDRESS}/{quote(report)}"
+
+
+def _run_address(dag_id: str, run_id: str) -> str:
+    """Where Airflow shows a run; '' for a run that it knows nothing of."""
+    if run_id.startswith(_OF_COMMAND):
+        return ""
+    return f"{_ROOT}/dags/{quote(dag_id)}/runs/{quote(run_id, safe='')}"
+
+
+def _templates() -> Templates:
+    made = Templates(
+        loader=FileSystemLoader(_FOLDER / "templates"),
+        # What data says is text, whatever it looks like.
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals |= {
+        "root": _ROOT,
+        "static": f"{_ROOT}{PAGES_ADDRESS}/static",
+        "report_address": _report_address,
+        "run_address": _run_address,
+        "strip": charts.strip,
+    }
+    return made
+
+
+_TEMPLATES = _templates()
+_PAGES = {
+    "nights": _nights,
+    "quality": _quality,
+    "predictions": _predictions,
+    "models": _models,
+    "sql": _sql,
+}

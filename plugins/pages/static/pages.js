@@ -1,0 +1,207 @@
+// What the pages do beyond showing. All of it goes through the person's own session.
+"use strict";
+
+const ROOT = document.body.dataset.root;
+const DAG = document.body.dataset.dag;
+
+// A link to Airflow itself, in the window and not in our frame: as if it stood in Airflow's page.
+function openOutside(address) {
+  if (window.parent === window) {
+    window.location.assign(address);
+    return;
+  }
+  const link = window.parent.document.createElement("a");
+  link.href = address;
+  window.parent.document.body.append(link);
+  link.click();
+  link.remove();
+}
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[data-outside]");
+  if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
+    event.preventDefault();
+    openOutside(link.href);
+  }
+});
+
+// JSON, which no form of another site can send; the cookie goes to our own origin alone.
+async function post(address, body) {
+  const answer = await fetch(address, {
+    method: "POST",
+    credentials: "same-origin",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+  });
+  const text = await answer.text();
+  if (!answer.ok) {
+    let detail = text;
+    try {
+      detail = JSON.parse(text).detail;
+    } catch (error) {
+      // It is plain text.
+    }
+    throw new Error(typeof detail === "string" ? detail : JSON.stringify(detail));
+  }
+  return JSON.parse(text);
+}
+
+// Airflow's own API decides whether the person may.
+async function trigger(button) {
+  const said = document.querySelector(".said");
+  button.disabled = true;
+  said.textContent = "Triggering …";
+  try {
+    const night = { logical_date: null, conf: { date: button.dataset.trigger } };
+    const address = `${ROOT}/api/v2/dags/${encodeURIComponent(DAG)}/dagRuns`;
+    const run = await post(address, night);
+    openOutside(`${ROOT}/dags/${encodeURIComponent(DAG)}/runs/${encodeURIComponent(run.dag_run_id)}`);
+  } catch (error) {
+    said.textContent = `Not triggered: ${error.message}`;
+    button.disabled = false;
+  }
+}
+
+for (const button of document.querySelectorAll("button[data-trigger]")) {
+  button.addEventListener("click", () => trigger(button));
+}
+
+// Hide the rows of a table that do not have the words.
+for (const input of document.querySelectorAll("input[data-search]")) {
+  const table = document.getElementById(input.dataset.search);
+  input.addEventListener("input", () => {
+    const words = input.value.toLowerCase().split(/\s+/);
+    for (const row of table.tBodies[0].rows) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every((word) => text.includes(word));
+    }
+  });
+}
+
+// A decision about a model, with the person's reason. The server asks whether they may.
+async function decide(form, what) {
+  const said = document.querySelector(".said");
+  const fields = new FormData(form);
+  const body = { what: what, why: fields.get("why"), version: form.dataset.version || fields.get("to") };
+  said.textContent = "…";
+  try {
+    const answer = await post(`${ROOT}/nightshift/pages/${encodeURIComponent(DAG)}/models`, body);
+    said.textContent = answer.says;
+    form.querySelectorAll("button").forEach((button) => (button.disabled = true));
+  } catch (error) {
+    said.textContent = `Not done: ${error.message}`;
+  }
+}
+
+for (const form of document.querySelectorAll("form.decide")) {
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    decide(form, event.submitter.value);
+  });
+}
+
+// SQL. Past statements stay in this browser.
+const HISTORY = "nightshift-sql-history";
+const REMEMBERED = 50;
+
+function past() {
+  try {
+    return JSON.parse(localStorage.getItem(HISTORY)) || [];
+  } catch (error) {
+    return [];
+  }
+}
+
+function remember(statement) {
+  const kept = [statement, ...past().filter((one) => one !== statement)].slice(0, REMEMBERED);
+  localStorage.setItem(HISTORY, JSON.stringify(kept));
+  listPast();
+}
+
+function listPast() {
+  const select = document.getElementById("history");
+  select.replaceChildren(new Option("…", ""), ...past().map((one) => new Option(one.slice(0, 80), one)));
+}
+
+function text(value) {
+  return typeof value === "object" && value !== null ? JSON.stringify(value) : String(value);
+}
+
+function showRows(answer) {
+  const table = document.getElementById("result");
+  table.replaceChildren();
+  const head = table.createTHead().insertRow();
+  for (const name of answer.columns) {
+    const cell = document.createElement("th");
+    cell.textContent = name;
+    head.append(cell);
+  }
+  const body = table.createTBody();
+  for (const row of answer.rows) {
+    const line = body.insertRow();
+    for (const value of row) {
+      const cell = line.insertCell();
+      cell.textContent = value === null ? "" : text(value);
+      cell.className = typeof value === "number" ? "number" : "";
+    }
+  }
+}
+
+function asCsv(answer) {
+  const quoted = (value) => {
+    const written = value === null ? "" : text(value);
+    return /[",\n\r]/.test(written) ? `"${written.replaceAll('"', '""')}"` : written;
+  };
+  return [answer.columns, ...answer.rows].map((row) => row.map(quoted).join(",") + "\n").join("");
+}
+
+function download(content, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([content], { type: "text/csv" }));
+  link.download = name;
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+async function query(isForFile) {
+  const said = document.querySelector(".said");
+  const buttons = document.querySelectorAll("#query button");
+  const statement = document.getElementById("statement").value;
+  const began = performance.now();
+  said.textContent = "Running …";
+  buttons.forEach((button) => (button.disabled = true));
+  try {
+    const asked = { statement: statement, is_for_file: isForFile };
+    const answer = await post(`${ROOT}/nightshift/pages/sql`, asked);
+    const seconds = ((performance.now() - began) / 1000).toFixed(1);
+    said.textContent = `${answer.rows.length} rows${answer.is_cut ? ", and more" : ""} in ${seconds} s`;
+    remember(statement);
+    if (isForFile) {
+      download(asCsv(answer), "nightshift.csv");
+    } else {
+      showRows(answer);
+    }
+  } catch (error) {
+    said.textContent = error.message;
+  }
+  buttons.forEach((button) => (button.disabled = false));
+}
+
+const form = document.getElementById("query");
+if (form) {
+  listPast();
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    query(false);
+  });
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      query(false);
+    }
+  });
+  document.getElementById("csv").addEventListener("click", () => query(true));
+  document.getElementById("history").addEventListener("change", (event) => {
+    document.getElementById("statement").value = event.target.value || document.getElementById("statement").value;
+  });
+}

@@ -1,0 +1,153 @@
+"""Our pages in Airflow's own UI, in a real Chromium: found, right, readable, and of use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from playwright.sync_api import FrameLocator, Page, expect
+
+from pipelines.environment import PAGES, PAGES_ADDRESS
+from tests.e2e import test_ui
+from tests.e2e.conftest import NIGHT, Installation
+from tests.e2e.test_ui import log_in
+
+pytestmark = test_ui.pytestmark
+page = test_ui.page
+PHONE = {"width": 390, "height": 800}
+SECONDS = 1.0
+"""Within which the server answers with a page."""
+
+
+@pytest.fixture
+def signed_in(page: Page, installation: Installation, first_night: str) -> Iterator[Page]:
+    """A browser of somebody who is signed in, with no fault of a script or of the policy."""
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda said: faults.append(said.text) if _is_refusal(said.text) else None)
+    log_in(page, installation)
+    expect(page.get_by_role("link", name="Dags").first).to_be_visible()
+    yield page
+    assert faults == []
+
+
+def _is_refusal(text: str) -> bool:
+    return "Content Security Policy" in text
+
+
+def opened(page: Page, name: str) -> FrameLocator:
+    """One of our pages, as the navigation opens it."""
+    if name == "nights":
+        page.get_by_role("link", name=PAGES[name], exact=True).first.click()
+    else:
+        page.get_by_role("button", name="Plugins").click()
+        page.get_by_role("menuitem", name=PAGES[name], exact=True).click()
+    frame = page.frame_locator("iframe")
+    expect(frame.get_by_role("heading", name=PAGES[name], exact=True)).to_be_visible()
+    return frame
+
+
+def test_each_page_opens_from_the_navigation(
+    signed_in: Page, screenshot: Callable[[Any, str], None]
+) -> None:
+    for name in PAGES:
+        opened(signed_in, name)
+        screenshot(signed_in, f"page-{name}")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_each_page_is_readable_on_a_phone_in_the_dark(
+    signed_in: Page, name: str, screenshot: Callable[[Any, str], None]
+) -> None:
+    signed_in.evaluate("localStorage.setItem('theme', 'dark')")
+    signed_in.set_viewport_size(PHONE)
+    signed_in.goto(f"{PAGES_ADDRESS}/flights/{name}")
+    screenshot(signed_in, f"phone-{name}")
+    # Only tables are wider than the screen, and scroll by themselves.
+    width = signed_in.evaluate("document.documentElement.scrollWidth")
+    assert width <= PHONE["width"]
+    colour = signed_in.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert sum(map(int, re.findall(r"\d+", colour))) < 120
+
+
+def test_the_night_is_told_as_current_and_leads_to_its_run(
+    signed_in: Page, first_night: str
+) -> None:
+    frame = opened(signed_in, "nights")
+    row = frame.get_by_role("row").filter(has=frame.get_by_role("rowheader", name=str(NIGHT)))
+    expect(row.locator("td.current")).not_to_have_count(0)
+    expect(row.locator("td.missing, td.stale, td.refused")).to_have_count(0)
+    row.get_by_role("link", name="done").click()
+    signed_in.wait_for_url(re.compile(r"/dags/flights/runs/"))
+    assert unquote(signed_in.url).endswith(first_night)
+
+
+def test_figures_are_those_of_sql(signed_in: Page, installation: Installation) -> None:
+    frame = opened(signed_in, "predictions")
+    statement = "SELECT max(flight_date)::text AS day FROM flights.predictions"
+    (newest,) = installation.sql(statement)
+    where = f"WHERE flight_date = '{newest['day']}'"
+    counted = f"SELECT count(*) AS n, max(late_probability) AS top FROM flights.predictions {where}"
+    (of_day,) = installation.sql(counted)
+    heading = f"{newest['day']}: {of_day['n']} predictions"
+    expect(frame.get_by_role("heading", name=heading)).to_be_visible()
+    expect(frame.locator("tbody tr").first).to_contain_text(f"{of_day['top']:.4f}")
+
+    frame = opened(signed_in, "quality")
+    unmet = (
+        "SELECT count(*) FILTER (NOT success) AS n FROM (FROM ops.check_results "
+        "WHERE pipeline = 'flights' QUALIFY checked_at = "
+        "max(checked_at) OVER (PARTITION BY table_name, first_day, last_day))"
+    )
+    (failing,) = installation.sql(unmet)
+    expect(frame.get_by_text(f"Checks that do not hold ({failing['n']})")).to_be_visible()
+
+    frame = opened(signed_in, "models")
+    latest = "SELECT count(*) AS n FROM ops.model_events WHERE pipeline = 'flights'"
+    (events,) = installation.sql(latest)
+    expect(frame.locator("main > div > table > tbody > tr")).to_have_count(events["n"])
+
+
+def test_sql_is_asked_and_kept_as_a_file(signed_in: Page, installation: Installation) -> None:
+    frame = opened(signed_in, "sql")
+    statement = "SELECT origin, count(*) AS n FROM flights.flights GROUP BY origin ORDER BY origin"
+    frame.locator("#statement").fill(f"{statement} -- <img src=x onerror=alert(1)>")
+    frame.get_by_role("button", name="Run").click()
+    expect(frame.get_by_text("3 rows in")).to_be_visible()
+    rows = [f"{row['origin']}{row['n']}" for row in installation.sql(statement)]
+    expect(frame.locator("#result tbody tr")).to_have_text(rows)
+    with signed_in.expect_download() as download:
+        frame.get_by_role("button", name="CSV").click()
+    kept = download.value.path().read_text().splitlines()
+    assert [line.replace(",", "") for line in kept[1:]] == rows
+
+
+def test_what_is_missing_is_triggered_from_the_page(
+    signed_in: Page, installation: Installation
+) -> None:
+    frame = opened(signed_in, "nights")
+    button = frame.get_by_role("button", name="Run what is missing")
+    night = str(button.get_attribute("data-trigger"))
+    # The days that follow are not loaded here: the run is only begun.
+    button.click()
+    signed_in.wait_for_url(re.compile(r"/dags/flights/runs/manual__"))
+    run_id = unquote(signed_in.url.rpartition("/")[2])
+    run = installation.airflow.run("flights", run_id)
+    assert run["conf"]["date"] == night
+    assert run["triggering_user_name"] == "admin"
+    path = f"/dags/flights/dagRuns/{signed_in.url.rpartition('/')[2]}"
+    installation.airflow.call("PATCH", path, {"state": "failed"})
+
+
+def test_the_server_answers_at_once(signed_in: Page) -> None:
+    ended = "performance.getEntriesByType('navigation')[0].responseEnd"
+    for name in PAGES:
+        waited = []
+        for _ in range(3):
+            signed_in.goto(f"{PAGES_ADDRESS}/flights/{name}")
+            waited.append(signed_in.evaluate(ended) / 1000)
+        # Of the others the machine may have been busy.
+        assert min(waited) < SECONDS, (name, waited)

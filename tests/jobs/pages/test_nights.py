@@ -1,0 +1,168 @@
+"""The page of nights says what the plan says, and why a night was refused."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import survey
+from jobs.commands.plan import plan
+from jobs.lake import ops
+from jobs.pages.nights import Night, Nights, nights
+from pipelines.days import Days, parse_day
+from pipelines.environment import Environment
+from pipelines.flights import PIPELINE as FLIGHTS
+from tests.jobs.pages import year
+from tests.jobs.test_survey import DAYS, TINY, Home, _definitions
+
+YEAR = Days(date(2012, 12, 31), date(2013, 12, 30))
+SECONDS = 1.0
+"""That a page may take with a year of nights."""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path)
+    for number, day in enumerate(DAYS):
+        made.land(day, 10 * number, 10 * number + 1)
+    return made
+
+
+def after(night: date) -> datetime:
+    """When that night is the last that is over."""
+    return datetime(night.year, night.month, night.day, 12, tzinfo=UTC) + timedelta(days=1)
+
+
+def shown(home: Home, last: date) -> Nights:
+    return nights(home.environment, TINY, after(last))
+
+
+def by_plan(home: Home, last: date, monkeypatch: pytest.MonkeyPatch) -> dict[Any, tuple[str, str]]:
+    """State and reason of each table and night, as `nightshift plan` tells them."""
+    monkeypatch.setattr(survey, "definitions", _definitions)
+    found = {}
+    for what, state, _, days, reason in plan(home.run(last)).rows:
+        schema, _, table = str(what).partition(".")
+        first, _, end = str(days).partition("..")
+        if schema == "tiny" and table:
+            for night in Days(parse_day(first), parse_day(end or first)):
+                found[table, night] = (str(state), str(reason))
+    return found
+
+
+def told(page: Nights) -> dict[Any, tuple[str, str]]:
+    return {
+        (cell.table, night.day): (cell.state, cell.reason)
+        for night in page.nights
+        for cell in night.cells
+        if cell.state
+    }
+
+
+def test_every_cell_says_what_the_plan_says(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    home.land(DAYS[1], 500)
+    page = shown(home, DAYS[4])
+    expected = by_plan(home, DAYS[4], monkeypatch)
+    assert told(page) == expected
+    states = {state for state, _ in expected.values()}
+    assert states == {"current", "stale", "missing"}
+    assert [night.day for night in page.nights] == DAYS[4::-1]
+    assert page.to_make == DAYS[4]
+    assert sum(page.counts.values()) == len(page.nights) * len(page.tables)
+
+
+def test_what_was_served_is_told_as_by_the_plan_and_not_to_be_made(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.promote(DAYS[0])
+    home.night(DAYS[2], first=DAYS[0])
+    home.land(DAYS[2], 3)
+    home.night(DAYS[2])
+    page = shown(home, DAYS[2])
+    assert told(page) == by_plan(home, DAYS[2], monkeypatch)
+    assert (page.counts["served"], page.to_make) == (1, None)
+
+
+def test_reasons_are_told_once_with_their_tables_and_nights(home: Home) -> None:
+    home.night(DAYS[2])
+    work = shown(home, DAYS[4]).work
+    (one,) = [each for each in work if "readings" in each.tables]
+    assert (one.state, one.reason) == ("missing", "never published")
+    assert (one.first, one.last, one.nights) == (DAYS[3], DAYS[4], 2)
+
+
+def test_nothing_is_to_be_made_where_all_is_current(home: Home) -> None:
+    home.night(DAYS[4])
+    page = shown(home, DAYS[4])
+    assert page.to_make is None
+    assert page.work == ()
+
+
+def test_a_night_that_lacks_files_is_a_hole_and_not_to_be_made(home: Home) -> None:
+    home.night(DAYS[0])
+    (home.environment.landing / "tiny" / "readings" / f"{DAYS[1]}.csv").unlink()
+    page = shown(home, DAYS[2])
+    (hole,) = [night for night in page.nights if night.day == DAYS[1]]
+    (cell,) = [cell for cell in hole.cells if cell.state == "hole"]
+    assert (cell.table, hole.is_to_do) == ("readings", False)
+    assert cell.reason == f"tiny/readings/{DAYS[1]}.csv has not landed"
+
+
+def refused_at(home: Home, night: date, failures: list[Mapping[str, object]]) -> None:
+    report = home.environment.reports / "tiny" / f"{night}..{night}" / "manual__1" / "index.html"
+    metrics = {"failures": failures, "report": str(report)}
+    row = {
+        "run_id": "manual__1",
+        "pipeline": "tiny",
+        "stage": "check_raw",
+        "first_day": night,
+        "last_day": night,
+        "status": "refused",
+        "started_at": datetime.now(UTC),
+        "metrics": json.dumps(metrics),
+        "error": "1 check failed.\n- more",
+    }
+    ops.append(home.environment, "stage_runs", [row])
+
+
+def night_of(page: Nights, day: date) -> Night:
+    (found,) = [night for night in page.nights if night.day == day]
+    return found
+
+
+def test_a_refused_night_says_why_and_where_its_report_is(home: Home) -> None:
+    home.night(DAYS[0])
+    refused_at(home, DAYS[1], [{"table": "tiny.readings", "says": "amount is from 0 to 9."}])
+    night = night_of(shown(home, DAYS[1]), DAYS[1])
+    states = {cell.table: (cell.state, cell.reason) for cell in night.cells}
+    assert states["readings"] == ("refused", "amount is from 0 to 9.")
+    assert states["marks"][0] == "missing"
+    assert (night.run_id, night.outcome) == ("manual__1", "refused")
+    assert night.report == f"tiny/{DAYS[1]}..{DAYS[1]}/manual__1/index.html"
+
+
+def test_a_refusal_that_was_overcome_is_told_no_more(home: Home) -> None:
+    home.night(DAYS[0])
+    refused_at(home, DAYS[1], [{"table": "tiny.readings", "says": "amount is from 0 to 9."}])
+    home.night(DAYS[1])
+    night = night_of(shown(home, DAYS[1]), DAYS[1])
+    assert {cell.state for cell in night.cells} <= {"current", ""}
+    assert night.outcome == "done"
+
+
+def test_a_year_of_nights_is_shown_within_a_second(tmp_path: Path) -> None:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    year.write(environment, FLIGHTS, YEAR)
+    nights(environment, FLIGHTS, after(YEAR.last))
+    began = time.process_time()
+    page = nights(environment, FLIGHTS, after(YEAR.last))
+    assert time.process_time() - began < SECONDS
+    assert len(page.nights) == len(YEAR)
+    assert (page.to_make, page.counts["current"]) == (None, 365 * 11 + 2)

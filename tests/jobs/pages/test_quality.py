@@ -1,0 +1,165 @@
+"""The page of data quality counts as SQL over the record does."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+
+from jobs.lake import ops, sql
+from jobs.pages.quality import Key, quality, quarantine
+from pipelines.days import Days
+from pipelines.environment import Environment
+from pipelines.errors import UsageError
+from pipelines.flights import PIPELINE as FLIGHTS
+from tests.jobs.pages import year
+from tests.jobs.pages.test_nights import SECONDS, YEAR
+
+FIRST, SECOND, THIRD = (date(2013, 1, day) for day in (1, 2, 3))
+ROWS = Key(table="flights.flights", expectation="expect_between", column="rows")
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    return Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+
+
+def judge(environment: Environment, days: Days, observed: str, **more: Any) -> None:
+    """Record what a check said of some nights, later than all before it."""
+    judge.minute += 1  # type: ignore[attr-defined]
+    detail = {"says": "rows is from 5 to 10.", "least": 5, "most": 10}
+    row = {
+        "run_id": "run",
+        "pipeline": "flights",
+        "table_name": "flights.flights",
+        "first_day": days.first,
+        "last_day": days.last,
+        "stage": "check_raw",
+        "expectation": "expect_between",
+        "column_name": "rows",
+        "severity": "critical",
+        "success": True,
+        "observed": observed,
+        "detail": json.dumps({**detail, "examples": more.pop("examples", [])}),
+        "report": str(environment.reports / "flights" / "a" / "index.html"),
+        "checked_at": datetime(2013, 1, 9, 1, judge.minute, tzinfo=UTC),  # type: ignore[attr-defined]
+        **more,
+    }
+    ops.append(environment, "check_results", [row])
+
+
+@pytest.fixture(autouse=True)
+def clock() -> None:
+    judge.minute = 0  # type: ignore[attr-defined]
+
+
+def test_nothing_is_shown_where_nothing_was_judged(environment: Environment) -> None:
+    found = quality(environment, FLIGHTS)
+    assert (found.nights, found.tables, found.shown) == (None, (), None)
+
+
+def test_of_a_night_the_last_verdict_counts(environment: Environment) -> None:
+    judge(environment, Days(FIRST, THIRD), "3 to 8 on 3 days", success=False)
+    judge(environment, Days.of(SECOND), "7")
+    found = quality(environment, FLIGHTS)
+    (table,) = found.tables
+    (strip,) = table.checks
+    states = [(str(one.days), one.state) for one in strip.segments]
+    assert states == [
+        ("2013-01-01", "failed"),
+        ("2013-01-02", "passed"),
+        ("2013-01-03", "failed"),
+    ]
+    assert table.together.segments == strip.segments
+    (failure,) = found.failures
+    assert (failure.days, failure.state) == (Days(FIRST, THIRD), "failed")
+    assert failure.report == "flights/a/index.html"
+
+
+def test_a_failure_that_was_judged_again_and_holds_is_told_no_more(
+    environment: Environment,
+) -> None:
+    judge(environment, Days.of(FIRST), "3", success=False)
+    judge(environment, Days.of(FIRST), "7")
+    found = quality(environment, FLIGHTS)
+    assert (found.failures, found.failing) == ((), 0)
+
+
+def test_two_checks_that_differ_in_their_bounds_hide_nothing(environment: Environment) -> None:
+    judge(environment, Days.of(FIRST), "12", success=False, severity="warning")
+    judge.minute -= 1  # type: ignore[attr-defined]
+    judge(environment, Days.of(FIRST), "12")
+    found = quality(environment, FLIGHTS)
+    (table,) = found.tables
+    assert [one.state for one in table.together.segments] == ["warning"]
+    assert found.failing == 1
+
+
+def test_a_warning_is_no_failure_and_tells_examples(environment: Environment) -> None:
+    example = {"carrier": "UA", "delay": "<img>"}
+    judge(environment, Days.of(FIRST), "3", success=False, severity="warning", examples=[example])
+    (failure,) = quality(environment, FLIGHTS).failures
+    assert (failure.state, failure.examples) == ("warning", ("carrier=UA, delay=<img>",))
+
+
+def test_a_measure_is_shown_over_time_with_its_bounds(environment: Environment) -> None:
+    judge(environment, Days(FIRST, SECOND), "6 to 8.5 on 2 days")
+    judge(environment, Days.of(THIRD), "7")
+    judge(environment, Days.of(THIRD), "no value", column_name="other")
+    found = quality(environment, FLIGHTS, ROWS.text)
+    assert found.shown == ROWS
+    shown = [(point.days, point.low, point.high) for point in found.trend]
+    assert shown == [(Days(FIRST, SECOND), 6, 8.5), (Days.of(THIRD), 7, 7)]
+    assert {(point.least, point.most) for point in found.trend} == {(5, 10)}
+    other = quality(environment, FLIGHTS, "flights.flights|expect_between|other")
+    assert other.trend == ()
+    with pytest.raises(UsageError, match="No check 'x' was ever judged"):
+        quality(environment, FLIGHTS, "x")
+
+
+def test_refused_rows_are_shown_as_sql_gives_them(environment: Environment) -> None:
+    name = "flights.weather_quarantine"
+    rows = pa.table(
+        {
+            "landed_date": pa.array([FIRST, SECOND, SECOND]),
+            "source_file": ["a.csv", "b.csv", "b.csv"],
+            "source_line": [2, 3, 9],
+            "reason": ["temp: 'x' is no double"] * 3,
+            "record": ["<img src=x onerror=alert(1)>", "2", "3"],
+        }
+    )
+    write_deltalake(environment.table_path(name), rows, partition_by=["landed_date"])
+    found = quarantine(environment, FLIGHTS)
+    assert found.name == name
+    assert list(found.by_day) == [(SECOND, 2), (FIRST, 1)]
+    newest_first = f"FROM {name} ORDER BY landed_date DESC, source_line"
+    assert (
+        list(found.rows)
+        == sql.query(
+            environment,
+            f"SELECT landed_date, source_file, source_line, reason, record {newest_first}",
+        )[1]
+    )
+    one_day = quarantine(environment, FLIGHTS, name, FIRST)
+    assert [row[4] for row in one_day.rows] == ["<img src=x onerror=alert(1)>"]
+    with pytest.raises(UsageError, match="There is no quarantine 'flights.flights'"):
+        quarantine(environment, FLIGHTS, "flights.flights")
+
+
+def test_a_year_of_checks_is_shown_within_a_second_and_counted_right(
+    environment: Environment,
+) -> None:
+    year.write(environment, FLIGHTS, YEAR)
+    began = time.process_time()
+    found = quality(environment, FLIGHTS)
+    assert time.process_time() - began < SECONDS
+    statement = "SELECT count(*) FROM ops.check_results WHERE NOT success"
+    assert [(found.failing,)] == sql.query(environment, statement)[1]
+    assert sum(len(table.checks) for table in found.tables) == year.CHECKS
+    assert found.nights == YEAR

@@ -1,0 +1,91 @@
+"""A statement of the page reads the lake, and can do no harm."""
+
+from __future__ import annotations
+
+import time
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+
+from jobs.lake import sql
+from jobs.pages.statements import answer, described
+from pipelines.environment import Environment
+from pipelines.errors import UsageError
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Environment:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    days = [date(2013, 1, 1)] * 5
+    rows = pa.table({"day": days, "carrier": list("ABCDE"), "big": [2**60] * 5})
+    write_deltalake(environment.table_path("flights.flights"), rows)
+    return environment
+
+
+def test_rows_are_those_of_sql_up_to_the_limit(lake: Environment) -> None:
+    statement = "SELECT carrier, day, 1.5 AS half FROM flights.flights ORDER BY carrier"
+    found = answer(lake, statement, rows=3)
+    columns, rows = sql.query(lake, statement)
+    assert found.columns == columns
+    assert [row[0] for row in found.rows] == [row[0] for row in rows[:3]]
+    assert found.rows[0][1:] == ["2013-01-01", "1.5"]
+    assert found.is_cut
+    assert not answer(lake, statement, rows=5).is_cut
+
+
+def test_numbers_that_a_browser_would_round_are_texts(lake: Environment) -> None:
+    found = answer(lake, "SELECT big FROM flights.flights LIMIT 1", rows=1)
+    assert found.rows == [[str(2**60)]]
+
+
+def test_what_gives_no_rows_gives_none(lake: Environment) -> None:
+    assert answer(lake, "SET threads = 1", rows=5).columns == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("SELECT * FROM flights.flight", "Did you mean flights.flights"),
+        ("SELECT 1; SELECT 2", "2 statements give rows"),
+        ("", "no SQL statement"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "disabled"),
+        ("COPY (SELECT 1) TO '/tmp/x.csv'", "disabled"),
+        ("SET enable_external_access = true", "Cannot"),
+        ("INSTALL httpfs", "disabled"),
+    ],
+)
+def test_what_may_not_be_done_is_told(lake: Environment, statement: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        answer(lake, statement, rows=5)
+
+
+def test_a_statement_that_does_not_end_is_ended(lake: Environment) -> None:
+    began = time.monotonic()
+    endless = (
+        "SELECT count(*) FROM range(10000000) AS a, range(10000000) AS b WHERE a.range < b.range"
+    )
+    with pytest.raises(UsageError, match="took longer than 3 s"):
+        answer(lake, endless, rows=5, seconds=3)
+    assert time.monotonic() - began < 20
+
+
+def test_memory_outside_of_the_limit_of_duckdb_has_one_too(lake: Environment) -> None:
+    greedy = "SELECT repeat('x', 4000000000) || repeat('y', 3000000000)"
+    with pytest.raises(UsageError, match="emory"):
+        answer(lake, greedy, rows=5)
+
+
+def test_a_long_text_is_cut(lake: Environment) -> None:
+    ((text,),) = answer(lake, "SELECT repeat('x', 100000)", rows=1).rows
+    assert len(str(text)) == 10_001
+
+
+def test_tables_are_told_with_the_meaning_of_their_columns(lake: Environment) -> None:
+    (table,) = described(lake)
+    assert table.name == "flights.flights"
+    told = {column.name: (column.kind, column.doc) for column in table.columns}
+    assert told["day"][0] == "date"
+    assert told["carrier"] == ("string", "Two-letter code of the airline.")

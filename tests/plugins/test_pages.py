@@ -1,0 +1,404 @@
+"""Pages over HTTP: who is signed in sees them, and only who may can do something."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pyarrow as pa
+import pytest
+from airflow.api_fastapi.core_api import security
+from deltalake import write_deltalake
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from jobs.lake import model_events, ops
+from jobs.pages import nights, predictions
+from pipelines.environment import PAGES, PAGES_ADDRESS, ROOT, Environment
+from plugins.pages import app as pages
+from tests.jobs.test_survey import DAYS, TINY, Home
+
+CARRIER = "<img src=x onerror=alert(1)>"
+MAY = {
+    "viewer": {("GET", None)},
+    "user": {("GET", None), ("POST", "RUN")},
+    "editor": {("GET", None), ("POST", "RUN"), ("PUT", None)},
+}
+"""What each may do with the DAGs that are there; nobody may see another."""
+
+
+class Person:
+    """Who is signed in."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_name(self) -> str:
+        return self.name
+
+
+class Manager:
+    """Knows a token for each of the people."""
+
+    async def get_user_from_token(self, token: str) -> Person:
+        if token not in MAY:
+            raise jwt.InvalidTokenError
+        return Person(token)
+
+    def is_authorized_dag(
+        self, *, method: str, user: Person, details: Any, access_entity: Any = None
+    ) -> bool:
+        entity = access_entity.name if access_entity else None
+        return details.id in ("tiny", "flights") and (method, entity) in MAY[user.name]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    made = Home(tmp_path)
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
+    # Its last day is over, so that its nights end there.
+    pipeline = replace(TINY, last_day=DAYS[3])
+    monkeypatch.setattr(pages.catalog, "names", lambda: ["tiny"])
+    monkeypatch.setattr(pages.catalog, "pipeline", lambda name: pipeline)
+    # Its stages write nothing but ids.
+    foretold = (("id", "prediction", "model_version"), [(1, 0.25, "1")])
+    monkeypatch.setattr(predictions, "_of_day", lambda *_: foretold)
+    for number, day in enumerate(DAYS):
+        made.land(day, 10 * number, 10 * number + 1)
+    return made
+
+
+@pytest.fixture
+def client(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    monkeypatch.setattr(security, "get_auth_manager", Manager)
+    monkeypatch.setattr(pages, "get_auth_manager", Manager)
+    monkeypatch.setattr(security.DagModel, "get_team_name", lambda dag_id: None)
+    whole = FastAPI()
+    whole.mount(PAGES_ADDRESS, pages.make_app())
+    with TestClient(whole, follow_redirects=False) as client:
+        yield client
+
+
+def get(client: TestClient, path: str, who: str = "viewer") -> Any:
+    return client.get(f"{PAGES_ADDRESS}/{path}", headers={"Authorization": f"Bearer {who}"})
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_shown_that_may_run_only_our_own_scripts(
+    client: TestClient, home: Home, page: str
+) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    answer = get(client, f"tiny/{page}")
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy = answer.headers["content-security-policy"].split("; ")
+    assert "default-src 'none'" in policy
+    assert "script-src 'self'" in policy
+    assert "frame-ancestors 'self'" in policy
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"].startswith("private")
+    # What the policy forbids would not work.
+    for part in ("style=", "<style", "<script>", " onclick", "http://", "https://"):
+        assert part not in answer.text, part
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nobody_sees_a_page_who_is_not_signed_in(client: TestClient, page: str) -> None:
+    answer = client.get(f"{PAGES_ADDRESS}/tiny/{page}")
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith("/api/v2/auth/login?next=")
+    assert "<table" not in answer.text
+    assert get(client, f"tiny/{page}", "stranger").status_code == 403
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nobody_sees_a_page_of_a_dag_that_they_may_not_see(client: TestClient, page: str) -> None:
+    assert get(client, f"other/{page}").status_code == 403
+
+
+def test_a_page_without_a_pipeline_leads_to_the_first_that_the_person_may_see(
+    client: TestClient,
+) -> None:
+    answer = get(client, "nights")
+    assert answer.status_code == 303
+    assert answer.headers["location"] == f"{PAGES_ADDRESS}/tiny/nights"
+    assert client.get(f"{PAGES_ADDRESS}/nights").headers["location"].startswith("/api/v2/auth")
+    assert get(client, "nothing").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["static/../app.py", "static/%2e%2e/app.py", "static/", "openapi.json", "docs"]
+)
+def test_nothing_but_our_own_files_is_served(client: TestClient, path: str) -> None:
+    answer = get(client, path)
+    assert answer.status_code in (404, 405)
+    assert "import" not in answer.text
+
+
+def test_scripts_and_styles_are_served(client: TestClient) -> None:
+    for name in ("pages.js", "pages.css", "theme.js"):
+        assert client.get(f"{PAGES_ADDRESS}/static/{name}").status_code == 200
+
+
+def test_only_who_may_trigger_gets_the_buttons(client: TestClient, home: Home) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    seen = get(client, "tiny/nights", "viewer").text
+    assert "data-trigger" not in seen
+    assert "you may not trigger" in seen
+    offered = get(client, "tiny/nights", "user").text
+    # One for all, and one in the row of the night.
+    assert offered.count(f'data-trigger="{DAYS[3]}"') == 2
+
+
+def test_what_data_say_is_text(
+    client: TestClient, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    real = nights.nights
+
+    def with_carrier(*arguments: Any) -> nights.Nights:
+        page = real(*arguments)
+        cells = [replace(cell, state="stale", reason=CARRIER) for cell in page.nights[0].cells]
+        night = replace(page.nights[0], cells=tuple(cells), run_id=CARRIER, outcome=CARRIER)
+        return replace(page, nights=(night,))
+
+    monkeypatch.setattr(nights, "nights", with_carrier)
+    text = get(client, "tiny/nights").text
+    assert "onerror=alert" in text
+    assert "<img" not in text
+
+
+def test_refused_rows_are_text_too(client: TestClient, home: Home) -> None:
+    rows = pa.table(
+        {
+            "landed_date": [DAYS[0]],
+            "source_file": [CARRIER],
+            "source_line": [1],
+            "reason": [CARRIER],
+            "record": [CARRIER],
+        }
+    )
+    write_deltalake(home.environment.table_path("tiny.readings_quarantine"), rows)
+    text = get(client, "tiny/quality").text
+    assert text.count("onerror=alert") == 3
+    assert "<img" not in text
+
+
+def test_what_was_judged_is_drawn_as_text(client: TestClient, home: Home) -> None:
+    row = {
+        "pipeline": "tiny",
+        "table_name": "tiny.readings",
+        "first_day": DAYS[0],
+        "last_day": DAYS[0],
+        "expectation": CARRIER,
+        "column_name": CARRIER,
+        "severity": "critical",
+        "success": False,
+        "observed": "5",
+        "detail": json.dumps({"says": CARRIER, "least": 1, "examples": [{"a": CARRIER}]}),
+        "checked_at": datetime.now(UTC),
+    }
+    ops.append(home.environment, "check_results", [row])
+    text = get(client, "tiny/quality").text
+    assert '<circle class="dot"' in text
+    assert "at least 1" in text
+    assert "<img" not in text
+
+
+def test_predictions_and_what_was_asked_are_text(
+    client: TestClient, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.promote(DAYS[1])
+    home.night(DAYS[1])
+    columns = ("id", "prediction", "model_version")
+    rows = [(CARRIER, 0.25, CARRIER)]
+    monkeypatch.setattr(predictions, "_of_day", lambda *_: (columns, rows))
+    text = get(client, f"tiny/predictions?words={CARRIER}").text
+    assert "0.2500" in text
+    assert text.count("onerror=alert") > 2
+    assert "<img" not in text
+    assert get(client, "tiny/predictions?day=2012-01-01").status_code == 400
+    assert get(client, "tiny/predictions?day=yesterday").status_code == 422
+
+
+def event(what: str, version: str, night: int, **more: Any) -> dict[str, Any]:
+    """A row of `ops.model_events` about the flights."""
+    return {
+        "pipeline": "flights",
+        "as_of": date(2013, 2, night),
+        "event": what,
+        "model_version": version,
+        "created_at": datetime(2013, 3, night, tzinfo=UTC),
+        "who": "the gate",
+        **more,
+    }
+
+
+@pytest.fixture
+def flights(client: TestClient, home: Home, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    """Two models of the flights have served, and a third one waits."""
+    monkeypatch.undo()
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(home.environment.home))
+    monkeypatch.setattr(security, "get_auth_manager", Manager)
+    monkeypatch.setattr(pages, "get_auth_manager", Manager)
+    monkeypatch.setattr(security.DagModel, "get_team_name", lambda dag_id: None)
+    rows = [
+        event("promoted", "1", 1, reason=CARRIER),
+        event("promoted", "2", 2, metrics=json.dumps({"candidate": {"auc": 0.75}})),
+        event("awaiting", "3", 3),
+    ]
+    ops.append(home.environment, "model_events", rows)
+    return home.environment
+
+
+def post(client: TestClient, path: str, body: Any, who: str, **headers: str) -> Any:
+    sent = {"Authorization": f"Bearer {who}", **headers}
+    return client.post(f"{PAGES_ADDRESS}/flights/{path}", json=body, headers=sent)
+
+
+def serving(environment: Environment) -> str:
+    return model_events.turns(environment, "flights")[-1].version
+
+
+BACK = {"what": "rollback", "version": "1", "why": "--to=2 is worse"}
+
+
+def test_models_are_shown_with_who_and_why(client: TestClient, flights: Environment) -> None:
+    text = get(client, "flights/models", "editor").text
+    assert 'Version <b class="state done">2</b> serves' in text
+    assert '<option value="1">' in text
+    assert "Version 3 awaits a person" in text
+    assert "0.7500" in text
+    assert "onerror=alert" in text
+    assert "<img" not in text
+    assert "<button" not in get(client, "flights/models", "user").text
+
+
+def test_who_may_edit_the_dag_rolls_back_in_their_own_name(
+    client: TestClient, flights: Environment
+) -> None:
+    answer = post(client, "models", BACK, "editor")
+    assert answer.status_code == 200, answer.text
+    assert "Version 1 of 'flights' serves from now on" in answer.json()["says"]
+    assert serving(flights) == "1"
+    last = model_events.events(flights, "flights")[-1]
+    assert (last["who"], last["reason"]) == ("editor", "--to=2 is worse")
+
+
+def test_who_may_edit_the_dag_approves(client: TestClient, flights: Environment) -> None:
+    answer = post(client, "models", {"what": "approve", "version": "3", "why": "good"}, "editor")
+    assert (answer.status_code, serving(flights)) == (200, "3")
+    again = post(client, "models", {"what": "reject", "version": "3", "why": "bad"}, "editor")
+    assert again.status_code == 400
+    assert "awaits nobody" in again.json()["detail"]
+
+
+@pytest.mark.parametrize("who", ["viewer", "user", "stranger"])
+def test_nobody_else_decides(client: TestClient, flights: Environment, who: str) -> None:
+    assert post(client, "models", BACK, who).status_code == 403
+    assert serving(flights) == "2"
+
+
+def test_nobody_decides_who_is_not_signed_in(client: TestClient, flights: Environment) -> None:
+    answer = client.post(f"{PAGES_ADDRESS}/flights/models", json=BACK)
+    assert (answer.status_code, serving(flights)) == (401, "2")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Type": ""},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_another_site_decides_nothing_with_the_cookie_of_a_person(
+    client: TestClient, flights: Environment, headers: dict[str, str]
+) -> None:
+    client.cookies.set("_token", "editor")
+    sent = {"Content-Type": "application/json", **headers}
+    place = f"{PAGES_ADDRESS}/flights/models"
+    answer = client.post(place, content=json.dumps(BACK), headers=sent)
+    assert (answer.status_code, serving(flights)) == (403, "2")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"version": "--to=1"}, {"version": ""}, {"why": ""}, {"what": "promote"}]
+)
+def test_what_is_no_decision_is_refused(
+    client: TestClient, flights: Environment, wrong: dict[str, str]
+) -> None:
+    assert post(client, "models", {**BACK, **wrong}, "editor").status_code == 422
+    assert serving(flights) == "2"
+
+
+def ask(client: TestClient, statement: str, who: str = "viewer", **more: Any) -> Any:
+    sent = {"Authorization": f"Bearer {who}"}
+    body = {"statement": statement, **more}
+    return client.post(f"{PAGES_ADDRESS}/sql", json=body, headers=sent)
+
+
+def test_who_sees_all_pipelines_asks_with_sql(client: TestClient, home: Home) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    answer = ask(client, "SELECT id FROM tiny.readings ORDER BY id LIMIT 2")
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {"columns": ["id"], "rows": [[0], [1]], "is_cut": False}
+    assert "tiny.readings" in get(client, "tiny/sql").text
+    wrong = ask(client, "SELECT 1 FROM nothing")
+    assert (wrong.status_code, "nothing does not exist" in wrong.text) == (400, True)
+
+
+def test_a_file_may_have_more_rows_than_a_page(client: TestClient) -> None:
+    many = "SELECT range FROM range(1500)"
+    assert len(ask(client, many).json()["rows"]) == 1000
+    assert len(ask(client, many, is_for_file=True).json()["rows"]) == 1500
+
+
+def test_who_may_not_see_a_pipeline_asks_nothing_with_sql(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages.catalog, "names", lambda: ["other", "tiny"])
+    assert ask(client, "SELECT 1").status_code == 403
+    assert get(client, "tiny/sql").status_code == 403
+    assert get(client, "tiny/nights").status_code == 200
+
+
+def test_nobody_asks_with_sql_who_is_not_signed_in(client: TestClient) -> None:
+    body = {"statement": "SELECT 1"}
+    assert client.post(f"{PAGES_ADDRESS}/sql", json=body).status_code == 401
+    client.cookies.set("_token", "viewer")
+    place = f"{PAGES_ADDRESS}/sql"
+    assert (
+        client.post(place, json=body, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    )
+    assert client.post(place, content=json.dumps(body)).status_code == 403
+    assert client.post(place, json=body).status_code == 200
+
+
+def test_a_fault_of_the_home_is_told(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_AIRFLOW_PORT", "seven")
+    answer = get(client, "tiny/nights")
+    assert answer.status_code == 400
+    assert "NIGHTSHIFT_AIRFLOW_PORT=" in answer.text
+
+
+def test_the_pages_need_no_heavy_library() -> None:
+    script = (
+        "import sys; from plugins.pages import app; app.make_app(); "
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    heavy = {"pyspark", "tensorflow", "keras", "mlflow", "feast", "great_expectations", "horovod"}
+    assert heavy.isdisjoint(ended.stdout.split())
+    assert "deltalake" in ended.stdout.split()
