@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import date
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from playwright.sync_api import FrameLocator, Page, expect
+from playwright.sync_api import FrameLocator, Locator, Page, expect
 
 from pipelines.environment import PAGES, PAGES_ADDRESS
 from tests.e2e import test_ui
 from tests.e2e.conftest import NIGHT, Installation
-from tests.e2e.test_ui import log_in
+from tests.e2e.test_ui import log_in, write
 
 pytestmark = test_ui.pytestmark
 page = test_ui.page
@@ -74,15 +75,24 @@ def test_each_page_is_readable_on_a_phone_in_the_dark(
 
 
 def test_the_night_is_told_as_current_and_leads_to_its_run(
-    signed_in: Page, first_night: str
+    signed_in: Page, installation: Installation
 ) -> None:
-    frame = opened(signed_in, "nights")
-    row = frame.get_by_role("row").filter(has=frame.get_by_role("rowheader", name=str(NIGHT)))
+    about = f"pipeline = 'flights' AND DATE '{NIGHT}' BETWEEN first_day AND last_day"
+    (last,) = installation.sql(
+        f"SELECT arg_max(run_id, started_at) AS run_id FROM ops.stage_runs WHERE {about}"
+    )
+    row = row_of(opened(signed_in, "nights"), NIGHT)
     expect(row.locator("td.current")).not_to_have_count(0)
     expect(row.locator("td.missing, td.stale, td.refused")).to_have_count(0)
-    row.get_by_role("link", name="done").click()
+    row.locator(f'a[title="{last["run_id"]}"]').click()
     signed_in.wait_for_url(re.compile(r"/dags/flights/runs/"))
-    assert unquote(signed_in.url).endswith(first_night)
+    assert unquote(signed_in.url).endswith(last["run_id"])
+
+
+def row_of(frame: FrameLocator, night: date) -> Locator:
+    """The row of a night."""
+    header = frame.get_by_role("rowheader", name=str(night), exact=True)
+    return frame.get_by_role("row").filter(has=header)
 
 
 def test_figures_are_those_of_sql(signed_in: Page, installation: Installation) -> None:
@@ -125,21 +135,27 @@ def test_sql_is_asked_and_kept_as_a_file(signed_in: Page, installation: Installa
     assert [line.replace(",", "") for line in kept[1:]] == rows
 
 
-def test_what_is_missing_is_triggered_from_the_page(
+def test_what_is_stale_is_triggered_from_the_page(
     signed_in: Page, installation: Installation
 ) -> None:
-    frame = opened(signed_in, "nights")
-    button = frame.get_by_role("button", name="Run what is missing")
-    night = str(button.get_attribute("data-trigger"))
-    # The days that follow are not loaded here: the run is only begun.
-    button.click()
-    signed_in.wait_for_url(re.compile(r"/dags/flights/runs/manual__"))
-    run_id = unquote(signed_in.url.rpartition("/")[2])
-    run = installation.airflow.run("flights", run_id)
-    assert run["conf"]["date"] == night
-    assert run["triggering_user_name"] == "admin"
-    path = f"/dags/flights/dagRuns/{signed_in.url.rpartition('/')[2]}"
-    installation.airflow.call("PATCH", path, {"state": "failed"})
+    file = installation.environment.landing / "flights" / "weather" / f"{NIGHT}.csv"
+    good = file.read_text()
+    # Without its last hour.
+    write(file, good[: good.rstrip().rindex("\n") + 1])
+    try:
+        row = row_of(opened(signed_in, "nights"), NIGHT)
+        expect(row.locator("td.stale")).not_to_have_count(0)
+        row.get_by_role("button", name="Run").click()
+        signed_in.wait_for_url(re.compile(r"/dags/flights/runs/manual__"))
+        run_id = signed_in.url.rpartition("/")[2]
+        run = installation.airflow.run("flights", unquote(run_id))
+        assert run["conf"]["date"] == str(NIGHT)
+        assert run["triggering_user_name"] == "admin"
+        # What a run does is tested elsewhere.
+        path = f"/dags/flights/dagRuns/{run_id}"
+        installation.airflow.call("PATCH", path, {"state": "failed"})
+    finally:
+        write(file, good)
 
 
 def test_the_server_answers_at_once(signed_in: Page) -> None:
