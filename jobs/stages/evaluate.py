@@ -6,7 +6,7 @@ Lets the candidate serve or leaves the champion; a person's word about a model s
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +35,7 @@ from pipelines.spec import TRAINING
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from jobs.lake.model_events import Turn
     from jobs.training.metrics import Vector
     from jobs.training.promotion import Decision
     from jobs.training.registry import ModelVersion, Registry
@@ -66,10 +67,10 @@ def evaluate(run: Run) -> dict[str, object]:
     if turn and champion:
         rivals = Rivals(candidate=candidate, champion=champion, since=turn.night)
         gains = shadow.gains(run, registry, rivals, held)
-        challenge = promotion.challenge(gains, (night - turn.night).days, limits)
+        challenge = promotion.challenge(gains, _age(turn, night), limits)
     slices = run.pipeline.training.slices
     evidence = comparison.measure(held, slices, limits.resamples, challenge)
-    decision = promotion.decide(evidence, limits, _watched(run))
+    decision = promotion.decide(evidence, limits, _watched(run, turn))
     measured = comparison.to_json(evidence, held)
     event = _event(run, candidate, champion, decision, measured)
     word = _word_of_a_person(run, registry, candidate)
@@ -96,17 +97,24 @@ def evaluate(run: Run) -> dict[str, object]:
     }
 
 
-def _watched(run: Run) -> Watched:
+def _age(turn: Turn, night: date) -> int:
+    """Days that the champion has served; 0 in an old night that is run again."""
+    return max(0, (night - turn.since).days)
+
+
+def _watched(run: Run, turn: Turn | None) -> Watched:
     """What was in alarm after the night before: this one is watched when it has predicted."""
     watch = run.pipeline.watch
     before = run.days.last - timedelta(days=1)
-    measures = alarms.of_night(run.environment, run.pipeline, before)
 
-    def told(kinds: tuple[WatchKind, ...]) -> str | None:
+    def told(kinds: tuple[WatchKind, ...], after: date = date.min) -> str | None:
+        measures = alarms.of_night(run.environment, run.pipeline, before, after)
         found = [measure for measure in measures if measure.kind in kinds]
         return alarms.in_words(found, watch) if found else None
 
-    return Watched(holds=told(watch.holds), retrains=told(watch.retrains))
+    # The nights of the model that served before would ask for another one night after night.
+    retrains = told(watch.retrains, turn.since) if turn else None
+    return Watched(holds=told(watch.holds), retrains=retrains)
 
 
 def _candidate(run: Run, registry: Registry) -> ModelVersion:

@@ -279,11 +279,30 @@ def test_what_is_in_alarm_only_since_tonight_holds_nothing_yet(platform: Platfor
 def test_lost_quality_lets_the_nights_candidate_take_the_champions_place(
     platform: Platform,
 ) -> None:
-    platform.train(FAIR)
+    platform.train(GOOD)
     platform.evaluate()
-    assert platform.nights(GOOD, 1) == ["kept"]
-    _over(platform, "quality", NEXT)
-    assert platform.nights(GOOD, 1, after=NEXT) == ["promoted"]
+    needed = platform.pipeline.watch.min_nights
+    assert platform.nights(GOOD, needed) == ["kept"] * needed
+    night = small.LAST + timedelta(days=needed)
+    _over(platform, "quality", night, needed)
+    assert platform.nights(GOOD, 1, after=night) == ["promoted"]
+    # What the model of before has lost asks for no other one in place of the new one.
+    promoted = night + timedelta(days=1)
+    _over(platform, "quality", promoted, nights=1)
+    assert platform.nights(GOOD, 2, after=promoted) == ["kept", "kept"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_quality_that_another_model_has_lost_speaks_not_against_the_one_put_back(
+    platform: Platform,
+) -> None:
+    night = second_champion(platform)
+    platform.limits(max_age_days=None)
+    bad = night + timedelta(days=6)
+    platform.nights(FAIR, 6, after=night)
+    _over(platform, "quality", bad)
+    platform.roll_back()
+    assert platform.nights(FAIR, 1, after=bad) == ["kept"]
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -410,8 +429,10 @@ def test_a_model_that_was_put_back_is_not_replaced_for_its_age_at_once(platform:
     platform.train(GOOD)
     platform.evaluate()
     assert platform.nights(GOOD, 4) == ["kept", "kept", "kept", "promoted"]
+    # It is found out only after some nights, which are those of the model that is put back then.
+    after = small.LAST + timedelta(days=7)
+    assert platform.nights(GOOD, 3, small.LAST + timedelta(days=4)) == ["kept"] * 3
     platform.roll_back()
-    after = small.LAST + timedelta(days=4)
     assert platform.nights(GOOD, 4, after) == ["kept", "kept", "kept", "promoted"]
 
 
