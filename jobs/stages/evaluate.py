@@ -6,6 +6,8 @@ Lets the candidate serve or leaves the champion; a person's word about a model s
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +38,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from jobs.lake.model_events import Turn
-    from jobs.training.metrics import Vector
     from jobs.training.promotion import Decision
     from jobs.training.registry import ModelVersion, Registry
+    from jobs.training.scoring import Scorer
 
 _SHOWN = ("rows", "days", "candidate", "champion", "baselines", "challenge")
 """Of the evidence, in the stage's result."""
@@ -60,8 +62,14 @@ def evaluate(run: Run) -> dict[str, object]:
     candidate = _candidate(run, registry)
     night = run.days.last
     turn = serving.turn_of(run.environment, registry, night, besides=candidate.version)
-    champion = registry.version(turn.version) if turn else None
-    held = _held_out(run, registry, candidate, champion)
+    held = _held_out(run, registry, candidate)
+    loaded = _champion(registry, turn) if turn else None
+    champion = None
+    if loaded:
+        champion, scorer = loaded
+        # Whatever its family is: today's declaration may name another.
+        models = {**held.models, CHAMPION: scorer.score(held.rows)}
+        held = replace(held, models=models)
     limits = promotion.thresholds(run.pipeline.promotion, held.task, held.label)
     challenge = None
     if turn and champion:
@@ -71,6 +79,9 @@ def evaluate(run: Run) -> dict[str, object]:
     slices = run.pipeline.training.slices
     evidence = comparison.measure(held, slices, limits.resamples, challenge)
     decision = promotion.decide(evidence, limits, _watched(run, turn))
+    if turn and champion is None:
+        absent = f"Version {turn.version} cannot be loaded and so cannot serve: judged without it."
+        decision = replace(decision, reason=f"{absent} {decision.reason}")
     measured = comparison.to_json(evidence, held)
     event = _event(run, candidate, champion, decision, measured)
     word = _word_of_a_person(run, registry, candidate)
@@ -85,7 +96,7 @@ def evaluate(run: Run) -> dict[str, object]:
             f"{decision.reason}"
         )
     told = word or event
-    serves = serving.serving_model(run.environment, registry, night)
+    serves = serving.turn_of(run.environment, registry, night)
     return {
         "event": told["event"],
         "reason": told["reason"],
@@ -127,9 +138,7 @@ def _candidate(run: Run, registry: Registry) -> ModelVersion:
     return candidate
 
 
-def _held_out(
-    run: Run, registry: Registry, candidate: ModelVersion, champion: ModelVersion | None
-) -> HeldOut:
+def _held_out(run: Run, registry: Registry, candidate: ModelVersion) -> HeldOut:
     training = run.pipeline.training
     past, rows = _rows(run)
     return HeldOut(
@@ -137,7 +146,8 @@ def _held_out(
         rows=rows,
         day=rows[run.pipeline.table(TRAINING).partition].to_numpy(),
         label=rows[training.label].to_numpy().astype(np.float64),
-        models=_scored(registry, candidate, champion, rows),
+        # Those that serve have learned from the held-out days: like the champion's of last night.
+        models={CANDIDATE: scoring.load_judged(registry, candidate).score(rows)},
         # Fitted to the days that the candidate was trained on, and to no later one.
         baselines={
             baseline.name: baselines.fit(baseline, past, training.label).predict(rows)
@@ -146,15 +156,23 @@ def _held_out(
     )
 
 
-def _scored(
-    registry: Registry, candidate: ModelVersion, champion: ModelVersion | None, rows: pa.Table
-) -> dict[str, Vector]:
-    # Those that serve have learned from the held-out days: like the champion's of last night.
-    scores = {CANDIDATE: scoring.load_judged(registry, candidate).score(rows)}
-    if champion:
-        # Whatever its family is: today's declaration may name another.
-        scores[CHAMPION] = scoring.load_judged(registry, champion).score(rows)
-    return scores
+def _champion(registry: Registry, turn: Turn) -> tuple[ModelVersion, Scorer] | None:
+    """The champion and the scorer by which it is judged; None: it cannot be loaded."""
+    try:
+        champion = registry.in_service(turn.version)
+        # What is judged may be there without what serves.
+        scoring.load(registry, champion)
+        return champion, scoring.load_judged(registry, champion)
+    except NightshiftError as error:
+        # It cannot serve a night either, and before the first champion there is none to roll back
+        # to. So the candidate is judged as if nothing served, by the stricter limits of a first
+        # champion. No store that is down brings it here: the candidate was loaded just before.
+        print(
+            f"Warning: the candidate is judged as if nothing served. {error}",
+            file=sys.stderr,
+            flush=True,
+        )
+        return None
 
 
 def _rows(run: Run) -> tuple[pa.Table, pa.Table]:

@@ -63,6 +63,8 @@ class Platform:
         self.environment = environment
         self.registry = Registry(environment, pipeline.name)
         self.trust: dict[str, float] = {}
+        self.gone: set[str] = set()
+        """Versions whose files cannot be read."""
         self._files = folder / "files"
         self._files.mkdir()
 
@@ -157,6 +159,8 @@ def platform(
     made = Platform(pipeline, environment, tmp_path)
 
     def load(_: Registry, model: ModelVersion) -> Fake:
+        if model.version in made.gone:
+            raise NightshiftError(f"model.keras of version {model.version} cannot be read")
         return Fake(pipeline, made.trust[model.version])
 
     for name in ("load", "load_judged"):
@@ -352,6 +356,62 @@ def test_days_are_measured_once_whatever_is_run_again(platform: Platform) -> Non
     before = platform.evaluate(small.LAST + timedelta(days=2))
     assert before["challenge"]["days"] == 2, "a night that is run again knows no more than it did"
     assert platform.shadows() == shadows
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_day_that_was_measured_twice_counts_once(platform: Platform) -> None:
+    platform.train(FAIR)
+    platform.evaluate()
+    platform.nights(GOOD, 3)
+    night = small.LAST + timedelta(days=3)
+    before = platform.evaluate(night)["challenge"]
+    # As another home of the lake does, a moment later and with other numbers.
+    late = timedelta(seconds=1)
+    twins = []
+    for row in platform.shadows():
+        another = {"candidate_loss": 0.0, "measured_at": row["measured_at"] + late}
+        twins.append({**row, **another})
+    ops.append(platform.environment, "shadow_losses", twins)
+    assert platform.evaluate(night)["challenge"] == before
+    assert before["days"] == 3
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_old_candidate_whose_files_are_gone_casts_no_shadow(
+    platform: Platform, capsys: pytest.CaptureFixture[str]
+) -> None:
+    platform.train(FAIR)
+    platform.evaluate()
+    platform.nights(GOOD, 1)
+    platform.gone.add("2")
+    assert platform.nights(GOOD, 1, NEXT) == ["kept"]
+    assert [row["how"] for row in platform.shadows()] == ["held_out", "held_out"]
+    assert "has no shadow: model.keras of version 2" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_a_champion_that_is_gone_gives_way_to_a_candidate_that_is_fit(
+    is_deleted: bool, platform: Platform, capsys: pytest.CaptureFixture[str]
+) -> None:
+    platform.train(GOOD)
+    platform.evaluate()
+    if is_deleted:
+        platform.registry._client.delete_model_version(platform.pipeline.name, "1")
+    else:
+        platform.gone.add("1")
+    platform.train(BAD, NEXT)
+    with pytest.raises(Refused, match=r"Version 1 cannot be loaded and so cannot serve"):
+        platform.evaluate(NEXT)
+    warned = capsys.readouterr().err
+    assert "Warning: the candidate is judged as if nothing served." in warned
+    assert ("nightshift rollback" in warned) == is_deleted
+    platform.train(GOOD, NEXT)
+    for _ in range(2):
+        told = platform.evaluate(NEXT)
+        assert (told["event"], told["serves"], told["champion_before"]) == ("promoted", "3", None)
+    assert told["reason"].startswith("Version 1 cannot be loaded and so cannot serve: ")
+    assert platform.champion() == "3"
 
 
 @pytest.mark.usefixtures("undrawn")
