@@ -243,11 +243,14 @@ class _Search:
         return rows
 
     def _files(self, table: str, days: Collection[date]) -> list[str]:
-        """The files of those days of a feed, in their order."""
-        in_force = publications.in_force(self._run, table)
+        """The files of those days of a feed that the night saw, in their order."""
+        seen = self._knowledge.seen_by(table, self._run.night)
+        # Of one version the last publication counts.
+        told = {(one.day, one.version): one for one in publications.every(self._run, table)}
         files: list[str] = []
         for day in days:
-            files += [given.name for given in in_force[day].inputs]
+            publication = told[day, seen[day].delta_version]
+            files += [given.name for given in publication.inputs]
         return list(dict.fromkeys(files))
 
     def _fitting(self, table: str, day: date, key: _Row) -> pa.Table:
