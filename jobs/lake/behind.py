@@ -20,6 +20,7 @@ from jobs.lake.locations import sql_name
 from pipelines.days import Days
 
 if TYPE_CHECKING:
+    from jobs.lake.publications import Publication
     from pipelines.features import FeatureView
     from pipelines.feeds import Feed
     from pipelines.run import Run
@@ -246,7 +247,9 @@ class _Search:
         """The files of those days of a feed that the night saw, in their order."""
         seen = self._knowledge.seen_by(table, self._run.night)
         # Of one version the last publication counts.
-        told = {(one.day, one.version): one for one in publications.every(self._run, table)}
+        told: dict[tuple[date, int | None], Publication] = {}
+        for one in publications.every(self._run, table):
+            told[one.day, one.version] = one
         files: list[str] = []
         for day in days:
             publication = told[day, seen[day].delta_version]

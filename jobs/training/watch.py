@@ -221,7 +221,8 @@ def _quality(run: Run, nights: Days) -> Iterator[Row]:
 def _is_of(run: Run, row: Row, turn: model_events.Turn) -> bool:
     """Whether the row of live quality is of an event that the model foretold in its turn."""
     first = run.pipeline.table(PREDICTIONS).day_of(turn.night)
-    return row["model_version"] == turn.version and row["event_date"] >= first
+    is_its = bool(row["model_version"] == turn.version)
+    return is_its and bool(row["event_date"] >= first)
 
 
 def _promises(run: Run, task: LearningTask) -> dict[str, float]:
