@@ -363,15 +363,17 @@ class Watch:
     max_unlabelled: float = 0.25
     """Share of predictions whose label is not known `Promotion.label_lag_days` after the event."""
     quality_days: int = 28
-    """Days of labels over which live quality is compared with what the gate promised."""
+    """Days of labels over which live quality is compared with what the gate promised; of these the
+    days since the champion's turn began."""
     max_quality_loss: float = 0.3
     """Share of the promised quality that may be lost: over it is a loss whose 95 % interval lies
     above."""
     holds: tuple[WatchKind, ...] = ("skew",)
     """While a measure of these kinds is in alarm, no candidate takes a champion's place."""
     retrains: tuple[WatchKind, ...] = ("quality",)
-    """While one of these is, the champion counts as too old (`Promotion.max_age_days`): the night's
-    candidate takes its place unless it is shown to be worse."""
+    """While one of these is, by the nights since the champion's turn began, it counts as too old
+    (`Promotion.max_age_days`): the night's candidate takes its place unless it is shown to be
+    worse."""
 
     def __post_init__(self) -> None:
         refuse_unless(

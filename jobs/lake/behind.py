@@ -20,6 +20,7 @@ from jobs.lake.locations import sql_name
 from pipelines.days import Days
 
 if TYPE_CHECKING:
+    from jobs.lake.publications import Publication
     from pipelines.features import FeatureView
     from pipelines.feeds import Feed
     from pipelines.run import Run
@@ -243,11 +244,16 @@ class _Search:
         return rows
 
     def _files(self, table: str, days: Collection[date]) -> list[str]:
-        """The files of those days of a feed, in their order."""
-        in_force = publications.in_force(self._run, table)
+        """The files of those days of a feed that the night saw, in their order."""
+        seen = self._knowledge.seen_by(table, self._run.night)
+        # Of one version the last publication counts.
+        told: dict[tuple[date, int | None], Publication] = {}
+        for one in publications.every(self._run, table):
+            told[one.day, one.version] = one
         files: list[str] = []
         for day in days:
-            files += [given.name for given in in_force[day].inputs]
+            publication = told[day, seen[day].delta_version]
+            files += [given.name for given in publication.inputs]
         return list(dict.fromkeys(files))
 
     def _fitting(self, table: str, day: date, key: _Row) -> pa.Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -11,9 +10,8 @@ from jobs.lake import ops
 from pipelines.days import Days
 from pipelines.environment import Environment
 
-_COLUMNS = ("table_name", "day", "version", "rows", "inputs", "run_id", "code_version")
+_COLUMNS = ("table_name", "day", "version", "rows", "inputs", "run_id", "code_version", "known_day")
 _Row = dict[str, Any]
-_ByDay = Mapping[date, list[_Row]]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -62,11 +60,25 @@ class _Search:
             by_day = self._known.setdefault(row["table_name"], {})
             by_day.setdefault(row["day"], []).append(row)
 
-    def look(self, table: str, days: Days, version: int | None) -> None:
-        """Add the days of a table, and all that is behind them."""
+    def look(
+        self,
+        table: str,
+        days: Days,
+        version: int | None,
+        known_by: date | None = None,
+    ) -> None:
+        """Add the days of a table, and all that is behind them.
+
+        Args:
+            table: SQL name of it.
+            days: Its partition dates.
+            version: Delta version of it, after which nothing counts; None: all counts.
+            known_by: The night that saw it, to which nothing counts that became known later.
+        """
         by_day = self._known.get(table, {})
         for day in by_day.keys() & set(days):
-            row = _in_force(by_day, day, version)
+            shown = [row for row in by_day[day] if _counts(row, version, known_by)]
+            row = max(shown, key=lambda row: row["version"] or 0, default=None)
             if row is not None:
                 self._add(table, row)
 
@@ -86,7 +98,7 @@ class _Search:
     def _follow(self, made_of: _Row) -> None:
         name, days = made_of["name"], Days(made_of["first_day"], made_of["last_day"])
         if name in self._known:
-            self.look(name, days, made_of["version"])
+            self.look(name, days, made_of["version"], made_of["known_by"])
         elif "/" in name:
             source = self._files(name)
             source.days |= set(days)
@@ -104,7 +116,8 @@ def _place(source: Source) -> tuple[bool, str]:
     return is_file, source.name
 
 
-def _in_force(by_day: _ByDay, day: date, version: int | None) -> _Row | None:
-    """The last publication of the day that the version shows."""
-    shown = [row for row in by_day[day] if version is None or row["version"] <= version]
-    return max(shown, key=lambda row: row["version"] or 0, default=None)
+def _counts(row: _Row, version: int | None, known_by: date | None) -> bool:
+    """Whether a publication is in that version, and was known by that night."""
+    is_in = version is None or row["version"] <= version
+    is_unknown = known_by is not None and row["known_day"] is not None
+    return is_in and not (is_unknown and row["known_day"] > known_by)

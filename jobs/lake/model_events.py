@@ -41,7 +41,6 @@ OF_PEOPLE = (APPROVED, REJECTED, ROLLED_BACK, RESTORED)
 """What the gate never overrules."""
 AGAINST = (REJECTED, ROLLED_BACK)
 _BEGINS = (PROMOTED, APPROVED)
-_TURNS = (*_BEGINS, RESTORED)
 _COLUMNS = ("as_of", "event", "model_version", "created_at")
 
 
@@ -52,6 +51,9 @@ class Turn:
     night: date
     version: str
     said_at: datetime
+    since: date
+    """The night from which the model's age counts. A model that was put back takes over the nights
+    of the one that goes, and serves no longer for that: of it, the newest night known by then."""
 
 
 def events(environment: Environment, pipeline: str, model_version: str | None = None) -> list[Row]:
@@ -79,13 +81,17 @@ def turns(environment: Environment, pipeline: str) -> list[Turn]:
 def turns_of(recorded: Iterable[Row]) -> list[Turn]:
     """The same, of events that have been read, oldest first."""
     found: list[Turn] = []
+    newest = date.min
     for event in recorded:
         version = event["model_version"]
+        newest = max(newest, event["as_of"])
         if event["event"] == ROLLED_BACK:
             # All its turns: a night of before that is scored again gets another model too.
             found = [turn for turn in found if turn.version != version]
-        elif event["event"] in _TURNS:
-            found.append(_turn(event))
+        elif event["event"] == RESTORED:
+            found.append(_turn(event, since=newest))
+        elif event["event"] in _BEGINS:
+            found.append(_turn(event, since=event["as_of"]))
     # Of turns of one night the last that was said: the sort is stable.
     return sorted(found, key=attrgetter("night"))
 
@@ -101,9 +107,14 @@ def first_turns(recorded: Iterable[Row]) -> dict[str, Turn]:
     found: dict[str, Turn] = {}
     for event in recorded:
         if event["event"] in _BEGINS:
-            found.setdefault(event["model_version"], _turn(event))
+            found.setdefault(event["model_version"], _turn(event, since=event["as_of"]))
     return dict(sorted(found.items(), key=lambda item: item[1].night))
 
 
-def _turn(event: Row) -> Turn:
-    return Turn(night=event["as_of"], version=event["model_version"], said_at=event["created_at"])
+def _turn(event: Row, since: date) -> Turn:
+    return Turn(
+        night=event["as_of"],
+        version=event["model_version"],
+        said_at=event["created_at"],
+        since=since,
+    )

@@ -6,7 +6,9 @@ Lets the candidate serve or leaves the champion; a person's word about a model s
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+import sys
+from dataclasses import replace
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,9 +37,10 @@ from pipelines.spec import TRAINING
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from jobs.training.metrics import Vector
+    from jobs.lake.model_events import Turn
     from jobs.training.promotion import Decision
     from jobs.training.registry import ModelVersion, Registry
+    from jobs.training.scoring import Scorer
 
 _SHOWN = ("rows", "days", "candidate", "champion", "baselines", "challenge")
 """Of the evidence, in the stage's result."""
@@ -59,17 +62,26 @@ def evaluate(run: Run) -> dict[str, object]:
     candidate = _candidate(run, registry)
     night = run.days.last
     turn = serving.turn_of(run.environment, registry, night, besides=candidate.version)
-    champion = registry.version(turn.version) if turn else None
-    held = _held_out(run, registry, candidate, champion)
+    held = _held_out(run, registry, candidate)
+    loaded = _champion(registry, turn) if turn else None
+    champion = None
+    if loaded:
+        champion, scorer = loaded
+        # Whatever its family is: today's declaration may name another.
+        models = {**held.models, CHAMPION: scorer.score(held.rows)}
+        held = replace(held, models=models)
     limits = promotion.thresholds(run.pipeline.promotion, held.task, held.label)
     challenge = None
     if turn and champion:
         rivals = Rivals(candidate=candidate, champion=champion, since=turn.night)
         gains = shadow.gains(run, registry, rivals, held)
-        challenge = promotion.challenge(gains, (night - turn.night).days, limits)
+        challenge = promotion.challenge(gains, _age(turn, night), limits)
     slices = run.pipeline.training.slices
     evidence = comparison.measure(held, slices, limits.resamples, challenge)
-    decision = promotion.decide(evidence, limits, _watched(run))
+    decision = promotion.decide(evidence, limits, _watched(run, turn))
+    if turn and champion is None:
+        absent = f"Version {turn.version} cannot be loaded and so cannot serve: judged without it."
+        decision = replace(decision, reason=f"{absent} {decision.reason}")
     measured = comparison.to_json(evidence, held)
     event = _event(run, candidate, champion, decision, measured)
     word = _word_of_a_person(run, registry, candidate)
@@ -84,7 +96,7 @@ def evaluate(run: Run) -> dict[str, object]:
             f"{decision.reason}"
         )
     told = word or event
-    serves = serving.serving_model(run.environment, registry, night)
+    serves = serving.turn_of(run.environment, registry, night)
     return {
         "event": told["event"],
         "reason": told["reason"],
@@ -96,17 +108,24 @@ def evaluate(run: Run) -> dict[str, object]:
     }
 
 
-def _watched(run: Run) -> Watched:
+def _age(turn: Turn, night: date) -> int:
+    """Days that the champion has served; 0 in an old night that is run again."""
+    return max(0, (night - turn.since).days)
+
+
+def _watched(run: Run, turn: Turn | None) -> Watched:
     """What was in alarm after the night before: this one is watched when it has predicted."""
     watch = run.pipeline.watch
     before = run.days.last - timedelta(days=1)
-    measures = alarms.of_night(run.environment, run.pipeline, before)
 
-    def told(kinds: tuple[WatchKind, ...]) -> str | None:
+    def told(kinds: tuple[WatchKind, ...], after: date = date.min) -> str | None:
+        measures = alarms.of_night(run.environment, run.pipeline, before, after)
         found = [measure for measure in measures if measure.kind in kinds]
         return alarms.in_words(found, watch) if found else None
 
-    return Watched(holds=told(watch.holds), retrains=told(watch.retrains))
+    # The nights of the model that served before would ask for another one night after night.
+    retrains = told(watch.retrains, turn.since) if turn else None
+    return Watched(holds=told(watch.holds), retrains=retrains)
 
 
 def _candidate(run: Run, registry: Registry) -> ModelVersion:
@@ -119,9 +138,7 @@ def _candidate(run: Run, registry: Registry) -> ModelVersion:
     return candidate
 
 
-def _held_out(
-    run: Run, registry: Registry, candidate: ModelVersion, champion: ModelVersion | None
-) -> HeldOut:
+def _held_out(run: Run, registry: Registry, candidate: ModelVersion) -> HeldOut:
     training = run.pipeline.training
     past, rows = _rows(run)
     return HeldOut(
@@ -129,7 +146,8 @@ def _held_out(
         rows=rows,
         day=rows[run.pipeline.table(TRAINING).partition].to_numpy(),
         label=rows[training.label].to_numpy().astype(np.float64),
-        models=_scored(registry, candidate, champion, rows),
+        # Those that serve have learned from the held-out days: like the champion's of last night.
+        models={CANDIDATE: scoring.load_judged(registry, candidate).score(rows)},
         # Fitted to the days that the candidate was trained on, and to no later one.
         baselines={
             baseline.name: baselines.fit(baseline, past, training.label).predict(rows)
@@ -138,15 +156,23 @@ def _held_out(
     )
 
 
-def _scored(
-    registry: Registry, candidate: ModelVersion, champion: ModelVersion | None, rows: pa.Table
-) -> dict[str, Vector]:
-    # Those that serve have learned from the held-out days: like the champion's of last night.
-    scores = {CANDIDATE: scoring.load_judged(registry, candidate).score(rows)}
-    if champion:
-        # Whatever its family is: today's declaration may name another.
-        scores[CHAMPION] = scoring.load_judged(registry, champion).score(rows)
-    return scores
+def _champion(registry: Registry, turn: Turn) -> tuple[ModelVersion, Scorer] | None:
+    """The champion and the scorer by which it is judged; None: it cannot be loaded."""
+    try:
+        champion = registry.in_service(turn.version)
+        # What is judged may be there without what serves.
+        scoring.load(registry, champion)
+        return champion, scoring.load_judged(registry, champion)
+    except NightshiftError as error:
+        # It cannot serve a night either, and before the first champion there is none to roll back
+        # to. So the candidate is judged as if nothing served, by the stricter limits of a first
+        # champion. No store that is down brings it here: the candidate was loaded just before.
+        print(
+            f"Warning: the candidate is judged as if nothing served. {error}",
+            file=sys.stderr,
+            flush=True,
+        )
+        return None
 
 
 def _rows(run: Run) -> tuple[pa.Table, pa.Table]:

@@ -75,11 +75,24 @@ def in_alarm(rows: Iterable[Row], night: date, watch: Watch) -> set[Measure]:
     return {measure for measure, nights in counted.items() if nights >= watch.min_nights}
 
 
-def of_night(environment: Environment, pipeline: Pipeline, night: date) -> list[Measure]:
-    """The measures in alarm as of a night."""
+def of_night(
+    environment: Environment,
+    pipeline: Pipeline,
+    night: date,
+    after: date = date.min,
+) -> list[Measure]:
+    """The measures in alarm as of a night.
+
+    Args:
+        environment: Whose record.
+        pipeline: Whose measures.
+        night: The last that counts.
+        after: Only later nights count.
+    """
     watch = pipeline.watch
     rows = rows_until(environment, pipeline, night, watch.nights)
-    return sorted(in_alarm(rows, night, watch))
+    counted = [row for row in rows if row["night"] > after]
+    return sorted(in_alarm(counted, night, watch))
 
 
 def change(environment: Environment, pipeline: Pipeline, night: date) -> Change:

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, Schema
 
 from jobs.training import scoring
+from jobs.training.bends import unbent
 from jobs.training.families import family_of
 
 if TYPE_CHECKING:
@@ -117,17 +117,11 @@ def _example(encoding: Encoding) -> dict[str, float | str]:
     """A row that is nobody's: every number at its mean, every category the first that is known."""
     row: dict[str, float | str] = {}
     for name, mean in zip(encoding.numeric, encoding.means, strict=True):
-        row[name] = float(f"{_unbent(mean, encoding.bends.get(name)):.{_EXAMPLE_DIGITS}g}")
+        own = unbent(mean, encoding.bends.get(name))
+        row[name] = float(f"{own:.{_EXAMPLE_DIGITS}g}")
     for name, known in encoding.vocabularies.items():
         row[name] = known[0] if known else ""
     return row
-
-
-def _unbent(value: float, bend: float | None) -> float:
-    """What a number was before its logarithm was taken, see `Encoding.bends`."""
-    if bend is None:
-        return value
-    return float(np.sign(value) * np.expm1(abs(value)) * bend)
 
 
 def _numbers(frame: pd.DataFrame, name: str) -> pa.Array:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.services.home import private_home
 from pipelines.environment import Environment
-from pipelines.errors import NightshiftError, Refused, no_such
+from pipelines.errors import NightshiftError, Refused, UsageError, no_such
 from pipelines.model import NeuralNetwork
 from pipelines.spec import TRAINING
 
@@ -182,6 +182,20 @@ class Registry:
         known = [model.version for model in self.versions()]
         raise no_such(f"version of model '{self.name}'", version, known)
 
+    def in_service(self, version: str) -> ModelVersion:
+        """The version of that number, which serves.
+
+        Raises:
+            NightshiftError: it was deleted in MLflow.
+        """
+        try:
+            return self.version(version)
+        except UsageError as error:
+            raise NightshiftError(
+                f"Version {version} of model '{self.name}' serves and is not in MLflow. "
+                f"Restore it there, or {self._another_may_serve}"
+            ) from error
+
     def versions(self) -> list[ModelVersion]:
         """All versions, newest first."""
         try:
@@ -315,6 +329,14 @@ class Registry:
     def _mine(self) -> str:
         return f"name = '{self.name}'"
 
+    @property
+    def _another_may_serve(self) -> str:
+        return (
+            f"have another one serve: nightshift rollback {self.name} --why TEXT. Where none "
+            "served before, the next candidate that is fit takes its place (stages train and "
+            "evaluate)."
+        )
+
     def _pinned(self, model: ModelVersion) -> tuple[str, int]:
         """The table that a model was made from, and its version."""
         pins = self.pins(model)
@@ -354,7 +376,8 @@ class Registry:
         except (MlflowException, OSError) as error:
             raise NightshiftError(
                 f"{file} of model '{self.name}' version {model.version} cannot be read "
-                f"({error}). Restore it in the artifact store, or train again with --retrain."
+                f"({error}). Restore it in the artifact store. If it is tonight's candidate, train "
+                f"again with --retrain; if it serves, {self._another_may_serve}"
             ) from error
         return Path(path)
 

@@ -32,7 +32,7 @@ def serving_models(
             run of this night.
     """
     others = _turns(environment, registry, besides)
-    version = cache(registry.version)
+    version = cache(registry.in_service)
     models: dict[date, ModelVersion] = {}
     for night in nights:
         turn = model_events.in_turn(others, night)
@@ -41,7 +41,12 @@ def serving_models(
     return models
 
 
-def turn_of(environment: Environment, registry: Registry, night: date, besides: str) -> Turn | None:
+def turn_of(
+    environment: Environment,
+    registry: Registry,
+    night: date,
+    besides: str | None = None,
+) -> Turn | None:
     """The turn that the night falls into, of any version but one; see `serving_models`."""
     return model_events.in_turn(_turns(environment, registry, besides), night)
 
@@ -58,10 +63,11 @@ def follow(environment: Environment, registry: Registry) -> str | None:
     pointed_to = champion.version if champion else None
     if pointed_to == serves:
         return None
-    if serves is None:
-        registry.remove_champion()
-    else:
+    # One that was deleted in MLflow can have no alias: who loads it tells the way out.
+    if serves in {model.version for model in registry.versions()}:
         registry.set_champion(serves)
+    elif pointed_to is not None:
+        registry.remove_champion()
     return pointed_to
 
 

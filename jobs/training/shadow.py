@@ -7,6 +7,7 @@ champion scored. When the labels have arrived, the two losses of the day are one
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -21,6 +22,7 @@ from jobs.lake.locations import exists
 from jobs.training import scoring
 from jobs.training.comparison import CANDIDATE, CHAMPION
 from pipelines.days import Days
+from pipelines.errors import NightshiftError
 from pipelines.spec import SCORING
 
 if TYPE_CHECKING:
@@ -84,7 +86,11 @@ def _recorded(run: Run, rivals: Rivals) -> list[Row]:
         ("event_date", ">", rivals.since),
     ]
     rows: list[Row] = ops.read(run.environment, _TABLE, about).to_pylist()
-    return rows
+    # Two homes on one lake, or a twin of a run, may have measured a day twice: it counts once.
+    first: dict[date, Row] = {}
+    for row in sorted(rows, key=itemgetter("measured_at", "run_id")):
+        first.setdefault(row["event_date"], row)
+    return list(first.values())
 
 
 class _Measuring:
@@ -106,7 +112,10 @@ class _Measuring:
                 yield self._in_the_shadow(day) or self._held_out(day, labelled)
 
     def _in_the_shadow(self, day: date) -> Row | None:
-        """By the models of the night before; None: its candidate could not have served the day."""
+        """By the models of the night before.
+
+        None: its candidate could not have served the day, or one of the two cannot be loaded.
+        """
         challenger = self._challenger(day - _ONE_DAY)
         if challenger is None or not exists(self._run, SCORING):
             return None
@@ -114,10 +123,17 @@ class _Measuring:
         rows = snapshots.read(self._run, snapshots.newest(self._run, SCORING), night)
         if not len(rows):
             return None
+        rivals = {CANDIDATE: challenger, CHAMPION: self._rivals.champion}
+        try:
+            scorers = {name: self._scorer(model) for name, model in rivals.items()}
+        except NightshiftError as error:
+            # Files of an old candidate that are gone or changed cost a shadow, and no night.
+            print(f"Warning: {day} has no shadow: {error}", file=sys.stderr, flush=True)
+            return None
         keys = list(self._run.pipeline.entity)
         scored = rows.select(keys)
-        for name, model in ((CANDIDATE, challenger), (CHAMPION, self._rivals.champion)):
-            scores = pa.array(self._scorer(model).score(rows), pa.float64())
+        for name, scorer in scorers.items():
+            scores = pa.array(scorer.score(rows), pa.float64())
             scored = scored.append_column(name, scores)
         label = self._run.pipeline.training.label
         labels = self._held.rows.select([*keys, label])

@@ -181,8 +181,9 @@ class _Part:
 
 
 def _quality(run: Run, nights: Days) -> Iterator[Row]:
-    """By how much live quality of the last days falls short of what the gate promised.
+    """By how much live quality of each night's champion falls short of what the gate promised.
 
+    Of the last days those since its turn began: what another model has lost says nothing of it.
     Quality is the share of the loss of the best constant that is saved, so that a stormy month is
     no bad model.
     """
@@ -194,25 +195,34 @@ def _quality(run: Run, nights: Days) -> Iterator[Row]:
         ("landed_date", "<=", nights.last),
     ]
     promises = _promises(run, task)
-    measured: list[Row] = ops.read(run.environment, "live_quality", about).to_pylist()
-    told = [row for row in measured if row["model_version"] in promises]
+    turns = model_events.turns(run.environment, run.pipeline.name)
+    told: list[Row] = ops.read(run.environment, "live_quality", about).to_pylist()
     # A sum of floats depends on its order.
-    told.sort(key=itemgetter("landed_date", "event_date", "model_version"))
+    told.sort(key=itemgetter("landed_date", "event_date"))
     for night in nights:
+        turn = model_events.in_turn(turns, night)
+        if turn is None or turn.version not in promises:
+            continue
         days = Days.of(night).since(watch.quality_days - 1)
-        recent = [row for row in told if row["landed_date"] in days]
+        recent = [row for row in told if row["landed_date"] in days and _is_of(run, row, turn)]
         if len({row["landed_date"] for row in recent}) < _FEWEST_DAYS:
             continue
-        counts = [row["rows"] for row in recent]
-        promised = np.average([promises[row["model_version"]] for row in recent], weights=counts)
+        promised = promises[turn.version]
         live, ends = _saved(task, recent)
         low, high = promised - ends[::-1]
-        shortfall = float(promised - live)
-        most = watch.max_quality_loss * float(promised)
+        shortfall = promised - live
+        most = watch.max_quality_loss * promised
         what: _What = ("quality", "loss_saved", "shortfall")
         row = _row(run, night, what, shortfall, most)
         row |= {"low": float(low), "high": float(high)}
         yield row | {"is_over": bool(low > most)}
+
+
+def _is_of(run: Run, row: Row, turn: model_events.Turn) -> bool:
+    """Whether the row of live quality is of an event that the model foretold in its turn."""
+    first = run.pipeline.table(PREDICTIONS).day_of(turn.night)
+    is_its = bool(row["model_version"] == turn.version)
+    return is_its and bool(row["event_date"] >= first)
 
 
 def _promises(run: Run, task: LearningTask) -> dict[str, float]:

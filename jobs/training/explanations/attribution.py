@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.training.bends import unbent
 from jobs.training.encoding import Encoding, Examples
 from jobs.training.metrics import Vector
 
@@ -54,15 +55,9 @@ def base_values(encoding: Encoding) -> dict[str, float | str]:
     """What each feature is in the base row, in its own unit."""
     values: dict[str, float | str] = {}
     for name, mean in zip(encoding.numeric, encoding.means, strict=True):
-        bend = encoding.bends.get(name)
         # The mean of a feature that is read by its logarithm is the mean of the logarithms.
-        values[name] = mean if bend is None else _unbent(mean, bend)
+        values[name] = unbent(mean, encoding.bends.get(name))
     return values | dict.fromkeys(encoding.categorical, "unknown")
-
-
-def _unbent(logarithm: float, bend: float) -> float:
-    size = bend * np.expm1(abs(logarithm))
-    return float(np.copysign(size, logarithm))
 
 
 def owners_of_numbers(encoding: Encoding) -> list[int]:

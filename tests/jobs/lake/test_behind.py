@@ -88,8 +88,15 @@ class Lake:
         self.environment = Environment.read({"NIGHTSHIFT_HOME": str(home)})
         self.run = Run(pipeline=PIPELINE, days=Days.of(NIGHT), environment=self.environment)
 
-    def publish(self, table: str, day: date, rows: Rows, known: date | None = None) -> None:
-        """Replace a day of a table."""
+    def publish(
+        self,
+        table: str,
+        day: date,
+        rows: Rows,
+        known: date | None = None,
+        file: str = "",
+    ) -> None:
+        """Replace a day of a table, from the file of that day or another one."""
         path = self.environment.table_path(f"toy.{table}")
         named = pa.Table.from_pylist([{"landed_date": day, **row} for row in rows])
         how: dict[str, Any] = {"mode": "append"}
@@ -97,7 +104,8 @@ class Lake:
             how = {"mode": "overwrite", "predicate": f"landed_date = '{day}'"}
         write_deltalake(path, named, partition_by=["landed_date"], **how)
         version = DeltaTable(path).version()
-        file = Input(name=f"toy/{table}/{day}.csv", first_day=day, last_day=day, digest="d")
+        name = file or f"toy/{table}/{day}.csv"
+        given = Input(name=name, first_day=day, last_day=day, digest="d")
         told = Publication(
             day=day,
             version=version,
@@ -107,7 +115,7 @@ class Lake:
             rows=len(rows),
             checksum=f"{day} {version}",
             definition="one",
-            inputs=(file,),
+            inputs=(given,),
             changed=True,
             code_version="1",
             published_at=publications.now(),
@@ -178,6 +186,8 @@ def test_what_became_known_later_is_not_behind_a_row(lake: Lake) -> None:
     later = NIGHT + timedelta(days=2)
     lake.publish("planned", NIGHT, [_raw(9, id=7)], known=later)
     lake.publish("register", later, [_raw(9, place="attic")])
+    again = [_raw(2, place="attic", seen_at=NOON)]
+    lake.publish("visits", NIGHT, again, later, "toy/visits/corrected.csv")
     assert behind(lake.run, ENTITY) == before
 
 

@@ -63,6 +63,8 @@ class Platform:
         self.environment = environment
         self.registry = Registry(environment, pipeline.name)
         self.trust: dict[str, float] = {}
+        self.gone: set[str] = set()
+        """Versions whose files cannot be read."""
         self._files = folder / "files"
         self._files.mkdir()
 
@@ -157,6 +159,8 @@ def platform(
     made = Platform(pipeline, environment, tmp_path)
 
     def load(_: Registry, model: ModelVersion) -> Fake:
+        if model.version in made.gone:
+            raise NightshiftError(f"model.keras of version {model.version} cannot be read")
         return Fake(pipeline, made.trust[model.version])
 
     for name in ("load", "load_judged"):
@@ -279,11 +283,30 @@ def test_what_is_in_alarm_only_since_tonight_holds_nothing_yet(platform: Platfor
 def test_lost_quality_lets_the_nights_candidate_take_the_champions_place(
     platform: Platform,
 ) -> None:
-    platform.train(FAIR)
+    platform.train(GOOD)
     platform.evaluate()
-    assert platform.nights(GOOD, 1) == ["kept"]
-    _over(platform, "quality", NEXT)
-    assert platform.nights(GOOD, 1, after=NEXT) == ["promoted"]
+    needed = platform.pipeline.watch.min_nights
+    assert platform.nights(GOOD, needed) == ["kept"] * needed
+    night = small.LAST + timedelta(days=needed)
+    _over(platform, "quality", night, needed)
+    assert platform.nights(GOOD, 1, after=night) == ["promoted"]
+    # What the model of before has lost asks for no other one in place of the new one.
+    promoted = night + timedelta(days=1)
+    _over(platform, "quality", promoted, nights=1)
+    assert platform.nights(GOOD, 2, after=promoted) == ["kept", "kept"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_quality_that_another_model_has_lost_speaks_not_against_the_one_put_back(
+    platform: Platform,
+) -> None:
+    night = second_champion(platform)
+    platform.limits(max_age_days=None)
+    bad = night + timedelta(days=6)
+    platform.nights(FAIR, 6, after=night)
+    _over(platform, "quality", bad)
+    platform.roll_back()
+    assert platform.nights(FAIR, 1, after=bad) == ["kept"]
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -333,6 +356,62 @@ def test_days_are_measured_once_whatever_is_run_again(platform: Platform) -> Non
     before = platform.evaluate(small.LAST + timedelta(days=2))
     assert before["challenge"]["days"] == 2, "a night that is run again knows no more than it did"
     assert platform.shadows() == shadows
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_day_that_was_measured_twice_counts_once(platform: Platform) -> None:
+    platform.train(FAIR)
+    platform.evaluate()
+    platform.nights(GOOD, 3)
+    night = small.LAST + timedelta(days=3)
+    before = platform.evaluate(night)["challenge"]
+    # As another home of the lake does, a moment later and with other numbers.
+    late = timedelta(seconds=1)
+    twins = []
+    for row in platform.shadows():
+        another = {"candidate_loss": 0.0, "measured_at": row["measured_at"] + late}
+        twins.append({**row, **another})
+    ops.append(platform.environment, "shadow_losses", twins)
+    assert platform.evaluate(night)["challenge"] == before
+    assert before["days"] == 3
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_old_candidate_whose_files_are_gone_casts_no_shadow(
+    platform: Platform, capsys: pytest.CaptureFixture[str]
+) -> None:
+    platform.train(FAIR)
+    platform.evaluate()
+    platform.nights(GOOD, 1)
+    platform.gone.add("2")
+    assert platform.nights(GOOD, 1, NEXT) == ["kept"]
+    assert [row["how"] for row in platform.shadows()] == ["held_out", "held_out"]
+    assert "has no shadow: model.keras of version 2" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_a_champion_that_is_gone_gives_way_to_a_candidate_that_is_fit(
+    is_deleted: bool, platform: Platform, capsys: pytest.CaptureFixture[str]
+) -> None:
+    platform.train(GOOD)
+    platform.evaluate()
+    if is_deleted:
+        platform.registry._client.delete_model_version(platform.pipeline.name, "1")
+    else:
+        platform.gone.add("1")
+    platform.train(BAD, NEXT)
+    with pytest.raises(Refused, match=r"Version 1 cannot be loaded and so cannot serve"):
+        platform.evaluate(NEXT)
+    warned = capsys.readouterr().err
+    assert "Warning: the candidate is judged as if nothing served." in warned
+    assert ("nightshift rollback" in warned) == is_deleted
+    platform.train(GOOD, NEXT)
+    for _ in range(2):
+        told = platform.evaluate(NEXT)
+        assert (told["event"], told["serves"], told["champion_before"]) == ("promoted", "3", None)
+    assert told["reason"].startswith("Version 1 cannot be loaded and so cannot serve: ")
+    assert platform.champion() == "3"
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -410,8 +489,10 @@ def test_a_model_that_was_put_back_is_not_replaced_for_its_age_at_once(platform:
     platform.train(GOOD)
     platform.evaluate()
     assert platform.nights(GOOD, 4) == ["kept", "kept", "kept", "promoted"]
+    # It is found out only after some nights, which are those of the model that is put back then.
+    after = small.LAST + timedelta(days=7)
+    assert platform.nights(GOOD, 3, small.LAST + timedelta(days=4)) == ["kept"] * 3
     platform.roll_back()
-    after = small.LAST + timedelta(days=4)
     assert platform.nights(GOOD, 4, after) == ["kept", "kept", "kept", "promoted"]
 
 

@@ -369,6 +369,20 @@ def test_the_lineage_goes_through_the_tables_of_then_to_their_files(
     )
 
 
+def test_the_lineage_tells_what_the_night_knew(environment: Environment) -> None:
+    day, later = date(2013, 1, 8), date(2013, 1, 9)
+    raw = "small.batches"
+    old = published(raw, day, 1, made_of("small/batches/old.csv", day, digest="old"))
+    new = published(raw, day, 2, made_of("small/batches/new.csv", day, digest="new"))
+    # Both were there when the training rows were made, of a night that saw the first alone.
+    seen = made_of(raw, day, 2) | {"known_from": day, "known_by": day}
+    rows = [old | {"known_day": day}, new | {"known_day": later}]
+    ops.append(environment, "publications", [*rows, published("small.training", day, 3, seen)])
+    found = lineage.behind(environment, "small", "small.training", Days.of(day), 3)
+    digests = {one.name: one.digests for one in found}
+    assert digests["small/batches"] == {"old"}
+
+
 def test_the_command_prints_the_card_of_the_model_that_serves(
     environment: Environment, capsys: pytest.CaptureFixture[str]
 ) -> None:

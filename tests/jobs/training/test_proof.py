@@ -79,6 +79,18 @@ def test_saved_files_serve_as_the_trained_model_did(
     assert 0 < proven.seconds_per_1000_rows < 1
 
 
+def test_a_sample_of_one_row_is_timed_as_a_thousand_rows(run: Run, tmp_path: Path) -> None:
+    made, files = _linear(run, tmp_path)
+
+    def of_one_row(member: Member) -> Member:
+        fit = replace(member.fit, sample_scores=member.fit.sample_scores[:1])
+        return replace(member, fit=fit, sample=member.sample.take(np.arange(1)))
+
+    few = replace(made, judged=of_one_row(made.judged), fresh=of_one_row(made.fresh))
+    # A call takes 60 microseconds, and a thousand rows at once a few milliseconds.
+    assert _prove(run, small.LINEAR, few, files).seconds_per_1000_rows < 0.01
+
+
 def test_files_that_say_something_else_are_refused(run: Run, tmp_path: Path) -> None:
     made, files = _linear(run, tmp_path)
     files_of_another = replace(made.fresh, fit=_other(made.fresh.fit, 0.01))

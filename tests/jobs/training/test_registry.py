@@ -138,6 +138,19 @@ def test_a_file_that_was_changed_afterwards_is_never_given_out(
         registry.fetch(model, ["model.keras"], tmp_path)
 
 
+def test_what_serves_and_is_gone_names_the_way_back(registry: Registry, tmp_path: Path) -> None:
+    model = keep(registry, tmp_path, "one")
+    way = "nightshift rollback small --why TEXT. Where none served before, the next candidate"
+    (stored,) = (tmp_path / "mlartifacts").rglob("model.keras")
+    stored.unlink()
+    with pytest.raises(NightshiftError, match=rf"cannot be read .* {way}"):
+        registry.fetch(model, ["model.keras"], tmp_path)
+    assert registry.in_service("1") == registry.version("1")
+    registry._client.delete_model_version("small", "1")
+    with pytest.raises(NightshiftError, match=rf"Version 1 of model 'small' serves and .* {way}"):
+        registry.in_service("1")
+
+
 def test_a_training_killed_before_its_last_step_is_registered_by_the_next(
     registry: Registry, tmp_path: Path
 ) -> None:

@@ -64,13 +64,14 @@ def serve(
     pipeline: Pipeline,
     promised: dict[str, float],
     night: date = NIGHTS.first - ONE_DAY,
+    version: str = "3",
 ) -> None:
     """A model serves from that night, by that evidence."""
     event = {
         "pipeline": pipeline.name,
         "as_of": night,
         "event": "promoted",
-        "model_version": "3",
+        "model_version": version,
         "metrics": json.dumps({"candidate": promised}),
     }
     model_events.record(environment, [event])
@@ -288,6 +289,22 @@ def test_a_shortfall_that_may_be_chance_is_not_over(
     row = last_quality(environment)
     assert row["low"] < row["threshold"] < row["value"]
     assert not row["is_over"]
+
+
+def test_what_the_model_before_has_lost_is_not_told_of_the_new_one(
+    environment: Environment, pipeline: Pipeline
+) -> None:
+    made = tables(pipeline)
+    says = made["predictions"]
+    is_new = since(says, "batch_date", CHANGE + ONE_DAY)
+    versions = pa.array(np.where(is_new, "4", "3"))
+    made["predictions"] = small.with_column(says, "model_version", versions)
+    publish(environment, pipeline, made)
+    serve(environment, pipeline, PROMISED[pipeline.name], CHANGE, "4")
+    watch(environment, pipeline, NIGHTS.first, NIGHTS.last)
+    nights = [row["night"] for row in rows(environment) if row["kind"] == "quality"]
+    # The days of the new one are too few for an interval yet.
+    assert nights == list(Days(NIGHTS.first + timedelta(days=7), CHANGE - ONE_DAY))
 
 
 def test_labels_that_come_a_day_later_are_awaited(
