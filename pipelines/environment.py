@@ -297,6 +297,24 @@ class Environment:
             is_secret=True,
         ),
     )
+    smtp_url: str | None = field(
+        repr=False,
+        metadata=setting(
+            "NIGHTSHIFT_SMTP_URL",
+            "server that sends e-mail, such as smtp://user:password@host:587 or smtps://…; unset: "
+            "none is sent",
+            None,
+            is_secret=True,
+        ),
+    )
+    email_from: str | None = field(
+        metadata=setting("NIGHTSHIFT_EMAIL_FROM", "address that e-mail comes from", None)
+    )
+    email_to: str | None = field(
+        metadata=setting(
+            "NIGHTSHIFT_EMAIL_TO", "addresses that e-mail goes to, with commas between", None
+        )
+    )
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> Environment:

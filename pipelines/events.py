@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-Channel = Literal["log", "webhook"]
+Channel = Literal["log", "webhook", "email"]
 """Where it is told: `jobs/notifications/<channel>.py`."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Protocol
 
-from jobs.notifications import log, webhook
+from jobs.notifications import email, log, webhook
 from jobs.notifications.message import Message, compose
 from pipelines.environment import Environment
 from pipelines.events import Channel, Notification
@@ -27,7 +27,11 @@ class Deliver(Protocol):
         """
 
 
-CHANNELS: Mapping[Channel, Deliver] = {"log": log.deliver, "webhook": webhook.deliver}
+CHANNELS: Mapping[Channel, Deliver] = {
+    "log": log.deliver,
+    "webhook": webhook.deliver,
+    "email": email.deliver,
+}
 
 
 def send(

@@ -62,6 +62,9 @@ def test_nothing_set_means_a_laptop() -> None:
         ranks=None,
         retention_days=30,
         webhook_url=None,
+        smtp_url=None,
+        email_from=None,
+        email_to=None,
     )
 
 

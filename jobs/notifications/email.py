@@ -1,0 +1,148 @@
+"""The channel `email`: the message as plain text, by the SMTP server of `NIGHTSHIFT_SMTP_URL`.
+
+`smtps://` speaks TLS from the start. `smtp://` turns it on by STARTTLS before it signs in; without
+a user, and to a server on this machine, it may do without.
+"""
+
+from __future__ import annotations
+
+import smtplib
+import ssl
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.message import EmailMessage
+from email.utils import formatdate, make_msgid
+from functools import cache
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from jobs.notifications.message import Message
+from pipelines.environment import Environment
+from pipelines.errors import NightshiftError, UsageError
+
+SERVER, SENDER, RECIPIENTS = (
+    "NIGHTSHIFT_SMTP_URL",
+    "NIGHTSHIFT_EMAIL_FROM",
+    "NIGHTSHIFT_EMAIL_TO",
+)
+_SECONDS = 10.0
+"""For each answer of the server; Airflow ends a callback 20 seconds after its task."""
+_PORTS = {"smtp": 587, "smtps": 465}
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_FIELDS = ("pipeline", "days", "event", "stage", "run_id", "at")
+
+
+def deliver(environment: Environment, message: Message) -> None:
+    """Send the message; without a server or recipients say once that none are set.
+
+    Raises:
+        UsageError: a setting makes no sense.
+        NightshiftError: the server did not take the message.
+    """
+    lacking = [
+        variable
+        for variable, value in (
+            (SERVER, environment.smtp_url),
+            (SENDER, environment.email_from),
+            (RECIPIENTS, environment.email_to),
+        )
+        if not value
+    ]
+    if lacking:
+        _say_that_it_is_not_set(", ".join(lacking))
+        return
+    letter = _letter(message, str(environment.email_from), _addresses(environment))
+    try:
+        with _server(_address(str(environment.smtp_url))) as server:
+            refused = server.send_message(letter)
+    except smtplib.SMTPResponseException as error:
+        raise NightshiftError(f"the SMTP server answered {error.smtp_code}.") from None
+    except smtplib.SMTPRecipientsRefused:
+        raise NightshiftError(f"the SMTP server takes no mail for {RECIPIENTS}.") from None
+    except (OSError, smtplib.SMTPException) as error:
+        # Its text may quote what was sent to sign in.
+        raise NightshiftError(f"the SMTP server could not be used: {_kind(error)}.") from None
+    if refused:
+        raise NightshiftError(f"the SMTP server took no mail for {len(refused)} of the recipients.")
+
+
+@cache  # once in a process is enough
+def _say_that_it_is_not_set(lacking: str) -> None:
+    print(f"No e-mail is sent: {lacking} is not set.", file=sys.stderr, flush=True)
+
+
+def _addresses(environment: Environment) -> list[str]:
+    found = [one.strip() for one in str(environment.email_to).split(",") if one.strip()]
+    odd = [one for one in (*found, str(environment.email_from)) if not _is_address(one)]
+    if odd:
+        raise UsageError(f"{SENDER} and {RECIPIENTS} hold addresses such as ops@example.org.")
+    return found
+
+
+def _is_address(text: str) -> bool:
+    name, at, host = text.rpartition("@")
+    is_plain = text.isprintable() and not set(text) & set(" <>,;\"'")
+    return bool(name and at and host) and is_plain
+
+
+def _letter(message: Message, sender: str, recipients: list[str]) -> EmailMessage:
+    letter = EmailMessage()
+    # A line of printable characters: a value of the data can make no header of its own.
+    letter["Subject"] = message["text"]
+    letter["From"] = sender
+    letter["To"] = ", ".join(recipients)
+    letter["Date"] = formatdate()
+    letter["Message-ID"] = make_msgid(domain="nightshift")
+    # What machines send, other machines do not answer.
+    letter["Auto-Submitted"] = "auto-generated"
+    told = [f"{name}: {message[name]}" for name in _FIELDS if message.get(name)]
+    letter.set_content("\n".join([str(message["message"]), "", *told]) + "\n")
+    return letter
+
+
+def _address(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        port = parts.port  # reading it is what finds a wrong one
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    if parts.scheme not in _PORTS or not parts.hostname or port == 0:
+        raise UsageError(
+            f"{SERVER} is not an address such as smtp://user:password@mail.example.org:587 or "
+            "smtps://…"
+        )
+    return parts
+
+
+@contextmanager
+def _server(address: SplitResult) -> Iterator[smtplib.SMTP]:
+    host = str(address.hostname)
+    port = address.port or _PORTS[address.scheme]
+    trusted = ssl.create_default_context()
+    if address.scheme == "smtps":
+        server: smtplib.SMTP = smtplib.SMTP_SSL(host, port, timeout=_SECONDS, context=trusted)
+    else:
+        server = smtplib.SMTP(host, port, timeout=_SECONDS)
+    with server:
+        if address.scheme == "smtp":
+            _turn_on_tls(server, host, trusted, has_user=bool(address.username))
+        if address.username:
+            server.login(unquote(address.username), unquote(address.password or ""))
+        yield server
+
+
+def _turn_on_tls(
+    server: smtplib.SMTP, host: str, trusted: ssl.SSLContext, *, has_user: bool
+) -> None:
+    server.ehlo()
+    if server.has_extn("starttls"):
+        server.starttls(context=trusted)
+        server.ehlo()
+    elif has_user or host not in _LOOPBACK:
+        raise NightshiftError("the SMTP server offers no TLS, and nothing is sent in the clear.")
+
+
+def _kind(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {_SECONDS:.0f} s"
+    return type(error).__name__

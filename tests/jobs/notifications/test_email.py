@@ -1,0 +1,219 @@
+"""The channel `email` sends one letter, over TLS where it leaves the machine, and keeps secrets."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
+from email.message import Message as Letter
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult, LoginPassword
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from jobs.notifications import email
+from jobs.notifications.channels import send
+from jobs.notifications.message import compose
+from pipelines.environment import Environment
+from pipelines.errors import NightshiftError, UsageError
+from pipelines.events import Event
+from tests.conftest import free_port
+from tests.jobs.notifications.conftest import promoted
+from tests.jobs.toy import TOY
+
+MESSAGE = compose(promoted(), datetime(2013, 1, 6, tzinfo=UTC))
+USER, PASSWORD = "night", "s3cret/of@mail"
+QUOTED = "s3cret%2Fof%40mail"
+
+
+@dataclass
+class Mailbox:
+    """What a server has taken, and how."""
+
+    letters: list[Letter] = field(default_factory=list)
+    was_encrypted: list[bool] = field(default_factory=list)
+    logins: list[tuple[bytes, bytes]] = field(default_factory=list)
+    answer: str = "250 OK"
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
+        self.letters.append(message_from_bytes(envelope.content))
+        self.was_encrypted.append(server.transport.get_extra_info("cipher") is not None)
+        return self.answer
+
+    def authenticate(
+        self, _server: Any, _session: Any, _envelope: Any, _how: str, given: Any
+    ) -> Any:
+        assert isinstance(given, LoginPassword)
+        self.logins.append((given.login, given.password))
+        right = (USER.encode(), PASSWORD.encode())
+        # Not handled: the server itself tells who is wrong so.
+        return AuthResult(success=(given.login, given.password) == right, handled=False)
+
+
+@contextmanager
+def serving(mailbox: Mailbox, **options: Any) -> Iterator[int]:
+    port = free_port()
+    controller = Controller(mailbox, hostname="127.0.0.1", port=port, **options)
+    controller.start()
+    try:
+        yield port
+    finally:
+        controller.stop()
+
+
+@pytest.fixture
+def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """Of a server whose certificate this machine trusts."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail of the tests")])
+    now = datetime.now(UTC)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(address, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path / "certificate.pem"
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file.write_bytes(secret + certificate.public_bytes(pem))
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(file)
+    return context
+
+
+def mailing(environment: Environment, url: str, to: str = "ops@example.org") -> Environment:
+    return replace(environment, smtp_url=url, email_from="night@example.org", email_to=to)
+
+
+def test_a_letter_says_what_happened(home: Environment) -> None:
+    mailbox = Mailbox()
+    with serving(mailbox) as port:
+        to = "ops@example.org, data@example.org"
+        email.deliver(mailing(home, f"smtp://127.0.0.1:{port}", to), MESSAGE)
+    (letter,) = mailbox.letters
+    assert letter["Subject"] == MESSAGE["text"]
+    assert (letter["From"], letter["To"]) == (
+        "night@example.org",
+        "ops@example.org, data@example.org",
+    )
+    assert letter["Auto-Submitted"] == "auto-generated"
+    body = str(letter.get_payload())
+    assert str(MESSAGE["message"]) in body
+    assert f"event: {Event.MODEL_PROMOTED}" in body
+    assert f"run_id: {MESSAGE['run_id']}" in body
+
+
+def test_who_signs_in_does_so_over_tls(home: Environment, tls: ssl.SSLContext) -> None:
+    mailbox = Mailbox()
+    options = {"tls_context": tls, "authenticator": mailbox.authenticate, "auth_required": True}
+    with serving(mailbox, **options) as port:
+        email.deliver(mailing(home, f"smtp://{USER}:{QUOTED}@127.0.0.1:{port}"), MESSAGE)
+    assert mailbox.logins == [(USER.encode(), PASSWORD.encode())]
+    assert mailbox.was_encrypted == [True]
+
+
+def test_a_server_that_speaks_tls_from_the_start(home: Environment, tls: ssl.SSLContext) -> None:
+    mailbox = Mailbox()
+    with serving(mailbox, ssl_context=tls) as port:
+        email.deliver(mailing(home, f"smtps://127.0.0.1:{port}"), MESSAGE)
+    assert mailbox.was_encrypted == [True]
+
+
+def test_a_password_is_not_sent_in_the_clear(home: Environment) -> None:
+    mailbox = Mailbox()
+    options = {"authenticator": mailbox.authenticate, "auth_require_tls": False}
+    with serving(mailbox, **options) as port:
+        url = f"smtp://{USER}:{QUOTED}@127.0.0.1:{port}"
+        with pytest.raises(NightshiftError, match="offers no TLS, and nothing is sent"):
+            email.deliver(mailing(home, url), MESSAGE)
+    assert mailbox.logins == []
+    assert mailbox.letters == []
+
+
+def test_a_server_that_nobody_vouches_for_gets_nothing(
+    home: Environment, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    mailbox = Mailbox()
+    unknown = pytest.raises(NightshiftError, match="SSLCertVerificationError")
+    with serving(mailbox, tls_context=tls) as port, unknown:
+        email.deliver(mailing(home, f"smtp://127.0.0.1:{port}"), MESSAGE)
+    assert mailbox.letters == []
+
+
+def test_a_wrong_password_is_told_without_it(
+    home: Environment, tls: ssl.SSLContext, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mailbox = Mailbox()
+    told_by_mail = replace(TOY, notify=("email", "log"))
+    options = {"tls_context": tls, "authenticator": mailbox.authenticate}
+    with serving(mailbox, **options) as port:
+        environment = mailing(home, f"smtp://{USER}:wr0ng@127.0.0.1:{port}")
+        assert send(environment, told_by_mail, promoted()) == ("email",)
+    told = capsys.readouterr().err
+    assert "was not sent to email: the SMTP server answered 535." in told
+    assert "wr0ng" not in told
+    assert "Notification: " in told
+
+
+def test_a_server_that_refuses_or_is_away_is_told(home: Environment) -> None:
+    mailbox = Mailbox(answer="554 no")
+    with serving(mailbox) as port, pytest.raises(NightshiftError, match=r"answered 554\."):
+        email.deliver(mailing(home, f"smtp://127.0.0.1:{port}"), MESSAGE)
+    with pytest.raises(NightshiftError, match="could not be used: ConnectionRefusedError"):
+        email.deliver(mailing(home, f"smtp://127.0.0.1:{free_port()}"), MESSAGE)
+
+
+def test_a_value_of_the_data_makes_no_header(home: Environment) -> None:
+    hostile = replace(promoted(), message="x\r\nBcc: thief@example.org\r\n\r\nbody")
+    mailbox = Mailbox()
+    with serving(mailbox) as port:
+        message = compose(hostile, datetime(2013, 1, 6, tzinfo=UTC))
+        email.deliver(mailing(home, f"smtp://127.0.0.1:{port}"), message)
+    (letter,) = mailbox.letters
+    assert letter["Bcc"] is None
+    assert "\n" not in str(letter["Subject"])
+
+
+@pytest.mark.parametrize(
+    "url", ["http://mail:25", "smtp://", "mail.example.org", "smtp://mail:0", "smtp://mail:x"]
+)
+def test_an_address_that_is_none_is_refused(home: Environment, url: str) -> None:
+    with pytest.raises(UsageError, match="NIGHTSHIFT_SMTP_URL is not an address such as"):
+        email.deliver(mailing(home, url), MESSAGE)
+
+
+@pytest.mark.parametrize("to", ["ops", "ops@", "@host", "a b@host", "<ops@host>"])
+def test_a_recipient_that_is_none_is_refused(home: Environment, to: str) -> None:
+    with pytest.raises(UsageError, match="hold addresses such as"):
+        email.deliver(mailing(home, "smtp://127.0.0.1", to), MESSAGE)
+
+
+def test_what_is_not_set_is_said_once(
+    home: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    email._say_that_it_is_not_set.cache_clear()
+    lacking = replace(home, smtp_url="smtp://127.0.0.1")
+    for _ in range(2):
+        email.deliver(lacking, MESSAGE)
+    told = "No e-mail is sent: NIGHTSHIFT_EMAIL_FROM, NIGHTSHIFT_EMAIL_TO is not set.\n"
+    assert capsys.readouterr().err == told
