@@ -49,7 +49,7 @@ RESERVED_PIPELINES = frozenset(
         *("columns", "snapshots", "files", "nycflights13"),
         # in `expectations`,
         *("data_docs", "feature_rules", "fragments", "gate", "lookup", "predictions", "report"),
-        *("report_page", "row_rules", "suite"),
+        *("page", "report_page", "row_rules", "suite"),
         # in `features` and `dags`.
         *("asof", "definitions", "sources", "store"),
         *("callbacks", "drops", "maintenance", "nights", "process", "reports", "tasks", "waiting"),
