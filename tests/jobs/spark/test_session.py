@@ -97,6 +97,7 @@ def test_a_run_of_many_rows_has_spark_compile_what_a_night_has_it_interpret(
     shared_environment: Environment, spark: SparkSession
 ) -> None:
     interpreted = ("false", "NO_CODEGEN", "false")
+    session.plan_for(shared_environment, many_rows=False)
     assert _settings(spark) == interpreted
     session.plan_for(shared_environment, many_rows=True)
     try:
@@ -111,8 +112,10 @@ def test_a_run_of_many_rows_has_spark_compile_what_a_night_has_it_interpret(
 
 def test_a_cluster_decides_itself(shared_environment: Environment, spark: SparkSession) -> None:
     cluster = replace(shared_environment, spark_remote="sc://cluster:15002")
-    session.plan_for(cluster, many_rows=True)
-    assert _settings(spark) == ("false", "NO_CODEGEN", "false")
+    before = _settings(spark)
+    for many_rows in (True, False):
+        session.plan_for(cluster, many_rows=many_rows)
+        assert _settings(spark) == before
 
 
 @pytest.mark.policy
