@@ -38,6 +38,8 @@ SERVING = "serving"
 """The model that serves, beside the judged one."""
 _ENCODING = "encoding"
 """Part of a model beside its weights: the bytes of its file."""
+_DAYS_CHOSEN = "window_days"
+"""A pin that decides over the recipe, and not over the rows of one training."""
 _UNSAID = "not pinned"
 _RANGE = ".."
 """Between the first and the last day of a range, as `str(Days)` writes it."""
@@ -267,6 +269,9 @@ def _changed(then: _Pinned, now: _Pinned) -> Iterator[Pin]:
     today = _flat(json.loads(json.dumps(now)))
     before = _flat(then)
     for name in dict.fromkeys([*before, *today]):
+        # The days that it chose are pinned themselves, and were learned from again.
+        if name == _DAYS_CHOSEN:
+            continue
         old = before.get(name, _UNSAID)
         new = today.get(name, _UNSAID)
         if old != new:
