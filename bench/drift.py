@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from jobs.lake.locations import path
 from jobs.output import show
 from jobs.training import alarms, drift, watch
 from jobs.training.alarms import Row
+from jobs.training.bends import bent
 from pipelines.catalog import pipeline
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -97,7 +98,7 @@ def _planted(run: Run) -> Iterator[tuple[object, ...]]:
     snapshot = snapshots.newest(run, SCORING)
     found = snapshots.read(run, snapshot, span, declared.training.features)
     made = found[declared.table(SCORING).partition].to_numpy().astype("datetime64[D]")
-    cuts = [_rows_of(made, day) for day in span]
+    cuts = [watch.cut(made, day) for day in span]
     for shift in _SHIFTS:
         features = declared.training.numeric
         lost = [name for name in features if not _is_found(run, found[name], cuts, name, shift)]
@@ -109,21 +110,13 @@ def _is_found(
     run: Run, column: pa.ChunkedArray, cuts: Sequence[slice], name: str, shift: float
 ) -> bool:
     bend = run.pipeline.training.bends.get(name)
-    values = column.to_numpy().astype(float)
-    if bend is not None:
-        values = np.sign(values) * np.log1p(np.abs(values) / bend)
+    # A copy: the next shift begins with what was there.
+    values = bent(column.to_numpy().astype(float), bend)
     values[cuts[-1]] += shift * np.nanstd(values)
     planted = pa.chunked_array([pa.array(values, from_pandas=True)])
     (summaries, _) = drift.summaries_of(planted, cuts)
     judged = drift.judge(summaries, len(cuts) - 1, run.pipeline.watch)
     return judged is not None and judged.value > judged.threshold
-
-
-def _rows_of(made: np.ndarray, day: date) -> slice:
-    first, end = (
-        int(np.searchsorted(made, np.datetime64(day), side)) for side in ("left", "right")
-    )
-    return slice(first, end)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, get_args
 
 from pipelines.errors import refuse_text, refuse_unless
@@ -223,6 +223,21 @@ class Training:
         refuse_unless(0.5 <= self.expected_slope <= 2, "expected_slope must be from 0.5 to 2.")
         refuse_unless(self.holdout_days >= 1, "holdout_days must be at least 1.")
         self._refuse_odd_baselines()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every setting by its name, those of the family too."""
+        own = {one.name: getattr(self, one.name) for one in fields(self)}
+        del own["family"]
+        return own | {one.name: getattr(self.family, one.name) for one in fields(self.family)}
+
+    def with_settings(self, values: Mapping[str, Any]) -> Training:
+        """The same with other values of settings, by their names."""
+        of_family = {one.name for one in fields(self.family)}
+        family = {name: value for name, value in values.items() if name in of_family}
+        own = {name: value for name, value in values.items() if name not in of_family}
+        learned_by: Any = replace(self.family, **family)
+        return replace(self, **own, family=learned_by)
 
     @property
     def features(self) -> tuple[str, ...]:

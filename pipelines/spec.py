@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from itertools import chain
 from typing import Literal, NoReturn, get_args
@@ -266,9 +266,9 @@ class Pipeline:
         )
 
     def _refuse_odd_search(self) -> None:
-        known = {one.name for one in (*fields(self.training), *fields(self.training.family))}
+        known = self.training.settings
         for name, choice in self.search.items():
-            if name not in known - {"family"}:
+            if name not in known:
                 self._no_such("setting", name, sorted(known))
             refuse_unless(
                 isinstance(choice, Choice),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UsageError, no_such
@@ -46,22 +46,16 @@ def changed(pipeline: Pipeline, family: str | None, settings: Sequence[str]) -> 
         UsageError: there is no such family or setting, or the value makes no sense.
     """
     training = pipeline.training
-    learned_by: Any = training.family
     if family:
         if family not in FAMILIES:
             raise no_such("model family", family, FAMILIES)
-        learned_by = FAMILIES[family]()
-    of_family = {one.name for one in fields(learned_by)}
-    of_training = {one.name for one in fields(training)} - {"family"}
-    changes: dict[str, dict[str, Any]] = {"family": {}, "training": {}}
-    for setting in settings:
-        name, value = _assigned(setting)
-        if name not in of_family | of_training:
-            raise no_such("setting", name, sorted(of_family | of_training))
-        changes["family" if name in of_family else "training"][name] = value
+        training = replace(training, family=FAMILIES[family]())
+    changes = dict(map(_assigned, settings))
+    for name in changes:
+        if name not in training.settings:
+            raise no_such("setting", name, sorted(training.settings))
     try:
-        learned_by = replace(learned_by, **changes["family"])
-        made = replace(training, family=learned_by, **changes["training"])
+        made = training.with_settings(changes)
     except TypeError as error:
         raise UsageError(f"A setting has a value of another kind than it takes: {error}.") from None
     return replace(pipeline, training=made)

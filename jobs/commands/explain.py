@@ -311,12 +311,10 @@ def _rows_of_nights(pipeline: Pipeline, explained: Sequence[Served], taken: int)
 
 def _meanings(pipeline: Pipeline) -> dict[str, str]:
     """What each feature is, as it was declared."""
-    found: dict[str, str] = {}
-    for feed in pipeline.feeds:
-        for column in feed.columns:
-            if column.doc:
-                found.setdefault(column.name, column.doc)
-    raw = dict(found)
+    from jobs.lake.dictionary import feed_docs
+
+    raw = feed_docs(pipeline)
+    found = dict(raw)
     for view in pipeline.views:
         for feature in view.features:
             # What a feature takes over from a column of a feed is told there, with its unit.

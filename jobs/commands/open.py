@@ -6,6 +6,7 @@ import os
 import sys
 import webbrowser
 
+from jobs.services.processes import LOOPBACK
 from pipelines.environment import PAGES_ADDRESS, Environment
 
 
@@ -20,7 +21,7 @@ def open_page(environment: Environment, page: str, *, only_print: bool) -> int:
     Returns:
         The exit code 0.
     """
-    address = f"http://127.0.0.1:{environment.airflow_port}{PAGES_ADDRESS}/{page}"
+    address = f"http://{LOOPBACK}:{environment.airflow_port}{PAGES_ADDRESS}/{page}"
     print(address)
     if only_print or not _has_screen():
         return 0

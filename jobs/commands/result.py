@@ -101,7 +101,8 @@ def _stages(run: Run, since: datetime) -> list[_Row]:
     """What `ops.stage_runs` holds of the run, oldest first."""
     from jobs.lake import ops  # Arrow takes longer to import than everything else here
 
-    rows = ops.read(run.environment, "stage_runs", _of(run, "started_at", since)).to_pylist()
+    begun = [*_of(run), ("started_at", ">=", since)]
+    rows = ops.read(run.environment, "stage_runs", begun).to_pylist()
     for row in rows:
         row["metrics"] = json.loads(row["metrics"] or "{}")
     return sorted(rows, key=lambda row: row["started_at"])
@@ -114,11 +115,7 @@ def _tables(run: Run) -> dict[str, _Told]:
     """
     from jobs.lake import ops
 
-    own: list[ops.Condition] = [
-        ("run_id", "=", run.run_id),
-        ("pipeline", "=", run.pipeline.name),
-    ]
-    rows = ops.read(run.environment, "publications", own).to_pylist()
+    rows = ops.read(run.environment, "publications", _of(run)).to_pylist()
     changed: dict[str, list[_Row]] = {}
     for row in rows:
         if row["changed"]:
@@ -141,9 +138,5 @@ def _table(publications: Iterable[_Row]) -> _Told:
     }
 
 
-def _of(run: Run, instant: str, since: datetime) -> list[ops.Condition]:
-    return [
-        ("run_id", "=", run.run_id),
-        ("pipeline", "=", run.pipeline.name),
-        (instant, ">=", since),
-    ]
+def _of(run: Run) -> list[ops.Condition]:
+    return [("run_id", "=", run.run_id), ("pipeline", "=", run.pipeline.name)]

@@ -106,6 +106,16 @@ def column_docs(name: str) -> Mapping[str, str]:
     return {**_derived(pipeline), **looked_up, **_MADE, **own.get(table, {})}
 
 
+def feed_docs(pipeline: Pipeline) -> dict[str, str]:
+    """Meaning and unit of the columns of all feeds, by name; of two feeds the first one tells."""
+    found: dict[str, str] = {}
+    for feed in pipeline.feeds:
+        for column in feed.columns:
+            if column.doc:
+                found.setdefault(column.name, column.doc)
+    return found
+
+
 def _pipeline(name: str) -> Pipeline | None:
     return catalog.pipeline(name) if name in catalog.names() else None
 
@@ -117,11 +127,7 @@ def _of_feed(feed: Feed) -> dict[str, str]:
 
 def _derived(pipeline: Pipeline) -> dict[str, str]:
     """Of every column that transforms and the join carry over or make, by name."""
-    raw: dict[str, str] = {}
-    for feed in pipeline.feeds:
-        for column in feed.columns:
-            # Of two feeds the first one tells.
-            raw.setdefault(column.name, column.doc)
+    raw = feed_docs(pipeline)
     made = dict(chain.from_iterable(one.docs.items() for one in pipeline.derived))
     features: dict[str, str] = {}
     for view in pipeline.views:

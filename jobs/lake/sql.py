@@ -69,7 +69,7 @@ class Session:
         self._run_id = run_id
         self._database = duckdb.connect(":memory:")
         self._schemas: set[str] = set()
-        _close_to_all_else(self._database, environment)
+        _close_to_all_else(self._database)
 
     def __enter__(self) -> Self:
         return self
@@ -137,7 +137,7 @@ class Session:
         known: Sequence[str],
     ) -> list[duckdb.Statement]:
         """The statements, with the tables open that they may read."""
-        # A statement may have raised it.
+        # Anew each time: a statement may have raised it.
         self._database.execute(f"SET memory_limit = '{self._environment.sql_memory}'")
         schema = self.schema
         text, pasts = as_of.rewritten(statements, known, schema)
@@ -261,11 +261,10 @@ def near_misses(statement: str, known: Sequence[str]) -> dict[str, list[str]]:
     return {word: near for word, near in missed.items() if near}
 
 
-def _close_to_all_else(database: duckdb.DuckDBPyConnection, environment: Environment) -> None:
-    """Let no statement open a file or an address, write anywhere, or take all memory."""
+def _close_to_all_else(database: duckdb.DuckDBPyConnection) -> None:
+    """Let no statement open a file or an address, or write anywhere."""
     # Else instants are shown in the zone of the machine, and differ from one to the next.
     database.execute("SET TimeZone = 'UTC'")
-    database.execute(f"SET memory_limit = '{environment.sql_memory}'")
     # What does not fit is refused and not written to disk.
     database.execute("SET temp_directory = ''")
     # From here on no statement can turn this back.

@@ -1,12 +1,26 @@
-"""What a number was before a logarithm was taken of it.
+"""Numbers by their logarithm, as the encoding reads them, and back.
 
-Beside `jobs.training.encoding`, which takes it, and not in it: what is there decides over weights,
-and a change of it trains every night again.
+Beside `jobs.training.encoding` and not in it: what is there decides over weights, and a change of
+it trains every night again. So it has its own line for the way there.
 """
 
 from __future__ import annotations
 
 import numpy as np
+
+from jobs.training.metrics import Vector
+
+
+def bent(values: Vector, bend: float | None) -> Vector:
+    """The numbers as the model reads them.
+
+    Args:
+        values: In their own unit.
+        bend: Of the logarithm, see `Encoding.bends`; None: none is taken.
+    """
+    if bend is None:
+        return values
+    return np.asarray(np.sign(values) * np.log1p(np.abs(values) / bend))
 
 
 def unbent(value: float, bend: float | None) -> float:

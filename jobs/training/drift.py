@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.spatial.distance import jensenshannon
 
+from jobs.training.bends import bent
 from jobs.training.metrics import Vector
 from pipelines.model import Watch
 
@@ -101,9 +102,7 @@ def differing(own: pa.ChunkedArray, other: pa.ChunkedArray) -> float:
 def _of_numbers(
     values: pa.ChunkedArray, nights: Sequence[slice], bend: float | None
 ) -> list[Summaries]:
-    numbers = _numbers(values)
-    if bend is not None:
-        numbers = np.sign(numbers) * np.log1p(np.abs(numbers) / bend)
+    numbers = bent(_numbers(values), bend)
     quantiles = np.full((len(nights), len(_GRID)), np.nan)
     missing = np.full((len(nights), 1), np.nan)
     for position, rows in enumerate(nights):

@@ -14,7 +14,7 @@ _SEED = 0
 """Of the bootstrap: the same losses give the same interval again."""
 _RESAMPLES = 4000
 """With so many the ends of an interval are known to a few percent of its width."""
-_ENDS = (2.5, 97.5)
+ENDS = (2.5, 97.5)
 """Percent: what lies between them is the 95 % interval."""
 
 
@@ -41,12 +41,16 @@ def difference(own: Vector, other: Vector, day: NDArray[Any]) -> Difference:
     _, position = np.unique(day, return_inverse=True)
     losses = np.bincount(position, weights=own - other)
     rows = np.bincount(position)
-    days = len(rows)
-    drawn = np.random.default_rng(_SEED).integers(0, days, (_RESAMPLES, days))
+    drawn = draws(len(rows))
     means = losses[drawn].sum(axis=1) / rows[drawn].sum(axis=1)
-    low, high = np.percentile(means, _ENDS)
+    low, high = np.percentile(means, ENDS)
     mean = np.mean(own - other)
     return Difference(mean=float(mean), low=float(low), high=float(high))
+
+
+def draws(days: int) -> NDArray[np.int64]:
+    """The resamples of a bootstrap over days: (resamples, days), each the position of a day."""
+    return np.random.default_rng(_SEED).integers(0, days, (_RESAMPLES, days))
 
 
 def by_day(

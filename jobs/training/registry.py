@@ -382,16 +382,10 @@ class Registry:
         return Path(path)
 
     def _experiment(self) -> str:
-        known = self._client.get_experiment_by_name(self.name)
-        if known:
-            return str(known.experiment_id)
         # A server decides itself where artifacts lie.
         folder = artifacts(self._environment) / self.name
         location = folder.as_uri() if _is_local(self._environment) else None
-        try:
-            return str(self._client.create_experiment(self.name, artifact_location=location))
-        except MlflowException:  # another process was faster
-            return str(self._client.get_experiment_by_name(self.name).experiment_id)
+        return experiment_of(self._client, self.name, location)
 
     def _registered(self) -> None:
         if not self._client.search_registered_models(f"name = '{self.name}'"):
@@ -451,6 +445,23 @@ def create(environment: Environment, name: str) -> None:
 def is_there(environment: Environment) -> bool:
     """Whether there may be models: of a server nobody knows without asking."""
     return not _is_local(environment) or _database(environment).exists()
+
+
+def experiment_of(client: MlflowClient, name: str, location: str | None = None) -> str:
+    """The id of the experiment of that name, which is made where it is not there.
+
+    Args:
+        client: Of the MLflow that has it.
+        name: The experiment's.
+        location: Where its artifacts are to lie; None: MLflow decides.
+    """
+    known = client.get_experiment_by_name(name)
+    if known:
+        return str(known.experiment_id)
+    try:
+        return str(client.create_experiment(name, artifact_location=location))
+    except MlflowException:  # another process was faster
+        return str(client.get_experiment_by_name(name).experiment_id)
 
 
 def artifact_folders(environment: Environment, name: str) -> list[Path]:

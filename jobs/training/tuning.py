@@ -10,14 +10,13 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
 from mlflow.entities import Metric, Param
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -26,6 +25,7 @@ from optuna.trial import TrialState
 from jobs.services.home import private_home
 from jobs.training import backtest, paired
 from jobs.training.backtest import MODEL, Backtest
+from jobs.training.registry import experiment_of
 from jobs.training.tasks import task_of
 from pipelines.errors import Refused, UsageError
 from pipelines.model import Between
@@ -87,16 +87,9 @@ class Tuning:
     def trial(self, settings: Mapping[str, Any]) -> Backtest:
         """The backtest with these settings."""
         training = self.pipeline.training
-        of_family = {one.name for one in fields(training.family)}
-        own: dict[str, Any] = {}
-        family: dict[str, Any] = {}
-        for name, value in settings.items():
-            where, before = (family, training.family) if name in of_family else (own, training)
-            # A whole number that Optuna gives back as a fraction is no other setting.
-            if value != getattr(before, name):
-                where[name] = value
-        learned_by: Any = replace(training.family, **family)
-        changed = replace(training, **own, family=learned_by)
+        # A whole number that Optuna gives back as a fraction is no other setting.
+        others = {one: value for one, value in settings.items() if value != training.settings[one]}
+        changed = training.with_settings(others)
         return replace(self.declared, pipeline=replace(self.pipeline, training=changed))
 
 
@@ -153,8 +146,9 @@ def tune(
     ended = len(_ended(study))
 
     def tell(_: optuna.Study, trial: FrozenTrial) -> None:
-        _log(tuning, trial)
-        told(_tried(tuning, trial))
+        tried = _tried(tuning, trial)
+        _log(tuning, trial, tried)
+        told(tried)
 
     if ended < trials:
         study.optimize(
@@ -211,12 +205,10 @@ def _ended(study: optuna.Study) -> list[FrozenTrial]:
 
 def _declared(tuning: Tuning) -> dict[str, Any]:
     """The declared value of each setting that is tried, as Optuna writes it."""
-    training = tuning.pipeline.training
-    values = {one.name: getattr(training, one.name) for one in fields(training)}
-    values |= {one.name: getattr(training.family, one.name) for one in fields(training.family)}
+    settings = tuning.pipeline.training.settings
     written = {}
     for name, choice in tuning.pipeline.search.items():
-        value = values[name]
+        value = settings[name]
         written[name] = value if isinstance(choice, Between) else _text(value)
     return written
 
@@ -302,29 +294,18 @@ def _gain(tuning: Tuning, settings: Mapping[str, Any]) -> Difference | None:
     return paired.difference(before, task.losses(own.label, own.predictions[MODEL]), own.day)
 
 
-def _log(tuning: Tuning, trial: FrozenTrial) -> None:
+def _log(tuning: Tuning, trial: FrozenTrial, tried: Tried) -> None:
     """Keep a trial in MLflow, where people compare runs."""
     uri = tuning.environment.mlflow_uri
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    tried = _tried(tuning, trial)
     tags = {"tuning": tuning.digest, "state": tried.state, _BACKTEST: tried.backtest}
-    experiment = _experiment(client, f"{tuning.pipeline.name}-tune")
+    experiment = experiment_of(client, f"{tuning.pipeline.name}-tune")
     run = client.create_run(experiment, run_name=f"trial {tried.number}", tags=tags)
     params = [Param(name, _text(value)) for name, value in tried.settings.items()]
     steps = trial.intermediate_values.items()
     metrics = [Metric("mean_loss", loss, 0, step) for step, loss in steps if np.isfinite(loss)]
     client.log_batch(run.info.run_id, metrics, params)
     client.set_terminated(run.info.run_id, "FAILED" if tried.state == "failed" else "FINISHED")
-
-
-def _experiment(client: MlflowClient, name: str) -> str:
-    known = client.get_experiment_by_name(name)
-    if known:
-        return str(known.experiment_id)
-    try:
-        return str(client.create_experiment(name))
-    except MlflowException:  # another process was faster
-        return str(client.get_experiment_by_name(name).experiment_id)
 
 
 def _text(value: object) -> str:

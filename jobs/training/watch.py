@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from jobs.lake import model_events, ops, snapshots
 from jobs.lake.locations import exists
-from jobs.training import drift
+from jobs.training import drift, paired
 from jobs.training.metrics import Vector
 from jobs.training.tasks import LearningTask, task_of
 from pipelines.days import Days
@@ -31,11 +31,6 @@ _PART_NIGHTS = 28
 """Nights whose rows are in memory at once, with those that they are compared with."""
 _FEWEST_DAYS = 7
 """Of labels, for an interval of live quality."""
-_RESAMPLES = 4000
-"""As of `jobs.training.paired`."""
-_SEED = 0
-"""Of the bootstrap: the same days give the same interval again."""
-_ENDS = (2.5, 97.5)
 
 
 def rows(run: Run) -> Iterator[Row]:
@@ -104,7 +99,7 @@ class _Part:
             return
         declared = self._pipeline.table(table)
         made = found[declared.partition].to_numpy().astype("datetime64[D]")
-        cuts = [_cut(made, declared.day_of(night)) for night in self._span]
+        cuts = [cut(made, declared.day_of(night)) for night in self._span]
         first = len(self._span) - len(self._nights)
         for one in drift.summaries_of(found[name], cuts, bend):
             for position, night in enumerate(self._nights, start=first):
@@ -248,11 +243,9 @@ def _saved(task: LearningTask, measured: Sequence[Row]) -> tuple[float, Vector]:
     _, day = np.unique([row["landed_date"] for row in measured], return_inverse=True)
     by_day = np.zeros((day.max() + 1, sums.shape[1]))
     np.add.at(by_day, day, sums)
-    draw = np.random.default_rng(_SEED)
-    drawn = draw.integers(0, len(by_day), (_RESAMPLES, len(by_day)))
-    resampled = _share_saved(task, by_day[drawn].sum(axis=1))
+    resampled = _share_saved(task, by_day[paired.draws(len(by_day))].sum(axis=1))
     saved = float(_share_saved(task, by_day.sum(axis=0)))
-    return saved, np.percentile(resampled, _ENDS)
+    return saved, np.percentile(resampled, paired.ENDS)
 
 
 def _sums(task: LearningTask, row: Row) -> tuple[float, ...]:
@@ -277,7 +270,8 @@ def _numbered(rows_: pa.Table, keys: list[str], name: str) -> pa.Table:
     return rows_.select(keys).append_column(name, places)
 
 
-def _cut(days: Any, day: date) -> slice:
+def cut(days: Any, day: date) -> slice:
+    """The rows of a day, where the days of all rows are in order."""
     wanted = np.datetime64(day)
     first = np.searchsorted(days, wanted, "left")
     end = np.searchsorted(days, wanted, "right")

@@ -33,6 +33,7 @@ def environment(tmp_path: Path) -> Environment:
 def judge(environment: Environment, days: Days, observed: str, **more: Any) -> None:
     """Record what a check said of some nights, later than all before it."""
     judge.minute += 1  # type: ignore[attr-defined]
+    minute = judge.minute  # type: ignore[attr-defined]
     detail = {"says": "rows is from 5 to 10.", "least": 5, "most": 10}
     row = {
         "run_id": "run",
@@ -48,7 +49,7 @@ def judge(environment: Environment, days: Days, observed: str, **more: Any) -> N
         "observed": observed,
         "detail": json.dumps({**detail, "examples": more.pop("examples", [])}),
         "report": str(environment.reports / "flights" / "a" / "index.html"),
-        "checked_at": datetime(2013, 1, 9, 1, judge.minute, tzinfo=UTC),  # type: ignore[attr-defined]
+        "checked_at": datetime(2013, 1, 9, 1, minute, tzinfo=UTC),
         **more,
     }
     ops.append(environment, "check_results", [row])

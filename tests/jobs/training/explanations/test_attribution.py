@@ -84,7 +84,8 @@ def test_attributions_of_a_network_are_integrated_gradients() -> None:
     scorer = a_network(SHARED)
     rows = encode(odd_rows(), scorer.encoding)
     task = task_of(SHARED.task)
-    exact = neural_network.attribute(scorer.model, scorer.encoding, task, rows)  # type: ignore[arg-type]
+    network = scorer.model
+    exact = neural_network.attribute(network, scorer.encoding, task, rows)  # type: ignore[arg-type]
     for row in (0, 3, 7):
         stepped = by_small_steps(scorer, rows.take(np.array([row])))
         np.testing.assert_allclose(exact.of_features[row], stepped, atol=2e-3)
