@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from hashlib import sha256
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
@@ -25,6 +26,7 @@ from airflow.sdk import (
     CronDataIntervalTimetable,
     CronTriggerTimetable,
     Param,
+    TaskGroup,
     TriggerRule,
     chain,
 )
@@ -39,14 +41,15 @@ from dags import callbacks
 from dags.nights import Night, night_of
 from dags.process import Ended, Process
 from dags.reports import ReportLink, url_of
-from dags.waiting import FilesLanded
+from dags.waiting import FilesLanded, RunEnded
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NotLanded, Refused, UsageError
 from pipelines.events import Event
 from pipelines.landing import expected_files, stamp
-from pipelines.spec import Pipeline
-from pipelines.stages import STAGES, Stage
+from pipelines.resources import Resources
+from pipelines.spec import Pipeline, Table
+from pipelines.stages import GROUPS, STAGES, Stage
 
 # As in `jobs/outcome.py`, which a DAG file must not import.
 _PROMOTING_STAGE = "evaluate"
@@ -122,7 +125,7 @@ def night(pipeline: Pipeline) -> None:
     The stage after some that may fail goes on as long as the last that may not has succeeded.
     """
     plan = PlanOperator(pipeline=pipeline)
-    tasks = [StageOperator(pipeline=pipeline, stage=stage) for stage in STAGES]
+    tasks = _stages(pipeline)
     chain(plan, *tasks)
     needed = tasks[0]
     for before, task in pairwise(tasks):
@@ -135,6 +138,15 @@ def night(pipeline: Pipeline) -> None:
             task.trigger_rule = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
         needed = task
     _add_outcome([*(task for task in tasks if task.stage.may_fail), tasks[-1]])
+
+
+def _stages(pipeline: Pipeline) -> list[StageOperator]:
+    tasks: list[StageOperator] = []
+    for name, stages in groupby(STAGES, key=attrgetter("group")):
+        # A group is for the eye alone: a task is found by the name of its stage.
+        with TaskGroup(group_id=name, prefix_group_id=False, tooltip=GROUPS[name]):
+            tasks += [StageOperator(pipeline=pipeline, stage=stage) for stage in stages]
+    return tasks
 
 
 def _add_outcome(last: Sequence[StageOperator]) -> None:
@@ -192,7 +204,10 @@ class PlanOperator(CommandOperator):
 
         Raises:
             DownstreamTasksSkipped: nothing is to be done.
+            TaskDeferred: an earlier night of a backfill runs; Airflow calls `take_turn` when it has
+                ended.
         """
+        self._let_earlier_nights_end(context)
         try:
             planned = night_of(self.pipeline, context)
         except AirflowSkipException as nothing:
@@ -218,6 +233,24 @@ class PlanOperator(CommandOperator):
         arguments = notification(self.pipeline, STAGES[0], days, run_id, event)
         return [str(executable()), *arguments]
 
+    def take_turn(self, context: Context, event: object) -> None:
+        """Go on: the night before has ended."""
+        self.execute(context)
+
+    def _let_earlier_nights_end(self, context: Context) -> None:
+        """Wait for the night before: however many runs a backfill has at once, they take turns.
+
+        A night that began before those that it builds on would score without them.
+        """
+        if context["dag_run"].run_type != "backfill":
+            return
+        before = context["ti"].get_previous_dagrun(state="running")
+        if before is None:
+            return
+        self.log.info("Waiting for the night before: run %s.", before.run_id)
+        ended = RunEnded(dag_id=self.dag_id, run_id=before.run_id)
+        self.defer(trigger=ended, method_name="take_turn")
+
     def _end_here(self) -> NoReturn:
         """Skip all stages, whatever their trigger rules; a stage that is cleared runs."""
         raise DownstreamTasksSkipped(tasks=sorted(self.get_flat_relative_ids(upstream=False)))
@@ -240,10 +273,12 @@ class StageOperator(CommandOperator):
             task_id=stage.name,
             doc_md=stage.does,
             execution_timeout=time_limit(stage, days=1),
+            inlets=_inlets(pipeline, stage),
             outlets=_outlets(pipeline, stage),
             do_xcom_push=False,
             on_success_callback=_success_callbacks(stage),
             on_failure_callback=[callbacks.stage_failed],
+            **_of_resources(pipeline.resources_of(stage)),
             **options,
         )
         self.pipeline = pipeline
@@ -501,6 +536,28 @@ def _success_callbacks(stage: Stage) -> list[Callable[[Context], None]]:
     return [callbacks.night_watched, callbacks.last_stage_done] if stage == STAGES[-1] else []
 
 
+def _of_resources(given: Resources) -> dict[str, Any]:
+    """Where Airflow runs a task, and beside what; what is not said is Airflow's default."""
+    options: dict[str, Any] = {"executor_config": dict(given.executor_config)}
+    if given.queue:
+        options["queue"] = given.queue
+    if given.pool:
+        options["pool"] = given.pool.name
+        options["pool_slots"] = given.pool_slots
+    return options
+
+
+def _inlets(pipeline: Pipeline, stage: Stage) -> list[Asset]:
+    """The tables that the stage reads, each once; of those that it makes itself none."""
+    made = [table for table in pipeline.tables if table.made_by in (stage.name, stage.audits)]
+    read = list(stage.reads)
+    for table in made:
+        read += pipeline.sources_of(table)
+    own = {table.name for table in made}
+    others = [name for name in dict.fromkeys(read) if name not in own]
+    return [_asset(pipeline, pipeline.table(name)) for name in others]
+
+
 def _outlets(pipeline: Pipeline, stage: Stage) -> list[Asset]:
     """The tables that the stage publishes.
 
@@ -508,15 +565,15 @@ def _outlets(pipeline: Pipeline, stage: Stage) -> list[Asset]:
     """
     audited = {other.audits for other in STAGES}
     makers = {stage.audits} if stage.audits else {stage.name} - audited
-    return [
-        Asset(
-            name=f"{pipeline.name}.{table.name}",
-            uri=f"nightshift://lake/{pipeline.name}/{table.name}",
-            group="nightshift",
-        )
-        for table in pipeline.tables
-        if table.made_by in makers
-    ]
+    return [_asset(pipeline, table) for table in pipeline.tables if table.made_by in makers]
+
+
+def _asset(pipeline: Pipeline, table: Table) -> Asset:
+    return Asset(
+        name=f"{pipeline.name}.{table.name}",
+        uri=f"nightshift://lake/{pipeline.name}/{table.name}",
+        group="nightshift",
+    )
 
 
 def _params(pipeline: Pipeline) -> dict[str, Param]:

@@ -709,7 +709,7 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
 
 
 def _plan(arguments: argparse.Namespace, environment: Environment) -> int:
-    from jobs.commands.plan import HEADER, plan, write_note, write_result
+    from jobs.commands.plan import HEADER, plan, prepare_run, write_result
     from jobs.output import show
 
     pipeline = catalog.pipeline(arguments.pipeline)
@@ -726,7 +726,7 @@ def _plan(arguments: argparse.Namespace, environment: Environment) -> int:
     if arguments.result:
         write_result(found, arguments.result)
     if arguments.note_run:
-        write_note(run, found, arguments.note_run)
+        prepare_run(run, found, arguments.note_run)
     return 0
 
 

@@ -486,6 +486,7 @@ PIPELINE = Pipeline(
     entity=_FLIGHT_KEY,
     event_date="flight_date",
     entity_table="departures",
+    outcomes=("flights",),
     carried=("dest", "sched_dep_time"),
     prediction="late_probability",
     views=VIEWS,

@@ -18,6 +18,8 @@ from pipelines.events import Channel
 from pipelines.features import Feature, FeatureView
 from pipelines.feeds import Feed
 from pipelines.model import Choice, Promotion, Training, Watch
+from pipelines.resources import Resources
+from pipelines.stages import Stage, stage
 
 Maker = Literal["ingest", "transform", "features", "predict"]
 
@@ -44,7 +46,8 @@ RESERVED_PIPELINES = frozenset(
         *(OPS, "main", "information_schema", "pg_catalog", "system", "temp"),
         # Modules beside which a pipeline's own would lie: in `pipelines`,
         *("catalog", "days", "environment", "errors", "events", "features", "feeds", "landing"),
-        *("model", "redaction", "replay", "rolling", "run", "spec", "stages", "waivers"),
+        *("model", "redaction", "replay", "resources", "rolling", "run", "spec", "stages"),
+        "waivers",
         # in `jobs/transforms` and `jobs/examples`,
         *("columns", "snapshots", "files", "nycflights13"),
         # in `expectations`,
@@ -154,6 +157,8 @@ class Pipeline:
     entity_table: str
     """Table whose rows are scored: `event_timestamp` (the scoring moment), the entity, and
     every column that a feature view looks up by."""
+    outcomes: tuple[str, ...] = ()
+    """Tables that its labels are made from, as the function that makes them names them."""
     training: Training
     views: tuple[FeatureView, ...] = ()
     """Where the model's numbers are looked up; numeric features that no view gives come from the
@@ -172,6 +177,8 @@ class Pipeline:
     """Hours that a night in Airflow waits for files before people are told that they are late."""
     feed_patience_hours: float = 12
     """Hours after which it gives up and ends as not landed; 0: it does not wait at all."""
+    resources: Mapping[str, Resources] = field(default_factory=dict)
+    """By stage, where this pipeline needs others than the stage declares."""
     doc: str = ""
 
     def __post_init__(self) -> None:
@@ -179,6 +186,7 @@ class Pipeline:
         self._refuse_odd_names()
         self._refuse_odd_days()
         self._refuse_odd_hours()
+        self._refuse_odd_resources()
         self._refuse_unmade_inputs()
         self._refuse_odd_views()
         self._refuse_odd_columns()
@@ -218,6 +226,20 @@ class Pipeline:
         """
         known = {table.name: table for table in self.tables}
         return known.get(name) or self._no_such("table", name, list(known))
+
+    def sources_of(self, table: Table) -> tuple[str, ...]:
+        """The tables that a table is made from, each once; of a raw table none."""
+        if table.name == PREDICTIONS:
+            return (SCORING,)
+        if table.made_by != "features":
+            return table.reads
+        views = [view.table for view in self.views]
+        joined = [self.entity_table, *views, *self.outcomes]
+        return tuple(dict.fromkeys(joined))
+
+    def resources_of(self, stage: Stage) -> Resources:
+        """What a scheduler gives the stage."""
+        return self.resources.get(stage.name, stage.resources)
 
     def drop_days(self, feed: Feed, days: Days) -> Days | None:
         """The days of the range on which the feed drops a file; None when there are none."""
@@ -334,6 +356,12 @@ class Pipeline:
                 f"it makes. Known: {sorted(known)}.",
             )
             known.add(table.name)
+        unknown = [name for name in self.outcomes if name not in known]
+        refuse_unless(
+            not unknown,
+            f"Pipeline '{self.name}': outcomes names {unknown}, which no feed or transform makes. "
+            f"Known: {sorted(known)}.",
+        )
 
     def _refuse_odd_views(self) -> None:
         known = {feed.name for feed in self.feeds} | {table.name for table in self.derived}
@@ -379,6 +407,14 @@ class Pipeline:
             f"0 to feed_patience_hours {self.feed_patience_hours}, and that at most {_MOST_HOURS}: "
             "then the next night is due.",
         )
+
+    def _refuse_odd_resources(self) -> None:
+        for name, given in self.resources.items():
+            stage(name)
+            refuse_unless(
+                isinstance(given, Resources),
+                f"Pipeline '{self.name}': resources['{name}'] must be Resources, but is {given!r}.",
+            )
 
     def _refuse_odd_columns(self) -> None:
         """No column of training, scoring and predictions may be named as another."""

@@ -206,6 +206,7 @@ PIPELINE = Pipeline(
     entity=("forecast_date", "station", "forecast_at"),
     event_date="forecast_date",
     entity_table="hours",
+    outcomes=("observations",),
     carried=("hour",),
     prediction="temperature",
     views=VIEWS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -18,6 +18,7 @@ from jobs.services.processes import LOOPBACK
 from jobs.services.secrets import secret
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
+from pipelines.resources import Pool
 
 FINISHED = frozenset({"success", "failed"})
 _TIMEOUT_SECONDS = 60
@@ -131,6 +132,18 @@ class Airflow:
         """Make the text, Markdown of at most 1000 characters, the note of the run."""
         self.call("PATCH", _run_path(dag, run_id), {"note": text})
 
+    def make_pools(self, pools: Iterable[Pool]) -> None:
+        """Make the pools that are not there; one that is there stays as a person has made it.
+
+        Raises:
+            NightshiftError: Airflow does not answer, or refuses; the message names the request.
+        """
+        for pool in pools:
+            body = {"name": pool.name, "slots": pool.slots, "description": pool.doc}
+            status, answer = self._send("POST", "/api/v2/pools", body)
+            if status != HTTPStatus.CONFLICT:
+                _refuse_if_refused("POST", "/pools", status, answer)
+
     def page(self, dag: str, run_id: str) -> str:
         """Where a person sees the run."""
         return f"{self.url}/dags/{quote(dag)}/runs/{quote(run_id)}"
@@ -148,9 +161,7 @@ class Airflow:
                 and what Airflow said.
         """
         status, answer = self._send(method, f"/api/v2{path}", body)
-        if status >= HTTPStatus.BAD_REQUEST:
-            reason = json.dumps(answer.get("detail", answer))
-            raise NightshiftError(f"Airflow answered {method} {path} with {status}: {reason}")
+        _refuse_if_refused(method, path, status, answer)
         return answer
 
     def _send(self, method: str, path: str, body: Content | None) -> Reply:
@@ -207,6 +218,17 @@ def own_airflow(environment: Environment) -> Airflow:
         user=USER,
         password=secret(environment, "admin_password"),
     )
+
+
+def _refuse_if_refused(
+    method: str,
+    path: str,
+    status: int,
+    answer: Answer,
+) -> None:
+    if status >= HTTPStatus.BAD_REQUEST:
+        reason = json.dumps(answer.get("detail", answer))
+        raise NightshiftError(f"Airflow answered {method} {path} with {status}: {reason}")
 
 
 def _run_path(dag: str, run_id: str) -> str:

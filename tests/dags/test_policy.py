@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -31,11 +32,13 @@ from dags.tasks import (
 )
 from jobs import outcome
 from jobs.__main__ import parser
+from jobs.lake.transforms import tables_joined
 from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import ROOT
 from pipelines.events import Event
-from pipelines.stages import STAGES, select
+from pipelines.resources import Pool, Resources
+from pipelines.stages import STAGES, select, stage
 from tests.dags.conftest import context
 
 pytestmark = pytest.mark.policy
@@ -303,6 +306,60 @@ def test_every_table_is_announced_as_an_asset_by_the_stage_that_publishes_it(nam
     for task in stages_of(name):
         announced += [asset.name for asset in task.outlets]
     assert announced == [f"{name}.{table.name}" for table in catalog.pipeline(name).tables]
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_groups_show_the_parts_of_a_night_and_change_the_name_of_no_task(name: str) -> None:
+    groups = BAG.dags[name].task_group.get_task_group_dict()
+    found = {group.group_id: list(group.children) for group in groups.values() if group.group_id}
+    assert found == {
+        "land": ["ingest", "check_raw"],
+        "shape": ["transform", "check_clean", "features"],
+        "learn": ["train", "evaluate"],
+        "serve": ["predict", "check_predictions", "monitor"],
+    }
+    assert all(group.tooltip for group in groups.values() if group.group_id)
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_trainings_of_all_pipelines_take_turns_in_a_pool_that_is_made(name: str) -> None:
+    in_pools = {task.task_id: task.pool for task in BAG.dags[name].tasks}
+    assert in_pools.pop("train") == "training"
+    assert set(in_pools.values()) == {"default_pool"}
+    (pool,) = catalog.pools()
+    assert (pool.name, pool.slots) == ("training", 1)
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_the_inlets_of_a_stage_are_the_tables_that_it_reads(name: str) -> None:
+    pipeline = catalog.pipeline(name)
+    read = {task.stage.name: {asset.name for asset in task.inlets} for task in stages_of(name)}
+    raw = {f"{name}.{feed.name}" for feed in pipeline.feeds}
+    assert read["ingest"] == read["check_raw"] == set(), "files are no tables"
+    assert read["transform"] == read["check_clean"]
+    assert read["transform"] <= raw
+    # As the code of the stage asks for them.
+    assert read["features"] == {f"{name}.{table}" for table in tables_joined(pipeline)}
+    assert read["train"] == read["evaluate"] == {f"{name}.training"}
+    assert read["predict"] == read["check_predictions"] == {f"{name}.scoring"}
+    assert read["monitor"] == {f"{name}.training", f"{name}.predictions"}
+
+
+def test_a_stage_has_the_resources_of_its_pipeline_where_that_declares_others() -> None:
+    accelerated = Pool(name="accelerators", slots=4)
+    resources = Resources(
+        pool=accelerated,
+        pool_slots=2,
+        queue="big",
+        executor_config={"pod_override": "more memory"},
+    )
+    pipeline = replace(catalog.pipeline("weather"), resources={"train": resources})
+    with DAG(dag_id="other"):
+        trained = StageOperator(pipeline=pipeline, stage=stage("train"))
+        scored = StageOperator(pipeline=pipeline, stage=stage("predict"))
+    assert (trained.pool, trained.pool_slots, trained.queue) == ("accelerators", 2, "big")
+    assert trained.executor_config == {"pod_override": "more memory"}
+    assert (scored.pool, scored.queue) == ("default_pool", "default")
 
 
 @pytest.mark.parametrize("name", catalog.names())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipelines.environment import ROOT, Environment
 from pipelines.errors import UsageError
 from pipelines.feeds import Column, Feed
 from pipelines.model import Logarithm, Watch
+from pipelines.resources import TRAINING, Pool, Resources
 from pipelines.run import Run
 from pipelines.spec import RESERVED_PIPELINES, Table
 from pipelines.stages import STAGES, select
@@ -75,6 +77,33 @@ def test_an_unknown_stage_is_refused_with_the_near_miss() -> None:
     message = r"Did you mean 'ingest'\? Known: ingest, check_raw, transform, "
     with pytest.raises(UsageError, match=message):
         select(["ingst"])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Pool(name=" ", slots=1), "A pool needs a name"),
+        (lambda: Pool(name="p", slots=0), "Pool 'p': slots must be at least 1"),
+        (lambda: Resources(pool_slots=0), "pool_slots must be at least 1"),
+        (lambda: Resources(pool=TRAINING, pool_slots=2), "pool_slots is 2, of 1"),
+        (lambda: replace(FLIGHTS, resources={"trian": Resources()}), "Did you mean 'train'"),
+        (lambda: replace(FLIGHTS, resources={"train": TRAINING}), "must be Resources, but is Pool"),
+        (lambda: replace(FLIGHTS, outcomes=("flihgts",)), r"outcomes names \['flihgts'\]"),
+    ],
+)
+def test_resources_that_no_scheduler_could_give_are_refused(
+    make: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        make()
+
+
+def test_one_pool_that_is_declared_in_two_ways_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = Resources(pool=Pool(name="training", slots=2))
+    given = {"flights": FLIGHTS, "weather": replace(FLIGHTS, resources={"train": wide})}
+    monkeypatch.setattr(catalog, "pipeline", given.__getitem__)
+    with pytest.raises(UsageError, match=r"its pool is Pool\(name='training', slots=2"):
+        catalog.pools()
 
 
 def test_a_run_survives_the_way_to_another_process() -> None:
