@@ -55,7 +55,17 @@ RESERVED_PIPELINES = frozenset(
         *("page", "report_page", "row_rules", "suite"),
         # in `features` and `dags`.
         *("asof", "definitions", "sources", "store"),
-        *("callbacks", "drops", "maintenance", "nights", "process", "reports", "tasks", "waiting"),
+        *(
+            "callbacks",
+            "drops",
+            "lineage",
+            "maintenance",
+            "nights",
+            "process",
+            "reports",
+            "tasks",
+            "waiting",
+        ),
         # Modules of `jobs/commands` and `jobs/lake` that a pipeline would be mistaken for.
         *("land", "tables"),
     }
