@@ -442,6 +442,10 @@ class Environment:
         """Folder of data-quality reports, `<pipeline>/<first day>..<last day>/<run>/`."""
         return self.home / "reports"
 
+    def cards(self, pipeline: str) -> Path:
+        """Folder of the cards of a pipeline's models, `<version>/`; beside its reports."""
+        return self.reports / pipeline / "models"
+
     def table_path(self, table: str) -> str:
         """Where the table of that SQL name (`<pipeline>.<table>`) is stored."""
         pipeline, _, name = table.partition(".")

@@ -57,6 +57,8 @@ class Models:
     events: tuple[Event, ...]
     """The newest first, at most `EVENTS_SHOWN`."""
     all_events: int
+    cards: frozenset[str]
+    """Versions that have a card among the reports."""
 
 
 def models(environment: Environment, pipeline: Pipeline) -> Models:
@@ -67,6 +69,7 @@ def models(environment: Environment, pipeline: Pipeline) -> Models:
     served = list(model_events.first_turns(recorded))
     last = {event["model_version"]: event["event"] for event in recorded}
     newest = recorded[::-1][:EVENTS_SHOWN]
+    cards = environment.cards(pipeline.name).glob("*/index.html")
     return Models(
         champion=champion.version if champion else None,
         since=champion.night if champion else None,
@@ -74,6 +77,7 @@ def models(environment: Environment, pipeline: Pipeline) -> Models:
         awaiting=tuple(one for one, event in last.items() if event == model_events.AWAITING),
         events=tuple(map(_event, newest)),
         all_events=len(recorded),
+        cards=frozenset(page.parent.name for page in cards),
     )
 
 
