@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, cast
 
 from jobs.lake import ops, publications, sql
 from pipelines.environment import Environment
@@ -245,9 +245,11 @@ def _calibration(
         parted AS (SELECT *, ntile({_PARTS}) OVER (ORDER BY foretold) AS part FROM known)
         SELECT count(*), avg(foretold), avg(came) FROM parted GROUP BY part ORDER BY part""",
     )
-    return tuple(
-        Calibrated(rows=count, foretold=foretold, came=came) for count, foretold, came in rows
-    )
+    parts = []
+    for row in rows:
+        count, foretold, came = (cast("float", value) for value in row)
+        parts.append(Calibrated(rows=int(count), foretold=foretold, came=came))
+    return tuple(parts)
 
 
 def _coverage(
