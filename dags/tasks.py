@@ -450,6 +450,12 @@ def notification(
     return ["notify", *_where(pipeline, stage, days, run_id), "--event", str(event)]
 
 
+def late_command(pipeline: Pipeline, days: Days, run_id: str) -> list[str]:
+    """Arguments of `nightshift` that have people told if the night's predictions are not there."""
+    about = [*_span(pipeline, days), f"--run-id={run_id}"]
+    return ["notify", *about, "--event", str(Event.PREDICTIONS_LATE)]
+
+
 def executable() -> Path:
     """The `nightshift` command.
 

@@ -383,9 +383,9 @@ def _tell(run: Run, what_happened: _WhatHappened) -> None:
         notification = what_happened()
         if notification:
             # Imported here because every command imports this module, and few have people told.
-            from jobs.notifications.channels import send
+            from jobs.telling import tell
 
-            send(run.environment, run.pipeline, notification)
+            tell(run, notification)
     except Exception as error:
         message = message_of(error, run.environment.variables())
         print(f"Warning: nobody was notified: {message}", file=sys.stderr, flush=True)

@@ -13,8 +13,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
 
+from jobs.services import addresses
 from jobs.services.airflow import USER
-from jobs.services.processes import LOOPBACK
 from jobs.services.secrets import secret
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
@@ -146,7 +146,7 @@ class Airflow:
 
     def page(self, dag: str, run_id: str) -> str:
         """Where a person sees the run."""
-        return f"{self.url}/dags/{quote(dag)}/runs/{quote(run_id)}"
+        return addresses.of_run(self.url, dag, run_id)
 
     def has_dag(self, dag: str) -> bool:
         """Whether Airflow has read the DAG's file by now."""
@@ -214,7 +214,7 @@ class Airflow:
 def own_airflow(environment: Environment) -> Airflow:
     """The platform's own Airflow, as its own user."""
     return Airflow(
-        url=f"http://{LOOPBACK}:{environment.airflow_port}",
+        url=addresses.of_airflow(environment),
         user=USER,
         password=secret(environment, "admin_password"),
     )

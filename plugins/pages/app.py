@@ -28,6 +28,7 @@ from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, Environment
 from pipelines.errors import NightshiftError
+from pipelines.run import OF_COMMAND
 from pipelines.spec import Pipeline
 from plugins.pages import charts
 from plugins.pages.decisions import of_our_own_page, said
@@ -55,8 +56,6 @@ _EVENTS = {
     "refused": "refused",
 }
 """In which colour an event is shown; others are grey."""
-_OF_COMMAND = "run__"
-"""How the ids of runs begin that Airflow knows nothing of."""
 
 
 def make_app() -> FastAPI:
@@ -300,7 +299,7 @@ def _report_address(report: str) -> str:
 
 def _run_address(dag_id: str, run_id: str) -> str:
     """Where Airflow shows a run; '' for a run that it knows nothing of."""
-    if run_id.startswith(_OF_COMMAND):
+    if run_id.startswith(OF_COMMAND):
         return ""
     return f"{_ROOT}/dags/{quote(dag_id)}/runs/{quote(run_id, safe='')}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, time
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,12 @@ def test_an_unknown_stage_is_refused_with_the_near_miss() -> None:
     message = r"Did you mean 'ingest'\? Known: ingest, check_raw, transform, "
     with pytest.raises(UsageError, match=message):
         select(["ingst"])
+
+
+@pytest.mark.parametrize("by", [time(6, tzinfo=UTC), time(6, 0, 30)])
+def test_a_deadline_is_a_time_of_day_in_the_zone_of_the_pipeline(by: time) -> None:
+    with pytest.raises(UsageError, match=r"predictions_by 06:00.* must be hours and minutes"):
+        replace(FLIGHTS, predictions_by=by)
 
 
 @pytest.mark.parametrize(

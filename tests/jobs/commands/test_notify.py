@@ -11,6 +11,7 @@ import pytest
 
 from jobs.__main__ import main
 from jobs.commands.notify import parse_instant
+from jobs.lake import ops
 from pipelines.catalog import pipeline
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
@@ -18,6 +19,7 @@ from pipelines.errors import UsageError
 from pipelines.run import Run
 from tests.jobs.records import night_rows, record, settle, stage_row
 
+TOMORROW = parse_day("2013-01-06")
 SECRET = "https://hooks.example/T0K3N"
 
 
@@ -113,6 +115,37 @@ def test_drift_is_told_of(asked: str, run: Run) -> None:
     assert "drift has ended. Ended: skew." in str(message["text"])
 
 
+def test_predictions_that_are_not_there_are_told_once_and_the_recovery_once(run: Run) -> None:
+    for watch in ("scheduled__1", "scheduled__2"):
+        watching = replace(run, run_id=watch)
+        assert notify(watching, "predictions_late") == 0
+    (late,) = sent(run)
+    assert (late["event"], late["stage"]) == ("predictions_late", None)
+    assert "No predictions for 2013-01-06 by 06:00 (America/New_York)." in late["text"]
+    record(run, *night_rows(run))
+    assert notify(run, "night_done") == 0
+    assert notify(run, "night_done") == 0
+    assert [one["event"] for one in sent(run)[1:]] == ["night_done", "recovered", "night_done"]
+
+
+def test_predictions_that_are_there_are_not_late(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = {"pipeline": "flights", "table_name": "flights.predictions", "day": TOMORROW}
+    ops.append(run.environment, "publications", [about])
+    assert notify(run, "predictions_late") == 0
+    assert sent(run) == []
+    assert "has no predictions_late to tell" in capsys.readouterr().err
+
+
+def test_a_stage_that_fails_again_for_the_same_reason_is_told_once(run: Run) -> None:
+    for minute in range(3):
+        row = stage_row(run, "train", minute=minute, status="failed", error="Spark is away")
+        record(run, row)
+        assert notify(run, "stage_failed", "--stage", "train") == 0
+    assert len(sent(run)) == 1
+
+
 @pytest.mark.parametrize("event", ["night_done", "model_promoted", "model_awaiting", "drift_found"])
 def test_what_has_not_happened_is_not_told(
     event: str, run: Run, capsys: pytest.CaptureFixture[str]
@@ -141,6 +174,8 @@ def test_a_channel_that_fails_is_a_fault_of_this_command(
     ("arguments", "message"),
     [
         (["stage_failed"], "needs --stage"),
+        (["recovered"], "not yours to tell: a night that is done (night_done) tells it"),
+        (["maintenance_failed"], "not yours to tell: `nightshift maintain` tells it"),
         (["stage_failed", "--stage", "trian"], "Did you mean 'train'"),
         (["stage_failed", "--stage", "train", "--since=yesterday"], "is not an instant"),
     ],
