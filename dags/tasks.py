@@ -276,7 +276,7 @@ class StageOperator(CommandOperator):
             inlets=_inlets(pipeline, stage),
             outlets=_outlets(pipeline, stage),
             do_xcom_push=False,
-            on_success_callback=_success_callbacks(stage),
+            on_success_callback=_success_callbacks(pipeline, stage),
             on_failure_callback=[callbacks.stage_failed],
             **_of_resources(pipeline.resources_of(stage)),
             **options,
@@ -535,9 +535,11 @@ def _raise_unless_done(what: str, days: Days, exit_code: int, why: str) -> None:
         raise AirflowException(f"{what} of {days} failed {how}")
 
 
-def _success_callbacks(stage: Stage) -> list[Callable[[Context], None]]:
+def _success_callbacks(pipeline: Pipeline, stage: Stage) -> list[Callable[[Context], None]]:
     if stage.name == _PROMOTING_STAGE:
-        return [callbacks.model_evaluated]
+        has_deadline = pipeline.promotion.approval_hours is not None
+        expired = [callbacks.approvals_expired] if has_deadline else []
+        return [callbacks.model_evaluated, *expired]
     # Should the first take so long that Airflow ends the second, the night is done all the same.
     return [callbacks.night_watched, callbacks.last_stage_done] if stage == STAGES[-1] else []
 

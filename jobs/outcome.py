@@ -120,7 +120,29 @@ def promotion(run: Run) -> Notification | None:
         return None
     message = f"Model {verdict['model_version']}. {verdict.get('reason', '')}".strip()
     told = notification(run, event, message, PROMOTING_STAGE)
-    return replace(told, page=addresses.of_page(run.environment, "models", run.pipeline.name))
+    return replace(told, page=_models_page(run))
+
+
+def expiry(run: Run) -> Notification | None:
+    """The models that the run's evaluate stage has refused, because nobody approved them in time.
+
+    None when there is none, or this run has said so before.
+    """
+    verdicts = _verdicts(run)
+    told = {version for one in verdicts[:-1] for version in one.get("expired", [])}
+    expired = verdicts[-1].get("expired", []) if verdicts else []
+    new = [version for version in expired if version not in told]
+    if not new:
+        return None
+    hours = run.pipeline.promotion.approval_hours
+    which = f"Model {new[0]}" if len(new) == 1 else f"Models {', '.join(new)}"
+    message = f"{which}: nobody approved within {hours:g} h. What serves serves on."
+    refused = notification(run, Event.APPROVAL_EXPIRED, message, PROMOTING_STAGE)
+    return replace(refused, page=_models_page(run))
+
+
+def _models_page(run: Run) -> str:
+    return addresses.of_page(run.environment, "models", run.pipeline.name)
 
 
 def drift(run: Run) -> Notification | None:

@@ -29,8 +29,8 @@ def notify(
 ) -> int:
     """Send the event by the channels of the run's pipeline; an alarm that stands is told once.
 
-    A promotion, drift, late predictions and a night that is done are sent only when the records say
-    so.
+    A promotion, an approval that nobody gave, drift, late predictions and a night that is done are
+    sent only when the records say so.
 
     Args:
         run: The run that it happened to, at its stage where the event is one of a stage.
@@ -75,6 +75,8 @@ def _notification(
         return outcome.night_done(run)
     if event in _OF_MODELS:
         return outcome.promotion(run)
+    if event is Event.APPROVAL_EXPIRED:
+        return outcome.expiry(run)
     if event in _OF_DRIFT:
         return outcome.drift(run)
     if event is Event.PREDICTIONS_LATE:

@@ -109,13 +109,13 @@ OPS_TABLES: Mapping[str, Documented] = {
         columns={
             **_RUN,
             "as_of": "The night as of which the model was trained, and from which a turn begins.",
-            "event": "promoted, awaiting, kept or refused; or what a person did.",
+            "event": "promoted, awaiting, kept, refused or expired; or what a person did.",
             "model_version": "The model.",
             "rival_version": "The champion of then; null: none served.",
             "metrics": "JSON: the evidence.",
             "reason": "Why, in words.",
             "created_at": "When it was said.",
-            "who": "The gate, or a person.",
+            "who": "The gate, a person, or nightshift: nobody approved in time.",
         },
     ),
     "alerts": Documented(

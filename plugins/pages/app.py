@@ -53,6 +53,7 @@ _EVENTS = {
     "awaiting": "awaiting",
     "rolled_back": "refused",
     "rejected": "refused",
+    "expired": "refused",
     "refused": "refused",
 }
 """In which colour an event is shown; others are grey."""
@@ -193,7 +194,7 @@ class Decision(BaseModel):
 
 def _models(dag_id: str, user: GetUserDep) -> HTMLResponse:
     pipeline = _pipeline(dag_id)
-    found = models.models(Environment.read(), pipeline)
+    found = models.models(Environment.read(), pipeline, datetime.now(UTC))
     may_edit = _may(user, dag_id, "PUT")
     return _page("models", pipeline, user, found=found, may_edit=may_edit, states=_EVENTS)
 

@@ -41,6 +41,7 @@ from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import ROOT
 from pipelines.events import Event
+from pipelines.model import Promotion
 from pipelines.resources import Pool, Resources
 from pipelines.stages import STAGES, select, stage
 from tests.dags.conftest import context
@@ -264,6 +265,14 @@ def test_people_are_told_of_every_failure_of_a_promotion_and_of_the_end(name: st
         outcome.PROMOTING_STAGE: [callbacks.model_evaluated],
         STAGES[-1].name: [callbacks.night_watched, callbacks.last_stage_done],
     }
+
+
+def test_where_approvals_have_a_deadline_people_are_told_when_it_has_passed() -> None:
+    promotion = Promotion(needs_approval=True, approval_hours=48)
+    pipeline = replace(catalog.pipeline("weather"), promotion=promotion)
+    with DAG(dag_id="expiring"):
+        task = StageOperator(pipeline=pipeline, stage=stage(outcome.PROMOTING_STAGE))
+    assert task.on_success_callback == [callbacks.model_evaluated, callbacks.approvals_expired]
 
 
 @pytest.mark.parametrize("name", catalog.names())

@@ -30,6 +30,7 @@ from pipelines.errors import (
     Refused,
     UsageError,
 )
+from pipelines.model import Promotion
 from pipelines.run import Run
 from pipelines.stages import STAGES, Stage, select, stage
 from tests.jobs.lake.test_commits import staged
@@ -397,6 +398,18 @@ def test_a_night_tells_which_stage_ended_it_and_why(
     (message,) = _sent(run)
     assert (message["event"], message["stage"]) == (event, "check_raw")
     assert message["message"] == night.message_of(error)
+
+
+def test_a_night_tells_that_nobody_approved_a_model_in_time(
+    run: Run, perform_here: Callable[[Mapping[str, Function]], None]
+) -> None:
+    promotion = Promotion(needs_approval=True, approval_hours=48)
+    expiring = replace(run, pipeline=replace(run.pipeline, promotion=promotion))
+    perform_here({"evaluate": _giving({"event": "kept", "expired": ["4"]})})
+    assert night.run_night(expiring, STAGES) == 0
+    expired, done = _sent(run)
+    assert (expired["event"], done["event"]) == ("approval_expired", "night_done")
+    assert "Model 4: nobody approved within 48 h." in str(expired["message"])
 
 
 def test_a_night_that_goes_wrong_again_and_again_is_told_once_and_so_is_that_it_is_right_again(

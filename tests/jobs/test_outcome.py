@@ -13,6 +13,7 @@ from jobs.lake import ops
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from pipelines.events import Event, Notification
+from pipelines.model import Promotion
 from pipelines.run import Run, new_run_id
 from pipelines.stages import stage
 from tests.jobs import toy
@@ -171,6 +172,37 @@ def test_a_model_that_is_not_promoted_is_not_told_of(event: str, run: Run) -> No
 
 def test_a_run_without_an_evaluation_has_promoted_nothing(run: Run) -> None:
     assert outcome.promotion(run) is None
+
+
+EXPIRING = replace(toy.TOY, promotion=Promotion(needs_approval=True, approval_hours=48))
+
+
+def evaluated(run: Run, minute: int, *expired: str) -> None:
+    metrics = {"event": "kept", "expired": expired}
+    record(run, stage_row(run, "evaluate", minute=minute, metrics=metrics))
+
+
+def test_models_that_nobody_approved_in_time_are_told_of_once(run: Run) -> None:
+    expiring = replace(run, pipeline=EXPIRING)
+    assert outcome.expiry(expiring) is None
+    evaluated(run, 0)
+    assert outcome.expiry(expiring) is None
+    evaluated(run, 1, "4", "5")
+    assert outcome.expiry(expiring) == Notification(
+        event=Event.APPROVAL_EXPIRED,
+        pipeline="toy",
+        days="2013-01-05",
+        run_id="r1",
+        stage="evaluate",
+        message="Models 4, 5: nobody approved within 48 h. What serves serves on.",
+        page="http://127.0.0.1:8080/nightshift/pages/toy/models",
+    )
+    evaluated(run, 2, "4", "5")
+    assert outcome.expiry(expiring) is None, "another attempt of the run has said so"
+    evaluated(run, 3, "4", "5", "6")
+    told = outcome.expiry(expiring)
+    assert told
+    assert told.message.startswith("Model 6: ")
 
 
 def watched(run: Run, minute: int = 0, **told: list[str]) -> None:

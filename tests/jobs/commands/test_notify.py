@@ -16,6 +16,7 @@ from pipelines.catalog import pipeline
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
+from pipelines.model import Promotion
 from pipelines.run import Run
 from tests.jobs.records import night_rows, record, settle, stage_row
 
@@ -106,6 +107,17 @@ def test_a_model_that_awaits_a_person_is_told_of(asked: str, run: Run) -> None:
     assert "a new model awaits a person" in str(message["text"])
 
 
+def test_an_approval_that_nobody_gave_is_told_of(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    promotion = Promotion(needs_approval=True, approval_hours=48)
+    expiring = replace(run.pipeline, promotion=promotion)
+    monkeypatch.setattr("pipelines.catalog.pipeline", lambda name: expiring)
+    record(run, stage_row(run, "evaluate", metrics={"event": "kept", "expired": ["4"]}))
+    assert notify(run, "approval_expired") == 0
+    (message,) = sent(run)
+    assert "nobody approved a model in time. Model 4: nobody approved" in message["text"]
+    assert message["text"].endswith("/nightshift/pages/flights/models")
+
+
 @pytest.mark.parametrize("asked", ["drift_found", "drift_ended"])
 def test_drift_is_told_of(asked: str, run: Run) -> None:
     record(run, stage_row(run, "monitor", metrics={"drift_ended": ["skew"]}))
@@ -146,7 +158,10 @@ def test_a_stage_that_fails_again_for_the_same_reason_is_told_once(run: Run) -> 
     assert len(sent(run)) == 1
 
 
-@pytest.mark.parametrize("event", ["night_done", "model_promoted", "model_awaiting", "drift_found"])
+@pytest.mark.parametrize(
+    "event",
+    ["night_done", "model_promoted", "model_awaiting", "approval_expired", "drift_found"],
+)
 def test_what_has_not_happened_is_not_told(
     event: str, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
