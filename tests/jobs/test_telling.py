@@ -65,7 +65,8 @@ def test_a_cause_is_told_once_until_it_is_right_again_and_then_anew(
     assert events(environment) == [event]
     tell(run, done(run))
     assert events(environment) == [event, "night_done", "recovered"]
-    tell(run, wrong(run, event))
+    for _ in range(2):
+        tell(run, wrong(run, event))
     assert events(environment)[3:] == [event]
 
 
@@ -136,8 +137,14 @@ def test_an_old_night_that_is_done_ends_nothing_of_a_later_one(
     before = night("2013-01-04")
     tell(before, done(before))
     assert events(environment) == ["stage_refused", "night_done"]
+    tell(before, wrong(before))
+    tell(before, done(before))
+    assert events(environment)[2:] == ["stage_refused", "night_done", "recovered"]
+    assert "2013-01-05" not in sent(environment)[-1]["message"]
+    tell(run, wrong(run))
+    assert len(sent(environment)) == 5, "people know of it still"
     tell(run, done(run))
-    assert events(environment)[2:] == ["night_done", "recovered"]
+    assert events(environment)[5:] == ["night_done", "recovered"]
 
 
 def test_a_night_that_is_done_with_nothing_wrong_is_no_recovery(
