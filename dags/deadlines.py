@@ -11,10 +11,12 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from airflow.sdk import Context, CronDataIntervalTimetable, Param
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
-from dags.nights import night_of
+from dags.nights import Night, night_of
 from dags.tasks import CommandOperator, late_command, safe_run_id
+from pipelines import replay
+from pipelines.environment import Environment
 from pipelines.spec import Pipeline
 
 
@@ -34,15 +36,29 @@ class DeadlineOperator(CommandOperator):
         self.pipeline = pipeline
 
     def execute(self, context: Context) -> None:
-        """Look for the predictions of the night that the DAG run is about."""
+        """Look for the predictions of the night that the DAG run is about.
+
+        Raises:
+            AirflowSkipException: no night has been due yet.
+        """
         night = night_of(self.pipeline, context)
         self.log.info("%s", night)
+        if _is_before_the_first(self.pipeline, night):
+            raise AirflowSkipException(f"The replay of '{self.pipeline.name}' began on this day.")
         run_id = safe_run_id(context["dag_run"].run_id)
         ended = self._run_command(late_command(self.pipeline, night.days, run_id))
         if ended.exit_code:
             raise AirflowException(
                 f"Nobody was told (exit code {ended.exit_code}): {ended.last_line}"
             )
+
+
+def _is_before_the_first(pipeline: Pipeline, night: Night) -> bool:
+    """Whether the replay began on the day of the deadline, maybe after its night would be due."""
+    if night.stands_for is None:
+        return False
+    calendar = replay.calendar(pipeline, Environment.read())
+    return night.stands_for <= calendar.first_today
 
 
 def deadline_arguments(pipeline: Pipeline, by: time) -> dict[str, Any]:

@@ -139,9 +139,12 @@ class Airflow:
             NightshiftError: Airflow does not answer, or refuses; the message names the request.
         """
         for pool in pools:
+            # Asked first: one that is made twice fills a page of Airflow's log.
+            if self._is_there(f"/pools/{quote(pool.name)}"):
+                continue
             body = {"name": pool.name, "slots": pool.slots, "description": pool.doc}
             status, answer = self._send("POST", "/api/v2/pools", body)
-            if status != HTTPStatus.CONFLICT:
+            if status != HTTPStatus.CONFLICT:  # another was faster
                 _refuse_if_refused("POST", "/pools", status, answer)
 
     def page(self, dag: str, run_id: str) -> str:
@@ -150,8 +153,7 @@ class Airflow:
 
     def has_dag(self, dag: str) -> bool:
         """Whether Airflow has read the DAG's file by now."""
-        status, _ = self._send("GET", f"/api/v2/dags/{quote(dag)}", None)
-        return status == HTTPStatus.OK
+        return self._is_there(f"/dags/{quote(dag)}")
 
     def call(self, method: str, path: str, body: Content | None = None) -> Answer:
         """The answer of `/api/v2<path>`.
@@ -163,6 +165,10 @@ class Airflow:
         status, answer = self._send(method, f"/api/v2{path}", body)
         _refuse_if_refused(method, path, status, answer)
         return answer
+
+    def _is_there(self, path: str) -> bool:
+        status, _ = self._send("GET", f"/api/v2{path}", None)
+        return status == HTTPStatus.OK
 
     def _send(self, method: str, path: str, body: Content | None) -> Reply:
         if not self._token:

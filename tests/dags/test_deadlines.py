@@ -21,14 +21,17 @@ SIX = datetime(2026, 11, 26, 11, tzinfo=UTC)
 ONE_DAY = timedelta(days=1)
 
 
+def begin(moment: datetime) -> None:
+    path = replay.file_of(PIPELINE, Environment.read())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(replay.beginning(PIPELINE, moment).to_json())
+
+
 @pytest.fixture
 def replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A home in which the example lives since the 25th: the 24th stands for 2013-03-31."""
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path / "home"))
-    path = replay.file_of(PIPELINE, Environment.read())
-    path.parent.mkdir(parents=True)
-    began = datetime(2026, 11, 25, 20, tzinfo=UTC)
-    path.write_text(replay.beginning(PIPELINE, began).to_json())
+    begin(datetime(2026, 11, 25, 20, tzinfo=UTC))
 
 
 def look(due: datetime, run_id: str = "scheduled__1") -> None:
@@ -50,6 +53,16 @@ def test_a_night_that_was_due_before_the_replay_began_is_not_missed(stub: Path) 
     with pytest.raises(AirflowSkipException, match="the replay of 'flights' began"):
         look(SIX - ONE_DAY)
     assert not stub.exists()
+
+
+@pytest.mark.usefixtures("replayed")
+def test_nothing_is_promised_on_the_day_on_which_the_replay_begins(stub: Path) -> None:
+    # After the hour of the night, and before that of the deadline.
+    begin(SIX - timedelta(hours=1))
+    with pytest.raises(AirflowSkipException, match="The replay of 'flights' began on this day"):
+        look(SIX)
+    look(SIX + ONE_DAY)
+    assert stub.exists()
 
 
 @pytest.mark.usefixtures("replayed")
