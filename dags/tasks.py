@@ -282,7 +282,7 @@ class StageOperator(CommandOperator):
             inlets=_inlets(pipeline, stage),
             outlets=_outlets(pipeline, stage),
             do_xcom_push=False,
-            on_success_callback=_success_callbacks(stage),
+            on_success_callback=_success_callbacks(pipeline, stage),
             on_failure_callback=[callbacks.stage_failed],
             **_of_resources(pipeline.resources_of(stage)),
             **options,
@@ -465,6 +465,12 @@ def notification(
     return ["notify", *_where(pipeline, stage, days, run_id), "--event", str(event)]
 
 
+def late_command(pipeline: Pipeline, days: Days, run_id: str) -> list[str]:
+    """Arguments of `nightshift` that have people told if the night's predictions are not there."""
+    about = [*_span(pipeline, days), f"--run-id={run_id}"]
+    return ["notify", *about, "--event", str(Event.PREDICTIONS_LATE)]
+
+
 def executable() -> Path:
     """The `nightshift` command.
 
@@ -544,9 +550,11 @@ def _raise_unless_done(what: str, days: Days, exit_code: int, why: str) -> None:
         raise AirflowException(f"{what} of {days} failed {how}")
 
 
-def _success_callbacks(stage: Stage) -> list[Callable[[Context], None]]:
+def _success_callbacks(pipeline: Pipeline, stage: Stage) -> list[Callable[[Context], None]]:
     if stage.name == _PROMOTING_STAGE:
-        return [callbacks.model_evaluated]
+        has_deadline = pipeline.promotion.approval_hours is not None
+        expired = [callbacks.approvals_expired] if has_deadline else []
+        return [callbacks.model_evaluated, *expired]
     # Should the first take so long that Airflow ends the second, the night is done all the same.
     return [callbacks.night_watched, callbacks.last_stage_done] if stage == STAGES[-1] else []
 

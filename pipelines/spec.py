@@ -6,7 +6,7 @@ import keyword
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, time, timedelta
 from itertools import chain
 from typing import Literal, NoReturn, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -55,17 +55,8 @@ RESERVED_PIPELINES = frozenset(
         *("page", "report_page", "row_rules", "suite"),
         # in `features` and `dags`.
         *("asof", "definitions", "sources", "store"),
-        *(
-            "callbacks",
-            "drops",
-            "lineage",
-            "maintenance",
-            "nights",
-            "process",
-            "reports",
-            "tasks",
-            "waiting",
-        ),
+        *("callbacks", "deadline", "deadlines", "drops", "lineage", "maintenance", "nights"),
+        *("process", "reports", "tasks", "waiting"),
         # Modules of `jobs/commands` and `jobs/lake` that a pipeline would be mistaken for.
         *("land", "tables"),
     }
@@ -187,6 +178,9 @@ class Pipeline:
     """Hours that a night in Airflow waits for files before people are told that they are late."""
     feed_patience_hours: float = 12
     """Hours after which it gives up and ends as not landed; 0: it does not wait at all."""
+    predictions_by: time | None = None
+    """By when, of the local day that they are about, predictions must be published: else people are
+    told. None: nobody waits for them."""
     resources: Mapping[str, Resources] = field(default_factory=dict)
     """By stage, where this pipeline needs others than the stage declares."""
     doc: str = ""
@@ -416,6 +410,16 @@ class Pipeline:
             f"Pipeline '{self.name}': feed_deadline_hours {self.feed_deadline_hours} must be from "
             f"0 to feed_patience_hours {self.feed_patience_hours}, and that at most {_MOST_HOURS}: "
             "then the next night is due.",
+        )
+        by = self.predictions_by
+        if by is None:
+            return
+        # A cron expression has no seconds; a time with a zone is never like one without.
+        plain = time(by.hour, by.minute)
+        refuse_unless(
+            by == plain,
+            f"Pipeline '{self.name}': predictions_by {by} must be hours and minutes, without a "
+            "zone: it is a time of day in the pipeline's own.",
         )
 
     def _refuse_odd_resources(self) -> None:

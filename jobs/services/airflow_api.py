@@ -13,8 +13,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
 
+from jobs.services import addresses
 from jobs.services.airflow import USER
-from jobs.services.processes import LOOPBACK
 from jobs.services.secrets import secret
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
@@ -139,19 +139,21 @@ class Airflow:
             NightshiftError: Airflow does not answer, or refuses; the message names the request.
         """
         for pool in pools:
+            # Asked first: one that is made twice fills a page of Airflow's log.
+            if self._is_there(f"/pools/{quote(pool.name)}"):
+                continue
             body = {"name": pool.name, "slots": pool.slots, "description": pool.doc}
             status, answer = self._send("POST", "/api/v2/pools", body)
-            if status != HTTPStatus.CONFLICT:
+            if status != HTTPStatus.CONFLICT:  # another was faster
                 _refuse_if_refused("POST", "/pools", status, answer)
 
     def page(self, dag: str, run_id: str) -> str:
         """Where a person sees the run."""
-        return f"{self.url}/dags/{quote(dag)}/runs/{quote(run_id)}"
+        return addresses.of_run(self.url, dag, run_id)
 
     def has_dag(self, dag: str) -> bool:
         """Whether Airflow has read the DAG's file by now."""
-        status, _ = self._send("GET", f"/api/v2/dags/{quote(dag)}", None)
-        return status == HTTPStatus.OK
+        return self._is_there(f"/dags/{quote(dag)}")
 
     def call(self, method: str, path: str, body: Content | None = None) -> Answer:
         """The answer of `/api/v2<path>`.
@@ -163,6 +165,10 @@ class Airflow:
         status, answer = self._send(method, f"/api/v2{path}", body)
         _refuse_if_refused(method, path, status, answer)
         return answer
+
+    def _is_there(self, path: str) -> bool:
+        status, _ = self._send("GET", f"/api/v2{path}", None)
+        return status == HTTPStatus.OK
 
     def _send(self, method: str, path: str, body: Content | None) -> Reply:
         if not self._token:
@@ -214,7 +220,7 @@ class Airflow:
 def own_airflow(environment: Environment) -> Airflow:
     """The platform's own Airflow, as its own user."""
     return Airflow(
-        url=f"http://{LOOPBACK}:{environment.airflow_port}",
+        url=addresses.of_airflow(environment),
         user=USER,
         password=secret(environment, "admin_password"),
     )

@@ -28,6 +28,7 @@ from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, Environment
 from pipelines.errors import NightshiftError
+from pipelines.run import OF_COMMAND
 from pipelines.spec import Pipeline
 from plugins.pages import charts
 from plugins.pages.decisions import of_our_own_page, said
@@ -52,11 +53,10 @@ _EVENTS = {
     "awaiting": "awaiting",
     "rolled_back": "refused",
     "rejected": "refused",
+    "expired": "refused",
     "refused": "refused",
 }
 """In which colour an event is shown; others are grey."""
-_OF_COMMAND = "run__"
-"""How the ids of runs begin that Airflow knows nothing of."""
 
 
 def make_app() -> FastAPI:
@@ -233,7 +233,7 @@ class Decision(BaseModel):
 
 def _models(dag_id: str, user: GetUserDep) -> HTMLResponse:
     pipeline = _pipeline(dag_id)
-    found = models.models(Environment.read(), pipeline)
+    found = models.models(Environment.read(), pipeline, datetime.now(UTC))
     may_edit = _may(user, dag_id, "PUT")
     return _page("models", pipeline, user, found=found, may_edit=may_edit, states=_EVENTS)
 
@@ -345,7 +345,7 @@ def _card_address(dag_id: str, version: str) -> str:
 
 def _run_address(dag_id: str, run_id: str) -> str:
     """Where Airflow shows a run; '' for a run that it knows nothing of."""
-    if run_id.startswith(_OF_COMMAND):
+    if run_id.startswith(OF_COMMAND):
         return ""
     return f"{_ROOT}/dags/{quote(dag_id)}/runs/{quote(run_id, safe='')}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import UsageError
 from pipelines.feeds import Column, Feed
-from pipelines.model import Logarithm, Watch
+from pipelines.model import Logarithm, Promotion, Watch
 from pipelines.resources import TRAINING, Pool, Resources
 from pipelines.run import Run
 from pipelines.spec import RESERVED_PIPELINES, Table
@@ -77,6 +77,20 @@ def test_an_unknown_stage_is_refused_with_the_near_miss() -> None:
     message = r"Did you mean 'ingest'\? Known: ingest, check_raw, transform, "
     with pytest.raises(UsageError, match=message):
         select(["ingst"])
+
+
+@pytest.mark.parametrize(
+    "given", [{"needs_approval": True, "approval_hours": 0}, {"approval_hours": 48}]
+)
+def test_a_deadline_of_approvals_needs_approvals_and_time(given: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="approval_hours must be above 0, and needs"):
+        Promotion(**given)
+
+
+@pytest.mark.parametrize("by", [time(6, tzinfo=UTC), time(6, 0, 30)])
+def test_a_deadline_is_a_time_of_day_in_the_zone_of_the_pipeline(by: time) -> None:
+    with pytest.raises(UsageError, match=r"predictions_by 06:00.* must be hours and minutes"):
+        replace(FLIGHTS, predictions_by=by)
 
 
 @pytest.mark.parametrize(

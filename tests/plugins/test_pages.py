@@ -24,6 +24,7 @@ from fastapi.testclient import TestClient
 from jobs.lake import model_events, ops
 from jobs.pages import nights, predictions
 from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, ROOT, Environment
+from pipelines.flights import PIPELINE as FLIGHTS
 from plugins.pages import app as pages
 from tests.jobs.test_survey import DAYS, TINY, Home
 
@@ -342,6 +343,25 @@ def test_models_are_shown_with_who_and_why(client: TestClient, flights: Environm
     assert "onerror=alert" in text
     assert "<img" not in text
     assert "<button" not in get(client, "flights/models", "user").text
+
+
+def test_the_deadline_of_an_approval_is_shown_and_after_it_nobody_is_offered_to_approve(
+    client: TestClient, flights: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def declare(hours: float) -> None:
+        declared = replace(FLIGHTS.promotion, needs_approval=True, approval_hours=hours)
+        pipeline = replace(FLIGHTS, promotion=declared)
+        monkeypatch.setattr(pages.catalog, "pipeline", lambda name: pipeline)
+
+    declare(1_000_000)
+    text = get(client, "flights/models", "editor").text
+    assert re.search(r"until 2\d\d\d-\d\d-\d\d \d\d:\d\d UTC<", text)
+    assert '<button value="approve">' in text
+    declare(1)
+    text = get(client, "flights/models", "editor").text
+    assert "UTC: that is over, and the next night says so" in text
+    assert '<button value="approve">' not in text
+    assert '<button value="reject">' in text
 
 
 def test_who_may_edit_the_dag_rolls_back_in_their_own_name(

@@ -108,12 +108,13 @@ def test_a_run_gets_a_note(airflow: Airflow, script: Script) -> None:
 
 
 def test_pools_are_made_and_those_that_are_there_stay(airflow: Airflow, script: Script) -> None:
+    script.answers["GET /api/v2/pools/there"] = [(200, {"name": "there", "slots": 7})]
     script.answers["POST /api/v2/pools"] = [
-        (409, {"detail": "Unique constraint violation"}),
-        (201, {"name": "other"}),
+        (201, {"name": "training"}),
+        (409, {"detail": "another was faster"}),
         (403, {"detail": "Forbidden"}),
     ]
-    pools = [TRAINING, Pool(name="other", slots=3, doc="Others.")]
+    pools = [Pool(name="there", slots=1), TRAINING, Pool(name="other", slots=3, doc="Others.")]
     airflow.make_pools(pools)
     sent = [content for request, content in script.asked if request == "POST /api/v2/pools"]
     assert sent == [
