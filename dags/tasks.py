@@ -15,7 +15,8 @@ from itertools import groupby, pairwise
 from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NoReturn
 from zoneinfo import ZoneInfo
 
 from airflow.providers.standard.operators.empty import EmptyOperator
@@ -37,7 +38,7 @@ from airflow.sdk.exceptions import (
     DownstreamTasksSkipped,
 )
 
-from dags import callbacks
+from dags import callbacks, lineage
 from dags.nights import Night, night_of
 from dags.process import Ended, Process
 from dags.reports import ReportLink, url_of
@@ -50,6 +51,9 @@ from pipelines.landing import expected_files, stamp
 from pipelines.resources import Resources
 from pipelines.spec import Pipeline, Table
 from pipelines.stages import GROUPS, STAGES, Stage
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
 # As in `jobs/outcome.py`, which a DAG file must not import.
 _PROMOTING_STAGE = "evaluate"
@@ -267,6 +271,8 @@ class StageOperator(CommandOperator):
     operator_extra_links = (ReportLink(),)
     report_url = ""
     """Where the report is that the stage has written; '': it has written none."""
+    changed: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    """What the stage has changed: rows, version and days by the SQL name of the table."""
 
     def __init__(self, *, pipeline: Pipeline, stage: Stage, **options: Any) -> None:
         super().__init__(
@@ -338,13 +344,13 @@ class StageOperator(CommandOperator):
         if not result:
             return ""
         context["ti"].xcom_push(key="result", value=result)
-        changed = result["tables"]
+        self.changed = result["tables"]
         # Airflow makes an event of each outlet that a task has when it succeeds: of a table that
         # did not change there is none.
         tables = _outlets(self.pipeline, self.stage)
-        self.outlets = [table for table in tables if table.name in changed]
+        self.outlets = [table for table in tables if table.name in self.changed]
         for table in self.outlets:
-            context["outlet_events"][table].extra = changed[table.name]
+            context["outlet_events"][table].extra = self.changed[table.name]
         if not result["report"]:
             return result["message"] or ""
         self.report_url = url_of(result["report"])
@@ -378,6 +384,15 @@ class StageOperator(CommandOperator):
             method_name="go_on",
             kwargs={"began": began.isoformat(), "is_told": is_told},
         )
+
+    def get_openlineage_facets_on_complete(self, _task_instance: Any) -> OperatorLineage:
+        """What OpenLineage asks of an operator, when it is switched on."""
+        # The run may have changed others too, in stages before.
+        own = {table.name for table in self.outlets}
+        changed = {name: what for name, what in self.changed.items() if name in own}
+        return lineage.lineage(self.inlets, changed)
+
+    get_openlineage_facets_on_failure = get_openlineage_facets_on_complete
 
     def notify_command(self, context: Context, event: Event) -> list[str]:
         """The command that has people told of an event of this stage in the DAG run."""

@@ -55,8 +55,8 @@ RESERVED_PIPELINES = frozenset(
         *("page", "report_page", "row_rules", "suite"),
         # in `features` and `dags`.
         *("asof", "definitions", "sources", "store"),
-        *("callbacks", "deadline", "deadlines", "drops", "maintenance", "nights", "process"),
-        *("reports", "tasks", "waiting"),
+        *("callbacks", "deadline", "deadlines", "drops", "lineage", "maintenance", "nights"),
+        *("process", "reports", "tasks", "waiting"),
         # Modules of `jobs/commands` and `jobs/lake` that a pipeline would be mistaken for.
         *("land", "tables"),
     }

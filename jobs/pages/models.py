@@ -67,6 +67,8 @@ class Models:
     events: tuple[Event, ...]
     """The newest first, at most `EVENTS_SHOWN`."""
     all_events: int
+    cards: frozenset[str]
+    """Versions that have a card among the reports."""
 
 
 def models(environment: Environment, pipeline: Pipeline, now: datetime) -> Models:
@@ -77,6 +79,7 @@ def models(environment: Environment, pipeline: Pipeline, now: datetime) -> Model
     served = list(model_events.first_turns(recorded))
     waiting = approvals.awaiting(recorded)
     newest = recorded[::-1][:EVENTS_SHOWN]
+    cards = environment.cards(pipeline.name).glob("*/index.html")
     return Models(
         champion=champion.version if champion else None,
         since=champion.night if champion else None,
@@ -84,6 +87,7 @@ def models(environment: Environment, pipeline: Pipeline, now: datetime) -> Model
         awaiting=tuple(_awaiting(pipeline, one, now) for one in waiting),
         events=tuple(map(_event, newest)),
         all_events=len(recorded),
+        cards=frozenset(page.parent.name for page in cards),
     )
 
 

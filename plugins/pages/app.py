@@ -86,6 +86,12 @@ def make_app() -> FastAPI:
         dependencies=[Depends(of_our_own_page), Depends(requires_access_dag("PUT"))],
     )
     app.add_api_route(
+        "/{dag_id}/explanation",
+        _explanation,
+        methods=["POST"],
+        dependencies=[Depends(of_our_own_page), Depends(requires_access_dag("GET"))],
+    )
+    app.add_api_route(
         "/sql",
         _query,
         methods=["POST"],
@@ -163,9 +169,42 @@ def _predictions(
         found=found,
         asked=asked,
         sort=sort or pipeline.prediction,
+        key=[name for name in pipeline.entity if name != pipeline.event_date],
         spread=_spread(pipeline, found),
         charts=[(measure.name, _measured(measure)) for measure in measured],
+        calibration=_calibration(found),
     )
+
+
+def _calibration(found: predictions.Predictions) -> Markup:
+    points = [
+        (
+            one.foretold,
+            one.came,
+            f"{one.rows} rows: foretold {one.foretold:.3g}, came {one.came:.3g}",
+        )
+        for one in found.calibration
+    ]
+    return charts.against(points, "What was foretold, and what came") if points else Markup("")
+
+
+class Question(BaseModel):
+    """Which prediction a person wants explained."""
+
+    night: date
+    key: dict[str, str] = Field(min_length=1, max_length=20)
+
+
+def _explanation(dag_id: str, question: Question) -> Response:
+    """Every feature of one prediction with its pull, as `nightshift explain` tells it."""
+    pipeline = _pipeline(dag_id)
+    unknown = set(question.key) - set(pipeline.entity)
+    if unknown:
+        raise HTTPException(400, f"{', '.join(sorted(unknown))} names no prediction.")
+    words = [f"{name}={value}" for name, value in question.key.items()]
+    night = str(question.night)
+    told = said(["explain", pipeline.name, "--date", night, "--format", "json", "--key", *words])
+    return Response(told, media_type="application/json", headers=PRIVATE)
 
 
 def _spread(pipeline: Pipeline, found: predictions.Predictions) -> Markup:
@@ -298,6 +337,12 @@ def _report_address(report: str) -> str:
     return f"{_ROOT}{REPORTS_ADDRESS}/{quote(report)}"
 
 
+def _card_address(dag_id: str, version: str) -> str:
+    environment = Environment.read()
+    card = environment.cards(dag_id) / version / "index.html"
+    return _report_address(str(card.relative_to(environment.reports)))
+
+
 def _run_address(dag_id: str, run_id: str) -> str:
     """Where Airflow shows a run; '' for a run that it knows nothing of."""
     if run_id.startswith(OF_COMMAND):
@@ -319,6 +364,7 @@ def _templates() -> Templates:
         "static": f"{_ROOT}{PAGES_ADDRESS}/static",
         "report_address": _report_address,
         "run_address": _run_address,
+        "card_address": _card_address,
         "strip": charts.strip,
     }
     return made

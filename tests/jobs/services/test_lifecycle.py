@@ -191,6 +191,16 @@ def test_other_settings_restart_the_platform(
     assert psutil.Process(pids(up)["sleeper"]).environ()["A"] == odd_value
 
 
+def test_a_setting_of_airflows_own_is_noticed_too(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = lifecycle.variables(home)
+    assert before == lifecycle.variables(home)
+    monkeypatch.setenv("AIRFLOW__CORE__PARALLELISM", "7")
+    # Other variables are other settings, and those restart the platform.
+    assert lifecycle.variables(home) == {**before, "AIRFLOW__CORE__PARALLELISM": "7"}
+
+
 def test_two_homes_live_side_by_side(
     up: Environment, make_home: Callable[[str], Environment]
 ) -> None:
