@@ -88,7 +88,7 @@ def _is_address(text: str) -> bool:
 def _letter(message: Message, sender: str, recipients: list[str]) -> EmailMessage:
     letter = EmailMessage()
     # A line of printable characters: a value of the data can make no header of its own.
-    letter["Subject"] = message["text"]
+    letter["Subject"] = _subject(message)
     letter["From"] = sender
     letter["To"] = ", ".join(recipients)
     letter["Date"] = formatdate()
@@ -98,6 +98,14 @@ def _letter(message: Message, sender: str, recipients: list[str]) -> EmailMessag
     told = [f"{name}: {message[name]}" for name in _FIELDS if message.get(name)]
     letter.set_content("\n".join([str(message["message"]), "", *told]) + "\n")
     return letter
+
+
+def _subject(message: Message) -> str:
+    """The line for people, without the addresses that the letter itself has."""
+    subject = str(message["text"])
+    for name in ("report", "page"):
+        subject = subject.removesuffix(f" {message[name]}")
+    return subject
 
 
 def _address(url: str) -> SplitResult:
