@@ -117,8 +117,9 @@ function explained(features) {
     head.append(cell);
   }
   const most = Math.max(...features.map((one) => Math.abs(one.attribution)), Number.MIN_VALUE);
+  const body = table.createTBody();
   for (const one of features) {
-    const line = table.insertRow();
+    const line = body.insertRow();
     const values = [one.feature, one.value, one.base, one.attribution.toFixed(3)];
     for (const value of values) {
       line.insertCell().textContent = value === null ? "" : text(value);
