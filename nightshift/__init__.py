@@ -101,11 +101,26 @@ def read(
 
 
 @overload
-def sql(statement: str, *, run: str | None = None, to: Literal["arrow"] = "arrow") -> pa.Table: ...
+def sql(
+    statement: str,
+    *,
+    run: str | None = None,
+    to: Literal["arrow"] = "arrow",
+) -> pa.Table: ...
 @overload
-def sql(statement: str, *, run: str | None = None, to: Literal["pandas"]) -> pd.DataFrame: ...
+def sql(
+    statement: str,
+    *,
+    run: str | None = None,
+    to: Literal["pandas"],
+) -> pd.DataFrame: ...
 @overload
-def sql(statement: str, *, run: str | None = None, to: Literal["polars"]) -> pl.DataFrame: ...
+def sql(
+    statement: str,
+    *,
+    run: str | None = None,
+    to: Literal["polars"],
+) -> pl.DataFrame: ...
 def sql(statement: str, *, run: str | None = None, to: str = "arrow") -> Any:
     """The rows of a statement, as `nightshift sql` gives them.
 
