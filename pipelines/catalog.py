@@ -16,7 +16,18 @@ from pipelines.spec import Pipeline
 _SPINE = frozenset(
     {
         *("__init__", "catalog", "days", "environment", "errors", "events", "features", "feeds"),
-        *("landing", "model", "redaction", "replay", "rolling", "run", "spec", "stages", "waivers"),
+        *(
+            "landing",
+            "model",
+            "prices",
+            "redaction",
+            "replay",
+            "rolling",
+            "run",
+            "spec",
+            "stages",
+            "waivers",
+        ),
     }
 )
 """Modules here that are no pipelines."""

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from jobs.lake import dictionary, sql
+from jobs.lake.ops_views import OPS_VIEWS
 from jobs.output import show
 from pipelines.spec import HISTORY_SUFFIX
 
@@ -25,7 +26,7 @@ def tables(environment: Environment, pipeline: str | None) -> list[tuple[object,
     """A row for each table of the lake, of one pipeline or of all; by `TABLES`."""
     names = [name for name in sql.tables(environment) if not name.endswith(HISTORY_SUFFIX)]
     wanted = [name for name in names if pipeline in (None, name.partition(".")[0])]
-    return [_row(environment, name) for name in wanted]
+    return [_of_view(name) if name in OPS_VIEWS else _row(environment, name) for name in wanted]
 
 
 def describe(environment: Environment, table: str) -> list[tuple[object, ...]]:
@@ -51,6 +52,11 @@ def print_description(environment: Environment, table: str, form: str) -> None:
         doc = dictionary.table_doc(name)
         print(f"{name}: {doc}" if doc else name)
     show(COLUMNS, rows, form)
+
+
+def _of_view(name: str) -> tuple[object, ...]:
+    doc = f"View: {dictionary.table_doc(name)}"
+    return (name, *[None] * (len(TABLES) - 2), doc)
 
 
 def _row(environment: Environment, name: str) -> tuple[object, ...]:

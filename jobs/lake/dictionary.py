@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from itertools import chain
 
 from jobs.lake.ops_docs import OPS_TABLES
+from jobs.lake.ops_views import OPS_VIEWS
 from pipelines import catalog
 from pipelines.features import Feature
 from pipelines.feeds import Feed
@@ -59,6 +60,8 @@ def table_doc(name: str) -> str:
         name: SQL name.
     """
     schema, _, table = name.partition(".")
+    if name in OPS_VIEWS:
+        return OPS_VIEWS[name].doc
     if schema == OPS:
         return OPS_TABLES[table].doc if table in OPS_TABLES else ""
     pipeline = _pipeline(schema)
@@ -80,6 +83,8 @@ def column_docs(name: str) -> Mapping[str, str]:
         name: SQL name of the table.
     """
     schema, _, table = name.partition(".")
+    if name in OPS_VIEWS:
+        return OPS_VIEWS[name].columns
     if schema == OPS:
         return OPS_TABLES[table].columns if table in OPS_TABLES else {}
     pipeline = _pipeline(schema)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from itertools import chain
 from typing import TYPE_CHECKING, Self
 
 import duckdb
@@ -20,6 +21,7 @@ from deltalake import DeltaTable
 from pyarrow import fs
 
 from jobs.lake import as_left, as_of, datasets
+from jobs.lake.ops_views import OPS_VIEWS
 from pipelines.environment import Environment
 from pipelines.errors import UnknownTable, UsageError, no_such
 from pipelines.spec import HISTORY_SUFFIX, OPS, PREDICTIONS, QUARANTINE_SUFFIX
@@ -182,9 +184,13 @@ class Session:
         for schema in {_schema_and_view(name)[0] for name in known} - self._schemas:
             self._database.execute(f'CREATE SCHEMA "{schema}"')
             self._schemas.add(schema)
-        for name in named:
+        views = [name for name in named if name in OPS_VIEWS]
+        read = chain.from_iterable(OPS_VIEWS[name].reads for name in views)
+        for name in {*named, *read}.difference(views):
             version = left.get(name.removesuffix(HISTORY_SUFFIX))
             self._show_as(name, _dataset(self._environment, name, version))
+        for name in views:
+            self._database.execute(f"CREATE OR REPLACE VIEW {name} AS {OPS_VIEWS[name].query}")
 
     def _open_pasts(self, known: Sequence[str], pasts: Mapping[str, Past]) -> None:
         for name, past in pasts.items():
@@ -240,7 +246,7 @@ def query(
 
 
 def tables(environment: Environment) -> list[str]:
-    """SQL names of the tables in the lake, sorted, and of the histories of predictions.
+    """SQL names of the tables in the lake, sorted, of histories of predictions, and of views.
 
     Every other table has a history too; listed, they would hide the tables.
     """
@@ -253,7 +259,8 @@ def tables(environment: Environment) -> list[str]:
                 names.append(name)
                 if table.base_name == PREDICTIONS:
                     names.append(name + HISTORY_SUFFIX)
-    return sorted(names)
+    views = [name for name, view in OPS_VIEWS.items() if set(view.reads) <= set(names)]
+    return sorted(names + views)
 
 
 def known_as(known: Sequence[str], table: str) -> str:

@@ -19,6 +19,7 @@ from deltalake import DeltaTable
 from deltalake.schema import Field
 
 from jobs.lake import dictionary, sql
+from jobs.lake.ops_views import OPS_VIEWS
 from jobs.output import jsonable
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import UsageError
@@ -152,6 +153,9 @@ def _shown(value: object) -> object:
 
 def _described(environment: Environment, name: str) -> Described:
     docs = dictionary.column_docs(name)
+    if name in OPS_VIEWS:
+        columns = [Column(name=column, kind="", doc=doc) for column, doc in docs.items()]
+        return Described(name=name, doc=dictionary.table_doc(name), columns=tuple(columns))
     columns = []
     for field in _fields(environment, name):
         # Of a list or a struct it has none.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from jobs.lake import ops
 from jobs.lake.dictionary import column_docs, table_doc
 from jobs.lake.ops_docs import OPS_TABLES
+from jobs.lake.ops_views import OPS_VIEWS
+from jobs.lake.sql import query
 from pipelines import catalog
+from pipelines.environment import Environment
 from pipelines.spec import PREDICTIONS, SCORING, TRAINING, Pipeline
 
 _PIPELINES = [catalog.pipeline(name) for name in catalog.names()]
@@ -17,6 +22,16 @@ _PIPELINES = [catalog.pipeline(name) for name in catalog.names()]
 def test_each_column_of_the_platforms_tables_is_told(table: str) -> None:
     assert OPS_TABLES[table].doc
     assert set(column_docs(f"ops.{table}")) == set(ops.SCHEMAS[table].names)
+
+
+@pytest.mark.parametrize("view", OPS_VIEWS)
+def test_each_column_of_a_view_is_told_in_its_order(view: str, tmp_path: Path) -> None:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    for table in OPS_VIEWS[view].reads:
+        ops.append(environment, table.partition(".")[2], [])
+    columns, rows = query(environment, f"FROM {view}")
+    assert (columns, rows) == (list(column_docs(view)), [])
+    assert table_doc(view)
 
 
 def test_no_table_is_told_that_nobody_writes() -> None:
