@@ -121,7 +121,12 @@ def sql(
     run: str | None = None,
     to: Literal["polars"],
 ) -> pl.DataFrame: ...
-def sql(statement: str, *, run: str | None = None, to: str = "arrow") -> Any:
+def sql(
+    statement: str,
+    *,
+    run: str | None = None,
+    to: str = "arrow",
+) -> Any:
     """The rows of a statement, as `nightshift sql` gives them.
 
     Args:

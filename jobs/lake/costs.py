@@ -50,7 +50,11 @@ class Summary:
 
 
 def record(
-    run: Run, started: datetime, status: str, taken: Usage, metrics: Mapping[str, Any] | None
+    run: Run,
+    started: datetime,
+    status: str,
+    taken: Usage,
+    metrics: Mapping[str, Any] | None,
 ) -> None:
     """Add what a stage took to `ops.costs`.
 
@@ -93,7 +97,11 @@ def price(taken: Usage, bytes_written: int, prices: Prices) -> float:
 
 def of_run(environment: Environment, pipeline: str, run_id: str, since: datetime) -> Summary | None:
     """What the stages of a run cost that began since an instant (UTC); None: none was measured."""
-    about = [("run_id", "=", run_id), ("pipeline", "=", pipeline), ("started_at", ">=", since)]
+    about = [
+        ("run_id", "=", run_id),
+        ("pipeline", "=", pipeline),
+        ("started_at", ">=", since),
+    ]
     rows = ops.read(environment, TABLE, about)
     if not len(rows):
         return None

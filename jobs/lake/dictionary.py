@@ -19,6 +19,7 @@ from pipelines.spec import (
     SCORING,
     TRAINING,
     Pipeline,
+    Table,
 )
 
 _PROVENANCE = {
@@ -109,6 +110,28 @@ def column_docs(name: str) -> Mapping[str, str]:
     own = {one.name: one.docs for one in pipeline.derived}
     looked_up = _looked_up(pipeline, table)
     return {**_derived(pipeline), **looked_up, **_MADE, **own.get(table, {})}
+
+
+def declared_columns(pipeline: Pipeline, table: Table) -> list[str]:
+    """Columns that the table has, whatever its transform adds: what is told before its first night.
+
+    Args:
+        pipeline: Whose table it is.
+        table: One of its tables.
+    """
+    feeds = {feed.name: feed for feed in pipeline.feeds}
+    if table.name in feeds:
+        return [*feeds[table.name].column_names, *_PROVENANCE]
+    shown = (table.partition, *pipeline.entity, *pipeline.carried)
+    training = pipeline.training
+    asked = ("event_timestamp", *training.categorical, *training.numeric)
+    model_tables = {
+        TRAINING: (*shown, *asked, training.label),
+        SCORING: (*shown, *asked),
+        PREDICTIONS: (*shown, pipeline.prediction, *_PREDICTED),
+    }
+    names = model_tables.get(table.name, (table.partition, *table.key, *table.docs))
+    return list(dict.fromkeys(names))
 
 
 def feed_docs(pipeline: Pipeline) -> dict[str, str]:

@@ -259,7 +259,8 @@ def tables(environment: Environment) -> list[str]:
                 names.append(name)
                 if table.base_name == PREDICTIONS:
                     names.append(name + HISTORY_SUFFIX)
-    views = [name for name, view in OPS_VIEWS.items() if set(view.reads) <= set(names)]
+    there = set(names)
+    views = [name for name, view in OPS_VIEWS.items() if there.issuperset(view.reads)]
     return sorted(names + views)
 
 

@@ -232,12 +232,16 @@ def partition_days(run: Run, table: Table) -> Days:
 
 def _read_version(run: Run, name: str, version: int, days: Collection[date]) -> DataFrame:
     reader = connect(run.environment).read.format("delta").option("versionAsOf", version)
+    rows = reader.load(path(run, name))
     _count(run, name, lambda day: day in days, version)
-    return reader.load(path(run, name)).where(F.col(partition(run, name)).isin(*days))
+    return rows.where(F.col(partition(run, name)).isin(*days))
 
 
 def _count(
-    run: Run, name: str, is_read: Callable[[date], bool], version: int | None = None
+    run: Run,
+    name: str,
+    is_read: Callable[[date], bool],
+    version: int | None = None,
 ) -> None:
     """Count what is going to be read of those days, by the log of the table."""
     amounts.add_days_read(DeltaTable(path(run, name), version=version), is_read)

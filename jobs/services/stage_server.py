@@ -276,7 +276,8 @@ class StageServer:
         os.close(client.pidfd)
         client.pid = 0
         client.pidfd = -1
-        self._reply(client, code, _death(-code) if code < 0 else "", usage.of_ended(taken))
+        message = _death(-code) if code < 0 else ""
+        self._reply(client, code, message, usage.of_ended(taken))
 
     def _reply(
         self,

@@ -245,7 +245,8 @@ def _load(
         .persist()
     )
     cached.append(rows)
-    amounts.add_read(sum(drop.records for drop in drops), sum(drop.stamp.size for drop in drops))
+    for drop in drops:
+        amounts.add_read(drop.records, drop.stamp.size)
     return _Load(
         feed=feed,
         drops=drops,
