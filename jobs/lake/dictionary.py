@@ -130,7 +130,8 @@ def declared_columns(pipeline: Pipeline, table: Table) -> list[str]:
         SCORING: (*shown, *asked),
         PREDICTIONS: (*shown, pipeline.prediction, *_PREDICTED),
     }
-    names = model_tables.get(table.name, (table.partition, *table.key, *table.docs))
+    sure = (table.partition, *table.key, *table.docs)
+    names = model_tables.get(table.name, sure)
     return list(dict.fromkeys(names))
 
 

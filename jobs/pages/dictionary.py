@@ -104,8 +104,7 @@ def dictionary_of(environment: Environment, pipeline: Pipeline) -> Dictionary:
     run = Run(pipeline=pipeline, days=Days.of(pipeline.first_day), environment=environment)
     told = publications.all_told(run)
     entries = [_entry(run, table, told[table.name], checks) for table in pipeline.tables]
-    own = {entry.name for entry in entries}
-    reads = {one.name: [name for name in one.reads if name in own] for one in entries}
+    reads = {one.name: one.reads for one in entries}
     return Dictionary(
         entries=tuple(entries),
         platform=tuple(_platform(environment)),
@@ -142,10 +141,12 @@ def _columns(run: Run, table: Table) -> list[Column]:
     typed = feeds[table.name].columns if table.name in feeds else ()
     kinds = {column.name: column.type for column in typed}
     docs = dictionary.column_docs(name)
-    return [
-        Column(name=column, kind=kinds.get(column, ""), doc=docs.get(column, ""))
-        for column in dictionary.declared_columns(run.pipeline, table)
-    ]
+    columns = []
+    for column in dictionary.declared_columns(run.pipeline, table):
+        kind = kinds.get(column, "")
+        doc = docs.get(column, "")
+        columns.append(Column(name=column, kind=kind, doc=doc))
+    return columns
 
 
 def _reads(pipeline: Pipeline, table: Table, told: Sequence[Publication]) -> Iterable[str]:
@@ -169,7 +170,12 @@ def _freshness(told: Sequence[Publication]) -> Freshness | None:
     if not of_day:
         return None
     newest = of_day[max(of_day)]
-    return Freshness(day=newest.day, at=newest.published_at, rows=newest.rows, days=len(of_day))
+    return Freshness(
+        day=newest.day,
+        at=newest.published_at,
+        rows=newest.rows,
+        days=len(of_day),
+    )
 
 
 def _checks(environment: Environment, pipeline: Pipeline) -> dict[str, Checked]:
@@ -207,7 +213,7 @@ def _platform(environment: Environment) -> Iterable[Entry]:
     names = [f"{OPS}.{table}" for table in OPS_TABLES] + list(OPS_VIEWS)
     for name in sorted(names):
         docs = dictionary.column_docs(name)
-        columns = [Column(name=column, kind="", doc=doc) for column, doc in docs.items()]
+        columns = [Column(name=column, kind="", doc=docs[column]) for column in docs]
         if DeltaTable.is_deltatable(environment.table_path(name)):
             columns = columns_of(environment, name)
         yield Entry(
@@ -222,11 +228,11 @@ def _nodes(reads: Mapping[str, Sequence[str]]) -> Iterable[Node]:
     """The tables, each in a layer behind all that it is made of.
 
     Args:
-        reads: By table, in the order in which they are made, what it is made of.
+        reads: By table, in the order in which they are made, what it is made of; files too.
     """
     layers: dict[str, int] = {}
     for name, of in reads.items():
-        # A table that a night makes later is read as the night before has left it.
-        before = [layers[one] for one in of if one in layers]
+        own = tuple(one for one in of if one in layers)
+        before = [layers[one] for one in own]
         layers[name] = 1 + max(before, default=-1)
-        yield Node(name=name, layer=layers[name], reads=tuple(one for one in of if one in layers))
+        yield Node(name=name, layer=layers[name], reads=own)

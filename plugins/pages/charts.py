@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -176,9 +176,9 @@ def lineage(nodes: Sequence[Node]) -> Markup:
         if _is_passing(stop, stops):
             parts.append(_passing(placed[stop]))
     parts += [_box(node.name, placed[node.layer, node.name]) for node in nodes]
-    corners = [(place.x, place.y) for place in placed.values()] or [(0, 0)]
-    width = max(x for x, _ in corners) + _BOX_WIDTH + 1
-    height = max(y for _, y in corners) + _BOX_HEIGHT + 1
+    right = max((place.x for place in placed.values()), default=0)
+    bottom = max((place.y for place in placed.values()), default=0)
+    width, height = right + _BOX_WIDTH + 1, bottom + _BOX_HEIGHT + 1
     title = "From the landed files to the predictions: which table is made of which"
     head = Markup(
         '<svg class="lineage" viewBox="0 0 {} {}" width="{}" height="{}" role="img">'
@@ -213,7 +213,8 @@ def _stops(nodes: Sequence[Node]) -> dict[_Stop, list[_Stop]]:
         for name in node.reads:
             for layer in range(layers[name] + 1, node.layer):
                 stops[layer, name] = [(layer - 1, name)]
-        stops[node.layer, node.name] = [(node.layer - 1, name) for name in node.reads]
+        before = node.layer - 1
+        stops[node.layer, node.name] = [(before, name) for name in node.reads]
     return stops
 
 
@@ -222,7 +223,7 @@ def _placed(stops: Mapping[_Stop, Sequence[_Stop]]) -> dict[_Stop, _Place]:
     placed: dict[_Stop, _Place] = {}
     for layer in sorted({layer for layer, _ in stops}):
         own = [stop for stop in stops if stop[0] == layer]
-        own.sort(key=lambda stop: _mean([placed[one].middle for one in stops[stop]]))
+        own.sort(key=lambda stop: _mean(map(placed.__getitem__, stops[stop])))
         y = 0
         for stop in own:
             height = _LINE_HEIGHT if _is_passing(stop, stops) else _BOX_HEIGHT
@@ -237,15 +238,18 @@ def _is_passing(stop: _Stop, stops: Mapping[_Stop, Sequence[_Stop]]) -> bool:
     return list(stops[stop]) == [(layer - 1, name)]
 
 
-def _mean(places: Sequence[float]) -> float:
-    return sum(places) / len(places) if places else 0.0
+def _mean(places: Iterable[_Place]) -> float:
+    """Where they lie on average; on top: there are none."""
+    middles = [place.middle for place in places]
+    return sum(middles) / len(middles) if middles else 0.0
 
 
 def _edge(begin: _Place, end: _Place) -> Markup:
-    x = begin.x + _BOX_WIDTH
-    middle = (x + end.x) / 2
+    x, y = begin.x + _BOX_WIDTH, begin.middle
+    to_x, to_y = end.x, end.middle
+    middle = (x + to_x) / 2
     line = Markup('<path class="edge" d="M{} {}C{} {} {} {} {} {}"/>')
-    return line.format(x, begin.middle, middle, begin.middle, middle, end.middle, end.x, end.middle)
+    return line.format(x, y, middle, y, middle, to_y, to_x, to_y)
 
 
 def _passing(place: _Place) -> Markup:
