@@ -238,8 +238,9 @@ class Pipeline:
         if table.made_by != "features":
             return table.reads
         views = [view.table for view in self.views]
-        joined = [self.entity_table, *views, *self.outcomes]
-        return tuple(dict.fromkeys(joined))
+        # What is to be scored has no outcome yet.
+        outcomes = self.outcomes if table.name == TRAINING else ()
+        return tuple(dict.fromkeys([self.entity_table, *views, *outcomes]))
 
     def resources_of(self, stage: Stage) -> Resources:
         """What a scheduler gives the stage."""

@@ -18,7 +18,7 @@ from jobs.pages.statements import Column, columns_of
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.run import Run
-from pipelines.spec import OPS, PREDICTIONS, SCORING, TRAINING, Pipeline, Table
+from pipelines.spec import OPS, Pipeline, Table
 
 if TYPE_CHECKING:
     from jobs.lake.publications import Publication
@@ -124,7 +124,7 @@ def _entry(
         doc=dictionary.table_doc(name),
         columns=tuple(_columns(run, table)),
         made_by=table.made_by,
-        reads=tuple(_reads(run.pipeline, table, told)),
+        reads=_reads(run.pipeline, table),
         key=table.key,
         partition=table.partition,
         freshness=_freshness(told),
@@ -149,20 +149,11 @@ def _columns(run: Run, table: Table) -> list[Column]:
     return columns
 
 
-def _reads(pipeline: Pipeline, table: Table, told: Sequence[Publication]) -> Iterable[str]:
-    """What a table is made of: by its declaration, and by what its last publication names."""
+def _reads(pipeline: Pipeline, table: Table) -> tuple[str, ...]:
+    """What a table is made of: SQL names of tables, or of a raw one the path of its files."""
     if table.made_by == "ingest":
-        return [f"{pipeline.name}/{pipeline.feed(table.name).path}"]
-    names = [f"{pipeline.name}.{one}" for one in _declared_reads(pipeline, table)]
-    for one in told[-1:]:
-        names += [given.name for given in one.inputs if given.table_of(pipeline.name)]
-    return dict.fromkeys(names)
-
-
-def _declared_reads(pipeline: Pipeline, table: Table) -> Sequence[str]:
-    if table.name in (TRAINING, SCORING):
-        return [pipeline.entity_table, *(view.table for view in pipeline.views)]
-    return [SCORING] if table.name == PREDICTIONS else table.reads
+        return (f"{pipeline.name}/{pipeline.feed(table.name).path}",)
+    return tuple(f"{pipeline.name}.{name}" for name in pipeline.sources_of(table))
 
 
 def _freshness(told: Sequence[Publication]) -> Freshness | None:

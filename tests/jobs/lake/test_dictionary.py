@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def test_each_column_of_feeds_and_of_what_models_read_is_told(pipeline: Pipeline
     assert "label" in label
     foretold = column_docs(f"{pipeline.name}.{PREDICTIONS}")
     assert pipeline.title in foretold[pipeline.prediction]
+
+
+@pytest.mark.parametrize("pipeline", _PIPELINES, ids=lambda one: one.name)
+def test_each_figure_over_a_window_is_told(pipeline: Pipeline) -> None:
+    rolling = import_module(f"pipelines.{pipeline.name}").ROLLING
+    told = column_docs(f"{pipeline.name}.rolling")
+    for statistic, days in rolling.figures:
+        text = told[f"{statistic.name}_{days}"]
+        assert text.startswith(statistic.doc)
+        assert f"{days} days" in text
 
 
 @pytest.mark.parametrize("pipeline", _PIPELINES, ids=lambda one: one.name)

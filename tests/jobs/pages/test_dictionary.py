@@ -147,16 +147,10 @@ def test_the_lineage_leads_from_each_raw_table_to_the_predictions(
     scoring = f"{pipeline.name}.scoring"
     assert nodes[f"{pipeline.name}.predictions"].reads == (scoring,)
     looked_up = {f"{pipeline.name}.{view.table}" for view in pipeline.views}
-    assert set(nodes[scoring].reads) == looked_up | {f"{pipeline.name}.{pipeline.entity_table}"}
-
-
-def test_what_publications_name_is_in_the_lineage_too(environment: Environment) -> None:
-    before = _entry(environment, "flights.training").reads
-    year.write(environment, FLIGHTS, replace(YEAR, last=date(2013, 1, 5)))
-    after = _entry(environment, "flights.training").reads
-    # Where labels come from no declaration says.
-    assert "flights.flights" in set(after) - set(before)
-    assert set(before) <= set(after)
+    joined = looked_up | {f"{pipeline.name}.{pipeline.entity_table}"}
+    assert set(nodes[scoring].reads) == joined
+    outcomes = {f"{pipeline.name}.{name}" for name in pipeline.outcomes}
+    assert set(nodes[f"{pipeline.name}.training"].reads) == joined | outcomes
 
 
 def test_a_year_of_nights_is_told_at_once(environment: Environment) -> None:
