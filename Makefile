@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 BIN := .venv/bin
-CODE := pipelines jobs expectations features dags plugins
+CODE := pipelines jobs expectations features dags plugins nightshift
 ARGS ?=
 NOT_SET_UP := Nothing is set up here ($(BIN)/nightshift is missing), so no service runs. Set up and start: make up
 

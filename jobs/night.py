@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from jobs import outcome
 from jobs.output import harmless
 from jobs.services import locks, stage_client
+from jobs.services.usage import Meter
 from jobs.spark.server import running_server
 from jobs.spark.session import explain_loss, plan_for
 from pipelines.days import Days
@@ -33,6 +34,7 @@ from pipelines.spec import QUARANTINE_SUFFIX
 from pipelines.stages import STAGES, Stage
 
 if TYPE_CHECKING:
+    from jobs.services.usage import Usage
     from jobs.survey import Survey
 
 PERFORM = "jobs.night:perform"
@@ -148,8 +150,10 @@ def perform(argument: dict[str, Any]) -> int:
     """
     run = Run.from_json(argument)
     started = time.time()
-    # Measured by another clock, because the machine's may be set meanwhile.
-    clock = time.monotonic()
+    meter = Meter(run.environment)
+    from jobs.lake import amounts  # measured too, as all that a stage imports
+
+    amounts.start()
     try:
         plan_for(run.environment, many_rows=_has_many_rows(run))
         metrics = _function(run.doing)(_numbered(run))
@@ -157,13 +161,15 @@ def perform(argument: dict[str, Any]) -> int:
         told = explain_loss(run.environment, error) or error
         # The client's settings: in the stage server this process has those of `nightshift up`.
         code, message = explain(told, run.environment.variables())
-        seconds = time.monotonic() - clock
+        taken = meter.read()
         details = told.details() if isinstance(told, DataRefused) else None
-        _record_failure(run, started, seconds, code, message, details)
+        _record_failure(run, started, taken.seconds, code, message, details)
+        _record_costs(run, started, _status(code), taken)
         return code
-    seconds = time.monotonic() - clock
-    _record(run, started, seconds, status="done", metrics=metrics)
-    print(f"{run.doing.name:<18}{seconds:6.1f} s  {summary(metrics)}", flush=True)
+    taken = meter.read()
+    _record(run, started, taken.seconds, status="done", metrics=metrics)
+    _record_costs(run, started, "done", taken, metrics)
+    print(f"{run.doing.name:<18}{taken.seconds:6.1f} s  {summary(metrics)}", flush=True)
     return 0
 
 
@@ -257,6 +263,7 @@ def _perform_passes(
     notify: bool,
 ) -> int:
     done = 0
+    since = datetime.now(UTC)
     try:
         with one_run_at_a_time(run), ExitStack() as started:
             for asked, days in passes:
@@ -271,11 +278,24 @@ def _perform_passes(
         if notify:
             _tell(run, partial(_of_failure, run, error))
         raise
+    if done and stages == STAGES:
+        _tell_costs(run, since)
     if ending.failed and not ending.is_over and not stages[-1].may_fail:
         _tell_that_it_went_on(ending)
     elif notify and done and stages == STAGES and not ending.failed:
         _tell(run, partial(outcome.night_done, run))
     return ending.code
+
+
+def _tell_costs(run: Run, since: datetime) -> None:
+    """Print what the stages of a night cost that were measured since, if that can be read."""
+    from jobs.lake import costs
+
+    found = None
+    with suppress(Exception):
+        found = costs.of_run(run.environment, run.pipeline.name, run.run_id, since)
+    if found is not None:
+        print(f"{'cost':<18}          {found}", flush=True)
 
 
 def _tell_that_it_went_on(ending: _Ending) -> None:
@@ -418,12 +438,32 @@ def _record_failure(
     message: str,
     details: dict[str, Any] | None = None,
 ) -> None:
-    status = _STATUS.get(code, "failed")
     try:
-        _record(run, started, seconds, status=status, metrics=details, error=message)
+        _record(run, started, seconds, status=_status(code), metrics=details, error=message)
     except Exception as error:
         # Such as a full disk, which may be why the stage failed.
         explain(error, run.environment.variables())
+
+
+def _status(code: int) -> str:
+    return _STATUS.get(code, "failed")
+
+
+def _record_costs(
+    run: Run,
+    started: float,
+    status: str,
+    taken: Usage,
+    metrics: dict[str, Any] | None = None,
+) -> None:
+    """Add what the stage took to `ops.costs`; a failure here never fails the stage."""
+    from jobs.lake import costs
+
+    try:
+        costs.record(run, datetime.fromtimestamp(started, UTC), status, taken, metrics)
+    except Exception as error:
+        message = message_of(error, run.environment.variables())
+        print(f"Warning: the stage's cost is not recorded: {message}", file=sys.stderr, flush=True)
 
 
 def _record(

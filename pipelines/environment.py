@@ -25,6 +25,7 @@ PAGES: Mapping[str, str] = {
     "quality": "Data quality",
     "predictions": "Predictions",
     "models": "Models",
+    "dictionary": "Data dictionary",
     "sql": "SQL",
 }
 """The pages by the last part of their addresses, with their titles, in the order of their tabs."""

@@ -37,6 +37,14 @@ class UsageError(NightshiftError, ValueError):
     kind: ClassVar[str] = "Usage"
 
 
+class UnknownTable(UsageError):
+    """No table of the lake has that name; the message offers the near miss."""
+
+
+class UnknownColumn(UsageError):
+    """A table has no column of that name; the message offers the near miss."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
     """What was expected of a table and does not hold."""
@@ -99,12 +107,14 @@ class GateRefused(DataRefused):
         super().__init__("\n".join(lines), failures, report)
 
 
-def no_such(kind: str, name: str, known: Iterable[str]) -> UsageError:
+def no_such(
+    kind: str, name: str, known: Iterable[str], error: type[UsageError] = UsageError
+) -> UsageError:
     """An error for an unknown name that offers the near miss and lists what is known."""
     names = list(known)
     near = get_close_matches(name, names, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return UsageError(f"No {kind} named '{name}'.{hint} Known: {', '.join(names) or 'none'}.")
+    return error(f"No {kind} named '{name}'.{hint} Known: {', '.join(names) or 'none'}.")
 
 
 def refuse_unless(holds: bool, what: str) -> None:

@@ -464,6 +464,7 @@ PIPELINE = Pipeline(
                 "Rates and means over the windows that end with landed_date, "
                 "for every key with a row in the longest."
             ),
+            docs=ROLLING.figure_docs,
         ),
         Table(
             name="weather_hourly",

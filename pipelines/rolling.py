@@ -111,6 +111,15 @@ class Rolling:
         return {one.name: f"Of the day: {one.sql}." for one in self.sums}
 
     @property
+    def figure_docs(self) -> dict[str, str]:
+        """What each column of the windows means."""
+        docs = {}
+        for statistic, days in self.figures:
+            over = f"Over the {days} days that end with landed_date."
+            docs[f"{statistic.name}_{days}"] = f"{statistic.doc} {over}".lstrip()
+        return docs
+
+    @property
     def key_docs(self) -> dict[str, str]:
         """What each column means by which the entity table looks into the windows."""
         docs = {}

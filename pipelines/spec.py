@@ -46,8 +46,8 @@ RESERVED_PIPELINES = frozenset(
         *(OPS, "main", "information_schema", "pg_catalog", "system", "temp"),
         # Modules beside which a pipeline's own would lie: in `pipelines`,
         *("catalog", "days", "environment", "errors", "events", "features", "feeds", "landing"),
-        *("model", "redaction", "replay", "resources", "rolling", "run", "spec", "stages"),
-        "waivers",
+        *("model", "prices", "redaction", "replay", "resources", "rolling", "run", "spec"),
+        *("stages", "waivers"),
         # in `jobs/transforms` and `jobs/examples`,
         *("columns", "snapshots", "files", "nycflights13"),
         # in `expectations`,
@@ -238,8 +238,9 @@ class Pipeline:
         if table.made_by != "features":
             return table.reads
         views = [view.table for view in self.views]
-        joined = [self.entity_table, *views, *self.outcomes]
-        return tuple(dict.fromkeys(joined))
+        # What is to be scored has no outcome yet.
+        outcomes = self.outcomes if table.name == TRAINING else ()
+        return tuple(dict.fromkeys([self.entity_table, *views, *outcomes]))
 
     def resources_of(self, stage: Stage) -> Resources:
         """What a scheduler gives the stage."""

@@ -202,6 +202,7 @@ PIPELINE = Pipeline(
             window_days=max(ROLLING.windows),
             key=("grain", "key"),
             doc="Mean temperatures over the windows that end with landed_date.",
+            docs=ROLLING.figure_docs,
         ),
     ),
     entity=("forecast_date", "station", "forecast_at"),

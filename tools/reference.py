@@ -15,6 +15,7 @@ from pathlib import Path
 from jobs.__main__ import EXIT_CODES, parser
 from jobs.lake.dictionary import column_docs, table_doc
 from jobs.lake.ops_docs import OPS_TABLES
+from jobs.lake.ops_views import OPS_VIEWS
 from pipelines import catalog
 from pipelines.environment import Environment
 from pipelines.spec import HISTORY_SUFFIX, OPS, PREDICTIONS, QUARANTINE_SUFFIX, Pipeline
@@ -44,7 +45,7 @@ def pages() -> dict[str, str]:
     return {
         "commands.md": _commands(),
         "settings.md": _settings(),
-        "tables/ops.md": _tables([f"{OPS}.{name}" for name in OPS_TABLES], OPS),
+        "tables/ops.md": _tables([*(f"{OPS}.{name}" for name in OPS_TABLES), *OPS_VIEWS], OPS),
         **of_pipelines,
     }
 

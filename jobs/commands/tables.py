@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from jobs.lake import dictionary, sql
+from jobs.lake.ops_views import OPS_VIEWS
 from jobs.output import show
-from pipelines.errors import no_such
 from pipelines.spec import HISTORY_SUFFIX
 
 if TYPE_CHECKING:
@@ -26,16 +26,16 @@ def tables(environment: Environment, pipeline: str | None) -> list[tuple[object,
     """A row for each table of the lake, of one pipeline or of all; by `TABLES`."""
     names = [name for name in sql.tables(environment) if not name.endswith(HISTORY_SUFFIX)]
     wanted = [name for name in names if pipeline in (None, name.partition(".")[0])]
-    return [_row(environment, name) for name in wanted]
+    return [_of_view(name) if name in OPS_VIEWS else _row(environment, name) for name in wanted]
 
 
 def describe(environment: Environment, table: str) -> list[tuple[object, ...]]:
     """A row for each column of a table, by `COLUMNS`.
 
     Raises:
-        UsageError: there is no such table.
+        UnknownTable: there is no such table.
     """
-    name = known_as(environment, table)
+    name = sql.known_as(sql.tables(environment), table)
     docs = dictionary.column_docs(name)
     _, shown = sql.query(environment, f"DESCRIBE SELECT * FROM {name}")
     rows: list[tuple[object, ...]] = []
@@ -44,30 +44,19 @@ def describe(environment: Environment, table: str) -> list[tuple[object, ...]]:
     return rows
 
 
-def known_as(environment: Environment, table: str) -> str:
-    """The SQL name of a table that a person names, with its pipeline or without.
-
-    Raises:
-        UsageError: there is none of that name, or tables of several pipelines are.
-    """
-    known = sql.tables(environment)
-    name = table.lower()
-    if name.endswith(HISTORY_SUFFIX) and name.removesuffix(HISTORY_SUFFIX) in known:
-        return name
-    meant = [one for one in known if name in (one, one.partition(".")[2])]
-    if len(meant) == 1:
-        return meant[0]
-    raise no_such("table", table, meant or known)
-
-
 def print_description(environment: Environment, table: str, form: str) -> None:
     """Print what a table holds, and a row for each of its columns."""
-    name = known_as(environment, table)
+    name = sql.known_as(sql.tables(environment), table)
     rows = describe(environment, name)
     if form == "table":
         doc = dictionary.table_doc(name)
         print(f"{name}: {doc}" if doc else name)
     show(COLUMNS, rows, form)
+
+
+def _of_view(name: str) -> tuple[object, ...]:
+    doc = f"View: {dictionary.table_doc(name)}"
+    return (name, *[None] * (len(TABLES) - 2), doc)
 
 
 def _row(environment: Environment, name: str) -> tuple[object, ...]:

@@ -18,6 +18,7 @@ import duckdb
 from deltalake import DeltaTable
 
 from jobs.lake import datasets, publications
+from jobs.lake.ops_views import OPS_VIEWS
 from pipelines.errors import UsageError
 from pipelines.spec import HISTORY_SUFFIX, OPS
 
@@ -64,6 +65,11 @@ class Past:
             UsageError: the value is none of that kind, or there was no such table then, or its
                 files have been deleted.
         """
+        if self.table in OPS_VIEWS:
+            raise UsageError(
+                f"{self.table} is a view, which has no versions. Ask for a moment of "
+                f"{OPS_VIEWS[self.table].reads[0]}."
+            )
         if self.table.endswith(HISTORY_SUFFIX):
             raise UsageError(
                 f"{self.table} tells all versions already: filter by known_date, revision and "

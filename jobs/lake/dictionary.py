@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from itertools import chain
 
 from jobs.lake.ops_docs import OPS_TABLES
+from jobs.lake.ops_views import OPS_VIEWS
 from pipelines import catalog
 from pipelines.features import Feature
 from pipelines.feeds import Feed
@@ -18,6 +19,7 @@ from pipelines.spec import (
     SCORING,
     TRAINING,
     Pipeline,
+    Table,
 )
 
 _PROVENANCE = {
@@ -59,6 +61,8 @@ def table_doc(name: str) -> str:
         name: SQL name.
     """
     schema, _, table = name.partition(".")
+    if name in OPS_VIEWS:
+        return OPS_VIEWS[name].doc
     if schema == OPS:
         return OPS_TABLES[table].doc if table in OPS_TABLES else ""
     pipeline = _pipeline(schema)
@@ -80,6 +84,8 @@ def column_docs(name: str) -> Mapping[str, str]:
         name: SQL name of the table.
     """
     schema, _, table = name.partition(".")
+    if name in OPS_VIEWS:
+        return OPS_VIEWS[name].columns
     if schema == OPS:
         return OPS_TABLES[table].columns if table in OPS_TABLES else {}
     pipeline = _pipeline(schema)
@@ -104,6 +110,29 @@ def column_docs(name: str) -> Mapping[str, str]:
     own = {one.name: one.docs for one in pipeline.derived}
     looked_up = _looked_up(pipeline, table)
     return {**_derived(pipeline), **looked_up, **_MADE, **own.get(table, {})}
+
+
+def declared_columns(pipeline: Pipeline, table: Table) -> list[str]:
+    """Columns that the table has, whatever its transform adds: what is told before its first night.
+
+    Args:
+        pipeline: Whose table it is.
+        table: One of its tables.
+    """
+    feeds = {feed.name: feed for feed in pipeline.feeds}
+    if table.name in feeds:
+        return [*feeds[table.name].column_names, *_PROVENANCE]
+    shown = (table.partition, *pipeline.entity, *pipeline.carried)
+    training = pipeline.training
+    asked = ("event_timestamp", *training.categorical, *training.numeric)
+    model_tables = {
+        TRAINING: (*shown, *asked, training.label),
+        SCORING: (*shown, *asked),
+        PREDICTIONS: (*shown, pipeline.prediction, *_PREDICTED),
+    }
+    sure = (table.partition, *table.key, *table.docs)
+    names = model_tables.get(table.name, sure)
+    return list(dict.fromkeys(names))
 
 
 def feed_docs(pipeline: Pipeline) -> dict[str, str]:

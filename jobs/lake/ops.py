@@ -159,6 +159,30 @@ SCHEMAS: dict[str, pa.Schema] = {
             "who": _TEXT,
         }
     ),
+    "costs": pa.schema(
+        {
+            "run_id": _TEXT,
+            "pipeline": _TEXT,
+            "stage": _TEXT,
+            "first_day": _DAY,
+            "last_day": _DAY,
+            "status": _TEXT,
+            "started_at": _INSTANT,
+            "seconds": _REAL,
+            "cpu_seconds": _REAL,
+            # Null where a cluster computes.
+            "spark_cpu_seconds": _REAL,
+            "peak_bytes": _NUMBER,
+            "rows_read": _NUMBER,
+            "bytes_read": _NUMBER,
+            "rows_written": _NUMBER,
+            "bytes_written": _NUMBER,
+            # That the stage has trained or judged; null of other stages.
+            "model_version": _TEXT,
+            "cost": _REAL,
+            "currency": _TEXT,
+        }
+    ),
     "alerts": pa.schema(
         {
             "run_id": _TEXT,

@@ -131,6 +131,30 @@ OPS_TABLES: Mapping[str, Documented] = {
             "told_at": "When people were told.",
         },
     ),
+    "costs": Documented(
+        doc="What each stage took of the machine, and what that costs by pipelines/prices.py.",
+        columns={
+            **_RUN,
+            **_DAYS,
+            "stage": "Name of the stage.",
+            "status": "As in ops.stage_runs.",
+            "started_at": "When it began.",
+            "seconds": "How long it took.",
+            "cpu_seconds": "Processor time of its process, of its children, and of what the stage "
+            "server forked for it, such as ranks.",
+            "spark_cpu_seconds": "Processor time that the embedded Spark server used meanwhile, "
+            "also for others that ran at the same time; null: a cluster computes.",
+            "peak_bytes": "Resident memory of its process and those forked for it, at their peaks, "
+            "without Spark's server.",
+            "rows_read": "Rows of landed files and of the days of tables that it read.",
+            "bytes_read": "Sizes of the files that hold them.",
+            "rows_written": "Rows that it wrote into the lake; of predict the predictions.",
+            "bytes_written": "Sizes of their files.",
+            "model_version": "The model that it trained or judged; null: another stage.",
+            "cost": "Processor, memory at its peak all the time, and storage of what it wrote.",
+            "currency": "Of the cost.",
+        },
+    ),
     "shadow_losses": Documented(
         doc="What each day of the event says of the night's candidate beside the champion.",
         columns={

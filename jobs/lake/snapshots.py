@@ -5,6 +5,8 @@ What is read from a snapshot can be read again, byte for byte.
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
 
@@ -12,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from jobs.lake import publications
+from jobs.lake import amounts, publications
 from jobs.lake.arrow_files import arrow_files
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import path, version
@@ -20,6 +22,13 @@ from pipelines.days import Days
 from pipelines.run import Run
 
 _Filter = tuple[str, str, date]
+_OPERATORS: dict[str, Callable[[date, date], bool]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    ">=": operator.ge,
+    "<=": operator.le,
+}
+"""Those of the filters below."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +99,12 @@ def _rows(
     if columns is not None:
         there = {field.name for field in opened.schema().fields}
         columns = [column for column in columns if column in there]
+    amounts.add_days_read(opened, lambda day: _all_hold(only, day))
     return opened.to_pyarrow_table(filters=only, columns=columns, filesystem=arrow_files(place))
+
+
+def _all_hold(filters: Iterable[_Filter], day: date) -> bool:
+    return all(_OPERATORS[how](day, value) for _, how, value in filters)
 
 
 def between(rows: pa.Table, column: str, days: Days) -> pa.Table:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from itertools import chain
 from typing import TYPE_CHECKING, Self
 
 import duckdb
@@ -20,8 +21,9 @@ from deltalake import DeltaTable
 from pyarrow import fs
 
 from jobs.lake import as_left, as_of, datasets
+from jobs.lake.ops_views import OPS_VIEWS
 from pipelines.environment import Environment
-from pipelines.errors import UsageError
+from pipelines.errors import UnknownTable, UsageError, no_such
 from pipelines.spec import HISTORY_SUFFIX, OPS, PREDICTIONS, QUARANTINE_SUFFIX
 
 if TYPE_CHECKING:
@@ -90,7 +92,7 @@ class Session:
     def results(self, statements: str, most: int | None = None) -> Iterator[Result]:
         """The results of SQL statements, in order; see `results`."""
         left, known = self._tables()
-        with _refusals(statements, known):
+        with refusals(statements, known):
             for one in self._prepared(statements, most, left, known):
                 if _SHOW_TABLES.fullmatch(one.query):
                     # DuckDB's own looks only into the schema `main`, which is empty here.
@@ -109,7 +111,7 @@ class Session:
         """
         reader = None
         left, known = self._tables()
-        with _refusals(statements, known):
+        with refusals(statements, known):
             for one in self._prepared(statements, 1, left, known):
                 if _SHOW_TABLES.fullmatch(one.query):
                     reader = pa.table({"name": pa.array(known, pa.string())}).to_reader()
@@ -119,6 +121,29 @@ class Session:
                 else:
                     self._database.execute(one)
         return reader
+
+    def rows_of(self, table: str, past: Past | None = None) -> duckdb.DuckDBPyRelation:
+        """The rows of one table, of which none is read before they are asked for.
+
+        Args:
+            table: Its name, with its pipeline or without.
+            past: The table as it was, in the place of it as it is; of the same name.
+
+        Raises:
+            UnknownTable: there is none of that name, or tables of several pipelines are.
+            UsageError: see `results`.
+        """
+        left, known = self._tables()
+        name = known_as(known, table)
+        self._limit_memory()
+        self._open(known, left, [name])
+        shown = name
+        if past is not None:
+            found = replace(past, table=name)
+            shown = f"{_schema_and_view(name)[0]}.{found.view}"
+            self._open_pasts(known, {shown: found})
+        schema, view = (part.replace('"', '""') for part in _schema_and_view(shown))
+        return self._database.sql(f'FROM memory."{schema}"."{view}"')
 
     def _tables(self) -> tuple[Mapping[str, int | None], list[str]]:
         """Versions of tables that a run has left, and the names of all tables."""
@@ -138,7 +163,7 @@ class Session:
     ) -> list[duckdb.Statement]:
         """The statements, with the tables open that they may read."""
         # Anew each time: a statement may have raised it.
-        self._database.execute(f"SET memory_limit = '{self._environment.sql_memory}'")
+        self._limit_memory()
         schema = self.schema
         text, pasts = as_of.rewritten(statements, known, schema)
         found = self._database.extract_statements(text)
@@ -148,6 +173,9 @@ class Session:
         self._open_pasts(known, pasts)
         return found
 
+    def _limit_memory(self) -> None:
+        self._database.execute(f"SET memory_limit = '{self._environment.sql_memory}'")
+
     def _open(
         self, known: Sequence[str], left: Mapping[str, int | None], named: Sequence[str]
     ) -> None:
@@ -156,9 +184,13 @@ class Session:
         for schema in {_schema_and_view(name)[0] for name in known} - self._schemas:
             self._database.execute(f'CREATE SCHEMA "{schema}"')
             self._schemas.add(schema)
-        for name in named:
+        views = [name for name in named if name in OPS_VIEWS]
+        read = chain.from_iterable(OPS_VIEWS[name].reads for name in views)
+        for name in {*named, *read}.difference(views):
             version = left.get(name.removesuffix(HISTORY_SUFFIX))
             self._show_as(name, _dataset(self._environment, name, version))
+        for name in views:
+            self._database.execute(f"CREATE OR REPLACE VIEW {name} AS {OPS_VIEWS[name].query}")
 
     def _open_pasts(self, known: Sequence[str], pasts: Mapping[str, Past]) -> None:
         for name, past in pasts.items():
@@ -214,7 +246,7 @@ def query(
 
 
 def tables(environment: Environment) -> list[str]:
-    """SQL names of the tables in the lake, sorted, and of the histories of predictions.
+    """SQL names of the tables in the lake, sorted, of histories of predictions, and of views.
 
     Every other table has a history too; listed, they would hide the tables.
     """
@@ -227,7 +259,27 @@ def tables(environment: Environment) -> list[str]:
                 names.append(name)
                 if table.base_name == PREDICTIONS:
                     names.append(name + HISTORY_SUFFIX)
-    return sorted(names)
+    there = set(names)
+    views = [name for name, view in OPS_VIEWS.items() if there.issuperset(view.reads)]
+    return sorted(names + views)
+
+
+def known_as(known: Sequence[str], table: str) -> str:
+    """The SQL name of a table that a person names, with its pipeline or without.
+
+    Args:
+        known: SQL names of the tables, as `tables` gives them.
+        table: As the person says it.
+
+    Raises:
+        UnknownTable: there is none of that name, or tables of several pipelines are.
+    """
+    name = table.lower()
+    every = [*known, *_histories(known)]
+    meant = [one for one in every if name in (one, one.partition(".")[2])]
+    if len(meant) == 1:
+        return meant[0]
+    raise no_such("table", table, meant or known, UnknownTable)
 
 
 def meant(statements: str, known: Sequence[str]) -> list[str]:
@@ -259,6 +311,25 @@ def near_misses(statement: str, known: Sequence[str]) -> dict[str, list[str]]:
         elif schema in pipelines or get_close_matches(schema, pipelines):
             missed[word] = get_close_matches(name, known, n=1)
     return {word: near for word, near in missed.items() if near}
+
+
+@contextmanager
+def refusals(statements: str, known: Sequence[str]) -> Iterator[None]:
+    """DuckDB's errors as ours, each with DuckDB's own message and the way out."""
+    try:
+        yield
+    except RuntimeError as error:
+        # What DuckDB makes of Ctrl-C.
+        if "Query interrupted" in str(error):
+            raise KeyboardInterrupt from None
+        raise
+    except duckdb.Error as error:
+        lines = [str(error)]
+        if isinstance(error, duckdb.CatalogException | duckdb.BinderException):
+            for word, near in near_misses(statements, known).items():
+                lines.append(f"No table named '{word}'. Did you mean {' or '.join(near)}?")
+        lines.append(f"Tables of the lake: {', '.join(known) or 'none yet, run a night first'}.")
+        raise UsageError("\n".join(lines)) from None
 
 
 def _close_to_all_else(database: duckdb.DuckDBPyConnection) -> None:
@@ -319,25 +390,6 @@ def _schema_and_view(name: str) -> tuple[str, str]:
     return schema, view
 
 
-@contextmanager
-def _refusals(statements: str, known: Sequence[str]) -> Iterator[None]:
-    """DuckDB's errors as ours, each with DuckDB's own message and the way out."""
-    try:
-        yield
-    except RuntimeError as error:
-        # What DuckDB makes of Ctrl-C.
-        if "Query interrupted" in str(error):
-            raise KeyboardInterrupt from None
-        raise
-    except duckdb.Error as error:
-        lines = [str(error)]
-        if isinstance(error, duckdb.CatalogException | duckdb.BinderException):
-            for word, near in near_misses(statements, known).items():
-                lines.append(f"No table named '{word}'. Did you mean {' or '.join(near)}?")
-        lines.append(f"Tables of the lake: {', '.join(known) or 'none yet, run a night first'}.")
-        raise UsageError("\n".join(lines)) from None
-
-
 def _gives_rows(statement: duckdb.Statement) -> bool:
     # Others (SET, USE, CREATE) only report success or a count, whatever DuckDB's cursor holds.
     return statement.expected_result_type == [duckdb.ExpectedResultType.QUERY_RESULT]
@@ -346,7 +398,7 @@ def _gives_rows(statement: duckdb.Statement) -> bool:
 def _rows(
     ran: duckdb.DuckDBPyConnection, statements: str, known: Sequence[str]
 ) -> Iterator[tuple[object, ...]]:
-    with _refusals(statements, known):
+    with refusals(statements, known):
         while some := ran.fetchmany(_ROWS_AT_ONCE):
             yield from some
 

@@ -18,6 +18,7 @@ from pyarrow import fs
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
+from jobs.lake import amounts
 from jobs.lake.content import fingerprint
 from jobs.lake.data_files import DataFile, found_in
 from jobs.lake.locations import STAGED_BELOW, maker, manifests, partition, path, sql_name
@@ -61,6 +62,11 @@ class Staging:
     def rows(self) -> int:
         """How many there are."""
         return sum(file.rows for file in self.files)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(file.size for file in self.files)
 
     def rows_of(self, day: date) -> int:
         """How many there are of one day."""
@@ -106,6 +112,7 @@ def write(
         checksums={},
         origin=origin,
     )
+    amounts.add_written(staging.rows, staging.size)
     _refuse_other_days(run, name, staging)
     staging.checksums.update(_checksums(run, name, staging))
     return staging
@@ -183,15 +190,8 @@ def forget(run: Run, name: str) -> None:
 
 def frame(run: Run, name: str, staging: Staging) -> DataFrame:
     """The staged rows, read from exactly the files of the staging."""
-    spark = connect(run.environment)
-    schema = StructType.fromJson(staging.schema)
-    if not staging.files:
-        return spark.createDataFrame([], schema)
-    table = path(run, name)
-    files = [f"{table}/{file.path}" for file in staging.files]
-    # The day is in the folder's name, below the base path.
-    reader = spark.read.schema(schema).option("basePath", f"{table}/{staging.folder}")
-    return reader.parquet(*files).select(*schema.names)
+    amounts.add_read(staging.rows, staging.size)
+    return _frame(run, name, staging)
 
 
 def prune(run: Run) -> None:
@@ -203,6 +203,18 @@ def prune(run: Run) -> None:
         # An object store may tell no time.
         for old in sorted(found, key=lambda info: info.mtime_ns or 0)[:-STAGINGS_KEPT]:
             system.delete_file(old.path)
+
+
+def _frame(run: Run, name: str, staging: Staging) -> DataFrame:
+    spark = connect(run.environment)
+    schema = StructType.fromJson(staging.schema)
+    if not staging.files:
+        return spark.createDataFrame([], schema)
+    table = path(run, name)
+    files = [f"{table}/{file.path}" for file in staging.files]
+    # The day is in the folder's name, below the base path.
+    reader = spark.read.schema(schema).option("basePath", f"{table}/{staging.folder}")
+    return reader.parquet(*files).select(*schema.names)
 
 
 def _nullable(schema: StructType) -> dict[str, Any]:
@@ -225,7 +237,7 @@ def _refuse_other_days(run: Run, name: str, staging: Staging) -> None:
 def _checksums(run: Run, name: str, staging: Staging) -> dict[date, str]:
     if not staging.files:
         return {}
-    rows = frame(run, name, staging)
+    rows = _frame(run, name, staging)
     column = partition(run, name)
     volatile = () if name not in _declared(run) else run.pipeline.table(name).volatile
     # Sorted, because a fingerprint depends on the order of its columns.

@@ -6,15 +6,16 @@ publishing (`commits.py`) makes exactly those files visible.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
 
+from deltalake import DeltaTable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.lake import commits, staging
+from jobs.lake import amounts, commits, staging
 from jobs.lake.commits import Published
 from jobs.lake.locations import exists, partition, path, require
 from jobs.lake.partitions import column_types
@@ -43,6 +44,7 @@ def read(run: Run, name: str, days: Days | None = None) -> DataFrame:
     """
     require(run, name)
     rows = connect(run.environment).read.format("delta").load(path(run, name))
+    _count(run, name, lambda day: days is None or day in days)
     return rows if days is None else rows.where(_within(partition(run, name), days))
 
 
@@ -126,7 +128,7 @@ def as_seen(
         if day in seen:
             by_version.setdefault(_delta_version(seen[day]), []).append(day)
     for version, some in sorted(by_version.items()):
-        older = _read_version(run, name, version).where(column.isin(*some))
+        older = _read_version(run, name, version, some)
         # A table may have got columns since.
         found = found.unionByName(older, allowMissingColumns=True)
     return found
@@ -217,8 +219,10 @@ def _quarantined_by_rules(run: Run, name: str, days: Collection[date]) -> DataFr
 
 
 def _on(run: Run, name: str, days: Collection[date]) -> DataFrame:
-    day = F.col(partition(run, name))
-    return read(run, name).where(day.isin(*days))
+    require(run, name)
+    rows = connect(run.environment).read.format("delta").load(path(run, name))
+    _count(run, name, lambda day: day in days)
+    return rows.where(F.col(partition(run, name)).isin(*days))
 
 
 def partition_days(run: Run, table: Table) -> Days:
@@ -226,9 +230,21 @@ def partition_days(run: Run, table: Table) -> Days:
     return run.days.shifted(table.partition_lead_days)
 
 
-def _read_version(run: Run, name: str, version: int) -> DataFrame:
+def _read_version(run: Run, name: str, version: int, days: Collection[date]) -> DataFrame:
     reader = connect(run.environment).read.format("delta").option("versionAsOf", version)
-    return reader.load(path(run, name))
+    rows = reader.load(path(run, name))
+    _count(run, name, lambda day: day in days, version)
+    return rows.where(F.col(partition(run, name)).isin(*days))
+
+
+def _count(
+    run: Run,
+    name: str,
+    is_read: Callable[[date], bool],
+    version: int | None = None,
+) -> None:
+    """Count what is going to be read of those days, by the log of the table."""
+    amounts.add_days_read(DeltaTable(path(run, name), version=version), is_read)
 
 
 def _delta_version(one: Version) -> int:

@@ -19,6 +19,7 @@ from deltalake import DeltaTable
 from deltalake.schema import Field
 
 from jobs.lake import dictionary, sql
+from jobs.lake.ops_views import OPS_VIEWS
 from jobs.output import jsonable
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import UsageError
@@ -68,6 +69,20 @@ class Answer:
 def described(environment: Environment) -> list[Described]:
     """The tables of the lake, with what they and their columns mean."""
     return [_described(environment, name) for name in sql.tables(environment)]
+
+
+def columns_of(environment: Environment, name: str) -> list[Column]:
+    """The columns of a table or a view that is there, with what they mean."""
+    docs = dictionary.column_docs(name)
+    if name in OPS_VIEWS:
+        return [Column(name=column, kind="", doc=docs[column]) for column in docs]
+    columns = []
+    for field in _fields(environment, name):
+        # Of a list or a struct it has none.
+        kind = str(getattr(field.type, "type", "nested"))
+        doc = docs.get(field.name, "")
+        columns.append(Column(name=field.name, kind=kind, doc=doc))
+    return columns
 
 
 def answer(environment: Environment, statement: str, rows: int, seconds: float = SECONDS) -> Answer:
@@ -151,13 +166,7 @@ def _shown(value: object) -> object:
 
 
 def _described(environment: Environment, name: str) -> Described:
-    docs = dictionary.column_docs(name)
-    columns = []
-    for field in _fields(environment, name):
-        # Of a list or a struct it has none.
-        kind = str(getattr(field.type, "type", "nested"))
-        doc = docs.get(field.name, "")
-        columns.append(Column(name=field.name, kind=kind, doc=doc))
+    columns = columns_of(environment, name)
     return Described(name=name, doc=dictionary.table_doc(name), columns=tuple(columns))
 
 

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from jobs.services import wire
+from jobs.services import usage, wire
 from jobs.services.die_with_parent import dying_with_parent
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
@@ -144,6 +144,7 @@ class Forked:
         if reply is not None:
             self._code = int(reply["exit_code"])
             self.message = str(reply.get("message", ""))
+            usage.add_forked(reply.get("taken", {}))
             self._connection.close()
 
 

@@ -17,13 +17,13 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jobs.services import child, wire
+from jobs.services import child, usage, wire
 from jobs.services.die_with_parent import die_with_parent
 from jobs.services.secrets import private_folder
 from pipelines.environment import Environment
@@ -269,19 +269,27 @@ class StageServer:
     def _reap(self, client: _Client) -> None:
         # What the child left behind ends too: its group lives until the child is reaped.
         _signal_group(client.pid, signal.SIGKILL)
-        _, status = os.waitpid(client.pid, 0)
+        _, status, taken = os.wait4(client.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         _log(f"child {client.pid}: exit code {code}")
         self._selector.unregister(client.pidfd)
         os.close(client.pidfd)
         client.pid = 0
         client.pidfd = -1
-        self._reply(client, code, _death(-code) if code < 0 else "")
+        message = _death(-code) if code < 0 else ""
+        self._reply(client, code, message, usage.of_ended(taken))
 
-    def _reply(self, client: _Client, code: int, message: str = "") -> None:
+    def _reply(
+        self,
+        client: _Client,
+        code: int,
+        message: str = "",
+        taken: Mapping[str, float] | None = None,
+    ) -> None:
+        told = {"exit_code": code, "message": message, "taken": dict(taken or {})}
         # The client may be gone.
         with suppress(OSError):
-            wire.send(client.connection, {"exit_code": code, "message": message})
+            wire.send(client.connection, told)
         self._forget(client)
 
     def _forget(self, client: _Client) -> None:

@@ -23,7 +23,7 @@ from expectations import report
 from jobs.ingestion.contents import Drop
 from jobs.ingestion.drops import find_drops, require_unchanged
 from jobs.ingestion.records import QUARANTINE, columns, new_columns, records, widened
-from jobs.lake import commits, ops, staging, tables
+from jobs.lake import amounts, commits, ops, staging, tables
 from jobs.lake.content import fingerprint
 from jobs.lake.definition import digest
 from jobs.lake.knowledge import Knowledge, arrival
@@ -245,6 +245,8 @@ def _load(
         .persist()
     )
     cached.append(rows)
+    for drop in drops:
+        amounts.add_read(drop.records, drop.stamp.size)
     return _Load(
         feed=feed,
         drops=drops,

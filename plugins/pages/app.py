@@ -23,7 +23,7 @@ from markupsafe import Markup
 from pydantic import BaseModel, Field
 from starlette.staticfiles import StaticFiles
 
-from jobs.pages import models, nights, predictions, quality, statements
+from jobs.pages import dictionary, models, nights, predictions, quality, statements
 from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, Environment
@@ -249,6 +249,13 @@ def _decide(dag_id: str, decision: Decision, user: GetUserDep) -> dict[str, str]
     return {"says": said(told)}
 
 
+def _dictionary(dag_id: str, user: GetUserDep) -> HTMLResponse:
+    pipeline = _pipeline(dag_id)
+    found = dictionary.dictionary_of(Environment.read(), pipeline)
+    picture = charts.lineage(found.lineage)
+    return _page("dictionary", pipeline, user, found=found, picture=picture)
+
+
 class Statement(BaseModel):
     """What a person asks of the lake."""
 
@@ -376,5 +383,6 @@ _PAGES = {
     "quality": _quality,
     "predictions": _predictions,
     "models": _models,
+    "dictionary": _dictionary,
     "sql": _sql,
 }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from jobs.pages.dictionary import Node
 from jobs.pages.quality import Segment
 from pipelines.days import Days
 
@@ -16,6 +17,13 @@ _FLOOR = _HEIGHT - _BOTTOM
 _MOST_DOTS = 60
 """Values that are marked each; more would run into each other."""
 
+
+_BOX_WIDTH, _BOX_HEIGHT = 116, 26
+_BETWEEN, _BELOW = 44, 12
+"""From one layer of tables to the next, and from one table to that below it."""
+_LINE_HEIGHT = 2
+_BASELINE = 17
+"""Of the text in a box, from its upper edge."""
 
 Ends = tuple[str, str]
 """What stands below the left and the right end of a chart."""
@@ -153,6 +161,111 @@ def bars(counts: Sequence[int], says: Sequence[str], label: str, ends: Ends) -> 
         left, right = across.on(place), across.on(place + 1)
         parts.append(_bar(left, right, down.on(count), text))
     return _chart(parts, label, ends)
+
+
+def lineage(nodes: Sequence[Node]) -> Markup:
+    """Tables from left to right, with a line from each to all that are made of it.
+
+    A line that passes a layer has a place of its own there, so that it runs behind no box.
+    """
+    stops = _stops(nodes)
+    placed = _placed(stops)
+    parts = []
+    for stop, reads in stops.items():
+        parts += [_edge(placed[one], placed[stop]) for one in reads]
+        if _is_passing(stop, stops):
+            parts.append(_passing(placed[stop]))
+    parts += [_box(node.name, placed[node.layer, node.name]) for node in nodes]
+    right = max((place.x for place in placed.values()), default=0)
+    bottom = max((place.y for place in placed.values()), default=0)
+    width, height = right + _BOX_WIDTH + 1, bottom + _BOX_HEIGHT + 1
+    title = "From the landed files to the predictions: which table is made of which"
+    head = Markup(
+        '<svg class="lineage" viewBox="0 0 {} {}" width="{}" height="{}" role="img">'
+        "<title>{}</title>"
+    )
+    return head.format(width, height, width, height, title) + _joined(parts) + Markup("</svg>")
+
+
+_Stop = tuple[int, str]
+"""A layer, and the table that stands there or whose lines pass it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Place:
+    """Where a stop lies: its upper left corner, and how high it is."""
+
+    x: int
+    y: int
+    height: int
+
+    @property
+    def middle(self) -> float:
+        """Where lines reach it."""
+        return self.y + self.height / 2
+
+
+def _stops(nodes: Sequence[Node]) -> dict[_Stop, list[_Stop]]:
+    """By stop those in the layer before it that lead to it."""
+    layers = {node.name: node.layer for node in nodes}
+    stops: dict[_Stop, list[_Stop]] = {}
+    for node in nodes:
+        for name in node.reads:
+            for layer in range(layers[name] + 1, node.layer):
+                stops[layer, name] = [(layer - 1, name)]
+        before = node.layer - 1
+        stops[node.layer, node.name] = [(before, name) for name in node.reads]
+    return stops
+
+
+def _placed(stops: Mapping[_Stop, Sequence[_Stop]]) -> dict[_Stop, _Place]:
+    """The place of each stop; in a layer those stand high that are led to from high places."""
+    placed: dict[_Stop, _Place] = {}
+    for layer in sorted({layer for layer, _ in stops}):
+        own = [stop for stop in stops if stop[0] == layer]
+        own.sort(key=lambda stop: _mean(map(placed.__getitem__, stops[stop])))
+        y = 0
+        for stop in own:
+            height = _LINE_HEIGHT if _is_passing(stop, stops) else _BOX_HEIGHT
+            x = layer * (_BOX_WIDTH + _BETWEEN)
+            placed[stop] = _Place(x=x, y=y, height=height)
+            y += height + _BELOW
+    return placed
+
+
+def _is_passing(stop: _Stop, stops: Mapping[_Stop, Sequence[_Stop]]) -> bool:
+    layer, name = stop
+    return list(stops[stop]) == [(layer - 1, name)]
+
+
+def _mean(places: Iterable[_Place]) -> float:
+    """Where they lie on average; on top: there are none."""
+    middles = [place.middle for place in places]
+    return sum(middles) / len(middles) if middles else 0.0
+
+
+def _edge(begin: _Place, end: _Place) -> Markup:
+    x, y = begin.x + _BOX_WIDTH, begin.middle
+    to_x, to_y = end.x, end.middle
+    middle = (x + to_x) / 2
+    line = Markup('<path class="edge" d="M{} {}C{} {} {} {} {} {}"/>')
+    return line.format(x, y, middle, y, middle, to_y, to_x, to_y)
+
+
+def _passing(place: _Place) -> Markup:
+    line = Markup('<path class="edge" d="M{} {}h{}"/>')
+    return line.format(place.x, place.middle, _BOX_WIDTH)
+
+
+def _box(name: str, place: _Place) -> Markup:
+    box = Markup(
+        '<a href="#{}"><rect x="{}" y="{}" width="{}" height="{}" rx="5"/>'
+        '<text x="{}" y="{}" text-anchor="middle">{}</text></a>'
+    )
+    _, _, bare = name.partition(".")
+    middle = place.x + _BOX_WIDTH // 2
+    baseline = place.y + _BASELINE
+    return box.format(name, place.x, place.y, _BOX_WIDTH, _BOX_HEIGHT, middle, baseline, bare)
 
 
 def _across(first: float, last: float) -> _Scale:

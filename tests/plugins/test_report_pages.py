@@ -161,7 +161,7 @@ def test_airflow_finds_the_plugin_and_no_error() -> None:
 def test_a_task_that_loads_the_plugin_imports_no_web_framework() -> None:
     script = (
         "import runpy, sys, airflow.plugins_manager; before = set(sys.modules); "
-        "runpy.run_path('plugins/nightshift.py'); "
+        "runpy.run_path('plugins/airflow_plugin.py'); "
         "print(*sorted(set(sys.modules) - before))"
     )
     command = [sys.executable, "-c", script]

@@ -78,6 +78,41 @@ for (const input of document.querySelectorAll("input[data-search]")) {
   });
 }
 
+// The dictionary: show the tables and columns that have the words, and open the table that a link means.
+const finder = document.getElementById("find");
+
+function find() {
+  const words = finder.value.toLowerCase().split(/\s+/).filter((word) => word);
+  const has = (text) => words.every((word) => text.toLowerCase().includes(word));
+  let columns = 0;
+  for (const table of document.querySelectorAll(".described")) {
+    const name = table.querySelector("summary").textContent;
+    const isMeant = has(name);
+    const rows = [...table.querySelector(".columns").rows];
+    const found = rows.filter((row) => has(`${name} ${row.textContent}`));
+    rows.forEach((row) => (row.hidden = !isMeant && !found.includes(row)));
+    table.hidden = !isMeant && !found.length;
+    table.open = words.length > 0 && !isMeant && found.length > 0;
+    columns += found.length;
+  }
+  const said = columns === 1 ? "1 column" : `${columns} columns`;
+  document.getElementById("found").textContent = words.length ? said : "";
+}
+
+function openMeant() {
+  const meant = document.getElementById(decodeURIComponent(window.location.hash.slice(1)));
+  if (meant && meant.matches(".described")) {
+    meant.open = true;
+    meant.scrollIntoView();
+  }
+}
+
+if (finder) {
+  finder.addEventListener("input", find);
+  window.addEventListener("hashchange", openMeant);
+  openMeant();
+}
+
 // A decision about a model, with the person's reason. The server asks whether they may.
 async function decide(form, what) {
   const said = document.querySelector(".said");

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pathlib import Path
+
 import pytest
 
 from jobs.lake import ops
 from jobs.lake.dictionary import column_docs, table_doc
 from jobs.lake.ops_docs import OPS_TABLES
+from jobs.lake.ops_views import OPS_VIEWS
+from jobs.lake.sql import query
 from pipelines import catalog
+from pipelines.environment import Environment
 from pipelines.spec import PREDICTIONS, SCORING, TRAINING, Pipeline
 
 _PIPELINES = [catalog.pipeline(name) for name in catalog.names()]
@@ -17,6 +23,16 @@ _PIPELINES = [catalog.pipeline(name) for name in catalog.names()]
 def test_each_column_of_the_platforms_tables_is_told(table: str) -> None:
     assert OPS_TABLES[table].doc
     assert set(column_docs(f"ops.{table}")) == set(ops.SCHEMAS[table].names)
+
+
+@pytest.mark.parametrize("view", OPS_VIEWS)
+def test_each_column_of_a_view_is_told_in_its_order(view: str, tmp_path: Path) -> None:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    for table in OPS_VIEWS[view].reads:
+        ops.append(environment, table.partition(".")[2], [])
+    columns, rows = query(environment, f"FROM {view}")
+    assert (columns, rows) == (list(column_docs(view)), [])
+    assert table_doc(view)
 
 
 def test_no_table_is_told_that_nobody_writes() -> None:
@@ -36,6 +52,16 @@ def test_each_column_of_feeds_and_of_what_models_read_is_told(pipeline: Pipeline
     assert "label" in label
     foretold = column_docs(f"{pipeline.name}.{PREDICTIONS}")
     assert pipeline.title in foretold[pipeline.prediction]
+
+
+@pytest.mark.parametrize("pipeline", _PIPELINES, ids=lambda one: one.name)
+def test_each_figure_over_a_window_is_told(pipeline: Pipeline) -> None:
+    rolling = import_module(f"pipelines.{pipeline.name}").ROLLING
+    told = column_docs(f"{pipeline.name}.rolling")
+    for statistic, days in rolling.figures:
+        text = told[f"{statistic.name}_{days}"]
+        assert text.startswith(statistic.doc)
+        assert f"{days} days" in text
 
 
 @pytest.mark.parametrize("pipeline", _PIPELINES, ids=lambda one: one.name)

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from jobs.lake import staging, tables
+from jobs.lake import amounts, staging, tables
 from jobs.lake.commits import Fenced, Published
 from jobs.lake.locations import exists, path
 from pipelines.days import Days
@@ -58,6 +59,33 @@ def test_a_run_replaces_exactly_its_days(spark: SparkSession, make_run: MakeRun)
     tables.stage_rows(second, "weather_daily", _weather(spark, ("LGA", "2013-01-02", 0.3, 4.0)))
     assert tables.publish(second, "weather_daily").rows == 1
     assert _published(both) == [("EWR", "2013-01-01", 0.0, 1.0), ("LGA", "2013-01-02", 0.3, 4.0)]
+
+
+def test_what_is_written_and_read_is_counted(spark: SparkSession, make_run: MakeRun) -> None:
+    both = make_run("transform", "2013-01-01", "2013-01-02")
+    first = make_run("transform", "2013-01-01")
+    rows = _weather(
+        spark,
+        ("EWR", "2013-01-01", 0.0, 1.0),
+        ("EWR", "2013-01-02", 0.1, 2.0),
+        ("JFK", "2013-01-02", 0.2, 3.0),
+    )
+    amounts.start()
+    tables.stage_rows(both, "weather_daily", rows)
+    written = amounts.counted()
+    assert (written.rows_written, written.rows_read) == (3, 0)
+    folder = Path(path(both, "weather_daily"))
+    assert written.bytes_written == sum(file.stat().st_size for file in folder.rglob("*.parquet"))
+    amounts.start()
+    assert tables.staged(both, "weather_daily").count() == 3
+    assert (amounts.counted().rows_read, amounts.counted().rows_written) == (3, 0)
+    tables.publish(both, "weather_daily")
+    amounts.start()
+    assert tables.read(first, "weather_daily", first.days).count() == 1
+    assert amounts.counted().rows_read == 1
+    assert tables.read(first, "weather_daily").count() == 3
+    assert amounts.counted().rows_read == 4
+    assert amounts.counted().bytes_read > written.bytes_written
 
 
 def test_nothing_is_visible_before_it_is_published(spark: SparkSession, make_run: MakeRun) -> None:

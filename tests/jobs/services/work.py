@@ -30,6 +30,14 @@ def tell_variable(argument: dict[str, Any]) -> None:
     print(os.environ.get(argument["name"]))
 
 
+def take(argument: dict[str, Any]) -> None:
+    """Takes so much processor time, while it holds so many bytes."""
+    held = bytearray(argument["bytes"])
+    held[::4096] = b"x" * len(held[::4096])
+    while time.process_time() < argument["seconds"]:
+        sum(range(10_000))
+
+
 def sleep(argument: dict[str, Any]) -> None:
     """Leaves its process id, and that of a process it has started, in a file."""
     below = os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "60")

@@ -1,0 +1,145 @@
+"""Views over the platform's own tables, for SQL alone: what nights, stages and models cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipelines.spec import OPS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """A named query; it is there when all tables are that it reads."""
+
+    reads: tuple[str, ...]
+    """SQL names of tables."""
+    query: str
+    doc: str
+    columns: Mapping[str, str]
+    """What each column of it means, by name."""
+
+
+_PIPELINE = {"pipeline": "Name of the pipeline."}
+_COSTS = f"{OPS}.costs"
+
+OPS_VIEWS: Mapping[str, View] = {
+    f"{OPS}.cost_per_stage": View(
+        reads=(_COSTS,),
+        doc="What each stage of a pipeline has cost so far.",
+        query=f"""
+            SELECT
+                pipeline,
+                stage,
+                currency,
+                count(*) AS runs,
+                sum(cost) AS cost,
+                avg(cost) AS cost_per_run,
+                sum(cost) / sum(sum(cost)) OVER (PARTITION BY pipeline, currency) AS share,
+                sum(seconds) AS seconds,
+                sum(cpu_seconds + coalesce(spark_cpu_seconds, 0)) AS cpu_seconds,
+                max(peak_bytes) AS peak_bytes,
+                sum(rows_read)::BIGINT AS rows_read,
+                sum(rows_written)::BIGINT AS rows_written
+            FROM {_COSTS}
+            GROUP BY pipeline, stage, currency
+        """,
+        columns={
+            **_PIPELINE,
+            "stage": "Name of the stage.",
+            "currency": "Of the costs.",
+            "runs": "How often it ran, failed runs too.",
+            "cost": "Of all of its runs.",
+            "cost_per_run": "Their mean.",
+            "share": "Of what the pipeline cost, 0 to 1.",
+            "seconds": "That it took, in all.",
+            "cpu_seconds": "Processor time, in all, with that of Spark's server.",
+            "peak_bytes": "The most memory that a run of it needed.",
+            "rows_read": "In all.",
+            "rows_written": "In all.",
+        },
+    ),
+    f"{OPS}.cost_per_1000_predictions": View(
+        reads=(_COSTS,),
+        doc="What each run cost, and what that is for 1,000 of its predictions.",
+        query=f"""
+            SELECT
+                pipeline,
+                run_id,
+                min(first_day) AS first_day,
+                max(last_day) AS last_day,
+                currency,
+                sum(cost) AS cost,
+                coalesce(sum(rows_written) FILTER (stage = 'predict'), 0)::BIGINT AS predictions,
+                1000 * sum(cost) / nullif(predictions, 0) AS cost_per_1000
+            FROM {_COSTS}
+            GROUP BY pipeline, run_id, currency
+        """,
+        columns={
+            **_PIPELINE,
+            "run_id": "The run.",
+            "first_day": "First night that it was about.",
+            "last_day": "Last night that it was about.",
+            "currency": "Of the costs.",
+            "cost": "Of all stages that it performed.",
+            "predictions": "That it scored.",
+            "cost_per_1000": "Of 1,000 predictions; null: it scored none.",
+        },
+    ),
+    f"{OPS}.cost_per_model": View(
+        reads=(_COSTS, f"{OPS}.model_events"),
+        doc="What each model cost that came to serve, with the trainings that led to it.",
+        query=f"""
+            WITH trained AS (
+                SELECT pipeline, model_version, currency, sum(cost) AS cost, min(started_at) AS at
+                FROM {_COSTS}
+                WHERE model_version IS NOT NULL
+                GROUP BY pipeline, model_version, currency
+            ),
+            promoted AS (
+                SELECT
+                    pipeline,
+                    model_version,
+                    min(as_of) AS as_of,
+                    min(created_at) AS promoted_at,
+                    lag(min(created_at)) OVER (PARTITION BY pipeline ORDER BY min(created_at))
+                        AS one_before_at
+                FROM {OPS}.model_events
+                WHERE event IN ('promoted', 'approved')
+                GROUP BY pipeline, model_version
+            )
+            SELECT
+                promoted.pipeline,
+                promoted.model_version,
+                promoted.as_of,
+                promoted.promoted_at,
+                own.currency,
+                any_value(own.cost) AS cost,
+                count(*) AS trainings,
+                sum(others.cost) AS cost_with_others
+            FROM promoted
+            JOIN trained AS own USING (pipeline, model_version)
+            JOIN trained AS others
+                ON others.pipeline = promoted.pipeline
+                AND others.currency = own.currency
+                AND others.at <= promoted.promoted_at
+                AND (
+                    others.model_version = own.model_version
+                    OR promoted.one_before_at IS NULL
+                    OR others.at > promoted.one_before_at
+                )
+            GROUP BY ALL
+        """,
+        columns={
+            **_PIPELINE,
+            "model_version": "The model.",
+            "as_of": "The night from which it served.",
+            "promoted_at": "When the gate or a person let it serve.",
+            "currency": "Of the costs.",
+            "cost": "Of training and judging it.",
+            "trainings": "Models that were trained since the one before it came to serve.",
+            "cost_with_others": "Of training and judging all of these.",
+        },
+    ),
+}
+"""By SQL name."""

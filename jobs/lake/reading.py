@@ -1,0 +1,167 @@
+"""Rows for programs: those of one table, or of a statement, in Arrow.
+
+What is not asked for is not read: filters and columns reach the files, and files of other days
+are not opened.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+from duckdb import ColumnExpression, ConstantExpression, Expression
+
+from jobs.lake import sql
+from jobs.lake.as_of import KNOWN, TIMESTAMP, VERSION, Past
+from pipelines.errors import UnknownColumn, UsageError, no_such, refuse_unless
+
+if TYPE_CHECKING:
+    from duckdb.sqltypes import DuckDBPyType
+
+    from pipelines.environment import Environment
+
+Filter = tuple[str, str, object]
+"""Column, operator (one of `OPERATORS`), and what it is compared with."""
+_COMPARISONS: dict[str, Callable[[Expression, Expression], Expression]] = {
+    "=": operator.eq,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_OF_SEVERAL = {"in": Expression.isin, "not in": Expression.isnotin}
+_OF_NULL = {
+    "=": Expression.isnull,
+    "==": Expression.isnull,
+    "!=": Expression.isnotnull,
+}
+OPERATORS = (*_COMPARISONS, *_OF_SEVERAL)
+_ROWS_AT_ONCE = 100_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moment:
+    """The state of a table that is asked for: as of now, or by one of these."""
+
+    run: str | None = None
+    """As that run left the tables of its pipeline."""
+    version: int | None = None
+    """Of the table."""
+    as_of: datetime | str | None = None
+    """As it was published at that time; UTC when it has no zone."""
+    known_as_of: date | str | None = None
+    """As the night of that day saw it."""
+
+    def __post_init__(self) -> None:
+        told = (self.run, self.version, self.as_of, self.known_as_of)
+        given = [one for one in told if one is not None]
+        refuse_unless(
+            len(given) <= 1, "Say only one of run, version, as_of and known_as_of: which is meant?"
+        )
+
+    def of(self, table: str) -> Past | None:
+        """The table as it was; None: as the run left it, or as of now."""
+        kinds = {VERSION: self.version, TIMESTAMP: self.as_of, KNOWN: self.known_as_of}
+        for kind, value in kinds.items():
+            if value is not None:
+                return Past(table=table, kind=kind, value=str(value))
+        return None
+
+
+def read(
+    environment: Environment,
+    table: str,
+    columns: Sequence[str] | None,
+    filters: Collection[Filter],
+    moment: Moment,
+) -> pa.Table:
+    """The rows of one table for which all filters hold.
+
+    Args:
+        environment: Whose lake is read.
+        table: SQL name, with its pipeline or without.
+        columns: Those to read; None: all.
+        filters: A null fulfils none, except `=` None. A text is read as the column's type.
+        moment: Which state of it.
+
+    Raises:
+        UnknownTable: there is no such table.
+        UnknownColumn: the table has no column that is named.
+        UsageError: a filter makes no sense, or there was no such table then.
+    """
+    with sql.Session(environment, moment.run) as session, sql.refusals("", [table]):
+        rows = session.rows_of(table, moment.of(table))
+        types = dict(zip(rows.columns, rows.types, strict=True))
+        wanted = rows.columns if columns is None else list(columns)
+        refuse_unless(bool(wanted), f"columns=[] names no column of {table}: leave it out for all.")
+        for name in (*wanted, *(column for column, _, _ in filters)):
+            if name not in types:
+                raise no_such(f"column of {table}", name, types, UnknownColumn)
+        for column, how, value in filters:
+            rows = rows.filter(_condition(column, how, value, types[column]))
+        chosen = rows.select(*map(ColumnExpression, wanted))
+        return _all_of(chosen.to_arrow_reader(_ROWS_AT_ONCE))
+
+
+def ask(environment: Environment, statements: str, run: str | None) -> pa.Table:
+    """The rows of the only statement that gives some.
+
+    Args:
+        environment: Whose lake is read.
+        statements: SQL; see `sql.results`.
+        run: See `sql.results`.
+
+    Raises:
+        UsageError: see `sql.results`; or none gives rows.
+    """
+    with sql.Session(environment, run) as session:
+        found = session.batches(statements)
+        if found is None:
+            raise UsageError("No statement gives rows: there is nothing to read.")
+        return _all_of(found)
+
+
+def _condition(column: str, how: str, value: object, kind: DuckDBPyType) -> Expression:
+    name = ColumnExpression(column)
+    if how in _OF_SEVERAL:
+        return _of_several(column, how, value, kind)
+    if how not in _COMPARISONS:
+        raise no_such("operator of a filter", how, OPERATORS)
+    if value is None:
+        if how not in _OF_NULL:
+            raise UsageError(f"Filter {column} {how} None holds for no row: say '=' or '!='.")
+        return _OF_NULL[how](name)
+    return _COMPARISONS[how](name, _constant(value, kind))
+
+
+def _of_several(column: str, how: str, value: object, kind: DuckDBPyType) -> Expression:
+    if isinstance(value, str) or not isinstance(value, Collection):
+        raise UsageError(f"Filter {column} {how} needs a list of values, not {value!r}.")
+    if not value:
+        # SQL has no empty list.
+        return ConstantExpression(how == "not in")
+    return _OF_SEVERAL[how](ColumnExpression(column), *[_constant(one, kind) for one in value])
+
+
+def _constant(value: object, kind: DuckDBPyType) -> Expression:
+    try:
+        constant = ConstantExpression(value)
+    except (TypeError, duckdb.Error):
+        raise UsageError(f"{value!r} is no value of a column: nothing equals it.") from None
+    # '2013-04-03' means the day; a number keeps what it says, whatever the column holds.
+    return constant.cast(kind) if isinstance(value, str) else constant
+
+
+def _all_of(batches: pa.RecordBatchReader) -> pa.Table:
+    try:
+        return batches.read_all()
+    except OSError as error:
+        # How Arrow tells of what DuckDB says of a row.
+        raise UsageError(str(error)) from None

@@ -1,0 +1,142 @@
+"""What work takes of this machine: processor and memory, as the system tells when it has ended.
+
+Nothing is polled: the system counts anyway.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.errors import NightshiftError
+
+if TYPE_CHECKING:
+    from pipelines.environment import Environment
+
+_KILOBYTE = 1024
+_OWN = Path("/proc/self")
+_FORGET_PEAK = "5"
+"""What Linux takes in `clear_refs` for: the peak of the resident memory begins anew."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """What a piece of work has taken."""
+
+    seconds: float
+    cpu_seconds: float
+    """Of its process, of children of it that have ended, and of what the stage server did for it in
+    processes of their own, such as ranks."""
+    spark_cpu_seconds: float | None
+    """That the embedded Spark server has used meanwhile, whoever it worked for; None: there is
+    none, such as where a cluster computes."""
+    peak_bytes: int
+    """Resident memory of its process, with what that shares with the stage server, and of the
+    processes that the stage server forked for it, each at its peak. Of other children the largest
+    counts, where none before was larger."""
+
+
+class _Forked:
+    """What children of the stage server have taken, of those that this process has waited for."""
+
+    cpu_seconds = 0.0
+    peak_bytes = 0
+
+
+def add_forked(told: dict[str, object]) -> None:
+    """Count a child of the stage server, by what `of_ended` told of it; nothing: it told none."""
+    with suppress(KeyError, TypeError, ValueError):
+        seconds = float(str(told["cpu_seconds"]))
+        _Forked.peak_bytes += int(str(told["peak_bytes"]))
+        _Forked.cpu_seconds += seconds
+
+
+def of_ended(told: resource.struct_rusage) -> dict[str, float | int]:
+    """What a child that has ended took, with all that it waited for itself."""
+    return {
+        "cpu_seconds": told.ru_utime + told.ru_stime,
+        "peak_bytes": told.ru_maxrss * _KILOBYTE,
+    }
+
+
+class Meter:
+    """Measures from when it is made."""
+
+    def __init__(self, environment: Environment) -> None:
+        """Begin.
+
+        Args:
+            environment: Whose Spark server works for what is measured.
+        """
+        self._spark = _spark_server(environment)
+        self._spark_began = _spark_seconds(self._spark)
+        self._largest_child = _largest_child()
+        self._forked_peak = _Forked.peak_bytes
+        with suppress(OSError):
+            (_OWN / "clear_refs").write_text(_FORGET_PEAK)
+        self._cpu_began = _cpu_seconds()
+        # Measured by another clock than the machine's, which may be set meanwhile.
+        self._began = time.monotonic()
+
+    def read(self) -> Usage:
+        """What was taken until now."""
+        seconds = time.monotonic() - self._began
+        spark_now = _spark_seconds(self._spark)
+        spark = None
+        if spark_now is not None and self._spark_began is not None:
+            spark = spark_now - self._spark_began
+        largest = _largest_child()
+        children = largest if largest > self._largest_child else 0
+        forked = _Forked.peak_bytes - self._forked_peak
+        return Usage(
+            seconds=seconds,
+            cpu_seconds=_cpu_seconds() - self._cpu_began,
+            spark_cpu_seconds=spark,
+            peak_bytes=_own_peak() + forked + children,
+        )
+
+
+def _cpu_seconds() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime + _Forked.cpu_seconds
+
+
+def _largest_child() -> int:
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * _KILOBYTE
+
+
+def _own_peak() -> int:
+    with suppress(OSError, ValueError):
+        for line in (_OWN / "status").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == "VmHWM":
+                return int(value.split()[0]) * _KILOBYTE
+    # Elsewhere than on Linux, where it never begins anew.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KILOBYTE
+
+
+def _spark_server(environment: Environment) -> object:
+    from jobs.services import processes
+
+    if environment.spark_remote:
+        return None
+    with suppress(NightshiftError, OSError):
+        holder = processes.listener(environment.spark_port)
+        return holder if processes.belongs(holder, environment.home) else None
+    return None
+
+
+def _spark_seconds(server: object) -> float | None:
+    """Processor time of the server, and of its workers that have ended; None: there is none."""
+    import psutil
+
+    if not isinstance(server, psutil.Process):
+        return None
+    with suppress(psutil.Error):
+        told = server.cpu_times()
+        return float(told.user + told.system + told.children_user + told.children_system)
+    return None

@@ -1,0 +1,171 @@
+"""What work takes is what the system counts: of its process, of those below it, and of Spark's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from jobs.services import stage_client, usage
+from jobs.services.usage import Meter
+from pipelines.environment import ROOT, Environment
+from tests.conftest import free_port
+from tests.jobs.services.test_stage_server import WORK, server, until
+
+__all__ = ["server"]
+_MEGABYTE = 10**6
+_BUSY = (
+    "import time\n"
+    "held = bytearray(300_000_000); held[::4096] = b'x' * len(held[::4096])\n"
+    "while time.process_time() < 0.5: sum(range(10_000))"
+)
+
+
+def _spend(seconds: float) -> None:
+    """Take so much processor time of this process."""
+    until_then = time.process_time() + seconds
+    while time.process_time() < until_then:
+        sum(range(10_000))
+
+
+def test_the_processor_time_of_the_process_is_taken_and_not_the_time_that_it_waits(
+    home: Environment,
+) -> None:
+    meter = Meter(home)
+    _spend(0.2)
+    time.sleep(0.3)
+    taken = meter.read()
+    assert 0.2 <= taken.cpu_seconds < 0.35
+    assert taken.seconds >= 0.5
+    assert taken.spark_cpu_seconds is None
+
+
+def test_memory_is_told_at_its_peak_and_begins_anew(home: Environment) -> None:
+    meter = Meter(home)
+    before = meter.read().peak_bytes
+    held = bytearray(200 * _MEGABYTE)
+    held[::4096] = b"x" * len(held[::4096])
+    del held
+    grown = meter.read().peak_bytes - before
+    assert 150 * _MEGABYTE < grown < 250 * _MEGABYTE
+    # What was held before counts for nobody else.
+    assert Meter(home).read().peak_bytes < before + 100 * _MEGABYTE
+
+
+_WITH_CHILD = f"""
+import subprocess, sys
+from jobs.services.usage import Meter
+from pipelines.environment import Environment
+meter = Meter(Environment.read())
+alone = meter.read()
+subprocess.run([sys.executable, "-c", {_BUSY!r}], check=True)
+taken = meter.read()
+print(taken.cpu_seconds - alone.cpu_seconds, taken.peak_bytes - alone.peak_bytes)
+"""
+
+
+def test_children_that_have_ended_count(home: Environment) -> None:
+    # In a process of its own, because an earlier child of this one may have been larger.
+    command = [sys.executable, "-c", _WITH_CHILD]
+    variables = {**os.environ, **home.variables()}
+    ended = subprocess.run(
+        command, env=variables, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    cpu_seconds, peak_bytes = map(float, ended.stdout.split())
+    assert cpu_seconds >= 0.5
+    assert peak_bytes > 250 * _MEGABYTE
+
+
+def test_what_the_stage_server_forks_for_the_work_counts(home: Environment, server: object) -> None:
+    meter = Meter(home)
+    alone = meter.read()
+    argument = {"seconds": 0.5, "bytes": 100 * _MEGABYTE}
+    ranks = [stage_client.spawn(home, f"{WORK}:take", argument, {}) for _ in range(2)]
+    assert [rank.wait() for rank in ranks] == [0, 0]
+    taken = meter.read()
+    assert 1.0 <= taken.cpu_seconds - alone.cpu_seconds < 2.5
+    # Both at once.
+    assert taken.peak_bytes - alone.peak_bytes > 200 * _MEGABYTE
+
+
+def test_a_stage_server_that_tells_nothing_counts_for_nothing(home: Environment) -> None:
+    meter = Meter(home)
+    for odd in ({}, {"cpu_seconds": None, "peak_bytes": 1}, {"cpu_seconds": 1.0}):
+        usage.add_forked(dict(odd))
+    assert meter.read().cpu_seconds < 0.5
+
+
+_LISTENING = """
+import socket, sys, time
+listening = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    connection, _ = listening.accept()
+    begin = time.process_time()
+    while time.process_time() < begin + 0.5: sum(range(10_000))
+    connection.close()
+"""
+
+
+def test_the_spark_server_counts_by_itself_when_it_is_the_homes(
+    home: Environment, tmp_path: Path
+) -> None:
+    own = replace(home, spark_port=free_port())
+    command = [sys.executable, "-c", _LISTENING, str(own.spark_port)]
+    variables = {**os.environ, **own.variables()}
+    with subprocess.Popen(command, env=variables) as process:
+        try:
+            assert until(lambda: _listens(process.pid))
+            meter = Meter(own)
+            _ask(own.spark_port)
+            taken = meter.read()
+            assert taken.spark_cpu_seconds is not None
+            assert 0.4 < taken.spark_cpu_seconds < 1.0
+            assert taken.cpu_seconds < 0.4
+            other = replace(own, home=tmp_path / "other")
+            assert Meter(other).read().spark_cpu_seconds is None
+            remote = replace(own, spark_remote="sc://elsewhere:15002")
+            assert Meter(remote).read().spark_cpu_seconds is None
+        finally:
+            process.terminate()
+    # One that has gone meanwhile tells nothing.
+    assert meter.read().spark_cpu_seconds is None
+
+
+def _listens(pid: int) -> bool:
+    return bool(psutil.Process(pid).net_connections("inet"))
+
+
+def _ask(port: int) -> None:
+    """Have the server work, and wait until it has."""
+    import socket
+
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.recv(1)
+
+
+def test_measuring_takes_no_time_that_anyone_would_notice(home: Environment) -> None:
+    began = time.process_time()
+    for _ in range(10):
+        Meter(home).read()
+    assert (time.process_time() - began) / 10 < 0.1
+
+
+def test_a_client_of_the_stage_server_stays_light() -> None:
+    script = "import sys, jobs.services.usage; print('psutil' in sys.modules)"
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("name", ["status", "clear_refs"])
+def test_a_system_without_proc_is_measured_too(
+    home: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setattr(usage, "_OWN", tmp_path / name)
+    assert Meter(home).read().peak_bytes > 10 * _MEGABYTE

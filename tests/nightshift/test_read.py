@@ -1,0 +1,241 @@
+"""Programs read tables as SQL shows them, and only what they ask for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import write_deltalake
+
+import nightshift
+from jobs.lake.commits import publish
+from jobs.lake.publications import Origin
+from jobs.lake.reading import Filter
+from jobs.lake.sql import query
+from nightshift import UnknownColumn, UnknownTable, UsageError
+from pipelines.days import Days
+from pipelines.environment import ROOT, Environment
+from tests.jobs.lake.test_as_left import end
+from tests.jobs.lake.test_commits import run_at, staged
+
+_FIRST, _SECOND, _LATER = date(2013, 1, 1), date(2013, 1, 2), date(2013, 1, 9)
+
+
+@pytest.fixture
+def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    """Three flights on two days."""
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
+    environment = Environment.read()
+    at = [datetime(2013, 1, day, 23, 30, tzinfo=UTC) for day in (1, 2, 2)]
+    rows = pa.table(
+        {
+            "day": pa.array([_FIRST, _SECOND, _SECOND]),
+            "carrier": ["UA", None, "B6'é"],
+            "delay": pa.array([1, 2, 3], pa.int32()),
+            "at": pa.array(at, pa.timestamp("us", "UTC")),
+        }
+    )
+    write_deltalake(environment.table_path("flights.flights"), rows, partition_by=["day"])
+    return environment
+
+
+def _delays(*filters: Filter) -> list[int]:
+    rows = nightshift.read("flights.flights", columns=["delay"], filters=filters)
+    return sorted(rows["delay"].to_pylist())
+
+
+def test_a_table_is_read_whole_with_its_types(lake: Environment) -> None:
+    rows = nightshift.read("flights.flights")
+    assert rows.schema == pa.schema(
+        {
+            "day": pa.date32(),
+            "carrier": pa.string(),
+            "delay": pa.int32(),
+            "at": pa.timestamp("us", "UTC"),
+        }
+    )
+    columns, told = query(lake, "FROM flights.flights ORDER BY delay")
+    assert [tuple(row.values()) for row in rows.sort_by("delay").to_pylist()] == told
+    assert rows.column_names == columns
+
+
+def test_columns_come_in_the_order_that_is_asked_for(lake: Environment) -> None:
+    rows = nightshift.read("flights", columns=["delay", "day"])
+    assert rows.column_names == ["delay", "day"]
+    with pytest.raises(UsageError, match="names no column"):
+        nightshift.read("flights.flights", columns=[])
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        ([("day", "=", _FIRST)], [1]),
+        ([("day", "==", "2013-01-01")], [1]),
+        ([("day", ">", _FIRST), ("delay", "<", 3)], [2]),
+        ([("delay", ">", 1.5)], [2, 3]),
+        ([("delay", "<=", "2")], [1, 2]),
+        ([("delay", "!=", 2)], [1, 3]),
+        ([("carrier", "=", "B6'é")], [3]),
+        ([("carrier", "!=", "UA")], [3]),
+        ([("carrier", "=", None)], [2]),
+        ([("carrier", "!=", None)], [1, 3]),
+        ([("carrier", "in", ["UA", "AA"])], [1]),
+        ([("carrier", "not in", {"UA"})], [3]),
+        ([("carrier", "in", [])], []),
+        ([("carrier", "not in", [])], [1, 2, 3]),
+        ([("at", ">=", datetime(2013, 1, 2))], [2, 3]),  # noqa: DTZ001  UTC, as in SQL
+        ([("at", "<", datetime(2013, 1, 2, tzinfo=UTC))], [1]),
+        ([("carrier", "=", "x' OR 1 = 1 --")], []),
+    ],
+)
+def test_all_filters_hold_of_what_is_read(
+    lake: Environment, filters: Collection[Filter], found: list[int]
+) -> None:
+    assert _delays(*filters) == found
+
+
+def test_files_of_other_days_are_not_opened(lake: Environment) -> None:
+    for file in Path(lake.table_path("flights.flights")).glob("day=2013-01-02/*"):
+        file.unlink()
+    assert _delays(("day", "=", _FIRST)) == [1]
+    assert _delays(("day", "<=", "2013-01-01"), ("delay", "in", [1, 2])) == [1]
+    # Nor files whose bounds, which the table's log tells, hold no such value.
+    assert _delays(("delay", "=", 1)) == [1]
+    with pytest.raises(UsageError, match="2013-01-02"):
+        _delays(("delay", ">=", 1))
+
+
+def test_columns_that_are_not_asked_for_are_not_read(lake: Environment) -> None:
+    (file,) = Path(lake.table_path("flights.flights")).glob("day=2013-01-01/*")
+    group = pq.ParquetFile(file).metadata.row_group(0)
+    texts = next(one for one in map(group.column, range(3)) if one.path_in_schema == "carrier")
+    content = bytearray(file.read_bytes())
+    begin = texts.dictionary_page_offset
+    content[begin : begin + texts.total_compressed_size] = bytes(texts.total_compressed_size)
+    file.write_bytes(content)
+    assert _delays(("day", "=", _FIRST)) == [1]
+    with pytest.raises(UsageError):
+        nightshift.read("flights.flights", filters=[("day", "=", _FIRST)])
+
+
+def test_rows_come_as_pandas_or_polars(lake: Environment) -> None:
+    arrow = nightshift.read("flights.flights")
+    in_pandas = nightshift.read("flights.flights", to="pandas")
+    assert isinstance(in_pandas, pd.DataFrame)
+    assert list(in_pandas["delay"]) == arrow["delay"].to_pylist()
+    in_polars = nightshift.read("flights.flights", to="polars")
+    assert isinstance(in_polars, pl.DataFrame)
+    assert in_polars.to_arrow().to_pylist() == arrow.to_pylist()
+    with pytest.raises(UsageError, match="No form of rows named 'panda'. Did you mean 'pandas'?"):
+        nightshift.read("flights.flights", to="panda")  # type: ignore[call-overload]
+
+
+def test_an_unknown_table_or_column_is_told_with_the_near_miss(lake: Environment) -> None:
+    with pytest.raises(UnknownTable, match="Did you mean 'flights.flights'"):
+        nightshift.read("flights.flight")
+    with pytest.raises(UnknownColumn, match="'carier'. Did you mean 'carrier'"):
+        nightshift.read("flights.flights", columns=["carier"])
+    with pytest.raises(UnknownColumn, match="Did you mean 'delay'"):
+        nightshift.read("flights.flights", filters=[("dela", "=", 1)])
+
+
+@pytest.mark.parametrize(
+    ("one", "says"),
+    [
+        (("day", "=", "yesterday"), "yesterday"),
+        (("day", "~", _FIRST), "No operator of a filter named '~'"),
+        (("day", ">", None), "say '=' or '!='"),
+        (("carrier", "in", "UA"), "needs a list of values, not 'UA'"),
+        (("carrier", "=", object()), "is no value of a column"),
+    ],
+)
+def test_a_filter_that_makes_no_sense_is_refused(lake: Environment, one: Filter, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        _delays(one)
+
+
+def test_only_the_table_that_is_named_is_opened(lake: Environment) -> None:
+    log = Path(lake.table_path("weather.flights")) / "_delta_log"
+    log.mkdir(parents=True)
+    (log / "00000000000000000000.json").write_text("no log")
+    assert _delays() == [1, 2, 3]
+    with pytest.raises(UnknownTable, match=r"Known: flights\.flights, weather\.flights"):
+        nightshift.read("flights")
+
+
+def _ids(**moment: object) -> list[int]:
+    rows = nightshift.read("toy.readings", **moment)  # type: ignore[call-overload]
+    return sorted(rows["id"].to_pylist())
+
+
+def test_a_table_is_read_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
+    run = replace(run_at(tmp_path, Days(_FIRST, _SECOND)), run_id="first")
+    publish(run, "readings", staged(run, {_FIRST: [1], _SECOND: [2]}))
+    end(run)
+    again = run_at(tmp_path, Days.of(_FIRST))
+    late = Origin(known={_FIRST: _LATER})
+    publish(again, "readings", staged(again, {_FIRST: [9]}, origin=late))
+    _, rows = query(run.environment, "SELECT min(published_at) FROM ops.publications")
+    assert _ids() == [2, 9]
+    assert _ids(run="first") == [1, 2]
+    assert _ids(version=0) == [1, 2]
+    assert _ids(as_of=rows[0][0]) == [1, 2]
+    assert _ids(known_as_of=date(2013, 1, 8)) == [1, 2]
+    assert _ids(known_as_of=str(_LATER)) == [2, 9]
+    assert _ids(version=0, filters=[("landed_date", "=", _FIRST)]) == [1]
+    history = nightshift.read("readings_history", columns=["id", "revision"])
+    assert sorted(map(tuple, (row.values() for row in history.to_pylist()))) == [
+        (1, 1),
+        (2, 1),
+        (9, 2),
+    ]
+    with pytest.raises(UsageError, match="Say only one of run, version"):
+        _ids(run="first", version=0)
+    with pytest.raises(UsageError, match="version 7"):
+        _ids(version=7)
+    with pytest.raises(UsageError, match="needs a night such as"):
+        _ids(known_as_of="' OR 1 = 1")
+    with pytest.raises(UsageError, match="No run named 'frist'. Did you mean 'first'?"):
+        _ids(run="frist")
+
+
+def test_a_statement_gives_rows_too(lake: Environment) -> None:
+    rows = nightshift.sql(
+        "SELECT day, sum(delay) AS n FROM flights.flights GROUP BY day ORDER BY 1"
+    )
+    assert [tuple(row.values()) for row in rows.to_pylist()] == [(_FIRST, 1), (_SECOND, 5)]
+    frame = nightshift.sql("SHOW TABLES", to="pandas")
+    assert list(frame["name"]) == ["flights.flights"]
+    with pytest.raises(UsageError, match="Did you mean flights.flights"):
+        nightshift.sql("FROM flights.flight")
+    with pytest.raises(UsageError, match="No statement gives rows"):
+        nightshift.sql("SET threads = 1")
+    with pytest.raises(UsageError):
+        nightshift.sql(f"COPY (SELECT 1) TO '{lake.home / 'out.csv'}'")
+    with pytest.raises(UsageError, match="late"):
+        nightshift.sql(
+            "SELECT CASE WHEN i = 1999999 THEN error('late') ELSE 'x' END FROM range(2000000) r(i)"
+        )
+
+
+def test_importing_it_starts_nothing_heavy() -> None:
+    heavy = ("pyspark", "tensorflow", "keras", "mlflow", "airflow", "feast", "great_expectations")
+    program = "import sys, nightshift; print(*sorted(set(sys.argv[1:]) & set(sys.modules)))"
+    command = [sys.executable, "-c", program, *heavy, "polars", "jobs.spark"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == []
+
+
+def test_airflow_takes_no_plugin_of_ours_for_it() -> None:
+    # It puts each module of the folder into sys.modules by its bare name.
+    assert not (ROOT / "plugins" / "nightshift.py").exists()

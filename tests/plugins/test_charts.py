@@ -1,0 +1,54 @@
+"""The picture of the lineage: a box for each table, and no line behind a box."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from jobs.pages.dictionary import Node, dictionary_of
+from pipelines import catalog
+from pipelines.environment import Environment
+from plugins.pages import charts
+
+ODD = "<img src=x onerror=alert(1)>"
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_a_line_that_passes_a_layer_runs_behind_no_box(name: str, tmp_path: Path) -> None:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    nodes = dictionary_of(environment, catalog.pipeline(name)).lineage
+    placed = charts._placed(charts._stops(nodes))
+    by_layer = defaultdict(list)
+    for place in placed.values():
+        by_layer[place.x].append(place)
+    for own in by_layer.values():
+        own.sort(key=lambda place: place.y)
+        assert all(one.y + one.height < other.y for one, other in pairwise(own))
+    drawn = charts.lineage(nodes)
+    assert drawn.count("<rect") == len(nodes)
+    for node in nodes:
+        assert f'<a href="#{node.name}">' in drawn
+
+
+def test_lines_lead_from_each_table_to_what_is_made_of_it() -> None:
+    nodes = [
+        Node(name="p.a", layer=0, reads=()),
+        Node(name="p.b", layer=1, reads=("p.a",)),
+        Node(name="p.c", layer=2, reads=("p.b", "p.a")),
+    ]
+    # a to b, b to c, and from a to c one to the layer between, one through it, and one from it.
+    assert len(re.findall('<path class="edge"', charts.lineage(nodes))) == 5
+
+
+def test_a_name_is_text() -> None:
+    drawn = charts.lineage([Node(name=f"p.{ODD}", layer=0, reads=())])
+    assert "&lt;img" in drawn
+    assert "<img" not in drawn
+
+
+def test_nothing_is_drawn_of_nothing() -> None:
+    assert "<rect" not in charts.lineage([])
