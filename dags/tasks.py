@@ -45,7 +45,7 @@ from pipelines.environment import Environment
 from pipelines.errors import NotLanded, Refused, UsageError
 from pipelines.events import Event
 from pipelines.landing import expected_files, stamp
-from pipelines.spec import Pipeline
+from pipelines.spec import Pipeline, Table
 from pipelines.stages import STAGES, Stage
 
 # As in `jobs/outcome.py`, which a DAG file must not import.
@@ -242,7 +242,7 @@ class StageOperator(CommandOperator):
             execution_timeout=time_limit(stage, days=1),
             outlets=_outlets(pipeline, stage),
             do_xcom_push=False,
-            on_success_callback=_success_callbacks(stage),
+            on_success_callback=_success_callbacks(pipeline, stage),
             on_failure_callback=[callbacks.stage_failed],
             **options,
         )
@@ -494,28 +494,33 @@ def _raise_unless_done(what: str, days: Days, exit_code: int, why: str) -> None:
         raise AirflowException(f"{what} of {days} failed {how}")
 
 
-def _success_callbacks(stage: Stage) -> list[Callable[[Context], None]]:
+def _success_callbacks(pipeline: Pipeline, stage: Stage) -> list[Callable[[Context], None]]:
     if stage.name == _PROMOTING_STAGE:
         return [callbacks.model_evaluated]
+    if any(table.warehouse for table in _published(pipeline, stage)):
+        return [callbacks.tables_published]
     # Should the first take so long that Airflow ends the second, the night is done all the same.
     return [callbacks.night_watched, callbacks.last_stage_done] if stage == STAGES[-1] else []
 
 
-def _outlets(pipeline: Pipeline, stage: Stage) -> list[Asset]:
+def _published(pipeline: Pipeline, stage: Stage) -> list[Table]:
     """The tables that the stage publishes.
 
     A check those that it audits, another stage those that no check audits.
     """
     audited = {other.audits for other in STAGES}
     makers = {stage.audits} if stage.audits else {stage.name} - audited
+    return [table for table in pipeline.tables if table.made_by in makers]
+
+
+def _outlets(pipeline: Pipeline, stage: Stage) -> list[Asset]:
     return [
         Asset(
             name=f"{pipeline.name}.{table.name}",
             uri=f"nightshift://lake/{pipeline.name}/{table.name}",
             group="nightshift",
         )
-        for table in pipeline.tables
-        if table.made_by in makers
+        for table in _published(pipeline, stage)
     ]
 
 

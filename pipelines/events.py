@@ -33,6 +33,8 @@ class Event(StrEnum):
     """They are again, or what is new has become usual."""
     MAINTENANCE_FAILED = "maintenance_failed"
     """Something could not be cleaned and grows; the rest was."""
+    WAREHOUSE_FAILED = "warehouse_failed"
+    """Days were published in the lake, and could not be to PostgreSQL."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

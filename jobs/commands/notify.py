@@ -25,7 +25,8 @@ def notify(
 ) -> int:
     """Send the event by the channels of the run's pipeline.
 
-    A promotion, drift and a night that is done are sent only when the run's records say so.
+    A promotion, drift, a PostgreSQL that is behind and a night that is done are sent only when the
+    run's records say so.
 
     Args:
         run: The run that it happened to, at its stage where the event is one of a stage.
@@ -72,6 +73,8 @@ def _notification(
         return outcome.promotion(run)
     if event in _OF_DRIFT:
         return outcome.drift(run)
+    if event is Event.WAREHOUSE_FAILED and run.stage:
+        return outcome.warehouse(run)
     if event is Event.MAINTENANCE_FAILED:
         raise UsageError(f"--event {event} is of no run: `nightshift maintain` tells it itself.")
     if run.stage is None:
