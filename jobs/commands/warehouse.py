@@ -8,6 +8,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from jobs.warehouse.catching_up import Caught, catch_up, published_tables
+from jobs.warehouse.connection import BY_HAND
 from pipelines.days import Days
 from pipelines.errors import NightshiftError
 from pipelines.redaction import redacted
@@ -37,7 +38,7 @@ def warehouse(
     told: list[str] = []
     for pipeline in pipelines:
         wanted = published_tables(pipeline)
-        for one in catch_up(environment, pipeline, wanted, is_dry=is_dry):
+        for one in catch_up(environment, pipeline, wanted, BY_HAND, is_dry=is_dry):
             rows += _rows(one)
             told += [f"{one.table}: {fault}" for fault in one.faults]
             if one.note:

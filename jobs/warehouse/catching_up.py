@@ -160,6 +160,7 @@ class _Table:
         self._declared = table
         self._source = source
         self._limits = limits
+        self._current: list[date] = []
         self._behind: list[date] = []
         self._written: list[date] = []
         self._faults: list[str] = []
@@ -169,33 +170,33 @@ class _Table:
         """Publish the days that PostgreSQL lacks, or only tell which these are."""
         try:
             shape = shape_of(self._pipeline, self._declared, self._source.rows.schema)
-            self._behind = self._lacking()
+            self._compare()
             if not is_dry:
                 self._note = tables.provide(self._connection, shape, self._limits)
                 self._write(shape, until)
         except (NightshiftError, psycopg.Error) as error:
             self._faults.append(_in_words(error))
-        days_in_force = self._source.in_force
+        in_force = self._source.in_force
         return Caught(
             table=self._source.name,
-            current=tuple(day for day in days_in_force if day not in self._behind),
+            current=tuple(self._current),
             behind=tuple(self._behind),
             written=tuple(self._written),
-            rows=sum(days_in_force[day].rows for day in self._written),
+            rows=sum(in_force[day].rows for day in self._written),
             faults=self._told(),
             note=self._note,
         )
 
-    def _lacking(self) -> list[date]:
+    def _compare(self) -> None:
         names = (self._pipeline.name, self._declared.name)
         held = days.held(self._connection, *names, self._limits)
         nothing = days.Held(lake=None, version=None)
-        lake = self._source.lake
-        return [
-            day
-            for day, one in self._source.in_force.items()
-            if held.get(day, nothing).is_older(lake, one)
-        ]
+        current: list[date] = []
+        behind: list[date] = []
+        for day, one in self._source.in_force.items():
+            is_older = held.get(day, nothing).is_older(self._source.lake, one)
+            (behind if is_older else current).append(day)
+        self._current, self._behind = current, behind
 
     def _write(self, shape: Shape, until: float | None) -> None:
         for place, day in enumerate(self._behind):

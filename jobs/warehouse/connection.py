@@ -40,6 +40,8 @@ class Limits:
 
 
 LIMITS = Limits()
+BY_HAND = Limits(lock=60, statement=3600, transaction=7200)
+"""Where a person waits, who can end it: a first load of large days."""
 
 
 class WarehouseAway(NightshiftError):

@@ -58,9 +58,9 @@ def held(
 ) -> Mapping[date, Held]:
     """What PostgreSQL holds of a table, by day."""
     with transaction(connection, limits) as cursor:
+        act_as_owner(cursor)
         if not has_bookkeeping(cursor):
             return {}
-        act_as_owner(cursor)
         cursor.execute(
             "SELECT day, lake, version FROM nightshift.publications "
             "WHERE pipeline = %s AND table_name = %s",

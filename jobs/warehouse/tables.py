@@ -46,6 +46,11 @@ _COLUMNS = """
 SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
 WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum
 """
+_IS_OWNER = """
+SELECT pg_has_role(session_user, oid, 'MEMBER')
+   AND coalesce((SELECT nspowner = pg_roles.oid FROM pg_namespace WHERE nspname = %s), true)
+FROM pg_roles WHERE rolname = %s
+"""
 _INDEXES = "SELECT indexname FROM pg_indexes WHERE schemaname = %s AND tablename = %s"
 
 
@@ -60,14 +65,16 @@ def provide(connection: Connection, shape: Shape, limits: Limits) -> str:
         WarehouseAway: PostgreSQL cannot be used, or who reads the view holds it for too long.
     """
     with transaction(connection, limits) as cursor:
+        act_as_owner(cursor)
         if _is_there(cursor, shape):
             return _lacking(cursor)
+        act_as_user(cursor)
         # Two that make the same at once would stumble over each other.
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_ONE_AT_A_TIME])
         _make_roles(cursor)
+        act_as_owner(cursor)
         _make_bookkeeping(cursor)
         _make_schema(cursor, shape.schema)
-        act_as_owner(cursor)
         _make_table(cursor, shape)
         _make_indexes(cursor, shape)
         _make_view(cursor, shape)
@@ -78,9 +85,17 @@ def provide(connection: Connection, shape: Shape, limits: Limits) -> str:
 
 
 def act_as_owner(cursor: Cursor) -> None:
-    """Own what is made, and use what is there, as the owner role, where the user belongs to it."""
-    if _is_member(cursor):
+    """Own what is made, and use what is there, as the owner role, where the user belongs to it.
+
+    Not where all was made before there was that role: it belongs to the user.
+    """
+    if _is_owner(cursor):
         _run(cursor, "SET LOCAL ROLE {role}", role=OWNER)
+
+
+def act_as_user(cursor: Cursor) -> None:
+    """Make what only the user may: roles, and schemas."""
+    cursor.execute("RESET ROLE")
 
 
 def has_bookkeeping(cursor: Cursor) -> bool:
@@ -116,10 +131,8 @@ def _has_role(cursor: Cursor, role: str) -> bool:
     return cursor.fetchone() is not None
 
 
-def _is_member(cursor: Cursor) -> bool:
-    if not _has_role(cursor, OWNER):
-        return False
-    cursor.execute("SELECT pg_has_role(session_user, %s, 'MEMBER')", [OWNER])
+def _is_owner(cursor: Cursor) -> bool:
+    cursor.execute(_IS_OWNER, [WAREHOUSE, OWNER])
     return cursor.fetchone() == (True,)
 
 
@@ -148,14 +161,12 @@ def _make_bookkeeping(cursor: Cursor) -> None:
     if has_bookkeeping(cursor) and not _is_reader_new(cursor):
         return
     _make_schema(cursor, WAREHOUSE)
-    act_as_owner(cursor)
     for statement in (_PUBLICATIONS, _SHAPES):
         _run(cursor, statement, schema=WAREHOUSE)
     comment = sql.SQL("COMMENT ON TABLE {} IS {}")
     cursor.execute(comment.format(sql.Identifier(WAREHOUSE, "publications"), sql.Literal(_DOC)))
     if _has_role(cursor, READER):
         _grant(cursor, WAREHOUSE, "publications")
-    cursor.execute("RESET ROLE")
 
 
 def _is_reader_new(cursor: Cursor) -> bool:
@@ -170,10 +181,12 @@ def _make_schema(cursor: Cursor, schema: str) -> None:
     cursor.execute("SELECT to_regnamespace(%s) IS NOT NULL", [_quoted(cursor, schema)])
     if cursor.fetchone() == (True,):
         return
-    if _is_member(cursor):
+    act_as_user(cursor)
+    if _is_owner(cursor):
         _run(cursor, "CREATE SCHEMA {schema} AUTHORIZATION {role}", schema=schema, role=OWNER)
     else:
         _run(cursor, "CREATE SCHEMA {schema}", schema=schema)
+    act_as_owner(cursor)
 
 
 def _make_table(cursor: Cursor, shape: Shape) -> None:

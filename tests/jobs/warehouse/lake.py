@@ -32,7 +32,7 @@ from tests.jobs.toy import READINGS, SENSORS, TOY
 
 FIRST = date(2013, 1, 5)
 FEW_DAYS = [FIRST + timedelta(days=number) for number in range(3)]
-QUICK = replace(LIMITS, connect=2, lock=0.5, statement=2, transaction=3)
+QUICK = replace(LIMITS, connect=5, lock=1, statement=5, transaction=8)
 PIPELINE = replace(TOY, feeds=(READINGS, SENSORS), carried=("note", "amount"))
 """The toy, whose predictions show a text and a number too."""
 _INSTANT = datetime(2013, 1, 4, 23, 59, 59, 123456, tzinfo=UTC)
@@ -78,8 +78,9 @@ class Lake:
             connection.execute(statement)  # type: ignore[arg-type]
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
-        """A session of somebody."""
-        return psycopg.connect(str(self.environment.warehouse_url))
+        """A session of somebody, who waits for no lock for ever."""
+        url = str(self.environment.warehouse_url)
+        return psycopg.connect(url, options="-c lock_timeout=20s")
 
     def require_same(self, salts: Mapping[date, str]) -> None:
         """Each of these days is in PostgreSQL once and whole, and no other day is."""
