@@ -4,17 +4,19 @@
 after another by `nightshift run`, and compares the first and the last ten.
 
 Needs a platform that is up, in a home in which `weather` has not run yet. The first nights find too
-few labels to train on; compared are those from the fiftieth on.
+few labels to train on; compared are those from the fiftieth on. What was measured is kept in the
+home: interrupted, the same command goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
@@ -31,6 +33,8 @@ from pipelines.environment import Environment
 WEATHER = pipeline("weather")
 _HISTORY_DAYS = 49
 """Made in one pass before the first night: enough labels to train on."""
+_MEASURED = "many_nights.jsonl"
+"""In the home: a line a night."""
 _COMPARED = 10
 """Nights at each end."""
 
@@ -58,15 +62,33 @@ def main() -> int:
     environment = Environment.read()
     history = Days(WEATHER.first_day, WEATHER.first_day + timedelta(days=_HISTORY_DAYS))
     nights = Days(history.last + timedelta(days=1), history.last + timedelta(days=count))
+    measured = environment.home / _MEASURED
+    run = _read(measured)
     _nightshift("land", WEATHER.name, *_named(Days(history.first, nights.last)))
-    _nightshift("run", WEATHER.name, *_named(history))
-    run = [_night(environment, day) for day in nights]
+    if not run:
+        _nightshift("run", WEATHER.name, *_named(history))
+    for day in list(nights)[len(run) :]:
+        run.append(_night(environment, day))
+        _keep(measured, run[-1])
     ends = {"first": run[:_COMPARED], "last": run[-_COMPARED:]}
     names = ("nights", "from", "seconds", "files", "MB", "files in force", "rows in force")
     show(names, [_row(name, end) for name, end in ends.items()], "table")
     first, last = (median(night.seconds for night in end) for end in ends.values())
     print(f"last / first: {last / first:.3f}", file=sys.stderr)
     return 0
+
+
+def _read(measured: Path) -> list[Night]:
+    """The nights of former calls, in order."""
+    if not measured.exists():
+        return []
+    rows = map(json.loads, measured.read_text().splitlines())
+    return [Night(**{**row, "day": date.fromisoformat(row["day"])}) for row in rows]
+
+
+def _keep(measured: Path, night: Night) -> None:
+    with measured.open("a") as file:
+        print(json.dumps(asdict(night), default=str), file=file)
 
 
 def _named(days: Days) -> Sequence[str]:

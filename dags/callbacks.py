@@ -62,6 +62,11 @@ def model_evaluated(context: Context) -> None:
     _notify(context, Event.MODEL_PROMOTED)
 
 
+def approvals_expired(context: Context) -> None:
+    """The command tells whether a model awaited a person for too long."""
+    _notify(context, Event.APPROVAL_EXPIRED)
+
+
 def night_watched(context: Context) -> None:
     """The command tells whether drift was found, or has ended."""
     _notify(context, Event.DRIFT_FOUND)

@@ -9,8 +9,9 @@ scores the flights of tomorrow into `flights.predictions`.
   home was first started. Its files are dropped by `flights_source` at 04:00.
 * **Load many days** in one pass: *Trigger* with *From* and *To*. The tables are the same as after
   as many nights.
-* **Run many nights**: *Backfill*. Its dates are the days processed. Keep *Max Active Runs* at 1:
-  each night builds on those before it.
+* **Run many nights**: *Backfill*. Its dates are the days processed. *Max Active Runs* may be any
+  number: a night builds on those before it, so they take turns, and one that is current is over at
+  once.
 * **Run again**: *Clear*, or trigger the same day. A rerun changes no published row.
 
 A stage that fails is retried; a stage whose data or model was refused is not, because it would be

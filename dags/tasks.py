@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from hashlib import sha256
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NoReturn
 from zoneinfo import ZoneInfo
 
 from airflow.providers.standard.operators.empty import EmptyOperator
@@ -25,6 +27,7 @@ from airflow.sdk import (
     CronDataIntervalTimetable,
     CronTriggerTimetable,
     Param,
+    TaskGroup,
     TriggerRule,
     chain,
 )
@@ -35,18 +38,22 @@ from airflow.sdk.exceptions import (
     DownstreamTasksSkipped,
 )
 
-from dags import callbacks
+from dags import callbacks, lineage
 from dags.nights import Night, night_of
 from dags.process import Ended, Process
 from dags.reports import ReportLink, url_of
-from dags.waiting import FilesLanded
+from dags.waiting import FilesLanded, RunEnded
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NotLanded, Refused, UsageError
 from pipelines.events import Event
 from pipelines.landing import expected_files, stamp
+from pipelines.resources import Resources
 from pipelines.spec import Pipeline, Table
-from pipelines.stages import STAGES, Stage
+from pipelines.stages import GROUPS, STAGES, Stage
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
 # As in `jobs/outcome.py`, which a DAG file must not import.
 _PROMOTING_STAGE = "evaluate"
@@ -122,7 +129,7 @@ def night(pipeline: Pipeline) -> None:
     The stage after some that may fail goes on as long as the last that may not has succeeded.
     """
     plan = PlanOperator(pipeline=pipeline)
-    tasks = [StageOperator(pipeline=pipeline, stage=stage) for stage in STAGES]
+    tasks = _stages(pipeline)
     chain(plan, *tasks)
     needed = tasks[0]
     for before, task in pairwise(tasks):
@@ -135,6 +142,15 @@ def night(pipeline: Pipeline) -> None:
             task.trigger_rule = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
         needed = task
     _add_outcome([*(task for task in tasks if task.stage.may_fail), tasks[-1]])
+
+
+def _stages(pipeline: Pipeline) -> list[StageOperator]:
+    tasks: list[StageOperator] = []
+    for name, stages in groupby(STAGES, key=attrgetter("group")):
+        # A group is for the eye alone: a task is found by the name of its stage.
+        with TaskGroup(group_id=name, prefix_group_id=False, tooltip=GROUPS[name]):
+            tasks += [StageOperator(pipeline=pipeline, stage=stage) for stage in stages]
+    return tasks
 
 
 def _add_outcome(last: Sequence[StageOperator]) -> None:
@@ -192,7 +208,10 @@ class PlanOperator(CommandOperator):
 
         Raises:
             DownstreamTasksSkipped: nothing is to be done.
+            TaskDeferred: an earlier night of a backfill runs; Airflow calls `take_turn` when it has
+                ended.
         """
+        self._let_earlier_nights_end(context)
         try:
             planned = night_of(self.pipeline, context)
         except AirflowSkipException as nothing:
@@ -218,6 +237,24 @@ class PlanOperator(CommandOperator):
         arguments = notification(self.pipeline, STAGES[0], days, run_id, event)
         return [str(executable()), *arguments]
 
+    def take_turn(self, context: Context, event: object) -> None:
+        """Go on: the night before has ended."""
+        self.execute(context)
+
+    def _let_earlier_nights_end(self, context: Context) -> None:
+        """Wait for the night before: however many runs a backfill has at once, they take turns.
+
+        A night that began before those that it builds on would score without them.
+        """
+        if context["dag_run"].run_type != "backfill":
+            return
+        before = context["ti"].get_previous_dagrun(state="running")
+        if before is None:
+            return
+        self.log.info("Waiting for the night before: run %s.", before.run_id)
+        ended = RunEnded(dag_id=self.dag_id, run_id=before.run_id)
+        self.defer(trigger=ended, method_name="take_turn")
+
     def _end_here(self) -> NoReturn:
         """Skip all stages, whatever their trigger rules; a stage that is cleared runs."""
         raise DownstreamTasksSkipped(tasks=sorted(self.get_flat_relative_ids(upstream=False)))
@@ -234,16 +271,20 @@ class StageOperator(CommandOperator):
     operator_extra_links = (ReportLink(),)
     report_url = ""
     """Where the report is that the stage has written; '': it has written none."""
+    changed: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    """What the stage has changed: rows, version and days by the SQL name of the table."""
 
     def __init__(self, *, pipeline: Pipeline, stage: Stage, **options: Any) -> None:
         super().__init__(
             task_id=stage.name,
             doc_md=stage.does,
             execution_timeout=time_limit(stage, days=1),
+            inlets=_inlets(pipeline, stage),
             outlets=_outlets(pipeline, stage),
             do_xcom_push=False,
             on_success_callback=_success_callbacks(pipeline, stage),
             on_failure_callback=[callbacks.stage_failed],
+            **_of_resources(pipeline.resources_of(stage)),
             **options,
         )
         self.pipeline = pipeline
@@ -303,13 +344,13 @@ class StageOperator(CommandOperator):
         if not result:
             return ""
         context["ti"].xcom_push(key="result", value=result)
-        changed = result["tables"]
+        self.changed = result["tables"]
         # Airflow makes an event of each outlet that a task has when it succeeds: of a table that
         # did not change there is none.
         tables = _outlets(self.pipeline, self.stage)
-        self.outlets = [table for table in tables if table.name in changed]
+        self.outlets = [table for table in tables if table.name in self.changed]
         for table in self.outlets:
-            context["outlet_events"][table].extra = changed[table.name]
+            context["outlet_events"][table].extra = self.changed[table.name]
         if not result["report"]:
             return result["message"] or ""
         self.report_url = url_of(result["report"])
@@ -343,6 +384,15 @@ class StageOperator(CommandOperator):
             method_name="go_on",
             kwargs={"began": began.isoformat(), "is_told": is_told},
         )
+
+    def get_openlineage_facets_on_complete(self, _task_instance: Any) -> OperatorLineage:
+        """What OpenLineage asks of an operator, when it is switched on."""
+        # The run may have changed others too, in stages before.
+        own = {table.name for table in self.outlets}
+        changed = {name: what for name, what in self.changed.items() if name in own}
+        return lineage.lineage(self.inlets, changed)
+
+    get_openlineage_facets_on_failure = get_openlineage_facets_on_complete
 
     def notify_command(self, context: Context, event: Event) -> list[str]:
         """The command that has people told of an event of this stage in the DAG run."""
@@ -413,6 +463,12 @@ def notification(
 ) -> list[str]:
     """Arguments of `nightshift` that have people told of an event of the stage."""
     return ["notify", *_where(pipeline, stage, days, run_id), "--event", str(event)]
+
+
+def late_command(pipeline: Pipeline, days: Days, run_id: str) -> list[str]:
+    """Arguments of `nightshift` that have people told if the night's predictions are not there."""
+    about = [*_span(pipeline, days), f"--run-id={run_id}"]
+    return ["notify", *about, "--event", str(Event.PREDICTIONS_LATE)]
 
 
 def executable() -> Path:
@@ -496,11 +552,35 @@ def _raise_unless_done(what: str, days: Days, exit_code: int, why: str) -> None:
 
 def _success_callbacks(pipeline: Pipeline, stage: Stage) -> list[Callable[[Context], None]]:
     if stage.name == _PROMOTING_STAGE:
-        return [callbacks.model_evaluated]
+        has_deadline = pipeline.promotion.approval_hours is not None
+        expired = [callbacks.approvals_expired] if has_deadline else []
+        return [callbacks.model_evaluated, *expired]
     if any(table.warehouse for table in _published(pipeline, stage)):
         return [callbacks.tables_published]
     # Should the first take so long that Airflow ends the second, the night is done all the same.
     return [callbacks.night_watched, callbacks.last_stage_done] if stage == STAGES[-1] else []
+
+
+def _of_resources(given: Resources) -> dict[str, Any]:
+    """Where Airflow runs a task, and beside what; what is not said is Airflow's default."""
+    options: dict[str, Any] = {"executor_config": dict(given.executor_config)}
+    if given.queue:
+        options["queue"] = given.queue
+    if given.pool:
+        options["pool"] = given.pool.name
+        options["pool_slots"] = given.pool_slots
+    return options
+
+
+def _inlets(pipeline: Pipeline, stage: Stage) -> list[Asset]:
+    """The tables that the stage reads, each once; of those that it makes itself none."""
+    made = [table for table in pipeline.tables if table.made_by in (stage.name, stage.audits)]
+    read = list(stage.reads)
+    for table in made:
+        read += pipeline.sources_of(table)
+    own = {table.name for table in made}
+    others = [name for name in dict.fromkeys(read) if name not in own]
+    return [_asset(pipeline, pipeline.table(name)) for name in others]
 
 
 def _published(pipeline: Pipeline, stage: Stage) -> list[Table]:
@@ -514,14 +594,15 @@ def _published(pipeline: Pipeline, stage: Stage) -> list[Table]:
 
 
 def _outlets(pipeline: Pipeline, stage: Stage) -> list[Asset]:
-    return [
-        Asset(
-            name=f"{pipeline.name}.{table.name}",
-            uri=f"nightshift://lake/{pipeline.name}/{table.name}",
-            group="nightshift",
-        )
-        for table in _published(pipeline, stage)
-    ]
+    return [_asset(pipeline, table) for table in _published(pipeline, stage)]
+
+
+def _asset(pipeline: Pipeline, table: Table) -> Asset:
+    return Asset(
+        name=f"{pipeline.name}.{table.name}",
+        uri=f"nightshift://lake/{pipeline.name}/{table.name}",
+        group="nightshift",
+    )
 
 
 def _params(pipeline: Pipeline) -> dict[str, Param]:

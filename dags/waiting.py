@@ -1,4 +1,4 @@
-"""Waits for files in Airflow's triggerer, where a wait takes no worker."""
+"""Waits for files and for other runs in Airflow's triggerer, where a wait takes no worker."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+from asgiref.sync import sync_to_async
 
 from pipelines.landing import Stamp, stamp
 
 LOOK_EVERY_SECONDS = 15.0
+_ASK_EVERY_SECONDS = 5.0
+_NOT_ENDED = ["queued", "running"]
+"""States of a run that goes on, or will."""
 
 
 class FilesLanded(BaseTrigger):
@@ -65,3 +70,43 @@ class FilesLanded(BaseTrigger):
 
     def _look(self) -> list[Stamp | None]:
         return [stamp(Path(path)) for path in self.paths]
+
+
+class RunEnded(BaseTrigger):
+    """Fires when a run of a DAG has ended, or is gone."""
+
+    def __init__(
+        self,
+        *,
+        dag_id: str,
+        run_id: str,
+        every_seconds: float = _ASK_EVERY_SECONDS,
+    ) -> None:
+        """Keep what the triggerer needs to make this trigger again.
+
+        Args:
+            dag_id: Whose run it is.
+            run_id: The run.
+            every_seconds: From one question to the next.
+        """
+        super().__init__()
+        self.dag_id = dag_id
+        self.run_id = run_id
+        self.every_seconds = every_seconds
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Where this class is found, and its arguments."""
+        arguments = {
+            "dag_id": self.dag_id,
+            "run_id": self.run_id,
+            "every_seconds": self.every_seconds,
+        }
+        return "dags.waiting.RunEnded", arguments
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Ask again and again; gives one event."""
+        # Not by `asyncio.to_thread`: the answer comes by the triggerer's own event loop.
+        count = sync_to_async(RuntimeTaskInstance.get_dr_count)
+        while await count(self.dag_id, run_ids=[self.run_id], states=_NOT_ENDED):
+            await asyncio.sleep(self.every_seconds)
+        yield TriggerEvent("it has ended")

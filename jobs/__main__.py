@@ -67,8 +67,8 @@ def parser() -> Parser:
     top.add_argument("--version", action=Version, help="print the package's and the code's version")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def command(name: str, does: str, function: Command) -> Parser:
-        one: Parser = commands.add_parser(name, help=does, description=does)
+    def command(name: str, does: str, function: Command, **settings: Any) -> Parser:
+        one: Parser = commands.add_parser(name, help=does, description=does, **settings)
         one.set_defaults(command=function)
         return one
 
@@ -78,6 +78,18 @@ def parser() -> Parser:
     command("down", "Stop the platform and everything that it started.", _down)
     command("status", "Tell which services run, and how they are.", _status)
     _grammar_of_logs(command("logs", "List the services' logs, or print the end of one.", _logs))
+    _grammar_of_airflow(
+        command(
+            "airflow",
+            "Pass any command on to this platform's Airflow, such as `dags list`.",
+            _airflow,
+            # What begins with a dash is Airflow's too.
+            prefix_chars="\0",
+            add_help=False,
+        )
+    )
+    users = command("users", "List who may sign in, with role, and where the password is.", _users)
+    _add_format(users)
     page = command("open", "Print the address of a page in the Airflow UI, and open it.", _open)
     _grammar_of_open(page)
     _grammar_of_run(
@@ -211,6 +223,10 @@ def _grammar_of_logs(one: Parser) -> None:
         "--lines", type=_count, default=50, metavar="N", help="how many of the last lines (50)"
     )
     _add_format(one, "how the list is printed")
+
+
+def _grammar_of_airflow(one: Parser) -> None:
+    one.add_argument("words", nargs="*", help="what Airflow's own command takes")
 
 
 def _grammar_of_open(one: Parser) -> None:
@@ -654,6 +670,20 @@ def _logs(arguments: argparse.Namespace, environment: Environment) -> int:
     )
 
 
+def _airflow(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.airflow import pass_on
+
+    return pass_on(environment, arguments.words)
+
+
+def _users(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.output import show
+    from jobs.services import accounts
+
+    show(accounts.COLUMNS, accounts.rows(environment), arguments.format)
+    return 0
+
+
 def _open(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands.open import open_page
 
@@ -697,7 +727,7 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
 
 
 def _plan(arguments: argparse.Namespace, environment: Environment) -> int:
-    from jobs.commands.plan import HEADER, plan, write_note, write_result
+    from jobs.commands.plan import HEADER, plan, prepare_run, write_result
     from jobs.output import show
 
     pipeline = catalog.pipeline(arguments.pipeline)
@@ -714,7 +744,7 @@ def _plan(arguments: argparse.Namespace, environment: Environment) -> int:
     if arguments.result:
         write_result(found, arguments.result)
     if arguments.note_run:
-        write_note(run, found, arguments.note_run)
+        prepare_run(run, found, arguments.note_run)
     return 0
 
 

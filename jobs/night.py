@@ -361,6 +361,8 @@ def _perform_all(
         code = _perform_in_server_or_here(doing)
         if notify:
             _tell(doing, partial(outcome.of_stage, doing, code, began))
+        if notify and not code and stage.name == outcome.PROMOTING_STAGE:
+            _tell(doing, partial(outcome.expiry, doing))
         ending.after(stage, code)
 
 
@@ -383,9 +385,9 @@ def _tell(run: Run, what_happened: _WhatHappened) -> None:
         notification = what_happened()
         if notification:
             # Imported here because every command imports this module, and few have people told.
-            from jobs.notifications.channels import send
+            from jobs.telling import tell
 
-            send(run.environment, run.pipeline, notification)
+            tell(run, notification)
     except Exception as error:
         message = message_of(error, run.environment.variables())
         print(f"Warning: nobody was notified: {message}", file=sys.stderr, flush=True)

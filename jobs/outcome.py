@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import date, datetime
 from typing import Any
 
-from pipelines.errors import NotLanded, Refused
+from jobs.services import addresses
+from pipelines.errors import NotLanded, Refused, UsageError
 from pipelines.events import Event, Notification
-from pipelines.run import Run
+from pipelines.run import OF_COMMAND, Run
+from pipelines.spec import PREDICTIONS
 from pipelines.stages import STAGES
 
 Row = dict[str, Any]
@@ -70,10 +73,12 @@ def failure(
         since: Only what was recorded by an attempt that began since then is its reason (UTC).
         otherwise: The message where it recorded none.
     """
-    recorded = reason(run, since)
+    attempt = _last_attempt(run, since)
+    recorded = attempt.get("error")
     # Who called a stage that was killed may know more than that.
     message = recorded if recorded and recorded != NO_REASON else otherwise
-    return notification(run, event, message, run.doing.name)
+    told = notification(run, event, message, run.doing.name)
+    return replace(told, report=_report(run, attempt))
 
 
 def reason(run: Run, since: datetime | None) -> str | None:
@@ -83,9 +88,21 @@ def reason(run: Run, since: datetime | None) -> str | None:
         run: The run at the stage.
         since: Only what an attempt that began since then has recorded (UTC); None: any.
     """
+    return _last_attempt(run, since).get("error")
+
+
+def _last_attempt(run: Run, since: datetime | None) -> Row:
+    """What the last attempt at the stage of the run recorded; {}: nothing."""
     recorded = [row for row in _readable_rows(run) if row["stage"] == run.doing.name]
     own = [row for row in recorded if since is None or row["started_at"] >= since]
-    return own[-1]["error"] if own else None
+    return own[-1] if own else {}
+
+
+def _report(run: Run, attempt: Row) -> str | None:
+    """Where the report is that the attempt has written."""
+    metrics = json.loads(attempt.get("metrics") or "{}")
+    report = metrics.get("report")
+    return addresses.of_report(run.environment, report) if report else None
 
 
 def promotion(run: Run) -> Notification | None:
@@ -102,7 +119,30 @@ def promotion(run: Run) -> Notification | None:
     if is_known or not _settled_here(run, verdict):
         return None
     message = f"Model {verdict['model_version']}. {verdict.get('reason', '')}".strip()
-    return notification(run, event, message, PROMOTING_STAGE)
+    told = notification(run, event, message, PROMOTING_STAGE)
+    return replace(told, page=_models_page(run))
+
+
+def expiry(run: Run) -> Notification | None:
+    """The models that the run's evaluate stage has refused, because nobody approved them in time.
+
+    None when there is none, or this run has said so before.
+    """
+    verdicts = _verdicts(run)
+    told = {version for one in verdicts[:-1] for version in one.get("expired", [])}
+    expired = verdicts[-1].get("expired", []) if verdicts else []
+    new = [version for version in expired if version not in told]
+    if not new:
+        return None
+    hours = run.pipeline.promotion.approval_hours
+    which = f"Model {new[0]}" if len(new) == 1 else f"Models {', '.join(new)}"
+    message = f"{which}: nobody approved within {hours:g} h. What serves serves on."
+    refused = notification(run, Event.APPROVAL_EXPIRED, message, PROMOTING_STAGE)
+    return replace(refused, page=_models_page(run))
+
+
+def _models_page(run: Run) -> str:
+    return addresses.of_page(run.environment, "models", run.pipeline.name)
 
 
 def drift(run: Run) -> Notification | None:
@@ -168,6 +208,57 @@ def night_done(run: Run) -> Notification | None:
     return notification(run, Event.NIGHT_DONE, message)
 
 
+def predictions_late(run: Run) -> Notification | None:
+    """That the predictions of the run's night are not there; None: they are.
+
+    Raises:
+        UsageError: the pipeline declares no time by which they must be.
+    """
+    pipeline = run.pipeline
+    by = pipeline.predictions_by
+    if by is None:
+        raise UsageError(f"'{pipeline.name}' declares no predictions_by: nothing can be late.")
+    night = run.days.last
+    table = pipeline.table(PREDICTIONS)
+    if _is_published(run, table.name, table.day_of(night)):
+        return None
+    seen = _last_of_night(run, night)
+    missing = f"No predictions for {table.day_of(night)} by {by:%H:%M} ({pipeline.timezone})."
+    told = notification(run, Event.PREDICTIONS_LATE, f"{missing} {_how_far(seen)}")
+    page = addresses.of_page(run.environment, "nights", pipeline.name)
+    if not seen:
+        return replace(told, page=page)
+    return replace(
+        told,
+        stage=seen["stage"],
+        run_id=seen["run_id"],
+        page=_page_of_run(run, seen["run_id"]) or page,
+        report=_report(run, seen),
+    )
+
+
+def _is_published(run: Run, table: str, day: date) -> bool:
+    from jobs.lake import ops
+
+    name = f"{run.pipeline.name}.{table}"
+    of_day = [("table_name", "=", name), ("day", "=", day)]
+    return len(ops.read(run.environment, "publications", of_day, ["day"])) > 0
+
+
+def _last_of_night(run: Run, night: date) -> Row:
+    """The last stage that any run has done, or tried, for the night; {}: none."""
+    of_night = [("pipeline", "=", run.pipeline.name), ("last_day", "=", night)]
+    recorded = _rows_of(run, of_night)
+    return recorded[-1] if recorded else {}
+
+
+def _how_far(seen: Row) -> str:
+    if not seen:
+        return "Its night has not begun, or its first stage has not ended."
+    so_far = f"The last stage that ended is {seen['stage']}: {seen['status']}."
+    return f"{so_far} {seen['error']}" if seen["error"] else so_far
+
+
 def notification(
     run: Run,
     event: Event,
@@ -182,7 +273,16 @@ def notification(
         run_id=run.run_id,
         stage=stage,
         message=message,
+        page=_page_of_run(run, run.run_id),
     )
+
+
+def _page_of_run(run: Run, run_id: str) -> str | None:
+    """Where Airflow shows a run of the pipeline's DAG; None: it knows nothing of the run."""
+    if run_id.startswith(OF_COMMAND):
+        return None
+    airflow = addresses.of_airflow(run.environment)
+    return addresses.of_run(airflow, run.pipeline.name, run_id)
 
 
 def _verdicts(run: Run) -> list[dict[str, Any]]:

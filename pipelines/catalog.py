@@ -11,12 +11,15 @@ from pathlib import Path
 from types import ModuleType
 
 from pipelines.errors import UsageError, no_such
+from pipelines.resources import Pool
 from pipelines.spec import Pipeline
+from pipelines.stages import STAGES
 
 _SPINE = frozenset(
     {
         *("__init__", "catalog", "days", "environment", "errors", "events", "features", "feeds"),
-        *("landing", "model", "redaction", "replay", "rolling", "run", "spec", "stages", "waivers"),
+        *("landing", "model", "redaction", "replay", "resources", "rolling", "run", "spec"),
+        *("stages", "waivers"),
     }
 )
 """Modules here that are no pipelines."""
@@ -41,6 +44,27 @@ def pipeline(name: str) -> Pipeline:
     if not isinstance(found, Pipeline) or found.name != name:
         raise UsageError(f"pipelines/{name}.py must define PIPELINE = Pipeline(name='{name}', …).")
     return found
+
+
+def pools() -> list[Pool]:
+    """The pools in which stages of any pipeline wait.
+
+    Raises:
+        UsageError: two pipelines declare one pool otherwise.
+    """
+    found: dict[str, Pool] = {}
+    for declared in map(pipeline, names()):
+        for stage in STAGES:
+            pool = declared.resources_of(stage).pool
+            if pool is None:
+                continue
+            known = found.setdefault(pool.name, pool)
+            if known != pool:
+                raise UsageError(
+                    f"Pipeline '{declared.name}', stage '{stage.name}': its pool is {pool}, "
+                    f"and another stage's is {known}. Declare it once."
+                )
+    return list(found.values())
 
 
 def part(package: str, pipeline: Pipeline, holds: str) -> ModuleType:

@@ -32,6 +32,11 @@ ROOT = Path(__file__).resolve().parent.parent
 """The checkout: the folder that holds `pipelines/`."""
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 """How an address of a database that MLflow can open begins."""
+_ROLES = ("viewer", "user", "op", "admin")
+"""What a person may do in Airflow's UI, its API and our pages, from least to most."""
+_USER = re.compile(rf"([A-Za-z0-9][A-Za-z0-9_.-]{{0,63}}):({'|'.join(_ROLES)})")
+ADMIN = "admin"
+"""The user that every home has."""
 _SPARK_ADDRESS = re.compile(r"sc://[^/;?#@\s]+(/(;[^;=?#\s]+=[^;=?#\s]*)*)?")
 """`sc://host:port`, and after a slash any number of `;name=value`."""
 
@@ -140,6 +145,38 @@ def _postgres_address(text: str) -> str:
     if parts.scheme not in {"postgresql", "postgres"} or not text.isprintable():
         raise ValueError("an address such as postgresql://user:password@host:5432/database")
     return text
+
+
+def _database_address(text: str) -> str:
+    if not text.startswith(("sqlite:////", "postgresql://", "postgresql+psycopg2://")):
+        raise ValueError(
+            "an address of a database, such as postgresql://user:password@host/airflow or "
+            "sqlite:////folder/airflow.db"
+        )
+    return text
+
+
+def _users(text: str) -> str:
+    names = []
+    for word in text.split(","):
+        user = _USER.fullmatch(word.strip())
+        if not user:
+            roles = ", ".join(_ROLES)
+            raise ValueError(f"a list such as ann:viewer,bob:user (a role is one of {roles})")
+        names.append(user[1])
+    if len({ADMIN, *names}) <= len(names):
+        raise ValueError(f"a list that names each user once, and not '{ADMIN}', which is there")
+    return text
+
+
+def _auth(text: str) -> str:
+    if text not in {"simple", "fab"}:
+        raise ValueError("'simple' or 'fab'")
+    return text
+
+
+def _file_or_web_address(text: str) -> str:
+    return _web_address(text) if "://" in text else str(_absolute(text))
 
 
 def _whole_number(least: int, most: int) -> Callable[[str], int]:
@@ -256,6 +293,43 @@ class Environment:
             "5000",
             _PORT,
         )
+    )
+    airflow_database: str = field(
+        repr=False,
+        metadata=setting(
+            "NIGHTSHIFT_AIRFLOW_DATABASE",
+            "Airflow's own database: SQLite, or PostgreSQL where it has to hold more",
+            "sqlite:///{home}/airflow/airflow.db",
+            _database_address,
+            is_address=True,
+        ),
+    )
+    users: str | None = field(
+        metadata=setting(
+            "NIGHTSHIFT_USERS",
+            f"who may sign in beside '{ADMIN}', such as ann:viewer,bob:user",
+            None,
+            _users,
+        )
+    )
+    auth: str = field(
+        metadata=setting(
+            "NIGHTSHIFT_AUTH",
+            "who keeps users and roles: 'simple', these variables; 'fab', Airflow's database, by "
+            "its UI",
+            "simple",
+            _auth,
+        )
+    )
+    lineage: str | None = field(
+        repr=False,
+        metadata=setting(
+            "NIGHTSHIFT_LINEAGE",
+            "where OpenLineage events go, an http(s) address or a file; unset: nowhere",
+            None,
+            _file_or_web_address,
+            is_address=True,
+        ),
     )
     spark_memory: str = field(
         metadata=setting(
@@ -389,6 +463,10 @@ class Environment:
     def reports(self) -> Path:
         """Folder of data-quality reports, `<pipeline>/<first day>..<last day>/<run>/`."""
         return self.home / "reports"
+
+    def cards(self, pipeline: str) -> Path:
+        """Folder of the cards of a pipeline's models, `<version>/`; beside its reports."""
+        return self.reports / pipeline / "models"
 
     def table_path(self, table: str) -> str:
         """Where the table of that SQL name (`<pipeline>.<table>`) is stored."""

@@ -31,10 +31,22 @@ class Event(StrEnum):
     """Features, predictions or quality are no longer as they were."""
     DRIFT_ENDED = "drift_ended"
     """They are again, or what is new has become usual."""
+    APPROVAL_EXPIRED = "approval_expired"
+    """A model awaited a person for longer than its pipeline allows, and does not serve."""
+    PREDICTIONS_LATE = "predictions_late"
+    """The predictions of a night are not there by the time that its pipeline declares."""
+    RECOVERED = "recovered"
+    """What people were told of one or more `ALARMS` is right again."""
     MAINTENANCE_FAILED = "maintenance_failed"
     """Something could not be cleaned and grows; the rest was."""
     WAREHOUSE_FAILED = "warehouse_failed"
     """Days were published in the lake, and could not be to PostgreSQL."""
+
+
+ALARMS = frozenset(
+    {Event.STAGE_REFUSED, Event.STAGE_FAILED, Event.FEED_MISSING, Event.PREDICTIONS_LATE}
+)
+"""What a night that is done puts right."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,3 +64,7 @@ class Notification:
     """None for an event of the whole night, or of none."""
     message: str
     """For people: why, and the way out."""
+    page: str | None = None
+    """Address at which a person sees more in the Airflow UI: the run, or a page about it."""
+    report: str | None = None
+    """Address of the data-quality report."""

@@ -5,7 +5,7 @@ Every flight that left New York in 2013, hourly weather, the planes.
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, time
 from functools import partial
 
 from pipelines.features import Feature, FeatureView, day_end, names
@@ -421,6 +421,7 @@ PIPELINE = Pipeline(
     owner="flight-operations",
     timezone=TIMEZONE,
     schedule="30 4 * * *",
+    predictions_by=time(6),
     # The night before the first flights: it scores them.
     first_day=date(2012, 12, 31),
     last_day=date(2013, 12, 31),
@@ -486,6 +487,7 @@ PIPELINE = Pipeline(
     entity=_FLIGHT_KEY,
     event_date="flight_date",
     entity_table="departures",
+    outcomes=("flights",),
     carried=("dest", "sched_dep_time"),
     prediction="late_probability",
     views=VIEWS,

@@ -324,6 +324,9 @@ class Promotion:
     needs_approval: bool = False
     """What the gate would promote awaits a person, who says `nightshift approve`; until then the
     champion serves on."""
+    approval_hours: float | None = None
+    """Hours that it awaits a person; then it does not serve, and people are told. None: for
+    ever."""
 
     def __post_init__(self) -> None:
         # Below a half the worse of two models would be promoted.
@@ -341,6 +344,11 @@ class Promotion:
         refuse_unless(
             self.max_age_days is None or self.max_age_days >= 1,
             "max_age_days must be at least 1, or None.",
+        )
+        hours = self.approval_hours
+        refuse_unless(
+            hours is None or (hours > 0 and self.needs_approval),
+            "approval_hours must be above 0, and needs needs_approval=True.",
         )
         budgets = (self.max_megabytes, self.max_seconds_per_1000_rows)
         refuse_unless(

@@ -19,10 +19,14 @@ from pipelines.stages import Stage, stage
 _RUN_ID = re.compile(r"[A-Za-z0-9_.:+~-]{1,200}")
 
 
+OF_COMMAND = "run__"
+"""How the ids of runs begin that no scheduler knows."""
+
+
 def new_run_id() -> str:
     """A run id that sorts by the time of its making."""
     # Two runs may begin in one second.
-    return f"run__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}_{secrets.token_hex(3)}"
+    return f"{OF_COMMAND}{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}_{secrets.token_hex(3)}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ import keyword
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, time, timedelta
 from itertools import chain
 from typing import Literal, NoReturn, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -18,6 +18,8 @@ from pipelines.events import Channel
 from pipelines.features import Feature, FeatureView
 from pipelines.feeds import Feed, Type
 from pipelines.model import Choice, Promotion, Training, Watch
+from pipelines.resources import Resources
+from pipelines.stages import Stage, stage
 
 Maker = Literal["ingest", "transform", "features", "predict"]
 
@@ -48,7 +50,8 @@ RESERVED_PIPELINES = frozenset(
         *("public", WAREHOUSE),
         # Modules beside which a pipeline's own would lie: in `pipelines`,
         *("catalog", "days", "environment", "errors", "events", "features", "feeds", "landing"),
-        *("model", "redaction", "replay", "rolling", "run", "spec", "stages", "waivers"),
+        *("model", "redaction", "replay", "resources", "rolling", "run", "spec", "stages"),
+        "waivers",
         # in `jobs/transforms` and `jobs/examples`,
         *("columns", "snapshots", "files", "nycflights13"),
         # in `expectations`,
@@ -56,7 +59,8 @@ RESERVED_PIPELINES = frozenset(
         *("page", "report_page", "row_rules", "suite"),
         # in `features` and `dags`.
         *("asof", "definitions", "sources", "store"),
-        *("callbacks", "drops", "maintenance", "nights", "process", "reports", "tasks", "waiting"),
+        *("callbacks", "deadline", "deadlines", "drops", "lineage", "maintenance", "nights"),
+        *("process", "reports", "tasks", "waiting"),
         # Modules of `jobs/commands` and `jobs/lake` that a pipeline would be mistaken for.
         *("land", "tables"),
     }
@@ -200,6 +204,8 @@ class Pipeline:
     entity_table: str
     """Table whose rows are scored: `event_timestamp` (the scoring moment), the entity, and
     every column that a feature view looks up by."""
+    outcomes: tuple[str, ...] = ()
+    """Tables that its labels are made from, as the function that makes them names them."""
     training: Training
     views: tuple[FeatureView, ...] = ()
     """Where the model's numbers are looked up; numeric features that no view gives come from the
@@ -220,6 +226,11 @@ class Pipeline:
     """Hours that a night in Airflow waits for files before people are told that they are late."""
     feed_patience_hours: float = 12
     """Hours after which it gives up and ends as not landed; 0: it does not wait at all."""
+    predictions_by: time | None = None
+    """By when, of the local day that they are about, predictions must be published: else people are
+    told. None: nobody waits for them."""
+    resources: Mapping[str, Resources] = field(default_factory=dict)
+    """By stage, where this pipeline needs others than the stage declares."""
     doc: str = ""
 
     def __post_init__(self) -> None:
@@ -227,6 +238,7 @@ class Pipeline:
         self._refuse_odd_names()
         self._refuse_odd_days()
         self._refuse_odd_hours()
+        self._refuse_odd_resources()
         self._refuse_unmade_inputs()
         self._refuse_odd_views()
         self._refuse_odd_columns()
@@ -266,6 +278,20 @@ class Pipeline:
         """
         known = {table.name: table for table in self.tables}
         return known.get(name) or self._no_such("table", name, list(known))
+
+    def sources_of(self, table: Table) -> tuple[str, ...]:
+        """The tables that a table is made from, each once; of a raw table none."""
+        if table.name == PREDICTIONS:
+            return (SCORING,)
+        if table.made_by != "features":
+            return table.reads
+        views = [view.table for view in self.views]
+        joined = [self.entity_table, *views, *self.outcomes]
+        return tuple(dict.fromkeys(joined))
+
+    def resources_of(self, stage: Stage) -> Resources:
+        """What a scheduler gives the stage."""
+        return self.resources.get(stage.name, stage.resources)
 
     def drop_days(self, feed: Feed, days: Days) -> Days | None:
         """The days of the range on which the feed drops a file; None when there are none."""
@@ -383,6 +409,12 @@ class Pipeline:
                 f"it makes. Known: {sorted(known)}.",
             )
             known.add(table.name)
+        unknown = [name for name in self.outcomes if name not in known]
+        refuse_unless(
+            not unknown,
+            f"Pipeline '{self.name}': outcomes names {unknown}, which no feed or transform makes. "
+            f"Known: {sorted(known)}.",
+        )
 
     def _refuse_odd_views(self) -> None:
         known = {feed.name for feed in self.feeds} | {table.name for table in self.derived}
@@ -428,6 +460,24 @@ class Pipeline:
             f"0 to feed_patience_hours {self.feed_patience_hours}, and that at most {_MOST_HOURS}: "
             "then the next night is due.",
         )
+        by = self.predictions_by
+        if by is None:
+            return
+        # A cron expression has no seconds; a time with a zone is never like one without.
+        plain = time(by.hour, by.minute)
+        refuse_unless(
+            by == plain,
+            f"Pipeline '{self.name}': predictions_by {by} must be hours and minutes, without a "
+            "zone: it is a time of day in the pipeline's own.",
+        )
+
+    def _refuse_odd_resources(self) -> None:
+        for name, given in self.resources.items():
+            stage(name)
+            refuse_unless(
+                isinstance(given, Resources),
+                f"Pipeline '{self.name}': resources['{name}'] must be Resources, but is {given!r}.",
+            )
 
     def _refuse_odd_columns(self) -> None:
         """No column of training, scoring and predictions may be named as another."""

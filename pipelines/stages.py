@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from pipelines.errors import UsageError, no_such
-from pipelines.spec import Maker
+from pipelines.resources import TRAINING, Resources
+
+if TYPE_CHECKING:
+    from pipelines.spec import Maker
+
+Group = Literal["land", "shape", "learn", "serve"]
+GROUPS: Mapping[Group, str] = {
+    "land": "The files of the day become proven raw tables.",
+    "shape": "Raw tables become clean ones, and those become features.",
+    "learn": "A candidate is trained, and serves if it is better.",
+    "serve": "Tomorrow is scored, and what has come true is measured.",
+}
+"""The parts of a night, in order, and what each is for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,13 +30,18 @@ class Stage:
     function: str
     """`module:function`, called with the Run; returns its metrics."""
     does: str
+    group: Group
     audits: Maker | None = None
     """For a check: it judges and publishes the tables that this stage staged."""
+    reads: tuple[str, ...] = ()
+    """Tables that it reads beside those that the tables it makes are made from."""
     may_fail: bool = False
     """The night goes on after it has failed or was refused, with the next stage that may not fail,
     and still ends as failed: what served before serves on."""
     timeout_minutes: int = 60
     """On one night; a run over many days gets more."""
+    resources: Resources = field(default_factory=Resources)
+    """What a pipeline may give it otherwise: `Pipeline.resources`."""
 
     def __post_init__(self) -> None:
         module, _, function = self.function.partition(":")
@@ -36,6 +55,7 @@ class Stage:
 STAGES: tuple[Stage, ...] = (
     Stage(
         name="ingest",
+        group="land",
         function="jobs.stages.ingest:ingest",
         does=(
             "Read the landed files against the declared schema; "
@@ -44,52 +64,65 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="check_raw",
+        group="land",
         function="jobs.stages.check:check",
         audits="ingest",
         does="Judge the staged raw tables; publish their days or refuse them.",
     ),
     Stage(
         name="transform",
+        group="shape",
         function="jobs.stages.transform:transform",
         does="Make clean tables and feature tiles for the days and the windows that touch them.",
     ),
     Stage(
         name="check_clean",
+        group="shape",
         function="jobs.stages.check:check",
         audits="transform",
         does="Judge the clean tables and tiles; publish or refuse.",
     ),
     Stage(
         name="features",
+        group="shape",
         function="jobs.stages.features:features",
         does="Join features as of each scoring moment; publish training and scoring rows.",
     ),
     Stage(
         name="train",
+        group="learn",
         function="jobs.stages.train:train",
+        reads=("training",),
         may_fail=True,
+        resources=Resources(pool=TRAINING),
         does="Train a candidate on the window of labels by the declared family; keep it.",
     ),
     Stage(
         name="evaluate",
+        group="learn",
         function="jobs.stages.evaluate:evaluate",
+        reads=("training",),
         may_fail=True,
         does="Compare candidate, champion and baseline on held-out days; promote or refuse.",
     ),
     Stage(
         name="predict",
+        group="serve",
         function="jobs.stages.predict:predict",
         does="Score tomorrow with the champion in force; stage the predictions.",
     ),
     Stage(
         name="check_predictions",
+        group="serve",
         function="jobs.stages.check:check",
         audits="predict",
         does="Judge the staged predictions; publish the days or refuse them.",
     ),
     Stage(
         name="monitor",
+        group="serve",
         function="jobs.stages.monitor:monitor",
+        reads=("training", "predictions"),
         does="Measure live quality where labels have arrived; watch coverage, drift and skew.",
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, time
 
 from pipelines.features import Feature, FeatureView, names
 from pipelines.feeds import Column, Feed
@@ -146,6 +146,7 @@ PIPELINE = Pipeline(
     owner="weather-desk",
     timezone=TIMEZONE,
     schedule="30 4 * * *",
+    predictions_by=time(6),
     # The night before the first observations: it foretells them.
     first_day=date(2012, 12, 31),
     # The year's last day was not observed.
@@ -207,6 +208,7 @@ PIPELINE = Pipeline(
     entity=("forecast_date", "station", "forecast_at"),
     event_date="forecast_date",
     entity_table="hours",
+    outcomes=("observations",),
     carried=("hour",),
     prediction="temperature",
     views=VIEWS,

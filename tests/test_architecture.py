@@ -104,7 +104,7 @@ def small_copy(folder: Path) -> Path:
     for package in PACKAGES:
         (folder / package).mkdir()
         (folder / package / "__init__.py").touch()
-    for module in ("__main__", "night", "outcome", "output", "survey", "version"):
+    for module in ("__main__", "night", "outcome", "output", "survey", "telling", "version"):
         (folder / "jobs" / f"{module}.py").touch()
     return folder
 

@@ -11,9 +11,8 @@ import pwd
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
 
-from jobs.lake import model_events
+from jobs.lake import approvals, model_events, ops
 from jobs.output import harmless
 from jobs.services import stage_client
 from pipelines.environment import Environment
@@ -144,7 +143,7 @@ def approve(
     """Let a model serve that awaits it.
 
     Raises:
-        UsageError: it does not.
+        UsageError: it does not, or has for too long.
     """
     _decide(environment, pipeline, version, said, model_events.APPROVED)
     serves = model_events.turns(environment, pipeline.name)[-1].version
@@ -180,25 +179,47 @@ def _decide(
     said: Said,
     what: str,
 ) -> None:
-    last: dict[str, Mapping[str, Any]] = {}
-    for event in model_events.events(environment, pipeline.name):
-        last[event["model_version"]] = event
-    if version not in last or last[version]["event"] != model_events.AWAITING:
-        awaiting = [one for one, event in last.items() if event["event"] == model_events.AWAITING]
-        found = f"is {last[version]['event']}" if version in last else "was never evaluated"
-        raise UsageError(
-            f"Version {version} of '{pipeline.name}' awaits nobody: it {found}. "
-            f"Awaiting a person: {', '.join(awaiting) or 'none'}."
+    with approvals.one_at_a_time(environment, pipeline):
+        recorded = model_events.events(environment, pipeline.name)
+        candidate = _candidate(pipeline, recorded, version)
+        if what == model_events.APPROVED and approvals.is_over(candidate, pipeline, ops.now()):
+            raise _too_late(pipeline, candidate)
+        event = said.event(
+            what,
+            pipeline,
+            as_of=candidate["as_of"],
+            model_version=version,
+            rival_version=candidate["rival_version"],
         )
-    candidate = last[version]
-    event = said.event(
-        what,
-        pipeline,
-        as_of=candidate["as_of"],
-        model_version=version,
-        rival_version=candidate["rival_version"],
+        model_events.record(environment, [event])
+
+
+def _candidate(
+    pipeline: Pipeline, recorded: Sequence[model_events.Row], version: str
+) -> model_events.Row:
+    """The event by which the model awaits a person."""
+    last = {event["model_version"]: event for event in recorded}
+    event = last.get(version)
+    if event and event["event"] == model_events.AWAITING:
+        return event
+    if event and event["event"] == model_events.EXPIRED:
+        raise _too_late(pipeline, event)
+    awaiting = [one["model_version"] for one in approvals.awaiting(recorded)]
+    found = f"is {event['event']}" if event else "was never evaluated"
+    raise UsageError(
+        f"Version {version} of '{pipeline.name}' awaits nobody: it {found}. "
+        f"Awaiting a person: {', '.join(awaiting) or 'none'}."
     )
-    model_events.record(environment, [event])
+
+
+def _too_late(pipeline: Pipeline, event: model_events.Row) -> UsageError:
+    name, night = pipeline.name, event["as_of"]
+    return UsageError(
+        f"Version {event['model_version']} of '{name}' has awaited a person for longer than it "
+        "may (Promotion.approval_hours): nobody can approve it any more. Candidates of later "
+        "nights will await one; to have this one evaluated, and await a person, again: "
+        f"nightshift run {name} --date {night} --stage evaluate"
+    )
 
 
 def _before(pipeline: Pipeline, known: list[model_events.Turn]) -> str:

@@ -32,10 +32,6 @@ _Step = tuple[str, Callable[[], Iterable[Cleaned]]]
 """What is looked at, and its cleaning."""
 
 
-_CARDS = "models"
-"""Folder of a pipeline's model cards beside its reports: `jobs/training/cards`."""
-
-
 def maintain(
     environment: Environment, pipelines: Sequence[Pipeline], *, is_shared: bool, is_dry: bool
 ) -> tuple[int, list[_Row]]:
@@ -132,7 +128,7 @@ def _old_reports(environment: Environment, name: str, rule: Rule) -> Cleaned:
     folder = environment.reports / name
     # Of each run that worked on the days, and what leads to the latest of them.
     # Cards of models stay as the models do.
-    of_days = [one for one in folder.glob("*") if one.name != _CARDS]
+    of_days = [one for one in folder.glob("*") if one != environment.cards(name)]
     runs = chain.from_iterable(days.glob("*") for days in of_days)
     cleaned = clean(f"{name}: reports", runs, rule)
     if not rule.is_dry:

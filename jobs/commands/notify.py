@@ -6,8 +6,8 @@ import sys
 from datetime import UTC, datetime
 
 from jobs import outcome
-from jobs.notifications import channels
 from jobs.services.home import private_home
+from jobs.telling import tell
 from pipelines.errors import NightshiftError, UsageError
 from pipelines.events import Event, Notification
 from pipelines.run import Run
@@ -15,6 +15,10 @@ from pipelines.run import Run
 _OF_MODELS = (Event.MODEL_PROMOTED, Event.MODEL_AWAITING)
 _OF_DRIFT = (Event.DRIFT_FOUND, Event.DRIFT_ENDED)
 _OF_FEEDS = (Event.FEED_LATE, Event.FEED_MISSING)
+_TOLD_BY = {
+    Event.MAINTENANCE_FAILED: "`nightshift maintain`",
+    Event.RECOVERED: f"a night that is done ({Event.NIGHT_DONE})",
+}
 
 
 def notify(
@@ -23,10 +27,10 @@ def notify(
     since: datetime | None,
     message: str | None,
 ) -> int:
-    """Send the event by the channels of the run's pipeline.
+    """Send the event by the channels of the run's pipeline; an alarm that stands is told once.
 
-    A promotion, drift, a PostgreSQL that is behind and a night that is done are sent only when the
-    run's records say so.
+    A promotion, an approval that nobody gave, drift, late predictions, a PostgreSQL that is behind
+    and a night that is done are sent only when the records say so.
 
     Args:
         run: The run that it happened to, at its stage where the event is one of a stage.
@@ -45,7 +49,7 @@ def notify(
         print(f"Nothing to send: run {run.run_id} has no {event} to tell.", file=sys.stderr)
         return 0
     private_home(run.environment)
-    failed = channels.send(run.environment, run.pipeline, notification)
+    failed = tell(run, notification)
     return NightshiftError.exit_code if failed else 0
 
 
@@ -71,12 +75,16 @@ def _notification(
         return outcome.night_done(run)
     if event in _OF_MODELS:
         return outcome.promotion(run)
+    if event is Event.APPROVAL_EXPIRED:
+        return outcome.expiry(run)
     if event in _OF_DRIFT:
         return outcome.drift(run)
+    if event is Event.PREDICTIONS_LATE:
+        return outcome.predictions_late(run)
     if event is Event.WAREHOUSE_FAILED and run.stage:
         return outcome.warehouse(run)
-    if event is Event.MAINTENANCE_FAILED:
-        raise UsageError(f"--event {event} is of no run: `nightshift maintain` tells it itself.")
+    if event in _TOLD_BY:
+        raise UsageError(f"--event {event} is not yours to tell: {_TOLD_BY[event]} tells it.")
     if run.stage is None:
         raise UsageError(f"--event {event} needs --stage: the stage that it happened to.")
     if event in _OF_FEEDS and message:

@@ -6,8 +6,8 @@ import os
 import sys
 import webbrowser
 
-from jobs.services.processes import LOOPBACK
-from pipelines.environment import PAGES_ADDRESS, Environment
+from jobs.services import addresses
+from pipelines.environment import Environment
 
 
 def open_page(environment: Environment, page: str, *, only_print: bool) -> int:
@@ -21,7 +21,7 @@ def open_page(environment: Environment, page: str, *, only_print: bool) -> int:
     Returns:
         The exit code 0.
     """
-    address = f"http://{LOOPBACK}:{environment.airflow_port}{PAGES_ADDRESS}/{page}"
+    address = addresses.of_page(environment, page)
     print(address)
     if only_print or not _has_screen():
         return 0

@@ -49,6 +49,9 @@ class Parser(argparse.ArgumentParser):
 
     def _own_options(self, given: Sequence[str]) -> list[str]:
         """Long options among the arguments that this parser, and no command's, must know."""
+        if "-" not in self.prefix_chars:
+            # It has no options: all of its words are another program's.
+            return []
         names = []
         for argument in given:
             if argument == "--" or (self._subparsers and not argument.startswith("-")):

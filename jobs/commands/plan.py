@@ -10,6 +10,7 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines import catalog
 from pipelines.days import Days
 from pipelines.errors import NightshiftError, Refused
 from pipelines.spec import TRAINING
@@ -88,21 +89,28 @@ def write_result(plan: Plan, path: Path) -> None:
     path.write_text(json.dumps(result))
 
 
-def write_note(run: Run, plan: Plan, dag_run: str) -> None:
-    """Make the days and the plan the note of a run of the pipeline's DAG in our own Airflow.
+def prepare_run(run: Run, plan: Plan, dag_run: str) -> None:
+    """Prepare our own Airflow for a run of the pipeline's DAG: pools, and the plan as its note.
 
-    A note is a help, no more: where it cannot be written, a warning is printed.
+    Where it cannot be done, a warning is printed: a note is a help, and pools may be there.
     """
     from jobs.services.airflow_api import own_airflow
 
-    # Its first line is what Airflow shows of a note at first sight.
-    text = f"**{run.days}**: {plan.summary}"
-    if len(text) > _MOST_CHARACTERS:
-        text = f"{text[: _MOST_CHARACTERS - 2]} …"
+    airflow = own_airflow(run.environment)
     try:
-        own_airflow(run.environment).note(run.pipeline.name, dag_run, text)
+        # `up` has made them. A stage whose pool a person has deleted would wait for ever.
+        airflow.make_pools(catalog.pools())
+        airflow.note(run.pipeline.name, dag_run, _note(run, plan))
     except NightshiftError as error:
         print(f"Warning: the run got no note: {error}", file=sys.stderr, flush=True)
+
+
+def _note(run: Run, plan: Plan) -> str:
+    # Its first line is what Airflow shows of a note at first sight.
+    text = f"**{run.days}**: {plan.summary}"
+    if len(text) <= _MOST_CHARACTERS:
+        return text
+    return f"{text[: _MOST_CHARACTERS - 2]} …"
 
 
 def _line(said: Row, names: Sequence[str]) -> str:

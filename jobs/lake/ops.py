@@ -159,6 +159,20 @@ SCHEMAS: dict[str, pa.Schema] = {
             "who": _TEXT,
         }
     ),
+    "alerts": pa.schema(
+        {
+            "run_id": _TEXT,
+            "pipeline": _TEXT,
+            # Of `pipelines.events.ALARMS`, or 'recovered'.
+            "event": _TEXT,
+            "stage": _TEXT,
+            "days": _TEXT,
+            "last_day": _DAY,
+            "cause": _TEXT,
+            "message": _TEXT,
+            "told_at": _INSTANT,
+        }
+    ),
     "shadow_losses": pa.schema(
         {
             "run_id": _TEXT,

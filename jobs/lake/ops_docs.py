@@ -109,13 +109,26 @@ OPS_TABLES: Mapping[str, Documented] = {
         columns={
             **_RUN,
             "as_of": "The night as of which the model was trained, and from which a turn begins.",
-            "event": "promoted, awaiting, kept or refused; or what a person did.",
+            "event": "promoted, awaiting, kept, refused or expired; or what a person did.",
             "model_version": "The model.",
             "rival_version": "The champion of then; null: none served.",
             "metrics": "JSON: the evidence.",
             "reason": "Why, in words.",
             "created_at": "When it was said.",
-            "who": "The gate, or a person.",
+            "who": "The gate, a person, or nightshift: nobody approved in time.",
+        },
+    ),
+    "alerts": Documented(
+        doc="What people were told that was wrong, and that it was right again.",
+        columns={
+            **_RUN,
+            "event": "stage_refused, stage_failed, feed_missing or predictions_late; recovered.",
+            "stage": "The stage that it happened to; null: the whole night.",
+            "days": "The nights that it is about, as they were told.",
+            "last_day": "The last of them: what is done up to here is right again.",
+            "cause": "What is told once: event, nights, stage and the first thing that is wrong.",
+            "message": "Why, and the way out.",
+            "told_at": "When people were told.",
         },
     ),
     "shadow_losses": Documented(

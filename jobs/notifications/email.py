@@ -29,7 +29,7 @@ _SECONDS = 10.0
 """For each answer of the server; Airflow ends a callback 20 seconds after its task."""
 _PORTS = {"smtp": 587, "smtps": 465}
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_FIELDS = ("pipeline", "days", "event", "stage", "run_id", "at")
+_FIELDS = ("pipeline", "days", "event", "stage", "page", "report", "run_id", "at")
 
 
 def deliver(environment: Environment, message: Message) -> None:

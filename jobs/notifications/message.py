@@ -15,6 +15,8 @@ _MOST_CHARACTERS = 4000
 """Of the whole message. The error of a library may be as long as a file."""
 # For chat tools and logs; `message` holds more of the reason.
 _MOST_IN_LINE = 300
+_ITEM = "  - "
+"""How a line of a list begins, in a message as in the errors of a stage."""
 _HAPPENED = {
     Event.STAGE_REFUSED: "was refused",
     Event.STAGE_FAILED: "failed",
@@ -25,6 +27,9 @@ _HAPPENED = {
     Event.MODEL_AWAITING: "a new model awaits a person",
     Event.DRIFT_FOUND: "something drifts",
     Event.DRIFT_ENDED: "drift has ended",
+    Event.APPROVAL_EXPIRED: "nobody approved a model in time",
+    Event.PREDICTIONS_LATE: "predictions are late",
+    Event.RECOVERED: "recovered",
     Event.MAINTENANCE_FAILED: "maintenance failed",
 }
 
@@ -47,15 +52,26 @@ def compose(notification: Notification, at: datetime) -> Message:
 
 
 def line(notification: Notification) -> str:
-    """The notification on one line: `flights 2013-04-03: train failed. Spark is away`."""
+    """The notification on one line: `flights 2013-04-03: train failed. Spark is away`.
+
+    With the first of what is listed, such as an expectation that failed, and where to see more.
+    """
     happened = _HAPPENED[notification.event]
     if notification.event in (Event.STAGE_REFUSED, Event.STAGE_FAILED):
         happened = f"{notification.stage or 'the night'} {happened}"
-    first = notification.message.strip().partition("\n")[0]
-    text = f"{notification.pipeline} {notification.days}: {happened}. {first}"
+    why = first_words(notification.message)
+    text = f"{notification.pipeline} {notification.days}: {happened}. {why}"
     # A message may quote a value of the data: its control characters are no business of a terminal.
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
-    return _cut(printable.strip(), _MOST_IN_LINE)
+    places = [place for place in (notification.page, notification.report) if place]
+    return " ".join([_cut(printable.strip(), _MOST_IN_LINE), *places])
+
+
+def first_words(message: str) -> str:
+    """The first line, and the first of the items that are listed below it."""
+    first, *others = message.strip().split("\n")
+    items = [other.removeprefix(_ITEM) for other in others if other.startswith(_ITEM)]
+    return " ".join([first, *items[:1]])
 
 
 def _cut(text: str, most: int) -> str:

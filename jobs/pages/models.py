@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from jobs.lake import model_events
+from jobs.lake import approvals, model_events
 from pipelines.environment import Environment
 from pipelines.spec import Pipeline
 
@@ -43,6 +43,17 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Awaiting:
+    """A model that waits for a person."""
+
+    version: str
+    until: datetime | None
+    """When it can no longer be approved; None: never."""
+    is_over: bool
+    """Whether that time has come."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Models:
     """All that the page shows."""
 
@@ -52,28 +63,39 @@ class Models:
     """The night from which it serves."""
     before: tuple[str, ...]
     """Versions that were ever let into service, the newest first, without the champion."""
-    awaiting: tuple[str, ...]
-    """Versions that wait for a person."""
+    awaiting: tuple[Awaiting, ...]
     events: tuple[Event, ...]
     """The newest first, at most `EVENTS_SHOWN`."""
     all_events: int
+    cards: frozenset[str]
+    """Versions that have a card among the reports."""
 
 
-def models(environment: Environment, pipeline: Pipeline) -> Models:
+def models(environment: Environment, pipeline: Pipeline, now: datetime) -> Models:
     """What `ops.model_events` says of the models of a pipeline."""
     recorded = model_events.events(environment, pipeline.name)
     turns = model_events.turns_of(recorded)
     champion = turns[-1] if turns else None
     served = list(model_events.first_turns(recorded))
-    last = {event["model_version"]: event["event"] for event in recorded}
+    waiting = approvals.awaiting(recorded)
     newest = recorded[::-1][:EVENTS_SHOWN]
+    cards = environment.cards(pipeline.name).glob("*/index.html")
     return Models(
         champion=champion.version if champion else None,
         since=champion.night if champion else None,
         before=tuple(one for one in served[::-1] if champion and one != champion.version),
-        awaiting=tuple(one for one, event in last.items() if event == model_events.AWAITING),
+        awaiting=tuple(_awaiting(pipeline, one, now) for one in waiting),
         events=tuple(map(_event, newest)),
         all_events=len(recorded),
+        cards=frozenset(page.parent.name for page in cards),
+    )
+
+
+def _awaiting(pipeline: Pipeline, event: model_events.Row, now: datetime) -> Awaiting:
+    return Awaiting(
+        version=event["model_version"],
+        until=approvals.ends_at(event, pipeline),
+        is_over=approvals.is_over(event, pipeline, now),
     )
 
 

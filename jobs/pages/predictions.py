@@ -7,16 +7,20 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, cast
 
 from jobs.lake import ops, publications, sql
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
-from pipelines.spec import PREDICTIONS, SCORING, Pipeline
+from pipelines.spec import PREDICTIONS, SCORING, TRAINING, Pipeline
 
 ROWS_SHOWN = 200
 DAYS_SHOWN = 30
 _BINS = 20
+_PARTS = 10
+"""Of the predictions whose calibration is shown."""
+_CALIBRATED_DAYS = 28
+"""The newest that have labels."""
 MEASURES = {
     "binary_classification": ("auc", "log_loss"),
     "regression": ("rmse", "bias"),
@@ -55,6 +59,17 @@ class Measure:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Calibrated:
+    """Predictions that are alike, and what came true of them."""
+
+    rows: int
+    foretold: float
+    """Mean prediction."""
+    came: float
+    """Mean label: of a class its share."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Predictions:
     """All that the page shows."""
 
@@ -75,6 +90,8 @@ class Predictions:
     spread: tuple[Bin, ...]
     """How they are distributed."""
     measures: tuple[Measure, ...]
+    calibration: tuple[Calibrated, ...]
+    """Of the days whose labels came last, in parts of as many rows, the lowest first."""
     coverage: tuple[Covered, ...]
     """The newest first, at most `DAYS_SHOWN`."""
 
@@ -121,6 +138,7 @@ def predictions(environment: Environment, pipeline: Pipeline, asked: Asked) -> P
         mean=sum(values) / len(values) if values else None,
         spread=_spread(values, is_share=is_share),
         measures=tuple(_measure(name, live) for name in MEASURES[pipeline.training.task]),
+        calibration=_calibration(environment, pipeline, [row["event_date"] for row in live]),
         coverage=tuple(_coverage(environment, pipeline, scored, live)[:DAYS_SHOWN]),
     )
 
@@ -206,6 +224,32 @@ def _measure(name: str, live: Sequence[_Row]) -> Measure:
             best[row["event_date"]] = row
     values = {day: float(best[day][name]) for day in sorted(best)}
     return Measure(name=name, by_day=tuple(values.items()))
+
+
+def _calibration(
+    environment: Environment, pipeline: Pipeline, days: Sequence[date]
+) -> tuple[Calibrated, ...]:
+    newest = sorted(set(days))[-_CALIBRATED_DAYS:]
+    if not newest or f"{pipeline.name}.{TRAINING}" not in sql.tables(environment):
+        return ()
+    entity = ", ".join(f'"{name}"' for name in pipeline.entity)
+    label = f'"{pipeline.training.label}"'
+    span = f"\"{pipeline.event_date}\" BETWEEN DATE '{newest[0]}' AND DATE '{newest[-1]}'"
+    _, rows = sql.query(
+        environment,
+        f"""
+        WITH known AS (
+            SELECT "{pipeline.prediction}" AS foretold, CAST({label} AS DOUBLE) AS came
+            FROM {pipeline.name}.{PREDICTIONS} JOIN {pipeline.name}.{TRAINING} USING ({entity})
+            WHERE {span} AND {label} IS NOT NULL AND isfinite("{pipeline.prediction}")),
+        parted AS (SELECT *, ntile({_PARTS}) OVER (ORDER BY foretold) AS part FROM known)
+        SELECT count(*), avg(foretold), avg(came) FROM parted GROUP BY part ORDER BY part""",
+    )
+    parts = []
+    for row in rows:
+        count, foretold, came = (cast("float", value) for value in row)
+        parts.append(Calibrated(rows=int(count), foretold=foretold, came=came))
+    return tuple(parts)
 
 
 def _coverage(

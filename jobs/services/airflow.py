@@ -13,26 +13,30 @@ import sys
 import urllib.request
 from collections.abc import Mapping
 from datetime import datetime
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from jobs.services import accounts
 from jobs.services.die_with_parent import dying_with_parent
 from jobs.services.leftovers import Cleaned, Rule
 from jobs.services.processes import LOOPBACK, MARK
-from jobs.services.secrets import private_folder, secret, write_once
+from jobs.services.secrets import private_folder
 from jobs.services.stage_client import python_path
 from jobs.services.text import tail
-from pipelines.environment import ROOT, Environment
+from pipelines.environment import ADMIN, ROOT, Environment
 from pipelines.errors import NightshiftError
 
-USER = "admin"
+USER = ADMIN
 COMPONENTS: Mapping[str, str] = {
     "scheduler": "scheduler",
     "dag-processor": "dag_processor",
     "triggerer": "triggerer",
 }
 """Services that tell their health through the API: our name -> the name there."""
+_FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
+"""Keeps users and roles in Airflow's database."""
 _ASK_SECONDS = 5
 _GROWING_TABLES = (
     *("dag_run", "task_instance", "task_instance_history", "task_reschedule", "xcom", "log"),
@@ -55,6 +59,8 @@ def variables(environment: Environment) -> dict[str, str]:
     own_programs = Path(sys.executable).parent
     other_programs = os.environ.get("PATH", os.defpath)
     return {
+        # Of these a person may have set any; `up` sees by them that one has changed.
+        **_given_settings(),
         "AIRFLOW_HOME": str(_folder(environment)),
         "AIRFLOW_CONFIG": str(ROOT / "airflow.cfg"),
         "NIGHTSHIFT_ROOT": str(ROOT),
@@ -63,6 +69,38 @@ def variables(environment: Environment) -> dict[str, str]:
         # Programs differ in which of the two they read.
         "NO_PROXY": _hosts_without_proxy("NO_PROXY"),
         "no_proxy": _hosts_without_proxy("no_proxy"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": environment.airflow_database,
+        **_login_settings(environment),
+        **_lineage_settings(environment),
+    }
+
+
+def _given_settings() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("AIRFLOW__") and value != _HIDDEN_DATABASE
+    }
+
+
+def _login_settings(environment: Environment) -> dict[str, str]:
+    if environment.auth == "fab":
+        return {"AIRFLOW__CORE__AUTH_MANAGER": _FAB}
+    return {"AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": accounts.roles(environment)}
+
+
+def _lineage_settings(environment: Environment) -> dict[str, str]:
+    where = environment.lineage
+    if where is None:
+        return {}
+    transport = (
+        {"type": "http", "url": where}
+        if "://" in where
+        else {"type": "file", "log_file_path": where, "append": True}
+    )
+    return {
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),
+        "AIRFLOW__OPENLINEAGE__NAMESPACE": "nightshift",
     }
 
 
@@ -72,23 +110,24 @@ def program(*arguments: str) -> list[str]:
 
 
 def make_login(environment: Environment) -> None:
-    """Make the folders and the login that Airflow expects to find."""
+    """Make the folders and the passwords that Airflow expects to find."""
     private_folder(_folder(environment))
-    passwords = {USER: secret(environment, "admin_password")}
-    write_once(environment.secrets / "airflow_passwords.json", json.dumps(passwords))
+    accounts.write_passwords(environment)
 
 
 def migration(environment: Environment) -> subprocess.Popen[bytes] | None:
     """Bring the database to the installed version in a process of its own.
 
-    None when it is there already.
+    It also makes the accounts that are kept there. None when all is there already.
     """
-    if _stamp(environment).exists():
+    # A database elsewhere may have been made anew since.
+    if environment.airflow_database.startswith("sqlite") and _stamp(environment).exists():
         return None
+    work = [sys.executable, "-m", "jobs.services.airflow_database"]
     with _migration_log(environment).open("wb") as log:
         return subprocess.Popen(
-            dying_with_parent(program("db", "migrate")),
-            env=_all_variables(environment),
+            dying_with_parent(work),
+            env=every_variable(environment),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -127,7 +166,7 @@ def clean_database(environment: Environment, rule: Rule) -> Cleaned | None:
         options.append("--dry-run")
     cleaned = subprocess.run(
         dying_with_parent(program("db", "clean", *options)),
-        env=_all_variables(environment),
+        env=every_variable(environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -178,8 +217,8 @@ def is_healthy(health: Mapping[str, Any], service: str, since: float) -> bool:
     return datetime.fromisoformat(str(heartbeat)).timestamp() >= since
 
 
-def _all_variables(environment: Environment) -> dict[str, str]:
-    """Those of a process that is no service of the supervisor's."""
+def every_variable(environment: Environment) -> dict[str, str]:
+    """The variables of an Airflow process that is no service of the supervisor's."""
     # Airflow hides its database from tasks, and one task cleans it.
     given = {name: value for name, value in os.environ.items() if value != _HIDDEN_DATABASE}
     return {
@@ -199,8 +238,10 @@ def _migration_log(environment: Environment) -> Path:
 
 
 def _stamp(environment: Environment) -> Path:
-    # Named after the version, so that an upgrade migrates again.
-    return _folder(environment) / f".migrated-{version('apache-airflow')}"
+    # Named after what it holds for, so that an upgrade or another database migrates again.
+    holds_for = [environment.airflow_database, environment.auth, accounts.roles(environment)]
+    digest = sha256("\n".join(holds_for).encode()).hexdigest()[:12]
+    return _folder(environment) / f".migrated-{version('apache-airflow')}-{digest}"
 
 
 def _hosts_without_proxy(variable: str) -> str:

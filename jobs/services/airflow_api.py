@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -13,11 +13,12 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
 
+from jobs.services import addresses
 from jobs.services.airflow import USER
-from jobs.services.processes import LOOPBACK
 from jobs.services.secrets import secret
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
+from pipelines.resources import Pool
 
 FINISHED = frozenset({"success", "failed"})
 _TIMEOUT_SECONDS = 60
@@ -131,14 +132,28 @@ class Airflow:
         """Make the text, Markdown of at most 1000 characters, the note of the run."""
         self.call("PATCH", _run_path(dag, run_id), {"note": text})
 
+    def make_pools(self, pools: Iterable[Pool]) -> None:
+        """Make the pools that are not there; one that is there stays as a person has made it.
+
+        Raises:
+            NightshiftError: Airflow does not answer, or refuses; the message names the request.
+        """
+        for pool in pools:
+            # Asked first: one that is made twice fills a page of Airflow's log.
+            if self._is_there(f"/pools/{quote(pool.name)}"):
+                continue
+            body = {"name": pool.name, "slots": pool.slots, "description": pool.doc}
+            status, answer = self._send("POST", "/api/v2/pools", body)
+            if status != HTTPStatus.CONFLICT:  # another was faster
+                _refuse_if_refused("POST", "/pools", status, answer)
+
     def page(self, dag: str, run_id: str) -> str:
         """Where a person sees the run."""
-        return f"{self.url}/dags/{quote(dag)}/runs/{quote(run_id)}"
+        return addresses.of_run(self.url, dag, run_id)
 
     def has_dag(self, dag: str) -> bool:
         """Whether Airflow has read the DAG's file by now."""
-        status, _ = self._send("GET", f"/api/v2/dags/{quote(dag)}", None)
-        return status == HTTPStatus.OK
+        return self._is_there(f"/dags/{quote(dag)}")
 
     def call(self, method: str, path: str, body: Content | None = None) -> Answer:
         """The answer of `/api/v2<path>`.
@@ -148,10 +163,12 @@ class Airflow:
                 and what Airflow said.
         """
         status, answer = self._send(method, f"/api/v2{path}", body)
-        if status >= HTTPStatus.BAD_REQUEST:
-            reason = json.dumps(answer.get("detail", answer))
-            raise NightshiftError(f"Airflow answered {method} {path} with {status}: {reason}")
+        _refuse_if_refused(method, path, status, answer)
         return answer
+
+    def _is_there(self, path: str) -> bool:
+        status, _ = self._send("GET", f"/api/v2{path}", None)
+        return status == HTTPStatus.OK
 
     def _send(self, method: str, path: str, body: Content | None) -> Reply:
         if not self._token:
@@ -203,10 +220,21 @@ class Airflow:
 def own_airflow(environment: Environment) -> Airflow:
     """The platform's own Airflow, as its own user."""
     return Airflow(
-        url=f"http://{LOOPBACK}:{environment.airflow_port}",
+        url=addresses.of_airflow(environment),
         user=USER,
         password=secret(environment, "admin_password"),
     )
+
+
+def _refuse_if_refused(
+    method: str,
+    path: str,
+    status: int,
+    answer: Answer,
+) -> None:
+    if status >= HTTPStatus.BAD_REQUEST:
+        reason = json.dumps(answer.get("detail", answer))
+        raise NightshiftError(f"Airflow answered {method} {path} with {status}: {reason}")
 
 
 def _run_path(dag: str, run_id: str) -> str:

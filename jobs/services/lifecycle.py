@@ -10,12 +10,14 @@ from contextlib import AbstractContextManager, suppress
 import psutil
 
 from jobs.services import airflow, locks, processes
+from jobs.services.airflow_api import own_airflow
 from jobs.services.definitions import Health, Service, services
 from jobs.services.replays import begin_all
 from jobs.services.secrets import make_all
 from jobs.services.startup import start_services, state
 from jobs.services.supervision import Process, Supervisor
 from jobs.services.text import duration
+from pipelines import catalog
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 
@@ -38,6 +40,7 @@ def up(environment: Environment) -> int:
             if not (supervisor.is_running() and supervisor.has_settings(wanted, settings)):
                 _start_anew(environment, supervisor, wanted, settings)
             start_services(environment, supervisor, wanted)
+            _make_pools(environment, wanted)
         except BaseException:
             # Ctrl-C too: half a platform would stay, unseen.
             print("Stopping what was started.", file=sys.stderr, flush=True)
@@ -124,6 +127,13 @@ def _start_anew(
     make_all(environment)
     airflow.make_login(environment)
     supervisor.start(wanted, settings)
+
+
+def _make_pools(environment: Environment, wanted: tuple[Service, ...]) -> None:
+    """Make the pools in which tasks wait: in a pool that is not there they would wait for ever."""
+    has_airflow = any(service.needs_database for service in wanted)
+    if has_airflow:
+        own_airflow(environment).make_pools(catalog.pools())
 
 
 def _stop(environment: Environment) -> int:

@@ -13,9 +13,14 @@ from jobs.services.home import private_home
 from pipelines.environment import Environment
 from pipelines.errors import no_such
 
+
+def _new_password() -> str:
+    return secrets.token_urlsafe(18)
+
+
 _MAKERS: dict[str, Callable[[], str]] = {
     "spark_token": lambda: secrets.token_hex(32),
-    "admin_password": lambda: secrets.token_urlsafe(18),
+    "admin_password": _new_password,
     # What Fernet takes for a key: 32 bytes, so encoded.
     "fernet_key": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
     # Airflow signs with HS512, whose key must have at least 64 bytes.
@@ -36,6 +41,21 @@ def secret(environment: Environment, name: str) -> str:
     return path.read_text().strip()
 
 
+def password(environment: Environment, user: str) -> Path:
+    """The file of a user's password, made now when there is none.
+
+    Args:
+        environment: Whose home it is.
+        user: A name that the settings allow: it is a name of a file.
+    """
+    private_home(environment)
+    private_folder(environment.secrets)
+    path = private_folder(environment.secrets / "passwords") / user
+    if not path.exists():
+        write_once(path, _new_password())
+    return path
+
+
 def make_all(environment: Environment) -> None:
     """Make every secret that the home lacks."""
     for name in _MAKERS:
@@ -50,15 +70,27 @@ def private_folder(path: Path) -> Path:
     return path
 
 
+def write_private(path: Path, text: str) -> None:
+    """Write a file (0600) anew: a reader finds the old text or the new one, whole."""
+    draft = _draft(path, text)
+    draft.replace(path)
+
+
 def write_once(path: Path, text: str) -> None:
     """Write a file (0600) that appears whole or not at all; of two writers the first wins."""
-    # mkstemp makes it 0600.
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    draft = _draft(path, text)
     try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
         os.link(draft, path)  # unlike a rename, it fails when the file is there
     except FileExistsError:
         pass
     finally:
-        Path(draft).unlink()
+        draft.unlink()
+
+
+def _draft(path: Path, text: str) -> Path:
+    """The text in a file of its own beside the path."""
+    # mkstemp makes it 0600.
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    return Path(draft)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jobs.lake import model_events, snapshots
+from jobs.lake import approvals, model_events, snapshots
 from jobs.training import (
     alarms,
     baselines,
@@ -51,12 +51,16 @@ def evaluate(run: Run) -> dict[str, object]:
 
     The decision is recorded once for the same models and rows.
 
+    Models that have awaited a person for too long are refused.
+
     Raises:
         Refused: the candidate may not serve, and no other model does.
         NightshiftError: there is no candidate.
     """
     from jobs.training.registry import Registry
 
+    # First: what is late is late, whatever becomes of tonight's candidate.
+    expired = approvals.expire(run)
     registry = Registry(run.environment, run.pipeline.name)
     put_back = serving.put_right(run.environment, registry)
     candidate = _candidate(run, registry)
@@ -104,6 +108,7 @@ def evaluate(run: Run) -> dict[str, object]:
         "champion_before": champion and champion.version,
         "serves": serves and serves.version,
         "alias_was_moved_to": put_back,
+        "expired": expired,
         **{name: measured[name] for name in _SHOWN},
     }
 
@@ -205,7 +210,7 @@ def _event(
     reason = decision.reason
     if what == model_events.PROMOTED and run.pipeline.promotion.needs_approval:
         what = model_events.AWAITING
-        reason += f" It awaits a person: nightshift approve {name} {candidate.version} --why TEXT"
+        reason += f" {_awaits(run)}: nightshift approve {name} {candidate.version} --why TEXT"
     return {
         "pipeline": name,
         "as_of": candidate.as_of,
@@ -215,6 +220,12 @@ def _event(
         "metrics": json.dumps(measured),
         "reason": reason,
     }
+
+
+def _awaits(run: Run) -> str:
+    # No moment: the same words again are the same event, which is recorded once.
+    hours = run.pipeline.promotion.approval_hours
+    return f"It awaits a person, for {hours:g} h" if hours else "It awaits a person"
 
 
 def _is_known(run: Run, event: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from jobs.lake import model_events, ops, snapshots, tables
+from jobs.lake import approvals, model_events, ops, snapshots, tables
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.publications import Input, Origin
 from jobs.lake.snapshots import Snapshot
@@ -61,10 +61,10 @@ def predict(run: Run) -> dict[str, object]:
 def _way_out(run: Run) -> str:
     name = run.pipeline.name
     recorded = model_events.events(run.environment, name)
-    last = {event["model_version"]: event["event"] for event in recorded}
-    awaiting = [version for version, event in last.items() if event == model_events.AWAITING]
+    awaiting = approvals.awaiting(recorded)
     if awaiting:
-        return f"One awaits a person: nightshift approve {name} {awaiting[-1]} --why TEXT"
+        version = awaiting[-1]["model_version"]
+        return f"One awaits a person: nightshift approve {name} {version} --why TEXT"
     return "Run stages train and evaluate until one is promoted."
 
 

@@ -28,6 +28,7 @@ from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, Environment
 from pipelines.errors import NightshiftError
+from pipelines.run import OF_COMMAND
 from pipelines.spec import Pipeline
 from plugins.pages import charts
 from plugins.pages.decisions import of_our_own_page, said
@@ -52,11 +53,10 @@ _EVENTS = {
     "awaiting": "awaiting",
     "rolled_back": "refused",
     "rejected": "refused",
+    "expired": "refused",
     "refused": "refused",
 }
 """In which colour an event is shown; others are grey."""
-_OF_COMMAND = "run__"
-"""How the ids of runs begin that Airflow knows nothing of."""
 
 
 def make_app() -> FastAPI:
@@ -84,6 +84,12 @@ def make_app() -> FastAPI:
         _decide,
         methods=["POST"],
         dependencies=[Depends(of_our_own_page), Depends(requires_access_dag("PUT"))],
+    )
+    app.add_api_route(
+        "/{dag_id}/explanation",
+        _explanation,
+        methods=["POST"],
+        dependencies=[Depends(of_our_own_page), Depends(requires_access_dag("GET"))],
     )
     app.add_api_route(
         "/sql",
@@ -163,9 +169,42 @@ def _predictions(
         found=found,
         asked=asked,
         sort=sort or pipeline.prediction,
+        key=[name for name in pipeline.entity if name != pipeline.event_date],
         spread=_spread(pipeline, found),
         charts=[(measure.name, _measured(measure)) for measure in measured],
+        calibration=_calibration(found),
     )
+
+
+def _calibration(found: predictions.Predictions) -> Markup:
+    points = [
+        (
+            one.foretold,
+            one.came,
+            f"{one.rows} rows: foretold {one.foretold:.3g}, came {one.came:.3g}",
+        )
+        for one in found.calibration
+    ]
+    return charts.against(points, "What was foretold, and what came") if points else Markup("")
+
+
+class Question(BaseModel):
+    """Which prediction a person wants explained."""
+
+    night: date
+    key: dict[str, str] = Field(min_length=1, max_length=20)
+
+
+def _explanation(dag_id: str, question: Question) -> Response:
+    """Every feature of one prediction with its pull, as `nightshift explain` tells it."""
+    pipeline = _pipeline(dag_id)
+    unknown = set(question.key) - set(pipeline.entity)
+    if unknown:
+        raise HTTPException(400, f"{', '.join(sorted(unknown))} names no prediction.")
+    words = [f"{name}={value}" for name, value in question.key.items()]
+    night = str(question.night)
+    told = said(["explain", pipeline.name, "--date", night, "--format", "json", "--key", *words])
+    return Response(told, media_type="application/json", headers=PRIVATE)
 
 
 def _spread(pipeline: Pipeline, found: predictions.Predictions) -> Markup:
@@ -194,7 +233,7 @@ class Decision(BaseModel):
 
 def _models(dag_id: str, user: GetUserDep) -> HTMLResponse:
     pipeline = _pipeline(dag_id)
-    found = models.models(Environment.read(), pipeline)
+    found = models.models(Environment.read(), pipeline, datetime.now(UTC))
     may_edit = _may(user, dag_id, "PUT")
     return _page("models", pipeline, user, found=found, may_edit=may_edit, states=_EVENTS)
 
@@ -298,9 +337,15 @@ def _report_address(report: str) -> str:
     return f"{_ROOT}{REPORTS_ADDRESS}/{quote(report)}"
 
 
+def _card_address(dag_id: str, version: str) -> str:
+    environment = Environment.read()
+    card = environment.cards(dag_id) / version / "index.html"
+    return _report_address(str(card.relative_to(environment.reports)))
+
+
 def _run_address(dag_id: str, run_id: str) -> str:
     """Where Airflow shows a run; '' for a run that it knows nothing of."""
-    if run_id.startswith(_OF_COMMAND):
+    if run_id.startswith(OF_COMMAND):
         return ""
     return f"{_ROOT}/dags/{quote(dag_id)}/runs/{quote(run_id, safe='')}"
 
@@ -319,6 +364,7 @@ def _templates() -> Templates:
         "static": f"{_ROOT}{PAGES_ADDRESS}/static",
         "report_address": _report_address,
         "run_address": _run_address,
+        "card_address": _card_address,
         "strip": charts.strip,
     }
     return made

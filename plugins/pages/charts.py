@@ -117,6 +117,25 @@ def line(marks: Sequence[Mark], bounds: Sequence[Bound], label: str, ends: Ends)
     return _chart(parts, label, ends)
 
 
+def against(points: Sequence[tuple[float, float, str]], label: str) -> Markup:
+    """Pairs of values that should be the same, with the line on which they would be.
+
+    Args:
+        points: From left to right, from below to above, and what each means; at least one.
+        label: What it shows, in words.
+    """
+    values = [value for across, up, _ in points for value in (across, up)]
+    low, high = _around(min(values), max(values))
+    across = _across(low, high)
+    down = _Scale(low=low, high=high, begin=_FLOOR, end=_TOP)
+    parts = [_axis(_FLOOR, low), _axis(_TOP, high)]
+    ideal = Markup('<polyline class="ideal" points="{},{} {},{}"/>')
+    ends = (across.on(low), down.on(low), across.on(high), down.on(high))
+    parts.append(ideal.format(*ends))
+    parts += [_dot(across.on(x), down.on(y), says) for x, y, says in points]
+    return _chart(parts, label, (f"{low:.3g}", f"{high:.3g}"))
+
+
 def bars(counts: Sequence[int], says: Sequence[str], label: str, ends: Ends) -> Markup:
     """How often each of some values is there.
 

@@ -27,6 +27,7 @@ BEGAN = datetime(2013, 3, 2, 9, 30, tzinfo=UTC)
 CALLBACKS = (
     callbacks.stage_failed,
     callbacks.model_evaluated,
+    callbacks.approvals_expired,
     callbacks.night_watched,
     callbacks.last_stage_done,
 )
@@ -84,6 +85,7 @@ def test_a_task_whose_process_was_lost_is_told_of_by_the_dag_processor(stub: Pat
     ("callback", "name", "event"),
     [
         (callbacks.model_evaluated, "evaluate", "model_promoted"),
+        (callbacks.approvals_expired, "evaluate", "approval_expired"),
         (callbacks.night_watched, "monitor", "drift_found"),
         (callbacks.last_stage_done, "monitor", "night_done"),
     ],

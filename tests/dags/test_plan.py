@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
     DownstreamTasksSkipped,
+    TaskDeferred,
 )
 
 from dags.tasks import OUTCOME, PlanOperator, dag_arguments, night
@@ -102,3 +104,41 @@ def test_people_are_told_of_a_plan_that_failed_by_a_command_that_is_accepted(
     argv = plan.notify_command(context(date="2013-03-01"), Event.STAGE_FAILED)
     told = parser().parse_args([*argv[1:], "--message=why"])
     assert (told.pipeline, told.first, told.stage) == ("flights", "2013-03-01", STAGES[0].name)
+
+
+class Backfilled(Instance):
+    """A task of a night of a backfill, of whose earlier nights one runs, or none."""
+
+    def __init__(self, running: str | None) -> None:
+        super().__init__()
+        self.running = running
+
+    def get_previous_dagrun(self, state: str) -> Any:
+        assert state == "running"
+        return SimpleNamespace(run_id=self.running) if self.running else None
+
+
+def test_a_night_of_a_backfill_waits_for_the_night_before_and_then_goes_on(
+    plan: PlanOperator, stub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_RESULT", json.dumps(DUE))
+    start = datetime(2013, 3, 2, 9, 30, tzinfo=UTC)
+    instance = Backfilled("backfill__2013-03-01")
+    where = context(run_type="backfill", interval_start=start) | {"ti": instance}
+    with pytest.raises(TaskDeferred) as asked:
+        plan.execute(where)
+    assert not stub.exists(), "nothing is planned on what the night before will change"
+    trigger = asked.value.trigger
+    assert (trigger.dag_id, trigger.run_id) == ("flights", "backfill__2013-03-01")
+    instance.running = None
+    getattr(plan, asked.value.method_name)(where, event="it has ended")
+    assert instance.pushed["plan"]["night"] == "Night of 2013-03-02"
+
+
+def test_a_night_that_a_person_triggers_waits_for_no_backfill(
+    plan: PlanOperator, stub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_RESULT", json.dumps(DUE))
+    instance = Backfilled("backfill__2013-03-01")
+    plan.execute(context(date="2013-03-09") | {"ti": instance})
+    assert "plan" in instance.pushed

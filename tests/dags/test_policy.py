@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, TriggerRule
 from airflow.serialization.serialized_objects import DagSerialization
+from airflow.timetables.base import DagRunInfo
 
 from dags import callbacks
+from dags.deadlines import DeadlineOperator
 from dags.drops import SourceOperator, land_command
 from dags.nights import Night, night_of
 from dags.tasks import (
@@ -24,6 +28,7 @@ from dags.tasks import (
     PlanOperator,
     StageOperator,
     command,
+    late_command,
     maintenance_command,
     notification,
     plan_command,
@@ -31,11 +36,14 @@ from dags.tasks import (
 )
 from jobs import outcome
 from jobs.__main__ import parser
+from jobs.lake.transforms import tables_joined
 from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import ROOT
 from pipelines.events import Event
-from pipelines.stages import STAGES, select
+from pipelines.model import Promotion
+from pipelines.resources import Pool, Resources
+from pipelines.stages import STAGES, select, stage
 from tests.dags.conftest import context
 
 pytestmark = pytest.mark.policy
@@ -44,6 +52,7 @@ SHARED = set((FOLDER / ".airflowignore").read_text().splitlines())
 """Modules that the DAG files share."""
 FILES = sorted(path for path in FOLDER.glob("*.py") if path.name not in SHARED)
 BAG = DagBag(dag_folder=str(FOLDER))
+PROMISED = [name for name in catalog.names() if catalog.pipeline(name).predictions_by]
 PLAYED = [name for name in catalog.names() if catalog.pipeline(name).replay]
 DAGS = sorted(BAG.dags.values(), key=lambda dag: dag.dag_id)
 HEAVY = (
@@ -84,12 +93,53 @@ print(json.dumps([seconds, sorted(set(sys.argv[2].split(",")) & set(sys.modules)
 
 def test_every_dag_file_is_read_without_an_error() -> None:
     assert BAG.import_errors == {}
-    assert {path.stem for path in FILES} == {*catalog.names(), "maintenance", "sources"}
+    assert {path.stem for path in FILES} == {*catalog.names(), "deadline", "maintenance", "sources"}
 
 
-def test_there_is_a_dag_for_every_pipeline_and_source_and_one_that_cleans_up() -> None:
-    sources = {f"{name}_source" for name in PLAYED}
-    assert {dag.dag_id for dag in DAGS} == {*catalog.names(), *sources, "maintenance"}
+def test_there_is_a_dag_for_each_pipeline_its_source_and_deadline_and_one_that_cleans_up() -> None:
+    beside = {f"{name}_source" for name in PLAYED} | {f"{name}_deadline" for name in PROMISED}
+    assert {dag.dag_id for dag in DAGS} == {*catalog.names(), *beside, "maintenance"}
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_a_deadline_is_looked_at_after_the_night_is_due_and_before_the_next(name: str) -> None:
+    looks, nights = (moments(dag_id) for dag_id in (f"{name}_deadline", name))
+    by = catalog.pipeline(name).predictions_by
+    zone = ZoneInfo(catalog.pipeline(name).timezone)
+    for look, due in zip(looks, nights, strict=True):
+        assert look.run_after.astimezone(zone).time() == by
+        assert timedelta() < look.run_after - due.run_after < timedelta(hours=12)
+        days = [days_of(name, one) for one in (look, due)]
+        assert days[0] == days[1], "both are about the same night"
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_a_deadline_is_one_task_with_a_command_that_the_command_line_accepts(name: str) -> None:
+    (task,) = BAG.dags[f"{name}_deadline"].tasks
+    assert isinstance(task, DeadlineOperator)
+    days = Days.of(date(2013, 3, 1))
+    argv = late_command(task.pipeline, days, safe_run_id("-odd id"))
+    arguments = parser().parse_args(argv)
+    assert (arguments.pipeline, arguments.first, arguments.last) == (name, str(days), str(days))
+    assert Event(arguments.event) is Event.PREDICTIONS_LATE
+    assert arguments.run_id == safe_run_id("-odd id")
+
+
+def moments(dag_id: str) -> list[DagRunInfo]:
+    """When a DAG runs on four days, across the change of the clocks on 2026-03-08."""
+    dag = DagSerialization.from_dict(DagSerialization.to_dict(BAG.dags[dag_id]))
+    first = datetime(2026, 3, 6, tzinfo=UTC)
+    found = list(dag.iter_dagrun_infos_between(first, first + timedelta(days=4)))
+    assert len(found) == 4
+    return found
+
+
+def days_of(name: str, info: DagRunInfo) -> Days:
+    """The days that a run of that moment is about, were the feed live."""
+    live = replace(catalog.pipeline(name), last_day=None, replay=None)
+    assert info.data_interval is not None
+    begins = info.data_interval.start
+    return night_of(live, context(run_type="scheduled", interval_start=begins)).days
 
 
 @pytest.mark.parametrize("name", PLAYED)
@@ -106,14 +156,7 @@ def test_a_source_is_one_task_with_a_command_that_the_command_line_accepts(
 
 @pytest.mark.parametrize("name", PLAYED)
 def test_a_source_drops_the_files_of_a_day_before_the_night_that_reads_them(name: str) -> None:
-    infos = []
-    for dag_id in (f"{name}_source", name):
-        dag = DagSerialization.from_dict(DagSerialization.to_dict(BAG.dags[dag_id]))
-        first = datetime(2026, 3, 6, tzinfo=UTC)
-        # Across the change of the clocks on the 8th.
-        infos.append(list(dag.iter_dagrun_infos_between(first, first + timedelta(days=4))))
-    drops, nights = infos
-    assert len(drops) == len(nights) == 4
+    drops, nights = (moments(dag_id) for dag_id in (f"{name}_source", name))
     for drop, night in zip(drops, nights, strict=True):
         assert timedelta() < night.run_after - drop.run_after <= timedelta(hours=1)
 
@@ -225,6 +268,14 @@ def test_people_are_told_of_every_failure_of_a_promotion_and_of_the_end(name: st
     }
 
 
+def test_where_approvals_have_a_deadline_people_are_told_when_it_has_passed() -> None:
+    promotion = Promotion(needs_approval=True, approval_hours=48)
+    pipeline = replace(catalog.pipeline("weather"), promotion=promotion)
+    with DAG(dag_id="expiring"):
+        task = StageOperator(pipeline=pipeline, stage=stage(outcome.PROMOTING_STAGE))
+    assert task.on_success_callback == [callbacks.model_evaluated, callbacks.approvals_expired]
+
+
 @pytest.mark.parametrize("name", catalog.names())
 @pytest.mark.parametrize("event", Event)
 def test_every_notification_of_a_dag_is_one_that_the_command_line_accepts(
@@ -304,6 +355,60 @@ def test_every_table_is_announced_as_an_asset_by_the_stage_that_publishes_it(nam
     for task in stages_of(name):
         announced += [asset.name for asset in task.outlets]
     assert announced == [f"{name}.{table.name}" for table in catalog.pipeline(name).tables]
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_groups_show_the_parts_of_a_night_and_change_the_name_of_no_task(name: str) -> None:
+    groups = BAG.dags[name].task_group.get_task_group_dict()
+    found = {group.group_id: list(group.children) for group in groups.values() if group.group_id}
+    assert found == {
+        "land": ["ingest", "check_raw"],
+        "shape": ["transform", "check_clean", "features"],
+        "learn": ["train", "evaluate"],
+        "serve": ["predict", "check_predictions", "monitor"],
+    }
+    assert all(group.tooltip for group in groups.values() if group.group_id)
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_trainings_of_all_pipelines_take_turns_in_a_pool_that_is_made(name: str) -> None:
+    in_pools = {task.task_id: task.pool for task in BAG.dags[name].tasks}
+    assert in_pools.pop("train") == "training"
+    assert set(in_pools.values()) == {"default_pool"}
+    (pool,) = catalog.pools()
+    assert (pool.name, pool.slots) == ("training", 1)
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_the_inlets_of_a_stage_are_the_tables_that_it_reads(name: str) -> None:
+    pipeline = catalog.pipeline(name)
+    read = {task.stage.name: {asset.name for asset in task.inlets} for task in stages_of(name)}
+    raw = {f"{name}.{feed.name}" for feed in pipeline.feeds}
+    assert read["ingest"] == read["check_raw"] == set(), "files are no tables"
+    assert read["transform"] == read["check_clean"]
+    assert read["transform"] <= raw
+    # As the code of the stage asks for them.
+    assert read["features"] == {f"{name}.{table}" for table in tables_joined(pipeline)}
+    assert read["train"] == read["evaluate"] == {f"{name}.training"}
+    assert read["predict"] == read["check_predictions"] == {f"{name}.scoring"}
+    assert read["monitor"] == {f"{name}.training", f"{name}.predictions"}
+
+
+def test_a_stage_has_the_resources_of_its_pipeline_where_that_declares_others() -> None:
+    accelerated = Pool(name="accelerators", slots=4)
+    resources = Resources(
+        pool=accelerated,
+        pool_slots=2,
+        queue="big",
+        executor_config={"pod_override": "more memory"},
+    )
+    pipeline = replace(catalog.pipeline("weather"), resources={"train": resources})
+    with DAG(dag_id="other"):
+        trained = StageOperator(pipeline=pipeline, stage=stage("train"))
+        scored = StageOperator(pipeline=pipeline, stage=stage("predict"))
+    assert (trained.pool, trained.pool_slots, trained.queue) == ("accelerators", 2, "big")
+    assert trained.executor_config == {"pod_override": "more memory"}
+    assert (scored.pool, scored.queue) == ("default_pool", "default")
 
 
 @pytest.mark.parametrize("name", catalog.names())

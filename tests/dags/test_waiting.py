@@ -20,7 +20,7 @@ from airflow.sdk.exceptions import TaskDeferred
 
 from dags import callbacks, tasks
 from dags.tasks import StageOperator
-from dags.waiting import FilesLanded
+from dags.waiting import FilesLanded, RunEnded
 from jobs.__main__ import parser
 from pipelines.environment import ROOT
 from pipelines.flights import PIPELINE
@@ -95,7 +95,7 @@ def message(tmp_path: Path) -> str:
     return str(parser().parse_args(json.loads(last)).message)
 
 
-def event_of(trigger: FilesLanded) -> str:
+def event_of(trigger: FilesLanded | RunEnded) -> str:
     """What ends the wait of a trigger."""
 
     async def first() -> str:
@@ -241,3 +241,20 @@ def test_the_triggerer_imports_nothing_heavy_for_it() -> None:
 def test_messages_name_a_handful_of_files() -> None:
     assert tasks._late(2, ["a", "b"]) == "Not landed after 2 h: a, b."
     assert tasks._late(0.5, list("abcdefg")) == "Not landed after 0.5 h: a, b, c, d, e and 2 more."
+
+
+def test_the_wait_for_a_run_ends_when_it_neither_runs_nor_is_queued(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[str, list[str], list[str]]] = []
+
+    def count(dag_id: str, *, run_ids: list[str], states: list[str]) -> int:
+        asked.append((dag_id, run_ids, states))
+        return 1 if len(asked) < 3 else 0
+
+    monkeypatch.setattr("dags.waiting.RuntimeTaskInstance.get_dr_count", count)
+    classpath, arguments = RunEnded(dag_id="flights", run_id="r1").serialize()
+    module, _, name = classpath.rpartition(".")
+    trigger = getattr(import_module(module), name)(**{**arguments, "every_seconds": 0})
+    assert event_of(trigger) == "it has ended"
+    assert asked == [("flights", ["r1"], ["queued", "running"])] * 3

@@ -24,6 +24,7 @@ from jobs.services.secrets import secret
 from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
 from tests.conftest import free_port
+from tests.e2e import people
 
 LOADED = Days(date(2012, 12, 31), date(2013, 3, 31))
 """The quarter of `make demo`: a shorter history may teach too little for the gate, which is then
@@ -102,6 +103,8 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
         "NIGHTSHIFT_AIRFLOW_PORT": str(free_port()),
         "NIGHTSHIFT_MLFLOW_PORT": str(free_port()),
         "NIGHTSHIFT_SPARK_MEMORY": "2g",
+        "NIGHTSHIFT_USERS": people.USERS,
+        "NIGHTSHIFT_LINEAGE": str(home.with_name("lineage.jsonl")),
     }
     made = Installation(
         environment=Environment.read(variables),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -119,6 +120,27 @@ def test_figures_are_those_of_sql(signed_in: Page, installation: Installation) -
     latest = "SELECT count(*) AS n FROM ops.model_events WHERE pipeline = 'flights'"
     (events,) = installation.sql(latest)
     expect(frame.locator("main > div > table > tbody > tr")).to_have_count(events["n"])
+
+
+def test_a_prediction_is_explained_where_it_stands(
+    signed_in: Page, installation: Installation, screenshot: Callable[[Any, str], None]
+) -> None:
+    frame = opened(signed_in, "predictions")
+    frame.get_by_title("Why?").first.click()
+    pulls = frame.locator("tr.explained tbody tr")
+    # The model is loaded for it.
+    expect(pulls.first).to_be_visible(timeout=60_000)
+    screenshot(signed_in, "page-predictions-why")
+    cells = frame.locator("tr:has(+ tr.explained) td").all_inner_texts()
+    names = frame.locator("#predictions > thead th").all_inner_texts()
+    row = dict(zip(names, cells, strict=True))
+    key = [f"{name}={row[name]}" for name in ("carrier", "flight", "origin", "sched_dep_time")]
+    told = installation.nightshift(
+        *("explain", "flights", "--date", str(NIGHT), "--format", "json", "--key", *key)
+    )
+    by_command = json.loads(told)
+    assert pulls.count() == len(by_command)
+    assert pulls.first.locator("td").first.inner_text() == by_command[0]["feature"]
 
 
 def test_sql_is_asked_and_kept_as_a_file(signed_in: Page, installation: Installation) -> None:

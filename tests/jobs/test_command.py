@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ import pytest
 from jobs.__main__ import main, parser
 from jobs.commands.version import package_version
 from jobs.services import replays
+from jobs.services.airflow_api import Airflow
 from jobs.version import code_version
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import UsageError
+from pipelines.resources import TRAINING, Pool
 from pipelines.run import Run
 from pipelines.stages import STAGES
 from tests.conftest import free_port
@@ -118,6 +121,24 @@ def test_without_days_a_replayed_pipeline_means_the_day_that_yesterday_stands_fo
     assert main(["plan", "flights", "--date", "2013-03-31", "--format", "json"]) == 0
     named = json.loads(capsys.readouterr().out)
     assert "hole" not in {row["state"] for row in named}, "a day that is named stands alone"
+
+
+@pytest.mark.usefixtures("empty_home")
+def test_the_plan_of_a_run_in_airflow_makes_a_pool_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[tuple[object, ...]] = []
+
+    def make_pools(_: Airflow, pools: Sequence[Pool]) -> None:
+        done.append(("pools", *pools))
+
+    def note(_: Airflow, dag: str, run_id: str, text: str) -> None:
+        done.append((dag, run_id, text.partition(":")[0]))
+
+    monkeypatch.setattr(Airflow, "make_pools", make_pools)
+    monkeypatch.setattr(Airflow, "note", note)
+    assert main(["plan", "flights", "--date", "2013-03-31", "--note-run", "manual__1"]) == 0
+    assert done == [("pools", TRAINING), ("flights", "manual__1", "**2013-03-31**")]
 
 
 @pytest.mark.parametrize(

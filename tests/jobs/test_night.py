@@ -30,6 +30,7 @@ from pipelines.errors import (
     Refused,
     UsageError,
 )
+from pipelines.model import Promotion
 from pipelines.run import Run
 from pipelines.stages import STAGES, Stage, select, stage
 from tests.jobs.lake.test_commits import staged
@@ -356,7 +357,9 @@ def test_a_night_tells_that_it_is_done_and_that_a_model_was_promoted(
     assert night.run_night(run, STAGES) == 0
     promoted, done = _sent(run)
     assert (promoted["event"], promoted["stage"]) == ("model_promoted", "evaluate")
-    assert promoted["text"] == "flights 2013-01-05: a new model serves. Model 4. Better."
+    models = "http://127.0.0.1:8080/nightshift/pages/flights/models"
+    said = "flights 2013-01-05: a new model serves. Model 4. Better."
+    assert promoted["text"] == f"{said} {models}"
     assert (done["event"], done["stage"], done["run_id"]) == ("night_done", None, "r1")
     summary = r"10 stages in \d+ s, rows 3, model promoted\."
     assert re.fullmatch(summary, str(done["message"]))
@@ -397,6 +400,31 @@ def test_a_night_tells_which_stage_ended_it_and_why(
     assert message["message"] == night.message_of(error)
 
 
+def test_a_night_tells_that_nobody_approved_a_model_in_time(
+    run: Run, perform_here: Callable[[Mapping[str, Function]], None]
+) -> None:
+    promotion = Promotion(needs_approval=True, approval_hours=48)
+    expiring = replace(run, pipeline=replace(run.pipeline, promotion=promotion))
+    perform_here({"evaluate": _giving({"event": "kept", "expired": ["4"]})})
+    assert night.run_night(expiring, STAGES) == 0
+    expired, done = _sent(run)
+    assert (expired["event"], done["event"]) == ("approval_expired", "night_done")
+    assert "Model 4: nobody approved within 48 h." in str(expired["message"])
+
+
+def test_a_night_that_goes_wrong_again_and_again_is_told_once_and_so_is_that_it_is_right_again(
+    run: Run, perform_here: Callable[[Mapping[str, Function]], None]
+) -> None:
+    perform_here({"check_raw": _raising(Refused("arr_delay: 40 % null"))})
+    for _ in range(3):
+        assert night.run_night(run, STAGES) == 1
+    perform_here({})
+    for _ in range(2):
+        assert night.run_night(run, STAGES) == 0
+    events = [message["event"] for message in _sent(run)]
+    assert events == ["stage_refused", "night_done", "recovered", "night_done"]
+
+
 def test_a_stage_that_is_killed_is_told_of_without_a_reason_of_an_earlier_attempt(
     run: Run,
     perform_here: Callable[[Mapping[str, Function]], None],
@@ -422,7 +450,8 @@ def test_a_night_that_cannot_begin_is_told_of_and_fails_as_before(
     with pytest.raises(NightshiftError, match="did not start"):
         night.run_night(run, STAGES)
     (message,) = _sent(run)
-    assert message["text"] == "flights 2013-01-05: the night failed. Spark did not start"
+    said = "flights 2013-01-05: the night failed. Spark did not start"
+    assert message["text"] == f"{said} http://127.0.0.1:8080/dags/flights/runs/r1"
 
 
 def test_some_stages_are_no_night(

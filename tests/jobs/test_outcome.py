@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, time, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,12 +11,15 @@ import pytest
 from jobs import outcome
 from jobs.lake import ops
 from pipelines.environment import Environment
+from pipelines.errors import UsageError
 from pipelines.events import Event, Notification
-from pipelines.run import Run
+from pipelines.model import Promotion
+from pipelines.run import Run, new_run_id
 from pipelines.stages import stage
 from tests.jobs import toy
 from tests.jobs.records import NIGHT, night_rows, record, settle, stage_row
 
+PAGE = "http://127.0.0.1:8080/dags/toy/runs/r1"
 PROMOTED = {"event": "promoted", "model_version": "4", "reason": "Better in 80 % of resamples."}
 
 
@@ -58,6 +61,7 @@ def test_a_stage_that_ends_badly_was_refused_or_failed_or_lacked_files(
         run_id="r1",
         stage="ingest",
         message="arr_delay: 40 % null",
+        page=PAGE,
     )
 
 
@@ -104,16 +108,12 @@ def test_a_stage_that_is_done_tells_nothing(run: Run) -> None:
 def test_a_postgresql_that_is_behind_is_told_though_the_stage_is_done(run: Run) -> None:
     done = replace(run, environment=replace(run.environment, warehouse_url="postgresql://db"))
     record(done, stage_row(done, "ingest", metrics={"warehouse_failed": "PostgreSQL: down."}))
-    assert outcome.of_stage(done, 0, NIGHT) == Notification(
-        event=Event.WAREHOUSE_FAILED,
-        pipeline="toy",
-        days="2013-01-05",
-        run_id="r1",
-        stage="ingest",
-        message=(
-            "PostgreSQL: down. The lake has every day; the next night publishes what is left, or "
-            "by hand: nightshift warehouse toy"
-        ),
+    told = outcome.of_stage(done, 0, NIGHT)
+    assert told is not None
+    assert (told.event, told.stage) == (Event.WAREHOUSE_FAILED, "ingest")
+    assert told.message == (
+        "PostgreSQL: down. The lake has every day; the next night publishes what is left, or by "
+        "hand: nightshift warehouse toy"
     )
     record(done, stage_row(done, "ingest", minute=9, metrics={"warehouse_days": 2}))
     assert outcome.of_stage(done, 0, NIGHT) is None
@@ -131,6 +131,7 @@ def test_a_promotion_is_told_by_the_run_that_gave_the_verdict(run: Run) -> None:
         run_id="r1",
         stage="evaluate",
         message="Model 4. Better in 80 % of resamples.",
+        page="http://127.0.0.1:8080/nightshift/pages/toy/models",
     )
 
 
@@ -187,6 +188,37 @@ def test_a_run_without_an_evaluation_has_promoted_nothing(run: Run) -> None:
     assert outcome.promotion(run) is None
 
 
+EXPIRING = replace(toy.TOY, promotion=Promotion(needs_approval=True, approval_hours=48))
+
+
+def evaluated(run: Run, minute: int, *expired: str) -> None:
+    metrics = {"event": "kept", "expired": expired}
+    record(run, stage_row(run, "evaluate", minute=minute, metrics=metrics))
+
+
+def test_models_that_nobody_approved_in_time_are_told_of_once(run: Run) -> None:
+    expiring = replace(run, pipeline=EXPIRING)
+    assert outcome.expiry(expiring) is None
+    evaluated(run, 0)
+    assert outcome.expiry(expiring) is None
+    evaluated(run, 1, "4", "5")
+    assert outcome.expiry(expiring) == Notification(
+        event=Event.APPROVAL_EXPIRED,
+        pipeline="toy",
+        days="2013-01-05",
+        run_id="r1",
+        stage="evaluate",
+        message="Models 4, 5: nobody approved within 48 h. What serves serves on.",
+        page="http://127.0.0.1:8080/nightshift/pages/toy/models",
+    )
+    evaluated(run, 2, "4", "5")
+    assert outcome.expiry(expiring) is None, "another attempt of the run has said so"
+    evaluated(run, 3, "4", "5", "6")
+    told = outcome.expiry(expiring)
+    assert told
+    assert told.message.startswith("Model 6: ")
+
+
 def watched(run: Run, minute: int = 0, **told: list[str]) -> None:
     record(run, stage_row(run, "monitor", minute=minute, metrics=told))
 
@@ -202,6 +234,7 @@ def test_drift_that_a_night_has_found_is_told(run: Run) -> None:
         stage="monitor",
         message="Began: feature x (wasserstein). Ended: skew. "
         "See nightshift drift toy --date 2013-01-05",
+        page=PAGE,
     )
 
 
@@ -240,6 +273,7 @@ def test_a_night_that_is_done_is_summed_up(run: Run) -> None:
         run_id="r1",
         stage=None,
         message="10 stages in 20 s, rows 2053, predictions 940, model kept, serving model 2.",
+        page=PAGE,
     )
 
 
@@ -252,3 +286,64 @@ def test_a_night_whose_stage_fails_when_it_is_repeated_is_not_done(run: Run) -> 
     again = stage_row(run, "ingest", minute=30, status="failed", error="x", metrics=None)
     record(run, *night_rows(run), again)
     assert outcome.night_done(run) is None
+
+
+def test_what_is_told_leads_to_the_run_and_to_the_report_that_it_has_written(run: Run) -> None:
+    file = run.environment.reports / "toy" / "2013-01-05..2013-01-05" / "r1" / "index.html"
+    row = stage_row(run, "check_raw", status="refused", error="no", metrics={"report": str(file)})
+    record(run, row)
+    at = run.at(stage("check_raw"))
+    told = outcome.failure(at, Event.STAGE_REFUSED, None)
+    reports = "http://127.0.0.1:8080/nightshift/reports"
+    assert told.report == f"{reports}/toy/2013-01-05..2013-01-05/r1/index.html"
+    assert told.page == PAGE
+    of_command = replace(at, run_id=new_run_id())
+    assert outcome.failure(of_command, Event.STAGE_REFUSED, None).page is None
+
+
+PROMISED = replace(toy.TOY, predictions_by=time(6, 30))
+NIGHTS = "http://127.0.0.1:8080/nightshift/pages/toy/nights"
+
+
+def predicted(run: Run, day: date) -> None:
+    """The predictions for that day are published."""
+    about = {"pipeline": "toy", "table_name": "toy.predictions", "day": day}
+    ops.append(run.environment, "publications", [about])
+
+
+def test_predictions_of_a_night_that_never_began_are_late_and_published_ones_are_not(
+    run: Run,
+) -> None:
+    watched = replace(run, pipeline=PROMISED, run_id="scheduled__watch")
+    predicted(run, date(2013, 1, 5))
+    late = outcome.predictions_late(watched)
+    assert late == Notification(
+        event=Event.PREDICTIONS_LATE,
+        pipeline="toy",
+        days="2013-01-05",
+        run_id="scheduled__watch",
+        stage=None,
+        message="No predictions for 2013-01-06 by 06:30 (America/New_York). "
+        "Its night has not begun, or its first stage has not ended.",
+        page=NIGHTS,
+    )
+    predicted(run, date(2013, 1, 6))
+    assert outcome.predictions_late(watched) is None
+
+
+def test_late_predictions_are_told_with_how_far_their_night_has_come(run: Run) -> None:
+    watched = replace(run, pipeline=PROMISED, run_id="scheduled__watch")
+    record(run, stage_row(run, "ingest"))
+    error = "toy.readings was refused: 1 expectation(s) failed.\n  - amount"
+    record(run, stage_row(run, "check_raw", minute=5, status="refused", error=error))
+    later = {"last_day": date(2013, 1, 6)}
+    record(run, stage_row(run, "ingest", minute=9) | later)
+    late = outcome.predictions_late(watched)
+    assert late
+    assert (late.stage, late.run_id, late.page) == ("check_raw", "r1", PAGE)
+    assert late.message.endswith(f"The last stage that ended is check_raw: refused. {error}")
+
+
+def test_a_pipeline_that_promises_no_time_is_never_late(run: Run) -> None:
+    with pytest.raises(UsageError, match="'toy' declares no predictions_by"):
+        outcome.predictions_late(run)

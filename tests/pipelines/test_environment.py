@@ -57,6 +57,10 @@ def test_nothing_set_means_a_laptop() -> None:
         mlflow_port=5000,
         sql_memory="4GB",
         airflow_port=8080,
+        airflow_database=f"sqlite:///{home}/airflow/airflow.db",
+        users=None,
+        auth="simple",
+        lineage=None,
         spark_memory="3g",
         spark_cores=os.cpu_count() or 2,
         ranks=None,
@@ -196,3 +200,32 @@ def test_a_folder_that_deltas_writer_would_not_find_is_refused(
         default.read({})
     bucket = {"NIGHTSHIFT_HOME": str(tmp_path), "NIGHTSHIFT_LAKE": "s3a://bucket/a%20b"}
     assert Environment.read(bucket).lake == "s3a://bucket/a%20b"
+
+
+@pytest.mark.parametrize(
+    ("variable", "given", "why"),
+    [
+        ("NIGHTSHIFT_USERS", "ann", "a list such as ann:viewer,bob:user"),
+        ("NIGHTSHIFT_USERS", "ann:boss", "a role is one of viewer, user, op, admin"),
+        ("NIGHTSHIFT_USERS", "../ann:user", "a list such as"),
+        ("NIGHTSHIFT_USERS", "ann:user,ann:op", "names each user once"),
+        ("NIGHTSHIFT_USERS", "admin:viewer", "not 'admin', which is there"),
+        ("NIGHTSHIFT_AUTH", "ldap", "'simple' or 'fab'"),
+        ("NIGHTSHIFT_LINEAGE", "ftp://host/x", "an http or https address"),
+        ("NIGHTSHIFT_AIRFLOW_DATABASE", "sqlite:///relative.db", "an address of a database"),
+        ("NIGHTSHIFT_AIRFLOW_DATABASE", "mysql://host/airflow", "an address of a database"),
+    ],
+)
+def test_settings_of_airflow_are_refused_at_the_border(variable: str, given: str, why: str) -> None:
+    with pytest.raises(UsageError, match=variable) as refused:
+        Environment.read({variable: given})
+    assert why in str(refused.value)
+
+
+def test_the_password_of_a_database_is_shown_to_nobody() -> None:
+    given = {"NIGHTSHIFT_AIRFLOW_DATABASE": "mysql://ann:SECRET@host/airflow"}
+    with pytest.raises(UsageError) as refused:
+        Environment.read(given)
+    assert "SECRET" not in str(refused.value)
+    right = {"NIGHTSHIFT_AIRFLOW_DATABASE": "postgresql://ann:SECRET@host/airflow"}
+    assert "SECRET" not in repr(Environment.read(right))

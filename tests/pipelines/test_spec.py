@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import UsageError
 from pipelines.feeds import Column, Feed
-from pipelines.model import Logarithm, Watch
+from pipelines.model import Logarithm, Promotion, Watch
+from pipelines.resources import TRAINING, Pool, Resources
 from pipelines.run import Run
 from pipelines.spec import RESERVED_PIPELINES, Table
 from pipelines.stages import STAGES, select
@@ -75,6 +77,47 @@ def test_an_unknown_stage_is_refused_with_the_near_miss() -> None:
     message = r"Did you mean 'ingest'\? Known: ingest, check_raw, transform, "
     with pytest.raises(UsageError, match=message):
         select(["ingst"])
+
+
+@pytest.mark.parametrize(
+    "given", [{"needs_approval": True, "approval_hours": 0}, {"approval_hours": 48}]
+)
+def test_a_deadline_of_approvals_needs_approvals_and_time(given: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="approval_hours must be above 0, and needs"):
+        Promotion(**given)
+
+
+@pytest.mark.parametrize("by", [time(6, tzinfo=UTC), time(6, 0, 30)])
+def test_a_deadline_is_a_time_of_day_in_the_zone_of_the_pipeline(by: time) -> None:
+    with pytest.raises(UsageError, match=r"predictions_by 06:00.* must be hours and minutes"):
+        replace(FLIGHTS, predictions_by=by)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Pool(name=" ", slots=1), "A pool needs a name"),
+        (lambda: Pool(name="p", slots=0), "Pool 'p': slots must be at least 1"),
+        (lambda: Resources(pool_slots=0), "pool_slots must be at least 1"),
+        (lambda: Resources(pool=TRAINING, pool_slots=2), "pool_slots is 2, of 1"),
+        (lambda: replace(FLIGHTS, resources={"trian": Resources()}), "Did you mean 'train'"),
+        (lambda: replace(FLIGHTS, resources={"train": TRAINING}), "must be Resources, but is Pool"),
+        (lambda: replace(FLIGHTS, outcomes=("flihgts",)), r"outcomes names \['flihgts'\]"),
+    ],
+)
+def test_resources_that_no_scheduler_could_give_are_refused(
+    make: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        make()
+
+
+def test_one_pool_that_is_declared_in_two_ways_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = Resources(pool=Pool(name="training", slots=2))
+    given = {"flights": FLIGHTS, "weather": replace(FLIGHTS, resources={"train": wide})}
+    monkeypatch.setattr(catalog, "pipeline", given.__getitem__)
+    with pytest.raises(UsageError, match=r"its pool is Pool\(name='training', slots=2"):
+        catalog.pools()
 
 
 def test_a_run_survives_the_way_to_another_process() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -21,7 +23,8 @@ from fastapi.testclient import TestClient
 
 from jobs.lake import model_events, ops
 from jobs.pages import nights, predictions
-from pipelines.environment import PAGES, PAGES_ADDRESS, ROOT, Environment
+from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, ROOT, Environment
+from pipelines.flights import PIPELINE as FLIGHTS
 from plugins.pages import app as pages
 from tests.jobs.test_survey import DAYS, TINY, Home
 
@@ -229,6 +232,66 @@ def test_predictions_and_what_was_asked_are_text(
     assert get(client, "tiny/predictions?day=yesterday").status_code == 422
 
 
+def test_why_a_prediction_came_out_so_is_asked_of_the_command(
+    client: TestClient, flights: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Sequence[str]] = []
+
+    def said(words: Sequence[str]) -> str:
+        asked.append(words)
+        return json.dumps([{"feature": "x", "attribution": 0.5}])
+
+    monkeypatch.setattr(pages, "said", said)
+    question = {"night": "2013-01-02", "key": {"carrier": "--format=table"}}
+    answer = post(client, "explanation", question, "viewer")
+    assert answer.json() == [{"feature": "x", "attribution": 0.5}]
+    # A value is text, whatever it looks like: it is part of one word with its column.
+    words = ["--date", "2013-01-02", "--format", "json", "--key", "carrier=--format=table"]
+    assert asked == [["explain", "flights", *words]]
+
+
+@pytest.mark.parametrize(
+    ("question", "status"),
+    [
+        ({"night": "2013-01-02", "key": {"--by": "x"}}, 400),
+        ({"night": "2013-01-02", "key": {}}, 422),
+        ({"night": "yesterday", "key": {"carrier": "UA"}}, 422),
+    ],
+)
+def test_what_names_no_prediction_is_not_asked(
+    client: TestClient,
+    flights: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    question: Any,
+    status: int,
+) -> None:
+    monkeypatch.setattr(pages, "said", lambda words: pytest.fail(f"asked: {words}"))
+    assert post(client, "explanation", question, "viewer").status_code == status
+
+
+def test_the_key_of_a_row_is_text_in_its_button(
+    client: TestClient, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.promote(DAYS[1])
+    home.night(DAYS[1])
+    odd = "a\"'<b>"
+    monkeypatch.setattr(predictions, "_of_day", lambda *_: (("id", "prediction"), [(odd, 0.5)]))
+    text = get(client, "tiny/predictions").text
+    found = re.search(r'data-why="([^"]*)"', text)
+    assert found
+    assert json.loads(html.unescape(found[1]))[0] == odd
+
+
+def test_a_model_that_has_a_card_leads_to_it(client: TestClient, flights: Environment) -> None:
+    assert "Its card" not in get(client, "flights/models").text
+    version = serving(flights)
+    card = flights.cards("flights") / version / "index.html"
+    card.parent.mkdir(parents=True)
+    card.write_text("a card")
+    text = get(client, "flights/models").text
+    assert f'href="{REPORTS_ADDRESS}/flights/models/{version}/index.html">Its card</a>' in text
+
+
 def event(what: str, version: str, night: int, **more: Any) -> dict[str, Any]:
     """A row of `ops.model_events` about the flights."""
     return {
@@ -280,6 +343,25 @@ def test_models_are_shown_with_who_and_why(client: TestClient, flights: Environm
     assert "onerror=alert" in text
     assert "<img" not in text
     assert "<button" not in get(client, "flights/models", "user").text
+
+
+def test_the_deadline_of_an_approval_is_shown_and_after_it_nobody_is_offered_to_approve(
+    client: TestClient, flights: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def declare(hours: float) -> None:
+        declared = replace(FLIGHTS.promotion, needs_approval=True, approval_hours=hours)
+        pipeline = replace(FLIGHTS, promotion=declared)
+        monkeypatch.setattr(pages.catalog, "pipeline", lambda name: pipeline)
+
+    declare(1_000_000)
+    text = get(client, "flights/models", "editor").text
+    assert re.search(r"until 2\d\d\d-\d\d-\d\d \d\d:\d\d UTC<", text)
+    assert '<button value="approve">' in text
+    declare(1)
+    text = get(client, "flights/models", "editor").text
+    assert "UTC: that is over, and the next night says so" in text
+    assert '<button value="approve">' not in text
+    assert '<button value="reject">' in text
 
 
 def test_who_may_edit_the_dag_rolls_back_in_their_own_name(

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pipelines.spec import Pipeline
 
 PAGE, TEXT = "index.html", "card.md"
-_FOLDER = "models"
 
 
 def write(
@@ -34,7 +33,7 @@ def write(
         NightshiftError: what the model pins cannot be read.
     """
     card = contents.card_of(environment, pipeline, registry, model)
-    folder = environment.reports / pipeline.name / _FOLDER / model.version
+    folder = environment.cards(pipeline.name) / model.version
     folder.mkdir(parents=True, exist_ok=True)
     for name, png in card.pictures.items():
         (folder / render.file_of(name)).write_bytes(png)

@@ -43,6 +43,7 @@ _STATES: Mapping[str, tuple[str, Literal["passed", "warned", "failed"]]] = {
     model_events.APPROVED: ("served before", "warned"),
     model_events.RESTORED: ("served before", "warned"),
     model_events.AWAITING: ("awaits a person", "warned"),
+    model_events.EXPIRED: ("approved by nobody in time", "warned"),
     model_events.REJECTED: ("rejected", "failed"),
     model_events.ROLLED_BACK: ("rolled back", "failed"),
     "kept": ("kept back", "warned"),

@@ -100,6 +100,74 @@ for (const form of document.querySelectorAll("form.decide")) {
   });
 }
 
+// Why a prediction came out so: every feature with its pull, below its row.
+function pullOf(value, most) {
+  const bar = document.createElement("span");
+  bar.className = value < 0 ? "pull down" : "pull";
+  bar.style.width = `${Math.round((120 * Math.abs(value)) / most)}px`;
+  return bar;
+}
+
+function explained(features) {
+  const table = document.createElement("table");
+  const head = table.createTHead().insertRow();
+  for (const name of ["feature", "value", "usually", "pull", "", "meaning"]) {
+    const cell = document.createElement("th");
+    cell.textContent = name;
+    head.append(cell);
+  }
+  const most = Math.max(...features.map((one) => Math.abs(one.attribution)), Number.MIN_VALUE);
+  for (const one of features) {
+    const line = table.insertRow();
+    const values = [one.feature, one.value, one.base, one.attribution.toFixed(3)];
+    for (const value of values) {
+      line.insertCell().textContent = value === null ? "" : text(value);
+    }
+    line.insertCell().append(pullOf(one.attribution, most));
+    line.insertCell().textContent = one.meaning;
+  }
+  return table;
+}
+
+async function explain(button, table) {
+  const row = button.closest("tr");
+  const open = row.nextElementSibling;
+  if (open && open.classList.contains("explained")) {
+    open.remove();
+    return;
+  }
+  const columns = JSON.parse(table.dataset.columns);
+  const values = JSON.parse(button.dataset.why);
+  const key = {};
+  for (const name of JSON.parse(table.dataset.key)) {
+    key[name] = values[columns.indexOf(name)];
+  }
+  const line = document.createElement("tr");
+  line.className = "explained";
+  const cell = line.insertCell();
+  cell.colSpan = columns.length + 1;
+  cell.className = "why";
+  cell.textContent = "Asking the model …";
+  row.after(line);
+  try {
+    const address = `${ROOT}/nightshift/pages/${encodeURIComponent(DAG)}/explanation`;
+    const features = await post(address, { night: table.dataset.night, key: key });
+    cell.replaceChildren(explained(features));
+  } catch (error) {
+    cell.textContent = error.message;
+  }
+}
+
+const foretold = document.getElementById("predictions");
+if (foretold) {
+  foretold.addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-why]");
+    if (button) {
+      explain(button, foretold);
+    }
+  });
+}
+
 // SQL. Past statements stay in this browser.
 const HISTORY = "nightshift-sql-history";
 const REMEMBERED = 50;

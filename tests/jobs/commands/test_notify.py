@@ -11,13 +11,16 @@ import pytest
 
 from jobs.__main__ import main
 from jobs.commands.notify import parse_instant
+from jobs.lake import ops
 from pipelines.catalog import pipeline
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
+from pipelines.model import Promotion
 from pipelines.run import Run
 from tests.jobs.records import night_rows, record, settle, stage_row
 
+TOMORROW = parse_day("2013-01-06")
 SECRET = "https://hooks.example/T0K3N"
 
 
@@ -104,6 +107,17 @@ def test_a_model_that_awaits_a_person_is_told_of(asked: str, run: Run) -> None:
     assert "a new model awaits a person" in str(message["text"])
 
 
+def test_an_approval_that_nobody_gave_is_told_of(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    promotion = Promotion(needs_approval=True, approval_hours=48)
+    expiring = replace(run.pipeline, promotion=promotion)
+    monkeypatch.setattr("pipelines.catalog.pipeline", lambda name: expiring)
+    record(run, stage_row(run, "evaluate", metrics={"event": "kept", "expired": ["4"]}))
+    assert notify(run, "approval_expired") == 0
+    (message,) = sent(run)
+    assert "nobody approved a model in time. Model 4: nobody approved" in message["text"]
+    assert message["text"].endswith("/nightshift/pages/flights/models")
+
+
 @pytest.mark.parametrize("asked", ["drift_found", "drift_ended"])
 def test_drift_is_told_of(asked: str, run: Run) -> None:
     record(run, stage_row(run, "monitor", metrics={"drift_ended": ["skew"]}))
@@ -113,7 +127,41 @@ def test_drift_is_told_of(asked: str, run: Run) -> None:
     assert "drift has ended. Ended: skew." in str(message["text"])
 
 
-@pytest.mark.parametrize("event", ["night_done", "model_promoted", "model_awaiting", "drift_found"])
+def test_predictions_that_are_not_there_are_told_once_and_the_recovery_once(run: Run) -> None:
+    for watch in ("scheduled__1", "scheduled__2"):
+        watching = replace(run, run_id=watch)
+        assert notify(watching, "predictions_late") == 0
+    (late,) = sent(run)
+    assert (late["event"], late["stage"]) == ("predictions_late", None)
+    assert "No predictions for 2013-01-06 by 06:00 (America/New_York)." in late["text"]
+    record(run, *night_rows(run))
+    assert notify(run, "night_done") == 0
+    assert notify(run, "night_done") == 0
+    assert [one["event"] for one in sent(run)[1:]] == ["night_done", "recovered", "night_done"]
+
+
+def test_predictions_that_are_there_are_not_late(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = {"pipeline": "flights", "table_name": "flights.predictions", "day": TOMORROW}
+    ops.append(run.environment, "publications", [about])
+    assert notify(run, "predictions_late") == 0
+    assert sent(run) == []
+    assert "has no predictions_late to tell" in capsys.readouterr().err
+
+
+def test_a_stage_that_fails_again_for_the_same_reason_is_told_once(run: Run) -> None:
+    for minute in range(3):
+        row = stage_row(run, "train", minute=minute, status="failed", error="Spark is away")
+        record(run, row)
+        assert notify(run, "stage_failed", "--stage", "train") == 0
+    assert len(sent(run)) == 1
+
+
+@pytest.mark.parametrize(
+    "event",
+    ["night_done", "model_promoted", "model_awaiting", "approval_expired", "drift_found"],
+)
 def test_what_has_not_happened_is_not_told(
     event: str, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,6 +189,8 @@ def test_a_channel_that_fails_is_a_fault_of_this_command(
     ("arguments", "message"),
     [
         (["stage_failed"], "needs --stage"),
+        (["recovered"], "not yours to tell: a night that is done (night_done) tells it"),
+        (["maintenance_failed"], "not yours to tell: `nightshift maintain` tells it"),
         (["stage_failed", "--stage", "trian"], "Did you mean 'train'"),
         (["stage_failed", "--stage", "train", "--since=yesterday"], "is not an instant"),
     ],

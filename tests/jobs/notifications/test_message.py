@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -22,6 +23,8 @@ def test_a_message_holds_every_field_when_it_was_sent_and_a_line_for_people() ->
         "run_id": "r1",
         "stage": "evaluate",
         "message": "Model 4. Better.",
+        "page": None,
+        "report": None,
         "at": "2013-01-06T09:31:02+00:00",
         "text": "toy 2013-01-05: a new model serves. Model 4. Better.",
     }
@@ -37,6 +40,8 @@ def test_a_message_holds_every_field_when_it_was_sent_and_a_line_for_people() ->
         (Event.FEED_MISSING, "ingest", "toy 2013-01-05: the night ended without a feed. Why"),
         (Event.NIGHT_DONE, None, "toy 2013-01-05: the night is done. Why"),
         (Event.MODEL_PROMOTED, "evaluate", "toy 2013-01-05: a new model serves. Why"),
+        (Event.PREDICTIONS_LATE, None, "toy 2013-01-05: predictions are late. Why"),
+        (Event.RECOVERED, None, "toy 2013-01-05: recovered. Why"),
     ],
 )
 def test_the_line_says_what_happened_and_the_first_line_of_why(
@@ -51,6 +56,17 @@ def test_the_line_says_what_happened_and_the_first_line_of_why(
         message="Why\nand the rest of it",
     )
     assert line(notification) == text
+
+
+def test_the_line_has_the_first_thing_that_is_wrong_and_where_to_see_more() -> None:
+    refused = "weather was refused: 2 expectations.\n  - temp: 9 of 72 rows.\n  - wind\nWay out"
+    told = replace(promoted(refused), page="http://host/run", report="http://host/report")
+    assert line(told) == (
+        "toy 2013-01-05: a new model serves. weather was refused: 2 expectations. "
+        "temp: 9 of 72 rows. http://host/run http://host/report"
+    )
+    endless = replace(told, message="x" * 100_000)
+    assert line(endless).endswith("… http://host/run http://host/report")
 
 
 def test_every_event_has_words() -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, date, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobs.lake import model_events, ops, sql
-from jobs.pages.models import EVENTS_SHOWN, models
+from jobs.pages.models import EVENTS_SHOWN, Awaiting, models
 from pipelines.environment import Environment
 from pipelines.flights import PIPELINE as FLIGHTS
 from tests.jobs.pages import year
 from tests.jobs.pages.test_nights import SECONDS, YEAR
+
+NOW = datetime(2013, 3, 9, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def say(environment: Environment, what: str, version: str, night: int, **more: A
 
 
 def test_without_a_record_no_model_serves(environment: Environment) -> None:
-    found = models(environment, FLIGHTS)
+    found = models(environment, FLIGHTS, NOW)
     assert (found.champion, found.before, found.awaiting, found.events) == (None, (), (), ())
 
 
@@ -46,14 +49,29 @@ def test_the_champion_and_the_ways_back_are_those_of_the_record(environment: Env
     say(environment, model_events.PROMOTED, "2", 2)
     say(environment, "kept", "3", 3)
     say(environment, model_events.AWAITING, "4", 4)
-    found = models(environment, FLIGHTS)
+    found = models(environment, FLIGHTS, NOW)
     assert (found.champion, found.since) == ("2", date(2013, 2, 2))
-    assert (found.before, found.awaiting) == (("1",), ("4",))
+    assert found.before == ("1",)
+    assert found.awaiting == (Awaiting(version="4", until=None, is_over=False),)
     assert [one.version for one in found.events] == ["4", "3", "2", "1"]
     say(environment, model_events.APPROVED, "4", 5, who="ann", reason="good")
-    found = models(environment, FLIGHTS)
+    found = models(environment, FLIGHTS, NOW)
     assert (found.champion, found.before, found.awaiting) == ("4", ("2", "1"), ())
     assert (found.events[0].who, found.events[0].why) == ("ann", "good")
+
+
+def test_a_model_awaits_a_person_for_as_long_as_its_pipeline_says(
+    environment: Environment,
+) -> None:
+    promotion = replace(FLIGHTS.promotion, needs_approval=True, approval_hours=36)
+    pipeline = replace(FLIGHTS, promotion=promotion)
+    say(environment, model_events.AWAITING, "4", 4)
+    end = datetime(2013, 3, 5, 12, tzinfo=UTC)
+    for now, is_over in ((end, False), (end + timedelta(seconds=1), True)):
+        (one,) = models(environment, pipeline, now).awaiting
+        assert one == Awaiting(version="4", until=end, is_over=is_over)
+    say(environment, model_events.EXPIRED, "4", 6)
+    assert models(environment, pipeline, end).awaiting == ()
 
 
 def test_the_evidence_of_each_verdict_is_told(environment: Environment) -> None:
@@ -64,7 +82,7 @@ def test_the_evidence_of_each_verdict_is_told(environment: Environment) -> None:
         "baselines": {"rate": {"auc": 0.6, "rows": 9}},
     }
     say(environment, "kept", "1", 1, metrics=json.dumps(measured))
-    (event,) = models(environment, FLIGHTS).events
+    (event,) = models(environment, FLIGHTS, NOW).events
     assert event.measures == ("auc", "log_loss")
     told = {one.name: one.values for one in event.evidence}
     assert told == {"candidate": (0.7, 0.5), "rate": (0.6, None)}
@@ -73,7 +91,7 @@ def test_the_evidence_of_each_verdict_is_told(environment: Environment) -> None:
 def test_a_year_of_models_is_shown_within_a_second(environment: Environment) -> None:
     ops.append(environment, "model_events", list(year.model_events(FLIGHTS, YEAR)))
     began = time.process_time()
-    found = models(environment, FLIGHTS)
+    found = models(environment, FLIGHTS, NOW)
     assert time.process_time() - began < SECONDS
     counted = "SELECT count(*), max(model_version::int) FROM ops.model_events"
     assert sql.query(environment, counted)[1] == [(len(found.events), 365)]

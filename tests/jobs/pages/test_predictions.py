@@ -108,6 +108,33 @@ def test_of_each_day_that_part_is_shown_that_measures_most(lake: Environment) ->
     assert (newest.day, newest.to_score, newest.scored, newest.labelled) == (NEWEST, 900, 900, 235)
 
 
+def test_calibration_is_what_sql_gives_of_the_newest_days_with_labels(lake: Environment) -> None:
+    day = NIGHTS.first + timedelta(days=1)
+    write_labels(lake, day)
+    measured = {"pipeline": "flights", "landed_date": day, "event_date": day, "rows": A_DAY}
+    ops.append(lake, "live_quality", [measured])
+    found = shown(lake).calibration
+    assert [one.rows for one in found] == [A_DAY // 10] * 10
+    joined = f"flights.predictions JOIN flights.training USING ({', '.join(FLIGHTS.entity)})"
+    of_all = f"SELECT avg(late_probability), avg(late) FROM {joined}"
+    ((foretold, came),) = ask(lake, of_all)
+    assert sum(one.foretold for one in found) / 10 == pytest.approx(foretold)
+    assert sum(one.came for one in found) / 10 == pytest.approx(came)
+    # Parts lie on one side of a half or the other.
+    assert [one.came for one in found[:4]] == [0] * 4
+    assert [one.came for one in found[-4:]] == [1] * 4
+
+
+def write_labels(environment: Environment, day: date) -> None:
+    """Of the flights of the day: late is who was foretold to be with more than a half."""
+    names = ", ".join(FLIGHTS.entity)
+    late = f"CAST(late_probability > 0.5 AS DOUBLE) AS {FLIGHTS.training.label}"
+    statement = f"SELECT {names}, {late} FROM flights.predictions WHERE flight_date = '{day}'"
+    columns, rows = sql.query(environment, statement)
+    known = pa.table({name: [row[n] for row in rows] for n, name in enumerate(columns)})
+    write_deltalake(environment.table_path("flights.training"), known)
+
+
 def test_a_year_of_predictions_is_shown_within_a_second(tmp_path: Path) -> None:
     environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
     for name, rows in (

@@ -13,6 +13,7 @@ import pytest
 
 from jobs.services.airflow_api import Airflow, DagRunError, Task
 from pipelines.errors import NightshiftError
+from pipelines.resources import TRAINING, Pool
 
 RUN = "/api/v2/dags/flights/dagRuns/r1"
 START = "2026-11-25T00:00:00+00:00"
@@ -104,6 +105,24 @@ def test_a_run_gets_a_note(airflow: Airflow, script: Script) -> None:
     script.answers[f"PATCH {RUN}"] = [(200, {"dag_run_id": "r1"})]
     airflow.note("flights", "r1", "**2013-04-01**")
     assert script.asked[-1] == (f"PATCH {RUN}", {"note": "**2013-04-01**"})
+
+
+def test_pools_are_made_and_those_that_are_there_stay(airflow: Airflow, script: Script) -> None:
+    script.answers["GET /api/v2/pools/there"] = [(200, {"name": "there", "slots": 7})]
+    script.answers["POST /api/v2/pools"] = [
+        (201, {"name": "training"}),
+        (409, {"detail": "another was faster"}),
+        (403, {"detail": "Forbidden"}),
+    ]
+    pools = [Pool(name="there", slots=1), TRAINING, Pool(name="other", slots=3, doc="Others.")]
+    airflow.make_pools(pools)
+    sent = [content for request, content in script.asked if request == "POST /api/v2/pools"]
+    assert sent == [
+        {"name": "training", "slots": 1, "description": TRAINING.doc},
+        {"name": "other", "slots": 3, "description": "Others."},
+    ]
+    with pytest.raises(NightshiftError, match='POST /pools with 403: "Forbidden"'):
+        airflow.make_pools(pools)
 
 
 def test_waiting_tells_each_change_of_a_task_once(airflow: Airflow, script: Script) -> None:

@@ -20,11 +20,13 @@ import psutil
 import pytest
 
 from jobs.services import airflow, lifecycle, processes, stage_client, startup
+from jobs.services.airflow_api import Airflow
 from jobs.services.definitions import Service, services
 from jobs.services.die_with_parent import dying_with_parent
 from jobs.services.supervision import Supervisor
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
+from pipelines.resources import TRAINING, Pool
 
 # One line, because a supervisor's settings hold no command of several.
 LISTEN = (
@@ -109,6 +111,20 @@ def kill_supervisor(environment: Environment) -> None:
     supervisor.wait(10)
 
 
+def test_up_makes_the_pools_in_which_stages_wait(
+    home: Environment, replace_services: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Pool] = []
+    monkeypatch.setattr(Airflow, "make_pools", lambda airflow, pools: made.extend(pools))
+    replace_services(listening)
+    assert lifecycle.up(home) == 0
+    assert made == [], "without Airflow there is nobody to ask"
+    replace_services(lambda home: replace(listening(home), needs_database=True))
+    assert lifecycle.up(home) == 0
+    lifecycle.down(home)
+    assert made == [TRAINING]
+
+
 def test_up_is_healthy_and_down_leaves_no_process(
     up: Environment, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,6 +189,16 @@ def test_other_settings_restart_the_platform(
     assert lifecycle.up(up) == 0
     assert set(pids(up).values()).isdisjoint(before.values())
     assert psutil.Process(pids(up)["sleeper"]).environ()["A"] == odd_value
+
+
+def test_a_setting_of_airflows_own_is_noticed_too(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = lifecycle.variables(home)
+    assert before == lifecycle.variables(home)
+    monkeypatch.setenv("AIRFLOW__CORE__PARALLELISM", "7")
+    # Other variables are other settings, and those restart the platform.
+    assert lifecycle.variables(home) == {**before, "AIRFLOW__CORE__PARALLELISM": "7"}
 
 
 def test_two_homes_live_side_by_side(

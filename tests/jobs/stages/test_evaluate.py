@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import date, timedelta
 from operator import itemgetter
@@ -26,7 +26,7 @@ from jobs.training.registry import ModelVersion, Registry
 from jobs.training.tasks import task_of
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import NightshiftError, Refused
+from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.spec import Pipeline
 from tests.jobs.training import small
 
@@ -636,6 +636,76 @@ def test_a_model_that_was_rejected_never_serves(platform: Platform) -> None:
     assert platform.champion() == "1"
     events = [event for event, _, _ in platform.events()]
     assert events == ["promoted", "kept", "kept", "awaiting", "rejected"]
+
+
+@pytest.fixture
+def pass_hours(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Makes the clock of the record go so many hours ahead, in all."""
+    real = ops.now
+
+    def go(hours: float) -> None:
+        monkeypatch.setattr(ops, "now", lambda: real() + timedelta(hours=hours))
+
+    return go
+
+
+def test_a_model_that_nobody_approves_in_time_is_refused_by_the_next_evaluation(
+    platform: Platform, pass_hours: Callable[[float], None]
+) -> None:
+    platform.limits(needs_approval=True, approval_hours=48)
+    platform.train(GOOD)
+    first = platform.evaluate()
+    assert (first["event"], first["expired"]) == ("awaiting", [])
+    assert "It awaits a person, for 48 h: nightshift approve" in first["reason"]
+    pass_hours(47)
+    assert platform.evaluate()["expired"] == []
+    assert platform.events() == [("awaiting", "1", None)], "the same words are said once"
+    pass_hours(49)
+    platform.train(BAD, NEXT)
+    with pytest.raises(Refused):
+        platform.evaluate(NEXT)
+    *_, expired, refused = model_events.events(platform.environment, platform.pipeline.name)
+    assert (expired["event"], expired["model_version"]) == ("expired", "1")
+    assert (expired["who"], expired["reason"]) == ("nightshift", "Nobody approved it within 48 h.")
+    assert expired["as_of"] == small.LAST
+    assert refused["event"] == "refused"
+    with pytest.raises(UsageError, match="nobody can approve it any more"):
+        decide.approve(platform.environment, platform.pipeline, "1", SAID)
+    assert platform.champion() is None
+
+
+def test_who_approves_too_late_is_told_the_way_out_and_can_take_it(
+    platform: Platform, pass_hours: Callable[[float], None]
+) -> None:
+    platform.limits(needs_approval=True, approval_hours=0.5)
+    platform.train(GOOD)
+    platform.evaluate()
+    pass_hours(1)
+    way_out = rf"nightshift run \w+ --date {small.LAST} --stage evaluate"
+    with pytest.raises(UsageError, match=way_out):
+        decide.approve(platform.environment, platform.pipeline, "1", SAID)
+    again = platform.evaluate()
+    assert (again["event"], again["expired"]) == ("awaiting", ["1"])
+    decide.approve(platform.environment, platform.pipeline, "1", SAID)
+    assert [event for event, _, _ in platform.events()] == [
+        "awaiting",
+        "expired",
+        "awaiting",
+        "approved",
+    ]
+    assert platform.evaluate()["serves"] == "1"
+
+
+def test_a_model_can_be_rejected_after_its_time_and_stays_rejected(
+    platform: Platform, pass_hours: Callable[[float], None]
+) -> None:
+    platform.limits(needs_approval=True, approval_hours=1)
+    platform.train(GOOD)
+    platform.evaluate()
+    pass_hours(2)
+    decide.reject(platform.environment, platform.pipeline, "1", SAID)
+    assert platform.evaluate()["event"] == "rejected"
+    assert [event for event, _, _ in platform.events()] == ["awaiting", "rejected"]
 
 
 def test_no_model_serves_a_night_before_it_was_trained(platform: Platform) -> None:

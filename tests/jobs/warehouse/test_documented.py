@@ -1,4 +1,4 @@
-"""What docs/postgresql.md says to run is enough, and what is promised is in PostgreSQL."""
+"""What docs/how-to/postgresql.md says to run is enough, and what is promised is in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FROM pg_attribute WHERE attrelid = 'weather.predictions'::regclass AND attnum > 
 
 def documented() -> list[str]:
     """The statements of the document, a block each."""
-    text = (ROOT / "docs" / "postgresql.md").read_text()
+    text = (ROOT / "docs" / "how-to" / "postgresql.md").read_text()
     return re.findall(r"^```sql\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 

@@ -1,0 +1,95 @@
+"""Looks whether the predictions of a night are there by the time that its pipeline declares.
+
+By a DAG of its own, because the night that is worst is the one that never began: a deadline of
+Airflow's belongs to a run, and of a night without a run nothing would be told.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, time, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from airflow.sdk import Context, CronDataIntervalTimetable, Param
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+
+from dags.nights import Night, night_of
+from dags.tasks import CommandOperator, late_command, safe_run_id
+from pipelines import replay
+from pipelines.environment import Environment
+from pipelines.spec import Pipeline
+
+
+class DeadlineOperator(CommandOperator):
+    """Has people told, by the `nightshift notify` command, if the predictions are not there."""
+
+    ui_color = "#f2e6dc"
+
+    def __init__(self, *, pipeline: Pipeline, **options: Any) -> None:
+        super().__init__(
+            task_id="look",
+            doc_md="Look whether tomorrow's predictions are published; have people told if not.",
+            execution_timeout=timedelta(minutes=5),
+            do_xcom_push=False,
+            **options,
+        )
+        self.pipeline = pipeline
+
+    def execute(self, context: Context) -> None:
+        """Look for the predictions of the night that the DAG run is about.
+
+        Raises:
+            AirflowSkipException: no night has been due yet.
+        """
+        night = night_of(self.pipeline, context)
+        self.log.info("%s", night)
+        if _is_before_the_first(self.pipeline, night):
+            raise AirflowSkipException(f"The replay of '{self.pipeline.name}' began on this day.")
+        run_id = safe_run_id(context["dag_run"].run_id)
+        ended = self._run_command(late_command(self.pipeline, night.days, run_id))
+        if ended.exit_code:
+            raise AirflowException(
+                f"Nobody was told (exit code {ended.exit_code}): {ended.last_line}"
+            )
+
+
+def _is_before_the_first(pipeline: Pipeline, night: Night) -> bool:
+    """Whether the replay began on the day of the deadline, maybe after its night would be due."""
+    if night.stands_for is None:
+        return False
+    calendar = replay.calendar(pipeline, Environment.read())
+    return night.stands_for <= calendar.first_today
+
+
+def deadline_arguments(pipeline: Pipeline, by: time) -> dict[str, Any]:
+    """Everything about the DAG that looks for the predictions of a pipeline."""
+    zone = ZoneInfo(pipeline.timezone)
+    return {
+        "dag_id": f"{pipeline.name}_deadline",
+        "description": f"Tells people if '{pipeline.name}' has not predicted by {by:%H:%M}.",
+        # After a pause of the scheduler, the last deadline that has passed is looked at.
+        "schedule": CronDataIntervalTimetable(
+            f"{by.minute} {by.hour} * * *", timezone=pipeline.timezone
+        ),
+        "start_date": datetime.combine(pipeline.first_day, datetime.min.time(), zone),
+        "catchup": False,
+        "is_paused_upon_creation": False,
+        "max_active_runs": 1,
+        "dagrun_timeout": timedelta(hours=12),
+        "default_args": {
+            "owner": pipeline.owner,
+            # Whoever must be told may be away for a while.
+            "retries": 5,
+            "retry_delay": timedelta(minutes=5),
+        },
+        "tags": ["nightshift", "deadline", f"{pipeline.name}_deadline"],
+        "params": {
+            "date": Param(
+                None,
+                title="Night",
+                description="The day whose night must have predicted. Leave empty for yesterday.",
+                type=["null", "string"],
+                format="date",
+            ),
+        },
+    }

@@ -1,0 +1,25 @@
+"""The command `nightshift airflow`: any command of Airflow's, with this platform's settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NoReturn
+
+from jobs.services import airflow
+from jobs.services.secrets import make_all
+from pipelines.environment import Environment
+
+
+def pass_on(environment: Environment, words: Sequence[str]) -> NoReturn:
+    """Become Airflow's own command.
+
+    Args:
+        environment: Whose Airflow it is: its database, its secrets, its DAGs.
+        words: What Airflow's command takes.
+    """
+    # Airflow reads its secrets from their files, also in a home that was never up.
+    make_all(environment)
+    airflow.make_login(environment)
+    program = airflow.program(*words)
+    os.execvpe(program[0], program, airflow.every_variable(environment))

@@ -1,0 +1,34 @@
+"""Where a person who is signed in to the platform's own Airflow sees a run, a report or a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+from jobs.services.processes import LOOPBACK
+from pipelines.environment import PAGES_ADDRESS, REPORTS_ADDRESS, Environment
+
+
+def of_airflow(environment: Environment) -> str:
+    """The address of its UI and of its API."""
+    return f"http://{LOOPBACK}:{environment.airflow_port}"
+
+
+def of_run(airflow: str, dag: str, run_id: str) -> str:
+    """The page of a run of a DAG in the Airflow at that address."""
+    return f"{airflow}/dags/{quote(dag)}/runs/{quote(run_id)}"
+
+
+def of_page(environment: Environment, page: str, pipeline: str | None = None) -> str:
+    """One of `PAGES`, of a pipeline or of the first that the person may see."""
+    below = f"/{quote(pipeline)}" if pipeline else ""
+    return f"{of_airflow(environment)}{PAGES_ADDRESS}{below}/{page}"
+
+
+def of_report(environment: Environment, report: str) -> str | None:
+    """A data-quality report, given the path of its index; None: it is not in the home."""
+    path = Path(report)
+    if not path.is_relative_to(environment.reports):
+        return None
+    below = quote(str(path.relative_to(environment.reports)))
+    return f"{of_airflow(environment)}{REPORTS_ADDRESS}/{below}"

@@ -1,0 +1,58 @@
+"""Prepares Airflow's database: its tables, and the accounts where it keeps them.
+
+`python -m jobs.services.airflow_database`, with the variables of an Airflow process.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from jobs.services.accounts import Account, accounts
+from jobs.services.airflow import program
+from jobs.services.die_with_parent import dying_with_parent
+from pipelines.environment import Environment
+
+
+def main() -> int:
+    """Bring the tables to the installed version, then make the accounts that are missing.
+
+    Returns the exit code of the first step that failed, else 0.
+    """
+    environment = Environment.read()
+    code = _run("db", "migrate")
+    if environment.auth == "fab":
+        for account in accounts(environment):
+            code = code or _create(account)
+    return code
+
+
+def _create(account: Account) -> int:
+    """Make an account; one that is there keeps its role and password."""
+    words = ["users", "create", "--username", account.user, "--role", account.role.title()]
+    person = [
+        "--firstname",
+        account.user,
+        "--lastname",
+        "-",
+        "--email",
+        f"{account.user}@localhost",
+    ]
+    # It asks for the password twice. Given as an argument, everyone could read it in `ps`.
+    return _run(*words, *person, answers=f"{account.password}\n" * 2)
+
+
+def _run(*arguments: str, answers: str = "") -> int:
+    ended = subprocess.run(
+        dying_with_parent(program(*arguments)),
+        input=answers,
+        text=True,
+        check=False,
+        # Without a terminal of its own it reads answers from its input.
+        start_new_session=True,
+    )
+    return ended.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Has people told: what is wrong once for each cause, and once that it is right again.
+
+`ops.alerts` keeps what they were told. A lake that cannot be read keeps nobody from being told.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from pipelines.events import ALARMS, Channel, Event, Notification
+from pipelines.redaction import redacted
+from pipelines.run import Run
+
+if TYPE_CHECKING:
+    from jobs.lake.alerts import Row
+
+_LISTED = 5
+"""Alarms that a recovery names."""
+
+
+def tell(run: Run, notification: Notification) -> tuple[Channel, ...]:
+    """Have the channels of the run's pipeline deliver the notification.
+
+    An alarm of the same cause is not sent again before a recovery. A night that is done is followed
+    by the recovery, if there is an alarm that it ends.
+
+    Returns:
+        The channels that failed.
+    """
+    from jobs.services import locks
+
+    with ExitStack() as held:
+        # Two runs that end at the same time must not both tell.
+        name = f"alerts.{run.pipeline.name}"
+        try:
+            held.enter_context(locks.hold(run.environment, name))
+        except OSError as error:  # a full disk may be the very failure to tell of
+            _warn(run, f"another run may tell it too: {error}")
+        if notification.event in ALARMS:
+            return _tell_alarm(run, notification)
+        failed = _send(run, notification)
+        if notification.event is Event.NIGHT_DONE:
+            failed += _tell_recovery(run, notification)
+        return failed
+
+
+def _tell_alarm(run: Run, notification: Notification) -> tuple[Channel, ...]:
+    cause = _cause(notification)
+    if cause in [row["cause"] for row in _standing(run)]:
+        print(f"People know of it already: {cause}", file=sys.stderr, flush=True)
+        return ()
+    return _send_and_record(run, notification, cause)
+
+
+def _tell_recovery(run: Run, done: Notification) -> tuple[Channel, ...]:
+    """Tell that what was wrong with nights up to the run's last is right again."""
+    ended = [row for row in _standing(run) if row["last_day"] <= run.days.last]
+    if not ended:
+        return ()
+    listed = [f"  - {row['cause']}" for row in ended[:_LISTED]]
+    hidden = len(ended) - _LISTED
+    more = [f"  - … and {hidden} more"] if hidden > 0 else []
+    recovered = Notification(
+        event=Event.RECOVERED,
+        pipeline=done.pipeline,
+        days=done.days,
+        run_id=done.run_id,
+        stage=None,
+        message="\n".join([f"{done.message} Over is what people were told of:", *listed, *more]),
+        page=done.page,
+    )
+    return _send_and_record(run, recovered, str(Event.RECOVERED))
+
+
+def _send_and_record(
+    run: Run,
+    notification: Notification,
+    cause: str,
+) -> tuple[Channel, ...]:
+    failed = _send(run, notification)
+    # Whoever was not reached by any channel is told by the next attempt.
+    if len(failed) < len(run.pipeline.notify):
+        _record(run, notification, cause)
+    return failed
+
+
+def _send(run: Run, notification: Notification) -> tuple[Channel, ...]:
+    from jobs.notifications.channels import send
+
+    return send(run.environment, run.pipeline, notification)
+
+
+def _cause(notification: Notification) -> str:
+    """What happened to which days, and the first thing that is wrong: a retry has the same."""
+    from jobs.notifications.message import first_words
+
+    happened = f"{notification.event} {notification.days}"
+    if notification.event is Event.PREDICTIONS_LATE:
+        return happened
+    stage = f" {notification.stage}" if notification.stage else ""
+    return f"{happened}{stage}: {first_words(notification.message)}"
+
+
+def _standing(run: Run) -> Sequence[Row]:
+    # Arrow takes longer to import than everything else here.
+    from jobs.lake import alerts
+
+    try:
+        return alerts.standing(run.environment, run.pipeline.name)
+    except Exception as error:  # a lake that is away may be the very failure to tell of
+        _warn(run, f"what people were told before is not known: {error}")
+        return []
+
+
+def _record(run: Run, notification: Notification, cause: str) -> None:
+    from jobs.lake import alerts
+
+    try:
+        alerts.record(run.environment, notification, run.days.last, cause)
+    except Exception as error:
+        _warn(run, f"they may be told again: {error}")
+
+
+def _warn(run: Run, words: str) -> None:
+    plain = redacted(words, run.environment.variables())
+    print(f"Warning: people are told, but {plain}", file=sys.stderr, flush=True)

@@ -1,0 +1,74 @@
+"""Whether predictions are there in time is looked at, whatever became of their night."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+
+from dags.deadlines import DeadlineOperator
+from jobs.__main__ import parser
+from pipelines import replay
+from pipelines.environment import Environment
+from pipelines.flights import PIPELINE
+from tests.dags.conftest import context
+
+SIX = datetime(2026, 11, 26, 11, tzinfo=UTC)
+"""In New York."""
+ONE_DAY = timedelta(days=1)
+
+
+def begin(moment: datetime) -> None:
+    path = replay.file_of(PIPELINE, Environment.read())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(replay.beginning(PIPELINE, moment).to_json())
+
+
+@pytest.fixture
+def replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home in which the example lives since the 25th: the 24th stands for 2013-03-31."""
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path / "home"))
+    begin(datetime(2026, 11, 25, 20, tzinfo=UTC))
+
+
+def look(due: datetime, run_id: str = "scheduled__1") -> None:
+    scheduled = {"run_type": "scheduled", "interval_start": due - ONE_DAY, "interval_end": due}
+    DeadlineOperator(pipeline=PIPELINE).execute(context(run_id=run_id, **scheduled))
+
+
+@pytest.mark.usefixtures("replayed")
+def test_at_its_hour_the_command_is_asked_for_the_night_that_was_due(stub: Path) -> None:
+    look(SIX, run_id="scheduled__2026-11-26T11:00:00+00:00")
+    (argv,) = map(json.loads, stub.read_text().splitlines())
+    asked = parser().parse_args(argv)
+    assert (asked.pipeline, asked.first, asked.last) == ("flights", "2013-04-01", "2013-04-01")
+    assert (asked.event, asked.stage) == ("predictions_late", None)
+
+
+@pytest.mark.usefixtures("replayed")
+def test_a_night_that_was_due_before_the_replay_began_is_not_missed(stub: Path) -> None:
+    with pytest.raises(AirflowSkipException, match="the replay of 'flights' began"):
+        look(SIX - ONE_DAY)
+    assert not stub.exists()
+
+
+@pytest.mark.usefixtures("replayed")
+def test_nothing_is_promised_on_the_day_on_which_the_replay_begins(stub: Path) -> None:
+    # After the hour of the night, and before that of the deadline.
+    begin(SIX - timedelta(hours=1))
+    with pytest.raises(AirflowSkipException, match="The replay of 'flights' began on this day"):
+        look(SIX)
+    look(SIX + ONE_DAY)
+    assert stub.exists()
+
+
+@pytest.mark.usefixtures("replayed")
+def test_it_is_tried_again_while_nobody_can_be_told(
+    stub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_EXIT", "3")
+    with pytest.raises(AirflowException, match=r"Nobody was told \(exit code 3\): Refused: the"):
+        look(SIX)

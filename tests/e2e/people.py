@@ -1,0 +1,79 @@
+"""What somebody may do: asked of Airflow's API and of our pages by name and password."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
+
+from jobs.services.accounts import accounts
+from pipelines.environment import PAGES, Environment
+
+_NO_PROXY = build_opener(ProxyHandler({}))
+DECIDE = "/nightshift/pages/flights/models"
+DECISION = {"what": "rollback", "version": "999", "why": "a test"}
+"""Of a version that nobody has: who may decide is told so, and nothing changes."""
+RUNS = "/api/v2/dags/flights/dagRuns"
+RUN = {"logical_date": "no date"}
+"""Airflow refuses its form: who may trigger learns that, and nothing runs."""
+_SEEN = ("/api/v2/dags/flights", *(f"/nightshift/pages/flights/{page}" for page in PAGES))
+_SETTINGS = "/api/v2/connections"
+_REFUSALS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+ABLE = {
+    "ann": ["see"],
+    "bob": ["see", "trigger", "decide"],
+    "admin": ["see", "trigger", "decide", "set up"],
+}
+"""What the users of the tests may do: a viewer, a user, an admin."""
+USERS = "ann:viewer,bob:user"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """Somebody who speaks to the API server; without a token nobody in particular."""
+
+    url: str
+    token: str = ""
+
+    def status(self, path: str, body: object = None) -> int:
+        """The HTTP status of a GET, or of a POST of the body."""
+        try:
+            with _NO_PROXY.open(self._request(path, body), timeout=60) as answer:
+                return int(answer.status)
+        except HTTPError as refusal:
+            return refusal.code
+
+    def may(self) -> list[str]:
+        """What this person may do, of: see, trigger, decide, set up."""
+        able = []
+        if all(self.status(path) == HTTPStatus.OK for path in _SEEN):
+            able.append("see")
+        if self.status(RUNS, RUN) == HTTPStatus.UNPROCESSABLE_ENTITY:
+            able.append("trigger")
+        if self.status(DECIDE, DECISION) not in _REFUSALS:
+            able.append("decide")
+        if self.status(_SETTINGS) == HTTPStatus.OK:
+            able.append("set up")
+        return able
+
+    def _request(self, path: str, body: object) -> Request:
+        headers = {"Content-Type": "application/json", "X-Nightshift": "1"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        content = None if body is None else json.dumps(body).encode()
+        return Request(f"{self.url}{path}", content, headers)
+
+
+def signed_in(environment: Environment) -> dict[str, Person]:
+    """Everyone whom the settings name, by name, with a token of the API."""
+    url = f"http://127.0.0.1:{environment.airflow_port}"
+    return {one.user: _sign_in(url, one.user, one.password) for one in accounts(environment)}
+
+
+def _sign_in(url: str, user: str, password: str) -> Person:
+    body = json.dumps({"username": user, "password": password}).encode()
+    asked = Request(f"{url}/auth/token", body, {"Content-Type": "application/json"})
+    with _NO_PROXY.open(asked, timeout=60) as answer:
+        return Person(url=url, token=json.load(answer)["access_token"])

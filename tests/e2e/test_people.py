@@ -1,0 +1,136 @@
+"""Who may do what, by Airflow's simple auth manager and by FAB; and nobody without a name."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from jobs.services import airflow
+from jobs.services.accounts import accounts
+from jobs.services.secrets import make_all
+from pipelines.environment import Environment
+from tests.conftest import free_port
+from tests.e2e import people, test_ui
+from tests.e2e.conftest import Installation, inherited_variables
+
+pytestmark = pytest.mark.timeout(2400)
+page = test_ui.page
+_START_SECONDS = 300
+
+
+def test_a_viewer_sees_a_user_triggers_and_decides_and_an_admin_sets_up(
+    installation: Installation, first_night: str
+) -> None:
+    somebody = people.signed_in(installation.environment)
+    assert {name: one.may() for name, one in somebody.items()} == people.ABLE
+
+
+def test_nobody_who_is_not_signed_in_sees_anything(
+    installation: Installation, first_night: str
+) -> None:
+    nobody = people.Person(url=installation.airflow.url)
+    assert nobody.may() == []
+    wrong = people.Person(url=installation.airflow.url, token="eyJhbGciOiJub25lIn0.e30.")
+    assert wrong.may() == []
+
+
+@pytest.mark.skipif(not test_ui.CHROMIUM, reason="no 'chromium' on PATH")
+def test_a_viewer_is_offered_no_decision(
+    page: Page,
+    installation: Installation,
+    first_night: str,
+    screenshot: Callable[[Any, str], None],
+) -> None:
+    ann = next(one for one in accounts(installation.environment) if one.user == "ann")
+    page.goto("/")
+    page.fill("input[name=username]", ann.user)
+    page.fill("input[name=password]", ann.password)
+    page.click("button[type=submit]")
+    expect(page.get_by_role("link", name="Dags").first).to_be_visible()
+    page.goto("/nightshift/pages/flights/models")
+    expect(page.get_by_role("heading", name="History")).to_be_visible()
+    expect(page.get_by_role("button", name="Roll back")).to_have_count(0)
+    expect(page.get_by_text("Who may edit the DAG can roll back and approve.")).to_be_visible()
+    screenshot(page, "viewer-models")
+
+
+def test_lineage_leads_from_the_files_tables_to_the_predictions(
+    installation: Installation, first_night: str
+) -> None:
+    file = Path(str(installation.environment.lineage))
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    ended = [event for event in events if event["eventType"] == "COMPLETE"]
+    made: dict[str, set[str]] = {}
+    for event in ended:
+        read = {_sql_name(one) for one in event.get("inputs", [])}
+        for one in event.get("outputs", []):
+            made.setdefault(_sql_name(one), set()).update(read)
+    assert "flights.scoring" in made["flights.predictions"]
+    ways = {"flights.predictions"}
+    for _ in made:
+        ways |= {read for name in ways for read in made.get(name, set())}
+    assert {"flights.schedule", "flights.weather", "flights.planes"} <= ways
+
+
+def _sql_name(dataset: dict[str, Any]) -> str:
+    (identifier,) = dataset["facets"]["symlinks"]["identifiers"]
+    return str(identifier["name"])
+
+
+@pytest.fixture
+def with_fab(tmp_path: Path) -> Iterator[Environment]:
+    """An API server alone, whose users are in Airflow's database."""
+    given = {
+        "NIGHTSHIFT_HOME": str(tmp_path / "home"),
+        "NIGHTSHIFT_AIRFLOW_PORT": str(free_port()),
+        "NIGHTSHIFT_AUTH": "fab",
+        "NIGHTSHIFT_USERS": people.USERS,
+    }
+    environment = Environment.read(given)
+    environment.logs.mkdir(parents=True)
+    make_all(environment)
+    airflow.make_login(environment)
+    migration = airflow.migration(environment)
+    assert migration is not None
+    airflow.migrated(environment, migration.wait())
+    variables = {**inherited_variables(), **airflow.every_variable(environment)}
+    with (environment.logs / "api.log").open("wb") as log:
+        server = subprocess.Popen(
+            airflow.program("api-server"), env=variables, stdout=log, stderr=log
+        )
+    try:
+        _await_health(environment, server)
+        # Airflow knows a DAG when it has parsed it once.
+        parse = airflow.program("dags", "reserialize")
+        subprocess.run(parse, env=variables, check=True, capture_output=True)
+        yield environment
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def _await_health(environment: Environment, server: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + _START_SECONDS
+    while not airflow.health(environment):
+        log = (environment.logs / "api.log").read_text(errors="replace")
+        assert server.poll() is None, log
+        assert time.monotonic() < until, log
+        time.sleep(0.5)
+
+
+def test_where_people_keep_users_in_airflows_database_roles_mean_the_same(
+    with_fab: Environment,
+) -> None:
+    somebody = people.signed_in(with_fab)
+    assert {name: one.may() for name, one in somebody.items()} == people.ABLE
+    nobody = people.Person(url=somebody["ann"].url)
+    assert nobody.may() == []
+    logs = "".join(path.read_text(errors="replace") for path in with_fab.logs.rglob("*.log"))
+    assert not any(one.password in logs for one in accounts(with_fab))

@@ -1,0 +1,203 @@
+"""What is wrong is told once for each cause, and that it is right again once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import outcome
+from jobs.lake import ops
+from jobs.notifications import channels
+from jobs.services import locks
+from jobs.telling import tell
+from pipelines.environment import Environment
+from pipelines.events import ALARMS, Event, Notification
+from pipelines.run import Run
+from tests.jobs import toy
+
+REFUSED = """toy.readings was refused: 2 expectation(s) failed.
+  - toy.readings amount: 9 of 72 rows.
+  - toy.readings note: 1 of 72 rows.
+Report: /home/reports/r1/index.html"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    return Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+
+
+@pytest.fixture
+def night(environment: Environment) -> Callable[[str], Run]:
+    """A run of that day."""
+    return lambda day: replace(toy.run_of(environment, day), run_id=f"manual__{day}")
+
+
+def wrong(run: Run, event: Event = Event.STAGE_REFUSED, why: str = REFUSED) -> Notification:
+    return outcome.notification(run, event, why, "check_raw")
+
+
+def done(run: Run) -> Notification:
+    return outcome.notification(run, Event.NIGHT_DONE, "10 stages in 20 s.")
+
+
+def sent(environment: Environment) -> list[dict[str, str]]:
+    """What was told, by the channel `log`."""
+    lines = (environment.logs / "notifications.log").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def events(environment: Environment) -> list[str]:
+    return [message["event"] for message in sent(environment)]
+
+
+@pytest.mark.parametrize("event", sorted(ALARMS))
+def test_a_cause_is_told_once_until_it_is_right_again_and_then_anew(
+    event: Event, night: Callable[[str], Run], environment: Environment
+) -> None:
+    run = night("2013-01-05")
+    for _ in range(3):
+        tell(run, wrong(run, event))
+    assert events(environment) == [event]
+    tell(run, done(run))
+    assert events(environment) == [event, "night_done", "recovered"]
+    for _ in range(2):
+        tell(run, wrong(run, event))
+    assert events(environment)[3:] == [event]
+
+
+def test_another_cause_or_night_or_stage_is_told(
+    night: Callable[[str], Run], environment: Environment
+) -> None:
+    run = night("2013-01-05")
+    other = REFUSED.replace("amount", "note")
+    tell(run, wrong(run))
+    tell(run, wrong(run, why=other))
+    tell(run, wrong(run, Event.STAGE_FAILED))
+    tell(run, replace(wrong(run), stage="check_clean"))
+    later = night("2013-01-06")
+    tell(later, wrong(later))
+    assert len(sent(environment)) == 5
+
+
+def test_the_same_cause_is_known_by_its_first_words_and_not_by_its_report(
+    night: Callable[[str], Run],
+    environment: Environment,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = night("2013-01-05")
+    tell(run, wrong(run))
+    again = REFUSED.replace("r1/index", "r1~2/index")
+    tell(replace(run, run_id="manual__2"), wrong(run, why=again))
+    assert len(sent(environment)) == 1
+    known = "People know of it already: stage_refused 2013-01-05 check_raw: toy.readings was"
+    assert known in capsys.readouterr().err
+
+
+def test_a_recovery_is_told_once_with_what_is_over(
+    night: Callable[[str], Run], environment: Environment
+) -> None:
+    first, second = night("2013-01-05"), night("2013-01-06")
+    tell(first, wrong(first))
+    late = replace(wrong(first, Event.PREDICTIONS_LATE), stage=None)
+    tell(first, late)
+    tell(second, done(second))
+    tell(second, done(second))
+    assert events(environment)[2:] == ["night_done", "recovered", "night_done"]
+    recovered = sent(environment)[3]
+    why = "toy.readings was refused: 2 expectation(s) failed. toy.readings amount: 9 of 72 rows."
+    assert recovered["message"].splitlines() == [
+        "10 stages in 20 s. Over is what people were told of:",
+        f"  - stage_refused 2013-01-05 check_raw: {why}",
+        "  - predictions_late 2013-01-05",
+    ]
+    assert recovered["text"].startswith("toy 2013-01-06: recovered. 10 stages in 20 s. ")
+    assert recovered["page"] == "http://127.0.0.1:8080/dags/toy/runs/manual__2013-01-06"
+
+
+def test_many_alarms_that_are_over_are_counted(
+    night: Callable[[str], Run], environment: Environment
+) -> None:
+    run = night("2013-01-05")
+    for number in range(7):
+        tell(run, wrong(run, why=f"cause {number}"))
+    tell(run, done(run))
+    assert sent(environment)[-1]["message"].splitlines()[-1] == "  - … and 2 more"
+
+
+def test_an_old_night_that_is_done_ends_nothing_of_a_later_one(
+    night: Callable[[str], Run], environment: Environment
+) -> None:
+    run = night("2013-01-05")
+    tell(run, wrong(run))
+    before = night("2013-01-04")
+    tell(before, done(before))
+    assert events(environment) == ["stage_refused", "night_done"]
+    tell(before, wrong(before))
+    tell(before, done(before))
+    assert events(environment)[2:] == ["stage_refused", "night_done", "recovered"]
+    assert "2013-01-05" not in sent(environment)[-1]["message"]
+    tell(run, wrong(run))
+    assert len(sent(environment)) == 5, "people know of it still"
+    tell(run, done(run))
+    assert events(environment)[5:] == ["night_done", "recovered"]
+
+
+def test_a_night_that_is_done_with_nothing_wrong_is_no_recovery(
+    night: Callable[[str], Run], environment: Environment
+) -> None:
+    run = night("2013-01-05")
+    tell(run, outcome.notification(run, Event.FEED_LATE, "a.csv", "ingest"))
+    tell(run, done(run))
+    assert events(environment) == ["feed_late", "night_done"]
+
+
+def test_what_no_channel_delivered_is_told_by_the_next_attempt(
+    night: Callable[[str], Run], environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = night("2013-01-05")
+
+    def away(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setitem(channels.CHANNELS, "log", away)  # type: ignore[arg-type]
+        assert tell(run, wrong(run)) == ("log",)
+    assert tell(run, wrong(run)) == ()
+    assert events(environment) == ["stage_refused"]
+
+
+@pytest.mark.parametrize("broken", ["read", "append", "hold"])
+def test_people_are_told_when_the_lake_or_the_disk_is_what_is_wrong(
+    broken: str,
+    night: Callable[[str], Run],
+    environment: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def away(*_: Any, **__: Any) -> Any:
+        raise OSError("no space left")
+
+    run = night("2013-01-05")
+    monkeypatch.setattr(locks if broken == "hold" else ops, broken, away)
+    assert tell(run, wrong(run, Event.STAGE_FAILED)) == ()
+    assert events(environment) == ["stage_failed"]
+    assert "Warning: people are told, but" in capsys.readouterr().err
+
+
+def test_no_secret_of_an_address_is_in_a_warning(
+    night: Callable[[str], Run],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def away(*_: Any, **__: Any) -> Any:
+        raise OSError("cannot read s3://user:T0K3N@bucket/lake")
+
+    run = night("2013-01-05")
+    monkeypatch.setattr(ops, "read", away)
+    tell(run, wrong(run))
+    assert "T0K3N" not in capsys.readouterr().err

@@ -1,0 +1,60 @@
+"""What our documents show can be typed, and where they lead there is something."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from jobs.__main__ import parser
+from pipelines.environment import ROOT
+from tests.documents import Command, commands, documents
+
+pytestmark = pytest.mark.policy
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+SHOWN = [one for path in documents() for one in commands(path) if one.words[:1] == ["nightshift"]]
+
+
+@pytest.mark.parametrize("shown", SHOWN, ids=lambda one: f"{one.document}: {one.text[:50]}")
+def test_a_command_is_understood(shown: Command) -> None:
+    words = [word for word in shown.words[1:] if not word.startswith("…")]
+    parser().parse_args(words)
+
+
+def test_the_documents_show_commands() -> None:
+    assert {one.document for one in SHOWN} >= {"README.md", "docs/how-to/sql.md"}
+    assert len(SHOWN) > 60
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(document: Path) -> None:
+    for link in _LINK.findall(document.read_text()):
+        place, _, heading = link.partition("#")
+        if "://" in place:
+            continue
+        target = (document.parent / place).resolve() if place else document
+        assert target.exists(), link
+        if heading:
+            assert heading in anchors(target), link
+
+
+def anchors(document: Path) -> set[str]:
+    """Of its headings, as GitHub makes them."""
+    headings = _HEADING.findall(document.read_text())
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached = {ROOT / "README.md"}
+    todo = list(reached)
+    while todo:
+        page = todo.pop()
+        for link in _LINK.findall(page.read_text()):
+            target = (page.parent / link.partition("#")[0]).resolve()
+            if target.suffix == ".md" and target.exists() and target not in reached:
+                reached.add(target)
+                todo.append(target)
+    assert [str(one) for one in documents() if one.resolve() not in reached] == []
