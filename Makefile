@@ -34,7 +34,7 @@ logs: ## List the services' logs; print the end of one with ARGS="spark --lines 
 	@if [ -x $(BIN)/nightshift ]; then $(BIN)/nightshift logs $(ARGS); else echo "$(NOT_SET_UP)"; exit 3; fi
 
 test: setup ## Run all tests, of each long sweep a short sample; narrow them with ARGS="tests/jobs -k sql"
-	@$(PYTHON) -m tools.setup --browser
+	@$(PYTHON) -m tools.setup --services
 	@$(BIN)/python -m pytest --durations=15 $(ARGS)
 
 check: setup ## Lint, types, import contracts, and the fast rules about the code

@@ -16,7 +16,7 @@ from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowFailException
 
 from dags.process import level_of
-from pipelines.environment import ROOT
+from pipelines.environment import ROOT, Environment
 from pipelines.events import Event
 
 _MOST_SECONDS = 17
@@ -70,6 +70,12 @@ def approvals_expired(context: Context) -> None:
 def night_watched(context: Context) -> None:
     """The command tells whether drift was found, or has ended."""
     _notify(context, Event.DRIFT_FOUND)
+
+
+def tables_published(context: Context) -> None:
+    """The command tells whether PostgreSQL, where it is set, could not follow."""
+    if Environment.read().warehouse_url is not None:
+        _notify(context, Event.WAREHOUSE_FAILED)
 
 
 def last_stage_done(context: Context) -> None:

@@ -555,6 +555,8 @@ def _success_callbacks(pipeline: Pipeline, stage: Stage) -> list[Callable[[Conte
         has_deadline = pipeline.promotion.approval_hours is not None
         expired = [callbacks.approvals_expired] if has_deadline else []
         return [callbacks.model_evaluated, *expired]
+    if any(table.warehouse for table in _published(pipeline, stage)):
+        return [callbacks.tables_published]
     # Should the first take so long that Airflow ends the second, the night is done all the same.
     return [callbacks.night_watched, callbacks.last_stage_done] if stage == STAGES[-1] else []
 
@@ -581,14 +583,18 @@ def _inlets(pipeline: Pipeline, stage: Stage) -> list[Asset]:
     return [_asset(pipeline, pipeline.table(name)) for name in others]
 
 
-def _outlets(pipeline: Pipeline, stage: Stage) -> list[Asset]:
+def _published(pipeline: Pipeline, stage: Stage) -> list[Table]:
     """The tables that the stage publishes.
 
     A check those that it audits, another stage those that no check audits.
     """
     audited = {other.audits for other in STAGES}
     makers = {stage.audits} if stage.audits else {stage.name} - audited
-    return [_asset(pipeline, table) for table in pipeline.tables if table.made_by in makers]
+    return [table for table in pipeline.tables if table.made_by in makers]
+
+
+def _outlets(pipeline: Pipeline, stage: Stage) -> list[Asset]:
+    return [_asset(pipeline, table) for table in _published(pipeline, stage)]
 
 
 def _asset(pipeline: Pipeline, table: Table) -> Asset:

@@ -112,6 +112,18 @@ def parser() -> Parser:
     _grammar_of_describe(
         command("describe", "Tell the columns of a table, and what they mean.", _describe)
     )
+    contract = command(
+        "contract", "Tell what consumers of a pipeline's predictions may rely on.", _contract
+    )
+    _add_pipeline(contract)
+    _add_format(contract)
+    _grammar_of_warehouse(
+        command(
+            "warehouse",
+            "Publish to PostgreSQL every day that it lacks, as each night does; tell what it did.",
+            _warehouse,
+        )
+    )
     quality = command(
         "quality",
         "Tell what the last run of a day did and how its data was judged, and where its report is; "
@@ -392,6 +404,12 @@ def _grammar_of_tables(one: Parser) -> None:
 
 def _grammar_of_describe(one: Parser) -> None:
     one.add_argument("table", help="such as flights.predictions, or flights.flights_history")
+    _add_format(one)
+
+
+def _grammar_of_warehouse(one: Parser) -> None:
+    _add_pipeline(one, nargs="?")
+    one.add_argument("--dry-run", action="store_true", help="tell what is behind, publish nothing")
     _add_format(one)
 
 
@@ -801,6 +819,25 @@ def _describe(arguments: argparse.Namespace, environment: Environment) -> int:
 
     print_description(environment, arguments.table, arguments.format)
     return 0
+
+
+def _contract(arguments: argparse.Namespace, _: Environment) -> int:
+    from jobs.commands.contract import HEADER, contract
+    from jobs.output import show
+
+    show(HEADER, contract(catalog.pipeline(arguments.pipeline)), arguments.format)
+    return 0
+
+
+def _warehouse(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.warehouse import HEADER, warehouse
+    from jobs.output import show
+
+    names = [arguments.pipeline] if arguments.pipeline else catalog.names()
+    pipelines = [catalog.pipeline(name) for name in names]
+    code, rows = warehouse(environment, pipelines, is_dry=arguments.dry_run)
+    show(HEADER, rows, arguments.format)
+    return code
 
 
 def _quality(arguments: argparse.Namespace, environment: Environment) -> int:

@@ -54,7 +54,7 @@ def of_stage(run: Run, exit_code: int, since: datetime) -> Notification | None:
         return failure(run, failure_event(exit_code), since)
     if run.doing.name == _WATCHING_STAGE:
         return drift(run)
-    return promotion(run) if run.doing.name == PROMOTING_STAGE else None
+    return promotion(run) if run.doing.name == PROMOTING_STAGE else warehouse(run)
 
 
 def failure_event(exit_code: int) -> Event:
@@ -169,6 +169,22 @@ def drift(run: Run) -> Notification | None:
     name = run.pipeline.name
     what.append(f"See nightshift drift {name} --date {run.days.last}")
     return notification(run, event, " ".join(what), _WATCHING_STAGE)
+
+
+def warehouse(run: Run) -> Notification | None:
+    """What of the days that the run's stage has published PostgreSQL could not get; None: all."""
+    if run.environment.warehouse_url is None:
+        return None
+    own = [row for row in _stage_rows(run) if row["stage"] == run.doing.name]
+    metrics = json.loads(own[-1]["metrics"] or "{}") if own else {}
+    failed = metrics.get("warehouse_failed")
+    if failed is None:
+        return None
+    message = (
+        f"{failed} The lake has every day; the next night publishes what is left, or by hand: "
+        f"nightshift warehouse {run.pipeline.name}"
+    )
+    return notification(run, Event.WAREHOUSE_FAILED, message, run.doing.name)
 
 
 def _change(row: Row) -> tuple[list[str], list[str]]:

@@ -137,6 +137,17 @@ def _spark_address(text: str) -> str:
     return text
 
 
+def _postgres_address(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018  # reading it is what finds a wrong one
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in {"postgresql", "postgres"} or not text.isprintable():
+        raise ValueError("an address such as postgresql://user:password@host:5432/database")
+    return text
+
+
 def _database_address(text: str) -> str:
     if not text.startswith(("sqlite:////", "postgresql://", "postgresql+psycopg2://")):
         raise ValueError(
@@ -369,6 +380,17 @@ class Environment:
             "where notifications are posted, http or https; unset: nowhere",
             None,
             _web_address,
+            is_secret=True,
+        ),
+    )
+    warehouse_url: str | None = field(
+        repr=False,
+        metadata=setting(
+            "NIGHTSHIFT_WAREHOUSE_URL",
+            "PostgreSQL to which predictions are published, such as "
+            "postgresql://user:password@host:5432/database; unset: none",
+            None,
+            _postgres_address,
             is_secret=True,
         ),
     )

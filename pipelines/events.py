@@ -39,6 +39,8 @@ class Event(StrEnum):
     """What people were told of one or more `ALARMS` is right again."""
     MAINTENANCE_FAILED = "maintenance_failed"
     """Something could not be cleaned and grows; the rest was."""
+    WAREHOUSE_FAILED = "warehouse_failed"
+    """Days were published in the lake, and could not be to PostgreSQL."""
 
 
 ALARMS = frozenset(

@@ -47,7 +47,9 @@ def _secrets(variables: Mapping[str, str]) -> set[str]:
     found: set[str] = set()
     for setting in Environment.settings().values():
         value = variables.get(setting.variable, "")
-        secrets = [value] if setting.is_secret else list(_secrets_in(value))
+        secrets = list(_secrets_in(value))
+        if setting.is_secret:
+            secrets.append(value)
         found.update(secrets)
         # In an address a sign may be written %3D, and an error may say it plainly.
         found.update(unquote(secret) for secret in secrets)

@@ -16,7 +16,7 @@ from pipelines.days import Days
 from pipelines.errors import no_such, refuse_text, refuse_unless
 from pipelines.events import Channel
 from pipelines.features import Feature, FeatureView
-from pipelines.feeds import Feed
+from pipelines.feeds import Feed, Type
 from pipelines.model import Choice, Promotion, Training, Watch
 from pipelines.resources import Resources
 from pipelines.stages import Stage, stage
@@ -30,6 +30,8 @@ HISTORY_SUFFIX = "_history"
 QUARANTINE_SUFFIX = "_quarantine"
 OPS = "ops"
 """Schema of the platform's own tables."""
+WAREHOUSE = "nightshift"
+"""Schema of PostgreSQL that tells what was published there."""
 _RESERVED_TABLES = frozenset({TRAINING, SCORING, PREDICTIONS})
 _TRANSFORM_ARGUMENTS = frozenset({"days", "labels"})
 """Names that a table cannot have, because its module of transforms uses them for something else."""
@@ -44,6 +46,8 @@ RESERVED_PIPELINES = frozenset(
     {
         # Schemas of the lake and of its SQL.
         *(OPS, "main", "information_schema", "pg_catalog", "system", "temp"),
+        # Schemas of PostgreSQL that are there already, and the one that we make.
+        *("public", WAREHOUSE),
         # Modules beside which a pipeline's own would lie: in `pipelines`,
         *("catalog", "days", "environment", "errors", "events", "features", "feeds", "landing"),
         *("model", "prices", "redaction", "replay", "resources", "rolling", "run", "spec"),
@@ -64,6 +68,9 @@ RESERVED_PIPELINES = frozenset(
 """Names that no pipeline may have; a test compares them with the modules that are there."""
 _MOST_HOURS = 24
 """That a night may wait for its files: while it does, the next one does not begin."""
+_LONGEST_IN_WAREHOUSE = 50
+"""Letters of a table's name: PostgreSQL cuts off names of more than 63, and indexes are named after
+their table."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 """What a module of Python, a schema of SQL and a folder can be named."""
 
@@ -89,9 +96,14 @@ class Table:
     changes nothing."""
     is_asked_once: bool = False
     """Its rows are what a night asked and was told; see `is_of_the_moment`."""
+    warehouse: bool = False
+    """It is published to PostgreSQL too, when NIGHTSHIFT_WAREHOUSE_URL is set. Predictions always
+    are."""
     doc: str = ""
     docs: Mapping[str, str] = field(default_factory=dict)
     """Meaning and unit of columns that no feed, feature or sum declares, by name."""
+    types: Mapping[str, Type] = field(default_factory=dict)
+    """Type of columns that predictions show and no feed declares, by name."""
 
     def __post_init__(self) -> None:
         refuse_unless(
@@ -99,6 +111,16 @@ class Table:
             f"Table '{self.name}': window_days must be at least 1, the day itself.",
         )
         refuse_unless(bool(self.key), f"Table '{self.name}' needs a key.")
+        refuse_unless(
+            not self.warehouse or len(self.name) <= _LONGEST_IN_WAREHOUSE,
+            f"Table '{self.name}' is published to PostgreSQL: its name may have at most "
+            f"{_LONGEST_IN_WAREHOUSE} letters.",
+        )
+        unknown = sorted(set(self.types.values()) - set(get_args(Type)))
+        refuse_unless(
+            not unknown,
+            f"Table '{self.name}': no types {unknown}. Known: {', '.join(get_args(Type))}.",
+        )
         refuse_text(f"Table '{self.name}'", key=self.key, reads=self.reads, volatile=self.volatile)
 
     def day_of(self, night: date) -> date:
@@ -117,6 +139,30 @@ class Table:
         that day alone, and has a new version when that changes.
         """
         return self.is_asked_once or self.window_days > 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deprecation:
+    """A column of the predictions that people shall not use any more, and that will go."""
+
+    column: str
+    since: date
+    until: date
+    """From this day on the column may go. Before it, it stays: null where nothing makes it."""
+    why: str
+    """And what to use instead."""
+    type: Type | None = None
+    """Of a column that nothing makes any more; None: it is still made."""
+
+    def __post_init__(self) -> None:
+        refuse_unless(
+            self.since < self.until,
+            f"Deprecation of '{self.column}': since {self.since} must be before until "
+            f"{self.until}.",
+        )
+        refuse_unless(
+            bool(self.why.strip()), f"Deprecation of '{self.column}': say why, and what to use."
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,6 +218,8 @@ class Pipeline:
     """Column of the predictions table with what the model says: a probability or a number."""
     carried: tuple[str, ...] = ()
     """Columns of the scoring table that predictions show beside the entity."""
+    deprecated: tuple[Deprecation, ...] = ()
+    """Columns of the predictions that will go; see `nightshift contract`."""
     notify: tuple[Channel, ...] = ("log",)
     """Where people are told of what happened in the night."""
     feed_deadline_hours: float = 2
@@ -287,6 +335,7 @@ class Pipeline:
                 partition=self.event_date,
                 partition_lead_days=1,
                 is_asked_once=True,
+                warehouse=True,
                 volatile=("run_id", "predicted_at", "scoring_version", "code_version"),
                 doc="What the champion of the night foretold.",
             ),

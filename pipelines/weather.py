@@ -168,6 +168,7 @@ PIPELINE = Pipeline(
                 "hour_key": "What the same hour of the day is looked up by: station|hour.",
                 **ROLLING.key_docs,
             },
+            types={"forecast_at": "timestamp"},
         ),
         Table(
             name="hourly",

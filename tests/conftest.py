@@ -21,6 +21,8 @@ from pipelines.stages import stage
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from tests.postgres import Postgres
+
 
 SWEEP_EXAMPLES = 60 if os.environ.get("SOAK") else 4
 """Hypothesis examples of a test marked `soak`: a short sample in `make test`, a long sweep in `make
@@ -96,3 +98,26 @@ def weather_lake(
     from tests import weather
 
     return weather.lake(shared_environment, tmp_path_factory.mktemp("weather"))
+
+
+@pytest.fixture(scope="session")
+def _postgres() -> Iterator[Postgres]:
+    from tools.setup.machine import postgres_programs
+
+    if postgres_programs() is None:
+        pytest.skip("no PostgreSQL (initdb and postgres) on this machine")
+    from tests.postgres import Postgres
+
+    server = Postgres()
+    try:
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def postgres(_postgres: Postgres) -> Postgres:
+    """A PostgreSQL server that is up, whatever the test before did to it; one for all tests."""
+    if not _postgres.is_up:
+        _postgres.start()
+    return _postgres

@@ -147,15 +147,33 @@ def test_everything_that_is_missing_is_said_at_once(bare_machine: Path) -> None:
         machine.provide([machine.JAVA, machine.COMPILER])
 
 
-def test_only_ci_insists_on_a_browser(
+def test_only_ci_insists_on_what_some_tests_run_beside_them(
     bare_machine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(machine, "POSTGRES", bare_machine)
     monkeypatch.delenv("CI", raising=False)
-    machine.provide_browser()
-    assert "the browser test will be skipped" in capsys.readouterr().out
+    machine.provide_services()
+    said = capsys.readouterr().out
+    assert "will be skipped" in said
+    assert "No 'chromium'" in said and "No PostgreSQL server" in said
     monkeypatch.setenv("CI", "true")
-    with pytest.raises(SetupError, match="No 'chromium'"):
-        machine.provide_browser()
+    with pytest.raises(SetupError, match=r"(?s)No 'chromium'.*No PostgreSQL server"):
+        machine.provide_services()
+
+
+def test_of_several_versions_of_postgresql_the_newest_is_taken(
+    bare_machine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(machine, "POSTGRES", tmp_path / "lib")
+    assert machine.postgres_programs() is None
+    for version in ("9.6", "15", "14"):
+        folder = tmp_path / "lib" / version / "bin"
+        folder.mkdir(parents=True)
+        (folder / "initdb").touch()
+        # A client alone is no server.
+        if version != "15":
+            (folder / "postgres").touch()
+    assert machine.postgres_programs() == tmp_path / "lib" / "14" / "bin"
 
 
 def test_without_uv_and_pip_it_says_what_to_install(

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from jobs import night
@@ -21,13 +22,16 @@ from jobs.commands.land import land
 from jobs.commands.quality import quality
 from jobs.examples.weather import source
 from jobs.lake import ops, sql
+from jobs.lake.contract import contract
 from jobs.survey import Survey
+from jobs.warehouse.catching_up import after_publication
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import Refused
 from pipelines.run import Run
-from pipelines.spec import SCORING, TRAINING
+from pipelines.spec import PREDICTIONS, SCORING, TRAINING
 from pipelines.stages import STAGES
+from tests.postgres import Postgres
 from tests.weather import LOADED, NIGHT, TOMORROW, WEATHER, perform_all_stages
 
 
@@ -81,6 +85,26 @@ def test_every_prediction_is_traced_to_its_run_and_model(weather_lake: Environme
         "SELECT DISTINCT run_id, model_name FROM weather.predictions ORDER BY 1",
     )
     assert traced == [("load", "weather")]
+
+
+def test_postgresql_has_the_predictions_as_the_lake_has_them_and_as_was_promised(
+    weather_lake: Environment, postgres: Postgres
+) -> None:
+    follows = replace(weather_lake, warehouse_url=postgres.database("warehouse"))
+    told = after_publication(follows, WEATHER, [PREDICTIONS])
+    assert "warehouse_failed" not in told
+    statement = "SELECT * FROM weather.predictions ORDER BY forecast_date, station, forecast_at"
+    with psycopg.connect(str(follows.warehouse_url)) as analyst:
+        cursor = analyst.execute(statement)
+        assert cursor.description
+        columns = [column.name for column in cursor.description]
+        rows = cursor.fetchall()
+    assert rows == rows_of(weather_lake, statement)
+    assert len(rows) == told["warehouse_rows"]
+    promised = {one.column: one for one in contract(WEATHER)}
+    assert columns == list(promised)
+    for place, column in enumerate(columns):
+        assert promised[column].nullable or all(row[place] is not None for row in rows)
 
 
 def test_every_scoring_row_is_traced_to_the_bytes_of_the_files_behind_it(

@@ -29,8 +29,8 @@ def notify(
 ) -> int:
     """Send the event by the channels of the run's pipeline; an alarm that stands is told once.
 
-    A promotion, an approval that nobody gave, drift, late predictions and a night that is done are
-    sent only when the records say so.
+    A promotion, an approval that nobody gave, drift, late predictions, a PostgreSQL that is behind
+    and a night that is done are sent only when the records say so.
 
     Args:
         run: The run that it happened to, at its stage where the event is one of a stage.
@@ -81,6 +81,8 @@ def _notification(
         return outcome.drift(run)
     if event is Event.PREDICTIONS_LATE:
         return outcome.predictions_late(run)
+    if event is Event.WAREHOUSE_FAILED and run.stage:
+        return outcome.warehouse(run)
     if event in _TOLD_BY:
         raise UsageError(f"--event {event} is not yours to tell: {_TOLD_BY[event]} tells it.")
     if run.stage is None:

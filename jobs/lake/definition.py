@@ -16,8 +16,13 @@ from types import FunctionType
 from typing import Any, TypeGuard
 
 _OWN_PACKAGES = ("pipelines", "jobs", "expectations", "features", "tests")
-_NOT_OF_ROWS = frozenset({"doc", "docs", "least", "most", "max_quarantine_share", "is_asked_once"})
-"""Fields of declarations that tell people or judge rows: they make none."""
+_NOT_OF_ROWS = frozenset(
+    {
+        *("doc", "docs", "types", "least", "most", "max_quarantine_share", "is_asked_once"),
+        "warehouse",
+    }
+)
+"""Fields of declarations that tell people, judge rows or say where they go: they make none."""
 _AS_BEFORE = {"new_columns": "refuse"}
 """Fields that came later, with the value that means what was meant without them: so a declaration
 that does not use them is what it was."""

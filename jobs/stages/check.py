@@ -20,6 +20,7 @@ from jobs.lake import commits, ops, staging, tables, waivers
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import partition, sql_name
 from jobs.stages import reports
+from jobs.warehouse.catching_up import after_publication
 from pipelines.days import Days
 from pipelines.errors import Failure, GateRefused, NightshiftError
 from pipelines.feeds import PROVENANCE
@@ -77,6 +78,8 @@ def check(run: Run) -> dict[str, object]:
 def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
     """Judge these staged tables, record and report the verdicts, and publish when all have passed.
 
+    PostgreSQL follows, where it is set; that it cannot undoes nothing.
+
     Raises:
         GateRefused: a table failed; none is published.
         UsageError: a table has no suite.
@@ -107,6 +110,7 @@ def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
     published = {}
     for name, one in judged.items():
         published[name] = _publish(run, one, name)
+    followed = after_publication(run.environment, run.pipeline, list(published))
     return {
         "tables": len(judged),
         "rows": sum(verdict.rows for verdict in verdicts),
@@ -116,6 +120,7 @@ def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
         "warnings": sum(len(verdict.warnings) for verdict in verdicts),
         "report": str(report_index),
         "published": published,
+        **followed,
     }
 
 

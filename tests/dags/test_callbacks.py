@@ -98,6 +98,18 @@ def test_the_command_is_asked_whether_a_success_is_worth_telling(
     assert (one["event"], one["stage"], one["message"]) == (event, name, None)
 
 
+def test_the_command_is_asked_about_postgresql_only_where_there_is_one(
+    stub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NIGHTSHIFT_WAREHOUSE_URL", raising=False)
+    callbacks.tables_published(ended("check_predictions"))
+    assert not stub.exists() or notified(stub) == []
+    monkeypatch.setenv("NIGHTSHIFT_WAREHOUSE_URL", "postgresql://user:s3cret@db/warehouse")
+    callbacks.tables_published(ended("check_predictions"))
+    (one,) = notified(stub)
+    assert (one["event"], one["stage"]) == ("warehouse_failed", "check_predictions")
+
+
 def test_an_endless_or_odd_reason_is_still_one_argument(stub: Path) -> None:
     callbacks.stage_failed(ended("ingest", AirflowException("--help \0" + "x" * 1_000_000)))
     (one,) = notified(stub)

@@ -263,6 +263,7 @@ def test_people_are_told_of_every_failure_of_a_promotion_and_of_the_end(name: st
     on_success = {task.task_id: task.on_success_callback for task in tasks}
     assert {name: what for name, what in on_success.items() if what} == {
         outcome.PROMOTING_STAGE: [callbacks.model_evaluated],
+        "check_predictions": [callbacks.tables_published],
         STAGES[-1].name: [callbacks.night_watched, callbacks.last_stage_done],
     }
 

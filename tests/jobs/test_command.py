@@ -26,6 +26,7 @@ from tests.conftest import free_port
 COMMANDS = (
     *("up", "down", "status", "logs", "run", "land", "sql", "tables", "describe", "quality"),
     *("models", "explain", "drift", "replay", "tune", "config", "completion", "demo"),
+    *("contract", "warehouse"),
 )
 HEAVY = "pyspark tensorflow pandas airflow great_expectations feast mlflow pyarrow duckdb"
 

@@ -105,6 +105,20 @@ def test_a_stage_that_is_done_tells_nothing(run: Run) -> None:
     assert outcome.of_stage(run, 0, NIGHT) is None
 
 
+def test_a_postgresql_that_is_behind_is_told_though_the_stage_is_done(run: Run) -> None:
+    done = replace(run, environment=replace(run.environment, warehouse_url="postgresql://db"))
+    record(done, stage_row(done, "ingest", metrics={"warehouse_failed": "PostgreSQL: down."}))
+    told = outcome.of_stage(done, 0, NIGHT)
+    assert told is not None
+    assert (told.event, told.stage) == (Event.WAREHOUSE_FAILED, "ingest")
+    assert told.message == (
+        "PostgreSQL: down. The lake has every day; the next night publishes what is left, or by "
+        "hand: nightshift warehouse toy"
+    )
+    record(done, stage_row(done, "ingest", minute=9, metrics={"warehouse_days": 2}))
+    assert outcome.of_stage(done, 0, NIGHT) is None
+
+
 def test_a_promotion_is_told_by_the_run_that_gave_the_verdict(run: Run) -> None:
     settle(run, "4")
     record(run, stage_row(run, "evaluate", metrics=PROMOTED))

@@ -66,6 +66,7 @@ def test_nothing_set_means_a_laptop() -> None:
         ranks=None,
         retention_days=30,
         webhook_url=None,
+        warehouse_url=None,
         smtp_url=None,
         email_from=None,
         email_to=None,
@@ -100,6 +101,15 @@ def test_a_webhook_that_is_no_web_address_is_refused_without_being_shown(given: 
     assert str(refused.value) == (
         "NIGHTSHIFT_WEBHOOK_URL is not an http or https address. Unset it to use the default."
     )
+
+
+@pytest.mark.parametrize(
+    "given", ["mysql://u:s3cret@db/x", "host=db password=s3cret", "postgresql://u:s3cret@db:x/y"]
+)
+def test_what_is_no_address_of_postgresql_is_refused_without_its_password(given: str) -> None:
+    with pytest.raises(UsageError, match="NIGHTSHIFT_WAREHOUSE_URL is not an address") as refused:
+        Environment.read({"NIGHTSHIFT_WAREHOUSE_URL": given})
+    assert "s3cret" not in str(refused.value)
 
 
 def test_a_secret_is_not_in_the_environments_own_words() -> None:

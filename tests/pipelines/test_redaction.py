@@ -10,6 +10,7 @@ SETTINGS = {
     "SPARK_REMOTE": "sc://cluster:15002/;use_ssl=true;token=SEC%3DRET",
     "MLFLOW_TRACKING_URI": "postgresql://ann:s3cret@db/mlflow",
     "NIGHTSHIFT_WEBHOOK_URL": "https://chat.example/hook/abc",
+    "NIGHTSHIFT_WAREHOUSE_URL": "postgresql://bea:w%40rehouse@db:5432/shop",
 }
 
 
@@ -21,6 +22,8 @@ SETTINGS = {
         ("Bearer SEC%3DRET was not taken", "Bearer *** was not taken"),
         ("connection of ann, s3cret, to db", "connection of ann, ***, to db"),
         ("nobody at https://chat.example/hook/abc", "nobody at ***"),
+        ("no postgresql://bea:w%40rehouse@db:5432/shop there", "no *** there"),
+        ("FATAL: not the password w@rehouse of bea", "FATAL: not the password *** of bea"),
         # Of no setting: an address shows by itself where its secrets are.
         ("GET (http://bob:pw@host/x) failed", "GET (http://bob:***@host/x) failed"),
         ("sc://localhost:1/;token=other said no", "sc://localhost:1/;token=*** said no"),

@@ -27,7 +27,9 @@ def main() -> int:
     """Set up what is asked for; the exit code."""
     asked = argparse.ArgumentParser(prog="make setup", description=__doc__)
     asked.add_argument(
-        "--browser", action="store_true", help="also Chromium, which the browser test needs"
+        "--services",
+        action="store_true",
+        help="also Chromium and PostgreSQL, which some tests need",
     )
     asked.add_argument(
         "--lock",
@@ -41,8 +43,8 @@ def main() -> int:
                 lock.resolve()
                 return 0
             _set_up()
-            if options.browser:
-                machine.provide_browser()
+            if options.services:
+                machine.provide_services()
     except SetupError as error:
         return fail(error)
     except KeyboardInterrupt:

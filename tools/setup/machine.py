@@ -1,6 +1,6 @@
 """What this machine must bring along: a Python, Java, a C++ compiler.
 
-For the browser test, Chromium.
+For some tests, Chromium and PostgreSQL.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from tools.setup.console import SetupError, run, say, step
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 JAVA_VERSION = 17
 """The oldest that Spark 4 runs on."""
+POSTGRES = Path("/usr/lib/postgresql")
+"""Where Debian keeps the programs of PostgreSQL's server, a folder a version, and not on PATH."""
 _JAVA_SECONDS = 60
 """A Java that has not told its version by then does not run."""
 
@@ -134,6 +136,33 @@ def _chromium_problem() -> str:
     return "No 'chromium' is on PATH; the browser test needs it. Install it (Debian: chromium)."
 
 
+def postgres_programs() -> Path | None:
+    """The folder of PostgreSQL's server and `initdb`, of the newest version; None: there is none.
+
+    On PATH first, then where Debian keeps them.
+    """
+    found = shutil.which("initdb")
+    on_path = [Path(found).resolve().parent] if found else []
+    of_debian = sorted(POSTGRES.glob("[0-9]*/bin"), key=_version, reverse=True)
+    for folder in [*on_path, *of_debian]:
+        if (folder / "initdb").exists() and (folder / "postgres").exists():
+            return folder
+    return None
+
+
+def _version(folder: Path) -> float:
+    return float(folder.parent.name)
+
+
+def _postgres_problem() -> str:
+    if postgres_programs():
+        return ""
+    return (
+        "No PostgreSQL server (initdb, postgres) was found; the tests of the warehouse need it. "
+        "Install it (Debian: postgresql)."
+    )
+
+
 JAVA = Need(
     "Java",
     _java_problem,
@@ -141,6 +170,7 @@ JAVA = Need(
 )
 COMPILER = Need("a C++ compiler", _compiler_problem, ("build-essential",))
 CHROMIUM = Need("Chromium", _chromium_problem, ("chromium",))
+POSTGRESQL = Need("PostgreSQL", _postgres_problem, ("postgresql",))
 
 
 def python() -> Path:
@@ -218,15 +248,22 @@ def describe(python_name: str) -> tuple[Path, str, bool] | None:
     return Path(program), f"{major}.{minor}", has_headers == "True"
 
 
-def provide_browser() -> None:
-    """Make sure of Chromium for the browser test, which is skipped without it; in CI it may not be.
+def provide_services() -> None:
+    """Make sure of what some tests run beside them; those are skipped without it, but not in CI.
 
     Raises:
-        SetupError: it cannot be had, and this is CI.
+        SetupError: some of it cannot be had, and this is CI.
     """
-    try:
-        provide([CHROMIUM])
-    except SetupError as error:
-        if os.environ.get("CI"):
-            raise
-        say(f"setup: the browser test will be skipped. {error}")
+    problems = []
+    for need in (CHROMIUM, POSTGRESQL):
+        # One by one: what can be had is had, whatever else cannot.
+        try:
+            provide([need])
+        except SetupError as error:
+            problems.append(str(error))
+    if not problems:
+        return
+    told = "\n".join(problems)
+    if os.environ.get("CI"):
+        raise SetupError(told)
+    say(f"setup: the tests that need it will be skipped. {told}")

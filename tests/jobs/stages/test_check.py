@@ -10,6 +10,7 @@ from datetime import date, timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from expectations.suite import Suite, between, present
@@ -28,6 +29,8 @@ from tests.jobs.toy import TOY, run_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+    from tests.postgres import Postgres
 
 BETWEEN = "expect_column_values_to_be_between"
 DAY = date(2013, 1, 1)
@@ -164,6 +167,34 @@ def test_a_rerun_changes_nothing(run: Run, stage: Callable[..., None]) -> None:
     stage("sums", (1, 2.0))
     second = audit_and_publish(run.at(run.doing), ["sums"])
     assert (first["changed"], second["changed"]) == (1, 0)
+
+
+def test_postgresql_gets_what_is_published_and_keeps_nothing_back(
+    run: Run,
+    stage: Callable[..., None],
+    postgres: Postgres,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sums, copies = DERIVED
+    pipeline = replace(PIPELINE, derived=(replace(sums, warehouse=True), copies))
+    own = replace(run.environment, warehouse_url=postgres.database("warehouse"))
+    follows = replace(run, pipeline=pipeline, environment=own)
+    postgres.stop()
+    stage("sums", (1, 2.0), (2, None))
+    stage("copies", (1, 2.0), (2, None))
+    metrics = check(follows)
+    assert metrics["changed"] == 2
+    assert "Connection refused" in str(metrics["warehouse_failed"])
+    assert "PostgreSQL is behind the lake" in capsys.readouterr().err
+    assert published(run, "sums") == [(DAY, 1, 2.0), (DAY, 2, None)]
+    postgres.start()
+    metrics = check(follows)
+    assert "warehouse_failed" not in metrics
+    assert (metrics["warehouse_days"], metrics["warehouse_rows"]) == (1, 2)
+    with psycopg.connect(str(own.warehouse_url)) as somebody:
+        found = somebody.execute("SELECT landed_date, id, amount FROM toy.sums ORDER BY id")
+        assert found.fetchall() == published(run, "sums")
+        assert somebody.execute("SELECT to_regclass('toy.copies')").fetchone() == (None,)
 
 
 def _stage_predictions(spark: SparkSession, run: Run, amount: float) -> None:

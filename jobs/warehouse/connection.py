@@ -1,0 +1,185 @@
+"""A connection to PostgreSQL on which nothing can wait for ever."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from pipelines.environment import Environment
+from pipelines.errors import NightshiftError, UsageError
+
+VARIABLE = "NIGHTSHIFT_WAREHOUSE_URL"
+OWNER, READER = "nightshift_owner", "nightshift_reader"
+"""Roles by convention: who owns the schemas and tables, and who may read."""
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+Connection = psycopg.Connection[tuple[Any, ...]]
+Cursor = psycopg.Cursor[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Seconds after which something is given up."""
+
+    connect: int = 10
+    lock: float = 10
+    """To get a lock that somebody else holds."""
+    statement: float = 120
+    transaction: float = 300
+    """A day, or the making of a table. The server ends one whose client says nothing any more, and
+    the client one whose server does not answer."""
+    night: float = 600
+    """What a stage publishes; the rest is left to the next night."""
+
+
+LIMITS = Limits()
+BY_HAND = Limits(lock=60, statement=3600, transaction=7200)
+"""Where a person waits, who can end it: a first load of large days."""
+
+
+class WarehouseAway(NightshiftError):
+    """PostgreSQL cannot be used now: it is down, full, too slow, or a lock is held."""
+
+
+@contextmanager
+def opened(environment: Environment, limits: Limits = LIMITS) -> Iterator[Connection]:
+    """A connection for the time of the block.
+
+    Raises:
+        UsageError: no address is set, or it makes no sense.
+        WarehouseAway: PostgreSQL does not answer or refuses us, or ceases to answer in the block.
+    """
+    given = _given(environment, limits)
+    try:
+        # Who pools connections may give each transaction another one: nothing is prepared.
+        connection = psycopg.connect(autocommit=True, prepare_threshold=None, **given)
+    except psycopg.OperationalError as error:
+        raise WarehouseAway(in_words(error)) from None
+    except psycopg.Error:
+        # It may quote the address.
+        raise UsageError(f"{VARIABLE} holds a setting that PostgreSQL does not know.") from None
+    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    with connection, _translated():
+        yield connection
+
+
+@contextmanager
+def transaction(connection: Connection, limits: Limits = LIMITS) -> Iterator[Cursor]:
+    """A transaction for the time of the block, with its limits set.
+
+    Raises:
+        WarehouseAway: a limit was reached, or the connection is lost: nothing of it is visible.
+    """
+    with (
+        _translated(),
+        _ended_after(connection, limits.transaction),
+        connection.transaction(),
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(_SETTINGS, _values(limits))
+        yield cursor
+
+
+_SETTINGS = """
+SELECT set_config('lock_timeout', %(lock)s, true),
+       set_config('statement_timeout', %(statement)s, true),
+       set_config('idle_in_transaction_session_timeout', %(transaction)s, true),
+       set_config('datestyle', 'ISO, YMD', true),
+       set_config('search_path', 'pg_catalog, pg_temp', true)
+"""
+"""For the transaction alone: the session may be shared by others. Every name is written in full,
+and the path keeps objects of other users from being taken for PostgreSQL's own."""
+
+
+def _values(limits: Limits) -> dict[str, str]:
+    seconds = {
+        "lock": limits.lock,
+        "statement": limits.statement,
+        "transaction": limits.transaction,
+    }
+    return {name: f"{value * 1000:.0f}ms" for name, value in seconds.items()}
+
+
+def _given(environment: Environment, limits: Limits) -> dict[str, Any]:
+    if environment.warehouse_url is None:
+        raise UsageError(
+            f"{VARIABLE} is not set: no PostgreSQL is published to. Set it to an address such as "
+            "postgresql://user:password@host:5432/database."
+        )
+    try:
+        address = conninfo_to_dict(environment.warehouse_url)
+    except psycopg.Error:
+        # It quotes the part that it cannot read, which may be the password.
+        raise UsageError(
+            f"{VARIABLE} is not an address such as postgresql://user:password@host:5432/database: "
+            "PostgreSQL's client cannot read it. Write '%40' for an '@' within a password."
+        ) from None
+    ours: dict[str, Any] = {
+        "connect_timeout": limits.connect,
+        "application_name": "nightshift",
+        "client_encoding": "utf8",
+    }
+    host = str(address.get("host") or "localhost")
+    if host not in _LOOPBACK and not host.startswith("/"):
+        # What is published leaves no machine in the clear, unless the address itself says so.
+        ours["sslmode"] = "require"
+    return {**ours, **address}
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        raise WarehouseAway(in_words(error)) from None
+
+
+@contextmanager
+def _ended_after(connection: Connection, seconds: float) -> Iterator[None]:
+    """Hang up after so many seconds.
+
+    The server's own limits do not help where it is frozen, or a network swallows what it says.
+    """
+
+    def hang_up() -> None:
+        # It may have been closed, which is as good.
+        with suppress(OSError, psycopg.Error):
+            same = socket.socket(fileno=os.dup(connection.fileno()))
+            with same:
+                same.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def in_words(error: psycopg.Error) -> str:
+    """What PostgreSQL says, on one line and without the rows that it may quote."""
+    told = error.diag
+    said = " ".join(filter(None, (told.message_primary, told.message_detail)))
+    # Without an answer of the server, the client says why there is none.
+    words = (said or str(error)).split()
+    what = " ".join(words).rstrip(".") or type(error).__name__
+    return f"PostgreSQL: {what}.{_way_out(error)}"
+
+
+def _way_out(error: psycopg.Error) -> str:
+    if isinstance(error, psycopg.errors.LockNotAvailable):
+        return (
+            " Somebody holds a lock on the table: SELECT * FROM pg_stat_activity WHERE "
+            "state <> 'idle' tells who."
+        )
+    if isinstance(error, psycopg.errors.DiskFull):
+        return " Give it space."
+    return ""

@@ -1,0 +1,163 @@
+"""One day in PostgreSQL: which publication it holds, and putting a newer one in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from psycopg import sql
+from pyarrow import csv
+
+from jobs.warehouse.connection import Connection, Cursor, Limits, transaction
+from jobs.warehouse.shape import Shape
+from jobs.warehouse.tables import act_as_owner, has_bookkeeping
+from pipelines.errors import NightshiftError, Refused
+
+if TYPE_CHECKING:
+    from jobs.lake.publications import Publication
+
+_UNQUOTED_IS_NULL = csv.WriteOptions(include_header=False, quoting_style="needed")
+"""Every text is quoted and no null is: that is how COPY tells them apart."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """What PostgreSQL holds of a day."""
+
+    lake: str | None
+    """Id of the Delta table that it came from."""
+    version: int | None
+    """Of that table; None: nothing was published."""
+
+    def is_older(self, lake: str, one: Publication) -> bool:
+        """Whether the publication of that table is to take its place.
+
+        Raises:
+            Refused: what is held came from another table, so that nobody knows which is newer.
+        """
+        if self.version is None:
+            return True
+        if self.lake != lake:
+            raise Refused(
+                f"PostgreSQL holds {one.day} of a table of another lake (id {self.lake}, ours is "
+                f"{lake}). Publish to another database, or have all days replaced by ours: "
+                "DELETE FROM nightshift.publications WHERE pipeline = … AND table_name = …"
+            )
+        return self.version < one.version
+
+
+def held(
+    connection: Connection,
+    schema: str,
+    table: str,
+    limits: Limits,
+) -> Mapping[date, Held]:
+    """What PostgreSQL holds of a table, by day."""
+    with transaction(connection, limits) as cursor:
+        act_as_owner(cursor)
+        if not has_bookkeeping(cursor):
+            return {}
+        cursor.execute(
+            "SELECT day, lake, version FROM nightshift.publications "
+            "WHERE pipeline = %s AND table_name = %s",
+            [schema, table],
+        )
+        found = cursor.fetchall()
+    return {day: Held(lake=lake, version=version) for day, lake, version in found}
+
+
+def write(
+    connection: Connection,
+    shape: Shape,
+    lake: str,
+    one: Publication,
+    rows: Iterable[pa.RecordBatch],
+    limits: Limits,
+) -> bool:
+    """Put the rows of a publication in the place of those of its day, in one transaction.
+
+    Returns:
+        False when PostgreSQL holds the publication already, or a newer one: then nothing changes.
+
+    Raises:
+        Refused: the day came from another lake, or a text cannot be one of PostgreSQL.
+        NightshiftError: not as many rows were read as were published.
+        WarehouseAway: PostgreSQL cannot be used.
+    """
+    with transaction(connection, limits) as cursor:
+        act_as_owner(cursor)
+        if not _locked(cursor, shape, one.day).is_older(lake, one):
+            return False
+        table = sql.Identifier(shape.schema, shape.table)
+        day = sql.Identifier(shape.day)
+        # No parameter beside a name, which may hold a '%'.
+        own = sql.SQL("{} = {}").format(day, sql.Literal(one.day))
+        cursor.execute(sql.SQL("DELETE FROM {} WHERE {}").format(table, own))
+        copied = _copy(cursor, shape, rows)
+        if copied != one.rows:
+            raise NightshiftError(
+                f"{shape.schema}.{shape.view} of {one.day}: {one.rows} rows were published, and "
+                f"{copied} were read. PostgreSQL keeps what it had."
+            )
+        cursor.execute(
+            "UPDATE nightshift.publications SET lake = %s, version = %s, run_id = %s, rows = %s, "
+            "checksum = %s, published_at = %s, written_at = clock_timestamp() "
+            "WHERE pipeline = %s AND table_name = %s AND day = %s",
+            [
+                *(lake, one.version, one.run_id, one.rows, one.checksum, one.published_at),
+                *(shape.schema, shape.view, one.day),
+            ],
+        )
+    return True
+
+
+def _locked(cursor: Cursor, shape: Shape, day: date) -> Held:
+    """What is held of the day, which nobody else can change until the transaction ends."""
+    about = [shape.schema, shape.view, day]
+    cursor.execute(
+        "INSERT INTO nightshift.publications (pipeline, table_name, day) VALUES (%s, %s, %s) "
+        "ON CONFLICT DO NOTHING",
+        about,
+    )
+    cursor.execute(
+        "SELECT lake, version FROM nightshift.publications "
+        "WHERE pipeline = %s AND table_name = %s AND day = %s FOR UPDATE",
+        about,
+    )
+    found = cursor.fetchone()
+    assert found is not None, "the row was inserted, or was there"
+    return Held(lake=found[0], version=found[1])
+
+
+def _copy(cursor: Cursor, shape: Shape, rows: Iterable[pa.RecordBatch]) -> int:
+    """Stream the rows, a batch at a time, and return how many PostgreSQL took."""
+    columns = sql.SQL(", ").join(map(sql.Identifier, shape.copied))
+    table = sql.Identifier(shape.schema, shape.table)
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(table, columns)
+    with cursor.copy(statement) as copy:
+        for batch in rows:
+            _refuse_nul(batch)
+            copy.write(_as_csv(batch))
+    return cursor.rowcount
+
+
+def _refuse_nul(batch: pa.RecordBatch) -> None:
+    for name, values in zip(batch.schema.names, batch.columns, strict=True):
+        if not pa.types.is_string(values.type):
+            continue
+        has_nul = pc.match_substring(values, "\0")
+        if pc.any(has_nul).as_py():
+            raise Refused(
+                f"column '{name}' holds a text with the character NUL, which PostgreSQL has not. "
+                "Have it quarantined, or have the transform take it out."
+            )
+
+
+def _as_csv(batch: pa.RecordBatch) -> memoryview:
+    sink = pa.BufferOutputStream()
+    csv.write_csv(batch, sink, _UNQUOTED_IS_NULL)
+    return memoryview(sink.getvalue())

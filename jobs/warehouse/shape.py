@@ -1,0 +1,158 @@
+"""What a table of PostgreSQL shall be, from the lake's table and the declarations."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from jobs.lake import dictionary
+from jobs.lake.contract import Promised, contract
+from pipelines.errors import Refused
+from pipelines.feeds import Type
+from pipelines.spec import PREDICTIONS
+
+if TYPE_CHECKING:
+    from pipelines.spec import Pipeline, Table
+
+_PLAIN: Mapping[pa.DataType, str] = {
+    pa.bool_(): "boolean",
+    pa.int8(): "smallint",
+    pa.int16(): "smallint",
+    pa.int32(): "integer",
+    pa.int64(): "bigint",
+    pa.float32(): "real",
+    pa.float64(): "double precision",
+    pa.string(): "text",
+    pa.large_string(): "text",
+    pa.string_view(): "text",
+    pa.date32(): "date",
+}
+"""As PostgreSQL itself writes the types: they are compared with those of a table that is there."""
+_OF_CONTRACT: Mapping[Type, str] = {
+    "string": "text",
+    "int": "integer",
+    "long": "bigint",
+    "double": "double precision",
+    "boolean": "boolean",
+    "date": "date",
+    "timestamp": "timestamp with time zone",
+}
+_INDEX_DIGITS = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """A column with its type, as PostgreSQL writes it, and its meaning."""
+
+    name: str
+    type: str
+    doc: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """A table of PostgreSQL, and the view by which people query it."""
+
+    schema: str
+    """The pipeline."""
+    view: str
+    """The table's name in the lake."""
+    columns: tuple[Column, ...]
+    copied: tuple[str, ...]
+    """Those that the lake's rows have; the others are null."""
+    day: str
+    """Column with the day that a row belongs to."""
+    key: tuple[str, ...]
+    """Columns that identify a row within its day."""
+    doc: str
+
+    @property
+    def table(self) -> str:
+        """The table behind the view: no table of the lake has such a name."""
+        return f"_{self.view}"
+
+    @property
+    def indexes(self) -> dict[str, tuple[str, ...]]:
+        """Columns of each index by its name, which tells another key apart; the first is unique."""
+        rest = tuple(name for name in self.key if name != self.day)
+        wanted = [(self.day, *rest)]
+        if rest:
+            wanted.append((*rest, self.day))
+        return {f"{self.table}_{_digest(*columns)}": columns for columns in wanted}
+
+    def digest(self) -> str:
+        """Differs when something of it has changed."""
+        return _digest(repr(self))
+
+
+def shape_of(pipeline: Pipeline, table: Table, rows: pa.Schema) -> Shape:
+    """What PostgreSQL shall hold of a table of the lake.
+
+    Args:
+        pipeline: Whose table it is.
+        table: Its declaration.
+        rows: The columns of its rows.
+
+    Raises:
+        Refused: a column has a type for which PostgreSQL has no plain one, or another one than was
+            promised.
+        UsageError: the contract of the predictions makes no sense.
+    """
+    name = f"{pipeline.name}.{table.name}"
+    found = {field.name: _type(name, field) for field in rows}
+    docs = dict(dictionary.column_docs(name))
+    if table.name == PREDICTIONS:
+        promised = contract(pipeline)
+        docs |= {one.column: one.told for one in promised}
+        found = _as_promised(name, promised, found)
+    columns: list[Column] = []
+    for column, kind in found.items():
+        doc = docs.get(column, "")
+        columns.append(Column(name=column, type=kind, doc=doc))
+    return Shape(
+        schema=pipeline.name,
+        view=table.name,
+        columns=tuple(columns),
+        copied=tuple(rows.names),
+        day=table.partition,
+        key=table.key,
+        doc=dictionary.table_doc(name),
+    )
+
+
+def _as_promised(
+    name: str, promised: Sequence[Promised], found: Mapping[str, str]
+) -> dict[str, str]:
+    """The columns with those that were promised first, also where nothing makes them any more."""
+    wanted = {one.column: _OF_CONTRACT[one.type] for one in promised}
+    for column, kind in wanted.items():
+        if found.get(column, kind) != kind:
+            raise Refused(
+                f"{name}: column '{column}' is {found[column]} in the lake, and was promised as "
+                f"{kind} (`nightshift contract`). Declare its type as it is, or mend what makes it."
+            )
+    return {**wanted, **found}
+
+
+def _type(name: str, field: pa.Field) -> str:
+    kind = field.type
+    if kind in _PLAIN:
+        return _PLAIN[kind]
+    if pa.types.is_timestamp(kind):
+        zone = "with" if kind.tz else "without"
+        return f"timestamp {zone} time zone"
+    if pa.types.is_decimal(kind):
+        return f"numeric({kind.precision},{kind.scale})"
+    raise Refused(
+        f"{name}: column '{field.name}' is a {kind}, for which PostgreSQL gets no column. Have its "
+        "transform make plain columns of it, or do not declare warehouse=True."
+    )
+
+
+def _digest(*texts: str) -> str:
+    joined = "\n".join(texts)
+    return hashlib.sha256(joined.encode()).hexdigest()[:_INDEX_DIGITS]

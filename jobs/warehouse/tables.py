@@ -1,0 +1,293 @@
+"""Makes and evolves what PostgreSQL holds: schemas, tables, views, indexes, comments, roles.
+
+Nothing is touched where all is as it shall be: making a view anew would wait for whoever reads it.
+A column is added and never taken away, and never changes its type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import LiteralString
+
+from psycopg import sql
+
+from jobs.warehouse.connection import OWNER, READER, Connection, Cursor, Limits, transaction
+from jobs.warehouse.shape import Column, Shape
+from pipelines.errors import Refused
+from pipelines.spec import WAREHOUSE
+
+_ONE_AT_A_TIME = 0x6E69676874
+"""Of PostgreSQL's advisory locks that of who makes tables: "night" in ASCII."""
+_PUBLICATIONS = """
+CREATE TABLE IF NOT EXISTS {schema}.publications (
+  pipeline text NOT NULL,
+  table_name text NOT NULL,
+  day date NOT NULL,
+  lake text,
+  version bigint,
+  run_id text,
+  rows bigint,
+  checksum text,
+  published_at timestamp with time zone,
+  written_at timestamp with time zone,
+  PRIMARY KEY (pipeline, table_name, day)
+)
+"""
+_SHAPES = """
+CREATE TABLE IF NOT EXISTS {schema}.shapes (
+  pipeline text NOT NULL,
+  table_name text NOT NULL,
+  shape text NOT NULL,
+  PRIMARY KEY (pipeline, table_name)
+)
+"""
+_DOC = "Which publication of the lake each day holds; version is that of the Delta table."
+_COLUMNS = """
+SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
+WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+"""
+_IS_OWNER = """
+SELECT pg_has_role(session_user, oid, 'MEMBER')
+   AND coalesce((SELECT nspowner = pg_roles.oid FROM pg_namespace WHERE nspname = %s), true)
+FROM pg_roles WHERE rolname = %s
+"""
+_INDEXES = "SELECT indexname FROM pg_indexes WHERE schemaname = %s AND tablename = %s"
+
+
+def provide(connection: Connection, shape: Shape, limits: Limits) -> str:
+    """Make the table, or bring it to its shape.
+
+    Returns:
+        What is not as it should be and keeps nothing from being published; empty: nothing.
+
+    Raises:
+        Refused: a column would change its type.
+        WarehouseAway: PostgreSQL cannot be used, or who reads the view holds it for too long.
+    """
+    with transaction(connection, limits) as cursor:
+        act_as_owner(cursor)
+        if _is_there(cursor, shape):
+            return _lacking(cursor)
+        act_as_user(cursor)
+        # Two that make the same at once would stumble over each other.
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_ONE_AT_A_TIME])
+        _make_roles(cursor)
+        act_as_owner(cursor)
+        _make_bookkeeping(cursor)
+        _make_schema(cursor, shape.schema)
+        _make_table(cursor, shape)
+        _make_indexes(cursor, shape)
+        _make_view(cursor, shape)
+        _describe(cursor, shape)
+        _let_read(cursor, shape)
+        _remember(cursor, shape)
+        return _lacking(cursor)
+
+
+def act_as_owner(cursor: Cursor) -> None:
+    """Own what is made, and use what is there, as the owner role, where the user belongs to it.
+
+    Not where all was made before there was that role: it belongs to the user.
+    """
+    if _is_owner(cursor):
+        _run(cursor, "SET LOCAL ROLE {role}", role=OWNER)
+
+
+def act_as_user(cursor: Cursor) -> None:
+    """Make what only the user may: roles, and schemas."""
+    cursor.execute("RESET ROLE")
+
+
+def has_bookkeeping(cursor: Cursor) -> bool:
+    """Whether anything was ever published to this database."""
+    return _exists(cursor, WAREHOUSE, "publications") and _exists(cursor, WAREHOUSE, "shapes")
+
+
+def _is_there(cursor: Cursor, shape: Shape) -> bool:
+    if not has_bookkeeping(cursor):
+        return False
+    names = (shape.table, shape.view)
+    if not all(_exists(cursor, shape.schema, name) for name in names):
+        return False
+    cursor.execute(
+        "SELECT shape FROM nightshift.shapes WHERE pipeline = %s AND table_name = %s",
+        [shape.schema, shape.view],
+    )
+    return cursor.fetchone() == (_remembered(cursor, shape),)
+
+
+def _exists(cursor: Cursor, schema: str, name: str) -> bool:
+    cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [_quoted(cursor, schema, name)])
+    return cursor.fetchone() == (True,)
+
+
+def _remembered(cursor: Cursor, shape: Shape) -> str:
+    """The shape, and whether there is somebody to be let read."""
+    return f"{shape.digest()} {_has_role(cursor, READER)}"
+
+
+def _has_role(cursor: Cursor, role: str) -> bool:
+    cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role])
+    return cursor.fetchone() is not None
+
+
+def _is_owner(cursor: Cursor) -> bool:
+    cursor.execute(_IS_OWNER, [WAREHOUSE, OWNER])
+    return cursor.fetchone() == (True,)
+
+
+def _make_roles(cursor: Cursor) -> None:
+    """Make the roles that are not there, where the user may."""
+    cursor.execute("SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = session_user")
+    if cursor.fetchone() != (True,):
+        return
+    for role in (OWNER, READER):
+        if not _has_role(cursor, role):
+            _run(cursor, "CREATE ROLE {role} NOLOGIN", role=role)
+            if role == OWNER:
+                _run(cursor, "GRANT {role} TO SESSION_USER", role=role)
+
+
+def _lacking(cursor: Cursor) -> str:
+    if _has_role(cursor, READER):
+        return ""
+    return (
+        f"Nobody but the owner may read: there is no role {READER}, and this user may make none. "
+        f"Have an administrator run: CREATE ROLE {READER} NOLOGIN"
+    )
+
+
+def _make_bookkeeping(cursor: Cursor) -> None:
+    if has_bookkeeping(cursor) and not _is_reader_new(cursor):
+        return
+    _make_schema(cursor, WAREHOUSE)
+    for statement in (_PUBLICATIONS, _SHAPES):
+        _run(cursor, statement, schema=WAREHOUSE)
+    comment = sql.SQL("COMMENT ON TABLE {} IS {}")
+    cursor.execute(comment.format(sql.Identifier(WAREHOUSE, "publications"), sql.Literal(_DOC)))
+    if _has_role(cursor, READER):
+        _grant(cursor, WAREHOUSE, "publications")
+
+
+def _is_reader_new(cursor: Cursor) -> bool:
+    """Whether there is a role of readers that may not read how fresh the days are."""
+    if not _has_role(cursor, READER):
+        return False
+    cursor.execute("SELECT has_table_privilege(%s, 'nightshift.publications', 'SELECT')", [READER])
+    return cursor.fetchone() != (True,)
+
+
+def _make_schema(cursor: Cursor, schema: str) -> None:
+    cursor.execute("SELECT to_regnamespace(%s) IS NOT NULL", [_quoted(cursor, schema)])
+    if cursor.fetchone() == (True,):
+        return
+    act_as_user(cursor)
+    if _is_owner(cursor):
+        _run(cursor, "CREATE SCHEMA {schema} AUTHORIZATION {role}", schema=schema, role=OWNER)
+    else:
+        _run(cursor, "CREATE SCHEMA {schema}", schema=schema)
+    act_as_owner(cursor)
+
+
+def _make_table(cursor: Cursor, shape: Shape) -> None:
+    table = sql.Identifier(shape.schema, shape.table)
+    there = _columns(cursor, shape)
+    if not there:
+        columns = sql.SQL(", ").join(map(_declared, shape.columns))
+        cursor.execute(sql.SQL("CREATE TABLE {} ({})").format(table, columns))
+        return
+    for column in shape.columns:
+        kind = there.get(column.name)
+        if kind is None:
+            added = sql.SQL("ALTER TABLE {} ADD COLUMN {}").format(table, _declared(column))
+            cursor.execute(added)
+        elif kind != column.type:
+            raise Refused(
+                f"{shape.schema}.{shape.view}: column '{column.name}' is {kind} in PostgreSQL and "
+                f"would become {column.type}. A type is never changed under those who read it: "
+                "give the new column another name, and deprecate the old one "
+                "(`nightshift contract`)."
+            )
+
+
+def _columns(cursor: Cursor, shape: Shape) -> Mapping[str, str]:
+    """Types of the columns that are there, in their order; none: there is no table."""
+    cursor.execute(_COLUMNS, [_quoted(cursor, shape.schema, shape.table)])
+    return dict(cursor.fetchall())
+
+
+def _declared(column: Column) -> sql.Composed:
+    # The type is one of ours, as shape.py writes it: no name of anybody.
+    kind = sql.SQL(column.type)
+    return sql.SQL("{} {}").format(sql.Identifier(column.name), kind)
+
+
+def _make_indexes(cursor: Cursor, shape: Shape) -> None:
+    cursor.execute(_INDEXES, [shape.schema, shape.table])
+    there = {name for (name,) in cursor.fetchall()}
+    table = sql.Identifier(shape.schema, shape.table)
+    for number, (name, columns) in enumerate(shape.indexes.items()):
+        if name in there:
+            continue
+        create = sql.SQL("CREATE INDEX {} ON {} ({})")
+        if number == 0:
+            create = sql.SQL("CREATE UNIQUE INDEX {} ON {} ({})")
+        named = sql.SQL(", ").join(map(sql.Identifier, columns))
+        cursor.execute(create.format(sql.Identifier(name), table, named))
+    # Of a key of before: rows of today would break it.
+    for name in there - set(shape.indexes):
+        if name.startswith(f"{shape.table}_"):
+            cursor.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(shape.schema, name)))
+
+
+def _make_view(cursor: Cursor, shape: Shape) -> None:
+    """Every column that the table ever had, in the order in which they came."""
+    columns = sql.SQL(", ").join(map(sql.Identifier, _columns(cursor, shape)))
+    view = sql.SQL("CREATE OR REPLACE VIEW {} AS SELECT {} FROM {}").format(
+        sql.Identifier(shape.schema, shape.view),
+        columns,
+        sql.Identifier(shape.schema, shape.table),
+    )
+    cursor.execute(view)
+
+
+def _describe(cursor: Cursor, shape: Shape) -> None:
+    view = sql.Identifier(shape.schema, shape.view)
+    cursor.execute(sql.SQL("COMMENT ON VIEW {} IS {}").format(view, sql.Literal(shape.doc)))
+    table = sql.Identifier(shape.schema, shape.table)
+    behind = sql.Literal(f"The rows of the view {shape.schema}.{shape.view}: query that one.")
+    cursor.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(table, behind))
+    comment = sql.SQL("COMMENT ON COLUMN {} IS {}")
+    for column in shape.columns:
+        name_of = sql.Identifier(shape.schema, shape.view, column.name)
+        cursor.execute(comment.format(name_of, sql.Literal(column.doc)))
+
+
+def _let_read(cursor: Cursor, shape: Shape) -> None:
+    if _has_role(cursor, READER):
+        _grant(cursor, shape.schema, shape.view)
+
+
+def _grant(cursor: Cursor, schema: str, name: str) -> None:
+    reader = sql.Identifier(READER)
+    usage = sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(sql.Identifier(schema), reader)
+    cursor.execute(usage)
+    select = sql.SQL("GRANT SELECT ON {} TO {}").format(sql.Identifier(schema, name), reader)
+    cursor.execute(select)
+
+
+def _remember(cursor: Cursor, shape: Shape) -> None:
+    cursor.execute(
+        "INSERT INTO nightshift.shapes (pipeline, table_name, shape) VALUES (%s, %s, %s) "
+        "ON CONFLICT (pipeline, table_name) DO UPDATE SET shape = excluded.shape",
+        [shape.schema, shape.view, _remembered(cursor, shape)],
+    )
+
+
+def _run(cursor: Cursor, statement: LiteralString, **names: str) -> None:
+    identifiers = {place: sql.Identifier(name) for place, name in names.items()}
+    cursor.execute(sql.SQL(statement).format(**identifiers))
+
+
+def _quoted(cursor: Cursor, *names: str) -> str:
+    return sql.Identifier(*names).as_string(cursor)

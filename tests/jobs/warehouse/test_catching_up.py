@@ -1,0 +1,673 @@
+"""PostgreSQL follows the lake: each day once and whole, whatever dies, hangs or comes twice."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+import pytest
+
+from jobs.lake import publications, sql
+from jobs.warehouse import days
+from jobs.warehouse.catching_up import after_publication, catch_up
+from jobs.warehouse.connection import WarehouseAway, opened, transaction
+from jobs.warehouse.shape import shape_of
+from pipelines.errors import NightshiftError, UsageError
+from pipelines.spec import PREDICTIONS, Table
+from tests.jobs.warehouse.lake import (
+    FEW_DAYS,
+    FIRST,
+    PIPELINE,
+    QUICK,
+    Lake,
+    comparable,
+    predictions,
+)
+from tests.postgres import Postgres
+
+SUMS = Table(name="sums", made_by="transform", reads=("readings",), key=("n",), warehouse=True)
+"""A table that declares that PostgreSQL shall have it too."""
+NOTHING = "DROP SCHEMA toy CASCADE; DROP SCHEMA nightshift CASCADE"
+Wait = Callable[..., Any]
+
+
+class Killed(BaseException):
+    """The process is gone: nothing of it runs any more."""
+
+
+@contextmanager
+def after_step(step: int, do: Callable[[psycopg.Connection[Any]], None]) -> Iterator[list[int]]:
+    """Something happens when the client has been answered that many times.
+
+    A step is one exchange with the server: the start of a transaction, a statement, a part of a
+    COPY, a commit.
+
+    Gives:
+        The steps that were done, one by one.
+    """
+    done: list[int] = []
+    wait: Wait = psycopg.Connection.wait
+
+    def counting(self: psycopg.Connection[Any], *given: Any, **more: Any) -> Any:
+        answer = wait(self, *given, **more)
+        done.append(len(done))
+        if len(done) == step:
+            do(self)
+        return answer
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(psycopg.Connection, "wait", counting)
+        yield done
+
+
+def steps_of(lake: Lake) -> int:
+    """How many steps it takes to catch up from nothing, with the roles that are left by then."""
+    lake.catch_up()
+    lake.do(NOTHING)
+    with after_step(0, lambda _: None) as done:
+        lake.catch_up()
+    lake.do(NOTHING)
+    return len(done)
+
+
+def require_rows_of_what_is_recorded(lake: Lake) -> None:
+    """Whatever is there: the days on record are there in full, and no rows of another day."""
+    if lake.ask("SELECT to_regclass('toy.predictions')") == [(None,)]:
+        return
+    told = "SELECT day, rows FROM nightshift.publications WHERE version IS NOT NULL ORDER BY day"
+    there = "SELECT reading_date, count(*) FROM toy.predictions GROUP BY 1 ORDER BY 1"
+    assert lake.ask(there) == lake.ask(told)
+
+
+def test_every_day_is_there_as_the_lake_has_it(lake: Lake) -> None:
+    lake.publish_predictions(*FEW_DAYS)
+    caught = lake.catch_up()
+    assert (caught.written, caught.faults, caught.rows) == (tuple(FEW_DAYS), (), 12)
+    lake.require_same(dict.fromkeys(FEW_DAYS, ""))
+    statement = "SELECT * FROM toy.predictions ORDER BY reading_date, id"
+    of_lake = sql.query(lake.environment, statement)[1]
+    assert [comparable(row) for row in lake.ask(statement)] == [comparable(row) for row in of_lake]
+
+
+def test_what_is_there_already_is_not_written_again(lake: Lake) -> None:
+    lake.publish_predictions(*FEW_DAYS)
+    lake.catch_up()
+    before = lake.ask("SELECT xmin::text, * FROM nightshift.publications ORDER BY day")
+    shape_of_before = lake.ask("SELECT xmin::text FROM pg_class WHERE relname = 'predictions'")
+    again = lake.catch_up()
+    assert (again.current, again.behind) == (tuple(FEW_DAYS), ())
+    assert lake.ask("SELECT xmin::text, * FROM nightshift.publications ORDER BY day") == before
+    assert lake.ask("SELECT xmin::text FROM pg_class WHERE relname = 'predictions'") == (
+        shape_of_before
+    )
+
+
+def test_a_new_revision_takes_the_place_of_its_day_alone(lake: Lake) -> None:
+    lake.publish_predictions(*FEW_DAYS)
+    lake.catch_up()
+    lake.publish_predictions(FEW_DAYS[1], salt="corrected")
+    caught = lake.catch_up()
+    assert caught.written == (FEW_DAYS[1],)
+    lake.require_same({FEW_DAYS[0]: "", FEW_DAYS[1]: "corrected", FEW_DAYS[2]: ""})
+    told = lake.ask("SELECT day, version, rows, run_id FROM nightshift.publications ORDER BY day")
+    assert told == [(day, int(day == FEW_DAYS[1]), 4, "night") for day in FEW_DAYS]
+
+
+def test_a_day_without_rows_is_there_too(lake: Lake) -> None:
+    lake.publish({FIRST: predictions(FIRST, rows=0)})
+    assert lake.catch_up().written == (FIRST,)
+    assert lake.ask("SELECT day, rows FROM nightshift.publications") == [(FIRST, 0)]
+    assert lake.catch_up().behind == ()
+
+
+def test_an_older_publication_never_replaces_a_newer_one(lake: Lake) -> None:
+    lake.publish_predictions(FIRST)
+    (old,) = publications.of_table(lake.environment, "toy.predictions")
+    lake.publish_predictions(FIRST, salt="newer")
+    lake.catch_up()
+    rows = predictions(FIRST)
+    shape = shape_of(PIPELINE, PIPELINE.table(PREDICTIONS), rows.schema)
+    ((lake_id,),) = lake.ask("SELECT lake FROM nightshift.publications")
+    with opened(lake.environment, QUICK) as connection:
+        assert not days.write(connection, shape, lake_id, old, rows.to_batches(), QUICK)
+    lake.require_same({FIRST: "newer"})
+
+
+def test_a_day_of_which_rows_are_lacking_stays_as_it_was(lake: Lake) -> None:
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    (old,) = publications.of_table(lake.environment, "toy.predictions")
+    ((lake_id,),) = lake.ask("SELECT lake FROM nightshift.publications")
+    rows = predictions(FIRST, "newer")
+    shape = shape_of(PIPELINE, PIPELINE.table(PREDICTIONS), rows.schema)
+    newer = replace(old, version=1)
+    three = rows.slice(0, 3).to_batches()
+    says = pytest.raises(NightshiftError, match="4 rows were published, and 3 were read")
+    with opened(lake.environment, QUICK) as connection, says:
+        days.write(connection, shape, lake_id, newer, three, QUICK)
+    lake.require_same({FIRST: ""})
+
+
+def test_one_that_waits_for_a_newer_one_to_be_written_does_not_replace_it(lake: Lake) -> None:
+    lake.publish_predictions(FIRST)
+    (old,) = publications.of_table(lake.environment, "toy.predictions")
+    lake.catch_up()
+    rows = predictions(FIRST)
+    shape = shape_of(PIPELINE, PIPELINE.table(PREDICTIONS), rows.schema)
+    ((lake_id,),) = lake.ask("SELECT lake FROM nightshift.publications")
+    newer, newest = (replace(old, version=number) for number in (1, 2))
+    patient = replace(QUICK, lock=10, statement=20, transaction=30)
+    results: dict[str, bool] = {}
+
+    def write_newer() -> None:
+        with opened(lake.environment, patient) as other:
+            batches = predictions(FIRST, "newer").to_batches()
+            results["newer"] = days.write(other, shape, lake_id, newer, batches, patient)
+
+    waiting = threading.Thread(target=write_newer)
+
+    def slowly() -> Iterator[pa.RecordBatch]:
+        waiting.start()
+        until = time.monotonic() + 10
+        blocked = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        while not lake.ask(blocked) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert lake.ask(blocked), "the other one waits"
+        yield from predictions(FIRST, "newest").to_batches()
+
+    with opened(lake.environment, patient) as connection:
+        assert days.write(connection, shape, lake_id, newest, slowly(), patient)
+    waiting.join()
+    assert results == {"newer": False}
+    lake.require_same({FIRST: "newest"})
+
+
+def test_a_client_that_dies_at_any_step_leaves_each_day_whole(lake: Lake) -> None:
+    lake.publish_predictions(*FEW_DAYS[:2])
+    steps = steps_of(lake)
+    assert steps > 40
+
+    def die(connection: psycopg.Connection[Any]) -> None:
+        # As the system closes the connections of a process that was killed.
+        connection.pgconn.finish()
+        raise Killed
+
+    for step in range(1, steps + 1):
+        with after_step(step, die), pytest.raises(Killed):
+            lake.catch_up()
+        require_rows_of_what_is_recorded(lake)
+        lake.catch_up()
+        lake.require_same(dict.fromkeys(FEW_DAYS[:2], ""))
+        lake.do(NOTHING)
+
+
+def test_a_server_that_is_killed_at_any_step_has_each_day_whole_after_its_recovery(
+    lake: Lake, postgres: Postgres
+) -> None:
+    lake.publish_predictions(*FEW_DAYS[:2])
+    lake.catch_up()
+    with after_step(0, lambda _: None) as done:
+        lake.publish_predictions(FEW_DAYS[0], salt="new")
+        lake.catch_up()
+    steps = len(done)
+    assert steps > 15
+    before = "new"
+    for step in range(1, steps + 1):
+        salt = f"step {step}"
+        lake.publish_predictions(FEW_DAYS[0], salt=salt)
+        with after_step(step, lambda _: postgres.kill()):
+            told = after_publication(lake.environment, PIPELINE, [PREDICTIONS], QUICK)
+        postgres.start()
+        ((held,),) = lake.ask(
+            "SELECT min(model_version) FROM toy.predictions WHERE reading_date = %s", FIRST
+        )
+        assert held in (before, salt), "the old day or the new one, and nothing between"
+        assert ("warehouse_failed" in told) or held == salt
+        lake.require_same({FEW_DAYS[0]: held, FEW_DAYS[1]: ""})
+        lake.catch_up()
+        lake.require_same({FEW_DAYS[0]: salt, FEW_DAYS[1]: ""})
+        before = salt
+
+
+def test_a_server_that_is_killed_in_the_middle_of_a_copy_keeps_what_it_had(
+    lake: Lake, postgres: Postgres
+) -> None:
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    (old,) = publications.of_table(lake.environment, "toy.predictions")
+    many = predictions(FIRST, "many", rows=200_000)
+    shape = shape_of(PIPELINE, PIPELINE.table(PREDICTIONS), many.schema)
+    ((lake_id,),) = lake.ask("SELECT lake FROM nightshift.publications")
+    newer = replace(old, version=1, rows=len(many))
+
+    def killed_halfway() -> Iterator[pa.RecordBatch]:
+        batches = many.to_batches(max_chunksize=20_000)
+        yield from batches[:5]
+        postgres.kill()
+        yield from batches[5:]
+
+    patient = replace(QUICK, statement=60, transaction=90)
+    says = pytest.raises(WarehouseAway, match="server closed the connection|connection is lost")
+    with says, opened(lake.environment, patient) as connection:
+        days.write(connection, shape, lake_id, newer, killed_halfway(), patient)
+    postgres.start()
+    lake.require_same({FIRST: ""})
+    assert lake.ask("SELECT version FROM nightshift.publications") == [(0,)]
+    with opened(lake.environment, patient) as connection:
+        assert days.write(connection, shape, lake_id, newer, many.to_batches(), patient)
+    assert lake.ask("SELECT count(*), count(DISTINCT id) FROM toy.predictions") == [
+        (200_000, 200_000)
+    ]
+
+
+def test_several_that_publish_at_once_publish_each_day_once(lake: Lake) -> None:
+    lake.publish_predictions(*FEW_DAYS)
+    patient = replace(QUICK, lock=30, statement=30, transaction=60)
+    found: list[Any] = []
+
+    def publish() -> None:
+        found.append(lake.catch_up(patient))
+
+    threads = [threading.Thread(target=publish) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [one.faults for one in found] == [()] * 4
+    lake.require_same(dict.fromkeys(FEW_DAYS, ""))
+    assert len(lake.ask("SELECT * FROM nightshift.publications")) == len(FEW_DAYS)
+
+
+def test_a_lock_that_somebody_holds_is_told_in_time_and_caught_up_later(
+    lake: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    lake.publish_predictions(*FEW_DAYS, salt="new")
+    with lake.connect() as somebody:
+        somebody.execute("LOCK TABLE toy._predictions")
+        began = time.monotonic()
+        told = after_publication(lake.environment, PIPELINE, [PREDICTIONS], QUICK)
+        assert time.monotonic() - began < 3, "it waits once, and not for each of three days"
+    assert "canceling statement due to lock timeout" in str(told["warehouse_failed"])
+    assert "Somebody holds a lock" in capsys.readouterr().err
+    lake.require_same({FIRST: ""})
+    count = "SELECT count(DISTINCT reading_date) FROM toy.predictions"
+    assert sql.query(lake.environment, count)[1] == [(3,)]
+    told = after_publication(lake.environment, PIPELINE, [PREDICTIONS], QUICK)
+    assert told == {"warehouse_days": 3, "warehouse_rows": 12}
+    lake.require_same(dict.fromkeys(FEW_DAYS, "new"))
+
+
+def test_who_reads_keeps_nothing_from_being_published(lake: Lake) -> None:
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    lake.publish_predictions(*FEW_DAYS, salt="new")
+    with lake.connect() as reader:
+        reader.execute("SELECT * FROM toy.predictions")
+        assert lake.catch_up().written == tuple(FEW_DAYS)
+
+
+TRIGGER = """
+CREATE FUNCTION public.bad() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {} RETURN NEW; END $$;
+CREATE TRIGGER bad BEFORE INSERT ON toy._predictions FOR EACH ROW EXECUTE FUNCTION public.bad()
+"""
+FULL = "RAISE 'could not extend file: No space left on device' USING ERRCODE = '53100';"
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (FULL, "No space left on device. Give it space."),
+        ("PERFORM pg_sleep(60);", "canceling statement due to statement timeout"),
+    ],
+    ids=["full", "slow"],
+)
+def test_a_server_that_is_full_or_slow_is_told_and_caught_up_later(
+    lake: Lake, body: str, says: str
+) -> None:
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    lake.publish_predictions(*FEW_DAYS, salt="new")
+    lake.do(TRIGGER.format(body))
+    told = after_publication(lake.environment, PIPELINE, [PREDICTIONS], QUICK)
+    assert says in str(told["warehouse_failed"])
+    assert told["warehouse_days"] == 0
+    lake.require_same({FIRST: ""})
+    lake.do("DROP TRIGGER bad ON toy._predictions")
+    assert lake.catch_up().written == tuple(FEW_DAYS)
+    lake.require_same(dict.fromkeys(FEW_DAYS, "new"))
+
+
+def test_a_server_that_freezes_cannot_hang_a_night(lake: Lake, postgres: Postgres) -> None:
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    lake.publish_predictions(FIRST, salt="new")
+    began = time.monotonic()
+    with postgres.frozen():
+        told = after_publication(lake.environment, PIPELINE, [PREDICTIONS], QUICK)
+        assert "warehouse_failed" in told
+        # It answers no more once the connection is there.
+        assert time.monotonic() - began < 20
+    frozen: list[Any] = []
+
+    def freeze(_: object) -> None:
+        frozen.append(postgres.frozen())
+        frozen[0].__enter__()
+
+    with after_step(6, freeze):
+        began = time.monotonic()
+        told = after_publication(lake.environment, PIPELINE, [PREDICTIONS], QUICK)
+    assert "warehouse_failed" in told
+    assert time.monotonic() - began < 20
+    frozen[0].__exit__(None, None, None)
+    assert lake.catch_up().left == ()
+    lake.require_same({FIRST: "new"})
+
+
+def test_a_client_that_stops_in_the_middle_keeps_nobody_waiting(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It is stopped itself, and hangs up on nobody.
+    monkeypatch.setattr("jobs.warehouse.connection._ended_after", lambda *_: nullcontext())
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    hasty = replace(QUICK, transaction=1)
+    with opened(lake.environment, hasty) as connection:
+        stopped = transaction(connection, hasty)
+        cursor = stopped.__enter__()
+        cursor.execute("LOCK TABLE toy._predictions")
+        time.sleep(2)
+        lake.require_same({FIRST: ""})
+        with pytest.raises(psycopg.Error, match="idle-in-transaction timeout"):
+            cursor.execute("SELECT 1")
+
+
+def test_a_server_that_is_down_is_told_without_the_password(
+    lake: Lake, postgres: Postgres, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake.publish_predictions(FIRST)
+    postgres.stop()
+    told = after_publication(lake.environment, PIPELINE, [PREDICTIONS], QUICK)
+    said = capsys.readouterr().err
+    assert "PostgreSQL is behind the lake" in said and "Connection refused" in said
+    secret = str(lake.environment.warehouse_url).split(":")[2].split("@")[0]
+    assert secret not in said + str(told)
+    postgres.start()
+    assert lake.catch_up().written == (FIRST,)
+
+
+@pytest.mark.parametrize("name", ["password", "unknown setting", "escape"])
+def test_an_address_that_makes_no_sense_is_refused_without_its_password(
+    lake: Lake, name: str
+) -> None:
+    url = str(lake.environment.warehouse_url)
+    broken = {
+        "password": (url.replace("admin:", "admin:wrong-s3cret"), WarehouseAway),
+        "unknown setting": (f"{url}?s3cret=1", UsageError),
+        "escape": (url.replace("admin:", "admin:s3cret%zz"), UsageError),
+    }
+    address, kind = broken[name]
+    environment = replace(lake.environment, warehouse_url=address)
+    with pytest.raises(kind) as refused, opened(environment, QUICK):
+        pass
+    assert "s3cret" not in str(refused.value)
+
+
+def test_time_that_is_up_leaves_the_rest_to_the_next_night(lake: Lake) -> None:
+    lake.publish_predictions(*FEW_DAYS)
+    caught = lake.catch_up(seconds=-1)
+    assert (caught.written, caught.left) == ((), tuple(FEW_DAYS))
+    assert caught.faults == ("Time is up with 3 days left: the next night goes on.",)
+
+
+def test_a_dry_run_tells_what_is_behind_and_changes_nothing(lake: Lake) -> None:
+    lake.publish_predictions(*FEW_DAYS)
+    assert lake.catch_up(is_dry=True).left == tuple(FEW_DAYS)
+    assert lake.ask("SELECT to_regnamespace('toy'), to_regnamespace('nightshift')") == [
+        (None, None)
+    ]
+
+
+def test_a_day_that_postgresql_refuses_keeps_no_other_one_out(lake: Lake) -> None:
+    lake.publish_predictions(*FEW_DAYS)
+    bad = predictions(FEW_DAYS[1])
+    notes = pa.array(["a", "b\0c", "d", "e"])
+    lake.publish({FEW_DAYS[1]: bad.set_column(2, "note", notes)})
+    caught = lake.catch_up()
+    assert caught.written == (FEW_DAYS[0], FEW_DAYS[2])
+    (fault,) = caught.faults
+    assert fault.startswith(f"{FEW_DAYS[1]}: column 'note' holds a text with the character NUL")
+
+
+def test_days_of_another_lake_are_not_taken_for_older_or_newer_ones(lake: Lake) -> None:
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    lake.do("UPDATE nightshift.publications SET lake = 'elsewhere'")
+    (fault,) = lake.catch_up().faults
+    assert "of a table of another lake (id elsewhere" in fault
+    lake.do("DELETE FROM nightshift.publications")
+    assert lake.catch_up().written == (FIRST,)
+    lake.require_same({FIRST: ""})
+
+
+def test_without_a_url_nothing_is_published_and_the_command_says_so(lake: Lake) -> None:
+    environment = replace(lake.environment, warehouse_url=None)
+    assert after_publication(environment, PIPELINE, [PREDICTIONS], QUICK) == {}
+    with pytest.raises(UsageError, match="NIGHTSHIFT_WAREHOUSE_URL is not set"):
+        catch_up(environment, PIPELINE, PIPELINE.tables, QUICK)
+
+
+EVIL = 'x"; DROP SCHEMA toy CASCADE; --'
+EVERY_TYPE = {
+    "n": pa.array([1, 2, 3], pa.int64()),
+    "small": pa.array([-(2**15), None, 2**15 - 1], pa.int16()),
+    "is_it": pa.array([True, False, None]),
+    "money": pa.array([Decimal("-12345.67"), None, Decimal("0.01")], pa.decimal128(9, 2)),
+    "big": pa.array([Decimal("1e20") + 1, None, Decimal(-1)], pa.decimal128(38, 0)),
+    "tiny": pa.array([0.25, float("nan"), float("inf")], pa.float32()),
+    "real": pa.array([5e-324, 1.7976931348623157e308, 0.1 + 0.2]),
+    "day": pa.array([date(1, 1, 1), date(9999, 12, 31), None]),
+    "moment": pa.array(
+        [datetime(1883, 11, 18, 17, 0, 0, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC), None],
+        pa.timestamp("us", tz="UTC"),
+    ),
+    "local": pa.array(["2013-03-10T02:30:00", None, None]).cast(pa.timestamp("us")),
+    "text": pa.array(["\u202eáß日本🛫\r\n\t\\N", 'NULL,"";\'', ""]),
+    EVIL: pa.array(["'; DROP SCHEMA toy CASCADE; --", "%s", "{}"]),
+    "%s{0}%": pa.array(["\\.", "\n\\.\n", "--"]),
+    "SELECT": pa.array([None, "null", "NaN"]),
+}
+"""Values that programs stumble over, in columns with names that do."""
+
+
+def test_every_type_and_text_and_name_is_what_it_was(lake: Lake) -> None:
+    lake.pipeline = replace(PIPELINE, derived=(SUMS,))
+    rows = pa.table({"landed_date": pa.array([FIRST] * 3), **EVERY_TYPE})
+    lake.publish({FIRST: rows}, "sums")
+    (caught,) = lake.catch_up_all()
+    assert (caught.table, caught.faults, caught.rows) == ("toy.sums", (), 3)
+    found = lake.ask("SELECT * FROM toy.sums ORDER BY n")
+    expected = [comparable(row.values()) for row in rows.to_pylist()]
+    assert [comparable(row) for row in found] == expected
+    types = lake.ask(
+        "SELECT column_name, data_type FROM information_schema.columns "
+        "WHERE table_schema = 'toy' AND table_name = 'sums' ORDER BY ordinal_position"
+    )
+    assert dict(types) | {"money": "", "big": ""} == {
+        "landed_date": "date",
+        "n": "bigint",
+        "small": "smallint",
+        "is_it": "boolean",
+        "money": "",
+        "big": "",
+        "tiny": "real",
+        "real": "double precision",
+        "day": "date",
+        "moment": "timestamp with time zone",
+        "local": "timestamp without time zone",
+        **dict.fromkeys(("text", EVIL, "%s{0}%", "SELECT"), "text"),
+    }
+
+
+def test_a_column_without_a_plain_type_is_refused_by_its_name(lake: Lake) -> None:
+    lake.pipeline = replace(PIPELINE, derived=(SUMS,))
+    rows = pa.table({"landed_date": [FIRST], "n": [1], "parts": [[1, 2]]})
+    lake.publish({FIRST: rows}, "sums")
+    (caught,) = lake.catch_up_all()
+    assert caught.left == () and caught.faults[0].startswith("toy.sums: column 'parts' is a list")
+
+
+def test_a_column_that_is_new_is_null_on_days_before(lake: Lake) -> None:
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    lake.do("CREATE VIEW public.mine AS SELECT reading_date, prediction FROM toy.predictions")
+    later = FEW_DAYS[1]
+    wider = predictions(later).append_column("extra", pa.array([1, 2, 3, 4]))
+    lake.publish({later: wider})
+    assert lake.catch_up().written == (later,)
+    found = lake.ask("SELECT reading_date, extra FROM toy.predictions ORDER BY reading_date, id")
+    assert found == [(FIRST, None)] * 4 + [(later, number) for number in (1, 2, 3, 4)]
+    assert lake.ask("SELECT count(*) FROM public.mine") == [(8,)]
+
+
+def test_a_column_that_the_lake_has_lost_stays(lake: Lake) -> None:
+    lake.pipeline = replace(PIPELINE, derived=(SUMS,))
+    lake.publish({FIRST: pa.table({"landed_date": [FIRST], "n": [1], "old": ["kept"]})}, "sums")
+    lake.catch_up_all()
+    lake.do("ALTER TABLE toy._sums ADD COLUMN somebodys text")
+    lake.do("DELETE FROM nightshift.shapes")
+    later = FEW_DAYS[1]
+    narrower = pa.table({"landed_date": [later], "n": [2]})
+    lake.publish({later: narrower}, "sums")
+    lake.catch_up_all()
+    assert lake.ask("SELECT n, old, somebodys FROM toy.sums ORDER BY n") == [
+        (1, "kept", None),
+        (2, None, None),
+    ]
+
+
+def test_a_type_is_never_changed(lake: Lake) -> None:
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    lake.do("ALTER TABLE toy._predictions ADD COLUMN extra text")
+    wider = predictions(FIRST, "new").append_column("extra", pa.array([1, 2, 3, 4]))
+    lake.publish({FIRST: wider})
+    (fault,) = lake.catch_up().faults
+    assert "column 'extra' is text in PostgreSQL and would become bigint" in fault
+    assert lake.ask("SELECT DISTINCT model_version FROM toy.predictions") == [("1",)]
+
+
+def test_another_key_gets_another_index(lake: Lake) -> None:
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    names = "SELECT indexdef FROM pg_indexes WHERE tablename = '_predictions' ORDER BY indexname"
+    (defined,) = [one for (one,) in lake.ask(names) if "UNIQUE" in one]
+    assert defined.endswith("(reading_date, id)")
+    lake.pipeline = replace(PIPELINE, entity=("reading_date", "note"), carried=("id", "amount"))
+    lake.publish_predictions(FEW_DAYS[1])
+    assert lake.catch_up().faults == ()
+    (defined,) = [one for (one,) in lake.ask(names) if "UNIQUE" in one]
+    assert defined.endswith("(reading_date, note)")
+    assert len(lake.ask(names)) == 2
+
+
+def test_a_view_that_somebody_has_dropped_is_made_again(lake: Lake) -> None:
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    lake.do("DROP VIEW toy.predictions")
+    lake.catch_up()
+    lake.require_same({FIRST: ""})
+
+
+def test_readers_may_read_the_view_and_nothing_else(lake: Lake, postgres: Postgres) -> None:
+    lake.publish_predictions(FIRST)
+    assert lake.catch_up().note == ""
+    lake.do("CREATE ROLE analyst LOGIN PASSWORD 'pw' IN ROLE nightshift_reader")
+    own = replace(lake.environment, warehouse_url=postgres.url("warehouse", "analyst", "pw"))
+    analyst = Lake(own)
+    assert analyst.ask("SELECT count(*) FROM toy.predictions") == [(4,)]
+    assert analyst.ask("SELECT day, rows FROM nightshift.publications") == [(FIRST, 4)]
+    for statement in (
+        "SELECT * FROM toy._predictions",
+        "DELETE FROM toy.predictions",
+        "UPDATE nightshift.publications SET version = 99",
+        "CREATE TABLE toy.mine (n int)",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            analyst.do(statement)
+    owners = "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class JOIN pg_namespace n ON "
+    owners += "n.oid = relnamespace WHERE nspname IN ('toy', 'nightshift')"
+    assert lake.ask(owners) == [("nightshift_owner",)]
+
+
+def test_a_user_who_may_make_no_roles_publishes_and_is_told_how_others_can_read(
+    lake: Lake, postgres: Postgres
+) -> None:
+    lake.publish_predictions(FIRST)
+    lake.do("CREATE ROLE loader LOGIN PASSWORD 'pw'; GRANT CREATE ON DATABASE warehouse TO loader")
+    own = replace(lake.environment, warehouse_url=postgres.url("warehouse", "loader", "pw"))
+    loader = Lake(own)
+    note = loader.catch_up().note
+    assert "CREATE ROLE nightshift_reader NOLOGIN" in note
+    loader.require_same({FIRST: ""})
+    lake.do("CREATE ROLE nightshift_reader NOLOGIN")
+    assert loader.catch_up().note == ""
+    lake.do("CREATE ROLE analyst LOGIN PASSWORD 'pw' IN ROLE nightshift_reader")
+    url = postgres.url("warehouse", "analyst", "pw")
+    analyst = Lake(replace(own, warehouse_url=url))
+    assert analyst.ask("SELECT count(*) FROM toy.predictions") == [(4,)]
+    assert analyst.ask("SELECT count(*) FROM nightshift.publications") == [(1,)]
+
+
+def test_what_was_made_before_there_was_an_owner_role_stays_in_use(
+    lake: Lake, postgres: Postgres
+) -> None:
+    lake.do("CREATE ROLE loader LOGIN PASSWORD 'pw'; GRANT CREATE ON DATABASE warehouse TO loader")
+    own = replace(lake.environment, warehouse_url=postgres.url("warehouse", "loader", "pw"))
+    loader = Lake(own)
+    loader.publish_predictions(FIRST)
+    loader.catch_up()
+    lake.do("CREATE ROLE nightshift_owner NOLOGIN; GRANT nightshift_owner TO loader")
+    wider = predictions(FEW_DAYS[1]).append_column("extra", pa.array([1, 2, 3, 4]))
+    loader.publish({FEW_DAYS[1]: wider})
+    caught = loader.catch_up()
+    assert (caught.written, caught.faults) == ((FEW_DAYS[1],), ())
+
+
+def test_a_user_who_does_not_inherit_acts_as_the_owner(lake: Lake, postgres: Postgres) -> None:
+    lake.do("CREATE ROLE nightshift_owner NOLOGIN; CREATE ROLE nightshift_reader NOLOGIN")
+    lake.do("CREATE ROLE loader LOGIN NOINHERIT PASSWORD 'pw' IN ROLE nightshift_owner")
+    lake.do("GRANT CREATE ON DATABASE warehouse TO loader")
+    own = replace(lake.environment, warehouse_url=postgres.url("warehouse", "loader", "pw"))
+    loader = Lake(own)
+    for day in FEW_DAYS:
+        loader.publish_predictions(day)
+        caught = loader.catch_up()
+        assert (caught.written, caught.faults, caught.note) == ((day,), (), "")
+
+
+def test_objects_of_other_users_are_not_taken_for_those_of_postgresql(lake: Lake) -> None:
+    lake.publish_predictions(FIRST)
+    trap = "CREATE FUNCTION public.to_regclass(text) RETURNS regclass LANGUAGE sql AS "
+    lake.do(trap + "$$ SELECT NULL::regclass $$")
+    lake.do("ALTER DATABASE warehouse SET search_path = public, pg_catalog")
+    lake.catch_up()
+    assert lake.catch_up().behind == ()
+    lake.require_same({FIRST: ""})
+
+
+def test_a_lake_of_many_days_is_caught_up_in_little_time(lake: Lake) -> None:
+    many = [FIRST + timedelta(days=number) for number in range(60)]
+    lake.publish_predictions(*many)
+    began = time.monotonic()
+    assert len(lake.catch_up().written) == 60
+    assert time.monotonic() - began < 20

@@ -1,0 +1,143 @@
+"""What docs/how-to/postgresql.md says to run is enough, and what is promised is in PostgreSQL."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import UTC, date, datetime
+
+import pyarrow as pa
+import pytest
+
+from jobs.lake.contract import contract
+from jobs.warehouse import connection
+from jobs.warehouse.connection import OWNER, READER
+from pipelines import catalog
+from pipelines.environment import ROOT, Environment
+from pipelines.spec import Deprecation, Pipeline
+from tests.jobs.warehouse.lake import FIRST, Lake
+from tests.postgres import Postgres
+
+WEATHER = catalog.pipeline("weather")
+DAY, NEXT = date(2013, 2, 1), date(2013, 2, 2)
+MEANINGS = """
+SELECT attname, col_description(attrelid, attnum), format_type(atttypid, atttypmod)
+FROM pg_attribute WHERE attrelid = 'weather.predictions'::regclass AND attnum > 0 ORDER BY attnum
+"""
+
+
+def documented() -> list[str]:
+    """The statements of the document, a block each."""
+    text = (ROOT / "docs" / "how-to" / "postgresql.md").read_text()
+    return re.findall(r"^```sql\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_what_the_document_says_to_grant_is_enough(lake: Lake, postgres: Postgres) -> None:
+    to_make, to_read, _ = documented()
+    lake.do(to_make)
+    lake.do(to_read)
+    url = postgres.url("warehouse", "nightshift", "change%20me")
+    loader = Lake(replace(lake.environment, warehouse_url=url))
+    loader.publish_predictions(FIRST)
+    caught = loader.catch_up()
+    assert (caught.written, caught.faults, caught.note) == ((FIRST,), (), "")
+    reads = postgres.url("warehouse", "analyst", "change%20me%20too")
+    analyst = Lake(replace(lake.environment, warehouse_url=reads))
+    analyst.require_same({FIRST: ""})
+    owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname IN ('toy', 'nightshift')"
+    assert lake.ask(owners) == [(OWNER,)]
+    (limits,) = lake.ask(
+        "SELECT rolsuper OR rolcreaterole OR rolcreatedb FROM pg_roles WHERE rolname = 'nightshift'"
+    )
+    assert limits == (False,)
+    assert lake.ask("SELECT count(*) FROM pg_roles WHERE rolname = %s", READER) == [(1,)]
+
+
+def foretold(pipeline: Pipeline, day: date) -> pa.Table:
+    """One prediction of the pipeline."""
+    moment = datetime(2013, 2, 1, 5, tzinfo=UTC)
+    values = {
+        "date": pa.array([day]),
+        "timestamp": pa.array([moment], pa.timestamp("us", tz="UTC")),
+        "string": pa.array(["LGA"]),
+        "int": pa.array([5], pa.int32()),
+        "long": pa.array([6]),
+        "double": pa.array([7.5]),
+    }
+    made = [one for one in contract(pipeline) if not one.meaning.startswith("Nothing makes it")]
+    return pa.table({one.column: values[one.type] for one in made})
+
+
+def test_predictions_in_postgresql_are_those_of_the_contract(lake: Lake) -> None:
+    lake.pipeline = WEATHER
+    lake.publish({DAY: foretold(WEATHER, DAY)})
+    assert lake.catch_up().faults == ()
+    found = lake.ask(MEANINGS)
+    assert [(name, doc) for name, doc, _ in found] == [
+        (one.column, one.meaning) for one in contract(WEATHER)
+    ]
+    about = "SELECT obj_description('weather.predictions'::regclass)"
+    assert lake.ask(about) == [("What the champion of the night foretold.",)]
+
+
+def test_a_deprecated_column_is_told_and_stays_as_null_when_nothing_makes_it(lake: Lake) -> None:
+    lake.pipeline = WEATHER
+    lake.publish({DAY: foretold(WEATHER, DAY)})
+    lake.catch_up()
+    hour = Deprecation(
+        column="hour",
+        since=date(2026, 11, 26),
+        until=date(2027, 6, 1),
+        why="Use forecast_at.",
+    )
+    lake.pipeline = replace(WEATHER, deprecated=(hour,))
+    lake.catch_up()
+    told = {name: doc for name, doc, _ in lake.ask(MEANINGS)}
+    assert told["hour"] == (
+        "Deprecated since 2026-11-26, until 2027-06-01: Use forecast_at. Local hour."
+    )
+    gone = replace(WEATHER, carried=(), deprecated=(replace(hour, type="int"),))
+    lake.pipeline = gone
+    lake.publish({NEXT: foretold(gone, NEXT)})
+    assert lake.catch_up().faults == ()
+    hours = "SELECT forecast_date, hour FROM weather.predictions ORDER BY 1"
+    assert lake.ask(hours) == [(DAY, 5), (NEXT, None)]
+    # A database that comes later has the column too.
+    lake.do("DROP SCHEMA weather CASCADE; DROP SCHEMA nightshift CASCADE")
+    lake.catch_up()
+    assert lake.ask(hours) == [(DAY, 5), (NEXT, None)]
+
+
+def test_predictions_of_another_type_than_was_promised_are_not_published(lake: Lake) -> None:
+    lake.pipeline = WEATHER
+    rows = foretold(WEATHER, DAY)
+    place = rows.column_names.index("hour")
+    lake.publish({DAY: rows.set_column(place, "hour", pa.array(["five"]))})
+    (fault,) = lake.catch_up().faults
+    assert "column 'hour' is text in the lake, and was promised as integer" in fault
+
+
+@pytest.mark.parametrize(
+    ("host", "mode"),
+    [
+        ("db.example.org", "require"),
+        ("127.0.0.1", None),
+        ("localhost", None),
+        ("%2Frun%2Fpostgresql", None),
+        ("db.example.org/x?sslmode=disable", "disable"),
+    ],
+)
+def test_nothing_leaves_the_machine_in_the_clear(
+    host: str, mode: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, object] = {}
+
+    def connect(**settings: object) -> None:
+        given.update(settings)
+        raise connection.psycopg.OperationalError
+
+    monkeypatch.setattr("psycopg.connect", connect)
+    environment = Environment.read({"NIGHTSHIFT_WAREHOUSE_URL": f"postgresql://u:p@{host}"})
+    with pytest.raises(connection.WarehouseAway), connection.opened(environment):
+        pass
+    assert given.get("sslmode") == mode
