@@ -30,7 +30,7 @@ _SETTINGS = {
     # Only a machine whose power goes would lose something. Killed processes do not.
     "fsync": "off",
     "listen_addresses": "127.0.0.1",
-    "max_connections": "30",
+    "max_connections": "100",
     "log_min_messages": "warning",
 }
 
@@ -123,6 +123,15 @@ class Postgres:
             for (role,) in admin.execute(roles, [ADMIN]).fetchall():
                 admin.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
                 admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+        return self.create(name)
+
+    def create(self, name: str) -> str:
+        """Make an empty database beside the others.
+
+        Returns:
+            Its address.
+        """
+        with psycopg.connect(self.url(), autocommit=True) as admin:
             admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self.url(name)
 

@@ -25,6 +25,7 @@ from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
 from tests.conftest import free_port
 from tests.e2e import people
+from tools.setup.machine import postgres_programs
 
 LOADED = Days(date(2012, 12, 31), date(2013, 3, 31))
 """The quarter of `make demo`: a shorter history may teach too little for the gate, which is then
@@ -91,7 +92,34 @@ def processes_of(home: Path) -> list[str]:
 
 
 @pytest.fixture(scope="package")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def databases() -> Iterator[dict[str, str]]:
+    """Settings by which Airflow, MLflow and the warehouse are in a PostgreSQL of their own.
+
+    None where there is no PostgreSQL: then SQLite it is, as on a laptop.
+    """
+    if postgres_programs() is None:
+        yield {}
+        return
+    from tests.postgres import Postgres
+
+    server = Postgres()
+    try:
+        server.start()
+        for name in ("airflow", "mlflow", "warehouse"):
+            server.create(name)
+        yield {
+            "NIGHTSHIFT_AIRFLOW_DATABASE": server.url("airflow"),
+            "MLFLOW_TRACKING_URI": server.url("mlflow"),
+            "NIGHTSHIFT_WAREHOUSE_URL": server.url("warehouse"),
+        }
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="package")
+def installation(
+    tmp_path_factory: pytest.TempPathFactory, databases: dict[str, str]
+) -> Iterator[Installation]:
     """A real installation with the days LOADED, and the files of NIGHT landed.
 
     It leaves no process behind.
@@ -105,6 +133,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
         "NIGHTSHIFT_SPARK_MEMORY": "2g",
         "NIGHTSHIFT_USERS": people.USERS,
         "NIGHTSHIFT_LINEAGE": str(home.with_name("lineage.jsonl")),
+        **databases,
     }
     made = Installation(
         environment=Environment.read(variables),
@@ -125,7 +154,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
 
 def inherited_variables() -> dict[str, str]:
     """Those of the tests, without any that would lead to another installation."""
-    others = ("NIGHTSHIFT_", "AIRFLOW", "SPARK_")
+    others = ("NIGHTSHIFT_", "AIRFLOW", "SPARK_", "MLFLOW_")
     inherited = dict(os.environ)
     for name in os.environ:
         if name.startswith(others):

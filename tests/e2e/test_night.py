@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
+import psycopg
 import pytest
 from deltalake import DeltaTable
 
@@ -57,6 +58,24 @@ def test_the_predictions_are_probabilities_that_tell_their_model_and_run(
         "run_id": first_night,
         "runs": 1,
     }
+
+
+def test_applications_find_the_same_predictions_in_postgresql(
+    installation: Installation, first_night: str
+) -> None:
+    address = installation.environment.warehouse_url
+    if address is None:
+        pytest.skip("no PostgreSQL on this machine")
+    asked = (
+        "SELECT count(*) AS n, count(DISTINCT (carrier, flight, origin, sched_dep_time)) AS keys, "
+        "round(CAST(sum(late_probability) AS NUMERIC), 6) AS total FROM flights.predictions "
+        f"WHERE flight_date = '{TOMORROW}'"
+    )
+    with psycopg.connect(address) as there:
+        found = there.execute(asked).fetchone()
+    assert found is not None
+    (in_lake,) = installation.sql(asked)
+    assert [float(one) for one in found] == [float(one) for one in in_lake.values()]
 
 
 def test_every_stage_of_the_night_is_recorded_and_training_had_two_ranks(
