@@ -628,6 +628,20 @@ def test_a_user_who_may_make_no_roles_publishes_and_is_told_how_others_can_read(
     assert analyst.ask("SELECT count(*) FROM nightshift.publications") == [(1,)]
 
 
+def test_a_user_who_may_make_roles_makes_them(lake: Lake, postgres: Postgres) -> None:
+    lake.do("CREATE ROLE loader LOGIN CREATEROLE PASSWORD 'pw'")
+    lake.do("GRANT CREATE ON DATABASE warehouse TO loader")
+    own = replace(lake.environment, warehouse_url=postgres.url("warehouse", "loader", "pw"))
+    lake.publish_predictions(FIRST)
+    loader = Lake(own)
+    caught = loader.catch_up()
+    assert (caught.written, caught.faults, caught.note) == ((FIRST,), (), "")
+    owner = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname IN ('toy', 'nightshift')"
+    assert lake.ask(owner) == [("nightshift_owner",)]
+    readable = "SELECT has_table_privilege('nightshift_reader', 'toy.predictions', 'SELECT')"
+    assert lake.ask(readable) == [(True,)]
+
+
 def test_what_was_made_before_there_was_an_owner_role_stays_in_use(
     lake: Lake, postgres: Postgres
 ) -> None:
