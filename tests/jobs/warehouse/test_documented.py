@@ -60,17 +60,18 @@ def test_a_bi_tool_finds_views_columns_and_meanings_as_a_reader(
     to_make, to_read, _ = documented()
     lake.do(to_make)
     lake.do(to_read)
-    lake.publish_predictions(FIRST)
-    assert lake.catch_up().written == (FIRST,)
+    lake.pipeline = WEATHER
+    lake.publish({DAY: foretold(WEATHER, DAY)})
+    assert lake.catch_up().faults == ()
     # As Superset, Metabase and others look: by SQLAlchemy, with the address of the document.
     address = postgres.url("warehouse", "analyst", "change%20me%20too")
     engine = sqlalchemy.create_engine(address)
     seen = sqlalchemy.inspect(engine)
-    assert seen.get_view_names("toy") == ["predictions"]
-    columns = {one["name"]: one for one in seen.get_columns("predictions", "toy")}
-    assert isinstance(columns["reading_date"]["type"], sqlalchemy.Date)
+    assert seen.get_view_names("weather") == ["predictions"]
+    columns = {one["name"]: one for one in seen.get_columns("predictions", "weather")}
+    assert isinstance(columns["forecast_date"]["type"], sqlalchemy.Date)
     assert isinstance(columns["predicted_at"]["type"], sqlalchemy.TIMESTAMP)
-    assert isinstance(columns["prediction"]["type"], sqlalchemy.Float)
+    assert isinstance(columns["temperature"]["type"], sqlalchemy.Float)
     assert str(columns["run_id"]["comment"]).startswith("The run that published the row")
     engine.dispose()
 
