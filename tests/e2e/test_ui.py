@@ -169,6 +169,12 @@ def test_a_red_night_says_why_and_shows_its_report_and_is_made_green_again(
     assert green != red
     page.goto(green)
     expect(page.get_by_text("Passed", exact=True).first).to_be_visible()
+    screenshot(page, "7-green-report")
+    page.goto(f"/dags/flights/runs/{quote(run_id)}")
+    successes = page.get_by_text("Success", exact=True)
+    # The run's own, its plan, its stages and its outcome.
+    expect(successes).to_have_count(len(STAGES) + 3, timeout=60_000)
+    screenshot(page, "8-night")
     page.goto(red)
     expect(page.get_by_text("temp is from -30 to 120.").first).to_be_visible()
     installation.nightshift("quality", "flights", "--date", str(RED_NIGHT))
