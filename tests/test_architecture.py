@@ -75,6 +75,7 @@ PACKAGES = (
             "notifications",
             "examples",
             "warehouse",
+            "jdbc",
         )
     ),
 )
