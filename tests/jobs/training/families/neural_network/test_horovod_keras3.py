@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
+from jobs.training.families.neural_network import horovod_keras3
 from jobs.training.families.neural_network.rendezvous import rendezvous
 from pipelines.environment import ROOT
 
@@ -23,20 +26,37 @@ Weights = Mapping[str, np.ndarray]
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Weights:
     """The weights after each way of training, all by the same two ranks."""
     file = tmp_path_factory.mktemp("ranks") / "weights.npz"
+    _run_on_two_ranks(file.parent, "-m", PROGRAM, str(file))
+    loaded: Weights = np.load(Path(file))
+    return loaded
+
+
+def _run_on_two_ranks(folder: Path, *words: str) -> None:
+    known = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(horovod_keras3.__file__).parent}",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
     with rendezvous(2) as variables:
         ranks: list[subprocess.Popen[bytes]] = []
         for own in variables:
-            known = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **own}
-            program = [sys.executable, "-m", PROGRAM, str(file)]
-            ranks.append(subprocess.Popen(program, env=known))
+            rank = subprocess.Popen([sys.executable, *words], env={**known, **own}, cwd=folder)
+            ranks.append(rank)
         try:
             codes = [rank.wait(timeout=_SECONDS) for rank in ranks]
         finally:
             for rank in ranks:
                 rank.kill()
     assert codes == [0, 0]
-    loaded: Weights = np.load(Path(file))
-    return loaded
+
+
+def test_the_example_of_the_docs_runs_and_its_model_loads(tmp_path: Path) -> None:
+    page = (ROOT / "docs/how-to/horovod.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "train.py").write_text(program)
+    _run_on_two_ranks(tmp_path, "train.py")
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(model.optimizer) is keras.optimizers.AdamW
 
 
 def _of(trained: Weights, way: str) -> np.ndarray:
