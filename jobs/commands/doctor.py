@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -77,7 +78,7 @@ def doctor(environment: Environment) -> tuple[int, list[tuple[str, ...]]]:
     """
     with ThreadPoolExecutor(len(_CHECKS)) as pool:
         asked = [pool.submit(_findings, what, environment) for what in _CHECKS]
-        found = [finding for one in asked for finding in one.result()]
+        found = list(chain.from_iterable(one.result() for one in asked))
     settings = environment.variables()
     rows: list[tuple[str, ...]] = []
     for one in found:
@@ -301,11 +302,14 @@ def _platform(environment: Environment) -> Iterator[Finding]:
         return
     health = Health.ask(environment)
     wanted = services(environment)
-    words = {one.name: state(one, known.get(one.name), health) for one in wanted}
-    ill = [f"{name} {word}" for name, word in words.items() if word != "healthy"]
+    ill: list[str] = []
+    for one in wanted:
+        word = state(one, known.get(one.name), health)
+        if word != "healthy":
+            ill.append(f"{one.name} {word}")
     yield Finding(
         what="platform",
-        found=", ".join(ill) or f"up, {len(words)} services healthy",
+        found=", ".join(ill) or f"up, {len(wanted)} services healthy",
         state="problem" if ill else "ok",
         way_out="nightshift status; nightshift logs SERVICE" if ill else "",
     )

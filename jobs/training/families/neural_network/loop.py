@@ -46,7 +46,13 @@ class Shares:
     """In which a rank takes its slice, one after the other; all are equal."""
 
     @classmethod
-    def of(cls, rows: int, wanted: int, ranks: int, parts: int = 1) -> Shares:
+    def of(
+        cls,
+        rows: int,
+        wanted: int,
+        ranks: int,
+        parts: int = 1,
+    ) -> Shares:
         """Batches of about `wanted` rows.
 
         Raises:
@@ -90,7 +96,8 @@ def fit(job: Job) -> tuple[keras.Model, Outcome]:
     settings = job.network
     task = task_of(job.task)
     parts = settings.accumulated_batches
-    shares = Shares.of(len(job.fit), settings.batch_size * parts, hvd.size(), parts)
+    wanted = settings.batch_size * parts
+    shares = Shares.of(len(job.fit), wanted, hvd.size(), parts)
     # A rank that takes fewer would let the others wait for ever.
     steps = horovod_keras3.agree_on(shares.steps)
     model = network.build(job.encoding, settings, task, _dropouts(job.seed))
