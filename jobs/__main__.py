@@ -202,6 +202,14 @@ def parser() -> Parser:
     _add_format(
         command("config", "Show every setting, and where it comes from; no secrets.", _config)
     )
+    _add_format(
+        command(
+            "doctor",
+            "Tell what this machine offers, what is used of it, and what is amiss; exit code 3 "
+            "where there is a problem.",
+            _doctor,
+        )
+    )
     _grammar_of_completion(
         command("completion", "Print the script by which a shell completes commands.", _completion)
     )
@@ -1034,6 +1042,15 @@ def _config(arguments: argparse.Namespace, environment: Environment) -> int:
 
     show(*config(environment), arguments.format)
     return 0
+
+
+def _doctor(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.doctor import COLUMNS, doctor
+    from jobs.output import show
+
+    code, rows = doctor(environment)
+    show(COLUMNS, rows, arguments.format)
+    return code
 
 
 def _completion(arguments: argparse.Namespace, _: Environment) -> int:

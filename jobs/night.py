@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from jobs import outcome
 from jobs.output import harmless
 from jobs.services import locks, stage_client
+from jobs.services.for_ranks import for_ranks
 from jobs.services.usage import Meter
 from jobs.spark.server import running_server
 from jobs.spark.session import explain_loss, plan_for
@@ -391,7 +392,9 @@ def _perform_in_server_or_here(run: Run) -> int:
         return perform(run.to_json())
     began = datetime.now(UTC)
     clock = time.monotonic()
-    code = stage_client.call(run.environment, PERFORM, run.to_json(), {})
+    # The server has its own variables, and ranks are to have those of this shell.
+    variables = for_ranks(os.environ)
+    code = stage_client.call(run.environment, PERFORM, run.to_json(), variables)
     if code and outcome.reason(run, began) is None:
         # It was killed, and could not record it.
         seconds = time.monotonic() - clock

@@ -176,6 +176,12 @@ def _auth(text: str) -> str:
     return text
 
 
+def _on_or_off(text: str) -> str:
+    if text not in {"on", "off"}:
+        raise ValueError("'on' or 'off'")
+    return text
+
+
 def _file_or_web_address(text: str) -> str:
     return _web_address(text) if "://" in text else str(_absolute(text))
 
@@ -362,6 +368,15 @@ class Environment:
             "Horovod ranks; unset: as many as the pipeline declares",
             None,
             _whole_number(1, 4096),
+        )
+    )
+    timeline: str = field(
+        metadata=setting(
+            "NIGHTSHIFT_TIMELINE",
+            "'on': Horovod's timeline of each training, what ranks waited for and sent, is kept in "
+            "MLflow with the model",
+            "off",
+            _on_or_off,
         )
     )
     retention_days: int = field(

@@ -70,6 +70,29 @@ def opened(environment: Environment, limits: Limits = LIMITS) -> Iterator[Connec
         yield connection
 
 
+def version_at(address: str, seconds: int) -> str:
+    """The version of the PostgreSQL at an address, such as Airflow's database.
+
+    Raises:
+        WarehouseAway: it does not answer within so many seconds, or refuses us.
+    """
+    try:
+        with psycopg.connect(address, connect_timeout=seconds) as connection:
+            return version_of(connection)
+    except psycopg.OperationalError as error:
+        raise WarehouseAway(in_words(error)) from None
+    except psycopg.Error:
+        # It may quote the address.
+        raise WarehouseAway("PostgreSQL's client cannot read the address.") from None
+
+
+def version_of(connection: Connection) -> str:
+    """The version of the server, such as 15.3."""
+    number = connection.info.server_version
+    # As PostgreSQL writes it since version 10.
+    return f"{number // 10_000}.{number % 10_000}"
+
+
 @contextmanager
 def transaction(connection: Connection, limits: Limits = LIMITS) -> Iterator[Cursor]:
     """A transaction for the time of the block, with its limits set.

@@ -233,6 +233,25 @@ def test_a_stage_that_has_recorded_why_is_on_record_once(
     assert (row["status"], row["error"]) == ("refused", "too few labels")
 
 
+def test_a_stage_in_the_server_has_the_variables_that_this_shell_sets_for_ranks(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, str] = {}
+
+    def child(_: Environment, function: str, argument: Any, environ: dict[str, str]) -> int:
+        given.update(environ)
+        return 0
+
+    monkeypatch.setenv("HOROVOD_CYCLE_TIME", "3")
+    monkeypatch.setenv("HOROVOD_SECRET_KEY", "s3cret")
+    monkeypatch.setenv("AWS_PROFILE", "of this shell")
+    monkeypatch.setattr("jobs.services.stage_client.available", lambda environment: True)
+    monkeypatch.setattr("jobs.services.stage_client.call", child)
+    assert night.run_night(run, select(["train"])) == 0
+    assert given["HOROVOD_CYCLE_TIME"] == "3"
+    assert not {"HOROVOD_SECRET_KEY", "AWS_PROFILE"} & given.keys()
+
+
 AFTER_TRAINING = ["predict", "check_predictions", "monitor"]
 
 

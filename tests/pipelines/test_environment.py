@@ -64,6 +64,7 @@ def test_nothing_set_means_a_laptop() -> None:
         spark_memory="3g",
         spark_cores=os.cpu_count() or 2,
         ranks=None,
+        timeline="off",
         retention_days=30,
         webhook_url=None,
         warehouse_url=None,
