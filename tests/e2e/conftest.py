@@ -9,11 +9,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import psutil
 import pytest
@@ -21,8 +24,11 @@ import pytest
 from jobs.services import processes
 from jobs.services.airflow_api import Airflow
 from jobs.services.secrets import secret
+from pipelines import replay
+from pipelines.catalog import pipeline
 from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
+from pipelines.errors import NightshiftError
 from tests.conftest import free_port
 from tests.e2e import people
 from tools.setup.machine import postgres_programs
@@ -31,6 +37,7 @@ LOADED = Days(date(2012, 12, 31), date(2013, 3, 31))
 """The quarter of `make demo`: a shorter history may teach too little for the gate, which is then
 right to refuse the model."""
 NIGHT = date(2013, 4, 1)
+_LOAD_SECONDS = 1800
 ARTIFACTS = ROOT / "artifacts" / "e2e"
 """Screenshots and the services' logs of the last session."""
 
@@ -72,6 +79,22 @@ class Installation:
         password = secret(self.environment, "admin_password")
         return Airflow(url=url, user="admin", password=password)
 
+    def await_scheduled_night(self) -> str:
+        """Wait until the night that was due has succeeded; returns the run's id."""
+        until = time.monotonic() + _LOAD_SECONDS
+        runs: list[dict[str, Any]] = []
+        while not runs:
+            assert time.monotonic() < until, "the scheduler has made no run"
+            time.sleep(1)
+            # The DAG is not known before its file was read.
+            with suppress(NightshiftError):
+                path = "/dags/flights/dagRuns?run_type=scheduled"
+                runs = self.airflow.call("GET", path)["dag_runs"]
+        run_id = str(runs[0]["dag_run_id"])
+        seconds = self.airflow.wait("flights", run_id, _LOAD_SECONDS)
+        print(f"\n{run_id}: {seconds:.1f} s for {LOADED} through Airflow")
+        return run_id
+
     def run_night(self, **params: object) -> str:
         """Trigger the DAG, wait until it has succeeded, and return the run's id."""
         airflow = self.airflow
@@ -81,6 +104,26 @@ class Installation:
         stages = [f"{task.name} {task.seconds or 0:.1f}" for task in tasks]
         print(f"\n{run_id}: {seconds:.1f} s through Airflow ({', '.join(stages)})")
         return run_id
+
+
+def have_a_night_due(environment: Environment) -> None:
+    """Let the last day of LOADED be the one that the last scheduled night is about.
+
+    Its run is made as soon as the scheduler is up. Of the weather no night is due today.
+    """
+    flights, weather = pipeline("flights"), pipeline("weather")
+    now = datetime.now(ZoneInfo(flights.timezone))
+    minute, hour = map(int, flights.schedule.split()[:2])
+    due = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+    if due > now:
+        due -= timedelta(days=1)
+    for one, began, first in (
+        (flights, due, LOADED.last),
+        (weather, now + timedelta(days=2), None),
+    ):
+        path = replay.file_of(one, environment)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(replay.beginning(one, began, first).to_json())
 
 
 def processes_of(home: Path) -> list[str]:
@@ -120,7 +163,7 @@ def databases() -> Iterator[dict[str, str]]:
 def installation(
     tmp_path_factory: pytest.TempPathFactory, databases: dict[str, str]
 ) -> Iterator[Installation]:
-    """A real installation with the days LOADED, and the files of NIGHT landed.
+    """A real installation: a scheduled night has loaded LOADED, and the files of NIGHT have landed.
 
     It leaves no process behind.
     """
@@ -140,11 +183,10 @@ def installation(
         variables={**inherited_variables(), **variables},
     )
     try:
-        made.nightshift("up")
         made.nightshift("land", "flights", "--from", str(LOADED.first), "--to", str(NIGHT))
-        span = ("--from", str(LOADED.first), "--to", str(LOADED.last))
-        printed = made.nightshift("run", "flights", *span, timeout=1800)
-        print(f"\n{printed}")
+        have_a_night_due(made.environment)
+        made.nightshift("up")
+        made.await_scheduled_night()
         yield made
     finally:
         keep_logs(made.environment)

@@ -27,6 +27,26 @@ FLIGHTS = pipeline("flights")
 TOMORROW = NIGHT + timedelta(days=1)
 
 
+def test_the_night_that_was_due_has_run_by_itself_and_loaded_all_before_it(
+    installation: Installation,
+) -> None:
+    path = "/dags/flights/dagRuns?run_type=scheduled"
+    (run,) = installation.airflow.call("GET", path)["dag_runs"]
+    assert run["state"] == "success"
+    assert str(LOADED.last) in run["note"]
+    [row] = installation.sql(
+        "SELECT CAST(min(landed_date) AS VARCHAR) AS first, CAST(max(landed_date) AS VARCHAR) "
+        "AS last, count(DISTINCT landed_date) AS days FROM flights.flights"
+    )
+    assert row == {"first": str(LOADED.first), "last": str(LOADED.last), "days": len(LOADED)}
+    [foretold] = installation.sql(
+        f"SELECT count(*) AS n, any_value(run_id) AS run_id FROM flights.predictions "
+        f"WHERE flight_date = '{NIGHT}'"
+    )
+    assert foretold["n"] > 800
+    assert foretold["run_id"].startswith("scheduled")
+
+
 def test_a_night_through_airflow_leaves_a_prediction_for_every_flight_of_tomorrow(
     installation: Installation, first_night: str
 ) -> None:
@@ -68,14 +88,14 @@ def test_applications_find_the_same_predictions_in_postgresql(
         pytest.skip("no PostgreSQL on this machine")
     asked = (
         "SELECT count(*) AS n, count(DISTINCT (carrier, flight, origin, sched_dep_time)) AS keys, "
-        "round(CAST(sum(late_probability) AS NUMERIC), 6) AS total FROM flights.predictions "
+        "CAST(round(sum(late_probability) * 100000) AS bigint) AS total FROM flights.predictions "
         f"WHERE flight_date = '{TOMORROW}'"
     )
     with psycopg.connect(address) as there:
         found = there.execute(asked).fetchone()
     assert found is not None
     (in_lake,) = installation.sql(asked)
-    assert [float(one) for one in found] == [float(one) for one in in_lake.values()]
+    assert found == tuple(in_lake.values())
 
 
 def test_every_stage_of_the_night_is_recorded_and_training_had_two_ranks(

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import pytest
 from playwright.sync_api import FrameLocator, Locator, Page, expect
 
+from jobs.lake import model_events
 from pipelines.environment import PAGES, PAGES_ADDRESS
 from tests.e2e import test_ui
 from tests.e2e.conftest import NIGHT, Installation
@@ -141,6 +142,55 @@ def test_a_prediction_is_explained_where_it_stands(
     by_command = json.loads(told)
     assert pulls.count() == len(by_command)
     assert pulls.first.locator("td").first.inner_text() == by_command[0]["feature"]
+
+
+def test_a_model_that_awaits_a_person_serves_when_one_lets_it_and_is_rolled_back(
+    signed_in: Page, installation: Installation
+) -> None:
+    champion, candidate = serving(installation), newest(installation)
+    assert champion != candidate
+    waits = {
+        "pipeline": "flights",
+        "as_of": NIGHT,
+        "event": model_events.AWAITING,
+        "model_version": candidate,
+        "who": "the gate",
+        "reason": "of a test",
+    }
+    model_events.record(installation.environment, [waits])
+    frame = opened(signed_in, "models")
+    expect(frame.get_by_text(f"Version {candidate} awaits a person")).to_be_visible()
+    form = frame.locator("form[data-decide=approve]")
+    form.get_by_label("Why").fill("seen <b>with</b> the shift managers")
+    form.get_by_role("button", name="Let it serve").click()
+    expect(frame.locator(".said")).to_contain_text("serves")
+    assert serving(installation) == candidate
+    [told] = installation.sql(
+        f"SELECT who, reason FROM ops.model_events WHERE event = 'approved' "
+        f"AND model_version = '{candidate}'"
+    )
+    assert told == {"who": "admin", "reason": "seen <b>with</b> the shift managers"}
+
+    frame = opened(signed_in, "models")
+    expect(frame.get_by_text("seen <b>with</b> the shift managers").first).to_be_visible()
+    back = frame.locator("form[data-decide=rollback]")
+    back.get_by_label("Roll back to").select_option(champion)
+    back.get_by_label("Why").fill("it was a test")
+    back.get_by_role("button", name="Roll back").click()
+    expect(frame.locator(".said")).to_contain_text(f"Version {champion}")
+    assert serving(installation) == champion
+
+
+def serving(installation: Installation) -> str:
+    """The version that serves, as the command tells it."""
+    rows = json.loads(installation.nightshift("models", "flights", "--format", "json"))
+    (version,) = [row["version"] for row in rows if "champion" in (row["alias"] or "")]
+    return str(version)
+
+
+def newest(installation: Installation) -> str:
+    rows = json.loads(installation.nightshift("models", "flights", "--format", "json"))
+    return str(rows[0]["version"])
 
 
 def test_sql_is_asked_and_kept_as_a_file(signed_in: Page, installation: Installation) -> None:

@@ -20,7 +20,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from jobs.services.secrets import secret
 from pipelines.stages import STAGES
-from tests.e2e.conftest import NIGHT, Installation
+from tests.e2e.conftest import LOADED, NIGHT, Installation
 
 pytestmark = [
     pytest.mark.timeout(2400),  # the first test waits for the start and the load
@@ -92,6 +92,24 @@ def test_a_person_logs_in_triggers_a_night_by_its_date_and_sees_it_succeed(
     assert run["state"] == "success"
     assert run["conf"]["date"] == str(NIGHT)
     assert run["triggering_user_name"] == "admin"
+
+
+def test_a_range_is_triggered_by_its_form_and_costs_nothing_where_all_is_current(
+    page: Page, installation: Installation, first_night: str
+) -> None:
+    log_in(page, installation)
+    page.goto("/dags/flights")
+    page.get_by_test_id("trigger-dag-button").click()
+    first, last = LOADED.last - timedelta(days=2), LOADED.last
+    page.fill("input[name=element_from]", str(first))
+    page.fill("input[name=element_to]", str(last))
+    page.get_by_role("dialog").get_by_role("button", name="Trigger").last.click()
+    page.wait_for_url(re.compile(r"/dags/flights/runs/manual__"))
+    run_id = unquote(page.url.rpartition("/")[2])
+    installation.airflow.wait("flights", run_id, RUN_MILLISECONDS / 1000)
+    run = installation.airflow.run("flights", run_id)
+    assert (run["conf"]["from"], run["conf"]["to"]) == (str(first), str(last))
+    assert run["note"] == f"**{first}..{last}**: nothing to do, all is current."
 
 
 def test_both_pipelines_are_listed_side_by_side(
@@ -169,6 +187,12 @@ def test_a_red_night_says_why_and_shows_its_report_and_is_made_green_again(
     assert green != red
     page.goto(green)
     expect(page.get_by_text("Passed", exact=True).first).to_be_visible()
+    screenshot(page, "7-green-report")
+    page.goto(f"/dags/flights/runs/{quote(run_id)}")
+    successes = page.get_by_text("Success", exact=True)
+    # The run's own, its plan, its stages and its outcome.
+    expect(successes).to_have_count(len(STAGES) + 3, timeout=60_000)
+    screenshot(page, "8-night")
     page.goto(red)
     expect(page.get_by_text("temp is from -30 to 120.").first).to_be_visible()
     installation.nightshift("quality", "flights", "--date", str(RED_NIGHT))

@@ -26,7 +26,7 @@ from jobs.warehouse.connection import LIMITS, Limits
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.run import Run
-from pipelines.spec import PREDICTIONS, Pipeline
+from pipelines.spec import PREDICTIONS, Pipeline, Table
 from pipelines.stages import stage
 from tests.jobs.toy import READINGS, SENSORS, TOY
 
@@ -35,6 +35,8 @@ FEW_DAYS = [FIRST + timedelta(days=number) for number in range(3)]
 QUICK = replace(LIMITS, connect=5, lock=1, statement=5, transaction=8)
 PIPELINE = replace(TOY, feeds=(READINGS, SENSORS), carried=("note", "amount"))
 """The toy, whose predictions show a text and a number too."""
+SUMS = Table(name="sums", made_by="transform", reads=("readings",), key=("n",), warehouse=True)
+"""A derived table that PostgreSQL has too."""
 _INSTANT = datetime(2013, 1, 4, 23, 59, 59, 123456, tzinfo=UTC)
 
 

@@ -21,19 +21,19 @@ from jobs.warehouse.catching_up import after_publication, catch_up
 from jobs.warehouse.connection import WarehouseAway, opened, transaction
 from jobs.warehouse.shape import shape_of
 from pipelines.errors import NightshiftError, UsageError
-from pipelines.spec import PREDICTIONS, Table
+from pipelines.spec import PREDICTIONS
 from tests.jobs.warehouse.lake import (
     FEW_DAYS,
     FIRST,
     PIPELINE,
     QUICK,
+    SUMS,
     Lake,
     comparable,
     predictions,
 )
 from tests.postgres import Postgres
 
-SUMS = Table(name="sums", made_by="transform", reads=("readings",), key=("n",), warehouse=True)
 """A table that declares that PostgreSQL shall have it too."""
 NOTHING = "DROP SCHEMA toy CASCADE; DROP SCHEMA nightshift CASCADE"
 Wait = Callable[..., Any]

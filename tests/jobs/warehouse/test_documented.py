@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 
 import pyarrow as pa
 import pytest
+import sqlalchemy
 
 from jobs.lake.contract import contract
 from jobs.warehouse import connection
@@ -51,6 +52,28 @@ def test_what_the_document_says_to_grant_is_enough(lake: Lake, postgres: Postgre
     )
     assert limits == (False,)
     assert lake.ask("SELECT count(*) FROM pg_roles WHERE rolname = %s", READER) == [(1,)]
+
+
+def test_a_bi_tool_finds_views_columns_and_meanings_as_a_reader(
+    lake: Lake, postgres: Postgres
+) -> None:
+    to_make, to_read, _ = documented()
+    lake.do(to_make)
+    lake.do(to_read)
+    lake.pipeline = WEATHER
+    lake.publish({DAY: foretold(WEATHER, DAY)})
+    assert lake.catch_up().faults == ()
+    # As Superset, Metabase and others look: by SQLAlchemy, with the address of the document.
+    address = postgres.url("warehouse", "analyst", "change%20me%20too")
+    engine = sqlalchemy.create_engine(address)
+    seen = sqlalchemy.inspect(engine)
+    assert seen.get_view_names("weather") == ["predictions"]
+    columns = {one["name"]: one for one in seen.get_columns("predictions", "weather")}
+    assert isinstance(columns["forecast_date"]["type"], sqlalchemy.Date)
+    assert isinstance(columns["predicted_at"]["type"], sqlalchemy.TIMESTAMP)
+    assert isinstance(columns["temperature"]["type"], sqlalchemy.Float)
+    assert str(columns["run_id"]["comment"]).startswith("The run that published the row")
+    engine.dispose()
 
 
 def foretold(pipeline: Pipeline, day: date) -> pa.Table:
