@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from jobs.stages import train as stage
 from jobs.training import rescoring, scoring
 from jobs.training.explanations import served
 from jobs.training.registry import ModelVersion, Registry
+from jobs.training.tasks import task_of
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused, UsageError
@@ -224,6 +225,22 @@ def test_slices_add_up_over_the_nights(environment: Environment, told: Told) -> 
     labelled = published[np.arange(80) % 40 < 39]
     assert slices[1]["loss_published"] == pytest.approx(log_loss(label, labelled[is_bb]))
     assert slices[1]["loss_now"] != slices[1]["loss_published"]
+
+
+def test_differences_of_parts_add_up_to_that_of_all() -> None:
+    draw = np.random.default_rng(3)
+    published = draw.random(50)
+    now = np.where(draw.random(50) < 0.4, published, draw.random(50))
+    label = np.where(draw.random(50) < 0.3, np.nan, draw.integers(0, 2, 50))
+    pairs = rescoring.Pairs(published=published, now=now, label=label)
+    is_first = np.arange(50) < 20
+    task = task_of("binary_classification")
+    first = rescoring.Difference.of(task, pairs.where(is_first))
+    others = rescoring.Difference.of(task, pairs.where(~is_first))
+    whole = rescoring.Difference.of(task, pairs)
+    assert asdict(first + others) == pytest.approx(asdict(whole))
+    assert asdict(others + first) == pytest.approx(asdict(whole))
+    assert 0 < whole.changed < whole.rows
 
 
 def test_the_largest_changes_of_all_nights_are_told_with_their_keys(
