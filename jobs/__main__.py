@@ -169,6 +169,14 @@ def parser() -> Parser:
             _explain,
         )
     )
+    _grammar_of_rescore(
+        command(
+            "rescore",
+            "Score published nights again, by any model, and tell the difference to what was "
+            "published.",
+            _rescore,
+        )
+    )
     drift = command(
         "drift",
         "Tell what a night was watched for, what drifts most first: features, predictions, skew, "
@@ -552,6 +560,38 @@ def _grammar_of_explain(one: Parser) -> None:
         "predictions of the nights",
     )
     _add_format(one, "how the attributions are printed")
+
+
+def _grammar_of_rescore(one: Parser) -> None:
+    _add_pipeline_and_days(one)
+    one.add_argument(
+        "--model",
+        metavar="VERSION",
+        help="of the model that scores, as `nightshift models` shows it; by default the one that "
+        "serves now",
+    )
+    one.add_argument(
+        "--show",
+        dest="part",
+        metavar="PART",
+        choices=("days", "slices", "changes"),
+        help="only one part: days, slices or changes; by default csv and json print the days, a "
+        "table all of them",
+    )
+    one.add_argument(
+        "--top",
+        type=_positive,
+        default=10,
+        metavar="N",
+        help="the largest changes that are told (10)",
+    )
+    one.add_argument(
+        "--publish",
+        action="store_true",
+        help="then score these nights as `nightshift run --rescore` does, which publishes what "
+        "differs as new revisions; only by the model that serves them",
+    )
+    _add_format(one)
 
 
 def _grammar_of_replay(one: Parser) -> None:
@@ -981,6 +1021,21 @@ def _explain(arguments: argparse.Namespace, environment: Environment) -> int:
     pipeline = catalog.pipeline(arguments.pipeline)
     days = _days_or_due(arguments, pipeline, environment)
     return explain(environment, pipeline, days, arguments.key, arguments.format)
+
+
+def _rescore(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.rescore import Asked, rescore
+
+    pipeline = catalog.pipeline(arguments.pipeline)
+    asked = Asked(
+        model=arguments.model,
+        form=arguments.format,
+        part=arguments.part,
+        top=arguments.top,
+        publish=arguments.publish,
+    )
+    days = _days_or_due(arguments, pipeline, environment)
+    return rescore(environment, pipeline, days, asked)
 
 
 def _drift(arguments: argparse.Namespace, environment: Environment) -> int:
