@@ -133,6 +133,7 @@ def breaches(
     A column whose deprecation has run out may vanish or change, but not by a deprecation that was
     never seen before it ran out.
     """
+    table = f"{pipeline}.{PREDICTIONS}"
     known = {one.column: one for one in now}
     found: list[str] = []
     for one in before:
@@ -140,7 +141,7 @@ def breaches(
             continue
         way_out = _way_out(one)
         broken = _broken(one, known, today)
-        found += [f"{pipeline}.{PREDICTIONS}: {what} {way_out}" for what in broken]
+        found += [f"{table}: {what} {way_out}" for what in broken]
     return found
 
 

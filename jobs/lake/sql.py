@@ -116,7 +116,8 @@ class Session:
             asked = iter(self._prepared(statements, 1, left, known))
             for one in asked:
                 if _SHOW_TABLES.fullmatch(one.query):
-                    rows = pa.table({"name": pa.array(known, pa.string())}).to_reader()
+                    names = pa.array(known, pa.string())
+                    rows = pa.table({"name": names}).to_reader()
                 elif _gives_rows(one):
                     relation = self._database.sql(one.query)
                     rows = relation.to_arrow_reader(_ROWS_AT_ONCE)
