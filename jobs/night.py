@@ -391,15 +391,25 @@ def _perform_in_server_or_here(run: Run) -> int:
     if not stage_client.available(run.environment):
         return perform(run.to_json())
     began = datetime.now(UTC)
-    clock = time.monotonic()
+    meter = Meter(run.environment)
     # The server has its own variables, and ranks are to have those of this shell.
     variables = for_ranks(os.environ)
     code = stage_client.call(run.environment, PERFORM, run.to_json(), variables)
     if code and outcome.reason(run, began) is None:
-        # It was killed, and could not record it.
-        seconds = time.monotonic() - clock
-        _record_failure(run, began.timestamp(), seconds, code, outcome.NO_REASON)
+        # It was killed, and could not record it. The stage server has told what it took.
+        taken = meter.read()
+        started = began.timestamp()
+        _record_failure(run, started, taken.seconds, code, outcome.NO_REASON)
+        _count_nothing()
+        _record_costs(run, started, _status(code), taken)
     return code
+
+
+def _count_nothing() -> None:
+    """What this process has read and written is no stage's."""
+    from jobs.lake import amounts
+
+    amounts.start()
 
 
 def _tell(run: Run, what_happened: _WhatHappened) -> None:

@@ -144,8 +144,8 @@ OPS_TABLES: Mapping[str, Documented] = {
             "server forked for it, such as ranks.",
             "spark_cpu_seconds": "Processor time that the embedded Spark server used meanwhile, "
             "also for others that ran at the same time; null: a cluster computes.",
-            "peak_bytes": "Resident memory of its process and those forked for it, at their peaks, "
-            "without Spark's server.",
+            "peak_bytes": "Resident memory of its process and of the most that were forked for it "
+            "at one time, at their peaks, without Spark's server.",
             "rows_read": "Rows of landed files and of the days of tables that it read.",
             "bytes_read": "Sizes of the files that hold them.",
             "rows_written": "Rows that it wrote into the lake; of predict the predictions.",
