@@ -17,6 +17,7 @@ from pipelines.run import Run
 if TYPE_CHECKING:
     from jobs.lake.alerts import Row
 
+_Reading = Callable[[], "Sequence[Row]"]
 _LISTED = 5
 """Alarms that a recovery names."""
 
@@ -120,7 +121,7 @@ def _ended(run: Run) -> Sequence[Row]:
     return _read(run, lambda: alerts.ended_by(run))
 
 
-def _read(run: Run, rows: Callable[[], Sequence[Row]]) -> Sequence[Row]:
+def _read(run: Run, rows: _Reading) -> Sequence[Row]:
     try:
         return rows()
     except Exception as error:  # a lake that is away may be the very failure to tell of

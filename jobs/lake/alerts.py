@@ -61,7 +61,8 @@ def record_end(environment: Environment, notification: Notification, ended: Sequ
 def standing(environment: Environment, pipeline: str) -> list[Row]:
     """What is wrong as far as people know, oldest first: no recovery of it was told since."""
     rows = _rows(environment, pipeline)
-    ends = {row["cause"]: row["told_at"] for row in rows if row["event"] == Event.RECOVERED}
+    recovered = [row for row in rows if row["event"] == Event.RECOVERED]
+    ends = {row["cause"]: row["told_at"] for row in recovered}
     begun = [row for row in rows if row["event"] in ALARMS]
     return [row for row in begun if not _is_ended(row, ends)]
 

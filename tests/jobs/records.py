@@ -61,6 +61,7 @@ def settle(run: Run, model_version: str, event: str = "promoted", *, minute: int
     row = {
         "run_id": run.run_id,
         "pipeline": run.pipeline.name,
+        "as_of": run.days.last,
         "event": event,
         "model_version": model_version,
         "created_at": NIGHT + timedelta(minutes=minute),
