@@ -88,7 +88,9 @@ def parser() -> Parser:
             add_help=False,
         )
     )
-    users = command("users", "List who may sign in, with role, and where the password is.", _users)
+    users = command(
+        "users", "List whom the settings let sign in, with role, and where the password is.", _users
+    )
     _add_format(users)
     page = command("open", "Print the address of a page in the Airflow UI, and open it.", _open)
     _grammar_of_open(page)
@@ -729,6 +731,8 @@ def _users(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.services import accounts
 
     show(accounts.COLUMNS, accounts.rows(environment), arguments.format)
+    if environment.auth == "fab":
+        print(accounts.OF_FAB, file=sys.stderr)
     return 0
 
 

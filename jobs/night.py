@@ -382,7 +382,7 @@ def _perform_all(
         code = _perform_in_server_or_here(doing)
         if notify:
             _tell(doing, partial(outcome.of_stage, doing, code, began))
-        if notify and not code and stage.name == outcome.PROMOTING_STAGE:
+        if notify and stage.name in outcome.EXPIRING_STAGES:
             _tell(doing, partial(outcome.expiry, doing))
         ending.after(stage, code)
 

@@ -122,10 +122,11 @@ OPS_TABLES: Mapping[str, Documented] = {
         doc="What people were told that was wrong, and that it was right again.",
         columns={
             **_RUN,
-            "event": "stage_refused, stage_failed, feed_missing or predictions_late; recovered.",
+            "event": "stage_refused, stage_failed, feed_missing or predictions_late; recovered, a "
+            "row for each cause that is right again; approval_expired.",
             "stage": "The stage that it happened to; null: the whole night.",
             "days": "The nights that it is about, as they were told.",
-            "last_day": "The last of them: what is done up to here is right again.",
+            "last_day": "The last of them.",
             "cause": "What is told once: event, nights, stage and the first thing that is wrong.",
             "message": "Why, and the way out.",
             "told_at": "When people were told.",

@@ -419,15 +419,27 @@ def test_a_night_tells_which_stage_ended_it_and_why(
     assert message["message"] == night.message_of(error)
 
 
-def test_a_night_tells_that_nobody_approved_a_model_in_time(
-    run: Run, perform_here: Callable[[Mapping[str, Function]], None]
+@pytest.mark.parametrize("stage", ["evaluate", "monitor"])
+@pytest.mark.parametrize("error", [None, Refused("no model is fit to serve")])
+def test_a_night_tells_that_nobody_approved_a_model_in_time_however_it_ends(
+    stage: str,
+    error: Exception | None,
+    run: Run,
+    perform_here: Callable[[Mapping[str, Function]], None],
 ) -> None:
+    def expires(run: Run) -> dict[str, Any]:
+        settle(run, "4", "expired")
+        if error:
+            raise error
+        return {}
+
     promotion = Promotion(needs_approval=True, approval_hours=48)
     expiring = replace(run, pipeline=replace(run.pipeline, promotion=promotion))
-    perform_here({"evaluate": _giving({"event": "kept", "expired": ["4"]})})
-    assert night.run_night(expiring, STAGES) == 0
-    expired, done = _sent(run)
-    assert (expired["event"], done["event"]) == ("approval_expired", "night_done")
+    perform_here({stage: expires})
+    assert night.run_night(expiring, STAGES) == (1 if error else 0)
+    told = {message["event"]: message for message in _sent(run)}
+    assert set(told) == {"approval_expired", "stage_refused" if error else "night_done"}
+    expired = told["approval_expired"]
     assert "Model 4: nobody approved within 48 h." in str(expired["message"])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from difflib import get_close_matches
 
 import numpy as np
@@ -197,7 +197,8 @@ def one_of(
     Args:
         pipeline: Whose predictions they are.
         predictions: Of a night.
-        key: Values, as texts, of columns of the entity or of carried ones.
+        key: Values, as texts, of columns of the entity or of carried ones; an instant in ISO 8601,
+            without an offset in UTC.
 
     Raises:
         UsageError: there is no such column, no such row, or there are several.
@@ -208,9 +209,9 @@ def one_of(
     for name, value in key.items():
         if name not in columns:
             raise no_such(f"column of a key of '{pipeline.name}'", name, columns)
-        texts = found[name].cast(pa.string())
-        fitting = found.filter(pc.equal(texts, value))
+        fitting = found.filter(_equal(found[name], value))
         if not len(fitting):
+            texts = found[name].cast(pa.string())
             raise UsageError(_no_row(said, name, value, texts))
         said[name] = value
         found = fitting
@@ -221,6 +222,23 @@ def one_of(
             f"{'; '.join(shown)}{'; …' if len(found) > _LISTED else ''}."
         )
     return found
+
+
+def _equal(values: pa.ChunkedArray, text: str) -> pa.ChunkedArray:
+    """Which values are the one that the text says; an instant may be written in any way."""
+    kind = values.type
+    if not pa.types.is_timestamp(kind):
+        return pc.equal(values.cast(pa.string()), text)
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        # No value is equal to null.
+        return pc.equal(values, pa.scalar(None, kind))
+    if instant.tzinfo is None:
+        instant = instant.replace(tzinfo=UTC)
+    plain = instant.astimezone(UTC).replace(tzinfo=None)
+    meant = plain if kind.tz is None else instant
+    return pc.equal(values, pa.scalar(meant, kind))
 
 
 def _no_row(
