@@ -140,13 +140,12 @@ def breaches(
         if one.may_go(today):
             continue
         way_out = _way_out(one)
-        broken = _broken(one, known, today)
+        broken = _broken(one, known.get(one.column), today)
         found += [f"{table}: {what} {way_out}" for what in broken]
     return found
 
 
-def _broken(one: Promised, now: Mapping[str, Promised], today: date) -> Iterator[str]:
-    found = now.get(one.column)
+def _broken(one: Promised, found: Promised | None, today: date) -> Iterator[str]:
     if found is None:
         yield f"column '{one.column}' ({one.type}) would vanish."
         return
