@@ -19,7 +19,7 @@ from jobs.commands.version import Version
 from jobs.output import FORMATS
 from pipelines import catalog, replay
 from pipelines.days import Days, parse_day
-from pipelines.environment import PAGES, Environment
+from pipelines.environment import JDBC_PORT, PAGES, Environment
 from pipelines.errors import UsageError
 from pipelines.events import Event
 from pipelines.run import Run, new_run_id
@@ -72,8 +72,13 @@ def parser() -> Parser:
         one.set_defaults(command=function)
         return one
 
-    command(
+    up = command(
         "up", "Start the platform: Spark, Airflow, MLflow and the stage server, on loopback.", _up
+    )
+    up.add_argument(
+        "--jdbc",
+        action="store_true",
+        help=f"with a JDBC server (port {JDBC_PORT}); NIGHTSHIFT_JDBC_PORT asks for it at each up",
     )
     command("down", "Stop the platform and everything that it started.", _down)
     command("status", "Tell which services run, and how they are.", _status)
@@ -690,10 +695,10 @@ def _days(arguments: argparse.Namespace) -> Days:
     raise UsageError("Say which days: either --date D, or both --from D and --to D.")
 
 
-def _up(_: argparse.Namespace, environment: Environment) -> int:
+def _up(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.services import up
 
-    return up(environment)
+    return up(environment.with_jdbc() if arguments.jdbc else environment)
 
 
 def _down(_: argparse.Namespace, environment: Environment) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,6 +38,8 @@ _ROLES = ("viewer", "user", "op", "admin")
 _USER = re.compile(rf"([A-Za-z0-9][A-Za-z0-9_.-]{{0,63}}):({'|'.join(_ROLES)})")
 ADMIN = "admin"
 """The user that every home has."""
+JDBC_PORT = 10000
+"""Of the JDBC server that is asked for without a port; Hive's own, which clients offer."""
 _SPARK_ADDRESS = re.compile(r"sc://[^/;?#@\s]+(/(;[^;=?#\s]+=[^;=?#\s]*)*)?")
 """`sc://host:port`, and after a slash any number of `;name=value`."""
 
@@ -316,6 +318,14 @@ class Environment:
             _PORT,
         )
     )
+    jdbc_port: int | None = field(
+        metadata=setting(
+            "NIGHTSHIFT_JDBC_PORT",
+            "port of the JDBC server, on loopback, such as 10000; unset: there is none",
+            None,
+            _PORT,
+        )
+    )
     airflow_database: str = field(
         repr=False,
         metadata=setting(
@@ -358,6 +368,13 @@ class Environment:
             "NIGHTSHIFT_SPARK_MEMORY",
             "heap of the embedded Spark server, as Java writes it",
             "3g",
+        )
+    )
+    jdbc_memory: str = field(
+        metadata=setting(
+            "NIGHTSHIFT_JDBC_MEMORY",
+            "heap of the JDBC server, as Java writes it",
+            "1g",
         )
     )
     sql_memory: str = field(
@@ -469,6 +486,10 @@ class Environment:
             if value is not None:
                 variables[setting.variable] = str(value)
         return variables
+
+    def with_jdbc(self) -> Environment:
+        """The same with a JDBC server: at its port, or at the one that such servers have."""
+        return self if self.jdbc_port else replace(self, jdbc_port=JDBC_PORT)
 
     @property
     def keeps_models(self) -> bool:

@@ -41,8 +41,8 @@ BREACHES = {
         "features, then pipelines"
     ): ("expectations", "import features"),
     (
-        "inside jobs: stages, commands and pages, then training, night and warehouse, then lake, "
-        "then spark, then services, ingestion, transforms, notifications and examples"
+        "inside jobs: stages, commands and pages, then training, night, warehouse and jdbc, "
+        "then lake, then spark, then services, ingestion, transforms, notifications and examples"
     ): ("jobs/lake", "import jobs.stages"),
     "dags imports only pipelines": ("dags", "import jobs"),
     "airflow is imported only in dags and plugins": ("jobs", "def late(): import airflow.sdk"),

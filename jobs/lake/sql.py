@@ -269,6 +269,16 @@ def tables(environment: Environment) -> list[str]:
 
     Every other table has a history too; listed, they would hide the tables.
     """
+    names = stored_tables(environment)
+    there = set(names)
+    of_predictions = [name for name in names if name.endswith(f".{PREDICTIONS}")]
+    histories = [name + HISTORY_SUFFIX for name in of_predictions]
+    views = [name for name, view in OPS_VIEWS.items() if there.issuperset(view.reads)]
+    return sorted(names + histories + views)
+
+
+def stored_tables(environment: Environment) -> list[str]:
+    """SQL names of what is stored in the lake as a table."""
     system, root = fs.FileSystem.from_uri(environment.lake)
     names = []
     for pipeline in _folders(system, root):
@@ -276,11 +286,7 @@ def tables(environment: Environment) -> list[str]:
             name = f"{pipeline.base_name}.{table.base_name}"
             if DeltaTable.is_deltatable(environment.table_path(name)):
                 names.append(name)
-                if table.base_name == PREDICTIONS:
-                    names.append(name + HISTORY_SUFFIX)
-    there = set(names)
-    views = [name for name, view in OPS_VIEWS.items() if there.issuperset(view.reads)]
-    return sorted(names + views)
+    return names
 
 
 def known_as(known: Sequence[str], table: str) -> str:

@@ -11,6 +11,9 @@ from jobs.services import airflow, processes, stage_client
 from jobs.services.die_with_parent import dying_with_parent
 from pipelines.environment import Environment
 
+JDBC = "jdbc"
+"""The service that runs only where it is asked for."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Health:
@@ -53,7 +56,8 @@ def services(environment: Environment) -> tuple[Service, ...]:
     components = [_airflow(name) for name in airflow.COMPONENTS]
     # A server of others has pages of its own.
     models = (_mlflow(environment),) if environment.keeps_models else ()
-    return (*spark, *stages, _airflow_api(environment), *components, *models)
+    jdbc = (_jdbc(environment.jdbc_port),) if environment.jdbc_port else ()
+    return (*spark, *stages, _airflow_api(environment), *components, *models, *jdbc)
 
 
 def _spark(environment: Environment) -> Service:
@@ -87,6 +91,18 @@ def _mlflow(environment: Environment) -> Service:
         port_variable="NIGHTSHIFT_MLFLOW_PORT",
         # It listens only when all of it is there.
         is_well=lambda health, _: processes.answers(health.environment.mlflow_port),
+    )
+
+
+def _jdbc(port: int) -> Service:
+    program = [sys.executable, "-m", "jobs.jdbc.server"]
+    return Service(
+        name=JDBC,
+        command=tuple(dying_with_parent(program)),
+        port=port,
+        port_variable="NIGHTSHIFT_JDBC_PORT",
+        # It listens only when the tables are there.
+        is_well=lambda *_: processes.answers(port),
     )
 
 

@@ -11,7 +11,7 @@ import psutil
 
 from jobs.services import airflow, locks, processes
 from jobs.services.airflow_api import own_airflow
-from jobs.services.definitions import Health, Service, services
+from jobs.services.definitions import JDBC, Health, Service, services
 from jobs.services.replays import begin_all
 from jobs.services.secrets import make_all
 from jobs.services.startup import start_services, state
@@ -75,6 +75,9 @@ def status(environment: Environment) -> int:
     from jobs.output import show
 
     known = Supervisor(environment).processes()
+    if JDBC in known:
+        # Asked for at this start, and not by a variable.
+        environment = environment.with_jdbc()
     health = Health.ask(environment)
     rows = []
     is_healthy = True
@@ -106,6 +109,8 @@ def _where(environment: Environment) -> str:
     pages = [f"Airflow: {host}:{environment.airflow_port}"]
     if environment.keeps_models:
         pages.append(f"MLflow: {host}:{environment.mlflow_port}")
+    if environment.jdbc_port:
+        pages.append(f"JDBC: jdbc:hive2://{processes.LOOPBACK}:{environment.jdbc_port}")
     password = environment.secrets / "admin_password"
     return (
         f"The platform is up. {', '.join(pages)} (user {airflow.USER}, password in {password}). "

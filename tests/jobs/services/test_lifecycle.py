@@ -22,7 +22,7 @@ import pytest
 from jobs.services import airflow, lifecycle, processes, stage_client, startup
 from jobs.services.accounts import passwords_file
 from jobs.services.airflow_api import Airflow
-from jobs.services.definitions import Service, services
+from jobs.services.definitions import JDBC, Service, services
 from jobs.services.die_with_parent import dying_with_parent
 from jobs.services.supervision import Supervisor
 from pipelines.environment import Environment
@@ -203,6 +203,29 @@ def test_up_is_healthy_and_down_leaves_no_process(
     assert lifecycle.down(up) == 0
     assert processes.marked(up.home) == []
     assert lifecycle.status(up) == 3
+
+
+def test_a_jdbc_server_that_only_this_start_asked_for_is_told_of(
+    home: Environment,
+    replace_services: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    jdbc = {"name": JDBC, "port_variable": "NIGHTSHIFT_JDBC_PORT"}
+
+    def with_jdbc(environment: Environment) -> tuple[Service, ...]:
+        if not environment.jdbc_port:
+            return (listening(environment),)
+        return (listening(environment), replace(sleeping(environment), **jdbc))
+
+    monkeypatch.setattr(lifecycle, "services", with_jdbc)
+    assert lifecycle.up(home.with_jdbc()) == 0
+    assert "JDBC: jdbc:hive2://127.0.0.1:10000" in capsys.readouterr().out
+    assert lifecycle.status(home) == 0
+    assert re.search(r"\bjdbc\W+healthy\b", capsys.readouterr().out)
+    assert lifecycle.up(home) == 0
+    assert JDBC not in pids(home), "the next start has not asked for it"
+    lifecycle.down(home)
 
 
 def test_up_twice_restarts_nothing(up: Environment) -> None:

@@ -1,0 +1,50 @@
+"""Keeps the names that Spark knows the same as the tables of the lake."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deltalake import DeltaTable
+
+from jobs.lake.sql import stored_tables
+from pipelines.environment import Environment
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+class Registrar:
+    """Names in a catalog in memory: none of them owns a file."""
+
+    def __init__(self, environment: Environment, spark: SparkSession) -> None:
+        self._environment = environment
+        self._spark = spark
+        self._known: dict[str, str] = {}
+        """Columns of each registered table, as its log tells them."""
+
+    def follow(self) -> None:
+        """Register what is new or has other columns, and forget what is gone."""
+        names = stored_tables(self._environment)
+        found = {name: self._columns(name) for name in names}
+        for name in set(self._known) - set(found):
+            self._forget(name)
+        for name, columns in found.items():
+            if self._known.get(name) != columns:
+                self._forget(name)
+                self._register(name)
+                self._known[name] = columns
+
+    def _columns(self, name: str) -> str:
+        return DeltaTable(self._environment.table_path(name), without_files=True).schema().to_json()
+
+    def _register(self, name: str) -> None:
+        schema, _, table = name.partition(".")
+        place = self._environment.table_path(name).replace("\\", "\\\\").replace("'", "\\'")
+        self._spark.sql(f"CREATE SCHEMA IF NOT EXISTS `{schema}`")
+        self._spark.sql(f"CREATE TABLE `{schema}`.`{table}` USING delta LOCATION '{place}'")
+
+    def _forget(self, name: str) -> None:
+        schema, _, table = name.partition(".")
+        # Of a table with a place of its own only the name goes.
+        self._spark.sql(f"DROP TABLE IF EXISTS `{schema}`.`{table}`")
+        self._known.pop(name, None)

@@ -1,0 +1,361 @@
+"""The real JDBC server: who gets in, what it answers, and that nothing but reading is possible.
+
+One server for all of these tests: a Java takes half a minute to start.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pytest
+
+from jobs.lake import sql
+from jobs.services import processes
+from jobs.services.accounts import Account, accounts
+from jobs.services.definitions import JDBC, services
+from pipelines.environment import Environment
+from tests.jobs.jdbc.client import (
+    Connection,
+    Driver,
+    Refused,
+    beeline,
+    comparable,
+    driver,
+    log_files,
+)
+from tests.jobs.warehouse.lake import FIRST, PIPELINE, SUMS, Lake, predictions
+from tests.jobs.warehouse.test_same_answers import DAYS, QUESTIONS, sums
+
+_START_SECONDS = 300
+_FOLLOW_SECONDS = 60
+_STOP_SECONDS = 30
+IN_SPARK = (
+    (r"double precision", "double"),
+    (r"timestamptz '", "timestamp '"),
+    (r"extract\(dow FROM reading_date\)", "dayofweek(reading_date) - 1"),
+    (r"reading_date - date '2013-01-01'", "datediff(reading_date, date '2013-01-01')"),
+    (r"local AT TIME ZONE ('[^']*')", r"to_utc_timestamp(local, \1)"),
+    (r"(predicted_at|moment) AT TIME ZONE ('[^']*')", r"from_utc_timestamp(\1, \2)"),
+    (r"'\\N'", r"'\\\\N'"),
+    (r"(GROUP BY 1 ORDER BY 1)$", r"\1 NULLS LAST"),
+)
+"""How Spark says what PostgreSQL and DuckDB say alike."""
+SCRIPT = "(SELECT transform(n) USING 'touch {out}' AS (x string) FROM toy.sums)"
+WRITES = (
+    "INSERT INTO sums SELECT * FROM sums",
+    "INSERT OVERWRITE DIRECTORY '{out}' USING csv SELECT * FROM sums",
+    "INSERT OVERWRITE LOCAL DIRECTORY '{out}' SELECT * FROM sums",
+    "UPDATE sums SET n = 1",
+    "DELETE FROM sums",
+    "MERGE INTO sums USING predictions p ON p.id = sums.n WHEN MATCHED THEN DELETE",
+    "TRUNCATE TABLE sums",
+    "DROP TABLE sums",
+    "DROP SCHEMA toy CASCADE",
+    "ALTER TABLE sums ADD COLUMNS (x int)",
+    "COMMENT ON TABLE sums IS 'x'",
+    "RESTORE TABLE sums TO VERSION AS OF 0",
+    "OPTIMIZE sums",
+    "VACUUM sums",
+    "ANALYZE TABLE sums COMPUTE STATISTICS",
+    "CONVERT TO DELTA parquet.`{lake}/toy/sums`",
+    "LOAD DATA LOCAL INPATH '/etc/passwd' INTO TABLE sums",
+    "CREATE TABLE made (a int) USING delta",
+    "CREATE TABLE made USING delta LOCATION '{lake}/toy/sums'",
+    "CREATE TABLE made USING csv LOCATION '/etc'",
+    "CREATE TABLE made USING delta AS SELECT 1 AS a",
+    "CREATE TABLE made SHALLOW CLONE sums",
+    "CREATE TEMPORARY VIEW made USING text OPTIONS (path '/etc/passwd')",
+    "CREATE VIEW made AS SELECT 1",
+    "CREATE SCHEMA made",
+    "CREATE FUNCTION made AS 'x.Y' USING JAR '{out}.jar'",
+    "CREATE TEMPORARY FUNCTION made() RETURNS int RETURN 1",
+    "DECLARE made int",
+    "CACHE TABLE sums",
+    "REFRESH TABLE sums",
+    "EXECUTE IMMEDIATE 'DROP TABLE sums'",
+)
+READS = (
+    "SELECT * FROM text.`/etc/passwd`",
+    "SELECT * FROM csv.`/etc/passwd`",
+    "SELECT * FROM parquet.`{lake}/toy/sums`",
+    "SELECT * FROM delta.`{lake}/toy/sums`",
+    "SELECT * FROM table_changes_by_path('{lake}/toy/sums', 0)",
+    "SELECT * FROM identifier('text.`/etc/passwd`')",
+    "EXECUTE IMMEDIATE 'SELECT * FROM text.`/etc/passwd`'",
+    "DESCRIBE delta.`{lake}/toy/sums`",
+    "DESCRIBE DETAIL '{lake}/toy/sums'",
+    "DESCRIBE HISTORY '{lake}/toy/sums'",
+    "DESCRIBE QUERY SELECT * FROM text.`/etc/passwd`",
+    "SHOW COLUMNS IN delta.`{lake}/toy/sums`",
+    "SHOW PARTITIONS delta.`{lake}/toy/predictions`",
+    "SELECT * FROM sums TIMESTAMP AS OF (SELECT max(now()) FROM text.`/etc/passwd`)",
+    "SELECT * FROM STREAM sums",
+)
+CODE = (
+    "SELECT reflect('java.lang.System', 'getenv', 'HOME')",
+    "SELECT java_method('java.lang.System', 'getenv', 'HOME')",
+    "SELECT try_reflect('java.lang.System', 'getenv', 'HOME')",
+    "SELECT system.builtin.reflect('java.lang.System', 'getenv', 'HOME')",
+    "SELECT identifier('reflect')('java.lang.System', 'getenv', 'HOME')",
+    "SELECT * FROM VALUES (reflect('java.lang.System', 'getenv', 'HOME'))",
+    "EXECUTE IMMEDIATE 'SELECT reflect(''java.lang.System'', ''getenv'', ''HOME'')'",
+    SCRIPT,
+    "SELECT * FROM sums WHERE text IN " + SCRIPT,
+    "SELECT * FROM sums TIMESTAMP AS OF " + SCRIPT,
+    "WITH a AS " + SCRIPT + " SELECT * FROM a",
+    "ADD JAR '{out}.jar'",
+    "ADD FILE '/etc/passwd'",
+    "LIST JARS",
+    "SET spark.sql.runSQLOnFiles = true",
+    "SET TIME ZONE 'Asia/Tokyo'",
+    "RESET",
+    "BEGIN LOOP SELECT 1; END LOOP; END",
+    "SELECT 1; DROP TABLE sums",
+    "!sh touch {out}",
+    "dfs -ls /",
+)
+ALLOWED = (
+    "SHOW SCHEMAS",
+    "SHOW TABLES",
+    "SHOW COLUMNS IN sums",
+    "SHOW PARTITIONS predictions",
+    "DESCRIBE EXTENDED sums",
+    "EXPLAIN SELECT count(*) FROM sums",
+    "SET spark.sql.session.timeZone",
+    "SELECT * FROM sums VERSION AS OF 0",
+    "FROM sums |> WHERE n < 3 |> SELECT n",
+    "SELECT * FROM (SELECT is_it, n FROM sums) PIVOT (count(n) FOR is_it IN (true, false))",
+    "SELECT s.n, m FROM sums s, LATERAL (SELECT s.n + 1 AS m)",
+    "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 4) SELECT * FROM t",
+    "SELECT explode(sequence(1, 3))",
+    "SELECT is_it, count(*) FROM sums GROUP BY ROLLUP (is_it)",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Served:
+    """A lake, its server, and those who may come in."""
+
+    lake: Lake
+    server: psutil.Process
+    folder: Path
+    """Where it was started."""
+    accounts: dict[str, Account]
+
+    @property
+    def port(self) -> int:
+        port = self.lake.environment.jdbc_port
+        assert port is not None
+        return port
+
+    def processes(self) -> list[psutil.Process]:
+        """The server and all that it started."""
+        below = self.server.children(recursive=True)
+        return [self.server, *filter(processes.is_alive, below)]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A lake with two tables, and its server."""
+    home = tmp_path_factory.mktemp("one's home")
+    folder = tmp_path_factory.mktemp("folder")
+    variables = {
+        "NIGHTSHIFT_HOME": str(home),
+        "NIGHTSHIFT_USERS": "ann:viewer",
+        "NIGHTSHIFT_WEBHOOK_URL": "https://hooks.example.org/the-secret",
+        "NIGHTSHIFT_JDBC_PORT": str(processes.free_port()),
+    }
+    environment = Environment.read(variables)
+    lake = Lake(environment, replace(PIPELINE, derived=(SUMS,)))
+    lake.publish({day: predictions(day, str(day)) for day in DAYS})
+    lake.publish({FIRST: sums().slice(0, 3)}, "sums")
+    lake.publish({FIRST: sums()}, "sums")
+    (service,) = (one for one in services(environment) if one.name == JDBC)
+    own = {**os.environ, **environment.variables(), "PYTHONPATH": str(Path.cwd())}
+    with (home / "jdbc.log").open("wb") as log:
+        process = subprocess.Popen(
+            service.command, env=own, cwd=folder, stdout=log, stderr=subprocess.STDOUT
+        )
+    server = psutil.Process(process.pid)
+    everyone = {one.user: one for one in accounts(environment)}
+    found = Served(lake=lake, server=server, folder=folder, accounts=everyone)
+    try:
+        _wait(lambda: processes.answers(found.port), _START_SECONDS, home / "jdbc.log")
+        yield found
+    finally:
+        all_of_it = found.processes()
+        process.terminate()
+        process.wait(_STOP_SECONDS)
+        _, left = psutil.wait_procs(all_of_it, timeout=_STOP_SECONDS)
+        for one in left:
+            one.kill()
+    assert left == [], "Java outlived the service"
+
+
+@pytest.fixture(scope="module")
+def clients(served: Served) -> Iterator[Driver]:
+    with driver(served.port) as found:
+        yield found
+
+
+@pytest.fixture
+def ann(served: Served, clients: Driver) -> Iterator[Connection]:
+    """A connection of somebody who may only see."""
+    with clients.connection("ann", served.accounts["ann"].password, "toy") as found:
+        yield found
+
+
+def test_it_runs_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    assert JDBC not in [one.name for one in services(environment)]
+    ports = {one.name: one.port for one in services(environment.with_jdbc())}
+    assert ports[JDBC] == 10000
+    assert replace(environment, jdbc_port=7777).with_jdbc().jdbc_port == 7777
+
+
+def test_beeline_gets_answers(served: Served) -> None:
+    password_file = served.accounts["admin"].password_file
+    asked = ("SELECT max(n), count(*) FROM sums", "SHOW TABLES")
+    answer = beeline(served.port, "admin", password_file, *asked)
+    assert "10,11" in answer
+    assert {"toy,predictions,false", "toy,sums,false"} <= set(answer)
+
+
+def test_nobody_gets_in_without_a_password_of_their_own(
+    served: Served, clients: Driver, tmp_path: Path
+) -> None:
+    ann, admin = (served.accounts[name].password for name in ("ann", "admin"))
+    logins = [("ann", ""), ("ann", "x" + ann), ("ann", admin), ("bob", ann), ("", ""), ("", ann)]
+    for user, password in logins:
+        with pytest.raises(Refused, match="Error validating the login"):
+            clients.connection(user, password).__enter__()
+    wrong = tmp_path / "wrong"
+    wrong.write_text("wrong")
+    with pytest.raises(Refused, match="Error validating the login"):
+        beeline(served.port, "admin", wrong, "SELECT 1")
+    with clients.connection("ann", ann) as connection:
+        assert connection.ask("SELECT current_user()") == [("ann",)]
+
+
+def test_it_listens_on_loopback_alone_and_tells_no_secret(served: Served) -> None:
+    home = served.lake.environment.home
+    secrets = [one.password for one in served.accounts.values()]
+    listening = set()
+    for process in served.processes():
+        for one in process.net_connections("inet"):
+            if one.status == psutil.CONN_LISTEN:
+                listening.add(one.laddr.ip)
+        assert not any(secret in " ".join(process.cmdline()) for secret in secrets)
+        if process.name() == "java":
+            variables = str(process.environ())
+            assert not any(secret in variables for secret in [*secrets, "the-secret"])
+    assert listening <= {"127.0.0.1", "::ffff:127.0.0.1"}
+    assert not any(secret in (home / "jdbc.log").read_text() for secret in secrets)
+
+
+def test_it_leaves_nothing_where_it_is_started(served: Served, ann: Connection) -> None:
+    ann.columns("toy", "sums")
+    assert list(served.folder.iterdir()) == []
+    assert list(served.lake.environment.home.rglob("metastore_db")) == []
+
+
+def test_the_answers_are_those_of_duckdb(served: Served, ann: Connection) -> None:
+    wrong = []
+    for question in QUESTIONS:
+        asked = question
+        for pattern, words in IN_SPARK:
+            asked = re.sub(pattern, words, asked)
+        _, rows = sql.query(served.lake.environment, question)
+        in_lake = list(map(comparable, rows))
+        by_jdbc = list(map(comparable, ann.ask(asked)))
+        if in_lake != by_jdbc:
+            wrong.append(f"{asked}\n  lake {in_lake}\n  jdbc {by_jdbc}")
+        assert in_lake, question
+    assert wrong == [], "\n".join(wrong)
+
+
+def test_tables_are_listed_with_their_columns(served: Served, ann: Connection) -> None:
+    stored = [tuple(name.split(".")) for name in sql.stored_tables(served.lake.environment)]
+    found = [row[:2] for schema in ("toy", "ops") for row in ann.ask(f"SHOW TABLES IN {schema}")]
+    assert sorted(found) == sorted(stored)
+    columns = ann.columns("toy", "sums")
+    assert list(columns) == sums().column_names
+    assert columns["money"] == "DECIMAL(9,2)"
+
+
+def test_what_is_published_is_there_without_a_restart(served: Served, ann: Connection) -> None:
+    day = DAYS[-1] + timedelta(days=1)
+    served.lake.publish_predictions(day)
+    asked = f"SELECT count(*) FROM predictions WHERE reading_date = '{day}'"
+    assert ann.ask(asked) == [(4,)], "at once: the newest version is read"
+    others = replace(PIPELINE, derived=(replace(SUMS, name="others"),))
+    Lake(served.lake.environment, others).publish({FIRST: sums()}, "others")
+    log = served.lake.environment.home / "jdbc.log"
+    _wait(lambda: ann.ask("SHOW TABLES LIKE 'others'") != [], _FOLLOW_SECONDS, log)
+    assert ann.ask("SELECT count(*) FROM others") == [(11,)]
+    wider = sums().append_column("added", pa.array(range(11), pa.int64()))
+    Lake(served.lake.environment, others).publish({FIRST: wider}, "others")
+    assert ann.ask("SELECT sum(added) FROM others") == [(55,)]
+    _wait(lambda: "added" in ann.columns("toy", "others"), _FOLLOW_SECONDS, log)
+    gone = Path(served.lake.environment.table_path("toy.others"))
+    gone.rename(served.folder.parent / "gone")
+    _wait(lambda: ann.ask("SHOW TABLES LIKE 'others'") == [], _FOLLOW_SECONDS, log)
+
+
+def test_statements_that_only_read_are_answered(ann: Connection) -> None:
+    for statement in ALLOWED:
+        assert ann.ask(statement), statement
+
+
+@pytest.mark.parametrize("statements", [WRITES, READS, CODE], ids=["writes", "reads", "code"])
+def test_nothing_can_be_written_run_or_read_beside_the_lake(
+    served: Served, ann: Connection, tmp_path: Path, statements: tuple[str, ...]
+) -> None:
+    environment = served.lake.environment
+    before = log_files(environment)
+    passed = []
+    refusals = []
+    for statement in statements:
+        asked = statement.format(lake=environment.lake, out=tmp_path / "out")
+        try:
+            passed.append((asked, ann.ask(asked)))
+        except Refused as refusal:
+            refusals.append(str(refusal))
+    assert passed == []
+    assert [one for one in refusals if "\tat " in one] == [], "pages of Java's calls"
+    assert list(tmp_path.iterdir()) == []
+    assert log_files(environment) == before
+    assert ann.ask("SELECT count(*) FROM toy.sums") == [(11,)]
+
+
+def test_a_refusal_says_what_and_why(ann: Connection) -> None:
+    with pytest.raises(Refused, match=r"Not here: DropTable\. By JDBC the tables of the lake can"):
+        ann.ask("DROP TABLE sums")
+
+
+def test_what_a_client_sets_counts_for_nothing(served: Served, clients: Driver) -> None:
+    password = served.accounts["ann"].password
+    settings = "spark.sql.runSQLOnFiles=true;spark.sql.variable.substitute=true"
+    for kind in (f";{settings}", f"?{settings}", f"#{settings}", "?system:user.dir=/etc"):
+        with clients.connection("ann", password, "toy", kind) as connection:
+            assert connection.ask("SET spark.sql.runSQLOnFiles")[0][1] == "false"
+            home = "${env:HOME}${system:user.dir}"
+            assert connection.ask(f"SELECT '{home}'") == [(home,)]
+            with pytest.raises(Refused, match="TABLE_OR_VIEW_NOT_FOUND"):
+                connection.ask("SELECT * FROM text.`/etc/passwd`")
+
+
+def _wait(is_so: Callable[[], bool], seconds: float, log: Path) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.5)
