@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from openlineage.client.event_v2 import InputDataset, OutputDataset
 
+_AZURE = {"abfs", "abfss", "wasb", "wasbs"}
 NAMESPACE = "nightshift"
 """Of SQL names."""
 
@@ -46,7 +47,10 @@ def address(environment: Environment, table: str) -> tuple[str, str]:
         return "file", path
     # Hadoop's own scheme of the same store.
     scheme = "s3" if parts.scheme in {"s3a", "s3n"} else parts.scheme
-    return f"{scheme}://{parts.hostname}", parts.path.strip("/")
+    before, _, host = parts.netloc.rpartition("@")
+    # Of Azure it is the container, and of others who signs in with what.
+    container = f"{before}@" if scheme in _AZURE and before and ":" not in before else ""
+    return f"{scheme}://{container}{host}", parts.path.strip("/")
 
 
 def _input(environment: Environment, table: str) -> InputDataset:

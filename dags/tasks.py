@@ -283,7 +283,7 @@ class StageOperator(CommandOperator):
             outlets=_outlets(pipeline, stage),
             do_xcom_push=False,
             on_success_callback=_success_callbacks(pipeline, stage),
-            on_failure_callback=[callbacks.stage_failed],
+            on_failure_callback=_failure_callbacks(pipeline, stage),
             **_of_resources(pipeline.resources_of(stage)),
             **options,
         )
@@ -551,14 +551,25 @@ def _raise_unless_done(what: str, days: Days, exit_code: int, why: str) -> None:
 
 
 def _success_callbacks(pipeline: Pipeline, stage: Stage) -> list[Callable[[Context], None]]:
+    expired = _expiry_callbacks(pipeline, stage)
     if stage.name == _PROMOTING_STAGE:
-        has_deadline = pipeline.promotion.approval_hours is not None
-        expired = [callbacks.approvals_expired] if has_deadline else []
         return [callbacks.model_evaluated, *expired]
     if any(table.warehouse for table in _published(pipeline, stage)):
         return [callbacks.tables_published]
     # Should the first take so long that Airflow ends the second, the night is done all the same.
-    return [callbacks.night_watched, callbacks.last_stage_done] if stage == STAGES[-1] else []
+    watched = [callbacks.night_watched, callbacks.last_stage_done]
+    return [*watched, *expired] if stage == STAGES[-1] else []
+
+
+def _failure_callbacks(pipeline: Pipeline, stage: Stage) -> list[Callable[[Context], None]]:
+    return [callbacks.stage_failed, *_expiry_callbacks(pipeline, stage)]
+
+
+def _expiry_callbacks(pipeline: Pipeline, stage: Stage) -> list[Callable[[Context], None]]:
+    """Of the stages that record that nobody approved a model in time, however they end."""
+    has_deadline = pipeline.promotion.approval_hours is not None
+    expires = stage.name == _PROMOTING_STAGE or stage == STAGES[-1]
+    return [callbacks.approvals_expired] if has_deadline and expires else []
 
 
 def _of_resources(given: Resources) -> dict[str, Any]:

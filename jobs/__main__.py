@@ -93,7 +93,9 @@ def parser() -> Parser:
             add_help=False,
         )
     )
-    users = command("users", "List who may sign in, with role, and where the password is.", _users)
+    users = command(
+        "users", "List whom the settings let sign in, with role, and where the password is.", _users
+    )
     _add_format(users)
     page = command("open", "Print the address of a page in the Airflow UI, and open it.", _open)
     _grammar_of_open(page)
@@ -174,6 +176,14 @@ def parser() -> Parser:
             _explain,
         )
     )
+    _grammar_of_rescore(
+        command(
+            "rescore",
+            "Score published nights again, by any model, and tell the difference to what was "
+            "published.",
+            _rescore,
+        )
+    )
     drift = command(
         "drift",
         "Tell what a night was watched for, what drifts most first: features, predictions, skew, "
@@ -206,6 +216,14 @@ def parser() -> Parser:
     )
     _add_format(
         command("config", "Show every setting, and where it comes from; no secrets.", _config)
+    )
+    _add_format(
+        command(
+            "doctor",
+            "Tell what this machine offers, what is used of it, and what is amiss; exit code 3 "
+            "where there is a problem.",
+            _doctor,
+        )
     )
     _grammar_of_completion(
         command("completion", "Print the script by which a shell completes commands.", _completion)
@@ -551,6 +569,38 @@ def _grammar_of_explain(one: Parser) -> None:
     _add_format(one, "how the attributions are printed")
 
 
+def _grammar_of_rescore(one: Parser) -> None:
+    _add_pipeline_and_days(one)
+    one.add_argument(
+        "--model",
+        metavar="VERSION",
+        help="of the model that scores, as `nightshift models` shows it; by default the one that "
+        "serves now",
+    )
+    one.add_argument(
+        "--show",
+        dest="part",
+        metavar="PART",
+        choices=("days", "slices", "changes"),
+        help="only one part: days, slices or changes; by default csv and json print the days, a "
+        "table all of them",
+    )
+    one.add_argument(
+        "--top",
+        type=_positive,
+        default=10,
+        metavar="N",
+        help="the largest changes that are told (10)",
+    )
+    one.add_argument(
+        "--publish",
+        action="store_true",
+        help="then score these nights as `nightshift run --rescore` does, which publishes what "
+        "differs as new revisions; only by the model that serves them",
+    )
+    _add_format(one)
+
+
 def _grammar_of_replay(one: Parser) -> None:
     _add_pipeline(one)
     one.add_argument("version", help="of the model, as `nightshift models` shows it")
@@ -686,6 +736,8 @@ def _users(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.services import accounts
 
     show(accounts.COLUMNS, accounts.rows(environment), arguments.format)
+    if environment.auth == "fab":
+        print(accounts.OF_FAB, file=sys.stderr)
     return 0
 
 
@@ -980,6 +1032,21 @@ def _explain(arguments: argparse.Namespace, environment: Environment) -> int:
     return explain(environment, pipeline, days, arguments.key, arguments.format)
 
 
+def _rescore(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.rescore import Asked, rescore
+
+    pipeline = catalog.pipeline(arguments.pipeline)
+    asked = Asked(
+        model=arguments.model,
+        form=arguments.format,
+        part=arguments.part,
+        top=arguments.top,
+        publish=arguments.publish,
+    )
+    days = _days_or_due(arguments, pipeline, environment)
+    return rescore(environment, pipeline, days, asked)
+
+
 def _drift(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands.drift import HEADER, drift
     from jobs.output import show
@@ -1039,6 +1106,15 @@ def _config(arguments: argparse.Namespace, environment: Environment) -> int:
 
     show(*config(environment), arguments.format)
     return 0
+
+
+def _doctor(arguments: argparse.Namespace, environment: Environment) -> int:
+    from jobs.commands.doctor import COLUMNS, doctor
+    from jobs.output import show
+
+    code, rows = doctor(environment)
+    show(COLUMNS, rows, arguments.format)
+    return code
 
 
 def _completion(arguments: argparse.Namespace, _: Environment) -> int:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from jobs import outcome
 from jobs.output import harmless
 from jobs.services import locks, stage_client
+from jobs.services.for_ranks import for_ranks
 from jobs.services.usage import Meter
 from jobs.spark.server import running_server
 from jobs.spark.session import explain_loss, plan_for
@@ -381,7 +382,7 @@ def _perform_all(
         code = _perform_in_server_or_here(doing)
         if notify:
             _tell(doing, partial(outcome.of_stage, doing, code, began))
-        if notify and not code and stage.name == outcome.PROMOTING_STAGE:
+        if notify and stage.name in outcome.EXPIRING_STAGES:
             _tell(doing, partial(outcome.expiry, doing))
         ending.after(stage, code)
 
@@ -390,13 +391,25 @@ def _perform_in_server_or_here(run: Run) -> int:
     if not stage_client.available(run.environment):
         return perform(run.to_json())
     began = datetime.now(UTC)
-    clock = time.monotonic()
-    code = stage_client.call(run.environment, PERFORM, run.to_json(), {})
+    meter = Meter(run.environment)
+    # The server has its own variables, and ranks are to have those of this shell.
+    variables = for_ranks(os.environ)
+    code = stage_client.call(run.environment, PERFORM, run.to_json(), variables)
     if code and outcome.reason(run, began) is None:
-        # It was killed, and could not record it.
-        seconds = time.monotonic() - clock
-        _record_failure(run, began.timestamp(), seconds, code, outcome.NO_REASON)
+        # It was killed, and could not record it. The stage server has told what it took.
+        taken = meter.read()
+        started = began.timestamp()
+        _record_failure(run, started, taken.seconds, code, outcome.NO_REASON)
+        _count_nothing()
+        _record_costs(run, started, _status(code), taken)
     return code
+
+
+def _count_nothing() -> None:
+    """What this process has read and written is no stage's."""
+    from jobs.lake import amounts
+
+    amounts.start()
 
 
 def _tell(run: Run, what_happened: _WhatHappened) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from jobs.services import addresses
@@ -19,6 +19,8 @@ Row = dict[str, Any]
 
 PROMOTING_STAGE = "evaluate"
 _WATCHING_STAGE = "monitor"
+EXPIRING_STAGES = (PROMOTING_STAGE, _WATCHING_STAGE)
+"""Those that record, whatever becomes of them, that nobody approved a model in time."""
 _VERDICTS = {"promoted": Event.MODEL_PROMOTED, "awaiting": Event.MODEL_AWAITING}
 """The event in the metrics of that stage, and in `ops.model_events` -> what people are told."""
 CURRENT = "current"
@@ -110,12 +112,19 @@ def promotion(run: Run) -> Notification | None:
 
     None when there is none, the verdict is another run's, or this run has said so before.
     """
-    verdicts = _verdicts(run)
-    event = _VERDICTS.get(verdicts[-1].get("event", "")) if verdicts else None
+    evaluations = _evaluations(run)
+    if not evaluations:
+        return None
+    *earlier, last = evaluations
+    verdict = json.loads(last["metrics"])
+    event = _VERDICTS.get(verdict.get("event", ""))
     if event is None:
         return None
-    *earlier, verdict = verdicts
-    is_known = any(_is_the_same(one, verdict) for one in earlier)
+    expired_at = _last_expiry(run, verdict["model_version"])
+    if expired_at is not None:
+        # After that the model awaits a person anew.
+        earlier = [row for row in earlier if _ended_at(row) > expired_at]
+    is_known = any(_is_the_same(json.loads(row["metrics"]), verdict) for row in earlier)
     if is_known or not _settled_here(run, verdict):
         return None
     message = f"Model {verdict['model_version']}. {verdict.get('reason', '')}".strip()
@@ -124,19 +133,23 @@ def promotion(run: Run) -> Notification | None:
 
 
 def expiry(run: Run) -> Notification | None:
-    """The models that the run's evaluate stage has refused, because nobody approved them in time.
+    """The models of the pipeline that were refused, because nobody approved them in time.
 
-    None when there is none, or this run has said so before.
+    Whichever run has recorded it. None when there is none, or people know of all of them.
     """
-    verdicts = _verdicts(run)
-    told = {version for one in verdicts[:-1] for version in one.get("expired", [])}
-    expired = verdicts[-1].get("expired", []) if verdicts else []
-    new = [version for version in expired if version not in told]
+    from jobs.lake import alerts, model_events
+
+    recorded = model_events.events(run.environment, run.pipeline.name)
+    expired = [one for one in recorded if one["event"] == model_events.EXPIRED]
+    told_at = alerts.told_last(run.environment, run.pipeline.name, Event.APPROVAL_EXPIRED)
+    unknown = [one for one in expired if told_at is None or one["created_at"] > told_at]
+    new = [one["model_version"] for one in unknown]
     if not new:
         return None
     hours = run.pipeline.promotion.approval_hours
     which = f"Model {new[0]}" if len(new) == 1 else f"Models {', '.join(new)}"
-    message = f"{which}: nobody approved within {hours:g} h. What serves serves on."
+    within = f" within {hours:g} h" if hours is not None else " in time"
+    message = f"{which}: nobody approved{within}. What serves serves on."
     refused = notification(run, Event.APPROVAL_EXPIRED, message, PROMOTING_STAGE)
     return replace(refused, page=_models_page(run))
 
@@ -285,13 +298,27 @@ def _page_of_run(run: Run, run_id: str) -> str | None:
     return addresses.of_run(airflow, run.pipeline.name, run_id)
 
 
-def _verdicts(run: Run) -> list[dict[str, Any]]:
-    """The metrics of every success of the run's evaluate stage, oldest first."""
+def _evaluations(run: Run) -> list[Row]:
+    """Every success of the run's evaluate stage, oldest first."""
     return [
-        json.loads(row["metrics"])
+        row
         for row in _stage_rows(run)
         if row["stage"] == PROMOTING_STAGE and row["status"] == "done"
     ]
+
+
+def _ended_at(row: Row) -> datetime:
+    began: datetime = row["started_at"]
+    return began + timedelta(seconds=row["seconds"])
+
+
+def _last_expiry(run: Run, version: str) -> datetime | None:
+    """When the time ran out last in which a person might have approved the model."""
+    from jobs.lake import model_events
+
+    of_model = model_events.events(run.environment, run.pipeline.name, version)
+    expired = [one for one in of_model if one["event"] == model_events.EXPIRED]
+    return expired[-1]["created_at"] if expired else None
 
 
 def _is_the_same(verdict: Row, other: Row) -> bool:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from pipelines.run import Run
 if TYPE_CHECKING:
     from jobs.lake.alerts import Row
 
+_Reading = Callable[[], "Sequence[Row]"]
 _LISTED = 5
 """Alarms that a recovery names."""
 
@@ -41,6 +42,9 @@ def tell(run: Run, notification: Notification) -> tuple[Channel, ...]:
             _warn(run, f"another run may tell it too: {error}")
         if notification.event in ALARMS:
             return _tell_alarm(run, notification)
+        if notification.event is Event.APPROVAL_EXPIRED:
+            # By the record the next run knows that people know.
+            return _send_and_record(run, notification)
         failed = _send(run, notification)
         if notification.event is Event.NIGHT_DONE:
             failed += _tell_recovery(run, notification)
@@ -52,12 +56,12 @@ def _tell_alarm(run: Run, notification: Notification) -> tuple[Channel, ...]:
     if cause in [row["cause"] for row in _standing(run)]:
         print(f"People know of it already: {cause}", file=sys.stderr, flush=True)
         return ()
-    return _send_and_record(run, notification, cause)
+    return _send_and_record(run, notification)
 
 
 def _tell_recovery(run: Run, done: Notification) -> tuple[Channel, ...]:
     """Tell that what was wrong with nights up to the run's last is right again."""
-    ended = [row for row in _standing(run) if row["last_day"] <= run.days.last]
+    ended = _ended(run)
     if not ended:
         return ()
     listed = [f"  - {row['cause']}" for row in ended[:_LISTED]]
@@ -72,18 +76,18 @@ def _tell_recovery(run: Run, done: Notification) -> tuple[Channel, ...]:
         message="\n".join([f"{done.message} Over is what people were told of:", *listed, *more]),
         page=done.page,
     )
-    return _send_and_record(run, recovered, str(Event.RECOVERED))
+    return _send_and_record(run, recovered, ended)
 
 
 def _send_and_record(
     run: Run,
     notification: Notification,
-    cause: str,
+    ended: Sequence[Row] = (),
 ) -> tuple[Channel, ...]:
     failed = _send(run, notification)
     # Whoever was not reached by any channel is told by the next attempt.
     if len(failed) < len(run.pipeline.notify):
-        _record(run, notification, cause)
+        _record(run, notification, ended)
     return failed
 
 
@@ -108,18 +112,31 @@ def _standing(run: Run) -> Sequence[Row]:
     # Arrow takes longer to import than everything else here.
     from jobs.lake import alerts
 
+    return _read(run, lambda: alerts.standing(run.environment, run.pipeline.name))
+
+
+def _ended(run: Run) -> Sequence[Row]:
+    from jobs.lake import alerts
+
+    return _read(run, lambda: alerts.ended_by(run))
+
+
+def _read(run: Run, rows: _Reading) -> Sequence[Row]:
     try:
-        return alerts.standing(run.environment, run.pipeline.name)
+        return rows()
     except Exception as error:  # a lake that is away may be the very failure to tell of
         _warn(run, f"what people were told before is not known: {error}")
         return []
 
 
-def _record(run: Run, notification: Notification, cause: str) -> None:
+def _record(run: Run, notification: Notification, ended: Sequence[Row]) -> None:
     from jobs.lake import alerts
 
     try:
-        alerts.record(run.environment, notification, run.days.last, cause)
+        if ended:
+            alerts.record_end(run.environment, notification, ended)
+        else:
+            alerts.record(run.environment, notification, run.days.last, _cause(notification))
     except Exception as error:
         _warn(run, f"they may be told again: {error}")
 

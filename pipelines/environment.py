@@ -119,6 +119,9 @@ def _absolute_or_url(text: str) -> str:
     return text if "://" in text else str(_absolute_of_tables(text))
 
 
+_IN_A_PASSWORD = "in a password, write %40 for @, %2F for / and %3F for ?"
+
+
 def _web_address(text: str) -> str:
     try:
         parts = urlsplit(text)
@@ -145,18 +148,30 @@ def _postgres_address(text: str) -> str:
         parts.port  # noqa: B018  # reading it is what finds a wrong one
     except ValueError:
         parts = urlsplit("")
-    if parts.scheme not in {"postgresql", "postgres"} or not text.isprintable():
-        raise ValueError("an address such as postgresql://user:password@host:5432/database")
+    is_postgres = parts.scheme in {"postgresql", "postgres"}
+    if not is_postgres or not text.isprintable() or _is_password_cut(text):
+        raise ValueError(
+            f"an address such as postgresql://user:password@host:5432/database ({_IN_A_PASSWORD})"
+        )
     return text
 
 
 def _database_address(text: str) -> str:
-    if not text.startswith(("sqlite:////", "postgresql://", "postgresql+psycopg2://")):
+    is_postgres = text.startswith(("postgresql://", "postgresql+psycopg2://"))
+    is_right = is_postgres and not _is_password_cut(text)
+    if not is_right and not text.startswith("sqlite:////"):
         raise ValueError(
-            "an address of a database, such as postgresql://user:password@host/airflow or "
-            "sqlite:////folder/airflow.db"
+            "an address of a database, such as postgresql://user:password@host/airflow "
+            f"({_IN_A_PASSWORD}) or sqlite:////folder/airflow.db"
         )
     return text
+
+
+def _is_password_cut(address: str) -> bool:
+    """Whether a password seems to end early: the rest would be told as the name of a host."""
+    # A slash, '?' or '#' in it ends the part with the host, and leaves the '@' behind.
+    user_and_host = re.split("[/?#]", address.partition("://")[2])[0]
+    return address.count("@") > min(user_and_host.count("@"), 1)
 
 
 def _users(text: str) -> str:
@@ -175,6 +190,12 @@ def _users(text: str) -> str:
 def _auth(text: str) -> str:
     if text not in {"simple", "fab"}:
         raise ValueError("'simple' or 'fab'")
+    return text
+
+
+def _on_or_off(text: str) -> str:
+    if text not in {"on", "off"}:
+        raise ValueError("'on' or 'off'")
     return text
 
 
@@ -379,6 +400,15 @@ class Environment:
             "Horovod ranks; unset: as many as the pipeline declares",
             None,
             _whole_number(1, 4096),
+        )
+    )
+    timeline: str = field(
+        metadata=setting(
+            "NIGHTSHIFT_TIMELINE",
+            "'on': Horovod's timeline of each training, what ranks waited for and sent, is kept in "
+            "MLflow with the model",
+            "off",
+            _on_or_off,
         )
     )
     retention_days: int = field(

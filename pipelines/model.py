@@ -10,6 +10,10 @@ from pipelines.errors import refuse_text, refuse_unless
 
 Task = Literal["binary_classification", "regression"]
 """What the label is: 1 or 0, or a number. Loss, metrics, plots and suites follow from it."""
+Compression = Literal["none", "fp16"]
+"""How gradients travel between ranks: as they are, or as 16-bit floats."""
+Reduction = Literal["average"]
+"""What ranks make of their gradients."""
 WatchKind = Literal["feature", "prediction", "skew", "coverage", "quality"]
 """What is watched each night: drift of features and of predictions, rows that are scored by other
 features than are learned from, predictions and labels without each other, and live quality."""
@@ -49,11 +53,21 @@ class NeuralNetwork:
     """Rows of a step, shared by the ranks."""
     learning_rate: float = 2e-3
     """The highest: it warms up to it, and then decays to 0."""
+    compression: Compression = "none"
+    """Of gradients between ranks: `fp16` sends half the bytes, and rounds them to three digits."""
+    accumulated_batches: int = 1
+    """Batches whose gradients each rank averages before the ranks exchange them and the weights
+    move: a step of so many times the rows, in the memory of one batch."""
+    reduction: Reduction = "average"
+    """What ranks make of their gradients."""
     timeout_seconds: int = 1800
     """Training that takes longer is ended: ranks that disagree would wait for ever."""
 
     def __post_init__(self) -> None:
-        counts = ("ranks", "epochs", "batch_size", "embedding_size", "timeout_seconds")
+        counts = (
+            *("ranks", "epochs", "batch_size", "embedding_size", "timeout_seconds"),
+            "accumulated_batches",
+        )
         small = [name for name in counts if getattr(self, name) < 1]
         refuse_unless(not small, f"{', '.join(small)} must be at least 1.")
         shares = 0 <= self.dropout < 1 and 0 <= self.input_dropout < 1
@@ -61,6 +75,16 @@ class NeuralNetwork:
         refuse_unless(0 < self.shared_weight <= 1, "shared_weight must be above 0, and at most 1.")
         refuse_unless(self.learning_rate > 0, "learning_rate must be above 0.")
         refuse_unless(all(units >= 1 for units in self.hidden), "hidden layers need a unit.")
+        known = ", ".join(get_args(Compression))
+        refuse_unless(
+            self.compression in get_args(Compression),
+            f"No compression '{self.compression}'. Known: {known}.",
+        )
+        refuse_unless(
+            self.reduction in get_args(Reduction),
+            f"No reduction '{self.reduction}': use 'average'. Horovod's Adasum needs MPI, and here "
+            "ranks speak Gloo, which answers 'No Adasum operation enabled'.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

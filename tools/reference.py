@@ -126,7 +126,8 @@ def _settings() -> str:
         "Environment variables, read once by each command. `nightshift config` shows the values in "
         "force and where they come from; `nightshift up` notices that one has changed, and starts "
         "anew. `{home}` is `NIGHTSHIFT_HOME`. A variable `AIRFLOW__SECTION__KEY` sets anything of "
-        "Airflow's own."
+        "Airflow's own but what Nightshift sets by one of these: `up` refuses such a variable, and "
+        "names the one to set in its place."
     )
     lines = [
         "# Settings",

@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import NoReturn
 
-from jobs.services import airflow
+from jobs.services import accounts, airflow
+from jobs.services.processes import MARK
 from jobs.services.secrets import make_all
 from pipelines.environment import Environment
 
@@ -20,6 +21,11 @@ def pass_on(environment: Environment, words: Sequence[str]) -> NoReturn:
     """
     # Airflow reads its secrets from their files, also in a home that was never up.
     make_all(environment)
-    airflow.make_login(environment)
+    if not accounts.passwords_file(environment).exists():
+        # One that is there is that of a platform which may be up, with settings of its own.
+        airflow.make_login(environment)
     program = airflow.program(*words)
-    os.execvpe(program[0], program, airflow.every_variable(environment))
+    variables = airflow.every_variable(environment)
+    # By it `down` would end what a person runs.
+    del variables[MARK]
+    os.execvpe(program[0], program, variables)

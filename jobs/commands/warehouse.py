@@ -41,8 +41,8 @@ def warehouse(
         for one in catch_up(environment, pipeline, wanted, BY_HAND, is_dry=is_dry):
             rows += _rows(one)
             told += [f"{one.table}: {fault}" for fault in one.faults]
-            if one.note:
-                print(f"Warning: {one.note}", file=sys.stderr)
+            for note in one.notes:
+                print(f"Warning: {note}", file=sys.stderr)
     for fault in told:
         print(f"Fault: {redacted(fault, environment.variables())}", file=sys.stderr)
     return (NightshiftError.exit_code if told else 0), rows

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import date
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from operator import itemgetter
 from typing import Any
 
 from jobs.lake import ops
 from pipelines.environment import Environment
-from pipelines.events import Event, Notification
+from pipelines.events import ALARMS, Event, Notification
+from pipelines.run import Run
+from pipelines.spec import PREDICTIONS
 
 Row = dict[str, Any]
 """Of `ops.alerts`."""
@@ -45,20 +47,59 @@ def record(
     ops.append(environment, _TABLE, [row])
 
 
-def standing(environment: Environment, pipeline: str) -> list[Row]:
-    """What is wrong as far as people know, oldest first: no recovery was told since.
+def record_end(environment: Environment, notification: Notification, ended: Sequence[Row]) -> None:
+    """Keep that people have been told that these of `standing` are right again."""
+    about = {
+        "run_id": notification.run_id,
+        "event": str(notification.event),
+        "message": notification.message,
+        "told_at": ops.now(),
+    }
+    ops.append(environment, _TABLE, [{**row, **about} for row in ended])
 
-    A night that is done makes everything true up to its day: it ends what was wrong with nights up
-    to then, and nothing of later ones.
+
+def standing(environment: Environment, pipeline: str) -> list[Row]:
+    """What is wrong as far as people know, oldest first: no recovery of it was told since."""
+    rows = _rows(environment, pipeline)
+    recovered = [row for row in rows if row["event"] == Event.RECOVERED]
+    ends = {row["cause"]: row["told_at"] for row in recovered}
+    begun = [row for row in rows if row["event"] in ALARMS]
+    return [row for row in begun if not _is_ended(row, ends)]
+
+
+def ended_by(run: Run) -> list[Row]:
+    """Those of `standing` that are right again, now that the run's nights are done.
+
+    Of an earlier night the predictions must be there: a run may have gone over a gap, or have done
+    its own days alone. Before the first that was ever published there are none to wait for.
     """
+    table = run.pipeline.table(PREDICTIONS)
+    about = [("table_name", "=", f"{run.pipeline.name}.{table.name}")]
+    read = ops.read(run.environment, "publications", about, ["day"]).to_pylist()
+    nights = {table.night_of(row["day"]) for row in read}
+    first = min(nights, default=date.max)
+
+    def is_right(night: date) -> bool:
+        return night in run.days or night in nights or night < first
+
+    found = standing(run.environment, run.pipeline.name)
+    until = run.days.last
+    return [row for row in found if row["last_day"] <= until and is_right(row["last_day"])]
+
+
+def told_last(environment: Environment, pipeline: str, event: Event) -> datetime | None:
+    """When people were told of such an event last."""
+    told = [row["told_at"] for row in _rows(environment, pipeline) if row["event"] == event]
+    return told[-1] if told else None
+
+
+def _rows(environment: Environment, pipeline: str) -> list[Row]:
+    """All that people of the pipeline were told, oldest first."""
     about = [("pipeline", "=", pipeline)]
     rows: list[Row] = ops.read(environment, _TABLE, about).to_pylist()
-    ends = [row for row in rows if row["event"] == Event.RECOVERED]
-    begun = [row for row in rows if row["event"] != Event.RECOVERED]
-    found = [row for row in begun if not _is_ended(row, ends)]
-    return sorted(found, key=itemgetter("told_at"))
+    return sorted(rows, key=itemgetter("told_at"))
 
 
-def _is_ended(row: Row, ends: Sequence[Row]) -> bool:
-    later = [end for end in ends if end["told_at"] > row["told_at"]]
-    return any(end["last_day"] >= row["last_day"] for end in later)
+def _is_ended(row: Row, ends: Mapping[str, datetime]) -> bool:
+    cause = row["cause"]
+    return cause in ends and ends[cause] > row["told_at"]

@@ -130,27 +130,32 @@ def breaches(
 ) -> list[str]:
     """What the new contract takes away that the old one promised, with the way out.
 
-    A column whose deprecation has run out may vanish or change.
+    A column whose deprecation has run out may vanish or change, but not by a deprecation that was
+    never seen before it ran out.
     """
+    table = f"{pipeline}.{PREDICTIONS}"
     known = {one.column: one for one in now}
     found: list[str] = []
     for one in before:
         if one.may_go(today):
             continue
         way_out = _way_out(one)
-        found += [f"{pipeline}.{PREDICTIONS}: {what} {way_out}" for what in _broken(one, known)]
+        broken = _broken(one, known.get(one.column), today)
+        found += [f"{table}: {what} {way_out}" for what in broken]
     return found
 
 
-def _broken(one: Promised, now: Mapping[str, Promised]) -> Iterator[str]:
-    found = now.get(one.column)
+def _broken(one: Promised, found: Promised | None, today: date) -> Iterator[str]:
     if found is None:
         yield f"column '{one.column}' ({one.type}) would vanish."
         return
     if found.type != one.type:
         yield f"column '{one.column}' would become {found.type}, and was promised as {one.type}."
-    if found.nullable and not one.nullable and found.deprecated_since is None:
+    if found.nullable and not one.nullable and one.deprecated_since is None:
         yield f"column '{one.column}' could be null, and was promised never to be."
+    if found.may_go(today):
+        until = found.deprecated_until
+        yield f"column '{one.column}' would be deprecated until {until}, which is over already."
 
 
 def _way_out(one: Promised) -> str:

@@ -106,6 +106,7 @@ def of_run(environment: Environment, pipeline: str, run_id: str, since: datetime
     if not len(rows):
         return None
     predicting = rows.filter(pc.equal(rows["stage"], _PREDICTING))
+    scored = predicting.filter(pc.equal(predicting["status"], "done"))
     spark = pc.sum(rows["spark_cpu_seconds"]).as_py() or 0
     return Summary(
         cost=pc.sum(rows["cost"]).as_py(),
@@ -113,5 +114,5 @@ def of_run(environment: Environment, pipeline: str, run_id: str, since: datetime
         cpu_seconds=pc.sum(rows["cpu_seconds"]).as_py() + spark,
         peak_bytes=pc.max(rows["peak_bytes"]).as_py(),
         bytes_written=pc.sum(rows["bytes_written"]).as_py(),
-        predictions=pc.sum(predicting["rows_written"]).as_py() or 0,
+        predictions=pc.sum(scored["rows_written"]).as_py() or 0,
     )

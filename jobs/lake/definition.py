@@ -23,7 +23,12 @@ _NOT_OF_ROWS = frozenset(
     }
 )
 """Fields of declarations that tell people, judge rows or say where they go: they make none."""
-_AS_BEFORE = {"new_columns": "refuse"}
+_AS_BEFORE: Mapping[str, object] = {
+    "new_columns": "refuse",
+    "compression": "none",
+    "accumulated_batches": 1,
+    "reduction": "average",
+}
 """Fields that came later, with the value that means what was meant without them: so a declaration
 that does not use them is what it was."""
 
@@ -35,6 +40,11 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def is_said(name: str, value: object) -> bool:
+    """Whether a field of a declaration counts: one that came later does not at its first value."""
+    return name not in _AS_BEFORE or value != _AS_BEFORE[name]
+
+
 def _told(value: object, seen: set[str]) -> str:
     if inspect.isfunction(value):
         return _code(value, seen)
@@ -44,7 +54,7 @@ def _told(value: object, seen: set[str]) -> str:
         return f"{_told(value.__self__, seen)}.{value.__name__}"
     if is_dataclass(value):
         names = [one.name for one in fields(value) if one.name not in _NOT_OF_ROWS]
-        said = [name for name in names if _is_said(name, getattr(value, name))]
+        said = [name for name in names if is_said(name, getattr(value, name))]
         told = [(name, _told(getattr(value, name), seen)) for name in said]
         return f"{type(value).__name__}{told}"
     if isinstance(value, Mapping):
@@ -55,10 +65,6 @@ def _told(value: object, seen: set[str]) -> str:
         return str(sorted(_told(one, seen) for one in value))
     # The address of an object differs from process to process.
     return repr(value) if type(value).__repr__ is not object.__repr__ else type(value).__name__
-
-
-def _is_said(name: str, value: object) -> bool:
-    return name not in _AS_BEFORE or value != _AS_BEFORE[name]
 
 
 def _code(function: FunctionType, seen: set[str]) -> str:

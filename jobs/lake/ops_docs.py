@@ -122,10 +122,11 @@ OPS_TABLES: Mapping[str, Documented] = {
         doc="What people were told that was wrong, and that it was right again.",
         columns={
             **_RUN,
-            "event": "stage_refused, stage_failed, feed_missing or predictions_late; recovered.",
+            "event": "stage_refused, stage_failed, feed_missing or predictions_late; recovered, a "
+            "row for each cause that is right again; approval_expired.",
             "stage": "The stage that it happened to; null: the whole night.",
             "days": "The nights that it is about, as they were told.",
-            "last_day": "The last of them: what is done up to here is right again.",
+            "last_day": "The last of them.",
             "cause": "What is told once: event, nights, stage and the first thing that is wrong.",
             "message": "Why, and the way out.",
             "told_at": "When people were told.",
@@ -144,8 +145,8 @@ OPS_TABLES: Mapping[str, Documented] = {
             "server forked for it, such as ranks.",
             "spark_cpu_seconds": "Processor time that the embedded Spark server used meanwhile, "
             "also for others that ran at the same time; null: a cluster computes.",
-            "peak_bytes": "Resident memory of its process and those forked for it, at their peaks, "
-            "without Spark's server.",
+            "peak_bytes": "Resident memory of its process and of the most that were forked for it "
+            "at one time, at their peaks, without Spark's server.",
             "rows_read": "Rows of landed files and of the days of tables that it read.",
             "bytes_read": "Sizes of the files that hold them.",
             "rows_written": "Rows that it wrote into the lake; of predict the predictions.",

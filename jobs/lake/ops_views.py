@@ -35,7 +35,8 @@ OPS_VIEWS: Mapping[str, View] = {
                 count(*) AS runs,
                 sum(cost) AS cost,
                 avg(cost) AS cost_per_run,
-                sum(cost) / sum(sum(cost)) OVER (PARTITION BY pipeline, currency) AS share,
+                sum(cost) / nullif(sum(sum(cost)) OVER (PARTITION BY pipeline, currency), 0)
+                    AS share,
                 sum(seconds) AS seconds,
                 sum(cpu_seconds + coalesce(spark_cpu_seconds, 0)) AS cpu_seconds,
                 max(peak_bytes) AS peak_bytes,
@@ -51,9 +52,10 @@ OPS_VIEWS: Mapping[str, View] = {
             "runs": "How often it ran, failed runs too.",
             "cost": "Of all of its runs.",
             "cost_per_run": "Their mean.",
-            "share": "Of what the pipeline cost, 0 to 1.",
+            "share": "Of what the pipeline cost, 0 to 1; null: it cost nothing.",
             "seconds": "That it took, in all.",
-            "cpu_seconds": "Processor time, in all, with that of Spark's server.",
+            "cpu_seconds": "Processor time, in all, with that of Spark's server; what that did "
+            "while stages ran at the same time counts for each of them.",
             "peak_bytes": "The most memory that a run of it needed.",
             "rows_read": "In all.",
             "rows_written": "In all.",
@@ -70,7 +72,9 @@ OPS_VIEWS: Mapping[str, View] = {
                 max(last_day) AS last_day,
                 currency,
                 sum(cost) AS cost,
-                coalesce(sum(rows_written) FILTER (stage = 'predict'), 0)::BIGINT AS predictions,
+                coalesce(
+                    sum(rows_written) FILTER (stage = 'predict' AND status = 'done'), 0
+                )::BIGINT AS predictions,
                 1000 * sum(cost) / nullif(predictions, 0) AS cost_per_1000
             FROM {_COSTS}
             GROUP BY pipeline, run_id, currency
@@ -81,7 +85,7 @@ OPS_VIEWS: Mapping[str, View] = {
             "first_day": "First night that it was about.",
             "last_day": "Last night that it was about.",
             "currency": "Of the costs.",
-            "cost": "Of all stages that it performed.",
+            "cost": "Of all stages that it performed; see cpu_seconds of ops.cost_per_stage.",
             "predictions": "That it scored.",
             "cost_per_1000": "Of 1,000 predictions; null: it scored none.",
         },
@@ -91,10 +95,17 @@ OPS_VIEWS: Mapping[str, View] = {
         doc="What each model cost that came to serve, with the trainings that led to it.",
         query=f"""
             WITH trained AS (
-                SELECT pipeline, model_version, currency, sum(cost) AS cost, min(started_at) AS at
+                SELECT
+                    pipeline,
+                    model_version,
+                    -- One that failed made no model, and is told apart by when it began.
+                    coalesce(model_version, started_at::VARCHAR) AS work,
+                    currency,
+                    sum(cost) AS cost,
+                    min(started_at) AS at
                 FROM {_COSTS}
-                WHERE model_version IS NOT NULL
-                GROUP BY pipeline, model_version, currency
+                WHERE stage IN ('train', 'evaluate')
+                GROUP BY pipeline, model_version, work, currency
             ),
             promoted AS (
                 SELECT
@@ -115,7 +126,7 @@ OPS_VIEWS: Mapping[str, View] = {
                 promoted.promoted_at,
                 own.currency,
                 any_value(own.cost) AS cost,
-                count(*) AS trainings,
+                count(others.model_version) AS trainings,
                 sum(others.cost) AS cost_with_others
             FROM promoted
             JOIN trained AS own USING (pipeline, model_version)
@@ -138,7 +149,8 @@ OPS_VIEWS: Mapping[str, View] = {
             "currency": "Of the costs.",
             "cost": "Of training and judging it.",
             "trainings": "Models that were trained since the one before it came to serve.",
-            "cost_with_others": "Of training and judging all of these.",
+            "cost_with_others": "Of training and judging all of these, and of trainings meanwhile "
+            "that came to nothing.",
         },
     ),
 }

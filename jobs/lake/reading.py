@@ -144,6 +144,11 @@ def _condition(column: str, how: str, value: object, kind: DuckDBPyType) -> Expr
 def _of_several(column: str, how: str, value: object, kind: DuckDBPyType) -> Expression:
     if isinstance(value, str) or not isinstance(value, Collection):
         raise UsageError(f"Filter {column} {how} needs a list of values, not {value!r}.")
+    if any(one is None for one in value):
+        raise UsageError(
+            f"Filter {column} {how} has None in its list, which equals nothing. Leave it out; the "
+            f"rows without a value are those of ('{column}', '=', None)."
+        )
     if not value:
         # SQL has no empty list.
         return ConstantExpression(how == "not in")

@@ -8,7 +8,7 @@ that it takes no longer where the lake has many.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -106,21 +106,40 @@ class Session:
     def batches(self, statements: str) -> pa.RecordBatchReader | None:
         """The rows of the only statement that gives some, in Arrow; None: none does.
 
+        Statements after it run once its rows have been read.
+
         Raises:
             UsageError: see `results`.
         """
-        reader = None
         left, known = self._tables()
         with refusals(statements, known):
-            for one in self._prepared(statements, 1, left, known):
+            asked = iter(self._prepared(statements, 1, left, known))
+            for one in asked:
                 if _SHOW_TABLES.fullmatch(one.query):
-                    reader = pa.table({"name": pa.array(known, pa.string())}).to_reader()
+                    names = pa.array(known, pa.string())
+                    rows = pa.table({"name": names}).to_reader()
                 elif _gives_rows(one):
                     relation = self._database.sql(one.query)
-                    reader = relation.to_arrow_reader(_ROWS_AT_ONCE)
+                    rows = relation.to_arrow_reader(_ROWS_AT_ONCE)
                 else:
                     self._database.execute(one)
-        return reader
+                    continue
+                then = self._followed(rows, asked, statements, known)
+                return pa.RecordBatchReader.from_batches(rows.schema, then)
+        return None
+
+    def _followed(
+        self,
+        rows: Iterable[pa.RecordBatch],
+        after: Iterable[duckdb.Statement],
+        statements: str,
+        known: Sequence[str],
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows, and then what the statements after them do."""
+        yield from rows
+        with refusals(statements, known):
+            for one in after:
+                self._database.execute(one)
 
     def rows_of(self, table: str, past: Past | None = None) -> duckdb.DuckDBPyRelation:
         """The rows of one table, of which none is read before they are asked for.

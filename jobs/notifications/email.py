@@ -52,18 +52,40 @@ def deliver(environment: Environment, message: Message) -> None:
         _say_that_it_is_not_set(", ".join(lacking))
         return
     letter = _letter(message, str(environment.email_from), _addresses(environment))
+    with _in_words(_SECONDS), _server(_address(str(environment.smtp_url)), _SECONDS) as server:
+        refused = server.send_message(letter)
+    if refused:
+        raise NightshiftError(f"the SMTP server took no mail for {len(refused)} of the recipients.")
+
+
+def sign_in(url: str, seconds: float) -> None:
+    """Ask the server whether it would take a letter, and send none.
+
+    Args:
+        url: As `NIGHTSHIFT_SMTP_URL`.
+        seconds: For each of its answers.
+
+    Raises:
+        UsageError: the address makes no sense.
+        NightshiftError: the server does not answer, or does not let us in.
+    """
+    with _in_words(seconds), _server(_address(url), seconds):
+        pass
+
+
+@contextmanager
+def _in_words(seconds: float) -> Iterator[None]:
     try:
-        with _server(_address(str(environment.smtp_url))) as server:
-            refused = server.send_message(letter)
+        yield
     except smtplib.SMTPResponseException as error:
         raise NightshiftError(f"the SMTP server answered {error.smtp_code}.") from None
     except smtplib.SMTPRecipientsRefused:
         raise NightshiftError(f"the SMTP server takes no mail for {RECIPIENTS}.") from None
     except (OSError, smtplib.SMTPException) as error:
         # Its text may quote what was sent to sign in.
-        raise NightshiftError(f"the SMTP server could not be used: {_kind(error)}.") from None
-    if refused:
-        raise NightshiftError(f"the SMTP server took no mail for {len(refused)} of the recipients.")
+        is_late = isinstance(error, TimeoutError)
+        kind = f"no answer within {seconds:.0f} s" if is_late else type(error).__name__
+        raise NightshiftError(f"the SMTP server could not be used: {kind}.") from None
 
 
 @cache  # once in a process is enough
@@ -123,14 +145,14 @@ def _address(url: str) -> SplitResult:
 
 
 @contextmanager
-def _server(address: SplitResult) -> Iterator[smtplib.SMTP]:
+def _server(address: SplitResult, seconds: float) -> Iterator[smtplib.SMTP]:
     host = str(address.hostname)
     port = address.port or _PORTS[address.scheme]
     trusted = ssl.create_default_context()
     if address.scheme == "smtps":
-        server: smtplib.SMTP = smtplib.SMTP_SSL(host, port, timeout=_SECONDS, context=trusted)
+        server: smtplib.SMTP = smtplib.SMTP_SSL(host, port, timeout=seconds, context=trusted)
     else:
-        server = smtplib.SMTP(host, port, timeout=_SECONDS)
+        server = smtplib.SMTP(host, port, timeout=seconds)
     with server:
         if address.scheme == "smtp":
             _turn_on_tls(server, host, trusted, has_user=bool(address.username))
@@ -148,9 +170,3 @@ def _turn_on_tls(
         server.ehlo()
     elif has_user or host not in _LOOPBACK:
         raise NightshiftError("the SMTP server offers no TLS, and nothing is sent in the clear.")
-
-
-def _kind(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no answer within {_SECONDS:.0f} s"
-    return type(error).__name__

@@ -31,6 +31,7 @@ _HAPPENED = {
     Event.PREDICTIONS_LATE: "predictions are late",
     Event.RECOVERED: "recovered",
     Event.MAINTENANCE_FAILED: "maintenance failed",
+    Event.WAREHOUSE_FAILED: "PostgreSQL is behind the lake",
 }
 
 

@@ -48,7 +48,9 @@ class Checked:
     says: tuple[str, ...]
     """What must hold, in words."""
     failing: int
-    """How many do not."""
+    """How many do not, of those that refuse the days."""
+    warnings: int
+    """How many do not, of those that only warn."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,7 +176,7 @@ def _checks(environment: Environment, pipeline: Pipeline) -> dict[str, Checked]:
     if not ops.exists(environment, "check_results"):
         return {}
     statement = (
-        "SELECT table_name, checked_at, success, expectation, column_name, detail "
+        "SELECT table_name, checked_at, success, severity, expectation, column_name, detail "
         f"FROM {OPS}.check_results WHERE pipeline = '{pipeline.name}' "
         "QUALIFY checked_at = max(checked_at) OVER (PARTITION BY table_name)"
     )
@@ -188,10 +190,14 @@ def _checks(environment: Environment, pipeline: Pipeline) -> dict[str, Checked]:
 
 def _checked(rows: Sequence[_Row]) -> Checked:
     says = [_says(row) for row in rows]
+    # Whatever does not only warn refuses.
+    not_held = [row["severity"] != "warning" for row in rows if not row["success"]]
+    failing = sum(not_held)
     return Checked(
         at=rows[0]["checked_at"],
         says=tuple(sorted(dict.fromkeys(says))),
-        failing=sum(not row["success"] for row in rows),
+        failing=failing,
+        warnings=len(not_held) - failing,
     )
 
 

@@ -7,10 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.services.secrets import password, secret, write_private
+from jobs.services.secrets import make_password, password_file, secret, write_private
 from pipelines.environment import ADMIN, Environment
 
 COLUMNS = ("user", "role", "password_file")
+OF_FAB = (
+    "These are the accounts that `nightshift up` makes where they are missing. Who may sign in, "
+    "and as what, Airflow's database says (NIGHTSHIFT_AUTH=fab): nightshift airflow users list"
+)
+"""What a list of `accounts` is where users and roles are kept in Airflow's database."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,11 +35,10 @@ class Account:
 
 
 def accounts(environment: Environment) -> list[Account]:
-    """Everyone whom the settings name, the admin first; their passwords are made when missing."""
-    secret(environment, "admin_password")
+    """Everyone whom the settings name, the admin first; `write_passwords` makes their passwords."""
     admin = Account(user=ADMIN, role=ADMIN, password_file=environment.secrets / "admin_password")
     others = [
-        Account(user=user, role=role, password_file=password(environment, user))
+        Account(user=user, role=role, password_file=password_file(environment, user))
         for user, role in _named(environment).items()
     ]
     return [admin, *others]
@@ -52,10 +56,21 @@ def roles(environment: Environment) -> str:
 
 
 def write_passwords(environment: Environment) -> None:
-    """Write the file in which Airflow's simple auth manager finds every password."""
+    """Make the passwords that are missing, and write the file in which Airflow finds them all.
+
+    That is, its simple auth manager.
+    """
+    secret(environment, "admin_password")
+    for user in _named(environment):
+        make_password(environment, user)
     # To a user who is not in it Airflow would give a password, and write that into its log.
     passwords = {one.user: one.password for one in accounts(environment)}
-    write_private(environment.secrets / "airflow_passwords.json", json.dumps(passwords))
+    write_private(passwords_file(environment), json.dumps(passwords))
+
+
+def passwords_file(environment: Environment) -> Path:
+    """Where `write_passwords` writes."""
+    return environment.secrets / "airflow_passwords.json"
 
 
 def _named(environment: Environment) -> Mapping[str, str]:

@@ -26,7 +26,7 @@ from jobs.services.secrets import private_folder
 from jobs.services.stage_client import python_path
 from jobs.services.text import tail
 from pipelines.environment import ADMIN, ROOT, Environment
-from pipelines.errors import NightshiftError
+from pipelines.errors import NightshiftError, UsageError
 
 USER = ADMIN
 COMPONENTS: Mapping[str, str] = {
@@ -49,6 +49,14 @@ _LINES_OF_A_FAULT = 20
 _HIDDEN_DATABASE = "airflow-db-not-allowed:///"
 """What Airflow sets for a task in place of the database's address (seen in 3.3.2); ours is in
 `airflow.cfg`."""
+_SET_BY = {
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "NIGHTSHIFT_AIRFLOW_DATABASE",
+    "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "NIGHTSHIFT_USERS",
+    "AIRFLOW__CORE__AUTH_MANAGER": "NIGHTSHIFT_AUTH",
+    "AIRFLOW__OPENLINEAGE__TRANSPORT": "NIGHTSHIFT_LINEAGE",
+    "AIRFLOW__OPENLINEAGE__NAMESPACE": "NIGHTSHIFT_LINEAGE",
+}
+"""Variables of Airflow's that `variables` may set -> our own by which it does."""
 # Airflow is on loopback, where no proxy leads.
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -73,6 +81,22 @@ def variables(environment: Environment) -> dict[str, str]:
         **_login_settings(environment),
         **_lineage_settings(environment),
     }
+
+
+def require_own_settings(environment: Environment) -> None:
+    """Refuse a variable of Airflow's that would be overwritten by ours.
+
+    Raises:
+        UsageError: one is set; the message names the variable to set in its place.
+    """
+    ours = variables(environment)
+    for name, value in _given_settings().items():
+        own = _SET_BY.get(name)
+        if own and value != ours[name]:
+            raise UsageError(
+                f"{name} is set, and Nightshift sets it itself, by {own}: unset {name}, and set "
+                f"{own} in its place."
+            )
 
 
 def _given_settings() -> dict[str, str]:
@@ -157,7 +181,8 @@ def clean_database(environment: Environment, rule: Rule) -> Cleaned | None:
     Raises:
         NightshiftError: Airflow could not; the message holds the end of what it said.
     """
-    if not _stamp(environment).exists():
+    made = _folder(environment).glob(f"{_database_stamp(environment)}*")
+    if not any(made):
         return None
     before = f"--clean-before-timestamp={rule.before.isoformat()}"
     tables = f"--tables={','.join(_GROWING_TABLES)}"
@@ -238,10 +263,20 @@ def _migration_log(environment: Environment) -> Path:
 
 
 def _stamp(environment: Environment) -> Path:
+    name = _database_stamp(environment)
+    if environment.auth == "fab":
+        # Others keep no accounts in the database.
+        name += f"-fab-{_digest(accounts.roles(environment))}"
+    return _folder(environment) / name
+
+
+def _database_stamp(environment: Environment) -> str:
     # Named after what it holds for, so that an upgrade or another database migrates again.
-    holds_for = [environment.airflow_database, environment.auth, accounts.roles(environment)]
-    digest = sha256("\n".join(holds_for).encode()).hexdigest()[:12]
-    return _folder(environment) / f".migrated-{version('apache-airflow')}-{digest}"
+    return f".migrated-{version('apache-airflow')}-{_digest(environment.airflow_database)}"
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:12]
 
 
 def _hosts_without_proxy(variable: str) -> str:

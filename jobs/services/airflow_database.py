@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -21,10 +22,29 @@ def main() -> int:
     """
     environment = Environment.read()
     code = _run("db", "migrate")
-    if environment.auth == "fab":
-        for account in accounts(environment):
+    if environment.auth == "fab" and not code:
+        there = _users()
+        missing = [one for one in accounts(environment) if one.user not in there]
+        for account in missing:
             code = code or _create(account)
     return code
+
+
+def _users() -> set[str]:
+    """Who has an account; nobody where Airflow cannot say it."""
+    listed = subprocess.run(
+        dying_with_parent(program("users", "list", "--output", "json")),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    # Before it Airflow may print anything.
+    _, _, rows = f"\n{listed.stdout}".rpartition("\n[")
+    try:
+        return {row["username"] for row in json.loads(f"[{rows}")}
+    except ValueError:
+        # To create one who is there changes nothing.
+        return set()
 
 
 def _create(account: Account) -> int:

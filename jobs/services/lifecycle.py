@@ -30,7 +30,11 @@ def up(environment: Environment) -> int:
     """Start what does not run yet and wait until all of it is healthy.
 
     What fails to start leaves nothing behind.
+
+    Raises:
+        UsageError: a variable of Airflow's is set that Nightshift sets by one of its own.
     """
+    airflow.require_own_settings(environment)
     with _one_at_a_time(environment):
         supervisor = Supervisor(environment)
         wanted = services(environment)
@@ -39,6 +43,8 @@ def up(environment: Environment) -> int:
         try:
             if not (supervisor.is_running() and supervisor.has_settings(wanted, settings)):
                 _start_anew(environment, supervisor, wanted, settings)
+            # Also where nothing starts anew: a file that was changed or lost is right again.
+            airflow.make_login(environment)
             start_services(environment, supervisor, wanted)
             _make_pools(environment, wanted)
         except BaseException:
@@ -130,15 +136,29 @@ def _start_anew(
             who = f"the service '{service.name}'"
             processes.require_free(service.port, who, service.port_variable)
     make_all(environment)
-    airflow.make_login(environment)
     supervisor.start(wanted, settings)
 
 
 def _make_pools(environment: Environment, wanted: tuple[Service, ...]) -> None:
-    """Make the pools in which tasks wait: in a pool that is not there they would wait for ever."""
+    """Make the pools in which tasks wait: in a pool that is not there they would wait for ever.
+
+    Where it cannot be done, a warning is printed: pools may be there, and a night's plan makes them
+    too.
+    """
     has_airflow = any(service.needs_database for service in wanted)
-    if has_airflow:
+    if not has_airflow:
+        return
+    try:
         own_airflow(environment).make_pools(catalog.pools())
+    except Exception as error:  # people may have changed how one signs in, and with it any answer
+        names = ", ".join(pool.name for pool in catalog.pools())
+        print(
+            f"Warning: the pools are not made: {error} A task whose pool is not there waits for "
+            f"ever. Look whether they are, and make those that are not ({names}): "
+            "nightshift airflow pools list; nightshift airflow pools set NAME SLOTS WHY",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _stop(environment: Environment) -> int:

@@ -41,19 +41,24 @@ def secret(environment: Environment, name: str) -> str:
     return path.read_text().strip()
 
 
-def password(environment: Environment, user: str) -> Path:
-    """The file of a user's password, made now when there is none.
+def password_file(environment: Environment, user: str) -> Path:
+    """Where the password of a user is, once it is made.
 
     Args:
         environment: Whose home it is.
         user: A name that the settings allow: it is a name of a file.
     """
+    return environment.secrets / "passwords" / user
+
+
+def make_password(environment: Environment, user: str) -> None:
+    """Make the password of a user who has none."""
     private_home(environment)
     private_folder(environment.secrets)
-    path = private_folder(environment.secrets / "passwords") / user
+    path = password_file(environment, user)
+    private_folder(path.parent)
     if not path.exists():
         write_once(path, _new_password())
-    return path
 
 
 def make_all(environment: Environment) -> None:

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -113,6 +114,7 @@ class Forked:
         self._code: int | None = None
         self._received = b""
         self._connection = _connect(environment)
+        self._began = time.monotonic()
         # What is in our buffers belongs before the child's first line.
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -144,7 +146,7 @@ class Forked:
         if reply is not None:
             self._code = int(reply["exit_code"])
             self.message = str(reply.get("message", ""))
-            usage.add_forked(reply.get("taken", {}))
+            usage.add_forked(reply.get("taken", {}), self._began)
             self._connection.close()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,24 +36,40 @@ class Usage:
     """That the embedded Spark server has used meanwhile, whoever it worked for; None: there is
     none, such as where a cluster computes."""
     peak_bytes: int
-    """Resident memory of its process, with what that shares with the stage server, and of the
-    processes that the stage server forked for it, each at its peak. Of other children the largest
-    counts, where none before was larger."""
+    """Resident memory of its process, with what that shares with the stage server, and of the most
+    that the stage server had forked for it at one time, each process at its peak. Of other children
+    the largest counts, where none before was larger."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Forked:
-    """What children of the stage server have taken, of those that this process has waited for."""
+    """A child of the stage server that this process has waited for."""
 
-    cpu_seconds = 0.0
-    peak_bytes = 0
+    began: float
+    ended: float
+    cpu_seconds: float
+    peak_bytes: int
 
 
-def add_forked(told: dict[str, object]) -> None:
-    """Count a child of the stage server, by what `of_ended` told of it; nothing: it told none."""
+_FORKED: list[_Forked] = []
+"""In the order in which this process saw them end."""
+
+
+def add_forked(told: Mapping[str, object], began: float) -> None:
+    """Count a child of the stage server that has ended.
+
+    Args:
+        told: What `of_ended` told of it; nothing: it told none.
+        began: When it was asked for, by the monotonic clock.
+    """
     with suppress(KeyError, TypeError, ValueError):
-        seconds = float(str(told["cpu_seconds"]))
-        _Forked.peak_bytes += int(str(told["peak_bytes"]))
-        _Forked.cpu_seconds += seconds
+        one = _Forked(
+            began=began,
+            ended=time.monotonic(),
+            cpu_seconds=float(str(told["cpu_seconds"])),
+            peak_bytes=int(str(told["peak_bytes"])),
+        )
+        _FORKED.append(one)
 
 
 def of_ended(told: resource.struct_rusage) -> dict[str, float | int]:
@@ -75,7 +92,7 @@ class Meter:
         self._spark = _spark_server(environment)
         self._spark_began = _spark_seconds(self._spark)
         self._largest_child = _largest_child()
-        self._forked_peak = _Forked.peak_bytes
+        self._forked_before = len(_FORKED)
         with suppress(OSError):
             (_OWN / "clear_refs").write_text(_FORGET_PEAK)
         self._cpu_began = _cpu_seconds()
@@ -91,7 +108,7 @@ class Meter:
             spark = spark_now - self._spark_began
         largest = _largest_child()
         children = largest if largest > self._largest_child else 0
-        forked = _Forked.peak_bytes - self._forked_peak
+        forked = _most_at_once(_FORKED[self._forked_before :])
         return Usage(
             seconds=seconds,
             cpu_seconds=_cpu_seconds() - self._cpu_began,
@@ -102,7 +119,17 @@ class Meter:
 
 def _cpu_seconds() -> float:
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime + _Forked.cpu_seconds
+    forked = sum(one.cpu_seconds for one in _FORKED)
+    return time.process_time() + children.ru_utime + children.ru_stime + forked
+
+
+def _most_at_once(forked: Sequence[_Forked]) -> int:
+    """The most memory that children had together; only when one begins can it be more."""
+    most = 0
+    for moment in [one.began for one in forked]:
+        alive = [one for one in forked if one.began <= moment < one.ended]
+        most = max(most, sum(one.peak_bytes for one in alive))
+    return most
 
 
 def _largest_child() -> int:

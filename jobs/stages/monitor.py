@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.lake import ops, snapshots
+from jobs.lake import approvals, ops, snapshots
 from jobs.lake.locations import exists
 from jobs.training import alarms, dataset, metrics, watch
 from jobs.training.tasks import task_of
@@ -26,7 +26,11 @@ def monitor(run: Run) -> dict[str, object]:
     """Measure the predictions whose labels became known on the run's days, and watch these nights.
 
     The measures are by day, event date and model; what is watched, by night.
+
+    Models that have awaited a person for too long are refused, also where no model is trained or
+    evaluated.
     """
+    approvals.expire(run)
     arrived = _arrived(run)
     rows = [_row(run, part) for part in _parts(run, arrived)]
     inside = f"landed_date >= '{run.days.first}' AND landed_date <= '{run.days.last}'"

@@ -14,6 +14,7 @@ from jobs.lake import publications
 from jobs.survey import training_definition
 from jobs.training import candidate, pins, proof
 from jobs.training.candidate import recipe_of
+from jobs.training.families import TIMELINE
 from pipelines.days import Days
 from pipelines.errors import Refused
 from pipelines.run import Run
@@ -127,8 +128,17 @@ def _keep(
             params=_params(run, recipe, judged),
             curves={**judged.curves, "fresh_loss": made.fresh.fit.curves["loss"]},
             pins=pinned,
+            timelines=_timelines(parent),
         )
     return model, proven
+
+
+def _timelines(folder: Path) -> dict[str, Path]:
+    """What the two trainings below the folder have left: of the judged model, of the fresh one."""
+    found: dict[str, Path] = {}
+    for file in folder.glob(f"*/{TIMELINE}"):
+        found[file.parent.name.removeprefix("of the ")] = file
+    return found
 
 
 def _params(run: Run, recipe: Recipe, fit: Fit) -> dict[str, object]:

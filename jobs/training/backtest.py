@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.lake import ops, snapshots
+from jobs.lake import ops
 from jobs.lake.knowledge import Knowledge
 from jobs.training import baselines, candidate, dataset, metrics, pins, scoring
 from jobs.training.candidate import Recipe
@@ -42,8 +42,6 @@ _KEY = "key_"
 _SLICE = "slice_"
 """Prefixes: a pipeline may have columns of any name."""
 _FINGERPRINT = b"fingerprint"
-_LAG_DAYS = 7
-"""Days after an event by which its label has landed; later ones are not measured."""
 _DIGITS = 12
 """Of a digest in a name: enough to tell a person's backtests apart."""
 
@@ -241,10 +239,7 @@ def _results(run: Run, recipe: Recipe, part: Days) -> pa.Table:
 
 def _to_score(run: Run, recipe: Recipe, part: Days) -> pa.Table:
     """The rows of these events that have got a label, with what was known before the event."""
-    landed = Days(part.first, part.last + timedelta(days=_LAG_DAYS))
-    # Of labels the last that are known: a night sees none of a later day.
-    rows = dataset.labelled(run, replace(recipe.snapshot, night=date.max), landed)
-    of_part = snapshots.between(rows, run.pipeline.event_date, part)
+    of_part = dataset.labelled_events(run, recipe.snapshot, part)
     if not len(of_part):
         raise Refused(
             f"{run.pipeline.name}.{TRAINING} has no labelled row about {part}: nothing tells how "
@@ -297,7 +292,7 @@ def _file(folder: Path, run: Run) -> Path:
 
 def _fingerprint(run: Run, recipe: Recipe, part: Days) -> str:
     """Of all that the night's results follow from."""
-    landed = Days(part.first, part.last + timedelta(days=_LAG_DAYS))
+    landed = Days(part.first, part.last + timedelta(days=dataset.LAG_DAYS))
     knowledge = Knowledge(run)
     is_recorded = bool(knowledge.latest(TRAINING))
     scored = knowledge.table_input(TRAINING, landed).digest if is_recorded else ""

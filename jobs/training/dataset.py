@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,8 @@ from pipelines.model import Training
 from pipelines.run import Run
 from pipelines.spec import TRAINING, Pipeline
 
+LAG_DAYS = 7
+"""Days after an event by which its label has landed; later ones are not measured."""
 _FEWEST_DAYS = 2
 """One to fit on and one to validate on."""
 
@@ -89,12 +91,40 @@ def window(pipeline: Pipeline, as_of: date) -> Window:
     )
 
 
-def labelled(run: Run, snapshot: Snapshot, days: Days) -> pa.Table:
-    """The training rows of those days that have a label."""
+def labelled(
+    run: Run, snapshot: Snapshot, days: Days, columns: tuple[str, ...] | None = None
+) -> pa.Table:
+    """The training rows of those days that have a label.
+
+    Args:
+        run: Whose pipeline's rows they are.
+        snapshot: Of the training table.
+        days: On which the labels became known.
+        columns: Those to read, beside partition, key and label; None: all that models, baselines
+            and slices need.
+    """
     training = run.pipeline.training
-    columns = (*training.features, *training.baseline_columns, *training.slices, training.label)
-    rows = snapshots.read(run, snapshot, days, columns)
+    if columns is None:
+        columns = (*training.features, *training.baseline_columns, *training.slices)
+    rows = snapshots.read(run, snapshot, days, (*columns, training.label))
     return rows.filter(pc.is_valid(rows[training.label]))
+
+
+def labelled_events(
+    run: Run, snapshot: Snapshot, events: Days, columns: tuple[str, ...] | None = None
+) -> pa.Table:
+    """The training rows of events of those days that have got a label by now.
+
+    Args:
+        run: Whose pipeline's rows they are.
+        snapshot: Of the training table.
+        events: Days of the events.
+        columns: As of `labelled`.
+    """
+    landed = Days(events.first, events.last + timedelta(days=LAG_DAYS))
+    # Of labels the last that are known: a night sees none of a later day.
+    rows = labelled(run, replace(snapshot, night=date.max), landed, columns)
+    return snapshots.between(rows, run.pipeline.event_date, events)
 
 
 def judged(run: Run, rows: pa.Table, days: Window) -> Dataset:

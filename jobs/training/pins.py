@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.lake import publications
+from jobs.lake.definition import is_said
 from jobs.lake.knowledge import Knowledge
 from jobs.training.machine import machine
 from jobs.version import code_version
@@ -61,9 +62,10 @@ def how(training: Training, family: ModelFamily, settings: Any) -> dict[str, obj
     sources = (*shared, *family.sources)
     idle = _idle(settings)
     decisive = {name: value for name, value in asdict(settings).items() if name not in idle}
+    said = {name: value for name, value in decisive.items() if is_said(name, value)}
     return {
         "training": _learned(training),
-        "family": {"name": family.name, **decisive},
+        "family": {"name": family.name, **said},
         "sources": _digest(*(source.read_bytes() for source in sources)),
         "libraries": {name: version(name) for name in family.libraries},
     }

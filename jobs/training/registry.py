@@ -44,6 +44,7 @@ FILES = "model"
 pickle runs its code."""
 _PINS = "pins.json"
 """Artifact that tells what to look up to train the model again."""
+_TIMELINES = "timelines"
 _PLOTS = "plots"
 _CARD = "card"
 """Artifact folders of an evaluation's pictures, and of the card."""
@@ -110,12 +111,14 @@ class Registry:
         params: Mapping[str, object],
         curves: Mapping[str, list[float]],
         pins: Mapping[str, object],
+        timelines: Mapping[str, Path] | None = None,
     ) -> ModelVersion:
         """Store a trained model and make it the challenger.
 
         Args:
             files: Folder with exactly what serving and judging need.
             curves: Metric -> its values by epoch.
+            timelines: Of the model of that name: what the processes of its training did when.
 
         Raises:
             Refused: a value of the curves is no finite number. Nothing is stored: the next training
@@ -140,6 +143,8 @@ class Registry:
             self._client.log_batch(run_id, _curves(curves), _params(params))
             self._client.log_dict(run_id, dict(pins), _PINS)
             self._client.log_artifacts(run_id, str(files), FILES)
+            for name, timeline in (timelines or {}).items():
+                self._client.log_artifact(run_id, str(timeline), f"{_TIMELINES}/{name}")
         self._client.set_terminated(run_id)
         return self.challenge(self._register(run_id, tags))
 

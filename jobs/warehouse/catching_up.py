@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -26,7 +27,8 @@ from jobs.warehouse.connection import (
     opened,
 )
 from jobs.warehouse.shape import Shape, shape_of
-from pipelines.errors import NightshiftError
+from pipelines.days import Days
+from pipelines.errors import NightshiftError, Refused
 from pipelines.redaction import redacted
 
 if TYPE_CHECKING:
@@ -35,8 +37,10 @@ if TYPE_CHECKING:
     from pipelines.spec import Pipeline, Table
 
 _ROWS_AT_ONCE = 50_000
-"""Of a day in memory, however many it has."""
+"""That are sent to PostgreSQL together."""
 _FAULTS_TOLD = 3
+_OF_ONE_DAY = (NightshiftError, psycopg.Error, OSError, pa.ArrowException)
+"""What may be wrong with a day, or with its files, and says nothing of the others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +59,7 @@ class Caught:
     """In the days that were written."""
     faults: tuple[str, ...] = ()
     """Why the others were not."""
-    note: str = ""
+    notes: tuple[str, ...] = ()
     """What a person should set right, though nothing failed."""
 
     @property
@@ -71,14 +75,28 @@ class _Source:
     name: str
     lake: str
     """Id of the Delta table, whatever version."""
-    in_force: dict[date, Publication]
-    rows: arrow.Dataset
+    in_force: Mapping[date, Publication]
+    """By day, the oldest first."""
+    rows: arrow.FileSystemDataset
 
     def of(self, shape: Shape, day: date) -> Iterator[pa.RecordBatch]:
-        """The rows of a day, in batches."""
+        """The rows of a day, in batches.
+
+        One row group of a file is in memory at once, as stored and as decoded: Spark writes groups
+        of up to 128 MB, however large the day is.
+        """
         own = arrow.field(shape.day) == pa.scalar(day)
         columns = list(shape.copied)
-        yield from self.rows.to_batches(columns=columns, filter=own, batch_size=_ROWS_AT_ONCE)
+        for file in self.rows.get_fragments(filter=own):
+            # A scan of the whole would read on while PostgreSQL takes what was read.
+            for group in file.split_by_row_group():
+                yield from group.to_batches(
+                    schema=self.rows.schema,
+                    columns=columns,
+                    filter=own,
+                    batch_size=_ROWS_AT_ONCE,
+                    batch_readahead=1,
+                )
 
 
 def published_tables(pipeline: Pipeline) -> tuple[Table, ...]:
@@ -97,33 +115,43 @@ def catch_up(
 ) -> list[Caught]:
     """Publish every day of the tables that PostgreSQL has not got as it is in force in the lake.
 
-    A table that was never published in the lake is left out. A day that PostgreSQL refuses keeps
-    no other one from being published.
+    A table that was never published in the lake is left out. The newest day of a table is written
+    first. A day that cannot be read or written keeps no other one from being published.
 
     Args:
         environment: Whose lake and PostgreSQL they are.
         pipeline: Whose tables.
         wanted: The tables.
         limits: How long PostgreSQL may take.
-        seconds: After so many no further day is begun; None: all are.
+        seconds: After so many no further day is begun, and a table leaves the others their share
+            of them; None: all are.
         is_dry: Only tell what is behind.
 
     Raises:
         UsageError: no PostgreSQL is set, or its address makes no sense.
         WarehouseAway: it does not answer.
     """
-    until = None if seconds is None else time.monotonic() + seconds
+    end = None if seconds is None else time.monotonic() + seconds
     found: list[Caught] = []
     with opened(environment, limits) as connection:
-        for table in wanted:
+        for place, table in enumerate(wanted):
             source = _source(environment, f"{pipeline.name}.{table.name}")
             if source is None:
                 continue
-            one = _Table(connection, pipeline, table, source, limits)
+            one = _Table(environment, connection, pipeline, table, source, limits)
+            until = _share(end, len(wanted) - place)
             found.append(one.follow(until, is_dry=is_dry))
             if connection.closed:
                 break
     return found
+
+
+def _share(end: float | None, tables: int) -> float | None:
+    """Until when the first of so many tables may take, of the time that they have until the end."""
+    if end is None:
+        return None
+    now = time.monotonic()
+    return now + (end - now) / tables
 
 
 def _source(environment: Environment, name: str) -> _Source | None:
@@ -149,12 +177,14 @@ class _Table:
 
     def __init__(
         self,
+        environment: Environment,
         connection: Connection,
         pipeline: Pipeline,
         table: Table,
         source: _Source,
         limits: Limits,
     ) -> None:
+        self._environment = environment
         self._connection = connection
         self._pipeline = pipeline
         self._declared = table
@@ -164,7 +194,7 @@ class _Table:
         self._behind: list[date] = []
         self._written: list[date] = []
         self._faults: list[str] = []
-        self._note = ""
+        self._notes: list[str] = []
 
     def follow(self, until: float | None, *, is_dry: bool) -> Caught:
         """Publish the days that PostgreSQL lacks, or only tell which these are."""
@@ -172,36 +202,65 @@ class _Table:
             shape = shape_of(self._pipeline, self._declared, self._source.rows.schema)
             self._compare()
             if not is_dry:
-                self._note = tables.provide(self._connection, shape, self._limits)
+                note = tables.provide(self._connection, shape, self._limits)
+                self._notes += [note] if note else []
                 self._write(shape, until)
         except (NightshiftError, psycopg.Error) as error:
             self._faults.append(_in_words(error))
+        written = sorted(self._written)
         in_force = self._source.in_force
         return Caught(
             table=self._source.name,
-            current=tuple(self._current),
+            current=tuple(sorted(self._current)),
             behind=tuple(self._behind),
-            written=tuple(self._written),
-            rows=sum(in_force[day].rows for day in self._written),
+            written=tuple(written),
+            rows=sum(in_force[day].rows for day in written),
             faults=self._told(),
-            note=self._note,
+            notes=tuple(self._notes),
         )
 
     def _compare(self) -> None:
         names = (self._pipeline.name, self._declared.name)
         held = days.held(self._connection, *names, self._limits)
-        nothing = days.Held(lake=None, version=None)
         current: list[date] = []
         behind: list[date] = []
         for day, one in self._source.in_force.items():
-            is_older = held.get(day, nothing).is_older(self._source.lake, one)
+            found = held.get(day, days.NOTHING)
+            is_older = found.is_older(self._source.lake, one)
             (behind if is_older else current).append(day)
+            if not is_older and found.version != one.version:
+                self._require_known(day, found)
         self._current, self._behind = current, behind
+        self._tell_of_others(held)
+
+    def _require_known(self, day: date, found: days.Held) -> None:
+        """Refuse a day that PostgreSQL has of a later version than the lake ever had.
+
+        Raises:
+            Refused: the lake's record, asked anew, tells of no such publication.
+        """
+        told = publications.of_table(self._environment, self._source.name, Days.of(day))
+        if not found.is_of([one for one in told if one.day == day]):
+            raise Refused(
+                f"PostgreSQL holds {day} of version {found.version}, of which the lake has no "
+                f"record: was it restored from a backup? If so, {days.ALL_ANEW}"
+            )
+
+    def _tell_of_others(self, held: Collection[date]) -> None:
+        """Note the days that PostgreSQL has and the lake has not."""
+        others = [day for day in held if day not in self._source.in_force]
+        if others:
+            self._notes.append(
+                f"{self._source.name}: PostgreSQL has {len(others)} days that the lake has not, "
+                f"the first is {others[0]}. If they are of no use, {days.ALL_ANEW}"
+            )
 
     def _write(self, shape: Shape, until: float | None) -> None:
-        for place, day in enumerate(self._behind):
+        # The newest first: it is what people wait for.
+        newest_first = self._behind[::-1]
+        for place, day in enumerate(newest_first):
             if until is not None and time.monotonic() > until:
-                left = len(self._behind) - place
+                left = len(newest_first) - place
                 self._faults.append(f"Time is up with {left} days left: the next night goes on.")
                 return
             try:
@@ -209,15 +268,19 @@ class _Table:
             except WarehouseAway:
                 # It would say the same of every day, and make each wait.
                 raise
-            except (NightshiftError, psycopg.Error) as error:
+            except _OF_ONE_DAY as error:
                 self._faults.append(f"{day}: {_in_words(error)}")
-            else:
-                self._written.append(day)
 
     def _write_day(self, shape: Shape, day: date) -> None:
         one = self._source.in_force[day]
         rows = self._source.of(shape, day)
-        days.write(self._connection, shape, self._source.lake, one, rows, self._limits)
+        lake = self._source.lake
+        if days.write(self._connection, shape, lake, one, rows, self._limits):
+            self._written.append(day)
+        else:
+            # Another run has written it meanwhile.
+            self._behind.remove(day)
+            self._current.append(day)
 
     def _told(self) -> tuple[str, ...]:
         """The faults, or the first of many."""
@@ -226,8 +289,8 @@ class _Table:
         return (*shown, f"… and {more} more days") if more > 0 else shown
 
 
-def _in_words(error: NightshiftError | psycopg.Error) -> str:
-    return in_words(error) if isinstance(error, psycopg.Error) else str(error)
+def _in_words(error: Exception) -> str:
+    return in_words(error) if isinstance(error, psycopg.Error) else message_of(error)
 
 
 def after_publication(
@@ -256,7 +319,7 @@ def after_publication(
         "warehouse_days": sum(len(one.written) for one in found),
         "warehouse_rows": sum(one.rows for one in found),
     }
-    notes = [one.note for one in found if one.note]
+    notes = chain.from_iterable(one.notes for one in found)
     for note in dict.fromkeys(notes):
         print(f"Warning: {note}", file=sys.stderr, flush=True)
     faults: list[str] = []

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
 
+from jobs.output import harmless
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
 
@@ -20,6 +23,13 @@ VARIABLE = "NIGHTSHIFT_WAREHOUSE_URL"
 OWNER, READER = "nightshift_owner", "nightshift_reader"
 """Roles by convention: who owns the schemas and tables, and who may read."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_WRONG_VALUE, _BROKEN_CONSTRAINT = "22", "23"
+_OF_THE_SERVER = ("08", "53", "57P", "55P03")
+"""Beginnings of the SQLSTATEs that say something of the server and nothing of what it was given:
+connection, resources, shutdown, a lock that somebody holds."""
+_QUOTED = re.compile(r'".*"')
+_COLUMN = re.compile(r"COPY [^,]*, line \d+, column ([^:]+)")
+"""Where in a COPY something is wrong, as PostgreSQL tells it before it quotes the value."""
 Connection = psycopg.Connection[tuple[Any, ...]]
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 
@@ -45,7 +55,7 @@ BY_HAND = Limits(lock=60, statement=3600, transaction=7200)
 
 
 class WarehouseAway(NightshiftError):
-    """PostgreSQL cannot be used now: it is down, full, too slow, or a lock is held."""
+    """PostgreSQL cannot be used now: it is away or full, or somebody holds a lock."""
 
 
 @contextmanager
@@ -66,8 +76,31 @@ def opened(environment: Environment, limits: Limits = LIMITS) -> Iterator[Connec
         # It may quote the address.
         raise UsageError(f"{VARIABLE} holds a setting that PostgreSQL does not know.") from None
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-    with connection, _translated():
+    with connection, _translated(connection):
         yield connection
+
+
+def version_at(address: str, seconds: int) -> str:
+    """The version of the PostgreSQL at an address, such as Airflow's database.
+
+    Raises:
+        WarehouseAway: it does not answer within so many seconds, or refuses us.
+    """
+    try:
+        with psycopg.connect(address, connect_timeout=seconds) as connection:
+            return version_of(connection)
+    except psycopg.OperationalError as error:
+        raise WarehouseAway(in_words(error)) from None
+    except psycopg.Error:
+        # It may quote the address.
+        raise WarehouseAway("PostgreSQL's client cannot read the address.") from None
+
+
+def version_of(connection: Connection) -> str:
+    """The version of the server, such as 15.3."""
+    number = connection.info.server_version
+    # As PostgreSQL writes it since version 10.
+    return f"{number // 10_000}.{number % 10_000}"
 
 
 @contextmanager
@@ -75,10 +108,12 @@ def transaction(connection: Connection, limits: Limits = LIMITS) -> Iterator[Cur
     """A transaction for the time of the block, with its limits set.
 
     Raises:
-        WarehouseAway: a limit was reached, or the connection is lost: nothing of it is visible.
+        WarehouseAway: the server is full, somebody holds a lock, or the connection is lost.
+        psycopg.Error: PostgreSQL refuses what it was given, or has worked on it for too long.
+            Either way nothing of it is visible.
     """
     with (
-        _translated(),
+        _translated(connection),
         _ended_after(connection, limits.transaction),
         connection.transaction(),
         connection.cursor() as cursor,
@@ -126,19 +161,43 @@ def _given(environment: Environment, limits: Limits) -> dict[str, Any]:
         "application_name": "nightshift",
         "client_encoding": "utf8",
     }
-    host = str(address.get("host") or "localhost")
-    if host not in _LOOPBACK and not host.startswith("/"):
-        # What is published leaves no machine in the clear, unless the address itself says so.
+    if "service" in address and "sslmode" not in address:
+        raise UsageError(
+            f"{VARIABLE} names a service, which does not tell whether the connection is to be "
+            "encrypted. Add it: &sslmode=verify-full or &sslmode=require."
+        )
+    if _needs_encryption(address):
         ours["sslmode"] = "require"
     return {**ours, **address}
 
 
+def _needs_encryption(address: Mapping[str, Any]) -> bool:
+    """Whether the connection leaves the machine, and nobody says how it is to be protected."""
+    given: dict[str, Any] = {}
+    # From PGHOST, PGSSLMODE and others like them, and from a service that PGSERVICE names.
+    for option in Conninfo.get_defaults():
+        if option.val and option.val != option.compiled:
+            given[option.keyword.decode()] = option.val.decode()
+    effective = {**given, **address}
+    if "sslmode" in effective:
+        return False
+    places = effective.get("hostaddr") or effective.get("host") or "localhost"
+    return not all(map(_is_local, places.split(",")))
+
+
+def _is_local(place: str) -> bool:
+    # A path is that of a socket.
+    return place in _LOOPBACK or place.startswith("/")
+
+
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(connection: Connection) -> Iterator[None]:
     try:
         yield
-    except psycopg.OperationalError as error:
-        raise WarehouseAway(in_words(error)) from None
+    except psycopg.Error as error:
+        if connection.closed or (error.sqlstate or "").startswith(_OF_THE_SERVER):
+            raise WarehouseAway(in_words(error)) from None
+        raise
 
 
 @contextmanager
@@ -166,12 +225,24 @@ def _ended_after(connection: Connection, seconds: float) -> Iterator[None]:
 
 def in_words(error: psycopg.Error) -> str:
     """What PostgreSQL says, on one line and without the rows that it may quote."""
-    told = error.diag
-    said = " ".join(filter(None, (told.message_primary, told.message_detail)))
     # Without an answer of the server, the client says why there is none.
-    words = (said or str(error)).split()
-    what = " ".join(words).rstrip(".") or type(error).__name__
+    words = (_said(error) or str(error)).split()
+    what = harmless(" ".join(words)).rstrip(".") or type(error).__name__
     return f"PostgreSQL: {what}.{_way_out(error)}"
+
+
+def _said(error: psycopg.Error) -> str:
+    told = error.diag
+    first = told.message_primary or ""
+    kind = (error.sqlstate or "")[:2]
+    if kind == _BROKEN_CONSTRAINT:
+        # It names the constraint or the column, and the detail has the row.
+        return first
+    if kind == _WRONG_VALUE:
+        column = _COLUMN.match(told.context or "")
+        where = f" (column {column[1]})" if column else ""
+        return _QUOTED.sub('"…"', first) + where
+    return " ".join(filter(None, (first, told.message_detail)))
 
 
 def _way_out(error: psycopg.Error) -> str:

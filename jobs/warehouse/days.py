@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from psycopg import sql
 from pyarrow import csv
 
 from jobs.warehouse.connection import Connection, Cursor, Limits, transaction
-from jobs.warehouse.shape import Shape
+from jobs.warehouse.shape import TEXTS, Shape
 from jobs.warehouse.tables import act_as_owner, has_bookkeeping
 from pipelines.errors import NightshiftError, Refused
 
@@ -24,14 +24,16 @@ _UNQUOTED_IS_NULL = csv.WriteOptions(include_header=False, quoting_style="needed
 """Every text is quoted and no null is: that is how COPY tells them apart."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Held:
-    """What PostgreSQL holds of a day."""
+    """What PostgreSQL holds of a day, in the order in which it is asked for."""
 
     lake: str | None
     """Id of the Delta table that it came from."""
     version: int | None
     """Of that table; None: nothing was published."""
+    checksum: str | None
+    """Of the publication."""
 
     def is_older(self, lake: str, one: Publication) -> bool:
         """Whether the publication of that table is to take its place.
@@ -44,10 +46,23 @@ class Held:
         if self.lake != lake:
             raise Refused(
                 f"PostgreSQL holds {one.day} of a table of another lake (id {self.lake}, ours is "
-                f"{lake}). Publish to another database, or have all days replaced by ours: "
-                "DELETE FROM nightshift.publications WHERE pipeline = … AND table_name = …"
+                f"{lake}). Publish to another database, or {ALL_ANEW}"
             )
-        return self.version < one.version
+        # A lake that was restored from a backup gives a version a second time.
+        is_other = self.checksum != one.checksum
+        return self.version < one.version or (self.version == one.version and is_other)
+
+    def is_of(self, told: Collection[Publication]) -> bool:
+        """Whether it is one of these publications."""
+        known = {(one.version, one.checksum) for one in told}
+        return (self.version, self.checksum) in known
+
+
+NOTHING = Held(None, None, None)
+ALL_ANEW = (
+    "have all days published anew: delete the rows of the table whose name begins with '_', and "
+    "those of nightshift.publications (docs/how-to/postgresql.md)."
+)
 
 
 def held(
@@ -62,12 +77,12 @@ def held(
         if not has_bookkeeping(cursor):
             return {}
         cursor.execute(
-            "SELECT day, lake, version FROM nightshift.publications "
-            "WHERE pipeline = %s AND table_name = %s",
+            "SELECT day, lake, version, checksum FROM nightshift.publications "
+            "WHERE pipeline = %s AND table_name = %s ORDER BY day",
             [schema, table],
         )
         found = cursor.fetchall()
-    return {day: Held(lake=lake, version=version) for day, lake, version in found}
+    return {day: Held(*told) for day, *told in found}
 
 
 def write(
@@ -87,6 +102,7 @@ def write(
         Refused: the day came from another lake, or a text cannot be one of PostgreSQL.
         NightshiftError: not as many rows were read as were published.
         WarehouseAway: PostgreSQL cannot be used.
+        psycopg.Error: it refuses the rows, or takes too long for them.
     """
     with transaction(connection, limits) as cursor:
         act_as_owner(cursor)
@@ -124,13 +140,13 @@ def _locked(cursor: Cursor, shape: Shape, day: date) -> Held:
         about,
     )
     cursor.execute(
-        "SELECT lake, version FROM nightshift.publications "
+        "SELECT lake, version, checksum FROM nightshift.publications "
         "WHERE pipeline = %s AND table_name = %s AND day = %s FOR UPDATE",
         about,
     )
     found = cursor.fetchone()
     assert found is not None, "the row was inserted, or was there"
-    return Held(lake=found[0], version=found[1])
+    return Held(*found)
 
 
 def _copy(cursor: Cursor, shape: Shape, rows: Iterable[pa.RecordBatch]) -> int:
@@ -140,14 +156,24 @@ def _copy(cursor: Cursor, shape: Shape, rows: Iterable[pa.RecordBatch]) -> int:
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(table, columns)
     with cursor.copy(statement) as copy:
         for batch in rows:
-            _refuse_nul(batch)
-            copy.write(_as_csv(batch))
+            plain = _without_views(batch)
+            _refuse_nul(plain)
+            copy.write(_as_csv(plain))
     return cursor.rowcount
+
+
+def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows with views of texts, which Arrow neither searches nor writes, as texts."""
+    columns: list[pa.Array] = []
+    for values in batch.columns:
+        is_view = values.type == pa.string_view()
+        columns.append(values.cast(pa.large_string()) if is_view else values)
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def _refuse_nul(batch: pa.RecordBatch) -> None:
     for name, values in zip(batch.schema.names, batch.columns, strict=True):
-        if not pa.types.is_string(values.type):
+        if values.type not in TEXTS:
             continue
         has_nul = pc.match_substring(values, "\0")
         if pc.any(has_nul).as_py():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from pipelines.spec import PREDICTIONS
 if TYPE_CHECKING:
     from pipelines.spec import Pipeline, Table
 
+TEXTS = (pa.string(), pa.large_string(), pa.string_view())
 _PLAIN: Mapping[pa.DataType, str] = {
     pa.bool_(): "boolean",
     pa.int8(): "smallint",
@@ -26,9 +28,7 @@ _PLAIN: Mapping[pa.DataType, str] = {
     pa.int64(): "bigint",
     pa.float32(): "real",
     pa.float64(): "double precision",
-    pa.string(): "text",
-    pa.large_string(): "text",
-    pa.string_view(): "text",
+    **dict.fromkeys(TEXTS, "text"),
     pa.date32(): "date",
 }
 """As PostgreSQL itself writes the types: they are compared with those of a table that is there."""
@@ -83,6 +83,10 @@ class Shape:
         if rest:
             wanted.append((*rest, self.day))
         return {f"{self.table}_{_digest(*columns)}": columns for columns in wanted}
+
+    def is_index(self, name: str) -> bool:
+        """Whether it is the name of an index of ours, of this key or of one of before."""
+        return bool(re.fullmatch(f"{re.escape(self.table)}_[0-9a-f]{{{_INDEX_DIGITS}}}", name))
 
     def digest(self) -> str:
         """Differs when something of it has changed."""

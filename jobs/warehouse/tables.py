@@ -6,9 +6,11 @@ A column is added and never taken away, and never changes its type.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import LiteralString
 
+import psycopg
 from psycopg import sql
 
 from jobs.warehouse.connection import OWNER, READER, Connection, Cursor, Limits, transaction
@@ -225,19 +227,27 @@ def _declared(column: Column) -> sql.Composed:
 def _make_indexes(cursor: Cursor, shape: Shape) -> None:
     cursor.execute(_INDEXES, [shape.schema, shape.table])
     there = {name for (name,) in cursor.fetchall()}
-    table = sql.Identifier(shape.schema, shape.table)
-    for number, (name, columns) in enumerate(shape.indexes.items()):
-        if name in there:
-            continue
-        create = sql.SQL("CREATE INDEX {} ON {} ({})")
-        if number == 0:
-            create = sql.SQL("CREATE UNIQUE INDEX {} ON {} ({})")
-        named = sql.SQL(", ").join(map(sql.Identifier, columns))
-        cursor.execute(create.format(sql.Identifier(name), table, named))
-    # Of a key of before: rows of today would break it.
+    # Of a key of before: rows of today would break it. Others are somebody's own.
     for name in there - set(shape.indexes):
-        if name.startswith(f"{shape.table}_"):
+        if shape.is_index(name):
             cursor.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(shape.schema, name)))
+    for number, (name, columns) in enumerate(shape.indexes.items()):
+        if name not in there:
+            _make_index(cursor, shape, name, columns, is_key=number == 0)
+
+
+def _make_index(
+    cursor: Cursor, shape: Shape, name: str, columns: Sequence[str], *, is_key: bool
+) -> None:
+    named = sql.SQL(", ").join(map(sql.Identifier, columns))
+    table = sql.Identifier(shape.schema, shape.table)
+    rest = sql.SQL("INDEX {} ON {} ({})").format(sql.Identifier(name), table, named)
+    if is_key:
+        # Days of a wider key of before may hold rows that this one does not tell apart.
+        with suppress(psycopg.errors.UniqueViolation), cursor.connection.transaction():
+            cursor.execute(sql.SQL("CREATE UNIQUE {}").format(rest))
+            return
+    cursor.execute(sql.SQL("CREATE {}").format(rest))
 
 
 def _make_view(cursor: Cursor, shape: Shape) -> None:

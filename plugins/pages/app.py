@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -195,6 +196,10 @@ class Question(BaseModel):
     key: dict[str, str] = Field(min_length=1, max_length=20)
 
 
+_EXPLAINED_AT_ONCE = BoundedSemaphore(2)
+"""Predictions that are explained at one time; each loads a model in a process of its own."""
+
+
 def _explanation(dag_id: str, question: Question) -> Response:
     """Every feature of one prediction with its pull, as `nightshift explain` tells it."""
     pipeline = _pipeline(dag_id)
@@ -203,7 +208,15 @@ def _explanation(dag_id: str, question: Question) -> Response:
         raise HTTPException(400, f"{', '.join(sorted(unknown))} names no prediction.")
     words = [f"{name}={value}" for name, value in question.key.items()]
     night = str(question.night)
-    told = said(["explain", pipeline.name, "--date", night, "--format", "json", "--key", *words])
+    if not _EXPLAINED_AT_ONCE.acquire(blocking=False):
+        raise HTTPException(
+            503, "Other predictions are being explained: ask again in some seconds."
+        )
+    try:
+        asked = ["explain", pipeline.name, "--date", night, "--format", "json", "--key", *words]
+        told = said(asked)
+    finally:
+        _EXPLAINED_AT_ONCE.release()
     return Response(told, media_type="application/json", headers=PRIVATE)
 
 

@@ -59,6 +59,16 @@ def test_a_stage_that_changed_nothing_tells_only_what_it_read() -> None:
         ("s3://bucket/lake", ("s3://bucket", "lake/flights/planes")),
         ("s3a://bucket/deep/lake", ("s3://bucket", "deep/lake/flights/planes")),
         ("s3://ann:SECRET@bucket/lake", ("s3://bucket", "lake/flights/planes")),
+        ("s3a://KEY@bucket/lake", ("s3://bucket", "lake/flights/planes")),
+        ("hdfs://node:8020/lake", ("hdfs://node:8020", "lake/flights/planes")),
+        (
+            "abfss://tables@account.dfs.core.windows.net/lake",
+            ("abfss://tables@account.dfs.core.windows.net", "lake/flights/planes"),
+        ),
+        (
+            "abfss://ann:SECRET@account.dfs.core.windows.net/lake",
+            ("abfss://account.dfs.core.windows.net", "lake/flights/planes"),
+        ),
     ],
 )
 def test_a_table_has_the_name_that_spark_tells_openlineage(

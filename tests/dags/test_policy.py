@@ -272,8 +272,16 @@ def test_where_approvals_have_a_deadline_people_are_told_when_it_has_passed() ->
     promotion = Promotion(needs_approval=True, approval_hours=48)
     pipeline = replace(catalog.pipeline("weather"), promotion=promotion)
     with DAG(dag_id="expiring"):
-        task = StageOperator(pipeline=pipeline, stage=stage(outcome.PROMOTING_STAGE))
-    assert task.on_success_callback == [callbacks.model_evaluated, callbacks.approvals_expired]
+        evaluating = StageOperator(pipeline=pipeline, stage=stage(outcome.PROMOTING_STAGE))
+        watching = StageOperator(pipeline=pipeline, stage=STAGES[-1])
+        other = StageOperator(pipeline=pipeline, stage=stage("predict"))
+    expired = callbacks.approvals_expired
+    assert evaluating.on_success_callback == [callbacks.model_evaluated, expired]
+    end = [callbacks.night_watched, callbacks.last_stage_done]
+    assert watching.on_success_callback == [*end, expired]
+    for task in (evaluating, watching):
+        assert task.on_failure_callback == [callbacks.stage_failed, expired]
+    assert other.on_failure_callback == [callbacks.stage_failed]
 
 
 @pytest.mark.parametrize("name", catalog.names())

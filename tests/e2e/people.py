@@ -20,11 +20,16 @@ RUN = {"logical_date": "no date"}
 """Airflow refuses its form: who may trigger learns that, and nothing runs."""
 _SEEN = ("/api/v2/dags/flights", *(f"/nightshift/pages/flights/{page}" for page in PAGES))
 _SETTINGS = "/api/v2/connections"
-_REFUSALS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+EXPLAIN = "/nightshift/pages/flights/explanation"
+WHY = {"night": "2013-01-01", "key": {"no such column": "1"}}
+"""Of no prediction: who may ask is told so, and no model is loaded."""
+SQL = "/nightshift/pages/sql"
+STATEMENT = {"statement": "SELECT 1"}
+_VIEWS = ["see", "explain", "ask"]
 ABLE = {
-    "ann": ["see"],
-    "bob": ["see", "trigger", "decide"],
-    "admin": ["see", "trigger", "decide", "set up"],
+    "ann": _VIEWS,
+    "bob": [*_VIEWS, "trigger", "decide"],
+    "admin": [*_VIEWS, "trigger", "decide", "set up"],
 }
 """What the users of the tests may do: a viewer, a user, an admin."""
 USERS = "ann:viewer,bob:user"
@@ -46,13 +51,17 @@ class Person:
             return refusal.code
 
     def may(self) -> list[str]:
-        """What this person may do, of: see, trigger, decide, set up."""
+        """What this person may do, of: see, explain, ask, trigger, decide, set up."""
         able = []
         if all(self.status(path) == HTTPStatus.OK for path in _SEEN):
             able.append("see")
+        if self.status(EXPLAIN, WHY) == HTTPStatus.BAD_REQUEST:
+            able.append("explain")
+        if self.status(SQL, STATEMENT) == HTTPStatus.OK:
+            able.append("ask")
         if self.status(RUNS, RUN) == HTTPStatus.UNPROCESSABLE_ENTITY:
             able.append("trigger")
-        if self.status(DECIDE, DECISION) not in _REFUSALS:
+        if self.status(DECIDE, DECISION) == HTTPStatus.BAD_REQUEST:
             able.append("decide")
         if self.status(_SETTINGS) == HTTPStatus.OK:
             able.append("set up")

@@ -56,12 +56,14 @@ def record(run: Run, *rows: dict[str, Any]) -> None:
     ops.append(run.environment, "stage_runs", rows)
 
 
-def settle(run: Run, model_version: str, event: str = "promoted") -> None:
+def settle(run: Run, model_version: str, event: str = "promoted", *, minute: int = 0) -> None:
     """Append the run's verdict on the model to `ops.model_events`."""
     row = {
         "run_id": run.run_id,
         "pipeline": run.pipeline.name,
+        "as_of": run.days.last,
         "event": event,
         "model_version": model_version,
+        "created_at": NIGHT + timedelta(minutes=minute),
     }
     ops.append(run.environment, "model_events", [row])

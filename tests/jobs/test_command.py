@@ -25,7 +25,7 @@ from tests.conftest import free_port
 
 COMMANDS = (
     *("up", "down", "status", "logs", "run", "land", "sql", "tables", "describe", "quality"),
-    *("models", "explain", "drift", "replay", "tune", "config", "completion", "demo"),
+    *("models", "explain", "rescore", "drift", "replay", "tune", "config", "completion", "demo"),
     *("contract", "warehouse"),
 )
 HEAVY = "pyspark tensorflow pandas airflow great_expectations feast mlflow pyarrow duckdb"

@@ -233,6 +233,25 @@ def test_a_stage_that_has_recorded_why_is_on_record_once(
     assert (row["status"], row["error"]) == ("refused", "too few labels")
 
 
+def test_a_stage_in_the_server_has_the_variables_that_this_shell_sets_for_ranks(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, str] = {}
+
+    def child(_: Environment, function: str, argument: Any, environ: dict[str, str]) -> int:
+        given.update(environ)
+        return 0
+
+    monkeypatch.setenv("HOROVOD_CYCLE_TIME", "3")
+    monkeypatch.setenv("HOROVOD_SECRET_KEY", "s3cret")
+    monkeypatch.setenv("AWS_PROFILE", "of this shell")
+    monkeypatch.setattr("jobs.services.stage_client.available", lambda environment: True)
+    monkeypatch.setattr("jobs.services.stage_client.call", child)
+    assert night.run_night(run, select(["train"])) == 0
+    assert given["HOROVOD_CYCLE_TIME"] == "3"
+    assert not {"HOROVOD_SECRET_KEY", "AWS_PROFILE"} & given.keys()
+
+
 AFTER_TRAINING = ["predict", "check_predictions", "monitor"]
 
 
@@ -400,15 +419,27 @@ def test_a_night_tells_which_stage_ended_it_and_why(
     assert message["message"] == night.message_of(error)
 
 
-def test_a_night_tells_that_nobody_approved_a_model_in_time(
-    run: Run, perform_here: Callable[[Mapping[str, Function]], None]
+@pytest.mark.parametrize("stage", ["evaluate", "monitor"])
+@pytest.mark.parametrize("error", [None, Refused("no model is fit to serve")])
+def test_a_night_tells_that_nobody_approved_a_model_in_time_however_it_ends(
+    stage: str,
+    error: Exception | None,
+    run: Run,
+    perform_here: Callable[[Mapping[str, Function]], None],
 ) -> None:
+    def expires(run: Run) -> dict[str, Any]:
+        settle(run, "4", "expired")
+        if error:
+            raise error
+        return {}
+
     promotion = Promotion(needs_approval=True, approval_hours=48)
     expiring = replace(run, pipeline=replace(run.pipeline, promotion=promotion))
-    perform_here({"evaluate": _giving({"event": "kept", "expired": ["4"]})})
-    assert night.run_night(expiring, STAGES) == 0
-    expired, done = _sent(run)
-    assert (expired["event"], done["event"]) == ("approval_expired", "night_done")
+    perform_here({stage: expires})
+    assert night.run_night(expiring, STAGES) == (1 if error else 0)
+    told = {message["event"]: message for message in _sent(run)}
+    assert set(told) == {"approval_expired", "stage_refused" if error else "night_done"}
+    expired = told["approval_expired"]
     assert "Model 4: nobody approved within 48 h." in str(expired["message"])
 
 

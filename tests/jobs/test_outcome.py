@@ -10,6 +10,7 @@ import pytest
 
 from jobs import outcome
 from jobs.lake import ops
+from jobs.telling import tell
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from pipelines.events import Event, Notification
@@ -191,18 +192,17 @@ def test_a_run_without_an_evaluation_has_promoted_nothing(run: Run) -> None:
 EXPIRING = replace(toy.TOY, promotion=Promotion(needs_approval=True, approval_hours=48))
 
 
-def evaluated(run: Run, minute: int, *expired: str) -> None:
-    metrics = {"event": "kept", "expired": expired}
-    record(run, stage_row(run, "evaluate", minute=minute, metrics=metrics))
-
-
-def test_models_that_nobody_approved_in_time_are_told_of_once(run: Run) -> None:
+@pytest.mark.parametrize("status", ["done", "failed", "refused"])
+def test_models_that_nobody_approved_in_time_are_told_of_until_people_know(
+    run: Run, status: str
+) -> None:
     expiring = replace(run, pipeline=EXPIRING)
     assert outcome.expiry(expiring) is None
-    evaluated(run, 0)
-    assert outcome.expiry(expiring) is None
-    evaluated(run, 1, "4", "5")
-    assert outcome.expiry(expiring) == Notification(
+    settle(run, "4", "expired", minute=1)
+    settle(run, "5", "expired", minute=2)
+    record(run, stage_row(run, "evaluate", status=status))
+    told = outcome.expiry(expiring)
+    assert told == Notification(
         event=Event.APPROVAL_EXPIRED,
         pipeline="toy",
         days="2013-01-05",
@@ -211,12 +211,32 @@ def test_models_that_nobody_approved_in_time_are_told_of_once(run: Run) -> None:
         message="Models 4, 5: nobody approved within 48 h. What serves serves on.",
         page="http://127.0.0.1:8080/nightshift/pages/toy/models",
     )
-    evaluated(run, 2, "4", "5")
-    assert outcome.expiry(expiring) is None, "another attempt of the run has said so"
-    evaluated(run, 3, "4", "5", "6")
-    told = outcome.expiry(expiring)
-    assert told
-    assert told.message.startswith("Model 6: ")
+    later = replace(expiring, run_id="r2")
+    assert outcome.expiry(later) is not None, "nobody has been told yet"
+    tell(expiring, told)
+    assert outcome.expiry(expiring) is None
+    assert outcome.expiry(later) is None
+    now = (ops.now() - NIGHT) // timedelta(minutes=1) + 1
+    settle(later, "6", "expired", minute=now)
+    again = outcome.expiry(later)
+    assert again
+    assert again.message.startswith("Model 6: ")
+
+
+def test_a_model_whose_time_ran_out_and_that_awaits_a_person_anew_is_told_of_again(
+    run: Run,
+) -> None:
+    awaiting = PROMOTED | {"event": "awaiting"}
+    settle(run, "4", "awaiting")
+    record(run, stage_row(run, "evaluate", metrics=awaiting))
+    assert outcome.promotion(run)
+    settle(replace(run, run_id="r2"), "4", "expired", minute=5)
+    settle(run, "4", "awaiting", minute=6)
+    # It began before the time ran out: the stage itself records that first.
+    record(run, stage_row(run, "evaluate", minute=4, seconds=180.0, metrics=awaiting))
+    assert outcome.promotion(run), "people know of the first time only"
+    record(run, stage_row(run, "evaluate", minute=9, metrics=awaiting))
+    assert outcome.promotion(run) is None
 
 
 def watched(run: Run, minute: int = 0, **told: list[str]) -> None:

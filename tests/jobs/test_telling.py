@@ -147,6 +147,42 @@ def test_an_old_night_that_is_done_ends_nothing_of_a_later_one(
     assert events(environment)[5:] == ["night_done", "recovered"]
 
 
+def publish(run: Run) -> None:
+    """The predictions of the run's night are there."""
+    table = toy.TOY.table("predictions")
+    row = {"table_name": "toy.predictions", "day": table.day_of(run.days.last)}
+    ops.append(run.environment, "publications", [row])
+
+
+def test_what_is_wrong_with_a_night_that_a_later_one_went_over_stays_wrong(
+    night: Callable[[str], Run], environment: Environment
+) -> None:
+    before, missing, later = map(night, ("2013-01-04", "2013-01-05", "2013-01-06"))
+    publish(before)
+    tell(missing, wrong(missing, Event.FEED_MISSING))
+    tell(later, wrong(later))
+    publish(later)
+    tell(later, done(later))
+    assert events(environment)[2:] == ["night_done", "recovered"]
+    assert "feed_missing" not in sent(environment)[-1]["message"]
+    tell(missing, wrong(missing, Event.FEED_MISSING))
+    assert len(sent(environment)) == 4, "people know of it still"
+    publish(missing)
+    tell(later, done(later))
+    assert events(environment)[4:] == ["night_done", "recovered"]
+    assert "feed_missing 2013-01-05" in sent(environment)[-1]["message"]
+
+
+def test_of_a_night_before_the_first_predictions_none_are_awaited(
+    night: Callable[[str], Run], environment: Environment
+) -> None:
+    first, second = night("2013-01-05"), night("2013-01-06")
+    tell(first, wrong(first))
+    publish(second)
+    tell(second, done(second))
+    assert events(environment) == ["stage_refused", "night_done", "recovered"]
+
+
 def test_a_night_that_is_done_with_nothing_wrong_is_no_recovery(
     night: Callable[[str], Run], environment: Environment
 ) -> None:

@@ -155,6 +155,8 @@ def test_an_unknown_table_or_column_is_told_with_the_near_miss(lake: Environment
         (("day", "~", _FIRST), "No operator of a filter named '~'"),
         (("day", ">", None), "say '=' or '!='"),
         (("carrier", "in", "UA"), "needs a list of values, not 'UA'"),
+        (("carrier", "not in", ["UA", None]), "Leave it out; the rows without a value are those"),
+        (("carrier", "in", [None]), "carrier in has None in its list"),
         (("carrier", "=", object()), "is no value of a column"),
     ],
 )
@@ -216,6 +218,11 @@ def test_a_statement_gives_rows_too(lake: Environment) -> None:
     assert [tuple(row.values()) for row in rows.to_pylist()] == [(_FIRST, 1), (_SECOND, 5)]
     frame = nightshift.sql("SHOW TABLES", to="pandas")
     assert list(frame["name"]) == ["flights.flights"]
+    for text in ("SELECT 2 AS n; SET threads = 1; RESET threads", "SHOW TABLES; SET threads = 1"):
+        assert len(nightshift.sql(text)) == 1
+    for text in ("SELECT 2 AS n; SET thread = 1", "SHOW TABLES; SET thread = 1"):
+        with pytest.raises(UsageError, match="unrecognized configuration parameter"):
+            nightshift.sql(text)
     with pytest.raises(UsageError, match="Did you mean flights.flights"):
         nightshift.sql("FROM flights.flight")
     with pytest.raises(UsageError, match="No statement gives rows"):

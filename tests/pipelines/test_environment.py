@@ -66,6 +66,7 @@ def test_nothing_set_means_a_laptop() -> None:
         spark_memory="3g",
         spark_cores=os.cpu_count() or 2,
         ranks=None,
+        timeline="off",
         retention_days=30,
         webhook_url=None,
         warehouse_url=None,
@@ -106,7 +107,16 @@ def test_a_webhook_that_is_no_web_address_is_refused_without_being_shown(given: 
 
 
 @pytest.mark.parametrize(
-    "given", ["mysql://u:s3cret@db/x", "host=db password=s3cret", "postgresql://u:s3cret@db:x/y"]
+    "given",
+    [
+        "mysql://u:s3cret@db/x",
+        "host=db password=s3cret",
+        "postgresql://u:s3cret@db:x/y",
+        "postgresql://u:p@s3cret@db/x",
+        "postgresql://u:12/s3cret@db/x",
+        "postgresql://u:12?s3cret@db/x",
+        "postgresql://u:12#s3cret@db/x",
+    ],
 )
 def test_what_is_no_address_of_postgresql_is_refused_without_its_password(given: str) -> None:
     with pytest.raises(UsageError, match="NIGHTSHIFT_WAREHOUSE_URL is not an address") as refused:
@@ -216,6 +226,8 @@ def test_a_folder_that_deltas_writer_would_not_find_is_refused(
         ("NIGHTSHIFT_LINEAGE", "ftp://host/x", "an http or https address"),
         ("NIGHTSHIFT_AIRFLOW_DATABASE", "sqlite:///relative.db", "an address of a database"),
         ("NIGHTSHIFT_AIRFLOW_DATABASE", "mysql://host/airflow", "an address of a database"),
+        ("NIGHTSHIFT_AIRFLOW_DATABASE", "postgresql://u:p@s@h/a", "write %40 for @"),
+        ("NIGHTSHIFT_AIRFLOW_DATABASE", "postgresql+psycopg2://u:p/s@h/a", "%2F for /"),
     ],
 )
 def test_settings_of_airflow_are_refused_at_the_border(variable: str, given: str, why: str) -> None:
@@ -229,5 +241,6 @@ def test_the_password_of_a_database_is_shown_to_nobody() -> None:
     with pytest.raises(UsageError) as refused:
         Environment.read(given)
     assert "SECRET" not in str(refused.value)
+    Environment.read({"NIGHTSHIFT_AIRFLOW_DATABASE": "sqlite:////home/a@b/c@d/airflow.db"})
     right = {"NIGHTSHIFT_AIRFLOW_DATABASE": "postgresql://ann:SECRET@host/airflow"}
     assert "SECRET" not in repr(Environment.read(right))

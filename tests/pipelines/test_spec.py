@@ -15,7 +15,7 @@ from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import UsageError
 from pipelines.feeds import Column, Feed
-from pipelines.model import Logarithm, Promotion, Watch
+from pipelines.model import Logarithm, NeuralNetwork, Promotion, Watch
 from pipelines.resources import TRAINING, Pool, Resources
 from pipelines.run import Run
 from pipelines.spec import RESERVED_PIPELINES, Table
@@ -325,6 +325,19 @@ def test_a_module_without_its_pipeline_is_told_what_to_define(
 def test_a_watch_refuses_nonsense(declared: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Watch(**declared)
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"accumulated_batches": 0}, "accumulated_batches must be at least 1"),
+        ({"compression": "zip"}, "No compression 'zip'. Known: none, fp16"),
+        ({"reduction": "adasum"}, "No reduction 'adasum': use 'average'. Horovod's Adasum needs"),
+    ],
+)
+def test_a_network_refuses_what_its_ranks_cannot_do(declared: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        NeuralNetwork(**declared)
 
 
 def test_what_is_not_watched_is_a_feature() -> None:

@@ -250,6 +250,31 @@ def test_why_a_prediction_came_out_so_is_asked_of_the_command(
     assert asked == [["explain", "flights", *words]]
 
 
+def test_only_some_are_explained_at_one_time_and_who_asks_then_is_told(
+    client: TestClient, flights: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[Any] = []
+    asked: list[Sequence[str]] = []
+    question = {"night": "2013-01-02", "key": {"carrier": "UA"}}
+
+    def said(words: Sequence[str]) -> str:
+        """Ask once more while this one is being made, as somebody else would."""
+        asked.append(words)
+        answers.append(post(client, "explanation", question, "viewer"))
+        return "[]"
+
+    monkeypatch.setattr(pages, "said", said)
+    answers.append(post(client, "explanation", question, "viewer"))
+    assert [answer.status_code for answer in answers] == [503, 200, 200]
+    assert len(asked) == 2
+    assert "ask again" in answers[0].json()["detail"]
+    # Whatever happened, there is room again.
+    monkeypatch.setattr(pages, "said", lambda words: 1 / 0)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            post(client, "explanation", question, "viewer")
+
+
 @pytest.mark.parametrize(
     ("question", "status"),
     [

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from difflib import get_close_matches
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyarrow import dataset as arrow
 
 from jobs.lake import as_left, datasets, publications, snapshots
 from jobs.lake.publications import Publication
@@ -27,8 +28,6 @@ from pipelines.errors import NightshiftError, UsageError, no_such
 from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, SCORING, Pipeline
 
-_Key = tuple[Any, ...]
-"""Values of the entity's columns."""
 _LISTED = 5
 """Rows or nights that a message names."""
 _SAME = 1e-5
@@ -100,7 +99,7 @@ class Explainer:
         if version not in self.scorers:
             self.scorers[version] = scoring.load(self.registry, model)
         scorer = self.scorers[version]
-        rows = _scored_rows(self._run(night), predictions)
+        rows = scored_rows(self._run(night), predictions)
         self._require_same(predictions, rows, scorer, version)
         attribution = attribute(scorer, model.family, self.task, rows)
         return Served(
@@ -148,8 +147,8 @@ def nights_with_predictions(
     if not found:
         days = [str(table.night_of(one)) for one in made][-_LISTED:]
         raise UsageError(
-            f"'{pipeline.name}' has published no prediction on {nights}: there is nothing to "
-            f"explain. Its last nights: {', '.join(days) or 'none yet'}."
+            f"'{pipeline.name}' has published no prediction on {nights}. "
+            f"Its last nights: {', '.join(days) or 'none yet'}."
         )
     return found
 
@@ -169,9 +168,14 @@ def published(environment: Environment, pipeline: Pipeline, night: date) -> pa.T
         UsageError: there are none; the message names nights that have some.
     """
     nights_with_predictions(environment, pipeline, Days.of(night))
+    stored = datasets.in_force(environment, f"{pipeline.name}.{PREDICTIONS}")
+    return made_by(stored, pipeline, night)
+
+
+def made_by(stored: arrow.Dataset, pipeline: Pipeline, night: date) -> pa.Table:
+    """Those of the stored predictions that a night has made, in the order of their key."""
     table = pipeline.table(PREDICTIONS)
     wanted = pc.field(table.partition) == pa.scalar(table.day_of(night))
-    stored = datasets.in_force(environment, f"{pipeline.name}.{PREDICTIONS}")
     rows = stored.to_table(filter=wanted)
     return rows.sort_by([(column, "ascending") for column in table.key])
 
@@ -193,7 +197,8 @@ def one_of(
     Args:
         pipeline: Whose predictions they are.
         predictions: Of a night.
-        key: Values, as texts, of columns of the entity or of carried ones.
+        key: Values, as texts, of columns of the entity or of carried ones; an instant in ISO 8601,
+            without an offset in UTC.
 
     Raises:
         UsageError: there is no such column, no such row, or there are several.
@@ -204,9 +209,9 @@ def one_of(
     for name, value in key.items():
         if name not in columns:
             raise no_such(f"column of a key of '{pipeline.name}'", name, columns)
-        texts = found[name].cast(pa.string())
-        fitting = found.filter(pc.equal(texts, value))
+        fitting = found.filter(_equal(found[name], value))
         if not len(fitting):
+            texts = found[name].cast(pa.string())
             raise UsageError(_no_row(said, name, value, texts))
         said[name] = value
         found = fitting
@@ -217,6 +222,23 @@ def one_of(
             f"{'; '.join(shown)}{'; …' if len(found) > _LISTED else ''}."
         )
     return found
+
+
+def _equal(values: pa.ChunkedArray, text: str) -> pa.ChunkedArray:
+    """Which values are the one that the text says; an instant may be written in any way."""
+    kind = values.type
+    if not pa.types.is_timestamp(kind):
+        return pc.equal(values.cast(pa.string()), text)
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        # No value is equal to null.
+        return pc.equal(values, pa.scalar(None, kind))
+    if instant.tzinfo is None:
+        instant = instant.replace(tzinfo=UTC)
+    plain = instant.astimezone(UTC).replace(tzinfo=None)
+    meant = plain if kind.tz is None else instant
+    return pc.equal(values, pa.scalar(meant, kind))
 
 
 def _no_row(
@@ -249,8 +271,13 @@ def _keys_of(rows: pa.Table, columns: Sequence[str]) -> list[str]:
     return told
 
 
-def _scored_rows(run: Run, predictions: pa.Table) -> pa.Table:
-    """The rows from which the predictions were made, in their order."""
+def scored_rows(run: Run, predictions: pa.Table) -> pa.Table:
+    """The rows from which predictions of the run's night were made, in their order.
+
+    Raises:
+        UsageError: they have been deleted.
+        NightshiftError: some are not where the predictions say.
+    """
     versions = pc.unique(predictions["scoring_version"]).to_pylist()
     parts: list[pa.Table] = []
     name = run.pipeline.name
@@ -262,19 +289,31 @@ def _scored_rows(run: Run, predictions: pa.Table) -> pa.Table:
         parts.append(snapshots.read(run, snapshot, run.days))
     rows = pa.concat_tables(parts, promote_options="default")
     entity = run.pipeline.entity
-    places = {key: place for place, key in enumerate(_keys(rows, entity))}
-    wanted = _keys(predictions, entity)
-    lacking = [key for key in wanted if key not in places]
-    if lacking:
+    places = places_of(predictions, rows, entity)
+    lacking = np.flatnonzero(places < 0)
+    if len(lacking):
+        (first,) = _keys_of(predictions.slice(int(lacking[0]), 1), entity)
         raise NightshiftError(
             f"{name}.{SCORING} version {versions[0]} has no row for "
-            f"{len(lacking)} predictions of {run.days}, such as {lacking[0]}: nobody knows what "
+            f"{len(lacking)} predictions of {run.days}, such as {first}: nobody knows what "
             "they were scored from."
         )
-    order = [places[key] for key in wanted]
-    return rows.take(pa.array(order, pa.int64()))
+    return rows.take(pa.array(places))
 
 
-def _keys(rows: pa.Table, entity: Sequence[str]) -> list[_Key]:
-    columns = [rows[name].to_pylist() for name in entity]
-    return list(zip(*columns, strict=True))
+def places_of(
+    wanted: pa.Table,
+    rows: pa.Table,
+    keys: Sequence[str],
+) -> NDArray[np.int64]:
+    """For each wanted row the place of the last row that has its key; -1: none has."""
+    names = list(keys)
+    asked = wanted.select(names)
+    there = rows.select(names).cast(asked.schema)
+    # Names with a space, which no column has.
+    asked = asked.append_column("place asked", pa.array(np.arange(len(asked))))
+    there = there.append_column("place there", pa.array(np.arange(len(there))))
+    pairs = asked.join(there, keys=names, join_type="inner").sort_by("place there")
+    found = np.full(len(wanted), -1)
+    found[pairs["place asked"].to_numpy()] = pairs["place there"].to_numpy()
+    return found

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from pipelines.environment import Environment
 
 
+TIMELINE = "timeline.json"
+"""What a training may leave in its folder: what its processes did when, for `chrome://tracing`."""
+
+
 class Model(Protocol):
     """A model that can score."""
 
@@ -91,7 +95,8 @@ class ModelFamily(Protocol):
         The same data and settings give the same weights, bit for bit.
 
         Args:
-            folder: Private to this training, and gone after it.
+            folder: Private to this training, and gone after it. A `TIMELINE` that it leaves there
+                is kept with the model.
 
         Raises:
             NightshiftError: it failed, or came apart: its loss or weights are not finite.

@@ -185,6 +185,7 @@ async function explain(button, table) {
   cell.className = "why";
   cell.textContent = "Asking the model …";
   row.after(line);
+  button.disabled = true;
   try {
     const address = `${ROOT}/nightshift/pages/${encodeURIComponent(DAG)}/explanation`;
     const features = await post(address, { night: table.dataset.night, key: key });
@@ -192,6 +193,7 @@ async function explain(button, table) {
   } catch (error) {
     cell.textContent = error.message;
   }
+  button.disabled = false;
 }
 
 const foretold = document.getElementById("predictions");

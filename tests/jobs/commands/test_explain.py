@@ -24,8 +24,10 @@ from jobs.lake.publications import Publication
 from jobs.services import child
 from jobs.stages import train as stage
 from jobs.training import explanations
+from jobs.training.explanations.served import one_of
 from jobs.training.registry import Registry
 from jobs.training.scoring import load
+from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused, UsageError
@@ -378,3 +380,32 @@ def test_the_command_asks_the_stage_server_where_one_is_up(
     assert here.err.startswith("Usage: 'flights' has published no prediction on 2013-02-08")
     assert command.in_child(argument) == 2
     assert capsys.readouterr() == here
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        # As a page writes it, as Arrow does, of another zone, and as a person does.
+        str(datetime(2013, 4, 3, 5, tzinfo=UTC)),
+        "2013-04-03 05:00:00.000000Z",
+        "2013-04-03T01:00:00-04:00",
+        "2013-04-03 05:00",
+    ],
+)
+@pytest.mark.parametrize("zone", ["UTC", None])
+def test_an_instant_of_a_key_may_be_written_in_any_way(written: str, zone: str | None) -> None:
+    weather = catalog.pipeline("weather")
+    hours = [datetime(2013, 4, 3, hour, tzinfo=UTC) for hour in (4, 5, 6)]
+    instants = pa.array(hours, pa.timestamp("us", "UTC"))
+    predictions = pa.table(
+        {
+            "forecast_date": pa.repeat(date(2013, 4, 3), 3),
+            "station": ["EWR"] * 3,
+            "forecast_at": instants.cast(pa.timestamp("us", zone)),
+            "hour": [4, 5, 6],
+        }
+    )
+    found = one_of(weather, predictions, {"station": "EWR", "forecast_at": written})
+    assert found["hour"].to_pylist() == [5]
+    with pytest.raises(UsageError, match="has forecast_at=now.*2013-04-03 05:00:00"):
+        one_of(weather, predictions, {"station": "EWR", "forecast_at": "now"})

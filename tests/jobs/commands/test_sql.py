@@ -108,6 +108,9 @@ def test_parquet_keeps_the_types(lake: Environment, tmp_path: Path) -> None:
     assert main(["sql", statement, "--format", "parquet", "-o", str(to)]) == 0
     table = pq.read_table(to)
     assert table.to_pylist() == [{"id": one, "landed_date": _DAY} for one in (1, 2, 3)]
+    statement = "SELECT id FROM toy.readings; SET threads = 1"
+    assert main(["sql", statement, "--format", "parquet", "-o", str(to)]) == 0
+    assert len(pq.read_table(to)) == 3
     assert main(["sql", "SHOW TABLES", "--format", "parquet", "-o", str(to)]) == 0
     assert "toy.readings" in pq.read_table(to)["name"].to_pylist()
 

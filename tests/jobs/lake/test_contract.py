@@ -100,6 +100,30 @@ def test_a_deprecated_column_stays_until_its_day_though_nothing_makes_it() -> No
     assert breaches("weather", kept, nothing, AFTER) == []
 
 
+def test_a_deprecation_must_be_seen_before_it_runs_out() -> None:
+    new = contract.contract(replace(WEATHER, deprecated=(HOUR,)))
+    (told,) = breaches("weather", PROMISED, new, UNTIL)
+    assert "column 'hour' would be deprecated until 2027-06-01, which is over already" in told
+    assert breaches("weather", PROMISED, new, BEFORE) == []
+    # One that was seen may be over.
+    assert breaches("weather", new, new, AFTER) == []
+    sooner = replace(HOUR, until=date(2026, 12, 1))
+    shortened = contract.contract(replace(WEATHER, deprecated=(sooner,)))
+    (told,) = breaches("weather", new, shortened, date(2026, 12, 1))
+    assert "which is over already. It was promised until 2027-06-01" in told
+
+
+def test_a_column_may_be_null_only_once_its_deprecation_was_seen() -> None:
+    (never_null,) = [one for one in PROMISED if one.column == "station"]
+    gone = {"deprecated_since": "2026-11-26", "deprecated_until": str(UNTIL)}
+    announced = [replace(never_null, **gone)]
+    null = [replace(one, nullable=True) for one in announced]
+    (told,) = breaches("weather", [never_null], null, SINCE)
+    assert "column 'station' could be null" in told
+    assert breaches("weather", [never_null], announced, SINCE) == []
+    assert breaches("weather", announced, null, SINCE) == []
+
+
 def test_a_deprecation_of_what_is_not_there_is_refused() -> None:
     odd = replace(WEATHER, deprecated=(replace(HOUR, column="hours"),))
     with pytest.raises(UsageError, match="deprecates 'hours', which its predictions do not have"):

@@ -176,7 +176,9 @@ def priced(tmp_path: Path) -> Environment:
     environment = environment_at(tmp_path)
     rows = [
         _cost("ingest", "one", 1.0, rows_written=9_999, spark_cpu_seconds=5.0),
-        _cost("predict", "one", 3.0, rows_written=2_000),
+        _cost("predict", "one", 2.0, rows_written=2_000),
+        # Those of an attempt that failed are nobody's predictions.
+        _cost("predict", "one", 1.0, rows_written=700, status="failed"),
         _cost("ingest", "two", 4.0, peak_bytes=3 * 10**9),
     ]
     ops.append(environment, "costs", rows)
@@ -194,8 +196,14 @@ def test_the_cost_of_a_stage_is_that_of_all_its_runs(priced: Environment) -> Non
     _, rows = query(priced, f"{asked} FROM ops.cost_per_stage ORDER BY stage")
     assert rows == [
         ("ingest", 2, 5.0, 2.5, 0.625, 45.0, 3 * 10**9),
-        ("predict", 1, 3.0, 3.0, 0.375, 20.0, 10**9),
+        ("predict", 2, 3.0, 1.5, 0.375, 40.0, 10**9),
     ]
+
+
+def test_where_everything_is_free_there_is_no_share(tmp_path: Path) -> None:
+    environment = environment_at(tmp_path)
+    ops.append(environment, "costs", [_cost("ingest", "one", 0.0)])
+    assert query(environment, "SELECT cost, share FROM ops.cost_per_stage")[1] == [(0.0, None)]
 
 
 def test_the_cost_of_a_model_has_the_trainings_that_led_to_it(priced: Environment) -> None:
@@ -210,6 +218,10 @@ def test_the_cost_of_a_model_has_the_trainings_that_led_to_it(priced: Environmen
         ]
         event = {"pipeline": "small", "event": what, "model_version": version, "as_of": at.date()}
         events.append({**event, "created_at": at + timedelta(hours=1)})
+    # Two that made no model, on the way to the one that was approved.
+    for hours, status in ((0, "failed"), (1, "refused")):
+        at = _AT + timedelta(days=2, hours=hours)
+        trained.append(_cost("train", f"none {hours}", 0.25, started_at=at, status=status))
     ops.append(priced, "costs", trained)
     assert "ops.cost_per_model" not in query(priced, "SHOW TABLES")[1]
     ops.append(priced, "model_events", events)
@@ -217,7 +229,7 @@ def test_the_cost_of_a_model_has_the_trainings_that_led_to_it(priced: Environmen
     assert query(priced, f"{asked} ORDER BY model_version")[1] == [
         ("1", 2.5, 1, 2.5),
         # Those of 2 and 3 led to no model that serves.
-        ("4", 2.5, 3, 7.5),
+        ("4", 2.5, 3, 8.0),
     ]
 
 
@@ -243,6 +255,10 @@ def test_a_night_tells_in_the_end_what_it_cost(
 
     earlier = _cost("predict", run.run_id, 99.0, pipeline="flights")
     ops.append(run.environment, "costs", [earlier])
+    of_now = {"pipeline": "flights", "started_at": ops.now() + timedelta(minutes=1)}
+    failed = _cost("predict", run.run_id, 0.0, status="failed", **of_now)
+    free = {"cpu_seconds": 0.0, "bytes_written": 0, "rows_written": 9_999}
+    ops.append(run.environment, "costs", [{**failed, **free}])
     monkeypatch.setattr(night, "_perform_in_server_or_here", perform)
     monkeypatch.setattr("jobs.services.stage_client.available", lambda _: True)
     assert night.run_night(run, STAGES, notify=False) == 0

@@ -11,7 +11,7 @@ import pytest
 from jobs.notifications import channels
 from jobs.notifications.message import Message
 from pipelines.environment import Environment
-from pipelines.events import Channel
+from pipelines.events import Channel, Event
 from tests.conftest import free_port
 from tests.jobs.notifications.conftest import SECRET, Receiver, promoted
 from tests.jobs.toy import TOY
@@ -40,6 +40,13 @@ def test_all_declared_channels_deliver_the_same_message(
     assert channels.send(environment, BOTH, promoted()) == ()
     assert receiver.messages == logged(environment)
     assert receiver.messages[0]["event"] == "model_promoted"
+
+
+@pytest.mark.parametrize("event", Event)
+def test_every_event_is_delivered(home: Environment, event: Event) -> None:
+    assert channels.send(home, TOY, promoted(event=event)) == ()
+    (message,) = logged(home)
+    assert message["event"] == event.value
 
 
 def test_a_channel_that_is_not_declared_delivers_nothing(

@@ -115,9 +115,17 @@ def test_what_was_judged_last_are_the_checks(environment: Environment) -> None:
             **judged,
             "checked_at": second,
             "success": False,
+            "severity": "critical",
             "expectation": "expect_rows",
             "column_name": "rows",
             "detail": "{}",
+        },
+        {
+            **judged,
+            "checked_at": second,
+            "success": False,
+            "severity": "warning",
+            "detail": json.dumps({"says": "No storm."}),
         },
         {**judged, "checked_at": first, "table_name": "flights.planes", "detail": None},
         {**judged, "checked_at": second, "pipeline": "weather", "table_name": "flights.planes"},
@@ -125,8 +133,8 @@ def test_what_was_judged_last_are_the_checks(environment: Environment) -> None:
     ops.append(environment, "check_results", rows)
     checked = _entry(environment, "flights.weather").checked
     assert checked is not None
-    assert checked.says == ("rows: expect_rows", "temp has a value.")
-    assert (checked.failing, checked.at) == (1, second)
+    assert checked.says == ("No storm.", "rows: expect_rows", "temp has a value.")
+    assert (checked.failing, checked.warnings, checked.at) == (1, 1, second)
     of_planes = _entry(environment, "flights.planes").checked
     assert of_planes is not None and of_planes.at == first
 

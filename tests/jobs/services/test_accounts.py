@@ -12,8 +12,10 @@ from dataclasses import replace
 
 import pytest
 
+from jobs.__main__ import main
+from jobs.commands.airflow import pass_on
 from jobs.services import accounts, airflow
-from jobs.services.processes import free_port
+from jobs.services.processes import MARK, free_port
 from pipelines.environment import Environment
 
 ANN_AND_BOB = "ann:viewer, bob:user"
@@ -79,13 +81,29 @@ def test_the_command_lists_who_may_sign_in_and_shows_no_password(
     shared = replace(home, users=ANN_AND_BOB)
     shown = run_command(shared, "users", "--format", "csv")
     folder = home.secrets
+    assert not folder.exists(), "to list makes nothing"
     assert shown.splitlines() == [
         "user,role,password_file",
         f"admin,admin,{folder / 'admin_password'}",
         f"ann,viewer,{folder / 'passwords' / 'ann'}",
         f"bob,user,{folder / 'passwords' / 'bob'}",
     ]
+    airflow.make_login(shared)
+    again = run_command(shared, "users", "--format", "csv")
+    assert again == shown
     assert not any(one.password in shown for one in accounts.accounts(shared))
+
+
+def test_where_airflow_keeps_accounts_the_list_says_that_it_is_not_of_them(
+    home: Environment, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in home.variables().items():
+        monkeypatch.setenv(name, value)
+    assert main(["users"]) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("NIGHTSHIFT_AUTH", "fab")
+    assert main(["users"]) == 0
+    assert "nightshift airflow users list" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -112,6 +130,30 @@ def test_any_command_of_airflow_is_passed_on_with_the_platforms_settings(
     # Options are Airflow's too, the first one as well.
     assert "--verbose" in run_command(home, "airflow", "config", "list", "--help")
     assert "GROUP_OR_COMMAND" in run_command(home, "airflow", "--help")
+
+
+def test_a_command_of_airflow_leaves_the_passwords_of_a_platform_that_is_up(
+    home: Environment, run_command: Callable[..., str]
+) -> None:
+    asked = ("airflow", "version")
+    run_command(home, *asked)
+    assert set(passwords(home)) == {"admin"}, "in a home that was never up they are made"
+    shared = replace(home, users=ANN_AND_BOB)
+    airflow.make_login(shared)
+    before = passwords(shared)
+    run_command(home, *asked)
+    assert passwords(home) == before
+
+
+def test_down_does_not_end_a_command_of_airflow(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, str]] = []
+    monkeypatch.setattr(os, "execvpe", lambda *words: given.append(words[2]))
+    pass_on(home, ["version"])
+    (variables,) = given
+    assert variables["NIGHTSHIFT_HOME"] == str(home.home)
+    assert MARK not in variables
 
 
 def test_the_exit_code_is_airflows(home: Environment) -> None:

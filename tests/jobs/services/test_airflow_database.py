@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -59,6 +60,36 @@ def test_old_rows_go_a_dry_run_only_tells_and_a_fault_is_no_success(tmp_path: Pa
         opened.execute("ALTER TABLE log RENAME COLUMN dttm TO at")
     with pytest.raises(NightshiftError, match=r"could not be cleaned \(exit code 1\):(.|\n)*log"):
         airflow.clean_database(environment, rule())
+
+
+def test_it_is_cleaned_in_a_shell_that_names_other_users_too(tmp_path: Path) -> None:
+    environment = replace(migrated(tmp_path), users="ann:viewer")
+    cleaned = airflow.clean_database(environment, rule())
+    assert cleaned is not None
+    assert cleaned.deleted == 1
+    assert airflow.migration(environment) is None, "and who is named changes nothing in it"
+    elsewhere = replace(environment, airflow_database=f"sqlite:///{tmp_path}/other.db")
+    assert airflow.clean_database(elsewhere, rule()) is None
+
+
+def test_accounts_in_the_database_are_made_once(tmp_path: Path) -> None:
+    given = {"NIGHTSHIFT_HOME": str(tmp_path), "NIGHTSHIFT_AUTH": "fab"}
+    environment = Environment.read(given)
+    environment.logs.mkdir(parents=True)
+    make_all(environment)
+
+    def up(users: str) -> str:
+        named = replace(environment, users=users)
+        airflow.make_login(named)
+        migration = airflow.migration(named)
+        assert migration is not None
+        airflow.migrated(named, migration.wait())
+        return (environment.logs / "airflow-migrate.log").read_text()
+
+    assert up("ann:viewer").count('" created with role') == 2
+    again = up("ann:viewer,bob:user")
+    assert again.count('" created with role') == 1
+    assert "already exist" not in again, "a process for each of those would be in vain"
 
 
 def test_a_task_of_airflow_from_which_its_database_is_hidden_cleans_it_too(

@@ -20,12 +20,13 @@ import psutil
 import pytest
 
 from jobs.services import airflow, lifecycle, processes, stage_client, startup
+from jobs.services.accounts import passwords_file
 from jobs.services.airflow_api import Airflow
 from jobs.services.definitions import JDBC, Service, services
 from jobs.services.die_with_parent import dying_with_parent
 from jobs.services.supervision import Supervisor
 from pipelines.environment import Environment
-from pipelines.errors import NightshiftError
+from pipelines.errors import NightshiftError, UsageError
 from pipelines.resources import TRAINING, Pool
 
 # One line, because a supervisor's settings hold no command of several.
@@ -123,6 +124,71 @@ def test_up_makes_the_pools_in_which_stages_wait(
     assert lifecycle.up(home) == 0
     lifecycle.down(home)
     assert made == [TRAINING]
+
+
+def test_pools_that_cannot_be_made_take_no_platform_down(
+    home: Environment,
+    replace_services: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(*_: object) -> None:
+        raise NightshiftError("Airflow does not let 'admin' in (401).")
+
+    monkeypatch.setattr(Airflow, "make_pools", refuse)
+    replace_services(lambda home: replace(listening(home), needs_database=True))
+    try:
+        assert lifecycle.up(home) == 0
+        assert lifecycle.status(home) == 0
+    finally:
+        lifecycle.down(home)
+    warned = capsys.readouterr().err
+    assert "does not let 'admin' in" in warned
+    assert "(training): nightshift airflow pools list" in warned
+
+
+def test_up_puts_the_passwords_right_where_nothing_starts_anew(up: Environment) -> None:
+    file = passwords_file(up)
+    before = file.read_text()
+    file.write_text("{}")
+    running = pids(up)
+    assert lifecycle.up(up) == 0
+    assert file.read_text() == before
+    assert pids(up) == running
+
+
+@pytest.mark.parametrize(
+    ("given", "theirs", "ours"),
+    [
+        ({}, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "NIGHTSHIFT_AIRFLOW_DATABASE"),
+        ({}, "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", "NIGHTSHIFT_USERS"),
+        ({"auth": "fab"}, "AIRFLOW__CORE__AUTH_MANAGER", "NIGHTSHIFT_AUTH"),
+        ({"lineage": "/tmp/x"}, "AIRFLOW__OPENLINEAGE__TRANSPORT", "NIGHTSHIFT_LINEAGE"),
+    ],
+)
+def test_a_variable_of_airflows_that_would_be_overwritten_is_refused(
+    home: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, str],
+    theirs: str,
+    ours: str,
+) -> None:
+    set_so = replace(home, **given)  # type: ignore[arg-type]
+    monkeypatch.setenv(theirs, "another")
+    with pytest.raises(UsageError, match=f"{theirs} is set, .* by {ours}: unset {theirs}"):
+        lifecycle.up(set_so)
+    assert not home.home.exists()
+
+
+def test_a_variable_that_is_ours_or_that_we_do_not_set_is_not_refused(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in lifecycle.variables(home).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AIRFLOW__CORE__AUTH_MANAGER", "somebody.elses.AuthManager")
+    # What a task of Airflow has in place of the database's address.
+    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "airflow-db-not-allowed:///")
+    airflow.require_own_settings(home)
 
 
 def test_up_is_healthy_and_down_leaves_no_process(

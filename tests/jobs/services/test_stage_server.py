@@ -30,7 +30,7 @@ SERVER = f"""
 import sys
 from pathlib import Path
 from jobs.services.stage_server import StageServer
-names = ("say", "give", "fail", "die", "tell_variable", "sleep", "take")
+names = ("say", "give", "fail", "die", "tell_variable", "sleep", "take", "take_and_die")
 functions = {{f"{WORK}:{{name}}" for name in names}} | {{"edited:main"}}
 StageServer(Path(sys.argv[1]), preload=("colorsys", "no_such_library"), allowed=functions).serve()
 """

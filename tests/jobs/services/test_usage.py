@@ -7,14 +7,22 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import psutil
 import pytest
 
+from jobs import night
+from jobs.lake import amounts, ops
 from jobs.services import stage_client, usage
 from jobs.services.usage import Meter
+from pipelines.catalog import pipeline
+from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
+from pipelines.errors import NightshiftError
+from pipelines.run import Run
+from pipelines.stages import select
 from tests.conftest import free_port
 from tests.jobs.services.test_stage_server import WORK, server, until
 
@@ -94,10 +102,48 @@ def test_what_the_stage_server_forks_for_the_work_counts(home: Environment, serv
     assert taken.peak_bytes - alone.peak_bytes > 200 * _MEGABYTE
 
 
+def test_what_is_forked_one_after_another_counts_as_the_largest(
+    home: Environment, server: object
+) -> None:
+    meter = Meter(home)
+    alone = meter.read().peak_bytes
+    argument = {"seconds": 0.1, "bytes": 100 * _MEGABYTE}
+
+    def take_two_at_once() -> int:
+        ranks = [stage_client.spawn(home, f"{WORK}:take", argument, {}) for _ in range(2)]
+        assert [rank.wait() for rank in ranks] == [0, 0]
+        return meter.read().peak_bytes - alone
+
+    first = take_two_at_once()
+    assert first > 200 * _MEGABYTE
+    for _ in range(2):
+        assert take_two_at_once() < first + 50 * _MEGABYTE
+    cpu = meter.read().cpu_seconds
+    assert cpu >= 0.6
+
+
+def test_a_stage_that_was_killed_has_what_the_stage_server_tells_of_it(
+    home: Environment, server: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(night, "PERFORM", f"{WORK}:take_and_die")
+    days = Days.of(date(2013, 1, 5))
+    run = Run(pipeline=pipeline("flights"), days=days, environment=home, run_id="r1")
+    amounts.add_read(1, 1)
+    code = night.run_night(run, select(["train"]), notify=False)
+    assert code == NightshiftError.exit_code
+    (row,) = ops.read(home, "costs").to_pylist()
+    assert (row["stage"], row["status"], row["rows_read"]) == ("train", "failed", 0)
+    assert row["cpu_seconds"] >= 0.5
+    assert row["peak_bytes"] > 100 * _MEGABYTE
+    assert row["cost"] > 0
+    (recorded,) = ops.read(home, "stage_runs").to_pylist()
+    assert row["seconds"] == recorded["seconds"]
+
+
 def test_a_stage_server_that_tells_nothing_counts_for_nothing(home: Environment) -> None:
     meter = Meter(home)
     for odd in ({}, {"cpu_seconds": None, "peak_bytes": 1}, {"cpu_seconds": 1.0}):
-        usage.add_forked(dict(odd))
+        usage.add_forked(odd, 0.0)
     assert meter.read().cpu_seconds < 0.5
 
 

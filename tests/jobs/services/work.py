@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -36,6 +37,12 @@ def take(argument: dict[str, Any]) -> None:
     held[::4096] = b"x" * len(held[::4096])
     while time.process_time() < argument["seconds"]:
         sum(range(10_000))
+
+
+def take_and_die(argument: dict[str, Any]) -> None:
+    """Takes half a second of the processor and 100 MB, and is killed."""
+    take({"seconds": time.process_time() + 0.5, "bytes": 10**8})
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def sleep(argument: dict[str, Any]) -> None:

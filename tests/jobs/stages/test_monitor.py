@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.lake import ops
+from jobs.lake import model_events, ops
 from jobs.stages.monitor import monitor
 from jobs.training.metrics import summary
 from jobs.training.tasks import task_of
 from pipelines.days import Days
 from pipelines.environment import Environment
+from pipelines.model import Promotion
 from pipelines.spec import Pipeline
+from tests.jobs.records import settle
 from tests.jobs.training import small
 
 DAYS = Days(date(2013, 1, 23), date(2013, 1, 24))
@@ -101,3 +104,17 @@ def test_before_the_first_prediction_nothing_is_measured(environment: Environmen
     result = monitor(small.run_of(environment, "monitor"))
     assert (result["labels"], result["measured"]) == (0, 0)
     assert _measured(environment) == []
+
+
+def test_that_nobody_approved_a_model_is_recorded_also_where_none_is_evaluated(
+    environment: Environment,
+) -> None:
+    promotion = Promotion(needs_approval=True, approval_hours=48)
+    expiring = replace(small.SMALL, promotion=promotion)
+    run = small.run_of(environment, "monitor", pipeline=expiring)
+    settle(run, "4", "awaiting")
+    for _ in range(2):
+        monitor(run)
+    events = model_events.events(environment, expiring.name)
+    told = [(one["event"], one["model_version"]) for one in events]
+    assert told == [("awaiting", "4"), ("expired", "4")]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -176,6 +177,22 @@ def test_what_a_person_compares_models_by_is_kept_with_the_run(tmp_path: Path) -
     params = registry._client.get_run(registry.version("1").run_id).data.params
     assert (params["family"], params["l2"], params["window_days"]) == ("linear", "1.0", "16")
     assert params["run_id"] == run.run_id
+
+
+def test_the_timelines_of_both_trainings_are_kept_with_the_model_when_asked_for(
+    ranked: Environment, tmp_path: Path
+) -> None:
+    watched = replace(ranked, timeline="on")
+    small.publish(watched, small.rows_of(ALL_DAYS))
+    stage.train(small.run_of(watched, "train"))
+    registry = Registry(watched, "small")
+    run_id = registry.version("1").run_id
+    for name in ("judged", "fresh"):
+        folder = f"timelines/{name}"
+        artifacts = registry._client.list_artifacts(run_id, folder)
+        assert [one.path for one in artifacts] == [f"{folder}/timeline.json"]
+        kept = registry._client.download_artifacts(run_id, artifacts[0].path, str(tmp_path))
+        assert len(json.loads(Path(kept).read_text())) > 1
 
 
 def test_too_few_labels_are_refused_with_both_numbers(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from jobs.lake import publications
+from jobs.lake.definition import digest
 from jobs.lake.publications import Publication
 from jobs.lake.snapshots import Snapshot
 from jobs.training import dataset, pins
@@ -59,6 +60,18 @@ def test_what_decides_over_the_weights_changes_the_fingerprint(
 ) -> None:
     first = pins.fingerprint(_pins(tmp_path))
     assert pins.fingerprint(_pins(tmp_path, pipeline, settings)) != first
+
+
+def test_a_setting_that_came_later_counts_only_when_it_is_used(tmp_path: Path) -> None:
+    # As the code before there were such settings pinned it: no home trains again for them.
+    before = {"dropout", "embedding_size", "epochs", "hidden", "input_dropout", "shared_weight"}
+    told = _pins(tmp_path)["family"]
+    assert set(told) == before | {"name", "batch_size", "learning_rate"}
+    assert digest(TRAINING) == "714b671a9f85ee2b"
+    first = pins.fingerprint(_pins(tmp_path))
+    for used in (replace(NETWORK, compression="fp16"), replace(NETWORK, accumulated_batches=2)):
+        assert pins.fingerprint(_pins(tmp_path, settings=used)) != first
+        assert digest(replace(TRAINING, family=used)) != digest(TRAINING)
 
 
 def test_ranks_are_pinned_and_change_no_fingerprint(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ PIPELINE = replace(TOY, feeds=(READINGS, SENSORS), carried=("note", "amount"))
 """The toy, whose predictions show a text and a number too."""
 SUMS = Table(name="sums", made_by="transform", reads=("readings",), key=("n",), warehouse=True)
 """A derived table that PostgreSQL has too."""
+_ROWS_OF_A_GROUP = 10_000
 _INSTANT = datetime(2013, 1, 4, 23, 59, 59, 123456, tzinfo=UTC)
 
 
@@ -98,7 +99,8 @@ class Lake:
         for day, own in rows.items():
             where = Path(path(run, name)) / folder / f"{column}={day}"
             where.mkdir(parents=True)
-            pq.write_table(own.drop_columns([column]), where / "part-0.parquet")
+            stored = own.drop_columns([column])
+            pq.write_table(stored, where / "part-0.parquet", row_group_size=_ROWS_OF_A_GROUP)
         schema = json.loads(Schema.from_arrow(next(iter(rows.values())).schema).to_json())
         return Staging(
             folder=folder,

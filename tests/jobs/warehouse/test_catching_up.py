@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -17,10 +20,11 @@ import pytest
 
 from jobs.lake import publications, sql
 from jobs.warehouse import days
-from jobs.warehouse.catching_up import after_publication, catch_up
-from jobs.warehouse.connection import WarehouseAway, opened, transaction
-from jobs.warehouse.shape import shape_of
-from pipelines.errors import NightshiftError, UsageError
+from jobs.warehouse.catching_up import _source, _Table, after_publication, catch_up
+from jobs.warehouse.connection import WarehouseAway, in_words, opened, transaction
+from jobs.warehouse.shape import TEXTS, shape_of
+from pipelines.environment import ROOT
+from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.spec import PREDICTIONS
 from tests.jobs.warehouse.lake import (
     FEW_DAYS,
@@ -34,7 +38,6 @@ from tests.jobs.warehouse.lake import (
 )
 from tests.postgres import Postgres
 
-"""A table that declares that PostgreSQL shall have it too."""
 NOTHING = "DROP SCHEMA toy CASCADE; DROP SCHEMA nightshift CASCADE"
 Wait = Callable[..., Any]
 
@@ -282,6 +285,9 @@ def test_several_that_publish_at_once_publish_each_day_once(lake: Lake) -> None:
     for thread in threads:
         thread.join()
     assert [one.faults for one in found] == [()] * 4
+    assert [one.left for one in found] == [()] * 4
+    assert sum(len(one.written) for one in found) == len(FEW_DAYS)
+    assert all(one.written + one.current != () for one in found)
     lake.require_same(dict.fromkeys(FEW_DAYS, ""))
     assert len(lake.ask("SELECT * FROM nightshift.publications")) == len(FEW_DAYS)
 
@@ -345,6 +351,123 @@ def test_a_server_that_is_full_or_slow_is_told_and_caught_up_later(
     lake.do("DROP TRIGGER bad ON toy._predictions")
     assert lake.catch_up().written == tuple(FEW_DAYS)
     lake.require_same(dict.fromkeys(FEW_DAYS, "new"))
+
+
+OF_ONE_DAY = """
+CREATE FUNCTION public.bad() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  IF NEW.reading_date = '{day}' THEN {body} END IF; RETURN NEW; END $$;
+CREATE TRIGGER bad BEFORE INSERT ON toy._predictions FOR EACH ROW EXECUTE FUNCTION public.bad()
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("PERFORM pg_sleep(60);", "canceling statement due to statement timeout"),
+        ("RAISE 'row is too big' USING ERRCODE = '54000';", "row is too big"),
+    ],
+    ids=["slow", "too big"],
+)
+def test_a_day_that_postgresql_cannot_take_keeps_no_other_one_out(
+    lake: Lake, body: str, says: str
+) -> None:
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    lake.publish_predictions(*FEW_DAYS, salt="new")
+    # The first that is written.
+    lake.do(OF_ONE_DAY.format(day=FEW_DAYS[2], body=body))
+    caught = lake.catch_up()
+    assert caught.written == tuple(FEW_DAYS[:2])
+    (fault,) = caught.faults
+    assert fault.startswith(f"{FEW_DAYS[2]}: PostgreSQL: {says}")
+
+
+@pytest.mark.parametrize("is_gone", [True, False], ids=["gone", "no parquet"])
+def test_a_day_whose_file_cannot_be_read_keeps_no_other_one_out(lake: Lake, is_gone: bool) -> None:
+    lake.publish_predictions(*FEW_DAYS)
+    table = Path(lake.environment.table_path("toy.predictions"))
+    (file,) = table.rglob(f"*={FEW_DAYS[1]}/*.parquet")
+    file.unlink()
+    if not is_gone:
+        file.write_bytes(b"PAR1 it was, and is no more. PAR1")
+    caught = lake.catch_up()
+    assert caught.written == (FEW_DAYS[0], FEW_DAYS[2])
+    (fault,) = caught.faults
+    assert fault.startswith(f"{FEW_DAYS[1]}: ") and file.name in fault
+
+
+def test_a_day_is_never_in_memory_as_a_whole(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = predictions(FIRST, rows=200_000)
+    size, lake_rows = many.nbytes, {FIRST: many}
+    lake.publish(lake_rows)
+    del many, lake_rows
+    as_csv = days._as_csv
+    most = 0
+
+    def measuring(batch: pa.RecordBatch) -> memoryview:
+        nonlocal most
+        # PostgreSQL is slower than who reads the files.
+        time.sleep(0.02)
+        most = max(most, pa.total_allocated_bytes() - before)
+        return as_csv(batch)
+
+    monkeypatch.setattr(days, "_as_csv", measuring)
+    before = pa.total_allocated_bytes()
+    patient = replace(QUICK, statement=60, transaction=90)
+    assert lake.catch_up(patient).rows == 200_000
+    assert 0 < most < size / 4
+
+
+def test_the_newest_day_is_written_first_and_each_table_has_its_share_of_the_time(
+    lake: Lake,
+) -> None:
+    lake.publish_predictions(*FEW_DAYS)
+    lake.catch_up()
+    stamps = "SELECT day FROM nightshift.publications ORDER BY written_at"
+    assert lake.ask(stamps) == [(day,) for day in FEW_DAYS[::-1]]
+    lake.do(NOTHING)
+    lake.pipeline = replace(PIPELINE, derived=(SUMS,))
+    lake.publish({day: pa.table({"landed_date": [day], "n": [1]}) for day in FEW_DAYS}, "sums")
+    lake.catch_up_all()
+    slow = OF_ONE_DAY.format(day=FEW_DAYS[2], body="PERFORM pg_sleep(3.5);")
+    lake.do(slow.replace("reading_date", "landed_date").replace("_predictions", "_sums"))
+    lake.publish_predictions(*FEW_DAYS, salt="new")
+    other = {day: pa.table({"landed_date": [day], "n": [2]}) for day in FEW_DAYS}
+    lake.publish(other, "sums")
+    sums, shown = lake.catch_up_all(seconds=6)
+    assert (sums.table, sums.written) == ("toy.sums", (FEW_DAYS[2],))
+    assert (shown.table, shown.left) == ("toy.predictions", ())
+
+
+def test_what_postgresql_says_holds_no_value_and_steers_no_terminal(lake: Lake) -> None:
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    lake.do("ALTER TABLE toy._predictions ALTER reading_date SET NOT NULL")
+    wrong = {
+        "INSERT INTO toy._predictions VALUES (NULL, 77123)": '"reading_date"',
+        "INSERT INTO toy._predictions SELECT * FROM toy._predictions": '"_predictions_',
+        "SELECT '77123x'::int": 'syntax for type integer: "…".',
+    }
+    for statement, keeps in wrong.items():
+        with pytest.raises(psycopg.Error) as refused:
+            lake.do(statement)
+        words = in_words(refused.value)
+        assert keeps in words
+        assert "77123" not in words and str(FIRST) not in words
+    with pytest.raises(psycopg.Error) as refused:
+        copy_one(lake, b'"77123\x1b[2J"\n')
+    words = in_words(refused.value)
+    assert words == 'PostgreSQL: invalid input syntax for type integer: "…" (column id).'
+    with pytest.raises(psycopg.Error) as refused:
+        lake.do("DO $$ BEGIN RAISE E'red \x1b[31m' USING DETAIL = 'more'; END $$")
+    assert in_words(refused.value) == "PostgreSQL: red \\x1b[31m more."
+
+
+def copy_one(lake: Lake, value: bytes) -> None:
+    """Have PostgreSQL take a value for the id of a prediction."""
+    statement = "COPY toy._predictions (id) FROM STDIN (FORMAT csv)"
+    with lake.connect() as somebody, somebody.cursor().copy(statement) as copy:
+        copy.write(value)
 
 
 def test_a_server_that_freezes_cannot_hang_a_night(lake: Lake, postgres: Postgres) -> None:
@@ -448,15 +571,93 @@ def test_a_day_that_postgresql_refuses_keeps_no_other_one_out(lake: Lake) -> Non
     assert fault.startswith(f"{FEW_DAYS[1]}: column 'note' holds a text with the character NUL")
 
 
+@pytest.mark.parametrize("kind", TEXTS, ids=str)
+def test_a_text_of_any_kind_is_looked_through_for_nul(lake: Lake, kind: pa.DataType) -> None:
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    (old,) = publications.of_table(lake.environment, "toy.predictions")
+    ((lake_id,),) = lake.ask("SELECT lake FROM nightshift.publications")
+    notes = pa.array(["a", "b\0c", None, ""]).cast(kind)
+    rows = predictions(FIRST).set_column(2, "note", notes)
+    shape = shape_of(PIPELINE, PIPELINE.table(PREDICTIONS), rows.schema)
+    newer = replace(old, version=1)
+    says = pytest.raises(Refused, match="column 'note' holds a text with the character NUL")
+    with says, opened(lake.environment, QUICK) as connection:
+        days.write(connection, shape, lake_id, newer, rows.to_batches(), QUICK)
+    right = rows.set_column(2, "note", pa.array(["a", "b", None, ""]).cast(kind))
+    with opened(lake.environment, QUICK) as connection:
+        assert days.write(connection, shape, lake_id, newer, right.to_batches(), QUICK)
+    found = lake.ask("SELECT note FROM toy.predictions ORDER BY id")
+    assert found == [("a",), ("b",), (None,), ("",)]
+
+
 def test_days_of_another_lake_are_not_taken_for_older_or_newer_ones(lake: Lake) -> None:
     lake.publish_predictions(FIRST)
     lake.catch_up()
     lake.do("UPDATE nightshift.publications SET lake = 'elsewhere'")
     (fault,) = lake.catch_up().faults
     assert "of a table of another lake (id elsewhere" in fault
-    lake.do("DELETE FROM nightshift.publications")
+    assert "have all days published anew" in fault
+    for statement in statements_to_publish_anew():
+        lake.do(statement)
+    assert lake.ask("SELECT count(*) FROM toy.predictions") == [(0,)]
     assert lake.catch_up().written == (FIRST,)
     lake.require_same({FIRST: ""})
+
+
+def statements_to_publish_anew() -> list[str]:
+    """What the document says to run."""
+    text = (ROOT / "docs" / "how-to" / "postgresql.md").read_text()
+    (block,) = re.findall(r"^BEGIN; .* COMMIT;$", text, re.MULTILINE)
+    return [block.replace("flights", "toy")]
+
+
+def test_days_that_the_lake_does_not_have_are_told(lake: Lake) -> None:
+    lake.publish_predictions(*FEW_DAYS)
+    lake.catch_up()
+    lake.do(f"UPDATE nightshift.publications SET day = '2012-12-31' WHERE day = '{FIRST}'")
+    caught = lake.catch_up(is_dry=True)
+    (note,) = caught.notes
+    assert "PostgreSQL has 1 days that the lake has not, the first is 2012-12-31" in note
+    assert caught.left == (FIRST,)
+
+
+def test_a_lake_that_was_restored_is_not_taken_for_an_older_one(lake: Lake) -> None:
+    lake.publish_predictions(FIRST)
+    home = lake.environment.home
+    backup = home.with_name("backup")
+    shutil.copytree(home, backup)
+    lake.publish_predictions(FIRST, salt="lost")
+    lake.catch_up()
+    shutil.rmtree(home)
+    shutil.copytree(backup, home)
+    (fault,) = lake.catch_up().faults
+    assert f"PostgreSQL holds {FIRST} of version 1, of which the lake has no record" in fault
+    # Another day has the later version by now.
+    lake.publish_predictions(*FEW_DAYS[1:])
+    lake.publish_predictions(FEW_DAYS[1], salt="again")
+    (fault,) = lake.catch_up().faults
+    assert f"{FIRST} of version 1, of which the lake has no record" in fault
+    shutil.rmtree(home)
+    shutil.copytree(backup, home)
+    # The same version a second time.
+    lake.publish_predictions(FIRST, salt="found")
+    assert lake.catch_up().written == (FIRST,)
+    lake.require_same({FIRST: "found"})
+
+
+def test_who_looked_before_another_one_published_takes_it_for_no_restored_lake(lake: Lake) -> None:
+    lake.publish_predictions(FIRST)
+    looked = _source(lake.environment, "toy.predictions")
+    assert looked is not None
+    lake.publish_predictions(FIRST, salt="newer")
+    lake.catch_up()
+    with opened(lake.environment, QUICK) as connection:
+        table = PIPELINE.table(PREDICTIONS)
+        late = _Table(lake.environment, connection, PIPELINE, table, looked, QUICK)
+        caught = late.follow(None, is_dry=False)
+    assert (caught.current, caught.behind, caught.faults) == ((FIRST,), (), ())
+    lake.require_same({FIRST: "newer"})
 
 
 def test_without_a_url_nothing_is_published_and_the_command_says_so(lake: Lake) -> None:
@@ -580,6 +781,30 @@ def test_another_key_gets_another_index(lake: Lake) -> None:
     assert len(lake.ask(names)) == 2
 
 
+def test_an_index_of_somebody_else_stays(lake: Lake) -> None:
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    lake.do("CREATE INDEX _predictions_note_idx ON toy._predictions (note)")
+    lake.do("ALTER TABLE toy._predictions ADD PRIMARY KEY (reading_date, id)")
+    lake.do("DELETE FROM nightshift.shapes")
+    lake.publish_predictions(FEW_DAYS[1])
+    assert lake.catch_up().faults == ()
+    indexes = lake.ask("SELECT indexname FROM pg_indexes WHERE tablename = '_predictions'")
+    assert {("_predictions_note_idx",), ("_predictions_pkey",)} <= set(indexes)
+
+
+def test_a_narrower_key_that_old_rows_break_keeps_nothing_out(lake: Lake) -> None:
+    twice = predictions(FIRST).set_column(2, "note", pa.array(["same"] * 4))
+    lake.publish({FIRST: twice})
+    lake.catch_up()
+    lake.pipeline = replace(PIPELINE, entity=("reading_date", "note"), carried=("id", "amount"))
+    lake.publish_predictions(FEW_DAYS[1])
+    caught = lake.catch_up()
+    assert (caught.written, caught.faults) == ((FEW_DAYS[1],), ())
+    names = "SELECT indexdef FROM pg_indexes WHERE tablename = '_predictions'"
+    assert any(one.endswith("(reading_date, note)") for (one,) in lake.ask(names))
+
+
 def test_a_view_that_somebody_has_dropped_is_made_again(lake: Lake) -> None:
     lake.publish_predictions(FIRST)
     lake.catch_up()
@@ -590,7 +815,7 @@ def test_a_view_that_somebody_has_dropped_is_made_again(lake: Lake) -> None:
 
 def test_readers_may_read_the_view_and_nothing_else(lake: Lake, postgres: Postgres) -> None:
     lake.publish_predictions(FIRST)
-    assert lake.catch_up().note == ""
+    assert lake.catch_up().notes == ()
     lake.do("CREATE ROLE analyst LOGIN PASSWORD 'pw' IN ROLE nightshift_reader")
     own = replace(lake.environment, warehouse_url=postgres.url("warehouse", "analyst", "pw"))
     analyst = Lake(own)
@@ -616,11 +841,11 @@ def test_a_user_who_may_make_no_roles_publishes_and_is_told_how_others_can_read(
     lake.do("CREATE ROLE loader LOGIN PASSWORD 'pw'; GRANT CREATE ON DATABASE warehouse TO loader")
     own = replace(lake.environment, warehouse_url=postgres.url("warehouse", "loader", "pw"))
     loader = Lake(own)
-    note = loader.catch_up().note
+    (note,) = loader.catch_up().notes
     assert "CREATE ROLE nightshift_reader NOLOGIN" in note
     loader.require_same({FIRST: ""})
     lake.do("CREATE ROLE nightshift_reader NOLOGIN")
-    assert loader.catch_up().note == ""
+    assert loader.catch_up().notes == ()
     lake.do("CREATE ROLE analyst LOGIN PASSWORD 'pw' IN ROLE nightshift_reader")
     url = postgres.url("warehouse", "analyst", "pw")
     analyst = Lake(replace(own, warehouse_url=url))
@@ -635,7 +860,7 @@ def test_a_user_who_may_make_roles_makes_them(lake: Lake, postgres: Postgres) ->
     lake.publish_predictions(FIRST)
     loader = Lake(own)
     caught = loader.catch_up()
-    assert (caught.written, caught.faults, caught.note) == ((FIRST,), (), "")
+    assert (caught.written, caught.faults, caught.notes) == ((FIRST,), (), ())
     owner = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname IN ('toy', 'nightshift')"
     assert lake.ask(owner) == [("nightshift_owner",)]
     readable = "SELECT has_table_privilege('nightshift_reader', 'toy.predictions', 'SELECT')"
@@ -666,7 +891,7 @@ def test_a_user_who_does_not_inherit_acts_as_the_owner(lake: Lake, postgres: Pos
     for day in FEW_DAYS:
         loader.publish_predictions(day)
         caught = loader.catch_up()
-        assert (caught.written, caught.faults, caught.note) == ((day,), (), "")
+        assert (caught.written, caught.faults, caught.notes) == ((day,), (), ())
 
 
 def test_objects_of_other_users_are_not_taken_for_those_of_postgresql(lake: Lake) -> None:

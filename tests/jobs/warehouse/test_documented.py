@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import socket
+import struct
+import threading
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
@@ -15,6 +18,7 @@ from jobs.warehouse import connection
 from jobs.warehouse.connection import OWNER, READER
 from pipelines import catalog
 from pipelines.environment import ROOT, Environment
+from pipelines.errors import UsageError
 from pipelines.spec import Deprecation, Pipeline
 from tests.jobs.warehouse.lake import FIRST, Lake
 from tests.postgres import Postgres
@@ -41,7 +45,7 @@ def test_what_the_document_says_to_grant_is_enough(lake: Lake, postgres: Postgre
     loader = Lake(replace(lake.environment, warehouse_url=url))
     loader.publish_predictions(FIRST)
     caught = loader.catch_up()
-    assert (caught.written, caught.faults, caught.note) == ((FIRST,), (), "")
+    assert (caught.written, caught.faults, caught.notes) == ((FIRST,), (), ())
     reads = postgres.url("warehouse", "analyst", "change%20me%20too")
     analyst = Lake(replace(lake.environment, warehouse_url=reads))
     analyst.require_same({FIRST: ""})
@@ -140,19 +144,37 @@ def test_predictions_of_another_type_than_was_promised_are_not_published(lake: L
     assert "column 'hour' is text in the lake, and was promised as integer" in fault
 
 
+def variables(**given: str) -> dict[str, str]:
+    return given
+
+
 @pytest.mark.parametrize(
-    ("host", "mode"),
+    ("host", "client", "mode"),
     [
-        ("db.example.org", "require"),
-        ("127.0.0.1", None),
-        ("localhost", None),
-        ("%2Frun%2Fpostgresql", None),
-        ("db.example.org/x?sslmode=disable", "disable"),
+        ("db.example.org", {}, "require"),
+        ("127.0.0.1", {}, None),
+        ("localhost", {}, None),
+        ("%2Frun%2Fpostgresql", {}, None),
+        ("localhost,db.example.org", {}, "require"),
+        ("db.example.org/x?sslmode=disable", {}, "disable"),
+        ("db.example.org/x?sslmode=prefer", {}, "prefer"),
+        ("localhost/x?hostaddr=192.0.2.1", {}, "require"),
+        ("db.example.org/x?hostaddr=127.0.0.1", {}, None),
+        ("/x?host=db.example.org", {}, "require"),
+        ("/x", {}, None),
+        ("/x", variables(PGHOST="db.example.org"), "require"),
+        ("localhost/x", variables(PGHOST="db.example.org"), None),
+        ("localhost/x", variables(PGHOSTADDR="192.0.2.1"), "require"),
+        # What the client's own variable says is in force.
+        ("db.example.org/x", variables(PGSSLMODE="verify-full"), None),
+        ("db.example.org/x?service=other&sslmode=verify-full", {}, "verify-full"),
     ],
 )
 def test_nothing_leaves_the_machine_in_the_clear(
-    host: str, mode: str | None, monkeypatch: pytest.MonkeyPatch
+    host: str, client: dict[str, str], mode: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name, value in client.items():
+        monkeypatch.setenv(name, value)
     given: dict[str, object] = {}
 
     def connect(**settings: object) -> None:
@@ -164,3 +186,53 @@ def test_nothing_leaves_the_machine_in_the_clear(
     with pytest.raises(connection.WarehouseAway), connection.opened(environment):
         pass
     assert given.get("sslmode") == mode
+
+
+def test_a_service_must_say_whether_it_is_encrypted() -> None:
+    address = "postgresql://u:p@db.example.org/x?service=other"
+    environment = Environment.read({"NIGHTSHIFT_WAREHOUSE_URL": address})
+    refused = pytest.raises(UsageError, match="Add it: &sslmode=verify-full")
+    with refused, connection.opened(environment):
+        pass
+
+
+LISTENING = 5
+"""Seconds that the test waits for what it wants to see."""
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_encrypted"), [("", True), ("verify-full", True), ("disable", False)]
+)
+def test_what_postgresqls_client_says_first_asks_for_encryption(
+    mode: str, is_encrypted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if mode:
+        monkeypatch.setenv("PGSSLMODE", mode)
+    # To other addresses than 127.0.0.1 it is not on this machine, for all that we look at.
+    with socket.create_server(("127.0.0.2", 0)) as server:
+        port = server.getsockname()[1]
+        address = f"postgresql://u:p@localhost:{port}/x?hostaddr=127.0.0.2"
+        environment = Environment.read({"NIGHTSHIFT_WAREHOUSE_URL": address})
+        said: list[bytes] = []
+        answering = threading.Thread(target=answer_that_there_is_no_encryption, args=[server, said])
+        answering.start()
+        with pytest.raises(connection.WarehouseAway), connection.opened(environment):
+            pass
+        answering.join()
+    assert (said == [SSL_REQUEST]) == is_encrypted
+
+
+SSL_REQUEST = struct.pack("!II", 8, 80877103)
+
+
+def answer_that_there_is_no_encryption(server: socket.socket, said: list[bytes]) -> None:
+    """Take a connection as a server without encryption, and keep what the client says."""
+    server.settimeout(LISTENING)
+    peer, _ = server.accept()
+    with peer:
+        peer.settimeout(LISTENING)
+        while words := peer.recv(1000):
+            said.append(words)
+            if words != SSL_REQUEST:
+                return
+            peer.send(b"N")

@@ -15,7 +15,7 @@ each other for ever.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import horovod.tensorflow as hvd
@@ -25,8 +25,16 @@ import tensorflow as tf
 
 from pipelines.errors import NightshiftError
 
+_Apply = Callable[..., None]
+"""Takes gradients, and the variables that they are of."""
 
-def distribute(model: keras.Model) -> None:
+
+def distribute(
+    model: keras.Model,
+    *,
+    compression: Any = hvd.Compression.none,
+    accumulated_batches: int = 1,
+) -> None:
     """Average the gradients over all ranks in front of the optimizer's `apply`.
 
     The instance is patched and not its class, so a saved model carries the plain optimizer and
@@ -36,12 +44,20 @@ def distribute(model: keras.Model) -> None:
     Embedding gradients arrive as IndexedSlices. Keras's Adam squares them without first adding up
     the duplicate rows, so the update would depend on how a batch was split; as dense tensors 2
     ranks x B train like 1 rank x 2B. They are made dense on one rank too.
+
+    Args:
+        model: Built and compiled.
+        compression: Of gradients between ranks: one of `hvd.Compression`.
+        accumulated_batches: Batches whose gradients are averaged on each rank before the ranks
+            exchange them and the weights move. Steps of an epoch must be a multiple of it.
     """
     local_apply = model.optimizer.apply
 
     def apply(grads: Iterable[Any], trainable_variables: Any = None) -> None:
-        local_apply(_averaged(list(grads)), trainable_variables)
+        local_apply(_averaged(list(grads), compression), trainable_variables)
 
+    if accumulated_batches > 1:
+        apply = _accumulating(apply, model, accumulated_batches)
     model.optimizer.apply = apply
 
 
@@ -125,13 +141,44 @@ class StopTogether(keras.callbacks.Callback):
         self.model.stop_training = bool(hvd.allreduce(wanted, op=hvd.Max).numpy())
 
 
-def _averaged(grads: list[Any]) -> list[Any]:
+def _averaged(grads: list[Any], compression: Any) -> list[Any]:
     positions = [i for i, grad in enumerate(grads) if grad is not None]
-    dense = [tf.convert_to_tensor(grads[i]) for i in positions]
-    means = hvd.grouped_allreduce(dense, op=hvd.Average) if hvd.size() > 1 else dense
+    means = [tf.convert_to_tensor(grads[i]) for i in positions]
+    if hvd.size() > 1:
+        means = hvd.grouped_allreduce(means, op=hvd.Average, compression=compression)
     for i, mean in zip(positions, means, strict=True):
         grads[i] = mean
     return grads
+
+
+def _accumulating(apply: _Apply, model: keras.Model, batches: int) -> _Apply:
+    """An `apply` that averages its gradients, and gives each mean of so many calls to the other.
+
+    Keras's `gradient_accumulation_steps` does so behind `apply`, where the ranks have exchanged
+    every batch already.
+    """
+    zeros = [tf.zeros_like(tensor) for tensor in _tensors(model.trainable_variables)]
+    means = [tf.Variable(zero, trainable=False) for zero in zeros]
+    seen = tf.Variable(0, trainable=False)
+
+    def accumulate(grads: Iterable[Any], trainable_variables: Any = None) -> None:
+        given = list(grads)
+        for mean, grad in zip(means, given, strict=True):
+            if grad is not None:
+                mean.assign_add(tf.convert_to_tensor(grad) / batches)
+        seen.assign((seen + 1) % batches)
+
+        def move() -> None:
+            grads_of_all: list[Any] = []
+            for mean, grad in zip(means, given, strict=True):
+                grads_of_all.append(None if grad is None else tf.identity(mean))
+            apply(grads_of_all, trainable_variables)
+            for mean in means:
+                mean.assign(tf.zeros_like(mean))
+
+        tf.cond(tf.equal(seen, 0), move, lambda: None)
+
+    return accumulate
 
 
 def _tensors(variables: Iterable[Any]) -> list[tf.Variable]:

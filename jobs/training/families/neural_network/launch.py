@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.services import stage_client
+from jobs.services.for_ranks import for_ranks, without
+from jobs.training.families import TIMELINE
 from jobs.training.families.neural_network import job
 from jobs.training.families.neural_network.rendezvous import rendezvous
 from pipelines.environment import Environment
@@ -41,8 +44,15 @@ def launch(environment: Environment, folder: Path, ranks: int, timeout_seconds: 
 
 def _start(environment: Environment, folder: Path, environ: dict[str, str]) -> stage_client.Work:
     argument = {"folder": str(folder)}
-    quiet = {**environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return stage_client.spawn(environment, FUNCTION, argument, quiet)
+    timeline = {"HOROVOD_TIMELINE": str(folder / TIMELINE)} if environment.timeline == "on" else {}
+    variables = {
+        "TF_CPP_MIN_LOG_LEVEL": "3",  # quiet, unless a person wants it otherwise
+        **without(os.environ),
+        **for_ranks(os.environ),
+        **timeline,
+        **environ,
+    }
+    return stage_client.spawn(environment, FUNCTION, argument, variables)
 
 
 def _wait_for_all(

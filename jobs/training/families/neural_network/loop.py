@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -41,27 +42,42 @@ class Shares:
     """Rows that lie between the beginnings of two steps."""
     rows: int
     """Of one rank in one step; all slices are equal, and the rest of the batch is left out."""
+    parts: int = 1
+    """In which a rank takes its slice, one after the other; all are equal."""
 
     @classmethod
-    def of(cls, rows: int, wanted: int, ranks: int) -> Shares:
+    def of(
+        cls,
+        rows: int,
+        wanted: int,
+        ranks: int,
+        parts: int = 1,
+    ) -> Shares:
         """Batches of about `wanted` rows.
 
         Raises:
-            NightshiftError: there are fewer rows than ranks.
+            NightshiftError: there are fewer rows than ranks, or than parts of all ranks.
         """
-        if rows < ranks:
-            raise NightshiftError(f"{rows} rows are too few for {ranks} ranks: take fewer ranks.")
-        steps = max(1, min(round(rows / wanted), rows // ranks))
+        shares = ranks * parts
+        if rows < shares:
+            times = f" with {parts} accumulated batches" if parts > 1 else ""
+            raise NightshiftError(
+                f"{rows} rows are too few for {ranks} ranks{times}: take fewer ranks."
+            )
+        steps = max(1, min(round(rows / wanted), rows // shares))
         batch = rows // steps
         even = batch - batch % _EVEN
-        return cls(steps=steps, batch=batch, rows=(even or batch) // ranks or 1)
+        of_part = (even or batch) // shares or 1
+        return cls(steps=steps, batch=batch, rows=of_part * parts, parts=parts)
 
     def of_rank(self, array: NDArray[Any], rank: int) -> NDArray[Any]:
-        """The rank's slices of an array, one a step."""
+        """The rank's slices of an array: one a step, or its parts, as one follows the other."""
+        shape = array.shape[1:]
         used = array[: self.steps * self.batch]
-        batches = used.reshape(self.steps, self.batch, *array.shape[1:])
+        batches = used.reshape(self.steps, self.batch, *shape)
         first = rank * self.rows
-        return np.ascontiguousarray(batches[:, first : first + self.rows])
+        own = np.ascontiguousarray(batches[:, first : first + self.rows])
+        return own.reshape(self.steps * self.parts, self.rows // self.parts, *shape)
 
 
 def make_repeatable(seed: int) -> None:
@@ -79,16 +95,21 @@ def fit(job: Job) -> tuple[keras.Model, Outcome]:
     """Train on all ranks together and calibrate; every rank ends with the same model."""
     settings = job.network
     task = task_of(job.task)
-    ranks = hvd.size()
-    shares = Shares.of(len(job.fit), settings.batch_size, ranks)
+    parts = settings.accumulated_batches
+    wanted = settings.batch_size * parts
+    shares = Shares.of(len(job.fit), wanted, hvd.size(), parts)
     # A rank that takes fewer would let the others wait for ever.
     steps = horovod_keras3.agree_on(shares.steps)
     model = network.build(job.encoding, settings, task, _dropouts(job.seed))
     network.compile_for(model, settings, task, steps=steps)
-    horovod_keras3.distribute(model)
+    horovod_keras3.distribute(
+        model,
+        compression=getattr(hvd.Compression, settings.compression),
+        accumulated_batches=parts,
+    )
     history = model.fit(
         _feed(job.fit, shares, job.seed),
-        steps_per_epoch=steps,
+        steps_per_epoch=steps * parts,
         epochs=settings.epochs,
         callbacks=horovod_keras3.together([]),
         shuffle=False,
@@ -161,7 +182,14 @@ def _feed(examples: Examples, shares: Shares, seed: int) -> tf.data.Dataset:
 
     steps = tf.data.Dataset.range(shares.steps)
     order = steps.shuffle(shares.steps, seed=seed, reshuffle_each_iteration=True)
+    if shares.parts > 1:
+        order = order.flat_map(partial(_parts_of, shares.parts))
     return order.repeat().map(one).prefetch(2)
+
+
+def _parts_of(parts: int, step: tf.Tensor) -> tf.data.Dataset:
+    """The numbers of the parts of a step."""
+    return tf.data.Dataset.range(step * parts, (step + 1) * parts)
 
 
 def _floats(history: dict[str, list[Any]]) -> _Curves:

@@ -81,8 +81,8 @@ def compile_for(
         model: The network to train.
         settings: The rate, and for how many epochs.
         task: What the loss follows from.
-        steps: Steps of one epoch. TensorFlow runs all of them before it returns to Python, so
-            callbacks see epochs only.
+        steps: Steps of one epoch, in each of which the weights move once. TensorFlow runs all of
+            them before it returns to Python, so callbacks see epochs only.
     """
     total = steps * settings.epochs
     warmup = total // 10
@@ -93,9 +93,10 @@ def compile_for(
         warmup_steps=warmup,
     )
     optimizer = keras.optimizers.AdamW(rate, weight_decay=_WEIGHT_DECAY)
+    batches = steps * settings.accumulated_batches
     # XLA would compile Horovod's operations away from the graph that knows them: jit_compile must
     # be off.
-    model.compile(optimizer, task.keras_loss, jit_compile=False, steps_per_execution=steps)
+    model.compile(optimizer, task.keras_loss, jit_compile=False, steps_per_execution=batches)
 
 
 def inputs(examples: Examples) -> dict[str, NDArray[np.generic]]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import os
 import socket
 import urllib.error
 import urllib.request
@@ -12,8 +14,10 @@ import pytest
 from jobs.services import stage_client
 from jobs.services.child import ALLOWED
 from jobs.training.families.neural_network import job
+from jobs.training.families.neural_network import launch as launching
 from jobs.training.families.neural_network.launch import FUNCTION, launch
 from jobs.training.families.neural_network.rendezvous import rendezvous
+from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 from tests.jobs.training.small import environment_at
 
@@ -91,6 +95,45 @@ def test_a_rank_that_cannot_start_ends_those_that_did(
     with pytest.raises(StopIteration):
         launch(environment_at(tmp_path), tmp_path, 2, 60)
     assert first.killed
+
+
+def tell_variables(argument: dict[str, str]) -> None:
+    """What a rank of the test below does."""
+    file = Path(argument["folder"]) / f"variables-{os.environ['HOROVOD_RANK']}.json"
+    file.write_text(json.dumps(dict(os.environ)))
+
+
+def test_ranks_have_the_variables_of_the_libraries_and_no_secret(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    switches = {
+        "HOROVOD_FUSION_THRESHOLD": "1024",
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+        "OMP_NUM_THREADS": "1",
+        "NCCL_DEBUG": "INFO",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        # Where a rank stands is told by the launcher alone.
+        "HOROVOD_RANK": "7",
+    }
+    secrets = {
+        "NIGHTSHIFT_WEBHOOK_URL": "https://chat.example/s3cret",
+        "NIGHTSHIFT_LAKE": "s3a://ann:s3cret@bucket/lake",
+        "AWS_SECRET_ACCESS_KEY": "s3cret",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "s3cret",
+        "TF_HUB_URL": "https://ann:s3cret@models.example",
+        "HOROVOD_SECRET_KEY": "s3cret",
+        "PGPASSWORD": "s3cret",
+    }
+    for name, value in {**switches, **secrets}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(launching, "FUNCTION", f"{__name__}:tell_variables")
+    # No stage server is up there: each rank is a process of its own.
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path), **secrets})
+    launch(environment, tmp_path, 2, 60)
+    for rank in ("0", "1"):
+        told = json.loads((tmp_path / f"variables-{rank}.json").read_text())
+        assert "s3cret" not in str(told)
+        assert {name: told[name] for name in switches} == {**switches, "HOROVOD_RANK": rank}
 
 
 def test_the_rendezvous_listens_on_loopback_only_and_ends() -> None:

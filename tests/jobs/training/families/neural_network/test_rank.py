@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.services.stage_client import Work
+from jobs.training.families import TIMELINE
 from jobs.training.families.neural_network import MODEL, job
 from jobs.training.families.neural_network import launch as launching
 from jobs.training.families.neural_network.launch import launch
@@ -45,6 +47,22 @@ def test_ranks_get_equal_shares_of_nearly_all_rows(rows: int, wanted: int, ranks
     assert len(np.unique(dealt)) == used
 
 
+@given(
+    rows=st.integers(48, 5000),
+    wanted=st.integers(1, 300),
+    ranks=st.integers(1, 4),
+    parts=st.integers(2, 5),
+)
+def test_the_parts_of_a_step_are_what_the_rank_would_see_in_one(
+    rows: int, wanted: int, ranks: int, parts: int
+) -> None:
+    shares = Shares.of(rows, wanted, ranks, parts)
+    dealt = shares.of_rank(np.arange(rows), ranks - 1)
+    assert dealt.shape == (shares.steps * parts, shares.rows // parts)
+    whole = replace(shares, parts=1).of_rank(np.arange(rows), ranks - 1)
+    np.testing.assert_array_equal(dealt.reshape(whole.shape), whole)
+
+
 @given(rows=st.integers(64, 5000), wanted=st.integers(16, 300))
 def test_ranks_that_divide_a_batch_train_on_the_same_rows(rows: int, wanted: int) -> None:
     dealt = []
@@ -59,6 +77,8 @@ def test_ranks_that_divide_a_batch_train_on_the_same_rows(rows: int, wanted: int
 def test_fewer_rows_than_ranks_are_refused() -> None:
     with pytest.raises(NightshiftError, match=r"3 rows are too few for 4 ranks"):
         Shares.of(3, 2048, 4)
+    with pytest.raises(NightshiftError, match=r"7 rows .* for 4 ranks with 2 accumulated batches"):
+        Shares.of(7, 2048, 4, 2)
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
@@ -74,6 +94,50 @@ def test_more_ranks_make_the_same_model_dropout_and_all(
     assert together.slope == pytest.approx(alone.slope, rel=1e-4)
     for ours, theirs in zip(many, one, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-4)
+
+
+def test_accumulated_batches_make_the_model_of_one_large_batch(
+    ranked: Environment, tmp_path: Path
+) -> None:
+    large, whole = _train(ranked, tmp_path / "large", NETWORK, ranks=2)
+    parted = replace(NETWORK, batch_size=16, accumulated_batches=4)
+    small, in_parts = _train(ranked, tmp_path / "small", parted, ranks=2)
+    assert in_parts.steps_per_epoch == whole.steps_per_epoch == 8
+    np.testing.assert_allclose(in_parts.history["loss"], whole.history["loss"], rtol=1e-4)
+    for ours, theirs in zip(small, large, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-4)
+
+
+def test_gradients_that_are_sent_as_halves_make_nearly_the_same_model(
+    ranked: Environment, tmp_path: Path
+) -> None:
+    plain, _ = _train(ranked, tmp_path / "plain", NETWORK, ranks=2)
+    halves = replace(NETWORK, compression="fp16")
+    rounded, outcome = _train(ranked, tmp_path / "halves", halves, ranks=2)
+    assert any(not np.array_equal(a, b) for a, b in zip(rounded, plain, strict=True))
+    for ours, theirs in zip(rounded, plain, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=0.02)
+    assert outcome.history["val_loss"][-1] < 0.9 * np.log(2)
+
+
+def test_the_timeline_tells_of_each_exchange_when_it_is_asked_for(
+    ranked: Environment, tmp_path: Path
+) -> None:
+    _train(replace(ranked, timeline="on"), tmp_path / "on", NETWORK, ranks=2)
+    told = json.loads((tmp_path / "on" / TIMELINE).read_text())
+    assert {"NEGOTIATE_ALLREDUCE", "ALLREDUCE"} <= {event.get("name") for event in told}
+    _train(ranked, tmp_path / "off", NETWORK, ranks=2)
+    assert not (tmp_path / "off" / TIMELINE).exists()
+
+
+def test_a_variable_of_horovod_reaches_ranks_that_the_stage_server_forks(
+    ranked: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The server was started before it was set.
+    asked_for = tmp_path / "asked for.json"
+    monkeypatch.setenv("HOROVOD_TIMELINE", str(asked_for))
+    _train(ranked, tmp_path / "job", NETWORK, ranks=2)
+    assert asked_for.exists()
 
 
 def test_a_training_without_validation_days_is_calibrated_as_told(

@@ -1,0 +1,401 @@
+"""The command `nightshift doctor`: what this machine offers, what is used of it, what is amiss.
+
+Nothing heavy is imported, and everything is asked at once: it takes as long as the slowest answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import psutil
+
+from jobs.notifications import email
+from jobs.services import processes, stage_client
+from jobs.services.definitions import Health, services
+from jobs.services.startup import state
+from jobs.services.supervision import Supervisor
+from jobs.spark import java
+from jobs.warehouse import connection
+from pipelines import catalog
+from pipelines.environment import ROOT, Environment
+from pipelines.errors import NightshiftError
+from pipelines.model import NeuralNetwork
+from pipelines.redaction import redacted, without_secrets
+
+COLUMNS = ("what", "found", "state", "way_out")
+_SECONDS = 3
+"""For an answer of another machine."""
+_BUILD_SECONDS = 30
+"""To load Horovod's libraries from a cold disk."""
+_PYTHONS = ((3, 11), (3, 12), (3, 13))
+_GIGABYTE = 1 << 30
+_LEAST_MEMORY, _LEAST_FREE_MEMORY = 7.5, 2.0
+"""Gigabytes: a machine of 8 keeps some for itself."""
+_LEAST_DISK, _SCARCE_DISK = 1.0, 5.0
+"""Gigabytes."""
+_SPARK_PORT = 15002
+"""Of a Spark Connect address that names none."""
+_MEMORY_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""Where a container tells what it may have."""
+_SET_UP_ANEW = "make setup"
+State = Literal["ok", "warning", "problem"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One row."""
+
+    what: str
+    found: str
+    state: State = "ok"
+    way_out: str = ""
+
+
+def doctor(environment: Environment) -> tuple[int, list[tuple[str, ...]]]:
+    """Ask about everything at once.
+
+    Returns:
+        The exit code, that of a fault where there is a problem, and the rows by `COLUMNS`.
+    """
+    with ThreadPoolExecutor(len(_CHECKS)) as pool:
+        asked = [pool.submit(_findings, what, environment) for what in _CHECKS]
+        found = list(chain.from_iterable(one.result() for one in asked))
+    settings = environment.variables()
+    rows: list[tuple[str, ...]] = []
+    for one in found:
+        told = (one.what, one.found, one.state, one.way_out)
+        rows.append(tuple(redacted(text, settings) for text in told))
+    has_problem = any(one.state == "problem" for one in found)
+    return NightshiftError.exit_code if has_problem else 0, rows
+
+
+def _findings(what: str, environment: Environment) -> list[Finding]:
+    try:
+        return list(_CHECKS[what](environment))
+    except Exception as error:
+        # What cannot be asked is a row too, and hides no other.
+        found = f"cannot be told: {type(error).__name__} {error}"
+        return [Finding(what=what, found=found, state="problem")]
+
+
+def _python(_: Environment) -> Iterator[Finding]:
+    is_known = sys.version_info[:2] in _PYTHONS
+    yield Finding(
+        what="Python",
+        found=f"{platform.python_version()} at {sys.executable}",
+        state="ok" if is_known else "problem",
+        way_out="" if is_known else "Set it up with Python 3.11, 3.12 or 3.13.",
+    )
+
+
+def _java(environment: Environment) -> Iterator[Finding]:
+    if environment.spark_remote:
+        yield Finding(what="Java", found="not needed: Spark is elsewhere")
+        return
+    try:
+        home = java.java_home()
+    except NightshiftError as error:
+        yield Finding(what="Java", found="none", state="problem", way_out=str(error))
+        return
+    yield Finding(what="Java", found=f"{java.version(home / 'bin' / 'java')} at {home}")
+
+
+def _spark(environment: Environment) -> Iterator[Finding]:
+    if not environment.spark_remote:
+        found = f"embedded: {environment.spark_cores} cores, {environment.spark_memory} of heap"
+        yield Finding(what="Spark", found=found)
+        return
+    address = urlsplit(environment.spark_remote)
+    port = address.port or _SPARK_PORT
+    answers = processes.answers(port, str(address.hostname))
+    yield Finding(
+        what="Spark",
+        found=f"{address.hostname}:{port} {'answers' if answers else 'does not answer'}",
+        state="ok" if answers else "problem",
+        way_out="" if answers else "Start it, or unset SPARK_REMOTE to use the embedded server.",
+    )
+
+
+def _libraries(_: Environment) -> Iterator[Finding]:
+    for name in ("TensorFlow", "Keras", "Horovod"):
+        try:
+            yield Finding(what=name, found=version(name.lower()))
+        except PackageNotFoundError:
+            yield Finding(what=name, found="missing", state="problem", way_out=_SET_UP_ANEW)
+
+
+def _build(_: Environment) -> Iterator[Finding]:
+    built, why = horovod_build()
+    names = [name for name in ("nccl", "gloo", "mpi") if built.get(name)]
+    is_usable = "gloo" in names
+    yield Finding(
+        what="Horovod is built with",
+        found=", ".join(map(_written, names)) or why,
+        state="ok" if is_usable else "problem",
+        way_out="" if is_usable else f"Ranks find each other by Gloo: {_SET_UP_ANEW}",
+    )
+
+
+def _devices(environment: Environment) -> Iterator[Finding]:
+    gpus = seen_gpus()
+    yield Finding(what="GPUs", found="; ".join(gpus) or "none seen")
+    if not gpus:
+        yield Finding(what="ranks run on", found="the processor")
+        yield Finding(what="gradients go by", found="Gloo")
+        return
+    yield _ranks_on_gpus(environment, len(gpus))
+    built, _ = horovod_build()
+    has_nccl = built.get("nccl", False)
+    yield Finding(
+        what="gradients go by",
+        found="NCCL" if has_nccl else "Gloo, through the host's memory",
+        state="ok" if has_nccl else "warning",
+        way_out="" if has_nccl else "Build Horovod with HOROVOD_GPU_OPERATIONS=NCCL.",
+    )
+
+
+def _ranks_on_gpus(environment: Environment, gpus: int) -> Finding:
+    if not _has_cuda():
+        return Finding(
+            what="ranks run on",
+            found="the processor: TensorFlow finds no CUDA libraries",
+            state="warning",
+            way_out="pip install 'tensorflow[and-cuda]' of the installed version",
+        )
+    shared = _ranks(environment) > 1
+    return Finding(
+        what="ranks run on",
+        found=f"{gpus} GPUs that each rank takes as its own" if shared else "the GPU",
+        state="warning" if shared else "ok",
+        way_out="NIGHTSHIFT_RANKS=1, or CUDA_VISIBLE_DEVICES= for the processor" if shared else "",
+    )
+
+
+def _processor(environment: Environment) -> Iterator[Finding]:
+    cores = len(os.sched_getaffinity(0))
+    ranks = _ranks(environment)
+    fits = ranks <= cores
+    yield Finding(
+        what="processor",
+        found=f"{cores} cores; {ranks} ranks with a thread each",
+        state="ok" if fits else "warning",
+        way_out="" if fits else f"Ranks wait for each other: NIGHTSHIFT_RANKS={cores}",
+    )
+
+
+def _memory(_: Environment) -> Iterator[Finding]:
+    memory = psutil.virtual_memory()
+    total = min([memory.total, *_memory_limits()]) / _GIGABYTE
+    free = min(memory.available / _GIGABYTE, total)
+    is_enough = total >= _LEAST_MEMORY and free >= _LEAST_FREE_MEMORY
+    yield Finding(
+        what="memory",
+        found=f"{free:.1f} GB free of {total:.1f} GB",
+        state="ok" if is_enough else "warning",
+        way_out="" if is_enough else "Give Spark less (NIGHTSHIFT_SPARK_MEMORY), or end programs.",
+    )
+
+
+def _disks(environment: Environment) -> Iterator[Finding]:
+    places = {"disk of the home": str(environment.home), "disk of the lake": environment.lake}
+    for what, place in places.items():
+        if "://" in place:
+            yield Finding(what=what, found=f"not asked: {without_secrets(place)}")
+            continue
+        free = shutil.disk_usage(_existing(Path(place))).free / _GIGABYTE
+        level: State = "ok" if free >= _SCARCE_DISK else "warning"
+        yield Finding(
+            what=what,
+            found=f"{free:.1f} GB free at {place}",
+            state=level if free >= _LEAST_DISK else "problem",
+            way_out="" if level == "ok" else "nightshift maintain, or a larger disk",
+        )
+
+
+def _ports(environment: Environment) -> Iterator[Finding]:
+    for service in services(environment):
+        if not service.port:
+            continue
+        what = f"port {service.port} ({service.name})"
+        if not processes.answers(service.port):
+            yield Finding(what=what, found="free")
+            continue
+        holder = processes.listener(service.port)
+        is_ours = processes.belongs(holder, environment.home)
+        yield Finding(
+            what=what,
+            found="taken by this platform" if is_ours else f"by {processes.describe(holder)}",
+            state="ok" if is_ours else "problem",
+            way_out="" if is_ours else f"Stop that, or set {service.port_variable}.",
+        )
+
+
+def _warehouse(environment: Environment) -> Iterator[Finding]:
+    if not environment.warehouse_url:
+        yield Finding(what="warehouse", found="not set")
+        return
+    limits = connection.Limits(connect=_SECONDS)
+
+    def ask() -> str:
+        with connection.opened(environment, limits) as opened:
+            return f"PostgreSQL {connection.version_of(opened)}"
+
+    yield _answer("warehouse", ask, connection.VARIABLE)
+
+
+def _databases(environment: Environment) -> Iterator[Finding]:
+    yield _database(
+        "Airflow's database", environment.airflow_database, "NIGHTSHIFT_AIRFLOW_DATABASE"
+    )
+    yield _database("MLflow", environment.mlflow_uri, "MLFLOW_TRACKING_URI")
+
+
+def _database(what: str, address: str, variable: str) -> Finding:
+    kind = urlsplit(address).scheme
+    if kind.startswith("postgresql"):
+        # The driver, as in postgresql+psycopg2, is SQLAlchemy's matter.
+        plain = address.replace(kind, "postgresql", 1)
+        return _answer(
+            what, lambda: f"PostgreSQL {connection.version_at(plain, _SECONDS)}", variable
+        )
+    if kind in {"http", "https"}:
+        return _answer(what, lambda: _asked_by_http(f"{address.rstrip('/')}/health"), variable)
+    return Finding(what=what, found=without_secrets(address))
+
+
+def _smtp(environment: Environment) -> Iterator[Finding]:
+    url = environment.smtp_url
+    if not url:
+        yield Finding(what="SMTP server", found="not set")
+        return
+
+    def ask() -> str:
+        email.sign_in(url, _SECONDS)
+        return "answers"
+
+    yield _answer("SMTP server", ask, email.SERVER)
+
+
+def _platform(environment: Environment) -> Iterator[Finding]:
+    known = Supervisor(environment).processes()
+    if not known:
+        yield Finding(what="platform", found="down", way_out="nightshift up")
+        return
+    health = Health.ask(environment)
+    wanted = services(environment)
+    ill: list[str] = []
+    for one in wanted:
+        word = state(one, known.get(one.name), health)
+        if word != "healthy":
+            ill.append(f"{one.name} {word}")
+    yield Finding(
+        what="platform",
+        found=", ".join(ill) or f"up, {len(wanted)} services healthy",
+        state="problem" if ill else "ok",
+        way_out="nightshift status; nightshift logs SERVICE" if ill else "",
+    )
+
+
+_CHECKS: dict[str, Callable[[Environment], Iterator[Finding]]] = {
+    "Python": _python,
+    "Java": _java,
+    "Spark": _spark,
+    "libraries": _libraries,
+    "Horovod is built with": _build,
+    "GPUs": _devices,
+    "processor": _processor,
+    "memory": _memory,
+    "disks": _disks,
+    "ports": _ports,
+    "platform": _platform,
+    "warehouse": _warehouse,
+    "databases": _databases,
+    "SMTP server": _smtp,
+}
+
+
+@cache
+def horovod_build() -> tuple[dict[str, bool], str]:
+    """What Horovod was built with, by name, and why nothing is known of it."""
+    asked = subprocess.run(
+        [sys.executable, "-m", "jobs.training.horovod_build"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": stage_client.python_path()},
+        timeout=_BUILD_SECONDS,
+    )
+    if asked.returncode:
+        last = asked.stderr.strip().splitlines()[-1:]
+        return {}, f"it cannot be loaded: {''.join(last)}"
+    built: dict[str, bool] = json.loads(asked.stdout)
+    return built, "neither NCCL nor Gloo nor MPI"
+
+
+def seen_gpus() -> list[str]:
+    """What NVIDIA's driver names; nothing where there is no driver."""
+    program = shutil.which("nvidia-smi")
+    if not program:
+        return []
+    command = [program, "--query-gpu=name", "--format=csv,noheader"]
+    asked = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    return [] if asked.returncode else asked.stdout.splitlines()
+
+
+def _has_cuda() -> bool:
+    """Whether TensorFlow's CUDA libraries are installed beside it."""
+    return find_spec("nvidia") is not None and find_spec("nvidia.cuda_runtime") is not None
+
+
+def _ranks(environment: Environment) -> int:
+    families = [catalog.pipeline(name).training.family for name in catalog.names()]
+    declared = [one.ranks for one in families if isinstance(one, NeuralNetwork)]
+    return environment.ranks or max(declared, default=1)
+
+
+def _memory_limits() -> list[int]:
+    told = [file.read_text().strip() for file in _MEMORY_LIMITS if file.exists()]
+    # Without a limit it is the word max.
+    return [int(text) for text in told if text.isdecimal()]
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    return next(one for one in (path, *path.parents) if one.exists())
+
+
+def _answer(what: str, ask: Callable[[], str], variable: str) -> Finding:
+    try:
+        return Finding(what=what, found=ask())
+    except (NightshiftError, OSError) as error:
+        way_out = f"Start it, or look at {variable}."
+        return Finding(what=what, found=str(error), state="problem", way_out=way_out)
+
+
+def _asked_by_http(address: str) -> str:
+    with urllib.request.urlopen(address, timeout=_SECONDS) as answer:
+        return f"answers {answer.status}"
+
+
+def _written(part: str) -> str:
+    return "Gloo" if part == "gloo" else part.upper()

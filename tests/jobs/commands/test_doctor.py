@@ -1,0 +1,253 @@
+"""The doctor tells what is amiss and the way out, and nobody's password."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from aiosmtpd.controller import Controller
+
+from jobs.__main__ import main
+from jobs.commands import doctor
+from jobs.services.definitions import Health, services
+from jobs.services.supervision import Process, Supervisor
+from jobs.training import horovod_build
+from pipelines.environment import Environment
+from tests.conftest import free_port
+from tests.postgres import Postgres
+
+Row = dict[str, str]
+PASSWORD = "s3cret"
+
+
+@pytest.fixture
+def variables(tmp_path: Path) -> dict[str, str]:
+    """Of a new home with ports that nobody uses."""
+    ports = ("SPARK", "AIRFLOW", "MLFLOW")
+    free = {f"NIGHTSHIFT_{name}_PORT": str(free_port()) for name in ports}
+    return {"NIGHTSHIFT_HOME": str(tmp_path / "home"), **free}
+
+
+def _asked(variables: dict[str, str]) -> tuple[int, dict[str, Row]]:
+    code, found = doctor.doctor(Environment.read(variables))
+    rows = [dict(zip(doctor.COLUMNS, row, strict=True)) for row in found]
+    assert PASSWORD not in str(rows)
+    return code, {row["what"]: row for row in rows}
+
+
+@contextmanager
+def _listening() -> Iterator[int]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
+
+
+def test_a_machine_on_which_all_is_well_has_no_problem_and_is_left_as_it_was(
+    variables: dict[str, str],
+) -> None:
+    began = time.monotonic()
+    code, rows = _asked(variables)
+    assert time.monotonic() - began < 30
+    assert code == 0, rows
+    assert {row["state"] for row in rows.values()} <= {"ok", "warning"}
+    assert rows["Python"]["found"].endswith(sys.executable)
+    assert rows["Keras"]["found"].startswith("3.")
+    assert "Gloo" in rows["Horovod is built with"]["found"]
+    port = variables["NIGHTSHIFT_AIRFLOW_PORT"]
+    assert rows[f"port {port} (airflow-api)"]["found"] == "free"
+    assert (rows["platform"]["found"], rows["platform"]["way_out"]) == ("down", "nightshift up")
+    assert rows["warehouse"]["found"] == rows["SMTP server"]["found"] == "not set"
+    assert not Path(variables["NIGHTSHIFT_HOME"]).exists()
+
+
+def test_programs_read_it_as_json_and_csv(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert main(["doctor", "--format", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {tuple(row) for row in told} == {doctor.COLUMNS}
+    assert main(["doctor", "--format", "csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "what,found,state,way_out"
+
+
+def test_it_imports_no_heavy_library(variables: dict[str, str]) -> None:
+    program = (
+        "import sys; from jobs.__main__ import main; main(['doctor']); "
+        "print([name for name in ('tensorflow', 'pyspark', 'mlflow', 'airflow') "
+        "if name in sys.modules], file=sys.stderr)"
+    )
+    known = {**os.environ, **variables}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=known, capture_output=True, text=True, check=True
+    )
+    assert ran.stderr.splitlines()[-1] == "[]"
+
+
+def test_a_taken_port_is_told_with_who_holds_it_and_the_variable_that_chooses_another(
+    variables: dict[str, str],
+) -> None:
+    with _listening() as port:
+        code, rows = _asked({**variables, "NIGHTSHIFT_MLFLOW_PORT": str(port)})
+    row = rows[f"port {port} (mlflow)"]
+    assert (code, row["state"]) == (3, "problem")
+    assert str(psutil.Process().pid) in row["found"]
+    assert "NIGHTSHIFT_MLFLOW_PORT" in row["way_out"]
+
+
+def test_servers_that_do_not_answer_are_problems(variables: dict[str, str]) -> None:
+    closed = free_port()
+    address = f"postgresql://ann:{PASSWORD}@127.0.0.1:{closed}/night"
+    given = {
+        **variables,
+        "NIGHTSHIFT_WAREHOUSE_URL": address,
+        "NIGHTSHIFT_AIRFLOW_DATABASE": address.replace("postgresql", "postgresql+psycopg2"),
+        "NIGHTSHIFT_SMTP_URL": f"smtp://ann:{PASSWORD}@127.0.0.1:{closed}",
+        "MLFLOW_TRACKING_URI": f"http://ann:{PASSWORD}@127.0.0.1:{closed}",
+        "SPARK_REMOTE": f"sc://127.0.0.1:{closed}/;token={PASSWORD}",
+    }
+    code, rows = _asked(given)
+    assert code == 3
+    asked = {
+        "warehouse": "NIGHTSHIFT_WAREHOUSE_URL",
+        "Airflow's database": "NIGHTSHIFT_AIRFLOW_DATABASE",
+        "SMTP server": "NIGHTSHIFT_SMTP_URL",
+        "MLflow": "MLFLOW_TRACKING_URI",
+        "Spark": "SPARK_REMOTE",
+    }
+    for what, variable in asked.items():
+        assert rows[what]["state"] == "problem", what
+        assert variable in rows[what]["way_out"]
+    assert rows["Java"]["found"].startswith("not needed")
+
+
+def test_a_postgresql_that_answers_tells_its_version(
+    variables: dict[str, str], postgres: Postgres
+) -> None:
+    address = postgres.database("doctor")
+    given = {**variables, "NIGHTSHIFT_WAREHOUSE_URL": address}
+    _, rows = _asked({**given, "NIGHTSHIFT_AIRFLOW_DATABASE": address})
+    for what in ("warehouse", "Airflow's database"):
+        assert rows[what]["state"] == "ok"
+        assert rows[what]["found"].startswith("PostgreSQL 1")
+    wrong = address.rpartition("/")[0] + "/nobodys"
+    code, rows = _asked({**given, "NIGHTSHIFT_WAREHOUSE_URL": wrong})
+    assert (code, rows["warehouse"]["state"]) == (3, "problem")
+    assert "nobodys" in rows["warehouse"]["found"]
+
+
+def test_a_mail_server_that_answers_is_well(variables: dict[str, str]) -> None:
+    server = Controller(object(), hostname="127.0.0.1", port=free_port())
+    server.start()
+    try:
+        _, rows = _asked({**variables, "NIGHTSHIFT_SMTP_URL": f"smtp://127.0.0.1:{server.port}"})
+    finally:
+        server.stop()
+    assert (rows["SMTP server"]["found"], rows["SMTP server"]["state"]) == ("answers", "ok")
+
+
+def test_a_machine_without_java_is_told_what_to_install(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    code, rows = _asked(variables)
+    assert (code, rows["Java"]["state"]) == (3, "problem")
+    assert "openjdk-17" in rows["Java"]["way_out"]
+
+
+def test_more_ranks_than_cores_are_warned_of(variables: dict[str, str]) -> None:
+    _, rows = _asked({**variables, "NIGHTSHIFT_RANKS": "4096"})
+    assert "4096 ranks" in rows["processor"]["found"]
+    assert rows["processor"]["state"] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("built", "way", "level"),
+    [
+        ({"gloo": True, "nccl": True}, "NCCL", "ok"),
+        ({"gloo": True, "nccl": False}, "Gloo, through the host's memory", "warning"),
+    ],
+)
+def test_with_gpus_it_tells_how_gradients_go(
+    built: dict[str, bool],
+    way: str,
+    level: str,
+    variables: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho NVIDIA H100 80GB HBM3\necho NVIDIA H100 80GB HBM3\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(doctor, "horovod_build", lambda: (built, ""))
+    monkeypatch.setattr(doctor, "_has_cuda", lambda: True)
+    _, rows = _asked({**variables, "NIGHTSHIFT_RANKS": "1"})
+    assert rows["GPUs"]["found"] == "NVIDIA H100 80GB HBM3; NVIDIA H100 80GB HBM3"
+    assert rows["ranks run on"]["state"] == "ok"
+    assert (rows["gradients go by"]["found"], rows["gradients go by"]["state"]) == (way, level)
+    _, rows = _asked({**variables, "NIGHTSHIFT_RANKS": "2"})
+    assert rows["ranks run on"]["state"] == "warning"
+
+
+def test_a_horovod_without_gloo_or_without_libraries_is_a_problem(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(OSError, match=r"no tensorflow/libtensorflow_framework"):
+        horovod_build.parts([str(tmp_path)])
+    monkeypatch.setattr(doctor, "horovod_build", lambda: ({}, "it cannot be loaded: OSError"))
+    code, rows = _asked(variables)
+    assert code == 3
+    assert rows["Horovod is built with"]["found"] == "it cannot be loaded: OSError"
+
+
+def test_a_service_that_has_died_is_a_problem(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [one.name for one in services(Environment.read(variables))]
+    dead = Process(name="", state="FATAL", pid=0, started_at=0, why="")
+    monkeypatch.setattr(Supervisor, "processes", lambda _: dict.fromkeys(names, dead))
+    monkeypatch.setattr(Health, "ask", lambda environment: Health(environment=environment))
+    code, rows = _asked(variables)
+    assert (code, rows["platform"]["state"]) == (3, "problem")
+    assert "spark died" in rows["platform"]["found"]
+
+
+def test_what_cannot_be_asked_hides_no_other_row(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Environment) -> Iterator[doctor.Finding]:
+        raise OSError(f"postgresql://ann:{PASSWORD}@db is odd")
+
+    monkeypatch.setitem(doctor._CHECKS, "memory", broken)
+    code, rows = _asked(variables)
+    assert (code, rows["memory"]["state"]) == (3, "problem")
+    assert rows["memory"]["found"] == "cannot be told: OSError postgresql://ann:***@db is odd"
+    assert "Keras" in rows
+
+
+def test_little_memory_and_disk_are_told(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limit = tmp_path / "memory.max"
+    limit.write_text("1073741824\n")
+    monkeypatch.setattr(doctor, "_MEMORY_LIMITS", (limit,))
+    monkeypatch.setattr(doctor, "_LEAST_DISK", 1e9)
+    code, rows = _asked(variables)
+    assert rows["memory"]["state"] == "warning"
+    assert rows["memory"]["found"].endswith("of 1.0 GB")
+    assert (code, rows["disk of the lake"]["state"]) == (3, "problem")
+    limit.write_text("max\n")
+    assert not _asked(variables)[1]["memory"]["found"].endswith("of 1.0 GB")

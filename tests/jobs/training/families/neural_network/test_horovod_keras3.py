@@ -1,0 +1,80 @@
+"""The Keras 3 module on two real ranks, with any optimizer: what it may do with gradients."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from jobs.training.families.neural_network import horovod_keras3
+from jobs.training.families.neural_network.rendezvous import rendezvous
+from pipelines.environment import ROOT
+
+PROGRAM = "tests.jobs.training.families.neural_network.two_ranks"
+_SECONDS = 240
+Weights = Mapping[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    """The weights after each way of training, all by the same two ranks."""
+    file = tmp_path_factory.mktemp("ranks") / "weights.npz"
+    _run_on_two_ranks(file.parent, "-m", PROGRAM, str(file))
+    loaded: Weights = np.load(Path(file))
+    return loaded
+
+
+def _run_on_two_ranks(folder: Path, *words: str) -> None:
+    known = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(horovod_keras3.__file__).parent}",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    with rendezvous(2) as variables:
+        ranks: list[subprocess.Popen[bytes]] = []
+        for own in variables:
+            rank = subprocess.Popen([sys.executable, *words], env={**known, **own}, cwd=folder)
+            ranks.append(rank)
+        try:
+            codes = [rank.wait(timeout=_SECONDS) for rank in ranks]
+        finally:
+            for rank in ranks:
+                rank.kill()
+    assert codes == [0, 0]
+
+
+def test_the_example_of_the_docs_runs_and_its_model_loads(tmp_path: Path) -> None:
+    page = (ROOT / "docs/how-to/horovod.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "train.py").write_text(program)
+    _run_on_two_ranks(tmp_path, "train.py")
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(model.optimizer) is keras.optimizers.AdamW
+
+
+def _of(trained: Weights, way: str) -> np.ndarray:
+    names = sorted(name for name in trained if name.startswith(f"{way}/"))
+    return np.concatenate([np.ravel(trained[name]) for name in names])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_accumulated_batches_train_like_one_batch_of_so_many_times_the_rows(
+    trained: Weights, optimizer: str
+) -> None:
+    ours = _of(trained, f"{optimizer}/accumulated")
+    np.testing.assert_allclose(ours, _of(trained, f"{optimizer}/plain"), rtol=2e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_compressed_gradients_train_nearly_the_same(trained: Weights, optimizer: str) -> None:
+    rounded, plain = _of(trained, f"{optimizer}/fp16"), _of(trained, f"{optimizer}/plain")
+    assert not np.array_equal(rounded, plain), "nothing was rounded: it was not compressed"
+    # Adam takes a step of a size of its own where a gradient is all but nothing.
+    np.testing.assert_allclose(rounded, plain, atol=2e-3)
