@@ -81,7 +81,8 @@ def _follow(registrar: Registrar) -> None:
 
 def _admit(environment: Environment, door: Any) -> None:
     # Through the socket between Python and Java: no file, no command line, no variable has them.
-    everyone = accounts(environment)
+    # Who has no password yet cannot come in.
+    everyone = [one for one in accounts(environment) if one.password_file.exists()]
     door.admit([one.user for one in everyone], [one.password for one in everyone])
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from jobs.lake import sql
 from jobs.services import processes
-from jobs.services.accounts import Account, accounts
+from jobs.services.accounts import Account, accounts, write_passwords
 from jobs.services.definitions import JDBC, services
 from pipelines.environment import Environment
 from tests.jobs.jdbc.client import (
@@ -179,6 +179,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     lake.publish({day: predictions(day, str(day)) for day in DAYS})
     lake.publish({FIRST: sums().slice(0, 3)}, "sums")
     lake.publish({FIRST: sums()}, "sums")
+    write_passwords(environment)
+    everyone = {one.user: one for one in accounts(environment)}
     (service,) = (one for one in services(environment) if one.name == JDBC)
     own = {**os.environ, **environment.variables(), "PYTHONPATH": str(Path.cwd())}
     with (home / "jdbc.log").open("wb") as log:
@@ -186,7 +188,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             service.command, env=own, cwd=folder, stdout=log, stderr=subprocess.STDOUT
         )
     server = psutil.Process(process.pid)
-    everyone = {one.user: one for one in accounts(environment)}
     found = Served(lake=lake, server=server, folder=folder, accounts=everyone)
     try:
         _wait(lambda: processes.answers(found.port), _START_SECONDS, home / "jdbc.log")
