@@ -22,7 +22,7 @@ PICTURES = {
     "page-quality": "page-quality",
     "page-predictions": "page-predictions",
     "page-predictions-why": "page-predictions-why",
-    "page-models": "page-models",
+    "page-models": "page-models-decided",
     "page-sql": "page-sql",
     "page-dictionary": "page-dictionary",
 }

@@ -145,7 +145,7 @@ def test_a_prediction_is_explained_where_it_stands(
 
 
 def test_a_model_that_awaits_a_person_serves_when_one_lets_it_and_is_rolled_back(
-    signed_in: Page, installation: Installation
+    signed_in: Page, installation: Installation, screenshot: Callable[[Any, str], None]
 ) -> None:
     champion, candidate = serving(installation), newest(installation)
     assert champion != candidate
@@ -171,8 +171,10 @@ def test_a_model_that_awaits_a_person_serves_when_one_lets_it_and_is_rolled_back
     )
     assert told == {"who": "admin", "reason": "seen <b>with</b> the shift managers"}
 
-    frame = opened(signed_in, "models")
+    # A page that is open shows what was when it was opened.
+    signed_in.reload()
     expect(frame.get_by_text("seen <b>with</b> the shift managers").first).to_be_visible()
+    screenshot(signed_in, "page-models-decided")
     back = frame.locator("form[data-decide=rollback]")
     back.get_by_label("Roll back to").select_option(champion)
     back.get_by_label("Why").fill("it was a test")

@@ -143,6 +143,11 @@ function pullOf(value, most) {
   return bar;
 }
 
+// Four digits tell enough; all of them are in the table of the command.
+function short(value) {
+  return typeof value === "number" ? Number(value.toPrecision(4)) : value;
+}
+
 function explained(features) {
   const table = document.createElement("table");
   const head = table.createTHead().insertRow();
@@ -155,7 +160,7 @@ function explained(features) {
   const body = table.createTBody();
   for (const one of features) {
     const line = body.insertRow();
-    const values = [one.feature, one.value, one.base, one.attribution.toFixed(3)];
+    const values = [one.feature, short(one.value), short(one.base), one.attribution.toFixed(3)];
     for (const value of values) {
       line.insertCell().textContent = value === null ? "" : text(value);
     }
