@@ -130,7 +130,9 @@ def test_a_prediction_is_explained_where_it_stands(
     frame.get_by_title("Why?").first.click()
     pulls = frame.locator("tr.explained tbody tr")
     # The model is loaded for it.
-    expect(pulls.first).to_be_visible(timeout=60_000)
+    answer = frame.locator("tr.explained")
+    expect(answer).not_to_contain_text("Asking the model", timeout=90_000)
+    assert pulls.count() > 0, answer.inner_text()
     screenshot(signed_in, "page-predictions-why")
     cells = frame.locator("tr:has(+ tr.explained) td").all_inner_texts()
     names = frame.locator("#predictions > thead th").all_inner_texts()
