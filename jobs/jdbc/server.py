@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 _DOOR = Path(__file__).with_name("Door.java")
 _NICENESS = 5
 """The night comes first: this gets a third of the processor time that others ask for."""
+_OF_A_CLIENT = (
+    "SPARK_REMOTE",
+    "SPARK_LOCAL_REMOTE",
+    "SPARK_CONNECT_MODE_ENABLED",
+    "SPARK_API_MODE",
+)
+"""Variables by which pyspark would be the client of another Spark, and start none."""
 _LOOK_SECONDS = 10
 """How long it takes at most until a new table, column or user is known."""
 _TRUE_ANSWERS = {
@@ -100,6 +107,8 @@ def _start_spark(environment: Environment) -> SparkSession:
     scratch = Path(configuration(own)["spark.local.dir"])
     settings = _settings(own, scratch)
     _leave_secrets(own)
+    for name in _OF_A_CLIENT:
+        os.environ.pop(name, None)
     os.chdir(folder)
 
     from pyspark import SparkConf, SparkContext

@@ -182,15 +182,19 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     write_passwords(environment)
     everyone = {one.user: one for one in accounts(environment)}
     (service,) = (one for one in services(environment) if one.name == JDBC)
-    own = {**os.environ, **environment.variables(), "PYTHONPATH": str(Path.cwd())}
-    with (home / "jdbc.log").open("wb") as log:
+    # As where the nights have a cluster's Spark.
+    elsewhere = {"SPARK_REMOTE": "sc://127.0.0.1:1", "SPARK_CONNECT_MODE_ENABLED": "1"}
+    own = {**os.environ, **elsewhere, **environment.variables(), "PYTHONPATH": str(Path.cwd())}
+    log_file = home / "jdbc.log"
+    with log_file.open("wb") as log:
         process = subprocess.Popen(
             service.command, env=own, cwd=folder, stdout=log, stderr=subprocess.STDOUT
         )
     server = psutil.Process(process.pid)
     found = Served(lake=lake, server=server, folder=folder, accounts=everyone)
     try:
-        _wait(lambda: processes.answers(found.port), _START_SECONDS, home / "jdbc.log")
+        _wait(lambda: processes.answers(found.port) or process.poll(), _START_SECONDS, log_file)
+        assert process.poll() is None, log_file.read_text()[-3000:]
         yield found
     finally:
         all_of_it = found.processes()
