@@ -492,13 +492,7 @@ def _record(
     from jobs.version import code_version
 
     row = {
-        "run_id": run.run_id,
-        "pipeline": run.pipeline.name,
-        "stage": run.doing.name,
-        "first_day": run.days.first,
-        "last_day": run.days.last,
-        "status": status,
-        "started_at": datetime.fromtimestamp(started, UTC),
+        **ops.of_stage(run, datetime.fromtimestamp(started, UTC), status),
         "seconds": seconds,
         "metrics": json.dumps(metrics, default=str) if metrics is not None else None,
         "error": error,

@@ -97,14 +97,23 @@ def _findings(what: str, environment: Environment) -> list[Finding]:
         return [Finding(what=what, found=found, state="problem")]
 
 
+def _judged(
+    what: str,
+    found: str,
+    is_well: bool,
+    way_out: str,
+    otherwise: State = "problem",
+) -> Finding:
+    """A row whose way out is told only where it is needed."""
+    if is_well:
+        return Finding(what=what, found=found)
+    return Finding(what=what, found=found, state=otherwise, way_out=way_out)
+
+
 def _python(_: Environment) -> Iterator[Finding]:
+    found = f"{platform.python_version()} at {sys.executable}"
     is_known = sys.version_info[:2] in _PYTHONS
-    yield Finding(
-        what="Python",
-        found=f"{platform.python_version()} at {sys.executable}",
-        state="ok" if is_known else "problem",
-        way_out="" if is_known else "Set it up with Python 3.11, 3.12 or 3.13.",
-    )
+    yield _judged("Python", found, is_known, "Set it up with Python 3.11, 3.12 or 3.13.")
 
 
 def _java(environment: Environment) -> Iterator[Finding]:
@@ -127,12 +136,9 @@ def _spark(environment: Environment) -> Iterator[Finding]:
     address = urlsplit(environment.spark_remote)
     port = address.port or _SPARK_PORT
     answers = processes.answers(port, str(address.hostname))
-    yield Finding(
-        what="Spark",
-        found=f"{address.hostname}:{port} {'answers' if answers else 'does not answer'}",
-        state="ok" if answers else "problem",
-        way_out="" if answers else "Start it, or unset SPARK_REMOTE to use the embedded server.",
-    )
+    found = f"{address.hostname}:{port} {'answers' if answers else 'does not answer'}"
+    way_out = "Start it, or unset SPARK_REMOTE to use the embedded server."
+    yield _judged("Spark", found, answers, way_out)
 
 
 def _libraries(_: Environment) -> Iterator[Finding]:
@@ -146,13 +152,9 @@ def _libraries(_: Environment) -> Iterator[Finding]:
 def _build(_: Environment) -> Iterator[Finding]:
     built, why = horovod_build()
     names = [name for name in ("nccl", "gloo", "mpi") if built.get(name)]
-    is_usable = "gloo" in names
-    yield Finding(
-        what="Horovod is built with",
-        found=", ".join(map(_written, names)) or why,
-        state="ok" if is_usable else "problem",
-        way_out="" if is_usable else f"Ranks find each other by Gloo: {_SET_UP_ANEW}",
-    )
+    found = ", ".join(map(_written, names)) or why
+    way_out = f"Ranks find each other by Gloo: {_SET_UP_ANEW}"
+    yield _judged("Horovod is built with", found, "gloo" in names, way_out)
 
 
 def _devices(environment: Environment) -> Iterator[Finding]:
@@ -165,12 +167,9 @@ def _devices(environment: Environment) -> Iterator[Finding]:
     yield _ranks_on_gpus(environment, len(gpus))
     built, _ = horovod_build()
     has_nccl = built.get("nccl", False)
-    yield Finding(
-        what="gradients go by",
-        found="NCCL" if has_nccl else "Gloo, through the host's memory",
-        state="ok" if has_nccl else "warning",
-        way_out="" if has_nccl else "Build Horovod with HOROVOD_GPU_OPERATIONS=NCCL.",
-    )
+    found = "NCCL" if has_nccl else "Gloo, through the host's memory"
+    way_out = "Build Horovod with HOROVOD_GPU_OPERATIONS=NCCL."
+    yield _judged("gradients go by", found, has_nccl, way_out, "warning")
 
 
 def _ranks_on_gpus(environment: Environment, gpus: int) -> Finding:
@@ -181,25 +180,18 @@ def _ranks_on_gpus(environment: Environment, gpus: int) -> Finding:
             state="warning",
             way_out="pip install 'tensorflow[and-cuda]' of the installed version",
         )
-    shared = _ranks(environment) > 1
-    return Finding(
-        what="ranks run on",
-        found=f"{gpus} GPUs that each rank takes as its own" if shared else "the GPU",
-        state="warning" if shared else "ok",
-        way_out="NIGHTSHIFT_RANKS=1, or CUDA_VISIBLE_DEVICES= for the processor" if shared else "",
-    )
+    is_alone = _ranks(environment) <= 1
+    found = "the GPU" if is_alone else f"{gpus} GPUs that each rank takes as its own"
+    way_out = "NIGHTSHIFT_RANKS=1, or CUDA_VISIBLE_DEVICES= for the processor"
+    return _judged("ranks run on", found, is_alone, way_out, "warning")
 
 
 def _processor(environment: Environment) -> Iterator[Finding]:
     cores = len(os.sched_getaffinity(0))
     ranks = _ranks(environment)
-    fits = ranks <= cores
-    yield Finding(
-        what="processor",
-        found=f"{cores} cores; {ranks} ranks with a thread each",
-        state="ok" if fits else "warning",
-        way_out="" if fits else f"Ranks wait for each other: NIGHTSHIFT_RANKS={cores}",
-    )
+    found = f"{cores} cores; {ranks} ranks with a thread each"
+    way_out = f"Ranks wait for each other: NIGHTSHIFT_RANKS={cores}"
+    yield _judged("processor", found, ranks <= cores, way_out, "warning")
 
 
 def _memory(_: Environment) -> Iterator[Finding]:
@@ -207,12 +199,9 @@ def _memory(_: Environment) -> Iterator[Finding]:
     total = min([memory.total, *_memory_limits()]) / _GIGABYTE
     free = min(memory.available / _GIGABYTE, total)
     is_enough = total >= _LEAST_MEMORY and free >= _LEAST_FREE_MEMORY
-    yield Finding(
-        what="memory",
-        found=f"{free:.1f} GB free of {total:.1f} GB",
-        state="ok" if is_enough else "warning",
-        way_out="" if is_enough else "Give Spark less (NIGHTSHIFT_SPARK_MEMORY), or end programs.",
-    )
+    found = f"{free:.1f} GB free of {total:.1f} GB"
+    way_out = "Give Spark less (NIGHTSHIFT_SPARK_MEMORY), or end programs."
+    yield _judged("memory", found, is_enough, way_out, "warning")
 
 
 def _disks(environment: Environment) -> Iterator[Finding]:
@@ -222,13 +211,10 @@ def _disks(environment: Environment) -> Iterator[Finding]:
             yield Finding(what=what, found=f"not asked: {without_secrets(place)}")
             continue
         free = shutil.disk_usage(_existing(Path(place))).free / _GIGABYTE
-        level: State = "ok" if free >= _SCARCE_DISK else "warning"
-        yield Finding(
-            what=what,
-            found=f"{free:.1f} GB free at {place}",
-            state=level if free >= _LEAST_DISK else "problem",
-            way_out="" if level == "ok" else "nightshift maintain, or a larger disk",
-        )
+        found = f"{free:.1f} GB free at {place}"
+        way_out = "nightshift maintain, or a larger disk"
+        level: State = "warning" if free >= _LEAST_DISK else "problem"
+        yield _judged(what, found, free >= max(_LEAST_DISK, _SCARCE_DISK), way_out, level)
 
 
 def _ports(environment: Environment) -> Iterator[Finding]:
@@ -241,12 +227,8 @@ def _ports(environment: Environment) -> Iterator[Finding]:
             continue
         holder = processes.listener(service.port)
         is_ours = processes.belongs(holder, environment.home)
-        yield Finding(
-            what=what,
-            found="taken by this platform" if is_ours else f"by {processes.describe(holder)}",
-            state="ok" if is_ours else "problem",
-            way_out="" if is_ours else f"Stop that, or set {service.port_variable}.",
-        )
+        found = "taken by this platform" if is_ours else f"by {processes.describe(holder)}"
+        yield _judged(what, found, is_ours, f"Stop that, or set {service.port_variable}.")
 
 
 def _warehouse(environment: Environment) -> Iterator[Finding]:
@@ -307,12 +289,8 @@ def _platform(environment: Environment) -> Iterator[Finding]:
         word = state(one, known.get(one.name), health)
         if word != "healthy":
             ill.append(f"{one.name} {word}")
-    yield Finding(
-        what="platform",
-        found=", ".join(ill) or f"up, {len(wanted)} services healthy",
-        state="problem" if ill else "ok",
-        way_out="nightshift status; nightshift logs SERVICE" if ill else "",
-    )
+    found = ", ".join(ill) or f"up, {len(wanted)} services healthy"
+    yield _judged("platform", found, not ill, "nightshift status; nightshift logs SERVICE")
 
 
 _CHECKS: dict[str, Callable[[Environment], Iterator[Finding]]] = {

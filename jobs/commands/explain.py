@@ -13,10 +13,10 @@ from dataclasses import astuple
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TextIO
 
+from jobs.commands import in_server
+from jobs.commands.in_server import in_server_or_here
 from jobs.output import harmless, show, shown
-from jobs.services import stage_client
-from pipelines import catalog
-from pipelines.days import Days, parse_day
+from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 
@@ -64,19 +64,8 @@ def explain(
         Refused: models of that family are not explained.
         NightshiftError: files of the model are gone, or the score is not the one that was served.
     """
-    key = parse_key(keys)
-    if not stage_client.available(environment):
-        tell(environment, pipeline, days, key, form)
-        return 0
-    argument = {
-        "environment": environment.variables(),
-        "pipeline": pipeline.name,
-        "first": str(days.first),
-        "last": str(days.last),
-        "key": key,
-        "form": form,
-    }
-    return stage_client.call(environment, FUNCTION, argument, {})
+    asked = {"key": parse_key(keys), "form": form}
+    return in_server_or_here(environment, pipeline, days, asked, FUNCTION, _tell_what_was_asked)
 
 
 def parse_key(keys: Sequence[str]) -> dict[str, str]:
@@ -102,17 +91,13 @@ def in_child(argument: Mapping[str, Any]) -> int:
     Returns:
         The exit code; what went wrong is told as the command tells it.
     """
-    from jobs import night
+    return in_server.in_child(argument, _tell_what_was_asked)
 
-    days = Days(parse_day(argument["first"]), parse_day(argument["last"]))
-    try:
-        environment = Environment.read(argument["environment"])
-        pipeline = catalog.pipeline(argument["pipeline"])
-        tell(environment, pipeline, days, argument["key"], argument["form"])
-    except Exception as error:  # the last border before the client
-        # The client's settings: this process has those of `nightshift up`.
-        return night.explain(error, argument["environment"])[0]
-    return 0
+
+def _tell_what_was_asked(
+    environment: Environment, pipeline: Pipeline, days: Days, asked: Mapping[str, Any]
+) -> None:
+    tell(environment, pipeline, days, asked["key"], asked["form"])
 
 
 def tell(

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from jobs.commands import in_server
+from jobs.commands.in_server import in_server_or_here
 from jobs.output import log_to_stderr, show, shown
-from jobs.services import stage_client
-from pipelines import catalog
-from pipelines.days import Days, parse_day
+from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.run import Run
 from pipelines.stages import STAGES
@@ -68,7 +68,8 @@ def rescore(environment: Environment, pipeline: Pipeline, days: Days, asked: Ask
         Refused: it shall be published, and the model does not serve the nights.
         NightshiftError: files of the model are gone.
     """
-    code = _tell_in_server_or_here(environment, pipeline, days, asked)
+    plain = {"asked": asdict(asked)}
+    code = in_server_or_here(environment, pipeline, days, plain, FUNCTION, _tell_what_was_asked)
     if code or not asked.publish:
         return code
     return _publish(environment, pipeline, days, asked.form)
@@ -80,17 +81,13 @@ def in_child(argument: Mapping[str, Any]) -> int:
     Returns:
         The exit code; what went wrong is told as the command tells it.
     """
-    from jobs import night
+    return in_server.in_child(argument, _tell_what_was_asked)
 
-    days = Days(parse_day(argument["first"]), parse_day(argument["last"]))
-    try:
-        environment = Environment.read(argument["environment"])
-        pipeline = catalog.pipeline(argument["pipeline"])
-        tell(environment, pipeline, days, Asked(**argument["asked"]))
-    except Exception as error:  # the last border before the client
-        # The client's settings: this process has those of `nightshift up`.
-        return night.explain(error, argument["environment"])[0]
-    return 0
+
+def _tell_what_was_asked(
+    environment: Environment, pipeline: Pipeline, days: Days, asked: Mapping[str, Any]
+) -> None:
+    tell(environment, pipeline, days, Asked(**asked["asked"]))
 
 
 def tell(environment: Environment, pipeline: Pipeline, days: Days, asked: Asked) -> None:
@@ -146,22 +143,6 @@ class _Compared:
         """That of all rows."""
         first, *others = [night.difference for night in self.nights]
         return sum(others, start=first)
-
-
-def _tell_in_server_or_here(
-    environment: Environment, pipeline: Pipeline, days: Days, asked: Asked
-) -> int:
-    if not stage_client.available(environment):
-        tell(environment, pipeline, days, asked)
-        return 0
-    argument = {
-        "environment": environment.variables(),
-        "pipeline": pipeline.name,
-        "first": str(days.first),
-        "last": str(days.last),
-        "asked": asdict(asked),
-    }
-    return stage_client.call(environment, FUNCTION, argument, {})
 
 
 def _publish(environment: Environment, pipeline: Pipeline, days: Days, form: str) -> int:

@@ -68,13 +68,7 @@ def record(
     counted = amounts.counted()
     model = (metrics or {}).get("model_version") if run.doing.name in _MODELS_OF else None
     row = {
-        "run_id": run.run_id,
-        "pipeline": run.pipeline.name,
-        "stage": run.doing.name,
-        "first_day": run.days.first,
-        "last_day": run.days.last,
-        "status": status,
-        "started_at": started,
+        **ops.of_stage(run, started, status),
         **asdict(taken),
         **asdict(counted),
         "model_version": model,

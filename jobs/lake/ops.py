@@ -14,6 +14,7 @@ from deltalake.exceptions import CommitFailedError
 from jobs.services import locks
 from pipelines.environment import Environment
 from pipelines.errors import no_such
+from pipelines.run import Run
 
 _INSTANT = pa.timestamp("us", tz="UTC")
 """Microseconds are what Delta keeps."""
@@ -55,17 +56,22 @@ _MEASURES = {
 }
 """What is measured of predictions whose labels are known, and when."""
 
+_STAGE = {
+    "run_id": _TEXT,
+    "pipeline": _TEXT,
+    "stage": _TEXT,
+    "first_day": _DAY,
+    "last_day": _DAY,
+    "status": _TEXT,
+    "started_at": _INSTANT,
+    "seconds": _REAL,
+}
+"""What tables of stages that ran begin with."""
+
 SCHEMAS: dict[str, pa.Schema] = {
     "stage_runs": pa.schema(
         {
-            "run_id": _TEXT,
-            "pipeline": _TEXT,
-            "stage": _TEXT,
-            "first_day": _DAY,
-            "last_day": _DAY,
-            "status": _TEXT,
-            "started_at": _INSTANT,
-            "seconds": _REAL,
+            **_STAGE,
             # JSON: every stage has metrics of its own.
             "metrics": _TEXT,
             "error": _TEXT,
@@ -161,14 +167,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     "costs": pa.schema(
         {
-            "run_id": _TEXT,
-            "pipeline": _TEXT,
-            "stage": _TEXT,
-            "first_day": _DAY,
-            "last_day": _DAY,
-            "status": _TEXT,
-            "started_at": _INSTANT,
-            "seconds": _REAL,
+            **_STAGE,
             "cpu_seconds": _REAL,
             # Null where a cluster computes.
             "spark_cpu_seconds": _REAL,
@@ -261,6 +260,19 @@ SCHEMAS: dict[str, pa.Schema] = {
         }
     ),
 }
+
+
+def of_stage(run: Run, started_at: datetime, status: str) -> dict[str, object]:
+    """What a row of a stage that ran begins with; `seconds` and the rest are its table's."""
+    return {
+        "run_id": run.run_id,
+        "pipeline": run.pipeline.name,
+        "stage": run.doing.name,
+        "first_day": run.days.first,
+        "last_day": run.days.last,
+        "status": status,
+        "started_at": started_at,
+    }
 
 
 def append(

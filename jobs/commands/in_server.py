@@ -1,0 +1,73 @@
+"""A command about nights of a pipeline, done in the stage server, which has imported what it takes.
+
+Importing this is cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from jobs.services import stage_client
+from pipelines import catalog
+from pipelines.days import Days, parse_day
+from pipelines.environment import Environment
+
+if TYPE_CHECKING:
+    from pipelines.spec import Pipeline
+
+Tell = Callable[[Environment, "Pipeline", Days, Mapping[str, Any]], None]
+"""What the command does; the mapping holds what else was asked of it, plain enough for JSON."""
+
+
+def in_server_or_here(
+    environment: Environment,
+    pipeline: Pipeline,
+    days: Days,
+    asked: Mapping[str, Any],
+    function: str,
+    tell: Tell,
+) -> int:
+    """Do it in the stage server, or here where none is up; returns the exit code.
+
+    Args:
+        environment: Whose lake and models they are.
+        pipeline: The pipeline.
+        days: The nights.
+        asked: What else was asked, by names of its own.
+        function: The module's entry for the server, which calls `in_child`; the server allows it.
+        tell: Does it.
+
+    Raises:
+        NightshiftError: what `tell` raises, where it is done here.
+    """
+    if not stage_client.available(environment):
+        tell(environment, pipeline, days, asked)
+        return 0
+    argument = {
+        "environment": environment.variables(),
+        "pipeline": pipeline.name,
+        "first": str(days.first),
+        "last": str(days.last),
+        **asked,
+    }
+    return stage_client.call(environment, function, argument, {})
+
+
+def in_child(argument: Mapping[str, Any], tell: Tell) -> int:
+    """Do what `in_server_or_here` has sent, in a child of the stage server.
+
+    Returns:
+        The exit code; what went wrong is told as the command tells it.
+    """
+    from jobs import night
+
+    days = Days(parse_day(argument["first"]), parse_day(argument["last"]))
+    try:
+        environment = Environment.read(argument["environment"])
+        pipeline = catalog.pipeline(argument["pipeline"])
+        tell(environment, pipeline, days, argument)
+    except Exception as error:  # the last border before the client
+        # The client's settings: this process has those of `nightshift up`.
+        return night.explain(error, argument["environment"])[0]
+    return 0
