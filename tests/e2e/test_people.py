@@ -14,8 +14,8 @@ from playwright.sync_api import Page, expect
 
 from jobs.services import airflow
 from jobs.services.accounts import accounts
-from jobs.services.secrets import make_all
 from pipelines.environment import Environment
+from tests.airflow_home import prepare
 from tests.conftest import free_port
 from tests.e2e import people, test_ui
 from tests.e2e.conftest import Installation, inherited_variables
@@ -94,12 +94,7 @@ def with_fab(tmp_path: Path) -> Iterator[Environment]:
         "NIGHTSHIFT_USERS": people.USERS,
     }
     environment = Environment.read(given)
-    environment.logs.mkdir(parents=True)
-    make_all(environment)
-    airflow.make_login(environment)
-    migration = airflow.migration(environment)
-    assert migration is not None
-    airflow.migrated(environment, migration.wait())
+    prepare(environment)
     variables = {**inherited_variables(), **airflow.every_variable(environment)}
     with (environment.logs / "api.log").open("wb") as log:
         server = subprocess.Popen(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from typing import Any
 
 from jobs.spark.java import java_home
 from pipelines.environment import Environment
+from tests.jobs.warehouse.test_same_answers import plain_number
 
 _QUICK = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m")
 _BEELINE_SECONDS = 120
@@ -159,8 +159,4 @@ def _plain(value: Any) -> Any:
         return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
     if isinstance(value, date | str | bool) or value is None:
         return value
-    if isinstance(value, Decimal) and value == value.to_integral_value():
-        return int(value)
-    number = float(value)
-    # Both add up in an order of their own.
-    return value if isinstance(value, int) else "NaN" if math.isnan(number) else f"{number:.12g}"
+    return plain_number(value)

@@ -15,6 +15,7 @@ from jobs.services.leftovers import Rule
 from jobs.services.secrets import make_all
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
+from tests.airflow_home import migrate, prepare
 
 NOW = datetime.now(UTC)
 
@@ -30,12 +31,7 @@ def rule(*, is_dry: bool = False) -> Rule:
 def migrated(home: Path) -> Environment:
     """A home whose Airflow has a database, with a line of its log of long ago and one of now."""
     environment = Environment.read({"NIGHTSHIFT_HOME": str(home)})
-    environment.logs.mkdir(parents=True)
-    make_all(environment)
-    airflow.make_login(environment)
-    migration = airflow.migration(environment)
-    assert migration is not None
-    airflow.migrated(environment, migration.wait())
+    prepare(environment)
     moments = [(str(NOW - timedelta(days=days)), "trigger") for days in (60, 1)]
     with closing(sqlite3.connect(database(environment))) as opened, opened:
         opened.executemany("INSERT INTO log (dttm, event) VALUES (?, ?)", moments)
@@ -81,9 +77,7 @@ def test_accounts_in_the_database_are_made_once(tmp_path: Path) -> None:
     def up(users: str) -> str:
         named = replace(environment, users=users)
         airflow.make_login(named)
-        migration = airflow.migration(named)
-        assert migration is not None
-        airflow.migrated(named, migration.wait())
+        migrate(named)
         return (environment.logs / "airflow-migrate.log").read_text()
 
     assert up("ann:viewer").count('" created with role') == 2

@@ -73,7 +73,8 @@ class Lake:
         """What PostgreSQL answers."""
         with self.connect() as connection:
             # Tests write their statements themselves.
-            return connection.execute(statement, values or None).fetchall()  # type: ignore[arg-type]
+            answer = connection.execute(statement, values or None)  # type: ignore[arg-type]
+            return answer.fetchall()
 
     def do(self, statement: str) -> None:
         """Have PostgreSQL do something."""

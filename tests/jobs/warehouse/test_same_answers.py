@@ -130,11 +130,15 @@ def comparable(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _plain(value: Any) -> Any:
-    """One kind of number: a sum of integers is an integer here and a decimal there."""
     if isinstance(value, datetime) and value.tzinfo:
         return value.astimezone(UTC)
     if isinstance(value, date | str | bool) or value is None:
         return value
+    return plain_number(value)
+
+
+def plain_number(value: Any) -> int | str:
+    """One kind of number: a sum of integers is an integer here and a decimal there."""
     if isinstance(value, Decimal) and value == value.to_integral_value():
         return int(value)
     number = float(value)
