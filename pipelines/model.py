@@ -14,6 +14,9 @@ Compression = Literal["none", "fp16"]
 """How gradients travel between ranks: as they are, or as 16-bit floats."""
 Reduction = Literal["average"]
 """What ranks make of their gradients."""
+OddInputs = Literal["score", "refuse"]
+"""What becomes of a row with a value that no row of training had: it is scored and counted, or the
+night's predictions are refused."""
 WatchKind = Literal["feature", "prediction", "skew", "coverage", "quality"]
 """What is watched each night: drift of features and of predictions, rows that are scored by other
 features than are learned from, predictions and labels without each other, and live quality."""
@@ -441,3 +444,27 @@ class Watch:
             unknown = sorted(set(kinds) - set(get_args(WatchKind)))
             known = ", ".join(get_args(WatchKind))
             refuse_unless(not unknown, f"{name}: no kind {unknown}. Known: {known}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Serving:
+    """How rows are scored by the model that serves."""
+
+    odd_inputs: OddInputs = "score"
+    """A number that is missing counts as its mean, an infinite one as the last that was seen, an
+    unknown category as the unknown one. `refuse`: no night is published that needs it."""
+    quantised: bool = False
+    """Whether the variant with weights of 8 bits serves, where it has passed; else, and without
+    one, the model as it was trained."""
+    max_quantised_loss: float = 0.002
+    """By which share of itself the mean loss of a row may grow in the quantised variant, on the
+    held-out days: it passes when the 95 % interval of the growth lies below."""
+
+    def __post_init__(self) -> None:
+        known = ", ".join(get_args(OddInputs))
+        refuse_unless(
+            self.odd_inputs in get_args(OddInputs),
+            f"odd_inputs cannot be '{self.odd_inputs}'. Known: {known}.",
+        )
+        share = self.max_quantised_loss
+        refuse_unless(0 < share < 1, "max_quantised_loss must be above 0 and below 1.")

@@ -17,7 +17,7 @@ from pipelines.errors import no_such, refuse_text, refuse_unless
 from pipelines.events import Channel
 from pipelines.features import Feature, FeatureView
 from pipelines.feeds import Feed, Type
-from pipelines.model import Choice, Promotion, Training, Watch
+from pipelines.model import Choice, Promotion, Serving, Training, Watch
 from pipelines.resources import Resources
 from pipelines.stages import Stage, stage
 
@@ -213,6 +213,7 @@ class Pipeline:
     promotion: Promotion = field(default_factory=Promotion)
     search: Mapping[str, Choice] = field(default_factory=dict)
     """What `nightshift tune` may try: settings of the model family or of `Training`, by name."""
+    serving: Serving = field(default_factory=Serving)
     watch: Watch = field(default_factory=Watch)
     prediction: str = "prediction"
     """Column of the predictions table with what the model says: a probability or a number."""

@@ -6,9 +6,10 @@ What is read from a snapshot can be read again, byte for byte.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,6 +41,19 @@ class Snapshot:
     """Delta version, after which nothing counts."""
     night: date
     """That sees them: of each day the last version that was known by then."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DayFile:
+    """A file with rows of one day."""
+
+    day: date
+    """Of the partition: the file itself does not say it."""
+    path: str
+    """Below the table."""
+    rows: int
+    size: int
+    """Bytes."""
 
 
 def newest(run: Run, table: str) -> Snapshot:
@@ -77,6 +91,37 @@ def read(
     rows = pa.concat_tables(parts, promote_options="default")
     # Delta keeps files in the order of their commits, and Arrow reads them on many threads.
     return rows.sort_by([(name, "ascending") for name in order])
+
+
+def files(run: Run, snapshot: Snapshot, days: Days) -> list[DayFile]:
+    """The files that hold the rows of `read`, by the log alone."""
+    others = _other_versions(run, snapshot, days)
+    by_version: dict[int, set[date]] = {}
+    for day in days:
+        version = others.get(day, snapshot.version)
+        if version is not None:
+            by_version.setdefault(version, set()).add(day)
+    found: list[DayFile] = []
+    for version, own in by_version.items():
+        found += _files(DeltaTable(path(run, snapshot.table), version=version), own)
+    return found
+
+
+def schema(run: Run, snapshot: Snapshot) -> pa.Schema:
+    """The columns of a table at that version."""
+    opened = DeltaTable(path(run, snapshot.table), version=snapshot.version)
+    return pa.schema(opened.schema())
+
+
+def _files(table: DeltaTable, days: set[date]) -> Iterator[DayFile]:
+    log = pa.table(table.get_add_actions(flatten=True))
+    if not len(log):
+        return
+    (column,) = table.metadata().partition_columns
+    names = (f"partition.{column}", "path", "num_records", "size_bytes")
+    for day, name, rows, size in zip(*(log[one].to_pylist() for one in names), strict=True):
+        if day in days:
+            yield DayFile(day=day, path=unquote(name), rows=rows or 0, size=size)
 
 
 def _other_versions(run: Run, snapshot: Snapshot, days: Days) -> dict[date, int | None]:

@@ -13,7 +13,7 @@ from pipelines.environment import Environment
 from pipelines.spec import Pipeline
 
 EVENTS_SHOWN = 400
-_RIVALS = ("candidate", "champion")
+_RIVALS = ("candidate", "champion", "quantised")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

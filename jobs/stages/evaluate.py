@@ -26,6 +26,7 @@ from jobs.training import (
     shadow,
 )
 from jobs.training.comparison import CANDIDATE, CHAMPION, HeldOut
+from jobs.training.families.light import QUANTISED
 from jobs.training.promotion import Watched
 from jobs.training.shadow import Rivals
 from jobs.training.tasks import task_of
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from jobs.training.registry import ModelVersion, Registry
     from jobs.training.scoring import Scorer
 
-_SHOWN = ("rows", "days", "candidate", "champion", "baselines", "challenge")
+_SHOWN = ("rows", "days", "candidate", "champion", "baselines", "challenge", QUANTISED)
 """Of the evidence, in the stage's result."""
 
 
@@ -87,6 +88,7 @@ def evaluate(run: Run) -> dict[str, object]:
         absent = f"Version {turn.version} cannot be loaded and so cannot serve: judged without it."
         decision = replace(decision, reason=f"{absent} {decision.reason}")
     measured = comparison.to_json(evidence, held)
+    measured[QUANTISED] = _quantised(run, registry, candidate, held)
     event = _event(run, candidate, champion, decision, measured)
     word = _word_of_a_person(run, registry, candidate)
     # A rerun over the same models and rows has nothing to add.
@@ -159,6 +161,17 @@ def _held_out(run: Run, registry: Registry, candidate: ModelVersion) -> HeldOut:
             for baseline in training.baselines
         },
     )
+
+
+def _quantised(
+    run: Run, registry: Registry, candidate: ModelVersion, held: HeldOut
+) -> dict[str, Any] | None:
+    """How the candidate's quantised variant compares with itself; None: it has none."""
+    if not scoring.has_variant(candidate, QUANTISED):
+        return None
+    scorer = scoring.load_judged(registry, candidate, QUANTISED)
+    most = run.pipeline.serving.max_quantised_loss
+    return comparison.quantised(held, scorer.score(held.rows), most)
 
 
 def _champion(registry: Registry, turn: Turn) -> tuple[ModelVersion, Scorer] | None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from jobs.lake import approvals, model_events, ops, snapshots, tables
+from jobs.lake import amounts, approvals, model_events, ops, snapshots, tables
 from jobs.lake.knowledge import Knowledge
+from jobs.lake.locations import path
 from jobs.lake.publications import Input, Origin
 from jobs.lake.snapshots import Snapshot
 from jobs.lake.transforms import definitions
 from jobs.spark.session import connect
-from jobs.training import scoring, serving
+from jobs.training import odd_inputs, scoring, scoring_on_spark, serving
 from jobs.version import code_version
 from pipelines.days import Days
 from pipelines.errors import Refused
@@ -23,8 +29,19 @@ from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, SCORING
 
 if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from jobs.lake.snapshots import DayFile
+    from jobs.training.families.light import Variant
+    from jobs.training.odd_inputs import Odd
     from jobs.training.registry import ModelVersion, Registry
     from jobs.training.scoring import Scorer
+    from jobs.training.scoring_on_spark import Shipped
+    from pipelines.environment import Environment
+
+ROWS_IN_PROCESS = 200_000
+"""More are scored by Spark's workers, where they lie: fewer cost more to send than to score
+(docs/performance.md)."""
 
 
 def predict(run: Run) -> dict[str, object]:
@@ -47,12 +64,26 @@ def predict(run: Run) -> dict[str, object]:
     # Only the nights that have a champion: what others hold from runs of their own stays.
     nights = Days(min(champions), max(champions))
     snapshot = snapshots.newest(run, SCORING)
-    scored = _score(run, snapshots.read(run, snapshot, nights), champions, registry)
+    asked = _Asked(
+        run=run,
+        registry=registry,
+        champions=champions,
+        snapshot=snapshot,
+        nights=nights,
+    )
+    files = snapshots.files(run, snapshot, nights)
+    is_large = sum(file.rows for file in files) > ROWS_IN_PROCESS
+    with asked.on_spark(files) if is_large else asked.in_process() as (scored, odd):
+        odd_inputs.require_none(run, odd)
+        staged = _stage(run, scored, champions, knowledge)
     return {
-        "predictions": _stage(run, _stamped(run, scored, snapshot), champions, knowledge),
+        "predictions": staged,
         "scoring_version": snapshot.version,
         # By number: as a text, '10' comes before '9'.
         "models": sorted({model.version for model in champions.values()}, key=int),
+        "scored_by": "Spark" if is_large else "this process",
+        "variants": asked.variants,
+        "odd_inputs": odd_inputs.in_words(odd),
         "nights_without_model": [str(day) for day in run.days if day not in champions],
         "alias_was_moved_to": put_back,
     }
@@ -68,71 +99,130 @@ def _way_out(run: Run) -> str:
     return "Run stages train and evaluate until one is promoted."
 
 
-def _score(
-    run: Run, rows: pa.Table, champions: Mapping[date, ModelVersion], registry: Registry
-) -> pa.Table:
-    models = {model.version: model for model in champions.values()}
-    scorers = {version: scoring.load(registry, model) for version, model in models.items()}
-    column = run.pipeline.table(SCORING).partition
-    # Night by night: the same rows in the same call give the same floats, in a long run as in a
-    # nightly one.
-    nights: list[pa.Table] = []
-    for day, model in champions.items():
-        own = snapshots.between(rows, column, Days.of(day))
-        nights.append(_night(run, own, model, scorers[model.version]))
-    return pa.concat_tables(nights)
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What is to be scored, and by which models."""
+
+    run: Run
+    registry: Registry
+    champions: Mapping[date, ModelVersion]
+    snapshot: Snapshot
+    nights: Days
+
+    @cached_property
+    def variants(self) -> dict[str, Variant]:
+        """Of each version that serves, how it does."""
+        found: dict[str, Variant] = {}
+        for model in self.champions.values():
+            found[model.version] = serving.variant_of(self._environment, self.run.pipeline, model)
+        return found
+
+    @contextmanager
+    def in_process(self) -> Iterator[tuple[DataFrame, Counter[Odd]]]:
+        """The predictions, made here; and the odd inputs among their rows."""
+        scorers: dict[str, Scorer] = {}
+        for model in self._models:
+            variant = self.variants[model.version]
+            scorers[model.version] = scoring.load(self.registry, model, variant)
+        rows = snapshots.read(self.run, self.snapshot, self.nights)
+        odd: Counter[Odd] = Counter()
+        # Night by night: each has a model of its own.
+        nights: list[pa.Table] = []
+        for day, model in self.champions.items():
+            own = snapshots.between(rows, self._partition, Days.of(day))
+            scorer = scorers[model.version]
+            odd += odd_inputs.count(own, scorer.encoding)
+            nights.append(self._scored(own, model, scorer))
+        scored = pa.concat_tables(nights)
+        # With a schema: Spark infers none from a night without rows, such as the last before the
+        # feeds end.
+        session = connect(self._environment)
+        yield session.createDataFrame(scored, from_arrow_schema(scored.schema)), odd
+
+    @contextmanager
+    def on_spark(self, files: list[DayFile]) -> Iterator[tuple[DataFrame, Counter[Odd]]]:
+        """The same by Spark's workers, as long as the block lasts."""
+        session = connect(self._environment)
+        shipped: dict[str, Shipped] = {}
+        for model in self._models:
+            variant = self.variants[model.version]
+            shipped[model.version] = scoring_on_spark.ship(
+                session, self.registry, model, variant, _made_by(model)
+            )
+        asked = scoring_on_spark.Asked(
+            table=path(self.run, SCORING),
+            schema=snapshots.schema(self.run, self.snapshot),
+            partition=self._partition,
+            by_day={day: shipped[model.version] for day, model in self.champions.items()},
+            shown=self._shown,
+            prediction=self.run.pipeline.prediction,
+        )
+        own = [file for file in files if file.day in asked.by_day]
+        amounts.add_read(sum(file.rows for file in own), sum(file.size for file in own))
+        stamps = {name: F.lit(value) for name, value in self._stamps.items()}
+        # A table keeps it as Arrow has it, in 64 bits.
+        stamps["scoring_version"] = stamps["scoring_version"].cast("long")
+        with scoring_on_spark.scored(session, asked, own) as (scored, odd):
+            yield scored.withColumns(stamps), odd
+
+    @cached_property
+    def _stamps(self) -> dict[str, object]:
+        """What every row tells of its making."""
+        return {
+            "run_id": self.run.run_id,
+            "predicted_at": ops.now(),
+            "scoring_version": self.snapshot.version,
+            "code_version": code_version(),
+        }
+
+    @property
+    def _environment(self) -> Environment:
+        return self.run.environment
+
+    @property
+    def _models(self) -> list[ModelVersion]:
+        """Each version once."""
+        return list({model.version: model for model in self.champions.values()}.values())
+
+    @property
+    def _partition(self) -> str:
+        return self.run.pipeline.table(SCORING).partition
+
+    @property
+    def _shown(self) -> tuple[str, ...]:
+        # A pipeline may carry a column that is part of its entity.
+        pipeline = self.run.pipeline
+        return tuple(dict.fromkeys((*pipeline.entity, *pipeline.carried)))
+
+    def _scored(self, rows: pa.Table, model: ModelVersion, scorer: Scorer) -> pa.Table:
+        scores = pa.array(scorer.score(rows), pa.float64())
+        shown = rows.select(list(self._shown))
+        scored = shown.append_column(self.run.pipeline.prediction, scores)
+        for name, value in {**_made_by(model), **self._stamps}.items():
+            scored = scored.append_column(name, pa.repeat(pa.scalar(value), len(rows)))
+        return scored
 
 
-def _night(
-    run: Run,
-    rows: pa.Table,
-    model: ModelVersion,
-    scorer: Scorer,
-) -> pa.Table:
-    pipeline = run.pipeline
-    # A pipeline may carry a column that is part of its entity.
-    shown = dict.fromkeys((*pipeline.entity, *pipeline.carried))
-    scores = pa.array(scorer.score(rows), pa.float64())
-    predicted = rows.select(list(shown)).append_column(pipeline.prediction, scores)
-    made_by = {
+def _made_by(model: ModelVersion) -> dict[str, str]:
+    return {
         "model_name": model.name,
         "model_version": model.version,
         "model_run_id": model.run_id,
     }
-    return _with(predicted, made_by)
-
-
-def _stamped(run: Run, rows: pa.Table, snapshot: Snapshot) -> pa.Table:
-    made_by = {
-        "run_id": run.run_id,
-        "predicted_at": ops.now(),
-        "scoring_version": snapshot.version,
-        "code_version": code_version(),
-    }
-    return _with(rows, made_by)
-
-
-def _with(rows: pa.Table, constants: Mapping[str, object]) -> pa.Table:
-    for name, value in constants.items():
-        rows = rows.append_column(name, pa.repeat(pa.scalar(value), len(rows)))
-    return rows
 
 
 def _stage(
     run: Run,
-    rows: pa.Table,
+    rows: DataFrame,
     champions: Mapping[date, ModelVersion],
     knowledge: Knowledge,
 ) -> int:
-    # With a schema: Spark infers none from a night without rows, such as the last before the feeds
-    # end.
-    frame = connect(run.environment).createDataFrame(rows, from_arrow_schema(rows.schema))
     table = run.pipeline.table(PREDICTIONS)
     inputs = {}
     for night, model in champions.items():
         inputs[table.day_of(night)] = _inputs(night, model, knowledge)
     origin = Origin(definition=definitions(run.pipeline)[PREDICTIONS], inputs=inputs)
-    return tables.stage_rows(run, PREDICTIONS, frame, inputs, origin)
+    return tables.stage_rows(run, PREDICTIONS, rows, inputs, origin)
 
 
 def _inputs(night: date, model: ModelVersion, knowledge: Knowledge) -> tuple[Input, ...]:

@@ -99,6 +99,18 @@ def _train(
         "training_seconds": round(seconds, 2),
         "megabytes": round(proven.megabytes, 3),
         "seconds_per_1000_rows": round(proven.seconds_per_1000_rows, 4),
+        "light": proven.is_light,
+        **_quantised(proven),
+    }
+
+
+def _quantised(proven: Proof) -> dict[str, float]:
+    variant = proven.quantised
+    if variant is None:
+        return {}
+    return {
+        "quantised_share_of_size": round(variant.share_of_size, 3),
+        "quantised_seconds_per_1000_rows": round(variant.seconds_per_1000_rows, 4),
     }
 
 

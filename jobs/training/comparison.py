@@ -103,6 +103,26 @@ def to_json(evidence: Evidence, held: HeldOut) -> dict[str, Any]:
     }
 
 
+def quantised(held: HeldOut, prediction: Vector, most: float) -> dict[str, Any]:
+    """What the candidate's variant with rounded weights costs in quality, JSON-able.
+
+    Args:
+        held: With what the candidate says.
+        prediction: What the variant says of the same rows.
+        most: By which share of itself the mean loss may grow (`Serving.max_quantised_loss`).
+    """
+    loss = held.task.losses(held.label, prediction)
+    exact = held.loss(CANDIDATE)
+    more = paired.difference(loss, exact, held.day)
+    return {
+        **metrics.summary(held.task, held.label, prediction),
+        "more_loss": more.mean,
+        "more_loss_low": more.low,
+        "more_loss_high": more.high,
+        "passed": bool(more.high <= most * exact.mean()),
+    }
+
+
 def _slices(held: HeldOut, columns: tuple[str, ...]) -> Iterator[Slice]:
     own = held.loss(CANDIDATE)
     rival = held.loss(CHAMPION) if CHAMPION in held.models else None

@@ -1,6 +1,8 @@
 """Whether a model's saved files serve as the model did that was trained, before they are kept.
 
-They are loaded in a process of its own that cannot import Horovod, as everyone does who scores.
+They are loaded in a process of its own that cannot import Horovod, as everyone does who scores. It
+also makes the light files (`jobs/training/families/light.py`), which are kept where they say the
+same.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from pathlib import Path
@@ -20,11 +22,14 @@ from jobs.services import stage_client
 from jobs.training.candidate import JUDGED
 from jobs.training.encoding import ENCODING, Encoding, Examples
 from jobs.training.families import family_of
+from jobs.training.families.light import EXACT, QUANTISED, Variant
 from pipelines.errors import NightshiftError, Refused
 from pipelines.spec import TRAINING
 
 if TYPE_CHECKING:
     from jobs.training.candidate import Candidate, Member
+    from jobs.training.families import ModelFamily
+    from jobs.training.families.light import LightFormat, Model
     from jobs.training.metrics import Vector
     from pipelines.run import Run
 
@@ -33,12 +38,17 @@ FUNCTION = "jobs.training.proof:in_child"
 TOLERANCE = 1e-4
 """Of the largest score. A float32 keeps seven digits, and sums over some hundred units that are
 added in another order lose two of them; a wrong scale or a lost layer changes the first."""
+PARITY = 1e-6
+"""The same of light files: they do the same sums, in single precision too."""
 _TIMEOUT_SECONDS = 300
 """Importing TensorFlow anew takes 13, and longer on a busy machine."""
 _REPEATS = 3
 """The fastest counts: the first builds what the others use, and others may use the machine."""
 _TIMED_ROWS = 1000
-_SAMPLE, _SCORES, _SECONDS = "sample.npz", "scores.npy", "seconds.json"
+_SAMPLE = "sample.npz"
+_FAILURE = "failure.txt"
+_TRAINED = "trained"
+"""The model as it was trained, beside its variants."""
 _ABSENT = "horovod"
 _BYTES_OF_A_MEGABYTE = 1_000_000
 
@@ -50,7 +60,20 @@ class Proof:
     megabytes: float
     """Of all its files."""
     seconds_per_1000_rows: float
-    """To score, once it is loaded."""
+    """To score by what serves, once it is loaded."""
+    is_light: bool
+    """Whether what serves needs no library that trained it."""
+    quantised: Quantised | None
+    """None: there is no such variant."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quantised:
+    """What the variant with rounded weights saves."""
+
+    share_of_size: float
+    """Of its file in that of the exact variant."""
+    seconds_per_1000_rows: float
 
 
 def prove(
@@ -82,12 +105,16 @@ def prove(
     places = {str(one.work): str(one.files) for one in members}
     _in_another_process(run, {"family": family, "places": places})
     for one in members:
-        scores = np.load(one.work / _SCORES, allow_pickle=False)
+        scores = one.scores(_TRAINED)
         _require_finite(run, one.role, scores)
         _require_the_same(run, one.role, scores, one.member)
+    is_light = _keep_light(run, family_of(family), members)
+    serves = EXACT if is_light else _TRAINED
     proof = Proof(
         megabytes=_megabytes(files),
-        seconds_per_1000_rows=max(one.seconds_per_1000_rows for one in members),
+        seconds_per_1000_rows=max(one.seconds_per_1000_rows(serves) for one in members),
+        is_light=is_light,
+        quantised=_quantised(family_of(family), members) if is_light else None,
     )
     _require_within_budgets(run, proof)
     return proof
@@ -104,10 +131,14 @@ class _Saved:
     work: Path
     """What the other process is given and gives."""
 
-    @property
-    def seconds_per_1000_rows(self) -> float:
+    def scores(self, how: str) -> Vector:
+        """Of the sample, as the other process scored it: by a variant, or as it was trained."""
+        scores: Vector = np.load(_scores_file(self.work, how), allow_pickle=False)
+        return scores
+
+    def seconds_per_1000_rows(self, how: str) -> float:
         """As the other process has measured it."""
-        seconds: float = json.loads((self.work / _SECONDS).read_text())
+        seconds: float = json.loads(_seconds_file(self.work, how).read_text())
         return seconds
 
 
@@ -120,15 +151,97 @@ def in_child(argument: Mapping[str, Any]) -> None:
         encoding = Encoding.from_json((folder / ENCODING).read_text())
         model = family.load(folder, encoding)
         sample = _read_sample(Path(work))
-        np.save(Path(work) / _SCORES, model.score(sample), allow_pickle=False)
-        # Of a few rows most of the time is the call's own, and would count a thousandfold.
-        timed = sample.take(np.arange(_TIMED_ROWS) % len(sample))
-        seconds = []
-        for _ in range(_REPEATS):
-            started = time.monotonic()
-            model.score(timed)
-            seconds.append(time.monotonic() - started)
-        (Path(work) / _SECONDS).write_text(json.dumps(min(seconds)))
+        _try(model, sample, Path(work), _TRAINED)
+        if family.light:
+            _try_light(family.light, model, folder, sample, Path(work))
+
+
+def _try_light(
+    light: LightFormat,
+    model: Model,
+    folder: Path,
+    sample: Examples,
+    work: Path,
+) -> None:
+    try:
+        light.make(model, folder)
+        for variant in light.files:
+            _try(light.load(folder, variant), sample, work, variant)
+    # Whatever a converter raises: the model serves without its files.
+    except Exception as error:
+        _drop_light(light, folder)
+        (work / _FAILURE).write_text(f"{type(error).__name__}: {error}")
+
+
+def _try(model: Model, sample: Examples, work: Path, how: str) -> None:
+    """Keep what the model says of the sample, and how long it takes."""
+    np.save(_scores_file(work, how), model.score(sample), allow_pickle=False)
+    # Of a few rows most of the time is the call's own, and would count a thousandfold.
+    timed = sample.take(np.arange(_TIMED_ROWS) % len(sample))
+    seconds = []
+    for _ in range(_REPEATS):
+        started = time.monotonic()
+        model.score(timed)
+        seconds.append(time.monotonic() - started)
+    _seconds_file(work, how).write_text(json.dumps(min(seconds)))
+
+
+def _scores_file(work: Path, how: str) -> Path:
+    return work / f"scores-{how}.npy"
+
+
+def _seconds_file(work: Path, how: str) -> Path:
+    return work / f"seconds-{how}.json"
+
+
+def _keep_light(run: Run, family: ModelFamily, members: Iterable[_Saved]) -> bool:
+    """Whether the light files say what the models say; else they are deleted, and people told."""
+    if family.light is None:
+        return False
+    reasons = [reason for one in members if (reason := _why_not_light(one))]
+    if not reasons:
+        return True
+    for one in members:
+        _drop_light(family.light, one.files)
+    print(
+        f"Warning: the model of '{run.pipeline.name}' that was trained as of {run.days.last} is "
+        f"scored as it was trained, which takes longer: {' '.join(reasons)}",
+        file=sys.stderr,
+        flush=True,
+    )
+    return False
+
+
+def _why_not_light(one: _Saved) -> str | None:
+    failure = one.work / _FAILURE
+    if failure.exists():
+        return f"no light file of the one that {one.role} could be made ({failure.read_text()})."
+    trained = one.scores(_TRAINED)
+    apart = float(np.abs(one.scores(EXACT) - trained).max())
+    allowed = PARITY * max(1.0, float(np.abs(trained).max()))
+    if apart <= allowed:
+        return None
+    return (
+        f"the light file of the one that {one.role} says {apart:.3g} more or less, and "
+        f"{allowed:.3g} are allowed."
+    )
+
+
+def _drop_light(light: LightFormat, folder: Path) -> None:
+    for name in light.files.values():
+        (folder / name).unlink(missing_ok=True)
+
+
+def _quantised(family: ModelFamily, members: Iterable[_Saved]) -> Quantised:
+    assert family.light is not None, "only light files have a quantised variant"
+    sizes: dict[Variant, int] = {}
+    for variant, name in family.light.files.items():
+        sizes[variant] = sum((one.files / name).stat().st_size for one in members)
+    seconds = max(one.seconds_per_1000_rows(QUANTISED) for one in members)
+    return Quantised(
+        share_of_size=sizes[QUANTISED] / sizes[EXACT],
+        seconds_per_1000_rows=seconds,
+    )
 
 
 class _Hidden(MetaPathFinder):

@@ -226,7 +226,7 @@ def _days(text: str) -> Days:
 
 def _arrays(folder: Path, recipe: Recipe) -> Arrays:
     """Everything of a saved model that decides over what it says, by name."""
-    model = scoring.load_from(folder, recipe.family).model
+    model = scoring.load_trained_from(folder, recipe.family).model
     encoding = np.frombuffer((folder / ENCODING).read_bytes(), np.uint8)
     return {_ENCODING: encoding, **_WEIGHTS[recipe.family.name](model)}
 

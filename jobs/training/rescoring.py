@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from jobs.lake import datasets, model_events, snapshots
 from jobs.lake.locations import exists
-from jobs.training import dataset, metrics, scoring
+from jobs.training import dataset, metrics, scoring, serving
 from jobs.training.explanations import served
 from jobs.training.metrics import Vector
 from jobs.training.tasks import LearningTask, task_of
@@ -199,7 +199,7 @@ class Rescorer:
             environment=environment,
             pipeline=pipeline,
             model=model,
-            scorer=scoring.load(registry, model),
+            scorer=scoring.load(registry, model, serving.variant_of(environment, pipeline, model)),
             published=datasets.in_force(environment, f"{pipeline.name}.{PREDICTIONS}"),
             labels=labels,
         )

@@ -14,7 +14,9 @@ import numpy as np
 
 from jobs.training.candidate import JUDGED
 from jobs.training.encoding import ENCODING, Encoding, Examples, encode
-from jobs.training.families import Model, family_of
+from jobs.training.families import family_of
+from jobs.training.families.light import EXACT, Model, Variant
+from pipelines.errors import NightshiftError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,38 +51,90 @@ class Scorer:
         return self.model.score(padded)[: len(examples)]
 
 
-def load(registry: Registry, model: ModelVersion) -> Scorer:
+def load(registry: Registry, model: ModelVersion, variant: Variant = EXACT) -> Scorer:
     """The scorer of a registered model that serves.
 
     Raises:
-        NightshiftError: its files are not those that were registered.
+        NightshiftError: its files are not those that were registered, or it has no such variant.
     """
-    return _fetched(registry, model, Path())
+    return _fetched(registry, model, Path(), variant)
 
 
-def load_judged(registry: Registry, model: ModelVersion) -> Scorer:
+def load_judged(registry: Registry, model: ModelVersion, variant: Variant = EXACT) -> Scorer:
     """The scorer of the model by which a registered one is judged.
 
     Versions that were registered when there was but one model are judged by the one that serves.
 
     Raises:
-        NightshiftError: its files are not those that were registered.
+        NightshiftError: its files are not those that were registered, or it has no such variant.
     """
     part = Path(JUDGED)
     is_there = (part / ENCODING).as_posix() in model.sha256
-    return _fetched(registry, model, part if is_there else Path())
+    return _fetched(registry, model, part if is_there else Path(), variant)
 
 
-def load_from(folder: Path, family: ModelFamily) -> Scorer:
-    """The scorer of the model whose files lie in the folder."""
-    encoding = Encoding.from_json((folder / ENCODING).read_text())
+def load_trained(registry: Registry, model: ModelVersion) -> Scorer:
+    """The registered model that serves as it was trained, whose weights can be looked at.
+
+    Raises:
+        NightshiftError: its files are not those that were registered.
+    """
+    family = family_of(model.family)
+    with TemporaryDirectory() as folder:
+        registry.fetch(model, [ENCODING, *family.files], Path(folder))
+        return load_trained_from(Path(folder), family)
+
+
+def load_from(folder: Path, family: ModelFamily, variant: Variant = EXACT) -> Scorer:
+    """The scorer of the model whose files lie in the folder: by its light file if it has one."""
+    light = family.light
+    if light is None or not (folder / light.files[variant]).exists():
+        return load_trained_from(folder, family)
+    return Scorer(model=light.load(folder, variant), encoding=_encoding(folder))
+
+
+def load_trained_from(folder: Path, family: ModelFamily) -> Scorer:
+    """The model as it was trained, whose files lie in the folder."""
+    encoding = _encoding(folder)
     return Scorer(model=family.load(folder, encoding), encoding=encoding)
 
 
-def _fetched(registry: Registry, model: ModelVersion, part: Path) -> Scorer:
-    family = family_of(model.family)
-    files = [(part / name).as_posix() for name in (ENCODING, *family.files)]
+def files_of(model: ModelVersion, variant: Variant = EXACT, part: Path = Path()) -> list[str]:
+    """What a scorer of a registered model is made of: as little as there is.
+
+    Raises:
+        NightshiftError: it has no such variant.
+    """
+    name = _light_file(model, variant)
+    if name is None and variant != EXACT:
+        raise NightshiftError(
+            f"Version {model.version} of model '{model.name}' has no {variant} variant: it was "
+            "registered without one. Train again with --retrain."
+        )
+    needed = family_of(model.family).files if name is None else (name,)
+    return [(part / file).as_posix() for file in (ENCODING, *needed)]
+
+
+def has_variant(model: ModelVersion, variant: Variant) -> bool:
+    """Whether a registered model has a light file of the variant."""
+    return _light_file(model, variant) is not None
+
+
+def _light_file(model: ModelVersion, variant: Variant) -> str | None:
+    light = family_of(model.family).light
+    if light is None:
+        return None
+    name = light.files[variant]
+    # Both models of a version have one, or none of them.
+    return name if name in model.sha256 else None
+
+
+def _fetched(registry: Registry, model: ModelVersion, part: Path, variant: Variant) -> Scorer:
     with TemporaryDirectory() as path:
         folder = Path(path)
-        registry.fetch(model, files, folder)
-        return load_from(folder / part, family)
+        registry.fetch(model, files_of(model, variant, part), folder)
+        return load_from(folder / part, family_of(model.family), variant)
+
+
+def _encoding(folder: Path) -> Encoding:
+    return Encoding.from_json((folder / ENCODING).read_text())

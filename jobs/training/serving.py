@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from datetime import date
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.lake import model_events
 from jobs.lake.model_events import Turn
+from jobs.training.families.light import EXACT, QUANTISED, Variant
 from jobs.training.registry import CHAMPION, ModelVersion, Registry
 from pipelines.days import Days
 from pipelines.environment import Environment
+
+if TYPE_CHECKING:
+    from pipelines.spec import Pipeline
 
 
 def serving_model(
@@ -88,6 +93,19 @@ def put_right(environment: Environment, registry: Registry) -> str | None:
             flush=True,
         )
     return pointed_to
+
+
+def variant_of(environment: Environment, pipeline: Pipeline, model: ModelVersion) -> Variant:
+    """By which variant a version serves: the quantised one where it is asked for and has passed."""
+    if not pipeline.serving.quantised:
+        return EXACT
+    measured = [
+        json.loads(event["metrics"])
+        for event in model_events.events(environment, pipeline.name, model.version)
+        if event["metrics"]
+    ]
+    last = measured[-1].get(QUANTISED) if measured else None
+    return QUANTISED if last and last["passed"] else EXACT
 
 
 def _turns(environment: Environment, registry: Registry, besides: str | None) -> list[Turn]:

@@ -15,6 +15,7 @@ from jobs.lake import lineage, model_events, ops
 from jobs.training import paired
 from jobs.training.cards.card import Card, Section, Table
 from jobs.training.comparison import CANDIDATE, CHAMPION
+from jobs.training.families.light import QUANTISED
 from jobs.training.tasks import task_of
 from pipelines.days import Days, parse_day
 from pipelines.spec import TRAINING
@@ -196,7 +197,7 @@ def _quality(known: _Sources) -> Section:
         "model the twin that is judged, while the one that serves has learned from these days too."
     )
     tables = _tables(("model", *titles.values()), rows)
-    tables += _intervals(known) + _challenge(known)
+    tables += _intervals(known) + _quantised(known) + _challenge(known)
     pictures = _kept(known, "learning_curve", "roc", "error_by_day")
     return Section(title="Quality on held-out days", text=(text,), tables=tables, pictures=pictures)
 
@@ -232,6 +233,17 @@ def _differences(known: _Sources) -> dict[str, paired.Difference]:
             other = np.repeat([day["loss"][name] for day in by_day], rows)
         found[name] = paired.difference(own, other, days)
     return found
+
+
+def _quantised(known: _Sources) -> tuple[Table, ...]:
+    """What the variant with weights of 8 bits costs in quality."""
+    measured = known.evidence.get(QUANTISED)
+    if not measured:
+        return ()
+    more = tuple(measured[name] for name in ("more_loss", "more_loss_low", "more_loss_high"))
+    outcome = "passed" if measured["passed"] else "failed"
+    title = f"quantised variant: more {known.task.loss_title}"
+    return _tables((title, "95 % from", "to", "outcome"), [(*more, outcome)])
 
 
 def _challenge(known: _Sources) -> tuple[Table, ...]:

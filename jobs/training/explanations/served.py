@@ -16,9 +16,10 @@ from pyarrow import dataset as arrow
 from jobs.lake import as_left, datasets, publications, snapshots
 from jobs.lake.publications import Publication
 from jobs.lake.snapshots import Snapshot
-from jobs.training import scoring
+from jobs.training import scoring, serving
 from jobs.training.explanations import attribute
 from jobs.training.explanations.attribution import Attribution
+from jobs.training.families.light import EXACT
 from jobs.training.registry import ModelVersion, Registry
 from jobs.training.scoring import Scorer
 from jobs.training.tasks import LearningTask, task_of
@@ -97,10 +98,10 @@ class Explainer:
     def _explained(self, night: date, version: str, predictions: pa.Table) -> Served:
         model = self.registry.version(version)
         if version not in self.scorers:
-            self.scorers[version] = scoring.load(self.registry, model)
+            self.scorers[version] = scoring.load_trained(self.registry, model)
         scorer = self.scorers[version]
         rows = scored_rows(self._run(night), predictions)
-        self._require_same(predictions, rows, scorer, version)
+        self._require_same(predictions, rows, self._serving(model, scorer), version)
         attribution = attribute(scorer, model.family, self.task, rows)
         return Served(
             night=night,
@@ -110,6 +111,11 @@ class Explainer:
             rows=rows,
             attribution=attribution,
         )
+
+    def _serving(self, model: ModelVersion, trained: Scorer) -> Scorer:
+        """What has scored the published rows."""
+        variant = serving.variant_of(self.environment, self.pipeline, model)
+        return trained if variant == EXACT else scoring.load(self.registry, model, variant)
 
     def _run(self, night: date) -> Run:
         return Run(pipeline=self.pipeline, days=Days.of(night), environment=self.environment)

@@ -15,26 +15,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from jobs.training.families.light import LightFormat
 from jobs.training.families.linear import LinearFamily
 from jobs.training.families.neural_network import NeuralNetworkFamily
 from pipelines.errors import no_such
 
 if TYPE_CHECKING:
     from jobs.training.dataset import Dataset
-    from jobs.training.encoding import Encoding, Examples
+    from jobs.training.encoding import Encoding
+    from jobs.training.families.light import Model
     from jobs.training.metrics import Vector
     from pipelines.environment import Environment
 
 
 TIMELINE = "timeline.json"
 """What a training may leave in its folder: what its processes did when, for `chrome://tracing`."""
-
-
-class Model(Protocol):
-    """A model that can score."""
-
-    def score(self, examples: Examples) -> Vector:
-        """The prediction of each example, in order."""
 
 
 class Fit(Protocol):
@@ -85,6 +80,13 @@ class ModelFamily(Protocol):
     @property
     def preload(self) -> tuple[str, ...]:
         """Modules that the processes of a training import; none: it starts no process."""
+
+    @property
+    def light(self) -> LightFormat | None:
+        """How its models are scored without the libraries that trained them.
+
+        None: the saved files need none of them.
+        """
 
     def settings(self, declared: Any, environment: Environment) -> Any:
         """The declared settings with what the environment changes of them."""

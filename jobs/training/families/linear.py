@@ -76,6 +76,7 @@ class LinearFamily:
     sources: tuple[Path, ...] = (Path(__file__),)
     libraries: tuple[str, ...] = ("scikit-learn", "scipy", "numpy")
     preload: tuple[str, ...] = ()
+    light: None = None
 
     def settings(self, declared: LinearModel, environment: Environment) -> LinearModel:
         """As declared."""

@@ -21,12 +21,14 @@ from jobs.stages.evaluate import evaluate
 from jobs.stages.train import train
 from jobs.training import scoring, serving
 from jobs.training.encoding import ENCODING
+from jobs.training.families.light import EXACT, QUANTISED
 from jobs.training.families.neural_network import MODEL, network
 from jobs.training.registry import ModelVersion, Registry
 from jobs.training.tasks import task_of
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused, UsageError
+from pipelines.model import Serving
 from pipelines.spec import Pipeline
 from tests.jobs.training import small
 
@@ -69,10 +71,16 @@ class Platform:
         self._files.mkdir()
 
     def train(
-        self, trust: float, as_of: date = small.LAST, recipe: str = "as ever"
+        self,
+        trust: float,
+        as_of: date = small.LAST,
+        recipe: str = "as ever",
+        light: bool = False,
     ) -> ModelVersion:
         """A candidate of that quality."""
         (self._files / "model.keras").write_text(str(trust))
+        if light:
+            (self._files / "quantised.tflite").write_text(str(trust))
         model = self.registry.keep(
             self._files,
             as_of=as_of,
@@ -183,6 +191,34 @@ def test_the_first_good_model_becomes_champion(platform: Platform) -> None:
     assert (event["event"], event["model_version"]) == ("promoted", "1")
     assert (event["as_of"], event["rival_version"]) == (small.LAST, None)
     assert json.loads(event["metrics"])["candidate"] == result["candidate"]
+
+
+@pytest.mark.parametrize(("trust", "passed"), [(GOOD, True), (FAIR, False)])
+def test_the_quantised_variant_is_judged_beside_its_model(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, trust: float, passed: bool
+) -> None:
+    def load_judged(_: Registry, model: ModelVersion, variant: str = EXACT) -> Fake:
+        return Fake(platform.pipeline, trust if variant == QUANTISED else GOOD)
+
+    monkeypatch.setattr(scoring, "load_judged", load_judged)
+    model = platform.train(GOOD, light=True)
+    told = platform.evaluate()[QUANTISED]
+    assert told["passed"] is passed
+    assert told["more_loss_low"] <= told["more_loss"] <= told["more_loss_high"]
+    assert (told["more_loss"] == 0) is passed
+    asks = replace(platform.pipeline, serving=Serving(quantised=True))
+    variants = [
+        serving.variant_of(platform.environment, pipeline, model)
+        for pipeline in (platform.pipeline, asks)
+    ]
+    assert variants == [EXACT, QUANTISED if passed else EXACT]
+
+
+def test_a_model_without_a_quantised_variant_serves_as_it_is(platform: Platform) -> None:
+    model = platform.train(GOOD)
+    assert platform.evaluate()[QUANTISED] is None
+    asks = replace(platform.pipeline, serving=Serving(quantised=True))
+    assert serving.variant_of(platform.environment, asks, model) == EXACT
 
 
 def test_an_evaluation_is_kept_with_the_models_run(platform: Platform) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,13 +16,11 @@ from jobs.training import scoring
 from jobs.training.dataset import Dataset
 from jobs.training.encoding import ENCODING
 from jobs.training.families import family_of
-from jobs.training.families.neural_network import MODEL, network
 from jobs.training.registry import ModelVersion, Registry
-from jobs.training.tasks import task_of
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import Refused
-from pipelines.model import LinearModel
+from pipelines.model import LinearModel, Serving
 from pipelines.spec import PREDICTIONS, Pipeline
 from tests.jobs.training import small
 
@@ -71,14 +70,13 @@ def _promote(environment: Environment, as_of: date, pipeline: Pipeline = LINEAR)
 
 
 def _save(data: Dataset, files: Path) -> None:
-    """The files of a model: a fitted linear one, or a network as it is before its training."""
+    """The files of a model: a fitted linear one, or a network that is drawn."""
     training = data.training
     if isinstance(training.family, LinearModel):
         environment = small.environment_at(files)
         family_of("linear").fit(data, training.family, environment, files).save(files)
     else:
-        task = task_of(training.task)
-        network.save(network.build(data.encoding, training.family, task), files / MODEL)
+        small.save_network(training, files)
 
 
 @pytest.fixture(autouse=True)
@@ -145,6 +143,39 @@ def test_one_pass_over_nights_gives_the_floats_of_each_night_alone(
     own = [*pipeline.entity, pipeline.prediction, "model_version"]
     bulk, *nightly = (rows.select(own) for rows in staged)
     assert bulk == pa.concat_tables(nightly)
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES, ids=_title)
+def test_spark_stages_the_very_rows_that_this_process_does(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch, pipeline: Pipeline
+) -> None:
+    small.publish(environment, ROWS, "scoring", pipeline=pipeline)
+    _promote(environment, NIGHTS.first, pipeline)
+    _promote(environment, NIGHTS.last, pipeline)
+    run = small.run_of(environment, "predict", NIGHTS.last, NIGHTS.first, pipeline=pipeline)
+    staged = []
+    for most, scored_by in ((predict.ROWS_IN_PROCESS, "this process"), (0, "Spark")):
+        monkeypatch.setattr(predict, "ROWS_IN_PROCESS", most)
+        result = predict.predict(run)
+        assert (result["scored_by"], result["predictions"]) == (scored_by, 90)
+        rows = tables.staged(run, "predictions").drop("predicted_at")
+        staged.append((rows.schema, sorted(map(str, rows.collect()))))
+    assert staged[0] == staged[1]
+
+
+def test_odd_inputs_are_scored_and_told_or_refused(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oven = pa.array(["?"] * 2 + ROWS["oven"].to_pylist()[2:])
+    small.publish(environment, small.with_column(ROWS, "oven", oven), "scoring")
+    _promote(environment, NIGHTS.first)
+    run = small.run_of(environment, "predict", NIGHTS.last, NIGHTS.first)
+    strict = replace(run.pipeline, serving=Serving(odd_inputs="refuse"))
+    for most in (predict.ROWS_IN_PROCESS, 0):
+        monkeypatch.setattr(predict, "ROWS_IN_PROCESS", most)
+        assert predict.predict(run)["odd_inputs"] == ["oven unseen in 2 rows"]
+        with pytest.raises(Refused, match=r"no row of training had: oven unseen in 2 rows\."):
+            predict.predict(replace(run, pipeline=strict))
 
 
 def test_without_any_model_the_run_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from datetime import date, timedelta
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,8 @@ from deltalake import write_deltalake
 from jobs.training import dataset
 from jobs.training.dataset import Dataset
 from jobs.training.encoding import Examples
-from jobs.training.families.neural_network import job
+from jobs.training.families.neural_network import MODEL, NeuralNetworkFamily, job
+from jobs.training.tasks import task_of
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.feeds import Column, Feed
@@ -217,6 +219,30 @@ def data_of(training: Training = TRAINING, rows: int = 512) -> Dataset:
     """Made-up rows to train on, without any table, and 64 to validate on."""
     made = rows_of(Days.of(FIRST), rows + 65)
     return dataset.laid_out(training, made.slice(0, rows), made.slice(rows, 64))
+
+
+def a_network(training: Training = TRAINING, seed: int = 1) -> Any:
+    """A Keras network for `data_of` whose weights are drawn, not trained."""
+    # TensorFlow takes seconds to import, and most tests need none.
+    from jobs.training.families.neural_network import network
+
+    settings = training.family
+    assert isinstance(settings, NeuralNetwork)
+    model = network.build(data_of(training).encoding, settings, task_of(training.task))
+    draw = np.random.default_rng(seed)
+    for layer in model.layers:
+        weights = [weight + draw.normal(0, 0.3, weight.shape) for weight in layer.get_weights()]
+        layer.set_weights(weights)
+    return model
+
+
+def save_network(training: Training, folder: Path, seed: int = 1) -> None:
+    """Its files, the light ones too."""
+    from jobs.training.families.neural_network import network
+
+    network.save(a_network(training, seed), folder / MODEL)
+    family = NeuralNetworkFamily()
+    family.light.make(family.load(folder, data_of(training).encoding), folder)
 
 
 def content(examples: Examples) -> list[bytes]:

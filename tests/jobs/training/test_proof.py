@@ -2,23 +2,46 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
 
 from jobs.services.child import ALLOWED
-from jobs.training import candidate, proof
+from jobs.training import candidate, proof, scoring
 from jobs.training.candidate import Candidate, Member
+from jobs.training.encoding import ENCODING
 from jobs.training.families import family_of
 from jobs.training.families.linear import Linear, LinearFit
+from jobs.training.families.neural_network import NeuralNetworkFamily
+from jobs.training.families.neural_network.light import LiteRT
+from jobs.training.metrics import Vector
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused
 from pipelines.model import Family
 from pipelines.run import Run
 from tests.jobs.training import small
+
+if TYPE_CHECKING:
+    from jobs.training.families.light import Model
+
+FAMILY = NeuralNetworkFamily()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A fit that nobody trained."""
+
+    sample_scores: Vector
+    curves: Mapping[str, list[float]] = field(default_factory=dict)
+    calibration_slope: float | None = None
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Its files are there."""
 
 
 def _member(family: Family, environment: Environment, folder: Path) -> Member:
@@ -77,6 +100,90 @@ def test_saved_files_serve_as_the_trained_model_did(
     proven = _prove(small.run_of(ranked, "train"), family, made, files)
     assert 0 < proven.megabytes < 1
     assert 0 < proven.seconds_per_1000_rows < 1
+
+
+def _network(environment: Environment, folder: Path) -> tuple[Candidate, Path]:
+    """Both models are networks that are drawn; light files are not there yet."""
+    data = small.data_of()
+    files = folder / "files"
+    members = []
+    for seed, place in ((1, files / candidate.JUDGED), (2, files)):
+        place.mkdir(parents=True, exist_ok=True)
+        small.save_network(small.TRAINING, place, seed)
+        (place / ENCODING).write_text(data.encoding.to_json())
+        model = scoring.load_trained_from(place, FAMILY).model
+        fit = Drawn(sample_scores=model.score(data.fit.sample()))
+        members.append(
+            Member(fit=fit, encoding=data.encoding, fit_rows=512, sample=data.fit.sample())
+        )
+        for name in FAMILY.light.files.values():
+            (place / name).unlink()
+    judged, fresh = members
+    return Candidate(judged=judged, fresh=fresh, validation_rows=64), files
+
+
+def _light_files(files: Path) -> list[str]:
+    return sorted(file.relative_to(files).as_posix() for file in files.rglob("*.tflite"))
+
+
+def test_a_network_gets_light_files_by_which_it_serves(ranked: Environment, tmp_path: Path) -> None:
+    made, files = _network(ranked, tmp_path)
+    proven = _prove(small.run_of(ranked, "train"), small.NETWORK, made, files)
+    names = ["model.tflite", "quantised.tflite"]
+    assert _light_files(files) == [*(f"judged/{name}" for name in names), *names]
+    assert proven.is_light
+    assert proven.quantised is not None
+    assert 0 < proven.quantised.share_of_size <= 1
+    assert 0 < proven.quantised.seconds_per_1000_rows < 0.1
+
+
+@pytest.mark.parametrize(
+    ("break_it", "why"),
+    [
+        ("scores-exact.npy", "the light file of the one that serves says "),
+        ("failure.txt", "no light file of the one that serves could be made (Broken: op)."),
+    ],
+)
+def test_where_light_files_say_something_else_none_is_kept(
+    ranked: Environment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    break_it: str,
+    why: str,
+) -> None:
+    made, files = _network(ranked, tmp_path)
+    in_another_process = proof._in_another_process
+
+    def broken(*arguments: Any) -> None:
+        in_another_process(*arguments)
+        file = tmp_path / "work" / "fresh" / break_it
+        if file.suffix == ".txt":
+            file.write_text("Broken: op")
+        else:
+            np.save(file, np.load(file) + 3e-6)
+
+    monkeypatch.setattr(proof, "_in_another_process", broken)
+    proven = _prove(small.run_of(ranked, "train"), small.NETWORK, made, files)
+    assert (proven.is_light, proven.quantised, _light_files(files)) == (False, None, [])
+    told = capsys.readouterr().err
+    assert "is scored as it was trained, which takes longer: " in told
+    assert why in told
+
+
+def test_a_network_that_cannot_be_converted_serves_as_it_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(_: object, model: object, folder: Path) -> None:
+        (folder / "model.tflite").write_text("half")
+        raise RuntimeError("no such operation")
+
+    small.save_network(small.TRAINING, tmp_path)
+    monkeypatch.setattr(LiteRT, "make", make)
+    model = cast("Model", None)  # which nothing reads any more
+    proof._try_light(FAMILY.light, model, tmp_path, small.data_of().fit, tmp_path)
+    assert _light_files(tmp_path) == []
+    assert (tmp_path / "failure.txt").read_text() == "RuntimeError: no such operation"
 
 
 def test_a_sample_of_one_row_is_timed_as_a_thousand_rows(run: Run, tmp_path: Path) -> None:

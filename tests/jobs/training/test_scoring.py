@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jobs.training.families import Model
+from jobs.training.families.light import Model
 from jobs.training.families.linear import Linear, design_columns
 from jobs.training.families.neural_network import Network, network
 from jobs.training.scoring import Scorer

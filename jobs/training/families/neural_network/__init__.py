@@ -6,12 +6,13 @@ Importing this is cheap: TensorFlow is imported where it is used.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jobs.training.families.neural_network.light import LiteRT
 from jobs.training.families.neural_network.quiet import import_tensorflow
 from pipelines.model import NeuralNetwork
 
@@ -74,6 +75,7 @@ class NeuralNetworkFamily:
     sources: tuple[Path, ...] = tuple(Path(__file__).parent / name for name in _SOURCES)
     libraries: tuple[str, ...] = ("tensorflow", "keras", "horovod", "numpy")
     preload: tuple[str, ...] = ("numpy", "tensorflow", "keras", "horovod.tensorflow")
+    light: LiteRT = field(default_factory=LiteRT)
 
     def settings(self, declared: NeuralNetwork, environment: Environment) -> NeuralNetwork:
         """With the ranks of the environment, when it names a number."""

@@ -54,7 +54,8 @@ def build(
         hidden = keras.layers.Dense(units, activation="relu", name=f"hidden_{number}")(hidden)
         if dropout:
             hidden = dropout(settings.dropout)(hidden)
-    one_hot = keras.layers.CategoryEncoding(encoding.embedding_rows, "multi_hot")(categorical)
+    # Not `CategoryEncoding`, which LiteRT has no operation for. No two columns share a row.
+    one_hot = keras.ops.max(keras.ops.one_hot(categorical, encoding.embedding_rows), axis=1)
     last = keras.layers.Concatenate()([hidden, *numbers, one_hot])
     prediction = _prediction(last, encoding, task)
     return keras.Model({"numeric": numeric, "categorical": categorical}, prediction)

@@ -1,4 +1,4 @@
-"""TensorFlow's import, without what its libraries write to standard error against its settings.
+"""TensorFlow's import and LiteRT's start, without what they write to standard error.
 
 `TF_CPP_MIN_LOG_LEVEL` does not reach these lines:
 https://github.com/tensorflow/tensorflow/issues/100442. Delete this file, and its calls, when that
@@ -14,18 +14,20 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_CHATTER = re.compile(rb"WARNING: All log messages before absl::InitializeLog|I0000 ")
+_CHATTER = re.compile(
+    rb"WARNING: All log messages before absl::InitializeLog|I0000 |INFO: Created TensorFlow Lite"
+)
 
 
 def import_tensorflow() -> None:
     """Import it if it is not there yet."""
     if "tensorflow" not in sys.modules:
-        with _without_chatter():
+        with without_chatter():
             import tensorflow  # noqa: F401
 
 
 @contextmanager
-def _without_chatter() -> Iterator[None]:
+def without_chatter() -> Iterator[None]:
     """Hold back this process's standard error, and give all but the chatter at the end.
 
     C++ writes to it by its number.

@@ -32,7 +32,7 @@ def _load_badly() -> None:
 
 
 def test_what_is_no_chatter_is_shown_and_an_error_too(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ImportError), quiet._without_chatter():
+    with pytest.raises(ImportError), quiet.without_chatter():
         _load_badly()
     os.write(2, b"afterwards\n")
     assert capfd.readouterr().err == "E0000 a broken driver\nafterwards\n"

@@ -1,0 +1,81 @@
+"""A network as LiteRT reads it: loaded in milliseconds, and scored without TensorFlow.
+
+LiteRT (https://ai.google.dev/edge/litert) was TensorFlow Lite. Importing this is cheap: LiteRT and
+TensorFlow are imported where they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jobs.training.families.light import EXACT, QUANTISED, Variant
+from jobs.training.families.neural_network.quiet import without_chatter
+
+if TYPE_CHECKING:
+    from jobs.training.encoding import Examples
+    from jobs.training.families.neural_network import Network
+    from jobs.training.metrics import Vector
+
+_FILES: Mapping[Variant, str] = {EXACT: "model.tflite", QUANTISED: "quantised.tflite"}
+_OUTPUT = "output_0"
+"""LiteRT's name of what a function gives."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiteNetwork:
+    """A loaded network."""
+
+    runner: Any
+    """`SignatureRunner` of LiteRT."""
+
+    def score(self, examples: Examples) -> Vector:
+        """What the network says of each example."""
+        given = self.runner(numeric=examples.numeric, categorical=examples.categorical)
+        return np.asarray(given[_OUTPUT], np.float64)[:, 0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiteRT:
+    """See `jobs.training.families.light.LightFormat` for what each part is."""
+
+    files: Mapping[Variant, str] = field(default_factory=lambda: _FILES)
+
+    def make(self, model: Network, folder: Path) -> None:
+        """Convert the network twice: as it is, and with its weights rounded to 8 bits.
+
+        Of what a row goes through, the numbers between layers stay floats: rounded too, they cost
+        more in quality than they save.
+        """
+        import tensorflow as tf
+
+        network = model.keras_model
+        specs = {one.name: tf.TensorSpec(one.shape, one.dtype) for one in network.inputs}
+
+        def score(numeric: tf.Tensor, categorical: tf.Tensor) -> tf.Tensor:
+            return network({"numeric": numeric, "categorical": categorical}, training=False)
+
+        traced = tf.function(score).get_concrete_function(**specs)
+        # TensorFlow follows no Keras 3 model to its variables: without an object that holds them
+        # the file is written without weights, and says NaN, without an error.
+        holder = tf.Module()
+        holder.variables_of_keras = [variable.value for variable in network.variables]
+        for variant, name in self.files.items():
+            converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], holder)
+            if variant == QUANTISED:
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            (folder / name).write_bytes(converter.convert())
+
+    def load(self, folder: Path, variant: Variant) -> LiteNetwork:
+        """The network, for one thread: Spark, or the number of processes, decides how many work."""
+        from ai_edge_litert.interpreter import Interpreter
+
+        content = (folder / self.files[variant]).read_bytes()
+        with without_chatter():
+            interpreter = Interpreter(model_content=content, num_threads=1)
+            interpreter.allocate_tensors()
+            return LiteNetwork(runner=interpreter.get_signature_runner())

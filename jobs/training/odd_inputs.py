@@ -1,0 +1,63 @@
+"""Values that no row of training had: counted, and refused where the pipeline declares so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.errors import Refused
+from pipelines.spec import SCORING
+
+if TYPE_CHECKING:
+    from jobs.training.encoding import Encoding
+    from pipelines.run import Run
+
+Kind = Literal["missing", "infinite", "unseen"]
+"""A number or category that is not there and was for every row of training, a number without end,
+a category that training did not see often enough to learn."""
+Odd = tuple[str, Kind]
+"""Column and kind."""
+
+
+def count(rows: pa.Table, encoding: Encoding) -> Counter[Odd]:
+    """How many values of each kind the rows have; sums over rows, so that those of parts add up."""
+    found: Counter[Odd] = Counter()
+    for name in encoding.numeric:
+        numbers = rows[name].cast(pa.float64()).to_numpy()
+        found[name, "infinite"] = int(np.isinf(numbers).sum())
+        if name not in encoding.indicators:
+            found[name, "missing"] = int(np.isnan(numbers).sum())
+    for name, known in encoding.vocabularies.items():
+        values = rows[name].cast(pa.string())
+        is_known = pc.is_in(values, value_set=pa.array(known, pa.string()), skip_nulls=True)
+        found[name, "missing"] = values.null_count
+        found[name, "unseen"] = len(values) - values.null_count - (pc.sum(is_known).as_py() or 0)
+    return +found
+
+
+def require_none(run: Run, found: Mapping[Odd, int]) -> None:
+    """Refuse to score by guesses, where the pipeline says so.
+
+    Raises:
+        Refused: there are some, and `Serving.odd_inputs` is 'refuse'.
+    """
+    if run.pipeline.serving.odd_inputs != "refuse" or not found:
+        return
+    name = run.pipeline.name
+    raise Refused(
+        f"{name}.{SCORING} of {run.days} has values that no row of training had: "
+        f"{'; '.join(in_words(found))}. Nothing is scored by guesses (Serving.odd_inputs is "
+        "'refuse'): correct the feed that they come from, train on rows that have them, or declare "
+        "'score'."
+    )
+
+
+def in_words(found: Mapping[Odd, int]) -> list[str]:
+    """Each kind of a column with its count, the most frequent first."""
+    ordered = sorted(found.items(), key=lambda one: (-one[1], one[0]))
+    return [f"{name} {kind} in {rows:,} rows" for (name, kind), rows in ordered]
