@@ -40,6 +40,7 @@ ADMIN = "admin"
 """The user that every home has."""
 JDBC_PORT = 10000
 """Of the JDBC server that is asked for without a port; Hive's own, which clients offer."""
+_SPARK_MASTER = re.compile(r"spark://[\w.-]+:\d+(,[\w.-]+:\d+)*")
 _SPARK_ADDRESS = re.compile(r"sc://[^/;?#@\s]+(/(;[^;=?#\s]+=[^;=?#\s]*)*)?")
 """`sc://host:port`, and after a slash any number of `;name=value`."""
 
@@ -138,6 +139,15 @@ def _spark_address(text: str) -> str:
         raise ValueError(
             "a Spark Connect address, such as sc://host:15002/;use_ssl=true;token=*** "
             "(in a token, write %3D for = and %3B for a semicolon)"
+        )
+    return text
+
+
+def _spark_master(text: str) -> str:
+    if not _SPARK_MASTER.fullmatch(text):
+        raise ValueError(
+            "the address of a standalone cluster, such as spark://host:7077 (where another kind of "
+            "cluster runs Spark Connect, set SPARK_REMOTE to that)"
         )
     return text
 
@@ -285,6 +295,22 @@ class Environment:
             is_address=True,
         ),
     )
+    spark_master: str | None = field(
+        metadata=setting(
+            "NIGHTSHIFT_SPARK_MASTER",
+            "a standalone Spark cluster that the embedded server computes on, such as "
+            "spark://host:7077; unset: this machine",
+            None,
+            _spark_master,
+        ),
+    )
+    spark_host: str = field(
+        metadata=setting(
+            "NIGHTSHIFT_SPARK_HOST",
+            "address of this machine by which the executors of that cluster reach it",
+            "127.0.0.1",
+        ),
+    )
     mlflow_uri: str = field(
         repr=False,
         metadata=setting(
@@ -366,7 +392,7 @@ class Environment:
     spark_memory: str = field(
         metadata=setting(
             "NIGHTSHIFT_SPARK_MEMORY",
-            "heap of the embedded Spark server, as Java writes it",
+            "heap of the embedded Spark server, and of a cluster's executors, as Java writes it",
             "3g",
         )
     )
@@ -389,7 +415,7 @@ class Environment:
     spark_cores: int = field(
         metadata=setting(
             "NIGHTSHIFT_SPARK_CORES",
-            "cores of the embedded Spark server",
+            "cores of the embedded Spark server, or those that it takes of a cluster",
             str(os.cpu_count() or 2),
             _whole_number(1, 1024),
         )

@@ -130,7 +130,9 @@ def _java(environment: Environment) -> Iterator[Finding]:
 
 def _spark(environment: Environment) -> Iterator[Finding]:
     if not environment.spark_remote:
-        found = f"embedded: {environment.spark_cores} cores, {environment.spark_memory} of heap"
+        size = f"{environment.spark_cores} cores, {environment.spark_memory} of heap"
+        where = environment.spark_master
+        found = f"embedded, computing on {where}: {size}" if where else f"embedded: {size}"
         yield Finding(what="Spark", found=found)
         return
     address = urlsplit(environment.spark_remote)

@@ -101,7 +101,11 @@ def _start_spark(environment: Environment) -> SparkSession:
     assert environment.jdbc_port is not None, "the service is defined only with a port"
     # A server like that of the nights, at another port and of another size.
     own = replace(
-        environment, spark_port=environment.jdbc_port, spark_memory=environment.jdbc_memory
+        environment,
+        spark_port=environment.jdbc_port,
+        spark_memory=environment.jdbc_memory,
+        # It reads a little, and would hold cores of a cluster for itself.
+        spark_master=None,
     )
     folder = fresh_folder(own)
     scratch = Path(configuration(own)["spark.local.dir"])

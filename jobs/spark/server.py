@@ -111,7 +111,7 @@ def command(environment: Environment) -> list[str]:
     """
     settings = configuration(environment)
     return [
-        str(_spark_home() / "bin" / "spark-submit"),
+        str(spark_home() / "bin" / "spark-submit"),
         "--driver-memory",
         environment.spark_memory,
         *(f"--conf={key}={value}" for key, value in settings.items()),
@@ -124,7 +124,7 @@ def command(environment: Environment) -> list[str]:
 def configuration(environment: Environment) -> dict[str, str]:
     """Every Spark setting of the server that is not Spark's own default."""
     return {
-        "spark.master": f"local[{environment.spark_cores}]",
+        **_computing(environment),
         "spark.app.name": "nightshift",
         "spark.log.level": "WARN",
         **_addresses(environment),
@@ -141,11 +141,11 @@ def server_variables(environment: Environment) -> dict[str, str]:
     return {
         **environment.variables(),
         "JAVA_HOME": str(java_home()),
-        "SPARK_HOME": str(_spark_home()),
+        "SPARK_HOME": str(spark_home()),
         # An empty folder: settings that others made on this machine take no part.
         "SPARK_CONF_DIR": str(_folder(environment) / "conf"),
         # Else Spark looks up the machine's name, which need not lead anywhere.
-        "SPARK_LOCAL_IP": processes.LOOPBACK,
+        "SPARK_LOCAL_IP": environment.spark_host,
         "SPARK_CONNECT_AUTHENTICATE_TOKEN": secret(environment, "spark_token"),
         "PYSPARK_PYTHON": sys.executable,
     }
@@ -181,10 +181,26 @@ def main() -> None:
     os.execve(program[0], program, variables)
 
 
+def _computing(environment: Environment) -> dict[str, str]:
+    """Where queries are computed: on this machine's cores, or on executors of a cluster."""
+    if environment.spark_master is None:
+        return {"spark.master": f"local[{environment.spark_cores}]"}
+    return {
+        "spark.master": environment.spark_master,
+        "spark.cores.max": str(environment.spark_cores),
+        "spark.executor.memory": environment.spark_memory,
+        # Those of this machine, which executors fetch from it.
+        "spark.jars": ",".join(map(str, delta_jars())),
+        "spark.executor.extraJavaOptions": f"{_JVM_FLAGS} -Duser.timezone=UTC",
+        # Our code and Python lie in the same place on every machine, such as in one image.
+        "spark.executorEnv.PYTHONPATH": str(ROOT),
+    }
+
+
 def _addresses(environment: Environment) -> dict[str, str]:
     return {
-        "spark.driver.host": processes.LOOPBACK,
-        "spark.driver.bindAddress": processes.LOOPBACK,
+        "spark.driver.host": environment.spark_host,
+        "spark.driver.bindAddress": environment.spark_host,
         "spark.connect.grpc.binding.address": processes.LOOPBACK,
         "spark.connect.grpc.binding.port": str(environment.spark_port),
         # The page needs no login: every user of the machine could read rows in it.
@@ -300,7 +316,8 @@ def _scratch(environment: Environment) -> str:
     return f"tmp-{environment.spark_port}"
 
 
-def _spark_home() -> Path:
+def spark_home() -> Path:
+    """Where the installed Spark lies, with its programs and JARs."""
     # Found without importing it, which takes a second.
     spec = find_spec("pyspark")
     assert spec is not None, "pyspark is a dependency of this package"

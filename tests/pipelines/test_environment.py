@@ -53,6 +53,8 @@ def test_nothing_set_means_a_laptop() -> None:
         landing=home / "landing",
         spark_remote=None,
         mlflow_uri=f"sqlite:///{home}/mlflow.db",
+        spark_master=None,
+        spark_host="127.0.0.1",
         spark_port=15002,
         mlflow_port=5000,
         jdbc_memory="1g",

@@ -22,6 +22,7 @@ from pyspark.sql import functions as F
 from jobs.commands.land import land
 from jobs.lake import tables
 from jobs.lake.publications import Origin
+from jobs.spark.session import plan_for
 from jobs.stages import features
 from jobs.stages.transform import transform
 from pipelines.days import Days
@@ -53,17 +54,18 @@ def publish(run: Run, made_by: str) -> None:
 
 
 def load(environment: Environment, *ranges: Days) -> None:
-    """Raw tables with the drops of these days alone, and all derived tables in one pass."""
+    """Raw tables with the drops of these days alone, and derived tables of each range in a pass."""
     for days in ranges:
         land(PIPELINE, environment, days)
     for feed in PIPELINE.feeds:
         path = environment.table_path(f"{PIPELINE.name}.{feed.name}")
         rows = read_drops(environment, feed, ranges[0].first)
         write_deltalake(path, rows, partition_by=["landed_date"])
-    all_days = Days(ranges[0].first, ranges[-1].last)
-    run = run_of(environment, "transform", all_days)
-    transform(run)
-    publish(run, "transform")
+    # Not in one pass: of the days between there is nothing, and each is a file of every table.
+    for days in ranges:
+        run = run_of(environment, "transform", days)
+        transform(run)
+        publish(run, "transform")
 
 
 def read_drops(environment: Environment, feed: Feed, first: date) -> pa.Table:
@@ -103,7 +105,10 @@ def loaded(
     """A lake with the tables that features read: the year's hard days and the windows before."""
     folder = tmp_path_factory.mktemp("features")
     environment = replace(shared_environment, lake=str(folder / "lake"), landing=folder / "landing")
+    # As a run of so many days does.
+    plan_for(environment, many_rows=True)
     load(environment, WINTER, SPRING, AUTUMN, YEAR_END)
+    plan_for(environment, many_rows=False)
     return environment
 
 

@@ -1,0 +1,247 @@
+"""Predictions of many rows of flights' width: read, scored, written as Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as arrow
+import pyarrow.parquet as pq
+from deltalake import DeltaTable, write_deltalake
+
+from bench import spark_cluster
+from bench.harness import Case, Peer
+from jobs.lake import snapshots
+from jobs.spark.server import running_server
+from jobs.spark.session import connect, plan_for
+from jobs.training import encoding, scoring, scoring_on_spark
+from jobs.training.encoding import ENCODING, Encoding
+from jobs.training.families.light import EXACT
+from jobs.training.families.neural_network import MODEL, NeuralNetworkFamily
+from jobs.training.registry import Registry
+from jobs.training.tasks import task_of
+from pipelines.catalog import pipeline
+from pipelines.environment import Environment
+from pipelines.model import NeuralNetwork
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Answer = Callable[[], pa.Table]
+Work = Iterator[Callable[[], Answer]]
+_TRAINING = pipeline("flights").training
+_SEED = 20130101
+_FIRST_DAY = date(2013, 1, 1)
+_DAYS = 20
+_ROWS_AT_ONCE = 500_000
+_MISSING = 0.05
+"""Share of the numbers."""
+_VALUES = 40
+"""Known ones of each category."""
+_KEY, _PREDICTION, _DAY = "row", "late_probability", "landed_date"
+_PREDICT_BATCH = 1024
+"""Rows of a step of `predict`; its own default, 32, would take ten times as long."""
+
+
+def _same(ours: pa.Table, theirs: pa.Table) -> bool:
+    ordered = [one.sort_by(_KEY) for one in (ours, theirs)]
+    keys, scores = zip(*((one[_KEY], one[_PREDICTION].to_numpy()) for one in ordered), strict=True)
+    return keys[0] == keys[1] and bool(np.abs(scores[0] - scores[1]).max() <= 1e-6)
+
+
+CASE = Case(
+    name="scoring",
+    what="Spark's workers read the files and score by LiteRT",
+    peers=(
+        Peer(
+            name="pandas_udf",
+            what="a pandas UDF of Spark that calls `predict` of Keras (1,024 rows a step)",
+            goal=0.05,
+        ),
+        Peer(
+            name="single_process",
+            what="one process: Arrow's batches, the same encoding, LiteRT on one thread",
+            goal=1.0,
+        ),
+        Peer(name="cluster", what="ours, on two executors of a standalone cluster"),
+    ),
+    sizes=(100_000, 1_000_000, 10_000_000),
+    quick_size=100_000,
+    repeats=5,
+    same=_same,
+)
+
+
+def prepare(folder: Path, size: int) -> None:
+    """A table of so many rows, and a network of the declared size whose weights are drawn."""
+    draw = np.random.default_rng(_SEED)
+    table = str(folder / "table")
+    written = 0
+    while written < size:
+        count = min(_ROWS_AT_ONCE, size - written)
+        write_deltalake(table, _rows(draw, written, count), partition_by=[_DAY], mode="append")
+        written += count
+    model = folder / "model"
+    model.mkdir()
+    learned = _encoding(_rows(draw, 0, 20_000))
+    (model / ENCODING).write_text(learned.to_json())
+    _save_network(learned, model, draw)
+
+
+def ours(folder: Path) -> Work:
+    """As stage `predict` scores many rows."""
+    with running_server(_environment(folder, "ours"), 0) as environment:
+        yield from _scoring(environment, folder, "ours")
+
+
+def cluster(folder: Path) -> Work:
+    """The same on two executors of a standalone cluster, of a core each."""
+    own = _environment(folder, "cluster")
+    with spark_cluster.cluster(own, folder / "cluster") as made:
+        yield from _scoring(made.environment, folder, "cluster's")
+
+
+def _scoring(environment: Environment, folder: Path, name: str) -> Work:
+    plan_for(environment, many_rows=True)
+    session = connect(environment)
+    registry = Registry(environment, "flights")
+    model = registry.keep(
+        folder / "model",
+        as_of=_FIRST_DAY,
+        fingerprint="drawn",
+        family=NeuralNetwork.name,
+        recipe="drawn",
+        params={},
+        curves={},
+        pins={},
+    )
+    shipped = scoring_on_spark.ship(session, registry, model, EXACT, {"model_version": "1"})
+    days = [_FIRST_DAY + timedelta(days=number) for number in range(_DAYS)]
+    asked = scoring_on_spark.Asked(
+        table=str(folder / "table"),
+        schema=pa.schema(DeltaTable(folder / "table").schema()),
+        partition=_DAY,
+        by_day=dict.fromkeys(days, shipped),
+        shown=(_DAY, _KEY),
+        prediction=_PREDICTION,
+    )
+
+    def work() -> Answer:
+        files = snapshots.files_of(DeltaTable(folder / "table"), set(days))
+        with scoring_on_spark.scored(session, asked, list(files)) as (scored, _):
+            scored.write.mode("overwrite").parquet(str(folder / name))
+        return lambda: _written(folder / name)
+
+    yield work
+
+
+def pandas_udf(folder: Path) -> Work:
+    """As one finds it in most tutorials, with the model loaded once a task."""
+    with running_server(_environment(folder, "udf"), 0) as environment:
+        plan_for(environment, many_rows=True)
+        session = connect(environment)
+        predict = _udf(str(folder / "model"))
+
+        def work() -> Answer:
+            from pyspark.sql import functions as F
+
+            rows = session.read.format("delta").load(str(folder / "table"))
+            features = F.struct(*_TRAINING.numeric, *_TRAINING.categorical)
+            scored = rows.select(_DAY, _KEY, predict(features).alias(_PREDICTION))
+            scored.write.mode("overwrite").parquet(str(folder / "udf"))
+            return lambda: _written(folder / "udf")
+
+        yield work
+
+
+def single_process(folder: Path) -> Work:
+    """The shortest way from file to file in one process."""
+    scorer = scoring.load_from(folder / "model", NeuralNetworkFamily())
+    target = folder / "single.parquet"
+
+    def work() -> Answer:
+        source = DeltaTable(folder / "table").to_pyarrow_dataset()
+        columns = [_KEY, *scorer.encoding.columns]
+        schema = pa.schema({_KEY: pa.int64(), _PREDICTION: pa.float64()})
+        with pq.ParquetWriter(target, schema) as writer:
+            for batch in source.to_batches(columns=columns, batch_size=65_536):
+                scores = scorer.score(pa.Table.from_batches([batch]))
+                writer.write_batch(pa.record_batch([batch[_KEY], scores], schema=schema))
+        return lambda: pq.read_table(target)
+
+    yield work
+
+
+def _udf(folder: str) -> Any:
+    import pandas as pd
+    from pyspark.sql.pandas.functions import pandas_udf
+
+    def predict(batches: Iterator[pd.DataFrame]) -> Iterator[pd.Series]:
+        import keras
+        import pandas as pd
+        import pyarrow as pa
+
+        from jobs.training import encoding as ours
+
+        learned = ours.Encoding.from_json((Path(folder) / ENCODING).read_text())
+        model = keras.saving.load_model(f"{folder}/{MODEL}", compile=False)
+        for batch in batches:
+            rows = ours.encode(pa.Table.from_pandas(batch), learned)
+            inputs = {"numeric": rows.numeric, "categorical": rows.categorical}
+            scores = model.predict(inputs, batch_size=_PREDICT_BATCH, verbose=0)
+            yield pd.Series(scores[:, 0].astype("float64"))
+
+    predict.__annotations__ = {
+        "batches": Iterator[pd.DataFrame],
+        "return": Iterator[pd.Series],
+    }
+    # Its overloads know no iterators of frames.
+    made: Any = pandas_udf
+    return made("double")(predict)
+
+
+def _environment(folder: Path, name: str) -> Environment:
+    return Environment.read({"NIGHTSHIFT_HOME": str(folder / f"home of {name}")})
+
+
+def _written(folder: Path) -> pa.Table:
+    return arrow.dataset(folder, format="parquet").to_table(columns=[_KEY, _PREDICTION])
+
+
+def _rows(draw: np.random.Generator, first: int, count: int) -> pa.Table:
+    columns: dict[str, Any] = {
+        _KEY: np.arange(first, first + count),
+        _DAY: pa.array(
+            np.datetime64(_FIRST_DAY) + np.sort(draw.integers(0, _DAYS, count)), pa.date32()
+        ),
+    }
+    for name in _TRAINING.numeric:
+        columns[name] = pa.array(draw.gamma(2, 10, count), mask=draw.random(count) < _MISSING)
+    values = np.array([f"value {number}" for number in range(_VALUES)])
+    for name in _TRAINING.categorical:
+        # Few are frequent, as airports are.
+        columns[name] = values[np.minimum(draw.zipf(1.5, count), _VALUES) - 1]
+    return pa.table(columns)
+
+
+def _encoding(rows: pa.Table) -> Encoding:
+    label = pa.array(np.arange(len(rows)) % 5 == 0).cast(pa.int32())
+    return encoding.learn(rows.append_column(_TRAINING.label, label), _TRAINING)
+
+
+def _save_network(learned: Encoding, folder: Path, draw: np.random.Generator) -> None:
+    from jobs.training.families.neural_network import network
+
+    settings = _TRAINING.family
+    assert isinstance(settings, NeuralNetwork), "flights learn by a network"
+    model = network.build(learned, settings, task_of(_TRAINING.task))
+    for layer in model.layers:
+        weights = [weight + draw.normal(0, 0.05, weight.shape) for weight in layer.get_weights()]
+        layer.set_weights(weights)
+    network.save(model, folder / MODEL)
+    family = NeuralNetworkFamily()
+    family.light.make(family.load(folder, learned), folder)

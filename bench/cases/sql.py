@@ -1,0 +1,117 @@
+"""A filter and an aggregate over a year of predictions, as a person asks for it in a shell."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as csv
+from deltalake import write_deltalake
+
+from bench.harness import Case, Peer
+from jobs.spark.server import running_server
+from jobs.spark.session import connect, plan_for
+from pipelines.environment import Environment
+
+Answer = Callable[[], pa.Table]
+Work = Iterator[Callable[[], Answer]]
+_SEED = 20130101
+_FIRST_DAY = date(2013, 1, 1)
+_DAYS = 365
+_SELECT = (
+    "SELECT carrier, count(*) AS flights, avg(late_probability) AS mean "
+    "FROM {table} WHERE dest = 'LAX' AND flight_date >= DATE '2013-02-01' "
+    "GROUP BY carrier ORDER BY carrier"
+)
+
+
+def _same(ours: pa.Table, theirs: pa.Table) -> bool:
+    counts = [(one["carrier"].to_pylist(), one["flights"].to_pylist()) for one in (ours, theirs)]
+    means = [one["mean"].to_numpy() for one in (ours, theirs)]
+    return counts[0] == counts[1] and bool(np.abs(means[0] - means[1]).max() < 1e-9)
+
+
+CASE = Case(
+    name="sql",
+    what="`nightshift sql`, from start to end",
+    peers=(
+        Peer(name="spark", what="Spark SQL in a session that is warm", goal=0.2),
+        Peer(name="duckdb", what="DuckDB on the same files, bare, from start to end", goal=2.0),
+    ),
+    sizes=(328_500,),
+    quick_size=328_500,
+    repeats=9,
+    same=_same,
+)
+
+
+def prepare(folder: Path, size: int) -> None:
+    """A year of predictions of flights, a file a day."""
+    draw = np.random.default_rng(_SEED)
+    days = np.repeat(np.arange(_DAYS), -(-size // _DAYS))[:size]
+    carriers = np.array(["UA", "B6", "EV", "DL", "AA", "MQ", "US", "9E", "WN", "VX"])
+    airports = np.array(["LAX", "ATL", "ORD", "BOS", "MCO", "CLT", "SFO", "FLL", "MIA", "DCA"])
+    rows = pa.table(
+        {
+            "flight_date": pa.array(np.datetime64(_FIRST_DAY) + days, pa.date32()),
+            "carrier": carriers[draw.integers(0, len(carriers), size)],
+            "flight": pa.array(draw.integers(1, 8000, size), pa.int32()),
+            "origin": np.array(["EWR", "JFK", "LGA"])[draw.integers(0, 3, size)],
+            "dest": airports[draw.integers(0, len(airports), size)],
+            "late_probability": draw.beta(2, 6, size),
+            "model_version": np.array(["7"] * size),
+        }
+    )
+    write_deltalake(_table(folder), rows, partition_by=["flight_date"])
+
+
+def ours(folder: Path) -> Work:
+    """The command."""
+    statement = _SELECT.format(table="flights.predictions")
+    command = [sys.executable, "-m", "jobs", "sql", "--format", "csv", statement]
+    variables = {**os.environ, **_environment(folder).variables()}
+
+    def work() -> Answer:
+        done = subprocess.run(command, check=True, capture_output=True, env=variables)
+        return lambda: csv.read_csv(pa.BufferReader(done.stdout))
+
+    yield work
+
+
+def spark(folder: Path) -> Work:
+    """The statement alone: session and JVM are there, and have answered it before."""
+    with running_server(_environment(folder), 0) as environment:
+        plan_for(environment, many_rows=True)
+        session = connect(environment)
+
+        def work() -> Answer:
+            rows = session.sql(_SELECT.format(table=f"delta.`{_table(folder)}`")).toArrow()
+            return lambda: rows
+
+        yield work
+
+
+def duckdb(folder: Path) -> Work:
+    """A script of two lines."""
+    files = f"read_parquet('{_table(folder)}/*/*.parquet', hive_partitioning = true)"
+    program = f"import duckdb; duckdb.sql({_SELECT.format(table=files)!r}).write_csv('/dev/stdout')"
+
+    def work() -> Answer:
+        done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+        return lambda: csv.read_csv(pa.BufferReader(done.stdout))
+
+    yield work
+
+
+def _table(folder: Path) -> str:
+    return str(folder / "home" / "lake" / "flights" / "predictions")
+
+
+def _environment(folder: Path) -> Environment:
+    return Environment.read({"NIGHTSHIFT_HOME": str(folder / "home")})

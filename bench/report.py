@@ -1,0 +1,123 @@
+"""Results as people read them: bench/results.json, a table in docs/performance.md, a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.harness import OURS, Measured, machine
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "bench" / "results.json"
+DOCUMENT = ROOT / "docs" / "performance.md"
+PICTURE = ROOT / "docs" / "pictures" / "bench.svg"
+_BEGIN, _END = "<!-- bench -->", "<!-- end of bench -->"
+Result = Mapping[str, Any]
+"""As `Measured.to_json` gives it."""
+
+
+def keep(measured: Iterable[Measured]) -> None:
+    """Put the results in place of former ones of the same case, size and way, everywhere."""
+    told = {_key(result): result for result in read(RESULTS)}
+    own = machine()
+    for one in measured:
+        result = one.to_json() | {"machine": own}
+        told[_key(result)] = result
+    results = sorted(told.values(), key=_key)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    _write_table(results)
+    _draw(results)
+
+
+def read(file: Path) -> list[Result]:
+    """The results of a file; none where it is not there."""
+    if not file.exists():
+        return []
+    found: list[Result] = json.loads(file.read_text())
+    return found
+
+
+def table(measured: Iterable[Measured]) -> str:
+    """In Markdown."""
+    return markdown([one.to_json() for one in measured])
+
+
+def markdown(results: Iterable[Result]) -> str:
+    """A row for each way, ours first."""
+    lines = [
+        "| case | rows | way | seconds (median) | from, to | peak memory | ours / it | goal |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in results:
+        spread = f"{min(one['seconds']):.2f}, {max(one['seconds']):.2f}"
+        ratio = "" if one["ratio"] is None else f"{one['ratio']:.3f}"
+        cells = (
+            one["case"],
+            f"{one['size']:,}",
+            f"**{one['what']}**" if one["way"] == OURS else one["what"],
+            f"{one['median']:.2f}",
+            spread,
+            f"{one['peak_megabytes']:,.0f} MB",
+            ratio,
+            _goal(one),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _goal(one: Result) -> str:
+    if one["goal"] is None:
+        return ""
+    return f"at most {one['goal']:g}: {'met' if one['is_met'] else 'missed'}"
+
+
+def _key(result: Result) -> tuple[str, int, bool, str]:
+    return result["case"], result["size"], result["way"] != OURS, result["way"]
+
+
+def _write_table(results: list[Result]) -> None:
+    text = DOCUMENT.read_text()
+    before, _, rest = text.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    machines = {json.dumps(_of_machine(one["machine"])): one["machine"] for one in results}
+    told = "; ".join(_in_words(one) for one in machines.values()) or "no machine yet"
+    inside = f"{_BEGIN}\n{markdown(results)}\n\nMeasured on {told}.\n{_END}"
+    DOCUMENT.write_text(f"{before}{inside}{after}")
+
+
+def _of_machine(one: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: one[name] for name in ("processor", "cores", "memory_gib")}
+
+
+def _in_words(one: Mapping[str, Any]) -> str:
+    return (
+        f"{one['cores']} cores of {one['processor']}, {one['memory_gib']} GiB, "
+        f"Python {one['python']}, {one['measured_at']} UTC"
+    )
+
+
+def _draw(results: list[Result]) -> None:
+    """Our time as a share of each peer's, on a logarithmic axis, beside the goals."""
+    from matplotlib.figure import Figure
+
+    told = [one for one in results if one["ratio"] is not None]
+    figure = Figure(figsize=(8, 0.8 + 0.32 * len(told)), layout="constrained")
+    axes = figure.subplots()
+    places = range(len(told))
+    axes.axvline(1, color="#8a8f98", linewidth=1)
+    axes.scatter([one["ratio"] for one in told], places, color="#1f6feb", label="ours / peer")
+    goals = [(one["goal"], place) for place, one in zip(places, told, strict=True) if one["goal"]]
+    shares = [goal for goal, _ in goals]
+    axes.scatter(
+        shares, [place for _, place in goals], marker="|", s=120, color="#bc4c00", label="goal"
+    )
+    labels = [f"{one['case']}, {one['size']:,}: {one['what']}" for one in told]
+    axes.set_yticks(list(places), labels, fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlabel("our time / its time (left of 1: ours is faster)")
+    axes.invert_yaxis()
+    axes.legend(fontsize=8)
+    # Without a date, so that the same results give the same file.
+    figure.savefig(PICTURE, metadata={"Date": None})

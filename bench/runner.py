@@ -1,0 +1,89 @@
+"""The process of one way: `python -m bench.runner CASE WAY FOLDER`, asked line by line.
+
+`go` does the work and times it; `answer FILE` does it and keeps what it says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.ipc as ipc
+
+from bench import cases
+
+_LOOK_SECONDS = 0.05
+
+
+def main() -> int:
+    """Answer until the input ends."""
+    case, way, folder = sys.argv[1:]
+    # What the work itself prints must not pass for an answer.
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    prepared = contextmanager(getattr(cases.module(case), way))
+    with prepared(Path(folder)) as work:
+        for line in sys.stdin:
+            command, _, file = line.strip().partition(" ")
+            told = _keep(work()(), file) if command == "answer" else _timed(work)
+            print(json.dumps(told), file=out, flush=True)
+    return 0
+
+
+def _keep(answer: Any, file: str) -> dict[str, Any]:
+    with ipc.new_file(file, answer.schema) as sink:
+        sink.write_table(answer)
+    return {}
+
+
+def _timed(work: Any) -> dict[str, Any]:
+    peak = _Peak()
+    peak.start()
+    started = time.monotonic()
+    work()
+    seconds = time.monotonic() - started
+    peak.stop()
+    return {"seconds": seconds, "peak_megabytes": peak.bytes / 1e6}
+
+
+class _Peak(threading.Thread):
+    """The most memory of this process and all below it."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.bytes = 0
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Look again and again."""
+        own = psutil.Process()
+        is_over = False
+        # Once at least, however short the work is.
+        while not is_over:
+            is_over = self._ended.wait(_LOOK_SECONDS)
+            self.bytes = max(self.bytes, sum(map(_size, [own, *own.children(recursive=True)])))
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._ended.set()
+        self.join()
+
+
+def _size(process: psutil.Process) -> int:
+    try:
+        # What processes share counts once in the proportional size, which takes long to tell of
+        # large ones; forked workers share little that counts.
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""A case of the harness that takes no time: the squares of some numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from bench.harness import Case, Peer
+
+Work = Iterator[Callable[[], Callable[[], pa.Table]]]
+CASE = Case(
+    name=__name__,
+    what="by a product",
+    peers=(Peer(name="power", what="by a power", goal=100.0), Peer(name="list_of", what="by list")),
+    sizes=(10,),
+    quick_size=5,
+    repeats=3,
+    same=lambda ours, theirs: ours == theirs,
+)
+
+
+def prepare(folder: Path, size: int) -> None:
+    """The numbers."""
+    (folder / "numbers").write_text(" ".join(map(str, range(size))))
+
+
+def ours(folder: Path) -> Work:
+    """Prints too, as libraries do."""
+    print("ready")
+    yield _work(folder, lambda number: number * number, "ours")
+
+
+def power(folder: Path) -> Work:
+    """The same."""
+    yield _work(folder, lambda number: number**2, "power")
+
+
+def list_of(folder: Path) -> Work:
+    """The same."""
+    yield _work(folder, lambda number: sum([number] * number), "list_of")
+
+
+def wrong(folder: Path) -> Work:
+    """Something else."""
+    yield _work(folder, lambda number: number + 1, "wrong")
+
+
+def failing(folder: Path) -> Work:
+    """Nothing."""
+    raise SystemExit(f"no numbers in {folder}")
+    yield
+
+
+def _work(
+    folder: Path, square: Callable[[int], int], way: str
+) -> Callable[[], Callable[[], pa.Table]]:
+    def work() -> Callable[[], pa.Table]:
+        with (folder.parent / "order").open("a") as order:
+            print(way, file=order)
+        numbers = map(int, (folder / "numbers").read_text().split())
+        table = pa.table({"square": [square(number) for number in numbers]})
+        return lambda: table
+
+    return work

@@ -1,0 +1,111 @@
+"""The embedded server on a real cluster: the same rows, also when an executor dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import functions as F
+
+from bench.spark_cluster import Cluster, cluster
+from jobs.lake import tables
+from jobs.spark.session import connect
+from jobs.stages import predict
+from pipelines.days import Days
+from pipelines.environment import Environment
+from tests import weather
+from tests.jobs.stages import test_predict as few
+from tests.jobs.training import small
+
+
+@pytest.fixture(scope="module")
+def two_executors(
+    shared_environment: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    with cluster(shared_environment, tmp_path_factory.mktemp("cluster")) as made:
+        yield made
+
+
+@pytest.fixture
+def on_cluster(two_executors: Cluster, tmp_path: Path) -> Environment:
+    """With an empty lake and registry of the test's own."""
+    return replace(
+        two_executors.environment,
+        lake=str(tmp_path / "lake"),
+        landing=tmp_path / "landing",
+        mlflow_uri=f"sqlite:///{tmp_path}/mlflow.db",
+    )
+
+
+@pytest.mark.usefixtures("no_transforms")
+def test_two_executors_score_as_one_process_does(
+    on_cluster: Environment, two_executors: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = small.SMALL
+    small.publish(on_cluster, few.ROWS, "scoring", pipeline=pipeline)
+    few._promote(on_cluster, few.NIGHTS.first, pipeline)
+    nights = few.NIGHTS
+    run = small.run_of(on_cluster, "predict", nights.last, nights.first, pipeline=pipeline)
+    staged = []
+    for most in (predict.ROWS_IN_PROCESS, 0):
+        monkeypatch.setattr(predict, "ROWS_IN_PROCESS", most)
+        assert predict.predict(run)["predictions"] == 90
+        rows = tables.staged(run, "predictions").drop("predicted_at")
+        staged.append(sorted(map(str, rows.collect())))
+    assert staged[0] == staged[1]
+    assert len(two_executors.executors()) == 2
+
+
+no_transforms = few.no_transforms
+
+
+def test_an_executor_that_is_killed_costs_no_row(
+    on_cluster: Environment, two_executors: Cluster
+) -> None:
+    session = connect(on_cluster)
+    victim, _ = two_executors.executors()
+
+    def slowly(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import time
+
+        for batch in batches:
+            time.sleep(0.5)
+            yield batch
+
+    rows = session.range(0, 40_000, numPartitions=8).mapInArrow(slowly, "id long")
+    os.kill(victim.pid, signal.SIGKILL)
+    counted = rows.agg(F.count("id"), F.sum("id")).collect()[0]
+    assert tuple(counted) == (40_000, sum(range(40_000)))
+    assert victim not in two_executors.executors()
+
+
+@pytest.mark.soak
+@pytest.mark.skipif("not os.environ.get('SOAK')", reason="minutes; `make soak` runs it")
+def test_nights_on_a_cluster_publish_what_nights_on_one_machine_do(
+    on_cluster: Environment, shared_environment: Environment, tmp_path: Path
+) -> None:
+    alone = weather.lake(shared_environment, tmp_path / "alone")
+    spread = replace(on_cluster, lake=str(tmp_path / "spread"))
+    weather.land(weather.WEATHER, spread, weather.LOADED)
+    assert set(weather.perform_all_stages(spread, weather.LOADED, "load")) == {0}
+    night = Days.of(date(2013, 2, 22))
+    for environment in (alone, spread):
+        weather.land(weather.WEATHER, environment, night)
+        assert set(weather.perform_all_stages(environment, night, "night")) == {0}
+    for table in weather.WEATHER.tables:
+        assert _rows(alone, table.name) == _rows(spread, table.name), table.name
+
+
+def _rows(environment: Environment, name: str) -> pa.Table:
+    table = next(one for one in weather.WEATHER.tables if one.name == name)
+    stored = DeltaTable(environment.table_path(f"weather.{name}")).to_pyarrow_table()
+    said = stored.drop_columns(list(table.volatile))
+    columns = sorted(said.column_names)
+    return said.select(columns).sort_by([(column, "ascending") for column in columns])
