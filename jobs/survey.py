@@ -118,11 +118,17 @@ class Survey:
         return self._foreseen(definitions(self._run.pipeline))
 
     def foreseen_by_record(self) -> list[list[Finding]]:
-        """As `foreseen`, by what is recorded alone: none is told as outdated.
+        """As `foreseen`, by what is recorded alone.
 
-        What the code makes today nobody knows without the code, and Spark with it.
+        What the code makes today nobody knows without the code, and Spark with it: of each table
+        the definition that was used last stands for that of today.
         """
-        return self._foreseen({})
+        used: dict[str, str] = {}
+        for name, by_day in self._known.items():
+            told = [one for one in by_day.values() if one.definition]
+            if told:
+                used[name] = max(told, key=lambda one: one.attempt).definition
+        return self._foreseen(used)
 
     def _foreseen(self, defined: Mapping[str, str]) -> list[list[Finding]]:
         """The findings of every table; those of which no definition is given are not outdated."""

@@ -90,6 +90,19 @@ def test_what_was_served_is_told_as_by_the_plan_and_not_to_be_made(
     assert (page.counts["served"], page.to_make) == (1, None)
 
 
+def test_days_that_another_definition_made_are_told_and_not_to_be_made(home: Home) -> None:
+    home.definition = "before"
+    home.night(DAYS[1], first=DAYS[0])
+    home.definition = "today"
+    home.night(DAYS[2])
+    page = shown(home, DAYS[2])
+    outdated = {day for (_, day), (state, _) in told(page).items() if state == "outdated"}
+    assert outdated == {DAYS[0], DAYS[1]}
+    reasons = {reason for state, reason in told(page).values() if state == "outdated"}
+    assert reasons == {"made by another definition; --restate makes these days anew"}
+    assert (page.to_make, page.work) == (None, ())
+
+
 def test_reasons_are_told_once_with_their_tables_and_nights(home: Home) -> None:
     home.night(DAYS[2])
     work = shown(home, DAYS[4]).work
