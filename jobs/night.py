@@ -22,6 +22,7 @@ from jobs import outcome
 from jobs.output import harmless
 from jobs.services import locks, stage_client
 from jobs.services.for_ranks import for_ranks
+from jobs.services.imports import import_meanwhile
 from jobs.services.usage import Meter
 from jobs.spark.server import running_server
 from jobs.spark.session import explain_loss, plan_for
@@ -270,6 +271,10 @@ def _perform_passes(
             for asked, days in passes:
                 if not done and not stage_client.available(run.environment):
                     started.enter_context(running_server(run.environment))
+                if not done:
+                    # What is told in the end reads tables: a third of a second of imports, in which
+                    # this process only waits for a stage.
+                    import_meanwhile("jobs.lake.costs", "jobs.commands.result", "jobs.lake.ops")
                 done += 1
                 part = replace(run, days=days, as_of=run.days.last, named=run.days.first)
                 _perform_all(part, asked, ending, notify)

@@ -24,6 +24,7 @@ from pipelines.days import Days
 if TYPE_CHECKING:
     from jobs.lake.publications import Publication
     from pipelines.run import Run
+    from pipelines.spec import Table
 
 _NANOSECONDS = 1_000_000_000
 
@@ -63,6 +64,7 @@ class Knowledge:
         self._staged: dict[str, list[Version]] = {}
         self._latest: dict[str, Seen] = {}
         self._latest_checksums: dict[str, Mapping[date, str]] = {}
+        self._tables: dict[str, Table] = {}
         self._late: dict[str, set[date]] = {}
         self._digests: dict[Input, str] = {}
 
@@ -245,7 +247,10 @@ class Knowledge:
         return self._late[name]
 
     def _night(self, name: str, day: date) -> date:
-        return self._run.pipeline.table(name).night_of(day)
+        # Once a table: a pipeline makes all its tables to give one.
+        if name not in self._tables:
+            self._tables[name] = self._run.pipeline.table(name)
+        return self._tables[name].night_of(day)
 
 
 def visible(told: Iterable[Publication]) -> list[Publication]:

@@ -26,3 +26,15 @@ def actions(table: str, version: int) -> list[Action]:
     system, root = fs.FileSystem.from_uri(table)
     with system.open_input_stream(f"{root}/_delta_log/{version:020}.json") as file:
         return [json.loads(line) for line in file.read().splitlines()]
+
+
+def are_there(table: str, *versions: int) -> list[bool]:
+    """Of each version whether the file of its commit is there.
+
+    Args:
+        table: The table's path or URL.
+        versions: Of the table.
+    """
+    system, root = fs.FileSystem.from_uri(table)
+    places = [f"{root}/_delta_log/{version:020}.json" for version in versions]
+    return [one.type == fs.FileType.File for one in system.get_file_info(places)]

@@ -21,7 +21,7 @@ from deltalake import DeltaTable
 
 from jobs.lake import ops
 from jobs.lake.locations import sql_name
-from jobs.lake.log import actions
+from jobs.lake.log import actions, are_there
 from jobs.services import locks
 from pipelines.days import Days
 
@@ -273,9 +273,13 @@ def _from_rows(recorded: pa.Table, days: Days | None) -> list[Publication]:
 def _unrecorded(environment: Environment, table: str, recorded: pa.Table) -> list[Publication]:
     """Publications in the table's log after the last recorded one."""
     place = environment.table_path(table)
+    last = pc.max(recorded["version"]).as_py()
+    # Nearly always the newest commit is recorded: to see that takes two looks, while a table takes
+    # the longer to be opened the more commits its log has.
+    if last is not None and are_there(place, last, last + 1) == [True, False]:
+        return []
     if not DeltaTable.is_deltatable(place):
         return []
-    last = pc.max(recorded["version"]).as_py()
     first = 0 if last is None else last + 1
     found: list[Publication] = []
     for version in range(first, DeltaTable(place).version() + 1):
