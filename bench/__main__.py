@@ -1,7 +1,7 @@
 """`python -m bench [CASE…]`: ours beside its peers, into bench/results.json and the docs.
 
-`--quick` measures small inputs, and prints how the ratios stand beside those that are kept: what CI
-shows. `python -m bench.compare OLD NEW` tells two files of results apart.
+`--quick` measures small inputs, and prints how the ratios stand beside those that are kept.
+`python -m bench.compare OLD NEW` tells two files of results apart.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ def main() -> int:
         case: Case = cases.module(name).CASE
         quick = (case.quick_size,)
         for size in asked.size or (quick if asked.quick else case.sizes):
-            measured += measure(case, size, asked.repeats)
+            found = measure(case, size, asked.repeats)
+            measured += found
             if not asked.quick:
                 # After each, so that an interrupted run keeps what it has measured.
-                report.keep(measured)
+                report.keep(found)
     print(report.table(measured))
     if asked.quick:
         kept = report.read(report.RESULTS)

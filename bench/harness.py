@@ -62,7 +62,7 @@ class Case:
     sizes: tuple[int, ...]
     """Rows of the input."""
     quick_size: int
-    """For the guard: small enough for CI."""
+    """Small enough to look whether a ratio has changed."""
     repeats: int = 5
     same: Callable[[pa.Table, pa.Table], bool]
     """Whether an answer of a peer is ours."""

@@ -294,7 +294,7 @@ class Training:
         # The name becomes part of the names of metrics and columns.
         refuse_unless(not odd, f"A baseline cannot be named {odd}: letters, digits and '_' only.")
         refuse_unless(len(names) == len(set(names)), f"Two baselines have one name: {names}.")
-        taken = {"candidate", "champion"} & set(names)
+        taken = {"candidate", "champion", "quantised"} & set(names)
         refuse_unless(not taken, f"A baseline must not be named {sorted(taken)}.")
         read = [one.feature for one in self.baselines if isinstance(one, LastValue)]
         unknown = [feature for feature in read if feature not in self.numeric]
@@ -454,8 +454,8 @@ class Serving:
     """A number that is missing counts as its mean, an infinite one as the last that was seen, an
     unknown category as the unknown one. `refuse`: no night is published that needs it."""
     quantised: bool = False
-    """Whether the variant with weights of 8 bits serves, where it has passed; else, and without
-    one, the model as it was trained."""
+    """Whether the variant with numbers of 8 bits serves, where it has passed; else, and without
+    one, the model without rounding."""
     max_quantised_loss: float = 0.002
     """By which share of itself the mean loss of a row may grow in the quantised variant, on the
     held-out days: it passes when the 95 % interval of the growth lies below."""

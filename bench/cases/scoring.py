@@ -131,7 +131,7 @@ def _scoring(environment: Environment, folder: Path, name: str) -> Work:
     )
 
     def work() -> Answer:
-        files = snapshots.files_of(DeltaTable(folder / "table"), set(days))
+        files = snapshots.day_files(DeltaTable(folder / "table"), set(days))
         with scoring_on_spark.scored(session, asked, list(files)) as (scored, _):
             scored.write.mode("overwrite").parquet(str(folder / name))
         return lambda: _written(folder / name)
@@ -244,4 +244,4 @@ def _save_network(learned: Encoding, folder: Path, draw: np.random.Generator) ->
         layer.set_weights(weights)
     network.save(model, folder / MODEL)
     family = NeuralNetworkFamily()
-    family.light.make(family.load(folder, learned), folder)
+    family.light.make(family.load(folder, learned), folder, EXACT)

@@ -128,12 +128,21 @@ def _java(environment: Environment) -> Iterator[Finding]:
     yield Finding(what="Java", found=f"{java.version(home / 'bin' / 'java')} at {home}")
 
 
+def _master(address: str) -> Finding:
+    """Of several, that stand by for each other, the first that answers."""
+    masters = [one.rpartition(":") for one in address.removeprefix("spark://").split(",")]
+    answers = any(processes.answers(int(port), host) for host, _, port in masters)
+    found = f"{address} {'answers' if answers else 'does not answer'}"
+    way_out = "Start its master, or unset NIGHTSHIFT_SPARK_MASTER to compute on this machine."
+    return _judged("Spark cluster", found, answers, way_out)
+
+
 def _spark(environment: Environment) -> Iterator[Finding]:
     if not environment.spark_remote:
         size = f"{environment.spark_cores} cores, {environment.spark_memory} of heap"
-        where = environment.spark_master
-        found = f"embedded, computing on {where}: {size}" if where else f"embedded: {size}"
-        yield Finding(what="Spark", found=found)
+        yield Finding(what="Spark", found=f"embedded: {size}")
+        if environment.spark_master:
+            yield _master(environment.spark_master)
         return
     address = urlsplit(environment.spark_remote)
     port = address.port or _SPARK_PORT

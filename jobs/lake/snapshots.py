@@ -103,7 +103,7 @@ def files(run: Run, snapshot: Snapshot, days: Days) -> list[DayFile]:
             by_version.setdefault(version, set()).add(day)
     found: list[DayFile] = []
     for version, own in by_version.items():
-        found += files_of(DeltaTable(path(run, snapshot.table), version=version), own)
+        found += day_files(DeltaTable(path(run, snapshot.table), version=version), own)
     return found
 
 
@@ -113,7 +113,7 @@ def schema(run: Run, snapshot: Snapshot) -> pa.Schema:
     return pa.schema(opened.schema())
 
 
-def files_of(table: DeltaTable, days: set[date]) -> Iterator[DayFile]:
+def day_files(table: DeltaTable, days: set[date]) -> Iterator[DayFile]:
     """The files that hold the rows of those days in a table at one version."""
     log = pa.table(table.get_add_actions(flatten=True))
     if not len(log):

@@ -27,7 +27,7 @@ from jobs.services.text import tail
 from jobs.spark.java import java_home
 from jobs.spark.session import FEW_ROWS, disconnect
 from pipelines.environment import ROOT, Environment
-from pipelines.errors import NightshiftError
+from pipelines.errors import NightshiftError, UsageError
 
 START_SECONDS = 180
 _STOP_SECONDS = 10
@@ -145,7 +145,7 @@ def server_variables(environment: Environment) -> dict[str, str]:
         # An empty folder: settings that others made on this machine take no part.
         "SPARK_CONF_DIR": str(_folder(environment) / "conf"),
         # Else Spark looks up the machine's name, which need not lead anywhere.
-        "SPARK_LOCAL_IP": environment.spark_host,
+        "SPARK_LOCAL_IP": _host(environment),
         "SPARK_CONNECT_AUTHENTICATE_TOKEN": secret(environment, "spark_token"),
         "PYSPARK_PYTHON": sys.executable,
     }
@@ -185,6 +185,7 @@ def _computing(environment: Environment) -> dict[str, str]:
     """Where queries are computed: on this machine's cores, or on executors of a cluster."""
     if environment.spark_master is None:
         return {"spark.master": f"local[{environment.spark_cores}]"}
+    _require_reachable(environment, environment.spark_master)
     return {
         "spark.master": environment.spark_master,
         "spark.cores.max": str(environment.spark_cores),
@@ -197,10 +198,29 @@ def _computing(environment: Environment) -> dict[str, str]:
     }
 
 
+def _require_reachable(environment: Environment, master: str) -> None:
+    """Refuse what would wait for ever: executors elsewhere call their own loopback.
+
+    Raises:
+        UsageError: the cluster is on other machines, and nothing says how they reach this one.
+    """
+    is_here = master.startswith((f"spark://{processes.LOOPBACK}:", "spark://localhost:"))
+    if not is_here and environment.spark_host == processes.LOOPBACK:
+        raise UsageError(
+            f"Executors of {master} cannot reach this machine by {processes.LOOPBACK}: set "
+            "NIGHTSHIFT_SPARK_HOST to its address on their network."
+        )
+
+
+def _host(environment: Environment) -> str:
+    """Where the driver listens: only executors on other machines need to reach it."""
+    return environment.spark_host if environment.spark_master else processes.LOOPBACK
+
+
 def _addresses(environment: Environment) -> dict[str, str]:
     return {
-        "spark.driver.host": environment.spark_host,
-        "spark.driver.bindAddress": environment.spark_host,
+        "spark.driver.host": _host(environment),
+        "spark.driver.bindAddress": _host(environment),
         "spark.connect.grpc.binding.address": processes.LOOPBACK,
         "spark.connect.grpc.binding.port": str(environment.spark_port),
         # The page needs no login: every user of the machine could read rows in it.

@@ -64,7 +64,7 @@ def predict(run: Run) -> dict[str, object]:
     # Only the nights that have a champion: what others hold from runs of their own stays.
     nights = Days(min(champions), max(champions))
     snapshot = snapshots.newest(run, SCORING)
-    asked = _Asked(
+    work = _Work(
         run=run,
         registry=registry,
         champions=champions,
@@ -72,8 +72,10 @@ def predict(run: Run) -> dict[str, object]:
         nights=nights,
     )
     files = snapshots.files(run, snapshot, nights)
-    is_large = sum(file.rows for file in files) > ROWS_IN_PROCESS
-    with asked.on_spark(files) if is_large else asked.in_process() as (scored, odd):
+    # A cluster that others run need not have our code.
+    is_own = not run.environment.spark_remote
+    is_large = is_own and sum(file.rows for file in files) > ROWS_IN_PROCESS
+    with work.on_spark(files) if is_large else work.in_process() as (scored, odd):
         odd_inputs.require_none(run, odd)
         staged = _stage(run, scored, champions, knowledge)
     return {
@@ -82,7 +84,7 @@ def predict(run: Run) -> dict[str, object]:
         # By number: as a text, '10' comes before '9'.
         "models": sorted({model.version for model in champions.values()}, key=int),
         "scored_by": "Spark" if is_large else "this process",
-        "variants": asked.variants,
+        "variants": work.variants,
         "odd_inputs": odd_inputs.in_words(odd),
         "nights_without_model": [str(day) for day in run.days if day not in champions],
         "alias_was_moved_to": put_back,
@@ -100,7 +102,7 @@ def _way_out(run: Run) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Asked:
+class _Work:
     """What is to be scored, and by which models."""
 
     run: Run

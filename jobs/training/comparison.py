@@ -116,11 +116,23 @@ def quantised(held: HeldOut, prediction: Vector, most: float) -> dict[str, Any]:
     more = paired.difference(loss, exact, held.day)
     return {
         **metrics.summary(held.task, held.label, prediction),
+        "exact_loss": float(exact.mean()),
         "more_loss": more.mean,
         "more_loss_low": more.low,
         "more_loss_high": more.high,
-        "passed": bool(more.high <= most * exact.mean()),
+        "passed": bool(passes(exact.mean(), more.high, most)),
     }
+
+
+def passes(exact_loss: float, high: float, most: float) -> bool:
+    """Whether a quantised variant may serve.
+
+    Args:
+        exact_loss: Mean loss of a row without rounding.
+        high: Upper end of the interval by which it grows.
+        most: `Serving.max_quantised_loss`.
+    """
+    return high <= most * exact_loss
 
 
 def _slices(held: HeldOut, columns: tuple[str, ...]) -> Iterator[Slice]:

@@ -60,6 +60,10 @@ class Encoding:
     """Numeric column -> bend of the logarithm by which it is read; means and the like are of it."""
     shared: tuple[str, ...] = ()
     """Numeric columns that all rows of a day share."""
+    unknown: Mapping[str, tuple[str | None, ...]] | None = None
+    """Categorical column -> values that some rows had and that were too rare to learn, and None
+    where some had no value: what taught the row of the unknown. None: an older version, which does
+    not know."""
 
     @property
     def categorical(self) -> tuple[str, ...]:
@@ -93,6 +97,7 @@ class Encoding:
             label_mean=label_mean,
             label_scale=value.get("label_scale", 1.0),
             bends=value.get("bends", {}),
+            unknown=_unknown_of(value),
             **{name: tuple(value.get(name, ())) for name in _LISTS},
         )
 
@@ -124,6 +129,11 @@ class Examples:
         return self.take(np.arange(min(SAMPLE_ROWS, len(self))))
 
 
+def _unknown_of(value: Mapping[str, Any]) -> dict[str, tuple[str | None, ...]] | None:
+    told = value.get("unknown")
+    return None if told is None else {name: tuple(values) for name, values in told.items()}
+
+
 def learn(rows: pa.Table, training: Training) -> Encoding:
     """What the rows to train on tell about the columns."""
     numeric = _numbers(rows, training.numeric, np.float64, training.bends)
@@ -149,6 +159,7 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
         label_scale=float(np.std(labels)) or 1.0,
         bends=training.bends,
         shared=training.shared,
+        unknown={name: _unknown(_column(rows, name)) for name in training.categorical},
     )
 
 
@@ -188,8 +199,14 @@ def _vocabulary(values: pa.ChunkedArray) -> tuple[str, ...]:
     return tuple(sorted(c["values"] for c in counts if c["counts"] >= _RARE))
 
 
+def _unknown(values: pa.ChunkedArray) -> tuple[str | None, ...]:
+    known = _vocabulary(values)
+    rare = sorted(set(pc.unique(values.drop_null()).to_pylist()).difference(known))
+    return (*rare, None) if values.null_count else tuple(rare)
+
+
 def _column(rows: pa.Table, name: str) -> pa.ChunkedArray:
-    return _existing(rows, name).cast(pa.string())
+    return existing(rows, name).cast(pa.string())
 
 
 def _numbers(
@@ -200,14 +217,19 @@ def _numbers(
 ) -> NDArray[Any]:
     numbers = np.empty((len(rows), len(names)), dtype)
     for position, name in enumerate(names):
-        values = _existing(rows, name).cast(pa.float64()).to_numpy()
+        values = existing(rows, name).cast(pa.float64()).to_numpy()
         if name in bends:
             values = np.sign(values) * np.log1p(np.abs(values) / bends[name])
         numbers[:, position] = values
     return numbers
 
 
-def _existing(rows: pa.Table, name: str) -> pa.ChunkedArray:
+def existing(rows: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column that the model reads.
+
+    Raises:
+        NightshiftError: it is not there; the message names it.
+    """
     if name not in rows.column_names:
         raise NightshiftError(
             f"The model reads column '{name}', which the rows do not have. "

@@ -1,7 +1,7 @@
 """A model as MLflow knows it: what `mlflow models serve` loads, without a pickle.
 
 `describe` writes it beside the files of a model, and MLflow calls `_load_pyfunc`. What answers is
-the scorer of `predict`, so it says the same.
+the scorer of `predict`, so it says the same, unless a pipeline has the quantised variant serve.
 """
 
 from __future__ import annotations

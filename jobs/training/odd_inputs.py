@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.training.encoding import existing
 from pipelines.errors import Refused
 from pipelines.spec import SCORING
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["missing", "infinite", "unseen"]
 """A number or category that is not there and was for every row of training, a number without end,
-a category that training did not see often enough to learn."""
+a category that no row of training had."""
 Odd = tuple[str, Kind]
 """Column and kind."""
 
@@ -28,15 +29,21 @@ def count(rows: pa.Table, encoding: Encoding) -> Counter[Odd]:
     """How many values of each kind the rows have; sums over rows, so that those of parts add up."""
     found: Counter[Odd] = Counter()
     for name in encoding.numeric:
-        numbers = rows[name].cast(pa.float64()).to_numpy()
+        numbers = existing(rows, name).cast(pa.float64()).to_numpy()
         found[name, "infinite"] = int(np.isinf(numbers).sum())
         if name not in encoding.indicators:
             found[name, "missing"] = int(np.isnan(numbers).sum())
+    if encoding.unknown is None:
+        # A model of before: nobody knows what it has seen besides what it knows.
+        return +found
     for name, known in encoding.vocabularies.items():
-        values = rows[name].cast(pa.string())
-        is_known = pc.is_in(values, value_set=pa.array(known, pa.string()), skip_nulls=True)
-        found[name, "missing"] = values.null_count
-        found[name, "unseen"] = len(values) - values.null_count - (pc.sum(is_known).as_py() or 0)
+        values = existing(rows, name).cast(pa.string())
+        rare = encoding.unknown[name]
+        seen = pa.array([*known, *rare], pa.string())
+        is_seen = pc.is_in(values, value_set=seen, skip_nulls=True)
+        found[name, "unseen"] = len(values) - values.null_count - (pc.sum(is_seen).as_py() or 0)
+        if None not in rare:
+            found[name, "missing"] = values.null_count
     return +found
 
 

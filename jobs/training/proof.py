@@ -39,14 +39,20 @@ TOLERANCE = 1e-4
 """Of the largest score. A float32 keeps seven digits, and sums over some hundred units that are
 added in another order lose two of them; a wrong scale or a lost layer changes the first."""
 PARITY = 1e-6
-"""The same of light files: they do the same sums, in single precision too."""
+"""The same of exact light files, of a score of 1 where the largest is smaller: they do the same
+sums, in single precision too."""
+_ALLOWED: Mapping[Variant, float] = {EXACT: PARITY, QUANTISED: 0.2}
+"""The same by variant. What rounding costs in quality `evaluate` tells; here nonsense is found."""
+_MEANS: Mapping[Variant, str] = {
+    EXACT: "It is scored as it was trained, which takes longer.",
+    QUANTISED: "It can only serve without rounding.",
+}
 _TIMEOUT_SECONDS = 300
 """Importing TensorFlow anew takes 13, and longer on a busy machine."""
 _REPEATS = 3
 """The fastest counts: the first builds what the others use, and others may use the machine."""
 _TIMED_ROWS = 1000
 _SAMPLE = "sample.npz"
-_FAILURE = "failure.txt"
 _TRAINED = "trained"
 """The model as it was trained, beside its variants."""
 _ABSENT = "horovod"
@@ -108,13 +114,13 @@ def prove(
         scores = one.scores(_TRAINED)
         _require_finite(run, one.role, scores)
         _require_the_same(run, one.role, scores, one.member)
-    is_light = _keep_light(run, family_of(family), members)
-    serves = EXACT if is_light else _TRAINED
+    kept = _kept_variants(run, family_of(family), members)
+    serves = EXACT if EXACT in kept else _TRAINED
     proof = Proof(
         megabytes=_megabytes(files),
         seconds_per_1000_rows=max(one.seconds_per_1000_rows(serves) for one in members),
-        is_light=is_light,
-        quantised=_quantised(family_of(family), members) if is_light else None,
+        is_light=EXACT in kept,
+        quantised=_quantised(family_of(family), members) if QUANTISED in kept else None,
     )
     _require_within_budgets(run, proof)
     return proof
@@ -163,14 +169,13 @@ def _try_light(
     sample: Examples,
     work: Path,
 ) -> None:
-    try:
-        light.make(model, folder)
-        for variant in light.files:
+    for variant in light.files:
+        try:
+            light.make(model, folder, variant)
             _try(light.load(folder, variant), sample, work, variant)
-    # Whatever a converter raises: the model serves without its files.
-    except Exception as error:
-        _drop_light(light, folder)
-        (work / _FAILURE).write_text(f"{type(error).__name__}: {error}")
+        # Whatever a converter raises: the model serves without that file.
+        except Exception as error:
+            _failure_file(work, variant).write_text(f"{type(error).__name__}: {error}")
 
 
 def _try(model: Model, sample: Examples, work: Path, how: str) -> None:
@@ -190,46 +195,57 @@ def _scores_file(work: Path, how: str) -> Path:
     return work / f"scores-{how}.npy"
 
 
+def _failure_file(work: Path, how: str) -> Path:
+    return work / f"failure-{how}.txt"
+
+
 def _seconds_file(work: Path, how: str) -> Path:
     return work / f"seconds-{how}.json"
 
 
-def _keep_light(run: Run, family: ModelFamily, members: Iterable[_Saved]) -> bool:
-    """Whether the light files say what the models say; else they are deleted, and people told."""
+def _kept_variants(run: Run, family: ModelFamily, members: Iterable[_Saved]) -> list[Variant]:
+    """Those whose files say what the models say; others are deleted, and people told.
+
+    Without the exact variant none is kept: a quantised one is judged beside it.
+    """
     if family.light is None:
-        return False
-    reasons = [reason for one in members if (reason := _why_not_light(one))]
-    if not reasons:
-        return True
-    for one in members:
-        _drop_light(family.light, one.files)
-    print(
-        f"Warning: the model of '{run.pipeline.name}' that was trained as of {run.days.last} is "
-        f"scored as it was trained, which takes longer: {' '.join(reasons)}",
-        file=sys.stderr,
-        flush=True,
-    )
-    return False
+        return []
+    kept: list[Variant] = []
+    for variant in (EXACT, QUANTISED):
+        reasons = [reason for one in members if (reason := _why_not(one, variant))]
+        if not reasons and (variant == EXACT or EXACT in kept):
+            kept.append(variant)
+            continue
+        for one in members:
+            (one.files / family.light.files[variant]).unlink(missing_ok=True)
+        if reasons:
+            _warn(run, variant, reasons)
+    return kept
 
 
-def _why_not_light(one: _Saved) -> str | None:
-    failure = one.work / _FAILURE
+def _why_not(one: _Saved, variant: Variant) -> str | None:
+    failure = _failure_file(one.work, variant)
     if failure.exists():
-        return f"no light file of the one that {one.role} could be made ({failure.read_text()})."
+        return f"of the one that {one.role} it could not be made ({failure.read_text()})."
     trained = one.scores(_TRAINED)
-    apart = float(np.abs(one.scores(EXACT) - trained).max())
-    allowed = PARITY * max(1.0, float(np.abs(trained).max()))
+    apart = float(np.abs(one.scores(variant) - trained).max())
+    allowed = _ALLOWED[variant] * max(1.0, float(np.abs(trained).max()))
+    # No number at all is no more near than one far away.
     if apart <= allowed:
         return None
     return (
-        f"the light file of the one that {one.role} says {apart:.3g} more or less, and "
-        f"{allowed:.3g} are allowed."
+        f"of the one that {one.role} it says {apart:.3g} more or less, and {allowed:.3g} are "
+        "allowed."
     )
 
 
-def _drop_light(light: LightFormat, folder: Path) -> None:
-    for name in light.files.values():
-        (folder / name).unlink(missing_ok=True)
+def _warn(run: Run, variant: Variant, reasons: Iterable[str]) -> None:
+    print(
+        f"Warning: the model of '{run.pipeline.name}' that was trained as of {run.days.last} is "
+        f"kept without its {variant} file for LiteRT: {' '.join(reasons)} {_MEANS[variant]}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _quantised(family: ModelFamily, members: Iterable[_Saved]) -> Quantised:

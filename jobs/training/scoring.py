@@ -99,7 +99,7 @@ def load_trained_from(folder: Path, family: ModelFamily) -> Scorer:
     return Scorer(model=family.load(folder, encoding), encoding=encoding)
 
 
-def files_of(model: ModelVersion, variant: Variant = EXACT, part: Path = Path()) -> list[str]:
+def model_files(model: ModelVersion, variant: Variant = EXACT, part: Path = Path()) -> list[str]:
     """What a scorer of a registered model is made of: as little as there is.
 
     Raises:
@@ -132,7 +132,7 @@ def _light_file(model: ModelVersion, variant: Variant) -> str | None:
 def _fetched(registry: Registry, model: ModelVersion, part: Path, variant: Variant) -> Scorer:
     with TemporaryDirectory() as path:
         folder = Path(path)
-        registry.fetch(model, files_of(model, variant, part), folder)
+        registry.fetch(model, model_files(model, variant, part), folder)
         return load_from(folder / part, family_of(model.family), variant)
 
 

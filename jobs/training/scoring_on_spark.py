@@ -105,7 +105,7 @@ def ship(
     Raises:
         NightshiftError: one is not, or is gone.
     """
-    names = scoring.files_of(model, variant)
+    names = scoring.model_files(model, variant)
     with TemporaryDirectory() as path:
         folder = Path(path)
         registry.fetch(model, names, folder)

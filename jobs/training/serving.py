@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.lake import model_events
 from jobs.lake.model_events import Turn
+from jobs.training import comparison
 from jobs.training.families.light import EXACT, QUANTISED, Variant
 from jobs.training.registry import CHAMPION, ModelVersion, Registry
 from pipelines.days import Days
@@ -105,7 +106,12 @@ def variant_of(environment: Environment, pipeline: Pipeline, model: ModelVersion
         if event["metrics"]
     ]
     last = measured[-1].get(QUANTISED) if measured else None
-    return QUANTISED if last and last["passed"] else EXACT
+    if not last:
+        return EXACT
+    # By the limit of today, which may be another than when it was judged.
+    most = pipeline.serving.max_quantised_loss
+    may_serve = comparison.passes(last["exact_loss"], last["more_loss_high"], most)
+    return QUANTISED if may_serve else EXACT
 
 
 def _turns(environment: Environment, registry: Registry, besides: str | None) -> list[Turn]:

@@ -16,10 +16,10 @@ from pyarrow import dataset as arrow
 from jobs.lake import as_left, datasets, publications, snapshots
 from jobs.lake.publications import Publication
 from jobs.lake.snapshots import Snapshot
-from jobs.training import scoring, serving
+from jobs.training import scoring
 from jobs.training.explanations import attribute
 from jobs.training.explanations.attribution import Attribution
-from jobs.training.families.light import EXACT
+from jobs.training.families.light import EXACT, QUANTISED
 from jobs.training.registry import ModelVersion, Registry
 from jobs.training.scoring import Scorer
 from jobs.training.tasks import LearningTask, task_of
@@ -62,13 +62,21 @@ class Explainer:
     pipeline: Pipeline
     registry: Registry
     scorers: dict[str, Scorer]
-    """By version, those that were asked for."""
+    """By version the models as they were trained, those that were asked for."""
+    speakers: dict[str, list[Scorer]]
+    """By version what may have scored its predictions, one for each variant."""
 
     @classmethod
     def of(cls, environment: Environment, pipeline: Pipeline) -> Explainer:
         """With no model loaded yet."""
         registry = Registry(environment, pipeline.name)
-        return cls(environment=environment, pipeline=pipeline, registry=registry, scorers={})
+        return cls(
+            environment=environment,
+            pipeline=pipeline,
+            registry=registry,
+            scorers={},
+            speakers={},
+        )
 
     @property
     def task(self) -> LearningTask:
@@ -101,7 +109,7 @@ class Explainer:
             self.scorers[version] = scoring.load_trained(self.registry, model)
         scorer = self.scorers[version]
         rows = scored_rows(self._run(night), predictions)
-        self._require_same(predictions, rows, self._serving(model, scorer), version)
+        self._require_same(predictions, rows, model)
         attribution = attribute(scorer, model.family, self.task, rows)
         return Served(
             night=night,
@@ -112,30 +120,38 @@ class Explainer:
             attribution=attribution,
         )
 
-    def _serving(self, model: ModelVersion, trained: Scorer) -> Scorer:
-        """What has scored the published rows."""
-        variant = serving.variant_of(self.environment, self.pipeline, model)
-        return trained if variant == EXACT else scoring.load(self.registry, model, variant)
-
     def _run(self, night: date) -> Run:
         return Run(pipeline=self.pipeline, days=Days.of(night), environment=self.environment)
 
-    def _require_same(
-        self, predictions: pa.Table, rows: pa.Table, scorer: Scorer, version: str
-    ) -> None:
-        """Refuse to explain another score than the one that was served."""
+    def _require_same(self, predictions: pa.Table, rows: pa.Table, model: ModelVersion) -> None:
+        """Refuse to explain another score than the one that was served, by whatever variant."""
         served = predictions[self.pipeline.prediction].to_numpy()
-        today = scorer.score(rows)
         allowed = _SAME * np.maximum(1.0, np.abs(served))
+        first, *others = self._speakers(model)
+        today = first.score(rows)
         wrong = np.flatnonzero(~(np.abs(today - served) <= allowed))
-        if len(wrong):
-            first = int(wrong[0])
-            raise NightshiftError(
-                f"{len(wrong)} of {len(served)} published predictions are not what version "
-                f"{version} says of the same rows today: {served[first]:.8g} was served, and it "
-                f"says {today[first]:.8g}. Code or libraries have changed since: explain it with "
-                f"those of then (code {predictions['code_version'][first]})."
-            )
+        if not len(wrong):
+            return
+        if any((np.abs(one.score(rows) - served) <= allowed).all() for one in others):
+            return
+        place = int(wrong[0])
+        raise NightshiftError(
+            f"{len(wrong)} of {len(served)} published predictions are not what version "
+            f"{model.version} says of the same rows today: {served[place]:.8g} was served, and it "
+            f"says {today[place]:.8g}. Code or libraries have changed since: explain it with "
+            f"those of then (code {predictions['code_version'][place]})."
+        )
+
+    def _speakers(self, model: ModelVersion) -> list[Scorer]:
+        """Every variant of a model that may have served."""
+        if model.version not in self.speakers:
+            there = [EXACT]
+            if scoring.has_variant(model, QUANTISED):
+                there.append(QUANTISED)
+            self.speakers[model.version] = [
+                scoring.load(self.registry, model, variant) for variant in there
+            ]
+        return self.speakers[model.version]
 
 
 def nights_with_predictions(

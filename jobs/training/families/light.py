@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jobs.training.metrics import Vector
 
 Variant = Literal["exact", "quantised"]
-"""Of a model that serves: as it was trained, or with weights rounded to 8 bits."""
+"""Of a model that serves: without any rounding, or with numbers of 8 bits where they are many."""
 EXACT: Variant = "exact"
 QUANTISED: Variant = "quantised"
 
@@ -30,8 +30,8 @@ class LightFormat(Protocol):
     def files(self) -> Mapping[Variant, str]:
         """Of each variant the file, beside those of the model."""
 
-    def make(self, model: Any, folder: Path) -> None:
-        """Write the files of a loaded model into the folder."""
+    def make(self, model: Any, folder: Path, variant: Variant) -> None:
+        """Write the variant's file of a loaded model into the folder."""
 
     def load(self, folder: Path, variant: Variant) -> Model:
         """The variant of the model whose file lies in the folder."""

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from jobs.services import child
 from jobs.stages import train as stage
 from jobs.training import explanations
 from jobs.training.explanations.served import one_of
+from jobs.training.families.light import EXACT, QUANTISED, Variant
 from jobs.training.registry import Registry
 from jobs.training.scoring import load
 from pipelines import catalog
@@ -61,7 +63,12 @@ def publication(day: date, version: int = 0, attempt: int = 1) -> Publication:
     )
 
 
-def serve(environment: Environment, pipeline: Pipeline, nights: Days = NIGHTS) -> pa.Table:
+def serve(
+    environment: Environment,
+    pipeline: Pipeline,
+    nights: Days = NIGHTS,
+    variant: Variant = EXACT,
+) -> pa.Table:
     """A trained model and what it says of the nights, published; returns the predictions."""
     rows = small.rows_of(Days(small.FIRST, small.LAST))
     small.publish(environment, rows, pipeline=pipeline)
@@ -71,7 +78,8 @@ def serve(environment: Environment, pipeline: Pipeline, nights: Days = NIGHTS) -
     scored = small.scoring_rows(nights)
     small.publish(environment, scored, "scoring", pipeline=pipeline)
     shown = scored.select(list(dict.fromkeys((*pipeline.entity, *pipeline.carried))))
-    said = shown.append_column(pipeline.prediction, pa.array(load(registry, model).score(scored)))
+    scores = pa.array(load(registry, model, variant).score(scored))
+    said = shown.append_column(pipeline.prediction, scores)
     made_by = {"model_version": "1", "model_run_id": model.run_id, "run_id": "r1"}
     made_by |= {"predicted_at": AT, "scoring_version": 0, "code_version": "1"}
     for name, value in made_by.items():
@@ -168,6 +176,22 @@ def test_a_network_is_explained_as_it_was_served(
     assert base + sum(row["attribution"] for row in rows) == pytest.approx(
         _log_odds(served), abs=1e-4
     )
+
+
+def test_what_a_quantised_variant_has_served_is_explained_too(
+    ranked: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide = small.learned_by(small.SMALL, replace(small.NETWORK, hidden=(128, 64)))
+    said = serve(ranked, wide, variant=QUANTISED)
+    registry = Registry(ranked, "small")
+    exact = load(registry, registry.version("1")).score(small.scoring_rows(NIGHTS))
+    served = said["failure_probability"].to_numpy()
+    assert 1e-5 < np.abs(exact - served).max() < 0.05, "rounding is seen"
+    tell(ranked, wide, NIGHTS, KEY, "json")
+    printed = capsys.readouterr()
+    base = float(printed.err.split("categories unknown): ")[1].split(",")[0])
+    added = base + sum(row["attribution"] for row in json.loads(printed.out))
+    assert added == pytest.approx(_log_odds(exact[7]), abs=1e-4), "of the exact one"
 
 
 def test_a_night_is_told_by_feature(environment: Environment, explained: Explained) -> None:

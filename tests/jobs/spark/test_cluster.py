@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from threading import Timer
 
 import pyarrow as pa
 import pytest
@@ -73,15 +75,17 @@ def test_an_executor_that_is_killed_costs_no_row(
     victim, _ = two_executors.executors()
 
     def slowly(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import time
-
         for batch in batches:
-            time.sleep(0.5)
+            time.sleep(1)
             yield batch
 
     rows = session.range(0, 40_000, numPartitions=8).mapInArrow(slowly, "id long")
-    os.kill(victim.pid, signal.SIGKILL)
+    # Each executor has then done one of its four parts and is at the next.
+    killing = Timer(0.75, os.kill, (victim.pid, signal.SIGKILL))
+    killing.start()
+    started = time.monotonic()
     counted = rows.agg(F.count("id"), F.sum("id")).collect()[0]
+    assert time.monotonic() - started > 1, "it was killed while the query ran"
     assert tuple(counted) == (40_000, sum(range(40_000)))
     assert victim not in two_executors.executors()
 

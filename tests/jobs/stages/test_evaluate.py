@@ -206,6 +206,7 @@ def test_the_quantised_variant_is_judged_beside_its_model(
     assert told["passed"] is passed
     assert told["more_loss_low"] <= told["more_loss"] <= told["more_loss_high"]
     assert (told["more_loss"] == 0) is passed
+    assert told["exact_loss"] > 0
     asks = replace(platform.pipeline, serving=Serving(quantised=True))
     variants = [
         serving.variant_of(platform.environment, pipeline, model)

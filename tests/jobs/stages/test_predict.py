@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -16,6 +18,7 @@ from jobs.training import scoring
 from jobs.training.dataset import Dataset
 from jobs.training.encoding import ENCODING
 from jobs.training.families import family_of
+from jobs.training.families.light import EXACT, QUANTISED
 from jobs.training.registry import ModelVersion, Registry
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -39,7 +42,9 @@ def _title(pipeline: Pipeline) -> str:
     return f"{pipeline.training.task}-{pipeline.training.family.name}"
 
 
-def _promote(environment: Environment, as_of: date, pipeline: Pipeline = LINEAR) -> ModelVersion:
+def _promote(
+    environment: Environment, as_of: date, pipeline: Pipeline = LINEAR, evidence: str = "{}"
+) -> ModelVersion:
     registry = Registry(environment, pipeline.name)
     data = small.data_of(pipeline.training)
     with TemporaryDirectory() as folder:
@@ -62,7 +67,7 @@ def _promote(environment: Environment, as_of: date, pipeline: Pipeline = LINEAR)
         "as_of": as_of,
         "event": "promoted",
         "model_version": model.version,
-        "metrics": "{}",
+        "metrics": evidence,
         "created_at": ops.now(),
     }
     ops.append(environment, model_events.TABLE, [event])
@@ -161,6 +166,40 @@ def test_spark_stages_the_very_rows_that_this_process_does(
         rows = tables.staged(run, "predictions").drop("predicted_at")
         staged.append((rows.schema, sorted(map(str, rows.collect()))))
     assert staged[0] == staged[1]
+
+
+def test_a_quantised_variant_serves_where_it_is_asked_for_and_has_passed(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = small.learned_by(small.SMALL, replace(small.NETWORK, hidden=(128, 64)))
+    asks = replace(wide, serving=Serving(quantised=True))
+    strict = replace(wide, serving=Serving(quantised=True, max_quantised_loss=1e-9))
+    small.publish(environment, ROWS, "scoring", pipeline=wide)
+    evidence = {"quantised": {"exact_loss": 0.5, "more_loss_high": 1e-6, "passed": True}}
+    model = _promote(environment, NIGHTS.first, wide, json.dumps(evidence))
+    night = ROWS.filter(pa.compute.equal(ROWS["landed_date"], pa.scalar(NIGHTS.first)))
+    registry = Registry(environment, wide.name)
+    said = {name: scoring.load(registry, model, name).score(night) for name in (EXACT, QUANTISED)}
+    assert np.abs(said[EXACT] - said[QUANTISED]).max() > 1e-4
+    for most in (predict.ROWS_IN_PROCESS, 0):
+        monkeypatch.setattr(predict, "ROWS_IN_PROCESS", most)
+        for pipeline, variant in ((wide, EXACT), (asks, QUANTISED), (strict, EXACT)):
+            run = small.run_of(environment, "predict", NIGHTS.first, pipeline=pipeline)
+            assert predict.predict(run)["variants"] == {"1": variant}
+            rows = tables.staged(run, "predictions").orderBy("batch").collect()
+            assert [row["failure_probability"] for row in rows] == said[variant].tolist()
+
+
+def test_where_others_run_spark_rows_are_scored_here(
+    tmp_path: Path, staged: list[pa.Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = replace(small.models_at(tmp_path), spark_remote="sc://elsewhere:15002")
+    small.publish(environment, ROWS, "scoring")
+    _promote(environment, NIGHTS.first)
+    monkeypatch.setattr(predict, "ROWS_IN_PROCESS", 0)
+    run = small.run_of(environment, "predict", NIGHTS.last, NIGHTS.first)
+    assert predict.predict(run)["scored_by"] == "this process"
+    assert len(staged[0]) == 90
 
 
 def test_odd_inputs_are_scored_and_told_or_refused(

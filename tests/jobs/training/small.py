@@ -242,7 +242,8 @@ def save_network(training: Training, folder: Path, seed: int = 1) -> None:
 
     network.save(a_network(training, seed), folder / MODEL)
     family = NeuralNetworkFamily()
-    family.light.make(family.load(folder, data_of(training).encoding), folder)
+    for variant in family.light.files:
+        family.light.make(family.load(folder, data_of(training).encoding), folder, variant)
 
 
 def content(examples: Examples) -> list[bytes]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.training import odd_inputs
+from jobs.training import encoding, odd_inputs
+from jobs.training.encoding import Encoding
 from pipelines.days import Days
-from pipelines.errors import Refused, UsageError
+from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.model import Serving
 from tests.jobs.training import small
 
@@ -22,7 +24,7 @@ ODD = pa.table(
         # Training had gaps in it.
         "gappy": pa.array([None] * 6, pa.float64()),
         "noise": [0.0] * 6,
-        "line": ["AA", "ZZ", None, "", "BB", "CC"],
+        "line": pa.array(["AA", "ZZ", None, "", "BB", "CC"], pa.string()),
         "oven": ["north"] * 6,
     }
 )
@@ -39,6 +41,30 @@ def test_each_kind_is_counted_by_column() -> None:
         ("line", "missing"): 1,
         ("line", "unseen"): 2,
     }
+
+
+def test_what_was_too_rare_to_learn_or_missing_then_is_not_odd() -> None:
+    rows = small.rows_of(Days.of(small.FIRST), per_day=500)
+    line = ["seldom"] * 3 + [None] * 2 + rows["line"].to_pylist()[5:]
+    learned = encoding.learn(small.with_column(rows, "line", pa.array(line)), small.TRAINING)
+    assert "seldom" not in learned.vocabularies["line"]
+    asked = small.with_column(USUAL, "line", pa.array(["seldom", None, "never", "AA", "BB", "CC"]))
+    assert odd_inputs.count(asked, learned) == {("line", "unseen"): 1}
+    read = Encoding.from_json(learned.to_json())
+    assert read.unknown == learned.unknown
+    assert odd_inputs.count(asked, read) == {("line", "unseen"): 1}
+
+
+def test_of_a_model_of_before_nobody_knows_which_categories_it_has_seen() -> None:
+    told = json.loads(ENCODING.to_json())
+    del told["unknown"]
+    before = Encoding.from_json(json.dumps(told))
+    assert odd_inputs.count(ODD, before) == {("x", "missing"): 2, ("x", "infinite"): 2}
+
+
+def test_a_column_that_the_rows_lack_is_named() -> None:
+    with pytest.raises(NightshiftError, match="The model reads column 'oven', which the rows do"):
+        odd_inputs.count(ODD.drop_columns(["oven"]), ENCODING)
 
 
 def test_counts_of_parts_add_up() -> None:

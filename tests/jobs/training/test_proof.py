@@ -140,8 +140,8 @@ def test_a_network_gets_light_files_by_which_it_serves(ranked: Environment, tmp_
 @pytest.mark.parametrize(
     ("break_it", "why"),
     [
-        ("scores-exact.npy", "the light file of the one that serves says "),
-        ("failure.txt", "no light file of the one that serves could be made (Broken: op)."),
+        ("scores-exact.npy", "of the one that serves it says "),
+        ("failure-exact.txt", "of the one that serves it could not be made (Broken: op)."),
     ],
 )
 def test_where_light_files_say_something_else_none_is_kept(
@@ -167,23 +167,46 @@ def test_where_light_files_say_something_else_none_is_kept(
     proven = _prove(small.run_of(ranked, "train"), small.NETWORK, made, files)
     assert (proven.is_light, proven.quantised, _light_files(files)) == (False, None, [])
     told = capsys.readouterr().err
-    assert "is scored as it was trained, which takes longer: " in told
+    assert "is kept without its exact file for LiteRT: " in told
+    assert "It is scored as it was trained, which takes longer." in told
     assert why in told
+
+
+def test_a_quantised_variant_that_says_nonsense_is_not_kept(
+    ranked: Environment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made, files = _network(ranked, tmp_path)
+    in_another_process = proof._in_another_process
+
+    def broken(*arguments: Any) -> None:
+        in_another_process(*arguments)
+        file = tmp_path / "work" / "judged" / "scores-quantised.npy"
+        np.save(file, np.load(file) * np.nan)
+
+    monkeypatch.setattr(proof, "_in_another_process", broken)
+    proven = _prove(small.run_of(ranked, "train"), small.NETWORK, made, files)
+    assert (proven.is_light, proven.quantised) == (True, None)
+    assert _light_files(files) == ["judged/model.tflite", "model.tflite"]
+    told = capsys.readouterr().err
+    assert "quantised file for LiteRT: of the one that is judged it says nan" in told
 
 
 def test_a_network_that_cannot_be_converted_serves_as_it_was_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def make(_: object, model: object, folder: Path) -> None:
-        (folder / "model.tflite").write_text("half")
-        raise RuntimeError("no such operation")
+    def make(_: object, model: object, folder: Path, variant: str) -> None:
+        raise RuntimeError(f"no such {variant} operation")
 
     small.save_network(small.TRAINING, tmp_path)
     monkeypatch.setattr(LiteRT, "make", make)
     model = cast("Model", None)  # which nothing reads any more
     proof._try_light(FAMILY.light, model, tmp_path, small.data_of().fit, tmp_path)
-    assert _light_files(tmp_path) == []
-    assert (tmp_path / "failure.txt").read_text() == "RuntimeError: no such operation"
+    for variant in FAMILY.light.files:
+        told = (tmp_path / f"failure-{variant}.txt").read_text()
+        assert told == f"RuntimeError: no such {variant} operation"
 
 
 def test_a_sample_of_one_row_is_timed_as_a_thousand_rows(run: Run, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def _write(asked: Asked, rows: pa.Table, **how: Any) -> None:
 
 
 def _scored(spark: SparkSession, asked: Asked) -> tuple[pa.Table, Counter[Odd]]:
-    files = list(snapshots.files_of(DeltaTable(asked.table), set(NIGHTS)))
+    files = list(snapshots.day_files(DeltaTable(asked.table), set(NIGHTS)))
     with scoring_on_spark.scored(spark, asked, files) as (scored, odd):
         return scored.toArrow().sort_by([(name, "ascending") for name in KEY]), odd
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,11 +33,14 @@ class LiteNetwork:
 
     runner: Any
     """`SignatureRunner` of LiteRT."""
+    one_scores: Lock = field(default_factory=Lock)
+    """Every call goes through the same buffers, and MLflow answers on many threads."""
 
     def score(self, examples: Examples) -> Vector:
         """What the network says of each example."""
-        given = self.runner(numeric=examples.numeric, categorical=examples.categorical)
-        return np.asarray(given[_OUTPUT], np.float64)[:, 0]
+        with self.one_scores:
+            given = self.runner(numeric=examples.numeric, categorical=examples.categorical)
+            return np.array(given[_OUTPUT], np.float64)[:, 0]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,11 +49,12 @@ class LiteRT:
 
     files: Mapping[Variant, str] = field(default_factory=lambda: _FILES)
 
-    def make(self, model: Network, folder: Path) -> None:
-        """Convert the network twice: as it is, and with its weights rounded to 8 bits.
+    def make(self, model: Network, folder: Path, variant: Variant) -> None:
+        """Convert the network: as it is, or quantised.
 
-        Of what a row goes through, the numbers between layers stay floats: rounded too, they cost
-        more in quality than they save.
+        Quantised, the weights of large layers are kept in 8 bits, and what goes into such a layer
+        is rounded to as many when a row is scored, by the largest number of the row
+        ("dynamic range").
         """
         import tensorflow as tf
 
@@ -64,11 +69,10 @@ class LiteRT:
         # the file is written without weights, and says NaN, without an error.
         holder = tf.Module()
         holder.variables_of_keras = [variable.value for variable in network.variables]
-        for variant, name in self.files.items():
-            converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], holder)
-            if variant == QUANTISED:
-                converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            (folder / name).write_bytes(converter.convert())
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], holder)
+        if variant == QUANTISED:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        (folder / self.files[variant]).write_bytes(converter.convert())
 
     def load(self, folder: Path, variant: Variant) -> LiteNetwork:
         """The network, for one thread: Spark, or the number of processes, decides how many work."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,19 @@ def test_it_is_scored_without_tensorflow(tmp_path: Path) -> None:
     assert 0 < float(score) < 1
     assert has_tensorflow == "False"
     assert told.stderr == ""
+
+
+def test_many_threads_get_each_its_own_scores(tmp_path: Path) -> None:
+    light = _light(small.TRAINING, tmp_path)[EXACT]
+    rows = encode(ROWS, small.data_of().encoding)
+    every = light.score(rows)
+
+    def one(place: int) -> bool:
+        alone = light.score(rows.take(np.array([place])))
+        return bool(np.abs(alone[0] - every[place]) < PARITY)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(one, range(400)))
 
 
 @pytest.fixture(scope="module")
