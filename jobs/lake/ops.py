@@ -28,7 +28,7 @@ _MOST_FILES = 50
 _ATTEMPTS = 10
 """To commit, each of which delta-rs itself repeats until it has lost too often."""
 _PROPERTIES = {
-    "delta.checkpointInterval": "20",
+    "delta.checkpointInterval": "10",
     "delta.deletedFileRetentionDuration": "interval 1 days",
     "delta.logRetentionDuration": "interval 7 days",
 }
