@@ -349,7 +349,7 @@ def _passes(
         for days in ranges[-1:]:
             yield asked, days
         if ranges:
-            found = survey.Survey(run)
+            found = found.after(unit)
 
 
 def _refuse_holes(run: Run, found: Survey) -> None:

@@ -65,15 +65,31 @@ class Hole:
 class Survey:
     """The state of every table on every night up to the last of a run, as of now."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, told: Mapping[str, list[Publication]] | None = None) -> None:
+        """Look.
+
+        Args:
+            run: Up to whose last night.
+            told: By table its publications in their order, where they are known; see `after`.
+        """
         self._run = run
-        told = publications.all_told(run)
-        self._known = {name: publications.latest(ones) for name, ones in told.items()}
-        self._knowledge = Knowledge(run, told)
+        self._told = publications.all_told(run) if told is None else told
+        self._known = {name: publications.latest(ones) for name, ones in self._told.items()}
+        self._knowledge = Knowledge(run, self._told)
         self._first_served = _first_served(run)
         self.nights = self._nights()
         self.holes = self._find_holes()
         """Nights before the run's first that were never published and whose files are not there."""
+
+    def after(self, unit: tuple[Stage, ...]) -> Survey:
+        """How things stand when the run has performed some stages.
+
+        Only what these make is read anew: the record of a year of nights takes a third of a second
+        to be read, and a run holds its pipeline's lock.
+        """
+        made = [table.name for table in self.pipeline.tables if table.made_by == unit[0].name]
+        news = {name: publications.every(self._run, name) for name in made}
+        return Survey(self._run, {**self._told, **news})
 
     @property
     def pipeline(self) -> Pipeline:
