@@ -51,7 +51,7 @@ CASE = Case(
 
 
 def prepare(folder: Path, size: int) -> None:
-    """A hundred thousand facts of a thousand keys over a year, no two at one time; and questions."""
+    """A hundred thousand facts of a thousand keys over a year, no two at a time; and questions."""
     draw = np.random.default_rng(_SEED)
     # Feast's own store gives a question several answers where two facts are of one time.
     moments = draw.permutation(_YEAR_SECONDS)[:_FACTS]
