@@ -116,7 +116,7 @@ def _draw(results: list[Result]) -> None:
     labels = [f"{one['case']}, {one['size']:,}: {one['what']}" for one in told]
     axes.set_yticks(list(places), labels, fontsize=8)
     axes.set_xscale("log")
-    axes.set_xlabel("our time / its time (left of 1: ours is faster)")
+    axes.set_xlabel("our time / its time")
     axes.invert_yaxis()
     axes.legend(fontsize=8)
     # Without a date, so that the same results give the same file.
