@@ -26,7 +26,13 @@ import psutil
 import pyarrow as pa
 import pyarrow.ipc as ipc
 
+from bench import cases
+
 OURS = "ours"
+Answer = Callable[[], pa.Table]
+"""Reads what the work has left."""
+Work = Iterator[Callable[[], Answer]]
+"""Of a way of a `Case`: what is timed, once it is ready."""
 _LIBRARIES = (
     *("pyspark", "deltalake", "duckdb", "polars", "pyarrow", "pandas"),
     *("tensorflow", "keras", "horovod", "ai-edge-litert", "feast", "great-expectations"),
@@ -136,7 +142,7 @@ def measure(case: Case, size: int, repeats: int | None = None) -> list[Measured]
     """
     with TemporaryDirectory() as path, ExitStack() as stack:
         folder = Path(path)
-        _module(case.name).prepare(folder, size)
+        cases.module(case.name).prepare(folder, size)
         _tell(f"{case.name}, {size:,} rows")
         ways = (OURS, *(peer.name for peer in case.peers))
         running = [stack.enter_context(_started(case, way, folder)) for way in ways]
@@ -198,12 +204,6 @@ def _started(case: Case, way: str, folder: Path) -> Iterator[_Running]:
         # At the end of its input it leaves by itself, and takes along what it has started.
         with suppress(BrokenPipeError):
             process.communicate()
-
-
-def _module(name: str) -> Any:
-    from bench import cases
-
-    return cases.module(name)
 
 
 def _processor() -> str:

@@ -15,7 +15,7 @@ import psutil
 from jobs.services import processes
 from jobs.services.processes import LOOPBACK
 from jobs.spark.java import java_home
-from jobs.spark.server import running_server, spark_home
+from jobs.spark.server import running_server, spark_home, stop
 from pipelines.environment import Environment
 
 _PATIENCE_SECONDS = 60
@@ -95,8 +95,7 @@ def _started(name: str, arguments: list[str], folder: Path) -> Iterator[subproce
     try:
         yield process
     finally:
-        process.terminate()
-        process.wait()
+        stop(process)
 
 
 def _wait_for(port: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset as arrow
 import pyarrow.parquet as pq
 
-from bench.harness import Case, Peer
+from bench.harness import Answer, Case, Peer, Work
 from jobs.spark.server import configuration, running_server
 from jobs.spark.session import connect, plan_for
 from pipelines.environment import Environment
@@ -21,8 +20,6 @@ from pipelines.environment import Environment
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-Answer = Callable[[], pa.Table]
-Work = Iterator[Callable[[], Answer]]
 _SEED = 20130101
 _FACTS = 100_000
 _KEYS = 1000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable, write_deltalake
 
 from bench import spark_cluster
-from bench.harness import Case, Peer
-from jobs.lake import snapshots
+from bench.harness import Answer, Case, Peer, Work
+from jobs.lake.data_files import day_files
 from jobs.spark.server import running_server
 from jobs.spark.session import connect, plan_for
 from jobs.training import encoding, scoring, scoring_on_spark
@@ -31,8 +31,6 @@ from pipelines.model import NeuralNetwork
 if TYPE_CHECKING:
     import pandas as pd
 
-Answer = Callable[[], pa.Table]
-Work = Iterator[Callable[[], Answer]]
 _TRAINING = pipeline("flights").training
 _SEED = 20130101
 _FIRST_DAY = date(2013, 1, 1)
@@ -131,7 +129,7 @@ def _scoring(environment: Environment, folder: Path, name: str) -> Work:
     )
 
     def work() -> Answer:
-        files = snapshots.day_files(DeltaTable(folder / "table"), set(days))
+        files = day_files(DeltaTable(folder / "table"), set(days).__contains__)
         with scoring_on_spark.scored(session, asked, list(files)) as (scored, _):
             scored.write.mode("overwrite").parquet(str(folder / name))
         return lambda: _written(folder / name)

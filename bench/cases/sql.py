@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
@@ -14,13 +13,11 @@ import pyarrow as pa
 import pyarrow.csv as csv
 from deltalake import write_deltalake
 
-from bench.harness import Case, Peer
+from bench.harness import Answer, Case, Peer, Work
 from jobs.spark.server import running_server
 from jobs.spark.session import connect, plan_for
 from pipelines.environment import Environment
 
-Answer = Callable[[], pa.Table]
-Work = Iterator[Callable[[], Answer]]
 _SEED = 20130101
 _FIRST_DAY = date(2013, 1, 1)
 _DAYS = 365

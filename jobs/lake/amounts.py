@@ -11,7 +11,7 @@ from datetime import date
 from threading import Lock
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
+from jobs.lake.data_files import day_files
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -71,17 +71,8 @@ def add_days_read(table: DeltaTable, is_read: Callable[[date], bool]) -> None:
         table: One that is partitioned by a date.
         is_read: Whether a day is read.
     """
-    files = pa.table(table.get_add_actions(flatten=True))
-    if not files.num_rows:
-        return
-    (column,) = table.metadata().partition_columns
-    days = files[f"partition.{column}"].to_pylist()
-    # Of a table of another program the log may tell no numbers.
-    rows = files["num_records"].to_pylist()
-    sizes = files["size_bytes"].to_pylist()
-    for day, count, size in zip(days, rows, sizes, strict=True):
-        if is_read(day):
-            add_read(count or 0, size or 0)
+    for file in day_files(table, is_read):
+        add_read(file.rows, file.size)
 
 
 def _add(more: Amounts) -> None:

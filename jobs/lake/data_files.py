@@ -10,14 +10,20 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
 from pipelines.errors import NightshiftError
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
 _DAY_FOLDER = re.compile(r"/[^/=]+=(\d{4}-\d{2}-\d{2})/")
 _LONGEST_TEXT = 64
@@ -42,6 +48,37 @@ class DataFile:
     def to_json(self) -> dict[str, Any]:
         """What a staging keeps of it."""
         return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DayFile:
+    """A file of a table at one version, with rows of one day."""
+
+    day: date
+    """Of the partition: the file itself does not say it."""
+    path: str
+    """Below the table."""
+    rows: int
+    size: int
+    """Bytes."""
+
+
+def day_files(table: DeltaTable, is_wanted: Callable[[date], bool]) -> Iterator[DayFile]:
+    """The files of some days, as the log of a table tells them.
+
+    Args:
+        table: One that is partitioned by a date.
+        is_wanted: Whether a day is.
+    """
+    log = pa.table(table.get_add_actions(flatten=True))
+    if not len(log):
+        return
+    (column,) = table.metadata().partition_columns
+    names = (f"partition.{column}", "path", "num_records", "size_bytes")
+    for day, name, rows, size in zip(*(log[one].to_pylist() for one in names), strict=True):
+        if is_wanted(day):
+            # Of a table of another program the log may tell no numbers.
+            yield DayFile(day=day, path=unquote(name), rows=rows or 0, size=size or 0)
 
 
 def found_in(table: str, folder: str) -> list[DataFile]:

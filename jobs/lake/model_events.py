@@ -67,6 +67,12 @@ def events(environment: Environment, pipeline: str, model_version: str | None = 
     return sorted(rows, key=itemgetter("created_at"))
 
 
+def last_judged(told: Iterable[Row]) -> Row | None:
+    """Of events of one model, oldest first, the last with evidence."""
+    measured = [one for one in told if one["metrics"]]
+    return measured[-1] if measured else None
+
+
 def record(environment: Environment, rows: Sequence[Mapping[str, Any]]) -> None:
     """Add events, all of them in one commit; each gets this instant as `created_at`."""
     at = ops.now()

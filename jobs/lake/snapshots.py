@@ -6,10 +6,9 @@ What is read from a snapshot can be read again, byte for byte.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +16,7 @@ from deltalake import DeltaTable
 
 from jobs.lake import amounts, publications
 from jobs.lake.arrow_files import arrow_files
+from jobs.lake.data_files import DayFile, day_files
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import path, version
 from pipelines.days import Days
@@ -41,19 +41,6 @@ class Snapshot:
     """Delta version, after which nothing counts."""
     night: date
     """That sees them: of each day the last version that was known by then."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DayFile:
-    """A file with rows of one day."""
-
-    day: date
-    """Of the partition: the file itself does not say it."""
-    path: str
-    """Below the table."""
-    rows: int
-    size: int
-    """Bytes."""
 
 
 def newest(run: Run, table: str) -> Snapshot:
@@ -103,26 +90,23 @@ def files(run: Run, snapshot: Snapshot, days: Days) -> list[DayFile]:
             by_version.setdefault(version, set()).add(day)
     found: list[DayFile] = []
     for version, own in by_version.items():
-        found += day_files(DeltaTable(path(run, snapshot.table), version=version), own)
+        found += day_files(_opened(run, snapshot.table, version), own.__contains__)
     return found
 
 
 def schema(run: Run, snapshot: Snapshot) -> pa.Schema:
     """The columns of a table at that version."""
-    opened = DeltaTable(path(run, snapshot.table), version=snapshot.version)
-    return pa.schema(opened.schema())
+    return pa.schema(_opened(run, snapshot.table, snapshot.version).schema())
 
 
-def day_files(table: DeltaTable, days: set[date]) -> Iterator[DayFile]:
-    """The files that hold the rows of those days in a table at one version."""
-    log = pa.table(table.get_add_actions(flatten=True))
-    if not len(log):
-        return
-    (column,) = table.metadata().partition_columns
-    names = (f"partition.{column}", "path", "num_records", "size_bytes")
-    for day, name, rows, size in zip(*(log[one].to_pylist() for one in names), strict=True):
-        if day in days:
-            yield DayFile(day=day, path=unquote(name), rows=rows or 0, size=size)
+def count(run: Run, snapshot: Snapshot, days: Days) -> int:
+    """How many rows those partitions have at that version, by the log alone."""
+    opened = _opened(run, snapshot.table, snapshot.version)
+    return sum(file.rows for file in day_files(opened, days.__contains__))
+
+
+def _opened(run: Run, table: str, version: int) -> DeltaTable:
+    return DeltaTable(path(run, table), version=version)
 
 
 def _other_versions(run: Run, snapshot: Snapshot, days: Days) -> dict[date, int | None]:
@@ -141,7 +125,7 @@ def _rows(
     run: Run, table: str, version: int, only: list[_Filter], columns: list[str] | None
 ) -> pa.Table:
     place = path(run, table)
-    opened = DeltaTable(place, version=version)
+    opened = _opened(run, table, version)
     if columns is not None:
         there = {field.name for field in opened.schema().fields}
         columns = [column for column in columns if column in there]

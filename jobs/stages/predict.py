@@ -31,7 +31,6 @@ from pipelines.spec import PREDICTIONS, SCORING
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from jobs.lake.snapshots import DayFile
     from jobs.training.families.light import Variant
     from jobs.training.odd_inputs import Odd
     from jobs.training.registry import ModelVersion, Registry
@@ -40,8 +39,8 @@ if TYPE_CHECKING:
     from pipelines.environment import Environment
 
 ROWS_IN_PROCESS = 200_000
-"""More are scored by Spark's workers, where they lie: fewer cost more to send than to score
-(docs/performance.md)."""
+"""More are scored by Spark's workers, where they lie, and few of them are in memory. One process is
+the faster way even for a million (docs/performance.md), as long as its memory lasts."""
 
 
 def predict(run: Run) -> dict[str, object]:
@@ -71,11 +70,10 @@ def predict(run: Run) -> dict[str, object]:
         snapshot=snapshot,
         nights=nights,
     )
-    files = snapshots.files(run, snapshot, nights)
     # A cluster that others run need not have our code.
     is_own = not run.environment.spark_remote
-    is_large = is_own and sum(file.rows for file in files) > ROWS_IN_PROCESS
-    with work.on_spark(files) if is_large else work.in_process() as (scored, odd):
+    is_large = is_own and snapshots.count(run, snapshot, nights) > ROWS_IN_PROCESS
+    with work.on_spark() if is_large else work.in_process() as (scored, odd):
         odd_inputs.require_none(run, odd)
         staged = _stage(run, scored, champions, knowledge)
     return {
@@ -142,7 +140,7 @@ class _Work:
         yield session.createDataFrame(scored, from_arrow_schema(scored.schema)), odd
 
     @contextmanager
-    def on_spark(self, files: list[DayFile]) -> Iterator[tuple[DataFrame, Counter[Odd]]]:
+    def on_spark(self) -> Iterator[tuple[DataFrame, Counter[Odd]]]:
         """The same by Spark's workers, as long as the block lasts."""
         session = connect(self._environment)
         shipped: dict[str, Shipped] = {}
@@ -159,6 +157,7 @@ class _Work:
             shown=self._shown,
             prediction=self.run.pipeline.prediction,
         )
+        files = snapshots.files(self.run, self.snapshot, self.nights)
         own = [file for file in files if file.day in asked.by_day]
         amounts.add_read(sum(file.rows for file in own), sum(file.size for file in own))
         stamps = {name: F.lit(value) for name, value in self._stamps.items()}

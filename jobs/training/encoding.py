@@ -146,9 +146,11 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
     lows, highs = (np.nanquantile(seen, _TAILS, axis=0) - means) / deviations
     has_gaps = dict(zip(training.numeric, missing.any(axis=0), strict=True))
     labels = _numbers(rows, (training.label,), np.float64, {})
+    columns = {name: _column(rows, name) for name in training.categorical}
+    known = {name: _vocabulary(values) for name, values in columns.items()}
     return Encoding(
         numeric=training.numeric,
-        vocabularies={name: _vocabulary(_column(rows, name)) for name in training.categorical},
+        vocabularies=known,
         means=tuple(means.tolist()),
         # 1 where all values are alike: numbers are divided by the deviation.
         variances=tuple(float(variance) or 1.0 for variance in variances),
@@ -159,7 +161,7 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
         label_scale=float(np.std(labels)) or 1.0,
         bends=training.bends,
         shared=training.shared,
-        unknown={name: _unknown(_column(rows, name)) for name in training.categorical},
+        unknown={name: _unknown(columns[name], known[name]) for name in training.categorical},
     )
 
 
@@ -199,8 +201,7 @@ def _vocabulary(values: pa.ChunkedArray) -> tuple[str, ...]:
     return tuple(sorted(c["values"] for c in counts if c["counts"] >= _RARE))
 
 
-def _unknown(values: pa.ChunkedArray) -> tuple[str | None, ...]:
-    known = _vocabulary(values)
+def _unknown(values: pa.ChunkedArray, known: tuple[str, ...]) -> tuple[str | None, ...]:
     rare = sorted(set(pc.unique(values.drop_null()).to_pylist()).difference(known))
     return (*rare, None) if values.null_count else tuple(rare)
 

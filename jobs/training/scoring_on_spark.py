@@ -1,7 +1,7 @@
 """Scoring by Spark's Python workers, in Arrow: any number of rows, and few of them in memory.
 
 Spark shares out the files of the rows, and each worker reads its own: that takes a third of the
-time that Spark takes to read them and hand them over (docs/performance.md). A model travels as
+time that Spark takes to read them and hand them over (docs/decisions/0021). A model travels as
 files that are named by their digest; a worker loads it once, and keeps it for later tasks.
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
-    from jobs.lake.snapshots import DayFile
+    from jobs.lake.data_files import DayFile
     from jobs.training.registry import ModelVersion, Registry
     from jobs.training.scoring import Scorer
 

@@ -100,12 +100,9 @@ def variant_of(environment: Environment, pipeline: Pipeline, model: ModelVersion
     """By which variant a version serves: the quantised one where it is asked for and has passed."""
     if not pipeline.serving.quantised:
         return EXACT
-    measured = [
-        json.loads(event["metrics"])
-        for event in model_events.events(environment, pipeline.name, model.version)
-        if event["metrics"]
-    ]
-    last = measured[-1].get(QUANTISED) if measured else None
+    told = model_events.events(environment, pipeline.name, model.version)
+    judged = model_events.last_judged(told)
+    last = json.loads(judged["metrics"]).get(QUANTISED) if judged else None
     if not last:
         return EXACT
     # By the limit of today, which may be another than when it was judged.

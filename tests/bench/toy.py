@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 
-from bench.harness import Case, Peer
+from bench.harness import Answer, Case, Peer, Work
 
-Work = Iterator[Callable[[], Callable[[], pa.Table]]]
 CASE = Case(
     name=__name__,
     what="by a product",
@@ -53,10 +52,8 @@ def failing(folder: Path) -> Work:
     yield
 
 
-def _work(
-    folder: Path, square: Callable[[int], int], way: str
-) -> Callable[[], Callable[[], pa.Table]]:
-    def work() -> Callable[[], pa.Table]:
+def _work(folder: Path, square: Callable[[int], int], way: str) -> Callable[[], Answer]:
+    def work() -> Answer:
         with (folder.parent / "order").open("a") as order:
             print(way, file=order)
         numbers = map(int, (folder / "numbers").read_text().split())

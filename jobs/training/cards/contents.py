@@ -74,8 +74,7 @@ class _Sources:
     @cached_property
     def judged(self) -> model_events.Row | None:
         """The last event with evidence."""
-        measured = [one for one in self.events if one["metrics"]]
-        return measured[-1] if measured else None
+        return model_events.last_judged(self.events)
 
     @cached_property
     def evidence(self) -> _Record:

@@ -14,7 +14,7 @@ from deltalake import DeltaTable, WriterProperties, write_deltalake
 from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
-from jobs.lake import snapshots
+from jobs.lake.data_files import day_files
 from jobs.training import odd_inputs, scoring, scoring_on_spark
 from jobs.training.encoding import ENCODING
 from jobs.training.odd_inputs import Odd
@@ -87,7 +87,7 @@ def _write(asked: Asked, rows: pa.Table, **how: Any) -> None:
 
 
 def _scored(spark: SparkSession, asked: Asked) -> tuple[pa.Table, Counter[Odd]]:
-    files = list(snapshots.day_files(DeltaTable(asked.table), set(NIGHTS)))
+    files = list(day_files(DeltaTable(asked.table), NIGHTS.__contains__))
     with scoring_on_spark.scored(spark, asked, files) as (scored, odd):
         return scored.toArrow().sort_by([(name, "ascending") for name in KEY]), odd
 
