@@ -21,7 +21,7 @@ class Evidence:
     """One model measured on the held-out days."""
 
     name: str
-    """`candidate`, `champion`, or a baseline."""
+    """`candidate`, `champion`, `quantised` (the candidate in 8 bits), or a baseline."""
     values: tuple[float | None, ...]
     """As `Event.measures` names them."""
 
