@@ -161,6 +161,9 @@ class StageServer:
         self._selector.register(connection, selectors.EVENT_READ, (self._read, client))
 
     def _read(self, client: _Client) -> None:
+        # Its child ended in the same look, and was answered first.
+        if client not in self._clients:
+            return
         try:
             data, descriptors, _, _ = socket.recv_fds(client.connection, _READ_BYTES, _MOST_FILES)
         except OSError:

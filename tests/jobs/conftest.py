@@ -48,6 +48,7 @@ def rank_server() -> Iterator[tuple[Environment, int]]:
                 )
                 time.sleep(0.1)
             yield environment, process.pid
+            assert process.poll() is None, "the stage server of the tests died"
         finally:
             process.terminate()
             process.wait(timeout=20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import stat
 import subprocess
@@ -159,6 +160,20 @@ def test_killed_work_leaves_no_process(sleeping: Sleeping) -> None:
     work, its_own = sleeping
     work.kill()
     assert all(until(lambda one=one: is_gone(one)) for one in its_own)
+
+
+def test_the_server_survives_a_client_that_leaves_as_its_child_dies(
+    home: Environment, server: subprocess.Popen[bytes], sleeping: Sleeping
+) -> None:
+    work, (child, _) = sleeping
+    # Stopped, so that it hears of both in one look, of the death first.
+    server.send_signal(signal.SIGSTOP)
+    child.kill()
+    assert until(lambda: is_gone(child))
+    work.kill()
+    server.send_signal(signal.SIGCONT)
+    assert stage_client.call(home, f"{WORK}:give", {"code": 0}, {}) == 0
+    assert server.poll() is None
 
 
 def test_a_child_dies_with_its_client(home: Environment, server: object, tmp_path: Path) -> None:

@@ -190,6 +190,7 @@ def test_a_killed_rank_ends_the_training_at_once(
     rank_server: tuple[Environment, int], tmp_path: Path
 ) -> None:
     environment, server = rank_server
+    assert psutil.Process(server).status() != psutil.STATUS_ZOMBIE, "the stage server died"
     job.write(tmp_path, job_of(ENDLESS))
     ended: list[float] = []
     killer = Thread(target=_kill_one, args=(server, ended))
