@@ -8,6 +8,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 CODE := pipelines jobs expectations features dags plugins nightshift
 ARGS ?=
+# Two, for a machine of two cores: each may have a Spark server, an Airflow and a training of its own.
+WORKERS ?= 2
 NOT_SET_UP := Nothing is set up here ($(BIN)/nightshift is missing), so no service runs. Set up and start: make up
 
 help: ## List the targets
@@ -35,7 +37,7 @@ logs: ## List the services' logs; print the end of one with ARGS="spark --lines 
 
 test: setup ## Run all tests, of each long sweep a short sample; narrow them with ARGS="tests/jobs -k sql"
 	@$(PYTHON) -m tools.setup --services
-	@$(BIN)/python -m pytest --durations=15 $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations=15 $(ARGS)
 
 check: lint ## Lint, types, import contracts, and the fast rules about the code
 	$(BIN)/python -m pytest -q -m policy

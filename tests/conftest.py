@@ -24,9 +24,19 @@ if TYPE_CHECKING:
     from tests.postgres import Postgres
 
 
+_FOLDERS_OF_A_GROUP = 2
+"""`jobs/stages` is a group; what lies deeper belongs to it."""
 SWEEP_EXAMPLES = 60 if os.environ.get("SOAK") else 4
 """Hypothesis examples of a test marked `soak`: a short sample in `make test`, a long sweep in `make
 soak`."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each folder of tests to one worker: they share an installation, a server or a lake."""
+    for item in items:
+        folders = item.path.relative_to(Path(__file__).parent).parent.parts
+        item.add_marker(pytest.mark.xdist_group("/".join(folders[:_FOLDERS_OF_A_GROUP])))
 
 
 def free_port() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from datetime import date
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pyarrow.csv as csv
 from deltalake import write_deltalake
 
 from bench.harness import Answer, Case, Peer, Work
+from jobs.services import stage_client
 from jobs.spark.server import running_server
 from jobs.spark.session import connect, plan_for
 from pipelines.environment import Environment
@@ -21,6 +23,7 @@ from pipelines.environment import Environment
 _SEED = 20130101
 _FIRST_DAY = date(2013, 1, 1)
 _DAYS = 365
+_LOOK_SECONDS = 0.1
 _SELECT = (
     "SELECT carrier, count(*) AS flights, avg(late_probability) AS mean "
     "FROM {table} WHERE dest = 'LAX' AND flight_date >= DATE '2013-02-01' "
@@ -36,8 +39,9 @@ def _same(ours: pa.Table, theirs: pa.Table) -> bool:
 
 CASE = Case(
     name="sql",
-    what="`nightshift sql`, from start to end",
+    what="`nightshift sql` while the platform is up, from start to end",
     peers=(
+        Peer(name="alone", what="the same, no platform up"),
         Peer(name="spark", what="Spark SQL in a session that is warm", goal=0.2),
         Peer(name="duckdb", what="DuckDB on the same files, bare, from start to end", goal=2.0),
     ),
@@ -69,10 +73,36 @@ def prepare(folder: Path, size: int) -> None:
 
 
 def ours(folder: Path) -> Work:
-    """The command."""
+    """The command, which the stage server answers."""
+    environment = _environment(folder)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jobs.services.stage_server"],
+        env={**os.environ, **environment.variables()},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while not stage_client.available(environment):
+            if server.poll() is not None:
+                raise RuntimeError("the stage server did not start")
+            time.sleep(_LOOK_SECONDS)
+        yield from _command(environment)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def alone(folder: Path) -> Work:
+    """The command, which imports what it needs: no stage server is up in its home."""
+    lake = _environment(folder).lake
+    variables = {"NIGHTSHIFT_HOME": str(folder / "home of one alone"), "NIGHTSHIFT_LAKE": lake}
+    yield from _command(Environment.read(variables))
+
+
+def _command(environment: Environment) -> Work:
     statement = _SELECT.format(table="flights.predictions")
     command = [sys.executable, "-m", "jobs", "sql", "--format", "csv", statement]
-    variables = {**os.environ, **_environment(folder).variables()}
+    variables = {**os.environ, **environment.variables()}
 
     def work() -> Answer:
         done = subprocess.run(command, check=True, capture_output=True, env=variables)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from jobs.output import show
+from jobs.services import stage_client, wire
+from pipelines.environment import Environment
 from pipelines.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,10 +19,16 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
     from jobs.lake.sql import Session
-    from pipelines.environment import Environment
 
+FUNCTION = "jobs.commands.sql:in_child"
+"""This module's entry for the stage server; it must be among those that it allows."""
 PARQUET = "parquet"
 _STANDARD_INPUT = "-"
+_LONGEST_SENT = wire.MOST_BYTES // 8
+"""Characters of statements that the stage server is asked: longer ones may be too long a message,
+whose JSON has up to six bytes for a character."""
+_OF_TERMINAL = ("COLUMNS", "LINES", "TERM")
+"""Variables by which a person says how wide a table may be."""
 
 
 def text_of(statement: str | None, file: str | None) -> str | None:
@@ -53,7 +61,10 @@ def text_of(statement: str | None, file: str | None) -> str | None:
 def run(
     environment: Environment, statements: str, form: str, output: Path | None, run_id: str | None
 ) -> int:
-    """Print the results of the statements, or write them into a file; returns the exit code 0.
+    """Print the results of the statements, or write them into a file; returns the exit code.
+
+    The stage server, where one is up, has imported what it takes: a statement then needs a third
+    of the time (docs/performance.md).
 
     Args:
         environment: Whose lake is read.
@@ -63,13 +74,56 @@ def run(
         run_id: See `jobs.lake.sql.results`.
 
     Raises:
-        UsageError: see `jobs.lake.sql.results`; or parquet without a file, or a file that cannot
-            be written.
+        UsageError: see `answer`, which then has run here.
+    """
+    if form == PARQUET and output is None:
+        raise UsageError("Parquet needs a file: --format parquet --output FILE")
+    if len(statements) > _LONGEST_SENT or not stage_client.available(environment):
+        answer(environment, statements, form, output, run_id)
+        return 0
+    asked = {
+        "environment": environment.variables(),
+        "statements": statements,
+        "form": form,
+        "output": output and str(output),
+        "run": run_id,
+    }
+    terminal = {name: os.environ[name] for name in _OF_TERMINAL if name in os.environ}
+    return stage_client.call(environment, FUNCTION, asked, terminal)
+
+
+def in_child(asked: Mapping[str, Any]) -> int:
+    """Do what `run` has sent, in a child of the stage server.
+
+    Returns:
+        The exit code; what went wrong is told as the command tells it.
+    """
+    try:
+        environment = Environment.read(asked["environment"])
+        output = asked["output"] and Path(asked["output"])
+        answer(environment, asked["statements"], asked["form"], output, asked["run"])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads has seen enough, such as `head`.
+        return 0
+    except Exception as error:  # the last border before the client
+        from jobs.night import explain
+
+        # The client's settings: this process has those of `nightshift up`.
+        return explain(error, asked["environment"])[0]
+    return 0
+
+
+def answer(
+    environment: Environment, statements: str, form: str, output: Path | None, run_id: str | None
+) -> None:
+    """What `run` does, in this process.
+
+    Raises:
+        UsageError: see `jobs.lake.sql.results`; or a file that cannot be written.
     """
     from jobs.lake.sql import Session
 
-    if form == PARQUET and output is None:
-        raise UsageError("Parquet needs a file: --format parquet --output FILE")
     most = None if form == "table" else 1
     with Session(environment, run_id) as session:
         if output is None:
@@ -79,7 +133,6 @@ def run(
         else:
             with whole_file(output) as place, place.open("w", encoding="utf-8") as file:
                 _print(session, statements, form, most, file)
-    return 0
 
 
 @contextmanager

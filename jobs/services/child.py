@@ -27,6 +27,7 @@ ALLOWED = frozenset(
         "jobs.training.families.neural_network.rank:main",
         "jobs.commands.explain:in_child",
         "jobs.commands.rescore:in_child",
+        "jobs.commands.sql:in_child",
         "jobs.training.proof:in_child",
         "jobs.commands.warm_up:main",
         "jobs.training.serving:follow_in_child",

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import stat
+import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -17,12 +20,13 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from jobs.__main__ import main
-from jobs.commands import sql_shell
+from jobs.commands import sql, sql_shell
 from jobs.commands.sql_shell import Shell, TableCompleter, is_whole
 from jobs.lake.commits import publish
 from jobs.lake.sql import Session
+from jobs.services import stage_client
 from pipelines.days import Days
-from pipelines.environment import Environment
+from pipelines.environment import ROOT, Environment
 from tests.jobs.lake.test_commits import run_at, staged
 
 _DAY = date(2013, 1, 5)
@@ -36,15 +40,52 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
     return run.environment
 
 
+@pytest.fixture(scope="module")
+def home_of_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home whose stage server is up."""
+    home = tmp_path_factory.mktemp("served")
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(home)})
+    libraries = ("pyarrow.dataset", "deltalake", "duckdb")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jobs.services.stage_server", *libraries],
+        env=environment.variables(),
+        cwd=ROOT,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not stage_client.available(environment):
+            assert server.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        yield home
+        assert server.poll() is None, "the stage server died"
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+
+
+@pytest.fixture(params=["in this process", "in the stage server"])
+def asked_lake(
+    request: pytest.FixtureRequest, lake: Environment, monkeypatch: pytest.MonkeyPatch
+) -> Environment:
+    """The lake, asked without a stage server and with one."""
+    if request.param == "in the stage server":
+        home = request.getfixturevalue("home_of_server")
+        monkeypatch.setenv("NIGHTSHIFT_HOME", str(home))
+        monkeypatch.setenv("NIGHTSHIFT_LAKE", lake.lake)
+        # Nobody answers in this process.
+        monkeypatch.delattr(sql, "answer")
+    return lake
+
+
 def _typed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
 
 
 def test_statements_come_from_standard_input_and_from_a_file(
-    lake: Environment,
+    asked_lake: Environment,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     statement = "SELECT count(*) AS n FROM toy.readings;"
     (tmp_path / "count.sql").write_text(statement)
@@ -53,7 +94,7 @@ def test_statements_come_from_standard_input_and_from_a_file(
     for words in ([], ["-f", "-"], ["-f", str(tmp_path / "count.sql")]):
         _typed(monkeypatch, statement)
         assert main(["sql", *words, "--format", "csv"]) == 0
-        outputs.append(capsys.readouterr().out)
+        outputs.append(capfd.readouterr().out)
     assert outputs == ["n\n3\n"] * 3
 
 
@@ -74,22 +115,22 @@ def test_statements_come_from_standard_input_and_from_a_file(
     ],
 )
 def test_what_cannot_be_is_told(
-    lake: Environment,
+    asked_lake: Environment,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     words: list[str],
     says: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
     assert main(["sql", *words]) == 2
-    assert says in capsys.readouterr().err
+    assert says in capfd.readouterr().err
     assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "table"])
-def test_rows_go_into_a_file(lake: Environment, tmp_path: Path, form: str) -> None:
+def test_rows_go_into_a_file(asked_lake: Environment, tmp_path: Path, form: str) -> None:
     to = tmp_path / "rows"
     statement = "SELECT id FROM toy.readings ORDER BY id"
     assert main(["sql", statement, "--format", form, "-o", str(to)]) == 0
@@ -102,7 +143,7 @@ def test_rows_go_into_a_file(lake: Environment, tmp_path: Path, form: str) -> No
         assert "| id |" in text
 
 
-def test_parquet_keeps_the_types(lake: Environment, tmp_path: Path) -> None:
+def test_parquet_keeps_the_types(asked_lake: Environment, tmp_path: Path) -> None:
     to = tmp_path / "rows.parquet"
     statement = "SET threads = 1; SELECT id, landed_date FROM toy.readings ORDER BY id"
     assert main(["sql", statement, "--format", "parquet", "-o", str(to)]) == 0
@@ -117,17 +158,29 @@ def test_parquet_keeps_the_types(lake: Environment, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_a_statement_that_fails_halfway_leaves_the_file_as_it_was(
-    lake: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+    asked_lake: Environment, tmp_path: Path, capfd: pytest.CaptureFixture[str], form: str
 ) -> None:
     to = tmp_path / "rows"
     to.write_text("before")
     late = "SELECT CASE WHEN i = 1999999 THEN error('late') ELSE 'x' END FROM range(2000000) r(i)"
     assert main(["sql", late, "--format", form, "--output", str(to)]) == 2
-    told = capsys.readouterr().err
+    told = capfd.readouterr().err
     assert "late" in told
     assert "cannot be written" not in told
     assert to.read_text() == "before"
     assert not list(tmp_path.glob(".rows*"))
+
+
+def test_who_reads_has_seen_enough(asked_lake: Environment) -> None:
+    statement = "SELECT range FROM range(1000000)"
+    command = [sys.executable, "-m", "jobs", "sql", statement, "--format", "csv"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asking:
+        assert asking.stdout is not None
+        assert asking.stdout.readline() == b"range\n"
+        asking.stdout.close()
+        assert asking.stderr is not None
+        assert asking.stderr.read() == b""
+    assert asking.returncode == 0
 
 
 def test_tables_tells_rows_days_and_meaning(
@@ -317,17 +370,17 @@ _HOSTILE = (
 
 @pytest.mark.parametrize("statement", _HOSTILE)
 def test_what_would_write_read_elsewhere_or_take_all_memory_is_refused(
-    lake: Environment,
+    asked_lake: Environment,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     statement: str,
 ) -> None:
     monkeypatch.setenv("NIGHTSHIFT_SQL_MEMORY", "200MB")
     place = tmp_path / "elsewhere"
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert main(["sql", statement.format(place=place)]) == 2
-    assert capsys.readouterr().out == ""
+    assert capfd.readouterr().out == ""
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
