@@ -37,7 +37,7 @@ logs: ## List the services' logs; print the end of one with ARGS="spark --lines 
 
 test: setup ## Run all tests, of each long sweep a short sample; narrow them with ARGS="tests/jobs -k sql"
 	@$(PYTHON) -m tools.setup --services
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations=15 $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder --durations=15 $(ARGS)
 
 check: lint ## Lint, types, import contracts, and the fast rules about the code
 	$(BIN)/python -m pytest -q -m policy

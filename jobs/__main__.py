@@ -80,6 +80,11 @@ def parser() -> Parser:
         action="store_true",
         help=f"with a JDBC server (port {JDBC_PORT}); NIGHTSHIFT_JDBC_PORT asks for it at each up",
     )
+    up.add_argument(
+        "--foreground",
+        action="store_true",
+        help="stay until SIGTERM or Ctrl-C and then stop the platform, as a container wants it",
+    )
     command("down", "Stop the platform and everything that it started.", _down)
     command("status", "Tell which services run, and how they are.", _status)
     _grammar_of_logs(command("logs", "List the services' logs, or print the end of one.", _logs))
@@ -696,9 +701,10 @@ def _days(arguments: argparse.Namespace) -> Days:
 
 
 def _up(arguments: argparse.Namespace, environment: Environment) -> int:
-    from jobs.services import up
+    from jobs.services import stay_up, up
 
-    return up(environment.with_jdbc() if arguments.jdbc else environment)
+    start = stay_up if arguments.foreground else up
+    return start(environment.with_jdbc() if arguments.jdbc else environment)
 
 
 def _down(_: argparse.Namespace, environment: Environment) -> int:

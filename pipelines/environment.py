@@ -203,6 +203,13 @@ def _auth(text: str) -> str:
     return text
 
 
+def _listening_host(text: str) -> str:
+    # The platform itself asks on loopback.
+    if text not in {"127.0.0.1", "0.0.0.0"}:
+        raise ValueError("'127.0.0.1' or '0.0.0.0'")
+    return text
+
+
 def _on_or_off(text: str) -> str:
     if text not in {"on", "off"}:
         raise ValueError("'on' or 'off'")
@@ -334,6 +341,15 @@ class Environment:
             "port of the Airflow UI and API, on loopback",
             "8080",
             _PORT,
+        )
+    )
+    airflow_host: str = field(
+        metadata=setting(
+            "NIGHTSHIFT_AIRFLOW_HOST",
+            "where the Airflow UI and API listen: 127.0.0.1, or 0.0.0.0 inside a container, whose "
+            "own network decides who reaches it",
+            "127.0.0.1",
+            _listening_host,
         )
     )
     mlflow_port: int = field(

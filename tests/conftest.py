@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from pipelines.catalog import pipeline
 from pipelines.days import Days
@@ -24,19 +25,25 @@ if TYPE_CHECKING:
     from tests.postgres import Postgres
 
 
-_FOLDERS_OF_A_GROUP = 2
-"""`jobs/stages` is a group; what lies deeper belongs to it."""
+_FOLDERS_OF_A_GROUP = 3
+"""`tests/jobs/stages` is a group; what lies deeper belongs to it."""
 SWEEP_EXAMPLES = 60 if os.environ.get("SOAK") else 4
 """Hypothesis examples of a test marked `soak`: a short sample in `make test`, a long sweep in `make
 soak`."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each folder of tests to one worker: they share an installation, a server or a lake."""
-    for item in items:
-        folders = item.path.relative_to(Path(__file__).parent).parent.parts
-        item.add_marker(pytest.mark.xdist_group("/".join(folders[:_FOLDERS_OF_A_GROUP])))
+class ByFolder(LoadScopeScheduling):
+    """Gives each folder of tests to one worker: they share an installation, a server or a lake."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folders = Path(nodeid.partition("::")[0]).parent.parts
+        return "/".join(folders[:_FOLDERS_OF_A_GROUP])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
+    """See `ByFolder`."""
+    return ByFolder(config, log)
 
 
 def free_port() -> int:

@@ -21,7 +21,12 @@ from tools.setup import uv as installer
 from tools.setup.__main__ import fingerprint
 from tools.setup.console import SetupError
 
-LOCKS = (ROOT / "requirements.lock", horovod.LOCK, ROOT / "tools" / "setup" / "uv.lock")
+LOCKS = (
+    environment.LOCK,
+    environment.RUNTIME_LOCK,
+    horovod.LOCK,
+    ROOT / "tools" / "setup" / "uv.lock",
+)
 
 
 def normal(name: str) -> str:
@@ -39,7 +44,9 @@ def asked(requirements: Path) -> list[str]:
     """The packages of a file of requirements, without its comments."""
     lines = requirements.read_text().splitlines()
     said = [line.partition("#")[0].strip() for line in lines]
-    return [package_of(line) for line in said if line]
+    others = [line.removeprefix("-r ") for line in said if line.startswith("-r ")]
+    packages = [package_of(line) for line in said if line and not line.startswith("-r ")]
+    return packages + [name for other in others for name in asked(requirements.parent / other)]
 
 
 def package_of(line: str) -> str:
@@ -77,8 +84,18 @@ def test_everything_is_pinned_by_hash_and_nothing_by_address(lock: Path) -> None
 
 
 def test_the_locks_hold_what_is_asked_for() -> None:
-    assert set(asked(ROOT / "requirements.in")) <= set(pinned(ROOT / "requirements.lock"))
+    assert set(asked(ROOT / "requirements.in")) <= set(pinned(environment.LOCK))
+    assert set(asked(ROOT / "runtime.in")) <= set(pinned(environment.RUNTIME_LOCK))
     assert asked(ROOT / "tools" / "setup" / "horovod.in") == list(pinned(horovod.LOCK))
+
+
+def test_an_image_gets_the_versions_that_were_tested_and_no_test_tools() -> None:
+    tested = set(re.findall(r"^\S+==\S+", environment.LOCK.read_text(), re.MULTILINE))
+    shipped = set(re.findall(r"^\S+==\S+", environment.RUNTIME_LOCK.read_text(), re.MULTILINE))
+    assert shipped < tested
+    assert not {"pytest", "hypothesis", "playwright", "ruff"} & set(
+        pinned(environment.RUNTIME_LOCK)
+    )
 
 
 def test_the_jars_fit_the_delta_of_the_lock() -> None:

@@ -16,6 +16,13 @@ def up(environment: Environment) -> int:
     return lifecycle.up(environment)
 
 
+def stay_up(environment: Environment) -> int:
+    """Start the platform and keep it up until this process is asked to end; the exit code."""
+    from jobs.services import foreground
+
+    return foreground.run(environment)
+
+
 def down(environment: Environment) -> int:
     """Stop everything that `up` started; returns the exit code."""
     from jobs.services import lifecycle

@@ -62,12 +62,17 @@ class Supervisor:
         self._environment = environment
         self._socket = wire.socket_path(environment, "supervisor")
         self._configuration = environment.runtime / "supervisord.conf"
+        self._pid_file = environment.runtime / "supervisord.pid"
 
     def is_running(self) -> bool:
         """Whether it answers."""
         with suppress(OSError, RpcError):
             return bool(self._ask("getState")["statename"] == "RUNNING")
         return False
+
+    def was_killed(self) -> bool:
+        """Whether one that no longer runs had no time to clean up after itself."""
+        return self._pid_file.exists()
 
     def has_settings(self, services: Sequence[Service], variables: Mapping[str, str]) -> bool:
         """Whether it was started with these services and variables."""
@@ -143,7 +148,7 @@ class Supervisor:
         # format cannot.
         return f"""; variables: {_digest(variables)}
 [supervisord]
-pidfile = {self._environment.runtime}/supervisord.pid
+pidfile = {_escaped(str(self._pid_file))}
 logfile = {self._environment.logs}/supervisord.log
 logfile_maxbytes = 1MB
 logfile_backups = 1

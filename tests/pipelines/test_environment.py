@@ -60,6 +60,7 @@ def test_nothing_set_means_a_laptop() -> None:
         jdbc_memory="1g",
         sql_memory="4GB",
         airflow_port=8080,
+        airflow_host="127.0.0.1",
         jdbc_port=None,
         airflow_database=f"sqlite:///{home}/airflow/airflow.db",
         users=None,

@@ -32,9 +32,14 @@ def main() -> int:
         help="also Chromium and PostgreSQL, which some tests need",
     )
     asked.add_argument(
+        "--runtime",
+        action="store_true",
+        help="without what only tests and checks need, as an image has it",
+    )
+    asked.add_argument(
         "--lock",
         action="store_true",
-        help="resolve requirements.in anew into requirements.lock, and do no more",
+        help="resolve requirements.in and runtime.in anew into their locks, and do no more",
     )
     options = asked.parse_args()
     try:
@@ -42,7 +47,7 @@ def main() -> int:
             if options.lock:
                 lock.resolve()
                 return 0
-            _set_up()
+            _set_up(environment.RUNTIME_LOCK if options.runtime else environment.LOCK)
             if options.services:
                 machine.provide_services()
     except SetupError as error:
@@ -54,15 +59,15 @@ def main() -> int:
     return 0
 
 
-def _set_up() -> None:
-    wanted = fingerprint(ROOT)
+def _set_up(packages: Path) -> None:
+    wanted = fingerprint(ROOT, packages.name)
     if _is_done(wanted):
         return
     started = time.monotonic()
     # What is interrupted from here on must be done again.
     _STAMP.unlink(missing_ok=True)
     machine.provide([machine.JAVA, machine.COMPILER])
-    environment.make()
+    environment.make(packages)
     jars.make()
     _STAMP.write_text(wanted)
     say(f"setup: ready after {time.monotonic() - started:.0f} s")
@@ -80,15 +85,19 @@ def _java() -> str:
     return str(Path(home, "bin", "java")) if home else "java"
 
 
-def fingerprint(root: Path) -> str:
+def fingerprint(root: Path, packages: str = environment.LOCK.name) -> str:
     """What a finished set-up is the result of.
 
     A checksum over the folder's place and everything that set-up reads.
+
+    Args:
+        root: The folder.
+        packages: Name of the lock of packages in it.
     """
     packaging = _packaging((root / "pyproject.toml").read_text())
     seen = hashlib.sha256(f"{root}\n{packaging}".encode())
     own_files = sorted((root / "tools" / "setup").iterdir())
-    for path in [root / "requirements.lock", *own_files]:
+    for path in [root / packages, *own_files]:
         if path.is_file():
             content = hashlib.sha256(path.read_bytes()).digest()
             seen.update(path.name.encode() + b"\0" + content)

@@ -11,6 +11,8 @@ from tools.setup.console import ROOT, VENV, run, step
 from tools.setup.uv import uv, variables
 
 LOCK = ROOT / "requirements.lock"
+RUNTIME_LOCK = ROOT / "runtime.lock"
+"""The part of it that no test and no check needs."""
 _PYTHON = VENV / "bin" / "python"
 _UNFINISHED = VENV / ".unfinished"
 """There while packages are being installed: a later set-up that finds it knows that some may be
@@ -22,8 +24,11 @@ _BUILD_TOOLS = ("setuptools", "wheel", "packaging")
 """What Horovod, and this project itself, are built with."""
 
 
-def make() -> None:
+def make(lock: Path) -> None:
     """Bring `.venv` to what the locks say, in place where that is safe.
+
+    Args:
+        lock: `LOCK` or `RUNTIME_LOCK`.
 
     Raises:
         SetupError: a step failed; the message says which command, and its last output.
@@ -32,8 +37,8 @@ def make() -> None:
     if not is_sound():
         _create(program)
     _UNFINISHED.touch()
-    with step("installing the packages of requirements.lock (a few minutes the first time)"):
-        _install_packages(program)
+    with step(f"installing the packages of {lock.name} (a few minutes the first time)"):
+        _install_packages(program, lock)
     with step("installing Horovod (built in 2-3 minutes the first time)"):
         _install_horovod(program)
     with step("installing the nightshift command"):
@@ -62,12 +67,12 @@ def _create(program: str) -> None:
         run([program, "venv", "--python", python, VENV], env=variables())
 
 
-def _install_packages(program: str) -> None:
+def _install_packages(program: str, lock: Path) -> None:
     # Packages without a wheel are built by these tools, not by what the index offers that day.
-    tools = _pins(LOCK.read_text(), _BUILD_TOOLS)
-    locked = ("--require-hashes", "--no-deps", "--constraint", LOCK)
+    tools = _pins(lock.read_text(), _BUILD_TOOLS)
+    locked = ("--require-hashes", "--no-deps", "--constraint", lock)
     _pip(program, "install", *locked, *tools)
-    _pip(program, "sync", "--require-hashes", "--no-build-isolation", LOCK)
+    _pip(program, "sync", "--require-hashes", "--no-build-isolation", lock)
 
 
 def _install_horovod(program: str) -> None:

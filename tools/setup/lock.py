@@ -1,4 +1,7 @@
-"""Resolves requirements.in into locks with hashes, for every Python that Nightshift runs on."""
+"""Resolves requirements.in and runtime.in into locks with hashes.
+
+They hold for every Python that Nightshift runs on.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,9 @@ def resolve() -> None:
     program = uv()
     with step("resolving requirements.in"):
         _compile(program, ROOT / "requirements.in")
+        # What an image gets is what was tested.
+        as_tested = ("--constraints", str(ROOT / "requirements.lock"))
+        _compile(program, ROOT / "runtime.in", *as_tested)
         for name in ("horovod", "uv"):
             _compile(program, _HERE / f"{name}.in", "--no-deps")
 

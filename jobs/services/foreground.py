@@ -1,0 +1,76 @@
+"""`nightshift up --foreground`: the platform for as long as this process runs.
+
+So a container wants it.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from jobs.services import lifecycle
+from jobs.services.supervision import Process, Supervisor, log_of
+from pipelines.environment import Environment
+from pipelines.errors import NightshiftError
+
+_LOOK_SECONDS = 1.0
+_LOOKS = 3
+"""In vain, after which the supervisor is taken for gone: it may be slow to answer once."""
+
+
+def run(environment: Environment) -> int:
+    """Start the platform, stay until SIGTERM or Ctrl-C, and stop it; returns the exit code 0.
+
+    What a service does by itself is told on stdout: that it ended, and was started anew.
+
+    Raises:
+        NightshiftError: the platform did not start, a service ended for good, or the supervisor
+            was killed. Nothing is left behind.
+    """
+    # Asked to end while it starts, nothing may stay either.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        lifecycle.up(environment)
+        _stay(environment)
+    except KeyboardInterrupt:
+        print("Asked to stop.", flush=True)
+    finally:
+        # A stop is not stopped halfway.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        lifecycle.down(environment)
+        signal.signal(signal.SIGTERM, before)
+    return 0
+
+
+def _stay(environment: Environment) -> None:
+    """Watch until the platform is stopped from elsewhere."""
+    supervisor = Supervisor(environment)
+    ran: dict[str, int] = {}
+    in_vain = 0
+    while in_vain < _LOOKS:
+        now = supervisor.processes()
+        for process in now.values():
+            _tell(environment, process, ran)
+        in_vain = 0 if now else in_vain + 1
+        time.sleep(_LOOK_SECONDS)
+    if supervisor.was_killed():
+        raise NightshiftError(
+            f"The supervisor was killed. Its log: {environment.logs / 'supervisord.log'}"
+        )
+
+
+def _tell(environment: Environment, now: Process, ran: dict[str, int]) -> None:
+    """Tell of a service that is not what it was.
+
+    Args:
+        environment: Whose service it is.
+        now: The service.
+        ran: Process ids of services when they were last seen to run; brought up to now.
+    """
+    log = log_of(environment, now.name)
+    if now.state == "FATAL":
+        raise NightshiftError(f"The service '{now.name}' ended for good ({now.why}). See {log}")
+    if now.state == "RUNNING":
+        if ran.setdefault(now.name, now.pid) != now.pid:
+            print(f"The service '{now.name}' had ended and was started anew. See {log}", flush=True)
+        ran[now.name] = now.pid

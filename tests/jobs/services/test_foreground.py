@@ -1,0 +1,124 @@
+"""`nightshift up --foreground`, with small services in the place of the real ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from threading import Thread
+
+import pytest
+
+from jobs.services import foreground, lifecycle, processes, startup
+from jobs.services.definitions import Service
+from pipelines.environment import Environment
+from pipelines.errors import NightshiftError
+from tests.jobs.services.test_lifecycle import (
+    kill_supervisor,
+    never_well,
+    pids,
+    replace_services,
+    sleeping,
+)
+
+__all__ = ["replace_services"]
+
+
+def meanwhile(home: Environment, act: Callable[[], object]) -> Thread:
+    """Does it in a thread, once the platform is up."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 60
+        while len([pid for pid in pids(home).values() if pid]) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(1.5)  # until it is watched
+        act()
+
+    thread = Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def ask(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+def has_nothing_left(home: Environment) -> bool:
+    return processes.marked(home.home) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_platform(
+    home: Environment,
+    replace_services: object,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    asking = meanwhile(home, lambda: ask(number))
+    assert foreground.run(home) == 0
+    asking.join()
+    assert has_nothing_left(home)
+    assert "Asked to stop.\nStopped in" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_ends_a_start_too(
+    home: Environment, replace_services: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    replace_services(sleeping, never_well)
+    asking = meanwhile(home, lambda: ask(signal.SIGTERM))
+    assert foreground.run(home) == 0
+    asking.join()
+    assert has_nothing_left(home)
+    assert "The platform is up" not in capsys.readouterr().out
+
+
+def test_it_ends_when_the_platform_is_stopped_from_elsewhere(
+    home: Environment, replace_services: object
+) -> None:
+    stopping = meanwhile(home, lambda: lifecycle.down(home))
+    assert foreground.run(home) == 0
+    stopping.join()
+    assert has_nothing_left(home)
+
+
+def test_a_killed_supervisor_is_a_fault(home: Environment, replace_services: object) -> None:
+    killing = meanwhile(home, lambda: kill_supervisor(home))
+    with pytest.raises(NightshiftError, match="The supervisor was killed"):
+        foreground.run(home)
+    killing.join()
+    assert has_nothing_left(home)
+
+
+def test_a_service_that_comes_back_is_told_of(
+    home: Environment, replace_services: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def kill_and_ask() -> None:
+        os.kill(pids(home)["spark"], signal.SIGKILL)
+        time.sleep(5)
+        ask(signal.SIGTERM)
+
+    acting = meanwhile(home, kill_and_ask)
+    assert foreground.run(home) == 0
+    acting.join()
+    assert "The service 'spark' had ended and was started anew." in capsys.readouterr().out
+
+
+def test_a_service_that_ended_for_good_ends_the_platform(
+    home: Environment, replace_services: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def once(environment: Environment) -> Service:
+        ran = environment.home / "ran"
+        # The second start ends at once, and so does the third.
+        program = f'if [ -e "{ran}" ]; then exit 7; fi; touch "{ran}"; sleep 600'
+        return Service(name="once", command=("sh", "-c", program), is_well=lambda *_: True)
+
+    monkeypatch.setattr(startup, "UP_SECONDS", 20)
+    replace_services(sleeping, once)
+    killing = meanwhile(home, lambda: os.kill(pids(home)["once"], signal.SIGKILL))
+    with pytest.raises(NightshiftError, match="The service 'once' ended for good"):
+        foreground.run(home)
+    killing.join()
+    assert has_nothing_left(home)
