@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo up down status logs test check lint format bench soak lock clean
+.PHONY: help setup demo up down status logs test check lint format bench soak image compose-test chart-test lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,7 +13,7 @@ WORKERS ?= 2
 NOT_SET_UP := Nothing is set up here ($(BIN)/nightshift is missing), so no service runs. Set up and start: make up
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 setup: ## Install what is missing: .venv with Horovod, Delta's JARs, Java, a compiler; quick when nothing is
 	@command -v $(PYTHON) > /dev/null || { echo "setup: no '$(PYTHON)' on PATH. Install Python 3.11, 3.12 or 3.13 (Debian: python3 python3-dev), or say PYTHON=/path/to/python."; exit 1; }
@@ -58,7 +58,16 @@ bench: setup ## Measure ours beside its peers; one case with ARGS="scoring", sma
 soak: setup ## Run the long sweeps in full
 	@SOAK=1 $(BIN)/python -m pytest --timeout 7200 -m soak --durations=15 $(ARGS)
 
-lock: ## Resolve requirements.in anew into requirements.lock
+image: ## Build the image of the platform by Docker, Buildah or Podman
+	@docker/build $(ARGS)
+
+compose-test: setup ## Run nights in containers (docker/compose.yaml) and compare them with the same on this machine
+	@$(BIN)/python -m tools.compose_test
+
+chart-test: setup ## Render the Helm chart in several ways and judge what it says
+	@$(BIN)/python -m tools.chart_test
+
+lock: ## Resolve requirements.in and runtime.in anew into their locks
 	@$(PYTHON) -m tools.setup --lock
 
 clean: ## Stop the platform and remove everything generated, .venv too, but not its state (that is: rm -rf var)

@@ -40,7 +40,7 @@ def make(lock: Path) -> None:
     with step(f"installing the packages of {lock.name} (a few minutes the first time)"):
         _install_packages(program, lock)
     with step("installing Horovod (built in 2-3 minutes the first time)"):
-        _install_horovod(program)
+        _install_horovod(program, lock)
     with step("installing the nightshift command"):
         _install_project(program)
     with step("compiling all modules to bytecode"):
@@ -75,9 +75,9 @@ def _install_packages(program: str, lock: Path) -> None:
     _pip(program, "sync", "--require-hashes", "--no-build-isolation", lock)
 
 
-def _install_horovod(program: str) -> None:
+def _install_horovod(program: str, lock: Path) -> None:
     headers = horovod.headers(_PYTHON, VENV / "horovod-headers")
-    tensorflow = "".join(_pins(LOCK.read_text(), ("tensorflow",)))
+    tensorflow = "".join(_pins(lock.read_text(), ("tensorflow",)))
     _pip(program, "install", *horovod.options(tensorflow), env=horovod.variables(headers))
 
 

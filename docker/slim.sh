@@ -1,0 +1,25 @@
+#!/bin/sh
+# Takes out of a virtual environment what no night needs: what Horovod was built with, the tests of
+# libraries, and the symbols by which a debugger would read TensorFlow.
+#
+#     docker/slim.sh VENV
+set -eu
+venv=$1
+packages=$(echo "$venv"/lib/python3*/site-packages)
+
+rm -rf "$venv/horovod-headers" "$packages/tensorflow/include"
+# Of these nothing imports its tests; others do, such as h5py.
+for library in matplotlib numpy pandas pyarrow scipy sklearn; do
+    find "$packages/$library" -type d -name tests -prune -exec rm -rf {} +
+done
+# Tools of a build, each with what it has put beside itself.
+for tool in clang cmake pip wheel; do
+    rm -rf "$packages/$tool" "$packages/$tool"-*.dist-info "$packages/lib$tool"-*.dist-info
+done
+rm -f "$venv"/bin/cmake "$venv"/bin/cpack "$venv"/bin/ctest "$venv"/bin/pip* "$venv"/bin/wheel
+
+find "$packages" -name '*.so*' -size +20M -exec strip --strip-unneeded {} +
+
+"$venv/bin/python" -c "import horovod.tensorflow as hvd; hvd.init(); assert hvd.gloo_built()"
+"$venv/bin/python" -c "import deltalake, duckdb, feast, great_expectations, mlflow, pandas, sklearn"
+du -sh "$venv"

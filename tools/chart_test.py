@@ -1,0 +1,121 @@
+"""`make chart-test`: what the Helm chart says, in several ways of setting it.
+
+It renders the chart with `helm`, which must be on PATH, and judges each Pod by what Kubernetes'
+PodSecurity standard "restricted" demands
+(https://kubernetes.io/docs/concepts/security/pod-security-standards/).
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from pipelines.environment import ROOT, Environment
+
+_CHART = ROOT / "chart"
+_IMAGE = ("--set", "image.repository=registry.example.org/nightshift")
+_WAYS: Mapping[str, Sequence[str]] = {
+    "as it is": _IMAGE,
+    "with databases elsewhere": (
+        *_IMAGE,
+        *("--set", "environmentSecret=nightshift"),
+        *("--set", "environment.NIGHTSHIFT_SPARK_MEMORY=4g"),
+        *("--set-string", "environment.NIGHTSHIFT_RANKS=4"),
+        *("--set", "storage.className=fast"),
+        *("--set", "image.pullSecrets[0]=registry"),
+        *("--set", "networkPolicy.egress[0].ports[0].port=5432"),
+        *("--set", "networkPolicy.from[0].podSelector.matchLabels.app=proxy"),
+    ),
+    "without a network policy": (*_IMAGE, "--set", "networkPolicy.enabled=false"),
+}
+_KINDS = {"StatefulSet", "Service", "NetworkPolicy"}
+Found = dict[str, Any]
+
+
+def main() -> int:
+    """Render and judge; returns 0 when nothing was found."""
+    if shutil.which("helm") is None:
+        print("No 'helm' is on PATH: https://helm.sh/docs/intro/install/", file=sys.stderr)
+        return 3
+    faults = list(_faults())
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    print(f"{len(_WAYS)} ways rendered, {len(faults)} faults found.")
+    return 1 if faults else 0
+
+
+def _faults() -> Iterator[str]:
+    linted = _helm("lint", "--strict", str(_CHART), *_IMAGE)
+    if linted.returncode:
+        yield linted.stdout
+    without_image = _helm("template", "night", str(_CHART))
+    if "image.repository: say where your image is" not in without_image.stderr:
+        yield "without an image it does not say that one is needed"
+    for name, settings in _WAYS.items():
+        rendered = _helm("template", "night", str(_CHART), *settings)
+        if rendered.returncode:
+            yield f"{name}: {rendered.stderr}"
+            continue
+        found = {one["kind"]: one for one in yaml.safe_load_all(rendered.stdout) if one}
+        wanted = _KINDS - ({"NetworkPolicy"} if "without" in name else set())
+        if set(found) != wanted:
+            yield f"{name}: it makes {sorted(found)}, and not {sorted(wanted)}"
+        for fault in _faults_of(found):
+            yield f"{name}: {fault}"
+
+
+def _faults_of(found: Mapping[str, Found]) -> Iterator[str]:
+    pod = found["StatefulSet"]["spec"]["template"]["spec"]
+    yield from _against_restricted(pod)
+    (container,) = pod["containers"]
+    known = {one.variable for one in Environment.settings().values()}
+    for variable in container.get("env", ()):
+        if variable["name"] not in known:
+            yield f"{variable['name']} is no variable of ours"
+    port = container["ports"][0]["name"]
+    if found["Service"]["spec"]["ports"][0]["targetPort"] != port:
+        yield "the Service leads to another port"
+    policy = found.get("NetworkPolicy")
+    if policy and set(policy["spec"]["policyTypes"]) != {"Ingress", "Egress"}:
+        yield "what is not named is not refused by the NetworkPolicy"
+
+
+def _against_restricted(pod: Found) -> Iterator[str]:
+    whole = pod["securityContext"]
+    if not whole.get("runAsNonRoot") or not whole.get("runAsUser"):
+        yield "the Pod may run as root"
+    if whole["seccompProfile"]["type"] != "RuntimeDefault":
+        yield "it has no seccomp profile"
+    if pod.get("automountServiceAccountToken") is not False:
+        yield "it holds a token of Kubernetes"
+    for name in ("hostNetwork", "hostPID", "hostIPC"):
+        if pod.get(name):
+            yield f"it asks for {name}"
+    kinds = {kind for volume in pod["volumes"] for kind in volume if kind != "name"}
+    if not kinds <= {"emptyDir", "persistentVolumeClaim", "configMap", "secret", "projected"}:
+        yield f"its volumes are of {sorted(kinds)}"
+    for container in pod["containers"]:
+        yield from _against_restricted_container(container)
+
+
+def _against_restricted_container(container: Found) -> Iterator[str]:
+    own = container["securityContext"]
+    if own.get("allowPrivilegeEscalation") is not False:
+        yield f"{container['name']} may get more rights"
+    if own["capabilities"].get("drop") != ["ALL"] or own["capabilities"].get("add"):
+        yield f"{container['name']} has capabilities"
+    if own.get("readOnlyRootFilesystem") is not True:
+        yield f"{container['name']} may write to its root"
+
+
+def _helm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["helm", *arguments], capture_output=True, text=True, check=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""`make compose-test`: the nights of docker/compose.yaml, beside the same on this machine.
+
+It starts the stack under a name of its own, runs nights in it, and compares what they published
+with what a home on this machine publishes from the same files. It needs `docker compose` or
+`podman-compose`, and an image (`make image`).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from jobs.services import processes
+from pipelines.environment import ROOT
+
+_PROJECT = "nightshift-test"
+_HISTORY = (date(2012, 12, 31), date(2013, 3, 31))
+_NIGHT = date(2013, 4, 1)
+_UP_SECONDS = 400
+_LOOK_SECONDS = 2.0
+_STOP_SECONDS = 60
+_PUBLISHED = (
+    "SELECT table_name, day, rows, checksum FROM ops.publications "
+    "WHERE pipeline = 'flights' ORDER BY ALL"
+)
+_QUALITY = (
+    "SELECT round(avg(late_probability), 3) AS mean, count(*) AS predictions "
+    "FROM flights.predictions"
+)
+
+
+class TestFailedError(Exception):
+    """Something is not as it has to be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """The services of compose.yaml, under a name of the test's own."""
+
+    compose: Sequence[str]
+    """The program."""
+    variables: Mapping[str, str]
+
+    def ask(self, *arguments: str) -> str:
+        """What a command of the program prints.
+
+        Raises:
+            TestFailedError: it failed.
+        """
+        command = [*self.compose, "--project-name", _PROJECT, *arguments]
+        return _ran(command, self.variables, ROOT / "docker")
+
+    def run(self, service: str, *command: str) -> str:
+        """What a command prints in the container of a service."""
+        return self.ask("exec", "-T", service, *command)
+
+    def succeeds(self, service: str, *command: str) -> bool:
+        """Whether a command ends with 0 in the container of a service."""
+        try:
+            self.run(service, *command)
+        except TestFailedError:
+            return False
+        return True
+
+
+def main() -> int:
+    """Run it; returns 0 when all was as it has to be."""
+    compose = _compose()
+    if compose is None:
+        print("Neither `docker compose` nor `podman-compose` is here.", file=sys.stderr)
+        return 3
+    try:
+        with TemporaryDirectory(prefix="nightshift-") as folder, _stack(compose) as stack:
+            _test(stack, Path(folder))
+    except TestFailedError as error:
+        print(f"Failed: {error}", file=sys.stderr)
+        return 1
+    print("All was as it has to be.")
+    return 0
+
+
+def _test(stack: Stack, folder: Path) -> None:
+    _await_platform(stack)
+    _require_hardened(stack)
+    own = {**os.environ, "NIGHTSHIFT_HOME": str(folder / "home")}
+    for name in ("NIGHTSHIFT_SPARK_PORT", "NIGHTSHIFT_AIRFLOW_PORT", "NIGHTSHIFT_MLFLOW_PORT"):
+        own[name] = str(processes.free_port())
+    for words in _nights():
+        with _timed(f"in containers: nightshift {' '.join(words)}"):
+            stack.run("platform", "nightshift", *words)
+        with _timed(f"on this machine: nightshift {' '.join(words)}"):
+            _ran([_nightshift(), *words], own)
+    _require_same(stack, own)
+    _require_in_postgres(stack)
+    _require_clean_stop(stack)
+
+
+def _nights() -> Iterator[list[str]]:
+    first, last = map(str, _HISTORY)
+    yield ["land", "flights", "--from", first, "--to", str(_NIGHT)]
+    yield ["run", "flights", "--from", first, "--to", last]
+    yield ["run", "flights", "--date", str(_NIGHT)]
+
+
+def _require_same(stack: Stack, own: Mapping[str, str]) -> None:
+    published = [
+        _rows(stack.run("platform", "nightshift", "sql", "--format", "csv", _PUBLISHED)),
+        _rows(_ran([_nightshift(), "sql", "--format", "csv", _PUBLISHED], own)),
+    ]
+    made_by_model = {"predictions"}
+    facts = [[row for row in rows if row[0] not in made_by_model] for rows in published]
+    _require(len(facts[0]) > 100, f"only {len(facts[0])} publications")
+    _require(facts[0] == facts[1], "other rows were published than on this machine")
+    said = [
+        _rows(stack.run("platform", "nightshift", "sql", "--format", "csv", _QUALITY)),
+        _rows(_ran([_nightshift(), "sql", "--format", "csv", _QUALITY], own)),
+    ]
+    _require(said[0] == said[1], f"other predictions: {said[0]}, and on this machine {said[1]}")
+    print(f"{len(facts[0])} publications with the same rows and checksums; predictions {said[0]}")
+
+
+def _require_in_postgres(stack: Stack) -> None:
+    count = "SELECT count(*) FROM flights.predictions"
+    in_lake = stack.run("platform", "nightshift", "sql", "--format", "csv", count).split()[-1]
+    ask = ("psql", "--username", "postgres", "--tuples-only", "--no-align", "warehouse")
+    in_postgres = stack.run("postgres", *ask, "--command", count).strip()
+    _require(in_lake == in_postgres, f"{in_lake} predictions, and {in_postgres} in PostgreSQL")
+    print(f"{in_postgres} predictions in PostgreSQL too")
+
+
+def _require_hardened(stack: Stack) -> None:
+    for service in ("platform", "spark-master", "spark-worker-1", "spark-worker-2"):
+        users = set(stack.run(service, "ps", "-eo", "uid=").split())
+        _require(users == {"10001"}, f"{service} runs something as user {users}")
+        _require(
+            not stack.succeeds(service, "touch", "/opt/nightshift/x"),
+            f"the root of {service} can be written",
+        )
+        _require(
+            not stack.succeeds(service, "sh", "-c", "command -v gcc cc pip make"),
+            f"{service} has a compiler or pip",
+        )
+    print("All processes run as user 10001 on a root that they cannot write")
+
+
+def _require_clean_stop(stack: Stack) -> None:
+    with _timed("stop") as taken:
+        stack.ask("stop", "platform")
+    _require(taken() < _STOP_SECONDS, "the platform did not stop by itself")
+    with _timed("start again"):
+        stack.ask("start", "platform")
+        _await_platform(stack)
+    told = stack.run("platform", "nightshift", "logs", "supervisor", "--lines", "5")
+    plan = stack.run("platform", "nightshift", "plan", "flights", "--date", str(_NIGHT))
+    _require("nothing to do" in plan.lower(), f"after a start anew the plan was:\n{plan}\n{told}")
+
+
+def _await_platform(stack: Stack) -> None:
+    with _timed("until the platform is healthy") as taken:
+        while not stack.succeeds("platform", "nightshift", "status"):
+            _require(taken() < _UP_SECONDS, "the platform does not get healthy")
+            time.sleep(_LOOK_SECONDS)
+
+
+@contextmanager
+def _stack(compose: Sequence[str]) -> Iterator[Stack]:
+    variables = {
+        **os.environ,
+        "POSTGRES_PASSWORD": secrets.token_hex(16),
+        "NIGHTSHIFT_PASSWORD": secrets.token_hex(16),
+        "NIGHTSHIFT_AIRFLOW_PORT": str(processes.free_port()),
+    }
+    stack = Stack(compose=compose, variables=variables)
+    try:
+        with _timed("up"):
+            stack.ask("up", "--detach")
+        yield stack
+    except TestFailedError:
+        print(stack.ask("logs", "--tail", "50"), file=sys.stderr)
+        raise
+    finally:
+        stack.ask("down", "--volumes")
+
+
+@contextmanager
+def _timed(what: str) -> Iterator[_Taken]:
+    taken = _Taken()
+    yield taken
+    print(f"{taken():7.1f} s  {what}", flush=True)
+
+
+class _Taken:
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def __call__(self) -> float:
+        return time.monotonic() - self._began
+
+
+def _compose() -> list[str] | None:
+    if shutil.which("docker"):
+        return ["docker", "compose"]
+    program = shutil.which("podman-compose")
+    return [program] if program else None
+
+
+def _nightshift() -> str:
+    return str(Path(sys.executable).with_name("nightshift"))
+
+
+def _ran(command: Sequence[str], variables: Mapping[str, str], folder: Path = ROOT) -> str:
+    ended = subprocess.run(
+        command, cwd=folder, env=dict(variables), capture_output=True, text=True, check=False
+    )
+    if ended.returncode:
+        said = f"{ended.stdout}\n{ended.stderr}".strip()[-4000:]
+        raise TestFailedError(f"{' '.join(command)} ended with {ended.returncode}:\n{said}")
+    return ended.stdout
+
+
+def _rows(text: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text)))[1:]
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise TestFailedError(otherwise)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
