@@ -1,0 +1,210 @@
+"""A training of flights' network: a window of rows, learned by two ranks of Horovod."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from bench.cases import scoring as rows_like_flights
+from bench.harness import Answer, Case, Peer, Work
+from jobs.services.own_server import preloaded
+from jobs.training import encoding
+from jobs.training.families.neural_network import job
+from jobs.training.families.neural_network.launch import launch
+from jobs.training.tasks import task_of
+from pipelines.catalog import pipeline
+from pipelines.environment import Environment
+from pipelines.model import NeuralNetwork
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+_TRAINING = pipeline("flights").training
+_LIBRARIES = ("numpy", "tensorflow", "keras", "horovod.tensorflow")
+_RANKS = 2
+_VALIDATION = 0.08
+"""Share of the rows: 7 days of 90."""
+_ALIKE = 0.02
+"""By how much, of the last validation loss, a training of other random numbers may differ."""
+_JOB = "job"
+
+
+def _same(ours: pa.Table, theirs: pa.Table) -> bool:
+    losses = [one["loss"].to_pylist() for one in (ours, theirs)]
+    has_learned = all(told[-1] < told[0] for told in losses)
+    return has_learned and abs(losses[1][-1] / losses[0][-1] - 1) < _ALIKE
+
+
+CASE = Case(
+    name="training",
+    what="two ranks of Horovod, a thread each, while the platform is up",
+    peers=(
+        Peer(
+            name="fit",
+            what="Keras' `fit` in one process on all cores, as TensorFlow shares them out",
+            goal=0.67,
+        ),
+        Peer(
+            name="raw_loop",
+            what="the same by a loop of one's own: a compiled step, all of an epoch in one call",
+            goal=1.15,
+        ),
+    ),
+    sizes=(80_000,),
+    quick_size=20_000,
+    repeats=5,
+    same=_same,
+)
+
+
+def prepare(folder: Path, size: int) -> None:
+    """The job of a window of so many rows, whose label follows from some of the numbers."""
+    draw = np.random.default_rng(rows_like_flights._SEED)
+    rows = rows_like_flights._rows(draw, 0, size)
+    logit = np.zeros(size)
+    for name in _TRAINING.numeric[:8]:
+        values = rows[name].to_numpy(zero_copy_only=False)
+        logit += draw.normal(0, 0.5) * (np.nan_to_num(values, nan=20.0) - 20.0) / 14.0
+    label = draw.random(size) < 1 / (1 + np.exp(1.5 - logit))
+    rows = rows.append_column(_TRAINING.label, pa.array(label.astype(np.int32)))
+    learned = encoding.learn(rows, _TRAINING)
+    examples = encoding.encode(rows, learned, _TRAINING.label)
+    parted = np.split(np.arange(size), [int(size * (1 - _VALIDATION))])
+    place = folder / _JOB
+    place.mkdir()
+    job.write(
+        place,
+        job.Job(
+            task=_TRAINING.task,
+            seed=_TRAINING.seed,
+            network=_settings(),
+            encoding=learned,
+            fit=examples.take(parted[0]),
+            validation=examples.take(parted[1]),
+            expected_slope=_TRAINING.expected_slope,
+            calibration_slope=None,
+        ),
+    )
+
+
+def ours(folder: Path) -> Work:
+    """As stage `train` has a model learned: ranks are forked by the stage server."""
+    own = Environment.read({"NIGHTSHIFT_HOME": str(folder / "home")})
+    with preloaded(own, _LIBRARIES) as environment:
+
+        def work() -> Answer:
+            launch(environment, folder / _JOB, _RANKS, timeout_seconds=600)
+            return lambda: _curve(job.read_outcome(folder / _JOB).history["val_loss"])
+
+        yield work
+
+
+def fit(folder: Path) -> Work:
+    """What a tutorial shows; the libraries are imported before it is timed, as ours are."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    given = job.read(folder / _JOB)
+    _model(given)
+
+    def work() -> Answer:
+        from jobs.training.families.neural_network import network
+
+        model = _model(given)
+        assert given.validation is not None
+        history = model.fit(
+            network.inputs(given.fit),
+            given.fit.label,
+            batch_size=given.network.batch_size,
+            epochs=given.network.epochs,
+            validation_data=(network.inputs(given.validation), given.validation.label),
+            validation_batch_size=len(given.validation),
+            verbose=0,
+        )
+        return lambda: _curve(history.history["val_loss"])
+
+    yield work
+
+
+def raw_loop(folder: Path) -> Work:
+    """Nothing of `fit`: rows as constants, an epoch as one compiled call."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    import tensorflow as tf
+
+    given = job.read(folder / _JOB)
+    _model(given)
+
+    def work() -> Answer:
+        model = _model(given)
+        epoch = _epoch_of(model, given)
+        losses = []
+        for _ in range(given.network.epochs):
+            epoch(tf.random.shuffle(tf.range(len(given.fit))))
+            losses.append(_loss_of(model, given))
+        return lambda: _curve(losses)
+
+    yield work
+
+
+def _model(given: job.Job) -> keras.Model:
+    import keras
+
+    from jobs.training.families.neural_network import network
+
+    task = task_of(given.task)
+    model = network.build(given.encoding, given.network, task, keras.layers.Dropout)
+    network.compile_for(model, given.network, task, steps=_steps(given))
+    return model
+
+
+def _epoch_of(model: keras.Model, given: job.Job) -> tf.types.experimental.PolymorphicFunction:
+    import keras
+    import tensorflow as tf
+
+    from jobs.training.families.neural_network import network
+
+    inputs = {name: tf.constant(array) for name, array in network.inputs(given.fit).items()}
+    label = tf.constant(given.fit.label)
+    size = given.network.batch_size
+    loss = keras.losses.get(task_of(given.task).keras_loss)
+    model.optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def epoch(order: tf.Tensor) -> None:
+        for step in tf.range(_steps(given)):
+            rows = order[step * size : (step + 1) * size]
+            batch = {name: tf.gather(array, rows) for name, array in inputs.items()}
+            wanted = tf.gather(label, rows)
+            with tf.GradientTape() as tape:
+                said = model(batch, training=True)
+                value = tf.reduce_mean(loss(wanted[:, None], said))
+            gradients = tape.gradient(value, model.trainable_variables)
+            model.optimizer.apply(gradients, model.trainable_variables)
+
+    return epoch
+
+
+def _loss_of(model: keras.Model, given: job.Job) -> float:
+    from jobs.training.families.neural_network import network
+
+    assert given.validation is not None
+    said = np.asarray(model(network.inputs(given.validation), training=False), np.float64)[:, 0]
+    label = given.validation.label
+    return float(-np.mean(label * np.log(said) + (1 - label) * np.log(1 - said)))
+
+
+def _steps(given: job.Job) -> int:
+    return max(1, round(len(given.fit) / given.network.batch_size))
+
+
+def _settings() -> NeuralNetwork:
+    settings = _TRAINING.family
+    assert isinstance(settings, NeuralNetwork), "flights learn by a network"
+    return settings
+
+
+def _curve(losses: Any) -> pa.Table:
+    return pa.table({"loss": pa.array(list(map(float, losses)), pa.float64())})
