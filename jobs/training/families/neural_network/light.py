@@ -6,7 +6,7 @@ TensorFlow are imported where they are used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -60,15 +60,12 @@ class LiteRT:
 
         network = model.keras_model
         specs = {one.name: tf.TensorSpec(one.shape, one.dtype) for one in network.inputs}
-
-        def score(numeric: tf.Tensor, categorical: tf.Tensor) -> tf.Tensor:
-            return network({"numeric": numeric, "categorical": categorical}, training=False)
-
-        traced = tf.function(score).get_concrete_function(**specs)
         # TensorFlow follows no Keras 3 model to its variables: without an object that holds them
         # the file is written without weights, and says NaN, without an error.
         holder = tf.Module()
         holder.variables_of_keras = [variable.value for variable in network.variables]
+        score = tf.function(_looking_up(network, holder))
+        traced = score.get_concrete_function(**specs)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], holder)
         if variant == QUANTISED:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -83,3 +80,39 @@ class LiteRT:
             interpreter = Interpreter(model_content=content, num_threads=1)
             interpreter.allocate_tensors()
             return LiteNetwork(runner=interpreter.get_signature_runner())
+
+
+def _looking_up(network: Any, holder: Any) -> Callable[..., Any]:
+    """The network as a function that looks the weights of categories up.
+
+    The last unit multiplies one-hot categories, nearly all of them zeros: half of a row's time.
+
+    Args:
+        network: A Keras model that `network.build` has built.
+        holder: A `tf.Module`, which is given the weights that are the function's own.
+    """
+    import keras
+    import tensorflow as tf
+
+    from jobs.training.families.neural_network.network import LAST
+
+    *others, _ = network.get_layer(LAST).input
+    below = keras.Model(network.inputs, others)
+    # Behind the unit there may be a layer without weights, which scales what it says.
+    position = max(number for number, one in enumerate(network.layers) if one.weights)
+    unit = network.layers[position]
+    kernel, bias = (weight.value for weight in unit.weights)
+    columns = sum(one.shape[-1] for one in others)
+    holder.of_others = tf.Variable(kernel[:columns])
+    holder.of_categories = tf.Variable(kernel[columns:])
+
+    def score(numeric: tf.Tensor, categorical: tf.Tensor) -> tf.Tensor:
+        read = below({"numeric": numeric, "categorical": categorical}, training=False)
+        found = tf.gather(holder.of_categories, categorical)
+        linear = tf.concat(read, axis=1) @ holder.of_others + tf.reduce_sum(found, axis=1) + bias
+        said = unit.activation(linear)
+        for scaling in network.layers[position + 1 :]:
+            said = scaling(said)
+        return said
+
+    return score

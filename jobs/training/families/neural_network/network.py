@@ -16,6 +16,9 @@ from pipelines.model import NeuralNetwork
 if TYPE_CHECKING:
     from jobs.training.tasks import LearningTask
 
+LAST = "last"
+"""Name of the layer that puts together what the last unit reads; the one-hot categories are the end
+of it."""
 _WEIGHT_DECAY = 1e-4
 
 
@@ -56,7 +59,7 @@ def build(
             hidden = dropout(settings.dropout)(hidden)
     # Not `CategoryEncoding`, which LiteRT has no operation for. No two columns share a row.
     one_hot = keras.ops.max(keras.ops.one_hot(categorical, encoding.embedding_rows), axis=1)
-    last = keras.layers.Concatenate()([hidden, *numbers, one_hot])
+    last = keras.layers.Concatenate(name=LAST)([hidden, *numbers, one_hot])
     prediction = _prediction(last, encoding, task)
     return keras.Model({"numeric": numeric, "categorical": categorical}, prediction)
 
