@@ -4,7 +4,8 @@ set -eu
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
     secret=$(mktemp)
     printf '%s' "$POSTGRES_PASSWORD" > "$secret"
-    initdb --username "$POSTGRES_USER" --pwfile "$secret" --auth-host scram-sha-256 --auth-local trust > /dev/null
+    initdb --username "$POSTGRES_USER" --pwfile "$secret" --auth-host scram-sha-256 --auth-local trust \
+        --encoding UTF8 --locale C.UTF-8 > /dev/null
     rm "$secret"
     echo "host all all all scram-sha-256" >> "$PGDATA/pg_hba.conf"
     # Nobody from outside before all is made.

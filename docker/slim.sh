@@ -18,7 +18,7 @@ for tool in clang cmake pip wheel; do
 done
 rm -f "$venv"/bin/cmake "$venv"/bin/cpack "$venv"/bin/ctest "$venv"/bin/pip* "$venv"/bin/wheel
 
-find "$packages" -name '*.so*' -size +20M -exec strip --strip-unneeded {} +
+find "$packages/tensorflow" -name "*.so*" -size +20M -exec strip --strip-unneeded {} +
 
 "$venv/bin/python" -c "import horovod.tensorflow as hvd; hvd.init(); assert hvd.gloo_built()"
 "$venv/bin/python" -c "import deltalake, duckdb, feast, great_expectations, mlflow, pandas, sklearn"

@@ -188,7 +188,7 @@ def _stack(compose: Sequence[str]) -> Iterator[Stack]:
             stack.ask("up", "--detach")
         yield stack
     except TestFailedError:
-        print(stack.ask("logs", "--tail", "50"), file=sys.stderr)
+        print(stack.ask("logs", "--tail", "20", "platform"), file=sys.stderr)
         raise
     finally:
         stack.ask("down", "--volumes")
@@ -210,10 +210,20 @@ class _Taken:
 
 
 def _compose() -> list[str] | None:
-    if shutil.which("docker"):
-        return ["docker", "compose"]
-    program = shutil.which("podman-compose")
-    return [program] if program else None
+    for words in (["docker", "compose"], ["podman-compose"]):
+        if shutil.which(words[0]) is None:
+            continue
+        # Docker may be there without its engine, or without compose.
+        asked = subprocess.run(
+            [*words, "ps"], cwd=ROOT / "docker", env=_with_any_passwords(), capture_output=True
+        )
+        if asked.returncode == 0:
+            return words
+    return None
+
+
+def _with_any_passwords() -> dict[str, str]:
+    return {**os.environ, "POSTGRES_PASSWORD": "any", "NIGHTSHIFT_PASSWORD": "any"}
 
 
 def _nightshift() -> str:

@@ -389,7 +389,7 @@ class Registry:
     def _experiment(self) -> str:
         # A server decides itself where artifacts lie.
         folder = artifacts(self._environment) / self.name
-        location = folder.as_uri() if _is_local(self._environment) else None
+        location = folder.as_uri() if self._environment.keeps_models else None
         return experiment_of(self._client, self.name, location)
 
     def _registered(self) -> None:
@@ -449,7 +449,8 @@ def create(environment: Environment, name: str) -> None:
 
 def is_there(environment: Environment) -> bool:
     """Whether there may be models: of a server nobody knows without asking."""
-    return not _is_local(environment) or _database(environment).exists()
+    is_in_file = environment.mlflow_uri.startswith(_SQLITE)
+    return not is_in_file or _database(environment).exists()
 
 
 def experiment_of(client: MlflowClient, name: str, location: str | None = None) -> str:
@@ -471,7 +472,7 @@ def experiment_of(client: MlflowClient, name: str, location: str | None = None) 
 
 def artifact_folders(environment: Environment, name: str) -> list[Path]:
     """The folders of the pipeline's runs, each named as its run; none where a server keeps them."""
-    if not _is_local(environment):
+    if not environment.keeps_models:
         return []
     folders = (artifacts(environment) / name).glob("*")
     return [folder for folder in folders if _RUN_ID.fullmatch(folder.name)]
@@ -547,7 +548,3 @@ def artifacts(environment: Environment) -> Path:
 
 def _database(environment: Environment) -> Path:
     return Path(environment.mlflow_uri.removeprefix(_SQLITE))
-
-
-def _is_local(environment: Environment) -> bool:
-    return environment.mlflow_uri.startswith("sqlite:")

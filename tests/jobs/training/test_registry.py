@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from jobs.training import registry as registries
 from jobs.training.registry import ModelVersion, Registry
 from pipelines.errors import NightshiftError, UsageError
 from tests.jobs.training.small import models_at
+from tests.postgres import Postgres
 
 NIGHT = date(2013, 1, 24)
 
@@ -32,6 +34,21 @@ def keep(registry: Registry, folder: Path, fingerprint: str, as_of: date = NIGHT
         curves={"loss": [0.6, 0.5]},
         pins={"ranks": 2},
     )
+
+
+def test_in_a_database_elsewhere_files_of_models_lie_in_the_home_all_the_same(
+    tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "where one stands"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    environment = replace(models_at(tmp_path), mlflow_uri=postgres.database("mlflow"))
+    registry = Registry(environment, "small")
+    model = keep(registry, tmp_path, "one")
+    (tmp_path / "fetched").mkdir()
+    registry.fetch(model, ["model.keras"], tmp_path / "fetched")
+    assert [one.name for one in registries.artifact_folders(environment, "small")] == [model.run_id]
+    assert list(folder.iterdir()) == []
 
 
 def test_an_empty_registry_knows_nothing(registry: Registry) -> None:
