@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -122,7 +123,8 @@ def _require_same(stack: Stack, own: Mapping[str, str]) -> None:
     made_by_model = {"predictions"}
     facts = [[row for row in rows if row[0] not in made_by_model] for rows in published]
     _require(len(facts[0]) > 100, f"only {len(facts[0])} publications")
-    _require(facts[0] == facts[1], "other rows were published than on this machine")
+    others = Counter(row[0] for row in set(map(tuple, facts[0])) ^ set(map(tuple, facts[1])))
+    _require(not others, f"other rows were published than on this machine: {dict(others)}")
     said = [
         _rows(stack.run("platform", "nightshift", "sql", "--format", "csv", _QUALITY)),
         _rows(_ran([_nightshift(), "sql", "--format", "csv", _QUALITY], own)),

@@ -1,0 +1,61 @@
+"""What images are made of, as far as it can be known without making one.
+
+`make image`, `make compose-test` and `make chart-test` do the rest.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+import subprocess
+import tomllib
+from pathlib import Path
+
+import yaml
+
+from pipelines.environment import ROOT, Environment
+
+_DOCKER = ROOT / "docker"
+_COMPOSE = yaml.safe_load((_DOCKER / "compose.yaml").read_text())
+
+
+def test_all_our_packages_are_in_the_image_and_no_state() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = project["tool"]["setuptools"]["packages"]["find"]["include"]
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    taken = {line[1:] for line in ignored if line.startswith("!")}
+    assert {package.rstrip("*") for package in packages} <= taken
+    assert "*" in ignored
+    assert "var" not in taken
+    assert all((ROOT / name).exists() for name in taken)
+
+
+def test_each_variable_that_is_set_is_one_of_ours() -> None:
+    known = {setting.variable for setting in Environment.settings().values()}
+    of_image = set(re.findall(r"NIGHTSHIFT_\w+(?==)", (_DOCKER / "Dockerfile").read_text()))
+    of_platform = set(_COMPOSE["services"]["platform"]["environment"])
+    assert of_image == {"NIGHTSHIFT_HOME", "NIGHTSHIFT_AIRFLOW_HOST"}
+    assert of_image | of_platform <= known
+
+
+def test_nothing_is_reached_from_another_machine() -> None:
+    published = [port for one in _COMPOSE["services"].values() for port in one.get("ports", ())]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_passwords_are_made_once_and_for_their_owner_alone(tmp_path: Path) -> None:
+    shutil.copy(_DOCKER / "make-env", tmp_path)
+    file = tmp_path / ".env"
+    made = []
+    for _ in range(2):
+        subprocess.run([tmp_path / "make-env"], check=True, capture_output=True)
+        made.append(file.read_text())
+    assert made[0] == made[1]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    passwords = dict(line.split("=") for line in made[0].split())
+    wanted = set(re.findall(r"\$\{(\w+):\?", (_DOCKER / "compose.yaml").read_text()))
+    assert set(passwords) == wanted
+    assert len(set(passwords.values())) == len(wanted)
+    assert all(len(password) == 48 for password in passwords.values())
