@@ -120,7 +120,7 @@ def _require_same(stack: Stack, own: Mapping[str, str]) -> None:
         _rows(stack.run("platform", "nightshift", "sql", "--format", "csv", _PUBLISHED)),
         _rows(_ran([_nightshift(), "sql", "--format", "csv", _PUBLISHED], own)),
     ]
-    made_by_model = {"predictions"}
+    made_by_model = {"flights.predictions"}
     facts = [[row for row in rows if row[0] not in made_by_model] for rows in published]
     _require(len(facts[0]) > 100, f"only {len(facts[0])} publications")
     others = Counter(row[0] for row in set(map(tuple, facts[0])) ^ set(map(tuple, facts[1])))
