@@ -53,7 +53,7 @@ def _same(ours: pa.Table, theirs: pa.Table) -> bool:
 
 CASE = Case(
     name="scoring",
-    what="Spark's workers read the files and score by LiteRT",
+    what="Spark's workers read the files, score by LiteRT, and write files",
     peers=(
         Peer(
             name="pandas_udf",
@@ -126,13 +126,16 @@ def _scoring(environment: Environment, folder: Path, name: str) -> Work:
         by_day=dict.fromkeys(days, shipped),
         shown=(_DAY, _KEY),
         prediction=_PREDICTION,
+        stamps={},
+        told_by=_DAY,
     )
+    place = folder / name
+    place.mkdir()
 
     def work() -> Answer:
         files = day_files(DeltaTable(folder / "table"), set(days).__contains__)
-        with scoring_on_spark.scored(session, asked, list(files)) as (scored, _):
-            scored.write.mode("overwrite").parquet(str(folder / name))
-        return lambda: _written(folder / name)
+        scoring_on_spark.write(session, asked, list(files), str(place))
+        return lambda: _written(place)
 
     yield work
 

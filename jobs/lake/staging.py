@@ -8,7 +8,7 @@ which staging belongs to the days of a run; the last one written counts.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -96,17 +96,45 @@ def write(
     Raises:
         NightshiftError: a row belongs to none of the days.
     """
+    column = partition(run, name)
+
+    def by_spark(place: str) -> None:
+        # All rows of a day in one task, so that a day is one file.
+        frame.repartition(column).write.partitionBy(column).parquet(place)
+
+    return write_by(run, name, by_spark, frame.schema, days, origin)
+
+
+def write_by(
+    run: Run,
+    name: str,
+    writing: Callable[[str], None],
+    schema: StructType,
+    days: Collection[date],
+    origin: Origin,
+) -> Staging:
+    """Have the rows written that this run wants to publish.
+
+    Args:
+        run: Who stages them.
+        name: The table.
+        writing: Writes Parquet files into the folder of that path or URL, in a folder a day, as
+            Spark names them: `<partition>=<day>/`.
+        schema: Of the rows, with the partition column.
+        days: Partition dates that they replace.
+        origin: How they were made.
+
+    Raises:
+        NightshiftError: a row belongs to none of the days.
+    """
     attempt = run.attempt or next_attempt(run, [name])
     # Of its own, whoever else stages the same days: a folder is written once.
     folder = f"{STAGED_BELOW}/{min(days)}_{max(days)}_{attempt}_{uuid4().hex[:8]}"
-    column = partition(run, name)
-    # All rows of a day in one task, so that a day is one file.
-    by_day = frame.repartition(column).write.partitionBy(column)
-    by_day.parquet(f"{path(run, name)}/{folder}")
+    writing(f"{path(run, name)}/{folder}")
     staging = Staging(
         folder=folder,
         attempt=attempt,
-        schema=_nullable(frame.schema),
+        schema=_nullable(schema),
         days=tuple(sorted(days)),
         files=tuple(found_in(path(run, name), folder)),
         checksums={},

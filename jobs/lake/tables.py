@@ -26,6 +26,7 @@ from pipelines.spec import QUARANTINE_SUFFIX
 
 if TYPE_CHECKING:
     from pyspark.sql import Column as Expression
+    from pyspark.sql.types import StructType
 
     from jobs.lake.knowledge import Seen, Version
     from pipelines.days import Days
@@ -66,6 +67,32 @@ def stage_rows(
     """
     replaced = days or partition_days(run, run.pipeline.table(name))
     written = staging.write(run, name, frame, tuple(replaced), origin or Origin())
+    staging.keep(run, name, written)
+    return written.rows
+
+
+def stage_files(
+    run: Run,
+    name: str,
+    writing: Callable[[str], None],
+    schema: StructType,
+    days: Collection[date],
+    origin: Origin,
+) -> int:
+    """Have others write the rows that this run wants to publish, and return how many they are.
+
+    Args:
+        run: Who stages them.
+        name: The table.
+        writing: See `staging.write_by`.
+        schema: Of the rows, with the partition column.
+        days: Partition dates that the rows replace.
+        origin: How they were made.
+
+    Raises:
+        NightshiftError: a row belongs to none of the days.
+    """
+    written = staging.write_by(run, name, writing, schema, days, origin)
     staging.keep(run, name, written)
     return written.rows
 

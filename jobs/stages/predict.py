@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from jobs.lake import amounts, approvals, model_events, ops, snapshots, tables
@@ -29,8 +27,6 @@ from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, SCORING
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
     from jobs.training.families.light import Variant
     from jobs.training.odd_inputs import Odd
     from jobs.training.registry import ModelVersion, Registry
@@ -73,9 +69,8 @@ def predict(run: Run) -> dict[str, object]:
     # A cluster that others run need not have our code.
     is_own = not run.environment.spark_remote
     is_large = is_own and snapshots.count(run, snapshot, nights) > ROWS_IN_PROCESS
-    with work.on_spark() if is_large else work.in_process() as (scored, odd):
-        odd_inputs.require_none(run, odd)
-        staged = _stage(run, scored, champions, knowledge)
+    origin = _origin(run, champions, knowledge)
+    staged, odd = work.on_spark(origin) if is_large else work.in_process(origin)
     return {
         "predictions": staged,
         "scoring_version": snapshot.version,
@@ -117,9 +112,8 @@ class _Work:
             found[model.version] = serving.variant_of(self._environment, self.run.pipeline, model)
         return found
 
-    @contextmanager
-    def in_process(self) -> Iterator[tuple[DataFrame, Counter[Odd]]]:
-        """The predictions, made here; and the odd inputs among their rows."""
+    def in_process(self, origin: Origin) -> tuple[int, Counter[Odd]]:
+        """Make the predictions here; returns how many were staged, and the odd inputs."""
         scorers: dict[str, Scorer] = {}
         for model in self._models:
             variant = self.variants[model.version]
@@ -133,15 +127,16 @@ class _Work:
             scorer = scorers[model.version]
             odd += odd_inputs.count(own, scorer.encoding)
             nights.append(self._scored(own, model, scorer))
+        odd_inputs.require_none(self.run, odd)
         scored = pa.concat_tables(nights)
         # With a schema: Spark infers none from a night without rows, such as the last before the
         # feeds end.
         session = connect(self._environment)
-        yield session.createDataFrame(scored, from_arrow_schema(scored.schema)), odd
+        frame = session.createDataFrame(scored, from_arrow_schema(scored.schema))
+        return tables.stage_rows(self.run, PREDICTIONS, frame, origin.inputs, origin), odd
 
-    @contextmanager
-    def on_spark(self) -> Iterator[tuple[DataFrame, Counter[Odd]]]:
-        """The same by Spark's workers, as long as the block lasts."""
+    def on_spark(self, origin: Origin) -> tuple[int, Counter[Odd]]:
+        """The same by Spark's workers."""
         session = connect(self._environment)
         shipped: dict[str, Shipped] = {}
         for model in self._models:
@@ -156,15 +151,22 @@ class _Work:
             by_day={day: shipped[model.version] for day, model in self.champions.items()},
             shown=self._shown,
             prediction=self.run.pipeline.prediction,
+            stamps={name: pa.scalar(value) for name, value in self._stamps.items()},
+            told_by=self.run.pipeline.table(PREDICTIONS).partition,
         )
         files = snapshots.files(self.run, self.snapshot, self.nights)
         own = [file for file in files if file.day in asked.by_day]
         amounts.add_read(sum(file.rows for file in own), sum(file.size for file in own))
-        stamps = {name: F.lit(value) for name, value in self._stamps.items()}
-        # A table keeps it as Arrow has it, in 64 bits.
-        stamps["scoring_version"] = stamps["scoring_version"].cast("long")
-        with scoring_on_spark.scored(session, asked, own) as (scored, odd):
-            yield scored.withColumns(stamps), odd
+        odd: Counter[Odd] = Counter()
+
+        def writing(place: str) -> None:
+            odd.update(scoring_on_spark.write(session, asked, own, place))
+            # Before anything is staged.
+            odd_inputs.require_none(self.run, odd)
+
+        schema = from_arrow_schema(asked.told)
+        staged = tables.stage_files(self.run, PREDICTIONS, writing, schema, origin.inputs, origin)
+        return staged, odd
 
     @cached_property
     def _stamps(self) -> dict[str, object]:
@@ -212,18 +214,12 @@ def _made_by(model: ModelVersion) -> dict[str, str]:
     }
 
 
-def _stage(
-    run: Run,
-    rows: DataFrame,
-    champions: Mapping[date, ModelVersion],
-    knowledge: Knowledge,
-) -> int:
+def _origin(run: Run, champions: Mapping[date, ModelVersion], knowledge: Knowledge) -> Origin:
     table = run.pipeline.table(PREDICTIONS)
     inputs = {}
     for night, model in champions.items():
         inputs[table.day_of(night)] = _inputs(night, model, knowledge)
-    origin = Origin(definition=definitions(run.pipeline)[PREDICTIONS], inputs=inputs)
-    return tables.stage_rows(run, PREDICTIONS, rows, inputs, origin)
+    return Origin(definition=definitions(run.pipeline)[PREDICTIONS], inputs=inputs)
 
 
 def _inputs(night: date, model: ModelVersion, knowledge: Knowledge) -> tuple[Input, ...]:

@@ -1,8 +1,9 @@
 """Scoring by Spark's Python workers, in Arrow: any number of rows, and few of them in memory.
 
-Spark shares out the files of the rows, and each worker reads its own: that takes a third of the
-time that Spark takes to read them and hand them over (docs/decisions/0021). A model travels as
-files that are named by their digest; a worker loads it once, and keeps it for later tasks.
+Spark shares out the files of the rows; each worker reads its own, and writes what it says of them:
+no row goes through Spark, which takes longer to hand it over than a worker to score it
+(docs/decisions/0021). A model travels as files that are named by their digest; a worker loads it
+once, and keeps it for later tasks.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
+from uuid import uuid4
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyspark.sql import functions as F
 
 from jobs.lake.arrow_files import arrow_files
 from jobs.training import odd_inputs, scoring
@@ -30,8 +31,7 @@ from jobs.training.odd_inputs import Odd
 from pipelines.errors import NightshiftError
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.types import StructType
+    from pyspark.sql import SparkSession
 
     from jobs.lake.data_files import DayFile
     from jobs.training.registry import ModelVersion, Registry
@@ -45,12 +45,12 @@ _TASK_BYTES = 16_000_000
 """Of files that share a task: a task takes some ten milliseconds to be started."""
 _ROWS_AT_ONCE = 65_536
 """That a worker holds in memory."""
+_NO_DAY = "__HIVE_DEFAULT_PARTITION__"
+"""Folder of rows without a day, as Spark names it: who looks at the files refuses it."""
 _UNIT = "day date, path string, part int, parts int"
-_ODD_COLUMN, _ODD_KIND, _ODD_ROWS = "odd column", "odd kind", "odd rows"
-"""Columns of the rows that count odd inputs, which travel with the predictions. With a space, which
-no column of a table has."""
-
-_COUNT_TYPES = {_ODD_COLUMN: pa.string(), _ODD_KIND: pa.string(), _ODD_ROWS: pa.int64()}
+_COUNTS = "column string, kind string, rows long"
+"""What a worker tells: the odd inputs among its rows."""
+_COUNTS_SCHEMA = pa.schema([("column", pa.string()), ("kind", pa.string()), ("rows", pa.int64())])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +81,20 @@ class Asked:
     """Columns of the rows that the predictions keep."""
     prediction: str
     """Column of what the model says."""
+    stamps: Mapping[str, pa.Scalar]
+    """Columns that are the same in all predictions."""
+    told_by: str
+    """Column of the predictions whose days have a folder each."""
+
+    @property
+    def told(self) -> pa.Schema:
+        """Of the predictions."""
+        fields = [self.schema.field(name) for name in self.shown]
+        fields.append(pa.field(self.prediction, pa.float64()))
+        made_by = next(iter(self.by_day.values())).made_by
+        fields += [pa.field(name, pa.string()) for name, _ in made_by]
+        fields += [pa.field(name, value.type) for name, value in self.stamps.items()]
+        return pa.schema(fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,32 +134,27 @@ def ship(
     )
 
 
-@contextmanager
-def scored(
-    session: SparkSession, asked: Asked, files: Collection[DayFile]
-) -> Iterator[tuple[DataFrame, Counter[Odd]]]:
-    """The prediction of each row of the files, and the odd inputs among them.
-
-    The rows are there while the block lasts: on Spark's disks, where memory is too small.
+def write(
+    session: SparkSession, asked: Asked, files: Collection[DayFile], place: str
+) -> Counter[Odd]:
+    """Write the prediction of each row of the files; returns the odd inputs among the rows.
 
     Args:
         session: Of the Spark that has been given the models.
         asked: What is wanted.
         files: Of days that have a model.
+        place: Path or URL of a new folder, which gets a folder a day with Parquet files.
     """
     parts = [astuple(part) for file in files for part in _parts(file)]
     size = sum(file.size for file in files)
     tasks = max(1, min(len(parts), round(size / _TASK_BYTES)))
     # Without a column Spark deals them out one by one, the same number to each task.
     dealt = session.createDataFrame(parts, _UNIT).repartition(tasks)
-    told = dealt.mapInArrow(_Score(asked), _told_schema(asked)).persist()
-    try:
-        is_count = F.col(_ODD_ROWS).isNotNull()
-        counts = told.where(is_count).groupBy(_ODD_COLUMN, _ODD_KIND).agg(F.sum(_ODD_ROWS))
-        odd: Counter[Odd] = Counter({(row[0], row[1]): row[2] for row in counts.collect()})
-        yield told.where(~is_count).drop(_ODD_COLUMN, _ODD_KIND, _ODD_ROWS), odd
-    finally:
-        told.unpersist()
+    counts = dealt.mapInArrow(_Score(asked, place), _COUNTS)
+    odd: Counter[Odd] = Counter()
+    for column, kind, rows in counts.collect():
+        odd[column, kind] += rows
+    return odd
 
 
 def _parts(file: DayFile) -> Iterator[_Part]:
@@ -154,64 +163,81 @@ def _parts(file: DayFile) -> Iterator[_Part]:
         yield _Part(file.day, file.path, number, count)
 
 
-def _told_schema(asked: Asked) -> StructType:
-    """Of predictions, and of the rows that count odd inputs."""
-    from pyspark.sql.pandas.types import from_arrow_schema
-
-    fields = [asked.schema.field(name) for name in asked.shown]
-    fields.append(pa.field(asked.prediction, pa.float64()))
-    made_by = next(iter(asked.by_day.values())).made_by
-    fields += [pa.field(name, pa.string()) for name, _ in made_by]
-    fields += [pa.field(name, kind) for name, kind in _COUNT_TYPES.items()]
-    return from_arrow_schema(pa.schema(fields))
-
-
 @dataclass(frozen=True)
 class _Score:
-    """Reads and scores the parts that a task was dealt; Spark sends it to its workers."""
+    """Scores the parts that a task was dealt; Spark sends it to its workers."""
 
     asked: Asked
+    place: str
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         odd: Counter[Odd] = Counter()
-        schema = None
         for batch in batches:
             for unit in batch.to_pylist():
-                part = _Part(**unit)
-                shipped = self.asked.by_day[part.day]
-                scorer = _loaded(shipped)
-                for rows in _read(self.asked, part, scorer.encoding.columns):
-                    odd += odd_inputs.count(rows, scorer.encoding)
-                    predicted = self._scored(rows, shipped, scorer)
-                    schema = predicted.schema
-                    yield from predicted.to_batches()
-        if schema is not None and odd:
-            yield _counts(odd, schema)
+                odd += self._write(_Part(**unit))
+        told = [{"column": one[0], "kind": one[1], "rows": rows} for one, rows in odd.items()]
+        yield pa.RecordBatch.from_pylist(told, _COUNTS_SCHEMA)
+
+    def _write(self, part: _Part) -> Counter[Odd]:
+        shipped = self.asked.by_day[part.day]
+        scorer = _loaded(shipped)
+        odd: Counter[Odd] = Counter()
+        with _Files(self.place, part, self.asked.told_by) as files:
+            for rows in _read(self.asked, part, scorer.encoding.columns):
+                odd += odd_inputs.count(rows, scorer.encoding)
+                files.add(self._scored(rows, shipped, scorer))
+        return odd
 
     def _scored(self, rows: pa.Table, shipped: Shipped, scorer: Scorer) -> pa.Table:
         scores = pa.array(scorer.score(rows), pa.float64())
         told = rows.select(list(self.asked.shown)).append_column(self.asked.prediction, scores)
-        for name, value in shipped.made_by:
+        for name, value in {**dict(shipped.made_by), **self.asked.stamps}.items():
             told = told.append_column(name, pa.repeat(value, len(rows)))
-        for name, kind in _COUNT_TYPES.items():
-            told = told.append_column(name, pa.nulls(len(rows), kind))
         return told
 
 
-def _counts(odd: Counter[Odd], schema: pa.Schema) -> pa.RecordBatch:
-    """The counts as rows beside the predictions, of which they have nothing."""
-    told = {
-        _ODD_COLUMN: [column for column, _ in odd],
-        _ODD_KIND: [kind for _, kind in odd],
-        _ODD_ROWS: list(odd.values()),
-    }
-    columns = [
-        pa.array(told[field.name], field.type)
-        if field.name in told
-        else pa.nulls(len(odd), field.type)
-        for field in schema
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+class _Files:
+    """The Parquet files of a part's predictions, one a day: all of them there in full, or none.
+
+    They are named after the part: where Spark has a task done twice, the same bytes are put in the
+    place of the same file.
+    """
+
+    def __init__(self, place: str, part: _Part, by: str) -> None:
+        self._system = arrow_files(place)
+        self._name = hashlib.sha256(repr(part).encode()).hexdigest()[:32]
+        self._by = by
+        self._writers: dict[str, pq.ParquetWriter] = {}
+        self._own = uuid4().hex
+
+    def __enter__(self) -> Self:
+        return self
+
+    def add(self, told: pa.Table) -> None:
+        """Write these rows, too."""
+        days = told[self._by]
+        for day in pc.unique(days).to_pylist():
+            is_of_day = pc.is_null(days) if day is None else pc.equal(days, pa.scalar(day))
+            rows = told.filter(is_of_day).drop_columns([self._by])
+            self._writer(day, rows.schema).write_table(rows)
+
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        for folder, writer in self._writers.items():
+            writer.close()
+            if failure is None:
+                self._system.move(self._unfinished(folder), f"{folder}/part-{self._name}.parquet")
+
+    def _writer(self, day: date | None, schema: pa.Schema) -> pq.ParquetWriter:
+        folder = f"{self._by}={_NO_DAY if day is None else day}"
+        if folder not in self._writers:
+            self._system.create_dir(folder)
+            sink = self._unfinished(folder)
+            self._writers[folder] = pq.ParquetWriter(sink, schema, filesystem=self._system)
+        return self._writers[folder]
+
+    def _unfinished(self, folder: str) -> str:
+        # Of another name than what is looked for.
+        return f"{folder}/.{self._name}.{self._own}"
 
 
 def _read(asked: Asked, part: _Part, features: Iterable[str]) -> Iterator[pa.Table]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 from deltalake import DeltaTable, WriterProperties, write_deltalake
 from pyspark import SparkFiles
@@ -79,6 +80,8 @@ def asked(environment: Environment, by_day: dict[date, Shipped]) -> Asked:
         by_day=by_day,
         shown=KEY,
         prediction=PREDICTION,
+        stamps={"scoring_version": pa.scalar(7)},
+        told_by="landed_date",
     )
 
 
@@ -88,8 +91,15 @@ def _write(asked: Asked, rows: pa.Table, **how: Any) -> None:
 
 def _scored(spark: SparkSession, asked: Asked) -> tuple[pa.Table, Counter[Odd]]:
     files = list(day_files(DeltaTable(asked.table), NIGHTS.__contains__))
-    with scoring_on_spark.scored(spark, asked, files) as (scored, odd):
-        return scored.toArrow().sort_by([(name, "ascending") for name in KEY]), odd
+    place = Path(asked.table).with_name("told")
+    place.mkdir(exist_ok=True)
+    odd = scoring_on_spark.write(spark, asked, files, str(place))
+    days = pa.schema([("landed_date", pa.date32())])
+    written = ds.dataset(place, partitioning=ds.partitioning(days, flavor="hive"))
+    scored = (
+        written.to_table().select(asked.told.names) if written.files else asked.told.empty_table()
+    )
+    return scored.sort_by([(name, "ascending") for name in KEY]), odd
 
 
 def _in_process(registry: Registry, models: list[ModelVersion], rows: pa.Table) -> list[float]:
@@ -121,7 +131,8 @@ def test_every_split_gives_the_bits_of_one_process(
     versions = scored["model_version"].to_pylist()
     assert versions == ["1"] * 6000 + ["2"] * 6000
     assert odd == Counter()
-    assert scored.column_names == [*KEY, PREDICTION, "model_version"]
+    assert scored.column_names == [*KEY, PREDICTION, "model_version", "scoring_version"]
+    assert set(scored["scoring_version"].to_pylist()) == {7}
 
 
 def test_odd_inputs_are_counted_as_one_process_counts_them(
@@ -153,6 +164,43 @@ def test_no_rows_are_scored_to_none(spark: SparkSession, asked: Asked) -> None:
     scored, odd = _scored(spark, asked)
     assert len(scored) == 0
     assert odd == Counter()
+
+
+def _told(*days: date | None) -> pa.Table:
+    return pa.table(
+        {"day": pa.array(days, pa.date32()), "score": pa.array([0.5] * len(days), pa.float64())}
+    )
+
+
+_PART = scoring_on_spark._Part(day=NIGHTS.first, path="a.parquet", part=0, parts=1)
+
+
+def _there(place: Path) -> list[str]:
+    return sorted(str(file.relative_to(place)) for file in place.rglob("*.parquet"))
+
+
+def test_a_part_that_is_done_twice_is_there_once(tmp_path: Path) -> None:
+    for _ in range(2):
+        with scoring_on_spark._Files(str(tmp_path), _PART, "day") as files:
+            files.add(_told(NIGHTS.first, NIGHTS.last))
+            files.add(_told(NIGHTS.first, None))
+    folders = [Path(file).parent.name for file in _there(tmp_path)]
+    assert folders == ["day=2013-01-23", "day=2013-01-24", "day=__HIVE_DEFAULT_PARTITION__"]
+    # Without the partition, as its files would have its name twice.
+    rows = ds.dataset([tmp_path / file for file in _there(tmp_path)]).to_table()
+    assert rows.column_names == ["score"]
+    assert len(rows) == 4
+
+
+def test_of_a_part_that_failed_there_is_nothing(tmp_path: Path) -> None:
+    def write_and_fail() -> None:
+        with scoring_on_spark._Files(str(tmp_path), _PART, "day") as files:
+            files.add(_told(NIGHTS.first, NIGHTS.last))
+            raise ValueError("odd")
+
+    with pytest.raises(ValueError, match="odd"):
+        write_and_fail()
+    assert _there(tmp_path) == []
 
 
 def test_a_model_that_came_as_other_bytes_is_not_loaded(
