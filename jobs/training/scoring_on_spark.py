@@ -41,8 +41,8 @@ _MODELS_OF_A_WORKER = 16
 """Loaded ones: a pass over many nights has a model for each turn."""
 _PART_BYTES = 64_000_000
 """A larger file is shared out among tasks, by its row groups."""
-_TASK_BYTES = 16_000_000
-"""Of files that share a task: a task takes some ten milliseconds to be started."""
+_TASK_BYTES = 64_000_000
+"""Of files that share a task: to start one takes as long as to score some twenty thousand rows."""
 _ROWS_AT_ONCE = 65_536
 """That a worker holds in memory."""
 _NO_DAY = "__HIVE_DEFAULT_PARTITION__"
