@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import feast
-import yaml  # type: ignore[import-untyped]
+import yaml
 from feast import FeatureStore, RepoConfig
 
 from features import definitions

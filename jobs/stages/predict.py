@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from pipelines.environment import Environment
 
 ROWS_IN_PROCESS = 200_000
-"""More are scored by Spark's workers, where they lie, and few of them are in memory. One process is
-the faster way even for a million (docs/performance.md), as long as its memory lasts."""
+"""More are scored by Spark's workers, where they lie, and few of them are in memory. Up to some
+hundred thousand one process is the faster way (docs/performance.md)."""
 
 
 def predict(run: Run) -> dict[str, object]:
