@@ -164,9 +164,11 @@ def _require_clean_stop(stack: Stack) -> None:
     with _timed("start again"):
         stack.ask("start", "platform")
         _await_platform(stack)
-    told = stack.run("platform", "nightshift", "logs", "supervisor", "--lines", "5")
-    plan = stack.run("platform", "nightshift", "plan", "flights", "--date", str(_NIGHT))
-    _require("nothing to do" in plan.lower(), f"after a start anew the plan was:\n{plan}\n{told}")
+    plan = stack.run(
+        "platform", "nightshift", "plan", "flights", "--date", str(_NIGHT), "--format", "csv"
+    )
+    states = {row[1] for row in _rows(plan)}
+    _require(states == {"current"}, f"after a start anew the plan was:\n{plan}")
 
 
 def _await_platform(stack: Stack) -> None:
