@@ -197,23 +197,13 @@ def _users(text: str) -> str:
     return text
 
 
-def _auth(text: str) -> str:
-    if text not in {"simple", "fab"}:
-        raise ValueError("'simple' or 'fab'")
-    return text
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(" or ".join(f"'{word}'" for word in words))
+        return text
 
-
-def _listening_host(text: str) -> str:
-    # The platform itself asks on loopback.
-    if text not in {"127.0.0.1", "0.0.0.0"}:
-        raise ValueError("'127.0.0.1' or '0.0.0.0'")
-    return text
-
-
-def _on_or_off(text: str) -> str:
-    if text not in {"on", "off"}:
-        raise ValueError("'on' or 'off'")
-    return text
+    return parse
 
 
 def _file_or_web_address(text: str) -> str:
@@ -349,7 +339,8 @@ class Environment:
             "where the Airflow UI and API listen: 127.0.0.1, or 0.0.0.0 inside a container, whose "
             "own network decides who reaches it",
             "127.0.0.1",
-            _listening_host,
+            # The platform itself asks on loopback.
+            _one_of("127.0.0.1", "0.0.0.0"),
         )
     )
     mlflow_port: int = field(
@@ -392,7 +383,7 @@ class Environment:
             "who keeps users and roles: 'simple', these variables; 'fab', Airflow's database, by "
             "its UI",
             "simple",
-            _auth,
+            _one_of("simple", "fab"),
         )
     )
     lineage: str | None = field(
@@ -450,7 +441,7 @@ class Environment:
             "'on': Horovod's timeline of each training, what ranks waited for and sent, is kept in "
             "MLflow with the model",
             "off",
-            _on_or_off,
+            _one_of("on", "off"),
         )
     )
     retention_days: int = field(

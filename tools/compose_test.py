@@ -29,6 +29,7 @@ from pipelines.environment import ROOT
 _PROJECT = "nightshift-test"
 _HISTORY = (date(2012, 12, 31), date(2013, 3, 31))
 _NIGHT = date(2013, 4, 1)
+_PREDICTIONS = "flights.predictions"
 _UP_SECONDS = 400
 _LOOK_SECONDS = 2.0
 _STOP_SECONDS = 60
@@ -37,8 +38,7 @@ _PUBLISHED = (
     "WHERE pipeline = 'flights' ORDER BY ALL"
 )
 _QUALITY = (
-    "SELECT round(avg(late_probability), 3) AS mean, count(*) AS predictions "
-    "FROM flights.predictions"
+    f"SELECT round(avg(late_probability), 3) AS mean, count(*) AS predictions FROM {_PREDICTIONS}"
 )
 
 
@@ -116,25 +116,28 @@ def _nights() -> Iterator[list[str]]:
 
 
 def _require_same(stack: Stack, own: Mapping[str, str]) -> None:
-    published = [
-        _rows(stack.run("platform", "nightshift", "sql", "--format", "csv", _PUBLISHED)),
-        _rows(_ran([_nightshift(), "sql", "--format", "csv", _PUBLISHED], own)),
-    ]
-    made_by_model = {"flights.predictions"}
-    facts = [[row for row in rows if row[0] not in made_by_model] for rows in published]
-    _require(len(facts[0]) > 100, f"only {len(facts[0])} publications")
-    others = Counter(row[0] for row in set(map(tuple, facts[0])) ^ set(map(tuple, facts[1])))
+    there, here = _asked_of_both(stack, own, _PUBLISHED)
+    # Of those a model has made the rows are compared, not the bits.
+    facts = [row for row in there if row[0] != _PREDICTIONS]
+    others = Counter(row[0] for row in set(map(tuple, there)) ^ set(map(tuple, here)))
+    del others[_PREDICTIONS]
+    _require(len(facts) > 100, f"only {len(facts)} publications")
     _require(not others, f"other rows were published than on this machine: {dict(others)}")
-    said = [
-        _rows(stack.run("platform", "nightshift", "sql", "--format", "csv", _QUALITY)),
-        _rows(_ran([_nightshift(), "sql", "--format", "csv", _QUALITY], own)),
-    ]
-    _require(said[0] == said[1], f"other predictions: {said[0]}, and on this machine {said[1]}")
-    print(f"{len(facts[0])} publications with the same rows and checksums; predictions {said[0]}")
+    said_there, said_here = _asked_of_both(stack, own, _QUALITY)
+    said = f"other predictions: {said_there}, and on this machine {said_here}"
+    _require(said_there == said_here, said)
+    print(f"{len(facts)} publications with the same rows and checksums; predictions {said_there}")
+
+
+def _asked_of_both(stack: Stack, own: Mapping[str, str], statement: str) -> list[list[list[str]]]:
+    """The rows of a statement, in the containers and on this machine."""
+    words = ["sql", "--format", "csv", statement]
+    said = [stack.run("platform", "nightshift", *words), _ran([_nightshift(), *words], own)]
+    return [_rows(text) for text in said]
 
 
 def _require_in_postgres(stack: Stack) -> None:
-    count = "SELECT count(*) FROM flights.predictions"
+    count = f"SELECT count(*) FROM {_PREDICTIONS}"
     in_lake = stack.run("platform", "nightshift", "sql", "--format", "csv", count).split()[-1]
     ask = ("psql", "--username", "postgres", "--tuples-only", "--no-align", "warehouse")
     in_postgres = stack.run("postgres", *ask, "--command", count).strip()

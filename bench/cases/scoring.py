@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,9 @@ import pyarrow.dataset as arrow
 import pyarrow.parquet as pq
 from deltalake import DeltaTable, write_deltalake
 
-from bench import spark_cluster
+from bench import like_flights, spark_cluster
 from bench.harness import Answer, Case, Peer, Work
+from bench.like_flights import DAY, DAYS, FIRST_DAY, KEY, SEED, TRAINING
 from jobs.lake.data_files import day_files
 from jobs.spark.server import running_server
 from jobs.spark.session import connect, plan_for
@@ -24,30 +25,21 @@ from jobs.training.families.light import EXACT
 from jobs.training.families.neural_network import MODEL, NeuralNetworkFamily
 from jobs.training.registry import Registry
 from jobs.training.tasks import task_of
-from pipelines.catalog import pipeline
 from pipelines.environment import Environment
 from pipelines.model import NeuralNetwork
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_TRAINING = pipeline("flights").training
-_SEED = 20130101
-_FIRST_DAY = date(2013, 1, 1)
-_DAYS = 20
 _ROWS_AT_ONCE = 500_000
-_MISSING = 0.05
-"""Share of the numbers."""
-_VALUES = 40
-"""Known ones of each category."""
-_KEY, _PREDICTION, _DAY = "row", "late_probability", "landed_date"
+_PREDICTION = "late_probability"
 _PREDICT_BATCH = 1024
 """Rows of a step of `predict`; its own default, 32, would take ten times as long."""
 
 
 def _same(ours: pa.Table, theirs: pa.Table) -> bool:
-    ordered = [one.sort_by(_KEY) for one in (ours, theirs)]
-    keys, scores = zip(*((one[_KEY], one[_PREDICTION].to_numpy()) for one in ordered), strict=True)
+    ordered = [one.sort_by(KEY) for one in (ours, theirs)]
+    keys, scores = zip(*((one[KEY], one[_PREDICTION].to_numpy()) for one in ordered), strict=True)
     return keys[0] == keys[1] and bool(np.abs(scores[0] - scores[1]).max() <= 1e-6)
 
 
@@ -76,16 +68,18 @@ CASE = Case(
 
 def prepare(folder: Path, size: int) -> None:
     """A table of so many rows, and a network of the declared size whose weights are drawn."""
-    draw = np.random.default_rng(_SEED)
+    draw = np.random.default_rng(SEED)
     table = str(folder / "table")
     written = 0
     while written < size:
         count = min(_ROWS_AT_ONCE, size - written)
-        write_deltalake(table, _rows(draw, written, count), partition_by=[_DAY], mode="append")
+        write_deltalake(
+            table, like_flights.rows(draw, written, count), partition_by=[DAY], mode="append"
+        )
         written += count
     model = folder / "model"
     model.mkdir()
-    learned = _encoding(_rows(draw, 0, 20_000))
+    learned = _encoding(like_flights.rows(draw, 0, 20_000))
     (model / ENCODING).write_text(learned.to_json())
     _save_network(learned, model, draw)
 
@@ -109,7 +103,7 @@ def _scoring(environment: Environment, folder: Path, name: str) -> Work:
     registry = Registry(environment, "flights")
     model = registry.keep(
         folder / "model",
-        as_of=_FIRST_DAY,
+        as_of=FIRST_DAY,
         fingerprint="drawn",
         family=NeuralNetwork.name,
         recipe="drawn",
@@ -118,16 +112,16 @@ def _scoring(environment: Environment, folder: Path, name: str) -> Work:
         pins={},
     )
     shipped = scoring_on_spark.ship(session, registry, model, EXACT, {"model_version": "1"})
-    days = [_FIRST_DAY + timedelta(days=number) for number in range(_DAYS)]
+    days = [FIRST_DAY + timedelta(days=number) for number in range(DAYS)]
     asked = scoring_on_spark.Asked(
         table=str(folder / "table"),
         schema=pa.schema(DeltaTable(folder / "table").schema()),
-        partition=_DAY,
+        partition=DAY,
         by_day=dict.fromkeys(days, shipped),
-        shown=(_DAY, _KEY),
+        shown=(DAY, KEY),
         prediction=_PREDICTION,
         stamps={},
-        told_by=_DAY,
+        told_by=DAY,
     )
     place = folder / name
     place.mkdir()
@@ -151,8 +145,8 @@ def pandas_udf(folder: Path) -> Work:
             from pyspark.sql import functions as F
 
             rows = session.read.format("delta").load(str(folder / "table"))
-            features = F.struct(*_TRAINING.numeric, *_TRAINING.categorical)
-            scored = rows.select(_DAY, _KEY, predict(features).alias(_PREDICTION))
+            features = F.struct(*TRAINING.numeric, *TRAINING.categorical)
+            scored = rows.select(DAY, KEY, predict(features).alias(_PREDICTION))
             scored.write.mode("overwrite").parquet(str(folder / "udf"))
             return lambda: _written(folder / "udf")
 
@@ -166,12 +160,12 @@ def single_process(folder: Path) -> Work:
 
     def work() -> Answer:
         source = DeltaTable(folder / "table").to_pyarrow_dataset()
-        columns = [_KEY, *scorer.encoding.columns]
-        schema = pa.schema({_KEY: pa.int64(), _PREDICTION: pa.float64()})
+        columns = [KEY, *scorer.encoding.columns]
+        schema = pa.schema({KEY: pa.int64(), _PREDICTION: pa.float64()})
         with pq.ParquetWriter(target, schema) as writer:
             for batch in source.to_batches(columns=columns, batch_size=65_536):
                 scores = scorer.score(pa.Table.from_batches([batch]))
-                writer.write_batch(pa.record_batch([batch[_KEY], scores], schema=schema))
+                writer.write_batch(pa.record_batch([batch[KEY], scores], schema=schema))
         return lambda: pq.read_table(target)
 
     yield work
@@ -210,36 +204,18 @@ def _environment(folder: Path, name: str) -> Environment:
 
 
 def _written(folder: Path) -> pa.Table:
-    return arrow.dataset(folder, format="parquet").to_table(columns=[_KEY, _PREDICTION])
-
-
-def _rows(draw: np.random.Generator, first: int, count: int) -> pa.Table:
-    columns: dict[str, Any] = {
-        _KEY: np.arange(first, first + count),
-        _DAY: pa.array(
-            np.datetime64(_FIRST_DAY) + np.sort(draw.integers(0, _DAYS, count)), pa.date32()
-        ),
-    }
-    for name in _TRAINING.numeric:
-        columns[name] = pa.array(draw.gamma(2, 10, count), mask=draw.random(count) < _MISSING)
-    values = np.array([f"value {number}" for number in range(_VALUES)])
-    for name in _TRAINING.categorical:
-        # Few are frequent, as airports are.
-        columns[name] = values[np.minimum(draw.zipf(1.5, count), _VALUES) - 1]
-    return pa.table(columns)
+    return arrow.dataset(folder, format="parquet").to_table(columns=[KEY, _PREDICTION])
 
 
 def _encoding(rows: pa.Table) -> Encoding:
     label = pa.array(np.arange(len(rows)) % 5 == 0).cast(pa.int32())
-    return encoding.learn(rows.append_column(_TRAINING.label, label), _TRAINING)
+    return encoding.learn(rows.append_column(TRAINING.label, label), TRAINING)
 
 
 def _save_network(learned: Encoding, folder: Path, draw: np.random.Generator) -> None:
     from jobs.training.families.neural_network import network
 
-    settings = _TRAINING.family
-    assert isinstance(settings, NeuralNetwork), "flights learn by a network"
-    model = network.build(learned, settings, task_of(_TRAINING.task))
+    model = network.build(learned, like_flights.network_settings(), task_of(TRAINING.task))
     for layer in model.layers:
         weights = [weight + draw.normal(0, 0.05, weight.shape) for weight in layer.get_weights()]
         layer.set_weights(weights)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from datetime import date
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from deltalake import write_deltalake
 
 from bench.harness import Answer, Case, Peer, Work
 from jobs.services import stage_client
+from jobs.services.own_server import preloaded
+from jobs.services.stage_server import PRELOAD
 from jobs.spark.server import running_server
 from jobs.spark.session import connect, plan_for
 from pipelines.environment import Environment
@@ -23,7 +24,6 @@ from pipelines.environment import Environment
 _SEED = 20130101
 _FIRST_DAY = date(2013, 1, 1)
 _DAYS = 365
-_LOOK_SECONDS = 0.1
 _SELECT = (
     "SELECT carrier, count(*) AS flights, avg(late_probability) AS mean "
     "FROM {table} WHERE dest = 'LAX' AND flight_date >= DATE '2013-02-01' "
@@ -74,29 +74,15 @@ def prepare(folder: Path, size: int) -> None:
 
 def ours(folder: Path) -> Work:
     """The command, which the stage server answers."""
-    environment = _environment(folder)
-    server = subprocess.Popen(
-        [sys.executable, "-m", "jobs.services.stage_server"],
-        env={**os.environ, **environment.variables()},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        while not stage_client.available(environment):
-            if server.poll() is not None:
-                raise RuntimeError("the stage server did not start")
-            time.sleep(_LOOK_SECONDS)
+    with preloaded(_environment(folder), PRELOAD) as environment:
+        if not stage_client.available(environment):
+            raise RuntimeError("the stage server did not start")
         yield from _command(environment)
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def alone(folder: Path) -> Work:
     """The command, which imports what it needs: no stage server is up in its home."""
-    lake = _environment(folder).lake
-    variables = {"NIGHTSHIFT_HOME": str(folder / "home of one alone"), "NIGHTSHIFT_LAKE": lake}
-    yield from _command(Environment.read(variables))
+    yield from _command(_environment(folder))
 
 
 def _command(environment: Environment) -> Work:

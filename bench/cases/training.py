@@ -9,22 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from bench.cases import scoring as rows_like_flights
+from bench import like_flights
 from bench.harness import Answer, Case, Peer, Work
+from bench.like_flights import TRAINING
 from jobs.services.own_server import preloaded
 from jobs.training import encoding
 from jobs.training.families.neural_network import job
 from jobs.training.families.neural_network.launch import launch
 from jobs.training.tasks import task_of
-from pipelines.catalog import pipeline
 from pipelines.environment import Environment
-from pipelines.model import NeuralNetwork
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-_TRAINING = pipeline("flights").training
 _LIBRARIES = ("numpy", "tensorflow", "keras", "horovod.tensorflow")
 _RANKS = 2
 _VALIDATION = 0.08
@@ -64,29 +62,29 @@ CASE = Case(
 
 def prepare(folder: Path, size: int) -> None:
     """The job of a window of so many rows, whose label follows from some of the numbers."""
-    draw = np.random.default_rng(rows_like_flights._SEED)
-    rows = rows_like_flights._rows(draw, 0, size)
+    draw = np.random.default_rng(like_flights.SEED)
+    rows = like_flights.rows(draw, 0, size)
     logit = np.zeros(size)
-    for name in _TRAINING.numeric[:8]:
+    for name in TRAINING.numeric[:8]:
         values = rows[name].to_numpy(zero_copy_only=False)
         logit += draw.normal(0, 0.5) * (np.nan_to_num(values, nan=20.0) - 20.0) / 14.0
     label = draw.random(size) < 1 / (1 + np.exp(1.5 - logit))
-    rows = rows.append_column(_TRAINING.label, pa.array(label.astype(np.int32)))
-    learned = encoding.learn(rows, _TRAINING)
-    examples = encoding.encode(rows, learned, _TRAINING.label)
+    rows = rows.append_column(TRAINING.label, pa.array(label.astype(np.int32)))
+    learned = encoding.learn(rows, TRAINING)
+    examples = encoding.encode(rows, learned, TRAINING.label)
     parted = np.split(np.arange(size), [int(size * (1 - _VALIDATION))])
     place = folder / _JOB
     place.mkdir()
     job.write(
         place,
         job.Job(
-            task=_TRAINING.task,
-            seed=_TRAINING.seed,
-            network=_settings(),
+            task=TRAINING.task,
+            seed=TRAINING.seed,
+            network=like_flights.network_settings(),
             encoding=learned,
             fit=examples.take(parted[0]),
             validation=examples.take(parted[1]),
-            expected_slope=_TRAINING.expected_slope,
+            expected_slope=TRAINING.expected_slope,
             calibration_slope=None,
         ),
     )
@@ -106,9 +104,7 @@ def ours(folder: Path) -> Work:
 
 def fit(folder: Path) -> Work:
     """What a tutorial shows; the libraries are imported before it is timed, as ours are."""
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    given = job.read(folder / _JOB)
-    _model(given)
+    given = _ready(folder)
 
     def work() -> Answer:
         from jobs.training.families.neural_network import network
@@ -131,13 +127,11 @@ def fit(folder: Path) -> Work:
 
 def raw_loop(folder: Path) -> Work:
     """Nothing of `fit`: rows as constants, an epoch as one compiled call."""
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    import tensorflow as tf
-
-    given = job.read(folder / _JOB)
-    _model(given)
+    given = _ready(folder)
 
     def work() -> Answer:
+        import tensorflow as tf
+
         model = _model(given)
         epoch = _epoch_of(model, given)
         losses = []
@@ -147,6 +141,14 @@ def raw_loop(folder: Path) -> Work:
         return lambda: _curve(losses)
 
     yield work
+
+
+def _ready(folder: Path) -> job.Job:
+    """The job, with all imported that a training of it takes."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    given = job.read(folder / _JOB)
+    _model(given)
+    return given
 
 
 def _model(given: job.Job) -> keras.Model:
@@ -198,12 +200,6 @@ def _loss_of(model: keras.Model, given: job.Job) -> float:
 
 def _steps(given: job.Job) -> int:
     return max(1, round(len(given.fit) / given.network.batch_size))
-
-
-def _settings() -> NeuralNetwork:
-    settings = _TRAINING.family
-    assert isinstance(settings, NeuralNetwork), "flights learn by a network"
-    return settings
 
 
 def _curve(losses: Any) -> pa.Table:

@@ -5,6 +5,7 @@ Importing this is cheap.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -60,14 +61,32 @@ def in_child(argument: Mapping[str, Any], tell: Tell) -> int:
     Returns:
         The exit code; what went wrong is told as the command tells it.
     """
-    from jobs import night
 
-    days = Days(parse_day(argument["first"]), parse_day(argument["last"]))
+    def tell_of_nights(environment: Environment) -> None:
+        days = Days(parse_day(argument["first"]), parse_day(argument["last"]))
+        tell(environment, catalog.pipeline(argument["pipeline"]), days, argument)
+
+    return ended(argument["environment"], tell_of_nights)
+
+
+def ended(variables: Mapping[str, str], do: Callable[[Environment], None]) -> int:
+    """Do a client's work in this child of the stage server.
+
+    Args:
+        variables: The client's settings: this process has those of `nightshift up`.
+        do: The work.
+
+    Returns:
+        The exit code; what went wrong is told as the command tells it.
+    """
     try:
-        environment = Environment.read(argument["environment"])
-        pipeline = catalog.pipeline(argument["pipeline"])
-        tell(environment, pipeline, days, argument)
+        do(Environment.read(variables))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads has seen enough, such as `head`.
+        return 0
     except Exception as error:  # the last border before the client
-        # The client's settings: this process has those of `nightshift up`.
-        return night.explain(error, argument["environment"])[0]
+        from jobs.night import explain
+
+        return explain(error, variables)[0]
     return 0

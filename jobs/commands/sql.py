@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from jobs.commands import in_server
 from jobs.output import show
 from jobs.services import stage_client, wire
-from pipelines.environment import Environment
 from pipelines.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
     from jobs.lake.sql import Session
+    from pipelines.environment import Environment
 
 FUNCTION = "jobs.commands.sql:in_child"
 """This module's entry for the stage server; it must be among those that it allows."""
@@ -98,20 +99,12 @@ def in_child(asked: Mapping[str, Any]) -> int:
     Returns:
         The exit code; what went wrong is told as the command tells it.
     """
-    try:
-        environment = Environment.read(asked["environment"])
-        output = asked["output"] and Path(asked["output"])
-        answer(environment, asked["statements"], asked["form"], output, asked["run"])
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Who reads has seen enough, such as `head`.
-        return 0
-    except Exception as error:  # the last border before the client
-        from jobs.night import explain
+    output = asked["output"] and Path(asked["output"])
 
-        # The client's settings: this process has those of `nightshift up`.
-        return explain(error, asked["environment"])[0]
-    return 0
+    def do(environment: Environment) -> None:
+        answer(environment, asked["statements"], asked["form"], output, asked["run"])
+
+    return in_server.ended(asked["environment"], do)
 
 
 def answer(

@@ -115,17 +115,12 @@ def write_by(
 ) -> Staging:
     """Have the rows written that this run wants to publish.
 
+    See `write` for what is not told here.
+
     Args:
-        run: Who stages them.
-        name: The table.
         writing: Writes Parquet files into the folder of that path or URL, in a folder a day, as
             Spark names them: `<partition>=<day>/`.
         schema: Of the rows, with the partition column.
-        days: Partition dates that they replace.
-        origin: How they were made.
-
-    Raises:
-        NightshiftError: a row belongs to none of the days.
     """
     attempt = run.attempt or next_attempt(run, [name])
     # Of its own, whoever else stages the same days: a folder is written once.

@@ -81,16 +81,7 @@ def stage_files(
 ) -> int:
     """Have others write the rows that this run wants to publish, and return how many they are.
 
-    Args:
-        run: Who stages them.
-        name: The table.
-        writing: See `staging.write_by`.
-        schema: Of the rows, with the partition column.
-        days: Partition dates that the rows replace.
-        origin: How they were made.
-
-    Raises:
-        NightshiftError: a row belongs to none of the days.
+    See `staging.write_by`, which has them written.
     """
     written = staging.write_by(run, name, writing, schema, days, origin)
     staging.keep(run, name, written)

@@ -71,6 +71,6 @@ def _tell(environment: Environment, now: Process, ran: dict[str, int]) -> None:
     if now.state == "FATAL":
         raise NightshiftError(f"The service '{now.name}' ended for good ({now.why}). See {log}")
     if now.state == "RUNNING":
-        if ran.setdefault(now.name, now.pid) != now.pid:
+        if ran.get(now.name, now.pid) != now.pid:
             print(f"The service '{now.name}' had ended and was started anew. See {log}", flush=True)
         ran[now.name] = now.pid

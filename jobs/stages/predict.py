@@ -198,12 +198,9 @@ class _Work:
         return tuple(dict.fromkeys((*pipeline.entity, *pipeline.carried)))
 
     def _scored(self, rows: pa.Table, model: ModelVersion, scorer: Scorer) -> pa.Table:
-        scores = pa.array(scorer.score(rows), pa.float64())
-        shown = rows.select(list(self._shown))
-        scored = shown.append_column(self.run.pipeline.prediction, scores)
-        for name, value in {**_made_by(model), **self._stamps}.items():
-            scored = scored.append_column(name, pa.repeat(pa.scalar(value), len(rows)))
-        return scored
+        constants = {**_made_by(model), **self._stamps}
+        prediction = self.run.pipeline.prediction
+        return scoring.predictions(scorer, rows, self._shown, prediction, constants)
 
 
 def _made_by(model: ModelVersion) -> dict[str, str]:

@@ -5,12 +5,14 @@ The rows go through the encoding that training used.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from jobs.training.candidate import JUDGED
 from jobs.training.encoding import ENCODING, Encoding, Examples, encode
@@ -19,8 +21,6 @@ from jobs.training.families.light import EXACT, Model, Variant
 from pipelines.errors import NightshiftError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from jobs.training.families import ModelFamily
     from jobs.training.metrics import Vector
     from jobs.training.registry import ModelVersion, Registry
@@ -97,6 +97,29 @@ def load_trained_from(folder: Path, family: ModelFamily) -> Scorer:
     """The model as it was trained, whose files lie in the folder."""
     encoding = _encoding(folder)
     return Scorer(model=family.load(folder, encoding), encoding=encoding)
+
+
+def predictions(
+    scorer: Scorer,
+    rows: pa.Table,
+    shown: Sequence[str],
+    prediction: str,
+    constants: Mapping[str, object],
+) -> pa.Table:
+    """What a model says of rows, as a table of predictions has it.
+
+    Args:
+        scorer: The model.
+        rows: What it is asked about.
+        shown: Columns of the rows that stay.
+        prediction: Column of what the model says.
+        constants: Columns that are the same in all rows.
+    """
+    scores = pa.array(scorer.score(rows), pa.float64())
+    told = rows.select(list(shown)).append_column(prediction, scores)
+    for name, value in constants.items():
+        told = told.append_column(name, pa.repeat(value, len(rows)))
+    return told
 
 
 def model_files(model: ModelVersion, variant: Variant = EXACT, part: Path = Path()) -> list[str]:

@@ -189,11 +189,8 @@ class _Score:
         return odd
 
     def _scored(self, rows: pa.Table, shipped: Shipped, scorer: Scorer) -> pa.Table:
-        scores = pa.array(scorer.score(rows), pa.float64())
-        told = rows.select(list(self.asked.shown)).append_column(self.asked.prediction, scores)
-        for name, value in {**dict(shipped.made_by), **self.asked.stamps}.items():
-            told = told.append_column(name, pa.repeat(value, len(rows)))
-        return told
+        constants = {**dict(shipped.made_by), **self.asked.stamps}
+        return scoring.predictions(scorer, rows, self.asked.shown, self.asked.prediction, constants)
 
 
 class _Files:

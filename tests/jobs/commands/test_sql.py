@@ -7,7 +7,6 @@ import json
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -25,8 +24,9 @@ from jobs.commands.sql_shell import Shell, TableCompleter, is_whole
 from jobs.lake.commits import publish
 from jobs.lake.sql import Session
 from jobs.services import stage_client
+from jobs.services.own_server import preloaded
 from pipelines.days import Days
-from pipelines.environment import ROOT, Environment
+from pipelines.environment import Environment
 from tests.jobs.lake.test_commits import run_at, staged
 
 _DAY = date(2013, 1, 5)
@@ -43,24 +43,11 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
 @pytest.fixture(scope="module")
 def home_of_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home whose stage server is up."""
-    home = tmp_path_factory.mktemp("served")
-    environment = Environment.read({"NIGHTSHIFT_HOME": str(home)})
-    libraries = ("pyarrow.dataset", "deltalake", "duckdb")
-    server = subprocess.Popen(
-        [sys.executable, "-m", "jobs.services.stage_server", *libraries],
-        env=environment.variables(),
-        cwd=ROOT,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not stage_client.available(environment):
-            assert server.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
-        yield home
-        assert server.poll() is None, "the stage server died"
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path_factory.mktemp("served"))})
+    with preloaded(environment, ("pyarrow.dataset", "deltalake", "duckdb")) as served:
+        assert stage_client.available(served)
+        yield served.home
+        assert stage_client.available(served), "the stage server died"
 
 
 @pytest.fixture(params=["in this process", "in the stage server"])
