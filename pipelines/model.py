@@ -41,7 +41,7 @@ class NeuralNetwork:
     embedding_size: int = 8
     """Numbers by which each category is embedded."""
     dropout: float = 0.3
-    """Share of hidden units left out of each training step, 0 to 1."""
+    """Share of hidden units left out of each training step, 0 to 1, to the nearest 256th."""
     input_dropout: float = 0.3
     """Share of the deep part's inputs left out of each training step, 0 to 1: a few dozen days must
     not be told apart by what all rows of a day share."""

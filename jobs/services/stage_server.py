@@ -35,6 +35,7 @@ PRELOAD = (
     "pyarrow.dataset",
     "deltalake",
     "duckdb",
+    "psycopg",
     "pyspark.sql.connect.session",
     "pyspark.sql.connect.functions",
     "pyspark.sql.functions",

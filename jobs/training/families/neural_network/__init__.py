@@ -29,6 +29,7 @@ MODEL = "model.keras"
 _SOURCES = (
     "__init__.py",
     "dropout.py",
+    "feed.py",
     "horovod_keras3.py",
     "job.py",
     "loop.py",

@@ -9,16 +9,25 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+_LEVELS = 256
+"""A number is left out by the byte that is drawn for it: a float for each would take as long as the
+rest of the step."""
+_BYTES_OF_WORD = 4
+_WORDS_OF_COUNT = 4
+"""Philox (Salmon et al., 2011, https://doi.org/10.1145/2063384.2063405) makes so many 32-bit words
+of each number that it counts."""
+
 
 class SharedDropout(keras.layers.Layer):
     """Leaves out of each step a share of the numbers, scaling the others up.
 
-    Every rank draws for the rows of all ranks, and takes what belongs to its own.
+    Random bytes are a function of the step and of the row's place in the batch of all ranks, so
+    that each rank draws for its own rows alone. The share is taken to the nearest 256th.
     """
 
     def __init__(self, share: float, seed: int, rank: int, ranks: int) -> None:
         super().__init__()
-        self._share = share
+        self._left_out = round(share * _LEVELS)
         self._seed = seed
         self._rank = rank
         self._ranks = ranks
@@ -34,12 +43,27 @@ class SharedDropout(keras.layers.Layer):
             numbers: (rows of this rank, columns).
             training: Whether this is a step of training.
         """
-        if not training or not self._share:
+        if not training or not self._left_out:
             return numbers
         self._step.assign_add(1)
-        rows = tf.shape(numbers)[0]
-        of_all = (rows * self._ranks, numbers.shape[1])
-        drawn = tf.random.stateless_uniform(of_all, (self._seed, self._step.value))
-        own = drawn[self._rank * rows : (self._rank + 1) * rows]
-        kept = tf.cast(own >= self._share, numbers.dtype)
-        return numbers * kept / (1 - self._share)
+        drawn = self._bytes(tf.shape(numbers)[0], numbers.shape[1])
+        kept = tf.cast(drawn >= tf.constant(self._left_out, tf.uint8), numbers.dtype)
+        return numbers * (kept * (_LEVELS / (_LEVELS - self._left_out)))
+
+    def _bytes(self, rows: tf.Tensor, columns: int) -> tf.Tensor:
+        """Random bytes, (rows, columns), of this rank's rows in this step."""
+        # A row takes whole counts, so that where the next begins follows from its number.
+        counts = -(-columns // (_BYTES_OF_WORD * _WORDS_OF_COUNT))
+        rows_before = tf.cast(self._rank * rows, tf.uint64)
+        seed = tf.stack([tf.constant(self._seed, tf.int64), self._step.value])
+        key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+        low, high = tf.unstack(counter)
+        words = tf.raw_ops.StatelessRandomUniformFullIntV2(
+            shape=(rows, counts * _WORDS_OF_COUNT),
+            key=key,
+            counter=tf.stack([low + rows_before * counts, high]),
+            alg=tf.random.Algorithm.PHILOX.value,
+            dtype=tf.uint32,
+        )
+        of_rows = tf.reshape(tf.bitcast(words, tf.uint8), (rows, -1))
+        return of_rows[:, :columns]

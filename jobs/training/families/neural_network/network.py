@@ -15,10 +15,13 @@ from pipelines.model import NeuralNetwork
 
 if TYPE_CHECKING:
     from jobs.training.tasks import LearningTask
+    from jobs.training.tasks.head import Head
 
 LAST = "last"
 """Name of the layer that puts together what the last unit reads; the one-hot categories are the end
 of it."""
+_WIDE = "wide"
+"""Name of the layer that holds the last unit's weights of the categories while it learns."""
 _WEIGHT_DECAY = 1e-4
 
 
@@ -41,7 +44,8 @@ def build(
         encoding: How rows become numbers.
         settings: The size of the network.
         task: What the last unit says.
-        dropout: Of training; None: the network is to score.
+        dropout: Of training; None: the network is to score. The two hold the same weights, those of
+            the categories in another layer: see `as_it_scores`.
     """
     numeric = keras.Input((len(encoding.numeric),), name="numeric")
     categorical = keras.Input((len(encoding.categorical),), dtype="int32", name="categorical")
@@ -57,23 +61,22 @@ def build(
         hidden = keras.layers.Dense(units, activation="relu", name=f"hidden_{number}")(hidden)
         if dropout:
             hidden = dropout(settings.dropout)(hidden)
-    # Not `CategoryEncoding`, which LiteRT has no operation for. No two columns share a row.
-    one_hot = keras.ops.max(keras.ops.one_hot(categorical, encoding.embedding_rows), axis=1)
-    last = keras.layers.Concatenate(name=LAST)([hidden, *numbers, one_hot])
-    prediction = _prediction(last, encoding, task)
+    read = [hidden, *numbers]
+    end = _looking_up if dropout else _prediction
+    prediction = end(read, categorical, encoding, task)
     return keras.Model({"numeric": numeric, "categorical": categorical}, prediction)
 
 
-def without_dropout(
+def as_it_scores(
     model: keras.Model, encoding: Encoding, settings: NeuralNetwork, task: LearningTask
 ) -> keras.Model:
-    """The network as it scores, with the weights of one that was trained."""
-    plain = build(encoding, settings, task)
-    for layer in plain.layers:
+    """The network without dropout, with the weights of one that was built with it."""
+    scoring = build(encoding, settings, task)
+    for layer in scoring.layers:
         # Those that hold weights have names; of the others Keras numbers the names.
         if layer.weights:
-            layer.set_weights(model.get_layer(layer.name).get_weights())
-    return plain
+            layer.set_weights(_weights(model, layer.name, task))
+    return scoring
 
 
 def compile_for(
@@ -158,19 +161,57 @@ def load(path: Path) -> keras.Model:
 
 
 def _prediction(
-    hidden: keras.KerasTensor, encoding: Encoding, task: LearningTask
+    read: list[keras.KerasTensor],
+    categorical: keras.KerasTensor,
+    encoding: Encoding,
+    task: LearningTask,
 ) -> keras.KerasTensor:
+    """What the last unit says of one-hot categories and of what else it reads."""
     head = task.head(encoding.label_mean, encoding.label_scale)
-    start = keras.initializers.Constant(head.start_bias)
-    unit = keras.layers.Dense(
+    # Not `CategoryEncoding`, which LiteRT has no operation for. No two columns share a row.
+    one_hot = keras.ops.max(keras.ops.one_hot(categorical, encoding.embedding_rows), axis=1)
+    last = keras.layers.Concatenate(name=LAST)([*read, one_hot])
+    return _scaled(_unit(head, task, head.activation)(last), head)
+
+
+def _looking_up(
+    read: list[keras.KerasTensor],
+    categorical: keras.KerasTensor,
+    encoding: Encoding,
+    task: LearningTask,
+) -> keras.KerasTensor:
+    """The same for training: one-hot categories, nearly all zeros, take a fifth of a step."""
+    head = task.head(encoding.label_mean, encoding.label_scale)
+    of_others = _unit(head, task, None)(keras.layers.Concatenate()(read))
+    wide = keras.layers.Embedding(
+        encoding.embedding_rows, 1, embeddings_initializer="zeros", name=_WIDE
+    )
+    linear = of_others + keras.ops.sum(wide(categorical), axis=1)
+    return _scaled(keras.layers.Activation(head.activation)(linear), head)
+
+
+def _weights(model: keras.Model, name: str, task: LearningTask) -> list[NDArray[np.float32]]:
+    """What a trained network has learned, as the layer of that name of a scoring one holds it."""
+    own: list[NDArray[np.float32]] = model.get_layer(name).get_weights()
+    if name != task.unit:
+        return own
+    kernel, bias = own
+    (of_categories,) = model.get_layer(_WIDE).get_weights()
+    return [np.concatenate([kernel, of_categories]), bias]
+
+
+def _unit(head: Head, task: LearningTask, activation: str | None) -> keras.layers.Dense:
+    return keras.layers.Dense(
         1,
-        activation=head.activation,
+        activation=activation,
         # So that the first predictions are the mean label.
         kernel_initializer="zeros",
-        bias_initializer=start,
+        bias_initializer=keras.initializers.Constant(head.start_bias),
         name=task.unit,
     )
-    prediction = unit(hidden)
+
+
+def _scaled(prediction: keras.KerasTensor, head: Head) -> keras.KerasTensor:
     if (head.scale, head.offset) == (1.0, 0.0):
         return prediction
     return keras.layers.Rescaling(head.scale, head.offset)(prediction)

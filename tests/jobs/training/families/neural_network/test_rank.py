@@ -11,15 +11,12 @@ from threading import Thread
 import numpy as np
 import psutil
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from jobs.services.stage_client import Work
 from jobs.training.families import TIMELINE
 from jobs.training.families.neural_network import MODEL, job
 from jobs.training.families.neural_network import launch as launching
 from jobs.training.families.neural_network.launch import launch
-from jobs.training.families.neural_network.loop import Shares
 from jobs.training.families.neural_network.network import load
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
@@ -28,57 +25,6 @@ from tests.jobs.training.small import NETWORK, TRAINING, TWIN, job_of
 
 Weights = list[np.ndarray]
 ENDLESS = replace(NETWORK, epochs=100_000)
-
-
-@given(
-    rows=st.integers(8, 5000),
-    wanted=st.integers(1, 300),
-    ranks=st.integers(1, 8),
-)
-def test_ranks_get_equal_shares_of_nearly_all_rows(rows: int, wanted: int, ranks: int) -> None:
-    shares = Shares.of(rows, wanted, ranks)
-    assert shares.rows >= 1
-    assert shares.rows * ranks <= shares.batch
-    used = shares.steps * shares.rows * ranks
-    # Of each batch less than 8 rows, and less than one a rank, are left out.
-    assert rows - shares.steps * (8 + ranks + 1) <= used <= rows
-    dealt = np.stack([shares.of_rank(np.arange(rows), rank) for rank in range(ranks)], axis=1)
-    assert dealt.shape == (shares.steps, ranks, shares.rows)
-    assert len(np.unique(dealt)) == used
-
-
-@given(
-    rows=st.integers(48, 5000),
-    wanted=st.integers(1, 300),
-    ranks=st.integers(1, 4),
-    parts=st.integers(2, 5),
-)
-def test_the_parts_of_a_step_are_what_the_rank_would_see_in_one(
-    rows: int, wanted: int, ranks: int, parts: int
-) -> None:
-    shares = Shares.of(rows, wanted, ranks, parts)
-    dealt = shares.of_rank(np.arange(rows), ranks - 1)
-    assert dealt.shape == (shares.steps * parts, shares.rows // parts)
-    whole = replace(shares, parts=1).of_rank(np.arange(rows), ranks - 1)
-    np.testing.assert_array_equal(dealt.reshape(whole.shape), whole)
-
-
-@given(rows=st.integers(64, 5000), wanted=st.integers(16, 300))
-def test_ranks_that_divide_a_batch_train_on_the_same_rows(rows: int, wanted: int) -> None:
-    dealt = []
-    for ranks in (1, 2, 4, 8):
-        shares = Shares.of(rows, wanted, ranks)
-        parts = [shares.of_rank(np.arange(rows), rank) for rank in range(ranks)]
-        dealt.append(np.concatenate(parts, axis=1))
-    for other in dealt[1:]:
-        np.testing.assert_array_equal(other, dealt[0])
-
-
-def test_fewer_rows_than_ranks_are_refused() -> None:
-    with pytest.raises(NightshiftError, match=r"3 rows are too few for 4 ranks"):
-        Shares.of(3, 2048, 4)
-    with pytest.raises(NightshiftError, match=r"7 rows .* for 4 ranks with 2 accumulated batches"):
-        Shares.of(7, 2048, 4, 2)
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
