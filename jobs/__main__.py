@@ -295,6 +295,11 @@ def _grammar_of_run(one: Parser) -> None:
         help="send no notification; for a caller that sends them itself, with `nightshift notify`",
     )
     one.add_argument(
+        "--profile",
+        action="store_true",
+        help="look at where each second goes, and write a page of it",
+    )
+    one.add_argument(
         "--result",
         metavar="FILE",
         type=Path,
@@ -769,6 +774,7 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
         allow_mixed=arguments.allow_mixed,
         rescore=arguments.rescore,
         from_start=arguments.from_start or not _names_days(arguments),
+        profile=arguments.profile,
     )
     stages = select(arguments.stage)
     print(f"{run.pipeline.name} {run.days}  run {run.run_id}", file=sys.stderr)

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -158,7 +158,8 @@ def perform(argument: dict[str, Any]) -> int:
     amounts.start()
     try:
         plan_for(run.environment, many_rows=_has_many_rows(run))
-        metrics = _function(run.doing)(_numbered(run))
+        with _looked_at(run):
+            metrics = _function(run.doing)(_numbered(run))
     except Exception as error:  # whatever it is, it must be recorded and end as an exit code
         told = explain_loss(run.environment, error) or error
         # The client's settings: in the stage server this process has those of `nightshift up`.
@@ -173,6 +174,17 @@ def perform(argument: dict[str, Any]) -> int:
     _record_costs(run, started, "done", taken, metrics)
     print(f"{run.doing.name:<18}{taken.seconds:6.1f} s  {summary(metrics)}", flush=True)
     return 0
+
+
+def _looked_at(run: Run) -> AbstractContextManager[None]:
+    """Where the time of the stage goes is looked at for so long, if the run asks for it."""
+    if not run.profile:
+        return nullcontext()
+    from jobs.services.sampler import sampling
+
+    # A run may do a stage for some days, and then for others.
+    name = f"{run.doing.name}_{run.days.first}..{run.days.last}.json"
+    return sampling(run.profiles / name, {"stage": run.doing.name, "days": str(run.days)})
 
 
 def _has_many_rows(run: Run) -> bool:

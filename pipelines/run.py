@@ -6,6 +6,7 @@ import re
 import secrets
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 from pipelines.catalog import pipeline
@@ -59,6 +60,9 @@ class Run:
     """Number of this attempt at the stage, taken from the publications when it begins; 0: not yet.
     What an attempt with the same or a higher number has published, this one cannot replace."""
 
+    profile: bool = False
+    """Look at where the time of each stage goes."""
+
     def __post_init__(self) -> None:
         self.pipeline.require_days(self.days)
         if not _RUN_ID.fullmatch(self.run_id):
@@ -86,6 +90,11 @@ class Run:
         return self.days.last < self.night
 
     @property
+    def profiles(self) -> Path:
+        """Folder of what was seen of its stages, where it is to be looked at."""
+        return self.environment.home / "profiles" / self.pipeline.name / self.run_id
+
+    @property
     def doing(self) -> Stage:
         """The stage being run; a stage function is only ever called with one."""
         assert self.stage is not None, "a Run without a stage was given to a stage function"
@@ -104,6 +113,7 @@ class Run:
             "as_of": str(self.as_of) if self.as_of else None,
             "named": str(self.named) if self.named else None,
             "rescore": self.rescore,
+            "profile": self.profile,
             "stage": self.doing.name,
         }
 
@@ -120,5 +130,6 @@ class Run:
             as_of=parse_day(value["as_of"]) if value["as_of"] else None,
             named=parse_day(value["named"]) if value["named"] else None,
             rescore=value["rescore"],
+            profile=value["profile"],
             stage=stage(value["stage"]),
         )

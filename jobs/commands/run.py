@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -54,6 +55,8 @@ def perform(
         result: The file into which it is told as well, for a scheduler.
     """
     since = datetime.now(UTC)
+    if run.profile:
+        night = partial(_perform_looked_at, run, night)
     telling = night if result is None else partial(_perform_telling, run, night, since, result)
     if form == "table":
         return telling()
@@ -61,6 +64,18 @@ def perform(
         code = telling()
     show(STAGES, stage_rows(run, since), form)
     return code
+
+
+def _perform_looked_at(run: Run, night: Callable[[], int]) -> int:
+    """Perform the night, and write the page of where its time went, however it ended."""
+    from jobs.commands.profile import write_page
+
+    started = time.monotonic()
+    try:
+        return night()
+    finally:
+        written = write_page(run, time.monotonic() - started)
+        print(f"profile             {written or 'no stage had anything to do'}", flush=True)
 
 
 def _perform_telling(

@@ -6,7 +6,8 @@ learns from every day up to the night, with the calibration that the judged one 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,9 +97,11 @@ def make(run: Run, recipe: Recipe, folder: Path) -> Candidate:
     days = recipe.days
     rows = dataset.labelled(run, recipe.snapshot, days.all)
     to_judge = dataset.judged(run, rows, days)
-    judged = _member(run, recipe, to_judge, folder / "of the judged")
-    newest = dataset.fresh(run, rows, days, judged.fit.calibration_slope)
     assert to_judge.validation is not None, "a model is judged by days that it has not seen"
+    with ThreadPoolExecutor(1) as meanwhile:
+        laid_out = meanwhile.submit(dataset.fresh, run, rows, days)
+        judged = _member(run, recipe, to_judge, folder / "of the judged")
+        newest = replace(laid_out.result(), calibration_slope=judged.fit.calibration_slope)
     return Candidate(
         judged=judged,
         fresh=_member(run, recipe, newest, folder / "of the fresh"),

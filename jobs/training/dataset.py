@@ -145,23 +145,17 @@ def judged(run: Run, rows: pa.Table, days: Window) -> Dataset:
     return laid_out(run.pipeline.training, fit, validation)
 
 
-def fresh(
-    run: Run,
-    rows: pa.Table,
-    days: Window,
-    slope: float | None,
-) -> Dataset:
+def fresh(run: Run, rows: pa.Table, days: Window) -> Dataset:
     """What the model that serves learns from: everything up to the night.
 
     Args:
         run: Whose pipeline's rows they are.
         rows: Labelled rows of the window.
         days: The window.
-        slope: Of the calibration that the judged model has learned.
     """
     column = run.pipeline.table(TRAINING).partition
     newest = snapshots.between(rows, column, days.fresh)
-    return replace(laid_out(run.pipeline.training, newest, None), calibration_slope=slope)
+    return laid_out(run.pipeline.training, newest, None)
 
 
 def laid_out(training: Training, fit: pa.Table, validation: pa.Table | None) -> Dataset:

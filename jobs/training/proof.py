@@ -11,10 +11,11 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -108,8 +109,7 @@ def prove(
     )
     for one in members:
         _write_sample(one.work, one.member.sample)
-    places = {str(one.work): str(one.files) for one in members}
-    _in_another_process(run, {"family": family, "places": places})
+    _in_other_processes(run, [one.asked(family) for one in members])
     for one in members:
         scores = one.scores(_TRAINED)
         _require_finite(run, one.role, scores)
@@ -137,6 +137,10 @@ class _Saved:
     work: Path
     """What the other process is given and gives."""
 
+    def asked(self, family: str) -> dict[str, str]:
+        """What the other process is to do: see `in_child`."""
+        return {"family": family, "files": str(self.files), "work": str(self.work)}
+
     def scores(self, how: str) -> Vector:
         """Of the sample, as the other process scored it: by a variant, or as it was trained."""
         scores: Vector = np.load(_scores_file(self.work, how), allow_pickle=False)
@@ -148,18 +152,21 @@ class _Saved:
         return seconds
 
 
-def in_child(argument: Mapping[str, Any]) -> None:
-    """Load each model, score its sample and take the time, where nothing can import Horovod."""
+def in_child(argument: Mapping[str, str]) -> None:
+    """Load a model, score its sample and take the time, where nothing can import Horovod.
+
+    Args:
+        argument: Name of the family, and the folders of the model's files and of the work.
+    """
     _hide(_ABSENT)
     family = family_of(argument["family"])
-    for work, saved in argument["places"].items():
-        folder = Path(saved)
-        encoding = Encoding.from_json((folder / ENCODING).read_text())
-        model = family.load(folder, encoding)
-        sample = _read_sample(Path(work))
-        _try(model, sample, Path(work), _TRAINED)
-        if family.light:
-            _try_light(family.light, model, folder, sample, Path(work))
+    folder, work = Path(argument["files"]), Path(argument["work"])
+    encoding = Encoding.from_json((folder / ENCODING).read_text())
+    model = family.load(folder, encoding)
+    sample = _read_sample(work)
+    _try(model, sample, work, _TRAINED)
+    if family.light:
+        _try_light(family.light, model, folder, sample, work)
 
 
 def _try_light(
@@ -280,19 +287,26 @@ def _hide(package: str) -> None:
     sys.meta_path.insert(0, _Hidden(package))
 
 
-def _in_another_process(run: Run, argument: Mapping[str, Any]) -> None:
+def _in_other_processes(run: Run, asked: Iterable[Mapping[str, str]]) -> None:
+    """One for each model, at once: most of their time makes files of one kind from another."""
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    work = stage_client.spawn(run.environment, FUNCTION, argument, quiet)
-    try:
-        code = work.wait(_TIMEOUT_SECONDS)
-    finally:
-        work.kill()
-    if code != 0:
-        how = f"ended with exit code {code}" if code else f"took over {_TIMEOUT_SECONDS} s"
-        raise NightshiftError(
-            f"The model of '{run.pipeline.name}' that was trained as of {run.days.last} is not "
-            f"kept: the process that loaded its files without Horovod {how}. Its error is above."
-        )
+    with ExitStack() as ending:
+        started = []
+        for one in asked:
+            started.append(stage_client.spawn(run.environment, FUNCTION, dict(one), quiet))
+            ending.callback(started[-1].kill)
+        for work in started:
+            _require_ended_well(run, work.wait(_TIMEOUT_SECONDS))
+
+
+def _require_ended_well(run: Run, code: int | None) -> None:
+    if code == 0:
+        return
+    how = f"ended with exit code {code}" if code else f"took over {_TIMEOUT_SECONDS} s"
+    raise NightshiftError(
+        f"The model of '{run.pipeline.name}' that was trained as of {run.days.last} is not "
+        f"kept: the process that loaded its files without Horovod {how}. Its error is above."
+    )
 
 
 def _write_sample(folder: Path, sample: Examples) -> None:

@@ -115,6 +115,18 @@ def test_a_stage_that_is_done_is_recorded_with_its_metrics(
     assert row["code_version"]
 
 
+def test_a_stage_is_looked_at_where_the_run_asks_for_it_and_only_there(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(night, "_function", lambda stage: _giving({}))
+    assert night.perform(run.to_json()) == 0
+    assert not run.profiles.exists()
+    assert night.perform(replace(run, profile=True).to_json()) == 0
+    (file,) = run.profiles.iterdir()
+    assert file.name == "ingest_2013-01-05..2013-01-05.json"
+    assert json.loads(file.read_text())["stage"] == "ingest"
+
+
 @pytest.mark.parametrize(
     ("error", "code", "status", "traceback"),
     [

@@ -94,7 +94,7 @@ def test_the_model_that_serves_learns_from_every_labelled_row_up_to_the_night(
     days = dataset.window(SMALL, LAST)
     rows = dataset.labelled(run, snapshots.newest(run, "training"), days.all)
     judged = dataset.judged(run, rows, days)
-    fresh = dataset.fresh(run, rows, days, slope=0.8)
+    fresh = dataset.fresh(run, rows, days)
     assert len(judged.fit) == 39 * 12
     assert len(fresh.fit) == 39 * 16
-    assert (fresh.validation, fresh.calibration_slope) == (None, 0.8)
+    assert (fresh.validation, fresh.calibration_slope) == (None, None)

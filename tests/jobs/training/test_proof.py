@@ -154,17 +154,17 @@ def test_where_light_files_say_something_else_none_is_kept(
     why: str,
 ) -> None:
     made, files = _network(ranked, tmp_path)
-    in_another_process = proof._in_another_process
+    in_other_processes = proof._in_other_processes
 
     def broken(*arguments: Any) -> None:
-        in_another_process(*arguments)
+        in_other_processes(*arguments)
         file = tmp_path / "work" / "fresh" / break_it
         if file.suffix == ".txt":
             file.write_text("Broken: op")
         else:
             np.save(file, np.load(file) + 3e-6)
 
-    monkeypatch.setattr(proof, "_in_another_process", broken)
+    monkeypatch.setattr(proof, "_in_other_processes", broken)
     proven = _prove(small.run_of(ranked, "train"), small.NETWORK, made, files)
     assert (proven.is_light, proven.quantised, _light_files(files)) == (False, None, [])
     told = capsys.readouterr().err
@@ -180,14 +180,14 @@ def test_a_quantised_variant_that_says_nonsense_is_not_kept(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     made, files = _network(ranked, tmp_path)
-    in_another_process = proof._in_another_process
+    in_other_processes = proof._in_other_processes
 
     def broken(*arguments: Any) -> None:
-        in_another_process(*arguments)
+        in_other_processes(*arguments)
         file = tmp_path / "work" / "judged" / "scores-quantised.npy"
         np.save(file, np.load(file) * np.nan)
 
-    monkeypatch.setattr(proof, "_in_another_process", broken)
+    monkeypatch.setattr(proof, "_in_other_processes", broken)
     proven = _prove(small.run_of(ranked, "train"), small.NETWORK, made, files)
     assert (proven.is_light, proven.quantised) == (True, None)
     assert _light_files(files) == ["judged/model.tflite", "model.tflite"]
@@ -281,7 +281,7 @@ def leaning(*arguments):
 
 if sys.argv[3] == "leaning":
     LinearFamily.load = leaning
-proof.in_child({"family": "linear", "places": {sys.argv[1]: sys.argv[2]}})
+proof.in_child({"family": "linear", "work": sys.argv[1], "files": sys.argv[2]})
 assert "horovod" not in sys.modules
 """
 

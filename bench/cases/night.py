@@ -1,0 +1,137 @@
+"""A night of flights: from its files to tomorrow's predictions, after so many days."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from bench import bare_night
+from bench.harness import Answer, Case, Peer, Work
+from jobs.lake import reading
+from jobs.services.processes import free_port
+from pipelines.environment import Environment
+
+_BEFORE = date(2012, 12, 31)
+"""Has the schedule of the first day, and nothing else."""
+_FIRST = date(2013, 1, 1)
+_MOST_NIGHTS = 12
+_PORTS = ("NIGHTSHIFT_SPARK_PORT", "NIGHTSHIFT_AIRFLOW_PORT", "NIGHTSHIFT_MLFLOW_PORT")
+
+
+def _same(ours: pa.Table, theirs: pa.Table) -> bool:
+    """Whether tomorrow's flights have the same features; of the models nothing is asked."""
+    names = theirs.column_names
+    own, other = (pl.DataFrame(one.select(names)).sort(bare_night.KEY) for one in (ours, theirs))
+    return len(own) == len(other) and all(_alike(own[name], other[name]) for name in names)
+
+
+def _alike(own: pl.Series, other: pl.Series) -> bool:
+    if not other.dtype.is_numeric():
+        return own.to_list() == other.to_list()
+    mine, theirs = own.cast(pl.Float64).to_numpy(), other.cast(pl.Float64).to_numpy()
+    return bool(np.allclose(mine, theirs, rtol=1e-9, equal_nan=True))
+
+
+CASE = Case(
+    name="night",
+    what="`nightshift run`, the platform up: judged, published, two models of two ranks, compared",
+    peers=(
+        Peer(
+            name="script",
+            what="polars and one Keras model in a script, from start to end: nothing is judged",
+            goal=3.0,
+        ),
+    ),
+    # Days before it, of some 900 flights.
+    sizes=(90,),
+    quick_size=60,
+    repeats=3,
+    same=_same,
+)
+
+
+def prepare(folder: Path, size: int) -> None:
+    """The files of the days, and of the nights that are measured."""
+    last = _FIRST + timedelta(days=size + _MOST_NIGHTS)
+    _Nightshift(folder)("land", "flights", "--from", str(_BEFORE), "--to", str(last))
+    (folder / "days").write_text(str(size))
+
+
+def ours(folder: Path) -> Work:
+    """Night after night, in a home that has the days before them."""
+    nightshift = _Nightshift(folder)
+    first, *_ = nights = _nights(folder)
+    with nightshift.up():
+        last = first - timedelta(days=1)
+        nightshift("run", "flights", "--from", str(_BEFORE), "--to", str(last))
+        ahead = iter(nights)
+
+        def work() -> Answer:
+            night = str(next(ahead))
+            nightshift("run", "flights", "--date", night)
+            of_night = [("landed_date", "=", night)]
+            return lambda: reading.read(
+                nightshift.environment, "flights.scoring", None, of_night, reading.Moment()
+            )
+
+        yield work
+
+
+def script(folder: Path) -> Work:
+    """Night after night, each in a new process."""
+    landing = _Nightshift(folder).environment.landing / "flights"
+    state = folder / "state"
+    nights = _nights(folder)
+    for number in range((nights[0] - _FIRST).days):
+        bare_night.join(landing, state, _FIRST + timedelta(days=number))
+    ahead = iter(nights)
+
+    def work() -> Answer:
+        night = str(next(ahead))
+        program = [sys.executable, "-m", "bench.bare_night", str(landing), str(state), night]
+        subprocess.run(program, check=True, capture_output=True)
+        return lambda: pl.read_parquet(state / "scoring" / f"{night}.parquet").to_arrow()
+
+    yield work
+
+
+def _nights(folder: Path) -> list[date]:
+    """Those after the days."""
+    first = _FIRST + timedelta(days=int((folder / "days").read_text()))
+    return [first + timedelta(days=number) for number in range(_MOST_NIGHTS)]
+
+
+class _Nightshift:
+    """The command in the home of the case."""
+
+    def __init__(self, folder: Path) -> None:
+        ports = {name: str(free_port()) for name in _PORTS}
+        self.variables = {**os.environ, "NIGHTSHIFT_HOME": str(folder / "home"), **ports}
+
+    def __call__(self, *arguments: str) -> None:
+        """Run it; an error ends the measurement."""
+        program = [sys.executable, "-m", "jobs", *arguments]
+        subprocess.run(program, check=True, env=self.variables, stdout=subprocess.DEVNULL)
+
+    @property
+    def environment(self) -> Environment:
+        """The home, as code of ours sees it."""
+        return Environment.read(self.variables)
+
+    @contextmanager
+    def up(self) -> Iterator[None]:
+        """The platform, for so long."""
+        try:
+            self("up")
+            yield
+        finally:
+            self("down")

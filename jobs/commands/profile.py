@@ -1,0 +1,138 @@
+"""The page of `nightshift run --profile`: where each second of a night went."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expectations.page import page
+from jobs.services import sampler
+from jobs.training.page_parts import table
+
+if TYPE_CHECKING:
+    from pipelines.run import Run
+
+_BETWEEN = "between the stages"
+_COLORS = {
+    sampler.PLANS: "#66ccee",
+    sampler.COMPUTES: "#4477aa",
+    sampler.FILES: "#228833",
+    sampler.CHECKS: "#ccbb44",
+    sampler.MODELS: "#aa3377",
+    sampler.RANKS: "#ee6677",
+    sampler.IMPORTS: "#777777",
+    sampler.PYTHON: "#bb7733",
+    _BETWEEN: "#bbbbbb",
+}
+"""Told apart in light and in dark, and by most people who see few colours."""
+_PLACES_SHOWN = 25
+_LEAST_SHARE = 0.003
+"""Of the longest bar: what is narrower is not drawn."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Seen:
+    """What was seen of one stage."""
+
+    stage: str
+    days: str
+    began: float
+    seconds: float
+    places: list[tuple[str, str, float]]
+    """Kind, function, seconds."""
+
+    def by_kind(self) -> dict[str, float]:
+        """Seconds, in the order of the kinds."""
+        found: defaultdict[str, float] = defaultdict(float)
+        for kind, _, seconds in self.places:
+            found[kind] += seconds
+        return {kind: found[kind] for kind in sampler.KINDS if kind in found}
+
+
+def write_page(run: Run, seconds: float) -> Path | None:
+    """Write the page from what the stages of the run have left.
+
+    Args:
+        run: Whose stages were looked at.
+        seconds: Of the whole run, by the clock.
+
+    Returns:
+        The page; None: no stage had anything to do.
+    """
+    seen = [_read(file) for file in run.profiles.glob("*.json")]
+    if not seen:
+        return None
+    seen.sort(key=lambda one: one.began)
+    file = run.profiles / "index.html"
+    file.write_text(page(f"Where the time of {run.pipeline.name} went", _body(run, seen, seconds)))
+    return file
+
+
+def _read(file: Path) -> _Seen:
+    told = json.loads(file.read_text())
+    places = [(kind, place, seconds) for kind, place, seconds in told.pop("places")]
+    return _Seen(places=places, **told)
+
+
+def _body(run: Run, seen: Iterable[_Seen], seconds: float) -> str:
+    stages = list(seen)
+    between = max(0.0, seconds - sum(one.seconds for one in stages))
+    whole: defaultdict[str, float] = defaultdict(float)
+    for one in stages:
+        for kind, spent in one.by_kind().items():
+            whole[kind] += spent
+    whole[_BETWEEN] = between
+    longest = max(one.seconds for one in stages)
+    rows = [_line(f"{one.stage}", one.days, one.seconds, one.by_kind(), longest) for one in stages]
+    return f"""<p class="eyebrow">{escape(run.pipeline.title)}</p>
+<h1>Where {seconds:.1f} seconds went</h1>
+<p class="muted">{escape(str(run.days))}, run <code>{escape(run.run_id)}</code></p>
+{_line("the whole run", "", seconds, whole, seconds)}
+<p class="legend">{_legend(whole)}</p>
+<h2>Stage by stage</h2>
+{"".join(rows)}
+<h2>The functions that it was spent for</h2>
+<p class="muted">The innermost of ours; what libraries do for it counts as its own.</p>
+{table(("seconds", "what", "function", "stage"), _places(stages))}
+<p class="muted">Seen by looking a hundred times a second. Where threads work at once, each gets its
+part of the second. {escape(_BETWEEN.capitalize())}: the plan is made anew, processes start, what
+was done is recorded. Spark's own time is seen from its client: what the server plans while a query
+computes counts as computing.</p>"""
+
+
+def _line(name: str, days: str, seconds: float, kinds: Mapping[str, float], longest: float) -> str:
+    parts = []
+    for kind, spent in kinds.items():
+        if spent < _LEAST_SHARE * longest:
+            continue
+        width = 100 * spent / longest
+        told = escape(f"{kind}: {spent:.2f} s")
+        style = f"width:{width:.2f}%;background:{_COLORS[kind]}"
+        parts.append(f'<span title="{told}" style="{style}"></span>')
+    return (
+        f'<div class="spent"><b>{escape(name)}</b> <span class="muted">{escape(days)}</span>'
+        f'<span class="seconds">{seconds:.2f} s</span>'
+        f'<div class="parts">{"".join(parts)}</div></div>'
+    )
+
+
+def _legend(kinds: Mapping[str, float]) -> str:
+    told = []
+    for kind, spent in sorted(kinds.items(), key=lambda one: -one[1]):
+        mark = f'<i style="background:{_COLORS[kind]}"></i>'
+        told.append(f"<span>{mark}{escape(kind)} {spent:.1f} s</span>")
+    return " ".join(told)
+
+
+def _places(stages: Iterable[_Seen]) -> list[tuple[str, ...]]:
+    found: list[tuple[float, str, str, str]] = []
+    for one in stages:
+        for kind, place, seconds in one.places:
+            found.append((seconds, kind, place, one.stage))
+    longest = sorted(found, reverse=True)[:_PLACES_SHOWN]
+    return [(f"{seconds:.2f}", *others) for seconds, *others in longest]

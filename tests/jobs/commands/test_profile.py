@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+import re
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from jobs.commands.profile import write_page
+from jobs.commands.run import perform
+from jobs.services.sampler import COMPUTES, KINDS, PYTHON
+from pipelines.catalog import pipeline
+from pipelines.days import Days
+from pipelines.environment import Environment
+from pipelines.run import Run
+
+DAY = "2013-01-05"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(
+        pipeline=pipeline("flights"),
+        days=Days.of(date.fromisoformat(DAY)),
+        environment=Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)}),
+        run_id="r1",
+        profile=True,
+    )
+
+
+def leave(run: Run, stage: str, began: float, *places: tuple[str, str, float]) -> None:
+    run.profiles.mkdir(parents=True, exist_ok=True)
+    seconds = sum(place[2] for place in places)
+    told = {"stage": stage, "days": DAY, "began": began, "seconds": seconds, "places": places}
+    (run.profiles / f"{stage}_{DAY}..{DAY}.json").write_text(json.dumps(told))
+
+
+def test_the_page_tells_stages_in_their_order_what_they_did_and_what_was_between(
+    run: Run,
+) -> None:
+    leave(run, "transform", 2.0, (COMPUTES, "jobs/lake/staging.py write", 3.0))
+    of_ingest = ((PYTHON, "jobs/a.py <lambda>", 0.5), (COMPUTES, "jobs/a.py read", 1.5))
+    leave(run, "ingest", 1.0, *of_ingest)
+    file = write_page(run, 7.0)
+    assert file is not None
+    html = file.read_text()
+    assert "Where 7.0 seconds went" in html
+    assert re.findall(r"<b>([^<]+)</b>", html) == ["the whole run", "ingest", "transform"]
+    legend = re.findall(r"</i>([^<]+) ([\d.]+) s</span>", html)
+    assert legend == [(COMPUTES, "4.5"), ("between the stages", "2.0"), (PYTHON, "0.5")]
+    rows = re.findall(r"<tr><td[^>]*>([\d.]+)</td><td>([^<]+)</td><td>([^<]+)</td>", html)
+    assert rows == [
+        ("3.00", COMPUTES, "jobs/lake/staging.py write"),
+        ("1.50", COMPUTES, "jobs/a.py read"),
+        ("0.50", PYTHON, "jobs/a.py &lt;lambda&gt;"),
+    ]
+
+
+def test_each_kind_has_a_colour(run: Run) -> None:
+    leave(run, "ingest", 1.0, *((kind, "jobs/a.py read", 1.0) for kind in KINDS))
+    file = write_page(run, 9.0)
+    assert file is not None
+    colours = re.findall(r'title="[^"]+" style="[^"]*background:(#\w+)"', file.read_text())
+    assert len(set(colours)) == len(KINDS) + 1
+
+
+def test_a_run_is_told_where_its_page_is_also_when_it_was_refused(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused() -> int:
+        leave(run, "ingest", 1.0, (PYTHON, "jobs/a.py read", 1.0))
+        return 1
+
+    assert perform(run, refused, "table") == 1
+    assert str(run.profiles / "index.html") in capsys.readouterr().out
+
+
+def test_a_run_that_had_nothing_to_do_has_no_page(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert perform(run, partial(int, 0), "table") == 0
+    assert "no stage had anything to do" in capsys.readouterr().out
+    assert not run.profiles.exists()

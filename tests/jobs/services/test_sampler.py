@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.services import sampler
+from jobs.services.sampler import PYTHON, RANKS, doing, sampling
+from pipelines.environment import ROOT
+
+SECONDS = 0.3
+
+
+def busy(seconds: float = SECONDS) -> None:
+    """Counts, in code that passes for that of a stage."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        sum(range(1000))
+
+
+@pytest.fixture(autouse=True)
+def tests_are_code_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = f"{ROOT}/tests/"
+    monkeypatch.setattr(sampler, "_OWN", {**sampler._OWN, own: "tests"})
+    monkeypatch.setattr(sampler, "_BY_PATH", (*sampler._BY_PATH, (own, PYTHON)))
+    sampler._kind.cache_clear()
+
+
+def seen(file: Path, work: Callable[[], object]) -> dict[str, Any]:
+    with sampling(file, {"stage": "ingest", "days": "2013-01-05"}):
+        work()
+    told: dict[str, Any] = json.loads(file.read_text())
+    return told
+
+
+def by_function(told: dict[str, Any]) -> dict[tuple[str, str], float]:
+    return {(kind, place.split()[-1]): seconds for kind, place, seconds in told["places"]}
+
+
+def test_the_seconds_of_a_function_are_told_with_its_name(tmp_path: Path) -> None:
+    told = seen(tmp_path / "of" / "a run.json", busy)
+    assert (told["stage"], told["days"]) == ("ingest", "2013-01-05")
+    assert told["seconds"] >= SECONDS
+    found = by_function(told)
+    assert found[PYTHON, "busy"] > SECONDS / 2
+    # All of it, and no more: nothing else was done.
+    assert sum(found.values()) <= told["seconds"] + 0.05
+
+
+def test_threads_at_once_share_the_seconds_and_who_waits_for_them_has_none(
+    tmp_path: Path,
+) -> None:
+    def at_once() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(busy, [SECONDS] * 2))
+
+    told = seen(tmp_path / "run.json", at_once)
+    found = by_function(told)
+    assert SECONDS / 2 < found[PYTHON, "busy"] <= told["seconds"]
+    assert (PYTHON, "at_once") not in found or found[PYTHON, "at_once"] < SECONDS / 4
+
+
+def test_waiting_for_another_process_is_told_as_such(tmp_path: Path) -> None:
+    def other() -> None:
+        program = f"import time; time.sleep({SECONDS})"
+        subprocess.run([sys.executable, "-c", program], check=True)
+
+    found = by_function(seen(tmp_path / "run.json", other))
+    assert found[RANKS, "other"] > SECONDS / 2
+
+
+def test_what_was_seen_is_kept_when_the_work_fails(tmp_path: Path) -> None:
+    def fail() -> None:
+        busy()
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        seen(tmp_path / "run.json", fail)
+    assert json.loads((tmp_path / "run.json").read_text())["places"]
+
+
+def test_a_thread_that_waits_for_work_does_nothing() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        idle = pool.submit(threading.get_ident).result()
+        time.sleep(0.05)
+        assert doing(sys._current_frames()[idle]) is None
