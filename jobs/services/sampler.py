@@ -32,6 +32,7 @@ PYTHON = "Python"
 KINDS = (PLANS, COMPUTES, FILES, CHECKS, MODELS, RANKS, IMPORTS, PYTHON)
 """What a thread may be doing."""
 _OWN = {f"{ROOT}/{name}/": name for name in ("jobs", "pipelines", "expectations", "features")}
+_WAITS_FOR_PROCESSES = f"{ROOT}/jobs/services/stage_client.py"
 _BY_PATH = (
     # Within these, a thread waits for another, whose seconds they are.
     ("/concurrent/futures/", None),
@@ -49,7 +50,7 @@ _BY_PATH = (
     ("/subprocess.py", RANKS),
     ("<frozen importlib", IMPORTS),
     # What is not Python leaves no frame: its seconds are those of the function that calls it.
-    (f"{ROOT}/jobs/services/stage_client.py", RANKS),
+    (_WAITS_FOR_PROCESSES, RANKS),
     (f"{ROOT}/jobs/lake/", FILES),
     *((path, PYTHON) for path in _OWN),
 )
@@ -111,13 +112,15 @@ def _look(profile: Profile, ended: threading.Event) -> None:
 
 
 def doing(innermost: FrameType) -> tuple[str, str] | None:
-    """What the thread of that frame does, and for which function of ours; None: it waits."""
+    """What the thread of that frame does, and for which function of ours.
+
+    None: it waits, or works for a library alone.
+    """
     frames = list(_outwards(innermost))
     kinds = (_kind(frame.f_code.co_filename, frame.f_code.co_name) for frame in frames)
     kind = next((kind for kind in kinds if kind != _UNKNOWN), None)
-    if kind is None:
-        return None
-    return kind, next(filter(None, map(_place, frames)), "")
+    place = next(filter(None, map(_place, frames)), None)
+    return None if kind is None or place is None else (kind, place)
 
 
 def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
@@ -137,6 +140,9 @@ def _kind(path: str, function: str) -> str | None:
 
 def _place(frame: FrameType) -> str | None:
     path = frame.f_code.co_filename
+    if path == _WAITS_FOR_PROCESSES:
+        # Who waits tells more.
+        return None
     for own, name in _OWN.items():
         if path.startswith(own):
             return f"{name}/{path.removeprefix(own)} {frame.f_code.co_name}"

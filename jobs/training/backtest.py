@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -46,7 +47,7 @@ _DIGITS = 12
 """Of a digest in a name: enough to tell a person's backtests apart."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Backtest:
     """Which nights, and how a model is made on each."""
 
@@ -59,7 +60,8 @@ class Backtest:
     environment: Environment
     run_id: str
 
-    @property
+    # Once: the code may be another by the end of an hour, and its digest names the folder.
+    @cached_property
     def settings(self) -> dict[str, object]:
         """What is learned from what, and how."""
         training = self.pipeline.training

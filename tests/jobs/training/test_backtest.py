@@ -133,6 +133,16 @@ def test_other_settings_are_another_backtest_and_other_ranks_are_not(
     assert _backtest(environment, ranked).digest == others[-1].digest
 
 
+def test_code_that_changes_meanwhile_makes_no_other_backtest_of_it(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backtest = _backtest(environment)
+    _walk(backtest)
+    monkeypatch.setattr(backtests.pins, "how", lambda *_: {"code": "another"})
+    assert len(backtests.read(backtest).keys) > 0
+    assert _backtest(environment).folder != backtest.folder
+
+
 def test_every_night_and_day_is_measured_once_for_people_to_query(
     environment: Environment,
 ) -> None:
