@@ -85,7 +85,6 @@ def prepare(folder: Path, size: int) -> None:
             fit=examples.take(parted[0]),
             validation=examples.take(parted[1]),
             expected_slope=TRAINING.expected_slope,
-            calibration_slope=None,
         ),
     )
 

@@ -6,7 +6,8 @@ learns from every day up to the night, with the calibration that the judged one 
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,15 +99,40 @@ def make(run: Run, recipe: Recipe, folder: Path) -> Candidate:
     rows = dataset.labelled(run, recipe.snapshot, days.all)
     to_judge = dataset.judged(run, rows, days)
     assert to_judge.validation is not None, "a model is judged by days that it has not seen"
-    with ThreadPoolExecutor(1) as meanwhile:
-        laid_out = meanwhile.submit(dataset.fresh, run, rows, days)
-        judged = _member(run, recipe, to_judge, folder / "of the judged")
-        newest = replace(laid_out.result(), calibration_slope=judged.fit.calibration_slope)
-    return Candidate(
-        judged=judged,
-        fresh=_member(run, recipe, newest, folder / "of the fresh"),
-        validation_rows=len(to_judge.validation),
-    )
+    meanwhile = ThreadPoolExecutor(1)
+    try:
+        judging = meanwhile.submit(_member, run, recipe, to_judge, folder / "of the judged")
+        newest = dataset.fresh(run, rows, days)
+        if not _may_work_at_once(recipe):
+            judging.result()
+        told = replace(newest, calibration=_slope_of(judging))
+        fresh = _member(run, recipe, told, folder / "of the fresh")
+        judged = judging.result()
+    finally:
+        # If the fresh one has failed, nobody needs the other.
+        meanwhile.shutdown(wait=False)
+    return Candidate(judged=judged, fresh=fresh, validation_rows=len(to_judge.validation))
+
+
+def _may_work_at_once(recipe: Recipe) -> bool:
+    """Whether there is a core for each process of both trainings."""
+    processes = recipe.family.processes(recipe.settings)
+    return 0 < 2 * processes <= len(os.sched_getaffinity(0))
+
+
+def _slope_of(judging: Future[Member]) -> Future[float | None]:
+    """What the judged one's validation days say, or the error that it failed with."""
+    slope: Future[float | None] = Future()
+
+    def tell(done: Future[Member]) -> None:
+        error = done.exception()
+        if error is None:
+            slope.set_result(done.result().fit.calibration_slope)
+        else:
+            slope.set_exception(error)
+
+    judging.add_done_callback(tell)
+    return slope
 
 
 def _member(

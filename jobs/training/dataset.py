@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
@@ -57,9 +58,10 @@ class Dataset:
     fit: Examples
     """Shuffled: a family that learns step by step reads them front to back."""
     validation: Examples | None
-    """Of days that are not fitted; None: the calibration is known."""
-    calibration_slope: float | None = None
-    """The known one; None: predictions are taken as they are."""
+    """Of days that are not fitted; None: another training tells the calibration."""
+    calibration: Future[float | None] | None = None
+    """The slope that the other training tells, as soon as it knows; of no slope predictions are
+    taken as they are. None: the validation days tell it."""
 
 
 def window(pipeline: Pipeline, as_of: date) -> Window:

@@ -44,7 +44,7 @@ class Fit(Protocol):
 
     @property
     def calibration_slope(self) -> float | None:
-        """See `LearningTask.calibration_slope`; the data's own, when these know it already."""
+        """See `LearningTask.calibration_slope`; that of another training, where it was told."""
 
     @property
     def facts(self) -> Mapping[str, object]:
@@ -90,6 +90,12 @@ class ModelFamily(Protocol):
 
     def settings(self, declared: Any, environment: Environment) -> Any:
         """The declared settings with what the environment changes of them."""
+
+    def processes(self, settings: Any) -> int:
+        """How many a training starts, each of which keeps a core busy; 0: it works in this one.
+
+        Those of two trainings may work at once.
+        """
 
     def fit(self, data: Dataset, settings: Any, environment: Environment, folder: Path) -> Fit:
         """Learn from the data.

@@ -82,6 +82,10 @@ class LinearFamily:
         """As declared."""
         return declared
 
+    def processes(self, settings: LinearModel) -> int:
+        """It works in this one."""
+        return 0
+
     def fit(
         self, data: Dataset, settings: LinearModel, environment: Environment, folder: Path
     ) -> LinearFit:
@@ -195,7 +199,7 @@ _SOLVERS = {"binary_classification": _logistic, "regression": _ridge}
 def _slope(model: Linear, data: Dataset) -> float | None:
     """By how much to stretch the linear numbers around their base, to fit days not trained on."""
     if data.validation is None:
-        return data.calibration_slope
+        return data.calibration.result() if data.calibration else None
     base = model.task.link(model.encoding.label_mean)
     distance = model.task.link(model.score(data.validation)) - base
     label = data.validation.label.astype(np.float64)

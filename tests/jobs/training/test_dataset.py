@@ -97,4 +97,4 @@ def test_the_model_that_serves_learns_from_every_labelled_row_up_to_the_night(
     fresh = dataset.fresh(run, rows, days)
     assert len(judged.fit) == 39 * 12
     assert len(fresh.fit) == 39 * 16
-    assert (fresh.validation, fresh.calibration_slope) == (None, None)
+    assert (fresh.validation, fresh.calibration) == (None, None)

@@ -82,6 +82,10 @@ class NeuralNetworkFamily:
         """With the ranks of the environment, when it names a number."""
         return replace(declared, ranks=environment.ranks or declared.ranks)
 
+    def processes(self, settings: NeuralNetwork) -> int:
+        """The ranks."""
+        return settings.ranks
+
     def fit(
         self, data: Dataset, settings: Any, environment: Environment, folder: Path
     ) -> NetworkFit:
@@ -90,7 +94,13 @@ class NeuralNetworkFamily:
         from jobs.training.families.neural_network.launch import launch
 
         job.write(folder, job.of(data, settings))
-        launch(environment, folder, settings.ranks, settings.timeout_seconds)
+
+        def hand_over() -> None:
+            slope = data.calibration
+            if slope and slope.done() and not job.has_slope(folder):
+                job.hand_slope(folder, slope.result())
+
+        launch(environment, folder, settings.ranks, settings.timeout_seconds, hand_over)
         outcome = job.read_outcome(folder)
         return NetworkFit(
             curves=outcome.history,

@@ -6,6 +6,7 @@ A folder of memory-mapped arrays and small JSON files.
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _SETTINGS = "settings.json"
 _OUTCOME = "outcome.json"
+_SLOPE = "slope.json"
+_LOOK_SECONDS = 0.02
 _PARTS = ("numeric", "categorical", "label")
 
 
@@ -36,8 +39,6 @@ class Job:
     validation: Examples | None
     expected_slope: float
     """See `Training.expected_slope`."""
-    calibration_slope: float | None
-    """What a training without validation days is calibrated by."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +64,6 @@ def of(data: Dataset, network: NeuralNetwork) -> Job:
         fit=data.fit,
         validation=data.validation,
         expected_slope=data.training.expected_slope,
-        calibration_slope=data.calibration_slope,
     )
 
 
@@ -75,7 +75,6 @@ def write(folder: Path, job: Job) -> None:
         "network": asdict(job.network),
         "has_validation": job.validation is not None,
         "expected_slope": job.expected_slope,
-        "calibration_slope": job.calibration_slope,
     }
     (folder / _SETTINGS).write_text(json.dumps(settings))
     (folder / ENCODING).write_text(job.encoding.to_json())
@@ -95,8 +94,28 @@ def read(folder: Path) -> Job:
         fit=_read_examples(folder, "fit"),
         validation=_read_examples(folder, "validation") if settings["has_validation"] else None,
         expected_slope=settings["expected_slope"],
-        calibration_slope=settings["calibration_slope"],
     )
+
+
+def has_slope(folder: Path) -> bool:
+    """Whether the ranks of a job without validation days have been given their slope."""
+    return (folder / _SLOPE).exists()
+
+
+def hand_slope(folder: Path, slope: float | None) -> None:
+    """Give the ranks of a job without validation days the slope; None: there is none."""
+    fresh = folder / f".{_SLOPE}"
+    fresh.write_text(json.dumps(slope))
+    # Nobody reads half of it.
+    fresh.rename(folder / _SLOPE)
+
+
+def await_slope(folder: Path) -> float | None:
+    """The slope that the launcher hands over; who launched the ranks ends them if none comes."""
+    while not has_slope(folder):
+        time.sleep(_LOOK_SECONDS)
+    slope: float | None = json.loads((folder / _SLOPE).read_text())
+    return slope
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:

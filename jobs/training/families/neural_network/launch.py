@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jobs.services import stage_client
@@ -25,8 +25,21 @@ _SHELL_OF_SIGNALS = 128
 """A shell reports a death by signal as this plus its number."""
 
 
-def launch(environment: Environment, folder: Path, ranks: int, timeout_seconds: float) -> None:
+def launch(
+    environment: Environment,
+    folder: Path,
+    ranks: int,
+    timeout_seconds: float,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:
     """Train the job laid out in the folder on that many ranks.
+
+    Args:
+        environment: Whose stage server forks them.
+        folder: Of the job.
+        ranks: How many.
+        timeout_seconds: After which all are ended.
+        meanwhile: Called again and again while they work; what it raises ends them.
 
     Raises:
         NightshiftError: a rank died or time was up. No rank is left behind.
@@ -36,7 +49,7 @@ def launch(environment: Environment, folder: Path, ranks: int, timeout_seconds: 
         try:
             for environ in variables:  # one by one: what was started before a failure must be ended
                 running.append(_start(environment, folder, environ))  # noqa: PERF401
-            _wait_for_all(running, folder, timeout_seconds)
+            _wait_for_all(running, folder, timeout_seconds, meanwhile)
         finally:
             for rank in running:
                 rank.kill()
@@ -56,12 +69,16 @@ def _start(environment: Environment, folder: Path, environ: dict[str, str]) -> s
 
 
 def _wait_for_all(
-    running: Sequence[stage_client.Work], folder: Path, timeout_seconds: float
+    running: Sequence[stage_client.Work],
+    folder: Path,
+    timeout_seconds: float,
+    meanwhile: Callable[[], None],
 ) -> None:
     # Horovod itself would hang: a rank waits for ever for one that died or that takes fewer steps.
     deadline = time.monotonic() + timeout_seconds
     waiting = dict(enumerate(running))
     while waiting:
+        meanwhile()
         for number, rank in list(waiting.items()):
             code = rank.wait(_LOOK_SECONDS)
             if code:

@@ -32,8 +32,14 @@ def make_repeatable(seed: int) -> None:
     keras.utils.set_random_seed(seed)
 
 
-def fit(job: Job) -> tuple[keras.Model, Outcome]:
-    """Train on all ranks together and calibrate; every rank ends with the same model."""
+def fit(job: Job, told_slope: Callable[[], float | None]) -> tuple[keras.Model, Outcome]:
+    """Train on all ranks together and calibrate; every rank ends with the same model.
+
+    Args:
+        job: What to learn from, and how.
+        told_slope: Asked for the slope of the calibration, in the end, if there are no validation
+            rows to tell it.
+    """
     settings = job.network
     task = task_of(job.task)
     parts = settings.accumulated_batches
@@ -60,7 +66,7 @@ def fit(job: Job) -> tuple[keras.Model, Outcome]:
     curves = _floats(history.history)
     require_finite(loss=curves["loss"], weights=_numbers(model))
     scoring = network.as_it_scores(model, job.encoding, settings, task)
-    slope = _calibrated(scoring, job, task)
+    slope = _calibrated(scoring, job, task, told_slope)
     horovod_keras3.require_alike(scoring)
     outcome = Outcome(
         history=curves,
@@ -81,10 +87,16 @@ def _dropouts(seed: int) -> Callable[[float], keras.layers.Layer]:
     return dropout
 
 
-def _calibrated(model: keras.Model, job: Job, task: LearningTask) -> float | None:
+def _calibrated(
+    model: keras.Model,
+    job: Job,
+    task: LearningTask,
+    told_slope: Callable[[], float | None],
+) -> float | None:
     """Stretch the model as its validation rows, or those of another training, say."""
-    slope = job.calibration_slope
-    if job.validation is not None:
+    if job.validation is None:
+        slope = told_slope()
+    else:
         slope = network.calibration_slope(
             model, job.encoding, task, job.validation, job.expected_slope
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def main(argument: dict[str, Any]) -> None:
     try:
         job = jobs.read(folder)
         loop.make_repeatable(job.seed)
-        model, outcome = loop.fit(job)
+        model, outcome = loop.fit(job, partial(jobs.await_slope, folder))
         if hvd.rank() == 0:
             network.save(model, folder / MODEL)
             jobs.write_outcome(folder, outcome)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -14,14 +16,14 @@ import pytest
 
 from jobs.services.stage_client import Work
 from jobs.training.families import TIMELINE
-from jobs.training.families.neural_network import MODEL, job
+from jobs.training.families.neural_network import MODEL, NeuralNetworkFamily, job
 from jobs.training.families.neural_network import launch as launching
 from jobs.training.families.neural_network.launch import launch
 from jobs.training.families.neural_network.network import load
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 from pipelines.model import NeuralNetwork, Training
-from tests.jobs.training.small import NETWORK, TRAINING, TWIN, job_of
+from tests.jobs.training.small import NETWORK, TRAINING, TWIN, data_of, job_of
 
 Weights = list[np.ndarray]
 ENDLESS = replace(NETWORK, epochs=100_000)
@@ -93,12 +95,39 @@ def test_a_training_without_validation_days_is_calibrated_as_told(
     for slope in (None, 0.5):
         folder = tmp_path / str(slope)
         folder.mkdir()
-        told = replace(job_of(), validation=None, calibration_slope=slope)
+        job.hand_slope(folder, slope)
+        told = replace(job_of(), validation=None)
         weights, outcome = _trained(ranked, folder, told, ranks=1)
         assert outcome.slope == slope
         assert "val_loss" not in outcome.history
         kernels.append(weights[-2])
     np.testing.assert_allclose(kernels[1], kernels[0] * 0.5, rtol=1e-6)
+
+
+def test_ranks_that_are_ready_wait_for_the_slope_of_another_training(
+    ranked: Environment, tmp_path: Path
+) -> None:
+    slope: Future[float | None] = Future()
+    data = replace(data_of(), validation=None, calibration=slope)
+    ready = threading.Timer(3, slope.set_result, [0.5])
+    ready.start()
+    fit = NeuralNetworkFamily().fit(data, NETWORK, ranked, tmp_path)
+    ready.join()
+    assert fit.calibration_slope == 0.5
+
+
+def test_ranks_that_wait_for_the_slope_of_a_training_that_fails_end_with_it(
+    rank_server: tuple[Environment, int], tmp_path: Path
+) -> None:
+    environment, server = rank_server
+    slope: Future[float | None] = Future()
+    data = replace(data_of(), validation=None, calibration=slope)
+    failing = threading.Timer(3, slope.set_exception, [NightshiftError("came apart")])
+    failing.start()
+    with pytest.raises(NightshiftError, match="came apart"):
+        NeuralNetworkFamily().fit(data, NETWORK, environment, tmp_path)
+    _wait_until_childless(server)
+    assert not (tmp_path / MODEL).exists()
 
 
 def test_a_training_that_comes_apart_leaves_no_model(ranked: Environment, tmp_path: Path) -> None:
@@ -237,11 +266,12 @@ def test_ranks_that_hold_different_weights_are_named(monkeypatch: pytest.MonkeyP
 def test_a_training_whose_ranks_end_with_different_models_fails(
     ranked: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = replace(job_of(), validation=None, calibration_slope=0.9)
+    known = replace(job_of(), validation=None)
     folders = {"0": tmp_path / "zero", "1": tmp_path / "one"}
     for slope, folder in zip((0.9, 1.1), folders.values(), strict=True):
         folder.mkdir()
-        job.write(folder, replace(known, calibration_slope=slope))
+        job.write(folder, known)
+        job.hand_slope(folder, slope)
     start = launching._start
 
     def each_its_own(environment: Environment, _: Path, environ: dict[str, str]) -> Work:

@@ -1,0 +1,94 @@
+"""The two trainings of a night: one after the other, or at once where there are cores for both."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.training import candidate
+from jobs.training.dataset import Dataset
+from jobs.training.families.linear import LinearFamily
+from pipelines.days import Days
+from pipelines.environment import Environment
+from pipelines.errors import NightshiftError
+from pipelines.run import Run
+from tests.jobs.training import small
+
+WAIT_SECONDS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched(LinearFamily):
+    """A linear model whose trainings tell when they were at work, and what they do meanwhile."""
+
+    ranks: int = 0
+    at_work: list[str] = field(default_factory=list)
+    during: Callable[[str], None] = lambda _: None
+
+    def processes(self, settings: Any) -> int:
+        return self.ranks
+
+    def fit(self, data: Dataset, settings: Any, environment: Environment, folder: Path) -> Any:
+        name = folder.name.split()[-1]
+        self.at_work.append(f"{name} begins")
+        self.during(name)
+        made = super().fit(data, settings, environment, folder)
+        self.at_work.append(f"{name} ends")
+        return made
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    environment = small.environment_at(tmp_path)
+    small.publish(environment, small.rows_of(Days(small.FIRST, small.LAST)))
+    linear = small.learned_by(small.SMALL, small.LINEAR)
+    return replace(small.run_of(environment, "train"), pipeline=linear)
+
+
+@pytest.fixture(autouse=True)
+def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+
+
+def _make(run: Run, family: Watched, folder: Path) -> candidate.Candidate:
+    recipe = replace(candidate.recipe_of(run), family=family)
+    return candidate.make(run, recipe, folder)
+
+
+def test_trainings_work_at_once_where_each_process_has_a_core(run: Run, tmp_path: Path) -> None:
+    both = threading.Barrier(2, timeout=WAIT_SECONDS)
+    # Passed by two that are there at once, and by no one else.
+    family = Watched(ranks=2, during=lambda _: both.wait() and None)
+    made = _make(run, family, tmp_path)
+    assert made.judged.fit.calibration_slope is not None
+    assert made.fresh.fit.calibration_slope == made.judged.fit.calibration_slope
+
+
+@pytest.mark.parametrize("ranks", [0, 3])
+def test_else_one_follows_the_other(run: Run, tmp_path: Path, ranks: int) -> None:
+    family = Watched(ranks=ranks)
+    made = _make(run, family, tmp_path)
+    assert family.at_work == ["judged begins", "judged ends", "fresh begins", "fresh ends"]
+    assert made.fresh.fit.calibration_slope == made.judged.fit.calibration_slope
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+@pytest.mark.parametrize("fails", ["judged", "fresh"])
+def test_what_one_training_fails_of_is_told(
+    run: Run, tmp_path: Path, fails: str, ranks: int
+) -> None:
+    def fail(name: str) -> None:
+        if name == fails:
+            raise NightshiftError(f"{name} came apart")
+
+    started = time.monotonic()
+    with pytest.raises(NightshiftError, match=f"{fails} came apart"):
+        _make(run, Watched(ranks=ranks, during=fail), tmp_path)
+    assert time.monotonic() - started < WAIT_SECONDS
