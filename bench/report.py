@@ -47,7 +47,8 @@ def table(measured: Iterable[Measured]) -> str:
 def markdown(results: Iterable[Result]) -> str:
     """A row for each way, ours first."""
     lines = [
-        "| case | rows | way | seconds (median) | from, to | peak memory | ours / it | goal |",
+        "| case | rows (of `night`: days) | way | seconds (median) | from, to | peak memory "
+        "| ours / it | goal |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for one in results:
