@@ -99,8 +99,8 @@ def make(run: Run, recipe: Recipe, folder: Path) -> Candidate:
     rows = dataset.labelled(run, recipe.snapshot, days.all)
     to_judge = dataset.judged(run, rows, days)
     assert to_judge.validation is not None, "a model is judged by days that it has not seen"
-    meanwhile = ThreadPoolExecutor(1)
-    try:
+    # Whatever fails, both have ended when it is left: nothing writes into the folder any more.
+    with ThreadPoolExecutor(1) as meanwhile:
         judging = meanwhile.submit(_member, run, recipe, to_judge, folder / "of the judged")
         newest = dataset.fresh(run, rows, days)
         if not _may_work_at_once(recipe):
@@ -108,9 +108,6 @@ def make(run: Run, recipe: Recipe, folder: Path) -> Candidate:
         told = replace(newest, calibration=_slope_of(judging))
         fresh = _member(run, recipe, told, folder / "of the fresh")
         judged = judging.result()
-    finally:
-        # If the fresh one has failed, nobody needs the other.
-        meanwhile.shutdown(wait=False)
     return Candidate(judged=judged, fresh=fresh, validation_rows=len(to_judge.validation))
 
 
