@@ -43,8 +43,8 @@ class NeuralNetwork:
     dropout: float = 0.3
     """Share of hidden units left out of each training step, 0 to 1, to the nearest 256th."""
     input_dropout: float = 0.3
-    """Share of the deep part's inputs left out of each training step, 0 to 1: a few dozen days must
-    not be told apart by what all rows of a day share."""
+    """The same of the deep part's inputs: a few dozen days must not be told apart by what all rows
+    of a day share."""
     shared_weight: float = 0.3
     """By which inputs that all rows of a day share (`Training.shared`) are multiplied, above 0, at
     most 1: the smaller, the less is learned from them. Thousands of rows tell no more of them than

@@ -54,17 +54,22 @@ class _Seen:
         return {kind: found[kind] for kind in sampler.KINDS if kind in found}
 
 
-def write_page(run: Run, seconds: float) -> Path | None:
+def write_page(run: Run, since: float, seconds: float) -> Path | None:
     """Write the page from what the stages of the run have left.
 
     Args:
         run: Whose stages were looked at.
+        since: When it began, in seconds since 1970: its id may be that of an earlier run.
         seconds: Of the whole run, by the clock.
 
     Returns:
         The page; None: no stage had anything to do.
+
+    Raises:
+        OSError: it cannot be written.
     """
-    seen = [_read(file) for file in run.profiles.glob("*.json")]
+    left = [_read(file) for file in run.profiles.glob("*.json")]
+    seen = [one for one in left if one.began >= since]
     if not seen:
         return None
     seen.sort(key=lambda one: one.began)
@@ -88,7 +93,7 @@ def _body(run: Run, seen: Iterable[_Seen], seconds: float) -> str:
             whole[kind] += spent
     whole[_BETWEEN] = between
     longest = max(one.seconds for one in stages)
-    rows = [_line(f"{one.stage}", one.days, one.seconds, one.by_kind(), longest) for one in stages]
+    rows = [_line(one.stage, one.days, one.seconds, one.by_kind(), longest) for one in stages]
     return f"""<p class="eyebrow">{escape(run.pipeline.title)}</p>
 <h1>Where {seconds:.1f} seconds went</h1>
 <p class="muted">{escape(str(run.days))}, run <code>{escape(run.run_id)}</code></p>
@@ -130,9 +135,10 @@ def _legend(kinds: Mapping[str, float]) -> str:
 
 
 def _places(stages: Iterable[_Seen]) -> list[tuple[str, ...]]:
-    found: list[tuple[float, str, str, str]] = []
+    found: defaultdict[tuple[str, str, str], float] = defaultdict(float)
     for one in stages:
         for kind, place, seconds in one.places:
-            found.append((seconds, kind, place, one.stage))
-    longest = sorted(found, reverse=True)[:_PLACES_SHOWN]
-    return [(f"{seconds:.2f}", *others) for seconds, *others in longest]
+            # A stage may be done for some days, and then for others.
+            found[kind, place, one.stage] += seconds
+    longest = sorted(found.items(), key=lambda one: -one[1])[:_PLACES_SHOWN]
+    return [(f"{seconds:.2f}", *others) for others, seconds in longest]

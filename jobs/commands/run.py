@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -70,12 +71,16 @@ def _perform_looked_at(run: Run, night: Callable[[], int]) -> int:
     """Perform the night, and write the page of where its time went, however it ended."""
     from jobs.commands.profile import write_page
 
-    started = time.monotonic()
+    since, started = time.time(), time.monotonic()
     try:
         return night()
     finally:
-        written = write_page(run, time.monotonic() - started)
-        print(f"profile             {written or 'no stage had anything to do'}", flush=True)
+        try:
+            told = write_page(run, since, time.monotonic() - started)
+        except OSError as error:  # such as a full disk, which may be why the night failed
+            print(f"Warning: no page of where its time went: {error}", file=sys.stderr, flush=True)
+        else:
+            print(f"profile             {told or 'no stage had anything to do'}", flush=True)
 
 
 def _perform_telling(

@@ -1,7 +1,7 @@
 """Tells where a process spends its time: looks many times a second at what its threads are doing.
 
 Of a moment in which several threads work, each gets its part, so that the seconds add up to those
-on the clock. A thread that only waits for another of the process gets none.
+on the clock. A thread that waits for what a pool or a queue gives it has none.
 """
 
 from __future__ import annotations
@@ -92,8 +92,18 @@ def sampling(file: Path, about: Mapping[str, str]) -> Iterator[None]:
         profile.seconds = time.monotonic() - started
         places = [[*place, seconds] for place, seconds in profile.by_place.items()]
         told = {**about, "began": began, "seconds": profile.seconds, "places": places}
+        _keep(file, told)
+
+
+def _keep(file: Path, told: Mapping[str, object]) -> None:
+    """Write it in full or not at all; a failure here never fails the work."""
+    fresh = file.with_suffix(".fresh")
+    try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(told))
+        fresh.write_text(json.dumps(told))
+        fresh.rename(file)
+    except OSError as error:
+        print(f"Warning: where its time went is not kept: {error}", file=sys.stderr, flush=True)
 
 
 def _look(profile: Profile, ended: threading.Event) -> None:

@@ -15,6 +15,7 @@ from jobs.survey import training_definition
 from jobs.training import candidate, pins, proof
 from jobs.training.candidate import recipe_of
 from jobs.training.families import TIMELINE
+from jobs.training.machine import free_cores
 from pipelines.days import Days
 from pipelines.errors import Refused
 from pipelines.run import Run
@@ -82,7 +83,7 @@ def _train(
 ) -> dict[str, object]:
     with _private_folder(run.environment.home / "training" / run.pipeline.name) as folder:
         started = time.monotonic()
-        made = candidate.make(run, recipe, folder)
+        made = candidate.make(run, recipe, folder, free_cores())
         seconds = time.monotonic() - started
         model, proven = _keep(registry, run, recipe, made, pinned, folder)
     judged = made.judged.fit

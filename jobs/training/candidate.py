@@ -1,15 +1,15 @@
 """What a night trains: two models of one recipe, the one that is judged and the one that serves.
 
-The judged one keeps the newest days out, to be calibrated and compared on them. The fresh one then
-learns from every day up to the night, with the calibration that the judged one was given.
+The judged one keeps the newest days out, to be calibrated and compared on them. The fresh one
+learns from every day up to the night, and is given the calibration of the judged one.
 """
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from jobs.lake import snapshots
@@ -19,6 +19,8 @@ from jobs.training.families import family_of
 from pipelines.spec import TRAINING
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from jobs.lake.snapshots import Snapshot
     from jobs.training.dataset import Dataset, Window
     from jobs.training.families import Fit, ModelFamily
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 JUDGED = "judged"
 """Folder of the judged model's files, in that of the files that serve."""
+_OF_JUDGED = "of the judged"
+_OF_FRESH = "of the fresh"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,13 +87,15 @@ def recipe_of(run: Run) -> Recipe:
     )
 
 
-def make(run: Run, recipe: Recipe, folder: Path) -> Candidate:
+def make(run: Run, recipe: Recipe, folder: Path, cores: int = 0) -> Candidate:
     """Train both.
 
     Args:
         run: Of the night.
         recipe: How.
         folder: Private to this training; its files must last until the candidate is saved.
+        cores: Which the processes of both may keep busy; with too few, one training follows the
+            other.
 
     Raises:
         Refused: too few labels are known.
@@ -99,22 +105,40 @@ def make(run: Run, recipe: Recipe, folder: Path) -> Candidate:
     rows = dataset.labelled(run, recipe.snapshot, days.all)
     to_judge = dataset.judged(run, rows, days)
     assert to_judge.validation is not None, "a model is judged by days that it has not seen"
-    # Whatever fails, both have ended when it is left: nothing writes into the folder any more.
-    with ThreadPoolExecutor(1) as meanwhile:
-        judging = meanwhile.submit(_member, run, recipe, to_judge, folder / "of the judged")
-        newest = dataset.fresh(run, rows, days)
-        if not _may_work_at_once(recipe):
-            judging.result()
-        told = replace(newest, calibration=_slope_of(judging))
-        fresh = _member(run, recipe, told, folder / "of the fresh")
-        judged = judging.result()
+    processes = recipe.family.processes(recipe.settings)
+    train_both = _at_once if 0 < 2 * processes <= cores else _in_turn
+    judged, fresh = train_both(run, recipe, rows, to_judge, folder)
     return Candidate(judged=judged, fresh=fresh, validation_rows=len(to_judge.validation))
 
 
-def _may_work_at_once(recipe: Recipe) -> bool:
-    """Whether there is a core for each process of both trainings."""
-    processes = recipe.family.processes(recipe.settings)
-    return 0 < 2 * processes <= len(os.sched_getaffinity(0))
+def _in_turn(
+    run: Run, recipe: Recipe, rows: pa.Table, to_judge: Dataset, folder: Path
+) -> tuple[Member, Member]:
+    with ThreadPoolExecutor(1) as meanwhile:
+        laid_out = meanwhile.submit(dataset.fresh, run, rows, recipe.days)
+        judged = _member(run, recipe, to_judge, folder / _OF_JUDGED)
+        newest = laid_out.result()
+    slope: Future[float | None] = Future()
+    slope.set_result(judged.fit.calibration_slope)
+    told = replace(newest, calibration=slope)
+    return judged, _member(run, recipe, told, folder / _OF_FRESH)
+
+
+def _at_once(
+    run: Run, recipe: Recipe, rows: pa.Table, to_judge: Dataset, folder: Path
+) -> tuple[Member, Member]:
+    called_off = Event()
+    # Whatever fails, both have ended when it is left: nothing writes into the folder any more.
+    with ThreadPoolExecutor(1) as beside:
+        judging = beside.submit(_member, run, recipe, to_judge, folder / _OF_JUDGED, called_off)
+        try:
+            newest = dataset.fresh(run, rows, recipe.days)
+            told = replace(newest, calibration=_slope_of(judging))
+            fresh = _member(run, recipe, told, folder / _OF_FRESH)
+        except BaseException:  # Ctrl-C too
+            called_off.set()
+            raise
+        return judging.result(), fresh
 
 
 def _slope_of(judging: Future[Member]) -> Future[float | None]:
@@ -137,9 +161,10 @@ def _member(
     recipe: Recipe,
     data: Dataset,
     folder: Path,
+    called_off: Event | None = None,
 ) -> Member:
     folder.mkdir()
-    fit = recipe.family.fit(data, recipe.settings, run.environment, folder)
+    fit = recipe.family.fit(data, recipe.settings, run.environment, folder, called_off)
     return Member(
         fit=fit,
         encoding=data.encoding,

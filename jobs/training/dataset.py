@@ -60,8 +60,8 @@ class Dataset:
     validation: Examples | None
     """Of days that are not fitted; None: another training tells the calibration."""
     calibration: Future[float | None] | None = None
-    """The slope that the other training tells, as soon as it knows; of no slope predictions are
-    taken as they are. None: the validation days tell it."""
+    """The slope that the other training tells, as soon as it knows. None: the validation days tell
+    it, and without such days predictions are taken as they are."""
 
 
 def window(pipeline: Pipeline, as_of: date) -> Window:

@@ -7,6 +7,9 @@ import platform
 from pathlib import Path
 
 _CPU_INFO = Path("/proc/cpuinfo")
+_DEVICES = Path("/dev")
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Of a container: how many microseconds of processors it may use in each period of so many."""
 _FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 """By these libraries choose how to multiply and add."""
 _VARIABLES = (
@@ -15,6 +18,23 @@ _VARIABLES = (
 )
 """By these a person changes what they choose. That TensorFlow repeats itself is set by our code,
 which is pinned by its sources."""
+
+
+def free_cores() -> int:
+    """How many cores processes of this one may keep busy, as the system and a container allow.
+
+    0 where there is a GPU: the first process would take all of its memory.
+    """
+    if any(_DEVICES.glob("nvidia[0-9]*")):
+        return 0
+    allowed = len(os.sched_getaffinity(0))
+    if not _QUOTA.exists():
+        return allowed
+    microseconds, period = _QUOTA.read_text().split()
+    # Without a limit it is the word max.
+    if microseconds == "max":
+        return allowed
+    return min(allowed, int(microseconds) // int(period))
 
 
 def machine() -> dict[str, object]:

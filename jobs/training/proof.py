@@ -1,6 +1,6 @@
 """Whether a model's saved files serve as the model did that was trained, before they are kept.
 
-They are loaded in a process of its own that cannot import Horovod, as everyone does who scores. It
+Each is loaded in a process of its own that cannot import Horovod, as everyone does who scores. It
 also makes the light files (`jobs/training/families/light.py`), which are kept where they say the
 same.
 """
@@ -109,7 +109,7 @@ def prove(
     )
     for one in members:
         _write_sample(one.work, one.member.sample)
-    _in_other_processes(run, [one.asked(family) for one in members])
+    _in_other_processes(run, {one.role: one.asked(family) for one in members})
     for one in members:
         scores = one.scores(_TRAINED)
         _require_finite(run, one.role, scores)
@@ -287,25 +287,32 @@ def _hide(package: str) -> None:
     sys.meta_path.insert(0, _Hidden(package))
 
 
-def _in_other_processes(run: Run, asked: Iterable[Mapping[str, str]]) -> None:
-    """One for each model, at once: most of their time makes files of one kind from another."""
+def _in_other_processes(run: Run, asked: Mapping[str, Mapping[str, str]]) -> None:
+    """One for each model, at once: most of their time makes files of one kind from another.
+
+    Args:
+        run: Of the night.
+        asked: What each is to do, by the role of its model.
+    """
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     with ExitStack() as ending:
-        started = []
-        for one in asked:
-            started.append(stage_client.spawn(run.environment, FUNCTION, dict(one), quiet))
-            ending.callback(started[-1].kill)
-        for work in started:
-            _require_ended_well(run, work.wait(_TIMEOUT_SECONDS))
+        started = {}
+        for role, one in asked.items():
+            started[role] = stage_client.spawn(run.environment, FUNCTION, dict(one), quiet)
+            ending.callback(started[role].kill)
+        for role, work in started.items():
+            _require_ended_well(run, role, work.wait(max(0.0, deadline - time.monotonic())))
 
 
-def _require_ended_well(run: Run, code: int | None) -> None:
+def _require_ended_well(run: Run, role: str, code: int | None) -> None:
     if code == 0:
         return
     how = f"ended with exit code {code}" if code else f"took over {_TIMEOUT_SECONDS} s"
     raise NightshiftError(
         f"The model of '{run.pipeline.name}' that was trained as of {run.days.last} is not "
-        f"kept: the process that loaded its files without Horovod {how}. Its error is above."
+        f"kept: of the one that {role} the process that loaded its files without Horovod {how}. "
+        "Its error is above."
     )
 
 

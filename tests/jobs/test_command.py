@@ -241,6 +241,27 @@ def test_a_run_scores_again_what_was_served_only_when_told_to(
     assert given == ["--rescore" in flags]
 
 
+@pytest.mark.parametrize("flags", [[], ["--profile"], ["--restate", "--profile"]])
+def test_a_run_is_looked_at_only_when_told_to(
+    flags: list[str],
+    empty_home: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given: list[bool] = []
+
+    def night(run: Run, *_: object, **__: object) -> int:
+        # As a stage's process is given it.
+        given.append(Run.from_json(run.at(STAGES[0]).to_json()).profile)
+        return 0
+
+    monkeypatch.setattr("jobs.night.make_true", night)
+    monkeypatch.setattr("jobs.night.run_night", night)
+    assert main(["run", "flights", "--date", "2013-03-01", *flags]) == 0
+    assert given == ["--profile" in flags]
+    assert ("profile  " in capsys.readouterr().out) == ("--profile" in flags)
+
+
 @pytest.mark.parametrize("form", ["csv", "json"])
 def test_sql_for_programs_takes_one_result(
     form: str, empty_home: None, capsys: pytest.CaptureFixture[str]

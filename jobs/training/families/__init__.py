@@ -21,6 +21,8 @@ from jobs.training.families.neural_network import NeuralNetworkFamily
 from pipelines.errors import no_such
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from jobs.training.dataset import Dataset
     from jobs.training.encoding import Encoding
     from jobs.training.families.light import Model
@@ -97,7 +99,14 @@ class ModelFamily(Protocol):
         Those of two trainings may work at once.
         """
 
-    def fit(self, data: Dataset, settings: Any, environment: Environment, folder: Path) -> Fit:
+    def fit(
+        self,
+        data: Dataset,
+        settings: Any,
+        environment: Environment,
+        folder: Path,
+        called_off: Event | None = None,
+    ) -> Fit:
         """Learn from the data.
 
         The same data and settings give the same weights, bit for bit.
@@ -105,6 +114,8 @@ class ModelFamily(Protocol):
         Args:
             folder: Private to this training, and gone after it. A `TIMELINE` that it leaves there
                 is kept with the model.
+            called_off: Set as soon as nobody wants the model any more: the processes of the
+                training are to end.
 
         Raises:
             NightshiftError: it failed, or came apart: its loss or weights are not finite.

@@ -22,6 +22,8 @@ from pipelines.errors import NightshiftError, Refused
 from pipelines.model import LinearModel
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from jobs.training.dataset import Dataset
     from pipelines.environment import Environment
 
@@ -87,7 +89,12 @@ class LinearFamily:
         return 0
 
     def fit(
-        self, data: Dataset, settings: LinearModel, environment: Environment, folder: Path
+        self,
+        data: Dataset,
+        settings: LinearModel,
+        environment: Environment,
+        folder: Path,
+        called_off: Event | None = None,
     ) -> LinearFit:
         """Solve it in this process, on one thread."""
         task = task_of(data.training.task)

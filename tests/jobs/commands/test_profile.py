@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -43,7 +44,7 @@ def test_the_page_tells_stages_in_their_order_what_they_did_and_what_was_between
     leave(run, "transform", 2.0, (COMPUTES, "jobs/lake/staging.py write", 3.0))
     of_ingest = ((PYTHON, "jobs/a.py <lambda>", 0.5), (COMPUTES, "jobs/a.py read", 1.5))
     leave(run, "ingest", 1.0, *of_ingest)
-    file = write_page(run, 7.0)
+    file = write_page(run, 0.0, 7.0)
     assert file is not None
     html = file.read_text()
     assert "Where 7.0 seconds went" in html
@@ -58,9 +59,34 @@ def test_the_page_tells_stages_in_their_order_what_they_did_and_what_was_between
     ]
 
 
+def test_days_of_one_stage_are_added_up_and_stages_of_an_earlier_run_are_left_out(
+    run: Run,
+) -> None:
+    leave(run, "evaluate", 1.0, (PYTHON, "jobs/a.py read", 9.0))
+    leave(run, "ingest", 3.0, (PYTHON, "jobs/a.py read", 1.0))
+    (run.profiles / f"ingest_{DAY}..{DAY}.json").rename(run.profiles / "ingest of another day.json")
+    leave(run, "ingest", 4.0, (PYTHON, "jobs/a.py read", 2.0))
+    file = write_page(run, 2.0, 4.0)
+    assert file is not None
+    rows = re.findall(r"<tr><td[^>]*>([\d.]+)</td><td>[^<]+</td><td>([^<]+)</td>", file.read_text())
+    assert rows == [("3.00", "jobs/a.py read")]
+
+
+def test_a_page_that_cannot_be_written_changes_nothing_of_how_the_night_ends(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def done() -> int:
+        leave(run, "ingest", time.time(), (PYTHON, "jobs/a.py read", 1.0))
+        (run.profiles / "index.html").mkdir()
+        return 0
+
+    assert perform(run, done, "table") == 0
+    assert "Warning: no page of where its time went" in capsys.readouterr().err
+
+
 def test_each_kind_has_a_colour(run: Run) -> None:
     leave(run, "ingest", 1.0, *((kind, "jobs/a.py read", 1.0) for kind in KINDS))
-    file = write_page(run, 9.0)
+    file = write_page(run, 0.0, 9.0)
     assert file is not None
     colours = re.findall(r'title="[^"]+" style="[^"]*background:(#\w+)"', file.read_text())
     assert len(set(colours)) == len(KINDS) + 1
@@ -70,7 +96,7 @@ def test_a_run_is_told_where_its_page_is_also_when_it_was_refused(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refused() -> int:
-        leave(run, "ingest", 1.0, (PYTHON, "jobs/a.py read", 1.0))
+        leave(run, "ingest", time.time(), (PYTHON, "jobs/a.py read", 1.0))
         return 1
 
     assert perform(run, refused, "table") == 1

@@ -92,3 +92,14 @@ def test_a_thread_that_waits_for_work_does_nothing() -> None:
         idle = pool.submit(threading.get_ident).result()
         time.sleep(0.05)
         assert doing(sys._current_frames()[idle]) is None
+
+
+def test_what_cannot_be_kept_is_warned_about_and_changes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in the way").write_text("a file")
+    with sampling(tmp_path / "in the way" / "run.json", {}):
+        busy(0.05)
+    assert "Warning: where its time went is not kept" in capsys.readouterr().err
+    with pytest.raises(ZeroDivisionError), sampling(tmp_path / "in the way" / "run.json", {}):
+        raise ZeroDivisionError

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from pipelines.errors import NightshiftError
 from pipelines.run import Run
 from tests.jobs.training import small
 
+CORES = 4
 WAIT_SECONDS = 20
 SLOW_SECONDS = 0.5
 
@@ -32,14 +33,26 @@ class Watched(LinearFamily):
     ranks: int = 0
     at_work: list[str] = field(default_factory=list)
     during: Callable[[str], None] = lambda _: None
+    waits_to_be_called_off: bool = False
 
     def processes(self, settings: Any) -> int:
         return self.ranks
 
-    def fit(self, data: Dataset, settings: Any, environment: Environment, folder: Path) -> Any:
+    def fit(
+        self,
+        data: Dataset,
+        settings: Any,
+        environment: Environment,
+        folder: Path,
+        called_off: Event | None = None,
+    ) -> Any:
         name = folder.name.split()[-1]
         self.at_work.append(f"{name} begins")
         self.during(name)
+        if self.waits_to_be_called_off and name == "judged":
+            assert called_off is not None
+            assert called_off.wait(WAIT_SECONDS)
+            raise NightshiftError("called off")
         made = super().fit(data, settings, environment, folder)
         self.at_work.append(f"{name} ends")
         return made
@@ -53,14 +66,9 @@ def run(tmp_path: Path) -> Run:
     return replace(small.run_of(environment, "train"), pipeline=linear)
 
 
-@pytest.fixture(autouse=True)
-def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
-
-
 def _make(run: Run, family: Watched, folder: Path) -> candidate.Candidate:
     recipe = replace(candidate.recipe_of(run), family=family)
-    return candidate.make(run, recipe, folder)
+    return candidate.make(run, recipe, folder, CORES)
 
 
 def test_trainings_work_at_once_where_each_process_has_a_core(run: Run, tmp_path: Path) -> None:
@@ -96,3 +104,18 @@ def test_what_one_training_fails_of_is_told(
     # The other is not left at work, in a folder that is deleted now.
     if fails == "fresh":
         assert "judged ends" in family.at_work
+
+
+@pytest.mark.parametrize("error", [NightshiftError("came apart"), KeyboardInterrupt()])
+def test_a_judged_one_that_nobody_wants_any_more_is_called_off(
+    run: Run, tmp_path: Path, error: BaseException
+) -> None:
+    def fail(name: str) -> None:
+        if name == "fresh":
+            raise error
+
+    family = Watched(ranks=2, during=fail, waits_to_be_called_off=True)
+    started = time.monotonic()
+    with pytest.raises(type(error)):
+        _make(run, family, tmp_path)
+    assert time.monotonic() - started < WAIT_SECONDS

@@ -14,9 +14,12 @@ import numpy as np
 
 from jobs.training.families.neural_network.light import LiteRT
 from jobs.training.families.neural_network.quiet import import_tensorflow
+from pipelines.errors import NightshiftError
 from pipelines.model import NeuralNetwork
 
 if TYPE_CHECKING:
+    from threading import Event
+
     import keras
 
     from jobs.training.dataset import Dataset
@@ -87,7 +90,12 @@ class NeuralNetworkFamily:
         return settings.ranks
 
     def fit(
-        self, data: Dataset, settings: Any, environment: Environment, folder: Path
+        self,
+        data: Dataset,
+        settings: Any,
+        environment: Environment,
+        folder: Path,
+        called_off: Event | None = None,
     ) -> NetworkFit:
         """Lay the job out in the folder, start its ranks, and read what they left."""
         from jobs.training.families.neural_network import job
@@ -95,12 +103,14 @@ class NeuralNetworkFamily:
 
         job.write(folder, job.of(data, settings))
 
-        def hand_over() -> None:
+        def look() -> None:
+            if called_off and called_off.is_set():
+                raise NightshiftError("The training was called off.")
             slope = data.calibration
             if slope and slope.done() and not job.has_slope(folder):
                 job.hand_slope(folder, slope.result())
 
-        launch(environment, folder, settings.ranks, settings.timeout_seconds, hand_over)
+        launch(environment, folder, settings.ranks, settings.timeout_seconds, look)
         outcome = job.read_outcome(folder)
         return NetworkFit(
             curves=outcome.history,

@@ -27,7 +27,8 @@ class SharedDropout(keras.layers.Layer):
 
     def __init__(self, share: float, seed: int, rank: int, ranks: int) -> None:
         super().__init__()
-        self._left_out = round(share * _LEVELS)
+        # Something is always left.
+        self._left_out = min(round(share * _LEVELS), _LEVELS - 1)
         self._seed = seed
         self._rank = rank
         self._ranks = ranks

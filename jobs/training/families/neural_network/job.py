@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.training.encoding import ENCODING, Encoding, Examples
+from pipelines.errors import NightshiftError
 from pipelines.model import NeuralNetwork
 
 if TYPE_CHECKING:
@@ -110,9 +111,19 @@ def hand_slope(folder: Path, slope: float | None) -> None:
     fresh.rename(folder / _SLOPE)
 
 
-def await_slope(folder: Path) -> float | None:
-    """The slope that the launcher hands over; who launched the ranks ends them if none comes."""
+def await_slope(folder: Path, timeout_seconds: float) -> float | None:
+    """The slope that the launcher hands over.
+
+    Raises:
+        NightshiftError: it has handed over none for so long.
+    """
+    deadline = time.monotonic() + timeout_seconds
     while not has_slope(folder):
+        if time.monotonic() > deadline:
+            raise NightshiftError(
+                f"No slope was handed over in {timeout_seconds:g} s: a job without validation days "
+                f"needs a number, or null, in {folder / _SLOPE}."
+            )
         time.sleep(_LOOK_SECONDS)
     slope: float | None = json.loads((folder / _SLOPE).read_text())
     return slope

@@ -32,7 +32,8 @@ def main(argument: dict[str, Any]) -> None:
     try:
         job = jobs.read(folder)
         loop.make_repeatable(job.seed)
-        model, outcome = loop.fit(job, partial(jobs.await_slope, folder))
+        told_slope = partial(jobs.await_slope, folder, job.network.timeout_seconds)
+        model, outcome = loop.fit(job, told_slope)
         if hvd.rank() == 0:
             network.save(model, folder / MODEL)
             jobs.write_outcome(folder, outcome)

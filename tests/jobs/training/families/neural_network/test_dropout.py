@@ -37,3 +37,8 @@ def test_each_step_and_each_layer_leaves_out_others() -> None:
 
 def test_scoring_leaves_nothing_out() -> None:
     np.testing.assert_array_equal(SharedDropout(0.3, 1, 0, 1)(NUMBERS), NUMBERS)
+
+
+def test_however_large_the_share_is_something_is_left() -> None:
+    dropped = _dropped(0, 1, 64, share=0.999)
+    assert 0 < np.mean(dropped != 0) < 0.02

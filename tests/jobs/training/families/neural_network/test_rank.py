@@ -130,6 +130,25 @@ def test_ranks_that_wait_for_the_slope_of_a_training_that_fails_end_with_it(
     assert not (tmp_path / MODEL).exists()
 
 
+def test_ranks_of_a_training_that_is_called_off_end(
+    rank_server: tuple[Environment, int], tmp_path: Path
+) -> None:
+    environment, server = rank_server
+    called_off = threading.Event()
+    nobody_wants_it = threading.Timer(3, called_off.set)
+    nobody_wants_it.start()
+    with pytest.raises(NightshiftError, match="called off"):
+        NeuralNetworkFamily().fit(data_of(), ENDLESS, environment, tmp_path, called_off)
+    _wait_until_childless(server)
+
+
+def test_ranks_to_whom_nobody_hands_a_slope_say_so(ranked: Environment, tmp_path: Path) -> None:
+    hasty = replace(NETWORK, timeout_seconds=1)
+    job.write(tmp_path, replace(job_of(hasty), validation=None))
+    with pytest.raises(NightshiftError, match=r"No slope was handed over in 1 s: .*slope\.json"):
+        launch(ranked, tmp_path, ranks=1, timeout_seconds=60)
+
+
 def test_a_training_that_comes_apart_leaves_no_model(ranked: Environment, tmp_path: Path) -> None:
     wild = job_of()
     wild.fit.label[:] = np.inf
