@@ -31,6 +31,7 @@ from jobs.services.definitions import Health, services
 from jobs.services.startup import state
 from jobs.services.supervision import Supervisor
 from jobs.spark import java
+from jobs.training import machine
 from jobs.warehouse import connection
 from pipelines import catalog
 from pipelines.environment import ROOT, Environment
@@ -198,7 +199,8 @@ def _ranks_on_gpus(environment: Environment, gpus: int) -> Finding:
 
 
 def _processor(environment: Environment) -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0))
+    # A quota may be less than a core.
+    cores = max(1, machine.cores())
     ranks = _ranks(environment)
     found = f"{cores} cores; {ranks} ranks with a thread each"
     way_out = f"Ranks wait for each other: NIGHTSHIFT_RANKS={cores}"

@@ -57,7 +57,7 @@ def perform(
     """
     since = datetime.now(UTC)
     if run.profile:
-        night = partial(_perform_looked_at, run, night)
+        night = partial(_perform_looked_at, run, night, since)
     telling = night if result is None else partial(_perform_telling, run, night, since, result)
     if form == "table":
         return telling()
@@ -67,16 +67,16 @@ def perform(
     return code
 
 
-def _perform_looked_at(run: Run, night: Callable[[], int]) -> int:
+def _perform_looked_at(run: Run, night: Callable[[], int], since: datetime) -> int:
     """Perform the night, and write the page of where its time went, however it ended."""
     from jobs.commands.profile import write_page
 
-    since, started = time.time(), time.monotonic()
+    started = time.monotonic()
     try:
         return night()
     finally:
         try:
-            told = write_page(run, since, time.monotonic() - started)
+            told = write_page(run, since.timestamp(), time.monotonic() - started)
         except OSError as error:  # such as a full disk, which may be why the night failed
             print(f"Warning: no page of where its time went: {error}", file=sys.stderr, flush=True)
         else:

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from types import FrameType
@@ -60,14 +59,8 @@ _PLANS = "_analyze"
 """Function of Spark's client that asks for a plan, such as for the columns of a query."""
 
 
-@dataclass(slots=True)
-class Profile:
-    """What was seen."""
-
-    seconds: float = 0.0
-    """By the clock."""
-    by_place: dict[tuple[str, str], float] = field(default_factory=dict)
-    """Seconds by kind, and by our function that was being worked for: `jobs/night.py perform`."""
+_Seen = dict[tuple[str, str], float]
+"""Seconds by kind, and by our function that was being worked for: `jobs/night.py perform`."""
 
 
 @contextmanager
@@ -78,9 +71,9 @@ def sampling(file: Path, about: Mapping[str, str]) -> Iterator[None]:
         file: Which is written.
         about: What is written with it.
     """
-    profile = Profile()
+    seen: _Seen = {}
     ended = threading.Event()
-    looking = threading.Thread(target=_look, args=(profile, ended), daemon=True)
+    looking = threading.Thread(target=_look, args=(seen, ended), daemon=True)
     started = time.monotonic()
     began = time.time()
     looking.start()
@@ -89,9 +82,9 @@ def sampling(file: Path, about: Mapping[str, str]) -> Iterator[None]:
     finally:
         ended.set()
         looking.join()
-        profile.seconds = time.monotonic() - started
-        places = [[*place, seconds] for place, seconds in profile.by_place.items()]
-        told = {**about, "began": began, "seconds": profile.seconds, "places": places}
+        seconds = time.monotonic() - started
+        places = [[*place, spent] for place, spent in seen.items()]
+        told = {**about, "began": began, "seconds": seconds, "places": places}
         _keep(file, told)
 
 
@@ -106,7 +99,7 @@ def _keep(file: Path, told: Mapping[str, object]) -> None:
         print(f"Warning: where its time went is not kept: {error}", file=sys.stderr, flush=True)
 
 
-def _look(profile: Profile, ended: threading.Event) -> None:
+def _look(seen: _Seen, ended: threading.Event) -> None:
     own = threading.get_ident()
     last = time.monotonic()
     is_over = False
@@ -117,7 +110,7 @@ def _look(profile: Profile, ended: threading.Event) -> None:
         working = [one for frame in frames if (one := doing(frame)) is not None]
         for one in working:
             part = (now - last) / len(working)
-            profile.by_place[one] = profile.by_place.get(one, 0.0) + part
+            seen[one] = seen.get(one, 0.0) + part
         last = now
 
 

@@ -135,10 +135,10 @@ def _at_once(
             newest = dataset.fresh(run, rows, recipe.days)
             told = replace(newest, calibration=_slope_of(judging))
             fresh = _member(run, recipe, told, folder / _OF_FRESH)
+            return judging.result(), fresh
         except BaseException:  # Ctrl-C too
             called_off.set()
             raise
-        return judging.result(), fresh
 
 
 def _slope_of(judging: Future[Member]) -> Future[float | None]:

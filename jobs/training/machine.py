@@ -21,12 +21,15 @@ which is pinned by its sources."""
 
 
 def free_cores() -> int:
-    """How many cores processes of this one may keep busy, as the system and a container allow.
+    """How many cores trainings at once may keep busy.
 
     0 where there is a GPU: the first process would take all of its memory.
     """
-    if any(_DEVICES.glob("nvidia[0-9]*")):
-        return 0
+    return 0 if any(_DEVICES.glob("nvidia[0-9]*")) else cores()
+
+
+def cores() -> int:
+    """Whole cores that this process and those below it have, by the system and by a container."""
     allowed = len(os.sched_getaffinity(0))
     if not _QUOTA.exists():
         return allowed

@@ -20,7 +20,7 @@ from jobs.__main__ import main
 from jobs.commands import doctor
 from jobs.services.definitions import Health, services
 from jobs.services.supervision import Process, Supervisor
-from jobs.training import horovod_build
+from jobs.training import horovod_build, machine
 from pipelines.environment import Environment
 from tests.conftest import free_port
 from tests.postgres import Postgres
@@ -171,6 +171,17 @@ def test_more_ranks_than_cores_are_warned_of(variables: dict[str, str]) -> None:
     _, rows = _asked({**variables, "NIGHTSHIFT_RANKS": "4096"})
     assert "4096 ranks" in rows["processor"]["found"]
     assert rows["processor"]["state"] == "warning"
+
+
+def test_cores_are_those_of_a_containers_quota(
+    variables: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quota = tmp_path / "cpu.max"
+    monkeypatch.setattr(machine, "_QUOTA", quota)
+    quota.write_text("50000 100000\n")
+    _, rows = _asked({**variables, "NIGHTSHIFT_RANKS": "2"})
+    assert "1 cores; 2 ranks" in rows["processor"]["found"]
+    assert "NIGHTSHIFT_RANKS=1" in rows["processor"]["way_out"]
 
 
 @pytest.mark.parametrize(
