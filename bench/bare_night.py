@@ -30,7 +30,8 @@ _HOLIDAYS = [date(2013, *day) for day in ((1, 1), (1, 21), (2, 18), (5, 27), (7,
 _HOLIDAYS += [date(2013, *day) for day in ((10, 14), (11, 11), (11, 28), (12, 25))]
 _HOLIDAYS += [date(2014, 1, 1)]
 _LATE_MINUTES = 15
-_WINDOW_DAYS = 90
+_WINDOWS = (28, 7)
+_TRAINING_DAYS = 90
 _MOST_WIND = 200
 _EPOCHS = 12
 _BATCH = 2048
@@ -44,11 +45,12 @@ def join(landing: Path, state: Path, day: date) -> pl.DataFrame:
         state: Where a day's rows are kept, and those of the days before lie.
         day: The night.
     """
-    scoring = _features(landing, day)
+    outcomes = _outcomes(landing, day)
+    scoring = _features(landing, day, outcomes)
     (state / "scoring").mkdir(parents=True, exist_ok=True)
     (state / "training").mkdir(exist_ok=True)
     scoring.write_parquet(state / "scoring" / f"{day}.parquet")
-    known = _outcomes(landing, day, 1)
+    known = _last(outcomes, day, 1)
     evenings = [one - timedelta(days=1) for one in known["flight_date"].unique()]
     files = [state / "scoring" / f"{evening}.parquet" for evening in evenings]
     # The first night has scored nothing before.
@@ -67,7 +69,7 @@ def predict(state: Path, day: date, scoring: pl.DataFrame) -> None:
     import keras
 
     keras.utils.set_random_seed(1)
-    days = [day - timedelta(days=back) for back in range(_WINDOW_DAYS)]
+    days = [day - timedelta(days=back) for back in range(_TRAINING_DAYS)]
     files = [state / "training" / f"{one}.parquet" for one in days]
     rows = pl.concat([pl.read_parquet(file) for file in files if file.exists()])
     numbers = [name for name in rows.columns if name not in (*KEY, *CATEGORIES, "late")]
@@ -105,15 +107,15 @@ def predict(state: Path, day: date, scoring: pl.DataFrame) -> None:
     told.write_parquet(state / "predictions" / f"{day}.parquet")
 
 
-def _features(landing: Path, day: date) -> pl.DataFrame:
+def _features(landing: Path, day: date, outcomes: pl.DataFrame) -> pl.DataFrame:
     flight_date = day + timedelta(days=1)
     rows = _schedule(landing, day)
-    for window in (28, 7):
-        outcomes = _outcomes(landing, day, window)
+    for window in _WINDOWS:
+        known = _last(outcomes, day, window)
         for name, columns in _KEYS.items():
-            figures = _rates(outcomes.drop_nulls(columns), columns, f"{name}_{{}}_{window}")
+            figures = _rates(known.drop_nulls(columns), columns, f"{name}_{{}}_{window}")
             rows = rows.join(figures.drop(f"{name}_depdelay_{window}"), on=columns, how="left")
-    today = _rates(_outcomes(landing, day, 1), ["origin"], "ap_{}_1")
+    today = _rates(_last(outcomes, day, 1), ["origin"], "ap_{}_1")
     rows = rows.join(today.drop("ap_n_1"), on="origin", how="left")
     rows = rows.join(_weather(landing, day), on="origin", how="left")
     planes = _read(landing / "planes.csv").select("tailnum", built="year", seats="seats")
@@ -185,11 +187,20 @@ def _weather(landing: Path, day: date) -> pl.DataFrame:
     return of_day.join(at_end, on="origin", how="left")
 
 
-def _outcomes(landing: Path, day: date, days: int) -> pl.DataFrame:
-    """What became known in so many days that end with the day."""
-    wanted = [day - timedelta(days=back) for back in range(days)]
-    files = [landing / "flights" / f"{one}.csv" for one in wanted]
-    return pl.concat([_read(file) for file in files if file.exists()])
+def _outcomes(landing: Path, day: date) -> pl.DataFrame:
+    """What became known in the days of the longest window, each with the day on which it did."""
+    known = []
+    for back in range(max(_WINDOWS)):
+        landed = day - timedelta(days=back)
+        file = landing / "flights" / f"{landed}.csv"
+        if file.exists():
+            known.append(_read(file).with_columns(landed=pl.lit(landed)))
+    return pl.concat(known)
+
+
+def _last(outcomes: pl.DataFrame, day: date, days: int) -> pl.DataFrame:
+    """Those of so many days that end with the day."""
+    return outcomes.filter(pl.col("landed") > day - timedelta(days=days))
 
 
 def _read(file: Path) -> pl.DataFrame:
