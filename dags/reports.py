@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from urllib.parse import quote
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
@@ -10,6 +9,7 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.types import TaskInstanceKey
 
 from pipelines.environment import REPORTS_ADDRESS, Environment
+from pipelines.places import place
 
 
 class ReportLink(BaseOperatorLink):
@@ -31,6 +31,6 @@ def url_of(report: str) -> str:
     Args:
         report: Path of its index, in the home of the environment.
     """
-    below = Path(report).relative_to(Environment.read().reports)
+    below = place(report).relative_to(Environment.read().reports)
     base = conf.get("api", "base_url", fallback="").rstrip("/")
     return f"{base}{REPORTS_ADDRESS}/{quote(str(below))}"

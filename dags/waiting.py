@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
@@ -13,6 +12,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from pipelines.landing import Stamp, stamp
+from pipelines.places import place
 
 LOOK_EVERY_SECONDS = 15.0
 _ASK_EVERY_SECONDS = 5.0
@@ -69,7 +69,7 @@ class FilesLanded(BaseTrigger):
             await asyncio.sleep(min(left, self.every_seconds))
 
     def _look(self) -> list[Stamp | None]:
-        return [stamp(Path(path)) for path in self.paths]
+        return [stamp(place(path)) for path in self.paths]
 
 
 class RunEnded(BaseTrigger):

@@ -11,8 +11,6 @@ mailed, or shown inside another page, and nobody learns that it was read.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from expectations import report_page
 from expectations.report_page import INDEX
+from pipelines.places import write_whole
 
 if TYPE_CHECKING:
     from expectations.gate import Verdict
@@ -141,11 +140,10 @@ def _carry_over(before: Path, own: Path, refused: Iterable[str]) -> None:
     for path in _record_files(before):
         if json.loads(path.read_text())["stage"] in refused:
             continue
-        own.mkdir(parents=True, exist_ok=True)
-        if path.name == _FILES:
-            shutil.copy(path, own)
-        else:
-            shutil.copytree(path.parent, own / path.parent.name)
+        # What was found in the files has no page; a verdict has, beside it.
+        found = [path] if path.name == _FILES else list(path.parent.iterdir())
+        for file in found:
+            write_whole(own / file.relative_to(before), file.read_bytes())
 
 
 def _write_index(own: Path, about: About) -> Path:
@@ -202,9 +200,4 @@ def _records(own: Path) -> list[_Record]:
 
 
 def _put(path: Path, text: str) -> None:
-    """Write a file whole or not at all: people may be reading."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Of this process alone, and hidden until it has its name.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    write_whole(path, text.encode())

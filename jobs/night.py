@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from jobs import outcome
+from jobs.lake.store_faults import explain_store_fault
 from jobs.output import harmless
 from jobs.services import locks, stage_client
 from jobs.services.for_ranks import for_ranks
@@ -161,7 +162,7 @@ def perform(argument: dict[str, Any]) -> int:
         with _looked_at(run):
             metrics = _function(run.doing)(_numbered(run))
     except Exception as error:  # whatever it is, it must be recorded and end as an exit code
-        told = explain_loss(run.environment, error) or error
+        told = explain_loss(run.environment, error) or explain_store_fault(error) or error
         # The client's settings: in the stage server this process has those of `nightshift up`.
         code, message = explain(told, run.environment.variables())
         taken = meter.read()
@@ -209,6 +210,7 @@ def explain(
     Returns:
         The exit code and the message.
     """
+    error = explain_store_fault(error) or error
     if not isinstance(error, NightshiftError):
         lines = traceback.format_exception(error)
         print(_readable("".join(lines), variables), file=sys.stderr, end="")
@@ -234,6 +236,7 @@ def _readable(text: str, variables: Mapping[str, str]) -> str:
 
 
 def _in_words(error: BaseException) -> str:
+    error = explain_store_fault(error) or error
     if isinstance(error, NightshiftError):
         return str(error)
     # Spark's messages end with the server's stack, which the traceback has printed already.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from jobs.lake.store_faults import what_store_says
 from pipelines.events import ALARMS, Channel, Event, Notification
 from pipelines.redaction import redacted
 from pipelines.run import Run
@@ -39,7 +40,7 @@ def tell(run: Run, notification: Notification) -> tuple[Channel, ...]:
         try:
             held.enter_context(locks.hold(run.environment, name))
         except OSError as error:  # a full disk may be the very failure to tell of
-            _warn(run, f"another run may tell it too: {error}")
+            _warn(run, f"another run may tell it too: {what_store_says(error) or error}")
         if notification.event in ALARMS:
             return _tell_alarm(run, notification)
         if notification.event is Event.APPROVAL_EXPIRED:
@@ -125,7 +126,7 @@ def _read(run: Run, rows: _Reading) -> Sequence[Row]:
     try:
         return rows()
     except Exception as error:  # a lake that is away may be the very failure to tell of
-        _warn(run, f"what people were told before is not known: {error}")
+        _warn(run, f"what people were told before is not known: {what_store_says(error) or error}")
         return []
 
 
@@ -138,7 +139,7 @@ def _record(run: Run, notification: Notification, ended: Sequence[Row]) -> None:
         else:
             alerts.record(run.environment, notification, run.days.last, _cause(notification))
     except Exception as error:
-        _warn(run, f"they may be told again: {error}")
+        _warn(run, f"they may be told again: {what_store_says(error) or error}")
 
 
 def _warn(run: Run, words: str) -> None:

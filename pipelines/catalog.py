@@ -18,8 +18,8 @@ from pipelines.stages import STAGES
 _SPINE = frozenset(
     {
         *("__init__", "catalog", "days", "environment", "errors", "events", "features", "feeds"),
-        *("landing", "model", "prices", "redaction", "replay", "resources", "rolling", "run"),
-        *("spec", "stages", "waivers"),
+        *("landing", "model", "places", "prices", "redaction", "replay", "resources", "rolling"),
+        *("run", "spec", "stages", "waivers"),
     }
 )
 """Modules here that are no pipelines."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pipelines import places
 from pipelines.errors import UsageError
 
 REPORTS_ADDRESS = "/nightshift/reports"
@@ -117,7 +118,11 @@ def _absolute_of_tables(path: str) -> Path:
 
 
 def _absolute_or_url(text: str) -> str:
-    return text if "://" in text else str(_absolute_of_tables(text))
+    return places.parse_url(text) if "://" in text else str(_absolute_of_tables(text))
+
+
+def _place(text: str) -> Path:
+    return places.place(places.parse_url(text)) if "://" in text else _absolute(text)
 
 
 _IN_A_PASSWORD = "in a password, write %40 for @, %2F for / and %3F for ?"
@@ -268,19 +273,44 @@ class Environment:
         repr=False,
         metadata=setting(
             "NIGHTSHIFT_LAKE",
-            "root of the Delta tables, a path or a URL that Spark can write",
+            "root of the Delta tables, a folder or a URL such as s3://bucket/lake",
             "{home}/lake",
             _absolute_or_url,
             is_address=True,
         ),
     )
     landing: Path = field(
+        repr=False,
         metadata=setting(
             "NIGHTSHIFT_LANDING",
-            "where sources drop their files, one folder a pipeline",
+            "where sources drop their files, one folder a pipeline; a folder or a URL such as "
+            "s3://bucket/landing",
             "{home}/landing",
-            _absolute,
-        )
+            _place,
+            is_address=True,
+        ),
+    )
+    reports: Path = field(
+        repr=False,
+        metadata=setting(
+            "NIGHTSHIFT_REPORTS",
+            "data-quality reports and cards of models; a folder or a URL such as "
+            "s3://bucket/reports",
+            "{home}/reports",
+            _place,
+            is_address=True,
+        ),
+    )
+    models: Path = field(
+        repr=False,
+        metadata=setting(
+            "NIGHTSHIFT_MODELS",
+            "files of models that are trained for the first time, where no MLflow server keeps "
+            "them; a folder or a URL such as s3://bucket/models",
+            "{home}/mlartifacts",
+            _place,
+            is_address=True,
+        ),
     )
     spark_remote: str | None = field(
         repr=False,
@@ -497,12 +527,17 @@ class Environment:
     def read(cls, environ: Mapping[str, str] = os.environ) -> Environment:
         """The environment that the variables describe.
 
+        Where this process's own variables are read, it gets those by which all libraries talk to
+        the same object store (`places.agreed`).
+
         Raises:
             UsageError: a variable holds no value of its kind; the message names the variable.
         """
         settings = cls.settings()
         home = settings["home"].read(environ)
         values = {name: one.read(environ, home) for name, one in settings.items()}
+        if environ is os.environ:
+            os.environ.update(places.agreed(os.environ))
         return cls(**values)
 
     @classmethod
@@ -530,6 +565,11 @@ class Environment:
         return self.mlflow_uri.startswith(_DATABASES)
 
     @property
+    def uses_object_store(self) -> bool:
+        """Whether Spark reads or writes in an object store."""
+        return places.is_url(self.lake) or places.is_url(self.landing)
+
+    @property
     def secrets(self) -> Path:
         """Folder (0700) of generated secrets, each a file with mode 0600."""
         return self.home / "secrets"
@@ -543,11 +583,6 @@ class Environment:
     def runtime(self) -> Path:
         """Folder (0700) of sockets, locks and process ids."""
         return self.home / "run"
-
-    @property
-    def reports(self) -> Path:
-        """Folder of data-quality reports, `<pipeline>/<first day>..<last day>/<run>/`."""
-        return self.home / "reports"
 
     def cards(self, pipeline: str) -> Path:
         """Folder of the cards of a pipeline's models, `<version>/`; beside its reports."""

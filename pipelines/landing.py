@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pipelines.days import Days
 from pipelines.feeds import Feed
+from pipelines.places import is_url, tag_of
 from pipelines.spec import Pipeline
 
 
@@ -23,7 +24,9 @@ class Stamp(NamedTuple):
     size: int
     """Bytes."""
     changed_ns: int
-    """Nanoseconds since 1970, by the clock of its file system."""
+    """Nanoseconds since 1970, by the clock of its file system; in an object store whole seconds."""
+    tag: str = ""
+    """What an object store says of the content, in place of a finer clock."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,12 +65,20 @@ def expected_files(pipeline: Pipeline, days: Days) -> Iterator[ExpectedFile]:
 
 
 def stamp(path: Path) -> Stamp | None:
-    """The file's stamp; None when there is no file that can be looked at."""
+    """The file's stamp; None when there is no file that can be looked at.
+
+    Raises:
+        OSError: an object store refuses to say whether it is there.
+    """
     try:
         found = path.stat()
-    except OSError:
+    except FileNotFoundError:
         return None
-    return Stamp(size=found.st_size, changed_ns=found.st_mtime_ns)
+    except OSError:
+        if is_url(path):
+            raise
+        return None
+    return Stamp(size=found.st_size, changed_ns=int(found.st_mtime_ns), tag=tag_of(found))
 
 
 def _drop_days(pipeline: Pipeline, feed: Feed, days: Days) -> Iterator[date]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI, HTTPException
-from fastapi.responses import FileResponse
+from fastapi.responses import HTMLResponse
 
 from pipelines.environment import Environment
 from plugins.signed_in import PRIVATE, policy, sign_in
@@ -37,7 +37,7 @@ def make_app() -> FastAPI:
         methods=["GET"],
         # A DAG has the name of its pipeline.
         dependencies=[Depends(requires_access_dag("GET"))],
-        response_class=FileResponse,
+        response_class=HTMLResponse,
     )
     return app
 
@@ -52,10 +52,11 @@ def file_of(reports: Path, pipeline: str, path: str) -> Path | None:
     """
     below = f"{path}{_INDEX}" if path.endswith("/") else path
     try:
-        folder = (reports / pipeline).resolve()
+        # Of links and '..' is known by now where they lead; an object store has neither.
+        whole = reports.resolve()
+        folder = (whole / pipeline).resolve()
         file = (folder / below).resolve()
-        # Of links and '..' is known by now where they lead.
-        is_own = folder.parent == reports.resolve() and file.is_relative_to(folder)
+        is_own = folder.parent == whole and file.is_relative_to(folder)
         is_page = file.suffix == ".html" and not file.name.startswith(".")
         return file if is_own and is_page and file.is_file() else None
     except (OSError, ValueError):
@@ -63,10 +64,10 @@ def file_of(reports: Path, pipeline: str, path: str) -> Path | None:
         return None
 
 
-async def _page(dag_id: str, path: str) -> FileResponse:
+def _page(dag_id: str, path: str) -> HTMLResponse:
     file = file_of(Environment.read().reports, dag_id, path)
     if file is None:
         raise HTTPException(
             404, "No such report. `nightshift maintain` deletes those that are old."
         )
-    return FileResponse(file, media_type="text/html; charset=utf-8", headers=_HEADERS)
+    return HTMLResponse(file.read_bytes(), headers=_HEADERS)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.spark import server
 from pipelines.environment import ROOT
 from tools.setup import environment, horovod, jars, machine
 from tools.setup import uv as installer
@@ -102,21 +103,29 @@ def test_the_jars_fit_the_delta_of_the_lock() -> None:
     locked = (ROOT / "requirements.lock").read_text()
     version = re.search(r"^delta-spark==(\S+)", locked, re.MULTILINE)
     assert version
-    coordinates = [one for one, _ in jars.pins().values()]
+    coordinates = [one for one, _ in jars.DELTA.pins().values()]
     delta = [one for one in coordinates if one.startswith("io.delta:")]
     assert {one.split(":")[2] for one in delta} == {version.group(1)}
 
 
-def test_the_jars_here_are_those_that_are_pinned() -> None:
-    assert jars.wrong(jars.FOLDER) == []
-    there = [path.name for path in jars.FOLDER.iterdir()]
-    assert sorted(there) == sorted(jars.pins())
+def test_the_jars_of_s3_fit_the_hadoop_that_spark_brings() -> None:
+    (client,) = (server.spark_home() / "jars").glob("hadoop-client-api-*.jar")
+    version = client.stem.removeprefix("hadoop-client-api-")
+    coordinates = [one for one, _ in jars.S3.pins().values()]
+    assert f"org.apache.hadoop:hadoop-aws:{version}" in coordinates
+
+
+@pytest.mark.parametrize("some", jars.ALL, ids=lambda some: some.lock.stem)
+def test_the_jars_here_are_those_that_are_pinned(some: jars.Jars) -> None:
+    assert some.wrong(some.folder) == []
+    there = [path.name for path in some.folder.iterdir()]
+    assert sorted(there) == sorted(some.pins())
 
 
 def test_a_jar_with_another_content_is_not_taken(tmp_path: Path) -> None:
-    for name in jars.pins():
+    for name in jars.DELTA.pins():
         (tmp_path / name).write_bytes(b"not this")
-    assert jars.wrong(tmp_path) == list(jars.pins())
+    assert jars.DELTA.wrong(tmp_path) == list(jars.DELTA.pins())
 
 
 @pytest.mark.parametrize(
@@ -226,7 +235,7 @@ def test_an_environment_that_was_moved_is_not_sound(
     ("name", "text", "asks"),
     [
         ("requirements.lock", "other", True),
-        ("tools/setup/jars.lock", "other", True),
+        ("tools/setup/delta_jars.lock", "other", True),
         ("pyproject.toml", "[project]\nname = 'other'\n[tool.ruff]\nline-length = 140\n", True),
         ("pyproject.toml", "[project]\nname = 'one'\n[tool.ruff]\nline-length = 80\n", False),
     ],
@@ -236,7 +245,7 @@ def test_what_set_up_reads_asks_for_a_new_one_when_it_changes(
 ) -> None:
     (tmp_path / "tools" / "setup").mkdir(parents=True)
     (tmp_path / "requirements.lock").write_text("one")
-    (tmp_path / "tools" / "setup" / "jars.lock").write_text("one")
+    (tmp_path / "tools" / "setup" / "delta_jars.lock").write_text("one")
     (tmp_path / "pyproject.toml").write_text(
         "[project]\nname = 'one'\n[tool.ruff]\nline-length = 140\n"
     )

@@ -15,16 +15,18 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import psutil
 
+from jobs.lake.store_faults import what_store_says
 from jobs.notifications import email
 from jobs.services import processes, stage_client
 from jobs.services.definitions import Health, services
@@ -37,6 +39,7 @@ from pipelines import catalog
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError
 from pipelines.model import NeuralNetwork
+from pipelines.places import is_url, place
 from pipelines.redaction import redacted, without_secrets
 
 COLUMNS = ("what", "found", "state", "way_out")
@@ -219,15 +222,37 @@ def _memory(_: Environment) -> Iterator[Finding]:
 
 def _disks(environment: Environment) -> Iterator[Finding]:
     places = {"disk of the home": str(environment.home), "disk of the lake": environment.lake}
-    for what, place in places.items():
-        if "://" in place:
-            yield Finding(what=what, found=f"not asked: {without_secrets(place)}")
+    for what, folder in places.items():
+        if is_url(folder):
             continue
-        free = shutil.disk_usage(_existing(Path(place))).free / _GIGABYTE
-        found = f"{free:.1f} GB free at {place}"
+        free = shutil.disk_usage(_existing(Path(folder))).free / _GIGABYTE
+        found = f"{free:.1f} GB free at {folder}"
         way_out = "nightshift maintain, or a larger disk"
         level: State = "warning" if free >= _LEAST_DISK else "problem"
         yield _judged(what, found, free >= max(_LEAST_DISK, _SCARCE_DISK), way_out, level)
+
+
+def _object_store(environment: Environment) -> Iterator[Finding]:
+    stored = {
+        "lake": place(environment.lake),
+        "landing folder": environment.landing,
+        "reports": environment.reports,
+        "files of models": environment.models,
+    }
+    for what, folder in stored.items():
+        if is_url(folder):
+            yield _answer(what, partial(_written_at, folder), "the URL and the credentials")
+
+
+def _written_at(folder: Path) -> str:
+    """That a file can be put there and taken away again."""
+    probe = folder / f".doctor-{uuid4().hex}"
+    try:
+        probe.write_bytes(b"")
+        probe.unlink()
+    except Exception as error:
+        raise NightshiftError(what_store_says(error) or str(error)) from None
+    return f"{folder} can be written"
 
 
 def _ports(environment: Environment) -> Iterator[Finding]:
@@ -318,6 +343,7 @@ _CHECKS: dict[str, Callable[[Environment], Iterator[Finding]]] = {
     "disks": _disks,
     "ports": _ports,
     "platform": _platform,
+    "object store": _object_store,
     "warehouse": _warehouse,
     "databases": _databases,
     "SMTP server": _smtp,

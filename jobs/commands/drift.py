@@ -13,6 +13,7 @@ from jobs.training.alarms import Measure, Row
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
+from pipelines.places import write_whole
 from pipelines.spec import Pipeline
 
 HEADER = (
@@ -86,6 +87,7 @@ def _draw(
     rows: Sequence[Row],
 ) -> Path:
     from jobs.training import plots
+    from jobs.training.page_parts import png_of
 
     times: dict[Measure, dict[date, float]] = {}
     for row in rows:
@@ -108,7 +110,6 @@ def _draw(
     names = [str(night) for night in nights]
     figure = plots.nights_and_measures(title, names, by_measure)
     folder = environment.reports / pipeline.name / f"{nights.last}..{nights.last}"
-    folder.mkdir(parents=True, exist_ok=True)
     picture = folder / f"drift-{len(nights)}-nights.png"
-    figure.savefig(picture, format="png")
+    write_whole(picture, png_of(figure))
     return picture

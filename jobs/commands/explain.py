@@ -19,6 +19,7 @@ from jobs.output import harmless, show, shown
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
+from pipelines.places import write_whole
 
 if TYPE_CHECKING:
     from datetime import date
@@ -352,6 +353,7 @@ def _save(
     """Write a picture beside the reports of the nights, and say where it is."""
     folder = explainer.environment.reports / explainer.pipeline.name
     place = folder / f"{days.first}..{days.last}" / "explanations" / f"{name}.png"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(place, format="png")
+    from jobs.training.page_parts import png_of
+
+    write_whole(place, png_of(figure))
     print(f"Picture: {place}", file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -18,6 +17,7 @@ from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from pipelines.feeds import Feed
+from pipelines.places import write_whole
 from pipelines.spec import Pipeline
 
 if TYPE_CHECKING:
@@ -146,11 +146,5 @@ def _write(path: Path, content: bytes) -> bool:
     """Make the file hold that, whole or not at all; False when it already did."""
     if path.exists() and path.read_bytes() == content:
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(path, content)
     return True

@@ -17,6 +17,7 @@ from jobs.services.leftovers import Cleaned, Rule, clean
 from pipelines.days import Days
 from pipelines.errors import NightshiftError
 from pipelines.events import Event, Notification
+from pipelines.places import is_url
 from pipelines.run import Run
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ def _old_reports(environment: Environment, name: str, rule: Rule) -> Cleaned:
     of_days = [one for one in folder.glob("*") if one != environment.cards(name)]
     runs = chain.from_iterable(days.glob("*") for days in of_days)
     cleaned = clean(f"{name}: reports", runs, rule)
-    if not rule.is_dry:
+    # In an object store a folder is gone with the last of its files.
+    if not rule.is_dry and not is_url(folder):
         for days in of_days:
             # Not where a report is left.
             with suppress(OSError):

@@ -18,6 +18,7 @@ from jobs.ingestion.contents import Contents, Drop, Unfit
 from jobs.ingestion.provenance import numbered_lines
 from jobs.ingestion.text import count_lines, line_problem
 from pipelines.feeds import PROVENANCE
+from pipelines.places import opened
 
 if TYPE_CHECKING:
     from pyspark.sql import Column as Expression
@@ -45,11 +46,11 @@ class Csv:
     def contents(self, path: Path, feed: Feed) -> Contents:
         """The header's columns, and the lines after it without blank ones at the end."""
         if not self.is_gzipped:
-            with path.open("rb") as file:
+            with opened(path) as file:
                 return _contents(file)
         try:
             _refuse_padding(path)
-            with gzip.open(path, "rb") as file:
+            with opened(path) as packed, gzip.open(packed, "rb") as file:
                 return _contents(file)
         except EOFError:
             raise Unfit("the gzip file is cut off") from None
@@ -78,7 +79,7 @@ def _refuse_padding(path: Path) -> None:
     Raises:
         Unfit: it has some.
     """
-    with path.open("rb") as file:
+    with opened(path) as file:
         size = file.seek(0, SEEK_END)
         file.seek(max(0, size - _PADDING_BYTES))
         end = file.read()

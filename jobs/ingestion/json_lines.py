@@ -21,6 +21,7 @@ from jobs.ingestion.contents import Contents, Drop
 from jobs.ingestion.provenance import numbered_lines
 from jobs.ingestion.text import count_lines, has_control_characters, line_problem
 from pipelines.feeds import PROVENANCE
+from pipelines.places import opened
 
 if TYPE_CHECKING:
     from pyspark.sql import Column as Expression
@@ -56,7 +57,7 @@ class JsonLines:
     def contents(self, path: Path, feed: Feed) -> Contents:
         """The number of lines, without blank ones at the end; an empty file has no rows."""
         new = _new_keys(path, feed) if feed.new_columns == "add" else ()
-        with path.open("rb") as file:
+        with opened(path) as file:
             records = count_lines(file)
         return Contents(columns=None, named_by_records=new, layout=new, records=records)
 
@@ -85,7 +86,7 @@ def _new_keys(path: Path, feed: Feed) -> tuple[str, ...]:
     """
     declared = frozenset(feed.column_names)
     found: dict[str, None] = {}
-    with path.open("rb") as file:
+    with opened(path) as file:
         for line in file:
             found.update(dict.fromkeys(_flat_object(line).keys() - declared))
     return tuple(sorted(found))

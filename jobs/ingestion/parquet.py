@@ -19,6 +19,7 @@ from jobs.ingestion.contents import Contents, Drop, Unfit
 from jobs.ingestion.provenance import landed_date, source_file, spark_paths
 from jobs.ingestion.text import has_control_characters
 from pipelines.feeds import PROVENANCE
+from pipelines.places import opened
 
 if TYPE_CHECKING:
     from pyspark.sql import Column as Expression
@@ -78,7 +79,7 @@ class Parquet:
         refuses its file.
         """
         try:
-            with path.open("rb") as file, pq.ParquetFile(file) as parquet:
+            with opened(path) as file, pq.ParquetFile(file) as parquet:
                 layout = _layout(parquet, feed)
                 names = tuple(parquet.schema_arrow.names)
                 _refuse_unreadable_pages(parquet.metadata)

@@ -269,8 +269,11 @@ def newest_version(seen: Seen) -> int:
 
 def arrival(path: Path) -> datetime:
     """Since when a file is there as it is."""
-    # Of the file's entry, because a copy may keep the time at which another file was written.
-    return datetime.fromtimestamp(path.stat().st_ctime_ns / _NANOSECONDS, UTC)
+    found = path.stat()
+    # Of the file's entry, because a copy may keep the time at which another file was written. An
+    # object has one time, that at which its store got it.
+    arrived_ns = found.st_ctime_ns or found.st_mtime_ns
+    return datetime.fromtimestamp(arrived_ns / _NANOSECONDS, UTC)
 
 
 def _hides(later: Publication, before: Publication) -> bool:

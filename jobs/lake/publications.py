@@ -24,6 +24,7 @@ from jobs.lake.locations import sql_name
 from jobs.lake.log import actions, are_there
 from jobs.services import locks
 from pipelines.days import Days
+from pipelines.places import opened
 
 if TYPE_CHECKING:
     from pipelines.environment import Environment
@@ -195,7 +196,7 @@ def file_input(name: str, day: date, path: Path) -> Input:
 
 def digest_of_file(path: Path) -> str:
     """SHA-256 of what a file holds."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import chain
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -18,6 +17,7 @@ from jobs.survey import Finding, Survey
 from pipelines import replay
 from pipelines.days import Days
 from pipelines.environment import Environment
+from pipelines.places import place
 from pipelines.run import Run
 from pipelines.spec import Pipeline
 from pipelines.stages import STAGES
@@ -239,9 +239,9 @@ class _StageRuns:
 
 def below_reports(environment: Environment, report: str | None) -> str | None:
     """Path of a report below the folder of reports; None: there is none, or it lies elsewhere."""
-    if not report or not Path(report).is_relative_to(environment.reports):
+    if not report or not place(report).is_relative_to(environment.reports):
         return None
-    return Path(report).relative_to(environment.reports).as_posix()
+    return str(place(report).relative_to(environment.reports))
 
 
 def _cells(survey: Survey, ran: _StageRuns) -> dict[_Place, Cell]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from urllib.parse import quote
 
 from jobs.services.processes import LOOPBACK
 from pipelines.environment import PAGES_ADDRESS, REPORTS_ADDRESS, Environment
+from pipelines.places import place
 
 
 def of_airflow(environment: Environment) -> str:
@@ -27,7 +27,7 @@ def of_page(environment: Environment, page: str, pipeline: str | None = None) ->
 
 def of_report(environment: Environment, report: str) -> str | None:
     """A data-quality report, given the path of its index; None: it is not in the home."""
-    path = Path(report)
+    path = place(report)
     if not path.is_relative_to(environment.reports):
         return None
     below = quote(str(path.relative_to(environment.reports)))

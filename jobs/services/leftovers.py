@@ -8,6 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipelines.places import is_url
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,9 +54,9 @@ def clean(what: str, entries: Iterable[Path], rule: Rule) -> Cleaned:
     for entry in entries:
         # Another process may take it away at any moment.
         with suppress(FileNotFoundError):
-            files = _files(entry)
-            size = sum(file.lstat().st_size for file in files)
-            if entry.is_symlink() or not _is_old([entry, *files], rule):
+            files = _objects(entry) if is_url(entry) else _files(entry)
+            size = sum(file.size for file in files)
+            if entry.is_symlink() or not _is_old(entry, files, rule):
                 kept += len(files)
                 continue
             if not rule.is_dry:
@@ -63,19 +66,41 @@ def clean(what: str, entries: Iterable[Path], rule: Rule) -> Cleaned:
     return Cleaned(what=what, kept=kept, deleted=deleted, freed=freed)
 
 
-def _files(entry: Path) -> list[Path]:
-    if entry.is_file():
-        return [entry]
-    return [path for path in entry.rglob("*") if path.is_symlink() or path.is_file()]
+class _File(NamedTuple):
+    size: int
+    """Bytes."""
+    written: float
+    """Seconds since 1970."""
 
 
-def _is_old(paths: Iterable[Path], rule: Rule) -> bool:
-    written = (path.lstat().st_mtime for path in paths)
-    return max(written) < rule.before.timestamp()
+def _files(entry: Path) -> list[_File]:
+    paths = [entry]
+    if not entry.is_file():
+        paths = [path for path in entry.rglob("*") if path.is_symlink() or path.is_file()]
+    found = [path.lstat() for path in paths]
+    return [_File(size=one.st_size, written=one.st_mtime) for one in found]
+
+
+def _objects(entry: Path) -> list[_File]:
+    """The files of a folder in an object store, by one listing."""
+    folder: Any = entry
+    found = folder.fs.find(folder.path, detail=True).values()
+    return [_File(size=one["size"], written=one["LastModified"].timestamp()) for one in found]
+
+
+def _is_old(entry: Path, files: Iterable[_File], rule: Rule) -> bool:
+    written = [file.written for file in files]
+    if not is_url(entry):
+        # Of a folder, the last change in it.
+        written.append(entry.lstat().st_mtime)
+    return max(written, default=0.0) < rule.before.timestamp()
 
 
 def _remove(entry: Path) -> None:
-    if entry.is_file():
+    if is_url(entry):
+        folder: Any = entry
+        folder.fs.rm(folder.path, recursive=True)
+    elif entry.is_file():
         entry.unlink()
     else:
         # A kill leaves a part of it, which the next time is as old.

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -28,6 +28,7 @@ from jobs.spark.java import java_home
 from jobs.spark.session import FEW_ROWS, disconnect
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
+from pipelines.places import address_of_store, settings_of_hadoop
 
 START_SECONDS = 180
 _STOP_SECONDS = 10
@@ -130,6 +131,7 @@ def configuration(environment: Environment) -> dict[str, str]:
         **_addresses(environment),
         **_java_settings(environment),
         **_sql_settings(environment),
+        **_store_settings(environment),
     }
 
 
@@ -158,17 +160,21 @@ def fresh_folder(environment: Environment) -> Path:
     return _folder(environment)
 
 
-def delta_jars() -> list[Path]:
-    """Delta's JARs, fetched once by `make setup` so that no start resolves anything.
+def own_jars(environment: Environment) -> list[Path]:
+    """JARs beside Spark's own, fetched once by `make setup` so that no start resolves anything.
 
     Raises:
         NightshiftError: they are not there.
     """
-    folder = ROOT / ".venv" / "jars"
-    jars = sorted(folder.glob("*.jar"))
-    if not any("delta-spark" in jar.name for jar in jars):
-        raise NightshiftError(f"Delta's JARs are not in {folder}. Run `make setup`.")
-    return jars
+    wanted = ("delta", "s3") if environment.uses_object_store else ("delta",)
+    found: list[Path] = []
+    for name in wanted:
+        folder = ROOT / ".venv" / "jars" / name
+        jars = sorted(folder.glob("*.jar"))
+        if not jars:
+            raise NightshiftError(f"There are no JARs in {folder}. Run `make setup`.")
+        found += jars
+    return found
 
 
 def main() -> None:
@@ -191,10 +197,11 @@ def _computing(environment: Environment) -> dict[str, str]:
         "spark.cores.max": str(environment.spark_cores),
         "spark.executor.memory": environment.spark_memory,
         # Those of this machine, which executors fetch from it.
-        "spark.jars": ",".join(map(str, delta_jars())),
+        "spark.jars": ",".join(map(str, own_jars(environment))),
         "spark.executor.extraJavaOptions": f"{_JVM_FLAGS} -Duser.timezone=UTC",
         # Our code and Python lie in the same place on every machine, such as in one image.
         "spark.executorEnv.PYTHONPATH": str(ROOT),
+        **{f"spark.executorEnv.{name}": value for name, value in _store_variables(environment)},
     }
 
 
@@ -230,7 +237,7 @@ def _addresses(environment: Environment) -> dict[str, str]:
 
 def _java_settings(environment: Environment) -> dict[str, str]:
     scratch = str(_folder(environment) / _scratch(environment))
-    jars = [str(jar) for jar in delta_jars()]
+    jars = [str(jar) for jar in own_jars(environment)]
     return {
         "spark.driver.extraClassPath": os.pathsep.join(jars),
         "spark.driver.extraJavaOptions": (
@@ -258,6 +265,15 @@ def _sql_settings(environment: Environment) -> dict[str, str]:
         # Delta reads a table's log in 50 tasks by default, for a few kilobytes each.
         "spark.databricks.delta.snapshotPartitions": "2",
     }
+
+
+def _store_variables(environment: Environment) -> Iterable[tuple[str, str]]:
+    """Where the object store is, for executors; they have credentials of their own."""
+    return address_of_store(os.environ).items() if environment.uses_object_store else ()
+
+
+def _store_settings(environment: Environment) -> dict[str, str]:
+    return settings_of_hadoop(os.environ) if environment.uses_object_store else {}
 
 
 def _start_unless_running(environment: Environment) -> subprocess.Popen[bytes] | None:

@@ -19,7 +19,7 @@ from jobs.services.processes import LOOPBACK
 from jobs.services.secrets import secret
 
 # Before mlflow is imported: it keeps mlflow from reporting its use.
-from jobs.training import registry
+from jobs.training import registry  # noqa: F401
 from pipelines.environment import Environment
 
 _Message = MutableMapping[str, Any]
@@ -83,7 +83,7 @@ def _pages(environment: Environment) -> _App:
     from mlflow.server.handlers import initialize_backend_stores
 
     store = environment.mlflow_uri
-    artifacts = registry.artifacts(environment).as_uri()
+    artifacts = environment.models.as_uri()
     initialize_backend_stores(store, store, artifacts)
     pages: _App = app
     return pages

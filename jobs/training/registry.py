@@ -251,9 +251,12 @@ class Registry:
                     found[name] = Path(file).read_bytes()
         return found
 
-    def log_card(self, model: ModelVersion, folder: Path) -> None:
+    def log_card(self, model: ModelVersion, files: Mapping[str, bytes]) -> None:
         """Put the files of its card beside the model."""
-        self._client.log_artifacts(model.run_id, str(folder), _CARD)
+        with TemporaryDirectory() as folder:
+            for name, content in files.items():
+                Path(folder, name).write_bytes(content)
+            self._client.log_artifacts(model.run_id, folder, _CARD)
 
     def params(self, model: ModelVersion) -> dict[str, str]:
         """What the model's run tells of its settings, as texts."""
@@ -388,7 +391,7 @@ class Registry:
 
     def _experiment(self) -> str:
         # A server decides itself where artifacts lie.
-        folder = artifacts(self._environment) / self.name
+        folder = self._environment.models / self.name
         location = folder.as_uri() if self._environment.keeps_models else None
         return experiment_of(self._client, self.name, location)
 
@@ -474,7 +477,7 @@ def artifact_folders(environment: Environment, name: str) -> list[Path]:
     """The folders of the pipeline's runs, each named as its run; none where a server keeps them."""
     if not environment.keeps_models:
         return []
-    folders = (artifacts(environment) / name).glob("*")
+    folders = (environment.models / name).glob("*")
     return [folder for folder in folders if _RUN_ID.fullmatch(folder.name)]
 
 
@@ -539,11 +542,6 @@ def _params(params: Mapping[str, object]) -> list[Param]:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def artifacts(environment: Environment) -> Path:
-    """The folder of all models' files, where no server decides where they lie."""
-    return environment.home / "mlartifacts"
 
 
 def _database(environment: Environment) -> Path:

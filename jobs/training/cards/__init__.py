@@ -8,10 +8,12 @@ an older version of this code might not have written: what it lacks is left out.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.training.cards import contents, render
+from pipelines.places import write_whole
 
 if TYPE_CHECKING:
     from jobs.training.registry import ModelVersion, Registry
@@ -32,14 +34,7 @@ def write(
     Raises:
         NightshiftError: what the model pins cannot be read.
     """
-    card = contents.card_of(environment, pipeline, registry, model)
-    folder = environment.cards(pipeline.name) / model.version
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, png in card.pictures.items():
-        (folder / render.file_of(name)).write_bytes(png)
-    (folder / TEXT).write_text(render.markdown(card))
-    (folder / PAGE).write_text(render.html(card))
-    return folder
+    return _put(environment, pipeline, model, _files(environment, pipeline, registry, model))
 
 
 def keep(
@@ -54,8 +49,9 @@ def keep(
         The folder; None: it could not be done, which is told and keeps nobody from anything.
     """
     try:
-        folder = write(environment, pipeline, registry, model)
-        registry.log_card(model, folder)
+        files = _files(environment, pipeline, registry, model)
+        folder = _put(environment, pipeline, model, files)
+        registry.log_card(model, files)
     except Exception as error:  # a night must not fail for a text about it
         print(
             f"Warning: the card of model '{pipeline.name}' version {model.version} was not "
@@ -64,4 +60,26 @@ def keep(
             flush=True,
         )
         return None
+    return folder
+
+
+def _files(
+    environment: Environment,
+    pipeline: Pipeline,
+    registry: Registry,
+    model: ModelVersion,
+) -> dict[str, bytes]:
+    """What the files of the card hold, by name; the page, which shows the others, last."""
+    card = contents.card_of(environment, pipeline, registry, model)
+    pictures = {render.file_of(name): png for name, png in card.pictures.items()}
+    texts = {TEXT: render.markdown(card), PAGE: render.html(card)}
+    return {**pictures, **{name: text.encode() for name, text in texts.items()}}
+
+
+def _put(
+    environment: Environment, pipeline: Pipeline, model: ModelVersion, files: Mapping[str, bytes]
+) -> Path:
+    folder = environment.cards(pipeline.name) / model.version
+    for name, content in files.items():
+        write_whole(folder / name, content)
     return folder

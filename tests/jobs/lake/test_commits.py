@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.lake import commits, ops, publications
+from jobs.lake.arrow_files import arrow_files
 from jobs.lake.commits import Fenced, publish
 from jobs.lake.data_files import found_in
 from jobs.lake.knowledge import Knowledge
@@ -70,10 +71,12 @@ def staged(
 ) -> Staging:
     """Rows as Spark would have staged them: a file a day, and a checksum that tells ids apart."""
     folder = f"runs/{uuid4().hex}"
+    system = arrow_files(path(run, name))
     for day, values in ids.items():
-        where = Path(path(run, name)) / folder / f"{partition(run, name)}={day}"
-        where.mkdir(parents=True)
-        pq.write_table(pa.table({"id": pa.array(values, pa.int32())}), where / "part-0.parquet")
+        where = f"{folder}/{partition(run, name)}={day}"
+        system.create_dir(where)
+        rows = pa.table({"id": pa.array(values, pa.int32())})
+        pq.write_table(rows, f"{where}/part-0.parquet", filesystem=system)
     return Staging(
         folder=folder,
         attempt=run.attempt or next_attempt(run, [name]),

@@ -1,0 +1,70 @@
+"""An object store that is away, or that refuses us: in plain words, whichever library noticed.
+
+Each of them has tried again for a while by then, and tells it in its own way.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+
+from pipelines.errors import NightshiftError
+from pipelines.places import ENDPOINT
+
+_OF_BOTO = "botocore"
+"""Module of the errors of s3fs and of MLflow that are no `OSError`."""
+_SIGNS = re.compile(r"Generic S3 error|\bAWS Error\b|software\.amazon\.awssdk|\bfs\.s3a\b|S3AFile")
+"""What delta-rs, Arrow and Spark say."""
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_STACK = re.compile(r"\n\s*(at |JVM stacktrace)")
+"""Where a message of Java's goes on for nobody."""
+_ANSWER = re.compile(r"<\?xml.*?<Message>(?P<message>[^<]*)", re.DOTALL)
+_LONGEST = 400
+"""Characters of what a library says."""
+
+
+def explain_store_fault(error: BaseException) -> NightshiftError | None:
+    """The plain words for a fault of the object store; None for every other error."""
+    found = what_store_says(error)
+    if found is None:
+        return None
+    where = os.environ.get(ENDPOINT)
+    store = f"The object store at {where}" if where else "The object store"
+    return NightshiftError(
+        f"{store} could not be read or written: {found} Nothing was published by halves: run it "
+        "again once the store answers, and takes our credentials."
+    )
+
+
+def what_store_says(error: BaseException) -> str | None:
+    """What a library says of the object store, on one line; None for every other error."""
+    if isinstance(error, NightshiftError):
+        return None
+    found = next(filter(_is_of_store, _with_causes(error)), None)
+    return None if found is None else _in_a_line(str(found))
+
+
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and what it was raised from."""
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__ or one.__context__
+
+
+def _is_of_store(error: BaseException) -> bool:
+    modules = [kind.__module__.partition(".")[0] for kind in type(error).__mro__]
+    return _OF_BOTO in modules or bool(_SIGNS.search(str(error)))
+
+
+def _in_a_line(text: str) -> str:
+    shown = _STACK.split(_COLOURS.sub("", text))[0]
+    # Of a store's own answer, what is meant for people.
+    if answer := _ANSWER.search(shown):
+        shown = f"{shown[: answer.start()]} {answer['message']}"
+    words = " ".join(shown.replace("↳", " ").split())
+    shortened = words if len(words) <= _LONGEST else f"{words[:_LONGEST]} …"
+    return shortened if shortened.endswith((".", "…")) else f"{shortened}."

@@ -1,0 +1,154 @@
+"""Where tables and files lie: on a disk, or in an object store by its URL.
+
+Five libraries read and write a store: delta-rs, Arrow, Hadoop's S3A, s3fs and MLflow's boto3. All
+of them take credentials where Amazon's own programs look: variables (`AWS_ACCESS_KEY_ID` …), a file
+(`~/.aws/credentials`), or the role of the machine. So a URL holds none, and no setting of ours
+does. In the rest they differ by names; `agreed` says the same to each.
+
+The only module here that needs a library, and only for a URL (docs/decisions/0023).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from io import BufferedReader, RawIOBase
+from pathlib import Path
+from typing import Any, cast
+
+SCHEME = "s3://"
+_URL = re.compile(r"s3[an]?://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[\w.=+-]+)*)/?", re.ASCII)
+"""Bucket, and the folder in it. What Delta's writer would read as a part of a URL is no part."""
+ENDPOINT = "AWS_ENDPOINT_URL"
+"""Variable of the address of a store that is not Amazon's."""
+_REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
+"""Programs differ in which of the two they read."""
+_ALLOW_HTTP = "AWS_ALLOW_HTTP"
+_ANY_REGION = "us-east-1"
+"""Of a store that has none."""
+_CONNECT_SECONDS = 10
+_ATTEMPTS = 6
+"""Of a request that fails, with longer and longer pauses: some 30 seconds together."""
+
+
+def is_url(place: object) -> bool:
+    """Whether that place is in an object store, and not on a disk."""
+    return str(place).startswith(SCHEME)
+
+
+def parse_url(text: str) -> str:
+    """The URL as all libraries take it: without a slash at the end, and `s3` for Hadoop's `s3a`.
+
+    Raises:
+        ValueError: it is none; the message says what it is not.
+    """
+    found = _URL.fullmatch(text)
+    if found is None:
+        raise ValueError(
+            "a folder, or a URL such as s3://bucket/folder (letters, digits and ._=+- alone; "
+            "credentials are taken from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, from "
+            "~/.aws/credentials or from the machine's role, and another store's address from "
+            f"{ENDPOINT})"
+        )
+    bucket, folder = found.groups()
+    return f"{SCHEME}{bucket}{folder}"
+
+
+def place(text: str) -> Path:
+    """The folder or file of that path or URL, with the methods of a path for either.
+
+    What is written in an object store is there as a whole or not at all, and needs no folder.
+    """
+    if not is_url(text):
+        return Path(text)
+    from upath import UPath  # a second to import, and only needed here
+
+    # Else what another program has written since the first look would not be seen.
+    found = UPath(text, use_listings_cache=False, config_kwargs=_of_botocore())
+    # Of its methods we use those that a path has too.
+    return cast("Path", found)
+
+
+def tag_of(found: Any) -> str:
+    """What a store says of an object's content, given what it tells of it; '' of a file's `stat`.
+
+    Args:
+        found: What `stat` of a path gives.
+    """
+    told = found.as_info() if hasattr(found, "as_info") else {}
+    return str(told.get("ETag", ""))
+
+
+def opened(path: Path) -> BufferedReader:
+    """The file, to be read as bytes; of an object only what is read is fetched, in large pieces."""
+    file = path.open("rb")
+    # The object's own kind reads no more than lines of any length.
+    return BufferedReader(cast("RawIOBase", file)) if is_url(path) else file
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, whoever may be reading it."""
+    if is_url(path):
+        path.write_bytes(content)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Of this process alone, and hidden until it has its name.
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _of_botocore() -> dict[str, object]:
+    settings: dict[str, object] = {
+        "connect_timeout": _CONNECT_SECONDS,
+        "retries": {"mode": "standard", "total_max_attempts": _ATTEMPTS},
+    }
+    if os.environ.get(ENDPOINT):
+        settings["s3"] = {"addressing_style": "path"}
+    return settings
+
+
+def agreed(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that are missing for all libraries to talk to the same store in the same way.
+
+    Args:
+        environ: What is set.
+    """
+    endpoint = environ.get(ENDPOINT, "")
+    region = next(filter(None, map(environ.get, _REGIONS)), _ANY_REGION if endpoint else "")
+    wanted = dict.fromkeys(_REGIONS, region) if region else {}
+    if endpoint:
+        # Amazon's buckets have host names of their own; of other stores few have.
+        wanted["MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE"] = "path"
+    if endpoint.startswith("http://"):
+        # delta-rs asks for it to be said twice.
+        wanted[_ALLOW_HTTP] = "true"
+    return {name: value for name, value in wanted.items() if not environ.get(name)}
+
+
+def address_of_store(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that say where the store is; no credentials are among them."""
+    known = {**environ, **agreed(environ)}
+    names = (ENDPOINT, *_REGIONS, _ALLOW_HTTP)
+    return {name: known[name] for name in names if known.get(name)}
+
+
+def settings_of_hadoop(environ: Mapping[str, str]) -> dict[str, str]:
+    """Settings of Spark by which it reads and writes `s3://`; no credentials are among them."""
+    settings = {
+        "fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
+        "fs.s3a.aws.credentials.provider": (
+            "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"
+        ),
+    }
+    known = address_of_store(environ)
+    if endpoint := known.get(ENDPOINT):
+        settings["fs.s3a.endpoint"] = endpoint
+        settings["fs.s3a.path.style.access"] = "true"
+    if region := known.get(_REGIONS[0]):
+        settings["fs.s3a.endpoint.region"] = region
+    return {f"spark.hadoop.{name}": value for name, value in settings.items()}

@@ -1,0 +1,57 @@
+"""What each library says of an object store, in plain words."""
+
+from __future__ import annotations
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+
+from jobs.lake.store_faults import explain_store_fault, what_store_says
+from pipelines.errors import NightshiftError, Refused
+from pipelines.places import ENDPOINT
+
+_OF_DELTA = (
+    "Kernel error -> Generic S3 error\n \x1b[31m↳\x1b[0m Error performing GET http://s/b/k in 1ms "
+    "- Server returned non-2xx status code\n \x1b[31m↳\x1b[0m 403 Forbidden\n"
+    '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code><Message>Not for you'
+    "</Message><StringToSign>AWS4-HMAC</StringToSign></Error>"
+)
+_OF_SPARK = (
+    "[CONNECT] software.amazon.awssdk.core.exception.SdkClientException: Unable to load\n"
+    "JVM stacktrace:\n at org.apache.Thing"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(_OF_DELTA), "403 Forbidden Not for you."),
+        (OSError("When listing: AWS Error NETWORK_CONNECTION: refused"), "refused."),
+        (RuntimeError(_OF_SPARK), "Unable to load."),
+        (EndpointConnectionError(endpoint_url="http://s"), 'endpoint URL: "http://s".'),
+        (ClientError({"Error": {"Code": "SlowDown", "Message": "slow"}}, "PutObject"), "slow."),
+    ],
+)
+def test_every_library_is_understood(
+    error: Exception, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENDPOINT, "http://store:9000")
+    told = what_store_says(error)
+    assert told is not None and told.endswith(says)
+    assert "\n" not in told and "\x1b" not in told and "AWS4" not in told and "Thing" not in told
+    fault = explain_store_fault(error)
+    assert str(fault).startswith("The object store at http://store:9000 could not be read")
+    assert "run it again" in str(fault)
+
+
+def test_a_cause_below_another_error_counts() -> None:
+    error = RuntimeError("the table cannot be opened")
+    error.__cause__ = OSError("Generic S3 error: away")
+    assert what_store_says(error) == "Generic S3 error: away."
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError("No space left on device"), Refused("Generic S3 error"), NightshiftError("AWS Error")],
+)
+def test_other_errors_stay_what_they_are(error: Exception) -> None:
+    assert explain_store_fault(error) is None

@@ -1,0 +1,1 @@
+"""Tables, files, reports and models in an object store: moto's S3, on loopback, with faults."""

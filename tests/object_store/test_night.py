@@ -1,0 +1,156 @@
+"""A pipeline with all its places in an object store, beside the same on a disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from jobs.commands.land import land
+from jobs.lake import sql
+from jobs.pages.nights import below_reports
+from jobs.services.leftovers import Rule, clean
+from pipelines.days import Days
+from pipelines.environment import ROOT, Environment
+from pipelines.landing import stamp
+from pipelines.places import ENDPOINT
+from plugins.report_pages import file_of
+from tests.object_store.conftest import ObjectStore, in_bucket, registry_in
+from tests.weather import LOADED, WEATHER
+
+_CONTENT = """
+    SELECT table_name, day, rows, checksum FROM ops.publications
+    WHERE changed AND table_name NOT LIKE '%predictions' ORDER BY ALL"""
+_PREDICTIONS = """
+    SELECT * EXCLUDE (model_run_id, run_id, predicted_at) FROM weather.predictions ORDER BY ALL"""
+
+
+@pytest.fixture(scope="module")
+def at_store(
+    _spark_at_store: Environment, _store: ObjectStore, tmp_path_factory: pytest.TempPathFactory
+) -> Environment:
+    """Some weeks of weather, all of it in a bucket."""
+    registry = registry_in(tmp_path_factory.mktemp("registry"))
+    environment = replace(in_bucket(_spark_at_store, _store.new_bucket()), **registry)
+    land(WEATHER, environment, LOADED)
+    loaded = run_weather(environment, LOADED)
+    assert loaded.returncode == 0, loaded.stderr
+    return environment
+
+
+def run_weather(environment: Environment, days: Days) -> subprocess.CompletedProcess[str]:
+    """A night of weather, in a process of its own: of two Spark servers Feast knows the first."""
+    return command(environment, "run", "weather", f"--from={days.first}", f"--to={days.last}")
+
+
+def command(environment: Environment, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`nightshift` in that environment."""
+    return subprocess.run(
+        [sys.executable, "-m", "jobs", *arguments],
+        env={**os.environ, **environment.variables()},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_disk_and_a_store_have_the_same_rows(
+    at_store: Environment, weather_lake: Environment
+) -> None:
+    published = sql.query(at_store, _CONTENT)[1]
+    assert len(published) > len(LOADED)
+    assert published == sql.query(weather_lake, _CONTENT)[1]
+    assert sql.query(at_store, _PREDICTIONS) == sql.query(weather_lake, _PREDICTIONS)
+
+
+def test_nothing_but_the_registry_is_in_the_home(at_store: Environment) -> None:
+    assert not (at_store.home / "lake").exists()
+    assert not (at_store.home / "landing").exists()
+    assert not (at_store.home / "reports").exists()
+    assert not (at_store.home / "mlartifacts").exists()
+
+
+def test_a_file_that_is_dropped_again_is_seen(at_store: Environment) -> None:
+    place = at_store.landing / WEATHER.name / "again.csv"
+    assert stamp(place) is None
+    place.write_bytes(b"one")
+    first = stamp(place)
+    # Of the same length, in the same second.
+    place.write_bytes(b"two")
+    second = stamp(place)
+    assert first and second and first.size == second.size
+    assert first != second
+
+
+def test_a_report_is_shown_and_nothing_beside_the_reports(at_store: Environment) -> None:
+    (told,) = sql.query(
+        at_store,
+        "SELECT json_extract_string(metrics, '$.report') FROM ops.stage_runs "
+        "WHERE stage = 'check_raw' AND pipeline = 'weather' LIMIT 1",
+    )[1]
+    below = below_reports(at_store, str(told[0]))
+    assert below and below.startswith("weather/")
+    page = file_of(at_store.reports, "weather", below.removeprefix("weather/"))
+    assert page is not None
+    assert b"<html" in page.read_bytes()
+    secret = at_store.reports / "flights" / "secret.html"
+    secret.write_bytes(b"no")
+    assert file_of(at_store.reports, "weather", "../flights/secret.html") is None
+    assert file_of(at_store.reports, "..", "lake/x.html") is None
+
+
+def test_old_reports_go_and_new_ones_stay(at_store: Environment) -> None:
+    folder = at_store.reports / "toy" / "2013-01-05..2013-01-05"
+    (folder / "run1" / "index.html").write_bytes(b"12345")
+    (folder / "run1" / "readings" / "index.html").write_bytes(b"678")
+    now = datetime.now(UTC)
+    kept = clean("reports", folder.glob("*"), Rule(before=now - timedelta(days=1), is_dry=False))
+    assert (kept.kept, kept.deleted) == (2, 0)
+    told = clean("reports", folder.glob("*"), Rule(before=now + timedelta(days=1), is_dry=True))
+    assert (told.deleted, told.freed) == (2, 8)
+    assert len(list(folder.glob("*"))) == 1
+    clean("reports", folder.glob("*"), Rule(before=now + timedelta(days=1), is_dry=False))
+    assert list(folder.glob("*")) == []
+
+
+def test_a_store_that_is_away_ends_a_night_with_one_message_and_the_next_goes_on(
+    at_store: Environment, store: ObjectStore
+) -> None:
+    night = Days.of(LOADED.last + timedelta(days=1))
+    land(WEATHER, at_store, night)
+    before = sql.query(at_store, _CONTENT)[1]
+    store.fail("away")
+    ended = run_weather(at_store, night)
+    assert store.mend()["away"] > 0
+    assert ended.returncode == 3
+    fault = f"Fault: The object store at {os.environ[ENDPOINT]} could not be read"
+    assert fault in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert sql.query(at_store, _CONTENT)[1] == before
+    assert run_weather(at_store, night).returncode == 0
+    assert len(sql.query(at_store, _CONTENT)[1]) > len(before)
+
+
+def test_doctor_tells_which_places_can_be_written(at_store: Environment, tmp_path: Path) -> None:
+    elsewhere = replace(at_store, home=tmp_path, lake="s3://of-nobody-at-all/lake")
+    told = json.loads(command(elsewhere, "doctor", "--format=json").stdout)
+    rows = {row["what"]: row for row in told}
+    for what in ("landing folder", "reports", "files of models"):
+        assert (rows[what]["state"], rows[what]["found"][-14:]) == ("ok", "can be written")
+    assert rows["lake"]["state"] == "problem"
+    assert "bucket does not exist" in rows["lake"]["found"]
+    assert "disk of the lake" not in rows
+
+
+def test_no_credentials_are_in_what_is_kept_or_shown(at_store: Environment) -> None:
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"]
+    kept = [path for path in at_store.home.rglob("*") if path.is_file()]
+    assert kept
+    assert not [path for path in kept if secret.encode() in path.read_bytes()]
+    assert secret not in repr(at_store) + str(at_store.variables())

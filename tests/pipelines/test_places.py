@@ -1,0 +1,126 @@
+"""Places by URL: which are taken, and what each library is told of the store."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines import places
+from pipelines.environment import ROOT, Environment
+from pipelines.errors import UsageError
+
+_ELSEWHERE = "http://store:9000"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://key:secret@bucket/lake",
+        "s3://bucket/lake?versionId=1",
+        "s3://bucket/a b",
+        "s3://bucket/a%20b",
+        "s3://bucket/a//b",
+        "s3://Bucket/lake",
+        "s3://",
+        "gs://bucket/lake",
+        "file:///lake",
+        "s3://bucket/a\n",
+    ],
+)
+@pytest.mark.parametrize("name", ["LAKE", "LANDING", "REPORTS", "MODELS"])
+def test_what_is_no_url_of_a_store_is_refused_with_the_way_out(name: str, url: str) -> None:
+    with pytest.raises(UsageError, match=rf"NIGHTSHIFT_{name}.* is not .*s3://bucket/folder"):
+        Environment.read({f"NIGHTSHIFT_{name}": url})
+
+
+@pytest.mark.parametrize("name", ["LAKE", "LANDING", "REPORTS", "MODELS"])
+def test_a_refused_url_may_hold_a_password_which_nobody_sees(name: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        Environment.read({f"NIGHTSHIFT_{name}": "s3://key:hunter2@bucket/lake"})
+    assert "hunter2" not in str(refused.value)
+
+
+_PART = st.text("abcXYZ019._=+-", min_size=1, max_size=8)
+
+
+@given(st.lists(_PART, max_size=4), st.sampled_from(["s3", "s3a", "s3n"]), st.booleans())
+def test_every_way_to_write_a_place_is_the_same_place(
+    parts: list[str], scheme: str, has_slash: bool
+) -> None:
+    folder = "".join(f"/{part}" for part in parts)
+    found = places.parse_url(f"{scheme}://a-bucket{folder}{'/' if has_slash else ''}")
+    assert found == f"s3://a-bucket{folder}"
+    assert places.parse_url(found) == found
+
+
+def test_all_libraries_are_told_of_the_same_store() -> None:
+    told = places.agreed({places.ENDPOINT: _ELSEWHERE})
+    assert told == {
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE": "path",
+        "AWS_ALLOW_HTTP": "true",
+    }
+    assert places.agreed({places.ENDPOINT: _ELSEWHERE, **told}) == {}
+
+
+def test_amazons_own_store_needs_no_word_but_the_region_twice() -> None:
+    assert places.agreed({}) == {}
+    assert places.agreed({"AWS_DEFAULT_REGION": "eu-central-1"}) == {"AWS_REGION": "eu-central-1"}
+
+
+def test_what_a_person_has_set_stays() -> None:
+    mine = {places.ENDPOINT: _ELSEWHERE, "AWS_ALLOW_HTTP": "false", "AWS_REGION": "here"}
+    assert not places.agreed(mine).keys() & mine.keys()
+
+
+def test_neither_spark_nor_executors_are_handed_credentials() -> None:
+    known = {
+        places.ENDPOINT: _ELSEWHERE,
+        "AWS_ACCESS_KEY_ID": "the-key",
+        "AWS_SECRET_ACCESS_KEY": "the-secret",
+        "AWS_SESSION_TOKEN": "the-token",
+    }
+    told = {**places.settings_of_hadoop(known), **places.address_of_store(known)}
+    assert told["spark.hadoop.fs.s3a.endpoint"] == _ELSEWHERE
+    assert told["AWS_REGION"] == "us-east-1"
+    assert not [value for value in told.values() if value.startswith("the-")]
+
+
+def test_a_place_on_a_disk_needs_no_library() -> None:
+    program = (
+        "import sys; from pipelines.environment import Environment; Environment.read(); "
+        "sys.exit('upath' in sys.modules)"
+    )
+    variables = {name: value for name, value in os.environ.items() if "NIGHTSHIFT" not in name}
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=variables, check=True)
+
+
+def test_a_file_is_written_whole_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "page.html"
+    places.write_whole(file, b"one")
+    places.write_whole(file, b"two")
+    assert file.read_bytes() == b"two"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_what_cannot_be_written_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "page.html"
+    places.write_whole(file, b"one")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        places.write_whole(file, b"two")
+    assert file.read_bytes() == b"one"
+    assert list(tmp_path.iterdir()) == [file]
