@@ -1,6 +1,6 @@
 #!/bin/sh
 # Takes out of a virtual environment what no night needs: what Horovod was built with, the tests of
-# libraries, and the symbols by which a debugger would read TensorFlow.
+# libraries, and the symbols by which a debugger would read them.
 #
 #     docker/slim.sh VENV
 set -eu
@@ -18,8 +18,17 @@ for tool in clang cmake pip wheel; do
 done
 rm -f "$venv"/bin/cmake "$venv"/bin/cpack "$venv"/bin/ctest "$venv"/bin/pip* "$venv"/bin/wheel
 
-find "$packages/tensorflow" -name "*.so*" -size +20M -exec strip --strip-unneeded {} +
+# Of Amazon's services the platform uses one, and what signs in to it.
+find "$packages/botocore/data" -mindepth 1 -maxdepth 1 -type d \
+    ! -name s3 ! -name "sts" ! -name "sso*" ! -name "signin" -exec rm -rf {} +
+# LiteRT's own way to a graphics card in a browser.
+rm -f "$packages/ai_edge_litert/libLiteRtWebGpuAccelerator.so"
+
+# Not what a wheel has brought along beside its packages: tools have moved parts of those about, which
+# strip does not understand.
+find "$packages" -name "*.so*" -type f -size +1M ! -path "*.libs/*" -exec strip --strip-unneeded {} +
 
 "$venv/bin/python" -c "import horovod.tensorflow as hvd; hvd.init(); assert hvd.gloo_built()"
-"$venv/bin/python" -c "import deltalake, duckdb, feast, great_expectations, mlflow, pandas, sklearn"
+"$venv/bin/python" -c "import asyncpg, boto3, deltalake, duckdb, feast, great_expectations, mlflow, \
+pandas, psycopg2, pyarrow.flight, s3fs, sklearn, uvloop, zstandard, ai_edge_litert.interpreter"
 du -sh "$venv"

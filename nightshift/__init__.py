@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import date, datetime
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from jobs.lake import reading
@@ -145,6 +146,11 @@ def sql(
 def _form(name: str) -> str:
     if name not in _FORMS:
         raise no_such("form of rows", name, _FORMS)
+    if name == "polars" and find_spec(name) is None:
+        raise UsageError(
+            "polars is not installed here, because no night needs it: install it, or ask for "
+            "'arrow' or 'pandas'."
+        )
     return name
 
 

@@ -27,6 +27,8 @@ from jobs.services import processes
 from pipelines.environment import ROOT
 
 _PROJECT = "nightshift-test"
+_PASSWORDS = ("POSTGRES_PASSWORD", "NIGHTSHIFT_PASSWORD", "STORE_PASSWORD")
+"""Variables that compose.yaml insists on."""
 _HISTORY = (date(2012, 12, 31), date(2013, 3, 31))
 _NIGHT = date(2013, 4, 1)
 _PREDICTIONS = "flights.predictions"
@@ -185,8 +187,7 @@ def _await_platform(stack: Stack) -> None:
 def _stack(compose: Sequence[str]) -> Iterator[Stack]:
     variables = {
         **os.environ,
-        "POSTGRES_PASSWORD": secrets.token_hex(16),
-        "NIGHTSHIFT_PASSWORD": secrets.token_hex(16),
+        **{name: secrets.token_hex(16) for name in _PASSWORDS},
         "NIGHTSHIFT_AIRFLOW_PORT": str(processes.free_port()),
     }
     stack = Stack(compose=compose, variables=variables)
@@ -230,7 +231,7 @@ def _compose() -> list[str] | None:
 
 
 def _with_any_passwords() -> dict[str, str]:
-    return {**os.environ, "POSTGRES_PASSWORD": "any", "NIGHTSHIFT_PASSWORD": "any"}
+    return {**os.environ, **dict.fromkeys(_PASSWORDS, "any")}
 
 
 def _nightshift() -> str:

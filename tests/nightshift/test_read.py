@@ -139,6 +139,15 @@ def test_rows_come_as_pandas_or_polars(lake: Environment) -> None:
         nightshift.read("flights.flights", to="panda")  # type: ignore[call-overload]
 
 
+def test_where_polars_is_not_installed_the_other_forms_are_named(
+    lake: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nightshift, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="polars is not installed here.*'arrow' or 'pandas'"):
+        nightshift.read("flights.flights", to="polars")
+    assert len(nightshift.read("flights.flights"))
+
+
 def test_an_unknown_table_or_column_is_told_with_the_near_miss(lake: Environment) -> None:
     with pytest.raises(UnknownTable, match="Did you mean 'flights.flights'"):
         nightshift.read("flights.flight")

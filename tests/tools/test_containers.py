@@ -35,6 +35,10 @@ def test_each_variable_that_is_set_is_one_of_ours() -> None:
     known = {setting.variable for setting in Environment.settings().values()}
     of_image = set(re.findall(r"NIGHTSHIFT_\w+(?==)", (_DOCKER / "Dockerfile").read_text()))
     of_platform = set(_COMPOSE["services"]["platform"]["environment"])
+    # How Amazon's own programs call them.
+    of_store = set(_COMPOSE["x-store"])
+    assert of_store <= of_platform
+    of_platform -= of_store
     assert of_image == {"NIGHTSHIFT_HOME", "NIGHTSHIFT_AIRFLOW_HOST"}
     assert of_image | of_platform <= known
 
@@ -43,6 +47,23 @@ def test_nothing_is_reached_from_another_machine() -> None:
     published = [port for one in _COMPOSE["services"].values() for port in one.get("ports", ())]
     assert published
     assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_what_an_older_env_lacks_is_added_and_what_it_has_stays(tmp_path: Path) -> None:
+    shutil.copy(_DOCKER / "make-env", tmp_path)
+    file = tmp_path / ".env"
+    file.write_text("POSTGRES_PASSWORD=mine\nWORKER_CORES=4\n")
+    subprocess.run([tmp_path / "make-env"], check=True, capture_output=True)
+    settings = dict(line.split("=") for line in file.read_text().split())
+    assert (settings["POSTGRES_PASSWORD"], settings["WORKER_CORES"]) == ("mine", "4")
+    assert len(settings["STORE_PASSWORD"]) == 48
+
+
+def test_workers_see_the_store_and_no_disk_of_the_platform() -> None:
+    for name in ("spark-worker-1", "spark-worker-2"):
+        worker = _COMPOSE["services"][name]
+        assert "volumes" not in worker
+        assert worker["environment"].keys() >= _COMPOSE["x-store"].keys()
 
 
 def test_passwords_are_made_once_and_for_their_owner_alone(tmp_path: Path) -> None:
