@@ -5,7 +5,9 @@ So that the first night does not pay for what only happens once.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from pipelines import catalog
 from pipelines.environment import Environment
@@ -22,13 +24,21 @@ def main(argument: dict[str, dict[str, str]]) -> None:
     Args:
         argument: `environment`: the variables of the home.
     """
+    from jobs.lake.arrow_files import arrow_files
     from jobs.spark.session import connect
     from jobs.training import registry
 
     environment = Environment.read(argument["environment"])
     for name in catalog.names():
         registry.create(environment, name)
-    _use_delta(connect(environment), str(environment.home / "spark" / "warm-up"))
+    # In the lake, which executors on other machines see too. No table has such a name.
+    folder = f"_warm_up-{uuid4().hex}"
+    try:
+        _use_delta(connect(environment), f"{environment.lake}/{folder}")
+    finally:
+        # Where Spark wrote nothing, its own error says why.
+        with suppress(FileNotFoundError):
+            arrow_files(environment.lake).delete_dir(folder)
 
 
 def _use_delta(spark: SparkSession, path: str) -> None:

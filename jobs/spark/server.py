@@ -25,7 +25,7 @@ from jobs.services.die_with_parent import die_with_parent, dying_with_parent
 from jobs.services.secrets import secret
 from jobs.services.text import tail
 from jobs.spark.java import java_home
-from jobs.spark.session import FEW_ROWS, disconnect
+from jobs.spark.session import FEW_ROWS, MEANING, disconnect
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
 from pipelines.places import address_of_store, settings_of_hadoop
@@ -255,13 +255,11 @@ def _sql_settings(environment: Environment) -> dict[str, str]:
         "spark.sql.catalogImplementation": "in-memory",
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(partitions),
         "spark.sql.warehouse.dir": str(_folder(environment) / "warehouse"),
+        **MEANING,
         # A night has few; a client that has more says so.
         **FEW_ROWS,
-        # The default, INT96, is 12 bytes an instant, and files tell no bounds of it.
-        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         # Delta reads a table's log in 50 tasks by default, for a few kilobytes each.
         "spark.databricks.delta.snapshotPartitions": "2",
     }

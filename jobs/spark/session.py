@@ -33,6 +33,19 @@ _MANY_ROWS = {
     "spark.sql.adaptive.enabled": "true",
 }
 """Spark's own defaults."""
+MEANING = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.caseSensitive": "false",
+    "spark.sql.decimalOperations.allowPrecisionLoss": "true",
+    "spark.sql.legacy.timeParserPolicy": "CORRECTED",
+    "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
+    # INT96, Spark's default, is 12 bytes an instant, and files tell no bounds of it.
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.sources.partitionColumnTypeInference.enabled": "true",
+    "spark.sql.storeAssignmentPolicy": "ANSI",
+}
+"""Settings of Spark on which it depends what rows say: the same on every server."""
 _RETRIES = 5
 _SIGNS_OF_LOSS = ("StatusCode.UNAVAILABLE", "NO_ACTIVE_SESSION", "INVALID_HANDLE")
 """What Spark's client says when its server is gone, or when a new one at the same place does not
@@ -120,7 +133,9 @@ def _new_session(environment: Environment) -> SparkSession:
     from pyspark.sql.connect.client.retries import DefaultPolicy
 
     session = SparkSession.builder.remote(_address(environment)).create()
-    if not environment.spark_remote:
+    if environment.spark_remote:
+        _agree_on_meaning(session)
+    else:
         # By default a client tries a dead server for ten minutes; on loopback it is gone for good.
         session.client.set_retry_policies([DefaultPolicy(max_retries=_RETRIES)])
         _set(session, _settings)
@@ -130,6 +145,29 @@ def _new_session(environment: Environment) -> SparkSession:
 def _set(session: SparkSession, settings: Mapping[str, str]) -> None:
     for name, value in settings.items():
         session.conf.set(name, value)
+
+
+def _agree_on_meaning(session: SparkSession) -> None:
+    """Have a server that others have set up mean what ours means.
+
+    Raises:
+        NightshiftError: it keeps a setting of its own, by which rows would say something else.
+    """
+    from pyspark.errors import PySparkException
+
+    for name, wanted in MEANING.items():
+        try:
+            session.conf.set(name, wanted)
+            why = ""
+        except PySparkException as error:
+            why = f" ({error})"
+        kept = session.conf.get(name, None)
+        if str(kept).lower() != wanted.lower():
+            session.stop()
+            raise NightshiftError(
+                f"The Spark of SPARK_REMOTE has {name}={kept} and does not let sessions change it"
+                f"{why}: rows would say something else there. Have it set to {wanted}."
+            )
 
 
 def _address(environment: Environment) -> str:

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from jobs.commands import warm_up
 from jobs.commands.land import land
 from jobs.lake import sql
 from jobs.pages.nights import below_reports
 from jobs.services.leftovers import Rule, clean
+from pipelines import places
 from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
 from pipelines.landing import stamp
@@ -67,6 +69,13 @@ def test_a_disk_and_a_store_have_the_same_rows(
     assert len(published) > len(LOADED)
     assert published == sql.query(weather_lake, _CONTENT)[1]
     assert sql.query(at_store, _PREDICTIONS) == sql.query(weather_lake, _PREDICTIONS)
+
+
+def test_what_up_does_first_needs_no_disk_that_executors_lack(at_store: Environment) -> None:
+    before = set(places.place(at_store.lake).glob("*"))
+    warm_up.main({"environment": at_store.variables()})
+    assert set(places.place(at_store.lake).glob("*")) == before
+    assert not (at_store.home / "spark" / "warm-up").exists()
 
 
 def test_nothing_but_the_registry_is_in_the_home(at_store: Environment) -> None:

@@ -137,3 +137,64 @@ def test_the_token_of_a_clusters_address_is_in_no_message() -> None:
     explained = str(session.explain_loss(environment, lost))
     assert "sc://cluster:15002 " in explained
     assert "SECRET" not in explained
+
+
+def _server_of_others(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch, **settings: str
+) -> subprocess.Popen[bytes]:
+    """A Spark Connect server whose settings are not ours."""
+    ours = server.configuration(environment)
+    theirs = {**ours, **{f"spark.sql.{name}": value for name, value in settings.items()}}
+    monkeypatch.setattr(server, "configuration", lambda _: theirs)
+    return server.start(environment)
+
+
+def test_on_a_server_of_others_rows_mean_the_same(
+    shared_environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = replace(shared_environment, home=tmp_path, spark_port=processes.free_port())
+    process = _server_of_others(
+        own,
+        monkeypatch,
+        **{"session.timeZone": "America/New_York", "ansi.enabled": "false"},
+    )
+    theirs = replace(own, spark_remote=session._address(own))
+    try:
+        spark = session.connect(theirs)
+        row = spark.sql("SELECT current_timezone(), try_cast('1' AS int)").first()
+        assert row is not None and row[0] == "UTC"
+        # Without ANSI this would be a null, of which nobody hears.
+        failure(spark.sql("SELECT CAST('no number' AS int)"))
+        kept = {name: spark.conf.get(name) for name in session.MEANING}
+        assert kept == session.MEANING
+    finally:
+        session.disconnect(theirs)
+        server.stop(process)
+
+
+def test_a_setting_that_a_server_of_others_keeps_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Kept:
+        """A session whose server gives back what it was started with."""
+
+        stopped = False
+
+        @property
+        def conf(self) -> Kept:
+            return self
+
+        def set(self, name: str, value: str) -> None:
+            raise PySparkException(f"{name} is not yours to change")
+
+        def get(self, name: str, default: str | None) -> str | None:
+            return "Europe/Paris" if name.endswith("timeZone") else default
+
+        def stop(self) -> None:
+            self.stopped = True
+
+    kept = Kept()
+    refusal = "spark.sql.session.timeZone=Europe/Paris and does not let.*not yours.*Have it set to"
+    with pytest.raises(NightshiftError, match=refusal):
+        session._agree_on_meaning(kept)  # type: ignore[arg-type]
+    assert kept.stopped
