@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from jobs import outcome
 from jobs.lake.store_faults import explain_store_fault
 from jobs.output import harmless
-from jobs.services import locks, stage_client
+from jobs.services import shared_locks, stage_client
 from jobs.services.for_ranks import for_ranks
 from jobs.services.imports import import_meanwhile
 from jobs.services.usage import Meter
@@ -257,9 +257,9 @@ def summary(metrics: dict[str, Any]) -> str:
 
 
 def one_run_at_a_time(run: Run) -> AbstractContextManager[None]:
-    """Hold the pipeline's lock: two runs of one pipeline in one home take turns."""
+    """Hold the pipeline's lock: two runs of one pipeline take turns, on whatever machine."""
     pipeline = run.pipeline.name
-    return locks.hold(
+    return shared_locks.hold(
         run.environment,
         f"pipeline.{pipeline}",
         waiting=f"Waiting for another run of '{pipeline}' to finish.",

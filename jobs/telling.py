@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from jobs.lake.store_faults import what_store_says
+from pipelines.errors import NightshiftError
 from pipelines.events import ALARMS, Channel, Event, Notification
 from pipelines.redaction import redacted
 from pipelines.run import Run
@@ -32,14 +33,15 @@ def tell(run: Run, notification: Notification) -> tuple[Channel, ...]:
     Returns:
         The channels that failed.
     """
-    from jobs.services import locks
+    from jobs.services import shared_locks
 
     with ExitStack() as held:
         # Two runs that end at the same time must not both tell.
         name = f"alerts.{run.pipeline.name}"
         try:
-            held.enter_context(locks.hold(run.environment, name))
-        except OSError as error:  # a full disk may be the very failure to tell of
+            held.enter_context(shared_locks.hold(run.environment, name))
+        # Such as a full disk, which may be the very failure to tell of.
+        except (OSError, NightshiftError) as error:
             _warn(run, f"another run may tell it too: {what_store_says(error) or error}")
         if notification.event in ALARMS:
             return _tell_alarm(run, notification)

@@ -56,7 +56,7 @@ BREACHES = {
     ),
     "great_expectations is imported only in expectations": ("jobs", "import great_expectations"),
     "feast is imported only in features": ("jobs", "from feast import FeatureView"),
-    "psycopg is imported only in jobs.warehouse": ("jobs", "import psycopg"),
+    "psycopg is imported only in jobs.warehouse and for locks": ("jobs", "import psycopg"),
 }
 PACKAGES = (
     *("pipelines", "expectations", "features", "dags", "plugins", "nightshift", "jobs"),

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from jobs.night import explain, one_run_at_a_time
-from jobs.services import airflow, locks
+from jobs.services import airflow, shared_locks
 from jobs.services.leftovers import Cleaned, Rule, clean
 from pipelines.days import Days
 from pipelines.errors import NightshiftError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 HEADER = ("what", "kept", "deleted", "freed_bytes", "note")
 """Files, where the note does not say otherwise."""
+_WAITING = "Waiting for another `maintain` to end."
 _ROTATED = "*.log.[0-9]*"
 """Logs that a service has ended and begun anew; it has none of them open."""
 _Row = tuple[object, ...]
@@ -60,7 +61,7 @@ def maintain(
     if is_shared:
         steps += _shared(environment, rule)
     cleaned: list[Cleaned] = []
-    with locks.hold(environment, "maintenance", waiting="Waiting for another `maintain` to end."):
+    with shared_locks.hold(environment, "maintenance", waiting=_WAITING):
         for what, step in _with_progress(steps):
             try:
                 # What came before a fault is told too.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from jobs.services import locks
+from jobs.services import shared_locks
 from pipelines.run import new_run_id
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def tune(
     family = family_of(pipeline.training.family.name)
     # Who tries the same settings at once waits, and then finds them tried.
     waiting = "Waiting for another command that tunes the same."
-    lock = locks.hold(environment, f"tune.{tuning.digest}", waiting=waiting)
+    lock = shared_locks.hold(environment, f"tune.{tuning.digest}", waiting=waiting)
     with lock, preloaded(alone, family.preload) as ranks_in:
         tried = try_settings(
             tuning, ranks_in, trials=trials, seconds=seconds, at_once=at_once, told=_tell

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from jobs.lake import model_events, ops
-from jobs.services import locks
+from jobs.services import shared_locks
 
 if TYPE_CHECKING:
     from jobs.lake.model_events import Row
@@ -42,7 +42,7 @@ def is_over(event: Row, pipeline: Pipeline, now: datetime) -> bool:
 
 def one_at_a_time(environment: Environment, pipeline: Pipeline) -> AbstractContextManager[None]:
     """Whoever decides about a model that awaits a person reads and writes alone."""
-    return locks.hold(environment, f"approvals.{pipeline.name}")
+    return shared_locks.hold(environment, f"approvals.{pipeline.name}")
 
 
 def expire(run: Run) -> list[str]:

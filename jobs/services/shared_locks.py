@@ -1,0 +1,95 @@
+"""Locks by which machines take turns that share a lake and a registry of models.
+
+On one machine that is a home's lock. Where the registry is a PostgreSQL database, which all
+machines of an installation share, it is an advisory lock of that database too: PostgreSQL releases
+it when the connection ends, so a process or a machine that dies leaves none behind.
+
+They keep work from being done twice. That nothing wrong is published by two who did it at once is
+the matter of each commit (`jobs/lake/commits.py`), also where a lock is lost with its connection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from jobs.services import locks
+from pipelines.environment import Environment
+from pipelines.errors import NightshiftError
+
+if TYPE_CHECKING:
+    import psycopg
+
+_SCHEME = "postgresql"
+_CONNECTION: dict[str, Any] = {
+    "connect_timeout": 10,
+    "application_name": "nightshift lock",
+    # Held for a night: a firewall must not take it for dead, nor we a dead server for alive.
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
+
+
+@contextmanager
+def hold(environment: Environment, name: str, *, waiting: str = "") -> Iterator[None]:
+    """Hold the lock of that name for the time of the block, waiting until it is free.
+
+    Args:
+        environment: Whose home and whose registry of models.
+        name: Which lock.
+        waiting: What a person is told, once, when another process or machine holds it.
+
+    Raises:
+        NightshiftError: the registry's PostgreSQL does not answer, or refuses us.
+    """
+    is_shared = environment.mlflow_uri.startswith(_SCHEME)
+    with (
+        locks.hold(environment, name, waiting=waiting),
+        _advisory(environment, name, waiting) if is_shared else nullcontext(),
+    ):
+        yield
+
+
+@contextmanager
+def _advisory(environment: Environment, name: str, waiting: str) -> Iterator[None]:
+    import psycopg  # a tenth of a second, and only needed where machines share
+
+    _, _, address = environment.mlflow_uri.partition("://")
+    try:
+        connection = psycopg.connect(f"{_SCHEME}://{address}", autocommit=True, **_CONNECTION)
+    except psycopg.Error as error:
+        # Its words may quote the address.
+        raise _away(name, type(error).__name__) from None
+    with connection:
+        try:
+            _take(connection, _key(name), waiting)
+        except psycopg.Error as error:
+            raise _away(name, type(error).__name__) from None
+        yield
+
+
+def _take(connection: psycopg.Connection[Any], key: int, waiting: str) -> None:
+    row = connection.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()
+    if row is not None and row[0]:
+        return
+    if waiting:
+        print(waiting, file=sys.stderr, flush=True)
+    connection.execute("SELECT pg_advisory_lock(%s)", [key])
+
+
+def _key(name: str) -> int:
+    """The number that PostgreSQL knows the lock by: 64 bits with a sign."""
+    digest = hashlib.sha256(f"nightshift {name}".encode()).digest()
+    return int.from_bytes(digest[:8], signed=True)
+
+
+def _away(name: str, why: str) -> NightshiftError:
+    return NightshiftError(
+        f"The lock '{name}' could not be had from PostgreSQL of MLFLOW_TRACKING_URI ({why}): "
+        "another machine may be at the same. Nothing was done; start the database, or look at its "
+        "address, and run again."
+    )

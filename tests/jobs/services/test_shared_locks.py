@@ -1,0 +1,128 @@
+"""Machines that share a registry of models take turns; each is a home of its own here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from jobs.services import shared_locks
+from pipelines.environment import ROOT, Environment
+from pipelines.errors import NightshiftError
+from tests.postgres import Postgres
+
+_HOLDER = """
+import sys
+from jobs.services import shared_locks
+from pipelines.environment import Environment
+with shared_locks.hold(Environment.read(), sys.argv[1], waiting="It is taken."):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+_SECONDS = 20
+_WAITS = 1.0
+"""Longer than a process that need not wait takes to have the lock."""
+Machine = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def registry(postgres: Postgres) -> str:
+    """The address of a registry that machines share."""
+    return postgres.database("locks")
+
+
+@pytest.fixture
+def machine(registry: str, tmp_path: Path) -> Iterator[Machine]:
+    """Starts a process that takes a lock: `machine("one", "pipeline.toy")`."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(home: str, lock: str, tracking: str = registry) -> subprocess.Popen[str]:
+        with (tmp_path / f"{home}.err").open("w") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _HOLDER, lock],
+                env={"NIGHTSHIFT_HOME": str(tmp_path / home), "MLFLOW_TRACKING_URI": tracking},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=ROOT,
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def _has_it(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+
+
+def _release(process: subprocess.Popen[str]) -> None:
+    process.communicate(timeout=_SECONDS)
+    assert process.returncode == 0
+
+
+def test_of_two_machines_one_waits_and_is_told(machine: Machine, tmp_path: Path) -> None:
+    first = machine("one", "pipeline.toy")
+    _has_it(first)
+    second = machine("two", "pipeline.toy")
+    deadline = time.monotonic() + _SECONDS
+    while "It is taken." not in (tmp_path / "two.err").read_text():
+        assert time.monotonic() < deadline and second.poll() is None
+        time.sleep(0.05)
+    _release(first)
+    _has_it(second)
+
+
+def test_another_lock_and_another_registry_are_free(machine: Machine, postgres: Postgres) -> None:
+    _has_it(machine("one", "pipeline.toy"))
+    _has_it(machine("two", "pipeline.other"))
+    _has_it(machine("three", "pipeline.toy", postgres.create("other_locks")))
+
+
+def test_a_machine_that_dies_leaves_no_lock(machine: Machine) -> None:
+    first = machine("one", "pipeline.toy")
+    _has_it(first)
+    first.kill()
+    _has_it(machine("two", "pipeline.toy"))
+
+
+def test_in_one_home_processes_take_turns_too(machine: Machine) -> None:
+    _has_it(machine("one", "pipeline.toy"))
+    second = machine("one", "pipeline.toy")
+    time.sleep(_WAITS)
+    assert second.poll() is None
+    assert second.stdout is not None
+    second.kill()
+    assert second.stdout.read() == ""
+
+
+def test_a_database_that_is_away_is_told_without_its_password(
+    postgres: Postgres, registry: str, tmp_path: Path
+) -> None:
+    environment = Environment.read(
+        {"NIGHTSHIFT_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": registry}
+    )
+    postgres.stop()
+    with (
+        pytest.raises(NightshiftError, match=r"lock 'pipeline.toy' .*MLFLOW_TRACKING_URI") as away,
+        shared_locks.hold(environment, "pipeline.toy"),
+    ):
+        pass
+    password = urlsplit(registry).password
+    assert password and password not in str(away.value)
+
+
+def test_a_registry_on_this_machine_needs_no_database(tmp_path: Path) -> None:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    with shared_locks.hold(environment, "pipeline.toy"):
+        assert (tmp_path / "run" / "locks" / "pipeline.toy").exists()
