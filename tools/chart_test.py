@@ -2,20 +2,25 @@
 
 It renders the chart with `helm`, which must be on PATH, and judges each Pod by what Kubernetes'
 PodSecurity standard "restricted" demands
-(https://kubernetes.io/docs/concepts/security/pod-security-standards/).
+(https://kubernetes.io/docs/concepts/security/pod-security-standards/). Where KUBECONFIG names a
+cluster, it is installed there too, in a namespace of its own that enforces this, and removed again.
 """
 
 from __future__ import annotations
 
+import os
+import secrets
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from pipelines.environment import ROOT, Environment
+from pipelines.places import ENDPOINT, address_of_store
 
 _CHART = ROOT / "chart"
 _IMAGE = ("--set", "image.repository=registry.example.org/nightshift")
@@ -31,10 +36,23 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *("--set", "networkPolicy.egress[0].ports[0].port=5432"),
         *("--set", "networkPolicy.from[0].podSelector.matchLabels.app=proxy"),
     ),
+    "in an object store": (
+        *_IMAGE,
+        *("--set", "environmentSecret=nightshift"),
+        *("--set", "environment.NIGHTSHIFT_LAKE=s3://nights/lake"),
+        *("--set", "environment.AWS_ENDPOINT_URL=https://store.example.org"),
+        *("--set", "networkPolicy.egress[0].ports[0].port=443"),
+    ),
     "without a network policy": (*_IMAGE, "--set", "networkPolicy.enabled=false"),
 }
 _KINDS = {"StatefulSet", "Service", "NetworkPolicy"}
+_POD_SECONDS = 60
 Found = dict[str, Any]
+_Ended = subprocess.CompletedProcess[str]
+
+
+class ClusterError(Exception):
+    """The cluster of KUBECONFIG does not do what the test needs."""
 
 
 def main() -> int:
@@ -42,7 +60,7 @@ def main() -> int:
     if shutil.which("helm") is None:
         print("No 'helm' is on PATH: https://helm.sh/docs/intro/install/", file=sys.stderr)
         return 3
-    faults = list(_faults())
+    faults = [*_faults(), *_faults_in_a_cluster()]
     for fault in faults:
         print(fault, file=sys.stderr)
     print(f"{len(_WAYS)} ways rendered, {len(faults)} faults found.")
@@ -74,6 +92,8 @@ def _faults_of(found: Mapping[str, Found]) -> Iterator[str]:
     yield from _against_restricted(pod)
     (container,) = pod["containers"]
     known = {one.variable for one in Environment.settings().values()}
+    # How Amazon's own programs call where a store is.
+    known |= address_of_store({ENDPOINT: "https://store.example.org"}).keys()
     for variable in container.get("env", ()):
         if variable["name"] not in known:
             yield f"{variable['name']} is no variable of ours"
@@ -113,7 +133,52 @@ def _against_restricted_container(container: Found) -> Iterator[str]:
         yield f"{container['name']} may write to its root"
 
 
-def _helm(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _faults_in_a_cluster() -> Iterator[str]:
+    if not os.environ.get("KUBECONFIG"):
+        print("Not installed anywhere: KUBECONFIG is not set.")
+        return
+    namespace = f"nightshift-test-{secrets.token_hex(4)}"
+    try:
+        _require(_kubectl("create", "namespace", namespace))
+        enforced = "pod-security.kubernetes.io/enforce=restricted"
+        _require(_kubectl("label", "namespace", namespace, enforced))
+        for name, settings in _WAYS.items():
+            words = ("upgrade", "--install", "night", str(_CHART), "--namespace", namespace)
+            # What a claim asks for cannot be changed: each way is a release of its own.
+            installed = _helm(*words, *settings)
+            if installed.returncode:
+                yield f"{name}: {installed.stderr}"
+                continue
+            if not _has_pod(namespace):
+                yield f"{name}: no Pod was made of the StatefulSet"
+            _require(_helm("uninstall", "night", "--namespace", namespace, "--wait"))
+            _require(_kubectl("delete", "pvc", "--all", "--wait=false", "--namespace", namespace))
+        print(f"{len(_WAYS)} ways installed, in a namespace that enforces 'restricted'.")
+    except ClusterError as error:
+        yield str(error)
+    finally:
+        _kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+def _has_pod(namespace: str) -> bool:
+    deadline = time.monotonic() + _POD_SECONDS
+    while time.monotonic() < deadline:
+        if not _kubectl("get", "pod", "night-0", "--namespace", namespace).returncode:
+            return True
+        time.sleep(1)
+    return False
+
+
+def _require(ended: _Ended) -> None:
+    if ended.returncode:
+        raise ClusterError(f"{' '.join(ended.args)}: {ended.stderr.strip()}")
+
+
+def _kubectl(*arguments: str) -> _Ended:
+    return subprocess.run(["kubectl", *arguments], capture_output=True, text=True, check=False)
+
+
+def _helm(*arguments: str) -> _Ended:
     return subprocess.run(["helm", *arguments], capture_output=True, text=True, check=False)
 
 
