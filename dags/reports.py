@@ -9,7 +9,7 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.types import TaskInstanceKey
 
 from pipelines.environment import REPORTS_ADDRESS, Environment
-from pipelines.places import place
+from pipelines.places import below
 
 
 class ReportLink(BaseOperatorLink):
@@ -29,8 +29,9 @@ def url_of(report: str) -> str:
     """The address at which Airflow's API server shows a report.
 
     Args:
-        report: Path of its index, in the home of the environment.
+        report: Its index, in the folder of reports.
     """
-    below = place(report).relative_to(Environment.read().reports)
+    path = below(report, Environment.read().reports)
+    assert path is not None, "a stage writes its report there"
     base = conf.get("api", "base_url", fallback="").rstrip("/")
-    return f"{base}{REPORTS_ADDRESS}/{quote(str(below))}"
+    return f"{base}{REPORTS_ADDRESS}/{quote(path)}"

@@ -23,7 +23,7 @@ from jobs.lake.locations import sql_name
 from jobs.lake.transforms import definitions
 from pipelines.days import Days
 from pipelines.errors import Refused
-from pipelines.landing import expected_files
+from pipelines.landing import expected_files, stamp
 from pipelines.spec import PREDICTIONS, TRAINING
 from pipelines.stages import STAGES
 
@@ -366,8 +366,9 @@ class Survey:
         if self._knowledge.table_of(given):
             return self._knowledge.digest(given) != given.digest
         path = self._run.environment.landing / given.name
+        seen = stamp(path)
         # A file that is gone, and a model, say nothing new.
-        if not path.is_file() or path.stat().st_mtime_ns == given.version:
+        if seen is None or seen.changed_ns == given.version:
             return False
         return publications.digest_of_file(path) != given.digest
 

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -200,6 +201,14 @@ def _users(text: str) -> str:
     if len({ADMIN, *names}) <= len(names):
         raise ValueError(f"a list that names each user once, and not '{ADMIN}', which is there")
     return text
+
+
+def _refuse_password_of_store(environ: Mapping[str, str]) -> None:
+    if "@" in environ.get(places.ENDPOINT, ""):
+        raise UsageError(
+            f"{places.ENDPOINT} holds a user or password, which command lines would show: give "
+            "them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        )
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -527,8 +536,8 @@ class Environment:
     def read(cls, environ: Mapping[str, str] = os.environ) -> Environment:
         """The environment that the variables describe.
 
-        Where this process's own variables are read, it gets those by which all libraries talk to
-        the same object store (`places.agreed`).
+        Where this process's own variables are read and a place is a URL, it gets those by which all
+        libraries talk to the same object store (`places.agreed`).
 
         Raises:
             UsageError: a variable holds no value of its kind; the message names the variable.
@@ -536,9 +545,31 @@ class Environment:
         settings = cls.settings()
         home = settings["home"].read(environ)
         values = {name: one.read(environ, home) for name, one in settings.items()}
-        if environ is os.environ:
-            os.environ.update(places.agreed(os.environ))
-        return cls(**values)
+        found = cls(**values)
+        found._refuse_overlaps()
+        if any(map(places.is_url, found._places().values())):
+            _refuse_password_of_store(environ)
+            if environ is os.environ:
+                os.environ.update(places.agreed(os.environ))
+        return found
+
+    def _places(self) -> dict[str, object]:
+        """What may lie in an object store, by variable."""
+        named = ("lake", "landing", "reports", "models")
+        return {self.settings()[name].variable: getattr(self, name) for name in named}
+
+    def _refuse_overlaps(self) -> None:
+        """See to it that what is cleaned up in one place is never a part of another.
+
+        Raises:
+            UsageError: two places are the same, or one lies in the other.
+        """
+        for (one, place), (other, beside) in combinations(self._places().items(), 2):
+            if places.overlap(place, beside):
+                raise UsageError(
+                    f"{one} and {other} are the same place, or one lies in the other: give each a "
+                    "folder of its own."
+                )
 
     @classmethod
     def settings(cls) -> dict[str, Setting]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pipelines.days import Days
 from pipelines.feeds import Feed
-from pipelines.places import is_url, tag_of
+from pipelines.places import changed_ns, is_url
 from pipelines.spec import Pipeline
 
 
@@ -24,9 +24,7 @@ class Stamp(NamedTuple):
     size: int
     """Bytes."""
     changed_ns: int
-    """Nanoseconds since 1970, by the clock of its file system; in an object store whole seconds."""
-    tag: str = ""
-    """What an object store says of the content, in place of a finer clock."""
+    """See `places.changed_ns`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +76,7 @@ def stamp(path: Path) -> Stamp | None:
         if is_url(path):
             raise
         return None
-    return Stamp(size=found.st_size, changed_ns=int(found.st_mtime_ns), tag=tag_of(found))
+    return Stamp(size=found.st_size, changed_ns=changed_ns(found))
 
 
 def _drop_days(pipeline: Pipeline, feed: Feed, days: Days) -> Iterator[date]:

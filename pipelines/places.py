@@ -10,16 +10,19 @@ The only module here that needs a library, and only for a URL (docs/decisions/00
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
 from io import BufferedReader, RawIOBase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 SCHEME = "s3://"
-_URL = re.compile(r"s3[an]?://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[\w.=+-]+)*)/?", re.ASCII)
-"""Bucket, and the folder in it. What Delta's writer would read as a part of a URL is no part."""
+_PART = r"/(?!\.{1,2}(?:/|$))[\w.=+-]+"
+_URL = re.compile(rf"s3[an]?://([a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9])((?:{_PART})*)/?", re.ASCII)
+"""Bucket, and the folder in it. What Delta's writer would read as a part of a URL is no part, nor
+are '.' and '..', of which libraries think differently."""
 ENDPOINT = "AWS_ENDPOINT_URL"
 """Variable of the address of a store that is not Amazon's."""
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
@@ -27,6 +30,7 @@ _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _ALLOW_HTTP = "AWS_ALLOW_HTTP"
 _ANY_REGION = "us-east-1"
 """Of a store that has none."""
+_NANOSECONDS = 1_000_000_000
 _CONNECT_SECONDS = 10
 _ATTEMPTS = 6
 """Of a request that fails, with longer and longer pauses: some 30 seconds together."""
@@ -58,7 +62,8 @@ def parse_url(text: str) -> str:
 def place(text: str) -> Path:
     """The folder or file of that path or URL, with the methods of a path for either.
 
-    What is written in an object store is there as a whole or not at all, and needs no folder.
+    What is written in an object store is there as a whole or not at all, and needs no folder. One
+    that has been used does not work in a forked child: make it there.
     """
     if not is_url(text):
         return Path(text)
@@ -70,14 +75,37 @@ def place(text: str) -> Path:
     return cast("Path", found)
 
 
-def tag_of(found: Any) -> str:
-    """What a store says of an object's content, given what it tells of it; '' of a file's `stat`.
+def changed_ns(found: Any) -> int:
+    """When a file was last written, in nanoseconds since 1970.
+
+    An object store tells whole seconds. The rest is drawn from what it says of the content, its
+    ETag: so two contents of one second have two times.
 
     Args:
         found: What `stat` of a path gives.
     """
     told = found.as_info() if hasattr(found, "as_info") else {}
-    return str(told.get("ETag", ""))
+    tag = hashlib.sha256(str(told.get("ETag", "")).encode()).digest()
+    drawn = int.from_bytes(tag) % _NANOSECONDS if told else 0
+    return int(found.st_mtime_ns) + drawn
+
+
+def below(path: str, folder: Path) -> str | None:
+    """What leads from a folder to a place; None: it is not in it.
+
+    Args:
+        path: A path or URL, such as one that was recorded when the folder was another.
+        folder: On a disk or in a store.
+    """
+    if is_url(path) != is_url(folder) or not place(path).is_relative_to(folder):
+        return None
+    return place(path).relative_to(folder).as_posix()
+
+
+def overlap(one: object, other: object) -> bool:
+    """Whether two places are the same, or one lies in the other."""
+    first, second = PurePosixPath(str(one)), PurePosixPath(str(other))
+    return first.is_relative_to(second) or second.is_relative_to(first)
 
 
 def opened(path: Path) -> BufferedReader:
@@ -124,6 +152,9 @@ def agreed(environ: Mapping[str, str]) -> dict[str, str]:
     if endpoint:
         # Amazon's buckets have host names of their own; of other stores few have.
         wanted["MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE"] = "path"
+    if endpoint and not environ.get("AWS_ACCESS_KEY_ID"):
+        # delta-rs looks into files only when it is told to.
+        wanted["AWS_FORCE_CREDENTIAL_LOAD"] = "true"
     if endpoint.startswith("http://"):
         # delta-rs asks for it to be said twice.
         wanted[_ALLOW_HTTP] = "true"

@@ -56,7 +56,8 @@ def file_of(reports: Path, pipeline: str, path: str) -> Path | None:
         whole = reports.resolve()
         folder = (whole / pipeline).resolve()
         file = (folder / below).resolve()
-        is_own = folder.parent == whole and file.is_relative_to(folder)
+        # A bucket's root is its own parent.
+        is_own = folder != whole and folder.parent == whole and file.is_relative_to(folder)
         is_page = file.suffix == ".html" and not file.name.startswith(".")
         return file if is_own and is_page and file.is_file() else None
     except (OSError, ValueError):
@@ -66,8 +67,10 @@ def file_of(reports: Path, pipeline: str, path: str) -> Path | None:
 
 def _page(dag_id: str, path: str) -> HTMLResponse:
     file = file_of(Environment.read().reports, dag_id, path)
-    if file is None:
-        raise HTTPException(
-            404, "No such report. `nightshift maintain` deletes those that are old."
-        )
-    return HTMLResponse(file.read_bytes(), headers=_HEADERS)
+    try:
+        if file is not None:
+            return HTMLResponse(file.read_bytes(), headers=_HEADERS)
+    except FileNotFoundError:
+        # It was deleted a moment ago.
+        pass
+    raise HTTPException(404, "No such report. `nightshift maintain` deletes those that are old.")

@@ -221,8 +221,8 @@ def _memory(_: Environment) -> Iterator[Finding]:
 
 
 def _disks(environment: Environment) -> Iterator[Finding]:
-    places = {"disk of the home": str(environment.home), "disk of the lake": environment.lake}
-    for what, folder in places.items():
+    disks = {"disk of the home": str(environment.home), "disk of the lake": environment.lake}
+    for what, folder in disks.items():
         if is_url(folder):
             continue
         free = shutil.disk_usage(_existing(Path(folder))).free / _GIGABYTE

@@ -352,8 +352,8 @@ def _save(
 ) -> None:
     """Write a picture beside the reports of the nights, and say where it is."""
     folder = explainer.environment.reports / explainer.pipeline.name
-    place = folder / f"{days.first}..{days.last}" / "explanations" / f"{name}.png"
+    file = folder / f"{days.first}..{days.last}" / "explanations" / f"{name}.png"
     from jobs.training.page_parts import png_of
 
-    write_whole(place, png_of(figure))
-    print(f"Picture: {place}", file=sys.stderr)
+    write_whole(file, png_of(figure))
+    print(f"Picture: {file}", file=sys.stderr)

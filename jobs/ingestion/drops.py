@@ -18,6 +18,7 @@ from jobs.ingestion.formats import FORMATS
 from pipelines.errors import NightshiftError, NotLanded, Refused, UsageError
 from pipelines.feeds import Column
 from pipelines.landing import ExpectedFile, Stamp, expected_files, stamp
+from pipelines.places import is_url
 
 if TYPE_CHECKING:
     from pipelines.feeds import Feed
@@ -147,6 +148,9 @@ def _declared_contents(feed: Feed, path: Path) -> Contents:
     except FileNotFoundError:
         raise _Late("the file is missing") from None
     except OSError as error:
+        if is_url(path):
+            # The store refuses, which says nothing of the file.
+            raise
         raise Unfit(f"the file cannot be read: {error.strerror or error}") from None
     if contents.columns is not None:
         _refuse_other_columns(feed, contents.columns)

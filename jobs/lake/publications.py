@@ -24,7 +24,7 @@ from jobs.lake.locations import sql_name
 from jobs.lake.log import actions, are_there
 from jobs.services import locks
 from pipelines.days import Days
-from pipelines.places import opened
+from pipelines.places import changed_ns, opened
 
 if TYPE_CHECKING:
     from pipelines.environment import Environment
@@ -47,8 +47,8 @@ class Input:
     digest: str
     """Of a table: what its publications of these days say. Of a file: its SHA-256."""
     version: int | None = None
-    """Delta version of the table in which they were in force. Of a file: when it was last written,
-    in nanoseconds since 1970."""
+    """Delta version of the table in which they were in force. Of a file: when it was last written
+    (`places.changed_ns`)."""
     known_from: date | None = None
     """The first night that saw them; see `known_by`."""
     known_by: date | None = None
@@ -190,8 +190,8 @@ def next_attempt(run: Run, names: Iterable[str]) -> int:
 def file_input(name: str, day: date, path: Path) -> Input:
     """A landed file with its content; its name is that below the landing folder."""
     digest = digest_of_file(path)
-    changed_ns = path.stat().st_mtime_ns
-    return Input(name=name, first_day=day, last_day=day, digest=digest, version=changed_ns)
+    changed = changed_ns(path.stat())
+    return Input(name=name, first_day=day, last_day=day, digest=digest, version=changed)
 
 
 def digest_of_file(path: Path) -> str:

@@ -17,7 +17,7 @@ from jobs.survey import Finding, Survey
 from pipelines import replay
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.places import place
+from pipelines.places import below
 from pipelines.run import Run
 from pipelines.spec import Pipeline
 from pipelines.stages import STAGES
@@ -239,9 +239,7 @@ class _StageRuns:
 
 def below_reports(environment: Environment, report: str | None) -> str | None:
     """Path of a report below the folder of reports; None: there is none, or it lies elsewhere."""
-    if not report or not place(report).is_relative_to(environment.reports):
-        return None
-    return str(place(report).relative_to(environment.reports))
+    return below(report, environment.reports) if report else None
 
 
 def _cells(survey: Survey, ran: _StageRuns) -> dict[_Place, Cell]:

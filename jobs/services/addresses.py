@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from jobs.services.processes import LOOPBACK
 from pipelines.environment import PAGES_ADDRESS, REPORTS_ADDRESS, Environment
-from pipelines.places import place
+from pipelines.places import below
 
 
 def of_airflow(environment: Environment) -> str:
@@ -27,8 +27,7 @@ def of_page(environment: Environment, page: str, pipeline: str | None = None) ->
 
 def of_report(environment: Environment, report: str) -> str | None:
     """A data-quality report, given the path of its index; None: it is not in the home."""
-    path = place(report)
-    if not path.is_relative_to(environment.reports):
+    path = below(report, environment.reports)
+    if path is None:
         return None
-    below = quote(str(path.relative_to(environment.reports)))
-    return f"{of_airflow(environment)}{REPORTS_ADDRESS}/{below}"
+    return f"{of_airflow(environment)}{REPORTS_ADDRESS}/{quote(path)}"

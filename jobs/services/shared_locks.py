@@ -32,6 +32,17 @@ _CONNECTION: dict[str, Any] = {
     "keepalives_interval": 10,
     "keepalives_count": 3,
 }
+_OF_SERVER = {
+    # The server too asks whether we are there: else a machine without power would keep its lock for
+    # hours.
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    # No limit of a role may end a wait, or a night in which nothing is said.
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_session_timeout": "0",
+}
 
 
 @contextmanager
@@ -66,6 +77,10 @@ def _advisory(environment: Environment, name: str, waiting: str) -> Iterator[Non
         raise _away(name, type(error).__name__) from None
     with connection:
         try:
+            for setting, value in _OF_SERVER.items():
+                # What an older server does not know it does not do.
+                known = "SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s"
+                connection.execute(known, [value, setting])
             _take(connection, _key(name), waiting)
         except psycopg.Error as error:
             raise _away(name, type(error).__name__) from None

@@ -166,13 +166,15 @@ def own_jars(environment: Environment) -> list[Path]:
     Raises:
         NightshiftError: they are not there.
     """
-    wanted = ("delta", "s3") if environment.uses_object_store else ("delta",)
+    wanted = {"delta": "delta-spark"}
+    if environment.uses_object_store:
+        wanted["s3"] = "hadoop-aws"
     found: list[Path] = []
-    for name in wanted:
+    for name, needed in wanted.items():
         folder = ROOT / ".venv" / "jars" / name
         jars = sorted(folder.glob("*.jar"))
-        if not jars:
-            raise NightshiftError(f"There are no JARs in {folder}. Run `make setup`.")
+        if not any(needed in jar.name for jar in jars):
+            raise NightshiftError(f"The JARs of {needed} are not in {folder}. Run `make setup`.")
         found += jars
     return found
 

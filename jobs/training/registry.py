@@ -23,6 +23,7 @@ from jobs.services.home import private_home
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused, UsageError, no_such
 from pipelines.model import NeuralNetwork
+from pipelines.places import is_url
 from pipelines.spec import TRAINING
 
 # Before mlflow is imported: it reports its use over the network otherwise.
@@ -474,8 +475,14 @@ def experiment_of(client: MlflowClient, name: str, location: str | None = None) 
 
 
 def artifact_folders(environment: Environment, name: str) -> list[Path]:
-    """The folders of the pipeline's runs, each named as its run; none where a server keeps them."""
+    """The folders of the pipeline's runs, each named as its run; none where others keep them.
+
+    A store may hold those of several homes: of a home with a registry of its own nobody else knows
+    which runs it has.
+    """
     if not environment.keeps_models:
+        return []
+    if is_url(environment.models) and environment.mlflow_uri.startswith(_SQLITE):
         return []
     folders = (environment.models / name).glob("*")
     return [folder for folder in folders if _RUN_ID.fullmatch(folder.name)]

@@ -18,12 +18,13 @@ import pytest
 from airflow.sdk import serde
 from airflow.sdk.exceptions import TaskDeferred
 
-from dags import callbacks, tasks
+from dags import callbacks, tasks, waiting
 from dags.tasks import StageOperator
 from dags.waiting import FilesLanded, RunEnded
 from jobs.__main__ import parser
 from pipelines.environment import ROOT
 from pipelines.flights import PIPELINE
+from pipelines.landing import Stamp, stamp
 from pipelines.spec import Pipeline
 from pipelines.stages import stage
 from tests.dags.conftest import context
@@ -258,3 +259,21 @@ def test_the_wait_for_a_run_ends_when_it_neither_runs_nor_is_queued(
     trigger = getattr(import_module(module), name)(**{**arguments, "every_seconds": 0})
     assert event_of(trigger) == "it has ended"
     assert asked == [("flights", ["r1"], ["queued", "running"])] * 3
+
+
+def test_a_store_that_is_away_for_a_while_ends_no_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "a.csv"
+    write(there)
+    looks = iter([PermissionError("not now"), ConnectionError("away")])
+
+    def refused(path: Path) -> Stamp | None:
+        if (error := next(looks, None)) is not None:
+            raise error
+        return stamp(path)
+
+    monkeypatch.setattr(waiting, "stamp", refused)
+    until = (datetime.now(UTC) + SOON).isoformat()
+    trigger = FilesLanded(paths=[str(there)], until=until, every_seconds=0.05)
+    assert event_of(trigger) == "they are there"

@@ -15,7 +15,7 @@ from pipelines.features import day_end
 from pipelines.flights import PIPELINE, ROLLING
 
 ENVIRONMENT = Environment.read(
-    {"NIGHTSHIFT_HOME": "/home-of-tests", "NIGHTSHIFT_LAKE": "s3a://bucket/lake"}
+    {"NIGHTSHIFT_HOME": "/home-of-tests", "NIGHTSHIFT_LAKE": "s3://bucket/lake"}
 )
 
 
@@ -95,7 +95,7 @@ def test_views_over_one_table_ask_it_the_same_so_that_one_pass_answers_them() ->
 
 
 def test_a_lake_at_an_address_is_read_there() -> None:
-    assert "FROM delta.`s3a://bucket/lake/flights/rolling`" in _views()["co"].batch_source.query
+    assert "FROM delta.`s3://bucket/lake/flights/rolling`" in _views()["co"].batch_source.query
 
 
 def test_a_local_day_ends_at_local_midnight(spark: SparkSession) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,8 +16,10 @@ import pytest
 from jobs.commands import warm_up
 from jobs.commands.land import land
 from jobs.lake import sql
+from jobs.lake.publications import file_input
 from jobs.pages.nights import below_reports
 from jobs.services.leftovers import Rule, clean
+from jobs.spark import server
 from pipelines import places
 from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
@@ -94,7 +97,10 @@ def test_a_file_that_is_dropped_again_is_seen(at_store: Environment) -> None:
     place.write_bytes(b"two")
     second = stamp(place)
     assert first and second and first.size == second.size
-    assert first != second
+    assert first.changed_ns != second.changed_ns
+    assert first.changed_ns // 10**9 in range(int(time.time()) - 60, int(time.time()) + 2)
+    name = f"{WEATHER.name}/again.csv"
+    assert file_input(name, LOADED.last, place).version == second.changed_ns
 
 
 def test_a_report_is_shown_and_nothing_beside_the_reports(at_store: Environment) -> None:
@@ -111,7 +117,12 @@ def test_a_report_is_shown_and_nothing_beside_the_reports(at_store: Environment)
     secret = at_store.reports / "flights" / "secret.html"
     secret.write_bytes(b"no")
     assert file_of(at_store.reports, "weather", "../flights/secret.html") is None
-    assert file_of(at_store.reports, "..", "lake/x.html") is None
+    (at_store.reports.parent / "x" / "page.html").write_bytes(b"no")
+    assert file_of(at_store.reports, "..", "x/page.html") is None
+    bucket = at_store.reports.parent
+    assert file_of(bucket, "x", "page.html") is not None
+    assert file_of(bucket, "..", "x/page.html") is None
+    assert file_of(bucket, ".", "x/page.html") is None
 
 
 def test_old_reports_go_and_new_ones_stay(at_store: Environment) -> None:
@@ -162,4 +173,19 @@ def test_no_credentials_are_in_what_is_kept_or_shown(at_store: Environment) -> N
     kept = [path for path in at_store.home.rglob("*") if path.is_file()]
     assert kept
     assert not [path for path in kept if secret.encode() in path.read_bytes()]
-    assert secret not in repr(at_store) + str(at_store.variables())
+    assert secret not in " ".join(server.command(at_store))
+
+
+def test_keys_in_a_file_do_as_well(
+    at_store: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    lines = ["[default]", *(f"{name.lower()} = {value}" for name, value in keys.items())]
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "credentials").write_text("\n".join(lines))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in keys:
+        monkeypatch.delenv(name)
+    told = command(at_store, "sql", "--format=csv", "SELECT count(*) FROM weather.observations")
+    assert told.returncode == 0, told.stderr
+    assert command(at_store, "land", "weather", f"--date={LOADED.last}").returncode == 0

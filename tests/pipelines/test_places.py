@@ -26,6 +26,9 @@ _ELSEWHERE = "http://store:9000"
         "s3://bucket/a b",
         "s3://bucket/a%20b",
         "s3://bucket/a//b",
+        "s3://bucket/..",
+        "s3://bucket/a/../b",
+        "s3://bucket/./a",
         "s3://Bucket/lake",
         "s3://",
         "gs://bucket/lake",
@@ -46,7 +49,7 @@ def test_a_refused_url_may_hold_a_password_which_nobody_sees(name: str) -> None:
     assert "hunter2" not in str(refused.value)
 
 
-_PART = st.text("abcXYZ019._=+-", min_size=1, max_size=8)
+_PART = st.text("abcXYZ019._=+-", min_size=1, max_size=8).filter(lambda part: part.strip("."))
 
 
 @given(st.lists(_PART, max_size=4), st.sampled_from(["s3", "s3a", "s3n"]), st.booleans())
@@ -62,6 +65,7 @@ def test_every_way_to_write_a_place_is_the_same_place(
 def test_all_libraries_are_told_of_the_same_store() -> None:
     told = places.agreed({places.ENDPOINT: _ELSEWHERE})
     assert told == {
+        "AWS_FORCE_CREDENTIAL_LOAD": "true",
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
         "MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE": "path",
@@ -91,6 +95,58 @@ def test_neither_spark_nor_executors_are_handed_credentials() -> None:
     assert told["spark.hadoop.fs.s3a.endpoint"] == _ELSEWHERE
     assert told["AWS_REGION"] == "us-east-1"
     assert not [value for value in told.values() if value.startswith("the-")]
+
+
+def test_with_keys_in_variables_no_library_looks_for_others() -> None:
+    told = places.agreed({places.ENDPOINT: _ELSEWHERE, "AWS_ACCESS_KEY_ID": "key"})
+    assert "AWS_FORCE_CREDENTIAL_LOAD" not in told
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "do_overlap"),
+    [
+        ("s3://nights", "s3://nights", True),
+        ("s3://nights", "s3://nights/reports", True),
+        ("/var/night", "/var/night/reports", True),
+        ("s3://nights/lake", "s3://nights/lake2", False),
+        ("s3://nights/lake", "/nights/lake", False),
+    ],
+)
+def test_what_is_cleaned_up_in_one_place_is_no_part_of_another(
+    one: str, other: str, do_overlap: bool
+) -> None:
+    given = {"NIGHTSHIFT_LAKE": one, "NIGHTSHIFT_REPORTS": other, "NIGHTSHIFT_HOME": "/home/of"}
+    if not do_overlap:
+        Environment.read(given)
+        return
+    with pytest.raises(UsageError, match=r"NIGHTSHIFT_LAKE and NIGHTSHIFT_REPORTS are the same"):
+        Environment.read(given)
+
+
+def test_a_password_in_the_address_of_the_store_is_refused_and_not_shown() -> None:
+    given = {"NIGHTSHIFT_LAKE": "s3://nights/lake", places.ENDPOINT: "http://me:hunter2@store"}
+    with pytest.raises(UsageError, match=places.ENDPOINT) as refused:
+        Environment.read(given)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_the_variables_of_a_process_stay_as_they_are_where_no_place_is_a_url(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(places.ENDPOINT, _ELSEWHERE)
+    monkeypatch.delenv("AWS_REGION", raising=False)
+    monkeypatch.delenv("NIGHTSHIFT_LAKE", raising=False)
+    Environment.read()
+    assert "AWS_REGION" not in os.environ
+
+
+def test_what_was_recorded_on_a_disk_is_not_below_a_store_and_the_other_way_round() -> None:
+    store = places.place("s3://nights/reports")
+    assert places.below("s3://nights/reports/toy/index.html", store) == "toy/index.html"
+    assert places.below("/var/reports/toy/index.html", store) is None
+    assert places.below("s3://nights/reports/toy/index.html", Path("/var/reports")) is None
+    assert places.below("/var/reports/toy/index.html", Path("/var/reports")) == "toy/index.html"
+    assert places.below("/elsewhere/index.html", Path("/var/reports")) is None
 
 
 def test_a_place_on_a_disk_needs_no_library() -> None:

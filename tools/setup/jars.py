@@ -139,7 +139,9 @@ def _forget_others() -> None:
     """Delete what lies beside them, such as JARs of an older version of this file."""
     known = [jars.folder for jars in ALL]
     for path in (VENV / "jars").iterdir():
-        if path not in known:
+        if path.is_dir() and path not in known:
+            shutil.rmtree(path)
+        elif path not in known:
             path.unlink()
 
 

@@ -117,7 +117,7 @@ def test_ranks_have_the_variables_of_the_libraries_and_no_secret(
     }
     secrets = {
         "NIGHTSHIFT_WEBHOOK_URL": "https://chat.example/s3cret",
-        "NIGHTSHIFT_LAKE": "s3a://ann:s3cret@bucket/lake",
+        "SPARK_REMOTE": "sc://host:15002/;token=s3cret",
         "AWS_SECRET_ACCESS_KEY": "s3cret",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "s3cret",
         "TF_HUB_URL": "https://ann:s3cret@models.example",
