@@ -17,7 +17,7 @@ from jobs.services.leftovers import Cleaned, Rule, clean
 from pipelines.days import Days
 from pipelines.errors import NightshiftError
 from pipelines.events import Event, Notification
-from pipelines.places import is_url
+from pipelines.places import is_url, place
 from pipelines.run import Run
 
 if TYPE_CHECKING:
@@ -172,12 +172,16 @@ def _runs_without_model(environment: Environment, name: str, rule: Rule) -> Iter
 
 
 def _shared(environment: Environment, rule: Rule) -> list[_Step]:
+    from jobs.commands.warm_up import WARM_UP
     from jobs.lake import retention
 
     rotated = environment.logs.glob(_ROTATED)
     task_logs = airflow.task_logs(environment)
+    # Of starts that were killed.
+    warm_ups = place(environment.lake).glob(f"{WARM_UP}*")
     return [
         ("ops", partial(retention.clean_ops, environment, rule)),
+        ("warm-ups", lambda: [clean("warm-ups", warm_ups, rule)]),
         ("services' logs", lambda: [clean("services' logs", rotated, rule)]),
         ("Airflow's logs", lambda: [clean("Airflow's logs", task_logs, rule)]),
         ("Airflow's database", lambda: _airflow_database(environment, rule)),

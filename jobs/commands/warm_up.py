@@ -15,6 +15,9 @@ from pipelines.environment import Environment
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+WARM_UP = "_warm_up-"
+"""How the name of a folder begins that is used for that; no table's does."""
+
 
 def main(argument: dict[str, dict[str, str]]) -> None:
     """Create MLflow's database, and take Spark and Delta once through what every stage does.
@@ -31,8 +34,8 @@ def main(argument: dict[str, dict[str, str]]) -> None:
     environment = Environment.read(argument["environment"])
     for name in catalog.names():
         registry.create(environment, name)
-    # In the lake, which executors on other machines see too. No table has such a name.
-    folder = f"_warm_up-{uuid4().hex}"
+    # In the lake, which executors on other machines see too.
+    folder = f"{WARM_UP}{uuid4().hex}"
     try:
         _use_delta(connect(environment), f"{environment.lake}/{folder}")
     finally:

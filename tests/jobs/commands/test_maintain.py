@@ -59,6 +59,7 @@ def in_home(environment: Environment, *, is_old: bool) -> dict[str, Path]:
         "toy: training folders": home / "training" / "toy" / f"job-{name}" / "fit.npy",
         "services' logs": environment.logs / f"{name}.log.1",
         "Airflow's logs": environment.logs / "airflow" / "dag_id=toy" / f"run_id={name}" / "1.log",
+        "warm-ups": Path(environment.lake) / f"_warm_up-{name}" / "part.parquet",
         "toy: stagings": Path(environment.lake) / "_staging" / "toy" / "readings" / f"{name}.json",
     }
     return {what: written(file, is_old=is_old) for what, file in places.items()}
