@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import chain
+from textwrap import wrap
 from typing import TYPE_CHECKING, Self
 
 import duckdb
@@ -41,6 +42,10 @@ _SETS_MEMORY = re.compile(
 )
 _NAME = re.compile(r'"?[A-Za-z_]\w*"?(?:\."?[A-Za-z_]\w*"?)*')
 """What may name a table in a statement: with its schema or without, in quotes or not."""
+_NAMES_NO_TABLE = re.compile(r"Table with name|No catalog \+ schema")
+"""What DuckDB says of a table, or of a pipeline after USE, that is not there."""
+_COLUMNS = 100
+"""Of the lines that list the tables."""
 _ROWS_AT_ONCE = 10_000
 """Rows of a result in memory, however many it has."""
 
@@ -353,7 +358,9 @@ def refusals(statements: str, known: Sequence[str]) -> Iterator[None]:
         if isinstance(error, duckdb.CatalogException | duckdb.BinderException):
             for word, near in near_misses(statements, known).items():
                 lines.append(f"No table named '{word}'. Did you mean {' or '.join(near)}?")
-        lines.append(f"Tables of the lake: {', '.join(known) or 'none yet, run a night first'}.")
+        if _NAMES_NO_TABLE.search(lines[0]):
+            listed = f"Tables of the lake: {', '.join(known) or 'none yet, run a night first'}."
+            lines += wrap(listed, _COLUMNS, break_long_words=False, break_on_hyphens=False)
         raise UsageError("\n".join(lines)) from None
 
 

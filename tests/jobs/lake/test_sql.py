@@ -227,8 +227,8 @@ def test_an_empty_statement_is_wrong_usage(lake: Environment, statement: str) ->
             "Catalog Error",
             "No table named 'flights'. Did you mean flights.flights?",
         ),
-        ("SELECT carier FROM flights.flights", 'Candidate bindings: "carrier"', "Tables of"),
-        ("SELEC 1", "Parser Error", "Tables of the lake: flights.flights."),
+        ("SELECT carier FROM flights.flights", 'Candidate bindings: "carrier"', "LINE 1"),
+        ("SELEC 1", "Parser Error", "LINE 1: SELEC 1"),
     ],
 )
 def test_a_refusal_has_duckdbs_message_and_the_near_miss(
@@ -238,6 +238,26 @@ def test_a_refusal_has_duckdbs_message_and_the_near_miss(
         [list(result.rows) for result in results(lake, statement)]
     assert duckdb_says in str(refused.value)
     assert hint in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("statement", "is_listed"),
+    [
+        ("FROM flights.nothing", True),
+        ("USE nothing", True),
+        ("SELECT nothing FROM flights.flights", False),
+        ("SELECT nothing(1)", False),
+        ("COPY (SELECT 1) TO '/tmp/out.csv'", False),
+    ],
+)
+def test_tables_are_listed_where_one_is_missed_and_lines_are_short(
+    lake: Environment, statement: str, is_listed: bool
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        query(lake, statement)
+    assert ("Tables of the lake: flights.flights" in str(refused.value)) == is_listed
+    ours = str(refused.value).splitlines()[1:]
+    assert max(map(len, ours), default=0) <= 100
 
 
 def test_words_that_are_no_tables_are_no_near_misses() -> None:
