@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import Thread
 
 import pytest
@@ -48,9 +48,18 @@ def has_nothing_left(home: Environment) -> bool:
     return processes.marked(home.home) == []
 
 
+@pytest.fixture
+def as_at_a_terminal() -> Iterator[None]:
+    """Ctrl-C counts, also where a shell has started the tests in its background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_the_platform(
     home: Environment,
+    as_at_a_terminal: None,
     replace_services: object,
     capsys: pytest.CaptureFixture[str],
     number: signal.Signals,
