@@ -162,7 +162,7 @@ def perform(argument: dict[str, Any]) -> int:
         with _looked_at(run):
             metrics = _function(run.doing)(_numbered(run))
     except Exception as error:  # whatever it is, it must be recorded and end as an exit code
-        told = explain_loss(run.environment, error) or explain_store_fault(error) or error
+        told = explain_loss(run.environment, error) or error
         # The client's settings: in the stage server this process has those of `nightshift up`.
         code, message = explain(told, run.environment.variables())
         taken = meter.read()

@@ -42,7 +42,7 @@ def tell(run: Run, notification: Notification) -> tuple[Channel, ...]:
             held.enter_context(shared_locks.hold(run.environment, name))
         # Such as a full disk, which may be the very failure to tell of.
         except (OSError, NightshiftError) as error:
-            _warn(run, f"another run may tell it too: {what_store_says(error) or error}")
+            _warn(run, "another run may tell it too", error)
         if notification.event in ALARMS:
             return _tell_alarm(run, notification)
         if notification.event is Event.APPROVAL_EXPIRED:
@@ -128,7 +128,7 @@ def _read(run: Run, rows: _Reading) -> Sequence[Row]:
     try:
         return rows()
     except Exception as error:  # a lake that is away may be the very failure to tell of
-        _warn(run, f"what people were told before is not known: {what_store_says(error) or error}")
+        _warn(run, "what people were told before is not known", error)
         return []
 
 
@@ -141,9 +141,9 @@ def _record(run: Run, notification: Notification, ended: Sequence[Row]) -> None:
         else:
             alerts.record(run.environment, notification, run.days.last, _cause(notification))
     except Exception as error:
-        _warn(run, f"they may be told again: {what_store_says(error) or error}")
+        _warn(run, "they may be told again", error)
 
 
-def _warn(run: Run, words: str) -> None:
-    plain = redacted(words, run.environment.variables())
-    print(f"Warning: people are told, but {plain}", file=sys.stderr, flush=True)
+def _warn(run: Run, what: str, error: Exception) -> None:
+    why = redacted(what_store_says(error) or str(error), run.environment.variables())
+    print(f"Warning: people are told, but {what}: {why}", file=sys.stderr, flush=True)

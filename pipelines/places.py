@@ -18,7 +18,7 @@ from io import BufferedReader, RawIOBase
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-SCHEME = "s3://"
+_SCHEME = "s3://"
 _PART = r"/(?!\.{1,2}(?:/|$))[\w.=+-]+"
 _URL = re.compile(rf"s3[an]?://([a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9])((?:{_PART})*)/?", re.ASCII)
 """Bucket, and the folder in it. What Delta's writer would read as a part of a URL is no part, nor
@@ -33,12 +33,12 @@ _ANY_REGION = "us-east-1"
 _NANOSECONDS = 1_000_000_000
 _CONNECT_SECONDS = 10
 _ATTEMPTS = 6
-"""Of a request that fails, with longer and longer pauses: some 30 seconds together."""
+"""Of a request that fails, with longer and longer pauses: some 20 seconds together."""
 
 
 def is_url(place: object) -> bool:
     """Whether that place is in an object store, and not on a disk."""
-    return str(place).startswith(SCHEME)
+    return str(place).startswith(_SCHEME)
 
 
 def parse_url(text: str) -> str:
@@ -56,7 +56,7 @@ def parse_url(text: str) -> str:
             f"{ENDPOINT})"
         )
     bucket, folder = found.groups()
-    return f"{SCHEME}{bucket}{folder}"
+    return f"{_SCHEME}{bucket}{folder}"
 
 
 def place(text: str) -> Path:
@@ -67,7 +67,7 @@ def place(text: str) -> Path:
     """
     if not is_url(text):
         return Path(text)
-    from upath import UPath  # a second to import, and only needed here
+    from upath import UPath  # a tenth of a second, and only needed here
 
     # Else what another program has written since the first look would not be seen.
     found = UPath(text, use_listings_cache=False, config_kwargs=_of_botocore())

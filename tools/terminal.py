@@ -25,8 +25,9 @@ from pathlib import Path
 import pyte
 from playwright.sync_api import sync_playwright
 
-ROOT = Path(__file__).parents[1]
-PICTURE = ROOT / "docs" / "pictures" / "sql-shell.png"
+from tools.pictures import ROOT, SHOWN
+
+PICTURE = SHOWN / "sql-shell.png"
 COLUMNS, LINES = 108, 44
 _QUIET_SECONDS = 1.5
 """So long nothing is written when the shell has answered."""

@@ -43,6 +43,11 @@ _OF_SERVER = {
     "lock_timeout": "0",
     "idle_session_timeout": "0",
 }
+_SET = (
+    "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS ours(name, value)"
+    # What an older server does not know it does not do.
+    " WHERE name IN (SELECT name FROM pg_settings)"
+)
 
 
 @contextmanager
@@ -77,10 +82,7 @@ def _advisory(environment: Environment, name: str, waiting: str) -> Iterator[Non
         raise _away(name, type(error).__name__) from None
     with connection:
         try:
-            for setting, value in _OF_SERVER.items():
-                # What an older server does not know it does not do.
-                known = "SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s"
-                connection.execute(known, [value, setting])
+            connection.execute(_SET, [list(_OF_SERVER), list(_OF_SERVER.values())])
             _take(connection, _key(name), waiting)
         except psycopg.Error as error:
             raise _away(name, type(error).__name__) from None

@@ -112,23 +112,13 @@ def _spark_at_store(
         disconnect(environment)
 
 
-@pytest.fixture
-def environment(_spark_at_store: Environment, store: ObjectStore, tmp_path: Path) -> Environment:
-    """All places in a bucket of the test's own; a Spark server that reaches it is up."""
-    return replace(in_bucket(_spark_at_store, store.new_bucket()), **registry_in(tmp_path))
-
-
-def in_bucket(environment: Environment, bucket: str) -> Environment:
-    """The environment with all its places in a bucket."""
+def in_bucket(environment: Environment, bucket: str, registry: Path) -> Environment:
+    """The environment with all its places in a bucket, and a registry of models in a folder."""
     return replace(
         environment,
         lake=f"s3://{bucket}/lake",
         landing=places.place(f"s3://{bucket}/landing"),
         reports=places.place(f"s3://{bucket}/reports"),
         models=places.place(f"s3://{bucket}/models"),
+        mlflow_uri=f"sqlite:///{registry}/mlflow.db",
     )
-
-
-def registry_in(folder: Path) -> dict[str, Any]:
-    """Changes to an environment by which it has a model registry of its own."""
-    return {"mlflow_uri": f"sqlite:///{folder}/mlflow.db"}

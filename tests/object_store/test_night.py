@@ -26,7 +26,7 @@ from pipelines.environment import ROOT, Environment
 from pipelines.landing import stamp
 from pipelines.places import ENDPOINT
 from plugins.report_pages import file_of
-from tests.object_store.conftest import ObjectStore, in_bucket, registry_in
+from tests.object_store.conftest import ObjectStore, in_bucket
 from tests.weather import LOADED, WEATHER
 
 _CONTENT = """
@@ -41,8 +41,8 @@ def at_store(
     _spark_at_store: Environment, _store: ObjectStore, tmp_path_factory: pytest.TempPathFactory
 ) -> Environment:
     """Some weeks of weather, all of it in a bucket."""
-    registry = registry_in(tmp_path_factory.mktemp("registry"))
-    environment = replace(in_bucket(_spark_at_store, _store.new_bucket()), **registry)
+    registry = tmp_path_factory.mktemp("registry")
+    environment = in_bucket(_spark_at_store, _store.new_bucket(), registry)
     land(WEATHER, environment, LOADED)
     loaded = run_weather(environment, LOADED)
     assert loaded.returncode == 0, loaded.stderr

@@ -57,8 +57,8 @@ def schema(partition: str = "landed_date") -> dict[str, Any]:
     return {"type": "struct", "fields": fields}
 
 
-def run_at(home: Path, days: Days = BOTH, attempt: int = 0) -> Run:
-    environment = Environment.read({"NIGHTSHIFT_HOME": str(home)})
+def run_at(home: Path, days: Days = BOTH, attempt: int = 0, lake: str = "") -> Run:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(home), "NIGHTSHIFT_LAKE": lake})
     run = Run(pipeline=TOY, days=days, environment=environment)
     return replace(run.at(stage("check_raw")), attempt=attempt)
 
@@ -336,12 +336,12 @@ def test_a_column_that_differs_from_another_only_in_case_is_refused(tmp_path: Pa
     assert ids_of(run) == {"2013-01-05": [1]}
 
 
-def _publish_days(home: Path, number: int, own: date, shared: date) -> None:
+def _publish_days(home: Path, lake: str, number: int, own: date, shared: date) -> None:
     """Publish a day of its own many times, and one that all processes publish."""
     for turn in range(_TURNS):
-        run = run_at(home, Days.of(own))
+        run = run_at(home, Days.of(own), lake=lake)
         publish(run, TABLE, staged(run, {own: [number, turn]}))
-        run = run_at(home, Days.of(shared))
+        run = run_at(home, Days.of(shared), lake=lake)
         try:
             publish(run, TABLE, staged(run, {shared: [1000 + number, turn]}))
         except Fenced:
@@ -349,19 +349,20 @@ def _publish_days(home: Path, number: int, own: date, shared: date) -> None:
             continue
 
 
-def test_eight_processes_publish_at_once_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
-    days = [FIRST + timedelta(days=n) for n in range(8)]
+def publish_at_once(home: Path, processes: int, lake: str = "") -> None:
+    """Have processes publish days of their own and a shared one; nothing is lost or doubled."""
+    days = [FIRST + timedelta(days=n) for n in range(processes)]
     shared = FIRST + timedelta(days=20)
     workers = [
-        _SPAWN.Process(target=_publish_days, args=(tmp_path, number, day, shared))
+        _SPAWN.Process(target=_publish_days, args=(home, lake, number, day, shared))
         for number, day in enumerate(days)
     ]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert [worker.exitcode for worker in workers] == [0] * 8
-    run = run_at(tmp_path)
+    assert [worker.exitcode for worker in workers] == [0] * processes
+    run = run_at(home, lake=lake)
     seen = ids_of(run)
     for number, day in enumerate(days):
         assert seen[str(day)] == sorted([number, _TURNS - 1])
@@ -372,6 +373,10 @@ def test_eight_processes_publish_at_once_and_nothing_is_lost_or_doubled(tmp_path
     # What is recorded is what the log tells, each once.
     told = [(row["day"], row["version"]) for row in recorded(run)]
     assert len(told) == len(set(told)) == DeltaTable(path(run, TABLE)).version() + 1
+
+
+def test_eight_processes_publish_at_once_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
+    publish_at_once(tmp_path, 8)
 
 
 def _stop_then_publish(home: Path) -> None:
