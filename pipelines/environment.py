@@ -6,8 +6,11 @@ reading it, handing it to another process and showing it follow from the declara
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import combinations
@@ -126,6 +129,7 @@ def _place(text: str) -> Path:
     return places.place(places.parse_url(text)) if "://" in text else _absolute(text)
 
 
+_OF_HOST = "{host}"
 _IN_A_PASSWORD = "in a password, write %40 for @, %2F for / and %3F for ?"
 
 
@@ -238,6 +242,40 @@ def _size(text: str) -> str:
     if not re.fullmatch(r"\s*[0-9]+(\.[0-9]+)?\s*[KMGT]i?B\s*", text, re.IGNORECASE):
         raise ValueError("a size such as 4GB or 512MB")
     return text.strip()
+
+
+_HOST = re.compile(r"(?P<name>[a-zA-Z0-9][\w.-]*)(?::(?P<ranks>[1-9]\d{0,3}))?", re.ASCII)
+
+
+def _hosts(text: str) -> str:
+    found = [_HOST.fullmatch(one.strip()) for one in text.split(",")]
+    hosts = {one["name"]: one["ranks"] or "1" for one in found if one}
+    if len(hosts) < len(found):
+        raise ValueError("a list of hosts, each once, such as trainer-1:2,trainer-2:2")
+    return ",".join(f"{name}:{ranks}" for name, ranks in hosts.items())
+
+
+def _command_on_host(text: str) -> str:
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        words = []
+    if _OF_HOST not in text or not words or _OF_HOST in words[0]:
+        raise ValueError(
+            f"a command with {_OF_HOST} among its arguments, such as ssh {_OF_HOST} /opt/python"
+        )
+    return text
+
+
+def _private_address(text: str) -> str:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        address = None
+    # Who reaches it can stop a training: nothing proves who a rank is.
+    if address is None or address.is_unspecified or address.is_global:
+        raise ValueError("an address of a private network, such as 10.0.0.5")
+    return text
 
 
 # Ports below need root.
@@ -474,6 +512,44 @@ class Environment:
             _whole_number(1, 4096),
         )
     )
+    rank_hosts: str | None = field(
+        metadata=setting(
+            "NIGHTSHIFT_RANK_HOSTS",
+            "hosts that train, each with its number of ranks, such as trainer-1:2,trainer-2:2; "
+            "unset: this machine",
+            None,
+            _hosts,
+        )
+    )
+    host_command: str = field(
+        metadata=setting(
+            "NIGHTSHIFT_HOST_COMMAND",
+            "how Python with the platform's packages is started on a host, {host}; without a shell "
+            "here",
+            f"ssh -o BatchMode=yes -o ServerAliveInterval=5 {{host}} {sys.executable}",
+            _command_on_host,
+        )
+    )
+    rendezvous_address: str | None = field(
+        metadata=setting(
+            "NIGHTSHIFT_RENDEZVOUS_ADDRESS",
+            "this machine's private address, at which ranks on other hosts find each other; unset: "
+            "loopback",
+            None,
+            _private_address,
+        )
+    )
+    jobs: Path = field(
+        repr=False,
+        metadata=setting(
+            "NIGHTSHIFT_JOBS",
+            "checkpoints, and what trainings lay out for ranks on other hosts: a folder that all "
+            "of them see, or a URL such as s3://bucket/jobs",
+            "{home}/jobs",
+            _place,
+            is_address=True,
+        ),
+    )
     timeline: str = field(
         metadata=setting(
             "NIGHTSHIFT_TIMELINE",
@@ -555,7 +631,7 @@ class Environment:
 
     def _places(self) -> dict[str, object]:
         """What may lie in an object store, by variable."""
-        named = ("lake", "landing", "reports", "models")
+        named = ("lake", "landing", "reports", "models", "jobs")
         return {self.settings()[name].variable: getattr(self, name) for name in named}
 
     def _refuse_overlaps(self) -> None:
@@ -589,6 +665,12 @@ class Environment:
     def with_jdbc(self) -> Environment:
         """The same with a JDBC server: at its port, or at the one that such servers have."""
         return self if self.jdbc_port else replace(self, jdbc_port=JDBC_PORT)
+
+    @property
+    def hosts(self) -> dict[str, int]:
+        """The ranks of each host that trains; empty: this machine does."""
+        told = self.rank_hosts.split(",") if self.rank_hosts else []
+        return {name: int(ranks) for name, _, ranks in (one.partition(":") for one in told)}
 
     @property
     def keeps_models(self) -> bool:

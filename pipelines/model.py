@@ -31,7 +31,12 @@ class NeuralNetwork:
     """
 
     name: ClassVar[str] = "neural_network"
-    decides_nothing: ClassVar[tuple[str, ...]] = ("ranks", "timeout_seconds")
+    decides_nothing: ClassVar[tuple[str, ...]] = (
+        "ranks",
+        "timeout_seconds",
+        "restarts",
+        "checkpoint_seconds",
+    )
     """Settings that do not change the model."""
 
     ranks: int = 2
@@ -65,6 +70,11 @@ class NeuralNetwork:
     """What ranks make of their gradients."""
     timeout_seconds: int = 1800
     """Training that takes longer is ended: ranks that disagree would wait for ever."""
+    restarts: int = 1
+    """How often ranks are started anew after one was lost: killed, or its host gone."""
+    checkpoint_seconds: float = 60
+    """From one checkpoint to the next, at least, at the end of an epoch: restarted ranks, and the
+    next attempt of a night that was killed, go on from there."""
 
     def __post_init__(self) -> None:
         counts = (
@@ -73,6 +83,10 @@ class NeuralNetwork:
         )
         small = [name for name in counts if getattr(self, name) < 1]
         refuse_unless(not small, f"{', '.join(small)} must be at least 1.")
+        refuse_unless(
+            self.restarts >= 0 and self.checkpoint_seconds >= 0,
+            "restarts and checkpoint_seconds must be at least 0.",
+        )
         shares = 0 <= self.dropout < 1 and 0 <= self.input_dropout < 1
         refuse_unless(shares, "dropout and input_dropout are shares: from 0 to below 1.")
         refuse_unless(0 < self.shared_weight <= 1, "shared_weight must be above 0, and at most 1.")

@@ -13,7 +13,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from io import BufferedReader, RawIOBase
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -128,6 +130,16 @@ def write_whole(path: Path, content: bytes) -> None:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder and what is in it; harmless where it has gone."""
+    if is_url(folder):
+        of_store: Any = folder
+        with suppress(FileNotFoundError):
+            of_store.fs.rm(of_store.path, recursive=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _of_botocore() -> dict[str, object]:

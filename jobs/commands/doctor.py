@@ -34,6 +34,7 @@ from jobs.services.startup import state
 from jobs.services.supervision import Supervisor
 from jobs.spark import java
 from jobs.training import machine
+from jobs.version import code_version
 from jobs.warehouse import connection
 from pipelines import catalog
 from pipelines.environment import ROOT, Environment
@@ -173,6 +174,9 @@ def _build(_: Environment) -> Iterator[Finding]:
 
 
 def _devices(environment: Environment) -> Iterator[Finding]:
+    if environment.hosts:
+        yield from _hosts(environment)
+        return
     gpus = seen_gpus()
     yield Finding(what="GPUs", found="; ".join(gpus) or "none seen")
     if not gpus:
@@ -187,6 +191,24 @@ def _devices(environment: Environment) -> Iterator[Finding]:
     yield _judged("gradients go by", found, has_nccl, way_out, "warning")
 
 
+def _hosts(environment: Environment) -> Iterator[Finding]:
+    """What each host says that ranks are started on."""
+    from jobs.training.families.neural_network.launchers import OnHosts
+
+    own = code_version()
+    told = OnHosts(environment).ask("from jobs.version import code_version; print(code_version())")
+    for host, (answers, said) in told.items():
+        what = f"ranks on {host}"
+        if not answers:
+            way_out = "NIGHTSHIFT_HOST_COMMAND: Python with the platform's packages there"
+            yield Finding(what=what, found=said, state="problem", way_out=way_out)
+            continue
+        found = f"{environment.hosts[host]}, with the code of here"
+        way_out = "Ranks need one code: install there what is here."
+        is_alike = said == own
+        yield _judged(what, found if is_alike else f"other code: {said}", is_alike, way_out)
+
+
 def _ranks_on_gpus(environment: Environment, gpus: int) -> Finding:
     if not _has_cuda():
         return Finding(
@@ -195,15 +217,19 @@ def _ranks_on_gpus(environment: Environment, gpus: int) -> Finding:
             state="warning",
             way_out="pip install 'tensorflow[and-cuda]' of the installed version",
         )
-    is_alone = _ranks(environment) <= 1
-    found = "the GPU" if is_alone else f"{gpus} GPUs that each rank takes as its own"
-    way_out = "NIGHTSHIFT_RANKS=1, or CUDA_VISIBLE_DEVICES= for the processor"
-    return _judged("ranks run on", found, is_alone, way_out, "warning")
+    ranks = _ranks(environment)
+    has_each = ranks <= gpus
+    found = f"a GPU each, {ranks} of {gpus}" if has_each else f"{ranks} ranks share {gpus} GPUs"
+    way_out = f"NIGHTSHIFT_RANKS={gpus}, or CUDA_VISIBLE_DEVICES= for the processor"
+    return _judged("ranks run on", found, has_each, way_out, "warning")
 
 
 def _processor(environment: Environment) -> Iterator[Finding]:
     # A quota may be less than a core.
     cores = max(1, machine.cores())
+    if environment.hosts:
+        yield Finding(what="processor", found=f"{cores} cores; ranks are on other hosts")
+        return
     ranks = _ranks(environment)
     found = f"{cores} cores; {ranks} ranks with a thread each"
     way_out = f"Ranks wait for each other: NIGHTSHIFT_RANKS={cores}"
@@ -238,6 +264,7 @@ def _object_store(environment: Environment) -> Iterator[Finding]:
         "landing folder": environment.landing,
         "reports": environment.reports,
         "files of models": environment.models,
+        "jobs of trainings": environment.jobs,
     }
     for what, folder in stored.items():
         if is_url(folder):

@@ -179,9 +179,12 @@ def _shared(environment: Environment, rule: Rule) -> list[_Step]:
     task_logs = airflow.task_logs(environment)
     # Of starts that were killed.
     warm_ups = place(environment.lake).glob(f"{WARM_UP}*")
+    # Jobs of trainings that were killed, and checkpoints that no later attempt went on from.
+    trainings = environment.jobs.glob("*")
     return [
         ("ops", partial(retention.clean_ops, environment, rule)),
         ("warm-ups", lambda: [clean("warm-ups", warm_ups, rule)]),
+        ("jobs of trainings", lambda: [clean("jobs of trainings", trainings, rule)]),
         ("services' logs", lambda: [clean("services' logs", rotated, rule)]),
         ("Airflow's logs", lambda: [clean("Airflow's logs", task_logs, rule)]),
         ("Airflow's database", lambda: _airflow_database(environment, rule)),

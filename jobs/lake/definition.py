@@ -28,6 +28,8 @@ _AS_BEFORE: Mapping[str, object] = {
     "compression": "none",
     "accumulated_batches": 1,
     "reduction": "average",
+    "restarts": 1,
+    "checkpoint_seconds": 60,
 }
 """Fields that came later, with the value that means what was meant without them: so a declaration
 that does not use them is what it was."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -73,6 +75,10 @@ def test_nothing_set_means_a_laptop() -> None:
         spark_memory="3g",
         spark_cores=os.cpu_count() or 2,
         ranks=None,
+        rank_hosts=None,
+        host_command=f"ssh -o BatchMode=yes -o ServerAliveInterval=5 {{host}} {sys.executable}",
+        rendezvous_address=None,
+        jobs=home / "jobs",
         timeline="off",
         retention_days=30,
         webhook_url=None,
@@ -81,6 +87,35 @@ def test_nothing_set_means_a_laptop() -> None:
         email_from=None,
         email_to=None,
     )
+
+
+def test_hosts_that_train_are_read_with_their_ranks() -> None:
+    told = Environment.read({"NIGHTSHIFT_RANK_HOSTS": "one:2, two,10.0.0.7:4"})
+    assert told.hosts == {"one": 2, "two": 1, "10.0.0.7": 4}
+    assert Environment.read(told.variables()).hosts == told.hosts
+    assert Environment.read({}).hosts == {}
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("NIGHTSHIFT_RANK_HOSTS", "one:0"),
+        ("NIGHTSHIFT_RANK_HOSTS", "one,,two"),
+        ("NIGHTSHIFT_RANK_HOSTS", "one,one:2"),
+        # It would be an option of ssh.
+        ("NIGHTSHIFT_RANK_HOSTS", "-oProxyCommand=reboot"),
+        ("NIGHTSHIFT_RANK_HOSTS", "one two"),
+        ("NIGHTSHIFT_HOST_COMMAND", "ssh"),
+        ("NIGHTSHIFT_HOST_COMMAND", "{host}"),
+        ("NIGHTSHIFT_HOST_COMMAND", "ssh '{host}"),
+        ("NIGHTSHIFT_RENDEZVOUS_ADDRESS", "0.0.0.0"),
+        ("NIGHTSHIFT_RENDEZVOUS_ADDRESS", "8.8.8.8"),
+        ("NIGHTSHIFT_RENDEZVOUS_ADDRESS", "trainer"),
+    ],
+)
+def test_what_cannot_start_ranks_elsewhere_is_refused(variable: str, text: str) -> None:
+    with pytest.raises(UsageError, match=f"{variable}='{re.escape(text)}' is not"):
+        Environment.read({variable: text})
 
 
 def test_every_field_is_a_setting_with_a_variable_of_its_own_and_a_word_about_it() -> None:

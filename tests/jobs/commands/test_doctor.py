@@ -21,7 +21,7 @@ from jobs.commands import doctor
 from jobs.services.definitions import Health, services
 from jobs.services.supervision import Process, Supervisor
 from jobs.training import horovod_build, machine
-from pipelines.environment import Environment
+from pipelines.environment import ROOT, Environment
 from tests.conftest import free_port
 from tests.postgres import Postgres
 
@@ -210,7 +210,37 @@ def test_with_gpus_it_tells_how_gradients_go(
     assert rows["ranks run on"]["state"] == "ok"
     assert (rows["gradients go by"]["found"], rows["gradients go by"]["state"]) == (way, level)
     _, rows = _asked({**variables, "NIGHTSHIFT_RANKS": "2"})
+    assert rows["ranks run on"]["found"] == "a GPU each, 2 of 2"
+    _, rows = _asked({**variables, "NIGHTSHIFT_RANKS": "3"})
+    assert rows["ranks run on"]["found"] == "3 ranks share 2 GPUs"
     assert rows["ranks run on"]["state"] == "warning"
+
+
+def test_each_host_that_trains_is_asked_whether_it_has_the_code_of_here(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    hosts = tmp_path / "reach"
+    hosts.write_text(
+        "#!/bin/sh\n"
+        f'case $1 in good) shift; exec {sys.executable} "$@";; old) echo 0123abc;;\n'
+        'away) echo "no route to host" >&2; exit 255;; esac\n'
+    )
+    hosts.chmod(0o700)
+    code, rows = _asked(
+        {
+            **variables,
+            "NIGHTSHIFT_RANK_HOSTS": "good:2,old,away",
+            "NIGHTSHIFT_HOST_COMMAND": f"{hosts} {{host}}",
+            "NIGHTSHIFT_RENDEZVOUS_ADDRESS": "127.0.0.1",
+        }
+    )
+    assert code == 3
+    assert rows["ranks on good"]["found"] == "2, with the code of here"
+    assert rows["ranks on old"]["found"] == "other code: 0123abc"
+    assert rows["ranks on away"]["found"] == "no route to host"
+    states = [rows[f"ranks on {host}"]["state"] for host in ("good", "old", "away")]
+    assert states == ["ok", "problem", "problem"]
 
 
 def test_a_horovod_without_gloo_or_without_libraries_is_a_problem(

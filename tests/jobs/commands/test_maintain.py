@@ -57,6 +57,7 @@ def in_home(environment: Environment, *, is_old: bool) -> dict[str, Path]:
     places = {
         "toy: reports": environment.reports / "toy" / "days" / name / "index.html",
         "toy: training folders": home / "training" / "toy" / f"job-{name}" / "fit.npy",
+        "jobs of trainings": environment.jobs / f"job-{name}" / "settings.json",
         "services' logs": environment.logs / f"{name}.log.1",
         "Airflow's logs": environment.logs / "airflow" / "dag_id=toy" / f"run_id={name}" / "1.log",
         "warm-ups": Path(environment.lake) / f"_warm_up-{name}" / "part.parquet",

@@ -76,7 +76,8 @@ def test_a_setting_that_came_later_counts_only_when_it_is_used(tmp_path: Path) -
 
 def test_ranks_are_pinned_and_change_no_fingerprint(tmp_path: Path) -> None:
     ranked = _pins(tmp_path, settings=RANKED)
-    assert ranked["decides_nothing"] == {"ranks": 3, "timeout_seconds": 7}
+    idle = {"ranks": 3, "timeout_seconds": 7, "restarts": 1, "checkpoint_seconds": 60}
+    assert ranked["decides_nothing"] == idle
     assert pins.fingerprint(ranked) == pins.fingerprint(_pins(tmp_path))
 
 

@@ -5,15 +5,20 @@ Importing this is cheap: TensorFlow is imported where it is used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 
 from jobs.training.families.neural_network.light import LiteRT
 from jobs.training.families.neural_network.quiet import import_tensorflow
+from pipelines import places
 from pipelines.errors import NightshiftError
 from pipelines.model import NeuralNetwork
 
@@ -31,6 +36,7 @@ MODEL = "model.keras"
 # Those that decide the weights; the others only start the ranks.
 _SOURCES = (
     "__init__.py",
+    "checkpoint.py",
     "dropout.py",
     "feed.py",
     "horovod_keras3.py",
@@ -82,8 +88,9 @@ class NeuralNetworkFamily:
     light: LiteRT = field(default_factory=LiteRT)
 
     def settings(self, declared: NeuralNetwork, environment: Environment) -> NeuralNetwork:
-        """With the ranks of the environment, when it names a number."""
-        return replace(declared, ranks=environment.ranks or declared.ranks)
+        """With the ranks of the environment, when it names a number or hosts."""
+        named = environment.ranks or sum(environment.hosts.values())
+        return replace(declared, ranks=named or declared.ranks)
 
     def processes(self, settings: NeuralNetwork) -> int:
         """The ranks."""
@@ -97,21 +104,37 @@ class NeuralNetworkFamily:
         folder: Path,
         called_off: Event | None = None,
     ) -> NetworkFit:
-        """Lay the job out in the folder, start its ranks, and read what they left."""
+        """Lay the job out, start its ranks, and read what they left."""
+        from jobs.training.families import TIMELINE
         from jobs.training.families.neural_network import job
         from jobs.training.families.neural_network.launch import launch
 
-        job.write(folder, job.of(data, settings))
+        checkpoint = environment.jobs / f"checkpoint-{self._digest(data, settings)}"
+        slope_is_told = False
 
         def look() -> None:
+            nonlocal slope_is_told
             if called_off and called_off.is_set():
                 raise NightshiftError("The training was called off.")
             slope = data.calibration
-            if slope and slope.done() and not job.has_slope(folder):
-                job.hand_slope(folder, slope.result())
+            if slope and slope.done() and not slope_is_told:
+                job.hand_slope(seen, slope.result())
+                slope_is_told = True
 
-        launch(environment, folder, settings.ranks, settings.timeout_seconds, look)
-        outcome = job.read_outcome(folder)
+        with _seen_by_hosts(environment, folder) as seen:
+            job.write(seen, job.of(data, settings, checkpoint))
+            launch(
+                environment,
+                seen,
+                settings.ranks,
+                settings.timeout_seconds,
+                look,
+                settings.restarts,
+            )
+            outcome = job.read_outcome(seen)
+            for name in (MODEL, TIMELINE):
+                _bring(seen / name, folder)
+        checkpoint.unlink(missing_ok=True)
         return NetworkFit(
             curves=outcome.history,
             calibration_slope=outcome.slope,
@@ -130,3 +153,44 @@ class NeuralNetworkFamily:
         from jobs.training.families.neural_network import network
 
         return Network(keras_model=network.load(folder / MODEL))
+
+    def _digest(self, data: Dataset, settings: NeuralNetwork) -> str:
+        """Equal for two trainings that come to the same weights step by step."""
+        training = data.training
+        # The encoding holds means to the last bit, and so tells one set of rows from another.
+        decisive = {
+            "settings": {
+                name: value
+                for name, value in asdict(settings).items()
+                if name not in settings.decides_nothing
+            },
+            "task": training.task,
+            "seed": training.seed,
+            "rows": len(data.fit),
+            "encoding": data.encoding.to_json(),
+        }
+        digest = hashlib.sha256(json.dumps(decisive).encode())
+        for source in self.sources:
+            digest.update(source.read_bytes())
+        return digest.hexdigest()
+
+
+@contextmanager
+def _seen_by_hosts(environment: Environment, folder: Path) -> Iterator[Path]:
+    """A folder for the job that its ranks see, and that is gone afterwards."""
+    if not environment.hosts:
+        yield folder
+        return
+    seen = environment.jobs / f"job-{uuid4().hex}"
+    if not places.is_url(seen):
+        seen.mkdir(parents=True)
+    try:
+        yield seen
+    finally:
+        places.remove(seen)
+
+
+def _bring(file: Path, folder: Path) -> None:
+    """Copy a file that the ranks may have left."""
+    if file.parent != folder and file.exists():
+        (folder / file.name).write_bytes(file.read_bytes())

@@ -1,10 +1,14 @@
-"""The rows of a training as TensorFlow takes them: each rank's slices, and the validation rows."""
+"""The rows of a training as TensorFlow takes them: each rank's slices, and the validation rows.
+
+A rank holds its rows in memory when they are few, and else reads each slice when its step comes:
+the same slices in the same order.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,10 +16,19 @@ from numpy.typing import NDArray
 
 from jobs.training.encoding import Examples
 from jobs.training.families.neural_network import network
+from jobs.training.shards import Shards
 from pipelines.errors import NightshiftError
 
 _InputsAndLabel = tuple[dict[str, tf.Tensor], tf.Tensor]
 
+IN_MEMORY_BYTES = 256_000_000
+"""Of a rank's rows: more of them are read anew each epoch. Some three months of a large airport are
+a tenth of it."""
+WHOLE_ROWS = 131_072
+"""Of a validation: more of them are dealt to the ranks, piece by piece."""
+PIECE_ROWS = 8192
+_READERS = 2
+"""Slices of a rank that are read at once, while it computes: a store takes its time for each."""
 _EVEN = 8
 """A batch is cut to a multiple of it, so that 1, 2, 4 and 8 ranks train on the same rows."""
 
@@ -60,36 +73,105 @@ class Shares:
         of_part = (even or batch) // shares or 1
         return cls(steps=steps, batch=batch, rows=of_part * parts, parts=parts)
 
-    def of_rank(self, array: NDArray[Any], rank: int) -> NDArray[Any]:
-        """The rank's slices of an array: one a step, or its parts, as one follows the other."""
-        shape = array.shape[1:]
-        used = array[: self.steps * self.batch]
-        batches = used.reshape(self.steps, self.batch, *shape)
-        first = rank * self.rows
-        own = np.ascontiguousarray(batches[:, first : first + self.rows])
-        return own.reshape(self.steps * self.parts, self.rows // self.parts, *shape)
+    def first(self, step: int, rank: int) -> int:
+        """The first row of the rank's slice of a step."""
+        return step * self.batch + rank * self.rows
 
 
-def slices(examples: Examples, shares: Shares, rank: int, seed: int) -> tf.data.Dataset:
-    """The rank's slices for ever, in a new order each epoch that is the same on all ranks."""
-    arrays = {**network.inputs(examples), "label": examples.label}
-    own = {name: tf.constant(shares.of_rank(array, rank)) for name, array in arrays.items()}
+def slices(
+    rows: Shards, shares: Shares, rank: int, seed: int, epochs_done: int = 0
+) -> tf.data.Dataset:
+    """The rank's slices for ever, in a new order each epoch that is the same on all ranks.
 
-    def one(step: tf.Tensor) -> _InputsAndLabel:
-        row = {name: part[step] for name, part in own.items()}
-        label = row.pop("label")
-        return row, label
-
+    Args:
+        rows: Of the training.
+        shares: How they are dealt.
+        rank: Whose slices.
+        seed: Of the orders.
+        epochs_done: Those that an interrupted training has had: the next one's order comes first.
+    """
     steps = tf.data.Dataset.range(shares.steps)
     order = steps.shuffle(shares.steps, seed=seed, reshuffle_each_iteration=True)
+    endless = order.repeat().skip(epochs_done * shares.steps)
     if shares.parts > 1:
-        order = order.flat_map(partial(_parts_of, shares.parts))
-    return _untuned(order.repeat().map(one).prefetch(2))
+        endless = endless.flat_map(partial(_parts_of, shares.parts))
+    own_bytes = shares.steps * shares.rows * rows.row_bytes
+    if own_bytes <= IN_MEMORY_BYTES:
+        return _untuned(endless.map(_held(rows, shares, rank)).prefetch(2))
+    read = _read(rows, shares, rank)
+    return _untuned(endless.map(read, num_parallel_calls=_READERS, deterministic=True).prefetch(2))
+
+
+def validation(rows: Shards, rank: int, ranks: int) -> tf.data.Dataset:
+    """All rows as one batch where they are few, else the rank's own, in pieces."""
+    if len(rows) <= WHOLE_ROWS:
+        return whole(rows.read(0, len(rows)))
+    first, count = own_rows(rows, rank, ranks)
+    starts = tf.data.Dataset.range(first, first + count, PIECE_ROWS)
+    last = first + count
+
+    def piece(start: np.int64) -> NDArray[np.int32]:
+        return rows.words(int(start), min(PIECE_ROWS, last - int(start)))
+
+    def one(start: tf.Tensor) -> _InputsAndLabel:
+        return _told(tf.numpy_function(piece, [start], tf.int32), rows, None)
+
+    return _untuned(starts.map(one).prefetch(2))
+
+
+def own_rows(rows: Shards, rank: int, ranks: int) -> tuple[int, int]:
+    """The first of the rows that a rank looks at alone, and how many: as others, or one more."""
+    first = rank * len(rows) // ranks
+    return first, (rank + 1) * len(rows) // ranks - first
 
 
 def whole(examples: Examples) -> tf.data.Dataset:
     """All examples as one batch."""
     return _untuned(tf.data.Dataset.from_tensors((network.inputs(examples), examples.label)))
+
+
+def _held(rows: Shards, shares: Shares, rank: int) -> Callable[[tf.Tensor], _InputsAndLabel]:
+    """Gives parts of steps from the rank's rows, all of which are in memory."""
+    words = [rows.words(shares.first(step, rank), shares.rows) for step in range(shares.steps)]
+    examples = rows.examples(np.concatenate(words))
+    arrays = {**network.inputs(examples), "label": examples.label}
+    in_parts = (shares.steps * shares.parts, shares.rows // shares.parts)
+    own = {
+        name: tf.constant(array.reshape(*in_parts, *array.shape[1:]))
+        for name, array in arrays.items()
+    }
+
+    def one(part: tf.Tensor) -> _InputsAndLabel:
+        row = {name: of_all[part] for name, of_all in own.items()}
+        label = row.pop("label")
+        return row, label
+
+    return one
+
+
+def _read(rows: Shards, shares: Shares, rank: int) -> Callable[[tf.Tensor], _InputsAndLabel]:
+    """Gives parts of steps from the files."""
+    part_rows = shares.rows // shares.parts
+
+    def words(number: np.int64) -> NDArray[np.int32]:
+        step, part = divmod(int(number), shares.parts)
+        return rows.words(shares.first(step, rank) + part * part_rows, part_rows)
+
+    def one(number: tf.Tensor) -> _InputsAndLabel:
+        return _told(tf.numpy_function(words, [number], tf.int32), rows, part_rows)
+
+    return one
+
+
+def _told(words: tf.Tensor, rows: Shards, count: int | None) -> _InputsAndLabel:
+    """What words of so many rows say; None: of any number."""
+    words.set_shape((count, rows.width))
+    numbers = tf.bitcast(words, tf.float32)
+    inputs = {
+        "numeric": numbers[:, : rows.numeric],
+        "categorical": words[:, rows.numeric : -1],
+    }
+    return inputs, numbers[:, -1]
 
 
 def _parts_of(parts: int, step: tf.Tensor) -> tf.data.Dataset:

@@ -1,6 +1,6 @@
 """What a training hands to its ranks and gets back.
 
-A folder of memory-mapped arrays and small JSON files.
+A folder of encoded rows and small JSON files, on a disk or in a store.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from jobs.training import shards
 from jobs.training.encoding import ENCODING, Encoding, Examples
+from jobs.training.shards import Shards
+from pipelines import places
 from pipelines.errors import NightshiftError
 from pipelines.model import NeuralNetwork
 
@@ -25,7 +25,8 @@ _SETTINGS = "settings.json"
 _OUTCOME = "outcome.json"
 _SLOPE = "slope.json"
 _LOOK_SECONDS = 0.02
-_PARTS = ("numeric", "categorical", "label")
+_LOOK_SECONDS_AT_STORE = 0.5
+"""Each look is a request."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,10 +37,26 @@ class Job:
     seed: int
     network: NeuralNetwork
     encoding: Encoding
-    fit: Examples
-    validation: Examples | None
+    fit: Examples | Shards
+    validation: Examples | Shards | None
     expected_slope: float
     """See `Training.expected_slope`."""
+    checkpoint: Path
+    """File from which an interrupted training goes on, in a place that all ranks see."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaidOut:
+    """A job as its ranks find it."""
+
+    task: str
+    seed: int
+    network: NeuralNetwork
+    encoding: Encoding
+    fit: Shards
+    validation: Shards | None
+    expected_slope: float
+    checkpoint: Path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +72,7 @@ class Outcome:
     """Of the first rows to fit, by the model before it was saved."""
 
 
-def of(data: Dataset, network: NeuralNetwork) -> Job:
+def of(data: Dataset, network: NeuralNetwork, checkpoint: Path) -> Job:
     """The job of training that network on the data."""
     return Job(
         task=data.training.task,
@@ -65,6 +82,7 @@ def of(data: Dataset, network: NeuralNetwork) -> Job:
         fit=data.fit,
         validation=data.validation,
         expected_slope=data.training.expected_slope,
+        checkpoint=checkpoint,
     )
 
 
@@ -74,27 +92,28 @@ def write(folder: Path, job: Job) -> None:
         "task": job.task,
         "seed": job.seed,
         "network": asdict(job.network),
-        "has_validation": job.validation is not None,
+        "fit": _lay_out(folder / "fit", job.fit),
+        "validation": job.validation and _lay_out(folder / "validation", job.validation),
         "expected_slope": job.expected_slope,
+        "checkpoint": str(job.checkpoint),
     }
-    (folder / _SETTINGS).write_text(json.dumps(settings))
     (folder / ENCODING).write_text(job.encoding.to_json())
-    _write_examples(folder, "fit", job.fit)
-    if job.validation is not None:
-        _write_examples(folder, "validation", job.validation)
+    (folder / _SETTINGS).write_text(json.dumps(settings))
 
 
-def read(folder: Path) -> Job:
-    """The job in a folder; its arrays stay on disk until they are used."""
+def read(folder: Path) -> LaidOut:
+    """The job in a folder; its rows stay where they are until they are used."""
     settings = json.loads((folder / _SETTINGS).read_text())
-    return Job(
+    validation = settings["validation"]
+    return LaidOut(
         task=settings["task"],
         seed=settings["seed"],
         network=_network(settings["network"]),
         encoding=Encoding.from_json((folder / ENCODING).read_text()),
-        fit=_read_examples(folder, "fit"),
-        validation=_read_examples(folder, "validation") if settings["has_validation"] else None,
+        fit=shards.find(places.place(settings["fit"])),
+        validation=validation and shards.find(places.place(validation)),
         expected_slope=settings["expected_slope"],
+        checkpoint=places.place(settings["checkpoint"]),
     )
 
 
@@ -105,10 +124,8 @@ def has_slope(folder: Path) -> bool:
 
 def hand_slope(folder: Path, slope: float | None) -> None:
     """Give the ranks of a job without validation days the slope; None: there is none."""
-    fresh = folder / f".{_SLOPE}"
-    fresh.write_text(json.dumps(slope))
     # Nobody reads half of it.
-    fresh.rename(folder / _SLOPE)
+    places.write_whole(folder / _SLOPE, json.dumps(slope).encode())
 
 
 def await_slope(folder: Path, timeout_seconds: float) -> float | None:
@@ -118,13 +135,14 @@ def await_slope(folder: Path, timeout_seconds: float) -> float | None:
         NightshiftError: it has handed over none for so long.
     """
     deadline = time.monotonic() + timeout_seconds
+    pause = _LOOK_SECONDS_AT_STORE if places.is_url(folder) else _LOOK_SECONDS
     while not has_slope(folder):
         if time.monotonic() > deadline:
             raise NightshiftError(
                 f"No slope was handed over in {timeout_seconds:g} s: a job without validation days "
                 f"needs a number, or null, in {folder / _SLOPE}."
             )
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(pause)
     slope: float | None = json.loads((folder / _SLOPE).read_text())
     return slope
 
@@ -149,15 +167,8 @@ def _network(value: dict[str, Any]) -> NeuralNetwork:
     return NeuralNetwork(**(value | {"hidden": tuple(value["hidden"])}))
 
 
-def _write_examples(folder: Path, name: str, examples: Examples) -> None:
-    for part in _PARTS:
-        np.save(folder / f"{name}_{part}.npy", getattr(examples, part), allow_pickle=False)
-
-
-def _read_examples(folder: Path, name: str) -> Examples:
-    parts: dict[str, NDArray[Any]] = {}
-    for part in _PARTS:
-        file = folder / f"{name}_{part}.npy"
-        # No pickle: it could hold code, which loading it would run.
-        parts[part] = np.load(file, mmap_mode="r", allow_pickle=False)
-    return Examples(**parts)
+def _lay_out(folder: Path, rows: Examples | Shards) -> str:
+    """Where the rows lie, once they do: those of `Shards` stay where they are."""
+    if isinstance(rows, Examples):
+        rows = shards.write(folder, rows)
+    return str(rows.folder)

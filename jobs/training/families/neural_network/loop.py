@@ -12,13 +12,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from jobs.training.encoding import Encoding
 from jobs.training.families.neural_network import feed, horovod_keras3, network
+from jobs.training.families.neural_network.checkpoint import Checkpoints
 from jobs.training.families.neural_network.dropout import SharedDropout
-from jobs.training.families.neural_network.job import Job, Outcome
-from jobs.training.metrics import require_finite
+from jobs.training.families.neural_network.job import LaidOut, Outcome
+from jobs.training.metrics import Vector, require_finite
+from jobs.training.shards import Shards
 from jobs.training.tasks import LearningTask, task_of
-
-_Curves = dict[str, list[float]]
 
 
 def make_repeatable(seed: int) -> None:
@@ -32,7 +33,7 @@ def make_repeatable(seed: int) -> None:
     keras.utils.set_random_seed(seed)
 
 
-def fit(job: Job, told_slope: Callable[[], float | None]) -> tuple[keras.Model, Outcome]:
+def fit(job: LaidOut, told_slope: Callable[[], float | None]) -> tuple[keras.Model, Outcome]:
     """Train on all ranks together and calibrate; every rank ends with the same model.
 
     Args:
@@ -54,16 +55,19 @@ def fit(job: Job, told_slope: Callable[[], float | None]) -> tuple[keras.Model, 
         compression=getattr(hvd.Compression, settings.compression),
         accumulated_batches=parts,
     )
-    history = model.fit(
-        feed.slices(job.fit, shares, hvd.rank(), job.seed),
+    checkpoints = Checkpoints(job.checkpoint, settings.checkpoint_seconds)
+    done = checkpoints.restore(model)
+    model.fit(
+        feed.slices(job.fit, shares, hvd.rank(), job.seed, done),
         steps_per_epoch=steps * parts,
+        initial_epoch=done,
         epochs=settings.epochs,
-        callbacks=horovod_keras3.together([]),
+        callbacks=horovod_keras3.together([checkpoints]),
         shuffle=False,
         verbose=0,
-        validation_data=None if job.validation is None else feed.whole(job.validation),
+        validation_data=_validation(job),
     )
-    curves = _floats(history.history)
+    curves = checkpoints.curves
     require_finite(loss=curves["loss"], weights=_numbers(model))
     scoring = network.as_it_scores(model, job.encoding, settings, task)
     slope = _calibrated(scoring, job, task, told_slope)
@@ -75,6 +79,10 @@ def fit(job: Job, told_slope: Callable[[], float | None]) -> tuple[keras.Model, 
         scores=network.scores(scoring, job.fit.sample()).tolist(),
     )
     return scoring, outcome
+
+
+def _validation(job: LaidOut) -> tf.data.Dataset | None:
+    return job.validation and feed.validation(job.validation, hvd.rank(), hvd.size())
 
 
 def _dropouts(seed: int) -> Callable[[float], keras.layers.Layer]:
@@ -89,7 +97,7 @@ def _dropouts(seed: int) -> Callable[[float], keras.layers.Layer]:
 
 def _calibrated(
     model: keras.Model,
-    job: Job,
+    job: LaidOut,
     task: LearningTask,
     told_slope: Callable[[], float | None],
 ) -> float | None:
@@ -97,17 +105,32 @@ def _calibrated(
     if job.validation is None:
         slope = told_slope()
     else:
-        slope = network.calibration_slope(
-            model, job.encoding, task, job.validation, job.expected_slope
-        )
+        distance, label = _distances(model, job.encoding, task, job.validation)
+        base = task.link(job.encoding.label_mean)
+        slope = task.calibration_slope(distance, label, base, job.expected_slope)
     if slope is not None:
         network.stretch(model, job.encoding, task, slope)
     return slope
 
 
+def _distances(
+    model: keras.Model, encoding: Encoding, task: LearningTask, rows: Shards
+) -> tuple[Vector, Vector]:
+    """Of all rows how far the linear numbers lie from their base, and the labels.
+
+    Few rows are scored by every rank, many by one each.
+    """
+    if len(rows) <= feed.WHOLE_ROWS:
+        return network.distances(model, encoding, task, rows.read(0, len(rows)))
+    first, count = feed.own_rows(rows, hvd.rank(), hvd.size())
+    found: list[tuple[Vector, Vector]] = []
+    for start in range(first, first + count, feed.PIECE_ROWS):
+        piece = rows.read(start, min(feed.PIECE_ROWS, first + count - start))
+        found.append(network.distances(model, encoding, task, piece))
+    own = np.concatenate([np.stack(one, axis=1) for one in found])
+    of_all = hvd.allgather(tf.constant(own, tf.float64)).numpy()
+    return of_all[:, 0], of_all[:, 1]
+
+
 def _numbers(model: keras.Model) -> NDArray[Any]:
     return np.concatenate([np.ravel(weights) for weights in model.get_weights()])
-
-
-def _floats(history: dict[str, list[Any]]) -> _Curves:
-    return {name: list(map(float, values)) for name, values in history.items()}

@@ -117,29 +117,12 @@ def scores(model: keras.Model, examples: Examples) -> NDArray[np.float64]:
     return np.asarray(given, np.float64)[:, 0]
 
 
-def calibration_slope(
-    model: keras.Model,
-    encoding: Encoding,
-    task: LearningTask,
-    validation: Examples,
-    expected: float,
-) -> float | None:
-    """By how much to stretch the linear numbers around their base, to fit days not trained on.
-
-    Args:
-        model: A trained one.
-        encoding: Of the rows that it was trained on.
-        task: What its last unit says.
-        validation: Rows of the days not trained on.
-        expected: See `Training.expected_slope`.
-
-    Returns:
-        The slope; None: the task takes predictions as they are.
-    """
-    base = task.link(encoding.label_mean)
-    distance = task.link(scores(model, validation)) - base
-    label = validation.label.astype(np.float64)
-    return task.calibration_slope(distance, label, base, expected)
+def distances(
+    model: keras.Model, encoding: Encoding, task: LearningTask, examples: Examples
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How far the linear numbers of the examples lie from their base, and the labels."""
+    distance = task.link(scores(model, examples)) - task.link(encoding.label_mean)
+    return distance, examples.label.astype(np.float64)
 
 
 def stretch(model: keras.Model, encoding: Encoding, task: LearningTask, slope: float) -> None:

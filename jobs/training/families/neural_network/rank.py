@@ -1,8 +1,4 @@
-"""One Horovod rank. It does not know who launched it.
-
-The stage's launcher, `horovodrun`, or `horovod.spark.run`. For example:
-`horovodrun -np 4 -H a:2,b:2 python -m jobs.training.families.neural_network.rank /shared/folder`.
-"""
+"""One Horovod rank. It does not know who launched it: a launcher of ours or `horovodrun`."""
 
 from __future__ import annotations
 
@@ -10,10 +6,15 @@ import sys
 import traceback
 from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from jobs.training.families.neural_network import MODEL
 from jobs.training.families.neural_network.quiet import import_tensorflow
+from pipelines import places
+
+if TYPE_CHECKING:
+    import keras
 
 
 def main(argument: dict[str, Any]) -> None:
@@ -25,17 +26,19 @@ def main(argument: dict[str, Any]) -> None:
     import horovod.tensorflow as hvd
 
     from jobs.training.families.neural_network import job as jobs
-    from jobs.training.families.neural_network import loop, network
+    from jobs.training.families.neural_network import loop
+    from jobs.training.families.neural_network.devices import take_gpu
 
-    folder = Path(argument["folder"])
+    folder = places.place(argument["folder"])
     hvd.init()
     try:
         job = jobs.read(folder)
+        take_gpu(hvd.local_rank())
         loop.make_repeatable(job.seed)
         told_slope = partial(jobs.await_slope, folder, job.network.timeout_seconds)
         model, outcome = loop.fit(job, told_slope)
         if hvd.rank() == 0:
-            network.save(model, folder / MODEL)
+            _save(model, folder / MODEL)
             jobs.write_outcome(folder, outcome)
     except Exception:
         # What the launcher shows of a rank that has died.
@@ -43,6 +46,16 @@ def main(argument: dict[str, Any]) -> None:
         raise
     finally:
         hvd.shutdown()
+
+
+def _save(model: keras.Model, file: Path) -> None:
+    from jobs.training.families.neural_network import network
+
+    # Keras writes to disks alone.
+    with TemporaryDirectory() as scratch:
+        own = Path(scratch) / MODEL
+        network.save(model, own)
+        places.write_whole(file, own.read_bytes())
 
 
 if __name__ == "__main__":

@@ -1,49 +1,82 @@
-"""Horovod's rendezvous server, on loopback.
+"""Horovod's rendezvous server, on one address: loopback, or a private one for ranks on other hosts.
 
 Horovod 0.28.1 and older bind this HTTP server to every interface and unpickle what its relatives
-receive (CVE-2024-10190, no fixed release): whoever reaches the port can run code. Delete this file
-when a release binds to a given address, and pass it 127.0.0.1. On a cluster the launcher is
-Horovod's own, behind a private network.
+receive (CVE-2024-10190, no fixed release): whoever reaches those ports can run code. This one keeps
+bytes and unpickles nothing, but does not ask who speaks: who reaches it can stop a training. Delete
+this file when a release binds to a given address.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Thread
 
 from horovod.runner.common.util.hosts import HostInfo, SlotInfo, get_host_assignments
 from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
 
+from pipelines.errors import NightshiftError
+
 LOOPBACK = "127.0.0.1"
 # A name: Horovod resolves it for its process sets, whatever HOROVOD_GLOO_IFACE says.
-_HOST = "localhost"
+HERE = "localhost"
+ADDRESS = "HOROVOD_GLOO_RENDEZVOUS_ADDR"
+"""Variable by which a rank is told of this server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Of a rank."""
+
+    host: str
+    variables: dict[str, str]
+    """By which it finds the others."""
 
 
 @contextmanager
-def rendezvous(ranks: int) -> Iterator[list[dict[str, str]]]:
-    """Serve while the block lasts.
+def rendezvous(hosts: Mapping[str, int], ranks: int, address: str) -> Iterator[list[Place]]:
+    """Serve while the block lasts; gives the place of each rank, in the order of their numbers.
 
-    Gives the environment variables by which each rank finds the others.
+    Args:
+        hosts: How many ranks each may have.
+        ranks: How many there are in all.
+        address: Of this machine.
+
+    Raises:
+        NightshiftError: this machine has no such address.
     """
-    slots = get_host_assignments([HostInfo(_HOST, ranks)], ranks)
-    server = RendezvousHTTPServer((LOOPBACK, 0), RendezvousHandler, False)
+    infos = [HostInfo(name, slots) for name, slots in hosts.items()]
+    slots = get_host_assignments(infos, ranks, ranks)
+    server = _bound(address)
     server.daemon_threads = True
     server.init(slots)
     # The default, half a second, is how long the shutdown below would wait.
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
-        yield [_variables(slot, server.server_port) for slot in slots]
+        yield [
+            Place(slot.hostname, _variables(slot, address, server.server_port)) for slot in slots
+        ]
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
 
 
-def _variables(slot: SlotInfo, port: int) -> dict[str, str]:
+def _bound(address: str) -> RendezvousHTTPServer:
+    try:
+        return RendezvousHTTPServer((address, 0), RendezvousHandler, False)
+    except OSError as error:
+        raise NightshiftError(
+            f"Ranks cannot find each other at {address}: {error.strerror}. Set "
+            "NIGHTSHIFT_RENDEZVOUS_ADDRESS to an address of this machine that their hosts reach."
+        ) from error
+
+
+def _variables(slot: SlotInfo, address: str, port: int) -> dict[str, str]:
     return {
-        "HOROVOD_HOSTNAME": _HOST,
+        "HOROVOD_HOSTNAME": slot.hostname,
         "HOROVOD_RANK": str(slot.rank),
         "HOROVOD_SIZE": str(slot.size),
         "HOROVOD_LOCAL_RANK": str(slot.local_rank),
@@ -54,7 +87,7 @@ def _variables(slot: SlotInfo, port: int) -> dict[str, str]:
         "HOROVOD_CONTROLLER": "gloo",
         "HOROVOD_CPU_OPERATIONS": "gloo",
         "HOROVOD_GLOO_IFACE": "lo",
-        "HOROVOD_GLOO_RENDEZVOUS_ADDR": LOOPBACK,
+        ADDRESS: address,
         "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
         "HOROVOD_GLOO_TIMEOUT_SECONDS": "60",
     }

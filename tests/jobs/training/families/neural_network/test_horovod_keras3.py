@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jobs.training.families.neural_network import horovod_keras3
-from jobs.training.families.neural_network.rendezvous import rendezvous
+from jobs.training.families.neural_network.rendezvous import HERE, LOOPBACK, rendezvous
 from pipelines.environment import ROOT
 
 PROGRAM = "tests.jobs.training.families.neural_network.two_ranks"
@@ -37,10 +37,11 @@ def _run_on_two_ranks(folder: Path, *words: str) -> None:
         "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(horovod_keras3.__file__).parent}",
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
-    with rendezvous(2) as variables:
+    with rendezvous({HERE: 2}, 2, LOOPBACK) as places:
         ranks: list[subprocess.Popen[bytes]] = []
-        for own in variables:
-            rank = subprocess.Popen([sys.executable, *words], env={**known, **own}, cwd=folder)
+        for place in places:
+            variables = {**known, **place.variables}
+            rank = subprocess.Popen([sys.executable, *words], env=variables, cwd=folder)
             ranks.append(rank)
         try:
             codes = [rank.wait(timeout=_SECONDS) for rank in ranks]

@@ -13,9 +13,9 @@ import pytest
 
 from jobs.services import stage_client
 from jobs.services.child import ALLOWED
-from jobs.training.families.neural_network import job
-from jobs.training.families.neural_network import launch as launching
-from jobs.training.families.neural_network.launch import FUNCTION, launch
+from jobs.training.families.neural_network import job, launchers
+from jobs.training.families.neural_network.launch import launch
+from jobs.training.families.neural_network.launchers import FUNCTION
 from jobs.training.families.neural_network.rendezvous import rendezvous
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
@@ -27,9 +27,14 @@ class Fake:
     """Work that ends by itself with a code, or never."""
 
     code: int | None
+    traceback: tuple[Path, str] | None = None
+    """What it leaves, and where."""
     killed: bool = False
 
     def wait(self, timeout: float | None = None) -> int | None:
+        if self.traceback:
+            file, text = self.traceback
+            file.write_text(text)
         return self.code
 
     def kill(self) -> None:
@@ -39,9 +44,21 @@ class Fake:
 def _launch(
     monkeypatch: pytest.MonkeyPatch, folder: Path, *ranks: Fake, timeout_seconds: float = 60
 ) -> None:
+    _launch_again(monkeypatch, folder, ranks, 0, timeout_seconds)
+
+
+def _launch_again(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    ranks: tuple[Fake, ...],
+    restarts: int,
+    timeout_seconds: float = 60,
+) -> None:
     started = iter(ranks)
     monkeypatch.setattr(stage_client, "spawn", lambda *_: next(started))
-    launch(environment_at(folder), folder, len(ranks), timeout_seconds)
+    of_attempt = len(ranks) // (restarts + 1)
+    environment = environment_at(folder)
+    launch(environment, folder, of_attempt, timeout_seconds, restarts=restarts)
 
 
 def test_the_stage_server_may_fork_a_rank() -> None:
@@ -68,7 +85,7 @@ def test_a_killed_rank_ends_the_others(
 def test_the_error_that_a_rank_left_is_shown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    job.error_file(tmp_path, 0).write_text("Traceback\nValueError: x is not finite\n")
+    left = (job.error_file(tmp_path, 0), "Traceback\nValueError: x is not finite\n")
     with pytest.raises(
         NightshiftError,
         match=(
@@ -76,7 +93,52 @@ def test_the_error_that_a_rank_left_is_shown(
             r"so all ranks were ended:\nTraceback\nValueError: x is not finite"
         ),
     ):
-        _launch(monkeypatch, tmp_path, Fake(3), Fake(None))
+        _launch(monkeypatch, tmp_path, Fake(3, left), Fake(None))
+
+
+def test_the_rank_that_took_the_others_with_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    left = (job.error_file(tmp_path, 0), "HorovodInternalError: connection closed by peer\n")
+    with pytest.raises(NightshiftError, match=r"Rank 1 of the training was killed by SIGKILL"):
+        _launch(monkeypatch, tmp_path, Fake(1, left), Fake(-9))
+
+
+def test_lost_ranks_are_started_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lost = Fake(None)
+    ranks = (lost, Fake(-9), Fake(0), Fake(0))
+    _launch_again(monkeypatch, tmp_path, ranks, restarts=1)
+    assert lost.killed
+    told = capfd.readouterr().err
+    assert "Warning: Rank 1 of the training was killed by SIGKILL" in told
+    assert "started again (localhost), from the last checkpoint" in told
+
+
+def test_a_rank_that_is_lost_each_time_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(NightshiftError, match=r"Rank 0 of the training was killed by SIGTERM"):
+        _launch_again(monkeypatch, tmp_path, (Fake(-9), Fake(-15)), restarts=1)
+
+
+def test_a_fault_of_the_training_itself_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    left = (job.error_file(tmp_path, 0), "ValueError: x is not finite\n")
+    never = Fake(0)
+    with pytest.raises(NightshiftError, match=r"x is not finite"):
+        _launch_again(monkeypatch, tmp_path, (Fake(3, left), never), restarts=1)
+    assert not never.killed
+
+
+def test_the_time_of_a_training_is_that_of_all_attempts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ranks = (Fake(-9), Fake(None))
+    with pytest.raises(NightshiftError, match=r"ended after 0.1 s"):
+        _launch_again(monkeypatch, tmp_path, ranks, restarts=1, timeout_seconds=0.1)
 
 
 def test_ranks_that_never_end_are_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -126,7 +188,7 @@ def test_ranks_have_the_variables_of_the_libraries_and_no_secret(
     }
     for name, value in {**switches, **secrets}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(launching, "FUNCTION", f"{__name__}:tell_variables")
+    monkeypatch.setattr(launchers, "FUNCTION", f"{__name__}:tell_variables")
     # No stage server is up there: each rank is a process of its own.
     environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path), **secrets})
     launch(environment, tmp_path, 2, 60)
@@ -137,15 +199,15 @@ def test_ranks_have_the_variables_of_the_libraries_and_no_secret(
 
 
 def test_the_rendezvous_listens_on_loopback_only_and_ends() -> None:
-    with rendezvous(2) as variables:
-        port = int(variables[0]["HOROVOD_GLOO_RENDEZVOUS_PORT"])
+    with rendezvous({"localhost": 2}, 2, "127.0.0.1") as places:
+        port = int(places[0].variables["HOROVOD_GLOO_RENDEZVOUS_PORT"])
         listening = [
             connection.laddr.ip
             for connection in psutil.Process().net_connections()
             if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
         ]
         assert listening == ["127.0.0.1"]
-        assert [v["HOROVOD_RANK"] for v in variables] == ["0", "1"]
+        assert [place.variables["HOROVOD_RANK"] for place in places] == ["0", "1"]
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/scope/nothing", timeout=5)
     with pytest.raises(ConnectionRefusedError):

@@ -171,7 +171,9 @@ def _unsettle(model: keras.Model) -> None:
 
 def _slope(model: keras.Model, job: Job, task: LearningTask) -> float | None:
     assert job.validation is not None
-    return network.calibration_slope(model, job.encoding, task, job.validation, 1.0)
+    assert isinstance(job.validation, Examples)
+    distance, label = network.distances(model, job.encoding, task, job.validation)
+    return task.calibration_slope(distance, label, task.link(job.encoding.label_mean), 1.0)
 
 
 def _build(job: Job) -> keras.Model:

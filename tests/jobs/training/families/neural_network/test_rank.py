@@ -14,12 +14,12 @@ import numpy as np
 import psutil
 import pytest
 
-from jobs.services.stage_client import Work
 from jobs.training.families import TIMELINE
 from jobs.training.families.neural_network import MODEL, NeuralNetworkFamily, job
-from jobs.training.families.neural_network import launch as launching
 from jobs.training.families.neural_network.launch import launch
+from jobs.training.families.neural_network.launchers import OnThisMachine, Rank
 from jobs.training.families.neural_network.network import load
+from jobs.training.families.neural_network.rendezvous import Place
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 from pipelines.model import NeuralNetwork, Training
@@ -211,10 +211,10 @@ def test_a_training_over_its_time_is_ended(
 
 def test_the_traceback_of_a_rank_is_shown(ranked: Environment, tmp_path: Path) -> None:
     job.write(tmp_path, job_of())
-    (tmp_path / "fit_label.npy").write_bytes(b"not an array")
+    (tmp_path / "fit" / "shard-00000").write_bytes(b"cut short")
     with pytest.raises(
         NightshiftError,
-        match=r"Rank \d of the training failed, so all ranks were ended:\n(.*\n)*.*ValueError",
+        match=r"Rank \d of the training failed, so all ranks were ended:\n(.*\n)*.*was cut short",
     ):
         launch(ranked, tmp_path, ranks=2, timeout_seconds=60)
 
@@ -291,12 +291,12 @@ def test_a_training_whose_ranks_end_with_different_models_fails(
         folder.mkdir()
         job.write(folder, known)
         job.hand_slope(folder, slope)
-    start = launching._start
+    start = OnThisMachine.start
 
-    def each_its_own(environment: Environment, _: Path, environ: dict[str, str]) -> Work:
-        return start(environment, folders[environ["HOROVOD_RANK"]], environ)
+    def each_its_own(launcher: OnThisMachine, _: Path, place: Place) -> Rank:
+        return start(launcher, folders[place.variables["HOROVOD_RANK"]], place)
 
-    monkeypatch.setattr(launching, "_start", each_its_own)
+    monkeypatch.setattr(OnThisMachine, "start", each_its_own)
     with pytest.raises(NightshiftError, match=r"Rank \d of the training "):
         launch(ranked, folders["0"], 2, timeout_seconds=120)
     errors = [job.error_file(folder, int(rank)) for rank, folder in folders.items()]

@@ -1,0 +1,84 @@
+"""Where an interrupted training goes on: what a model has become by the end of an epoch.
+
+What follows a checkpoint is what would have followed without the interruption, bit for bit on as
+many ranks: it holds the weights, the optimizer, and the step that dropout has come to.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from pathlib import Path
+
+import horovod.tensorflow as hvd
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pipelines import places
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Keeps one, and the curves of all epochs. Rank 0 reads and writes it."""
+
+    def __init__(self, file: Path, seconds: float) -> None:
+        """Of a training.
+
+        Args:
+            file: On a disk or in a store.
+            seconds: From one to the next, at least: to write one takes time too.
+        """
+        super().__init__()
+        self.curves: dict[str, list[float]] = {}
+        self._file = file
+        self._seconds = seconds
+        self._written = time.monotonic()
+
+    def restore(self, model: keras.Model) -> int:
+        """Bring a built and compiled model to where an interrupted training was, on rank 0.
+
+        The others get it from there when they begin. Returns the epochs that are done.
+        """
+        if hvd.rank() == 0 and self._file.exists():
+            self._read(model)
+        done = tf.constant(max(map(len, self.curves.values()), default=0))
+        return int(hvd.broadcast(done, root_rank=0).numpy())
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Called by Keras after each epoch."""
+        for name, value in (logs or {}).items():
+            self.curves.setdefault(name, []).append(float(value))
+        is_last = epoch + 1 == self.params["epochs"]
+        if hvd.rank() == 0 and not is_last and self._is_due():
+            self._write()
+
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._written >= self._seconds
+
+    def _write(self) -> None:
+        values = [variable.numpy() for variable in _variables(self.model)]
+        content = io.BytesIO()
+        told = np.frombuffer(json.dumps(self.curves).encode(), np.uint8)
+        np.savez(content, *values, allow_pickle=False, curves=told)
+        places.write_whole(self._file, content.getvalue())
+        self._written = time.monotonic()
+
+    def _read(self, model: keras.Model) -> None:
+        variables = _variables(model)
+        # No pickle: it could hold code, which loading it would run.
+        with np.load(io.BytesIO(self._file.read_bytes()), allow_pickle=False) as kept:
+            values = [kept[f"arr_{number}"] for number in range(len(variables))]
+            curves = json.loads(kept["curves"].tobytes())
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        self.curves = curves
+
+
+def _variables(model: keras.Model) -> list[tf.Variable]:
+    """All that training changes, each once, in one order."""
+    optimizer = model.optimizer
+    if not optimizer.built:
+        optimizer.build(model.trainable_variables)
+    tensors = [variable.value for variable in (*model.variables, *optimizer.variables)]
+    return list({id(tensor): tensor for tensor in tensors}.values())

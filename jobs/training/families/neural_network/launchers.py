@@ -1,0 +1,245 @@
+"""Where ranks are started: on this machine, or on other hosts by a command that reaches them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Protocol
+
+from jobs.services import stage_client
+from jobs.services.die_with_parent import dying_with_parent
+from jobs.services.for_ranks import for_ranks, without
+from jobs.training.families import TIMELINE
+from jobs.training.families.neural_network.rendezvous import HERE, LOOPBACK, Place
+from pipelines import places
+from pipelines.environment import Environment
+from pipelines.errors import NightshiftError, UsageError
+
+FUNCTION = "jobs.training.families.neural_network.rank:main"
+"""What the stage server forks; it must be among those that it allows."""
+_ON_HOST = ("-m", "jobs.training.families.neural_network.on_host")
+_ANSWER_SECONDS = 30
+"""That a host has to say whether it can be reached."""
+_GRACE_SECONDS = 5
+"""For a rank whose connection was closed, to be seen gone."""
+_TOLD_BYTES = 2000
+"""Of what a host has said last: it names the fault."""
+
+
+class Rank(Protocol):
+    """A rank that was started."""
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Its exit code, negative for the signal that killed it.
+
+        None when it still runs after `timeout` seconds.
+        """
+
+    def kill(self) -> None:
+        """End it at once; harmless when it has ended."""
+
+
+class Launcher(Protocol):
+    """A way to start ranks."""
+
+    @property
+    def address(self) -> str:
+        """Of this machine, at which ranks find each other."""
+
+    def hosts(self, ranks: int) -> Mapping[str, int]:
+        """The hosts that may take part, and how many ranks each may have, of so many."""
+
+    def left(self, ranks: int) -> Mapping[str, int]:
+        """Those of them that can be reached, after a rank was lost.
+
+        Raises:
+            NightshiftError: there are none.
+        """
+
+    def start(self, folder: Path, place: Place) -> Rank:
+        """Start the rank of that place on the job in the folder."""
+
+    def last_words(self, rank: Rank) -> str:
+        """What was said of a rank that left no traceback; empty: nothing."""
+
+
+def launcher_of(environment: Environment) -> Launcher:
+    """The one that the environment asks for."""
+    return OnHosts(environment) if environment.hosts else OnThisMachine(environment)
+
+
+class OnThisMachine:
+    """Forks of the stage server, or new processes where none is up."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+
+    @property
+    def address(self) -> str:
+        """See `Launcher`."""
+        return LOOPBACK
+
+    def hosts(self, ranks: int) -> Mapping[str, int]:
+        """See `Launcher`."""
+        return {HERE: ranks}
+
+    def left(self, ranks: int) -> Mapping[str, int]:
+        """See `Launcher`."""
+        return {HERE: ranks}
+
+    def start(self, folder: Path, place: Place) -> Rank:
+        """See `Launcher`."""
+        variables = {**without(os.environ), **_variables(self._environment, folder, place)}
+        argument = {"folder": str(folder)}
+        return stage_client.spawn(self._environment, FUNCTION, argument, variables)
+
+    def last_words(self, rank: Rank) -> str:
+        """See `Launcher`."""
+        return ""
+
+
+class OnHosts:
+    """The site's own way to run a command on a host, such as ssh; one connection a rank.
+
+    What the rank needs goes through the connection's input, so that no command line shows it.
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        """Those of the environment.
+
+        Raises:
+            UsageError: it does not say how hosts reach this machine.
+        """
+        if environment.rendezvous_address is None:
+            raise UsageError(
+                "NIGHTSHIFT_RANK_HOSTS needs NIGHTSHIFT_RENDEZVOUS_ADDRESS: this machine's private "
+                "address, at which the ranks on those hosts find each other."
+            )
+        self._environment = environment
+        self._address = environment.rendezvous_address
+
+    @property
+    def address(self) -> str:
+        """See `Launcher`."""
+        return self._address
+
+    def hosts(self, ranks: int) -> Mapping[str, int]:
+        """See `Launcher`."""
+        hosts = self._environment.hosts
+        if sum(hosts.values()) < ranks:
+            raise UsageError(
+                f"{ranks} ranks were asked for, and NIGHTSHIFT_RANK_HOSTS has places for "
+                f"{sum(hosts.values())}: name more hosts, or lower NIGHTSHIFT_RANKS."
+            )
+        return hosts
+
+    def left(self, ranks: int) -> Mapping[str, int]:
+        """See `Launcher`."""
+        told = self.ask("pass")
+        found = {name: self._environment.hosts[name] for name, (well, _) in told.items() if well}
+        if not found:
+            says = "; ".join(f"{name}: {said}" for name, (_, said) in told.items())
+            raise NightshiftError(f"None of the hosts that train can be reached. {says}")
+        return found
+
+    def ask(self, program: str) -> dict[str, tuple[bool, str]]:
+        """Have every host run a line of Python.
+
+        Returns:
+            By host whether it did so in time, and what was said.
+        """
+        asked = {name: self._run(name, "-c", program) for name in self._environment.hosts}
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        told: dict[str, tuple[bool, str]] = {}
+        for name, answer in asked.items():
+            code = answer.wait(max(0.0, deadline - time.monotonic()))
+            answer.kill()
+            silence = "it said nothing" if code is not None else "it did not answer in time"
+            told[name] = (code == 0, answer.last_words() or silence)
+        return told
+
+    def start(self, folder: Path, place: Place) -> Rank:
+        """See `Launcher`."""
+        variables = _variables(self._environment, folder, place)
+        request = {
+            "folder": str(folder),
+            "variables": {**places.address_of_store(os.environ), **variables},
+        }
+        rank = self._run(place.host, *_ON_HOST)
+        rank.tell(json.dumps(request))
+        return rank
+
+    def last_words(self, rank: Rank) -> str:
+        """See `Launcher`."""
+        assert isinstance(rank, _Reached)
+        return rank.last_words()
+
+    def _run(self, host: str, *arguments: str) -> _Reached:
+        words = shlex.split(self._environment.host_command)
+        command = [word.replace("{host}", host) for word in words]
+        return _Reached([*command, *arguments])
+
+
+class _Reached:
+    """A process of ours that has one run on another host."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._said = TemporaryFile()  # noqa: SIM115 - read when the process has ended
+        self._last_words = ""
+        self._process = subprocess.Popen(
+            dying_with_parent(command),
+            stdin=subprocess.PIPE,
+            stdout=self._said,
+            stderr=self._said,
+        )
+
+    def tell(self, line: str) -> None:
+        """Send a line."""
+        assert self._process.stdin is not None
+        # One that has ended already tells so by its exit code.
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.flush()
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """See `Rank`."""
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(timeout)
+        return None
+
+    def kill(self) -> None:
+        """See `Rank`; the rank ends when its input does."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_GRACE_SECONDS)
+        self._process.kill()
+        self._process.wait()
+        self._last_words = self.last_words()
+        self._said.close()
+
+    def last_words(self) -> str:
+        """The end of what it has said."""
+        if self._said.closed:
+            return self._last_words
+        end = self._said.seek(0, os.SEEK_END)
+        self._said.seek(max(0, end - _TOLD_BYTES))
+        return self._said.read().decode(errors="replace").strip()
+
+
+def _variables(environment: Environment, folder: Path, place: Place) -> dict[str, str]:
+    timeline = {"HOROVOD_TIMELINE": str(folder / TIMELINE)} if environment.timeline == "on" else {}
+    return {
+        "TF_CPP_MIN_LOG_LEVEL": "3",  # quiet, unless a person wants it otherwise
+        **for_ranks(os.environ),
+        **timeline,
+        **place.variables,
+    }

@@ -1,0 +1,104 @@
+"""One rank on another host: `python -m jobs.training.families.neural_network.on_host`.
+
+Its standard input has a line of JSON, the folder of the job and variables, and stays open as long
+as somebody wants the rank: when the connection ends, so does it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
+from typing import IO
+
+import psutil
+
+from jobs.training.families import TIMELINE
+from jobs.training.families.neural_network import rank
+from jobs.training.families.neural_network.rendezvous import ADDRESS
+from pipelines import places
+from pipelines.errors import NightshiftError
+
+_TIMELINE = "HOROVOD_TIMELINE"
+_LEFT_ALONE = 75
+"""Exit code: a temporary failure (sysexits.h)."""
+
+
+def main(request: IO[str]) -> None:
+    """Take part in the training that the first line tells of."""
+    told = json.loads(request.readline())
+    Thread(target=_end_with, args=(request,), daemon=True).start()
+    variables = told["variables"]
+    own = _own_address(variables[ADDRESS])
+    _require_name_leads_to(own)
+    here = {"HOROVOD_HOSTNAME": own, "HOROVOD_GLOO_IFACE": _interface(own)}
+    os.environ.update(variables | here)
+    with TemporaryDirectory() as scratch:
+        timeline = Path(scratch) / TIMELINE
+        if _TIMELINE in variables:
+            os.environ[_TIMELINE] = str(timeline)
+        rank.main({"folder": told["folder"]})
+        # Rank 0 alone writes one.
+        if timeline.exists():
+            places.write_whole(places.place(variables[_TIMELINE]), timeline.read_bytes())
+
+
+def _end_with(request: IO[str]) -> None:
+    request.read()
+    # At once: the others wait for this rank in the midst of a step, or have gone.
+    os._exit(_LEFT_ALONE)
+
+
+def _own_address(other: str) -> str:
+    """This host's address on the way to another."""
+    family = socket.AF_INET6 if ":" in other else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as way:
+        # Nothing is sent: it only asks the routes. The port is that of nobody.
+        way.connect((other, 9))
+        own: str = way.getsockname()[0]
+    return own
+
+
+def _require_name_leads_to(own: str) -> None:
+    """Refuse a host whose name leads other hosts to themselves.
+
+    For its process sets, one of which has all ranks, Horovod asks for the address of the host's
+    name, whatever HOROVOD_GLOO_IFACE says.
+
+    Raises:
+        NightshiftError: it does not lead to its address.
+    """
+    name = socket.gethostname()
+    try:
+        found = [str(one[4][0]) for one in socket.getaddrinfo(name, None)]
+    except OSError:
+        found = []
+    if not found or found[0] != own:
+        leads = f"leads to {found[0]}" if found else "leads nowhere"
+        raise NightshiftError(
+            f"The name of this host, {name}, {leads}, and other hosts reach it at {own}: ranks "
+            f"could not find each other. Let the line of {name} in its /etc/hosts begin with {own}."
+        )
+
+
+def _interface(own: str) -> str:
+    """The network interface that has the address.
+
+    Raises:
+        NightshiftError: none has.
+    """
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(one.address == own for one in addresses):
+            return str(name)
+    raise NightshiftError(f"No network interface of this host has the address {own}.")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.stdin)
+    except NightshiftError as error:
+        sys.exit(str(error))

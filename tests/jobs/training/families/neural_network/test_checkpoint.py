@@ -1,0 +1,76 @@
+"""Real ranks that are killed in mid-training, and what becomes of the training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs.training.families.neural_network import MODEL, NeuralNetworkFamily, job, launchers
+from jobs.training.families.neural_network.launch import launch
+from jobs.training.families.neural_network.network import load
+from pipelines.environment import Environment
+from pipelines.errors import NightshiftError
+from pipelines.model import NeuralNetwork
+from tests.jobs.training.families.neural_network import faulty_rank
+from tests.jobs.training.small import NETWORK, data_of, environment_at, job_of
+
+EACH_EPOCH: NeuralNetwork = replace(NETWORK, dropout=0.3, checkpoint_seconds=0)
+
+
+def _fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    function = f"{faulty_rank.__name__}:{faulty_rank.killed_once.__name__}"
+    monkeypatch.setattr(launchers, "FUNCTION", function)
+
+
+def test_ranks_that_are_killed_go_on_to_the_very_weights_of_an_undisturbed_training(
+    ranked: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, outcomes = [], []
+    for name in ("undisturbed", "killed"):
+        folder = tmp_path / name
+        folder.mkdir()
+        work = replace(job_of(EACH_EPOCH), checkpoint=folder / "checkpoint")
+        job.write(folder, work)
+        # No stage server is up there: each rank is a process of its own.
+        where = ranked if name == "undisturbed" else environment_at(tmp_path)
+        launch(where, folder, ranks=2, timeout_seconds=120, restarts=1)
+        weights.append(load(folder / MODEL).get_weights())
+        outcomes.append(job.read_outcome(folder))
+        _fault(monkeypatch)
+    assert (tmp_path / "killed" / "was killed").exists()
+    for ours, theirs in zip(*weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert outcomes[1] == outcomes[0]
+    assert len(outcomes[1].history["loss"]) == EACH_EPOCH.epochs > 2
+
+
+def test_the_next_attempt_of_a_night_goes_on_from_the_checkpoint_and_then_it_is_gone(
+    ranked: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = replace(EACH_EPOCH, restarts=0, ranks=1)
+    alone = environment_at(tmp_path)
+    folders = [tmp_path / "first attempt", tmp_path / "second", tmp_path / "undisturbed"]
+    for folder in folders:
+        folder.mkdir()
+    with monkeypatch.context() as faulty:
+        _fault(faulty)
+        with pytest.raises(NightshiftError, match="killed by SIGKILL"):
+            NeuralNetworkFamily().fit(data_of(), once, alone, folders[0])
+    (left,) = alone.jobs.iterdir()
+    began = _epochs_in(left)
+    resumed = NeuralNetworkFamily().fit(data_of(), once, alone, folders[1])
+    assert not list(alone.jobs.iterdir())
+    undisturbed = NeuralNetworkFamily().fit(data_of(), once, ranked, folders[2])
+    assert began == 1
+    assert resumed.curves == undisturbed.curves
+    np.testing.assert_array_equal(resumed.sample_scores, undisturbed.sample_scores)
+
+
+def _epochs_in(checkpoint: Path) -> int:
+    import json
+
+    with np.load(checkpoint, allow_pickle=False) as kept:
+        return len(json.loads(kept["curves"].tobytes())["loss"])

@@ -1,0 +1,282 @@
+"""Ranks on other hosts: network namespaces, each with an address of its own and no way but that."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from socket import gethostname
+
+import numpy as np
+import psutil
+import pytest
+
+from jobs.training.families import TIMELINE
+from jobs.training.families.neural_network import MODEL, NeuralNetworkFamily, job
+from jobs.training.families.neural_network.launch import launch
+from jobs.training.families.neural_network.launchers import OnHosts
+from jobs.training.families.neural_network.network import load
+from pipelines.environment import ROOT, Environment
+from pipelines.errors import NightshiftError, UsageError
+from tests.jobs.training.small import NETWORK, data_of, environment_at, job_of
+
+DROPPING = replace(NETWORK, dropout=0.3)
+ENDLESS = replace(NETWORK, epochs=100_000)
+_NAMES = Path("/etc/netns")
+"""`ip netns exec` shows a namespace the files of its folder there as those of /etc."""
+COMMAND = f"ip netns exec {{host}} {sys.executable}"
+ANY_HOST = {
+    "NIGHTSHIFT_RANK_HOSTS": "one:1",
+    "NIGHTSHIFT_RENDEZVOUS_ADDRESS": "127.0.0.1",
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """Of this machine and two hosts."""
+
+    address: str
+    """Of this machine."""
+    hosts: tuple[str, str]
+    bridge: str
+
+
+def _ip(arguments: str) -> None:
+    subprocess.run(["ip", *arguments.split()], check=True, capture_output=True)
+
+
+def _make_host(host: str, address: str, bridge: str) -> None:
+    _ip(f"netns add {host}")
+    # Of one that was lost the old pair may be gone with it, or only soon.
+    subprocess.run(["ip", "link", "del", f"v{host}"], check=False, capture_output=True)
+    _ip(f"link add v{host} type veth peer name eth0 netns {host}")
+    _ip(f"link set v{host} master {bridge} up")
+    _ip(f"-n {host} addr add {address}/24 dev eth0")
+    _ip(f"-n {host} link set eth0 up")
+    _ip(f"-n {host} link set lo up")
+    # What its own name leads to there.
+    (_NAMES / host).mkdir(parents=True, exist_ok=True)
+    (_NAMES / host / "hosts").write_text(f"127.0.0.1 localhost\n{address} {gethostname()}\n")
+
+
+def _can_make_hosts() -> bool:
+    return shutil.which("ip") is not None and os.geteuid() == 0
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[Network]:
+    if not _can_make_hosts():
+        pytest.skip("network namespaces need root and the program ip (iproute2)")
+    # Of this process alone: tests may run side by side.
+    number = os.getpid() % 250
+    bridge, subnet = f"br{os.getpid()}", f"10.89.{number}"
+    hosts = (f"a{os.getpid()}", f"b{os.getpid()}")
+    try:
+        _ip(f"link add {bridge} type bridge")
+        _ip(f"addr add {subnet}.1/24 dev {bridge}")
+        _ip(f"link set {bridge} up")
+        for place, host in enumerate(hosts, start=2):
+            _make_host(host, f"{subnet}.{place}", bridge)
+        yield Network(f"{subnet}.1", hosts, bridge)
+    finally:
+        for host in hosts:
+            subprocess.run(["ip", "netns", "del", host], check=False)
+            shutil.rmtree(_NAMES / host, ignore_errors=True)
+        subprocess.run(["ip", "link", "del", bridge], check=False)
+
+
+@pytest.fixture
+def apart(network: Network, tmp_path: Path) -> Environment:
+    """An environment that trains on both hosts."""
+    return _environment(tmp_path, network.address, *network.hosts)
+
+
+def _environment(home: Path, address: str, *hosts: str) -> Environment:
+    variables = {
+        "NIGHTSHIFT_HOME": str(home),
+        "NIGHTSHIFT_RANK_HOSTS": ",".join(f"{host}:1" for host in hosts),
+        "NIGHTSHIFT_HOST_COMMAND": COMMAND,
+        "NIGHTSHIFT_RENDEZVOUS_ADDRESS": address,
+    }
+    return Environment.read(variables)
+
+
+@pytest.fixture(autouse=True)
+def _hosts_have_this_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def test_two_hosts_train_the_model_of_two_ranks_on_one(
+    ranked: Environment, apart: Environment, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "here", tmp_path / "apart"]
+    weights = []
+    for environment, folder in zip((ranked, apart), folders, strict=True):
+        folder.mkdir()
+        settings = replace(DROPPING, ranks=2)
+        fit = NeuralNetworkFamily().fit(
+            data_of(), settings, replace(environment, timeline="on"), folder
+        )
+        weights.append((load(folder / MODEL).get_weights(), fit.curves, fit.calibration_slope))
+    (here, curves_here, slope_here), (there, curves_there, slope_there) = weights
+    for ours, theirs in zip(here, there, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert curves_here == curves_there
+    assert slope_here == slope_there
+    assert "ALLREDUCE" in (folders[1] / TIMELINE).read_text()
+    # Nothing of the job is left where the hosts saw it.
+    assert not list(apart.jobs.iterdir())
+
+
+def test_a_host_that_is_lost_is_left_out_and_the_training_goes_on(
+    network: Network, apart: Environment, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    steady = replace(NETWORK, epochs=400, checkpoint_seconds=0)
+    work = replace(job_of(steady), checkpoint=tmp_path / "checkpoint")
+    job.write(tmp_path, work)
+    lost = network.hosts[1]
+    was_lost = threading.Event()
+
+    def lose() -> None:
+        # As soon as there is something to go on from.
+        if work.checkpoint.exists() and not was_lost.is_set():
+            was_lost.set()
+            _kill_all_in(lost)
+            _ip(f"netns del {lost}")
+
+    try:
+        launch(apart, tmp_path, 2, timeout_seconds=120, meanwhile=lose, restarts=1)
+    finally:
+        address = network.address.removesuffix(".1") + ".3"
+        _make_host(lost, address, network.bridge)
+    assert was_lost.is_set()
+    told = capfd.readouterr().err
+    assert f"They are started again ({network.hosts[0]}), from the last checkpoint" in told
+    outcome = job.read_outcome(tmp_path)
+    assert len(outcome.history["loss"]) == steady.epochs
+    undisturbed = tmp_path / "undisturbed"
+    undisturbed.mkdir()
+    job.write(undisturbed, replace(work, checkpoint=undisturbed / "checkpoint"))
+    launch(environment_at(tmp_path), undisturbed, 1, timeout_seconds=120)
+    expected = job.read_outcome(undisturbed).history["loss"]
+    np.testing.assert_allclose(outcome.history["loss"], expected, rtol=1e-3)
+
+
+def _kill_all_in(host: str) -> None:
+    found = subprocess.run(
+        ["ip", "netns", "pids", host], check=True, capture_output=True, text=True
+    )
+    for number in found.stdout.split():
+        psutil.Process(int(number)).kill()
+
+
+def test_ranks_end_when_nobody_holds_their_connection_any_more(
+    apart: Environment, tmp_path: Path
+) -> None:
+    job.write(tmp_path, job_of(ENDLESS))
+    with pytest.raises(NightshiftError, match=r"ended after 15 s: ranks \[0, 1\] still ran"):
+        launch(apart, tmp_path, 2, timeout_seconds=15)
+    assert not _ranks()
+
+
+def _ranks() -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []
+        if any(word.endswith("neural_network.on_host") for word in command):
+            found.append(process)
+    return found
+
+
+def test_a_host_that_cannot_be_reached_is_named_with_what_was_said(
+    network: Network, tmp_path: Path
+) -> None:
+    nowhere = _environment(tmp_path, network.address, "nowhere")
+    job.write(tmp_path, job_of())
+    with pytest.raises(NightshiftError, match=r"None of the hosts .* reached\. nowhere: Cannot"):
+        launch(nowhere, tmp_path, 1, timeout_seconds=60, restarts=1)
+    with pytest.raises(NightshiftError, match=r"Rank 0 .* gone .*It said last: Cannot open netw"):
+        launch(nowhere, tmp_path, 1, timeout_seconds=60)
+
+
+def test_a_host_whose_name_leads_others_to_themselves_is_told(
+    network: Network, tmp_path: Path
+) -> None:
+    host = network.hosts[0]
+    names = _NAMES / host / "hosts"
+    good = names.read_text()
+    job.write(tmp_path, job_of())
+    try:
+        names.write_text(f"127.0.1.1 {gethostname()}\n")
+        with pytest.raises(NightshiftError, match=r"leads to 127\.0\.1\.1, .*begin with 10\.89\."):
+            launch(_environment(tmp_path, network.address, host), tmp_path, 1, 60)
+    finally:
+        names.write_text(good)
+
+
+def test_an_address_that_this_machine_does_not_have_is_told(tmp_path: Path) -> None:
+    environment = Environment.read(
+        {**ANY_HOST, "NIGHTSHIFT_HOME": str(tmp_path), "NIGHTSHIFT_RENDEZVOUS_ADDRESS": "10.1.2.3"}
+    )
+    with pytest.raises(NightshiftError, match=r"cannot find each other at 10\.1\.2\.3: Cannot as"):
+        launch(environment, tmp_path, 1, timeout_seconds=60)
+
+
+def test_hosts_without_an_address_of_ours_are_refused(tmp_path: Path) -> None:
+    environment = Environment.read(
+        {"NIGHTSHIFT_HOME": str(tmp_path), "NIGHTSHIFT_RANK_HOSTS": "one,two"}
+    )
+    with pytest.raises(UsageError, match=r"needs NIGHTSHIFT_RENDEZVOUS_ADDRESS"):
+        OnHosts(environment)
+
+
+def test_more_ranks_than_the_hosts_have_places_for_are_refused(tmp_path: Path) -> None:
+    environment = Environment.read({**ANY_HOST, "NIGHTSHIFT_HOME": str(tmp_path)})
+    with pytest.raises(UsageError, match=r"3 ranks were asked for, and .* has places for 1"):
+        launch(environment, tmp_path, 3, timeout_seconds=60)
+
+
+def test_hosts_decide_over_the_number_of_ranks_unless_it_is_named(tmp_path: Path) -> None:
+    hosts = {**ANY_HOST, "NIGHTSHIFT_RANK_HOSTS": "one:2,two:3", "NIGHTSHIFT_HOME": str(tmp_path)}
+    family = NeuralNetworkFamily()
+    assert family.settings(NETWORK, Environment.read(hosts)).ranks == 5
+    named = Environment.read({**hosts, "NIGHTSHIFT_RANKS": "4"})
+    assert family.settings(NETWORK, named).ranks == 4
+
+
+def test_what_a_rank_needs_is_on_no_command_line_and_no_secret_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOROVOD_CYCLE_TIME", "7.5")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store.example:9000")
+    told = tmp_path / "told"
+    # What stands for a host writes down what it is sent, and by which command.
+    spy = tmp_path / "spy"
+    spy.write_text(f'#!/bin/sh\nread line\necho "$0 $@ $line" > {told}\n')
+    spy.chmod(0o700)
+    environment = Environment.read(
+        {
+            **ANY_HOST,
+            "NIGHTSHIFT_HOME": str(tmp_path),
+            "NIGHTSHIFT_HOST_COMMAND": f"{spy} {{host}} python",
+        }
+    )
+    launch(environment, tmp_path, 1, timeout_seconds=60)
+    deadline = time.monotonic() + 10
+    while not told.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    command, _, sent = told.read_text().partition("{")
+    assert command.split() == [
+        *(str(spy), "one", "python", "-m"),
+        "jobs.training.families.neural_network.on_host",
+    ]
+    assert '"HOROVOD_CYCLE_TIME": "7.5"' in sent
+    assert '"AWS_ENDPOINT_URL": "http://store.example:9000"' in sent
+    assert "s3cret" not in sent
