@@ -44,3 +44,7 @@ def source_hash() -> str:
         # With a zero behind each, so that no end of a name can pass for the begin of its content.
         digest.update(name + b"\0" + path.read_bytes() + b"\0")
     return f"source-{digest.hexdigest()[:12]}"
+
+
+if __name__ == "__main__":
+    print(source_hash())

@@ -34,7 +34,7 @@ from jobs.services.startup import state
 from jobs.services.supervision import Supervisor
 from jobs.spark import java
 from jobs.training import machine
-from jobs.version import code_version
+from jobs.version import source_hash
 from jobs.warehouse import connection
 from pipelines import catalog
 from pipelines.environment import ROOT, Environment
@@ -195,9 +195,8 @@ def _hosts(environment: Environment) -> Iterator[Finding]:
     """What each host says that ranks are started on."""
     from jobs.training.families.neural_network.launchers import OnHosts
 
-    own = code_version()
-    told = OnHosts(environment).ask("from jobs.version import code_version; print(code_version())")
-    for host, (answers, said) in told.items():
+    own = source_hash()
+    for host, (answers, said) in OnHosts(environment).code_hashes().items():
         what = f"ranks on {host}"
         if not answers:
             way_out = "NIGHTSHIFT_HOST_COMMAND: Python with the platform's packages there"

@@ -223,7 +223,7 @@ def test_each_host_that_trains_is_asked_whether_it_has_the_code_of_here(
     hosts = tmp_path / "reach"
     hosts.write_text(
         "#!/bin/sh\n"
-        f'case $1 in good) shift; exec {sys.executable} "$@";; old) echo 0123abc;;\n'
+        f'case $1 in good) shift; echo Welcome; exec {sys.executable} "$@";; old) echo 0123abc;;\n'
         'away) echo "no route to host" >&2; exit 255;; esac\n'
     )
     hosts.chmod(0o700)

@@ -21,9 +21,9 @@ from pipelines.errors import NightshiftError
 
 _InputsAndLabel = tuple[dict[str, tf.Tensor], tf.Tensor]
 
-IN_MEMORY_BYTES = 256_000_000
-"""Of a rank's rows: more of them are read anew each epoch. Some three months of a large airport are
-a tenth of it."""
+IN_MEMORY_BYTES = 64_000_000
+"""Of a rank's rows: more of them are read anew each epoch. Three months of New York's airports take
+20 MB of it."""
 WHOLE_ROWS = 131_072
 """Of a validation: more of them are dealt to the ranks, piece by piece."""
 PIECE_ROWS = 8192
@@ -132,8 +132,10 @@ def whole(examples: Examples) -> tf.data.Dataset:
 
 def _held(rows: Shards, shares: Shares, rank: int) -> Callable[[tf.Tensor], _InputsAndLabel]:
     """Gives parts of steps from the rank's rows, all of which are in memory."""
-    words = [rows.words(shares.first(step, rank), shares.rows) for step in range(shares.steps)]
-    examples = rows.examples(np.concatenate(words))
+    words = np.empty((shares.steps, shares.rows, rows.width), np.int32)
+    for step in range(shares.steps):
+        words[step] = rows.words(shares.first(step, rank), shares.rows)
+    examples = rows.examples(words.reshape(-1, rows.width))
     arrays = {**network.inputs(examples), "label": examples.label}
     in_parts = (shares.steps * shares.parts, shares.rows // shares.parts)
     own = {

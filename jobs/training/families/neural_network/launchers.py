@@ -24,7 +24,9 @@ from pipelines.errors import NightshiftError, UsageError
 
 FUNCTION = "jobs.training.families.neural_network.rank:main"
 """What the stage server forks; it must be among those that it allows."""
+# Modules, and no lines of Python: of ssh the other side's shell would take them apart.
 _ON_HOST = ("-m", "jobs.training.families.neural_network.on_host")
+_CODE_HASH = ("-m", "jobs.version")
 _ANSWER_SECONDS = 30
 """That a host has to say whether it can be reached."""
 _GRACE_SECONDS = 5
@@ -142,27 +144,29 @@ class OnHosts:
 
     def left(self, ranks: int) -> Mapping[str, int]:
         """See `Launcher`."""
-        told = self.ask("pass")
+        told = self.code_hashes()
         found = {name: self._environment.hosts[name] for name, (well, _) in told.items() if well}
         if not found:
             says = "; ".join(f"{name}: {said}" for name, (_, said) in told.items())
             raise NightshiftError(f"None of the hosts that train can be reached. {says}")
         return found
 
-    def ask(self, program: str) -> dict[str, tuple[bool, str]]:
-        """Have every host run a line of Python.
+    def code_hashes(self) -> dict[str, tuple[bool, str]]:
+        """Have every host tell the hash of its code.
 
         Returns:
-            By host whether it did so in time, and what was said.
+            By host whether it did so in time, and the hash, or what was said instead.
         """
-        asked = {name: self._run(name, "-c", program) for name in self._environment.hosts}
+        asked = {name: self._run(name, *_CODE_HASH) for name in self._environment.hosts}
         deadline = time.monotonic() + _ANSWER_SECONDS
         told: dict[str, tuple[bool, str]] = {}
         for name, answer in asked.items():
             code = answer.wait(max(0.0, deadline - time.monotonic()))
             answer.kill()
             silence = "it said nothing" if code is not None else "it did not answer in time"
-            told[name] = (code == 0, answer.last_words() or silence)
+            said = answer.last_words() or silence
+            # Before it there may be greetings of the host.
+            told[name] = (True, said.splitlines()[-1]) if code == 0 else (False, said)
         return told
 
     def start(self, folder: Path, place: Place) -> Rank:

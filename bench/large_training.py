@@ -1,0 +1,156 @@
+"""How much memory a rank takes of a training that is larger: `python -m bench.large_training`.
+
+Lays rows of the width of flights' out in files, trains a network on them by two ranks of a thread
+each, and prints each rank's largest resident memory, the seconds, and the rows a second. Then one
+rank alone on half of them, by which the efficiency of two is told: rows a second of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from jobs.training import shards
+from jobs.training.encoding import Encoding, Examples
+from jobs.training.families.neural_network import job
+from jobs.training.families.neural_network.launch import launch
+from jobs.training.shards import SHARD_ROWS, Shards
+from pipelines.environment import Environment
+from pipelines.model import NeuralNetwork
+
+_NUMERIC = 50
+_VOCABULARIES = {"carrier": 16, "origin": 3, "dest": 105, "engine": 4, "type": 3, "hour": 20}
+_LOOK_SECONDS = 0.2
+_MEGABYTE = 1024 * 1024
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--epochs", type=int, default=2)
+    asked = parser.parse_args()
+    encoding = _encoding()
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        rows = _laid_out(home / "rows", asked.rows)
+        size = len(rows) * rows.row_bytes / _MEGABYTE
+        print(f"{len(rows):,} rows of {rows.width} words, {size:,.0f} MB", flush=True)
+        half = replace(rows, rows=rows.rows[: len(rows.rows) // 2])
+        two = _trained(home, encoding, rows, 2, asked.epochs)
+        one = _trained(home, encoding, half, 1, asked.epochs)
+    print(f"efficiency of two ranks: {two / (2 * one):.2f}")
+
+
+def _trained(home: Path, encoding: Encoding, rows: Shards, ranks: int, epochs: int) -> float:
+    """Rows a second, of an epoch."""
+    folder = home / f"job-{ranks}"
+    folder.mkdir()
+    shards.conclude(rows)
+    network = NeuralNetwork(ranks=ranks, epochs=epochs, timeout_seconds=36_000)
+    work = job.Job(
+        task="binary_classification",
+        seed=1,
+        network=network,
+        encoding=encoding,
+        fit=rows,
+        validation=rows.sample(),
+        expected_slope=1.0,
+        checkpoint=folder / "checkpoint",
+    )
+    job.write(folder, work)
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(home)})
+    began = time.monotonic()
+    with _Watch() as watch:
+        launch(environment, folder, ranks, network.timeout_seconds)
+    seconds = time.monotonic() - began
+    peaks = ", ".join(f"{peak / _MEGABYTE:,.0f}" for peak in sorted(watch.peaks.values()))
+    speed = epochs * len(rows) / seconds
+    print(
+        f"{ranks} ranks: {seconds:.0f} s for {epochs} epochs with their start, {speed:,.0f} rows a "
+        f"second; most memory of a rank: {peaks} MB",
+        flush=True,
+    )
+    return speed
+
+
+class _Watch:
+    """The largest resident memory of each process below this one, in bytes, while it lasts."""
+
+    def __init__(self) -> None:
+        self.peaks: dict[int, int] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(_LOOK_SECONDS):
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    memory = process.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+                self.peaks[process.pid] = max(memory, self.peaks.get(process.pid, 0))
+
+
+def _laid_out(folder: Path, rows: int) -> Shards:
+    draw = np.random.default_rng(1)
+    numbers: list[int] = []
+    for first in range(0, rows, SHARD_ROWS):
+        count = min(SHARD_ROWS, rows - first)
+        shards.write_file(folder, len(numbers), _drawn(draw, count))
+        numbers.append(count)
+    return shards.conclude(
+        Shards(
+            folder=folder,
+            rows=tuple(numbers),
+            numeric=_NUMERIC,
+            categorical=len(_VOCABULARIES),
+        )
+    )
+
+
+def _drawn(draw: np.random.Generator, rows: int) -> Examples:
+    numeric = draw.normal(size=(rows, _NUMERIC)).astype(np.float32)
+    first = 0
+    columns = []
+    for known in _VOCABULARIES.values():
+        columns.append(draw.integers(first, first + known + 1, rows, np.int32))
+        first += known + 1
+    is_late = draw.random(rows) < 1 / (1 + np.exp(1.5 - numeric[:, 0]))
+    return Examples(
+        numeric=numeric, categorical=np.stack(columns, axis=1), label=is_late.astype(np.float32)
+    )
+
+
+def _encoding() -> Encoding:
+    names = tuple(f"number_{one}" for one in range(_NUMERIC))
+    return Encoding(
+        numeric=names,
+        vocabularies={name: tuple(map(str, range(known))) for name, known in _VOCABULARIES.items()},
+        means=(0.0,) * _NUMERIC,
+        variances=(1.0,) * _NUMERIC,
+        lows=(-4.0,) * _NUMERIC,
+        highs=(4.0,) * _NUMERIC,
+        indicators=(),
+        label_mean=0.25,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
