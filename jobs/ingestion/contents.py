@@ -14,6 +14,15 @@ class Unfit(Exception):
     """Why a file cannot be read at all, or is none of its feed's format."""
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a line of a file begins."""
+
+    byte: int
+    line: int
+    """1-based."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contents:
     """What a format finds out about a file before Spark reads it."""
@@ -27,6 +36,9 @@ class Contents:
     """Files of one layout are read together."""
     records: int
     """Records in the file, good or bad, counted from its bytes or its footer."""
+    marks: tuple[Mark, ...] = ()
+    """Of a large file of lines: its first record, and some that follow, at which it can be
+    split."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,5 +56,8 @@ class Drop:
     """Records in the file, good or bad."""
     new_columns: tuple[str, ...] = ()
     """Columns that are added to the declared ones."""
+    marks: tuple[Mark, ...] = ()
+    """Of a large file of lines: its first record, and some that follow, at which it is split; none:
+    it is read as a whole."""
     stamp: Stamp
     """Of the file when all of this was read in it."""

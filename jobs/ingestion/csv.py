@@ -6,7 +6,7 @@ import csv
 import gzip
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import SEEK_END, BufferedIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,8 @@ from pyspark.sql import functions as F
 
 from jobs.ingestion.contents import Contents, Drop, Unfit
 from jobs.ingestion.provenance import numbered_lines
-from jobs.ingestion.text import count_lines, line_problem
+from jobs.ingestion.splits import count_lines
+from jobs.ingestion.text import line_problem
 from pipelines.feeds import PROVENANCE
 from pipelines.places import opened
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from pipelines.feeds import Feed
 
+_FIRST_LINE = 2
+"""With data; the header is the first."""
 _HEADER_BYTES = 1 << 20
 """A longer first line is none: the file is something else."""
 _MOST_COMMAS = 10_000
@@ -51,7 +54,8 @@ class Csv:
         try:
             _refuse_padding(path)
             with opened(path) as packed, gzip.open(packed, "rb") as file:
-                return _contents(file)
+                # It cannot be read from its midst.
+                return replace(_contents(file), marks=())
         except EOFError:
             raise Unfit("the gzip file is cut off") from None
         except (gzip.BadGzipFile, zlib.error) as error:
@@ -61,7 +65,7 @@ class Csv:
         """Every line after the header. Spark decompresses by the file's ending."""
         header = drops[0].layout
         assert isinstance(header, tuple), "a CSV file's layout is its header"
-        lines = numbered_lines(spark, feed, drops, first_line=2)
+        lines = numbered_lines(spark, feed, drops, first_line=_FIRST_LINE)
         # One projection after the other: each is used several times by the next, and Spark would
         # not share them inside one.
         checked = lines.withColumn("_broken", _problem())
@@ -96,7 +100,8 @@ def _contents(file: BufferedIOBase) -> Contents:
     header = tuple(next(csv.reader([first.rstrip("\r\n")]), ()))
     if not header:
         raise Unfit("the file is empty; a drop without rows still has a header")
-    return Contents(columns=header, layout=header, records=count_lines(file))
+    lines = count_lines(file, first_line=_FIRST_LINE)
+    return Contents(columns=header, layout=header, records=lines.records, marks=lines.marks)
 
 
 def _schema(header: Iterable[str], feed: Feed) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from itertools import chain
 from pathlib import Path
@@ -80,7 +80,10 @@ def find_drops(run: Run) -> dict[str, list[Drop]]:
     for file in files:
         is_growing = folder / file.name in growing
         try:
-            found[file.feed.name].append(_inspect(folder, file, is_growing))
+            drop = _inspect(folder, file, is_growing)
+            # A cluster that others run need not have our code, which reads splits.
+            is_ours = not run.environment.spark_remote
+            found[file.feed.name].append(drop if is_ours else replace(drop, marks=()))
         except Unfit as unfit:
             problems.append(_Problem(file=file.name, day=file.day, why=unfit))
     if problems:
@@ -138,6 +141,7 @@ def _inspect(folder: Path, file: ExpectedFile, is_growing: bool) -> Drop:
         layout=contents.layout,
         records=contents.records,
         new_columns=_new_columns(file.feed, contents),
+        marks=contents.marks,
         stamp=seen,
     )
 

@@ -19,7 +19,8 @@ from pyspark.sql import functions as F
 
 from jobs.ingestion.contents import Contents, Drop
 from jobs.ingestion.provenance import numbered_lines
-from jobs.ingestion.text import count_lines, has_control_characters, line_problem
+from jobs.ingestion.splits import count_lines
+from jobs.ingestion.text import has_control_characters, line_problem
 from pipelines.feeds import PROVENANCE
 from pipelines.places import opened
 
@@ -58,8 +59,14 @@ class JsonLines:
         """The number of lines, without blank ones at the end; an empty file has no rows."""
         new = _new_keys(path, feed) if feed.new_columns == "add" else ()
         with opened(path) as file:
-            records = count_lines(file)
-        return Contents(columns=None, named_by_records=new, layout=new, records=records)
+            lines = count_lines(file, first_line=1)
+        return Contents(
+            columns=None,
+            named_by_records=new,
+            layout=new,
+            records=lines.records,
+            marks=lines.marks,
+        )
 
     def records(self, spark: SparkSession, feed: Feed, drops: Sequence[Drop]) -> DataFrame:
         """Every line."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import reduce
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
+from jobs.ingestion import splits
 from pipelines.feeds import PROVENANCE
 
 if TYPE_CHECKING:
@@ -27,9 +29,8 @@ def numbered_lines(
 ) -> DataFrame:
     """The files' lines as `record`, with their provenance.
 
-    Lines are numbered by a window over each file, so that a file of any length is read in splits;
-    only the numbering and parsing of a single file stay in one task, which is comfortable up to
-    some gigabytes a file.
+    Lines of a large file are numbered where its splits are read, those of others by a window over
+    each file.
 
     Args:
         spark: Who reads.
@@ -38,6 +39,21 @@ def numbered_lines(
         first_line: Number of the first line with data; those before it, and blank ones at the end,
             are left out.
     """
+    large = [drop for drop in drops if drop.marks]
+    others = [drop for drop in drops if not drop.marks]
+    parts = [_numbered_by_window(spark, feed, others, first_line)] if others else []
+    if large:
+        found = splits.lines(spark, large)
+        # What ends a line is in it still.
+        record = F.rtrim("value", F.lit("\r\n")).alias("record")
+        parts.append(found.select(record, "landed_date", "source_line"))
+    lines = reduce(DataFrame.union, parts)
+    return lines.withColumn("source_file", source_file(feed, drops)).select("record", *PROVENANCE)
+
+
+def _numbered_by_window(
+    spark: SparkSession, feed: Feed, drops: Sequence[Drop], first_line: int
+) -> DataFrame:
     # By default a lone '\r' ends a line too, but not for those who count lines without Spark.
     text = spark.read.option("lineSep", "\n").text(spark_paths(drops))
     lines = text.select(
@@ -55,7 +71,7 @@ def numbered_lines(
     last = F.max(filled_line).over(in_file)
     is_data = F.col("source_line").between(first_line, F.col("last"))
     data = numbered.withColumn("last", last).where(is_data)
-    return data.withColumn("source_file", source_file(feed, drops)).select("record", *PROVENANCE)
+    return data.select("record", "landed_date", "source_line")
 
 
 def landed_date(feed: Feed, drops: Sequence[Drop]) -> Expression:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from io import BufferedIOBase
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
@@ -14,12 +13,6 @@ _CONTROL_IN_LINE = r"[\x00-\x08\x0a-\x1f\x7f]"
 """All but the tab: in a line they mean that the source wrote something else than text."""
 _CONTROL_IN_VALUE = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 """A value that is no line may be of several lines."""
-
-
-def count_lines(file: BufferedIOBase) -> int:
-    """Lines from here to the end of the file, without blank ones at the end."""
-    numbered = enumerate(file, 1)
-    return max((number for number, line in numbered if line.rstrip(b"\r\n")), default=0)
 
 
 def line_problem() -> Expression:
