@@ -1,8 +1,7 @@
 """Scoring by Spark's Python workers, in Arrow: any number of rows, and few of them in memory.
 
-Spark shares out the files of the rows; each worker reads its own, and writes what it says of them:
-no row goes through Spark, which takes longer to hand it over than a worker to score it
-(docs/decisions/0021). A model travels as files that are named by their digest; a worker loads it
+Spark shares out the files of the rows; each worker reads its own, and writes what it says of them
+(see `parts`). A model travels as files that are named by their digest; a worker loads it
 once, and keeps it for later tasks.
 """
 
@@ -24,10 +23,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.lake.arrow_files import arrow_files
-from jobs.training import odd_inputs, scoring
+from jobs.training import odd_inputs, parts, scoring
 from jobs.training.families import family_of
 from jobs.training.families.light import Variant
 from jobs.training.odd_inputs import Odd
+from jobs.training.parts import Part, Source
 from pipelines.errors import NightshiftError
 
 if TYPE_CHECKING:
@@ -39,15 +39,8 @@ if TYPE_CHECKING:
 
 _MODELS_OF_A_WORKER = 16
 """Loaded ones: a pass over many nights has a model for each turn."""
-_PART_BYTES = 64_000_000
-"""A larger file is shared out among tasks, by its row groups."""
-_TASK_BYTES = 64_000_000
-"""Of files that share a task: to start one takes as long as to score some twenty thousand rows."""
-_ROWS_AT_ONCE = 65_536
-"""That a worker holds in memory."""
 _NO_DAY = "__HIVE_DEFAULT_PARTITION__"
 """Folder of rows without a day, as Spark names it: who looks at the files refuses it."""
-_UNIT = "day date, path string, part int, parts int"
 _COUNTS = "column string, kind string, rows long"
 """What a worker tells: the odd inputs among its rows."""
 _COUNTS_SCHEMA = pa.schema([("column", pa.string()), ("kind", pa.string()), ("rows", pa.int64())])
@@ -87,6 +80,11 @@ class Asked:
     """Column of the predictions whose days have a folder each."""
 
     @property
+    def source(self) -> Source:
+        """Where the rows are."""
+        return Source(table=self.table, schema=self.schema, partition=self.partition)
+
+    @property
     def told(self) -> pa.Schema:
         """Of the predictions."""
         fields = [self.schema.field(name) for name in self.shown]
@@ -95,16 +93,6 @@ class Asked:
         fields += [pa.field(name, pa.string()) for name, _ in made_by]
         fields += [pa.field(name, value.type) for name, value in self.stamps.items()]
         return pa.schema(fields)
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Row groups of a file: those whose number leaves the rest `part`, divided by `parts`."""
-
-    day: date
-    path: str
-    part: int
-    parts: int
 
 
 def ship(
@@ -145,22 +133,13 @@ def write(
         files: Of days that have a model.
         place: Path or URL of a new folder, which gets a folder a day with Parquet files.
     """
-    parts = [astuple(part) for file in files for part in _parts(file)]
-    size = sum(file.size for file in files)
-    tasks = max(1, min(len(parts), round(size / _TASK_BYTES)))
-    # Without a column Spark deals them out one by one, the same number to each task.
-    dealt = session.createDataFrame(parts, _UNIT).repartition(tasks)
+    shares = [astuple(part) for file in files for part in parts.parts_of(file)]
+    dealt = parts.deal(session, shares, parts.COLUMNS, sum(file.size for file in files))
     counts = dealt.mapInArrow(_Score(asked, place), _COUNTS)
     odd: Counter[Odd] = Counter()
     for column, kind, rows in counts.collect():
         odd[column, kind] += rows
     return odd
-
-
-def _parts(file: DayFile) -> Iterator[_Part]:
-    count = max(1, round(file.size / _PART_BYTES))
-    for number in range(count):
-        yield _Part(file.day, file.path, number, count)
 
 
 @dataclass(frozen=True)
@@ -174,16 +153,17 @@ class _Score:
         odd: Counter[Odd] = Counter()
         for batch in batches:
             for unit in batch.to_pylist():
-                odd += self._write(_Part(**unit))
+                odd += self._write(Part(**unit))
         told = [{"column": one[0], "kind": one[1], "rows": rows} for one, rows in odd.items()]
         yield pa.RecordBatch.from_pylist(told, _COUNTS_SCHEMA)
 
-    def _write(self, part: _Part) -> Counter[Odd]:
+    def _write(self, part: Part) -> Counter[Odd]:
         shipped = self.asked.by_day[part.day]
         scorer = _loaded(shipped)
         odd: Counter[Odd] = Counter()
+        wanted = (*self.asked.shown, *scorer.encoding.columns)
         with _Files(self.place, part, self.asked.told_by) as files:
-            for rows in _read(self.asked, part, scorer.encoding.columns):
+            for rows in parts.read(self.asked.source, part, wanted):
                 odd += odd_inputs.count(rows, scorer.encoding)
                 files.add(self._scored(rows, shipped, scorer))
         return odd
@@ -200,7 +180,7 @@ class _Files:
     place of the same file.
     """
 
-    def __init__(self, place: str, part: _Part, by: str) -> None:
+    def __init__(self, place: str, part: Part, by: str) -> None:
         self._system = arrow_files(place)
         self._name = hashlib.sha256(repr(part).encode()).hexdigest()[:32]
         self._by = by
@@ -235,29 +215,6 @@ class _Files:
     def _unfinished(self, folder: str) -> str:
         # Of another name than what is looked for.
         return f"{folder}/.{self._name}.{self._own}"
-
-
-def _read(asked: Asked, part: _Part, features: Iterable[str]) -> Iterator[pa.Table]:
-    """The rows of a part, some at a time, with the columns that are needed."""
-    wanted = list(dict.fromkeys((*asked.shown, *features)))
-    with arrow_files(asked.table).open_input_file(part.path) as source:
-        file = pq.ParquetFile(source)
-        there = file.schema_arrow.names
-        groups = [one for one in range(file.num_row_groups) if one % part.parts == part.part]
-        columns = [name for name in wanted if name in there]
-        for batch in file.iter_batches(_ROWS_AT_ONCE, groups, columns):
-            yield pa.table({name: _column(asked, part, batch, name) for name in wanted})
-
-
-def _column(asked: Asked, part: _Part, batch: pa.RecordBatch, name: str) -> pa.Array:
-    kind = asked.schema.field(name).type
-    if name in batch.schema.names:
-        # Files may have other types than the table: Spark writes instants in nanoseconds.
-        return batch[name].cast(kind)
-    # The folder tells the day, not the file. Of a column that the table has got since the rows
-    # have nothing.
-    day = pa.scalar(part.day if name == asked.partition else None, kind)
-    return pa.repeat(day, len(batch))
 
 
 @lru_cache(maxsize=_MODELS_OF_A_WORKER)

@@ -16,9 +16,10 @@ from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
 from jobs.lake.data_files import day_files
-from jobs.training import odd_inputs, scoring, scoring_on_spark
+from jobs.training import odd_inputs, parts, scoring, scoring_on_spark
 from jobs.training.encoding import ENCODING
 from jobs.training.odd_inputs import Odd
+from jobs.training.parts import Part
 from jobs.training.registry import ModelVersion, Registry
 from jobs.training.scoring_on_spark import Asked, Shipped
 from pipelines.days import Days
@@ -122,8 +123,8 @@ def test_every_split_gives_the_bits_of_one_process(
     part_bytes: int,
     groups: int,
 ) -> None:
-    monkeypatch.setattr(scoring_on_spark, "_PART_BYTES", part_bytes)
-    monkeypatch.setattr(scoring_on_spark, "_TASK_BYTES", part_bytes)
+    monkeypatch.setattr(parts, "PART_BYTES", part_bytes)
+    monkeypatch.setattr(parts, "TASK_BYTES", part_bytes)
     shuffled = ROWS.take(np.random.default_rng(1).permutation(len(ROWS)))
     _write(asked, shuffled, writer_properties=WriterProperties(max_row_group_size=6000 // groups))
     scored, odd = _scored(spark, asked)
@@ -172,7 +173,7 @@ def _told(*days: date | None) -> pa.Table:
     )
 
 
-_PART = scoring_on_spark._Part(day=NIGHTS.first, path="a.parquet", part=0, parts=1)
+_PART = Part(day=NIGHTS.first, path="a.parquet", part=0, parts=1)
 
 
 def _there(place: Path) -> list[str]:

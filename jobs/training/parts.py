@@ -1,0 +1,99 @@
+"""Shares of a table's files, which Spark's Python workers read by themselves.
+
+No row goes through Spark, which takes longer to hand it over than a worker to use it
+(docs/decisions/0021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.lake.arrow_files import arrow_files
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from jobs.lake.data_files import DayFile
+
+PART_BYTES = 64_000_000
+"""A larger file is shared out among tasks, by its row groups."""
+TASK_BYTES = 64_000_000
+"""Of files that share a task: to start one takes as long as to score some twenty thousand rows."""
+ROWS_AT_ONCE = 65_536
+"""That a worker holds in memory."""
+COLUMNS = "day date, path string, part int, parts int"
+"""Of a part, as Spark deals it out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Row groups of a file: those whose number leaves the rest `part`, divided by `parts`."""
+
+    day: date
+    path: str
+    part: int
+    parts: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A table whose files are read."""
+
+    table: str
+    """Path or URL."""
+    schema: pa.Schema
+    """Of the rows."""
+    partition: str
+    """Column of the day."""
+
+
+def parts_of(file: DayFile) -> Iterator[Part]:
+    """The shares of a file."""
+    count = max(1, round(file.size / PART_BYTES))
+    for number in range(count):
+        yield Part(file.day, file.path, number, count)
+
+
+def deal(
+    session: SparkSession, shares: Collection[tuple[Any, ...]], columns: str, size: int
+) -> DataFrame:
+    """The shares as rows, dealt out to tasks.
+
+    Args:
+        session: Of the Spark whose workers are to read them.
+        shares: Values of the columns.
+        columns: Names and types, as SQL writes them.
+        size: Bytes of the files.
+    """
+    tasks = max(1, min(len(shares), round(size / TASK_BYTES)))
+    # Without a column Spark deals them out one by one, the same number to each task.
+    return session.createDataFrame(list(shares), columns).repartition(tasks)
+
+
+def read(source: Source, part: Part, columns: Iterable[str]) -> Iterator[pa.Table]:
+    """The rows of a part, some at a time, with those columns in the types of the table."""
+    wanted = list(dict.fromkeys(columns))
+    with arrow_files(source.table).open_input_file(part.path) as opened:
+        file = pq.ParquetFile(opened)
+        there = file.schema_arrow.names
+        groups = [one for one in range(file.num_row_groups) if one % part.parts == part.part]
+        of_file = [name for name in wanted if name in there]
+        for batch in file.iter_batches(ROWS_AT_ONCE, groups, of_file):
+            yield pa.table({name: _column(source, part, batch, name) for name in wanted})
+
+
+def _column(source: Source, part: Part, batch: pa.RecordBatch, name: str) -> pa.Array:
+    kind = source.schema.field(name).type
+    if name in batch.schema.names:
+        # Files may have other types than the table: Spark writes instants in nanoseconds.
+        return batch[name].cast(kind)
+    # The folder tells the day, not the file. Of a column that the table has got since the rows
+    # have nothing.
+    day = pa.scalar(part.day if name == source.partition else None, kind)
+    return pa.repeat(day, len(batch))
