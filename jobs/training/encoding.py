@@ -20,10 +20,10 @@ from pipelines.model import Training
 
 ENCODING = "encoding.json"
 """File of the encoding beside the files of a model."""
-_RARE = 10
+RARE = 10
 """Rows below which a category is too rare to learn: it shares the row of the unknown ones, which is
 so learned too."""
-_TAILS = (0.001, 0.999)
+TAILS = (0.001, 0.999)
 """Quantiles between which a number is taken as it is."""
 SAMPLE_ROWS = 1000
 """Of a sample: enough to see whether two models say the same."""
@@ -116,6 +116,15 @@ class Examples:
     def __len__(self) -> int:
         return len(self.numeric)
 
+    def read(self, first: int, count: int) -> Examples:
+        """So many rows from that one on; no copies."""
+        chosen = slice(first, first + count)
+        return Examples(
+            numeric=self.numeric[chosen],
+            categorical=self.categorical[chosen],
+            label=self.label[chosen],
+        )
+
     def take(self, rows: NDArray[np.int64]) -> Examples:
         """The rows at these positions, in this order."""
         return Examples(
@@ -136,17 +145,17 @@ def _unknown_of(value: Mapping[str, Any]) -> dict[str, tuple[str | None, ...]] |
 
 def learn(rows: pa.Table, training: Training) -> Encoding:
     """What the rows to train on tell about the columns."""
-    numeric = _numbers(rows, training.numeric, np.float64, training.bends)
+    numeric = numbers(rows, training.numeric, np.float64, training.bends)
     missing = np.isnan(numeric)
     # A column without any value counts as one of zeros.
     seen = np.where(missing.all(axis=0), 0.0, numeric)
     means = np.nanmean(seen, axis=0)
     variances = np.nanvar(seen, axis=0)
     deviations = np.sqrt(np.where(variances > 0, variances, 1.0))
-    lows, highs = (np.nanquantile(seen, _TAILS, axis=0) - means) / deviations
+    lows, highs = (np.nanquantile(seen, TAILS, axis=0) - means) / deviations
     has_gaps = dict(zip(training.numeric, missing.any(axis=0), strict=True))
-    labels = _numbers(rows, (training.label,), np.float64, {})
-    columns = {name: _column(rows, name) for name in training.categorical}
+    labels = numbers(rows, (training.label,), np.float64, {})
+    columns = {name: texts(rows, name) for name in training.categorical}
     known = {name: _vocabulary(values) for name, values in columns.items()}
     return Encoding(
         numeric=training.numeric,
@@ -174,12 +183,12 @@ def encode(rows: pa.Table, encoding: Encoding, label: str | None = None) -> Exam
     Raises:
         NightshiftError: a column that the model reads is not there; the message names it.
     """
-    numeric = _numbers(rows, encoding.numeric, np.float32, encoding.bends)
+    numeric = numbers(rows, encoding.numeric, np.float32, encoding.bends)
     categorical = _categories(rows, encoding)
     if label is None:
         unknown = np.full(len(rows), np.nan, np.float32)
         return Examples(numeric=numeric, categorical=categorical, label=unknown)
-    known = _numbers(rows, (label,), np.float32, {})[:, 0]
+    known = numbers(rows, (label,), np.float32, {})[:, 0]
     return Examples(numeric=numeric, categorical=categorical, label=known)
 
 
@@ -188,7 +197,7 @@ def _categories(rows: pa.Table, encoding: Encoding) -> NDArray[np.int32]:
     unknown = 0  # the column's first row of the table
     for position, (name, values) in enumerate(encoding.vocabularies.items()):
         known = pa.array(values, pa.string())
-        index = pc.index_in(_column(rows, name), value_set=known, skip_nulls=True)
+        index = pc.index_in(texts(rows, name), value_set=known, skip_nulls=True)
         from_unknown = pc.add(pc.fill_null(index, -1), 1)
         categories[:, position] = pc.add(from_unknown, unknown).to_numpy()
         unknown += len(values) + 1
@@ -198,7 +207,7 @@ def _categories(rows: pa.Table, encoding: Encoding) -> NDArray[np.int32]:
 def _vocabulary(values: pa.ChunkedArray) -> tuple[str, ...]:
     counts = pc.value_counts(values.drop_null()).to_pylist()
     # Sorted: the same rows in another order must give the same places.
-    return tuple(sorted(c["values"] for c in counts if c["counts"] >= _RARE))
+    return tuple(sorted(c["values"] for c in counts if c["counts"] >= RARE))
 
 
 def _unknown(values: pa.ChunkedArray, known: tuple[str, ...]) -> tuple[str | None, ...]:
@@ -206,23 +215,32 @@ def _unknown(values: pa.ChunkedArray, known: tuple[str, ...]) -> tuple[str | Non
     return (*rare, None) if values.null_count else tuple(rare)
 
 
-def _column(rows: pa.Table, name: str) -> pa.ChunkedArray:
+def texts(rows: pa.Table, name: str) -> pa.ChunkedArray:
+    """The values of a categorical column."""
     return existing(rows, name).cast(pa.string())
 
 
-def _numbers(
+def numbers(
     rows: pa.Table,
     names: tuple[str, ...],
     dtype: type[np.floating[Any]],
     bends: Mapping[str, float],
 ) -> NDArray[Any]:
-    numbers = np.empty((len(rows), len(names)), dtype)
+    """The columns of those names as (rows, columns); NaN where missing.
+
+    Args:
+        rows: That have them.
+        names: Of numeric columns, or of the label.
+        dtype: Of the numbers.
+        bends: See `Encoding.bends`.
+    """
+    found = np.empty((len(rows), len(names)), dtype)
     for position, name in enumerate(names):
         values = existing(rows, name).cast(pa.float64()).to_numpy()
         if name in bends:
             values = np.sign(values) * np.log1p(np.abs(values) / bends[name])
-        numbers[:, position] = values
-    return numbers
+        found[:, position] = values
+    return found
 
 
 def existing(rows: pa.Table, name: str) -> pa.ChunkedArray:

@@ -1,0 +1,147 @@
+"""Parts of rows that are merged say what all rows say at once."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import asdict, replace
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs.training import column_statistics, encoding
+from jobs.training.column_statistics import Bounds, Columns, Learning, Tail
+from jobs.training.encoding import Encoding
+from pipelines.days import Days
+from pipelines.model import Logarithm, Training
+from tests.jobs.training.small import FIRST, TRAINING, TWIN, rows_of, with_column
+
+BENT = replace(TRAINING, logarithms=(Logarithm(features=("noise",), bend=2.0),))
+ROWS = rows_of(Days.of(FIRST), 3000)
+ROWS = ROWS.filter(pa.compute.is_valid(ROWS["failed"]))
+LISTS = ("means", "variances", "lows", "highs", "label_mean", "label_scale")
+
+
+def columns_of(rows: pa.Table, training: Training, bounds: Bounds) -> Columns:
+    """What one part says, read in two pieces."""
+    learning = Learning(training, bounds)
+    half = len(rows) // 2
+    learning.add(rows.slice(0, half))
+    learning.add(rows.slice(half))
+    return learning.learned()
+
+
+def learned(parts: list[pa.Table], training: Training, bounds: Bounds) -> Encoding:
+    """By the parts, merged in their order."""
+    told = [columns_of(part, training, bounds) for part in parts]
+    columns = reduce(lambda one, other: one.merged(other, bounds.rows), told)
+    return column_statistics.encoding_of(
+        training,
+        [columns.numbers[name].told() for name in training.numeric],
+        [columns.categories[name] for name in training.categorical],
+        columns.label.told(),
+    )
+
+
+def require_alike(one: Encoding, other: Encoding) -> None:
+    """The same up to rounding; words and names exactly."""
+    first, second = asdict(one), asdict(other)
+    for name in LISTS:
+        np.testing.assert_allclose(first.pop(name), second.pop(name), rtol=1e-9, atol=1e-12)
+    assert first == second
+
+
+@settings(deadline=None)
+@given(
+    cuts=st.lists(st.integers(0, len(ROWS)), max_size=8),
+    seed=st.integers(0, 2**32 - 1),
+    training=st.sampled_from([TRAINING, BENT, TWIN.training]),
+)
+def test_any_split_says_what_all_rows_say(cuts: list[int], seed: int, training: Training) -> None:
+    order = np.random.default_rng(seed).permutation(len(ROWS))
+    shuffled = ROWS.take(order)
+    ends = [0, *sorted(cuts), len(ROWS)]
+    parts = [shuffled.slice(start, end - start) for start, end in itertools.pairwise(ends)]
+    bounds = Bounds.of(len(ROWS), len(parts))
+    require_alike(learned(parts, training, bounds), encoding.learn(ROWS, training))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.one_of(st.none(), st.floats(-1e9, 1e9)), max_size=40), max_size=6),
+)
+def test_any_numbers_say_the_same(parts: list[list[float | None]]) -> None:
+    training = replace(TRAINING, numeric=("x",), categorical=("line",))
+    tables = [_numbers(values) for values in parts if values]
+    if not tables:
+        return
+    every = pa.concat_tables(tables)
+    found = learned(tables, training, Bounds.of(len(every), len(tables)))
+    expected = encoding.learn(every, training)
+    np.testing.assert_allclose(found.means, expected.means, rtol=1e-9, atol=1e-3)
+    np.testing.assert_allclose(found.variances, expected.variances, rtol=1e-6, atol=1e-3)
+    assert found.indicators == expected.indicators
+
+
+def _numbers(values: list[float | None]) -> pa.Table:
+    return pa.table(
+        {
+            "x": pa.array(values, pa.float64()),
+            "line": pa.repeat("AA", len(values)),
+            "failed": pa.repeat(1.0, len(values)),
+        }
+    )
+
+
+def test_numbers_far_from_zero_keep_their_spread() -> None:
+    # Seconds since 1970: their squares have no digit left that tells them apart.
+    far = with_column(ROWS, "x", pa.array(1.7e9 + ROWS["noise"].to_numpy()))
+    parts = [far.slice(first, 100) for first in range(0, len(far), 100)]
+    found = learned(parts, TRAINING, Bounds.of(len(far), len(parts)))
+    np.testing.assert_allclose(found.variances[0], np.var(ROWS["noise"].to_numpy()), rtol=1e-6)
+
+
+def test_a_column_without_any_value_is_learned_as_zero() -> None:
+    empty = with_column(ROWS, "noise", pa.nulls(len(ROWS), pa.float64()))
+    parts = [empty.slice(0, 1000), empty.slice(1000)]
+    require_alike(
+        learned(parts, TRAINING, Bounds.of(len(empty), 2)), encoding.learn(empty, TRAINING)
+    )
+
+
+def test_the_same_parts_in_the_same_order_give_the_same_bits() -> None:
+    parts = [ROWS.slice(first, 500) for first in range(0, len(ROWS), 500)]
+    bounds = Bounds.of(len(ROWS), len(parts))
+    first, again = (learned(parts, TRAINING, bounds) for _ in range(2))
+    other_way = learned(parts[::-1], TRAINING, bounds)
+    assert first == again
+    # Else this would not tell a fixed order from any.
+    assert first != other_way
+
+
+@pytest.mark.parametrize("rows", [10_000, 1_000_000])
+def test_thinned_tails_miss_few_places(rows: int) -> None:
+    draw = np.random.default_rng(1)
+    values = draw.normal(size=rows)
+    parts = np.array_split(values, 10)
+    bounds = replace(Bounds.of(rows, len(parts)), values=20)
+    tails = [Tail.none().extended(part, bounds.rows) for part in parts]
+    merged = reduce(
+        lambda one, other: one.merged(other, bounds.rows),
+        [tail.thinned(bounds.values) for tail in tails],
+    )
+    place = rows // 1000
+    together = -(-max(len(tail.values) for tail in tails) // bounds.values)
+    ranks = np.searchsorted(np.sort(values), merged.at(place))
+    assert abs(int(ranks) - place) <= together * len(parts)
+
+
+def test_tails_are_kept_by_rows_and_not_by_values() -> None:
+    tail = Tail.none().extended(np.array([3.0, 1, 1, 1, 2]), 4)
+    assert (tail.values.tolist(), tail.rows.tolist()) == ([1, 2], [3, 1])
+    more: Any = tail.extended(np.array([1.0, 9]), 4)
+    assert (more.values.tolist(), more.rows.tolist()) == ([1], [4])
