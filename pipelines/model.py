@@ -234,6 +234,10 @@ class Training:
     """Days at the end of the judged model's window kept out of its `fit`, for calibration."""
     min_rows: int = 2000
     """Fewest labelled rows to fit on."""
+    rows_in_process: int | None = 2_000_000
+    """A window of more rows is laid out by Spark, and read piece by piece by a family that can
+    (docs/how-to/large-training.md); None: never. The order in which rows are learned from differs,
+    and with it the weights."""
     seed: int = 20130101
     """Of all that is drawn: the same rows and seed give the same weights."""
 
@@ -254,6 +258,8 @@ class Training:
             f"family must be a value such as LinearModel(), but is {self.family!r}.",
         )
         refuse_unless(self.min_rows >= 1, "min_rows must be at least 1.")
+        most = self.rows_in_process
+        refuse_unless(most is None or most >= 0, "rows_in_process must be at least 0, or None.")
         twice = sorted({name for name in self.features if self.features.count(name) > 1})
         refuse_unless(not twice, f"Features declared twice: {twice}.")
         refuse_unless(bool(self.numeric), "A model needs at least one numeric feature.")

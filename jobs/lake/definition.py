@@ -19,10 +19,11 @@ _OWN_PACKAGES = ("pipelines", "jobs", "expectations", "features", "tests")
 _NOT_OF_ROWS = frozenset(
     {
         *("doc", "docs", "types", "least", "most", "max_quarantine_share", "is_asked_once"),
-        "warehouse",
+        *("warehouse", "rows_in_process"),
     }
 )
-"""Fields of declarations that tell people, judge rows or say where they go: they make none."""
+"""Fields of declarations that tell people, judge rows, or say where they go or are held: they make
+none."""
 _AS_BEFORE: Mapping[str, object] = {
     "new_columns": "refuse",
     "compression": "none",

@@ -68,8 +68,10 @@ def running_server(environment: Environment, port: int | None = None) -> Iterato
             yield environment
     finally:
         if process is not None:
-            disconnect(environment)  # at its exit a client waits for a server that is gone
             with _no_other_use(environment):
+                # Not before: another thread may use the session. At its exit a client waits for a
+                # server that is gone.
+                disconnect(environment)
                 stop(process)
 
 
