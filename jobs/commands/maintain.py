@@ -116,6 +116,7 @@ def _of_pipeline(environment: Environment, pipeline: Pipeline, rule: Rule) -> It
     with one_run_at_a_time(run):
         # Before the files that they name.
         from jobs.lake import retention
+        from jobs.lake.locations import laid_out_rows
 
         yield retention.clean_stagings(run, rule)
         yield from retention.clean_tables(run, _pinned(environment, name), rule)
@@ -123,6 +124,8 @@ def _of_pipeline(environment: Environment, pipeline: Pipeline, rule: Rule) -> It
         # Of trainings that were killed.
         scratch = (environment.home / "training" / name).glob("job-*")
         yield clean(f"{name}: training folders", scratch, rule)
+        laid_out = place(laid_out_rows(environment.lake, name)).glob("*")
+        yield clean(f"{name}: rows laid out for training", laid_out, rule)
         yield from _runs_without_model(environment, name, rule)
 
 

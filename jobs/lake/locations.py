@@ -32,6 +32,15 @@ def manifests(run: Run) -> str:
     return f"{run.environment.lake}/_staging/{run.pipeline.name}"
 
 
+def laid_out_rows(lake: str, pipeline: str) -> str:
+    """Where trainings keep rows that do not fit into memory, each in a folder of its own.
+
+    In the lake, which Spark's workers and the processes of a training see wherever they are; no
+    table's name begins so.
+    """
+    return f"{lake}/_training/{pipeline}"
+
+
 def exists(run: Run, name: str) -> bool:
     """Whether the table has ever been published."""
     return DeltaTable.is_deltatable(path(run, name))

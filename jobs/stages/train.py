@@ -41,9 +41,10 @@ def train(run: Run) -> dict[str, object]:
     _require_one_definition(run, recipe.days.all)
     pinned = pins.pins(run, recipe)
     registry = Registry(run.environment, run.pipeline.name)
-    result = {
+    result: dict[str, object] = {
         "as_of": str(run.days.last),
         "family": recipe.family.name,
+        "laid_out_by": "Spark" if recipe.on_spark else "this process",
         "table_version": recipe.snapshot.version,
         # By it the plan of the night sees that another model is declared.
         "definition": training_definition(run.pipeline),

@@ -6,7 +6,10 @@ learns from every day up to the night, and is given the calibration of the judge
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
@@ -14,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.lake import snapshots
 from jobs.training import dataset
+from jobs.training.dataset import InProcess
 from jobs.training.encoding import ENCODING, Encoding, Examples
 from jobs.training.families import family_of
 from pipelines.spec import TRAINING
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from jobs.lake.snapshots import Snapshot
-    from jobs.training.dataset import Dataset, Window
+    from jobs.training.dataset import Dataset, LaidOut, Window
     from jobs.training.families import Fit, ModelFamily
+    from pipelines.environment import Environment
     from pipelines.run import Run
 
 JUDGED = "judged"
@@ -41,6 +44,8 @@ class Recipe:
     """Of the family, as the environment has them."""
     days: Window
     snapshot: Snapshot
+    on_spark: bool = False
+    """Whether Spark lays the rows out, which do not fit into memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,15 +84,42 @@ def recipe_of(run: Run) -> Recipe:
     """
     declared = run.pipeline.training.family
     family = family_of(declared.name)
+    days = dataset.window(run.pipeline, run.days.last)
+    snapshot = snapshots.newest(run, TRAINING)
+    is_large = dataset.is_large(run, snapshot, days)
+    # A cluster that others run need not have our code.
+    is_own = not run.environment.spark_remote
+    if is_large and not (family.streams and is_own):
+        _tell_of_memory(run, family)
     return Recipe(
         family=family,
         settings=family.settings(declared, run.environment),
-        days=dataset.window(run.pipeline, run.days.last),
-        snapshot=snapshots.newest(run, TRAINING),
+        days=days,
+        snapshot=snapshot,
+        on_spark=is_large and family.streams and is_own,
     )
 
 
-def make(run: Run, recipe: Recipe, folder: Path, cores: int = 0) -> Candidate:
+def _tell_of_memory(run: Run, family: ModelFamily) -> None:
+    why = "the Spark of SPARK_REMOTE need not have our code"
+    if not family.streams:
+        why = f"family '{family.name}' reads all rows at once"
+    most = run.pipeline.training.rows_in_process
+    print(
+        f"The window of '{run.pipeline.name}' has more than rows_in_process={most} rows, and is "
+        f"read into this process all the same: {why}.",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def make(
+    run: Run,
+    recipe: Recipe,
+    folder: Path,
+    cores: int = 0,
+    ranks_in: Environment | None = None,
+) -> Candidate:
     """Train both.
 
     Args:
@@ -96,49 +128,83 @@ def make(run: Run, recipe: Recipe, folder: Path, cores: int = 0) -> Candidate:
         folder: Private to this training; its files must last until the candidate is saved.
         cores: Which the processes of both may keep busy; with too few, one training follows the
             other.
+        ranks_in: Where the processes of a training are started; None: in the run's environment.
 
     Raises:
         Refused: too few labels are known.
         NightshiftError: the training failed.
     """
-    days = recipe.days
-    rows = dataset.labelled(run, recipe.snapshot, days.all)
-    to_judge = dataset.judged(run, rows, days)
-    assert to_judge.validation is not None, "a model is judged by days that it has not seen"
-    processes = recipe.family.processes(recipe.settings)
-    train_both = _at_once if 0 < 2 * processes <= cores else _in_turn
-    judged, fresh = train_both(run, recipe, rows, to_judge, folder)
-    return Candidate(judged=judged, fresh=fresh, validation_rows=len(to_judge.validation))
+    with _laid_out(run, recipe) as rows:
+        to_judge = rows.judged()
+        assert to_judge.validation is not None, "a model is judged by days that it has not seen"
+        work = _Work(
+            recipe=recipe,
+            rows=rows,
+            to_judge=to_judge,
+            folder=folder,
+            ranks_in=ranks_in or run.environment,
+        )
+        processes = recipe.family.processes(recipe.settings)
+        judged, fresh = work.at_once() if 0 < 2 * processes <= cores else work.in_turn()
+        return Candidate(judged=judged, fresh=fresh, validation_rows=len(to_judge.validation))
 
 
-def _in_turn(
-    run: Run, recipe: Recipe, rows: pa.Table, to_judge: Dataset, folder: Path
-) -> tuple[Member, Member]:
-    with ThreadPoolExecutor(1) as meanwhile:
-        laid_out = meanwhile.submit(dataset.fresh, run, rows, recipe.days)
-        judged = _member(run, recipe, to_judge, folder / _OF_JUDGED)
-        newest = laid_out.result()
-    slope: Future[float | None] = Future()
-    slope.set_result(judged.fit.calibration_slope)
-    told = replace(newest, calibration=slope)
-    return judged, _member(run, recipe, told, folder / _OF_FRESH)
+@contextmanager
+def _laid_out(run: Run, recipe: Recipe) -> Iterator[LaidOut]:
+    if not recipe.on_spark:
+        yield InProcess.of(run, recipe.snapshot, recipe.days)
+        return
+    with dataset.on_spark(run, recipe.snapshot, recipe.days) as rows:
+        yield rows
 
 
-def _at_once(
-    run: Run, recipe: Recipe, rows: pa.Table, to_judge: Dataset, folder: Path
-) -> tuple[Member, Member]:
-    called_off = Event()
-    # Whatever fails, both have ended when it is left: nothing writes into the folder any more.
-    with ThreadPoolExecutor(1) as beside:
-        judging = beside.submit(_member, run, recipe, to_judge, folder / _OF_JUDGED, called_off)
-        try:
-            newest = dataset.fresh(run, rows, recipe.days)
-            told = replace(newest, calibration=_slope_of(judging))
-            fresh = _member(run, recipe, told, folder / _OF_FRESH)
-            return judging.result(), fresh
-        except BaseException:  # Ctrl-C too
-            called_off.set()
-            raise
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Work:
+    """The two trainings."""
+
+    recipe: Recipe
+    rows: LaidOut
+    to_judge: Dataset
+    folder: Path
+    ranks_in: Environment
+
+    def in_turn(self) -> tuple[Member, Member]:
+        """The judged one, then the fresh one, whose rows are laid out meanwhile."""
+        with ThreadPoolExecutor(1) as meanwhile:
+            laid_out = meanwhile.submit(self.rows.fresh)
+            judged = self._member(self.to_judge, _OF_JUDGED)
+            newest = laid_out.result()
+        slope: Future[float | None] = Future()
+        slope.set_result(judged.fit.calibration_slope)
+        told = replace(newest, calibration=slope)
+        return judged, self._member(told, _OF_FRESH)
+
+    def at_once(self) -> tuple[Member, Member]:
+        """Both."""
+        called_off = Event()
+        # Whatever fails, both have ended when it is left: nothing writes into the folder any more.
+        with ThreadPoolExecutor(1) as beside:
+            judging = beside.submit(self._member, self.to_judge, _OF_JUDGED, called_off)
+            try:
+                newest = self.rows.fresh()
+                told = replace(newest, calibration=_slope_of(judging))
+                fresh = self._member(told, _OF_FRESH)
+                return judging.result(), fresh
+            except BaseException:  # Ctrl-C too
+                called_off.set()
+                raise
+
+    def _member(self, data: Dataset, name: str, called_off: Event | None = None) -> Member:
+        folder = self.folder / name
+        folder.mkdir()
+        recipe = self.recipe
+        fit = recipe.family.fit(data, recipe.settings, self.ranks_in, folder, called_off)
+        return Member(
+            fit=fit,
+            encoding=data.encoding,
+            fit_rows=len(data.fit),
+            sample=data.fit.sample(),
+        )
 
 
 def _slope_of(judging: Future[Member]) -> Future[float | None]:
@@ -154,23 +220,6 @@ def _slope_of(judging: Future[Member]) -> Future[float | None]:
 
     judging.add_done_callback(tell)
     return slope
-
-
-def _member(
-    run: Run,
-    recipe: Recipe,
-    data: Dataset,
-    folder: Path,
-    called_off: Event | None = None,
-) -> Member:
-    folder.mkdir()
-    fit = recipe.family.fit(data, recipe.settings, run.environment, folder, called_off)
-    return Member(
-        fit=fit,
-        encoding=data.encoding,
-        fit_rows=len(data.fit),
-        sample=data.fit.sample(),
-    )
 
 
 def _save(member: Member, folder: Path) -> None:

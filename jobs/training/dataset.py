@@ -1,24 +1,45 @@
-"""Which rows a model learns from, and how they are laid out for it."""
+"""Which rows a model learns from, and how they are laid out for it.
+
+A window that fits into memory is read and encoded in this process; a larger one is laid out by
+Spark's workers, and only its validation days are read here (`OnSpark`). What else reads a whole
+window into one process, whatever its size: `evaluate` and `backtest`, for their baselines and the
+held-out days.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.lake import snapshots
+from jobs.lake import amounts, snapshots
+from jobs.lake.arrow_files import arrow_files
+from jobs.lake.locations import laid_out_rows, path
 from jobs.lake.snapshots import Snapshot
-from jobs.training import encoding
+from jobs.spark.server import running_server
+from jobs.spark.session import connect
+from jobs.training import encoding, shards_on_spark
 from jobs.training.encoding import Encoding, Examples
+from jobs.training.parts import Source
+from jobs.training.shards import Shards
+from pipelines import places
 from pipelines.days import Days
 from pipelines.errors import Refused
 from pipelines.model import Training
 from pipelines.run import Run
 from pipelines.spec import TRAINING, Pipeline
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 LAG_DAYS = 7
 """Days after an event by which its label has landed; later ones are not measured."""
@@ -55,9 +76,10 @@ class Dataset:
 
     training: Training
     encoding: Encoding
-    fit: Examples
-    """Shuffled: a family that learns step by step reads them front to back."""
-    validation: Examples | None
+    fit: Examples | Shards
+    """Shuffled: a family that learns step by step reads them front to back. In shards only for a
+    family that streams."""
+    validation: Examples | Shards | None
     """Of days that are not fitted; None: another training tells the calibration."""
     calibration: Future[float | None] | None = None
     """The slope that the other training tells, as soon as it knows. None: the validation days tell
@@ -143,7 +165,7 @@ def judged(run: Run, rows: pa.Table, days: Window) -> Dataset:
     column = run.pipeline.table(TRAINING).partition
     fit = snapshots.between(rows, column, days.fit)
     validation = snapshots.between(rows, column, days.validation)
-    _require_rows(run, fit, validation, days)
+    _require_rows(run, len(fit), len(validation), days)
     return laid_out(run.pipeline.training, fit, validation)
 
 
@@ -176,21 +198,160 @@ def laid_out(training: Training, fit: pa.Table, validation: pa.Table | None) -> 
     )
 
 
+class LaidOut(Protocol):
+    """The rows of a window, as the two models of a night read them."""
+
+    def judged(self) -> Dataset:
+        """What the model learns from by which the recipe is judged.
+
+        Raises:
+            Refused: too few rows have a label.
+        """
+
+    def fresh(self) -> Dataset:
+        """What the model that serves learns from: everything up to the night."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InProcess:
+    """All of them are read here, once."""
+
+    run: Run
+    rows: pa.Table
+    """Labelled ones of the window."""
+    days: Window
+
+    @classmethod
+    def of(cls, run: Run, snapshot: Snapshot, days: Window) -> InProcess:
+        """Read them."""
+        return cls(run=run, rows=labelled(run, snapshot, days.all), days=days)
+
+    def judged(self) -> Dataset:
+        """See `LaidOut`."""
+        return judged(self.run, self.rows, self.days)
+
+    def fresh(self) -> Dataset:
+        """See `LaidOut`."""
+        return fresh(self.run, self.rows, self.days)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnSpark:
+    """They are laid out by Spark's workers, each time that they are asked for."""
+
+    run: Run
+    snapshot: Snapshot
+    days: Window
+    session: SparkSession
+    folder: Path
+    """For the shards; the workers see it."""
+
+    def judged(self) -> Dataset:
+        """See `LaidOut`."""
+        fit = self._window(self.days.fit)
+        known = shards_on_spark.learn(self.session, fit)
+        validation = self._validation(known.encoding) if known.encoding else None
+        _require_rows(self.run, known.rows, 0 if validation is None else len(validation), self.days)
+        assert known.encoding is not None, "min_rows is at least 1"
+        return self._dataset(fit, known.encoding, known.rows, "judged", validation)
+
+    def fresh(self) -> Dataset:
+        """See `LaidOut`."""
+        newest = self._window(self.days.fresh)
+        known = shards_on_spark.learn(self.session, newest)
+        assert known.encoding is not None, "the judged one had rows"
+        return self._dataset(newest, known.encoding, known.rows, "fresh", None)
+
+    def _dataset(
+        self,
+        window: shards_on_spark.Window,
+        learned: Encoding,
+        rows: int,
+        name: str,
+        validation: Examples | Shards | None,
+    ) -> Dataset:
+        folder = self.folder / name
+        return Dataset(
+            training=self._training,
+            encoding=learned,
+            fit=shards_on_spark.lay_out(self.session, window, learned, rows, folder),
+            validation=validation,
+        )
+
+    def _validation(self, learned: Encoding) -> Examples | Shards:
+        """Read here when they fit, as they nearly always do."""
+        window = self._window(self.days.validation)
+        most = self._training.rows_in_process
+        if most is None or window.rows <= most:
+            columns = self._training.features
+            rows = labelled(self.run, self.snapshot, self.days.validation, columns)
+            return encoding.encode(rows, learned, self._training.label)
+        folder = self.folder / "validation"
+        return shards_on_spark.lay_out(self.session, window, learned, window.rows, folder)
+
+    def _window(self, days: Days) -> shards_on_spark.Window:
+        files = tuple(snapshots.files(self.run, self.snapshot, days))
+        amounts.add_read(sum(file.rows for file in files), sum(file.size for file in files))
+        source = Source(
+            table=path(self.run, self.snapshot.table),
+            schema=snapshots.schema(self.run, self.snapshot),
+            partition=self.run.pipeline.table(self.snapshot.table).partition,
+        )
+        return shards_on_spark.Window(source=source, files=files, training=self._training)
+
+    @property
+    def _training(self) -> Training:
+        return self.run.pipeline.training
+
+
+@contextmanager
+def on_spark(run: Run, snapshot: Snapshot, days: Window) -> Iterator[OnSpark]:
+    """The window, laid out by Spark; the shards are gone with the block.
+
+    Args:
+        run: Whose pipeline's rows they are.
+        snapshot: Of the training table.
+        days: The window.
+    """
+    # In the lake, which workers and ranks on other machines see too.
+    parent = laid_out_rows(run.environment.lake, run.pipeline.name)
+    name = uuid4().hex
+    with running_server(run.environment) as environment:
+        try:
+            yield OnSpark(
+                run=run,
+                snapshot=snapshot,
+                days=days,
+                session=connect(environment),
+                folder=places.place(f"{parent}/{name}"),
+            )
+        finally:
+            # A training that failed may have left nothing; what stays is for `nightshift maintain`.
+            with suppress(OSError):
+                arrow_files(parent).delete_dir(name)
+
+
+def is_large(run: Run, snapshot: Snapshot, days: Window) -> bool:
+    """Whether the window has more rows than are to be read in one process, by the log alone."""
+    most = run.pipeline.training.rows_in_process
+    return most is not None and snapshots.count(run, snapshot, days.all) > most
+
+
 def _require_rows(
     run: Run,
-    fit: pa.Table,
-    validation: pa.Table,
+    fit: int,
+    validation: int,
     days: Window,
 ) -> None:
-    """Refuse to train on too little; the message says how many rows there are."""
+    """Refuse to train on too few rows; the message says how many there are."""
     uses = (
         ("fit", fit, days.fit, run.pipeline.training.min_rows),
         ("validate", validation, days.validation, 1),
     )
     short = [
-        f"{len(rows)} labelled rows to {use} on {part}, and needs {needed}"
+        f"{rows} labelled rows to {use} on {part}, and needs {needed}"
         for use, rows, part, needed in uses
-        if len(rows) < needed
+        if rows < needed
     ]
     if short:
         name = run.pipeline.name

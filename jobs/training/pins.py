@@ -35,6 +35,10 @@ table with the same rows makes the same model."""
 _RECIPE = ("window_days", "training", "family", "sources", "libraries")
 _SHARED_SOURCES = ("candidate.py", "dataset.py", "encoding.py")
 """Our code that decides over the weights of every family."""
+LAID_OUT = "laid_out"
+"""Who has laid the rows out; not pinned: the process of the stage."""
+_SOURCES_ON_SPARK = ("parts.py", "column_statistics.py", "shards.py", "shards_on_spark.py")
+"""Our code that decides over the weights where Spark has."""
 
 
 def pins(run: Run, recipe: Recipe) -> dict[str, object]:
@@ -53,6 +57,7 @@ def pins(run: Run, recipe: Recipe) -> dict[str, object]:
         **how(run.pipeline.training, recipe.family, recipe.settings),
         "decides_nothing": _idle(recipe.settings),
         "machine": machine(),
+        **_laid_out(recipe),
     }
 
 
@@ -69,6 +74,15 @@ def how(training: Training, family: ModelFamily, settings: Any) -> dict[str, obj
         "sources": _digest(*(source.read_bytes() for source in sources)),
         "libraries": {name: version(name) for name in family.libraries},
     }
+
+
+def _laid_out(recipe: Recipe) -> dict[str, object]:
+    """That Spark has laid the rows out, and the code that decided over their order."""
+    if not recipe.on_spark:
+        # Said only where it is so: models of other windows stay what they were.
+        return {}
+    sources = [(_HERE / name).read_bytes() for name in _SOURCES_ON_SPARK]
+    return {LAID_OUT: {"by": "Spark", "sources": _digest(*sources)}}
 
 
 def fingerprint(pinned: Mapping[str, object]) -> str:

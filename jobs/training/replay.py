@@ -117,6 +117,11 @@ def original(
             f"Version {version} of '{pipeline.name}' cannot be trained again by this code: {told}. "
             f"It was trained by code {pinned.get('code_version', _UNSAID)}: replay it there."
         ) from error
+    if recipe.on_spark and environment.spark_remote:
+        raise Refused(
+            f"Spark has laid out the rows of version {version} of '{pipeline.name}', and the Spark "
+            "of SPARK_REMOTE need not have our code: replay it with a Spark of this home."
+        )
     table = f"{pipeline.name}.{recipe.snapshot.table}"
     # First, because it says in words what is gone.
     way_out = f"Train anew: nightshift run {pipeline.name} --date {model.as_of} --retrain"
@@ -140,8 +145,7 @@ def replay(registry: Registry, first: Original, ranks_in: Environment) -> Replay
         then, now, work = (Path(path) / name for name in ("then", "now", "work"))
         for folder in (then, now, work):
             folder.mkdir()
-        run = replace(first.run, environment=ranks_in)
-        candidate.make(run, first.recipe, work).save(now)
+        candidate.make(first.run, first.recipe, work, ranks_in=ranks_in).save(now)
         registry.fetch(first.model, first.model.sha256, then)
         parts: list[Part] = []
         digests: dict[str, str] = {}
@@ -190,6 +194,8 @@ def _as_pinned(environment: Environment, pipeline: Pipeline, pinned: _Pinned) ->
         settings=declared,
         days=_window(pinned, night),
         snapshot=snapshot,
+        # Whatever the declaration holds for large today.
+        on_spark=pins.LAID_OUT in pinned,
     )
     return run, recipe
 

@@ -124,7 +124,17 @@ def write(folder: Path, examples: Examples) -> Shards:
 
 def write_file(folder: Path, number: int, examples: Examples) -> None:
     """Write the file of that number, whole or not at all."""
-    words = np.concatenate(
+    write_words(folder, number, words_of(examples))
+
+
+def write_words(folder: Path, number: int, words: NDArray[np.int32]) -> None:
+    """The same of rows that are words already."""
+    places.write_whole(folder / _name(number), words.tobytes())
+
+
+def words_of(examples: Examples) -> NDArray[np.int32]:
+    """The rows as files hold them: (rows, words of a row)."""
+    return np.concatenate(
         [
             np.ascontiguousarray(examples.numeric, np.float32).view(_WORD),
             np.ascontiguousarray(examples.categorical, _WORD),
@@ -132,7 +142,6 @@ def write_file(folder: Path, number: int, examples: Examples) -> None:
         ],
         axis=1,
     )
-    places.write_whole(folder / _name(number), words.tobytes())
 
 
 def conclude(shards: Shards) -> Shards:

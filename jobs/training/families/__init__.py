@@ -84,6 +84,13 @@ class ModelFamily(Protocol):
         """Modules that the processes of a training import; none: it starts no process."""
 
     @property
+    def streams(self) -> bool:
+        """Whether it reads rows piece by piece, so that they may be `Shards`.
+
+        Else all of them are in memory, however many.
+        """
+
+    @property
     def light(self) -> LightFormat | None:
         """How its models are scored without the libraries that trained them.
 

@@ -78,6 +78,7 @@ class LinearFamily:
     sources: tuple[Path, ...] = (Path(__file__),)
     libraries: tuple[str, ...] = ("scikit-learn", "scipy", "numpy")
     preload: tuple[str, ...] = ()
+    streams: bool = False
     light: None = None
 
     def settings(self, declared: LinearModel, environment: Environment) -> LinearModel:
@@ -98,26 +99,30 @@ class LinearFamily:
     ) -> LinearFit:
         """Solve it in this process, on one thread."""
         task = task_of(data.training.task)
-        label = data.fit.label.astype(np.float64)
-        solver = _solve(task, settings, design(data.fit, data.encoding), label)
+        rows = data.fit.read(0, len(data.fit))
+        label = rows.label.astype(np.float64)
+        solver = _solve(task, settings, design(rows, data.encoding), label)
         solved = Linear(
             task=task,
             encoding=data.encoding,
             intercept=float(np.ravel(solver.intercept_)[0]),
             coefficients=np.ravel(solver.coef_).astype(np.float64),
         )
-        slope = _slope(solved, data)
-        model = solved if slope is None else _stretched(solved, slope)
-        curves = {"loss": [_mean_loss(model, data.fit)]}
+        validation = None
         if data.validation is not None:
-            curves["val_loss"] = [_mean_loss(model, data.validation)]
+            validation = data.validation.read(0, len(data.validation))
+        slope = _slope(solved, data, validation)
+        model = solved if slope is None else _stretched(solved, slope)
+        curves = {"loss": [_mean_loss(model, rows)]}
+        if validation is not None:
+            curves["val_loss"] = [_mean_loss(model, validation)]
         require_finite(loss=curves["loss"], coefficients=model.coefficients)
         return LinearFit(
             model=model,
             curves=curves,
             calibration_slope=slope,
             facts={"coefficients": len(model.coefficients), "iterations": _iterations(solver)},
-            sample_scores=model.score(data.fit.sample()),
+            sample_scores=model.score(rows.sample()),
         )
 
     def load(self, folder: Path, encoding: Encoding) -> Linear:
@@ -203,13 +208,13 @@ _SOLVERS = {"binary_classification": _logistic, "regression": _ridge}
 """Learning task -> what solves it."""
 
 
-def _slope(model: Linear, data: Dataset) -> float | None:
+def _slope(model: Linear, data: Dataset, validation: Examples | None) -> float | None:
     """By how much to stretch the linear numbers around their base, to fit days not trained on."""
-    if data.validation is None:
+    if validation is None:
         return data.calibration.result() if data.calibration else None
     base = model.task.link(model.encoding.label_mean)
-    distance = model.task.link(model.score(data.validation)) - base
-    label = data.validation.label.astype(np.float64)
+    distance = model.task.link(model.score(validation)) - base
+    label = validation.label.astype(np.float64)
     expected = data.training.expected_slope
     return model.task.calibration_slope(distance, label, base, expected)
 

@@ -58,6 +58,9 @@ def in_home(environment: Environment, *, is_old: bool) -> dict[str, Path]:
         "toy: reports": environment.reports / "toy" / "days" / name / "index.html",
         "toy: training folders": home / "training" / "toy" / f"job-{name}" / "fit.npy",
         "jobs of trainings": environment.jobs / f"job-{name}" / "settings.json",
+        "toy: rows laid out for training": (
+            Path(environment.lake) / "_training" / "toy" / name / "shard-00000"
+        ),
         "services' logs": environment.logs / f"{name}.log.1",
         "Airflow's logs": environment.logs / "airflow" / "dag_id=toy" / f"run_id={name}" / "1.log",
         "warm-ups": Path(environment.lake) / f"_warm_up-{name}" / "part.parquet",

@@ -85,6 +85,7 @@ class NeuralNetworkFamily:
     sources: tuple[Path, ...] = tuple(Path(__file__).parent / name for name in _SOURCES)
     libraries: tuple[str, ...] = ("tensorflow", "keras", "horovod", "numpy")
     preload: tuple[str, ...] = ("numpy", "tensorflow", "keras", "horovod.tensorflow")
+    streams: bool = True
     light: LiteRT = field(default_factory=LiteRT)
 
     def settings(self, declared: NeuralNetwork, environment: Environment) -> NeuralNetwork:
