@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 from threading import Timer
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
@@ -20,11 +21,13 @@ from bench.spark_cluster import Cluster, cluster
 from jobs.lake import tables
 from jobs.spark.session import connect
 from jobs.stages import predict
+from jobs.training import parts
 from pipelines.days import Days
 from pipelines.environment import Environment
 from tests import weather
 from tests.jobs.stages import test_predict as few
 from tests.jobs.training import small
+from tests.jobs.training import test_shards_on_spark as laid_out
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +66,15 @@ def test_two_executors_score_as_one_process_does(
         staged.append(sorted(map(str, rows.collect())))
     assert staged[0] == staged[1]
     assert len(two_executors.executors()) == 2
+
+
+def test_two_executors_lay_out_the_bytes_of_one_machine(
+    on_cluster: Environment, shared_environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "TASK_BYTES", 1000)
+    spread = laid_out.published(small.run_of(on_cluster, "train"))
+    alone = replace(spread, environment=replace(shared_environment, lake=on_cluster.lake))
+    np.testing.assert_array_equal(laid_out.judged_words(spread), laid_out.judged_words(alone))
 
 
 no_transforms = few.no_transforms

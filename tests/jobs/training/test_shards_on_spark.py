@@ -16,11 +16,25 @@ from deltalake import WriterProperties, write_deltalake
 from pyspark.sql import SparkSession
 
 from jobs.lake import snapshots
-from jobs.training import candidate, dataset, encoding, parts, pins, shards, shards_on_spark
+from jobs.stages import train
+from jobs.training import (
+    backtest,
+    candidate,
+    dataset,
+    encoding,
+    families,
+    parts,
+    pins,
+    replay,
+    shards,
+    shards_on_spark,
+)
+from jobs.training.backtest import Backtest
 from jobs.training.column_statistics import Bounds
 from jobs.training.dataset import Dataset, OnSpark
 from jobs.training.encoding import Examples
 from jobs.training.families.linear import LinearFamily
+from jobs.training.registry import Registry
 from jobs.training.shards import Shards
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -127,6 +141,20 @@ def test_neither_tasks_nor_shards_nor_repetition_change_the_order(
         repeated = laid_out.judged()
         assert repeated.encoding == again.encoding
         np.testing.assert_array_equal(words(repeated.fit), first)
+
+
+def test_a_shard_that_no_row_was_dealt_to_harms_nobody(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = judged_words(run)
+    monkeypatch.setattr(shards, "SHARD_ROWS", 3)
+    with on_spark(run) as laid_out:
+        fit = laid_out.judged().fit
+        assert isinstance(fit, Shards)
+        assert 0 in fit.rows
+        found = shards.find(fit.folder)
+        np.testing.assert_array_equal(words(found), first)
+        np.testing.assert_array_equal(words(found.sample()), first)
 
 
 def test_the_order_is_that_of_the_seed_and_not_that_of_the_table(run: Run) -> None:
@@ -241,6 +269,48 @@ def test_a_candidate_of_shards_is_that_of_one_process(run: Run, tmp_path: Path, 
         assert one.fit_rows == other.fit_rows
         assert len(one.sample) == len(other.sample)
         assert one.fit.curves["loss"] == pytest.approx(other.fit.curves["loss"], rel=1e-5)
+
+
+@pytest.fixture
+def streaming(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run whose linear model takes shards, of a window that is large."""
+    monkeypatch.setitem(families.FAMILIES, "linear", Streaming())
+    linear = replace(run, pipeline=small.learned_by(small.SMALL, small.LINEAR))
+    return learning_from(linear, rows_in_process=10)
+
+
+def test_a_model_of_shards_is_found_again_and_replayed_to_the_same_weights(
+    streaming: Run,
+) -> None:
+    told, again = (train.train(streaming) for _ in range(2))
+    assert (told["laid_out_by"], told["fit_rows"]) == ("Spark", 39 * 12)
+    assert (told["reused"], again["reused"]) == (False, True)
+    environment = streaming.environment
+    registry = Registry(environment, "small")
+    # Today's declaration would read the rows into one process.
+    first = replay.original(registry, environment, small.SMALL, str(told["model_version"]))
+    elsewhere = replace(environment, home=environment.home / "of a stage server")
+    found = replay.replay(registry, first, elsewhere)
+    assert (found.same, found.changed) == (True, [])
+    remote = replace(environment, spark_remote="sc://elsewhere:15002")
+    with pytest.raises(Refused, match="SPARK_REMOTE need not have our code"):
+        replay.original(registry, remote, small.SMALL, str(told["model_version"]))
+
+
+def test_a_backtest_of_large_windows_says_what_one_of_small_ones_says(streaming: Run) -> None:
+    losses = []
+    for most in (10, None):
+        asked = Backtest(
+            pipeline=learning_from(streaming, rows_in_process=most).pipeline,
+            days=Days(small.LAST + timedelta(days=1), small.LAST + timedelta(days=2)),
+            every=2,
+            environment=streaming.environment,
+            run_id="b1",
+        )
+        assert len(list(backtest.walk(asked, streaming.environment))) == 1
+        losses.append(backtest.read(asked).predictions[backtest.MODEL])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+    assert not np.array_equal(losses[0], losses[1]), "the order of the rows changes the last bits"
 
 
 def test_the_declared_bound_decides_and_is_no_part_of_the_model(
