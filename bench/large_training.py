@@ -8,7 +8,6 @@ rank alone on half of them, by which the efficiency of two is told: rows a secon
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import threading
 import time
@@ -153,4 +152,4 @@ def _encoding() -> Encoding:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

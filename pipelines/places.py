@@ -19,6 +19,7 @@ from contextlib import suppress
 from io import BufferedReader, RawIOBase
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
+from uuid import uuid4
 
 _SCHEME = "s3://"
 _PART = r"/(?!\.{1,2}(?:/|$))[\w.=+-]+"
@@ -123,8 +124,9 @@ def write_whole(path: Path, content: bytes) -> None:
         path.write_bytes(content)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Of this process alone, and hidden until it has its name.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Of this writer alone, and hidden until it has its name. Not by the process id: on a disk that
+    # machines share, two may have the same.
+    unfinished = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
         unfinished.write_bytes(content)
         unfinished.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,12 @@ from bench.harness import Answer, Case, Peer, Work
 from bench.like_flights import TRAINING
 from jobs.services.own_server import preloaded
 from jobs.training import encoding
+from jobs.training.encoding import Encoding, Examples
 from jobs.training.families.neural_network import job
 from jobs.training.families.neural_network.launch import launch
 from jobs.training.tasks import task_of
 from pipelines.environment import Environment
+from pipelines.model import NeuralNetwork
 
 if TYPE_CHECKING:
     import keras
@@ -85,6 +88,7 @@ def prepare(folder: Path, size: int) -> None:
             fit=examples.take(parted[0]),
             validation=examples.take(parted[1]),
             expected_slope=TRAINING.expected_slope,
+            checkpoint=folder / "checkpoint",
         ),
     )
 
@@ -109,7 +113,6 @@ def fit(folder: Path) -> Work:
         from jobs.training.families.neural_network import network
 
         model = _model(given)
-        assert given.validation is not None
         history = model.fit(
             network.inputs(given.fit),
             given.fit.label,
@@ -142,15 +145,34 @@ def raw_loop(folder: Path) -> Work:
     yield work
 
 
-def _ready(folder: Path) -> job.Job:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Given:
+    """What a peer learns from: the job, its rows in memory."""
+
+    task: str
+    network: NeuralNetwork
+    encoding: Encoding
+    fit: Examples
+    validation: Examples
+
+
+def _ready(folder: Path) -> _Given:
     """The job, with all imported that a training of it takes."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    given = job.read(folder / _JOB)
+    found = job.read(folder / _JOB)
+    assert found.validation is not None
+    given = _Given(
+        task=found.task,
+        network=found.network,
+        encoding=found.encoding,
+        fit=found.fit.read(0, len(found.fit)),
+        validation=found.validation.read(0, len(found.validation)),
+    )
     _model(given)
     return given
 
 
-def _model(given: job.Job) -> keras.Model:
+def _model(given: _Given) -> keras.Model:
     import keras
 
     from jobs.training.families.neural_network import network
@@ -161,7 +183,7 @@ def _model(given: job.Job) -> keras.Model:
     return model
 
 
-def _epoch_of(model: keras.Model, given: job.Job) -> tf.types.experimental.PolymorphicFunction:
+def _epoch_of(model: keras.Model, given: _Given) -> tf.types.experimental.PolymorphicFunction:
     import keras
     import tensorflow as tf
 
@@ -188,16 +210,15 @@ def _epoch_of(model: keras.Model, given: job.Job) -> tf.types.experimental.Polym
     return epoch
 
 
-def _loss_of(model: keras.Model, given: job.Job) -> float:
+def _loss_of(model: keras.Model, given: _Given) -> float:
     from jobs.training.families.neural_network import network
 
-    assert given.validation is not None
     said = np.asarray(model(network.inputs(given.validation), training=False), np.float64)[:, 0]
     label = given.validation.label
     return float(-np.mean(label * np.log(said) + (1 - label) * np.log(1 - said)))
 
 
-def _steps(given: job.Job) -> int:
+def _steps(given: _Given) -> int:
     return max(1, round(len(given.fit) / given.network.batch_size))
 
 

@@ -345,3 +345,21 @@ def test_a_family_that_does_not_stream_reads_all_rows_and_says_so(
 def test_a_session_is_that_of_the_run(run: Run, spark: SparkSession) -> None:
     with on_spark(run) as laid_out:
         assert laid_out.session is spark
+
+
+def test_a_network_learns_from_shards_as_it_does_from_memory(
+    run: Run, ranked: Environment, tmp_path: Path
+) -> None:
+    losses = []
+    for rows_in_process in (1, None):
+        asked = learning_from(run, rows_in_process=rows_in_process)
+        recipe = candidate.recipe_of(asked)
+        assert recipe.on_spark is (rows_in_process == 1)
+        folder = tmp_path / str(rows_in_process)
+        folder.mkdir()
+        made = candidate.make(asked, recipe, folder, ranks_in=ranked)
+        losses.append(made.judged.fit.curves["val_loss"][-1])
+        assert made.judged.fit.curves["loss"][-1] < made.judged.fit.curves["loss"][0]
+        assert made.fresh.fit.calibration_slope == made.judged.fit.calibration_slope
+    # Another order of the same rows.
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)

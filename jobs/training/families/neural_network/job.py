@@ -93,10 +93,12 @@ def write(folder: Path, job: Job) -> None:
         "seed": job.seed,
         "network": asdict(job.network),
         "fit": _lay_out(folder / "fit", job.fit),
-        "validation": job.validation and _lay_out(folder / "validation", job.validation),
+        "validation": None,
         "expected_slope": job.expected_slope,
         "checkpoint": str(job.checkpoint),
     }
+    if job.validation is not None:
+        settings["validation"] = _lay_out(folder / "validation", job.validation)
     (folder / ENCODING).write_text(job.encoding.to_json())
     (folder / _SETTINGS).write_text(json.dumps(settings))
 

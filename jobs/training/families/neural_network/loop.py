@@ -82,7 +82,9 @@ def fit(job: LaidOut, told_slope: Callable[[], float | None]) -> tuple[keras.Mod
 
 
 def _validation(job: LaidOut) -> tf.data.Dataset | None:
-    return job.validation and feed.validation(job.validation, hvd.rank(), hvd.size())
+    if job.validation is None:
+        return None
+    return feed.validation(job.validation, hvd.rank(), hvd.size())
 
 
 def _dropouts(seed: int) -> Callable[[float], keras.layers.Layer]:
