@@ -24,6 +24,7 @@ from pipelines import places
 from pipelines.errors import NightshiftError
 
 _TIMELINE = "HOROVOD_TIMELINE"
+_READ_BYTES = 1024
 _LEFT_ALONE = 75
 """Exit code: a temporary failure (sysexits.h)."""
 
@@ -48,7 +49,9 @@ def main(request: IO[str]) -> None:
 
 
 def _end_with(request: IO[str]) -> None:
-    request.read()
+    # Not through the file's buffer: Python ends in disorder while a thread holds it.
+    while os.read(request.fileno(), _READ_BYTES):
+        pass
     # At once: the others wait for this rank in the midst of a step, or have gone.
     os._exit(_LEFT_ALONE)
 

@@ -1,0 +1,120 @@
+"""One large CSV file, ingested on one executor and on two: `python -m bench.large_file`.
+
+Writes a day of flights whose file has so many gigabytes, starts a real standalone Spark cluster for
+each turn, and prints the seconds of stage `ingest`, the most memory of its process, and the ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.spark_cluster import cluster
+from jobs.commands.land import land
+from jobs.spark.session import plan_for
+from jobs.stages.ingest import ingest
+from pipelines.catalog import pipeline
+from pipelines.days import Days
+from pipelines.environment import ROOT, Environment
+from pipelines.run import Run
+from pipelines.stages import stage
+
+_DAY = date(2013, 1, 15)
+_GIGABYTE = 1_000_000_000
+_FLIGHT = 2
+"""Place of the flight's number, which is part of the key, in a line."""
+_NUMBERS = 10_000
+"""Flights have lower ones."""
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gigabytes", type=float, default=2)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--turn", nargs=2, help="of this program's own: home, executors")
+    asked = parser.parse_args()
+    if asked.turn:
+        home, executors = asked.turn
+        print(json.dumps(_turn(Path(home), int(executors))))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        environment = Environment.read({"NIGHTSHIFT_HOME": str(home)})
+        land(pipeline("flights"), environment, Days.of(_DAY))
+        lines = _enlarge(environment.landing / "flights/flights" / f"{_DAY}.csv", asked.gigabytes)
+        print(f"{lines:,} lines, {asked.gigabytes:g} GB", flush=True)
+        seconds: dict[int, list[float]] = {1: [], 2: []}
+        for _ in range(asked.repeats):
+            for executors, taken in seconds.items():
+                told = _in_a_process(home, executors)
+                assert told["rows_staged"] >= lines, told
+                taken.append(told["seconds"])
+                print(f"{executors} executors: {told}", flush=True)
+    ratio = median(seconds[1]) / median(seconds[2])
+    print(f"two executors are {ratio:.2f} times as fast as one")
+
+
+def _enlarge(file: Path, gigabytes: float) -> int:
+    """Repeat the lines of the file under other keys; returns how many there are."""
+    header, *lines = file.read_text().splitlines()
+    rows = list(csv.reader(lines))
+    wanted = gigabytes * _GIGABYTE
+    written = turn = 0
+    with file.open("w") as out:
+        out.write(header + "\n")
+        while out.tell() < wanted:
+            for row in rows:
+                number = turn * _NUMBERS + int(row[_FLIGHT])
+                out.write(",".join([*row[:_FLIGHT], str(number), *row[_FLIGHT + 1 :]]) + "\n")
+            written += len(rows)
+            turn += 1
+    return written
+
+
+def _in_a_process(home: Path, executors: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench.large_file", "--turn", str(home), str(executors)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def _turn(home: Path, executors: int) -> dict[str, Any]:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(home)})
+    with tempfile.TemporaryDirectory() as folder:
+        # A lake of its own: nothing is there yet.
+        own = replace(environment, lake=f"{folder}/lake")
+        with cluster(own, Path(folder), executors) as there:
+            run = Run(
+                pipeline=pipeline("flights"),
+                days=Days.of(_DAY),
+                environment=there.environment,
+                run_id="bench",
+            )
+            # As a night decides of so many rows.
+            plan_for(there.environment, many_rows=True)
+            began = time.monotonic()
+            told = ingest(run.at(stage("ingest")))
+            seconds = time.monotonic() - began
+    # Linux tells kilobytes.
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {
+        "seconds": round(seconds, 1),
+        "megabytes_of_the_process": round(memory),
+        "rows_staged": told["rows_staged"],
+    }
+
+
+if __name__ == "__main__":
+    main()
