@@ -10,7 +10,6 @@ import ipaddress
 import os
 import re
 import shlex
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import combinations
@@ -269,12 +268,13 @@ def _command_on_host(text: str) -> str:
 
 def _private_address(text: str) -> str:
     try:
-        address = ipaddress.ip_address(text)
+        # Horovod's server speaks no other.
+        address = ipaddress.IPv4Address(text)
     except ValueError:
         address = None
     # Who reaches it can stop a training: nothing proves who a rank is.
-    if address is None or address.is_unspecified or address.is_global:
-        raise ValueError("an address of a private network, such as 10.0.0.5")
+    if address is None or address.is_unspecified or address.is_global or address.is_multicast:
+        raise ValueError("an IPv4 address of a private network, such as 10.0.0.5")
     return text
 
 
@@ -521,20 +521,20 @@ class Environment:
             _hosts,
         )
     )
-    host_command: str = field(
+    host_command: str | None = field(
         metadata=setting(
             "NIGHTSHIFT_HOST_COMMAND",
-            "how Python with the platform's packages is started on a host, {host}; without a shell "
-            "here",
-            f"ssh -o BatchMode=yes -o ServerAliveInterval=5 {{host}} {sys.executable}",
+            "how Python with the platform's packages is started on a host, such as "
+            "ssh {host} /opt/python; unset: ssh, and the path of this machine's Python",
+            None,
             _command_on_host,
         )
     )
     rendezvous_address: str | None = field(
         metadata=setting(
             "NIGHTSHIFT_RENDEZVOUS_ADDRESS",
-            "this machine's private address, at which ranks on other hosts find each other; unset: "
-            "loopback",
+            "this machine's private IPv4 address, at which ranks on other hosts find each other; "
+            "such hosts need it",
             None,
             _private_address,
         )

@@ -204,8 +204,9 @@ def _hosts(environment: Environment) -> Iterator[Finding]:
             continue
         found = f"{environment.hosts[host]}, with the code of here"
         way_out = "Ranks need one code: install there what is here."
-        is_alike = said == own
-        yield _judged(what, found if is_alike else f"other code: {said}", is_alike, way_out)
+        lines = said.splitlines()
+        is_alike = own in lines
+        yield _judged(what, found if is_alike else f"other code: {lines[-1]}", is_alike, way_out)
 
 
 def _ranks_on_gpus(environment: Environment, gpus: int) -> Finding:

@@ -183,7 +183,8 @@ def _shared(environment: Environment, rule: Rule) -> list[_Step]:
     # Of starts that were killed.
     warm_ups = place(environment.lake).glob(f"{WARM_UP}*")
     # Jobs of trainings that were killed, and checkpoints that no later attempt went on from.
-    trainings = environment.jobs.glob("*")
+    ours = ("job-*", "checkpoint-*", ".checkpoint-*.part")
+    trainings = chain.from_iterable(map(environment.jobs.glob, ours))
     return [
         ("ops", partial(retention.clean_ops, environment, rule)),
         ("warm-ups", lambda: [clean("warm-ups", warm_ups, rule)]),

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jobs.services import shared_locks
+from pipelines.errors import UsageError
 from pipelines.run import new_run_id
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ def tune(
     from jobs.training.tuning import Tuning
     from jobs.training.tuning import tune as try_settings
 
+    if at_once > 1 and environment.hosts:
+        raise UsageError(
+            "--at-once is of trials on this machine, and NIGHTSHIFT_RANK_HOSTS names others: unset "
+            "it, or try one after the other."
+        )
     # Trials side by side share the cores: the number of ranks does not change a model.
     alone = environment if at_once == 1 else replace(environment, ranks=1)
     declared = Backtest(

@@ -7,6 +7,7 @@ numbers its own split.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from datetime import date
@@ -26,9 +27,9 @@ _PIECE_BYTES = 4_000_000
 """Read at once: a worker holds a few times as much."""
 _NEWLINE = 10
 _UNIT = "day date, path string, first_byte long, next_byte long, first_line long, last_line long"
-_LINES = "value string, landed_date date, source_line long"
+_LINES = "value string, landed_date date, source_line int"
 _LINES_SCHEMA = pa.schema(
-    [("value", pa.string()), ("landed_date", pa.date32()), ("source_line", pa.int64())]
+    [("value", pa.string()), ("landed_date", pa.date32()), ("source_line", pa.int32())]
 )
 
 
@@ -68,6 +69,9 @@ def count_lines(file: BufferedIOBase, first_line: int) -> CountedLines:
     before = 0
     records = 0
     while piece := file.read(_PIECE_BYTES):
+        if position == 0 and piece.startswith(BOM_UTF8):
+            # Spark leaves it out too, of a file that it reads as a whole.
+            marks = [Mark(len(BOM_UTF8), first_line)]
         filled = piece.rstrip(b"\r\n")
         if filled:
             records = before + filled.count(b"\n") + 1
@@ -111,10 +115,10 @@ def _lines_of(part: _Part) -> Iterator[pa.RecordBatch]:
         file.seek(part.first_byte)
         for text in _whole_lines(file, part.next_byte - part.first_byte):
             found = _cut(text)[: max(0, part.last_line - line + 1)]
-            numbers = np.arange(line, line + len(found))
+            numbers = pa.array(np.arange(line, line + len(found)), pa.int32())
             days = pa.repeat(pa.scalar(part.day), len(found))
             line += len(found)
-            yield pa.record_batch([found, days, pa.array(numbers)], schema=_LINES_SCHEMA)
+            yield pa.record_batch([found, days, numbers], schema=_LINES_SCHEMA)
 
 
 def _whole_lines(file: BufferedReader, wanted: int) -> Iterator[bytes]:

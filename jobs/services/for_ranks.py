@@ -13,6 +13,15 @@ PREFIXES = (
     *("TF_", "XLA_", "OMP_", "ONEDNN_", "MKL_", "KMP_"),
 )
 """How the names begin of what a rank is told by whoever starts the night."""
+_OF_STORE = frozenset(
+    {
+        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"),
+        *("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"),
+        *("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"),
+        *("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+        *("AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
+    }
+)
 _SECRET = re.compile(r"^AIRFLOW_|SECRET|TOKEN|PASSW|_PWD|KEY|CREDENTIAL|_CONN", re.IGNORECASE)
 """In a name: the value may be a secret."""
 
@@ -21,6 +30,14 @@ def for_ranks(variables: Mapping[str, str]) -> dict[str, str]:
     """Those of the variables that a person sets for Horovod, TensorFlow and what they use."""
     switches = {name: value for name, value in variables.items() if name.startswith(PREFIXES)}
     return {name: value for name, value in switches.items() if not _may_be_secret(name, value)}
+
+
+def store_credentials(variables: Mapping[str, str]) -> dict[str, str]:
+    """Those of the variables by which an object store knows who asks.
+
+    Only for a rank whose rows or checkpoint lie in one.
+    """
+    return {name: value for name, value in variables.items() if name in _OF_STORE}
 
 
 def without(variables: Mapping[str, str]) -> dict[str, str]:

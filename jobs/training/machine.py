@@ -23,7 +23,7 @@ which is pinned by its sources."""
 def free_cores() -> int:
     """How many cores trainings at once may keep busy.
 
-    0 where there is a GPU: the first process would take all of its memory.
+    0 where there is a GPU: two trainings would share its memory.
     """
     return 0 if any(_DEVICES.glob("nvidia[0-9]*")) else cores()
 

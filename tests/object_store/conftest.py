@@ -120,5 +120,6 @@ def in_bucket(environment: Environment, bucket: str, registry: Path) -> Environm
         landing=places.place(f"s3://{bucket}/landing"),
         reports=places.place(f"s3://{bucket}/reports"),
         models=places.place(f"s3://{bucket}/models"),
+        jobs=places.place(f"s3://{bucket}/jobs"),
         mlflow_uri=f"sqlite:///{registry}/mlflow.db",
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -76,7 +75,7 @@ def test_nothing_set_means_a_laptop() -> None:
         spark_cores=os.cpu_count() or 2,
         ranks=None,
         rank_hosts=None,
-        host_command=f"ssh -o BatchMode=yes -o ServerAliveInterval=5 {{host}} {sys.executable}",
+        host_command=None,
         rendezvous_address=None,
         jobs=home / "jobs",
         timeline="off",
@@ -110,6 +109,8 @@ def test_hosts_that_train_are_read_with_their_ranks() -> None:
         ("NIGHTSHIFT_HOST_COMMAND", "ssh '{host}"),
         ("NIGHTSHIFT_RENDEZVOUS_ADDRESS", "0.0.0.0"),
         ("NIGHTSHIFT_RENDEZVOUS_ADDRESS", "8.8.8.8"),
+        ("NIGHTSHIFT_RENDEZVOUS_ADDRESS", "fd00::5"),
+        ("NIGHTSHIFT_RENDEZVOUS_ADDRESS", "224.0.0.1"),
         ("NIGHTSHIFT_RENDEZVOUS_ADDRESS", "trainer"),
     ],
 )

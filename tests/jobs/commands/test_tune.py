@@ -47,6 +47,12 @@ def _tune(environment: Environment, trials: int, **options: Any) -> list[tuple[o
     return tune.tune(pipeline, environment, SCORED, trials=trials, **asked)
 
 
+def test_trials_side_by_side_are_of_this_machine(environment: Environment) -> None:
+    elsewhere = replace(environment, rank_hosts="one:1,two:1")
+    with pytest.raises(UsageError, match="--at-once is of trials on this machine"):
+        _tune(elsewhere, 2, at_once=2)
+
+
 def test_a_better_setting_than_the_declared_one_is_found(environment: Environment) -> None:
     rows = _tune(environment, 8)
     assert len(rows) == 8

@@ -119,6 +119,7 @@ RECORDS = [
     [
         (READINGS, f"readings/{DAY}.csv", b"\xef\xbb\xbfid,taken,amount,note\n", LINES),
         (readings_in("json_lines"), f"readings/{DAY}.jsonl", b"", RECORDS),
+        (readings_in("json_lines"), f"readings/{DAY}.jsonl", b"\xef\xbb\xbf", RECORDS),
     ],
 )
 @pytest.mark.parametrize("end", [b"", b"\n", b"\n\n\r\n\n"])
@@ -146,8 +147,10 @@ def _rows(
 ) -> list[tuple[object, ...]]:
     [found] = find_drops(run_of_feeds(environment, [feed], DAY))[feed.name]
     assert len(found.marks) >= splits_at_least
-    rows = records(spark, feed, [found]).orderBy("source_line").collect()
-    return [tuple(row) for row in rows]
+    rows = records(spark, feed, [found]).orderBy("source_line")
+    types = {column.name: column.dataType.simpleString() for column in rows.schema}
+    assert types["source_line"] == "int"
+    return [tuple(row) for row in rows.collect()]
 
 
 def test_files_of_both_kinds_are_read_together(

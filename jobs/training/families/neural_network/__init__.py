@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from pipelines.environment import Environment
 
 MODEL = "model.keras"
+_LABELS_AT_ONCE = 262_144
+"""Rows that are read to tell by their labels which training it is."""
 # Those that decide the weights; the others only start the ranks.
 _SOURCES = (
     "__init__.py",
@@ -140,7 +143,7 @@ class NeuralNetworkFamily:
             curves=outcome.history,
             calibration_slope=outcome.slope,
             facts={
-                "ranks": settings.ranks,
+                "ranks": outcome.ranks,
                 "epochs": len(outcome.history["loss"]),
                 "steps_per_epoch": outcome.steps_per_epoch,
             },
@@ -156,21 +159,28 @@ class NeuralNetworkFamily:
         return Network(keras_model=network.load(folder / MODEL))
 
     def _digest(self, data: Dataset, settings: NeuralNetwork) -> str:
-        """Equal for two trainings that come to the same weights step by step."""
+        """Equal for two trainings that come to the same weights step by step, on as many ranks."""
         training = data.training
-        # The encoding holds means to the last bit, and so tells one set of rows from another.
+        sample = data.fit.sample()
         decisive = {
             "settings": {
                 name: value
                 for name, value in asdict(settings).items()
                 if name not in settings.decides_nothing
             },
+            "ranks": settings.ranks,
             "task": training.task,
             "seed": training.seed,
-            "rows": len(data.fit),
             "encoding": data.encoding.to_json(),
+            "libraries": {name: version(name) for name in self.libraries},
+            # Laid out by Spark they are in another order, of which the first rows tell.
+            "rows": len(data.fit),
+            "first_rows": [sample.numeric.tobytes().hex(), sample.categorical.tobytes().hex()],
         }
         digest = hashlib.sha256(json.dumps(decisive).encode())
+        for first in range(0, len(data.fit), _LABELS_AT_ONCE):
+            count = min(_LABELS_AT_ONCE, len(data.fit) - first)
+            digest.update(data.fit.read(first, count).label.tobytes())
         for source in self.sources:
             digest.update(source.read_bytes())
         return digest.hexdigest()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import time
+import zipfile
 from pathlib import Path
 
 import horovod.tensorflow as hvd
@@ -41,7 +43,7 @@ class Checkpoints(keras.callbacks.Callback):
         The others get it from there when they begin. Returns the epochs that are done.
         """
         if hvd.rank() == 0 and self._file.exists():
-            self._read(model)
+            self._read_if_whole(model)
         done = tf.constant(max(map(len, self.curves.values()), default=0))
         return int(hvd.broadcast(done, root_rank=0).numpy())
 
@@ -64,13 +66,25 @@ class Checkpoints(keras.callbacks.Callback):
         places.write_whole(self._file, content.getvalue())
         self._written = time.monotonic()
 
+    def _read_if_whole(self, model: keras.Model) -> None:
+        try:
+            self._read(model)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            # Such as after a power loss. It must not keep the training from ever being done.
+            told = f"Warning: the checkpoint {self._file} cannot be read ({error}): it begins anew."
+            print(told, file=sys.stderr, flush=True)
+            self._file.unlink(missing_ok=True)
+
     def _read(self, model: keras.Model) -> None:
         variables = _variables(model)
         # No pickle: it could hold code, which loading it would run.
         with np.load(io.BytesIO(self._file.read_bytes()), allow_pickle=False) as kept:
             values = [kept[f"arr_{number}"] for number in range(len(variables))]
             curves = json.loads(kept["curves"].tobytes())
-        for variable, value in zip(variables, values, strict=True):
+        pairs = list(zip(variables, values, strict=True))
+        if any(variable.shape != value.shape for variable, value in pairs):
+            raise ValueError("it is of another network")
+        for variable, value in pairs:
             variable.assign(value)
         self.curves = curves
 

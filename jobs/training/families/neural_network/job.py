@@ -67,6 +67,8 @@ class Outcome:
     """Mean over ranks, by metric and epoch."""
     slope: float | None
     """Of the calibration; None: the task has none."""
+    ranks: int
+    """That were left in the end."""
     steps_per_epoch: int
     scores: list[float]
     """Of the first rows to fit, by the model before it was saved."""
@@ -119,6 +121,13 @@ def read(folder: Path) -> LaidOut:
     )
 
 
+def lies_in_store(folder: Path) -> bool:
+    """Whether ranks read or write anything of the job in an object store."""
+    settings = json.loads((folder / _SETTINGS).read_text())
+    named = (settings["fit"], settings["validation"], settings["checkpoint"])
+    return any(map(places.is_url, named))
+
+
 def has_slope(folder: Path) -> bool:
     """Whether the ranks of a job without validation days have been given their slope."""
     return (folder / _SLOPE).exists()
@@ -162,6 +171,11 @@ def read_outcome(folder: Path) -> Outcome:
 def error_file(folder: Path, rank: int) -> Path:
     """Where a rank leaves the traceback that it died of."""
     return folder / f"rank-{rank}.error"
+
+
+def process_file(folder: Path, rank: int) -> Path:
+    """Where a rank on this machine leaves the number of its process."""
+    return folder / f"rank-{rank}.pid"
 
 
 def _network(value: dict[str, Any]) -> NeuralNetwork:

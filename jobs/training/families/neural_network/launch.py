@@ -21,8 +21,17 @@ _SHELL_OF_SIGNALS = 128
 """A shell reports a death by signal as this plus its number."""
 _UNREACHED = 255
 """Exit code of an ssh that has lost its host."""
-_LOST = "HorovodInternalError"
-"""What a rank dies of when another has gone."""
+_LEFT = 75
+"""Exit code of a rank on another host whose connection has ended."""
+_SIGNS_OF_LOSS = (
+    "onnection closed by peer",
+    "onnection reset by peer",
+    "Horovod has been shut down",
+    "gloo::IoException",
+)
+"""What a rank dies of when another has gone, in its traceback."""
+_SETTLE_SECONDS = 20
+"""For a rank that took others with it to be seen gone: ssh notices a lost host after 15 s."""
 _OUT_OF_MEMORY = "Out of memory? Train with fewer ranks (NIGHTSHIFT_RANKS) or a shorter window."
 
 
@@ -66,9 +75,7 @@ def launch(
             hosts = launcher.left(ranks)
             where = ", ".join(hosts)
             print(
-                f"Warning: {lost} They are started again ({where}), from the last checkpoint.",
-                file=sys.stderr,
-                flush=True,
+                f"Warning: {lost} They are started again, on {where}.", file=sys.stderr, flush=True
             )
         else:
             return
@@ -99,6 +106,8 @@ class _Attempt:
             finally:
                 for rank in running.values():
                     rank.kill()
+                # What starts next must not meet them, nor what they still write.
+                self._launcher.await_end(self._folder, ranks)
 
     def _wait_for_all(self, running: Mapping[int, Rank], meanwhile: Callable[[], None]) -> None:
         # Horovod itself would hang: a rank waits for ever for one that died or that takes fewer
@@ -121,34 +130,61 @@ class _Attempt:
     def _first_to_die(
         self, waiting: Mapping[int, Rank], noticed: int, code: int
     ) -> tuple[int, Rank, int]:
-        """The rank that took the others with it, if there is one, else the one that was noticed.
+        """The rank that took the others with it; the one that was noticed, if nobody can tell.
 
-        The others die of its absence in the same moment, and leave a traceback.
+        The others die of its absence in the same moment, and leave tracebacks that say so.
         """
-        for number, rank in waiting.items():
-            own = code if number == noticed else rank.wait(_LOOK_SECONDS)
-            if own and not job.error_file(self._folder, number).exists():
-                return number, rank, own
-        return noticed, waiting[noticed], code
+        dead = {noticed: code}
+        until = min(time.monotonic() + _SETTLE_SECONDS, self._deadline)
+        while True:
+            for number, rank in waiting.items():
+                own = dead.get(number) or rank.wait(_LOOK_SECONDS)
+                if own:
+                    dead[number] = own
+            told = {number: self._traceback(number) for number in waiting}
+            faulty = [one for one in waiting if told[one] and not _tells_of_loss(told[one])]
+            gone = [one for one in dead if not told[one]]
+            if culprits := [*faulty, *gone]:
+                number = culprits[0]
+                return number, waiting[number], dead.get(number, code)
+            if time.monotonic() > until or len(dead) == len(waiting):
+                return noticed, waiting[noticed], code
+
+    def _traceback(self, number: int) -> str:
+        """What a rank has left; empty: nothing."""
+        error = job.error_file(self._folder, number)
+        return error.read_text() if error.exists() else ""
 
     def _death(self, dead: tuple[int, Rank, int]) -> NightshiftError:
         number, rank, code = dead
-        error = job.error_file(self._folder, number)
-        if error.exists():
-            traceback = "\n".join(error.read_text().splitlines()[-_LINES:])
-            kind = RankLost if _LOST in traceback else NightshiftError
-            return kind(
-                f"Rank {number} of the training failed, so all ranks were ended:\n{traceback}"
-            )
+        traceback = self._traceback(number)
+        if traceback:
+            kind = RankLost if _tells_of_loss(traceback) else NightshiftError
+            end = "\n".join(traceback.splitlines()[-_LINES:])
+            return kind(f"Rank {number} of the training failed, so all ranks were ended:\n{end}")
         said = self._launcher.last_words(rank)
-        return RankLost(
-            f"Rank {number} of the training was {_how(code)}, so all ranks were ended. "
-            + (f"It said last: {said}" if said else _OUT_OF_MEMORY)
+        killed = _signal_of(code)
+        why = _OUT_OF_MEMORY if killed == signal.SIGKILL else ""
+        message = f"Rank {number} of the training was {_how(code)}, so all ranks were ended. " + (
+            f"It said last: {said}" if said else why
         )
+        is_lost = killed > 0 or code in (_UNREACHED, _LEFT)
+        return RankLost(message.strip()) if is_lost else NightshiftError(message.strip())
+
+
+def _tells_of_loss(traceback: str) -> bool:
+    return any(sign in traceback for sign in _SIGNS_OF_LOSS)
+
+
+def _signal_of(code: int) -> int:
+    """The signal that an exit code tells of; 0 or less: none."""
+    if code == _UNREACHED:
+        return 0
+    return -code if code < 0 else code - _SHELL_OF_SIGNALS
 
 
 def _how(code: int) -> str:
-    killed = -code if code < 0 else code - _SHELL_OF_SIGNALS
+    killed = _signal_of(code)
     if code == _UNREACHED:
         return f"gone with exit code {code}, as when its host cannot be reached"
     return f"killed by {_signal(killed)}" if killed > 0 else f"gone with exit code {code}"

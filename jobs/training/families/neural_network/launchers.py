@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,10 +14,13 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Protocol
 
+import psutil
+
 from jobs.services import stage_client
 from jobs.services.die_with_parent import dying_with_parent
-from jobs.services.for_ranks import for_ranks, without
+from jobs.services.for_ranks import for_ranks, store_credentials, without
 from jobs.training.families import TIMELINE
+from jobs.training.families.neural_network import job
 from jobs.training.families.neural_network.rendezvous import HERE, LOOPBACK, Place
 from pipelines import places
 from pipelines.environment import Environment
@@ -29,6 +33,13 @@ _ON_HOST = ("-m", "jobs.training.families.neural_network.on_host")
 _CODE_HASH = ("-m", "jobs.version")
 _ANSWER_SECONDS = 30
 """That a host has to say whether it can be reached."""
+_SSH = (
+    "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=5 {host} "
+    f"{shlex.quote(sys.executable)}"
+)
+_GONE_SECONDS = 10
+"""The stage server ends a rank gently, and after 5 seconds for good."""
+_LOOK_SECONDS = 0.05
 _GRACE_SECONDS = 5
 """For a rank whose connection was closed, to be seen gone."""
 _TOLD_BYTES = 2000
@@ -71,6 +82,9 @@ class Launcher(Protocol):
     def last_words(self, rank: Rank) -> str:
         """What was said of a rank that left no traceback; empty: nothing."""
 
+    def await_end(self, folder: Path, ranks: int) -> None:
+        """Return when those that were killed are gone, so that others can take their places."""
+
 
 def launcher_of(environment: Environment) -> Launcher:
     """The one that the environment asks for."""
@@ -99,12 +113,25 @@ class OnThisMachine:
     def start(self, folder: Path, place: Place) -> Rank:
         """See `Launcher`."""
         variables = {**without(os.environ), **_variables(self._environment, folder, place)}
+        if job.lies_in_store(folder):
+            variables |= {**places.address_of_store(os.environ), **store_credentials(os.environ)}
         argument = {"folder": str(folder)}
         return stage_client.spawn(self._environment, FUNCTION, argument, variables)
 
     def last_words(self, rank: Rank) -> str:
         """See `Launcher`."""
         return ""
+
+    def await_end(self, folder: Path, ranks: int) -> None:
+        """See `Launcher`."""
+        deadline = time.monotonic() + _GONE_SECONDS
+        files = [job.process_file(folder, number) for number in range(ranks)]
+        for file in files:
+            while file.exists() and time.monotonic() < deadline:
+                if not psutil.pid_exists(int(file.read_text() or 0)):
+                    break
+                time.sleep(_LOOK_SECONDS)
+            file.unlink(missing_ok=True)
 
 
 class OnHosts:
@@ -155,7 +182,7 @@ class OnHosts:
         """Have every host tell the hash of its code.
 
         Returns:
-            By host whether it did so in time, and the hash, or what was said instead.
+            By host whether it did so in time, and all that was said: there may be greetings.
         """
         asked = {name: self._run(name, *_CODE_HASH) for name in self._environment.hosts}
         deadline = time.monotonic() + _ANSWER_SECONDS
@@ -165,8 +192,7 @@ class OnHosts:
             answer.kill()
             silence = "it said nothing" if code is not None else "it did not answer in time"
             said = answer.last_words() or silence
-            # Before it there may be greetings of the host.
-            told[name] = (True, said.splitlines()[-1]) if code == 0 else (False, said)
+            told[name] = (code == 0, said)
         return told
 
     def start(self, folder: Path, place: Place) -> Rank:
@@ -180,13 +206,16 @@ class OnHosts:
         rank.tell(json.dumps(request))
         return rank
 
+    def await_end(self, folder: Path, ranks: int) -> None:
+        """See `Launcher`; each was waited for when it was killed."""
+
     def last_words(self, rank: Rank) -> str:
         """See `Launcher`."""
         assert isinstance(rank, _Reached)
         return rank.last_words()
 
     def _run(self, host: str, *arguments: str) -> _Reached:
-        words = shlex.split(self._environment.host_command)
+        words = shlex.split(self._environment.host_command or _SSH)
         command = [word.replace("{host}", host) for word in words]
         return _Reached([*command, *arguments])
 

@@ -75,6 +75,7 @@ def fit(job: LaidOut, told_slope: Callable[[], float | None]) -> tuple[keras.Mod
     outcome = Outcome(
         history=curves,
         slope=slope,
+        ranks=hvd.size(),
         steps_per_epoch=steps,
         scores=network.scores(scoring, job.fit.sample()).tolist(),
     )

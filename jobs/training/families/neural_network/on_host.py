@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sys
+import tempfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
@@ -32,26 +34,31 @@ _LEFT_ALONE = 75
 def main(request: IO[str]) -> None:
     """Take part in the training that the first line tells of."""
     told = json.loads(request.readline())
-    Thread(target=_end_with, args=(request,), daemon=True).start()
-    variables = told["variables"]
+    with TemporaryDirectory() as scratch:
+        # Of all that is written here, so that it goes with this rank, however it ends.
+        tempfile.tempdir = scratch
+        Thread(target=_end_with, args=(request, scratch), daemon=True).start()
+        _take_part(told["folder"], told["variables"], Path(scratch) / TIMELINE)
+
+
+def _take_part(folder: str, variables: dict[str, str], timeline: Path) -> None:
     own = _own_address(variables[ADDRESS])
     _require_name_leads_to(own)
     here = {"HOROVOD_HOSTNAME": own, "HOROVOD_GLOO_IFACE": _interface(own)}
     os.environ.update(variables | here)
-    with TemporaryDirectory() as scratch:
-        timeline = Path(scratch) / TIMELINE
-        if _TIMELINE in variables:
-            os.environ[_TIMELINE] = str(timeline)
-        rank.main({"folder": told["folder"]})
-        # Rank 0 alone writes one.
-        if timeline.exists():
-            places.write_whole(places.place(variables[_TIMELINE]), timeline.read_bytes())
+    if _TIMELINE in variables:
+        os.environ[_TIMELINE] = str(timeline)
+    rank.main({"folder": folder})
+    # Rank 0 alone writes one.
+    if timeline.exists():
+        places.write_whole(places.place(variables[_TIMELINE]), timeline.read_bytes())
 
 
-def _end_with(request: IO[str]) -> None:
+def _end_with(request: IO[str], scratch: str) -> None:
     # Not through the file's buffer: Python ends in disorder while a thread holds it.
     while os.read(request.fileno(), _READ_BYTES):
         pass
+    shutil.rmtree(scratch, ignore_errors=True)
     # At once: the others wait for this rank in the midst of a step, or have gone.
     os._exit(_LEFT_ALONE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from functools import partial
@@ -22,6 +23,21 @@ def main(argument: dict[str, Any]) -> None:
 
     Rank 0 leaves the model and its history there.
     """
+    from jobs.training.families.neural_network import job as jobs
+
+    folder = places.place(argument["folder"])
+    number = int(os.environ.get("HOROVOD_RANK", "0"))
+    if not places.is_url(folder):
+        jobs.process_file(folder, number).write_text(str(os.getpid()))
+    try:
+        _take_part(folder)
+    except Exception:
+        # What the launcher shows of a rank that has died.
+        jobs.error_file(folder, number).write_text(traceback.format_exc())
+        raise
+
+
+def _take_part(folder: Path) -> None:
     import_tensorflow()
     import horovod.tensorflow as hvd
 
@@ -29,7 +45,6 @@ def main(argument: dict[str, Any]) -> None:
     from jobs.training.families.neural_network import loop
     from jobs.training.families.neural_network.devices import take_gpu
 
-    folder = places.place(argument["folder"])
     hvd.init()
     try:
         job = jobs.read(folder)
@@ -41,7 +56,7 @@ def main(argument: dict[str, Any]) -> None:
             _save(model, folder / MODEL)
             jobs.write_outcome(folder, outcome)
     except Exception:
-        # What the launcher shows of a rank that has died.
+        # Before the others hear that this one has left: they would be taken for its cause.
         jobs.error_file(folder, hvd.rank()).write_text(traceback.format_exc())
         raise
     finally:

@@ -69,6 +69,17 @@ def test_the_next_attempt_of_a_night_goes_on_from_the_checkpoint_and_then_it_is_
     np.testing.assert_array_equal(resumed.sample_scores, undisturbed.sample_scores)
 
 
+def test_a_checkpoint_that_cannot_be_read_is_dropped_and_the_training_begins_anew(
+    ranked: Environment, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.write_bytes(b"PK cut off")
+    job.write(tmp_path, replace(job_of(NETWORK), checkpoint=checkpoint))
+    launch(ranked, tmp_path, ranks=1, timeout_seconds=120)
+    assert len(job.read_outcome(tmp_path).history["loss"]) == NETWORK.epochs
+    assert not checkpoint.exists()
+
+
 def _epochs_in(checkpoint: Path) -> int:
     import json
 

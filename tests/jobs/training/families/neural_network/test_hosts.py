@@ -157,7 +157,7 @@ def test_a_host_that_is_lost_is_left_out_and_the_training_goes_on(
         _make_host(lost, address, network.bridge)
     assert was_lost.is_set()
     told = capfd.readouterr().err
-    assert f"They are started again ({network.hosts[0]}), from the last checkpoint" in told
+    assert f"They are started again, on {network.hosts[0]}." in told
     outcome = job.read_outcome(tmp_path)
     assert len(outcome.history["loss"]) == steady.epochs
     undisturbed = tmp_path / "undisturbed"

@@ -19,7 +19,12 @@ from jobs.training.families.neural_network.launchers import FUNCTION
 from jobs.training.families.neural_network.rendezvous import rendezvous
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
-from tests.jobs.training.small import environment_at
+from tests.jobs.training.small import environment_at, job_of
+
+
+@pytest.fixture(autouse=True)
+def _laid_out(tmp_path: Path) -> None:
+    job.write(tmp_path, job_of())
 
 
 @dataclass
@@ -99,9 +104,28 @@ def test_the_error_that_a_rank_left_is_shown(
 def test_the_rank_that_took_the_others_with_it_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    left = (job.error_file(tmp_path, 0), "HorovodInternalError: connection closed by peer\n")
+    # As TensorFlow tells it.
+    told = "UnknownError: Read error [127.0.0.1]:1: Connection closed by peer\n"
+    left = (job.error_file(tmp_path, 0), told)
     with pytest.raises(NightshiftError, match=r"Rank 1 of the training was killed by SIGKILL"):
         _launch(monkeypatch, tmp_path, Fake(1, left), Fake(-9))
+
+
+def test_a_fault_is_named_though_another_rank_died_of_it_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fault = (job.error_file(tmp_path, 1), "ValueError: x is not finite\n")
+    of_it = (job.error_file(tmp_path, 0), "UnknownError: Connection closed by peer\n")
+    ranks = (Fake(1, of_it), Fake(1, fault))
+    with pytest.raises(NightshiftError, match=r"Rank 1 of the training failed.*\n.*not finite"):
+        _launch_again(monkeypatch, tmp_path, ranks + ranks, restarts=1)
+
+
+def test_a_rank_that_ends_by_itself_without_a_word_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(NightshiftError, match=r"Rank 0 .* gone with exit code 1, so all ranks"):
+        _launch_again(monkeypatch, tmp_path, (Fake(1), Fake(0)), restarts=1)
 
 
 def test_lost_ranks_are_started_again(
@@ -113,7 +137,7 @@ def test_lost_ranks_are_started_again(
     assert lost.killed
     told = capfd.readouterr().err
     assert "Warning: Rank 1 of the training was killed by SIGKILL" in told
-    assert "started again (localhost), from the last checkpoint" in told
+    assert "They are started again, on localhost." in told
 
 
 def test_a_rank_that_is_lost_each_time_is_a_failure(
