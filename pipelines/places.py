@@ -135,10 +135,10 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder and what is in it; harmless where it has gone."""
+    """Delete a folder and what is in it, as far as that is possible."""
     if is_url(folder):
         of_store: Any = folder
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             of_store.fs.rm(of_store.path, recursive=True)
     else:
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,15 +10,13 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from jobs.training import encoding
-from jobs.training.encoding import RARE, TAILS, Encoding
+from jobs.training.encoding import TAILS, Encoding
 from pipelines.model import Training
 
 _Floats = NDArray[np.float64]
@@ -286,7 +284,9 @@ class Learning:
         every = np.ones_like(labels, np.bool_)
         self._label = self._label.merged(Moments.of(labels, every))
         for name, known in self._categories.items():
-            self._categories[name] = known.merged(_counted(encoding.texts(rows, name)))
+            values = encoding.texts(rows, name)
+            counted = Category(rows=Counter(encoding.counts_of(values)), missing=values.null_count)
+            self._categories[name] = known.merged(counted)
 
     def learned(self) -> Columns:
         """What the rows told."""
@@ -316,17 +316,11 @@ def encoding_of(
         categories: Of its categorical columns, in their order.
         label: Of the labels.
     """
-    known = {
-        name: _vocabulary(one) for name, one in zip(training.categorical, categories, strict=True)
-    }
-    unknown = {
-        name: _unknown(one, known[name])
-        for name, one in zip(training.categorical, categories, strict=True)
-    }
+    told = dict(zip(training.categorical, categories, strict=True))
     gaps = [name for name, one in zip(training.numeric, numbers, strict=True) if one.missing > 0]
     return Encoding(
         numeric=training.numeric,
-        vocabularies=known,
+        vocabularies={name: encoding.vocabulary(one.rows) for name, one in told.items()},
         means=tuple(one.mean for one in numbers),
         # 1 where all values are alike: numbers are divided by the deviation.
         variances=tuple(one.variance or 1.0 for one in numbers),
@@ -337,25 +331,10 @@ def encoding_of(
         label_scale=math.sqrt(label.variance) or 1.0,
         bends=training.bends,
         shared=training.shared,
-        unknown=unknown,
+        unknown={name: encoding.too_rare(one.rows, one.missing) for name, one in told.items()},
     )
 
 
 def _in_deviations(told: NumberTold, value: float) -> float:
     deviation = math.sqrt(told.variance) if told.variance > 0 else 1.0
     return (value - told.mean) / deviation
-
-
-def _counted(values: pa.ChunkedArray) -> Category:
-    counts: list[dict[str, Any]] = pc.value_counts(values.drop_null()).to_pylist()
-    rows = Counter({one["values"]: one["counts"] for one in counts})
-    return Category(rows=rows, missing=values.null_count)
-
-
-def _vocabulary(told: Category) -> tuple[str, ...]:
-    return tuple(sorted(value for value, rows in told.rows.items() if rows >= RARE))
-
-
-def _unknown(told: Category, known: tuple[str, ...]) -> tuple[str | None, ...]:
-    rare = sorted(told.rows.keys() - set(known))
-    return (*rare, None) if told.missing else tuple(rare)

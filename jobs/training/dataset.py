@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -22,7 +22,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.lake import amounts, snapshots
-from jobs.lake.arrow_files import arrow_files
 from jobs.lake.locations import laid_out_rows, path
 from jobs.lake.snapshots import Snapshot
 from jobs.spark.server import running_server
@@ -315,7 +314,7 @@ def on_spark(run: Run, snapshot: Snapshot, days: Window) -> Iterator[OnSpark]:
     """
     # In the lake, which workers and ranks on other machines see too.
     parent = laid_out_rows(run.environment.lake, run.pipeline.name)
-    name = uuid4().hex
+    folder = places.place(f"{parent}/{uuid4().hex}")
     with running_server(run.environment) as environment:
         try:
             yield OnSpark(
@@ -323,12 +322,11 @@ def on_spark(run: Run, snapshot: Snapshot, days: Window) -> Iterator[OnSpark]:
                 snapshot=snapshot,
                 days=days,
                 session=connect(environment),
-                folder=places.place(f"{parent}/{name}"),
+                folder=folder,
             )
         finally:
             # A training that failed may have left nothing; what stays is for `nightshift maintain`.
-            with suppress(OSError):
-                arrow_files(parent).delete_dir(name)
+            places.remove(folder)
 
 
 def is_large(run: Run, snapshot: Snapshot, days: Window) -> bool:

@@ -156,10 +156,10 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
     has_gaps = dict(zip(training.numeric, missing.any(axis=0), strict=True))
     labels = numbers(rows, (training.label,), np.float64, {})
     columns = {name: texts(rows, name) for name in training.categorical}
-    known = {name: _vocabulary(values) for name, values in columns.items()}
+    counts = {name: counts_of(values) for name, values in columns.items()}
     return Encoding(
         numeric=training.numeric,
-        vocabularies=known,
+        vocabularies={name: vocabulary(of_column) for name, of_column in counts.items()},
         means=tuple(means.tolist()),
         # 1 where all values are alike: numbers are divided by the deviation.
         variances=tuple(float(variance) or 1.0 for variance in variances),
@@ -170,7 +170,7 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
         label_scale=float(np.std(labels)) or 1.0,
         bends=training.bends,
         shared=training.shared,
-        unknown={name: _unknown(columns[name], known[name]) for name in training.categorical},
+        unknown={name: too_rare(counts[name], columns[name].null_count) for name in columns},
     )
 
 
@@ -204,15 +204,27 @@ def _categories(rows: pa.Table, encoding: Encoding) -> NDArray[np.int32]:
     return categories
 
 
-def _vocabulary(values: pa.ChunkedArray) -> tuple[str, ...]:
+def counts_of(values: pa.ChunkedArray) -> dict[str, int]:
+    """How often each value of a categorical column is there."""
     counts = pc.value_counts(values.drop_null()).to_pylist()
+    return {one["values"]: one["counts"] for one in counts}
+
+
+def vocabulary(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """The values that are learned."""
     # Sorted: the same rows in another order must give the same places.
-    return tuple(sorted(c["values"] for c in counts if c["counts"] >= RARE))
+    return tuple(sorted(value for value, rows in counts.items() if rows >= RARE))
 
 
-def _unknown(values: pa.ChunkedArray, known: tuple[str, ...]) -> tuple[str | None, ...]:
-    rare = sorted(set(pc.unique(values.drop_null()).to_pylist()).difference(known))
-    return (*rare, None) if values.null_count else tuple(rare)
+def too_rare(counts: Mapping[str, int], missing: int) -> tuple[str | None, ...]:
+    """See `Encoding.unknown`.
+
+    Args:
+        counts: Of the values.
+        missing: Rows that had none.
+    """
+    rare = sorted(value for value, rows in counts.items() if rows < RARE)
+    return (*rare, None) if missing else tuple(rare)
 
 
 def texts(rows: pa.Table, name: str) -> pa.ChunkedArray:

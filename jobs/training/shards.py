@@ -75,11 +75,6 @@ class Shards:
             label=np.ascontiguousarray(words[:, -1]).view(np.float32),
         )
 
-    def pieces(self, rows: int = SHARD_ROWS) -> Iterator[Examples]:
-        """All rows in their order, at most so many at a time."""
-        for first in range(0, len(self), rows):
-            yield self.read(first, min(rows, len(self) - first))
-
     def sample(self) -> Examples:
         """The first of them."""
         return self.read(0, min(SAMPLE_ROWS, len(self)))
@@ -105,6 +100,22 @@ class Shards:
                 "written with: it was cut short. Train again (--retrain)."
             )
         return read
+
+
+def pieces(
+    rows: Examples | Shards, at_once: int, first: int = 0, count: int | None = None
+) -> Iterator[Examples]:
+    """The rows in their order, at most so many at a time.
+
+    Args:
+        rows: In memory or in files.
+        at_once: How many.
+        first: The first of them.
+        count: How many from there on; None: all.
+    """
+    end = len(rows) if count is None else first + count
+    for start in range(first, end, at_once):
+        yield rows.read(start, min(at_once, end - start))
 
 
 def write(folder: Path, examples: Examples) -> Shards:

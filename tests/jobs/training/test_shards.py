@@ -50,7 +50,7 @@ def test_any_rows_are_read_as_they_were_written_whichever_files_they_lie_in(
         _require_equal(found.read(first, last - first), written.take(np.arange(first, last)))
 
     any_rows()
-    assert [len(piece) for piece in found.pieces(16)] == [16, 16, 8]
+    assert [len(piece) for piece in shards.pieces(found, 16)] == [16, 16, 8]
     _require_equal(found.sample(), written)
 
 

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from jobs.training import shards
 from jobs.training.families.neural_network.light import LiteRT
 from jobs.training.families.neural_network.quiet import import_tensorflow
 from pipelines import places
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from pipelines.environment import Environment
 
 MODEL = "model.keras"
-_LABELS_AT_ONCE = 262_144
-"""Rows that are read to tell by their labels which training it is."""
 # Those that decide the weights; the others only start the ranks.
 _SOURCES = (
     "__init__.py",
@@ -178,9 +177,8 @@ class NeuralNetworkFamily:
             "first_rows": [sample.numeric.tobytes().hex(), sample.categorical.tobytes().hex()],
         }
         digest = hashlib.sha256(json.dumps(decisive).encode())
-        for first in range(0, len(data.fit), _LABELS_AT_ONCE):
-            count = min(_LABELS_AT_ONCE, len(data.fit) - first)
-            digest.update(data.fit.read(first, count).label.tobytes())
+        for piece in shards.pieces(data.fit, shards.SHARD_ROWS):
+            digest.update(piece.label.tobytes())
         for source in self.sources:
             digest.update(source.read_bytes())
         return digest.hexdigest()

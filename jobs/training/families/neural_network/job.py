@@ -46,7 +46,7 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LaidOut:
+class FoundJob:
     """A job as its ranks find it."""
 
     task: str
@@ -105,11 +105,11 @@ def write(folder: Path, job: Job) -> None:
     (folder / _SETTINGS).write_text(json.dumps(settings))
 
 
-def read(folder: Path) -> LaidOut:
+def read(folder: Path) -> FoundJob:
     """The job in a folder; its rows stay where they are until they are used."""
     settings = json.loads((folder / _SETTINGS).read_text())
     validation = settings["validation"]
-    return LaidOut(
+    return FoundJob(
         task=settings["task"],
         seed=settings["seed"],
         network=_network(settings["network"]),

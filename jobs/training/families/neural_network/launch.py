@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from jobs.services.stage_client import Work
 from jobs.training.families.neural_network import job
-from jobs.training.families.neural_network.launchers import Launcher, Rank, launcher_of
+from jobs.training.families.neural_network.launchers import Launcher, launcher_of
 from jobs.training.families.neural_network.rendezvous import rendezvous
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
@@ -98,7 +99,7 @@ class _Attempt:
             # Of an earlier attempt.
             job.error_file(self._folder, number).unlink(missing_ok=True)
         with rendezvous(hosts, ranks, self._launcher.address) as found:
-            running: dict[int, Rank] = {}
+            running: dict[int, Work] = {}
             try:
                 for number, place in enumerate(found):
                     running[number] = self._launcher.start(self._folder, place)
@@ -109,7 +110,7 @@ class _Attempt:
                 # What starts next must not meet them, nor what they still write.
                 self._launcher.await_end(self._folder, ranks)
 
-    def _wait_for_all(self, running: Mapping[int, Rank], meanwhile: Callable[[], None]) -> None:
+    def _wait_for_all(self, running: Mapping[int, Work], meanwhile: Callable[[], None]) -> None:
         # Horovod itself would hang: a rank waits for ever for one that died or that takes fewer
         # steps.
         waiting = dict(running)
@@ -128,8 +129,8 @@ class _Attempt:
                 )
 
     def _first_to_die(
-        self, waiting: Mapping[int, Rank], noticed: int, code: int
-    ) -> tuple[int, Rank, int]:
+        self, waiting: Mapping[int, Work], noticed: int, code: int
+    ) -> tuple[int, Work, int]:
         """The rank that took the others with it; the one that was noticed, if nobody can tell.
 
         The others die of its absence in the same moment, and leave tracebacks that say so.
@@ -155,7 +156,7 @@ class _Attempt:
         error = job.error_file(self._folder, number)
         return error.read_text() if error.exists() else ""
 
-    def _death(self, dead: tuple[int, Rank, int]) -> NightshiftError:
+    def _death(self, dead: tuple[int, Work, int]) -> NightshiftError:
         number, rank, code = dead
         traceback = self._traceback(number)
         if traceback:

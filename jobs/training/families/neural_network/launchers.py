@@ -19,6 +19,7 @@ import psutil
 from jobs.services import stage_client
 from jobs.services.die_with_parent import dying_with_parent
 from jobs.services.for_ranks import for_ranks, store_credentials, without
+from jobs.services.stage_client import Work
 from jobs.training.families import TIMELINE
 from jobs.training.families.neural_network import job
 from jobs.training.families.neural_network.rendezvous import HERE, LOOPBACK, Place
@@ -46,19 +47,6 @@ _TOLD_BYTES = 2000
 """Of what a host has said last: it names the fault."""
 
 
-class Rank(Protocol):
-    """A rank that was started."""
-
-    def wait(self, timeout: float | None = None) -> int | None:
-        """Its exit code, negative for the signal that killed it.
-
-        None when it still runs after `timeout` seconds.
-        """
-
-    def kill(self) -> None:
-        """End it at once; harmless when it has ended."""
-
-
 class Launcher(Protocol):
     """A way to start ranks."""
 
@@ -76,10 +64,10 @@ class Launcher(Protocol):
             NightshiftError: there are none.
         """
 
-    def start(self, folder: Path, place: Place) -> Rank:
+    def start(self, folder: Path, place: Place) -> Work:
         """Start the rank of that place on the job in the folder."""
 
-    def last_words(self, rank: Rank) -> str:
+    def last_words(self, rank: Work) -> str:
         """What was said of a rank that left no traceback; empty: nothing."""
 
     def await_end(self, folder: Path, ranks: int) -> None:
@@ -110,7 +98,7 @@ class OnThisMachine:
         """See `Launcher`."""
         return {HERE: ranks}
 
-    def start(self, folder: Path, place: Place) -> Rank:
+    def start(self, folder: Path, place: Place) -> Work:
         """See `Launcher`."""
         variables = {**without(os.environ), **_variables(self._environment, folder, place)}
         if job.lies_in_store(folder):
@@ -118,7 +106,7 @@ class OnThisMachine:
         argument = {"folder": str(folder)}
         return stage_client.spawn(self._environment, FUNCTION, argument, variables)
 
-    def last_words(self, rank: Rank) -> str:
+    def last_words(self, rank: Work) -> str:
         """See `Launcher`."""
         return ""
 
@@ -195,7 +183,7 @@ class OnHosts:
             told[name] = (code == 0, said)
         return told
 
-    def start(self, folder: Path, place: Place) -> Rank:
+    def start(self, folder: Path, place: Place) -> Work:
         """See `Launcher`."""
         variables = _variables(self._environment, folder, place)
         request = {
@@ -209,7 +197,7 @@ class OnHosts:
     def await_end(self, folder: Path, ranks: int) -> None:
         """See `Launcher`; each was waited for when it was killed."""
 
-    def last_words(self, rank: Rank) -> str:
+    def last_words(self, rank: Work) -> str:
         """See `Launcher`."""
         assert isinstance(rank, _Reached)
         return rank.last_words()
@@ -242,13 +230,13 @@ class _Reached:
             self._process.stdin.flush()
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """See `Rank`."""
+        """See `Work`."""
         with suppress(subprocess.TimeoutExpired):
             return self._process.wait(timeout)
         return None
 
     def kill(self) -> None:
-        """See `Rank`; the rank ends when its input does."""
+        """See `Work`; the rank ends when its input does."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()

@@ -12,11 +12,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from jobs.training import shards
 from jobs.training.encoding import Encoding
 from jobs.training.families.neural_network import feed, horovod_keras3, network
 from jobs.training.families.neural_network.checkpoint import Checkpoints
 from jobs.training.families.neural_network.dropout import SharedDropout
-from jobs.training.families.neural_network.job import LaidOut, Outcome
+from jobs.training.families.neural_network.job import FoundJob, Outcome
 from jobs.training.metrics import Vector, require_finite
 from jobs.training.shards import Shards
 from jobs.training.tasks import LearningTask, task_of
@@ -33,7 +34,7 @@ def make_repeatable(seed: int) -> None:
     keras.utils.set_random_seed(seed)
 
 
-def fit(job: LaidOut, told_slope: Callable[[], float | None]) -> tuple[keras.Model, Outcome]:
+def fit(job: FoundJob, told_slope: Callable[[], float | None]) -> tuple[keras.Model, Outcome]:
     """Train on all ranks together and calibrate; every rank ends with the same model.
 
     Args:
@@ -82,7 +83,7 @@ def fit(job: LaidOut, told_slope: Callable[[], float | None]) -> tuple[keras.Mod
     return scoring, outcome
 
 
-def _validation(job: LaidOut) -> tf.data.Dataset | None:
+def _validation(job: FoundJob) -> tf.data.Dataset | None:
     if job.validation is None:
         return None
     return feed.validation(job.validation, hvd.rank(), hvd.size())
@@ -100,7 +101,7 @@ def _dropouts(seed: int) -> Callable[[float], keras.layers.Layer]:
 
 def _calibrated(
     model: keras.Model,
-    job: LaidOut,
+    job: FoundJob,
     task: LearningTask,
     told_slope: Callable[[], float | None],
 ) -> float | None:
@@ -126,10 +127,8 @@ def _distances(
     if len(rows) <= feed.WHOLE_ROWS:
         return network.distances(model, encoding, task, rows.read(0, len(rows)))
     first, count = feed.own_rows(rows, hvd.rank(), hvd.size())
-    found: list[tuple[Vector, Vector]] = []
-    for start in range(first, first + count, feed.PIECE_ROWS):
-        piece = rows.read(start, min(feed.PIECE_ROWS, first + count - start))
-        found.append(network.distances(model, encoding, task, piece))
+    own_pieces = shards.pieces(rows, feed.PIECE_ROWS, first, count)
+    found = [network.distances(model, encoding, task, piece) for piece in own_pieces]
     own = np.concatenate([np.stack(one, axis=1) for one in found])
     of_all = hvd.allgather(tf.constant(own, tf.float64)).numpy()
     return of_all[:, 0], of_all[:, 1]

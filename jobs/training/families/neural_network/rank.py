@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,15 +30,17 @@ def main(argument: dict[str, Any]) -> None:
     number = int(os.environ.get("HOROVOD_RANK", "0"))
     if not places.is_url(folder):
         jobs.process_file(folder, number).write_text(str(os.getpid()))
-    try:
-        _take_part(folder)
-    except Exception:
-        # What the launcher shows of a rank that has died.
-        jobs.error_file(folder, number).write_text(traceback.format_exc())
-        raise
+    # Horovod leaves last: the others would take what they hear of it for the cause.
+    with ExitStack() as at_end:
+        try:
+            _take_part(folder, at_end)
+        except Exception:
+            # What the launcher shows of a rank that has died.
+            jobs.error_file(folder, number).write_text(traceback.format_exc())
+            raise
 
 
-def _take_part(folder: Path) -> None:
+def _take_part(folder: Path, at_end: ExitStack) -> None:
     import_tensorflow()
     import horovod.tensorflow as hvd
 
@@ -46,21 +49,15 @@ def _take_part(folder: Path) -> None:
     from jobs.training.families.neural_network.devices import take_gpu
 
     hvd.init()
-    try:
-        job = jobs.read(folder)
-        take_gpu(hvd.local_rank())
-        loop.make_repeatable(job.seed)
-        told_slope = partial(jobs.await_slope, folder, job.network.timeout_seconds)
-        model, outcome = loop.fit(job, told_slope)
-        if hvd.rank() == 0:
-            _save(model, folder / MODEL)
-            jobs.write_outcome(folder, outcome)
-    except Exception:
-        # Before the others hear that this one has left: they would be taken for its cause.
-        jobs.error_file(folder, hvd.rank()).write_text(traceback.format_exc())
-        raise
-    finally:
-        hvd.shutdown()
+    at_end.callback(hvd.shutdown)
+    job = jobs.read(folder)
+    take_gpu(hvd.local_rank())
+    loop.make_repeatable(job.seed)
+    told_slope = partial(jobs.await_slope, folder, job.network.timeout_seconds)
+    model, outcome = loop.fit(job, told_slope)
+    if hvd.rank() == 0:
+        _save(model, folder / MODEL)
+        jobs.write_outcome(folder, outcome)
 
 
 def _save(model: keras.Model, file: Path) -> None:

@@ -14,10 +14,11 @@ import numpy as np
 import psutil
 import pytest
 
+from jobs.services.stage_client import Work
 from jobs.training.families import TIMELINE
 from jobs.training.families.neural_network import MODEL, NeuralNetworkFamily, job
 from jobs.training.families.neural_network.launch import launch
-from jobs.training.families.neural_network.launchers import OnThisMachine, Rank
+from jobs.training.families.neural_network.launchers import OnThisMachine
 from jobs.training.families.neural_network.network import load
 from jobs.training.families.neural_network.rendezvous import Place
 from pipelines.environment import Environment
@@ -293,7 +294,7 @@ def test_a_training_whose_ranks_end_with_different_models_fails(
         job.hand_slope(folder, slope)
     start = OnThisMachine.start
 
-    def each_its_own(launcher: OnThisMachine, _: Path, place: Place) -> Rank:
+    def each_its_own(launcher: OnThisMachine, _: Path, place: Place) -> Work:
         return start(launcher, folders[place.variables["HOROVOD_RANK"]], place)
 
     monkeypatch.setattr(OnThisMachine, "start", each_its_own)
