@@ -79,6 +79,18 @@ def spark(shared_environment: Environment) -> SparkSession:
 
 
 @pytest.fixture
+def own_sessions(shared_environment: Environment) -> Iterator[None]:
+    """Sessions that the test connects end with it; the shared one outlives them."""
+    from jobs.spark import session
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "_sessions", {})
+        yield
+        session.disconnect()
+    session.connect(shared_environment)
+
+
+@pytest.fixture
 def environment(shared_environment: Environment, tmp_path: Path) -> Environment:
     """The shared server with an empty lake, landing folder and model registry of the test's own."""
     return replace(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs.services import processes
 from jobs.services.secrets import secret
@@ -71,6 +71,7 @@ def connect(environment: Environment) -> SparkSession:
     with _one_opens:
         if key not in _sessions or _sessions[key].client.is_closed:
             _sessions[key] = _new_session(environment)
+        _make_active(_sessions[key])
         return _sessions[key]
 
 
@@ -102,6 +103,9 @@ def disconnect(environment: Environment | None = None) -> None:
     for process_id, address in list(_sessions):
         if process_id == os.getpid() and wanted in (None, address):
             _sessions.pop((process_id, address)).stop()
+    for (process_id, _), left in _sessions.items():
+        if process_id == os.getpid() and not left.client.is_closed:
+            _make_active(left)
 
 
 def explain_loss(environment: Environment, error: BaseException) -> NightshiftError | None:
@@ -140,6 +144,17 @@ def _new_session(environment: Environment) -> SparkSession:
         session.client.set_retry_policies([DefaultPolicy(max_retries=_RETRIES)])
         _set(session, _settings)
     return session
+
+
+def _make_active(session: SparkSession) -> None:
+    """Have libraries that ask Spark for the session of this thread, as Feast does, get this one.
+
+    Spark itself keeps the first one that the thread opened, whatever server that was with, and
+    none once that is closed.
+    """
+    kind: Any = type(session)  # of Spark Connect; the class that types know is another
+    kind._active_session.session = session
+    kind._default_session = session
 
 
 def _set(session: SparkSession, settings: Mapping[str, str]) -> None:

@@ -158,16 +158,15 @@ def test_an_expectation_that_cannot_be_judged_blocks(spark: SparkSession) -> Non
     assert "amuont" in str(failure.error)
 
 
+@pytest.mark.usefixtures("own_sessions")
 def test_a_server_that_is_lost_is_a_fault_and_no_verdict(
-    shared_environment: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+    shared_environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lose_it_first(*details: object) -> object:
         # As a server that ends in the middle of a verdict.
         own.client.close()
         return validate(*details)
 
-    # A session of its own: the shared one must outlive this test.
-    monkeypatch.setattr(session, "_sessions", {})
     own = session.connect(shared_environment)
     validate = gate._validate
     monkeypatch.setattr(gate, "_validate", lose_it_first)

@@ -77,16 +77,29 @@ def test_the_loss_of_a_server_is_told_in_plain_words(
     assert re.search(r"ended or restarted .*spark\.log.*run it again", explained)
 
 
-def test_threads_that_connect_at_once_share_one_session(
-    shared_environment: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session, "_sessions", {})
+@pytest.mark.usefixtures("own_sessions")
+def test_threads_that_connect_at_once_share_one_session(shared_environment: Environment) -> None:
     with ThreadPoolExecutor(8) as pool:
         opened = list(pool.map(session.connect, [shared_environment] * 8))
-    different = {id(one) for one in opened}
-    for one in opened:
-        one.client.close()
-    assert len(different) == 1
+    assert len({id(one) for one in opened}) == 1
+
+
+def test_the_active_session_is_the_one_that_was_connected_last(
+    shared_environment: Environment, spark: SparkSession, tmp_path: Path
+) -> None:
+    theirs = replace(shared_environment, home=tmp_path, spark_port=processes.free_port())
+    process = server.start(theirs)
+    try:
+        other = session.connect(theirs)
+        # What Feast asks for.
+        assert type(spark).getActiveSession() is other
+        assert session.connect(shared_environment) is spark
+        assert type(spark).getActiveSession() is spark
+        session.connect(theirs)
+    finally:
+        session.disconnect(theirs)
+        server.stop(process)
+    assert type(spark).getActiveSession() is spark
 
 
 def _settings(session: SparkSession) -> tuple[str, ...]:
