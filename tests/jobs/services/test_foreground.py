@@ -12,6 +12,7 @@ import pytest
 
 from jobs.services import foreground, lifecycle, processes, startup
 from jobs.services.definitions import Service
+from jobs.services.supervision import Process
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 from tests.jobs.services.test_lifecycle import (
@@ -29,15 +30,20 @@ def meanwhile(home: Environment, act: Callable[[], object]) -> Thread:
     """Does it in a thread, once the platform is up."""
 
     def wait() -> None:
-        deadline = time.monotonic() + 60
-        while len([pid for pid in pids(home).values() if pid]) < 2 and time.monotonic() < deadline:
-            time.sleep(0.1)
+        wait_until(lambda: len([pid for pid in pids(home).values() if pid]) >= 2)
         time.sleep(1.5)  # until it is watched
         act()
 
     thread = Thread(target=wait)
     thread.start()
     return thread
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Wait for it, but not for ever: what follows must come."""
+    deadline = time.monotonic() + 120
+    while not is_so() and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def ask(number: signal.Signals) -> None:
@@ -102,14 +108,29 @@ def test_a_killed_supervisor_is_a_fault(home: Environment, replace_services: obj
 
 
 def test_a_service_that_comes_back_is_told_of(
-    home: Environment, replace_services: object, capsys: pytest.CaptureFixture[str]
+    home: Environment,
+    replace_services: object,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    seen: list[int] = []
+    tell = foreground._tell
+
+    def telling(environment: Environment, now: Process, ran: dict[str, int]) -> None:
+        tell(environment, now, ran)
+        if now.name == "spark" and now.state == "RUNNING":
+            seen.append(now.pid)
+
     def kill_and_ask() -> None:
-        os.kill(pids(home)["spark"], signal.SIGKILL)
-        time.sleep(5)
+        wait_until(lambda: bool(seen))
+        killed = seen[-1]
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: seen[-1] != killed)
         ask(signal.SIGTERM)
 
-    acting = meanwhile(home, kill_and_ask)
+    monkeypatch.setattr(foreground, "_tell", telling)
+    acting = Thread(target=kill_and_ask)
+    acting.start()
     assert foreground.run(home) == 0
     acting.join()
     assert "The service 'spark' had ended and was started anew." in capsys.readouterr().out
