@@ -24,13 +24,16 @@ _KEYS = {
     "route": ["origin", "dest"],
     "tail": ["tailnum"],
     "oh": ["origin", "hour"],
+    "coh": ["carrier", "origin", "hour"],
+    "flight": ["carrier", "flight", "origin"],
 }
+_YESTERDAY = ("co", "dest", "oh")
 _WEATHER = ["temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib"]
 _HOLIDAYS = [date(2013, *day) for day in ((1, 1), (1, 21), (2, 18), (5, 27), (7, 4), (9, 2))]
 _HOLIDAYS += [date(2013, *day) for day in ((10, 14), (11, 11), (11, 28), (12, 25))]
 _HOLIDAYS += [date(2014, 1, 1)]
 _LATE_MINUTES = 15
-_WINDOWS = (28, 7)
+_WINDOWS = (28, 7, 1)
 _TRAINING_DAYS = 90
 _MOST_WIND = 200
 _EPOCHS = 12
@@ -113,6 +116,8 @@ def _features(landing: Path, day: date, outcomes: pl.DataFrame) -> pl.DataFrame:
     for window in _WINDOWS:
         known = _last(outcomes, day, window)
         for name, columns in _KEYS.items():
+            if window == 1 and name not in _YESTERDAY:
+                continue
             figures = _rates(known.drop_nulls(columns), columns, f"{name}_{{}}_{window}")
             rows = rows.join(figures.drop(f"{name}_depdelay_{window}"), on=columns, how="left")
     today = _rates(_last(outcomes, day, 1), ["origin"], "ap_{}_1")
@@ -127,7 +132,7 @@ def _features(landing: Path, day: date, outcomes: pl.DataFrame) -> pl.DataFrame:
         plane_age=flight_date.year - pl.col("built"),
         dow=pl.lit(flight_date.isoweekday()),
         month=pl.lit(flight_date.month),
-        hol=pl.lit(_to_holiday(flight_date)),
+        hol=pl.lit(days_to_holiday(flight_date)),
     ).drop("built", "tailnum", "zone", "departs", "minute")
 
 
@@ -223,7 +228,7 @@ def _of_day(clock: str) -> pl.Expr:
     return pl.col(clock) // 100 * 60 + pl.col(clock) % 100
 
 
-def _to_holiday(day: date) -> int:
+def days_to_holiday(day: date) -> int:
     distances = [(holiday - day).days for holiday in _HOLIDAYS]
     nearest = min(distances, key=lambda distance: (abs(distance), distance))
     return max(-7, min(7, nearest))

@@ -304,6 +304,8 @@ def departures(days: Days) -> Suite:
         "route": "origin, dest",
         "tail": "tailnum",
         "oh": "origin, hour",
+        "coh": "carrier, origin, hour",
+        "flight": "carrier, flight, origin",
         "ap": "origin",
     }
     return Suite(

@@ -178,6 +178,11 @@ _LAST_EVENING_HOURS = 22
 apart."""
 
 
+_WEEKS = (7, 28)
+"""Days of windows. Whole weeks, so that a window holds each day of the week equally often."""
+_YESTERDAY_TOO = (1, *_WEEKS)
+
+
 def clock_minutes(column: str) -> str:
     """SQL of the minutes after midnight of a time written HHMM; 2400 is the end of the day."""
     return f"CAST({column} DIV 100 * 60 + {column} % 100 AS INT)"
@@ -210,12 +215,11 @@ def _schedule(
     )
 
 
-def _rolled(name: str, *columns: str) -> Grain:
-    # Whole weeks, so that a window holds each day of the week equally often.
+def _rolled(name: str, *columns: str, windows: tuple[int, ...] = _WEEKS) -> Grain:
     return Grain(
         name=name,
         columns=columns,
-        windows=(7, 28),
+        windows=windows,
         statistics=("n", "late", "delay", "canc"),
     )
 
@@ -261,11 +265,13 @@ ROLLING = Rolling(
         ),
     ),
     grains=(
-        _rolled("co", "carrier", "origin"),
-        _rolled("dest", "dest"),
+        _rolled("co", "carrier", "origin", windows=_YESTERDAY_TOO),
+        _rolled("dest", "dest", windows=_YESTERDAY_TOO),
         _rolled("route", "origin", "dest"),
         _rolled("tail", "tailnum"),
-        _rolled("oh", "origin", "hour"),
+        _rolled("oh", "origin", "hour", windows=_YESTERDAY_TOO),
+        _rolled("coh", "carrier", "origin", "hour"),
+        _rolled("flight", "carrier", "flight", "origin"),
         Grain(
             name="ap",
             columns=("origin",),
@@ -275,7 +281,10 @@ ROLLING = Rolling(
     ),
 )
 """The past of a flight: of its carrier at its airport, its destination, its route, its plane, its
-hour, and its airport yesterday."""
+hour, its carrier at that hour, the flight of that number, and its airport yesterday.
+
+What each of them gave is in docs/quality.md.
+"""
 
 WEATHER_HOURLY = FeatureView(
     name="weather_hourly",

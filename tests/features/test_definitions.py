@@ -67,8 +67,9 @@ def test_what_is_unknown_is_zero_where_it_is_counted_and_null_elsewhere(
 ) -> None:
     row = _finished(spark, date(2013, 1, 1)).asDict()
     counted = {"plane_known"}
-    for name in ("co", "dest", "route", "tail", "oh"):
+    for name in ("co", "dest", "oh", "route", "tail", "coh", "flight"):
         counted |= {f"{name}_n_7", f"{name}_n_28"}
+    counted |= {f"{name}_n_1" for name in ("co", "dest", "oh")}
     others = set(row) - counted - {"flight_date"}
     assert {name for name, value in row.items() if value == 0} == counted
     assert {row[name] for name in others} == {None}

@@ -22,7 +22,11 @@ ENTITIES = {
     "route": ["origin", "dest"],
     "tail": ["tailnum"],
     "oh": ["origin", "hour"],
+    "coh": ["carrier", "origin", "hour"],
+    "flight": ["carrier", "flight", "origin"],
 }
+YESTERDAY = ("co", "dest", "oh")
+"""Entities that are looked at over the last day alone too."""
 WEATHER = ["temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib"]
 HOLIDAYS = [
     "01-01",
@@ -39,12 +43,17 @@ HOLIDAYS = [
 
 
 def rolling_features() -> list[str]:
-    """Features of the five entities over both windows."""
+    """Features of the entities over their windows."""
     names = []
     for entity in ENTITIES:
         for statistic in ("n", "late", "delay", "canc"):
-            names += [f"{entity}_{statistic}_7", f"{entity}_{statistic}_28"]
+            names += [f"{entity}_{statistic}_{days}" for days in windows(entity)]
     return names
+
+
+def windows(entity: str) -> tuple[int, ...]:
+    """Days of the windows of an entity."""
+    return (1, 7, 28) if entity in YESTERDAY else (7, 28)
 
 
 FEATURES = [
@@ -71,7 +80,7 @@ FEATURES = [
     "n_origin_day",
     "tail_seq",
 ]
-"""The 67 numeric features; carrier, origin and dest are the categorical ones."""
+"""The 95 numeric features; carrier, origin and dest are the categorical ones."""
 
 
 def source_folder() -> Path:
@@ -161,7 +170,7 @@ def scoring(day: date) -> pd.DataFrame:
     rows = schedule_features(day + timedelta(days=1))
     for entity, columns in ENTITIES.items():
         rows = rows.merge(_rolling(entity, columns, day), on=columns, how="left")
-        counts = [f"{entity}_n_7", f"{entity}_n_28"]
+        counts = [f"{entity}_n_{days}" for days in windows(entity)]
         rows[counts] = rows[counts].fillna(0)
     rows = rows.merge(origin_yesterday(day), on="origin", how="left")
     rows = rows.merge(weather_at_end(day), on="origin", how="left")
@@ -228,10 +237,13 @@ def window(day: date, days: int) -> pd.DataFrame:
 
 
 def _rolling(entity: str, columns: list[str], day: date) -> pd.DataFrame:
-    month = rates(window(day, 28), columns).add_suffix("_28")
-    week = rates(window(day, 7), columns).add_suffix("_7")
-    both = month.join(week, how="left")
-    return both.add_prefix(f"{entity}_").reset_index()
+    figures = [
+        rates(window(day, days), columns).drop(columns="depdelay").add_suffix(f"_{days}")
+        # What is in a shorter window is in the longest too.
+        for days in sorted(windows(entity), reverse=True)
+    ]
+    longest, *shorter = figures
+    return longest.join(shorter, how="left").add_prefix(f"{entity}_").reset_index()
 
 
 def rates(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:

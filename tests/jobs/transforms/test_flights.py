@@ -443,6 +443,7 @@ def _outcome(
     return {
         **_blank(FLIGHTS),
         "carrier": "B6",
+        "flight": 1,
         "origin": "JFK",
         "dest": "BOS",
         "hour": 8,
@@ -470,6 +471,8 @@ def test_outcomes_without_a_label_are_counted_and_never_rated(spark: SparkSessio
         ("route", "JFK|BOS"),
         ("tail", "N1"),
         ("oh", "JFK|8"),
+        ("coh", "B6|JFK|8"),
+        ("flight", "B6|1|JFK"),
         ("ap", "JFK"),
     }
     of_airport = tiles["ap", "JFK"]
