@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from deltalake import DeltaTable
 
-from bench import bare_night
+from bench import bare_night, stock_night
 from bench.harness import Answer, Case, Peer, Work
 from jobs.lake import reading
 from jobs.services.processes import free_port
+from jobs.spark.java import java_home
+from jobs.spark.server import own_jars, spark_home
 from pipelines.environment import Environment
 from pipelines.flights import PIPELINE
 
@@ -53,6 +56,12 @@ CASE = Case(
             name="script",
             what="polars and one Keras model in a script, from start to end: nothing is judged",
             goal=3.0,
+        ),
+        Peer(
+            name="stock",
+            what="a spark-submit a stage: checkpoints of Great Expectations with data docs, "
+            "Feast's Spark store, one Keras model, a pandas UDF that calls `predict`",
+            goal=0.1,
         ),
     ),
     # Days before it, of some 900 flights.
@@ -107,6 +116,50 @@ def script(folder: Path) -> Work:
         return lambda: pl.read_parquet(state / "scoring" / f"{night}.parquet").to_arrow()
 
     yield work
+
+
+def stock(folder: Path) -> Work:
+    """Night after night, each stage of it in a new Spark."""
+    environment = _Nightshift(folder).environment
+    landing, state = environment.landing / "flights", folder / "stock"
+    state.mkdir()
+    nights = _nights(folder)
+    jars = ",".join(map(str, own_jars(environment)))
+    settings = {
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.ui.enabled": "false",
+    }
+    set_so = [f"--conf={name}={value}" for name, value in settings.items()]
+    memory = ["--driver-memory", environment.spark_memory]
+    submit = [str(spark_home() / "bin/spark-submit"), "--master", "local[*]", "--jars", jars]
+
+    own = {**os.environ, "PYSPARK_PYTHON": sys.executable, "JAVA_HOME": str(java_home())}
+
+    def run(stage: str, first: date, last: date) -> None:
+        asked = [stage, str(landing), str(state), str(first), str(last)]
+        program = [*submit, *memory, *set_so, stock_night.__file__, *asked]
+        subprocess.run(program, check=True, capture_output=True, env=own)
+
+    for stage in ("ingest", "transform"):
+        run(stage, _BEFORE, nights[0] - timedelta(days=1))
+    ahead = iter(nights)
+
+    def work() -> Answer:
+        night = next(ahead)
+        for stage in stock_night.STAGES:
+            run(stage, night, night)
+        return lambda: (
+            DeltaTable(state / "scoring").to_pyarrow_table().drop_columns(["landed_date"])
+        )
+
+    yield work
+
+
+def _scored(state: Path) -> pa.Table:
+    rows = DeltaTable(state / "scoring").to_pyarrow_table()
+    return rows.select(list(dict.fromkeys([*bare_night.KEY, *PIPELINE.training.features])))
 
 
 def _nights(folder: Path) -> list[date]:
