@@ -4,8 +4,10 @@ Each function of `STAGES` is a program of its own: `spark-submit stock_night.py 
 FIRST LAST`, as Airflow's `SparkSubmitOperator` would start it. Tables are Delta tables, checks are
 checkpoints of Great Expectations that write data docs, features come from Feast's own Spark store,
 the model is one Keras model that one process fits, and it scores by a pandas UDF that calls
-`predict`. What it leaves out: that all of a night is judged before anything of it is seen, two
-models, a comparison before one serves, a way back.
+`predict`. Each night it asks Feast for all rows to learn from, as Feast's manual does; ours and
+`bare_night` ask for the night's, and keep those of the nights before. What it leaves out: that all
+of a night is judged before anything of it is seen, two models, a comparison before one serves, a
+way back.
 """
 
 from __future__ import annotations
@@ -64,7 +66,10 @@ def ingest(spark: SparkSession, landing: Path, state: Path, days: Sequence[date]
 
 def transform(spark: SparkSession, landing: Path, state: Path, days: Sequence[date]) -> None:
     """What each view of the feature store says as of each of the days."""
+    since = days[0] - timedelta(days=_LONGEST_WINDOW - 1)
     outcomes = spark.read.format("delta").load(str(state / "flights"))
+    # The join by a range of days would read every partition.
+    outcomes = outcomes.where(f"landed_date >= DATE '{since}' AND landed_date <= DATE '{days[-1]}'")
     outcomes = outcomes.selectExpr("*", "CAST(arr_delay > 15 AS DOUBLE) AS late")
     outcomes.createOrReplaceTempView("outcomes")
     _days(spark, days).createOrReplaceTempView("days")
@@ -72,6 +77,7 @@ def transform(spark: SparkSession, landing: Path, state: Path, days: Sequence[da
         _replace(spark.sql(_rolled_up(view, keys)), state, f"view_{view}", days)
     _replace(spark.sql(_AIRPORT_YESTERDAY), state, "view_ap", days)
     weather = spark.read.format("delta").load(str(state / "weather"))
+    weather = weather.where(f"landed_date >= DATE '{days[0]}' AND landed_date <= DATE '{days[-1]}'")
     calm = "CASE WHEN wind_speed < 200 THEN wind_speed END AS wind_speed"
     weather.selectExpr("* EXCEPT (wind_speed)", calm).createOrReplaceTempView("weather")
     _replace(spark.sql(_WEATHER_OF_A_DAY), state, "view_weather", days)

@@ -432,6 +432,10 @@ def tiles(days: Days) -> Suite:
 def rolling(days: Days) -> Suite:
     """Rates and means over windows: longer windows hold more, empty ones hold nothing."""
     windows = ROLLING.windows
+    # A flight that was cancelled early has no plane.
+    whole = [grain for grain in _GRAINS if grain != "tail"]
+    sums = [f"sum(n_{windows[-1]}) FILTER (WHERE grain = '{grain}')" for grain in whole]
+    totals = [f"coalesce({one}, 0)" for one in sums]
     figures = [statistic.column(window) for statistic, window in ROLLING.figures]
     return Suite(
         days=PIPELINE.drop_days(FLIGHTS, days),
@@ -477,12 +481,20 @@ def rolling(days: Days) -> Suite:
                 f"sum(n_{windows[-1]}) FILTER (WHERE grain = 'ap') - "
                 f"sum(n_{windows[-1]}) FILTER (WHERE grain = 'route')"
             ),
+            "short_grain": f"greatest({', '.join(totals)}) - least({', '.join(totals)})",
         },
         each_day=(
             between(ROWS, 1, None, says="The day has rolling figures."),
             one_of("airports", [3]),
             between("flights", *_FLOWN_A_DAY),
             one_of("grain_difference", [0], says="Airports and routes sum up the same flights."),
+            one_of(
+                "short_grain",
+                [0],
+                severity="warning",
+                says="Every grain but the plane's has seen the same flights. One that was declared "
+                "later has none of the days before: --restate makes them anew.",
+            ),
         ),
     )
 

@@ -60,7 +60,8 @@ CASE = Case(
         Peer(
             name="stock",
             what="a spark-submit a stage: checkpoints of Great Expectations with data docs, "
-            "Feast's Spark store, one Keras model, a pandas UDF that calls `predict`",
+            "Feast's Spark store for all rows to learn from, one Keras model, a pandas UDF that "
+            "calls `predict`",
             goal=0.1,
         ),
     ),
@@ -150,9 +151,7 @@ def stock(folder: Path) -> Work:
         night = next(ahead)
         for stage in stock_night.STAGES:
             run(stage, night, night)
-        return lambda: (
-            DeltaTable(state / "scoring").to_pyarrow_table().drop_columns(["landed_date"])
-        )
+        return lambda: _scored(state)
 
     yield work
 

@@ -51,7 +51,7 @@ _SIGNS_OF_LOSS = ("StatusCode.UNAVAILABLE", "NO_ACTIVE_SESSION", "INVALID_HANDLE
 """What Spark's client says when its server is gone, or when a new one at the same place does not
 know the session."""
 _sessions: dict[tuple[int, str], SparkSession] = {}
-"""Open sessions by process id and address.
+"""Open sessions by process id and address, in the order in which they were last asked for.
 
 A forked child has its parent's sessions here too, and must not use their channels.
 """
@@ -69,10 +69,13 @@ def connect(environment: Environment) -> SparkSession:
     """
     key = (os.getpid(), _address(environment))
     with _one_opens:
-        if key not in _sessions or _sessions[key].client.is_closed:
-            _sessions[key] = _new_session(environment)
-        _make_active(_sessions[key])
-        return _sessions[key]
+        session = _sessions.pop(key, None)
+        if session is None or session.client.is_closed:
+            session = _new_session(environment)
+        # At the end: see `disconnect`.
+        _sessions[key] = session
+        _make_active(session)
+        return session
 
 
 def plan_for(environment: Environment, *, many_rows: bool) -> None:
@@ -100,12 +103,14 @@ def disconnect(environment: Environment | None = None) -> None:
         environment: Whose server the session is with; None: end the sessions with every server.
     """
     wanted = _address(environment) if environment else None
-    for process_id, address in list(_sessions):
-        if process_id == os.getpid() and wanted in (None, address):
-            _sessions.pop((process_id, address)).stop()
-    for (process_id, _), left in _sessions.items():
-        if process_id == os.getpid() and not left.client.is_closed:
-            _make_active(left)
+    with _one_opens:
+        for process_id, address in list(_sessions):
+            if process_id == os.getpid() and wanted in (None, address):
+                _sessions.pop((process_id, address)).stop()
+        # What is left, the last one at the end, which is so the active one again.
+        for (process_id, _), left in _sessions.items():
+            if process_id == os.getpid() and not left.client.is_closed:
+                _make_active(left)
 
 
 def explain_loss(environment: Environment, error: BaseException) -> NightshiftError | None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -68,11 +69,15 @@ def _require_one_definition(run: Run, days: Days) -> None:
     newest = known[max(known)].definition
     last_day = max(day for day, one in known.items() if one.definition != newest)
     name = run.pipeline.name
+    # The first of them read days before them: figures over four weeks need these anew too.
+    windows = [table.window_days for table in run.pipeline.derived]
+    since = days.first - timedelta(days=max(windows, default=1) - 1)
+    first = max(since, run.pipeline.first_day)
     raise Refused(
         f"The rows to learn from, {name}.{TRAINING} of {days}, were made by {len(made)} "
         "definitions: the declaration or a transform has changed, and the days until "
         f"{last_day} are as they were. Make them anew: nightshift run {name} --restate "
-        f"--from {days.first} --to {run.days.last}. Or say --allow-mixed."
+        f"--from {first} --to {run.days.last}. Or say --allow-mixed."
     )
 
 

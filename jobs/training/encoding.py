@@ -264,6 +264,7 @@ def existing(rows: pa.Table, name: str) -> pa.ChunkedArray:
     if name not in rows.column_names:
         raise NightshiftError(
             f"The model reads column '{name}', which the rows do not have. "
-            f"They have: {', '.join(rows.column_names)}."
+            f"They have: {', '.join(rows.column_names)}. Where the column was declared after the "
+            "rows were made, make their days anew: nightshift run PIPELINE --restate."
         )
     return rows[name]

@@ -62,10 +62,10 @@ def test_days_outside_the_feeds_are_refused_with_the_days_that_they_cover() -> N
         FLIGHTS.require_days(Days.of(date(2014, 1, 1)))
 
 
-def test_flights_declares_the_67_numeric_features_once_each() -> None:
+def test_flights_declares_its_95_numeric_features_once_each() -> None:
     training = FLIGHTS.training
-    assert len(training.numeric) == 67
-    assert len(set(training.features)) == 67 + len(training.categorical)
+    assert len(training.numeric) == 95
+    assert len(set(training.features)) == 95 + len(training.categorical)
 
 
 def test_stages_are_selected_in_the_order_of_the_night() -> None:
@@ -198,7 +198,7 @@ def test_a_feature_view_must_look_into_a_table_that_is_made() -> None:
 
 def test_two_features_cannot_have_one_name() -> None:
     again = replace(FLIGHTS.views[0], name="again")
-    with pytest.raises(UsageError, match=r"two features named \['co_canc_28'"):
+    with pytest.raises(UsageError, match=r"two features named \['co_canc_1'"):
         replace(FLIGHTS, views=(*FLIGHTS.views, again))
 
 
@@ -248,7 +248,7 @@ def test_a_carried_column_that_the_platform_adds_is_refused() -> None:
 
 def test_a_feature_that_the_model_does_not_read_is_refused() -> None:
     training = replace(FLIGHTS.training, numeric=FLIGHTS.training.numeric[1:])
-    with pytest.raises(UsageError, match=r"give \['co_n_7'\], which training.numeric lacks"):
+    with pytest.raises(UsageError, match=r"give \['co_n_1'\], which training.numeric lacks"):
         replace(FLIGHTS, training=training)
 
 

@@ -84,9 +84,11 @@ def test_threads_that_connect_at_once_share_one_session(shared_environment: Envi
     assert len({id(one) for one in opened}) == 1
 
 
+@pytest.mark.usefixtures("own_sessions")
 def test_the_active_session_is_the_one_that_was_connected_last(
-    shared_environment: Environment, spark: SparkSession, tmp_path: Path
+    shared_environment: Environment, tmp_path: Path
 ) -> None:
+    spark = session.connect(shared_environment)
     theirs = replace(shared_environment, home=tmp_path, spark_port=processes.free_port())
     process = server.start(theirs)
     try:
@@ -94,6 +96,9 @@ def test_the_active_session_is_the_one_that_was_connected_last(
         # What Feast asks for.
         assert type(spark).getActiveSession() is other
         assert session.connect(shared_environment) is spark
+        assert type(spark).getActiveSession() is spark
+        nobody = replace(shared_environment, spark_port=processes.free_port())
+        session.disconnect(nobody)
         assert type(spark).getActiveSession() is spark
         session.connect(theirs)
     finally:

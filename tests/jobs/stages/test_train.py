@@ -22,7 +22,7 @@ from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused
 from pipelines.model import Family
 from pipelines.run import Run
-from pipelines.spec import Pipeline
+from pipelines.spec import Pipeline, Table
 from tests.jobs.training import small
 
 ALL_DAYS = Days(small.FIRST, small.LAST)
@@ -228,8 +228,15 @@ def test_days_of_two_definitions_are_not_learned_from_as_one_unless_told(tmp_pat
         made.append(_publication(day, definition))
     publications.record(run, "training", made)
     last_before = changed_on - timedelta(days=1)
-    with pytest.raises(Refused, match=rf"2 definitions: .* until {last_before} .* --restate"):
+    told = rf"2 definitions: .* until {last_before} .* --restate --from"
+    first = stage.recipe_of(run).days.all.first
+    with pytest.raises(Refused, match=rf"{told} {first} "):
         stage.train(run)
+    # A day of this table sums up the day before too, which is then as it was.
+    sums = Table(name="sums", made_by="transform", key=("line",), window_days=2)
+    summed = replace(run.pipeline, derived=(sums,), first_day=ALL_DAYS.first - timedelta(days=9))
+    with pytest.raises(Refused, match=rf"{told} {first - timedelta(days=1)} "):
+        stage.train(replace(run, pipeline=summed))
     assert stage.train(replace(run, allow_mixed=True))["model_version"] == "1"
     publications.record(run, "training", [_publication(day, "after") for day in ALL_DAYS])
     assert stage.train(run)["reused"]
