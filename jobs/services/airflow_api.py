@@ -23,6 +23,9 @@ from pipelines.resources import Pool
 FINISHED = frozenset({"success", "failed"})
 _TIMEOUT_SECONDS = 60
 _LOOK_SECONDS = 1
+_TRIES = 6
+"""Of a request that may be made twice. On SQLite Airflow answers with an error when another process
+has written for five seconds."""
 _LOG_LINES = 25
 _MOST_TASKS = 100
 """Airflow gives a page of 50 by default; a night has about ten stages."""
@@ -130,7 +133,9 @@ class Airflow:
 
     def note(self, dag: str, run_id: str, text: str) -> None:
         """Make the text, Markdown of at most 1000 characters, the note of the run."""
-        self.call("PATCH", _run_path(dag, run_id), {"note": text})
+        path = _run_path(dag, run_id)
+        status, answer = self._insist("PATCH", path, {"note": text})
+        _refuse_if_refused("PATCH", path, status, answer)
 
     def make_pools(self, pools: Iterable[Pool]) -> None:
         """Make the pools that are not there; one that is there stays as a person has made it.
@@ -143,7 +148,7 @@ class Airflow:
             if self._is_there(f"/pools/{quote(pool.name)}"):
                 continue
             body = {"name": pool.name, "slots": pool.slots, "description": pool.doc}
-            status, answer = self._send("POST", "/api/v2/pools", body)
+            status, answer = self._insist("POST", "/pools", body)
             if status != HTTPStatus.CONFLICT:  # another was faster
                 _refuse_if_refused("POST", "/pools", status, answer)
 
@@ -169,6 +174,15 @@ class Airflow:
     def _is_there(self, path: str) -> bool:
         status, _ = self._send("GET", f"/api/v2{path}", None)
         return status == HTTPStatus.OK
+
+    def _insist(self, method: str, path: str, body: Content) -> Reply:
+        """The reply to a request that may be made twice, tried again while Airflow has a fault."""
+        for _ in range(_TRIES - 1):
+            status, answer = self._send(method, f"/api/v2{path}", body)
+            if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                return status, answer
+            time.sleep(_LOOK_SECONDS)
+        return self._send(method, f"/api/v2{path}", body)
 
     def _send(self, method: str, path: str, body: Content | None) -> Reply:
         if not self._token:

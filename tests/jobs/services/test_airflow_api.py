@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from jobs.services import airflow_api
 from jobs.services.airflow_api import Airflow, DagRunError, Task
 from pipelines.errors import NightshiftError
 from pipelines.resources import TRAINING, Pool
@@ -123,6 +124,21 @@ def test_pools_are_made_and_those_that_are_there_stay(airflow: Airflow, script: 
     ]
     with pytest.raises(NightshiftError, match='POST /pools with 403: "Forbidden"'):
         airflow.make_pools(pools)
+
+
+def test_a_pool_and_a_note_are_asked_for_again_while_the_database_is_busy(
+    airflow: Airflow, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(airflow_api, "_LOOK_SECONDS", 0)
+    busy = (500, {"detail": "Database error"})
+    script.answers["POST /api/v2/pools"] = [busy, busy, (201, {"name": "training"})]
+    airflow.make_pools([TRAINING])
+    script.answers[f"PATCH {RUN}"] = [busy, (200, {"dag_run_id": "r1"})]
+    airflow.note("flights", "r1", "now")
+    # But not for ever.
+    script.answers["POST /api/v2/pools"] = [busy] * airflow_api._TRIES
+    with pytest.raises(NightshiftError, match='POST /pools with 500: "Database error"'):
+        airflow.make_pools([TRAINING])
 
 
 def test_waiting_tells_each_change_of_a_task_once(airflow: Airflow, script: Script) -> None:
