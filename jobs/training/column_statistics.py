@@ -186,10 +186,16 @@ class Number:
             count=count,
             missing=int(moments.missing[0]),
             mean=float(moments.mean[0]),
-            variance=float(moments.squares[0]) / max(count, 1),
+            variance=0.0 if self._is_constant else float(moments.squares[0]) / max(count, 1),
             low=low,
             high=high,
         )
+
+    @property
+    def _is_constant(self) -> bool:
+        # The mean of equal numbers may be off by their last digit. Of labels no ends are kept.
+        lowest, highest = self.lowest.values, self.highest.values
+        return len(lowest) > 0 and lowest[0] == -highest[0]
 
     def _quantile(self, share: float, count: int) -> float:
         """As numpy takes it between two values."""

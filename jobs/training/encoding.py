@@ -150,7 +150,9 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
     # A column without any value counts as one of zeros.
     seen = np.where(missing.all(axis=0), 0.0, numeric)
     means = np.nanmean(seen, axis=0)
-    variances = np.nanvar(seen, axis=0)
+    # The mean of equal numbers may be off by their last digit: they still do not vary.
+    varies = np.nanmax(seen, axis=0) > np.nanmin(seen, axis=0)
+    variances = np.where(varies, np.nanvar(seen, axis=0), 0.0)
     deviations = np.sqrt(np.where(variances > 0, variances, 1.0))
     lows, highs = (np.nanquantile(seen, TAILS, axis=0) - means) / deviations
     has_gaps = dict(zip(training.numeric, missing.any(axis=0), strict=True))

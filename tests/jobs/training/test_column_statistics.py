@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jobs.training import column_statistics, encoding
@@ -69,6 +69,8 @@ def test_any_split_says_what_all_rows_say(cuts: list[int], seed: int, training: 
     require_alike(learned(parts, training, bounds), encoding.learn(ROWS, training))
 
 
+# Their mean is off by the last digit.
+@example([[715827883.6064136] * 3])
 @settings(deadline=None)
 @given(
     st.lists(st.lists(st.one_of(st.none(), st.floats(-1e9, 1e9)), max_size=40), max_size=6),
