@@ -21,10 +21,8 @@ from tests.e2e.test_ui import log_in, write
 pytestmark = test_ui.pytestmark
 page = test_ui.page
 PHONE = {"width": 390, "height": 800}
-SECONDS = 3.0
-"""Within which the server answers with a page, beside a worker that keeps the machine busy.
-
-Alone it is below one (docs/performance.md)."""
+SECONDS = 1.0
+"""Within which the server answers with a page."""
 
 
 @pytest.fixture
