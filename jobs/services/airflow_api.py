@@ -133,9 +133,7 @@ class Airflow:
 
     def note(self, dag: str, run_id: str, text: str) -> None:
         """Make the text, Markdown of at most 1000 characters, the note of the run."""
-        path = _run_path(dag, run_id)
-        status, answer = self._insist("PATCH", path, {"note": text})
-        _refuse_if_refused("PATCH", path, status, answer)
+        self.call("PATCH", _run_path(dag, run_id), {"note": text})
 
     def make_pools(self, pools: Iterable[Pool]) -> None:
         """Make the pools that are not there; one that is there stays as a person has made it.
@@ -148,7 +146,7 @@ class Airflow:
             if self._is_there(f"/pools/{quote(pool.name)}"):
                 continue
             body = {"name": pool.name, "slots": pool.slots, "description": pool.doc}
-            status, answer = self._insist("POST", "/pools", body)
+            status, answer = self._send("POST", "/api/v2/pools", body, may_be_twice=True)
             if status != HTTPStatus.CONFLICT:  # another was faster
                 _refuse_if_refused("POST", "/pools", status, answer)
 
@@ -175,16 +173,19 @@ class Airflow:
         status, _ = self._send("GET", f"/api/v2{path}", None)
         return status == HTTPStatus.OK
 
-    def _insist(self, method: str, path: str, body: Content) -> Reply:
-        """The reply to a request that may be made twice, tried again while Airflow has a fault."""
-        for _ in range(_TRIES - 1):
-            status, answer = self._send(method, f"/api/v2{path}", body)
-            if status < HTTPStatus.INTERNAL_SERVER_ERROR:
-                return status, answer
+    def _send(
+        self, method: str, path: str, body: Content | None, *, may_be_twice: bool = False
+    ) -> Reply:
+        """The reply; while Airflow has a fault, a request that may be made twice is made again."""
+        status, answer = self._signed_in(method, path, body)
+        tries_left = _TRIES - 1 if may_be_twice or method != "POST" else 0
+        while tries_left and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             time.sleep(_LOOK_SECONDS)
-        return self._send(method, f"/api/v2{path}", body)
+            status, answer = self._signed_in(method, path, body)
+            tries_left -= 1
+        return status, answer
 
-    def _send(self, method: str, path: str, body: Content | None) -> Reply:
+    def _signed_in(self, method: str, path: str, body: Content | None) -> Reply:
         if not self._token:
             self._token = self._log_in()
         status, answer = self._request(method, path, body)

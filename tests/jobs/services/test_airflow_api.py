@@ -135,6 +135,12 @@ def test_a_pool_and_a_note_are_asked_for_again_while_the_database_is_busy(
     airflow.make_pools([TRAINING])
     script.answers[f"PATCH {RUN}"] = [busy, (200, {"dag_run_id": "r1"})]
     airflow.note("flights", "r1", "now")
+    # What would then have happened twice is not.
+    runs = "POST /api/v2/dags/flights/dagRuns"
+    script.answers[runs] = [busy, (200, {"dag_run_id": "r1"})]
+    with pytest.raises(NightshiftError, match="with 500"):
+        airflow.trigger("flights", {})
+    assert [request for request, _ in script.asked].count(runs) == 1
     # But not for ever.
     script.answers["POST /api/v2/pools"] = [busy] * airflow_api._TRIES
     with pytest.raises(NightshiftError, match='POST /pools with 500: "Database error"'):
