@@ -9,16 +9,21 @@ that is compared before it serves, a way back.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from pipelines.flights import TIMEZONE
 
+if TYPE_CHECKING:
+    import keras
+
 KEY = ["flight_date", "carrier", "flight", "origin"]
 CATEGORIES = ["carrier", "origin", "dest"]
-_KEYS = {
+KEYS = {
     "co": ["carrier", "origin"],
     "dest": ["dest"],
     "route": ["origin", "dest"],
@@ -27,17 +32,17 @@ _KEYS = {
     "coh": ["carrier", "origin", "hour"],
     "flight": ["carrier", "flight", "origin"],
 }
-_YESTERDAY = ("co", "dest", "oh")
-_WEATHER = ["temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib"]
+YESTERDAY = ("co", "dest", "oh")
+WEATHER = ["temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib"]
 _HOLIDAYS = [date(2013, *day) for day in ((1, 1), (1, 21), (2, 18), (5, 27), (7, 4), (9, 2))]
 _HOLIDAYS += [date(2013, *day) for day in ((10, 14), (11, 11), (11, 28), (12, 25))]
 _HOLIDAYS += [date(2014, 1, 1)]
 _LATE_MINUTES = 15
 _WINDOWS = (28, 7, 1)
-_TRAINING_DAYS = 90
+TRAINING_DAYS = 90
 _MOST_WIND = 200
-_EPOCHS = 12
-_BATCH = 2048
+EPOCHS = 12
+BATCH = 2048
 
 
 def join(landing: Path, state: Path, day: date) -> pl.DataFrame:
@@ -72,7 +77,7 @@ def predict(state: Path, day: date, scoring: pl.DataFrame) -> None:
     import keras
 
     keras.utils.set_random_seed(1)
-    days = [day - timedelta(days=back) for back in range(_TRAINING_DAYS)]
+    days = [day - timedelta(days=back) for back in range(TRAINING_DAYS)]
     files = [state / "training" / f"{one}.parquet" for one in days]
     rows = pl.concat([pl.read_parquet(file) for file in files if file.exists()])
     numbers = [name for name in rows.columns if name not in (*KEY, *CATEGORIES, "late")]
@@ -90,7 +95,19 @@ def predict(state: Path, day: date, scoring: pl.DataFrame) -> None:
             codes.append(frame.select(code).to_numpy())
         return [columns, *codes]
 
-    inputs = [keras.Input((len(numbers),))]
+    model = network(len(numbers), known)
+    model.fit(arrays(rows), rows["late"].to_numpy(), BATCH, EPOCHS, verbose=0)
+    said = model.predict(arrays(scoring), batch_size=BATCH, verbose=0)[:, 0]
+    (state / "predictions").mkdir(exist_ok=True)
+    told = scoring.select(KEY).with_columns(late_probability=pl.Series(said))
+    told.write_parquet(state / "predictions" / f"{day}.parquet")
+
+
+def network(numbers: int, known: Mapping[str, Sequence[str]]) -> keras.Model:
+    """A multilayer perceptron of so many numbers, and of the categories with their known values."""
+    import keras
+
+    inputs = [keras.Input((numbers,))]
     parts = [inputs[0]]
     for name in CATEGORIES:
         code = keras.Input((1,), dtype="int32")
@@ -103,11 +120,7 @@ def predict(state: Path, day: date, scoring: pl.DataFrame) -> None:
         hidden = keras.layers.Dropout(0.3)(hidden)
     model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(hidden))
     model.compile(keras.optimizers.Adam(2e-3), "binary_crossentropy")
-    model.fit(arrays(rows), rows["late"].to_numpy(), _BATCH, _EPOCHS, verbose=0)
-    said = model.predict(arrays(scoring), batch_size=_BATCH, verbose=0)[:, 0]
-    (state / "predictions").mkdir(exist_ok=True)
-    told = scoring.select(KEY).with_columns(late_probability=pl.Series(said))
-    told.write_parquet(state / "predictions" / f"{day}.parquet")
+    return model
 
 
 def _features(landing: Path, day: date, outcomes: pl.DataFrame) -> pl.DataFrame:
@@ -115,8 +128,8 @@ def _features(landing: Path, day: date, outcomes: pl.DataFrame) -> pl.DataFrame:
     rows = _schedule(landing, day)
     for window in _WINDOWS:
         known = _last(outcomes, day, window)
-        for name, columns in _KEYS.items():
-            if window == 1 and name not in _YESTERDAY:
+        for name, columns in KEYS.items():
+            if window == 1 and name not in YESTERDAY:
                 continue
             figures = _rates(known.drop_nulls(columns), columns, f"{name}_{{}}_{window}")
             rows = rows.join(figures.drop(f"{name}_depdelay_{window}"), on=columns, how="left")
@@ -188,7 +201,7 @@ def _weather(landing: Path, day: date) -> pl.DataFrame:
         wd_visib_min=pl.col("visib").min(),
         wd_wind_max=pl.col("wind_speed").max(),
     )
-    at_end = latest.select("origin", pl.col(_WEATHER).name.prefix("w_"))
+    at_end = latest.select("origin", pl.col(WEATHER).name.prefix("w_"))
     return of_day.join(at_end, on="origin", how="left")
 
 
@@ -210,7 +223,7 @@ def _last(outcomes: pl.DataFrame, day: date, days: int) -> pl.DataFrame:
 
 def _read(file: Path) -> pl.DataFrame:
     texts = ("carrier", "tailnum", "origin", "dest", "faa", "tzone", "time_hour", "flight_date")
-    numbers = ("dep_time", "dep_delay", "arr_time", "arr_delay", "air_time", *_WEATHER)
+    numbers = ("dep_time", "dep_delay", "arr_time", "arr_delay", "air_time", *WEATHER)
     types = dict.fromkeys(texts, pl.String) | dict.fromkeys(numbers, pl.Float64)
     header = file.open().readline().strip().split(",")
     of_file = {name: one for name, one in types.items() if name in header}

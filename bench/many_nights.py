@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from urllib.parse import urlparse
 
 from deltalake import DeltaTable
 
+from bench.command import named, nightshift
 from jobs.lake.sql import tables
 from jobs.output import show
 from pipelines.catalog import pipeline
@@ -64,9 +64,9 @@ def main() -> int:
     nights = Days(history.last + timedelta(days=1), history.last + timedelta(days=count))
     measured = environment.home / _MEASURED
     run = _read(measured)
-    _nightshift("land", WEATHER.name, *_named(Days(history.first, nights.last)))
+    nightshift("land", WEATHER.name, *named(Days(history.first, nights.last)))
     if not run:
-        _nightshift("run", WEATHER.name, *_named(history))
+        nightshift("run", WEATHER.name, *named(history))
     for day in list(nights)[len(run) :]:
         run.append(_night(environment, day))
         _keep(measured, run[-1])
@@ -91,21 +91,9 @@ def _keep(measured: Path, night: Night) -> None:
         print(json.dumps(asdict(night), default=str), file=file)
 
 
-def _named(days: Days) -> Sequence[str]:
-    return ("--from", str(days.first), "--to", str(days.last))
-
-
-def _nightshift(*arguments: str) -> None:
-    command = [sys.executable, "-m", "jobs", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    # Refused is no fault: a candidate that is not good enough ends a night so.
-    if done.returncode not in (0, 1):
-        raise SystemExit(f"{' '.join(command)}:\n{done.stdout}{done.stderr}")
-
-
 def _night(environment: Environment, day: date) -> Night:
     started = time.monotonic()
-    _nightshift("run", WEATHER.name, "--date", str(day))
+    nightshift("run", WEATHER.name, "--date", str(day))
     seconds = time.monotonic() - started
     files = [path for path in Path(_local(environment)).rglob("*") if path.is_file()]
     live = [DeltaTable(environment.table_path(name)) for name in _stored(environment)]

@@ -13,7 +13,6 @@ import argparse
 import csv
 import io
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,11 +20,12 @@ from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
 
+from bench.command import named, nightshift
 from jobs.commands.land import land
 from jobs.lake import waivers
 from jobs.lake.sql import query
 from jobs.output import show
-from jobs.services import processes
+from jobs.services import processes, usage
 from jobs.spark.server import running_server
 from pipelines.catalog import pipeline
 from pipelines.days import Days
@@ -89,9 +89,9 @@ def _rounded(value: object) -> object:
 def _most_memory_of_spark(environment: Environment) -> int:
     server = processes.listener(environment.spark_port)
     assert server is not None, "Spark's server has ended"
-    lines = Path(f"/proc/{server.pid}/status").read_text().splitlines()
-    (most,) = [line for line in lines if line.startswith("VmHWM")]
-    return int(most.split()[1]) * 1024
+    peak = usage.peak_of(Path(f"/proc/{server.pid}"))
+    assert peak is not None, "only Linux tells it"
+    return peak
 
 
 def _multiply(landing: Path, times: int) -> int:
@@ -140,18 +140,9 @@ def _waive_volumes(environment: Environment, days: Days) -> None:
 
 
 def _run(environment: Environment, days: Days) -> float:
-    command = [sys.executable, "-m", "jobs", "run", FLIGHTS.name]
-    named = ["--from", str(days.first), "--to", str(days.last)]
     started = time.monotonic()
-    done = subprocess.run(
-        [*command, *named],
-        env={**os.environ, **environment.variables()},
-        capture_output=True,
-        text=True,
-    )
-    # Refused is no fault: a candidate that is not good enough ends a night so.
-    if done.returncode not in (0, 1):
-        raise SystemExit(f"{days}:\n{done.stdout}{done.stderr}")
+    variables = {**os.environ, **environment.variables()}
+    nightshift("run", FLIGHTS.name, *named(days), variables=variables)
     return time.monotonic() - started
 
 

@@ -20,33 +20,31 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.bare_night import CATEGORIES, KEY, days_to_holiday
+from bench.bare_night import (
+    BATCH,
+    CATEGORIES,
+    EPOCHS,
+    KEY,
+    KEYS,
+    TRAINING_DAYS,
+    WEATHER,
+    YESTERDAY,
+    days_to_holiday,
+    network,
+)
+from pipelines.flights import TIMEZONE
 
 if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import DataFrame, SparkSession
 
-_TRAINING_DAYS = 90
 _LONGEST_WINDOW = 28
-_EPOCHS, _BATCH = 12, 2048
-_TIMEZONE = "America/New_York"
 _FEEDS = ("flights", "schedule", "weather")
-_WEATHER = ("temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib")
-_KEYS = {
-    "co": ("carrier", "origin"),
-    "dest": ("dest",),
-    "route": ("origin", "dest"),
-    "tail": ("tailnum",),
-    "oh": ("origin", "hour"),
-    "coh": ("carrier", "origin", "hour"),
-    "flight": ("carrier", "flight", "origin"),
-}
-_YESTERDAY_TOO = ("co", "dest", "oh")
-_VIEWS = {**_KEYS, "ap": ("origin",), "weather": ("origin",), "planes": ("tailnum",)}
+_VIEWS = {**KEYS, "ap": ["origin"], "weather": ["origin"], "planes": ["tailnum"]}
 """Feature view -> its key."""
 _WHOLE_KEYS = ("hour", "flight")
 _ROLLED = ("n", "late", "delay", "canc")
-_YESTERDAY = ("late", "delay", "depdelay", "canc")
+_OF_YESTERDAY = ("late", "delay", "depdelay", "canc")
 _PREDICTIONS = "predictions"
 
 
@@ -73,7 +71,7 @@ def transform(spark: SparkSession, landing: Path, state: Path, days: Sequence[da
     outcomes = outcomes.selectExpr("*", "CAST(arr_delay > 15 AS DOUBLE) AS late")
     outcomes.createOrReplaceTempView("outcomes")
     _days(spark, days).createOrReplaceTempView("days")
-    for view, keys in _KEYS.items():
+    for view, keys in KEYS.items():
         _replace(spark.sql(_rolled_up(view, keys)), state, f"view_{view}", days)
     _replace(spark.sql(_AIRPORT_YESTERDAY), state, "view_ap", days)
     weather = spark.read.format("delta").load(str(state / "weather"))
@@ -100,7 +98,7 @@ def features(spark: SparkSession, landing: Path, state: Path, days: Sequence[dat
     departures = spark.read.format("delta").load(str(state / "departures"))
     tomorrow = departures.where(f"landed_date = DATE '{night}'")
     _joined(store, tomorrow).write.format("delta").mode("overwrite").save(str(state / "scoring"))
-    since = night - timedelta(days=_TRAINING_DAYS - 1)
+    since = night - timedelta(days=TRAINING_DAYS - 1)
     labels = (
         spark.read.format("delta")
         .load(str(state / "flights"))
@@ -121,20 +119,8 @@ def train(spark: SparkSession, landing: Path, state: Path, days: Sequence[date])
     known = {name: sorted(rows[name].unique()) for name in CATEGORIES}
     means, spread = rows[numbers].mean(), rows[numbers].std().replace(0, 1)
     encoding = {"numbers": numbers, "means": list(means), "spread": list(spread), "known": known}
-    inputs = [keras.Input((len(numbers),))]
-    parts = [inputs[0]]
-    for name in CATEGORIES:
-        code = keras.Input((1,), dtype="int32")
-        inputs.append(code)
-        embedded = keras.layers.Embedding(len(known[name]) + 1, 8)(code)
-        parts.append(keras.layers.Flatten()(embedded))
-    hidden = keras.layers.Concatenate()(parts)
-    for units in (128, 64):
-        hidden = keras.layers.Dense(units, activation="relu")(hidden)
-        hidden = keras.layers.Dropout(0.3)(hidden)
-    model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(hidden))
-    model.compile(keras.optimizers.Adam(2e-3), "binary_crossentropy")
-    model.fit(_arrays(rows, encoding), rows["is_late"].to_numpy(), _BATCH, _EPOCHS, verbose=0)
+    model = network(len(numbers), known)
+    model.fit(_arrays(rows, encoding), rows["is_late"].to_numpy(), BATCH, EPOCHS, verbose=0)
     model.save(state / "model.keras")
     (state / "encoding.json").write_text(json.dumps(encoding))
 
@@ -153,7 +139,7 @@ def predict(spark: SparkSession, landing: Path, state: Path, days: Sequence[date
 
         model = keras.models.load_model(model_file)
         for batch in batches:
-            said = model.predict(_arrays(batch, encoding), batch_size=_BATCH, verbose=0)
+            said = model.predict(_arrays(batch, encoding), batch_size=BATCH, verbose=0)
             yield pd.Series(said[:, 0].astype("float64"))
 
     # Named as Spark wants them: it looks at these, and not at the text of an annotation.
@@ -219,7 +205,7 @@ _AIRPORT_YESTERDAY = """
 _NEWEST = ", ".join(
     f"max_by({name}, time_hour) FILTER (WHERE time_hour >= moment - INTERVAL 6 HOURS "
     f"AND time_hour < moment) AS w_{name}"
-    for name in _WEATHER
+    for name in WEATHER
 )
 _WEATHER_OF_A_DAY = f"""
     SELECT day AS landed_date, moment AS as_of, origin, {_NEWEST},
@@ -274,13 +260,13 @@ def _rolled_up(view: str, keys: Sequence[str]) -> str:
 
 
 def _windows(view: str) -> tuple[int, ...]:
-    return (1, 7, _LONGEST_WINDOW) if view in _YESTERDAY_TOO else (7, _LONGEST_WINDOW)
+    return (1, 7, _LONGEST_WINDOW) if view in YESTERDAY else (7, _LONGEST_WINDOW)
 
 
 def _days(spark: SparkSession, days: Sequence[date]) -> DataFrame:
     """Each day with the moment of its end, for which flights are scored."""
     rows = spark.createDataFrame([(day,) for day in days], "day DATE")
-    end = f"to_utc_timestamp(CAST(date_add(day, 1) AS TIMESTAMP), '{_TIMEZONE}')"
+    end = f"to_utc_timestamp(CAST(date_add(day, 1) AS TIMESTAMP), '{TIMEZONE}')"
     return rows.selectExpr("day", f"{end} AS moment")
 
 
@@ -297,20 +283,20 @@ def _joined(store: Any, rows: DataFrame) -> Any:
     names = [f"{view}:{name}" for view in _VIEWS for name in _figures(view)]
     rows.createOrReplaceTempView("entities")
     joined = store.get_historical_features("SELECT * FROM entities", names).to_spark_df()
-    counts = [f"{view}_n_{window}" for view in _KEYS for window in _windows(view)]
+    counts = [f"{view}_n_{window}" for view in KEYS for window in _windows(view)]
     return joined.fillna(0, [*counts, "plane_known"]).selectExpr(
         "*", "year(flight_date) - built AS plane_age"
     )
 
 
 def _figures(view: str) -> list[str]:
-    if view in _KEYS:
+    if view in KEYS:
         return [f"{view}_{figure}_{window}" for figure in _ROLLED for window in _windows(view)]
     if view == "ap":
-        return [f"ap_{figure}_1" for figure in _YESTERDAY]
+        return [f"ap_{figure}_1" for figure in _OF_YESTERDAY]
     if view == "weather":
         of_day = ("wd_precip", "wd_visib_min", "wd_wind_max")
-        return [*(f"w_{name}" for name in _WEATHER), *of_day]
+        return [*(f"w_{name}" for name in WEATHER), *of_day]
     return ["built", "seats", "plane_known"]
 
 

@@ -10,6 +10,7 @@ most of 2013. What was seen in real data and is no fault of the feed is a warnin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from great_expectations.expectations.expectation import Expectation
@@ -380,9 +381,7 @@ def departures(days: Days) -> Suite:
 
 def tiles(days: Days) -> Suite:
     """Daily sums: parts do not exceed wholes, and every grain sums up the same flights."""
-    # A flight that was cancelled early has no plane.
-    whole = [grain for grain in _GRAINS if grain != "tail"]
-    totals = [f"sum(n) FILTER (WHERE grain = '{grain}')" for grain in whole]
+    totals = _totals("n")
     return Suite(
         days=PIPELINE.drop_days(FLIGHTS, days),
         key=("grain", "key"),
@@ -409,7 +408,7 @@ def tiles(days: Days) -> Suite:
         ),
         measures={
             "flights": totals[-1],
-            "grain_difference": f"greatest({', '.join(totals)}) - least({', '.join(totals)})",
+            "grain_difference": _apart(totals),
             "unassigned_share": f"1 - sum(n) FILTER (WHERE grain = 'tail') / {totals[-1]}",
             "grains": "count(DISTINCT grain)",
         },
@@ -432,10 +431,7 @@ def tiles(days: Days) -> Suite:
 def rolling(days: Days) -> Suite:
     """Rates and means over windows: longer windows hold more, empty ones hold nothing."""
     windows = ROLLING.windows
-    # A flight that was cancelled early has no plane.
-    whole = [grain for grain in _GRAINS if grain != "tail"]
-    sums = [f"sum(n_{windows[-1]}) FILTER (WHERE grain = '{grain}')" for grain in whole]
-    totals = [f"coalesce({one}, 0)" for one in sums]
+    totals = [f"coalesce({total}, 0)" for total in _totals(f"n_{windows[-1]}")]
     figures = [statistic.column(window) for statistic, window in ROLLING.figures]
     return Suite(
         days=PIPELINE.drop_days(FLIGHTS, days),
@@ -481,7 +477,7 @@ def rolling(days: Days) -> Suite:
                 f"sum(n_{windows[-1]}) FILTER (WHERE grain = 'ap') - "
                 f"sum(n_{windows[-1]}) FILTER (WHERE grain = 'route')"
             ),
-            "short_grain": f"greatest({', '.join(totals)}) - least({', '.join(totals)})",
+            "short_grain": _apart(totals),
         },
         each_day=(
             between(ROWS, 1, None, says="The day has rolling figures."),
@@ -497,6 +493,19 @@ def rolling(days: Days) -> Suite:
             ),
         ),
     )
+
+
+def _totals(count: str) -> list[str]:
+    """SQL of the count's sum in each grain that has all flights; that of airports is the last."""
+    # A flight that was cancelled early has no plane.
+    whole = [grain for grain in _GRAINS if grain != "tail"]
+    return [f"sum({count}) FILTER (WHERE grain = '{grain}')" for grain in whole]
+
+
+def _apart(totals: Sequence[str]) -> str:
+    """SQL of the largest difference between them."""
+    listed = ", ".join(totals)
+    return f"greatest({listed}) - least({listed})"
 
 
 def weather_hourly(days: Days) -> Suite:

@@ -176,8 +176,6 @@ _HOLIDAY_REACH_DAYS = 7
 _LAST_EVENING_HOURS = 22
 """Facts of the scoring day alone: its end and the end of the day before are at least 23 hours
 apart."""
-
-
 _WEEKS = (7, 28)
 """Days of windows. Whole weeks, so that a window holds each day of the week equally often."""
 _YESTERDAY_TOO = (1, *_WEEKS)

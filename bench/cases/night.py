@@ -19,6 +19,7 @@ from bench import bare_night, stock_night
 from bench.harness import Answer, Case, Peer, Work
 from jobs.lake import reading
 from jobs.services.processes import free_port
+from jobs.services.stage_client import python_path
 from jobs.spark.java import java_home
 from jobs.spark.server import own_jars, spark_home
 from pipelines.environment import Environment
@@ -135,8 +136,12 @@ def stock(folder: Path) -> Work:
     set_so = [f"--conf={name}={value}" for name, value in settings.items()]
     memory = ["--driver-memory", environment.spark_memory]
     submit = [str(spark_home() / "bin/spark-submit"), "--master", "local[*]", "--jars", jars]
-
-    own = {**os.environ, "PYSPARK_PYTHON": sys.executable, "JAVA_HOME": str(java_home())}
+    own = {
+        **os.environ,
+        "PYSPARK_PYTHON": sys.executable,
+        "JAVA_HOME": str(java_home()),
+        "PYTHONPATH": python_path(),
+    }
 
     def run(stage: str, first: date, last: date) -> None:
         asked = [stage, str(landing), str(state), str(first), str(last)]

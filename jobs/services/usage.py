@@ -137,13 +137,19 @@ def _largest_child() -> int:
 
 
 def _own_peak() -> int:
+    peak = peak_of(_OWN)
+    # Elsewhere than on Linux it never begins anew.
+    return peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KILOBYTE
+
+
+def peak_of(process: Path) -> int | None:
+    """Bytes that a process had resident at its peak, by its folder in `/proc`; None: not told."""
     with suppress(OSError, ValueError):
-        for line in (_OWN / "status").read_text().splitlines():
+        for line in (process / "status").read_text().splitlines():
             name, _, value = line.partition(":")
             if name == "VmHWM":
                 return int(value.split()[0]) * _KILOBYTE
-    # Elsewhere than on Linux, where it never begins anew.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KILOBYTE
+    return None
 
 
 def _spark_server(environment: Environment) -> object:
