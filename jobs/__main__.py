@@ -560,6 +560,14 @@ def _grammar_of_backtest(one: Parser) -> None:
         "may be repeated",
     )
     one.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="FEATURE",
+        help="a feature that the model is not to read, or a pattern such as 'tail_*'; may be "
+        "repeated",
+    )
+    one.add_argument(
         "--against", metavar="DIGEST", help="an earlier backtest over the same days to compare with"
     )
     _add_format(one)
@@ -1025,7 +1033,7 @@ def _backtest(arguments: argparse.Namespace, environment: Environment) -> int:
 
     declared = catalog.pipeline(arguments.pipeline)
     told = backtest(
-        changed(declared, arguments.family, arguments.settings),
+        changed(declared, arguments.family, arguments.settings, arguments.without),
         environment,
         Days(parse_day(arguments.first), parse_day(arguments.last)),
         arguments.every,

@@ -537,6 +537,6 @@ PIPELINE = Pipeline(
         # The same; what tells days apart, such as a storm, adds nothing.
         max_score_within_day=0.81,
     ),
-    # It is another one each month, and it is meant to be.
-    watch=Watch(unwatched=("month",)),
+    # The calendar moves on, and it is meant to: `hol` is the days from a holiday.
+    watch=Watch(unwatched=("month", "hol")),
 )

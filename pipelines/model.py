@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, get_args
 
@@ -219,6 +219,9 @@ class Training:
     """Numeric features that are read by their logarithm."""
     shared: tuple[str, ...] = ()
     """Numeric features that all rows of a day share, or most, such as its weather."""
+    unread: tuple[str, ...] = ()
+    """Features that the tables have and the model does not read. The settings of features may name
+    them."""
     expected_slope: float = 1.0
     """How far log-odds are stretched around the mean to fit days to come; below 1 a model is
     overconfident. `nightshift backtest` tells it; a week of validation can only correct it."""
@@ -251,6 +254,7 @@ class Training:
             numeric=self.numeric,
             categorical=self.categorical,
             shared=self.shared,
+            unread=self.unread,
             slices=self.slices,
         )
         refuse_unless(
@@ -263,6 +267,8 @@ class Training:
         twice = sorted({name for name in self.features if self.features.count(name) > 1})
         refuse_unless(not twice, f"Features declared twice: {twice}.")
         refuse_unless(bool(self.numeric), "A model needs at least one numeric feature.")
+        both = sorted(set(self.unread) & set(self.features))
+        refuse_unless(not both, f"Features that are read and unread: {both}.")
         refuse_unless(
             0 < self.validation_days < self.window_days,
             "validation_days must be from 1 to window_days - 1.",
@@ -285,6 +291,16 @@ class Training:
         own = {name: value for name, value in values.items() if name not in of_family}
         learned_by: Any = replace(self.family, **family)
         return replace(self, **own, family=learned_by)
+
+    def without(self, names: Collection[str]) -> Training:
+        """The same with a model that does not read these of its features."""
+        left_out = tuple(name for name in self.features if name in names)
+        return replace(
+            self,
+            numeric=tuple(name for name in self.numeric if name not in left_out),
+            categorical=tuple(name for name in self.categorical if name not in left_out),
+            unread=self.unread + left_out,
+        )
 
     @property
     def features(self) -> tuple[str, ...]:

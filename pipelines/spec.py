@@ -508,25 +508,27 @@ class Pipeline:
         """What the model reads is given, and what is given is read."""
         training = self.training
         given = feature_names.names(self.views)
-        unread = [name for name in given if name not in training.numeric]
+        numeric = {*training.numeric, *training.unread}
+        forgotten = [name for name in given if name not in numeric]
         refuse_unless(
-            not unread,
-            f"Pipeline '{self.name}': its views give {unread}, which training.numeric lacks. "
+            not forgotten,
+            f"Pipeline '{self.name}': its views give {forgotten}, which training.numeric lacks. "
             "Write numeric=names(VIEWS), and what the entity table gives itself after it.",
         )
         singled_out = (*training.shared, *training.bends)
-        odd = [name for name in singled_out if name not in training.numeric]
+        odd = [name for name in singled_out if name not in numeric]
         refuse_unless(
             not odd,
             f"Pipeline '{self.name}': shared or logarithms name {odd}, which are no numeric "
             "features.",
         )
-        unknown = [name for name in self.watch.unwatched if name not in training.features]
+        features = {*training.features, *training.unread}
+        unknown = [name for name in self.watch.unwatched if name not in features]
         refuse_unless(
             not unknown,
             f"Pipeline '{self.name}': watch.unwatched names {unknown}, which are no features.",
         )
-        known = {*self.entity, *self.carried, *training.features}
+        known = {*self.entity, *self.carried, *features}
         read = {*training.baseline_columns, *training.slices}
         refuse_unless(
             read <= known,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from jobs.training.tasks import LearningTask
     from pipelines.days import Days
     from pipelines.environment import Environment
+    from pipelines.model import Training
     from pipelines.spec import Pipeline
 
 _Row = tuple[object, ...]
@@ -33,17 +35,23 @@ class Outcome:
     """Path of the page."""
 
 
-def changed(pipeline: Pipeline, family: str | None, settings: Sequence[str]) -> Pipeline:
-    """The pipeline with another model family, and other values of settings.
+def changed(
+    pipeline: Pipeline,
+    family: str | None,
+    settings: Sequence[str],
+    without: Sequence[str] = (),
+) -> Pipeline:
+    """The pipeline with another model family, other values of settings, and fewer features.
 
     Args:
         pipeline: As it is declared.
         family: Name of a family, taken with its default settings; None: the declared one.
         settings: Such as `window_days=180` or `hidden=(64, 32)`: of the family, or of its
             `Training`.
+        without: Features that the model is not to read, by name or pattern, such as `tail_*`.
 
     Raises:
-        UsageError: there is no such family or setting, or the value makes no sense.
+        UsageError: there is no such family, setting or feature, or the value makes no sense.
     """
     training = pipeline.training
     if family:
@@ -58,6 +66,7 @@ def changed(pipeline: Pipeline, family: str | None, settings: Sequence[str]) -> 
         made = training.with_settings(changes)
     except TypeError as error:
         raise UsageError(f"A setting has a value of another kind than it takes: {error}.") from None
+    made = made.without(_features(made, without))
     return replace(pipeline, training=made)
 
 
@@ -85,6 +94,7 @@ def backtest(
     from jobs.training import backtest as backtests
     from jobs.training import backtest_page
     from jobs.training.families import family_of
+    from jobs.training.machine import free_cores
     from jobs.training.tasks import task_of
 
     asked = backtests.Backtest(
@@ -93,6 +103,7 @@ def backtest(
         every=every,
         environment=environment,
         run_id=new_run_id(),
+        cores=free_cores(environment),
     )
     print(f"Backtest {asked.digest}: {len(asked.parts)} trainings", file=sys.stderr, flush=True)
     family = family_of(pipeline.training.family.name)
@@ -116,6 +127,16 @@ def backtest(
     page = asked.folder / "index.html"
     page.write_text(backtest_page.page(title, facts, header, rows, figures))
     return Outcome(header=header, rows=rows, page=str(page))
+
+
+def _features(training: Training, patterns: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    for pattern in patterns:
+        matching = fnmatch.filter(training.features, pattern)
+        if not matching:
+            raise no_such("feature", pattern, training.features)
+        found.update(matching)
+    return found
 
 
 def _assigned(setting: str) -> tuple[str, Any]:

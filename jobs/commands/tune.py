@@ -48,6 +48,7 @@ def tune(
     from jobs.services.own_server import preloaded
     from jobs.training.backtest import Backtest
     from jobs.training.families import family_of
+    from jobs.training.machine import free_cores
     from jobs.training.tuning import Tuning
     from jobs.training.tuning import tune as try_settings
 
@@ -59,7 +60,12 @@ def tune(
     # Trials side by side share the cores: the number of ranks does not change a model.
     alone = environment if at_once == 1 else replace(environment, ranks=1)
     declared = Backtest(
-        pipeline=pipeline, days=days, every=every, environment=alone, run_id=new_run_id()
+        pipeline=pipeline,
+        days=days,
+        every=every,
+        environment=alone,
+        run_id=new_run_id(),
+        cores=free_cores(environment) if at_once == 1 else 0,
     )
     tuning = Tuning(declared=declared)
     told = f"Tuning {tuning.digest}: up to {trials} trials of {len(declared.parts)} trainings"

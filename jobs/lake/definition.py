@@ -26,6 +26,7 @@ _NOT_OF_ROWS = frozenset(
 none."""
 _AS_BEFORE: Mapping[str, object] = {
     "new_columns": "refuse",
+    "unread": (),
     "compression": "none",
     "accumulated_batches": 1,
     "reduction": "average",

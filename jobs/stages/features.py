@@ -244,7 +244,7 @@ def _columns(run: Run, rows: DataFrame) -> list[str]:
     pipeline = run.pipeline
     training = pipeline.training
     wanted = [*pipeline.entity, *pipeline.carried, "event_timestamp"]
-    wanted += [*training.categorical, *training.numeric]
+    wanted += [*training.categorical, *training.numeric, *training.unread]
     missing = [name for name in wanted if name not in rows.columns]
     if missing:
         raise UsageError(

@@ -89,9 +89,7 @@ def _train(
 ) -> dict[str, object]:
     with _private_folder(run.environment.home / "training" / run.pipeline.name) as folder:
         started = time.monotonic()
-        # Two trainings at once would take the other hosts' cores and GPUs twice.
-        cores = 0 if run.environment.hosts else free_cores()
-        made = candidate.make(run, recipe, folder, cores)
+        made = candidate.make(run, recipe, folder, free_cores(run.environment))
         seconds = time.monotonic() - started
         model, proven = _keep(registry, run, recipe, made, pinned, folder)
     judged = made.judged.fit

@@ -59,6 +59,8 @@ class Backtest:
     """Days from one training to the next."""
     environment: Environment
     run_id: str
+    cores: int = 0
+    """Which the two trainings of a night may keep busy; see `candidate.make`."""
 
     # Once: the code may be another by the end of an hour, and its digest names the folder.
     @cached_property
@@ -144,7 +146,7 @@ def walk(backtest: Backtest, ranks_in: Environment) -> Iterator[Done]:
             yield Done(as_of=run.days.last, rows=rows, seconds=None)
             continue
         started = time.monotonic()
-        results = _results(run, recipe, part, ranks_in)
+        results = _results(run, recipe, part, backtest.cores, ranks_in)
         _record(backtest, run, settings, results)
         _write(file, results, fingerprint)
         seconds = time.monotonic() - started
@@ -217,11 +219,11 @@ def _read(files: list[Path]) -> Results:
     )
 
 
-def _results(run: Run, recipe: Recipe, part: Days, ranks_in: Environment) -> pa.Table:
+def _results(run: Run, recipe: Recipe, part: Days, cores: int, ranks_in: Environment) -> pa.Table:
     """Train as of the night, and score the days after it as that night would have."""
     training = run.pipeline.training
     rows = _to_score(run, recipe, part)
-    predictions = {MODEL: _model_says(run, recipe, rows, ranks_in)}
+    predictions = {MODEL: _model_says(run, recipe, rows, cores, ranks_in)}
     known = dataset.labelled(run, recipe.snapshot, recipe.days.fresh)
     for declared in training.baselines:
         fitted = baselines.fit(declared, known, training.label)
@@ -250,12 +252,14 @@ def _to_score(run: Run, recipe: Recipe, part: Days) -> pa.Table:
     return of_part
 
 
-def _model_says(run: Run, recipe: Recipe, rows: pa.Table, ranks_in: Environment) -> metrics.Vector:
+def _model_says(
+    run: Run, recipe: Recipe, rows: pa.Table, cores: int, ranks_in: Environment
+) -> metrics.Vector:
     with TemporaryDirectory() as path:
         work, files = Path(path) / "work", Path(path) / "files"
         work.mkdir()
         files.mkdir()
-        candidate.make(run, recipe, work, ranks_in=ranks_in).save(files)
+        candidate.make(run, recipe, work, cores, ranks_in).save(files)
         return scoring.load_from(files, recipe.family).score(rows)
 
 

@@ -145,8 +145,15 @@ def make(
             ranks_in=ranks_in or run.environment,
         )
         processes = recipe.family.processes(recipe.settings)
-        judged, fresh = work.at_once() if 0 < 2 * processes <= cores else work.in_turn()
+        judged, fresh = work.at_once() if _are_enough(cores, processes) else work.in_turn()
         return Candidate(judged=judged, fresh=fresh, validation_rows=len(to_judge.validation))
+
+
+def _are_enough(cores: int, processes: int) -> bool:
+    """Whether two trainings of so many processes each are faster at once than in turn."""
+    # Ranks mostly wait for each other's gradients, so that two share a core (docs/performance.md).
+    processes_a_core = 2 if processes > 1 else 1
+    return 0 < 2 * processes <= cores * processes_a_core
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import os
 import platform
 from pathlib import Path
 
+from pipelines.environment import Environment
+
 _CPU_INFO = Path("/proc/cpuinfo")
 _DEVICES = Path("/dev")
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -20,12 +22,14 @@ _VARIABLES = (
 which is pinned by its sources."""
 
 
-def free_cores() -> int:
+def free_cores(environment: Environment) -> int:
     """How many cores trainings at once may keep busy.
 
-    0 where there is a GPU: two trainings would share its memory.
+    0 where there is a GPU, whose memory two trainings would share; and where ranks run on hosts,
+    whose cores and GPUs two trainings would take twice.
     """
-    return 0 if any(_DEVICES.glob("nvidia[0-9]*")) else cores()
+    has_gpu = any(_DEVICES.glob("nvidia[0-9]*"))
+    return 0 if has_gpu or environment.hosts else cores()
 
 
 def cores() -> int:

@@ -252,6 +252,18 @@ def test_a_feature_that_the_model_does_not_read_is_refused() -> None:
         replace(FLIGHTS, training=training)
 
 
+def test_a_feature_may_be_declared_as_unread() -> None:
+    declared = FLIGHTS.training
+    tails = [name for name in declared.features if name.startswith("tail_")]
+    training = declared.without(tails)
+    assert sorted(training.features + training.unread) == sorted(declared.features)
+    assert training.unread == tuple(tails)
+    # Its settings of single features still name them.
+    assert replace(FLIGHTS, training=training).training == training
+    with pytest.raises(UsageError, match=r"read and unread: \['tail_"):
+        replace(declared, unread=tuple(tails))
+
+
 @pytest.mark.parametrize(
     "singled_out",
     [{"shared": ("ghost",)}, {"logarithms": (Logarithm(features=("ghost",)),)}],

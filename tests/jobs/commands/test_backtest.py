@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -51,6 +52,30 @@ def test_settings_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         changed(small.SMALL, family, [setting])
+
+
+def test_features_can_be_left_out_by_name_or_pattern() -> None:
+    declared = small.SMALL.training
+    made = changed(small.SMALL, None, ["epochs=9"], ["gap*", "oven"]).training
+    assert made.features == ("x", "noise", "line")
+    assert made.unread == ("gappy", "oven")
+    assert made.family == replace(small.NETWORK, epochs=9)
+    with pytest.raises(UsageError, match="No feature named 'gapy'. Did you mean 'gappy'"):
+        changed(small.SMALL, None, [], ["x", "gapy"])
+    with pytest.raises(UsageError, match="at least one numeric feature"):
+        changed(small.SMALL, None, [], list(declared.numeric))
+
+
+def test_a_model_that_does_not_read_what_tells_is_worse(tmp_path: Path) -> None:
+    environment = small.environment_at(tmp_path)
+    small.publish(environment, small.rows_of(Days(small.FIRST, SCORED.last)))
+    whole = _backtest(environment, "l2=1", None)
+    blind = changed(small.SMALL, "linear", ["l2=1"], ["x"])
+    digest = Path(whole.page).parent.name
+    told = backtest(blind, environment, SCORED, 3, digest)
+    assert Path(told.page).parent.name != digest
+    _, _, other = told.rows
+    assert float(str(other[-1])) < 0
 
 
 def test_the_model_is_shown_beside_baselines_and_another_backtest(

@@ -1,4 +1,4 @@
-"""The two trainings of a night: one after the other, or at once where there are cores for both."""
+"""The two trainings of a night: one after the other, or at once where there are cores."""
 
 from __future__ import annotations
 
@@ -71,21 +71,31 @@ def _make(run: Run, family: Watched, folder: Path) -> candidate.Candidate:
     return candidate.make(run, recipe, folder, CORES)
 
 
-def test_trainings_work_at_once_where_each_process_has_a_core(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ranks", [2, CORES])
+def test_trainings_work_at_once_where_two_ranks_at_most_share_a_core(
+    run: Run, tmp_path: Path, ranks: int
+) -> None:
     both = threading.Barrier(2, timeout=WAIT_SECONDS)
     # Passed by two that are there at once, and by no one else.
-    family = Watched(ranks=2, during=lambda _: both.wait() and None)
+    family = Watched(ranks=ranks, during=lambda _: both.wait() and None)
     made = _make(run, family, tmp_path)
     assert made.judged.fit.calibration_slope is not None
     assert made.fresh.fit.calibration_slope == made.judged.fit.calibration_slope
 
 
-@pytest.mark.parametrize("ranks", [0, 3])
+@pytest.mark.parametrize("ranks", [0, CORES + 1])
 def test_else_one_follows_the_other(run: Run, tmp_path: Path, ranks: int) -> None:
     family = Watched(ranks=ranks)
     made = _make(run, family, tmp_path)
     assert family.at_work == ["judged begins", "judged ends", "fresh begins", "fresh ends"]
     assert made.fresh.fit.calibration_slope == made.judged.fit.calibration_slope
+
+
+def test_single_processes_have_a_core_each(run: Run, tmp_path: Path) -> None:
+    family = Watched(ranks=1)
+    recipe = replace(candidate.recipe_of(run), family=family)
+    candidate.make(run, recipe, tmp_path, 1)
+    assert family.at_work == ["judged begins", "judged ends", "fresh begins", "fresh ends"]
 
 
 @pytest.mark.parametrize("ranks", [0, 2])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.training import machine
+from pipelines.environment import Environment
 
 
 @pytest.fixture(autouse=True)
@@ -21,15 +22,20 @@ def eight_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_container_has_the_cores_of_its_quota(tmp_path: Path, quota: str, cores: int) -> None:
     (tmp_path / "cpu.max").write_text(f"{quota}\n")
-    assert machine.free_cores() == cores
+    assert machine.free_cores(Environment.read({})) == cores
 
 
 def test_where_there_is_no_quota_it_is_the_cores_that_the_system_allows() -> None:
-    assert machine.free_cores() == 8
+    assert machine.free_cores(Environment.read({})) == 8
 
 
 def test_a_gpu_is_for_one_process_at_a_time(tmp_path: Path) -> None:
     (tmp_path / "nvidiactl").touch()
-    assert machine.free_cores() == 8
+    assert machine.free_cores(Environment.read({})) == 8
     (tmp_path / "nvidia0").touch()
-    assert machine.free_cores() == 0
+    assert machine.free_cores(Environment.read({})) == 0
+
+
+def test_hosts_are_for_one_training_at_a_time() -> None:
+    hosts = Environment.read({"NIGHTSHIFT_RANK_HOSTS": "trainer-1:2,trainer-2:2"})
+    assert machine.free_cores(hosts) == 0
