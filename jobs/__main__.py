@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobs.commands import completion
+from jobs.commands import completion, forwarding
 from jobs.commands.parser import Parser
 from jobs.commands.version import Version
 from jobs.output import FORMATS
@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     completion.complete(grammar)
     try:
         arguments = grammar.parse_args(argv)
+        arguments.words = sys.argv[1:] if argv is None else list(argv)
         return int(arguments.command(arguments, Environment.read()))
     except KeyboardInterrupt:
         print(
@@ -55,6 +56,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return explain(error)[0]
 
 
+def in_child(argument: Mapping[str, Any]) -> int:
+    """Do a command that `forwarding.forward` has sent, in a child of the stage server.
+
+    Returns:
+        The exit code; what went wrong is told as the command tells it.
+    """
+    variables = argument["environment"]
+    try:
+        arguments = parser().parse_args(argument["words"])
+        arguments.is_child = True
+        return int(arguments.command(arguments, Environment.read(variables)))
+    except Exception as error:  # the last border before the client
+        from jobs.night import explain
+
+        return explain(error, variables)[0]
+
+
 def parser() -> Parser:
     """The grammar of the command line."""
     top = Parser(
@@ -64,6 +82,7 @@ def parser() -> Parser:
         ),
         epilog=EXIT_CODES,
     )
+    top.set_defaults(is_child=False)
     top.add_argument("--version", action=Version, help="print the package's and the code's version")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -767,9 +786,6 @@ def _open(arguments: argparse.Namespace, environment: Environment) -> int:
 
 
 def _run(arguments: argparse.Namespace, environment: Environment) -> int:
-    from jobs.commands.run import perform, show_plan
-    from jobs.night import make_true, run_night
-
     if arguments.restate and (arguments.stage or arguments.as_needed):
         raise UsageError("--restate does all stages: give it without --stage and --as-needed.")
     pipeline = catalog.pipeline(arguments.pipeline)
@@ -785,13 +801,28 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
         profile=arguments.profile,
     )
     stages = select(arguments.stage)
+    if len(stages) == 1 and not (arguments.dry_run or arguments.is_child):
+        words = [*arguments.words, "--run-id", run.run_id]
+        notify = not arguments.no_notify
+        code = forwarding.forward_stage(run.at(stages[0]), words, notify=notify)
+        if code is not None:
+            return code
+    from jobs.commands.run import perform, show_plan
+    from jobs.night import make_true, run_night
+
     print(f"{run.pipeline.name} {run.days}  run {run.run_id}", file=sys.stderr)
     if arguments.dry_run:
         return show_plan(run, stages, arguments.format)
     is_exact = arguments.restate or (arguments.stage and not arguments.as_needed)
     # Both give the exit code of the last stage.
     if is_exact:
-        night = partial(run_night, run, stages, notify=not arguments.no_notify)
+        night = partial(
+            run_night,
+            run,
+            stages,
+            notify=not arguments.no_notify,
+            in_place=arguments.is_child,
+        )
     else:
         night = partial(
             make_true,
@@ -799,11 +830,19 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
             stages,
             allow_gap=arguments.allow_gap,
             notify=not arguments.no_notify,
+            in_place=arguments.is_child,
         )
     return perform(run, night, arguments.format, arguments.result)
 
 
+def _forwarded(arguments: argparse.Namespace, environment: Environment) -> int | None:
+    """The exit code of the command, done by a child of the stage server; None: none has done it."""
+    return None if arguments.is_child else forwarding.forward(environment, arguments.words)
+
+
 def _plan(arguments: argparse.Namespace, environment: Environment) -> int:
+    if (code := _forwarded(arguments, environment)) is not None:
+        return code
     from jobs.commands.plan import HEADER, plan, prepare_run, write_result
     from jobs.output import show
 
@@ -826,6 +865,8 @@ def _plan(arguments: argparse.Namespace, environment: Environment) -> int:
 
 
 def _notify(arguments: argparse.Namespace, environment: Environment) -> int:
+    if (code := _forwarded(arguments, environment)) is not None:
+        return code
     from jobs.commands.notify import notify, parse_instant
 
     run = Run(

@@ -54,6 +54,16 @@ _Pass = tuple[tuple[Stage, ...], Days]
 _WhatHappened = Callable[[], Notification | None]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _How:
+    """How stages are performed."""
+
+    notify: bool
+    """Have people told by the channels that the pipeline declares."""
+    in_place: bool
+    """In this process, which is a child of the stage server already."""
+
+
 @dataclass(slots=True)
 class _Ending:
     """How a night will end, as far as it has come."""
@@ -97,6 +107,7 @@ def run_night(
     stages: tuple[Stage, ...],
     *,
     notify: bool = True,
+    in_place: bool = False,
 ) -> int:
     """Perform the stages on the run's days, one after another until one does not succeed.
 
@@ -108,11 +119,13 @@ def run_night(
         run: The run; each stage is given it in turn.
         stages: What to perform, in order.
         notify: Have people told by the channels that the pipeline declares.
+        in_place: Perform them in this process, which is a child of the stage server already.
 
     Returns:
         The exit code of the first stage that did not succeed; 0 when all did.
     """
-    return _perform_passes(run, stages, [(stages, run.days)], _Ending(), notify)
+    how = _How(notify=notify, in_place=in_place)
+    return _perform_passes(run, stages, [(stages, run.days)], _Ending(), how)
 
 
 def make_true(
@@ -121,6 +134,7 @@ def make_true(
     *,
     allow_gap: bool = False,
     notify: bool = True,
+    in_place: bool = False,
 ) -> int:
     """Do what is missing or stale up to the run's last night, and nothing else.
 
@@ -133,6 +147,7 @@ def make_true(
         stages: Those that may do something, in order.
         allow_gap: Go on over nights that lack files.
         notify: Have people told by the channels that the pipeline declares.
+        in_place: Perform them in this process, which is a child of the stage server already.
 
     Returns:
         The exit code of the first stage that did not succeed; 0 when all did or nothing was to do.
@@ -142,7 +157,23 @@ def make_true(
     """
     ending = _Ending()
     passes = _passes(run, stages, ending, allow_gap)
-    return _perform_passes(run, stages, passes, ending, notify)
+    how = _How(notify=notify, in_place=in_place)
+    return _perform_passes(run, stages, passes, ending, how)
+
+
+def record_loss(run: Run, began: datetime, taken: Usage, *, notify: bool = True) -> None:
+    """Record, and tell, that a stage's process was killed, if it could not do so itself.
+
+    Args:
+        run: At its stage.
+        began: When the process was started (UTC).
+        taken: What the process took, as the stage server told it.
+        notify: Have people told by the channels that the pipeline declares.
+    """
+    code = NightshiftError.exit_code
+    _record_loss(run, began, code, taken)
+    if notify:
+        _tell(run, partial(outcome.of_stage, run, code, began))
 
 
 def perform(argument: dict[str, Any]) -> int:
@@ -277,8 +308,9 @@ def _perform_passes(
     stages: tuple[Stage, ...],
     passes: Iterable[_Pass],
     ending: _Ending,
-    notify: bool,
+    how: _How,
 ) -> int:
+    notify = how.notify
     done = 0
     since = datetime.now(UTC)
     try:
@@ -292,7 +324,7 @@ def _perform_passes(
                     import_meanwhile("jobs.lake.costs", "jobs.commands.result", "jobs.lake.ops")
                 done += 1
                 part = replace(run, days=days, as_of=run.days.last, named=run.days.first)
-                _perform_all(part, asked, ending, notify)
+                _perform_all(part, asked, ending, how)
                 if ending.is_over:
                     break
     except Exception as error:  # before or between stages, so none has recorded it
@@ -392,17 +424,17 @@ def _perform_all(
     run: Run,
     stages: tuple[Stage, ...],
     ending: _Ending,
-    notify: bool,
+    how: _How,
 ) -> None:
     for stage in stages:
         if ending.skips(stage):
             continue
         doing = run.at(stage)
         began = datetime.now(UTC)
-        code = _perform_in_server_or_here(doing)
-        if notify:
+        code = perform(doing.to_json()) if how.in_place else _perform_in_server_or_here(doing)
+        if how.notify:
             _tell(doing, partial(outcome.of_stage, doing, code, began))
-        if notify and stage.name in outcome.EXPIRING_STAGES:
+        if how.notify and stage.name in outcome.EXPIRING_STAGES:
             _tell(doing, partial(outcome.expiry, doing))
         ending.after(stage, code)
 
@@ -415,14 +447,19 @@ def _perform_in_server_or_here(run: Run) -> int:
     # The server has its own variables, and ranks are to have those of this shell.
     variables = for_ranks(os.environ)
     code = stage_client.call(run.environment, PERFORM, run.to_json(), variables)
-    if code and outcome.reason(run, began) is None:
-        # It was killed, and could not record it. The stage server has told what it took.
-        taken = meter.read()
-        started = began.timestamp()
-        _record_failure(run, started, taken.seconds, code, outcome.NO_REASON)
-        _count_nothing()
-        _record_costs(run, started, _status(code), taken)
+    if code:
+        _record_loss(run, began, code, meter.read())
     return code
+
+
+def _record_loss(run: Run, began: datetime, code: int, taken: Usage) -> None:
+    """Record the stage's failure and cost where it has not: then its process was killed."""
+    if outcome.reason(run, began) is not None:
+        return
+    started = began.timestamp()
+    _record_failure(run, started, taken.seconds, code, outcome.NO_REASON)
+    _count_nothing()
+    _record_costs(run, started, _status(code), taken)
 
 
 def _count_nothing() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 
@@ -23,6 +22,9 @@ class Version(argparse.Action):
 
 def package_version() -> str:
     """The version in pyproject.toml, as it was installed."""
+    # Imported here: every command imports this module, and few ask for the version.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("nightshift")
     except PackageNotFoundError:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
 from importlib.metadata import version
@@ -38,6 +39,8 @@ COMPONENTS: Mapping[str, str] = {
 _FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 """Keeps users and roles in Airflow's database."""
 _ASK_SECONDS = 5
+_SEND_SECONDS = 0.2
+"""Enough to ask on loopback, not to be answered."""
 _GROWING_TABLES = (
     *("dag_run", "task_instance", "task_instance_history", "task_reschedule", "xcom", "log"),
     *("job", "trigger", "callback", "deadline", "asset_event", "import_error", "revoked_token"),
@@ -222,6 +225,16 @@ def health(environment: Environment) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def prepare_for_tasks(environment: Environment) -> None:
+    """Have the API make what the first task would wait for, three seconds or more.
+
+    It goes on with it when nobody waits for its answer any more.
+    """
+    url = f"http://{LOOPBACK}:{environment.airflow_port}/execution/health"
+    with suppress(OSError):
+        _NO_PROXY.open(url, timeout=_SEND_SECONDS).close()
 
 
 def is_healthy(health: Mapping[str, Any], service: str, since: float) -> bool:

@@ -23,6 +23,7 @@ from pipelines.redaction import redacted
 
 ALLOWED = frozenset(
     {
+        "jobs.__main__:in_child",
         "jobs.night:perform",
         "jobs.training.families.neural_network.rank:main",
         "jobs.commands.explain:in_child",

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -46,6 +47,26 @@ class Work(Protocol):
         """End it at once; harmless when it has ended."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """How a child of the stage server has ended."""
+
+    code: int
+    """Its exit code; of one that a signal killed that of a fault."""
+    said: str
+    """What the server says of it: why it was killed, or not begun. Empty: it ended by itself."""
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the server does not run such a thing, as one of older code: nothing was done."""
+        return bool(self.said) and self.code == UsageError.exit_code
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it was killed, alone or with its server: it could tell nobody."""
+        return bool(self.said) and not self.is_refused
+
+
 def available(environment: Environment) -> bool:
     """Whether the home's stage server takes requests."""
     # A home with a path too long for a socket (a UsageError) has no stage server either.
@@ -65,15 +86,23 @@ def call(
     The child ends when this process does. One that a signal killed gives the exit code of a fault,
     and a message.
     """
+    ended = called(environment, function, argument, environ)
+    if ended.said:
+        print(ended.said, file=sys.stderr, flush=True)
+    return ended.code
+
+
+def called(
+    environment: Environment, function: str, argument: Mapping[str, Any], environ: Mapping[str, str]
+) -> Ended:
+    """As `call`, and prints nothing itself."""
     work = Forked(environment, function, argument, environ)
     try:
         code = work.wait()
     finally:
         work.kill()
     assert code is not None, "waited without a timeout"
-    if work.message:
-        print(work.message, file=sys.stderr, flush=True)
-    return code if code >= 0 else NightshiftError.exit_code
+    return Ended(code=code if code >= 0 else NightshiftError.exit_code, said=work.message)
 
 
 def spawn(

@@ -81,6 +81,7 @@ class _Start:
                 self._take_next_step(progress)
                 progress.tick()
                 time.sleep(_LOOK_SECONDS)
+        airflow.prepare_for_tasks(self._environment)
 
     def _take_next_step(self, progress: Progress) -> None:
         if self._migration is not None:

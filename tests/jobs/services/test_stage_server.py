@@ -105,6 +105,19 @@ def test_a_child_that_a_signal_kills_is_a_fault_that_names_the_signal(
     assert stage_client.spawn(home, f"{WORK}:die", {"signal": 11}, {}).wait() == -11
 
 
+def test_a_child_that_is_lost_is_told_from_one_that_ends_and_from_what_is_not_run(
+    home: Environment, server: object
+) -> None:
+    killed = stage_client.called(home, f"{WORK}:die", {"signal": 9}, {})
+    assert (killed.code, killed.is_lost, killed.is_refused) == (3, True, False)
+    failed = stage_client.called(home, f"{WORK}:give", {"code": 3}, {})
+    assert (failed.code, failed.is_lost, failed.is_refused) == (3, False, False)
+    misused = stage_client.called(home, f"{WORK}:give", {"code": 2}, {})
+    assert (misused.code, misused.is_lost, misused.is_refused) == (2, False, False)
+    unknown = stage_client.called(home, "os:system", {"command": "true"}, {})
+    assert (unknown.code, unknown.is_lost, unknown.is_refused) == (2, False, True)
+
+
 def test_variables_reach_one_child_alone(
     home: Environment, server: object, capfd: pytest.CaptureFixture[str]
 ) -> None:
