@@ -17,9 +17,15 @@ _PYTHON = VENV / "bin" / "python"
 _UNFINISHED = VENV / ".unfinished"
 """There while packages are being installed: a later set-up that finds it knows that some may be
 half there."""
-_COMPILE = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2, workers=0)"
+_COMPILE = """
+import compileall, sys
+for folder in sys.argv[1:]:
+    compileall.compile_dir(folder, quiet=2, workers=0)
+"""
 """Here and now: where PYTHONDONTWRITEBYTECODE is set, every later start would compile again. Some
 files never compile."""
+_OWN_PACKAGES = ("pipelines", "jobs", "expectations", "features", "dags", "plugins", "nightshift")
+"""Each child of the stage server imports them anew."""
 _BUILD_TOOLS = ("setuptools", "wheel", "packaging")
 """What Horovod, and this project itself, are built with."""
 
@@ -44,7 +50,8 @@ def make(lock: Path) -> None:
     with step("installing the nightshift command"):
         _install_project(program)
     with step("compiling all modules to bytecode"):
-        run([_PYTHON, "-c", _COMPILE, VENV / "lib"])
+        own = [ROOT / name for name in _OWN_PACKAGES]
+        run([_PYTHON, "-c", _COMPILE, VENV / "lib", *own])
     with step("proving that Horovod works"):
         run([_PYTHON, "-c", horovod.PROOF])
     _UNFINISHED.unlink()
