@@ -17,7 +17,7 @@ from deltalake.exceptions import DeltaError
 from pyarrow import dataset as arrow
 
 from jobs.lake import as_left, publications
-from jobs.lake.arrow_files import arrow_files
+from jobs.lake.arrow_files import dataset_of
 from jobs.lake.knowledge import visible
 from pipelines.errors import UsageError
 from pipelines.spec import PREDICTIONS
@@ -161,9 +161,7 @@ def _rows(
             f"{name} uses Delta column mapping ('{mapping}'), "
             "which this reader would read wrongly. Query it through Spark."
         )
-    files = arrow_files(environment.table_path(name))
-    # Pruned by delta-rs, which takes no time for the files of other days.
-    return table.to_pyarrow_dataset(filesystem=files, file_pruning_predicate=only)
+    return dataset_of(table, environment.table_path(name), only)
 
 
 def _revisions(

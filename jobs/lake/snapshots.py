@@ -13,9 +13,10 @@ from datetime import date
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
+from pyarrow.parquet import filters_to_expression
 
 from jobs.lake import amounts, publications
-from jobs.lake.arrow_files import arrow_files
+from jobs.lake.arrow_files import dataset_of
 from jobs.lake.data_files import DayFile, day_files
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import path, version
@@ -130,7 +131,8 @@ def _rows(
         there = {field.name for field in opened.schema().fields}
         columns = [column for column in columns if column in there]
     amounts.add_days_read(opened, lambda day: _all_hold(only, day))
-    return opened.to_pyarrow_table(filters=only, columns=columns, filesystem=arrow_files(place))
+    wanted = filters_to_expression(only) if only else None
+    return dataset_of(opened, place).to_table(columns=columns, filter=wanted)
 
 
 def _all_hold(filters: Iterable[_Filter], day: date) -> bool:
