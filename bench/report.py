@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from bench.harness import OURS, Measured, machine
@@ -16,6 +17,8 @@ PICTURE = ROOT / "docs" / "pictures" / "bench.svg"
 _BEGIN, _END = "<!-- bench -->", "<!-- end of bench -->"
 Result = Mapping[str, Any]
 """As `Measured.to_json` gives it."""
+_LABEL = 72
+"""Characters of a line beside the plot."""
 
 
 def keep(measured: Iterable[Measured]) -> None:
@@ -119,7 +122,7 @@ def _draw(results: list[Result]) -> None:
     axes.scatter(
         shares, [place for _, place in goals], marker="|", s=120, color="#bc4c00", label="goal"
     )
-    labels = [f"{one['case']}, {one['size']:,}: {one['what']}" for one in told]
+    labels = [fill(f"{one['case']}, {one['size']:,}: {one['what']}", _LABEL) for one in told]
     axes.set_yticks(list(places), labels, fontsize=8)
     axes.set_xscale("log")
     axes.set_xlabel("our time / its time")

@@ -60,9 +60,8 @@ CASE = Case(
         ),
         Peer(
             name="stock",
-            what="a spark-submit a stage: checkpoints of Great Expectations with data docs, "
-            "Feast's Spark store for all rows to learn from, one Keras model, a pandas UDF that "
-            "calls `predict`",
+            what="a spark-submit a stage: Great Expectations with data docs, Feast's Spark store, "
+            "one Keras model, a pandas UDF that calls `predict`",
             goal=0.1,
         ),
     ),
