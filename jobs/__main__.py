@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import partial
@@ -17,11 +18,13 @@ from jobs.commands import completion, forwarding
 from jobs.commands.parser import Parser
 from jobs.commands.version import Version
 from jobs.output import FORMATS
+from jobs.services.usage import Meter
 from pipelines import catalog, replay
 from pipelines.days import Days, parse_day
 from pipelines.environment import JDBC_PORT, PAGES, Environment
 from pipelines.errors import UsageError
 from pipelines.events import Event
+from pipelines.redaction import redacted
 from pipelines.run import Run, new_run_id
 from pipelines.spec import Pipeline
 from pipelines.stages import STAGES, select, stage
@@ -39,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     completion.complete(grammar)
     try:
         arguments = grammar.parse_args(argv)
-        arguments.words = sys.argv[1:] if argv is None else list(argv)
+        arguments.command_line = sys.argv[1:] if argv is None else list(argv)
         return int(arguments.command(arguments, Environment.read()))
     except KeyboardInterrupt:
         print(
@@ -63,14 +66,28 @@ def in_child(argument: Mapping[str, Any]) -> int:
         The exit code; what went wrong is told as the command tells it.
     """
     variables = argument["environment"]
+    words = argument["words"]
     try:
-        arguments = parser().parse_args(argument["words"])
+        if words[0] not in forwarding.FORWARDED:
+            raise UsageError(f"The stage server does not do '{words[0]}'.")
+        arguments = parser().parse_args(words)
         arguments.is_child = True
-        return int(arguments.command(arguments, Environment.read(variables)))
+        code = int(arguments.command(arguments, Environment.read(variables)))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads has seen enough, such as `head`.
+        return 0
     except Exception as error:  # the last border before the client
         from jobs.night import explain
 
         return explain(error, variables)[0]
+    except SystemExit:
+        # It was asked to end: nobody else can tell.
+        return forwarding.LOST
+    except BaseException:  # such as a panic of a library in Rust
+        print(redacted(traceback.format_exc(), variables), file=sys.stderr, end="", flush=True)
+        return forwarding.LOST
+    return code
 
 
 def parser() -> Parser:
@@ -802,9 +819,7 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
     )
     stages = select(arguments.stage)
     if len(stages) == 1 and not (arguments.dry_run or arguments.is_child):
-        words = [*arguments.words, "--run-id", run.run_id]
-        notify = not arguments.no_notify
-        code = forwarding.forward_stage(run.at(stages[0]), words, notify=notify)
+        code = _run_in_child(arguments, run.at(stages[0]))
         if code is not None:
             return code
     from jobs.commands.run import perform, show_plan
@@ -835,9 +850,28 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
     return perform(run, night, arguments.format, arguments.result)
 
 
+def _run_in_child(arguments: argparse.Namespace, run: Run) -> int | None:
+    """The exit code of a run of one stage, done by a child of the stage server; None: by none."""
+    began = datetime.now(UTC)
+    meter = Meter(run.environment)
+    command, *words = arguments.command_line
+    named = [command, f"--run-id={run.run_id}", *words]
+    code = forwarding.forward(run.environment, named)
+    if code != forwarding.LOST:
+        return code
+    from jobs.commands.run import perform
+    from jobs.night import lost
+
+    how = partial(lost, run, began, meter.read(), notify=not arguments.no_notify)
+    return perform(run, how, arguments.format, arguments.result, since=began)
+
+
 def _forwarded(arguments: argparse.Namespace, environment: Environment) -> int | None:
     """The exit code of the command, done by a child of the stage server; None: none has done it."""
-    return None if arguments.is_child else forwarding.forward(environment, arguments.words)
+    if arguments.is_child:
+        return None
+    code = forwarding.forward(environment, arguments.command_line)
+    return None if code == forwarding.LOST else code
 
 
 def _plan(arguments: argparse.Namespace, environment: Environment) -> int:

@@ -161,19 +161,28 @@ def make_true(
     return _perform_passes(run, stages, passes, ending, how)
 
 
-def record_loss(run: Run, began: datetime, taken: Usage, *, notify: bool = True) -> None:
-    """Record, and tell, that a stage's process was killed, if it could not do so itself.
+def lost(run: Run, began: datetime, taken: Usage, *, notify: bool = True) -> int:
+    """Record, and tell, that a stage's process was killed, where it has recorded nothing itself.
 
     Args:
         run: At its stage.
         began: When the process was started (UTC).
         taken: What the process took, as the stage server told it.
         notify: Have people told by the channels that the pipeline declares.
+
+    Returns:
+        The exit code of a fault.
     """
     code = NightshiftError.exit_code
+    if outcome.has_recorded(run, began):
+        # How the stage itself ended stands; what was to follow it has not.
+        return code
     _record_loss(run, began, code, taken)
     if notify:
         _tell(run, partial(outcome.of_stage, run, code, began))
+        if run.doing.name in outcome.EXPIRING_STAGES:
+            _tell(run, partial(outcome.expiry, run))
+    return code
 
 
 def perform(argument: dict[str, Any]) -> int:
@@ -318,7 +327,7 @@ def _perform_passes(
             for asked, days in passes:
                 if not done and not stage_client.available(run.environment):
                     started.enter_context(running_server(run.environment))
-                if not done:
+                if not done and not how.in_place:
                     # What is told in the end reads tables: a third of a second of imports, in which
                     # this process only waits for a stage.
                     import_meanwhile("jobs.lake.costs", "jobs.commands.result", "jobs.lake.ops")
@@ -447,15 +456,13 @@ def _perform_in_server_or_here(run: Run) -> int:
     # The server has its own variables, and ranks are to have those of this shell.
     variables = for_ranks(os.environ)
     code = stage_client.call(run.environment, PERFORM, run.to_json(), variables)
-    if code:
+    if code and outcome.reason(run, began) is None:
+        # It was killed, and could not record it. The stage server has told what it took.
         _record_loss(run, began, code, meter.read())
     return code
 
 
 def _record_loss(run: Run, began: datetime, code: int, taken: Usage) -> None:
-    """Record the stage's failure and cost where it has not: then its process was killed."""
-    if outcome.reason(run, began) is not None:
-        return
     started = began.timestamp()
     _record_failure(run, started, taken.seconds, code, outcome.NO_REASON)
     _count_nothing()

@@ -93,6 +93,11 @@ def reason(run: Run, since: datetime | None) -> str | None:
     return _last_attempt(run, since).get("error")
 
 
+def has_recorded(run: Run, since: datetime) -> bool:
+    """Whether an attempt of the run at the stage that began since then (UTC) is on record."""
+    return bool(_last_attempt(run, since))
+
+
 def _last_attempt(run: Run, since: datetime | None) -> Row:
     """What the last attempt at the stage of the run recorded; {}: nothing."""
     recorded = [row for row in _readable_rows(run) if row["stage"] == run.doing.name]

@@ -220,8 +220,8 @@ class Training:
     shared: tuple[str, ...] = ()
     """Numeric features that all rows of a day share, or most, such as its weather."""
     unread: tuple[str, ...] = ()
-    """Features that the tables have and the model does not read. The settings of features may name
-    them."""
+    """Features that the tables have and the model does not read, as where a backtest leaves some
+    out. The settings of features may name them."""
     expected_slope: float = 1.0
     """How far log-odds are stretched around the mean to fit days to come; below 1 a model is
     overconfident. `nightshift backtest` tells it; a week of validation can only correct it."""

@@ -9,21 +9,22 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from jobs.services import stage_client
-from jobs.services.for_ranks import for_ranks
-from jobs.services.stage_client import Ended
-from jobs.services.usage import Meter
+from jobs.services.for_ranks import for_ranks, store_credentials
 from pipelines.environment import Environment
-from pipelines.errors import UsageError
-from pipelines.run import Run
+from pipelines.places import address_of_store
 
 FUNCTION = "jobs.__main__:in_child"
 """The entry for the stage server, which allows it."""
+FORWARDED = ("run", "plan", "notify")
+"""Commands that are done so."""
+LOST = 70
+"""How a child ends that could tell nobody: it was asked to end, or a library came apart."""
 _OF_TERMINAL = ("COLUMNS", "LINES", "TERM")
 """Variables by which a person says how wide a table may be."""
-_NOT_TAKEN = Ended(code=UsageError.exit_code, said="No stage server is up.")
+_OF_NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Variables by which a channel reaches its address; all but the last two in small letters too."""
 
 
 def forward(environment: Environment, words: Sequence[str]) -> int | None:
@@ -34,40 +35,33 @@ def forward(environment: Environment, words: Sequence[str]) -> int | None:
         words: The command's.
 
     Returns:
-        Its exit code; None: no server takes it, and nothing was done.
+        Its exit code; `LOST` when the child was killed, alone or with its server. None: no server
+        takes it, and nothing was done.
     """
-    ended = _ended(environment, words)
-    return None if ended.is_refused else ended.code
-
-
-def forward_stage(run: Run, words: Sequence[str], *, notify: bool) -> int | None:
-    """As `forward`, of a run of one stage: a child that is lost is on record as its failure.
-
-    Args:
-        run: At its stage.
-        words: The command's.
-        notify: Have people told by the channels that the pipeline declares.
-
-    Returns:
-        Its exit code; None: no server takes it, and nothing was done.
-    """
-    began = datetime.now(UTC)
-    meter = Meter(run.environment)
-    ended = _ended(run.environment, words)
-    if ended.is_lost:
-        from jobs.night import record_loss
-
-        record_loss(run, began, meter.read(), notify=notify)
-    return None if ended.is_refused else ended.code
-
-
-def _ended(environment: Environment, words: Sequence[str]) -> Ended:
     argument = {"words": list(words), "environment": environment.variables()}
-    terminal = {name: os.environ[name] for name in _OF_TERMINAL if name in os.environ}
-    variables = {**for_ranks(os.environ), **terminal}
+    variables = _variables(is_run=words[0] == "run")
     if not stage_client.available(environment):
-        return _NOT_TAKEN
-    ended = stage_client.called(environment, FUNCTION, argument, variables)
+        return None
+    try:
+        ended = stage_client.called(environment, FUNCTION, argument, variables)
+    except OSError:
+        # The server has gone since.
+        return None
+    if ended.is_refused:
+        return None
     if ended.is_lost:
         print(ended.said, file=sys.stderr, flush=True)
-    return ended
+        return LOST
+    return ended.code
+
+
+def _variables(*, is_run: bool) -> dict[str, str]:
+    """Those of this process that the command would read here: the server has those of `up`.
+
+    A stage has always been done with the server's own credentials of a store, as Spark is.
+    """
+    names = (*_OF_TERMINAL, *_OF_NETWORK, *map(str.lower, _OF_NETWORK))
+    given = {name: os.environ[name] for name in names if name in os.environ}
+    if not is_run:
+        given |= address_of_store(os.environ) | store_credentials(os.environ)
+    return {**for_ranks(os.environ), **given}

@@ -42,6 +42,7 @@ def perform(
     night: Callable[[], int],
     form: str,
     result: Path | None = None,
+    since: datetime | None = None,
 ) -> int:
     """Perform the night; returns its exit code.
 
@@ -54,8 +55,9 @@ def perform(
         night: Performs it.
         form: How it is told.
         result: The file into which it is told as well, for a scheduler.
+        since: When it began (UTC); None: now.
     """
-    since = datetime.now(UTC)
+    since = since or datetime.now(UTC)
     if run.profile:
         night = partial(_perform_looked_at, run, night, since)
     telling = night if result is None else partial(_perform_telling, run, night, since, result)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from datetime import date
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,20 @@ import pytest
 from jobs import __main__ as command
 from jobs.__main__ import main
 from jobs.commands import forwarding
+from jobs.commands.plan import Plan
 from jobs.lake import ops
 from jobs.services import child, stage_client
 from jobs.services.own_server import preloaded
 from jobs.services.stage_client import Ended
+from pipelines.catalog import pipeline
+from pipelines.days import Days
 from pipelines.environment import Environment
+from pipelines.run import Run
+from pipelines.stages import stage
 
 DAY = "2013-01-05"
 LOST = Ended(code=3, said="The process was killed by SIGKILL.")
+DIED = Ended(code=forwarding.LOST, said="")
 
 
 @pytest.fixture
@@ -103,18 +109,146 @@ def test_a_night_of_many_stages_is_led_from_here(
     assert led == [False]
 
 
-def test_a_child_that_is_killed_is_a_failure_of_its_stage(
-    home: Environment, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("ended", [LOST, DIED], ids=["killed", "asked to end"])
+def test_a_child_that_is_lost_is_a_failure_of_its_stage(
+    ended: Ended,
+    home: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setattr(stage_client, "available", lambda environment: True)
-    monkeypatch.setattr(stage_client, "called", lambda *_: LOST)
-    assert main(["run", "flights", "--date", DAY, "--stage", "train", "--run-id", "r1"]) == 3
+    monkeypatch.setattr(stage_client, "called", lambda *_: ended)
+    result = tmp_path / "result.json"
+    arguments = ["run", "flights", "--date", DAY, "--stage", "train", "--run-id", "r1"]
+    assert main([*arguments, "--format", "json", "--result", str(result)]) == 3
     (row,) = ops.read(home, "stage_runs").to_pylist()
     assert (row["run_id"], row["stage"], row["status"]) == ("r1", "train", "failed")
     assert "its process was killed" in row["error"]
-    printed = capfd.readouterr().err
-    assert LOST.said in printed
+    printed = capfd.readouterr()
+    assert ended.said in printed.err
+    (shown,) = json.loads(printed.out)
+    assert (shown["stage"], shown["status"]) == ("train", "failed")
+    told = json.loads(result.read_text())
+    assert (told["outcome"], told["exit_code"]) == ("failed", 3)
+    assert told["message"] == row["error"]
     assert "flights" in (home.logs / "notifications.log").read_text()
+
+
+def test_a_stage_that_was_done_before_its_child_was_lost_stays_done(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def called(environment: Environment, function: str, argument: Any, environ: Any) -> Ended:
+        row = {
+            **ops.of_stage(run, datetime.now(UTC), "done"),
+            **dict.fromkeys(("metrics", "error", "code_version")),
+            "seconds": 1.0,
+        }
+        ops.append(environment, "stage_runs", [row])
+        return LOST
+
+    days = Days.of(date.fromisoformat(DAY))
+    run = Run(pipeline=pipeline("flights"), days=days, environment=home, run_id="r1")
+    run = run.at(stage("train"))
+    monkeypatch.setattr(stage_client, "available", lambda environment: True)
+    monkeypatch.setattr(stage_client, "called", called)
+    assert main(["run", "flights", "--date", DAY, "--stage", "train", "--run-id", "r1"]) == 3
+    (row,) = ops.read(home, "stage_runs").to_pylist()
+    assert row["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "flights", "--date", DAY, "--stage", "ingest", "--run-id=-odd"],
+        ["run", "--run-id=-odd", "--date", DAY, "--stage", "ingest", "--", "flights"],
+    ],
+)
+def test_words_mean_in_the_child_what_they_mean_here(
+    words: list[str], home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Any] = []
+
+    def called(environment: Environment, function: str, argument: Any, environ: Any) -> Ended:
+        sent.append(command.parser().parse_args(argument["words"]))
+        return Ended(code=0, said="")
+
+    monkeypatch.setattr(stage_client, "available", lambda environment: True)
+    monkeypatch.setattr(stage_client, "called", called)
+    assert main(words) == 0
+    (arguments,) = sent
+    assert (arguments.pipeline, arguments.run_id) == ("flights", "-odd")
+
+
+@pytest.mark.parametrize("what", ["plan", "notify"])
+def test_what_needs_no_server_is_done_here_when_its_child_is_lost(
+    what: str, home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(stage_client, "available", lambda environment: True)
+    monkeypatch.setattr(stage_client, "called", lambda *_: LOST)
+    monkeypatch.setattr(
+        "jobs.commands.plan.plan",
+        lambda *_, **__: done.append("plan") or Plan(rows=(), has_work=False),
+    )
+    monkeypatch.setattr("jobs.commands.notify.notify", lambda *_: done.append("notify") or 0)
+    of_event = ["--run-id", "r1", "--event", "night_done"] if what == "notify" else []
+    assert main([what, "flights", "--date", DAY, *of_event]) == 0
+    assert done == [what]
+
+
+def test_a_child_that_is_asked_to_end_or_comes_apart_says_so(
+    home: Environment, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class PanicError(BaseException):
+        """As a library in Rust raises it."""
+
+    argument = {"words": ["plan", "flights", "--date", DAY], "environment": home.variables()}
+    for error in (SystemExit(3), PanicError("index out of bounds")):
+        monkeypatch.setattr(command, "_plan", _raising(error))
+        assert command.in_child(argument) == forwarding.LOST
+    assert "index out of bounds" in capfd.readouterr().err
+    monkeypatch.setattr(command, "_plan", _raising(BrokenPipeError()))
+    assert command.in_child(argument) == 0
+
+
+def test_a_child_has_the_credentials_of_its_client_but_for_a_stage(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, dict[str, str]] = {}
+
+    def called(_: Environment, function: str, argument: Any, environ: dict[str, str]) -> Ended:
+        given[argument["words"][0]] = environ
+        return Ended(code=0, said="")
+
+    monkeypatch.setattr(stage_client, "available", lambda environment: True)
+    monkeypatch.setattr(stage_client, "called", called)
+    monkeypatch.setenv("AWS_PROFILE", "of this shell")
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    monkeypatch.setenv("SOME_PASSWORD", "s3cret")
+    main(["plan", "flights", "--date", DAY])
+    main(["run", "flights", "--date", DAY, "--stage", "ingest"])
+    assert given["plan"]["AWS_PROFILE"] == "of this shell"
+    # As the stages of a whole night, and Spark, have it.
+    assert "AWS_PROFILE" not in given["run"]
+    for environ in given.values():
+        assert environ["https_proxy"] == "http://proxy:3128"
+        assert "SOME_PASSWORD" not in environ
+
+
+def test_a_child_does_no_other_command(
+    home: Environment, capfd: pytest.CaptureFixture[str]
+) -> None:
+    argument = {"words": ["down"], "environment": home.variables()}
+    assert command.in_child(argument) == 2
+    assert "does not do 'down'" in capfd.readouterr().err
+
+
+def _raising(error: BaseException) -> Callable[..., int]:
+    def fail(*_: object) -> int:
+        raise error
+
+    return fail
 
 
 def test_a_server_of_older_code_takes_none_and_it_is_done_here(
