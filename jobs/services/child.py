@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -35,6 +36,8 @@ ALLOWED = frozenset(
     }
 )
 """What the stage server runs, and nothing else."""
+_GENERATED = "__autograph_generated_file"
+"""How the names of modules begin that TensorFlow writes into the folder for temporary files."""
 Function = Callable[[dict[str, object]], int | None]
 OWN_PACKAGES = frozenset({"pipelines", "jobs", "expectations", "features"})
 
@@ -75,10 +78,20 @@ def end(code: int) -> NoReturn:
     In a forked process they wait for threads that it never had.
     """
     logging.shutdown()
+    _remove_generated_code()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def _remove_generated_code() -> None:
+    """Delete the files of code that TensorFlow has generated, which it does in an exit handler."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name.startswith(_GENERATED) and file:
+            with suppress(OSError):
+                Path(file).unlink()
 
 
 def _named(function: str) -> Function:

@@ -31,7 +31,7 @@ SERVER = f"""
 import sys
 from pathlib import Path
 from jobs.services.stage_server import StageServer
-names = ("say", "give", "fail", "die", "tell_variable", "sleep", "take", "take_and_die")
+names = ("say", "give", "generate", "fail", "die", "tell_variable", "sleep", "take", "take_and_die")
 functions = {{f"{WORK}:{{name}}" for name in names}} | {{"edited:main"}}
 StageServer(Path(sys.argv[1]), preload=("colorsys", "no_such_library"), allowed=functions).serve()
 """
@@ -116,6 +116,16 @@ def test_a_child_that_is_lost_is_told_from_one_that_ends_and_from_what_is_not_ru
     assert (misused.code, misused.is_lost, misused.is_refused) == (2, False, False)
     unknown = stage_client.called(home, "os:system", {"command": "true"}, {})
     assert (unknown.code, unknown.is_lost, unknown.is_refused) == (2, False, True)
+
+
+def test_code_that_tensorflow_has_generated_goes_with_its_child(
+    home: Environment, server: object, tmp_path: Path
+) -> None:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    (folder / "another.py").touch()
+    assert stage_client.call(home, f"{WORK}:generate", {"folder": str(folder)}, {}) == 0
+    assert [file.name for file in folder.iterdir()] == ["another.py"]
 
 
 def test_variables_reach_one_child_alone(

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,16 @@ def say(argument: dict[str, Any]) -> None:
 
 def give(argument: dict[str, Any]) -> int:
     return int(argument["code"])
+
+
+def generate(argument: dict[str, Any]) -> None:
+    """As TensorFlow does with the code that it generates."""
+    name = "__autograph_generated_file_of_a_test"
+    file = Path(argument["folder"]) / f"{name}.py"
+    file.write_text("answer = 42")
+    spec = spec_from_file_location(name, file)
+    assert spec is not None
+    sys.modules[name] = module_from_spec(spec)
 
 
 def fail(argument: dict[str, Any]) -> None:
