@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobs.commands import completion, forwarding
+from jobs.commands import completion, forwarding, in_server
 from jobs.commands.parser import Parser
 from jobs.commands.version import Version
 from jobs.output import FORMATS
@@ -65,29 +65,23 @@ def in_child(argument: Mapping[str, Any]) -> int:
     Returns:
         The exit code; what went wrong is told as the command tells it.
     """
-    variables = argument["environment"]
-    words = argument["words"]
-    try:
+    words, variables = argument["words"], argument["environment"]
+
+    def do(environment: Environment) -> int:
         if words[0] not in forwarding.FORWARDED:
             raise UsageError(f"The stage server does not do '{words[0]}'.")
         arguments = parser().parse_args(words)
         arguments.is_child = True
-        code = int(arguments.command(arguments, Environment.read(variables)))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Who reads has seen enough, such as `head`.
-        return 0
-    except Exception as error:  # the last border before the client
-        from jobs.night import explain
+        return int(arguments.command(arguments, environment))
 
-        return explain(error, variables)[0]
+    try:
+        return in_server.ended(variables, do)
     except SystemExit:
         # It was asked to end: nobody else can tell.
         return forwarding.LOST
     except BaseException:  # such as a panic of a library in Rust
         print(redacted(traceback.format_exc(), variables), file=sys.stderr, end="", flush=True)
         return forwarding.LOST
-    return code
 
 
 def parser() -> Parser:

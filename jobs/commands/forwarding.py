@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from jobs.commands import in_server
 from jobs.services import stage_client
 from jobs.services.for_ranks import for_ranks, store_credentials
 from pipelines.environment import Environment
@@ -21,10 +22,8 @@ FORWARDED = ("run", "plan", "notify")
 """Commands that are done so."""
 LOST = 70
 """How a child ends that could tell nobody: it was asked to end, or a library came apart."""
-_OF_TERMINAL = ("COLUMNS", "LINES", "TERM")
-"""Variables by which a person says how wide a table may be."""
 _OF_NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
-"""Variables by which a channel reaches its address; all but the last two in small letters too."""
+"""Variables by which a channel reaches its address. In small letters too."""
 
 
 def forward(environment: Environment, words: Sequence[str]) -> int | None:
@@ -60,8 +59,8 @@ def _variables(*, is_run: bool) -> dict[str, str]:
 
     A stage has always been done with the server's own credentials of a store, as Spark is.
     """
-    names = (*_OF_TERMINAL, *_OF_NETWORK, *map(str.lower, _OF_NETWORK))
+    names = (*_OF_NETWORK, *map(str.lower, _OF_NETWORK))
     given = {name: os.environ[name] for name in names if name in os.environ}
     if not is_run:
         given |= address_of_store(os.environ) | store_credentials(os.environ)
-    return {**for_ranks(os.environ), **given}
+    return {**for_ranks(os.environ), **in_server.of_terminal(), **given}

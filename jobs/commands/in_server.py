@@ -5,6 +5,7 @@ Importing this is cheap.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,15 @@ from pipelines.environment import Environment
 if TYPE_CHECKING:
     from pipelines.spec import Pipeline
 
+_OF_TERMINAL = ("COLUMNS", "LINES", "TERM")
+"""Variables by which a person says how wide a table may be."""
 Tell = Callable[[Environment, "Pipeline", Days, Mapping[str, Any]], None]
 """What the command does; the mapping holds what else was asked of it, plain enough for JSON."""
+
+
+def of_terminal() -> dict[str, str]:
+    """The variables of this terminal: the stage server has none."""
+    return {name: os.environ[name] for name in _OF_TERMINAL if name in os.environ}
 
 
 def in_server_or_here(
@@ -69,18 +77,18 @@ def in_child(argument: Mapping[str, Any], tell: Tell) -> int:
     return ended(argument["environment"], tell_of_nights)
 
 
-def ended(variables: Mapping[str, str], do: Callable[[Environment], None]) -> int:
+def ended(variables: Mapping[str, str], do: Callable[[Environment], int | None]) -> int:
     """Do a client's work in this child of the stage server.
 
     Args:
         variables: The client's settings: this process has those of `nightshift up`.
-        do: The work.
+        do: The work; what it returns is the exit code, None is 0.
 
     Returns:
         The exit code; what went wrong is told as the command tells it.
     """
     try:
-        do(Environment.read(variables))
+        code = do(Environment.read(variables))
         sys.stdout.flush()
     except BrokenPipeError:
         # Who reads has seen enough, such as `head`.
@@ -89,4 +97,4 @@ def ended(variables: Mapping[str, str], do: Callable[[Environment], None]) -> in
         from jobs.night import explain
 
         return explain(error, variables)[0]
-    return 0
+    return code or 0

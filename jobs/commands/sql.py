@@ -28,8 +28,6 @@ _STANDARD_INPUT = "-"
 _LONGEST_SENT = wire.MOST_BYTES // 8
 """Characters of statements that the stage server is asked: longer ones may be too long a message,
 whose JSON has up to six bytes for a character."""
-_OF_TERMINAL = ("COLUMNS", "LINES", "TERM")
-"""Variables by which a person says how wide a table may be."""
 
 
 def text_of(statement: str | None, file: str | None) -> str | None:
@@ -89,8 +87,7 @@ def run(
         "output": output and str(output),
         "run": run_id,
     }
-    terminal = {name: os.environ[name] for name in _OF_TERMINAL if name in os.environ}
-    return stage_client.call(environment, FUNCTION, asked, terminal)
+    return stage_client.call(environment, FUNCTION, asked, in_server.of_terminal())
 
 
 def in_child(asked: Mapping[str, Any]) -> int:

@@ -8,7 +8,7 @@ arguments, when that issue is closed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -22,7 +22,10 @@ def arrow_files(table: str) -> fs.FileSystem:
 
 
 def dataset_of(
-    table: DeltaTable, place: str, only: list[tuple[str, str, object]] | None = None
+    table: DeltaTable,
+    place: str,
+    only: list[tuple[str, str, object]] | None = None,
+    filtered: Collection[str] = (),
 ) -> dataset.FileSystemDataset:
     """The rows of a table, of which none is read yet.
 
@@ -30,19 +33,20 @@ def dataset_of(
         table: At its version.
         place: Its path or URL.
         only: Filters by the partition, whose files alone are looked at; None: all files.
+        filtered: Columns by which the reader chooses rows, as far as they are known.
     """
     schema = pa.schema(table.schema().to_arrow())
     # Pruned by delta-rs, which takes no time for the files of other days.
     told = table.to_pyarrow_dataset(
         filesystem=arrow_files(place),
-        schema=_telling(schema, table.metadata().partition_columns),
+        schema=_telling(schema, {*table.metadata().partition_columns, *filtered}),
         file_pruning_predicate=only,
     )
     files = list(told.get_fragments())
     return dataset.FileSystemDataset(files, schema, told.format, told.filesystem)
 
 
-def _telling(schema: pa.Schema, partition: Sequence[str]) -> pa.Schema:
+def _telling(schema: pa.Schema, named: Collection[str]) -> pa.Schema:
     """The columns by whose statistics a reader sees which files it needs.
 
     A file holds a day, so that by dates and instants alone files differ much. To prepare the
@@ -50,5 +54,5 @@ def _telling(schema: pa.Schema, partition: Sequence[str]) -> pa.Schema:
     hundred features.
     """
     return pa.schema(
-        field for field in schema if field.name in partition or pa.types.is_temporal(field.type)
+        field for field in schema if field.name in named or pa.types.is_temporal(field.type)
     )

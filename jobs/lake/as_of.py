@@ -8,7 +8,7 @@ that was known by that night.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import pairwise
@@ -58,8 +58,14 @@ class Past:
         _, _, name = self.table.partition(".")
         return f"{name} {self.kind} AS OF {self.value}"
 
-    def open(self, environment: Environment) -> arrow.FileSystemDataset:
+    def open(
+        self, environment: Environment, filtered: Collection[str] = ()
+    ) -> arrow.FileSystemDataset:
         """Its rows.
+
+        Args:
+            environment: Whose lake it is.
+            filtered: See `dataset_of`.
 
         Raises:
             UsageError: the value is none of that kind, or there was no such table then, or its
@@ -81,8 +87,8 @@ class Past:
                     f"{self.table} is the platform's own: no night sees it. Filter by its columns, "
                     "or ask for a VERSION or a TIMESTAMP."
                 )
-            return datasets.known_by(environment, self.table, self._day())
-        return datasets.in_force(environment, self.table, self._version(environment))
+            return datasets.known_by(environment, self.table, self._day(), filtered)
+        return datasets.in_force(environment, self.table, self._version(environment), filtered)
 
     def _version(self, environment: Environment) -> int:
         if self.kind == VERSION:

@@ -6,7 +6,7 @@ they are named by the version in which they were in force.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
@@ -46,7 +46,10 @@ _FIRST = _Revision(number=1, known=None)
 
 
 def in_force(
-    environment: Environment, name: str, version: int | None = None
+    environment: Environment,
+    name: str,
+    version: int | None = None,
+    filtered: Collection[str] = (),
 ) -> arrow.FileSystemDataset:
     """The rows of a table as of now, or as they were in a version.
 
@@ -54,16 +57,20 @@ def in_force(
         environment: Whose lake it is.
         name: SQL name of the table.
         version: Of the table; None: the newest.
+        filtered: See `dataset_of`.
 
     Raises:
         UsageError: another program has turned on a feature that would be read wrongly, or files of
             the version have been deleted.
     """
-    return _rows(environment, name, _table(environment, name, version))
+    return _rows(environment, name, _table(environment, name, version), filtered=filtered)
 
 
 def history(
-    environment: Environment, name: str, version: int | None = None
+    environment: Environment,
+    name: str,
+    version: int | None = None,
+    filtered: Collection[str] = (),
 ) -> arrow.FileSystemDataset:
     """Every version of each day: of predictions all that were served, else all that a night sees.
 
@@ -73,6 +80,7 @@ def history(
         environment: Whose lake it is.
         name: SQL name of the table.
         version: Of the table: what was in force until then; None: until now.
+        filtered: See `dataset_of`.
 
     Returns:
         The table's columns, then `known_date` (the night from which the version is known),
@@ -86,24 +94,27 @@ def history(
     newest = _table(environment, name, version)
     (day,) = newest.metadata().partition_columns
     current, superseded = _revisions(environment, name, newest.version())
-    rows = _rows(environment, name, newest)
+    rows = _rows(environment, name, newest, filtered=filtered)
     files = list(_told(rows, day, current, is_in_force=True))
     for version, revisions in superseded.items():
         older = _older(environment, name, version)
         days = [str(one) for one in revisions]
-        replaced = _rows(environment, name, older, [(day, "in", days)])
+        replaced = _rows(environment, name, older, [(day, "in", days)], filtered)
         files += _told(replaced, day, revisions, is_in_force=False)
     schema = pa.schema([*rows.schema, _KNOWN, _REVISION, _IS_IN_FORCE])
     return arrow.FileSystemDataset(files, schema, rows.format, rows.filesystem)
 
 
-def known_by(environment: Environment, name: str, night: date) -> arrow.FileSystemDataset:
+def known_by(
+    environment: Environment, name: str, night: date, filtered: Collection[str] = ()
+) -> arrow.FileSystemDataset:
     """The rows of a table as a night saw them: of each day the last version known by then.
 
     Args:
         environment: Whose lake it is.
         name: SQL name of the table.
         night: The night.
+        filtered: See `dataset_of`.
 
     Raises:
         UsageError: another program has turned on a feature that would be read wrongly.
@@ -111,11 +122,12 @@ def known_by(environment: Environment, name: str, night: date) -> arrow.FileSyst
     # Opened before the record is asked, which may tell of later versions meanwhile.
     newest = _table(environment, name, None)
     (column,) = newest.metadata().partition_columns
-    rows = _rows(environment, name, newest)
+    rows = _rows(environment, name, newest, filtered=filtered)
     files = []
     for version, days in _seen(environment, name, night, newest.version()).items():
         then = _older(environment, name, version)
-        files += _rows(environment, name, then, [(column, "in", days)]).get_fragments()
+        seen = _rows(environment, name, then, [(column, "in", days)], filtered)
+        files += seen.get_fragments()
     return arrow.FileSystemDataset(files, rows.schema, rows.format, rows.filesystem)
 
 
@@ -154,6 +166,7 @@ def _rows(
     name: str,
     table: DeltaTable,
     only: list[tuple[str, str, object]] | None = None,
+    filtered: Collection[str] = (),
 ) -> arrow.FileSystemDataset:
     mapping = table.metadata().configuration.get("delta.columnMapping.mode", "none")
     if mapping != "none":
@@ -161,7 +174,7 @@ def _rows(
             f"{name} uses Delta column mapping ('{mapping}'), "
             "which this reader would read wrongly. Query it through Spark."
         )
-    return dataset_of(table, environment.table_path(name), only)
+    return dataset_of(table, environment.table_path(name), only, filtered)
 
 
 def _revisions(

@@ -97,11 +97,12 @@ def read(
         UsageError: a filter makes no sense, or there was no such table then.
     """
     with sql.Session(environment, moment.run) as session, sql.refusals("", [table]):
-        rows = session.rows_of(table, moment.of(table))
+        filtered = [column for column, _, _ in filters]
+        rows = session.rows_of(table, moment.of(table), filtered)
         types = dict(zip(rows.columns, rows.types, strict=True))
         wanted = rows.columns if columns is None else list(columns)
         refuse_unless(bool(wanted), f"columns=[] names no column of {table}: leave it out for all.")
-        for name in (*wanted, *(column for column, _, _ in filters)):
+        for name in (*wanted, *filtered):
             if name not in types:
                 raise no_such(f"column of {table}", name, types, UnknownColumn)
         for column, how, value in filters:

@@ -8,7 +8,7 @@ that it takes no longer where the lake has many.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -146,12 +146,15 @@ class Session:
             for one in after:
                 self._database.execute(one)
 
-    def rows_of(self, table: str, past: Past | None = None) -> duckdb.DuckDBPyRelation:
+    def rows_of(
+        self, table: str, past: Past | None = None, filtered: Collection[str] = ()
+    ) -> duckdb.DuckDBPyRelation:
         """The rows of one table, of which none is read before they are asked for.
 
         Args:
             table: Its name, with its pipeline or without.
             past: The table as it was, in the place of it as it is; of the same name.
+            filtered: Columns by which rows will be chosen: files without such values stay closed.
 
         Raises:
             UnknownTable: there is none of that name, or tables of several pipelines are.
@@ -160,12 +163,12 @@ class Session:
         left, known = self._tables()
         name = known_as(known, table)
         self._limit_memory()
-        self._open(known, left, [name])
+        self._open(known, left, [name], filtered)
         shown = name
         if past is not None:
             found = replace(past, table=name)
             shown = f"{_schema_and_view(name)[0]}.{found.view}"
-            self._open_pasts(known, {shown: found})
+            self._open_pasts(known, {shown: found}, filtered)
         schema, view = (part.replace('"', '""') for part in _schema_and_view(shown))
         return self._database.sql(f'FROM memory."{schema}"."{view}"')
 
@@ -201,7 +204,11 @@ class Session:
         self._database.execute(f"SET memory_limit = '{self._environment.sql_memory}'")
 
     def _open(
-        self, known: Sequence[str], left: Mapping[str, int | None], named: Sequence[str]
+        self,
+        known: Sequence[str],
+        left: Mapping[str, int | None],
+        named: Sequence[str],
+        filtered: Collection[str] = (),
     ) -> None:
         """Make a view of each table that is named, at its version."""
         # All, so that USE knows each pipeline.
@@ -212,15 +219,17 @@ class Session:
         read = chain.from_iterable(OPS_VIEWS[name].reads for name in views)
         for name in {*named, *read}.difference(views):
             version = left.get(name.removesuffix(HISTORY_SUFFIX))
-            self._show_as(name, _dataset(self._environment, name, version))
+            self._show_as(name, _dataset(self._environment, name, version, filtered))
         for name in views:
             self._database.execute(f"CREATE OR REPLACE VIEW {name} AS {OPS_VIEWS[name].query}")
 
-    def _open_pasts(self, known: Sequence[str], pasts: Mapping[str, Past]) -> None:
+    def _open_pasts(
+        self, known: Sequence[str], pasts: Mapping[str, Past], filtered: Collection[str] = ()
+    ) -> None:
         for name, past in pasts.items():
             # Of an unknown one DuckDB itself says so, and what may be meant.
             if past.table in known:
-                self._show_as(name, past.open(self._environment))
+                self._show_as(name, past.open(self._environment, filtered))
 
     def _show_as(self, name: str, rows: object) -> None:
         schema, view = _schema_and_view(name)
@@ -435,11 +444,13 @@ def _rows(
             yield from some
 
 
-def _dataset(environment: Environment, name: str, version: int | None) -> object:
+def _dataset(
+    environment: Environment, name: str, version: int | None, filtered: Collection[str]
+) -> object:
     table = name.removesuffix(HISTORY_SUFFIX)
     if table != name and _has_history(table):
-        return datasets.history(environment, table, version)
-    return datasets.in_force(environment, name, version)
+        return datasets.history(environment, table, version, filtered)
+    return datasets.in_force(environment, name, version, filtered)
 
 
 def _histories(known: Sequence[str]) -> list[str]:

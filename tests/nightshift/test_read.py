@@ -108,7 +108,8 @@ def test_files_of_other_days_are_not_opened(lake: Environment) -> None:
         file.unlink()
     assert _delays(("day", "=", _FIRST)) == [1]
     assert _delays(("day", "<=", "2013-01-01"), ("delay", "in", [1, 2])) == [1]
-    # Nor files whose bounds, which the table's log tells, hold no such instant.
+    # Nor files whose bounds, which the table's log tells, hold no such value.
+    assert _delays(("delay", "=", 1)) == [1]
     assert _delays(("at", "<", datetime(2013, 1, 2, tzinfo=UTC))) == [1]
     with pytest.raises(UsageError, match="2013-01-02"):
         _delays(("delay", ">=", 1))
