@@ -44,6 +44,14 @@ ADMIN = "admin"
 """The user that every home has."""
 JDBC_PORT = 10000
 """Of the JDBC server that is asked for without a port; Hive's own, which clients offer."""
+SERVICES = (
+    *("spark", "stages", "airflow-api", "scheduler", "dag-processor", "triggerer"),
+    *("mlflow", "jdbc"),
+)
+"""What `nightshift up` can start."""
+_OF_AIRFLOW = frozenset({"airflow-api", "scheduler", "dag-processor", "triggerer"})
+_LEAST_SECRET = 32
+"""Characters: what is derived from fewer could be found by trying."""
 _SPARK_MASTER = re.compile(r"spark://[\w.-]+:\d+(,[\w.-]+:\d+)*")
 _SPARK_ADDRESS = re.compile(r"sc://[^/;?#@\s]+(/(;[^;=?#\s]+=[^;=?#\s]*)*)?")
 """`sc://host:port`, and after a slash any number of `;name=value`."""
@@ -191,6 +199,28 @@ def _is_password_cut(address: str) -> bool:
     # A slash, '?' or '#' in it ends the part with the host, and leaves the '@' behind.
     user_and_host = re.split("[/?#]", address.partition("://")[2])[0]
     return address.count("@") > min(user_and_host.count("@"), 1)
+
+
+def _address_of_airflow(text: str) -> str:
+    parts = urlsplit(_web_address(text))
+    if parts.path.strip("/") or parts.query or parts.fragment or parts.username:
+        raise ValueError("an http or https address without a path, such as http://10.0.0.5:8080")
+    return text.rstrip("/")
+
+
+def _services(text: str) -> str:
+    names = [word.strip() for word in text.split(",")]
+    if not set(names) <= set(SERVICES) or len(set(names)) < len(names):
+        raise ValueError(f"a list of services, each once, of {', '.join(SERVICES)}")
+    return ",".join(names)
+
+
+def _shared_secret(text: str) -> str:
+    if len(text) < _LEAST_SECRET:
+        raise ValueError(
+            f"a secret of at least {_LEAST_SECRET} characters, such as `openssl rand -hex 32` gives"
+        )
+    return text
 
 
 def _users(text: str) -> str:
@@ -419,6 +449,35 @@ class Environment:
             # The platform itself asks on loopback.
             _one_of("127.0.0.1", "0.0.0.0"),
         )
+    )
+    airflow_url: str | None = field(
+        metadata=setting(
+            "NIGHTSHIFT_AIRFLOW_URL",
+            "where people, and machines that do not run it themselves, reach the Airflow UI and "
+            "API, such as http://10.0.0.5:8080; unset: on this machine, by its port",
+            None,
+            _address_of_airflow,
+        )
+    )
+    services: str | None = field(
+        metadata=setting(
+            "NIGHTSHIFT_SERVICES",
+            "which services `up` starts on this machine, such as spark,stages,scheduler; unset: "
+            "all that are needed",
+            None,
+            _services,
+        )
+    )
+    secret: str | None = field(
+        repr=False,
+        metadata=setting(
+            "NIGHTSHIFT_SECRET",
+            "what all passwords and keys are derived from where machines share a platform; unset: "
+            "each home draws its own",
+            None,
+            _shared_secret,
+            is_secret=True,
+        ),
     )
     mlflow_port: int = field(
         metadata=setting(
@@ -676,6 +735,15 @@ class Environment:
     def keeps_models(self) -> bool:
         """Whether the models are in a database that we open, and not behind an MLflow server."""
         return self.mlflow_uri.startswith(_DATABASES)
+
+    def runs(self, service: str) -> bool:
+        """Whether this machine is to run the service, one of `SERVICES`, where it is needed."""
+        return self.services is None or service in self.services.split(",")
+
+    @property
+    def is_part(self) -> bool:
+        """Whether this machine runs some services of an Airflow, and others run the rest."""
+        return 0 < sum(map(self.runs, _OF_AIRFLOW)) < len(_OF_AIRFLOW)
 
     @property
     def uses_object_store(self) -> bool:

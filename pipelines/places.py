@@ -134,6 +134,23 @@ def write_whole(path: Path, content: bytes) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def write_once(path: Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all; of several writers the first wins."""
+    if is_url(path):
+        of_store: Any = path
+        with suppress(FileExistsError):
+            of_store.fs.pipe_file(of_store.path, content, mode="create")
+        return
+    draft = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    write_whole(draft, content)
+    try:
+        # Unlike a rename, it fails when the file is there.
+        with suppress(FileExistsError):
+            path.hardlink_to(draft)
+    finally:
+        draft.unlink()
+
+
 def remove(folder: Path) -> None:
     """Delete a folder and what is in it, as far as that is possible."""
     if is_url(folder):

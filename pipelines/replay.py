@@ -1,6 +1,6 @@
 """An example that lives: its recorded days are replayed, one for each day of today's calendar.
 
-A home begins the replay once. From then on each local day stands for one recorded day, whatever
+A platform begins the replay once. From then on each local day stands for one recorded day, whatever
 runs, stops or is started again: both are counted in days from the same anchor.
 """
 
@@ -28,7 +28,7 @@ class Calendar:
     """Which recorded day each day of today's calendar stands for."""
 
     began: datetime
-    """The instant at which the home began the replay."""
+    """The instant at which the replay began."""
     timezone: str
     """IANA name; days are local days there."""
     first: date
@@ -81,7 +81,7 @@ class Calendar:
         return self.day_of(known)
 
     def to_json(self) -> str:
-        """What the home keeps: the rest is declared."""
+        """What is kept: the rest is declared."""
         began = self.began.isoformat()
         return json.dumps({"began": began, "first": str(self.first)})
 
@@ -109,16 +109,19 @@ def beginning(pipeline: Pipeline, now: datetime, first: date | None = None) -> C
 
 
 def file_of(pipeline: Pipeline, environment: Environment) -> Path:
-    """Where the home keeps when the replay began; to be written once."""
-    return environment.home / "replay" / f"{pipeline.name}.json"
+    """Where it is kept when the replay began; to be written once.
+
+    Beside the files that it drops, which all machines of a platform see.
+    """
+    return environment.landing / ".replay" / f"{pipeline.name}.json"
 
 
 def calendar(pipeline: Pipeline, environment: Environment) -> Calendar:
-    """The calendar of the replay that the home has begun.
+    """The calendar of the replay that the platform has begun.
 
     Raises:
-        NothingDue: it has begun none.
-        UsageError: the pipeline declares no replay, or what the home keeps cannot be read.
+        NothingDue: it has not begun.
+        UsageError: the pipeline declares no replay, or what is kept of it cannot be read.
     """
     path = file_of(pipeline, environment)
     try:
@@ -127,8 +130,8 @@ def calendar(pipeline: Pipeline, environment: Environment) -> Calendar:
         first = date.fromisoformat(kept["first"])
     except FileNotFoundError:
         raise NothingDue(
-            f"The replay of '{pipeline.name}' has not begun in {environment.home}: `nightshift up` "
-            "begins it. Or say which days."
+            f"The replay of '{pipeline.name}' has not begun in {environment.landing}: `nightshift "
+            "up` begins it. Or say which days."
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(

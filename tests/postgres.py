@@ -29,7 +29,6 @@ ADMIN = "admin"
 _SETTINGS = {
     # Only a machine whose power goes would lose something. Killed processes do not.
     "fsync": "off",
-    "listen_addresses": "127.0.0.1",
     "max_connections": "100",
     "log_min_messages": "warning",
 }
@@ -38,13 +37,20 @@ _SETTINGS = {
 class Postgres:
     """A server with its data in a folder of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        """Make one.
+
+        Args:
+            address: At which it listens; others than loopback let all in that reach it, with its
+                password.
+        """
         programs = postgres_programs()
         assert programs is not None, "who makes one looks first whether PostgreSQL is there"
         self._programs = programs
         self._folder = Path(tempfile.mkdtemp(prefix="nightshift-postgres-"))
         self._password = secrets.token_hex(16)
         self.port = free_port()
+        self._address = address
         self._user = _user()
         self._process: subprocess.Popen[bytes] | None = None
         password_file = self._folder / "password"
@@ -55,6 +61,9 @@ class Postgres:
             *(f"--username={ADMIN}", "--encoding=UTF8", "--locale=C.UTF-8"),
             *("--wal-segsize=1", f"--pgdata={self._data}"),
         )
+        if address != "127.0.0.1":
+            with (self._data / "pg_hba.conf").open("a") as who_may:
+                who_may.write(f"host all all {address}/24 scram-sha-256\n")
 
     @property
     def log(self) -> str:
@@ -72,7 +81,12 @@ class Postgres:
 
     def start(self) -> None:
         """Start the server, and wait until it answers; after a kill it recovers first."""
-        settings = {**_SETTINGS, "port": str(self.port), "unix_socket_directories": ""}
+        settings = {
+            **_SETTINGS,
+            "listen_addresses": self._address,
+            "port": str(self.port),
+            "unix_socket_directories": "",
+        }
         options = [f"--{name}={value}" for name, value in settings.items()]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -106,7 +120,7 @@ class Postgres:
     def url(self, database: str = "postgres", user: str = ADMIN, password: str = "") -> str:
         """The address of a database."""
         secret = password or self._password
-        return f"postgresql://{user}:{secret}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://{user}:{secret}@{self._address}:{self.port}/{database}"
 
     def database(self, name: str) -> str:
         """Make an empty database, and drop the databases and roles that tests before have made.

@@ -8,6 +8,7 @@ cluster, it is installed there too, in a namespace of its own that enforces this
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -24,6 +25,18 @@ from pipelines.places import ENDPOINT, address_of_store
 
 _CHART = ROOT / "chart"
 _IMAGE = ("--set", "image.repository=registry.example.org/nightshift")
+_PLACES = ("LAKE", "LANDING", "REPORTS", "MODELS", "JOBS")
+_APART = (
+    *_IMAGE,
+    *("--set", "layout=apart"),
+    *("--set", "environmentSecret=nightshift"),
+    *("--set", "environment.AWS_ENDPOINT_URL=https://store.example.org"),
+    *(
+        word
+        for name in _PLACES
+        for word in ("--set", f"environment.NIGHTSHIFT_{name}=s3://nights/{name.lower()}")
+    ),
+)
 _WAYS: Mapping[str, Sequence[str]] = {
     "as it is": _IMAGE,
     "with databases elsewhere": (
@@ -44,8 +57,39 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *("--set", "networkPolicy.egress[0].ports[0].port=443"),
     ),
     "without a network policy": (*_IMAGE, "--set", "networkPolicy.enabled=false"),
+    "apart": _APART,
+    "apart, with more of some": (
+        *_APART,
+        *("--set", "apart.pages.most=null"),
+        *("--set", "apart.pages.replicas=2"),
+        *("--set", "apart.stages.replicas=3"),
+        *("--set", "apart.sparkWorkers.environmentSecret=store"),
+        *("--set", "networkPolicy.egress[0].ports[0].port=5432"),
+    ),
 }
-_KINDS = {"StatefulSet", "Service", "NetworkPolicy"}
+_KINDS = {
+    "one": {"StatefulSet", "Service", "NetworkPolicy"},
+    "apart": {
+        *("Deployment", "Service", "NetworkPolicy"),
+        *("PodDisruptionBudget", "HorizontalPodAutoscaler"),
+    },
+}
+_REFUSED: Mapping[str, Sequence[str]] = {
+    "image.repository: say where your image is": (),
+    "environmentSecret: name a Secret with": (*_IMAGE, "--set", "layout=apart"),
+    "environment.NIGHTSHIFT_LAKE: Pods share no disk": (
+        *_IMAGE,
+        *("--set", "layout=apart"),
+        *("--set", "environmentSecret=nightshift"),
+        *("--set", "environment.NIGHTSHIFT_LAKE=/lake"),
+    ),
+}
+"""What the chart says of settings with which it makes nothing."""
+_SERVICES = Environment.settings()["services"]
+_OF_OTHERS = {"AIRFLOW__CORE__HOSTNAME_CALLABLE", "POD_ADDRESS", "SPARK_LOCAL_DIRS"}
+"""Variables that Airflow, Spark or the chart itself read."""
+_PART = "app.kubernetes.io/component"
+_BOTH_WAYS = {"Ingress", "Egress"}
 _POD_SECONDS = 60
 Found = dict[str, Any]
 _Ended = subprocess.CompletedProcess[str]
@@ -71,38 +115,100 @@ def _faults() -> Iterator[str]:
     linted = _helm("lint", "--strict", str(_CHART), *_IMAGE)
     if linted.returncode:
         yield linted.stdout
-    without_image = _helm("template", "night", str(_CHART))
-    if "image.repository: say where your image is" not in without_image.stderr:
-        yield "without an image it does not say that one is needed"
+    for reason, settings in _REFUSED.items():
+        if reason not in _helm("template", "night", str(_CHART), *settings).stderr:
+            yield f"it does not say: {reason}"
     for name, settings in _WAYS.items():
         rendered = _helm("template", "night", str(_CHART), *settings)
         if rendered.returncode:
             yield f"{name}: {rendered.stderr}"
             continue
-        found = {one["kind"]: one for one in yaml.safe_load_all(rendered.stdout) if one}
-        wanted = _KINDS - ({"NetworkPolicy"} if "without" in name else set())
-        if set(found) != wanted:
-            yield f"{name}: it makes {sorted(found)}, and not {sorted(wanted)}"
+        found = [one for one in yaml.safe_load_all(rendered.stdout) if one]
+        wanted = set(_KINDS["apart" if name.startswith("apart") else "one"])
+        if "without" in name:
+            wanted.remove("NetworkPolicy")
+        if "apart.pages.most=null" in settings:
+            wanted.remove("HorizontalPodAutoscaler")
+        if {one["kind"] for one in found} != wanted:
+            yield f"{name}: it makes other kinds than {sorted(wanted)}"
         for fault in _faults_of(found):
             yield f"{name}: {fault}"
 
 
-def _faults_of(found: Mapping[str, Found]) -> Iterator[str]:
-    pod = found["StatefulSet"]["spec"]["template"]["spec"]
-    yield from _against_restricted(pod)
-    (container,) = pod["containers"]
+def _faults_of(found: Sequence[Found]) -> Iterator[str]:
+    templates = [one["spec"]["template"] for one in found if "template" in one["spec"]]
+    for template in templates:
+        yield from _against_restricted(template["spec"])
+        (container,) = template["spec"]["containers"]
+        yield from _faults_of_variables(container)
+    for service in (one for one in found if one["kind"] == "Service"):
+        yield from _faults_of_service(service, templates)
+    policies = [one for one in found if one["kind"] == "NetworkPolicy"]
+    for policy in policies:
+        if not _selected(policy["spec"]["podSelector"], templates):
+            yield f"no Pod is meant by the NetworkPolicy {policy['metadata']['name']}"
+    if policies:
+        whole = [one["spec"] for one in policies if set(one["spec"]["policyTypes"]) == _BOTH_WAYS]
+        meant = [_selected(one["podSelector"], templates) for one in whole]
+        if templates not in meant:
+            yield "what is not named is not refused to every Pod by a NetworkPolicy"
+        yield from _faults_of_flows(policies, templates)
+
+
+def _faults_of_variables(container: Found) -> Iterator[str]:
     known = {one.variable for one in Environment.settings().values()}
     # How Amazon's own programs call where a store is.
     known |= address_of_store({ENDPOINT: "https://store.example.org"}).keys()
-    for variable in container.get("env", ()):
+    known |= _OF_OTHERS
+    for variable in container.get("env") or ():
         if variable["name"] not in known:
             yield f"{variable['name']} is no variable of ours"
-    port = container["ports"][0]["name"]
-    if found["Service"]["spec"]["ports"][0]["targetPort"] != port:
-        yield "the Service leads to another port"
-    policy = found.get("NetworkPolicy")
-    if policy and set(policy["spec"]["policyTypes"]) != {"Ingress", "Egress"}:
-        yield "what is not named is not refused by the NetworkPolicy"
+        if variable["name"] == _SERVICES.variable:
+            try:
+                _SERVICES.parse(variable["value"])
+            except ValueError as error:
+                yield f"{variable['name']} is not {error}"
+
+
+def _faults_of_service(service: Found, templates: Sequence[Found]) -> Iterator[str]:
+    name = service["metadata"]["name"]
+    selected = _selected({"matchLabels": service["spec"]["selector"]}, templates)
+    if not selected:
+        yield f"the Service {name} leads to no Pod"
+    wanted = {port["targetPort"] for port in service["spec"]["ports"]}
+    for template in selected:
+        (container,) = template["spec"]["containers"]
+        if not wanted <= {port["name"] for port in container["ports"]}:
+            yield f"the Service {name} leads to another port"
+
+
+def _faults_of_flows(policies: Sequence[Found], templates: Sequence[Found]) -> Iterator[str]:
+    """A connection needs two policies: who begins it may, and who answers it may."""
+    ways = [(_flows(one, "egress", "to"), _flows(one, "ingress", "from")) for one in policies]
+    leaving = {flow for begins, _ in ways for flow in begins}
+    entering = {(there, here, ports) for _, ends in ways for here, there, ports in ends}
+    for here, there, ports in sorted(leaving ^ entering):
+        yield f"only one side allows {here} to reach {there} {ports}"
+    parts = {one["metadata"]["labels"][_PART] for one in templates}
+    for here, there, _ in leaving:
+        if not {here, there} <= parts:
+            yield f"a flow from {here} to {there} is of no Pod"
+
+
+def _flows(policy: Found, way: str, peer: str) -> set[tuple[str, str, str]]:
+    """Which part may reach, or be reached by, which other, by which ports."""
+    here = policy["spec"]["podSelector"]["matchLabels"].get(_PART)
+    return {
+        (here, other["podSelector"]["matchLabels"][_PART], str(rule.get("ports")))
+        for rule in policy["spec"].get(way) or ()
+        for other in rule.get(peer) or ()
+        if here and _PART in other.get("podSelector", {}).get("matchLabels", {})
+    }
+
+
+def _selected(selector: Found, templates: Sequence[Found]) -> list[Found]:
+    wanted = selector["matchLabels"].items()
+    return [one for one in templates if wanted <= one["metadata"]["labels"].items()]
 
 
 def _against_restricted(pod: Found) -> Iterator[str]:
@@ -149,8 +255,8 @@ def _faults_in_a_cluster() -> Iterator[str]:
             if installed.returncode:
                 yield f"{name}: {installed.stderr}"
                 continue
-            if not _has_pod(namespace):
-                yield f"{name}: no Pod was made of the StatefulSet"
+            for part in _lacking(namespace):
+                yield f"{name}: Pods are lacking: {part}"
             _require(_helm("uninstall", "night", "--namespace", namespace, "--wait"))
             _require(_kubectl("delete", "pvc", "--all", "--wait=false", "--namespace", namespace))
         print(f"{len(_WAYS)} ways installed, in a namespace that enforces 'restricted'.")
@@ -160,13 +266,20 @@ def _faults_in_a_cluster() -> Iterator[str]:
         _kubectl("delete", "namespace", namespace, "--wait=false")
 
 
-def _has_pod(namespace: str) -> bool:
+def _lacking(namespace: str) -> list[str]:
+    """What has fewer Pods than it wants, in words, after time was given to make them."""
     deadline = time.monotonic() + _POD_SECONDS
-    while time.monotonic() < deadline:
-        if not _kubectl("get", "pod", "night-0", "--namespace", namespace).returncode:
-            return True
+    while True:
+        told = _kubectl("get", "deployment,statefulset", "--namespace", namespace, "-o", "json")
+        _require(told)
+        lacking = [
+            f"{one['kind']} {one['metadata']['name']} has {one['status'].get('replicas', 0)}"
+            for one in json.loads(told.stdout)["items"]
+            if one["status"].get("replicas", 0) < one["spec"]["replicas"]
+        ]
+        if not lacking or time.monotonic() > deadline:
+            return lacking
         time.sleep(1)
-    return False
 
 
 def _require(ended: _Ended) -> None:

@@ -8,3 +8,46 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/name: nightshift
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
+{{/* Of a part: its labels and selector are those of the release, and say which part it is. */}}
+{{- define "nightshift.part" -}}
+app.kubernetes.io/component: {{ . }}
+{{- end }}
+{{/* What PodSecurity "restricted" demands of a Pod, and that nothing of it asks Kubernetes. */}}
+{{- define "nightshift.pod" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets: {{- range . }}
+  - name: {{ . }}
+{{- end }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- end }}
+{{/* The same of a container, and which image it has. */}}
+{{- define "nightshift.container" -}}
+image: "{{ required "image.repository: say where your image is" .Values.image.repository }}:{{ .Values.image.tag }}"
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end }}
+{{/* Variables of the values and of the Secret. */}}
+{{- define "nightshift.environment" -}}
+{{- range $name, $value := .Values.environment }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end }}
+{{- define "nightshift.secret" -}}
+{{- with .Values.environmentSecret }}
+envFrom:
+  - secretRef: {name: {{ . }}}
+{{- end }}
+{{- end }}

@@ -10,7 +10,17 @@ from pipelines.places import below
 
 
 def of_airflow(environment: Environment) -> str:
-    """The address of its UI and of its API."""
+    """The address of its UI and of its API, for people."""
+    return environment.airflow_url or _here(environment)
+
+
+def of_api(environment: Environment) -> str:
+    """The address of its API, for the programs of this machine."""
+    is_here = environment.runs("airflow-api") or environment.airflow_url is None
+    return _here(environment) if is_here else str(environment.airflow_url)
+
+
+def _here(environment: Environment) -> str:
     return f"http://{LOOPBACK}:{environment.airflow_port}"
 
 

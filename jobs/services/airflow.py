@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jobs.services import accounts
+from jobs.services import accounts, addresses
 from jobs.services.die_with_parent import dying_with_parent
 from jobs.services.leftovers import Cleaned, Rule
 from jobs.services.processes import LOOPBACK, MARK
@@ -54,6 +54,8 @@ _HIDDEN_DATABASE = "airflow-db-not-allowed:///"
 `airflow.cfg`."""
 _SET_BY = {
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "NIGHTSHIFT_AIRFLOW_DATABASE",
+    "AIRFLOW__API__BASE_URL": "NIGHTSHIFT_AIRFLOW_URL",
+    "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "NIGHTSHIFT_AIRFLOW_URL",
     "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "NIGHTSHIFT_USERS",
     "AIRFLOW__CORE__AUTH_MANAGER": "NIGHTSHIFT_AUTH",
     "AIRFLOW__OPENLINEAGE__TRANSPORT": "NIGHTSHIFT_LINEAGE",
@@ -81,6 +83,7 @@ def variables(environment: Environment) -> dict[str, str]:
         "NO_PROXY": _hosts_without_proxy("NO_PROXY"),
         "no_proxy": _hosts_without_proxy("no_proxy"),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": environment.airflow_database,
+        **_address_settings(environment),
         **_login_settings(environment),
         **_lineage_settings(environment),
     }
@@ -107,6 +110,16 @@ def _given_settings() -> dict[str, str]:
         name: value
         for name, value in os.environ.items()
         if name.startswith("AIRFLOW__") and value != _HIDDEN_DATABASE
+    }
+
+
+def _address_settings(environment: Environment) -> dict[str, str]:
+    given = environment.airflow_url
+    if given is None:
+        return {}
+    return {
+        "AIRFLOW__API__BASE_URL": given,
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{addresses.of_api(environment)}/execution/",
     }
 
 
@@ -218,7 +231,7 @@ def task_logs(environment: Environment) -> list[Path]:
 
 def health(environment: Environment) -> dict[str, Any]:
     """What the API tells of itself and the other components; empty while it does not answer."""
-    url = f"http://{LOOPBACK}:{environment.airflow_port}/api/v2/monitor/health"
+    url = f"{addresses.of_api(environment)}/api/v2/monitor/health"
     try:
         with _NO_PROXY.open(url, timeout=_ASK_SECONDS) as answer:
             content = json.load(answer)
@@ -232,7 +245,7 @@ def prepare_for_tasks(environment: Environment) -> None:
 
     It goes on with it when nobody waits for its answer any more.
     """
-    url = f"http://{LOOPBACK}:{environment.airflow_port}/execution/health"
+    url = f"{addresses.of_api(environment)}/execution/health"
     with suppress(OSError):
         _NO_PROXY.open(url, timeout=_SEND_SECONDS).close()
 

@@ -235,7 +235,7 @@ class Airflow:
 def own_airflow(environment: Environment) -> Airflow:
     """The platform's own Airflow, as its own user."""
     return Airflow(
-        url=addresses.of_airflow(environment),
+        url=addresses.of_api(environment),
         user=USER,
         password=secret(environment, "admin_password"),
     )

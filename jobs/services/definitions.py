@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,18 +46,27 @@ class Service:
 
 
 def services(environment: Environment) -> tuple[Service, ...]:
-    """The services that this environment needs.
+    """The services that this environment needs, and that this machine is to run.
 
     A cluster's Spark takes the place of our own.
     """
-    spark = () if environment.spark_remote else (_spark(environment),)
+    return tuple(one for one in _needed(environment) if environment.runs(one.name))
+
+
+def _needed(environment: Environment) -> Iterator[Service]:
+    if environment.spark_remote is None:
+        yield _spark(environment)
     # The stage server forks, and asks Linux for process descriptors and its clients' user ids.
-    stages = (_stages(),) if sys.platform.startswith("linux") else ()
-    components = [_airflow(name) for name in airflow.COMPONENTS]
+    if sys.platform.startswith("linux"):
+        yield _stages()
+    yield _airflow_api(environment)
+    for name in airflow.COMPONENTS:
+        yield _airflow(name, environment)
     # A server of others has pages of its own.
-    models = (_mlflow(environment),) if environment.keeps_models else ()
-    jdbc = (_jdbc(environment.jdbc_port),) if environment.jdbc_port else ()
-    return (*spark, *stages, _airflow_api(environment), *components, *models, *jdbc)
+    if environment.keeps_models:
+        yield _mlflow(environment)
+    if environment.jdbc_port:
+        yield _jdbc(environment.jdbc_port)
 
 
 def _spark(environment: Environment) -> Service:
@@ -122,10 +131,11 @@ def _reaches_database(health: Health, _since: float) -> bool:
     return bool(database.get("status") == "healthy")
 
 
-def _airflow(name: str) -> Service:
-    # Without --skip-serve-logs these two serve their logs on all interfaces; here they share the
-    # API server's disk.
-    options = ("--skip-serve-logs",) if name in {"scheduler", "triggerer"} else ()
+def _airflow(name: str, environment: Environment) -> Service:
+    # Without --skip-serve-logs these two serve their logs on all interfaces, to who has signed with
+    # Airflow's secret; beside the API server they share its disk.
+    is_served = name in {"scheduler", "triggerer"}
+    options = ("--skip-serve-logs",) if is_served and environment.runs("airflow-api") else ()
     program = airflow.program(name, *options)
     return Service(
         name=name,

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, suppress
 
 import psutil
 
-from jobs.services import airflow, locks, processes
+from jobs.services import addresses, airflow, locks, processes
 from jobs.services.airflow_api import own_airflow
 from jobs.services.definitions import JDBC, Health, Service, services
 from jobs.services.replays import begin_all
@@ -19,7 +19,7 @@ from jobs.services.supervision import Process, Supervisor
 from jobs.services.text import duration
 from pipelines import catalog
 from pipelines.environment import Environment
-from pipelines.errors import NightshiftError
+from pipelines.errors import NightshiftError, UsageError
 
 # Enough for the supervisor to kill what has not ended within its `stopwaitsecs`.
 _DOWN_SECONDS = 30
@@ -32,9 +32,11 @@ def up(environment: Environment) -> int:
     What fails to start leaves nothing behind.
 
     Raises:
-        UsageError: a variable of Airflow's is set that Nightshift sets by one of its own.
+        UsageError: a variable of Airflow's is set that Nightshift sets by one of its own, or this
+            machine runs a part of the platform and does not share what the parts share.
     """
     airflow.require_own_settings(environment)
+    _require_shared(environment)
     with _one_at_a_time(environment):
         supervisor = Supervisor(environment)
         wanted = services(environment)
@@ -103,10 +105,33 @@ def variables(environment: Environment) -> dict[str, str]:
     }
 
 
+def _require_shared(environment: Environment) -> None:
+    """Refuse to run a part of the platform that the other parts would know nothing of."""
+    if not environment.is_part:
+        return
+    names = environment.settings()
+    wanted = {
+        "airflow_database": environment.airflow_database.startswith("postgresql"),
+        "mlflow_uri": not environment.mlflow_uri.startswith("sqlite"),
+        "secret": environment.secret is not None,
+        "airflow_url": environment.runs("airflow-api") or environment.airflow_url is not None,
+    }
+    missing = [names[name] for name, is_shared in wanted.items() if not is_shared]
+    if missing:
+        told = "; ".join(f"{one.variable} ({one.does})" for one in missing)
+        raise UsageError(
+            f"{names['services'].variable}={environment.services} is a part of an Airflow, whose "
+            "other parts are on other machines, and what they share is not set, to the same on "
+            f"each: {told}"
+        )
+
+
 def _where(environment: Environment) -> str:
     """What is up, and how to get in."""
+    if environment.services is not None:
+        return f"Up: {environment.services}. Stop it with: nightshift down"
     host = f"http://{processes.LOOPBACK}"
-    pages = [f"Airflow: {host}:{environment.airflow_port}"]
+    pages = [f"Airflow: {addresses.of_airflow(environment)}"]
     if environment.keeps_models:
         pages.append(f"MLflow: {host}:{environment.mlflow_port}")
     if environment.jdbc_port:
@@ -146,7 +171,7 @@ def _make_pools(environment: Environment, wanted: tuple[Service, ...]) -> None:
     too.
     """
     has_airflow = any(service.needs_database for service in wanted)
-    if not has_airflow:
+    if not (has_airflow and environment.runs("airflow-api")):
         return
     try:
         own_airflow(environment).make_pools(catalog.pools())

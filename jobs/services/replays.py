@@ -1,4 +1,4 @@
-"""Begins the replay of each example in a home: once, so that its calendar never jumps."""
+"""Begins the replay of each example: once, so that its calendar never jumps."""
 
 from __future__ import annotations
 
@@ -6,30 +6,35 @@ import sys
 from datetime import UTC, date, datetime
 
 from jobs.services.home import private_home
-from jobs.services.secrets import write_once
 from pipelines import catalog, replay
 from pipelines.environment import Environment
+from pipelines.places import write_once
 from pipelines.spec import Pipeline
+
+_BEFORE = "replay"
+"""Folder of the home in which versions before 2026-11-27 kept it."""
 
 
 def begin(environment: Environment, pipeline: Pipeline, first: date | None = None) -> bool:
     """Let the replay begin now, unless it has begun.
 
     Args:
-        environment: Whose home it is.
+        environment: Which platform it is.
         pipeline: One that declares a replay.
         first: Recorded day that yesterday stands for; None: the declared one.
 
     Returns:
-        Whether it begins now.
+        Whether it begins now, and has not begun in the home of an earlier version.
     """
     path = replay.file_of(pipeline, environment)
     if path.exists():
         return False
     private_home(environment)
-    path.parent.mkdir(exist_ok=True)
-    write_once(path, replay.beginning(pipeline, datetime.now(UTC), first).to_json())
-    return True
+    before = environment.home / _BEFORE / path.name
+    begun = before.read_text() if before.exists() else None
+    begins = begun or replay.beginning(pipeline, datetime.now(UTC), first).to_json()
+    write_once(path, begins.encode())
+    return begun is None
 
 
 def begin_all(environment: Environment) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import os
 import secrets
 import tempfile
@@ -13,32 +14,31 @@ from jobs.services.home import private_home
 from pipelines.environment import Environment
 from pipelines.errors import no_such
 
-
-def _new_password() -> str:
-    return secrets.token_urlsafe(18)
+_Encoder = Callable[[bytes], str]
 
 
-_MAKERS: dict[str, Callable[[], str]] = {
-    "spark_token": lambda: secrets.token_hex(32),
-    "admin_password": _new_password,
+def _plain(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+_PASSWORD: tuple[int, _Encoder] = (18, _plain)
+_KINDS: dict[str, tuple[int, _Encoder]] = {
+    "spark_token": (32, bytes.hex),
+    "admin_password": _PASSWORD,
     # What Fernet takes for a key: 32 bytes, so encoded.
-    "fernet_key": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+    "fernet_key": (32, lambda content: base64.urlsafe_b64encode(content).decode()),
     # Airflow signs with HS512, whose key must have at least 64 bytes.
-    "jwt_secret": lambda: secrets.token_urlsafe(64),
-    "api_secret_key": lambda: secrets.token_urlsafe(48),
+    "jwt_secret": (64, _plain),
+    "api_secret_key": (48, _plain),
 }
+"""How many bytes a secret has, and how they are written."""
 
 
 def secret(environment: Environment, name: str) -> str:
     """The secret of that name, made now when the home has none yet."""
-    if name not in _MAKERS:
-        raise no_such("secret", name, _MAKERS)
-    path = environment.secrets / name
-    if not path.exists():
-        private_home(environment)
-        private_folder(environment.secrets)
-        write_once(path, _MAKERS[name]())
-    return path.read_text().strip()
+    if name not in _KINDS:
+        raise no_such("secret", name, _KINDS)
+    return _made(environment, environment.secrets / name, name, _KINDS[name])
 
 
 def password_file(environment: Environment, user: str) -> Path:
@@ -53,18 +53,35 @@ def password_file(environment: Environment, user: str) -> Path:
 
 def make_password(environment: Environment, user: str) -> None:
     """Make the password of a user who has none."""
-    private_home(environment)
-    private_folder(environment.secrets)
     path = password_file(environment, user)
-    private_folder(path.parent)
-    if not path.exists():
-        write_once(path, _new_password())
+    _made(environment, path, f"password of {user}", _PASSWORD)
 
 
 def make_all(environment: Environment) -> None:
     """Make every secret that the home lacks."""
-    for name in _MAKERS:
+    for name in _KINDS:
         secret(environment, name)
+
+
+def _made(environment: Environment, path: Path, name: str, kind: tuple[int, _Encoder]) -> str:
+    """The secret in that file, made when it is missing.
+
+    Where machines share one, it is derived from that, and a file that says otherwise is mended.
+    """
+    size, encoded = kind
+    shared = environment.secret
+    # One block of HKDF-Expand (RFC 5869), whose key must be, and is, a long random text.
+    derived = shared and encoded(hmac.digest(shared.encode(), name.encode(), "sha512")[:size])
+    found = path.read_text().strip() if path.exists() else None
+    if found is None or derived not in {None, found}:
+        private_home(environment)
+        private_folder(environment.secrets)
+        private_folder(path.parent)
+        if derived is None:
+            write_once(path, encoded(secrets.token_bytes(size)))
+        else:
+            write_private(path, derived)
+    return path.read_text().strip()
 
 
 def private_folder(path: Path) -> Path:

@@ -66,7 +66,8 @@ class _Start:
         self._warmed_up = {one.name for one in wanted if one.is_warmed_up}
         self._is_cold = self._must_warm_up()
         self._warming: stage_client.Work | None = None
-        self._migration = airflow.migration(environment)
+        has_airflow = any(one.needs_database for one in wanted)
+        self._migration = airflow.migration(environment) if has_airflow else None
         self._watch = _Watch(environment, supervisor, wanted)
 
     def wait_until_healthy(self) -> None:
@@ -81,7 +82,8 @@ class _Start:
                 self._take_next_step(progress)
                 progress.tick()
                 time.sleep(_LOOK_SECONDS)
-        airflow.prepare_for_tasks(self._environment)
+        if self._environment.runs("airflow-api"):
+            airflow.prepare_for_tasks(self._environment)
 
     def _take_next_step(self, progress: Progress) -> None:
         if self._migration is not None:

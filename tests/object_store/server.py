@@ -1,4 +1,4 @@
-"""The object store of the tests: `python -m tests.object_store.server PORT`.
+"""The object store of the tests: `python -m tests.object_store.server PORT [ADDRESS]`.
 
 moto keeps what is put in memory, and honours conditional puts. Before it stand the faults that a
 test asks for, which a store on a network has now and then.
@@ -94,7 +94,9 @@ class Store:
 def main() -> None:
     """Serve until a signal ends it."""
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
-    run_simple("127.0.0.1", int(sys.argv[1]), Store(), threaded=True)
+    port, *addresses = sys.argv[1:]
+    address = addresses[0] if addresses else "127.0.0.1"
+    run_simple(address, int(port), Store(), threaded=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from jobs.lake.publications import in_force
 from jobs.lake.retention import clean_table
 from jobs.lake.sql import query, tables
 from jobs.services.leftovers import Rule
+from pipelines import places
 from tests.jobs.lake.test_commits import (
     FIRST,
     SECOND,
@@ -55,6 +56,17 @@ def test_a_commit_whose_reply_is_lost_is_there_once(
     assert known[FIRST].checksum == checksum_of([7, 8])
     told = [(row["day"], row["version"]) for row in recorded(run)]
     assert len(told) == len(set(told))
+
+
+def test_what_is_written_once_is_that_of_the_first_also_if_its_reply_is_lost(
+    store: ObjectStore,
+) -> None:
+    file = places.place(f"s3://{store.new_bucket()}/new/began.json")
+    store.fail("lost", ".*/began.json", "PUT", times=1)
+    places.write_once(file, b"first")
+    assert store.mend() == {"lost": 1}
+    places.write_once(file, b"second")
+    assert file.read_bytes() == b"first"
 
 
 def test_a_store_that_slows_us_down_is_waited_for(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.environment import ROOT, Environment, setting
+from pipelines.environment import ROOT, SERVICES, Environment, setting
 from pipelines.errors import UsageError
 
 
@@ -66,6 +66,9 @@ def test_nothing_set_means_a_laptop() -> None:
         sql_memory="4GB",
         airflow_port=8080,
         airflow_host="127.0.0.1",
+        airflow_url=None,
+        services=None,
+        secret=None,
         jdbc_port=None,
         airflow_database=f"sqlite:///{home}/airflow/airflow.db",
         users=None,
@@ -117,6 +120,53 @@ def test_hosts_that_train_are_read_with_their_ranks() -> None:
 def test_what_cannot_start_ranks_elsewhere_is_refused(variable: str, text: str) -> None:
     with pytest.raises(UsageError, match=f"{variable}='{re.escape(text)}' is not"):
         Environment.read({variable: text})
+
+
+def test_a_machine_runs_all_services_or_those_that_are_named() -> None:
+    everything = Environment.read({})
+    assert all(map(everything.runs, SERVICES))
+    assert not everything.is_part
+    told = Environment.read({"NIGHTSHIFT_SERVICES": "spark, stages,scheduler"})
+    assert [name for name in SERVICES if told.runs(name)] == ["spark", "stages", "scheduler"]
+    assert Environment.read(told.variables()).services == told.services
+
+
+@pytest.mark.parametrize(
+    ("names", "is_part"),
+    [
+        ("spark,stages", False),
+        ("scheduler", True),
+        ("airflow-api,dag-processor,triggerer,mlflow", True),
+        ("airflow-api,scheduler,dag-processor,triggerer", False),
+    ],
+)
+def test_who_runs_a_part_of_airflow_needs_others(names: str, is_part: bool) -> None:
+    assert Environment.read({"NIGHTSHIFT_SERVICES": names}).is_part == is_part
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("NIGHTSHIFT_SERVICES", "schedulers"),
+        ("NIGHTSHIFT_SERVICES", "spark,spark"),
+        ("NIGHTSHIFT_SERVICES", "spark,"),
+        ("NIGHTSHIFT_AIRFLOW_URL", "pages:8080"),
+        ("NIGHTSHIFT_AIRFLOW_URL", "http://pages:8080/airflow"),
+        ("NIGHTSHIFT_AIRFLOW_URL", "http://admin:word@pages:8080"),
+        ("NIGHTSHIFT_AIRFLOW_URL", "http://pages:8080?a=b"),
+    ],
+)
+def test_what_tells_no_part_of_a_platform_is_refused(variable: str, text: str) -> None:
+    with pytest.raises(UsageError, match=f"{variable}='{re.escape(text)}' is not"):
+        Environment.read({variable: text})
+
+
+def test_a_short_secret_is_refused_and_not_told() -> None:
+    with pytest.raises(UsageError, match="NIGHTSHIFT_SECRET is not a secret of") as refused:
+        Environment.read({"NIGHTSHIFT_SECRET": "guess-me"})
+    assert "guess-me" not in str(refused.value)
+    secret = "x" * 32
+    assert secret not in repr(Environment.read({"NIGHTSHIFT_SECRET": secret}))
 
 
 def test_every_field_is_a_setting_with_a_variable_of_its_own_and_a_word_about_it() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,14 @@ def test_what_cannot_be_written_leaves_what_was_there(
         places.write_whole(file, b"two")
     assert file.read_bytes() == b"one"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_of_many_writers_one_writes_what_is_written_once(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "began.json"
+    contents = [bytes([number]) * 100 for number in range(16)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda content: places.write_once(file, content), contents))
+    assert file.read_bytes() in contents
+    places.write_once(file, b"later")
+    assert file.read_bytes() != b"later"
+    assert list(file.parent.iterdir()) == [file]

@@ -103,7 +103,7 @@ def test_a_home_keeps_when_it_began(tmp_path: Path) -> None:
     with pytest.raises(NothingDue, match="`nightshift up` begins it"):
         calendar(PIPELINE, home)
     path = file_of(PIPELINE, home)
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     kept = beginning(PIPELINE, datetime(2026, 11, 25, 12, tzinfo=UTC), date(2013, 4, 2))
     path.write_text(kept.to_json())
     assert calendar(PIPELINE, home) == kept

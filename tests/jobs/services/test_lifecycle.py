@@ -19,13 +19,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs.services import airflow, lifecycle, processes, stage_client, startup
+from jobs.services import addresses, airflow, lifecycle, processes, stage_client, startup
 from jobs.services.accounts import passwords_file
-from jobs.services.airflow_api import Airflow
+from jobs.services.airflow_api import Airflow, own_airflow
 from jobs.services.definitions import JDBC, Service, services
 from jobs.services.die_with_parent import dying_with_parent
 from jobs.services.supervision import Supervisor
-from pipelines.environment import Environment
+from pipelines.environment import SERVICES, Environment
 from pipelines.errors import NightshiftError, UsageError
 from pipelines.resources import TRAINING, Pool
 
@@ -378,6 +378,69 @@ def test_a_clusters_spark_takes_the_place_of_our_own(tmp_path: Path) -> None:
     with_cluster = replace(own, spark_remote="sc://cluster")
     assert "spark" in [service.name for service in services(own)]
     assert "spark" not in [service.name for service in services(with_cluster)]
+
+
+def test_what_up_can_start_are_the_services_that_a_machine_may_be_told_to_run(
+    tmp_path: Path,
+) -> None:
+    own = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)}).with_jdbc()
+    assert {service.name for service in services(own)} == set(SERVICES)
+    some = replace(own, services="stages,scheduler")
+    assert [service.name for service in services(some)] == ["stages", "scheduler"]
+
+
+def test_logs_are_served_where_the_pages_are_on_another_machine(tmp_path: Path) -> None:
+    own = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    for names, is_served in ((None, False), ("airflow-api,scheduler", False), ("scheduler", True)):
+        told = services(replace(own, services=names))
+        [scheduler] = [service for service in told if service.name == "scheduler"]
+        assert ("--skip-serve-logs" not in scheduler.command) == is_served
+
+
+PART = {
+    "services": "spark,stages,scheduler",
+    "airflow_database": "postgresql://airflow:word@db/airflow",
+    "mlflow_uri": "postgresql://mlflow:word@db/mlflow",
+    "secret": "of all machines of this installation",
+    "airflow_url": "http://10.0.0.5:8080",
+}
+
+
+@pytest.mark.parametrize("lacking", ["airflow_database", "mlflow_uri", "secret", "airflow_url"])
+def test_a_part_of_a_platform_that_shares_nothing_is_refused(
+    home: Environment, lacking: str
+) -> None:
+    lacks = replace(home, **{**PART, lacking: getattr(home, lacking)})
+    variable = Environment.settings()[lacking].variable
+    with pytest.raises(UsageError, match=rf"not set, to the same on each: {variable} \("):
+        lifecycle.up(lacks)
+    assert not home.home.exists()
+
+
+def test_a_part_that_shares_all_starts_and_says_what_it_is(
+    home: Environment, replace_services: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = replace(home, **PART)  # type: ignore[arg-type]
+    try:
+        assert lifecycle.up(part) == 0
+        assert "Up: spark,stages,scheduler." in capsys.readouterr().out
+    finally:
+        lifecycle.down(part)
+
+
+def test_programs_of_a_part_ask_the_machine_of_the_pages(home: Environment) -> None:
+    part = replace(home, **PART)  # type: ignore[arg-type]
+    assert own_airflow(part).url == "http://10.0.0.5:8080"
+    told = lifecycle.variables(part)
+    assert told["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://10.0.0.5:8080/execution/"
+    pages = replace(part, services="airflow-api,dag-processor,triggerer")
+    # The address is for others: from here it may lead nowhere.
+    assert own_airflow(pages).url == f"http://127.0.0.1:{home.airflow_port}"
+    assert addresses.of_airflow(pages) == "http://10.0.0.5:8080"
+    told = lifecycle.variables(pages)
+    here = f"http://127.0.0.1:{home.airflow_port}/execution/"
+    assert told["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == here
+    assert told["AIRFLOW__API__BASE_URL"] == "http://10.0.0.5:8080"
 
 
 def test_no_secret_is_in_the_supervisors_settings(up: Environment) -> None:

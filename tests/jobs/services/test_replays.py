@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import date
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,23 @@ def test_what_has_begun_with_another_day_goes_on_from_there(home: Environment) -
     replays.begin_all(home)
     assert not replays.begin(home, PIPELINE, first=date(2013, 5, 5))
     assert replay.calendar(PIPELINE, home).first == date(2013, 4, 2)
+
+
+def test_what_has_begun_in_the_home_of_an_earlier_version_goes_on(home: Environment) -> None:
+    before = home.home / "replay" / "flights.json"
+    before.parent.mkdir(parents=True)
+    began = datetime(2026, 11, 1, 12, tzinfo=UTC)
+    before.write_text(replay.beginning(PIPELINE, began).to_json())
+    assert not replays.begin(home, PIPELINE)
+    assert replay.calendar(PIPELINE, home).began == began
+
+
+def test_of_machines_that_start_at_once_one_begins_the_replay(home: Environment) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: replays.begin(home, PIPELINE), range(8)))
+    file = replay.file_of(PIPELINE, home)
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    assert replay.calendar(PIPELINE, home).first == date(2013, 3, 31)
 
 
 def test_a_pipeline_that_cannot_be_read_keeps_no_platform_from_starting(

@@ -3,12 +3,14 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 
 from jobs.services import airflow
-from jobs.services.secrets import make_all, secret, write_once
+from jobs.services.secrets import make_all, make_password, password_file, secret, write_once
 from pipelines.environment import Environment
 
 
@@ -42,6 +44,37 @@ def test_two_homes_have_different_secrets(make_home: Callable[[str], Environment
     one = make_home("one")
     other = make_home("other")
     assert secret(one, "jwt_secret") != secret(other, "jwt_secret")
+
+
+def test_homes_that_share_a_secret_have_the_same_ones(
+    make_home: Callable[[str], Environment],
+) -> None:
+    shared = "of all machines of this installation"
+    homes = [replace(make_home(name), secret=shared) for name in ("one", "other")]
+    other_platform = replace(make_home("third"), secret=shared[::-1])
+    for home in (*homes, other_platform):
+        make_all(home)
+        make_password(home, "ann")
+    names = ["spark_token", "admin_password", "fernet_key", "jwt_secret", "api_secret_key"]
+    ones, others = ([secret(home, name) for name in names] for home in homes)
+    assert ones == others
+    # None of them tells another one, or that of another platform.
+    assert len(set(ones)) == len(names)
+    assert set(ones).isdisjoint(secret(other_platform, name) for name in names)
+    anns = [password_file(home, "ann").read_text() for home in homes]
+    assert anns[0] == anns[1] not in ones
+    assert mode_of(password_file(homes[0], "ann")) == 0o600
+    Fernet(secret(homes[0], "fernet_key"))
+    assert len(secret(homes[0], "jwt_secret")) >= 64
+
+
+def test_a_home_that_comes_to_share_a_secret_forgets_its_own(home: Environment) -> None:
+    own = secret(home, "jwt_secret")
+    shared = replace(home, secret="of all machines of this installation")
+    derived = secret(shared, "jwt_secret")
+    assert derived != own
+    assert secret(home, "jwt_secret") == derived
+    assert mode_of(home.secrets / "jwt_secret") == 0o600
 
 
 def test_of_several_first_readers_all_get_the_same(home: Environment) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from socket import gethostname
 
@@ -24,12 +21,11 @@ from jobs.training.families.neural_network.launchers import OnHosts
 from jobs.training.families.neural_network.network import load
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
+from tests.hosts import NAMES, Network, ip, kill_all_in, make_host, two_hosts
 from tests.jobs.training.small import NETWORK, data_of, environment_at, job_of
 
 DROPPING = replace(NETWORK, dropout=0.3)
 ENDLESS = replace(NETWORK, epochs=100_000)
-_NAMES = Path("/etc/netns")
-"""`ip netns exec` shows a namespace the files of its folder there as those of /etc."""
 COMMAND = f"ip netns exec {{host}} {sys.executable}"
 ANY_HOST = {
     "NIGHTSHIFT_RANK_HOSTS": "one:1",
@@ -37,58 +33,10 @@ ANY_HOST = {
 }
 
 
-@dataclass(frozen=True)
-class Network:
-    """Of this machine and two hosts."""
-
-    address: str
-    """Of this machine."""
-    hosts: tuple[str, str]
-    bridge: str
-
-
-def _ip(arguments: str) -> None:
-    subprocess.run(["ip", *arguments.split()], check=True, capture_output=True)
-
-
-def _make_host(host: str, address: str, bridge: str) -> None:
-    _ip(f"netns add {host}")
-    # Of one that was lost the old pair may be gone with it, or only soon.
-    subprocess.run(["ip", "link", "del", f"v{host}"], check=False, capture_output=True)
-    _ip(f"link add v{host} type veth peer name eth0 netns {host}")
-    _ip(f"link set v{host} master {bridge} up")
-    _ip(f"-n {host} addr add {address}/24 dev eth0")
-    _ip(f"-n {host} link set eth0 up")
-    _ip(f"-n {host} link set lo up")
-    # What its own name leads to there.
-    (_NAMES / host).mkdir(parents=True, exist_ok=True)
-    (_NAMES / host / "hosts").write_text(f"127.0.0.1 localhost\n{address} {gethostname()}\n")
-
-
-def _can_make_hosts() -> bool:
-    return shutil.which("ip") is not None and os.geteuid() == 0
-
-
 @pytest.fixture(scope="module")
 def network() -> Iterator[Network]:
-    if not _can_make_hosts():
-        pytest.skip("network namespaces need root and the program ip (iproute2)")
-    # Of this process alone: tests may run side by side.
-    number = os.getpid() % 250
-    bridge, subnet = f"br{os.getpid()}", f"10.89.{number}"
-    hosts = (f"a{os.getpid()}", f"b{os.getpid()}")
-    try:
-        _ip(f"link add {bridge} type bridge")
-        _ip(f"addr add {subnet}.1/24 dev {bridge}")
-        _ip(f"link set {bridge} up")
-        for place, host in enumerate(hosts, start=2):
-            _make_host(host, f"{subnet}.{place}", bridge)
-        yield Network(f"{subnet}.1", hosts, bridge)
-    finally:
-        for host in hosts:
-            subprocess.run(["ip", "netns", "del", host], check=False)
-            shutil.rmtree(_NAMES / host, ignore_errors=True)
-        subprocess.run(["ip", "link", "del", bridge], check=False)
+    with two_hosts() as made:
+        yield made
 
 
 @pytest.fixture
@@ -147,14 +95,14 @@ def test_a_host_that_is_lost_is_left_out_and_the_training_goes_on(
         # As soon as there is something to go on from.
         if work.checkpoint.exists() and not was_lost.is_set():
             was_lost.set()
-            _kill_all_in(lost)
-            _ip(f"netns del {lost}")
+            kill_all_in(lost)
+            ip(f"netns del {lost}")
 
     try:
         launch(apart, tmp_path, 2, timeout_seconds=120, meanwhile=lose, restarts=1)
     finally:
         address = network.address.removesuffix(".1") + ".3"
-        _make_host(lost, address, network.bridge)
+        make_host(lost, address, network.bridge)
     assert was_lost.is_set()
     told = capfd.readouterr().err
     assert f"They are started again, on {network.hosts[0]}." in told
@@ -166,14 +114,6 @@ def test_a_host_that_is_lost_is_left_out_and_the_training_goes_on(
     launch(environment_at(tmp_path), undisturbed, 1, timeout_seconds=120)
     expected = job.read_outcome(undisturbed).history["loss"]
     np.testing.assert_allclose(outcome.history["loss"], expected, rtol=1e-3)
-
-
-def _kill_all_in(host: str) -> None:
-    found = subprocess.run(
-        ["ip", "netns", "pids", host], check=True, capture_output=True, text=True
-    )
-    for number in found.stdout.split():
-        psutil.Process(int(number)).kill()
 
 
 def test_ranks_end_when_nobody_holds_their_connection_any_more(
@@ -209,7 +149,7 @@ def test_a_host_whose_name_leads_others_to_themselves_is_told(
     network: Network, tmp_path: Path
 ) -> None:
     host = network.hosts[0]
-    names = _NAMES / host / "hosts"
+    names = NAMES / host / "hosts"
     good = names.read_text()
     job.write(tmp_path, job_of())
     try:
