@@ -47,6 +47,8 @@ MEANING = {
 }
 """Settings of Spark on which it depends what rows say: the same on every server."""
 _RETRIES = 5
+_ANSWER_SECONDS = 60
+"""Enough for a server that is just being started anew."""
 _SIGNS_OF_LOSS = ("StatusCode.UNAVAILABLE", "NO_ACTIVE_SESSION", "INVALID_HANDLE")
 """What Spark's client says when its server is gone, or when a new one at the same place does not
 know the session."""
@@ -141,6 +143,8 @@ def _new_session(environment: Environment) -> SparkSession:
     from pyspark.sql import SparkSession  # seconds to import
     from pyspark.sql.connect.client.retries import DefaultPolicy
 
+    if environment.spark_remote:
+        _require_answer(environment.spark_remote)
     session = SparkSession.builder.remote(_address(environment)).create()
     if environment.spark_remote:
         _agree_on_meaning(session)
@@ -196,6 +200,26 @@ def _address(environment: Environment) -> str:
     token = secret(environment, "spark_token")
     # The client sends a token without TLS only to the name "localhost", never to 127.0.0.1.
     return f"sc://localhost:{environment.spark_port}/;token={token}"
+
+
+def _require_answer(address: str) -> None:
+    # Asked first, because the client itself would try for ten minutes, and say nothing of it.
+    import grpc
+    from pyspark.sql.connect.client import DefaultChannelBuilder
+
+    channel = DefaultChannelBuilder(address).toChannel()
+    try:
+        grpc.channel_ready_future(channel).result(timeout=_ANSWER_SECONDS)
+    except grpc.FutureTimeoutError:
+        # What follows the host may be a token.
+        host = address.partition("/;")[0]
+        raise NightshiftError(
+            f"No Spark Connect server answers at {host} (SPARK_REMOTE) within {_ANSWER_SECONDS} s: "
+            "it is not there, is not reached from here, or speaks no TLS, which the client demands "
+            "of all hosts but 'localhost' where a token is given."
+        ) from None
+    finally:
+        channel.close()
 
 
 def _require_own_server(environment: Environment) -> None:

@@ -190,6 +190,22 @@ def test_on_a_server_of_others_rows_mean_the_same(
         server.stop(process)
 
 
+@pytest.mark.parametrize("why", ["nobody listens", "no TLS"])
+def test_a_server_of_others_that_does_not_answer_is_named_without_its_token(
+    why: str, shared_environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_ANSWER_SECONDS", 2)
+    is_there = why == "no TLS"
+    port = shared_environment.spark_port if is_there else processes.free_port()
+    address = f"sc://127.0.0.1:{port}/;token=SECRET"
+    theirs = replace(shared_environment, home=tmp_path, spark_remote=address)
+    with pytest.raises(NightshiftError, match=rf"answers at sc://127\.0\.0\.1:{port} \(") as told:
+        session.connect(theirs)
+    assert "SECRET" not in str(told.value)
+    # Nothing is kept of it.
+    assert not [key for key in session._sessions if address in key]
+
+
 def test_a_setting_that_a_server_of_others_keeps_is_refused_by_its_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
