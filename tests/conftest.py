@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _FOLDERS_OF_A_GROUP = 3
 """`tests/jobs/stages` is a group; what lies deeper belongs to it."""
+_SAME_LAKE = ("tests/expectations", "tests/object_store")
+"""They read `weather_lake` too, which takes a minute to load: one worker loads it once."""
 SWEEP_EXAMPLES = 60 if os.environ.get("SOAK") else 4
 """Hypothesis examples of a test marked `soak`: a short sample in `make test`, a long sweep in `make
 soak`."""
@@ -37,7 +39,8 @@ class ByFolder(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         folders = Path(nodeid.partition("::")[0]).parent.parts
-        return "/".join(folders[:_FOLDERS_OF_A_GROUP])
+        group = "/".join(folders[:_FOLDERS_OF_A_GROUP])
+        return "tests" if group in _SAME_LAKE else group
 
 
 @pytest.hookimpl(optionalhook=True)
