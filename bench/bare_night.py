@@ -2,8 +2,9 @@
 
 `python -m bench.bare_night LANDING STATE DAY` reads what has landed by the day, joins the features
 of tomorrow's flights and the labels of today's, fits a network on the newest 90 days, and writes
-tomorrow's predictions. `join` takes many nights in one pass too. What it leaves out: checks before
-anything is published, versions, a model that is compared before it serves, a way back.
+tomorrow's predictions. With the last of many days behind DAY it only joins, all days in one pass.
+What it leaves out: checks before anything is published, versions, a model that is compared before
+it serves, a way back.
 """
 
 from __future__ import annotations
@@ -286,10 +287,14 @@ def days_to_holiday(day: date) -> int:
 
 
 def main() -> int:
-    """The night."""
+    """The night, or the rows of many."""
     landing, state = map(Path, sys.argv[1:3])
-    day = date.fromisoformat(sys.argv[3])
-    predict(state, day, join(landing, state, [day]))
+    first, *others = map(date.fromisoformat, sys.argv[3:])
+    if others:
+        count = (others[-1] - first).days + 1
+        join(landing, state, [first + timedelta(days=number) for number in range(count)])
+    else:
+        predict(state, first, join(landing, state, [first]))
     return 0
 
 

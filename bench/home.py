@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jobs.services.processes import free_port
 from pipelines.environment import Environment
+from pipelines.stages import STAGES
 
 _PORTS = ("NIGHTSHIFT_SPARK_PORT", "NIGHTSHIFT_AIRFLOW_PORT", "NIGHTSHIFT_MLFLOW_PORT")
 
@@ -39,6 +40,12 @@ class Home:
             yield
         finally:
             self("down")
+
+
+def words_of_stages(last: str) -> list[str]:
+    """Arguments of `nightshift run`: all stages until that one, which is among them."""
+    names = [stage.name for stage in STAGES]
+    return [word for name in names[: names.index(last) + 1] for word in ("--stage", name)]
 
 
 def run(arguments: Sequence[str], environment: Environment) -> None:

@@ -8,12 +8,12 @@ import sys
 from datetime import date, timedelta
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 from deltalake import DeltaTable
 
 from bench import bare_night, stock_night
+from bench.alike import alike
 from bench.harness import Answer, Case, Peer, Work
 from bench.home import Home
 from jobs.lake import reading
@@ -31,18 +31,9 @@ _MOST_NIGHTS = 40
 
 def _same(ours: pa.Table, theirs: pa.Table) -> bool:
     """Whether tomorrow's flights have the same features; of the models nothing is asked."""
-    names = theirs.column_names
-    if not {*PIPELINE.training.features} <= {*names}:
+    if not {*PIPELINE.training.features} <= {*theirs.column_names}:
         return False
-    own, other = (pl.DataFrame(one.select(names)).sort(bare_night.KEY) for one in (ours, theirs))
-    return len(own) == len(other) and all(_alike(own[name], other[name]) for name in names)
-
-
-def _alike(own: pl.Series, other: pl.Series) -> bool:
-    if not other.dtype.is_numeric():
-        return own.to_list() == other.to_list()
-    mine, theirs = own.cast(pl.Float64).to_numpy(), other.cast(pl.Float64).to_numpy()
-    return bool(np.allclose(mine, theirs, rtol=1e-9, atol=1e-12, equal_nan=True))
+    return alike(ours, theirs, key=bare_night.KEY)
 
 
 CASE = Case(

@@ -48,6 +48,19 @@ def test_a_way_that_fails_ends_the_run() -> None:
         measure(_with_peers("failing"), 10)
 
 
+def test_what_stays_is_ended_after_each_round(below: Path) -> None:
+    assert len(measure(_with_peers("lasting"), 10)[1].seconds) == 3
+    assert (below / "ended").read_text() == "True"
+
+
+def test_a_part_of_the_work_is_told_as_all_of_it() -> None:
+    of_many = Peer(name="power", what="a part", times=lambda size: 1e6 * size)
+    mine, power = measure(replace(toy.CASE, peers=(of_many,)), 10)
+    # In truth both take the same microseconds.
+    assert mine.ratio is None
+    assert power.ratio == mine.median / power.median < 1e-3
+
+
 def _result(way: str, *seconds: float, goal: float | None = None) -> Measured:
     return Measured(
         case="toy",
