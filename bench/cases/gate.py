@@ -141,6 +141,8 @@ class _Project:
         import great_expectations as gx
 
         self._context = gx.get_context(mode="ephemeral")
+        # Its bars would hide what the harness tells.
+        self._context.variables.progress_bars = {"globally": False}
         self._source = self._context.data_sources.add_spark("spark")
 
     def definition(self, name: str, expectations: Iterable[Expectation]) -> Any:

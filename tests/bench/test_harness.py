@@ -107,8 +107,8 @@ def test_results_are_kept_in_the_place_of_those_of_before(
     ("seconds", "told"),
     [
         ((2.1, 2.0, 2.1), "1 of 1 ratios are as they were."),
-        ((3, 3, 3.5), "slower: toy, 1,000 rows, against peer: 0.750 to 0.795 of its time, was"),
-        ((1, 1.1, 1), "faster: toy, 1,000 rows, against peer: 0.227 to 0.275 of its time, was"),
+        ((3, 3, 3.5), "slower: toy 1,000, against peer: 0.750 to 0.795 of its time, was"),
+        ((1, 1.1, 1), "faster: toy 1,000, against peer: 0.227 to 0.275 of its time, was"),
     ],
 )
 def test_a_ratio_that_no_round_of_before_had_is_told(seconds: tuple[float, ...], told: str) -> None:
