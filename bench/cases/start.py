@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -118,8 +118,10 @@ class _Standalone:
     def stop(self) -> None:
         """End it, with all that it has started."""
         if self._process is not None:
-            top = psutil.Process(self._process.pid)
-            processes.end([top, *top.children(recursive=True)])
+            # Where it has ended by itself there is nobody to ask for what it had started.
+            with suppress(psutil.NoSuchProcess):
+                top = psutil.Process(self._process.pid)
+                processes.end([top, *top.children(recursive=True)])
             self._process.wait()
             self._process = None
 
