@@ -18,7 +18,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("case", nargs="*", help=f"of {', '.join(cases.NAMES)}; without: all")
     parser.add_argument("--quick", action="store_true", help="small inputs; nothing is kept")
-    parser.add_argument("--size", type=int, action="append", help="rows, instead of the case's own")
+    parser.add_argument("--size", type=int, action="append", help="instead of the case's own")
     parser.add_argument("--repeats", type=int, help="instead of the case's own")
     asked = parser.parse_args()
     unknown = sorted(set(asked.case) - set(cases.NAMES))

@@ -2,8 +2,9 @@
 
 `python -m bench.bare_night LANDING STATE DAY` reads what has landed by the day, joins the features
 of tomorrow's flights and the labels of today's, fits a network on the newest 90 days, and writes
-tomorrow's predictions. What it leaves out: checks before anything is published, versions, a model
-that is compared before it serves, a way back.
+tomorrow's predictions. With the last of many days behind DAY it only joins, all days in one pass.
+What it leaves out: checks before anything is published, versions, a model that is compared before
+it serves, a way back.
 """
 
 from __future__ import annotations
@@ -45,31 +46,38 @@ EPOCHS = 12
 BATCH = 2048
 
 
-def join(landing: Path, state: Path, day: date) -> pl.DataFrame:
-    """Keep the features of tomorrow's flights, and what became known of today's.
+def join(landing: Path, state: Path, days: Sequence[date]) -> pl.DataFrame:
+    """Keep the features of the flights of each next day, and what became known of each day's.
 
     Args:
         landing: Folder of the feeds' files.
         state: Where a day's rows are kept, and those of the days before lie.
-        day: The night.
+        days: The nights, one after another.
     """
-    outcomes = _outcomes(landing, day)
-    scoring = _features(landing, day, outcomes)
-    (state / "scoring").mkdir(parents=True, exist_ok=True)
-    (state / "training").mkdir(exist_ok=True)
-    scoring.write_parquet(state / "scoring" / f"{day}.parquet")
-    known = _last(outcomes, day, 1)
+    outcomes = _outcomes(landing, days)
+    scoring = _features(landing, days, outcomes)
+    _keep(scoring, state / "scoring", days)
+    known = outcomes.filter(pl.col("landed").is_in(days))
     evenings = [one - timedelta(days=1) for one in known["flight_date"].unique()]
     files = [state / "scoring" / f"{evening}.parquet" for evening in evenings]
     # The first night has scored nothing before.
     scored = [pl.read_parquet(file) for file in files if file.exists()]
     labelled = (
-        pl.concat([scoring.clear(), *scored])
-        .join(known.select(*KEY, _late()), on=KEY)
+        pl.concat([scoring.drop("landed").clear(), *scored])
+        .join(known.select(*KEY, "landed", _late()), on=KEY)
         .drop_nulls("late")
     )
-    labelled.write_parquet(state / "training" / f"{day}.parquet")
-    return scoring
+    _keep(labelled, state / "training", days)
+    return scoring.drop("landed")
+
+
+def _keep(rows: pl.DataFrame, folder: Path, days: Sequence[date]) -> None:
+    """A file a day."""
+    folder.mkdir(parents=True, exist_ok=True)
+    of_day = rows.partition_by("landed", as_dict=True, include_key=False)
+    for day in days:
+        found = of_day.get((day,), rows.drop("landed").clear())
+        found.write_parquet(folder / f"{day}.parquet")
 
 
 def predict(state: Path, day: date, scoring: pl.DataFrame) -> None:
@@ -123,34 +131,34 @@ def network(numbers: int, known: Mapping[str, Sequence[str]]) -> keras.Model:
     return model
 
 
-def _features(landing: Path, day: date, outcomes: pl.DataFrame) -> pl.DataFrame:
-    flight_date = day + timedelta(days=1)
-    rows = _schedule(landing, day)
-    for window in _WINDOWS:
-        known = _last(outcomes, day, window)
-        for name, columns in KEYS.items():
-            if window == 1 and name not in YESTERDAY:
-                continue
-            figures = _rates(known.drop_nulls(columns), columns, f"{name}_{{}}_{window}")
-            rows = rows.join(figures.drop(f"{name}_depdelay_{window}"), on=columns, how="left")
-    today = _rates(_last(outcomes, day, 1), ["origin"], "ap_{}_1")
-    rows = rows.join(today.drop("ap_n_1"), on="origin", how="left")
-    rows = rows.join(_weather(landing, day), on="origin", how="left")
+def _features(landing: Path, days: Sequence[date], outcomes: pl.DataFrame) -> pl.DataFrame:
+    rows = _schedule(landing, days)
+    for name, columns in KEYS.items():
+        daily = _daily(outcomes.drop_nulls(columns), columns)
+        for window in _WINDOWS if name in YESTERDAY else _WINDOWS[:-1]:
+            figures = _rates(daily, columns, days, window, f"{name}_{{}}_{window}")
+            figures = figures.drop(f"{name}_depdelay_{window}")
+            rows = rows.join(figures, on=["landed", *columns], how="left")
+    today = _rates(_daily(outcomes, ["origin"]), ["origin"], days, 1, "ap_{}_1")
+    rows = rows.join(today.drop("ap_n_1"), on=["landed", "origin"], how="left")
+    rows = rows.join(_weather(landing, days), on=["landed", "origin"], how="left")
     planes = _read(landing / "planes.csv").select("tailnum", built="year", seats="seats")
     rows = rows.join(planes.with_columns(plane_known=1), on="tailnum", how="left")
     counts = [name for name in rows.columns if name.split("_")[1:2] == ["n"]]
+    flight_date = pl.col("flight_date")
+    holidays = {one: days_to_holiday(one) for one in rows["flight_date"].unique()}
     return rows.with_columns(
         pl.col("plane_known").fill_null(0),
         pl.col(*counts).fill_null(0),
-        plane_age=flight_date.year - pl.col("built"),
-        dow=pl.lit(flight_date.isoweekday()),
-        month=pl.lit(flight_date.month),
-        hol=pl.lit(days_to_holiday(flight_date)),
+        plane_age=flight_date.dt.year() - pl.col("built"),
+        dow=flight_date.dt.weekday(),
+        month=flight_date.dt.month(),
+        hol=flight_date.replace_strict(holidays, return_dtype=pl.Int32),
     ).drop("built", "tailnum", "zone", "departs", "minute")
 
 
-def _schedule(landing: Path, day: date) -> pl.DataFrame:
-    rows = _read(landing / "schedule" / f"{day}.csv")
+def _schedule(landing: Path, days: Sequence[date]) -> pl.DataFrame:
+    rows = _landed(landing / "schedule", days)
     zones = _read(landing / "airports.csv").select(dest="faa", zone="tzone")
     rows = rows.join(zones, on="dest", how="left")
     islands = pl.col("dest").is_in(["SJU", "BQN", "PSE", "STT"])
@@ -163,67 +171,98 @@ def _schedule(landing: Path, day: date) -> pl.DataFrame:
         there = pl.when(pl.col("zone") == name).then(local).otherwise(there)
     arrival = there.dt.truncate("1d") + pl.duration(minutes=_of_day("sched_arr_time"))
     block = (arrival - there).dt.total_minutes()
-    sequence = pl.col("departs").rank("min").over("tailnum")
+    sequence = pl.col("departs").rank("min").over("landed", "tailnum")
     return rows.with_columns(
         block=pl.when(block < 0).then(block + 24 * 60).otherwise(block),
         sched_min=_of_day("sched_dep_time"),
-        n_origin_hour=pl.len().over("origin", "hour"),
-        n_origin_day=pl.len().over("origin"),
+        n_origin_hour=pl.len().over("landed", "origin", "hour"),
+        n_origin_day=pl.len().over("landed", "origin"),
         tail_seq=pl.when(pl.col("tailnum").is_null()).then(0).otherwise(sequence),
     ).drop("sched_dep_time", "sched_arr_time", "time_hour")
 
 
-def _rates(rows: pl.DataFrame, columns: list[str], name: str) -> pl.DataFrame:
-    return rows.group_by(columns).agg(
-        pl.len().alias(name.format("n")),
-        _late().mean().alias(name.format("late")),
-        pl.col("arr_delay").mean().alias(name.format("delay")),
-        pl.col("dep_time").is_null().mean().alias(name.format("canc")),
-        pl.col("dep_delay").mean().alias(name.format("depdelay")),
+def _daily(rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """Sums of a day, of which those of a window are made: a row counts in many windows."""
+    return rows.group_by("landed", *columns).agg(
+        n=pl.len(),
+        arrived=pl.col("arr_delay").count(),
+        late=_late().sum(),
+        delay=pl.col("arr_delay").sum(),
+        cancelled=pl.col("dep_time").null_count(),
+        departed=pl.col("dep_delay").count(),
+        depdelay=pl.col("dep_delay").sum(),
     )
+
+
+def _rates(
+    daily: pl.DataFrame, columns: Sequence[str], days: Sequence[date], window: int, name: str
+) -> pl.DataFrame:
+    """The figures of each of the days: of so many days that end with it."""
+    windows = [(day, day - timedelta(days=back)) for day in days for back in range(window)]
+    within = pl.DataFrame(windows, ["landed", "known_on"], orient="row")
+    return (
+        daily.rename({"landed": "known_on"})
+        .join(within, on="known_on")
+        .drop("known_on")
+        .group_by("landed", *columns)
+        .agg(pl.all().sum())
+        .select(
+            "landed",
+            *columns,
+            pl.col("n").alias(name.format("n")),
+            _share("late", "arrived").alias(name.format("late")),
+            _share("delay", "arrived").alias(name.format("delay")),
+            _share("cancelled", "n").alias(name.format("canc")),
+            _share("depdelay", "departed").alias(name.format("depdelay")),
+        )
+    )
+
+
+def _share(total: str, count: str) -> pl.Expr:
+    return pl.when(pl.col(count) > 0).then(pl.col(total) / pl.col(count))
 
 
 def _late() -> pl.Expr:
     return (pl.col("arr_delay") > _LATE_MINUTES).cast(pl.Float64).alias("late")
 
 
-def _weather(landing: Path, day: date) -> pl.DataFrame:
+def _weather(landing: Path, days: Sequence[date]) -> pl.DataFrame:
     wind = pl.col("wind_speed")
     calm = pl.when(wind < _MOST_WIND).then(wind)
-    rows = _read(landing / "weather" / f"{day}.csv").with_columns(wind_speed=calm)
-    midnight = pl.lit(day + timedelta(days=1)).cast(pl.Datetime("us"))
+    rows = _landed(landing / "weather", days).with_columns(wind_speed=calm)
+    midnight = (pl.col("landed") + timedelta(days=1)).cast(pl.Datetime("us"))
     moment = midnight.dt.replace_time_zone(TIMEZONE).dt.convert_time_zone("UTC")
     recent = pl.col("time_hour").is_between(moment - pl.duration(hours=6), moment, closed="left")
-    latest = rows.filter(recent).sort("time_hour").unique("origin", keep="last")
+    key = ["landed", "origin"]
+    latest = rows.filter(recent).sort("time_hour").unique(key, keep="last", maintain_order=True)
     known = pl.col("precip").count() > 0
-    of_day = rows.group_by("origin").agg(
+    of_day = rows.group_by(key).agg(
         wd_precip=pl.when(known).then(pl.col("precip").sum()),
         wd_visib_min=pl.col("visib").min(),
         wd_wind_max=pl.col("wind_speed").max(),
     )
-    at_end = latest.select("origin", pl.col(WEATHER).name.prefix("w_"))
-    return of_day.join(at_end, on="origin", how="left")
+    at_end = latest.select(*key, pl.col(WEATHER).name.prefix("w_"))
+    return of_day.join(at_end, on=key, how="left")
 
 
-def _outcomes(landing: Path, day: date) -> pl.DataFrame:
-    """What became known in the days of the longest window, each with the day on which it did."""
-    known = []
-    for back in range(max(_WINDOWS)):
-        landed = day - timedelta(days=back)
-        file = landing / "flights" / f"{landed}.csv"
-        if file.exists():
-            known.append(_read(file).with_columns(landed=pl.lit(landed)))
-    return pl.concat(known)
+def _outcomes(landing: Path, days: Sequence[date]) -> pl.DataFrame:
+    """What became known in the longest window of each of the days."""
+    count = (days[-1] - days[0]).days + max(_WINDOWS)
+    return _landed(landing / "flights", [days[-1] - timedelta(days=back) for back in range(count)])
 
 
-def _last(outcomes: pl.DataFrame, day: date, days: int) -> pl.DataFrame:
-    """Those of so many days that end with the day."""
-    return outcomes.filter(pl.col("landed") > day - timedelta(days=days))
+def _landed(folder: Path, days: Sequence[date]) -> pl.DataFrame:
+    """The files of the days, as far as they are there, with the day on which each landed."""
+    files = {day: folder / f"{day}.csv" for day in days}
+    found = [_read(file).with_columns(landed=day) for day, file in files.items() if file.exists()]
+    return pl.concat(found)
 
 
 def _read(file: Path) -> pl.DataFrame:
     texts = ("carrier", "tailnum", "origin", "dest", "faa", "tzone", "time_hour", "flight_date")
-    numbers = ("dep_time", "dep_delay", "arr_time", "arr_delay", "air_time", *WEATHER)
+    flown = ("dep_time", "dep_delay", "arr_time", "arr_delay", "air_time")
+    # Of a day on which all of them lack nobody could tell the type.
+    numbers = (*flown, *WEATHER, "wind_dir", "wind_gust")
     types = dict.fromkeys(texts, pl.String) | dict.fromkeys(numbers, pl.Float64)
     header = file.open().readline().strip().split(",")
     of_file = {name: one for name, one in types.items() if name in header}
@@ -248,10 +287,14 @@ def days_to_holiday(day: date) -> int:
 
 
 def main() -> int:
-    """The night."""
+    """The night, or the rows of many."""
     landing, state = map(Path, sys.argv[1:3])
-    day = date.fromisoformat(sys.argv[3])
-    predict(state, day, join(landing, state, day))
+    first, *others = map(date.fromisoformat, sys.argv[3:])
+    if others:
+        count = (others[-1] - first).days + 1
+        join(landing, state, [first + timedelta(days=number) for number in range(count)])
+    else:
+        predict(state, first, join(landing, state, [first]))
     return 0
 
 

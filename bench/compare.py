@@ -39,7 +39,7 @@ def of(old: Iterable[Result], new: Iterable[Result]) -> str:
             how = "slower" if least > high else "faster"
             case, size, way = key
             lines.append(
-                f"{how}: {case}, {size:,} rows, against {way}: {least:.3f} to {most:.3f} of its "
+                f"{how}: {case} {size:,}, against {way}: {least:.3f} to {most:.3f} of its "
                 f"time, was {low:.3f} to {high:.3f}"
             )
     lines.append(f"{len(both) - len(lines)} of {len(both)} ratios are as they were.")

@@ -32,12 +32,25 @@ OURS = "ours"
 Answer = Callable[[], pa.Table]
 """Reads what the work has left."""
 Work = Iterator[Callable[[], Answer]]
-"""Of a way of a `Case`: what is timed, once it is ready."""
+"""Of a way of a `Case`: what is timed, once it is ready; a `Lasting` one where something stays."""
 _LIBRARIES = (
     *("pyspark", "deltalake", "duckdb", "polars", "pyarrow", "pandas"),
     *("tensorflow", "keras", "horovod", "ai-edge-litert", "feast", "great-expectations"),
     "apache-airflow",
 )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lasting:
+    """Work that leaves something running, which has to end before it can be done again."""
+
+    do: Callable[[], Answer]
+    end: Callable[[], None]
+    """Called after each round; not timed."""
+
+    def __call__(self) -> Answer:
+        """Do it."""
+        return self.do()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +63,9 @@ class Peer:
     """In words."""
     goal: float | None = None
     """Our seconds divided by its seconds are to be at most so many; None: they are told."""
+    times: Callable[[int], float] = lambda _: 1.0
+    """By the size, how many times it would have to do what it does; its seconds are told as so many
+    times those that were measured. Its `what` says so."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +82,7 @@ class Case:
     what: str
     peers: tuple[Peer, ...]
     sizes: tuple[int, ...]
-    """Rows of the input."""
+    """Rows of the input, or days where the case says so."""
     quick_size: int
     """Small enough to look whether a ratio has changed."""
     repeats: int = 5
@@ -106,13 +122,15 @@ class _Running:
 
     way: str
     process: subprocess.Popen[str]
+    times: float
+    """See `Peer.times`."""
     seconds: list[float] = field(default_factory=list)
     peak: float = 0.0
 
     def round(self) -> None:
         """Have it do the work once."""
         told = self._ask("go")
-        self.seconds.append(told["seconds"])
+        self.seconds.append(self.times * told["seconds"])
         self.peak = max(self.peak, told["peak_megabytes"])
 
     def answer(self, file: Path) -> pa.Table:
@@ -143,9 +161,11 @@ def measure(case: Case, size: int, repeats: int | None = None) -> list[Measured]
     with TemporaryDirectory() as path, ExitStack() as stack:
         folder = Path(path)
         cases.module(case.name).prepare(folder, size)
-        _tell(f"{case.name}, {size:,} rows")
-        ways = (OURS, *(peer.name for peer in case.peers))
-        running = [stack.enter_context(_started(case, way, folder)) for way in ways]
+        _tell(f"{case.name}, {size:,}")
+        ways = {OURS: 1.0, **{peer.name: peer.times(size) for peer in case.peers}}
+        running = [
+            stack.enter_context(_started(case, way, times, folder)) for way, times in ways.items()
+        ]
         _require_the_same(case, running, folder)
         for _ in range(case.repeats if repeats is None else repeats):
             # In turns, so that what slows the machine down for a while slows all of them.
@@ -195,11 +215,11 @@ def _require_the_same(case: Case, running: Sequence[_Running], folder: Path) -> 
 
 
 @contextmanager
-def _started(case: Case, way: str, folder: Path) -> Iterator[_Running]:
+def _started(case: Case, way: str, times: float, folder: Path) -> Iterator[_Running]:
     command = [sys.executable, "-m", "bench.runner", case.name, way, str(folder)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
-        yield _Running(way=way, process=process)
+        yield _Running(way=way, process=process, times=times)
     finally:
         # At the end of its input it leaves by itself, and takes along what it has started.
         with suppress(BrokenPipeError):

@@ -5,24 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 from deltalake import DeltaTable
 
 from bench import bare_night, stock_night
+from bench.alike import alike
 from bench.harness import Answer, Case, Peer, Work
+from bench.home import Home
 from jobs.lake import reading
-from jobs.services.processes import free_port
 from jobs.services.stage_client import python_path
 from jobs.spark.java import java_home
 from jobs.spark.server import own_jars, spark_home
-from pipelines.environment import Environment
 from pipelines.flights import PIPELINE
 
 _BEFORE = date(2012, 12, 31)
@@ -30,23 +27,13 @@ _BEFORE = date(2012, 12, 31)
 _FIRST = date(2013, 1, 1)
 _MOST_NIGHTS = 40
 """That can be measured; one more is compared first."""
-_PORTS = ("NIGHTSHIFT_SPARK_PORT", "NIGHTSHIFT_AIRFLOW_PORT", "NIGHTSHIFT_MLFLOW_PORT")
 
 
 def _same(ours: pa.Table, theirs: pa.Table) -> bool:
     """Whether tomorrow's flights have the same features; of the models nothing is asked."""
-    names = theirs.column_names
-    if not {*PIPELINE.training.features} <= {*names}:
+    if not {*PIPELINE.training.features} <= {*theirs.column_names}:
         return False
-    own, other = (pl.DataFrame(one.select(names)).sort(bare_night.KEY) for one in (ours, theirs))
-    return len(own) == len(other) and all(_alike(own[name], other[name]) for name in names)
-
-
-def _alike(own: pl.Series, other: pl.Series) -> bool:
-    if not other.dtype.is_numeric():
-        return own.to_list() == other.to_list()
-    mine, theirs = own.cast(pl.Float64).to_numpy(), other.cast(pl.Float64).to_numpy()
-    return bool(np.allclose(mine, theirs, rtol=1e-9, atol=1e-12, equal_nan=True))
+    return alike(ours, theirs, key=bare_night.KEY)
 
 
 CASE = Case(
@@ -77,13 +64,13 @@ CASE = Case(
 def prepare(folder: Path, size: int) -> None:
     """The files of the days, and of the nights that are measured."""
     last = _FIRST + timedelta(days=size + _MOST_NIGHTS)
-    _Nightshift(folder)("land", "flights", "--from", str(_BEFORE), "--to", str(last))
+    Home(folder)("land", "flights", "--from", str(_BEFORE), "--to", str(last))
     (folder / "days").write_text(str(size))
 
 
 def ours(folder: Path) -> Work:
     """Night after night, in a home that has the days before them."""
-    nightshift = _Nightshift(folder)
+    nightshift = Home(folder)
     first, *_ = nights = _nights(folder)
     with nightshift.up():
         last = first - timedelta(days=1)
@@ -103,11 +90,11 @@ def ours(folder: Path) -> Work:
 
 def script(folder: Path) -> Work:
     """Night after night, each in a new process."""
-    landing = _Nightshift(folder).environment.landing / "flights"
+    landing = Home(folder).environment.landing / "flights"
     state = folder / "state"
     nights = _nights(folder)
-    for number in range((nights[0] - _FIRST).days):
-        bare_night.join(landing, state, _FIRST + timedelta(days=number))
+    before = (nights[0] - _FIRST).days
+    bare_night.join(landing, state, [_FIRST + timedelta(days=number) for number in range(before)])
     ahead = iter(nights)
 
     def work() -> Answer:
@@ -121,7 +108,7 @@ def script(folder: Path) -> Work:
 
 def stock(folder: Path) -> Work:
     """Night after night, each stage of it in a new Spark."""
-    environment = _Nightshift(folder).environment
+    environment = Home(folder).environment
     landing, state = environment.landing / "flights", folder / "stock"
     state.mkdir()
     nights = _nights(folder)
@@ -169,30 +156,3 @@ def _nights(folder: Path) -> list[date]:
     """Those after the days."""
     first = _FIRST + timedelta(days=int((folder / "days").read_text()))
     return [first + timedelta(days=number) for number in range(_MOST_NIGHTS)]
-
-
-class _Nightshift:
-    """The command in the home of the case."""
-
-    def __init__(self, folder: Path) -> None:
-        ports = {name: str(free_port()) for name in _PORTS}
-        self.variables = {**os.environ, "NIGHTSHIFT_HOME": str(folder / "home"), **ports}
-
-    def __call__(self, *arguments: str) -> None:
-        """Run it; an error ends the measurement."""
-        program = [sys.executable, "-m", "jobs", *arguments]
-        subprocess.run(program, check=True, env=self.variables, stdout=subprocess.DEVNULL)
-
-    @property
-    def environment(self) -> Environment:
-        """The home, as code of ours sees it."""
-        return Environment.read(self.variables)
-
-    @contextmanager
-    def up(self) -> Iterator[None]:
-        """The platform, for so long."""
-        try:
-            self("up")
-            yield
-        finally:
-            self("down")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +15,16 @@ import numpy as np
 import pyarrow as pa
 
 from bench import like_flights
+from bench.given import Given, loss_of, model_of, ready, steps_of
 from bench.harness import Answer, Case, Peer, Work
 from bench.like_flights import TRAINING
 from jobs.services.own_server import preloaded
+from jobs.services.processes import LOOPBACK, free_port
 from jobs.training import encoding
-from jobs.training.encoding import Encoding, Examples
 from jobs.training.families.neural_network import job
 from jobs.training.families.neural_network.launch import launch
 from jobs.training.tasks import task_of
 from pipelines.environment import Environment
-from pipelines.model import NeuralNetwork
 
 if TYPE_CHECKING:
     import keras
@@ -54,6 +58,12 @@ CASE = Case(
             name="raw_loop",
             what="the same by a loop of one's own: a compiled step, all of an epoch in one call",
             goal=1.15,
+        ),
+        Peer(
+            name="multi_worker",
+            what="`MultiWorkerMirroredStrategy` of TensorFlow: two workers, a thread each, which "
+            "are up and know each other before it is timed",
+            goal=1.0,
         ),
     ),
     sizes=(80_000,),
@@ -107,12 +117,12 @@ def ours(folder: Path) -> Work:
 
 def fit(folder: Path) -> Work:
     """What a tutorial shows; the libraries are imported before it is timed, as ours are."""
-    given = _ready(folder)
+    given = ready(folder / _JOB)
 
     def work() -> Answer:
         from jobs.training.families.neural_network import network
 
-        model = _model(given)
+        model = model_of(given)
         history = model.fit(
             network.inputs(given.fit),
             given.fit.label,
@@ -129,61 +139,72 @@ def fit(folder: Path) -> Work:
 
 def raw_loop(folder: Path) -> Work:
     """Nothing of `fit`: rows as constants, an epoch as one compiled call."""
-    given = _ready(folder)
+    given = ready(folder / _JOB)
 
     def work() -> Answer:
         import tensorflow as tf
 
-        model = _model(given)
+        model = model_of(given)
         epoch = _epoch_of(model, given)
         losses = []
         for _ in range(given.network.epochs):
             epoch(tf.random.shuffle(tf.range(len(given.fit))))
-            losses.append(_loss_of(model, given))
+            losses.append(loss_of(model, given))
         return lambda: _curve(losses)
 
     yield work
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Given:
-    """What a peer learns from: the job, its rows in memory."""
+def multi_worker(folder: Path) -> Work:
+    """The loop of TensorFlow's guide, in workers that learn again each time they are asked."""
+    with ExitStack() as stack:
+        addresses = [f"{LOOPBACK}:{free_port()}" for _ in range(_RANKS)]
+        workers = [
+            stack.enter_context(_worker(folder, addresses, number)) for number in range(_RANKS)
+        ]
+        for worker in workers:
+            # Once it has told so, it knows the others.
+            _line_of(worker)
 
-    task: str
-    network: NeuralNetwork
-    encoding: Encoding
-    fit: Examples
-    validation: Examples
+        def work() -> Answer:
+            for worker in workers:
+                assert worker.stdin is not None
+                print("go", file=worker.stdin, flush=True)
+            curves = [json.loads(_line_of(worker)) for worker in workers]
+            if any(curve != curves[0] for curve in curves):
+                raise SystemExit("The workers have learned different networks.")
+            return lambda: _curve(curves[0])
+
+        yield work
 
 
-def _ready(folder: Path) -> _Given:
-    """The job, with all imported that a training of it takes."""
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    found = job.read(folder / _JOB)
-    assert found.validation is not None
-    given = _Given(
-        task=found.task,
-        network=found.network,
-        encoding=found.encoding,
-        fit=found.fit.read(0, len(found.fit)),
-        validation=found.validation.read(0, len(found.validation)),
+@contextmanager
+def _worker(folder: Path, addresses: Sequence[str], number: int) -> Iterator[subprocess.Popen[str]]:
+    task = {"type": "worker", "index": number}
+    told = {"cluster": {"worker": addresses}, "task": task}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.multi_worker", str(folder / _JOB)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TF_CONFIG": json.dumps(told)},
     )
-    _model(given)
-    return given
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
-def _model(given: _Given) -> keras.Model:
-    import keras
-
-    from jobs.training.families.neural_network import network
-
-    task = task_of(given.task)
-    model = network.build(given.encoding, given.network, task, keras.layers.Dropout)
-    network.compile_for(model, given.network, task, steps=_steps(given))
-    return model
+def _line_of(worker: subprocess.Popen[str]) -> str:
+    assert worker.stdout is not None
+    line = worker.stdout.readline()
+    if not line:
+        raise SystemExit(f"A worker ended with exit code {worker.wait()}.")
+    return line
 
 
-def _epoch_of(model: keras.Model, given: _Given) -> tf.types.experimental.PolymorphicFunction:
+def _epoch_of(model: keras.Model, given: Given) -> tf.types.experimental.PolymorphicFunction:
     import keras
     import tensorflow as tf
 
@@ -197,7 +218,7 @@ def _epoch_of(model: keras.Model, given: _Given) -> tf.types.experimental.Polymo
 
     @tf.function
     def epoch(order: tf.Tensor) -> None:
-        for step in tf.range(_steps(given)):
+        for step in tf.range(steps_of(given)):
             rows = order[step * size : (step + 1) * size]
             batch = {name: tf.gather(array, rows) for name, array in inputs.items()}
             wanted = tf.gather(label, rows)
@@ -208,18 +229,6 @@ def _epoch_of(model: keras.Model, given: _Given) -> tf.types.experimental.Polymo
             model.optimizer.apply(gradients, model.trainable_variables)
 
     return epoch
-
-
-def _loss_of(model: keras.Model, given: _Given) -> float:
-    from jobs.training.families.neural_network import network
-
-    said = np.asarray(model(network.inputs(given.validation), training=False), np.float64)[:, 0]
-    label = given.validation.label
-    return float(-np.mean(label * np.log(said) + (1 - label) * np.log(1 - said)))
-
-
-def _steps(given: _Given) -> int:
-    return max(1, round(len(given.fit) / given.network.batch_size))
 
 
 def _curve(losses: Any) -> pa.Table:

@@ -48,6 +48,19 @@ def test_a_way_that_fails_ends_the_run() -> None:
         measure(_with_peers("failing"), 10)
 
 
+def test_what_stays_is_ended_after_each_round(below: Path) -> None:
+    assert len(measure(_with_peers("lasting"), 10)[1].seconds) == 3
+    assert (below / "ended").read_text() == "True"
+
+
+def test_a_part_of_the_work_is_told_as_all_of_it() -> None:
+    of_many = Peer(name="power", what="a part", times=lambda size: 1e6 * size)
+    mine, power = measure(replace(toy.CASE, peers=(of_many,)), 10)
+    # In truth both take the same microseconds.
+    assert mine.ratio is None
+    assert power.ratio == mine.median / power.median < 1e-3
+
+
 def _result(way: str, *seconds: float, goal: float | None = None) -> Measured:
     return Measured(
         case="toy",
@@ -94,8 +107,8 @@ def test_results_are_kept_in_the_place_of_those_of_before(
     ("seconds", "told"),
     [
         ((2.1, 2.0, 2.1), "1 of 1 ratios are as they were."),
-        ((3, 3, 3.5), "slower: toy, 1,000 rows, against peer: 0.750 to 0.795 of its time, was"),
-        ((1, 1.1, 1), "faster: toy, 1,000 rows, against peer: 0.227 to 0.275 of its time, was"),
+        ((3, 3, 3.5), "slower: toy 1,000, against peer: 0.750 to 0.795 of its time, was"),
+        ((1, 1.1, 1), "faster: toy 1,000, against peer: 0.227 to 0.275 of its time, was"),
     ],
 )
 def test_a_ratio_that_no_round_of_before_had_is_told(seconds: tuple[float, ...], told: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from bench.harness import Answer, Case, Peer, Work
+from bench.harness import Answer, Case, Lasting, Peer, Work
 
 CASE = Case(
     name=__name__,
@@ -44,6 +44,20 @@ def list_of(folder: Path) -> Work:
 def wrong(folder: Path) -> Work:
     """Something else."""
     yield _work(folder, lambda number: number + 1, "wrong")
+
+
+def lasting(folder: Path) -> Work:
+    """The same, by what must be ended before it can begin again."""
+    left = folder / "left"
+    work = _work(folder, lambda number: number * number, "lasting")
+
+    def begin() -> Answer:
+        left.touch(exist_ok=False)
+        return work()
+
+    yield Lasting(do=begin, end=left.unlink)
+    # At the end nothing is left.
+    (folder.parent / "ended").write_text(str(not left.exists()))
 
 
 def failing(folder: Path) -> Work:
