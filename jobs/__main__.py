@@ -746,6 +746,10 @@ def _days(arguments: argparse.Namespace) -> Days:
 def _up(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.services import stay_up, up
 
+    if arguments.jdbc and not environment.runs("jdbc"):
+        raise UsageError(
+            f"--jdbc: NIGHTSHIFT_SERVICES={environment.services} does not name 'jdbc'."
+        )
     start = stay_up if arguments.foreground else up
     return start(environment.with_jdbc() if arguments.jdbc else environment)
 

@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import combinations
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -453,8 +453,17 @@ class Environment:
     airflow_url: str | None = field(
         metadata=setting(
             "NIGHTSHIFT_AIRFLOW_URL",
-            "where people, and machines that do not run it themselves, reach the Airflow UI and "
-            "API, such as http://10.0.0.5:8080; unset: on this machine, by its port",
+            "where people reach the Airflow UI, such as https://nights.example.org: links lead "
+            "there; unset: where programs reach the API",
+            None,
+            _address_of_airflow,
+        )
+    )
+    airflow_api: str | None = field(
+        metadata=setting(
+            "NIGHTSHIFT_AIRFLOW_API",
+            "where the programs of a machine that does not run it reach the Airflow API, such as "
+            "http://10.0.0.5:8080; unset: on this machine, by its port",
             None,
             _address_of_airflow,
         )
@@ -744,6 +753,14 @@ class Environment:
     def is_part(self) -> bool:
         """Whether this machine runs some services of an Airflow, and others run the rest."""
         return 0 < sum(map(self.runs, _OF_AIRFLOW)) < len(_OF_AIRFLOW)
+
+    def own_places(self) -> list[str]:
+        """Variables of the places in the home, which other machines do not see."""
+        return [
+            variable
+            for variable, place in self._places().items()
+            if PurePosixPath(str(place)).is_relative_to(self.home)
+        ]
 
     @property
     def uses_object_store(self) -> bool:

@@ -68,7 +68,8 @@ class Calendar:
         if today > self.last_today:
             raise NothingDue(
                 f"Nothing to do for {today}: the recorded days ended with {self.last}, for which "
-                f"{self.last_today} stood. Another home (NIGHTSHIFT_HOME) begins anew."
+                f"{self.last_today} stood. Another home (NIGHTSHIFT_HOME) with a "
+                "landing folder of its own begins anew."
             )
         return self.first + (today - self.first_today)
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import yaml
@@ -63,14 +64,14 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *("--set", "apart.pages.most=null"),
         *("--set", "apart.pages.replicas=2"),
         *("--set", "apart.stages.replicas=3"),
-        *("--set", "apart.sparkWorkers.environmentSecret=store"),
+        *("--set", "apart.sparkWorkers.replicas=3"),
         *("--set", "networkPolicy.egress[0].ports[0].port=5432"),
     ),
 }
 _KINDS = {
     "one": {"StatefulSet", "Service", "NetworkPolicy"},
     "apart": {
-        *("Deployment", "Service", "NetworkPolicy"),
+        *("StatefulSet", "Deployment", "Service", "NetworkPolicy"),
         *("PodDisruptionBudget", "HorizontalPodAutoscaler"),
     },
 }
@@ -83,11 +84,33 @@ _REFUSED: Mapping[str, Sequence[str]] = {
         *("--set", "environmentSecret=nightshift"),
         *("--set", "environment.NIGHTSHIFT_LAKE=/lake"),
     ),
+    "some would wait for ever": (*_APART, "--set", "apart.stages.replicas=3"),
 }
 """What the chart says of settings with which it makes nothing."""
+_HOME = Environment.settings()["home"]
 _SERVICES = Environment.settings()["services"]
-_OF_OTHERS = {"AIRFLOW__CORE__HOSTNAME_CALLABLE", "POD_ADDRESS", "SPARK_LOCAL_DIRS"}
+_OF_OTHERS = {
+    *("AIRFLOW__CORE__HOSTNAME_CALLABLE", "POD_ADDRESS", "SPARK_LOCAL_DIRS"),
+    *("SPARK_MASTER_OPTS", "SPARK_WORKER_OPTS"),
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+}
 """Variables that Airflow, Spark or the chart itself read."""
+_FLOWS = {
+    ("control", "pages", 8080),
+    ("stages", "pages", 8080),
+    # Where Airflow's schedulers and triggerers serve their logs.
+    ("pages", "stages", 8793),
+    ("pages", "control", 8794),
+    ("stages", "spark-master", 7077),
+    ("spark-worker", "spark-master", 7077),
+    # Spark chooses the ports of drivers and executors, and the address at which a master answers.
+    ("spark-master", "stages", None),
+    ("spark-master", "spark-worker", None),
+    ("stages", "spark-worker", None),
+    ("spark-worker", "stages", None),
+    ("spark-worker", "spark-worker", None),
+}
+"""Which part begins connections to which, and its port; None: any. Nothing else may."""
 _PART = "app.kubernetes.io/component"
 _BOTH_WAYS = {"Ingress", "Egress"}
 _POD_SECONDS = 60
@@ -141,6 +164,7 @@ def _faults_of(found: Sequence[Found]) -> Iterator[str]:
         yield from _against_restricted(template["spec"])
         (container,) = template["spec"]["containers"]
         yield from _faults_of_variables(container)
+        yield from _faults_of_home(container)
     for service in (one for one in found if one["kind"] == "Service"):
         yield from _faults_of_service(service, templates)
     policies = [one for one in found if one["kind"] == "NetworkPolicy"]
@@ -160,7 +184,11 @@ def _faults_of_variables(container: Found) -> Iterator[str]:
     # How Amazon's own programs call where a store is.
     known |= address_of_store({ENDPOINT: "https://store.example.org"}).keys()
     known |= _OF_OTHERS
-    for variable in container.get("env") or ():
+    given = container.get("env") or []
+    names = [variable["name"] for variable in given]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"{container['name']} is told {name} twice"
+    for variable in given:
         if variable["name"] not in known:
             yield f"{variable['name']} is no variable of ours"
         if variable["name"] == _SERVICES.variable:
@@ -168,6 +196,17 @@ def _faults_of_variables(container: Found) -> Iterator[str]:
                 _SERVICES.parse(variable["value"])
             except ValueError as error:
                 yield f"{variable['name']} is not {error}"
+
+
+def _faults_of_home(container: Found) -> Iterator[str]:
+    """Of a volume itself root is the owner, and others may enter it: no home can be that."""
+    told = [one["value"] for one in container.get("env") or () if one["name"] == _HOME.variable]
+    mounted = [PurePosixPath(one["mountPath"]) for one in container["volumeMounts"]]
+    for home in map(PurePosixPath, told):
+        if not any(mount in home.parents for mount in mounted):
+            yield f"{container['name']}: the home {home} is no folder in a volume"
+    if "command" not in container and not told:
+        yield f"{container['name']}: its home is not told"
 
 
 def _faults_of_service(service: Found, templates: Sequence[Found]) -> Iterator[str]:
@@ -184,24 +223,28 @@ def _faults_of_service(service: Found, templates: Sequence[Found]) -> Iterator[s
 
 def _faults_of_flows(policies: Sequence[Found], templates: Sequence[Found]) -> Iterator[str]:
     """A connection needs two policies: who begins it may, and who answers it may."""
-    ways = [(_flows(one, "egress", "to"), _flows(one, "ingress", "from")) for one in policies]
-    leaving = {flow for begins, _ in ways for flow in begins}
-    entering = {(there, here, ports) for _, ends in ways for here, there, ports in ends}
-    for here, there, ports in sorted(leaving ^ entering):
-        yield f"only one side allows {here} to reach {there} {ports}"
     parts = {one["metadata"]["labels"][_PART] for one in templates}
-    for here, there, _ in leaving:
-        if not {here, there} <= parts:
-            yield f"a flow from {here} to {there} is of no Pod"
+    wanted = {flow for flow in _FLOWS if {*flow[:2]} <= parts}
+    leaving = {flow for one in policies for flow in _flows(one, "egress", "to")}
+    entering = {
+        (there, here, port)
+        for one in policies
+        for here, there, port in _flows(one, "ingress", "from")
+    }
+    for side, allowed in (("who begins it", leaving), ("who answers it", entering)):
+        for flow in sorted(wanted ^ allowed, key=str):
+            word = "lacks" if flow in wanted else "has too much"
+            yield f"{side} {word}: {flow}"
 
 
-def _flows(policy: Found, way: str, peer: str) -> set[tuple[str, str, str]]:
-    """Which part may reach, or be reached by, which other, by which ports."""
+def _flows(policy: Found, way: str, peer: str) -> set[tuple[str, str, int | None]]:
+    """Which part may reach, or be reached by, which other, by which port; rules of people aside."""
     here = policy["spec"]["podSelector"]["matchLabels"].get(_PART)
     return {
-        (here, other["podSelector"]["matchLabels"][_PART], str(rule.get("ports")))
+        (here, other["podSelector"]["matchLabels"][_PART], port["port"])
         for rule in policy["spec"].get(way) or ()
         for other in rule.get(peer) or ()
+        for port in rule.get("ports") or ({"port": None},)
         if here and _PART in other.get("podSelector", {}).get("matchLabels", {})
     }
 

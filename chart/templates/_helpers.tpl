@@ -38,7 +38,11 @@ securityContext:
   readOnlyRootFilesystem: true
   capabilities: {drop: [ALL]}
 {{- end }}
-{{/* Variables of the values and of the Secret. */}}
+{{/* Variables of the values and of the Secret. Of a volume itself root is the owner: the home, which
+     must be its owner's alone, is a folder in it. */}}
+{{- define "nightshift.home" -}}
+- {name: NIGHTSHIFT_HOME, value: /var/lib/nightshift/home}
+{{- end }}
 {{- define "nightshift.environment" -}}
 {{- range $name, $value := .Values.environment }}
 - name: {{ $name }}

@@ -10,18 +10,14 @@ from pipelines.places import below
 
 
 def of_airflow(environment: Environment) -> str:
-    """The address of its UI and of its API, for people."""
-    return environment.airflow_url or _here(environment)
+    """The address of its UI, for people."""
+    return environment.airflow_url or of_api(environment)
 
 
 def of_api(environment: Environment) -> str:
     """The address of its API, for the programs of this machine."""
-    is_here = environment.runs("airflow-api") or environment.airflow_url is None
-    return _here(environment) if is_here else str(environment.airflow_url)
-
-
-def _here(environment: Environment) -> str:
-    return f"http://{LOOPBACK}:{environment.airflow_port}"
+    elsewhere = None if environment.runs("airflow-api") else environment.airflow_api
+    return elsewhere or f"http://{LOOPBACK}:{environment.airflow_port}"
 
 
 def of_run(airflow: str, dag: str, run_id: str) -> str:

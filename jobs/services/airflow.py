@@ -18,6 +18,7 @@ from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from jobs.services import accounts, addresses
 from jobs.services.die_with_parent import dying_with_parent
@@ -55,7 +56,7 @@ _HIDDEN_DATABASE = "airflow-db-not-allowed:///"
 _SET_BY = {
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "NIGHTSHIFT_AIRFLOW_DATABASE",
     "AIRFLOW__API__BASE_URL": "NIGHTSHIFT_AIRFLOW_URL",
-    "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "NIGHTSHIFT_AIRFLOW_URL",
+    "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "NIGHTSHIFT_AIRFLOW_API",
     "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "NIGHTSHIFT_USERS",
     "AIRFLOW__CORE__AUTH_MANAGER": "NIGHTSHIFT_AUTH",
     "AIRFLOW__OPENLINEAGE__TRANSPORT": "NIGHTSHIFT_LINEAGE",
@@ -80,8 +81,8 @@ def variables(environment: Environment) -> dict[str, str]:
         "PYTHONPATH": python_path(),
         "PATH": f"{own_programs}{os.pathsep}{other_programs}",
         # Programs differ in which of the two they read.
-        "NO_PROXY": _hosts_without_proxy("NO_PROXY"),
-        "no_proxy": _hosts_without_proxy("no_proxy"),
+        "NO_PROXY": _hosts_without_proxy(environment, "NO_PROXY"),
+        "no_proxy": _hosts_without_proxy(environment, "no_proxy"),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": environment.airflow_database,
         **_address_settings(environment),
         **_login_settings(environment),
@@ -114,13 +115,13 @@ def _given_settings() -> dict[str, str]:
 
 
 def _address_settings(environment: Environment) -> dict[str, str]:
-    given = environment.airflow_url
-    if given is None:
-        return {}
-    return {
-        "AIRFLOW__API__BASE_URL": given,
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{addresses.of_api(environment)}/execution/",
-    }
+    found = {}
+    if environment.airflow_url:
+        found["AIRFLOW__API__BASE_URL"] = environment.airflow_url
+    if environment.airflow_api:
+        execution = f"{addresses.of_api(environment)}/execution/"
+        found["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] = execution
+    return found
 
 
 def _login_settings(environment: Environment) -> dict[str, str]:
@@ -305,9 +306,12 @@ def _digest(text: str) -> str:
     return sha256(text.encode()).hexdigest()[:12]
 
 
-def _hosts_without_proxy(variable: str) -> str:
-    # The platform is on loopback, whatever proxy the machine uses for the world.
+def _hosts_without_proxy(environment: Environment, variable: str) -> str:
+    # The platform is on loopback and on machines of its own, whatever proxy is used for the world.
     hosts = [LOOPBACK, "localhost"]
+    api = urlsplit(addresses.of_api(environment)).hostname
+    if api and api not in hosts:
+        hosts.append(api)
     if others := os.environ.get(variable):
         hosts.append(others)
     return ",".join(hosts)

@@ -12,7 +12,11 @@ import sys
 from jobs.services.accounts import Account, accounts
 from jobs.services.airflow import program
 from jobs.services.die_with_parent import dying_with_parent
+from jobs.services.shared_locks import hold_at
 from pipelines.environment import Environment
+from pipelines.errors import NightshiftError
+
+_VARIABLE = Environment.settings()["airflow_database"].variable
 
 
 def main() -> int:
@@ -21,6 +25,16 @@ def main() -> int:
     Returns the exit code of the first step that failed, else 0.
     """
     environment = Environment.read()
+    try:
+        # Airflow itself waits for another machine at the same for 1.8 s, and then fails.
+        with hold_at(environment.airflow_database, "tables of Airflow", _VARIABLE):
+            return _prepare(environment)
+    except NightshiftError as error:
+        print(f"{error.kind}: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _prepare(environment: Environment) -> int:
     code = _run("db", "migrate")
     if environment.auth == "fab" and not code:
         there = _users()

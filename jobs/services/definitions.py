@@ -133,9 +133,9 @@ def _reaches_database(health: Health, _since: float) -> bool:
 
 def _airflow(name: str, environment: Environment) -> Service:
     # Without --skip-serve-logs these two serve their logs on all interfaces, to who has signed with
-    # Airflow's secret; beside the API server they share its disk.
-    is_served = name in {"scheduler", "triggerer"}
-    options = ("--skip-serve-logs",) if is_served and environment.runs("airflow-api") else ()
+    # Airflow's secret. Where all is on one machine the only API server shares their disk.
+    is_alone = environment.services is None and name in {"scheduler", "triggerer"}
+    options = ("--skip-serve-logs",) if is_alone else ()
     program = airflow.program(name, *options)
     return Service(
         name=name,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -23,6 +25,8 @@ from pipelines.errors import NightshiftError, UsageError
 
 # Enough for the supervisor to kill what has not ended within its `stopwaitsecs`.
 _DOWN_SECONDS = 30
+_HOSTNAME = "AIRFLOW__CORE__HOSTNAME_CALLABLE"
+"""Variable of Airflow's: how it finds out by which name or address others reach this machine."""
 _COLUMNS = ("service", "state", "pid", "port", "uptime", "memory")
 
 
@@ -35,11 +39,13 @@ def up(environment: Environment) -> int:
         UsageError: a variable of Airflow's is set that Nightshift sets by one of its own, or this
             machine runs a part of the platform and does not share what the parts share.
     """
-    airflow.require_own_settings(environment)
+    wanted = services(environment)
+    _require_some(environment, wanted)
+    if any(service.needs_database for service in wanted):
+        airflow.require_own_settings(environment)
     _require_shared(environment)
     with _one_at_a_time(environment):
         supervisor = Supervisor(environment)
-        wanted = services(environment)
         settings = variables(environment)
         begin_all(environment)
         try:
@@ -54,7 +60,7 @@ def up(environment: Environment) -> int:
             print("Stopping what was started.", file=sys.stderr, flush=True)
             _stop(environment)
             raise
-    print(_where(environment), flush=True)
+    print(_where(environment, wanted), flush=True)
     return 0
 
 
@@ -114,9 +120,11 @@ def _require_shared(environment: Environment) -> None:
         "airflow_database": environment.airflow_database.startswith("postgresql"),
         "mlflow_uri": not environment.mlflow_uri.startswith("sqlite"),
         "secret": environment.secret is not None,
-        "airflow_url": environment.runs("airflow-api") or environment.airflow_url is not None,
+        "airflow_api": environment.runs("airflow-api") or environment.airflow_api is not None,
     }
     missing = [names[name] for name, is_shared in wanted.items() if not is_shared]
+    own = set(environment.own_places())
+    missing += [one for one in names.values() if one.variable in own]
     if missing:
         told = "; ".join(f"{one.variable} ({one.does})" for one in missing)
         raise UsageError(
@@ -124,12 +132,37 @@ def _require_shared(environment: Environment) -> None:
             "other parts are on other machines, and what they share is not set, to the same on "
             f"each: {told}"
         )
+    _require_address(environment)
 
 
-def _where(environment: Environment) -> str:
+def _require_address(environment: Environment) -> None:
+    """Refuse to tell the pages an address at which they would look for logs on themselves."""
+    told = os.environ.get(_HOSTNAME, "")
+    if environment.runs("airflow-api") or not told.endswith("get_host_ip_address"):
+        return
+    name = socket.getfqdn()
+    address = socket.gethostbyname(name)
+    if address.startswith("127."):
+        raise UsageError(
+            f"Airflow's other machines would look for the logs of this one at {address}: that is "
+            f"where its name {name} leads here. Let a line of /etc/hosts lead it to its address in "
+            f"your network, or set {_HOSTNAME} to a function that finds it."
+        )
+
+
+def _require_some(environment: Environment, wanted: tuple[Service, ...]) -> None:
+    if not wanted:
+        raise UsageError(
+            f"Of NIGHTSHIFT_SERVICES={environment.services} nothing is needed here, such as a JDBC "
+            "server without NIGHTSHIFT_JDBC_PORT, or a Spark server beside SPARK_REMOTE."
+        )
+
+
+def _where(environment: Environment, wanted: tuple[Service, ...]) -> str:
     """What is up, and how to get in."""
     if environment.services is not None:
-        return f"Up: {environment.services}. Stop it with: nightshift down"
+        names = ", ".join(service.name for service in wanted)
+        return f"Up: {names}. Stop it with: nightshift down"
     host = f"http://{processes.LOOPBACK}"
     pages = [f"Airflow: {addresses.of_airflow(environment)}"]
     if environment.keeps_models:

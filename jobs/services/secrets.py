@@ -70,8 +70,7 @@ def _made(environment: Environment, path: Path, name: str, kind: tuple[int, _Enc
     """
     size, encoded = kind
     shared = environment.secret
-    # One block of HKDF-Expand (RFC 5869), whose key must be, and is, a long random text.
-    derived = shared and encoded(hmac.digest(shared.encode(), name.encode(), "sha512")[:size])
+    derived = shared and encoded(_expanded(shared, name)[:size])
     found = path.read_text().strip() if path.exists() else None
     if found is None or derived not in {None, found}:
         private_home(environment)
@@ -80,8 +79,19 @@ def _made(environment: Environment, path: Path, name: str, kind: tuple[int, _Enc
         if derived is None:
             write_once(path, encoded(secrets.token_bytes(size)))
         else:
+            if found is not None:
+                # What it has encrypted, or let in, may still be there.
+                write_private(path.with_name(f"{path.name}.before"), found)
             write_private(path, derived)
     return path.read_text().strip()
+
+
+def _expanded(secret: str, name: str) -> bytes:
+    """64 bytes for that name: the first block of HKDF-Expand (RFC 5869) by HMAC-SHA-512.
+
+    Its key must be long and random, as the secret is.
+    """
+    return hmac.digest(secret.encode(), name.encode() + b"\x01", "sha512")
 
 
 def private_folder(path: Path) -> Path:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from jobs.services import locks
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import psycopg
 
 _SCHEME = "postgresql"
+_REGISTRY = "MLFLOW_TRACKING_URI"
 _CONNECTION: dict[str, Any] = {
     "connect_timeout": 10,
     "application_name": "nightshift lock",
@@ -62,30 +63,46 @@ def hold(environment: Environment, name: str, *, waiting: str = "") -> Iterator[
     Raises:
         NightshiftError: the registry's PostgreSQL does not answer, or refuses us.
     """
-    is_shared = environment.mlflow_uri.startswith(_SCHEME)
     with (
         locks.hold(environment, name, waiting=waiting),
-        _advisory(environment, name, waiting) if is_shared else nullcontext(),
+        hold_at(environment.mlflow_uri, name, _REGISTRY, waiting=waiting),
     ):
         yield
 
 
 @contextmanager
-def _advisory(environment: Environment, name: str, waiting: str) -> Iterator[None]:
+def hold_at(address: str, name: str, variable: str, *, waiting: str = "") -> Iterator[None]:
+    """Hold the lock of that name in the database that is worked on, which machines may share.
+
+    Where it is no PostgreSQL, no other machine works on it, and nothing is held.
+
+    Args:
+        address: Of the database.
+        name: Which lock.
+        variable: The setting that holds the address, for messages: the address may have a password.
+        waiting: What a person is told, once, when another machine holds it.
+
+    Raises:
+        NightshiftError: the database does not answer, or refuses us.
+    """
+    if not address.startswith(_SCHEME):
+        yield
+        return
+
     import psycopg  # a tenth of a second, and only needed where machines share
 
-    _, _, address = environment.mlflow_uri.partition("://")
+    _, _, place = address.partition("://")
     try:
-        connection = psycopg.connect(f"{_SCHEME}://{address}", autocommit=True, **_CONNECTION)
+        connection = psycopg.connect(f"{_SCHEME}://{place}", autocommit=True, **_CONNECTION)
     except psycopg.Error as error:
         # Its words may quote the address.
-        raise _away(name, type(error).__name__) from None
+        raise _away(name, variable, type(error).__name__) from None
     with connection:
         try:
             connection.execute(_SET, [list(_OF_SERVER), list(_OF_SERVER.values())])
             _take(connection, _key(name), waiting)
         except psycopg.Error as error:
-            raise _away(name, type(error).__name__) from None
+            raise _away(name, variable, type(error).__name__) from None
         yield
 
 
@@ -104,9 +121,9 @@ def _key(name: str) -> int:
     return int.from_bytes(digest[:8], signed=True)
 
 
-def _away(name: str, why: str) -> NightshiftError:
+def _away(name: str, variable: str, why: str) -> NightshiftError:
     return NightshiftError(
-        f"The lock '{name}' could not be had from PostgreSQL of MLFLOW_TRACKING_URI ({why}): "
+        f"The lock '{name}' could not be had from PostgreSQL of {variable} ({why}): "
         "another machine may be at the same. Nothing was done; start the database, or look at its "
         "address, and run again."
     )

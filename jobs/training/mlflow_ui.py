@@ -19,7 +19,7 @@ from jobs.services.processes import LOOPBACK
 from jobs.services.secrets import secret
 
 # Before mlflow is imported: it keeps mlflow from reporting its use.
-from jobs.training import registry  # noqa: F401
+from jobs.training.registry import making_tables
 from pipelines.environment import Environment
 
 _Message = MutableMapping[str, Any]
@@ -84,7 +84,8 @@ def _pages(environment: Environment) -> _App:
 
     store = environment.mlflow_uri
     artifacts = environment.models.as_uri()
-    initialize_backend_stores(store, store, artifacts)
+    with making_tables(environment):
+        initialize_backend_stores(store, store, artifacts)
     pages: _App = app
     return pages
 

@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from jobs.services.home import private_home
+from jobs.services.shared_locks import hold_at
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused, UsageError, no_such
 from pipelines.model import NeuralNetwork
@@ -448,7 +449,16 @@ class Registry:
 
 def create(environment: Environment, name: str) -> None:
     """Create MLflow's database for a pipeline, so that its first night need not."""
-    Registry(environment, name).create()
+    with making_tables(environment):
+        Registry(environment, name).create()
+
+
+def making_tables(environment: Environment) -> AbstractContextManager[None]:
+    """Have machines that share MLflow's database make its tables one after another.
+
+    MLflow's own lock for that is a file of one machine.
+    """
+    return hold_at(environment.mlflow_uri, "tables of MLflow", "MLFLOW_TRACKING_URI")
 
 
 def is_there(environment: Environment) -> bool:

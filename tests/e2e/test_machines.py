@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -151,7 +152,7 @@ def machines(
             common,
             folder / host,
             NIGHTSHIFT_SERVICES=_OF_STAGES,
-            NIGHTSHIFT_AIRFLOW_URL=f"http://{network.address}:{port}",
+            NIGHTSHIFT_AIRFLOW_API=f"http://{network.address}:{port}",
             NIGHTSHIFT_SPARK_MEMORY="1g",
             NIGHTSHIFT_SPARK_CORES="1",
         )
@@ -161,8 +162,9 @@ def machines(
     try:
         _make_bucket(shared)
         _let_nothing_be_due(shared, folder)
-        for one in everyone:
-            one.nightshift("up")
+        # All at once, as after a power cut: they make the tables of two databases together.
+        with ThreadPoolExecutor(len(everyone)) as pool:
+            list(pool.map(lambda one: one.nightshift("up"), everyone))
         first = next(iter(hosts.values()))
         span = (f"--from={LOADED.first}", f"--to={LOADED.last}")
         last = LOADED.last + timedelta(days=2)

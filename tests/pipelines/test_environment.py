@@ -67,6 +67,7 @@ def test_nothing_set_means_a_laptop() -> None:
         airflow_port=8080,
         airflow_host="127.0.0.1",
         airflow_url=None,
+        airflow_api=None,
         services=None,
         secret=None,
         jdbc_port=None,
@@ -153,12 +154,18 @@ def test_who_runs_a_part_of_airflow_needs_others(names: str, is_part: bool) -> N
         ("NIGHTSHIFT_AIRFLOW_URL", "pages:8080"),
         ("NIGHTSHIFT_AIRFLOW_URL", "http://pages:8080/airflow"),
         ("NIGHTSHIFT_AIRFLOW_URL", "http://admin:word@pages:8080"),
-        ("NIGHTSHIFT_AIRFLOW_URL", "http://pages:8080?a=b"),
+        ("NIGHTSHIFT_AIRFLOW_API", "http://pages:8080?a=b"),
     ],
 )
 def test_what_tells_no_part_of_a_platform_is_refused(variable: str, text: str) -> None:
     with pytest.raises(UsageError, match=f"{variable}='{re.escape(text)}' is not"):
         Environment.read({variable: text})
+
+
+def test_places_in_the_home_are_seen_by_no_other_machine() -> None:
+    variables = {"NIGHTSHIFT_HOME": "/home", "NIGHTSHIFT_LAKE": "s3://nights/lake"}
+    own = Environment.read({**variables, "NIGHTSHIFT_REPORTS": "/of-all/reports"}).own_places()
+    assert own == ["NIGHTSHIFT_LANDING", "NIGHTSHIFT_MODELS", "NIGHTSHIFT_JOBS"]
 
 
 def test_a_short_secret_is_refused_and_not_told() -> None:

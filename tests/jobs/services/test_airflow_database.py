@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,11 +15,17 @@ import pytest
 from jobs.services import airflow
 from jobs.services.leftovers import Rule
 from jobs.services.secrets import make_all
-from pipelines.environment import Environment
+from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError
 from tests.airflow_home import migrate, prepare
+from tests.postgres import Postgres
 
 NOW = datetime.now(UTC)
+_REGISTRY = """
+from jobs.training import registry
+from pipelines.environment import Environment
+registry.create(Environment.read(), "flights")
+"""
 
 
 def database(environment: Environment) -> Path:
@@ -101,3 +109,32 @@ def test_a_task_of_airflow_from_which_its_database_is_hidden_cleans_it_too(
 def test_where_airflow_was_never_started_there_is_nothing_to_clean(tmp_path: Path) -> None:
     environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
     assert airflow.clean_database(environment, rule()) is None
+
+
+def test_machines_that_start_at_once_make_the_tables_one_after_another(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    shared = {
+        "NIGHTSHIFT_AIRFLOW_DATABASE": postgres.database("airflow"),
+        "MLFLOW_TRACKING_URI": postgres.create("mlflow"),
+    }
+    homes = [
+        Environment.read({"NIGHTSHIFT_HOME": str(tmp_path / name), **shared})
+        for name in ("one", "two", "three")
+    ]
+    for home in homes:
+        home.logs.mkdir(parents=True)
+        make_all(home)
+        airflow.make_login(home)
+    migrations = [airflow.migration(home) for home in homes]
+    registries = [
+        subprocess.Popen(
+            [sys.executable, "-c", _REGISTRY],
+            # MLflow's own lock is a file there: each machine has another.
+            env={**airflow.every_variable(home), "TMPDIR": str(home.home)},
+            cwd=ROOT,
+        )
+        for home in homes
+    ]
+    codes = [one.wait() for one in (*migrations, *registries) if one is not None]
+    assert codes == [0] * 6, [(home.logs / "airflow-migrate.log").read_text() for home in homes]

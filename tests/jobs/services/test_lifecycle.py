@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -391,7 +392,8 @@ def test_what_up_can_start_are_the_services_that_a_machine_may_be_told_to_run(
 
 def test_logs_are_served_where_the_pages_are_on_another_machine(tmp_path: Path) -> None:
     own = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
-    for names, is_served in ((None, False), ("airflow-api,scheduler", False), ("scheduler", True)):
+    # Two machines with an API each show each other's.
+    for names, is_served in ((None, False), ("airflow-api,scheduler", True), ("scheduler", True)):
         told = services(replace(own, services=names))
         [scheduler] = [service for service in told if service.name == "scheduler"]
         assert ("--skip-serve-logs" not in scheduler.command) == is_served
@@ -402,11 +404,13 @@ PART = {
     "airflow_database": "postgresql://airflow:word@db/airflow",
     "mlflow_uri": "postgresql://mlflow:word@db/mlflow",
     "secret": "of all machines of this installation",
-    "airflow_url": "http://10.0.0.5:8080",
+    "airflow_api": "http://10.0.0.5:8080",
+    "lake": "/of-all/lake",
+    **{name: Path("/of-all") / name for name in ("landing", "reports", "models", "jobs")},
 }
 
 
-@pytest.mark.parametrize("lacking", ["airflow_database", "mlflow_uri", "secret", "airflow_url"])
+@pytest.mark.parametrize("lacking", [name for name in PART if name != "services"])
 def test_a_part_of_a_platform_that_shares_nothing_is_refused(
     home: Environment, lacking: str
 ) -> None:
@@ -418,12 +422,16 @@ def test_a_part_of_a_platform_that_shares_nothing_is_refused(
 
 
 def test_a_part_that_shares_all_starts_and_says_what_it_is(
-    home: Environment, replace_services: object, capsys: pytest.CaptureFixture[str]
+    home: Environment,
+    replace_services: object,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    part = replace(home, **PART)  # type: ignore[arg-type]
+    # It begins the replays, in a landing folder that is there.
+    part = replace(home, **{**PART, "landing": tmp_path / "of-all"})  # type: ignore[arg-type]
     try:
         assert lifecycle.up(part) == 0
-        assert "Up: spark,stages,scheduler." in capsys.readouterr().out
+        assert "Up: spark, sleeper." in capsys.readouterr().out
     finally:
         lifecycle.down(part)
 
@@ -433,14 +441,51 @@ def test_programs_of_a_part_ask_the_machine_of_the_pages(home: Environment) -> N
     assert own_airflow(part).url == "http://10.0.0.5:8080"
     told = lifecycle.variables(part)
     assert told["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://10.0.0.5:8080/execution/"
-    pages = replace(part, services="airflow-api,dag-processor,triggerer")
+    # No proxy leads there: that of the world knows no machine of ours.
+    assert "10.0.0.5" in told["NO_PROXY"].split(",")
+    # People reach them in no other way, unless it is said.
+    assert addresses.of_airflow(part) == "http://10.0.0.5:8080"
+    public = replace(part, airflow_url="https://nights.example.org")
+    assert addresses.of_airflow(public) == "https://nights.example.org"
+    assert addresses.of_api(public) == "http://10.0.0.5:8080"
+    assert lifecycle.variables(public)["AIRFLOW__API__BASE_URL"] == "https://nights.example.org"
+
+
+def test_the_machine_of_the_pages_asks_itself(home: Environment) -> None:
+    pages = replace(home, **{**PART, "services": "airflow-api"})  # type: ignore[arg-type]
+    here = f"http://127.0.0.1:{home.airflow_port}"
     # The address is for others: from here it may lead nowhere.
-    assert own_airflow(pages).url == f"http://127.0.0.1:{home.airflow_port}"
-    assert addresses.of_airflow(pages) == "http://10.0.0.5:8080"
+    assert own_airflow(pages).url == here
     told = lifecycle.variables(pages)
-    here = f"http://127.0.0.1:{home.airflow_port}/execution/"
-    assert told["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == here
-    assert told["AIRFLOW__API__BASE_URL"] == "http://10.0.0.5:8080"
+    assert told["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == f"{here}/execution/"
+
+
+def test_an_address_at_which_nobody_else_finds_the_logs_is_refused(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = replace(home, **PART)  # type: ignore[arg-type]
+    monkeypatch.setenv("AIRFLOW__CORE__HOSTNAME_CALLABLE", "airflow.utils.net.get_host_ip_address")
+    # As Debian has it for a machine's own name.
+    monkeypatch.setattr(socket, "gethostbyname", lambda _: "127.0.1.1")
+    with pytest.raises(UsageError, match=r"at 127\.0\.1\.1: .* Let a line of /etc/hosts"):
+        lifecycle.up(part)
+
+
+def test_a_machine_on_which_nothing_is_to_run_is_refused(home: Environment) -> None:
+    for nothing in ({"services": "jdbc"}, {"services": "spark", "spark_remote": "sc://cluster"}):
+        with pytest.raises(UsageError, match="nothing is needed here"):
+            lifecycle.up(replace(home, **nothing))  # type: ignore[arg-type]
+
+
+def test_stages_beside_an_airflow_of_others_leave_its_settings_alone(
+    home: Environment, replace_services: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "postgresql://theirs")
+    own = replace(home, services="stages")
+    try:
+        assert lifecycle.up(own) == 0
+    finally:
+        lifecycle.down(own)
 
 
 def test_no_secret_is_in_the_supervisors_settings(up: Environment) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives.hashes import SHA512
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from jobs.services import airflow
 from jobs.services.secrets import make_all, make_password, password_file, secret, write_once
@@ -68,13 +71,22 @@ def test_homes_that_share_a_secret_have_the_same_ones(
     assert len(secret(homes[0], "jwt_secret")) >= 64
 
 
-def test_a_home_that_comes_to_share_a_secret_forgets_its_own(home: Environment) -> None:
+def test_a_home_that_comes_to_share_a_secret_keeps_its_own_aside(home: Environment) -> None:
     own = secret(home, "jwt_secret")
     shared = replace(home, secret="of all machines of this installation")
     derived = secret(shared, "jwt_secret")
     assert derived != own
     assert secret(home, "jwt_secret") == derived
-    assert mode_of(home.secrets / "jwt_secret") == 0o600
+    before = home.secrets / "jwt_secret.before"
+    assert before.read_text() == own
+    assert {mode_of(before), mode_of(home.secrets / "jwt_secret")} == {0o600}
+
+
+def test_what_is_derived_is_what_the_standard_says(home: Environment) -> None:
+    shared = "of all machines of this installation"
+    expand = HKDFExpand(algorithm=SHA512(), length=64, info=b"jwt_secret")
+    wanted = base64.urlsafe_b64encode(expand.derive(shared.encode())).decode().rstrip("=")
+    assert secret(replace(home, secret=shared), "jwt_secret") == wanted
 
 
 def test_of_several_first_readers_all_get_the_same(home: Environment) -> None:
