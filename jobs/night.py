@@ -22,7 +22,6 @@ from jobs import outcome
 from jobs.lake.store_faults import explain_store_fault
 from jobs.output import harmless
 from jobs.services import shared_locks, stage_client
-from jobs.services.for_ranks import for_ranks
 from jobs.services.imports import import_meanwhile
 from jobs.services.usage import Meter
 from jobs.spark.server import running_server
@@ -30,6 +29,7 @@ from jobs.spark.session import explain_loss, plan_for
 from pipelines.days import Days
 from pipelines.errors import DataRefused, NightshiftError, NotLanded, Refused
 from pipelines.events import Event, Notification
+from pipelines.for_ranks import for_ranks
 from pipelines.landing import expected_files, stamp
 from pipelines.redaction import redacted
 from pipelines.run import Run
