@@ -18,7 +18,8 @@ from jobs.commands import completion, forwarding, in_server
 from jobs.commands.parser import Parser
 from jobs.commands.version import Version
 from jobs.output import FORMATS
-from jobs.services.usage import Meter
+from jobs.services import usage
+from jobs.services.usage import Meter, Usage
 from pipelines import catalog, replay
 from pipelines.days import Days, parse_day
 from pipelines.environment import JDBC_PORT, PAGES, Environment
@@ -334,6 +335,12 @@ def _grammar_of_run(one: Parser) -> None:
         metavar="FILE",
         type=Path,
         help="write what became of the run to that file too, as JSON; for a scheduler",
+    )
+    one.add_argument(
+        "--lost",
+        metavar="JSON",
+        help="only record and tell that who did the one stage was killed: since when, and what it "
+        "took; for a scheduler",
     )
     _add_format(
         one,
@@ -816,6 +823,10 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
         profile=arguments.profile,
     )
     stages = select(arguments.stage)
+    if arguments.lost:
+        if len(stages) != 1:
+            raise UsageError("--lost is of one stage: give it with --stage.")
+        return _tell_loss(arguments, run.at(stages[0]), *usage.of_lost(arguments.lost))
     if len(stages) == 1 and not (arguments.dry_run or arguments.is_child):
         code = _run_in_child(arguments, run.at(stages[0]))
         if code is not None:
@@ -857,10 +868,15 @@ def _run_in_child(arguments: argparse.Namespace, run: Run) -> int | None:
     code = forwarding.forward(run.environment, named)
     if code != forwarding.LOST:
         return code
+    return _tell_loss(arguments, run, began, meter.read())
+
+
+def _tell_loss(arguments: argparse.Namespace, run: Run, began: datetime, taken: Usage) -> int:
+    """Record, and tell, that whoever did the stage was lost; returns the exit code of a fault."""
     from jobs.commands.run import perform
     from jobs.night import lost
 
-    how = partial(lost, run, began, meter.read(), notify=not arguments.no_notify)
+    how = partial(lost, run, began, taken, notify=not arguments.no_notify)
     return perform(run, how, arguments.format, arguments.result, since=began)
 
 

@@ -22,7 +22,6 @@ from jobs import outcome
 from jobs.lake.store_faults import explain_store_fault
 from jobs.output import harmless
 from jobs.services import shared_locks, stage_client
-from jobs.services.for_ranks import for_ranks
 from jobs.services.imports import import_meanwhile
 from jobs.services.usage import Meter
 from jobs.spark.server import running_server
@@ -30,6 +29,7 @@ from jobs.spark.session import explain_loss, plan_for
 from pipelines.days import Days
 from pipelines.errors import DataRefused, NightshiftError, NotLanded, Refused
 from pipelines.events import Event, Notification
+from pipelines.for_ranks import for_ranks
 from pipelines.landing import expected_files, stamp
 from pipelines.redaction import redacted
 from pipelines.run import Run
@@ -393,10 +393,16 @@ def _passes(
     found = survey.Survey(run)
     if STAGES[0] in stages and not allow_gap:
         _refuse_holes(run, found)
+    changing: tuple[Stage, ...] = ()
     for unit in survey.units():
         asked = tuple(stage for stage in unit if stage in stages and not ending.skips(stage))
-        ranges = survey.passes(run, asked[0], found) if asked else []
-        if asked and not ranges:
+        if not asked:
+            continue
+        if changing:
+            # Not before: after the last stage that is asked for nobody needs to know.
+            found = found.after(changing)
+        ranges = survey.passes(run, asked[0], found)
+        if not ranges:
             _pass_by(run, asked)
         for days in ranges[:-1]:
             # All of the unit, though only its first stage be asked for: what is made of later
@@ -404,8 +410,7 @@ def _passes(
             yield asked if asked[0].audits else unit, days
         for days in ranges[-1:]:
             yield asked, days
-        if ranges:
-            found = found.after(unit)
+        changing = unit if ranges else ()
 
 
 def _refuse_holes(run: Run, found: Survey) -> None:

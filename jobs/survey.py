@@ -65,7 +65,7 @@ class Hole:
 class Survey:
     """The state of every table on every night up to the last of a run, as of now."""
 
-    def __init__(self, run: Run, told: Mapping[str, list[Publication]] | None = None) -> None:
+    def __init__(self, run: Run, told: Mapping[str, Sequence[Publication]] | None = None) -> None:
         """Look.
 
         Args:
@@ -74,9 +74,8 @@ class Survey:
         """
         self._run = run
         self._told = publications.all_told(run) if told is None else told
-        self._known = {name: publications.latest(ones) for name, ones in self._told.items()}
+        self._latest: dict[str, dict[date, Publication]] = {}
         self._knowledge = Knowledge(run, self._told)
-        self._first_served = _first_served(run)
         self.nights = self._nights()
         self.holes = self._find_holes()
         """Nights before the run's first that were never published and whose files are not there."""
@@ -84,12 +83,11 @@ class Survey:
     def after(self, unit: tuple[Stage, ...]) -> Survey:
         """How things stand when the run has performed some stages.
 
-        Only what these make is read anew: the record of a year of nights takes a third of a second
-        to be read, and a run holds its pipeline's lock.
+        Only what these make is looked up anew: what is told of the other tables is known already,
+        and a run holds its pipeline's lock.
         """
         made = [table.name for table in self.pipeline.tables if table.made_by == unit[0].name]
-        news = {name: publications.every(self._run, name) for name in made}
-        return Survey(self._run, {**self._told, **news})
+        return Survey(self._run, {**self._told, **publications.told_of(self._run, made)})
 
     @property
     def pipeline(self) -> Pipeline:
@@ -140,8 +138,8 @@ class Survey:
         the definition that was used last stands for that of today.
         """
         used: dict[str, str] = {}
-        for name, by_day in self._known.items():
-            told = [one for one in by_day.values() if one.definition]
+        for name in self._told:
+            told = [one for one in self._known(name).values() if one.definition]
             if told:
                 used[name] = max(told, key=lambda one: one.attempt).definition
         return self._foreseen(used)
@@ -234,6 +232,18 @@ class Survey:
             return night
         return self._knowledge.day_of_drop(feed.name, night, arrival(path))
 
+    def _known(self, name: str) -> dict[date, Publication]:
+        """The publications of a table that are in force, by partition date."""
+        if name not in self._latest:
+            self._latest[name] = publications.latest(self._told[name])
+        return self._latest[name]
+
+    @cached_property
+    def _first_served(self) -> date | None:
+        """The first night that had a model to score with."""
+        known = model_events.turns(self._run.environment, self.pipeline.name)
+        return known[0].night if known else None
+
     @cached_property
     def last_done(self) -> dict[str, dict[str, Any]]:
         """For each stage its last success as of the run's last night."""
@@ -267,7 +277,7 @@ class Survey:
     def learned_since(self, moment: datetime | None) -> set[date]:
         """The nights up to the last whose labels have been published since; None: ever."""
         until = self._run.days.last
-        known = self._known[TRAINING].values()
+        known = self._known(TRAINING).values()
         changes = [one for one in known if one.changed and one.day <= until]
         return {one.day for one in changes if moment is None or one.published_at > moment}
 
@@ -304,7 +314,7 @@ class Survey:
         """Of the run's last night: there is one file, the newest."""
         night = self._run.days.last
         name = f"{self._run.pipeline.name}/{feed.file(None)}"
-        known = self._known[table.name]
+        known = self._known(table.name)
         snapshots = [one for one in known.values() if one.day <= night]
         if not snapshots:
             return Finding(table=table, night=night, state="missing", reason="never published")
@@ -324,7 +334,7 @@ class Survey:
         daily = [feed for feed in self._run.pipeline.feeds if not feed.is_reference]
         first = self._run.pipeline.first_day if self._run.from_start else self._run.days.first
         for feed in daily:
-            first = min([first, *self._known[feed.name]])
+            first = min([first, *self._known(feed.name)])
         return Days(first, self._run.days.last)
 
     def _made_nights(self, table: Table) -> list[date]:
@@ -339,11 +349,11 @@ class Survey:
 
     def _has_landed(self, night: date) -> bool:
         daily = [feed for feed in self._run.pipeline.feeds if not feed.is_reference]
-        return all(night in self._known[feed.name] for feed in daily)
+        return all(night in self._known(feed.name) for feed in daily)
 
     def _absent_files(self, night: date) -> Iterator[str]:
         for file in expected_files(self._run.pipeline, Days.of(night)):
-            is_known = file.feed.is_reference or night in self._known[file.feed.name]
+            is_known = file.feed.is_reference or night in self._known(file.feed.name)
             if not (is_known or file.feed.is_optional):
                 yield from (name for name in file.names if not self._is_there(name))
 
@@ -360,7 +370,7 @@ class Survey:
         return (self._run.environment.landing / name).exists()
 
     def _publication(self, table: Table, night: date) -> Publication | None:
-        return self._known[table.name].get(table.day_of(night))
+        return self._known(table.name).get(table.day_of(night))
 
     def _has_changed(self, given: Input) -> bool:
         if self._knowledge.table_of(given):
@@ -379,7 +389,7 @@ class Survey:
         days = Days(given.first_day, given.last_day)
         later = [
             day
-            for day, one in self._known[table].items()
+            for day, one in self._known(table).items()
             if day in days and one.changed and one.attempt > made.attempt
         ]
         return f"{given.name} of {_listed(later) or days} has changed"
@@ -534,12 +544,6 @@ def _ranges(nights: Iterable[date]) -> list[Days]:
         else:
             ranges.append(Days.of(night))
     return ranges
-
-
-def _first_served(run: Run) -> date | None:
-    """The first night that had a model to score with."""
-    known = model_events.turns(run.environment, run.pipeline.name)
-    return known[0].night if known else None
 
 
 def _listed(days: list[date]) -> str:

@@ -18,8 +18,19 @@ from pipelines.stages import STAGES
 _SPINE = frozenset(
     {
         *("__init__", "catalog", "days", "environment", "errors", "events", "features", "feeds"),
-        *("landing", "model", "places", "prices", "redaction", "replay", "resources", "rolling"),
-        *("run", "spec", "stages", "waivers"),
+        *(
+            "for_ranks",
+            "forwarding",
+            "landing",
+            "model",
+            "places",
+            "prices",
+            "redaction",
+            "replay",
+            "resources",
+            "rolling",
+        ),
+        *("run", "spec", "stages", "waivers", "wire"),
     }
 )
 """Modules here that are no pipelines."""

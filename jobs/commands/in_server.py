@@ -11,22 +11,20 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from jobs.services import stage_client
-from pipelines import catalog
+from pipelines import catalog, forwarding
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
 
 if TYPE_CHECKING:
     from pipelines.spec import Pipeline
 
-_OF_TERMINAL = ("COLUMNS", "LINES", "TERM")
-"""Variables by which a person says how wide a table may be."""
 Tell = Callable[[Environment, "Pipeline", Days, Mapping[str, Any]], None]
 """What the command does; the mapping holds what else was asked of it, plain enough for JSON."""
 
 
 def of_terminal() -> dict[str, str]:
     """The variables of this terminal: the stage server has none."""
-    return {name: os.environ[name] for name in _OF_TERMINAL if name in os.environ}
+    return forwarding.of_terminal(os.environ)
 
 
 def in_server_or_here(

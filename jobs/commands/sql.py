@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from jobs.commands import in_server
 from jobs.output import show
-from jobs.services import stage_client, wire
+from jobs.services import stage_client
+from pipelines import wire
 from pipelines.errors import UsageError
 
 if TYPE_CHECKING:

@@ -12,8 +12,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
+from functools import cached_property
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -149,10 +151,14 @@ def of_table(environment: Environment, name: str, days: Days | None = None) -> l
     return sorted(told, key=_order)
 
 
-def all_told(run: Run) -> dict[str, list[Publication]]:
+def all_told(run: Run) -> dict[str, Sequence[Publication]]:
     """For each table of the pipeline all its publications, in their order."""
-    names = [table.name for table in run.pipeline.tables]
-    return {name: sorted(told, key=_order) for name, told in _of_tables(run, names)}
+    return told_of(run, [table.name for table in run.pipeline.tables])
+
+
+def told_of(run: Run, names: Iterable[str]) -> dict[str, Sequence[Publication]]:
+    """The same for some tables, all of them as of now: see `_Told`."""
+    return {name: _Told(*of_table) for name, of_table in _looked_up(run, names).items()}
 
 
 def latest(publications: Iterable[Publication]) -> dict[date, Publication]:
@@ -182,8 +188,9 @@ def next_attempt(run: Run, names: Iterable[str]) -> int:
     to publish a day can do so.
     """
     taken = [0]
-    for _, known in _of_tables(run, names):
-        taken += [one.attempt for one in known]
+    for recorded, unrecorded in _looked_up(run, names).values():
+        taken.append(pc.max(recorded["attempt"]).as_py() or 0)
+        taken += [one.attempt for one in unrecorded]
     return max(taken) + 1
 
 
@@ -222,7 +229,7 @@ def record(run: Run, name: str, publications: Sequence[Publication]) -> None:
     table = sql_name(run, name)
     with locks.hold(run.environment, f"publications.{table}"):
         recorded = _recorded(run.environment, table)
-        there = {_identity(one) for one in _from_rows(recorded, None)}
+        there = _identities(recorded)
         found = [*_unrecorded(run.environment, table, recorded), *publications]
         added = {_identity(one): one for one in found if _identity(one) not in there}
         rows = [_row(run, name, one) for one in added.values()]
@@ -235,17 +242,44 @@ def to_metadata(publications: Sequence[Publication]) -> dict[str, str]:
     return {_METADATA: json.dumps({_RECORD: told}, default=str)}
 
 
-def _of_tables(
-    run: Run,
-    names: Iterable[str],
-) -> Iterator[tuple[str, list[Publication]]]:
-    """Each table with all of its publications; the record is read once."""
+class _Told(Sequence[Publication]):
+    """All publications of a table in their order, made of what was read when they are asked for.
+
+    To make all of a pipeline takes longer than to read them, and a stage asks for few tables.
+    """
+
+    def __init__(self, recorded: pa.Table, unrecorded: Sequence[Publication]) -> None:
+        self._recorded = recorded
+        self._unrecorded = unrecorded
+
+    @overload
+    def __getitem__(self, index: int) -> Publication: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Publication]: ...
+    def __getitem__(self, index: int | slice) -> Publication | Sequence[Publication]:
+        return self._made[index]
+
+    def __iter__(self) -> Iterator[Publication]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._recorded) + len(self._unrecorded)
+
+    @cached_property
+    def _made(self) -> list[Publication]:
+        return sorted([*_from_rows(self._recorded, None), *self._unrecorded], key=_order)
+
+
+def _looked_up(run: Run, names: Iterable[str]) -> dict[str, tuple[pa.Table, list[Publication]]]:
+    """For each table its recorded rows and what is not recorded yet; the record is read once."""
     of_pipeline = [("pipeline", "=", run.pipeline.name)]
     recorded = ops.read(run.environment, _RECORD, of_pipeline)
+    found = {}
     for name in names:
         full_name = sql_name(run, name)
         own = recorded.filter(pc.equal(recorded["table_name"], full_name))
-        yield name, _told_of(run.environment, full_name, own)
+        found[name] = own, _unrecorded(run.environment, full_name, own)
+    return found
 
 
 def _recorded(environment: Environment, table: str) -> pa.Table:
@@ -268,7 +302,41 @@ def _from_rows(recorded: pa.Table, days: Days | None) -> list[Publication]:
         from_first = pc.greater_equal(recorded["day"], pa.scalar(days.first))
         to_last = pc.less_equal(recorded["day"], pa.scalar(days.last))
         recorded = recorded.filter(pc.and_(from_first, to_last))
-    return [_from_row(row) for row in recorded.to_pylist()]
+    # Column by column: by rows it takes more than twice as long, most of it for days in structs.
+    names = [name for name in Publication.__dataclass_fields__ if name != "inputs"]
+    columns = [_values(recorded[name].combine_chunks()) for name in names]
+    inputs = _inputs_of(recorded["inputs"].combine_chunks())
+    return [
+        Publication(**dict(zip(names, values, strict=True)), inputs=given)
+        for *values, given in zip(*columns, inputs, strict=True)
+    ]
+
+
+def _inputs_of(column: pa.ListArray) -> list[tuple[Input, ...]]:
+    """Of each row its inputs; none of one that has none."""
+    given = column.flatten()
+    names = list(Input.__dataclass_fields__)
+    columns = [_values(given.field(name)) for name in names]
+    made = [Input(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
+    ends = list(accumulate(length or 0 for length in column.value_lengths().to_pylist()))
+    return [tuple(made[start:end]) for start, end in pairwise([0, *ends])]
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """What the column holds, as Python's own values."""
+    is_instant = pa.types.is_timestamp(column.type)
+    if not (is_instant or pa.types.is_date(column.type)):
+        found: list[Any] = column.to_pylist()
+        return found
+    # Days and instants are made twenty times faster by NumPy than by Arrow.
+    found = column.to_numpy(zero_copy_only=False).tolist()
+    return [one and one.replace(tzinfo=UTC) for one in found] if is_instant else found
+
+
+def _identities(recorded: pa.Table) -> set[tuple[date, int, datetime]]:
+    """What `_identity` tells of the publications that these rows record."""
+    columns = [recorded[name].combine_chunks() for name in ("day", "version", "published_at")]
+    return set(zip(*map(_values, columns), strict=True))
 
 
 def _unrecorded(environment: Environment, table: str, recorded: pa.Table) -> list[Publication]:
@@ -335,12 +403,6 @@ def _row(run: Run, name: str, one: Publication) -> dict[str, Any]:
     row = asdict(one)
     row["inputs"] = [asdict(given) for given in one.inputs]
     return {"pipeline": run.pipeline.name, "table_name": sql_name(run, name), **row}
-
-
-def _from_row(row: Mapping[str, Any]) -> Publication:
-    named = {key: row[key] for key in Publication.__dataclass_fields__}
-    inputs = tuple(Input.from_json(given) for given in row["inputs"] or ())
-    return Publication(**{**named, "inputs": inputs})
 
 
 def _day(told: date | str | None) -> date | None:

@@ -11,7 +11,6 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,17 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from jobs.services import usage, wire
+from jobs.services import usage
 from jobs.services.die_with_parent import dying_with_parent
+from pipelines import forwarding, wire
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
 
-_CONNECT_SECONDS = 5
 _READ_BYTES = 65_536
-_GONE: dict[str, Any] = {
-    "exit_code": NightshiftError.exit_code,
-    "message": "Fault: the stage server has gone. See `nightshift status`.",
-}
 
 
 class Work(Protocol):
@@ -59,7 +54,7 @@ class Ended:
     @property
     def is_refused(self) -> bool:
         """Whether the server does not run such a thing, as one of older code: nothing was done."""
-        return bool(self.said) and self.code == UsageError.exit_code
+        return forwarding.is_refused(self.code, self.said)
 
     @property
     def is_lost(self) -> bool:
@@ -71,7 +66,7 @@ def available(environment: Environment) -> bool:
     """Whether the home's stage server takes requests."""
     # A home with a path too long for a socket (a UsageError) has no stage server either.
     with suppress(OSError, UsageError):
-        _connect(environment).close()
+        wire.connect(environment).close()
         return True
     return False
 
@@ -142,7 +137,7 @@ class Forked:
         self.message = ""
         self._code: int | None = None
         self._received = b""
-        self._connection = _connect(environment)
+        self._connection = wire.connect(environment)
         self._began = time.monotonic()
         # What is in our buffers belongs before the child's first line.
         for stream in (sys.stdout, sys.stderr):
@@ -171,7 +166,7 @@ class Forked:
         except ConnectionError:
             data = b""
         self._received += data
-        reply = wire.decode(self._received) if data else _GONE
+        reply = wire.decode(self._received) if data else wire.GONE
         if reply is not None:
             self._code = int(reply["exit_code"])
             self.message = str(reply.get("message", ""))
@@ -228,19 +223,6 @@ def python_path() -> str:
     own = str(ROOT)
     others = os.environ.get("PYTHONPATH")
     return f"{own}{os.pathsep}{others}" if others else own
-
-
-def _connect(environment: Environment) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.settimeout(_CONNECT_SECONDS)
-        connection.connect(str(wire.socket_path(environment, "stages")))
-        # From here on without a limit: a stage takes as long as it takes.
-        connection.settimeout(None)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def _outputs(output: IO[str] | None) -> tuple[int, int]:

@@ -23,9 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jobs.services import child, usage, wire
+from jobs.services import child, usage
 from jobs.services.die_with_parent import die_with_parent
 from jobs.services.secrets import private_folder
+from pipelines import wire
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
 

@@ -21,10 +21,10 @@ from xmlrpc.client import Fault, ServerProxy
 
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
-from jobs.services import wire
 from jobs.services.definitions import Service
 from jobs.services.secrets import private_folder
 from jobs.services.text import tail
+from pipelines import wire
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError
 

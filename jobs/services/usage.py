@@ -5,15 +5,17 @@ Nothing is polled: the system counts anyway.
 
 from __future__ import annotations
 
+import json
 import resource
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.errors import NightshiftError
+from pipelines.errors import NightshiftError, UsageError
 
 if TYPE_CHECKING:
     from pipelines.environment import Environment
@@ -78,6 +80,27 @@ def of_ended(told: resource.struct_rusage) -> dict[str, float | int]:
         "cpu_seconds": told.ru_utime + told.ru_stime,
         "peak_bytes": told.ru_maxrss * _KILOBYTE,
     }
+
+
+def of_lost(told: str) -> tuple[datetime, Usage]:
+    """When a child of the stage server began (UTC), and what it took, as its client wrote it.
+
+    Raises:
+        UsageError: it is not what a client writes.
+    """
+    try:
+        lost = json.loads(told)
+        began = datetime.fromisoformat(lost["since"])
+        taken = lost["taken"]
+        return began, Usage(
+            seconds=(datetime.now(UTC) - began).total_seconds(),
+            cpu_seconds=float(taken.get("cpu_seconds", 0.0)),
+            # Who asks now has not seen how much it was when the child began.
+            spark_cpu_seconds=None,
+            peak_bytes=int(taken.get("peak_bytes", 0)),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise UsageError(f"'{told}' does not tell since when something is lost.") from None
 
 
 class Meter:

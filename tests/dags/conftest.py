@@ -46,6 +46,8 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     command.chmod(0o755)
     calls = tmp_path / "calls"
     monkeypatch.setenv("STUB_CALLS", str(calls))
+    # Not the home of this checkout, whose stage server may be up and would be asked instead.
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("dags.tasks.executable", lambda: command)
     return calls
 

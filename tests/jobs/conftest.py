@@ -22,8 +22,8 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 _SERVE = """
-from jobs.services import wire
 from jobs.services.stage_server import StageServer
+from pipelines import wire
 from pipelines.environment import Environment
 libraries = ("numpy", "tensorflow", "keras", "horovod.tensorflow")
 StageServer(wire.socket_path(Environment.read(), "stages"), preload=libraries).serve()

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 from hypothesis import HealthCheck, settings
@@ -894,3 +895,58 @@ def test_what_was_done_is_read_once_for_all_stages(
     read.clear()
     assert publications.next_attempt(run, made) > 1
     assert read == ["publications"]
+
+
+def test_a_stage_alone_reads_the_record_once_and_makes_only_what_it_asks_about(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.night(DAYS[1])
+    read: list[str] = []
+    made: set[str] = set()
+    whole, from_rows = ops.read, publications._from_rows
+
+    def counted(environment: Environment, name: str, *more: Any) -> Any:
+        read.append(name)
+        return whole(environment, name, *more)
+
+    def told(recorded: pa.Table, days: Days | None) -> Any:
+        made.update(recorded["table_name"].to_pylist())
+        return from_rows(recorded, days)
+
+    monkeypatch.setattr(ops, "read", counted)
+    monkeypatch.setattr(publications, "_from_rows", told)
+    with home._stages():
+        assert night.make_true(home.run(DAYS[1]), (stage("transform"),), notify=False) == 0
+    assert read == ["publications"]
+    # What it makes, what that is made from, and which nights have landed.
+    assert made == {"tiny.readings", "tiny.marks", "tiny.sums"}
+
+
+@pytest.mark.parametrize(
+    ("names", "looks"),
+    [
+        (("ingest",), 1),
+        (("ingest", "check_raw"), 1),
+        (("ingest", "check_raw", "predict"), 2),
+        (("ingest", "check_raw", "transform", "check_clean"), 2),
+    ],
+)
+def test_how_things_stand_is_looked_at_again_only_where_a_stage_follows(
+    names: tuple[str, ...], looks: int, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.night(DAYS[0])
+    looked: list[date] = []
+    nights = survey.Survey._nights
+
+    def counted(found: survey.Survey) -> Days:
+        looked.append(DAYS[1])
+        return nights(found)
+
+    monkeypatch.setattr(survey.Survey, "_nights", counted)
+    home.performed.clear()
+    with home._stages():
+        stages = tuple(map(stage, names))
+        assert night.make_true(home.run(DAYS[1]), stages, notify=False) == 0
+    assert len(looked) == looks
+    # What one stage makes the next one finds.
+    assert [name for name, _ in home.performed] == list(names)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobs import __main__ as command
+from jobs import outcome
 from jobs.__main__ import main
 from jobs.commands import forwarding
 from jobs.commands.plan import Plan
@@ -133,6 +134,35 @@ def test_a_child_that_is_lost_is_a_failure_of_its_stage(
     assert (told["outcome"], told["exit_code"]) == ("failed", 3)
     assert told["message"] == row["error"]
     assert "flights" in (home.logs / "notifications.log").read_text()
+
+
+def test_a_client_that_is_no_command_has_the_loss_told_by_one(
+    server: Environment, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    began = datetime.now(UTC) - timedelta(minutes=5)
+    taken = {"cpu_seconds": 12.5, "peak_bytes": 1_000_000}
+    result = tmp_path / "result.json"
+    arguments = ["run", "flights", "--date", DAY, "--stage", "train", "--run-id", "r1"]
+    arguments += ["--no-notify", "--as-needed", f"--result={result}"]
+    lost = json.dumps({"since": began.isoformat(), "taken": taken})
+    # A server is up, and is not asked to do it again.
+    assert main([*arguments, f"--lost={lost}"]) == 3
+    (row,) = ops.read(server, "stage_runs").to_pylist()
+    assert (row["run_id"], row["stage"], row["status"]) == ("r1", "train", "failed")
+    assert (row["started_at"], row["seconds"]) == (began, pytest.approx(300, abs=60))
+    (cost,) = ops.read(server, "costs").to_pylist()
+    assert (cost["cpu_seconds"], cost["peak_bytes"]) == (12.5, 1_000_000)
+    assert json.loads(result.read_text())["message"] == row["error"] == outcome.NO_REASON
+    assert not (server.logs / "notifications.log").exists()
+    # Of what has recorded its end itself nothing else is recorded.
+    assert main([*arguments, f"--lost={lost}"]) == 3
+    assert len(ops.read(server, "stage_runs")) == 1
+    capfd.readouterr()
+    for wrong in ("{}", "[1]", "since", '{"since": "today", "taken": {}}'):
+        assert main([*arguments, f"--lost={wrong}"]) == 2
+        assert "does not tell since when" in capfd.readouterr().err
+    assert main(["run", "flights", "--date", DAY, f"--lost={lost}"]) == 2
+    assert "one stage" in capfd.readouterr().err
 
 
 def test_a_stage_that_was_done_before_its_child_was_lost_stays_done(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from jobs.lake import ops
 from jobs.lake.commits import publish
 from jobs.lake.knowledge import Knowledge, visible
-from jobs.lake.publications import Origin, every
+from jobs.lake.publications import Input, Origin, every, next_attempt, told_of
 from jobs.lake.sql import query
 from pipelines.days import Days
 from pipelines.run import Run
@@ -54,6 +55,43 @@ def test_a_night_sees_of_each_day_the_last_version_known_by_then(run: Run) -> No
     # Its own night found nothing of the third day.
     assert sorted(knowledge.seen_then(TABLE)) == [DAYS[0], DAYS[1], DAYS[3]]
     assert knowledge.seen_then(TABLE)[DAYS[1]] == before[DAYS[1]]
+
+
+def test_what_was_looked_up_stays_as_it_was_whatever_is_published_before_it_is_asked_for(
+    run: Run,
+) -> None:
+    before = every(run, TABLE)
+    told = told_of(run, [TABLE])[TABLE]
+    knowledge = Knowledge.of_now(run)
+    publish_known(run, DAYS[4], None, 5)
+    assert list(told) == before
+    assert (len(told), told[-1], told[1:3]) == (5, before[-1], before[1:3])
+    assert sorted(knowledge.latest(TABLE)) == DAYS[:4]
+    assert len(told_of(run, [TABLE])[TABLE]) == len(every(run, TABLE)) == 6
+
+
+def test_what_is_recorded_of_a_publication_is_what_its_commit_tells(run: Run) -> None:
+    file = Input(
+        name="toy/readings/é.csv", first_day=DAYS[5], last_day=DAYS[5], digest="f", version=1 << 62
+    )
+    nights = Days(DAYS[4], DAYS[5])
+    days = Knowledge(run).table_input("scoring", Days(DAYS[0], DAYS[4]), nights)
+    three = replace(run, days=Days(DAYS[5], DAYS[7]))
+    origin = Origin(
+        definition="of today",
+        inputs={DAYS[5]: (file, days), DAYS[6]: (), DAYS[7]: (days,)},
+        known={DAYS[7]: DAYS[8]},
+    )
+    publish(three, TABLE, staged(three, {day: [1] for day in DAYS[5:8]}, TABLE, origin))
+    recorded = every(run, TABLE)
+    seen = replace(days, version=0)
+    assert [one.inputs for one in recorded[-3:]] == [(file, seen), (), (seen,)]
+    assert all(one.published_at.tzinfo is UTC for one in recorded)
+    shutil.rmtree(run.environment.table_path("ops.publications"))
+    assert every(run, TABLE) == recorded
+    # Nothing is recorded, and all of it is told by the log.
+    assert list(told_of(run, [TABLE])[TABLE]) == recorded
+    assert next_attempt(run, [TABLE]) == max(one.attempt for one in recorded) + 1
 
 
 def test_what_becomes_known_later_changes_no_digest_of_an_earlier_night(run: Run) -> None:

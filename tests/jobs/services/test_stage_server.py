@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs.services import processes, stage_client, wire
+from jobs.services import processes, stage_client
+from pipelines import wire
 from pipelines.environment import ROOT, Environment
 
 WORK = "tests.jobs.services.work"

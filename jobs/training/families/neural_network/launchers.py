@@ -18,7 +18,6 @@ import psutil
 
 from jobs.services import stage_client
 from jobs.services.die_with_parent import dying_with_parent
-from jobs.services.for_ranks import for_ranks, store_credentials, without
 from jobs.services.stage_client import Work
 from jobs.training.families import TIMELINE
 from jobs.training.families.neural_network import job
@@ -26,6 +25,7 @@ from jobs.training.families.neural_network.rendezvous import HERE, LOOPBACK, Pla
 from pipelines import places
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
+from pipelines.for_ranks import for_ranks, store_credentials, without
 
 FUNCTION = "jobs.training.families.neural_network.rank:main"
 """What the stage server forks; it must be among those that it allows."""

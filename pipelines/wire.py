@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,12 @@ from pipelines.errors import NightshiftError, UsageError
 MOST_BYTES = 1 << 20
 """Of a message: a request is a few hundred, and a length that is noise must not fill our memory."""
 _LENGTH = struct.Struct("!I")
+_CONNECT_SECONDS = 5
+GONE: Mapping[str, Any] = {
+    "exit_code": NightshiftError.exit_code,
+    "message": "Fault: the stage server has gone. See `nightshift status`.",
+}
+"""What stands for the reply of a server that ended before it sent one."""
 _LONGEST_PATH = 107
 """Of a Unix socket's path on Linux, `sun_path` less its final zero."""
 _PID_SUFFIX = 8
@@ -63,6 +69,25 @@ def send(
         sent = socket.send_fds(connection, [data], list(descriptors))
     if sent < len(data):  # an empty send would fail on a peer that has answered already
         connection.sendall(data[sent:])
+
+
+def connect(environment: Environment) -> socket.socket:
+    """A connection to the home's stage server, to which a client may then send its request.
+
+    Raises:
+        OSError: no server is up.
+        UsageError: the home's path is too long for a socket in it, so it has no server.
+    """
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(_CONNECT_SECONDS)
+        connection.connect(str(socket_path(environment, "stages")))
+        # From here on without a limit: a stage takes as long as it takes.
+        connection.settimeout(None)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def socket_path(environment: Environment, name: str) -> Path:

@@ -1,0 +1,68 @@
+"""A whole command that a child of the stage server does, as its client asks for it.
+
+The client is the light `nightshift` command, or a task of Airflow, which needs no Python of its own
+for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.environment import Environment
+from pipelines.errors import UsageError
+from pipelines.for_ranks import for_ranks, store_credentials
+from pipelines.places import address_of_store
+
+FUNCTION = "jobs.__main__:in_child"
+"""The entry for the stage server, which allows it."""
+FORWARDED = ("run", "plan", "notify")
+"""Commands that are done so."""
+LOST = 70
+"""How a child ends that could tell nobody: it was asked to end, or a library came apart."""
+_OF_NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Variables by which a channel reaches its address. In small letters too."""
+_OF_TERMINAL = ("COLUMNS", "LINES", "TERM")
+"""Variables by which a person says how wide a table may be."""
+
+
+def argument(environment: Environment, words: Sequence[str]) -> dict[str, Any]:
+    """What the function is called with.
+
+    Args:
+        environment: Of the client: the stage server has the settings of `nightshift up`.
+        words: The command's.
+    """
+    return {"words": list(words), "environment": environment.variables()}
+
+
+def variables(given: Mapping[str, str], words: Sequence[str]) -> dict[str, str]:
+    """Those of the client that the command would read there: the server has those of `up`.
+
+    A stage has always been done with the server's own credentials of a store, as Spark is.
+
+    Args:
+        given: The client's.
+        words: The command's.
+    """
+    names = (*_OF_NETWORK, *map(str.lower, _OF_NETWORK))
+    found = {name: given[name] for name in names if name in given}
+    if words[0] != "run":
+        found |= address_of_store(given) | store_credentials(given)
+    return {**for_ranks(given), **of_terminal(given), **found}
+
+
+def of_terminal(given: Mapping[str, str]) -> dict[str, str]:
+    """The variables of the client's terminal: the stage server has none."""
+    return {name: given[name] for name in _OF_TERMINAL if name in given}
+
+
+def is_refused(code: int, said: str) -> bool:
+    """Whether the server does not run such a thing, as one of older code: nothing was done.
+
+    Args:
+        code: Its reply's exit code.
+        said: What it says of the child: why it was killed, or not begun; nothing: it ended by
+            itself.
+    """
+    return bool(said) and code == UsageError.exit_code
