@@ -26,7 +26,7 @@ def home(stub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home in which the example lives, and a `nightshift` that does nothing."""
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
     path = file_of(PIPELINE, Environment.read())
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     path.write_text(beginning(PIPELINE, BEGAN, date(2013, 4, 2)).to_json())
     return path
 

@@ -30,7 +30,7 @@ def replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A home in which the example lives since BEGAN: the 24th stands for 2013-04-02."""
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
     path = file_of(PIPELINE, Environment.read())
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     path.write_text(beginning(PIPELINE, BEGAN, date(2013, 4, 2)).to_json())
 
 
@@ -155,7 +155,7 @@ def test_a_night_that_was_due_before_the_replay_began_is_left_to_a_person() -> N
 def test_the_first_click_works_at_any_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
     path = file_of(PIPELINE, Environment.read())
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     # At two in the morning in New York the last night that was due is that of the 23rd.
     began = datetime(2026, 11, 25, 7, tzinfo=UTC)
     path.write_text(beginning(PIPELINE, began).to_json())
