@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -94,7 +95,10 @@ class _Standalone:
         free = {f"AIRFLOW__{name}": str(processes.free_port()) for name in ports}
         settings = {"AIRFLOW_HOME": str(folder), "AIRFLOW__CORE__LOAD_EXAMPLES": "False", **free}
         self._folder = folder
-        self._variables = {**os.environ, **settings}
+        # It starts its parts by the name of its command.
+        programs = Path(sys.executable).parent
+        path = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        self._variables = {**os.environ, **settings, "PATH": path}
         self._process: subprocess.Popen[bytes] | None = None
         port = free["AIRFLOW__API__PORT"]
         self.environment = Environment.read(
