@@ -50,8 +50,8 @@ RESERVED_PIPELINES = frozenset(
         *("public", WAREHOUSE),
         # Modules beside which a pipeline's own would lie: in `pipelines`,
         *("catalog", "days", "environment", "errors", "events", "features", "feeds", "landing"),
-        *("model", "places", "prices", "redaction", "replay", "resources", "rolling", "run"),
-        *("spec", "stages", "waivers"),
+        *("for_ranks", "forwarding", "model", "places", "prices", "redaction", "replay"),
+        *("resources", "rolling", "run", "spec", "stages", "waivers", "wire"),
         # in `jobs/transforms` and `jobs/examples`,
         *("columns", "snapshots", "files", "nycflights13"),
         # in `expectations`,
@@ -59,8 +59,8 @@ RESERVED_PIPELINES = frozenset(
         *("page", "report_page", "row_rules", "suite"),
         # in `features` and `dags`.
         *("asof", "definitions", "sources", "store"),
-        *("callbacks", "deadline", "deadlines", "drops", "lineage", "maintenance", "nights"),
-        *("process", "reports", "tasks", "waiting"),
+        *("callbacks", "deadline", "deadlines", "drops", "forwarded", "lineage", "maintenance"),
+        *("nights", "process", "reports", "tasks", "waiting"),
         # Modules of `jobs/commands` and `jobs/lake` that a pipeline would be mistaken for.
         *("land", "tables"),
     }

@@ -220,12 +220,17 @@ def test_a_task_whose_process_is_killed_leaves_no_child(served: Served) -> None:
 def test_a_child_that_is_lost_is_told_of_by_the_command_and_not_done_again(
     how: str, served: Served, stub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def lose() -> None:
+        """The server goes, and its child with it; what that has started would hold its output."""
+        *_, below = served.processes()
+        served.process.kill()
+        below.kill()
+
     served.does("sleep" if how == "server" else how)
     monkeypatch.setenv("STUB_EXIT", "3")
     monkeypatch.setenv("STUB_RESULT", json.dumps({**RESULT, "message": "it was killed"}))
     if how == "server":
-        killer = threading.Thread(target=lambda: served.processes() and served.process.kill())
-        killer.start()
+        threading.Thread(target=lose).start()
     with capture_logs() as logged:
         pushed, error = execute(ingest())
     if how != "come apart":
