@@ -17,8 +17,6 @@ from pipelines import forwarding, wire
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError
 
-_READ_BYTES = 65_536
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
@@ -60,7 +58,7 @@ class Forwarded:
         received = b""
         told = None
         while told is None:
-            data = self._receive()
+            data = wire.receive(self._connection)
             received += data
             told = wire.decode(received) if data else wire.GONE
         self._connection.close()
@@ -77,12 +75,6 @@ class Forwarded:
         # the task may be waiting on.
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
-
-    def _receive(self) -> bytes:
-        try:
-            return self._connection.recv(_READ_BYTES)
-        except ConnectionError:
-            return b""
 
 
 def forwarded(words: Sequence[str], variables: Mapping[str, str]) -> Forwarded | None:

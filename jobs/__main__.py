@@ -25,6 +25,7 @@ from pipelines.days import Days, parse_day
 from pipelines.environment import JDBC_PORT, PAGES, Environment
 from pipelines.errors import UsageError
 from pipelines.events import Event
+from pipelines.forwarding import FORWARDED, LOST
 from pipelines.redaction import redacted
 from pipelines.run import Run, new_run_id
 from pipelines.spec import Pipeline
@@ -69,7 +70,7 @@ def in_child(argument: Mapping[str, Any]) -> int:
     words, variables = argument["words"], argument["environment"]
 
     def do(environment: Environment) -> int:
-        if words[0] not in forwarding.FORWARDED:
+        if words[0] not in FORWARDED:
             raise UsageError(f"The stage server does not do '{words[0]}'.")
         arguments = parser().parse_args(words)
         arguments.is_child = True
@@ -79,10 +80,10 @@ def in_child(argument: Mapping[str, Any]) -> int:
         return in_server.ended(variables, do)
     except SystemExit:
         # It was asked to end: nobody else can tell.
-        return forwarding.LOST
+        return LOST
     except BaseException:  # such as a panic of a library in Rust
         print(redacted(traceback.format_exc(), variables), file=sys.stderr, end="", flush=True)
-        return forwarding.LOST
+        return LOST
 
 
 def parser() -> Parser:
@@ -866,7 +867,7 @@ def _run_in_child(arguments: argparse.Namespace, run: Run) -> int | None:
     command, *words = arguments.command_line
     named = [command, f"--run-id={run.run_id}", *words]
     code = forwarding.forward(run.environment, named)
-    if code != forwarding.LOST:
+    if code != LOST:
         return code
     return _tell_loss(arguments, run, began, meter.read())
 
@@ -885,7 +886,7 @@ def _forwarded(arguments: argparse.Namespace, environment: Environment) -> int |
     if arguments.is_child:
         return None
     code = forwarding.forward(environment, arguments.command_line)
-    return None if code == forwarding.LOST else code
+    return None if code == LOST else code
 
 
 def _plan(arguments: argparse.Namespace, environment: Environment) -> int:

@@ -14,8 +14,8 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from io import BufferedReader, RawIOBase
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -123,15 +123,8 @@ def write_whole(path: Path, content: bytes) -> None:
     if is_url(path):
         path.write_bytes(content)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Of this writer alone, and hidden until it has its name. Not by the process id: on a disk that
-    # machines share, two may have the same.
-    unfinished = path.with_name(f".{path.name}.{uuid4().hex}.part")
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with _unfinished(path, content) as draft:
+        draft.replace(path)
 
 
 def write_once(path: Path, content: bytes) -> None:
@@ -141,14 +134,23 @@ def write_once(path: Path, content: bytes) -> None:
         with suppress(FileExistsError):
             of_store.fs.pipe_file(of_store.path, content, mode="create")
         return
+    # Unlike a rename, a link fails when the file is there.
+    with _unfinished(path, content) as draft, suppress(FileExistsError):
+        path.hardlink_to(draft)
+
+
+@contextmanager
+def _unfinished(path: Path, content: bytes) -> Iterator[Path]:
+    """The content in a file beside the path, which then gets its name or is gone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Of this writer alone, and hidden until it has its name. Not by the process id: on a disk that
+    # machines share, two may have the same.
     draft = path.with_name(f".{path.name}.{uuid4().hex}.part")
-    write_whole(draft, content)
     try:
-        # Unlike a rename, it fails when the file is there.
-        with suppress(FileExistsError):
-            path.hardlink_to(draft)
+        draft.write_bytes(content)
+        yield draft
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
 
 
 def remove(folder: Path) -> None:

@@ -19,6 +19,8 @@ MOST_BYTES = 1 << 20
 """Of a message: a request is a few hundred, and a length that is noise must not fill our memory."""
 _LENGTH = struct.Struct("!I")
 _CONNECT_SECONDS = 5
+READ_BYTES = 65_536
+"""At once."""
 GONE: Mapping[str, Any] = {
     "exit_code": NightshiftError.exit_code,
     "message": "Fault: the stage server has gone. See `nightshift status`.",
@@ -88,6 +90,14 @@ def connect(environment: Environment) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def receive(connection: socket.socket) -> bytes:
+    """What has come of a reply; nothing when who was to send it has gone."""
+    try:
+        return connection.recv(READ_BYTES)
+    except ConnectionError:
+        return b""
 
 
 def socket_path(environment: Environment, name: str) -> Path:

@@ -13,9 +13,7 @@ from collections.abc import Sequence
 from jobs.services import stage_client
 from pipelines import forwarding
 from pipelines.environment import Environment
-from pipelines.forwarding import FORWARDED, FUNCTION, LOST
-
-__all__ = ["FORWARDED", "FUNCTION", "LOST", "forward"]
+from pipelines.forwarding import FUNCTION, LOST
 
 
 def forward(environment: Environment, words: Sequence[str]) -> int | None:

@@ -5,13 +5,12 @@ Importing this is cheap.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from jobs.services import stage_client
-from pipelines import catalog, forwarding
+from pipelines import catalog
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
 
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
 
 Tell = Callable[[Environment, "Pipeline", Days, Mapping[str, Any]], None]
 """What the command does; the mapping holds what else was asked of it, plain enough for JSON."""
-
-
-def of_terminal() -> dict[str, str]:
-    """The variables of this terminal: the stage server has none."""
-    return forwarding.of_terminal(os.environ)
 
 
 def in_server_or_here(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from jobs.commands import in_server
 from jobs.output import show
 from jobs.services import stage_client
-from pipelines import wire
+from pipelines import forwarding, wire
 from pipelines.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def run(
         "output": output and str(output),
         "run": run_id,
     }
-    return stage_client.call(environment, FUNCTION, asked, in_server.of_terminal())
+    return stage_client.call(environment, FUNCTION, asked, forwarding.of_terminal(os.environ))
 
 
 def in_child(asked: Mapping[str, Any]) -> int:

@@ -16,8 +16,6 @@ from jobs.services.shared_locks import hold_at
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 
-_VARIABLE = Environment.settings()["airflow_database"].variable
-
 
 def main() -> int:
     """Bring the tables to the installed version, then make the accounts that are missing.
@@ -27,7 +25,7 @@ def main() -> int:
     environment = Environment.read()
     try:
         # Airflow itself waits for another machine at the same for 1.8 s, and then fails.
-        with hold_at(environment.airflow_database, "tables of Airflow", _VARIABLE):
+        with hold_at(environment, "airflow_database", "tables of Airflow"):
             return _prepare(environment)
     except NightshiftError as error:
         print(f"{error.kind}: {error}", file=sys.stderr)

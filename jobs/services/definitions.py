@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,11 @@ class Service:
     """Started only when Airflow's database is ready."""
     is_warmed_up: bool = False
     """The first work of a start goes through it."""
+
+
+def has_airflow(wanted: Iterable[Service]) -> bool:
+    """Whether some of the services work on Airflow's database."""
+    return any(service.needs_database for service in wanted)
 
 
 def services(environment: Environment) -> tuple[Service, ...]:

@@ -13,7 +13,7 @@ import psutil
 
 from jobs.services import addresses, airflow, locks, processes
 from jobs.services.airflow_api import own_airflow
-from jobs.services.definitions import JDBC, Health, Service, services
+from jobs.services.definitions import JDBC, Health, Service, has_airflow, services
 from jobs.services.replays import begin_all
 from jobs.services.secrets import make_all
 from jobs.services.startup import start_services, state
@@ -41,7 +41,7 @@ def up(environment: Environment) -> int:
     """
     wanted = services(environment)
     _require_some(environment, wanted)
-    if any(service.needs_database for service in wanted):
+    if has_airflow(wanted):
         airflow.require_own_settings(environment)
     _require_shared(environment)
     with _one_at_a_time(environment):
@@ -203,8 +203,7 @@ def _make_pools(environment: Environment, wanted: tuple[Service, ...]) -> None:
     Where it cannot be done, a warning is printed: pools may be there, and a night's plan makes them
     too.
     """
-    has_airflow = any(service.needs_database for service in wanted)
-    if not (has_airflow and environment.runs("airflow-api")):
+    if not (has_airflow(wanted) and environment.runs("airflow-api")):
         return
     try:
         own_airflow(environment).make_pools(catalog.pools())

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import psycopg
 
 _SCHEME = "postgresql"
-_REGISTRY = "MLFLOW_TRACKING_URI"
+_REGISTRY = "mlflow_uri"
+"""The setting that tells where it is."""
 _CONNECTION: dict[str, Any] = {
     "connect_timeout": 10,
     "application_name": "nightshift lock",
@@ -65,26 +66,29 @@ def hold(environment: Environment, name: str, *, waiting: str = "") -> Iterator[
     """
     with (
         locks.hold(environment, name, waiting=waiting),
-        hold_at(environment.mlflow_uri, name, _REGISTRY, waiting=waiting),
+        hold_at(environment, _REGISTRY, name, waiting=waiting),
     ):
         yield
 
 
 @contextmanager
-def hold_at(address: str, name: str, variable: str, *, waiting: str = "") -> Iterator[None]:
+def hold_at(
+    environment: Environment, database: str, name: str, *, waiting: str = ""
+) -> Iterator[None]:
     """Hold the lock of that name in the database that is worked on, which machines may share.
 
     Where it is no PostgreSQL, no other machine works on it, and nothing is held.
 
     Args:
-        address: Of the database.
+        environment: Whose settings they are.
+        database: Name of the setting that holds its address.
         name: Which lock.
-        variable: The setting that holds the address, for messages: the address may have a password.
         waiting: What a person is told, once, when another machine holds it.
 
     Raises:
         NightshiftError: the database does not answer, or refuses us.
     """
+    address = str(getattr(environment, database))
     if not address.startswith(_SCHEME):
         yield
         return
@@ -92,6 +96,8 @@ def hold_at(address: str, name: str, variable: str, *, waiting: str = "") -> Ite
     import psycopg  # a tenth of a second, and only needed where machines share
 
     _, _, place = address.partition("://")
+    # Messages name it: the address may have a password.
+    variable = environment.settings()[database].variable
     try:
         connection = psycopg.connect(f"{_SCHEME}://{place}", autocommit=True, **_CONNECTION)
     except psycopg.Error as error:

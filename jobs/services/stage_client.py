@@ -26,8 +26,6 @@ from pipelines import forwarding, wire
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
 
-_READ_BYTES = 65_536
-
 
 class Work(Protocol):
     """Work that another process does."""
@@ -161,10 +159,7 @@ class Forked:
             self._code = -signal.SIGKILL  # as `Popen` tells it of a process
 
     def _receive(self) -> None:
-        try:
-            data = self._connection.recv(_READ_BYTES)
-        except ConnectionError:
-            data = b""
+        data = wire.receive(self._connection)
         self._received += data
         reply = wire.decode(self._received) if data else wire.GONE
         if reply is not None:

@@ -60,7 +60,6 @@ _GRACE_SECONDS = 5.0
 """Time for a child whose client is gone to unwind, and for Spark to stop what it did for it."""
 _QUEUE = 64
 """Clients that may wait to be accepted, while a fork is under way."""
-_READ_BYTES = 65_536
 _MOST_FILES = 4
 """Taken with one read; a request sends two."""
 _PEER = struct.Struct("3i")
@@ -167,7 +166,8 @@ class StageServer:
         if client not in self._clients:
             return
         try:
-            data, descriptors, _, _ = socket.recv_fds(client.connection, _READ_BYTES, _MOST_FILES)
+            received = socket.recv_fds(client.connection, wire.READ_BYTES, _MOST_FILES)
+            data, descriptors, _, _ = received
         except OSError:
             data = b""
             descriptors = []

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 
 from jobs.services import airflow, stage_client
-from jobs.services.definitions import Health, Service
+from jobs.services.definitions import Health, Service, has_airflow
 from jobs.services.progress import Progress
 from jobs.services.supervision import Process, Supervisor, log_of
 from jobs.services.text import tail
@@ -66,8 +66,7 @@ class _Start:
         self._warmed_up = {one.name for one in wanted if one.is_warmed_up}
         self._is_cold = self._must_warm_up()
         self._warming: stage_client.Work | None = None
-        has_airflow = any(one.needs_database for one in wanted)
-        self._migration = airflow.migration(environment) if has_airflow else None
+        self._migration = airflow.migration(environment) if has_airflow(wanted) else None
         self._watch = _Watch(environment, supervisor, wanted)
 
     def wait_until_healthy(self) -> None:

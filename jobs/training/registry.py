@@ -458,7 +458,7 @@ def making_tables(environment: Environment) -> AbstractContextManager[None]:
 
     MLflow's own lock for that is a file of one machine.
     """
-    return hold_at(environment.mlflow_uri, "tables of MLflow", "MLFLOW_TRACKING_URI")
+    return hold_at(environment, "mlflow_uri", "tables of MLflow")
 
 
 def is_there(environment: Environment) -> bool:

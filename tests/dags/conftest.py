@@ -9,6 +9,7 @@ import atexit
 import os
 import shutil
 import tempfile
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,3 +89,13 @@ def context(
         "params": {"date": None, "from": None, "to": None, **_SWITCHES, **params},
         "dag_run": run,
     }
+
+
+def printed_until(capsys: pytest.CaptureFixture[str], text: str) -> str:
+    """What is printed until the text is in it, or half a minute has passed."""
+    seen = ""
+    began = time.monotonic()
+    while text not in seen and time.monotonic() < began + 30:
+        seen += capsys.readouterr().out
+        time.sleep(0.02)
+    return seen

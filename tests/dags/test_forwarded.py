@@ -29,7 +29,7 @@ from pipelines import forwarding
 from pipelines.catalog import pipeline
 from pipelines.environment import ROOT
 from pipelines.stages import stage
-from tests.dags.conftest import Instance, context
+from tests.dags.conftest import Instance, context, printed_until
 
 PIPELINE = pipeline("flights")
 FUNCTION = "tests.dags.served:in_child"
@@ -170,13 +170,8 @@ def test_killing_the_task_ends_the_child_and_all_that_it_has_started(
     ended: list[Any] = []
     task = threading.Thread(target=lambda: ended.append(execute(operator)[1]))
     task.start()
-    seen = ""
-    began = time.monotonic()
-    while "ingest is under way" not in seen and time.monotonic() < began + 30:
-        seen += capsys.readouterr().out
-        time.sleep(0.02)
     # At once, and not when it ends.
-    assert "ingest is under way" in seen
+    assert "ingest is under way" in printed_until(capsys, "ingest is under way")
     processes = served.processes()
     operator.on_kill()
     task.join(timeout=20)

@@ -31,7 +31,7 @@ from pipelines.environment import Environment
 from pipelines.flights import PIPELINE
 from pipelines.run import Run, new_run_id
 from pipelines.stages import STAGES, stage
-from tests.dags.conftest import Instance, context
+from tests.dags.conftest import Instance, context, printed_until
 
 RANGE: dict[str, Any] = {"from": "2013-01-01", "to": "2013-01-31"}
 
@@ -165,11 +165,8 @@ def test_a_line_is_logged_as_soon_as_it_is_printed(
     where = context(date="2013-03-01")
     task = threading.Thread(target=lambda: suppressed(operator, where))
     task.start()
-    seen = ""
     began = time.monotonic()
-    while "Refused: the reason" not in seen and time.monotonic() < began + 30:
-        seen += capsys.readouterr().out
-        time.sleep(0.02)
+    seen = printed_until(capsys, "Refused: the reason")
     operator.on_kill()
     task.join(timeout=10)
     assert "Refused: the reason" in seen

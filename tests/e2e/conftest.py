@@ -38,6 +38,12 @@ LOADED = Days(date(2012, 12, 31), date(2013, 3, 31))
 right to refuse the model."""
 NIGHT = date(2013, 4, 1)
 _LOAD_SECONDS = 1800
+MINUTES = [
+    pytest.mark.soak,
+    pytest.mark.skipif(not os.environ.get("SOAK"), reason="minutes; `make soak` runs it"),
+    pytest.mark.timeout(3600),
+]
+"""Marks of tests that take so long."""
 ARTIFACTS = ROOT / "artifacts" / "e2e"
 """Screenshots and the services' logs of the last session."""
 
@@ -49,11 +55,14 @@ class Installation:
     environment: Environment
     variables: dict[str, str] = field(repr=False)
 
+    def command(self, *arguments: str) -> list[str]:
+        """The command line by which a user runs it."""
+        return [str(Path(sys.executable).with_name("nightshift")), *arguments]
+
     def nightshift(self, *arguments: str, timeout: float = 600) -> str:
         """Run the command as a user would; returns what it prints on stdout."""
-        command = [str(Path(sys.executable).with_name("nightshift")), *arguments]
         ended = subprocess.run(
-            command,
+            self.command(*arguments),
             env=self.variables,
             capture_output=True,
             text=True,

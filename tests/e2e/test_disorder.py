@@ -18,13 +18,9 @@ import pytest
 
 from jobs.services.supervision import Supervisor
 from pipelines.days import Days
-from tests.e2e.conftest import Installation
+from tests.e2e.conftest import MINUTES, Installation
 
-pytestmark = [
-    pytest.mark.soak,
-    pytest.mark.skipif(not os.environ.get("SOAK"), reason="minutes; `make soak` runs it"),
-    pytest.mark.timeout(3600),
-]
+pytestmark = MINUTES
 _NIGHT_SECONDS = 1500
 """A task whose scheduler was killed is missed after minutes, and tried again after one more."""
 _LOOK_SECONDS = 0.5

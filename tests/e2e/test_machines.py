@@ -25,16 +25,18 @@ from pipelines import places, replay
 from pipelines.catalog import pipeline
 from pipelines.environment import ROOT, Environment
 from tests.conftest import free_port
-from tests.e2e.conftest import Installation, inherited_variables, keep_logs, processes_of
+from tests.e2e.conftest import (
+    MINUTES,
+    Installation,
+    inherited_variables,
+    keep_logs,
+    processes_of,
+)
 from tests.hosts import Network, kill_all_in, on_host, two_hosts
 from tests.weather import LOADED
 from tools.setup.machine import postgres_programs
 
-pytestmark = [
-    pytest.mark.soak,
-    pytest.mark.skipif(not os.environ.get("SOAK"), reason="minutes; `make soak` runs it"),
-    pytest.mark.timeout(3600),
-]
+pytestmark = MINUTES
 _NIGHT_SECONDS = 900
 _SECONDS = 60
 _LOOK_SECONDS = 0.5
@@ -55,20 +57,9 @@ class OnHost(Installation):
 
     host: str
 
-    def nightshift(self, *arguments: str, timeout: float = 600) -> str:
-        """Run the command there; returns what it prints on stdout."""
-        command = on_host(self.host, sys.executable, "-m", "jobs", *arguments)
-        ended = subprocess.run(
-            command,
-            env=self.variables,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-        )
-        assert ended.returncode == 0, f"{arguments}\n{ended.stdout}\n{ended.stderr}"
-        return ended.stdout
+    def command(self, *arguments: str) -> list[str]:
+        """The command line by which it runs there."""
+        return on_host(self.host, *super().command(*arguments))
 
 
 @dataclass(frozen=True, kw_only=True)
