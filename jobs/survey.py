@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from jobs.lake import model_events, ops, publications
 from jobs.lake.definition import digest
 from jobs.lake.knowledge import Knowledge, arrival, newest_version
-from jobs.lake.locations import sql_name
+from jobs.lake.locations import path, sql_name
+from jobs.lake.log import are_there
 from jobs.lake.transforms import definitions
 from pipelines.days import Days
 from pipelines.errors import Refused
@@ -28,7 +29,7 @@ from pipelines.spec import PREDICTIONS, TRAINING
 from pipelines.stages import STAGES
 
 if TYPE_CHECKING:
-    from jobs.lake.publications import Input, Publication
+    from jobs.lake.publications import Input, Publication, Told
     from pipelines.feeds import Feed
     from pipelines.run import Run
     from pipelines.spec import Pipeline, Table
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _HOLES_SHOWN = 12
 _DAYS_LISTED = 3
 _OUTDATED = "made by another definition"
+_LOST = "was published, and is not in the table any more"
 _Pending = dict[str, dict[date, date]]
 """By SQL name the days that are about to change, and from when each will be known."""
 State = Literal["missing", "stale", "outdated", "served", "current"]
@@ -65,7 +67,7 @@ class Hole:
 class Survey:
     """The state of every table on every night up to the last of a run, as of now."""
 
-    def __init__(self, run: Run, told: Mapping[str, Sequence[Publication]] | None = None) -> None:
+    def __init__(self, run: Run, told: Mapping[str, Told] | None = None) -> None:
         """Look.
 
         Args:
@@ -227,10 +229,10 @@ class Survey:
         return coming.get(night) or (latest and latest.known_day) or night
 
     def _known_day_of_drop(self, feed: Feed, night: date) -> date:
-        path = self._run.environment.landing / self._run.pipeline.name / feed.file(night)
-        if feed.is_reference or not path.exists():
+        file = self._run.environment.landing / self._run.pipeline.name / feed.file(night)
+        if feed.is_reference or not file.exists():
             return night
-        return self._knowledge.day_of_drop(feed.name, night, arrival(path))
+        return self._knowledge.day_of_drop(feed.name, night, arrival(file))
 
     def _known(self, name: str) -> dict[date, Publication]:
         """The publications of a table that are in force, by partition date."""
@@ -271,8 +273,14 @@ class Survey:
             return True
         until = self._run.days.last
         seen: int = told["table_version"]
+        if seen > newest_version(self._knowledge.latest(TRAINING)) and not self._has_version(seen):
+            return True
         rows = self._knowledge.seen_by(TRAINING, until)
         return newest_version({day: one for day, one in rows.items() if day <= until}) > seen
+
+    def _has_version(self, version: int) -> bool:
+        """Whether the rows to learn from have that one: a table that was deleted begins anew."""
+        return are_there(path(self._run, TRAINING), version) == [True]
 
     def learned_since(self, moment: datetime | None) -> set[date]:
         """The nights up to the last whose labels have been published since; None: ever."""
@@ -284,7 +292,8 @@ class Survey:
     def _finding(self, table: Table, night: date) -> Finding:
         one = self._publication(table, night)
         if one is None:
-            return Finding(table=table, night=night, state="missing", reason="never published")
+            reason = self._why_missing(table, table.day_of(night))
+            return Finding(table=table, night=night, state="missing", reason=reason)
         changed = [given for given in one.inputs if self._has_changed(given)]
         if not changed:
             return Finding(table=table, night=night, state="current")
@@ -317,7 +326,8 @@ class Survey:
         known = self._known(table.name)
         snapshots = [one for one in known.values() if one.day <= night]
         if not snapshots:
-            return Finding(table=table, night=night, state="missing", reason="never published")
+            reason = self._why_missing(table, *(day for day in Days(self.nights.first, night)))
+            return Finding(table=table, night=night, state="missing", reason=reason)
         last = max(snapshots, key=lambda one: one.day)
         later = [day for day in known if day > night]
         # An old night sees the file of its own time, which is gone.
@@ -325,6 +335,10 @@ class Survey:
         if not (is_there and any(map(self._has_changed, last.inputs))):
             return Finding(table=table, night=night, state="current")
         return Finding(table=table, night=night, state="stale", reason=f"{name} has changed")
+
+    def _why_missing(self, table: Table, *days: date) -> str:
+        is_lost = not self._told[table.name].lost_days.isdisjoint(days)
+        return _LOST if is_lost else "never published"
 
     def _nights(self) -> Days:
         """From the first night that was ever published, or the run's first, to the run's last.
@@ -334,7 +348,9 @@ class Survey:
         daily = [feed for feed in self._run.pipeline.feeds if not feed.is_reference]
         first = self._run.pipeline.first_day if self._run.from_start else self._run.days.first
         for feed in daily:
-            first = min([first, *self._known(feed.name)])
+            # What a table has lost was asked for once, too.
+            asked_for = self._known(feed.name).keys() | self._told[feed.name].lost_days
+            first = min([first, *asked_for])
         return Days(first, self._run.days.last)
 
     def _made_nights(self, table: Table) -> list[date]:
@@ -375,12 +391,12 @@ class Survey:
     def _has_changed(self, given: Input) -> bool:
         if self._knowledge.table_of(given):
             return self._knowledge.digest(given) != given.digest
-        path = self._run.environment.landing / given.name
-        seen = stamp(path)
+        file = self._run.environment.landing / given.name
+        seen = stamp(file)
         # A file that is gone, and a model, say nothing new.
         if seen is None or seen.changed_ns == given.version:
             return False
-        return publications.digest_of_file(path) != given.digest
+        return publications.digest_of_file(file) != given.digest
 
     def _in_words(self, given: Input, made: Publication) -> str:
         table = self._knowledge.table_of(given)

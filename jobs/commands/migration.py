@@ -77,6 +77,7 @@ def changes(run: Run, feed: Feed) -> list[Change]:
 def add(run: Run, found: Sequence[Change]) -> None:
     """Add declared columns to their table, in one commit of the log alone."""
     place = path(run, found[0].feed.name)
+    publications.forget_lost(run, found[0].feed.name)
     fields = [Field(one.column, PrimitiveType(one.after), nullable=True) for one in found]
     hooks = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
     DeltaTable(place).alter.add_columns(fields, post_commithook_properties=hooks)

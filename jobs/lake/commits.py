@@ -146,7 +146,8 @@ def confirm(
 def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -> Published:
     # Opened before anything is asked: whatever is published after it makes the commit fail.
     table = _open(path(run, name))
-    known = publications.in_force(run, name)
+    told = publications.told(run, name)
+    known = publications.latest(told)
     found = _unrecorded(table, known, whole.days)
     known |= {one.day: one for one in found}
     differing = [day for day in whole.days if not _holds(known, whole, day)]
@@ -164,6 +165,8 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
     if differing or table is None:
         version += 1
         committed = [one for one in made if one.changed]
+        if told.lost_days:
+            publications.forget_lost(run, name)
         _commit(run, name, table, staging, differing, committed)
         # What changed nothing stays in the version in which it came.
         made = [replace(one, version=version) if one.changed else one for one in made]

@@ -2,7 +2,8 @@
 
 A publication is one day of one table. It is written into the commit that makes its rows visible,
 and after that into `ops.publications`, which people query. Whoever asks reads the table's own log
-for what is not recorded yet, so that a run killed between the two loses nothing.
+for what is not recorded yet, so that a run killed between the two loses nothing. And what is
+recorded of a version that the table has no more, because it was deleted or restored, counts not.
 """
 
 from __future__ import annotations
@@ -128,10 +129,8 @@ def in_force(
         name: The table.
         days: Partition dates that are asked for; None: all.
     """
-    asked = every(run, name, days)
-    if days is not None:
-        asked = [one for one in asked if one.day in days]
-    return dict(sorted(latest(asked).items()))
+    found = latest(every(run, name, days))
+    return {day: one for day, one in sorted(found.items()) if days is None or day in days}
 
 
 def every(run: Run, name: str, days: Days | None = None) -> list[Publication]:
@@ -147,18 +146,30 @@ def every(run: Run, name: str, days: Days | None = None) -> list[Publication]:
 
 def of_table(environment: Environment, name: str, days: Days | None = None) -> list[Publication]:
     """As `every`, of a table by its SQL name."""
-    told = _told_of(environment, name, _recorded(environment, name), days)
-    return sorted(told, key=_order)
+    return list(Told(environment, name, _recorded(environment, name), days))
 
 
-def all_told(run: Run) -> dict[str, Sequence[Publication]]:
+def told(run: Run, name: str) -> Told:
+    """The same with what the table has lost."""
+    table = sql_name(run, name)
+    return Told(run.environment, table, _recorded(run.environment, table))
+
+
+def all_told(run: Run) -> dict[str, Told]:
     """For each table of the pipeline all its publications, in their order."""
     return told_of(run, [table.name for table in run.pipeline.tables])
 
 
-def told_of(run: Run, names: Iterable[str]) -> dict[str, Sequence[Publication]]:
-    """The same for some tables, all of them as of now: see `_Told`."""
-    return {name: _Told(*of_table) for name, of_table in _looked_up(run, names).items()}
+def told_of(run: Run, names: Iterable[str]) -> dict[str, Told]:
+    """The same for some tables, all of them as of now; the record is read once."""
+    of_pipeline = [("pipeline", "=", run.pipeline.name)]
+    recorded = ops.read(run.environment, _RECORD, of_pipeline)
+    found = {}
+    for name in names:
+        full_name = sql_name(run, name)
+        own = recorded.filter(pc.equal(recorded["table_name"], full_name))
+        found[name] = Told(run.environment, full_name, own)
+    return found
 
 
 def latest(publications: Iterable[Publication]) -> dict[date, Publication]:
@@ -187,11 +198,8 @@ def next_attempt(run: Run, names: Iterable[str]) -> int:
     Two attempts that begin before either has published get the same number; only the first of them
     to publish a day can do so.
     """
-    taken = [0]
-    for recorded, unrecorded in _looked_up(run, names).values():
-        taken.append(pc.max(recorded["attempt"]).as_py() or 0)
-        taken += [one.attempt for one in unrecorded]
-    return max(taken) + 1
+    found = told_of(run, names).values()
+    return max((one.last_attempt for one in found), default=0) + 1
 
 
 def file_input(name: str, day: date, path: Path) -> Input:
@@ -230,10 +238,23 @@ def record(run: Run, name: str, publications: Sequence[Publication]) -> None:
     with locks.hold(run.environment, f"publications.{table}"):
         recorded = _recorded(run.environment, table)
         there = _identities(recorded)
-        found = [*_unrecorded(run.environment, table, recorded), *publications]
+        found = [*Told(run.environment, table, recorded).unrecorded, *publications]
         added = {_identity(one): one for one in found if _identity(one) not in there}
         rows = [_row(run, name, one) for one in added.values()]
         ops.append(run.environment, _RECORD, rows)
+
+
+def forget_lost(run: Run, name: str) -> None:
+    """Take out of the record what it tells of versions that the table has no more.
+
+    Before the table gets a commit: the numbers of these versions come again.
+    """
+    table = sql_name(run, name)
+    with locks.hold(run.environment, f"publications.{table}"):
+        first = told(run, name).first_lost
+        if first is not None:
+            lost = f"table_name = '{table}' AND version >= {first}"
+            ops.replace(run.environment, _RECORD, [], lost)
 
 
 def to_metadata(publications: Sequence[Publication]) -> dict[str, str]:
@@ -242,15 +263,45 @@ def to_metadata(publications: Sequence[Publication]) -> dict[str, str]:
     return {_METADATA: json.dumps({_RECORD: told}, default=str)}
 
 
-class _Told(Sequence[Publication]):
+class Told(Sequence[Publication]):
     """All publications of a table in their order, made of what was read when they are asked for.
 
     To make all of a pipeline takes longer than to read them, and a stage asks for few tables.
     """
 
-    def __init__(self, recorded: pa.Table, unrecorded: Sequence[Publication]) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        table: str,
+        recorded: pa.Table,
+        days: Days | None = None,
+    ) -> None:
+        """Compare what is recorded with the table's own log.
+
+        Args:
+            environment: Whose lake it is.
+            table: SQL name.
+            recorded: Rows of `ops.publications` about the table.
+            days: Partition dates of which recorded ones are asked for; None: all.
+        """
         self._recorded = recorded
-        self._unrecorded = unrecorded
+        self._lost = recorded.slice(0, 0)
+        self._days = days
+        self.unrecorded: list[Publication] = []
+        """Those that the log alone tells of."""
+        place = environment.table_path(table)
+        last = pc.max(recorded["version"]).as_py()
+        # Nearly always the newest commit is recorded: to see that takes two looks, while a table
+        # takes the longer to be opened the more commits its log has.
+        if last is not None and are_there(place, last, last + 1) == [True, False]:
+            return
+        newest = DeltaTable(place).version() if DeltaTable.is_deltatable(place) else -1
+        agreed = _agreed(place, newest, recorded)
+        is_there = pc.less_equal(recorded["version"], agreed)
+        self._recorded = recorded.filter(is_there)
+        self._lost = recorded.filter(pc.invert(is_there))
+        for version in range(agreed + 1, newest + 1):
+            self.unrecorded += _of_commit(place, version)
 
     @overload
     def __getitem__(self, index: int) -> Publication: ...
@@ -263,38 +314,33 @@ class _Told(Sequence[Publication]):
         return iter(self._made)
 
     def __len__(self) -> int:
-        return len(self._recorded) + len(self._unrecorded)
+        return len(self._made)
+
+    @property
+    def last_attempt(self) -> int:
+        """The highest number of an attempt, also of one whose rows are lost; 0: there is none."""
+        recorded = [pc.max(rows["attempt"]).as_py() or 0 for rows in (self._recorded, self._lost)]
+        return max([*recorded, *(one.attempt for one in self.unrecorded)])
+
+    @property
+    def first_lost(self) -> int | None:
+        """The first version that is recorded and that the table has no more; None: it has all."""
+        first: int | None = pc.min(self._lost["version"]).as_py()
+        return first
+
+    @property
+    def lost_days(self) -> set[date]:
+        """The days of which a publication is recorded that the table has no more."""
+        return set(_values(self._lost["day"].combine_chunks()))
 
     @cached_property
     def _made(self) -> list[Publication]:
-        return sorted([*_from_rows(self._recorded, None), *self._unrecorded], key=_order)
-
-
-def _looked_up(run: Run, names: Iterable[str]) -> dict[str, tuple[pa.Table, list[Publication]]]:
-    """For each table its recorded rows and what is not recorded yet; the record is read once."""
-    of_pipeline = [("pipeline", "=", run.pipeline.name)]
-    recorded = ops.read(run.environment, _RECORD, of_pipeline)
-    found = {}
-    for name in names:
-        full_name = sql_name(run, name)
-        own = recorded.filter(pc.equal(recorded["table_name"], full_name))
-        found[name] = own, _unrecorded(run.environment, full_name, own)
-    return found
+        return sorted([*_from_rows(self._recorded, self._days), *self.unrecorded], key=_order)
 
 
 def _recorded(environment: Environment, table: str) -> pa.Table:
     """Rows of `ops.publications` about the table of that SQL name."""
     return ops.read(environment, _RECORD, [("table_name", "=", table)])
-
-
-def _told_of(
-    environment: Environment,
-    table: str,
-    recorded: pa.Table,
-    days: Days | None = None,
-) -> list[Publication]:
-    """The recorded publications of a table, those of `days` alone; and all unrecorded ones."""
-    return [*_from_rows(recorded, days), *_unrecorded(environment, table, recorded)]
 
 
 def _from_rows(recorded: pa.Table, days: Days | None) -> list[Publication]:
@@ -339,21 +385,36 @@ def _identities(recorded: pa.Table) -> set[tuple[date, int, datetime]]:
     return set(zip(*map(_values, columns), strict=True))
 
 
-def _unrecorded(environment: Environment, table: str, recorded: pa.Table) -> list[Publication]:
-    """Publications in the table's log after the last recorded one."""
-    place = environment.table_path(table)
+def _agreed(place: str, newest: int, recorded: pa.Table) -> int:
+    """The last version up to which log and record tell the same; -1: they have none in common.
+
+    Args:
+        place: The table's path or URL.
+        newest: Its version; -1: it is not there.
+        recorded: Rows about it.
+    """
     last = pc.max(recorded["version"]).as_py()
-    # Nearly always the newest commit is recorded: to see that takes two looks, while a table takes
-    # the longer to be opened the more commits its log has.
-    if last is not None and are_there(place, last, last + 1) == [True, False]:
-        return []
-    if not DeltaTable.is_deltatable(place):
-        return []
-    first = 0 if last is None else last + 1
-    found: list[Publication] = []
-    for version in range(first, DeltaTable(place).version() + 1):
-        found += _of_commit(place, version)
-    return found
+    if last is None:
+        return -1
+    if last <= newest and are_there(place, last) == [True]:
+        return int(last)
+    # The table was deleted, or restored from a backup, or the end of its log is lost. Commits that
+    # came since may have taken the numbers of lost ones.
+    versions = range(min(last, newest), -1, -1)
+    return next((one for one in versions if _is_recorded(place, one, recorded)), -1)
+
+
+def _is_recorded(place: str, version: int, recorded: pa.Table) -> bool:
+    """Whether the commit of a version is the one that is recorded by its number."""
+    if are_there(place, version) == [False]:
+        # Other programs let old entries of the log expire.
+        return True
+    own = recorded.filter(pc.equal(recorded["version"], version))
+    told = {_identity(one) for one in _of_commit(place, version)}
+    if told:
+        return not told.isdisjoint(_identities(own))
+    # Of before there was a record a commit tells nothing, and no attempt is known.
+    return bool(pc.max(own["attempt"]).as_py() == 0)
 
 
 def _of_commit(table: str, version: int) -> Iterator[Publication]:

@@ -732,6 +732,42 @@ def test_the_plan_tells_of_another_definition_and_a_night_spreads_none(home: Hom
     assert home.performed == []
 
 
+@pytest.mark.parametrize("name", ["readings", "marks", "sums", "training", "scoring"])
+def test_a_table_whose_folder_is_gone_is_made_again_by_the_next_night(
+    name: str, home: Home
+) -> None:
+    home.promote(DAYS[0])
+    home.night(DAYS[3], first=DAYS[0])
+    tables = ("readings", "marks", "sums", "training", "scoring", PREDICTIONS)
+    before = {name: home.published(name) for name in tables}
+    shutil.rmtree(path(home.run(DAYS[0]), name))
+    with home._stages():
+        rows = plan(home.run(DAYS[3])).rows
+    missing = [row[1:] for row in rows if row[0] == f"tiny.{name}" and row[1] == "missing"]
+    why = "was published, and is not in the table any more"
+    assert missing == [("missing", 4, f"{DAYS[0]}..{DAYS[3]}", why)]
+    assert home.night(DAYS[3]) == 0
+    assert {name: home.published(name) for name in tables} == before
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+
+
+def test_a_table_that_lost_its_newest_versions_is_made_true_again(home: Home) -> None:
+    for day in DAYS[:4]:
+        home.night(day)
+    tables = ("readings", "marks", "sums", "training", "scoring")
+    before = {name: home.published(name) for name in tables}
+    for name in tables:
+        log = Path(path(home.run(DAYS[0]), name)) / "_delta_log"
+        for version in (2, 3):
+            (log / f"{version:020}.json").unlink()
+    assert home.night(DAYS[3]) == 0
+    assert {name: home.published(name) for name in tables} == before
+    assert "train" in stages_of(home)
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+
+
 class Model:
     """What each table must hold, from what was landed and which nights were run, in order."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
@@ -479,3 +480,74 @@ def test_a_reader_that_skips_files_by_their_bounds_misses_no_row(
             skipping = delta.to_pyarrow_dataset().scanner(filter=condition).to_table()
             reading_all = delta.to_pyarrow_table().filter(condition)
             assert len(skipping) == len(reading_all)
+
+
+def truncate_log(run: Run, after: int) -> None:
+    """Lose the newest commits of the table, as a restored backup does."""
+    log = Path(path(run, TABLE)) / "_delta_log"
+    for file in log.glob("*.json"):
+        if file.stem.isdigit() and int(file.stem) > after:
+            file.unlink()
+
+
+def test_a_table_whose_folder_is_gone_is_published_whole_again(tmp_path: Path) -> None:
+    run = run_at(tmp_path)
+    ids = {FIRST: [1], SECOND: [2, 3]}
+    publish(run, TABLE, staged(run, {FIRST: [7], SECOND: [8]}))
+    publish(run, TABLE, staged(run, ids))
+    shutil.rmtree(path(run, TABLE))
+    assert in_force(run, TABLE) == {}
+    published = publish(run, TABLE, staged(run, ids))
+    assert (published.rows, published.changed, published.version) == (3, True, 0)
+    assert ids_of(run) == {"2013-01-05": [1], "2013-01-06": [2, 3]}
+    assert [row["version"] for row in recorded(run)] == [0, 0]
+
+
+def test_what_is_recorded_of_versions_that_the_table_lost_is_in_force_no_more(
+    tmp_path: Path,
+) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    for ids in ([1], [2], [3], [4]):
+        publish(run, TABLE, staged(run, {FIRST: ids}))
+    truncate_log(run, after=1)
+    assert in_force(run, TABLE)[FIRST].version == 1
+    # Not unchanged: readers see the rows of version 1.
+    published = publish(run, TABLE, staged(run, {FIRST: [4]}))
+    assert (published.changed, published.version) == (True, 2)
+    assert ids_of(run) == {"2013-01-05": [4]}
+    assert in_force(run, TABLE)[FIRST].version == 2
+    assert [row["version"] for row in recorded(run)] == [0, 1, 2]
+
+
+def test_a_commit_that_took_the_number_of_a_lost_one_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    for ids in ([1], [2], [3], [4]):
+        publish(run, TABLE, staged(run, {FIRST: ids}))
+    truncate_log(run, after=0)
+    for ids in ([5], [6], [7]):
+        # Killed before it could record.
+        with monkeypatch.context() as patched:
+            patched.setattr(publications, "record", _killed)
+            with pytest.raises(KeyboardInterrupt):
+                publish(run, TABLE, staged(run, {FIRST: ids}))
+        known = in_force(run, TABLE)[FIRST]
+        assert known.checksum == checksum_of(ids)
+        assert known.version == DeltaTable(path(run, TABLE)).version()
+    publish(run, TABLE, staged(run, {FIRST: [8]}))
+    made = [checksum_of(ids) for ids in ([1], [5], [6], [7], [8])]
+    assert [row["checksum"] for row in recorded(run)] == made
+
+
+def test_an_empty_table_in_the_place_of_a_lost_one_is_not_taken_for_it(tmp_path: Path) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    publish(run, TABLE, staged(run, {FIRST: [1]}))
+    publish(run, TABLE, staged(run, {FIRST: [2]}))
+    columns = DeltaTable(path(run, TABLE)).schema()
+    shutil.rmtree(path(run, TABLE))
+    DeltaTable.create(path(run, TABLE), columns, partition_by=["landed_date"])
+    assert in_force(run, TABLE) == {}
+    publish(run, TABLE, staged(run, {FIRST: [2]}))
+    assert ids_of(run) == {"2013-01-05": [2]}
+    assert [(row["version"], row["changed"]) for row in recorded(run)] == [(1, True)]
