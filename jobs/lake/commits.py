@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 _MOST_TRIES = 100
 """Each lost to a commit of another process; with as many processes at once, all have their turn."""
 _LONGEST_PAUSE_SECONDS = 0.05
+_MILLISECONDS = 1000
+"""A second, as the log counts."""
 _PROPERTIES = {
     # A pin names a version: the log must tell of it as long as the table lives.
     "delta.enableExpiredLogCleanup": "false",
@@ -138,7 +140,7 @@ def confirm(
         inputs=inputs,
         changed=False,
         code_version=code_version(),
-        published_at=publications.now(),
+        published_at=publications.now(known),
     )
     publications.record(run, name, [again])
 
@@ -204,6 +206,7 @@ def _unrecorded(
 
 
 def _of_files(day: date, version: int, files: pa.Table) -> Publication:
+    written_ms: int = pc.max(files["modification_time"]).as_py()
     return Publication(
         day=day,
         version=version,
@@ -216,7 +219,7 @@ def _of_files(day: date, version: int, files: pa.Table) -> Publication:
         inputs=(),
         changed=True,
         code_version="",
-        published_at=pc.max(files["modification_time"]).as_py(),
+        published_at=datetime.fromtimestamp(written_ms / _MILLISECONDS, UTC),
     )
 
 
@@ -282,7 +285,7 @@ def _publications(
             inputs=tuple(map(checked.now, given)),
             changed=is_new,
             code_version=code_version(),
-            published_at=publications.now(),
+            published_at=publications.now(known.get(day)),
             known_day=known_day if is_new else _earlier(known_day, known[day].known_day),
         )
         if is_new or _origin(one) != _origin(known[day]):

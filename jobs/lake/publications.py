@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 _RECORD = "publications"
 """The ops table, and the key of what a commit tells of them."""
+_TICK = timedelta(microseconds=1)
+"""The least that a Delta table can tell two instants apart by."""
 _METADATA = "userMetadata"
 """Key of a commit that every program shows in the table's history."""
 
@@ -470,6 +472,12 @@ def _day(told: date | str | None) -> date | None:
     return date.fromisoformat(told) if isinstance(told, str) else told
 
 
-def now() -> datetime:
-    """This instant, as a publication keeps it."""
-    return datetime.now(UTC)
+def now(after: Publication | None = None) -> datetime:
+    """This instant, as a publication keeps it.
+
+    Args:
+        after: The one that is in force until then. A clock that was set back does not make what
+            follows it earlier: by that time publications of one version are ordered.
+    """
+    clock = datetime.now(UTC)
+    return clock if after is None else max(clock, after.published_at + _TICK)

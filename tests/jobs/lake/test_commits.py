@@ -9,10 +9,10 @@ import shutil
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import pyarrow as pa
@@ -198,7 +198,7 @@ def test_what_was_published_before_there_was_a_record_is_kept_too_and_recorded_o
         assert (kept.day, kept.rows, kept.version) == (FIRST, 2, old.version())
     told = [(row["day"], row["rows"], row["run_id"]) for row in recorded(run)]
     assert told == [(FIRST, 2, ""), (SECOND, 1, run.run_id)]
-    assert recorded(run)[0]["published_at"] < began
+    assert began - timedelta(hours=1) < recorded(run)[0]["published_at"] < began
 
 
 def test_what_was_replaced_without_a_record_is_a_revision_that_stays(tmp_path: Path) -> None:
@@ -551,3 +551,25 @@ def test_an_empty_table_in_the_place_of_a_lost_one_is_not_taken_for_it(tmp_path:
     publish(run, TABLE, staged(run, {FIRST: [2]}))
     assert ids_of(run) == {"2013-01-05": [2]}
     assert [(row["version"], row["changed"]) for row in recorded(run)] == [(1, True)]
+
+
+def test_the_last_confirmation_counts_though_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    publish(run, TABLE, staged(run, {FIRST: [1]}, origin=Origin(definition="a")))
+    publish(run, TABLE, staged(run, {FIRST: [1]}, origin=Origin(definition="b")))
+    monkeypatch.setattr(publications, "datetime", AnHourAgo)
+    publish(run, TABLE, staged(run, {FIRST: [1]}, origin=Origin(definition="c")))
+    assert in_force(run, TABLE)[FIRST].definition == "c"
+    file = publications.Input(name="toy/file", first_day=FIRST, last_day=FIRST, digest="d")
+    commits.confirm(run, TABLE, FIRST, (file,))
+    assert in_force(run, TABLE)[FIRST].inputs == (file,)
+
+
+class AnHourAgo(datetime):
+    """What a clock says that was set back."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return super().now(tz) - timedelta(hours=1)
