@@ -21,6 +21,7 @@ from pipelines.places import is_url, place
 from pipelines.run import Run
 
 if TYPE_CHECKING:
+    from jobs.lake.snapshots import Snapshot
     from pipelines.environment import Environment
     from pipelines.spec import Pipeline
 
@@ -145,11 +146,11 @@ def _old_reports(environment: Environment, name: str, rule: Rule) -> Cleaned:
     return cleaned
 
 
-def _pinned(environment: Environment, name: str) -> dict[str, set[int]]:
+def _pinned(environment: Environment, name: str) -> Iterable[Snapshot]:
     from jobs.training import registry
 
     if not registry.is_there(environment):
-        return {}
+        return ()
     return registry.Registry(environment, name).pinned()
 
 

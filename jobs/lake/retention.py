@@ -21,11 +21,12 @@ from urllib.parse import unquote
 from deltalake import DeltaTable
 from pyarrow import fs
 
-from jobs.lake import ops, publications
+from jobs.lake import ops, publications, snapshots
 from jobs.lake.knowledge import visible
 from jobs.lake.locations import STAGED_BELOW, exists, manifests, path, sql_name
 from jobs.lake.log import Action, actions
 from jobs.lake.publications import Input
+from jobs.lake.snapshots import Snapshot
 from jobs.services.leftovers import Cleaned, Rule
 from pipelines.errors import NightshiftError
 from pipelines.places import is_url
@@ -41,8 +42,6 @@ name a file that is gone."""
 _MOST_COMMITS = 10
 """After a table's last checkpoint. Every reader reads them one by one."""
 _SECONDS_AN_HOUR = 3600
-Versions = Mapping[str, set[int]]
-"""By table."""
 _TableVersion = tuple[str, int]
 _Files = Mapping[str, fs.FileInfo]
 """By path below the table."""
@@ -111,21 +110,22 @@ def clean_table(
     )
 
 
-def clean_tables(run: Run, pinned: Versions, rule: Rule) -> Iterable[Cleaned]:
+def clean_tables(run: Run, pinned: Iterable[Snapshot], rule: Rule) -> Iterable[Cleaned]:
     """Clean every table of the pipeline, one after another; one that cannot be is told as failed.
 
     Args:
         run: Whose pipeline's tables they are.
-        pinned: By table the versions that are in use beside those that publications name.
+        pinned: What is in use beside the versions that publications name.
         rule: What is old enough to go.
     """
     # Asked of all tables before the first file goes.
     used = versions_in_use(run)
+    for snapshot in pinned:
+        used[snapshot.table] |= snapshots.versions(run, snapshot)
     for name in names(run):
         place = path(run, name)
-        versions = used[name] | pinned.get(name, set())
         if DeltaTable.is_deltatable(place):
-            yield _clean_or_tell(place, sql_name(run, name), rule, versions)
+            yield _clean_or_tell(place, sql_name(run, name), rule, used[name])
 
 
 def _clean_or_tell(

@@ -6,7 +6,7 @@ What is read from a snapshot can be read again, byte for byte.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -20,6 +20,7 @@ from jobs.lake.arrow_files import dataset_of
 from jobs.lake.data_files import DayFile, day_files
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import path, version
+from jobs.lake.publications import Publication
 from pipelines.days import Days
 from pipelines.run import Run
 
@@ -53,6 +54,17 @@ def newest(run: Run, table: str) -> Snapshot:
     return Snapshot(table=table, version=version(run, table), night=run.night)
 
 
+def versions(run: Run, snapshot: Snapshot) -> set[int]:
+    """The Delta versions that hold the rows which `read` gives, of any days."""
+    told = publications.every(run, snapshot.table)
+    others: set[int] = set()
+    if told:
+        days = [one.day for one in told]
+        of_days = _other_versions(run, snapshot, Days(min(days), max(days)), told)
+        others = {version for version in of_days.values() if version is not None}
+    return {snapshot.version, *others}
+
+
 def read(
     run: Run, snapshot: Snapshot, days: Days, columns: tuple[str, ...] | None = None
 ) -> pa.Table:
@@ -64,7 +76,7 @@ def read(
     table = run.pipeline.table(snapshot.table)
     order = tuple(dict.fromkeys((table.partition, *table.key)))
     wanted = None if columns is None else list(dict.fromkeys((*columns, *order)))
-    others = _other_versions(run, snapshot, days)
+    others = _other_versions(run, snapshot, days, publications.every(run, table.name, days))
     kept: list[_Filter] = [
         (table.partition, ">=", days.first),
         (table.partition, "<=", days.last),
@@ -83,7 +95,8 @@ def read(
 
 def files(run: Run, snapshot: Snapshot, days: Days) -> list[DayFile]:
     """The files that hold the rows of `read`, by the log alone."""
-    others = _other_versions(run, snapshot, days)
+    told = publications.every(run, snapshot.table, days)
+    others = _other_versions(run, snapshot, days, told)
     by_version: dict[int, set[date]] = {}
     for day in days:
         version = others.get(day, snapshot.version)
@@ -110,9 +123,10 @@ def _opened(run: Run, table: str, version: int) -> DeltaTable:
     return DeltaTable(path(run, table), version=version)
 
 
-def _other_versions(run: Run, snapshot: Snapshot, days: Days) -> dict[date, int | None]:
+def _other_versions(
+    run: Run, snapshot: Snapshot, days: Days, told: Sequence[Publication]
+) -> dict[date, int | None]:
     """Days of which the night sees an older version than the snapshot's, or none, with that."""
-    told = publications.every(run, snapshot.table, days)
     by_then = [one for one in told if one.version <= snapshot.version]
     knowledge = Knowledge(run, {snapshot.table: by_then})
     seen = knowledge.seen_by(snapshot.table, snapshot.night)

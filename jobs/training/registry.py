@@ -19,8 +19,10 @@ from tempfile import TemporaryDirectory
 from time import time
 from typing import TYPE_CHECKING, Any
 
+from jobs.lake.snapshots import Snapshot
 from jobs.services.home import private_home
 from jobs.services.shared_locks import hold_at
+from pipelines.days import parse_day
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused, UsageError, no_such
 from pipelines.model import NeuralNetwork
@@ -281,17 +283,13 @@ class Registry:
         for file in files:
             self._fetch(model, file, folder)
 
-    def pinned(self) -> dict[str, set[int]]:
-        """For each table the versions from which a registered model can be trained again.
+    def pinned(self) -> set[Snapshot]:
+        """What registered models were made from, each of which can be trained again from it.
 
         Raises:
             NightshiftError: what a model pins cannot be read.
         """
-        found: dict[str, set[int]] = {}
-        for model in self._search(self._mine):
-            table, version = self._pinned(model)
-            found.setdefault(table, set()).add(version)
-        return found
+        return {self._pinned(model) for model in self._search(self._mine)}
 
     def pins(self, model: ModelVersion) -> dict[str, Any]:
         """What the model was trained from, as `jobs.training.pins` told it then.
@@ -347,11 +345,15 @@ class Registry:
             "evaluate)."
         )
 
-    def _pinned(self, model: ModelVersion) -> tuple[str, int]:
-        """The table that a model was made from, and its version."""
+    def _pinned(self, model: ModelVersion) -> Snapshot:
+        """What a model was made from."""
         pins = self.pins(model)
         try:
-            return str(pins["table"]), int(pins["table_version"])
+            return Snapshot(
+                table=str(pins["table"]),
+                version=int(pins["table_version"]),
+                night=parse_day(pins["as_of"]),
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise self._unreadable(model, error) from error
 

@@ -191,7 +191,7 @@ def keep(environment: Environment, folder: Path, version: int) -> ModelVersion:
         recipe="as ever",
         params={},
         curves={},
-        pins={"table": "training", "table_version": version},
+        pins={"table": "training", "table_version": version, "as_of": str(FIRST)},
     )
 
 

@@ -191,7 +191,7 @@ def test_what_maintenance_has_deleted_is_refused_by_name(tmp_path: Path) -> None
     publish_ids(second, "readings", 2)
     age(first, "readings")
     rule = Rule(before=datetime.now(UTC) - timedelta(days=30), is_dry=False)
-    list(retention.clean_tables(second, {}, rule))
+    list(retention.clean_tables(second, (), rule))
     lost = r"toy\.readings cannot be read any more as it was in version 0: 1 of its files"
     with pytest.raises(UsageError, match=lost):
         seen(first, "readings", "first")

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from jobs.lake import ops, publications, retention
+from jobs.lake import ops, publications, retention, snapshots
 from jobs.lake.commits import publish
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import manifests, path, sql_name
 from jobs.lake.publications import Origin
+from jobs.lake.snapshots import Snapshot
 from jobs.lake.staging import Staging
 from jobs.services.leftovers import Cleaned, Rule
 from pipelines.days import Days
@@ -56,8 +57,10 @@ def aged(line: str) -> str:
 
 def clean(run: Run, name: str, **pinned: int) -> Cleaned:
     """Clean the pipeline's tables; what became of one of them."""
-    versions = {table: {version} for table, version in pinned.items()}
-    rows = retention.clean_tables(run, versions, rule())
+    made_from = [
+        Snapshot(table=table, version=version, night=SECOND) for table, version in pinned.items()
+    ]
+    rows = retention.clean_tables(run, made_from, rule())
     return {row.what: row for row in rows}[sql_name(run, name)]
 
 
@@ -117,6 +120,20 @@ def test_versions_that_a_model_pins_can_be_read_and_others_go(tmp_path: Path) ->
         ids_at(run, "training", 2)
 
 
+def test_what_a_model_saw_of_a_day_that_was_corrected_after_its_night_stays(
+    tmp_path: Path,
+) -> None:
+    run = run_at(tmp_path, DAY)
+    for number, known in enumerate((FIRST, FIRST + timedelta(days=2), FIRST)):
+        rows = staged(run, {FIRST: [number]}, TABLE, Origin(known={FIRST: known}))
+        publish(run, TABLE, rows)
+    model = Snapshot(table=TABLE, version=1, night=SECOND)
+    assert snapshots.read(run, model, DAY)["id"].to_pylist() == [0]
+    age(run, TABLE)
+    clean(run, TABLE, **{TABLE: model.version})
+    assert snapshots.read(run, model, DAY)["id"].to_pylist() == [0]
+
+
 def test_predictions_that_were_served_stay_and_what_they_were_made_from(tmp_path: Path) -> None:
     run = run_at(tmp_path, DAY)
     for number in (1, 2, 3):
@@ -168,9 +185,9 @@ def test_a_dry_run_tells_the_same_and_deletes_nothing(tmp_path: Path) -> None:
     publish_ids(run, TABLE, 1)
     abandoned = staged(run, {FIRST: [2]})
     age(run, TABLE)
-    told = list(retention.clean_tables(run, {}, rule(is_dry=True)))
+    told = list(retention.clean_tables(run, (), rule(is_dry=True)))
     assert is_there(run, TABLE, abandoned)
-    assert told == list(retention.clean_tables(run, {}, rule()))
+    assert told == list(retention.clean_tables(run, (), rule()))
     assert not is_there(run, TABLE, abandoned)
 
 
@@ -210,7 +227,7 @@ def test_nothing_is_deleted_where_the_log_does_not_tell_what_a_version_names(
     publish_ids(run, "training", 1)
     staged(run, {FIRST: [2]}, "training")
     age(run, "training")
-    rows = {row.what: row for row in retention.clean_tables(run, {}, rule())}
+    rows = {row.what: row for row in retention.clean_tables(run, (), rule())}
     failed = rows["toy.readings"]
     assert (failed.kept, failed.deleted, failed.note) == (None, 0, "failed")
     assert "toy.readings: the commit of version 0 is not in" in str(failed.fault)
