@@ -182,12 +182,25 @@ def _dated(
 
     That is the first day of a first load, and after it the last day of the run that found the file
     changed.
+
+    Raises:
+        Refused: a reference file has no rows, in the place of one that had some.
     """
     dated = dict(found)
     for feed in run.pipeline.feeds:
-        if feed.is_reference and _snapshot(run, feed.name, run.days.first):
-            (drop,) = found[feed.name]
-            dated[feed.name] = [replace(drop, day=run.days.last)]
+        if not feed.is_reference:
+            continue
+        before = _snapshot(run, feed.name, run.days.first)
+        if before is None:
+            continue
+        (drop,) = found[feed.name]
+        # A snapshot is found by its rows: without any, the one before would go on being read.
+        if not (drop.records or run.is_of_the_past):
+            raise Refused(
+                f"{drop.source_file} has no rows, and the snapshot of {before} has some. Nothing "
+                "was staged. Have the source drop the whole file, then run again."
+            )
+        dated[feed.name] = [replace(drop, day=run.days.last)]
     return dated
 
 

@@ -19,6 +19,7 @@ from pyspark.sql import SparkSession
 from jobs.commands.land import land
 from jobs.ingestion import drops
 from jobs.lake import tables
+from jobs.lake.commits import publish
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import exists, version
 from jobs.lake.publications import in_force
@@ -27,6 +28,7 @@ from jobs.stages.ingest import ingest
 from pipelines.environment import Environment
 from pipelines.errors import DataRefused, NightshiftError, NotLanded, Refused
 from pipelines.run import Run
+from tests.jobs.lake.test_commits import staged
 from tests.jobs.toy import (
     TOY,
     drop,
@@ -176,6 +178,17 @@ def test_a_reference_file_in_other_bytes_is_the_same_snapshot_from_these(toy: En
     content = (toy.landing / "toy" / "sensors.csv").read_bytes()
     assert again.inputs[0].digest == hashlib.sha256(content).hexdigest()
     assert again.inputs[0].digest != first.inputs[0].digest
+
+
+def test_a_reference_file_that_lost_its_rows_is_refused(environment: Environment) -> None:
+    drop_readings(environment, "2013-01-02", "1,2013-01-02,0.5,a")
+    drop_sensors(environment)
+    before = replace(run_of(environment, "2013-01-01"), attempt=1)
+    publish(before, "sensors", staged(before, {before.night: [1]}, "sensors"))
+    told = r"sensors.csv has no rows, and the snapshot of 2013-01-01 has some.*\nReport: "
+    with pytest.raises(DataRefused, match=told):
+        ingest(run_of(environment, "2013-01-02"))
+    assert list(in_force(before, "sensors")) == [before.night]
 
 
 def test_a_changed_reference_file_is_known_from_the_night_that_found_it(toy: Environment) -> None:
