@@ -24,7 +24,7 @@ from jobs.lake.log import are_there
 from jobs.lake.transforms import definitions
 from pipelines.days import Days
 from pipelines.errors import Refused
-from pipelines.landing import expected_files, stamp
+from pipelines.landing import expected_files, marks
 from pipelines.spec import PREDICTIONS, TRAINING
 from pipelines.stages import STAGES
 
@@ -392,9 +392,9 @@ class Survey:
         if self._knowledge.table_of(given):
             return self._knowledge.digest(given) != given.digest
         file = self._run.environment.landing / given.name
-        seen = stamp(file)
+        seen = marks(file)
         # A file that is gone, and a model, say nothing new.
-        if seen is None or seen.changed_ns == given.version:
+        if not seen or given.version in seen:
             return False
         return publications.digest_of_file(file) != given.digest
 

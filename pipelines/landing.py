@@ -5,6 +5,7 @@ Asked by the stage that reads the files, and by Airflow's trigger that waits for
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 from pipelines.days import Days
 from pipelines.feeds import Feed
-from pipelines.places import changed_ns, is_url
+from pipelines.places import changed_ns, is_url, mark
 from pipelines.spec import Pipeline
 
 
@@ -68,15 +69,30 @@ def stamp(path: Path) -> Stamp | None:
     Raises:
         OSError: an object store refuses to say whether it is there.
     """
+    found = _looked_at(path)
+    return Stamp(size=found.st_size, changed_ns=changed_ns(found)) if found else None
+
+
+def marks(path: Path) -> tuple[int, ...]:
+    """Numbers, by one of which a record knows a file that is as it was; none when it is not there.
+
+    Raises:
+        OSError: see `stamp`.
+    """
+    found = _looked_at(path)
+    # What was recorded before there were marks is told by the time alone.
+    return (mark(found), changed_ns(found)) if found else ()
+
+
+def _looked_at(path: Path) -> os.stat_result | None:
     try:
-        found = path.stat()
+        return path.stat()
     except FileNotFoundError:
         return None
     except OSError:
         if is_url(path):
             raise
         return None
-    return Stamp(size=found.st_size, changed_ns=changed_ns(found))
 
 
 def _drop_days(pipeline: Pipeline, feed: Feed, days: Days) -> Iterator[date]:

@@ -27,7 +27,7 @@ from jobs.lake.locations import sql_name
 from jobs.lake.log import actions, are_there
 from jobs.services import locks
 from pipelines.days import Days
-from pipelines.places import changed_ns, opened
+from pipelines.places import mark, opened
 
 if TYPE_CHECKING:
     from pipelines.environment import Environment
@@ -52,8 +52,8 @@ class Input:
     digest: str
     """Of a table: what its publications of these days say. Of a file: its SHA-256."""
     version: int | None = None
-    """Delta version of the table in which they were in force. Of a file: when it was last written
-    (`places.changed_ns`)."""
+    """Delta version of the table in which they were in force. Of a file: its `places.mark`; before
+    there was that, `places.changed_ns`."""
     known_from: date | None = None
     """The first night that saw them; see `known_by`."""
     known_by: date | None = None
@@ -206,9 +206,9 @@ def next_attempt(run: Run, names: Iterable[str]) -> int:
 
 def file_input(name: str, day: date, path: Path) -> Input:
     """A landed file with its content; its name is that below the landing folder."""
+    marked = mark(path.stat())
     digest = digest_of_file(path)
-    changed = changed_ns(path.stat())
-    return Input(name=name, first_day=day, last_day=day, digest=digest, version=changed)
+    return Input(name=name, first_day=day, last_day=day, digest=digest, version=marked)
 
 
 def digest_of_file(path: Path) -> str:

@@ -38,6 +38,7 @@ from jobs.lake.staging import Staging
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NotLanded, Refused
+from pipelines.places import changed_ns
 from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, Table
 from pipelines.stages import STAGES, stage
@@ -419,6 +420,31 @@ def test_nights_in_any_order_make_what_one_pass_makes(home: Home, tmp_path: Path
 def test_a_file_that_was_only_touched_changes_nothing(home: Home) -> None:
     home.night(DAYS[2], first=DAYS[0])
     home.land(DAYS[1], *home.ids_in(DAYS[1]))
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
+
+
+def test_a_correction_that_keeps_the_time_and_the_size_of_its_file_is_seen(home: Home) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    file = home._file(DAYS[1])
+    before = file.stat()
+    file.write_text("12\n13")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+    assert home.night(DAYS[2]) == 0
+    assert home.published("readings")[DAYS[1]] == [12, 13]
+    file.chmod(0o600)
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
+
+
+def test_a_file_that_was_recorded_by_its_time_alone_is_known_by_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before_marks:
+        before_marks.setattr(publications, "mark", changed_ns)
+        home.night(DAYS[2], first=DAYS[0])
+    monkeypatch.delattr(publications, "digest_of_file")
     assert home.night(DAYS[2]) == 0
     assert home.performed == []
 
