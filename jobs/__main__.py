@@ -681,6 +681,11 @@ def _grammar_of_migrate(one: Parser) -> None:
     one.add_argument(
         "--dry-run", action="store_true", help="tell what would be done, and do nothing"
     )
+    one.add_argument(
+        "--restate",
+        action="store_true",
+        help="where a column gets another type, have nights before a correction see it, too",
+    )
     _add_format(one)
 
 
@@ -1203,7 +1208,9 @@ def _migrate(arguments: argparse.Namespace, environment: Environment) -> int:
     # by the check of raw tables.
     run = Run(pipeline=pipeline, days=Days.of(pipeline.first_day), environment=environment)
     run = run.at(stage("check_raw"))
-    code, rows = migrate(run, arguments.table, is_dry=arguments.dry_run)
+    code, rows = migrate(
+        run, arguments.table, is_dry=arguments.dry_run, is_restating=arguments.restate
+    )
     show(HEADER, rows, arguments.format)
     if not rows:
         print("Every raw table has the columns that its feed declares.", file=sys.stderr)

@@ -17,6 +17,8 @@ from jobs.spark.server import running_server
 from pipelines.errors import Refused, UsageError, no_such
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from jobs.commands.migration import Change
     from pipelines.feeds import Feed
     from pipelines.run import Run
@@ -39,6 +41,7 @@ def migrate(
     table: str | None,
     *,
     is_dry: bool,
+    is_restating: bool = False,
 ) -> tuple[int, list[_Row]]:
     """Bring raw tables to their declared columns, or only tell what would be done.
 
@@ -48,6 +51,8 @@ def migrate(
         run: Whose pipeline's tables they are.
         table: Only this one; None: those of all feeds.
         is_dry: Change nothing.
+        is_restating: Rewrite also days that were corrected since, so that nights before see the
+            correction.
 
     Returns:
         The exit code, that of a refusal where a column could not be migrated; and a row for each
@@ -59,7 +64,7 @@ def migrate(
     outcomes: list[_Outcome] = []
     with one_run_at_a_time(run):
         for feed in _feeds(run, table):
-            outcomes += _of_feed(run, feed, is_dry)
+            outcomes += _of_feed(run, feed, is_dry, is_restating)
     is_refused = any(one.is_refused for one in outcomes)
     rows = [_row(run, one) for one in outcomes]
     return Refused.exit_code if is_refused else 0, rows
@@ -87,13 +92,17 @@ def _feeds(run: Run, table: str | None) -> Sequence[Feed]:
     raise no_such("table", wanted, [feed.name for feed in run.pipeline.feeds])
 
 
-def _of_feed(run: Run, feed: Feed, is_dry: bool) -> list[_Outcome]:
+def _of_feed(run: Run, feed: Feed, is_dry: bool, is_restating: bool) -> list[_Outcome]:
     found = migration.changes(run, feed)
     new = [one for one in found if one.kind == "new"]
     readable = [one for one in found if one.is_readable]
     others = [one for one in found if one not in (*new, *readable)]
     outcomes = _added(run, feed, new, is_dry)
-    outcomes += _reread(run, feed, readable, is_dry)
+    corrected = migration.corrected_days(run, feed) if readable and not is_restating else []
+    if corrected:
+        outcomes += [_refused_for(run, one, corrected) for one in readable]
+    else:
+        outcomes += _reread(run, feed, readable, is_dry)
     return outcomes + [_other(run, one) for one in others]
 
 
@@ -130,6 +139,16 @@ def _reread(
         if fitting:
             migration.rewrite(run, fitting)
     return [_read(one, problems[one.column], days) for one in readable]
+
+
+def _refused_for(run: Run, one: Change, corrected: Sequence[date]) -> _Outcome:
+    what = (
+        f"refused: {len(corrected)} day(s), the first is {corrected[0]}, were corrected later, and "
+        f"nights before see them as they were, in the old type. `nightshift migrate "
+        f"{run.pipeline.name} --restate` has these nights see the correction; or declare the "
+        "column under another name"
+    )
+    return _Outcome(change=one, what=what, is_refused=True)
 
 
 def _read(one: Change, problem: str | None, days: int) -> _Outcome:

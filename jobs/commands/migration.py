@@ -7,6 +7,7 @@ Delta has one type a column, and not every reader would read an old file as the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -18,11 +19,14 @@ from pyspark.sql import functions as F
 from jobs.ingestion.records import COMPLAINT, reread
 from jobs.lake import commits, publications, staging, tables
 from jobs.lake.definition import digest
+from jobs.lake.knowledge import visible
 from jobs.lake.locations import path
 from jobs.lake.partitions import column_types, published_days
 from jobs.lake.publications import Origin
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from pyspark.sql import DataFrame
 
     from pipelines.feeds import Feed
@@ -98,10 +102,18 @@ def unreadable(run: Run, one: Change) -> str | None:
     return f"{count} value(s), the first in {file}, line {line}: {complaint}"
 
 
+def corrected_days(run: Run, feed: Feed) -> list[date]:
+    """The days of which nights before a correction see other rows than those in force."""
+    seen = Counter(one.day for one in visible(publications.every(run, feed.name)))
+    return sorted(day for day, versions in seen.items() if versions > 1)
+
+
 def rewrite(run: Run, found: Sequence[Change]) -> None:
     """Publish all days of a table anew, with these columns in their declared types.
 
-    Each stays made from what it was made from, by another definition.
+    Each stays made from what it was made from, by another definition, and known from when it was.
+    A day that was corrected is known from its own night on, as when it is restated: what older
+    nights saw is in the old type.
     """
     feed = found[0].feed
     rows = tables.read(run, feed.name)
@@ -110,7 +122,10 @@ def rewrite(run: Run, found: Sequence[Change]) -> None:
     days = published_days(run, feed.name)
     known = publications.in_force(run, feed.name)
     inputs = {day: known[day].inputs for day in days if day in known}
-    origin = Origin(definition=digest(feed, "migrated"), inputs=inputs)
+    restated = corrected_days(run, feed)
+    since = {day: one.known_day for day, one in known.items() if one.known_day}
+    kept = {day: night for day, night in since.items() if day not in restated}
+    origin = Origin(definition=digest(feed, "migrated"), inputs=inputs, known=kept)
     written = staging.write(run, feed.name, rows, days, origin)
     commits.publish(run, feed.name, written)
 

@@ -14,9 +14,12 @@ from pyspark.sql import SparkSession
 
 from jobs.__main__ import main
 from jobs.commands.migrate import migrate
+from jobs.lake.commits import publish
+from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import path, version
-from jobs.lake.publications import in_force
+from jobs.lake.publications import Origin, in_force
 from jobs.services import locks
+from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
 from pipelines.feeds import Column, Feed, Type
@@ -31,6 +34,7 @@ from tests.jobs.ingestion.test_new_columns import (
     read_by_all,
     write,
 )
+from tests.jobs.lake.test_commits import staged
 from tests.jobs.toy import run_of_feeds, write_rows
 
 _OLD = [("1", FIRST, "0.5", "a")]
@@ -175,6 +179,44 @@ def test_texts_that_are_no_such_value_are_told_with_the_first_and_stay(
         f"toy/readings/{THIRD}.csv, line 2: extra: 'seven' is not an int"
     )
     assert version(run, added.name) == before
+
+
+def publish_known(run: Run, ids: list[int], known: date) -> None:
+    rows = staged(run, {run.night: ids}, "readings", Origin(known={run.night: known}))
+    publish(run, "readings", rows)
+
+
+def test_a_day_that_nights_see_in_two_versions_gets_another_type_only_when_it_is_said(
+    tmp_path: Path,
+) -> None:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    run = run_of(environment, declared(feed_with("ignore"), "id", "long"))
+    for ids, known in (([1], 1), ([2], 6)):
+        publish_known(run, ids, date(2013, 1, known))
+    before = Knowledge(run).seen_by("readings", date(2013, 1, 2))
+    for is_dry in (True, False):
+        code, rows = migrate(run, None, is_dry=is_dry)
+        assert code == 1
+        (told,) = [row[4] for row in rows if row[1] == "id"]
+        assert "refused: 1 day(s), the first is 2013-01-01, were corrected later" in str(told)
+        assert "`nightshift migrate toy --restate`" in str(told)
+    assert Knowledge(run).seen_by("readings", date(2013, 1, 2)) == before
+    code, rows = migrate(run, None, is_dry=True, is_restating=True)
+    assert "1 days would be rewritten, if all values fit" in [row[4] for row in rows]
+
+
+def test_what_came_late_is_known_no_earlier_in_another_type(
+    environment: Environment, added: Feed
+) -> None:
+    run = run_of(environment, added)
+    third = replace(run, days=Days.of(date(2013, 1, 3)), attempt=9)
+    publish_known(third, [9], date(2013, 1, 6))
+    feed = declared(added, "id", "long")
+    assert migrate(run_of(environment, feed), None, is_dry=False)[0] == 0
+    assert types(run, feed)["id"] == "long"
+    seen = {night: Knowledge(run).seen_by(feed.name, date(2013, 1, night)) for night in (5, 6)}
+    assert third.night not in seen[5]
+    assert third.night in seen[6]
 
 
 def test_a_column_that_is_no_longer_declared_stays_for_its_days(
