@@ -7,15 +7,21 @@ they are the project's own. Comments, docs and layout count nothing.
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import inspect
+import sys
 import textwrap
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from types import FunctionType
 from typing import Any, TypeGuard
 
 _OWN_PACKAGES = ("pipelines", "jobs", "expectations", "features", "tests")
+_WITHOUT_CODE = "pipelines"
+"""Package whose classes are declarations: of these the values count, however they are worked
+out."""
 _NOT_OF_ROWS = frozenset(
     {
         *("doc", "docs", "types", "least", "most", "max_quarantine_share", "is_asked_once"),
@@ -50,12 +56,26 @@ def is_said(name: str, value: object) -> bool:
 
 
 def _told(value: object, seen: set[str]) -> str:
+    # What a decorator such as `functools.cache` makes is told by what it was made of.
+    if callable(value):
+        value = inspect.unwrap(value)
     if inspect.isfunction(value):
         return _code(value, seen)
-    if inspect.ismodule(value) or isinstance(value, type):
+    if isinstance(value, functools.partial):
+        return _told((value.func, value.args, value.keywords), seen)
+    if isinstance(value, type):
+        return _code_of_class(value, seen)
+    if inspect.ismodule(value):
         return value.__name__
     if inspect.ismethod(value):
-        return f"{_told(value.__self__, seen)}.{value.__name__}"
+        owner = value.__self__
+        kind = owner if isinstance(owner, type) else type(owner)
+        of_class = _code_of_class(kind, seen) if _has_code(kind) else ""
+        return f"{_told(owner, seen)}.{value.__name__}{of_class}"
+    return _told_by_value(value, seen)
+
+
+def _told_by_value(value: object, seen: set[str]) -> str:
     if is_dataclass(value):
         names = [one.name for one in fields(value) if one.name not in _NOT_OF_ROWS]
         said = [name for name in names if is_said(name, getattr(value, name))]
@@ -67,8 +87,31 @@ def _told(value: object, seen: set[str]) -> str:
         return str([_told(one, seen) for one in value])
     if isinstance(value, set | frozenset):
         return str(sorted(_told(one, seen) for one in value))
+    kind = type(value)
     # The address of an object differs from process to process.
-    return repr(value) if type(value).__repr__ is not object.__repr__ else type(value).__name__
+    shown = repr(value) if kind.__repr__ is not object.__repr__ else kind.__name__
+    return shown + _code_of_class(kind, seen) if _has_code(kind) else shown
+
+
+def _has_code(kind: type) -> bool:
+    """Whether what the class says counts."""
+    package = kind.__module__.partition(".")[0]
+    return package in _OWN_PACKAGES and package != _WITHOUT_CODE
+
+
+def _code_of_class(kind: type, seen: set[str]) -> str:
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if not _has_code(kind):
+        return kind.__name__
+    if name in seen:
+        return name
+    seen.add(name)
+    try:
+        source = inspect.getsource(kind)
+    except OSError:
+        # Made by a call, such as that of `namedtuple`.
+        return name
+    return _said(name, source, vars(sys.modules[kind.__module__]), seen)
 
 
 def _code(function: FunctionType, seen: set[str]) -> str:
@@ -77,17 +120,33 @@ def _code(function: FunctionType, seen: set[str]) -> str:
     if name in seen or not is_own:
         return name
     seen.add(name)
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    said = _said(name, inspect.getsource(function), function.__globals__, seen)
+    # Of a function that another has made, what that one gave it.
+    return "\n".join([said, *(_told(value, seen) for value in _enclosed(function))])
+
+
+def _said(name: str, source: str, known: Mapping[str, Any], seen: set[str]) -> str:
+    """What a function or class says, and what the global values say that it uses."""
+    tree = ast.parse(textwrap.dedent(source))
     _drop_docs(tree)
     # Written anew from the tree: comments and layout are gone.
     lines = [name, ast.unparse(tree)]
-    lines += [_told(value, seen) for value in _used(tree, function.__globals__)]
+    lines += [_told(value, seen) for value in _used(tree, known)]
     return "\n".join(lines)
+
+
+def _enclosed(function: FunctionType) -> Iterator[object]:
+    for cell in function.__closure__ or ():
+        # A cell is empty until its variable has a value.
+        with suppress(ValueError):
+            yield cell.cell_contents
 
 
 def _drop_docs(tree: ast.AST) -> None:
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None:
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+            continue
+        if ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
 
 

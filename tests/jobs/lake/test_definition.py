@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -58,6 +60,71 @@ def test_a_policy_for_new_columns_counts_and_none_leaves_a_feed_as_it_was() -> N
     assert digest(READINGS) == "4910433b2bf8c704"
     policies: tuple[NewColumns, ...] = get_args(NewColumns)
     assert len({digest(replace(READINGS, new_columns=one)) for one in policies}) == 3
+
+
+class _Scale:
+    """Multiplies."""
+
+    def of(self, value: int) -> int:
+        return value * self._factor()
+
+    def _factor(self) -> int:
+        return _FACTOR
+
+
+@dataclass(frozen=True)
+class _Shift:
+    by: int = 1
+
+    def of(self, value: int) -> int:
+        return value + self.by + _FACTOR
+
+
+_FACTOR = 2
+_SCALE = _Scale()
+_SHIFT = _Shift()
+
+
+@functools.cache
+def _kept(value: int) -> int:
+    return value * _FACTOR
+
+
+_HALF_MADE = functools.partial(_kept, 3)
+
+
+def _twice(made: Callable[[int], int]) -> Callable[[int], int]:
+    def wrapper(value: int) -> int:
+        return made(made(value))
+
+    return wrapper
+
+
+@_twice
+def _wrapped(value: int) -> int:
+    return value * _FACTOR
+
+
+@pytest.mark.parametrize(
+    "using",
+    [
+        lambda: _SCALE.of(1),
+        lambda: _Scale().of(1),
+        lambda: _SHIFT.of(1),
+        lambda: _Shift(by=3).of(1),
+        lambda: _kept(1),
+        lambda: _HALF_MADE(),
+        lambda: _wrapped(1),
+    ],
+    ids=["method", "class", "dataclass method", "dataclass", "cache", "partial", "wrapper"],
+)
+def test_code_counts_through_whatever_calls_it(
+    using: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = digest(using)
+    assert digest(using) == before
+    monkeypatch.setitem(globals(), "_FACTOR", 3)
+    assert digest(using) != before
 
 
 def test_docs_and_comments_count_nothing() -> None:
