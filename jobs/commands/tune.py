@@ -42,8 +42,8 @@ def tune(
         at_once: Trials that run side by side, which share the cores.
 
     Raises:
-        Refused: too few labels are known.
         UsageError: the pipeline declares nothing to try.
+        NightshiftError: a training failed, and not by its settings.
     """
     from jobs.services.own_server import preloaded
     from jobs.training.backtest import Backtest
@@ -101,7 +101,8 @@ def advice(pipeline: Pipeline, rows: Iterable[tuple[object, ...]]) -> str:
 
 def _tell(tried: Tried) -> None:
     loss = "no loss" if tried.loss is None else f"loss {tried.loss:.5f}"
-    print(f"Trial {tried.number} {tried.state}, {loss}", file=sys.stderr, flush=True)
+    why = f": {tried.why}" if tried.why else ""
+    print(f"Trial {tried.number} {tried.state}, {loss}{why}", file=sys.stderr, flush=True)
 
 
 def _rows(tried: Iterable[Tried]) -> Iterator[tuple[object, ...]]:

@@ -25,9 +25,10 @@ from optuna.trial import TrialState
 from jobs.services.home import private_home
 from jobs.training import backtest, paired
 from jobs.training.backtest import MODEL, Backtest
+from jobs.training.families import NeedsMore
 from jobs.training.registry import experiment_of
 from jobs.training.tasks import task_of
-from pipelines.errors import Refused, UsageError
+from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.model import Between
 
 if TYPE_CHECKING:
@@ -48,8 +49,13 @@ _DIGITS = 12
 _BACKTEST = "backtest"
 _REFUSED = "refused"
 _AGAIN = "again"
-"""What a trial remembers: the digest of its backtest, why it has failed, and the number of the one
-that was cut off and whose settings it tries again."""
+_FAULT = "fault"
+"""What a trial remembers: the digest of its backtest, why its settings have failed, the number of
+the one that was cut off and whose settings it tries again, and the fault that cut it off."""
+
+
+class _Failed(Exception):
+    """A trial has failed by its settings, and others may do better."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +112,8 @@ class Tried:
     settings: Mapping[str, Any]
     backtest: str
     """Digest; empty: it failed before."""
+    why: str
+    """It failed; empty: it did not."""
     gain: Difference | None
     """By how much its loss of a row is below that of the declared settings; None: these are they,
     or it was not done."""
@@ -135,6 +143,8 @@ def tune(
 
     Raises:
         UsageError: the pipeline declares nothing to try.
+        NightshiftError: a training failed, and not by its settings. The next time they are tried
+            again, and a second fault is taken for theirs.
     """
     if not tuning.pipeline.search:
         raise UsageError(
@@ -156,8 +166,7 @@ def tune(
             n_trials=trials - ended,
             timeout=seconds,
             n_jobs=at_once,
-            # Such as weights that are not finite under a rate that is too high.
-            catch=(Refused,),
+            catch=(_Failed,),
             callbacks=[tell],
         )
     return _best_first(tuning, study)
@@ -191,7 +200,8 @@ def _go_on(study: optuna.Study, declared: Mapping[str, Any]) -> None:
     for trial in study.trials:
         if _was_cut_off(trial) and trial.number not in tried_again:
             settings = trial.params or dict(declared)
-            study.enqueue_trial(settings, user_attrs={_AGAIN: trial.number})
+            kept = {name: trial.user_attrs[name] for name in (_FAULT,) if name in trial.user_attrs}
+            study.enqueue_trial(settings, user_attrs={_AGAIN: trial.number, **kept})
 
 
 def _was_cut_off(trial: FrozenTrial) -> bool:
@@ -214,20 +224,41 @@ def _declared(tuning: Tuning) -> dict[str, Any]:
 
 
 def _judge(tuning: Tuning, trial: Trial, ranks_in: Environment) -> float:
-    """Mean loss of a row in the backtest of the trial's settings."""
+    """Mean loss of a row in the backtest of the trial's settings.
+
+    Raises:
+        TrialPruned: it is clearly worse than others.
+        _Failed: its settings make no model.
+        NightshiftError: what failed may be the machine.
+    """
     settings = {name: _proposed(trial, name, one) for name, one in tuning.pipeline.search.items()}
+    try:
+        return _mean_loss(tuning, trial, settings, ranks_in)
+    # Such as weights that are not finite under a rate that is too high, a network that is too
+    # large, or a value that does not go with another.
+    except (Refused, NeedsMore, UsageError) as error:
+        why: NightshiftError = error
+    except NightshiftError as error:
+        # The machine may be at fault once, and would be so with all other settings too.
+        if _FAULT not in trial.user_attrs:
+            trial.set_user_attr(_FAULT, str(error))
+            raise
+        why = error
+    trial.set_user_attr(_REFUSED, str(why))
+    raise _Failed from why
+
+
+def _mean_loss(
+    tuning: Tuning, trial: Trial, settings: Mapping[str, Any], ranks_in: Environment
+) -> float:
     asked = tuning.trial(settings)
     trial.set_user_attr(_BACKTEST, asked.digest)
     loss = float("nan")
-    try:
-        for night, _ in enumerate(backtest.walk(asked, ranks_in)):
-            loss = _loss(asked, night + 1)
-            trial.report(loss, night)
-            if trial.should_prune():
-                raise optuna.TrialPruned
-    except Refused as refused:
-        trial.set_user_attr(_REFUSED, str(refused))
-        raise
+    for night, _ in enumerate(backtest.walk(asked, ranks_in)):
+        loss = _loss(asked, night + 1)
+        trial.report(loss, night)
+        if trial.should_prune():
+            raise optuna.TrialPruned
     return loss
 
 
@@ -264,6 +295,7 @@ def _tried(tuning: Tuning, trial: FrozenTrial) -> Tried:
         loss=trial.value,
         settings=settings,
         backtest=str(trial.user_attrs.get(_BACKTEST, "")),
+        why=str(trial.user_attrs.get(_REFUSED, "")),
         gain=_gain(tuning, settings) if is_done else None,
     )
 

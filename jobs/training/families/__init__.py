@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from jobs.training.families.light import LightFormat
 from jobs.training.families.linear import LinearFamily
 from jobs.training.families.neural_network import NeuralNetworkFamily
-from pipelines.errors import no_such
+from pipelines.errors import NightshiftError, no_such
 
 if TYPE_CHECKING:
     from threading import Event
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 TIMELINE = "timeline.json"
 """What a training may leave in its folder: what its processes did when, for `chrome://tracing`."""
+
+
+class NeedsMore(NightshiftError):
+    """A training wants more memory or time than it has: with other settings it may go well."""
 
 
 class Fit(Protocol):
@@ -125,7 +129,9 @@ class ModelFamily(Protocol):
                 training are to end.
 
         Raises:
-            NightshiftError: it failed, or came apart: its loss or weights are not finite.
+            Refused: it came apart: its loss or weights are not finite.
+            NeedsMore: it ran out of memory or time.
+            NightshiftError: it failed.
         """
 
     def load(self, folder: Path, encoding: Encoding) -> Model:

@@ -14,10 +14,11 @@ from mlflow.tracking import MlflowClient
 from jobs.commands import tune
 from jobs.training import backtest, tuning
 from jobs.training.backtest import Backtest
+from jobs.training.families import NeedsMore
 from jobs.training.tuning import Tuning
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import Refused, UsageError
+from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.model import Between, Choice, LinearModel, OneOf
 from pipelines.spec import Pipeline
 from tests.jobs.training import small
@@ -121,8 +122,12 @@ def test_a_trial_that_was_cut_off_is_done_from_where_it_was(
     assert _tune(environment, 2) == rows
 
 
+@pytest.mark.parametrize("error", [Refused, NeedsMore, UsageError])
 def test_a_trial_that_is_refused_has_failed_and_others_go_on(
-    environment: Environment, monkeypatch: pytest.MonkeyPatch
+    environment: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: type[NightshiftError],
 ) -> None:
     walk = backtest.walk
     asked_for: list[str] = []
@@ -130,13 +135,68 @@ def test_a_trial_that_is_refused_has_failed_and_others_go_on(
     def refusing(asked: Backtest, ranks_in: Environment) -> Any:
         asked_for.append(asked.digest)
         if len(asked_for) == 2:
-            raise Refused("its loss is no finite number")
+            raise error("its loss is no finite number")
         return walk(asked, ranks_in)
 
     monkeypatch.setattr(backtest, "walk", refusing)
     rows = _tune(environment, 3)
     assert sorted(str(row[1]) for row in rows) == ["done", "done", "failed"]
     assert rows[-1][1:3] == ("failed", None)
+    assert "Trial 1 failed, no loss: its loss is no finite number" in capsys.readouterr().err
+
+
+def test_a_fault_ends_the_tuning_once_and_then_counts_as_one_of_the_settings(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = backtest.walk
+    faulty: set[str] = set()
+
+    def failing(asked: Backtest, ranks_in: Environment) -> Any:
+        if faulty and asked.digest not in faulty:
+            return walk(asked, ranks_in)
+        faulty.add(asked.digest)
+        raise NightshiftError("Rank 0 of the training was gone with exit code 1")
+
+    monkeypatch.setattr(backtest, "walk", failing)
+    with pytest.raises(NightshiftError, match="exit code 1"):
+        _tune(environment, 3)
+    rows = _tune(environment, 3)
+    assert sorted(str(row[1]) for row in rows) == ["done", "done", "failed"]
+    assert len(faulty) == 1
+    monkeypatch.setattr(backtest, "walk", _never)
+    assert _tune(environment, 3) == rows
+
+
+def test_settings_that_were_interrupted_in_between_have_failed_twice_all_the_same(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(error: BaseException) -> Any:
+        def walk(*_: object) -> Any:
+            raise error
+
+        return walk
+
+    for error in (NightshiftError("lost"), KeyboardInterrupt(), OSError("disk full")):
+        with monkeypatch.context() as patched:
+            patched.setattr(backtest, "walk", failing(error))
+            with pytest.raises(type(error)):
+                _tune(environment, 1)
+    monkeypatch.setattr(backtest, "walk", failing(NightshiftError("lost again")))
+    assert [row[1] for row in _tune(environment, 1)] == ["failed"]
+
+
+def test_a_network_that_comes_apart_on_its_ranks_is_one_failed_trial(
+    ranked: Environment,
+) -> None:
+    small.publish(ranked, small.rows_of(Days(small.FIRST, SCORED.last)))
+    # A rate that no network bears, and one that it does.
+    search: dict[str, Choice] = {"learning_rate": OneOf(values=(1e30, 0.02))}
+    wild = replace(small.NETWORK, learning_rate=1e30, epochs=1)
+    pipeline = replace(small.learned_by(small.SMALL, wild), search=search)
+    first = _tune(ranked, 1, pipeline=pipeline)
+    assert [row[1] for row in first] == ["failed"]
+    rows = _tune(ranked, 3, pipeline=pipeline)
+    assert len(rows) == 3
 
 
 def test_a_trial_that_is_clearly_worse_is_pruned(

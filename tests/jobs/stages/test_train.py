@@ -19,7 +19,7 @@ from jobs.training.registry import Registry
 from jobs.training.scoring import load, load_judged
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import NightshiftError, Refused
+from pipelines.errors import Refused
 from pipelines.model import Family
 from pipelines.run import Run
 from pipelines.spec import Pipeline, Table
@@ -70,7 +70,7 @@ def test_a_network_that_came_apart_is_refused_at_every_attempt_and_never_kept(
     small.publish(ranked, small.rows_of(ALL_DAYS), pipeline=declared)
     run = small.run_of(ranked, "train", pipeline=declared)
     for _ in range(2):
-        with pytest.raises(NightshiftError, match=NOT_FINITE):
+        with pytest.raises(Refused, match=NOT_FINITE):
             stage.train(run)
     assert Registry(ranked, declared.name).versions() == []
 

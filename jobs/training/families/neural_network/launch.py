@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from jobs.services.stage_client import Work
+from jobs.training.families import NeedsMore
 from jobs.training.families.neural_network import job
 from jobs.training.families.neural_network.launchers import Launcher, launcher_of
 from jobs.training.families.neural_network.rendezvous import rendezvous
 from pipelines.environment import Environment
-from pipelines.errors import NightshiftError
+from pipelines.errors import NightshiftError, Refused
 
 _LOOK_SECONDS = 0.05
 _LINES = 12
@@ -31,6 +32,11 @@ _SIGNS_OF_LOSS = (
     "gloo::IoException",
 )
 """What a rank dies of when another has gone, in its traceback."""
+_SIGNS_OF_MEMORY = ("MemoryError", "ResourceExhaustedError", "bad_alloc")
+"""What a rank dies of that found no memory, in its traceback."""
+_REFUSAL = f"\n{Refused.__module__}.{Refused.__qualname__}: "
+"""How the last line of a traceback begins where the training itself was refused."""
+_TRACEBACK = "\nTraceback (most recent call last):"
 _SETTLE_SECONDS = 20
 """For a rank that took others with it to be seen gone: ssh notices a lost host after 15 s."""
 _OUT_OF_MEMORY = "Out of memory? Train with fewer ranks (NIGHTSHIFT_RANKS) or a shorter window."
@@ -38,6 +44,10 @@ _OUT_OF_MEMORY = "Out of memory? Train with fewer ranks (NIGHTSHIFT_RANKS) or a 
 
 class RankLost(NightshiftError):
     """A rank has gone, and not by a fault of the training: another attempt may go well."""
+
+
+class RankKilled(RankLost, NeedsMore):
+    """A rank was killed, as a system without memory does. So was the one that took its place."""
 
 
 def launch(
@@ -60,7 +70,9 @@ def launch(
             from the last checkpoint.
 
     Raises:
-        NightshiftError: a rank died or time was up. No rank is left behind.
+        Refused: a rank refused the training, as one that came apart.
+        NeedsMore: time was up, or memory.
+        NightshiftError: a rank died. No rank is left behind, whatever happens.
     """
     launcher = launcher_of(environment)
     hosts = launcher.hosts(ranks)
@@ -123,7 +135,7 @@ class _Attempt:
                 if code is not None:
                     del waiting[number]
             if waiting and time.monotonic() > self._deadline:
-                raise NightshiftError(
+                raise NeedsMore(
                     f"Training was ended after {self._timeout_seconds:g} s: ranks {list(waiting)} "
                     "still ran. Raise NeuralNetwork.timeout_seconds if it needs longer."
                 )
@@ -160,7 +172,9 @@ class _Attempt:
         number, rank, code = dead
         traceback = self._traceback(number)
         if traceback:
-            kind = RankLost if _tells_of_loss(traceback) else NightshiftError
+            if refusal := _refusal(traceback):
+                return Refused(refusal)
+            kind = _kind_of(traceback)
             end = "\n".join(traceback.splitlines()[-_LINES:])
             return kind(f"Rank {number} of the training failed, so all ranks were ended:\n{end}")
         said = self._launcher.last_words(rank)
@@ -169,8 +183,26 @@ class _Attempt:
         message = f"Rank {number} of the training was {_how(code)}, so all ranks were ended. " + (
             f"It said last: {said}" if said else why
         )
+        if killed == signal.SIGKILL:
+            return RankKilled(message.strip())
         is_lost = killed > 0 or code in (_UNREACHED, _LEFT)
         return RankLost(message.strip()) if is_lost else NightshiftError(message.strip())
+
+
+def _refusal(traceback: str) -> str:
+    """What a rank has refused its training for; empty: it died of something else.
+
+    All ranks come to the same, so that it is no news which of them has said it first.
+    """
+    _, found, said = traceback.rpartition(_REFUSAL)
+    return said.strip() if found and _TRACEBACK not in said else ""
+
+
+def _kind_of(traceback: str) -> type[NightshiftError]:
+    if _tells_of_loss(traceback):
+        return RankLost
+    wants_memory = any(sign in traceback for sign in _SIGNS_OF_MEMORY)
+    return NeedsMore if wants_memory else NightshiftError
 
 
 def _tells_of_loss(traceback: str) -> bool:

@@ -13,12 +13,13 @@ import pytest
 
 from jobs.services import stage_client
 from jobs.services.child import ALLOWED
+from jobs.training.families import NeedsMore
 from jobs.training.families.neural_network import job, launchers
 from jobs.training.families.neural_network.launch import launch
 from jobs.training.families.neural_network.launchers import FUNCTION
 from jobs.training.families.neural_network.rendezvous import rendezvous
 from pipelines.environment import Environment
-from pipelines.errors import NightshiftError
+from pipelines.errors import NightshiftError, Refused
 from tests.jobs.training.small import environment_at, job_of
 
 
@@ -80,7 +81,7 @@ def test_a_killed_rank_ends_the_others(
 ) -> None:
     first, second = Fake(None), Fake(code)
     with pytest.raises(
-        NightshiftError,
+        NeedsMore,
         match=r"Rank 1 of the training was killed by SIGKILL, so all ranks were ended",
     ):
         _launch(monkeypatch, tmp_path, first, second)
@@ -98,6 +99,34 @@ def test_the_error_that_a_rank_left_is_shown(
             r"so all ranks were ended:\nTraceback\nValueError: x is not finite"
         ),
     ):
+        _launch(monkeypatch, tmp_path, Fake(3, left), Fake(None))
+
+
+def test_what_a_rank_refuses_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    says = "The training came apart: its loss is not finite. Learn with a lower rate."
+    told = f"Traceback (most recent call last):\n  …\npipelines.errors.Refused: {says}\n"
+    left = (job.error_file(tmp_path, 0), told)
+    with pytest.raises(Refused, match=f"^{says}$"):
+        _launch(monkeypatch, tmp_path, Fake(3, left), Fake(None))
+
+
+def test_a_fault_after_a_refusal_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    began = "Traceback (most recent call last):\n  …\n"
+    told = f"{began}pipelines.errors.Refused: no\n\nDuring …:\n\n{began}OSError: disk full\n"
+    left = (job.error_file(tmp_path, 0), told)
+    with pytest.raises(NightshiftError, match="OSError: disk full") as raised:
+        _launch(monkeypatch, tmp_path, Fake(3, left), Fake(None))
+    assert type(raised.value) is NightshiftError
+
+
+@pytest.mark.parametrize("error", ["MemoryError", "a.b.ResourceExhaustedError: OOM when …"])
+def test_a_rank_that_finds_no_memory_needs_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: str
+) -> None:
+    left = (job.error_file(tmp_path, 0), f"Traceback\n{error}\n")
+    with pytest.raises(NeedsMore, match=error):
         _launch(monkeypatch, tmp_path, Fake(3, left), Fake(None))
 
 
@@ -161,7 +190,7 @@ def test_the_time_of_a_training_is_that_of_all_attempts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     ranks = (Fake(-9), Fake(None))
-    with pytest.raises(NightshiftError, match=r"ended after 0.1 s"):
+    with pytest.raises(NeedsMore, match=r"ended after 0.1 s"):
         _launch_again(monkeypatch, tmp_path, ranks, restarts=1, timeout_seconds=0.1)
 
 
