@@ -552,7 +552,11 @@ def _grammar_of_tune(one: Parser) -> None:
         help="trials in all, with those of earlier times (20)",
     )
     one.add_argument(
-        "--seconds", type=_positive, metavar="S", help="after which no trial is begun; none: no end"
+        "--seconds",
+        type=_positive,
+        metavar="S",
+        help="after which no trial is begun, and those that run stop after the night that they are "
+        "at: the next time goes on from there; none: no end",
     )
     one.add_argument(
         "--at-once",

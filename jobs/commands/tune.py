@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,8 @@ def tune(
         days: Days that are scored.
         every: Days from one training to the next.
         trials: In all, with those of earlier times.
-        seconds: After which no trial is begun; None: no bound.
+        seconds: After which no trial is begun, and those that run are cut off with their current
+            night; None: no bound.
         at_once: Trials that run side by side, which share the cores.
 
     Raises:
@@ -84,11 +85,19 @@ def tune(
 def advice(pipeline: Pipeline, rows: Iterable[tuple[object, ...]]) -> str:
     """What to do with the best trial."""
     best = next(iter(rows), None)
-    if best is None or best[1] != "done":
+    if best is None:
+        return "No trial has ended yet: the same command goes on from where it stopped."
+    if best[1] != "done":
         return "No trial has ended well."
-    number, _, _, gain, low, *_ = best
-    if gain is None:
+    number, _, _, gain, low, _, settings, _ = best
+    declared = pipeline.training.settings
+    if settings == _told({name: declared[name] for name in pipeline.search}):
         return "The declared settings are the best that were tried."
+    if gain is None:
+        return (
+            f"Trial {number} is the best that was tried. By how much it is better than the "
+            f"declared settings of '{pipeline.name}' is not known: their own trial was not done."
+        )
     assert isinstance(low, float | None)
     doubt = "" if low is not None and low > 0 else " Its interval holds 0: it might be chance."
     return (
@@ -109,5 +118,8 @@ def _rows(tried: Iterable[Tried]) -> Iterator[tuple[object, ...]]:
     for one in tried:
         gain = one.gain
         interval = (gain.mean, gain.low, gain.high) if gain else (None, None, None)
-        settings = ", ".join(f"{name}={value}" for name, value in one.settings.items())
-        yield (one.number, one.state, one.loss, *interval, settings, one.backtest)
+        yield (one.number, one.state, one.loss, *interval, _told(one.settings), one.backtest)
+
+
+def _told(settings: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in settings.items())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from jobs.training.families import NeedsMore
 from jobs.training.registry import experiment_of
 from jobs.training.tasks import task_of
 from pipelines.errors import NightshiftError, Refused, UsageError
-from pipelines.model import Between
+from pipelines.model import Between, OneOf
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
@@ -56,6 +57,10 @@ the one that was cut off and whose settings it tries again, and the fault that c
 
 class _Failed(Exception):
     """A trial has failed by its settings, and others may do better."""
+
+
+class _TimeUp(Exception):
+    """A trial was cut off; the next time goes on from its last night."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,22 +106,23 @@ class Tuning:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tried:
-    """One trial that has ended."""
+    """One trial that has ended, or whose time was up."""
 
     number: int
     """From 0, in the order in which they began."""
     state: str
-    """done, pruned (it was clearly worse than others halfway), or failed."""
+    """done, pruned (it was clearly worse than others halfway), failed, or cut off."""
     loss: float | None
-    """Mean loss of a row; of a pruned one over the nights until then; None: it failed."""
+    """Mean loss of a row; of a pruned one over the nights until then; None: it failed, or was cut
+    off."""
     settings: Mapping[str, Any]
     backtest: str
     """Digest; empty: it failed before."""
     why: str
-    """It failed; empty: it did not."""
+    """It failed or was cut off; empty: it did not, and was not."""
     gain: Difference | None
     """By how much its loss of a row is below that of the declared settings; None: these are they,
-    or it was not done."""
+    or one of both was not done."""
 
 
 def tune(
@@ -134,9 +140,10 @@ def tune(
         tuning: What to try.
         ranks_in: Where the processes of a training are started.
         trials: In all, with those of earlier times.
-        seconds: After which no trial is begun; None: no bound.
+        seconds: After which no trial is begun, and those that run are cut off with their current
+            night; None: no bound.
         at_once: Trials that run side by side, each in a thread with ranks of its own.
-        told: Is called when a trial has ended.
+        told: Is called when a trial has ended or was cut off.
 
     Returns:
         Every trial that has ended, best first.
@@ -157,16 +164,18 @@ def tune(
 
     def tell(_: optuna.Study, trial: FrozenTrial) -> None:
         tried = _tried(tuning, trial)
-        _log(tuning, trial, tried)
+        if not _was_cut_off(trial):
+            _log(tuning, trial, tried)
         told(tried)
 
+    deadline = None if seconds is None else time.monotonic() + seconds
     if ended < trials:
         study.optimize(
-            lambda trial: _judge(tuning, trial, ranks_in),
+            lambda trial: _judge(tuning, trial, ranks_in, deadline),
             n_trials=trials - ended,
             timeout=seconds,
             n_jobs=at_once,
-            catch=(_Failed,),
+            catch=(_Failed, _TimeUp),
             callbacks=[tell],
         )
     return _best_first(tuning, study)
@@ -223,17 +232,18 @@ def _declared(tuning: Tuning) -> dict[str, Any]:
     return written
 
 
-def _judge(tuning: Tuning, trial: Trial, ranks_in: Environment) -> float:
+def _judge(tuning: Tuning, trial: Trial, ranks_in: Environment, deadline: float | None) -> float:
     """Mean loss of a row in the backtest of the trial's settings.
 
     Raises:
         TrialPruned: it is clearly worse than others.
+        _TimeUp: it has nights left.
         _Failed: its settings make no model.
         NightshiftError: what failed may be the machine.
     """
     settings = {name: _proposed(trial, name, one) for name, one in tuning.pipeline.search.items()}
     try:
-        return _mean_loss(tuning, trial, settings, ranks_in)
+        return _mean_loss(tuning, trial, settings, ranks_in, deadline)
     # Such as weights that are not finite under a rate that is too high, a network that is too
     # large, or a value that does not go with another.
     except (Refused, NeedsMore, UsageError) as error:
@@ -249,16 +259,25 @@ def _judge(tuning: Tuning, trial: Trial, ranks_in: Environment) -> float:
 
 
 def _mean_loss(
-    tuning: Tuning, trial: Trial, settings: Mapping[str, Any], ranks_in: Environment
+    tuning: Tuning,
+    trial: Trial,
+    settings: Mapping[str, Any],
+    ranks_in: Environment,
+    deadline: float | None,
 ) -> float:
     asked = tuning.trial(settings)
     trial.set_user_attr(_BACKTEST, asked.digest)
     loss = float("nan")
-    for night, _ in enumerate(backtest.walk(asked, ranks_in)):
+    last = len(asked.parts) - 1
+    for night, done in enumerate(backtest.walk(asked, ranks_in)):
         loss = _loss(asked, night + 1)
         trial.report(loss, night)
         if trial.should_prune():
             raise optuna.TrialPruned
+        # Not after a night that was done before: else little time would bring it no further.
+        is_new = done.seconds is not None
+        if deadline is not None and time.monotonic() > deadline and is_new and night < last:
+            raise _TimeUp
     return loss
 
 
@@ -289,25 +308,30 @@ def _tried(tuning: Tuning, trial: FrozenTrial) -> Tried:
     states = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned"}
     settings = _settings(tuning, trial)
     is_done = trial.state == TrialState.COMPLETE
+    unended, why = "failed", str(trial.user_attrs.get(_REFUSED, ""))
+    if _was_cut_off(trial):
+        unended, why = "cut off", "time is up, and the same command goes on from there"
     return Tried(
         number=trial.number,
-        state=states.get(trial.state, "failed"),
+        state=states.get(trial.state, unended),
         loss=trial.value,
         settings=settings,
         backtest=str(trial.user_attrs.get(_BACKTEST, "")),
-        why=str(trial.user_attrs.get(_REFUSED, "")),
+        why=why,
         gain=_gain(tuning, settings) if is_done else None,
     )
 
 
 def _settings(tuning: Tuning, trial: FrozenTrial) -> dict[str, Any]:
     settings: dict[str, Any] = {}
-    for name, value in trial.params.items():
+    for name, kept in trial.params.items():
         choice = tuning.pipeline.search[name]
-        if isinstance(choice, Between):
-            settings[name] = value
-        else:
-            settings[name] = {_text(one): one for one in choice.values}[value]
+        value = kept
+        if isinstance(choice, OneOf):
+            value = {_text(one): one for one in choice.values}[kept]
+        declared = tuning.pipeline.training.settings[name]
+        # As it is written down: Optuna gives a whole number back as a fraction.
+        settings[name] = declared if value == declared else value
     return settings
 
 

@@ -205,11 +205,12 @@ def test_a_trial_that_is_clearly_worse_is_pruned(
     monkeypatch.setattr(tuning, "_TRIALS_BEFORE_PRUNING", 1)
     monkeypatch.setattr(tuning, "_NIGHTS_BEFORE_PRUNING", 0)
     search: dict[str, Choice] = {"l2": Between(low=1e4, high=1e9, is_log=True)}
-    rows = _tune(environment, 6, pipeline=_pipeline(search, l2=1e4))
+    pipeline = _pipeline(search, l2=1e4)
+    rows = _tune(environment, 6, pipeline=pipeline)
     pruned = [row for row in rows if row[1] == "pruned"]
     assert pruned
     assert rows[0][0] == 0
-    assert tune.advice(_pipeline(), rows).startswith("The declared settings are the best")
+    assert tune.advice(pipeline, rows).startswith("The declared settings are the best")
 
 
 def test_trials_run_side_by_side(environment: Environment) -> None:
@@ -217,8 +218,56 @@ def test_trials_run_side_by_side(environment: Environment) -> None:
     assert [row[1] for row in rows].count("done") >= 3
 
 
-def test_no_trial_begins_when_the_time_is_up(environment: Environment) -> None:
-    assert len(_tune(environment, 50, seconds=1e-3)) == 1
+def test_when_the_time_is_up_a_trial_ends_with_its_night_and_goes_on_the_next_time(
+    environment: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    walk = backtest.walk
+    nights: list[float | None] = []
+
+    def counted(asked: Backtest, ranks_in: Environment) -> Any:
+        for done in walk(asked, ranks_in):
+            nights.append(done.seconds)
+            yield done
+
+    monkeypatch.setattr(backtest, "walk", counted)
+    assert _tune(environment, 50, seconds=1e-3, every=2) == []
+    assert len(nights) == 1
+    told = capsys.readouterr().err
+    assert "Trial 0 cut off, no loss: time is up, and the same command goes on" in told
+    assert "has ended yet" in tune.advice(_pipeline(), [])
+    # One night more each time: nothing is lost, and nothing else is begun.
+    assert _tune(environment, 50, seconds=1e-3, every=2) == []
+    rows = _tune(environment, 50, seconds=1e-3, every=2)
+    assert [row[1] for row in rows] == ["done"]
+    assert [seconds is None for seconds in nights] == [False, True, False, True, True, False]
+
+
+def test_trials_in_mlflow_are_those_that_have_ended(environment: Environment) -> None:
+    _tune(environment, 1, seconds=1e-3)
+    rows = _tune(environment, 1)
+    client = MlflowClient(tracking_uri=environment.mlflow_uri)
+    experiment = client.get_experiment_by_name(f"{small.SMALL.name}-tune")
+    runs = client.search_runs([experiment.experiment_id])
+    assert [run.info.run_name for run in runs] == [f"trial {rows[0][0]}"]
+
+
+def test_where_the_declared_settings_have_failed_nothing_is_said_to_be_better_than_they(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = backtest.walk
+
+    def refusing(asked: Backtest, ranks_in: Environment) -> Any:
+        if asked.pipeline.training.settings["l2"] == 20_000:
+            raise Refused("its loss is no finite number")
+        return walk(asked, ranks_in)
+
+    monkeypatch.setattr(backtest, "walk", refusing)
+    rows = _tune(environment, 3)
+    told = tune.advice(_pipeline(), rows)
+    assert told.startswith(f"Trial {rows[0][0]} is the best that was tried.")
+    assert "their own trial was not done" in told
 
 
 def test_trials_are_in_mlflow(environment: Environment) -> None:
