@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, get_args
+from math import isfinite
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from pipelines.errors import refuse_text, refuse_unless
 
@@ -20,6 +21,16 @@ night's predictions are refused."""
 WatchKind = Literal["feature", "prediction", "skew", "coverage", "quality"]
 """What is watched each night: drift of features and of predictions, rows that are scored by other
 features than are learned from, predictions and labels without each other, and live quality."""
+_KINDS: Mapping[Any, str] = {
+    int: "whole number",
+    float: "finite number",
+    str: "text",
+    int | None: "whole number or None",
+    tuple[int, ...]: "tuple of whole numbers",
+    tuple[str, ...]: "tuple of texts",
+}
+"""What people call the kinds of settings; others are told by their types."""
+_SEEDS = 2**32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +88,7 @@ class NeuralNetwork:
     next attempt of a night that was killed, go on from there."""
 
     def __post_init__(self) -> None:
+        _refuse_odd_kinds(self)
         counts = (
             *("ranks", "epochs", "batch_size", "embedding_size", "timeout_seconds"),
             "accumulated_batches",
@@ -117,6 +129,7 @@ class LinearModel:
     """Of the solver of logistic regression; ridge regression is solved at once."""
 
     def __post_init__(self) -> None:
+        _refuse_odd_kinds(self)
         refuse_unless(self.l2 > 0, "l2 must be above 0.")
         refuse_unless(self.max_iterations >= 1, "max_iterations must be at least 1.")
 
@@ -182,6 +195,8 @@ class Between:
     is_whole: bool = False
 
     def __post_init__(self) -> None:
+        are_numbers = fits(self.low, float) and fits(self.high, float)
+        refuse_unless(are_numbers, f"{self}: its ends must be finite numbers.")
         refuse_unless(self.low < self.high, f"{self} holds nothing: low must be below high.")
         refuse_unless(self.low > 0 or not self.is_log, f"{self}: a logarithm needs a low above 0.")
         is_fraction = any(end != int(end) for end in (self.low, self.high))
@@ -261,6 +276,8 @@ class Training:
             isinstance(self.family, Family),
             f"family must be a value such as LinearModel(), but is {self.family!r}.",
         )
+        _refuse_odd_kinds(self)
+        refuse_unless(0 <= self.seed < _SEEDS, f"seed must be from 0 to {_SEEDS - 1}.")
         refuse_unless(self.min_rows >= 1, "min_rows must be at least 1.")
         most = self.rows_in_process
         refuse_unless(most is None or most >= 0, "rows_in_process must be at least 0, or None.")
@@ -283,6 +300,12 @@ class Training:
         own = {one.name: getattr(self, one.name) for one in fields(self)}
         del own["family"]
         return own | {one.name: getattr(self.family, one.name) for one in fields(self.family)}
+
+    @property
+    def kinds(self) -> dict[str, Any]:
+        """What each of its `settings` takes, as it is annotated."""
+        kinds = {**_kinds(type(self)), **_kinds(type(self.family))}
+        return {name: kinds[name] for name in self.settings}
 
     def with_settings(self, values: Mapping[str, Any]) -> Training:
         """The same with other values of settings, by their names."""
@@ -504,3 +527,41 @@ class Serving:
         )
         share = self.max_quantised_loss
         refuse_unless(0 < share < 1, "max_quantised_loss must be above 0 and below 1.")
+
+
+def fits(value: object, kind: Any) -> bool:
+    """Whether a value is of a kind that a setting takes.
+
+    Words that are given are not judged: whoever knows them all tells which there are.
+    """
+    options = get_args(kind)
+    if kind is float:
+        return isinstance(value, int | float) and type(value) is not bool and isfinite(value)
+    if kind is int:
+        return isinstance(value, int) and type(value) is not bool
+    if get_origin(kind) is Literal:
+        return isinstance(value, str)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(fits(one, options[0]) for one in value)
+    if options:
+        return any(fits(value, option) for option in options)
+    return isinstance(value, kind)
+
+
+def said_kind(kind: Any) -> str:
+    """A kind, for people."""
+    return _KINDS.get(kind) or str(kind).replace(f"{__name__}.", "")
+
+
+def _refuse_odd_kinds(declared: Family | Training) -> None:
+    for name, kind in _kinds(type(declared)).items():
+        value = getattr(declared, name)
+        refuse_unless(
+            fits(value, kind),
+            f"{name} has a value of another kind than it takes: {value!r} is no {said_kind(kind)}.",
+        )
+
+
+def _kinds(declaration: type) -> dict[str, Any]:
+    hints = get_type_hints(declaration)
+    return {one.name: hints[one.name] for one in fields(declaration)}

@@ -17,7 +17,17 @@ from pipelines.errors import no_such, refuse_text, refuse_unless
 from pipelines.events import Channel
 from pipelines.features import Feature, FeatureView
 from pipelines.feeds import Feed, Type
-from pipelines.model import Choice, Promotion, Serving, Training, Watch
+from pipelines.model import (
+    Between,
+    Choice,
+    OneOf,
+    Promotion,
+    Serving,
+    Training,
+    Watch,
+    fits,
+    said_kind,
+)
 from pipelines.resources import Resources
 from pipelines.stages import Stage, stage
 
@@ -42,6 +52,8 @@ _MADE_COLUMNS = frozenset(
     }
 )
 """Columns that the platform gives training, scoring and predictions itself."""
+_SAY_WHAT_LOSS_IS = ("task", "label")
+"""Settings of a training by which losses are no longer of the same thing."""
 RESERVED_PIPELINES = frozenset(
     {
         # Schemas of the lake and of its SQL.
@@ -347,11 +359,40 @@ class Pipeline:
         for name, choice in self.search.items():
             if name not in known:
                 self._no_such("setting", name, sorted(known))
+            where = f"Pipeline '{self.name}': search['{name}']"
+            refuse_unless(
+                name not in _SAY_WHAT_LOSS_IS,
+                f"{where} would compare losses of different things: leave it out.",
+            )
             refuse_unless(
                 isinstance(choice, Choice),
-                f"Pipeline '{self.name}': search['{name}'] must be a Between or a OneOf, but is "
-                f"{choice!r}.",
+                f"{where} must be a Between or a OneOf, but is {choice!r}.",
             )
+            if isinstance(choice, Between):
+                self._refuse_odd_between(where, choice, self.training.kinds[name])
+            else:
+                self._refuse_odd_one_of(where, choice, self.training.kinds[name], known[name])
+
+    def _refuse_odd_between(self, where: str, choice: Between, kind: object) -> None:
+        is_number = fits(1, kind)
+        refuse_unless(
+            is_number,
+            f"{where} is {choice}, but takes a {said_kind(kind)}: name some, as "
+            "OneOf(values=(…, …)).",
+        )
+        refuse_unless(
+            choice.is_whole or fits(0.5, kind),
+            f"{where} is {choice}, but takes a {said_kind(kind)}: add is_whole=True.",
+        )
+
+    def _refuse_odd_one_of(self, where: str, choice: OneOf, kind: object, declared: object) -> None:
+        odd = [value for value in choice.values if not fits(value, kind)]
+        refuse_unless(not odd, f"{where} has the values {odd}, but takes a {said_kind(kind)}.")
+        refuse_unless(
+            declared in choice.values,
+            f"{where} lacks {declared!r}, which is declared and is tried first: add it to the "
+            f"values {choice.values}.",
+        )
 
     def _refuse_odd_names(self) -> None:
         refuse_unless(

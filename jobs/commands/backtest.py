@@ -62,12 +62,10 @@ def changed(
     for name in changes:
         if name not in training.settings:
             raise no_such("setting", name, sorted(training.settings))
-    try:
-        made = training.with_settings(changes)
-    except TypeError as error:
-        raise UsageError(f"A setting has a value of another kind than it takes: {error}.") from None
+    made = training.with_settings(changes)
     made = made.without(_features(made, without))
-    return replace(pipeline, training=made)
+    # What `tune` may try is said of what is declared, and need not fit.
+    return replace(pipeline, training=made, search={})
 
 
 def backtest(
@@ -144,10 +142,11 @@ def _assigned(setting: str) -> tuple[str, Any]:
     if not equals:
         raise UsageError(f"'{setting}' is no setting: write it as name=value.")
     try:
-        return name, ast.literal_eval(text)
+        value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         # A word, which needs no quotes.
         return name, text
+    return name, tuple(value) if isinstance(value, list) else value
 
 
 def _show(asked: Backtest, walked: Iterator[Done]) -> None:

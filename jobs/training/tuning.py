@@ -228,7 +228,10 @@ def _declared(tuning: Tuning) -> dict[str, Any]:
     written = {}
     for name, choice in tuning.pipeline.search.items():
         value = settings[name]
-        written[name] = value if isinstance(choice, Between) else _text(value)
+        if isinstance(choice, OneOf):
+            # As it is written there: 1 may be declared, and 1.0 be among the values.
+            value = next(_text(one) for one in choice.values if one == value)
+        written[name] = value
     return written
 
 

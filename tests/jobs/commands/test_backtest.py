@@ -12,7 +12,7 @@ from jobs.services.own_server import preloaded
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
-from pipelines.model import LinearModel, NeuralNetwork
+from pipelines.model import LinearModel, NeuralNetwork, OneOf
 from tests.jobs.training import small
 
 SCORED = Days(small.LAST + timedelta(days=1), small.LAST + timedelta(days=6))
@@ -33,6 +33,14 @@ def test_settings_are_those_of_the_family_or_of_the_training() -> None:
     assert made.window_days == 12
     assert changed(small.SMALL, "linear", ["l2=7"]).training.family == LinearModel(l2=7)
     assert changed(small.SMALL, None, []) == small.SMALL
+    listed = changed(small.SMALL, None, ["hidden=[4, 2]"]).training.family
+    assert listed == replace(small.NETWORK, hidden=(4, 2))
+
+
+def test_what_tune_may_try_binds_no_backtest() -> None:
+    searched = replace(small.SMALL, search={"epochs": OneOf(values=(2, 4))})
+    assert changed(searched, None, ["epochs=9"]).training.settings["epochs"] == 9
+    assert changed(searched, "linear", []).training.family == LinearModel()
 
 
 @pytest.mark.parametrize(
@@ -43,7 +51,18 @@ def test_settings_are_those_of_the_family_or_of_the_training() -> None:
         ("linear", "epochs=7", "No setting named 'epochs'"),
         (None, "epochs", "'epochs' is no setting: write it as name=value"),
         (None, "epochs=0", "epochs must be at least 1"),
-        (None, "epochs=many", "a value of another kind"),
+        (None, "epochs=many", "epochs has a value of another kind .*: 'many' is no whole number"),
+        (None, "epochs=True", "another kind than it takes: True is no whole number"),
+        (None, "window_days=14.5", "another kind than it takes: 14.5 is no whole number"),
+        (None, "seed='x'", "another kind than it takes: 'x' is no whole number"),
+        (None, "seed=-1", "seed must be from 0 to 4294967295"),
+        (None, "hidden=(8, 0.5)", r"\(8, 0.5\) is no tuple of whole numbers"),
+        (None, "rows_in_process=few", "'few' is no whole number or None"),
+        ("linear", "l2=1e999", "another kind than it takes: inf is no finite number"),
+        ("linear", "l2=abc", "'abc' is no finite number"),
+        (None, "min_rows=None", "None is no whole number"),
+        (None, "baselines=(1,)", r"\(1,\) is no tuple\[GroupMean \| LastValue, ...\]"),
+        (None, "compression=3", "compression has a value of another kind"),
         (None, "window_days=2", "validation_days must be"),
     ],
 )

@@ -311,6 +311,16 @@ def test_a_pipeline_that_declares_nothing_to_try_says_what_to_write(
         ({"min_row": Between(low=1, high=2)}, "named 'min_row'. Did you mean 'min_rows'"),
         ({"family": OneOf(values=(1, 2))}, "No setting of 'small' named 'family'"),
         ({"l2": (1, 2)}, "must be a Between or a OneOf"),
+        (
+            {"l2": OneOf(values=(1.0, 10.0))},
+            r"Pipeline 'small': search\['l2'\] lacks 20000, which is declared .*: add it to .*1.0",
+        ),
+        ({"l2": OneOf(values=("a", 20_000))}, r"has the values \['a'\], but takes a finite number"),
+        ({"window_days": OneOf(values=(16, 20.0))}, r"\[20.0\], but takes a whole number"),
+        ({"window_days": Between(low=12, high=16)}, "takes a whole number: add is_whole=True"),
+        ({"numeric": Between(low=1, high=2)}, r"a tuple of texts: name some, as OneOf\(values"),
+        ({"task": OneOf(values=("regression", "binary_classification"))}, "leave it out"),
+        ({"label": OneOf(values=("failed", "weight"))}, "losses of different things"),
     ],
 )
 def test_a_search_that_makes_no_sense_is_refused(search: dict[str, Any], says: str) -> None:
@@ -325,11 +335,31 @@ def test_a_search_that_makes_no_sense_is_refused(search: dict[str, Any], says: s
         (lambda: Between(low=0, high=2, is_log=True), "a logarithm needs a low above 0"),
         (lambda: Between(low=0.5, high=2, is_whole=True), "its ends must be whole"),
         (lambda: OneOf(values=(1,)), "leaves no choice"),
+        (lambda: Between(low=1, high=float("inf")), "its ends must be finite numbers"),
+        (lambda: Between(low=1, high=float("inf"), is_whole=True), "must be finite numbers"),
+        (lambda: Between(low=1, high="many"), "its ends must be finite numbers"),  # type: ignore[arg-type]
     ],
 )
 def test_a_choice_that_makes_no_sense_is_refused(make: Any, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         make()
+
+
+def test_values_that_do_not_go_together_are_a_failed_trial(
+    environment: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search: dict[str, Choice] = {"validation_days": OneOf(values=(0, 4))}
+    rows = _tune(environment, 6, pipeline=_pipeline(search))
+    assert {row[1] for row in rows} == {"done", "failed"}
+    assert "failed, no loss: validation_days must be from 1" in capsys.readouterr().err
+
+
+def test_a_declared_value_is_found_among_those_to_try_however_it_is_written(
+    environment: Environment,
+) -> None:
+    search: dict[str, Choice] = {"l2": OneOf(values=(20_000.0, 1.0))}
+    rows = _tune(environment, 1, pipeline=_pipeline(search))
+    assert rows[0][6] == "l2=20000"
 
 
 def test_optuna_says_nothing_beside_us(
