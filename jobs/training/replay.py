@@ -29,8 +29,15 @@ from jobs.training.families.neural_network import Network
 from jobs.training.registry import ModelVersion, Registry
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
-from pipelines.errors import Refused, UsageError
-from pipelines.model import FAMILIES, LinearModel, Logarithm, NeuralNetwork
+from pipelines.errors import Refused
+from pipelines.model import (
+    FAMILIES,
+    GroupMean,
+    LinearModel,
+    Logarithm,
+    NeuralNetwork,
+    Training,
+)
 from pipelines.run import Run
 from pipelines.spec import Pipeline
 
@@ -111,7 +118,8 @@ def original(
     pinned = registry.pins(model)
     try:
         run, recipe = _as_pinned(environment, pipeline, pinned)
-    except (KeyError, TypeError, UsageError) as error:
+    # An odd number is a ValueError, as a UsageError is.
+    except (KeyError, TypeError, ValueError) as error:
         told = f"its pins have no {error}" if isinstance(error, KeyError) else str(error)
         raise Refused(
             f"Version {version} of '{pipeline.name}' cannot be trained again by this code: {told}. "
@@ -179,13 +187,9 @@ def _as_pinned(environment: Environment, pipeline: Pipeline, pinned: _Pinned) ->
     curves: list[Logarithm] = []
     for name, bend in bends.items():
         curves.append(Logarithm(features=(name,), bend=bend))
-    training = replace(
-        pipeline.training,
-        family=declared,
-        logarithms=tuple(curves),
-        **_with_tuples(learned),
-    )
-    then = replace(pipeline, training=training)
+    training = _training(pipeline.training, declared, tuple(curves), _with_tuples(learned))
+    # What `tune` may try is said of what is declared today.
+    then = replace(pipeline, training=training, search={})
     run = Run(pipeline=then, days=Days.of(night), environment=environment)
     snapshot = Snapshot(table=pinned["table"], version=int(pinned["table_version"]), night=night)
     # As they are: the environment may name another number of ranks today.
@@ -198,6 +202,26 @@ def _as_pinned(environment: Environment, pipeline: Pipeline, pinned: _Pinned) ->
         on_spark=pins.LAID_OUT in pinned,
     )
     return run, recipe
+
+
+def _training(
+    today: Training, family: Any, curves: tuple[Logarithm, ...], learned: Mapping[str, Any]
+) -> Training:
+    """What is pinned, and of today's declaration nothing by which a training could be refused."""
+    read = (*learned["numeric"], *learned["categorical"])
+    given = dict.fromkeys((*today.features, *today.unread))
+    return replace(
+        today,
+        family=family,
+        logarithms=curves,
+        **learned,
+        unread=tuple(name for name in given if name not in read),
+        # No model is judged here: only what it read itself need be in the rows of then.
+        baselines=(GroupMean(columns=read[:1]),),
+        slices=(),
+        # Its rows were enough.
+        min_rows=1,
+    )
 
 
 def _family(pinned: _Pinned) -> Any:

@@ -25,7 +25,7 @@ from jobs.training.replay import _WEIGHTS, digest
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused, UsageError
-from pipelines.model import FAMILIES, Family
+from pipelines.model import FAMILIES, Family, GroupMean, LinearModel, OneOf
 from pipelines.spec import Pipeline
 from tests.jobs.training import small
 
@@ -166,13 +166,41 @@ def test_the_machine_is_pinned_and_changes_no_fingerprint(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    "today",
+    [
+        {"min_rows": 100_000},
+        {"slices": ("hour",), "baselines": (GroupMean(columns=("hour",)),)},
+        {"numeric": ("x", "noise", "hour"), "unread": ("gappy",)},
+        {"window_days": 5, "validation_days": 3},
+    ],
+    ids=["more rows", "other slices and baselines", "other features", "other days"],
+)
+def test_what_is_declared_by_now_changes_nothing(
+    today: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = small.models_at(tmp_path)
+    trained(environment)
+    # Of a column that the rows of then have not.
+    declared = replace(
+        LINEAR,
+        carried=(*LINEAR.carried, "hour"),
+        training=replace(LINEAR.training, **today),
+        search={"l2": OneOf(values=(LinearModel().l2, 7.0))},
+    )
+    code, rows, _ = replayed(environment, capsys, declared)
+    assert code == 0
+    assert all(row["same"] for row in rows)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"table_version": "x"}, "cannot be trained again by this code: invalid literal for int"),
         ({"fresh_days": None}, r"cannot be trained again by this code: its pins have no 'fresh_d"),
         ({"family": {"name": "linear", "patience": 3}}, "unexpected keyword argument 'patience'"),
         ({"family": {"name": "forest"}}, "its pins have no 'forest'"),
     ],
-    ids=["a pin lacks", "a setting is gone", "a family is gone"],
+    ids=["a number is none", "a pin lacks", "a setting is gone", "a family is gone"],
 )
 def test_pins_that_do_not_fit_this_code_are_refused(
     changes: dict[str, Any], message: str, tmp_path: Path
