@@ -610,7 +610,9 @@ def _grammar_of_backtest(one: Parser) -> None:
         "repeated",
     )
     one.add_argument(
-        "--against", metavar="DIGEST", help="an earlier backtest over the same days to compare with"
+        "--against",
+        metavar="DIGEST",
+        help="an earlier backtest to compare with, which has scored these days too",
     )
     _add_format(one)
 

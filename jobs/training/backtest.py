@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.lake import ops
@@ -27,7 +28,7 @@ from jobs.training import baselines, candidate, dataset, metrics, pins, scoring
 from jobs.training.candidate import Recipe
 from jobs.training.families import family_of
 from jobs.training.tasks import task_of
-from pipelines.days import Days
+from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
 from pipelines.errors import Refused, UsageError, no_such
 from pipelines.run import Run
@@ -138,7 +139,7 @@ def walk(backtest: Backtest, ranks_in: Environment) -> Iterator[Done]:
     settings = json.dumps(backtest.settings)
     for part in backtest.parts:
         run = backtest.night(part)
-        file = _file(folder, run)
+        file = _file(folder, part, backtest)
         recipe = candidate.recipe_of(run)
         fingerprint = _fingerprint(run, recipe, part)
         if _is_done(file, fingerprint):
@@ -147,7 +148,7 @@ def walk(backtest: Backtest, ranks_in: Environment) -> Iterator[Done]:
             continue
         started = time.monotonic()
         results = _results(run, recipe, part, backtest.cores, ranks_in)
-        _record(backtest, run, settings, results)
+        _record(backtest, run, part, settings, results)
         _write(file, results, fingerprint)
         seconds = time.monotonic() - started
         yield Done(as_of=run.days.last, rows=len(results), seconds=seconds)
@@ -175,22 +176,34 @@ def read(backtest: Backtest, nights: int | None = None) -> Results:
         nights: The first so many trainings; None: all of them.
     """
     folder = backtest.folder
-    return _read([_file(folder, backtest.night(part)) for part in backtest.parts[:nights]])
+    files = [_file(folder, part, backtest) for part in backtest.parts[:nights]]
+    return _read([pq.read_table(file) for file in files])
 
 
 def read_other(backtest: Backtest, digest: str) -> Results:
-    """What another backtest of the pipeline says of the same rows.
+    """What another backtest of the pipeline says of the same rows, whatever else it has scored.
+
+    Where it has scored a day as of several nights, it says what it does as of the night of this
+    backtest, and else as of the last.
 
     Raises:
-        UsageError: there is none of that digest, or it has scored other rows.
+        UsageError: there is none of that digest, or it has not scored all of these rows.
     """
     folder = folder_of(backtest.environment, backtest.pipeline.name, digest)
     files = sorted(folder.glob("*.parquet"))
     if not files:
         known = sorted(other.name for other in folder.parent.glob("*"))
         raise no_such(f"backtest of '{backtest.pipeline.name}'", digest, known)
-    other = _read(files)
-    if not other.keys.equals(read(backtest).keys):
+    nights = {day: backtest.night(part).days.last for part in backtest.parts for day in part}
+    chosen: dict[date, tuple[tuple[bool, date, str], pa.Table]] = {}
+    for file in files:
+        rows, night = pq.read_table(file), _night_of(file)
+        for day in set(pc.unique(rows[EVENT]).to_pylist()) & set(nights):
+            order = (night == nights[day], night, file.name)
+            if day not in chosen or order > chosen[day][0]:
+                chosen[day] = order, rows.filter(pc.equal(rows[EVENT], pa.scalar(day)))
+    other = _read([rows for _, rows in chosen.values()]) if chosen else None
+    if other is None or not other.keys.equals(read(backtest).keys):
         raise UsageError(
             f"Backtest {digest} has scored other rows than those of {backtest.days}: "
             "run it over the same days."
@@ -198,8 +211,8 @@ def read_other(backtest: Backtest, digest: str) -> Results:
     return other
 
 
-def _read(files: list[Path]) -> Results:
-    rows = pa.concat_tables([pq.read_table(file) for file in files])
+def _read(tables: list[pa.Table]) -> Results:
+    rows = pa.concat_tables(tables)
     keys = [name for name in rows.column_names if name.startswith(_KEY)]
     rows = rows.sort_by([(name, "ascending") for name in (EVENT, *keys)])
     predictions: dict[str, metrics.Vector] = {}
@@ -263,7 +276,7 @@ def _model_says(
         return scoring.load_from(files, recipe.family).score(rows)
 
 
-def _record(backtest: Backtest, run: Run, settings: str, results: pa.Table) -> None:
+def _record(backtest: Backtest, run: Run, part: Days, settings: str, results: pa.Table) -> None:
     """Put the night's measures into `ops.backtests`, in place of those of an earlier attempt."""
     common = {
         "run_id": backtest.run_id,
@@ -272,6 +285,8 @@ def _record(backtest: Backtest, run: Run, settings: str, results: pa.Table) -> N
         "as_of": run.days.last,
     }
     identity = " AND ".join(f"{name} = '{common[name]}'" for name in common if name != "run_id")
+    # The night may have scored more days for another backtest.
+    identity += f" AND event_date BETWEEN '{part.first}' AND '{part.last}'"
     common |= {"settings": settings, "measured_at": ops.now()}
     rows = [common | measured for measured in _measured(backtest.pipeline, results)]
     ops.replace(backtest.environment, _TABLE, rows, identity)
@@ -292,8 +307,16 @@ def _measured(pipeline: Pipeline, results: pa.Table) -> Iterator[dict[str, Any]]
             }
 
 
-def _file(folder: Path, run: Run) -> Path:
-    return folder / f"{run.days.last}.parquet"
+def _file(folder: Path, part: Days, backtest: Backtest) -> Path:
+    """Of what the night before that part has scored."""
+    night = backtest.night(part).days.last
+    # One that is cut short must not take the place of a whole one.
+    is_whole = len(part) == backtest.every
+    return folder / (f"{night}.parquet" if is_whole else f"{night}_{part.last}.parquet")
+
+
+def _night_of(file: Path) -> date:
+    return parse_day(file.stem.partition("_")[0])
 
 
 def _fingerprint(run: Run, recipe: Recipe, part: Days) -> str:

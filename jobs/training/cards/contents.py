@@ -21,6 +21,8 @@ from pipelines.days import Days, parse_day
 from pipelines.spec import TRAINING
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from jobs.training.registry import ModelVersion, Registry
     from jobs.training.tasks import LearningTask
     from pipelines.environment import Environment
@@ -310,16 +312,18 @@ def _live(known: _Sources) -> Section:
 def _backtests(known: _Sources) -> Section:
     about = [("pipeline", "=", known.pipeline.name)]
     recorded = ops.read(known.environment, "backtests", about).to_pylist()
-    groups: dict[tuple[str, str], list[_Record]] = {}
-    for one in recorded:
+    groups: dict[tuple[str, str], dict[date, _Record]] = {}
+    # Of a day that was scored as of several nights the last one counts.
+    for one in sorted(recorded, key=itemgetter("as_of")):
         settings = json.loads(one["settings"])
         recipe = [settings.get(part) for part in _RECIPE]
         # Of other recipes it would tell nothing about this model.
         if recipe == [known.pins.get(part) for part in _RECIPE]:
-            groups.setdefault((one["settings_digest"], one["model"]), []).append(one)
+            of_model = groups.setdefault((one["settings_digest"], one["model"]), {})
+            of_model[one["event_date"]] = one
     rows = []
-    for (digest, model), measured in groups.items():
-        days = sorted(one["event_date"] for one in measured)
+    for (digest, model), by_day in groups.items():
+        days, measured = sorted(by_day), by_day.values()
         metric = known.task.headline
         values = [one for one in measured if one[metric] is not None]
         period = f"{days[0]} to {days[-1]}"

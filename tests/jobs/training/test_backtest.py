@@ -186,6 +186,60 @@ def test_another_backtest_is_compared_on_the_same_rows_or_not_at_all(
         backtests.read_other(backtest, tight.digest)
 
 
+def test_another_backtest_may_have_scored_other_days_too(tmp_path: Path) -> None:
+    environment = small.environment_at(tmp_path)
+    small.publish(environment, small.rows_of(Days(small.FIRST, SCORED.last + timedelta(days=6))))
+
+    def days(first: int, last: int) -> Days:
+        return Days(small.LAST + timedelta(days=first), small.LAST + timedelta(days=last))
+
+    tight = small.learned_by(small.SMALL, replace(small.LINEAR, l2=100.0))
+    other = replace(_backtest(environment, tight), days=days(1, 9))
+    _walk(other)
+    long = backtests.read(other)
+    # A part that is cut short, and other phases: of days 2 to 9 as of later nights than theirs.
+    for first, last in ((1, 5), (2, 7), (3, 9)):
+        _walk(replace(other, days=days(first, last)))
+    assert [done.seconds for done in _walk(other)] == [None] * 3
+    for first, last in ((1, 9), (1, 6), (4, 9), (1, 5)):
+        asked = replace(_backtest(environment), days=days(first, last))
+        _walk(asked)
+        found = backtests.read_other(asked, other.digest)
+        is_asked = np.isin(long.day, list(map(np.datetime64, asked.days)))
+        np.testing.assert_array_equal(
+            found.predictions["model"], long.predictions["model"][is_asked]
+        )
+    # As of a night that it has not: of each day the last one before it.
+    asked = replace(_backtest(environment, every=2), days=days(8, 9))
+    _walk(asked)
+    found = backtests.read_other(asked, other.digest)
+    late = backtests.read(replace(other, days=days(3, 9)))
+    for day, expected in zip(asked.days, (long, late), strict=True):
+        here, there = found.day == np.datetime64(day), expected.day == np.datetime64(day)
+        np.testing.assert_array_equal(
+            found.predictions["model"][here], expected.predictions["model"][there]
+        )
+    beyond = replace(_backtest(environment), days=days(8, 10))
+    _walk(beyond)
+    with pytest.raises(UsageError, match=rf"{other.digest} has scored other rows"):
+        backtests.read_other(beyond, other.digest)
+    none = replace(_backtest(environment), days=days(10, 11))
+    _walk(none)
+    with pytest.raises(UsageError, match=rf"{other.digest} has scored other rows"):
+        backtests.read_other(none, other.digest)
+
+
+def test_a_shorter_backtest_takes_nothing_from_the_record_of_a_longer_one(
+    environment: Environment,
+) -> None:
+    backtest = _backtest(environment)
+    _walk(backtest)
+    _walk(replace(backtest, days=Days(SCORED.first, SCORED.last - timedelta(days=1))))
+    measured = ops.read(environment, "backtests").to_pylist()
+    days = sorted(row["event_date"] for row in measured if row["model"] == "model")
+    assert days == list(SCORED)
+
+
 def test_days_without_a_label_are_refused(environment: Environment) -> None:
     beyond = Days.of(KNOWN.last + timedelta(days=20))
     with pytest.raises(Refused, match=rf"no labelled row about {beyond}"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -306,6 +306,9 @@ def test_live_quality_and_backtests_of_the_same_recipe_are_told(environment: Env
         of_day = {"as_of": small.LAST, "event_date": small.LAST, "model": "model"}
         how = {"settings_digest": digest, "settings": json.dumps(settings), "log_loss": loss}
         tests.append({**measured, **of_day, **how})
+        # Of the same day as of an earlier night, by a backtest of another phase.
+        earlier = {"as_of": small.LAST - timedelta(days=3), "log_loss": 0.7}
+        tests.append({**measured, **of_day, **how, **earlier})
     ops.append(environment, "backtests", tests)
     text = text_of(environment, model)
     assert "20 predictions of 2013-01-25 to 2013-01-26" in text
