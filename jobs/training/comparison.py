@@ -17,6 +17,8 @@ from jobs.training.tasks import LearningTask
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from jobs.training.paired import Difference
+
 CANDIDATE, CHAMPION = "candidate", "champion"
 _FEWEST_DAYS = 5
 """For an interval: of fewer, one odd day is most of it."""
@@ -141,25 +143,30 @@ def _slices(held: HeldOut, columns: tuple[str, ...]) -> Iterator[Slice]:
     for column in columns:
         values = held.rows[column].to_numpy(zero_copy_only=False).astype(str)
         for value, where in metrics.groups(values):
+            loss = _interval(own, np.zeros_like(own), held.day, where)
+            worse = None if rival is None else _interval(own, rival, held.day, where)
             yield Slice(
                 column=column,
                 value=str(value),
                 rows=int(where.sum()),
                 candidate_loss=float(own[where].mean()),
                 champion_loss=None if rival is None else float(rival[where].mean()),
-                surely_worse_by=_surely_worse_by(own, rival, held.day, where),
+                surely_worse_by=worse.low if worse else None,
+                worse_by_at_most=worse.high if worse else None,
+                candidate_low=loss.low if loss else None,
+                candidate_high=loss.high if loss else None,
             )
 
 
-def _surely_worse_by(
+def _interval(
     own: Vector,
-    rival: Vector | None,
+    other: Vector,
     day: NDArray[Any],
     where: NDArray[np.bool_],
-) -> float | None:
-    if rival is None or len(np.unique(day[where])) < _FEWEST_DAYS:
+) -> Difference | None:
+    if len(np.unique(day[where])) < _FEWEST_DAYS:
         return None
-    return paired.difference(own[where], rival[where], day[where]).low
+    return paired.difference(own[where], other[where], day[where])
 
 
 def _score_within_day(held: HeldOut) -> float | None:

@@ -34,6 +34,11 @@ class Slice:
     surely_worse_by: float | None
     """Lower end of the 95 % interval of the difference; None: there is no champion, or too few days
     for an interval."""
+    worse_by_at_most: float | None = None
+    """Its upper end."""
+    candidate_low: float | None = None
+    candidate_high: float | None = None
+    """Ends of the 95 % interval of the candidate's loss; None: too few days."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

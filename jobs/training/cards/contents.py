@@ -257,12 +257,14 @@ def _challenge(known: _Sources) -> tuple[Table, ...]:
 def _slices(known: _Sources) -> Section:
     rows = []
     for one in known.evidence.get("slices") or []:
-        losses = (one["candidate_loss"], one.get("champion_loss"), one.get("surely_worse_by"))
+        own = (one["candidate_loss"], one.get("candidate_low"), one.get("candidate_high"))
+        worse = (one.get("surely_worse_by"), one.get("worse_by_at_most"))
+        losses = (*own, one.get("champion_loss"), *worse)
         rows.append((f"{one['column']} {one['value']}", one["rows"], *losses))
     rows.sort(key=itemgetter(0))
     title = known.task.loss_title
-    others = ("of the champion of then", "lower end of the difference")
-    header = ("slice", "rows", f"{title} of this model", *others)
+    others = ("of the champion of then", "difference, 95 % from", "to")
+    header = ("slice", "rows", f"{title} of this model", "95 % from", "to", *others)
     return Section(title="Slices of the held-out days", tables=_tables(header, rows))
 
 

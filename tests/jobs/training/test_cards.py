@@ -54,7 +54,10 @@ EVIDENCE = {
             "rows": 50,
             "candidate_loss": 0.61,
             "champion_loss": 0.52,
+            "candidate_low": 0.59,
+            "candidate_high": 0.63,
             "surely_worse_by": 0.0456,
+            "worse_by_at_most": 0.1234,
         },
         {"column": "line", "value": "<b>", "rows": 5, "candidate_loss": 0.3, "champion_loss": None},
     ],
@@ -152,7 +155,7 @@ def test_a_card_tells_what_was_measured_and_how_sure_it_is(environment: Environm
     assert re.search(
         r"less that of champion of then \(version 7\) \| 0.0333 \| -0.1000 \| 0.1000", text
     )
-    assert "| line AA | 50 | 0.6100 | 0.5200 | 0.0456 |" in text
+    assert "| line AA | 50 | 0.6100 | 0.5900 | 0.6300 | 0.5200 | 0.0456 | 0.1234 |" in text
     assert "| gain | 0.00123 |" in text
     assert "| this model | 0.2400 | 0.2500 |" in text
     assert "stretched by 0.93" in text

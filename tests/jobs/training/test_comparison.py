@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +35,9 @@ def test_every_rival_is_measured_and_compared_by_its_name() -> None:
     losses = [(one.value, one.candidate_loss, one.champion_loss) for one in evidence.slices]
     assert losses == [("AA", 1.0, 4.0), ("BB", 1.0, 4.0)]
     # Two days are too few for an interval.
-    assert {one.surely_worse_by for one in evidence.slices} == {None}
+    for one in evidence.slices:
+        ends = (one.surely_worse_by, one.worse_by_at_most, one.candidate_low, one.candidate_high)
+        assert set(ends) == {None}
 
 
 def test_the_record_says_what_it_holds() -> None:
@@ -102,6 +104,15 @@ def test_a_slice_is_surely_worse_by_the_lower_end_of_its_interval_over_days() ->
     assert aa.surely_worse_by == pytest.approx(0.5)
     assert bb.surely_worse_by is not None
     assert bb.surely_worse_by < of_line["BB"].mean() - 0.3
+    assert bb.worse_by_at_most is not None
+    assert bb.worse_by_at_most > of_line["BB"].mean() + 0.3
+    # The champion's loss is the same in each row.
+    assert bb.candidate_low == pytest.approx(9 + bb.surely_worse_by)
+    assert bb.candidate_high == pytest.approx(9 + bb.worse_by_at_most)
+    alone = replace(held, models={"candidate": held.models["candidate"]})
+    _, bb_alone = comparison.measure(alone, ("line",), 10, None).slices
+    assert (bb_alone.surely_worse_by, bb_alone.worse_by_at_most) == (None, None)
+    assert bb_alone.candidate_high == bb.candidate_high
 
 
 def test_the_score_within_a_day_is_not_raised_by_what_tells_days_apart() -> None:
