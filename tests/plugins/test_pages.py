@@ -232,6 +232,21 @@ def test_predictions_and_what_was_asked_are_text(
     assert get(client, "tiny/predictions?day=yesterday").status_code == 422
 
 
+@pytest.mark.parametrize("values", [[], [None], [float("nan"), None]])
+def test_a_day_without_a_value_is_told(
+    client: TestClient, home: Home, monkeypatch: pytest.MonkeyPatch, values: list[float | None]
+) -> None:
+    home.promote(DAYS[1])
+    home.night(DAYS[1])
+    rows = [(number, value, "1") for number, value in enumerate(values)]
+    columns = ("id", "prediction", "model_version")
+    monkeypatch.setattr(predictions, "_of_day", lambda *_: (columns, rows))
+    answer = get(client, "tiny/predictions")
+    assert answer.status_code == 200
+    assert f"{len(values)} predictions" in answer.text
+    assert "no prediction has a value" in answer.text
+
+
 def test_why_a_prediction_came_out_so_is_asked_of_the_command(
     client: TestClient, flights: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
