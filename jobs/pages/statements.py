@@ -10,10 +10,8 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from itertools import islice
-from threading import BoundedSemaphore
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from deltalake import DeltaTable
 from deltalake.schema import Field
@@ -33,8 +31,9 @@ _ADDRESS_SPACE = 6 * 1024**3
 """Bytes that the process may map: what DuckDB may have by default, libraries, and stacks."""
 _LONGEST = 10_000
 """Characters of a text that is shown."""
-_AT_ONCE = BoundedSemaphore(2)
-"""Statements that run at one time; each may take a core and its memory."""
+_BYTES = 16 * 1024**2
+"""Of an answer: the API server, which hands it on, has no limit of its own."""
+_TOO_LARGE = "One row is larger than the 16 MB that an answer may have: read fewer columns."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,17 +52,6 @@ class Described:
     name: str
     doc: str
     columns: tuple[Column, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """What a statement gave."""
-
-    columns: list[str]
-    rows: list[list[object]]
-    """As JSON can say them."""
-    is_cut: bool
-    """Whether there are more rows."""
 
 
 def described(environment: Environment) -> list[Described]:
@@ -85,28 +73,27 @@ def columns_of(environment: Environment, name: str) -> list[Column]:
     return columns
 
 
-def answer(environment: Environment, statement: str, rows: int, seconds: float = SECONDS) -> Answer:
-    """Run a statement that only reads, and give its first rows.
+def answer(environment: Environment, statement: str, rows: int, seconds: float = SECONDS) -> bytes:
+    """Run a statement that only reads, and give its first rows as JSON.
+
+    It is an object of `columns` (their names), `rows`, and `is_cut`: whether there are more rows.
 
     Args:
         environment: Whose lake is read.
         statement: One that gives rows, after any number that give none.
-        rows: How many rows at most.
+        rows: How many rows at most; fewer where they would be more than 16 MB.
         seconds: After which it is ended.
 
     Raises:
-        UsageError: DuckDB refuses it, it takes too long or too much memory, or others run.
+        UsageError: DuckDB refuses it, it takes too long or too much memory, or a row is too large.
     """
-    if not _AT_ONCE.acquire(timeout=seconds):
-        raise UsageError("Other statements run, and none has ended: try again.")
     try:
         ended = subprocess.run(
             [sys.executable, "-m", "jobs.pages.statements"],
-            input=json.dumps({"statement": statement, "rows": rows}),
+            input=json.dumps({"statement": statement, "rows": rows}).encode(),
             env={**os.environ, **environment.variables()},
             cwd=ROOT,
             capture_output=True,
-            text=True,
             timeout=seconds,
         )
     except subprocess.TimeoutExpired:
@@ -114,45 +101,60 @@ def answer(environment: Environment, statement: str, rows: int, seconds: float =
             f"The statement took longer than {seconds:g} s and was ended. Read fewer days, or run "
             "it with `nightshift sql`, which may take any time."
         ) from None
-    finally:
-        _AT_ONCE.release()
+    if ended.returncode == UsageError.exit_code:
+        raise UsageError(ended.stdout.decode())
     if ended.returncode:
         # Killed, or a library that found no memory.
-        raise UsageError(
-            f"The statement needed too much memory and was ended. {ended.stderr[-300:]}"
-        )
-    told = json.loads(ended.stdout)
-    if "error" in told:
-        raise UsageError(str(told["error"]))
-    return Answer(**told)
+        last = ended.stderr[-300:].decode(errors="replace")
+        raise UsageError(f"The statement needed too much memory and was ended. {last}")
+    # As it is: read into objects it would take many times as much.
+    return ended.stdout
 
 
-def main() -> None:
+def main() -> int:
     """Run the statement of standard input; the answer, or what is wrong, on standard output."""
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
     asked = json.load(sys.stdin)
     try:
-        found = _run(Environment.read(), asked["statement"], asked["rows"])
+        told = _run(Environment.read(), asked["statement"], asked["rows"])
     except UsageError as error:
-        json.dump({"error": str(error)}, sys.stdout)
+        # A statement may give it any length.
+        told = str(error)[:_LONGEST]
     except MemoryError:
-        json.dump({"error": "The statement needed more memory than a page may take."}, sys.stdout)
+        told = "The statement needed more memory than a page may take."
     else:
-        json.dump(asdict(found), sys.stdout, allow_nan=False)
+        print(told)
+        return 0
+    sys.stdout.buffer.write(told.encode())
+    return UsageError.exit_code
 
 
-def _run(environment: Environment, statement: str, rows: int) -> Answer:
+def _run(environment: Environment, statement: str, rows: int) -> str:
     for result in sql.results(environment, statement, most=1):
-        # One more tells whether there are more.
-        first = islice(result.rows, rows + 1)
-        found = [_as_shown(row) for row in first]
-        is_cut = len(found) > rows
-        return Answer(columns=list(result.columns), rows=found[:rows], is_cut=is_cut)
-    return Answer(columns=[], rows=[], is_cut=False)
+        return _written(result.columns, result.rows, rows)
+    return _written((), (), rows)
 
 
-def _as_shown(row: Iterable[object]) -> list[object]:
-    return [_shown(value) for value in row]
+def _written(columns: Sequence[str], rows: Iterable[Sequence[object]], most: int) -> str:
+    """The answer as JSON: the first rows, as far as there is room."""
+    names = json.dumps(list(columns))
+    room = _BYTES - len(names)
+    if room < 0:
+        raise UsageError(_TOO_LARGE)
+    written: list[str] = []
+    is_cut = False
+    for row in rows:
+        # Plain ASCII: as many bytes as characters.
+        text = json.dumps([_shown(value) for value in row], allow_nan=False)
+        room -= len(text) + len(",")
+        if room < 0 and not written:
+            raise UsageError(_TOO_LARGE)
+        is_cut = room < 0 or len(written) == most
+        if is_cut:
+            break
+        written.append(text)
+    told = f'"columns": {names}, "rows": [{",".join(written)}], "is_cut": {json.dumps(is_cut)}'
+    return f"{{{told}}}"
 
 
 def _shown(value: object) -> object:
@@ -177,4 +179,4 @@ def _fields(environment: Environment, name: str) -> list[Field]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,8 +5,8 @@ What is shown is read anew for each page; nothing is kept between two requests.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -198,6 +198,25 @@ class Question(BaseModel):
 
 _EXPLAINED_AT_ONCE = BoundedSemaphore(2)
 """Predictions that are explained at one time; each loads a model in a process of its own."""
+_ASKED_AT_ONCE = BoundedSemaphore(2)
+"""Statements that run at one time; each may take a core and its memory."""
+
+
+@contextmanager
+def _one_of(at_once: BoundedSemaphore, others: str) -> Iterator[None]:
+    """One of those that run at one time.
+
+    Who comes then does not wait: that would hold a thread, and Airflow answers its tasks with them.
+
+    Raises:
+        HTTPException: as many run as may.
+    """
+    if not at_once.acquire(blocking=False):
+        raise HTTPException(503, f"{others}: ask again in some seconds.")
+    try:
+        yield
+    finally:
+        at_once.release()
 
 
 def _explanation(dag_id: str, question: Question) -> Response:
@@ -208,15 +227,9 @@ def _explanation(dag_id: str, question: Question) -> Response:
         raise HTTPException(400, f"{', '.join(sorted(unknown))} names no prediction.")
     words = [f"{name}={value}" for name, value in question.key.items()]
     night = str(question.night)
-    if not _EXPLAINED_AT_ONCE.acquire(blocking=False):
-        raise HTTPException(
-            503, "Other predictions are being explained: ask again in some seconds."
-        )
-    try:
-        asked = ["explain", pipeline.name, "--date", night, "--format", "json", "--key", *words]
+    asked = ["explain", pipeline.name, "--date", night, "--format", "json", "--key", *words]
+    with _one_of(_EXPLAINED_AT_ONCE, "Other predictions are being explained"):
         told = said(asked)
-    finally:
-        _EXPLAINED_AT_ONCE.release()
     return Response(told, media_type="application/json", headers=PRIVATE)
 
 
@@ -294,9 +307,9 @@ def _sql(dag_id: str, user: GetUserDep) -> HTMLResponse:
 
 def _query(asked: Statement) -> Response:
     rows = statements.ROWS_OF_A_FILE if asked.is_for_file else statements.ROWS_SHOWN
-    found = statements.answer(Environment.read(), asked.statement, rows)
-    # Not by FastAPI's own way, which looks at each value once more.
-    return Response(json.dumps(asdict(found)), media_type="application/json", headers=PRIVATE)
+    with _one_of(_ASKED_AT_ONCE, "Other statements are running"):
+        told = statements.answer(Environment.read(), asked.statement, rows)
+    return Response(told, media_type="application/json", headers=PRIVATE)
 
 
 def _bound(name: str, value: float | None) -> list[charts.Bound]:

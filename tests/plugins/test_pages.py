@@ -7,10 +7,12 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jwt
@@ -22,7 +24,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from jobs.lake import model_events, ops
-from jobs.pages import nights, predictions
+from jobs.pages import nights, predictions, statements
 from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, ROOT, Environment
 from pipelines.flights import PIPELINE as FLIGHTS
 from plugins.pages import app as pages
@@ -484,6 +486,34 @@ def test_a_file_may_have_more_rows_than_a_page(client: TestClient) -> None:
     many = "SELECT range FROM range(1500)"
     assert len(ask(client, many).json()["rows"]) == 1000
     assert len(ask(client, many, is_for_file=True).json()["rows"]) == 1500
+
+
+def test_only_some_statements_run_at_one_time_and_who_asks_then_is_told_at_once(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[Any] = []
+    begun = []
+
+    def run(*_: Any, **__: Any) -> Any:
+        """Ask once more while this one runs, as somebody else would."""
+        begun.append(1)
+        answers.append(ask(client, "SELECT 1"))
+        return SimpleNamespace(returncode=0, stdout=b"{}")
+
+    monkeypatch.setattr(statements.subprocess, "run", run)
+    began = time.monotonic()
+    answers.append(ask(client, "SELECT 1"))
+    assert [answer.status_code for answer in answers] == [503, 200, 200]
+    assert len(begun) == 2
+    assert time.monotonic() - began < statements.SECONDS / 2
+    assert answers[0].json()["detail"] == (
+        "Other statements are running: ask again in some seconds."
+    )
+    # Whatever happened, there is room again.
+    monkeypatch.setattr(statements.subprocess, "run", lambda *_, **__: 1 / 0)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            ask(client, "SELECT 1")
 
 
 def test_who_may_not_see_a_pipeline_asks_nothing_with_sql(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
 from jobs.lake import sql
-from jobs.pages.statements import answer, described
+from jobs.pages import statements
+from jobs.pages.statements import described
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 
@@ -23,6 +27,12 @@ def lake(tmp_path: Path) -> Environment:
     rows = pa.table({"day": days, "carrier": list("ABCDE"), "big": [2**60] * 5})
     write_deltalake(environment.table_path("flights.flights"), rows)
     return environment
+
+
+def answer(environment: Environment, statement: str, rows: int, **more: Any) -> SimpleNamespace:
+    """The answer, out of its JSON."""
+    told = statements.answer(environment, statement, rows, **more)
+    return SimpleNamespace(**json.loads(told))
 
 
 def test_rows_are_those_of_sql_up_to_the_limit(lake: Environment) -> None:
@@ -81,6 +91,28 @@ def test_memory_outside_of_the_limit_of_duckdb_has_one_too(lake: Environment) ->
 def test_a_long_text_is_cut(lake: Environment) -> None:
     ((text,),) = answer(lake, "SELECT repeat('x', 100000)", rows=1).rows
     assert len(str(text)) == 10_001
+
+
+def test_an_answer_ends_where_it_would_be_too_large_for_the_server(lake: Environment) -> None:
+    many = "SELECT repeat('x', 9999) || range FROM range({})"
+    told = statements.answer(lake, many.format(15_000), rows=100_000)
+    assert len(told) <= 16 * 1024**2 + 100
+    found = json.loads(told)
+    assert found["is_cut"]
+    # What is there is whole.
+    count = len(found["rows"])
+    assert found["rows"] == [[f"{'x' * 9999}{n}"[:10_000] + "…" * (n > 9)] for n in range(count)]
+    assert count > 1600
+    assert not answer(lake, many.format(1_000), rows=100_000).is_cut
+
+
+def test_what_no_answer_can_hold_is_told(lake: Environment) -> None:
+    wide = ", ".join([f"repeat('x', 9999) AS c{n}" for n in range(1700)])
+    with pytest.raises(UsageError, match="One row is larger than the 16 MB"):
+        answer(lake, f"SELECT {wide}", rows=5)
+    with pytest.raises(UsageError) as told:
+        answer(lake, "SELECT error(repeat('x', 1000000))", rows=5)
+    assert len(str(told.value)) <= 10_000
 
 
 def test_tables_are_told_with_the_meaning_of_their_columns(lake: Environment) -> None:
