@@ -11,7 +11,7 @@ from typing import Any
 from jobs.services import addresses
 from pipelines.errors import NotLanded, Refused, UsageError
 from pipelines.events import Event, Notification
-from pipelines.run import OF_COMMAND, Run
+from pipelines.run import Run, is_of_airflow
 from pipelines.spec import PREDICTIONS
 from pipelines.stages import STAGES
 
@@ -297,7 +297,7 @@ def notification(
 
 def _page_of_run(run: Run, run_id: str) -> str | None:
     """Where Airflow shows a run of the pipeline's DAG; None: it knows nothing of the run."""
-    if run_id.startswith(OF_COMMAND):
+    if not is_of_airflow(run_id):
         return None
     airflow = addresses.of_airflow(run.environment)
     return addresses.of_run(airflow, run.pipeline.name, run_id)

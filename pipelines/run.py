@@ -18,16 +18,25 @@ from pipelines.stages import Stage, stage
 
 # ':' and '+' are in Airflow's own ids, '~' in those that `dags/tasks.py` rewrites.
 _RUN_ID = re.compile(r"[A-Za-z0-9_.:+~-]{1,200}")
-
-
-OF_COMMAND = "run__"
-"""How the ids of runs begin that no scheduler knows."""
+_OF_AIRFLOW = re.compile(
+    "(backfill|scheduled|manual|operator_triggered|asset_triggered|asset_materialization)__.*"
+    # So ends an id that `dags/tasks.py` has rewritten.
+    "(?<!~[0-9a-f]{12})"
+)
 
 
 def new_run_id() -> str:
     """A run id that sorts by the time of its making."""
     # Two runs may begin in one second.
-    return f"{OF_COMMAND}{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}_{secrets.token_hex(3)}"
+    return f"run__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}_{secrets.token_hex(3)}"
+
+
+def is_of_airflow(run_id: str) -> bool:
+    """Whether Airflow has made the id, so that its UI has a page of the run.
+
+    An id that a person has thought of may be that of a DAG run or of a command: nothing tells.
+    """
+    return _OF_AIRFLOW.fullmatch(run_id) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,7 +29,7 @@ from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, Environment
 from pipelines.errors import NightshiftError
-from pipelines.run import OF_COMMAND
+from pipelines.run import is_of_airflow
 from pipelines.spec import Pipeline
 from plugins.pages import charts
 from plugins.pages.decisions import of_our_own_page, said
@@ -378,7 +378,7 @@ def _card_address(dag_id: str, version: str) -> str:
 
 def _run_address(dag_id: str, run_id: str) -> str:
     """Where Airflow shows a run; '' for a run that it knows nothing of."""
-    if run_id.startswith(OF_COMMAND):
+    if not is_of_airflow(run_id):
         return ""
     return f"{_ROOT}/dags/{quote(dag_id)}/runs/{quote(run_id, safe='')}"
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow.sdk.execution_time.context import OutletEventAccessors
+from airflow.utils.types import DagRunType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
@@ -29,7 +30,7 @@ from dags.tasks import (
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.flights import PIPELINE
-from pipelines.run import Run, new_run_id
+from pipelines.run import Run, is_of_airflow, new_run_id
 from pipelines.stages import STAGES, stage
 from tests.dags.conftest import Instance, context, printed_until
 
@@ -247,6 +248,19 @@ def test_ordinary_dag_run_ids_are_kept() -> None:
         new_run_id(),
     ):
         assert safe_run_id(dag_run_id) == dag_run_id
+
+
+def test_only_ids_that_airflow_has_made_lead_to_it() -> None:
+    for kind in DagRunType:
+        assert is_of_airflow(kind.generate_run_id(suffix="2013-03-01T09:30:00+00:00_AbC1"))
+    for other in (
+        new_run_id(),
+        "demo_flights_2013-01-01..2013-04-01",
+        "my-run-1",
+        safe_run_id("manual__my run"),
+        safe_run_id(f"scheduled__{'x' * 200}"),
+    ):
+        assert not is_of_airflow(other), other
 
 
 def test_a_hostile_run_id_stays_one_argument() -> None:

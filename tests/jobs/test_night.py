@@ -54,7 +54,7 @@ def run(tmp_path: Path) -> Run:
         pipeline=pipeline("flights"),
         days=Days.of(date(2013, 1, 5)),
         environment=environment,
-        run_id="r1",
+        run_id="manual__r1",
     ).at(stage("ingest"))
 
 
@@ -110,7 +110,7 @@ def test_a_stage_that_is_done_is_recorded_with_its_metrics(
     assert night.perform(run.to_json()) == 0
     (row,) = ops.read(run.environment, "stage_runs").to_pylist()
     about = (row["run_id"], row["stage"], row["status"], row["first_day"])
-    assert about == ("r1", "ingest", "done", date(2013, 1, 5))
+    assert about == ("manual__r1", "ingest", "done", date(2013, 1, 5))
     assert row["metrics"] == '{"rows": 3, "tables": {"flights": 3}}'
     assert row["code_version"]
 
@@ -391,7 +391,7 @@ def test_a_night_tells_that_it_is_done_and_that_a_model_was_promoted(
     models = "http://127.0.0.1:8080/nightshift/pages/flights/models"
     said = "flights 2013-01-05: a new model serves. Model 4. Better."
     assert promoted["text"] == f"{said} {models}"
-    assert (done["event"], done["stage"], done["run_id"]) == ("night_done", None, "r1")
+    assert (done["event"], done["stage"], done["run_id"]) == ("night_done", None, "manual__r1")
     summary = r"10 stages in \d+ s, rows 3, model promoted\."
     assert re.fullmatch(summary, str(done["message"]))
 
@@ -402,7 +402,7 @@ def test_a_night_again_that_finds_the_verdict_given_tells_only_that_it_is_done(
     perform_here({"evaluate": _promote})
     night.run_night(run, STAGES)
     perform_here({"evaluate": _giving(PROMOTED)})
-    for run_id in ("r1", "r2"):
+    for run_id in ("manual__r1", "r2"):
         night.run_night(replace(run, run_id=run_id), STAGES)
     events = [message["event"] for message in _sent(run)]
     assert events == ["model_promoted", "night_done", "night_done", "night_done"]
@@ -494,7 +494,7 @@ def test_a_night_that_cannot_begin_is_told_of_and_fails_as_before(
         night.run_night(run, STAGES)
     (message,) = _sent(run)
     said = "flights 2013-01-05: the night failed. Spark did not start"
-    assert message["text"] == f"{said} http://127.0.0.1:8080/dags/flights/runs/r1"
+    assert message["text"] == f"{said} http://127.0.0.1:8080/dags/flights/runs/manual__r1"
 
 
 def test_some_stages_are_no_night(

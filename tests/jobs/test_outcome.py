@@ -20,17 +20,17 @@ from pipelines.stages import stage
 from tests.jobs import toy
 from tests.jobs.records import NIGHT, night_rows, record, settle, stage_row
 
-PAGE = "http://127.0.0.1:8080/dags/toy/runs/r1"
+PAGE = "http://127.0.0.1:8080/dags/toy/runs/manual__r1"
 PROMOTED = {"event": "promoted", "model_version": "4", "reason": "Better in 80 % of resamples."}
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
-    return replace(toy.run_of(environment, "2013-01-05"), run_id="r1")
+    return replace(toy.run_of(environment, "2013-01-05"), run_id="manual__r1")
 
 
-def failed(run: Run, minute: int, error: str, run_id: str = "r1") -> None:
+def failed(run: Run, minute: int, error: str, run_id: str = "manual__r1") -> None:
     """An attempt of ingest that failed."""
     row = stage_row(run, "ingest", minute=minute, status="failed", error=error)
     record(run, row | {"run_id": run_id})
@@ -59,7 +59,7 @@ def test_a_stage_that_ends_badly_was_refused_or_failed_or_lacked_files(
         event=event,
         pipeline="toy",
         days="2013-01-05",
-        run_id="r1",
+        run_id="manual__r1",
         stage="ingest",
         message="arr_delay: 40 % null",
         page=PAGE,
@@ -129,7 +129,7 @@ def test_a_promotion_is_told_by_the_run_that_gave_the_verdict(run: Run) -> None:
         event=Event.MODEL_PROMOTED,
         pipeline="toy",
         days="2013-01-05",
-        run_id="r1",
+        run_id="manual__r1",
         stage="evaluate",
         message="Model 4. Better in 80 % of resamples.",
         page="http://127.0.0.1:8080/nightshift/pages/toy/models",
@@ -206,7 +206,7 @@ def test_models_that_nobody_approved_in_time_are_told_of_until_people_know(
         event=Event.APPROVAL_EXPIRED,
         pipeline="toy",
         days="2013-01-05",
-        run_id="r1",
+        run_id="manual__r1",
         stage="evaluate",
         message="Models 4, 5: nobody approved within 48 h. What serves serves on.",
         page="http://127.0.0.1:8080/nightshift/pages/toy/models",
@@ -250,7 +250,7 @@ def test_drift_that_a_night_has_found_is_told(run: Run) -> None:
         event=Event.DRIFT_FOUND,
         pipeline="toy",
         days="2013-01-05",
-        run_id="r1",
+        run_id="manual__r1",
         stage="monitor",
         message="Began: feature x (wasserstein). Ended: skew. "
         "See nightshift drift toy --date 2013-01-05",
@@ -290,7 +290,7 @@ def test_a_night_that_is_done_is_summed_up(run: Run) -> None:
         event=Event.NIGHT_DONE,
         pipeline="toy",
         days="2013-01-05",
-        run_id="r1",
+        run_id="manual__r1",
         stage=None,
         message="10 stages in 20 s, rows 2053, predictions 940, model kept, serving model 2.",
         page=PAGE,
@@ -309,13 +309,13 @@ def test_a_night_whose_stage_fails_when_it_is_repeated_is_not_done(run: Run) -> 
 
 
 def test_what_is_told_leads_to_the_run_and_to_the_report_that_it_has_written(run: Run) -> None:
-    file = run.environment.reports / "toy" / "2013-01-05..2013-01-05" / "r1" / "index.html"
+    file = run.environment.reports / "toy" / "2013-01-05..2013-01-05" / "manual__r1" / "index.html"
     row = stage_row(run, "check_raw", status="refused", error="no", metrics={"report": str(file)})
     record(run, row)
     at = run.at(stage("check_raw"))
     told = outcome.failure(at, Event.STAGE_REFUSED, None)
     reports = "http://127.0.0.1:8080/nightshift/reports"
-    assert told.report == f"{reports}/toy/2013-01-05..2013-01-05/r1/index.html"
+    assert told.report == f"{reports}/toy/2013-01-05..2013-01-05/manual__r1/index.html"
     assert told.page == PAGE
     of_command = replace(at, run_id=new_run_id())
     assert outcome.failure(of_command, Event.STAGE_REFUSED, None).page is None
@@ -360,7 +360,7 @@ def test_late_predictions_are_told_with_how_far_their_night_has_come(run: Run) -
     record(run, stage_row(run, "ingest", minute=9) | later)
     late = outcome.predictions_late(watched)
     assert late
-    assert (late.stage, late.run_id, late.page) == ("check_raw", "r1", PAGE)
+    assert (late.stage, late.run_id, late.page) == ("check_raw", "manual__r1", PAGE)
     assert late.message.endswith(f"The last stage that ended is check_raw: refused. {error}")
 
 
