@@ -109,11 +109,21 @@ def _lead(page: str, user: GetUserDep) -> Response:
     return RedirectResponse(_address(seen[0], page), status_code=303)
 
 
-def _nights(dag_id: str, user: GetUserDep) -> HTMLResponse:
+def _nights(dag_id: str, user: GetUserDep) -> Response:
+    if dag_id not in catalog.names():
+        # The tab stands on every DAG.
+        return _from_another_dag(dag_id)
     pipeline = _pipeline(dag_id)
     found = nights.nights(Environment.read(), pipeline, datetime.now(UTC))
     may_run = _may(user, dag_id, "POST", DagAccessEntity.RUN)
     return _page("nights", pipeline, user, found=found, may_run=may_run, hole=nights.HOLE)
+
+
+def _from_another_dag(dag_id: str) -> Response:
+    """To the nights that a DAG works for, which is no pipeline's own; else to the first."""
+    own = [name for name in catalog.names() if dag_id in (f"{name}_source", f"{name}_deadline")]
+    address = _address(own[0], "nights") if own else f"{_ROOT}{PAGES_ADDRESS}/nights"
+    return RedirectResponse(address, status_code=303)
 
 
 def _quality(

@@ -37,6 +37,7 @@ MAY = {
     "editor": {("GET", None), ("POST", "RUN"), ("PUT", None)},
 }
 """What each may do with the DAGs that are there; nobody may see another."""
+DAGS = ("tiny", "flights", "tiny_source", "tiny_deadline", "maintenance")
 
 
 class Person:
@@ -61,7 +62,7 @@ class Manager:
         self, *, method: str, user: Person, details: Any, access_entity: Any = None
     ) -> bool:
         entity = access_entity.name if access_entity else None
-        return details.id in ("tiny", "flights") and (method, entity) in MAY[user.name]
+        return details.id in DAGS and (method, entity) in MAY[user.name]
 
 
 @pytest.fixture
@@ -137,6 +138,47 @@ def test_a_page_without_a_pipeline_leads_to_the_first_that_the_person_may_see(
     assert answer.headers["location"] == f"{PAGES_ADDRESS}/tiny/nights"
     assert client.get(f"{PAGES_ADDRESS}/nights").headers["location"].startswith("/api/v2/auth")
     assert get(client, "nothing").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("dag", "leads"),
+    [
+        ("tiny_source", "tiny/nights"),
+        ("tiny_deadline", "tiny/nights"),
+        # It is no pipeline's.
+        ("maintenance", "nights"),
+    ],
+)
+def test_the_tab_of_a_dag_that_is_no_pipeline_leads_to_nights_all_the_same(
+    client: TestClient, dag: str, leads: str
+) -> None:
+    answer = get(client, f"{dag}/nights")
+    assert answer.status_code == 303
+    assert answer.headers["location"] == f"{PAGES_ADDRESS}/{leads}"
+    assert get(client, f"{dag}/quality").status_code == 404
+
+
+def test_a_night_leads_to_a_run_only_where_airflow_has_it(
+    client: TestClient, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    real = nights.nights
+
+    def run_by(run_id: str) -> str:
+        def shown(*arguments: Any) -> nights.Nights:
+            page = real(*arguments)
+            night = replace(page.nights[0], run_id=run_id, outcome="done")
+            return replace(page, nights=(night,))
+
+        monkeypatch.setattr(nights, "nights", shown)
+        text: str = get(client, "tiny/nights").text
+        return text
+
+    assert 'href="/dags/tiny/runs/scheduled__2013"' in run_by("scheduled__2013")
+    for run_id in ("demo_tiny_2013-01-01", "manual__my-run~0123456789ab", "run__2013"):
+        text = run_by(run_id)
+        assert f'title="{run_id}">done' in text
+        assert "/runs/" not in text
 
 
 @pytest.mark.parametrize(
