@@ -312,7 +312,7 @@ def _sees_all(user: GetUserDep) -> None:
 
 def _sql(dag_id: str, user: GetUserDep) -> HTMLResponse:
     tables = statements.described(Environment.read())
-    return _page("sql", _pipeline(dag_id), user, tables=tables)
+    return _page("sql", _pipeline(dag_id), user, tables=tables, person=user.get_id())
 
 
 def _query(asked: Statement) -> Response:

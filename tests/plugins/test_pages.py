@@ -46,6 +46,9 @@ class Person:
     def __init__(self, name: str) -> None:
         self.name = name
 
+    def get_id(self) -> str:
+        return self.name
+
     def get_name(self) -> str:
         return self.name
 

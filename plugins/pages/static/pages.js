@@ -211,8 +211,9 @@ if (foretold) {
   });
 }
 
-// SQL. Past statements stay in this browser.
-const HISTORY = "nightshift-sql-history";
+// SQL. Past statements stay in this browser, and are shown to the person who wrote them.
+const form = document.getElementById("query");
+const HISTORY = form && `nightshift-sql-history:${form.dataset.person}`;
 const REMEMBERED = 50;
 
 function past() {
@@ -225,7 +226,13 @@ function past() {
 
 function remember(statement) {
   const kept = [statement, ...past().filter((one) => one !== statement)].slice(0, REMEMBERED);
-  localStorage.setItem(HISTORY, JSON.stringify(kept));
+  try {
+    // Of everybody's, as it was once.
+    localStorage.removeItem("nightshift-sql-history");
+    localStorage.setItem(HISTORY, JSON.stringify(kept));
+  } catch (error) {
+    // It is full, or a frame without an origin has none: the rows matter more.
+  }
   listPast();
 }
 
@@ -258,10 +265,19 @@ function showRows(answer) {
   }
 }
 
+// To a spreadsheet a text that begins so is a formula, unless it is a number.
+const FORMULA = /^[=+\-@\t\r]/;
+const NUMBER = /^[+-]?\d+(\.\d+)?(e[+-]?\d+)?$/i;
+
 function asCsv(answer) {
   const quoted = (value) => {
-    const written = value === null ? "" : text(value);
-    return /[",\n\r]/.test(written) ? `"${written.replaceAll('"', '""')}"` : written;
+    if (value === null) {
+      return "";
+    }
+    const told = text(value);
+    const written = FORMULA.test(told) && !NUMBER.test(told) ? `'${told}` : told;
+    // Unquoted, an empty text would be a value that is unknown; some separate with other signs.
+    return written === "" || /[",;\t\n\r]/.test(written) ? `"${written.replaceAll('"', '""')}"` : written;
   };
   return [answer.columns, ...answer.rows].map((row) => row.map(quoted).join(",") + "\n").join("");
 }
@@ -280,13 +296,14 @@ async function query(isForFile) {
   const statement = document.getElementById("statement").value;
   const began = performance.now();
   said.textContent = "Running …";
+  // One that fails too: it is corrected.
+  remember(statement);
   buttons.forEach((button) => (button.disabled = true));
   try {
     const asked = { statement: statement, is_for_file: isForFile };
     const answer = await post(`${ROOT}/nightshift/pages/sql`, asked);
     const seconds = ((performance.now() - began) / 1000).toFixed(1);
     said.textContent = `${answer.rows.length} rows${answer.is_cut ? ", and more" : ""} in ${seconds} s`;
-    remember(statement);
     if (isForFile) {
       download(asCsv(answer), "nightshift.csv");
     } else {
@@ -298,7 +315,6 @@ async function query(isForFile) {
   buttons.forEach((button) => (button.disabled = false));
 }
 
-const form = document.getElementById("query");
 if (form) {
   listPast();
   form.addEventListener("submit", (event) => {

@@ -1,0 +1,113 @@
+"""What the pages' script does, in a real Chromium, with answers that a test gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, Route, expect, sync_playwright
+
+from plugins.pages import app as pages
+from tests.e2e.test_ui import CHROMIUM, FLAGS
+from tests.plugins import test_dictionary_page
+
+pytestmark = test_dictionary_page.pytestmark
+address = test_dictionary_page.address
+Open = Callable[[str], Page]
+"""Shows the page of SQL to somebody."""
+
+
+@pytest.fixture
+def browser_of(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+    """One browser, to which people sign in after each other."""
+    monkeypatch.setattr(pages.catalog, "names", lambda: ["flights"])
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page()
+
+        def opened(person: str) -> Page:
+            cookie = {"name": "_token", "value": person, "url": address}
+            page.context.add_cookies([cookie])  # type: ignore[list-item]
+            page.goto(address.replace("/dictionary", "/sql"))
+            return page
+
+        yield opened
+        browser.close()
+
+
+def answers(page: Page, rows: list[list[Any]], status: int = 200) -> None:
+    """Statements are answered so from now on."""
+    columns = [f"c{number}" for number in range(len(rows[0]))]
+    told = {"columns": columns, "rows": rows, "is_cut": False, "detail": "no such column"}
+
+    def answer(route: Route) -> None:
+        route.fulfill(status=status, content_type="application/json", body=json.dumps(told))
+
+    page.unroute("**/pages/sql")
+    page.route("**/pages/sql", answer)
+
+
+def ask(page: Page, statement: str) -> None:
+    page.fill("#statement", statement)
+    page.get_by_role("button", name="Run").click()
+    expect(page.locator(".said")).not_to_have_text("Running …")
+
+
+def listed(page: Page) -> list[str]:
+    """The past statements that are offered."""
+    return page.locator("#history option").all_inner_texts()[1:]
+
+
+def test_a_file_has_no_formula_and_tells_null_from_an_empty_text(browser_of: Open) -> None:
+    page = browser_of("viewer")
+    answers(
+        page,
+        [
+            ["=1+1", "+1 (2)", "-x", "@sum(a)", "\t=1", "\r=1"],
+            [-5, "-1.5", "+1e-7", -0.25, "-", "a=b"],
+            [None, "", 'a "b"', "a,b", "a;=b", "é"],
+        ],
+    )
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").click()
+    kept = Path(download.value.path()).read_bytes().decode()
+    assert kept.split("\n") == [
+        "c0,c1,c2,c3,c4,c5",
+        "'=1+1,'+1 (2),'-x,'@sum(a),\"'\t=1\",\"'\r=1\"",
+        "-5,-1.5,+1e-7,-0.25,'-,a=b",
+        ',"","a ""b""","a,b","a;=b",é',
+        "",
+    ]
+
+
+def test_past_statements_are_those_of_the_person(browser_of: Open) -> None:
+    page = browser_of("viewer")
+    page.evaluate("localStorage.setItem('nightshift-sql-history', '[\"SELECT 0\"]')")
+    answers(page, [[1]])
+    ask(page, "SELECT 1")
+    assert listed(page) == ["SELECT 1"]
+    assert listed(browser_of("user")) == []
+    ask(page, "SELECT 2")
+    assert listed(browser_of("viewer")) == ["SELECT 1"]
+    # What belonged to nobody is there no more.
+    assert page.evaluate("localStorage.getItem('nightshift-sql-history')") is None
+
+
+def test_a_statement_that_failed_is_listed_too(browser_of: Open) -> None:
+    page = browser_of("viewer")
+    answers(page, [[1]], status=400)
+    ask(page, "SELECT late FROM flights")
+    expect(page.locator(".said")).to_have_text("no such column")
+    assert listed(page) == ["SELECT late FROM flights"]
+
+
+def test_rows_are_shown_though_the_browser_keeps_nothing(browser_of: Open) -> None:
+    page = browser_of("viewer")
+    page.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full') } }")
+    answers(page, [[1]])
+    ask(page, "SELECT 1")
+    expect(page.locator("#result tbody tr")).to_have_text(["1"])
+    expect(page.locator(".said")).to_contain_text("1 rows in")
