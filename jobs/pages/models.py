@@ -51,6 +51,8 @@ class Awaiting:
     """When it can no longer be approved; None: never."""
     is_over: bool
     """Whether that time has come."""
+    event: Event
+    """What the gate says of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +98,7 @@ def _awaiting(pipeline: Pipeline, event: model_events.Row, now: datetime) -> Awa
         version=event["model_version"],
         until=approvals.ends_at(event, pipeline),
         is_over=approvals.is_over(event, pipeline, now),
+        event=_event(event),
     )
 
 

@@ -432,6 +432,33 @@ def test_models_are_shown_with_who_and_why(client: TestClient, flights: Environm
     assert "<button" not in get(client, "flights/models", "user").text
 
 
+def test_who_lets_a_model_serve_has_the_evidence_before_them(
+    client: TestClient, flights: Environment
+) -> None:
+    measured = {
+        "metrics": ["auc"],
+        "candidate": {"auc": 0.7123},
+        "champion": {"auc": 0.7012},
+        "baselines": {"rate": {"auc": 0.6543}},
+    }
+    said = {"reason": f"Better {CARRIER}", "rival_version": "2", "metrics": json.dumps(measured)}
+    ops.append(flights, "model_events", [event("awaiting", "4", 4, **said)])
+    card = flights.cards("flights") / "4" / "index.html"
+    card.parent.mkdir(parents=True)
+    card.write_text("a card")
+    text = get(client, "flights/models", "editor").text
+    waits = re.search(
+        r'<section class="waits">(?:(?!</section>).)*Version 4.*?</section>', text, re.DOTALL
+    )
+    assert waits
+    for told in ("0.7123", "champion 2", "0.7012", "rate", "0.6543", "Better &lt;img", "<form"):
+        assert told in waits[0]
+    assert f'href="{REPORTS_ADDRESS}/flights/models/4/index.html">Its card</a>' in waits[0]
+    assert "<img" not in text
+    # Who may not decide reads the same.
+    assert "0.6543" in get(client, "flights/models", "viewer").text.partition("History")[0]
+
+
 def test_the_deadline_of_an_approval_is_shown_and_after_it_nobody_is_offered_to_approve(
     client: TestClient, flights: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

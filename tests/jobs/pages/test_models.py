@@ -52,7 +52,8 @@ def test_the_champion_and_the_ways_back_are_those_of_the_record(environment: Env
     found = models(environment, FLIGHTS, NOW)
     assert (found.champion, found.since) == ("2", date(2013, 2, 2))
     assert found.before == ("1",)
-    assert found.awaiting == (Awaiting(version="4", until=None, is_over=False),)
+    newest = found.events[0]
+    assert found.awaiting == (Awaiting(version="4", until=None, is_over=False, event=newest),)
     assert [one.version for one in found.events] == ["4", "3", "2", "1"]
     say(environment, model_events.APPROVED, "4", 5, who="ann", reason="good")
     found = models(environment, FLIGHTS, NOW)
@@ -68,8 +69,9 @@ def test_a_model_awaits_a_person_for_as_long_as_its_pipeline_says(
     say(environment, model_events.AWAITING, "4", 4)
     end = datetime(2013, 3, 5, 12, tzinfo=UTC)
     for now, is_over in ((end, False), (end + timedelta(seconds=1), True)):
-        (one,) = models(environment, pipeline, now).awaiting
-        assert one == Awaiting(version="4", until=end, is_over=is_over)
+        found = models(environment, pipeline, now)
+        event = found.events[0]
+        assert found.awaiting == (Awaiting(version="4", until=end, is_over=is_over, event=event),)
     say(environment, model_events.EXPIRED, "4", 6)
     assert models(environment, pipeline, end).awaiting == ()
 
