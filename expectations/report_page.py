@@ -159,7 +159,9 @@ def _findings(records: Sequence[_Record], *, blocking: bool) -> list[str]:
 def _finding(record: _Record, check: _Record) -> str:
     kind = "failed" if _blocks(check) else "warned"
     observed = check["error"] or check["observed"]
-    return f"""<article class="finding {kind}">
+    # The page of data quality leads to it.
+    anchor = escape(f"{record['table']}|{check['expectation']}|{check['column'] or ''}")
+    return f"""<article class="finding {kind}" id="{anchor}">
 <h3><a href="{_link(record)}">{escape(record["table"])}</a> {_code(check["column"])}</h3>
 <p>{escape(check["says"])}</p>
 <p class="observed">Found: <b>{escape(observed)}</b>

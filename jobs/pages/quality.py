@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -21,6 +21,8 @@ from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from pipelines.spec import QUARANTINE_SUFFIX, Pipeline
 
+NIGHTS_SHOWN = 366
+"""The newest: a year. Of those before nothing is read."""
 FAILURES_SHOWN = 50
 ROWS_SHOWN = 200
 """Rows of a quarantine, the newest."""
@@ -134,10 +136,10 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quality:
-    """What was judged, on all nights."""
+    """What was judged, on at most `NIGHTS_SHOWN` nights."""
 
     nights: Days | None = None
-    """From the first to the last that was judged; None: none was."""
+    """From the first that is shown to the last that was judged; None: none was."""
     tables: tuple[Judged, ...] = ()
     failures: tuple[Failure, ...] = ()
     """The newest first, at most `FAILURES_SHOWN`."""
@@ -162,6 +164,10 @@ class Quarantine:
     """Whose rows are shown; None: those of all days."""
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[object, ...], ...] = ()
+    all_rows: int = 0
+    """How many there are, of the day where one is shown."""
+    rest: str = ""
+    """The statement that gives those that are not shown; empty: all are."""
 
 
 def quality(environment: Environment, pipeline: Pipeline, check: str = "") -> Quality:
@@ -176,13 +182,15 @@ def quality(environment: Environment, pipeline: Pipeline, check: str = "") -> Qu
         UsageError: there is no such check.
     """
     of_pipeline = [("pipeline", "=", pipeline.name)]
-    recorded = ops.read(environment, "check_results", of_pipeline).sort_by("checked_at")
-    if not len(recorded):
+    ends = ops.read(environment, "check_results", of_pipeline, ["last_day"])
+    if not len(ends):
         return Quality()
-    judged, failing = _judged(recorded)
-    first = pc.min(recorded["first_day"]).as_py()
-    last = pc.max(recorded["last_day"]).as_py()
-    nights = Days(first, last)
+    last = pc.max(ends["last_day"]).as_py()
+    since = last - timedelta(days=NIGHTS_SHOWN - 1)
+    of_nights = [*of_pipeline, ("last_day", ">=", since)]
+    recorded = ops.read(environment, "check_results", of_nights).sort_by("checked_at")
+    judged, failing = _judged(recorded, since)
+    nights = Days(max(since, pc.min(recorded["first_day"]).as_py()), last)
     failures = list(_failures(environment, recorded, failing))
     shown = _chosen(judged, check)
     return Quality(
@@ -223,9 +231,10 @@ def quarantine(
     where = f"WHERE landed_date = DATE '{day}'" if day else ""
     statement = (
         f"SELECT landed_date, source_file, source_line, reason, record FROM {chosen} {where} "
-        f"ORDER BY landed_date DESC, source_file, source_line LIMIT {ROWS_SHOWN}"
+        "ORDER BY landed_date DESC, source_file, source_line"
     )
-    columns, rows = sql.query(environment, statement)
+    columns, rows = sql.query(environment, f"{statement} LIMIT {ROWS_SHOWN}")
+    all_rows = sum(rows for of_day, rows in counts[chosen] if day in (None, of_day))
     return Quarantine(
         names=tuple(names),
         name=chosen,
@@ -233,6 +242,8 @@ def quarantine(
         day=day,
         columns=tuple(columns),
         rows=tuple(rows),
+        all_rows=all_rows,
+        rest=f"{statement} OFFSET {ROWS_SHOWN}" if all_rows > ROWS_SHOWN else "",
     )
 
 
@@ -243,8 +254,10 @@ def _by_day(environment: Environment, name: str) -> list[tuple[date, int]]:
     return found
 
 
-def _judged(recorded: pa.Table) -> tuple[_Judged, list[int]]:
+def _judged(recorded: pa.Table, since: date) -> tuple[_Judged, list[int]]:
     """What the last verdict about each night says of each check, and places of what fails there.
+
+    Nights before `since` are left out.
 
     A verdict is about all checks of a table. Of checks that only differ in their bounds the worst
     is told.
@@ -252,7 +265,7 @@ def _judged(recorded: pa.Table) -> tuple[_Judged, list[int]]:
     # Instants as numbers, and by column: else making objects would take most of the time.
     at = recorded.column_names.index("checked_at")
     recorded = recorded.set_column(at, "checked_at", recorded["checked_at"].cast(pa.int64()))
-    last = _last_verdicts(recorded)
+    last = _last_verdicts(recorded, since)
     columns = [recorded[name].to_pylist() for name in _JUDGED]
     found: dict[tuple[str, str, str], _Verdicts] = {}
     failing = []
@@ -260,7 +273,7 @@ def _judged(recorded: pa.Table) -> tuple[_Judged, list[int]]:
         table, expectation, column, first, end, success, severity, moment = row
         of_table = last[table]
         days = (first,) if first == end else Days(first, end)
-        nights = [night for night in days if of_table[night] == moment]
+        nights = [night for night in days if of_table.get(night) == moment]
         of_key = found.setdefault((table, expectation, column or ""), {})
         state = _state(success, severity)
         for night in nights:
@@ -271,12 +284,12 @@ def _judged(recorded: pa.Table) -> tuple[_Judged, list[int]]:
     return {_key(*named): verdicts for named, verdicts in found.items()}, failing
 
 
-def _last_verdicts(recorded: pa.Table) -> dict[str, dict[date, int]]:
+def _last_verdicts(recorded: pa.Table, since: date) -> dict[str, dict[date, int]]:
     """By table and night when it was judged last, as the record counts time."""
     verdicts = recorded.group_by(["table_name", "first_day", "last_day", "checked_at"])
     found: dict[str, dict[date, int]] = {}
     for row in verdicts.aggregate([]).sort_by("checked_at").to_pylist():
-        nights = Days(row["first_day"], row["last_day"])
+        nights = Days(max(since, row["first_day"]), row["last_day"])
         of_table = found.setdefault(row["table_name"], {})
         of_table.update(dict.fromkeys(nights, row["checked_at"]))
     return found
@@ -360,7 +373,7 @@ def _chosen(judged: Mapping[Key, object], check: str) -> Key:
     """The check that is meant; where none is, one that counts rows."""
     by_text = {key.text: key for key in judged}
     if check and check not in by_text:
-        raise UsageError(f"No check '{check}' was ever judged.")
+        raise UsageError(f"No check '{check}' was ever judged, or not in {NIGHTS_SHOWN} nights.")
     if check:
         return by_text[check]
     counts = [key for key in judged if key.column == "rows"]

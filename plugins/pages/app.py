@@ -144,7 +144,7 @@ def _quality(
         found=found,
         trend=_trend(found),
         refused=quality.quarantine(environment, pipeline, quarantine, day),
-        most=quality.ROWS_SHOWN,
+        most_nights=quality.NIGHTS_SHOWN,
         show_all=all,
     )
 
@@ -310,9 +310,17 @@ def _sees_all(user: GetUserDep) -> None:
         raise HTTPException(403, "SQL reads the tables of all pipelines: you may not see them all.")
 
 
-def _sql(dag_id: str, user: GetUserDep) -> HTMLResponse:
+def _sql(dag_id: str, user: GetUserDep, statement: str = "") -> HTMLResponse:
+    """With a statement of the address, which runs when the person says so."""
     tables = statements.described(Environment.read())
-    return _page("sql", _pipeline(dag_id), user, tables=tables, person=user.get_id())
+    return _page(
+        "sql",
+        _pipeline(dag_id),
+        user,
+        tables=tables,
+        statement=statement,
+        person=user.get_id(),
+    )
 
 
 def _query(asked: Statement) -> Response:
@@ -376,6 +384,10 @@ def _address(dag_id: str, page: str) -> str:
     return f"{_ROOT}{PAGES_ADDRESS}/{quote(dag_id)}/{page}"
 
 
+def _sql_address(dag_id: str, statement: str) -> str:
+    return f"{_address(dag_id, 'sql')}?statement={quote(statement, safe='')}"
+
+
 def _report_address(report: str) -> str:
     return f"{_ROOT}{REPORTS_ADDRESS}/{quote(report)}"
 
@@ -406,6 +418,7 @@ def _templates() -> Templates:
         "root": _ROOT,
         "static": f"{_ROOT}{PAGES_ADDRESS}/static",
         "report_address": _report_address,
+        "sql_address": _sql_address,
         "run_address": _run_address,
         "card_address": _card_address,
         "strip": charts.strip,

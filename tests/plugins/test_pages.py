@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote, unquote
 
 import jwt
 import pyarrow as pa
@@ -23,11 +24,15 @@ from deltalake import write_deltalake
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from expectations import report_page
 from jobs.lake import model_events, ops
 from jobs.pages import nights, predictions, statements
 from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, ROOT, Environment
 from pipelines.flights import PIPELINE as FLIGHTS
 from plugins.pages import app as pages
+from tests.jobs.pages import year
+from tests.jobs.pages.test_nights import SECONDS, YEAR
+from tests.jobs.pages.test_predictions import write_predictions
 from tests.jobs.test_survey import DAYS, TINY, Home
 
 CARRIER = "<img src=x onerror=alert(1)>"
@@ -240,6 +245,78 @@ def test_refused_rows_are_text_too(client: TestClient, home: Home) -> None:
     text = get(client, "tiny/quality").text
     assert text.count("onerror=alert") == 3
     assert "<img" not in text
+
+
+def test_rows_that_are_not_shown_are_a_statement_away(client: TestClient, home: Home) -> None:
+    rows = pa.table(
+        {
+            "landed_date": [DAYS[0]] * 250,
+            "source_file": ["a.csv"] * 250,
+            "source_line": list(range(250)),
+            "reason": ["a"] * 250,
+            "record": ["b"] * 250,
+        }
+    )
+    write_deltalake(home.environment.table_path("tiny.readings_quarantine"), rows)
+    text = get(client, f"tiny/quality?quarantine=tiny.readings_quarantine&day={DAYS[0]}").text
+    assert "250 rows, the newest 200." in text
+    link = re.search(rf'href="{PAGES_ADDRESS}/(tiny/sql[^"]*)">The others', text)
+    assert link
+    offered = get(client, html.unescape(link[1])).text
+    statement = re.search(r"<textarea[^>]*>(.*)</textarea>", offered, re.DOTALL)
+    assert statement
+    found = ask(client, html.unescape(statement[1])).json()["rows"]
+    assert [row[2] for row in found] == list(range(200, 250))
+    # Whatever stands in an address.
+    assert "<img" not in get(client, f"tiny/sql?statement={quote('</textarea>' + CARRIER)}").text
+
+
+def test_a_check_that_does_not_hold_leads_to_what_its_report_says(
+    client: TestClient, home: Home
+) -> None:
+    about = {"expectation": "expect_between", "success": False, "severity": "critical"}
+    report = home.environment.reports / "tiny" / "a" / "r" / "index.html"
+    row = {
+        **about,
+        "pipeline": "tiny",
+        "table_name": "tiny.readings",
+        "first_day": DAYS[0],
+        "last_day": DAYS[0],
+        "column_name": CARRIER,
+        "observed": "5",
+        "detail": "{}",
+        "report": str(report),
+        "checked_at": datetime.now(UTC),
+    }
+    ops.append(home.environment, "check_results", [row])
+    text = get(client, "tiny/quality").text
+    link = re.search(r'href="([^"#]*)#([^"]*)" data-outside>report', text)
+    assert link
+    assert link[1] == f"{REPORTS_ADDRESS}/tiny/a/r/index.html"
+    told = {"says": "", "observed": "5", "error": None, "examples": [], "way_out": None}
+    check = {**about, **told, "column": CARRIER}
+    found = report_page._finding({"table": "tiny.readings"}, check)
+    anchor = re.search(r'id="([^"]*)"', found)
+    assert anchor
+    assert html.unescape(anchor[1]) == unquote(html.unescape(link[2]))
+
+
+def test_a_year_of_nights_is_on_each_page_within_a_second(
+    client: TestClient, flights: Environment
+) -> None:
+    year.write(flights, FLIGHTS, YEAR)
+    write_predictions(flights, YEAR, 900)
+    for page in PAGES:
+        # SQL reads the tables of all pipelines, of which one may not be seen.
+        if page == "sql":
+            continue
+        took = []
+        for _ in range(2):
+            began = time.process_time()
+            answer = get(client, f"flights/{page}")
+            took.append(time.process_time() - began)
+            assert answer.status_code == 200, answer.text
+        assert min(took) < SECONDS, page
 
 
 def test_what_was_judged_is_drawn_as_text(client: TestClient, home: Home) -> None:

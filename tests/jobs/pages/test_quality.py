@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from deltalake import write_deltalake
 
 from jobs.lake import ops, sql
-from jobs.pages.quality import Key, quality, quarantine
+from jobs.pages.quality import NIGHTS_SHOWN, ROWS_SHOWN, Key, Segment, quality, quarantine
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
@@ -151,6 +151,53 @@ def test_refused_rows_are_shown_as_sql_gives_them(environment: Environment) -> N
     assert [row[4] for row in one_day.rows] == ["<img src=x onerror=alert(1)>"]
     with pytest.raises(UsageError, match="There is no quarantine 'flights.flights'"):
         quarantine(environment, FLIGHTS, "flights.flights")
+
+
+def test_how_many_rows_were_refused_is_told_and_how_to_see_the_rest(
+    environment: Environment,
+) -> None:
+    name = "flights.weather_quarantine"
+    count = 2 * ROWS_SHOWN + 50
+    rows = pa.table(
+        {
+            "landed_date": [SECOND] * (ROWS_SHOWN + 50) + [FIRST] * ROWS_SHOWN,
+            "source_file": ["a.csv"] * count,
+            "source_line": list(range(count)),
+            "reason": ["'x' is no double"] * count,
+            "record": ["x"] * count,
+        }
+    )
+    write_deltalake(environment.table_path(name), rows)
+    for day, where in ((None, ""), (SECOND, f"WHERE landed_date = '{SECOND}'")):
+        found = quarantine(environment, FLIGHTS, name, day)
+        counted = f"SELECT count(*) FROM {name} {where}"
+        assert [(found.all_rows,)] == sql.query(environment, counted)[1]
+        shown = f"SELECT * FROM {name} {where} ORDER BY landed_date DESC, source_line"
+        rest = sql.query(environment, found.rest)[1]
+        assert [*found.rows, *rest] == sql.query(environment, shown)[1]
+    by_day = f"SELECT landed_date, count(*) FROM {name} GROUP BY 1 ORDER BY 1 DESC"
+    assert list(found.by_day) == sql.query(environment, by_day)[1]
+    assert quarantine(environment, FLIGHTS, name, FIRST).rest == ""
+
+
+def test_nights_of_more_than_a_year_ago_are_left_out(environment: Environment) -> None:
+    newest = date(2014, 6, 1)
+    since = newest - timedelta(days=NIGHTS_SHOWN - 1)
+    before = since - timedelta(days=1)
+    # Of this no night is shown, of the next two some are; and the last was judged again since.
+    judge(environment, Days(FIRST, before), "1", success=False, column_name="other")
+    judge(environment, Days(before, since), "2", success=False)
+    judge(environment, Days(before, since), "2", success=False, table_name="flights.weather")
+    judge(environment, Days.of(since), "6")
+    judge(environment, Days.of(newest), "7")
+    found = quality(environment, FLIGHTS)
+    assert found.nights == Days(since, newest)
+    assert found.failing == 1
+    assert found.failures[0].key.table == "flights.weather"
+    by_table = {one.table: one.together.segments for one in found.tables}
+    assert [one.state for one in by_table["flights.flights"]] == ["passed", "", "passed"]
+    assert by_table["flights.weather"][0] == Segment(days=Days.of(since), state="failed")
+    assert {key.key.column for one in found.tables for key in one.checks if key.key} == {"rows"}
 
 
 def test_a_year_of_checks_is_shown_within_a_second_and_counted_right(
