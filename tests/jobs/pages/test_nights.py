@@ -13,7 +13,7 @@ import pytest
 
 from jobs import survey
 from jobs.commands.plan import plan
-from jobs.lake import ops
+from jobs.lake import ops, sql
 from jobs.pages.nights import Night, Nights, nights
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
@@ -76,6 +76,29 @@ def test_every_cell_says_what_the_plan_says(home: Home, monkeypatch: pytest.Monk
     assert [night.day for night in page.nights] == DAYS[4::-1]
     assert page.to_make == DAYS[4]
     assert sum(page.counts.values()) == len(page.nights) * len(page.tables)
+
+
+def test_counts_are_those_of_sql(home: Home) -> None:
+    home.night(DAYS[1], first=DAYS[0])
+    home.night(DAYS[2])
+    page = shown(home, DAYS[4])
+    # Without a champion the newest night alone is to have predictions.
+    published = (
+        "SELECT count(DISTINCT (table_name, day)) FROM ops.publications "
+        "WHERE table_name <> 'tiny.predictions'"
+    )
+    ((current,),) = sql.query(home.environment, published)[1]
+    assert page.counts["current"] == current
+    in_all = sum(count for state, count in page.counts.items() if state)
+    assert page.counts["missing"] == in_all - current > 0
+    # Each night's last run.
+    each = f"range(DATE '{DAYS[0]}', DATE '{DAYS[5]}', INTERVAL 1 DAY) AS each(night)"
+    runs = (
+        f"SELECT night::DATE, arg_max(run_id, started_at) FROM ops.stage_runs, {each} "
+        "WHERE night BETWEEN first_day AND last_day GROUP BY 1"
+    )
+    by_night = dict(sql.query(home.environment, runs)[1])
+    assert {night.day: night.run_id for night in page.nights if night.run_id} == by_night
 
 
 def test_what_was_served_is_told_as_by_the_plan_and_not_to_be_made(
@@ -179,3 +202,8 @@ def test_a_year_of_nights_is_shown_within_a_second(tmp_path: Path) -> None:
     assert time.process_time() - began < SECONDS
     assert len(page.nights) == len(YEAR)
     assert (page.to_make, page.counts["current"]) == (None, 365 * 11 + 2)
+    counted = "SELECT count(DISTINCT (table_name, day)) FROM ops.publications"
+    assert sql.query(environment, counted)[1] == [(page.counts["current"],)]
+    runs = "SELECT last_day, arg_max(run_id, started_at) FROM ops.stage_runs GROUP BY 1"
+    by_night = dict(sql.query(environment, runs)[1])
+    assert {night.day: night.run_id for night in page.nights} == by_night

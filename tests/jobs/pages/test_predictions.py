@@ -108,6 +108,70 @@ def test_of_each_day_that_part_is_shown_that_measures_most(lake: Environment) ->
     assert (newest.day, newest.to_score, newest.scored, newest.labelled) == (NEWEST, 900, 900, 235)
 
 
+def test_how_they_spread_is_what_sql_gives(lake: Environment) -> None:
+    day = date(2013, 2, 2)
+    by_sql = ask(
+        lake,
+        "SELECT least(floor(late_probability / CAST(0.05 AS DOUBLE)), 19), count(*) "
+        f"FROM flights.predictions WHERE flight_date = '{day}' GROUP BY 1 ORDER BY 1",
+    )
+    found = shown(lake, day=day).spread
+    assert [(place, one.rows) for place, one in enumerate(found) if one.rows] == by_sql
+    assert [one.low for one in found] == pytest.approx([place / 20 for place in range(20)])
+
+
+def test_coverage_and_measures_are_what_sql_gives(tmp_path: Path) -> None:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    published = list(year.publications(FLIGHTS, NIGHTS))
+    # A night is made again, with more to be scored than were.
+    again = [row for row in published if row["table_name"] == "flights.scoring"][1]
+    published.append({**again, "attempt": 99, "version": 99, "rows": 905})
+    ops.append(environment, "publications", published)
+    write_predictions(environment, NIGHTS, 900)
+    days = [night + timedelta(days=1) for night in NIGHTS]
+    # Labels of a day come on several nights: most at first, some later.
+    measured = [
+        {
+            "pipeline": pipeline,
+            "landed_date": day + timedelta(days=later),
+            "event_date": day,
+            "rows": rows,
+            "auc": auc,
+            "log_loss": 0.4 + number / 10,
+        }
+        for number, day in enumerate(days[:2])
+        for pipeline in ("flights", "weather")
+        for later, rows, auc in ((0, 700, 0.7 + number / 100), (1, 90, 0.1), (2, 3, None))
+    ]
+    ops.append(environment, "live_quality", measured)
+    found = shown(environment)
+    by_sql = """
+        WITH scoring AS (
+            SELECT day, arg_max(rows, attempt) AS rows FROM ops.publications
+            WHERE table_name = 'flights.scoring' GROUP BY day),
+        scored AS (SELECT flight_date AS day, count(*) AS rows FROM flights.predictions GROUP BY 1),
+        known AS (
+            SELECT event_date AS day, sum(rows)::BIGINT AS rows FROM ops.live_quality
+            WHERE pipeline = 'flights' GROUP BY 1)
+        SELECT scored.day, scoring.rows, scored.rows, coalesce(known.rows, 0)
+        FROM scored LEFT JOIN scoring ON scoring.day = {scoring_day}
+        LEFT JOIN known ON known.day = scored.day
+        ORDER BY 1 DESC"""
+    # A row to be scored is filed under its night or its day, as is declared.
+    is_by_night = FLIGHTS.table("scoring").day_of(NIGHTS.first) == NIGHTS.first
+    scoring_day = "scored.day - 1" if is_by_night else "scored.day"
+    told = [(one.day, one.to_score, one.scored, one.labelled) for one in found.coverage]
+    assert told == ask(environment, by_sql.format(scoring_day=scoring_day))
+    assert {one.to_score for one in found.coverage} == {900, 905}
+    for measure in found.measures:
+        best = (
+            f"SELECT event_date, arg_max({measure.name}, rows) FROM ops.live_quality "
+            "WHERE pipeline = 'flights' GROUP BY 1 ORDER BY 1"
+        )
+        assert list(measure.by_day) == ask(environment, best)
+    assert len(found.measures[0].by_day) == 2
+
+
 def test_calibration_is_what_sql_gives_of_the_newest_days_with_labels(lake: Environment) -> None:
     day = NIGHTS.first + timedelta(days=1)
     write_labels(lake, day)
