@@ -1,9 +1,13 @@
-"""Small charts as SVG, drawn here: no script, no style but the classes of `pages.css`."""
+"""Small charts as SVG, drawn here: no style but the classes of `pages.css`.
+
+What has the class `point` says in its title what it is; `pages.js` tells it to touch and keys too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup
 
@@ -83,14 +87,18 @@ def strip(segments: Sequence[Segment], label: str) -> Markup:
     first = segments[0].days.first
     length = sum(len(one.days) for one in segments)
     title = Markup("<title>{}</title>")
-    rect = Markup('<rect x="{}" y="0" width="{}" height="1" class="{}"><title>{}</title></rect>')
+    rect = Markup(
+        '<rect x="{}" y="0" width="{}" height="1" class="{} point"><title>{}</title></rect>'
+    )
     parts = [title.format(label)]
     for one in segments:
         if one.state:
             begin = (one.days.first - first).days
             says = f"{one.days}: {one.state}"
             parts.append(rect.format(begin, len(one.days), one.state, says))
-    head = Markup('<svg class="strip" viewBox="0 0 {} 1" preserveAspectRatio="none" role="img">')
+    head = Markup(
+        '<svg class="strip" viewBox="0 0 {} 1" preserveAspectRatio="none" role="img" tabindex="0">'
+    )
     return head.format(length) + _joined(parts) + Markup("</svg>")
 
 
@@ -113,6 +121,7 @@ def line(marks: Sequence[Mark], bounds: Sequence[Bound], label: str, ends: Ends)
     for bound in bounds:
         parts += [_level("bound", down.on(bound.value), bound.says)]
     path = ""
+    points = []
     for mark in marks:
         x, y = across.on(mark.place), down.on(mark.middle)
         path += f"{x},{y} "
@@ -120,9 +129,12 @@ def line(marks: Sequence[Mark], bounds: Sequence[Bound], label: str, ends: Ends)
             low, high = down.on(mark.low), down.on(mark.high)
             parts.append(_span(x, low, high))
         if len(marks) <= _MOST_DOTS:
-            parts.append(_dot(x, y, mark.says))
+            parts.append(_dot(x, y))
+        points.append((x, mark.says))
     parts.append(Markup('<polyline class="line" points="{}"/>').format(path))
-    return _chart(parts, label, ends)
+    parts += _columns(points)
+    crossed = ", ".join(bound.says for bound in bounds)
+    return _chart(parts, f"{label} ({crossed})" if crossed else label, ends)
 
 
 def against(points: Sequence[tuple[float, float, str]], label: str) -> Markup:
@@ -140,7 +152,10 @@ def against(points: Sequence[tuple[float, float, str]], label: str) -> Markup:
     ideal = Markup('<polyline class="ideal" points="{},{} {},{}"/>')
     ends = (across.on(low), down.on(low), across.on(high), down.on(high))
     parts.append(ideal.format(*ends))
-    parts += [_dot(across.on(x), down.on(y), says) for x, y, says in points]
+    place = Markup('<circle class="point" cx="{}" cy="{}" r="10"><title>{}</title></circle>')
+    for x, y, says in points:
+        parts.append(_dot(across.on(x), down.on(y)))
+        parts.append(place.format(across.on(x), down.on(y), says))
     return _chart(parts, label, (f"{low:.3g}", f"{high:.3g}"))
 
 
@@ -157,9 +172,11 @@ def bars(counts: Sequence[int], says: Sequence[str], label: str, ends: Ends) -> 
     down = _Scale(low=0, high=most, begin=_FLOOR, end=_TOP)
     across = _across(0, len(counts))
     parts = [_axis(_FLOOR, 0), _axis(_TOP, most)]
-    for place, (count, text) in enumerate(zip(counts, says, strict=True)):
+    for place, count in enumerate(counts):
         left, right = across.on(place), across.on(place + 1)
-        parts.append(_bar(left, right, down.on(count), text))
+        parts.append(_bar(left, right, down.on(count)))
+    middles = [across.on(place + 0.5) for place in range(len(counts))]
+    parts += _columns(list(zip(middles, says, strict=True)))
     return _chart(parts, label, ends)
 
 
@@ -273,7 +290,9 @@ def _across(first: float, last: float) -> _Scale:
 
 
 def _chart(parts: Sequence[Markup], label: str, ends: Ends) -> Markup:
-    head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img"><title>{}</title>')
+    head = Markup(
+        '<svg class="chart" viewBox="0 0 {} {}" role="img" tabindex="0"><title>{}</title>'
+    )
     below = Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>')
     baseline = _HEIGHT - 6
     first = below.format(_LEFT, baseline, "start", ends[0])
@@ -298,15 +317,32 @@ def _span(x: float, low: float, high: float) -> Markup:
     return text.format(x, x, low, high)
 
 
-def _dot(x: float, y: float, says: str) -> Markup:
-    text = Markup('<circle class="dot" cx="{}" cy="{}" r="3"><title>{}</title></circle>')
-    return text.format(x, y, says)
+def _columns(points: Sequence[tuple[float, str]]) -> list[Markup]:
+    """For each point all the room up to its neighbours: a dot is hard to meet, a value of 0 more.
+
+    Args:
+        points: From left to right where each lies, and what it means.
+    """
+    between = [round((one + other) / 2, 2) for (one, _), (other, _) in pairwise(points)]
+    edges = pairwise([_LEFT, *between, _WIDTH - _RIGHT])
+    text = Markup(
+        '<rect class="point" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>'
+    )
+    height = _FLOOR - _TOP
+    return [
+        text.format(left, _TOP, round(right - left, 2), height, says)
+        for (left, right), (_, says) in zip(edges, points, strict=True)
+    ]
 
 
-def _bar(left: float, right: float, top: float, says: str) -> Markup:
-    text = Markup('<rect class="bar" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>')
+def _dot(x: float, y: float) -> Markup:
+    return Markup('<circle class="dot" cx="{}" cy="{}" r="3"/>').format(x, y)
+
+
+def _bar(left: float, right: float, top: float) -> Markup:
+    text = Markup('<rect class="bar" x="{}" y="{}" width="{}" height="{}"/>')
     width = round(right - left - 1, 1)
-    return text.format(left, top, width, round(_FLOOR - top, 1), says)
+    return text.format(left, top, width, round(_FLOOR - top, 1))
 
 
 def _joined(parts: Sequence[Markup]) -> Markup:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from jobs.pages.dictionary import Node, dictionary_of
 from pipelines import catalog
+from pipelines.days import Days
 from pipelines.environment import Environment
 from plugins.pages import charts
 
@@ -48,6 +50,28 @@ def test_a_name_is_text() -> None:
     drawn = charts.lineage([Node(name=f"p.{ODD}", layer=0, reads=())])
     assert "&lt;img" in drawn
     assert "<img" not in drawn
+
+
+def test_each_night_of_a_year_can_be_read() -> None:
+    first = date(2013, 1, 1)
+    nights = [first + timedelta(days=number) for number in range(365)]
+    marks = [charts.mark(Days.of(night), number, number) for number, night in enumerate(nights)]
+    bounds = [charts.Bound(value=5, says="at least 5")]
+    drawn = charts.line(marks, bounds, "rows", ("", ""))
+    points = re.findall(
+        '<rect class="point" x="([^"]+)" y="10" width="([^"]+)" height="146"><title>([^<]+)<', drawn
+    )
+    assert [says for *_, says in points] == [f"{night}: {n}" for n, night in enumerate(nights)]
+    # Side by side: wherever one points, one of them is told.
+    for (left, width, _), (right, *_) in pairwise(points):
+        assert float(left) + float(width) == pytest.approx(float(right))
+    assert "<title>rows (at least 5)</title>" in drawn
+
+
+def test_a_value_of_nothing_can_be_read_too() -> None:
+    drawn = charts.bars([0, 3], ["0 to 1: 0", "1 to 2: 3"], "spread", ("0", "2"))
+    points = re.findall('<rect class="point"[^>]*height="146"><title>([^<]+)<', drawn)
+    assert points == ["0 to 1: 0", "1 to 2: 3"]
 
 
 def test_nothing_is_drawn_of_nothing() -> None:

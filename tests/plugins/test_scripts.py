@@ -16,8 +16,8 @@ from tests.plugins import test_dictionary_page
 
 pytestmark = test_dictionary_page.pytestmark
 address = test_dictionary_page.address
-Open = Callable[[str], Page]
-"""Shows the page of SQL to somebody."""
+Open = Callable[..., Page]
+"""Shows a page to somebody: that of SQL, or another."""
 
 
 @pytest.fixture
@@ -26,12 +26,12 @@ def browser_of(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     monkeypatch.setattr(pages.catalog, "names", lambda: ["flights"])
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page()
+        page = browser.new_page(has_touch=True)
 
-        def opened(person: str) -> Page:
+        def opened(person: str, name: str = "sql") -> Page:
             cookie = {"name": "_token", "value": person, "url": address}
             page.context.add_cookies([cookie])  # type: ignore[list-item]
-            page.goto(address.replace("/dictionary", "/sql"))
+            page.goto(address.replace("/dictionary", f"/{name}"))
             return page
 
         yield opened
@@ -111,3 +111,27 @@ def test_rows_are_shown_though_the_browser_keeps_nothing(browser_of: Open) -> No
     ask(page, "SELECT 1")
     expect(page.locator("#result tbody tr")).to_have_text(["1"])
     expect(page.locator(".said")).to_contain_text("1 rows in")
+
+
+def test_a_point_is_told_to_a_mouse_a_finger_and_a_key(browser_of: Open) -> None:
+    page = browser_of("viewer", "quality")
+    chart = page.locator("svg.chart")
+    names = [one.text_content() for one in chart.locator(".point title").all()]
+    readout = page.locator("#readout")
+    assert len(names) == 6
+    chart.locator(".point").nth(1).hover()
+    expect(readout).to_have_text(f"{chart.locator('> title').text_content()}: {names[1]}")
+    page.mouse.move(1, 1)
+    expect(readout).to_be_empty()
+    chart.locator(".point").nth(3).tap()
+    expect(readout).to_contain_text(f": {names[3]}")
+    # No further than the last.
+    for _ in range(3):
+        chart.press("ArrowRight")
+    expect(readout).to_contain_text(f": {names[5]}")
+    chart.press("ArrowLeft")
+    expect(readout).to_contain_text(f": {names[4]}")
+    strip = page.locator("summary svg.strip").first
+    strip.focus()
+    expect(readout).to_contain_text(f"{strip.locator('> title').text_content()}: ")
+    expect(page.locator(".point.told")).to_have_count(1)

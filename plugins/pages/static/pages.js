@@ -25,6 +25,51 @@ document.addEventListener("click", (event) => {
   }
 });
 
+// What a chart says of a point, below everything: a title is shown to a mouse alone.
+const CHARTS = "svg.chart, svg.strip";
+const readout = document.getElementById("readout");
+
+function tell(point) {
+  document.querySelectorAll(".point.told").forEach((one) => one.classList.remove("told"));
+  readout.textContent = "";
+  if (point) {
+    point.classList.add("told");
+    const [of, says] = [point.closest("svg"), point].map((one) => one.querySelector("title").textContent);
+    readout.textContent = `${of}: ${says}`;
+  }
+}
+
+function tellWhatIsUnder(event) {
+  // What a finger does goes on being told to where it came down.
+  const drawn = document.elementFromPoint(event.clientX, event.clientY);
+  const point = drawn && drawn.closest(".point");
+  if (point || event.pointerType === "mouse") {
+    tell(point);
+  }
+}
+
+// To the one before or after it; where none is told, to the last.
+function tellNext(event, step) {
+  const chart = event.target.closest(CHARTS);
+  const points = chart ? [...chart.querySelectorAll(".point")] : [];
+  if (points.length) {
+    const told = points.findIndex((one) => one.classList.contains("told"));
+    const next = told < 0 ? points.length - 1 : told + step;
+    tell(points[Math.min(Math.max(next, 0), points.length - 1)]);
+  }
+}
+
+document.addEventListener("pointerdown", tellWhatIsUnder);
+document.addEventListener("pointermove", tellWhatIsUnder);
+document.addEventListener("focusin", (event) => tellNext(event, 0));
+document.addEventListener("keydown", (event) => {
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (step && event.target.closest(CHARTS)) {
+    event.preventDefault();
+    tellNext(event, step);
+  }
+});
+
 // JSON, which no form of another site can send; the cookie goes to our own origin alone.
 async function post(address, body) {
   const answer = await fetch(address, {
