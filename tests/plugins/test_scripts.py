@@ -30,7 +30,7 @@ def browser_of(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
 
         def opened(person: str, name: str = "sql") -> Page:
             cookie = {"name": "_token", "value": person, "url": address}
-            page.context.add_cookies([cookie])  # type: ignore[list-item]
+            page.context.add_cookies([cookie])
             page.goto(address.replace("/dictionary", f"/{name}"))
             return page
 
