@@ -320,7 +320,7 @@ class Survey:
         return replace(found, reason=found.reason + late)
 
     def _of_reference(self, table: Table, feed: Feed) -> Finding:
-        """Of the run's last night: there is one file, the newest."""
+        """Of the night that finds it changed, else of the run's last: there is one file."""
         night = self._run.days.last
         name = f"{self._run.pipeline.name}/{feed.file(None)}"
         known = self._known(table.name)
@@ -329,12 +329,13 @@ class Survey:
             reason = self._why_missing(table, *(day for day in Days(self.nights.first, night)))
             return Finding(table=table, night=night, state="missing", reason=reason)
         last = max(snapshots, key=lambda one: one.day)
-        later = [day for day in known if day > night]
+        finds = self._knowledge.day_of_reference()
         # An old night sees the file of its own time, which is gone.
-        is_there = self._is_there(name) and not later
+        has_passed = finds > night or (self._has_landed(finds) and self._files_gone(finds))
+        is_there = self._is_there(name) and not has_passed
         if not (is_there and any(map(self._has_changed, last.inputs))):
             return Finding(table=table, night=night, state="current")
-        return Finding(table=table, night=night, state="stale", reason=f"{name} has changed")
+        return Finding(table=table, night=finds, state="stale", reason=f"{name} has changed")
 
     def _why_missing(self, table: Table, *days: date) -> str:
         is_lost = not self._told[table.name].lost_days.isdisjoint(days)

@@ -94,11 +94,6 @@ class Run:
         return self.named or self.days.first
 
     @property
-    def is_of_the_past(self) -> bool:
-        """Whether a later night has these days made: it was there when this one's files landed."""
-        return self.days.last < self.night
-
-    @property
     def profiles(self) -> Path:
         """Folder of what was seen of its stages, where it is to be looked at."""
         return self.environment.home / "profiles" / self.pipeline.name / self.run_id

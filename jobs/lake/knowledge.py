@@ -174,8 +174,8 @@ class Knowledge:
         """From when a drop is known that the run publishes.
 
         Its own day when the run was asked for that day by name, or when it is published for the
-        first time and was there before any later night was made. Else the night that found it; and
-        when later nights were made already, the night after the last of them.
+        first time and was there before any later night was made. Else the first night of the run,
+        which finds it; and when later nights were made already, the night after the last of them.
 
         Args:
             name: The feed.
@@ -192,20 +192,32 @@ class Knowledge:
         if is_first and day in published_days(run, name):
             # Of a home of before there was a record: no night could see what it replaces.
             return day
-        last_made = max(later, default=run.night)
-        return run.named_from if last_made <= run.night else last_made + timedelta(days=1)
+        # A range dates it as its nights in order would: the first of them finds it.
+        last_made = max(later, default=run.named_from)
+        return run.named_from if last_made <= run.named_from else last_made + timedelta(days=1)
+
+    def day_of_reference(self) -> date:
+        """From when a reference file is known that has changed: the first night that may find it.
+
+        That is the run's first, or the last that was made: others have passed, and saw the file of
+        their own time.
+        """
+        made = [one.day for name in self._daily_feeds for one in self._told(name)]
+        return max([self._run.named_from, *made])
 
     def _publications_after(self, day: date) -> dict[date, datetime]:
         """For each later day when one of its drops was published first."""
         found: dict[date, datetime] = {}
-        for feed in self._run.pipeline.feeds:
-            if feed.is_reference:
-                continue
-            for one in self._told(feed.name):
+        for name in self._daily_feeds:
+            for one in self._told(name):
                 if one.day > day:
                     first = found.get(one.day, one.published_at)
                     found[one.day] = min(first, one.published_at)
         return found
+
+    @property
+    def _daily_feeds(self) -> list[str]:
+        return [feed.name for feed in self._run.pipeline.feeds if not feed.is_reference]
 
     def _digest(self, given: Input) -> str:
         name = self.table_of(given)

@@ -116,19 +116,20 @@ def ingest(run: Run) -> dict[str, object]:
         NightshiftError: rows were lost or multiplied on the way.
     """
     try:
-        found = _dated(run, find_drops(run))
+        found = find_drops(run)
         _refuse_unfitting_columns(run, found)
     except Refused as unreadable:
         raise _refused(run, str(unreadable)) from None
     staging.prune(run)
     # Before anything is read, as every stage does.
     knowledge = Knowledge.of_now(run)
+    found = _dated(run, found, knowledge)
     cached: list[DataFrame] = []
     try:
         loads = _load_all(run, found, cached, knowledge)
         bad_rows = tuple(chain.from_iterable(_all(_some_bad_rows, loads)))
         _refuse_bad_files(run, loads, bad_rows)
-        kept = _all(partial(_keep, run), loads)
+        kept = _all(partial(_keep, run, knowledge), loads)
     finally:
         # Also after a refusal: the server would keep them.
         for rows in cached:
@@ -177,11 +178,11 @@ def _refuse_unfitting(drop: Drop, name: str, there: str, kind: str) -> None:
 def _dated(
     run: Run,
     found: dict[str, list[Drop]],
+    knowledge: Knowledge,
 ) -> dict[str, list[Drop]]:
     """The drops, a reference file under the day from which it is known.
 
-    That is the first day of a first load, and after it the last day of the run that found the file
-    changed.
+    That is the first day of a first load, and after it the night that finds the file changed.
 
     Raises:
         Refused: a reference file has no rows, in the place of one that had some.
@@ -200,8 +201,14 @@ def _dated(
                 f"{drop.source_file} has no rows, and the snapshot of {before} has some. Nothing "
                 "was staged. Have the source drop the whole file, then run again."
             )
-        dated[feed.name] = [replace(drop, day=run.days.last)]
+        finds = _finds_reference(run, knowledge)
+        dated[feed.name] = [replace(drop, day=min(finds, run.days.last))]
     return dated
+
+
+def _finds_reference(run: Run, knowledge: Knowledge) -> date:
+    """The night that finds a reference file changed: none of the run's when these have passed."""
+    return max(knowledge.day_of_reference(), run.days.first)
 
 
 def _snapshot(run: Run, name: str, day: date) -> date | None:
@@ -400,8 +407,8 @@ def _refusal(run: Run, feed: Feed, tallies: list[_Tally]) -> str:
     return "\n".join(lines)
 
 
-def _keep(run: Run, load: _Load) -> dict[str, int]:
-    if load.feed.is_reference and _brings_nothing_new(run, load):
+def _keep(run: Run, knowledge: Knowledge, load: _Load) -> dict[str, int]:
+    if load.feed.is_reference and _brings_nothing_new(run, knowledge, load):
         tables.unstage(run, load.feed.name)
         staged = 0
         unchanged = load.records - load.bad
@@ -440,10 +447,10 @@ def _quarantine(run: Run, load: _Load) -> int:
     return tables.write_quarantine(run, load.feed.name, load.bad_rows(), load.origin)
 
 
-def _brings_nothing_new(run: Run, load: _Load) -> bool:
-    """Whether a reference file tells nothing that is not published.
+def _brings_nothing_new(run: Run, knowledge: Knowledge, load: _Load) -> bool:
+    """Whether a reference file tells the run's days nothing that is not published.
 
-    It equals the snapshot that its day sees, or is a later day's.
+    It equals the snapshot that its day sees, or is known from a later day on.
     """
     name = load.feed.name
     drop = load.drops[0]
@@ -451,8 +458,7 @@ def _brings_nothing_new(run: Run, load: _Load) -> bool:
     # A snapshot of before there was a record is published once more.
     if snapshot is None or snapshot not in in_force(run, name):
         return False
-    later = [landed for landed in published_days(run, name) if landed > drop.day]
-    if later or run.is_of_the_past:
+    if _finds_reference(run, knowledge) > run.days.last:
         # There is one file, the newest: what is made of an old day must not take it for that day's.
         return True
     rows = sum(tally.rows for tally in load.tallies)

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
@@ -72,15 +72,20 @@ class Home:
 
     def land(self, day: date, *ids: int) -> None:
         """Drop the day's file, or one in its place; and the register of sensors."""
-        file = self._file(day)
+        self._write(self._file(day), ids)
+        if not self._register.exists():
+            self.land_register(1)
+
+    def land_register(self, *ids: int) -> None:
+        """Drop the register of sensors, or one in its place."""
+        self._write(self._register, ids)
+
+    def _write(self, file: Path, ids: Iterable[int]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("\n".join(map(str, ids)))
         # Two writes within one tick of the file system's clock would look like one.
         self._clock += 1_000_000_000
         os.utime(file, ns=(self._clock, self._clock))
-        register = self.environment.landing / "tiny" / "sensors.csv"
-        if not register.exists():
-            register.write_text("1")
 
     def promote(self, as_of: date, version: str = "1") -> None:
         """Let a model serve from that night on; of earlier ones only a run's last is scored."""
@@ -93,7 +98,19 @@ class Home:
         model_events.record(self.environment, [event])
 
     def ids_in(self, day: date) -> list[int]:
-        return [int(line) for line in self._file(day).read_text().split()]
+        return _ids(self._file(day))
+
+    def registered(self) -> dict[date, list[int]]:
+        """The snapshots of the register, by the night that found each."""
+        return self.published("sensors")
+
+    def register_of(self, night: date) -> list[int]:
+        """What a night sees of the register; nothing before the first that was published."""
+        seen = [ids for day, ids in sorted(self.registered().items()) if day <= night]
+        return seen[-1] if seen else []
+
+    def ids_in_register(self) -> list[int]:
+        return _ids(self._register)
 
     def has_landed(self, day: date) -> bool:
         return self._file(day).exists()
@@ -207,12 +224,20 @@ class Home:
         known = {day: knowledge.day_of_drop("readings", day, arrived[day]) for day in landed}
         origin = Origin(inputs=files, known=known)
         self._waiting["readings"] = _staged(run, "readings", ids, origin)
-        if not any(day <= run.days.first for day in publications.in_force(run, "sensors")):
-            first = replace(run, days=Days.of(run.days.first))
-            register = self.environment.landing / "tiny" / "sensors.csv"
-            given = file_input("tiny/sensors.csv", run.days.first, register)
-            origin = Origin(inputs={run.days.first: (given,)})
-            self._waiting["sensors"] = _staged(first, "sensors", {run.days.first: [1]}, origin)
+        self._ingest_register(run, knowledge)
+
+    def _ingest_register(self, run: Run, knowledge: Knowledge) -> None:
+        before = [day for day in knowledge.latest("sensors") if day <= run.days.first]
+        finds = max(knowledge.day_of_reference(), run.days.first) if before else run.days.first
+        if finds > run.days.last:
+            return
+        if before and self.register_of(finds) == self.ids_in_register():
+            return
+        given = file_input("tiny/sensors.csv", finds, self._register)
+        origin = Origin(inputs={finds: (given,)})
+        of_night = replace(run, days=Days.of(finds))
+        ids = {finds: self.ids_in_register()}
+        self._waiting["sensors"] = _staged(of_night, "sensors", ids, origin)
 
     def _input(self, day: date) -> publications.Input:
         return file_input(f"tiny/readings/{day}.csv", day, self._file(day))
@@ -282,6 +307,14 @@ class Home:
 
     def _file(self, day: date) -> Path:
         return self.environment.landing / "tiny" / "readings" / f"{day}.csv"
+
+    @property
+    def _register(self) -> Path:
+        return self.environment.landing / "tiny" / "sensors.csv"
+
+
+def _ids(file: Path) -> list[int]:
+    return [int(line) for line in file.read_text().split()]
 
 
 def _staged(run: Run, name: str, ids: Mapping[date, list[int]], origin: Origin) -> Staging:
@@ -379,6 +412,73 @@ def test_a_correction_found_by_an_old_night_changes_none_that_was_made_since(hom
     home.land(DAYS[6], 2)
     assert home.night(DAYS[6], first=DAYS[5]) == 0
     assert home.published("sums")[DAYS[6]] == [81 + 1 + 2]
+
+
+def test_a_range_dates_a_correction_before_it_as_its_nights_in_order_do(
+    home: Home, tmp_path: Path
+) -> None:
+    other = Home(tmp_path / "other")
+    for one in (home, other):
+        for number, day in enumerate(DAYS):
+            one.land(day, 10 * number, 10 * number + 1)
+        one.night(DAYS[4], first=DAYS[0])
+        one.land(DAYS[1], 7)
+    sums = home.published("sums")
+    assert home.night(DAYS[4], first=DAYS[2]) == 0
+    for day in DAYS[2:5]:
+        assert other.night(day) == 0
+    # All of its nights have passed.
+    assert home.published("sums") == sums
+    for last in (DAYS[4], DAYS[5]):
+        assert home.night(last) == other.night(last) == 0
+        for name in ("readings", "marks", "sums", "training", "scoring"):
+            assert home.published(name) == other.published(name), name
+            for day in DAYS[:7]:
+                assert home.as_of(name, day) == other.as_of(name, day), (name, day)
+
+
+def test_a_range_that_goes_on_past_what_was_made_sees_a_correction_from_there(home: Home) -> None:
+    home.night(DAYS[4], first=DAYS[0])
+    sums = home.published("sums")
+    home.land(DAYS[3], 7)
+    assert home.night(DAYS[5], first=DAYS[4]) == 0
+    # Asked for again by name, and last of all.
+    assert home.published("sums") == {**sums, DAYS[4]: [41 + 7 + 81], DAYS[5]: [7 + 81 + 101]}
+    home.land(DAYS[2], 5)
+    before = home.published("sums")
+    assert home.night(DAYS[6], first=DAYS[3]) == 0
+    assert home.published("sums") == {**before, DAYS[6]: [81 + 101 + 121]}
+    assert home.as_of("marks", DAYS[5])[DAYS[2]] == [20, 21]
+    assert home.as_of("marks", DAYS[6])[DAYS[2]] == [5]
+
+
+def test_a_range_finds_a_changed_register_as_its_nights_in_order_do(
+    home: Home, tmp_path: Path
+) -> None:
+    other = Home(tmp_path / "other")
+    for number, day in enumerate(DAYS):
+        other.land(day, 10 * number, 10 * number + 1)
+    for one in (home, other):
+        one.night(DAYS[3], first=DAYS[0])
+    for number, (first, last) in enumerate(((1, 2), (2, 3), (3, 4), (5, 6))):
+        for one in (home, other):
+            one.land_register(2 + number)
+        assert home.night(DAYS[last], first=DAYS[first]) == 0
+        for day in DAYS[first : last + 1]:
+            assert other.night(day) == 0
+        assert home.registered() == other.registered()
+    # Nights that had passed saw the file of their own time.
+    assert home.registered() == {DAYS[0]: [1], DAYS[3]: [4], DAYS[5]: [5]}
+
+
+def test_a_changed_register_needs_no_file_of_a_made_night_that_is_gone(home: Home) -> None:
+    home.night(DAYS[3], first=DAYS[0])
+    home._file(DAYS[3]).unlink()
+    home.land_register(2)
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+    assert home.night(DAYS[5], first=DAYS[3]) == 0
+    assert home.registered() == {DAYS[0]: [1], DAYS[4]: [2]}
 
 
 def test_a_day_that_is_asked_for_by_name_is_made_as_its_file_says_now(home: Home) -> None:
@@ -811,7 +911,7 @@ class Model:
 
     def observe(self, named: Days) -> None:
         """Take in what a run of these days has published."""
-        last_made = max(self.versions, default=named.last)
+        last_made = max(self.versions, default=named.first)
         told = publications.every(self.home.run(DAYS[0]), "readings")
         for one in sorted(told, key=lambda one: one.published_at)[self._seen :]:
             assert one.known_day is not None
@@ -825,7 +925,7 @@ class Model:
         is_late = day in self.versions or self._passed_by.get(day, False)
         if day >= named.first or not is_late:
             return day
-        return named.first if last_made <= named.last else last_made + timedelta(days=1)
+        return named.first if last_made <= named.first else last_made + timedelta(days=1)
 
     def readings(self, day: date, night: date | None = None) -> list[int]:
         """The ids of a day as a night sees them, or as they are in force."""
@@ -854,6 +954,8 @@ def _check(model: Model, last: date) -> None:
         assert published["training"][day] == sorted(learned), day
     landed = [day for day in DAYS if min(days) <= day <= last and home.has_landed(day)]
     assert days == landed
+    if last == max(home.published("readings")):
+        assert home.register_of(last) == home.ids_in_register()
     assert home.night(last, allow_gap=True) == 0
     assert home.performed == []
 
@@ -868,6 +970,11 @@ class AnyOrder(RuleBasedStateMachine):
         self.model = Model(self.home)
         self.home.promote(DAYS[0])
         self.served: dict[date, list[int]] = {}
+        self.register_seen: dict[date, list[int]] = {}
+
+    @rule(ids=st.lists(st.integers(0, 9), min_size=1, max_size=2, unique=True))
+    def change_register(self, ids: list[int]) -> None:
+        self.home.land_register(*sorted(ids))
 
     @rule(day=st.sampled_from(DAYS), ids=st.lists(st.integers(0, 99), max_size=3, unique=True))
     def land_or_correct(self, day: date, ids: list[int]) -> None:
@@ -921,6 +1028,14 @@ class AnyOrder(RuleBasedStateMachine):
         published = self.home.published(PREDICTIONS)
         assert {day: published[day] for day in self.served} == self.served
         self.served = published
+
+    @invariant()
+    def nights_that_have_passed_saw_the_register_of_their_time(self) -> None:
+        made = sorted(self.home.published("readings"))
+        seen = {night: self.home.register_of(night) for night in made[:-1]}
+        assert {night: seen[night] for night in self.register_seen} == self.register_seen
+        # A night that was killed before the register was published has seen none yet.
+        self.register_seen = {night: ids for night, ids in seen.items() if ids}
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder)

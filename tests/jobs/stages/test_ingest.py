@@ -57,14 +57,23 @@ def _night(
     environment: Environment,
     first: str,
     last: str | None = None,
+    named: str | None = None,
 ) -> dict[str, Any]:
     """Ingest and publish, as a night does."""
     run = run_of(environment, first, last)
+    if named:
+        run = replace(run, named=date.fromisoformat(named))
     metrics = ingest(run)
     for feed in TOY.feeds:
         if metrics["feeds"][feed.name]["unchanged"] == 0:  # type: ignore[index]
             tables.publish(run, feed.name)
     return metrics
+
+
+def _snapshots(environment: Environment) -> list[str]:
+    """The days of the reference feed that have rows."""
+    known = in_force(run_of(environment, "2013-01-03"), "sensors")
+    return [str(day) for day, one in known.items() if one.rows]
 
 
 def _rows(environment: Environment, name: str) -> list[tuple[Any, ...]]:
@@ -195,12 +204,31 @@ def test_a_changed_reference_file_is_known_from_the_night_that_found_it(toy: Env
     _night(toy, "2013-01-01")
     drop_sensors(toy, "1,roof", "3,attic")
     # An old night is made again for a later one: that file was not there on it.
-    past = replace(run_of(toy, "2013-01-01"), as_of=date(2013, 1, 3))
+    third = date(2013, 1, 3)
+    past = replace(run_of(toy, "2013-01-01"), as_of=third, named=third)
     assert ingest(past)["rows_unchanged"] == 2
     # Nights that were missed are caught up by the last of them.
-    _night(toy, "2013-01-02", "2013-01-03")
-    known = in_force(run_of(toy, "2013-01-03"), "sensors")
-    assert [str(day) for day, one in known.items() if one.rows] == ["2013-01-01", "2013-01-03"]
+    _night(toy, "2013-01-02", "2013-01-03", named="2013-01-03")
+    assert _snapshots(toy) == ["2013-01-01", "2013-01-03"]
+
+
+def test_a_range_finds_a_changed_reference_file_as_its_nights_in_order_do(toy: Environment) -> None:
+    bulk = replace(toy, lake=f"{toy.lake}_bulk")
+    for one in (toy, bulk):
+        _night(one, "2013-01-01")
+    drop_sensors(toy, "1,roof", "3,attic")
+    for day in ("2013-01-02", "2013-01-03"):
+        _night(toy, day)
+    _night(bulk, "2013-01-02", "2013-01-03")
+    assert _snapshots(toy) == _snapshots(bulk) == ["2013-01-01", "2013-01-02"]
+    # Nights that have passed saw the file of their own time.
+    drop_sensors(toy, "4,gate")
+    for day in ("2013-01-01", "2013-01-02"):
+        assert _night(toy, day)["feeds"]["sensors"]["unchanged"] == 1
+    assert _night(bulk, "2013-01-01", "2013-01-02")["feeds"]["sensors"]["unchanged"] == 1
+    _night(toy, "2013-01-03")
+    _night(bulk, "2013-01-02", "2013-01-03")
+    assert _snapshots(toy) == _snapshots(bulk) == ["2013-01-01", "2013-01-02", "2013-01-03"]
 
 
 def test_a_mostly_bad_file_refuses_the_range_and_its_rows_can_be_queried(toy: Environment) -> None:
