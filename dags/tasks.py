@@ -648,7 +648,7 @@ def _params(pipeline: Pipeline) -> dict[str, Param]:
         "allow_gap": Param(
             False,
             title="Allow gap",
-            description="Go on over earlier nights that were never run and lack files.",
+            description="Go on over nights before the last that were never run and lack files.",
             type="boolean",
         ),
         "retrain": Param(

@@ -372,7 +372,7 @@ def _add_extent(one: Parser) -> None:
     one.add_argument(
         "--allow-gap",
         action="store_true",
-        help="go on over earlier nights that were never run and lack files",
+        help="go on over nights before the last that were never run and lack files",
     )
     one.add_argument(
         "--from-start",

@@ -145,7 +145,7 @@ def make_true(
     Args:
         run: Up to whose last night everything shall be true.
         stages: Those that may do something, in order.
-        allow_gap: Go on over nights that lack files.
+        allow_gap: Go on over nights that lack files, also over those of the run before its last.
         notify: Have people told by the channels that the pipeline declares.
         in_place: Perform them in this process, which is a child of the stage server already.
 
@@ -390,7 +390,7 @@ def _passes(
     # Arrow and Delta take longer to import than everything else here.
     from jobs import survey
 
-    found = survey.Survey(run)
+    found = survey.Survey(run, allow_gap=allow_gap)
     if STAGES[0] in stages and not allow_gap:
         _refuse_holes(run, found)
     changing: tuple[Stage, ...] = ()

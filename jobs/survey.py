@@ -67,20 +67,30 @@ class Hole:
 class Survey:
     """The state of every table on every night up to the last of a run, as of now."""
 
-    def __init__(self, run: Run, told: Mapping[str, Told] | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        told: Mapping[str, Told] | None = None,
+        *,
+        allow_gap: bool = False,
+    ) -> None:
         """Look.
 
         Args:
             run: Up to whose last night.
             told: By table its publications in their order, where they are known; see `after`.
+            allow_gap: Take a night of the run itself that lacks files for a hole too, as it is for
+                the nights after it; the last one has none.
         """
         self._run = run
+        self._allow_gap = allow_gap
         self._told = publications.all_told(run) if told is None else told
         self._latest: dict[str, dict[date, Publication]] = {}
         self._knowledge = Knowledge(run, self._told)
         self.nights = self._nights()
         self.holes = self._find_holes()
-        """Nights before the run's first that were never published and whose files are not there."""
+        """Nights that were never published and whose files are not there: those before the run's
+        first, or where gaps are allowed before its last."""
 
     def after(self, unit: tuple[Stage, ...]) -> Survey:
         """How things stand when the run has performed some stages.
@@ -89,7 +99,8 @@ class Survey:
         and a run holds its pipeline's lock.
         """
         made = [table.name for table in self.pipeline.tables if table.made_by == unit[0].name]
-        return Survey(self._run, {**self._told, **publications.told_of(self._run, made)})
+        told = {**self._told, **publications.told_of(self._run, made)}
+        return Survey(self._run, told, allow_gap=self._allow_gap)
 
     @property
     def pipeline(self) -> Pipeline:
@@ -258,8 +269,10 @@ class Survey:
 
     def _find_holes(self) -> list[Hole]:
         found = []
+        days = self._run.days
+        until = days.last if self._allow_gap else days.first
         for night in self.nights:
-            if night >= self._run.days.first or self._has_landed(night):
+            if night >= until or self._has_landed(night):
                 continue
             files = tuple(self._absent_files(night))
             if files:

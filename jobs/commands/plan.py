@@ -69,7 +69,7 @@ def plan(run: Run, *, allow_gap: bool = False, is_exact: bool = False) -> Plan:
     """
     from jobs.survey import Survey, has_work
 
-    survey = Survey(run)
+    survey = Survey(run, allow_gap=allow_gap)
     rows = [_row_of_hole(run, hole) for hole in survey.holes]
     foreseen = survey.foreseen()
     for findings in foreseen:

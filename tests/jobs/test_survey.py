@@ -577,6 +577,38 @@ def test_a_hole_is_refused_by_name_until_it_is_filled_or_allowed(home: Home) -> 
     assert list(home.published("readings")) == DAYS[:5]
 
 
+def test_a_gap_in_a_range_is_allowed_as_it_is_to_its_nights_in_order(
+    home: Home, tmp_path: Path
+) -> None:
+    other = Home(tmp_path / "other")
+    for number, day in enumerate(DAYS):
+        other.land(day, 10 * number, 10 * number + 1)
+    for one in (home, other):
+        one._file(DAYS[2]).unlink()
+    for number in range(5):
+        code = other.night(DAYS[number], allow_gap=True)
+        assert code == (NotLanded.exit_code if number == 2 else 0)
+    # Not allowed: the range waits for its file.
+    assert home.night(DAYS[4], first=DAYS[0]) == NotLanded.exit_code
+    assert home.published("readings") == {}
+    assert home.night(DAYS[4], first=DAYS[0], allow_gap=True) == 0
+    for one in (home, other):
+        one.land(DAYS[2], 5)
+    for last in (DAYS[4], DAYS[5]):
+        assert home.night(last) == other.night(last) == 0
+        for name in ("readings", "marks", "sums", "training", "scoring"):
+            assert home.published(name) == other.published(name), name
+            for day in DAYS[:6]:
+                assert home.as_of(name, day) == other.as_of(name, day), (name, day)
+
+
+def test_the_file_of_a_ranges_last_night_is_waited_for_also_where_gaps_are_allowed(
+    home: Home,
+) -> None:
+    home._file(DAYS[2]).unlink()
+    assert home.night(DAYS[2], first=DAYS[0], allow_gap=True) == NotLanded.exit_code
+
+
 def test_a_hole_is_recorded_and_told_as_a_refusal_of_the_first_stage(home: Home) -> None:
     home.night(DAYS[0])
     home._file(DAYS[1]).unlink()
