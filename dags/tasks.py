@@ -444,6 +444,9 @@ def command(
     arguments = ["run", *where, "--no-notify", f"--result={result}"]
     if not params.get("restate"):
         arguments.append("--as-needed")
+    if params.get("allow_mixed"):
+        # Nothing that a plan tells depends on it.
+        arguments.append("--allow-mixed")
     return [*arguments, *_extent(night, params)]
 
 
@@ -655,6 +658,13 @@ def _params(pipeline: Pipeline) -> dict[str, Param]:
             False,
             title="Retrain",
             description="Train again even when a model with the same pins is there.",
+            type="boolean",
+        ),
+        "allow_mixed": Param(
+            False,
+            title="Allow mixed",
+            description="Train though the declaration or a transform changed within the days to "
+            "learn from. Otherwise such a training is refused.",
             type="boolean",
         ),
         "rescore": Param(

@@ -53,7 +53,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return calls
 
 
-_SWITCHES = dict.fromkeys(("restate", "allow_gap", "retrain", "rescore"), False)
+_SWITCHES = dict.fromkeys(("restate", "allow_gap", "retrain", "allow_mixed", "rescore"), False)
 
 
 class Instance:

@@ -308,6 +308,7 @@ _SWITCHES: list[set[str]] = [
     {"rescore"},
     {"allow_gap", "retrain"},
     {"restate", "rescore"},
+    {"allow_mixed"},
 ]
 
 
@@ -329,6 +330,7 @@ def test_every_command_of_a_dag_is_one_that_the_command_line_accepts(
         assert arguments.retrain == ("retrain" in switches)
         assert arguments.rescore == ("rescore" in switches)
         assert arguments.allow_gap == ("allow_gap" in switches)
+        assert arguments.allow_mixed == ("allow_mixed" in switches)
         assert arguments.as_needed == ("restate" not in switches)
         assert (arguments.first, arguments.last) == ("2013-01-01", "2013-03-31")
         assert arguments.no_notify, "the callbacks notify, once all attempts are over"
@@ -436,8 +438,9 @@ def test_a_backfill_over_some_dates_processes_exactly_these_days(name: str) -> N
 
 def test_the_form_offers_a_day_a_range_and_switches() -> None:
     params = BAG.dags["flights"].params
-    assert list(params) == ["date", "from", "to", "restate", "allow_gap", "retrain", "rescore"]
-    for name in ("restate", "allow_gap", "retrain", "rescore"):
+    switches = ["restate", "allow_gap", "retrain", "allow_mixed", "rescore"]
+    assert list(params) == ["date", "from", "to", *switches]
+    for name in switches:
         assert params[name] is False
         with pytest.raises(Exception, match="is not of type 'boolean'"):
             params.get_param(name).resolve("no")
