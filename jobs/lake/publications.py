@@ -135,6 +135,13 @@ def in_force(
     return {day: one for day, one in sorted(found.items()) if days is None or day in days}
 
 
+def known_by(run: Run, name: str, days: Days, night: date) -> dict[date, Publication]:
+    """Of each of the days the last publication that was known by a night, whatever came later."""
+    told = every(run, name, days)
+    known = [one for one in told if one.known_day is None or one.known_day <= night]
+    return {day: one for day, one in latest(known).items() if day in days}
+
+
 def every(run: Run, name: str, days: Days | None = None) -> list[Publication]:
     """All publications of a table in their order; none when it is not there.
 

@@ -62,7 +62,8 @@ def _require_one_definition(run: Run, days: Days) -> None:
     Raises:
         Refused: they were, and nobody has allowed it; the message says how to make them alike.
     """
-    known = publications.in_force(run, TRAINING, days)
+    # Those that the training reads: of each day the last version that its night knows.
+    known = publications.known_by(run, TRAINING, days, run.night)
     made = {one.definition for one in known.values()}
     if len(made) <= 1 or run.allow_mixed:
         return

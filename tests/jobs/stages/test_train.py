@@ -242,6 +242,24 @@ def test_days_of_two_definitions_are_not_learned_from_as_one_unless_told(tmp_pat
     assert stage.train(run)["reused"]
 
 
+def test_what_became_known_later_by_another_definition_refuses_no_night_of_before(
+    tmp_path: Path,
+) -> None:
+    environment = small.models_at(tmp_path)
+    small.publish(environment, small.rows_of(ALL_DAYS))
+    run = small.run_of(environment, "train", pipeline=small.learned_by(small.SMALL, small.LINEAR))
+    days = stage.recipe_of(run).days.all
+    made = [_publication(day, "before") for day in ALL_DAYS]
+    next_night = small.LAST + timedelta(days=1)
+    corrected = replace(_publication(days.first, "after"), attempt=2, known_day=next_night)
+    publications.record(run, "training", [*made, corrected])
+    stage._require_one_definition(run, days)
+    # The night that knows of it learns from both.
+    after = replace(run, days=Days.of(next_night))
+    with pytest.raises(Refused, match="were made by 2 definitions"):
+        stage._require_one_definition(after, days)
+
+
 def _publication(day: date, definition: str) -> Publication:
     return Publication(
         day=day,
