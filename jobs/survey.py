@@ -324,9 +324,9 @@ class Survey:
             found = Finding(table=table, night=night, state="stale", reason=f"{name} has landed")
         if found.state != "stale":
             return found
-        if gone := self._files_gone(night):
+        if lacking := self._files_lacking(night):
             # All files of a day are read together.
-            reason = f"{found.reason}, and cannot be read: {', '.join(gone)} is gone"
+            reason = f"{found.reason}, and cannot be read: {', '.join(lacking)} is not there"
             return replace(found, state="current", reason=reason)
         known = self._known_day_of_drop(feed, night)
         late = f"; known from {known}" if known > night else ""
@@ -344,7 +344,7 @@ class Survey:
         last = max(snapshots, key=lambda one: one.day)
         finds = self._knowledge.day_of_reference()
         # An old night sees the file of its own time, which is gone.
-        has_passed = finds > night or (self._has_landed(finds) and self._files_gone(finds))
+        has_passed = finds > night or (self._has_landed(finds) and self._files_lacking(finds))
         is_there = self._is_there(name) and not has_passed
         if not (is_there and any(map(self._has_changed, last.inputs))):
             return Finding(table=table, night=night, state="current")
@@ -384,13 +384,13 @@ class Survey:
     def _absent_files(self, night: date) -> Iterator[str]:
         for file in expected_files(self._run.pipeline, Days.of(night)):
             is_known = file.feed.is_reference or night in self._known(file.feed.name)
-            if not (is_known or file.feed.is_optional):
+            if not (is_known or file.is_waived(self._run.environment.landing)):
                 yield from (name for name in file.names if not self._is_there(name))
 
-    def _files_gone(self, night: date) -> list[str]:
-        """The files of a published night that are there no more."""
+    def _files_lacking(self, night: date) -> list[str]:
+        """The files and markers without which a published night cannot be read again."""
         expected = expected_files(self._run.pipeline, Days.of(night))
-        files = [file for file in expected if not file.feed.is_optional]
+        files = [file for file in expected if not file.is_waived(self._run.environment.landing)]
         return [name for file in files for name in file.names if not self._is_there(name)]
 
     def _is_due(self, feed: Feed, night: date) -> bool:

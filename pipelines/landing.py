@@ -6,6 +6,7 @@ Asked by the stage that reads the files, and by Airflow's trigger that waits for
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -39,10 +40,13 @@ class ExpectedFile:
     """Its path below the landing folder, as rows and messages show it."""
     marker: str | None
     """Path of its marker, below the landing folder too."""
+    is_announced: bool
+    """By its marker, which is no other feed's: where it is there, the file will be."""
 
     def is_waived(self, landing: Path) -> bool:
         """Whether there is none on its day, and none has to be."""
-        return self.feed.is_optional and stamp(landing / self.name) is None
+        signs = self.names if self.is_announced else (self.name,)
+        return self.feed.is_optional and not any(stamp(landing / name) for name in signs)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -52,6 +56,7 @@ class ExpectedFile:
 
 def expected_files(pipeline: Pipeline, days: Days) -> Iterator[ExpectedFile]:
     """The files of every feed for the days; a reference feed has one, under the first day."""
+    sharing = Counter(feed.marker for feed in pipeline.feeds)
     for feed in pipeline.feeds:
         for day in _drop_days(pipeline, feed, days):
             marker = feed.marker_file(day)
@@ -60,6 +65,7 @@ def expected_files(pipeline: Pipeline, days: Days) -> Iterator[ExpectedFile]:
                 day=day,
                 name=f"{pipeline.name}/{feed.file(day)}",
                 marker=marker and f"{pipeline.name}/{marker}",
+                is_announced=marker is not None and sharing[feed.marker] == 1,
             )
 
 

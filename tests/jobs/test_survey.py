@@ -38,6 +38,7 @@ from jobs.lake.staging import Staging
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NotLanded, Refused
+from pipelines.landing import expected_files
 from pipelines.places import changed_ns
 from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, Table
@@ -79,6 +80,13 @@ class Home:
     def land_register(self, *ids: int) -> None:
         """Drop the register of sensors, or one in its place."""
         self._write(self._register, ids)
+
+    def mark(self, day: date) -> None:
+        """Drop the marker of the day's file."""
+        self._write(self._marker(day), ())
+
+    def _marker(self, day: date) -> Path:
+        return self.environment.landing / "tiny" / f"{day}.done"
 
     def _write(self, file: Path, ids: Iterable[int]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -214,9 +222,16 @@ class Home:
             publish()
 
     def _ingest(self, run: Run) -> None:
-        landed = [day for day in run.days if self.has_landed(day)]
-        if len(landed) < len(run.days) and not run.pipeline.feeds[0].is_optional:
-            raise NotLanded(str(landed))
+        # As `find_drops` tells.
+        landing = self.environment.landing
+        needed = [
+            file
+            for file in expected_files(run.pipeline, run.days)
+            if not (file.feed.is_reference or file.is_waived(landing))
+        ]
+        if not all((landing / name).exists() for file in needed for name in file.names):
+            raise NotLanded(str(run.days))
+        landed = [file.day for file in needed]
         knowledge = Knowledge.of_now(run)
         ids = {day: self.ids_in(day) for day in landed}
         files = {day: (self._input(day),) for day in landed}
@@ -639,6 +654,43 @@ def test_a_night_of_an_optional_feed_is_no_hole_and_its_late_file_is_read(home: 
     home.land(DAYS[1], *ids)
     assert home.night(DAYS[2]) == 0
     assert home.published("readings")[DAYS[1]] == ids
+
+
+def test_an_old_day_of_an_optional_feed_is_read_when_its_marker_is_there_too(home: Home) -> None:
+    optional = replace(TINY.feeds[0], is_optional=True, marker="{date}.done")
+    home.pipeline = replace(TINY, feeds=(optional, *TINY.feeds[1:]))
+    for day in DAYS:
+        home.mark(day)
+    ids = home.ids_in(DAYS[1])
+    home._file(DAYS[1]).unlink()
+    home._marker(DAYS[1]).unlink()
+    assert home.night(DAYS[2], first=DAYS[0]) == 0
+    assert home.published("readings")[DAYS[1]] == []
+    home.land(DAYS[1], *ids)
+    assert home.night(DAYS[3]) == 0
+    assert home.published("readings")[DAYS[1]] == []
+    with home._stages():
+        rows = plan(home.run(DAYS[3])).rows
+    (told,) = [row[4] for row in rows if row[0] == "tiny.readings" and row[4]]
+    assert told == (
+        "tiny/readings/2013-01-06.csv has landed, and cannot be read: tiny/2013-01-06.done "
+        "is not there"
+    )
+    home.mark(DAYS[1])
+    assert home.night(DAYS[3]) == 0
+    assert home.published("readings")[DAYS[1]] == ids
+
+
+def test_a_missed_night_whose_optional_file_is_announced_is_a_hole(home: Home) -> None:
+    optional = replace(TINY.feeds[0], is_optional=True, marker="{date}.done")
+    home.pipeline = replace(TINY, feeds=(optional, *TINY.feeds[1:]))
+    for day in DAYS:
+        home.mark(day)
+    home.night(DAYS[0])
+    home._file(DAYS[1]).unlink()
+    with pytest.raises(Refused, match=r"2013-01-06: tiny/readings/2013-01-06.csv"):
+        home.night(DAYS[2])
+    assert home.night(DAYS[2], allow_gap=True) == 0
 
 
 def test_a_night_whose_own_file_is_late_says_so_and_makes_nothing(home: Home) -> None:

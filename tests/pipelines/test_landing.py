@@ -22,6 +22,22 @@ def test_a_file_is_expected_for_each_day_and_one_of_a_reference_feed() -> None:
     ]
 
 
+def test_a_marker_of_its_own_announces_the_file_of_an_optional_feed(tmp_path: Path) -> None:
+    optional = replace(READINGS, is_optional=True, marker="{date}.done")
+    other = replace(READINGS, name="others", path="others/{date}.csv")
+    days = Days.of(date(2013, 1, 1))
+    (own,) = expected_files(replace(TOY, feeds=(optional,)), days)
+    sharing = (optional, replace(other, marker=optional.marker))
+    shared, _ = expected_files(replace(TOY, feeds=sharing), days)
+    assert own.is_waived(tmp_path)
+    assert shared.is_waived(tmp_path)
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "2013-01-01.done").touch()
+    assert not own.is_waived(tmp_path)
+    # It tells that all files of the day are there, and this one is not among them.
+    assert shared.is_waived(tmp_path)
+
+
 def test_a_stamp_stays_while_the_file_is_read_and_changes_when_it_is_written(
     tmp_path: Path,
 ) -> None:

@@ -112,6 +112,17 @@ def test_a_day_of_an_optional_feed_may_lack_its_file(alone: Environment) -> None
     assert [drop.day for drop in found["readings"]] == [date(2013, 1, 6)]
 
 
+def test_a_file_of_an_optional_feed_is_waited_for_when_its_marker_is_there(
+    alone: Environment,
+) -> None:
+    optional = replace(READINGS, is_optional=True, marker="{date}.done")
+    run = run_of_feeds(alone, (optional, SENSORS), "2013-01-01")
+    assert find_drops(run)["readings"] == []
+    drop(alone, "2013-01-01.done", b"")
+    with pytest.raises(NotLanded, match=r"toy/readings/2013-01-01.csv: the file is missing"):
+        find_drops(run)
+
+
 def test_a_file_without_its_marker_has_not_landed_whatever_it_holds(alone: Environment) -> None:
     feeds = (replace(READINGS, marker="{date}.done"), SENSORS)
     run = run_of_feeds(alone, feeds, "2013-01-01", "2013-01-02")
