@@ -31,6 +31,7 @@ from pipelines.stages import STAGES
 if TYPE_CHECKING:
     from jobs.lake.publications import Input, Publication, Told
     from pipelines.feeds import Feed
+    from pipelines.landing import ExpectedFile
     from pipelines.run import Run
     from pipelines.spec import Pipeline, Table
     from pipelines.stages import Stage
@@ -324,9 +325,9 @@ class Survey:
             found = Finding(table=table, night=night, state="stale", reason=f"{name} has landed")
         if found.state != "stale":
             return found
-        if lacking := self._files_lacking(night):
-            # All files of a day are read together.
-            reason = f"{found.reason}, and cannot be read: {', '.join(lacking)} is not there"
+        # All files of a day are read together.
+        if why := self._why_unreadable(night):
+            reason = f"{found.reason}, and cannot be read: {why}"
             return replace(found, state="current", reason=reason)
         known = self._known_day_of_drop(feed, night)
         late = f"; known from {known}" if known > night else ""
@@ -344,7 +345,7 @@ class Survey:
         last = max(snapshots, key=lambda one: one.day)
         finds = self._knowledge.day_of_reference()
         # An old night sees the file of its own time, which is gone.
-        has_passed = finds > night or (self._has_landed(finds) and self._files_lacking(finds))
+        has_passed = finds > night or (self._has_landed(finds) and self._why_unreadable(finds))
         is_there = self._is_there(name) and not has_passed
         if not (is_there and any(map(self._has_changed, last.inputs))):
             return Finding(table=table, night=night, state="current")
@@ -387,11 +388,25 @@ class Survey:
             if not (is_known or file.is_waived(self._run.environment.landing)):
                 yield from (name for name in file.names if not self._is_there(name))
 
-    def _files_lacking(self, night: date) -> list[str]:
-        """The files and markers without which a published night cannot be read again."""
+    def _why_unreadable(self, night: date) -> str:
+        """Why the files of a published night cannot be read again; '': they can be."""
         expected = expected_files(self._run.pipeline, Days.of(night))
         files = [file for file in expected if not file.is_waived(self._run.environment.landing)]
-        return [name for file in files for name in file.names if not self._is_there(name)]
+        lacking = [name for file in files for name in file.names if not self._is_there(name)]
+        if lacking:
+            return f"{', '.join(lacking)} is not there"
+        waiting = [str(file.marker) for file in files if self._awaits_marker(file, night)]
+        return f"{', '.join(waiting)} is older than its file" if waiting else ""
+
+    def _awaits_marker(self, file: ExpectedFile, night: date) -> bool:
+        """Whether a published file has changed, and its marker is still that of what it was."""
+        made = self._known(file.feed.name).get(night)
+        if not (file.marker and made and any(map(self._has_changed, made.inputs))):
+            return False
+        landing = self._run.environment.landing
+        # A store tells whole seconds.
+        marked = arrival(landing / file.marker).replace(microsecond=0)
+        return marked < arrival(landing / file.name).replace(microsecond=0)
 
     def _is_due(self, feed: Feed, night: date) -> bool:
         return self._run.pipeline.drop_days(feed, Days.of(night)) is not None

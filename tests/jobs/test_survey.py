@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -679,6 +679,35 @@ def test_an_old_day_of_an_optional_feed_is_read_when_its_marker_is_there_too(hom
     home.mark(DAYS[1])
     assert home.night(DAYS[3]) == 0
     assert home.published("readings")[DAYS[1]] == ids
+
+
+def test_a_corrected_file_is_read_when_its_marker_has_come_again(home: Home) -> None:
+    marked = replace(TINY.feeds[0], marker="{date}.done")
+    home.pipeline = replace(TINY, feeds=(marked, *TINY.feeds[1:]))
+    for day in DAYS:
+        # In any order, as where files are copied: of a first delivery both only have to be there.
+        home.mark(day)
+    arrivals: dict[Path, int] = {}
+
+    def arrived(path: Path) -> datetime:
+        return datetime.fromtimestamp(arrivals.get(path, 1), UTC)
+
+    with pytest.MonkeyPatch.context() as patched:
+        # The file system's clock cannot be set.
+        patched.setattr(survey, "arrival", arrived)
+        assert home.night(DAYS[2], first=DAYS[0]) == 0
+        home.land(DAYS[1], 7)
+        arrivals[home._file(DAYS[1])] = 3
+        assert home.night(DAYS[3]) == 0
+        assert home.published("readings")[DAYS[1]] == [10, 11]
+        with home._stages():
+            rows = plan(home.run(DAYS[3])).rows
+        (told,) = [row[4] for row in rows if row[0] == "tiny.readings" and row[4]]
+        assert told.endswith("cannot be read: tiny/2013-01-06.done is older than its file")
+        home.mark(DAYS[1])
+        arrivals[home._marker(DAYS[1])] = 3
+        assert home.night(DAYS[3]) == 0
+        assert home.published("readings")[DAYS[1]] == [7]
 
 
 def test_a_missed_night_whose_optional_file_is_announced_is_a_hole(home: Home) -> None:
