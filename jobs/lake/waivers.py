@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
@@ -13,9 +13,12 @@ from pipelines.waivers import Waiver
 
 if TYPE_CHECKING:
     from pipelines.environment import Environment
+    from pipelines.run import Run
 
 _TABLE = "waivers"
 _ID_CHARACTERS = 8
+_LONGEST_RUN = timedelta(days=1)
+"""A run that is done again later, as a cleared one of Airflow, has the id of the first."""
 State = Literal["in force", "ran out", "revoked"]
 
 
@@ -40,7 +43,7 @@ class Granted:
 
 def today() -> date:
     """The day by which it is told whether a waiver is in force: that of UTC."""
-    return datetime.now(UTC).date()
+    return ops.now().date()
 
 
 def new_id() -> str:
@@ -59,11 +62,29 @@ def granted(environment: Environment, pipeline: str) -> list[Granted]:
     return sorted(found, key=lambda one: one.created_at, reverse=True)
 
 
-def in_force(environment: Environment, pipeline: str) -> list[Granted]:
-    """The waivers of a pipeline that let something through today."""
-    now = today()
-    known = granted(environment, pipeline)
-    return [one for one in known if one.state(now) == "in force"]
+def in_force(run: Run) -> list[Granted]:
+    """The waivers that let something through in a run: those of the day on which it began.
+
+    So one that ends in mid-run lets through all of a night or nothing.
+    """
+    known = granted(run.environment, run.pipeline.name)
+    if not known:
+        # Nearly always.
+        return []
+    began = _began(run).date()
+    return [one for one in known if one.state(began) == "in force"]
+
+
+def _began(run: Run) -> datetime:
+    """When the first of the run's stages began; now, if this is it."""
+    now = ops.now()
+    of_run = [
+        ("pipeline", "=", run.pipeline.name),
+        ("run_id", "=", run.run_id),
+        ("started_at", ">=", now - _LONGEST_RUN),
+    ]
+    started = ops.read(run.environment, "stage_runs", of_run, ["started_at"])
+    return min(started["started_at"].to_pylist(), default=now)
 
 
 def grant(environment: Environment, pipeline: str, table: str, waiver: Waiver) -> None:

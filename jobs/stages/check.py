@@ -94,7 +94,7 @@ def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
         nights = _nights(run, name, waiting)
         declared[name] = suites[name](nights)
     refuse_odd_rules(run.pipeline, declared)
-    granted = waivers.in_force(run.environment, run.pipeline.name)
+    granted = waivers.in_force(run)
 
     def judge_table(name: str) -> Judged:
         return judge(run, name, stagings[name], declared[name], granted)

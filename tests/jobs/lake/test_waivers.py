@@ -1,0 +1,45 @@
+"""A waiver is in force by the day on which a run began."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from jobs.lake import ops, waivers
+from pipelines.days import Days
+from pipelines.waivers import Waiver
+from tests.jobs.lake.test_commits import run_at
+from tests.jobs.records import stage_row
+
+LAST_DAY = date(2013, 1, 6)
+
+
+def test_a_waiver_that_ends_in_mid_run_is_in_force_to_the_end_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night = Days.of(date(2013, 1, 5))
+    run = run_at(tmp_path, night)
+    waiver = Waiver(
+        waiver_id="w_1",
+        days=night,
+        expectation=None,
+        column=None,
+        by="ann",
+        why="odd",
+        until=LAST_DAY,
+    )
+    waivers.grant(run.environment, "toy", "toy.sums", waiver)
+    began = datetime(2013, 1, 6, 23, 50, tzinfo=UTC)
+    now = began
+    monkeypatch.setattr(ops, "now", lambda: now)
+    assert len(waivers.in_force(run)) == 1
+    ops.append(run.environment, "stage_runs", [stage_row(run, "ingest", started_at=began)])
+    now = began + timedelta(minutes=20)
+    assert len(waivers.in_force(run)) == 1
+    # Of another run that begins now, and of the same that is done again later.
+    assert waivers.in_force(replace(run, run_id="other")) == []
+    now = began + timedelta(days=2)
+    assert waivers.in_force(run) == []
