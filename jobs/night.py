@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
@@ -49,8 +49,9 @@ _FEW_DAYS = 4
 _FEW_BYTES = 4_000_000
 """Up to so many days of a run, and so many bytes of their files, Spark interprets its queries:
 docs/performance.md says what that saves. A week of flights costs the same either way."""
-_Pass = tuple[tuple[Stage, ...], Days]
-"""Stages, and the days on which they are performed."""
+_Pass = tuple[tuple[Stage, ...], Days, bool]
+"""Stages, the days on which they are performed, and whether the night goes on when one refuses."""
+_NOT_ACCEPTED = (Refused.exit_code, NotLanded.exit_code)
 _WhatHappened = Callable[[], Notification | None]
 
 
@@ -74,6 +75,16 @@ class _Ending:
     """Its exit code, which is that of the night."""
     is_over: bool = False
     """A stage did not succeed without which the night cannot go on."""
+    kept: list[Days] = field(default_factory=list)
+    """Days that stay as they are, because their new files were not accepted."""
+
+    def after_correction(self, corrected: _Ending, days: Days) -> None:
+        """Take in how the correction of days ended that are in force without it."""
+        if corrected.code in _NOT_ACCEPTED:
+            self.kept.append(days)
+            self.code = self.code or corrected.code
+        elif corrected.failed:
+            self.after(corrected.failed, corrected.code)
 
     def after(self, stage: Stage, code: int) -> None:
         """Take in how a stage ended."""
@@ -81,7 +92,7 @@ class _Ending:
             return
         if self.failed is None:
             self.failed = stage
-            self.code = code
+            self.code = self.code or code
         self.is_over = not stage.may_fail
 
     def skips(self, stage: Stage) -> bool:
@@ -125,7 +136,7 @@ def run_night(
         The exit code of the first stage that did not succeed; 0 when all did.
     """
     how = _How(notify=notify, in_place=in_place)
-    return _perform_passes(run, stages, [(stages, run.days)], _Ending(), how)
+    return _perform_passes(run, stages, [(stages, run.days, False)], _Ending(), how)
 
 
 def make_true(
@@ -139,7 +150,8 @@ def make_true(
     """Do what is missing or stale up to the run's last night, and nothing else.
 
     Nights that were missed are caught up, corrected files flow on, and a night that failed goes on
-    where it stopped. After a stage that may fail, the night goes on with the next that may not.
+    where it stopped. After a stage that may fail, the night goes on with the next that may not; and
+    where corrected files of days before are not accepted, with what is in force of these days.
     Nothing is started when there is nothing to do.
 
     Args:
@@ -324,7 +336,7 @@ def _perform_passes(
     since = datetime.now(UTC)
     try:
         with one_run_at_a_time(run), ExitStack() as started:
-            for asked, days in passes:
+            for asked, days, is_correction in passes:
                 if not done and not stage_client.available(run.environment):
                     started.enter_context(running_server(run.environment))
                 if not done and not how.in_place:
@@ -333,7 +345,10 @@ def _perform_passes(
                     import_meanwhile("jobs.lake.costs", "jobs.commands.result", "jobs.lake.ops")
                 done += 1
                 part = replace(run, days=days, as_of=run.days.last, named=run.days.first)
-                _perform_all(part, asked, ending, how)
+                of_pass = _Ending() if is_correction else ending
+                _perform_all(part, asked, of_pass, how)
+                if is_correction:
+                    ending.after_correction(of_pass, days)
                 if ending.is_over:
                     break
     except Exception as error:  # before or between stages, so none has recorded it
@@ -342,10 +357,9 @@ def _perform_passes(
         raise
     if done and stages == STAGES:
         _tell_costs(run, since)
-    if ending.failed and not ending.is_over and not stages[-1].may_fail:
-        _tell_that_it_went_on(ending)
-    elif notify and done and stages == STAGES and not ending.failed:
-        _tell(run, partial(outcome.night_done, run))
+        if notify and not ending.code:
+            _tell(run, partial(outcome.night_done, run))
+    _tell_that_it_went_on(stages, ending)
     return ending.code
 
 
@@ -360,9 +374,17 @@ def _tell_costs(run: Run, since: datetime) -> None:
         print(f"{'cost':<18}          {found}", flush=True)
 
 
-def _tell_that_it_went_on(ending: _Ending) -> None:
+def _tell_that_it_went_on(stages: tuple[Stage, ...], ending: _Ending) -> None:
     """At the end, because by then the reason has scrolled by."""
-    assert ending.failed is not None
+    for days in ending.kept:
+        print(
+            f"New files of {days} were not accepted (see above): what was published of these days "
+            f"stays in force, and the night ends with exit code {ending.code}.",
+            file=sys.stderr,
+            flush=True,
+        )
+    if ending.failed is None or ending.is_over or stages[-1].may_fail:
+        return
     print(
         f"Stage {ending.failed.name} did not succeed (see above): the night went on with the model "
         f"that serves, and ends with exit code {ending.code}.",
@@ -404,12 +426,13 @@ def _passes(
         ranges = survey.passes(run, asked[0], found)
         if not ranges:
             _pass_by(run, asked)
-        for days in ranges[:-1]:
-            # All of the unit, though only its first stage be asked for: what is made of later
-            # nights follows from these once they are published.
-            yield asked if asked[0].audits else unit, days
-        for days in ranges[-1:]:
-            yield asked, days
+        # A stage alone, as a task of Airflow, has one outcome.
+        reads_files = stages == STAGES and unit[0] == STAGES[0]
+        for days in ranges:
+            # All of the unit but for the last range, though only its first stage be asked for: what
+            # is made of later nights follows from these once they are published.
+            is_asked = days == ranges[-1] or asked[0].audits
+            yield asked if is_asked else unit, days, reads_files and bool(found.corrected(days))
         changing = unit if ranges else ()
 
 

@@ -263,6 +263,11 @@ class Survey:
         """For each stage its last success as of the run's last night."""
         return _last_done(self._run)
 
+    def corrected(self, nights: Iterable[date]) -> set[date]:
+        """Those before the run's first that are published: new files of theirs are a correction."""
+        before = [night for night in nights if night < self._run.days.first]
+        return set(filter(self._has_landed, before))
+
     def last_made(self) -> date | None:
         """The last night before the run's first whose drops are published."""
         before = [night for night in self.nights if night < self._run.days.first]
@@ -479,7 +484,11 @@ def passes(run: Run, stage: Stage, survey: Survey) -> list[Days]:
     if not made:
         return [run.days] if why_due(run, stage, survey) else []
     nights = {one.night for one in survey.to_make(made)}
-    return _staged(run, maker, nights) if stage.audits else _ranges(nights)
+    if stage.audits:
+        return _staged(run, maker, nights)
+    # Files of days that are in force are read apart: when they are bad, the night goes on.
+    corrected = survey.corrected(nights) if stage == STAGES[0] else set()
+    return [*_ranges(corrected), *_ranges(nights - corrected)]
 
 
 def _nights_to_measure(run: Run, survey: Survey) -> set[date]:

@@ -52,6 +52,8 @@ MARKS = Table(name="marks", made_by="transform", reads=("readings",), key=("id",
 SUMS = Table(name="sums", made_by="transform", reads=("marks",), window_days=WINDOW, key=("id",))
 TINY = replace(TOY, name="tiny", derived=(MARKS, SUMS))
 DAYS = [date(2013, 1, day) for day in range(5, 12)]
+BAD = 666
+"""A file that holds it is refused."""
 
 
 class Home:
@@ -186,7 +188,7 @@ class Home:
         started = time.time()
         try:
             stages.get(run.doing.name, self._publish_waiting)(run)
-        except NotLanded as error:
+        except (NotLanded, Refused) as error:
             return error.exit_code
         metrics: dict[str, object] = {}
         if run.doing.name == "train":
@@ -234,6 +236,8 @@ class Home:
         landed = [file.day for file in needed]
         knowledge = Knowledge.of_now(run)
         ids = {day: self.ids_in(day) for day in landed}
+        if any(BAD in of_day for of_day in ids.values()):
+            raise Refused("bad")
         files = {day: (self._input(day),) for day in landed}
         arrived = {day: arrival(self._file(day)) for day in landed}
         known = {day: knowledge.day_of_drop("readings", day, arrived[day]) for day in landed}
@@ -842,6 +846,41 @@ def test_a_check_by_itself_judges_what_its_run_has_staged(home: Home) -> None:
     with home._stages():
         assert night.make_true(other, check, notify=False) == 0
     assert home.performed == []
+
+
+@pytest.mark.parametrize("corrected", [DAYS[1], DAYS[4]])
+def test_a_bad_correction_of_an_old_day_stops_no_night(
+    home: Home, corrected: date, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.night(DAYS[4], first=DAYS[0])
+    before = home.ids_in(corrected)
+    home.land(corrected, BAD)
+    for last in DAYS[5:7]:
+        assert home.night(last) == Refused.exit_code
+        assert home.published("readings")[corrected] == before
+        assert home.published("sums")[last] == [sum(home.published("marks")[last]) + _before(last)]
+        assert {"train", "evaluate", "predict", "monitor"} <= set(stages_of(home))
+        told = f"New files of {corrected} were not accepted (see above)"
+        assert told in capsys.readouterr().err
+    home.land(corrected, 7)
+    assert home.night(DAYS[6]) == 0
+    assert home.published("readings")[corrected] == [7]
+
+
+def _before(night: date) -> int:
+    """The sum of the window of a night without its own day, as the files first were."""
+    number = DAYS.index(night)
+    return sum(20 * one + 1 for one in range(number - WINDOW + 1, number))
+
+
+def test_a_bad_file_of_the_nights_own_or_of_a_missed_one_ends_it(home: Home) -> None:
+    home.night(DAYS[1], first=DAYS[0])
+    home.land(DAYS[2], BAD)
+    assert home.night(DAYS[3]) == Refused.exit_code
+    assert [name for name, _ in home.performed] == ["ingest"]
+    home.land(DAYS[1], BAD)
+    assert home.night(DAYS[1]) == Refused.exit_code
+    assert [name for name, _ in home.performed] == ["ingest"]
 
 
 def test_a_stage_by_itself_publishes_each_range_before_it_makes_the_next(home: Home) -> None:
