@@ -195,13 +195,13 @@ def _dated(
         if before is None:
             continue
         (drop,) = found[feed.name]
+        finds = _finds_reference(run, knowledge)
         # A snapshot is found by its rows: without any, the one before would go on being read.
-        if not (drop.records or run.is_of_the_past):
+        if not drop.records and finds <= run.days.last:
             raise Refused(
                 f"{drop.source_file} has no rows, and the snapshot of {before} has some. Nothing "
                 "was staged. Have the source drop the whole file, then run again."
             )
-        finds = _finds_reference(run, knowledge)
         dated[feed.name] = [replace(drop, day=min(finds, run.days.last))]
     return dated
 
