@@ -48,10 +48,9 @@ def tell(run: Run, notification: Notification) -> tuple[Channel, ...]:
         if notification.event is Event.APPROVAL_EXPIRED:
             # By the record the next run knows that people know.
             return _send_and_record(run, notification)
-        failed = _send(run, notification)
         if notification.event is Event.NIGHT_DONE:
-            failed += _tell_recovery(run, notification)
-        return failed
+            return _tell_done(run, notification)
+        return _send(run, [notification])[0]
 
 
 def _tell_alarm(run: Run, notification: Notification) -> tuple[Channel, ...]:
@@ -62,15 +61,24 @@ def _tell_alarm(run: Run, notification: Notification) -> tuple[Channel, ...]:
     return _send_and_record(run, notification)
 
 
-def _tell_recovery(run: Run, done: Notification) -> tuple[Channel, ...]:
-    """Tell that what was wrong with nights up to the run's last is right again."""
+def _tell_done(run: Run, done: Notification) -> tuple[Channel, ...]:
+    """Tell of a night that is done, and that what was wrong up to its last day is right again."""
     ended = _ended(run)
     if not ended:
-        return ()
+        return _send(run, [done])[0]
+    # At once: one after the other may take longer than a callback has.
+    recovered = _recovery(done, ended)
+    of_done, of_recovery = _send(run, [done, recovered])
+    if _was_told(run, of_recovery):
+        _record(run, recovered, ended)
+    return of_done + of_recovery
+
+
+def _recovery(done: Notification, ended: Sequence[Row]) -> Notification:
     listed = [f"  - {row['cause']}" for row in ended[:_LISTED]]
     hidden = len(ended) - _LISTED
     more = [f"  - … and {hidden} more"] if hidden > 0 else []
-    recovered = Notification(
+    return Notification(
         event=Event.RECOVERED,
         pipeline=done.pipeline,
         days=done.days,
@@ -79,25 +87,24 @@ def _tell_recovery(run: Run, done: Notification) -> tuple[Channel, ...]:
         message="\n".join([f"{done.message} Over is what people were told of:", *listed, *more]),
         page=done.page,
     )
-    return _send_and_record(run, recovered, ended)
 
 
-def _send_and_record(
-    run: Run,
-    notification: Notification,
-    ended: Sequence[Row] = (),
-) -> tuple[Channel, ...]:
-    failed = _send(run, notification)
-    # Whoever was not reached by any channel is told by the next attempt.
-    if len(failed) < len(run.pipeline.notify):
-        _record(run, notification, ended)
+def _send_and_record(run: Run, notification: Notification) -> tuple[Channel, ...]:
+    (failed,) = _send(run, [notification])
+    if _was_told(run, failed):
+        _record(run, notification)
     return failed
 
 
-def _send(run: Run, notification: Notification) -> tuple[Channel, ...]:
-    from jobs.notifications.channels import send
+def _was_told(run: Run, failed: tuple[Channel, ...]) -> bool:
+    """Whoever was not reached by any channel is told by the next attempt."""
+    return len(failed) < len(run.pipeline.notify)
 
-    return send(run.environment, run.pipeline, notification)
+
+def _send(run: Run, notifications: Sequence[Notification]) -> list[tuple[Channel, ...]]:
+    from jobs.notifications.channels import send_all
+
+    return send_all(run.environment, run.pipeline, notifications)
 
 
 def _cause(notification: Notification) -> str:
@@ -132,7 +139,7 @@ def _read(run: Run, rows: _Reading) -> Sequence[Row]:
         return []
 
 
-def _record(run: Run, notification: Notification, ended: Sequence[Row]) -> None:
+def _record(run: Run, notification: Notification, ended: Sequence[Row] = ()) -> None:
     from jobs.lake import alerts
 
     try:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from threading import Thread
 from typing import Protocol
 
 from jobs.notifications import email, log, webhook
@@ -34,32 +36,84 @@ CHANNELS: Mapping[Channel, Deliver] = {
 }
 
 
+MOST_SECONDS = 10.0
+"""For all that is told at once. A server may send a byte now and then, and a name server be silent;
+Airflow ends a callback 20 seconds after its task, and the record of it comes after this."""
+
+
+class _Telling:
+    """Messages on their way by one channel, in a thread of their own."""
+
+    def __init__(
+        self, channel: Channel, environment: Environment, messages: Sequence[Message]
+    ) -> None:
+        self.channel = channel
+        self._environment = environment
+        self._messages = messages
+        self._ends: list[str | None] = []
+        """Of each message that has come to an end why it was not delivered; None: it was."""
+        # A daemon, so that one that hangs does not keep the command from ending.
+        self._thread = Thread(target=self._deliver, daemon=True)
+        self._thread.start()
+
+    def _deliver(self) -> None:
+        for message in self._messages:
+            try:
+                CHANNELS[self.channel](self._environment, message)
+            except Exception as error:  # whatever it is, it must not end the night
+                self._ends.append(redacted(str(error), self._environment.variables()))
+            else:
+                self._ends.append(None)
+
+    def failures(self, until: float) -> list[str | None]:
+        """Of each message why it was not delivered by then; None: it was."""
+        self._thread.join(max(0.0, until - time.monotonic()))
+        ends = list(self._ends)
+        late = f"it took longer than {MOST_SECONDS:.0f} s."
+        return ends + [late] * (len(self._messages) - len(ends))
+
+
 def send(
     environment: Environment, pipeline: Pipeline, notification: Notification
 ) -> tuple[Channel, ...]:
     """Have every channel of the pipeline deliver the notification; never raises.
 
-    A channel that fails is warned about on stderr, and the others still deliver.
-
     Returns:
         The channels that failed.
     """
-    message = compose(notification, datetime.now(UTC))
-    return tuple(
-        channel for channel in pipeline.notify if not _delivers(channel, environment, message)
+    return send_all(environment, pipeline, [notification])[0]
+
+
+def send_all(
+    environment: Environment, pipeline: Pipeline, notifications: Sequence[Notification]
+) -> list[tuple[Channel, ...]]:
+    """Have every channel of the pipeline deliver the notifications in order; never raises.
+
+    The channels do it at once, and none is waited for longer than `MOST_SECONDS`. One that fails is
+    warned about on stderr.
+
+    Returns:
+        For each notification the channels that failed.
+    """
+    at = datetime.now(UTC)
+    messages = [compose(notification, at) for notification in notifications]
+    until = time.monotonic() + MOST_SECONDS
+    tellings = [_Telling(channel, environment, messages) for channel in pipeline.notify]
+    failures = {telling.channel: telling.failures(until) for telling in tellings}
+    for channel, whys in failures.items():
+        for message, why in zip(messages, whys, strict=True):
+            if why is not None:
+                _warn(channel, message, why)
+    return [
+        tuple(channel for channel, whys in failures.items() if whys[number] is not None)
+        for number in range(len(messages))
+    ]
+
+
+def _warn(channel: Channel, message: Message, why: str) -> None:
+    print(
+        f"Warning: {message['event']} of {message['pipeline']} {message['days']} "
+        f"was not sent to {channel}: {why}",
+        file=sys.stderr,
+        flush=True,
     )
-
-
-def _delivers(channel: Channel, environment: Environment, message: Message) -> bool:
-    try:
-        CHANNELS[channel](environment, message)
-    except Exception as error:  # whatever it is, it must not end the night
-        words = redacted(str(error), environment.variables())
-        print(
-            f"Warning: {message['event']} of {message['pipeline']} {message['days']} "
-            f"was not sent to {channel}: {words}",
-            file=sys.stderr,
-            flush=True,
-        )
-        return False
-    return True

@@ -26,7 +26,7 @@ SERVER, SENDER, RECIPIENTS = (
     "NIGHTSHIFT_EMAIL_TO",
 )
 _SECONDS = 10.0
-"""For each answer of the server; Airflow ends a callback 20 seconds after its task."""
+"""For each answer of the server; all channels together have no longer than that."""
 _PORTS = {"smtp": 587, "smtps": 465}
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _FIELDS = ("pipeline", "days", "event", "stage", "page", "report", "run_id", "at")

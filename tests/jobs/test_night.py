@@ -518,7 +518,9 @@ def test_a_run_that_shall_not_notify_does_not(
     assert _sent(run) == []
 
 
-@pytest.mark.parametrize("module", ["jobs.outcome.of_stage", "jobs.notifications.channels.send"])
+@pytest.mark.parametrize(
+    "module", ["jobs.outcome.of_stage", "jobs.notifications.channels.send_all"]
+)
 def test_a_night_ends_as_it_would_when_nobody_can_be_told(
     module: str,
     run: Run,

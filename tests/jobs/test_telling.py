@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from jobs import outcome
-from jobs.lake import ops
+from jobs.lake import alerts, ops
 from jobs.notifications import channels
 from jobs.services import locks
 from jobs.telling import tell
@@ -205,6 +207,34 @@ def test_what_no_channel_delivered_is_told_by_the_next_attempt(
         assert tell(run, wrong(run)) == ("log",)
     assert tell(run, wrong(run)) == ()
     assert events(environment) == ["stage_refused"]
+
+
+def test_a_silent_webhook_and_a_slow_mail_lose_neither_the_mail_nor_the_record(
+    night: Callable[[str], Run], environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "MOST_SECONDS", 1.0)
+    over = threading.Event()
+    mails: list[str | None] = []
+
+    def silent(*_: object) -> None:
+        over.wait(10)
+
+    def slow(_: Environment, message: channels.Message) -> None:
+        time.sleep(0.2)
+        mails.append(message["event"])
+
+    channels_by_name = {"webhook": silent, "email": slow}
+    monkeypatch.setattr(channels, "CHANNELS", {**channels.CHANNELS, **channels_by_name})
+    run = night("2013-01-05")
+    both = replace(run, pipeline=replace(run.pipeline, notify=("webhook", "email")))
+    began = time.monotonic()
+    assert tell(both, wrong(both)) == ("webhook",)
+    assert tell(both, wrong(both)) == (), "people know of it"
+    assert tell(both, done(both)) == ("webhook", "webhook")
+    assert time.monotonic() - began < 5
+    over.set()
+    assert mails == ["stage_refused", "night_done", "recovered"]
+    assert alerts.standing(environment, "toy") == []
 
 
 @pytest.mark.parametrize("broken", ["read", "append", "hold"])

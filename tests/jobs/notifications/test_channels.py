@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from typing import get_args
 
 import pytest
 
 from jobs.notifications import channels
 from jobs.notifications.message import Message
-from pipelines.environment import Environment
+from pipelines.environment import ROOT, Environment
 from pipelines.events import Channel, Event
 from tests.conftest import free_port
 from tests.jobs.notifications.conftest import SECRET, Receiver, promoted
@@ -22,6 +26,14 @@ BOTH = replace(TOY, notify=("webhook", "log"))
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture
+def over() -> Iterator[threading.Event]:
+    """Set when the test is over: a server that is silent then ends."""
+    ended = threading.Event()
+    yield ended
+    ended.set()
 
 
 def logged(environment: Environment) -> list[Message]:
@@ -67,8 +79,8 @@ def test_a_channel_that_fails_is_warned_about_and_the_others_deliver(
     assert channels.send(environment, BOTH, promoted()) == ("webhook",)
     printed = capfd.readouterr()
     assert printed.err.splitlines() == [
-        "Warning: model_promoted of toy 2013-01-05 was not sent to webhook: Connection refused.",
         "Notification: toy 2013-01-05: a new model serves. Model 4. Better.",
+        "Warning: model_promoted of toy 2013-01-05 was not sent to webhook: Connection refused.",
     ]
     assert SECRET not in printed.out + printed.err + json.dumps(logged(environment))
 
@@ -83,3 +95,65 @@ def test_a_channel_with_a_bug_fails_nobody(
     assert channels.send(home, BOTH, promoted()) == ("webhook",)
     assert "was not sent to webhook: a bug" in capsys.readouterr().err
     assert len(logged(home)) == 1
+
+
+def test_a_server_that_answers_a_byte_at_a_time_is_left_after_a_while(
+    home: Environment,
+    receiver: Receiver,
+    over: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(channels, "MOST_SECONDS", 0.5)
+
+    def drip(request: BaseHTTPRequestHandler) -> None:
+        while not over.wait(0.05):
+            request.wfile.write(b"H")
+
+    receiver.answers = [drip]
+    environment = replace(home, webhook_url=receiver.url)
+    assert channels.send(environment, BOTH, promoted()) == ("webhook",)
+    assert "was not sent to webhook: it took longer than 0 s." in capsys.readouterr().err
+
+
+def test_channels_that_are_slow_take_their_time_at_once(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_are_there = threading.Barrier(2)
+
+    def deliver(environment: Environment, message: Message) -> None:
+        both_are_there.wait(5)
+
+    slow = {"webhook": deliver, "email": deliver}
+    monkeypatch.setattr(channels, "CHANNELS", {**channels.CHANNELS, **slow})
+    both = replace(TOY, notify=("webhook", "email"))
+    assert channels.send(home, both, promoted()) == ()
+
+
+def test_what_one_channel_is_told_it_is_told_in_order(
+    home: Environment, over: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "MOST_SECONDS", 0.5)
+
+    def hang(environment: Environment, message: Message) -> None:
+        if message["event"] == "recovered":
+            over.wait(10)
+
+    monkeypatch.setattr(channels, "CHANNELS", {**channels.CHANNELS, "webhook": hang})
+    told = [promoted(event=event) for event in (Event.NIGHT_DONE, Event.RECOVERED)]
+    began = time.monotonic()
+    assert channels.send_all(home, BOTH, told) == [(), ("webhook",)]
+    assert time.monotonic() - began < 5
+    assert [message["event"] for message in logged(home)] == ["night_done", "recovered"]
+
+
+def test_all_that_is_told_at_once_fits_well_into_a_callback() -> None:
+    # Left are five seconds for the start of the command and the record of what was told.
+    assert callbacks_seconds() > channels.MOST_SECONDS + 5
+
+
+def callbacks_seconds() -> int:
+    """How long `dags/callbacks.py`, which imports Airflow, lets a command take."""
+    source = (ROOT / "dags" / "callbacks.py").read_text()
+    (line,) = [line for line in source.splitlines() if line.startswith("_MOST_SECONDS = ")]
+    return int(line.removeprefix("_MOST_SECONDS = "))
