@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -38,7 +38,6 @@ from pipelines.stages import STAGES, Stage
 
 if TYPE_CHECKING:
     from jobs.services.usage import Usage
-    from jobs.survey import Survey
 
 PERFORM = "jobs.night:perform"
 """This module's entry for the stage server."""
@@ -353,7 +352,7 @@ def _perform_passes(
                     break
     except Exception as error:  # before or between stages, so none has recorded it
         if notify:
-            _tell(run, partial(_of_failure, run, error))
+            _tell(run, partial(_of_failure, run, stages[0], error))
         raise
     if done and stages == STAGES:
         _tell_costs(run, since)
@@ -393,12 +392,12 @@ def _tell_that_it_went_on(stages: tuple[Stage, ...], ending: _Ending) -> None:
     )
 
 
-def _of_failure(run: Run, error: Exception) -> Notification:
+def _of_failure(run: Run, first: Stage, error: Exception) -> Notification:
     """What people are told of an error before or between stages."""
     message = message_of(error, run.environment.variables())
     if isinstance(error, Refused):
-        # A hole.
-        return outcome.notification(run, Event.STAGE_REFUSED, message, STAGES[0].name)
+        # A hole; or the stages before those of this run have left out its nights.
+        return outcome.notification(run, Event.STAGE_REFUSED, message, first.name)
     return outcome.notification(run, Event.STAGE_FAILED, message)
 
 
@@ -414,7 +413,8 @@ def _passes(
 
     found = survey.Survey(run, allow_gap=allow_gap)
     if STAGES[0] in stages and not allow_gap:
-        _refuse_holes(run, found)
+        with _recorded_at(run, STAGES[0]):
+            survey.require_no_hole(run, found)
     changing: tuple[Stage, ...] = ()
     for unit in survey.units():
         asked = tuple(stage for stage in unit if stage in stages and not ending.skips(stage))
@@ -423,6 +423,8 @@ def _passes(
         if changing:
             # Not before: after the last stage that is asked for nobody needs to know.
             found = found.after(changing)
+        with _recorded_at(run, asked[0]):
+            survey.require_made(run, asked[0], found)
         ranges = survey.passes(run, asked[0], found)
         if not ranges:
             _pass_by(run, asked)
@@ -436,17 +438,15 @@ def _passes(
         changing = unit if ranges else ()
 
 
-def _refuse_holes(run: Run, found: Survey) -> None:
-    """Refuse to go on over holes, and record it as a refusal of the first stage."""
-    from jobs import survey
-
+@contextmanager
+def _recorded_at(run: Run, stage: Stage) -> Iterator[None]:
+    """Record what the block refuses as a refusal of the stage, which is not performed."""
     try:
-        survey.require_no_hole(run, found)
+        yield
     except Refused as refused:
         message = message_of(refused, run.environment.variables())
         status = _STATUS[Refused.exit_code]
-        first = run.at(STAGES[0])
-        _record(first, time.time(), 0.0, status=status, error=message)
+        _record(run.at(stage), time.time(), 0.0, status=status, error=message)
         raise
 
 

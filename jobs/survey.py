@@ -25,7 +25,7 @@ from jobs.lake.transforms import definitions
 from pipelines.days import Days
 from pipelines.errors import Refused
 from pipelines.landing import expected_files, marks
-from pipelines.spec import PREDICTIONS, TRAINING
+from pipelines.spec import PREDICTIONS, SCORING, TRAINING
 from pipelines.stages import STAGES
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 _HOLES_SHOWN = 12
 _DAYS_LISTED = 3
+_NEEDED = {"predict": SCORING, "monitor": PREDICTIONS}
+"""By stage the table that must have the run's own nights, as all before it: without them it would
+leave them out."""
 _OUTDATED = "made by another definition"
 _LOST = "was published, and is not in the table any more"
 _Pending = dict[str, dict[date, date]]
@@ -284,6 +287,24 @@ class Survey:
             if files:
                 found.append(Hole(night=night, files=files))
         return found
+
+    def lacking(self, name: str) -> tuple[Table, date] | None:
+        """The first table that lacks one of the run's own nights, up to this one; and the night."""
+        nights = set(self._run.days)
+        for table in self.pipeline.tables:
+            if table.name == PREDICTIONS:
+                nights.intersection_update(self._scored(list(nights)))
+            without = sorted(night for night in nights if self._lacks(table, night))
+            if without:
+                return table, without[0]
+            if table.name == name:
+                break
+        return None
+
+    def _lacks(self, table: Table, night: date) -> bool:
+        feed = self._feeds.get(table.name)
+        is_reference = feed is not None and feed.is_reference
+        return not is_reference and self._publication(table, night) is None
 
     def has_learned_since(self, trained: dict[str, Any]) -> bool:
         """Whether rows to learn from, or what is learned, have changed since that training."""
@@ -542,6 +563,43 @@ def require_no_hole(run: Run, survey: Survey) -> None:
         "them, and made again when they land."
     )
     raise Refused("\n".join(lines))
+
+
+def require_made(run: Run, stage: Stage, survey: Survey) -> None:
+    """Refuse to go on without what the stages before were to make of the run's own nights.
+
+    A scheduler goes on after a stage that a person has marked as a success, as if it had published.
+
+    Raises:
+        Refused: a table lacks one of these nights; the message names it, why, and the way out.
+    """
+    lacking = survey.lacking(_NEEDED[stage.name]) if stage.name in _NEEDED else None
+    if lacking is None:
+        return
+    table, night = lacking
+    name = run.pipeline.name
+    publishers = [one.name for one in STAGES if one.audits == table.made_by] or [table.made_by]
+    raise Refused(
+        f"{sql_name(run, table.name)} lacks the night of {night}, and so does what is made of it: "
+        f"'{stage.name}' has nothing to work on. '{publishers[0]}' publishes it; "
+        f"{_why_unmade(run, night, [table.made_by, *publishers])}\n"
+        "To mark a task as a success publishes nothing. Once the night can be made, clear "
+        f"'{table.made_by}' with what follows it, or: nightshift run {name} --date {night}"
+    )
+
+
+def _why_unmade(run: Run, night: date, stages: Sequence[str]) -> str:
+    """How the last attempt at these stages ended that did not succeed, in a sentence."""
+    about = [("pipeline", "=", run.pipeline.name), ("last_day", ">=", night)]
+    columns = ["stage", "status", "started_at", "first_day", "error"]
+    rows = ops.read(run.environment, "stage_runs", about, columns).to_pylist()
+    own = [row for row in rows if row["stage"] in stages and row["first_day"] <= night]
+    failed = [row for row in own if row["error"]]
+    if not failed:
+        return "no attempt that failed is on record."
+    last = max(failed, key=itemgetter("started_at"))
+    words = last["error"].splitlines()[0]
+    return f"the last attempt at '{last['stage']}' was {last['status']}: {words}"
 
 
 def _overtaken(table: Table, night: date, reason: str) -> Finding:
