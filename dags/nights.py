@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -17,6 +18,9 @@ from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from pipelines.spec import Pipeline
+
+_OF_ONE_DAY = ("backfill", "scheduled")
+"""Runs that have a day of their own, by their interval."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,14 +40,20 @@ class Night:
 def night_of(pipeline: Pipeline, context: Context) -> Night:
     """What the DAG run processes: the days of its params, else the one that its schedule means.
 
+    Days that a person has chosen decide, whatever the logical date of their run is: Airflow's form
+    fills that with the moment of the click.
+
     Raises:
-        AirflowFailException: the params make no sense, or the pipeline has no such days.
+        AirflowFailException: the params make no sense, the pipeline has no such days, or the run
+            has a day of its own.
         AirflowSkipException: nothing is due: the feeds have ended, or a replay has, or it had not
             begun when the run was due.
     """
     run = context["dag_run"]
     try:
         chosen = chosen_days(context["params"])
+        if chosen and run.run_type in _OF_ONE_DAY:
+            raise UsageError(_contradiction(pipeline, run, chosen))
         night = Night(days=chosen) if chosen else _due(pipeline, run)
         pipeline.require_days(night.days)
     except replay.NothingDue as nothing:
@@ -51,6 +61,29 @@ def night_of(pipeline: Pipeline, context: Context) -> Night:
     except UsageError as error:
         raise AirflowFailException(str(error)) from None
     return night
+
+
+def days_to_tell(pipeline: Pipeline, context: Context) -> Days:
+    """What people are told that a run is about: its days, also where these make no sense.
+
+    Then it is the night that would be due without them, or the first of the pipeline.
+    """
+    with suppress(AirflowFailException, AirflowSkipException):
+        return night_of(pipeline, context).days
+    with suppress(UsageError):
+        due = _due(pipeline, context["dag_run"]).days
+        pipeline.require_days(due)
+        return due
+    return Days.of(pipeline.first_day)
+
+
+def _contradiction(pipeline: Pipeline, run: DagRunProtocol, chosen: Days) -> str:
+    own = due_day(pipeline, run)
+    return (
+        f"This {run.run_type} run is that of {own}, and its configuration asks for {chosen}, as "
+        "that of every other run beside it. Leave 'date', 'from' and 'to' out of the configuration "
+        "of a backfill: its dates are the days. To process other days, trigger the DAG with them."
+    )
 
 
 def chosen_days(params: Mapping[str, Any]) -> Days | None:

@@ -39,7 +39,7 @@ from airflow.sdk.exceptions import (
 )
 
 from dags import callbacks, lineage
-from dags.nights import Night, night_of
+from dags.nights import Night, days_to_tell, night_of
 from dags.process import Ended, Process
 from dags.reports import ReportLink, url_of
 from dags.waiting import FilesLanded, RunEnded
@@ -232,7 +232,8 @@ class PlanOperator(CommandOperator):
 
     def notify_command(self, context: Context, event: Event) -> list[str]:
         """The command that has people told of an event: as of the first stage, which never ran."""
-        days = night_of(self.pipeline, context).days
+        # What has failed may be to make sense of the days that were asked for.
+        days = days_to_tell(self.pipeline, context)
         run_id = safe_run_id(context["dag_run"].run_id)
         arguments = notification(self.pipeline, STAGES[0], days, run_id, event)
         return [str(executable()), *arguments]
@@ -631,7 +632,11 @@ def _params(pipeline: Pipeline) -> dict[str, Param]:
         "date": Param(
             None,
             title="Night",
-            description=(f"The day to process. Leave empty for {due}. The feeds cover {covers}."),
+            description=(
+                "The day to process, whatever the logical date is. Leave empty for the night that "
+                f"was due last at the logical date: {due}, unless you change it. "
+                f"The feeds cover {covers}."
+            ),
             **day,
         ),
         "from": Param(

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.timetables.interval import CronDataIntervalTimetable
 
-from dags.nights import Night, chosen_days, night_of
+from dags.nights import Night, chosen_days, days_to_tell, night_of
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
@@ -114,7 +115,7 @@ def test_a_schedule_past_the_archive_skips_and_a_person_past_it_is_told() -> Non
     ):
         night_of(archive, context(run_type="manual", interval_start=today))
     with pytest.raises(AirflowFailException, match="no data for 2014-01-01"):
-        night_of(archive, context(run_type="scheduled", date="2014-01-01"))
+        night_of(archive, context(run_type="manual", date="2014-01-01"))
 
 
 def test_a_live_feed_is_never_skipped() -> None:
@@ -178,11 +179,57 @@ def test_after_the_last_recorded_day_there_is_nothing_to_do(run_type: str) -> No
 
 @pytest.mark.usefixtures("replayed")
 def test_recorded_days_that_are_named_or_backfilled_mean_themselves() -> None:
-    named = night_of(PIPELINE, context(run_type="scheduled", date="2013-02-01"))
+    named = night_of(PIPELINE, context(run_type="manual", date="2013-02-01"))
     assert named == Night(days=Days.of(date(2013, 2, 1)))
     start = datetime(2013, 2, 2, 9, 30, tzinfo=UTC)
     backfilled = context(run_type="backfill", interval_start=start)
     assert night_of(PIPELINE, backfilled) == Night(days=Days.of(date(2013, 2, 2)))
+
+
+@pytest.mark.parametrize("run_type", ["backfill", "scheduled"])
+@pytest.mark.parametrize(
+    "asked", [{"date": "2013-02-01"}, {"from": "2013-02-01", "to": "2013-02-03"}]
+)
+def test_a_run_with_a_day_of_its_own_is_not_told_another(
+    run_type: str, asked: dict[str, Any]
+) -> None:
+    start = datetime(2013, 2, 2, 9, 30, tzinfo=UTC)
+    own = context(run_type=run_type, interval_start=start, **asked)
+    with pytest.raises(AirflowFailException, match=f"This {run_type} run is that of 2013-02-02,"):
+        night_of(PIPELINE, own)
+    triggered = context(interval_start=start, **asked)
+    assert night_of(PIPELINE, triggered).days.first == date(2013, 2, 1), "a person's night decides"
+
+
+def test_a_logical_date_that_a_person_chooses_means_the_night_that_was_due_last_by_then() -> None:
+    # As Airflow infers it: the last interval that has ended. That of the 29th ends at 04:30.
+    chosen = datetime(2013, 5, 1, tzinfo=UTC)
+    timetable = CronDataIntervalTimetable(PIPELINE.schedule, timezone=PIPELINE.timezone)
+    interval = timetable.infer_manual_data_interval(run_after=chosen)
+    manual = context(logical_date=chosen, interval_start=interval.start, interval_end=interval.end)
+    assert night_of(PIPELINE, manual).days == Days.of(date(2013, 4, 29))
+
+
+@pytest.mark.usefixtures("replayed")
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"date": "2013-03-01"}, "2013-03-01"),
+        ({"date": "2013-03-01", "from": "2013-03-01"}, "2013-04-02"),
+        ({"date": "2031-01-01"}, "2013-04-02"),
+    ],
+)
+def test_people_can_be_told_of_days_that_make_no_sense(asked: dict[str, Any], told: str) -> None:
+    evening = context(run_after=BEGAN + timedelta(hours=1), **asked)
+    assert days_to_tell(PIPELINE, evening) == Days.of(date.fromisoformat(told))
+
+
+def test_people_can_be_told_where_no_night_is_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
+    unbegun = context(run_after=BEGAN, to="2013-03-01")
+    assert days_to_tell(PIPELINE, unbegun) == Days.of(PIPELINE.first_day)
 
 
 def test_a_home_that_has_not_begun_has_nothing_to_do(

@@ -17,8 +17,10 @@ from airflow.sdk.exceptions import (
     TaskDeferred,
 )
 
+from dags import callbacks
 from dags.tasks import OUTCOME, PlanOperator, dag_arguments, night
 from jobs.__main__ import parser
+from pipelines.days import Days, parse_day
 from pipelines.events import Event
 from pipelines.flights import PIPELINE
 from pipelines.stages import STAGES
@@ -104,6 +106,18 @@ def test_people_are_told_of_a_plan_that_failed_by_a_command_that_is_accepted(
     argv = plan.notify_command(context(date="2013-03-01"), Event.STAGE_FAILED)
     told = parser().parse_args([*argv[1:], "--message=why"])
     assert (told.pipeline, told.first, told.stage) == ("flights", "2013-03-01", STAGES[0].name)
+
+
+def test_people_are_told_of_a_form_that_contradicts_itself(plan: PlanOperator, stub: Path) -> None:
+    odd = context(date="2013-03-01", **{"from": "2013-03-01"}) | {"ti": Instance(), "task": plan}
+    with pytest.raises(AirflowFailException, match="Give either 'date' for one night") as failed:
+        plan.execute(odd)
+    callbacks.stage_failed(odd | {"exception": failed.value})
+    (argv,) = map(json.loads, stub.read_text().splitlines())
+    told = parser().parse_args(argv)
+    assert (argv[0], told.event, told.stage) == ("notify", "stage_failed", STAGES[0].name)
+    assert told.message == str(failed.value)
+    PIPELINE.require_days(Days(parse_day(told.first), parse_day(told.last)))
 
 
 class Backfilled(Instance):
