@@ -98,7 +98,9 @@ def _send_and_record(run: Run, notification: Notification) -> tuple[Channel, ...
 
 def _was_told(run: Run, failed: tuple[Channel, ...]) -> bool:
     """Whoever was not reached by any channel is told by the next attempt."""
-    return len(failed) < len(run.pipeline.notify)
+    from jobs.notifications.channels import channels_of
+
+    return len(failed) < len(channels_of(run.environment, run.pipeline))
 
 
 def _send(run: Run, notifications: Sequence[Notification]) -> list[tuple[Channel, ...]]:

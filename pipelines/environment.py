@@ -640,7 +640,8 @@ class Environment:
         repr=False,
         metadata=setting(
             "NIGHTSHIFT_WEBHOOK_URL",
-            "where notifications are posted, http or https; unset: nowhere",
+            "where notifications are posted, http or https, of each pipeline that declares no "
+            "channels or this one; unset: nowhere",
             None,
             _web_address,
             is_secret=True,
@@ -661,8 +662,8 @@ class Environment:
         repr=False,
         metadata=setting(
             "NIGHTSHIFT_SMTP_URL",
-            "server that sends e-mail, such as smtp://user:password@host:587 or smtps://…; unset: "
-            "none is sent",
+            "server that sends e-mail, such as smtp://user:password@host:587 or smtps://…, of each "
+            "pipeline that declares no channels or this one; unset: none is sent",
             None,
             is_secret=True,
         ),

@@ -233,8 +233,9 @@ class Pipeline:
     """Columns of the scoring table that predictions show beside the entity."""
     deprecated: tuple[Deprecation, ...] = ()
     """Columns of the predictions that will go; see `nightshift contract`."""
-    notify: tuple[Channel, ...] = ("log",)
-    """Where people are told of what happened in the night."""
+    notify: tuple[Channel, ...] | None = None
+    """Where people are told of what happened in the night. None: in the log, and by each channel
+    that the settings of the platform have an address for."""
     feed_deadline_hours: float = 2
     """Hours that a night in Airflow waits for files before people are told that they are late."""
     feed_patience_hours: float = 12
@@ -261,7 +262,7 @@ class Pipeline:
             self.event_date in self.entity,
             f"event_date '{self.event_date}' must be one of the entity columns {self.entity}.",
         )
-        unknown = set(self.notify) - set(get_args(Channel))
+        unknown = set(self.notify or ()) - set(get_args(Channel))
         refuse_unless(not unknown, f"No notification channel {sorted(unknown)}.")
 
     @property

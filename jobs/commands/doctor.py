@@ -27,7 +27,7 @@ from uuid import uuid4
 import psutil
 
 from jobs.lake.store_faults import what_store_says
-from jobs.notifications import email
+from jobs.notifications import channels, email
 from jobs.services import processes, stage_client
 from jobs.services.definitions import Health, services
 from jobs.services.startup import state
@@ -342,6 +342,13 @@ def _smtp(environment: Environment) -> Iterator[Finding]:
     yield _answer("SMTP server", ask, email.SERVER)
 
 
+def _told(environment: Environment) -> Iterator[Finding]:
+    """By which channels people are told of the nights of each pipeline."""
+    for name in catalog.names():
+        found = channels.channels_of(environment, catalog.pipeline(name))
+        yield Finding(what=f"{name} tells people by", found=", ".join(found) or "nothing")
+
+
 def _platform(environment: Environment) -> Iterator[Finding]:
     known = Supervisor(environment).processes()
     if not known:
@@ -374,6 +381,7 @@ _CHECKS: dict[str, Callable[[Environment], Iterator[Finding]]] = {
     "warehouse": _warehouse,
     "databases": _databases,
     "SMTP server": _smtp,
+    "notifications": _told,
 }
 
 

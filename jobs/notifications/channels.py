@@ -1,4 +1,4 @@
-"""The channels by name, and how a notification goes to all that a pipeline declares."""
+"""The channels by name, and how a notification goes to all that a pipeline is told by."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ CHANNELS: Mapping[Channel, Deliver] = {
 }
 
 
+_ADDRESSES: Mapping[Channel, str] = {"webhook": "webhook_url", "email": "smtp_url"}
+"""By channel the setting without which it tells nobody."""
 MOST_SECONDS = 10.0
 """For all that is told at once. A server may send a byte now and then, and a name server be silent;
 Airflow ends a callback 20 seconds after its task, and the record of it comes after this."""
@@ -73,6 +75,14 @@ class _Telling:
         return ends + [late] * (len(self._messages) - len(ends))
 
 
+def channels_of(environment: Environment, pipeline: Pipeline) -> tuple[Channel, ...]:
+    """By which the people of a pipeline are told: those that it declares, else all that are set."""
+    if pipeline.notify is not None:
+        return pipeline.notify
+    have_address = [name for name, of in _ADDRESSES.items() if getattr(environment, of)]
+    return ("log", *have_address)
+
+
 def send(
     environment: Environment, pipeline: Pipeline, notification: Notification
 ) -> tuple[Channel, ...]:
@@ -98,7 +108,8 @@ def send_all(
     at = datetime.now(UTC)
     messages = [compose(notification, at) for notification in notifications]
     until = time.monotonic() + MOST_SECONDS
-    tellings = [_Telling(channel, environment, messages) for channel in pipeline.notify]
+    channels = channels_of(environment, pipeline)
+    tellings = [_Telling(channel, environment, messages) for channel in channels]
     failures = {telling.channel: telling.failures(until) for telling in tellings}
     for channel, whys in failures.items():
         for message, why in zip(messages, whys, strict=True):

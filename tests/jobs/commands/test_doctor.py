@@ -106,6 +106,14 @@ def test_a_taken_port_is_told_with_who_holds_it_and_the_variable_that_chooses_an
     assert "NIGHTSHIFT_MLFLOW_PORT" in row["way_out"]
 
 
+def test_it_tells_by_which_channels_people_are_told(variables: dict[str, str]) -> None:
+    _, rows = _asked(variables)
+    assert rows["flights tells people by"]["found"] == "log"
+    hook = f"https://chat.example/{PASSWORD}"
+    _, rows = _asked({**variables, "NIGHTSHIFT_WEBHOOK_URL": hook})
+    assert rows["weather tells people by"]["found"] == "log, webhook"
+
+
 def test_servers_that_do_not_answer_are_problems(variables: dict[str, str]) -> None:
     closed = free_port()
     address = f"postgresql://ann:{PASSWORD}@127.0.0.1:{closed}/night"

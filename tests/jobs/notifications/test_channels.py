@@ -66,9 +66,21 @@ def test_a_channel_that_is_not_declared_delivers_nothing(
 ) -> None:
     environment = replace(home, webhook_url=receiver.url)
     assert channels.send(environment, replace(TOY, notify=()), promoted()) == ()
-    assert channels.send(environment, TOY, promoted()) == ()
+    assert channels.send(environment, replace(TOY, notify=("log",)), promoted()) == ()
     assert receiver.requests == []
     assert len(logged(environment)) == 1
+
+
+def test_without_a_declaration_people_are_told_by_every_channel_that_is_set(
+    home: Environment, receiver: Receiver
+) -> None:
+    assert TOY.notify is None
+    assert channels.channels_of(home, TOY) == ("log",)
+    posted = replace(home, webhook_url=receiver.url)
+    assert channels.channels_of(posted, TOY) == ("log", "webhook")
+    assert channels.channels_of(replace(home, smtp_url="smtp://mail"), TOY) == ("log", "email")
+    assert channels.send(posted, TOY, promoted()) == ()
+    assert receiver.messages == logged(posted)
 
 
 def test_a_channel_that_fails_is_warned_about_and_the_others_deliver(
