@@ -16,7 +16,7 @@ from email.utils import formatdate, make_msgid
 from functools import cache
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from jobs.notifications.message import Message
+from jobs.notifications.message import Message, without_places
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
 
@@ -109,8 +109,9 @@ def _is_address(text: str) -> bool:
 
 def _letter(message: Message, sender: str, recipients: list[str]) -> EmailMessage:
     letter = EmailMessage()
-    # A line of printable characters: a value of the data can make no header of its own.
-    letter["Subject"] = _subject(message)
+    # A line of printable characters: a value of the data can make no header of its own. The
+    # addresses are in the letter itself.
+    letter["Subject"] = without_places(message)
     letter["From"] = sender
     letter["To"] = ", ".join(recipients)
     letter["Date"] = formatdate()
@@ -120,14 +121,6 @@ def _letter(message: Message, sender: str, recipients: list[str]) -> EmailMessag
     told = [f"{name}: {message[name]}" for name in _FIELDS if message.get(name)]
     letter.set_content("\n".join([str(message["message"]), "", *told]) + "\n")
     return letter
-
-
-def _subject(message: Message) -> str:
-    """The line for people, without the addresses that the letter itself has."""
-    subject = str(message["text"])
-    for name in ("report", "page"):
-        subject = subject.removesuffix(f" {message[name]}")
-    return subject
 
 
 def _address(url: str) -> SplitResult:

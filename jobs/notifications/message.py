@@ -68,6 +68,14 @@ def line(notification: Notification) -> str:
     return " ".join([_cut(printable.strip(), _MOST_IN_LINE), *places])
 
 
+def without_places(message: Message) -> str:
+    """The line of a message, without the addresses at its end."""
+    text = str(message["text"])
+    for name in ("report", "page"):
+        text = text.removesuffix(f" {message[name]}")
+    return text
+
+
 def first_words(message: str) -> str:
     """The first line, and the first of the items that are listed below it."""
     first, *others = message.strip().split("\n")

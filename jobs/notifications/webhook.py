@@ -16,7 +16,7 @@ from functools import cache
 from http.client import HTTPException
 from urllib.parse import urlsplit
 
-from jobs.notifications.message import Message
+from jobs.notifications.message import Message, without_places
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
 
@@ -27,6 +27,8 @@ _PAUSE_SECONDS = 1.0
 _ANSWER_SECONDS = 4.0
 """For each step of an answer: to connect, and then to send its head."""
 _TOO_MANY_REQUESTS = 429
+# The first one first: the others have it in their names.
+_ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 class _NotDelivered(NightshiftError):
@@ -62,9 +64,21 @@ def _request(url: str, message: Message) -> urllib.request.Request:
             f"{VARIABLE} is not an address that begins with http:// or https://, then a host, "
             "and no user or password before it."
         )
-    body = json.dumps(message).encode()
+    body = json.dumps({**message, "text": _escaped(message)}).encode()
     headers = {"Content-Type": "application/json", "User-Agent": "nightshift"}
     return urllib.request.Request(url, data=body, headers=headers, method="POST")
+
+
+def _escaped(message: Message) -> str:
+    """The line for people, of which a chat tool such as Slack makes no link and no mention.
+
+    Its own addresses at its end stay. Other values may be ones of the data, which a stranger wrote.
+    """
+    words = without_places(message)
+    places = str(message["text"]).removeprefix(words)
+    for letter, name in _ESCAPES.items():
+        words = words.replace(letter, name)
+    return words + places
 
 
 def _is_web_address(url: str) -> bool:

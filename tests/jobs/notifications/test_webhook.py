@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from jobs.notifications import webhook
-from jobs.notifications.message import compose
+from jobs.notifications.message import compose, line
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
 from tests.conftest import free_port
@@ -40,6 +40,27 @@ def test_a_message_is_posted_once_as_json(home: Environment, receiver: Receiver)
     post(home, receiver.url)
     assert receiver.requests == [("POST", f"/{SECRET}")]
     assert receiver.messages == [MESSAGE]
+
+
+def test_a_value_of_the_data_is_no_mention_and_no_link_in_a_chat(
+    home: Environment, receiver: Receiver
+) -> None:
+    hostile = replace(
+        promoted("carrier '<!channel> <http://evil|see> A&amp;B' is unknown."),
+        page="http://127.0.0.1:8080/dags/toy/runs/r1?a=1&b=2",
+        report="http://127.0.0.1:8080/nightshift/reports/toy/r1/index.html",
+    )
+    message = compose(hostile, datetime(2013, 1, 6, tzinfo=UTC))
+    webhook.deliver(replace(home, webhook_url=receiver.url), message)
+    (posted,) = receiver.messages
+    assert posted["text"] == (
+        "toy 2013-01-05: a new model serves. "
+        "carrier '&lt;!channel&gt; &lt;http://evil|see&gt; A&amp;amp;B' is unknown. "
+        f"{hostile.page} {hostile.report}"
+    )
+    # Of the other fields no chat tool makes anything.
+    assert posted == {**message, "text": posted["text"]}
+    assert line(hostile) == message["text"], "the line of a log is as it was"
 
 
 @pytest.mark.parametrize("code", [500, 503, 429])
