@@ -1,15 +1,15 @@
 """What a task tells people, by the command `nightshift notify`.
 
 A callback runs in the task's own process, once the task has ended for good or its files are late,
-or in the DAG processor when that process was lost. The DAG's own callbacks are not used: they run
-in the DAG processor alone, later, and hold up its reading of DAG files.
+or in the DAG processor when that process was lost. The DAG's own callbacks run in the DAG processor
+alone, later, and hold up its reading of DAG files: one is used, of what no task is told of.
 """
 
 from __future__ import annotations
 
 import logging
 import subprocess
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol, cast
 
 from airflow.sdk import Context
@@ -23,6 +23,8 @@ _MOST_SECONDS = 17
 """Airflow ends the process of a task 20 seconds after the task (`task_success_overtime`)."""
 _MOST_CHARACTERS = 2000
 """Of a reason given as an argument of a command."""
+_TIMED_OUT = "timed_out"
+"""Airflow's reason for a run whose time was up, in the context of its DAG's callback."""
 _LOST = "The process of the task was lost: it was killed, or its machine was. Its log may say more."
 
 _log = logging.getLogger(__name__)
@@ -50,6 +52,26 @@ def stage_failed(context: Context) -> None:
     # In the DAG processor a task has no start: then nothing that is recorded is of this attempt.
     began = getattr(context.get("ti"), "start_date", None) or datetime.now(UTC)
     _notify(context, event, f"--since={began.isoformat()}", _message(str(exception or _LOST)))
+
+
+def run_timed_out(context: Context) -> None:
+    """The time of a run was up, if that is why it failed; of all else its tasks have told.
+
+    Airflow then skips what has not ended, and has none of its callbacks called.
+    """
+    if context.get("reason") != _TIMED_OUT:
+        return
+    dag = context["dag"]
+    limit = f"{dag.dagrun_timeout / timedelta(hours=1):g} h" if dag.dagrun_timeout else "its time"
+    message = (
+        f"The run had not ended after {limit}, and Airflow has ended it: what was left is skipped. "
+        "Clear the run to go on."
+    )
+    # The last that ran; the outcome of a run tells nothing.
+    task = context["task"] if hasattr(context["task"], "notify_command") else dag.get_task("plan")
+    about = cast(Context, {**context, "task": task})
+    began = datetime.now(UTC)
+    _notify(about, Event.STAGE_FAILED, f"--since={began.isoformat()}", _message(message))
 
 
 def feed_late(context: Context, message: str) -> None:

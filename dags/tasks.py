@@ -87,6 +87,7 @@ def dag_arguments(pipeline: Pipeline) -> dict[str, Any]:
         "max_active_runs": 1,
         # By then the next night is due; a night that waits for its files may take as much longer.
         "dagrun_timeout": timedelta(days=1, hours=pipeline.feed_patience_hours),
+        "on_failure_callback": callbacks.run_timed_out,
         "default_args": {
             "owner": pipeline.owner,
             # For faults that pass; a refusal is not tried again.

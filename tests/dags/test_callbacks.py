@@ -12,11 +12,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import Context
+from airflow.sdk import DAG, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from dags import callbacks
-from dags.tasks import StageOperator
+from dags.tasks import OUTCOME, StageOperator, dag_arguments, night
 from jobs.__main__ import parser
 from pipelines.environment import ROOT
 from pipelines.flights import PIPELINE
@@ -79,6 +79,22 @@ def test_a_task_whose_process_was_lost_is_told_of_by_the_dag_processor(stub: Pat
     assert "process of the task was lost" in one["message"]
     age = datetime.now(UTC) - datetime.fromisoformat(one["since"])
     assert age < timedelta(minutes=1), "what earlier attempts recorded is not its reason"
+
+
+@pytest.mark.parametrize(("last", "stage_name"), [("train", "train"), (OUTCOME, "ingest")])
+def test_a_run_whose_time_is_up_is_told_of_by_its_dag(
+    last: str, stage_name: str, stub: Path
+) -> None:
+    with DAG(**dag_arguments(PIPELINE)) as dag:
+        night(PIPELINE)
+    # As Airflow's DAG processor calls it: `_execute_dag_callbacks`.
+    failed = context(date="2013-03-01") | {"dag": dag, "task": dag.get_task(last)}
+    dag.on_failure_callback(failed | {"reason": "task_failure"})
+    assert not stub.exists(), "the task has told of it"
+    dag.on_failure_callback(failed | {"reason": "timed_out"})
+    (one,) = notified(stub)
+    assert (one["event"], one["stage"], one["first"]) == ("stage_failed", stage_name, "2013-03-01")
+    assert one["message"].startswith("The run had not ended after 36 h, and Airflow has ended it")
 
 
 @pytest.mark.parametrize(
