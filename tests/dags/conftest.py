@@ -8,6 +8,8 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -16,6 +18,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from pipelines.environment import ROOT
 
 if "AIRFLOW_HOME" not in os.environ:
     os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-")
@@ -51,6 +55,32 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("dags.tasks.executable", lambda: command)
     return calls
+
+
+def in_airflow(home: Path, program: str, *arguments: str, **variables: str) -> str:
+    """The last line that a program prints with an Airflow of its own.
+
+    In a process of its own: the database of Airflow is chosen by what is in force when it is
+    imported.
+    """
+    airflow = {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        "PYTHONPATH": str(ROOT),
+    }
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env=os.environ | airflow | variables,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        # A task that Airflow would try again keeps `dag.test()` waiting.
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+    return ended.stdout.splitlines()[-1]
 
 
 _SWITCHES = dict.fromkeys(("restate", "allow_gap", "retrain", "allow_mixed", "rescore"), False)

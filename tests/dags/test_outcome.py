@@ -1,22 +1,18 @@
 """A night in Airflow in which a stage was refused: what still runs, and how the run ends.
 
-By Airflow's own `dag.test()`, which decides as its scheduler does, in a process of its own: the
-database of Airflow is chosen by what is in force when it is imported.
+By Airflow's own `dag.test()`, which decides as its scheduler does.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from dags.tasks import OUTCOME
-from pipelines.environment import ROOT
 from pipelines.stages import STAGES
+from tests.dags.conftest import in_airflow
 
 ALL = {stage.name for stage in STAGES}
 NOT_RUN: dict[str, set[str]] = {
@@ -42,8 +38,6 @@ sys.exit(1 if fails and sys.argv[1] == "run" else 0)
 """
 """Stands for `nightshift`: plans a whole night, and refuses the stage that it is told to, which
 Airflow does not retry."""
-_LONGEST_SECONDS = 300
-"""A task that Airflow would try again keeps `dag.test()` waiting."""
 
 NIGHTS = """
 import json, os, sys
@@ -73,23 +67,8 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, dic
     command = home / "nightshift"
     command.write_text(REFUSING)
     command.chmod(0o755)
-    variables = {
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
-        "PYTHONPATH": str(ROOT),
-    }
-    ended = subprocess.run(
-        [sys.executable, "-c", NIGHTS, str(command), *NOT_RUN],
-        env=os.environ | variables,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=_LONGEST_SECONDS,
-    )
-    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
-    told: dict[str, tuple[str, dict[str, str]]] = json.loads(ended.stdout.splitlines()[-1])
+    line = in_airflow(home, NIGHTS, str(command), *NOT_RUN)
+    told: dict[str, tuple[str, dict[str, str]]] = json.loads(line)
     return told
 
 
