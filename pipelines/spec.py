@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pipelines import features as feature_names
 from pipelines.days import Days
+from pipelines.environment import PAGES
 from pipelines.errors import no_such, refuse_text, refuse_unless
 from pipelines.events import Channel
 from pipelines.features import Feature, FeatureView
@@ -75,9 +76,13 @@ RESERVED_PIPELINES = frozenset(
         *("nights", "process", "reports", "tasks", "waiting"),
         # Modules of `jobs/commands` and `jobs/lake` that a pipeline would be mistaken for.
         *("land", "tables"),
+        # Fixed parts of addresses in the UI, in place of which a pipeline's page has its name.
+        *("static", *PAGES),
     }
 )
 """Names that no pipeline may have; a test compares them with the modules that are there."""
+RESERVED_SUFFIXES = ("_source", "_deadline")
+"""Of a pipeline's name in those of the DAGs that are made for it beside its own."""
 _MOST_HOURS = 24
 """That a night may wait for its files: while it does, the next one does not begin."""
 _LONGEST_IN_WAREHOUSE = 50
@@ -403,8 +408,14 @@ class Pipeline:
         )
         refuse_unless(
             self.name not in RESERVED_PIPELINES and not keyword.iskeyword(self.name),
-            f"A pipeline must not be named '{self.name}': the platform has a schema or a module of "
-            "that name.",
+            f"A pipeline must not be named '{self.name}': the platform has a schema, a module or "
+            "an address of that name.",
+        )
+        refuse_unless(
+            not self.name.endswith(RESERVED_SUFFIXES),
+            f"A pipeline must not be named '{self.name}': names that end in "
+            f"{' or '.join(RESERVED_SUFFIXES)} are those of DAGs that the platform makes for a "
+            "pipeline.",
         )
         try:
             ZoneInfo(self.timezone)

@@ -162,7 +162,13 @@ def test_a_table_name_that_a_path_or_sql_could_misread_is_refused(name: str) -> 
         replace(TOY, derived=(_table(name),))
 
 
-@pytest.mark.parametrize("name", ["ops", "gate", "snapshots", "spec", "tasks", "store", "suite"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ops", "gate", "snapshots", "spec", "tasks", "store", "suite"),
+        *("static", "nights", "sql", "toy_source", "flights_deadline"),
+    ],
+)
 def test_a_pipeline_cannot_be_named_like_what_the_platform_has(name: str) -> None:
     with pytest.raises(UsageError, match=f"must not be named '{name}'"):
         replace(TOY, name=name)

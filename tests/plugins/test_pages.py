@@ -29,6 +29,7 @@ from jobs.lake import model_events, ops
 from jobs.pages import nights, predictions, statements
 from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, ROOT, Environment
 from pipelines.flights import PIPELINE as FLIGHTS
+from pipelines.spec import RESERVED_PIPELINES
 from plugins.pages import app as pages
 from tests.jobs.pages import year
 from tests.jobs.pages.test_nights import SECONDS, YEAR
@@ -493,6 +494,13 @@ def post(client: TestClient, path: str, body: Any, who: str, **headers: str) -> 
 
 def serving(environment: Environment) -> str:
     return model_events.turns(environment, "flights")[-1].version
+
+
+def test_no_pipeline_has_the_name_of_a_fixed_part_of_an_address() -> None:
+    first = [str(route.path).split("/")[1] for route in pages.make_app().routes]  # type: ignore[attr-defined]
+    fixed = {part for part in first if part and not part.startswith("{")}
+    assert fixed == {"static", "sql"}
+    assert fixed | set(PAGES) <= RESERVED_PIPELINES
 
 
 BACK = {"what": "rollback", "version": "1", "why": "--to=2 is worse"}
