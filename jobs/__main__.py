@@ -527,6 +527,11 @@ def _grammar_of_rollback(one: Parser) -> None:
         metavar="VERSION",
         help="a version that has served; none: the one that would serve without the one that does",
     )
+    one.add_argument(
+        "--expected",
+        metavar="VERSION",
+        help="that serves as far as you know: refused where another does by now",
+    )
     _add_who_and_why(one)
 
 
@@ -1093,7 +1098,8 @@ def _rollback(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands.decide import Said, rollback
 
     said = Said.by(arguments.by, arguments.why)
-    rollback(environment, catalog.pipeline(arguments.pipeline), arguments.to, said)
+    pipeline = catalog.pipeline(arguments.pipeline)
+    rollback(environment, pipeline, arguments.to, said, arguments.expected)
     return 0
 
 

@@ -64,18 +64,22 @@ def rollback(
     pipeline: Pipeline,
     to: str | None,
     said: Said,
+    expected: str | None = None,
 ) -> None:
     """Have a model serve again that served before, in place of those that were let in since.
 
     Args:
         to: Its version; None: the one that would serve without the one that serves now.
+        expected: The version that served as far as the person knows; None: whichever does.
 
     Raises:
-        UsageError: there is no such model.
+        UsageError: there is no such model, or another serves than the person has seen.
     """
-    recorded = model_events.events(environment, pipeline.name)
-    *withdrawn, restored = rows_of_rollback(recorded, pipeline, to, said)
-    model_events.record(environment, [*withdrawn, restored])
+    with approvals.one_at_a_time(environment, pipeline):
+        recorded = model_events.events(environment, pipeline.name)
+        _require_serving(pipeline, recorded, expected)
+        *withdrawn, restored = rows_of_rollback(recorded, pipeline, to, said)
+        model_events.record(environment, [*withdrawn, restored])
     target = restored["model_version"]
     gone = " and ".join(str(row["model_version"]) for row in withdrawn)
     others = f", and version {gone} no more" if gone else ""
@@ -88,6 +92,18 @@ def rollback(
         f"nightshift run {pipeline.name} --date D --rescore"
     )
     _have_alias_follow(environment, pipeline)
+
+
+def _require_serving(
+    pipeline: Pipeline, recorded: Sequence[model_events.Row], expected: str | None
+) -> None:
+    known = model_events.turns_of(recorded)
+    if expected is None or not known or known[-1].version == expected:
+        return
+    raise UsageError(
+        f"Version {known[-1].version} of '{pipeline.name}' serves by now, and no more version "
+        f"{expected}: nothing was done. Look at it, and decide again."
+    )
 
 
 def rows_of_rollback(

@@ -265,6 +265,8 @@ class Decision(BaseModel):
     what: Literal["rollback", "approve", "reject"]
     version: str = Field(pattern=r"^[0-9]{1,10}$")
     why: str = Field(min_length=1, max_length=2000)
+    serves: str | None = Field(default=None, pattern=r"^[0-9]{1,10}$")
+    """The version that the page showed as the one that serves."""
 
 
 def _models(dag_id: str, user: GetUserDep) -> HTMLResponse:
@@ -278,7 +280,8 @@ def _decide(dag_id: str, decision: Decision, user: GetUserDep) -> dict[str, str]
     pipeline = _pipeline(dag_id)
     words = [f"--why={decision.why}", f"--by={user.get_name()}"]
     if decision.what == "rollback":
-        told = ["rollback", pipeline.name, f"--to={decision.version}", *words]
+        seen = [f"--expected={decision.serves}"] if decision.serves else []
+        told = ["rollback", pipeline.name, f"--to={decision.version}", *seen, *words]
     else:
         rejected = ["--reject"] if decision.what == "reject" else []
         told = ["approve", pipeline.name, decision.version, *rejected, *words]

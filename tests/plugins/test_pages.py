@@ -574,6 +574,21 @@ def test_who_may_edit_the_dag_rolls_back_in_their_own_name(
     assert (last["who"], last["reason"]) == ("editor", "--to=2 is worse")
 
 
+def test_a_page_that_shows_another_champion_rolls_nothing_back(
+    client: TestClient, flights: Environment
+) -> None:
+    seen = re.search(r'data-serves="(\d+)"', get(client, "flights/models", "editor").text)
+    assert seen is not None
+    ops.append(flights, "model_events", [event("promoted", "5", 5)])
+    shown = {**BACK, "serves": seen.group(1)}
+    answer = post(client, "models", shown, "editor")
+    assert answer.status_code == 400
+    assert "Version 5 of 'flights' serves by now, and no more version 2" in answer.json()["detail"]
+    assert serving(flights) == "5"
+    again = post(client, "models", {**BACK, "serves": "5"}, "editor")
+    assert (again.status_code, serving(flights)) == (200, "1")
+
+
 def test_who_may_edit_the_dag_approves(client: TestClient, flights: Environment) -> None:
     answer = post(client, "models", {"what": "approve", "version": "3", "why": "good"}, "editor")
     assert (answer.status_code, serving(flights)) == (200, "3")

@@ -163,6 +163,7 @@ async function decide(form, what) {
   const said = document.querySelector(".said");
   const fields = new FormData(form);
   const body = { what: what, why: fields.get("why"), version: form.dataset.version || fields.get("to") };
+  if (form.dataset.serves) body.serves = form.dataset.serves;
   said.textContent = "…";
   try {
     const answer = await post(`${ROOT}/nightshift/pages/${encodeURIComponent(DAG)}/models`, body);

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -111,6 +112,27 @@ def test_a_rollback_is_on_record_with_who_and_why_for_each_model(
     ]
     assert {row["who"] for row in last_events(environment, 3)} == {"alice"}
     assert {row["reason"] for row in last_events(environment, 3)} == {"odd on Mondays"}
+
+
+def test_two_rollbacks_at_once_are_recorded_once(environment: Environment, served: Served) -> None:
+    for version, day in ((1, 0), (2, 1), (3, 3)):
+        happened(environment, version, day)
+    refused: list[str] = []
+
+    def roll_back() -> None:
+        try:
+            decide.rollback(environment, small.SMALL, None, SAID, expected="3")
+        except UsageError as error:
+            refused.append(str(error))
+
+    people = [threading.Thread(target=roll_back) for _ in range(2)]
+    for person in people:
+        person.start()
+    for person in people:
+        person.join()
+    assert served()[-1] == "2"
+    (why,) = refused
+    assert why.startswith("Version 2 of 'small' serves by now, and no more version 3: nothing was")
 
 
 def test_a_rollback_can_be_taken_back(environment: Environment, served: Served) -> None:
