@@ -449,6 +449,8 @@ def command(
     if params.get("allow_mixed"):
         # Nothing that a plan tells depends on it.
         arguments.append("--allow-mixed")
+    if params.get("approval"):
+        arguments.append("--approval")
     return [*arguments, *_extent(night, params)]
 
 
@@ -678,6 +680,13 @@ def _params(pipeline: Pipeline) -> dict[str, Param]:
             title="Rescore",
             description="Score these days again; predictions that differ from those served become "
             "a new revision. Otherwise served predictions stay.",
+            type="boolean",
+        ),
+        "approval": Param(
+            False,
+            title="Approval",
+            description="Have a model that would be promoted await a person, on the page Models, "
+            "also where the pipeline does not ask for that. The champion serves on.",
             type="boolean",
         ),
     }

@@ -310,6 +310,12 @@ def _grammar_of_run(one: Parser) -> None:
         "--run-id", help="identifies the run in every table that it writes; by default a new one"
     )
     one.add_argument(
+        "--approval",
+        action="store_true",
+        help="have a model that would be promoted await a person (`nightshift approve`), also "
+        "where the pipeline does not ask for that",
+    )
+    one.add_argument(
         "--allow-mixed",
         action="store_true",
         help="train though the declaration or a transform changed within the days to learn from",
@@ -835,6 +841,7 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
         run_id=arguments.run_id or new_run_id(),
         retrain=arguments.retrain,
         allow_mixed=arguments.allow_mixed,
+        needs_approval=arguments.approval,
         rescore=arguments.rescore,
         from_start=arguments.from_start or not _names_days(arguments),
         profile=arguments.profile,

@@ -51,6 +51,9 @@ class Run:
     """Train again even when a model with the same pins is there."""
     allow_mixed: bool = False
     """Learn from days that were made by different definitions."""
+    needs_approval: bool = False
+    """A model that would be promoted awaits a person, also where the pipeline does not ask for
+    that."""
     rescore: bool = False
     """Score the days again though their predictions were served: what differs becomes a new
     revision."""
@@ -114,6 +117,7 @@ class Run:
             "run_id": self.run_id,
             "retrain": self.retrain,
             "allow_mixed": self.allow_mixed,
+            "needs_approval": self.needs_approval,
             "as_of": str(self.as_of) if self.as_of else None,
             "named": str(self.named) if self.named else None,
             "rescore": self.rescore,
@@ -131,6 +135,7 @@ class Run:
             run_id=value["run_id"],
             retrain=value["retrain"],
             allow_mixed=value["allow_mixed"],
+            needs_approval=value["needs_approval"],
             as_of=parse_day(value["as_of"]) if value["as_of"] else None,
             named=parse_day(value["named"]) if value["named"] else None,
             rescore=value["rescore"],

@@ -221,7 +221,8 @@ def _event(
     name = run.pipeline.name
     what: str = decision.event
     reason = decision.reason
-    if what == model_events.PROMOTED and run.pipeline.promotion.needs_approval:
+    needs_approval = run.needs_approval or run.pipeline.promotion.needs_approval
+    if what == model_events.PROMOTED and needs_approval:
         what = model_events.AWAITING
         reason += f" {_awaits(run)}: nightshift approve {name} {candidate.version} --why TEXT"
     return {

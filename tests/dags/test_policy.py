@@ -309,6 +309,7 @@ _SWITCHES: list[set[str]] = [
     {"allow_gap", "retrain"},
     {"restate", "rescore"},
     {"allow_mixed"},
+    {"approval"},
 ]
 
 
@@ -329,6 +330,7 @@ def test_every_command_of_a_dag_is_one_that_the_command_line_accepts(
         assert arguments.pipeline == name
         assert arguments.retrain == ("retrain" in switches)
         assert arguments.rescore == ("rescore" in switches)
+        assert arguments.approval == ("approval" in switches)
         assert arguments.allow_gap == ("allow_gap" in switches)
         assert arguments.allow_mixed == ("allow_mixed" in switches)
         assert arguments.as_needed == ("restate" not in switches)
@@ -438,7 +440,7 @@ def test_a_backfill_over_some_dates_processes_exactly_these_days(name: str) -> N
 
 def test_the_form_offers_a_day_a_range_and_switches() -> None:
     params = BAG.dags["flights"].params
-    switches = ["restate", "allow_gap", "retrain", "allow_mixed", "rescore"]
+    switches = ["restate", "allow_gap", "retrain", "allow_mixed", "rescore", "approval"]
     assert list(params) == ["date", "from", "to", *switches]
     for name in switches:
         assert params[name] is False

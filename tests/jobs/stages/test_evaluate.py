@@ -660,6 +660,17 @@ def test_a_model_that_needs_approval_awaits_a_person_who_has_the_last_word(
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_run_may_ask_for_approval_where_its_pipeline_does_not(platform: Platform) -> None:
+    platform.train(GOOD)
+    run = small.run_of(platform.environment, "evaluate", small.LAST, pipeline=platform.pipeline)
+    assert evaluate(replace(run, needs_approval=True))["event"] == "awaiting"
+    assert platform.champion() is None
+    decide.approve(platform.environment, platform.pipeline, "1", SAID)
+    again = platform.evaluate()
+    assert (again["event"], again["serves"]) == ("approved", "1")
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_model_that_was_rejected_never_serves(platform: Platform) -> None:
     platform.train(FAIR)
     platform.evaluate()
