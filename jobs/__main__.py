@@ -1081,12 +1081,16 @@ def _waivers(arguments: argparse.Namespace, environment: Environment) -> int:
 
 
 def _models(arguments: argparse.Namespace, environment: Environment) -> int:
-    from jobs.commands.models import models
+    from jobs.commands.models import models, of_others
     from jobs.output import show
     from jobs.services.processes import LOOPBACK
 
     pipeline = catalog.pipeline(arguments.pipeline)
     show(*models(pipeline, environment), arguments.format)
+    left_out = of_others(pipeline, environment)
+    if left_out:
+        which = ", ".join(left_out)
+        print(f"Not listed, because others made them in MLflow: version {which}", file=sys.stderr)
     print(f"The card of one: nightshift card {pipeline.name} VERSION", file=sys.stderr)
     if environment.keeps_models:
         where = f"http://{LOOPBACK}:{environment.mlflow_port}/#/models/{pipeline.name}"

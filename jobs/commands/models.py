@@ -77,6 +77,13 @@ def models(
     return columns(pipeline), rows
 
 
+def of_others(pipeline: Pipeline, environment: Environment) -> list[str]:
+    """The versions in MLflow that are not listed, because this platform did not make them."""
+    from jobs.training.registry import Registry
+
+    return Registry(environment, pipeline.name).of_others()
+
+
 def _measured(pipeline: Pipeline, event: dict[str, Any]) -> tuple[object, ...]:
     """The candidate's score, and the headline metric of all; null where it was not measured."""
     from jobs.training.tasks import task_of

@@ -1,6 +1,7 @@
 """Runs, files and versions of a pipeline's models in MLflow.
 
-The registered model has the pipeline's name.
+The registered model has the pipeline's name. A version of it that this platform did not make is no
+model of the pipeline.
 """
 
 from __future__ import annotations
@@ -168,14 +169,16 @@ class Registry:
 
     def candidate(self, as_of: date) -> ModelVersion | None:
         """The model that was trained last for that night."""
-        challenger = self._alias(CHALLENGER)
+        answer = self._alias(CHALLENGER)
+        challenger = _version(answer) if answer and _is_ours(answer) else None
         if challenger and challenger.as_of == as_of:
             return challenger
         return self._first(f"name = '{self.name}' and tag.as_of = '{as_of}'")
 
-    def champion(self) -> ModelVersion | None:
-        """Where the alias points, which follows what serves; None: nowhere."""
-        return self._alias(CHAMPION)
+    def champion(self) -> str | None:
+        """The version to which the alias points, whoever made it; None: to none."""
+        answer = self._alias(CHAMPION)
+        return str(answer.version) if answer else None
 
     def version(self, version: str) -> ModelVersion:
         """The version of that number.
@@ -184,7 +187,9 @@ class Registry:
             UsageError: there is none.
         """
         try:
-            return _version(self._client.get_model_version(self.name, version))
+            answer = self._client.get_model_version(self.name, version)
+            if _is_ours(answer):
+                return _version(answer)
         except MlflowException as error:
             if error.error_code not in _UNKNOWN:
                 raise
@@ -216,9 +221,15 @@ class Registry:
             by_version.setdefault(str(number), []).append(alias)
         versions = [
             replace(model, aliases=tuple(by_version.get(model.version, ())))
-            for model in self._search(self._mine)
+            for model in self._models(self._mine)
         ]
         return sorted(versions, key=lambda model: -int(model.version))
+
+    def of_others(self) -> list[str]:
+        """Numbers of the versions that are no models of ours, newest first."""
+        answers = self._search(self._mine)
+        numbers = [int(answer.version) for answer in answers if not _is_ours(answer)]
+        return [str(number) for number in sorted(numbers, reverse=True)]
 
     def challenge(self, model: ModelVersion) -> ModelVersion:
         """Make a version the challenger."""
@@ -289,7 +300,7 @@ class Registry:
         Raises:
             NightshiftError: what a model pins cannot be read.
         """
-        return {self._pinned(model) for model in self._search(self._mine)}
+        return {self._pinned(model) for model in self._models(self._mine)}
 
     def pins(self, model: ModelVersion) -> dict[str, Any]:
         """What the model was trained from, as `jobs.training.pins` told it then.
@@ -320,8 +331,8 @@ class Registry:
         return [run_id for run_id in ours if run_id not in registered]
 
     def runs(self) -> set[str]:
-        """Ids of the runs of all registered versions."""
-        return {model.run_id for model in self._search(self._mine)}
+        """Ids of the runs of all registered versions, whoever made them."""
+        return {answer.run_id for answer in self._search(self._mine)}
 
     def forget(self, run_ids: Iterable[str]) -> None:
         """Delete runs; MLflow can restore them until its own garbage collection."""
@@ -419,21 +430,24 @@ class Registry:
 
     def _first(self, query: str) -> ModelVersion | None:
         # As numbers: as texts '9' would come after '10'.
-        return max(self._search(query), key=_number, default=None)
+        return max(self._models(query), key=_number, default=None)
 
-    def _search(self, query: str) -> list[ModelVersion]:
-        models: list[ModelVersion] = []
+    def _models(self, query: str) -> list[ModelVersion]:
+        return [_version(answer) for answer in self._search(query) if _is_ours(answer)]
+
+    def _search(self, query: str) -> list[MlflowVersion]:
+        answers: list[MlflowVersion] = []
         token = None
         while True:
             page = self._client.search_model_versions(query, _MOST_VERSIONS, page_token=token)
-            models += map(_version, page)
+            answers += page
             token = page.token
             if not token:
-                return models
+                return answers
 
-    def _alias(self, alias: str) -> ModelVersion | None:
+    def _alias(self, alias: str) -> MlflowVersion | None:
         try:
-            return _version(self._client.get_model_version_by_alias(self.name, alias))
+            return self._client.get_model_version_by_alias(self.name, alias)
         except MlflowException as error:
             if error.error_code in _UNKNOWN:
                 return None
@@ -498,6 +512,11 @@ def artifact_folders(environment: Environment, name: str) -> list[Path]:
         return []
     folders = (environment.models / name).glob("*")
     return [folder for folder in folders if _RUN_ID.fullmatch(folder.name)]
+
+
+def _is_ours(answer: MlflowVersion) -> bool:
+    """Whether this platform made it: others may register versions beside ours."""
+    return {"as_of", "fingerprint"} <= set(answer.tags)
 
 
 def _version(answer: MlflowVersion) -> ModelVersion:

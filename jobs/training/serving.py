@@ -65,8 +65,7 @@ def follow(environment: Environment, registry: Registry) -> str | None:
     """
     known = model_events.turns(environment, registry.name)
     serves = known[-1].version if known else None
-    champion = registry.champion()
-    pointed_to = champion.version if champion else None
+    pointed_to = registry.champion()
     if pointed_to == serves:
         return None
     # One that was deleted in MLflow can have no alias: who loads it tells the way out.

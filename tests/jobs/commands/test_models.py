@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from jobs.__main__ import main
 from jobs.commands import decide
 from jobs.commands.decide import Said
 from jobs.commands.models import columns, models
@@ -72,6 +74,20 @@ def test_what_a_person_said_is_listed_with_who_and_why_beside_what_was_measured(
     assert shown["alias"] == "challenger"
     again = dict(zip(names, first, strict=True))
     assert (again["event"], again["alias"]) == ("restored", "champion")
+
+
+def test_a_version_that_others_made_is_told_and_not_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = small.models_at(tmp_path)
+    flights = replace(small.SMALL, name="flights")
+    _keep(environment, flights, tmp_path)
+    small.registered_by_hand(Registry(environment, "flights"))
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(environment.home))
+    assert main(["models", "flights", "--format", "json"]) == 0
+    printed = capsys.readouterr()
+    assert [row["version"] for row in json.loads(printed.out)] == ["1"]
+    assert "Not listed, because others made them in MLflow: version 2\n" in printed.err
 
 
 def test_an_event_of_an_older_version_is_listed_without_its_baseline(tmp_path: Path) -> None:

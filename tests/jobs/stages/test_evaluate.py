@@ -142,8 +142,7 @@ class Platform:
 
     def champion(self) -> str | None:
         """Version of the alias."""
-        champion = self.registry.champion()
-        return champion.version if champion else None
+        return self.registry.champion()
 
 
 @pytest.fixture
@@ -595,6 +594,18 @@ def test_an_alias_moved_by_hand_is_put_back(
     assert (result["serves"], result["alias_was_moved_to"]) == ("6", "1")
     assert platform.champion() == "6"
     assert "pointed to version 1" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("alias", ["champion", "challenger"])
+def test_a_version_that_others_registered_stops_no_night(platform: Platform, alias: str) -> None:
+    platform.train(GOOD)
+    foreign = small.registered_by_hand(platform.registry)
+    platform.registry._client.set_registered_model_alias(platform.pipeline.name, alias, foreign)
+    result = platform.evaluate()
+    assert (result["event"], result["model_version"], result["serves"]) == ("promoted", "1", "1")
+    assert result["alias_was_moved_to"] == (foreign if alias == "champion" else None)
+    assert platform.champion() == "1"
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -22,6 +22,7 @@ from jobs.training import dataset
 from jobs.training.dataset import Dataset
 from jobs.training.encoding import Examples
 from jobs.training.families.neural_network import MODEL, NeuralNetworkFamily, job
+from jobs.training.registry import Registry
 from jobs.training.tasks import task_of
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -244,6 +245,16 @@ def save_network(training: Training, folder: Path, seed: int = 1) -> None:
     family = NeuralNetworkFamily()
     for variant in family.light.files:
         family.light.make(family.load(folder, data_of(training).encoding), folder, variant)
+
+
+def registered_by_hand(registry: Registry) -> str:
+    """A version that somebody made of a run of their own, without this platform."""
+    client = registry._client
+    experiment = client.get_experiment_by_name(registry.name)
+    run_id = client.create_run(experiment.experiment_id).info.run_id
+    source = f"runs:/{run_id}/model"
+    answer = client.create_model_version(registry.name, source=source, run_id=run_id)
+    return str(answer.version)
 
 
 def content(examples: Examples) -> list[bytes]:

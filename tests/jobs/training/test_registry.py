@@ -9,7 +9,7 @@ import pytest
 from jobs.training import registry as registries
 from jobs.training.registry import ModelVersion, Registry
 from pipelines.errors import NightshiftError, UsageError
-from tests.jobs.training.small import models_at
+from tests.jobs.training.small import models_at, registered_by_hand
 from tests.postgres import Postgres
 
 NIGHT = date(2013, 1, 24)
@@ -101,7 +101,8 @@ def test_a_model_is_looked_up_without_a_list_of_all(
 
     monkeypatch.setattr(registry._client, "search_model_versions", search)
     monkeypatch.setattr(registry._client, "get_registered_model", search)
-    assert registry.champion() == registry.version("1") == registry.candidate(NIGHT)
+    assert registry.champion() == "1"
+    assert registry.version("1") == registry.candidate(NIGHT)
     assert registry.version("1").aliases == ("challenger", "champion")
 
 
@@ -116,9 +117,29 @@ def test_promotion_moves_the_alias(registry: Registry, tmp_path: Path) -> None:
     second = keep(registry, tmp_path, "two")
     for model in (first, second):
         registry.set_champion(model.version)
-        champion = registry.champion()
-        assert champion is not None
-        assert champion.version == model.version
+        assert registry.champion() == model.version
+
+
+def test_a_version_that_others_made_is_no_model_and_its_run_is_kept(
+    registry: Registry, tmp_path: Path
+) -> None:
+    own = keep(registry, tmp_path, "one")
+    foreign = registered_by_hand(registry)
+    for alias in ("champion", "challenger"):
+        registry._client.set_registered_model_alias("small", alias, foreign)
+    assert [model.version for model in registry.versions()] == ["1"]
+    assert registry.of_others() == ["2"]
+    assert registry.champion() == "2"
+    candidate = registry.candidate(NIGHT)
+    assert candidate is not None
+    assert candidate.version == "1"
+    with pytest.raises(UsageError, match=r"No version of model 'small' named '2'.*Known: 1"):
+        registry.version("2")
+    assert own.run_id in registry.runs()
+    assert len(registry.runs()) == 2
+    # The one that `keep` pins names no table.
+    registry._client.delete_model_version("small", "1")
+    assert registry.pinned() == {}
 
 
 def test_a_version_remembers_its_family(registry: Registry, tmp_path: Path) -> None:

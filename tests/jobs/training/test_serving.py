@@ -14,7 +14,7 @@ from jobs.training import serving
 from jobs.training.registry import ModelVersion, Registry
 from pipelines.days import Days
 from pipelines.environment import Environment
-from tests.jobs.training.small import models_at
+from tests.jobs.training.small import models_at, registered_by_hand
 
 FIRST = date(2013, 1, 21)
 SECOND = date(2013, 1, 23)
@@ -118,11 +118,11 @@ def test_the_alias_decides_nothing_and_is_put_back(
     told = capsys.readouterr().err
     assert "pointed to version 1, which does not serve" in told
     assert "nightshift rollback small --to VERSION" in told
-    assert registry.champion() == registry.version("2")
+    assert registry.champion() == "2"
     assert serving.put_right(environment, registry) is None
     registry.remove_champion()
     assert serving.put_right(environment, registry) is None
-    assert registry.champion() == registry.version("2")
+    assert registry.champion() == "2"
     assert capsys.readouterr().err == ""
 
 
@@ -135,6 +135,19 @@ def test_an_alias_on_a_model_that_nobody_let_serve_is_taken_away(
     assert registry.champion() is None
 
 
+def test_an_alias_on_a_version_that_others_made_is_put_back(
+    environment: Environment,
+    registry: Registry,
+    evaluated: Callable[..., ModelVersion],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    evaluated(FIRST)
+    registry._client.set_registered_model_alias("small", "champion", registered_by_hand(registry))
+    assert serving.put_right(environment, registry) == "2"
+    assert "pointed to version 2, which does not serve" in capsys.readouterr().err
+    assert registry.champion() == "1"
+
+
 def test_the_stage_server_has_the_alias_follow(
     environment: Environment, registry: Registry, evaluated: Callable[..., ModelVersion]
 ) -> None:
@@ -143,7 +156,7 @@ def test_the_stage_server_has_the_alias_follow(
     registry.set_champion(first.version)
     argument = {"environment": environment.variables(), "pipeline": "small"}
     assert serving.follow_in_child(argument) == 0
-    assert registry.champion() == registry.version("2")
+    assert registry.champion() == "2"
 
 
 def test_another_pipelines_model_never_serves(
