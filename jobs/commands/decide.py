@@ -256,8 +256,8 @@ def _named(pipeline: Pipeline, version: str, now: str, began: Iterable[str]) -> 
     if version not in began:
         last = list(began)[-_LISTED:]
         raise UsageError(
-            f"Version {version} of '{pipeline.name}' was never let into service, so there is no "
-            f"way back to it. The last that were: {', '.join(last)}."
+            f"Version {version} of '{pipeline.name}' was never let into service, or was found "
+            f"unfit since: there is no way back to it. The last that were: {', '.join(last)}."
         )
     return version
 

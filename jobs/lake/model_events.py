@@ -6,7 +6,7 @@ The gate and people add events, and nothing else moves a model into service or o
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from operator import attrgetter, itemgetter
@@ -42,7 +42,10 @@ RESTORED = "restored"
 OF_PEOPLE = (APPROVED, REJECTED, ROLLED_BACK, RESTORED)
 """What the gate never overrules."""
 AGAINST = (REJECTED, ROLLED_BACK)
+_FOR = (APPROVED, RESTORED)
 _BEGINS = (PROMOTED, APPROVED)
+_UNFIT = (REFUSED, REJECTED)
+"""As if it had never been let into service."""
 _COLUMNS = ("as_of", "event", "model_version", "created_at")
 
 
@@ -90,10 +93,10 @@ def turns_of(recorded: Iterable[Row]) -> list[Turn]:
     """The same, of events that have been read, oldest first."""
     found: list[Turn] = []
     newest = date.min
-    for event in recorded:
+    for event in _standing(recorded):
         version = event["model_version"]
         newest = max(newest, event["as_of"])
-        if event["event"] == ROLLED_BACK:
+        if event["event"] in (ROLLED_BACK, *_UNFIT):
             # All its turns: a night of before that is scored again gets another model too.
             found = [turn for turn in found if turn.version != version]
         elif event["event"] == RESTORED:
@@ -111,12 +114,28 @@ def in_turn(known: Sequence[Turn], night: date) -> Turn | None:
 
 
 def first_turns(recorded: Iterable[Row]) -> dict[str, Turn]:
-    """For each model that was ever let into service its first turn, in the order of the nights."""
+    """For each model that was ever let into service its first turn, in the order of the nights.
+
+    Without those that were found unfit to serve since.
+    """
     found: dict[str, Turn] = {}
-    for event in recorded:
-        if event["event"] in _BEGINS:
-            found.setdefault(event["model_version"], _turn(event, since=event["as_of"]))
+    for event in _standing(recorded):
+        version = event["model_version"]
+        if event["event"] in _UNFIT:
+            found.pop(version, None)
+        elif event["event"] in _BEGINS:
+            found.setdefault(version, _turn(event, since=event["as_of"]))
     return dict(sorted(found.items(), key=lambda item: item[1].night))
+
+
+def _standing(recorded: Iterable[Row]) -> Iterator[Row]:
+    """The events without the gate's refusals of what a person has let serve."""
+    trusted: set[str] = set()
+    for event in recorded:
+        if event["event"] in _FOR:
+            trusted.add(event["model_version"])
+        if event["event"] != REFUSED or event["model_version"] not in trusted:
+            yield event
 
 
 def _turn(event: Row, since: date) -> Turn:

@@ -349,9 +349,10 @@ def require_in_turn(environment: Environment, model: ModelVersion, nights: Itera
     if not known or known[-1].version != version:
         was_let_in = version in model_events.first_turns(recorded)
         way_out = f"To have it serve: nightshift rollback {name} --to {version} --why TEXT"
+        never = "It was never let into service, or was found unfit since, so only the gate can."
         raise Refused(
             f"Version {version} of '{name}' does not serve, so nothing of it is published. "
-            + (way_out if was_let_in else "It was never let into service, so only the gate can.")
+            + (way_out if was_let_in else never)
         )
     for night in nights:
         turn = model_events.in_turn(known, night)

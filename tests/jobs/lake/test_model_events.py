@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from jobs.commands.decide import Said, rows_of_rollback
 from jobs.lake import model_events
 from pipelines.errors import UsageError
-from tests.jobs.training.small import FIRST, SMALL
+from tests.jobs.training.small import FIRST, LAST, SMALL
 
 SAID = Said(who="alice", why="odd")
 BEGAN = datetime(2013, 2, 1, tzinfo=UTC)
 _PROMOTION = st.tuples(st.just("promoted"), st.integers(0, 6))
+_REFUSAL = st.tuples(st.just("refused"), st.integers(1, 4))
 _ROLLBACK = st.tuples(st.just("rollback"), st.sampled_from([None, 1, 2, 3, 4]))
 
 
@@ -66,3 +67,50 @@ def test_a_night_is_served_by_the_last_turn_that_has_begun() -> None:
         turn = model_events.in_turn(known, FIRST + timedelta(days=day))
         served.append(turn and turn.version)
     assert served == [None, None, "1", "1", "1", "3", "3"]
+
+
+@given(st.lists(st.one_of(_PROMOTION, _ROLLBACK, _REFUSAL), max_size=12))
+def test_whatever_the_gate_refuses_again_a_rollback_finds_its_way(
+    history: list[tuple[str, int | None]],
+) -> None:
+    recorded: list[dict[str, Any]] = []
+    versions = 0
+    for what, number in history:
+        if what == "rollback":
+            with suppress(UsageError):
+                rows = rows_of_rollback(recorded, SMALL, number and str(number), SAID)
+                _add(recorded, rows)
+                serves = model_events.turns_of(recorded)[-1].version
+                assert serves == rows[-1]["model_version"]
+        else:
+            assert number is not None
+            versions += what == "promoted"
+            version = str(versions if what == "promoted" else number)
+            night = FIRST + timedelta(days=number)
+            _add(recorded, [{"as_of": night, "event": what, "model_version": version}])
+        known = model_events.turns_of(recorded)
+        assert {turn.version for turn in known} <= set(model_events.first_turns(recorded))
+
+
+def test_a_verdict_against_a_model_takes_the_turns_that_no_person_gave_it() -> None:
+    """What was said of version 2 -> whether it serves, and whether it may come back."""
+    stories = {
+        ("promoted",): (True, True),
+        ("promoted", "kept"): (True, True),
+        ("promoted", "refused"): (False, False),
+        ("promoted", "refused", "promoted"): (True, True),
+        ("promoted", "rolled_back", "refused"): (False, False),
+        ("promoted", "awaiting", "rejected"): (False, False),
+        ("awaiting", "approved", "refused"): (True, True),
+        ("promoted", "rolled_back", "restored", "refused"): (True, True),
+        ("promoted", "restored", "refused", "rolled_back"): (False, True),
+        ("promoted", "awaiting", "expired"): (True, True),
+    }
+    for story, told in stories.items():
+        recorded: list[dict[str, Any]] = []
+        _add(recorded, [{"as_of": FIRST, "event": "promoted", "model_version": "1"}])
+        _add(recorded, [{"as_of": LAST, "event": what, "model_version": "2"} for what in story])
+        known = model_events.turns_of(recorded)
+        serves = known[-1].version == "2"
+        assert (serves, "2" in model_events.first_turns(recorded)) == told, story
+        assert known[0].version == "1"

@@ -572,6 +572,51 @@ def test_evaluating_again_changes_nothing(platform: Platform) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_the_only_champion_that_is_refused_when_its_night_is_run_again_serves_no_more(
+    platform: Platform,
+) -> None:
+    platform.train(GOOD)
+    platform.evaluate()
+    strict = platform.pipeline.promotion
+    platform.limits(max_score=0.5)
+    for _ in range(2):
+        with pytest.raises(Refused, match="and no other serves. Its .* must have seen the future"):
+            platform.evaluate()
+    assert [event for event, _, _ in platform.events()] == ["promoted", "refused"]
+    assert serving.serving_model(platform.environment, platform.registry, END) is None
+    assert platform.champion() is None
+    platform.pipeline = replace(platform.pipeline, promotion=strict)
+    told = platform.evaluate()
+    assert (told["event"], told["serves"], platform.champion()) == ("promoted", "1", "1")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_champion_that_is_refused_when_its_night_is_run_again_leaves_to_the_one_before(
+    platform: Platform,
+) -> None:
+    night = second_champion(platform)
+    platform.limits(max_age_days=None, min_evidence=1e6)
+    kept = platform.evaluate(night)
+    assert (kept["event"], kept["serves"], platform.champion()) == ("kept", "6", "6")
+    platform.limits(max_score=0.5)
+    refused = platform.evaluate(night)
+    assert (refused["event"], refused["serves"], platform.champion()) == ("refused", "1", "1")
+    with pytest.raises(UsageError, match="was never let into service, or was found unfit since"):
+        decide.rollback(platform.environment, platform.pipeline, "6", SAID)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_a_person_put_back_serves_on_whatever_the_gate_says_of_it_again(
+    platform: Platform,
+) -> None:
+    second_champion(platform)
+    platform.roll_back()
+    platform.limits(max_score=0.5)
+    again = platform.evaluate()
+    assert (again["event"], again["serves"], platform.champion()) == ("restored", "1", "1")
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_an_old_night_run_again_never_takes_the_alias_back(platform: Platform) -> None:
     night = second_champion(platform)
     before = night - timedelta(days=1)
