@@ -30,7 +30,7 @@ from jobs.training.families.light import QUANTISED
 from jobs.training.promotion import Watched
 from jobs.training.shadow import Rivals
 from jobs.training.tasks import task_of
-from pipelines.errors import NightshiftError, Refused
+from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.model import WatchKind
 from pipelines.run import Run
 from pipelines.spec import TRAINING
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 _SHOWN = ("rows", "days", "candidate", "champion", "baselines", "challenge", QUANTISED)
 """Of the evidence, in the stage's result."""
+_FINGERPRINT = "fingerprint"
+"""In the evidence: of whom a word was said is known also when the version is deleted in MLflow."""
 
 
 def evaluate(run: Run) -> dict[str, object]:
@@ -89,6 +91,7 @@ def evaluate(run: Run) -> dict[str, object]:
         decision = replace(decision, reason=f"{absent} {decision.reason}")
     measured = comparison.to_json(evidence, held)
     measured[QUANTISED] = _quantised(run, registry, candidate, held)
+    measured[_FINGERPRINT] = candidate.fingerprint
     event = _event(run, candidate, champion, decision, measured)
     word = _word_of_a_person(run, registry, candidate)
     # A rerun over the same models and rows has nothing to add.
@@ -270,9 +273,23 @@ def _word_of_a_person(
         # Only of models of one night the pins can be the same.
         if not is_against or word["as_of"] != candidate.as_of:
             continue
-        if registry.version(version).fingerprint == candidate.fingerprint:
+        # Of one that nobody knows any more the word stands: the gate never overrules a person.
+        if _fingerprint(registry, recorded, version) in (candidate.fingerprint, None):
             return word
     return None
+
+
+def _fingerprint(registry: Registry, recorded: list[model_events.Row], version: str) -> str | None:
+    """That of a version; None: it was deleted in MLflow, and the record does not tell it."""
+    own = [event for event in recorded if event["model_version"] == version]
+    judged = model_events.last_judged(own)
+    known = json.loads(judged["metrics"]).get(_FINGERPRINT) if judged else None
+    if known:
+        return str(known)
+    try:
+        return registry.version(version).fingerprint
+    except UsageError:
+        return None
 
 
 def _settle(run: Run, registry: Registry, event: dict[str, Any]) -> None:

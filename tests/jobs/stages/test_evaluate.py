@@ -668,6 +668,36 @@ def test_a_rollback_survives_a_rerun_of_the_night_and_a_training_from_the_same_p
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_rollback_survives_the_deletion_of_the_withdrawn_version_in_mlflow(
+    platform: Platform,
+) -> None:
+    night = second_champion(platform)
+    platform.roll_back()
+    platform.registry._client.delete_model_version(platform.pipeline.name, "6")
+    platform.train(GOOD, night)
+    again = platform.evaluate(night)
+    assert (again["event"], again["serves"], platform.champion()) == ("rolled_back", "1", "1")
+    platform.limits(max_age_days=4)
+    platform.train(0.8, night)
+    assert platform.evaluate(night)["event"] in ("kept", "promoted"), "another model is judged"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_of_a_deleted_version_that_the_record_does_not_describe_the_persons_word_stands(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        # As the code of before recorded it.
+        before.setattr(stage, "_FINGERPRINT", "of no interest")
+        night = second_champion(platform)
+    platform.roll_back()
+    platform.registry._client.delete_model_version(platform.pipeline.name, "6")
+    platform.train(0.8, night)
+    again = platform.evaluate(night)
+    assert (again["event"], again["serves"]) == ("rolled_back", "1")
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_better_model_is_promoted_over_the_one_that_was_rolled_back_to(
     platform: Platform,
 ) -> None:
