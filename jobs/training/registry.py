@@ -55,6 +55,8 @@ _CARD = "card"
 """Artifact folders of an evaluation's pictures, and of the card."""
 _DIGEST = "sha256."
 """Prefix of the tags that hold the digest of each file."""
+_SET_TO = "nightshift.champion"
+"""Tag of the registered model: where its alias is unless somebody has moved it by hand."""
 _FAMILY = "family"
 _RECIPE = "recipe"
 _FIRST_FAMILY = NeuralNetwork.name
@@ -237,12 +239,19 @@ class Registry:
         return model
 
     def set_champion(self, version: str) -> None:
-        """Have the alias point to a version."""
+        """Have the alias point to a version, and remember that this platform did."""
         self._client.set_registered_model_alias(self.name, CHAMPION, version)
+        self._client.set_registered_model_tag(self.name, _SET_TO, version)
 
     def remove_champion(self) -> None:
         """Have the alias point nowhere."""
         self._client.delete_registered_model_alias(self.name, CHAMPION)
+        self._client.delete_registered_model_tag(self.name, _SET_TO)
+
+    def champion_set(self) -> str | None:
+        """The version to which this platform set the alias last; None: to none, or long ago."""
+        tag: str | None = self._client.get_registered_model(self.name).tags.get(_SET_TO)
+        return tag
 
     def log_evaluation(
         self, model: ModelVersion, metrics: Mapping[str, float], figures: Mapping[str, Figure]

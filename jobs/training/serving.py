@@ -61,26 +61,28 @@ def follow(environment: Environment, registry: Registry) -> str | None:
     """Have the alias `champion` point to the model that serves now.
 
     Returns:
-        The version that it pointed to before, if that was another.
+        The version to which somebody has moved it by hand; None: it was where this platform left
+        it, right or behind the record, or nowhere.
     """
     known = model_events.turns(environment, registry.name)
     serves = known[-1].version if known else None
     pointed_to = registry.champion()
     if pointed_to == serves:
         return None
+    is_moved = pointed_to is not None and pointed_to != registry.champion_set()
     # One that was deleted in MLflow can have no alias: who loads it tells the way out.
     if serves in {model.version for model in registry.versions()}:
         registry.set_champion(serves)
     elif pointed_to is not None:
         registry.remove_champion()
-    return pointed_to
+    return pointed_to if is_moved else None
 
 
 def put_right(environment: Environment, registry: Registry) -> str | None:
-    """Put back an alias that somebody has moved by hand, and say so.
+    """Have the alias follow, and say so if somebody has moved it by hand.
 
     Returns:
-        The version that it pointed to; None: it was right, or nowhere.
+        The version that it was moved to; None: nobody has moved it.
     """
     pointed_to = follow(environment, registry)
     if pointed_to is not None:

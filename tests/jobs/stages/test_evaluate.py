@@ -634,7 +634,7 @@ def test_an_alias_moved_by_hand_is_put_back(
     platform: Platform, capsys: pytest.CaptureFixture[str]
 ) -> None:
     night = second_champion(platform)
-    platform.registry.set_champion("1")
+    small.moved_by_hand(platform.registry, "1")
     result = platform.evaluate(night)
     assert (result["serves"], result["alias_was_moved_to"]) == ("6", "1")
     assert platform.champion() == "6"
@@ -646,7 +646,7 @@ def test_an_alias_moved_by_hand_is_put_back(
 def test_a_version_that_others_registered_stops_no_night(platform: Platform, alias: str) -> None:
     platform.train(GOOD)
     foreign = small.registered_by_hand(platform.registry)
-    platform.registry._client.set_registered_model_alias(platform.pipeline.name, alias, foreign)
+    small.moved_by_hand(platform.registry, foreign, alias)
     result = platform.evaluate()
     assert (result["event"], result["model_version"], result["serves"]) == ("promoted", "1", "1")
     assert result["alias_was_moved_to"] == (foreign if alias == "champion" else None)

@@ -236,7 +236,8 @@ def test_after_a_rollback_every_night_is_scored_by_the_model_of_before(
     assert result["models"] == ["1"]
     assert set(staged[0]["model_version"].to_pylist()) == {"1"}
     assert Registry(environment, "small").champion() == "1", "the alias has followed"
-    assert "pointed to version 2" in capsys.readouterr().err
+    assert result["alias_was_moved_to"] is None
+    assert capsys.readouterr().err == "", "nobody has moved it: it had not followed yet"
 
 
 def test_where_a_model_awaits_a_person_the_refusal_says_so(tmp_path: Path) -> None:

@@ -257,6 +257,11 @@ def registered_by_hand(registry: Registry) -> str:
     return str(answer.version)
 
 
+def moved_by_hand(registry: Registry, version: str, alias: str = "champion") -> None:
+    """Point an alias to a version as somebody does in MLflow."""
+    registry._client.set_registered_model_alias(registry.name, alias, version)
+
+
 def content(examples: Examples) -> list[bytes]:
     """Every value that a model would see, to tell examples apart by."""
     return [array.tobytes() for array in (examples.numeric, examples.categorical, examples.label)]

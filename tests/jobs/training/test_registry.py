@@ -9,7 +9,7 @@ import pytest
 from jobs.training import registry as registries
 from jobs.training.registry import ModelVersion, Registry
 from pipelines.errors import NightshiftError, UsageError
-from tests.jobs.training.small import models_at, registered_by_hand
+from tests.jobs.training.small import models_at, moved_by_hand, registered_by_hand
 from tests.postgres import Postgres
 
 NIGHT = date(2013, 1, 24)
@@ -126,7 +126,7 @@ def test_a_version_that_others_made_is_no_model_and_its_run_is_kept(
     own = keep(registry, tmp_path, "one")
     foreign = registered_by_hand(registry)
     for alias in ("champion", "challenger"):
-        registry._client.set_registered_model_alias("small", alias, foreign)
+        moved_by_hand(registry, foreign, alias)
     assert [model.version for model in registry.versions()] == ["1"]
     assert registry.of_others() == ["2"]
     assert registry.champion() == "2"

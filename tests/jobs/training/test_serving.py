@@ -9,12 +9,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from jobs.commands import decide
+from jobs.commands.decide import Said
 from jobs.lake import model_events, ops
 from jobs.training import serving
 from jobs.training.registry import ModelVersion, Registry
 from pipelines.days import Days
 from pipelines.environment import Environment
-from tests.jobs.training.small import models_at, registered_by_hand
+from tests.jobs.training.small import SMALL, models_at, moved_by_hand, registered_by_hand
 
 FIRST = date(2013, 1, 21)
 SECOND = date(2013, 1, 23)
@@ -112,7 +114,7 @@ def test_the_alias_decides_nothing_and_is_put_back(
 ) -> None:
     first = evaluated(FIRST)
     evaluated(SECOND)
-    registry.set_champion(first.version)
+    moved_by_hand(registry, first.version)
     assert _served(environment, registry)[26] == "2"
     assert serving.put_right(environment, registry) == "1"
     told = capsys.readouterr().err
@@ -130,9 +132,42 @@ def test_an_alias_on_a_model_that_nobody_let_serve_is_taken_away(
     environment: Environment, registry: Registry, evaluated: Callable[..., ModelVersion]
 ) -> None:
     kept = evaluated(FIRST, "kept")
-    registry.set_champion(kept.version)
+    moved_by_hand(registry, kept.version)
     assert serving.put_right(environment, registry) == "1"
     assert registry.champion() is None
+
+
+def test_an_alias_that_has_not_followed_yet_was_moved_by_nobody(
+    environment: Environment,
+    registry: Registry,
+    evaluated: Callable[..., ModelVersion],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    evaluated(FIRST)
+    evaluated(SECOND)
+    # No stage server is up, which would have the alias follow.
+    decide.rollback(environment, SMALL, None, Said(who="alice", why="odd"))
+    assert registry.champion() == "2"
+    assert serving.put_right(environment, registry) is None
+    assert registry.champion() == "1"
+    # As one who is killed between record and alias.
+    _record(environment, registry.version("2"), "restored")
+    assert serving.put_right(environment, registry) is None
+    assert registry.champion() == "2"
+    assert capsys.readouterr().err == ""
+    moved_by_hand(registry, "1")
+    assert serving.put_right(environment, registry) == "1", "to what served before, by hand"
+
+
+def test_an_alias_that_was_set_before_that_was_remembered_counts_as_moved(
+    environment: Environment, registry: Registry, evaluated: Callable[..., ModelVersion]
+) -> None:
+    evaluated(FIRST)
+    evaluated(SECOND)
+    registry._client.delete_registered_model_tag("small", "nightshift.champion")
+    assert serving.put_right(environment, registry) is None, "it is right"
+    moved_by_hand(registry, "1")
+    assert serving.put_right(environment, registry) == "1"
 
 
 def test_an_alias_on_a_version_that_others_made_is_put_back(
@@ -142,7 +177,7 @@ def test_an_alias_on_a_version_that_others_made_is_put_back(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     evaluated(FIRST)
-    registry._client.set_registered_model_alias("small", "champion", registered_by_hand(registry))
+    moved_by_hand(registry, registered_by_hand(registry))
     assert serving.put_right(environment, registry) == "2"
     assert "pointed to version 2, which does not serve" in capsys.readouterr().err
     assert registry.champion() == "1"
