@@ -16,11 +16,12 @@ from jobs.lake import approvals, model_events, ops
 from jobs.output import harmless
 from jobs.services import stage_client
 from pipelines.environment import Environment
-from pipelines.errors import UsageError
+from pipelines.errors import Refused, UsageError
 from pipelines.spec import Pipeline
 
 _Row = dict[str, object]
 _FOLLOW = "jobs.training.serving:follow_in_child"
+_FIND = "jobs.training.serving:find_in_child"
 _LISTED = 10
 """Versions that a message offers."""
 _LONGEST = 2000
@@ -73,25 +74,29 @@ def rollback(
         expected: The version that served as far as the person knows; None: whichever does.
 
     Raises:
-        UsageError: there is no such model, or another serves than the person has seen.
+        UsageError: there is no such model, it was deleted in MLflow, or another serves than the
+            person has seen.
     """
     with approvals.one_at_a_time(environment, pipeline):
         recorded = model_events.events(environment, pipeline.name)
         _require_serving(pipeline, recorded, expected)
         *withdrawn, restored = rows_of_rollback(recorded, pipeline, to, said)
+        target = str(restored["model_version"])
+        began = model_events.first_turns(recorded)
+        others = _others(pipeline, began, target, str(restored["rival_version"]))
+        _require_in_mlflow(environment, pipeline, target, others)
         model_events.record(environment, [*withdrawn, restored])
-    target = restored["model_version"]
     gone = " and ".join(str(row["model_version"]) for row in withdrawn)
-    others = f", and version {gone} no more" if gone else ""
+    no_more = f", and version {gone} no more" if gone else ""
     print(
-        f"Version {target} of '{pipeline.name}' serves from now on{others}. "
+        f"Version {target} of '{pipeline.name}' serves from now on{no_more}. "
         f"Recorded: {harmless(said.who)}: {harmless(said.why)}"
     )
     print(
         "Published predictions stay. To score a night again: "
         f"nightshift run {pipeline.name} --date D --rescore"
     )
-    _have_alias_follow(environment, pipeline)
+    _have_alias_follow(environment, pipeline, target)
 
 
 def _require_serving(
@@ -123,7 +128,7 @@ def rows_of_rollback(
     now = known[-1]
     began = model_events.first_turns(recorded)
     if to is None:
-        target = _before(pipeline, known)
+        target = _before(pipeline, known, began)
         withdrawn = _let_in_since(target, known, began) | {now.version}
     else:
         target = _named(pipeline, to, now.version, began)
@@ -159,7 +164,7 @@ def approve(
     """Let a model serve that awaits it.
 
     Raises:
-        UsageError: it does not, or has for too long.
+        UsageError: it does not, or has for too long, or was deleted in MLflow.
     """
     _decide(environment, pipeline, version, said, model_events.APPROVED)
     serves = model_events.turns(environment, pipeline.name)[-1].version
@@ -170,7 +175,7 @@ def approve(
             f"Version {version} of '{pipeline.name}' is approved for its night; "
             f"version {serves}, of a later one, serves on."
         )
-    _have_alias_follow(environment, pipeline)
+    _have_alias_follow(environment, pipeline, version)
 
 
 def reject(
@@ -200,6 +205,9 @@ def _decide(
         candidate = _candidate(pipeline, recorded, version)
         if what == model_events.APPROVED and approvals.is_over(candidate, pipeline, ops.now()):
             raise _too_late(pipeline, candidate)
+        if what == model_events.APPROVED:
+            reject_it = f" To keep it away: nightshift approve {pipeline.name} {version} --reject"
+            _require_in_mlflow(environment, pipeline, version, reject_it)
         event = said.event(
             what,
             pipeline,
@@ -238,16 +246,25 @@ def _too_late(pipeline: Pipeline, event: model_events.Row) -> UsageError:
     )
 
 
-def _before(pipeline: Pipeline, known: list[model_events.Turn]) -> str:
+def _before(pipeline: Pipeline, known: list[model_events.Turn], began: Iterable[str]) -> str:
     """The model that would serve without the one that serves now."""
     now = known[-1].version
     others = [turn.version for turn in known if turn.version != now]
     if not others:
         raise UsageError(
             f"No model of '{pipeline.name}' served before version {now}: there is none to go back "
-            "to."
+            f"to.{_others(pipeline, began, now)}"
         )
     return others[-1]
+
+
+def _others(pipeline: Pipeline, began: Iterable[str], *besides: str) -> str:
+    """The way back to other models that were let into service; empty: there is none."""
+    others = [version for version in began if version not in besides][-_LISTED:]
+    if not others:
+        return ""
+    way = f"nightshift rollback {pipeline.name} --to VERSION --why TEXT"
+    return f" Others that may come back ({', '.join(others)}): {way}"
 
 
 def _named(pipeline: Pipeline, version: str, now: str, began: Iterable[str]) -> str:
@@ -279,15 +296,35 @@ def _place(turn: model_events.Turn) -> tuple[date, datetime]:
     return turn.night, turn.said_at
 
 
-def _have_alias_follow(environment: Environment, pipeline: Pipeline) -> None:
-    """Have the alias in MLflow follow at once where that takes no seconds."""
+def _require_in_mlflow(
+    environment: Environment, pipeline: Pipeline, version: str, way_out: str
+) -> None:
+    """Refuse a version that was deleted in MLflow, where asking for it takes no seconds."""
+    if not stage_client.available(environment):
+        return
+    variables = environment.variables()
+    argument = {"environment": variables, "pipeline": pipeline.name, "version": version}
+    if stage_client.called(environment, _FIND, argument, {}).code == Refused.exit_code:
+        raise UsageError(
+            f"Version {version} of '{pipeline.name}' was deleted in MLflow, so it cannot serve. "
+            f"Nothing was recorded.{way_out}"
+        )
+
+
+def _have_alias_follow(environment: Environment, pipeline: Pipeline, version: str) -> None:
+    """Have the alias in MLflow follow at once where that takes no seconds.
+
+    Args:
+        version: The one that was let serve.
+    """
     argument = {"environment": environment.variables(), "pipeline": pipeline.name}
     is_up = stage_client.available(environment)
     if is_up and stage_client.call(environment, _FOLLOW, argument, {}) == 0:
         return
     print(
         "The alias 'champion' in MLflow, by which nothing here decides, follows with the next "
-        "evaluate or predict."
+        f"evaluate or predict. MLflow was not asked whether it still has version {version}: if "
+        "not, predict says so."
     )
 
 

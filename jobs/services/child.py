@@ -33,6 +33,7 @@ ALLOWED = frozenset(
         "jobs.training.proof:in_child",
         "jobs.commands.warm_up:main",
         "jobs.training.serving:follow_in_child",
+        "jobs.training.serving:find_in_child",
     }
 )
 """What the stage server runs, and nothing else."""

@@ -16,6 +16,7 @@ from jobs.training.families.light import EXACT, QUANTISED, Variant
 from jobs.training.registry import CHAMPION, ModelVersion, Registry
 from pipelines.days import Days
 from pipelines.environment import Environment
+from pipelines.errors import Refused, UsageError
 
 if TYPE_CHECKING:
     from pipelines.spec import Pipeline
@@ -115,6 +116,20 @@ def variant_of(environment: Environment, pipeline: Pipeline, model: ModelVersion
 def _turns(environment: Environment, registry: Registry, besides: str | None) -> list[Turn]:
     known = model_events.turns(environment, registry.name)
     return [turn for turn in known if turn.version != besides]
+
+
+def find_in_child(argument: Mapping[str, Any]) -> int:
+    """Look for a version in MLflow, in a child of the stage server.
+
+    Returns:
+        0: it is there; the exit code of `Refused`: it is not.
+    """
+    environment = Environment.read(argument["environment"])
+    try:
+        Registry(environment, argument["pipeline"]).version(argument["version"])
+    except UsageError:
+        return Refused.exit_code
+    return 0
 
 
 def follow_in_child(argument: Mapping[str, Any]) -> int:

@@ -18,9 +18,10 @@ from jobs.__main__ import main
 from jobs.commands import decide
 from jobs.commands.decide import Said
 from jobs.lake import model_events
+from jobs.training import serving
 from jobs.training.registry import Registry
 from pipelines.environment import ROOT, Environment
-from pipelines.errors import UsageError
+from pipelines.errors import NightshiftError, UsageError
 from tests.jobs.training import small
 from tests.jobs.training.test_registry import keep
 
@@ -270,6 +271,52 @@ def test_a_rollback_takes_under_two_seconds_and_imports_nothing_heavy(
     assert (code, heavy) == (0, [])
     # Of the processor: others may use the machine.
     assert seconds < 2
+
+
+def test_there_is_no_way_to_a_version_that_was_deleted_in_mlflow_where_the_platform_is_up(
+    ranked: Environment, tmp_path: Path
+) -> None:
+    # A copy of its tables, which take long to make.
+    small.models_at(tmp_path)
+    registry = Registry(ranked, "small")
+    for number, event in ((1, "promoted"), (2, "promoted"), (3, "promoted"), (4, "awaiting")):
+        keep(registry, tmp_path, str(number))
+        happened(ranked, number, number, event)
+    for version in ("2", "4"):
+        registry._client.delete_model_version("small", version)
+    before = model_events.events(ranked, "small")
+    way_out = (
+        r"Nothing was recorded\. Others that may come back \(1\): nightshift rollback small --to"
+    )
+    with pytest.raises(UsageError, match=f"Version 2 of 'small' was deleted in MLflow.*{way_out}"):
+        decide.rollback(ranked, small.SMALL, None, SAID)
+    with pytest.raises(UsageError, match="Version 4 .* was deleted .* approve small 4 --reject"):
+        decide.approve(ranked, small.SMALL, "4", SAID)
+    assert model_events.events(ranked, "small") == before
+    decide.rollback(ranked, small.SMALL, "1", SAID)
+    assert registry.champion() == "1"
+    decide.reject(ranked, small.SMALL, "4", SAID)
+
+
+def test_where_mlflow_is_not_asked_that_is_said_and_a_rollback_goes_on_from_a_deleted_version(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = small.models_at(tmp_path)
+    registry = Registry(environment, "small")
+    for number in (1, 2, 3):
+        keep(registry, tmp_path, str(number))
+        happened(environment, number, number)
+    registry._client.delete_model_version("small", "2")
+    decide.rollback(environment, small.SMALL, None, SAID)
+    assert "MLflow was not asked whether it still has version 2" in capsys.readouterr().out
+    with pytest.raises(NightshiftError, match="Version 2 of model 'small' serves and is not in"):
+        serving.serving_model(environment, registry, FIRST + timedelta(days=9))
+    decide.rollback(environment, small.SMALL, None, SAID)
+    serves = serving.serving_model(environment, registry, FIRST + timedelta(days=9))
+    assert serves == registry.version("1")
+    message = r"none to go back to\. Others that may come back \(2, 3\): nightshift rollback small"
+    with pytest.raises(UsageError, match=message):
+        decide.rollback(environment, small.SMALL, None, SAID)
 
 
 def test_the_alias_follows_at_once_where_the_platform_is_up(
