@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from jobs.training.encoding import ENCODING
 from jobs.training.families import family_of
 from jobs.training.families.light import EXACT, QUANTISED
 from jobs.training.registry import ModelVersion, Registry
+from jobs.training.scoring import Scorer
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import Refused
@@ -238,6 +240,27 @@ def test_after_a_rollback_every_night_is_scored_by_the_model_of_before(
     assert Registry(environment, "small").champion() == "1", "the alias has followed"
     assert result["alias_was_moved_to"] is None
     assert capsys.readouterr().err == "", "nobody has moved it: it had not followed yet"
+
+
+def test_a_night_that_has_asked_already_goes_on_with_the_model_that_is_rolled_back_meanwhile(
+    tmp_path: Path, staged: list[pa.Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = small.models_at(tmp_path)
+    small.publish(environment, ROWS, "scoring")
+    _promote(environment, date(2013, 1, 23))
+    _promote(environment, date(2013, 1, 24))
+    run = small.run_of(environment, "predict", NIGHTS.last)
+    with monkeypatch.context() as meanwhile:
+
+        def load(*arguments: Any) -> Scorer:
+            decide.rollback(environment, LINEAR, None, Said(who="alice", why="odd"))
+            return real(*arguments)
+
+        real = scoring.load
+        meanwhile.setattr(scoring, "load", load)
+        assert predict.predict(run)["models"] == ["2"]
+    assert set(staged[0]["model_version"].to_pylist()) == {"2"}
+    assert predict.predict(run)["models"] == ["1"]
 
 
 def test_where_a_model_awaits_a_person_the_refusal_says_so(tmp_path: Path) -> None:
