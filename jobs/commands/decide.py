@@ -22,6 +22,11 @@ from pipelines.spec import Pipeline
 _Row = dict[str, object]
 _FOLLOW = "jobs.training.serving:follow_in_child"
 _FIND = "jobs.training.serving:find_in_child"
+_NOT_ASKED = (
+    "The alias 'champion' in MLflow, by which nothing here decides, follows with the next "
+    "evaluate or predict. MLflow was not asked whether it still has version {version}: if "
+    "not, predict says so."
+)
 _LISTED = 10
 """Versions that a message offers."""
 _LONGEST = 2000
@@ -96,7 +101,9 @@ def rollback(
         "Published predictions stay. To score a night again: "
         f"nightshift run {pipeline.name} --date D --rescore"
     )
-    _have_alias_follow(environment, pipeline, target)
+    concerned = [str(row["model_version"]) for row in [*withdrawn, restored]]
+    if not _followed(environment, pipeline, concerned):
+        print(_NOT_ASKED.format(version=target))
 
 
 def _require_serving(
@@ -166,6 +173,7 @@ def approve(
     Raises:
         UsageError: it does not, or has for too long, or was deleted in MLflow.
     """
+    before = model_events.turns(environment, pipeline.name)
     _decide(environment, pipeline, version, said, model_events.APPROVED)
     serves = model_events.turns(environment, pipeline.name)[-1].version
     if serves == version:
@@ -175,7 +183,9 @@ def approve(
             f"Version {version} of '{pipeline.name}' is approved for its night; "
             f"version {serves}, of a later one, serves on."
         )
-    _have_alias_follow(environment, pipeline, version)
+    concerned = {version, *(turn.version for turn in before[-1:])}
+    if not _followed(environment, pipeline, concerned):
+        print(_NOT_ASKED.format(version=version))
 
 
 def reject(
@@ -191,6 +201,7 @@ def reject(
     """
     _decide(environment, pipeline, version, said, model_events.REJECTED)
     print(f"Version {version} of '{pipeline.name}' will not serve.")
+    _followed(environment, pipeline, [version])
 
 
 def _decide(
@@ -311,21 +322,15 @@ def _require_in_mlflow(
         )
 
 
-def _have_alias_follow(environment: Environment, pipeline: Pipeline, version: str) -> None:
-    """Have the alias in MLflow follow at once where that takes no seconds.
+def _followed(environment: Environment, pipeline: Pipeline, versions: Iterable[str]) -> bool:
+    """Have MLflow's alias and the versions' cards follow at once where that takes no seconds.
 
-    Args:
-        version: The one that was let serve.
+    Returns whether they have.
     """
-    argument = {"environment": environment.variables(), "pipeline": pipeline.name}
+    variables = environment.variables()
+    argument = {"environment": variables, "pipeline": pipeline.name, "versions": [*versions]}
     is_up = stage_client.available(environment)
-    if is_up and stage_client.call(environment, _FOLLOW, argument, {}) == 0:
-        return
-    print(
-        "The alias 'champion' in MLflow, by which nothing here decides, follows with the next "
-        f"evaluate or predict. MLflow was not asked whether it still has version {version}: if "
-        "not, predict says so."
-    )
+    return is_up and stage_client.call(environment, _FOLLOW, argument, {}) == 0
 
 
 def _user() -> str:

@@ -14,6 +14,7 @@ from jobs.lake.model_events import Turn
 from jobs.training import comparison
 from jobs.training.families.light import EXACT, QUANTISED, Variant
 from jobs.training.registry import CHAMPION, ModelVersion, Registry
+from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import Refused, UsageError
@@ -133,7 +134,17 @@ def find_in_child(argument: Mapping[str, Any]) -> int:
 
 
 def follow_in_child(argument: Mapping[str, Any]) -> int:
-    """Have the alias follow, in a child of the stage server; returns the exit code 0."""
+    """Have the alias follow, and the cards of the versions that a person has decided about.
+
+    In a child of the stage server; returns the exit code 0.
+    """
+    from jobs.training import cards
+
     environment = Environment.read(argument["environment"])
-    follow(environment, Registry(environment, argument["pipeline"]))
+    pipeline = catalog.pipeline(argument["pipeline"])
+    registry = Registry(environment, pipeline.name)
+    follow(environment, registry)
+    for model in registry.versions():
+        if model.version in argument["versions"]:
+            cards.keep(environment, pipeline, registry, model)
     return 0

@@ -22,6 +22,7 @@ from jobs.training import serving
 from jobs.training.registry import Registry
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
+from pipelines.flights import PIPELINE as FLIGHTS
 from tests.jobs.training import small
 from tests.jobs.training.test_registry import keep
 
@@ -278,24 +279,29 @@ def test_there_is_no_way_to_a_version_that_was_deleted_in_mlflow_where_the_platf
 ) -> None:
     # A copy of its tables, which take long to make.
     small.models_at(tmp_path)
-    registry = Registry(ranked, "small")
+    registry = Registry(ranked, "flights")
     for number, event in ((1, "promoted"), (2, "promoted"), (3, "promoted"), (4, "awaiting")):
         keep(registry, tmp_path, str(number))
-        happened(ranked, number, number, event)
+        happened(ranked, number, number, event, "flights")
     for version in ("2", "4"):
-        registry._client.delete_model_version("small", version)
-    before = model_events.events(ranked, "small")
+        registry._client.delete_model_version("flights", version)
+    before = model_events.events(ranked, "flights")
     way_out = (
-        r"Nothing was recorded\. Others that may come back \(1\): nightshift rollback small --to"
+        r"Nothing was recorded\. Others that may come back \(1\): nightshift rollback flights --to"
     )
-    with pytest.raises(UsageError, match=f"Version 2 of 'small' was deleted in MLflow.*{way_out}"):
-        decide.rollback(ranked, small.SMALL, None, SAID)
-    with pytest.raises(UsageError, match="Version 4 .* was deleted .* approve small 4 --reject"):
-        decide.approve(ranked, small.SMALL, "4", SAID)
-    assert model_events.events(ranked, "small") == before
-    decide.rollback(ranked, small.SMALL, "1", SAID)
+    with pytest.raises(
+        UsageError, match=f"Version 2 of 'flights' was deleted in MLflow.*{way_out}"
+    ):
+        decide.rollback(ranked, FLIGHTS, None, SAID)
+    with pytest.raises(UsageError, match="Version 4 .* was deleted .* approve flights 4 --reject"):
+        decide.approve(ranked, FLIGHTS, "4", SAID)
+    assert model_events.events(ranked, "flights") == before
+    decide.rollback(ranked, FLIGHTS, "1", SAID)
     assert registry.champion() == "1"
-    decide.reject(ranked, small.SMALL, "4", SAID)
+    decide.reject(ranked, FLIGHTS, "4", SAID)
+    cards = ranked.cards("flights")
+    assert "version 1: serves since" in (cards / "1" / "card.md").read_text()
+    assert "version 3: rolled back" in (cards / "3" / "card.md").read_text()
 
 
 def test_where_mlflow_is_not_asked_that_is_said_and_a_rollback_goes_on_from_a_deleted_version(
@@ -322,11 +328,11 @@ def test_where_mlflow_is_not_asked_that_is_said_and_a_rollback_goes_on_from_a_de
 def test_the_alias_follows_at_once_where_the_platform_is_up(
     ranked: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    registry = Registry(ranked, "small")
+    registry = Registry(ranked, "flights")
     for number in (1, 2):
         model = keep(registry, tmp_path, str(number))
         registry.set_champion(model.version)
-        happened(ranked, number, number)
-    decide.rollback(ranked, small.SMALL, None, SAID)
+        happened(ranked, number, number, pipeline="flights")
+    decide.rollback(ranked, FLIGHTS, None, SAID)
     assert registry.champion() == "1"
     assert "follows with the next" not in capsys.readouterr().out

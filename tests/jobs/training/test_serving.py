@@ -183,15 +183,27 @@ def test_an_alias_on_a_version_that_others_made_is_put_back(
     assert registry.champion() == "1"
 
 
-def test_the_stage_server_has_the_alias_follow(
-    environment: Environment, registry: Registry, evaluated: Callable[..., ModelVersion]
+def test_the_stage_server_has_the_alias_follow_and_the_cards_that_are_concerned(
+    environment: Environment,
+    registry: Registry,
+    evaluated: Callable[..., ModelVersion],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(serving.catalog, "pipeline", lambda _: SMALL)
     first = evaluated(FIRST)
     evaluated(SECOND)
+    evaluated(THIRD)
     registry.set_champion(first.version)
+    _record(environment, registry.version("3"), "rolled_back")
     argument = {"environment": environment.variables(), "pipeline": "small"}
-    assert serving.follow_in_child(argument) == 0
+    assert serving.follow_in_child({**argument, "versions": ["2", "3", "9"]}) == 0
     assert registry.champion() == "2"
+    cards = {
+        page.parent.name: page.read_text() for page in environment.cards("small").rglob("*.md")
+    }
+    assert sorted(cards) == ["2", "3"]
+    assert "version 2: serves since" in cards["2"]
+    assert "version 3: rolled back" in cards["3"]
 
 
 def test_another_pipelines_model_never_serves(
