@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from jobs.services.processes import LOOPBACK
 from pipelines.environment import PAGES_ADDRESS, REPORTS_ADDRESS, Environment
@@ -29,6 +29,29 @@ def of_page(environment: Environment, page: str, pipeline: str | None = None) ->
     """One of `PAGES`, of a pipeline or of the first that the person may see."""
     below = f"/{quote(pipeline)}" if pipeline else ""
     return f"{of_airflow(environment)}{PAGES_ADDRESS}{below}/{page}"
+
+
+def of_model(environment: Environment, pipeline: str, version: str) -> str | None:
+    """A version of a model in MLflow; None: where a person sees it there is not known.
+
+    Our own MLflow listens on loopback: who sees Airflow from another machine has no way there.
+    """
+    server = urlsplit(environment.mlflow_uri)
+    if server.scheme in ("http", "https"):
+        # Without a login that may stand in it.
+        host = server.netloc.rpartition("@")[2]
+        mlflow = f"{server.scheme}://{host}{server.path.rstrip('/')}"
+    elif environment.keeps_models and _is_seen_here(environment):
+        mlflow = f"http://{LOOPBACK}:{environment.mlflow_port}"
+    else:
+        return None
+    return f"{mlflow}/#/models/{quote(pipeline)}/versions/{quote(version)}"
+
+
+def _is_seen_here(environment: Environment) -> bool:
+    """Whether Airflow is for the people of this machine alone, and MLflow is up here too."""
+    is_local = environment.airflow_url is None and environment.airflow_host == LOOPBACK
+    return is_local and environment.runs("mlflow")
 
 
 def of_report(environment: Environment, report: str) -> str | None:

@@ -25,6 +25,7 @@ from pydantic import BaseModel, Field
 from starlette.staticfiles import StaticFiles
 
 from jobs.pages import dictionary, models, nights, predictions, quality, statements
+from jobs.services import addresses
 from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, Environment
@@ -395,6 +396,10 @@ def _report_address(report: str) -> str:
     return f"{_ROOT}{REPORTS_ADDRESS}/{quote(report)}"
 
 
+def _mlflow_address(dag_id: str, version: str) -> str | None:
+    return addresses.of_model(Environment.read(), dag_id, version)
+
+
 def _card_address(dag_id: str, version: str) -> str:
     environment = Environment.read()
     card = environment.cards(dag_id) / version / "index.html"
@@ -424,6 +429,7 @@ def _templates() -> Templates:
         "sql_address": _sql_address,
         "run_address": _run_address,
         "card_address": _card_address,
+        "mlflow_address": _mlflow_address,
         "strip": charts.strip,
     }
     return made

@@ -457,6 +457,25 @@ def test_a_model_that_has_a_card_leads_to_it(client: TestClient, flights: Enviro
     assert f'href="{REPORTS_ADDRESS}/flights/models/{version}/index.html">Its card</a>' in text
 
 
+def test_a_version_leads_to_mlflow_where_its_address_is_known(
+    client: TestClient, flights: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def links() -> set[str]:
+        return set(re.findall(r'<a [^>]*href="([^"]*)"[^>]*>MLflow</a>', get(client, page).text))
+
+    page = "flights/models"
+    own = f"http://127.0.0.1:{flights.mlflow_port}/#/models/flights/versions/"
+    assert links() == {f"{own}{version}" for version in "123"}
+    assert 'target="_blank" rel="noopener noreferrer">MLflow</a>' in get(client, page).text
+    # Of people elsewhere the address of this machine is another's.
+    monkeypatch.setenv("NIGHTSHIFT_AIRFLOW_URL", "https://nights.example.org")
+    assert links() == set()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://eve:secret@models.example.org/a&quot;b/")
+    assert "secret" not in get(client, page).text
+    server = "https://models.example.org/a&amp;quot;b/#/models/flights/versions/"
+    assert links() == {f"{server}{version}" for version in "123"}
+
+
 def event(what: str, version: str, night: int, **more: Any) -> dict[str, Any]:
     """A row of `ops.model_events` about the flights."""
     return {
