@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
 from jobs.lake.sql import stored_tables
 from pipelines.environment import Environment
@@ -23,19 +24,31 @@ class Registrar:
         """Columns of each registered table, as its log tells them."""
 
     def follow(self) -> None:
-        """Register what is new or has other columns, and forget what is gone."""
+        """Register what is new or has other columns, and forget what is gone.
+
+        A table that cannot be read, as of a broken log, is told and keeps no other one out; it goes
+        on under its name as long as it is known.
+        """
+        from pyspark.errors import PySparkException
+
         names = stored_tables(self._environment)
-        found = {name: self._columns(name) for name in names}
-        for name in set(self._known) - set(found):
+        for name in set(self._known) - set(names):
             self._forget(name)
-        for name, columns in found.items():
-            if self._known.get(name) != columns:
-                self._forget(name)
-                self._register(name)
-                self._known[name] = columns
+        for name in names:
+            try:
+                self._follow(name)
+            except (DeltaError, OSError, PySparkException) as error:
+                print(f"{name} cannot be read, and will be tried again: {error}", flush=True)
+
+    def _follow(self, name: str) -> None:
+        columns = self._columns(name)
+        if self._known.get(name) != columns:
+            self._forget(name)
+            self._register(name)
+            self._known[name] = columns
 
     def _columns(self, name: str) -> str:
-        return DeltaTable(self._environment.table_path(name), without_files=True).schema().to_json()
+        return DeltaTable(self._environment.table_path(name)).schema().to_json()
 
     def _register(self, name: str) -> None:
         schema, _, table = name.partition(".")

@@ -67,7 +67,7 @@ def main() -> None:
     door = _java(spark).nightshift.Door
     door.trust(spark._jsparkSession)
     registrar = Registrar(environment, spark)
-    registrar.follow()
+    _follow(registrar)
     _admit(environment, door)
     door.open(spark._jsparkSession)
     while True:

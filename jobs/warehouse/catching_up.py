@@ -200,10 +200,9 @@ class _Table:
         """Publish the days that PostgreSQL lacks, or only tell which these are."""
         try:
             shape = shape_of(self._pipeline, self._declared, self._source.rows.schema)
-            self._compare()
+            held = self._compare(shape)
             if not is_dry:
-                note = tables.provide(self._connection, shape, self._limits)
-                self._notes += [note] if note else []
+                self._provide(shape, held)
                 self._write(shape, until)
         except (NightshiftError, psycopg.Error) as error:
             self._faults.append(_in_words(error))
@@ -219,19 +218,31 @@ class _Table:
             notes=tuple(self._notes),
         )
 
-    def _compare(self) -> None:
-        names = (self._pipeline.name, self._declared.name)
-        held = days.held(self._connection, *names, self._limits)
+    def _provide(self, shape: Shape, held: Mapping[date, days.Held]) -> None:
+        """Have the table be there, and what was changed by hand count as never published."""
+        provided = tables.provide(self._connection, shape, self._limits)
+        self._notes += [provided.lacking] if provided.lacking else []
+        changed = self._changed(held)
+        if provided.is_anew:
+            self._behind = list(self._source.in_force)
+            self._current = []
+        elif changed:
+            days.forget(self._connection, shape, changed, self._limits)
+
+    def _compare(self, shape: Shape) -> Mapping[date, days.Held]:
+        held = days.held(self._connection, shape, self._limits)
         current: list[date] = []
         behind: list[date] = []
         for day, one in self._source.in_force.items():
             found = held.get(day, days.NOTHING)
             is_older = found.is_older(self._source.lake, one)
-            (behind if is_older else current).append(day)
+            (behind if is_older or not found.is_whole else current).append(day)
             if not is_older and found.version != one.version:
                 self._require_known(day, found)
         self._current, self._behind = current, behind
         self._tell_of_others(held)
+        self._tell_of_changed(held)
+        return held
 
     def _require_known(self, day: date, found: days.Held) -> None:
         """Refuse a day that PostgreSQL has of a later version than the lake ever had.
@@ -253,6 +264,21 @@ class _Table:
             self._notes.append(
                 f"{self._source.name}: PostgreSQL has {len(others)} days that the lake has not, "
                 f"the first is {others[0]}. If they are of no use, {days.ALL_ANEW}"
+            )
+
+    def _changed(self, held: Mapping[date, days.Held]) -> list[date]:
+        in_force = self._source.in_force
+        return [day for day, one in held.items() if day in in_force and not one.is_whole]
+
+    def _tell_of_changed(self, held: Mapping[date, days.Held]) -> None:
+        """Note the days of which somebody has deleted or added rows."""
+        changed = self._changed(held)
+        if changed:
+            one = held[changed[0]]
+            self._notes.append(
+                f"{self._source.name}: rows of {len(changed)} days were changed by hand, the first "
+                f"is {changed[0]} with {one.rows} rows instead of {one.recorded_rows}. They are "
+                "published anew."
             )
 
     def _write(self, shape: Shape, until: float | None) -> None:

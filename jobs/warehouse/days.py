@@ -14,12 +14,17 @@ from pyarrow import csv
 
 from jobs.warehouse.connection import Connection, Cursor, Limits, transaction
 from jobs.warehouse.shape import TEXTS, Shape
-from jobs.warehouse.tables import act_as_owner, has_bookkeeping
+from jobs.warehouse.tables import act_as_owner, has_bookkeeping, has_column
 from pipelines.errors import NightshiftError, Refused
 
 if TYPE_CHECKING:
     from jobs.lake.publications import Publication
 
+_HELD = """
+WITH there AS (SELECT {day} AS day, count(*) AS rows FROM {table} GROUP BY 1)
+SELECT told.day, told.lake, told.version, told.checksum, told.rows, coalesce(there.rows, 0)
+FROM nightshift.publications told LEFT JOIN there USING (day)
+WHERE """
 _UNQUOTED_IS_NULL = csv.WriteOptions(include_header=False, quoting_style="needed")
 """Every text is quoted and no null is: that is how COPY tells them apart."""
 
@@ -34,6 +39,15 @@ class Held:
     """Of that table; None: nothing was published."""
     checksum: str | None
     """Of the publication."""
+    recorded_rows: int = 0
+    """Of the publication, as it was written."""
+    rows: int = 0
+    """That are there."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether as many rows are there as were written: people may delete some by hand."""
+        return self.recorded_rows == self.rows
 
     def is_older(self, lake: str, one: Publication) -> bool:
         """Whether the publication of that table is to take its place.
@@ -65,24 +79,36 @@ ALL_ANEW = (
 )
 
 
-def held(
-    connection: Connection,
-    schema: str,
-    table: str,
-    limits: Limits,
-) -> Mapping[date, Held]:
-    """What PostgreSQL holds of a table, by day."""
+def held(connection: Connection, shape: Shape, limits: Limits) -> Mapping[date, Held]:
+    """What PostgreSQL holds of a table, by day; nothing where the table is not there."""
     with transaction(connection, limits) as cursor:
         act_as_owner(cursor)
-        if not has_bookkeeping(cursor):
+        if not (has_bookkeeping(cursor) and has_column(cursor, shape, shape.day)):
             return {}
-        cursor.execute(
-            "SELECT day, lake, version, checksum FROM nightshift.publications "
-            "WHERE pipeline = %s AND table_name = %s ORDER BY day",
-            [schema, table],
+        about = sql.SQL(_HELD).format(
+            day=sql.Identifier(shape.day), table=sql.Identifier(shape.schema, shape.table)
         )
+        # No parameter beside a name, which may hold a '%'.
+        cursor.execute(about + _about(shape) + sql.SQL(" ORDER BY day"))
         found = cursor.fetchall()
     return {day: Held(*told) for day, *told in found}
+
+
+def forget(connection: Connection, shape: Shape, days: Collection[date], limits: Limits) -> None:
+    """Have these days count as never published: their rows are not those that were written."""
+    own = sql.SQL(", ").join(map(sql.Literal, days))
+    with transaction(connection, limits) as cursor:
+        act_as_owner(cursor)
+        cursor.execute(
+            sql.SQL("DELETE FROM nightshift.publications WHERE day IN ({}) AND ").format(own)
+            + _about(shape)
+        )
+
+
+def _about(shape: Shape) -> sql.Composed:
+    """The condition that a record is of that table."""
+    names = (sql.Literal(shape.schema), sql.Literal(shape.view))
+    return sql.SQL("pipeline = {} AND table_name = {}").format(*names)
 
 
 def write(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import LiteralString
 
 import psycopg
@@ -56,11 +57,18 @@ FROM pg_roles WHERE rolname = %s
 _INDEXES = "SELECT indexname FROM pg_indexes WHERE schemaname = %s AND tablename = %s"
 
 
-def provide(connection: Connection, shape: Shape, limits: Limits) -> str:
-    """Make the table, or bring it to its shape.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provided:
+    """What was found about a table, which is there by now."""
 
-    Returns:
-        What is not as it should be and keeps nothing from being published; empty: nothing.
+    lacking: str
+    """What is not as it should be and keeps nothing from being published; empty: nothing."""
+    is_anew: bool
+    """Whether the table, or a column that it had, was gone: no day counts as published any more."""
+
+
+def provide(connection: Connection, shape: Shape, limits: Limits) -> Provided:
+    """Make the table, or bring it to its shape, also after somebody has changed it by hand.
 
     Raises:
         Refused: a column would change its type.
@@ -69,7 +77,7 @@ def provide(connection: Connection, shape: Shape, limits: Limits) -> str:
     with transaction(connection, limits) as cursor:
         act_as_owner(cursor)
         if _is_there(cursor, shape):
-            return _lacking(cursor)
+            return Provided(lacking=_lacking(cursor), is_anew=False)
         act_as_user(cursor)
         # Two that make the same at once would stumble over each other.
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_ONE_AT_A_TIME])
@@ -77,13 +85,13 @@ def provide(connection: Connection, shape: Shape, limits: Limits) -> str:
         act_as_owner(cursor)
         _make_bookkeeping(cursor)
         _make_schema(cursor, shape.schema)
-        _make_table(cursor, shape)
+        is_anew = _make_table(cursor, shape)
         _make_indexes(cursor, shape)
         _make_view(cursor, shape)
         _describe(cursor, shape)
         _let_read(cursor, shape)
         _remember(cursor, shape)
-        return _lacking(cursor)
+        return Provided(lacking=_lacking(cursor), is_anew=is_anew)
 
 
 def act_as_owner(cursor: Cursor) -> None:
@@ -100,6 +108,11 @@ def act_as_user(cursor: Cursor) -> None:
     cursor.execute("RESET ROLE")
 
 
+def has_column(cursor: Cursor, shape: Shape, column: str) -> bool:
+    """Whether the table is there, with that column."""
+    return column in _columns(cursor, shape.schema, shape.table)
+
+
 def has_bookkeeping(cursor: Cursor) -> bool:
     """Whether anything was ever published to this database."""
     return _exists(cursor, WAREHOUSE, "publications") and _exists(cursor, WAREHOUSE, "shapes")
@@ -108,14 +121,27 @@ def has_bookkeeping(cursor: Cursor) -> bool:
 def _is_there(cursor: Cursor, shape: Shape) -> bool:
     if not has_bookkeeping(cursor):
         return False
-    names = (shape.table, shape.view)
-    if not all(_exists(cursor, shape.schema, name) for name in names):
-        return False
+    return _is_remembered(cursor, shape) and _is_untouched(cursor, shape)
+
+
+def _is_remembered(cursor: Cursor, shape: Shape) -> bool:
+    """Whether the table was brought to this very shape."""
     cursor.execute(
         "SELECT shape FROM nightshift.shapes WHERE pipeline = %s AND table_name = %s",
         [shape.schema, shape.view],
     )
     return cursor.fetchone() == (_remembered(cursor, shape),)
+
+
+def _is_untouched(cursor: Cursor, shape: Shape) -> bool:
+    """Whether nobody has taken away columns, indexes, the view or the right to read it."""
+    there = _columns(cursor, shape.schema, shape.table)
+    shown = _columns(cursor, shape.schema, shape.view)
+    has_columns = {one.name: one.type for one in shape.columns}.items() <= there.items()
+    has_indexes = set(shape.indexes) <= _indexes(cursor, shape)
+    if not (has_columns and has_indexes and shown == there):
+        return False
+    return not _has_role(cursor, READER) or _may_read(cursor, shape.schema, shape.view)
 
 
 def _exists(cursor: Cursor, schema: str, name: str) -> bool:
@@ -175,8 +201,16 @@ def _is_reader_new(cursor: Cursor) -> bool:
     """Whether there is a role of readers that may not read how fresh the days are."""
     if not _has_role(cursor, READER):
         return False
-    cursor.execute("SELECT has_table_privilege(%s, 'nightshift.publications', 'SELECT')", [READER])
-    return cursor.fetchone() != (True,)
+    return not _may_read(cursor, WAREHOUSE, "publications")
+
+
+def _may_read(cursor: Cursor, schema: str, name: str) -> bool:
+    """Whether the role of readers may."""
+    cursor.execute(
+        "SELECT has_schema_privilege(%s, %s, 'USAGE') AND has_table_privilege(%s, %s, 'SELECT')",
+        [READER, schema, READER, _quoted(cursor, schema, name)],
+    )
+    return cursor.fetchone() == (True,)
 
 
 def _make_schema(cursor: Cursor, schema: str) -> None:
@@ -191,18 +225,26 @@ def _make_schema(cursor: Cursor, schema: str) -> None:
     act_as_owner(cursor)
 
 
-def _make_table(cursor: Cursor, shape: Shape) -> None:
+def _make_table(cursor: Cursor, shape: Shape) -> bool:
+    """Make the table or the columns that it lacks; returns `Provided.is_anew`."""
     table = sql.Identifier(shape.schema, shape.table)
-    there = _columns(cursor, shape)
+    there = _columns(cursor, shape.schema, shape.table)
     if not there:
         columns = sql.SQL(", ").join(map(_declared, shape.columns))
         cursor.execute(sql.SQL("CREATE TABLE {} ({})").format(table, columns))
-        return
+        _forget(cursor, shape)
+        return True
+    is_anew = False
     for column in shape.columns:
         kind = there.get(column.name)
         if kind is None:
             added = sql.SQL("ALTER TABLE {} ADD COLUMN {}").format(table, _declared(column))
             cursor.execute(added)
+            # A column that is new in the lake has no values for the days before it.
+            is_anew = is_anew or _is_remembered(cursor, shape)
+            if column.name == shape.day:
+                # Nobody knows any more which day the rows are of.
+                cursor.execute(sql.SQL("DELETE FROM {}").format(table))
         elif kind != column.type:
             raise Refused(
                 f"{shape.schema}.{shape.view}: column '{column.name}' is {kind} in PostgreSQL and "
@@ -210,11 +252,21 @@ def _make_table(cursor: Cursor, shape: Shape) -> None:
                 "give the new column another name, and deprecate the old one "
                 "(`nightshift contract`)."
             )
+    if is_anew:
+        _forget(cursor, shape)
+    return is_anew
 
 
-def _columns(cursor: Cursor, shape: Shape) -> Mapping[str, str]:
-    """Types of the columns that are there, in their order; none: there is no table."""
-    cursor.execute(_COLUMNS, [_quoted(cursor, shape.schema, shape.table)])
+def _forget(cursor: Cursor, shape: Shape) -> None:
+    cursor.execute(
+        "DELETE FROM nightshift.publications WHERE pipeline = %s AND table_name = %s",
+        [shape.schema, shape.view],
+    )
+
+
+def _columns(cursor: Cursor, schema: str, name: str) -> Mapping[str, str]:
+    """Types of the columns that are there, in their order; none: there is no such table."""
+    cursor.execute(_COLUMNS, [_quoted(cursor, schema, name)])
     return dict(cursor.fetchall())
 
 
@@ -225,8 +277,7 @@ def _declared(column: Column) -> sql.Composed:
 
 
 def _make_indexes(cursor: Cursor, shape: Shape) -> None:
-    cursor.execute(_INDEXES, [shape.schema, shape.table])
-    there = {name for (name,) in cursor.fetchall()}
+    there = _indexes(cursor, shape)
     # Of a key of before: rows of today would break it. Others are somebody's own.
     for name in there - set(shape.indexes):
         if shape.is_index(name):
@@ -234,6 +285,12 @@ def _make_indexes(cursor: Cursor, shape: Shape) -> None:
     for number, (name, columns) in enumerate(shape.indexes.items()):
         if name not in there:
             _make_index(cursor, shape, name, columns, is_key=number == 0)
+
+
+def _indexes(cursor: Cursor, shape: Shape) -> set[str]:
+    """Names of those that the table has."""
+    cursor.execute(_INDEXES, [shape.schema, shape.table])
+    return {name for (name,) in cursor.fetchall()}
 
 
 def _make_index(
@@ -252,13 +309,20 @@ def _make_index(
 
 def _make_view(cursor: Cursor, shape: Shape) -> None:
     """Every column that the table ever had, in the order in which they came."""
-    columns = sql.SQL(", ").join(map(sql.Identifier, _columns(cursor, shape)))
-    view = sql.SQL("CREATE OR REPLACE VIEW {} AS SELECT {} FROM {}").format(
-        sql.Identifier(shape.schema, shape.view),
-        columns,
-        sql.Identifier(shape.schema, shape.table),
+    there = _columns(cursor, shape.schema, shape.table)
+    columns = sql.SQL(", ").join(map(sql.Identifier, there))
+    view = sql.Identifier(shape.schema, shape.view)
+    rest = sql.SQL("VIEW {} AS SELECT {} FROM {}").format(
+        view, columns, sql.Identifier(shape.schema, shape.table)
     )
-    cursor.execute(view)
+    try:
+        with cursor.connection.transaction():
+            cursor.execute(sql.SQL("CREATE OR REPLACE {}").format(rest))
+    except psycopg.errors.InvalidTableDefinition:
+        # A column was renamed by hand: such a view cannot be replaced. Where somebody's own view
+        # reads it, it cannot go either, and they are told so.
+        cursor.execute(sql.SQL("DROP VIEW {}").format(view))
+        cursor.execute(sql.SQL("CREATE {}").format(rest))
 
 
 def _describe(cursor: Cursor, shape: Shape) -> None:

@@ -39,6 +39,13 @@ from tests.jobs.warehouse.lake import (
 from tests.postgres import Postgres
 
 NOTHING = "DROP SCHEMA toy CASCADE; DROP SCHEMA nightshift CASCADE"
+_DROP_INDEXES = """
+DO $$ DECLARE one text; BEGIN
+  FOR one IN SELECT indexname FROM pg_indexes WHERE schemaname = 'toy' LOOP
+    EXECUTE 'DROP INDEX toy.' || one;
+  END LOOP;
+END $$
+"""
 Wait = Callable[..., Any]
 
 
@@ -122,6 +129,64 @@ def test_a_new_revision_takes_the_place_of_its_day_alone(lake: Lake) -> None:
     lake.require_same({FEW_DAYS[0]: "", FEW_DAYS[1]: "corrected", FEW_DAYS[2]: ""})
     told = lake.ask("SELECT day, version, rows, run_id FROM nightshift.publications ORDER BY day")
     assert told == [(day, int(day == FEW_DAYS[1]), 4, "night") for day in FEW_DAYS]
+
+
+@pytest.mark.parametrize(
+    "by_hand",
+    [
+        "DROP TABLE toy._predictions CASCADE",
+        "DROP SCHEMA toy CASCADE",
+        "DROP VIEW toy.predictions",
+        "TRUNCATE toy._predictions",
+        "DELETE FROM toy._predictions WHERE id = 1 AND reading_date = '2013-01-06'",
+        "INSERT INTO toy._predictions SELECT reading_date, 77 FROM toy._predictions WHERE id = 1",
+        "ALTER TABLE toy._predictions DROP COLUMN note CASCADE",
+        "ALTER TABLE toy._predictions DROP COLUMN reading_date CASCADE",
+        _DROP_INDEXES,
+        "REVOKE ALL ON toy.predictions FROM nightshift_reader",
+        "REVOKE ALL ON SCHEMA toy FROM nightshift_reader",
+    ],
+)
+def test_what_was_changed_by_hand_is_set_right(by_hand: str, lake: Lake) -> None:
+    lake.publish_predictions(*FEW_DAYS)
+    lake.catch_up()
+    indexes = "SELECT count(*) FROM pg_indexes WHERE schemaname = 'toy'"
+    (made,) = lake.ask(indexes)
+    lake.do(by_hand)
+    assert lake.catch_up().faults == ()
+    # By name: a column that was dropped has come back as the last one.
+    columns = ", ".join(predictions(FIRST).column_names)
+    statement = f"SELECT {columns} FROM toy.predictions ORDER BY reading_date, id"
+    of_lake = sql.query(lake.environment, statement)[1]
+    assert [comparable(row) for row in lake.ask(statement)] == [comparable(row) for row in of_lake]
+    assert lake.ask(indexes) == [made]
+    may_read = "SELECT has_table_privilege('nightshift_reader', 'toy.predictions', 'SELECT')"
+    assert lake.ask(may_read) == [(True,)]
+    again = lake.catch_up()
+    assert (again.current, again.notes) == (tuple(FEW_DAYS), ())
+
+
+def test_a_column_that_was_renamed_by_hand_is_there_again(lake: Lake) -> None:
+    lake.publish_predictions(*FEW_DAYS)
+    lake.catch_up()
+    lake.do("ALTER TABLE toy._predictions RENAME COLUMN note TO remark")
+    assert lake.catch_up().written == tuple(FEW_DAYS)
+    statement = "SELECT note FROM toy.predictions ORDER BY reading_date, id"
+    of_lake = sql.query(lake.environment, statement)[1]
+    assert lake.ask(statement) == of_lake
+    assert lake.ask("SELECT count(remark) FROM toy.predictions") == [(0,)]
+
+
+def test_rows_that_were_deleted_by_hand_are_told(lake: Lake) -> None:
+    lake.publish_predictions(*FEW_DAYS)
+    lake.catch_up()
+    lake.do(f"DELETE FROM toy._predictions WHERE id = 1 AND reading_date = '{FEW_DAYS[1]}'")
+    told = lake.catch_up(is_dry=True)
+    assert told.behind == (FEW_DAYS[1],)
+    (note,) = told.notes
+    assert f"rows of 1 days were changed by hand, the first is {FEW_DAYS[1]} with 3 rows" in note
+    caught = lake.catch_up()
+    assert (caught.written, caught.notes) == ((FEW_DAYS[1],), (note,))
 
 
 def test_a_day_without_rows_is_there_too(lake: Lake) -> None:
