@@ -388,6 +388,10 @@ class Promotion:
     max_age_days: int | None = 28
     """A model that has served for longer is replaced by a candidate that is not shown to be worse
     than it; None: it serves until a better one comes."""
+    refresh_days: int | None = 7
+    """The same for a candidate of the champion's own recipe, which differs by newer rows alone: it
+    takes the place of one that has served for so many days. Not of one that a person has put back;
+    None: it is as any other candidate."""
     tolerance: float = 0.1
     """By how much such a candidate may be worse, in the same standard deviations."""
     label_lag_days: int = 0
@@ -430,6 +434,10 @@ class Promotion:
         refuse_unless(
             self.max_age_days is None or self.max_age_days >= 1,
             "max_age_days must be at least 1, or None.",
+        )
+        refuse_unless(
+            self.refresh_days is None or self.refresh_days >= 1,
+            "refresh_days must be at least 1, or None.",
         )
         hours = self.approval_hours
         refuse_unless(

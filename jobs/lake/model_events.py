@@ -59,6 +59,8 @@ class Turn:
     since: date
     """The night from which the model's age counts. A model that was put back takes over the nights
     of the one that goes, and serves no longer for that: of it, the newest night known by then."""
+    is_restored: bool = False
+    """Whether a person has put the model back."""
 
 
 def events(environment: Environment, pipeline: str, model_version: str | None = None) -> list[Row]:
@@ -144,4 +146,5 @@ def _turn(event: Row, since: date) -> Turn:
         version=event["model_version"],
         said_at=event["created_at"],
         since=since,
+        is_restored=event["event"] == RESTORED,
     )

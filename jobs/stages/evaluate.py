@@ -82,7 +82,9 @@ def evaluate(run: Run) -> dict[str, object]:
     if turn and champion:
         rivals = Rivals(candidate=candidate, champion=champion, since=turn.night)
         gains = shadow.gains(run, registry, rivals, held)
-        challenge = promotion.challenge(gains, _age(turn, night), limits)
+        challenge = promotion.challenge(
+            gains, _age(turn, night), limits, is_refresh=_is_refresh(turn, candidate, champion)
+        )
     slices = run.pipeline.training.slices
     evidence = comparison.measure(held, slices, limits.resamples, challenge)
     decision = promotion.decide(evidence, limits, _watched(run, turn))
@@ -121,6 +123,12 @@ def evaluate(run: Run) -> dict[str, object]:
 def _age(turn: Turn, night: date) -> int:
     """Days that the champion has served; 0 in an old night that is run again."""
     return max(0, (night - turn.since).days)
+
+
+def _is_refresh(turn: Turn, candidate: ModelVersion, champion: ModelVersion) -> bool:
+    """Whether the candidate differs from the champion by newer rows alone."""
+    # One that a person has put back stays: what came after it may have been of its own recipe.
+    return not turn.is_restored and candidate.recipe == champion.recipe != ""
 
 
 def _watched(run: Run, turn: Turn | None) -> Watched:

@@ -54,6 +54,8 @@ class Challenge:
     """Evidence that there is a loss, and one of more than `Promotion.tolerance`."""
     champion_days: int
     """Since the champion's turn began."""
+    is_refresh: bool = False
+    """Whether the candidate is of the champion's recipe, fitted to newer rows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,13 +147,11 @@ def _against_the_champion(
 ) -> Decision:
     if challenge.better >= limits.min_evidence:
         return Decision(event="promoted", reason=f"Better than the champion. {told}")
-    oldest = limits.max_age_days
-    is_old = oldest is not None and challenge.champion_days > oldest
-    if not (is_old or retrains):
-        return Decision(event="kept", reason=f"Not shown to be better than the champion. {told}")
-    age = f"The champion has served for {challenge.champion_days} days, {oldest} are allowed"
-    if not is_old:
+    age = _age_in_words(challenge, limits)
+    if age is None and retrains:
         age = f"A new model is asked for: {retrains}"
+    if age is None:
+        return Decision(event="kept", reason=f"Not shown to be better than the champion. {told}")
     worse = f"(evidence of a loss {challenge.worse:.2f})"
     if challenge.worse >= limits.min_evidence:
         return Decision(
@@ -160,6 +160,17 @@ def _against_the_champion(
     return Decision(
         event="promoted", reason=f"{age}, and this one is not shown to be worse {worse}. {told}"
     )
+
+
+def _age_in_words(challenge: Challenge, limits: Promotion) -> str | None:
+    """Why the champion has served for long enough; None: it has not."""
+    days = challenge.champion_days
+    served = f"The champion has served for {'1 day' if days == 1 else f'{days} days'}"
+    if limits.max_age_days is not None and days > limits.max_age_days:
+        return f"{served}, {limits.max_age_days} are allowed"
+    if challenge.is_refresh and limits.refresh_days is not None and days >= limits.refresh_days:
+        return f"{served}, and this is the same recipe with newer rows"
+    return None
 
 
 def _told(task: LearningTask, challenge: Challenge, limits: Promotion) -> str:
@@ -230,13 +241,16 @@ RULES: tuple[Callable[[Evidence, Promotion], str | None], ...] = (
 """Each gives a reason against serving the candidate at all, or None."""
 
 
-def challenge(gains: Vector, champion_days: int, limits: Promotion) -> Challenge:
+def challenge(
+    gains: Vector, champion_days: int, limits: Promotion, *, is_refresh: bool = False
+) -> Challenge:
     """What the days say of the newest models of a recipe, and of the champion.
 
     Args:
         gains: By how much the champion's loss of a row was higher, for each day in order.
         champion_days: Since the champion's turn began.
         limits: Of the pipeline.
+        is_refresh: Whether the candidate is of the champion's recipe.
     """
     better = sequence.evidence(gains, limits.min_effect)
     worse = sequence.evidence(-gains, limits.min_effect, limits.tolerance)
@@ -246,6 +260,7 @@ def challenge(gains: Vector, champion_days: int, limits: Promotion) -> Challenge
         better=float(better[-1]) if len(gains) else 1.0,
         worse=float(worse[-1]) if len(gains) else 1.0,
         champion_days=champion_days,
+        is_refresh=is_refresh,
     )
 
 

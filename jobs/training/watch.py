@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
 from operator import itemgetter
@@ -178,9 +179,9 @@ class _Part:
 def _quality(run: Run, nights: Days) -> Iterator[Row]:
     """By how much live quality of each night's champion falls short of what the gate promised.
 
-    Of the last days those since its turn began: what another model has lost says nothing of it.
-    Quality is the share of the loss of the best constant that is saved, so that a stormy month is
-    no bad model.
+    Of the last days those since its recipe began to serve, whichever of its fits did: what another
+    recipe has lost says nothing of it. Quality is the share of the loss of the best constant that
+    is saved, so that a stormy month is no bad model.
     """
     watch = run.pipeline.watch
     task = task_of(run.pipeline.training.task)
@@ -189,20 +190,21 @@ def _quality(run: Run, nights: Days) -> Iterator[Row]:
         ("landed_date", ">", nights.first - timedelta(days=watch.quality_days)),
         ("landed_date", "<=", nights.last),
     ]
-    promises = _promises(run, task)
+    judged = _judged(run, task)
     turns = model_events.turns(run.environment, run.pipeline.name)
     told: list[Row] = ops.read(run.environment, "live_quality", about).to_pylist()
     # A sum of floats depends on its order.
     told.sort(key=itemgetter("landed_date", "event_date"))
     for night in nights:
         turn = model_events.in_turn(turns, night)
-        if turn is None or turn.version not in promises:
+        if turn is None:
             continue
         days = Days.of(night).since(watch.quality_days - 1)
-        recent = [row for row in told if row["landed_date"] in days and _is_of(run, row, turn)]
+        served = _of_recipe(turns[: turns.index(turn) + 1], judged, days.first)
+        recent = [row for row in told if row["landed_date"] in days and _is_of(run, row, served)]
         if len({row["landed_date"] for row in recent}) < _FEWEST_DAYS:
             continue
-        promised = promises[turn.version]
+        promised = _promised(recent, judged)
         live, ends = _saved(task, recent)
         low, high = promised - ends[::-1]
         shortfall = promised - live
@@ -213,18 +215,55 @@ def _quality(run: Run, nights: Days) -> Iterator[Row]:
         yield row | {"is_over": bool(low > most)}
 
 
-def _is_of(run: Run, row: Row, turn: model_events.Turn) -> bool:
-    """Whether the row of live quality is of an event that the model foretold in its turn."""
-    first = run.pipeline.table(PREDICTIONS).day_of(turn.night)
-    is_its = bool(row["model_version"] == turn.version)
-    return is_its and bool(row["event_date"] >= first)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Judged:
+    """What the gate has said of a model."""
+
+    promise: float
+    """Share of the loss that it saved on the held-out days, above 0."""
+    is_refresh: bool
+    """Whether it is of the recipe of the champion that it was compared with."""
 
 
-def _promises(run: Run, task: LearningTask) -> dict[str, float]:
-    """For each model the share of loss that it saved on held-out days; only where it saved some."""
-    found: dict[str, float] = {}
+def _of_recipe(
+    turns: Sequence[model_events.Turn], judged: Mapping[str, _Judged], first: date
+) -> dict[str, date]:
+    """The fits of the last turn's recipe that served one after another, each with its night.
+
+    Args:
+        turns: In their order, up to the one that is asked about.
+        judged: What the gate has said of each version; others are left out.
+        first: Turns that ended before need not be told.
+    """
+    served: dict[str, date] = {}
+    for turn in reversed(turns):
+        if turn.version not in judged:
+            break
+        served[turn.version] = turn.night
+        if not judged[turn.version].is_refresh or turn.night < first:
+            break
+    return served
+
+
+def _is_of(run: Run, row: Row, served: Mapping[str, date]) -> bool:
+    """Whether the row of live quality is of an event that one of them foretold in its turn."""
+    night = served.get(row["model_version"])
+    predictions = run.pipeline.table(PREDICTIONS)
+    return night is not None and bool(row["event_date"] >= predictions.day_of(night))
+
+
+def _promised(rows_: Sequence[Row], judged: Mapping[str, _Judged]) -> float:
+    """What the gate promised of these rows of live quality, a mean of their events."""
+    promises = [judged[row["model_version"]].promise for row in rows_]
+    return float(np.average(promises, weights=[row["rows"] for row in rows_]))
+
+
+def _judged(run: Run, task: LearningTask) -> dict[str, _Judged]:
+    """What the gate has said of each model that saved something on held-out days."""
+    found: dict[str, _Judged] = {}
     for event in model_events.events(run.environment, run.pipeline.name):
-        measured = json.loads(event["metrics"] or "{}").get("candidate")
+        evidence = json.loads(event["metrics"] or "{}")
+        measured = evidence.get("candidate")
         # Evidence of long ago lacks some.
         if not measured or not {task.headline, "label_mean"} <= set(measured):
             continue
@@ -233,7 +272,10 @@ def _promises(run: Run, task: LearningTask) -> dict[str, float]:
         loss = task.mean_loss(measured)
         # What saves nothing promises nothing.
         if loss < constant:
-            found[event["model_version"]] = 1 - loss / constant
+            is_refresh = bool((evidence.get("challenge") or {}).get("is_refresh"))
+            found[event["model_version"]] = _Judged(
+                promise=1 - loss / constant, is_refresh=is_refresh
+            )
     return found
 
 

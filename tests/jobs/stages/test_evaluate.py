@@ -278,6 +278,48 @@ def test_a_better_model_takes_the_champions_place_when_days_have_shown_it(
     assert platform.champion() == winner
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_a_newer_fit_of_the_champions_recipe_takes_its_place_after_some_days(
+    platform: Platform,
+) -> None:
+    platform.limits(refresh_days=3)
+    platform.train(GOOD)
+    platform.evaluate()
+    assert platform.nights(GOOD, 7) == [
+        *["kept"] * 2,
+        "promoted",
+        *["kept"] * 2,
+        "promoted",
+        "kept",
+    ]
+    assert platform.champion() == "7"
+    event = model_events.events(platform.environment, platform.pipeline.name, "7")[-1]
+    assert event["reason"].startswith(
+        "The champion has served for 3 days, and this is the same recipe with newer rows, and this "
+        "one is not shown to be worse"
+    )
+    assert json.loads(event["metrics"])["challenge"]["is_refresh"] is True
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_another_recipe_is_no_refresh(platform: Platform) -> None:
+    platform.limits(refresh_days=1)
+    platform.train(GOOD)
+    platform.evaluate()
+    for days in (1, 2):
+        night = small.LAST + timedelta(days=days)
+        platform.train(GOOD, night, recipe="another")
+        assert platform.evaluate(night)["event"] == "kept"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_model_that_a_person_put_back_is_not_refreshed(platform: Platform) -> None:
+    night = second_champion(platform)
+    platform.limits(refresh_days=1, max_age_days=None)
+    platform.roll_back()
+    assert platform.nights(FAIR, 3, after=night) == ["kept"] * 3
+
+
 def _over(platform: Platform, kind: str, night: date, nights: int = 7) -> None:
     """A measure of the kind lies over its threshold in so many nights up to this one."""
     rows = []

@@ -98,6 +98,25 @@ def test_a_champion_that_is_too_old_is_replaced_unless_its_successor_is_shown_to
     assert decide(rivalled(better=1.0, champion_days=400), for_ever).event == "kept"
 
 
+def test_a_champion_is_refreshed_by_its_own_recipe_sooner_than_by_another() -> None:
+    refresh = rivalled(better=1.0, worse=2.4, champion_days=7, is_refresh=True)
+    decision = decide(refresh, LIMITS)
+    assert decision.event == "promoted"
+    assert decision.reason.startswith(
+        "The champion has served for 7 days, and this is the same recipe with newer rows, and this "
+        "one is not shown to be worse (evidence of a loss 2.40)."
+    )
+    sooner = rivalled(better=1.0, champion_days=6, is_refresh=True)
+    assert decide(sooner, LIMITS).event == "kept"
+    other = rivalled(better=1.0, champion_days=7)
+    assert decide(other, LIMITS).event == "kept"
+    worse = rivalled(better=1.0, worse=2.5, champion_days=7, is_refresh=True)
+    assert decide(worse, LIMITS).event == "kept"
+    assert decide(refresh, replace(LIMITS, refresh_days=None)).event == "kept"
+    losing = replace(refresh, wins_over_baselines={"group_mean": 0.7})
+    assert decide(losing, LIMITS).event == "refused"
+
+
 def test_a_champion_that_is_too_old_is_never_replaced_by_a_model_that_breaks_a_rule() -> None:
     aged = rivalled(better=9.0, champion_days=400)
     leaking = replace(aged, candidate=measured(0.1, auc=0.97))

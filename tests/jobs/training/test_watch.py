@@ -65,14 +65,16 @@ def serve(
     promised: dict[str, float],
     night: date = NIGHTS.first - ONE_DAY,
     version: str = "3",
+    is_refresh: bool = False,
 ) -> None:
     """A model serves from that night, by that evidence."""
+    evidence = {"candidate": promised, "challenge": {"is_refresh": is_refresh}}
     event = {
         "pipeline": pipeline.name,
         "as_of": night,
         "event": "promoted",
         "model_version": version,
-        "metrics": json.dumps({"candidate": promised}),
+        "metrics": json.dumps(evidence),
     }
     model_events.record(environment, [event])
 
@@ -291,8 +293,9 @@ def test_a_shortfall_that_may_be_chance_is_not_over(
     assert not row["is_over"]
 
 
-def test_what_the_model_before_has_lost_is_not_told_of_the_new_one(
-    environment: Environment, pipeline: Pipeline
+@pytest.mark.parametrize("is_refresh", [False, True])
+def test_what_another_recipe_has_lost_is_not_told_of_the_new_one(
+    environment: Environment, pipeline: Pipeline, is_refresh: bool
 ) -> None:
     made = tables(pipeline)
     says = made["predictions"]
@@ -300,11 +303,12 @@ def test_what_the_model_before_has_lost_is_not_told_of_the_new_one(
     versions = pa.array(np.where(is_new, "4", "3"))
     made["predictions"] = small.with_column(says, "model_version", versions)
     publish(environment, pipeline, made)
-    serve(environment, pipeline, PROMISED[pipeline.name], CHANGE, "4")
+    serve(environment, pipeline, PROMISED[pipeline.name], CHANGE, "4", is_refresh)
     watch(environment, pipeline, NIGHTS.first, NIGHTS.last)
     nights = [row["night"] for row in rows(environment) if row["kind"] == "quality"]
-    # The days of the new one are too few for an interval yet.
-    assert nights == list(Days(NIGHTS.first + timedelta(days=7), CHANGE - ONE_DAY))
+    # The days of another recipe are too few for an interval yet.
+    last = NIGHTS.last if is_refresh else CHANGE - ONE_DAY
+    assert nights == list(Days(NIGHTS.first + timedelta(days=7), last))
 
 
 def test_labels_that_come_a_day_later_are_awaited(
