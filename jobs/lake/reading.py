@@ -108,7 +108,7 @@ def read(
         for column, how, value in filters:
             rows = rows.filter(_condition(column, how, value, types[column]))
         chosen = rows.select(*map(ColumnExpression, wanted))
-        return _all_of(chosen.to_arrow_reader(_ROWS_AT_ONCE))
+        return session.waited(lambda: _all_of(chosen.to_arrow_reader(_ROWS_AT_ONCE)))
 
 
 def ask(environment: Environment, statements: str, run: str | None) -> pa.Table:

@@ -7,14 +7,17 @@ that it takes no longer where the lake has many.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from itertools import chain
 from textwrap import wrap
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -23,6 +26,7 @@ from pyarrow import fs
 
 from jobs.lake import as_left, as_of, datasets
 from jobs.lake.ops_views import OPS_VIEWS
+from jobs.lake.tokens import tokens
 from pipelines.environment import Environment
 from pipelines.errors import UnknownTable, UsageError, no_such
 from pipelines.spec import HISTORY_SUFFIX, OPS, PREDICTIONS, QUARANTINE_SUFFIX
@@ -30,16 +34,34 @@ from pipelines.spec import HISTORY_SUFFIX, OPS, PREDICTIONS, QUARANTINE_SUFFIX
 if TYPE_CHECKING:
     from jobs.lake.as_of import Past
 
+_Given = TypeVar("_Given")
 _SHOW_TABLES = re.compile(r"\s*show\s+tables\s*;?\s*", re.IGNORECASE)
 _LISTS_TABLES = re.compile(
     r"\b(show|pragma\w*|information_schema|duckdb_\w+|pg_\w+|sqlite_\w+|query\w*)\b", re.IGNORECASE
 )
 """Words of statements that may read of any table without its name: the ways to list tables, and the
 functions that take a name, or a statement, that may be put together."""
-_SETS_MEMORY = re.compile(
-    r"""\s*(set|reset|pragma)\s+((global|session|local)\s+)?"?(memory_limit|max_memory)\b""",
-    re.IGNORECASE,
+_SETTINGS = (
+    *("TimeZone", "Calendar", "threads", "schema", "search_path", "default_order"),
+    *("default_null_order", "integer_division", "ieee_floating_point_ops", "explain_output"),
+    *("preserve_insertion_order", "order_by_non_integer_literal", "lambda_syntax"),
 )
+"""What a statement may set: nothing else is known to leave limits, files and the process alone."""
+_LOCKED = re.compile(r'Cannot change configuration option "(\w+)"')
+"""What DuckDB says of any other."""
+_SETS_THREADS = ("threads", "worker_threads")
+_DEFINING = (
+    duckdb.StatementType.CREATE,
+    duckdb.StatementType.DROP,
+    duckdb.StatementType.ALTER,
+    duckdb.StatementType.MULTI,
+)
+_FILLING = ("create", "insert", "update", "delete", "merge", "copy")
+"""First words of statements that give no rows, even of a PIVOT."""
+_OBJECTS = """SELECT database_name, schema_name, oid, '' AS name FROM duckdb_schemas()
+UNION ALL SELECT database_name, schema_name, view_oid, view_name FROM duckdb_views()
+UNION ALL SELECT database_name, schema_name, table_oid, table_name FROM duckdb_tables()"""
+_OF_DATABASES = (duckdb.StatementType.ATTACH, duckdb.StatementType.DETACH)
 _NAME = re.compile(r'"?[A-Za-z_]\w*"?(?:\."?[A-Za-z_]\w*"?)*')
 """What may name a table in a statement: with its schema or without, in quotes or not."""
 _NAMES_NO_TABLE = re.compile(r"Table with name|No catalog \+ schema")
@@ -75,13 +97,17 @@ class Session:
         self._environment = environment
         self._run_id = run_id
         self._database = duckdb.connect(":memory:")
-        self._schemas: set[str] = set()
-        _close_to_all_else(self._database)
+        _close_to_all_else(self._database, environment.sql_memory)
+        # Tables are opened over a connection of its own, so that USE and SET stay as they are.
+        self._opener = self._database.cursor()
+        self._worker = ThreadPoolExecutor(max_workers=1)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._worker.shutdown()
+        self._opener.close()
         self._database.close()
 
     @property
@@ -89,6 +115,17 @@ class Session:
         """The pipeline whose tables need no pipeline before their names; `main`: none."""
         found = self._database.execute("SELECT current_schema()").fetchall()
         return str(found[0][0])
+
+    def waited(self, do: Callable[[], _Given]) -> _Given:
+        """What DuckDB gives, however long it takes; Ctrl-C ends it."""
+        # In a thread, because DuckDB looks for Ctrl-C in some of its loops alone.
+        given = self._worker.submit(do)
+        try:
+            return given.result()
+        except KeyboardInterrupt:
+            self.interrupt()
+            wait([given])
+            raise
 
     def interrupt(self) -> None:
         """End the statement that runs, from another thread or a signal's handler."""
@@ -103,10 +140,10 @@ class Session:
                     # DuckDB's own looks only into the schema `main`, which is empty here.
                     yield Result(columns=["name"], rows=iter([(name,) for name in known]))
                     continue
-                ran = self._database.execute(one)
+                ran = self._run(one, known)
                 if _gives_rows(one):
                     columns = [column[0] for column in ran.description or ()]
-                    yield Result(columns=columns, rows=_rows(ran, statements, known))
+                    yield Result(columns=columns, rows=self._rows(ran, statements, known))
 
     def batches(self, statements: str) -> pa.RecordBatchReader | None:
         """The rows of the only statement that gives some, in Arrow; None: none does.
@@ -125,9 +162,9 @@ class Session:
                     rows = pa.table({"name": names}).to_reader()
                 elif _gives_rows(one):
                     relation = self._database.sql(one.query)
-                    rows = relation.to_arrow_reader(_ROWS_AT_ONCE)
+                    rows = self.waited(partial(relation.to_arrow_reader, _ROWS_AT_ONCE))
                 else:
-                    self._database.execute(one)
+                    self._run(one, known)
                     continue
                 then = self._followed(rows, asked, statements, known)
                 return pa.RecordBatchReader.from_batches(rows.schema, then)
@@ -135,16 +172,52 @@ class Session:
 
     def _followed(
         self,
-        rows: Iterable[pa.RecordBatch],
+        rows: pa.RecordBatchReader,
         after: Iterable[duckdb.Statement],
         statements: str,
         known: Sequence[str],
     ) -> Iterator[pa.RecordBatch]:
         """The rows, and then what the statements after them do."""
-        yield from rows
+        with suppress(StopIteration):
+            while True:
+                yield self.waited(rows.read_next_batch)
         with refusals(statements, known):
             for one in after:
-                self._database.execute(one)
+                self._run(one, known)
+
+    def _run(self, one: duckdb.Statement, known: Sequence[str]) -> duckdb.DuckDBPyConnection:
+        if one.type not in _DEFINING or _gives_rows(one):
+            return self.waited(partial(self._database.execute, one))
+        before = self._of_lake(known)
+        self._database.execute("BEGIN")
+        try:
+            self.waited(partial(self._database.execute, one))
+            if self._of_lake(known) != before:
+                raise UsageError(
+                    "The schemas of pipelines hold the tables of the lake, and no statement "
+                    "changes what is in them. Say CREATE TEMP, or CREATE SCHEMA mine and "
+                    "mine.<name>."
+                )
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        return self._database.execute("COMMIT")
+
+    def _of_lake(self, known: Sequence[str]) -> list[tuple[object, ...]]:
+        """The schemas of pipelines, and what they hold."""
+        schemas = sorted({_schema_and_view(name)[0] for name in known})
+        return self._database.execute(
+            f"WITH found AS ({_OBJECTS}) FROM found WHERE database_name = 'memory' AND "
+            "schema_name IN (SELECT unnest($schemas)) ORDER BY ALL",
+            {"schemas": schemas},
+        ).fetchall()
+
+    def _rows(
+        self, ran: duckdb.DuckDBPyConnection, statements: str, known: Sequence[str]
+    ) -> Iterator[tuple[object, ...]]:
+        with refusals(statements, known):
+            while some := self.waited(partial(ran.fetchmany, _ROWS_AT_ONCE)):
+                yield from some
 
     def rows_of(
         self, table: str, past: Past | None = None, filtered: Collection[str] = ()
@@ -162,7 +235,6 @@ class Session:
         """
         left, known = self._tables()
         name = known_as(known, table)
-        self._limit_memory()
         self._open(known, left, [name], filtered)
         shown = name
         if past is not None:
@@ -189,19 +261,14 @@ class Session:
         known: Sequence[str],
     ) -> list[duckdb.Statement]:
         """The statements, with the tables open that they may read."""
-        # Anew each time: a statement may have raised it.
-        self._limit_memory()
         schema = self.schema
         text, pasts = as_of.rewritten(statements, known, schema)
         found = self._database.extract_statements(text)
+        _refuse_what_acts(found)
         _refuse_unless_fit(found, most)
-        _refuse_settings_of_limits(found)
         self._open(known, left, _named(found, known, schema))
         self._open_pasts(known, pasts)
         return found
-
-    def _limit_memory(self) -> None:
-        self._database.execute(f"SET memory_limit = '{self._environment.sql_memory}'")
 
     def _open(
         self,
@@ -212,16 +279,15 @@ class Session:
     ) -> None:
         """Make a view of each table that is named, at its version."""
         # All, so that USE knows each pipeline.
-        for schema in {_schema_and_view(name)[0] for name in known} - self._schemas:
-            self._database.execute(f'CREATE SCHEMA "{schema}"')
-            self._schemas.add(schema)
+        for schema in {_schema_and_view(name)[0] for name in known}:
+            self._opener.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
         views = [name for name in named if name in OPS_VIEWS]
         read = chain.from_iterable(OPS_VIEWS[name].reads for name in views)
         for name in {*named, *read}.difference(views):
             version = left.get(name.removesuffix(HISTORY_SUFFIX))
             self._show_as(name, _dataset(self._environment, name, version, filtered))
         for name in views:
-            self._database.execute(f"CREATE OR REPLACE VIEW {name} AS {OPS_VIEWS[name].query}")
+            self._opener.execute(f"CREATE OR REPLACE VIEW memory.{name} AS {OPS_VIEWS[name].query}")
 
     def _open_pasts(
         self, known: Sequence[str], pasts: Mapping[str, Past], filtered: Collection[str] = ()
@@ -233,13 +299,10 @@ class Session:
 
     def _show_as(self, name: str, rows: object) -> None:
         schema, view = _schema_and_view(name)
-        used = self.schema
         # A view of the dataset itself: a registered dataset would be listed beside its view. It is
         # made in the schema in use, because create_view takes 'a.b' for one name.
-        self._database.execute(f'USE memory."{schema}"')
-        self._database.from_arrow(rows).create_view(view)
-        # Else a bare name would mean a table of the last pipeline.
-        self._database.execute(f'USE memory."{used}"')
+        self._opener.execute(f'USE memory."{schema}"')
+        self._opener.from_arrow(rows).create_view(view)
 
 
 def results(
@@ -363,6 +426,8 @@ def refusals(statements: str, known: Sequence[str]) -> Iterator[None]:
             raise KeyboardInterrupt from None
         raise
     except duckdb.Error as error:
+        if locked := _LOCKED.search(str(error)):
+            raise UsageError(_kept(locked[1])) from None
         lines = [str(error)]
         if isinstance(error, duckdb.CatalogException | duckdb.BinderException):
             for word, near in near_misses(statements, known).items():
@@ -373,14 +438,17 @@ def refusals(statements: str, known: Sequence[str]) -> Iterator[None]:
         raise UsageError("\n".join(lines)) from None
 
 
-def _close_to_all_else(database: duckdb.DuckDBPyConnection) -> None:
-    """Let no statement open a file or an address, or write anywhere."""
+def _close_to_all_else(database: duckdb.DuckDBPyConnection, memory: str) -> None:
+    """Let no statement open a file or an address, write anywhere, or take more memory."""
     # Else instants are shown in the zone of the machine, and differ from one to the next.
     database.execute("SET TimeZone = 'UTC'")
     # What does not fit is refused and not written to disk.
     database.execute("SET temp_directory = ''")
-    # From here on no statement can turn this back.
     database.execute("SET enable_external_access = false")
+    database.execute(f"SET memory_limit = '{memory}'")
+    database.execute("SET allowed_configs = $settings", {"settings": list(_SETTINGS)})
+    # From here on no statement can turn this back.
+    database.execute("SET lock_configuration = true")
 
 
 def _refuse_unless_fit(asked: Sequence[duckdb.Statement], most: int | None) -> None:
@@ -394,14 +462,43 @@ def _refuse_unless_fit(asked: Sequence[duckdb.Statement], most: int | None) -> N
         )
 
 
-def _refuse_settings_of_limits(asked: Sequence[duckdb.Statement]) -> None:
+def _refuse_what_acts(asked: Sequence[duckdb.Statement]) -> None:
     for one in asked:
-        if one.type == duckdb.StatementType.TRANSACTION:
+        kind = _kind(one)
+        if kind == duckdb.StatementType.TRANSACTION:
             raise UsageError("Nothing can be written here, so there are no transactions.")
-        if _SETS_MEMORY.match(one.query):
+        if kind in _OF_DATABASES:
             raise UsageError(
-                "The memory of statements is NIGHTSHIFT_SQL_MEMORY; no statement changes it."
+                "There is no database here but that of the session. Tables of your own: CREATE "
+                "TEMP TABLE, or CREATE SCHEMA mine and mine.<name>."
             )
+        if kind == duckdb.StatementType.SET:
+            _refuse_more_threads(one.query)
+
+
+def _kind(statement: duckdb.Statement) -> duckdb.StatementType:
+    try:
+        return statement.type
+    except ValueError:
+        # Kinds that have no name in Python, such as UPDATE EXTENSIONS.
+        raise UsageError(f"No statement like this can run here: {statement.query}") from None
+
+
+def _refuse_more_threads(statement: str) -> None:
+    # A system that has no more of them ends the process.
+    said = [token.word or token.text for token in tokens(statement)]
+    most = os.cpu_count() or 1
+    number = next((one for one in reversed(said) if one != ";"), "")
+    is_asked = any(one in _SETS_THREADS for one in said) and said[0] != "reset"
+    if is_asked and not (number.isdecimal() and 1 <= int(number) <= most):
+        raise UsageError(f"threads is a number from 1 to {most}, the cores of this machine.")
+
+
+def _kept(setting: str) -> str:
+    """Why no statement changes it."""
+    if setting in ("memory_limit", "max_memory"):
+        return "The memory of statements is NIGHTSHIFT_SQL_MEMORY; no statement changes it."
+    return f"No statement changes {setting} here, but these settings: {', '.join(_SETTINGS)}."
 
 
 def _named(asked: Sequence[duckdb.Statement], known: Sequence[str], schema: str) -> list[str]:
@@ -433,15 +530,10 @@ def _schema_and_view(name: str) -> tuple[str, str]:
 
 def _gives_rows(statement: duckdb.Statement) -> bool:
     # Others (SET, USE, CREATE) only report success or a count, whatever DuckDB's cursor holds.
+    if statement.type == duckdb.StatementType.MULTI:
+        # PIVOT, wherever it stands, is several statements to DuckDB; the last one does it.
+        return tokens(statement.query)[0].word not in _FILLING
     return statement.expected_result_type == [duckdb.ExpectedResultType.QUERY_RESULT]
-
-
-def _rows(
-    ran: duckdb.DuckDBPyConnection, statements: str, known: Sequence[str]
-) -> Iterator[tuple[object, ...]]:
-    with refusals(statements, known):
-        while some := ran.fetchmany(_ROWS_AT_ONCE):
-            yield from some
 
 
 def _dataset(

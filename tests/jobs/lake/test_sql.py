@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -13,7 +16,7 @@ from deltalake import DeltaTable, write_deltalake
 from jobs.lake import datasets, publications
 from jobs.lake.commits import publish
 from jobs.lake.publications import Publication
-from jobs.lake.sql import meant, near_misses, query, results, tables
+from jobs.lake.sql import Session, meant, near_misses, query, results, tables
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
@@ -141,9 +144,132 @@ def test_a_statement_cannot_write_or_read_files(lake: Environment) -> None:
         query(lake, f"COPY (SELECT 1) TO '{target}'")
     with pytest.raises(UsageError):
         query(lake, "SELECT * FROM read_text('/etc/hostname')")
-    with pytest.raises(UsageError, match="Cannot enable external access"):
+    with pytest.raises(UsageError, match="No statement changes enable_external_access"):
         query(lake, "SET enable_external_access = true; FROM read_text('/etc/hostname')")
     assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "/**/SET memory_limit='200GB'",
+        "-- c\nSET memory_limit='200GB'",
+        "SET/**/memory_limit='200GB'",
+        "SET GLOBAL max_memory = '200GB'",
+        "RESET memory_limit",
+        "/**/PRAGMA memory_limit='200GB'",
+        "EXPLAIN ANALYZE SET memory_limit='200GB'",
+    ],
+)
+def test_no_statement_takes_more_memory(lake: Environment, statement: str) -> None:
+    with Session(lake) as session:
+        (before,) = session.results("SELECT current_setting('memory_limit')")
+        limit = list(before.rows)
+        with pytest.raises(UsageError, match="NIGHTSHIFT_SQL_MEMORY; no statement changes it"):
+            [list(result.rows) for result in session.results(statement)]
+        (after,) = session.results("SELECT current_setting('memory_limit')")
+        assert list(after.rows) == limit
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CALL enable_logging(storage_path='{place}')",
+        "FROM enable_logging(storage_path='{place}')",
+        "FROM query('FROM enable' || '_logging()')",
+        "CALL enable_profiling(save_location='{place}')",
+        "PRAGMA enable_profiling",
+        "SET max_expression_depth TO 1000000",
+        "SET lock_configuration = true",
+        "SET lock_configuration = false",
+        "SET allowed_configs = ['memory_limit']",
+        "PRAGMA disable_optimizer",
+    ],
+)
+def test_only_settings_that_can_harm_nobody_are_changed(lake: Environment, statement: str) -> None:
+    place = lake.home / "elsewhere"
+    with Session(lake) as session:
+        with pytest.raises(UsageError, match=r"No statement changes \w+ here"):
+            [list(result.rows) for result in session.results(statement.format(place=place))]
+        (after,) = session.results("SET TimeZone = 'Asia/Tokyo'; RESET threads; SELECT 1")
+        assert list(after.rows) == [(1,)]
+    assert not place.exists()
+
+
+@pytest.mark.parametrize("number", ["100000", "'100000'", "ord('x') * 1000", "0"])
+@pytest.mark.parametrize("how", ["SET threads = ", "SET/**/worker_threads TO ", "PRAGMA threads="])
+def test_threads_are_no_more_than_cores(lake: Environment, how: str, number: str) -> None:
+    with pytest.raises(UsageError, match="threads is a number from 1 to"):
+        query(lake, f"{how}{number}; SELECT 1")
+
+
+_OF_LAKE = "The schemas of pipelines hold the tables of the lake"
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("DROP SCHEMA flights CASCADE", _OF_LAKE),
+        ("/**/DROP VIEW flights.flights", _OF_LAKE),
+        ("USE flights; DROP VIEW flights", _OF_LAKE),
+        ("ALTER VIEW flights.flights RENAME TO other", _OF_LAKE),
+        ("CREATE OR REPLACE VIEW Flights.flights AS SELECT 1", _OF_LAKE),
+        ("CREATE TABLE flights.mine AS SELECT 1 AS i", _OF_LAKE),
+        ("CREATE TABLE flights.mine AS PIVOT flights.flights ON carrier", _OF_LAKE),
+        ("ATTACH ':memory:' AS flights", "no database here but that of the session"),
+        ("DETACH memory", "no database here but that of the session"),
+        ("UPDATE EXTENSIONS", "No statement like this"),
+    ],
+)
+def test_no_statement_takes_the_tables_from_those_after_it(
+    lake: Environment, statement: str, says: str
+) -> None:
+    count = "SELECT count(*) FROM flights.flights"
+    with Session(lake) as session:
+        for _ in range(2):
+            with pytest.raises(UsageError, match=says):
+                [list(result.rows) for result in session.results(f"{count}; {statement}")]
+            (after,) = session.results(count)
+            assert list(after.rows) == [(3,)]
+
+
+def test_a_person_has_tables_views_macros_and_schemas_of_their_own(lake: Environment) -> None:
+    script = """
+        CREATE TEMP TABLE mine AS FROM flights.flights;
+        INSERT INTO mine SELECT day, 'B6', 9 FROM mine LIMIT 1;
+        CREATE SCHEMA own;
+        CREATE TABLE own.picked AS FROM mine WHERE delay = 9;
+        CREATE MACRO doubled(x) AS 2 * x;
+        CREATE VIEW few AS FROM own.picked;
+        DROP TABLE mine;"""
+    with Session(lake) as session:
+        assert list(session.results(script)) == []
+        (found,) = session.results(
+            "SELECT doubled(few.delay) FROM few JOIN flights.flights USING (day)"
+        )
+        assert set(found.rows) == {(18,)}
+        assert list(session.results("SET search_path = 'own,flights'")) == []
+        for _ in range(2):
+            (found,) = session.results("SELECT count(*) FROM picked, flights")
+            assert list(found.rows) == [(3,)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT i FROM range(100000000000) numbers(i) WHERE i = -1",
+        "CREATE TEMP TABLE t AS SELECT sum(a.range) FROM range(10000000) a, range(10000000) b",
+    ],
+)
+def test_ctrl_c_ends_a_statement_and_not_the_session(lake: Environment, statement: str) -> None:
+    with Session(lake) as session:
+        timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            [list(result.rows) for result in session.results(statement)]
+        timer.join()
+        (after,) = session.results("SELECT count(*) FROM flights.flights")
+        assert list(after.rows) == [(3,)]
 
 
 def test_a_table_with_column_mapping_is_refused_rather_than_read_wrongly(lake: Environment) -> None:

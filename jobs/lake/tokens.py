@@ -1,0 +1,80 @@
+"""The words of SQL as DuckDB reads them: what is a comment, a text or a name is its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import duckdb
+
+from pipelines.errors import UsageError
+
+_END = ";"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Token:
+    """One word, text, number or sign of a statement."""
+
+    start: int
+    """In bytes."""
+    end: int
+    """In bytes, without the space after it."""
+    text: str
+    kind: duckdb.token_type | None
+
+    @property
+    def word(self) -> str:
+        """In small letters if it is a name or a word of SQL, without quotes; else empty."""
+        if self.kind in (duckdb.token_type.identifier, duckdb.token_type.keyword):
+            return self.text.replace('"', "").lower()
+        return ""
+
+
+def tokens(statements: str) -> list[Token]:
+    """All but comments.
+
+    Raises:
+        UsageError: the text has what no UTF-8 can say.
+    """
+    # DuckDB counts bytes.
+    text = encoded(statements)
+    found = [*duckdb.tokenize(statements), (len(text), None)]
+    told = []
+    for (start, kind), (end, _) in pairwise(found):
+        if kind != duckdb.token_type.comment:
+            part = text[start:end].rstrip()
+            told.append(Token(start=start, end=start + len(part), text=part.decode(), kind=kind))
+    return told
+
+
+def encoded(statements: str) -> bytes:
+    """The statements as DuckDB takes them.
+
+    Raises:
+        UsageError: the text has what no UTF-8 can say, such as bytes of another encoding.
+    """
+    try:
+        return statements.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"The statement is not UTF-8: {error}") from None
+
+
+def text_of(words: Iterable[Token]) -> str:
+    """The tokens as SQL again, without the comments that stood between them."""
+    return " ".join(word.text for word in words)
+
+
+def is_ended(statements: str) -> bool:
+    """Whether the last one ends with a semicolon that is none of a text or a comment."""
+    said = tokens(statements)
+    return bool(said) and said[-1].text == _END
+
+
+def lists_tables(said: list[Token], place: int) -> bool:
+    """Whether `SHOW TABLES` stands there, a statement by itself or in parentheses."""
+    words = [token.word for token in said[place : place + 2]]
+    after = said[place + 2 : place + 3]
+    is_asked = words in (["show", "tables"], ["describe", "tables"])
+    return is_asked and all(token.text in (_END, ")") for token in after)
