@@ -96,6 +96,14 @@ def read(
         UnknownColumn: the table has no column that is named.
         UsageError: a filter makes no sense, or there was no such table then.
     """
+    if isinstance(columns, str):
+        raise UsageError(f"columns is a list of names, not a text: say columns=['{columns}'].")
+    for one in filters:
+        if not _is_filter(one):
+            raise UsageError(
+                f"filters is a list of (column, operator, value), such as [('day', '=', day)]: "
+                f"{one!r} is none."
+            )
     with sql.Session(environment, moment.run) as session, sql.refusals("", [table]):
         filtered = [column for column, _, _ in filters]
         rows = session.rows_of(table, moment.of(table), filtered)
@@ -127,6 +135,10 @@ def ask(environment: Environment, statements: str, run: str | None) -> pa.Table:
         if found is None:
             raise UsageError("No statement gives rows: there is nothing to read.")
         return _all_of(found)
+
+
+def _is_filter(given: object) -> bool:
+    return isinstance(given, tuple | list) and len(given) == len(("column", "operator", "value"))
 
 
 def _condition(column: str, how: str, value: object, kind: DuckDBPyType) -> Expression:

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import polars as pl
@@ -101,6 +102,17 @@ def test_all_filters_hold_of_what_is_read(
     lake: Environment, filters: Collection[Filter], found: list[int]
 ) -> None:
     assert _delays(*filters) == found
+
+
+@pytest.mark.parametrize("filters", [[("delay", "<")], ("delay", "<", 1), ["day"], "day", [3]])
+def test_a_filter_is_a_column_an_operator_and_a_value(lake: Environment, filters: Any) -> None:
+    with pytest.raises(UsageError, match=r"filters is a list of \(column, operator, value\)"):
+        nightshift.read("flights.flights", filters=filters)
+
+
+def test_columns_are_a_list(lake: Environment) -> None:
+    with pytest.raises(UsageError, match=r"say columns=\['carrier'\]"):
+        nightshift.read("flights.flights", columns="carrier")
 
 
 def test_files_of_other_days_are_not_opened(lake: Environment) -> None:
