@@ -11,7 +11,6 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -19,6 +18,7 @@ from deltalake import DeltaTable
 
 from jobs.lake import datasets, publications
 from jobs.lake.ops_views import OPS_VIEWS
+from jobs.lake.tokens import Token, encoded, tokens
 from pipelines.errors import UsageError
 from pipelines.spec import HISTORY_SUFFIX, OPS
 
@@ -38,7 +38,12 @@ _NAMES = (duckdb.token_type.identifier, duckdb.token_type.keyword)
 """What the parts of a table's name are to DuckDB: `schedule` is a keyword."""
 _VERSION_NUMBER = re.compile(r"[0-9]{1,15}")
 """More digits no version has."""
-_VALUES = (duckdb.token_type.numeric_const, duckdb.token_type.string_const)
+_TEXT = duckdb.token_type.string_const
+_VALUES = (duckdb.token_type.numeric_const, _TEXT)
+_TYPES = ("date", "timestamp", "timestamptz")
+_DESCRIBING = ("describe", "desc", "summarize", "show")
+_COLUMN_TOKENS = 5
+"""Of a column with its pipeline and its table."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +93,17 @@ class Past:
                     "or ask for a VERSION or a TIMESTAMP."
                 )
             return datasets.known_by(environment, self.table, self._day(), filtered)
-        return datasets.in_force(environment, self.table, self._version(environment), filtered)
+        version = self._version(environment)
+        try:
+            return datasets.in_force(environment, self.table, version, filtered)
+        except UsageError:
+            newest = DeltaTable(environment.table_path(self.table)).version()
+            if version <= newest:
+                raise
+            raise UsageError(
+                f"{self.table} has no version {version}: its newest is {newest}. ops.publications "
+                "has the versions of each day."
+            ) from None
 
     def _version(self, environment: Environment) -> int:
         if self.kind == VERSION:
@@ -102,9 +117,10 @@ class Past:
         commits = self._commits(environment)
         until = [version for version, made in commits if made <= instant]
         if not until:
-            first = min((str(made) for _, made in commits), default="never")
+            first = min((f"its record begins {made}" for _, made in commits), default="")
             raise UsageError(
-                f"{self.table} cannot be read as of {self.value}: its record begins {first}."
+                f"{self.table} cannot be read as of {self.value}: "
+                f"{first or 'no publication of it is recorded'}."
             )
         return max(until)
 
@@ -137,16 +153,6 @@ class Past:
         return UsageError(f"{self.table} {self.kind} AS OF needs {wanted}, not '{self.value}'.")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Token:
-    start: int
-    """In bytes."""
-    end: int
-    """In bytes, without the space after it."""
-    text: str
-    kind: duckdb.token_type | None
-
-
 def rewritten(statements: str, known: Sequence[str], schema: str) -> tuple[str, Mapping[str, Past]]:
     """The statements with a name of its own for each table as it was, and these by name.
 
@@ -155,56 +161,81 @@ def rewritten(statements: str, known: Sequence[str], schema: str) -> tuple[str, 
         known: SQL names of the tables.
         schema: The pipeline in use, of a table that is named without one.
     """
-    # DuckDB counts bytes.
-    text = statements.encode()
-    tokens = _tokens(statements, text)
-    written = b""
-    done = 0
+    text = encoded(statements)
+    said = tokens(statements)
+    changes: dict[tuple[int, int], str] = {}
     pasts = {}
-    for place in range(len(tokens)):
-        kind = _kind_at(tokens, place)
-        first = _name_before(tokens, place) if kind else place
+    plain = set()
+    for place in range(len(said)):
+        kind = _kind_at(said, place)
+        first = _name_before(said, place) if kind else place
         if first == place:
             continue
-        name = "".join(token.text for token in tokens[first:place]).replace('"', "").lower()
-        value = tokens[place + _KIND_AS_OF]
+        name = "".join(token.text for token in said[first:place]).replace('"', "").lower()
+        value = _value_at(said, place)
         past = Past(
             table=name if "." in name else _with_pipeline(name, known, schema),
             kind=kind,
-            value=value.text.strip("'"),
+            value=said[value].text.strip("'"),
         )
         pipeline, _, bare = past.table.partition(".")
         view = f'"{pipeline}".{_quoted(past.view)}'
-        if not _has_alias(tokens, place + _KIND_AS_OF + 1):
+        if not _has_alias(said, value + 1) and not _is_described(said, first):
             # So that its columns can be named by the table, as without AS OF.
             view += f" AS {_quoted(bare)}"
-        written += text[done : tokens[first].start] + view.encode()
-        done = value.end
+            plain.add((pipeline, bare))
+        changes[said[first].start, said[value].end] = view
         pasts[f"{pipeline}.{past.view}"] = past
-    return (written + text[done:]).decode(), pasts
+    changes |= _columns_with_pipeline(said, plain)
+    return _changed(text, changes).decode(), pasts
 
 
-def _tokens(statements: str, text: bytes) -> list[_Token]:
-    """All but comments."""
-    found = [*duckdb.tokenize(statements), (len(text), None)]
-    tokens = []
-    for (start, kind), (end, _) in pairwise(found):
-        if kind != duckdb.token_type.comment:
-            part = text[start:end].rstrip()
-            token = _Token(start=start, end=start + len(part), text=part.decode(), kind=kind)
-            tokens.append(token)
-    return tokens
+def _columns_with_pipeline(
+    said: Sequence[Token], plain: Collection[tuple[str, str]]
+) -> Mapping[tuple[int, int], str]:
+    """`flights.flights.carrier` without the pipeline, which the name in its place has not."""
+    changes = {}
+    for place in range(len(said)):
+        name = [token.word or token.text for token in said[place : place + _COLUMN_TOKENS]]
+        is_inside = place > 0 and said[place - 1].text == "."
+        match name:
+            case [pipeline, ".", bare, ".", _] if (pipeline, bare) in plain and not is_inside:
+                changes[said[place].start, said[place + 2].start] = ""
+    return changes
 
 
-def _kind_at(tokens: Sequence[_Token], place: int) -> str:
+def _changed(text: bytes, changes: Mapping[tuple[int, int], str]) -> bytes:
+    """The text with other words from one place to another."""
+    written = b""
+    done = 0
+    for (start, end), words in sorted(changes.items()):
+        written += text[done:start] + words.encode()
+        done = end
+    return written + text[done:]
+
+
+def _kind_at(said: Sequence[Token], place: int) -> str:
     """The kind whose `… AS OF value` begins there; empty: none does."""
-    kind, *as_of = [token.text.upper() for token in tokens[place : place + _KIND_AS_OF]]
-    values = tokens[place + _KIND_AS_OF : place + _KIND_AS_OF + 1]
+    kind, *as_of = [token.text.upper() for token in said[place : place + _KIND_AS_OF]]
+    values = said[_value_at(said, place) :][:1]
     has_value = any(token.kind in _VALUES for token in values)
     return kind if has_value and kind in _KINDS and as_of == _AS_OF else ""
 
 
-def _name_before(tokens: Sequence[_Token], place: int) -> int:
+def _value_at(said: Sequence[Token], place: int) -> int:
+    """Where the value is of what begins there; `DATE '2013-02-04'` may say its type."""
+    value = place + _KIND_AS_OF
+    typed = [token.word for token in said[value : value + 1]]
+    is_text = [token.kind for token in said[value + 1 : value + 2]] == [_TEXT]
+    return value + 1 if is_text and typed and typed[0] in _TYPES else value
+
+
+def _is_described(said: Sequence[Token], first: int) -> bool:
+    """Whether the name that begins there is all that DESCRIBE or SUMMARIZE is asked for."""
+    return first > 0 and said[first - 1].word in _DESCRIBING
+
+
+def _name_before(tokens: Sequence[Token], place: int) -> int:
     """Where the name begins that ends before that place: `name`, or `pipeline.name`."""
     kinds = [token.kind for token in tokens[max(0, place - _NAME_TOKENS) : place]]
     if not kinds or kinds[-1] not in _NAMES:
@@ -220,7 +251,7 @@ def _with_pipeline(name: str, known: Sequence[str], schema: str) -> str:
     return of_any[0] if in_use not in known and len(of_any) == 1 else in_use
 
 
-def _has_alias(tokens: Sequence[_Token], after: int) -> bool:
+def _has_alias(tokens: Sequence[Token], after: int) -> bool:
     if after >= len(tokens):
         return False
     token = tokens[after]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -26,7 +27,7 @@ from pyarrow import fs
 
 from jobs.lake import as_left, as_of, datasets
 from jobs.lake.ops_views import OPS_VIEWS
-from jobs.lake.tokens import tokens
+from jobs.lake.tokens import Token, encoded, lists_tables, text_of, tokens
 from pipelines.environment import Environment
 from pipelines.errors import UnknownTable, UsageError, no_such
 from pipelines.spec import HISTORY_SUFFIX, OPS, PREDICTIONS, QUARANTINE_SUFFIX
@@ -35,9 +36,8 @@ if TYPE_CHECKING:
     from jobs.lake.as_of import Past
 
 _Given = TypeVar("_Given")
-_SHOW_TABLES = re.compile(r"\s*show\s+tables\s*;?\s*", re.IGNORECASE)
-_LISTS_TABLES = re.compile(
-    r"\b(show|pragma\w*|information_schema|duckdb_\w+|pg_\w+|sqlite_\w+|query\w*)\b", re.IGNORECASE
+_LISTING = re.compile(
+    r"show|describe|information_schema|duckdb_\w+|pragma\w*|pg_\w+|sqlite_\w+|query|query_table"
 )
 """Words of statements that may read of any table without its name: the ways to list tables, and the
 functions that take a name, or a statement, that may be put together."""
@@ -61,6 +61,8 @@ _FILLING = ("create", "insert", "update", "delete", "merge", "copy")
 _OBJECTS = """SELECT database_name, schema_name, oid, '' AS name FROM duckdb_schemas()
 UNION ALL SELECT database_name, schema_name, view_oid, view_name FROM duckdb_views()
 UNION ALL SELECT database_name, schema_name, table_oid, table_name FROM duckdb_tables()"""
+_STEP = 0.1
+"""Seconds."""
 _OF_DATABASES = (duckdb.StatementType.ATTACH, duckdb.StatementType.DETACH)
 _NAME = re.compile(r'"?[A-Za-z_]\w*"?(?:\."?[A-Za-z_]\w*"?)*')
 """What may name a table in a statement: with its schema or without, in quotes or not."""
@@ -121,11 +123,16 @@ class Session:
         # In a thread, because DuckDB looks for Ctrl-C in some of its loops alone.
         given = self._worker.submit(do)
         try:
-            return given.result()
-        except KeyboardInterrupt:
-            self.interrupt()
-            wait([given])
+            # Step by step: other libraries let a thread that waits sleep through a signal.
+            while not given.done():
+                wait([given], _STEP)
+        except BaseException:
+            # One that has not quite begun does not notice.
+            while not given.done():
+                self.interrupt()
+                wait([given], _STEP)
             raise
+        return given.result()
 
     def interrupt(self) -> None:
         """End the statement that runs, from another thread or a signal's handler."""
@@ -136,10 +143,6 @@ class Session:
         left, known = self._tables()
         with refusals(statements, known):
             for one in self._prepared(statements, most, left, known):
-                if _SHOW_TABLES.fullmatch(one.query):
-                    # DuckDB's own looks only into the schema `main`, which is empty here.
-                    yield Result(columns=["name"], rows=iter([(name,) for name in known]))
-                    continue
                 ran = self._run(one, known)
                 if _gives_rows(one):
                     columns = [column[0] for column in ran.description or ()]
@@ -157,10 +160,7 @@ class Session:
         with refusals(statements, known):
             asked = iter(self._prepared(statements, 1, left, known))
             for one in asked:
-                if _SHOW_TABLES.fullmatch(one.query):
-                    names = pa.array(known, pa.string())
-                    rows = pa.table({"name": names}).to_reader()
-                elif _gives_rows(one):
+                if _gives_rows(one):
                     relation = self._database.sql(one.query)
                     rows = self.waited(partial(relation.to_arrow_reader, _ROWS_AT_ONCE))
                 else:
@@ -262,13 +262,29 @@ class Session:
     ) -> list[duckdb.Statement]:
         """The statements, with the tables open that they may read."""
         schema = self.schema
-        text, pasts = as_of.rewritten(statements, known, schema)
+        text, pasts = as_of.rewritten(_with_list(statements, known), known, schema)
         found = self._database.extract_statements(text)
         _refuse_what_acts(found)
         _refuse_unless_fit(found, most)
-        self._open(known, left, _named(found, known, schema))
+        # The schema in use is as good as named.
+        said = [*tokens(schema), *_reading(statements)]
+        named = _named(said, known)
+        self._open(known, left, named)
+        if _lists(said):
+            self._open_for_a_list(known, left, named)
         self._open_pasts(known, pasts)
         return found
+
+    def _open_for_a_list(
+        self, known: Sequence[str], left: Mapping[str, int | None], named: Collection[str]
+    ) -> None:
+        for name in known:
+            if name in named:
+                continue
+            try:
+                self._open(known, left, [name])
+            except Exception as error:  # whatever it has, the others are told
+                print(f"{name} is left out, for it cannot be opened: {error}", file=sys.stderr)
 
     def _open(
         self,
@@ -390,9 +406,11 @@ def meant(statements: str, known: Sequence[str]) -> list[str]:
     A table is named by its own name and, before that or in another statement such as USE, by its
     pipeline's.
     """
-    if _LISTS_TABLES.search(statements):
+    said = _reading(statements)
+    if _lists(said):
         return list(known)
-    return [name for name in known if _is_named(name, statements)]
+    text = text_of(said)
+    return [name for name in known if _is_named(name, text)]
 
 
 def near_misses(statement: str, known: Sequence[str]) -> dict[str, list[str]]:
@@ -501,17 +519,50 @@ def _kept(setting: str) -> str:
     return f"No statement changes {setting} here, but these settings: {', '.join(_SETTINGS)}."
 
 
-def _named(asked: Sequence[duckdb.Statement], known: Sequence[str], schema: str) -> list[str]:
-    """The tables that the statements may read."""
-    # The schema in use is as good as named.
-    text = f"{schema} {_reading(asked)}"
-    histories = [name for name in _histories(known) if _is_named(name, text)]
-    return [*meant(text, known), *histories]
+def _with_list(statements: str, known: Sequence[str]) -> str:
+    """The statements with the names of the tables where they say SHOW TABLES."""
+    # DuckDB's own looks only into the schema in use.
+    names = ", ".join("'{}'".format(name.replace("'", "''")) for name in known)
+    query = f"SELECT unnest([{names}]::VARCHAR[]) AS name".encode()
+    said = tokens(statements)
+    text = encoded(statements)
+    written = b""
+    done = 0
+    for place in range(len(said)):
+        if lists_tables(said, place):
+            written += text[done : said[place].start] + query
+            done = said[place + 1].end
+    return (written + text[done:]).decode()
 
 
-def _reading(asked: Sequence[duckdb.Statement]) -> str:
-    """The statements that read tables, as one text."""
-    return "\n".join(one.query for one in asked if not _SHOW_TABLES.fullmatch(one.query))
+def _named(said: Sequence[Token], known: Sequence[str]) -> list[str]:
+    """The tables, and histories, that the statements name."""
+    text = text_of(said)
+    return [name for name in [*known, *_histories(known)] if _is_named(name, text)]
+
+
+def _reading(statements: str) -> list[Token]:
+    """The words of the statements, without SHOW TABLES, which reads none."""
+    said = tokens(statements)
+    asks = {place for place in range(len(said)) if lists_tables(said, place)}
+    return [token for place, token in enumerate(said) if not asks & {place, place - 1}]
+
+
+def _lists(said: Sequence[Token]) -> bool:
+    """Whether they may read of any table, or list them."""
+    for place, token in enumerate(said):
+        word = token.word
+        after = [one.text for one in said[place + 1 : place + 2]]
+        if not _LISTING.fullmatch(word):
+            continue
+        # `query` is a good name of a column.
+        if word.startswith("query") and after != ["("]:
+            continue
+        # DESCRIBE by itself lists all tables.
+        if word == "describe" and after not in ([], [";"], [")"]):
+            continue
+        return True
+    return False
 
 
 def _is_named(name: str, statements: str) -> bool:

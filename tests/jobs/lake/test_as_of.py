@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -109,7 +111,7 @@ def test_a_table_without_its_pipeline_is_that_of_the_one_in_use(lake: Environmen
         ("VERSION AS OF 'x'", "needs a whole number, not 'x'"),
         ("VERSION AS OF 99999999999999999999", "needs a whole number"),
         ("VERSION AS OF '²'", "needs a whole number"),
-        ("VERSION AS OF 77", "toy.readings cannot be opened any more as it was in version 77"),
+        ("VERSION AS OF 77", "toy.readings has no version 77: its newest is 1"),
         ("TIMESTAMP AS OF 'noon'", "needs a time such as"),
         ("KNOWN AS OF 3", "needs a night such as '2013-02-04', not '3'"),
         ("""KNOWN AS OF 'a"b'""", "needs a night"),
@@ -120,6 +122,28 @@ def test_an_odd_moment_is_refused_with_the_way_out(
 ) -> None:
     with pytest.raises(UsageError, match=says):
         _ids(lake, as_of)
+
+
+@pytest.mark.parametrize("how", ["DESCRIBE", "DESC", "SUMMARIZE"])
+def test_a_table_as_it_was_is_described(lake: Environment, how: str) -> None:
+    described = query(lake, f"{how} toy.readings VERSION AS OF 0")[1]
+    assert [row[0] for row in described] == ["id", "landed_date"]
+
+
+def test_a_moment_may_say_its_type(lake: Environment) -> None:
+    assert _ids(lake, "KNOWN AS OF DATE '2013-01-08'") == [1, 2]
+    assert _ids(lake, "TIMESTAMP AS OF TIMESTAMP '2100-01-01'") == [2, 9]
+
+
+def test_a_column_is_named_with_its_table_and_its_pipeline(lake: Environment) -> None:
+    where = 'FROM toy.readings VERSION AS OF 0 WHERE toy."readings".id > 1'
+    assert query(lake, f"SELECT toy.readings.id, readings.id {where}")[1] == [(2, 2)]
+
+
+def test_a_table_without_publications_has_no_times(lake: Environment) -> None:
+    write_deltalake(lake.table_path("toy.bare"), pa.table({"id": [1]}))
+    with pytest.raises(UsageError, match="2013-01-01: no publication of it is recorded"):
+        query(lake, "FROM toy.bare TIMESTAMP AS OF '2013-01-01'")
 
 
 def test_an_unknown_table_has_its_near_miss(lake: Environment) -> None:

@@ -119,6 +119,39 @@ def test_all_tables_are_meant_where_they_are_listed(statement: str) -> None:
     assert meant(statement, known) == known
 
 
+@pytest.mark.parametrize(
+    "statement",
+    ["SELECT 'show tables'", "SELECT 1 -- pragma, query(", "SELECT query FROM x", "SHOW TABLES"],
+)
+def test_no_table_is_meant_by_a_text_a_comment_or_a_column(statement: str) -> None:
+    assert meant(statement, ["flights.predictions"]) == []
+
+
+def test_a_table_that_cannot_be_opened_is_left_out_of_a_list(
+    lake: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _break(lake, "weather.predictions")
+    listed = "SELECT table_name FROM information_schema.tables"
+    assert query(lake, listed)[1] == [("flights",)]
+    assert "weather.predictions is left out, for it cannot be opened: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "PIVOT flights.flights ON carrier USING count(*) GROUP BY day ORDER BY day",
+        "FROM (PIVOT flights.flights ON carrier USING count(*) GROUP BY day) ORDER BY day",
+    ],
+)
+def test_a_pivot_gives_its_rows(lake: Environment, statement: str) -> None:
+    rows = [(_FIRST, 0, 1), (_SECOND, 1, 1)]
+    assert query(lake, statement) == (["day", "AA", "UA"], rows)
+    with Session(lake) as session:
+        found = session.batches(statement)
+        assert found is not None
+        assert [tuple(row.values()) for row in found.read_all().to_pylist()] == rows
+
+
 def test_a_name_that_is_put_together_is_found(lake: Environment) -> None:
     assert query(lake, "SELECT count(*) FROM query('FROM flights.fli' || 'ghts')")[1] == [(3,)]
 
@@ -283,7 +316,17 @@ def test_a_table_with_column_mapping_is_refused_rather_than_read_wrongly(lake: E
         query(lake, "SELECT * FROM flights.flights")
 
 
-@pytest.mark.parametrize("statement", ["SHOW TABLES", " show  tables ;\n"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SHOW TABLES",
+        " show  tables ;\n",
+        "-- c\nSHOW TABLES",
+        "show /* x */ tables",
+        "FROM (SHOW TABLES)",
+        "WITH listed AS (show tables) FROM listed",
+    ],
+)
 def test_show_tables_names_each_table_as_a_query_does(lake: Environment, statement: str) -> None:
     # It opens none.
     _break(lake, "weather.predictions")
