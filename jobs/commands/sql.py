@@ -46,16 +46,24 @@ def text_of(statement: str | None, file: str | None) -> str | None:
     """
     if statement is not None and file is not None:
         raise UsageError("Say either a statement or --file, not both.")
+    if statement is None and file is None and sys.stdin.isatty():
+        return None
+    try:
+        text = _read(statement, file)
+        # A terminal's bytes of another encoding are in the text as what no encoding can say.
+        text.encode()
+    except (OSError, UnicodeError) as error:
+        told = "The statement" if statement is not None else file or "Standard input"
+        raise UsageError(f"{told} cannot be read: {error}") from None
+    return text
+
+
+def _read(statement: str | None, file: str | None) -> str:
     if statement is not None:
         return statement
-    if file is None and sys.stdin.isatty():
-        return None
     if file in (None, _STANDARD_INPUT):
         return sys.stdin.read()
-    try:
-        return Path(str(file)).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} cannot be read: {error}") from None
+    return Path(str(file)).read_text(encoding="utf-8")
 
 
 def run(
@@ -130,20 +138,32 @@ def answer(
 def whole_file(output: Path) -> Iterator[Path]:
     """A place beside the file to write to, which takes the file's place when all went well.
 
+    What is no regular file, such as a pipe or a device, is itself the place.
+
     Raises:
         UsageError: nothing can be written there.
     """
     if not output.name:
         raise UsageError(f"{output} is no file: say --output FILE.")
-    place = output.with_name(f".{output.name}.{os.getpid()}")
     try:
+        if _is_special(output):
+            yield output
+            return
+        # A link stays one.
+        file = output.resolve()
+        place = file.with_name(f".{file.name}.{os.getpid()}")
         try:
             yield place
-            place.replace(output)
+            place.replace(file)
         finally:
             place.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {error}") from None
+
+
+def _is_special(output: Path) -> bool:
+    # What /dev/stdout leads to has a name that is good for nothing but to be written to.
+    return output.exists() and (not output.is_file() or output.parent == Path("/dev"))
 
 
 def _print(session: Session, statements: str, form: str, most: int | None, to: TextIO) -> None:

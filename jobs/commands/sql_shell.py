@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from pygments.lexers.sql import SqlLexer  # type: ignore[import-untyped]
 from jobs.commands import tables
 from jobs.lake import sql
 from jobs.lake.sql import Session
+from jobs.lake.tokens import is_ended
 from jobs.output import FORMATS, MOST_ON_TERMINAL, show
 from jobs.services.home import private_home
 from pipelines.errors import NightshiftError, UsageError
@@ -166,7 +168,7 @@ def is_whole(text: str) -> bool:
     """Whether a person has said all: a command of the shell, or statements with a semicolon."""
     line = text.strip()
     is_command = line.startswith("\\") or line.lower() in ("", "help", "exit", "quit")
-    return is_command or line.endswith(";")
+    return is_command or is_ended(line)
 
 
 class TableCompleter(Completer):
@@ -259,7 +261,13 @@ def _page(text: str) -> None:
         return
     # No pager may start a shell or an editor, whatever is in the text.
     variables = {**os.environ, "LESSSECURE": "1"}
-    subprocess.run(words, input=text, text=True, env=variables, check=False)
+    # Ctrl-C is the pager's: else it would go on without anyone who waits for it. A handler, and not
+    # SIG_IGN, which the pager would inherit.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        subprocess.run(words, input=text, text=True, env=variables, check=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _fits(text: str) -> bool:

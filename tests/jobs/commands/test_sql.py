@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
@@ -158,6 +161,61 @@ def test_a_statement_that_fails_halfway_leaves_the_file_as_it_was(
     assert not list(tmp_path.glob(".rows*"))
 
 
+@pytest.mark.parametrize("words", [["sql"], ["sql", "-f", "-"], ["sql", b"SELECT '\xe9'"]])
+def test_what_is_no_utf_8_is_told(lake: Environment, words: list[str | bytes]) -> None:
+    command = [sys.executable, "-m", "jobs", *words]
+    for locale in ("C", "C.UTF-8"):
+        variables = {**os.environ, "LC_ALL": locale}
+        asked = subprocess.run(
+            command, input=b"SELECT '\xe9'", capture_output=True, env=variables, check=False
+        )
+        assert asked.returncode == 2
+        assert b"cannot be read" in asked.stderr
+        assert b"Traceback" not in asked.stderr
+
+
+def test_a_pipe_is_written_to_and_stays_one(lake: Environment, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as reader:
+        text = reader.submit(pipe.read_text)
+        try:
+            assert main(["sql", "SELECT 1 AS a", "--format", "csv", "-o", str(pipe)]) == 0
+            assert stat.S_ISFIFO(pipe.stat().st_mode)
+        finally:
+            # Whoever still waits for a writer has one.
+            os.close(os.open(pipe, os.O_RDWR))
+    assert text.result() == "a\n1\n"
+
+
+def test_a_link_leads_to_the_file_that_is_written(lake: Environment, tmp_path: Path) -> None:
+    file = tmp_path / "deeper" / "rows.csv"
+    file.parent.mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    for _ in range(2):
+        assert main(["sql", "SELECT 1 AS a", "--format", "csv", "-o", str(link)]) == 0
+        assert link.is_symlink()
+        assert file.read_text() == "a\n1\n"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_ctrl_c_in_the_pager_is_the_pagers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    pager = tmp_path / "pager"
+    # It sends Ctrl-C to the shell and to itself, as a terminal does, and goes on.
+    pager.write_text(
+        f"#!/bin/sh\ntrap 'echo caught >> {told}' INT\nkill -INT $PPID $$\ncat >> {told}\n"
+    )
+    pager.chmod(0o700)
+    monkeypatch.setenv("PAGER", str(pager))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    before = signal.getsignal(signal.SIGINT)
+    sql_shell._page("line\n" * 200)
+    assert told.read_text() == "caught\n" + "line\n" * 200
+    assert signal.getsignal(signal.SIGINT) == before
+
+
 def test_who_reads_has_seen_enough(asked_lake: Environment) -> None:
     statement = "SELECT range FROM range(1000000)"
     command = [sys.executable, "-m", "jobs", "sql", statement, "--format", "csv"]
@@ -297,6 +355,12 @@ def test_the_shell_is_left_by(shell: Shell, line: str) -> None:
         ("\\d", True),
         ("", True),
         ("help", True),
+        ("SELECT ';", False),
+        ("SELECT ';';", True),
+        ("SELECT 1; -- c", True),
+        ("SELECT 1; /* two\nlines */ ", True),
+        ("SELECT 1 -- c;", False),
+        ("SELECT $$ ;", False),
     ],
 )
 def test_a_statement_is_whole_with_its_semicolon(text: str, *, whole: bool) -> None:
