@@ -6,6 +6,7 @@ Importing this is cheap: `rich` is imported when a table is printed.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -28,6 +29,8 @@ _DECIMALS = 6
 """A table is read by people: it rounds a fraction to so many digits. CSV and JSON are exact."""
 MOST_ON_TERMINAL = 1000
 """Rows: nobody reads on, and rich needs a second for a few thousand cells."""
+_ROWS_MEASURED = 1_000
+"""Rows of a table to a file or a pipe that say how wide its columns are; they are held."""
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories that steer a terminal, or turn the order of the text around."""
 _BOX = "+-++\n| ||\n|-+|\n| ||\n|-+|\n|-+|\n| ||\n+-++\n"
@@ -89,18 +92,41 @@ def log_to_stderr() -> Iterator[None]:
         os.close(kept)
 
 
+def refuse_one_name_twice(columns: Sequence[str]) -> None:
+    """Of rows that tell columns by their names.
+
+    Raises:
+        UsageError: two columns have one name.
+    """
+    for name in columns:
+        if list(columns).count(name) > 1:
+            raise UsageError(f"Two columns are named '{name}': give one another name with AS.")
+
+
 def _show_csv(columns: Sequence[str], rows: Iterable[Row], out: TextIO) -> None:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
-        writer.writerow([None if value is None else _text(value) for value in row])
+        if "" in row:
+            out.write(_with_empty_texts(row))
+        else:
+            writer.writerow([None if value is None else _text(value) for value in row])
+
+
+def _with_empty_texts(row: Row) -> str:
+    """A line of CSV whose empty texts are in quotes, which tells them from what is absent."""
+    cells = []
+    for value in row:
+        cell = io.StringIO()
+        # A writer quotes what is empty where it is all there is.
+        csv.writer(cell, lineterminator="").writerow([None if value is None else _text(value)])
+        cells.append("" if value is None else cell.getvalue())
+    return f"{','.join(cells)}\n"
 
 
 def _show_json(columns: Sequence[str], rows: Iterable[Row], out: TextIO) -> None:
     # An object would keep only one of them.
-    for name in columns:
-        if list(columns).count(name) > 1:
-            raise UsageError(f"Two columns are named '{name}': give one another name with AS.")
+    refuse_one_name_twice(columns)
     before = "[\n "
     for row in rows:
         named = dict(zip(columns, map(jsonable, row), strict=True))
@@ -132,13 +158,14 @@ def _show_on_terminal(columns: Sequence[str], rows: Iterable[Row], out: TextIO) 
 
 
 def _show_in_full(columns: Sequence[str], rows: Iterable[Row], out: TextIO) -> None:
-    """Every row on one line, whatever its width.
+    """Every row on one line, whatever its width; the first ones say how wide a column is.
 
     Not by rich's own table, which needs minutes for as many rows as a year of flights has.
     """
     from rich.cells import cell_len
 
-    values = list(rows)
+    remaining = iter(rows)
+    values = list(islice(remaining, _ROWS_MEASURED))
     numeric = _numeric(columns, values)
     header = [harmless(name) for name in columns]
     lines = [list(map(shown, row)) for row in values]
@@ -149,6 +176,7 @@ def _show_in_full(columns: Sequence[str], rows: Iterable[Row], out: TextIO) -> N
     def written(line: Sequence[str]) -> str:
         padded = []
         for cell, width, is_number in zip(line, widths, numeric, strict=True):
+            # Of a later row that is wider there is none.
             space = " " * (width - cell_len(cell))
             padded.append(space + cell if is_number else cell + space)
         return f"| {' | '.join(padded)} |\n"
@@ -156,6 +184,7 @@ def _show_in_full(columns: Sequence[str], rows: Iterable[Row], out: TextIO) -> N
     rule = "+".join("-" * (width + 2) for width in widths)
     out.write(f"+{rule}+\n{written(header)}|{rule}|\n")
     out.writelines(written(line) for line in lines)
+    out.writelines(written(list(map(shown, row))) for row in remaining)
     out.write(f"+{rule}+\n")
 
 
@@ -186,7 +215,7 @@ def _text(value: object) -> str:
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value).hex()
     if isinstance(value, Mapping | list | tuple):
-        return json.dumps(jsonable(value), ensure_ascii=False)
+        return json.dumps(_plain(value, keeps_odd=True), ensure_ascii=False)
     return str(value)
 
 
@@ -198,15 +227,20 @@ def _escaped(character: str) -> str:
 
 def jsonable(value: object) -> Any:
     """The value as JSON can say it; numbers that JSON does not know become null."""
+    return _plain(value)
+
+
+def _plain(value: object, *, keeps_odd: bool = False) -> Any:
+    """The value as JSON can say it, with NaN and infinity or null in their place."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return value if math.isfinite(value) or keeps_odd else None
     if isinstance(value, date | time):
         return value.isoformat()
     if isinstance(value, Mapping):
-        return {_text(key): jsonable(item) for key, item in value.items()}
+        return {_text(key): _plain(item, keeps_odd=keeps_odd) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [jsonable(item) for item in value]
+        return [_plain(item, keeps_odd=keeps_odd) for item in value]
     # A decimal too is text: a JSON number is read as a float and loses digits.
     return _text(value)

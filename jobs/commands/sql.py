@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from jobs.commands import in_server
-from jobs.output import show
+from jobs.output import refuse_one_name_twice, show
 from jobs.services import stage_client
 from pipelines import forwarding, wire
 from pipelines.errors import UsageError
@@ -26,6 +26,9 @@ FUNCTION = "jobs.commands.sql:in_child"
 """This module's entry for the stage server; it must be among those that it allows."""
 PARQUET = "parquet"
 _STANDARD_INPUT = "-"
+_ROWS_OF_GROUP = 100_000
+_BYTES_OF_GROUP = 32 * 1024**2
+"""Of a group of rows in a Parquet file, whichever comes first."""
 _LONGEST_SENT = wire.MOST_BYTES // 8
 """Characters of statements that the stage server is asked: longer ones may be too long a message,
 whose JSON has up to six bytes for a character."""
@@ -177,10 +180,26 @@ def _write_parquet(session: Session, statements: str, output: Path) -> None:
     batches = session.batches(statements)
     if batches is None:
         raise UsageError("No statement gives rows: there is nothing to write.")
-    # A batch at a time, however many rows there are.
+    # Readers of Parquet find a column by its name.
+    refuse_one_name_twice(batches.schema.names)
     with whole_file(output) as place, _writer(place, batches.schema) as writer:
-        for batch in _readable(batches):
-            writer.write_batch(batch)
+        for rows in _groups(batches):
+            writer.write_table(rows)
+
+
+def _groups(batches: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    """Rows that are held and written at once, however many there are and however wide."""
+    import pyarrow as pa
+
+    held: list[pa.RecordBatch] = []
+    for batch in _readable(batches):
+        held.append(batch)
+        rows = sum(one.num_rows for one in held)
+        if rows >= _ROWS_OF_GROUP or sum(one.nbytes for one in held) >= _BYTES_OF_GROUP:
+            yield pa.Table.from_batches(held)
+            held.clear()
+    if held:
+        yield pa.Table.from_batches(held)
 
 
 def _writer(place: Path, schema: pa.Schema) -> pq.ParquetWriter:

@@ -71,7 +71,14 @@ _NAMES_NO_TABLE = re.compile(r"Table with name|No catalog \+ schema")
 _COLUMNS = 100
 """Of the lines that list the tables."""
 _ROWS_AT_ONCE = 10_000
-"""Rows of a result in memory, however many it has."""
+"""Rows of a result in memory, however many it has; fewer where they are wide."""
+_ROWS_AT_FIRST = 100
+"""That tell how wide they are."""
+_BYTES_AT_ONCE = 16 * 1024**2
+_ROWS_OF_BATCH = 2048
+"""In Arrow: DuckDB makes none smaller."""
+_CELL = 64
+"""Bytes of what is no text, about."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,7 +169,7 @@ class Session:
             for one in asked:
                 if _gives_rows(one):
                     relation = self._database.sql(one.query)
-                    rows = self.waited(partial(relation.to_arrow_reader, _ROWS_AT_ONCE))
+                    rows = self.waited(partial(relation.to_arrow_reader, _ROWS_OF_BATCH))
                 else:
                     self._run(one, known)
                     continue
@@ -216,8 +223,11 @@ class Session:
         self, ran: duckdb.DuckDBPyConnection, statements: str, known: Sequence[str]
     ) -> Iterator[tuple[object, ...]]:
         with refusals(statements, known):
-            while some := self.waited(partial(ran.fetchmany, _ROWS_AT_ONCE)):
+            asked = _ROWS_AT_FIRST
+            while some := self.waited(partial(ran.fetchmany, asked)):
                 yield from some
+                wide = max(1, sum(map(_size, some)) // len(some))
+                asked = max(1, min(_ROWS_AT_ONCE, _BYTES_AT_ONCE // wide))
 
     def rows_of(
         self, table: str, past: Past | None = None, filtered: Collection[str] = ()
@@ -539,6 +549,11 @@ def _named(said: Sequence[Token], known: Sequence[str]) -> list[str]:
     """The tables, and histories, that the statements name."""
     text = text_of(said)
     return [name for name in [*known, *_histories(known)] if _is_named(name, text)]
+
+
+def _size(row: Iterable[object]) -> int:
+    """About how many bytes a row takes."""
+    return sum(len(value) if isinstance(value, str | bytes) else _CELL for value in row)
 
 
 def _reading(statements: str) -> list[Token]:

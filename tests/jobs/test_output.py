@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -130,6 +132,7 @@ def test_a_terminal_gets_what_fits_and_a_word_about_the_rest(
         (True, "true"),
         (b"\x00\xff", "00ff"),
         ([1, None, "a"], '[1, null, "a"]'),
+        ([math.nan, {"a": math.inf}], '[NaN, {"a": Infinity}]'),
         (datetime(2013, 1, 1, 5, tzinfo=UTC), "2013-01-01 05:00:00+00:00"),
     ],
 )
@@ -199,6 +202,32 @@ def test_csv_repeats_text_to_the_letter_and_leaves_null_empty() -> None:
     assert list(csv.reader(io.StringIO(text))) == [
         list("abcdef"),
         ["1E5", "00501", 'say "x",\ny', "", "0.6436512470245361", "true"],
+    ]
+
+
+def test_csv_tells_an_empty_text_from_what_is_absent() -> None:
+    rows = [("", None, 1), (None, "", 'say "x"'), ("", "", "")]
+    assert printed(list("abc"), rows, "csv") == 'a,b,c\n"",,1\n,"","say ""x"""\n"","",""\n'
+
+
+def test_a_table_in_full_streams_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "_ROWS_MEASURED", 2)
+    out = io.StringIO()
+    seen = []
+
+    def rows() -> Iterator[tuple[str]]:
+        for text in ("one", "two", "three", "4"):
+            seen.append(out.getvalue().count("\n"))
+            yield (text,)
+
+    show(["text"], rows(), to=out)
+    assert seen == [0, 0, 5, 6]
+    assert out.getvalue().splitlines()[3:] == [
+        "| one  |",
+        "| two  |",
+        "| three |",
+        "| 4    |",
+        "+------+",
     ]
 
 

@@ -24,6 +24,7 @@ from prompt_toolkit.output import DummyOutput
 from jobs.__main__ import main
 from jobs.commands import sql, sql_shell
 from jobs.commands.sql_shell import Shell, TableCompleter, is_whole
+from jobs.lake import sql as of_lake
 from jobs.lake.commits import publish
 from jobs.lake.sql import Session
 from jobs.services import stage_client
@@ -97,6 +98,7 @@ def test_statements_come_from_standard_input_and_from_a_file(
         (["SELECT 1", "--output", "no/such/place.csv"], "cannot be written"),
         (["SELECT 1", "--output", "/"], "/ is no file"),
         (["SELECT INTERVAL 1 DAY AS i", "--format", "parquet", "-o", "x"], "Cast it to VARCHAR"),
+        (["SELECT 1 AS a, 2 AS a", "--format", "parquet", "-o", "x"], "Two columns are named 'a'"),
         (["BEGIN"], "there are no transactions"),
         (["SET memory_limit = '200GB'"], "NIGHTSHIFT_SQL_MEMORY; no statement changes it"),
         (["RESET GLOBAL max_memory"], "NIGHTSHIFT_SQL_MEMORY; no statement changes it"),
@@ -144,6 +146,20 @@ def test_parquet_keeps_the_types(asked_lake: Environment, tmp_path: Path) -> Non
     assert len(pq.read_table(to)) == 3
     assert main(["sql", "SHOW TABLES", "--format", "parquet", "-o", str(to)]) == 0
     assert "toy.readings" in pq.read_table(to)["name"].to_pylist()
+
+
+def test_wide_rows_are_written_a_few_at_a_time(
+    lake: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "_BYTES_OF_GROUP", 1_000_000)
+    monkeypatch.setattr(of_lake, "_BYTES_AT_ONCE", 1_000_000)
+    statement = "SELECT i, repeat('x', 1000) AS text FROM range(9000) numbers(i)"
+    to = tmp_path / "rows"
+    assert main(["sql", statement, "--format", "parquet", "-o", str(to)]) == 0
+    assert pq.ParquetFile(to).num_row_groups == 5
+    assert pq.read_table(to)["i"].to_pylist() == list(range(9000))
+    assert main(["sql", statement, "--format", "csv", "-o", str(to)]) == 0
+    assert len(to.read_text().splitlines()) == 9001
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
