@@ -11,13 +11,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from duckdb import token_type
 from prompt_toolkit import PromptSession
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.completion import Completer, Completion
@@ -30,7 +31,7 @@ from pygments.lexers.sql import SqlLexer  # type: ignore[import-untyped]
 from jobs.commands import tables
 from jobs.lake import sql
 from jobs.lake.sql import Session
-from jobs.lake.tokens import is_ended
+from jobs.lake.tokens import Token, is_ended, tokens
 from jobs.output import FORMATS, MOST_ON_TERMINAL, show
 from jobs.services.home import private_home
 from pipelines.errors import NightshiftError, UsageError
@@ -174,9 +175,15 @@ def is_whole(text: str) -> bool:
 class TableCompleter(Completer):
     """Completes names of tables, of columns of the tables that the text names, and words of SQL."""
 
-    def __init__(self, environment: Environment) -> None:
-        """Names are asked for when they are first needed."""
+    def __init__(self, environment: Environment, session: Session | None = None) -> None:
+        """Names are asked for when they are first needed.
+
+        Args:
+            environment: Whose tables they are.
+            session: Whose pipeline in use needs no name; None: none is in use.
+        """
         self._environment = environment
+        self._session = session
         self._columns: dict[str, list[str]] = {}
 
     def get_completions(self, document: Document, _event: object) -> Iterator[Completion]:
@@ -188,9 +195,15 @@ class TableCompleter(Completer):
 
     def _candidates(self, text: str) -> Iterator[str]:
         known = sql.tables(self._environment)
-        for name in sql.meant(text, known):
-            yield from self._columns_of(name)
+        in_use = f"{self._session.schema}." if self._session else f"{_NO_SCHEMA}."
+        said = tokens(text)
+        for name in sql.meant(f"{in_use} {text}", known):
+            columns = self._columns_of(name)
+            yield from columns
+            for called in _called(name, said):
+                yield from (f"{called}.{column}" for column in columns)
         yield from known
+        yield from (name.removeprefix(in_use) for name in known if name.startswith(in_use))
         yield from _WORDS
 
     def _columns_of(self, name: str) -> list[str]:
@@ -202,6 +215,17 @@ class TableCompleter(Completer):
         return self._columns[name]
 
 
+def _called(table: str, said: Sequence[Token]) -> list[str]:
+    """The names by which a text means a table: its own, and those that the text gives it."""
+    bare = table.partition(".")[2]
+    names = {table: None, bare: None}
+    for named, *after in zip(said, said[1:], said[2:], strict=False):
+        alias = after[after[0].word == "as"]
+        if named.word == bare and alias.kind == token_type.identifier:
+            names[alias.text] = None
+    return list(names)
+
+
 def _prompt(environment: Environment, session: Session) -> PromptSession[str]:
     private_home(environment)
     history = environment.home / _HISTORY
@@ -209,7 +233,7 @@ def _prompt(environment: Environment, session: Session) -> PromptSession[str]:
     return PromptSession(
         history=FileHistory(str(history)),
         lexer=PygmentsLexer(SqlLexer),
-        completer=TableCompleter(environment),
+        completer=TableCompleter(environment, session),
         complete_while_typing=False,
         auto_suggest=AutoSuggestFromHistory(),
         multiline=True,

@@ -393,6 +393,23 @@ def test_completion_knows_tables_columns_and_words(lake: Environment) -> None:
     assert offered("SELECT * FROM toy.re") == ["toy.readings"]
     assert offered("FROM toy.readings SELECT lan") == ["landed_date"]
     assert "GROUP BY" in offered("gro")
+    assert offered("FROM toy.readings r SELECT r.lan") == ["r.landed_date"]
+    assert offered("FROM toy.readings AS r WHERE r.lan") == ["r.landed_date"]
+    assert offered("FROM toy.readings WHERE readings.lan") == ["readings.landed_date"]
+    assert offered("FROM toy.readings WHERE toy.readings.lan") == ["toy.readings.landed_date"]
+
+
+def test_completion_knows_the_pipeline_in_use(lake: Environment) -> None:
+    with Session(lake) as session:
+        completer = TableCompleter(lake, session)
+        assert list(session.results("USE toy")) == []
+
+        def offered(text: str) -> list[str]:
+            found = completer.get_completions(Document(text, len(text)), None)
+            return [one.text for one in found]
+
+        assert offered("FROM rea") == ["readings"]
+        assert offered("FROM readings SELECT lan") == ["landed_date"]
 
 
 def test_a_person_types_into_the_shell(
