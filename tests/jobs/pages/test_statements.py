@@ -63,7 +63,7 @@ def test_what_gives_no_rows_gives_none(lake: Environment) -> None:
         ("", "no SQL statement"),
         ("SELECT * FROM read_csv('/etc/passwd')", "disabled"),
         ("COPY (SELECT 1) TO '/tmp/x.csv'", "disabled"),
-        ("SET enable_external_access = true", "Cannot"),
+        ("SET enable_external_access = true", "No statement changes enable_external_access"),
         ("INSTALL httpfs", "disabled"),
     ],
 )
