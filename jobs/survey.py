@@ -290,7 +290,8 @@ class Survey:
 
     def lacking(self, name: str) -> tuple[Table, date] | None:
         """The first table that lacks one of the run's own nights, up to this one; and the night."""
-        nights = set(self._run.days)
+        # A gap that is allowed is left out of what follows.
+        nights = set(self._run.days) - {hole.night for hole in self.holes}
         for table in self.pipeline.tables:
             if table.name == PREDICTIONS:
                 nights.intersection_update(self._scored(list(nights)))
