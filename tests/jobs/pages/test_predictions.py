@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from datetime import date, timedelta
 from pathlib import Path
@@ -37,13 +38,15 @@ def write_predictions(environment: Environment, nights: Days, a_day: int) -> Non
     columns["late_probability"] = [(n * 37 % 100) / 100 for n in numbers]
     columns["model_version"] = ["1"] * len(numbers)
     place = environment.table_path("flights.predictions")
-    write_deltalake(place, pa.table(columns), partition_by=["flight_date"])
+    how: dict[str, Any] = {"mode": "overwrite", "schema_mode": "overwrite"}
+    write_deltalake(place, pa.table(columns), partition_by=["flight_date"], **how)
 
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Environment:
     environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
     ops.append(environment, "publications", list(year.publications(FLIGHTS, NIGHTS)))
+    year.make_tables(environment, FLIGHTS)
     write_predictions(environment, NIGHTS, A_DAY)
     return environment
 
@@ -125,8 +128,10 @@ def test_coverage_and_measures_are_what_sql_gives(tmp_path: Path) -> None:
     published = list(year.publications(FLIGHTS, NIGHTS))
     # A night is made again, with more to be scored than were.
     again = [row for row in published if row["table_name"] == "flights.scoring"][1]
-    published.append({**again, "attempt": 99, "version": 99, "rows": 905})
+    later = {"attempt": 99, "published_at": year.at(NIGHTS.last), "rows": 905}
+    published.append({**again, **later})
     ops.append(environment, "publications", published)
+    year.make_tables(environment, FLIGHTS)
     write_predictions(environment, NIGHTS, 900)
     days = [night + timedelta(days=1) for night in NIGHTS]
     # Labels of a day come on several nights: most at first, some later.
@@ -196,7 +201,9 @@ def write_labels(environment: Environment, day: date) -> None:
     statement = f"SELECT {names}, {late} FROM flights.predictions WHERE flight_date = '{day}'"
     columns, rows = sql.query(environment, statement)
     known = pa.table({name: [row[n] for row in rows] for n, name in enumerate(columns)})
-    write_deltalake(environment.table_path("flights.training"), known)
+    place = environment.table_path("flights.training")
+    shutil.rmtree(place, ignore_errors=True)
+    write_deltalake(place, known)
 
 
 def test_a_year_of_predictions_is_shown_within_a_second(tmp_path: Path) -> None:
@@ -206,6 +213,7 @@ def test_a_year_of_predictions_is_shown_within_a_second(tmp_path: Path) -> None:
         ("live_quality", year.live_quality(FLIGHTS, YEAR)),
     ):
         ops.append(environment, name, list(rows))
+    year.make_tables(environment, FLIGHTS)
     write_predictions(environment, YEAR, 900)
     began = time.process_time()
     found = shown(environment)

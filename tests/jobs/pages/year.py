@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import pyarrow as pa
+from deltalake import write_deltalake
+
 from jobs.lake import ops
 from jobs.lake.publications import digest_of
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.spec import Pipeline, Table
+from pipelines.spec import PREDICTIONS, TRAINING, Pipeline, Table
 from pipelines.stages import STAGES
 
 CHECKS = 235
@@ -38,6 +41,21 @@ def write(environment: Environment, pipeline: Pipeline, nights: Days) -> None:
         ("model_events", model_events(pipeline, nights)),
     ):
         ops.append(environment, name, list(rows))
+    make_tables(environment, pipeline)
+
+
+def make_tables(environment: Environment, pipeline: Pipeline) -> None:
+    """Make the tables without a row, so that what is recorded of them counts."""
+    for table in pipeline.tables:
+        number = {TRAINING: pipeline.training.label, PREDICTIONS: pipeline.prediction}
+        kinds: dict[str, pa.DataType] = {}
+        for name in (table.partition, *table.key):
+            kinds[name] = pa.date32() if name.endswith("_date") else pa.string()
+        if table.name in number:
+            kinds[number[table.name]] = pa.float64()
+        rows = pa.schema(kinds).empty_table()
+        place = environment.table_path(f"{pipeline.name}.{table.name}")
+        write_deltalake(place, rows, partition_by=[table.partition], mode="ignore")
 
 
 def publications(pipeline: Pipeline, nights: Days) -> Iterator[dict[str, Any]]:
@@ -60,7 +78,8 @@ def publications(pipeline: Pipeline, nights: Days) -> Iterator[dict[str, Any]]:
                 "pipeline": pipeline.name,
                 "table_name": f"{pipeline.name}.{table.name}",
                 "day": table.day_of(night),
-                "version": number,
+                # That of the tables which `make_tables` makes.
+                "version": 0,
                 "attempt": number + 1,
                 "run_id": run_id(night),
                 "stage": table.made_by,
