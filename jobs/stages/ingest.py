@@ -118,12 +118,12 @@ def ingest(run: Run) -> dict[str, object]:
     try:
         found = find_drops(run)
         _refuse_unfitting_columns(run, found)
+        # Before anything is read, as every stage does.
+        knowledge = Knowledge.of_now(run)
+        found = _dated(run, found, knowledge)
     except Refused as unreadable:
         raise _refused(run, str(unreadable)) from None
     staging.prune(run)
-    # Before anything is read, as every stage does.
-    knowledge = Knowledge.of_now(run)
-    found = _dated(run, found, knowledge)
     cached: list[DataFrame] = []
     try:
         loads = _load_all(run, found, cached, knowledge)

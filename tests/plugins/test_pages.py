@@ -463,6 +463,7 @@ def test_a_version_leads_to_mlflow_where_its_address_is_known(
     def links() -> set[str]:
         return set(re.findall(r'<a [^>]*href="([^"]*)"[^>]*>MLflow</a>', get(client, page).text))
 
+    monkeypatch.delenv("NIGHTSHIFT_MLFLOW_PORT", raising=False)
     page = "flights/models"
     own = f"http://127.0.0.1:{flights.mlflow_port}/#/models/flights/versions/"
     assert links() == {f"{own}{version}" for version in "123"}

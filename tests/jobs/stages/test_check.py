@@ -333,8 +333,8 @@ def test_a_waiver_that_ran_out_refuses_again_and_what_it_let_through_stays(
     let_through(run)
     stage("sums", (1, 33.0))
     audit_and_publish(run, ["sums"])
-    tomorrow = waivers.today() + timedelta(days=1)
-    monkeypatch.setattr(waivers, "today", lambda: tomorrow)
+    tomorrow = ops.now() + timedelta(days=1)
+    monkeypatch.setattr(ops, "now", lambda: tomorrow)
     with pytest.raises(GateRefused):
         audit_and_publish(run, ["sums"])
     assert published(run, "sums") == [(DAY, 1, 33.0)]

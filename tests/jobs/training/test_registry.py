@@ -139,7 +139,7 @@ def test_a_version_that_others_made_is_no_model_and_its_run_is_kept(
     assert len(registry.runs()) == 2
     # The one that `keep` pins names no table.
     registry._client.delete_model_version("small", "1")
-    assert registry.pinned() == {}
+    assert registry.pinned() == set()
 
 
 def test_a_version_remembers_its_family(registry: Registry, tmp_path: Path) -> None:
