@@ -351,12 +351,31 @@ def _definitions(_: object) -> dict[str, str]:
     return dict.fromkeys((table.name for table in TINY.tables), "")
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    made = Home(tmp_path)
+def landed(folder: Path) -> Home:
+    """A home with the files of every day."""
+    made = Home(folder)
     for number, day in enumerate(DAYS):
         made.land(day, 10 * number, 10 * number + 1)
     return made
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return landed(tmp_path)
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Home:
+    """One with the same files, in which nights are made in another way."""
+    return landed(tmp_path / "other")
+
+
+def require_alike(home: Home, other: Home, days: Sequence[date]) -> None:
+    """Both have published the same, also as each of these nights sees it."""
+    for name in ("readings", "marks", "sums", "training", "scoring"):
+        assert home.published(name) == other.published(name), name
+        for day in days:
+            assert home.as_of(name, day) == other.as_of(name, day), (name, day)
 
 
 def stages_of(home: Home) -> dict[str, list[str]]:
@@ -435,12 +454,9 @@ def test_a_correction_found_by_an_old_night_changes_none_that_was_made_since(hom
 
 
 def test_a_range_dates_a_correction_before_it_as_its_nights_in_order_do(
-    home: Home, tmp_path: Path
+    home: Home, other: Home
 ) -> None:
-    other = Home(tmp_path / "other")
     for one in (home, other):
-        for number, day in enumerate(DAYS):
-            one.land(day, 10 * number, 10 * number + 1)
         one.night(DAYS[4], first=DAYS[0])
         one.land(DAYS[1], 7)
     sums = home.published("sums")
@@ -451,10 +467,7 @@ def test_a_range_dates_a_correction_before_it_as_its_nights_in_order_do(
     assert home.published("sums") == sums
     for last in (DAYS[4], DAYS[5]):
         assert home.night(last) == other.night(last) == 0
-        for name in ("readings", "marks", "sums", "training", "scoring"):
-            assert home.published(name) == other.published(name), name
-            for day in DAYS[:7]:
-                assert home.as_of(name, day) == other.as_of(name, day), (name, day)
+        require_alike(home, other, DAYS[:7])
 
 
 def test_a_range_that_goes_on_past_what_was_made_sees_a_correction_from_there(home: Home) -> None:
@@ -473,11 +486,8 @@ def test_a_range_that_goes_on_past_what_was_made_sees_a_correction_from_there(ho
 
 
 def test_a_range_finds_a_changed_register_as_its_nights_in_order_do(
-    home: Home, tmp_path: Path
+    home: Home, other: Home
 ) -> None:
-    other = Home(tmp_path / "other")
-    for number, day in enumerate(DAYS):
-        other.land(day, 10 * number, 10 * number + 1)
     for one in (home, other):
         one.night(DAYS[3], first=DAYS[0])
     for number, (first, last) in enumerate(((1, 2), (2, 3), (3, 4), (5, 6))):
@@ -525,16 +535,11 @@ def test_restating_makes_what_was_corrected_late_known_from_its_own_day(home: Ho
     assert home.performed == []
 
 
-def test_nights_in_any_order_make_what_one_pass_makes(home: Home, tmp_path: Path) -> None:
-    other = Home(tmp_path / "other")
-    for number, day in enumerate(DAYS):
-        other.land(day, 10 * number, 10 * number + 1)
+def test_nights_in_any_order_make_what_one_pass_makes(home: Home, other: Home) -> None:
     assert other.night(DAYS[5], first=DAYS[0]) == 0
     for number in (2, 0, 4, 1, 5):
         assert home.night(DAYS[number]) == 0
-    for name in ("readings", "marks", "sums", "training", "scoring"):
-        assert home.published(name) == other.published(name), name
-        assert home.as_of(name, DAYS[3]) == other.as_of(name, DAYS[3]), name
+    require_alike(home, other, [DAYS[3]])
 
 
 def test_a_file_that_was_only_touched_changes_nothing(home: Home) -> None:
@@ -598,11 +603,8 @@ def test_a_hole_is_refused_by_name_until_it_is_filled_or_allowed(home: Home) -> 
 
 
 def test_a_gap_in_a_range_is_allowed_as_it_is_to_its_nights_in_order(
-    home: Home, tmp_path: Path
+    home: Home, other: Home
 ) -> None:
-    other = Home(tmp_path / "other")
-    for number, day in enumerate(DAYS):
-        other.land(day, 10 * number, 10 * number + 1)
     for one in (home, other):
         one._file(DAYS[2]).unlink()
     for number in range(5):
@@ -616,10 +618,7 @@ def test_a_gap_in_a_range_is_allowed_as_it_is_to_its_nights_in_order(
         one.land(DAYS[2], 5)
     for last in (DAYS[4], DAYS[5]):
         assert home.night(last) == other.night(last) == 0
-        for name in ("readings", "marks", "sums", "training", "scoring"):
-            assert home.published(name) == other.published(name), name
-            for day in DAYS[:6]:
-                assert home.as_of(name, day) == other.as_of(name, day), (name, day)
+        require_alike(home, other, DAYS[:6])
 
 
 def test_the_file_of_a_ranges_last_night_is_waited_for_also_where_gaps_are_allowed(

@@ -517,7 +517,8 @@ def serving(environment: Environment) -> str:
 
 
 def test_no_pipeline_has_the_name_of_a_fixed_part_of_an_address() -> None:
-    first = [str(route.path).split("/")[1] for route in pages.make_app().routes]  # type: ignore[attr-defined]
+    routes = pages.make_app().routes
+    first = [str(route.path).split("/")[1] for route in routes]  # type: ignore[attr-defined]
     fixed = {part for part in first if part and not part.startswith("{")}
     assert fixed == {"static", "sql"}
     assert fixed | set(PAGES) <= RESERVED_PIPELINES
