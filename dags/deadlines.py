@@ -17,7 +17,7 @@ from dags.nights import Night, night_of
 from dags.tasks import CommandOperator, late_command, safe_run_id
 from pipelines import replay
 from pipelines.environment import Environment
-from pipelines.spec import Pipeline
+from pipelines.spec import DEADLINE_SUFFIX, Pipeline
 
 
 class DeadlineOperator(CommandOperator):
@@ -65,7 +65,7 @@ def deadline_arguments(pipeline: Pipeline, by: time) -> dict[str, Any]:
     """Everything about the DAG that looks for the predictions of a pipeline."""
     zone = ZoneInfo(pipeline.timezone)
     return {
-        "dag_id": f"{pipeline.name}_deadline",
+        "dag_id": f"{pipeline.name}{DEADLINE_SUFFIX}",
         "description": f"Tells people if '{pipeline.name}' has not predicted by {by:%H:%M}.",
         # After a pause of the scheduler, the last deadline that has passed is looked at.
         "schedule": CronDataIntervalTimetable(
@@ -82,7 +82,7 @@ def deadline_arguments(pipeline: Pipeline, by: time) -> dict[str, Any]:
             "retries": 5,
             "retry_delay": timedelta(minutes=5),
         },
-        "tags": ["nightshift", "deadline", f"{pipeline.name}_deadline"],
+        "tags": ["nightshift", "deadline", f"{pipeline.name}{DEADLINE_SUFFIX}"],
         "params": {
             "date": Param(
                 None,

@@ -15,7 +15,7 @@ from dags.tasks import CommandOperator
 from pipelines import replay
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
-from pipelines.spec import Pipeline, Replay
+from pipelines.spec import SOURCE_SUFFIX, Pipeline, Replay
 
 _MOST_MINUTES = 720
 """That a file may be late; a night waits for as long by default."""
@@ -95,7 +95,7 @@ def source_arguments(pipeline: Pipeline, played: Replay) -> dict[str, Any]:
     """Everything about the DAG that plays the source of a pipeline."""
     zone = ZoneInfo(pipeline.timezone)
     return {
-        "dag_id": f"{pipeline.name}_source",
+        "dag_id": f"{pipeline.name}{SOURCE_SUFFIX}",
         "description": f"Drops the files of '{pipeline.name}' as its source would.",
         "schedule": CronDataIntervalTimetable(played.drops, timezone=pipeline.timezone),
         "start_date": datetime.combine(pipeline.first_day, datetime.min.time(), zone),
@@ -108,7 +108,7 @@ def source_arguments(pipeline: Pipeline, played: Replay) -> dict[str, Any]:
             "retries": 2,
             "retry_delay": timedelta(minutes=1),
         },
-        "tags": ["nightshift", "source", f"{pipeline.name}_source"],
+        "tags": ["nightshift", "source", f"{pipeline.name}{SOURCE_SUFFIX}"],
         "params": _params(pipeline),
     }
 

@@ -81,7 +81,8 @@ RESERVED_PIPELINES = frozenset(
     }
 )
 """Names that no pipeline may have; a test compares them with the modules that are there."""
-RESERVED_SUFFIXES = ("_source", "_deadline")
+SOURCE_SUFFIX, DEADLINE_SUFFIX = "_source", "_deadline"
+RESERVED_SUFFIXES = (SOURCE_SUFFIX, DEADLINE_SUFFIX)
 """Of a pipeline's name in those of the DAGs that are made for it beside its own."""
 _MOST_HOURS = 24
 """That a night may wait for its files: while it does, the next one does not begin."""

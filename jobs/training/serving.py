@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -144,7 +145,8 @@ def follow_in_child(argument: Mapping[str, Any]) -> int:
     pipeline = catalog.pipeline(argument["pipeline"])
     registry = Registry(environment, pipeline.name)
     follow(environment, registry)
-    for model in registry.versions():
-        if model.version in argument["versions"]:
-            cards.keep(environment, pipeline, registry, model)
+    for version in argument["versions"]:
+        # One that was deleted in MLflow has no card there.
+        with suppress(UsageError):
+            cards.keep(environment, pipeline, registry, registry.version(version))
     return 0

@@ -25,6 +25,7 @@ from jobs.warehouse.connection import (
     WarehouseAway,
     in_words,
     opened,
+    transaction,
 )
 from jobs.warehouse.shape import Shape, shape_of
 from pipelines.days import Days
@@ -227,7 +228,9 @@ class _Table:
             self._behind = list(self._source.in_force)
             self._current = []
         elif changed:
-            days.forget(self._connection, shape, changed, self._limits)
+            with transaction(self._connection, self._limits) as cursor:
+                tables.act_as_owner(cursor)
+                tables.forget(cursor, shape, changed)
 
     def _compare(self, shape: Shape) -> Mapping[date, days.Held]:
         held = days.held(self._connection, shape, self._limits)

@@ -24,7 +24,8 @@ _HELD = """
 WITH there AS (SELECT {day} AS day, count(*) AS rows FROM {table} GROUP BY 1)
 SELECT told.day, told.lake, told.version, told.checksum, told.rows, coalesce(there.rows, 0)
 FROM nightshift.publications told LEFT JOIN there USING (day)
-WHERE """
+WHERE pipeline = {pipeline} AND table_name = {name} ORDER BY day
+"""
 _UNQUOTED_IS_NULL = csv.WriteOptions(include_header=False, quoting_style="needed")
 """Every text is quoted and no null is: that is how COPY tells them apart."""
 
@@ -85,30 +86,16 @@ def held(connection: Connection, shape: Shape, limits: Limits) -> Mapping[date, 
         act_as_owner(cursor)
         if not (has_bookkeeping(cursor) and has_column(cursor, shape, shape.day)):
             return {}
-        about = sql.SQL(_HELD).format(
-            day=sql.Identifier(shape.day), table=sql.Identifier(shape.schema, shape.table)
+        statement = sql.SQL(_HELD).format(
+            day=sql.Identifier(shape.day),
+            table=sql.Identifier(shape.schema, shape.table),
+            # No parameter beside a name, which may hold a '%'.
+            pipeline=sql.Literal(shape.schema),
+            name=sql.Literal(shape.view),
         )
-        # No parameter beside a name, which may hold a '%'.
-        cursor.execute(about + _about(shape) + sql.SQL(" ORDER BY day"))
+        cursor.execute(statement)
         found = cursor.fetchall()
     return {day: Held(*told) for day, *told in found}
-
-
-def forget(connection: Connection, shape: Shape, days: Collection[date], limits: Limits) -> None:
-    """Have these days count as never published: their rows are not those that were written."""
-    own = sql.SQL(", ").join(map(sql.Literal, days))
-    with transaction(connection, limits) as cursor:
-        act_as_owner(cursor)
-        cursor.execute(
-            sql.SQL("DELETE FROM nightshift.publications WHERE day IN ({}) AND ").format(own)
-            + _about(shape)
-        )
-
-
-def _about(shape: Shape) -> sql.Composed:
-    """The condition that a record is of that table."""
-    names = (sql.Literal(shape.schema), sql.Literal(shape.view))
-    return sql.SQL("pipeline = {} AND table_name = {}").format(*names)
 
 
 def write(

@@ -6,9 +6,10 @@ A column is added and never taken away, and never changes its type.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from typing import LiteralString
 
 import psycopg
@@ -232,7 +233,7 @@ def _make_table(cursor: Cursor, shape: Shape) -> bool:
     if not there:
         columns = sql.SQL(", ").join(map(_declared, shape.columns))
         cursor.execute(sql.SQL("CREATE TABLE {} ({})").format(table, columns))
-        _forget(cursor, shape)
+        forget(cursor, shape)
         return True
     is_anew = False
     for column in shape.columns:
@@ -253,14 +254,17 @@ def _make_table(cursor: Cursor, shape: Shape) -> bool:
                 "(`nightshift contract`)."
             )
     if is_anew:
-        _forget(cursor, shape)
+        forget(cursor, shape)
     return is_anew
 
 
-def _forget(cursor: Cursor, shape: Shape) -> None:
+def forget(cursor: Cursor, shape: Shape, days: Collection[date] | None = None) -> None:
+    """Have these days count as never published; None: all."""
+    named = None if days is None else list(days)
     cursor.execute(
-        "DELETE FROM nightshift.publications WHERE pipeline = %s AND table_name = %s",
-        [shape.schema, shape.view],
+        "DELETE FROM nightshift.publications WHERE pipeline = %s AND table_name = %s "
+        "AND (%s::date[] IS NULL OR day = ANY(%s::date[]))",
+        [shape.schema, shape.view, named, named],
     )
 
 

@@ -31,7 +31,7 @@ from pipelines.days import Days
 from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, Environment
 from pipelines.errors import NightshiftError
 from pipelines.run import is_of_airflow
-from pipelines.spec import Pipeline
+from pipelines.spec import RESERVED_SUFFIXES, Pipeline
 from plugins.pages import charts
 from plugins.pages.decisions import of_our_own_page, said
 from plugins.signed_in import PRIVATE, policy, sign_in
@@ -122,7 +122,8 @@ def _nights(dag_id: str, user: GetUserDep) -> Response:
 
 def _from_another_dag(dag_id: str) -> Response:
     """To the nights that a DAG works for, which is no pipeline's own; else to the first."""
-    own = [name for name in catalog.names() if dag_id in (f"{name}_source", f"{name}_deadline")]
+    names = catalog.names()
+    own = [name for name in names if dag_id in [name + suffix for suffix in RESERVED_SUFFIXES]]
     address = _address(own[0], "nights") if own else f"{_ROOT}{PAGES_ADDRESS}/nights"
     return RedirectResponse(address, status_code=303)
 

@@ -314,13 +314,13 @@ def _live(known: _Sources) -> Section:
 def _backtests(known: _Sources) -> Section:
     about = [("pipeline", "=", known.pipeline.name)]
     recorded = ops.read(known.environment, "backtests", about).to_pylist()
+    # Each day has the settings of its backtest: read once, and not once a day.
+    settings = {one["settings_digest"]: one["settings"] for one in recorded}
+    of_recipe = {digest for digest, text in settings.items() if _is_of_recipe(known, text)}
     groups: dict[tuple[str, str], dict[date, _Record]] = {}
     # Of a day that was scored as of several nights the last one counts.
     for one in sorted(recorded, key=itemgetter("as_of")):
-        settings = json.loads(one["settings"])
-        recipe = [settings.get(part) for part in _RECIPE]
-        # Of other recipes it would tell nothing about this model.
-        if recipe == [known.pins.get(part) for part in _RECIPE]:
+        if one["settings_digest"] in of_recipe:
             of_model = groups.setdefault((one["settings_digest"], one["model"]), {})
             of_model[one["event_date"]] = one
     rows = []
@@ -335,6 +335,12 @@ def _backtests(known: _Sources) -> Section:
     header = ("backtest", "days", "model", "rows", title)
     text = ("Models of the same recipe, trained as of many nights.",) if rows else ()
     return Section(title="Backtests of its recipe", text=text, tables=_tables(header, rows))
+
+
+def _is_of_recipe(known: _Sources, settings: str) -> bool:
+    """Whether a backtest is of the model's recipe: of others it would tell nothing about it."""
+    told = json.loads(settings)
+    return [told.get(part) for part in _RECIPE] == [known.pins.get(part) for part in _RECIPE]
 
 
 def _limits(known: _Sources) -> Section:
