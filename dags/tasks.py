@@ -266,7 +266,8 @@ class StageOperator(CommandOperator):
     """Runs one stage by the `nightshift` command and passes its log on.
 
     Where files have not landed yet, it waits for them in the triggerer and runs the stage again:
-    all in one attempt. What became of the stage is in its XCom `result`.
+    all in one attempt. What became of the stage is in its XCom `result`. A stage that its run was
+    not asked for succeeds at once: a skipped one would take those after it along.
     """
 
     ui_color = "#dce6f2"
@@ -307,6 +308,13 @@ class StageOperator(CommandOperator):
         Raises:
             TaskDeferred: files have not landed yet; Airflow calls `go_on` when they have.
         """
+        asked = _stages_asked(context["params"])
+        if asked and self.stage.name not in asked:
+            self.log.info("Nothing to do: this run is of %s alone.", ", ".join(asked))
+            # Nothing has changed, and there is nothing to tell.
+            self.outlets = []
+            self.on_success_callback = []
+            return
         self._perform(context, began=datetime.now(UTC), is_told=False)
 
     def go_on(self, context: Context, event: str, began: str, is_told: bool) -> None:
@@ -461,6 +469,8 @@ def plan_command(
     # One argument with '=': an id may begin with a dash.
     told = [f"--note-run={dag_run}", f"--result={result}"]
     asked = _extent(night, params)
+    for name in _stages_asked(params):
+        asked += ["--stage", name]
     arguments = ["plan", *_span(pipeline, night.days), *told, *asked]
     return [*arguments, "--restate"] if params.get("restate") else arguments
 
@@ -544,6 +554,12 @@ def _extent(night: Night, params: Mapping[str, Any]) -> list[str]:
     """How much is to be done: what was asked for; and a replay loads its history first."""
     flags = [flag for name, flag in _FLAGS.items() if params.get(name)]
     return [*flags, "--from-start"] if night.stands_for else flags
+
+
+def _stages_asked(params: Mapping[str, Any]) -> list[str]:
+    """Names of the stages that a run is of, in their order; none: of all."""
+    chosen = params.get("stages") or ()
+    return [stage.name for stage in STAGES if stage.name in chosen]
 
 
 def _raise_unless_done(what: str, days: Days, exit_code: int, why: str) -> None:
@@ -631,6 +647,7 @@ def _params(pipeline: Pipeline) -> dict[str, Param]:
     )
     due = "the recorded day that yesterday stands for" if pipeline.replay else "yesterday"
     day: dict[str, Any] = {"type": ["null", "string"], "format": "date"}
+    names = [stage.name for stage in STAGES]
     return {
         "date": Param(
             None,
@@ -649,6 +666,16 @@ def _params(pipeline: Pipeline) -> dict[str, Param]:
             **day,
         ),
         "to": Param(None, title="To", description="Last day of the range.", **day),
+        "stages": Param(
+            None,
+            title="Stages",
+            description="Only these, in their order; leave empty for all. One that others must "
+            "come before is refused where they have not.",
+            type=["null", "array"],
+            items={"type": "string", "enum": names},
+            # Of these the form lets people choose.
+            examples=names,
+        ),
         "restate": Param(
             False,
             title="Restate",

@@ -298,14 +298,7 @@ def _grammar_of_open(one: Parser) -> None:
 
 def _grammar_of_run(one: Parser) -> None:
     _add_pipeline_and_days(one)
-    only = one.add_argument(
-        "--stage",
-        action="append",
-        default=[],
-        metavar="S",
-        help=f"only this stage; may be repeated. Stages: {', '.join(s.name for s in STAGES)}",
-    )
-    _complete_with(only, completion.stages)
+    _add_stages(one)
     one.add_argument(
         "--run-id", help="identifies the run in every table that it writes; by default a new one"
     )
@@ -356,6 +349,17 @@ def _grammar_of_run(one: Parser) -> None:
     )
 
 
+def _add_stages(one: Parser) -> None:
+    only = one.add_argument(
+        "--stage",
+        action="append",
+        default=[],
+        metavar="S",
+        help=f"only this stage; may be repeated. Stages: {', '.join(s.name for s in STAGES)}",
+    )
+    _complete_with(only, completion.stages)
+
+
 def _add_extent(one: Parser) -> None:
     """What makes a run do more than is missing or stale since the first night: for its plan too."""
     one.add_argument(
@@ -390,6 +394,7 @@ def _add_extent(one: Parser) -> None:
 
 def _grammar_of_plan(one: Parser) -> None:
     _add_pipeline_and_days(one)
+    _add_stages(one)
     _add_extent(one)
     one.add_argument(
         "--result",
@@ -927,7 +932,8 @@ def _plan(arguments: argparse.Namespace, environment: Environment) -> int:
         rescore=arguments.rescore,
         from_start=arguments.from_start or not _names_days(arguments),
     )
-    found = plan(run, allow_gap=arguments.allow_gap, is_exact=arguments.restate)
+    stages = select(arguments.stage)
+    found = plan(run, stages, allow_gap=arguments.allow_gap, is_exact=arguments.restate)
     show(HEADER, found.rows, arguments.format)
     if arguments.result:
         write_result(found, arguments.result)

@@ -628,9 +628,10 @@ def why_due(run: Run, stage: Stage, survey: Survey) -> str | None:
     return None
 
 
-def has_work(run: Run, survey: Survey) -> bool:
-    """Whether any stage has something to do: when none has, a night changes nothing."""
-    return any(passes(run, unit[0], survey) for unit in units())
+def has_work(run: Run, survey: Survey, stages: tuple[Stage, ...] = STAGES) -> bool:
+    """Whether any of the stages has something to do: when none has, a night changes nothing."""
+    asked = [unit[0] for unit in units() if any(one in stages for one in unit)]
+    return any(passes(run, first, survey) for first in asked)
 
 
 def _last_done(run: Run) -> dict[str, dict[str, Any]]:

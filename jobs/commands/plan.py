@@ -14,7 +14,7 @@ from pipelines import catalog
 from pipelines.days import Days
 from pipelines.errors import NightshiftError, Refused
 from pipelines.spec import TRAINING
-from pipelines.stages import stage
+from pipelines.stages import STAGES, Stage, stage
 
 if TYPE_CHECKING:
     from jobs.survey import Finding, Hole, Survey
@@ -56,7 +56,13 @@ class Plan:
         return "\n".join(["to do:", *lines[:_LINES_OF_A_NOTE], *more])
 
 
-def plan(run: Run, *, allow_gap: bool = False, is_exact: bool = False) -> Plan:
+def plan(
+    run: Run,
+    stages: tuple[Stage, ...] = STAGES,
+    *,
+    allow_gap: bool = False,
+    is_exact: bool = False,
+) -> Plan:
     """A row for each table and run of nights that have the same state for the same reason.
 
     After the tables, a row for each stage that makes none. What follows from tables that are to be
@@ -64,22 +70,32 @@ def plan(run: Run, *, allow_gap: bool = False, is_exact: bool = False) -> Plan:
 
     Args:
         run: As it would be given to `nightshift run`.
+        stages: Those that it would do; of the others nothing is told.
         allow_gap: Whether it would go on over nights that lack files.
-        is_exact: Whether it would do all stages on its days, current or not.
+        is_exact: Whether it would do the stages on its days, current or not.
     """
     from jobs.survey import Survey, has_work
 
     survey = Survey(run, allow_gap=allow_gap)
-    rows = [_row_of_hole(run, hole) for hole in survey.holes]
+    reads_files = STAGES[0] in stages
+    rows = [_row_of_hole(run, hole) for hole in survey.holes if reads_files]
     foreseen = survey.foreseen()
     for findings in foreseen:
-        rows += [_row(run, part) for part in _alike(findings)]
-    rows += _rows_of_stages(run, survey, foreseen)
+        asked = [one for one in findings if _is_made_by(stages, one)]
+        rows += [_row(run, part) for part in _alike(asked)]
+    names = {one.name for one in stages}
+    rows += [row for row in _rows_of_stages(run, survey, foreseen) if row[0] in names]
     if is_exact:
-        rows.append(_row_of_days(run, "--restate does all stages on these days"))
+        which = "all stages" if stages == STAGES else "these stages"
+        rows.append(_row_of_days(run, f"--restate does {which} on these days"))
         return Plan(rows=rows, has_work=True)
-    is_refused = _has_hole(run, survey) and not allow_gap
-    return Plan(rows=rows, has_work=is_refused or has_work(run, survey))
+    is_refused = reads_files and _has_hole(run, survey) and not allow_gap
+    return Plan(rows=rows, has_work=is_refused or has_work(run, survey, stages))
+
+
+def _is_made_by(stages: tuple[Stage, ...], found: Finding) -> bool:
+    """Whether one of the stages stages or publishes the table."""
+    return any(found.table.made_by in (one.name, one.audits) for one in stages)
 
 
 def write_result(plan: Plan, path: Path) -> None:

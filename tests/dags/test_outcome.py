@@ -24,6 +24,8 @@ NOT_RUN: dict[str, set[str]] = {
 }
 """Stage that is refused -> stages that do not run."""
 
+_Told = tuple[str, dict[str, str], list[str]]
+
 REFUSING = """#!/usr/bin/env python3
 import json, os, sys
 from pathlib import Path
@@ -33,6 +35,9 @@ for argument in sys.argv:
         ran = {"tables": {}, "report": None, "message": "refused"}
         told = ran if sys.argv[1] == "run" else plan
         Path(argument.partition("=")[2]).write_text(json.dumps(told))
+if sys.argv[1] == "run":
+    with open(os.environ["STUB_RAN"], "a") as ran:
+        print(sys.argv[sys.argv.index("--stage") + 1], file=ran)
 fails = os.environ["STUB_FAILS"] in sys.argv
 sys.exit(1 if fails and sys.argv[1] == "run" else 0)
 """
@@ -50,36 +55,56 @@ initdb()
 tasks.executable = lambda: Path(sys.argv[1])
 file = os.path.join(os.environ["AIRFLOW__CORE__DAGS_FOLDER"], "flights.py")
 told = {}
-for failing in sys.argv[2:]:
+
+def test(failing, **asked):
     os.environ["STUB_FAILS"] = failing
+    ran = Path(os.environ["AIRFLOW_HOME"]) / "ran"
+    ran.write_text("")
+    os.environ["STUB_RAN"] = str(ran)
     dag = DagBag(dag_folder=file).dags["flights"]
-    run = dag.test(run_conf={"date": "2013-03-01"}, logical_date=datetime.now(UTC))
+    run = dag.test(run_conf={"date": "2013-03-01", **asked}, logical_date=datetime.now(UTC))
     states = {one.task_id: one.state for one in run.get_task_instances()}
-    told[failing] = (run.state, states)
+    return run.state, states, ran.read_text().split()
+
+for failing in sys.argv[2:]:
+    told[failing] = test(failing)
+told["chosen"] = test("none", stages=["predict", "features"])
 print("\\n" + json.dumps(told))
 """
 
 
 @pytest.fixture(scope="module")
-def nights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, dict[str, str]]]:
-    """Refused stage -> state of the run, and of each task."""
+def nights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, _Told]:
+    """Refused stage -> state of the run, and of each task, and the stages that ran.
+
+    And `chosen`: a run of two stages, of which none is refused.
+    """
     home: Path = tmp_path_factory.mktemp("airflow")
     command = home / "nightshift"
     command.write_text(REFUSING)
     command.chmod(0o755)
     line = in_airflow(home, NIGHTS, str(command), *NOT_RUN)
-    told: dict[str, tuple[str, dict[str, str]]] = json.loads(line)
+    told: dict[str, _Told] = json.loads(line)
     return told
 
 
 @pytest.mark.parametrize("refused", NOT_RUN)
 def test_tomorrow_is_scored_without_a_good_training_and_the_run_still_fails(
-    refused: str, nights: dict[str, tuple[str, dict[str, str]]]
+    refused: str, nights: dict[str, _Told]
 ) -> None:
     expected = dict.fromkeys(ALL | {"plan", OUTCOME}, "success")
     if refused in ALL:
         expected |= dict.fromkeys([*NOT_RUN[refused], OUTCOME], "upstream_failed")
         expected[refused] = "failed"
-    state, tasks = nights[refused]
+    state, tasks, _ = nights[refused]
     assert tasks == expected
     assert state == ("failed" if refused in ALL else "success")
+
+
+def test_a_run_of_some_stages_does_these_in_their_order_and_no_other(
+    nights: dict[str, _Told],
+) -> None:
+    state, tasks, ran = nights["chosen"]
+    assert ran == ["features", "predict"]
+    assert state == "success"
+    assert set(tasks.values()) == {"success"}

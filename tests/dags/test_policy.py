@@ -357,8 +357,17 @@ def test_the_command_of_the_plan_asks_for_as_much_as_those_of_the_stages(
     for name_of in ("pipeline", "first", "last", "retrain", "rescore", "allow_gap", "from_start"):
         assert getattr(planned, name_of) == getattr(run, name_of)
     assert planned.restate == (not run.as_needed)
+    assert select(planned.stage) == STAGES
     assert planned.note_run == "-odd id"
     assert planned.result == Path("result.json")
+
+
+def test_the_command_of_the_plan_asks_for_the_stages_that_were_chosen() -> None:
+    night = Night(days=Days.of(date(2013, 1, 1)))
+    params = {"stages": ["evaluate", "train"]}
+    pipeline = catalog.pipeline("flights")
+    argv = plan_command(pipeline, night, "an_id", params, Path("result.json"))
+    assert parser().parse_args(argv).stage == ["train", "evaluate"]
 
 
 @pytest.mark.parametrize("name", catalog.names())
@@ -441,7 +450,7 @@ def test_a_backfill_over_some_dates_processes_exactly_these_days(name: str) -> N
 def test_the_form_offers_a_day_a_range_and_switches() -> None:
     params = BAG.dags["flights"].params
     switches = ["restate", "allow_gap", "retrain", "allow_mixed", "rescore", "approval"]
-    assert list(params) == ["date", "from", "to", *switches]
+    assert list(params) == ["date", "from", "to", "stages", *switches]
     for name in switches:
         assert params[name] is False
         with pytest.raises(Exception, match="is not of type 'boolean'"):
@@ -450,3 +459,8 @@ def test_the_form_offers_a_day_a_range_and_switches() -> None:
         params.get_param(name).resolve("2013-03-01")
         with pytest.raises(Exception, match="is not a 'date'"):
             params.get_param(name).resolve("yesterday")
+    offered = params.get_param("stages")
+    assert offered.schema["examples"] == [stage.name for stage in STAGES]
+    offered.resolve(["train", "evaluate"])
+    with pytest.raises(Exception, match="'trian' is not one of"):
+        offered.resolve(["trian"])

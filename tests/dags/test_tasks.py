@@ -67,6 +67,28 @@ def test_the_log_of_a_stage_begins_with_its_night(
     assert "Night of 2013-03-01 " in first
 
 
+def test_a_stage_that_was_not_asked_for_does_and_tells_nothing(
+    stub: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operator = StageOperator(pipeline=PIPELINE, stage=stage("check_raw"))
+    assert operator.outlets
+    operator.execute(context(date="2013-03-01", stages=["train", "features"]))
+    assert not stub.exists()
+    assert "Nothing to do: this run is of features, train alone." in capsys.readouterr().out
+    assert operator.outlets == []
+    last = StageOperator(pipeline=PIPELINE, stage=STAGES[-1])
+    assert last.on_success_callback
+    last.execute(context(date="2013-03-01", stages=["train", "features"]))
+    assert not last.on_success_callback
+
+
+@pytest.mark.parametrize("chosen", [None, [], ["train"]])
+def test_a_stage_runs_where_it_or_none_was_chosen(stub: Path, chosen: list[str] | None) -> None:
+    run_stage("train", date="2013-03-01", stages=chosen)
+    (argv,) = calls(stub)
+    assert argv[argv.index("--stage") + 1] == "train"
+
+
 MESSAGE = """flights.weather was refused: 1 expectation(s) failed.
   - flights.weather temp (expect_column_values_to_be_between): 9 of 72 rows.
 Report: {report}

@@ -999,6 +999,25 @@ def test_the_plan_tells_of_stages_that_are_due_though_all_tables_are_current(hom
     assert "--restate does all stages" in restated.summary
 
 
+def test_the_plan_of_some_stages_tells_of_these_alone(home: Home) -> None:
+    home.night(DAYS[0])
+    home.land(DAYS[1], 2)
+    home._file(DAYS[2]).unlink()
+    learning = (stage("train"), stage("evaluate"))
+    with home._stages():
+        current = plan(home.run(DAYS[0]), learning)
+        due = plan(home.run(DAYS[3]), learning)
+        read = plan(home.run(DAYS[3]), (stage("check_raw"),))
+        whole = plan(home.run(DAYS[3]))
+    assert [row[:2] for row in current.rows] == [("train", "current"), ("evaluate", "current")]
+    assert not current.has_work
+    assert [row[:2] for row in due.rows] == [("train", "due"), ("evaluate", "due")]
+    assert due.has_work
+    assert {row[0] for row in read.rows} == {"tiny.readings", "tiny.sensors"}
+    assert whole.rows[0][:2] == ("tiny", "hole")
+    assert set(due.rows) | set(read.rows) < set(whole.rows)
+
+
 def test_the_plan_of_a_correction_foresees_that_a_model_is_trained_and_measured(
     home: Home,
 ) -> None:
