@@ -64,6 +64,9 @@ _MINUTES_PER_FURTHER_DAY = 2
 nights."""
 _FILES_LISTED = 5
 """Files that a message about late ones names."""
+_NOT_ACCEPTED = "not_accepted"
+_FILE_READERS = [one.name for one in STAGES if STAGES[0].name in (one.name, one.audits)]
+"""The stages that read files, and judge what they hold."""
 _FLAGS = {"allow_gap": "--allow-gap", "retrain": "--retrain", "rescore": "--rescore"}
 """Params of a DAG run that the command knows by the same name."""
 
@@ -266,8 +269,10 @@ class StageOperator(CommandOperator):
     """Runs one stage by the `nightshift` command and passes its log on.
 
     Where files have not landed yet, it waits for them in the triggerer and runs the stage again:
-    all in one attempt. What became of the stage is in its XCom `result`. A stage that its run was
-    not asked for succeeds at once: a skipped one would take those after it along.
+    all in one attempt. What became of the stage is in its XCom `result`. Where corrected files of
+    days before are not accepted, the night goes on without them, and its last stage is refused for
+    the reason that is then in the XCom `not_accepted` of the stage that read them. A stage that its
+    run was not asked for succeeds at once: a skipped one would take those after it along.
     """
 
     ui_color = "#dce6f2"
@@ -312,8 +317,9 @@ class StageOperator(CommandOperator):
         if asked and self.stage.name not in asked:
             self.log.info("Nothing to do: this run is of %s alone.", ", ".join(asked))
             # Nothing has changed, and there is nothing to tell.
-            self.outlets = []
-            self.on_success_callback = []
+            self.outlets = list[Asset]()
+            self.on_success_callback = list[Callable[[Context], None]]()
+            self._require_all_accepted(context)
             return
         self._perform(context, began=datetime.now(UTC), is_told=False)
 
@@ -343,11 +349,33 @@ class StageOperator(CommandOperator):
             ended = self._run_command(arguments)
             # There is none where the command was killed.
             result = json.loads(file.read_text()) if file.exists() else {}
-        if ended.exit_code == NotLanded.exit_code:
+        kept = result.get("kept")
+        if ended.exit_code == NotLanded.exit_code and not kept:
             self._wait(context, began, is_told)
+            return
+        why = self._take_in(context, result) or ended.last_line
+        if kept:
+            told = f"New files of {', '.join(kept)} were not accepted, and what was published of "
+            told += f"these days stays in force: {why}"
+            self.log.warning("%s", told)
+            context["ti"].xcom_push(key=_NOT_ACCEPTED, value=told)
         else:
-            why = self._take_in(context, result) or ended.last_line
             _raise_unless_done(self.stage.name, night.days, ended.exit_code, why)
+        self._require_all_accepted(context)
+
+    def _require_all_accepted(self, context: Context) -> None:
+        """The last stage of a night has people told what none before it was refused for."""
+        if self.stage != STAGES[-1]:
+            return
+        told = context["ti"].xcom_pull(task_ids=_FILE_READERS, key=_NOT_ACCEPTED)
+        reasons = [reason for reason in told if reason]
+        if reasons:
+            # What has drifted is told all the same.
+            self.on_failure_callback = [
+                callbacks.night_watched,
+                *_failure_callbacks(self.pipeline, self.stage),
+            ]
+            raise callbacks.StageRefused(f"All else of the night is done. {reasons[-1]}")
 
     def _take_in(self, context: Context, result: dict[str, Any]) -> str:
         """Hand on what became of the stage; returns why it did not succeed, with its report."""

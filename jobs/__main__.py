@@ -866,6 +866,7 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
     print(f"{run.pipeline.name} {run.days}  run {run.run_id}", file=sys.stderr)
     if arguments.dry_run:
         return show_plan(run, stages, arguments.format)
+    kept: list[Days] = []
     is_exact = arguments.restate or (arguments.stage and not arguments.as_needed)
     # Both give the exit code of the last stage.
     if is_exact:
@@ -884,8 +885,9 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
             allow_gap=arguments.allow_gap,
             notify=not arguments.no_notify,
             in_place=arguments.is_child,
+            kept=kept,
         )
-    return perform(run, night, arguments.format, arguments.result)
+    return perform(run, night, arguments.format, arguments.result, kept=kept)
 
 
 def _run_in_child(arguments: argparse.Namespace, run: Run) -> int | None:

@@ -145,6 +145,7 @@ def make_true(
     allow_gap: bool = False,
     notify: bool = True,
     in_place: bool = False,
+    kept: list[Days] | None = None,
 ) -> int:
     """Do what is missing or stale up to the run's last night, and nothing else.
 
@@ -159,6 +160,7 @@ def make_true(
         allow_gap: Go on over nights that lack files, also over those of the run before its last.
         notify: Have people told by the channels that the pipeline declares.
         in_place: Perform them in this process, which is a child of the stage server already.
+        kept: Gets the days whose corrected files were not accepted, where all else succeeded.
 
     Returns:
         The exit code of the first stage that did not succeed; 0 when all did or nothing was to do.
@@ -169,7 +171,10 @@ def make_true(
     ending = _Ending()
     passes = _passes(run, stages, ending, allow_gap)
     how = _How(notify=notify, in_place=in_place)
-    return _perform_passes(run, stages, passes, ending, how)
+    code = _perform_passes(run, stages, passes, ending, how)
+    if kept is not None and ending.failed is None:
+        kept += ending.kept
+    return code
 
 
 def lost(run: Run, began: datetime, taken: Usage, *, notify: bool = True) -> int:
@@ -428,8 +433,7 @@ def _passes(
         ranges = survey.passes(run, asked[0], found)
         if not ranges:
             _pass_by(run, asked)
-        # A stage alone, as a task of Airflow, has one outcome.
-        reads_files = stages == STAGES and unit[0] == STAGES[0]
+        reads_files = unit[0] == STAGES[0]
         for days in ranges:
             # All of the unit but for the last range, though only its first stage be asked for: what
             # is made of later nights follows from these once they are published.

@@ -27,13 +27,15 @@ def write_result(
     since: datetime,
     code: int,
     fault: str | None,
+    kept: Sequence[Days] = (),
 ) -> None:
     """Write what the run has done since that instant.
 
     `exit_code`; `outcome`, the status of the first stage that did not succeed, else `done` or
     `current`; its `message`, `failures` and `report`, or the last report that a stage wrote;
     `stages`, each with status, days, seconds and figures; `tables`, those that changed, each with
-    rows, version and days.
+    rows, version and days; `kept`, ranges of days whose corrected files were not accepted, where
+    all else was done.
 
     Args:
         path: The file.
@@ -41,6 +43,7 @@ def write_result(
         since: When it began (UTC): its id may have been given to an earlier one.
         code: The exit code.
         fault: What went wrong before or between stages; None: nothing.
+        kept: What `kept` tells.
     """
     try:
         stages = _stages(run, since)
@@ -55,6 +58,7 @@ def write_result(
         **_outcome(stages, code, fault),
         "stages": [_told(stage) for stage in stages],
         "tables": tables,
+        "kept": [str(days) for days in kept],
     }
     path.write_text(json.dumps(result, default=str))
 

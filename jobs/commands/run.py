@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.output import log_to_stderr, show
+from pipelines.days import Days
 from pipelines.errors import NightshiftError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def perform(
     form: str,
     result: Path | None = None,
     since: datetime | None = None,
+    kept: Sequence[Days] = (),
 ) -> int:
     """Perform the night; returns its exit code.
 
@@ -56,11 +58,14 @@ def perform(
         form: How it is told.
         result: The file into which it is told as well, for a scheduler.
         since: When it began (UTC); None: now.
+        kept: Into which it puts days whose corrected files were not accepted, where all else was.
     """
     since = since or datetime.now(UTC)
     if run.profile:
         night = partial(_perform_looked_at, run, night, since)
-    telling = night if result is None else partial(_perform_telling, run, night, since, result)
+    telling = (
+        night if result is None else partial(_perform_telling, run, night, since, result, kept)
+    )
     if form == "table":
         return telling()
     with log_to_stderr():
@@ -90,6 +95,7 @@ def _perform_telling(
     night: Callable[[], int],
     since: datetime,
     result: Path,
+    kept: Sequence[Days],
 ) -> int:
     """Perform the night, and write what became of it, whatever that is."""
     from jobs.commands.result import write_result
@@ -103,7 +109,7 @@ def _perform_telling(
         fault = message_of(error, run.environment.variables())
         write_result(result, run, since, code, fault)
         raise
-    write_result(result, run, since, code, None)
+    write_result(result, run, since, code, None, kept)
     return code
 
 

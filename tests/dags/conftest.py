@@ -95,6 +95,9 @@ class Instance:
     def xcom_push(self, *, key: str, value: Any) -> None:
         self.pushed[key] = value
 
+    def xcom_pull(self, *, task_ids: list[str], key: str) -> list[Any]:
+        return [self.pushed.get(key), *[None] * (len(task_ids) - 1)]
+
 
 def context(
     *,

@@ -32,13 +32,15 @@ from pathlib import Path
 for argument in sys.argv:
     if argument.startswith("--result="):
         plan = {"has_work": True, "summary": "to do: all", "rows": []}
-        ran = {"tables": {}, "report": None, "message": "refused"}
+        is_kept = os.environ["STUB_FAILS"] == "correction" and "ingest" in sys.argv
+        kept = ["2013-02-27"] if is_kept else []
+        ran = {"tables": {}, "report": None, "message": "refused", "kept": kept}
         told = ran if sys.argv[1] == "run" else plan
         Path(argument.partition("=")[2]).write_text(json.dumps(told))
 if sys.argv[1] == "run":
     with open(os.environ["STUB_RAN"], "a") as ran:
         print(sys.argv[sys.argv.index("--stage") + 1], file=ran)
-fails = os.environ["STUB_FAILS"] in sys.argv
+fails = os.environ["STUB_FAILS"] in sys.argv or is_kept
 sys.exit(1 if fails and sys.argv[1] == "run" else 0)
 """
 """Stands for `nightshift`: plans a whole night, and refuses the stage that it is told to, which
@@ -68,6 +70,7 @@ def test(failing, **asked):
 
 for failing in sys.argv[2:]:
     told[failing] = test(failing)
+told["correction"] = test("correction")
 told["chosen"] = test("none", stages=["predict", "features"])
 print("\\n" + json.dumps(told))
 """
@@ -77,7 +80,8 @@ print("\\n" + json.dumps(told))
 def nights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, _Told]:
     """Refused stage -> state of the run, and of each task, and the stages that ran.
 
-    And `chosen`: a run of two stages, of which none is refused.
+    And `correction`, where new files of a day before are refused, and `chosen`: a run of two
+    stages, of which none is refused.
     """
     home: Path = tmp_path_factory.mktemp("airflow")
     command = home / "nightshift"
@@ -108,3 +112,13 @@ def test_a_run_of_some_stages_does_these_in_their_order_and_no_other(
     assert ran == ["features", "predict"]
     assert state == "success"
     assert set(tasks.values()) == {"success"}
+
+
+def test_all_of_a_night_runs_beside_a_bad_correction_and_the_run_fails(
+    nights: dict[str, _Told],
+) -> None:
+    state, tasks, ran = nights["correction"]
+    assert ran == [stage.name for stage in STAGES]
+    assert state == "failed"
+    last = {STAGES[-1].name: "failed", OUTCOME: "upstream_failed"}
+    assert tasks == dict.fromkeys(ALL | {"plan"}, "success") | last

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from dags import callbacks
 from dags.callbacks import StageRefused
 from dags.nights import Night
 from dags.tasks import (
@@ -78,7 +79,7 @@ def test_a_stage_that_was_not_asked_for_does_and_tells_nothing(
     assert operator.outlets == []
     last = StageOperator(pipeline=PIPELINE, stage=STAGES[-1])
     assert last.on_success_callback
-    last.execute(context(date="2013-03-01", stages=["train", "features"]))
+    last.execute(context(date="2013-03-01", stages=["train", "features"]) | {"ti": Instance()})
     assert not last.on_success_callback
 
 
@@ -151,6 +152,31 @@ def test_only_tables_that_changed_are_told_as_assets_with_rows_version_and_days(
     unchanged, where = told(monkeypatch, "check_raw")
     unchanged.execute(where)
     assert unchanged.outlets == []
+
+
+@pytest.mark.parametrize("exit_code", [1, 4])
+def test_a_correction_that_is_not_accepted_stops_no_night_and_has_its_last_stage_refused(
+    exit_code: int, stub: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STUB_EXIT", str(exit_code))
+    kept = ["2013-01-08", "2013-01-10..2013-01-11"]
+    operator, where = told(monkeypatch, "ingest", message="a bad line", kept=kept)
+    operator.execute(where)
+    not_accepted = (
+        "New files of 2013-01-08, 2013-01-10..2013-01-11 were not accepted, and what was published "
+        "of these days stays in force: a bad line"
+    )
+    assert where["ti"].pushed["not_accepted"] == not_accepted
+    assert not_accepted in capsys.readouterr().out
+    monkeypatch.setenv("STUB_EXIT", "0")
+    for stages in (None, ["ingest", "check_raw"]):
+        last = StageOperator(pipeline=PIPELINE, stage=STAGES[-1])
+        with pytest.raises(StageRefused) as refused:
+            last.execute(where | context(date="2013-03-01", stages=stages))
+        assert str(refused.value) == f"All else of the night is done. {not_accepted}"
+        assert last.on_failure_callback == [callbacks.night_watched, callbacks.stage_failed]
+    other, where = told(monkeypatch, STAGES[-1].name, kept=[])
+    other.execute(where)
 
 
 @pytest.mark.parametrize(

@@ -867,6 +867,39 @@ def test_a_bad_correction_of_an_old_day_stops_no_night(
     assert home.published("readings")[corrected] == [7]
 
 
+@pytest.mark.parametrize("corrected", [DAYS[1], DAYS[4]])
+@pytest.mark.parametrize("is_due", [True, False])
+def test_a_bad_correction_stops_no_task_of_airflow(
+    home: Home, corrected: date, is_due: bool
+) -> None:
+    home.night(DAYS[4], first=DAYS[0])
+    before = home.ids_in(corrected)
+    home.land(corrected, BAD)
+    last = DAYS[5] if is_due else DAYS[4]
+    run = replace(home.run(last), run_id="scheduled__1")
+    codes: dict[str, int] = {}
+    kept: list[Days] = []
+    with home._stages():
+        for one in STAGES:
+            codes[one.name] = night.make_true(run, (one,), notify=False, kept=kept)
+    assert codes == dict.fromkeys(codes, 0) | {"ingest": Refused.exit_code}
+    # A file of the run's own night is none of a day before.
+    assert kept == ([] if corrected == last else [Days.of(corrected)])
+    assert home.published("readings")[corrected] == before
+    if is_due:
+        assert home.published("sums")[last] == [sum(home.published("marks")[last]) + _before(last)]
+
+
+def test_days_are_not_said_to_be_kept_where_the_night_itself_is_refused(home: Home) -> None:
+    home.night(DAYS[4], first=DAYS[0])
+    home.land(DAYS[1], BAD)
+    home.land(DAYS[5], BAD)
+    kept: list[Days] = []
+    with home._stages():
+        code = night.make_true(home.run(DAYS[5]), STAGES[:1], notify=False, kept=kept)
+    assert (code, kept) == (Refused.exit_code, [])
+
+
 def _before(night: date) -> int:
     """The sum of the window of a night without its own day, as the files first were."""
     number = DAYS.index(night)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,11 @@ def published(run: Run, day: date, **more: Any) -> None:
     ops.append(run.environment, "publications", [row | more])
 
 
-def told(run: Run, tmp_path: Path, night: Callable[[], int]) -> dict[str, Any]:
+def told(
+    run: Run, tmp_path: Path, night: Callable[[], int], kept: Sequence[Days] = ()
+) -> dict[str, Any]:
     file = tmp_path / "result.json"
-    code = perform(run, night, "table", file)
+    code = perform(run, night, "table", file, kept=kept)
     result: dict[str, Any] = json.loads(file.read_text())
     assert result["exit_code"] == code
     return result
@@ -151,3 +153,16 @@ def test_a_lake_that_is_away_leaves_the_exit_code(
     monkeypatch.setattr(ops, "read", away)
     result = told(run, tmp_path, lambda: 3)
     assert (result["outcome"], result["exit_code"], result["stages"]) == ("failed", 3, [])
+
+
+def test_days_whose_corrections_were_not_accepted_are_told(run: Run, tmp_path: Path) -> None:
+    kept: list[Days] = []
+
+    def night() -> int:
+        recorded(run, "ingest", status="refused", error="a bad line")
+        kept.append(Days.of(DAY))
+        return 1
+
+    result = told(run, tmp_path, night, kept)
+    assert (result["kept"], result["message"]) == (["2013-01-05"], "a bad line")
+    assert told(run, tmp_path, lambda: 0)["kept"] == []
