@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -65,8 +65,13 @@ class Home:
         self._waiting: dict[str, Staging] = {}
         self._clock = time.time_ns()
         self.publishes_until_kill: int | None = None
+        self.publishes_until_overlap: int | None = None
+        self.meanwhile: Callable[[], None] = lambda: None
+        """What goes on while a night is held up."""
         self.pipeline = TINY
         self.definition = ""
+        self.ids_read: dict[tuple[str, date], list[int]] = {}
+        """What was in a day's file when a run read it."""
 
     def run(self, last: date, first: date | None = None) -> Run:
         return Run(
@@ -174,11 +179,13 @@ class Home:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(night, "_perform_in_server_or_here", self._perform)
             patched.setattr("jobs.services.stage_client.available", lambda environment: True)
-            patched.setattr(survey, "definitions", _definitions)
+            now = dict.fromkeys(_definitions(None), self.definition)
+            patched.setattr(survey, "definitions", lambda _: now)
             yield
 
     def _perform(self, run: Run) -> int:
         self.performed.append((run.doing.name, run.days))
+        run = night._numbered(run)
         stages: dict[str, Callable[[Run], None]] = {
             "ingest": self._ingest,
             "transform": self._transform,
@@ -189,7 +196,8 @@ class Home:
         try:
             done = self._publish_waiting if run.doing.audits else lambda _: None
             stages.get(run.doing.name, done)(run)
-        except (NotLanded, Refused) as error:
+        except (NotLanded, Refused, commits.Fenced) as error:
+            self._waiting.clear()
             return error.exit_code
         metrics: dict[str, object] = {}
         if run.doing.name == "train":
@@ -201,7 +209,10 @@ class Home:
         return 0
 
     def _publish_waiting(self, run: Run) -> None:
-        for name, staging in self._waiting.items():
+        waiting = dict(self._waiting)
+        for name, staging in waiting.items():
+            commits.refuse_late(run, name, staging)
+        for name, staging in waiting.items():
             self._publish(run, name, staging)
         self._waiting.clear()
 
@@ -213,7 +224,21 @@ class Home:
             self.publishes_until_kill -= 1
             if self.publishes_until_kill < 0:
                 self._kill_in_mid_publication(publish)
+        if self.publishes_until_overlap is not None:
+            self.publishes_until_overlap -= 1
+            if self.publishes_until_overlap < 0:
+                self._hold_up()
         publish()
+
+    def _hold_up(self) -> None:
+        """As if the process slept: what it has staged is published after what goes on meanwhile."""
+        self.publishes_until_overlap = None
+        waiting, performed = dict(self._waiting), list(self.performed)
+        with pytest.MonkeyPatch.context() as patched:
+            # Of a machine that was away for so long that its lock was taken.
+            patched.setattr(night, "one_run_at_a_time", lambda run: nullcontext())
+            self.meanwhile()
+        self._waiting, self.performed[:] = waiting, performed
 
     def _kill_in_mid_publication(self, publish: Callable[[], object]) -> None:
         def killed(*_: object) -> None:
@@ -237,6 +262,7 @@ class Home:
         landed = [file.day for file in needed]
         knowledge = Knowledge.of_now(run)
         ids = {day: self.ids_in(day) for day in landed}
+        self.ids_read |= {(run.run_id, day): of_day for day, of_day in ids.items()}
         if any(BAD in of_day for of_day in ids.values()):
             raise Refused("bad")
         files = {day: (self._input(day),) for day in landed}
@@ -1181,7 +1207,7 @@ class Model:
             assert one.known_day is not None
             if one.changed:
                 assert one.known_day == self._known(one.day, named, last_made), one.day
-            version = (one.known_day, self.home.ids_in(one.day))
+            version = (one.known_day, self.home.ids_read[one.run_id, one.day])
             self.versions.setdefault(one.day, []).append(version)
         self._seen = len(told)
 
@@ -1232,6 +1258,9 @@ def _check_restated(model: Model, named: Days) -> None:
     for day in named:
         assert readings[day] == marks[day] == sorted(model.home.ids_in(day))
         assert sums[day] == [model.sums(day)], day
+    for name in ("marks", "sums", "training", "scoring"):
+        known = publications.in_force(model.home.run(named.last), name)
+        assert {known[day].definition for day in named} == {model.home.definition}, name
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -1284,6 +1313,36 @@ class AnyOrder(RuleBasedStateMachine):
         self.model.observe(named)
         if code == 0:
             _check_restated(self.model, named)
+
+    @rule(
+        day=st.sampled_from(DAYS),
+        publishes=st.integers(0, 6),
+        other=st.sampled_from(DAYS),
+        correction=st.none() | st.tuples(st.sampled_from(DAYS), st.integers(0, 99)),
+    )
+    def overtaken_night(
+        self, day: date, publishes: int, other: date, correction: tuple[date, int] | None
+    ) -> None:
+        """A night sleeps before it publishes; another one is made, and then it goes on."""
+        self.home.meanwhile = partial(self._overtake, day, other, correction)
+        self.home.publishes_until_overlap = publishes
+        self.home.night(day, allow_gap=True)
+        self.home.publishes_until_overlap = None
+        self.model.observe(Days.of(day))
+        # Whatever became of both, the next night makes everything true.
+        self.night(max(day, other), allow_gap=True)
+
+    def _overtake(self, day: date, other: date, correction: tuple[date, int] | None) -> None:
+        self.model.observe(Days.of(day))
+        if correction:
+            self.model.land(*correction)
+        self.home.night(other, allow_gap=True)
+        self.model.observe(Days.of(other))
+
+    @rule()
+    def change_definition(self) -> None:
+        """Another transform: no day is made anew by itself."""
+        self.home.definition += "'"
 
     @rule(day=st.sampled_from(DAYS))
     def rescore(self, day: date) -> None:
