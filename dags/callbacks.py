@@ -79,6 +79,11 @@ def feed_late(context: Context, message: str) -> None:
     _notify(context, Event.FEED_LATE, _message(message))
 
 
+def correction_refused(context: Context, message: str) -> None:
+    """Corrected files of days before were not accepted, and the night goes on without them."""
+    _notify(context, Event.STAGE_REFUSED, _message(message))
+
+
 def model_evaluated(context: Context) -> None:
     """The command tells whether the run has promoted a model."""
     _notify(context, Event.MODEL_PROMOTED)

@@ -358,23 +358,22 @@ class StageOperator(CommandOperator):
             told = f"New files of {', '.join(kept)} were not accepted, and what was published of "
             told += f"these days stays in force: {why}"
             self.log.warning("%s", told)
+            if not _not_accepted(context):
+                # The check of a night judges again what ingesting it has judged with these days.
+                callbacks.correction_refused(context, told)
             context["ti"].xcom_push(key=_NOT_ACCEPTED, value=told)
         else:
             _raise_unless_done(self.stage.name, night.days, ended.exit_code, why)
         self._require_all_accepted(context)
 
     def _require_all_accepted(self, context: Context) -> None:
-        """The last stage of a night has people told what none before it was refused for."""
+        """The last stage of a night is refused for what none before it was: people know why."""
         if self.stage != STAGES[-1]:
             return
-        told = context["ti"].xcom_pull(task_ids=_FILE_READERS, key=_NOT_ACCEPTED)
-        reasons = [reason for reason in told if reason]
+        reasons = _not_accepted(context)
         if reasons:
-            # What has drifted is told all the same.
-            self.on_failure_callback = [
-                callbacks.night_watched,
-                *_failure_callbacks(self.pipeline, self.stage),
-            ]
+            expired = _expiry_callbacks(self.pipeline, self.stage)
+            self.on_failure_callback = [callbacks.night_watched, *expired]
             raise callbacks.StageRefused(f"All else of the night is done. {reasons[-1]}")
 
     def _take_in(self, context: Context, result: dict[str, Any]) -> str:
@@ -582,6 +581,12 @@ def _extent(night: Night, params: Mapping[str, Any]) -> list[str]:
     """How much is to be done: what was asked for; and a replay loads its history first."""
     flags = [flag for name, flag in _FLAGS.items() if params.get(name)]
     return [*flags, "--from-start"] if night.stands_for else flags
+
+
+def _not_accepted(context: Context) -> list[str]:
+    """Why stages of the run have not accepted files of days before."""
+    told = context["ti"].xcom_pull(task_ids=_FILE_READERS, key=_NOT_ACCEPTED)
+    return [reason for reason in told if reason]
 
 
 def _stages_asked(params: Mapping[str, Any]) -> list[str]:

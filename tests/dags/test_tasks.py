@@ -28,6 +28,7 @@ from dags.tasks import (
     safe_run_id,
     time_limit,
 )
+from jobs.__main__ import parser
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.flights import PIPELINE
@@ -161,20 +162,28 @@ def test_a_correction_that_is_not_accepted_stops_no_night_and_has_its_last_stage
     monkeypatch.setenv("STUB_EXIT", str(exit_code))
     kept = ["2013-01-08", "2013-01-10..2013-01-11"]
     operator, where = told(monkeypatch, "ingest", message="a bad line", kept=kept)
-    operator.execute(where)
+    operator.execute(where | {"task": operator})
     not_accepted = (
         "New files of 2013-01-08, 2013-01-10..2013-01-11 were not accepted, and what was published "
         "of these days stays in force: a bad line"
     )
     assert where["ti"].pushed["not_accepted"] == not_accepted
     assert not_accepted in capsys.readouterr().out
+    _, notified = calls(stub)
+    notification = parser().parse_args(notified)
+    assert (notification.stage, notification.event) == ("ingest", "stage_refused")
+    assert notification.message == not_accepted
+    check = StageOperator(pipeline=PIPELINE, stage=stage("check_raw"))
+    check.execute(where | {"task": check})
+    assert [argv[0] for argv in calls(stub)] == ["run", "notify", "run"], "people know"
     monkeypatch.setenv("STUB_EXIT", "0")
     for stages in (None, ["ingest", "check_raw"]):
         last = StageOperator(pipeline=PIPELINE, stage=STAGES[-1])
         with pytest.raises(StageRefused) as refused:
             last.execute(where | context(date="2013-03-01", stages=stages))
         assert str(refused.value) == f"All else of the night is done. {not_accepted}"
-        assert last.on_failure_callback == [callbacks.night_watched, callbacks.stage_failed]
+        # Of the reason people know already.
+        assert last.on_failure_callback == [callbacks.night_watched]
     other, where = told(monkeypatch, STAGES[-1].name, kept=[])
     other.execute(where)
 
