@@ -52,6 +52,7 @@ SERVICES = (
 _OF_AIRFLOW = frozenset({"airflow-api", "scheduler", "dag-processor", "triggerer"})
 _LEAST_SECRET = 32
 """Characters: what is derived from fewer could be found by trying."""
+_LIKE_URL = re.compile(r"^\s*[A-Za-z][\w+.-]*:/|://")
 _SPARK_MASTER = re.compile(r"spark://[\w.-]+:\d+(,[\w.-]+:\d+)*")
 _SPARK_ADDRESS = re.compile(r"sc://[^/;?#@\s]+(/(;[^;=?#\s]+=[^;=?#\s]*)*)?")
 """`sc://host:port`, and after a slash any number of `;name=value`."""
@@ -89,7 +90,8 @@ class Setting:
             return self.parse(text)
         except ValueError as error:
             # In an address that cannot be read, nobody knows where a password ends.
-            given = "" if self.is_secret or self.is_address else f"='{text}'"
+            may_hide = self.is_secret or self.is_address or "@" in text
+            given = "" if may_hide else f"='{text}'"
             standard = self.default_at(home) or "the default"
             raise UsageError(
                 f"{self.variable}{given} is not {error}. Unset it to use {standard}."
@@ -112,7 +114,14 @@ class Setting:
         return self.default and self.default.replace("{home}", str(home))
 
 
+def _is_like_url(text: str) -> bool:
+    """Also where a slash is missing: a folder 's3:' below the working one is what nobody means."""
+    return bool(_LIKE_URL.search(text))
+
+
 def _absolute(path: str) -> Path:
+    if _is_like_url(path):
+        raise ValueError("a path on this machine, such as /srv/nights (it is written like a URL)")
     # Processes with other working folders use it too.
     return Path(path).expanduser().resolve()
 
@@ -129,11 +138,11 @@ def _absolute_of_tables(path: str) -> Path:
 
 
 def _absolute_or_url(text: str) -> str:
-    return places.parse_url(text) if "://" in text else str(_absolute_of_tables(text))
+    return places.parse_url(text) if _is_like_url(text) else str(_absolute_of_tables(text))
 
 
 def _place(text: str) -> Path:
-    return places.place(places.parse_url(text)) if "://" in text else _absolute(text)
+    return places.place(places.parse_url(text)) if _is_like_url(text) else _absolute(text)
 
 
 _OF_HOST = "{host}"

@@ -153,13 +153,25 @@ def test_who_runs_a_part_of_airflow_needs_others(names: str, is_part: bool) -> N
         ("NIGHTSHIFT_SERVICES", "spark,"),
         ("NIGHTSHIFT_AIRFLOW_URL", "pages:8080"),
         ("NIGHTSHIFT_AIRFLOW_URL", "http://pages:8080/airflow"),
-        ("NIGHTSHIFT_AIRFLOW_URL", "http://admin:word@pages:8080"),
         ("NIGHTSHIFT_AIRFLOW_API", "http://pages:8080?a=b"),
     ],
 )
 def test_what_tells_no_part_of_a_platform_is_refused(variable: str, text: str) -> None:
     with pytest.raises(UsageError, match=f"{variable}='{re.escape(text)}' is not"):
         Environment.read({variable: text})
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("NIGHTSHIFT_AIRFLOW_URL", "http://admin:hunter2@pages:8080"),
+        ("NIGHTSHIFT_SPARK_MASTER", "spark://admin:hunter2@host:7077"),
+    ],
+)
+def test_a_password_where_none_belongs_is_refused_and_not_shown(variable: str, text: str) -> None:
+    with pytest.raises(UsageError, match=f"{variable} is not") as refused:
+        Environment.read({variable: text})
+    assert "hunter2" not in str(refused.value)
 
 
 def test_places_in_the_home_are_seen_by_no_other_machine() -> None:

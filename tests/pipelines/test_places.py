@@ -35,12 +35,21 @@ _ELSEWHERE = "http://store:9000"
         "gs://bucket/lake",
         "file:///lake",
         "s3://bucket/a\n",
+        "s3:/bucket/lake",
+        "file:/lake",
     ],
 )
 @pytest.mark.parametrize("name", ["LAKE", "LANDING", "REPORTS", "MODELS"])
 def test_what_is_no_url_of_a_store_is_refused_with_the_way_out(name: str, url: str) -> None:
     with pytest.raises(UsageError, match=rf"NIGHTSHIFT_{name}.* is not .*s3://bucket/folder"):
         Environment.read({f"NIGHTSHIFT_{name}": url})
+
+
+@pytest.mark.parametrize("url", ["s3://key:hunter2@bucket/home", "s3:/bucket/home", "file:/home"])
+def test_a_home_by_url_is_refused_and_no_folder_below_the_working_one(url: str) -> None:
+    with pytest.raises(UsageError, match="NIGHTSHIFT_HOME.* is not a path on this machine") as no:
+        Environment.read({"NIGHTSHIFT_HOME": url})
+    assert "hunter2" not in str(no.value)
 
 
 @pytest.mark.parametrize("name", ["LAKE", "LANDING", "REPORTS", "MODELS"])
