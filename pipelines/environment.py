@@ -37,6 +37,10 @@ ROOT = Path(__file__).resolve().parent.parent
 """The checkout: the folder that holds `pipelines/`."""
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 """How an address of a database that MLflow can open begins."""
+_SERVERS = ("postgresql", "mysql", "mssql", "http", "https")
+"""How that of a server begins by which MLflow keeps runs, its own or one of a database."""
+_FILE_DATABASE = "sqlite:////"
+"""How that of a file begins, with the whole path: the same one for every process."""
 _ROLES = ("viewer", "user", "op", "admin")
 """What a person may do in Airflow's UI, its API and our pages, from least to most."""
 _USER = re.compile(rf"([A-Za-z0-9][A-Za-z0-9_.-]{{0,63}}):({'|'.join(_ROLES)})")
@@ -179,13 +183,7 @@ def _spark_master(text: str) -> str:
 
 
 def _postgres_address(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        parts.port  # noqa: B018  # reading it is what finds a wrong one
-    except ValueError:
-        parts = urlsplit("")
-    is_postgres = parts.scheme in {"postgresql", "postgres"}
-    if not is_postgres or not text.isprintable() or _is_password_cut(text):
+    if not text.startswith(("postgresql://", "postgres://")) or not _is_whole(text):
         raise ValueError(
             f"an address such as postgresql://user:password@host:5432/database ({_IN_A_PASSWORD})"
         )
@@ -194,13 +192,34 @@ def _postgres_address(text: str) -> str:
 
 def _database_address(text: str) -> str:
     is_postgres = text.startswith(("postgresql://", "postgresql+psycopg2://"))
-    is_right = is_postgres and not _is_password_cut(text)
-    if not is_right and not text.startswith("sqlite:////"):
+    if not (is_postgres and _is_whole(text)) and not text.startswith(_FILE_DATABASE):
         raise ValueError(
             "an address of a database, such as postgresql://user:password@host/airflow "
             f"({_IN_A_PASSWORD}) or sqlite:////folder/airflow.db"
         )
     return text
+
+
+def _registry_address(text: str) -> str:
+    kind, _, place = text.partition("://")
+    is_server = kind.partition("+")[0] in _SERVERS and place and _is_whole(text)
+    # Not a path below a working folder: each process has its own.
+    if not is_server and not text.startswith(_FILE_DATABASE) and kind != "databricks":
+        raise ValueError(
+            "an address of a database, such as postgresql://user:password@host/mlflow "
+            f"({_IN_A_PASSWORD}) or sqlite:////folder/mlflow.db, or of an MLflow server, such as "
+            "https://mlflow.example.org"
+        )
+    return text
+
+
+def _is_whole(address: str) -> bool:
+    """Whether an address can be taken apart, and no part of it goes on in another."""
+    try:
+        urlsplit(address).port  # noqa: B018  # reading it is what finds a wrong one
+    except ValueError:
+        return False
+    return address.isprintable() and not _is_password_cut(address)
 
 
 def _is_password_cut(address: str) -> bool:
@@ -430,6 +449,7 @@ class Environment:
             "MLFLOW_TRACKING_URI",
             "runs and model registry",
             "sqlite:///{home}/mlflow.db",
+            _registry_address,
             is_address=True,
         ),
     )

@@ -338,6 +338,13 @@ def test_a_folder_that_deltas_writer_would_not_find_is_refused(
         ("NIGHTSHIFT_AIRFLOW_DATABASE", "mysql://host/airflow", "an address of a database"),
         ("NIGHTSHIFT_AIRFLOW_DATABASE", "postgresql://u:p@s@h/a", "write %40 for @"),
         ("NIGHTSHIFT_AIRFLOW_DATABASE", "postgresql+psycopg2://u:p/s@h/a", "%2F for /"),
+        ("NIGHTSHIFT_AIRFLOW_DATABASE", "postgresql://ann:pw@host:port/airflow", "an address of"),
+        ("MLFLOW_TRACKING_URI", "sqlite:///relative.db", "sqlite:////folder/mlflow.db"),
+        ("MLFLOW_TRACKING_URI", "mlruns", "sqlite:////folder/mlflow.db"),
+        ("MLFLOW_TRACKING_URI", "file:///mlruns", "sqlite:////folder/mlflow.db"),
+        ("MLFLOW_TRACKING_URI", "postgres://host/mlflow", "postgresql://user"),
+        ("MLFLOW_TRACKING_URI", "postgresql://ann:p/w@host/mlflow", "%2F for /"),
+        ("MLFLOW_TRACKING_URI", "https://", "https://mlflow.example.org"),
     ],
 )
 def test_settings_of_airflow_are_refused_at_the_border(variable: str, given: str, why: str) -> None:
@@ -352,5 +359,6 @@ def test_the_password_of_a_database_is_shown_to_nobody() -> None:
         Environment.read(given)
     assert "SECRET" not in str(refused.value)
     Environment.read({"NIGHTSHIFT_AIRFLOW_DATABASE": "sqlite:////home/a@b/c@d/airflow.db"})
+    Environment.read({"MLFLOW_TRACKING_URI": "sqlite:////home/a@b/c@d/mlflow.db"})
     right = {"NIGHTSHIFT_AIRFLOW_DATABASE": "postgresql://ann:SECRET@host/airflow"}
     assert "SECRET" not in repr(Environment.read(right))
