@@ -56,6 +56,7 @@ SERVICES = (
 _OF_AIRFLOW = frozenset({"airflow-api", "scheduler", "dag-processor", "triggerer"})
 _LEAST_SECRET = 32
 """Characters: what is derived from fewer could be found by trying."""
+_STORE = re.compile(r"https?://[\w.:\[\]-]+(/[^\s?#]*)?", re.ASCII)
 _LIKE_URL = re.compile(r"^\s*[A-Za-z][\w+.-]*:/|://")
 _SPARK_MASTER = re.compile(r"spark://[\w.-]+:\d+(,[\w.-]+:\d+)*")
 _SPARK_ADDRESS = re.compile(r"sc://[^/;?#@\s]+(/(;[^;=?#\s]+=[^;=?#\s]*)*)?")
@@ -264,12 +265,24 @@ def _users(text: str) -> str:
     return text
 
 
-def _refuse_password_of_store(environ: Mapping[str, str]) -> None:
-    if "@" in environ.get(places.ENDPOINT, ""):
-        raise UsageError(
-            f"{places.ENDPOINT} holds a user or password, which command lines would show: give "
-            "them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
-        )
+def _require_address_of_store(environ: Mapping[str, str]) -> None:
+    """Refuse an address that some libraries would read otherwise than others.
+
+    Raises:
+        UsageError: it is none, or holds a password.
+    """
+    for variable in places.ENDPOINTS:
+        address = environ.get(variable, "")
+        if "@" in address:
+            raise UsageError(
+                f"{variable} holds a user or password, which command lines would show: give "
+                "them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+            )
+        if address and not (_STORE.fullmatch(address) and _is_whole(address)):
+            raise UsageError(
+                f"{variable} is not the address of a store, such as https://store.example.org "
+                "(https or http in small letters, and nothing after '?')."
+            )
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -722,7 +735,7 @@ class Environment:
         found = cls(**values)
         found._refuse_overlaps()
         if any(map(places.is_url, found._places().values())):
-            _refuse_password_of_store(environ)
+            _require_address_of_store(environ)
             if environ is os.environ:
                 os.environ.update(places.agreed(os.environ))
         return found

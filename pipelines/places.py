@@ -28,15 +28,30 @@ _URL = re.compile(rf"s3[an]?://([a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9])((?:{_PART})*
 are '.' and '..', of which libraries think differently."""
 ENDPOINT = "AWS_ENDPOINT_URL"
 """Variable of the address of a store that is not Amazon's."""
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", ENDPOINT)
+"""Both by which it may be told; libraries take the first that is set."""
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 """Programs differ in which of the two they read."""
 _ALLOW_HTTP = "AWS_ALLOW_HTTP"
+_CERTIFICATES = ("AWS_CA_BUNDLE", "SSL_CERT_FILE")
+"""Of the file with the authorities that are trusted: s3fs and boto3 read the first, delta-rs and
+Arrow the second."""
 _ANY_REGION = "us-east-1"
 """Of a store that has none."""
 _NANOSECONDS = 1_000_000_000
 _CONNECT_SECONDS = 10
 _ATTEMPTS = 6
 """Of a request that fails, with longer and longer pauses: some 20 seconds together."""
+
+
+def endpoint(environ: Mapping[str, str]) -> str:
+    """The address of a store that is not Amazon's; empty: it is."""
+    return next(filter(None, map(environ.get, ENDPOINTS)), "")
+
+
+def certificates(environ: Mapping[str, str]) -> str:
+    """The file with the authorities whose certificates are trusted; empty: a library's own."""
+    return next(filter(None, map(environ.get, _CERTIFICATES)), "")
 
 
 def is_url(place: object) -> bool:
@@ -187,7 +202,7 @@ def _of_botocore() -> dict[str, object]:
         "connect_timeout": _CONNECT_SECONDS,
         "retries": {"mode": "standard", "total_max_attempts": _ATTEMPTS},
     }
-    if os.environ.get(ENDPOINT):
+    if endpoint(os.environ):
         settings["s3"] = {"addressing_style": "path"}
     return settings
 
@@ -198,25 +213,27 @@ def agreed(environ: Mapping[str, str]) -> dict[str, str]:
     Args:
         environ: What is set.
     """
-    endpoint = environ.get(ENDPOINT, "")
-    region = next(filter(None, map(environ.get, _REGIONS)), _ANY_REGION if endpoint else "")
+    address = endpoint(environ)
+    region = next(filter(None, map(environ.get, _REGIONS)), _ANY_REGION if address else "")
     wanted = dict.fromkeys(_REGIONS, region) if region else {}
-    if endpoint:
+    if address:
         # Amazon's buckets have host names of their own; of other stores few have.
         wanted["MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE"] = "path"
-    if endpoint and not environ.get("AWS_ACCESS_KEY_ID"):
+    if address and not environ.get("AWS_ACCESS_KEY_ID"):
         # delta-rs looks into files only when it is told to.
         wanted["AWS_FORCE_CREDENTIAL_LOAD"] = "true"
-    if endpoint.startswith("http://"):
+    if address.startswith("http://"):
         # delta-rs asks for it to be said twice.
         wanted[_ALLOW_HTTP] = "true"
+    if trusted := certificates(environ):
+        wanted |= dict.fromkeys(_CERTIFICATES, trusted)
     return {name: value for name, value in wanted.items() if not environ.get(name)}
 
 
 def address_of_store(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that say where the store is; no credentials are among them."""
     known = {**environ, **agreed(environ)}
-    names = (ENDPOINT, *_REGIONS, _ALLOW_HTTP)
+    names = (*ENDPOINTS, *_REGIONS, _ALLOW_HTTP)
     return {name: known[name] for name in names if known.get(name)}
 
 
@@ -229,8 +246,8 @@ def settings_of_hadoop(environ: Mapping[str, str]) -> dict[str, str]:
         ),
     }
     known = address_of_store(environ)
-    if endpoint := known.get(ENDPOINT):
-        settings["fs.s3a.endpoint"] = endpoint
+    if address := endpoint(known):
+        settings["fs.s3a.endpoint"] = address
         settings["fs.s3a.path.style.access"] = "true"
     if region := known.get(_REGIONS[0]):
         settings["fs.s3a.endpoint.region"] = region

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from pipelines.errors import NightshiftError
-from pipelines.places import ENDPOINT
+from pipelines.places import endpoint
 
 _OF_BOTO = "botocore"
 """Module of the errors of s3fs and of MLflow that are no `OSError`."""
@@ -29,7 +29,7 @@ def explain_store_fault(error: BaseException) -> NightshiftError | None:
     found = what_store_says(error)
     if found is None:
         return None
-    where = os.environ.get(ENDPOINT)
+    where = endpoint(os.environ)
     store = f"The object store at {where}" if where else "The object store"
     return NightshiftError(
         f"{store} could not be read or written: {found} Nothing was published by halves: run it "

@@ -24,6 +24,7 @@ from jobs.services import locks, processes
 from jobs.services.die_with_parent import die_with_parent, dying_with_parent
 from jobs.services.secrets import secret
 from jobs.services.text import tail
+from jobs.spark import trust
 from jobs.spark.java import java_home
 from jobs.spark.session import FEW_ROWS, MEANING, disconnect
 from pipelines.environment import ROOT, Environment
@@ -159,7 +160,10 @@ def fresh_folder(environment: Environment) -> Path:
     """The folder that a server is started in, rid of what a killed one left."""
     folder = _folder(environment)
     shutil.rmtree(folder / _scratch(environment))
-    return _folder(environment)
+    _folder(environment)
+    if environment.uses_object_store:
+        trust.write(_trusted(environment), os.environ)
+    return folder
 
 
 def own_jars(environment: Environment) -> list[Path]:
@@ -242,11 +246,12 @@ def _addresses(environment: Environment) -> dict[str, str]:
 def _java_settings(environment: Environment) -> dict[str, str]:
     scratch = str(_folder(environment) / _scratch(environment))
     jars = [str(jar) for jar in own_jars(environment)]
+    options = [_JVM_FLAGS, "-Duser.timezone=UTC", f"-Djava.io.tmpdir={quote(scratch)}"]
+    if environment.uses_object_store:
+        options += trust.options(_trusted(environment), os.environ)
     return {
         "spark.driver.extraClassPath": os.pathsep.join(jars),
-        "spark.driver.extraJavaOptions": (
-            f"{_JVM_FLAGS} -Duser.timezone=UTC -Djava.io.tmpdir={quote(scratch)}"
-        ),
+        "spark.driver.extraJavaOptions": " ".join(options),
         "spark.local.dir": scratch,
     }
 
@@ -352,6 +357,10 @@ def _folder(environment: Environment) -> Path:
 def _scratch(environment: Environment) -> str:
     # By port: a run may embed a second server beside the first (see `running_server`).
     return f"tmp-{environment.spark_port}"
+
+
+def _trusted(environment: Environment) -> Path:
+    return environment.home / "spark" / _scratch(environment) / "trusted.p12"
 
 
 def spark_home() -> Path:

@@ -1,4 +1,7 @@
-"""The object store of the tests: `python -m tests.object_store.server PORT [ADDRESS]`.
+"""The object store of the tests: `python -m tests.object_store.server PORT`.
+
+After the port may stand the address at which it listens, and after that the file of a certificate,
+with its key, by which it speaks TLS.
 
 moto keeps what is put in memory, and honours conditional puts. Before it stand the faults that a
 test asks for, which a store on a network has now and then.
@@ -10,6 +13,7 @@ import json
 import logging
 import re
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -94,9 +98,14 @@ class Store:
 def main() -> None:
     """Serve until a signal ends it."""
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
-    port, *addresses = sys.argv[1:]
-    address = addresses[0] if addresses else "127.0.0.1"
-    run_simple(address, int(port), Store(), threaded=True)
+    port, *more = sys.argv[1:]
+    address = more[0] if more else "127.0.0.1"
+    certificate = more[1] if more[1:] else None
+    context = None
+    if certificate:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate)
+    run_simple(address, int(port), Store(), threaded=True, ssl_context=context)
 
 
 if __name__ == "__main__":

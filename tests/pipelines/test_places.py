@@ -133,9 +133,35 @@ def test_what_is_cleaned_up_in_one_place_is_no_part_of_another(
         Environment.read(given)
 
 
-def test_a_password_in_the_address_of_the_store_is_refused_and_not_shown() -> None:
-    given = {"NIGHTSHIFT_LAKE": "s3://nights/lake", places.ENDPOINT: "http://me:hunter2@store"}
-    with pytest.raises(UsageError, match=places.ENDPOINT) as refused:
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("store:9000", "HTTP://store:9000", "ftp://store", "http://", "http://store:port"),
+        *("http://store?key=hunter2", "http://store\n", "http://a store", "s3://store"),
+    ],
+)
+def test_what_is_no_address_of_a_store_is_refused_when_it_is_read(
+    variable: str, address: str
+) -> None:
+    given = {"NIGHTSHIFT_LAKE": "s3://nights/lake", variable: address}
+    with pytest.raises(UsageError, match=rf"{variable} is not .*https://store") as refused:
+        Environment.read(given)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_the_address_for_s3_alone_is_everybodys_and_goes_first() -> None:
+    known = {"AWS_ENDPOINT_URL_S3": _ELSEWHERE, places.ENDPOINT: "http://of-other-services"}
+    for told in (known, {"AWS_ENDPOINT_URL_S3": _ELSEWHERE}):
+        assert places.agreed(told)["AWS_ALLOW_HTTP"] == "true"
+        assert places.settings_of_hadoop(told)["spark.hadoop.fs.s3a.endpoint"] == _ELSEWHERE
+        assert places.address_of_store(told)["AWS_ENDPOINT_URL_S3"] == _ELSEWHERE
+
+
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_a_password_in_the_address_of_the_store_is_refused_and_not_shown(variable: str) -> None:
+    given = {"NIGHTSHIFT_LAKE": "s3://nights/lake", variable: "http://me:hunter2@store"}
+    with pytest.raises(UsageError, match=variable) as refused:
         Environment.read(given)
     assert "hunter2" not in str(refused.value)
 
