@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from typing import Any
 import yaml
 
 from pipelines.environment import ROOT, Environment
+from pipelines.for_ranks import PREFIXES
 from pipelines.places import ENDPOINT, address_of_store
 
 _CHART = ROOT / "chart"
@@ -44,7 +46,9 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *_IMAGE,
         *("--set", "environmentSecret=nightshift"),
         *("--set", "environment.NIGHTSHIFT_SPARK_MEMORY=4g"),
-        *("--set-string", "environment.NIGHTSHIFT_RANKS=4"),
+        *("--set-json", "environment.NIGHTSHIFT_RANKS=4"),
+        # As a file of values has it: of such a number Helm makes 1.048576e+06.
+        *("--set-json", "environment.HOROVOD_FUSION_THRESHOLD=1048576"),
         *("--set", "storage.className=fast"),
         *("--set", "image.pullSecrets[0]=registry"),
         *("--set", "networkPolicy.egress[0].ports[0].port=5432"),
@@ -85,8 +89,34 @@ _REFUSED: Mapping[str, Sequence[str]] = {
         *("--set", "environment.NIGHTSHIFT_LAKE=/lake"),
     ),
     "some would wait for ever": (*_APART, "--set", "apart.stages.replicas=3"),
+    "holds 0 executors of NIGHTSHIFT_SPARK_MEMORY=4g": (
+        *_APART,
+        *("--set", "environment.NIGHTSHIFT_SPARK_MEMORY=4g"),
+    ),
+    "holds 1 executors of NIGHTSHIFT_SPARK_MEMORY=2048m": (
+        *_APART,
+        *("--set", "environment.NIGHTSHIFT_SPARK_MEMORY=2048m"),
+        *("--set", "apart.sparkWorkers.replicas=1"),
+        *("--set", "apart.sparkWorkers.cores=2"),
+    ),
+    "layout: it is 'one' or 'apart', and not 'Apart'": (*_IMAGE, "--set", "layout=Apart"),
+    "5 replicas are wanted, and 3 at most": (*_APART, "--set", "apart.pages.replicas=5"),
+    "environment.NIGHTSHIFT_HOME: the chart itself tells it": (
+        *_IMAGE,
+        *("--set", "environment.NIGHTSHIFT_HOME=/data"),
+    ),
+    "environment.NIGHTSHIFT_AIRFLOW_PORT: the chart itself tells it": (
+        *_IMAGE,
+        *("--set", "environment.NIGHTSHIFT_AIRFLOW_PORT=9090"),
+    ),
+    "environment.NIGHTSHIFT_SPARK_CORES: the chart itself tells it": (
+        *_APART,
+        *("--set", "environment.NIGHTSHIFT_SPARK_CORES=4"),
+    ),
 }
 """What the chart says of settings with which it makes nothing."""
+_REFUSED_NAMES = ("1night", "my.night", "n" * 40)
+"""Of a release `apart`."""
 _HOME = Environment.settings()["home"]
 _SERVICES = Environment.settings()["services"]
 _OF_OTHERS = {
@@ -138,9 +168,7 @@ def _faults() -> Iterator[str]:
     linted = _helm("lint", "--strict", str(_CHART), *_IMAGE)
     if linted.returncode:
         yield linted.stdout
-    for reason, settings in _REFUSED.items():
-        if reason not in _helm("template", "night", str(_CHART), *settings).stderr:
-            yield f"it does not say: {reason}"
+    yield from _taken()
     for name, settings in _WAYS.items():
         rendered = _helm("template", "night", str(_CHART), *settings)
         if rendered.returncode:
@@ -156,6 +184,16 @@ def _faults() -> Iterator[str]:
             yield f"{name}: it makes other kinds than {sorted(wanted)}"
         for fault in _faults_of(found):
             yield f"{name}: {fault}"
+
+
+def _taken() -> Iterator[str]:
+    """What the chart should refuse, and does not."""
+    for reason, settings in _REFUSED.items():
+        if reason not in _helm("template", "night", str(_CHART), *settings).stderr:
+            yield f"it does not say: {reason}"
+    for name in _REFUSED_NAMES:
+        if "its name begins" not in _helm("template", name, str(_CHART), *_APART).stderr:
+            yield f"it takes the name {name}"
 
 
 def _faults_of(found: Sequence[Found]) -> Iterator[str]:
@@ -189,7 +227,9 @@ def _faults_of_variables(container: Found) -> Iterator[str]:
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"{container['name']} is told {name} twice"
     for variable in given:
-        if variable["name"] not in known:
+        if re.fullmatch(r"[\d.]+e\+\d+", str(variable.get("value"))):
+            yield f"{variable['name']}={variable['value']} is no number to a program"
+        if variable["name"] not in known and not variable["name"].startswith(PREFIXES):
             yield f"{variable['name']} is no variable of ours"
         if variable["name"] == _SERVICES.variable:
             try:

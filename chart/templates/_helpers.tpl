@@ -43,10 +43,20 @@ securityContext:
 {{- define "nightshift.home" -}}
 - {name: NIGHTSHIFT_HOME, value: /var/lib/nightshift/home}
 {{- end }}
+{{/* A large number of a file of values Helm itself would write as 1e+07. */}}
 {{- define "nightshift.environment" -}}
 {{- range $name, $value := .Values.environment }}
 - name: {{ $name }}
-  value: {{ $value | quote }}
+  value: {{ kindIs "float64" $value | ternary (toJson $value) (toString $value) | quote }}
+{{- end }}
+{{- end }}
+{{/* Of a size as Java writes it, such as 3g. */}}
+{{- define "nightshift.megabytes" -}}
+{{- $size := lower (toString .) }}
+{{- $number := regexFind "^[0-9]+" $size | int64 }}
+{{- $unit := regexFind "[kmgt]" $size }}
+{{- if eq $unit "k" }}{{ div $number 1024 }}
+{{- else }}{{ mul $number (get (dict "m" 1 "g" 1024 "t" 1048576) $unit | default 1) }}
 {{- end }}
 {{- end }}
 {{- define "nightshift.secret" -}}
