@@ -49,6 +49,13 @@ def test_nothing_is_reached_from_another_machine() -> None:
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
+def test_links_lead_to_the_port_at_which_people_reach_the_stack() -> None:
+    platform = _COMPOSE["services"]["platform"]
+    (published,) = platform["ports"]
+    host, port = published.removesuffix(":8080").split(":", 1)
+    assert platform["environment"]["NIGHTSHIFT_AIRFLOW_URL"] == f"http://{host}:{port}"
+
+
 def test_what_an_older_env_lacks_is_added_and_what_it_has_stays(tmp_path: Path) -> None:
     shutil.copy(_DOCKER / "make-env", tmp_path)
     file = tmp_path / ".env"
