@@ -34,6 +34,7 @@ from pipelines.places import address_of_store, settings_of_hadoop
 START_SECONDS = 180
 _STOP_SECONDS = 10
 _LOOK_SECONDS = 0.1
+_EVERYWHERE = "0.0.0.0"
 _MAIN_CLASS = "org.apache.spark.sql.connect.service.SparkConnectServer"
 _JVM_FLAGS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=512m"
 """Halve the time to the first result: most of a night's queries run once, so the second compiler
@@ -220,11 +221,17 @@ def _require_reachable(environment: Environment, master: str) -> None:
         UsageError: the cluster is on other machines, and nothing says how they reach this one.
     """
     is_here = master.startswith((f"spark://{processes.LOOPBACK}:", "spark://localhost:"))
-    if not is_here and environment.spark_host == processes.LOOPBACK:
+    host = environment.spark_host
+    if host == _EVERYWHERE or (_is_own(host) and not is_here):
         raise UsageError(
-            f"Executors of {master} cannot reach this machine by {processes.LOOPBACK}: set "
+            f"Executors of {master} cannot reach this machine by {host}: set "
             "NIGHTSHIFT_SPARK_HOST to its address on their network."
         )
+
+
+def _is_own(host: str) -> bool:
+    """Whether each machine means itself by that."""
+    return host == "localhost" or host.startswith("127.")
 
 
 def _host(environment: Environment) -> str:

@@ -18,9 +18,9 @@ import pytest
 from jobs.services import processes
 from jobs.services.secrets import secret
 from jobs.spark import server
-from jobs.spark.server import running_server
+from jobs.spark.server import configuration, running_server
 from pipelines.environment import ROOT, Environment
-from pipelines.errors import NightshiftError
+from pipelines.errors import NightshiftError, UsageError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -150,6 +150,25 @@ def test_a_server_that_cannot_start_tells_the_end_of_its_log(tmp_path: Path) -> 
     message = r"ended with exit code 1(.|\n)*1x"
     with pytest.raises(NightshiftError, match=message), running_server(environment, port=0):
         pytest.fail("no server was started")
+
+
+@pytest.mark.parametrize(
+    ("master", "host"),
+    [
+        ("spark://10.0.0.5:7077", "127.0.0.1"),
+        ("spark://10.0.0.5:7077", "127.0.1.1"),
+        ("spark://10.0.0.5:7077", "localhost"),
+        ("spark://10.0.0.5:7077", "0.0.0.0"),
+        ("spark://127.0.0.1:7077", "0.0.0.0"),
+    ],
+)
+def test_executors_are_told_no_address_by_which_they_mean_themselves(
+    master: str, host: str, tmp_path: Path
+) -> None:
+    given = {"NIGHTSHIFT_SPARK_MASTER": master, "NIGHTSHIFT_SPARK_HOST": host}
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path), **given})
+    with pytest.raises(UsageError, match=f"cannot reach this machine by {host}"):
+        configuration(environment)
 
 
 def test_a_killed_owner_leaves_no_server(tmp_path: Path) -> None:
