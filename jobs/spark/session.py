@@ -6,6 +6,7 @@ A cluster's server takes the place of the home's own by `SPARK_REMOTE`.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -147,6 +148,7 @@ def _new_session(environment: Environment) -> SparkSession:
         _require_answer(environment.spark_remote)
     session = SparkSession.builder.remote(_address(environment)).create()
     if environment.spark_remote:
+        _require_version(session)
         _agree_on_meaning(session)
     else:
         # By default a client tries a dead server for ten minutes; on loopback it is gone for good.
@@ -169,6 +171,27 @@ def _make_active(session: SparkSession) -> None:
 def _set(session: SparkSession, settings: Mapping[str, str]) -> None:
     for name, value in settings.items():
         session.conf.set(name, value)
+
+
+def _require_version(session: SparkSession) -> None:
+    """Refuse a server that is older than our client: it does not know all that is asked of it.
+
+    Raises:
+        NightshiftError: it is; the message names both.
+    """
+    import pyspark
+
+    theirs, ours = session.version, pyspark.__version__
+    if _release(theirs) < _release(ours):
+        session.stop()
+        raise NightshiftError(
+            f"The Spark of SPARK_REMOTE is {theirs}, and our client {ours} asks for what an older "
+            "server does not know. Have a server of the client's version."
+        )
+
+
+def _release(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)[:2]]
 
 
 def _agree_on_meaning(session: SparkSession) -> None:

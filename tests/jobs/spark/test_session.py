@@ -6,9 +6,10 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pyspark.errors import PySparkException
@@ -204,6 +205,31 @@ def test_a_server_of_others_that_does_not_answer_is_named_without_its_token(
     assert "SECRET" not in str(told.value)
     # Nothing is kept of it.
     assert not [key for key in session._sessions if address in key]
+
+
+@pytest.mark.parametrize(
+    ("version", "is_taken"),
+    [("3.5.6", False), ("4.1.2", False), ("4.2.9", True), ("4.10.0-vendor1", True)],
+)
+def test_a_server_of_others_that_is_older_than_the_client_is_refused(
+    version: str, is_taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Theirs:
+        """A session with a server of that version."""
+
+        stopped = False
+
+        def __init__(self) -> None:
+            self.version = version
+
+        def stop(self) -> None:
+            self.stopped = True
+
+    monkeypatch.setattr("pyspark.__version__", "4.2.0")
+    theirs: Any = Theirs()
+    with nullcontext() if is_taken else pytest.raises(NightshiftError, match=rf"is {version}, "):
+        session._require_version(theirs)
+    assert theirs.stopped is not is_taken
 
 
 def test_a_setting_that_a_server_of_others_keeps_is_refused_by_its_name(
