@@ -166,7 +166,7 @@ def _web_address(text: str) -> str:
 
 def _spark_address(text: str) -> str:
     # Asked here, because Spark's client quotes what it cannot read, and that may be a token.
-    if not _SPARK_ADDRESS.fullmatch(text):
+    if not _SPARK_ADDRESS.fullmatch(text) or not _has_port(text):
         raise ValueError(
             "a Spark Connect address, such as sc://host:15002/;use_ssl=true;token=*** "
             "(in a token, write %3D for = and %3B for a semicolon)"
@@ -175,7 +175,8 @@ def _spark_address(text: str) -> str:
 
 
 def _spark_master(text: str) -> str:
-    if not _SPARK_MASTER.fullmatch(text):
+    masters = text.split(",")
+    if not _SPARK_MASTER.fullmatch(text) or not all(map(_has_port, masters)):
         raise ValueError(
             "the address of a standalone cluster, such as spark://host:7077 (where another kind of "
             "cluster runs Spark Connect, set SPARK_REMOTE to that)"
@@ -216,11 +217,17 @@ def _registry_address(text: str) -> str:
 
 def _is_whole(address: str) -> bool:
     """Whether an address can be taken apart, and no part of it goes on in another."""
+    return _has_port(address) and address.isprintable() and not _is_password_cut(address)
+
+
+def _has_port(address: str) -> bool:
+    """Whether its port can be one, or it names none."""
+    _, _, place = address.rpartition("://")
     try:
-        urlsplit(address).port  # noqa: B018  # reading it is what finds a wrong one
+        urlsplit(f"//{place}").port  # noqa: B018  # reading it is what finds a wrong one
     except ValueError:
         return False
-    return address.isprintable() and not _is_password_cut(address)
+    return True
 
 
 def _is_password_cut(address: str) -> bool:

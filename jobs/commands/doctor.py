@@ -30,6 +30,7 @@ from jobs.lake.store_faults import what_store_says
 from jobs.notifications import channels, email
 from jobs.services import processes, stage_client
 from jobs.services.definitions import Health, services
+from jobs.services.lifecycle import require_shared
 from jobs.services.startup import state
 from jobs.services.supervision import Supervisor
 from jobs.spark import java
@@ -38,7 +39,7 @@ from jobs.version import source_hash
 from jobs.warehouse import connection
 from pipelines import catalog
 from pipelines.environment import ROOT, Environment
-from pipelines.errors import NightshiftError
+from pipelines.errors import NightshiftError, UsageError
 from pipelines.model import NeuralNetwork
 from pipelines.places import is_url, place
 from pipelines.redaction import redacted, without_secrets
@@ -349,6 +350,19 @@ def _told(environment: Environment) -> Iterator[Finding]:
         yield Finding(what=f"{name} tells people by", found=", ".join(found) or "nothing")
 
 
+def _part(environment: Environment) -> Iterator[Finding]:
+    """Whether a part of a platform is told what the parts share."""
+    if not environment.is_part:
+        return
+    try:
+        require_shared(environment)
+    except UsageError as error:
+        way_out = "The same settings on every machine: docs/how-to/machines.md"
+        yield Finding(what="this part", found=str(error), state="problem", way_out=way_out)
+    else:
+        yield Finding(what="this part", found="has what the parts share")
+
+
 def _platform(environment: Environment) -> Iterator[Finding]:
     known = Supervisor(environment).processes()
     if not known:
@@ -376,6 +390,7 @@ _CHECKS: dict[str, Callable[[Environment], Iterator[Finding]]] = {
     "memory": _memory,
     "disks": _disks,
     "ports": _ports,
+    "part of a platform": _part,
     "platform": _platform,
     "object store": _object_store,
     "warehouse": _warehouse,

@@ -43,4 +43,7 @@ def die_with_parent(on_death: Signals) -> None:
 
 if __name__ == "__main__":
     die_with_parent(Signals[sys.argv[1]])
-    os.execvp(sys.argv[2], sys.argv[2:])
+    try:
+        os.execvp(sys.argv[2], sys.argv[2:])
+    except OSError as error:
+        sys.exit(f"The program {sys.argv[2]} cannot be run: {error.strerror}.")

@@ -43,7 +43,7 @@ def up(environment: Environment) -> int:
     _require_some(environment, wanted)
     if has_airflow(wanted):
         airflow.require_own_settings(environment)
-    _require_shared(environment)
+    require_shared(environment)
     with _one_at_a_time(environment):
         supervisor = Supervisor(environment)
         settings = variables(environment)
@@ -111,8 +111,12 @@ def variables(environment: Environment) -> dict[str, str]:
     }
 
 
-def _require_shared(environment: Environment) -> None:
-    """Refuse to run a part of the platform that the other parts would know nothing of."""
+def require_shared(environment: Environment) -> None:
+    """Refuse to run a part of the platform that the other parts would know nothing of.
+
+    Raises:
+        UsageError: what the parts share is not set; the message names the variables.
+    """
     if not environment.is_part:
         return
     names = environment.settings()
@@ -141,10 +145,15 @@ def _require_address(environment: Environment) -> None:
     if environment.runs("airflow-api") or not told.endswith("get_host_ip_address"):
         return
     name = socket.getfqdn()
-    address = socket.gethostbyname(name)
-    if address.startswith("127."):
+    try:
+        address = socket.gethostbyname(name)
+    except OSError:
+        leads = "nowhere"
+    else:
+        leads = f"at {address}" if address.startswith("127.") else ""
+    if leads:
         raise UsageError(
-            f"Airflow's other machines would look for the logs of this one at {address}: that is "
+            f"Airflow's other machines would look for the logs of this one {leads}: that is "
             f"where its name {name} leads here. Let a line of /etc/hosts lead it to its address in "
             f"your network, or set {_HOSTNAME} to a function that finds it."
         )

@@ -41,7 +41,10 @@ def answers(port: int, host: str = LOOPBACK) -> bool:
     """Whether something accepts connections on the port."""
     with socket.socket() as probe:
         probe.settimeout(_ANSWER_SECONDS)
-        return probe.connect_ex((host, port)) == 0
+        try:
+            return probe.connect_ex((host, port)) == 0
+        except socket.gaierror:  # its name leads nowhere
+            return False
 
 
 def free_port() -> int:

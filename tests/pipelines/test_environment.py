@@ -152,6 +152,7 @@ def test_who_runs_a_part_of_airflow_needs_others(names: str, is_part: bool) -> N
         ("NIGHTSHIFT_SERVICES", "spark,spark"),
         ("NIGHTSHIFT_SERVICES", "spark,"),
         ("NIGHTSHIFT_AIRFLOW_URL", "pages:8080"),
+        ("NIGHTSHIFT_SPARK_MASTER", "spark://one:7077,two:77077"),
         ("NIGHTSHIFT_AIRFLOW_URL", "http://pages:8080/airflow"),
         ("NIGHTSHIFT_AIRFLOW_API", "http://pages:8080?a=b"),
     ],

@@ -114,6 +114,47 @@ def test_it_tells_by_which_channels_people_are_told(variables: dict[str, str]) -
     assert rows["weather tells people by"]["found"] == "log, webhook"
 
 
+def test_a_cluster_whose_name_leads_nowhere_does_not_answer(variables: dict[str, str]) -> None:
+    nowhere = "spark.invalid:7077"
+    for variable, scheme in (("SPARK_REMOTE", "sc"), ("NIGHTSHIFT_SPARK_MASTER", "spark")):
+        code, rows = _asked({**variables, variable: f"{scheme}://{nowhere}"})
+        row = rows["Spark" if scheme == "sc" else "Spark cluster"]
+        assert (code, row["state"]) == (3, "problem")
+        assert row["found"].endswith(f"{nowhere} does not answer")
+        assert variable in row["way_out"]
+
+
+def test_a_part_that_is_not_told_what_the_parts_share_is_a_problem(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    given = {**variables, "NIGHTSHIFT_SERVICES": "airflow-api,mlflow"}
+    code, rows = _asked(given)
+    assert (code, rows["this part"]["state"]) == (3, "problem")
+    assert "NIGHTSHIFT_SECRET" in rows["this part"]["found"]
+    places = ("LAKE", "LANDING", "REPORTS", "MODELS", "JOBS")
+    shared = {f"NIGHTSHIFT_{one}": f"{tmp_path}/{one}" for one in places}
+    of_all = {
+        "NIGHTSHIFT_SECRET": PASSWORD * 8,
+        "NIGHTSHIFT_AIRFLOW_DATABASE": "postgresql://127.0.0.1:1/airflow",
+        "MLFLOW_TRACKING_URI": "postgresql://127.0.0.1:1/mlflow",
+    }
+    _, rows = _asked({**given, **shared, **of_all})
+    assert rows["this part"]["state"] == "ok"
+
+
+def test_a_program_that_reaches_no_host_since_it_is_not_there_is_named(
+    variables: dict[str, str],
+) -> None:
+    given = {
+        "NIGHTSHIFT_RANK_HOSTS": "trainer-1",
+        "NIGHTSHIFT_RENDEZVOUS_ADDRESS": "10.0.0.5",
+        "NIGHTSHIFT_HOST_COMMAND": "no-such-program {host}",
+    }
+    _, rows = _asked({**variables, **given})
+    found = rows["ranks on trainer-1"]["found"]
+    assert found == "The program no-such-program cannot be run: No such file or directory."
+
+
 def test_servers_that_do_not_answer_are_problems(variables: dict[str, str]) -> None:
     closed = free_port()
     address = f"postgresql://ann:{PASSWORD}@127.0.0.1:{closed}/night"

@@ -471,6 +471,19 @@ def test_an_address_at_which_nobody_else_finds_the_logs_is_refused(
         lifecycle.up(part)
 
 
+def test_a_machine_whose_own_name_leads_nowhere_is_told_so(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lead_nowhere(name: str) -> str:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    part = replace(home, **PART)  # type: ignore[arg-type]
+    monkeypatch.setenv("AIRFLOW__CORE__HOSTNAME_CALLABLE", "airflow.utils.net.get_host_ip_address")
+    monkeypatch.setattr(socket, "gethostbyname", lead_nowhere)
+    with pytest.raises(UsageError, match=r"this one nowhere: .* Let a line of /etc/hosts"):
+        lifecycle.up(part)
+
+
 def test_a_machine_on_which_nothing_is_to_run_is_refused(home: Environment) -> None:
     for nothing in ({"services": "jdbc"}, {"services": "spark", "spark_remote": "sc://cluster"}):
         with pytest.raises(UsageError, match="nothing is needed here"):
