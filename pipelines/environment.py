@@ -57,6 +57,7 @@ _OF_AIRFLOW = frozenset({"airflow-api", "scheduler", "dag-processor", "triggerer
 _LEAST_SECRET = 32
 """Characters: what is derived from fewer could be found by trying."""
 _STORE = re.compile(r"https?://[\w.:\[\]-]+(/[^\s?#]*)?", re.ASCII)
+_NO_TABLE = re.compile(r"[%\[\]^|\\\x00-\x1f\x7f]")
 _LIKE_URL = re.compile(r"^\s*[A-Za-z][\w+.-]*:/|://")
 _SPARK_MASTER = re.compile(r"spark://[\w.-]+:\d+(,[\w.-]+:\d+)*")
 _SPARK_ADDRESS = re.compile(r"sc://[^/;?#@\s]+(/(;[^;=?#\s]+=[^;=?#\s]*)*)?")
@@ -133,11 +134,11 @@ def _absolute(path: str) -> Path:
 
 def _absolute_of_tables(path: str) -> Path:
     absolute = _absolute(path)
-    if "%" in str(absolute):
-        # delta-rs opens a path as a URL: of '%20' it makes a space, and finds no table there.
+    if _NO_TABLE.search(str(absolute)):
+        # delta-rs opens a path as a URL: of '%20' it makes a space, and of others nothing.
         raise ValueError(
             "a folder for tables: no part of its path may hold '%', which Delta's writer reads as "
-            "part of a URL"
+            "part of a URL, nor one of [ ] ^ | \\ or what is not printed, which it cannot read"
         )
     return absolute
 

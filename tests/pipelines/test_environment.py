@@ -325,6 +325,15 @@ def test_a_folder_that_deltas_writer_would_not_find_is_refused(
         default.read({})
 
 
+@pytest.mark.parametrize("sign", ["[", "]", "^", "|", "\\", "\t", "\n", "\x7f"])
+@pytest.mark.parametrize("variable", ["NIGHTSHIFT_HOME", "NIGHTSHIFT_LAKE"])
+def test_a_path_that_deltas_writer_cannot_read_holds_no_tables(
+    variable: str, sign: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=rf"(?s){variable}.* is not a folder for tables"):
+        Environment.read({variable: str(tmp_path / f"of{sign}night")})
+
+
 @pytest.mark.parametrize(
     ("variable", "given", "why"),
     [
