@@ -7,7 +7,9 @@ of its name in the other packages.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
 
 from pipelines.errors import UsageError, no_such
@@ -47,14 +49,32 @@ def pipeline(name: str) -> Pipeline:
     """The pipeline of that name.
 
     Raises:
-        UsageError: there is none; the message offers the near miss.
+        UsageError: there is none; the message offers the near miss. Or its module cannot be
+            imported; the message says where and why.
     """
     if name not in names():
         raise no_such("pipeline", name, names())
-    found = getattr(import_module(f"pipelines.{name}"), "PIPELINE", None)
+    found = getattr(_declaration(name), "PIPELINE", None)
     if not isinstance(found, Pipeline) or found.name != name:
         raise UsageError(f"pipelines/{name}.py must define PIPELINE = Pipeline(name='{name}', …).")
     return found
+
+
+def _declaration(name: str) -> ModuleType:
+    try:
+        return import_module(f"pipelines.{name}")
+    except Exception as error:  # a declaration is code: it may raise anything
+        what = str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {error}"
+        raise UsageError(f"{_place(error, name)}: {what}") from error
+
+
+def _place(error: Exception, name: str) -> str:
+    """Where in that module an import has ended, for people."""
+    file = str(Path(__file__).with_name(f"{name}.py"))
+    lines = [one.lineno for one in extract_tb(error.__traceback__) if one.filename == file]
+    if isinstance(error, SyntaxError) and error.filename == file:
+        lines.append(error.lineno)
+    return f"pipelines/{name}.py, line {lines[-1]}" if lines else f"pipelines/{name}.py"
 
 
 def pools() -> list[Pool]:
@@ -100,3 +120,8 @@ def part(package: str, pipeline: Pipeline, holds: str) -> ModuleType:
         raise UsageError(
             f"{file} does not exist. Pipeline '{pipeline.name}' needs it for {holds}."
         ) from None
+
+
+def has_part(package: str, pipeline: Pipeline) -> bool:
+    """Whether the pipeline has a module in that package."""
+    return find_spec(f"{package}.{pipeline.name}") is not None

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
-from pipelines.errors import refuse_unless
+from pipelines.errors import refuse_odd_kinds, refuse_unless
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +39,7 @@ class Feature:
     doc: str = ""
 
     def __post_init__(self) -> None:
+        refuse_odd_kinds(f"Feature '{self.name}'", self)
         refuse_unless(self.name.isidentifier(), f"A feature cannot be named '{self.name}'.")
         bounds = (self.least, self.most)
         refuse_unless(
@@ -70,9 +71,12 @@ class FeatureView:
     """SQL of the instant at which it became known; None: at once."""
     max_age_hours: int | None = None
     """Older facts count as none; None: any age will do."""
+    past_days: int = 1
+    """Days up to its own that a row of the table is about: so many must its `window_days` be."""
     doc: str = ""
 
     def __post_init__(self) -> None:
+        refuse_odd_kinds(f"Feature view '{self.name}'", self)
         refuse_unless(self.name.isidentifier(), f"A feature view cannot be named '{self.name}'.")
         refuse_unless(bool(self.keys), f"Feature view '{self.name}' needs a key.")
         refuse_unless(bool(self.features), f"Feature view '{self.name}' has no features.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Literal, get_args
 
-from pipelines.errors import refuse_unless
+from pipelines.errors import refuse_odd_kinds, refuse_unless
 
 Type = Literal["string", "int", "long", "double", "boolean", "date", "timestamp"]
 Format = Literal["csv", "csv_gzip", "json_lines", "parquet"]
@@ -40,6 +40,7 @@ class Column:
             self.type in get_args(Type),
             f"Column '{self.name}': no type '{self.type}'. Known: {known}.",
         )
+        refuse_odd_kinds(f"Column '{self.name}'", self)
         refuse_unless(
             self.name.lower() not in _RESERVED,
             f"A column must not be named '{self.name}': every raw row gets a column of that name, "
@@ -89,6 +90,7 @@ class Feed:
     doc: str = ""
 
     def __post_init__(self) -> None:
+        refuse_odd_kinds(f"Feed '{self.name}'", self)
         names = list(self.column_names)
         missing = [name for name in self.key if name not in names]
         # Spark and Delta take 'Id' and 'id' for the same column.
@@ -110,13 +112,14 @@ class Feed:
             f"Feed '{self.name}': new_columns must be one of {', '.join(policies)}, "
             f"but is '{self.new_columns}'.",
         )
+        self._refuse_odd_path("path", self.path)
         is_dated = self.is_optional or self.first_day is not None or self.last_day is not None
         refuse_unless(
             not (is_dated and self.is_reference),
-            f"Feed '{self.name}': a reference feed has one file on every day: it cannot be "
-            "optional, nor have a first or a last day.",
+            f"Feed '{self.name}': its path '{self.path}' holds no '{{date}}', so it is a reference "
+            "feed, which has one file on every day: it cannot be optional, nor have a first or a "
+            "last day.",
         )
-        self._refuse_odd_path("path", self.path)
         self._refuse_hidden_file()
         if self.marker is not None:
             self._refuse_odd_path("marker", self.marker)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
-from math import isfinite
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, get_args
 
-from pipelines.errors import refuse_text, refuse_unless
+from pipelines.errors import fits, kinds, refuse_odd_kinds, refuse_unless
 
 Task = Literal["binary_classification", "regression"]
 """What the label is: 1 or 0, or a number. Loss, metrics, plots and suites follow from it."""
@@ -21,15 +20,6 @@ night's predictions are refused."""
 WatchKind = Literal["feature", "prediction", "skew", "coverage", "quality"]
 """What is watched each night: drift of features and of predictions, rows that are scored by other
 features than are learned from, predictions and labels without each other, and live quality."""
-_KINDS: Mapping[Any, str] = {
-    int: "whole number",
-    float: "finite number",
-    str: "text",
-    int | None: "whole number or None",
-    tuple[int, ...]: "tuple of whole numbers",
-    tuple[str, ...]: "tuple of texts",
-}
-"""What people call the kinds of settings; others are told by their types."""
 _SEEDS = 2**32
 
 
@@ -88,7 +78,7 @@ class NeuralNetwork:
     next attempt of a night that was killed, go on from there."""
 
     def __post_init__(self) -> None:
-        _refuse_odd_kinds(self)
+        refuse_odd_kinds(type(self).__name__, self)
         counts = (
             *("ranks", "epochs", "batch_size", "embedding_size", "timeout_seconds"),
             "accumulated_batches",
@@ -129,7 +119,7 @@ class LinearModel:
     """Of the solver of logistic regression; ridge regression is solved at once."""
 
     def __post_init__(self) -> None:
-        _refuse_odd_kinds(self)
+        refuse_odd_kinds(type(self).__name__, self)
         refuse_unless(self.l2 > 0, "l2 must be above 0.")
         refuse_unless(self.max_iterations >= 1, "max_iterations must be at least 1.")
 
@@ -153,7 +143,7 @@ class GroupMean:
     name: str = "group_mean"
 
     def __post_init__(self) -> None:
-        refuse_text(f"GroupMean '{self.name}'", columns=self.columns)
+        refuse_odd_kinds(f"GroupMean '{self.name}'", self)
         refuse_unless(bool(self.columns), f"GroupMean '{self.name}' needs a column.")
 
 
@@ -166,6 +156,9 @@ class LastValue:
 
     feature: str
     name: str = "last_value"
+
+    def __post_init__(self) -> None:
+        refuse_odd_kinds(f"LastValue '{self.name}'", self)
 
 
 Baseline = GroupMean | LastValue
@@ -180,7 +173,7 @@ class Logarithm:
     """Below this size, in the feature's unit, the curve is nearly straight."""
 
     def __post_init__(self) -> None:
-        refuse_text("Logarithm", features=self.features)
+        refuse_odd_kinds("Logarithm", self)
         refuse_unless(self.bend > 0, "The bend of a Logarithm must be above 0.")
 
 
@@ -264,19 +257,11 @@ class Training:
             self.task in get_args(Task),
             f"No task '{self.task}'. Known: {', '.join(get_args(Task))}.",
         )
-        refuse_text(
-            "Training",
-            numeric=self.numeric,
-            categorical=self.categorical,
-            shared=self.shared,
-            unread=self.unread,
-            slices=self.slices,
-        )
         refuse_unless(
             isinstance(self.family, Family),
             f"family must be a value such as LinearModel(), but is {self.family!r}.",
         )
-        _refuse_odd_kinds(self)
+        refuse_odd_kinds("Training", self)
         refuse_unless(0 <= self.seed < _SEEDS, f"seed must be from 0 to {_SEEDS - 1}.")
         refuse_unless(self.min_rows >= 1, "min_rows must be at least 1.")
         most = self.rows_in_process
@@ -304,8 +289,8 @@ class Training:
     @property
     def kinds(self) -> dict[str, Any]:
         """What each of its `settings` takes, as it is annotated."""
-        kinds = {**_kinds(type(self)), **_kinds(type(self.family))}
-        return {name: kinds[name] for name in self.settings}
+        known = {**kinds(type(self)), **kinds(type(self.family))}
+        return {name: known[name] for name in self.settings}
 
     def with_settings(self, values: Mapping[str, Any]) -> Training:
         """The same with other values of settings, by their names."""
@@ -419,6 +404,7 @@ class Promotion:
     ever."""
 
     def __post_init__(self) -> None:
+        refuse_odd_kinds("Promotion", self)
         # Below a half the worse of two models would be promoted.
         rates = (self.min_win_rate, self.min_first_win_rate)
         refuse_unless(
@@ -493,6 +479,7 @@ class Watch:
     worse."""
 
     def __post_init__(self) -> None:
+        refuse_odd_kinds("Watch", self)
         refuse_unless(
             1 <= self.min_nights <= self.nights,
             f"min_nights must be from 1 to nights, {self.nights}.",
@@ -504,8 +491,6 @@ class Watch:
         names = ("least_drift", "max_skew", "max_unpredicted", "max_unlabelled", "max_quality_loss")
         odd = [name for name in names if not 0 < getattr(self, name) < 1]
         refuse_unless(not odd, f"{', '.join(odd)} must be above 0 and below 1.")
-        kept = {"unwatched": self.unwatched, "holds": self.holds, "retrains": self.retrains}
-        refuse_text("Watch", **kept)
         for name in ("holds", "retrains"):
             kinds = getattr(self, name)
             unknown = sorted(set(kinds) - set(get_args(WatchKind)))
@@ -528,6 +513,7 @@ class Serving:
     held-out days: it passes when the 95 % interval of the growth lies below."""
 
     def __post_init__(self) -> None:
+        refuse_odd_kinds("Serving", self)
         known = ", ".join(get_args(OddInputs))
         refuse_unless(
             self.odd_inputs in get_args(OddInputs),
@@ -535,41 +521,3 @@ class Serving:
         )
         share = self.max_quantised_loss
         refuse_unless(0 < share < 1, "max_quantised_loss must be above 0 and below 1.")
-
-
-def fits(value: object, kind: Any) -> bool:
-    """Whether a value is of a kind that a setting takes.
-
-    Words that are given are not judged: whoever knows them all tells which there are.
-    """
-    options = get_args(kind)
-    if kind is float:
-        return isinstance(value, int | float) and type(value) is not bool and isfinite(value)
-    if kind is int:
-        return isinstance(value, int) and type(value) is not bool
-    if get_origin(kind) is Literal:
-        return isinstance(value, str)
-    if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(fits(one, options[0]) for one in value)
-    if options:
-        return any(fits(value, option) for option in options)
-    return isinstance(value, kind)
-
-
-def said_kind(kind: Any) -> str:
-    """A kind, for people."""
-    return _KINDS.get(kind) or str(kind).replace(f"{__name__}.", "")
-
-
-def _refuse_odd_kinds(declared: Family | Training) -> None:
-    for name, kind in _kinds(type(declared)).items():
-        value = getattr(declared, name)
-        refuse_unless(
-            fits(value, kind),
-            f"{name} has a value of another kind than it takes: {value!r} is no {said_kind(kind)}.",
-        )
-
-
-def _kinds(declaration: type) -> dict[str, Any]:
-    hints = get_type_hints(declaration)
-    return {one.name: hints[one.name] for one in fields(declaration)}

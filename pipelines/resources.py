@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.errors import refuse_unless
+from pipelines.errors import refuse_odd_kinds, refuse_unless
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,6 +18,7 @@ class Pool:
     doc: str = ""
 
     def __post_init__(self) -> None:
+        refuse_odd_kinds("A pool", self)
         refuse_unless(bool(self.name.strip()), "A pool needs a name.")
         refuse_unless(self.slots >= 1, f"Pool '{self.name}': slots must be at least 1.")
 
@@ -36,6 +37,7 @@ class Resources:
     """What Airflow's executor is told besides; its own docs say what it knows."""
 
     def __post_init__(self) -> None:
+        refuse_odd_kinds("Resources", self)
         refuse_unless(self.pool_slots >= 1, "pool_slots must be at least 1.")
         slots = self.pool.slots if self.pool else 1
         # A task that needs more would wait for ever.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 
-from pipelines.errors import refuse_unless
+from pipelines.errors import refuse_odd_kinds, refuse_unless
 from pipelines.features import Feature, FeatureView
 
 
@@ -21,6 +21,9 @@ class DailySum:
     sql: str
     """Aggregate over the rows that share a day and a key. Whole numbers or decimals: a sum of
     doubles would depend on the order in which they come."""
+
+    def __post_init__(self) -> None:
+        refuse_odd_kinds(f"DailySum '{self.name}'", self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +38,9 @@ class Statistic:
     least: float | None = None
     most: float | None = None
     doc: str = ""
+
+    def __post_init__(self) -> None:
+        refuse_odd_kinds(f"Statistic '{self.name}'", self)
 
     @property
     def is_count(self) -> bool:
@@ -63,6 +69,19 @@ class Grain:
     statistics: tuple[str, ...]
     """Names of the statistics that models read."""
 
+    def __post_init__(self) -> None:
+        refuse_odd_kinds(f"Grain '{self.name}'", self)
+        refuse_unless(
+            bool(self.columns and self.windows and self.statistics),
+            f"Grain '{self.name}' needs a column, a window and a statistic.",
+        )
+        odd = [days for days in self.windows if days < 1]
+        refuse_unless(
+            not odd,
+            f"Grain '{self.name}': windows has {odd}, but the shortest is 1 day, the one that ends "
+            "with the scoring moment.",
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rolling:
@@ -73,6 +92,7 @@ class Rolling:
     grains: tuple[Grain, ...]
 
     def __post_init__(self) -> None:
+        refuse_odd_kinds("Rolling", self)
         sums = {one.name for one in self.sums}
         used: set[str] = set()
         for statistic in self.statistics:
@@ -160,6 +180,8 @@ def rolling_views(rolling: Rolling, *, table: str, max_age_hours: int) -> tuple[
             constants={"grain": grain.name},
             features=rolling.features(grain),
             max_age_hours=max_age_hours,
+            # Of all grains: a key has a row as long as the longest window holds something of it.
+            past_days=max(rolling.windows),
             doc=f"The past by {', '.join(grain.columns)}.",
         )
         for grain in rolling.grains

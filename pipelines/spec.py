@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pipelines import features as feature_names
 from pipelines.days import Days
 from pipelines.environment import PAGES
-from pipelines.errors import no_such, refuse_text, refuse_unless
+from pipelines.errors import fits, no_such, refuse_odd_kinds, refuse_unless, said_kind
 from pipelines.events import Channel
 from pipelines.features import Feature, FeatureView
 from pipelines.feeds import Feed, Type
@@ -26,8 +26,6 @@ from pipelines.model import (
     Serving,
     Training,
     Watch,
-    fits,
-    said_kind,
 )
 from pipelines.resources import Resources
 from pipelines.stages import Stage, stage
@@ -86,6 +84,26 @@ RESERVED_SUFFIXES = (SOURCE_SUFFIX, DEADLINE_SUFFIX)
 """Of a pipeline's name in those of the DAGs that are made for it beside its own."""
 _MOST_HOURS = 24
 """That a night may wait for its files: while it does, the next one does not begin."""
+_MONTHS = (
+    *("jan", "feb", "mar", "apr", "may", "jun"),
+    *("jul", "aug", "sep", "oct", "nov", "dec"),
+)
+_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_DAILY = ("@daily", "@midnight")
+
+
+def _numbers(least: int, most: int) -> tuple[str, ...]:
+    return tuple(map(str, range(least, most + 1)))
+
+
+_CRON = (
+    _numbers(0, 59),
+    _numbers(0, 23),
+    _numbers(1, 31),
+    (*_numbers(1, 12), *_MONTHS),
+    (*_numbers(0, 7), *_WEEKDAYS),
+)
+"""What each field of a cron expression may say."""
 _LONGEST_IN_WAREHOUSE = 50
 """Letters of a table's name: PostgreSQL cuts off names of more than 63, and indexes are named after
 their table."""
@@ -124,6 +142,7 @@ class Table:
     """Type of columns that predictions show and no feed declares, by name."""
 
     def __post_init__(self) -> None:
+        refuse_odd_kinds(f"Table '{self.name}'", self)
         refuse_unless(
             self.window_days >= 1,
             f"Table '{self.name}': window_days must be at least 1, the day itself.",
@@ -139,7 +158,6 @@ class Table:
             not unknown,
             f"Table '{self.name}': no types {unknown}. Known: {', '.join(get_args(Type))}.",
         )
-        refuse_text(f"Table '{self.name}'", key=self.key, reads=self.reads, volatile=self.volatile)
 
     def day_of(self, night: date) -> date:
         """The partition date that a night writes."""
@@ -173,6 +191,7 @@ class Deprecation:
     """Of a column that nothing makes any more; None: it is still made."""
 
     def __post_init__(self) -> None:
+        refuse_odd_kinds(f"Deprecation of '{self.column}'", self)
         refuse_unless(
             self.since < self.until,
             f"Deprecation of '{self.column}': since {self.since} must be before until "
@@ -254,10 +273,11 @@ class Pipeline:
     doc: str = ""
 
     def __post_init__(self) -> None:
-        refuse_text(f"Pipeline '{self.name}'", entity=self.entity, carried=self.carried)
+        refuse_odd_kinds(f"Pipeline '{self.name}'", self)
         self._refuse_odd_names()
         self._refuse_odd_days()
         self._refuse_odd_hours()
+        self._refuse_odd_schedules()
         self._refuse_odd_resources()
         self._refuse_unmade_inputs()
         self._refuse_odd_views()
@@ -480,6 +500,7 @@ class Pipeline:
                 f"Feature view '{view.name}' looks into '{self.name}.{view.table}', which no feed "
                 f"or transform makes. Known: {sorted(known)}.",
             )
+            self._refuse_short_window(view)
         refuse_unless(
             self.entity_table in known,
             f"entity_table '{self.name}.{self.entity_table}' is made by no feed or transform. "
@@ -491,6 +512,15 @@ class Pipeline:
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             refuse_unless(not twice, f"Pipeline '{self.name}' has two {kind} named {twice}.")
+
+    def _refuse_short_window(self, view: FeatureView) -> None:
+        days = next((table.window_days for table in self.derived if table.name == view.table), 1)
+        refuse_unless(
+            view.past_days <= days,
+            f"Feature view '{view.name}' looks up windows of up to {view.past_days} days in "
+            f"'{self.name}.{view.table}', which is made from {days} day(s): its window_days must "
+            f"be at least {view.past_days}.",
+        )
 
     def _refuse_odd_days(self) -> None:
         spans = {f"Pipeline '{self.name}'": (self.first_day, self.last_day)}
@@ -526,6 +556,18 @@ class Pipeline:
             f"Pipeline '{self.name}': predictions_by {by} must be hours and minutes, without a "
             "zone: it is a time of day in the pipeline's own.",
         )
+
+    def _refuse_odd_schedules(self) -> None:
+        schedules = {"schedule": self.schedule}
+        if self.replay:
+            schedules["replay.drops"] = self.replay.drops
+        for name, cron in schedules.items():
+            refuse_unless(
+                _is_cron(cron),
+                f"Pipeline '{self.name}': {name} '{cron}' is no cron expression. It has five "
+                "fields (minute, hour, day of the month, month, day of the week), such as "
+                "'30 4 * * *': at 04:30 of each day in the pipeline's zone.",
+            )
 
     def _refuse_odd_resources(self) -> None:
         for name, given in self.resources.items():
@@ -592,6 +634,25 @@ class Pipeline:
 
     def _no_such(self, kind: str, name: str, known: list[str]) -> NoReturn:
         raise no_such(f"{kind} of '{self.name}'", name, known)
+
+
+def _is_cron(text: str) -> bool:
+    fields = text.split()
+    if len(fields) != len(_CRON):
+        return text in _DAILY
+    return all(map(_is_cron_field, fields, _CRON))
+
+
+def _is_cron_field(text: str, known: tuple[str, ...]) -> bool:
+    for part in text.lower().split(","):
+        span, slash, step = part.partition("/")
+        least, dash, most = span.partition("-")
+        ends = (least, most) if dash else (least,)
+        # `*`, one value, or two with a '-' between them.
+        is_span = span == "*" or all(end.removeprefix("0") in known or end in known for end in ends)
+        if not is_span or (slash and not (step.isdecimal() and int(step))):
+            return False
+    return True
 
 
 def _raw_table(feed: Feed) -> Table:

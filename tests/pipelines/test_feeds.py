@@ -170,7 +170,13 @@ def test_a_key_must_be_among_the_columns(key: tuple[str, ...]) -> None:
     [{"is_optional": True}, {"first_day": date(2013, 1, 2)}, {"last_day": date(2013, 1, 2)}],
 )
 def test_a_reference_feed_has_a_file_on_every_day(given: dict[str, Any]) -> None:
-    assert "has one file on every day" in _refusal(path="sensors.csv", **given)
+    message = _refusal(path="sensors.csv", **given)
+    assert "path 'sensors.csv' holds no '{date}', so it is a reference feed" in message
+    assert "has one file on every day" in message
+
+
+def test_another_word_in_braces_is_refused_as_such_also_of_an_optional_feed() -> None:
+    assert "may hold '{date}' once" in _refusal(path="{day}.csv", is_optional=True)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, date, time
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import UsageError
+from pipelines.features import Feature, FeatureView
 from pipelines.feeds import Column, Feed
 from pipelines.model import Logarithm, NeuralNetwork, Promotion, Watch
 from pipelines.resources import TRAINING, Pool, Resources
+from pipelines.rolling import Grain
 from pipelines.run import Run
 from pipelines.spec import RESERVED_PIPELINES, Table
 from pipelines.stages import STAGES, select
@@ -310,7 +313,7 @@ def test_days_that_end_before_they_begin_are_refused() -> None:
         replace(TOY, first_day=new_years_eve, last_day=new_year)
 
 
-@pytest.mark.parametrize(("deadline", "patience"), [(-1, 2), (3, 2), (2, 25), (float("nan"), 2)])
+@pytest.mark.parametrize(("deadline", "patience"), [(-1, 2), (3, 2), (2, 25)])
 def test_a_night_waits_for_files_less_than_a_day_and_tells_of_it_before(
     deadline: float, patience: float
 ) -> None:
@@ -363,3 +366,100 @@ def test_what_is_not_watched_is_a_feature() -> None:
         replace(TOY, watch=Watch(unwatched=("moon",)))
     with pytest.raises(UsageError, match="unwatched must be a tuple"):
         Watch(unwatched="moon")  # type: ignore[arg-type]
+
+
+_KEY = ("id",)
+
+
+@pytest.mark.parametrize(
+    ("declare", "message"),
+    [
+        (lambda: Column(name="a", null_token=0), "Column 'a': null_token .* 0 is no text or None"),
+        (
+            lambda: replace(READINGS, columns=Column(name="id")),
+            "Feed 'readings': columns .* Column",
+        ),
+        (lambda: replace(READINGS, columns=("id",)), r"\('id',\) is no tuple of Column"),
+        (lambda: replace(READINGS, key="id"), r"key must be a tuple of names.*\('id',\)"),
+        (lambda: replace(TOY, feeds=READINGS), "Pipeline 'toy': feeds .* is no tuple of Feed"),
+        (lambda: replace(TOY, feeds=[READINGS]), "feeds .* is no tuple of Feed, such as"),
+        (lambda: replace(TOY, first_day="2013-01-01"), "first_day .* '2013-01-01' is no date"),
+        (lambda: replace(TOY, first_day=datetime(2013, 1, 1, tzinfo=UTC)), "is no date"),
+        (lambda: replace(TOY, notify="log"), r"notify must be a tuple of names.*\('log',\)"),
+        (lambda: replace(_table("a"), window_days="7"), "Table 'a': window_days .* whole number"),
+        (
+            lambda: replace(TOY, feed_deadline_hours=float("nan")),
+            "'toy': feed_deadline_hours .* nan is no finite number",
+        ),
+        (lambda: Promotion(min_win_rate="high"), "Promotion: min_win_rate .* finite number"),
+        (lambda: Feature(name="a", least="0"), "Feature 'a': least .* finite number or None"),
+        (lambda: FeatureView(name="v", table="t", keys=_KEY, features=()), "keys .* dictionary of"),
+        (lambda: Grain(name="g", columns="id", windows=(7,), statistics=("n",)), "Grain 'g': col"),
+        (lambda: Grain(name="g", columns=_KEY, windows=7, statistics=("n",)), "whole numbers"),
+    ],
+)
+def test_a_value_of_another_kind_than_its_field_takes_is_refused_and_named(
+    declare: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        declare()
+
+
+@pytest.mark.parametrize("windows", [(0, 7), (-1,)])
+def test_a_window_of_no_day_is_refused(windows: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match=r"Grain 'g': windows has \[(0|-1)\]"):
+        Grain(name="g", columns=_KEY, windows=windows, statistics=("n",))
+
+
+def test_a_table_of_windows_is_made_from_as_many_days_as_the_longest() -> None:
+    rolling = next(table for table in FLIGHTS.derived if table.name == "rolling")
+    short = replace(rolling, window_days=7)
+    others = [table for table in FLIGHTS.derived if table.name != "rolling"]
+    with pytest.raises(UsageError, match="'flights.rolling', which is made from 7 day.*least 28"):
+        replace(FLIGHTS, derived=(*others, short))
+
+
+@pytest.mark.parametrize(
+    "cron",
+    [
+        "",
+        "every night",
+        "@weekly",
+        "30 4 * *",
+        "30 25 * * *",
+        "60 4 * * *",
+        "a b c d e",
+        "*/0 4 * * *",
+    ],
+)
+def test_a_schedule_that_is_no_cron_expression_is_refused(cron: str) -> None:
+    with pytest.raises(UsageError, match=f"schedule '{re.escape(cron)}' is no cron expression"):
+        replace(TOY, schedule=cron)
+
+
+@pytest.mark.parametrize(
+    "cron", ["@daily", "05 04 * * *", "0,30 1-5/2 1 jan-mar MON-FRI", "*/15 * * * 7"]
+)
+def test_a_schedule_says_all_that_cron_can(cron: str) -> None:
+    assert replace(TOY, schedule=cron).schedule == cron
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\ny = 1 +\n", "pipelines/odd.py, line 2: SyntaxError: invalid syntax"),
+        ("import no_such_library\n", "pipelines/odd.py, line 1: ModuleNotFoundError: No module"),
+        (
+            "from pipelines.feeds import Column\nA = Column(\n    name='a', type='decimal'\n)\n",
+            "pipelines/odd.py, line 2: Column 'a': no type 'decimal'",
+        ),
+    ],
+)
+def test_a_declaration_that_cannot_be_imported_is_told_with_file_and_line(
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "odd.py").write_text(text)
+    monkeypatch.setattr(catalog, "__file__", str(tmp_path / "catalog.py"))
+    monkeypatch.setattr("pipelines.__path__", [str(tmp_path)])
+    with pytest.raises(UsageError, match=message):
+        catalog.pipeline("odd")
