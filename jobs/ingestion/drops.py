@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from jobs.ingestion.contents import Contents, Drop, Unfit
 from jobs.ingestion.formats import FORMATS
+from pipelines import catalog
 from pipelines.errors import NightshiftError, NotLanded, Refused, UsageError
 from pipelines.feeds import Column
 from pipelines.landing import ExpectedFile, Stamp, expected_files, stamp
@@ -231,10 +232,11 @@ def _error(run: Run, problems: list[_Problem]) -> NightshiftError:
     hidden = len(problems) - _PROBLEMS_LISTED
     if hidden > 0:
         lines.append(f"  … and {hidden} more")
+    has_example = catalog.has_part("jobs.examples", run.pipeline)
+    example = f" (the example's: nightshift land {name} --from {first} --to {last})"
     lines.append(
         f"Files are looked for in {run.environment.landing}. Wait for the source to drop them and "
-        f"run again, or drop them yourself (the example's: nightshift land {name} --from {first} "
-        f"--to {last})."
+        f"run again, or drop them yourself{example if has_example else ''}."
     )
     if is_late:
         return NotLanded("\n".join(lines))

@@ -98,9 +98,15 @@ def test_missing_files_have_not_landed_and_are_named_with_the_way_out(alone: Env
         "  - toy/readings/2013-01-05.csv: the file is missing",
         "  - toy/readings/2013-01-07.csv: the file is missing",
     ]
-    assert "nightshift land toy --from 2013-01-05 --to 2013-01-07" in message
-    assert str(alone.landing) in message
+    assert f"Files are looked for in {alone.landing}." in message
+    assert message.endswith("or drop them yourself.")
     assert "header" not in message
+
+
+def test_of_an_example_the_way_out_has_the_command_that_drops_its_files(alone: Environment) -> None:
+    run = run_of(alone, "2013-01-05")
+    with pytest.raises(NotLanded, match="nightshift land weather --from 2013-01-05 --to 2013-01-0"):
+        find_drops(replace(run, pipeline=replace(run.pipeline, name="weather")))
 
 
 def test_a_day_of_an_optional_feed_may_lack_its_file(alone: Environment) -> None:
