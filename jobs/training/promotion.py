@@ -190,17 +190,23 @@ def leaks(evidence: Evidence, limits: Promotion) -> str | None:
     task = evidence.task
     title = task.metrics[task.leak_score]
     scores = (
-        (title, evidence.candidate[task.leak_score], limits.max_score),
-        (f"{title} within a day", evidence.score_within_day, limits.max_score_within_day),
+        ("max_score", title, evidence.candidate[task.leak_score]),
+        ("max_score_within_day", f"{title} within a day", evidence.score_within_day),
     )
-    told = []
-    for name, score, highest in scores:
+    told, broken = [], []
+    for limit, name, score in scores:
+        highest = getattr(limits, limit)
         assert highest is not None, "limits without their thresholds"
         if score is not None and score > highest:
             told.append(f"{name} of {score:.3f} is above {highest}")
+            broken.append(f"Promotion.{limit}")
     if not told:
         return None
-    return f"Its {' and its '.join(told)}: it must have seen the future."
+    return (
+        f"Its {' and its '.join(told)}: it must have seen the future. Look for a feature that "
+        "knows the label; where what is foretold is as plain as that, raise "
+        f"{' and '.join(broken)}."
+    )
 
 
 def loses_to_a_baseline(evidence: Evidence, limits: Promotion) -> str | None:

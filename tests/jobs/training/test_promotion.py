@@ -176,10 +176,17 @@ def test_a_model_must_beat_every_baseline() -> None:
     )
 
 
+_LOOK = (
+    "it must have seen the future. Look for a feature that knows the label; "
+    "where what is foretold is as plain as that, raise"
+)
+
+
 def test_a_model_that_is_too_good_to_be_true_is_refused() -> None:
     decision = decide(replace(FIRST, candidate=measured(0.1, auc=0.97)), LIMITS)
     assert decision == Decision(
-        event="refused", reason="Its AUC of 0.970 is above 0.9: it must have seen the future."
+        event="refused",
+        reason=f"Its AUC of 0.970 is above 0.9: {_LOOK} Promotion.max_score.",
     )
 
 
@@ -188,12 +195,14 @@ def test_a_model_that_is_too_good_within_a_day_is_refused() -> None:
     assert decide(replace(FIRST, score_within_day=0.75), limits).event == "promoted"
     assert decide(replace(FIRST, score_within_day=0.76), limits) == Decision(
         event="refused",
-        reason="Its AUC within a day of 0.760 is above 0.75: it must have seen the future.",
+        reason=(
+            f"Its AUC within a day of 0.760 is above 0.75: {_LOOK} Promotion.max_score_within_day."
+        ),
     )
     both = replace(FIRST, candidate=measured(0.1, auc=0.97), score_within_day=0.95)
     assert decide(both, LIMITS).reason == (
         "Its AUC of 0.970 is above 0.9 and its AUC within a day of 0.950 is above 0.9: "
-        "it must have seen the future."
+        f"{_LOOK} Promotion.max_score and Promotion.max_score_within_day."
     )
 
 
