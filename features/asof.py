@@ -37,10 +37,11 @@ from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import 
 from feast.infra.offline_stores.offline_store import RetrievalMetadata
 from feast.infra.offline_stores.offline_utils import get_feature_view_query_context
 from pydantic import Field
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from pipelines.errors import NightshiftError, UsageError
+from pipelines.errors import NightshiftError, UsageError, mistake
 
 if TYPE_CHECKING:
     from pyspark.sql import Column
@@ -239,7 +240,7 @@ def _joined(rows: DataFrame, views: Sequence[_View], time: str, span: _Span) -> 
     """The rows with the features of all views."""
     groups = _Group.all_of(views)
     with ThreadPoolExecutor(_PASSES_AT_ONCE) as pool:
-        answers = list(pool.map(lambda group: _answers(group, rows, time, span), groups))
+        answers = list(pool.map(lambda group: _looked_up(group, rows, time, span), groups))
     joined = rows
     for group, answer in zip(groups, answers, strict=True):
         for position in range(len(group.views)):
@@ -274,6 +275,20 @@ def _answers_of(position: int, group: _Group, answers: DataFrame, time: str) -> 
         values.append(F.col(_FACT)["values"][value].alias(name))
     own = answers.where(F.col(_ASKED) == position)
     return own.select(*keys, _renamed(_AT, time), *values)
+
+
+def _looked_up(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFrame:
+    try:
+        return _answers(group, rows, time, span)
+    except AnalysisException as error:
+        said = mistake(error)
+        if said is None:
+            raise
+        names = ", ".join(view.name for view in group.views)
+        raise UsageError(
+            f"Feature view {names} cannot be looked up as its keys, event, created and features "
+            f"say: {said}"
+        ) from error
 
 
 def _answers(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFrame:

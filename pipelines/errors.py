@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime
@@ -9,6 +10,12 @@ from difflib import get_close_matches
 from math import isfinite
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
+_WRITTEN = re.compile(
+    r"\[(AMBIGUOUS_|DATATYPE_MISMATCH|MISSING_AGGREGATION|MISSING_GROUP_BY|PARSE_SYNTAX_ERROR"
+    r"|UNRESOLVED_|WRONG_NUM_ARGS)"
+)
+"""How Spark's errors begin that a fault of its own, or a table that went away, never gives."""
+_PLACE = re.compile(r" SQLSTATE: \w+(; line \d+ pos \d+)?;?$")
 _KINDS: Mapping[Any, str] = {
     int: "whole number",
     float: "finite number",
@@ -132,6 +139,16 @@ def no_such(
     near = get_close_matches(name, names, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return error(f"No {kind} named '{name}'.{hint} Known: {', '.join(names) or 'none'}.")
+
+
+def mistake(error: Exception) -> str | None:
+    """What Spark says of names, types or SQL that people wrote.
+
+    None: it is no such error, but a fault.
+    """
+    said = str(error).partition("\n")[0]
+    # Without the place in a query that nobody has seen.
+    return _PLACE.sub("", said) if _WRITTEN.match(said) else None
 
 
 def refuse_unless(holds: bool, what: str) -> None:

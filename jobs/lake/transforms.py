@@ -24,11 +24,19 @@ def transform_of(pipeline: Pipeline, table: Table) -> Transform:
     """The function that makes a derived table.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or one that takes other tables than the declaration says.
     """
     lacking = f"Table '{pipeline.name}.{table.name}' has no transform"
-    parameters = ", ".join([*table.reads, "days"])
-    return _written_for(pipeline, table.name, parameters, lacking)
+    wanted = [*table.reads, "days"]
+    function = _written_for(pipeline, table.name, ", ".join(wanted), lacking)
+    taken = parameters(function)
+    if set(taken) != set(wanted):
+        raise UsageError(
+            f"Table '{pipeline.name}.{table.name}' reads {', '.join(table.reads) or 'no table'}, "
+            f"but `{table.name}` of jobs/transforms/{pipeline.name}.py takes ({', '.join(taken)}): "
+            f"write `def {table.name}({', '.join(wanted)})`, or change `reads`."
+        )
+    return function
 
 
 def labels_of(pipeline: Pipeline) -> Transform:

@@ -13,6 +13,7 @@ from datetime import date
 from functools import reduce
 from typing import TYPE_CHECKING
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -25,7 +26,7 @@ from jobs.spark.session import connect
 from jobs.stages.check import audit_and_publish
 from pipelines import features as declared
 from pipelines.days import Days
-from pipelines.errors import UsageError
+from pipelines.errors import UsageError, mistake
 from pipelines.spec import SCORING, TRAINING
 
 if TYPE_CHECKING:
@@ -103,15 +104,27 @@ def _outcomes(run: Run) -> _Outcomes | None:
     if any(_drops_nothing(run, name) for name in names):
         return None
     inputs = {name: tables.read(run, name, run.days) for name in names}
-    rows = labels(**inputs).withColumnRenamed(_LANDED, _LEARNED)
-    event = run.pipeline.event_date
+    event, label = run.pipeline.event_date, run.pipeline.training.label
+    # Here and not in the join, so that a column that is not there is told as one of the labels.
+    told = labels(**inputs).select(_LANDED, *run.pipeline.entity, label)
+    rows = told.withColumnRenamed(_LANDED, _LEARNED)
     by_day = rows.groupBy(_LEARNED).agg(
         F.count(F.lit(1)).alias("rows"),
-        F.count(run.pipeline.training.label).alias("labelled"),
+        F.count(label).alias("labelled"),
         F.min(event).alias("first"),
         F.max(event).alias("last"),
     )
-    found = by_day.collect()
+    try:
+        found = by_day.collect()
+    except AnalysisException as error:
+        said = mistake(error)
+        if said is None:
+            raise
+        name = run.pipeline.name
+        raise UsageError(
+            f"`labels` of jobs/transforms/{name}.py must give landed_date, "
+            f"{', '.join(run.pipeline.entity)} and {label}: {said}"
+        ) from error
     if not found:
         return None
     about = {}

@@ -14,6 +14,7 @@ from datetime import date
 from functools import reduce
 from typing import TYPE_CHECKING
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 
 from jobs.lake import staging, tables
@@ -22,6 +23,7 @@ from jobs.lake.publications import Input, Origin
 from jobs.lake.transforms import Transform, definitions_of_data, transform_of
 from jobs.spark.session import connect
 from pipelines.days import Days
+from pipelines.errors import UsageError, mistake
 
 if TYPE_CHECKING:
     from jobs.lake.knowledge import Seen
@@ -48,7 +50,7 @@ def transform(run: Run) -> dict[str, object]:
         Rows staged, in all and by table.
 
     Raises:
-        UsageError: a declared table has no function.
+        UsageError: a declared table has no function, or one that asks Spark for what is not there.
     """
     # Spark's functions work without a JVM only from the first session on.
     connect(run.environment)
@@ -85,9 +87,19 @@ def _stage(
     for staged in inputs:
         staged.result()
     table = making.table
-    rows = _rows(run, making, knowledge)
     origin = _origin(run, making, knowledge)
-    count = tables.stage_rows(run, table.name, rows, origin=origin)
+    try:
+        rows = _rows(run, making, knowledge)
+        count = tables.stage_rows(run, table.name, rows, origin=origin)
+    except AnalysisException as error:
+        said = mistake(error)
+        if said is None:
+            raise
+        name = run.pipeline.name
+        raise UsageError(
+            f"{name}.{table.name} cannot be made as `{table.name}` of jobs/transforms/{name}.py "
+            f"says: {said}"
+        ) from error
     fresh = staging.require(run, table.name)
     # For the tables that read this one.
     checksums = {day: fresh.checksum(day) for day in fresh.days}

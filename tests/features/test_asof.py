@@ -456,6 +456,16 @@ def test_a_missing_join_key_is_named(spark: SparkSession, both_views: FeatureSto
         join(both_views, rows, "known:value")
 
 
+def test_a_column_that_the_source_lacks_is_told_with_its_view(
+    spark: SparkSession, both_views: FeatureStore
+) -> None:
+    facts = spark.createDataFrame([("a", 1)], "place string, value long")
+    facts.createOrReplaceTempView("facts")
+    rows = spark.createDataFrame([(1, "a", at(0))], _ROWS)
+    with pytest.raises(UsageError, match="Feature view known cannot be looked up.*UNRESOLVED"):
+        join(both_views, rows, "known:value")
+
+
 def test_a_feature_that_is_a_column_already_is_refused(
     spark: SparkSession, both_views: FeatureStore
 ) -> None:

@@ -347,6 +347,18 @@ def test_a_lake_without_departures_tells_what_to_run(environment: Environment) -
         features.features(run_of(environment, "features", Days.of(date(2012, 12, 31))))
 
 
+def test_labels_that_lack_a_column_are_told_with_the_columns_that_they_must_have(
+    loaded: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def labels(flights: DataFrame) -> DataFrame:
+        return flights.select("landed_date", "flight_date", "carrier")
+
+    monkeypatch.setattr("jobs.transforms.flights.labels", labels)
+    message = "`labels` of jobs/transforms/flights.py must give landed_date, .* and late: .*UNRES"
+    with pytest.raises(UsageError, match=message):
+        features.features(run_of(loaded, "features", Days.of(date(2013, 1, 2))))
+
+
 def test_a_pipeline_without_labels_is_told_where_to_write_them(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -218,6 +218,31 @@ def test_a_table_without_a_function_is_told_where_to_write_it(
         transform(run)
 
 
+def test_a_function_that_takes_other_tables_than_are_declared_is_told_what_to_write(
+    environment: Environment, seen: list[Any]
+) -> None:
+    other = replace(TOTALS, reads=("readings",))
+    run = replace(_run(environment, "2013-01-01"), pipeline=replace(TOY, derived=(other,)))
+    message = (
+        r"'toy.totals' reads readings, but `totals` of jobs/transforms/toy.py takes "
+        r"\(readings, sensors, days\): write `def totals\(readings, days\)`, or change `reads`"
+    )
+    with pytest.raises(UsageError, match=message):
+        transform(run)
+
+
+def test_a_column_that_is_not_there_is_told_with_its_function_and_what_is_near(
+    toy: Environment,
+) -> None:
+    def totals(readings: DataFrame, sensors: DataFrame, days: Days) -> DataFrame:
+        return readings.select("landed_date", "amuont")
+
+    sys.modules["jobs.transforms.toy"].totals = totals  # type: ignore[attr-defined]
+    message = r"toy.totals .* `totals` of jobs/transforms/toy.py says: .*`amuont`.*`amount`.*\]\.$"
+    with pytest.raises(UsageError, match=message):
+        transform(_run(toy, "2013-01-04"))
+
+
 def test_a_pipeline_without_its_module_is_told_which_file_is_missing(
     environment: Environment,
 ) -> None:
