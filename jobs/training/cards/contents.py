@@ -41,6 +41,8 @@ _OF_ALL = (
     "It tells what is likely, not what would come of doing otherwise.",
 )
 """Limits of every model."""
+_NOUNS: Mapping[str, str] = {"linear": "linear model"}
+"""What people call a model of a family whose name is no noun."""
 _STATES: Mapping[str, tuple[str, Literal["passed", "warned", "failed"]]] = {
     model_events.PROMOTED: ("served before", "warned"),
     model_events.APPROVED: ("served before", "warned"),
@@ -142,10 +144,11 @@ def card_of(
         _making(known),
         _use(known),
     )
+    kind = _NOUNS.get(model.family, _words(model.family))
     return Card(
         pipeline=pipeline.name,
         version=model.version,
-        summary=f"{pipeline.title} A {_words(model.family)}, trained as of {model.as_of}.",
+        summary=f"{pipeline.title} A {kind}, trained as of {model.as_of}.",
         state=state,
         mood=mood,
         sections=tuple(section for section in sections if not section.is_empty),

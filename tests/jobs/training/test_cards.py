@@ -205,6 +205,10 @@ def test_the_title_says_what_has_become_of_it(
     assert text_of(environment, model).startswith(f"# small, version 1: {state}\n")
 
 
+def test_the_summary_calls_the_model_by_a_noun(environment: Environment) -> None:
+    assert " A linear model, trained as of " in text_of(environment, keep(environment))
+
+
 def test_one_that_was_followed_by_another_served_before(environment: Environment) -> None:
     first, second = keep(environment), keep(environment)
     judge(environment, first)
