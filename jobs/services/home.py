@@ -11,6 +11,10 @@ from pipelines.errors import UsageError
 _OF_ITS_OWNER = 0o700
 _OTHERS = 0o077
 """The bits of a mode that let in a group and everybody."""
+_SIGNS = ("landing", "lake", "secrets", "run/locks")
+"""One of these is in every home that was used, and in no folder of a system or a person."""
+_OF_A_DISK = "lost+found"
+"""What a new file system holds."""
 
 
 def private_home(environment: Environment) -> Path:
@@ -23,10 +27,13 @@ def private_home(environment: Environment) -> Path:
     be meant for others, and follows the umask of its owner.
 
     Raises:
-        UsageError: others may enter it, and it is not ours to close.
+        UsageError: it cannot be made, or others may enter it, and it is not ours to close.
     """
     home = environment.home
-    home.mkdir(mode=_OF_ITS_OWNER, parents=True, exist_ok=True)
+    try:
+        home.mkdir(mode=_OF_ITS_OWNER, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(home, error) from None
     mode = home.stat().st_mode & 0o777
     if mode & _OTHERS:
         _close(home, mode)
@@ -34,6 +41,12 @@ def private_home(environment: Environment) -> Path:
 
 
 def _close(home: Path, mode: int) -> None:
+    if not _is_a_home(home):
+        raise UsageError(
+            f"NIGHTSHIFT_HOME={home} holds other things than a home's, and others may enter it "
+            f"(mode {mode:04o}): it is not closed, as they may need them. Set it to a folder in it "
+            f"that does not exist yet, such as {home / 'nightshift'}, or close it: chmod 700 {home}"
+        )
     try:
         home.chmod(_OF_ITS_OWNER)
     except PermissionError:
@@ -42,8 +55,24 @@ def _close(home: Path, mode: int) -> None:
             f"{mode:04o}). Secrets would not be safe there: set it to a folder in it that does not "
             f"exist yet, such as {home / 'nightshift'}."
         ) from None
+    except OSError as error:
+        # Such as of a file system that is mounted to be read.
+        raise _unusable(home, error) from None
     print(
         f"{home} was open to other users (mode {mode:04o}); now it is its owner's alone (0700).",
         file=sys.stderr,
         flush=True,
+    )
+
+
+def _is_a_home(folder: Path) -> bool:
+    """Whether the folder is there for us alone: root could close /tmp, and with it a machine."""
+    is_new = {entry.name for entry in folder.iterdir()} <= {_OF_A_DISK}
+    return is_new or any((folder / sign).exists() for sign in _SIGNS)
+
+
+def _unusable(home: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"NIGHTSHIFT_HOME={home} cannot be a home ({error.strerror}). Set it to a folder in which "
+        "you may write."
     )

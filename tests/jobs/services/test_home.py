@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -106,3 +108,51 @@ def test_an_open_home_of_another_user_is_refused_with_the_way_out(
         private_home(home)
     assert str(home.home / "nightshift") in str(refused.value)
     assert "(mode 0777)" in str(refused.value)
+
+
+@pytest.mark.parametrize("beyond", ["", "below"])
+def test_a_home_that_is_a_file_or_in_one_is_refused_with_the_way_out(
+    home: Environment, beyond: str
+) -> None:
+    home.home.write_text("a file")
+    told = replace(home, home=home.home / beyond)
+    with pytest.raises(UsageError, match=r"cannot be a home \(.+\)\. Set it to a folder in which"):
+        private_home(told)
+
+
+def test_a_home_on_a_file_system_to_be_read_is_refused_with_the_way_out(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.home.mkdir()
+    home.home.chmod(0o755)
+
+    def refuse(path: Path, mode: int) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    # To mount one, one would have to be root.
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with pytest.raises(UsageError, match="Read-only file system"):
+        private_home(home)
+
+
+def test_a_folder_of_other_things_is_not_closed(home: Environment) -> None:
+    home.home.mkdir()
+    home.home.chmod(0o1777)
+    (home.home / "of somebody").touch()
+    with pytest.raises(UsageError) as refused:
+        private_home(home)
+    assert mode_of(home.home) == 0o1777
+    assert str(home.home / "nightshift") in str(refused.value)
+    home.home.chmod(0o700)
+    assert private_home(home) == home.home
+
+
+def test_a_new_disk_and_files_that_came_before_a_home_are_closed(home: Environment) -> None:
+    (home.home / "lost+found").mkdir(parents=True)
+    home.home.chmod(0o755)
+    private_home(home)
+    assert mode_of(home.home) == 0o700
+    (home.landing / "flights").mkdir(parents=True)
+    home.home.chmod(0o755)
+    private_home(home)
+    assert mode_of(home.home) == 0o700
