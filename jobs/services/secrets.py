@@ -123,6 +123,10 @@ def _draft(path: Path, text: str) -> Path:
     """The text in a file of its own beside the path."""
     # mkstemp makes it 0600.
     descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+    except BaseException:  # such as a full disk
+        Path(draft).unlink()
+        raise
     return Path(draft)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import base64
+import errno
+import os
 import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from cryptography.fernet import Fernet
@@ -13,7 +16,14 @@ from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from jobs.services import airflow
-from jobs.services.secrets import make_all, make_password, password_file, secret, write_once
+from jobs.services.secrets import (
+    make_all,
+    make_password,
+    password_file,
+    secret,
+    write_once,
+    write_private,
+)
 from pipelines.environment import Environment
 
 
@@ -95,6 +105,22 @@ def test_of_several_first_readers_all_get_the_same(home: Environment) -> None:
         secrets = {reader.result() for reader in readers}
     assert len(secrets) == 1
     assert [path.name for path in home.secrets.iterdir()] == ["fernet_key"]
+
+
+@pytest.mark.parametrize("write", [write_once, write_private])
+def test_a_full_disk_leaves_no_draft_of_a_secret(
+    home: Environment, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, str], None]
+) -> None:
+    home.secrets.mkdir(parents=True)
+
+    def open_full(descriptor: int, mode: str) -> NoReturn:
+        os.close(descriptor)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fdopen", open_full)
+    with pytest.raises(OSError, match="No space"):
+        write(home.secrets / "x", "first")
+    assert list(home.secrets.iterdir()) == []
 
 
 def test_a_file_that_is_there_is_not_overwritten(home: Environment) -> None:
