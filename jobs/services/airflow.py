@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
+from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -236,7 +237,8 @@ def health(environment: Environment) -> dict[str, Any]:
     try:
         with _NO_PROXY.open(url, timeout=_ASK_SECONDS) as answer:
             content = json.load(answer)
-    except (OSError, ValueError):
+    except (OSError, HTTPException, ValueError):
+        # Another program may have the port, and speak no HTTP.
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -247,7 +249,7 @@ def prepare_for_tasks(environment: Environment) -> None:
     It goes on with it when nobody waits for its answer any more.
     """
     url = f"{addresses.of_api(environment)}/execution/health"
-    with suppress(OSError):
+    with suppress(OSError, HTTPException):
         _NO_PROXY.open(url, timeout=_SEND_SECONDS).close()
 
 
