@@ -128,8 +128,12 @@ def _is_like_url(text: str) -> bool:
 def _absolute(path: str) -> Path:
     if _is_like_url(path):
         raise ValueError("a path on this machine, such as /srv/nights (it is written like a URL)")
-    # Processes with other working folders use it too.
-    return Path(path).expanduser().resolve()
+    try:
+        # Processes with other working folders use it too.
+        return Path(path).expanduser().resolve()
+    except RuntimeError:
+        # Of a user who is not there, or of ours where HOME is not set.
+        raise ValueError("a path whose ~ leads anywhere") from None
 
 
 def _absolute_of_tables(path: str) -> Path:

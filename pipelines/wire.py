@@ -6,6 +6,7 @@ One request, one reply, each a length and JSON, over a Unix socket.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ GONE: Mapping[str, Any] = {
 }
 """What stands for the reply of a server that ended before it sent one."""
 _LONGEST_PATH = 107
-"""Of a Unix socket's path on Linux, `sun_path` less its final zero."""
+"""Bytes of a Unix socket's path on Linux, `sun_path` less its final zero."""
 _PID_SUFFIX = 8
 """Room for what the supervisor appends to a socket's name while it makes it: a dot and its id."""
 
@@ -107,11 +108,12 @@ def socket_path(environment: Environment, name: str) -> Path:
         UsageError: the home's path is too long for a socket in it.
     """
     path = environment.runtime / f"{name}.sock"
-    too_many = len(str(path)) + _PID_SUFFIX - _LONGEST_PATH
+    # Beyond ASCII a character has several.
+    too_many = len(os.fsencode(path)) + _PID_SUFFIX - _LONGEST_PATH
     if too_many > 0:
         raise UsageError(
-            f"NIGHTSHIFT_HOME={environment.home} is {too_many} characters too long: "
-            f"a Unix socket's path holds {_LONGEST_PATH}."
+            f"NIGHTSHIFT_HOME={environment.home} is {too_many} bytes too long: a Unix socket's "
+            f"path holds {_LONGEST_PATH}. Set it to a shorter one."
         )
     return path
 

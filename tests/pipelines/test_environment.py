@@ -334,6 +334,12 @@ def test_a_path_that_deltas_writer_cannot_read_holds_no_tables(
         Environment.read({variable: str(tmp_path / f"of{sign}night")})
 
 
+def test_the_folder_of_a_user_who_is_not_there_is_wrong_usage() -> None:
+    message = "NIGHTSHIFT_HOME='~of-nobody/home' is not a path whose ~ leads anywhere. Unset it"
+    with pytest.raises(UsageError, match=message):
+        Environment.read({"NIGHTSHIFT_HOME": "~of-nobody/home"})
+
+
 @pytest.mark.parametrize(
     ("variable", "given", "why"),
     [

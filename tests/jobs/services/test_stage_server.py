@@ -260,10 +260,11 @@ def test_work_in_a_new_process_can_be_killed(home: Environment, tmp_path: Path) 
     assert work.wait() == -9
 
 
-def test_a_home_whose_path_is_too_long_for_a_socket_has_no_server() -> None:
-    environment = Environment.read({"NIGHTSHIFT_HOME": "/" + "x" * 120})
+@pytest.mark.parametrize("name", ["x" * 120, "ü" * 60])
+def test_a_home_whose_path_is_too_long_for_a_socket_has_no_server(name: str) -> None:
+    environment = Environment.read({"NIGHTSHIFT_HOME": f"/{name}"})
     assert not stage_client.available(environment)
-    with pytest.raises(ValueError, match="characters too long"):
+    with pytest.raises(ValueError, match="bytes too long"):
         wire.socket_path(environment, "stages")
 
 
