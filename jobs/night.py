@@ -19,7 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from jobs import outcome
-from jobs.lake.store_faults import explain_store_fault
+from jobs.lake.store_faults import explain_disk_fault, explain_store_fault
 from jobs.output import harmless
 from jobs.services import shared_locks, stage_client
 from jobs.services.imports import import_meanwhile
@@ -266,7 +266,7 @@ def explain(
     Returns:
         The exit code and the message.
     """
-    error = explain_store_fault(error) or error
+    error = explain_store_fault(error) or explain_disk_fault(error) or error
     if not isinstance(error, NightshiftError):
         lines = traceback.format_exception(error)
         print(_readable("".join(lines), variables), file=sys.stderr, end="")
@@ -292,7 +292,7 @@ def _readable(text: str, variables: Mapping[str, str]) -> str:
 
 
 def _in_words(error: BaseException) -> str:
-    error = explain_store_fault(error) or error
+    error = explain_store_fault(error) or explain_disk_fault(error) or error
     if isinstance(error, NightshiftError):
         return str(error)
     # Spark's messages end with the server's stack, which the traceback has printed already.

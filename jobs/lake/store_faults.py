@@ -1,6 +1,7 @@
-"""An object store that is away, or that refuses us: in plain words, whichever library noticed.
+"""An object store that is away or refuses us, or a disk that is full: in plain words.
 
-Each of them has tried again for a while by then, and tells it in its own way.
+Whichever library noticed. Of a store each has tried again for a while by then, and each tells it in
+its own way.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ _OF_BOTO = "botocore"
 """Module of the errors of s3fs and of MLflow that are no `OSError`."""
 _SIGNS = re.compile(r"Generic S3 error|\bAWS Error\b|software\.amazon\.awssdk|\bfs\.s3a\b|S3AFile")
 """What delta-rs, Arrow and Spark say."""
+_DISK_SIGNS = re.compile(
+    "No space left on device|Disk quota exceeded|Read-only file system|database or disk is full"
+)
+"""What the system says, and with it every library but SQLite's."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _STACK = re.compile(r"\n\s*(at |JVM stacktrace)")
 """Where a message of Java's goes on for nobody."""
@@ -35,6 +40,20 @@ def explain_store_fault(error: BaseException) -> NightshiftError | None:
         f"{store} could not be read or written: {found} Nothing was published by halves: run it "
         "again once the store answers, and takes our credentials."
     )
+
+
+def explain_disk_fault(error: BaseException) -> NightshiftError | None:
+    """The plain words for a disk that is full or may only be read; None for every other error."""
+    if isinstance(error, NightshiftError):
+        return None
+    for one in _with_causes(error):
+        if _DISK_SIGNS.search(str(one)):
+            return NightshiftError(
+                f"A disk is full, or may only be read: {_in_a_line(str(one))} Nothing was "
+                "published by halves: make room (`nightshift doctor` tells of the disks, "
+                "`nightshift maintain` deletes what nobody needs any more), and run it again."
+            )
+    return None
 
 
 def what_store_says(error: BaseException) -> str | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from jobs.lake.store_faults import explain_store_fault, what_store_says
+from jobs.night import explain
 from pipelines.errors import NightshiftError, Refused
 from pipelines.places import ENDPOINT
 
@@ -47,6 +50,25 @@ def test_a_cause_below_another_error_counts() -> None:
     error = RuntimeError("the table cannot be opened")
     error.__cause__ = OSError("Generic S3 error: away")
     assert what_store_says(error) == "Generic S3 error: away."
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/home/x"), "device: '/home/x'."),
+        (OSError(errno.EROFS, "Read-only file system", "/home/x"), "system: '/home/x'."),
+        (RuntimeError("External: Unable to copy data: No space left on device"), "on device."),
+        (RuntimeError("(sqlite3.Error) database or disk is full\n[SQL: X]"), "[SQL: X]."),
+    ],
+)
+def test_a_full_disk_is_told_with_the_way_out_and_no_traceback(
+    error: Exception, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, message = explain(error)
+    assert code == NightshiftError.exit_code
+    assert message.startswith("A disk is full, or may only be read: ")
+    assert f"{says} Nothing was published by halves: make room" in message
+    assert capsys.readouterr().err == f"Fault: {message}\n"
 
 
 @pytest.mark.parametrize(
