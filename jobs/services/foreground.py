@@ -19,7 +19,9 @@ _LOOKS = 3
 
 
 def run(environment: Environment) -> int:
-    """Start the platform, stay until SIGTERM or Ctrl-C, and stop it; returns the exit code 0.
+    """Start the platform, stay until it is asked to end, and stop it; returns the exit code 0.
+
+    It is asked by SIGTERM, by Ctrl-C, or by the end of its terminal.
 
     What a service does by itself is told on stdout: that it ended, and was started anew.
 
@@ -29,6 +31,9 @@ def run(environment: Environment) -> int:
     """
     # Asked to end while it starts, nothing may stay either.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before_hangup = signal.getsignal(signal.SIGHUP)
+    if before_hangup is not signal.SIG_IGN:  # as `nohup` has it
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         lifecycle.up(environment)
         _stay(environment)
@@ -37,8 +42,10 @@ def run(environment: Environment) -> int:
     finally:
         # A stop is not stopped halfway.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         lifecycle.down(environment)
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGHUP, before_hangup)
     return 0
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any
 
 import psutil
 
@@ -27,6 +29,8 @@ from pipelines.errors import NightshiftError, UsageError
 _DOWN_SECONDS = 30
 _HOSTNAME = "AIRFLOW__CORE__HOSTNAME_CALLABLE"
 """Variable of Airflow's: how it finds out by which name or address others reach this machine."""
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+"""How a process is asked to end, beside Ctrl-C."""
 _COLUMNS = ("service", "state", "pid", "port", "uptime", "memory")
 
 
@@ -44,22 +48,19 @@ def up(environment: Environment) -> int:
     if has_airflow(wanted):
         airflow.require_own_settings(environment)
     require_shared(environment)
+    _require_own_ports(wanted)
     with _one_at_a_time(environment):
+        _require_ports_of_nobody_else(environment, wanted)
         supervisor = Supervisor(environment)
         settings = variables(environment)
         begin_all(environment)
-        try:
+        with _stopped_on_failure(environment):
             if not (supervisor.is_running() and supervisor.has_settings(wanted, settings)):
                 _start_anew(environment, supervisor, wanted, settings)
             # Also where nothing starts anew: a file that was changed or lost is right again.
             airflow.make_login(environment)
             start_services(environment, supervisor, wanted)
             _make_pools(environment, wanted)
-        except BaseException:
-            # Ctrl-C too: half a platform would stay, unseen.
-            print("Stopping what was started.", file=sys.stderr, flush=True)
-            _stop(environment)
-            raise
     print(_where(environment, wanted), flush=True)
     return 0
 
@@ -167,6 +168,29 @@ def _require_some(environment: Environment, wanted: tuple[Service, ...]) -> None
         )
 
 
+def _require_own_ports(wanted: tuple[Service, ...]) -> None:
+    """Refuse one port for two services: the second would die at its start."""
+    first: dict[int, Service] = {}
+    for service in wanted:
+        if service.port and first.setdefault(service.port, service) is not service:
+            names = f"{first[service.port].port_variable} and {service.port_variable}"
+            raise UsageError(f"{names} are both {service.port}: give each a port of its own.")
+
+
+def _require_ports_of_nobody_else(environment: Environment, wanted: tuple[Service, ...]) -> None:
+    """Refuse a port of another program while what is up of this home still runs."""
+    for service in wanted:
+        if service.port and processes.answers(service.port):
+            holder = processes.listener(service.port)
+            # Of a program that cannot be seen it turns out when all of ours is stopped.
+            if holder is not None and not processes.belongs(holder, environment.home):
+                _require_free(service, service.port)
+
+
+def _require_free(service: Service, port: int) -> None:
+    processes.require_free(port, f"the service '{service.name}'", service.port_variable)
+
+
 def _where(environment: Environment, wanted: tuple[Service, ...]) -> str:
     """What is up, and how to get in."""
     if environment.services is not None:
@@ -200,8 +224,7 @@ def _start_anew(
         )
     for service in wanted:
         if service.port:
-            who = f"the service '{service.name}'"
-            processes.require_free(service.port, who, service.port_variable)
+            _require_free(service, service.port)
     make_all(environment)
     supervisor.start(wanted, settings)
 
@@ -225,6 +248,33 @@ def _make_pools(environment: Environment, wanted: tuple[Service, ...]) -> None:
             file=sys.stderr,
             flush=True,
         )
+
+
+@contextmanager
+def _stopped_on_failure(environment: Environment) -> Iterator[None]:
+    """Stop what the block has started when it fails: half a platform would stay, unseen.
+
+    Also when it is ended, by Ctrl-C, by `kill`, or with its terminal.
+    """
+    # Who ignores one, as under `nohup`, goes on, and a handler of the caller's stays.
+    numbers = [one for one in _ENDINGS if signal.getsignal(one) is signal.SIG_DFL]
+    _handle(numbers, signal.default_int_handler)
+    try:
+        yield
+    except BaseException:
+        # A stop is not stopped halfway: of the end of a terminal a process may be told twice.
+        _handle(numbers, signal.SIG_IGN)
+        with suppress(OSError):  # where nobody is left to read it
+            print("Stopping what was started.", file=sys.stderr, flush=True)
+        _stop(environment)
+        raise
+    finally:
+        _handle(numbers, signal.SIG_DFL)
+
+
+def _handle(numbers: Iterable[signal.Signals], how: Any) -> None:
+    for number in numbers:
+        signal.signal(number, how)
 
 
 def _stop(environment: Environment) -> int:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -340,6 +341,63 @@ def test_a_taken_port_is_named_with_its_holder_and_the_variable(
     assert f"process {holder.pid}" in message
     assert "set NIGHTSHIFT_SPARK_PORT to a free port" in message
     assert processes.marked(home.home) == []
+
+
+def test_a_taken_port_leaves_what_is_up_alone(up: Environment) -> None:
+    before = pids(up)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = replace(up, spark_port=other.getsockname()[1])
+        with pytest.raises(NightshiftError, match=f"Port {taken.spark_port}, which .* is taken by"):
+            lifecycle.up(taken)
+    assert pids(up) == before
+
+
+def test_one_port_for_two_services_is_refused_with_both_variables(home: Environment) -> None:
+    both = replace(home, mlflow_port=home.airflow_port)
+    message = f"NIGHTSHIFT_AIRFLOW_PORT and NIGHTSHIFT_MLFLOW_PORT are both {home.airflow_port}: "
+    with pytest.raises(UsageError, match=message):
+        lifecycle.up(both)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_start_that_is_ended_leaves_nothing_behind(
+    home: Environment,
+    replace_services: object,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    start = startup.start_services
+
+    def start_and_end(*given: Any) -> None:
+        start(*given)
+        assert signal.getsignal(number) is not signal.SIG_DFL, "it would end this process"
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(lifecycle, "start_services", start_and_end)
+    with pytest.raises(KeyboardInterrupt):
+        lifecycle.up(home)
+    assert processes.marked(home.home) == []
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_a_start_under_nohup_goes_on_when_its_terminal_ends(
+    home: Environment, replace_services: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = startup.start_services
+
+    def start_and_go_on(*given: Any) -> None:
+        start(*given)
+        signal.raise_signal(signal.SIGHUP)
+
+    monkeypatch.setattr(lifecycle, "start_services", start_and_go_on)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert lifecycle.up(home) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+        lifecycle.down(home)
 
 
 def test_a_service_that_dies_is_named_with_the_end_of_its_log(
