@@ -326,6 +326,13 @@ def _size(text: str) -> str:
     return text.strip()
 
 
+def _heap(text: str) -> str:
+    # Without a unit it would be bytes to Java, and megabytes to Spark's executors.
+    if not re.fullmatch(r"\s*[1-9][0-9]*[kmgt]\s*", text, re.IGNORECASE | re.ASCII):
+        raise ValueError("a size as Java writes it, such as 3g or 512m")
+    return text.strip()
+
+
 _HOST = re.compile(r"(?P<name>[a-zA-Z0-9][\w.-]*)(?::(?P<ranks>[1-9]\d{0,3}))?", re.ASCII)
 
 
@@ -600,6 +607,7 @@ class Environment:
             "NIGHTSHIFT_SPARK_MEMORY",
             "heap of the embedded Spark server, and of a cluster's executors, as Java writes it",
             "3g",
+            _heap,
         )
     )
     jdbc_memory: str = field(
@@ -607,6 +615,7 @@ class Environment:
             "NIGHTSHIFT_JDBC_MEMORY",
             "heap of the JDBC server, as Java writes it",
             "1g",
+            _heap,
         )
     )
     sql_memory: str = field(

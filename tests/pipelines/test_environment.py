@@ -334,6 +334,14 @@ def test_a_path_that_deltas_writer_cannot_read_holds_no_tables(
         Environment.read({variable: str(tmp_path / f"of{sign}night")})
 
 
+@pytest.mark.parametrize("variable", ["NIGHTSHIFT_SPARK_MEMORY", "NIGHTSHIFT_JDBC_MEMORY"])
+@pytest.mark.parametrize("given", ["abc", "3GB", "0g", "3 g", "1.5g", "4096", "-1g"])
+def test_a_heap_that_java_would_not_take_is_wrong_usage(variable: str, given: str) -> None:
+    message = f"{variable}='{given}' is not a size as Java writes it, such as 3g or 512m. Unset it"
+    with pytest.raises(UsageError, match=message):
+        Environment.read({variable: given})
+
+
 def test_the_folder_of_a_user_who_is_not_there_is_wrong_usage() -> None:
     message = "NIGHTSHIFT_HOME='~of-nobody/home' is not a path whose ~ leads anywhere. Unset it"
     with pytest.raises(UsageError, match=message):
