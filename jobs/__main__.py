@@ -17,7 +17,7 @@ from typing import Any
 from jobs.commands import completion, forwarding, in_server
 from jobs.commands.parser import Parser
 from jobs.commands.version import Version
-from jobs.output import FORMATS
+from jobs.output import FORMATS, prepare_streams
 from jobs.services import usage
 from jobs.services.usage import Meter, Usage
 from pipelines import catalog, replay
@@ -40,6 +40,7 @@ Command = Callable[[argparse.Namespace, Environment], int]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code, which `EXIT_CODES` tells."""
+    prepare_streams()
     grammar = parser()
     completion.complete(grammar)
     try:

@@ -59,6 +59,22 @@ def show(
         _show_in_full(columns, rows, out)
 
 
+def prepare_streams() -> None:
+    """See to it that whatever is printed can be written, also to streams that are closed.
+
+    Of those, as `>&-` leaves them, a file that is opened would take the place, and get what a
+    library prints. And where a stream has another encoding than UTF-8, a character that this lacks
+    is written as an escape.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            # It gets the number of the closed one, the lowest that is free.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r+"))
+        elif name != "stdin" and stream.encoding.lower() != "utf-8":
+            stream.reconfigure(errors="backslashreplace")
+
+
 def shown(value: object) -> str:
     """A value as a table shows it: on one line, and harmless to a terminal."""
     if value is None:

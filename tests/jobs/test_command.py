@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -270,6 +271,23 @@ def test_sql_for_programs_takes_one_result(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "csv, json and parquet hold the rows of one" in printed.err
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_as_good_as_dev_null(closed: str) -> None:
+    # What the command itself has opened must be none of the three.
+    command = f"{sys.executable} -m jobs config --format json {closed}"
+    ran = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_the_locales_encoding_lacks_is_written_as_an_escape(encoding: str) -> None:
+    command = [sys.executable, "-m", "jobs", "config"]
+    given = {**os.environ, "PYTHONIOENCODING": encoding}
+    ran = subprocess.run(command, cwd=ROOT, env=given, capture_output=True)
+    assert ran.returncode == 0
+    assert b"smtps://\\u2026" in ran.stdout
 
 
 def test_an_environment_that_makes_no_sense_is_wrong_usage(
