@@ -41,6 +41,14 @@ class Parser(argparse.ArgumentParser):
                 raise no_such("option", name, sorted(one for one in known if one.startswith("--")))
         return super().parse_known_args(given, namespace)
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        # Such as "$DAY" where DAY is not set: without the option something else would be done.
+        if action.option_strings and not arg_string:
+            self.error(
+                f"{'/'.join(action.option_strings)} is empty: leave it out, or give it a value"
+            )
+        return super()._get_value(action, arg_string)
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         # The one place where argparse sees both a wrong choice and the right ones.
         if action.choices is not None and value not in action.choices:

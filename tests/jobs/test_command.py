@@ -75,6 +75,14 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--format", "csv", "status"], "No option named '--format'. Known: --help, --version"),
         (["models", "flights", "--format", "jsn"], "No format named 'jsn'. Did you mean 'json'?"),
         (["completion", "bsh"], "No shell named 'bsh'. Did you mean 'bash'? Known: bash, zsh"),
+        (
+            ["run", "flights", "--date", ""],
+            "--date is empty: leave it out, or give it a value. See",
+        ),
+        (
+            ["land", "flights", "--until="],
+            "--until is empty: leave it out, or give it a value. See",
+        ),
         (["down", "flights"], "unrecognized arguments: flights"),
         (["logs", "spark", "--lines", "-1"], "'-1' is not a whole number from 0"),
     ],
