@@ -71,12 +71,15 @@ def _made(environment: Environment, path: Path, name: str, kind: tuple[int, _Enc
     size, encoded = kind
     shared = environment.secret
     derived = shared and encoded(_expanded(shared, name)[:size])
-    found = path.read_text().strip() if path.exists() else None
+    # An empty file is what is left of one where the power failed: it would let everybody in.
+    found = (path.read_text().strip() if path.exists() else "") or None
     if found is None or derived not in {None, found}:
         private_home(environment)
         private_folder(environment.secrets)
         private_folder(path.parent)
-        if derived is None:
+        if derived is None and path.exists():
+            write_private(path, encoded(secrets.token_bytes(size)))
+        elif derived is None:
             write_once(path, encoded(secrets.token_bytes(size)))
         else:
             if found is not None:
@@ -126,6 +129,9 @@ def _draft(path: Path, text: str) -> Path:
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
+            file.flush()
+            # Else its name could be on the disk before what it says.
+            os.fsync(file.fileno())
     except BaseException:  # such as a full disk
         Path(draft).unlink()
         raise

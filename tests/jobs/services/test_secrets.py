@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import json
 import os
 import stat
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from jobs.services import airflow
+from jobs.services.accounts import passwords_file
 from jobs.services.secrets import (
     make_all,
     make_password,
@@ -121,6 +123,21 @@ def test_a_full_disk_leaves_no_draft_of_a_secret(
     with pytest.raises(OSError, match="No space"):
         write(home.secrets / "x", "first")
     assert list(home.secrets.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["admin_password", "spark_token", "passwords/ann"])
+def test_what_a_lost_disk_has_emptied_is_made_anew(home: Environment, name: str) -> None:
+    people = replace(home, users="ann:viewer")
+    make_all(people)
+    airflow.make_login(people)
+    kept = (home.secrets / "jwt_secret").read_text()
+    (home.secrets / name).write_text("")
+    make_all(people)
+    airflow.make_login(people)
+    assert len((home.secrets / name).read_text()) >= 24
+    assert mode_of(home.secrets / name) == 0o600
+    assert "" not in json.loads(passwords_file(people).read_text()).values()
+    assert (home.secrets / "jwt_secret").read_text() == kept
 
 
 def test_a_file_that_is_there_is_not_overwritten(home: Environment) -> None:
