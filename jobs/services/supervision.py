@@ -195,9 +195,14 @@ stdout_logfile_backups = 2
             time.sleep(_LOOK_SECONDS)
 
     def _answers(self) -> bool:
-        with suppress(OSError, RpcError):
-            return bool(self._ask("getState"))
-        return False
+        try:
+            self._ask("getState")
+        except Fault:
+            # So it answers while it waits for its services to end.
+            return True
+        except (OSError, RpcError):
+            return False
+        return True
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         transport = SupervisorTransport(None, None, f"unix://{self._socket}")

@@ -39,6 +39,16 @@ LISTEN = (
     "time.sleep(600)"
 )
 
+# Longer than a sweep waits, and less than the supervisor does.
+END_SLOWLY = (
+    "import signal, time; "
+    "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); "
+    "print('there', flush=True); "
+    "signal.sigwait([signal.SIGTERM]); "
+    "time.sleep(6); "
+    "print('ended', flush=True)"
+)
+
 
 class _Warm:
     def wait(self, timeout: float | None = None) -> int | None:
@@ -234,6 +244,22 @@ def test_up_twice_restarts_nothing(up: Environment) -> None:
     before = pids(up)
     assert lifecycle.up(up) == 0
     assert pids(up) == before
+
+
+def test_a_service_that_is_slow_to_end_is_waited_for(
+    home: Environment, replace_services: Callable[..., None]
+) -> None:
+    program = (sys.executable, "-c", END_SLOWLY)
+
+    def slow(environment: Environment) -> Service:
+        is_there = environment.logs / "slow.log"
+        return Service(name="slow", command=program, is_well=lambda *_: is_there.read_text() != "")
+
+    replace_services(slow)
+    assert lifecycle.up(home) == 0
+    assert lifecycle.down(home) == 0
+    assert (home.logs / "slow.log").read_text() == "there\nended\n"
+    assert not Supervisor(home).was_killed()
 
 
 def test_down_twice_is_fine(up: Environment, capsys: pytest.CaptureFixture[str]) -> None:
