@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from jobs.services import accounts, addresses
 from jobs.services.die_with_parent import dying_with_parent
+from jobs.services.home import private_home
 from jobs.services.leftovers import Cleaned, Rule
 from jobs.services.processes import LOOPBACK, MARK
 from jobs.services.secrets import private_folder
@@ -153,6 +154,7 @@ def program(*arguments: str) -> list[str]:
 
 def make_login(environment: Environment) -> None:
     """Make the folders and the passwords that Airflow expects to find."""
+    private_home(environment)
     private_folder(_folder(environment))
     accounts.write_passwords(environment)
 

@@ -16,6 +16,7 @@ from jobs.commands.land import land
 from jobs.commands.models import models
 from jobs.commands.notify import notify
 from jobs.night import one_run_at_a_time
+from jobs.services.airflow import make_login
 from jobs.services.home import private_home
 from jobs.services.secrets import make_all
 from pipelines.catalog import pipeline
@@ -62,7 +63,7 @@ def list_models(home: Environment) -> None:
     models(pipeline("flights"), home)
 
 
-@pytest.mark.parametrize("begin", [make_all, take_turns, tell, drop, list_models])
+@pytest.mark.parametrize("begin", [make_all, make_login, take_turns, tell, drop, list_models])
 def test_a_home_is_private_from_its_first_folder_on(
     umask: None,
     home: Environment,
