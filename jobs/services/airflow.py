@@ -57,6 +57,8 @@ _HIDDEN_DATABASE = "airflow-db-not-allowed:///"
 `airflow.cfg`."""
 _SET_BY = {
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "NIGHTSHIFT_AIRFLOW_DATABASE",
+    "AIRFLOW__API__HOST": "NIGHTSHIFT_AIRFLOW_HOST",
+    "AIRFLOW__API__PORT": "NIGHTSHIFT_AIRFLOW_PORT",
     "AIRFLOW__API__BASE_URL": "NIGHTSHIFT_AIRFLOW_URL",
     "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "NIGHTSHIFT_AIRFLOW_API",
     "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "NIGHTSHIFT_USERS",
@@ -117,7 +119,11 @@ def _given_settings() -> dict[str, str]:
 
 
 def _address_settings(environment: Environment) -> dict[str, str]:
-    found = {}
+    # Elsewhere nobody would find it: neither the platform nor its tasks.
+    found = {
+        "AIRFLOW__API__HOST": environment.airflow_host,
+        "AIRFLOW__API__PORT": str(environment.airflow_port),
+    }
     if environment.airflow_url:
         found["AIRFLOW__API__BASE_URL"] = environment.airflow_url
     if environment.airflow_api:

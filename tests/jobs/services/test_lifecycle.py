@@ -173,6 +173,8 @@ def test_up_puts_the_passwords_right_where_nothing_starts_anew(up: Environment) 
     ("given", "theirs", "ours"),
     [
         ({}, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "NIGHTSHIFT_AIRFLOW_DATABASE"),
+        ({}, "AIRFLOW__API__PORT", "NIGHTSHIFT_AIRFLOW_PORT"),
+        ({}, "AIRFLOW__API__HOST", "NIGHTSHIFT_AIRFLOW_HOST"),
         ({}, "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", "NIGHTSHIFT_USERS"),
         ({"auth": "fab"}, "AIRFLOW__CORE__AUTH_MANAGER", "NIGHTSHIFT_AUTH"),
         ({"lineage": "/tmp/x"}, "AIRFLOW__OPENLINEAGE__TRANSPORT", "NIGHTSHIFT_LINEAGE"),
