@@ -11,8 +11,8 @@ from pipelines.errors import UsageError
 _OF_ITS_OWNER = 0o700
 _OTHERS = 0o077
 """The bits of a mode that let in a group and everybody."""
-_SIGNS = ("landing", "lake", "secrets", "run/locks", "mlflow.db")
-"""One of these is in every home that was used, and in no folder of a system or a person."""
+_SIGNS = ("landing", "lake", "secrets", "logs", "run/locks", "replay", "mlflow.db")
+"""One of these is in every home that was used, and in none of the folders of a system."""
 _OF_A_DISK = "lost+found"
 """What a new file system holds."""
 
