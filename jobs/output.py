@@ -71,7 +71,7 @@ def prepare_streams() -> None:
         if stream is None:
             # It gets the number of the closed one, the lowest that is free.
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r+"))
-        elif name != "stdin" and stream.encoding.lower() != "utf-8":
+        elif name != "stdin" and (stream.encoding or "utf-8").lower() != "utf-8":
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import hmac
 import os
 import secrets
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from jobs.services.home import private_home
@@ -71,22 +73,35 @@ def _made(environment: Environment, path: Path, name: str, kind: tuple[int, _Enc
     size, encoded = kind
     shared = environment.secret
     derived = shared and encoded(_expanded(shared, name)[:size])
-    # An empty file is what is left of one where the power failed: it would let everybody in.
-    found = (path.read_text().strip() if path.exists() else "") or None
-    if found is None or derived not in {None, found}:
+    found = _text(path)
+    if not found or derived not in {None, found}:
         private_home(environment)
         private_folder(environment.secrets)
-        private_folder(path.parent)
-        if derived is None and path.exists():
-            write_private(path, encoded(secrets.token_bytes(size)))
-        elif derived is None:
-            write_once(path, encoded(secrets.token_bytes(size)))
-        else:
-            if found is not None:
+        with _alone_in(private_folder(path.parent)):
+            # Another process may have made it meanwhile.
+            found = _text(path)
+            if found and derived not in {None, found}:
                 # What it has encrypted, or let in, may still be there.
                 write_private(path.with_name(f"{path.name}.before"), found)
-            write_private(path, derived)
+            if not found or derived:
+                write_private(path, derived or encoded(secrets.token_bytes(size)))
     return path.read_text().strip()
+
+
+def _text(path: Path) -> str:
+    """What a file says; nothing where there is none, or the power has failed before it was kept."""
+    return path.read_text().strip() if path.exists() else ""
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Let no other process make a secret in the folder: a reader has the first one already."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _expanded(secret: str, name: str) -> bytes:
@@ -109,17 +124,6 @@ def write_private(path: Path, text: str) -> None:
     """Write a file (0600) anew: a reader finds the old text or the new one, whole."""
     draft = _draft(path, text)
     draft.replace(path)
-
-
-def write_once(path: Path, text: str) -> None:
-    """Write a file (0600) that appears whole or not at all; of two writers the first wins."""
-    draft = _draft(path, text)
-    try:
-        os.link(draft, path)  # unlike a rename, it fails when the file is there
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
 
 
 def _draft(path: Path, text: str) -> Path:
