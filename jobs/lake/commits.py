@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from jobs.lake import publications
+from jobs.lake.arrow_files import arrow_files
+from jobs.lake.data_files import day_files
 from jobs.lake.knowledge import Knowledge, newest_version
 from jobs.lake.locations import partition, path, sql_name
 from jobs.lake.publications import Input, Publication
@@ -156,6 +159,9 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
     if table and _retyped(table, whole.schema):
         # Days that say the same, such as nulls alone, must not stay behind in the old type.
         differing = list(whole.days)
+    elif table:
+        changed = {*differing, *_renamed(run, name, table, known, whole)}
+        differing = [day for day in whole.days if day in changed]
     replaced = [day for day in differing if day in known]
     kept = replaced if keep_published else []
     differing = [day for day in differing if day not in kept]
@@ -184,6 +190,36 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
         kept=served,
         replaced=tuple(day for day in differing if day in known),
     )
+
+
+def _renamed(
+    run: Run,
+    name: str,
+    table: DeltaTable,
+    known: publications.Publications,
+    staging: Staging,
+) -> set[date]:
+    """The days with the same values whose files lack a column of the rows.
+
+    A checksum tells values and not names: a column that another definition calls otherwise may
+    leave it as it was.
+    """
+    origin = staging.origin
+    redefined = {
+        day
+        for day in staging.days
+        if _holds(known, staging, day) and known[day].definition != origin.definition
+    }
+    if not redefined:
+        return set()
+    names = {field["name"] for field in staging.schema["fields"]} - {partition(run, name)}
+    files = arrow_files(path(run, name))
+    found = set()
+    for file in day_files(table, redefined.__contains__):
+        written = pq.read_schema(file.path, filesystem=files).names
+        if not names <= set(written):
+            found.add(file.day)
+    return found
 
 
 def _unrecorded(

@@ -48,9 +48,9 @@ _SPAWN = multiprocessing.get_context("spawn")
 """A forked child would share the threads' locks of its parent's libraries."""
 
 
-def schema(partition: str = "landed_date") -> dict[str, Any]:
+def schema(partition: str = "landed_date", column: str = "id") -> dict[str, Any]:
     """Of rows with an id, as Spark and Delta write it."""
-    types = {"id": "integer", partition: "date"}
+    types = {column: "integer", partition: "date"}
     fields = [
         {"name": name, "type": kind, "nullable": True, "metadata": {}}
         for name, kind in types.items()
@@ -69,6 +69,7 @@ def staged(
     ids: Mapping[date, list[int]],
     name: str = TABLE,
     origin: Origin | None = None,
+    column: str = "id",
 ) -> Staging:
     """Rows as Spark would have staged them: a file a day, and a checksum that tells ids apart."""
     folder = f"runs/{uuid4().hex}"
@@ -76,12 +77,12 @@ def staged(
     for day, values in ids.items():
         where = f"{folder}/{partition(run, name)}={day}"
         system.create_dir(where)
-        rows = pa.table({"id": pa.array(values, pa.int32())})
+        rows = pa.table({column: pa.array(values, pa.int32())})
         pq.write_table(rows, f"{where}/part-0.parquet", filesystem=system)
     return Staging(
         folder=folder,
         attempt=run.attempt or next_attempt(run, [name]),
-        schema=schema(partition(run, name)),
+        schema=schema(partition(run, name), column),
         days=tuple(run.days),
         files=tuple(found_in(path(run, name), folder)),
         checksums={day: checksum_of(values) for day, values in ids.items()},
@@ -292,6 +293,31 @@ def test_a_new_column_is_null_on_days_of_before(tmp_path: Path) -> None:
     narrower = publish(later, TABLE, staged(later, {SECOND: [3]}))
     assert narrower.changed
     assert "note" in DeltaTable(path(run, TABLE)).to_pyarrow_table().column_names
+
+
+def test_a_column_that_is_called_otherwise_is_published_whatever_it_holds(tmp_path: Path) -> None:
+    run = run_at(tmp_path)
+    before, after = Origin(definition="before"), Origin(definition="after")
+    publish(run, TABLE, staged(run, {FIRST: [1], SECOND: [2]}, origin=before))
+    # A night after the other: the table has the column from the first one on.
+    for day, value in ((FIRST, 1), (SECOND, 2)):
+        of_day = run_at(tmp_path, Days.of(day))
+        renamed = staged(of_day, {day: [value]}, origin=after, column="number")
+        assert publish(of_day, TABLE, renamed).changed
+        again = staged(of_day, {day: [value]}, origin=after, column="number")
+        assert not publish(of_day, TABLE, again).changed
+    rows = DeltaTable(path(run, TABLE)).to_pyarrow_table()
+    assert sorted(rows["number"].to_pylist()) == [1, 2]
+    assert rows["id"].to_pylist() == [None, None]
+
+
+def test_another_definition_that_gives_the_same_columns_changes_nothing(tmp_path: Path) -> None:
+    run = run_at(tmp_path)
+    for definition in ("before", "after"):
+        origin = Origin(definition=definition)
+        published = publish(run, TABLE, staged(run, {FIRST: [1], SECOND: []}, origin=origin))
+    assert not published.changed
+    assert publications.in_force(run, TABLE)[FIRST].definition == "after"
 
 
 def test_a_column_of_another_type_is_refused_by_its_name(tmp_path: Path) -> None:
