@@ -26,6 +26,7 @@ _MOST_CHARACTERS = 2000
 _TIMED_OUT = "timed_out"
 """Airflow's reason for a run whose time was up, in the context of its DAG's callback."""
 _LOST = "The process of the task was lost: it was killed, or its machine was. Its log may say more."
+_NO_WORDS = "Its error says nothing. Its log may say more."
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +119,9 @@ def _event_of(exception: object) -> Event:
 
 def _message(text: str) -> str:
     """The option of the command, whatever the text holds."""
-    return f"--message={text[:_MOST_CHARACTERS]}".replace("\0", " ")
+    # An empty option is refused.
+    told = text[:_MOST_CHARACTERS].strip() or _NO_WORDS
+    return f"--message={told}".replace("\0", " ")
 
 
 def _notify(context: Context, event: Event, *more: str) -> None:

@@ -69,6 +69,16 @@ def test_a_stage_that_ended_badly_is_told_of_with_when_it_began_and_why(
     assert one["message"] == str(exception)
 
 
+@pytest.mark.parametrize("words", ["", " \n"])
+def test_a_stage_that_ended_without_words_is_told_of_too(words: str, stub: Path) -> None:
+    callbacks.stage_failed(ended("ingest", AirflowException(words)))
+    (one,) = notified(stub)
+    assert (one["event"], one["message"]) == (
+        "stage_failed",
+        "Its error says nothing. Its log may say more.",
+    )
+
+
 def test_a_task_whose_process_was_lost_is_told_of_by_the_dag_processor(stub: Path) -> None:
     lost = ended("ingest")
     del lost["exception"]
