@@ -19,7 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from jobs import outcome
-from jobs.lake.store_faults import explain_disk_fault, explain_store_fault
+from jobs.lake.store_faults import explain_disk_fault, explain_log_fault, explain_store_fault
 from jobs.output import harmless
 from jobs.services import shared_locks, stage_client
 from jobs.services.imports import import_meanwhile
@@ -266,7 +266,7 @@ def explain(
     Returns:
         The exit code and the message.
     """
-    error = explain_store_fault(error) or explain_disk_fault(error) or error
+    error = _explained(error, variables)
     if not isinstance(error, NightshiftError):
         lines = traceback.format_exception(error)
         print(_readable("".join(lines), variables), file=sys.stderr, end="")
@@ -282,7 +282,7 @@ def message_of(error: BaseException, variables: Mapping[str, str] = os.environ) 
 
     Our own as it stands, another's after the name of its type.
     """
-    return _readable(_in_words(error), variables)
+    return _readable(_in_words(error, variables), variables)
 
 
 def _readable(text: str, variables: Mapping[str, str]) -> str:
@@ -291,8 +291,14 @@ def _readable(text: str, variables: Mapping[str, str]) -> str:
     return "\n".join(harmless(line) for line in lines)
 
 
-def _in_words(error: BaseException) -> str:
-    error = explain_store_fault(error) or explain_disk_fault(error) or error
+def _explained(error: BaseException, variables: Mapping[str, str]) -> BaseException:
+    """The error in plain words of ours, where we have any."""
+    of_store = explain_store_fault(error) or explain_disk_fault(error)
+    return of_store or explain_log_fault(error, variables) or error
+
+
+def _in_words(error: BaseException, variables: Mapping[str, str]) -> str:
+    error = _explained(error, variables)
     if isinstance(error, NightshiftError):
         return str(error)
     # Spark's messages end with the server's stack, which the traceback has printed already.

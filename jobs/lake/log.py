@@ -24,17 +24,70 @@ def actions(table: str, version: int) -> list[Action]:
     # Read here, because `DeltaTable.history` numbers what it finds back from its own version: while
     # others commit, these are other numbers.
     system, root = fs.FileSystem.from_uri(table)
-    with system.open_input_stream(f"{root}/_delta_log/{version:020}.json") as file:
+    with system.open_input_stream(_file(root, version)) as file:
         return [json.loads(line) for line in file.read().splitlines()]
 
 
 def are_there(table: str, *versions: int) -> list[bool]:
-    """Of each version whether the file of its commit is there.
+    """Of each version whether the file of its commit is there, and says something.
+
+    Args:
+        table: The table's path or URL.
+        versions: Of the table.
+    """
+    return [bool(size) for size in sizes(table, *versions)]
+
+
+def sizes(table: str, *versions: int) -> list[int | None]:
+    """Of each version how many bytes the file of its commit has; None where there is no file.
+
+    A failure of the power can leave one without any, which readers take for a commit that changed
+    nothing.
 
     Args:
         table: The table's path or URL.
         versions: Of the table.
     """
     system, root = fs.FileSystem.from_uri(table)
-    places = [f"{root}/_delta_log/{version:020}.json" for version in versions]
-    return [one.type == fs.FileType.File for one in system.get_file_info(places)]
+    found = system.get_file_info([_file(root, version) for version in versions])
+    return [one.size if one.type == fs.FileType.File else None for one in found]
+
+
+def broken(lake: str) -> str | None:
+    """The first commit of a table of the lake that cannot be read, by its path; None: all can.
+
+    Args:
+        lake: Path or URL of the folder with the tables of all pipelines.
+    """
+    system, root = fs.FileSystem.from_uri(lake)
+    for pipeline in _folders(system, root):
+        for table in _folders(system, pipeline):
+            for file in _files(system, f"{table}/_delta_log"):
+                if file.endswith(".json") and not _is_readable(system, file):
+                    return file
+    return None
+
+
+def _file(root: str, version: int) -> str:
+    return f"{root}/_delta_log/{version:020}.json"
+
+
+def _folders(system: fs.FileSystem, folder: str) -> list[str]:
+    found = system.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+    return sorted(one.path for one in found if one.type == fs.FileType.Directory)
+
+
+def _files(system: fs.FileSystem, folder: str) -> list[str]:
+    found = system.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+    return sorted(one.path for one in found if one.type == fs.FileType.File)
+
+
+def _is_readable(system: fs.FileSystem, path: str) -> bool:
+    with system.open_input_stream(path) as file:
+        lines = file.read().splitlines()
+    try:
+        for line in lines:
+            json.loads(line)
+    except ValueError:
+        return False
+    return True

@@ -24,7 +24,7 @@ from deltalake import DeltaTable
 
 from jobs.lake import ops
 from jobs.lake.locations import sql_name
-from jobs.lake.log import actions, are_there
+from jobs.lake.log import actions, are_there, sizes
 from jobs.services import locks
 from pipelines.days import Days
 from pipelines.places import mark, opened
@@ -415,7 +415,7 @@ def _agreed(place: str, newest: int, recorded: pa.Table) -> int:
 
 def _is_recorded(place: str, version: int, recorded: pa.Table) -> bool:
     """Whether the commit of a version is the one that is recorded by its number."""
-    if are_there(place, version) == [False]:
+    if sizes(place, version) == [None]:
         # Other programs let old entries of the log expire.
         return True
     own = recorded.filter(pc.equal(recorded["version"], version))

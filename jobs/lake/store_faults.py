@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from jobs.lake import log
+from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 from pipelines.places import endpoint
 
@@ -21,6 +23,8 @@ _DISK_SIGNS = re.compile(
     "No space left on device|Disk quota exceeded|Read-only file system|database or disk is full"
 )
 """What the system says, and with it every library but SQLite's."""
+_LOG_SIGNS = re.compile(r"\bJson error\b|JsonEOFException|JsonParseException")
+"""What delta-rs and Spark say of a commit that is cut off."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _STACK = re.compile(r"\n\s*(at |JVM stacktrace)")
 """Where a message of Java's goes on for nobody."""
@@ -54,6 +58,26 @@ def explain_disk_fault(error: BaseException) -> NightshiftError | None:
                 "`nightshift maintain` deletes what nobody needs any more), and run it again."
             )
     return None
+
+
+def explain_log_fault(error: BaseException, variables: Mapping[str, str]) -> NightshiftError | None:
+    """The plain words for a table whose log cannot be read; None for every other error.
+
+    Args:
+        error: What was raised.
+        variables: Environment variables that say where the lake is.
+    """
+    if isinstance(error, NightshiftError) or not _LOG_SIGNS.search(str(error)):
+        return None
+    file = log.broken(Environment.read(variables).lake)
+    if file is None:
+        return None
+    return NightshiftError(
+        f"The log of a table is broken: {file} is cut off, as a failure of the power leaves it. "
+        "Where it is the last one of its folder, delete it: the next night makes anew what it told "
+        "of. Else have the table's folder back from a backup; without one delete the folder, and "
+        "the next night makes all of it anew."
+    )
 
 
 def what_store_says(error: BaseException) -> str | None:

@@ -1184,6 +1184,23 @@ def test_a_table_that_lost_its_newest_versions_is_made_true_again(home: Home) ->
     assert home.performed == []
 
 
+def test_a_commit_that_a_failure_of_the_power_has_emptied_is_made_again(home: Home) -> None:
+    for day in DAYS[:4]:
+        home.night(day)
+    tables = ("readings", "marks", "sums", "training", "scoring")
+    before = {name: home.published(name) for name in tables}
+    for name in tables:
+        log = Path(path(home.run(DAYS[0]), name)) / "_delta_log"
+        max(log.glob("*.json")).write_text("")
+    with home._stages():
+        states = {row[:2] for row in plan(home.run(DAYS[3])).rows}
+    assert {(f"tiny.{name}", "missing") for name in tables} <= states
+    assert home.night(DAYS[3]) == 0
+    assert {name: home.published(name) for name in tables} == before
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+
+
 class Model:
     """What each table must hold, from what was landed and which nights were run, in order."""
 

@@ -18,3 +18,23 @@ def test_commits_are_told_to_be_there_or_not(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         log.actions(table, 2)
     assert log.are_there(str(tmp_path / "nothing"), 0) == [False]
+
+
+def test_a_commit_that_a_failure_of_the_power_has_emptied_is_not_there(tmp_path: Path) -> None:
+    table = tmp_path / "table"
+    write_deltalake(str(table), pa.table({"number": [1]}))
+    first = table / "_delta_log" / f"{0:020}.json"
+    size = first.stat().st_size
+    assert log.sizes(str(table), 0, 1) == [size, None]
+    first.write_text("")
+    assert log.sizes(str(table), 0) == [0]
+    assert log.are_there(str(table), 0) == [False]
+
+
+def test_a_commit_that_is_cut_off_is_found_in_the_lake(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_deltalake(str(tmp_path / "toy" / name), pa.table({"number": [1]}))
+    assert log.broken(str(tmp_path)) is None
+    commit = tmp_path / "toy" / "two" / "_delta_log" / f"{0:020}.json"
+    commit.write_text(commit.read_text()[:-20])
+    assert log.broken(str(tmp_path)) == str(commit)

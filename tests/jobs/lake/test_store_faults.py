@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError
 
 from jobs.lake.store_faults import explain_store_fault, what_store_says
 from jobs.night import explain
@@ -77,3 +81,19 @@ def test_a_full_disk_is_told_with_the_way_out_and_no_traceback(
 )
 def test_other_errors_stay_what_they_are(error: Exception) -> None:
     assert explain_store_fault(error) is None
+
+
+def test_a_commit_that_is_cut_off_is_named_with_the_way_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "lake" / "toy" / "readings"
+    write_deltalake(str(table), pa.table({"number": [1]}))
+    commit = table / "_delta_log" / f"{0:020}.json"
+    commit.write_text(commit.read_text()[:-20])
+    with pytest.raises(DeltaError) as error:
+        DeltaTable(str(table))
+    code, message = explain(error.value, {"NIGHTSHIFT_LAKE": str(tmp_path / "lake")})
+    assert code == NightshiftError.exit_code
+    assert f"The log of a table is broken: {commit} is cut off" in message
+    assert "delete it" in message
+    assert "Traceback" not in capsys.readouterr().err
