@@ -8,9 +8,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 CODE := pipelines jobs expectations features dags plugins nightshift
 ARGS ?=
-# Three, for a machine of two cores: each may have a Spark server, an Airflow and a training of its
-# own, and a third of the time that is spent waiting for these.
-WORKERS ?= 3
+# Two, for a machine of two cores: each may have a Spark server, an Airflow and a training of its own.
+WORKERS ?= 2
 NOT_SET_UP := Nothing is set up here ($(BIN)/nightshift is missing), so no service runs. Set up and start: make up
 
 help: ## List the targets
