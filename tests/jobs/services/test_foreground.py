@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from threading import Thread
 
 import pytest
@@ -52,14 +52,6 @@ def ask(number: signal.Signals) -> None:
 
 def has_nothing_left(home: Environment) -> bool:
     return processes.marked(home.home) == []
-
-
-@pytest.fixture
-def as_at_a_terminal() -> Iterator[None]:
-    """Ctrl-C counts, also where a shell has started the tests in its background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -392,6 +392,7 @@ def test_one_port_for_two_services_is_refused_with_both_variables(home: Environm
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_start_that_is_ended_leaves_nothing_behind(
     home: Environment,
+    as_at_a_terminal: None,
     replace_services: object,
     monkeypatch: pytest.MonkeyPatch,
     number: signal.Signals,
