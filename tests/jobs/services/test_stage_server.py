@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from jobs.services import processes, stage_client
+from jobs.services.home import private_home
 from pipelines import wire
 from pipelines.environment import ROOT, Environment
 
@@ -56,6 +57,8 @@ def processes_in(file: Path) -> list[psutil.Process]:
 
 @pytest.fixture
 def server(home: Environment) -> Iterator[subprocess.Popen[bytes]]:
+    # As `up` does first.
+    private_home(home)
     path = wire.socket_path(home, "stages")
     process = subprocess.Popen([sys.executable, "-c", SERVER, str(path)], cwd=ROOT)
     assert until(lambda: stage_client.available(home))

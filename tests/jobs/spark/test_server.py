@@ -145,9 +145,9 @@ def test_a_port_that_another_home_uses_is_taken(
 
 def test_a_server_that_cannot_start_tells_the_end_of_its_log(tmp_path: Path) -> None:
     environment = Environment.read(
-        {"NIGHTSHIFT_HOME": str(tmp_path), "NIGHTSHIFT_SPARK_MEMORY": "1x"}
+        {"NIGHTSHIFT_HOME": str(tmp_path), "NIGHTSHIFT_SPARK_MEMORY": "9000000t"}
     )
-    message = r"ended with exit code 1(.|\n)*1x"
+    message = r"ended with exit code 1(.|\n)*Could not reserve enough space"
     with pytest.raises(NightshiftError, match=message), running_server(environment, port=0):
         pytest.fail("no server was started")
 
