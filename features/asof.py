@@ -41,7 +41,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from pipelines.errors import NightshiftError, UsageError, mistake
+from pipelines.errors import NightshiftError, UsageError, explaining
 
 if TYPE_CHECKING:
     from pyspark.sql import Column
@@ -278,17 +278,10 @@ def _answers_of(position: int, group: _Group, answers: DataFrame, time: str) -> 
 
 
 def _looked_up(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFrame:
-    try:
+    names = ", ".join(view.name for view in group.views)
+    said = f"Feature view {names} cannot be looked up as its keys, event, created and features say"
+    with explaining(AnalysisException, said):
         return _answers(group, rows, time, span)
-    except AnalysisException as error:
-        said = mistake(error)
-        if said is None:
-            raise
-        names = ", ".join(view.name for view in group.views)
-        raise UsageError(
-            f"Feature view {names} cannot be looked up as its keys, event, created and features "
-            f"say: {said}"
-        ) from error
 
 
 def _answers(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFrame:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime
 from difflib import get_close_matches
@@ -141,14 +142,25 @@ def no_such(
     return error(f"No {kind} named '{name}'.{hint} Known: {', '.join(names) or 'none'}.")
 
 
-def mistake(error: Exception) -> str | None:
-    """What Spark says of names, types or SQL that people wrote.
+@contextmanager
+def explaining(kind: type[Exception], whose: str) -> Iterator[None]:
+    """Tell what Spark says of names, types or SQL that people wrote as a mistake of theirs.
 
-    None: it is no such error, but a fault.
+    Args:
+        kind: Spark's type of such errors, which only those know who import Spark.
+        whose: Begins the message: where it was written.
+
+    Raises:
+        UsageError: the block has raised one. A fault of that kind is raised as it is.
     """
-    said = str(error).partition("\n")[0]
-    # Without the place in a query that nobody has seen.
-    return _PLACE.sub("", said) if _WRITTEN.match(said) else None
+    try:
+        yield
+    except kind as error:
+        said = str(error).partition("\n")[0]
+        if not _WRITTEN.match(said):
+            raise
+        # Without the place in a query that nobody has seen.
+        raise UsageError(f"{whose}: {_PLACE.sub('', said)}") from error
 
 
 def refuse_unless(holds: bool, what: str) -> None:

@@ -26,7 +26,7 @@ from jobs.spark.session import connect
 from jobs.stages.check import audit_and_publish
 from pipelines import features as declared
 from pipelines.days import Days
-from pipelines.errors import UsageError, mistake
+from pipelines.errors import UsageError, explaining
 from pipelines.spec import SCORING, TRAINING
 
 if TYPE_CHECKING:
@@ -114,17 +114,13 @@ def _outcomes(run: Run) -> _Outcomes | None:
         F.min(event).alias("first"),
         F.max(event).alias("last"),
     )
-    try:
+    name = run.pipeline.name
+    whose = (
+        f"`labels` of jobs/transforms/{name}.py must give landed_date, "
+        f"{', '.join(run.pipeline.entity)} and {label}"
+    )
+    with explaining(AnalysisException, whose):
         found = by_day.collect()
-    except AnalysisException as error:
-        said = mistake(error)
-        if said is None:
-            raise
-        name = run.pipeline.name
-        raise UsageError(
-            f"`labels` of jobs/transforms/{name}.py must give landed_date, "
-            f"{', '.join(run.pipeline.entity)} and {label}: {said}"
-        ) from error
     if not found:
         return None
     about = {}

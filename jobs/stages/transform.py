@@ -23,7 +23,7 @@ from jobs.lake.publications import Input, Origin
 from jobs.lake.transforms import Transform, definitions_of_data, transform_of
 from jobs.spark.session import connect
 from pipelines.days import Days
-from pipelines.errors import UsageError, mistake
+from pipelines.errors import explaining
 
 if TYPE_CHECKING:
     from jobs.lake.knowledge import Seen
@@ -88,18 +88,11 @@ def _stage(
         staged.result()
     table = making.table
     origin = _origin(run, making, knowledge)
-    try:
+    name = run.pipeline.name
+    function = f"`{table.name}` of jobs/transforms/{name}.py"
+    with explaining(AnalysisException, f"{name}.{table.name} cannot be made as {function} says"):
         rows = _rows(run, making, knowledge)
         count = tables.stage_rows(run, table.name, rows, origin=origin)
-    except AnalysisException as error:
-        said = mistake(error)
-        if said is None:
-            raise
-        name = run.pipeline.name
-        raise UsageError(
-            f"{name}.{table.name} cannot be made as `{table.name}` of jobs/transforms/{name}.py "
-            f"says: {said}"
-        ) from error
     fresh = staging.require(run, table.name)
     # For the tables that read this one.
     checksums = {day: fresh.checksum(day) for day in fresh.days}
