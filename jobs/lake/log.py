@@ -7,6 +7,8 @@ from typing import Any
 
 from pyarrow import fs
 
+_CHECKPOINT = ".checkpoint."
+"""In the name of a file that holds all that the commits up to it say."""
 Action = dict[str, Any]
 """Such as `{"add": {"path": …}}`."""
 
@@ -54,15 +56,19 @@ def sizes(table: str, *versions: int) -> list[int | None]:
 
 
 def broken(lake: str) -> str | None:
-    """The first commit of a table of the lake that cannot be read, by its path; None: all can.
+    """A commit of a table of the lake that cannot be read, by its path; None: all can.
 
     Args:
         lake: Path or URL of the folder with the tables of all pipelines.
     """
     system, root = fs.FileSystem.from_uri(lake)
-    for pipeline in _folders(system, root):
-        for table in _folders(system, pipeline):
-            for file in _files(system, f"{table}/_delta_log"):
+    folders, files = fs.FileType.Directory, fs.FileType.File
+    for pipeline in _below(system, root, folders):
+        for table in _below(system, pipeline, folders):
+            for file in reversed(_below(system, f"{table}/_delta_log", files)):
+                if _CHECKPOINT in file:
+                    # A reader begins there: what was before it is asked by nobody.
+                    break
                 if file.endswith(".json") and not _is_readable(system, file):
                     return file
     return None
@@ -72,14 +78,10 @@ def _file(root: str, version: int) -> str:
     return f"{root}/_delta_log/{version:020}.json"
 
 
-def _folders(system: fs.FileSystem, folder: str) -> list[str]:
+def _below(system: fs.FileSystem, folder: str, kind: fs.FileType) -> list[str]:
+    """The paths of what a folder holds of that kind, in order; nothing where there is none."""
     found = system.get_file_info(fs.FileSelector(folder, allow_not_found=True))
-    return sorted(one.path for one in found if one.type == fs.FileType.Directory)
-
-
-def _files(system: fs.FileSystem, folder: str) -> list[str]:
-    found = system.get_file_info(fs.FileSelector(folder, allow_not_found=True))
-    return sorted(one.path for one in found if one.type == fs.FileType.File)
+    return sorted(one.path for one in found if one.type == kind)
 
 
 def _is_readable(system: fs.FileSystem, path: str) -> bool:

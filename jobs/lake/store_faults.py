@@ -1,4 +1,4 @@
-"""An object store that is away or refuses us, or a disk that is full: in plain words.
+"""A store that is away or refuses us, a disk that is full, a log that is cut off: in plain words.
 
 Whichever library noticed. Of a store each has tried again for a while by then, and each tells it in
 its own way.
@@ -69,7 +69,10 @@ def explain_log_fault(error: BaseException, variables: Mapping[str, str]) -> Nig
     """
     if isinstance(error, NightshiftError) or not _LOG_SIGNS.search(str(error)):
         return None
-    file = log.broken(Environment.read(variables).lake)
+    try:
+        file = log.broken(Environment.read(variables).lake)
+    except OSError:  # of a store that is away: the error itself is told as it is
+        return None
     if file is None:
         return None
     return NightshiftError(

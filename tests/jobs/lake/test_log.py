@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 
 from jobs.lake import log
 
@@ -38,3 +38,14 @@ def test_a_commit_that_is_cut_off_is_found_in_the_lake(tmp_path: Path) -> None:
     commit = tmp_path / "toy" / "two" / "_delta_log" / f"{0:020}.json"
     commit.write_text(commit.read_text()[:-20])
     assert log.broken(str(tmp_path)) == str(commit)
+
+
+def test_a_commit_that_a_checkpoint_stands_for_is_broken_for_nobody(tmp_path: Path) -> None:
+    table = tmp_path / "toy" / "readings"
+    for number in range(3):
+        write_deltalake(str(table), pa.table({"number": [number]}), mode="append")
+    DeltaTable(str(table)).create_checkpoint()
+    first = table / "_delta_log" / f"{0:020}.json"
+    first.write_text(first.read_text()[:-20])
+    assert DeltaTable(str(table)).version() == 2
+    assert log.broken(str(tmp_path)) is None

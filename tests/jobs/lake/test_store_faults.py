@@ -97,3 +97,16 @@ def test_a_commit_that_is_cut_off_is_named_with_the_way_out(
     assert f"The log of a table is broken: {commit} is cut off" in message
     assert "delete it" in message
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_error_is_told_as_it_is_where_the_lake_cannot_be_looked_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(lake: str) -> str:
+        raise OSError("the store is away")
+
+    monkeypatch.setattr("jobs.lake.log.broken", away)
+    error = DeltaError("Kernel error: Json error: Truncated record")
+    code, message = explain(error, {"NIGHTSHIFT_LAKE": str(tmp_path)})
+    assert code == NightshiftError.exit_code
+    assert message == "DeltaError: Kernel error: Json error: Truncated record"
