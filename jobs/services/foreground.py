@@ -29,23 +29,20 @@ def run(environment: Environment) -> int:
         NightshiftError: the platform did not start, a service ended for good, or the supervisor
             was killed. Nothing is left behind.
     """
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
+        numbers.append(signal.SIGHUP)
     # Asked to end while it starts, nothing may stay either.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    before_hangup = signal.getsignal(signal.SIGHUP)
-    if before_hangup is not signal.SIG_IGN:  # as `nohup` has it
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
-    try:
-        lifecycle.up(environment)
-        _stay(environment)
-    except KeyboardInterrupt:
-        print("Asked to stop.", flush=True)
-    finally:
-        # A stop is not stopped halfway.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        lifecycle.down(environment)
-        signal.signal(signal.SIGTERM, before)
-        signal.signal(signal.SIGHUP, before_hangup)
+    with lifecycle.interrupted_by(numbers):
+        try:
+            lifecycle.up(environment)
+            _stay(environment)
+        except KeyboardInterrupt:
+            print("Asked to stop.", flush=True)
+        finally:
+            # A stop is not stopped halfway.
+            lifecycle.ignore(numbers)
+            lifecycle.down(environment)
     return 0
 
 

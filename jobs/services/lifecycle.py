@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any
 
 import psutil
 
@@ -29,7 +28,7 @@ from pipelines.errors import NightshiftError, UsageError
 _DOWN_SECONDS = 30
 _HOSTNAME = "AIRFLOW__CORE__HOSTNAME_CALLABLE"
 """Variable of Airflow's: how it finds out by which name or address others reach this machine."""
-_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 """How a process is asked to end, beside Ctrl-C."""
 _COLUMNS = ("service", "state", "pid", "port", "uptime", "memory")
 
@@ -257,24 +256,34 @@ def _stopped_on_failure(environment: Environment) -> Iterator[None]:
     Also when it is ended, by Ctrl-C, by `kill`, or with its terminal.
     """
     # Who ignores one, as under `nohup`, goes on, and a handler of the caller's stays.
-    numbers = [one for one in _ENDINGS if signal.getsignal(one) is signal.SIG_DFL]
-    _handle(numbers, signal.default_int_handler)
+    numbers = [one for one in ENDINGS if signal.getsignal(one) is signal.SIG_DFL]
+    with interrupted_by(numbers):
+        try:
+            yield
+        except BaseException:
+            # A stop is not stopped halfway: of the end of a terminal a process may be told twice.
+            ignore(numbers)
+            with suppress(OSError):  # where nobody is left to read it
+                print("Stopping what was started.", file=sys.stderr, flush=True)
+            _stop(environment)
+            raise
+
+
+@contextmanager
+def interrupted_by(numbers: Iterable[signal.Signals]) -> Iterator[None]:
+    """Let each of these signals end the block as Ctrl-C does."""
+    before = {one: signal.signal(one, signal.default_int_handler) for one in numbers}
     try:
         yield
-    except BaseException:
-        # A stop is not stopped halfway: of the end of a terminal a process may be told twice.
-        _handle(numbers, signal.SIG_IGN)
-        with suppress(OSError):  # where nobody is left to read it
-            print("Stopping what was started.", file=sys.stderr, flush=True)
-        _stop(environment)
-        raise
     finally:
-        _handle(numbers, signal.SIG_DFL)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
-def _handle(numbers: Iterable[signal.Signals], how: Any) -> None:
-    for number in numbers:
-        signal.signal(number, how)
+def ignore(numbers: Iterable[signal.Signals]) -> None:
+    """Let none of these signals end what is done from here on."""
+    for one in numbers:
+        signal.signal(one, signal.SIG_IGN)
 
 
 def _stop(environment: Environment) -> int:
