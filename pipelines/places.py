@@ -14,7 +14,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BufferedReader, RawIOBase
 from pathlib import Path, PurePosixPath
@@ -46,12 +46,17 @@ _ATTEMPTS = 6
 
 def endpoint(environ: Mapping[str, str]) -> str:
     """The address of a store that is not Amazon's; empty: it is."""
-    return next(filter(None, map(environ.get, ENDPOINTS)), "")
+    return _first(environ, ENDPOINTS)
 
 
 def certificates(environ: Mapping[str, str]) -> str:
     """The file with the authorities whose certificates are trusted; empty: a library's own."""
-    return next(filter(None, map(environ.get, _CERTIFICATES)), "")
+    return _first(environ, _CERTIFICATES)
+
+
+def _first(environ: Mapping[str, str], names: Iterable[str]) -> str:
+    """What the first of these variables says that says anything; empty: none does."""
+    return next(filter(None, map(environ.get, names)), "")
 
 
 def is_url(place: object) -> bool:
@@ -214,7 +219,7 @@ def agreed(environ: Mapping[str, str]) -> dict[str, str]:
         environ: What is set.
     """
     address = endpoint(environ)
-    region = next(filter(None, map(environ.get, _REGIONS)), _ANY_REGION if address else "")
+    region = _first(environ, _REGIONS) or (_ANY_REGION if address else "")
     wanted = dict.fromkeys(_REGIONS, region) if region else {}
     if address:
         # Amazon's buckets have host names of their own; of other stores few have.
