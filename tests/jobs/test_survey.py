@@ -1168,35 +1168,32 @@ def test_a_table_whose_folder_is_gone_is_made_again_by_the_next_night(
     assert home.performed == []
 
 
-def test_a_table_that_lost_its_newest_versions_is_made_true_again(home: Home) -> None:
+def _lose_the_end(log: Path) -> None:
+    for version in (2, 3):
+        (log / f"{version:020}.json").unlink()
+
+
+def _empty_the_last(log: Path) -> None:
+    """As a failure of the power may leave it."""
+    max(log.glob("*.json")).write_text("")
+
+
+@pytest.mark.parametrize("lose", [_lose_the_end, _empty_the_last])
+def test_a_table_that_lost_its_newest_versions_is_made_true_again(
+    home: Home, lose: Callable[[Path], None]
+) -> None:
     for day in DAYS[:4]:
         home.night(day)
     tables = ("readings", "marks", "sums", "training", "scoring")
     before = {name: home.published(name) for name in tables}
     for name in tables:
-        log = Path(path(home.run(DAYS[0]), name)) / "_delta_log"
-        for version in (2, 3):
-            (log / f"{version:020}.json").unlink()
-    assert home.night(DAYS[3]) == 0
-    assert {name: home.published(name) for name in tables} == before
-    assert "train" in stages_of(home)
-    assert home.night(DAYS[3]) == 0
-    assert home.performed == []
-
-
-def test_a_commit_that_a_failure_of_the_power_has_emptied_is_made_again(home: Home) -> None:
-    for day in DAYS[:4]:
-        home.night(day)
-    tables = ("readings", "marks", "sums", "training", "scoring")
-    before = {name: home.published(name) for name in tables}
-    for name in tables:
-        log = Path(path(home.run(DAYS[0]), name)) / "_delta_log"
-        max(log.glob("*.json")).write_text("")
+        lose(Path(path(home.run(DAYS[0]), name)) / "_delta_log")
     with home._stages():
         states = {row[:2] for row in plan(home.run(DAYS[3])).rows}
     assert {(f"tiny.{name}", "missing") for name in tables} <= states
     assert home.night(DAYS[3]) == 0
     assert {name: home.published(name) for name in tables} == before
+    assert "train" in stages_of(home)
     assert home.night(DAYS[3]) == 0
     assert home.performed == []
 

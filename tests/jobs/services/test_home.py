@@ -94,17 +94,22 @@ def test_a_home_that_others_could_enter_is_closed_and_its_owner_told_once(
     )
 
 
+def refuse_to_close(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    """Have no folder's mode be changed from here on."""
+
+    def refuse(path: Path, mode: int) -> None:
+        raise error
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+
+
 def test_an_open_home_of_another_user_is_refused_with_the_way_out(
     home: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home.home.mkdir()
     home.home.chmod(0o777)
-
-    def refuse(path: Path, mode: int) -> None:
-        raise PermissionError(1, "Operation not permitted", str(path))
-
     # A folder of another user cannot be made without being root.
-    monkeypatch.setattr(Path, "chmod", refuse)
+    refuse_to_close(monkeypatch, PermissionError(errno.EPERM, "Operation not permitted"))
     with pytest.raises(UsageError) as refused:
         private_home(home)
     assert str(home.home / "nightshift") in str(refused.value)
@@ -126,12 +131,8 @@ def test_a_home_on_a_file_system_to_be_read_is_refused_with_the_way_out(
 ) -> None:
     home.home.mkdir()
     home.home.chmod(0o755)
-
-    def refuse(path: Path, mode: int) -> None:
-        raise OSError(errno.EROFS, "Read-only file system", str(path))
-
     # To mount one, one would have to be root.
-    monkeypatch.setattr(Path, "chmod", refuse)
+    refuse_to_close(monkeypatch, OSError(errno.EROFS, "Read-only file system"))
     with pytest.raises(UsageError, match="Read-only file system"):
         private_home(home)
 

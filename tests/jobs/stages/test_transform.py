@@ -205,28 +205,30 @@ def test_a_day_again_changes_no_row(toy: Environment) -> None:
     assert [version(run, table.name) for table in SUMMED.derived] == versions
 
 
-def test_a_table_without_a_function_is_told_where_to_write_it(
-    environment: Environment, seen: list[Any]
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            replace(TOTALS, name="orphan"),
+            (
+                r"'toy.orphan' has no transform: "
+                r"write `def orphan\(readings, sensors, days\)` in jobs/transforms/toy.py"
+            ),
+        ),
+        (
+            replace(TOTALS, reads=("readings",)),
+            (
+                r"'toy.totals' reads readings, but `totals` of jobs/transforms/toy.py takes "
+                r"\(readings, sensors, days\): write `def totals\(readings, days\)`, "
+                r"or change `reads`"
+            ),
+        ),
+    ],
+)
+def test_a_table_without_a_function_that_fits_is_told_what_to_write(
+    table: Table, message: str, environment: Environment, seen: list[Any]
 ) -> None:
-    orphan = replace(TOTALS, name="orphan")
-    run = replace(_run(environment, "2013-01-01"), pipeline=replace(TOY, derived=(orphan,)))
-    message = (
-        r"'toy.orphan' has no transform: "
-        r"write `def orphan\(readings, sensors, days\)` in jobs/transforms/toy.py"
-    )
-    with pytest.raises(UsageError, match=message):
-        transform(run)
-
-
-def test_a_function_that_takes_other_tables_than_are_declared_is_told_what_to_write(
-    environment: Environment, seen: list[Any]
-) -> None:
-    other = replace(TOTALS, reads=("readings",))
-    run = replace(_run(environment, "2013-01-01"), pipeline=replace(TOY, derived=(other,)))
-    message = (
-        r"'toy.totals' reads readings, but `totals` of jobs/transforms/toy.py takes "
-        r"\(readings, sensors, days\): write `def totals\(readings, days\)`, or change `reads`"
-    )
+    run = replace(_run(environment, "2013-01-01"), pipeline=replace(TOY, derived=(table,)))
     with pytest.raises(UsageError, match=message):
         transform(run)
 
