@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
+from functools import cached_property
 from itertools import chain
 from typing import Literal, NoReturn, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -214,7 +215,8 @@ class Replay:
     files of the day before."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+# Without slots, which have no room for what is worked out once.
+@dataclass(frozen=True, kw_only=True)
 class Pipeline:
     """One pipeline: its feeds, its tables, its features, its model."""
 
@@ -291,7 +293,7 @@ class Pipeline:
         unknown = set(self.notify or ()) - set(get_args(Channel))
         refuse_unless(not unknown, f"No notification channel {sorted(unknown)}.")
 
-    @property
+    @cached_property
     def tables(self) -> tuple[Table, ...]:
         """Every gated table of the pipeline, in the order in which a night makes them."""
         return tuple(map(_raw_table, self.feeds)) + self.derived + self._model_tables

@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 
-from jobs.lake import log
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 from pipelines.places import endpoint
@@ -69,6 +68,9 @@ def explain_log_fault(error: BaseException, variables: Mapping[str, str]) -> Nig
     """
     if isinstance(error, NightshiftError) or not _LOG_SIGNS.search(str(error)):
         return None
+    # Here, because it takes Arrow, and commands that touch no table begin without it.
+    from jobs.lake import log
+
     try:
         file = log.broken(Environment.read(variables).lake)
     except OSError:  # of a store that is away: the error itself is told as it is

