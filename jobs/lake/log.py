@@ -55,6 +55,25 @@ def sizes(table: str, *versions: int) -> list[int | None]:
     return [one.size if one.type == fs.FileType.File else None for one in found]
 
 
+def mark_of_newest(table: str, version: int) -> tuple[int, int] | None:
+    """What tells the commit of a version from any other of that number; None: it is not the newest.
+
+    By two looks, while a table takes the longer to be opened the more commits its log has.
+
+    Args:
+        table: The table's path or URL.
+        version: Of the table.
+
+    Returns:
+        Its size (bytes) and when it was written (ns): a table that was deleted and made again has
+        the same numbers.
+    """
+    system, root = fs.FileSystem.from_uri(table)
+    own, following = system.get_file_info([_file(root, version), _file(root, version + 1)])
+    is_newest = own.type == fs.FileType.File and following.type != fs.FileType.File
+    return (own.size, own.mtime_ns) if is_newest else None
+
+
 def broken(lake: str) -> str | None:
     """A commit of a table of the lake that cannot be read, by its path; None: all can.
 

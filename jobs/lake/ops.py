@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
+from jobs.lake.log import mark_of_newest
 from jobs.services import locks
 from pipelines.environment import Environment
 from pipelines.errors import no_such
@@ -37,6 +39,20 @@ a long log to read, and nobody reads an old version of these tables."""
 
 Condition = tuple[str, str, object]
 """Column, SQL operator, and what it is compared with: a text, a day, or an instant with a zone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Kept:
+    """All rows of a table as of one version."""
+
+    version: int
+    mark: tuple[int, int]
+    """See `log.mark_of_newest`."""
+    rows: pa.Table
+
+
+_KEPT: dict[str, _Kept] = {}
+"""By path or URL of the table, what this process has read of it last."""
 
 _MEASURES = {
     "rows": _NUMBER,
@@ -314,7 +330,42 @@ def read(
         schema = pa.schema([schema.field(column) for column in columns])
     if not exists(environment, name):
         return schema.empty_table()
-    table = DeltaTable(_path(environment, name))
+    return _rows(DeltaTable(_path(environment, name)), name, schema, conditions)
+
+
+def read_once(environment: Environment, name: str) -> pa.Table:
+    """All rows of an ops table, read again only when it has changed since this process read it.
+
+    For a table of few rows that is asked many times.
+    """
+    path = _path(environment, name)
+    kept = _KEPT.get(path)
+    if kept is not None and mark_of_newest(path, kept.version) == kept.mark:
+        return kept.rows
+    if not exists(environment, name):
+        return _schema(name).empty_table()
+    table = DeltaTable(path)
+    rows = _rows(table, name, _schema(name))
+    # After the reading: what was written while it lasted is found to be newer.
+    mark = mark_of_newest(path, table.version())
+    if mark is not None:
+        _KEPT[path] = _Kept(version=table.version(), mark=mark, rows=rows)
+    return rows
+
+
+def exists(environment: Environment, name: str) -> bool:
+    """Whether anything has been written to the ops table."""
+    return DeltaTable.is_deltatable(_path(environment, name))
+
+
+def now() -> datetime:
+    """This instant, for the `…_at` columns."""
+    return datetime.now(UTC)
+
+
+def _rows(
+    table: DeltaTable, name: str, schema: pa.Schema, conditions: Sequence[Condition] = ()
+) -> pa.Table:
     there = {field.name for field in table.schema().fields}
     expressions = {one: f'"{one}"' if one in there else "NULL" for one in SCHEMAS[name].names}
     wanted = ", ".join(f'{expressions[one]} AS "{one}"' for one in schema.names)
@@ -328,16 +379,6 @@ def read(
     return _query(table, query).cast(schema)
 
 
-def exists(environment: Environment, name: str) -> bool:
-    """Whether anything has been written to the ops table."""
-    return DeltaTable.is_deltatable(_path(environment, name))
-
-
-def now() -> datetime:
-    """This instant, for the `…_at` columns."""
-    return datetime.now(UTC)
-
-
 def _write(
     environment: Environment, name: str, rows: Sequence[Mapping[str, Any]], **how: Any
 ) -> None:
@@ -348,11 +389,10 @@ def _write(
     table = pa.Table.from_pylist(list(rows), schema=schema)
     path = _path(environment, name)
     with _lock(environment, name):
-        _commit(path, table, **how)
-        _tidy(path)
+        _tidy(_commit(path, table, **how))
 
 
-def _commit(path: str, rows: pa.Table, **how: Any) -> None:
+def _commit(path: str, rows: pa.Table, **how: Any) -> DeltaTable:
     """Write the rows, again when writers of other homes were faster too often."""
     for _ in range(_ATTEMPTS - 1):
         try:
@@ -362,17 +402,23 @@ def _commit(path: str, rows: pa.Table, **how: Any) -> None:
     return _commit_once(path, rows, **how)
 
 
-def _commit_once(path: str, rows: pa.Table, **how: Any) -> None:
+def _commit_once(path: str, rows: pa.Table, **how: Any) -> DeltaTable:
     # Merge: a table that was made before a column existed gets it.
-    write_deltalake(path, rows, schema_mode="merge", configuration=_PROPERTIES, **how)
+    how = {**how, "schema_mode": "merge"}
+    if not DeltaTable.is_deltatable(path):
+        write_deltalake(path, rows, configuration=_PROPERTIES, **how)
+        return DeltaTable(path)
+    # Opened once: the longer the log, the longer that takes.
+    table = DeltaTable(path)
+    write_deltalake(table, rows, configuration=_PROPERTIES, **how)
+    return table
 
 
-def _tidy(path: str) -> None:
+def _tidy(table: DeltaTable) -> None:
     """Put the rows of many files into one, so that a read is as fast after many nights.
 
     Files and log entries that nobody reads any more are deleted.
     """
-    table = DeltaTable(path)
     if len(table.file_uris()) <= _MOST_FILES:
         return
     rows = _query(table, "SELECT * FROM rows")
@@ -386,7 +432,7 @@ def _tidy(path: str) -> None:
         # Another writer's turn; one of the next tidies.
         return
     # In full, because otherwise a file is forgotten that the log no longer tells of.
-    DeltaTable(path).vacuum(dry_run=False, full=True)
+    DeltaTable(table.table_uri).vacuum(dry_run=False, full=True)
 
 
 def _query(table: DeltaTable, query: str) -> pa.Table:

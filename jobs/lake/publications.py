@@ -171,8 +171,7 @@ def all_told(run: Run) -> dict[str, Told]:
 
 def told_of(run: Run, names: Iterable[str]) -> dict[str, Told]:
     """The same for some tables, all of them as of now; the record is read once."""
-    of_pipeline = [("pipeline", "=", run.pipeline.name)]
-    recorded = ops.read(run.environment, _RECORD, of_pipeline)
+    recorded = ops.read_once(run.environment, _RECORD)
     found = {}
     for name in names:
         full_name = sql_name(run, name)
@@ -349,7 +348,8 @@ class Told(Sequence[Publication]):
 
 def _recorded(environment: Environment, table: str) -> pa.Table:
     """Rows of `ops.publications` about the table of that SQL name."""
-    return ops.read(environment, _RECORD, [("table_name", "=", table)])
+    recorded = ops.read_once(environment, _RECORD)
+    return recorded.filter(pc.equal(recorded["table_name"], table))
 
 
 def _from_rows(recorded: pa.Table, days: Days | None) -> list[Publication]:

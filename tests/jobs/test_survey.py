@@ -1399,20 +1399,27 @@ AnyOrder.TestCase.settings = settings(
 test_tables_are_true_whatever_order_nights_come_in = pytest.mark.soak(AnyOrder.TestCase)
 
 
+def _count_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ops tables that are read from now on, by a process that has read none so far."""
+    read: list[str] = []
+    whole = ops._rows
+
+    def counted(table: DeltaTable, name: str, *more: Any) -> Any:
+        read.append(name)
+        return whole(table, name, *more)
+
+    monkeypatch.setattr(ops, "_rows", counted)
+    monkeypatch.setattr(ops, "_KEPT", {})
+    return read
+
+
 def test_what_was_done_is_read_once_for_all_stages(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home.night(DAYS[0])
     run = home.run(DAYS[0])
     found = survey.Survey(run)
-    read: list[str] = []
-    whole = ops.read
-
-    def counted(environment: Environment, name: str, *more: Any) -> Any:
-        read.append(name)
-        return whole(environment, name, *more)
-
-    monkeypatch.setattr(ops, "read", counted)
+    read = _count_reads(monkeypatch)
     for name in ("train", "evaluate"):
         survey.passes(run, stage(name), found)
     assert read == ["stage_runs"]
@@ -1427,20 +1434,15 @@ def test_a_stage_alone_reads_the_record_once_and_makes_only_what_it_asks_about(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home.night(DAYS[1])
-    read: list[str] = []
     made: set[str] = set()
-    whole, from_rows = ops.read, publications._from_rows
-
-    def counted(environment: Environment, name: str, *more: Any) -> Any:
-        read.append(name)
-        return whole(environment, name, *more)
+    from_rows = publications._from_rows
 
     def told(recorded: pa.Table, days: Days | None) -> Any:
         made.update(recorded["table_name"].to_pylist())
         return from_rows(recorded, days)
 
-    monkeypatch.setattr(ops, "read", counted)
     monkeypatch.setattr(publications, "_from_rows", told)
+    read = _count_reads(monkeypatch)
     with home._stages():
         assert night.make_true(home.run(DAYS[1]), (stage("transform"),), notify=False) == 0
     assert read == ["publications"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,6 +30,22 @@ def test_a_commit_that_a_failure_of_the_power_has_emptied_is_not_there(tmp_path:
     first.write_text("")
     assert log.sizes(str(table), 0) == [0]
     assert log.are_there(str(table), 0) == [False]
+
+
+def test_only_the_newest_commit_has_a_mark_which_no_other_of_its_number_has(tmp_path: Path) -> None:
+    table = tmp_path / "table"
+    assert log.mark_of_newest(str(table), 0) is None
+    rows = pa.table({"number": [1]})
+    write_deltalake(str(table), rows)
+    first = log.mark_of_newest(str(table), 0)
+    assert first is not None
+    assert log.mark_of_newest(str(table), 0) == first
+    write_deltalake(str(table), rows, mode="append")
+    assert log.mark_of_newest(str(table), 0) is None
+    assert log.mark_of_newest(str(table), 1) is not None
+    shutil.rmtree(table)
+    write_deltalake(str(table), rows)
+    assert log.mark_of_newest(str(table), 0) not in (None, first)
 
 
 def test_a_commit_that_is_cut_off_is_found_in_the_lake(tmp_path: Path) -> None:

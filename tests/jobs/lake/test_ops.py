@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta, timezone
 from multiprocessing import get_context
@@ -43,6 +46,48 @@ def test_replace_puts_rows_in_the_place_of_the_matching_ones_only(environment: E
     ops.append(environment, "stage_runs", rows)
     ops.replace(environment, "stage_runs", [{"stage": "c", "run_id": "1"}], "run_id = '1'")
     assert _stages(environment) == [("b", None), ("c", None)]
+
+
+def _known(environment: Environment) -> list[str]:
+    return sorted(ops.read_once(environment, "stage_runs")["stage"].to_pylist())
+
+
+def test_a_table_that_has_not_changed_is_read_once(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _known(environment) == []
+    ops.append(environment, "stage_runs", [{"stage": "a"}])
+    assert _known(environment) == ["a"]
+    with monkeypatch.context() as patch:
+        patch.delattr(ops, "DeltaTable")
+        assert _known(environment) == ["a"]
+    ops.append(environment, "stage_runs", [{"stage": "b"}])
+    assert _known(environment) == ["a", "b"]
+
+
+@pytest.mark.parametrize("is_made_again", [False, True])
+def test_rows_that_were_read_are_not_taken_for_those_of_another_table_of_its_name(
+    environment: Environment, is_made_again: bool
+) -> None:
+    ops.append(environment, "stage_runs", [{"stage": "a"}])
+    assert _known(environment) == ["a"]
+    shutil.rmtree(environment.table_path("ops.stage_runs"))
+    if is_made_again:
+        ops.append(environment, "stage_runs", [{"stage": "b"}])
+    assert _known(environment) == (["b"] if is_made_again else [])
+
+
+def test_what_another_process_has_written_is_read(environment: Environment) -> None:
+    ops.append(environment, "stage_runs", [{"stage": "a"}])
+    assert _known(environment) == ["a"]
+    program = (
+        "import sys; from jobs.lake import ops; from pipelines.environment import Environment; "
+        "here = Environment.read({'NIGHTSHIFT_HOME': sys.argv[1]}); "
+        "ops.append(here, 'stage_runs', [{'stage': 'b'}]); "
+        "ops.replace(here, 'stage_runs', [], \"stage = 'a'\")"
+    )
+    subprocess.run([sys.executable, "-c", program, str(environment.home)], check=True)
+    assert _known(environment) == ["b"]
 
 
 def test_concurrent_appends_all_land(environment: Environment) -> None:
