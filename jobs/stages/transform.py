@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
+from pyspark.sql.types import DateType
 
 from jobs.lake import staging, tables
 from jobs.lake.knowledge import Knowledge
@@ -23,7 +24,7 @@ from jobs.lake.publications import Input, Origin
 from jobs.lake.transforms import Transform, definitions_of_data, transform_of
 from jobs.spark.session import connect
 from pipelines.days import Days
-from pipelines.errors import explaining
+from pipelines.errors import explaining, refuse_unless
 
 if TYPE_CHECKING:
     from jobs.lake.knowledge import Seen
@@ -92,6 +93,7 @@ def _stage(
     function = f"`{table.name}` of jobs/transforms/{name}.py"
     with explaining(AnalysisException, f"{name}.{table.name} cannot be made as {function} says"):
         rows = _rows(run, making, knowledge)
+        _refuse_rows_of_no_day(rows, table, function)
         count = tables.stage_rows(run, table.name, rows, origin=origin)
     fresh = staging.require(run, table.name)
     # For the tables that read this one.
@@ -138,7 +140,31 @@ def _make(
         rows = _input(run, name, wanted)
         unseen = knowledge.unseen(name, wanted, seen[name])
         frames[name] = tables.as_seen(run, name, rows, unseen, seen[name])
-    return making.function(**frames, days=days)
+    rows = making.function(**frames, days=days)
+    name = making.table.name
+    refuse_unless(
+        isinstance(rows, DataFrame),
+        f"`{name}` of jobs/transforms/{run.pipeline.name}.py gave {rows!r} for {days}: it must "
+        f"return a DataFrame with the rows of {name}.",
+    )
+    return rows
+
+
+def _refuse_rows_of_no_day(rows: DataFrame, table: Table, function: str) -> None:
+    """Refuse rows that do not tell their day, or what identifies them."""
+    missing = [name for name in (table.partition, *table.key) if name not in rows.columns]
+    refuse_unless(
+        not missing,
+        f"{function} gave rows without {', '.join(dict.fromkeys(missing))}: each row must tell its "
+        f"day ({table.partition}) and the key that its table declares. It gave "
+        f"{', '.join(rows.columns)}.",
+    )
+    kind = rows.schema[table.partition].dataType
+    refuse_unless(
+        isinstance(kind, DateType),
+        f"{function} gave {table.partition} as {kind.simpleString()}, which must be a date: "
+        f"`CAST({table.partition} AS DATE)`.",
+    )
 
 
 def _inputs(run: Run, table: Table, day: date, knowledge: Knowledge) -> tuple[Input, ...]:

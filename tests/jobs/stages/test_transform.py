@@ -245,6 +245,37 @@ def test_a_column_that_is_not_there_is_told_with_its_function_and_what_is_near(
         transform(_run(toy, "2013-01-04"))
 
 
+def _gives_nothing(readings: DataFrame) -> None:
+    readings.groupBy("landed_date").agg(F.sum("amount").alias("total"))
+
+
+def _gives_no_day(readings: DataFrame) -> DataFrame:
+    return readings.groupBy("id").agg(F.sum("amount").alias("total"))
+
+
+def _gives_a_text_for_a_day(readings: DataFrame) -> DataFrame:
+    return readings.selectExpr("CAST(landed_date AS STRING) AS landed_date", "amount AS total")
+
+
+@pytest.mark.parametrize(
+    ("gives", "message"),
+    [
+        (_gives_nothing, "gave None for 2013-01-04: it must return a DataFrame with the rows of"),
+        (_gives_no_day, r"gave rows without landed_date: .* It gave id, total\.$"),
+        (_gives_a_text_for_a_day, "gave landed_date as string, which must be a date: `CAST"),
+    ],
+)
+def test_rows_that_no_table_can_take_are_told_with_their_function(
+    gives: Callable[[DataFrame], DataFrame], message: str, toy: Environment
+) -> None:
+    def totals(readings: DataFrame, sensors: DataFrame, days: Days) -> DataFrame:
+        return gives(readings)
+
+    sys.modules["jobs.transforms.toy"].totals = totals  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match=f"^`totals` of jobs/transforms/toy.py {message}"):
+        transform(_run(toy, "2013-01-04"))
+
+
 def test_a_pipeline_without_its_module_is_told_which_file_is_missing(
     environment: Environment,
 ) -> None:
