@@ -170,8 +170,9 @@ def _runs_without_model(environment: Environment, name: str, rule: Rule) -> Iter
         deleted=len(lost),
         note="runs",
     )
+    kept = registered | models.others()
     folders = registry.artifact_folders(environment, name)
-    without = [folder for folder in folders if folder.name not in registered]
+    without = [folder for folder in folders if folder.name not in kept]
     yield clean(f"{name}: files of runs without a model", without, rule)
 
 

@@ -41,6 +41,7 @@ from mlflow.tracking import MlflowClient
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from mlflow.entities import Run as MlflowRun
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -67,7 +68,7 @@ _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _SQLITE = "sqlite:///"
 _LONGEST_PARAM = 500
 """Characters; older servers of MLflow refuse a longer value."""
-_MOST_VERSIONS = 10_000
+_MOST = 10_000
 """What MLflow gives at most in one answer."""
 _UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """MLflow's answers where there is no such model or version, and no such alias or number."""
@@ -326,18 +327,15 @@ class Registry:
 
     def without_model(self, before: datetime) -> list[str]:
         """Ids of trainings that began before and have no registered model: failed, or killed."""
-        experiment = self._client.get_experiment_by_name(self.name)
-        if not experiment:
-            return []
         milliseconds = int(before.timestamp() * 1000)
-        query = f"attributes.start_time < {milliseconds}"
-        runs = self._client.search_runs(
-            [experiment.experiment_id], query, max_results=_MOST_VERSIONS
-        )
+        began_before = self._experiment_runs(f"attributes.start_time < {milliseconds}")
         registered = self.runs()
-        # Others may keep runs of their own beside ours.
-        ours = [run.info.run_id for run in runs if "fingerprint" in run.data.tags]
+        ours = [run.info.run_id for run in began_before if _is_training(run)]
         return [run_id for run_id in ours if run_id not in registered]
+
+    def others(self) -> set[str]:
+        """Ids of the runs that others keep beside our trainings."""
+        return {run.info.run_id for run in self._experiment_runs("") if not _is_training(run)}
 
     def runs(self) -> set[str]:
         """Ids of the runs of all registered versions, whoever made them."""
@@ -444,11 +442,27 @@ class Registry:
     def _models(self, query: str) -> list[ModelVersion]:
         return [_version(answer) for answer in self._search(query) if _is_ours(answer)]
 
+    def _experiment_runs(self, query: str) -> list[MlflowRun]:
+        """The runs of the pipeline's experiment, without deleted ones."""
+        experiment = self._client.get_experiment_by_name(self.name)
+        if not experiment:
+            return []
+        found: list[MlflowRun] = []
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [experiment.experiment_id], query, max_results=_MOST, page_token=token
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
+
     def _search(self, query: str) -> list[MlflowVersion]:
         answers: list[MlflowVersion] = []
         token = None
         while True:
-            page = self._client.search_model_versions(query, _MOST_VERSIONS, page_token=token)
+            page = self._client.search_model_versions(query, _MOST, page_token=token)
             answers += page
             token = page.token
             if not token:
@@ -521,6 +535,11 @@ def artifact_folders(environment: Environment, name: str) -> list[Path]:
         return []
     folders = (environment.models / name).glob("*")
     return [folder for folder in folders if _RUN_ID.fullmatch(folder.name)]
+
+
+def _is_training(run: MlflowRun) -> bool:
+    """Whether it is a training of this platform."""
+    return "fingerprint" in run.data.tags
 
 
 def _is_ours(answer: MlflowVersion) -> bool:

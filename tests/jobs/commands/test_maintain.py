@@ -204,13 +204,14 @@ def test_rows_that_a_registered_model_was_made_from_stay_and_lost_trainings_go(
     age(run, "training")
     model = keep(environment, tmp_path, version=1)
     lost = lost_training(environment)
+    own = somebodys_run(environment)
     found = cleaned(environment)
     assert found["toy.training"][:2] == [2, 2]
     assert ids_at(run, "training", 1) == [1]
     assert DeltaTable(path(run, "training")).version() == 3
     assert found["toy: runs without a model"] == [1, 1, None, "runs"]
     artifacts = environment.home / "mlartifacts" / "toy"
-    assert [folder.name for folder in artifacts.iterdir()] == [model.run_id]
+    assert {folder.name for folder in artifacts.iterdir()} == {model.run_id, own.name}
     assert not lost.exists()
     assert cleaned(environment)["toy: runs without a model"] == [1, 0, None, "runs"]
 
@@ -222,10 +223,20 @@ def lost_training(environment: Environment) -> Path:
     began = int((time.time() - LONG_AGO.total_seconds()) * 1000)
     tags = {"fingerprint": "lost"}
     run_id = client.create_run(experiment, start_time=began, tags=tags).info.run_id
-    client.create_run(experiment, start_time=began, run_name="somebody's own")
     client.create_run(experiment, tags=tags)
     folder = environment.home / "mlartifacts" / "toy" / run_id
     written(folder / "pins.json", is_old=True)
+    return folder
+
+
+def somebodys_run(environment: Environment) -> Path:
+    """A run of long ago that is no training of ours; gives the folder of its files."""
+    client = Registry(environment, "toy")._client
+    experiment = client.get_experiment_by_name("toy").experiment_id
+    began = int((time.time() - LONG_AGO.total_seconds()) * 1000)
+    run_id = client.create_run(experiment, start_time=began).info.run_id
+    folder = environment.home / "mlartifacts" / "toy" / run_id
+    written(folder / "notes.txt", is_old=True)
     return folder
 
 
