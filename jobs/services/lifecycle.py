@@ -95,7 +95,21 @@ def status(environment: Environment) -> int:
         rows.append(_row(service, process, word))
         is_healthy = is_healthy and word == "healthy"
     show(_COLUMNS, rows)
+    if not known:
+        _tell_of_left_processes(environment)
     return 0 if is_healthy else NightshiftError.exit_code
+
+
+def _tell_of_left_processes(environment: Environment) -> None:
+    """Say what still runs without a supervisor, as after a kill of it."""
+    left = processes.marked(environment.home)
+    if left:
+        print(
+            f"{len(left)} of its processes still run, and nothing watches them, such as "
+            f"{processes.describe(min(left, key=lambda one: one.pid))}: `nightshift down` ends "
+            "them, and `nightshift up` starts anew.",
+            file=sys.stderr,
+        )
 
 
 def variables(environment: Environment) -> dict[str, str]:

@@ -337,6 +337,21 @@ def test_after_its_supervisor_was_killed_down_leaves_no_process(up: Environment)
     assert processes.marked(up.home) == []
 
 
+def test_the_status_after_its_supervisor_was_killed_tells_of_what_still_runs(
+    up: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert lifecycle.status(up) == 0
+    assert capsys.readouterr().err == ""
+    kill_supervisor(up)
+    assert lifecycle.status(up) == 3
+    told = r"\d+ of its processes still run, and nothing watches them, such as process \d+ \("
+    assert re.match(told, capsys.readouterr().err)
+    assert lifecycle.down(up) == 0
+    assert lifecycle.status(up) == 3
+    assert capsys.readouterr().err == ""
+
+
 def test_up_sweeps_what_a_killed_supervisor_left(up: Environment) -> None:
     left = [psutil.Process(pid) for pid in pids(up).values()]
     kill_supervisor(up)
