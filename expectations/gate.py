@@ -28,11 +28,9 @@ from great_expectations.core.expectation_validation_result import (
     ExpectationValidationResult,
 )
 from great_expectations.expectations.expectation import Expectation
-from pyspark.errors import AnalysisException
 
 from expectations.row_rules import REASON, RULE, any_broken, broken, reasons, share_of
 from expectations.suite import LACKING, OF_THE_RUN, ROWS, ROWS_OF_KEY, SURPLUS, Suite
-from pipelines.errors import explaining
 from pipelines.redaction import redacted
 from pipelines.waivers import Waiver
 
@@ -147,28 +145,10 @@ def judge(
         same_rows: Rows of the table that `suite.same_rows_as` names, of the same days.
         waivers: What is let through.
         set_aside: Called when rows break a row rule, and only then.
-
-    Raises:
-        UsageError: the suite's SQL names what is not there.
     """
     assert (same_rows is None) == (suite.same_rows_as is None), (
         f"{table}: the suite is to be judged beside {suite.same_rows_as}"
     )
-    pipeline, _, name = table.partition(".")
-    suite_of = f"The suite `{name}` of expectations/{pipeline}.py cannot be judged as it says"
-    # What is staged can be read: whatever Spark does not find is in the suite's SQL.
-    with explaining(AnalysisException, suite_of):
-        return _judge(frame, suite, table, same_rows, waivers, set_aside)
-
-
-def _judge(
-    frame: DataFrame,
-    suite: Suite,
-    table: str,
-    same_rows: DataFrame | None,
-    waivers: Sequence[Waiver],
-    set_aside: SetAside,
-) -> Verdict:
     started = time.monotonic()
     quarantined = 0
     if set(suite.declared_columns) <= set(frame.columns):

@@ -11,6 +11,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import functions as F
 
 from expectations import gate, report
@@ -22,7 +23,7 @@ from jobs.lake.locations import partition, sql_name
 from jobs.stages import reports
 from jobs.warehouse.catching_up import after_publication
 from pipelines.days import Days
-from pipelines.errors import Failure, GateRefused, NightshiftError
+from pipelines.errors import Failure, GateRefused, NightshiftError, explaining
 from pipelines.feeds import PROVENANCE
 from pipelines.spec import PREDICTIONS
 from pipelines.waivers import Waiver
@@ -139,6 +140,9 @@ def judge(
         waiting: Its staging.
         declared: What must hold of it.
         granted: The waivers of the pipeline that are in force.
+
+    Raises:
+        UsageError: the suite's SQL names what is not there.
     """
     rows = staging.frame(run, name, waiting)
     # Each table of it is looked up when it is first asked for, and once.
@@ -157,14 +161,17 @@ def judge(
         moved.append((rest, _as_quarantined(run, name, bad)))
         return staging.frame(run, name, rest)
 
-    verdict = gate.judge(
-        rows,
-        declared,
-        sql_name(run, name),
-        beside,
-        waivers=[*_waivers_of(run, name, granted), *late],
-        set_aside=set_aside,
-    )
+    suite = f"The suite `{name}` of expectations/{run.pipeline.name}.py cannot be judged as it says"
+    # What is staged can be read: whatever Spark does not find there is asked by the suite's SQL.
+    with explaining(AnalysisException, suite):
+        verdict = gate.judge(
+            rows,
+            declared,
+            sql_name(run, name),
+            beside,
+            waivers=[*_waivers_of(run, name, granted), *late],
+            set_aside=set_aside,
+        )
     for rest, bad in moved:
         return Judged(suite=declared, verdict=verdict, staged=waiting, rest=rest, bad=bad)
     return Judged(suite=declared, verdict=verdict, staged=waiting, rest=waiting)

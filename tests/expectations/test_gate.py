@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import great_expectations as gx
 import great_expectations.expectations as gxe
@@ -148,21 +148,6 @@ def test_a_missing_column_blocks_by_name(spark: SparkSession) -> None:
     assert [(check.expectation, check.observed) for check in verdict.failures] == [
         ("expect_table_columns_to_match_set", "no column amount; nothing else was judged")
     ]
-
-
-@pytest.mark.parametrize(
-    "more",
-    [{"measures": {"mean": "avg(amuont)"}}, {"derived": {"doubled": "amuont * 2"}}],
-    ids=lambda more: next(iter(more)),
-)
-def test_sql_of_a_suite_about_a_column_that_is_not_there_is_told_with_its_file(
-    spark: SparkSession, more: dict[str, Any]
-) -> None:
-    message = (
-        r"suite `things` of expectations/toy.py cannot be judged as it says: .*`amuont`.*amount"
-    )
-    with pytest.raises(UsageError, match=message):
-        judge(rows(spark, *GOOD), replace(SUITE, **more), "toy.things")
 
 
 def test_an_expectation_that_cannot_be_judged_blocks(spark: SparkSession) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -381,6 +381,23 @@ def test_a_table_without_a_suite_is_an_error_that_says_where_to_write_it(
     )
     with pytest.raises(UsageError, match=message):
         check(run)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"measures": {"mean": "avg(amuont)"}}, {"derived": {"doubled": "amuont * 2"}}],
+    ids=lambda more: next(iter(more)),
+)
+def test_sql_of_a_suite_about_a_column_that_is_not_there_is_told_with_its_file(
+    run: Run, stage: Callable[..., None], suites: ModuleType, more: dict[str, Any]
+) -> None:
+    suites.sums = lambda days: replace(sums(days), **more)
+    stage("sums", (1, 1.0))
+    stage("copies", (1, 1.0))
+    message = "suite `sums` of expectations/toy.py cannot be judged as it says: .*`amuont`.*amount"
+    with pytest.raises(UsageError, match=message):
+        check(run)
+    assert not exists(run, "sums")
 
 
 def test_an_unchanged_reference_table_needs_no_verdict(run: Run, suites: ModuleType) -> None:
