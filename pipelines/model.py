@@ -125,10 +125,7 @@ class LinearModel:
 
 
 Family = NeuralNetwork | LinearModel
-FAMILIES: Mapping[str, type[Family]] = {
-    NeuralNetwork.name: NeuralNetwork,
-    LinearModel.name: LinearModel,
-}
+FAMILIES: Mapping[str, type[Family]] = {family.name: family for family in get_args(Family)}
 """By the name that people give."""
 
 
@@ -257,9 +254,11 @@ class Training:
             self.task in get_args(Task),
             f"No task '{self.task}'. Known: {', '.join(get_args(Task))}.",
         )
+        families = ", ".join(one.__name__ for one in get_args(Family))
         refuse_unless(
             isinstance(self.family, Family),
-            f"family must be a value such as LinearModel(), but is {self.family!r}.",
+            f"family must be a value such as LinearModel(), but is {self.family!r}. "
+            f"Known: {families}.",
         )
         refuse_odd_kinds("Training", self)
         refuse_unless(0 <= self.seed < _SEEDS, f"seed must be from 0 to {_SEEDS - 1}.")

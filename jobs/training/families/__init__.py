@@ -3,8 +3,8 @@
 A family is chosen in the declaration (`Training.family`). To add one: its settings in
 `pipelines/model.py`, and a module here with an object of this protocol; for `nightshift explain` a
 method in `jobs/training/explanations`, for `nightshift replay` its arrays in
-`jobs/training/replay.py`. A registered model remembers its family, so that a champion still serves
-when the declaration has chosen another.
+`jobs/training/replay.py` (docs/how-to/extend.md shows one). A registered model remembers its
+family, so that a champion still serves when the declaration has chosen another.
 
 Saved files are never pickles: a reader of a pickle runs its code.
 """
