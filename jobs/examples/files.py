@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from pipelines.errors import UsageError
 from pipelines.feeds import Column, Feed, Format
 
 if TYPE_CHECKING:
@@ -21,7 +22,16 @@ _JSON_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
 
 def content(feed: Feed, rows: pd.DataFrame) -> bytes:
-    """The file of these rows, in the format of the feed; equal rows give equal bytes."""
+    """The file of these rows, in the format of the feed; equal rows give equal bytes.
+
+    Raises:
+        UsageError: nothing here writes that format.
+    """
+    if feed.format not in _WRITERS:
+        raise UsageError(
+            f"Feed '{feed.name}': no file in format '{feed.format}' is written here. Add a writer "
+            f"to jobs/examples/files.py. Written are {', '.join(_WRITERS)}."
+        )
     # Rows know more than their file, such as the day on which it is dropped.
     return _WRITERS[feed.format](feed, rows[list(feed.column_names)])
 

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -72,12 +72,6 @@ TOY = Pipeline(
 HEADER = b"id,taken,amount,note\n"
 
 
-ENDINGS: dict[Format, str] = {
-    "csv": "csv",
-    "csv_gzip": "csv.gz",
-    "json_lines": "jsonl",
-    "parquet": "parquet",
-}
 _JSON_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _NATIVE: dict[str, Callable[[str], object]] = {
     "int": int,
@@ -97,7 +91,7 @@ Row = Sequence[str | None]
 def readings_in(source_format: Format) -> Feed:
     """The readings as a feed of that format; of CSV it has its usual name."""
     name = "readings" if source_format == "csv" else f"readings_{source_format}"
-    path = f"readings/{{date}}.{ENDINGS[source_format]}"
+    path = f"readings/{{date}}.{FILES[source_format].ending}"
     return replace(READINGS, name=name, path=path, format=source_format)
 
 
@@ -146,7 +140,7 @@ def write_rows(environment: Environment, feed: Feed, day: str, rows: Sequence[Ro
     JSON gets a number where the text is one; Parquet gets a column of its declared type where every
     text of the file is such a value, else a column of strings.
     """
-    content = _WRITERS[feed.format](feed, rows)
+    content = FILES[feed.format].write(feed, rows)
     return drop(environment, feed.path.replace("{date}", day), content)
 
 
@@ -202,9 +196,19 @@ def _arrow_column(column: Column, texts: list[str | None]) -> pa.Array:
         return pa.array(texts, pa.string())
 
 
-_WRITERS: dict[Format, Callable[[Feed, Sequence[Row]], bytes]] = {
-    "csv": _as_csv,
-    "csv_gzip": _as_gzip,
-    "json_lines": _as_json_lines,
-    "parquet": _as_parquet,
+@dataclass(frozen=True, kw_only=True, slots=True)
+class File:
+    """How tests write a file of a format."""
+
+    ending: str
+    write: Callable[[Feed, Sequence[Row]], bytes]
+    first_line: int = 1
+    """Number of the first record's line, or its place."""
+
+
+FILES: dict[Format, File] = {
+    "csv": File(ending="csv", write=_as_csv, first_line=2),
+    "csv_gzip": File(ending="csv.gz", write=_as_gzip, first_line=2),
+    "json_lines": File(ending="jsonl", write=_as_json_lines),
+    "parquet": File(ending="parquet", write=_as_parquet),
 }

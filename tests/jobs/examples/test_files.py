@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 from pyarrow import parquet
 
+from jobs.examples import files
 from jobs.examples.files import content
+from pipelines.errors import UsageError
 from pipelines.feeds import Column, Feed
 
 FEED = Feed(
@@ -78,3 +80,11 @@ def test_a_drop_without_rows_is_a_file_all_the_same(form: str) -> None:
     feed = replace(FEED, format=form)  # type: ignore[arg-type]
     no_rows = ROWS.iloc[:0]
     assert content(feed, no_rows) == content(feed, no_rows)
+
+
+def test_a_format_that_nothing_writes_is_told_with_what_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(files._WRITERS, "parquet")  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match="'trips': no file in format 'parquet'.*csv, csv_gzip"):
+        content(replace(FEED, format="parquet"), ROWS)

@@ -26,7 +26,6 @@ from tests.jobs import toy
 
 _DAYS = ("2013-01-01", "2013-01-02")
 _FEEDS = [replace(toy.readings_in(name), max_quarantine_share=1) for name in get_args(Format)]
-_FIRST_LINE = {"csv": 2, "csv_gzip": 2, "json_lines": 1, "parquet": 1}
 _ROWS: list[toy.Row] = [
     ("7", "2013-01-02", "-1.5e2", 'so, "quoted" \\ é😀'),
     ("8", "NA", None, "NA"),
@@ -118,7 +117,7 @@ def _ingested(environment: Environment, files: Sequence[Sequence[toy.Row]]) -> R
 
 def _outcome(run: Run, feed: Feed) -> tuple[_Rows, _Rows]:
     """The staged and the quarantined rows, each with its number among the records of its file."""
-    header_lines = _FIRST_LINE[feed.format] - 1
+    header_lines = toy.FILES[feed.format].first_line - 1
     good = []
     for row in tables.staged(run, feed.name).orderBy("landed_date", "source_line").collect():
         taken = str(row["taken"]) if row["taken"] else None
@@ -177,7 +176,7 @@ def test_a_drop_without_rows_is_a_drop(
 def test_the_day_is_read_from_a_path_of_any_characters(
     spark: SparkSession, environment: Environment, source_format: Format
 ) -> None:
-    path = f"day={{date}}/a+b (2000-01-01) ü%20&'!/{{}}~x.{toy.ENDINGS[source_format]}"
+    path = f"day={{date}}/a+b (2000-01-01) ü%20&'!/{{}}~x.{toy.FILES[source_format].ending}"
     feed = replace(toy.readings_in(source_format), path=path.replace("{}", "1"))
     toy.write_rows(environment, feed, _DAYS[0], _ROWS[:1])
     toy.write_rows(environment, feed, _DAYS[1], _ROWS[:1])
