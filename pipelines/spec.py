@@ -290,8 +290,11 @@ class Pipeline:
             self.event_date in self.entity,
             f"event_date '{self.event_date}' must be one of the entity columns {self.entity}.",
         )
-        unknown = set(self.notify or ()) - set(get_args(Channel))
-        refuse_unless(not unknown, f"No notification channel {sorted(unknown)}.")
+        channels = get_args(Channel)
+        unknown = sorted(set(self.notify or ()) - set(channels))
+        refuse_unless(
+            not unknown, f"No notification channel {unknown}. Known: {', '.join(channels)}."
+        )
 
     @cached_property
     def tables(self) -> tuple[Table, ...]:

@@ -34,10 +34,13 @@ CHANNELS: Mapping[Channel, Deliver] = {
     "webhook": webhook.deliver,
     "email": email.deliver,
 }
-
-
-_ADDRESSES: Mapping[Channel, str] = {"webhook": "webhook_url", "email": "smtp_url"}
-"""By channel the setting without which it tells nobody."""
+_SETTINGS: Mapping[Channel, str | None] = {
+    "log": None,
+    "webhook": "webhook_url",
+    "email": "smtp_url",
+}
+"""By channel the setting without which it tells nobody; None: it needs none. A pipeline that
+declares no channels is told by those that are set."""
 MOST_SECONDS = 10.0
 """For all that is told at once. A server may send a byte now and then, and a name server be silent;
 Airflow ends a callback 20 seconds after its task, and the record of it comes after this."""
@@ -79,8 +82,11 @@ def channels_of(environment: Environment, pipeline: Pipeline) -> tuple[Channel, 
     """By which the people of a pipeline are told: those that it declares, else all that are set."""
     if pipeline.notify is not None:
         return pipeline.notify
-    have_address = [name for name, of in _ADDRESSES.items() if getattr(environment, of)]
-    return ("log", *have_address)
+    return tuple(
+        channel
+        for channel, setting in _SETTINGS.items()
+        if setting is None or getattr(environment, setting)
+    )
 
 
 def send(

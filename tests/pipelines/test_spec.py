@@ -217,7 +217,7 @@ def test_the_entity_table_must_be_made() -> None:
 
 
 def test_an_unknown_channel_is_refused() -> None:
-    with pytest.raises(UsageError, match="No notification channel"):
+    with pytest.raises(UsageError, match=r"No notification channel \[.*\]. Known: log, webhook"):
         replace(TOY, notify=("pigeon",))  # type: ignore[arg-type]
 
 

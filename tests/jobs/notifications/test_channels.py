@@ -43,6 +43,9 @@ def logged(environment: Environment) -> list[Message]:
 
 def test_every_channel_that_a_pipeline_may_declare_is_there() -> None:
     assert tuple(channels.CHANNELS) == get_args(Channel)
+    # Else a pipeline that declares no channels would never be told by it, without a word.
+    assert tuple(channels._SETTINGS) == get_args(Channel)
+    assert {name for name in channels._SETTINGS.values() if name} <= set(Environment.settings())
 
 
 def test_all_declared_channels_deliver_the_same_message(
