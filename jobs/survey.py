@@ -330,6 +330,19 @@ class Survey:
         changes = [one for one in known if one.changed and one.day <= until]
         return {one.day for one in changes if moment is None or one.published_at > moment}
 
+    def published_since(self, names: Iterable[str], moment: datetime) -> list[str]:
+        """Those tables of which nights of the run were published with other rows since then."""
+        found: list[str] = []
+        for table in map(self.pipeline.table, names):
+            of_run = [
+                one
+                for one in self._known(table.name).values()
+                if one.changed and table.night_of(one.day) in self._run.days
+            ]
+            if any(one.published_at > moment for one in of_run):
+                found.append(f"{self.pipeline.name}.{table.name}")
+        return found
+
     def _finding(self, table: Table, night: date) -> Finding:
         one = self._publication(table, night)
         if one is None:
@@ -612,7 +625,7 @@ def _overtaken(table: Table, night: date, reason: str) -> Finding:
 
 
 def why_due(run: Run, stage: Stage, survey: Survey) -> str | None:
-    """Why training or evaluation has not seen what it works on; None: it has."""
+    """Why a stage that makes no table has not seen what it works on; None: it has."""
     last = survey.last_done
     if stage.name not in last:
         return f"not done yet as of {run.days.last}"
@@ -625,7 +638,8 @@ def why_due(run: Run, stage: Stage, survey: Survey) -> str | None:
         trained = last.get("train")
         is_older = trained is not None and trained["started_at"] > last["evaluate"]["started_at"]
         return "a model was trained since" if is_older else None
-    return None
+    published = survey.published_since(stage.reads, last[stage.name]["started_at"])
+    return f"{', '.join(published)} was published since" if published else None
 
 
 def has_work(run: Run, survey: Survey, stages: tuple[Stage, ...] = STAGES) -> bool:

@@ -27,6 +27,8 @@ Row = tuple[object, ...]
 
 _UNDER_WAY = frozenset({"missing", "stale", "due", "hole"})
 """States of what a run has to do, or falls over."""
+_TOLD_APART = frozenset({"train", "evaluate", "monitor"})
+"""Stages that are due by rules of their own."""
 _LINES_OF_A_NOTE = 12
 _MOST_CHARACTERS = 1000
 """Of the note of a DAG run."""
@@ -168,6 +170,17 @@ def _rows_of_stages(
     if not measured:
         why_monitor = "labels will change" if TRAINING in changing else None
         yield _row_of_stage(run, "monitor", why_monitor)
+    for one in _other_stages(run):
+        coming = [f"{run.pipeline.name}.{name}" for name in one.reads if name in changing]
+        will_change = f"{', '.join(coming)} will change" if coming else None
+        yield _row_of_stage(run, one.name, why_due(run, one, survey) or will_change)
+
+
+def _other_stages(run: Run) -> list[Stage]:
+    """Those that make no table, and are due by what they read alone."""
+    makers = {table.made_by for table in run.pipeline.tables}
+    others = [one for one in STAGES if not {one.name, one.audits} & makers]
+    return [one for one in others if one.name not in _TOLD_APART]
 
 
 def _row_of_stage(run: Run, name: str, why: str | None) -> Row:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from jobs import night, survey
+from jobs.commands import plan as plan_command
 from jobs.commands.decide import Said, rollback
 from jobs.commands.plan import plan
 from jobs.lake import commits, model_events, ops, publications
@@ -42,7 +44,7 @@ from pipelines.landing import expected_files
 from pipelines.places import changed_ns
 from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, Table
-from pipelines.stages import STAGES, stage
+from pipelines.stages import STAGES, Stage, stage
 from tests.conftest import SWEEP_EXAMPLES
 from tests.jobs.lake.test_commits import staged
 from tests.jobs.toy import TOY
@@ -1038,6 +1040,40 @@ def test_the_plan_tells_what_is_missing_and_stale_and_what_follows(home: Home) -
     assert stages["train"] == ("due", 1, "2013-01-08", "not done yet as of 2013-01-08")
     assert stages["evaluate"][0] == stages["monitor"][0] == "due"
     assert home.night(DAYS[3]) == 0
+
+
+def test_a_stage_of_ones_own_is_due_again_when_what_it_reads_was_published_since(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = Stage(
+        name="export",
+        group="serve",
+        function="jobs.stages.export:export",
+        reads=("sums",),
+        does="Hand the sums on.",
+    )
+    with_export = (*STAGES, export)
+    for module in (survey, night, plan_command, sys.modules[__name__]):
+        monkeypatch.setattr(module, "STAGES", with_export)
+
+    def planned() -> tuple[object, ...]:
+        with home._stages():
+            return plan(home.run(DAYS[1]), with_export).rows[-1]
+
+    home.night(DAYS[1], first=DAYS[0])
+    assert home.performed[-1] == ("export", Days(DAYS[0], DAYS[1]))
+    assert planned() == ("export", "current", 1, str(DAYS[1]), "")
+    assert home.night(DAYS[1]) == 0
+    assert home.performed == []
+    home.land(DAYS[1], 7, 8, 9)
+    assert planned() == ("export", "due", 1, str(DAYS[1]), "tiny.sums will change")
+    assert home.night(DAYS[1]) == 0
+    assert home.performed[-1] == ("export", Days.of(DAYS[1]))
+    # Made anew and not handed on, as where the stage was left out.
+    home.land(DAYS[1], 7, 8)
+    with home._stages():
+        assert night.make_true(home.run(DAYS[1]), with_export[:-1], notify=False) == 0
+    assert planned() == ("export", "due", 1, str(DAYS[1]), "tiny.sums was published since")
 
 
 def test_the_plan_tells_of_stages_that_are_due_though_all_tables_are_current(home: Home) -> None:
