@@ -103,6 +103,9 @@ def backtest(
         run_id=new_run_id(),
         cores=free_cores(environment),
     )
+    if against:
+        # Before anything is trained, which may take hours.
+        backtests.files_of_other(asked, against)
     print(f"Backtest {asked.digest}: {len(asked.parts)} trainings", file=sys.stderr, flush=True)
     family = family_of(pipeline.training.family.name)
     with preloaded(environment, family.preload) as ranks_in:

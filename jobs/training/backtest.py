@@ -180,6 +180,20 @@ def read(backtest: Backtest, nights: int | None = None) -> Results:
     return _read([pq.read_table(file) for file in files])
 
 
+def files_of_other(backtest: Backtest, digest: str) -> list[Path]:
+    """Where another backtest of the pipeline keeps what it has scored.
+
+    Raises:
+        UsageError: there is none of that digest.
+    """
+    folder = folder_of(backtest.environment, backtest.pipeline.name, digest)
+    files = sorted(folder.glob("*.parquet"))
+    if not files:
+        known = sorted(other.name for other in folder.parent.glob("*"))
+        raise no_such(f"backtest of '{backtest.pipeline.name}'", digest, known)
+    return files
+
+
 def read_other(backtest: Backtest, digest: str) -> Results:
     """What another backtest of the pipeline says of the same rows, whatever else it has scored.
 
@@ -189,11 +203,7 @@ def read_other(backtest: Backtest, digest: str) -> Results:
     Raises:
         UsageError: there is none of that digest, or it has not scored all of these rows.
     """
-    folder = folder_of(backtest.environment, backtest.pipeline.name, digest)
-    files = sorted(folder.glob("*.parquet"))
-    if not files:
-        known = sorted(other.name for other in folder.parent.glob("*"))
-        raise no_such(f"backtest of '{backtest.pipeline.name}'", digest, known)
+    files = files_of_other(backtest, digest)
     nights = {day: backtest.night(part).days.last for part in backtest.parts for day in part}
     chosen: dict[date, tuple[tuple[bool, date, str], pa.Table]] = {}
     for file in files:

@@ -9,6 +9,7 @@ import pytest
 from jobs.commands.backtest import Outcome, backtest, changed
 from jobs.services import stage_client
 from jobs.services.own_server import preloaded
+from jobs.training import backtest as backtests
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
@@ -128,6 +129,16 @@ def test_libraries_are_kept_ready_where_no_stage_server_is_up(tmp_path: Path) ->
         with preloaded(own, ("json",)) as there:
             assert there == own
     assert not stage_client.available(own)
+
+
+def test_another_backtest_that_is_not_there_is_told_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[object] = []
+    monkeypatch.setattr(backtests, "walk", lambda *asked: trained.append(asked) or iter(()))
+    with pytest.raises(UsageError, match="No backtest of 'small' named 'l2=7'"):
+        _backtest(small.environment_at(tmp_path), "l2=1", "l2=7")
+    assert trained == []
 
 
 def _backtest(environment: Environment, setting: str, against: str | None) -> Outcome:
