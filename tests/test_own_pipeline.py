@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from pipelines.environment import ROOT
-from tests.conftest import free_port
+from tests.checkout import copy_packages, typed, write_files
 from tests.documents import commands
-from tools import PACKAGES
 
 TUTORIAL = ROOT / "docs" / "tutorial" / "3-your-own-pipeline.md"
-_FILE = re.compile(r"^```python\n# (\S+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-
 _SUITES = """
 from datetime import date
 from pipelines.catalog import pipeline
@@ -38,38 +30,9 @@ print(f"{len(suites)} suites, {len(dag.tasks)} tasks")
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A copy of our packages with the files of the tutorial, none of which was there."""
-    for name in PACKAGES:
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    # Spark's JARs are there.
-    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
-    for name, content in _FILE.findall(TUTORIAL.read_text()):
-        file = tmp_path / name
-        file.parent.mkdir(exist_ok=True)
-        assert not file.exists()
-        file.write_text(content)
+    copy_packages(tmp_path)
+    write_files(TUTORIAL, tmp_path)
     return tmp_path
-
-
-def typed(checkout: Path, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Type a command in the folder of the copy, whose home is `var` in it."""
-    program, *arguments = words
-    known = {"nightshift": [sys.executable, "-m", "jobs"], "python": [sys.executable]}
-    variables = {
-        "PYTHONPATH": str(checkout),
-        "NIGHTSHIFT_HOME": str(checkout / "var"),
-        "AIRFLOW_HOME": str(checkout / "airflow"),
-        "NIGHTSHIFT_SPARK_PORT": str(free_port()),
-        "NIGHTSHIFT_AIRFLOW_PORT": str(free_port()),
-        "NIGHTSHIFT_MLFLOW_PORT": str(free_port()),
-    }
-    return subprocess.run(
-        [*known[program], *arguments],
-        env={**os.environ, **variables},
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
 
 
 def test_the_files_of_the_tutorial_are_understood(checkout: Path) -> None:
