@@ -95,6 +95,11 @@ def approvals_expired(context: Context) -> None:
     _notify(context, Event.APPROVAL_EXPIRED)
 
 
+def alias_followed(context: Context) -> None:
+    """The command tells whether somebody had moved MLflow's alias by hand."""
+    _notify(context, Event.ALIAS_MOVED)
+
+
 def night_watched(context: Context) -> None:
     """The command tells whether drift was found, or has ended."""
     _notify(context, Event.DRIFT_FOUND)

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
 # As in `jobs/outcome.py`, which a DAG file must not import.
 _PROMOTING_STAGE = "evaluate"
+_FOLLOWING_STAGES = (_PROMOTING_STAGE, "predict")
 OUTCOME = "outcome"
 """The last task of a night."""
 _MINUTES_PER_FURTHER_DAY = 2
@@ -608,8 +609,11 @@ def _raise_unless_done(what: str, days: Days, exit_code: int, why: str) -> None:
 
 def _success_callbacks(pipeline: Pipeline, stage: Stage) -> list[Callable[[Context], None]]:
     expired = _expiry_callbacks(pipeline, stage)
+    followed = _following_callbacks(stage)
     if stage.name == _PROMOTING_STAGE:
-        return [callbacks.model_evaluated, *expired]
+        return [callbacks.model_evaluated, *followed, *expired]
+    if followed:
+        return followed
     if any(table.warehouse for table in _published(pipeline, stage)):
         return [callbacks.tables_published]
     # Should the first take so long that Airflow ends the second, the night is done all the same.
@@ -618,7 +622,13 @@ def _success_callbacks(pipeline: Pipeline, stage: Stage) -> list[Callable[[Conte
 
 
 def _failure_callbacks(pipeline: Pipeline, stage: Stage) -> list[Callable[[Context], None]]:
-    return [callbacks.stage_failed, *_expiry_callbacks(pipeline, stage)]
+    followed = _following_callbacks(stage)
+    return [callbacks.stage_failed, *followed, *_expiry_callbacks(pipeline, stage)]
+
+
+def _following_callbacks(stage: Stage) -> list[Callable[[Context], None]]:
+    """Of the stages that put MLflow's alias back where somebody has moved it."""
+    return [callbacks.alias_followed] if stage.name in _FOLLOWING_STAGES else []
 
 
 def _expiry_callbacks(pipeline: Pipeline, stage: Stage) -> list[Callable[[Context], None]]:

@@ -483,6 +483,8 @@ def _perform_all(
             _tell(doing, partial(outcome.of_stage, doing, code, began))
         if how.notify and stage.name in outcome.EXPIRING_STAGES:
             _tell(doing, partial(outcome.expiry, doing))
+        if how.notify and stage.name in outcome.FOLLOWING_STAGES:
+            _tell(doing, partial(outcome.alias_moved, doing))
         ending.after(stage, code)
 
 

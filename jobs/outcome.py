@@ -21,6 +21,8 @@ PROMOTING_STAGE = "evaluate"
 _WATCHING_STAGE = "monitor"
 EXPIRING_STAGES = (PROMOTING_STAGE, _WATCHING_STAGE)
 """Those that record, whatever becomes of them, that nobody approved a model in time."""
+FOLLOWING_STAGES = (PROMOTING_STAGE, "predict")
+"""Those that look whether somebody has moved MLflow's alias, and put it back."""
 _VERDICTS = {"promoted": Event.MODEL_PROMOTED, "awaiting": Event.MODEL_AWAITING}
 """The event in the metrics of that stage, and in `ops.model_events` -> what people are told."""
 CURRENT = "current"
@@ -157,6 +159,24 @@ def expiry(run: Run) -> Notification | None:
     message = f"{which}: nobody approved{within}. What serves serves on."
     refused = notification(run, Event.APPROVAL_EXPIRED, message, PROMOTING_STAGE)
     return replace(refused, page=_models_page(run))
+
+
+def alias_moved(run: Run) -> Notification | None:
+    """That somebody has moved MLflow's alias by hand, and what was done.
+
+    Whichever run, or command, has put it back. None when nobody has, or people know of each time.
+    """
+    from jobs.lake import alerts, model_events
+
+    moves = model_events.alias_moves(run.environment, run.pipeline.name)
+    told_at = alerts.told_last(run.environment, run.pipeline.name, Event.ALIAS_MOVED)
+    new = [one["reason"] for one in moves if told_at is None or one["created_at"] > told_at]
+    if not new:
+        return None
+    way = f"nightshift rollback {run.pipeline.name} --to VERSION --why TEXT"
+    message = "\n".join([*new, f"The alias changes nothing. To change what serves: {way}"])
+    told = notification(run, Event.ALIAS_MOVED, message, run.doing.name)
+    return replace(told, page=_models_page(run))
 
 
 def _models_page(run: Run) -> str:

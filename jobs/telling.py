@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _Reading = Callable[[], "Sequence[Row]"]
 _LISTED = 5
 """Alarms that a recovery names."""
+_TOLD_ONCE = (Event.APPROVAL_EXPIRED, Event.ALIAS_MOVED)
+"""What any run may tell that comes first: by `ops.alerts` the next one knows that people know."""
 
 
 def tell(run: Run, notification: Notification) -> tuple[Channel, ...]:
@@ -45,8 +47,7 @@ def tell(run: Run, notification: Notification) -> tuple[Channel, ...]:
             _warn(run, "another run may tell it too", error)
         if notification.event in ALARMS:
             return _tell_alarm(run, notification)
-        if notification.event is Event.APPROVAL_EXPIRED:
-            # By the record the next run knows that people know.
+        if notification.event in _TOLD_ONCE:
             return _send_and_record(run, notification)
         if notification.event is Event.NIGHT_DONE:
             return _tell_done(run, notification)

@@ -33,6 +33,8 @@ class Event(StrEnum):
     """They are again, or what is new has become usual."""
     APPROVAL_EXPIRED = "approval_expired"
     """A model awaited a person for longer than its pipeline allows, and does not serve."""
+    ALIAS_MOVED = "alias_moved"
+    """Somebody has moved MLflow's alias of the model that serves by hand, and it was put back."""
     PREDICTIONS_LATE = "predictions_late"
     """The predictions of a night are not there by the time that its pipeline declares."""
     RECOVERED = "recovered"

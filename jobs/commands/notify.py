@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from jobs import outcome
@@ -12,8 +13,19 @@ from pipelines.errors import NightshiftError, UsageError
 from pipelines.events import Event, Notification
 from pipelines.run import Run
 
-_OF_MODELS = (Event.MODEL_PROMOTED, Event.MODEL_AWAITING)
-_OF_DRIFT = (Event.DRIFT_FOUND, Event.DRIFT_ENDED)
+_OF_RECORDS: Mapping[Event, Callable[[Run], Notification | None]] = {
+    Event.NIGHT_DONE: outcome.night_done,
+    Event.MODEL_PROMOTED: outcome.promotion,
+    Event.MODEL_AWAITING: outcome.promotion,
+    Event.APPROVAL_EXPIRED: outcome.expiry,
+    Event.ALIAS_MOVED: outcome.alias_moved,
+    Event.DRIFT_FOUND: outcome.drift,
+    Event.DRIFT_ENDED: outcome.drift,
+    Event.PREDICTIONS_LATE: outcome.predictions_late,
+    Event.WAREHOUSE_FAILED: outcome.warehouse,
+}
+"""What the records tell whether it happened."""
+_NEED_A_STAGE = (Event.ALIAS_MOVED, Event.WAREHOUSE_FAILED)
 _OF_FEEDS = (Event.FEED_LATE, Event.FEED_MISSING)
 _TOLD_BY = {
     Event.MAINTENANCE_FAILED: "`nightshift maintain`",
@@ -29,8 +41,8 @@ def notify(
 ) -> int:
     """Send the event by the channels of the run's pipeline; an alarm that stands is told once.
 
-    A promotion, an approval that nobody gave, drift, late predictions, a PostgreSQL that is behind
-    and a night that is done are sent only when the records say so.
+    A promotion, an approval that nobody gave, an alias that was moved, drift, late predictions, a
+    PostgreSQL that is behind and a night that is done are sent only when the records say so.
 
     Args:
         run: The run that it happened to, at its stage where the event is one of a stage.
@@ -71,18 +83,9 @@ def parse_instant(text: str) -> datetime:
 def _notification(
     run: Run, event: Event, since: datetime | None, message: str | None
 ) -> Notification | None:
-    if event is Event.NIGHT_DONE:
-        return outcome.night_done(run)
-    if event in _OF_MODELS:
-        return outcome.promotion(run)
-    if event is Event.APPROVAL_EXPIRED:
-        return outcome.expiry(run)
-    if event in _OF_DRIFT:
-        return outcome.drift(run)
-    if event is Event.PREDICTIONS_LATE:
-        return outcome.predictions_late(run)
-    if event is Event.WAREHOUSE_FAILED and run.stage:
-        return outcome.warehouse(run)
+    recorded = _OF_RECORDS.get(event)
+    if recorded and (run.stage or event not in _NEED_A_STAGE):
+        return recorded(run)
     if event in _TOLD_BY:
         raise UsageError(f"--event {event} is not yours to tell: {_TOLD_BY[event]} tells it.")
     if run.stage is None:

@@ -21,6 +21,8 @@ Row = dict[str, Any]
 TABLE = "model_events"
 GATE = "the gate"
 """Who decided what no person did."""
+SOMEBODY = "somebody"
+"""Who moved an alias in MLflow, which does not keep it."""
 
 PROMOTED = "promoted"
 """By the gate."""
@@ -38,6 +40,10 @@ ROLLED_BACK = "rolled_back"
 """A person has taken it out of service."""
 RESTORED = "restored"
 """A person has put it back into service, in the place of those that were rolled back."""
+
+ALIAS_MOVED = "alias_moved"
+"""Somebody has pointed the alias in MLflow to this version by hand, and it was put back: no word
+about the model, and no part of its history."""
 
 OF_PEOPLE = (APPROVED, REJECTED, ROLLED_BACK, RESTORED)
 """What the gate never overrules."""
@@ -65,11 +71,15 @@ class Turn:
 
 def events(environment: Environment, pipeline: str, model_version: str | None = None) -> list[Row]:
     """What became of each model of the pipeline, or of one, oldest first."""
-    about = [("pipeline", "=", pipeline)]
+    about = [("pipeline", "=", pipeline), ("event", "!=", ALIAS_MOVED)]
     if model_version is not None:
         about.append(("model_version", "=", model_version))
-    rows: list[Row] = ops.read(environment, TABLE, about).to_pylist()
-    return sorted(rows, key=itemgetter("created_at"))
+    return _read(environment, about)
+
+
+def alias_moves(environment: Environment, pipeline: str) -> list[Row]:
+    """Each time that somebody has moved the alias in MLflow by hand, oldest first."""
+    return _read(environment, [("pipeline", "=", pipeline), ("event", "=", ALIAS_MOVED)])
 
 
 def last_judged(told: Iterable[Row]) -> Row | None:
@@ -86,9 +96,8 @@ def record(environment: Environment, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def turns(environment: Environment, pipeline: str) -> list[Turn]:
     """Which model serves from which night on, in the order of the nights; the last serves now."""
-    about = [("pipeline", "=", pipeline)]
-    rows: list[Row] = ops.read(environment, TABLE, about, _COLUMNS).to_pylist()
-    return turns_of(sorted(rows, key=itemgetter("created_at")))
+    about = [("pipeline", "=", pipeline), ("event", "!=", ALIAS_MOVED)]
+    return turns_of(_read(environment, about, _COLUMNS))
 
 
 def turns_of(recorded: Iterable[Row]) -> list[Turn]:
@@ -128,6 +137,15 @@ def first_turns(recorded: Iterable[Row]) -> dict[str, Turn]:
         elif event["event"] in _BEGINS:
             found.setdefault(version, _turn(event, since=event["as_of"]))
     return dict(sorted(found.items(), key=lambda item: item[1].night))
+
+
+def _read(
+    environment: Environment,
+    about: Sequence[ops.Condition],
+    columns: Sequence[str] | None = None,
+) -> list[Row]:
+    rows: list[Row] = ops.read(environment, TABLE, about, columns).to_pylist()
+    return sorted(rows, key=itemgetter("created_at"))
 
 
 def _standing(recorded: Iterable[Row]) -> Iterator[Row]:

@@ -109,13 +109,15 @@ OPS_TABLES: Mapping[str, Documented] = {
         columns={
             **_RUN,
             "as_of": "The night as of which the model was trained, and from which a turn begins.",
-            "event": "promoted, awaiting, kept, refused or expired; or what a person did.",
+            "event": "promoted, awaiting, kept, refused or expired; or what a person did; or "
+            "alias_moved: MLflow's alias, by hand, to this version, and put back.",
             "model_version": "The model.",
             "rival_version": "The champion of then; null: none served.",
             "metrics": "JSON: the evidence.",
             "reason": "Why, in words.",
             "created_at": "When it was said.",
-            "who": "The gate, a person, or nightshift: nobody approved in time.",
+            "who": "The gate, a person, or nightshift: nobody approved in time; of a moved alias "
+            "somebody.",
         },
     ),
     "alerts": Documented(
@@ -123,7 +125,7 @@ OPS_TABLES: Mapping[str, Documented] = {
         columns={
             **_RUN,
             "event": "stage_refused, stage_failed, feed_missing or predictions_late; recovered, a "
-            "row for each cause that is right again; approval_expired.",
+            "row for each cause that is right again; approval_expired; alias_moved.",
             "stage": "The stage that it happened to; null: the whole night.",
             "days": "The nights that it is about, as they were told.",
             "last_day": "The last of them.",

@@ -28,6 +28,7 @@ _HAPPENED = {
     Event.DRIFT_FOUND: "something drifts",
     Event.DRIFT_ENDED: "drift has ended",
     Event.APPROVAL_EXPIRED: "nobody approved a model in time",
+    Event.ALIAS_MOVED: "MLflow's alias was moved by hand and put back",
     Event.PREDICTIONS_LATE: "predictions are late",
     Event.RECOVERED: "recovered",
     Event.MAINTENANCE_FAILED: "maintenance failed",

@@ -63,6 +63,8 @@ def turn_of(
 def follow(environment: Environment, registry: Registry) -> str | None:
     """Have the alias `champion` point to the model that serves now.
 
+    That somebody has moved it is recorded first: killed in between, the next who looks sees it too.
+
     Returns:
         The version to which somebody has moved it by hand; None: it was where this platform left
         it, right or behind the record, or nowhere.
@@ -72,13 +74,17 @@ def follow(environment: Environment, registry: Registry) -> str | None:
     pointed_to = registry.champion()
     if pointed_to == serves:
         return None
-    is_moved = pointed_to is not None and pointed_to != registry.champion_set()
     # One that was deleted in MLflow can have no alias: who loads it tells the way out.
-    if serves in {model.version for model in registry.versions()}:
+    is_there = serves in {model.version for model in registry.versions()}
+    moved_to = None
+    if pointed_to is not None and pointed_to != registry.champion_set():
+        moved_to = pointed_to
+        _record_move(environment, registry, moved_to, known[-1] if known else None, is_there)
+    if serves is not None and is_there:
         registry.set_champion(serves)
     elif pointed_to is not None:
         registry.remove_champion()
-    return pointed_to if is_moved else None
+    return moved_to
 
 
 def put_right(environment: Environment, registry: Registry) -> str | None:
@@ -98,6 +104,35 @@ def put_right(environment: Environment, registry: Registry) -> str | None:
             flush=True,
         )
     return pointed_to
+
+
+def _record_move(
+    environment: Environment, registry: Registry, to: str, turn: Turn | None, is_there: bool
+) -> None:
+    name, left_at = registry.name, registry.champion_set()
+    begun = f" from version {left_at}" if left_at else ""
+    row = {
+        "pipeline": name,
+        "as_of": turn and turn.night,
+        "event": model_events.ALIAS_MOVED,
+        "model_version": to,
+        "rival_version": turn and turn.version,
+        "reason": (
+            f"Somebody has moved the alias '{CHAMPION}' of '{name}' in MLflow{begun} to version "
+            f"{to}; MLflow does not keep who. {_what_was_done(turn, is_there)}"
+        ),
+        "who": model_events.SOMEBODY,
+    }
+    model_events.record(environment, [row])
+
+
+def _what_was_done(turn: Turn | None, is_there: bool) -> str:
+    if turn is None:
+        return "By ops.model_events no model serves: the alias was taken away."
+    serves = f"By ops.model_events version {turn.version} serves"
+    if is_there:
+        return f"{serves}: the alias was put back to it."
+    return f"{serves}, which was deleted in MLflow: the alias was taken away."
 
 
 def variant_of(environment: Environment, pipeline: Pipeline, model: ModelVersion) -> Variant:

@@ -28,6 +28,7 @@ CALLBACKS = (
     callbacks.stage_failed,
     callbacks.model_evaluated,
     callbacks.approvals_expired,
+    callbacks.alias_followed,
     callbacks.night_watched,
     callbacks.last_stage_done,
 )
@@ -112,6 +113,7 @@ def test_a_run_whose_time_is_up_is_told_of_by_its_dag(
     [
         (callbacks.model_evaluated, "evaluate", "model_promoted"),
         (callbacks.approvals_expired, "evaluate", "approval_expired"),
+        (callbacks.alias_followed, "predict", "alias_moved"),
         (callbacks.night_watched, "monitor", "drift_found"),
         (callbacks.last_stage_done, "monitor", "night_done"),
     ],

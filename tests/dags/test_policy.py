@@ -259,10 +259,12 @@ def _after(task_id: str) -> str:
 def test_people_are_told_of_every_failure_of_a_promotion_and_of_the_end(name: str) -> None:
     tasks = stages_of(name)
     for task in tasks:
-        assert task.on_failure_callback == [callbacks.stage_failed]
+        followed = [callbacks.alias_followed] * (task.task_id in outcome.FOLLOWING_STAGES)
+        assert task.on_failure_callback == [callbacks.stage_failed, *followed]
     on_success = {task.task_id: task.on_success_callback for task in tasks}
     assert {name: what for name, what in on_success.items() if what} == {
-        outcome.PROMOTING_STAGE: [callbacks.model_evaluated],
+        outcome.PROMOTING_STAGE: [callbacks.model_evaluated, callbacks.alias_followed],
+        "predict": [callbacks.alias_followed],
         "check_predictions": [callbacks.tables_published],
         STAGES[-1].name: [callbacks.night_watched, callbacks.last_stage_done],
     }
@@ -276,12 +278,13 @@ def test_where_approvals_have_a_deadline_people_are_told_when_it_has_passed() ->
         watching = StageOperator(pipeline=pipeline, stage=STAGES[-1])
         other = StageOperator(pipeline=pipeline, stage=stage("predict"))
     expired = callbacks.approvals_expired
-    assert evaluating.on_success_callback == [callbacks.model_evaluated, expired]
+    followed = callbacks.alias_followed
+    assert evaluating.on_success_callback == [callbacks.model_evaluated, followed, expired]
     end = [callbacks.night_watched, callbacks.last_stage_done]
     assert watching.on_success_callback == [*end, expired]
-    for task in (evaluating, watching):
-        assert task.on_failure_callback == [callbacks.stage_failed, expired]
-    assert other.on_failure_callback == [callbacks.stage_failed]
+    assert evaluating.on_failure_callback == [callbacks.stage_failed, followed, expired]
+    assert watching.on_failure_callback == [callbacks.stage_failed, expired]
+    assert other.on_failure_callback == [callbacks.stage_failed, followed]
 
 
 @pytest.mark.parametrize("name", catalog.names())

@@ -67,3 +67,15 @@ def settle(run: Run, model_version: str, event: str = "promoted", *, minute: int
         "created_at": NIGHT + timedelta(minutes=minute),
     }
     ops.append(run.environment, "model_events", [row])
+
+
+def move_alias(run: Run, model_version: str, *, minute: int = 0) -> None:
+    """Append to `ops.model_events` that somebody has moved MLflow's alias by hand."""
+    row = {
+        "pipeline": run.pipeline.name,
+        "event": "alias_moved",
+        "model_version": model_version,
+        "reason": f"Somebody has moved the alias to version {model_version}.",
+        "created_at": NIGHT + timedelta(minutes=minute),
+    }
+    ops.append(run.environment, "model_events", [row])

@@ -34,7 +34,7 @@ from pipelines.model import Promotion
 from pipelines.run import Run
 from pipelines.stages import STAGES, Stage, select, stage
 from tests.jobs.lake.test_commits import staged
-from tests.jobs.records import settle
+from tests.jobs.records import move_alias, settle
 
 Function = Callable[[Run], dict[str, object]]
 FAILURE = Failure(
@@ -454,6 +454,28 @@ def test_a_night_tells_that_nobody_approved_a_model_in_time_however_it_ends(
     assert set(told) == {"approval_expired", "stage_refused" if error else "night_done"}
     expired = told["approval_expired"]
     assert "Model 4: nobody approved within 48 h." in str(expired["message"])
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "predict"])
+@pytest.mark.parametrize("error", [None, Refused("no model is fit to serve")])
+def test_a_night_tells_once_that_somebody_moved_the_alias_however_it_ends(
+    stage: str,
+    error: Exception | None,
+    run: Run,
+    perform_here: Callable[[Mapping[str, Function]], None],
+) -> None:
+    def follows(run: Run) -> dict[str, Any]:
+        move_alias(run, "1")
+        if error:
+            raise error
+        return {}
+
+    perform_here({stage: follows})
+    assert night.run_night(run, STAGES) == (1 if error else 0)
+    told = {message["event"]: message for message in _sent(run)}
+    assert set(told) == {"alias_moved", "stage_refused" if error else "night_done"}
+    assert str(told["alias_moved"]["stage"]) == stage
+    assert str(told["alias_moved"]["message"]).startswith("Somebody has moved the alias")
 
 
 def test_a_night_that_goes_wrong_again_and_again_is_told_once_and_so_is_that_it_is_right_again(

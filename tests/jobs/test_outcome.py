@@ -18,7 +18,7 @@ from pipelines.model import Promotion
 from pipelines.run import Run, new_run_id
 from pipelines.stages import stage
 from tests.jobs import toy
-from tests.jobs.records import NIGHT, night_rows, record, settle, stage_row
+from tests.jobs.records import NIGHT, move_alias, night_rows, record, settle, stage_row
 
 PAGE = "http://127.0.0.1:8080/dags/toy/runs/manual__r1"
 PROMOTED = {"event": "promoted", "model_version": "4", "reason": "Better in 80 % of resamples."}
@@ -221,6 +221,32 @@ def test_models_that_nobody_approved_in_time_are_told_of_until_people_know(
     again = outcome.expiry(later)
     assert again
     assert again.message.startswith("Model 6: ")
+
+
+def test_each_move_of_the_alias_by_hand_is_told_of_once_by_whichever_run_comes_first(
+    run: Run,
+) -> None:
+    evaluating = run.at(stage("evaluate"))
+    predicting = replace(run.at(stage("predict")), run_id="r2")
+    assert outcome.alias_moved(evaluating) is None
+    move_alias(run, "1", minute=1)
+    told = outcome.alias_moved(evaluating)
+    assert told == Notification(
+        event=Event.ALIAS_MOVED,
+        pipeline="toy",
+        days="2013-01-05",
+        run_id="manual__r1",
+        stage="evaluate",
+        message="Somebody has moved the alias to version 1.\nThe alias changes nothing. "
+        "To change what serves: nightshift rollback toy --to VERSION --why TEXT",
+        page="http://127.0.0.1:8080/nightshift/pages/toy/models",
+    )
+    assert outcome.alias_moved(predicting) is not None, "nobody has been told yet"
+    tell(evaluating, told)
+    assert outcome.alias_moved(evaluating) is None
+    assert outcome.alias_moved(predicting) is None
+    move_alias(run, "1", minute=(ops.now() - NIGHT) // timedelta(minutes=1) + 1)
+    assert outcome.alias_moved(predicting) is not None, "it was moved again"
 
 
 def test_a_model_whose_time_ran_out_and_that_awaits_a_person_anew_is_told_of_again(

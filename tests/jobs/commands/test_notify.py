@@ -18,7 +18,7 @@ from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from pipelines.model import Promotion
 from pipelines.run import Run
-from tests.jobs.records import night_rows, record, settle, stage_row
+from tests.jobs.records import move_alias, night_rows, record, settle, stage_row
 
 TOMORROW = parse_day("2013-01-06")
 SECRET = "https://hooks.example/T0K3N"
@@ -119,6 +119,16 @@ def test_an_approval_that_nobody_gave_is_told_of(run: Run, monkeypatch: pytest.M
     assert message["text"].endswith("/nightshift/pages/flights/models")
 
 
+def test_an_alias_that_was_moved_by_hand_is_told_of_once(run: Run) -> None:
+    move_alias(run, "1", minute=1)
+    assert notify(run, "alias_moved", "--stage", "evaluate") == 0
+    assert notify(run, "alias_moved", "--stage", "predict") == 0
+    (message,) = sent(run)
+    assert (message["event"], message["stage"]) == ("alias_moved", "evaluate")
+    told = "MLflow's alias was moved by hand and put back. Somebody has moved the alias"
+    assert told in str(message["text"])
+
+
 @pytest.mark.parametrize("asked", ["drift_found", "drift_ended"])
 def test_drift_is_told_of(asked: str, run: Run) -> None:
     record(run, stage_row(run, "monitor", metrics={"drift_ended": ["skew"]}))
@@ -161,13 +171,20 @@ def test_a_stage_that_fails_again_for_the_same_reason_is_told_once(run: Run) -> 
 
 @pytest.mark.parametrize(
     "event",
-    ["night_done", "model_promoted", "model_awaiting", "approval_expired", "drift_found"],
+    [
+        "night_done",
+        "model_promoted",
+        "model_awaiting",
+        "approval_expired",
+        "alias_moved",
+        "drift_found",
+    ],
 )
 def test_what_has_not_happened_is_not_told(
     event: str, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record(run, stage_row(run, "ingest"))
-    assert notify(run, event) == 0
+    assert notify(run, event, "--stage", "predict") == 0
     assert sent(run) == []
     assert f"run manual__1 has no {event} to tell" in capsys.readouterr().err
 

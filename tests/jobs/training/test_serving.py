@@ -121,7 +121,17 @@ def test_the_alias_decides_nothing_and_is_put_back(
     assert "pointed to version 1, which does not serve" in told
     assert "nightshift rollback small --to VERSION" in told
     assert registry.champion() == "2"
+    (move,) = model_events.alias_moves(environment, "small")
+    assert (move["who"], move["model_version"], move["rival_version"]) == ("somebody", "1", "2")
+    assert move["reason"] == (
+        "Somebody has moved the alias 'champion' of 'small' in MLflow from version 2 to version 1; "
+        "MLflow does not keep who. By ops.model_events version 2 serves: the alias was put back to "
+        "it."
+    )
+    # It says nothing of the model.
+    assert [one["event"] for one in model_events.events(environment, "small", "1")] == ["promoted"]
     assert serving.put_right(environment, registry) is None
+    assert len(model_events.alias_moves(environment, "small")) == 1
     registry.remove_champion()
     assert serving.put_right(environment, registry) is None
     assert registry.champion() == "2"
@@ -135,6 +145,8 @@ def test_an_alias_on_a_model_that_nobody_let_serve_is_taken_away(
     moved_by_hand(registry, kept.version)
     assert serving.put_right(environment, registry) == "1"
     assert registry.champion() is None
+    (move,) = model_events.alias_moves(environment, "small")
+    assert move["reason"].endswith("no model serves: the alias was taken away.")
 
 
 def test_an_alias_that_has_not_followed_yet_was_moved_by_nobody(
@@ -193,11 +205,13 @@ def test_the_stage_server_has_the_alias_follow_and_the_cards_that_are_concerned(
     first = evaluated(FIRST)
     evaluated(SECOND)
     evaluated(THIRD)
-    registry.set_champion(first.version)
+    moved_by_hand(registry, first.version)
     _record(environment, registry.version("3"), "rolled_back")
     argument = {"environment": environment.variables(), "pipeline": "small"}
     assert serving.follow_in_child({**argument, "versions": ["2", "3", "9"]}) == 0
     assert registry.champion() == "2"
+    # The next night tells of it.
+    assert len(model_events.alias_moves(environment, "small")) == 1
     cards = {
         page.parent.name: page.read_text() for page in environment.cards("small").rglob("*.md")
     }
