@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
@@ -69,14 +70,10 @@ def evaluate(run: Run) -> dict[str, object]:
     candidate = _candidate(run, registry)
     night = run.days.last
     turn = serving.turn_of(run.environment, registry, night, besides=candidate.version)
-    held = _held_out(run, registry, candidate)
+    # Those that serve have learned from the held-out days: like the champion's of last night.
+    judged = scoring.load_judged(registry, candidate)
     loaded = _champion(registry, turn) if turn else None
-    champion = None
-    if loaded:
-        champion, scorer = loaded
-        # Whatever its family is: today's declaration may name another.
-        models = {**held.models, CHAMPION: scorer.score(held.rows)}
-        held = replace(held, models=models)
+    held, champion = _held_out(run, judged, loaded)
     limits = promotion.thresholds(run.pipeline.promotion, held.task, held.label)
     challenge = None
     if turn and champion:
@@ -156,22 +153,34 @@ def _candidate(run: Run, registry: Registry) -> ModelVersion:
     return candidate
 
 
-def _held_out(run: Run, registry: Registry, candidate: ModelVersion) -> HeldOut:
+def _held_out(
+    run: Run, judged: Scorer, loaded: tuple[ModelVersion, Scorer] | None
+) -> tuple[HeldOut, ModelVersion | None]:
+    """What all say of the held-out rows, and the champion; None: it cannot say anything of them."""
     training = run.pipeline.training
-    past, rows = _rows(run)
-    return HeldOut(
+    past, rows = _rows(run, [judged, loaded[1]] if loaded else [judged])
+    held = HeldOut(
         task=task_of(training.task),
         rows=rows,
         day=rows[run.pipeline.table(TRAINING).partition].to_numpy(),
         label=rows[training.label].to_numpy().astype(np.float64),
-        # Those that serve have learned from the held-out days: like the champion's of last night.
-        models={CANDIDATE: scoring.load_judged(registry, candidate).score(rows)},
+        models={CANDIDATE: judged.score(rows)},
         # Fitted to the days that the candidate was trained on, and to no later one.
         baselines={
             baseline.name: baselines.fit(baseline, past, training.label).predict(rows)
             for baseline in training.baselines
         },
     )
+    if not loaded:
+        return held, None
+    champion, scorer = loaded
+    try:
+        # Whatever its family and its features are: today's declaration may name others.
+        models = {**held.models, CHAMPION: scorer.score(rows)}
+    except NightshiftError as error:
+        _tell_without(error)
+        return held, None
+    return replace(held, models=models), champion
 
 
 def _quantised(
@@ -193,26 +202,35 @@ def _champion(registry: Registry, turn: Turn) -> tuple[ModelVersion, Scorer] | N
         scoring.load(registry, champion)
         return champion, scoring.load_judged(registry, champion)
     except NightshiftError as error:
-        # It cannot serve a night either, and before the first champion there is none to roll back
-        # to. So the candidate is judged as if nothing served, by the stricter limits of a first
-        # champion. No store that is down brings it here: the candidate was loaded just before.
-        print(
-            f"Warning: the candidate is judged as if nothing served. {error}",
-            file=sys.stderr,
-            flush=True,
-        )
+        _tell_without(error)
         return None
 
 
-def _rows(run: Run) -> tuple[pa.Table, pa.Table]:
-    """The rows that baselines learn from, and the held-out ones.
+def _tell_without(error: NightshiftError) -> None:
+    # It cannot serve a night either, and before the first champion there is none to roll back to.
+    # So the candidate is judged as if nothing served, by the stricter limits of a first champion.
+    # No store that is down brings it here: the candidate was loaded just before.
+    print(
+        f"Warning: the candidate is judged as if nothing served. {error}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _rows(run: Run, scorers: Sequence[Scorer]) -> tuple[pa.Table, pa.Table]:
+    """The rows that baselines learn from, and the held-out ones, with what the models read.
 
     Raises:
         Refused: no held-out row has a label.
     """
     days = dataset.window(run.pipeline, run.days.last)
     column = run.pipeline.table(TRAINING).partition
-    rows = dataset.labelled(run, snapshots.newest(run, TRAINING), days.all)
+    snapshot = snapshots.newest(run, TRAINING)
+    # A model of another declaration reads others: what the table has of them, as when it serves.
+    there = set(snapshots.schema(run, snapshot).names)
+    of_models = {name for scorer in scorers for name in scorer.encoding.columns}
+    columns = (*dataset.columns_read(run.pipeline.training), *sorted(of_models & there))
+    rows = dataset.labelled(run, snapshot, days.all, columns)
     held_out = snapshots.between(rows, column, days.held_out)
     if not len(held_out):
         raise Refused(

@@ -114,6 +114,11 @@ def window(pipeline: Pipeline, as_of: date) -> Window:
     )
 
 
+def columns_read(training: Training) -> tuple[str, ...]:
+    """What models, baselines and slices need of a row."""
+    return (*training.features, *training.baseline_columns, *training.slices)
+
+
 def labelled(
     run: Run, snapshot: Snapshot, days: Days, columns: tuple[str, ...] | None = None
 ) -> pa.Table:
@@ -128,7 +133,7 @@ def labelled(
     """
     training = run.pipeline.training
     if columns is None:
-        columns = (*training.features, *training.baseline_columns, *training.slices)
+        columns = columns_read(training)
     rows = snapshots.read(run, snapshot, days, (*columns, training.label))
     return rows.filter(pc.is_valid(rows[training.label]))
 

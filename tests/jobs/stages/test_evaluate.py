@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from operator import itemgetter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from jobs.stages import evaluate as stage
 from jobs.stages.evaluate import evaluate
 from jobs.stages.train import train
 from jobs.training import scoring, serving
-from jobs.training.encoding import ENCODING
+from jobs.training.encoding import ENCODING, existing
 from jobs.training.families.light import EXACT, QUANTISED
 from jobs.training.families.neural_network import MODEL, network
 from jobs.training.registry import ModelVersion, Registry
@@ -41,11 +42,14 @@ GOOD, BAD, FAIR, BAD_FIT, LEAKING = 1.0, 0.0, 0.6, 0.4, 50.0
 class Fake:
     """Knows how the labels were made, and trusts it as much as it is told to."""
 
-    def __init__(self, pipeline: Pipeline, trust: float) -> None:
+    def __init__(self, pipeline: Pipeline, trust: float, reads: tuple[str, ...] = ()) -> None:
         self._label = pipeline.training.label
         self._trust = trust
+        self.encoding = SimpleNamespace(columns=("x", "line", *reads))
 
     def score(self, rows: pa.Table) -> np.ndarray:
+        for name in self.encoding.columns:
+            existing(rows, name)
         line = np.array(rows["line"].to_pylist())
         signal = 2 * rows["x"].to_numpy() + (line == "BB")
         log_odds = self._trust * signal - 1
@@ -67,6 +71,8 @@ class Platform:
         self.trust: dict[str, float] = {}
         self.gone: set[str] = set()
         """Versions whose files cannot be read."""
+        self.reads: dict[str, tuple[str, ...]] = {}
+        """Columns that a version reads besides, of an earlier declaration."""
         self._files = folder / "files"
         self._files.mkdir()
 
@@ -168,7 +174,7 @@ def platform(
     def load(_: Registry, model: ModelVersion) -> Fake:
         if model.version in made.gone:
             raise NightshiftError(f"model.keras of version {model.version} cannot be read")
-        return Fake(pipeline, made.trust[model.version])
+        return Fake(pipeline, made.trust[model.version], made.reads.get(model.version, ()))
 
     for name in ("load", "load_judged"):
         monkeypatch.setattr(scoring, name, load)
@@ -490,6 +496,30 @@ def test_a_champion_that_is_gone_gives_way_to_a_candidate_that_is_fit(
         assert (told["event"], told["serves"], told["champion_before"]) == ("promoted", "3", None)
     assert told["reason"].startswith("Version 1 cannot be loaded and so cannot serve: ")
     assert platform.champion() == "3"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_champion_that_cannot_read_the_rows_any_more_gives_way_too(
+    platform: Platform, capsys: pytest.CaptureFixture[str]
+) -> None:
+    platform.train(GOOD)
+    platform.evaluate()
+    platform.reads["1"] = ("of_long_ago",)
+    platform.train(GOOD, NEXT)
+    told = platform.evaluate(NEXT)
+    assert (told["event"], told["serves"], told["champion_before"]) == ("promoted", "2", None)
+    assert "reads column 'of_long_ago', which the rows do not have" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_champion_reads_features_that_are_declared_no_more(platform: Platform) -> None:
+    platform.train(GOOD)
+    platform.evaluate()
+    # The table has it, and no model of today reads it.
+    platform.reads["1"] = ("product",)
+    platform.train(BAD, NEXT)
+    told = platform.evaluate(NEXT)
+    assert (told["serves"], told["champion_before"]) == ("1", "1")
 
 
 @pytest.mark.usefixtures("undrawn")
