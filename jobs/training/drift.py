@@ -132,8 +132,9 @@ def _of_categories(values: pa.ChunkedArray, nights: Sequence[slice]) -> Summarie
 def _wasserstein(nights: Matrix, reference: Matrix) -> Vector:
     """In standard deviations of the reference: what it would take to move the numbers there."""
     pooled = _quantiles(reference.ravel())
-    # A constant has none: its own unit counts.
-    scale = float(reference.std()) or 1.0
+    # A constant has none, though its mean may be off by its last digit: its own unit counts.
+    varies = reference.max() > reference.min()
+    scale = (float(reference.std()) if varies else 0.0) or 1.0
     return np.asarray(np.abs(nights - pooled).mean(axis=1) / scale)
 
 

@@ -86,6 +86,17 @@ def test_a_constant_is_compared_in_its_own_unit() -> None:
     assert judged(values, "wasserstein") == Judged(value=2.0, threshold=0.1)
 
 
+@pytest.mark.parametrize("constant", [0.5, 0.3, 1_000_000.1])
+def test_a_constant_whose_mean_is_off_by_its_last_digit_is_one_all_the_same(
+    constant: float,
+) -> None:
+    values = np.full(NIGHTS * PER_NIGHT, constant)
+    values[LAST] += 0.01
+    found = judged(values, "wasserstein")
+    assert found is not None
+    assert found.value == pytest.approx(0.01)
+
+
 def test_the_last_nights_are_no_part_of_the_reference() -> None:
     values = numbers()
     values[CUTS[NIGHTS - WATCH.nights].start :] += 1
