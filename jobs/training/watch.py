@@ -204,6 +204,8 @@ def _quality(run: Run, nights: Days) -> Iterator[Row]:
         recent = [row for row in told if row["landed_date"] in days and _is_of(run, row, served)]
         if len({row["landed_date"] for row in recent}) < _FEWEST_DAYS:
             continue
+        if _are_alike(task, recent):
+            continue
         promised = _promised(recent, judged)
         live, ends = _saved(task, recent)
         low, high = promised - ends[::-1]
@@ -295,6 +297,12 @@ def _sums(task: LearningTask, row: Row) -> tuple[float, ...]:
     rows_, mean = row["rows"], row["label_mean"]
     square = task.label_variance(row) + mean**2
     return (rows_, rows_ * task.mean_loss(row), rows_ * mean, rows_ * square)
+
+
+def _are_alike(task: LearningTask, measured: Sequence[Row]) -> bool:
+    """Whether all labels are one: then the best constant is right, and nothing can be saved."""
+    means = {row["label_mean"] for row in measured}
+    return len(means) == 1 and not any(task.label_variance(row) for row in measured)
 
 
 def _share_saved(task: LearningTask, sums: Vector) -> Vector:

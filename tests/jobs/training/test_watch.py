@@ -350,6 +350,20 @@ def test_without_a_promise_there_is_none_to_fall_short_of(
     assert {row["kind"] for row in rows(environment)} == {"feature", "prediction", "skew"}
 
 
+def test_labels_that_are_all_alike_tell_nothing_of_quality(
+    environment: Environment, pipeline: Pipeline
+) -> None:
+    made = tables(pipeline)
+    label = pipeline.training.label
+    known = made["training"][label]
+    alike = pc.if_else(pc.is_valid(known), pa.scalar(0, known.type), known)
+    made["training"] = small.with_column(made["training"], label, alike)
+    publish(environment, pipeline, made)
+    watch(environment, pipeline, NIGHTS.first, NIGHTS.last)
+    # The best constant is right about every row, and nobody could do as well.
+    assert not [row for row in rows(environment) if row["kind"] == "quality"]
+
+
 def test_a_feature_that_is_not_watched_drifts_untold(
     environment: Environment, pipeline: Pipeline
 ) -> None:
