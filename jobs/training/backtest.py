@@ -228,11 +228,10 @@ def _read(tables: list[pa.Table]) -> Results:
     predictions: dict[str, metrics.Vector] = {}
     slices: dict[str, np.ndarray] = {}
     for name in rows.column_names:
-        values = rows[name].to_numpy()
         if name.startswith(_PREDICTED):
-            predictions[name.removeprefix(_PREDICTED)] = values
+            predictions[name.removeprefix(_PREDICTED)] = rows[name].to_numpy()
         if name.startswith(_SLICE):
-            slices[name.removeprefix(_SLICE)] = values.astype(str)
+            slices[name.removeprefix(_SLICE)] = metrics.slice_values(rows[name])
     return Results(
         day=rows[EVENT].to_numpy(),
         label=rows[LABEL].to_numpy(),

@@ -141,7 +141,7 @@ def _slices(held: HeldOut, columns: tuple[str, ...]) -> Iterator[Slice]:
     own = held.loss(CANDIDATE)
     rival = held.loss(CHAMPION) if CHAMPION in held.models else None
     for column in columns:
-        values = held.rows[column].to_numpy(zero_copy_only=False).astype(str)
+        values = metrics.slice_values(held.rows[column])
         for value, where in metrics.groups(values):
             loss = _interval(own, np.zeros_like(own), held.day, where)
             worse = None if rival is None else _interval(own, rival, held.day, where)

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 from pipelines.errors import Refused
@@ -18,6 +20,8 @@ Metrics = Mapping[str, float | None]
 """Metric -> value; None where it cannot be told, such as an AUC of labels of one kind."""
 Group = tuple[Any, NDArray[np.bool_]]
 """A value, and for each row whether it has it."""
+WITHOUT = "(none)"
+"""The slice of the rows that have no value."""
 _DIGITS = 6
 """Of the values that people read and that repeated evaluations are compared by."""
 
@@ -61,6 +65,13 @@ def require_finite(**values: ArrayLike) -> None:
             f"The training came apart: its {' and '.join(broken)} are not finite. "
             "Look for extreme values in the features, or learn with a lower rate."
         )
+
+
+def slice_values(column: pa.ChunkedArray) -> NDArray[np.str_]:
+    """The values of a slice's column as people read them; a row without one is a slice too."""
+    # In Arrow: a numpy column of whole numbers with a gap is one of fractions, and 1 becomes 1.0.
+    texts = pc.fill_null(column.cast(pa.string()), WITHOUT)
+    return np.asarray(texts.to_numpy(zero_copy_only=False).astype(str))
 
 
 def groups(values: NDArray[Any]) -> Iterator[Group]:

@@ -285,7 +285,7 @@ class Rescorer:
             if column not in rows.column_names:
                 # Declared since these rows were made.
                 continue
-            values = rows[column].to_numpy(zero_copy_only=False).astype(str)
+            values = metrics.slice_values(rows[column])
             for value, where in metrics.groups(values):
                 found[column, str(value)] = Difference.of(self.task, pairs.where(where))
         return found

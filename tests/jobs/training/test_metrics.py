@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from jobs.lake import ops
@@ -50,3 +51,16 @@ def test_groups_are_the_distinct_values_with_their_rows() -> None:
     values = np.array(["b", "a", "b"])
     groups = {value: rows.tolist() for value, rows in metrics.groups(values)}
     assert groups == {"a": [False, True, False], "b": [True, False, True]}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (pa.array(["a", None, "None"]), ["a", "(none)", "None"]),
+        # A gap renames no other value.
+        (pa.array([1, None, 2], pa.int32()), ["1", "(none)", "2"]),
+        (pa.array([True, None, False]), ["true", "(none)", "false"]),
+    ],
+)
+def test_rows_without_a_value_are_a_slice_of_their_own(values: pa.Array, told: list[str]) -> None:
+    assert metrics.slice_values(pa.chunked_array([values])).tolist() == told
