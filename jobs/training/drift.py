@@ -26,8 +26,9 @@ _GRID = (np.arange(50) + 0.5) / 50
 """Quantiles by which a night's numbers are known: of 900 rows more would say no more."""
 _FEWEST = 0.75
 """Share of the reference's nights that must be there: the farthest of few nights is not far."""
-_MISSING = "\0"
-"""The category of a row without one: no text of a file holds it."""
+_MISSING = "\0missing"
+"""The category of a row without one: no text of a file holds it. Not by its end: numpy cuts that
+off."""
 _DIGITS = 6
 
 

@@ -73,6 +73,14 @@ def test_a_missing_category_is_one_more_category() -> None:
     assert found and found.value > 0.4
 
 
+def test_a_missing_category_is_another_than_an_empty_one() -> None:
+    values = np.full(NIGHTS * PER_NIGHT, None, object)
+    values[:-PER_NIGHT:PER_NIGHT] = "a"
+    values[LAST] = ""
+    found = judged(values, "jensen_shannon")
+    assert found and found.value > 0.9
+
+
 def test_a_logarithm_is_compared_as_the_model_reads_it() -> None:
     column = pa.chunked_array([pa.array(np.exp(numbers()))])
     plain, bent = (drift.summaries_of(column, CUTS, bend)[0] for bend in (None, 1.0))
