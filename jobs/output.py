@@ -29,6 +29,8 @@ _DECIMALS = 6
 """A table is read by people: it rounds a fraction to so many digits. CSV and JSON are exact."""
 MOST_ON_TERMINAL = 1000
 """Rows: nobody reads on, and rich needs a second for a few thousand cells."""
+_NARROWEST = 8
+"""Characters of a column on a terminal; narrower ones cannot be read, and the last have none."""
 _ROWS_MEASURED = 1_000
 """Rows of a table to a file or a pipe that say how wide its columns are; they are held."""
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -158,19 +160,40 @@ def _show_on_terminal(columns: Sequence[str], rows: Iterable[Row], out: TextIO) 
 
     remaining = iter(rows)
     first = list(islice(remaining, MOST_ON_TERMINAL))
+    # [brackets] and :words: in data are data.
+    console = Console(file=out, emoji=False, markup=False)
     table = Table(box=Box(_BOX, ascii=True), header_style="")
     for name, is_number in zip(columns, _numeric(columns, first), strict=True):
         table.add_column(harmless(name), justify="right" if is_number else "left", overflow="fold")
-    for row in first:
-        table.add_row(*map(shown, row))
-    # [brackets] and :words: in data are data.
-    Console(file=out, emoji=False, markup=False).print(table)
+    lines = [list(map(shown, row)) for row in first]
+    for line in lines:
+        table.add_row(*line)
+    if _least_width(columns, lines) <= console.width:
+        console.print(table)
+    else:
+        # The terminal folds the lines; rich would leave columns out.
+        _show_in_full(columns, first, out)
     if next(remaining, None) is not None:
         print(
             f"Only the first {MOST_ON_TERMINAL} rows. All of them: --format csv, or write to a "
             "file.",
             file=sys.stderr,
         )
+
+
+def _least_width(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> int:
+    """How wide a table is at the least, with its borders, whose columns can all be read."""
+    return sum(min(width, _NARROWEST) + 3 for width in _widths(columns, lines)) + 1
+
+
+def _widths(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> list[int]:
+    """Of each column, with its name."""
+    from rich.cells import cell_len
+
+    widths = [cell_len(harmless(name)) for name in columns]
+    for line in lines:
+        widths = list(map(max, widths, map(cell_len, line)))
+    return widths
 
 
 def _show_in_full(columns: Sequence[str], rows: Iterable[Row], out: TextIO) -> None:
@@ -185,9 +208,7 @@ def _show_in_full(columns: Sequence[str], rows: Iterable[Row], out: TextIO) -> N
     numeric = _numeric(columns, values)
     header = [harmless(name) for name in columns]
     lines = [list(map(shown, row)) for row in values]
-    widths = [cell_len(name) for name in header]
-    for line in lines:
-        widths = list(map(max, widths, map(cell_len, line)))
+    widths = _widths(columns, lines)
 
     def written(line: Sequence[str]) -> str:
         padded = []

@@ -119,6 +119,15 @@ def test_a_terminal_gets_what_fits_and_a_word_about_the_rest(
     assert "Only the first 2 rows" in capsys.readouterr().err
 
 
+def test_columns_that_a_terminal_is_too_narrow_for_are_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    columns = [f"column_{number}" for number in range(20)]
+    rows: list[tuple[object, ...]] = [tuple(f"value {number}" for number in range(20))]
+    assert on_terminal(columns, rows) == printed(columns, rows)
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
