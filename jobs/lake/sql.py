@@ -66,7 +66,9 @@ _STEP = 0.1
 _OF_DATABASES = (duckdb.StatementType.ATTACH, duckdb.StatementType.DETACH)
 _NAME = re.compile(r'"?[A-Za-z_]\w*"?(?:\."?[A-Za-z_]\w*"?)*')
 """What may name a table in a statement: with its schema or without, in quotes or not."""
-_NAMES_NO_TABLE = re.compile(r"Table with name|No catalog \+ schema")
+_NAMES_NO_TABLE = re.compile(
+    r'Table with name "?([^"]+?)"? does not exist|No catalog \+ schema named "([^"]+)"'
+)
 """What DuckDB says of a table, or of a pipeline after USE, that is not there."""
 _COLUMNS = 100
 """Of the lines that list the tables."""
@@ -165,7 +167,7 @@ class Session:
         """
         left, known = self._tables()
         with refusals(statements, known):
-            asked = iter(self._prepared(statements, 1, left, known))
+            asked = self._prepared(statements, 1, left, known)
             for one in asked:
                 if _gives_rows(one):
                     relation = self._database.sql(one.query)
@@ -269,7 +271,7 @@ class Session:
         most: int | None,
         left: Mapping[str, int | None],
         known: Sequence[str],
-    ) -> list[duckdb.Statement]:
+    ) -> Iterator[duckdb.Statement]:
         """The statements, with the tables open that they may read."""
         schema = self.schema
         text, pasts = as_of.rewritten(_with_list(statements, known), known, schema)
@@ -283,7 +285,19 @@ class Session:
         if _lists(said):
             self._open_for_a_list(known, left, named)
         self._open_pasts(known, pasts)
-        return found
+        return self._at_their_lines(found)
+
+    def _at_their_lines(self, found: Iterable[duckdb.Statement]) -> Iterator[duckdb.Statement]:
+        """The statements, each as if it stood alone at its line of the text.
+
+        Of one among others DuckDB looks for the place of a fault in the text of all, and shows what
+        stands there in that of the one: another line, or none.
+        """
+        lines = 0
+        for one in found:
+            (alone,) = self._database.extract_statements("\n" * lines + one.query)
+            yield alone
+            lines += one.query.count("\n")
 
     def _open_for_a_list(
         self, known: Sequence[str], left: Mapping[str, int | None], named: Collection[str]
@@ -457,10 +471,12 @@ def refusals(statements: str, known: Sequence[str]) -> Iterator[None]:
         if locked := _LOCKED.search(str(error)):
             raise UsageError(_kept(locked[1])) from None
         lines = [str(error)]
-        if isinstance(error, duckdb.CatalogException | duckdb.BinderException):
+        if found := _NAMES_NO_TABLE.search(lines[0]):
+            missing = (found[1] or found[2]).lower()
             for word, near in near_misses(statements, known).items():
-                lines.append(f"No table named '{word}'. Did you mean {' or '.join(near)}?")
-        if _NAMES_NO_TABLE.search(lines[0]):
+                # Others may well be there, in the pipeline in use.
+                if word.replace('"', "").lower().endswith(missing):
+                    lines.append(f"No table named '{word}'. Did you mean {' or '.join(near)}?")
             listed = f"Tables of the lake: {', '.join(known) or 'none yet, run a night first'}."
             lines += wrap(listed, _COLUMNS, break_long_words=False, break_on_hyphens=False)
         raise UsageError("\n".join(lines)) from None

@@ -410,6 +410,36 @@ def test_a_refusal_has_duckdbs_message_and_the_near_miss(
 
 
 @pytest.mark.parametrize(
+    ("statements", "place"),
+    [
+        ("SELECT 1;\n\nSELECT carier\nFROM flights.flights", "LINE 3: SELECT carier\n"),
+        ("SELECT 1;\n-- é\nSELECT 2,\n  nothing(3);\nSELECT 4", "LINE 4:   nothing(3);\n"),
+        ("SELECT 1; SELECT carier FROM flights.flights", "LINE 1:  SELECT carier FROM"),
+        ("USE flights;\n\nFROM flight", "LINE 3: FROM flight\n"),
+    ],
+)
+def test_a_fault_of_a_later_statement_is_told_at_its_line(
+    lake: Environment, statements: str, place: str
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        [list(result.rows) for result in results(lake, statements)]
+    assert place in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "statement", ["SELECT carier FROM flights", "FROM flights CROSS JOIN nothing"]
+)
+def test_a_table_of_the_pipeline_in_use_is_not_told_to_be_missing(
+    lake: Environment, statement: str
+) -> None:
+    with Session(lake) as session:
+        list(session.results("USE flights"))
+        with pytest.raises(UsageError) as refused:
+            list(session.results(statement))
+    assert "No table named" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("statement", "is_listed"),
     [
         ("FROM flights.nothing", True),
