@@ -124,10 +124,11 @@ def answer(
     Raises:
         UsageError: see `jobs.lake.sql.results`; or a file that cannot be written.
     """
+    from jobs.commands.sql_memory import bounded
     from jobs.lake.sql import Session
 
     most = None if form == "table" else 1
-    with Session(environment, run_id) as session:
+    with Session(environment, run_id) as session, bounded(session):
         if output is None:
             _print(session, statements, form, most, sys.stdout)
         elif form == PARQUET:

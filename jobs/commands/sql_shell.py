@@ -29,6 +29,7 @@ from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.sql import SqlLexer  # type: ignore[import-untyped]
 
 from jobs.commands import tables
+from jobs.commands.sql_memory import bounded
 from jobs.lake import sql
 from jobs.lake.sql import Session
 from jobs.lake.tokens import Token, is_ended, tokens
@@ -124,8 +125,9 @@ class Shell:
     def _run(self, statements: str) -> None:
         started = time.monotonic()
         try:
-            for result in self.session.results(statements):
-                self._show(result.columns, result.rows)
+            with bounded(self.session):
+                for result in self.session.results(statements):
+                    self._show(result.columns, result.rows)
         except KeyboardInterrupt:
             self.session.interrupt()
             raise

@@ -70,12 +70,15 @@ _NAMES_NO_TABLE = re.compile(
     r'Table with name "?([^"]+?)"? does not exist|No catalog \+ schema named "([^"]+)"'
 )
 """What DuckDB says of a table, or of a pipeline after USE, that is not there."""
+OUT_OF_MEMORY = (
+    "The memory of statements is NIGHTSHIFT_SQL_MEMORY: ask for less at once, or set it higher."
+)
 _COLUMNS = 100
 """Of the lines that list the tables."""
 _ROWS_AT_ONCE = 10_000
 """Rows of a result in memory, however many it has; fewer where they are wide."""
-_ROWS_AT_FIRST = 100
-"""That tell how wide they are."""
+_MORE_ROWS = 10
+"""Times as many as before at the most, for the next ones may be wider."""
 _BYTES_AT_ONCE = 16 * 1024**2
 _ROWS_OF_BATCH = 2048
 """In Arrow: DuckDB makes none smaller."""
@@ -126,6 +129,13 @@ class Session:
         """The pipeline whose tables need no pipeline before their names; `main`: none."""
         found = self._database.execute("SELECT current_schema()").fetchall()
         return str(found[0][0])
+
+    @property
+    def memory(self) -> int:
+        """Bytes that DuckDB may take: those of NIGHTSHIFT_SQL_MEMORY."""
+        asked = "SELECT parse_formatted_bytes(current_setting('memory_limit'))"
+        ((found,),) = self._opener.execute(asked).fetchall()
+        return int(found)
 
     def waited(self, do: Callable[[], _Given]) -> _Given:
         """What DuckDB gives, however long it takes; Ctrl-C ends it."""
@@ -225,11 +235,11 @@ class Session:
         self, ran: duckdb.DuckDBPyConnection, statements: str, known: Sequence[str]
     ) -> Iterator[tuple[object, ...]]:
         with refusals(statements, known):
-            asked = _ROWS_AT_FIRST
+            asked = 1
             while some := self.waited(partial(ran.fetchmany, asked)):
                 yield from some
                 wide = max(1, sum(map(_size, some)) // len(some))
-                asked = max(1, min(_ROWS_AT_ONCE, _BYTES_AT_ONCE // wide))
+                asked = max(1, min(asked * _MORE_ROWS, _ROWS_AT_ONCE, _BYTES_AT_ONCE // wide))
 
     def rows_of(
         self, table: str, past: Past | None = None, filtered: Collection[str] = ()
@@ -467,6 +477,9 @@ def refusals(statements: str, known: Sequence[str]) -> Iterator[None]:
         if "Query interrupted" in str(error):
             raise KeyboardInterrupt from None
         raise
+    except duckdb.OutOfMemoryException as error:
+        # Its other lines name settings that no statement changes here.
+        raise UsageError(f"{str(error).splitlines()[0]}\n{OUT_OF_MEMORY}") from None
     except duckdb.Error as error:
         if locked := _LOCKED.search(str(error)):
             raise UsageError(_kept(locked[1])) from None
@@ -567,9 +580,15 @@ def _named(said: Sequence[Token], known: Sequence[str]) -> list[str]:
     return [name for name in [*known, *_histories(known)] if _is_named(name, text)]
 
 
-def _size(row: Iterable[object]) -> int:
-    """About how many bytes a row takes."""
-    return sum(len(value) if isinstance(value, str | bytes) else _CELL for value in row)
+def _size(value: object) -> int:
+    """About how many bytes a value takes, or a row of them."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_size, chain(value, value.values())))
+    if isinstance(value, list | tuple):
+        return sum(map(_size, value))
+    return _CELL
 
 
 def _reading(statements: str) -> list[Token]:

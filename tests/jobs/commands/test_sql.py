@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -466,6 +468,36 @@ def test_what_would_write_read_elsewhere_or_take_all_memory_is_refused(
     assert main(["sql", statement.format(place=place)]) == 2
     assert capfd.readouterr().out == ""
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("form", "statement"),
+    [
+        ("csv", "SELECT length(repeat('x', 3000000000))"),
+        ("table", "SELECT len(range(400000000))"),
+        ("json", "SELECT repeat('x', 400000000)"),
+    ],
+)
+def test_one_huge_value_is_refused_and_the_shell_goes_on(
+    asked_lake: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    form: str,
+    statement: str,
+) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_DATA)
+    monkeypatch.setenv("NIGHTSHIFT_SQL_MEMORY", "200MB")
+    assert main(["sql", "--format", form, statement]) == 2
+    assert "NIGHTSHIFT_SQL_MEMORY: ask for less" in capfd.readouterr().err
+    small = replace(asked_lake, sql_memory="200MB")
+    with Session(small) as session:
+        shell = sql_shell.Shell(environment=small, session=session, form=form)
+        assert shell.obey(f"{statement};")
+        assert shell.obey("SELECT 'alive';")
+    told = capfd.readouterr()
+    assert "NIGHTSHIFT_SQL_MEMORY: ask for less" in told.err
+    assert "alive" in told.out
+    assert resource.getrlimit(resource.RLIMIT_DATA) == limit
 
 
 def _broken(*_: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import tracemalloc
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from jobs.lake import datasets, publications
+from jobs.lake import datasets, publications, sql
 from jobs.lake.commits import publish
 from jobs.lake.publications import Publication
 from jobs.lake.sql import Session, meant, near_misses, query, results, tables
@@ -466,6 +467,20 @@ def test_words_that_are_no_tables_are_no_near_misses() -> None:
         "predictions": ["flights.predictions", "weather.predictions"],
         "flights.prediction": ["flights.predictions"],
     }
+
+
+def test_of_wide_lists_few_are_in_memory_at_once(
+    lake: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "_BYTES_AT_ONCE", 1_000_000)
+    tracemalloc.start()
+    try:
+        for found in results(lake, "SELECT {'a': [range(1000)]} FROM range(400)"):
+            assert sum(1 for _ in found.rows) == 400
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 5_000_000
 
 
 def test_an_error_while_rows_are_read_is_a_refusal_too(lake: Environment) -> None:
