@@ -147,6 +147,8 @@ def whole_file(output: Path) -> Iterator[Path]:
     Raises:
         UsageError: nothing can be written there.
     """
+    from jobs.services import lifecycle
+
     if not output.name:
         raise UsageError(f"{output} is no file: say --output FILE.")
     try:
@@ -156,11 +158,13 @@ def whole_file(output: Path) -> Iterator[Path]:
         # A link stays one.
         file = output.resolve()
         place = file.with_name(f".{file.name}.{os.getpid()}")
-        try:
-            yield place
-            place.replace(file)
-        finally:
-            place.unlink(missing_ok=True)
+        # Else a terminal that is closed, or a `kill`, would leave what is written so far.
+        with lifecycle.interrupted_by(lifecycle.endings()):
+            try:
+                yield place
+                place.replace(file)
+            finally:
+                place.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {error}") from None
 

@@ -269,8 +269,7 @@ def _stopped_on_failure(environment: Environment) -> Iterator[None]:
 
     Also when it is ended, by Ctrl-C, by `kill`, or with its terminal.
     """
-    # Who ignores one, as under `nohup`, goes on, and a handler of the caller's stays.
-    numbers = [one for one in ENDINGS if signal.getsignal(one) is signal.SIG_DFL]
+    numbers = endings()
     with interrupted_by(numbers):
         try:
             yield
@@ -281,6 +280,14 @@ def _stopped_on_failure(environment: Environment) -> Iterator[None]:
                 print("Stopping what was started.", file=sys.stderr, flush=True)
             _stop(environment)
             raise
+
+
+def endings() -> list[signal.Signals]:
+    """Those of `ENDINGS` that would end this process without a word.
+
+    Who ignores one, as under `nohup`, goes on, and a handler of the caller's stays.
+    """
+    return [one for one in ENDINGS if signal.getsignal(one) is signal.SIG_DFL]
 
 
 @contextmanager

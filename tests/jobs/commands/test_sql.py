@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -468,6 +469,24 @@ def test_what_would_write_read_elsewhere_or_take_all_memory_is_refused(
     assert main(["sql", statement.format(place=place)]) == 2
     assert capfd.readouterr().out == ""
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_one_that_is_ended_leaves_no_half_file(
+    lake: Environment, tmp_path: Path, number: signal.Signals
+) -> None:
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    words = ["sql", "-o", str(folder / "long.csv"), "--format", "csv", "FROM range(1000000000000)"]
+    program = [sys.executable, "-m", "jobs", *words]
+    with subprocess.Popen(program, env={**os.environ, **lake.variables()}) as asked:
+        until = time.monotonic() + 60
+        while not any(folder.iterdir()):
+            assert time.monotonic() < until, "it writes nothing"
+            time.sleep(0.05)
+        asked.send_signal(number)
+        assert asked.wait(60) == 3
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(
