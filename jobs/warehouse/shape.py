@@ -41,6 +41,8 @@ _OF_CONTRACT: Mapping[Type, str] = {
     "date": "date",
     "timestamp": "timestamp with time zone",
 }
+_LONGEST_NAME = 63
+"""Bytes: PostgreSQL cuts off what a name has more, and does not find it by the whole one."""
 _INDEX_DIGITS = 8
 
 
@@ -103,7 +105,7 @@ def shape_of(pipeline: Pipeline, table: Table, rows: pa.Schema) -> Shape:
 
     Raises:
         Refused: a column has a type for which PostgreSQL has no plain one, or another one than was
-            promised.
+            promised, or too long a name.
         UsageError: the contract of the predictions makes no sense.
     """
     name = f"{pipeline.name}.{table.name}"
@@ -143,6 +145,12 @@ def _as_promised(
 
 
 def _type(name: str, field: pa.Field) -> str:
+    if len(field.name.encode()) > _LONGEST_NAME:
+        raise Refused(
+            f"{name}: the name of column '{field.name}' is longer than {_LONGEST_NAME} bytes, all "
+            "that PostgreSQL takes. Have its transform call it otherwise, or do not declare "
+            "warehouse=True."
+        )
     kind = field.type
     if kind in _PLAIN:
         return _PLAIN[kind]

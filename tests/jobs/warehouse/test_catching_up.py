@@ -792,6 +792,19 @@ def test_a_column_without_a_plain_type_is_refused_by_its_name(lake: Lake) -> Non
     assert caught.left == () and caught.faults[0].startswith("toy.sums: column 'parts' is a list")
 
 
+@pytest.mark.parametrize(("column", "is_taken"), [("ä" * 31 + "x", True), ("ä" * 32, False)])
+def test_a_name_that_postgresql_would_cut_off_is_refused(
+    lake: Lake, column: str, is_taken: bool
+) -> None:
+    for day in FEW_DAYS[:2]:
+        rows = predictions(day)
+        lake.publish({day: rows.append_column(column, pa.array([1] * rows.num_rows))})
+        found = lake.catch_up()
+        assert (found.written == (day,)) == is_taken
+        told = [f"toy.predictions: the name of column '{column}' is longer than 63 bytes"]
+        assert [fault.partition(",")[0] for fault in found.faults] == ([] if is_taken else told)
+
+
 def test_a_column_that_is_new_is_null_on_days_before(lake: Lake) -> None:
     lake.publish_predictions(FIRST)
     lake.catch_up()
