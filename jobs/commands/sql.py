@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -161,6 +162,10 @@ def whole_file(output: Path) -> Iterator[Path]:
         # Else a terminal that is closed, or a `kill`, would leave what is written so far.
         with lifecycle.interrupted_by(lifecycle.endings()):
             try:
+                if file.exists():
+                    # What few may read stays so, from the first row on.
+                    place.touch(mode=0o600)
+                    place.chmod(stat.S_IMODE(file.stat().st_mode))
                 yield place
                 place.replace(file)
             finally:

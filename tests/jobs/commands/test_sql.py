@@ -471,6 +471,18 @@ def test_what_would_write_read_elsewhere_or_take_all_memory_is_refused(
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_file_that_few_may_read_stays_so(
+    asked_lake: Environment, tmp_path: Path, form: str
+) -> None:
+    file = tmp_path / "private"
+    file.write_text("before")
+    file.chmod(0o640)
+    assert main(["sql", "SELECT 1 AS a", "--format", form, "-o", str(file)]) == 0
+    assert file.read_bytes() != b"before"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_one_that_is_ended_leaves_no_half_file(
     lake: Environment, tmp_path: Path, number: signal.Signals
