@@ -103,7 +103,7 @@ class Shell:
         if name in ("\\?", "help"):
             print(HELP)
         elif name == "\\d" and argument:
-            tables.print_description(self.environment, argument, self.form)
+            tables.print_description(self.environment, self._named(argument), self.form)
         elif name in ("\\d", "\\dt"):
             rows = tables.tables(self.environment, None)
             self._show(tables.TABLES, rows)
@@ -116,6 +116,11 @@ class Shell:
             self._run(_read(argument))
         else:
             raise UsageError(f"No command '{name}'. \\? tells them all.")
+
+    def _named(self, table: str) -> str:
+        """The table that a name means here: first one of the pipeline in use."""
+        own = f"{self.session.schema}.{table.lower()}"
+        return own if own in sql.tables(self.environment) else table
 
     def _set_form(self, form: str) -> None:
         if form not in FORMATS:
@@ -271,8 +276,11 @@ def _counted(rows: int) -> str:
 
 def _read(file: str) -> str:
     try:
-        return Path(shlex.split(file)[0]).read_text(encoding="utf-8")
-    except (OSError, ValueError, IndexError) as error:
+        words = shlex.split(file)
+        if len(words) != 1:
+            raise ValueError("say one file, in quotes where its name has spaces.")
+        return Path(words[0]).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
         raise UsageError(f"'{file}' cannot be read: {error}") from None
 
 

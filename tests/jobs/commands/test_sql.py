@@ -6,6 +6,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import signal
 import stat
 import subprocess
@@ -349,6 +350,29 @@ def test_the_shell_describes_times_and_runs_files(
     assert " s\n" in capsys.readouterr().out
     shell.obey("\\?")
     assert "\\timing" in capsys.readouterr().out
+
+
+def test_the_shell_describes_the_table_of_the_pipeline_in_use(
+    shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake = Path(shell.environment.lake)
+    shutil.copytree(lake / "toy", lake / "other")
+    shell.obey("\\d readings")
+    assert "No table named 'readings'" in capsys.readouterr().err
+    shell.obey("USE toy;")
+    shell.obey("\\d Readings")
+    told = capsys.readouterr()
+    assert (told.out.startswith("toy.readings"), told.err) == (True, "")
+
+
+def test_the_shell_reads_one_file(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "one.sql"
+    file.write_text("SELECT 5 AS five")
+    for said in ("", f" {file} {file}"):
+        shell.obey(f"\\i{said}")
+        assert "say one file" in capsys.readouterr().err
 
 
 def test_the_shell_shows_so_many_rows_and_says_so(shell: Shell) -> None:
