@@ -485,14 +485,27 @@ def refusals(statements: str, known: Sequence[str]) -> Iterator[None]:
             raise UsageError(_kept(locked[1])) from None
         lines = [str(error)]
         if found := _NAMES_NO_TABLE.search(lines[0]):
-            missing = (found[1] or found[2]).lower()
-            for word, near in near_misses(statements, known).items():
-                # Others may well be there, in the pipeline in use.
-                if word.replace('"', "").lower().endswith(missing):
-                    lines.append(f"No table named '{word}'. Did you mean {' or '.join(near)}?")
+            for word, near in _meant(found[1] or found[2], statements, known).items():
+                lines.append(f"No table named '{word}'. Did you mean {' or '.join(near)}?")
             listed = f"Tables of the lake: {', '.join(known) or 'none yet, run a night first'}."
             lines += wrap(listed, _COLUMNS, break_long_words=False, break_on_hyphens=False)
         raise UsageError("\n".join(lines)) from None
+
+
+def _meant(missing: str, statements: str, known: Sequence[str]) -> dict[str, list[str]]:
+    """Near misses among the words that say what is missing: others may well be there."""
+    name = missing.lower()
+    missed = near_misses(statements, known)
+    said = {word: near for word, near in missed.items() if _plain(word).endswith(name)}
+    if said or name not in map(_plain, _NAME.findall(statements)):
+        return said
+    # A table without its pipeline, for which DuckDB offers one of its own.
+    near = get_close_matches(name, [table.partition(".")[2] for table in known], n=1)
+    return {missing: [table for table in known if table.partition(".")[2] in near]} if near else {}
+
+
+def _plain(name: str) -> str:
+    return name.replace('"', "").lower()
 
 
 def _close_to_all_else(database: duckdb.DuckDBPyConnection, memory: str) -> None:

@@ -397,6 +397,11 @@ def test_an_empty_statement_is_wrong_usage(lake: Environment, statement: str) ->
             "Catalog Error",
             "No table named 'flights'. Did you mean flights.flights?",
         ),
+        (
+            "SELECT * FROM Fligths",
+            "Catalog Error: Table with name Fligths does not exist!",
+            "No table named 'Fligths'. Did you mean flights.flights?",
+        ),
         ("SELECT carier FROM flights.flights", 'Candidate bindings: "carrier"', "LINE 1"),
         ("SELEC 1", "Parser Error", "LINE 1: SELEC 1"),
     ],
