@@ -23,6 +23,7 @@ _SPINE = frozenset(
         *(
             "for_ranks",
             "forwarding",
+            "kinds",
             "landing",
             "model",
             "places",

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
-from pipelines.errors import refuse_odd_kinds, refuse_unless
+from pipelines.errors import refuse_unless
+from pipelines.kinds import refuse_odd_kinds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

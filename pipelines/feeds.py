@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Literal, get_args
 
-from pipelines.errors import refuse_odd_kinds, refuse_unless
+from pipelines.errors import refuse_unless
+from pipelines.kinds import refuse_odd_kinds
 
 Type = Literal["string", "int", "long", "double", "boolean", "date", "timestamp"]
 Format = Literal["csv", "csv_gzip", "json_lines", "parquet"]

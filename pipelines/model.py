@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, get_args
 
-from pipelines.errors import fits, kinds, refuse_odd_kinds, refuse_unless
+from pipelines.errors import refuse_unless
+from pipelines.kinds import fits, kinds, refuse_odd_kinds
 
 Task = Literal["binary_classification", "regression"]
 """What the label is: 1 or 0, or a number. Loss, metrics, plots and suites follow from it."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.errors import refuse_odd_kinds, refuse_unless
+from pipelines.errors import refuse_unless
+from pipelines.kinds import refuse_odd_kinds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 
-from pipelines.errors import refuse_odd_kinds, refuse_unless
+from pipelines.errors import refuse_unless
 from pipelines.features import Feature, FeatureView
+from pipelines.kinds import refuse_odd_kinds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

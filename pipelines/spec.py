@@ -15,10 +15,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pipelines import features as feature_names
 from pipelines.days import Days
 from pipelines.environment import PAGES
-from pipelines.errors import fits, no_such, refuse_odd_kinds, refuse_unless, said_kind
+from pipelines.errors import no_such, refuse_unless
 from pipelines.events import Channel
 from pipelines.features import Feature, FeatureView
 from pipelines.feeds import Feed, Type
+from pipelines.kinds import fits, refuse_odd_kinds, said_kind
 from pipelines.model import (
     Between,
     Choice,
@@ -62,7 +63,7 @@ RESERVED_PIPELINES = frozenset(
         *("public", WAREHOUSE),
         # Modules beside which a pipeline's own would lie: in `pipelines`,
         *("catalog", "days", "environment", "errors", "events", "features", "feeds", "landing"),
-        *("for_ranks", "forwarding", "model", "places", "prices", "redaction", "replay"),
+        *("for_ranks", "forwarding", "kinds", "model", "places", "prices", "redaction", "replay"),
         *("resources", "rolling", "run", "spec", "stages", "waivers", "wire"),
         # in `jobs/transforms` and `jobs/examples`,
         *("columns", "snapshots", "files", "nycflights13"),
