@@ -162,7 +162,7 @@ def _held_out(
     held = HeldOut(
         task=task_of(training.task),
         rows=rows,
-        day=rows[run.pipeline.table(TRAINING).partition].to_numpy(),
+        day=rows[run.pipeline.event_date].to_numpy(),
         label=rows[training.label].to_numpy().astype(np.float64),
         models={CANDIDATE: judged.score(rows)},
         # Fitted to the days that the candidate was trained on, and to no later one.

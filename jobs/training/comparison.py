@@ -33,6 +33,7 @@ class HeldOut:
     task: LearningTask
     rows: pa.Table
     day: NDArray[Any]
+    """Of the event, which its rows share, and not of the label's landing."""
     label: Vector
     models: Mapping[str, Vector]
     """Predictions of `candidate`, and of `champion` when there is one."""

@@ -198,6 +198,17 @@ def test_the_first_good_model_becomes_champion(platform: Platform) -> None:
     assert json.loads(event["metrics"])["candidate"] == result["candidate"]
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_days_are_those_of_the_event_also_where_labels_land_together(platform: Platform) -> None:
+    rows = small.rows_of(Days(small.FIRST, small.LAST))
+    held_out = Days(small.LAST - timedelta(days=5), small.LAST)
+    landed = [small.LAST if day in held_out else day for day in rows["batch_date"].to_pylist()]
+    together = small.with_column(rows, "landed_date", pa.array(landed, pa.date32()))
+    small.publish(platform.environment, together, pipeline=platform.pipeline)
+    platform.train(GOOD)
+    assert platform.evaluate()["days"] == 6
+
+
 @pytest.mark.parametrize(("trust", "passed"), [(GOOD, True), (FAIR, False)])
 def test_the_quantised_variant_is_judged_beside_its_model(
     platform: Platform, monkeypatch: pytest.MonkeyPatch, trust: float, passed: bool
