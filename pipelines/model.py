@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, get_args
@@ -361,7 +362,8 @@ class Promotion:
     """Bootstrap resamples of the held-out days: with so many a share is known to about one
     percent."""
     min_win_rate: float = 0.75
-    """Share of resamples in which the candidate's loss must be below each baseline's."""
+    """Share of resamples in which the candidate's loss must be below each baseline's. From it
+    follows how many held-out days need labels: 2 for 0.75, 5 for 0.95."""
     min_first_win_rate: float = 0.95
     """The same while no model serves: then nothing else keeps a bad one out."""
     min_evidence: float = 2.5
@@ -435,6 +437,20 @@ class Promotion:
             all(budget > 0 for budget in budgets),
             "max_megabytes and max_seconds_per_1000_rows must be above 0.",
         )
+
+    def needed_win_rate(self, *, is_first: bool) -> float:
+        """Share of resamples in which a candidate must win over each baseline."""
+        return self.min_first_win_rate if is_first else self.min_win_rate
+
+    def fewest_days(self, *, is_first: bool) -> int:
+        """Held-out days with labels of which that share can be told.
+
+        A model that is no better wins on each of n days by chance once in 2**n: of fewer days it
+        reaches the share too often.
+        """
+        # No share of so many resamples is finer than one of them.
+        chance = max(1 - self.needed_win_rate(is_first=is_first), 1 / self.resamples)
+        return max(1, math.ceil(-math.log2(chance)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

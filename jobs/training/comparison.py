@@ -76,6 +76,7 @@ def measure(
         baselines={name: measured[name] for name in held.baselines},
         wins_over_baselines=wins,
         challenge=challenge,
+        days=len(np.unique(held.day)),
         score_within_day=_score_within_day(held),
         slices=tuple(_slices(held, slices)),
     )
@@ -90,7 +91,7 @@ def to_json(evidence: Evidence, held: HeldOut) -> dict[str, Any]:
     }
     return {
         "rows": len(held.label),
-        "days": len(np.unique(held.day)),
+        "days": evidence.days,
         "task": task.name,
         "metrics": list(task.metrics),
         "headline": task.headline,

@@ -72,6 +72,8 @@ class Evidence:
     """Share of bootstrap resamples in which the candidate's loss is the lower one."""
     challenge: Challenge | None
     """None when no model serves yet."""
+    days: int
+    """Held-out days that have labels."""
     score_within_day: float | None
     """Mean over days of the score by which leaks show; None: it can be told of no day."""
     slices: tuple[Slice, ...] = ()
@@ -129,8 +131,13 @@ def decide(evidence: Evidence, limits: Promotion, watched: Watched = CALM) -> De
     """
     answers = [rule(evidence, limits) for rule in RULES]
     reasons = [answer for answer in answers if answer]
+    too_few = _too_few_days(evidence, limits)
+    if too_few and evidence.challenge is None:
+        reasons.append(too_few)
     if reasons:
         return Decision(event="refused", reason=" ".join(reasons))
+    if too_few:
+        return Decision(event="kept", reason=too_few)
     if evidence.challenge is None:
         return Decision(event="promoted", reason=_first_champion(evidence))
     told = _told(evidence.task, evidence.challenge, limits)
@@ -211,8 +218,10 @@ def leaks(evidence: Evidence, limits: Promotion) -> str | None:
 
 def loses_to_a_baseline(evidence: Evidence, limits: Promotion) -> str | None:
     """No better than what anyone could say."""
-    is_first = evidence.challenge is None
-    needed = limits.min_first_win_rate if is_first else limits.min_win_rate
+    if _too_few_days(evidence, limits):
+        # Of one day a share of resamples is 0 or 1, whatever the model.
+        return None
+    needed = limits.needed_win_rate(is_first=evidence.challenge is None)
     lost = []
     for name, wins in evidence.wins_over_baselines.items():
         if wins < needed:
@@ -287,6 +296,19 @@ def win_rate(candidate: Vector, rival: Vector, day: NDArray[Any], resamples: int
     drawn = draw.integers(0, len(gain), (resamples, len(gain)))
     # Both models have the same rows: the sign of a sum of gains is that of the mean.
     return float(np.mean(gain[drawn].sum(axis=1) > 0))
+
+
+def _too_few_days(evidence: Evidence, limits: Promotion) -> str | None:
+    """Why the baselines tell nothing of the candidate; None: there are days enough."""
+    needed = limits.fewest_days(is_first=evidence.challenge is None)
+    if evidence.days >= needed:
+        return None
+    known = "1 held-out day" if evidence.days == 1 else f"{evidence.days} held-out days"
+    return (
+        f"Labels are known of {known}, and {needed} are needed to tell it from a baseline by more "
+        "than chance. Later nights, with more of them, decide; where labels are always so rare, "
+        "raise Training.holdout_days."
+    )
 
 
 def _first_champion(evidence: Evidence) -> str:

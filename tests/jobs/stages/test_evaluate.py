@@ -199,6 +199,22 @@ def test_the_first_good_model_becomes_champion(platform: Platform) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_first_model_with_labels_of_one_held_out_day_waits_for_more(platform: Platform) -> None:
+    """As where labels come late: of the held-out days one alone has any."""
+    rows = small.rows_of(Days(small.FIRST, END))
+    late = Days(small.LAST - timedelta(days=4), small.LAST)
+    is_late = pc.is_in(rows["batch_date"], pa.array(list(late), pa.date32()))
+    small.publish(platform.environment, rows.filter(pc.invert(is_late)), pipeline=platform.pipeline)
+    platform.train(GOOD)
+    with pytest.raises(Refused, match=r"known of 1 held-out day, and 5 are needed"):
+        platform.evaluate()
+    assert platform.champion() is None
+    night = small.LAST + timedelta(days=5)
+    platform.train(GOOD, night)
+    assert platform.evaluate(night)["event"] == "promoted"
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_days_are_those_of_the_event_also_where_labels_land_together(platform: Platform) -> None:
     rows = small.rows_of(Days(small.FIRST, small.LAST))
     held_out = Days(small.LAST - timedelta(days=5), small.LAST)

@@ -29,6 +29,7 @@ FIRST = Evidence(
     champion=None,
     wins_over_baselines={"group_mean": 0.99},
     challenge=None,
+    days=14,
     score_within_day=0.68,
 )
 BETTER = Challenge(days=12, gain=0.004, better=2.6, worse=1.0, champion_days=12)
@@ -43,6 +44,7 @@ NUMBERS = Evidence(
     champion=None,
     wins_over_baselines={"usual": 1.0, "persistence": 0.96},
     challenge=None,
+    days=14,
     score_within_day=0.7,
 )
 
@@ -52,6 +54,40 @@ def test_the_first_model_that_beats_the_baseline_is_promoted() -> None:
         event="promoted",
         reason="The first champion: better than group_mean in 99.0% of resamples.",
     )
+
+
+def test_a_first_model_waits_for_the_days_that_its_win_rate_needs() -> None:
+    assert LIMITS.fewest_days(is_first=True) == 5
+    assert decide(replace(FIRST, days=5), LIMITS).event == "promoted"
+    sure = replace(FIRST, days=1, wins_over_baselines={"group_mean": 1.0})
+    told = decide(sure, LIMITS)
+    assert told.event == "refused"
+    assert told.reason.startswith("Labels are known of 1 held-out day, and 5 are needed")
+    assert "Later nights" in told.reason
+    # Of one day nothing is said of baselines, for it or against it.
+    unsure = replace(sure, wins_over_baselines={"group_mean": 0.0})
+    assert decide(unsure, LIMITS) == told
+    leaking = replace(sure, candidate=measured(0.01, auc=0.99))
+    assert "must have seen the future" in decide(leaking, LIMITS).reason
+
+
+@pytest.mark.parametrize("wins", [0.0, 1.0])
+def test_on_one_day_a_champion_is_kept_whatever_its_age(wins: float) -> None:
+    assert LIMITS.fewest_days(is_first=False) == 2
+    lucky = replace(
+        rivalled(champion_days=99, better=99.0), days=1, wins_over_baselines={"group_mean": wins}
+    )
+    told = decide(lucky, LIMITS)
+    assert (told.event, "1 held-out day, and 2 are needed" in told.reason) == ("kept", True)
+    two = decide(replace(lucky, days=2), LIMITS)
+    assert two.event == ("promoted" if wins else "refused")
+
+
+@pytest.mark.parametrize(
+    ("share", "days"), [(0.5, 1), (0.75, 2), (0.8, 3), (0.95, 5), (0.99, 7), (1.0, 11)]
+)
+def test_the_surer_a_win_must_be_the_more_days_it_needs(share: float, days: int) -> None:
+    assert Promotion(min_first_win_rate=share).fewest_days(is_first=True) == days
 
 
 def rivalled(**changes: float) -> Evidence:
