@@ -21,6 +21,7 @@ from jobs.training import (
     cards,
     comparison,
     dataset,
+    metrics,
     promotion,
     scoring,
     serving,
@@ -28,7 +29,7 @@ from jobs.training import (
 )
 from jobs.training.comparison import CANDIDATE, CHAMPION, HeldOut
 from jobs.training.families.light import QUANTISED
-from jobs.training.promotion import Watched
+from jobs.training.promotion import Decision, Watched
 from jobs.training.shadow import Rivals
 from jobs.training.tasks import task_of
 from pipelines.errors import NightshiftError, Refused, UsageError
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from jobs.lake.model_events import Turn
-    from jobs.training.promotion import Decision
     from jobs.training.registry import ModelVersion, Registry
     from jobs.training.scoring import Scorer
 
@@ -72,30 +72,16 @@ def evaluate(run: Run) -> dict[str, object]:
     turn = serving.turn_of(run.environment, registry, night, besides=candidate.version)
     # Those that serve have learned from the held-out days: like the champion's of last night.
     judged = scoring.load_judged(registry, candidate)
-    loaded = _champion(registry, turn) if turn else None
-    held, champion = _held_out(run, judged, loaded)
-    limits = promotion.thresholds(run.pipeline.promotion, held.task, held.label)
-    challenge = None
-    if turn and champion:
-        rivals = Rivals(candidate=candidate, champion=champion, since=turn.night)
-        gains = shadow.gains(run, registry, rivals, held)
-        challenge = promotion.challenge(
-            gains, _age(turn, night), limits, is_refresh=_is_refresh(turn, candidate, champion)
-        )
-    slices = run.pipeline.training.slices
-    evidence = comparison.measure(held, slices, limits.resamples, challenge)
-    decision = promotion.decide(evidence, limits, _watched(run, turn))
-    if turn and champion is None:
-        absent = f"Version {turn.version} cannot be loaded and so cannot serve: judged without it."
+    champion, held, absent = _beside_the_champion(run, registry, turn, judged)
+    decision, measured = _decided(run, registry, candidate, champion, turn, held)
+    if absent:
         decision = replace(decision, reason=f"{absent} {decision.reason}")
-    measured = comparison.to_json(evidence, held)
-    measured[QUANTISED] = _quantised(run, registry, candidate, held)
-    measured[_FINGERPRINT] = candidate.fingerprint
     event = _event(run, candidate, champion, decision, measured)
     word = _word_of_a_person(run, registry, candidate)
     # A rerun over the same models and rows has nothing to add.
     if word is None and not _is_known(run, event):
-        _log(registry, candidate, held, measured)
+        if measured:
+            _log(registry, candidate, held, measured)
         _settle(run, registry, event)
     cards.keep(run.environment, run.pipeline, registry, candidate)
     if event["event"] == "refused" and champion is None and word is None:
@@ -113,8 +99,36 @@ def evaluate(run: Run) -> dict[str, object]:
         "serves": serves and serves.version,
         "alias_was_moved_to": put_back,
         "expired": expired,
-        **{name: measured[name] for name in _SHOWN},
+        **{name: measured and measured[name] for name in _SHOWN},
     }
+
+
+def _decided(
+    run: Run,
+    registry: Registry,
+    candidate: ModelVersion,
+    champion: ModelVersion | None,
+    turn: Turn | None,
+    held: HeldOut,
+) -> tuple[Decision, dict[str, Any] | None]:
+    """The decision, and what it rests on, JSON-able; None: nothing can be measured."""
+    odd = metrics.impossible(held.task, held.models[CANDIDATE])
+    if odd:
+        reason = f"Of the held-out rows {odd}: look at what its family makes of odd values."
+        return Decision(event="refused", reason=reason), None
+    limits = promotion.thresholds(run.pipeline.promotion, held.task, held.label)
+    challenge = None
+    if turn and champion:
+        rivals = Rivals(candidate=candidate, champion=champion, since=turn.night)
+        gains = shadow.gains(run, registry, rivals, held)
+        age, is_refresh = _age(turn, run.days.last), _is_refresh(turn, candidate, champion)
+        challenge = promotion.challenge(gains, age, limits, is_refresh=is_refresh)
+    slices = run.pipeline.training.slices
+    evidence = comparison.measure(held, slices, limits.resamples, challenge)
+    measured = comparison.to_json(evidence, held)
+    measured[QUANTISED] = _quantised(run, registry, candidate, held)
+    measured[_FINGERPRINT] = candidate.fingerprint
+    return promotion.decide(evidence, limits, _watched(run, turn)), measured
 
 
 def _age(turn: Turn, night: date) -> int:
@@ -153,68 +167,93 @@ def _candidate(run: Run, registry: Registry) -> ModelVersion:
     return candidate
 
 
-def _held_out(
-    run: Run, judged: Scorer, loaded: tuple[ModelVersion, Scorer] | None
-) -> tuple[HeldOut, ModelVersion | None]:
-    """What all say of the held-out rows, and the champion; None: it cannot say anything of them."""
+def _beside_the_champion(
+    run: Run, registry: Registry, turn: Turn | None, judged: Scorer
+) -> tuple[ModelVersion | None, HeldOut, str | None]:
+    """The champion, what all say of the held-out rows, and why it can say nothing of them.
+
+    One that cannot is left out. It can serve no night either, and before the first champion there
+    is none to roll back to: the candidate is judged as if nothing served, by the stricter limits of
+    a first champion.
+    """
+    if turn is None:
+        return None, _held_out(run, [judged]), None
+    try:
+        champion, scorer = _champion(registry, turn)
+    # No store that is down brings it here: the candidate was loaded just before.
+    except NightshiftError as error:
+        return None, _held_out(run, [judged]), _without(turn, "cannot be loaded", error)
+    held = _held_out(run, [judged, scorer])
+    try:
+        # Whatever its family and its features are: today's declaration may name others.
+        says = scorer.score(held.rows)
+        odd = metrics.impossible(held.task, says)
+        if odd:
+            raise NightshiftError(f"Of the held-out rows {odd}.")
+    except NightshiftError as error:
+        what = str(error).partition(". ")[0].removesuffix(".")
+        return None, held, _without(turn, f"cannot score the rows ({what})", error)
+    return champion, replace(held, models={**held.models, CHAMPION: says}), None
+
+
+def _held_out(run: Run, scorers: Sequence[Scorer]) -> HeldOut:
+    """What the first, which is the candidate, and the baselines say of the held-out rows.
+
+    Args:
+        run: Of the night.
+        scorers: With what they read.
+    """
     training = run.pipeline.training
-    past, rows = _rows(run, [judged, loaded[1]] if loaded else [judged])
-    held = HeldOut(
+    past, rows = _rows(run, scorers)
+    return HeldOut(
         task=task_of(training.task),
         rows=rows,
         day=rows[run.pipeline.event_date].to_numpy(),
         label=rows[training.label].to_numpy().astype(np.float64),
-        models={CANDIDATE: judged.score(rows)},
+        models={CANDIDATE: scorers[0].score(rows)},
         # Fitted to the days that the candidate was trained on, and to no later one.
         baselines={
             baseline.name: baselines.fit(baseline, past, training.label).predict(rows)
             for baseline in training.baselines
         },
     )
-    if not loaded:
-        return held, None
-    champion, scorer = loaded
-    try:
-        # Whatever its family and its features are: today's declaration may name others.
-        models = {**held.models, CHAMPION: scorer.score(rows)}
-    except NightshiftError as error:
-        _tell_without(error)
-        return held, None
-    return replace(held, models=models), champion
 
 
 def _quantised(
     run: Run, registry: Registry, candidate: ModelVersion, held: HeldOut
 ) -> dict[str, Any] | None:
-    """How the candidate's quantised variant compares with itself; None: it has none."""
+    """How the candidate's quantised variant compares with itself; None: it has none that is fit."""
     if not scoring.has_variant(candidate, QUANTISED):
         return None
-    scorer = scoring.load_judged(registry, candidate, QUANTISED)
-    most = run.pipeline.serving.max_quantised_loss
-    return comparison.quantised(held, scorer.score(held.rows), most)
-
-
-def _champion(registry: Registry, turn: Turn) -> tuple[ModelVersion, Scorer] | None:
-    """The champion and the scorer by which it is judged; None: it cannot be loaded."""
-    try:
-        champion = registry.in_service(turn.version)
-        # What is judged may be there without what serves.
-        scoring.load(registry, champion)
-        return champion, scoring.load_judged(registry, champion)
-    except NightshiftError as error:
-        _tell_without(error)
+    says = scoring.load_judged(registry, candidate, QUANTISED).score(held.rows)
+    odd = metrics.impossible(held.task, says)
+    if odd:
+        print(f"Warning: of the quantised variant {odd}: it does not serve.", file=sys.stderr)
         return None
+    return comparison.quantised(held, says, run.pipeline.serving.max_quantised_loss)
 
 
-def _tell_without(error: NightshiftError) -> None:
-    # It cannot serve a night either, and before the first champion there is none to roll back to.
-    # So the candidate is judged as if nothing served, by the stricter limits of a first champion.
-    # No store that is down brings it here: the candidate was loaded just before.
+def _champion(registry: Registry, turn: Turn) -> tuple[ModelVersion, Scorer]:
+    """The champion, and the scorer by which it is judged.
+
+    Raises:
+        NightshiftError: it cannot be loaded.
+    """
+    champion = registry.in_service(turn.version)
+    # What is judged may be there without what serves.
+    scoring.load(registry, champion)
+    return champion, scoring.load_judged(registry, champion)
+
+
+def _without(turn: Turn, how: str, error: NightshiftError) -> str:
+    """Tell that the champion is left out; returns it as the beginning of a reason."""
     print(
-        f"Warning: the candidate is judged as if nothing served. {error}",
+        f"Warning: the candidate is judged as if nothing served. Version {turn.version} {how}. "
+        f"{error}",
         file=sys.stderr,
         flush=True,
     )
+    return f"Version {turn.version} {how} and so cannot serve: judged without it."
 
 
 def _rows(run: Run, scorers: Sequence[Scorer]) -> tuple[pa.Table, pa.Table]:
@@ -245,7 +284,7 @@ def _event(
     candidate: ModelVersion,
     champion: ModelVersion | None,
     decision: Decision,
-    measured: dict[str, Any],
+    measured: dict[str, Any] | None,
 ) -> dict[str, Any]:
     name = run.pipeline.name
     what: str = decision.event
@@ -260,7 +299,7 @@ def _event(
         "event": what,
         "model_version": candidate.version,
         "rival_version": champion and champion.version,
-        "metrics": json.dumps(measured),
+        "metrics": json.dumps(measured) if measured else None,
         "reason": reason,
     }
 

@@ -67,6 +67,15 @@ def require_finite(**values: ArrayLike) -> None:
         )
 
 
+def impossible(task: LearningTask, prediction: Vector) -> str | None:
+    """How many predictions are none of the task, in words; None: all are.
+
+    A family of one's own may say anything of rows that its training had none of.
+    """
+    odd = int((~task.can_be(prediction)).sum())
+    return f"{odd:,} of {len(prediction):,} predictions are no {task.foretells}" if odd else None
+
+
 def slice_values(column: pa.ChunkedArray) -> NDArray[np.str_]:
     """The values of a slice's column as people read them; a row without one is a slice too."""
     # In Arrow: a numpy column of whole numbers with a gap is one of fractions, and 1 becomes 1.0.

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from jobs.lake import model_events, ops, snapshots
 from jobs.lake.locations import exists
-from jobs.training import scoring
+from jobs.training import metrics, scoring
 from jobs.training.comparison import CANDIDATE, CHAMPION
 from pipelines.days import Days
 from pipelines.errors import NightshiftError
@@ -93,6 +93,10 @@ def _recorded(run: Run, rivals: Rivals) -> list[Row]:
     return list(first.values())
 
 
+def _tell_without(day: date, why: str) -> None:
+    print(f"Warning: {day} has no shadow: {why}", file=sys.stderr, flush=True)
+
+
 class _Measuring:
     """Of days that have not been measured; each model is loaded once, when it is needed."""
 
@@ -114,7 +118,8 @@ class _Measuring:
     def _in_the_shadow(self, day: date) -> Row | None:
         """By the models of the night before.
 
-        None: its candidate could not have served the day, or one of the two cannot be loaded.
+        None: its candidate could not have served the day, or one of the two cannot be loaded, or
+        gives what is no prediction.
         """
         challenger = self._challenger(day - _ONE_DAY)
         if challenger is None or not exists(self._run, SCORING):
@@ -128,13 +133,17 @@ class _Measuring:
             scorers = {name: self._scorer(model) for name, model in rivals.items()}
         except NightshiftError as error:
             # Files of an old candidate that are gone or changed cost a shadow, and no night.
-            print(f"Warning: {day} has no shadow: {error}", file=sys.stderr, flush=True)
+            _tell_without(day, str(error))
             return None
         keys = list(self._run.pipeline.entity)
         scored = rows.select(keys)
         for name, scorer in scorers.items():
             scores = pa.array(scorer.score(rows), pa.float64())
             scored = scored.append_column(name, scores)
+            odd = metrics.impossible(self._held.task, scores.to_numpy())
+            if odd:
+                _tell_without(day, f"Of version {rivals[name].version} {odd}.")
+                return None
         label = self._run.pipeline.training.label
         labels = self._held.rows.select([*keys, label])
         # Without threads: the order of the rows decides the last bits of a mean.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from jobs.training.metrics import Vector
@@ -56,6 +57,13 @@ class LearningTask(Protocol):
     @property
     def unit(self) -> str:
         """Name of the layer with a network's last, linear unit."""
+
+    @property
+    def foretells(self) -> str:
+        """What a prediction is, for people."""
+
+    def can_be(self, prediction: Vector) -> NDArray[np.bool_]:
+        """Which of the predictions are that."""
 
     def max_slice_loss(self, label: Vector) -> float:
         """Of a `Promotion` that sets none, on held-out rows with these labels."""

@@ -40,6 +40,11 @@ class BinaryClassification:
     keras_loss: str = "binary_crossentropy"
     unit: str = "probability"
     max_leak_score: float = 0.90
+    foretells: str = "probability from 0 to 1"
+
+    def can_be(self, prediction: Vector) -> NDArray[np.bool_]:
+        """No other number, and none that is missing."""
+        return np.asarray((prediction >= 0) & (prediction <= 1))
 
     def max_slice_loss(self, label: Vector) -> float:
         """Log losses of any problem are of one size: that of a coin is 0.69."""

@@ -37,6 +37,11 @@ class Regression:
     unit: str = "deviation"
     max_leak_score: float = 0.99
     """Nothing in nature is foretold so well a day ahead; a copied label is."""
+    foretells: str = "finite number"
+
+    def can_be(self, prediction: Vector) -> NDArray[np.bool_]:
+        """Any finite one."""
+        return np.asarray(np.isfinite(prediction))
 
     def max_slice_loss(self, label: Vector) -> float:
         """A fiftieth of the labels' variance: squared errors have the label's unit, squared.

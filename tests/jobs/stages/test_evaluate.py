@@ -36,7 +36,7 @@ from tests.jobs.training import small
 NEXT = small.LAST + timedelta(days=1)
 END = small.LAST + timedelta(days=45)
 SAID = Said(who="alice", why="it was odd")
-GOOD, BAD, FAIR, BAD_FIT, LEAKING = 1.0, 0.0, 0.6, 0.4, 50.0
+GOOD, BAD, FAIR, BAD_FIT, LEAKING, NONSENSE = 1.0, 0.0, 0.6, 0.4, 50.0, float("nan")
 
 
 class Fake:
@@ -536,6 +536,54 @@ def test_a_champion_that_cannot_read_the_rows_any_more_gives_way_too(
     told = platform.evaluate(NEXT)
     assert (told["event"], told["serves"], told["champion_before"]) == ("promoted", "2", None)
     assert "reads column 'of_long_ago', which the rows do not have" in capsys.readouterr().err
+    assert told["reason"].startswith(
+        "Version 1 cannot score the rows (The model reads column 'of_long_ago', which the rows do "
+        "not have) and so cannot serve: "
+    )
+
+
+def test_a_candidate_whose_predictions_are_none_is_refused(platform: Platform) -> None:
+    platform.train(NONSENSE)
+    for _ in range(2):
+        with pytest.raises(Refused, match="234 of 234 predictions are no"):
+            platform.evaluate()
+    assert platform.events() == [("refused", "1", None)]
+    platform.train(GOOD)
+    assert platform.evaluate()["event"] == "promoted"
+    platform.train(NONSENSE, NEXT)
+    told = platform.evaluate(NEXT)
+    assert (told["event"], told["serves"], told["candidate"]) == ("refused", "2", None)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_champion_whose_predictions_are_none_gives_way(
+    platform: Platform, capsys: pytest.CaptureFixture[str]
+) -> None:
+    platform.train(GOOD)
+    platform.evaluate()
+    platform.trust["1"] = NONSENSE
+    platform.train(GOOD, NEXT)
+    told = platform.evaluate(NEXT)
+    assert (told["event"], told["serves"], told["champion_before"]) == ("promoted", "2", None)
+    assert told["reason"].startswith(
+        "Version 1 cannot score the rows (Of the held-out rows 234 of 234 predictions are no "
+    )
+    assert "judged as if nothing served. Version 1" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_predictions_that_are_none_cast_no_shadow(
+    platform: Platform, capsys: pytest.CaptureFixture[str]
+) -> None:
+    platform.train(FAIR)
+    platform.evaluate()
+    platform.nights(FAIR, 1)
+    # Not on the held-out rows, but on those of the day after.
+    platform.trust["2"] = NONSENSE
+    platform.nights(FAIR, 1, NEXT)
+    hows = [(row["how"], row["candidate_version"]) for row in platform.shadows()]
+    assert hows == [("held_out", "2"), ("held_out", "3")]
+    assert "has no shadow: Of version 2 40 of 40 predictions" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -64,3 +66,22 @@ def test_groups_are_the_distinct_values_with_their_rows() -> None:
 )
 def test_rows_without_a_value_are_a_slice_of_their_own(values: pa.Array, told: list[str]) -> None:
     assert metrics.slice_values(pa.chunked_array([values])).tolist() == told
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "told"),
+    [
+        ("binary_classification", [0.0, 0.5, 1.0], None),
+        ("regression", [-1e300, 0.0], None),
+        (
+            "binary_classification",
+            [0.5, -0.1, 1.1, math.nan, math.inf],
+            "4 of 5 predictions are no probability from 0 to 1",
+        ),
+        ("regression", [0.5, math.nan, -math.inf], "2 of 3 predictions are no finite number"),
+    ],
+)
+def test_predictions_that_are_none_are_counted(
+    name: str, values: list[float], told: str | None
+) -> None:
+    assert metrics.impossible(task_of(name), np.array(values)) == told
