@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pipelines.spec import Pipeline
 
 _Row = tuple[object, ...]
+_MOST_NAMED = 12
+"""Of the days that are left out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +111,7 @@ def backtest(
     print(f"Backtest {asked.digest}: {len(asked.parts)} trainings", file=sys.stderr, flush=True)
     family = family_of(pipeline.training.family.name)
     with preloaded(environment, family.preload) as ranks_in:
-        _show(asked, backtests.walk(asked, ranks_in))
+        left_out = _show(asked, backtests.walk(asked, ranks_in))
     results = backtests.read(asked)
     if against:
         other = backtests.read_other(asked, against)
@@ -120,7 +122,8 @@ def backtest(
     facts = {
         "backtest": asked.digest,
         "days": f"{days}, {len(results.label)} rows",
-        "trained": f"{len(asked.parts)} times, every {every} days",
+        "trained": f"{len(asked.parts) - len(left_out)} times, every {every} days",
+        "left_out": _why(left_out) if left_out else "nothing",
         **asked.settings,
     }
     title = f"{pipeline.title} Walked forward over {days}"
@@ -152,8 +155,12 @@ def _assigned(setting: str) -> tuple[str, Any]:
     return name, tuple(value) if isinstance(value, list) else value
 
 
-def _show(asked: Backtest, walked: Iterator[Done]) -> None:
-    """A bar on a terminal; elsewhere a line for each training."""
+def _show(asked: Backtest, walked: Iterator[Done]) -> list[str]:
+    """A bar on a terminal; elsewhere a line for each training.
+
+    Returns:
+        The parts that are left out, because none of their rows has a label.
+    """
     from rich.console import Console
     from rich.progress import track
 
@@ -161,10 +168,23 @@ def _show(asked: Backtest, walked: Iterator[Done]) -> None:
     console = Console(stderr=True)
     total = len(asked.parts)
     bar = track(walked, "Training", total=total, console=console, disable=not is_watched)
-    for done in bar:
+    left_out: list[str] = []
+    for done, part in zip(bar, asked.parts, strict=True):
+        if not done.rows:
+            left_out.append(str(part))
+            continue
         took = "done before" if done.seconds is None else f"{done.seconds:.1f} s"
         if not is_watched:
             print(f"{done.as_of}  {done.rows} rows, {took}", file=sys.stderr, flush=True)
+    if left_out:
+        print(f"{len(left_out)} left out: {_why(left_out)}", file=sys.stderr, flush=True)
+    return left_out
+
+
+def _why(left_out: list[str]) -> str:
+    named = ", ".join(left_out[:_MOST_NAMED])
+    more = len(left_out) - _MOST_NAMED
+    return f"no labelled row about {named}{f' and {more} more' if more > 0 else ''}"
 
 
 def _header(task: LearningTask) -> tuple[str, ...]:

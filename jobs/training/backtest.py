@@ -114,6 +114,7 @@ class Done:
 
     as_of: date
     rows: int
+    """0: none of the days that it would have scored has a label, and nothing was trained."""
     seconds: float | None
     """None: it was done before."""
 
@@ -131,9 +132,21 @@ def walk(backtest: Backtest, ranks_in: Environment) -> Iterator[Done]:
         ranks_in: Where the processes of a training are started.
 
     Raises:
-        Refused: too few labels are known on one of the nights.
+        Refused: too few labels are known on one of the nights, or no day has any to measure by.
         NightshiftError: a training failed.
     """
+    measured = 0
+    for done in _walk(backtest, ranks_in):
+        measured += done.rows
+        yield done
+    if not measured:
+        raise Refused(
+            f"{backtest.pipeline.name}.{TRAINING} has no labelled row about {backtest.days}: "
+            "nothing tells how good a model was. Publish these days first, or ask for others."
+        )
+
+
+def _walk(backtest: Backtest, ranks_in: Environment) -> Iterator[Done]:
     folder = backtest.folder
     folder.mkdir(parents=True, exist_ok=True)
     settings = json.dumps(backtest.settings)
@@ -244,12 +257,17 @@ def _read(tables: list[pa.Table]) -> Results:
 def _results(run: Run, recipe: Recipe, part: Days, cores: int, ranks_in: Environment) -> pa.Table:
     """Train as of the night, and score the days after it as that night would have."""
     training = run.pipeline.training
-    rows = _to_score(run, recipe, part)
-    predictions = {MODEL: _model_says(run, recipe, rows, cores, ranks_in)}
-    known = dataset.labelled(run, recipe.snapshot, recipe.days.fresh)
-    for declared in training.baselines:
-        fitted = baselines.fit(declared, known, training.label)
-        predictions[declared.name] = fitted.predict(rows)
+    # Those of events that have got a label, with what was known before the event.
+    rows = dataset.labelled_events(run, recipe.snapshot, part)
+    names = [MODEL, *(declared.name for declared in training.baselines)]
+    predictions = dict.fromkeys(names, np.empty(0))
+    # A weekend may have no event, and the newest days no label yet: there is nothing to train for.
+    if len(rows):
+        predictions[MODEL] = _model_says(run, recipe, rows, cores, ranks_in)
+        known = dataset.labelled(run, recipe.snapshot, recipe.days.fresh)
+        for declared in training.baselines:
+            fitted = baselines.fit(declared, known, training.label)
+            predictions[declared.name] = fitted.predict(rows)
     columns: dict[str, Any] = {
         EVENT: rows[run.pipeline.event_date],
         LABEL: rows[training.label].cast(pa.float64()),
@@ -263,17 +281,6 @@ def _results(run: Run, recipe: Recipe, part: Days, cores: int, ranks_in: Environ
     return pa.table(columns)
 
 
-def _to_score(run: Run, recipe: Recipe, part: Days) -> pa.Table:
-    """The rows of these events that have got a label, with what was known before the event."""
-    of_part = dataset.labelled_events(run, recipe.snapshot, part)
-    if not len(of_part):
-        raise Refused(
-            f"{run.pipeline.name}.{TRAINING} has no labelled row about {part}: nothing tells how "
-            "good a model was. Publish these days first, or ask for others."
-        )
-    return of_part
-
-
 def _model_says(
     run: Run, recipe: Recipe, rows: pa.Table, cores: int, ranks_in: Environment
 ) -> metrics.Vector:
@@ -282,7 +289,11 @@ def _model_says(
         work.mkdir()
         files.mkdir()
         candidate.make(run, recipe, work, cores, ranks_in).save(files)
-        return scoring.load_from(files, recipe.family).score(rows)
+        says = scoring.load_from(files, recipe.family).score(rows)
+    odd = metrics.impossible(task_of(run.pipeline.training.task), says)
+    if odd:
+        raise Refused(f"Of the model trained as of {run.days.last} {odd}: nothing can be measured.")
+    return says
 
 
 def _record(backtest: Backtest, run: Run, part: Days, settings: str, results: pa.Table) -> None:

@@ -273,6 +273,9 @@ def _mean_loss(
     loss = float("nan")
     last = len(asked.parts) - 1
     for night, done in enumerate(backtest.walk(asked, ranks_in)):
+        if not done.rows:
+            # No label tells how good this night was.
+            continue
         loss = _loss(asked, night + 1)
         trial.report(loss, night)
         if trial.should_prune():

@@ -12,7 +12,7 @@ from jobs.services.own_server import preloaded
 from jobs.training import backtest as backtests
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import UsageError
+from pipelines.errors import Refused, UsageError
 from pipelines.model import LinearModel, NeuralNetwork, OneOf
 from tests.jobs.training import small
 
@@ -116,6 +116,23 @@ def test_the_model_is_shown_beside_baselines_and_another_backtest(
     assert Path(told.page).read_text().count("data:image/png") >= 5
     assert "2013-01-27  117 rows, " in capsys.readouterr().err
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_days_without_a_label_are_told_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = small.environment_at(tmp_path)
+    small.publish(environment, small.rows_of(Days(small.FIRST, SCORED.last - timedelta(days=1))))
+    linear = changed(small.SMALL, "linear", [])
+    told = backtest(linear, environment, SCORED, 1)
+    assert told.rows[0][:2] == ("model", 39 * 5)
+    why = f"no labelled row about {SCORED.last}"
+    assert f"1 left out: {why}" in capsys.readouterr().err
+    page = Path(told.page).read_text()
+    assert (why in page, "5 times, every 1 days" in page) == (True, True)
+    beyond = Days.of(SCORED.last + timedelta(days=20))
+    with pytest.raises(Refused, match=f"no labelled row about {beyond}"):
+        backtest(linear, environment, beyond, 1)
 
 
 def test_libraries_are_kept_ready_where_no_stage_server_is_up(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -82,6 +84,17 @@ def test_the_loss_of_a_trial_is_that_of_its_backtest(environment: Environment) -
         results.label, results.predictions["model"]
     )
     assert declared[2] == pytest.approx(loss.mean())
+
+
+def test_a_night_without_a_label_after_it_tells_nothing_of_a_trial(
+    environment: Environment,
+) -> None:
+    closed = pa.array(list(SCORED)[:3], pa.date32())
+    rows = small.rows_of(Days(small.FIRST, SCORED.last))
+    small.publish(environment, rows.filter(pc.invert(pc.is_in(rows["batch_date"], closed))))
+    (row,) = _tune(environment, 1)
+    told = dict(zip(tune.HEADER, row, strict=True))
+    assert (told["state"], told["loss"] > 0) == ("done", True)  # type: ignore[operator]
 
 
 def test_what_is_done_is_not_done_again(

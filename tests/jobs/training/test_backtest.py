@@ -15,6 +15,7 @@ from jobs.training import backtest as backtests
 from jobs.training import backtest_page, scoring
 from jobs.training.backtest import Backtest, Done
 from jobs.training.registry import Registry
+from jobs.training.scoring import Scorer
 from jobs.training.tasks import task_of
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -244,6 +245,36 @@ def test_days_without_a_label_are_refused(environment: Environment) -> None:
     beyond = Days.of(KNOWN.last + timedelta(days=20))
     with pytest.raises(Refused, match=rf"no labelled row about {beyond}"):
         _walk(replace(_backtest(environment), days=beyond))
+
+
+def test_a_part_without_a_label_is_left_out(environment: Environment) -> None:
+    """As a weekend without an event, and a last part whose labels have yet to come."""
+    closed = [SCORED.first, SCORED.last]
+    is_closed = pc.is_in(ROWS["batch_date"], pa.array(closed, pa.date32()))
+    small.publish(environment, ROWS.filter(pc.invert(is_closed)))
+    backtest = _backtest(environment, every=1)
+    done = _walk(backtest)
+    assert [one.rows for one in done] == [0, 39, 39, 39, 39, 0]
+    results = backtests.read(backtest)
+    open_days = np.array(list(SCORED)[1:-1], "datetime64[D]")
+    np.testing.assert_array_equal(np.unique(results.day), open_days)
+    recorded = ops.read(environment, "backtests")["event_date"].to_pylist()
+    assert set(recorded) == set(list(SCORED)[1:-1])
+    assert {one.seconds for one in _walk(backtest)} == {None}
+    # The labels have come.
+    small.publish(environment, ROWS)
+    assert [one.rows for one in _walk(backtest)] == [39] * 6
+
+
+def test_a_model_whose_predictions_are_none_is_refused(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nonsense(_: Scorer, rows: pa.Table) -> np.ndarray:
+        return np.full(len(rows), np.nan)
+
+    monkeypatch.setattr(Scorer, "score", nonsense)
+    with pytest.raises(Refused, match="117 of 117 predictions are no probability"):
+        _walk(_backtest(environment))
 
 
 @pytest.mark.parametrize("pipeline", small.PIPELINES, ids=lambda pipeline: pipeline.name)
