@@ -41,6 +41,8 @@ _DAYS_LISTED = 3
 _NEEDED = {"predict": SCORING, "monitor": PREDICTIONS}
 """By stage the table that must have the run's own nights, as all before it: without them it would
 leave them out."""
+_OF_THE_LAST = ("train", "evaluate")
+"""Stages of which the nights before the run's are not asked for."""
 _OUTDATED = "made by another definition"
 _LOST = "was published, and is not in the table any more"
 _Pending = dict[str, dict[date, date]]
@@ -343,6 +345,25 @@ class Survey:
                 found.append(f"{self.pipeline.name}.{table.name}")
         return found
 
+    def unseen(self, stage: Stage) -> set[date]:
+        """Nights before the run's first that a stage which makes no table has yet to see.
+
+        From the first that it was ever done for on: those of which a table that it `reads` was
+        published and it was never done, or was published with other rows since.
+        """
+        seen = _seen_by(self._run, stage)
+        if not seen:
+            return set()
+        first = min(seen)
+        found: set[date] = set()
+        for table in map(self.pipeline.table, stage.reads):
+            for one in self._known(table.name).values():
+                night = table.night_of(one.day)
+                is_seen = night in seen and not (one.changed and one.published_at > seen[night])
+                if first <= night < self._run.days.first and not is_seen:
+                    found.add(night)
+        return found
+
     def _finding(self, table: Table, night: date) -> Finding:
         one = self._publication(table, night)
         if one is None:
@@ -515,15 +536,17 @@ def passes(run: Run, stage: Stage, survey: Survey) -> list[Days]:
     maker = stage.audits or stage.name
     made = [table for table in run.pipeline.tables if table.made_by == maker]
     if stage.name == "monitor":
-        return _ranges(_nights_to_measure(run, survey))
+        return ranges(_nights_to_measure(run, survey))
     if not made:
-        return [run.days] if why_due(run, stage, survey) else []
+        due = set(run.days) if why_due(run, stage, survey) else set()
+        # A model is of the last night alone, whichever were missed.
+        return ranges(due if stage.name in _OF_THE_LAST else due | survey.unseen(stage))
     nights = {one.night for one in survey.to_make(made)}
     if stage.audits:
         return _staged(run, maker, nights)
     # Files of days that are in force are read apart: when they are bad, the night goes on.
     corrected = survey.corrected(nights) if stage == STAGES[0] else set()
-    return [*_ranges(corrected), *_ranges(nights - corrected)]
+    return [*ranges(corrected), *ranges(nights - corrected)]
 
 
 def _nights_to_measure(run: Run, survey: Survey) -> set[date]:
@@ -537,6 +560,21 @@ def _nights_to_measure(run: Run, survey: Survey) -> set[date]:
     moments = started["started_at"].to_pylist()
     nights = survey.learned_since(max(moments, default=None))
     return nights if "monitor" in survey.last_done else nights | {run.days.last}
+
+
+def _seen_by(run: Run, stage: Stage) -> dict[date, datetime]:
+    """Each night that the stage has succeeded for, and when it last began to."""
+    of_stage = [
+        ("pipeline", "=", run.pipeline.name),
+        ("stage", "=", stage.name),
+        ("status", "=", "done"),
+    ]
+    columns = ["first_day", "last_day", "started_at"]
+    rows = ops.read(run.environment, "stage_runs", of_stage, columns).to_pylist()
+    seen: dict[date, datetime] = {}
+    for row in sorted(rows, key=itemgetter("started_at")):
+        seen.update(dict.fromkeys(Days(row["first_day"], row["last_day"]), row["started_at"]))
+    return seen
 
 
 def _staged(run: Run, maker: str, nights: set[date]) -> list[Days]:
@@ -664,14 +702,15 @@ def training_definition(pipeline: Pipeline) -> str:
     return digest(pipeline.training)
 
 
-def _ranges(nights: Iterable[date]) -> list[Days]:
-    ranges: list[Days] = []
+def ranges(nights: Iterable[date]) -> list[Days]:
+    """The nights as ranges of consecutive days, in order."""
+    found: list[Days] = []
     for night in sorted(set(nights)):
-        if ranges and night == ranges[-1].last + timedelta(days=1):
-            ranges[-1] = Days(ranges[-1].first, night)
+        if found and night == found[-1].last + timedelta(days=1):
+            found[-1] = Days(found[-1].first, night)
         else:
-            ranges.append(Days.of(night))
-    return ranges
+            found.append(Days.of(night))
+    return found
 
 
 def _listed(days: list[date]) -> str:

@@ -35,7 +35,8 @@ class Stage:
     """For a check: it judges and publishes the tables that this stage staged."""
     reads: tuple[str, ...] = ()
     """Tables that it reads beside those that the tables it makes are made from. One that makes no
-    table is due again when they were published since it last succeeded."""
+    table is due again when they were published since it last succeeded, and for each night before
+    of which they were."""
     may_fail: bool = False
     """The night goes on after it has failed or was refused, with the next stage that may not fail,
     and still ends as failed: what served before serves on."""

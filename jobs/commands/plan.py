@@ -152,7 +152,7 @@ def _rows_of_stages(
     run: Run, survey: Survey, foreseen: Sequence[Sequence[Finding]]
 ) -> Iterator[Row]:
     """Of stages that make no table, whether each is due; and after those before it have run."""
-    from jobs.survey import passes, why_due
+    from jobs.survey import passes, ranges, why_due
 
     findings = chain.from_iterable(foreseen)
     changing = {one.table.name for one in findings if one.state in ("missing", "stale")}
@@ -173,6 +173,9 @@ def _rows_of_stages(
     for one in _other_stages(run):
         coming = [f"{run.pipeline.name}.{name}" for name in one.reads if name in changing]
         will_change = f"{', '.join(coming)} will change" if coming else None
+        for days in ranges(survey.unseen(one)):
+            why = "not done since what it reads was published"
+            yield one.name, "due", len(days), str(days), why
         yield _row_of_stage(run, one.name, why_due(run, one, survey) or will_change)
 
 

@@ -1076,6 +1076,44 @@ def test_a_stage_of_ones_own_is_due_again_when_what_it_reads_was_published_since
     assert planned() == ("export", "due", 1, str(DAYS[1]), "tiny.sums was published since")
 
 
+def test_a_stage_of_ones_own_is_given_the_nights_that_were_missed_or_corrected(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = Stage(
+        name="export",
+        group="serve",
+        function="jobs.stages.export:export",
+        reads=("sums",),
+        does="Hand the sums on.",
+    )
+    for module in (survey, night, plan_command, sys.modules[__name__]):
+        monkeypatch.setattr(module, "STAGES", (*STAGES, export))
+
+    def exported() -> list[Days]:
+        return [days for name, days in home.performed if name == "export"]
+
+    # What was published before the stage was there is not asked for.
+    with home._stages():
+        assert night.make_true(home.run(DAYS[0]), STAGES[:-1], notify=False) == 0
+    home.night(DAYS[1])
+    assert exported() == [Days.of(DAYS[1])]
+    # The night after was missed.
+    home.night(DAYS[3])
+    assert exported() == [Days(DAYS[2], DAYS[3])]
+    home.night(DAYS[3])
+    assert exported() == []
+    # Made anew by a run without it, such as one of some stages.
+    home.land(DAYS[1], 7, 8, 9)
+    with home._stages():
+        assert night.run_night(home.run(DAYS[1]), STAGES[:-1], notify=False) == 0
+        rows = plan(home.run(DAYS[3]), STAGES).rows
+        told = [row for row in rows if row[0] == "export"]
+    assert told[0][:2] == ("export", "due")
+    assert str(told[0][3]).startswith(str(DAYS[1]))
+    assert home.night(DAYS[3]) == 0
+    assert exported()[0].first == DAYS[1]
+
+
 def test_the_plan_tells_of_stages_that_are_due_though_all_tables_are_current(home: Home) -> None:
     home.night(DAYS[1], first=DAYS[0])
     with home._stages():
