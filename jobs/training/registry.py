@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.lake.snapshots import Snapshot
 from jobs.services.home import private_home
 from jobs.services.shared_locks import hold_at
+from jobs.training import moved
 from pipelines.days import parse_day
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused, UsageError, no_such
@@ -104,6 +105,8 @@ class Registry:
         self._environment = environment
         # MLflow makes the folder of its database, and so perhaps the home.
         private_home(environment)
+        if environment.mlflow_uri.startswith(_SQLITE) and not is_url(environment.models):
+            moved.follow(_database(environment), name, environment.models / name)
         self._client = MlflowClient(
             tracking_uri=environment.mlflow_uri, registry_uri=environment.mlflow_uri
         )

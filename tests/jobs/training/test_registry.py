@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from jobs.training import registry as registries
 from jobs.training.registry import ModelVersion, Registry
 from pipelines.errors import NightshiftError, UsageError
-from tests.jobs.training.small import models_at, moved_by_hand, registered_by_hand
+from tests.jobs.training.small import environment_at, models_at, moved_by_hand, registered_by_hand
 from tests.postgres import Postgres
 
 NIGHT = date(2013, 1, 24)
@@ -49,6 +50,35 @@ def test_in_a_database_elsewhere_files_of_models_lie_in_the_home_all_the_same(
     registry.fetch(model, ["model.keras"], tmp_path / "fetched")
     assert [one.name for one in registries.artifact_folders(environment, "small")] == [model.run_id]
     assert list(folder.iterdir()) == []
+
+
+def test_a_home_that_was_copied_has_the_files_of_its_models_to_itself(tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    original = models_at(before)
+    first = Registry(original, "small")
+    model = keep(first, tmp_path, "one")
+    shutil.copytree(before, after)
+    second = Registry(environment_at(after), "small")
+    newer = keep(second, tmp_path, "two")
+    folders = registries.artifact_folders(original, "small")
+    assert [folder.name for folder in folders] == [model.run_id]
+    shutil.rmtree(before)
+    for one, content in ((model, b"one"), (newer, b"two")):
+        folder = tmp_path / one.run_id
+        folder.mkdir()
+        second.fetch(one, ["model.keras"], folder)
+        assert (folder / "model.keras").read_bytes() == content
+
+
+def test_files_of_models_that_lie_elsewhere_on_purpose_stay_there(tmp_path: Path) -> None:
+    environment = models_at(tmp_path)
+    elsewhere = replace(environment, models=tmp_path / "elsewhere")
+    model = keep(Registry(elsewhere, "small"), tmp_path, "one")
+    at_home = Registry(environment, "small")
+    newer = keep(at_home, tmp_path, "two")
+    found = {one.name for one in registries.artifact_folders(elsewhere, "small")}
+    assert found == {model.run_id, newer.run_id}
 
 
 def test_an_empty_registry_knows_nothing(registry: Registry) -> None:
