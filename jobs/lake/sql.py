@@ -25,7 +25,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from pyarrow import fs
 
-from jobs.lake import as_left, as_of, datasets
+from jobs.lake import as_left, as_of, datasets, dictionary
 from jobs.lake.ops_views import OPS_VIEWS
 from jobs.lake.tokens import Token, encoded, lists_tables, text_of, tokens
 from pipelines.environment import Environment
@@ -431,6 +431,8 @@ def known_as(known: Sequence[str], table: str) -> str:
     meant = [one for one in every if name in (one, one.partition(".")[2])]
     if len(meant) == 1:
         return meant[0]
+    if not meant and (told := _not_yet(name)):
+        raise UnknownTable(told)
     raise no_such("table", table, meant or known, UnknownTable)
 
 
@@ -458,13 +460,21 @@ def near_misses(statement: str, known: Sequence[str]) -> dict[str, list[str]]:
         name = word.replace('"', "").lower()
         schema, _, _ = name.rpartition(".")
         bare = [table for table in known if table.partition(".")[2] == name]
-        if name in known:
+        if name in known or _not_yet(name):
             continue
         if bare:
             missed[word] = bare
         elif schema in pipelines or get_close_matches(schema, pipelines):
             missed[word] = get_close_matches(name, known, n=1)
     return {word: near for word, near in missed.items() if near}
+
+
+def _not_yet(name: str) -> str:
+    """What is told of a declared table that nothing was written into; empty: there is no such."""
+    base = name.removesuffix(HISTORY_SUFFIX).removesuffix(QUARANTINE_SUFFIX)
+    if not dictionary.table_doc(base):
+        return ""
+    return f"{name} holds nothing yet, and so is not there: {dictionary.table_doc(name)}"
 
 
 @contextmanager
@@ -485,8 +495,12 @@ def refusals(statements: str, known: Sequence[str]) -> Iterator[None]:
             raise UsageError(_kept(locked[1])) from None
         lines = [str(error)]
         if found := _NAMES_NO_TABLE.search(lines[0]):
-            for word, near in _meant(found[1] or found[2], statements, known).items():
+            missing = found[1] or found[2]
+            for word, near in _meant(missing, statements, known).items():
                 lines.append(f"No table named '{word}'. Did you mean {' or '.join(near)}?")
+            for name in dict.fromkeys(map(_plain, _NAME.findall(statements))):
+                if name not in known and name.endswith(missing.lower()):
+                    lines += filter(None, [_not_yet(name)])
             listed = f"Tables of the lake: {', '.join(known) or 'none yet, run a night first'}."
             lines += wrap(listed, _COLUMNS, break_long_words=False, break_on_hyphens=False)
         raise UsageError("\n".join(lines)) from None

@@ -161,6 +161,13 @@ def test_where_polars_is_not_installed_the_other_forms_are_named(
     assert len(nightshift.read("flights.flights"))
 
 
+def test_a_declared_table_without_rows_is_told_from_a_name_that_is_wrong(lake: Environment) -> None:
+    with pytest.raises(UnknownTable, match=r"^ops\.alerts holds nothing yet"):
+        nightshift.read("ops.alerts")
+    with pytest.raises(UnknownTable, match="No table named 'flights.flight_quarantine'"):
+        nightshift.read("flights.flight_quarantine")
+
+
 def test_an_unknown_table_or_column_is_told_with_the_near_miss(lake: Environment) -> None:
     with pytest.raises(UnknownTable, match="Did you mean 'flights.flights'"):
         nightshift.read("flights.flight")

@@ -402,6 +402,16 @@ def test_an_empty_statement_is_wrong_usage(lake: Environment, statement: str) ->
             "Catalog Error: Table with name Fligths does not exist!",
             "No table named 'Fligths'. Did you mean flights.flights?",
         ),
+        (
+            "SELECT * FROM flights.predictions",
+            "Catalog Error",
+            "flights.predictions holds nothing yet, and so is not there: What the champion of",
+        ),
+        (
+            "SELECT * FROM ops.alerts",
+            "Catalog Error",
+            "ops.alerts holds nothing yet, and so is not there: What people were told",
+        ),
         ("SELECT carier FROM flights.flights", 'Candidate bindings: "carrier"', "LINE 1"),
         ("SELEC 1", "Parser Error", "LINE 1: SELEC 1"),
     ],
