@@ -850,6 +850,11 @@ class Environment:
         """Folder of the cards of a pipeline's models, `<version>/`; beside its reports."""
         return self.reports / pipeline / "models"
 
+    def report(self, recorded: str) -> str:
+        """Where a data-quality report is by now: the record has its place before a home moved."""
+        # <pipeline>/<days>/<run>/index.html
+        return places.followed(recorded, self.reports, parts=4)
+
     def table_path(self, table: str) -> str:
         """Where the table of that SQL name (`<pipeline>.<table>`) is stored."""
         pipeline, _, name = table.partition(".")

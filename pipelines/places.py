@@ -144,6 +144,23 @@ def below(path: str, folder: Path) -> str | None:
     return place(path).relative_to(folder).as_posix()
 
 
+def followed(path: str, folder: Path, parts: int) -> str:
+    """Where a place is that was recorded when its folder may have been another, as before a move.
+
+    Args:
+        path: A path or URL, as it was recorded.
+        folder: Where the folder is by now.
+        parts: How many names lead from the folder to the place.
+
+    Returns:
+        The place in the folder; the path as it is, where nothing is there.
+    """
+    if below(path, folder):
+        return path
+    here = folder.joinpath(*PurePosixPath(path).parts[-parts:])
+    return str(here) if here.exists() else path
+
+
 def overlap(one: object, other: object) -> bool:
     """Whether two places are the same, or one lies in the other."""
     first, second = PurePosixPath(str(one)), PurePosixPath(str(other))

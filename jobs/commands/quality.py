@@ -142,7 +142,7 @@ def quality(
         shown = sorted(of_runs, key=lambda line: runs.index(line.run_id))
     show(HEADER, [line.values() for line in shown], form)
     for report in dict.fromkeys(line.report for line in shown if line.report):
-        print(f"Report: {report}", file=sys.stderr)
+        print(f"Report: {environment.report(report)}", file=sys.stderr)
     is_refused = any(line.outcome == _REFUSED for line in last)
     return Refused.exit_code if is_refused else 0
 

@@ -239,7 +239,7 @@ class _StageRuns:
 
 def below_reports(environment: Environment, report: str | None) -> str | None:
     """Path of a report below the folder of reports; None: there is none, or it lies elsewhere."""
-    return below(report, environment.reports) if report else None
+    return below(environment.report(report), environment.reports) if report else None
 
 
 def _cells(survey: Survey, ran: _StageRuns) -> dict[_Place, Cell]:

@@ -227,3 +227,14 @@ def test_of_many_writers_one_writes_what_is_written_once(tmp_path: Path) -> None
     places.write_once(file, b"later")
     assert file.read_bytes() != b"later"
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_place_follows_its_folder_where_it_is_there(tmp_path: Path) -> None:
+    before = "/before/reports/toy/run/index.html"
+    assert places.followed(before, tmp_path, parts=3) == before
+    now = tmp_path / "toy" / "run" / "index.html"
+    now.parent.mkdir(parents=True)
+    now.touch()
+    assert places.followed(before, tmp_path, parts=3) == str(now)
+    assert places.followed("s3://nights/reports/toy/run/index.html", tmp_path, parts=3) == str(now)
+    assert places.followed(str(now), tmp_path, parts=3) == str(now)

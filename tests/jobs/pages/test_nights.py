@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from jobs import survey
 from jobs.commands.plan import plan
 from jobs.lake import ops, sql
-from jobs.pages.nights import Night, Nights, nights
+from jobs.pages.nights import Night, Nights, below_reports, nights
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
 from pipelines.flights import PIPELINE as FLIGHTS
@@ -182,6 +183,18 @@ def test_a_refused_night_says_why_and_where_its_report_is(home: Home) -> None:
     assert states["marks"][0] == "missing"
     assert (night.run_id, night.outcome) == ("manual__1", "refused")
     assert night.report == f"tiny/{DAYS[1]}..{DAYS[1]}/manual__1/index.html"
+
+
+def test_reports_are_found_in_a_home_that_was_moved(home: Home, tmp_path: Path) -> None:
+    home.night(DAYS[0])
+    refused_at(home, DAYS[1], [])
+    path = f"tiny/{DAYS[1]}..{DAYS[1]}/manual__1/index.html"
+    moved = replace(home.environment, reports=tmp_path / "moved")
+    assert below_reports(moved, str(home.environment.reports / path)) is None
+    (moved.reports / path).parent.mkdir(parents=True)
+    (moved.reports / path).touch()
+    assert below_reports(moved, str(home.environment.reports / path)) == path
+    assert night_of(nights(moved, TINY, after(DAYS[1])), DAYS[1]).report == path
 
 
 def test_a_refusal_that_was_overcome_is_told_no_more(home: Home) -> None:
