@@ -12,7 +12,7 @@ from jobs.training import alarms
 from jobs.training.alarms import Measure, Row
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import NightshiftError
+from pipelines.errors import UsageError
 from pipelines.places import write_whole
 from pipelines.spec import Pipeline
 
@@ -50,7 +50,7 @@ def drift(environment: Environment, pipeline: Pipeline, days: Days) -> Told:
         days: Nights of the picture; of one night, also those that it is compared with.
 
     Raises:
-        NightshiftError: the last night was not watched, or nothing could be told of it.
+        UsageError: the last night was not watched, or nothing could be told of it.
     """
     night, watch = days.last, pipeline.watch
     shown = days if len(days) > 1 else days.since(watch.reference_nights - 1)
@@ -58,7 +58,7 @@ def drift(environment: Environment, pipeline: Pipeline, days: Days) -> Told:
     rows = alarms.rows_until(environment, pipeline, night, read)
     of_night = [row for row in rows if row["night"] == night]
     if not of_night:
-        raise NightshiftError(
+        raise UsageError(
             f"Nothing of {pipeline.name} was measured in the night {night}. The stage monitor "
             f"does, of drift once there are {watch.nights + watch.reference_nights} nights: "
             f"nightshift run {pipeline.name} --date {night} --stage monitor"

@@ -13,7 +13,7 @@ from jobs.commands.drift import HEADER, drift
 from jobs.lake import ops
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import NightshiftError
+from pipelines.errors import UsageError
 from pipelines.model import Watch
 from tests.jobs.training import small
 
@@ -67,8 +67,8 @@ def test_the_picture_shows_nights_and_measures(
 
 
 def test_a_night_that_was_not_watched_is_told_with_the_way_out(environment: Environment) -> None:
-    with pytest.raises(NightshiftError, match=r"was measured in the night 2013-02-11.*--stage mon"):
+    with pytest.raises(UsageError, match=r"was measured in the night 2013-02-11.*--stage mon"):
         drift(environment, PIPELINE, Days.of(NIGHTS.last + ONE_DAY))
     other = replace(PIPELINE, name="other")
-    with pytest.raises(NightshiftError, match="Nothing of other"):
+    with pytest.raises(UsageError, match="Nothing of other"):
         drift(environment, other, Days.of(NIGHTS.last))
