@@ -33,7 +33,7 @@ def _same(ours: pa.Table, theirs: pa.Table) -> bool:
     """Whether tomorrow's flights have the same features; of the models nothing is asked."""
     if not {*PIPELINE.training.features} <= {*theirs.column_names}:
         return False
-    return alike(ours, theirs, key=bare_night.KEY)
+    return len(ours) > 0 and alike(ours, theirs, key=bare_night.KEY)
 
 
 CASE = Case(

@@ -40,7 +40,8 @@ _PREDICT_BATCH = 1024
 def _same(ours: pa.Table, theirs: pa.Table) -> bool:
     ordered = [one.sort_by(KEY) for one in (ours, theirs)]
     keys, scores = zip(*((one[KEY], one[_PREDICTION].to_numpy()) for one in ordered), strict=True)
-    return keys[0] == keys[1] and bool(np.abs(scores[0] - scores[1]).max() <= 1e-6)
+    is_of_all = len(ours) > 0 and keys[0] == keys[1]
+    return is_of_all and bool(np.abs(scores[0] - scores[1]).max() <= 1e-6)
 
 
 CASE = Case(

@@ -34,7 +34,8 @@ _SELECT = (
 def _same(ours: pa.Table, theirs: pa.Table) -> bool:
     counts = [(one["carrier"].to_pylist(), one["flights"].to_pylist()) for one in (ours, theirs)]
     means = [one["mean"].to_numpy() for one in (ours, theirs)]
-    return counts[0] == counts[1] and bool(np.abs(means[0] - means[1]).max() < 1e-9)
+    is_counted = len(ours) > 0 and counts[0] == counts[1]
+    return is_counted and bool(np.abs(means[0] - means[1]).max() < 1e-9)
 
 
 CASE = Case(

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from bench import bare_night, cases
-from bench.cases import gate, start, year
+from bench.cases import gate, join, night, scoring, sql, start, training, year
 from bench.cases.gate import _holds
 from bench.harness import OURS
 from expectations.suite import between, one_of
@@ -127,3 +128,47 @@ def test_a_start_is_compared_only_when_all_is_well() -> None:
     assert start.CASE.same(well, well)
     assert not start.CASE.same(well, ill)
     assert not start.CASE.same(ill, ill)
+
+
+SCORES = pa.table({"row": [1, 2, 3], "late_probability": [0.1, 0.2, 0.3]})
+ANSWERS = pa.table({"question": [1, 2, 3], "value": pa.array([7, None, 9], pa.int64())})
+CURVE = pa.table({"loss": [0.5, 0.42, 0.401, 0.4]})
+COUNTS = pa.table({"carrier": ["AA", "UA"], "flights": [10, 20], "mean": [0.2, 0.3]})
+
+
+@pytest.mark.parametrize(
+    ("case", "ours", "theirs", "is_same"),
+    [
+        (scoring, SCORES, SCORES.take([2, 0, 1]), True),
+        (scoring, SCORES, SCORES.slice(1), False),
+        (scoring, SCORES, SCORES.set_column(1, "late_probability", [[0.1, 0.2, 0.30001]]), False),
+        (scoring, SCORES, SCORES.set_column(1, "late_probability", [[0.1, 0.2, np.nan]]), False),
+        (scoring, SCORES.slice(3), SCORES.slice(3), False),
+        (join, ANSWERS, ANSWERS.take([2, 0, 1]), True),
+        (join, ANSWERS, ANSWERS.slice(0, 2), False),
+        (join, ANSWERS, pa.concat_tables([ANSWERS, ANSWERS.slice(2)]), False),
+        (join, ANSWERS, ANSWERS.set_column(1, "value", [[7.0, None, 9.5]]), False),
+        (join, ANSWERS, ANSWERS.set_column(1, "value", [[7, 8, 9]]), False),
+        (join, ANSWERS.slice(1, 1), ANSWERS.slice(1, 1), False),
+        (training, CURVE, pa.table({"loss": [0.51, 0.43, 0.41, 0.402]}), True),
+        (training, CURVE, CURVE.slice(0, 3), False),
+        (training, CURVE, pa.table({"loss": [0.5, 0.45, 0.43, 0.42]}), False),
+        (training, CURVE, pa.table({"loss": [0.4, 0.4, 0.4, 0.4]}), False),
+        (training, CURVE, pa.table({"loss": [0.5, 0.4, 0.4, np.nan]}), False),
+        (training, CURVE.slice(4), CURVE.slice(4), False),
+        (sql, COUNTS, COUNTS, True),
+        (sql, COUNTS, COUNTS.slice(1), False),
+        (sql, COUNTS, COUNTS.set_column(2, "mean", [[0.2, 0.3001]]), False),
+        (sql, COUNTS, COUNTS.set_column(1, "flights", [[10, 21]]), False),
+        (sql, COUNTS.slice(2), COUNTS.slice(2), False),
+        (night, _rows(), _rows(), True),
+        (night, _rows(), _rows().slice(1), False),
+        (night, _rows(), _with(PIPELINE.training.numeric[0], lambda value: value + 1e-6), False),
+        (night, _rows(), _rows().drop_columns([PIPELINE.training.numeric[0]]), False),
+        (night, _rows().slice(3), _rows().slice(3), False),
+    ],
+)
+def test_an_answer_that_is_not_ours_is_refused(
+    case: ModuleType, ours: pa.Table, theirs: pa.Table, is_same: bool
+) -> None:
+    assert case.CASE.same(ours, theirs) is is_same
