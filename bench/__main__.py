@@ -10,20 +10,45 @@ import argparse
 import sys
 
 from bench import cases, compare, report
-from bench.harness import Case, Measured, measure
+from bench.ending import INTERRUPTED, end_as_by_ctrl_c
+from bench.harness import Case, Measured, machine, measure
 
 
 def main() -> int:
     """Measure, print the table, and keep it."""
+    asked = _asked()
+    # Before anything is measured, which may take hours: a file that is none ends it here.
+    kept = report.read(report.RESULTS)
+    end_as_by_ctrl_c()
+    try:
+        measured = _measured(asked)
+    except KeyboardInterrupt:
+        print("Interrupted: nothing of it runs any more.", file=sys.stderr)
+        return INTERRUPTED
+    print(report.table(measured))
+    if asked.quick:
+        own = machine()
+        new = [one.to_json() | {"machine": own} for one in measured]
+        sizes = {(one.case, one.size) for one in measured}
+        print(compare.of([one for one in kept if (one["case"], one["size"]) in sizes], new))
+    return 0
+
+
+def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("case", nargs="*", help=f"of {', '.join(cases.NAMES)}; without: all")
     parser.add_argument("--quick", action="store_true", help="small inputs; nothing is kept")
-    parser.add_argument("--size", type=int, action="append", help="instead of the case's own")
-    parser.add_argument("--repeats", type=int, help="instead of the case's own")
+    own = "instead of the case's own"
+    parser.add_argument("--size", type=_positive, action="append", help=own)
+    parser.add_argument("--repeats", type=_positive, help=own)
     asked = parser.parse_args()
     unknown = sorted(set(asked.case) - set(cases.NAMES))
     if unknown:
         parser.error(f"no case {', '.join(unknown)}. Known: {', '.join(cases.NAMES)}")
+    return asked
+
+
+def _measured(asked: argparse.Namespace) -> list[Measured]:
     measured: list[Measured] = []
     for name in asked.case or cases.NAMES:
         case: Case = cases.module(name).CASE
@@ -34,11 +59,14 @@ def main() -> int:
             if not asked.quick:
                 # After each, so that an interrupted run keeps what it has measured.
                 report.keep(found)
-    print(report.table(measured))
-    if asked.quick:
-        kept = report.read(report.RESULTS)
-        print(compare.of(kept, [one.to_json() for one in measured]))
-    return 0
+    return measured
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
 
 
 if __name__ == "__main__":

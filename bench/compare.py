@@ -1,20 +1,24 @@
 """How ratios have changed between two files of results: `python -m bench.compare OLD NEW`.
 
 A change is told when no round of the new run has a ratio that one of the old run had: what is
-within the spread of either is noise.
+within the spread of either is noise. What only one of them has, and what they were measured on, is
+told too: another machine, or another version of a peer, changes ratios as the code does.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from bench.harness import OURS
 from bench.report import Result, read
 
 _Span = tuple[float, float]
+_Key = tuple[str, int, str]
+"""Case, size and peer."""
 
 
 def main() -> int:
@@ -23,30 +27,39 @@ def main() -> int:
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
     asked = parser.parse_args()
+    for file in (asked.old, asked.new):
+        if not file.is_file():
+            parser.error(f"there is no file {file}")
     print(of(read(asked.old), read(asked.new)))
     return 0
 
 
 def of(old: Iterable[Result], new: Iterable[Result]) -> str:
     """The changes in words."""
-    before = dict(_spans(old))
-    after = dict(_spans(new))
+    was, now = list(old), list(new)
+    before, after = dict(_spans(was)), dict(_spans(now))
     both = [key for key in after if key in before]
     lines = []
     for key in both:
         (low, high), (least, most) = before[key], after[key]
         if least > high or most < low:
             how = "slower" if least > high else "faster"
-            case, size, way = key
             lines.append(
-                f"{how}: {case} {size:,}, against {way}: {least:.3f} to {most:.3f} of its "
+                f"{how}: {_named(key)}: {least:.3f} to {most:.3f} of its "
                 f"time, was {low:.3f} to {high:.3f}"
             )
     lines.append(f"{len(both) - len(lines)} of {len(both)} ratios are as they were.")
-    return "\n".join(lines)
+    lines += [f"only in the old: {_named(key)}" for key in before if key not in after]
+    lines += [f"only in the new: {_named(key)}" for key in after if key not in before]
+    return "\n".join([*lines, *_circumstances(was, now, both)])
 
 
-def _spans(results: Iterable[Result]) -> Iterator[tuple[tuple[str, int, str], _Span]]:
+def _named(key: _Key) -> str:
+    case, size, way = key
+    return f"{case} {size:,}, against {way}"
+
+
+def _spans(results: Iterable[Result]) -> Iterator[tuple[_Key, _Span]]:
     """The least and the largest ratio of a round, by case, size and peer."""
     told = list(results)
     ours = {(one["case"], one["size"]): one["seconds"] for one in told if one["way"] == OURS}
@@ -56,6 +69,32 @@ def _spans(results: Iterable[Result]) -> Iterator[tuple[tuple[str, int, str], _S
             continue
         ratios = [mine / its for mine, its in zip(own, one["seconds"], strict=False)]
         yield (one["case"], one["size"], one["way"]), (min(ratios), max(ratios))
+
+
+def _circumstances(
+    old: Iterable[Result], new: Iterable[Result], both: Iterable[_Key]
+) -> Iterator[str]:
+    """What the compared ones were measured on, where it is not the same; a line each."""
+    before, after = dict(_machines(old)), dict(_machines(new))
+    cases: dict[str, list[str]] = {}
+    for key in both:
+        was, now = before.get(key, {}), after.get(key, {})
+        for name in sorted({*was} & {*now}):
+            if was[name] != now[name]:
+                of_change = cases.setdefault(f"{name} {now[name]}, was {was[name]}", [])
+                of_change.append(f"{key[0]} {key[1]:,}")
+    for change, names in cases.items():
+        yield f"measured with {change}: {', '.join(dict.fromkeys(names))}"
+
+
+def _machines(results: Iterable[Result]) -> Iterator[tuple[_Key, Mapping[str, Any]]]:
+    """Processor, memory, versions and the like; of results that are kept."""
+    for one in results:
+        if machine := dict(one.get("machine", {})):
+            versions = machine.pop("libraries", {})
+            # When it was is no circumstance.
+            machine.pop("measured_at", None)
+            yield (one["case"], one["size"], one["way"]), {**machine, **versions}
 
 
 if __name__ == "__main__":

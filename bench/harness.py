@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -217,13 +218,27 @@ def _require_the_same(case: Case, running: Sequence[_Running], folder: Path) -> 
 @contextmanager
 def _started(case: Case, way: str, times: float, folder: Path) -> Iterator[_Running]:
     command = [sys.executable, "-m", "bench.runner", case.name, way, str(folder)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Ctrl-C is for this process, which ends each way once, and its group with it.
+        start_new_session=True,
+    )
     try:
         yield _Running(way=way, process=process, times=times)
+    except BaseException:
+        # In the midst of its work, which may take minutes, it does not see the end of its input.
+        process.terminate()
+        raise
     finally:
         # At the end of its input it leaves by itself, and takes along what it has started.
         with suppress(BrokenPipeError):
             process.communicate()
+        # One that was killed took nothing along.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _processor() -> str:

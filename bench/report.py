@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from math import inf
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -29,17 +30,35 @@ def keep(measured: Iterable[Measured]) -> None:
         result = one.to_json() | {"machine": own}
         told[_key(result)] = result
     results = sorted(told.values(), key=_key)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    _write(RESULTS, json.dumps(results, indent=1) + "\n")
     _write_table(results)
     _draw(results)
 
 
 def read(file: Path) -> list[Result]:
-    """The results of a file; none where it is not there."""
+    """The results of a file; none where it is not there.
+
+    Raises:
+        SystemExit: it is no file of results, or something in it was not measured.
+    """
     if not file.exists():
         return []
-    found: list[Result] = json.loads(file.read_text())
+    try:
+        found: list[Result] = json.loads(file.read_text())
+        if not isinstance(found, list):
+            raise TypeError("it is no list")
+        for one in found:
+            _require_measured(one)
+    except (ValueError, TypeError, KeyError) as error:
+        told = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise SystemExit(f"{file} is no file of results: {told}") from None
     return found
+
+
+def _require_measured(one: Result) -> None:
+    name = f"{one['case']} {one['size']:,}, {one['way']}"
+    if not one["seconds"] or not all(0 < seconds < inf for seconds in one["seconds"]):
+        raise ValueError(f"the seconds of {name} are {one['seconds']}")
 
 
 _HEADER = (
@@ -93,7 +112,14 @@ def _write_table(results: list[Result]) -> None:
     machines = {json.dumps(_of_machine(one["machine"])): one["machine"] for one in results}
     told = "; ".join(_in_words(one) for one in machines.values()) or "no machine yet"
     inside = f"{_BEGIN}\n{markdown(results)}\n\nMeasured on {told}.\n{_END}"
-    DOCUMENT.write_text(f"{before}{inside}{after}")
+    _write(DOCUMENT, f"{before}{inside}{after}")
+
+
+def _write(file: Path, text: str) -> None:
+    """At once: an end in the midst of it would lose what was measured in days."""
+    half = file.with_name(f"{file.name}.part")
+    half.write_text(text)
+    half.replace(file)
 
 
 def _of_machine(one: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,24 @@ import psutil
 import pyarrow.ipc as ipc
 
 from bench import cases
+from bench.ending import INTERRUPTED, end_as_by_ctrl_c
 from bench.harness import Lasting
 
 _LOOK_SECONDS = 0.05
 
 
 def main() -> int:
-    """Answer until the input ends."""
-    case, way, folder = sys.argv[1:]
+    """Answer until the input ends, or somebody ends it."""
+    end_as_by_ctrl_c()
+    try:
+        _answer(*sys.argv[1:])
+    except KeyboardInterrupt:
+        # Whoever ended it knows; what it had started is gone.
+        return INTERRUPTED
+    return 0
+
+
+def _answer(case: str, way: str, folder: str) -> None:
     # What the work itself prints must not pass for an answer.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -36,8 +46,9 @@ def main() -> int:
             told = _keep(work()(), file) if command == "answer" else _timed(work)
             if isinstance(work, Lasting):
                 work.end()
-            print(json.dumps(told), file=out, flush=True)
-    return 0
+            # Where nobody is left to be told, the input has ended too.
+            with suppress(BrokenPipeError):
+                print(json.dumps(told), file=out, flush=True)
 
 
 def _keep(answer: Any, file: str) -> dict[str, Any]:

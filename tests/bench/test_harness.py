@@ -1,14 +1,26 @@
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
-from bench import compare, report
+from bench import cases, compare, report
+from bench.__main__ import main as bench
+from bench.ending import INTERRUPTED
 from bench.harness import OURS, Case, Measured, Peer, measure
-from tests.bench import toy
+from pipelines.environment import ROOT
+from tests.bench import endless, toy
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +115,78 @@ def test_results_are_kept_in_the_place_of_those_of_before(
     assert "<svg" in report.PICTURE.read_text()
 
 
+def test_results_are_whole_after_an_end_in_the_midst_of_their_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results.json")
+    report.RESULTS.write_text(json.dumps([one.to_json() for one in RUN]))
+    write = Path.write_text
+
+    def half(file: Path, text: str) -> None:
+        write(file, text[: len(text) // 2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(KeyboardInterrupt):
+        report.keep([_result(OURS, 9, 9, 9)])
+    assert [one["median"] for one in report.read(report.RESULTS)] == [2, 4]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_nothing_is_left_of_a_run_that_is_ended(number: signal.Signals, tmp_path: Path) -> None:
+    with _at_work(tmp_path) as run:
+        run.send_signal(number)
+        _, told = run.communicate(timeout=60)
+    assert run.returncode == INTERRUPTED
+    assert told.splitlines()[-1] == "Interrupted: nothing of it runs any more."
+    assert _left(tmp_path) == ["at work", "cleared"]
+
+
+def test_nothing_is_left_of_a_way_that_is_killed(tmp_path: Path) -> None:
+    with _at_work(tmp_path) as run:
+        (way,) = psutil.Process(run.pid).children()
+        way.kill()
+        _, told = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert told.splitlines()[-1] == "ours ended with exit code -9."
+    assert _left(tmp_path) == ["at work"]
+
+
+@contextmanager
+def _at_work(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run in the midst of its work."""
+    program = [sys.executable, "-m", endless.__name__, "--quick", endless.__name__]
+    own = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
+    run = subprocess.Popen(program, env=own, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not (folder / "at work").exists():
+            assert run.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield run
+    finally:
+        run.kill()
+
+
+def _left(folder: Path) -> list[str]:
+    """The files, and the commands of processes that name the folder."""
+    files = sorted(path.name for path in folder.iterdir())
+    commands = [" ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])]
+    return [*files, *(command for command in commands if str(folder) in command)]
+
+
+@pytest.mark.parametrize("option", ["--repeats", "--size"])
+def test_numbers_that_measure_nothing_are_refused(
+    option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in ("0", "-1", "many"):
+        monkeypatch.setattr("sys.argv", ["bench", "sql", option, number])
+        with pytest.raises(SystemExit, match="2"):
+            bench()
+        assert option in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("seconds", "told"),
     [
@@ -117,11 +201,75 @@ def test_a_ratio_that_no_round_of_before_had_is_told(seconds: tuple[float, ...],
     assert lines.startswith(told)
 
 
-def test_what_only_one_run_has_is_not_compared() -> None:
-    assert compare.of([], [one.to_json() for one in RUN]) == "0 of 0 ratios are as they were."
+KEPT = [one.to_json() for one in RUN]
+
+
+def test_what_only_one_run_has_is_told_and_not_compared() -> None:
+    none = "0 of 0 ratios are as they were."
+    assert compare.of([], KEPT) == f"{none}\nonly in the new: toy 1,000, against peer"
+    renamed = [one | {"case": "game"} for one in KEPT]
+    assert compare.of(KEPT, renamed).splitlines() == [
+        none,
+        "only in the old: toy 1,000, against peer",
+        "only in the new: game 1,000, against peer",
+    ]
+    # Without ours there is no ratio.
+    assert compare.of(KEPT, KEPT[1:]) == f"{none}\nonly in the old: toy 1,000, against peer"
+
+
+def test_another_machine_and_other_versions_are_told() -> None:
+    def measured_on(cores: int, polars: str, at: str) -> list[report.Result]:
+        machine = {"cores": cores, "libraries": {"polars": polars}, "measured_at": at}
+        return [one | {"machine": machine} for one in KEPT]
+
+    old = measured_on(2, "1", "yesterday")
+    assert compare.of(old, measured_on(4, "2", "today")).splitlines() == [
+        "1 of 1 ratios are as they were.",
+        "measured with cores 4, was 2: toy 1,000",
+        "measured with polars 2, was 1: toy 1,000",
+    ]
+    same = "1 of 1 ratios are as they were."
+    assert compare.of(old, measured_on(2, "1", "today")) == same
+    assert compare.of(old, KEPT) == same
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "Expecting value"),
+        (json.dumps(KEPT)[:-9], "Expecting|Unterminated|delimiter"),
+        ("{}", "it is no list"),
+        ("[1]", "."),
+        (json.dumps([{"case": "toy"}]), "it lacks 'size'"),
+        *(
+            (json.dumps([KEPT[1] | {"seconds": seconds}]), "seconds of toy 1,000, peer are")
+            for seconds in ([], [1, 0], [1, -1], [float("nan")], [float("inf"), 1])
+        ),
+    ],
+)
+def test_a_file_that_holds_no_measurements_is_refused(text: str, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(text)
+    with pytest.raises(SystemExit, match=rf"{file} is no file of results: .*{told}"):
+        report.read(file)
+
+
+def test_a_file_that_is_not_there_is_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["compare", str(report.RESULTS), str(tmp_path / "nothing")])
+    with pytest.raises(SystemExit):
+        compare.main()
+    assert f"there is no file {tmp_path / 'nothing'}" in capsys.readouterr().err
 
 
 def test_the_kept_results_are_those_of_the_document() -> None:
     text = report.DOCUMENT.read_text()
     for line in report.markdown(report.read(report.RESULTS)).splitlines():
         assert line in text
+
+
+def test_the_kept_results_are_of_ways_that_there_are() -> None:
+    for one in report.read(report.RESULTS):
+        case: Case = cases.module(one["case"]).CASE
+        assert one["way"] in (OURS, *(peer.name for peer in case.peers))
