@@ -27,6 +27,7 @@ LOCKS = (
     environment.RUNTIME_LOCK,
     horovod.LOCK,
     ROOT / "tools" / "setup" / "uv.lock",
+    ROOT / "bench" / "lightgbm.lock",
 )
 
 
@@ -88,6 +89,7 @@ def test_the_locks_hold_what_is_asked_for() -> None:
     assert set(asked(ROOT / "requirements.in")) <= set(pinned(environment.LOCK))
     assert set(asked(ROOT / "runtime.in")) <= set(pinned(environment.RUNTIME_LOCK))
     assert asked(ROOT / "tools" / "setup" / "horovod.in") == list(pinned(horovod.LOCK))
+    assert asked(ROOT / "bench" / "lightgbm.in") == list(pinned(ROOT / "bench" / "lightgbm.lock"))
 
 
 def test_an_image_gets_the_versions_that_were_tested_and_no_test_tools() -> None:

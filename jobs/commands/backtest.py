@@ -114,7 +114,7 @@ def backtest(
         left_out = _show(asked, backtests.walk(asked, ranks_in))
     results = backtests.read(asked)
     if against:
-        other = backtests.read_other(asked, against)
+        other = backtests.read_other(asked, against, results.keys)
         rival = {f"backtest_{against}": other.predictions[backtests.MODEL]}
         results = replace(results, predictions={**results.predictions, **rival})
     task = task_of(pipeline.training.task)

@@ -190,7 +190,7 @@ def read(backtest: Backtest, nights: int | None = None) -> Results:
     """
     folder = backtest.folder
     files = [_file(folder, part, backtest) for part in backtest.parts[:nights]]
-    return _read([pq.read_table(file) for file in files])
+    return gathered([pq.read_table(file) for file in files])
 
 
 def files_of_other(backtest: Backtest, digest: str) -> list[Path]:
@@ -207,11 +207,16 @@ def files_of_other(backtest: Backtest, digest: str) -> list[Path]:
     return files
 
 
-def read_other(backtest: Backtest, digest: str) -> Results:
+def read_other(backtest: Backtest, digest: str, keys: pa.Table) -> Results:
     """What another backtest of the pipeline says of the same rows, whatever else it has scored.
 
     Where it has scored a day as of several nights, it says what it does as of the night of this
     backtest, and else as of the last.
+
+    Args:
+        backtest: This one.
+        digest: Of the other.
+        keys: `Results.keys` of this one.
 
     Raises:
         UsageError: there is none of that digest, or it has not scored all of these rows.
@@ -225,8 +230,8 @@ def read_other(backtest: Backtest, digest: str) -> Results:
             order = (night == nights[day], night, file.name)
             if day not in chosen or order > chosen[day][0]:
                 chosen[day] = order, rows.filter(pc.equal(rows[EVENT], pa.scalar(day)))
-    other = _read([rows for _, rows in chosen.values()]) if chosen else None
-    if other is None or not other.keys.equals(read(backtest).keys):
+    other = gathered([rows for _, rows in chosen.values()]) if chosen else None
+    if other is None or not other.keys.equals(keys):
         raise UsageError(
             f"Backtest {digest} has scored other rows than those of {backtest.days}: "
             "run it over the same days."
@@ -234,7 +239,8 @@ def read_other(backtest: Backtest, digest: str) -> Results:
     return other
 
 
-def _read(tables: list[pa.Table]) -> Results:
+def gathered(tables: list[pa.Table]) -> Results:
+    """The rows of several trainings, as `kept_rows` has them."""
     rows = pa.concat_tables(tables)
     keys = [name for name in rows.column_names if name.startswith(_KEY)]
     rows = rows.sort_by([(name, "ascending") for name in (EVENT, *keys)])
@@ -268,6 +274,18 @@ def _results(run: Run, recipe: Recipe, part: Days, cores: int, ranks_in: Environ
         for declared in training.baselines:
             fitted = baselines.fit(declared, known, training.label)
             predictions[declared.name] = fitted.predict(rows)
+    return kept_rows(run, rows, predictions)
+
+
+def kept_rows(run: Run, rows: pa.Table, predictions: Mapping[str, metrics.Vector]) -> pa.Table:
+    """What is kept of scored rows.
+
+    Args:
+        run: Whose pipeline's rows they are.
+        rows: That were scored.
+        predictions: Of each row, by model.
+    """
+    training = run.pipeline.training
     columns: dict[str, Any] = {
         EVENT: rows[run.pipeline.event_date],
         LABEL: rows[training.label].cast(pa.float64()),

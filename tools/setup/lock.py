@@ -35,8 +35,8 @@ def resolve() -> None:
         # What an image gets is what was tested.
         as_tested = ("--constraints", str(ROOT / "requirements.lock"))
         _compile(program, ROOT / "runtime.in", *as_tested)
-        for name in ("horovod", "uv"):
-            _compile(program, _HERE / f"{name}.in", "--no-deps")
+        for asked in (_HERE / "horovod.in", _HERE / "uv.in", ROOT / "bench" / "lightgbm.in"):
+            _compile(program, asked, "--no-deps")
 
 
 def _compile(program: str, asked: Path, *options: str) -> None:

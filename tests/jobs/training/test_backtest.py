@@ -39,6 +39,10 @@ def _walk(backtest: Backtest) -> list[Done]:
     return list(backtests.walk(backtest, backtest.environment))
 
 
+def _read_other(backtest: Backtest, digest: str) -> backtests.Results:
+    return backtests.read_other(backtest, digest, backtests.read(backtest).keys)
+
+
 @pytest.fixture
 def environment(tmp_path: Path) -> Environment:
     made = small.environment_at(tmp_path)
@@ -175,16 +179,16 @@ def test_another_backtest_is_compared_on_the_same_rows_or_not_at_all(
     tight = _backtest(environment, small.learned_by(small.SMALL, replace(small.LINEAR, l2=100.0)))
     _walk(backtest)
     _walk(tight)
-    other = backtests.read_other(backtest, tight.digest)
+    other = _read_other(backtest, tight.digest)
     np.testing.assert_array_equal(other.label, backtests.read(backtest).label)
     assert not np.array_equal(
         other.predictions["model"], backtests.read(backtest).predictions["model"]
     )
     with pytest.raises(UsageError, match=rf"No backtest .* 'nothing'.* Known: .*{tight.digest}"):
-        backtests.read_other(backtest, "nothing")
+        _read_other(backtest, "nothing")
     (tight.folder / f"{small.LAST}.parquet").unlink()
     with pytest.raises(UsageError, match=rf"{tight.digest} has scored other rows"):
-        backtests.read_other(backtest, tight.digest)
+        _read_other(backtest, tight.digest)
 
 
 def test_another_backtest_may_have_scored_other_days_too(tmp_path: Path) -> None:
@@ -205,7 +209,7 @@ def test_another_backtest_may_have_scored_other_days_too(tmp_path: Path) -> None
     for first, last in ((1, 9), (1, 6), (4, 9), (1, 5)):
         asked = replace(_backtest(environment), days=days(first, last))
         _walk(asked)
-        found = backtests.read_other(asked, other.digest)
+        found = _read_other(asked, other.digest)
         is_asked = np.isin(long.day, list(map(np.datetime64, asked.days)))
         np.testing.assert_array_equal(
             found.predictions["model"], long.predictions["model"][is_asked]
@@ -213,7 +217,7 @@ def test_another_backtest_may_have_scored_other_days_too(tmp_path: Path) -> None
     # As of a night that it has not: of each day the last one before it.
     asked = replace(_backtest(environment, every=2), days=days(8, 9))
     _walk(asked)
-    found = backtests.read_other(asked, other.digest)
+    found = _read_other(asked, other.digest)
     late = backtests.read(replace(other, days=days(3, 9)))
     for day, expected in zip(asked.days, (long, late), strict=True):
         here, there = found.day == np.datetime64(day), expected.day == np.datetime64(day)
@@ -223,11 +227,11 @@ def test_another_backtest_may_have_scored_other_days_too(tmp_path: Path) -> None
     beyond = replace(_backtest(environment), days=days(8, 10))
     _walk(beyond)
     with pytest.raises(UsageError, match=rf"{other.digest} has scored other rows"):
-        backtests.read_other(beyond, other.digest)
+        _read_other(beyond, other.digest)
     none = replace(_backtest(environment), days=days(10, 11))
     _walk(none)
     with pytest.raises(UsageError, match=rf"{other.digest} has scored other rows"):
-        backtests.read_other(none, other.digest)
+        _read_other(none, other.digest)
 
 
 def test_a_shorter_backtest_takes_nothing_from_the_record_of_a_longer_one(
