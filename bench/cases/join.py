@@ -60,15 +60,18 @@ def prepare(folder: Path, size: int) -> None:
     # Feast's own store gives a question several answers where two facts are of one time.
     moments = draw.permutation(_YEAR_SECONDS)[:_FACTS]
     facts = {"event": _times(moments), "value": draw.integers(0, 1_000_000, _FACTS)}
-    asked = {
-        "question": np.arange(size),
-        "event_timestamp": _times(draw.integers(0, _YEAR_SECONDS, size)),
-    }
+    asked_at = draw.integers(0, _YEAR_SECONDS, size)
+    asked: dict[str, Any] = {"question": np.arange(size)}
     # Some keys are frequent, as airports are: the first is a fiftieth of all.
     weights = 1 / (10 + np.arange(_KEYS))
     for columns, count in ((facts, _FACTS), (asked, size)):
         numbers = draw.choice(_KEYS, count, p=weights / weights.sum())
         columns["place"] = np.char.add("place ", numbers.astype(str))
+    # Some ask at the very moment of a fact, which counts: by chance hardly one would.
+    facts_of = draw.integers(0, _FACTS, size // 10)
+    asked_at[: len(facts_of)] = moments[facts_of]
+    asked["place"][: len(facts_of)] = facts["place"][facts_of]
+    asked["event_timestamp"] = _times(asked_at)
     pq.write_table(pa.table(facts), folder / "facts.parquet")
     pq.write_table(pa.table(asked), folder / "asked.parquet")
 

@@ -172,3 +172,10 @@ def test_an_answer_that_is_not_ours_is_refused(
     case: ModuleType, ours: pa.Table, theirs: pa.Table, is_same: bool
 ) -> None:
     assert case.CASE.same(ours, theirs) is is_same
+
+
+def test_the_join_is_asked_at_the_very_moment_of_facts_too(tmp_path: Path) -> None:
+    join.prepare(tmp_path, 1000)
+    asked, facts = (pl.read_parquet(tmp_path / f"{name}.parquet") for name in ("asked", "facts"))
+    moment = {"left_on": ["place", "event_timestamp"], "right_on": ["place", "event"]}
+    assert len(asked.join(facts, how="semi", **moment)) >= 100
