@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -120,6 +121,20 @@ def make_run(environment: Environment) -> Callable[..., Run]:
         )  # type: ignore[arg-type]
 
     return build
+
+
+@pytest.fixture
+def as_at_a_terminal() -> Iterator[None]:
+    """Signals count, also where the tests were started in the background or under `nohup`."""
+    usual = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGHUP: signal.SIG_DFL,
+        signal.SIGTERM: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, how) for number, how in usual.items()}
+    yield
+    for number, how in before.items():
+        signal.signal(number, how)
 
 
 @pytest.fixture(scope="session")

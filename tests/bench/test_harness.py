@@ -132,6 +132,7 @@ def test_results_are_whole_after_an_end_in_the_midst_of_their_writing(
     assert [one["median"] for one in report.read(report.RESULTS)] == [2, 4]
 
 
+@pytest.mark.usefixtures("as_at_a_terminal")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_nothing_is_left_of_a_run_that_is_ended(number: signal.Signals, tmp_path: Path) -> None:
     with _at_work(tmp_path) as run:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -107,7 +108,8 @@ def is_accepted(airflow: Airflow, backfill: Content) -> bool:
     try:
         airflow.call("POST", "/backfills", backfill)
     except NightshiftError as error:
-        if "503" not in str(error):
+        # 503; or 500, where its record of what was asked could not be written.
+        if not re.search(r"\b50[03]\b", str(error)):
             raise
         return False
     return True

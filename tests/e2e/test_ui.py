@@ -49,6 +49,8 @@ def page(installation: Installation) -> Iterator[Page]:
             base_url=f"http://127.0.0.1:{installation.environment.airflow_port}",
         )
         page.set_default_timeout(60_000)
+        # Beside other tests an answer that comes at once may take more than the usual five seconds.
+        expect.set_options(timeout=30_000)
         yield page
         browser.close()
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,17 +37,3 @@ def make_home(tmp_path: Path) -> Iterator[Callable[[str], Environment]]:
 @pytest.fixture
 def home(make_home: Callable[[str], Environment]) -> Environment:
     return make_home("home")
-
-
-@pytest.fixture
-def as_at_a_terminal() -> Iterator[None]:
-    """Signals count, also where the tests were started in the background or under `nohup`."""
-    usual = {
-        signal.SIGINT: signal.default_int_handler,
-        signal.SIGHUP: signal.SIG_DFL,
-        signal.SIGTERM: signal.SIG_DFL,
-    }
-    before = {number: signal.signal(number, how) for number, how in usual.items()}
-    yield
-    for number, how in before.items():
-        signal.signal(number, how)
