@@ -507,6 +507,7 @@ def test_a_file_that_few_may_read_stays_so(
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
 
 
+@pytest.mark.usefixtures("as_at_a_terminal")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_one_that_is_ended_leaves_no_half_file(
     lake: Environment, tmp_path: Path, number: signal.Signals
@@ -516,12 +517,16 @@ def test_one_that_is_ended_leaves_no_half_file(
     words = ["sql", "-o", str(folder / "long.csv"), "--format", "csv", "FROM range(1000000000000)"]
     program = [sys.executable, "-m", "jobs", *words]
     with subprocess.Popen(program, env={**os.environ, **lake.variables()}) as asked:
-        until = time.monotonic() + 60
-        while not any(folder.iterdir()):
-            assert time.monotonic() < until, "it writes nothing"
-            time.sleep(0.05)
-        asked.send_signal(number)
-        assert asked.wait(60) == 3
+        try:
+            until = time.monotonic() + 60
+            while not any(folder.iterdir()):
+                assert time.monotonic() < until, "it writes nothing"
+                time.sleep(0.05)
+            asked.send_signal(number)
+            assert asked.wait(60) == 3
+        finally:
+            # What does not end writes without an end.
+            asked.kill()
     assert list(folder.iterdir()) == []
 
 
