@@ -70,6 +70,7 @@ _NAMES_NO_TABLE = re.compile(
     r'Table with name "?([^"]+?)"? does not exist|No catalog \+ schema named "([^"]+)"'
 )
 """What DuckDB says of a table, or of a pipeline after USE, that is not there."""
+_AT_A_VERSION = re.compile(r" (?:KNOWN|TIMESTAMP|VERSION) AS OF ", re.IGNORECASE)
 OUT_OF_MEMORY = (
     "The memory of statements is NIGHTSHIFT_SQL_MEMORY: ask for less at once, or set it higher."
 )
@@ -495,7 +496,8 @@ def refusals(statements: str, known: Sequence[str]) -> Iterator[None]:
             raise UsageError(_kept(locked[1])) from None
         lines = [str(error)]
         if found := _NAMES_NO_TABLE.search(lines[0]):
-            missing = found[1] or found[2]
+            # Of a table at a version DuckDB names both, as we have called it.
+            missing = _AT_A_VERSION.split(found[1] or found[2])[0]
             for word, near in _meant(missing, statements, known).items():
                 lines.append(f"No table named '{word}'. Did you mean {' or '.join(near)}?")
             for name in dict.fromkeys(map(_plain, _NAME.findall(statements))):

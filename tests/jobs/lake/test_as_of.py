@@ -146,9 +146,12 @@ def test_a_table_without_publications_has_no_times(lake: Environment) -> None:
         query(lake, "FROM toy.bare TIMESTAMP AS OF '2013-01-01'")
 
 
-def test_an_unknown_table_has_its_near_miss(lake: Environment) -> None:
+@pytest.mark.parametrize(
+    "when", ["VERSION AS OF 0", "TIMESTAMP AS OF '2026-11-25'", "KNOWN AS OF '2013-01-05'"]
+)
+def test_an_unknown_table_has_its_near_miss(lake: Environment, when: str) -> None:
     with pytest.raises(UsageError, match=r"Did you mean toy\.readings"):
-        query(lake, "SELECT * FROM toy.reading VERSION AS OF 0")
+        query(lake, f"SELECT * FROM toy.reading {when}")
 
 
 @pytest.mark.parametrize(
