@@ -612,13 +612,11 @@ def _success_callbacks(pipeline: Pipeline, stage: Stage) -> list[Callable[[Conte
     followed = _following_callbacks(stage)
     if stage.name == _PROMOTING_STAGE:
         return [callbacks.model_evaluated, *followed, *expired]
-    if followed:
-        return followed
     if any(table.warehouse for table in _published(pipeline, stage)):
-        return [callbacks.tables_published]
+        return [*followed, callbacks.tables_published]
     # Should the first take so long that Airflow ends the second, the night is done all the same.
     watched = [callbacks.night_watched, callbacks.last_stage_done]
-    return [*watched, *expired] if stage == STAGES[-1] else []
+    return [*watched, *expired] if stage == STAGES[-1] else followed
 
 
 def _failure_callbacks(pipeline: Pipeline, stage: Stage) -> list[Callable[[Context], None]]:

@@ -148,7 +148,7 @@ def whole_file(output: Path) -> Iterator[Path]:
     Raises:
         UsageError: nothing can be written there.
     """
-    from jobs.services import lifecycle
+    from jobs.services import signals
 
     if not output.name:
         raise UsageError(f"{output} is no file: say --output FILE.")
@@ -160,7 +160,7 @@ def whole_file(output: Path) -> Iterator[Path]:
         file = output.resolve()
         place = file.with_name(f".{file.name}.{os.getpid()}")
         # Else a terminal that is closed, or a `kill`, would leave what is written so far.
-        with lifecycle.interrupted_by(lifecycle.endings()):
+        with signals.interrupted_by(signals.endings()):
             try:
                 if file.exists():
                     # What few may read stays so, from the first row on.

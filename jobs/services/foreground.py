@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import time
 
-from jobs.services import lifecycle
+from jobs.services import lifecycle, signals
 from jobs.services.supervision import Process, Supervisor, log_of
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
@@ -33,7 +33,7 @@ def run(environment: Environment) -> int:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
         numbers.append(signal.SIGHUP)
     # Asked to end while it starts, nothing may stay either.
-    with lifecycle.interrupted_by(numbers):
+    with signals.interrupted_by(numbers):
         try:
             lifecycle.up(environment)
             _stay(environment)
@@ -41,7 +41,7 @@ def run(environment: Environment) -> int:
             print("Asked to stop.", flush=True)
         finally:
             # A stop is not stopped halfway.
-            lifecycle.ignore(numbers)
+            signals.ignore(numbers)
             lifecycle.down(environment)
     return 0
 

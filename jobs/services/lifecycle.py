@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 import psutil
 
-from jobs.services import addresses, airflow, locks, processes
+from jobs.services import addresses, airflow, locks, processes, signals
 from jobs.services.airflow_api import own_airflow
 from jobs.services.definitions import JDBC, Health, Service, has_airflow, services
 from jobs.services.replays import begin_all
@@ -28,8 +27,6 @@ from pipelines.errors import NightshiftError, UsageError
 _DOWN_SECONDS = 30
 _HOSTNAME = "AIRFLOW__CORE__HOSTNAME_CALLABLE"
 """Variable of Airflow's: how it finds out by which name or address others reach this machine."""
-ENDINGS = (signal.SIGTERM, signal.SIGHUP)
-"""How a process is asked to end, beside Ctrl-C."""
 _COLUMNS = ("service", "state", "pid", "port", "uptime", "memory")
 
 
@@ -269,42 +266,17 @@ def _stopped_on_failure(environment: Environment) -> Iterator[None]:
 
     Also when it is ended, by Ctrl-C, by `kill`, or with its terminal.
     """
-    numbers = endings()
-    with interrupted_by(numbers):
+    numbers = signals.endings()
+    with signals.interrupted_by(numbers):
         try:
             yield
         except BaseException:
             # A stop is not stopped halfway: of the end of a terminal a process may be told twice.
-            ignore(numbers)
+            signals.ignore(numbers)
             with suppress(OSError):  # where nobody is left to read it
                 print("Stopping what was started.", file=sys.stderr, flush=True)
             _stop(environment)
             raise
-
-
-def endings() -> list[signal.Signals]:
-    """Those of `ENDINGS` that would end this process without a word.
-
-    Who ignores one, as under `nohup`, goes on, and a handler of the caller's stays.
-    """
-    return [one for one in ENDINGS if signal.getsignal(one) is signal.SIG_DFL]
-
-
-@contextmanager
-def interrupted_by(numbers: Iterable[signal.Signals]) -> Iterator[None]:
-    """Let each of these signals end the block as Ctrl-C does."""
-    before = {one: signal.signal(one, signal.default_int_handler) for one in numbers}
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
-
-
-def ignore(numbers: Iterable[signal.Signals]) -> None:
-    """Let none of these signals end what is done from here on."""
-    for one in numbers:
-        signal.signal(one, signal.SIG_IGN)
 
 
 def _stop(environment: Environment) -> int:

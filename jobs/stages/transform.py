@@ -43,6 +43,10 @@ class _Making:
     function: Transform
     definition: str
 
+    def told(self, run: Run) -> str:
+        """The function, for people."""
+        return f"`{self.table.name}` of jobs/transforms/{run.pipeline.name}.py"
+
 
 def transform(run: Run) -> dict[str, object]:
     """Stage every derived table.
@@ -90,7 +94,7 @@ def _stage(
     table = making.table
     origin = _origin(run, making, knowledge)
     name = run.pipeline.name
-    function = f"`{table.name}` of jobs/transforms/{name}.py"
+    function = making.told(run)
     with explaining(AnalysisException, f"{name}.{table.name} cannot be made as {function} says"):
         rows = _rows(run, making, knowledge)
         _refuse_rows_of_no_day(rows, table, function)
@@ -141,11 +145,10 @@ def _make(
         unseen = knowledge.unseen(name, wanted, seen[name])
         frames[name] = tables.as_seen(run, name, rows, unseen, seen[name])
     rows = making.function(**frames, days=days)
-    name = making.table.name
     refuse_unless(
         isinstance(rows, DataFrame),
-        f"`{name}` of jobs/transforms/{run.pipeline.name}.py gave {rows!r} for {days}: it must "
-        f"return a DataFrame with the rows of {name}.",
+        f"{making.told(run)} gave {rows!r} for {days}: it must return a DataFrame with the rows of "
+        f"{making.table.name}.",
     )
     return rows
 

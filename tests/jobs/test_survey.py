@@ -1042,17 +1042,20 @@ def test_the_plan_tells_what_is_missing_and_stale_and_what_follows(home: Home) -
     assert home.night(DAYS[3]) == 0
 
 
+EXPORT = Stage(
+    name="export",
+    group="serve",
+    function="jobs.stages.export:export",
+    reads=("sums",),
+    does="Hand the sums on.",
+)
+"""A stage of one's own, which makes no table."""
+
+
 def test_a_stage_of_ones_own_is_due_again_when_what_it_reads_was_published_since(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export = Stage(
-        name="export",
-        group="serve",
-        function="jobs.stages.export:export",
-        reads=("sums",),
-        does="Hand the sums on.",
-    )
-    with_export = (*STAGES, export)
+    with_export = (*STAGES, EXPORT)
     for module in (survey, night, plan_command, sys.modules[__name__]):
         monkeypatch.setattr(module, "STAGES", with_export)
 
@@ -1079,15 +1082,8 @@ def test_a_stage_of_ones_own_is_due_again_when_what_it_reads_was_published_since
 def test_a_stage_of_ones_own_is_given_the_nights_that_were_missed_or_corrected(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export = Stage(
-        name="export",
-        group="serve",
-        function="jobs.stages.export:export",
-        reads=("sums",),
-        does="Hand the sums on.",
-    )
     for module in (survey, night, plan_command, sys.modules[__name__]):
-        monkeypatch.setattr(module, "STAGES", (*STAGES, export))
+        monkeypatch.setattr(module, "STAGES", (*STAGES, EXPORT))
 
     def exported() -> list[Days]:
         return [days for name, days in home.performed if name == "export"]
