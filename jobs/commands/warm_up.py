@@ -37,7 +37,7 @@ def main(argument: dict[str, dict[str, str]]) -> None:
     # In the lake, which executors on other machines see too.
     folder = f"{WARM_UP}{uuid4().hex}"
     try:
-        _use_delta(connect(environment), f"{environment.lake}/{folder}")
+        use_delta(connect(environment), f"{environment.lake}/{folder}")
     finally:
         # Where Spark wrote nothing, its own error says why; and some stores refuse to take away the
         # objects by which S3A marks folders.
@@ -45,7 +45,7 @@ def main(argument: dict[str, dict[str, str]]) -> None:
             arrow_files(environment.lake).delete_dir(folder)
 
 
-def _use_delta(spark: SparkSession, path: str) -> None:
+def use_delta(spark: SparkSession, path: str) -> None:
     """Write a small table, replace its days, read it, join it: the server loads code for each."""
     from pyspark.sql import functions as F
 

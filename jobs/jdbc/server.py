@@ -35,6 +35,13 @@ _OF_A_CLIENT = (
     "SPARK_API_MODE",
 )
 """Variables by which pyspark would be the client of another Spark, and start none."""
+_OF_SPARK = (
+    "JAVA_HOME",
+    "SPARK_HOME",
+    "SPARK_CONF_DIR",
+    "SPARK_DIST_CLASSPATH",
+    "SPARK_LOCAL_IP",
+)
 _LOOK_SECONDS = 10
 """How long it takes at most until a new table, column or user is known."""
 _TRUE_ANSWERS = {
@@ -110,7 +117,8 @@ def _start_spark(environment: Environment) -> SparkSession:
     folder = fresh_folder(own)
     scratch = Path(configuration(own)["spark.local.dir"])
     settings = _settings(own, scratch)
-    _leave_secrets(own)
+    _leave_secrets(own, server_variables(own))
+    _add_to_class_path(scratch / "classes")
     for name in _OF_A_CLIENT:
         os.environ.pop(name, None)
     os.chdir(folder)
@@ -129,9 +137,6 @@ def _start_spark(environment: Environment) -> SparkSession:
 def _settings(environment: Environment, scratch: Path) -> dict[str, str]:
     """Every setting of Spark that is not Spark's own default."""
     shared = configuration(environment)
-    classes = scratch / "classes"
-    classes.mkdir()
-    jars = shared["spark.driver.extraClassPath"]
     options = " ".join(f"-D{name}={quote(value)}" for name, value in _of_hive(environment, scratch))
     return {
         # Questions may be about all rows, unlike those of a night.
@@ -141,7 +146,6 @@ def _settings(environment: Environment, scratch: Path) -> dict[str, str]:
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
         # Else clients that list columns, instead of asking for them by SQL, see none.
         "spark.databricks.delta.catalog.update.enabled": "true",
-        "spark.driver.extraClassPath": f"{jars}{os.pathsep}{classes}",
         "spark.driver.extraJavaOptions": f"{shared['spark.driver.extraJavaOptions']} {options}",
         "spark.sql.extensions": f"{shared['spark.sql.extensions']},nightshift.Door$Extensions",
         **_TRUE_ANSWERS,
@@ -169,14 +173,22 @@ def _of_hive(environment: Environment, scratch: Path) -> list[tuple[str, str]]:
     ]
 
 
-def _leave_secrets(environment: Environment) -> None:
+def _leave_secrets(environment: Environment, needed: dict[str, str]) -> None:
     """Give this process and its Java the variables that they need, and no secret of others."""
     for one in environment.settings().values():
         if one.is_secret or one.is_address:
             os.environ.pop(one.variable, None)
-    needed = server_variables(environment)
-    for name in ("JAVA_HOME", "SPARK_HOME", "SPARK_CONF_DIR", "SPARK_LOCAL_IP"):
-        os.environ[name] = needed[name]
+    for name in _OF_SPARK:
+        if name in needed:
+            os.environ[name] = needed[name]
+
+
+def _add_to_class_path(folder: Path) -> None:
+    """The folder, which is made, comes last: what is before it is that of CLASS_ARCHIVE."""
+    folder.mkdir()
+    before = os.environ.get("SPARK_DIST_CLASSPATH")
+    parts = [before, str(folder)] if before else [str(folder)]
+    os.environ["SPARK_DIST_CLASSPATH"] = os.pathsep.join(parts)
 
 
 def _compile(jvm: Any, classes: Path) -> None:

@@ -43,6 +43,14 @@ does not pay off.
 With one compiler Java reserves 48 MB for code, which Spark's generated classes fill within some
 nights: then nothing is compiled any more.
 """
+_VENV = (ROOT / ".venv").resolve()
+CLASS_ARCHIVE = _VENV / "spark.jsa"
+"""Spark's classes, parsed and verified once, by `jobs.commands.class_archive`: a server that shares
+them needs 60 % of the processor time until it has answered its first queries.
+
+Java checks that the archive was made by itself, from the JARs of this class path in this order. If
+not, or where there is no archive, as in an image, it loads the classes from the JARs.
+"""
 
 
 @contextmanager
@@ -148,8 +156,10 @@ def server_variables(environment: Environment) -> dict[str, str]:
         **environment.variables(),
         "JAVA_HOME": str(java_home()),
         "SPARK_HOME": str(spark_home()),
-        # An empty folder: settings that others made on this machine take no part.
-        "SPARK_CONF_DIR": str(_folder(environment) / "conf"),
+        # Without files: settings that others made on this machine take no part. Of no home, because
+        # it is on the class path, which is part of CLASS_ARCHIVE.
+        "SPARK_CONF_DIR": str(_VENV / "spark-conf"),
+        **_jars_of_store(environment),
         # Else Spark looks up the machine's name, which need not lead anywhere.
         "SPARK_LOCAL_IP": _host(environment),
         "SPARK_CONNECT_AUTHENTICATE_TOKEN": secret(environment, "spark_token"),
@@ -173,17 +183,19 @@ def own_jars(environment: Environment) -> list[Path]:
     Raises:
         NightshiftError: they are not there.
     """
-    wanted = {"delta": "delta-spark"}
-    if environment.uses_object_store:
-        wanted["s3"] = "hadoop-aws"
-    found: list[Path] = []
-    for name, needed in wanted.items():
-        folder = ROOT / ".venv" / "jars" / name
-        jars = sorted(folder.glob("*.jar"))
-        if not any(needed in jar.name for jar in jars):
-            raise NightshiftError(f"The JARs of {needed} are not in {folder}. Run `make setup`.")
-        found += jars
-    return found
+    return [*_jars("delta", "delta-spark"), *_store_jars(environment)]
+
+
+def _store_jars(environment: Environment) -> list[Path]:
+    return _jars("s3", "hadoop-aws") if environment.uses_object_store else []
+
+
+def _jars(name: str, needed: str) -> list[Path]:
+    folder = _VENV / "jars" / name
+    jars = sorted(folder.glob("*.jar"))
+    if not any(needed in jar.name for jar in jars):
+        raise NightshiftError(f"The JARs of {needed} are not in {folder}. Run `make setup`.")
+    return jars
 
 
 def main() -> None:
@@ -252,8 +264,11 @@ def _addresses(environment: Environment) -> dict[str, str]:
 
 def _java_settings(environment: Environment) -> dict[str, str]:
     scratch = str(_folder(environment) / _scratch(environment))
-    jars = [str(jar) for jar in own_jars(environment)]
+    jars = [str(jar) for jar in _jars("delta", "delta-spark")]
     options = [_JVM_FLAGS, "-Duser.timezone=UTC", f"-Djava.io.tmpdir={quote(scratch)}"]
+    if CLASS_ARCHIVE.exists():
+        # An archive that does not fit is no news to anyone: Java does without.
+        options.append(f"-XX:SharedArchiveFile={quote(str(CLASS_ARCHIVE))} -Xlog:cds=off")
     if environment.uses_object_store:
         options += trust.options(_trusted(environment), os.environ)
     return {
@@ -261,6 +276,15 @@ def _java_settings(environment: Environment) -> dict[str, str]:
         "spark.driver.extraJavaOptions": " ".join(options),
         "spark.local.dir": scratch,
     }
+
+
+def _jars_of_store(environment: Environment) -> dict[str, str]:
+    """The end of the class path: what lies before it is the same with and without a store."""
+    jars = [str(jar) for jar in _store_jars(environment)]
+    given = os.environ.get("SPARK_DIST_CLASSPATH")
+    if given:
+        jars.append(given)
+    return {"SPARK_DIST_CLASSPATH": os.pathsep.join(jars)} if jars else {}
 
 
 def _sql_settings(environment: Environment) -> dict[str, str]:
@@ -356,7 +380,7 @@ def _no_other_use(environment: Environment) -> AbstractContextManager[None]:
 def _folder(environment: Environment) -> Path:
     """Where the server keeps what it needs only while it runs."""
     folder = environment.home / "spark"
-    for part in ("conf", "warehouse", _scratch(environment)):
+    for part in ("warehouse", _scratch(environment)):
         (folder / part).mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -376,7 +400,8 @@ def spark_home() -> Path:
     spec = find_spec("pyspark")
     assert spec is not None, "pyspark is a dependency of this package"
     assert spec.origin is not None
-    return Path(spec.origin).parent
+    # Its true path, which CLASS_ARCHIVE knows.
+    return Path(spec.origin).resolve().parent
 
 
 if __name__ == "__main__":

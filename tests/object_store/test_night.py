@@ -18,6 +18,7 @@ from jobs.commands.land import land
 from jobs.lake import sql
 from jobs.lake.publications import file_input
 from jobs.pages.nights import below_reports
+from jobs.services import processes
 from jobs.services.leftovers import Rule, clean
 from jobs.spark import server
 from pipelines import places
@@ -79,6 +80,12 @@ def test_what_up_does_first_needs_no_disk_that_executors_lack(at_store: Environm
     warm_up.main({"environment": at_store.variables()})
     assert set(places.place(at_store.lake).glob("*")) == before
     assert not (at_store.home / "spark" / "warm-up").exists()
+
+
+def test_its_spark_shares_the_classes_that_set_up_wrote_down(at_store: Environment) -> None:
+    java = processes.listener(at_store.spark_port)
+    assert java is not None
+    assert str(server.CLASS_ARCHIVE) in {part.path for part in java.memory_maps()}
 
 
 def test_nothing_but_the_registry_is_in_the_home(at_store: Environment) -> None:

@@ -14,10 +14,11 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from tools.setup import environment, jars, lock, machine
+from tools.setup import classes, environment, jars, lock, machine
 from tools.setup.console import ROOT, TOOLS, VENV, SetupError, fail, say
 
 _STAMP = VENV / ".set-up"
@@ -67,10 +68,27 @@ def _set_up(packages: Path) -> None:
     # What is interrupted from here on must be done again.
     _STAMP.unlink(missing_ok=True)
     machine.provide([machine.JAVA, machine.COMPILER])
-    environment.make(packages)
+    environment.install_packages(packages)
     jars.make()
+    with _sharing_classes(packages):
+        environment.complete(packages)
     _STAMP.write_text(wanted)
     say(f"setup: ready after {time.monotonic() - started:.0f} s")
+
+
+@contextmanager
+def _sharing_classes(packages: Path) -> Iterator[None]:
+    """Let Java write down Spark's classes beside the block, whose compiler leaves it time.
+
+    An image has no such archive, which has 220 MB.
+    """
+    if packages == environment.RUNTIME_LOCK:
+        yield
+        return
+    with ThreadPoolExecutor(1) as beside:
+        made = beside.submit(classes.share)
+        yield
+        made.result()
 
 
 def _is_done(wanted: str) -> bool:

@@ -30,8 +30,8 @@ _BUILD_TOOLS = ("setuptools", "wheel", "packaging")
 """What Horovod, and this project itself, are built with."""
 
 
-def make(lock: Path) -> None:
-    """Bring `.venv` to what the locks say, in place where that is safe.
+def install_packages(lock: Path) -> None:
+    """Bring the packages of `.venv` to what the lock says, in place where that is safe.
 
     Args:
         lock: `LOCK` or `RUNTIME_LOCK`.
@@ -45,6 +45,18 @@ def make(lock: Path) -> None:
     _UNFINISHED.touch()
     with step(f"installing the packages of {lock.name} (a few minutes the first time)"):
         _install_packages(program, lock)
+
+
+def complete(lock: Path) -> None:
+    """Add to these packages what is built here: Horovod, and this project itself.
+
+    Args:
+        lock: The one of the packages.
+
+    Raises:
+        SetupError: a step failed; the message says which command, and its last output.
+    """
+    program = uv()
     with step("installing Horovod (built in 2-3 minutes the first time)"):
         _install_horovod(program, lock)
     with step("installing the nightshift command"):

@@ -22,6 +22,7 @@ from jobs.lake import sql
 from jobs.services import processes
 from jobs.services.accounts import Account, accounts, write_passwords
 from jobs.services.definitions import JDBC, services
+from jobs.spark.server import CLASS_ARCHIVE
 from pipelines.environment import Environment
 from tests.jobs.jdbc.client import (
     Connection,
@@ -217,6 +218,12 @@ def ann(served: Served, clients: Driver) -> Iterator[Connection]:
     """A connection of somebody who may only see."""
     with clients.connection("ann", served.accounts["ann"].password, "toy") as found:
         yield found
+
+
+def test_it_shares_the_classes_that_set_up_wrote_down(served: Served) -> None:
+    shared = str(CLASS_ARCHIVE)
+    (java,) = [one for one in served.processes() if Path(one.exe()).name == "java"]
+    assert shared in {part.path for part in java.memory_maps()}
 
 
 def test_it_runs_only_where_it_is_asked_for(tmp_path: Path) -> None:

@@ -53,12 +53,30 @@ def holder_of(port: int) -> psutil.Process:
     return holder
 
 
+def shares_classes(process: psutil.Process) -> bool:
+    """Whether Java took the archive: one that does not fit, it does not map."""
+    return str(server.CLASS_ARCHIVE) in {part.path for part in process.memory_maps()}
+
+
 def test_it_listens_on_loopback_alone(shared_environment: Environment, spark: SparkSession) -> None:
     addresses = set()
     for connection in holder_of(shared_environment.spark_port).net_connections("inet"):
         if connection.status == psutil.CONN_LISTEN:
             addresses.add(connection.laddr.ip)
     assert addresses <= {"127.0.0.1", "::ffff:127.0.0.1"}
+
+
+def test_it_shares_the_classes_that_set_up_wrote_down(
+    shared_environment: Environment, spark: SparkSession
+) -> None:
+    assert shares_classes(holder_of(shared_environment.spark_port))
+
+
+def test_without_what_set_up_wrote_down_it_starts_as_well(
+    shared_environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "CLASS_ARCHIVE", tmp_path / "none.jsa")
+    assert "SharedArchiveFile" not in " ".join(server.command(shared_environment))
 
 
 @pytest.mark.parametrize("credentials", ["", "/;token=wrong"])
