@@ -110,7 +110,8 @@ OPS_TABLES: Mapping[str, Documented] = {
             **_RUN,
             "as_of": "The night as of which the model was trained, and from which a turn begins.",
             "event": "promoted, awaiting, kept, refused or expired; or what a person did; or "
-            "alias_moved: MLflow's alias, by hand, to this version, and put back.",
+            "alias_moved: MLflow's alias, by hand, to this version, or deleted from it, and put "
+            "back.",
             "model_version": "The model.",
             "rival_version": "The champion of then; null: none served.",
             "metrics": "JSON: the evidence.",

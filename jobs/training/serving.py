@@ -23,6 +23,9 @@ from pipelines.errors import Refused, UsageError
 if TYPE_CHECKING:
     from pipelines.spec import Pipeline
 
+NOWHERE = "nowhere"
+"""Instead of a version: the alias was deleted."""
+
 
 def serving_model(
     environment: Environment, registry: Registry, as_of: date, besides: str | None = None
@@ -66,8 +69,8 @@ def follow(environment: Environment, registry: Registry) -> str | None:
     That somebody has moved it is recorded first: killed in between, the next who looks sees it too.
 
     Returns:
-        The version to which somebody has moved it by hand; None: it was where this platform left
-        it, right or behind the record, or nowhere.
+        The version to which somebody has moved it by hand, or NOWHERE if it was deleted; None: it
+        was where this platform left it, right or behind the record, or went with its version.
     """
     known = model_events.turns(environment, registry.name)
     serves = known[-1].version if known else None
@@ -75,10 +78,13 @@ def follow(environment: Environment, registry: Registry) -> str | None:
     if pointed_to == serves:
         return None
     # One that was deleted in MLflow can have no alias: who loads it tells the way out.
-    is_there = serves in {model.version for model in registry.versions()}
-    moved_to = None
-    if pointed_to is not None and pointed_to != registry.champion_set():
-        moved_to = pointed_to
+    there = {model.version for model in registry.versions()}
+    is_there = serves in there
+    left_at = registry.champion_set()
+    moved_to = pointed_to if pointed_to != left_at else None
+    if pointed_to is None and left_at in there:
+        moved_to = NOWHERE
+    if moved_to is not None:
         _record_move(environment, registry, moved_to, known[-1] if known else None, is_there)
     if serves is not None and is_there:
         registry.set_champion(serves)
@@ -91,36 +97,40 @@ def put_right(environment: Environment, registry: Registry) -> str | None:
     """Have the alias follow, and say so if somebody has moved it by hand.
 
     Returns:
-        The version that it was moved to; None: nobody has moved it.
+        The version that it was moved to, or NOWHERE; None: nobody has moved it.
     """
-    pointed_to = follow(environment, registry)
-    if pointed_to is not None:
+    moved_to = follow(environment, registry)
+    if moved_to is not None:
         name = registry.name
+        found = f"pointed to version {moved_to}, which does not serve by ops.model_events"
+        if moved_to == NOWHERE:
+            found = "was deleted by hand"
         print(
-            f"Warning: the alias '{CHAMPION}' of '{name}' in MLflow pointed to version "
-            f"{pointed_to}, which does not serve by ops.model_events. It was put back. To change "
-            f"what serves: nightshift rollback {name} --to VERSION --why TEXT",
+            f"Warning: the alias '{CHAMPION}' of '{name}' in MLflow {found}. It was put back. To "
+            f"change what serves: nightshift rollback {name} --to VERSION --why TEXT",
             file=sys.stderr,
             flush=True,
         )
-    return pointed_to
+    return moved_to
 
 
 def _record_move(
     environment: Environment, registry: Registry, to: str, turn: Turn | None, is_there: bool
 ) -> None:
     name, left_at = registry.name, registry.champion_set()
+    alias = f"the alias '{CHAMPION}' of '{name}' in MLflow"
     begun = f" from version {left_at}" if left_at else ""
+    what = f"moved {alias}{begun} to version {to}"
+    if to == NOWHERE:
+        what = f"deleted {alias}, which pointed to version {left_at}"
     row = {
         "pipeline": name,
         "as_of": turn and turn.night,
         "event": model_events.ALIAS_MOVED,
-        "model_version": to,
+        "model_version": left_at if to == NOWHERE else to,
         "rival_version": turn and turn.version,
-        "reason": (
-            f"Somebody has moved the alias '{CHAMPION}' of '{name}' in MLflow{begun} to version "
-            f"{to}; MLflow does not keep who. {_what_was_done(turn, is_there)}"
-        ),
+        "reason": f"Somebody has {what}; MLflow does not keep who. "
+        f"{_what_was_done(turn, is_there)}",
         "who": model_events.SOMEBODY,
     }
     model_events.record(environment, [row])

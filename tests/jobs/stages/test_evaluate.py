@@ -789,6 +789,22 @@ def test_an_alias_moved_by_hand_is_put_back(
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_an_alias_deleted_by_hand_is_told_and_put_back(
+    platform: Platform, capsys: pytest.CaptureFixture[str]
+) -> None:
+    night = second_champion(platform)
+    platform.registry._client.delete_registered_model_alias(platform.pipeline.name, "champion")
+    result = platform.evaluate(night)
+    assert (result["serves"], result["alias_was_moved_to"]) == ("6", "nowhere")
+    assert platform.champion() == "6"
+    assert "was deleted by hand. It was put back" in capsys.readouterr().err
+    (moved,) = model_events.alias_moves(platform.environment, platform.pipeline.name)
+    assert "deleted the alias 'champion'" in moved["reason"]
+    assert "pointed to version 6" in moved["reason"]
+    assert platform.evaluate(night)["alias_was_moved_to"] is None
+
+
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("alias", ["champion", "challenger"])
 def test_a_version_that_others_registered_stops_no_night(platform: Platform, alias: str) -> None:
     platform.train(GOOD)
