@@ -44,15 +44,24 @@ def show(
     rows: Iterable[Row],
     form: str = "table",
     to: TextIO | None = None,
+    *,
+    is_seen: bool = False,
 ) -> None:
     """Print rows under their column names in one of `FORMATS`.
+
+    Args:
+        columns: Their names.
+        rows: Printed as they come.
+        form: As a program wants it, or a person.
+        to: Where they are printed; None: standard output.
+        is_seen: A terminal shows it in the end, though the stream is none.
 
     Raises:
         UsageError: two columns have one name, and the form is JSON.
     """
     out = to or sys.stdout
     if form == "csv":
-        _show_csv(columns, rows, out)
+        _show_csv(columns, rows, out, is_seen=is_seen or out.isatty())
     elif form == "json":
         _show_json(columns, rows, out)
     elif out.isatty():
@@ -121,24 +130,33 @@ def refuse_one_name_twice(columns: Sequence[str]) -> None:
             raise UsageError(f"Two columns are named '{name}': give one another name with AS.")
 
 
-def _show_csv(columns: Sequence[str], rows: Iterable[Row], out: TextIO) -> None:
+def _show_csv(columns: Sequence[str], rows: Iterable[Row], out: TextIO, *, is_seen: bool) -> None:
+    # A program gets what the data has; a terminal would obey it.
+    written = _text_for_terminal if is_seen else _text
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow(map(written, columns))
     for row in rows:
-        if "" in row:
-            out.write(_with_empty_texts(row))
+        texts = [None if value is None else written(value) for value in row]
+        if "" in texts:
+            out.write(_with_empty_texts(texts))
         else:
-            writer.writerow([None if value is None else _text(value) for value in row])
+            writer.writerow(texts)
 
 
-def _with_empty_texts(row: Row) -> str:
+def _text_for_terminal(value: object) -> str:
+    """A value as CSV on a terminal says it: lines and tabs stay, what else steers one does not."""
+    lines = _text(value).split("\n")
+    return "\n".join("\t".join(map(harmless, line.split("\t"))) for line in lines)
+
+
+def _with_empty_texts(texts: Sequence[str | None]) -> str:
     """A line of CSV whose empty texts are in quotes, which tells them from what is absent."""
     cells = []
-    for value in row:
+    for text in texts:
         cell = io.StringIO()
         # A writer quotes what is empty where it is all there is.
-        csv.writer(cell, lineterminator="").writerow([None if value is None else _text(value)])
-        cells.append("" if value is None else cell.getvalue())
+        csv.writer(cell, lineterminator="").writerow([text])
+        cells.append("" if text is None else cell.getvalue())
     return f"{','.join(cells)}\n"
 
 

@@ -32,7 +32,7 @@ from jobs.commands import tables
 from jobs.commands.sql_memory import bounded
 from jobs.lake import sql
 from jobs.lake.sql import Session
-from jobs.lake.tokens import Token, is_ended, tokens
+from jobs.lake.tokens import Token, as_name, is_ended, tokens
 from jobs.output import FORMATS, MOST_ON_TERMINAL, show
 from jobs.services.home import private_home
 from pipelines.errors import NightshiftError, UsageError
@@ -61,7 +61,8 @@ _WORDS = (
     *("ELSE", "END", "DISTINCT", "UNION ALL", "WITH", "DESCRIBE", "SUMMARIZE", "USE"),
     *("SHOW TABLES", "VERSION AS OF", "TIMESTAMP AS OF", "KNOWN AS OF"),
 )
-_WORD = re.compile(r"[\w.\\]+")
+_WORD = re.compile(r"[\w.\\\"]+")
+_YOURS = "Yours, until you leave the shell."
 _HISTORY = "sql_history"
 _NO_SCHEMA = "main"
 _PAGER = "less -S -F -X -R"
@@ -78,6 +79,8 @@ class Shell:
     is_timed: bool = False
     page: Callable[[str], None] = field(default_factory=lambda: _page)
     """Shows a text to the person."""
+    _seconds_read: float = 0.0
+    """In which the person has read what is shown."""
 
     def obey(self, text: str) -> bool:
         """Do what a line says, a command of the shell or statements; False: the person leaves."""
@@ -103,10 +106,9 @@ class Shell:
         if name in ("\\?", "help"):
             print(HELP)
         elif name == "\\d" and argument:
-            tables.print_description(self.environment, self._named(argument), self.form)
+            self._describe(argument)
         elif name in ("\\d", "\\dt"):
-            rows = tables.tables(self.environment, None)
-            self._show(tables.TABLES, rows)
+            self._show(tables.TABLES, [*tables.tables(self.environment, None), *self._own()])
         elif name == "\\timing":
             self.is_timed = not self.is_timed
             print(f"Timing is {'on' if self.is_timed else 'off'}.")
@@ -116,6 +118,23 @@ class Shell:
             self._run(_read(argument))
         else:
             raise UsageError(f"No command '{name}'. \\? tells them all.")
+
+    def _own(self) -> list[tuple[object, ...]]:
+        """A row for each table that the person has made, by `tables.TABLES`."""
+        unknown = [None] * (len(tables.TABLES) - 2)
+        return [(name, *unknown, _YOURS) for name in self._own_tables()]
+
+    def _own_tables(self) -> dict[str, dict[str, str]]:
+        return self.session.own_tables(sql.tables(self.environment))
+
+    def _describe(self, table: str) -> None:
+        own = {_bare(name): columns for name, columns in self._own_tables().items()}
+        columns = own.get(_bare(table))
+        if columns is None:
+            tables.print_description(self.environment, self._named(table), self.form)
+        else:
+            rows = [(column, kind.lower(), "") for column, kind in columns.items()]
+            self._show(tables.COLUMNS, rows)
 
     def _named(self, table: str) -> str:
         """The table that a name means here: first one of the pipeline in use."""
@@ -129,6 +148,7 @@ class Shell:
 
     def _run(self, statements: str) -> None:
         started = time.monotonic()
+        self._seconds_read = 0.0
         try:
             with bounded(self.session):
                 for result in self.session.results(statements):
@@ -137,17 +157,19 @@ class Shell:
             self.session.interrupt()
             raise
         if self.is_timed:
-            print(f"{time.monotonic() - started:.3f} s")
+            print(f"{time.monotonic() - started - self._seconds_read:.3f} s")
 
     def _show(self, columns: Iterable[str], rows: Iterable[tuple[object, ...]]) -> None:
         remaining = iter(rows)
         first = list(islice(remaining, MOST_ON_TERMINAL))
         text = io.StringIO()
-        show(list(columns), first, self.form, text)
+        show(list(columns), first, self.form, text, is_seen=True)
         is_more = next(remaining, None) is not None
         number = f"the first {len(first)} rows" if is_more else _counted(len(first))
         hint = "; all of them: nightshift sql --output FILE" if is_more else ""
+        is_shown = time.monotonic()
         self.page(f"{text.getvalue()}({number}{hint})\n")
+        self._seconds_read += time.monotonic() - is_shown
 
 
 def run(environment: Environment, run_id: str | None) -> int:
@@ -197,7 +219,7 @@ class TableCompleter(Completer):
         """What may follow the text before the cursor."""
         word = document.get_word_before_cursor(pattern=_WORD)
         for candidate in self._candidates(document.text):
-            if candidate.lower().startswith(word.lower()):
+            if _bare(candidate).startswith(_bare(word)):
                 yield Completion(candidate, start_position=-len(word))
 
     def _candidates(self, text: str) -> Iterator[str]:
@@ -209,8 +231,14 @@ class TableCompleter(Completer):
             yield from columns
             for called in _called(name, said):
                 yield from (f"{called}.{column}" for column in columns)
+        own = self._session.own_tables(known) if self._session else {}
+        for name, kinds in own.items():
+            if name in text:
+                yield from map(as_name, kinds)
+        yield from own
         yield from known
-        yield from (name.removeprefix(in_use) for name in known if name.startswith(in_use))
+        in_schema = [name.removeprefix(in_use) for name in known if name.startswith(in_use)]
+        yield from map(as_name, in_schema)
         yield from _WORDS
 
     def _columns_of(self, name: str) -> list[str]:
@@ -218,8 +246,14 @@ class TableCompleter(Completer):
             # A table that cannot be opened has nothing to offer.
             self._columns[name] = []
             with suppress(NightshiftError):
-                self._columns[name] = sql.query(self._environment, f"FROM {name} LIMIT 0")[0]
+                columns, _ = sql.query(self._environment, f"FROM {name} LIMIT 0")
+                self._columns[name] = list(map(as_name, columns))
         return self._columns[name]
+
+
+def _bare(name: str) -> str:
+    """A name as it is compared: without quotes, in small letters."""
+    return name.replace('"', "").lower()
 
 
 def _called(table: str, said: Sequence[Token]) -> list[str]:

@@ -27,7 +27,7 @@ from pyarrow import fs
 
 from jobs.lake import as_left, as_of, datasets, dictionary
 from jobs.lake.ops_views import OPS_VIEWS
-from jobs.lake.tokens import Token, encoded, lists_tables, text_of, tokens
+from jobs.lake.tokens import Token, as_name, encoded, lists_tables, text_of, tokens
 from pipelines.environment import Environment
 from pipelines.errors import UnknownTable, UsageError, no_such
 from pipelines.spec import HISTORY_SUFFIX, OPS, PREDICTIONS, QUARANTINE_SUFFIX
@@ -61,6 +61,12 @@ _FILLING = ("create", "insert", "update", "delete", "merge", "copy")
 _OBJECTS = """SELECT database_name, schema_name, oid, '' AS name FROM duckdb_schemas()
 UNION ALL SELECT database_name, schema_name, view_oid, view_name FROM duckdb_views()
 UNION ALL SELECT database_name, schema_name, table_oid, table_name FROM duckdb_tables()"""
+_COLUMNS_OF_SESSION = """SELECT database_name, schema_name, table_name, column_name, data_type
+FROM duckdb_columns() WHERE NOT internal
+AND NOT (database_name = 'memory' AND schema_name IN (SELECT unnest($schemas)))
+ORDER BY database_name, schema_name, table_name, column_index"""
+_MAIN = "main"
+"""Schema whose tables, and those of what is temporary, need no schema before their names."""
 _STEP = 0.1
 """Seconds."""
 _OF_DATABASES = (duckdb.StatementType.ATTACH, duckdb.StatementType.DETACH)
@@ -137,6 +143,22 @@ class Session:
         asked = "SELECT parse_formatted_bytes(current_setting('memory_limit'))"
         ((found,),) = self._opener.execute(asked).fetchall()
         return int(found)
+
+    def own_tables(self, known: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Columns with their types, by the names of the tables and views of the person's own.
+
+        Args:
+            known: SQL names of the tables of the lake.
+        """
+        schemas = sorted({_schema_and_view(name)[0] for name in known})
+        # What is temporary is there for its own connection alone.
+        asked = self._database.execute(_COLUMNS_OF_SESSION, {"schemas": schemas})
+        own: dict[str, dict[str, str]] = {}
+        for _, schema, table, column, kind in asked.fetchall():
+            said = as_name(table)
+            name = said if schema == _MAIN else f"{as_name(schema)}.{said}"
+            own.setdefault(name, {})[column] = kind
+        return own
 
     def waited(self, do: Callable[[], _Given]) -> _Given:
         """What DuckDB gives, however long it takes; Ctrl-C ends it."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import duckdb
@@ -11,6 +13,7 @@ import duckdb
 from pipelines.errors import UsageError
 
 _END = ";"
+_PLAIN_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +73,22 @@ def is_ended(statements: str) -> bool:
     """Whether the last one ends with a semicolon that is none of a text or a comment."""
     said = tokens(statements)
     return bool(said) and said[-1].text == _END
+
+
+def as_name(name: str) -> str:
+    """The name as a statement says it: in quotes where it would not be read as one."""
+    if _PLAIN_NAME.fullmatch(name) and name.lower() not in _reserved():
+        return name
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
+
+
+@cache
+def _reserved() -> frozenset[str]:
+    """Words that name nothing without quotes."""
+    asked = "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'"
+    with duckdb.connect(":memory:") as database:
+        return frozenset(word for (word,) in database.execute(asked).fetchall())
 
 
 def lists_tables(said: list[Token], place: int) -> bool:

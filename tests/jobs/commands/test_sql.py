@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -437,6 +438,58 @@ def test_completion_knows_the_pipeline_in_use(lake: Environment) -> None:
 
         assert offered("FROM rea") == ["readings"]
         assert offered("FROM readings SELECT lan") == ["landed_date"]
+
+
+def test_completion_writes_names_as_statements_must(lake: Environment) -> None:
+    with Session(lake) as session:
+        completer = TableCompleter(lake, session)
+        asked = 'CREATE TEMP TABLE mine AS SELECT 1 AS "Wind Speed", 2 AS "order"'
+        assert list(session.results(asked)) == []
+
+        def offered(text: str) -> list[str]:
+            found = completer.get_completions(Document(text, len(text)), None)
+            return [one.text for one in found]
+
+        assert offered("FROM mi") == ["mine"]
+        assert offered("FROM mine SELECT wind") == ['"Wind Speed"']
+        assert offered('FROM mine SELECT "ord') == ['"order"', "ORDER BY"]
+
+
+def test_the_shell_tells_the_tables_that_a_person_has_made(
+    shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.obey("\\format csv")
+    shell.obey("CREATE TEMP TABLE mine AS SELECT 1 AS a, 'x' AS b; CREATE SCHEMA own;")
+    shell.obey("CREATE VIEW own.seen AS SELECT 2 AS c;")
+    shell.obey("\\d")
+    listed = _shown(shell).splitlines()
+    assert [line for line in listed if "Yours" in line] == [
+        'own.seen,,,,,,"Yours, until you leave the shell."',
+        'mine,,,,,,"Yours, until you leave the shell."',
+    ]
+    shell.obey("\\d Mine")
+    assert _shown(shell) == 'column,type,meaning\na,integer,""\nb,varchar,""\n(2 rows)\n'
+    shell.obey("\\d own.seen")
+    assert "c,integer," in _shown(shell)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_time_of_a_statement_leaves_out_that_in_the_pager(
+    shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.page = lambda _: time.sleep(0.5)
+    shell.obey("\\timing")
+    begun = time.monotonic()
+    shell.obey("SELECT 1;")
+    took = time.monotonic() - begun
+    (told,) = re.findall(r"(\S+) s\n", capsys.readouterr().out)
+    assert float(told) < took - 0.49
+
+
+def test_what_would_steer_a_terminal_is_shown_as_an_escape_in_csv_too(shell: Shell) -> None:
+    shell.obey("\\format csv")
+    shell.obey("SELECT chr(27) || '[31m' || chr(13) AS a, 'x' || chr(10) || chr(9) || 'y' AS b;")
+    assert _shown(shell) == 'a,b\n\\x1b[31m\\r,"x\n\ty"\n(1 row)\n'
 
 
 def test_a_person_types_into_the_shell(
