@@ -30,7 +30,7 @@ def read(
     table: str,
     *,
     columns: Sequence[str] | None = None,
-    filters: Collection[reading.Filter] = (),
+    filters: Collection[reading.Filter] | None = None,
     run: str | None = None,
     version: int | None = None,
     as_of: datetime | str | None = None,
@@ -42,7 +42,7 @@ def read(
     table: str,
     *,
     columns: Sequence[str] | None = None,
-    filters: Collection[reading.Filter] = (),
+    filters: Collection[reading.Filter] | None = None,
     run: str | None = None,
     version: int | None = None,
     as_of: datetime | str | None = None,
@@ -54,7 +54,7 @@ def read(
     table: str,
     *,
     columns: Sequence[str] | None = None,
-    filters: Collection[reading.Filter] = (),
+    filters: Collection[reading.Filter] | None = None,
     run: str | None = None,
     version: int | None = None,
     as_of: datetime | str | None = None,
@@ -65,7 +65,7 @@ def read(
     table: str,
     *,
     columns: Sequence[str] | None = None,
-    filters: Collection[reading.Filter] = (),
+    filters: Collection[reading.Filter] | None = None,
     run: str | None = None,
     version: int | None = None,
     as_of: datetime | str | None = None,
@@ -81,9 +81,10 @@ def read(
         table: SQL name; without its pipeline where only one has such a table. `<table>_history`
             has every version of each day.
         columns: Those to read; None: all.
-        filters: `(column, operator, value)`, all of which must hold. Operators are =, !=, <, <=,
-            >, >=, "in" and "not in" (a list of values). A null fulfils none of them, except `=`
-            None. A text is read as the column's type, so '2013-04-03' may stand for a day.
+        filters: `(column, operator, value)`, all of which must hold; None: all rows. Operators are
+            =, !=, <, <=, >, >=, "in" and "not in" (a list of values, or a column of Arrow, pandas
+            or polars). A null fulfils none of them, except `=` None. A text is read as the column's
+            type, so '2013-04-03' may stand for a day.
         run: The table as that run left it, as `nightshift sql --run`.
         version: The table at that version of its own, as VERSION AS OF.
         as_of: As it was published at that time (UTC without a zone), as TIMESTAMP AS OF.
@@ -98,7 +99,7 @@ def read(
     """
     moment = reading.Moment(run=run, version=version, as_of=as_of, known_as_of=known_as_of)
     form = _form(to)
-    return _as(form, reading.read(Environment.read(), table, columns, filters, moment))
+    return _as(form, reading.read(Environment.read(), table, columns, filters or (), moment))
 
 
 @overload

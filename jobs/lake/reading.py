@@ -155,17 +155,22 @@ def _condition(column: str, how: str, value: object, kind: DuckDBPyType) -> Expr
 
 
 def _of_several(column: str, how: str, value: object, kind: DuckDBPyType) -> Expression:
+    if isinstance(value, pa.Array | pa.ChunkedArray):
+        # A column that was read before.
+        value = value.to_pylist()
     if isinstance(value, str) or not isinstance(value, Collection):
         raise UsageError(f"Filter {column} {how} needs a list of values, not {value!r}.")
-    if any(one is None for one in value):
+    # numpy and pandas have no truth value of several.
+    values = list(value)
+    if any(one is None for one in values):
         raise UsageError(
             f"Filter {column} {how} has None in its list, which equals nothing. Leave it out; the "
             f"rows without a value are those of ('{column}', '=', None)."
         )
-    if not value:
+    if not values:
         # SQL has no empty list.
         return ConstantExpression(how == "not in")
-    return _OF_SEVERAL[how](ColumnExpression(column), *[_constant(one, kind) for one in value])
+    return _OF_SEVERAL[how](ColumnExpression(column), *[_constant(one, kind) for one in values])
 
 
 def _constant(value: object, kind: DuckDBPyType) -> Expression:

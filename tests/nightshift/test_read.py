@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -102,6 +103,18 @@ def test_all_filters_hold_of_what_is_read(
     lake: Environment, filters: Collection[Filter], found: list[int]
 ) -> None:
     assert _delays(*filters) == found
+
+
+@pytest.mark.parametrize("column", [np.array, pd.Series, pl.Series, pa.array, pa.chunked_array])
+def test_values_may_be_a_column(lake: Environment, column: Callable[[Any], Any]) -> None:
+    values = [[3], [1]] if column is pa.chunked_array else [3, 1]
+    assert _delays(("delay", "in", column(values))) == [1, 3]
+    nothing = column(values)[:0]
+    assert _delays(("delay", "not in", nothing)) == [1, 2, 3]
+
+
+def test_no_filters_are_all_rows(lake: Environment) -> None:
+    assert len(nightshift.read("flights.flights", filters=None)) == 3
 
 
 @pytest.mark.parametrize("filters", [[("delay", "<")], ("delay", "<", 1), ["day"], "day", [3]])
