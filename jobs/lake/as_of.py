@@ -168,10 +168,12 @@ def rewritten(statements: str, known: Sequence[str], schema: str) -> tuple[str, 
     plain = set()
     for place in range(len(said)):
         kind = _kind_at(said, place)
-        first = _name_before(said, place) if kind else place
-        if first == place:
+        # Spark takes `FOR VERSION AS OF` too.
+        end = place - 1 if place and said[place - 1].word == "for" else place
+        first = _name_before(said, end) if kind else end
+        if first == end:
             continue
-        name = "".join(token.text for token in said[first:place]).replace('"', "").lower()
+        name = "".join(token.text for token in said[first:end]).replace('"', "").lower()
         value = _value_at(said, place)
         past = Past(
             table=name if "." in name else _with_pipeline(name, known, schema),

@@ -45,6 +45,11 @@ def test_a_version_is_that_of_the_table(lake: Environment) -> None:
     assert _ids(lake, "version as of 1") == [2, 9]
 
 
+def test_a_moment_may_be_asked_for_in_the_longer_words_of_spark(lake: Environment) -> None:
+    assert _ids(lake, "FOR VERSION AS OF 0") == [1, 2]
+    assert _ids(lake, "for timestamp as of '2100-01-01'") == [2, 9]
+
+
 @pytest.mark.parametrize(
     ("night", "ids"),
     [
