@@ -42,7 +42,7 @@ _TYPED = (
     "SELECT count(*) FROM flights.pre\t",
 )
 """Each is answered before the next; the last one is left with what it may be completed to."""
-_COLOURS = {
+COLOURS = {
     "default": "#d8dee9",
     "black": "#8a93a3",
     "red": "#e06c75",
@@ -62,21 +62,21 @@ pre { margin: 0; font: 15px/1.35 'DejaVu Sans Mono', monospace; color: #d8dee9; 
 class Terminal:
     """A shell in a terminal of its own."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, lines: int) -> None:
         self._descriptor = descriptor
-        self.screen = pyte.Screen(COLUMNS, LINES)
+        self.screen = pyte.Screen(COLUMNS, lines)
         self._stream = pyte.ByteStream(self.screen)
 
-    def type(self, text: str) -> None:
+    def type(self, text: str, quiet_seconds: float = _QUIET_SECONDS) -> None:
         """Type, and wait until the shell has answered."""
         os.write(self._descriptor, text.encode())
-        self.wait()
+        self.wait(quiet_seconds)
 
-    def wait(self) -> None:
-        """Read until nothing more is written for a while."""
+    def wait(self, quiet_seconds: float = _QUIET_SECONDS) -> None:
+        """Read until nothing more is written for so long."""
         deadline = time.monotonic() + _MOST_SECONDS
         while time.monotonic() < deadline:
-            ready, _, _ = select.select([self._descriptor], [], [], _QUIET_SECONDS)
+            ready, _, _ = select.select([self._descriptor], [], [], quiet_seconds)
             if not ready:
                 return
             written = os.read(self._descriptor, 65_536)
@@ -89,7 +89,7 @@ class Terminal:
 
 def main() -> int:
     """Make the picture."""
-    with _shell() as terminal:
+    with shell(LINES) as terminal:
         terminal.wait()
         for text in _TYPED:
             terminal.type(text)
@@ -99,9 +99,10 @@ def main() -> int:
 
 
 @contextmanager
-def _shell() -> Iterator[Terminal]:
+def shell(lines: int) -> Iterator[Terminal]:
+    """A shell in a terminal of so many lines, for the time of the block."""
     ours, theirs = pty.openpty()
-    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, COLUMNS, 0, 0))
     program = [str(Path(sys.executable).with_name("nightshift")), "sql"]
     kind = {"TERM": "xterm-256color", "PROMPT_TOOLKIT_COLOR_DEPTH": "DEPTH_4_BIT"}
     variables = {**os.environ, **kind}
@@ -110,7 +111,7 @@ def _shell() -> Iterator[Terminal]:
     )
     os.close(theirs)
     try:
-        yield Terminal(ours)
+        yield Terminal(ours, lines)
     finally:
         process.kill()
         process.wait()
@@ -140,10 +141,10 @@ def _line(screen: pyte.Screen, number: int) -> str:
 
 
 def _cell(cell: pyte.screens.Char) -> str:
-    front, back = _colour(cell.fg), _colour(cell.bg)
+    front, back = colour(cell.fg), colour(cell.bg)
     styles = []
     if cell.reverse:
-        front, back = back or "#1e222a", front or _COLOURS["default"]
+        front, back = back or "#1e222a", front or COLOURS["default"]
     if front:
         styles.append(f"color:{front}")
     if back:
@@ -154,12 +155,12 @@ def _cell(cell: pyte.screens.Char) -> str:
     return f'<span style="{";".join(styles)}">{text}</span>' if styles else text
 
 
-def _colour(name: str) -> str:
+def colour(name: str) -> str:
     """In CSS; '' for the terminal's own."""
     if name == "default":
         return ""
     plain = name.removeprefix("bright")
-    return _COLOURS.get(plain, f"#{name}")
+    return COLOURS.get(plain, f"#{name}")
 
 
 if __name__ == "__main__":
