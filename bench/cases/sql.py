@@ -18,7 +18,7 @@ from jobs.services import stage_client
 from jobs.services.own_server import preloaded
 from jobs.services.stage_server import PRELOAD
 from jobs.spark.server import running_server
-from jobs.spark.session import connect, plan_for
+from jobs.spark.session import address, connect, plan_for
 from pipelines.environment import Environment
 
 _SEED = 20130101
@@ -43,7 +43,14 @@ CASE = Case(
     what="`nightshift sql` while the platform is up, from start to end",
     peers=(
         Peer(name="alone", what="the same, no platform up"),
-        Peer(name="spark", what="Spark SQL in a session that is warm", goal=0.2),
+        Peer(
+            name="spark", what="Spark SQL in a session that is warm: the statement alone", goal=0.2
+        ),
+        Peer(
+            name="client",
+            what="a script of pyspark that asks a Spark that is warm, from start to end",
+            goal=0.2,
+        ),
         Peer(name="duckdb", what="DuckDB on the same files, bare, from start to end", goal=2.0),
     ),
     sizes=(328_500,),
@@ -105,8 +112,27 @@ def spark(folder: Path) -> Work:
         session = connect(environment)
 
         def work() -> Answer:
-            rows = session.sql(_SELECT.format(table=f"delta.`{_table(folder)}`")).toArrow()
+            rows = session.sql(_of_delta(folder)).toArrow()
             return lambda: rows
+
+        yield work
+
+
+def client(folder: Path) -> Work:
+    """The script, as a user of Spark Connect writes it: the server has answered it before."""
+    program = (
+        "import pyarrow.csv; from pyspark.sql import SparkSession; "
+        "spark = SparkSession.builder.getOrCreate(); "
+        f"rows = spark.sql({_of_delta(folder)!r}).toArrow(); "
+        "pyarrow.csv.write_csv(rows, '/dev/stdout')"
+    )
+    with running_server(_environment(folder), 0) as environment:
+        command = [sys.executable, "-c", program]
+        variables = {**os.environ, "SPARK_REMOTE": address(environment)}
+
+        def work() -> Answer:
+            done = subprocess.run(command, check=True, capture_output=True, env=variables)
+            return lambda: csv.read_csv(pa.BufferReader(done.stdout))
 
         yield work
 
@@ -121,6 +147,10 @@ def duckdb(folder: Path) -> Work:
         return lambda: csv.read_csv(pa.BufferReader(done.stdout))
 
     yield work
+
+
+def _of_delta(folder: Path) -> str:
+    return _SELECT.format(table=f"delta.`{_table(folder)}`")
 
 
 def _table(folder: Path) -> str:

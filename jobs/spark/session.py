@@ -70,7 +70,7 @@ def connect(environment: Environment) -> SparkSession:
     Raises:
         NightshiftError: no server answers.
     """
-    key = (os.getpid(), _address(environment))
+    key = (os.getpid(), address(environment))
     with _one_opens:
         session = _sessions.pop(key, None)
         if session is None or session.client.is_closed:
@@ -105,11 +105,11 @@ def disconnect(environment: Environment | None = None) -> None:
     Args:
         environment: Whose server the session is with; None: end the sessions with every server.
     """
-    wanted = _address(environment) if environment else None
+    wanted = address(environment) if environment else None
     with _one_opens:
-        for process_id, address in list(_sessions):
-            if process_id == os.getpid() and wanted in (None, address):
-                _sessions.pop((process_id, address)).stop()
+        for process_id, server in list(_sessions):
+            if process_id == os.getpid() and wanted in (None, server):
+                _sessions.pop((process_id, server)).stop()
         # What is left, the last one at the end, which is so the active one again.
         for (process_id, _), left in _sessions.items():
             if process_id == os.getpid() and not left.client.is_closed:
@@ -146,7 +146,7 @@ def _new_session(environment: Environment) -> SparkSession:
 
     if environment.spark_remote:
         _require_answer(environment.spark_remote)
-    session = SparkSession.builder.remote(_address(environment)).create()
+    session = SparkSession.builder.remote(address(environment)).create()
     if environment.spark_remote:
         _require_version(session)
         _agree_on_meaning(session)
@@ -217,7 +217,8 @@ def _agree_on_meaning(session: SparkSession) -> None:
             )
 
 
-def _address(environment: Environment) -> str:
+def address(environment: Environment) -> str:
+    """Where the server is, as a client of Spark Connect takes it; the token is in it."""
     if environment.spark_remote:
         return environment.spark_remote
     token = secret(environment, "spark_token")
