@@ -445,10 +445,11 @@ def _count_of(rule: Expectation, suite: Suite) -> str:
 def _compare(frame: DataFrame, other: DataFrame, suite: Suite) -> pd.DataFrame:
     """Per day, the keys that one of two tables has and the other lacks."""
     columns = dict.fromkeys([suite.day, *suite.key])
-    key = ", ".join(columns)
+    # As a source names its columns, they may be words of SQL or hold spaces.
+    key = ", ".join(f"`{name}`" for name in columns)
     query = f"""
         SELECT
-            {suite.day} AS day,
+            `{suite.day}` AS day,
             CAST(count_if(here IS NULL) AS DOUBLE) AS {LACKING},
             CAST(count_if(there IS NULL) AS DOUBLE) AS {SURPLUS}
         FROM (SELECT {key}, 1 AS here FROM {{staged}})

@@ -81,6 +81,27 @@ RESERVED_PIPELINES = frozenset(
     }
 )
 """Names that no pipeline may have; a test compares them with the modules that are there."""
+_WORDS_OF_SQL = frozenset(
+    {
+        *("all", "analyse", "analyze", "anti", "any", "array", "asc", "asof", "asymmetric", "at"),
+        *("authorization", "binary", "both", "by", "case", "cast", "check", "collate"),
+        *("collation", "column", "concurrently", "constraint", "create", "cross"),
+        *("current_catalog", "current_date", "current_role", "current_time", "current_timestamp"),
+        *("current_user", "default", "deferrable", "desc", "describe", "distinct", "do", "end"),
+        *("false", "fetch", "foreign", "freeze", "full", "glob", "grant", "group"),
+        *("having", "ilike", "initially", "inner", "intersect", "into", "isnull", "join"),
+        *("lateral", "leading", "left", "like", "limit", "localtime", "localtimestamp"),
+        *("minus", "natural", "notnull", "null", "offset", "on", "only", "order", "outer"),
+        *("overlaps", "pivot", "pivot_longer", "pivot_wider", "placing", "positional", "primary"),
+        *("qualify", "references", "returning", "right", "select", "semi", "session_user"),
+        *("show", "similar", "some", "summarize", "symmetric", "system_user", "table"),
+        *("tablesample", "then", "to", "trailing", "true", "union"),
+        *("unique", "unpack", "unpivot", "user", "using", "variadic", "verbose", "when", "where"),
+        "window",
+    }
+)
+"""Words that DuckDB, PostgreSQL or Spark take for their own where a schema is named: each query of
+such a pipeline would have to quote its name. A test compares them with DuckDB's."""
 SOURCE_SUFFIX, DEADLINE_SUFFIX = "_source", "_deadline"
 RESERVED_SUFFIXES = (SOURCE_SUFFIX, DEADLINE_SUFFIX)
 """Of a pipeline's name in those of the DAGs that are made for it beside its own."""
@@ -437,6 +458,12 @@ class Pipeline:
             self.name not in RESERVED_PIPELINES and not keyword.iskeyword(self.name),
             f"A pipeline must not be named '{self.name}': the platform has a schema, a module or "
             "an address of that name.",
+        )
+        refuse_unless(
+            self.name not in _WORDS_OF_SQL,
+            f"A pipeline must not be named '{self.name}': it is a word of SQL, and its tables are "
+            f"asked for as {self.name}.{PREDICTIONS}. Give it another name, such as "
+            f"'{self.name}_nights'.",
         )
         refuse_unless(
             not self.name.endswith(RESERVED_SUFFIXES),

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from pipelines import catalog
@@ -175,6 +176,24 @@ def test_a_table_name_that_a_path_or_sql_could_misread_is_refused(name: str) -> 
 def test_a_pipeline_cannot_be_named_like_what_the_platform_has(name: str) -> None:
     with pytest.raises(UsageError, match=f"must not be named '{name}'"):
         replace(TOY, name=name)
+
+
+def _is_understood(query: str) -> bool:
+    try:
+        duckdb.extract_statements(query)
+    except duckdb.ParserException:
+        return False
+    return True
+
+
+def test_a_pipeline_cannot_be_named_by_a_word_that_sql_would_have_quoted() -> None:
+    listed = duckdb.execute("SELECT DISTINCT keyword_name FROM duckdb_keywords()").fetchall()
+    words = [word for (word,) in listed if not _is_understood(f"SELECT * FROM {word}.predictions")]
+    assert {"order", "group", "left"} <= {*words}
+    # PostgreSQL and Spark have more.
+    for name in (*words, "user", "grant", "minus"):
+        with pytest.raises(UsageError, match=f"must not be named '{name}'"):
+            replace(TOY, name=name)
 
 
 @pytest.mark.parametrize("name", ["Flights", "a-b", "", "_x", "a.b"])
