@@ -204,7 +204,10 @@ def _least_width(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> int:
     return sum(min(width, _NARROWEST) + 3 for width in _widths(columns, lines)) + 1
 
 
-def _widths(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> list[int]:
+def _widths(
+    columns: Sequence[str],
+    lines: Sequence[Sequence[str]],
+) -> list[int]:
     """Of each column, with its name."""
     from rich.cells import cell_len
 
@@ -259,7 +262,8 @@ def _is_number(value: object) -> bool:
 
 def _rounded(value: float) -> str:
     if abs(value) >= 1:
-        return repr(round(value, _DECIMALS))
+        # One of numpy says of itself that it is one.
+        return repr(round(float(value), _DECIMALS))
     # Digits that count: of so many behind the point, a small share would leave none.
     return repr(float(f"{value:.{_DECIMALS}g}"))
 

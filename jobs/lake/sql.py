@@ -76,6 +76,10 @@ _NAMES_NO_TABLE = re.compile(
     r'Table with name "?([^"]+?)"? does not exist|No catalog \+ schema named "([^"]+)"'
 )
 """What DuckDB says of a table, or of a pipeline after USE, that is not there."""
+_GUESS = re.compile(r'\nDid you mean "([^"]*)"\?')
+"""DuckDB's own near miss, which may be a table of its catalog: of the lake it knows those alone
+that the statement names."""
+_ITS_CATALOG = ("information_schema.", "pg_", "duckdb_", "sqlite_")
 _AT_A_VERSION = re.compile(r" (?:KNOWN|TIMESTAMP|VERSION) AS OF ", re.IGNORECASE)
 OUT_OF_MEMORY = (
     "The memory of statements is NIGHTSHIFT_SQL_MEMORY: ask for less at once, or set it higher."
@@ -333,7 +337,10 @@ class Session:
             lines += one.query.count("\n")
 
     def _open_for_a_list(
-        self, known: Sequence[str], left: Mapping[str, int | None], named: Collection[str]
+        self,
+        known: Sequence[str],
+        left: Mapping[str, int | None],
+        named: Collection[str],
     ) -> None:
         for name in known:
             if name in named:
@@ -363,7 +370,10 @@ class Session:
             self._opener.execute(f"CREATE OR REPLACE VIEW memory.{name} AS {OPS_VIEWS[name].query}")
 
     def _open_pasts(
-        self, known: Sequence[str], pasts: Mapping[str, Past], filtered: Collection[str] = ()
+        self,
+        known: Sequence[str],
+        pasts: Mapping[str, Past],
+        filtered: Collection[str] = (),
     ) -> None:
         for name, past in pasts.items():
             # Of an unknown one DuckDB itself says so, and what may be meant.
@@ -516,30 +526,47 @@ def refusals(statements: str, known: Sequence[str]) -> Iterator[None]:
     except duckdb.Error as error:
         if locked := _LOCKED.search(str(error)):
             raise UsageError(_kept(locked[1])) from None
-        lines = [str(error)]
-        if found := _NAMES_NO_TABLE.search(lines[0]):
+        told = str(error)
+        if found := _NAMES_NO_TABLE.search(told):
             # Of a table at a version DuckDB names both, as we have called it.
             missing = _AT_A_VERSION.split(found[1] or found[2])[0]
-            for word, near in _meant(missing, statements, known).items():
-                lines.append(f"No table named '{word}'. Did you mean {' or '.join(near)}?")
-            for name in dict.fromkeys(map(_plain, _NAME.findall(statements))):
-                if name not in known and name.endswith(missing.lower()):
-                    lines += filter(None, [_not_yet(name)])
-            listed = f"Tables of the lake: {', '.join(known) or 'none yet, run a night first'}."
-            lines += wrap(listed, _COLUMNS, break_long_words=False, break_on_hyphens=False)
-        raise UsageError("\n".join(lines)) from None
+            told = "\n".join(_of_no_table(told, missing, statements, known))
+        raise UsageError(told) from None
 
 
-def _meant(missing: str, statements: str, known: Sequence[str]) -> dict[str, list[str]]:
+def _of_no_table(told: str, missing: str, statements: str, known: Sequence[str]) -> list[str]:
+    """What DuckDB says of a table that is not there, what may be meant, and all that are."""
+    near = _meant(missing, statements, known)
+    guess = _GUESS.search(told)
+    if guess and (near or guess[1].startswith(_ITS_CATALOG)):
+        told = told.replace(guess[0], "")
+    lines = [told]
+    for word, names in near.items():
+        lines.append(f"No table named '{word}'. Did you mean {' or '.join(names)}?")
+    for name in dict.fromkeys(map(_plain, _NAME.findall(statements))):
+        if name not in known and name.endswith(missing.lower()):
+            lines += filter(None, [_not_yet(name)])
+    listed = f"Tables of the lake: {', '.join(known) or 'none yet, run a night first'}."
+    lines += wrap(listed, _COLUMNS, break_long_words=False, break_on_hyphens=False)
+    return lines
+
+
+def _meant(
+    missing: str,
+    statements: str,
+    known: Sequence[str],
+) -> dict[str, list[str]]:
     """Near misses among the words that say what is missing: others may well be there."""
     name = missing.lower()
     missed = near_misses(statements, known)
-    said = {word: near for word, near in missed.items() if _plain(word).endswith(name)}
+    said = {word: missed[word] for word in missed if _plain(word).endswith(name)}
     if said or name not in map(_plain, _NAME.findall(statements)):
         return said
     # A table without its pipeline, for which DuckDB offers one of its own.
-    near = get_close_matches(name, [table.partition(".")[2] for table in known], n=1)
-    return {missing: [table for table in known if table.partition(".")[2] in near]} if near else {}
+    own_names = {table: table.partition(".")[2] for table in known}
+    near = get_close_matches(name, own_names.values(), n=1)
+    meant = [table for table, own_name in own_names.items() if own_name in near]
+    return {missing: meant} if meant else {}
 
 
 def _plain(name: str) -> str:

@@ -16,6 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
 
+import numpy as np
 import pytest
 
 from jobs import output
@@ -131,6 +132,7 @@ def test_columns_that_a_terminal_is_too_narrow_for_are_not_lost(
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
+        (np.float64(24.5120461), "24.512046"),
         (0.6436512470245361, "0.643651"),
         (123456.7890123, "123456.789012"),
         (1e-9, "1e-09"),

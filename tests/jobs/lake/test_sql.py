@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import tracemalloc
@@ -423,6 +424,20 @@ def test_a_refusal_has_duckdbs_message_and_the_near_miss(
         [list(result.rows) for result in results(lake, statement)]
     assert duckdb_says in str(refused.value)
     assert hint in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["flights.flight", "flights.observatons", "xyzzyt"])
+def test_no_table_of_duckdbs_own_is_proposed(lake: Environment, name: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        [list(result.rows) for result in results(lake, f"SELECT * FROM {name}")]
+    proposed = re.findall(r"Did you mean (.+)\?", str(refused.value))
+    assert proposed == (["flights.flights"] if name == "flights.flight" else [])
+
+
+def test_a_table_that_the_statements_have_made_is_proposed(lake: Environment) -> None:
+    statements = "CREATE TEMP TABLE busiest AS SELECT 1; SELECT * FROM busyest"
+    with pytest.raises(UsageError, match='Did you mean "busiest"'):
+        [list(result.rows) for result in results(lake, statements)]
 
 
 @pytest.mark.parametrize(
