@@ -24,7 +24,10 @@ NAMESPACE = "nightshift"
 """Of SQL names."""
 
 
-def lineage(read: Iterable[Asset], changed: Mapping[str, Mapping[str, Any]]) -> OperatorLineage:
+def lineage(
+    read: Iterable[Asset],
+    changed: Mapping[str, Mapping[str, Any]],
+) -> OperatorLineage:
     """The lineage of one task.
 
     Args:

@@ -66,7 +66,8 @@ nights."""
 _FILES_LISTED = 5
 """Files that a message about late ones names."""
 _NOT_ACCEPTED = "not_accepted"
-_FILE_READERS = [one.name for one in STAGES if STAGES[0].name in (one.name, one.audits)]
+_READS_FILES = STAGES[0].name
+_FILE_READERS = [one.name for one in STAGES if _READS_FILES in (one.name, one.audits)]
 """The stages that read files, and judge what they hold."""
 _FLAGS = {"allow_gap": "--allow-gap", "retrain": "--retrain", "rescore": "--rescore"}
 """Params of a DAG run that the command knows by the same name."""

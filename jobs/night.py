@@ -177,7 +177,13 @@ def make_true(
     return code
 
 
-def lost(run: Run, began: datetime, taken: Usage, *, notify: bool = True) -> int:
+def lost(
+    run: Run,
+    began: datetime,
+    taken: Usage,
+    *,
+    notify: bool = True,
+) -> int:
     """Record, and tell, that a stage's process was killed, where it has recorded nothing itself.
 
     Args:
@@ -241,7 +247,8 @@ def _looked_at(run: Run) -> AbstractContextManager[None]:
 
     # A run may do a stage for some days, and then for others.
     name = f"{run.doing.name}_{run.days.first}..{run.days.last}.json"
-    return sampling(run.profiles / name, {"stage": run.doing.name, "days": str(run.days)})
+    about = {"stage": run.doing.name, "days": str(run.days)}
+    return sampling(run.profiles / name, about)
 
 
 def _has_many_rows(run: Run) -> bool:
@@ -354,7 +361,8 @@ def _perform_passes(
                     # this process only waits for a stage.
                     import_meanwhile("jobs.lake.costs", "jobs.commands.result", "jobs.lake.ops")
                 done += 1
-                part = replace(run, days=days, as_of=run.days.last, named=run.days.first)
+                asked_for = run.days
+                part = replace(run, days=days, as_of=asked_for.last, named=asked_for.first)
                 of_pass = _Ending() if is_correction else ending
                 _perform_all(part, asked, of_pass, how)
                 if is_correction:

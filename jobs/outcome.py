@@ -382,7 +382,10 @@ def _stage_rows(run: Run) -> list[Row]:
     return _rows_of(run, of_run)
 
 
-def _rows_of(run: Run, about: Sequence[tuple[str, str, object]]) -> list[Row]:
+def _rows_of(
+    run: Run,
+    about: Sequence[tuple[str, str, object]],
+) -> list[Row]:
     from jobs.lake import ops  # Arrow takes longer to import than everything else here
 
     found = ops.read(run.environment, "stage_runs", about, _COLUMNS)

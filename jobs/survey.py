@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
+from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -237,7 +238,8 @@ class Survey:
             return self._known_day_of_drop(feed, night)
         if table.is_of_the_moment:
             return night
-        return max([night, *(self._known_input(name, night, pending) for name in table.reads)])
+        known = [self._known_input(name, night, pending) for name in table.reads]
+        return max([night, *known])
 
     def _known_input(self, name: str, night: date, pending: _Pending) -> date:
         """From when that day of an input is known, as it will be; the day itself if it has none."""
@@ -401,7 +403,7 @@ class Survey:
         known = self._known(table.name)
         snapshots = [one for one in known.values() if one.day <= night]
         if not snapshots:
-            reason = self._why_missing(table, *(day for day in Days(self.nights.first, night)))
+            reason = self._why_missing(table, *Days(self.nights.first, night))
             return Finding(table=table, night=night, state="missing", reason=reason)
         last = max(snapshots, key=lambda one: one.day)
         finds = self._knowledge.day_of_reference()
@@ -453,7 +455,8 @@ class Survey:
         """Why the files of a published night cannot be read again; '': they can be."""
         expected = expected_files(self._run.pipeline, Days.of(night))
         files = [file for file in expected if not file.is_waived(self._run.environment.landing)]
-        lacking = [name for file in files for name in file.names if not self._is_there(name)]
+        names = chain.from_iterable(file.names for file in files)
+        lacking = [name for name in names if not self._is_there(name)]
         if lacking:
             return f"{', '.join(lacking)} is not there"
         waiting = [str(file.marker) for file in files if self._awaits_marker(file, night)]
@@ -509,8 +512,10 @@ def _seen_in(given: Input, pending: _Pending) -> list[date]:
     """The days of an input that are about to change for those who see it."""
     days = Days(given.first_day, given.last_day)
     coming = pending.get(given.name, {})
-    seen = [day for day, known in coming.items() if not given.known_by or known <= given.known_by]
-    return sorted(day for day in seen if day in days)
+    about_to = {day: known for day, known in coming.items() if day in days}
+    if given.known_by:
+        about_to = {day: known for day, known in about_to.items() if known <= given.known_by}
+    return sorted(about_to)
 
 
 def units() -> tuple[tuple[Stage, ...], ...]:
@@ -573,7 +578,8 @@ def _seen_by(run: Run, stage: Stage) -> dict[date, datetime]:
     rows = ops.read(run.environment, "stage_runs", of_stage, columns).to_pylist()
     seen: dict[date, datetime] = {}
     for row in sorted(rows, key=itemgetter("started_at")):
-        seen.update(dict.fromkeys(Days(row["first_day"], row["last_day"]), row["started_at"]))
+        days = Days(row["first_day"], row["last_day"])
+        seen.update(dict.fromkeys(days, row["started_at"]))
     return seen
 
 

@@ -772,7 +772,8 @@ class Environment:
         Raises:
             UsageError: two places are the same, or one lies in the other.
         """
-        for (one, place), (other, beside) in combinations(self._places().items(), 2):
+        pairs = combinations(self._places().items(), 2)
+        for (one, place), (other, beside) in pairs:
             if places.overlap(place, beside):
                 raise UsageError(
                     f"{one} and {other} are the same place, or one lies in the other: give each a "
@@ -802,7 +803,8 @@ class Environment:
     def hosts(self) -> dict[str, int]:
         """The ranks of each host that trains; empty: this machine does."""
         told = self.rank_hosts.split(",") if self.rank_hosts else []
-        return {name: int(ranks) for name, _, ranks in (one.partition(":") for one in told)}
+        parts = [one.partition(":") for one in told]
+        return {name: int(ranks) for name, _, ranks in parts}
 
     @property
     def keeps_models(self) -> bool:

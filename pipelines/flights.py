@@ -213,7 +213,11 @@ def _schedule(
     )
 
 
-def _rolled(name: str, *columns: str, windows: tuple[int, ...] = _WEEKS) -> Grain:
+def _rolled(
+    name: str,
+    *columns: str,
+    windows: tuple[int, ...] = _WEEKS,
+) -> Grain:
     return Grain(
         name=name,
         columns=columns,

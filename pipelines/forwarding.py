@@ -36,7 +36,10 @@ def argument(environment: Environment, words: Sequence[str]) -> dict[str, Any]:
     return {"words": list(words), "environment": environment.variables()}
 
 
-def variables(given: Mapping[str, str], words: Sequence[str]) -> dict[str, str]:
+def variables(
+    given: Mapping[str, str],
+    words: Sequence[str],
+) -> dict[str, str]:
     """Those of the client that the command would read there: the server has those of `up`.
 
     A stage has always been done with the server's own credentials of a store, as Spark is.

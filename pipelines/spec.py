@@ -547,7 +547,9 @@ class Pipeline:
             refuse_unless(not twice, f"Pipeline '{self.name}' has two {kind} named {twice}.")
 
     def _refuse_short_window(self, view: FeatureView) -> None:
-        days = next((table.window_days for table in self.derived if table.name == view.table), 1)
+        windows = {table.name: table.window_days for table in self.derived}
+        # Of a feed, a day of the table is about that day.
+        days = windows.get(view.table, 1)
         refuse_unless(
             view.past_days <= days,
             f"Feature view '{view.name}' looks up windows of up to {view.past_days} days in "

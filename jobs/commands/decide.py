@@ -257,7 +257,11 @@ def _too_late(pipeline: Pipeline, event: model_events.Row) -> UsageError:
     )
 
 
-def _before(pipeline: Pipeline, known: list[model_events.Turn], began: Iterable[str]) -> str:
+def _before(
+    pipeline: Pipeline,
+    known: list[model_events.Turn],
+    began: Iterable[str],
+) -> str:
     """The model that would serve without the one that serves now."""
     now = known[-1].version
     others = [turn.version for turn in known if turn.version != now]

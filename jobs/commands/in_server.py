@@ -69,7 +69,10 @@ def in_child(argument: Mapping[str, Any], tell: Tell) -> int:
     return ended(argument["environment"], tell_of_nights)
 
 
-def ended(variables: Mapping[str, str], do: Callable[[Environment], int | None]) -> int:
+def ended(
+    variables: Mapping[str, str],
+    do: Callable[[Environment], int | None],
+) -> int:
     """Do a client's work in this child of the stage server.
 
     Args:

@@ -93,7 +93,7 @@ def _body(run: Run, seen: Iterable[_Seen], seconds: float) -> str:
             whole[kind] += spent
     whole[_BETWEEN] = between
     longest = max(one.seconds for one in stages)
-    rows = [_line(one.stage, one.days, one.seconds, one.by_kind(), longest) for one in stages]
+    rows = [_line_of(one, longest) for one in stages]
     return f"""<p class="eyebrow">{escape(run.pipeline.title)}</p>
 <h1>Where {seconds:.1f} seconds went</h1>
 <p class="muted">{escape(str(run.days))}, run <code>{escape(run.run_id)}</code></p>
@@ -110,7 +110,17 @@ was done is recorded. Spark's own time is seen from its client: what the server 
 computes counts as computing.</p>"""
 
 
-def _line(name: str, days: str, seconds: float, kinds: Mapping[str, float], longest: float) -> str:
+def _line_of(one: _Seen, longest: float) -> str:
+    return _line(one.stage, one.days, one.seconds, one.by_kind(), longest)
+
+
+def _line(
+    name: str,
+    days: str,
+    seconds: float,
+    kinds: Mapping[str, float],
+    longest: float,
+) -> str:
     parts = []
     for kind, spent in kinds.items():
         if spent < _LEAST_SHARE * longest:

@@ -179,7 +179,13 @@ def _is_special(output: Path) -> bool:
     return output.exists() and (not output.is_file() or output.parent == Path("/dev"))
 
 
-def _print(session: Session, statements: str, form: str, most: int | None, to: TextIO) -> None:
+def _print(
+    session: Session,
+    statements: str,
+    form: str,
+    most: int | None,
+    to: TextIO,
+) -> None:
     for number, result in enumerate(session.results(statements, most)):
         if number:
             print(file=to)

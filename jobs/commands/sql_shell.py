@@ -159,7 +159,11 @@ class Shell:
         if self.is_timed:
             print(f"{time.monotonic() - started - self._seconds_read:.3f} s")
 
-    def _show(self, columns: Iterable[str], rows: Iterable[tuple[object, ...]]) -> None:
+    def _show(
+        self,
+        columns: Iterable[str],
+        rows: Iterable[tuple[object, ...]],
+    ) -> None:
         remaining = iter(rows)
         first = list(islice(remaining, MOST_ON_TERMINAL))
         text = io.StringIO()
@@ -341,4 +345,5 @@ def _page(text: str) -> None:
 def _fits(text: str) -> bool:
     screen = shutil.get_terminal_size()
     lines = text.splitlines()
-    return len(lines) < screen.lines and max(map(len, lines), default=0) <= screen.columns
+    widest = max(map(len, lines), default=0)
+    return len(lines) < screen.lines and widest <= screen.columns

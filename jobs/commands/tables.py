@@ -40,7 +40,8 @@ def describe(environment: Environment, table: str) -> list[tuple[object, ...]]:
     _, shown = sql.query(environment, f"DESCRIBE SELECT * FROM {name}")
     rows: list[tuple[object, ...]] = []
     for column, kind, *_ in shown:
-        rows.append((column, str(kind).lower(), docs.get(str(column), "")))
+        meaning = docs.get(str(column), "")
+        rows.append((column, str(kind).lower(), meaning))
     return rows
 
 

@@ -118,7 +118,8 @@ def _rows(tried: Iterable[Tried]) -> Iterator[tuple[object, ...]]:
     for one in tried:
         gain = one.gain
         interval = (gain.mean, gain.low, gain.high) if gain else (None, None, None)
-        yield (one.number, one.state, one.loss, *interval, _told(one.settings), one.backtest)
+        settings = _told(one.settings)
+        yield (one.number, one.state, one.loss, *interval, settings, one.backtest)
 
 
 def _told(settings: Mapping[str, object]) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from datetime import date
 from io import BufferedIOBase, BufferedReader
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,7 @@ _NEWLINE = 10
 _UNIT = "day date, path string, first_byte long, next_byte long, first_line long, last_line long"
 _LINES = "value string, landed_date date, source_line int"
 _LINES_SCHEMA = pa.schema(
-    [("value", pa.string()), ("landed_date", pa.date32()), ("source_line", pa.int32())]
+    {"value": pa.string(), "landed_date": pa.date32(), "source_line": pa.int32()}
 )
 
 
@@ -89,7 +90,7 @@ def lines(spark: SparkSession, drops: Sequence[Drop]) -> DataFrame:
 
     Blank lines at the end of a file are left out.
     """
-    parts = [astuple(part) for drop in drops for part in _parts(drop)]
+    parts = list(map(astuple, chain.from_iterable(map(_parts, drops))))
     # Without a column Spark deals them out one by one, the same number to each task.
     dealt = spark.createDataFrame(parts, _UNIT).repartition(len(parts))
     return dealt.mapInArrow(_read, _LINES)
@@ -98,8 +99,10 @@ def lines(spark: SparkSession, drops: Sequence[Drop]) -> DataFrame:
 def _parts(drop: Drop) -> Iterator[_Part]:
     last_line = drop.marks[0].line + drop.records - 1
     ends = [mark.byte for mark in drop.marks[1:]]
-    for mark, end in zip(drop.marks, [*ends, drop.stamp.size], strict=True):
-        yield _Part(drop.day, str(drop.path), mark.byte, end, mark.line, last_line)
+    ends.append(drop.stamp.size)
+    for mark, end in zip(drop.marks, ends, strict=True):
+        path = str(drop.path)
+        yield _Part(drop.day, path, mark.byte, end, mark.line, last_line)
 
 
 def _read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

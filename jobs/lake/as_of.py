@@ -153,7 +153,11 @@ class Past:
         return UsageError(f"{self.table} {self.kind} AS OF needs {wanted}, not '{self.value}'.")
 
 
-def rewritten(statements: str, known: Sequence[str], schema: str) -> tuple[str, Mapping[str, Past]]:
+def rewritten(
+    statements: str,
+    known: Sequence[str],
+    schema: str,
+) -> tuple[str, Mapping[str, Past]]:
     """The statements with a name of its own for each table as it was, and these by name.
 
     Args:

@@ -212,7 +212,8 @@ def _renamed(
     }
     if not redefined:
         return set()
-    names = {field["name"] for field in staging.schema["fields"]} - {partition(run, name)}
+    names = {field["name"] for field in staging.schema["fields"]}
+    names.discard(partition(run, name))
     files = arrow_files(path(run, name))
     found = set()
     for file in day_files(table, redefined.__contains__):

@@ -75,10 +75,12 @@ def day_files(table: DeltaTable, is_wanted: Callable[[date], bool]) -> Iterator[
         return
     (column,) = table.metadata().partition_columns
     names = (f"partition.{column}", "path", "num_records", "size_bytes")
-    for day, name, rows, size in zip(*(log[one].to_pylist() for one in names), strict=True):
+    columns = [log[one].to_pylist() for one in names]
+    for day, name, rows, size in zip(*columns, strict=True):
         if is_wanted(day):
             # Of a table of another program the log may tell no numbers.
-            yield DayFile(day=day, path=unquote(name), rows=rows or 0, size=size or 0)
+            path = unquote(name)
+            yield DayFile(day=day, path=path, rows=rows or 0, size=size or 0)
 
 
 def found_in(table: str, folder: str) -> list[DataFile]:

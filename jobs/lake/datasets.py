@@ -131,7 +131,12 @@ def known_by(
     return arrow.FileSystemDataset(files, rows.schema, rows.format, rows.filesystem)
 
 
-def _seen(environment: Environment, name: str, night: date, newest: int) -> dict[int, list[str]]:
+def _seen(
+    environment: Environment,
+    name: str,
+    night: date,
+    newest: int,
+) -> dict[int, list[str]]:
     """By version of the table the days that the night saw as they were in it."""
     seen: dict[date, int] = {}
     for one in _publications(environment, name):

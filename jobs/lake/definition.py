@@ -122,10 +122,16 @@ def _code(function: FunctionType, seen: set[str]) -> str:
     seen.add(name)
     said = _said(name, inspect.getsource(function), function.__globals__, seen)
     # Of a function that another has made, what that one gave it.
-    return "\n".join([said, *(_told(value, seen) for value in _enclosed(function))])
+    given = [_told(value, seen) for value in _enclosed(function)]
+    return "\n".join([said, *given])
 
 
-def _said(name: str, source: str, known: Mapping[str, Any], seen: set[str]) -> str:
+def _said(
+    name: str,
+    source: str,
+    known: Mapping[str, Any],
+    seen: set[str],
+) -> str:
     """What a function or class says, and what the global values say that it uses."""
     tree = ast.parse(textwrap.dedent(source))
     _drop_docs(tree)

@@ -168,7 +168,8 @@ def _looked_up(pipeline: Pipeline, table: str) -> dict[str, str]:
     """Of the columns that views look up in a table under other names than the model's."""
     views = [view for view in pipeline.views if view.table == table]
     features = chain.from_iterable(view.features for view in views)
-    return {one.looked_up: one.doc for one in features if one.looked_up != one.name and one.doc}
+    renamed = [one for one in features if one.looked_up != one.name]
+    return {one.looked_up: one.doc for one in renamed if one.doc}
 
 
 def _of_feature(feature: Feature, raw: Mapping[str, str]) -> str:

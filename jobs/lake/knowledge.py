@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,11 @@ Seen = Mapping[date, Version]
 class Knowledge:
     """Every version of every day of a pipeline's tables, each looked up when first asked for."""
 
-    def __init__(self, run: Run, told: Mapping[str, Sequence[Publication]] | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        told: Mapping[str, Sequence[Publication]] | None = None,
+    ) -> None:
         """Begin without anything.
 
         Args:
@@ -106,9 +111,8 @@ class Knowledge:
 
     def unseen(self, name: str, days: Days, seen: Seen) -> list[date]:
         """The days whose last version is not what is seen of them."""
-        return [
-            day for day, one in self.latest(name).items() if day in days and seen.get(day) != one
-        ]
+        of_days = {day: one for day, one in self.latest(name).items() if day in days}
+        return [day for day, one in of_days.items() if seen.get(day) != one]
 
     def known_day(self, inputs: Iterable[Input], night: date) -> date:
         """From when rows are known that were made from the last versions of these inputs.
@@ -202,7 +206,8 @@ class Knowledge:
         That is the run's first, or the last that was made: others have passed, and saw the file of
         their own time.
         """
-        made = [one.day for name in self._daily_feeds for one in self._told(name)]
+        told = chain.from_iterable(map(self._told, self._daily_feeds))
+        made = [one.day for one in told]
         return max([self._run.named_from, *made])
 
     def _publications_after(self, day: date) -> dict[date, datetime]:
@@ -236,7 +241,8 @@ class Knowledge:
 
     def _versions(self, name: str) -> list[Version]:
         """Published ones in their order, then those that wait to be."""
-        return [*map(_version, self._told(name)), *self._staged.get(name, ())]
+        published = map(_version, self._told(name))
+        return [*published, *self._staged.get(name, ())]
 
     def _told(self, name: str) -> Sequence[Publication]:
         if name not in self._publications:
@@ -270,8 +276,9 @@ def visible(told: Iterable[Publication]) -> list[Publication]:
     by_day: dict[date, list[Publication]] = {}
     for one in told:
         before = by_day.get(one.day, [])
-        by_day[one.day] = [*(other for other in before if not _hides(one, other)), one]
-    return [one for of_day in by_day.values() for one in of_day]
+        kept = [other for other in before if not _hides(one, other)]
+        by_day[one.day] = [*kept, one]
+    return list(chain.from_iterable(by_day.values()))
 
 
 def newest_version(seen: Seen) -> int:

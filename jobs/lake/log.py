@@ -69,7 +69,8 @@ def mark_of_newest(table: str, version: int) -> tuple[int, int] | None:
         the same numbers.
     """
     system, root = fs.FileSystem.from_uri(table)
-    own, following = system.get_file_info([_file(root, version), _file(root, version + 1)])
+    files = [_file(root, version), _file(root, version + 1)]
+    own, following = system.get_file_info(files)
     is_newest = own.type == fs.FileType.File and following.type != fs.FileType.File
     return (own.size, own.mtime_ns) if is_newest else None
 

@@ -132,10 +132,16 @@ def in_force(
         days: Partition dates that are asked for; None: all.
     """
     found = latest(every(run, name, days))
-    return {day: one for day, one in sorted(found.items()) if days is None or day in days}
+    in_order = sorted(found.items())
+    return {day: one for day, one in in_order if days is None or day in days}
 
 
-def known_by(run: Run, name: str, days: Days, night: date) -> dict[date, Publication]:
+def known_by(
+    run: Run,
+    name: str,
+    days: Days,
+    night: date,
+) -> dict[date, Publication]:
     """Of each of the days the last publication that was known by a night, whatever came later."""
     told = every(run, name, days)
     known = [one for one in told if one.known_day is None or one.known_day <= night]
@@ -327,7 +333,8 @@ class Told(Sequence[Publication]):
     @property
     def last_attempt(self) -> int:
         """The highest number of an attempt, also of one whose rows are lost; 0: there is none."""
-        recorded = [pc.max(rows["attempt"]).as_py() or 0 for rows in (self._recorded, self._lost)]
+        newest = [pc.max(rows["attempt"]) for rows in (self._recorded, self._lost)]
+        recorded = [attempt.as_py() or 0 for attempt in newest]
         return max([*recorded, *(one.attempt for one in self.unrecorded)])
 
     @property
@@ -343,7 +350,8 @@ class Told(Sequence[Publication]):
 
     @cached_property
     def _made(self) -> list[Publication]:
-        return sorted([*_from_rows(self._recorded, self._days), *self.unrecorded], key=_order)
+        recorded = _from_rows(self._recorded, self._days)
+        return sorted([*recorded, *self.unrecorded], key=_order)
 
 
 def _recorded(environment: Environment, table: str) -> pa.Table:
@@ -372,9 +380,11 @@ def _inputs_of(column: pa.ListArray) -> list[tuple[Input, ...]]:
     given = column.flatten()
     names = list(Input.__dataclass_fields__)
     columns = [_values(given.field(name)) for name in names]
-    made = [Input(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
-    ends = list(accumulate(length or 0 for length in column.value_lengths().to_pylist()))
-    return [tuple(made[start:end]) for start, end in pairwise([0, *ends])]
+    named = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+    made = [Input(**values) for values in named]
+    lengths = [length or 0 for length in column.value_lengths().to_pylist()]
+    bounds = accumulate(lengths, initial=0)
+    return [tuple(made[start:end]) for start, end in pairwise(bounds)]
 
 
 def _values(column: pa.Array) -> list[Any]:

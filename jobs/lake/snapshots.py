@@ -137,7 +137,11 @@ def _other_versions(
 
 
 def _rows(
-    run: Run, table: str, version: int, only: list[_Filter], columns: list[str] | None
+    run: Run,
+    table: str,
+    version: int,
+    only: list[_Filter],
+    columns: list[str] | None,
 ) -> pa.Table:
     place = path(run, table)
     opened = _opened(run, table, version)

@@ -94,7 +94,8 @@ def _say_that_it_is_not_set(lacking: str) -> None:
 
 
 def _addresses(environment: Environment) -> list[str]:
-    found = [one.strip() for one in str(environment.email_to).split(",") if one.strip()]
+    parts = str(environment.email_to).split(",")
+    found = [one.strip() for one in parts if one.strip()]
     odd = [one for one in (*found, str(environment.email_from)) if not _is_address(one)]
     if odd:
         raise UsageError(f"{SENDER} and {RECIPIENTS} hold addresses such as ops@example.org.")
@@ -119,7 +120,8 @@ def _letter(message: Message, sender: str, recipients: list[str]) -> EmailMessag
     # What machines send, other machines do not answer.
     letter["Auto-Submitted"] = "auto-generated"
     told = [f"{name}: {message[name]}" for name in _FIELDS if message.get(name)]
-    letter.set_content("\n".join([str(message["message"]), "", *told]) + "\n")
+    lines = [str(message["message"]), "", *told]
+    letter.set_content("\n".join(lines) + "\n")
     return letter
 
 

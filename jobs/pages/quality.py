@@ -284,7 +284,10 @@ def _judged(recorded: pa.Table, since: date) -> tuple[_Judged, list[int]]:
     return {_key(*named): verdicts for named, verdicts in found.items()}, failing
 
 
-def _last_verdicts(recorded: pa.Table, since: date) -> dict[str, dict[date, int]]:
+def _last_verdicts(
+    recorded: pa.Table,
+    since: date,
+) -> dict[str, dict[date, int]]:
     """By table and night when it was judged last, as the record counts time."""
     verdicts = recorded.group_by(["table_name", "first_day", "last_day", "checked_at"])
     found: dict[str, dict[date, int]] = {}

@@ -135,7 +135,11 @@ def _run(environment: Environment, statement: str, rows: int) -> str:
     return _written((), (), rows)
 
 
-def _written(columns: Sequence[str], rows: Iterable[Sequence[object]], most: int) -> str:
+def _written(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    most: int,
+) -> str:
     """The answer as JSON: the first rows, as far as there is room."""
     names = json.dumps(list(columns))
     room = _BYTES - len(names)

@@ -46,7 +46,8 @@ def accounts(environment: Environment) -> list[Account]:
 
 def rows(environment: Environment) -> list[tuple[object, ...]]:
     """A row of `COLUMNS` for each account."""
-    return [(one.user, one.role, str(one.password_file)) for one in accounts(environment)]
+    known = accounts(environment)
+    return [(one.user, one.role, str(one.password_file)) for one in known]
 
 
 def roles(environment: Environment) -> str:

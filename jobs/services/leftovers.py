@@ -76,7 +76,8 @@ class _File(NamedTuple):
 def _files(entry: Path) -> list[_File]:
     paths = [entry]
     if not entry.is_file():
-        paths = [path for path in entry.rglob("*") if path.is_symlink() or path.is_file()]
+        below = entry.rglob("*")
+        paths = [path for path in below if path.is_symlink() or path.is_file()]
     found = [path.lstat() for path in paths]
     return [_File(size=one.st_size, written=one.st_mtime) for one in found]
 

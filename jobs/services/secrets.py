@@ -65,7 +65,12 @@ def make_all(environment: Environment) -> None:
         secret(environment, name)
 
 
-def _made(environment: Environment, path: Path, name: str, kind: tuple[int, _Encoder]) -> str:
+def _made(
+    environment: Environment,
+    path: Path,
+    name: str,
+    kind: tuple[int, _Encoder],
+) -> str:
     """The secret in that file, made when it is missing.
 
     Where machines share one, it is derived from that, and a file that says otherwise is mended.

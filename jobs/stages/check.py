@@ -182,7 +182,13 @@ def _nights(run: Run, name: str, waiting: Staging) -> Days:
     return waiting.span.shifted(-run.pipeline.table(name).partition_lead_days)
 
 
-def _beside(run: Run, other: str, name: str, days: Days, knowledge: Knowledge) -> DataFrame:
+def _beside(
+    run: Run,
+    other: str,
+    name: str,
+    days: Days,
+    knowledge: Knowledge,
+) -> DataFrame:
     """The rows of another table that the same nights write.
 
     As the same stage has staged them, or as an earlier one has published them; beside a table of

@@ -256,7 +256,10 @@ def _without(turn: Turn, how: str, error: NightshiftError) -> str:
     return f"Version {turn.version} {how} and so cannot serve: judged without it."
 
 
-def _rows(run: Run, scorers: Sequence[Scorer]) -> tuple[pa.Table, pa.Table]:
+def _rows(
+    run: Run,
+    scorers: Sequence[Scorer],
+) -> tuple[pa.Table, pa.Table]:
     """The rows that baselines learn from, and the held-out ones, with what the models read.
 
     Raises:

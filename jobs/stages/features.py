@@ -92,7 +92,8 @@ class _Outcomes:
     def evenings(self) -> Days:
         """The nights between which all of them were scored: those before their event dates."""
         spans = self.about.values()
-        about = Days(min(days.first for days in spans), max(days.last for days in spans))
+        first = min(days.first for days in spans)
+        about = Days(first, max(days.last for days in spans))
         return about.shifted(-1)
 
 
@@ -180,7 +181,8 @@ def _joined(run: Run, entities: DataFrame, nights: Days, knowledge: Knowledge) -
     looked_up = {view.table for view in run.pipeline.views}
     parts = []
     for piece in knowledge.pieces(looked_up, nights):
-        rows = entities.where(F.col(_LANDED).between(F.lit(piece.first), F.lit(piece.last)))
+        first, last = F.lit(piece.first), F.lit(piece.last)
+        rows = entities.where(F.col(_LANDED).between(first, last))
         views = {}
         for name in looked_up:
             until = Days(min(run.pipeline.first_day, piece.first), piece.last)
@@ -191,7 +193,13 @@ def _joined(run: Run, entities: DataFrame, nights: Days, knowledge: Knowledge) -
     return reduce(DataFrame.unionByName, parts)
 
 
-def _as_seen(run: Run, name: str, days: Days, knowledge: Knowledge, seen: Seen) -> DataFrame:
+def _as_seen(
+    run: Run,
+    name: str,
+    days: Days,
+    knowledge: Knowledge,
+    seen: Seen,
+) -> DataFrame:
     rows = tables.read(run, name, days)
     return tables.as_seen(run, name, rows, knowledge.unseen(name, days, seen), seen)
 

@@ -202,7 +202,8 @@ def _dated(
                 f"{drop.source_file} has no rows, and the snapshot of {before} has some. Nothing "
                 "was staged. Have the source drop the whole file, then run again."
             )
-        dated[feed.name] = [replace(drop, day=min(finds, run.days.last))]
+        day = min(finds, run.days.last)
+        dated[feed.name] = [replace(drop, day=day)]
     return dated
 
 
@@ -283,7 +284,8 @@ def _origin(feed: Feed, drops: list[Drop], knowledge: Knowledge) -> Origin:
     for drop in drops:
         files[drop.day] = (file_input(drop.source_file, drop.day, drop.path),)
         if not feed.is_reference:
-            known[drop.day] = knowledge.day_of_drop(feed.name, drop.day, arrival(drop.path))
+            arrived = arrival(drop.path)
+            known[drop.day] = knowledge.day_of_drop(feed.name, drop.day, arrived)
     return Origin(definition=digest(feed), inputs=files, known=known)
 
 

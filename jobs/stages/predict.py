@@ -156,7 +156,8 @@ class _Work:
         )
         files = snapshots.files(self.run, self.snapshot, self.nights)
         own = [file for file in files if file.day in asked.by_day]
-        amounts.add_read(sum(file.rows for file in own), sum(file.size for file in own))
+        rows = sum(file.rows for file in own)
+        amounts.add_read(rows, sum(file.size for file in own))
         odd: Counter[Odd] = Counter()
 
         def writing(place: str) -> None:

@@ -170,7 +170,12 @@ def _refuse_rows_of_no_day(rows: DataFrame, table: Table, function: str) -> None
     )
 
 
-def _inputs(run: Run, table: Table, day: date, knowledge: Knowledge) -> tuple[Input, ...]:
+def _inputs(
+    run: Run,
+    table: Table,
+    day: date,
+    knowledge: Knowledge,
+) -> tuple[Input, ...]:
     """What the rows of one day are made from."""
     nights = Days.of(day) if table.is_of_the_moment else None
     found = []

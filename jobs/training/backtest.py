@@ -222,14 +222,17 @@ def read_other(backtest: Backtest, digest: str, keys: pa.Table) -> Results:
         UsageError: there is none of that digest, or it has not scored all of these rows.
     """
     files = files_of_other(backtest, digest)
-    nights = {day: backtest.night(part).days.last for part in backtest.parts for day in part}
+    nights: dict[date, date] = {}
+    for part in backtest.parts:
+        nights.update(dict.fromkeys(part, backtest.night(part).days.last))
     chosen: dict[date, tuple[tuple[bool, date, str], pa.Table]] = {}
     for file in files:
         rows, night = pq.read_table(file), _night_of(file)
         for day in set(pc.unique(rows[EVENT]).to_pylist()) & set(nights):
             order = (night == nights[day], night, file.name)
             if day not in chosen or order > chosen[day][0]:
-                chosen[day] = order, rows.filter(pc.equal(rows[EVENT], pa.scalar(day)))
+                is_of_day = pc.equal(rows[EVENT], pa.scalar(day))
+                chosen[day] = order, rows.filter(is_of_day)
     other = gathered([rows for _, rows in chosen.values()]) if chosen else None
     if other is None or not other.keys.equals(keys):
         raise UsageError(
@@ -260,7 +263,13 @@ def gathered(tables: list[pa.Table]) -> Results:
     )
 
 
-def _results(run: Run, recipe: Recipe, part: Days, cores: int, ranks_in: Environment) -> pa.Table:
+def _results(
+    run: Run,
+    recipe: Recipe,
+    part: Days,
+    cores: int,
+    ranks_in: Environment,
+) -> pa.Table:
     """Train as of the night, and score the days after it as that night would have."""
     training = run.pipeline.training
     # Those of events that have got a label, with what was known before the event.
@@ -277,7 +286,11 @@ def _results(run: Run, recipe: Recipe, part: Days, cores: int, ranks_in: Environ
     return kept_rows(run, rows, predictions)
 
 
-def kept_rows(run: Run, rows: pa.Table, predictions: Mapping[str, metrics.Vector]) -> pa.Table:
+def kept_rows(
+    run: Run,
+    rows: pa.Table,
+    predictions: Mapping[str, metrics.Vector],
+) -> pa.Table:
     """What is kept of scored rows.
 
     Args:
@@ -314,7 +327,13 @@ def _model_says(
     return says
 
 
-def _record(backtest: Backtest, run: Run, part: Days, settings: str, results: pa.Table) -> None:
+def _record(
+    backtest: Backtest,
+    run: Run,
+    part: Days,
+    settings: str,
+    results: pa.Table,
+) -> None:
     """Put the night's measures into `ops.backtests`, in place of those of an earlier attempt."""
     common = {
         "run_id": backtest.run_id,

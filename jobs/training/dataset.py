@@ -295,7 +295,8 @@ class OnSpark:
 
     def _window(self, days: Days) -> shards_on_spark.Window:
         files = tuple(snapshots.files(self.run, self.snapshot, days))
-        amounts.add_read(sum(file.rows for file in files), sum(file.size for file in files))
+        rows = sum(file.rows for file in files)
+        amounts.add_read(rows, sum(file.size for file in files))
         source = Source(
             table=path(self.run, self.snapshot.table),
             schema=snapshots.schema(self.run, self.snapshot),

@@ -39,7 +39,8 @@ def follow(database: Path, name: str, folder: Path) -> None:
         if not experiment:
             return
         runs = opened.execute("SELECT run_uuid FROM runs WHERE experiment_id = ?", experiment)
-        here = [run_id for (run_id,) in runs.fetchall() if (folder / run_id).is_dir()]
+        found = [run_id for (run_id,) in runs.fetchall()]
+        here = [run_id for run_id in found if (folder / run_id).is_dir()]
         if not here:
             return
         opened.executemany(

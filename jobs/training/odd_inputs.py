@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -66,5 +67,7 @@ def require_none(run: Run, found: Mapping[Odd, int]) -> None:
 
 def in_words(found: Mapping[Odd, int]) -> list[str]:
     """Each kind of a column with its count, the most frequent first."""
-    ordered = sorted(found.items(), key=lambda one: (-one[1], one[0]))
+    # By name first: the second sort keeps that order among those of one number.
+    by_name = sorted(found.items())
+    ordered = sorted(by_name, key=itemgetter(1), reverse=True)
     return [f"{name} {kind} in {rows:,} rows" for (name, kind), rows in ordered]

@@ -76,7 +76,11 @@ def deal(
     return session.createDataFrame(list(shares), columns).repartition(tasks)
 
 
-def read(source: Source, part: Part, columns: Iterable[str]) -> Iterator[pa.Table]:
+def read(
+    source: Source,
+    part: Part,
+    columns: Iterable[str],
+) -> Iterator[pa.Table]:
     """The rows of a part, some at a time, with those columns in the types of the table."""
     wanted = list(dict.fromkeys(columns))
     with arrow_files(source.table).open_input_file(part.path) as opened:
@@ -88,7 +92,12 @@ def read(source: Source, part: Part, columns: Iterable[str]) -> Iterator[pa.Tabl
             yield pa.table({name: _column(source, part, batch, name) for name in wanted})
 
 
-def _column(source: Source, part: Part, batch: pa.RecordBatch, name: str) -> pa.Array:
+def _column(
+    source: Source,
+    part: Part,
+    batch: pa.RecordBatch,
+    name: str,
+) -> pa.Array:
     kind = source.schema.field(name).type
     if name in batch.schema.names:
         # Files may have other types than the table: Spark writes instants in nanoseconds.

@@ -122,7 +122,11 @@ def predictions(
     return told
 
 
-def model_files(model: ModelVersion, variant: Variant = EXACT, part: Path = Path()) -> list[str]:
+def model_files(
+    model: ModelVersion,
+    variant: Variant = EXACT,
+    part: Path = Path(),
+) -> list[str]:
     """What a scorer of a registered model is made of: as little as there is.
 
     Raises:

@@ -43,7 +43,13 @@ _NO_DAY = "__HIVE_DEFAULT_PARTITION__"
 """Folder of rows without a day, as Spark names it: who looks at the files refuses it."""
 _COUNTS = "column string, kind string, rows long"
 """What a worker tells: the odd inputs among its rows."""
-_COUNTS_SCHEMA = pa.schema([("column", pa.string()), ("kind", pa.string()), ("rows", pa.int64())])
+_COUNTS_SCHEMA = pa.schema(
+    {
+        "column": pa.string(),
+        "kind": pa.string(),
+        "rows": pa.int64(),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +97,8 @@ class Asked:
         fields.append(pa.field(self.prediction, pa.float64()))
         made_by = next(iter(self.by_day.values())).made_by
         fields += [pa.field(name, pa.string()) for name, _ in made_by]
-        fields += [pa.field(name, value.type) for name, value in self.stamps.items()]
+        stamps = self.stamps.items()
+        fields += [pa.field(name, value.type) for name, value in stamps]
         return pa.schema(fields)
 
 
@@ -113,7 +120,8 @@ def ship(
         registry.fetch(model, names, folder)
         for name in names:
             (folder / name).rename(folder / model.sha256[name])
-        session.addArtifacts(*(str(folder / model.sha256[name]) for name in names), file=True)
+        paths = [str(folder / model.sha256[name]) for name in names]
+        session.addArtifacts(*paths, file=True)
     return Shipped(
         family=model.family,
         variant=variant,
@@ -154,7 +162,9 @@ class _Score:
         for batch in batches:
             for unit in batch.to_pylist():
                 odd += self._write(Part(**unit))
-        told = [{"column": one[0], "kind": one[1], "rows": rows} for one, rows in odd.items()]
+        told = []
+        for (column, kind), rows in odd.items():
+            told.append({"column": column, "kind": kind, "rows": rows})
         yield pa.RecordBatch.from_pylist(told, _COUNTS_SCHEMA)
 
     def _write(self, part: Part) -> Counter[Odd]:
@@ -194,7 +204,8 @@ class _Files:
         """Write these rows, too."""
         days = told[self._by]
         for day in pc.unique(days).to_pylist():
-            is_of_day = pc.is_null(days) if day is None else pc.equal(days, pa.scalar(day))
+            asked = pa.scalar(day)
+            is_of_day = pc.is_null(days) if day is None else pc.equal(days, asked)
             rows = told.filter(is_of_day).drop_columns([self._by])
             self._writer(day, rows.schema).write_table(rows)
 

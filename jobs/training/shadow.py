@@ -176,7 +176,13 @@ class _Measuring:
             self._loaded[model.version] = scoring.load(self._registry, model)
         return self._loaded[model.version]
 
-    def _row(self, day: date, how: How, challenger: ModelVersion, losses: dict[str, Vector]) -> Row:
+    def _row(
+        self,
+        day: date,
+        how: How,
+        challenger: ModelVersion,
+        losses: dict[str, Vector],
+    ) -> Row:
         return {
             "run_id": self._run.run_id,
             "pipeline": self._run.pipeline.name,

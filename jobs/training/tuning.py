@@ -244,7 +244,8 @@ def _judge(tuning: Tuning, trial: Trial, ranks_in: Environment, deadline: float 
         _Failed: its settings make no model.
         NightshiftError: what failed may be the machine.
     """
-    settings = {name: _proposed(trial, name, one) for name, one in tuning.pipeline.search.items()}
+    search = tuning.pipeline.search
+    settings = {name: _proposed(trial, name, one) for name, one in search.items()}
     try:
         return _mean_loss(tuning, trial, settings, ranks_in, deadline)
     # Such as weights that are not finite under a rate that is too high, a network that is too
@@ -307,7 +308,11 @@ def _loss(asked: Backtest, nights: int) -> float:
 def _best_first(tuning: Tuning, study: optuna.Study) -> list[Tried]:
     tried = [_tried(tuning, trial) for trial in _ended(study)]
     order = {"done": 0, "pruned": 1, "failed": 2}
-    return sorted(tried, key=lambda one: (order[one.state], one.loss or 0, one.number))
+
+    def rank(one: Tried) -> tuple[int, float, int]:
+        return order[one.state], one.loss or 0, one.number
+
+    return sorted(tried, key=rank)
 
 
 def _tried(tuning: Tuning, trial: FrozenTrial) -> Tried:
@@ -353,7 +358,8 @@ def _gain(tuning: Tuning, settings: Mapping[str, Any]) -> Difference | None:
         return None
     task = task_of(tuning.pipeline.training.task)
     before = task.losses(declared.label, declared.predictions[MODEL])
-    return paired.difference(before, task.losses(own.label, own.predictions[MODEL]), own.day)
+    losses = task.losses(own.label, own.predictions[MODEL])
+    return paired.difference(before, losses, own.day)
 
 
 def _log(tuning: Tuning, trial: FrozenTrial, tried: Tried) -> None:
@@ -365,7 +371,8 @@ def _log(tuning: Tuning, trial: FrozenTrial, tried: Tried) -> None:
     run = client.create_run(experiment, run_name=f"trial {tried.number}", tags=tags)
     params = [Param(name, _text(value)) for name, value in tried.settings.items()]
     steps = trial.intermediate_values.items()
-    metrics = [Metric("mean_loss", loss, 0, step) for step, loss in steps if np.isfinite(loss)]
+    finite = [(step, loss) for step, loss in steps if np.isfinite(loss)]
+    metrics = [Metric("mean_loss", loss, 0, step) for step, loss in finite]
     client.log_batch(run.info.run_id, metrics, params)
     client.set_terminated(run.info.run_id, "FAILED" if tried.state == "failed" else "FINISHED")
 

@@ -287,7 +287,8 @@ def _saved(task: LearningTask, measured: Sequence[Row]) -> tuple[float, Vector]:
     _, day = np.unique([row["landed_date"] for row in measured], return_inverse=True)
     by_day = np.zeros((day.max() + 1, sums.shape[1]))
     np.add.at(by_day, day, sums)
-    resampled = _share_saved(task, by_day[paired.draws(len(by_day))].sum(axis=1))
+    drawn = by_day[paired.draws(len(by_day))]
+    resampled = _share_saved(task, drawn.sum(axis=1))
     saved = float(_share_saved(task, by_day.sum(axis=0)))
     return saved, np.percentile(resampled, paired.ENDS)
 

@@ -138,7 +138,8 @@ def _is_untouched(cursor: Cursor, shape: Shape) -> bool:
     """Whether nobody has taken away columns, indexes, the view or the right to read it."""
     there = _columns(cursor, shape.schema, shape.table)
     shown = _columns(cursor, shape.schema, shape.view)
-    has_columns = {one.name: one.type for one in shape.columns}.items() <= there.items()
+    wanted = {one.name: one.type for one in shape.columns}
+    has_columns = wanted.items() <= there.items()
     has_indexes = set(shape.indexes) <= _indexes(cursor, shape)
     if not (has_columns and has_indexes and shown == there):
         return False

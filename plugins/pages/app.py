@@ -256,7 +256,9 @@ def _spread(pipeline: Pipeline, found: predictions.Predictions) -> Markup:
 
 def _measured(measure: predictions.Measure) -> Markup:
     values = dict(measure.by_day)
-    marks = [charts.mark(Days.of(day), value, value) for day, value in measure.by_day]
+    marks = []
+    for day, value in measure.by_day:
+        marks.append(charts.mark(Days.of(day), value, value))
     ends = (str(min(values)), str(max(values)))
     return charts.line(marks, (), f"{measure.name} by day", ends)
 

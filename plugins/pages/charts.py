@@ -102,7 +102,12 @@ def strip(segments: Sequence[Segment], label: str) -> Markup:
     return head.format(length) + _joined(parts) + Markup("</svg>")
 
 
-def line(marks: Sequence[Mark], bounds: Sequence[Bound], label: str, ends: Ends) -> Markup:
+def line(
+    marks: Sequence[Mark],
+    bounds: Sequence[Bound],
+    label: str,
+    ends: Ends,
+) -> Markup:
     """Values over time, and what they should not cross.
 
     Args:
@@ -150,7 +155,9 @@ def against(points: Sequence[tuple[float, float, str]], label: str) -> Markup:
     down = _Scale(low=low, high=high, begin=_FLOOR, end=_TOP)
     parts = [_axis(_FLOOR, low), _axis(_TOP, high)]
     ideal = Markup('<polyline class="ideal" points="{},{} {},{}"/>')
-    ends = (across.on(low), down.on(low), across.on(high), down.on(high))
+    first = (across.on(low), down.on(low))
+    last = (across.on(high), down.on(high))
+    ends = (*first, *last)
     parts.append(ideal.format(*ends))
     place = Markup('<circle class="point" cx="{}" cy="{}" r="10"><title>{}</title></circle>')
     for x, y, says in points:
@@ -159,7 +166,12 @@ def against(points: Sequence[tuple[float, float, str]], label: str) -> Markup:
     return _chart(parts, label, (f"{low:.3g}", f"{high:.3g}"))
 
 
-def bars(counts: Sequence[int], says: Sequence[str], label: str, ends: Ends) -> Markup:
+def bars(
+    counts: Sequence[int],
+    says: Sequence[str],
+    label: str,
+    ends: Ends,
+) -> Markup:
     """How often each of some values is there.
 
     Args:
@@ -323,7 +335,8 @@ def _columns(points: Sequence[tuple[float, str]]) -> list[Markup]:
     Args:
         points: From left to right where each lies, and what it means.
     """
-    between = [round((one + other) / 2, 2) for (one, _), (other, _) in pairwise(points)]
+    across = [one for one, _ in points]
+    between = [round((one + other) / 2, 2) for one, other in pairwise(across)]
     edges = pairwise([_LEFT, *between, _WIDTH - _RIGHT])
     text = Markup(
         '<rect class="point" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>'

@@ -73,7 +73,8 @@ def _files(
     card = contents.card_of(environment, pipeline, registry, model)
     pictures = {render.file_of(name): png for name, png in card.pictures.items()}
     texts = {TEXT: render.markdown(card), PAGE: render.html(card)}
-    return {**pictures, **{name: text.encode() for name, text in texts.items()}}
+    encoded = {name: text.encode() for name, text in texts.items()}
+    return {**pictures, **encoded}
 
 
 def _put(

@@ -343,7 +343,7 @@ def _backtests(known: _Sources) -> Section:
 def _is_of_recipe(known: _Sources, settings: str) -> bool:
     """Whether a backtest is of the model's recipe: of others it would tell nothing about it."""
     told = json.loads(settings)
-    return [told.get(part) for part in _RECIPE] == [known.pins.get(part) for part in _RECIPE]
+    return all(told.get(part) == known.pins.get(part) for part in _RECIPE)
 
 
 def _limits(known: _Sources) -> Section:

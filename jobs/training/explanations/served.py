@@ -132,7 +132,8 @@ class Explainer:
         wrong = np.flatnonzero(~(np.abs(today - served) <= allowed))
         if not len(wrong):
             return
-        if any((np.abs(one.score(rows) - served) <= allowed).all() for one in others):
+        off = [np.abs(one.score(rows) - served) for one in others]
+        if any((found <= allowed).all() for found in off):
             return
         place = int(wrong[0])
         raise NightshiftError(
