@@ -125,7 +125,7 @@ def test_rows_of_the_new_format_are_read_checked_and_published(
     checkout: Path, spark: SparkSession, shared_environment: Environment
 ) -> None:
     play(checkout)
-    remote = session._address(shared_environment)
+    remote = session.address(shared_environment)
     night, query = shown("A source format")
     ended = typed(checkout, night.words, SPARK_REMOTE=remote)
     assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}"

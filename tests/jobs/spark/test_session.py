@@ -177,7 +177,7 @@ def test_on_a_server_of_others_rows_mean_the_same(
         monkeypatch,
         **{"session.timeZone": "America/New_York", "ansi.enabled": "false"},
     )
-    theirs = replace(own, spark_remote=session._address(own))
+    theirs = replace(own, spark_remote=session.address(own))
     try:
         spark = session.connect(theirs)
         row = spark.sql("SELECT current_timezone(), try_cast('1' AS int)").first()
