@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import configparser
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 from jobs.services import airflow
-from pipelines.environment import Environment
+from pipelines.environment import ROOT, Environment
 from tests.conftest import free_port
 
 
@@ -33,6 +34,18 @@ def test_a_program_that_speaks_no_http_is_no_healthy_airflow() -> None:
         with connection:
             connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
             assert asked.result(10) == {}
+
+
+def test_a_task_asks_for_as_long_as_the_api_takes_to_start_on_a_busy_machine() -> None:
+    file = configparser.ConfigParser(interpolation=None)
+    file.read(ROOT / "airflow.cfg")
+    tries = file.getint("workers", "execution_api_retries", fallback=5)
+    longest = file.getfloat("workers", "execution_api_retry_wait_max", fallback=90)
+    # Airflow draws each wait between one second and the doubled one before, at most the longest.
+    waits = [(1 + min(longest, 2**number)) / 2 for number in range(tries - 1)]
+    assert sum(waits) > 100
+    # And then it is not kept waiting by it.
+    assert max(waits) < 10
 
 
 def _environment(port: int) -> Environment:
