@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -16,11 +16,13 @@ from airflow.sdk.types import DagRunProtocol
 from pipelines import replay
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
-from pipelines.errors import UsageError
+from pipelines.errors import UsageError, no_such
 from pipelines.spec import Pipeline
 
 _OF_ONE_DAY = ("backfill", "scheduled")
 """Runs that have a day of their own, by their interval."""
+_OF_AIRFLOW = ("openlineage",)
+"""What Airflow's own operators add to the configuration of a run that they trigger."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,6 +110,19 @@ def chosen_days(params: Mapping[str, Any]) -> Days | None:
             f"or both 'from' and 'to' for a range; given: {listed}."
         )
     return None
+
+
+def require_known(params: Collection[str], known: Collection[str]) -> None:
+    """Refuse what a run's configuration asks for and no param is, such as `day` for `date`.
+
+    Airflow passes it on in silence, and the run would be that of another night.
+
+    Raises:
+        AirflowFailException: the first such name, with the near miss and all that are known.
+    """
+    for name in params:
+        if name not in known and name not in _OF_AIRFLOW:
+            raise AirflowFailException(str(no_such("param of this DAG", name, known)))
 
 
 def due_day(pipeline: Pipeline, run: DagRunProtocol) -> date:

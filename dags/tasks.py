@@ -39,7 +39,7 @@ from airflow.sdk.exceptions import (
 )
 
 from dags import callbacks, lineage
-from dags.nights import Night, days_to_tell, night_of
+from dags.nights import Night, days_to_tell, night_of, require_known
 from dags.process import Ended, Process
 from dags.reports import ReportLink, url_of
 from dags.waiting import FilesLanded, RunEnded
@@ -217,6 +217,7 @@ class PlanOperator(CommandOperator):
             TaskDeferred: an earlier night of a backfill runs; Airflow calls `take_turn` when it has
                 ended.
         """
+        require_known(context["params"], self.dag.params)
         self._let_earlier_nights_end(context)
         try:
             planned = night_of(self.pipeline, context)

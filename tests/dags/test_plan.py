@@ -120,6 +120,21 @@ def test_people_are_told_of_a_form_that_contradicts_itself(plan: PlanOperator, s
     PIPELINE.require_days(Days(parse_day(told.first), parse_day(told.last)))
 
 
+def test_a_configuration_that_names_no_param_is_refused_and_no_other_night_runs(
+    plan: PlanOperator, stub: Path
+) -> None:
+    with pytest.raises(AirflowFailException, match=r"named 'dates'\. Did you mean 'date'\? "):
+        plan.execute(context(dates="2013-03-01"))
+    assert not stub.exists()
+
+
+def test_what_airflows_own_trigger_adds_to_a_configuration_is_no_param_of_ours(
+    plan: PlanOperator, stub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(plan, DUE, monkeypatch, date="2013-03-01", openlineage={"parentRunId": "1"})
+    assert stub.exists()
+
+
 class Backfilled(Instance):
     """A task of a night of a backfill, of whose earlier nights one runs, or none."""
 
