@@ -28,6 +28,8 @@ TO_DO = frozenset({"missing", "stale", REFUSED})
 """States of what a run of the night would make."""
 _WORST_FIRST = (REFUSED, "failed", "not landed", "done", "current")
 """Outcomes of stages; that of a run is the worst of them."""
+_BADLY = frozenset({REFUSED, "failed"})
+"""Outcomes that nobody must overlook."""
 _COLUMNS = (
     *("run_id", "stage", "first_day", "last_day", "status", "started_at"),
     *("metrics", "error"),
@@ -156,13 +158,20 @@ def nights(environment: Environment, pipeline: Pipeline, now: datetime) -> Night
 
 
 def last_night(environment: Environment, pipeline: Pipeline, now: datetime) -> date:
-    """The last night that is due, or that was published: whichever is later."""
+    """The last night that is due, that was published, or that ended badly: whichever is later.
+
+    People run nights ahead of those that are due, and look here for what became of them.
+    """
     published = ops.read(
         environment, "publications", [("pipeline", "=", pipeline.name)], ["table_name", "day"]
     )
     feeds = {f"{pipeline.name}.{feed.name}" for feed in pipeline.feeds}
     days = [_due(environment, pipeline, now)]
     days += [row["day"] for row in published.to_pylist() if row["table_name"] in feeds]
+    # Not those that wait for their files: everything before such a night would count as missing.
+    of_pipeline = [("pipeline", "=", pipeline.name)]
+    ended = ops.read(environment, "stage_runs", of_pipeline, ["last_day", "status"])
+    days += [row["last_day"] for row in ended.to_pylist() if row["status"] in _BADLY]
     return max(days)
 
 

@@ -185,6 +185,15 @@ def test_a_refused_night_says_why_and_where_its_report_is(home: Home) -> None:
     assert night.report == f"tiny/{DAYS[1]}..{DAYS[1]}/manual__1/index.html"
 
 
+def test_a_refused_night_is_shown_though_it_is_not_due_yet(home: Home) -> None:
+    home.night(DAYS[0])
+    refused_at(home, DAYS[1], [{"table": "tiny.readings", "says": "amount is from 0 to 9."}])
+    page = shown(home, DAYS[0])
+    assert [night.day for night in page.nights] == [DAYS[1], DAYS[0]]
+    assert page.to_make == DAYS[1]
+    assert page.counts["refused"] == 1
+
+
 def test_reports_are_found_in_a_home_that_was_moved(home: Home, tmp_path: Path) -> None:
     home.night(DAYS[0])
     refused_at(home, DAYS[1], [])
