@@ -43,7 +43,8 @@ does not pay off.
 With one compiler Java reserves 48 MB for code, which Spark's generated classes fill within some
 nights: then nothing is compiled any more.
 """
-_VENV = (ROOT / ".venv").resolve()
+_VENV = (ROOT / ".venv" if (ROOT / ".venv").exists() else Path(sys.prefix)).resolve()
+"""An installed package has no environment below it: it runs in that of a checkout."""
 CLASS_ARCHIVE = _VENV / "spark.jsa"
 """Spark's classes, parsed and verified once, by `jobs.commands.class_archive`: a server that shares
 them needs 60 % of the processor time until it has answered its first queries.
@@ -183,19 +184,22 @@ def own_jars(environment: Environment) -> list[Path]:
     Raises:
         NightshiftError: they are not there.
     """
-    return [*_jars("delta", "delta-spark"), *_store_jars(environment)]
+    return [*_fetched_jars("delta", "delta-spark"), *_store_jars(environment)]
 
 
 def _store_jars(environment: Environment) -> list[Path]:
-    return _jars("s3", "hadoop-aws") if environment.uses_object_store else []
+    return _fetched_jars("s3", "hadoop-aws") if environment.uses_object_store else []
 
 
-def _jars(name: str, needed: str) -> list[Path]:
-    folder = _VENV / "jars" / name
-    jars = sorted(folder.glob("*.jar"))
-    if not any(needed in jar.name for jar in jars):
-        raise NightshiftError(f"The JARs of {needed} are not in {folder}. Run `make setup`.")
-    return jars
+def _fetched_jars(name: str, needed: str) -> list[Path]:
+    places = dict.fromkeys([ROOT / ".venv", Path(sys.prefix)])
+    folders = [place.resolve() / "jars" / name for place in places]
+    for folder in folders:
+        jars = sorted(folder.glob("*.jar"))
+        if any(needed in jar.name for jar in jars):
+            return jars
+    tried = " nor in ".join(map(str, folders))
+    raise NightshiftError(f"The JARs of {needed} are not in {tried}. Run `make setup`.")
 
 
 def main() -> None:
@@ -264,7 +268,7 @@ def _addresses(environment: Environment) -> dict[str, str]:
 
 def _java_settings(environment: Environment) -> dict[str, str]:
     scratch = str(_folder(environment) / _scratch(environment))
-    jars = [str(jar) for jar in _jars("delta", "delta-spark")]
+    jars = [str(jar) for jar in _fetched_jars("delta", "delta-spark")]
     options = [_JVM_FLAGS, "-Duser.timezone=UTC", f"-Djava.io.tmpdir={quote(scratch)}"]
     if CLASS_ARCHIVE.exists():
         # An archive that does not fit is no news to anyone: Java does without.

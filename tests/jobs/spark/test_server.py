@@ -58,6 +58,20 @@ def shares_classes(process: psutil.Process) -> bool:
     return str(server.CLASS_ARCHIVE) in {part.path for part in process.memory_maps()}
 
 
+def test_an_installed_package_takes_the_jars_of_the_environment_that_it_runs_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path / "home")})
+    monkeypatch.setattr(server, "ROOT", tmp_path / "site")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
+    with pytest.raises(NightshiftError, match=r"site/.venv/jars/delta nor in .*venv/jars/delta"):
+        server.own_jars(environment)
+    jar = tmp_path / "venv" / "jars" / "delta" / "io.delta_delta-spark_4.2_2.13-4.4.0.jar"
+    jar.parent.mkdir(parents=True)
+    jar.touch()
+    assert server.own_jars(environment) == [jar]
+
+
 def test_it_listens_on_loopback_alone(shared_environment: Environment, spark: SparkSession) -> None:
     addresses = set()
     for connection in holder_of(shared_environment.spark_port).net_connections("inet"):
