@@ -54,7 +54,7 @@ def _measured(asked: argparse.Namespace) -> list[Measured]:
         case: Case = cases.module(name).CASE
         quick = (case.quick_size,)
         for size in asked.size or (quick if asked.quick else case.sizes):
-            found = measure(case, size, asked.repeats)
+            found = measure(case, size, asked.repeats, is_quick=asked.quick)
             measured += found
             if not asked.quick:
                 # After each, so that an interrupted run keeps what it has measured.

@@ -67,6 +67,10 @@ class Peer:
     times: Callable[[int], float] = lambda _: 1.0
     """By the size, how many times it would have to do what it does; its seconds are told as so many
     times those that were measured. Its `what` says so."""
+    largest: int | None = None
+    """Size above which it is not measured: it would take all day. None: none is."""
+    in_quick: bool = True
+    """Whether a quick look measures it too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +93,14 @@ class Case:
     repeats: int = 5
     same: Callable[[pa.Table, pa.Table], bool]
     """Whether an answer of a peer is ours."""
+
+    def peers_at(self, size: int, *, is_quick: bool) -> tuple[Peer, ...]:
+        """Those that are measured at that size."""
+        return tuple(
+            one
+            for one in self.peers
+            if (one.largest is None or size <= one.largest) and (one.in_quick or not is_quick)
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,8 +165,14 @@ class _Running:
         return told
 
 
-def measure(case: Case, size: int, repeats: int | None = None) -> list[Measured]:
-    """Measure all ways of a case at one size.
+def measure(
+    case: Case, size: int, repeats: int | None = None, *, is_quick: bool = False
+) -> list[Measured]:
+    """Measure the ways of a case at one size.
+
+    Args:
+        repeats: Instead of the case's own.
+        is_quick: Leave out the peers that take long.
 
     Raises:
         SystemExit: a way fails, or says something else than ours.
@@ -163,7 +181,8 @@ def measure(case: Case, size: int, repeats: int | None = None) -> list[Measured]
         folder = Path(path)
         cases.module(case.name).prepare(folder, size)
         _tell(f"{case.name}, {size:,}")
-        ways = {OURS: 1.0, **{peer.name: peer.times(size) for peer in case.peers}}
+        peers = case.peers_at(size, is_quick=is_quick)
+        ways = {OURS: 1.0, **{peer.name: peer.times(size) for peer in peers}}
         running = [
             stack.enter_context(_started(case, way, times, folder)) for way, times in ways.items()
         ]
@@ -173,7 +192,7 @@ def measure(case: Case, size: int, repeats: int | None = None) -> list[Measured]
             for one in running:
                 one.round()
                 _tell(f"  {one.way} {one.seconds[-1]:.2f} s")
-    return _measured(case, size, running)
+    return _measured(case, size, peers, running)
 
 
 def machine() -> dict[str, object]:
@@ -188,10 +207,12 @@ def machine() -> dict[str, object]:
     }
 
 
-def _measured(case: Case, size: int, running: Sequence[_Running]) -> list[Measured]:
+def _measured(
+    case: Case, size: int, peers: Sequence[Peer], running: Sequence[_Running]
+) -> list[Measured]:
     own = median(running[0].seconds)
     found = []
-    for one, peer in zip(running, (None, *case.peers), strict=True):
+    for one, peer in zip(running, (None, *peers), strict=True):
         found.append(
             Measured(
                 case=case.name,

@@ -73,6 +73,25 @@ def test_a_part_of_the_work_is_told_as_all_of_it() -> None:
     assert power.ratio == mine.median / power.median < 1e-3
 
 
+@pytest.mark.parametrize(
+    ("size", "is_quick", "ways"),
+    [
+        (10, False, [OURS, "power", "list_of"]),
+        (11, False, [OURS, "list_of"]),
+        (10, True, [OURS, "power"]),
+    ],
+)
+def test_a_peer_that_takes_long_is_measured_where_it_can_be(
+    size: int, is_quick: bool, ways: list[str]
+) -> None:
+    slow = (
+        Peer(name="power", what="", largest=10),
+        Peer(name="list_of", what="", in_quick=False),
+    )
+    measured = measure(replace(toy.CASE, peers=slow), size, 1, is_quick=is_quick)
+    assert [one.way for one in measured] == ways
+
+
 def _result(way: str, *seconds: float, goal: float | None = None) -> Measured:
     return Measured(
         case="toy",
