@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from jobs.lake.store_faults import what_store_says
+from jobs.outcome import PROMOTING_STAGE
 from pipelines.errors import NightshiftError
 from pipelines.events import ALARMS, Channel, Event, Notification
 from pipelines.redaction import redacted
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _Reading = Callable[[], "Sequence[Row]"]
 _LISTED = 5
 """Alarms that a recovery names."""
+_MODEL_MAKING_STAGES = ("train", PROMOTING_STAGE)
 _TOLD_ONCE = (Event.APPROVAL_EXPIRED, Event.ALIAS_MOVED)
 """What any run may tell that comes first: by `ops.alerts` the next one knows that people know."""
 
@@ -56,10 +58,32 @@ def tell(run: Run, notification: Notification) -> tuple[Channel, ...]:
 
 def _tell_alarm(run: Run, notification: Notification) -> tuple[Channel, ...]:
     cause = _cause(notification)
-    if cause in [row["cause"] for row in _standing(run)]:
+    standing = _standing(run)
+    if cause in [row["cause"] for row in standing]:
         print(f"People know of it already: {cause}", file=sys.stderr, flush=True)
         return ()
+    why = _why_no_model(run, notification, standing)
+    if why is not None:
+        print(f"People know why: {why['cause']}", file=sys.stderr, flush=True)
+        return ()
     return _send_and_record(run, notification)
+
+
+def _why_no_model(run: Run, notification: Notification, standing: Sequence[Row]) -> Row | None:
+    """Of a night that no model can score: what people know of its training or evaluation.
+
+    None when nothing is known of them, or something else is wrong.
+    """
+    from jobs.lake.model_events import NONE_IN_FORCE
+
+    if not notification.message.startswith(NONE_IN_FORCE.format(name=run.pipeline.name)):
+        return None
+    known = (
+        row
+        for row in standing
+        if row["stage"] in _MODEL_MAKING_STAGES and row["last_day"] == run.days.last
+    )
+    return next(known, None)
 
 
 def _tell_done(run: Run, done: Notification) -> tuple[Channel, ...]:

@@ -24,6 +24,9 @@ GATE = "the gate"
 SOMEBODY = "somebody"
 """Who moved an alias in MLflow, which does not keep it."""
 
+NONE_IN_FORCE = "No model of '{name}' was in force"
+"""How stage `predict` begins to say why it could score nothing."""
+
 PROMOTED = "promoted"
 """By the gate."""
 REFUSED = "refused"

@@ -52,8 +52,8 @@ def predict(run: Run) -> dict[str, object]:
     champions = serving.serving_models(run.environment, registry, run.days)
     if not champions:
         raise Refused(
-            f"No model of '{run.pipeline.name}' was in force on {run.days}: nothing can be scored. "
-            + _way_out(run)
+            f"{model_events.NONE_IN_FORCE.format(name=run.pipeline.name)} on {run.days}: nothing "
+            f"can be scored. {_way_out(run)}"
         )
     knowledge = Knowledge.of_now(run)
     # Only the nights that have a champion: what others hold from runs of their own stays.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from jobs import outcome
-from jobs.lake import alerts, ops
+from jobs.lake import alerts, model_events, ops
 from jobs.notifications import channels
 from jobs.services import locks
 from jobs.telling import tell
@@ -98,6 +98,43 @@ def test_the_same_cause_is_known_by_its_first_words_and_not_by_its_report(
     assert len(sent(environment)) == 1
     known = "People know of it already: stage_refused 2013-01-05 check_raw: toy.readings was"
     assert known in capsys.readouterr().err
+
+
+def no_model(run: Run, why: str = "nothing can be scored.") -> Notification:
+    message = f"{model_events.NONE_IN_FORCE.format(name=run.pipeline.name)} on {run.days}: {why}"
+    return outcome.notification(run, Event.STAGE_REFUSED, message, "predict")
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+def test_a_night_without_any_model_is_told_by_the_stage_that_made_none(
+    stage: str,
+    night: Callable[[str], Run],
+    environment: Environment,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = night("2013-01-05")
+    tell(run, replace(wrong(run, why="Too few labels."), stage=stage))
+    tell(run, no_model(run))
+    # Another run of the night, as a person starts one.
+    tell(replace(run, run_id="manual__2"), no_model(run))
+    assert [message["stage"] for message in sent(environment)] == [stage]
+    assert f"People know why: stage_refused 2013-01-05 {stage}: Too few labels." in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_night_without_any_model_is_told_where_nothing_else_was(
+    night: Callable[[str], Run], environment: Environment
+) -> None:
+    run, later = night("2013-01-05"), night("2013-01-06")
+    tell(run, wrong(run))
+    tell(run, no_model(run))
+    tell(later, no_model(later))
+    unreadable = outcome.notification(later, Event.STAGE_FAILED, "The model is cut off.", "predict")
+    tell(later, replace(wrong(later), stage="train"))
+    tell(later, unreadable)
+    stages = [message["stage"] for message in sent(environment)]
+    assert stages == ["check_raw", "predict", "predict", "train", "predict"]
 
 
 def test_a_recovery_is_told_once_with_what_is_over(
