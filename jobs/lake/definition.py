@@ -33,6 +33,7 @@ none."""
 _AS_BEFORE: Mapping[str, object] = {
     "new_columns": "refuse",
     "unread": (),
+    "precision": "float32",
     "compression": "none",
     "accumulated_batches": 1,
     "reduction": "average",

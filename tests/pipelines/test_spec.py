@@ -372,6 +372,7 @@ def test_a_watch_refuses_nonsense(declared: dict[str, Any], message: str) -> Non
     [
         ({"accumulated_batches": 0}, "accumulated_batches must be at least 1"),
         ({"compression": "zip"}, "No compression 'zip'. Known: none, fp16"),
+        ({"precision": "float16"}, "No precision 'float16'. Known: float32, mixed_float16"),
         ({"reduction": "adasum"}, "No reduction 'adasum': use 'average'. Horovod's Adasum needs"),
     ],
 )

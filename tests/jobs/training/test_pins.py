@@ -72,7 +72,11 @@ def test_a_setting_that_came_later_counts_only_when_it_is_used(tmp_path: Path) -
     assert set(told) == before | {"name", "batch_size", "learning_rate"}
     assert digest(TRAINING) == "714b671a9f85ee2b"
     first = pins.fingerprint(_pins(tmp_path))
-    for used in (replace(NETWORK, compression="fp16"), replace(NETWORK, accumulated_batches=2)):
+    for used in (
+        replace(NETWORK, compression="fp16"),
+        replace(NETWORK, accumulated_batches=2),
+        replace(NETWORK, precision="mixed_float16"),
+    ):
         assert pins.fingerprint(_pins(tmp_path, settings=used)) != first
         assert digest(replace(TRAINING, family=used)) != digest(TRAINING)
 

@@ -57,8 +57,13 @@ def build(
     hidden = keras.layers.Concatenate()([*numbers, flat])
     if dropout:
         hidden = dropout(settings.input_dropout)(hidden)
+    # Numbers are scaled, and the last unit sums up, in 32 bits: few products, and all of the range.
+    precision = settings.precision if dropout else "float32"
     for number, units in enumerate(settings.hidden, 1):
-        hidden = keras.layers.Dense(units, activation="relu", name=f"hidden_{number}")(hidden)
+        layer = keras.layers.Dense(
+            units, activation="relu", name=f"hidden_{number}", dtype=precision
+        )
+        hidden = layer(hidden)
         if dropout:
             hidden = dropout(settings.dropout)(hidden)
     read = [hidden, *numbers]
@@ -100,6 +105,9 @@ def compile_for(
         warmup_steps=warmup,
     )
     optimizer = keras.optimizers.AdamW(rate, weight_decay=_WEIGHT_DECAY)
+    if settings.precision == "mixed_float16":
+        # Gradients below 6e-8 would be zeros.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     batches = steps * settings.accumulated_batches
     # XLA would compile Horovod's operations away from the graph that knows them: jit_compile must
     # be off.

@@ -23,7 +23,7 @@ from jobs.training.families.neural_network.network import load
 from jobs.training.families.neural_network.rendezvous import Place
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused
-from pipelines.model import NeuralNetwork, Training
+from pipelines.model import NeuralNetwork, Precision, Training
 from tests.jobs.training.small import NETWORK, TRAINING, TWIN, data_of, job_of
 
 Weights = list[np.ndarray]
@@ -67,6 +67,23 @@ def test_gradients_that_are_sent_as_halves_make_nearly_the_same_model(
     for ours, theirs in zip(rounded, plain, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=0.02)
     assert outcome.history["val_loss"][-1] < 0.9 * np.log(2)
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_hidden_layers_of_16_bits_make_nearly_the_same_model_of_32(
+    ranked: Environment, tmp_path: Path, precision: Precision
+) -> None:
+    plain, _ = _train(ranked, tmp_path / "plain", NETWORK, ranks=2)
+    mixed, outcome = _train(
+        ranked, tmp_path / "mixed", replace(NETWORK, precision=precision), ranks=2
+    )
+    assert any(not np.array_equal(a, b) for a, b in zip(mixed, plain, strict=True))
+    for ours, theirs in zip(mixed, plain, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=0.1)
+    assert outcome.history["val_loss"][-1] < 0.9 * np.log(2)
+    kept = load(tmp_path / "mixed" / MODEL)
+    assert {layer.compute_dtype for layer in kept.layers} <= {"float32", "int32"}
+    assert {str(weight.dtype) for weight in kept.weights} == {"float32"}
 
 
 def test_the_timeline_tells_of_each_exchange_when_it_is_asked_for(
