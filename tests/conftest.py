@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -58,7 +60,21 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def shared_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+def chmod_calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the shared server has had `chmod` do, in a process each, a line a call."""
+    folder = tmp_path_factory.mktemp("programs")
+    calls, program = folder / "calls", folder / "chmod"
+    calls.touch()
+    true_one = shutil.which("chmod")
+    program.write_text(f'#!/bin/sh\necho "$@" >> "{calls}"\nexec {true_one} "$@"\n')
+    program.chmod(0o755)
+    return calls
+
+
+@pytest.fixture(scope="session")
+def shared_environment(
+    tmp_path_factory: pytest.TempPathFactory, chmod_calls: Path
+) -> Iterator[Environment]:
     """An environment with a home of its own, whose Spark Connect server is up."""
     from jobs.spark.server import running_server
 
@@ -70,7 +86,10 @@ def shared_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Env
     }
     environment = Environment.read({**variables, "NIGHTSHIFT_SPARK_MEMORY": "2g"})
     os.environ.update(variables)
-    with running_server(environment):
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PATH", str(chmod_calls.parent), prepend=os.pathsep)
+            stack.enter_context(running_server(environment))
         yield environment
 
 

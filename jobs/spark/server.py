@@ -45,6 +45,8 @@ nights: then nothing is compiled any more.
 """
 _VENV = (ROOT / ".venv" if (ROOT / ".venv").exists() else Path(sys.prefix)).resolve()
 """An installed package has no environment below it: it runs in that of a checkout."""
+LOCAL_FILES = _VENV / "jars" / "own" / "local-files.jar"
+"""How Spark's own process writes files of this machine; see `tools/setup/LocalFiles.java`."""
 CLASS_ARCHIVE = _VENV / "spark.jsa"
 """Spark's classes, parsed and verified once, by `jobs.commands.class_archive`: a server that shares
 them needs 60 % of the processor time until it has answered its first queries.
@@ -215,7 +217,10 @@ def main() -> None:
 def _computing(environment: Environment) -> dict[str, str]:
     """Where queries are computed: on this machine's cores, or on executors of a cluster."""
     if environment.spark_master is None:
-        return {"spark.master": f"local[{environment.spark_cores}]"}
+        # Executors of a cluster touch files before they have our JARs.
+        files = {"spark.hadoop.fs.file.impl": "nightshift.LocalFiles"}
+        has_own = LOCAL_FILES.exists()
+        return {"spark.master": f"local[{environment.spark_cores}]", **(files if has_own else {})}
     _require_reachable(environment, environment.spark_master)
     return {
         "spark.master": environment.spark_master,
@@ -269,6 +274,8 @@ def _addresses(environment: Environment) -> dict[str, str]:
 def _java_settings(environment: Environment) -> dict[str, str]:
     scratch = str(_folder(environment) / _scratch(environment))
     jars = [str(jar) for jar in _fetched_jars("delta", "delta-spark")]
+    if LOCAL_FILES.exists():
+        jars.append(str(LOCAL_FILES))
     options = [_JVM_FLAGS, "-Duser.timezone=UTC", f"-Djava.io.tmpdir={quote(scratch)}"]
     if CLASS_ARCHIVE.exists():
         # An archive that does not fit is no news to anyone: Java does without.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import sys
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.setup.console import VENV, SetupError, run, step
+from tools.setup.console import VENV, SetupError, run, say, step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,7 @@ class Jars:
         # A program to run is asked for; this one does nothing.
         nothing = scratch / "nothing.py"
         nothing.touch()
-        spark = next(VENV.glob("lib/python*/site-packages/pyspark"))
+        spark = _spark()
         wanted = [coordinates for coordinates, _ in self.pins().values()]
         asked = [one for one in wanted if one.startswith(self.roots)]
         fresh = {
@@ -121,6 +123,14 @@ S3 = Jars(
     ),
 )
 ALL = (DELTA, S3)
+OWN = VENV / "jars" / "own" / "local-files.jar"
+"""Compiled here from `LocalFiles.java`."""
+_OWN_SOURCE = _HERE / "LocalFiles.java"
+_COMPILER = ("-m", "jdk.compiler/com.sun.tools.javac.Main")
+"""Part of most Javas, also where there is no program `javac`."""
+_OLDEST_JAVA = "17"
+_ANY_TIME = (1980, 1, 1, 0, 0, 0)
+"""The first that a ZIP file can tell."""
 
 
 def make() -> None:
@@ -133,16 +143,40 @@ def make() -> None:
     for jars in ALL:
         jars.make()
     _forget_others()
+    try:
+        _compile()
+    except SetupError as error:
+        say(f"setup: not compiled, so Spark runs `chmod` for each file that it writes: {error}")
 
 
 def _forget_others() -> None:
     """Delete what lies beside them, such as JARs of an older version of this file."""
-    known = [jars.folder for jars in ALL]
+    known = [*(jars.folder for jars in ALL), OWN.parent]
     for path in (VENV / "jars").iterdir():
         if path.is_dir() and path not in known:
             shutil.rmtree(path)
         elif path not in known:
             path.unlink()
+
+
+def _compile() -> None:
+    OWN.unlink(missing_ok=True)
+    OWN.parent.mkdir(exist_ok=True)
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home, "bin", "java")) if home else "java"
+    with tempfile.TemporaryDirectory(prefix="nightshift-java-") as scratch:
+        against = ("--release", _OLDEST_JAVA, "-cp", f"{_spark()}/jars/*")
+        run([java, *_COMPILER, "-proc:none", *against, "-d", scratch, _OWN_SOURCE])
+        unfinished = OWN.with_suffix(".part")
+        with zipfile.ZipFile(unfinished, "w") as jar:
+            for made in sorted(Path(scratch).rglob("*.class")):
+                name = made.relative_to(scratch).as_posix()
+                jar.writestr(zipfile.ZipInfo(name, _ANY_TIME), made.read_bytes())
+        unfinished.replace(OWN)
+
+
+def _spark() -> Path:
+    return next(VENV.glob("lib/python*/site-packages/pyspark"))
 
 
 def _sha256(path: Path) -> str | None:

@@ -93,6 +93,19 @@ def test_without_what_set_up_wrote_down_it_starts_as_well(
     assert "SharedArchiveFile" not in " ".join(server.command(shared_environment))
 
 
+def test_no_process_is_started_for_the_mode_of_a_file(
+    spark: SparkSession, chmod_calls: Path, tmp_path: Path
+) -> None:
+    before = chmod_calls.read_text()
+    rows = spark.range(6).selectExpr("id", "id % 3 AS day")
+    rows.write.partitionBy("day").parquet(str(tmp_path / "table"))
+    assert chmod_calls.read_text() == before
+    modes: dict[bool, set[int]] = {True: set(), False: set()}
+    for path in (tmp_path / "table").rglob("*"):
+        modes[path.is_dir()].add(path.stat().st_mode & 0o777)
+    assert modes == {True: {0o755}, False: {0o644}}
+
+
 @pytest.mark.parametrize("credentials", ["", "/;token=wrong"])
 def test_a_client_without_the_token_is_refused(
     shared_environment: Environment, spark: SparkSession, credentials: str
