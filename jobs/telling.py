@@ -8,10 +8,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from jobs.lake.store_faults import what_store_says
-from jobs.outcome import PROMOTING_STAGE
+from jobs.outcome import CURRENT, PROMOTING_STAGE
 from pipelines.errors import NightshiftError
 from pipelines.events import ALARMS, Channel, Event, Notification
 from pipelines.redaction import redacted
@@ -78,12 +79,25 @@ def _why_no_model(run: Run, notification: Notification, standing: Sequence[Row])
 
     if not notification.message.startswith(NONE_IN_FORCE.format(name=run.pipeline.name)):
         return None
-    known = (
-        row
-        for row in standing
-        if row["stage"] in _MODEL_MAKING_STAGES and row["last_day"] == run.days.last
-    )
-    return next(known, None)
+    for row in standing:
+        is_of_night = row["last_day"] == run.days.last and row["pipeline"] == run.pipeline.name
+        if is_of_night and row["stage"] in _MODEL_MAKING_STAGES and not _is_over(run, row["stage"]):
+            return row
+    return None
+
+
+def _is_over(run: Run, stage: str) -> bool:
+    """Whether the stage has succeeded since: then its alarm is no reason any more."""
+    from jobs.lake import ops
+
+    about = [
+        ("pipeline", "=", run.pipeline.name),
+        ("stage", "=", stage),
+        ("last_day", "=", run.days.last),
+    ]
+    rows = _read(run, lambda: ops.read(run.environment, "stage_runs", about).to_pylist())
+    last = max(rows, key=itemgetter("started_at"), default=None)
+    return last is not None and last["status"] in ("done", CURRENT)
 
 
 def _tell_done(run: Run, done: Notification) -> tuple[Channel, ...]:

@@ -7,6 +7,7 @@ has answered its first queries. Java can write down the result (class data shari
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 from shlex import quote
 
@@ -31,8 +32,12 @@ def main() -> None:
     # Or the server shared the classes of the old one, and the new one lacked them.
     archive.unlink(missing_ok=True)
     unfinished = archive.with_name(f"{archive.name}.part")
+    unfinished.unlink(missing_ok=True)
     options = f"-XX:ArchiveClassesAtExit={quote(str(unfinished))} -Xlog:cds=off"
     os.environ["SPARK_SUBMIT_OPTS"] = options
+    # Folders with files that others may set: Java archives no class path with such.
+    for name in ("HADOOP_CONF_DIR", "YARN_CONF_DIR"):
+        os.environ.pop(name, None)
     with tempfile.TemporaryDirectory(prefix="nightshift-classes-") as home:
         variables = {"NIGHTSHIFT_HOME": home, "NIGHTSHIFT_SPARK_PORT": str(free_port())}
         environment = Environment.read(variables)
@@ -41,11 +46,19 @@ def main() -> None:
             use_delta(connect(environment), f"{environment.lake}/warm_up")
         finally:
             disconnect()
-            process.terminate()
-            process.wait(timeout=_STOP_SECONDS)
+            _end(process)
     if not unfinished.exists():
         raise NightshiftError(f"Java wrote no archive of classes to {archive}.")
     unfinished.replace(archive)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 if __name__ == "__main__":

@@ -236,8 +236,9 @@ class TableCompleter(Completer):
             for called in _called(name, said):
                 yield from (f"{called}.{column}" for column in columns)
         own = self._session.own_tables(known) if self._session else {}
+        words = {_bare(token.text) for token in said}
         for name, kinds in own.items():
-            if name in text:
+            if _bare(name.rpartition(".")[2]) in words:
                 yield from map(as_name, kinds)
         yield from own
         yield from known

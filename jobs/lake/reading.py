@@ -162,15 +162,24 @@ def _of_several(column: str, how: str, value: object, kind: DuckDBPyType) -> Exp
         raise UsageError(f"Filter {column} {how} needs a list of values, not {value!r}.")
     # numpy and pandas have no truth value of several.
     values = list(value)
-    if any(one is None for one in values):
+    if any(map(_is_missing, values)):
         raise UsageError(
-            f"Filter {column} {how} has None in its list, which equals nothing. Leave it out; the "
-            f"rows without a value are those of ('{column}', '=', None)."
+            f"Filter {column} {how} has None in its list, or NaN, NaT or NA, which equals nothing. "
+            f"Leave it out; the rows without a value are those of ('{column}', '=', None)."
         )
     if not values:
         # SQL has no empty list.
         return ConstantExpression(how == "not in")
     return _OF_SEVERAL[how](ColumnExpression(column), *[_constant(one, kind) for one in values])
+
+
+def _is_missing(value: object) -> bool:
+    """Whether it stands for no value: None, and what numpy, pandas and polars have for it."""
+    try:
+        return not pa.scalar(value, from_pandas=True).is_valid
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        # Of no kind that Arrow knows: what it is, DuckDB says.
+        return False
 
 
 def _constant(value: object, kind: DuckDBPyType) -> Expression:

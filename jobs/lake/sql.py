@@ -63,7 +63,7 @@ UNION ALL SELECT database_name, schema_name, view_oid, view_name FROM duckdb_vie
 UNION ALL SELECT database_name, schema_name, table_oid, table_name FROM duckdb_tables()"""
 _COLUMNS_OF_SESSION = """SELECT database_name, schema_name, table_name, column_name, data_type
 FROM duckdb_columns() WHERE NOT internal
-AND NOT (database_name = 'memory' AND schema_name IN (SELECT unnest($schemas)))
+AND NOT (database_name = 'memory' AND schema_name IN (SELECT unnest($schemas::VARCHAR[])))
 ORDER BY database_name, schema_name, table_name, column_index"""
 _MAIN = "main"
 """Schema whose tables, and those of what is temporary, need no schema before their names."""

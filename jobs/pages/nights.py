@@ -28,6 +28,9 @@ TO_DO = frozenset({"missing", "stale", REFUSED})
 """States of what a run of the night would make."""
 _WORST_FIRST = (REFUSED, "failed", "not landed", "done", "current")
 """Outcomes of stages; that of a run is the worst of them."""
+_AHEAD = timedelta(days=31)
+"""A night that ended badly farther ahead was a slip, such as 2103 for 2013: it shows no years of
+missing nights."""
 _BADLY = frozenset({REFUSED, "failed"})
 """Outcomes that nobody must overlook."""
 _COLUMNS = (
@@ -130,7 +133,7 @@ def _work(state: str, reason: str, places: Sequence[_Place]) -> Work:
 
 
 def nights(environment: Environment, pipeline: Pipeline, now: datetime) -> Nights:
-    """The nights up to the last that is over.
+    """The nights up to `last_night`.
 
     Args:
         environment: Whose lake is read.
@@ -168,11 +171,12 @@ def last_night(environment: Environment, pipeline: Pipeline, now: datetime) -> d
     feeds = {f"{pipeline.name}.{feed.name}" for feed in pipeline.feeds}
     days = [_due(environment, pipeline, now)]
     days += [row["day"] for row in published.to_pylist() if row["table_name"] in feeds]
+    last = max(days)
     # Not those that wait for their files: everything before such a night would count as missing.
-    of_pipeline = [("pipeline", "=", pipeline.name)]
-    ended = ops.read(environment, "stage_runs", of_pipeline, ["last_day", "status"])
-    days += [row["last_day"] for row in ended.to_pylist() if row["status"] in _BADLY]
-    return max(days)
+    of_pipeline = [("pipeline", "=", pipeline.name), ("last_day", ">", last)]
+    ended = ops.read(environment, "stage_runs", of_pipeline, ["last_day", "status"]).to_pylist()
+    badly = [row["last_day"] for row in ended if row["status"] in _BADLY]
+    return max((night for night in badly if night <= last + _AHEAD), default=last)
 
 
 def _due(environment: Environment, pipeline: Pipeline, now: datetime) -> date:

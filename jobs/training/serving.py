@@ -105,9 +105,10 @@ def put_right(environment: Environment, registry: Registry) -> str | None:
         found = f"pointed to version {moved_to}, which does not serve by ops.model_events"
         if moved_to == NOWHERE:
             found = "was deleted by hand"
+        done = "It was put back" if registry.champion() else "No version that is there can have it"
         print(
-            f"Warning: the alias '{CHAMPION}' of '{name}' in MLflow {found}. It was put back. To "
-            f"change what serves: nightshift rollback {name} --to VERSION --why TEXT",
+            f"Warning: the alias '{CHAMPION}' of '{name}' in MLflow {found}. {done}. To change "
+            f"what serves: nightshift rollback {name} --to VERSION --why TEXT",
             file=sys.stderr,
             flush=True,
         )

@@ -20,7 +20,7 @@ from jobs.telling import tell
 from pipelines.environment import Environment
 from pipelines.events import ALARMS, Event, Notification
 from pipelines.run import Run
-from tests.jobs import toy
+from tests.jobs import records, toy
 
 REFUSED = """toy.readings was refused: 2 expectation(s) failed.
   - toy.readings amount: 9 of 72 rows.
@@ -121,6 +121,16 @@ def test_a_night_without_any_model_is_told_by_the_stage_that_made_none(
     assert f"People know why: stage_refused 2013-01-05 {stage}: Too few labels." in (
         capsys.readouterr().err
     )
+
+
+def test_a_night_without_any_model_is_told_when_its_training_was_told_of_and_has_succeeded_since(
+    night: Callable[[str], Run], environment: Environment
+) -> None:
+    run = night("2013-01-05")
+    tell(run, replace(wrong(run, why="Too few labels."), stage="train"))
+    records.record(run, records.stage_row(run, "train"))
+    tell(run, no_model(run, "One awaits a person."))
+    assert [message["stage"] for message in sent(environment)] == ["train", "predict"]
 
 
 def test_a_night_without_any_model_is_told_where_nothing_else_was(

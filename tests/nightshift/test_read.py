@@ -199,6 +199,9 @@ def test_an_unknown_table_or_column_is_told_with_the_near_miss(lake: Environment
         (("carrier", "in", "UA"), "needs a list of values, not 'UA'"),
         (("carrier", "not in", ["UA", None]), "Leave it out; the rows without a value are those"),
         (("carrier", "in", [None]), "carrier in has None in its list"),
+        (("delay", "not in", pd.Series([3, None])), "has None in its list, or NaN"),
+        (("day", "not in", pd.Series([_FIRST, None], dtype="datetime64[ns]")), "or NaN, NaT"),
+        (("carrier", "not in", pd.array(["UA", None], dtype="string")), "or NaN, NaT or NA"),
         (("carrier", "=", object()), "is no value of a column"),
     ],
 )

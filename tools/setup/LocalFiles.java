@@ -2,9 +2,6 @@ package nightshift;
 
 import java.io.IOException;
 import java.nio.file.Files;
-import java.nio.file.attribute.PosixFilePermission;
-import java.util.EnumSet;
-import java.util.Set;
 import org.apache.hadoop.fs.LocalFileSystem;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.RawLocalFileSystem;
@@ -22,29 +19,19 @@ public final class LocalFiles extends LocalFileSystem {
     }
 
     private static final class Raw extends RawLocalFileSystem {
-        /** Of an octal mode, from its highest bit to its lowest: those that a set of these has. */
-        private static final PosixFilePermission[] BITS = {
-            PosixFilePermission.OWNER_READ,
-            PosixFilePermission.OWNER_WRITE,
-            PosixFilePermission.OWNER_EXECUTE,
-            PosixFilePermission.GROUP_READ,
-            PosixFilePermission.GROUP_WRITE,
-            PosixFilePermission.GROUP_EXECUTE,
-            PosixFilePermission.OTHERS_READ,
-            PosixFilePermission.OTHERS_WRITE,
-            PosixFilePermission.OTHERS_EXECUTE,
-        };
+        private static final String MODE = "unix:mode";
+
+        /** Of a folder: whose owner and group its files get, which `chmod` leaves as they are. */
+        private static final int HANDED_ON = 06000;
 
         @Override
         public void setPermission(Path path, FsPermission permission) throws IOException {
-            Set<PosixFilePermission> wanted = EnumSet.noneOf(PosixFilePermission.class);
-            for (int position = 0; position < BITS.length; position++) {
-                int bit = 1 << (BITS.length - 1 - position);
-                if ((permission.toShort() & bit) != 0) {
-                    wanted.add(BITS[position]);
-                }
+            java.nio.file.Path file = pathToFile(path).toPath();
+            int kept = 0;
+            if (Files.isDirectory(file)) {
+                kept = (Integer) Files.getAttribute(file, MODE) & HANDED_ON;
             }
-            Files.setPosixFilePermissions(pathToFile(path).toPath(), wanted);
+            Files.setAttribute(file, MODE, kept | permission.toShort());
         }
     }
 }

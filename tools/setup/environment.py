@@ -45,6 +45,8 @@ def install_packages(lock: Path) -> None:
     _UNFINISHED.touch()
     with step(f"installing the packages of {lock.name} (a few minutes the first time)"):
         _install_packages(program, lock)
+    # What comes between may fail, and takes nothing of this along.
+    _UNFINISHED.unlink()
 
 
 def complete(lock: Path) -> None:
@@ -57,6 +59,7 @@ def complete(lock: Path) -> None:
         SetupError: a step failed; the message says which command, and its last output.
     """
     program = uv()
+    _UNFINISHED.touch()
     with step("installing Horovod (built in 2-3 minutes the first time)"):
         _install_horovod(program, lock)
     with step("installing the nightshift command"):

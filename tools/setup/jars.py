@@ -165,7 +165,8 @@ def _compile() -> None:
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home, "bin", "java")) if home else "java"
     with tempfile.TemporaryDirectory(prefix="nightshift-java-") as scratch:
-        against = ("--release", _OLDEST_JAVA, "-cp", f"{_spark()}/jars/*")
+        hadoop = sorted((_spark() / "jars").glob("hadoop-client-*.jar"))
+        against = ("--release", _OLDEST_JAVA, "-cp", os.pathsep.join(map(str, hadoop)))
         run([java, *_COMPILER, "-proc:none", *against, "-d", scratch, _OWN_SOURCE])
         unfinished = OWN.with_suffix(".part")
         with zipfile.ZipFile(unfinished, "w") as jar:

@@ -289,6 +289,7 @@ def test_a_person_has_tables_views_macros_and_schemas_of_their_own(lake: Environ
             assert list(found.rows) == [(3,)]
 
 
+@pytest.mark.usefixtures("as_at_a_terminal")
 @pytest.mark.parametrize(
     "statement",
     [

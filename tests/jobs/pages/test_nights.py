@@ -194,6 +194,12 @@ def test_a_refused_night_is_shown_though_it_is_not_due_yet(home: Home) -> None:
     assert page.counts["refused"] == 1
 
 
+def test_a_night_that_ended_badly_years_ahead_shows_none_of_those_years(home: Home) -> None:
+    home.night(DAYS[0])
+    refused_at(home, DAYS[0].replace(year=DAYS[0].year + 90), [])
+    assert [night.day for night in shown(home, DAYS[0]).nights] == [DAYS[0]]
+
+
 def test_reports_are_found_in_a_home_that_was_moved(home: Home, tmp_path: Path) -> None:
     home.night(DAYS[0])
     refused_at(home, DAYS[1], [])

@@ -54,7 +54,10 @@ def holder_of(port: int) -> psutil.Process:
 
 
 def shares_classes(process: psutil.Process) -> bool:
-    """Whether Java took the archive: one that does not fit, it does not map."""
+    """Whether Java took the archive: one that does not fit, it does not map.
+
+    Where it is old, `python -m jobs.commands.class_archive` makes it anew.
+    """
     return str(server.CLASS_ARCHIVE) in {part.path for part in process.memory_maps()}
 
 
@@ -86,24 +89,42 @@ def test_it_shares_the_classes_that_set_up_wrote_down(
     assert shares_classes(holder_of(shared_environment.spark_port))
 
 
-def test_without_what_set_up_wrote_down_it_starts_as_well(
+def test_what_set_up_wrote_down_is_asked_for_only_where_it_is(
     shared_environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "CLASS_ARCHIVE", tmp_path / "none.jsa")
-    assert "SharedArchiveFile" not in " ".join(server.command(shared_environment))
+    monkeypatch.setattr(server, "LOCAL_FILES", tmp_path / "none.jar")
+    command = " ".join(server.command(shared_environment))
+    assert "SharedArchiveFile" not in command
+    assert "LocalFiles" not in command
+
+
+def test_an_archive_of_classes_that_does_not_fit_keeps_nothing_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = tmp_path / "damaged.jsa"
+    damaged.write_bytes(b"no archive")
+    monkeypatch.setattr(server, "CLASS_ARCHIVE", damaged)
+    home = tmp_path / "home"
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(home), "NIGHTSHIFT_SPARK_MEMORY": "1g"})
+    with running_server(environment, port=0) as own:
+        assert str(damaged) in " ".join(holder_of(own.spark_port).cmdline())
+    assert "jsa" not in (home / "logs" / "spark.log").read_text()
 
 
 def test_no_process_is_started_for_the_mode_of_a_file(
     spark: SparkSession, chmod_calls: Path, tmp_path: Path
 ) -> None:
     before = chmod_calls.read_text()
+    # What is made below is of this folder's group, and hands that on.
+    tmp_path.chmod(0o2755)
     rows = spark.range(6).selectExpr("id", "id % 3 AS day")
     rows.write.partitionBy("day").parquet(str(tmp_path / "table"))
     assert chmod_calls.read_text() == before
     modes: dict[bool, set[int]] = {True: set(), False: set()}
     for path in (tmp_path / "table").rglob("*"):
-        modes[path.is_dir()].add(path.stat().st_mode & 0o777)
-    assert modes == {True: {0o755}, False: {0o644}}
+        modes[path.is_dir()].add(path.stat().st_mode & 0o7777)
+    assert modes == {True: {0o2755}, False: {0o644}}
 
 
 @pytest.mark.parametrize("credentials", ["", "/;token=wrong"])

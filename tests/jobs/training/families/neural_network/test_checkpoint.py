@@ -13,7 +13,7 @@ from jobs.training.families.neural_network.launch import launch
 from jobs.training.families.neural_network.network import load
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
-from pipelines.model import NeuralNetwork
+from pipelines.model import NeuralNetwork, Precision
 from tests.jobs.training.families.neural_network import faulty_rank
 from tests.jobs.training.small import NETWORK, data_of, environment_at, job_of
 
@@ -25,14 +25,16 @@ def _fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launchers, "FUNCTION", function)
 
 
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
 def test_ranks_that_are_killed_go_on_to_the_very_weights_of_an_undisturbed_training(
-    ranked: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ranked: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision
 ) -> None:
+    settings = replace(EACH_EPOCH, precision=precision)
     weights, outcomes = [], []
     for name in ("undisturbed", "killed"):
         folder = tmp_path / name
         folder.mkdir()
-        work = replace(job_of(EACH_EPOCH), checkpoint=folder / "checkpoint")
+        work = replace(job_of(settings), checkpoint=folder / "checkpoint")
         job.write(folder, work)
         # No stage server is up there: each rank is a process of its own.
         where = ranked if name == "undisturbed" else environment_at(tmp_path)

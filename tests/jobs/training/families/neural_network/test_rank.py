@@ -23,7 +23,7 @@ from jobs.training.families.neural_network.network import load
 from jobs.training.families.neural_network.rendezvous import Place
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused
-from pipelines.model import NeuralNetwork, Precision, Training
+from pipelines.model import NeuralNetwork, Training
 from tests.jobs.training.small import NETWORK, TRAINING, TWIN, data_of, job_of
 
 Weights = list[np.ndarray]
@@ -69,14 +69,19 @@ def test_gradients_that_are_sent_as_halves_make_nearly_the_same_model(
     assert outcome.history["val_loss"][-1] < 0.9 * np.log(2)
 
 
-@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        replace(NETWORK, precision="mixed_bfloat16"),
+        replace(NETWORK, precision="mixed_float16"),
+        replace(NETWORK, precision="mixed_float16", accumulated_batches=2, batch_size=32),
+    ],
+)
 def test_hidden_layers_of_16_bits_make_nearly_the_same_model_of_32(
-    ranked: Environment, tmp_path: Path, precision: Precision
+    ranked: Environment, tmp_path: Path, settings: NeuralNetwork
 ) -> None:
     plain, _ = _train(ranked, tmp_path / "plain", NETWORK, ranks=2)
-    mixed, outcome = _train(
-        ranked, tmp_path / "mixed", replace(NETWORK, precision=precision), ranks=2
-    )
+    mixed, outcome = _train(ranked, tmp_path / "mixed", settings, ranks=2)
     assert any(not np.array_equal(a, b) for a, b in zip(mixed, plain, strict=True))
     for ours, theirs in zip(mixed, plain, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=0.1)
