@@ -19,12 +19,19 @@ from typing import Any
 
 import psutil
 import pytest
+from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowException
 from structlog.testing import capture_logs
 
 from dags.callbacks import StageRefused
 from dags.process import Process
-from dags.tasks import CommandOperator, MaintenanceOperator, PlanOperator, StageOperator
+from dags.tasks import (
+    CommandOperator,
+    MaintenanceOperator,
+    PlanOperator,
+    StageOperator,
+    dag_arguments,
+)
 from pipelines import forwarding
 from pipelines.catalog import pipeline
 from pipelines.environment import ROOT
@@ -119,6 +126,11 @@ def ingest() -> StageOperator:
     return StageOperator(pipeline=PIPELINE, stage=stage("ingest"))
 
 
+def plan() -> PlanOperator:
+    with DAG(**dag_arguments(PIPELINE)):
+        return PlanOperator(pipeline=PIPELINE)
+
+
 def calls(stub: Path) -> list[list[str]]:
     """Of processes that tasks have started."""
     return [json.loads(line) for line in stub.read_text().splitlines()] if stub.exists() else []
@@ -151,7 +163,7 @@ def test_a_child_has_the_variables_that_a_client_sends(
     monkeypatch.setenv("TF_NUM_INTEROP_THREADS", "1")
     monkeypatch.setenv("SOME_PASSWORD", "s3cret")
     served.does("plan")
-    pushed, error = execute(PlanOperator(pipeline=PIPELINE))
+    pushed, error = execute(plan())
     assert error is None
     assert pushed["plan"]["summary"] == "nothing"
     common = {"https_proxy": "http://proxy:3128", "TF_NUM_INTEROP_THREADS": "1"}
@@ -245,7 +257,7 @@ def test_a_plan_whose_child_is_lost_is_done_by_a_process(
 ) -> None:
     served.does("die")
     monkeypatch.setenv("STUB_RESULT", json.dumps({"summary": "one", "has_work": True}))
-    pushed, error = execute(PlanOperator(pipeline=PIPELINE))
+    pushed, error = execute(plan())
     assert error is None
     assert pushed["plan"]["summary"] == "one"
     assert calls(stub) == [served.asked()["words"]]
