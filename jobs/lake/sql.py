@@ -593,7 +593,7 @@ def _refuse_unless_fit(asked: Sequence[duckdb.Statement], most: int | None) -> N
     if most is not None and giving > most:
         raise UsageError(
             f"{giving} statements give rows, but csv, json and parquet hold the rows of one. "
-            "Run them one by one, or as --format table."
+            "Run them one by one, or by nightshift sql as --format table."
         )
 
 

@@ -110,7 +110,7 @@ def test_rows_are_shown_though_the_browser_keeps_nothing(browser_of: Open) -> No
     answers(page, [[1]])
     ask(page, "SELECT 1")
     expect(page.locator("#result tbody tr")).to_have_text(["1"])
-    expect(page.locator(".said")).to_contain_text("1 rows in")
+    expect(page.locator(".said")).to_contain_text("1 row in")
 
 
 def test_a_point_is_told_to_a_mouse_a_finger_and_a_key(browser_of: Open) -> None:

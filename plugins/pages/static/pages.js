@@ -349,7 +349,9 @@ async function query(isForFile) {
     const asked = { statement: statement, is_for_file: isForFile };
     const answer = await post(`${ROOT}/nightshift/pages/sql`, asked);
     const seconds = ((performance.now() - began) / 1000).toFixed(1);
-    said.textContent = `${answer.rows.length} rows${answer.is_cut ? ", and more" : ""} in ${seconds} s`;
+    const count = answer.rows.length;
+    const rows = count === 1 ? "1 row" : `${count} rows`;
+    said.textContent = `${rows}${answer.is_cut ? ", and more" : ""} in ${seconds} s`;
     if (isForFile) {
       download(asCsv(answer), "nightshift.csv");
     } else {
