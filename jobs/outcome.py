@@ -188,13 +188,8 @@ def drift(run: Run) -> Notification | None:
 
     None when nothing is new, or another attempt or run has said so of the same night.
     """
-    of_night = [
-        ("pipeline", "=", run.pipeline.name),
-        ("stage", "=", _WATCHING_STAGE),
-        ("status", "=", "done"),
-        ("last_day", "=", run.days.last),
-    ]
-    recorded = _rows_of(run, of_night)
+    attempts = attempts_of_night(run, _WATCHING_STAGE)
+    recorded = [row for row in attempts if row["status"] == "done"]
     if not recorded or recorded[-1]["run_id"] != run.run_id:
         return None
     *earlier, found = map(_change, recorded)
@@ -207,6 +202,16 @@ def drift(run: Run) -> Notification | None:
     name = run.pipeline.name
     what.append(f"See nightshift drift {name} --date {run.days.last}")
     return notification(run, event, " ".join(what), _WATCHING_STAGE)
+
+
+def attempts_of_night(run: Run, stage: str) -> list[Row]:
+    """What all runs have recorded of the stage for the run's last night, oldest first."""
+    of_night = [
+        ("pipeline", "=", run.pipeline.name),
+        ("stage", "=", stage),
+        ("last_day", "=", run.days.last),
+    ]
+    return _rows_of(run, of_night)
 
 
 def warehouse(run: Run) -> Notification | None:

@@ -8,11 +8,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from jobs import outcome
 from jobs.lake.store_faults import what_store_says
-from jobs.outcome import CURRENT, PROMOTING_STAGE
 from pipelines.errors import NightshiftError
 from pipelines.events import ALARMS, Channel, Event, Notification
 from pipelines.redaction import redacted
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 _Reading = Callable[[], "Sequence[Row]"]
 _LISTED = 5
 """Alarms that a recovery names."""
-_MODEL_MAKING_STAGES = ("train", PROMOTING_STAGE)
+_MODEL_MAKING_STAGES = ("train", outcome.PROMOTING_STAGE)
 _TOLD_ONCE = (Event.APPROVAL_EXPIRED, Event.ALIAS_MOVED)
 """What any run may tell that comes first: by `ops.alerts` the next one knows that people know."""
 
@@ -80,24 +79,16 @@ def _why_no_model(run: Run, notification: Notification, standing: Sequence[Row])
     if not notification.message.startswith(NONE_IN_FORCE.format(name=run.pipeline.name)):
         return None
     for row in standing:
-        is_of_night = row["last_day"] == run.days.last and row["pipeline"] == run.pipeline.name
-        if is_of_night and row["stage"] in _MODEL_MAKING_STAGES and not _is_over(run, row["stage"]):
+        makes_models = row["stage"] in _MODEL_MAKING_STAGES
+        if makes_models and row["last_day"] == run.days.last and not _is_over(run, row["stage"]):
             return row
     return None
 
 
 def _is_over(run: Run, stage: str) -> bool:
     """Whether the stage has succeeded since: then its alarm is no reason any more."""
-    from jobs.lake import ops
-
-    about = [
-        ("pipeline", "=", run.pipeline.name),
-        ("stage", "=", stage),
-        ("last_day", "=", run.days.last),
-    ]
-    rows = _read(run, lambda: ops.read(run.environment, "stage_runs", about).to_pylist())
-    last = max(rows, key=itemgetter("started_at"), default=None)
-    return last is not None and last["status"] in ("done", CURRENT)
+    attempts = _read(run, lambda: outcome.attempts_of_night(run, stage))
+    return bool(attempts) and attempts[-1]["status"] in ("done", outcome.CURRENT)
 
 
 def _tell_done(run: Run, done: Notification) -> tuple[Channel, ...]:

@@ -7,7 +7,6 @@ has answered its first queries. Java can write down the result (class data shari
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from shlex import quote
 
@@ -46,19 +45,10 @@ def main() -> None:
             use_delta(connect(environment), f"{environment.lake}/warm_up")
         finally:
             disconnect()
-            _end(process)
+            server.stop(process, _STOP_SECONDS)
     if not unfinished.exists():
         raise NightshiftError(f"Java wrote no archive of classes to {archive}.")
     unfinished.replace(archive)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(timeout=_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 if __name__ == "__main__":

@@ -110,11 +110,11 @@ def start(environment: Environment) -> subprocess.Popen[bytes]:
     return process
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a server that `start` started."""
+def stop(process: subprocess.Popen[bytes], seconds: float = _STOP_SECONDS) -> None:
+    """End a server that `start` started; one that has not ended after so many seconds is killed."""
     process.terminate()
     try:
-        process.wait(timeout=_STOP_SECONDS)
+        process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -95,12 +95,7 @@ def _is_done(wanted: str) -> bool:
     if not _STAMP.exists() or _STAMP.read_text() != wanted:
         return False
     # What lies outside `.venv` may have gone since.
-    return shutil.which(_java()) is not None and (VENV / "bin" / "python").exists()
-
-
-def _java() -> str:
-    home = os.environ.get("JAVA_HOME")
-    return str(Path(home, "bin", "java")) if home else "java"
+    return shutil.which(machine.java_program()) is not None and (VENV / "bin" / "python").exists()
 
 
 def fingerprint(root: Path, packages: str = environment.LOCK.name) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.setup.console import VENV, SetupError, run, say, step
+from tools.setup.machine import java_program
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,12 +163,10 @@ def _forget_others() -> None:
 def _compile() -> None:
     OWN.unlink(missing_ok=True)
     OWN.parent.mkdir(exist_ok=True)
-    home = os.environ.get("JAVA_HOME")
-    java = str(Path(home, "bin", "java")) if home else "java"
     with tempfile.TemporaryDirectory(prefix="nightshift-java-") as scratch:
         hadoop = sorted((_spark() / "jars").glob("hadoop-client-*.jar"))
         against = ("--release", _OLDEST_JAVA, "-cp", os.pathsep.join(map(str, hadoop)))
-        run([java, *_COMPILER, "-proc:none", *against, "-d", scratch, _OWN_SOURCE])
+        run([java_program(), *_COMPILER, "-proc:none", *against, "-d", scratch, _OWN_SOURCE])
         unfinished = OWN.with_suffix(".part")
         with zipfile.ZipFile(unfinished, "w") as jar:
             for made in sorted(Path(scratch).rglob("*.class")):

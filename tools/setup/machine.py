@@ -36,6 +36,12 @@ class Need:
     """Debian's packages that bring it, the first that is known there is taken."""
 
 
+def java_program() -> str:
+    """Java's program: that of JAVA_HOME, else the one that PATH leads to."""
+    home = os.environ.get("JAVA_HOME")
+    return str(Path(home, "bin", "java")) if home else "java"
+
+
 def provide(needs: Sequence[Need]) -> None:
     """Make sure of the needs, by apt-get where that is possible.
 
