@@ -76,7 +76,8 @@ def _why_no_model(run: Run, notification: Notification, standing: Sequence[Row])
     """
     from jobs.lake.model_events import NONE_IN_FORCE
 
-    if not notification.message.startswith(NONE_IN_FORCE.format(name=run.pipeline.name)):
+    no_model = NONE_IN_FORCE.format(name=run.pipeline.name, days=run.days)
+    if not notification.message.startswith(no_model):
         return None
     for row in standing:
         makes_models = row["stage"] in _MODEL_MAKING_STAGES

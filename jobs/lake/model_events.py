@@ -24,7 +24,7 @@ GATE = "the gate"
 SOMEBODY = "somebody"
 """Who moved an alias in MLflow, which does not keep it."""
 
-NONE_IN_FORCE = "No model of '{name}' was in force"
+NONE_IN_FORCE = "No model of '{name}' was in force on {days}: nothing can be scored."
 """How stage `predict` begins to say why it could score nothing."""
 
 PROMOTED = "promoted"

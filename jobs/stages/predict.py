@@ -51,10 +51,8 @@ def predict(run: Run) -> dict[str, object]:
     put_back = serving.put_right(run.environment, registry)
     champions = serving.serving_models(run.environment, registry, run.days)
     if not champions:
-        raise Refused(
-            f"{model_events.NONE_IN_FORCE.format(name=run.pipeline.name)} on {run.days}: nothing "
-            f"can be scored. {_way_out(run)}"
-        )
+        no_model = model_events.NONE_IN_FORCE.format(name=run.pipeline.name, days=run.days)
+        raise Refused(f"{no_model} {_way_out(run)}")
     knowledge = Knowledge.of_now(run)
     # Only the nights that have a champion: what others hold from runs of their own stays.
     nights = Days(min(champions), max(champions))

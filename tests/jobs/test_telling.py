@@ -100,8 +100,8 @@ def test_the_same_cause_is_known_by_its_first_words_and_not_by_its_report(
     assert known in capsys.readouterr().err
 
 
-def no_model(run: Run, why: str = "nothing can be scored.") -> Notification:
-    message = f"{model_events.NONE_IN_FORCE.format(name=run.pipeline.name)} on {run.days}: {why}"
+def no_model(run: Run, why: str = "") -> Notification:
+    message = f"{model_events.NONE_IN_FORCE.format(name=run.pipeline.name, days=run.days)} {why}"
     return outcome.notification(run, Event.STAGE_REFUSED, message, "predict")
 
 

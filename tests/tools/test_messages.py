@@ -12,6 +12,8 @@ from tools import PACKAGES
 PAGE = ROOT / "docs" / "reference" / "messages.md"
 _QUOTED = re.compile(r"^\| `([^`]+)`", re.MULTILINE)
 _PLACE = "…"
+_FILLED_LATER = re.compile(r"\{\w+\}")
+"""What `str.format` fills in, in a text that several places say."""
 
 
 def texts_of_code() -> Iterator[str]:
@@ -20,7 +22,7 @@ def texts_of_code() -> Iterator[str]:
         for file in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text())):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    yield node.value
+                    yield _FILLED_LATER.sub(_PLACE, node.value)
                 elif isinstance(node, ast.JoinedStr):
                     yield "".join(_part(value) for value in node.values)
 
