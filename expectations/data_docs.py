@@ -13,7 +13,7 @@ from great_expectations.render.renderer import ValidationResultsPageRenderer
 from great_expectations.render.view import DefaultJinjaPageView
 
 from expectations.gate import Verdict
-from expectations.page import POLICY, STYLE
+from expectations.page import POLICY, style
 
 _LEFT_OUT = (
     # They need libraries that would be fetched.
@@ -36,7 +36,7 @@ def data_docs(verdict: Verdict) -> str:
     offline = _ELSEWHERE.sub("", page)
     # First in the head, as the policy holds for what comes after it.
     guarded = offline.replace("<head>", f"<head>{POLICY}", 1)
-    return guarded.replace("</head>", f"<style>{STYLE}</style></head>", 1)
+    return guarded.replace("</head>", f"{style()}</head>", 1)
 
 
 class _Page(DefaultJinjaPageView):

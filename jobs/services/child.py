@@ -5,7 +5,6 @@ Forked by the stage server, or new (`python -m jobs.services.child FUNCTION`).
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import os
@@ -41,6 +40,10 @@ _GENERATED = "__autograph_generated_file"
 """How the names of modules begin that TensorFlow writes into the folder for temporary files."""
 Function = Callable[[dict[str, object]], int | None]
 OWN_PACKAGES = frozenset({"pipelines", "jobs", "expectations", "features"})
+Code = dict[str, tuple[int, int] | None]
+"""Of each file, when it was last written (nanoseconds) and its bytes. None: not known."""
+_SAME_MOMENT_NS = 10**9
+"""Clocks of file systems go in steps: what was written so shortly before may have been after."""
 
 
 def execute(function: str, argument: dict[str, object]) -> int:
@@ -64,13 +67,43 @@ def execute(function: str, argument: dict[str, object]) -> int:
         _release_session()
 
 
+def code_of_own_modules(began_ns: int) -> Code:
+    """The files of our own modules here, as they were when these were imported.
+
+    Args:
+        began_ns: When the first import began, in nanoseconds since 1970. What was written since
+            need not be what was imported.
+    """
+    code: Code = {}
+    for name in _own_modules():
+        if file := getattr(sys.modules[name], "__file__", None):
+            written = _written(file)
+            is_sure = written is not None and written[0] < began_ns - _SAME_MOMENT_NS
+            code[file] = written if is_sure else None
+    return code
+
+
+def is_edited(code: Code) -> bool:
+    """Whether some of the files are not, or not for sure, what they were."""
+    return any(known is None or _written(file) != known for file, known in code.items())
+
+
 def forget_own_modules() -> None:
     """Drop our own modules, so that the next import reads the code that is on disk now."""
-    for name in list(sys.modules):
-        package, _, _ = name.partition(".")
-        if package in OWN_PACKAGES:
-            del sys.modules[name]
-    importlib.invalidate_caches()
+    for name in _own_modules():
+        del sys.modules[name]
+
+
+def _own_modules() -> list[str]:
+    return [name for name in sys.modules if name.partition(".")[0] in OWN_PACKAGES]
+
+
+def _written(file: str) -> tuple[int, int] | None:
+    try:
+        found = Path(file).stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def end(code: int) -> NoReturn:

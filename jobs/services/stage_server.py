@@ -1,8 +1,8 @@
 """One process that has imported the heavy libraries, and forks a child for each request.
 
 It stays single-threaded, runs no TensorFlow operation and opens no gRPC channel, so that a fork of
-it is sound. Our own packages are imported only in the children: an edit is in force at the next
-request.
+it is sound. Of our own modules it has imported what most stages need. A child drops all of them
+when one was edited since: an edit is in force at the next request.
 """
 
 from __future__ import annotations
@@ -54,8 +54,21 @@ PRELOAD = (
     "sklearn.metrics",
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",
+    # Our own, without pipelines: what such a module does is its author's affair.
+    "jobs.__main__",
+    "jobs.commands.sql",
+    "jobs.night",
+    "jobs.stages.check",
+    "jobs.stages.evaluate",
+    "jobs.stages.features",
+    "jobs.stages.ingest",
+    "jobs.stages.monitor",
+    "jobs.stages.predict",
+    "jobs.stages.train",
+    "jobs.stages.transform",
+    "jobs.training.families.neural_network.rank",
 )
-"""Libraries that a stage may need. Missing ones are left to the stage that misses them."""
+"""Modules that a stage may need. Missing ones are left to the stage that misses them."""
 _GRACE_SECONDS = 5.0
 """Time for a child whose client is gone to unwind, and for Spark to stop what it did for it."""
 _QUEUE = 64
@@ -88,6 +101,7 @@ class StageServer:
         self._path = path
         self._preload = preload
         self._allowed = allowed
+        self._own_code: child.Code = {}
         self._selector = selectors.DefaultSelector()
         self._clients: set[_Client] = set()
         self._listening = socket.socket(socket.AF_UNIX)
@@ -118,13 +132,16 @@ class StageServer:
 
     def _import(self) -> None:
         started = time.monotonic()
+        began_ns = time.time_ns()
         for name in self._preload:
             clock = time.monotonic()
+            # Any error: of our own modules half an edit may be on disk.
             try:
                 importlib.import_module(name)
-            except ImportError as error:
-                _log(f"cannot preload {name}: {error}")
+            except Exception as error:
+                _log(f"cannot preload {name}: {type(error).__name__}: {error}")
             _log(f"{name:<30} {time.monotonic() - clock:6.2f} s")
+        self._own_code = child.code_of_own_modules(began_ns)
         # What is here now is never freed: the collector then leaves its pages shared with the
         # children.
         gc.collect()
@@ -232,7 +249,10 @@ class StageServer:
             os.dup2(client.descriptors[1], 2)
             self._close_inherited()
             _become_the_clients(request)
-            child.forget_own_modules()
+            # A module that is new on disk is to be found, too.
+            importlib.invalidate_caches()
+            if child.is_edited(self._own_code):
+                child.forget_own_modules()
             code = child.execute(request["function"], request["argument"])
         finally:
             child.end(code)
@@ -372,7 +392,7 @@ def _log(text: str) -> None:
 def main() -> None:
     """Serve the home of this process's environment.
 
-    Arguments name the only libraries to import, instead of all that a stage may need.
+    Arguments name the only modules to import, instead of all that a stage may need.
     """
     # Read when the libraries are imported: a quiet TensorFlow, and an MLflow that reports to
     # nobody.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import stat
@@ -9,12 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import psutil
 import pytest
 
-from jobs.services import processes, stage_client
+from jobs.services import child, processes, stage_client
 from jobs.services.home import private_home
 from pipelines import wire
 from pipelines.environment import ROOT, Environment
@@ -238,6 +240,87 @@ def test_an_edit_is_in_force_at_the_next_request(
     process.wait()
     lines = capfd.readouterr().out.splitlines()  # the server's own log is among them
     assert [line for line in lines if line in {"first", "second"}] == ["first", "second"]
+
+
+OWN = """
+import os
+AT = os.getpid()
+def main(argument):
+    print("{text}", "shared" if AT == os.getppid() else "anew")
+"""
+"""A module that tells whether its server has imported it, or the child that is asked."""
+
+
+def test_our_own_modules_are_shared_until_one_is_edited(
+    home: Environment, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = wire.socket_path(home, "stages")
+    an_hour_ago = time.time() - 3600
+    for name in ("edited", "beside"):
+        (tmp_path / f"{name}.py").write_text(OWN.format(text="first"))
+        os.utime(tmp_path / f"{name}.py", (an_hour_ago, an_hour_ago))
+    (tmp_path / "broken.py").write_text("raise RuntimeError('half an edit')")
+    own = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from jobs.services import child
+child.OWN_PACKAGES = {{"edited", "beside", "broken"}}
+"""
+    code = own + SERVER.replace('("colorsys", "no_such_library")', '("edited", "beside", "broken")')
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT)
+    assert until(lambda: stage_client.available(home))
+    environ = {"PYTHONDONTWRITEBYTECODE": "1"}
+    asked: list[int] = []
+
+    def ask() -> None:
+        asked.append(stage_client.call(home, "edited:main", {}, environ))
+
+    ask()
+    # Another of our modules: `edited` may have taken something from it.
+    os.utime(tmp_path / "beside.py", (an_hour_ago + 1, an_hour_ago + 1))
+    ask()
+    (tmp_path / "edited.py").write_text(OWN.format(text="second"))
+    ask()
+    (tmp_path / "beside.py").unlink()
+    ask()
+    process.terminate()
+    process.wait()
+    lines = capfd.readouterr().out.splitlines()  # the server's own log is among them
+    assert [line for line in lines if line.startswith(("first", "second"))] == [
+        "first shared",
+        "first anew",
+        "second anew",
+        "second anew",
+    ]
+    assert asked == [0, 0, 0, 0]
+    assert any("cannot preload broken: RuntimeError: half an edit" in line for line in lines)
+
+
+def test_a_module_edited_while_it_is_imported_is_imported_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "nightshift_own.py"
+    file.write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(child, "OWN_PACKAGES", {"nightshift_own"})
+    import_module("nightshift_own")
+    written = file.stat().st_mtime_ns
+    assert not child.is_edited(child.code_of_own_modules(written + 2 * 10**9))
+    assert child.is_edited(child.code_of_own_modules(written))
+
+
+def test_no_pipeline_is_imported_by_the_server() -> None:
+    program = (
+        "import sys; from importlib import import_module; from pipelines.catalog import names; "
+        "from jobs.services.stage_server import PRELOAD; "
+        "[import_module(one) for one in PRELOAD if one.startswith('jobs.')]; "
+        "print(*(one for one in sys.modules if one.rpartition('.')[2] in names() "
+        "and one.partition('.')[0] in {'pipelines', 'jobs', 'features', 'expectations'}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
 
 
 def test_its_socket_is_its_owners_alone(home: Environment, server: object) -> None:
