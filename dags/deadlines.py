@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from airflow.sdk import Context, CronDataIntervalTimetable, Param
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
-from dags.nights import Night, night_of
+from dags.nights import Night, night_of, require_known
 from dags.tasks import CommandOperator, late_command, safe_run_id
 from pipelines import replay
 from pipelines.environment import Environment
@@ -41,6 +41,7 @@ class DeadlineOperator(CommandOperator):
         Raises:
             AirflowSkipException: no night has been due yet.
         """
+        require_known(context["params"], _params())
         night = night_of(self.pipeline, context)
         self.log.info("%s", night)
         if _is_before_the_first(self.pipeline, night):
@@ -83,13 +84,17 @@ def deadline_arguments(pipeline: Pipeline, by: time) -> dict[str, Any]:
             "retry_delay": timedelta(minutes=5),
         },
         "tags": ["nightshift", "deadline", f"{pipeline.name}{DEADLINE_SUFFIX}"],
-        "params": {
-            "date": Param(
-                None,
-                title="Night",
-                description="The day whose night must have predicted. Leave empty for yesterday.",
-                type=["null", "string"],
-                format="date",
-            ),
-        },
+        "params": _params(),
+    }
+
+
+def _params() -> dict[str, Param]:
+    return {
+        "date": Param(
+            None,
+            title="Night",
+            description="The day whose night must have predicted. Leave empty for yesterday.",
+            type=["null", "string"],
+            format="date",
+        ),
     }

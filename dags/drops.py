@@ -10,7 +10,7 @@ from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import Context, CronDataIntervalTimetable, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from dags.nights import chosen_days, due_day
+from dags.nights import chosen_days, due_day, require_known
 from dags.tasks import CommandOperator
 from pipelines import replay
 from pipelines.environment import Environment
@@ -42,6 +42,7 @@ class SourceOperator(CommandOperator):
         Raises:
             TaskDeferred: a file is to be late; Airflow calls `drop_late` when its time has come.
         """
+        require_known(context["params"], _params(self.pipeline))
         last = last_dropped(self.pipeline, context)
         late = context["params"].get("late")
         self._land(last, late)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,7 +84,10 @@ def in_airflow(home: Path, program: str, *arguments: str, **variables: str) -> s
     return ended.stdout.splitlines()[-1]
 
 
-_SWITCHES = dict.fromkeys(("restate", "allow_gap", "retrain", "allow_mixed", "rescore"), False)
+_OF_A_NIGHT = {
+    **dict.fromkeys(("date", "from", "to")),
+    **dict.fromkeys(("restate", "allow_gap", "retrain", "allow_mixed", "rescore"), False),
+}
 
 
 class Instance:
@@ -107,9 +111,15 @@ def context(
     logical_date: datetime | None = None,
     run_after: datetime | None = None,
     run_id: str = "manual__1",
+    declared: Mapping[str, Any] = _OF_A_NIGHT,
     **params: Any,
 ) -> Any:
-    """What Airflow gives a task, as far as ours look at it."""
+    """What Airflow gives a task, as far as ours look at it.
+
+    Args:
+        declared: The params of its DAG, with what they are by default.
+        params: Those that somebody has given.
+    """
     run = SimpleNamespace(
         run_id=run_id,
         run_type=run_type,
@@ -119,7 +129,7 @@ def context(
         run_after=run_after or datetime(2013, 3, 2, 12, tzinfo=UTC),
     )
     return {
-        "params": {"date": None, "from": None, "to": None, **_SWITCHES, **params},
+        "params": {**declared, **params},
         "dag_run": run,
     }
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from dags.deadlines import DeadlineOperator
 from jobs.__main__ import parser
@@ -35,8 +35,14 @@ def replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def look(due: datetime, run_id: str = "scheduled__1") -> None:
-    scheduled = {"run_type": "scheduled", "interval_start": due - ONE_DAY, "interval_end": due}
-    DeadlineOperator(pipeline=PIPELINE).execute(context(run_id=run_id, **scheduled))
+    asked = context(
+        run_type="scheduled",
+        run_id=run_id,
+        interval_start=due - ONE_DAY,
+        interval_end=due,
+        declared={"date": None},
+    )
+    DeadlineOperator(pipeline=PIPELINE).execute(asked)
 
 
 @pytest.mark.usefixtures("replayed")
@@ -72,3 +78,11 @@ def test_it_is_tried_again_while_nobody_can_be_told(
     monkeypatch.setenv("STUB_EXIT", "3")
     with pytest.raises(AirflowException, match=r"Nobody was told \(exit code 3\): Refused: the"):
         look(SIX)
+
+
+@pytest.mark.usefixtures("replayed")
+def test_what_is_no_param_is_refused_and_nobody_told(stub: Path) -> None:
+    asked = context(declared={"date": None}, day="2013-03-31")
+    with pytest.raises(AirflowFailException, match="named 'day'. Known: date"):
+        DeadlineOperator(pipeline=PIPELINE).execute(asked)
+    assert not stub.exists()

@@ -32,8 +32,8 @@ def home(stub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def asked(start: datetime, **params: Any) -> Any:
-    given = {"late": None, "late_minutes": 5, **params}
-    return context(run_type="scheduled", interval_start=start, **given)
+    declared = {"date": None, "late": None, "late_minutes": 5}
+    return context(run_type="scheduled", interval_start=start, declared=declared, **params)
 
 
 def calls(stub: Path) -> list[list[str]]:
@@ -87,3 +87,10 @@ def test_a_drop_that_fails_says_why(
 def test_a_day_that_is_not_recorded_is_refused() -> None:
     with pytest.raises(AirflowFailException, match="no data for 2014-05-01"):
         SourceOperator(pipeline=PIPELINE).execute(asked(DROPS, date="2014-05-01"))
+
+
+@pytest.mark.usefixtures("home")
+def test_what_is_no_param_is_refused_and_nothing_dropped(stub: Path) -> None:
+    with pytest.raises(AirflowFailException, match="named 'day'. Known: date, late, late_minutes"):
+        SourceOperator(pipeline=PIPELINE).execute(asked(DROPS, day="2013-05-01"))
+    assert not stub.exists()
