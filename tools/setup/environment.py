@@ -18,14 +18,15 @@ _UNFINISHED = VENV / ".unfinished"
 """There while packages are being installed: a later set-up that finds it knows that some may be
 half there."""
 _COMPILE = """
-import compileall, sys
+import compileall, re, sys
+others_tests = re.compile("site-packages/.*/tests/")
 for folder in sys.argv[1:]:
-    compileall.compile_dir(folder, quiet=2, workers=0)
+    compileall.compile_dir(folder, rx=others_tests, quiet=2, workers=0)
 """
 """Here and now: where PYTHONDONTWRITEBYTECODE is set, every later start would compile again. Some
 files never compile."""
 _OWN_PACKAGES = ("pipelines", "jobs", "expectations", "features", "dags", "plugins", "nightshift")
-"""Each child of the stage server imports them anew."""
+"""Which are not in `.venv`."""
 _BUILD_TOOLS = ("setuptools", "wheel", "packaging")
 """What Horovod, and this project itself, are built with."""
 
@@ -64,7 +65,7 @@ def complete(lock: Path) -> None:
         _install_horovod(program, lock)
     with step("installing the nightshift command"):
         _install_project(program)
-    with step("compiling all modules to bytecode"):
+    with step("compiling the modules to bytecode"):
         own = [ROOT / name for name in _OWN_PACKAGES]
         run([_PYTHON, "-c", _COMPILE, VENV / "lib", *own])
     with step("proving that Horovod works"):

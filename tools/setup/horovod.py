@@ -18,6 +18,7 @@ from pathlib import Path
 from tools.setup.console import SetupError
 
 LOCK = Path(__file__).with_name("horovod.lock")
+_COMPILING = Path(__file__).with_name("horovod.cmake")
 _BUILD = {
     "HOROVOD_WITH_TENSORFLOW": "1",
     "HOROVOD_WITHOUT_PYTORCH": "1",
@@ -25,6 +26,7 @@ _BUILD = {
     "HOROVOD_WITH_GLOO": "1",
     "HOROVOD_WITHOUT_MPI": "1",
     "MAKEFLAGS": f"-j{os.cpu_count() or 2}",  # its own default, 8 compilers at once, needs 8 GiB
+    "CMAKE_TOOLCHAIN_FILE": str(_COMPILING),
 }
 PROOF = "import horovod.tensorflow as hvd; hvd.init(); assert hvd.size() == 1 and hvd.gloo_built()"
 """Python that fails unless what was installed works."""
