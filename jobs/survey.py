@@ -26,7 +26,7 @@ from jobs.lake.transforms import definitions
 from pipelines.days import Days
 from pipelines.errors import Refused
 from pipelines.landing import expected_files, marks
-from pipelines.spec import PREDICTIONS, SCORING, TRAINING
+from pipelines.spec import PREDICTIONS, QUARANTINE_SUFFIX, SCORING, TRAINING
 from pipelines.stages import STAGES
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class Survey:
         self._allow_gap = allow_gap
         self._told = publications.all_told(run) if told is None else told
         self._latest: dict[str, dict[date, Publication]] = {}
+        self._quarantines: dict[str, Sequence[Publication]] = {}
         self._knowledge = Knowledge(run, self._told)
         self.nights = self._nights()
         self.holes = self._find_holes()
@@ -386,15 +387,37 @@ class Survey:
             if not (self._is_due(feed, night) and self._is_there(name)):
                 return found
             found = Finding(table=table, night=night, state="stale", reason=f"{name} has landed")
-        if found.state != "stale":
+        if found.state == "current" and one and self._has_rows_of_another_file(feed, one):
+            # What is published stays known from when it is.
+            reason = f"{sql_name(self._run, feed.name)}{QUARANTINE_SUFFIX} is of another file"
+            found, known = Finding(table=table, night=night, state="stale", reason=reason), night
+        elif found.state == "stale":
+            known = self._known_day_of_drop(feed, night)
+        else:
             return found
         # All files of a day are read together.
         if why := self._why_unreadable(night):
             reason = f"{found.reason}, and cannot be read: {why}"
             return replace(found, state="current", reason=reason)
-        known = self._known_day_of_drop(feed, night)
         late = f"; known from {known}" if known > night else ""
         return replace(found, reason=found.reason + late)
+
+    def _has_rows_of_another_file(self, feed: Feed, made: Publication) -> bool:
+        """Whether the day's quarantine is that of a file which was refused and taken back."""
+        told = [one for one in self._quarantined(feed) if one.day == made.day and one.inputs]
+        if not told or _files_of(told[-1]) == _files_of(made):
+            return False
+        last = (told[-1].rows, told[-1].checksum)
+        own = [one for one in told if _files_of(one) == _files_of(made)]
+        # Of a file without bad rows none is written where there are none to be replaced.
+        return last != (own[-1].rows, own[-1].checksum) if own else last[0] > 0
+
+    def _quarantined(self, feed: Feed) -> Sequence[Publication]:
+        """The publications of the quarantine of a feed, in their order."""
+        if feed.name not in self._quarantines:
+            name = feed.name + QUARANTINE_SUFFIX
+            self._quarantines[feed.name] = publications.told_of(self._run, [name])[name]
+        return self._quarantines[feed.name]
 
     def _of_reference(self, table: Table, feed: Feed) -> Finding:
         """Of the night that finds it changed, else of the run's last: there is one file."""
@@ -506,6 +529,11 @@ class Survey:
     @property
     def _feeds(self) -> dict[str, Feed]:
         return {feed.name: feed for feed in self._run.pipeline.feeds}
+
+
+def _files_of(one: Publication) -> list[tuple[str, str]]:
+    """What was read for it, by content."""
+    return [(given.name, given.digest) for given in one.inputs]
 
 
 def _seen_in(given: Input, pending: _Pending) -> list[date]:

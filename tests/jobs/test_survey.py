@@ -43,7 +43,7 @@ from pipelines.errors import NotLanded, Refused
 from pipelines.landing import expected_files
 from pipelines.places import changed_ns
 from pipelines.run import Run
-from pipelines.spec import PREDICTIONS, Table
+from pipelines.spec import PREDICTIONS, QUARANTINE_SUFFIX, Table
 from pipelines.stages import STAGES, Stage, stage
 from tests.conftest import SWEEP_EXAMPLES
 from tests.jobs.lake.test_commits import staged
@@ -598,6 +598,48 @@ def test_a_file_that_was_recorded_by_its_time_alone_is_known_by_it(
         before_marks.setattr(publications, "mark", changed_ns)
         home.night(DAYS[2], first=DAYS[0])
     monkeypatch.delattr(publications, "digest_of_file")
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
+
+
+def _quarantine(home: Home, day: date, ids: list[int], given: publications.Input) -> None:
+    """Have the quarantine of the readings hold these rows of a day, read from that file."""
+    run = night._numbered(home.run(day).at(stage("ingest")))
+    name = f"readings{QUARANTINE_SUFFIX}"
+    origin = Origin(inputs={day: (given,)})
+    commits.publish(run, name, _staged(run, name, {day: ids}, origin))
+
+
+@pytest.mark.parametrize(("own", "of_refused"), [([], [1, 2]), ([1], [1, 2]), ([1], [])])
+def test_rows_in_quarantine_of_a_correction_that_was_taken_back_are_made_anew(
+    home: Home, own: list[int], of_refused: list[int]
+) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    file = home._input(DAYS[1])
+    if own:
+        _quarantine(home, DAYS[1], own, file)
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
+    # The refused file has gone, and that of before is there again: no input has changed.
+    _quarantine(home, DAYS[1], of_refused, replace(file, digest="of the refused one"))
+    with home._stages():
+        rows = plan(home.run(DAYS[2])).rows
+    stale = [row[2:] for row in rows if row[:2] == ("tiny.readings", "stale")]
+    assert stale == [(1, str(DAYS[1]), "tiny.readings_quarantine is of another file")]
+    assert home.night(DAYS[2]) == 0
+    assert stages_of(home) == {"ingest": [str(DAYS[1])], "check_raw": [str(DAYS[1])]}
+    _quarantine(home, DAYS[1], own, file)
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
+
+
+def test_a_file_without_bad_rows_needs_no_quarantine(home: Home) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    _quarantine(home, DAYS[1], [1], home._input(DAYS[1]))
+    home.land(DAYS[1], 7)
+    _quarantine(home, DAYS[1], [], home._input(DAYS[1]))
+    home.land(DAYS[1], 8)
+    assert home.night(DAYS[2]) == 0
     assert home.night(DAYS[2]) == 0
     assert home.performed == []
 
