@@ -86,8 +86,10 @@ def _feeds(run: Run, table: str | None) -> Sequence[Feed]:
     if any(made.name == wanted for made in run.pipeline.tables):
         raise UsageError(
             f"{sql_name(run, wanted)} has the columns that its code makes, and gets new ones with "
-            f"the next day that is published. `nightshift plan {run.pipeline.name}` tells which "
-            "days are outdated; `nightshift run --restate` makes those that you name anew."
+            f"the next day that is published. `nightshift plan {run.pipeline.name} --date D` tells "
+            f"which days are outdated; `nightshift run {run.pipeline.name} --restate --from F "
+            "--to L` makes those that you name anew. A column gets another type on all days at "
+            "once."
         )
     raise no_such("table", wanted, [feed.name for feed in run.pipeline.feeds])
 

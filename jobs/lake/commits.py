@@ -32,7 +32,7 @@ from jobs.lake.publications import Input, Publication
 from jobs.version import code_version
 from pipelines.days import Days
 from pipelines.errors import NightshiftError
-from pipelines.spec import QUARANTINE_SUFFIX
+from pipelines.spec import PREDICTIONS, QUARANTINE_SUFFIX
 
 if TYPE_CHECKING:
     from jobs.lake.data_files import DataFile
@@ -464,8 +464,8 @@ def _widened(
         raise NightshiftError(
             f"{sql_name(run, name)}: column '{column}' is {before} in the table, and {after} in "
             f"the rows to be published, and {len(stay)} of its days stay as they are. Nothing was "
-            f"published. `nightshift migrate {run.pipeline.name}` tells what can be done; or give "
-            "the column its old type, or another name."
+            f"published. {_way_to_another_type(run, name, stay | set(replaced))}; or give the "
+            "column its old type, or another name."
         )
     there = _fields(table)
     names = [field["name"] for field in there]
@@ -476,6 +476,21 @@ def _widened(
             field["type"] = retyped[field["name"]][1]
     fields = [*there, *added]
     return Schema.from_json(json.dumps({"type": "struct", "fields": fields}))
+
+
+def _way_to_another_type(run: Run, name: str, days: Iterable[str]) -> str:
+    """How a table gets a column of another type: a raw one from its files, others by their code."""
+    pipeline = run.pipeline
+    made = next((table for table in pipeline.tables if table.name == name), None)
+    if made is None or name in {feed.name for feed in pipeline.feeds}:
+        return f"`nightshift migrate {pipeline.name}` tells what can be done"
+    nights = sorted(made.night_of(date.fromisoformat(day)) for day in days)
+    # What was served is replaced only by a person's word.
+    again = " --rescore" if name == PREDICTIONS else ""
+    return (
+        f"`nightshift run {pipeline.name} --restate{again} --from {nights[0]} --to {nights[-1]}` "
+        "makes all of its days anew"
+    )
 
 
 def _days(table: DeltaTable) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
 from pipelines.run import Run
+from pipelines.spec import PREDICTIONS
 from pipelines.stages import stage
 from tests.jobs.toy import TOY
 
@@ -328,6 +330,27 @@ def test_a_column_of_another_type_is_refused_by_its_name(tmp_path: Path) -> None
     with pytest.raises(NightshiftError, match="column 'id' is integer in the table, and string"):
         publish(run, TABLE, replace(staged(run, {FIRST: [2]}), schema=other))
     assert ids_of(run) == {"2013-01-05": [1], "2013-01-06": [2]}
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        (TABLE, "`nightshift migrate toy` tells what can be done"),
+        # Made by code: it has no file to be read anew.
+        ("scoring", "`nightshift run toy --restate --from 2013-01-05 --to 2013-01-06` makes all"),
+        (PREDICTIONS, "`nightshift run toy --restate --rescore --from 2013-01-04 --to 2013-01-05`"),
+    ],
+)
+def test_a_column_of_another_type_is_refused_with_what_its_table_takes(
+    tmp_path: Path, name: str, way_out: str
+) -> None:
+    both = run_at(tmp_path)
+    publish(both, name, staged(both, {FIRST: [1], SECOND: [2]}, name))
+    run = run_at(tmp_path, Days.of(FIRST))
+    waiting = staged(run, {FIRST: [2]}, name)
+    other = json.loads(json.dumps(waiting.schema).replace("integer", "string"))
+    with pytest.raises(NightshiftError, match=re.escape(way_out)):
+        publish(run, name, replace(waiting, schema=other))
 
 
 def test_a_column_gets_another_type_when_all_days_of_the_table_are_replaced(
