@@ -729,7 +729,8 @@ def _params(pipeline: Pipeline) -> dict[str, Param]:
         "allow_gap": Param(
             False,
             title="Allow gap",
-            description="Go on over nights before the last that were never run and lack files.",
+            description="Go on over nights before the last that were never run and lack files; "
+            "with Restate over all of its days before the last that lack some.",
             type="boolean",
         ),
         "retrain": Param(

@@ -383,7 +383,8 @@ def _add_extent(one: Parser) -> None:
     one.add_argument(
         "--allow-gap",
         action="store_true",
-        help="go on over nights before the last that were never run and lack files",
+        help="go on over nights before the last that were never run and lack files; with "
+        "--restate over all of its days before the last that lack some",
     )
     one.add_argument(
         "--from-start",
@@ -875,6 +876,7 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
             run_night,
             run,
             stages,
+            allow_gap=arguments.allow_gap,
             notify=not arguments.no_notify,
             in_place=arguments.is_child,
         )

@@ -116,6 +116,7 @@ def run_night(
     run: Run,
     stages: tuple[Stage, ...],
     *,
+    allow_gap: bool = False,
     notify: bool = True,
     in_place: bool = False,
 ) -> int:
@@ -128,6 +129,7 @@ def run_night(
     Args:
         run: The run; each stage is given it in turn.
         stages: What to perform, in order.
+        allow_gap: Leave out nights before the last that lack files.
         notify: Have people told by the channels that the pipeline declares.
         in_place: Perform them in this process, which is a child of the stage server already.
 
@@ -135,7 +137,8 @@ def run_night(
         The exit code of the first stage that did not succeed; 0 when all did.
     """
     how = _How(notify=notify, in_place=in_place)
-    return _perform_passes(run, stages, [(stages, run.days, False)], _Ending(), how)
+    passes = _passes_over_gaps(run, stages) if allow_gap else [(stages, run.days, False)]
+    return _perform_passes(run, stages, passes, _Ending(), how)
 
 
 def make_true(
@@ -454,6 +457,24 @@ def _passes(
             is_asked = days == ranges[-1] or asked[0].audits
             yield asked if is_asked else unit, days, reads_files and bool(found.corrected(days))
         changing = unit if ranges else ()
+
+
+def _passes_over_gaps(run: Run, stages: tuple[Stage, ...]) -> Iterator[_Pass]:
+    """The stages on all of the run's nights, but for those before the last that lack files."""
+    # Arrow and Delta take longer to import than everything else here.
+    from jobs import survey
+
+    left_out = survey.lacking_files(run)
+    if not left_out:
+        yield stages, run.days, False
+        return
+    for one, files in left_out.items():
+        print(f"{one} is left out, because {', '.join(files)} is not there.", flush=True)
+    parts = survey.ranges(set(run.days) - left_out.keys())
+    for unit in survey.units():
+        asked = tuple(stage for stage in unit if stage in stages)
+        for days in survey.asked_of(unit[0], parts) if asked else ():
+            yield asked, days, False
 
 
 @contextmanager

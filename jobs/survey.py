@@ -582,6 +582,24 @@ def passes(run: Run, stage: Stage, survey: Survey) -> list[Days]:
     return [*ranges(corrected), *ranges(nights - corrected)]
 
 
+def asked_of(stage: Stage, parts: list[Days]) -> list[Days]:
+    """Those parts of a run's nights that a stage is given: a model is of the last one alone."""
+    return parts[-1:] if stage.name in _OF_THE_LAST else parts
+
+
+def lacking_files(run: Run) -> dict[date, tuple[str, ...]]:
+    """The run's nights before its last that lack files, and which these are."""
+    landing = run.environment.landing
+    found: dict[date, tuple[str, ...]] = {}
+    for file in expected_files(run.pipeline, run.days):
+        if file.feed.is_reference or file.day == run.days.last or file.is_waived(landing):
+            continue
+        absent = tuple(name for name in file.names if not (landing / name).exists())
+        if absent:
+            found[file.day] = (*found.get(file.day, ()), *absent)
+    return dict(sorted(found.items()))
+
+
 def _nights_to_measure(run: Run, survey: Survey) -> set[date]:
     """Those whose labels were published since anything was measured, and the run's last."""
     measured = [

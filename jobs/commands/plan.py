@@ -76,7 +76,7 @@ def plan(
         allow_gap: Whether it would go on over nights that lack files.
         is_exact: Whether it would do the stages on its days, current or not.
     """
-    from jobs.survey import Survey, has_work
+    from jobs.survey import Survey, has_work, lacking_files, ranges
 
     survey = Survey(run, allow_gap=allow_gap)
     reads_files = STAGES[0] in stages
@@ -89,7 +89,9 @@ def plan(
     rows += [row for row in _rows_of_stages(run, survey, foreseen) if row[0] in names]
     if is_exact:
         which = "all stages" if stages == STAGES else "these stages"
-        rows.append(_row_of_days(run, f"--restate does {which} on these days"))
+        left_out = lacking_files(run) if allow_gap else {}
+        for days in ranges(set(run.days) - left_out.keys()):
+            rows.append(_row_of_days(run, days, f"--restate does {which} on these days"))
         return Plan(rows=rows, has_work=True)
     is_refused = reads_files and _has_hole(run, survey) and not allow_gap
     return Plan(rows=rows, has_work=is_refused or has_work(run, survey, stages))
@@ -191,8 +193,8 @@ def _row_of_stage(run: Run, name: str, why: str | None) -> Row:
     return name, "due" if why else "current", 1, str(night), why or ""
 
 
-def _row_of_days(run: Run, why: str) -> Row:
-    return run.pipeline.name, "due", len(run.days), str(run.days), why
+def _row_of_days(run: Run, days: Days, why: str) -> Row:
+    return run.pipeline.name, "due", len(days), str(days), why
 
 
 def _alike(findings: Sequence[Finding]) -> list[list[Finding]]:

@@ -154,9 +154,10 @@ class Home:
         assert planned.has_work == bool(self.performed)
         return code
 
-    def restate(self, first: date, last: date) -> int:
+    def restate(self, first: date, last: date, *, allow_gap: bool = False) -> int:
         with self._stages():
-            return night.run_night(self.run(last, first), STAGES, notify=False)
+            run = self.run(last, first)
+            return night.run_night(run, STAGES, allow_gap=allow_gap, notify=False)
 
     def published(self, name: str) -> dict[date, list[int]]:
         """The ids of each day that was published, as people see them."""
@@ -561,6 +562,41 @@ def test_restating_makes_what_was_corrected_late_known_from_its_own_day(home: Ho
     assert home.as_of("marks", DAYS[1])[DAYS[1]] == [7]
     assert home.night(DAYS[4]) == 0
     assert home.performed == []
+
+
+def test_a_range_is_restated_over_a_gap_where_that_is_allowed(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.night(DAYS[4], first=DAYS[0])
+    home.land(DAYS[1], 7)
+    # Of one night the file is gone that it was made from, and the other never had any.
+    home._file(DAYS[2]).unlink()
+    home._file(DAYS[5]).unlink()
+    assert home.restate(DAYS[0], DAYS[6]) == NotLanded.exit_code
+    home.definition = "another"
+    home.performed.clear()
+    with home._stages():
+        rows = plan(home.run(DAYS[6], DAYS[0]), allow_gap=True, is_exact=True).rows
+    due = [row[3] for row in rows if row[0] == "tiny"]
+    parts = [f"{DAYS[0]}..{DAYS[1]}", f"{DAYS[3]}..{DAYS[4]}", str(DAYS[6])]
+    assert due[-3:] == parts
+    assert home.restate(DAYS[0], DAYS[6], allow_gap=True) == 0
+    for name in ("ingest", "check_clean", "features", "monitor"):
+        assert stages_of(home)[name] == parts
+    assert stages_of(home)["train"] == parts[-1:]
+    assert (
+        f"{DAYS[2]} is left out, because tiny/readings/{DAYS[2]}.csv is" in capsys.readouterr().out
+    )
+    # What lacks its file stays as it was published, and windows over it are as they truly are.
+    assert home.published("marks")[DAYS[2]] == [20, 21]
+    assert home.published("sums")[DAYS[3]] == [7 + 41 + 61]
+    assert home.published("sums")[DAYS[6]] == [81 + 121]
+    assert DAYS[5] not in home.published("readings")
+    made = publications.in_force(home.run(DAYS[6]), "sums")
+    others = [day for day, one in made.items() if one.definition != "another"]
+    assert others == [DAYS[2]]
+    home._file(DAYS[6]).unlink()
+    assert home.restate(DAYS[3], DAYS[6], allow_gap=True) == NotLanded.exit_code
 
 
 def test_nights_in_any_order_make_what_one_pass_makes(home: Home, other: Home) -> None:
