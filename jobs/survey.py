@@ -389,7 +389,7 @@ class Survey:
             found = Finding(table=table, night=night, state="stale", reason=f"{name} has landed")
         if found.state == "current" and one and self._has_rows_of_another_file(feed, one):
             # What is published stays known from when it is.
-            reason = f"{sql_name(self._run, feed.name)}{QUARANTINE_SUFFIX} is of another file"
+            reason = self._of_another_file(feed)
             found, known = Finding(table=table, night=night, state="stale", reason=reason), night
         elif found.state == "stale":
             known = self._known_day_of_drop(feed, night)
@@ -433,9 +433,24 @@ class Survey:
         # An old night sees the file of its own time, which is gone.
         has_passed = finds > night or (self._has_landed(finds) and self._why_unreadable(finds))
         is_there = self._is_there(name) and not has_passed
-        if not (is_there and any(map(self._has_changed, last.inputs))):
-            return Finding(table=table, night=night, state="current")
-        return Finding(table=table, night=finds, state="stale", reason=f"{name} has changed")
+        if is_there and any(map(self._has_changed, last.inputs)):
+            return Finding(table=table, night=finds, state="stale", reason=f"{name} has changed")
+        refused = self._refused_snapshot(feed)
+        if is_there and refused:
+            reason = self._of_another_file(feed)
+            return Finding(table=table, night=refused, state="stale", reason=reason)
+        return Finding(table=table, night=night, state="current")
+
+    def _refused_snapshot(self, feed: Feed) -> date | None:
+        """The last night whose quarantine is that of a reference file that was taken back."""
+        known = self._known(feed.name)
+        latest = publications.latest(self._quarantined(feed))
+        left = [day for day, one in latest.items() if one.rows and day not in known]
+        readable = [day for day in left if self._has_landed(day) and not self._why_unreadable(day)]
+        return max((day for day in readable if day in self.nights), default=None)
+
+    def _of_another_file(self, feed: Feed) -> str:
+        return f"{sql_name(self._run, feed.name)}{QUARANTINE_SUFFIX} is of another file"
 
     def _why_missing(self, table: Table, *days: date) -> str:
         is_lost = not self._told[table.name].lost_days.isdisjoint(days)

@@ -169,17 +169,26 @@ def write_quarantine(
     feed: str,
     frame: DataFrame,
     origin: Origin | None = None,
+    days: Collection[date] | None = None,
 ) -> int:
-    """Replace what ingestion has in quarantine on the run's days; returns the number of its rows.
+    """Replace what ingestion has in quarantine on some days; returns the number of its rows.
 
     Rows that a row rule has moved there stay: they are of what is published.
+
+    Args:
+        run: Who ingests.
+        feed: Whose rows they are.
+        frame: The rows.
+        origin: How they were made.
+        days: On which they are replaced; None: those of the run.
     """
     name = feed + QUARANTINE_SUFFIX
-    by_rules = _quarantined_by_rules(run, name, tuple(run.days))
+    replaced = tuple(days or run.days)
+    by_rules = _quarantined_by_rules(run, name, replaced)
     kept = 0 if by_rules is None else by_rules.count()
     if by_rules is not None and kept:
         frame = frame.unionByName(by_rules, allowMissingColumns=True)
-    written = staging.write(run, name, frame, tuple(run.days), origin or Origin())
+    written = staging.write(run, name, frame, replaced, origin or Origin())
     return commits.publish(run, name, written).rows - kept
 
 

@@ -412,6 +412,7 @@ def _refusal(run: Run, feed: Feed, tallies: list[_Tally]) -> str:
 def _keep(run: Run, knowledge: Knowledge, load: _Load) -> dict[str, int]:
     if load.feed.is_reference and _brings_nothing_new(run, knowledge, load):
         tables.unstage(run, load.feed.name)
+        _forget_refused(run, load)
         staged = 0
         unchanged = load.records - load.bad
         quarantined = load.bad
@@ -447,6 +448,20 @@ def _quarantine(run: Run, load: _Load) -> int:
         if not is_replacing:
             return 0
     return tables.write_quarantine(run, load.feed.name, load.bad_rows(), load.origin)
+
+
+def _forget_refused(run: Run, load: _Load) -> None:
+    """Empty the quarantine on days of the run that have no snapshot.
+
+    A file that was refused there has been taken back since.
+    """
+    name = load.feed.name
+    snapshots = in_force(run, name)
+    quarantined = published_days(run, name + QUARANTINE_SUFFIX)
+    left = [day for day in quarantined if day in run.days and day not in snapshots]
+    if left:
+        none = load.bad_rows().limit(0)
+        tables.write_quarantine(run, name, none, days=left)
 
 
 def _brings_nothing_new(run: Run, knowledge: Knowledge, load: _Load) -> bool:

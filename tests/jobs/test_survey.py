@@ -638,10 +638,12 @@ def test_a_file_that_was_recorded_by_its_time_alone_is_known_by_it(
     assert home.performed == []
 
 
-def _quarantine(home: Home, day: date, ids: list[int], given: publications.Input) -> None:
-    """Have the quarantine of the readings hold these rows of a day, read from that file."""
+def _quarantine(
+    home: Home, day: date, ids: list[int], given: publications.Input, feed: str = "readings"
+) -> None:
+    """Have the quarantine of a feed hold these rows of a day, read from that file."""
     run = night._numbered(home.run(day).at(stage("ingest")))
-    name = f"readings{QUARANTINE_SUFFIX}"
+    name = f"{feed}{QUARANTINE_SUFFIX}"
     origin = Origin(inputs={day: (given,)})
     commits.publish(run, name, _staged(run, name, {day: ids}, origin))
 
@@ -666,6 +668,22 @@ def test_rows_in_quarantine_of_a_correction_that_was_taken_back_are_made_anew(
     assert stages_of(home) == {"ingest": [str(DAYS[1])], "check_raw": [str(DAYS[1])]}
     _quarantine(home, DAYS[1], own, file)
     assert home.night(DAYS[2]) == 0
+    assert home.performed == []
+
+
+def test_rows_in_quarantine_of_a_register_that_was_taken_back_are_made_anew(home: Home) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    file = file_input("tiny/sensors.csv", DAYS[0], home._register)
+    # Those of the snapshot are its own, as long as no other is known.
+    _quarantine(home, DAYS[0], [1], file, "sensors")
+    assert home.night(DAYS[3]) == 0
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+    _quarantine(home, DAYS[2], [1, 2], replace(file, digest="of a refused one"), "sensors")
+    assert home.night(DAYS[3]) == 0
+    assert stages_of(home) == {"ingest": [str(DAYS[2])], "check_raw": [str(DAYS[2])]}
+    _quarantine(home, DAYS[2], [], file, "sensors")
+    assert home.night(DAYS[3]) == 0
     assert home.performed == []
 
 

@@ -175,6 +175,19 @@ def test_a_reference_file_of_which_only_bad_rows_change_is_a_new_snapshot(toy: E
     assert [str(row[0]) for row in _rows(toy, "sensors_quarantine")] == ["2013-01-02"]
 
 
+def test_what_a_refused_reference_file_left_in_quarantine_goes_when_it_is_taken_back(
+    toy: Environment,
+) -> None:
+    _night(toy, "2013-01-01")
+    drop_sensors(toy, ",roof", ",cellar")
+    with pytest.raises(DataRefused, match="sensors.csv: 2 of 2 rows"):
+        _night(toy, "2013-01-02")
+    assert len(_rows(toy, "sensors_quarantine")) == 2
+    drop_sensors(toy, "1,roof", "2,cellar")
+    assert _night(toy, "2013-01-02")["feeds"]["sensors"]["unchanged"] == 2
+    assert _rows(toy, "sensors_quarantine") == []
+
+
 def test_a_reference_file_in_other_bytes_is_the_same_snapshot_from_these(toy: Environment) -> None:
     _night(toy, "2013-01-01")
     first = in_force(run_of(toy, "2013-01-01"), "sensors")[date(2013, 1, 1)]
