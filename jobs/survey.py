@@ -9,7 +9,7 @@ served, until a person has them scored again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
@@ -382,6 +382,9 @@ class Survey:
         found = self._finding(table, night)
         one = self._publication(table, night)
         name = f"{self._run.pipeline.name}/{feed.file(night)}"
+        if found.state == "missing" and self._has_landed(night):
+            why = f"without a drop, and the night's {self._why_unreadable(night)}"
+            return replace(found, state="current", reason=why)
         if found.state == "current" and one and not one.inputs:
             # Of an optional feed that had none.
             if not (self._is_due(feed, night) and self._is_there(name)):
@@ -480,8 +483,21 @@ class Survey:
         return [night for night in nights if night >= min(first, self._run.days.last)]
 
     def _has_landed(self, night: date) -> bool:
-        daily = [feed for feed in self._run.pipeline.feeds if not feed.is_reference]
-        return all(night in self._known(feed.name) for feed in daily)
+        daily = self.daily_feeds
+        lacking = {name for name in daily if night not in self._known(name)}
+        return not lacking or (len(lacking) < len(daily) and self._is_whole_without(lacking, night))
+
+    def _is_whole_without(self, feeds: Set[str], night: date) -> bool:
+        """Whether feeds that were declared later have no drop of a night, and need none.
+
+        While the files of the others are there the night is read once more, so that these feeds are
+        published without rows too.
+        """
+        landing = self._run.environment.landing
+        expected = expected_files(self.pipeline, Days.of(night))
+        wanted = {file.feed.name for file in expected if not file.is_waived(landing)}
+        lost = [name for name in feeds if night in self._told[name].lost_days]
+        return wanted.isdisjoint(feeds) and not lost and bool(self._why_unreadable(night))
 
     def _absent_files(self, night: date) -> Iterator[str]:
         for file in expected_files(self._run.pipeline, Days.of(night)):

@@ -40,6 +40,7 @@ from jobs.lake.staging import Staging
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NotLanded, Refused
+from pipelines.feeds import Feed
 from pipelines.landing import expected_files
 from pipelines.places import changed_ns
 from pipelines.run import Run
@@ -273,7 +274,18 @@ class Home:
         known = {day: knowledge.day_of_drop("readings", day, arrived[day]) for day in landed}
         origin = Origin(inputs=files, known=known)
         self._waiting["readings"] = _staged(run, "readings", ids, origin)
+        for feed in run.pipeline.feeds:
+            if feed.name not in ("readings", "sensors"):
+                self._waiting[feed.name] = self._staged_without_rows(run, feed)
         self._ingest_register(run, knowledge)
+
+    def _staged_without_rows(self, run: Run, feed: Feed) -> Staging:
+        files = {day: self.environment.landing / "tiny" / feed.file(day) for day in run.days}
+        inputs = {}
+        for day, file in files.items():
+            if file.exists():
+                inputs[day] = (file_input(f"tiny/{feed.file(day)}", day, file),)
+        return _staged(run, feed.name, {}, Origin(inputs=inputs))
 
     def _ingest_register(self, run: Run, knowledge: Knowledge) -> None:
         before = [day for day in knowledge.latest("sensors") if day <= run.days.first]
@@ -848,6 +860,43 @@ def test_a_missed_night_whose_optional_file_is_announced_is_a_hole(home: Home) -
     with pytest.raises(Refused, match=r"2013-01-06: tiny/readings/2013-01-06.csv"):
         home.night(DAYS[2])
     assert home.night(DAYS[2], allow_gap=True) == 0
+
+
+@pytest.mark.parametrize("more", [{"first_day": DAYS[3]}, {"is_optional": True}])
+@pytest.mark.parametrize("are_gone", [False, True])
+def test_a_feed_that_is_declared_later_asks_for_no_file_of_nights_that_were_made(
+    home: Home, more: dict[str, Any], are_gone: bool
+) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    before = {name: home.published(name) for name in ("marks", "sums", "training")}
+    late = replace(TINY.feeds[0], name="late", path="late/{date}.csv", **more)
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, late))
+    home._write(home.environment.landing / "tiny" / late.file(DAYS[3]), ())
+    if are_gone:
+        # Whoever lands files may tidy up what was read long ago.
+        for day in DAYS[:3]:
+            home._file(day).unlink()
+    with home._stages():
+        rows = plan(home.run(DAYS[3])).rows
+    missing = [row[2] for row in rows if row[:2] == ("tiny.late", "missing")]
+    assert missing == ([1] if are_gone else [4])
+    assert home.night(DAYS[3]) == 0
+    made = {name: home.published(name) for name in before}
+    assert {name: list(days)[:3] for name, days in made.items()} == dict.fromkeys(before, DAYS[:3])
+    assert made["sums"][DAYS[3]] == [21 + 41 + 61]
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+
+
+def test_a_feed_that_has_lost_its_table_is_not_taken_for_one_that_was_declared_later(
+    home: Home,
+) -> None:
+    optional = replace(TINY.feeds[0], name="late", path="late/{date}.csv", is_optional=True)
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, optional))
+    home.night(DAYS[2], first=DAYS[0])
+    shutil.rmtree(path(home.run(DAYS[0]), "late"))
+    home._file(DAYS[1]).unlink()
+    assert home.night(DAYS[2]) == NotLanded.exit_code
 
 
 def test_a_night_whose_own_file_is_late_says_so_and_makes_nothing(home: Home) -> None:
