@@ -45,6 +45,7 @@ leave them out."""
 _OF_THE_LAST = ("train", "evaluate")
 """Stages of which the nights before the run's are not asked for."""
 _OUTDATED = "made by another definition"
+_DECLARED_LATER = "made before the feed was declared; it has no drop, and other files are gone"
 _LOST = "was published, and is not in the table any more"
 _Pending = dict[str, dict[date, date]]
 """By SQL name the days that are about to change, and from when each will be known."""
@@ -383,8 +384,8 @@ class Survey:
         one = self._publication(table, night)
         name = f"{self._run.pipeline.name}/{feed.file(night)}"
         if found.state == "missing" and self._has_landed(night):
-            why = f"without a drop, and the night's {self._why_unreadable(night)}"
-            return replace(found, state="current", reason=why)
+            # The same of all such nights: then they are one line of the plan.
+            return replace(found, state="current", reason=_DECLARED_LATER)
         if found.state == "current" and one and not one.inputs:
             # Of an optional feed that had none.
             if not (self._is_due(feed, night) and self._is_there(name)):

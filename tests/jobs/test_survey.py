@@ -880,6 +880,8 @@ def test_a_feed_that_is_declared_later_asks_for_no_file_of_nights_that_were_made
         rows = plan(home.run(DAYS[3])).rows
     missing = [row[2] for row in rows if row[:2] == ("tiny.late", "missing")]
     assert missing == ([1] if are_gone else [4])
+    without = [row[2:4] for row in rows if row[:2] == ("tiny.late", "current")]
+    assert without == ([(3, f"{DAYS[0]}..{DAYS[2]}")] if are_gone else [])
     assert home.night(DAYS[3]) == 0
     made = {name: home.published(name) for name in before}
     assert {name: list(days)[:3] for name, days in made.items()} == dict.fromkeys(before, DAYS[:3])
