@@ -62,8 +62,10 @@ def migrate(
         UsageError: the pipeline has no such raw table.
     """
     outcomes: list[_Outcome] = []
+    # Before the lock: a name that is wrong is told at once, whatever runs.
+    feeds = _feeds(run, table)
     with one_run_at_a_time(run):
-        for feed in _feeds(run, table):
+        for feed in feeds:
             outcomes += _of_feed(run, feed, is_dry, is_restating)
     is_refused = any(one.is_refused for one in outcomes)
     rows = [_row(run, one) for one in outcomes]

@@ -254,7 +254,10 @@ def test_it_waits_for_a_run_of_the_pipeline(environment: Environment, added: Fee
     assert version(run, added.name) == before + 1
 
 
-def test_a_table_that_is_no_feeds_is_refused(tmp_path: Path) -> None:
+def test_a_table_that_is_no_feeds_is_refused_at_once_whatever_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("jobs.commands.migrate.one_run_at_a_time")
     run = run_of(Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)}), feed_with("add"))
     with pytest.raises(UsageError, match=r"toy\.training has the columns that its code makes"):
         migrate(run, "training", is_dry=False)
