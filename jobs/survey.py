@@ -45,7 +45,7 @@ leave them out."""
 _OF_THE_LAST = ("train", "evaluate")
 """Stages of which the nights before the run's are not asked for."""
 _OUTDATED = "made by another definition"
-_DECLARED_LATER = "made before the feed was declared; it has no drop, and other files are gone"
+_DECLARED_LATER = "made without the feed, which has no drop of these nights"
 _LOST = "was published, and is not in the table any more"
 _Pending = dict[str, dict[date, date]]
 """By SQL name the days that are about to change, and from when each will be known."""
@@ -385,7 +385,10 @@ class Survey:
         name = f"{self._run.pipeline.name}/{feed.file(night)}"
         if found.state == "missing" and self._has_landed(night):
             # The same of all such nights: then they are one line of the plan.
-            return replace(found, state="current", reason=_DECLARED_LATER)
+            reason = _DECLARED_LATER
+            if self._is_there(name):
+                reason = f"{name} has landed, and cannot be read: {self._why_unreadable(night)}"
+            return replace(found, state="current", reason=reason)
         if found.state == "current" and one and not one.inputs:
             # Of an optional feed that had none.
             if not (self._is_due(feed, night) and self._is_there(name)):
@@ -489,16 +492,22 @@ class Survey:
         return not lacking or (len(lacking) < len(daily) and self._is_whole_without(lacking, night))
 
     def _is_whole_without(self, feeds: Set[str], night: date) -> bool:
-        """Whether feeds that were declared later have no drop of a night, and need none.
+        """Whether feeds that were declared later have nothing to tell of a night that was made.
 
-        While the files of the others are there the night is read once more, so that these feeds are
-        published without rows too.
+        A night of the run itself is read, all feeds together, as long as its files are there: so
+        these feeds have a table, though no row.
         """
+        if any(night in self._told[name].lost_days for name in feeds):
+            return False
         landing = self._run.environment.landing
         expected = expected_files(self.pipeline, Days.of(night))
-        wanted = {file.feed.name for file in expected if not file.is_waived(landing)}
-        lost = [name for name in feeds if night in self._told[name].lost_days]
-        return wanted.isdisjoint(feeds) and not lost and bool(self._why_unreadable(night))
+        wanted = [file.feed for file in expected if not file.is_waived(landing)]
+        if self._why_unreadable(night):
+            # What comes after all has come too late.
+            wanted = [feed for feed in wanted if not feed.is_optional]
+        elif night >= self._run.days.first:
+            return False
+        return feeds.isdisjoint(feed.name for feed in wanted)
 
     def _absent_files(self, night: date) -> Iterator[str]:
         for file in expected_files(self._run.pipeline, Days.of(night)):

@@ -879,15 +879,34 @@ def test_a_feed_that_is_declared_later_asks_for_no_file_of_nights_that_were_made
     with home._stages():
         rows = plan(home.run(DAYS[3])).rows
     missing = [row[2] for row in rows if row[:2] == ("tiny.late", "missing")]
-    assert missing == ([1] if are_gone else [4])
+    assert missing == [1]
     without = [row[2:4] for row in rows if row[:2] == ("tiny.late", "current")]
-    assert without == ([(3, f"{DAYS[0]}..{DAYS[2]}")] if are_gone else [])
+    assert without == [(3, f"{DAYS[0]}..{DAYS[2]}")]
     assert home.night(DAYS[3]) == 0
+    # An old night is neither read nor judged once more.
+    assert stages_of(home)["ingest"] == [str(DAYS[3])]
     made = {name: home.published(name) for name in before}
     assert {name: list(days)[:3] for name, days in made.items()} == dict.fromkeys(before, DAYS[:3])
     assert made["sums"][DAYS[3]] == [21 + 41 + 61]
     assert home.night(DAYS[3]) == 0
     assert home.performed == []
+
+
+def test_a_drop_that_comes_after_the_nights_other_files_are_gone_is_told_and_keeps_nobody(
+    home: Home,
+) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    late = replace(TINY.feeds[0], name="late", path="late/{date}.csv", is_optional=True)
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, late))
+    home._write(home.environment.landing / "tiny" / late.file(DAYS[1]), ())
+    home._file(DAYS[1]).unlink()
+    with home._stages():
+        rows = plan(home.run(DAYS[3])).rows
+    told = [row[4] for row in rows if row[:2] == ("tiny.late", "current")]
+    why = "has landed, and cannot be read: tiny/readings/2013-01-06.csv is not there"
+    assert f"tiny/late/2013-01-06.csv {why}" in told
+    assert home.night(DAYS[3]) == 0
+    assert stages_of(home)["ingest"] == [str(DAYS[3])]
 
 
 def test_a_feed_that_has_lost_its_table_is_not_taken_for_one_that_was_declared_later(
