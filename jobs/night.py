@@ -62,6 +62,8 @@ class _How:
     """Have people told by the channels that the pipeline declares."""
     in_place: bool
     """In this process, which is a child of the stage server already."""
+    is_tried: bool = False
+    """In parts, when files are not accepted: nobody is told before it is known which."""
 
 
 @dataclass(slots=True)
@@ -366,10 +368,10 @@ def _perform_passes(
                 done += 1
                 asked_for = run.days
                 part = replace(run, days=days, as_of=asked_for.last, named=asked_for.first)
-                of_pass = _Ending() if is_correction else ending
-                _perform_all(part, asked, of_pass, how)
                 if is_correction:
-                    ending.after_correction(of_pass, days)
+                    _perform_correction(part, asked, ending, how)
+                else:
+                    _perform_all(part, asked, ending, how)
                 if ending.is_over:
                     break
     except Exception as error:  # before or between stages, so none has recorded it
@@ -382,6 +384,24 @@ def _perform_passes(
             _tell(run, partial(outcome.night_done, run))
     _tell_that_it_went_on(stages, ending)
     return ending.code
+
+
+def _perform_correction(run: Run, stages: tuple[Stage, ...], ending: _Ending, how: _How) -> None:
+    """Accept new files of days that are in force, or keep what is published of these days.
+
+    A good file does not wait for a bad one of another day: days that are not accepted together are
+    halved until the bad ones stand alone.
+    """
+    # What is only judged was staged by another task, together.
+    can_halve = len(run.days) > 1 and stages[0] == STAGES[0]
+    of_pass = _Ending()
+    _perform_all(run, stages, of_pass, replace(how, is_tried=can_halve))
+    if can_halve and of_pass.code in _NOT_ACCEPTED:
+        for half in run.days.halves():
+            if not ending.is_over:
+                _perform_correction(replace(run, days=half), stages, ending, how)
+    else:
+        ending.after_correction(of_pass, run.days)
 
 
 def _tell_costs(run: Run, since: datetime) -> None:
@@ -508,7 +528,8 @@ def _perform_all(
         doing = run.at(stage)
         began = datetime.now(UTC)
         code = perform(doing.to_json()) if how.in_place else _perform_in_server_or_here(doing)
-        if how.notify:
+        is_known = not (how.is_tried and code in _NOT_ACCEPTED)
+        if how.notify and is_known:
             _tell(doing, partial(outcome.of_stage, doing, code, began))
         if how.notify and stage.name in outcome.EXPIRING_STAGES:
             _tell(doing, partial(outcome.expiry, doing))

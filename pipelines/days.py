@@ -63,6 +63,11 @@ class Days:
         """This range, begun `days` earlier."""
         return Days(self.first - timedelta(days=days), self.last)
 
+    def halves(self) -> tuple[Days, Days]:
+        """The range in two; there must be two days at least."""
+        middle = self.first + timedelta(days=len(self) // 2)
+        return Days(self.first, middle - timedelta(days=1)), Days(middle, self.last)
+
     def within(self, first: date | None, last: date | None) -> Days | None:
         """The part of this range that lies from `first` to `last`; None when there is none."""
         start = max(self.first, first) if first else self.first

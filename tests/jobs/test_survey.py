@@ -1061,6 +1061,25 @@ def test_a_bad_correction_of_an_old_day_stops_no_night(
     assert home.published("readings")[corrected] == [7]
 
 
+def test_a_good_correction_does_not_wait_for_a_bad_one_of_a_day_beside_it(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.night(DAYS[5], first=DAYS[0])
+    for number in range(5):
+        home.land(DAYS[number], 100 + number)
+    home.land(DAYS[3], BAD)
+    assert home.night(DAYS[6]) == Refused.exit_code
+    readings = home.published("readings")
+    assert [readings[day] for day in DAYS[:5]] == [[100], [101], [102], [30, 31], [104]]
+    assert f"New files of {DAYS[3]} were not accepted" in capsys.readouterr().err
+    halves = ["05..09", "05..06", "07..09", "07", "08..09", "08", "09", "11"]
+    tried = [days.replace("2013-01-", "") for days in stages_of(home)["ingest"]]
+    assert tried == halves
+    # Only what is bad is tried again.
+    assert home.night(DAYS[6]) == Refused.exit_code
+    assert stages_of(home)["ingest"] == [str(DAYS[3])]
+
+
 @pytest.mark.parametrize("corrected", [DAYS[1], DAYS[4]])
 @pytest.mark.parametrize("is_due", [True, False])
 def test_a_bad_correction_stops_no_task_of_airflow(

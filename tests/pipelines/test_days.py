@@ -21,6 +21,13 @@ def _days(first: date, more: int) -> Days:
 some_days = st.builds(_days, some_day, st.integers(0, 500))
 
 
+@given(some_days.filter(lambda days: len(days) > 1))
+def test_its_halves_are_the_range_and_alike_in_length(days: Days) -> None:
+    first, second = days.halves()
+    assert [*first, *second] == list(days)
+    assert len(second) - len(first) in (0, 1)
+
+
 @given(some_days)
 def test_a_range_holds_its_days_in_order_and_no_other(days: Days) -> None:
     listed = list(days)
