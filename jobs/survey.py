@@ -61,6 +61,8 @@ class Finding:
     state: State
     reason: str = ""
     """Why it is not current, or why it stays so."""
+    keeps_rows: bool = False
+    """What is to be made anew is beside the table: nothing follows from it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,7 +190,8 @@ class Survey:
         return one.table.name == PREDICTIONS and run.rescore and one.night in run.days
 
     def _add_pending(self, pending: _Pending, table: Table, findings: Iterable[Finding]) -> None:
-        changing = [one.night for one in findings if one.state in ("missing", "stale")]
+        stale = [one for one in findings if one.state in ("missing", "stale")]
+        changing = [one.night for one in stale if not one.keeps_rows]
         pending[sql_name(self._run, table.name)] = {
             table.day_of(night): self._known_day(table, night, pending) for night in changing
         }
@@ -395,17 +398,15 @@ class Survey:
                 return found
             found = Finding(table=table, night=night, state="stale", reason=f"{name} has landed")
         if found.state == "current" and one and self._has_rows_of_another_file(feed, one):
-            # What is published stays known from when it is.
-            reason = self._of_another_file(feed)
-            found, known = Finding(table=table, night=night, state="stale", reason=reason), night
-        elif found.state == "stale":
-            known = self._known_day_of_drop(feed, night)
-        else:
+            found = self._of_another_file(table, night)
+        if found.state != "stale":
             return found
         # All files of a day are read together.
         if why := self._why_unreadable(night):
             reason = f"{found.reason}, and cannot be read: {why}"
             return replace(found, state="current", reason=reason)
+        # Rows that stay are known from when they are.
+        known = night if found.keeps_rows else self._known_day_of_drop(feed, night)
         late = f"; known from {known}" if known > night else ""
         return replace(found, reason=found.reason + late)
 
@@ -444,8 +445,7 @@ class Survey:
             return Finding(table=table, night=finds, state="stale", reason=f"{name} has changed")
         refused = self._refused_snapshot(feed)
         if is_there and refused:
-            reason = self._of_another_file(feed)
-            return Finding(table=table, night=refused, state="stale", reason=reason)
+            return self._of_another_file(table, refused)
         return Finding(table=table, night=night, state="current")
 
     def _refused_snapshot(self, feed: Feed) -> date | None:
@@ -456,8 +456,9 @@ class Survey:
         readable = [day for day in left if self._has_landed(day) and not self._why_unreadable(day)]
         return max((day for day in readable if day in self.nights), default=None)
 
-    def _of_another_file(self, feed: Feed) -> str:
-        return f"{sql_name(self._run, feed.name)}{QUARANTINE_SUFFIX} is of another file"
+    def _of_another_file(self, table: Table, night: date) -> Finding:
+        reason = f"{sql_name(self._run, table.name)}{QUARANTINE_SUFFIX} is of another file"
+        return Finding(table=table, night=night, state="stale", reason=reason, keeps_rows=True)
 
     def _why_missing(self, table: Table, *days: date) -> str:
         is_lost = not self._told[table.name].lost_days.isdisjoint(days)
