@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from jobs.services import addresses
+from pipelines.days import Days
 from pipelines.errors import NotLanded, Refused, UsageError
 from pipelines.events import Event, Notification
 from pipelines.run import Run, is_of_airflow
@@ -35,7 +37,10 @@ _EVENTS = {
     Refused.exit_code: Event.STAGE_REFUSED,
     NotLanded.exit_code: Event.FEED_MISSING,
 }
-_COLUMNS = ("run_id", "stage", "status", "started_at", "seconds", "metrics", "error")
+_COLUMNS = (
+    *("run_id", "stage", "first_day", "last_day", "status", "started_at", "seconds", "metrics"),
+    "error",
+)
 """Of `ops.stage_runs`: what is told of."""
 _FIGURES = (
     ("ingest", "rows_staged", "rows"),
@@ -238,15 +243,17 @@ def _change(row: Row) -> tuple[list[str], list[str]]:
 
 def night_done(run: Run) -> Notification | None:
     """The whole night, with a summary; None while a stage's last attempt was not a success."""
-    last = {row["stage"]: row for row in _stage_rows(run)}
+    rows = _stage_rows(run)
+    last = {row["stage"]: row for row in rows}
     last_of_stages = [last.get(stage.name) for stage in STAGES]
     done = [row for row in last_of_stages if row and row["status"] == "done"]
     current = [row for row in last_of_stages if row and row["status"] == CURRENT]
     # A night in which nothing was to do is no news.
     if not done or len(done) + len(current) < len(STAGES):
         return None
-    seconds = sum(row["seconds"] for row in done)
-    figures = "".join(f", {figure}" for figure in _figures(done))
+    passes = list(chain.from_iterable(_passes(rows, row["stage"]) for row in done))
+    seconds = sum(row["seconds"] for row in passes)
+    figures = "".join(f", {figure}" for figure in _figures(passes))
     message = f"{len(done)} stages in {seconds:.0f} s{figures}."
     return notification(run, Event.NIGHT_DONE, message)
 
@@ -355,14 +362,32 @@ def _is_the_same(verdict: Row, other: Row) -> bool:
     return all(verdict.get(name) == other.get(name) for name in ("event", "model_version"))
 
 
-def _figures(done: list[Row]) -> list[str]:
-    metrics = {row["stage"]: json.loads(row["metrics"]) for row in done}
-    return [
-        f"{name} {metrics[stage][metric]}"
-        for stage, metric, name in _FIGURES
-        # A stage that had nothing to do says nothing.
-        if metrics.get(stage, {}).get(metric) is not None
-    ]
+def _passes(rows: Sequence[Row], stage: str) -> list[Row]:
+    """The successes of a stage of a run, oldest first: of nights done twice the last alone."""
+    found: list[Row] = []
+    for row in reversed(rows):
+        is_success = row["stage"] == stage and row["status"] == "done"
+        if is_success and not any(_share_a_night(row, later) for later in found):
+            found.append(row)
+    return found[::-1]
+
+
+def _share_a_night(row: Row, other: Row) -> bool:
+    days = Days(row["first_day"], row["last_day"])
+    return days.within(other["first_day"], other["last_day"]) is not None
+
+
+def _figures(done: Iterable[Row]) -> list[str]:
+    """What the stages tell: of all passes together what can be added up, else the last word."""
+    told: dict[str, Any] = {}
+    for row in done:
+        metrics = json.loads(row["metrics"])
+        for stage, metric, name in _FIGURES:
+            value = metrics.get(metric) if stage == row["stage"] else None
+            # A stage that had nothing to do says nothing.
+            if value is not None:
+                told[name] = told.get(name, 0) + value if isinstance(value, int) else value
+    return [f"{name} {told[name]}" for _, _, name in _FIGURES if name in told]
 
 
 def _settled_here(run: Run, given: Row) -> bool:

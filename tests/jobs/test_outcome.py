@@ -323,6 +323,21 @@ def test_a_night_that_is_done_is_summed_up(run: Run) -> None:
     )
 
 
+def test_nights_that_were_caught_up_in_passes_of_their_own_are_summed_up_too(run: Run) -> None:
+    earlier = replace(run, days=run.days.shifted(-2))
+    caught_up = [
+        stage_row(earlier, "ingest", minute=0, metrics={"rows_staged": 7}),
+        stage_row(earlier, "ingest", minute=1, metrics={"rows_staged": 100}),
+        stage_row(earlier, "predict", minute=1, metrics={"predictions": 60}),
+    ]
+    record(run, *caught_up, *night_rows(run))
+    told = outcome.night_done(run)
+    assert told
+    # Those of the earlier night were ingested twice.
+    figures = "rows 2153, predictions 1000, model kept, serving model 2."
+    assert told.message == f"10 stages in 24 s, {figures}"
+
+
 def test_a_night_without_one_of_its_stages_is_not_done(run: Run) -> None:
     record(run, *night_rows(run)[:-1])
     assert outcome.night_done(run) is None
