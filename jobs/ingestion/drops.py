@@ -45,6 +45,10 @@ class _Late(Unfit):
     """Why a file has not landed yet."""
 
 
+class _Missing(_Late):
+    """A day's file, or what announces it, is not there: the other days can do without."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Problem:
     """Why a file cannot be ingested."""
@@ -127,7 +131,7 @@ def _inspect(folder: Path, file: ExpectedFile, is_growing: bool) -> Drop:
     if is_growing:
         raise _Late("it is still being written")
     if seen and file.marker and not stamp(folder / file.marker):
-        raise _Late(f"its marker {file.marker} is missing")
+        raise _missing(file.feed, f"its marker {file.marker} is missing")
     try:
         contents = _declared_contents(file.feed, path)
     finally:
@@ -147,11 +151,15 @@ def _inspect(folder: Path, file: ExpectedFile, is_growing: bool) -> Drop:
     )
 
 
+def _missing(feed: Feed, why: str) -> _Late:
+    return _Late(why) if feed.is_reference else _Missing(why)
+
+
 def _declared_contents(feed: Feed, path: Path) -> Contents:
     try:
         contents = FORMATS[feed.format].contents(path, feed)
     except FileNotFoundError:
-        raise _Late("the file is missing") from None
+        raise _missing(feed, "the file is missing") from None
     except OSError as error:
         if is_url(path):
             # The store refuses, which says nothing of the file.
@@ -239,6 +247,8 @@ def _error(run: Run, problems: list[_Problem]) -> NightshiftError:
         f"run again, or drop them yourself{example if has_example else ''}."
     )
     if is_late:
+        if last < run.days.last and all(isinstance(one.why, _Missing) for one in problems):
+            lines.append("If they never will: --allow-gap makes the other days without them.")
         return NotLanded("\n".join(lines))
     lines.append(
         f"If a header has changed for good, declare it in pipelines/{name}.py: its columns, or by "

@@ -103,6 +103,19 @@ def test_missing_files_have_not_landed_and_are_named_with_the_way_out(alone: Env
     assert "header" not in message
 
 
+def test_of_days_before_the_last_that_lack_files_the_others_can_be_made_without_them(
+    alone: Environment,
+) -> None:
+    for day in ("2013-01-05", "2013-01-07"):
+        drop_readings(alone, day)
+    way_out = "If they never will: --allow-gap makes the other days without them."
+    assert _refusal(alone, "2013-01-05", "2013-01-07", NotLanded).endswith(way_out)
+    # The last night is what the run is about, and a register is of all nights.
+    assert way_out not in _refusal(alone, "2013-01-05", "2013-01-06", NotLanded)
+    (alone.landing / "toy/sensors.csv").unlink()
+    assert way_out not in _refusal(alone, "2013-01-05", "2013-01-07", NotLanded)
+
+
 def test_of_an_example_the_way_out_has_the_command_that_drops_its_files(alone: Environment) -> None:
     run = run_of(alone, "2013-01-05")
     with pytest.raises(NotLanded, match="nightshift land weather --from 2013-01-05 --to 2013-01-0"):
