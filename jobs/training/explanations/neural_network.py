@@ -84,11 +84,8 @@ def attribute(
     gradients = _mean_gradients(weights, start.deep[0], end.deep)
     deep = (end.deep - start.deep) * gradients
     wide = (end.wide - start.wide) * weights.wide
-    embedding_size = keras_model.get_layer(_EMBEDDING).output_dim
     numbers = owners_of_numbers(encoding)
-    first = len(encoding.numeric)
-    embedded = np.repeat(np.arange(first, len(encoding.columns)), embedding_size)
-    of_deep = summed(deep, [*numbers, *embedded.tolist()], encoding)
+    of_deep = summed(deep, [*numbers, *_owners_of_embedded(keras_model, encoding)], encoding)
     of_wide = summed(wide, numbers + owners_of_one_hot(encoding), encoding)
     head = task.head(encoding.label_mean, encoding.label_scale)
     return Attribution(
@@ -98,6 +95,16 @@ def attribute(
     )
 
 
+def _owners_of_embedded(model: keras.Model, encoding: Encoding) -> list[int]:
+    """For each column of embedded categories, whose feature it is."""
+    if not encoding.categorical:
+        return []
+    first = len(encoding.numeric)
+    features = np.arange(first, len(encoding.columns))
+    owners: list[int] = np.repeat(features, model.get_layer(_EMBEDDING).output_dim).tolist()
+    return owners
+
+
 def _weights(model: keras.Model, encoding: Encoding, task: LearningTask) -> _Weights:
     names = [layer.name for layer in model.layers]
     hidden: list[_Layer] = []
@@ -105,7 +112,8 @@ def _weights(model: keras.Model, encoding: Encoding, task: LearningTask) -> _Wei
         if name.startswith(_HIDDEN):
             kernel, bias = _doubles(model.get_layer(name))
             hidden.append(_Layer(kernel=kernel, bias=bias))
-    if not {_EMBEDDING, task.unit} <= set(names):
+    needed = {_EMBEDDING, task.unit} if encoding.categorical else {task.unit}
+    if not needed <= set(names):
         raise _other_network(names)
     kernel, bias = _doubles(model.get_layer(task.unit))
     width = len(owners_of_numbers(encoding)) + encoding.embedding_rows

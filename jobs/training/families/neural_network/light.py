@@ -96,11 +96,16 @@ def _looking_up(network: Any, holder: Any) -> Callable[..., Any]:
 
     from jobs.training.families.neural_network.network import LAST
 
-    *others, _ = network.get_layer(LAST).input
+    others = [*tf.nest.flatten(network.get_layer(LAST).input)]
+    categories = next(one for one in network.inputs if one.name == "categorical")
+    has_categories = categories.shape[-1] > 0
+    if has_categories:
+        others.pop()
     below = keras.Model(network.inputs, others)
     # Behind the unit there may be a layer without weights, which scales what it says.
-    position = max(number for number, one in enumerate(network.layers) if one.weights)
-    unit = network.layers[position]
+    layers = [one for one in network.layers if not isinstance(one, keras.layers.InputLayer)]
+    position = max(number for number, one in enumerate(layers) if one.weights)
+    unit = layers[position]
     kernel, bias = (weight.value for weight in unit.weights)
     columns = sum(one.shape[-1] for one in others)
     holder.of_others = tf.Variable(kernel[:columns])
@@ -108,10 +113,12 @@ def _looking_up(network: Any, holder: Any) -> Callable[..., Any]:
 
     def score(numeric: tf.Tensor, categorical: tf.Tensor) -> tf.Tensor:
         read = below({"numeric": numeric, "categorical": categorical}, training=False)
-        found = tf.gather(holder.of_categories, categorical)
-        linear = tf.concat(read, axis=1) @ holder.of_others + tf.reduce_sum(found, axis=1) + bias
-        said = unit.activation(linear)
-        for scaling in network.layers[position + 1 :]:
+        linear = tf.concat(read, axis=1) @ holder.of_others
+        if has_categories:
+            found = tf.gather(holder.of_categories, categorical)
+            linear = linear + tf.reduce_sum(found, axis=1)
+        said = unit.activation(linear + bias)
+        for scaling in layers[position + 1 :]:
             said = scaling(said)
         return said
 

@@ -39,6 +39,7 @@ def build(
 
     The wide part is linear in the scaled numbers, the missing-value indicators and the one-hot
     categories; the deep part is a multilayer perceptron of the same, with embedded categories.
+    Without categorical features it has an input for them all the same, of no columns.
 
     Args:
         encoding: How rows become numbers.
@@ -50,11 +51,14 @@ def build(
     numeric = keras.Input((len(encoding.numeric),), name="numeric")
     categorical = keras.Input((len(encoding.categorical),), dtype="int32", name="categorical")
     numbers = _numbers(numeric, encoding, settings.shared_weight)
-    embedded = keras.layers.Embedding(
-        encoding.embedding_rows, settings.embedding_size, name="embedding"
-    )(categorical)
-    flat = keras.layers.Flatten()(embedded)
-    hidden = keras.layers.Concatenate()([*numbers, flat])
+    given = [*numbers]
+    # Keras has no table without rows.
+    if encoding.categorical:
+        embedded = keras.layers.Embedding(
+            encoding.embedding_rows, settings.embedding_size, name="embedding"
+        )(categorical)
+        given.append(keras.layers.Flatten()(embedded))
+    hidden = keras.layers.Concatenate()(given)
     if dropout:
         hidden = dropout(settings.input_dropout)(hidden)
     # Numbers are scaled, and the last unit sums up, in 32 bits: few products, and all of the range.
@@ -80,7 +84,7 @@ def as_it_scores(
     for layer in scoring.layers:
         # Those that hold weights have names; of the others Keras numbers the names.
         if layer.weights:
-            layer.set_weights(_weights(model, layer.name, task))
+            layer.set_weights(_weights(model, layer.name, encoding, task))
     return scoring
 
 
@@ -159,9 +163,12 @@ def _prediction(
 ) -> keras.KerasTensor:
     """What the last unit says of one-hot categories and of what else it reads."""
     head = task.head(encoding.label_mean, encoding.label_scale)
-    # Not `CategoryEncoding`, which LiteRT has no operation for. No two columns share a row.
-    one_hot = keras.ops.max(keras.ops.one_hot(categorical, encoding.embedding_rows), axis=1)
-    last = keras.layers.Concatenate(name=LAST)([*read, one_hot])
+    given = [*read]
+    if encoding.categorical:
+        # Not `CategoryEncoding`, which LiteRT has no operation for. No two columns share a row.
+        one_hot = keras.ops.max(keras.ops.one_hot(categorical, encoding.embedding_rows), axis=1)
+        given.append(one_hot)
+    last = keras.layers.Concatenate(name=LAST)(given)
     return _scaled(_unit(head, task, head.activation)(last), head)
 
 
@@ -173,18 +180,21 @@ def _looking_up(
 ) -> keras.KerasTensor:
     """The same for training: one-hot categories, nearly all zeros, take a fifth of a step."""
     head = task.head(encoding.label_mean, encoding.label_scale)
-    of_others = _unit(head, task, None)(keras.layers.Concatenate()(read))
-    wide = keras.layers.Embedding(
-        encoding.embedding_rows, 1, embeddings_initializer="zeros", name=_WIDE
-    )
-    linear = of_others + keras.ops.sum(wide(categorical), axis=1)
+    linear = _unit(head, task, None)(keras.layers.Concatenate()(read))
+    if encoding.categorical:
+        wide = keras.layers.Embedding(
+            encoding.embedding_rows, 1, embeddings_initializer="zeros", name=_WIDE
+        )
+        linear = linear + keras.ops.sum(wide(categorical), axis=1)
     return _scaled(keras.layers.Activation(head.activation)(linear), head)
 
 
-def _weights(model: keras.Model, name: str, task: LearningTask) -> list[NDArray[np.float32]]:
+def _weights(
+    model: keras.Model, name: str, encoding: Encoding, task: LearningTask
+) -> list[NDArray[np.float32]]:
     """What a trained network has learned, as the layer of that name of a scoring one holds it."""
     own: list[NDArray[np.float32]] = model.get_layer(name).get_weights()
-    if name != task.unit:
+    if name != task.unit or not encoding.categorical:
         return own
     kernel, bias = own
     (of_categories,) = model.get_layer(_WIDE).get_weights()

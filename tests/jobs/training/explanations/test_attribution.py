@@ -80,6 +80,17 @@ def test_attributions_of_any_network_add_up_to_what_it_says(
     )
 
 
+@BOTH_TASKS
+@pytest.mark.parametrize("hidden", [(), (8, 5)])
+def test_a_network_without_categories_is_explained_too(
+    training: Training, hidden: tuple[int, ...]
+) -> None:
+    numbers = replace(training, categorical=())
+    scorer = a_network(numbers, hidden)
+    found = attribute(scorer, "neural_network", task_of(numbers.task), odd_rows())
+    assert found.of_features.shape == (len(ROWS), len(numbers.numeric))
+
+
 def test_attributions_of_a_network_are_integrated_gradients() -> None:
     scorer = a_network(SHARED)
     rows = encode(odd_rows(), scorer.encoding)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ FAMILY = NeuralNetworkFamily()
 ROWS = small.rows_of(Days.of(small.FIRST), per_day=3000)
 ODD = small.rows_of(Days.of(small.FIRST), per_day=3000, seed=3)
 TASKS = [pipeline.training for pipeline in small.PIPELINES]
+NUMBERS = [replace(training, categorical=()) for training in TASKS]
+"""They read no category."""
 WIDE = NeuralNetwork(hidden=(128, 64), embedding_size=8)
 
 
@@ -42,7 +45,7 @@ def _says(model: Model, training: Training) -> Vector:
     return np.concatenate([model.score(encode(rows, encoding)) for rows in (ROWS, odd)])
 
 
-@pytest.mark.parametrize("training", TASKS, ids=lambda one: one.task)
+@pytest.mark.parametrize("training", [*TASKS, *NUMBERS])
 def test_the_light_network_says_what_the_trained_one_does(
     training: Training, tmp_path: Path
 ) -> None:

@@ -30,9 +30,18 @@ from tests.jobs.training.small import (
 )
 
 BINARY = task_of("binary_classification")
+_TASKS = (TRAINING, TWIN.training)
 BOTH_TASKS = pytest.mark.parametrize(
-    "training", [TRAINING, TWIN.training], ids=["binary_classification", "regression"]
+    "training",
+    [*_TASKS, *(replace(one, categorical=()) for one in _TASKS)],
+    ids=[
+        "binary_classification",
+        "regression",
+        "binary_classification of numbers",
+        "regression of numbers",
+    ],
 )
+"""Each with categories, and without."""
 
 
 def test_a_missing_value_counts_as_the_mean() -> None:
