@@ -39,7 +39,9 @@ class Moments:
     squares: _Floats
     """Sum of the squared differences from the mean."""
 
+    # What overflows is refused in the end.
     @classmethod
+    @np.errstate(over="ignore", invalid="ignore")
     def of(cls, values: _Floats, counted: NDArray[np.bool_]) -> Moments:
         """Of the columns of (rows, columns), where they count."""
         count = counted.sum(axis=0)
@@ -54,6 +56,7 @@ class Moments:
         nothing = np.zeros((0, columns))
         return cls.of(nothing, nothing == 0)
 
+    @np.errstate(over="ignore", invalid="ignore")
     def merged(self, other: Moments) -> Moments:
         """Of the rows of both (Chan, Golub and LeVeque, 1979)."""
         count = self.count + other.count
@@ -185,7 +188,8 @@ class Number:
         return NumberTold(
             count=count,
             missing=int(moments.missing[0]),
-            mean=float(moments.mean[0]),
+            # The mean of equal numbers may be off by their last digit, which of large ones is much.
+            mean=float(self.lowest.values[0]) if self._is_constant else float(moments.mean[0]),
             variance=0.0 if self._is_constant else float(moments.squares[0]) / max(count, 1),
             low=low,
             high=high,
@@ -193,7 +197,7 @@ class Number:
 
     @property
     def _is_constant(self) -> bool:
-        # The mean of equal numbers may be off by their last digit. Of labels no ends are kept.
+        # Of labels no ends are kept.
         lowest, highest = self.lowest.values, self.highest.values
         return len(lowest) > 0 and lowest[0] == -highest[0]
 
@@ -321,10 +325,13 @@ def encoding_of(
         numbers: Of its numeric columns, in their order.
         categories: Of its categorical columns, in their order.
         label: Of the labels.
+
+    Raises:
+        Refused: see `encoding.require_in_range`.
     """
     told = dict(zip(training.categorical, categories, strict=True))
     gaps = [name for name, one in zip(training.numeric, numbers, strict=True) if one.missing > 0]
-    return Encoding(
+    learned = Encoding(
         numeric=training.numeric,
         vocabularies={name: encoding.vocabulary(one.rows) for name, one in told.items()},
         means=tuple(one.mean for one in numbers),
@@ -339,6 +346,8 @@ def encoding_of(
         shared=training.shared,
         unknown={name: encoding.too_rare(one.rows, one.missing) for name, one in told.items()},
     )
+    encoding.require_in_range(learned, training.label)
+    return learned
 
 
 def _in_deviations(told: NumberTold, value: float) -> float:

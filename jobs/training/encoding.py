@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipelines.errors import NightshiftError
+from pipelines.errors import NightshiftError, Refused
 from pipelines.model import Training
 
 ENCODING = "encoding.json"
@@ -25,6 +25,8 @@ RARE = 10
 so learned too."""
 TAILS = (0.001, 0.999)
 """Quantiles between which a number is taken as it is."""
+_LARGEST = float(np.finfo(np.float32).max)
+"""Families read and scale numbers of 32 bits."""
 SAMPLE_ROWS = 1000
 """Of a sample: enough to see whether two models say the same."""
 _LISTS = ("numeric", "means", "variances", "lows", "highs", "indicators", "shared")
@@ -143,15 +145,22 @@ def _unknown_of(value: Mapping[str, Any]) -> dict[str, tuple[str | None, ...]] |
     return None if told is None else {name: tuple(values) for name, values in told.items()}
 
 
+# What overflows is refused in the end.
+@np.errstate(over="ignore", invalid="ignore")
 def learn(rows: pa.Table, training: Training) -> Encoding:
-    """What the rows to train on tell about the columns."""
+    """What the rows to train on tell about the columns.
+
+    Raises:
+        Refused: see `require_in_range`.
+    """
     numeric = numbers(rows, training.numeric, np.float64, training.bends)
     missing = np.isnan(numeric)
     # A column without any value counts as one of zeros.
     seen = np.where(missing.all(axis=0), 0.0, numeric)
-    means = np.nanmean(seen, axis=0)
-    # The mean of equal numbers may be off by their last digit: they still do not vary.
-    varies = np.nanmax(seen, axis=0) > np.nanmin(seen, axis=0)
+    highest = np.nanmax(seen, axis=0)
+    varies = highest > np.nanmin(seen, axis=0)
+    # The mean of equal numbers may be off by their last digit, which of large ones is much.
+    means = np.where(varies, np.nanmean(seen, axis=0), highest)
     variances = np.where(varies, np.nanvar(seen, axis=0), 0.0)
     deviations = np.sqrt(np.where(variances > 0, variances, 1.0))
     lows, highs = (np.nanquantile(seen, TAILS, axis=0) - means) / deviations
@@ -159,7 +168,7 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
     labels = numbers(rows, (training.label,), np.float64, {})
     columns = {name: texts(rows, name) for name in training.categorical}
     counts = {name: counts_of(values) for name, values in columns.items()}
-    return Encoding(
+    learned = Encoding(
         numeric=training.numeric,
         vocabularies={name: vocabulary(of_column) for name, of_column in counts.items()},
         means=tuple(means.tolist()),
@@ -174,6 +183,37 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
         shared=training.shared,
         unknown={name: too_rare(counts[name], columns[name].null_count) for name in columns},
     )
+    require_in_range(learned, training.label)
+    return learned
+
+
+def require_in_range(learned: Encoding, label: str) -> None:
+    """Refuse rows with numbers that no model can scale.
+
+    Args:
+        learned: Of the rows.
+        label: Name of its column.
+
+    Raises:
+        Refused: there are such; the message names their columns.
+    """
+    known = zip(learned.means, learned.variances, learned.lows, learned.highs, strict=True)
+    of_columns: dict[str, tuple[float, ...]] = dict(zip(learned.numeric, known, strict=True))
+    # Not a power, which of Python's floats is an error where it overflows.
+    of_columns[label] = (learned.label_mean, learned.label_scale * learned.label_scale)
+    odd: list[str] = []
+    for name, numbers_ in of_columns.items():
+        # No number is not below the limit either.
+        if not all(abs(number) <= _LARGEST for number in numbers_):
+            odd.append(name)
+    if odd:
+        raise Refused(
+            f"The rows to learn from have values of {', '.join(odd)} that are infinite, or so "
+            f"large that their variance is above {_LARGEST:.1e}, the largest 32-bit float: nothing "
+            "can be learned of them. Look for values out of all proportion, and have a rule of the "
+            "table quarantine or refuse them; a feature that may be so large can be read by its "
+            "Logarithm."
+        )
 
 
 def encode(rows: pa.Table, encoding: Encoding, label: str | None = None) -> Examples:
@@ -253,7 +293,9 @@ def numbers(
         values = existing(rows, name).cast(pa.float64()).to_numpy()
         if name in bends:
             values = np.sign(values) * np.log1p(np.abs(values) / bends[name])
-        found[:, position] = values
+        # A larger number than the type holds counts as an infinite one.
+        with np.errstate(over="ignore"):
+            found[:, position] = values
     return found
 
 

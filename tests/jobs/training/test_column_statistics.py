@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from jobs.training import column_statistics, encoding
 from jobs.training.column_statistics import Bounds, Columns, Learning, Tail
 from jobs.training.encoding import Encoding
 from pipelines.days import Days
+from pipelines.errors import Refused
 from pipelines.model import Logarithm, Training
 from tests.jobs.training.small import FIRST, TRAINING, TWIN, rows_of, with_column
 
@@ -104,6 +106,20 @@ def test_numbers_far_from_zero_keep_their_spread() -> None:
     parts = [far.slice(first, 100) for first in range(0, len(far), 100)]
     found = learned(parts, TRAINING, Bounds.of(len(far), len(parts)))
     np.testing.assert_allclose(found.variances[0], np.var(ROWS["noise"].to_numpy()), rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [1e200, float("inf")])
+def test_numbers_that_nothing_can_scale_are_refused(value: float) -> None:
+    rows = with_column(ROWS, "x", pa.array([value] + [0.0] * (len(ROWS) - 1)))
+    with pytest.raises(Refused, match=r"have values of x that are infinite, or so large"):
+        learned([rows], TRAINING, Bounds.of(len(ROWS), 1))
+
+
+def test_a_large_constant_is_its_own_mean() -> None:
+    rows = with_column(ROWS, "x", pa.array([1e17 / 3] * len(ROWS)))
+    require_alike(
+        learned([rows], TRAINING, Bounds.of(len(ROWS), 1)), encoding.learn(rows, TRAINING)
+    )
 
 
 def test_a_column_without_any_value_is_learned_as_zero() -> None:

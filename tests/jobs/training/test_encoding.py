@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jobs.training import encoding
 from jobs.training.encoding import Encoding
 from pipelines.days import Days
-from pipelines.errors import NightshiftError
+from pipelines.errors import NightshiftError, Refused
 from pipelines.model import Logarithm
 from tests.jobs.training.small import FIRST, TRAINING, TWIN, content, rows_of, with_column
 
@@ -89,6 +89,34 @@ def test_mean_and_scale_are_those_of_the_labels() -> None:
 def test_labels_that_are_all_alike_have_the_scale_one() -> None:
     alike = with_column(ROWS, "weight", pa.repeat(50.0, len(ROWS)))
     assert encoding.learn(alike, TWIN.training).label_scale == 1.0
+
+
+@pytest.mark.parametrize("huge", [1e30, -1e39, 1e200, float("inf")])
+def test_numbers_that_nothing_can_scale_are_refused_by_the_name_of_their_column(
+    huge: float,
+) -> None:
+    one = np.where(np.arange(len(ROWS)) == 0, huge, ROWS["x"].to_numpy())
+    rows = with_column(ROWS, "x", pa.array(one))
+    with pytest.raises(Refused, match=r"have values of x that are infinite, or so large"):
+        encoding.learn(rows, TRAINING)
+    weights = with_column(ROWS, "weight", pa.array(one))
+    with pytest.raises(Refused, match=r"have values of weight that are"):
+        encoding.learn(weights, TWIN.training)
+
+
+def test_a_huge_number_may_be_read_by_its_logarithm() -> None:
+    training = replace(TRAINING, logarithms=(Logarithm(features=("x",), bend=10),))
+    one = np.where(np.arange(len(ROWS)) == 0, 1e300, ROWS["x"].to_numpy())
+    learned = encoding.learn(with_column(ROWS, "x", pa.array(one)), training)
+    assert np.isfinite([*learned.means, *learned.variances]).all()
+
+
+@pytest.mark.parametrize("constant", [0.1, 1e17 / 3])
+def test_a_constant_is_its_own_mean(constant: float) -> None:
+    rows = with_column(ROWS, "x", pa.array(np.full(len(ROWS), constant)))
+    learned = encoding.learn(rows, TRAINING)
+    assert learned.means[0] == constant
+    assert (learned.variances[0], learned.lows[0], learned.highs[0]) == (1.0, 0.0, 0.0)
 
 
 def test_a_missing_column_is_named() -> None:
