@@ -60,7 +60,11 @@ def changed(
         if family not in FAMILIES:
             raise no_such("model family", family, FAMILIES)
         training = replace(training, family=FAMILIES[family]())
-    changes = dict(map(_assigned, settings))
+    changes: dict[str, Any] = {}
+    for name, value in map(_assigned, settings):
+        if name in changes:
+            raise UsageError(f"Setting '{name}' is given twice: leave one of the values out.")
+        changes[name] = value
     for name in changes:
         if name not in training.settings:
             raise no_such("setting", name, sorted(training.settings))
@@ -149,8 +153,8 @@ def _assigned(setting: str) -> tuple[str, Any]:
         raise UsageError(f"'{setting}' is no setting: write it as name=value.")
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        # A word, which needs no quotes.
+    except (ValueError, SyntaxError, TypeError):
+        # A word, which needs no quotes; what is none is told by the setting.
         return name, text
     return name, tuple(value) if isinstance(value, list) else value
 

@@ -28,6 +28,7 @@ from jobs.training import baselines, candidate, dataset, metrics, pins, scoring
 from jobs.training.candidate import Recipe
 from jobs.training.families import family_of
 from jobs.training.tasks import task_of
+from pipelines import places
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
 from pipelines.errors import Refused, UsageError, no_such
@@ -199,12 +200,14 @@ def files_of_other(backtest: Backtest, digest: str) -> list[Path]:
     Raises:
         UsageError: there is none of that digest.
     """
-    folder = folder_of(backtest.environment, backtest.pipeline.name, digest)
-    files = sorted(folder.glob("*.parquet"))
-    if not files:
-        known = sorted(other.name for other in folder.parent.glob("*"))
-        raise no_such(f"backtest of '{backtest.pipeline.name}'", digest, known)
-    return files
+    name = backtest.pipeline.name
+    known: dict[str, list[Path]] = {}
+    for file in sorted(backtest.folder.parent.glob("*/*.parquet")):
+        known.setdefault(file.parent.name, []).append(file)
+    # Looked up and not a path: `..` leads elsewhere.
+    if digest not in known:
+        raise no_such(f"backtest of '{name}'", digest, known)
+    return known[digest]
 
 
 def read_other(backtest: Backtest, digest: str, keys: pa.Table) -> Results:
@@ -390,16 +393,20 @@ def _fingerprint(run: Run, recipe: Recipe, part: Days) -> str:
 def _is_done(file: Path, fingerprint: str) -> bool:
     if not file.exists():
         return False
-    told = pq.read_schema(file).metadata or {}
+    try:
+        told = pq.read_schema(file).metadata or {}
+    except pa.ArrowInvalid:
+        # Such as one that a failure of the power has emptied.
+        return False
     return bool(told.get(_FINGERPRINT) == fingerprint.encode())
 
 
 def _write(file: Path, results: pa.Table, fingerprint: str) -> None:
     told = results.replace_schema_metadata({_FINGERPRINT: fingerprint.encode()})
-    half = file.with_suffix(".part")
-    pq.write_table(told, half)
-    # At once: a file that is there is whole.
-    half.replace(file)
+    content = pa.BufferOutputStream()
+    pq.write_table(told, content)
+    # A file that is there is whole, also where two write it.
+    places.write_whole(file, content.getvalue().to_pybytes())
 
 
 def _digest(value: object) -> str:

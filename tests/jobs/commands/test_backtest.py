@@ -51,6 +51,7 @@ def test_what_tune_may_try_binds_no_backtest() -> None:
         (None, "epoch=7", "No setting named 'epoch'. Did you mean 'epochs'"),
         ("linear", "epochs=7", "No setting named 'epochs'"),
         (None, "epochs", "'epochs' is no setting: write it as name=value"),
+        (None, "epochs={[]: 1}", r"'{\[\]: 1}' is no whole number"),
         (None, "epochs=0", "epochs must be at least 1"),
         (None, "epochs=many", "epochs has a value of another kind .*: 'many' is no whole number"),
         (None, "epochs=True", "another kind than it takes: True is no whole number"),
@@ -72,6 +73,11 @@ def test_settings_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         changed(small.SMALL, family, [setting])
+
+
+def test_a_setting_has_one_value() -> None:
+    with pytest.raises(UsageError, match="Setting 'epochs' is given twice"):
+        changed(small.SMALL, None, ["epochs=2", "epochs=4"])
 
 
 def test_features_can_be_left_out_by_name_or_pattern() -> None:
@@ -155,6 +161,12 @@ def test_another_backtest_that_is_not_there_is_told_before_anything_is_trained(
     monkeypatch.setattr(backtests, "walk", lambda *asked: trained.append(asked) or iter(()))
     with pytest.raises(UsageError, match="No backtest of 'small' named 'l2=7'"):
         _backtest(small.environment_at(tmp_path), "l2=1", "l2=7")
+    elsewhere = tmp_path / "backtests" / "twin" / "of another"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "2013-01-24.parquet").touch()
+    (tmp_path / "backtests" / "small").mkdir()
+    with pytest.raises(UsageError, match="No backtest of 'small' named .*. Known: none"):
+        _backtest(small.environment_at(tmp_path), "l2=1", "../twin/of another")
     assert trained == []
 
 

@@ -3,10 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from jobs.lake import ops
@@ -121,6 +123,32 @@ def test_what_is_done_is_not_done_again_until_what_it_follows_from_has_changed(
     assert [done.seconds is None for done in _walk(backtest)] == [False, True]
     small.publish(environment, ROWS)
     assert all(done.seconds is not None for done in _walk(backtest))
+
+
+def test_what_was_emptied_is_done_again(environment: Environment) -> None:
+    backtest = _backtest(environment)
+    _walk(backtest)
+    (backtest.folder / f"{small.LAST}.parquet").write_bytes(b"")
+    assert [done.seconds is None for done in _walk(backtest)] == [False, True]
+
+
+def test_two_of_the_same_at_once_leave_whole_files(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backtest = _backtest(environment)
+    twins = 0
+
+    def write(*given: object) -> None:
+        nonlocal twins
+        twins += 1
+        pq.write_table(*given)
+        # The twin writes the same night before this one is done with it.
+        if twins == 1:
+            _walk(replace(backtest, run_id="twin"))
+
+    monkeypatch.setattr(backtests, "pq", SimpleNamespace(**{**vars(pq), "write_table": write}))
+    assert [one.rows for one in _walk(backtest)] == [39 * 3, 39 * 3]
+    assert sorted(file.suffix for file in backtest.folder.iterdir()) == [".parquet"] * 2
 
 
 def test_other_settings_are_another_backtest_and_other_ranks_are_not(
