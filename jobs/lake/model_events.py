@@ -80,6 +80,13 @@ def events(environment: Environment, pipeline: str, model_version: str | None = 
     return _read(environment, about)
 
 
+def highest_version(environment: Environment, pipeline: str) -> int:
+    """The highest number of a version that the record tells of; 0: it tells of none."""
+    rows = _read(environment, [("pipeline", "=", pipeline)], _COLUMNS)
+    numbers = [int(row["model_version"]) for row in rows if row["model_version"]]
+    return max(numbers, default=0)
+
+
 def alias_moves(environment: Environment, pipeline: str) -> list[Row]:
     """Each time that somebody has moved the alias in MLflow by hand, oldest first."""
     return _read(environment, [("pipeline", "=", pipeline), ("event", "=", ALIAS_MOVED)])

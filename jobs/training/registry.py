@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from time import time
 from typing import TYPE_CHECKING, Any
 
+from jobs.lake import model_events
 from jobs.lake.snapshots import Snapshot
 from jobs.services.home import private_home
 from jobs.services.shared_locks import hold_at
@@ -433,10 +434,25 @@ class Registry:
         self._registered()
         # Tags that begin so are MLflow's own, about the run.
         own = {key: value for key, value in tags.items() if not key.startswith("mlflow.")}
+        made = self._numbered(run_id, own)
+        told = model_events.highest_version(self._environment, self.name)
+        if int(made.version) > told:
+            return _version(made)
+        # MLflow begins at 1 again where the registered model or its database was deleted. What the
+        # record says of that number is about another model, which this one must not pass for.
+        number = int(made.version)
+        self._client.delete_model_version(self.name, made.version)
+        while number < told:
+            # Without tags: whoever is killed here leaves no model of ours.
+            skipped = self._numbered(run_id, {})
+            self._client.delete_model_version(self.name, skipped.version)
+            number = int(skipped.version)
+        return _version(self._numbered(run_id, own))
+
+    def _numbered(self, run_id: str, tags: Mapping[str, str]) -> MlflowVersion:
+        """A new version of the run's model, with the next number."""
         source = f"runs:/{run_id}/{FILES}"
-        return _version(
-            self._client.create_model_version(self.name, source=source, run_id=run_id, tags=own)
-        )
+        return self._client.create_model_version(self.name, source=source, run_id=run_id, tags=tags)
 
     def _first(self, query: str) -> ModelVersion | None:
         # As numbers: as texts '9' would come after '10'.

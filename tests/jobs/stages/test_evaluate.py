@@ -526,6 +526,25 @@ def test_a_champion_that_is_gone_gives_way_to_a_candidate_that_is_fit(
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_after_a_registry_was_deleted_no_model_passes_for_one_of_before(
+    platform: Platform,
+) -> None:
+    for night in (small.LAST, NEXT):
+        platform.train(GOOD, night)
+        platform.evaluate(night)
+    platform.registry._client.delete_registered_model(platform.pipeline.name)
+    later = NEXT + timedelta(days=1)
+    assert platform.train(BAD, later).version == "3"
+    with pytest.raises(NightshiftError, match="Version 1 of model .* is not in MLflow"):
+        serving.serving_model(platform.environment, platform.registry, later)
+    with pytest.raises(Refused, match="Version 1 cannot be loaded and so cannot serve"):
+        platform.evaluate(later)
+    assert platform.train(GOOD, later).version == "4"
+    told = platform.evaluate(later)
+    assert (told["event"], told["serves"]) == ("promoted", "4")
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_champion_that_cannot_read_the_rows_any_more_gives_way_too(
     platform: Platform, capsys: pytest.CaptureFixture[str]
 ) -> None:
