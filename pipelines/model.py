@@ -344,7 +344,7 @@ class Training:
         # The name becomes part of the names of metrics and columns.
         refuse_unless(not odd, f"A baseline cannot be named {odd}: letters, digits and '_' only.")
         refuse_unless(len(names) == len(set(names)), f"Two baselines have one name: {names}.")
-        taken = {"candidate", "champion", "quantised"} & set(names)
+        taken = {"candidate", "champion", "quantised", "model"} & set(names)
         refuse_unless(not taken, f"A baseline must not be named {sorted(taken)}.")
         read = [one.feature for one in self.baselines if isinstance(one, LastValue)]
         unknown = [feature for feature in read if feature not in self.numeric]

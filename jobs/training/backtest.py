@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from jobs.lake import ops
 from jobs.lake.knowledge import Knowledge
+from jobs.services.home import private_home
 from jobs.training import baselines, candidate, dataset, metrics, pins, scoring
 from jobs.training.candidate import Recipe
 from jobs.training.families import family_of
@@ -148,6 +149,7 @@ def walk(backtest: Backtest, ranks_in: Environment) -> Iterator[Done]:
 
 
 def _walk(backtest: Backtest, ranks_in: Environment) -> Iterator[Done]:
+    private_home(backtest.environment)
     folder = backtest.folder
     folder.mkdir(parents=True, exist_ok=True)
     settings = json.dumps(backtest.settings)

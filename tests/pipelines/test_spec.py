@@ -18,7 +18,7 @@ from pipelines.environment import ROOT, Environment
 from pipelines.errors import UsageError
 from pipelines.features import Feature, FeatureView
 from pipelines.feeds import Column, Feed
-from pipelines.model import Logarithm, NeuralNetwork, Promotion, Watch
+from pipelines.model import GroupMean, Logarithm, NeuralNetwork, Promotion, Watch
 from pipelines.resources import TRAINING, Pool, Resources
 from pipelines.rolling import Grain
 from pipelines.run import Run
@@ -483,3 +483,9 @@ def test_a_declaration_that_cannot_be_imported_is_told_with_file_and_line(
     monkeypatch.setattr("pipelines.__path__", [str(tmp_path)])
     with pytest.raises(UsageError, match=message):
         catalog.pipeline("odd")
+
+
+@pytest.mark.parametrize("name", ["model", "champion", "candidate", "quantised"])
+def test_a_baseline_takes_the_name_of_no_other_model(name: str) -> None:
+    with pytest.raises(UsageError, match=rf"A baseline must not be named \['{name}'\]"):
+        replace(TOY.training, baselines=(GroupMean(columns=("id",), name=name),))

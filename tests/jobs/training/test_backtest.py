@@ -21,7 +21,7 @@ from jobs.training.scoring import Scorer
 from jobs.training.tasks import task_of
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import Refused, UsageError
+from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.spec import Pipeline
 from tests.jobs.training import small
 
@@ -123,6 +123,13 @@ def test_what_is_done_is_not_done_again_until_what_it_follows_from_has_changed(
     assert [done.seconds is None for done in _walk(backtest)] == [False, True]
     small.publish(environment, ROWS)
     assert all(done.seconds is not None for done in _walk(backtest))
+
+
+def test_a_home_that_a_backtest_makes_is_private(tmp_path: Path) -> None:
+    environment = small.environment_at(tmp_path / "home")
+    with pytest.raises(NightshiftError, match=r"small\.training does not exist yet"):
+        _walk(_backtest(environment))
+    assert environment.home.stat().st_mode & 0o777 == 0o700
 
 
 def test_what_was_emptied_is_done_again(environment: Environment) -> None:
