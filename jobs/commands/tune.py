@@ -44,6 +44,7 @@ def tune(
 
     Raises:
         UsageError: the pipeline declares nothing to try.
+        Refused: no row about the days has a label.
         NightshiftError: a training failed, and not by its settings.
     """
     from jobs.services.own_server import preloaded

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.lake import ops
+from jobs.lake import ops, snapshots
 from jobs.lake.knowledge import Knowledge
 from jobs.services.home import private_home
 from jobs.training import baselines, candidate, dataset, metrics, pins, scoring
@@ -142,10 +142,27 @@ def walk(backtest: Backtest, ranks_in: Environment) -> Iterator[Done]:
         measured += done.rows
         yield done
     if not measured:
-        raise Refused(
-            f"{backtest.pipeline.name}.{TRAINING} has no labelled row about {backtest.days}: "
-            "nothing tells how good a model was. Publish these days first, or ask for others."
-        )
+        raise _nothing_to_measure(backtest)
+
+
+def require_labels(backtest: Backtest) -> None:
+    """Refuse days that tell nothing of any model, before one is trained.
+
+    Raises:
+        Refused: no row about the days has a label.
+        NightshiftError: the training table has never been published.
+    """
+    run = backtest.night(backtest.parts[0])
+    snapshot = snapshots.newest(run, TRAINING)
+    if not len(dataset.labelled_events(run, snapshot, backtest.days, ())):
+        raise _nothing_to_measure(backtest)
+
+
+def _nothing_to_measure(backtest: Backtest) -> Refused:
+    return Refused(
+        f"{backtest.pipeline.name}.{TRAINING} has no labelled row about {backtest.days}: "
+        "nothing tells how good a model was. Publish these days first, or ask for others."
+    )
 
 
 def _walk(backtest: Backtest, ranks_in: Environment) -> Iterator[Done]:

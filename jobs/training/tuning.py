@@ -150,6 +150,7 @@ def tune(
 
     Raises:
         UsageError: the pipeline declares nothing to try.
+        Refused: no row about the days has a label.
         NightshiftError: a training failed, and not by its settings. The next time they are tried
             again, and a second fault is taken for theirs.
     """
@@ -158,6 +159,8 @@ def tune(
             f"Pipeline '{tuning.pipeline.name}' declares nothing to try. Say what: "
             'search={"learning_rate": Between(low=1e-4, high=1e-2, is_log=True)}'
         )
+    # No fault of any settings, to which it would count for ever.
+    backtest.require_labels(tuning.declared)
     study = _study(tuning, at_once)
     _go_on(study, _declared(tuning))
     ended = len(_ended(study))

@@ -97,6 +97,20 @@ def test_a_night_without_a_label_after_it_tells_nothing_of_a_trial(
     assert (told["state"], told["loss"] > 0) == ("done", True)  # type: ignore[operator]
 
 
+def test_rows_that_are_not_there_yet_count_to_no_settings(tmp_path: Path) -> None:
+    environment = small.environment_at(tmp_path)
+    for _ in range(2):
+        with pytest.raises(NightshiftError, match=r"small\.training does not exist yet"):
+            _tune(environment, 2)
+    rows = small.rows_of(Days(small.FIRST, SCORED.last))
+    small.publish(environment, rows.filter(pc.less(rows["batch_date"], pa.scalar(SCORED.first))))
+    for _ in range(2):
+        with pytest.raises(Refused, match="has no labelled row about"):
+            _tune(environment, 2)
+    small.publish(environment, rows)
+    assert [row[1] for row in _tune(environment, 2)] == ["done", "done"]
+
+
 def test_what_is_done_is_not_done_again(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
