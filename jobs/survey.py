@@ -25,7 +25,7 @@ from jobs.lake.log import are_there
 from jobs.lake.transforms import definitions
 from pipelines.days import Days
 from pipelines.errors import Refused
-from pipelines.landing import expected_files, marks
+from pipelines.landing import expected_files, marks, stamp
 from pipelines.spec import PREDICTIONS, QUARANTINE_SUFFIX, SCORING, TRAINING
 from pipelines.stages import STAGES
 
@@ -541,7 +541,7 @@ class Survey:
         return self._run.pipeline.drop_days(feed, Days.of(night)) is not None
 
     def _is_there(self, name: str) -> bool:
-        return (self._run.environment.landing / name).exists()
+        return stamp(self._run.environment.landing / name) is not None
 
     def _publication(self, table: Table, night: date) -> Publication | None:
         return self._known(table.name).get(table.day_of(night))

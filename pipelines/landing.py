@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from pipelines.days import Days
 from pipelines.feeds import Feed
-from pipelines.places import changed_ns, is_url, mark
+from pipelines.places import changed_ns, is_url, mark, require_bucket
 from pipelines.spec import Pipeline
 
 
@@ -73,6 +73,7 @@ def stamp(path: Path) -> Stamp | None:
     """The file's stamp; None when there is no file that can be looked at.
 
     Raises:
+        NightshiftError: its bucket is not there, and so it never could be.
         OSError: an object store refuses to say whether it is there.
     """
     found = _looked_at(path)
@@ -83,6 +84,7 @@ def marks(path: Path) -> tuple[int, ...]:
     """Numbers, by one of which a record knows a file that is as it was; none when it is not there.
 
     Raises:
+        NightshiftError: see `stamp`.
         OSError: see `stamp`.
     """
     found = _looked_at(path)
@@ -94,6 +96,8 @@ def _looked_at(path: Path) -> os.stat_result | None:
     try:
         return path.stat()
     except FileNotFoundError:
+        if is_url(path):
+            require_bucket(path)
         return None
     except OSError:
         if is_url(path):

@@ -21,6 +21,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 from uuid import uuid4
 
+from pipelines.errors import NightshiftError
+
 _SCHEME = "s3://"
 _PART = r"/(?!\.{1,2}(?:/|$))[\w.=+-]+"
 _URL = re.compile(rf"s3[an]?://([a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9])((?:{_PART})*)/?", re.ASCII)
@@ -39,6 +41,7 @@ Arrow the second."""
 _ANY_REGION = "us-east-1"
 """Of a store that has none."""
 _NANOSECONDS = 1_000_000_000
+_seen_buckets: set[str] = set()
 _CONNECT_SECONDS = 10
 _ATTEMPTS = 6
 """Of a request that fails, with longer and longer pauses: some 20 seconds together."""
@@ -96,6 +99,32 @@ def place(text: str) -> Path:
     found = UPath(text, use_listings_cache=False, config_kwargs=_of_botocore())
     # Of its methods we use those that a path has too.
     return cast("Path", found)
+
+
+def require_bucket(path: Path) -> None:
+    """Refuse a place in a bucket that is not there: all that is looked for would only be missing.
+
+    Args:
+        path: A place in a store.
+
+    Raises:
+        NightshiftError: the store has no such bucket.
+        OSError: the store is away.
+    """
+    of_store: Any = path
+    bucket = of_store.path.partition("/")[0]
+    if bucket in _seen_buckets:
+        return
+    try:
+        # Who may not ask that may read in it all the same.
+        with suppress(PermissionError):
+            of_store.fs.call_s3("head_bucket", Bucket=bucket)
+    except FileNotFoundError:
+        raise NightshiftError(
+            f"The object store has no bucket '{bucket}', so nothing can be at {path}. Make it, or "
+            "mend the setting that names it: `nightshift config` shows them."
+        ) from None
+    _seen_buckets.add(bucket)
 
 
 def changed_ns(found: Any) -> int:

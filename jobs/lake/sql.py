@@ -28,6 +28,7 @@ from pyarrow import fs
 from jobs.lake import as_left, as_of, datasets, dictionary
 from jobs.lake.ops_views import OPS_VIEWS
 from jobs.lake.tokens import Token, as_name, encoded, lists_tables, text_of, tokens
+from pipelines import places
 from pipelines.environment import Environment
 from pipelines.errors import UnknownTable, UsageError, no_such
 from pipelines.spec import HISTORY_SUFFIX, OPS, PREDICTIONS, QUARANTINE_SUFFIX
@@ -438,10 +439,17 @@ def tables(environment: Environment) -> list[str]:
 
 
 def stored_tables(environment: Environment) -> list[str]:
-    """SQL names of what is stored in the lake as a table."""
+    """SQL names of what is stored in the lake as a table.
+
+    Raises:
+        NightshiftError: the lake is in a bucket that is not there.
+    """
     system, root = fs.FileSystem.from_uri(environment.lake)
     names = []
-    for pipeline in _folders(system, root):
+    pipelines = _folders(system, root)
+    if not pipelines and places.is_url(environment.lake):
+        places.require_bucket(places.place(environment.lake))
+    for pipeline in pipelines:
         for table in _folders(system, pipeline.path):
             name = f"{pipeline.base_name}.{table.base_name}"
             if DeltaTable.is_deltatable(environment.table_path(name)):
