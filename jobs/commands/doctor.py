@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import shutil
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -196,8 +197,17 @@ def _hosts(environment: Environment) -> Iterator[Finding]:
     """What each host says that ranks are started on."""
     from jobs.training.families.neural_network.launchers import OnHosts
 
+    what = "ranks find each other at"
+    try:
+        launcher = OnHosts(environment)
+    except UsageError as error:
+        yield Finding(what=what, found="nothing", state="problem", way_out=str(error))
+        return
+    why = _why_not_ours(launcher.address)
+    way_out = "NIGHTSHIFT_RENDEZVOUS_ADDRESS: one of this machine that the hosts reach"
+    yield _judged(what, why or launcher.address, not why, way_out)
     own = source_hash()
-    for host, (answers, said) in OnHosts(environment).code_hashes().items():
+    for host, (answers, said) in launcher.code_hashes().items():
         what = f"ranks on {host}"
         if not answers:
             way_out = "NIGHTSHIFT_HOST_COMMAND: Python with the platform's packages there"
@@ -208,6 +218,16 @@ def _hosts(environment: Environment) -> Iterator[Finding]:
         lines = said.splitlines()
         is_alike = own in lines
         yield _judged(what, found if is_alike else f"other code: {lines[-1]}", is_alike, way_out)
+
+
+def _why_not_ours(address: str) -> str:
+    """Why this machine cannot listen at an address; empty: it can."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError as error:
+            return f"{address}: {error.strerror}"
+    return ""
 
 
 def _ranks_on_gpus(environment: Environment, gpus: int) -> Finding:

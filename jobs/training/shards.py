@@ -22,7 +22,8 @@ from pipelines.errors import NightshiftError
 SHARD_ROWS = 262_144
 """Of a file: some 60 MB with the columns of flights."""
 _WORD = np.dtype("<i4")
-_INDEX = "shards.json"
+INDEX = "shards.json"
+"""File of a folder of shards that is written when all others are there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,13 +159,13 @@ def words_of(examples: Examples) -> NDArray[np.int32]:
 def conclude(shards: Shards) -> Shards:
     """Write down what the files hold, when all are there; gives the same."""
     told = {"rows": shards.rows, "numeric": shards.numeric, "categorical": shards.categorical}
-    places.write_whole(shards.folder / _INDEX, json.dumps(told).encode())
+    places.write_whole(shards.folder / INDEX, json.dumps(told).encode())
     return shards
 
 
 def find(folder: Path) -> Shards:
     """The rows that were laid out in the folder."""
-    told = json.loads((folder / _INDEX).read_text())
+    told = json.loads((folder / INDEX).read_text())
     return Shards(
         folder=folder,
         rows=tuple(told["rows"]),

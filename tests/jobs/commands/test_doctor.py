@@ -155,6 +155,24 @@ def test_a_program_that_reaches_no_host_since_it_is_not_there_is_named(
     assert found == "The program no-such-program cannot be run: No such file or directory."
 
 
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [("", "nothing"), ("10.255.255.1", "10.255.255.1: Cannot assign requested address")],
+)
+def test_an_address_at_which_no_rank_finds_another_is_a_problem(
+    address: str, found: str, variables: dict[str, str]
+) -> None:
+    given = {
+        "NIGHTSHIFT_RANK_HOSTS": "trainer-1",
+        "NIGHTSHIFT_RENDEZVOUS_ADDRESS": address,
+        "NIGHTSHIFT_HOST_COMMAND": "false {host}",
+    }
+    code, rows = _asked({**variables, **given})
+    row = rows["ranks find each other at"]
+    assert (code, row["found"], row["state"]) == (3, found, "problem")
+    assert "NIGHTSHIFT_RENDEZVOUS_ADDRESS" in row["way_out"]
+
+
 def test_servers_that_do_not_answer_are_problems(variables: dict[str, str]) -> None:
     closed = free_port()
     address = f"postgresql://ann:{PASSWORD}@127.0.0.1:{closed}/night"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,6 +127,15 @@ def lies_in_store(folder: Path) -> bool:
     settings = json.loads((folder / _SETTINGS).read_text())
     named = (settings["fit"], settings["validation"], settings["checkpoint"])
     return any(map(places.is_url, named))
+
+
+def needed(folder: Path) -> Iterator[Path]:
+    """Files of a job that each of its ranks must see, wherever it runs, in the order of asking."""
+    yield folder / _SETTINGS
+    settings = json.loads((folder / _SETTINGS).read_text())
+    for rows in (settings["fit"], settings["validation"]):
+        if rows:
+            yield places.place(rows) / shards.INDEX
 
 
 def has_slope(folder: Path) -> bool:

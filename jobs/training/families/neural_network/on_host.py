@@ -19,8 +19,9 @@ from typing import IO
 
 import psutil
 
+from jobs.lake.store_faults import what_store_says
 from jobs.training.families import TIMELINE
-from jobs.training.families.neural_network import rank
+from jobs.training.families.neural_network import job, rank
 from jobs.training.families.neural_network.rendezvous import ADDRESS
 from pipelines import places
 from pipelines.errors import NightshiftError
@@ -48,10 +49,30 @@ def _take_part(folder: str, variables: dict[str, str], timeline: Path) -> None:
     os.environ.update(variables | here)
     if _TIMELINE in variables:
         os.environ[_TIMELINE] = str(timeline)
+    _require_seen(places.place(folder))
     rank.main({"folder": folder})
     # Rank 0 alone writes one.
     if timeline.exists():
         places.write_whole(places.place(variables[_TIMELINE]), timeline.read_bytes())
+
+
+def _require_seen(folder: Path) -> None:
+    """Refuse a host that does not see what a training has laid out for its ranks.
+
+    Raises:
+        NightshiftError: it does not.
+    """
+    for file in job.needed(folder):
+        try:
+            why = "" if file.exists() else "it is not there."
+        except Exception as error:  # each library has its own
+            why = what_store_says(error) or f"{error}."
+        if why:
+            raise NightshiftError(
+                f"This host does not see {file}: {why} What a training lays out for its ranks "
+                "(NIGHTSHIFT_JOBS), and many rows (NIGHTSHIFT_LAKE), must lie in folders that all "
+                "machines see at the same path, or in a store whose credentials each host has."
+            )
 
 
 def _end_with(request: IO[str], scratch: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
+from jobs.training import shards
 from jobs.training.families import TIMELINE
 from jobs.training.families.neural_network import MODEL, NeuralNetworkFamily, job
 from jobs.training.families.neural_network.launch import launch
@@ -158,6 +159,20 @@ def test_a_host_whose_name_leads_others_to_themselves_is_told(
             launch(_environment(tmp_path, network.address, host), tmp_path, 1, 60)
     finally:
         names.write_text(good)
+
+
+def test_a_host_that_does_not_see_the_job_or_its_rows_is_told_what_it_lacks(
+    network: Network, tmp_path: Path
+) -> None:
+    environment = _environment(tmp_path, network.address, network.hosts[0])
+    told = r"said last: This host does not see {}: it is not there. .*NIGHTSHIFT_JOBS"
+    unseen = tmp_path / "unseen"
+    with pytest.raises(NightshiftError, match=told.format(unseen / "settings.json")):
+        launch(environment, unseen, 1, timeout_seconds=60)
+    job.write(tmp_path, job_of())
+    (tmp_path / "fit" / shards.INDEX).unlink()
+    with pytest.raises(NightshiftError, match=told.format(tmp_path / "fit" / shards.INDEX)):
+        launch(environment, tmp_path, 1, timeout_seconds=60)
 
 
 def test_an_address_that_this_machine_does_not_have_is_told(tmp_path: Path) -> None:
