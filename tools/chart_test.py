@@ -49,6 +49,7 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *("--set-json", "environment.NIGHTSHIFT_RANKS=4"),
         # As a file of values has it: of such a number Helm makes 1.048576e+06.
         *("--set-json", "environment.HOROVOD_FUSION_THRESHOLD=1048576"),
+        *("--set-json", "environment.NIGHTSHIFT_USERS=null"),
         *("--set", "storage.className=fast"),
         *("--set", "image.pullSecrets[0]=registry"),
         *("--set", "networkPolicy.egress[0].ports[0].port=5432"),
@@ -108,6 +109,30 @@ _REFUSED: Mapping[str, Sequence[str]] = {
     "environment.NIGHTSHIFT_AIRFLOW_PORT: the chart itself tells it": (
         *_IMAGE,
         *("--set", "environment.NIGHTSHIFT_AIRFLOW_PORT=9090"),
+    ),
+    "apart.sparkWorkers.memory: '3Gi' is no size as Java writes it": (
+        *_APART,
+        *("--set", "apart.sparkWorkers.memory=3Gi"),
+    ),
+    "environment.NIGHTSHIFT_SPARK_MEMORY: '3Gi' is no size as Java writes it": (
+        *_IMAGE,
+        *("--set", "environment.NIGHTSHIFT_SPARK_MEMORY=3Gi"),
+    ),
+    "environment.NIGHTSHIFT_SECRET: a secret belongs into the Secret": (
+        *_IMAGE,
+        *("--set", "environment.NIGHTSHIFT_SECRET=0123456789abcdef0123456789abcdef"),
+    ),
+    "environment.AWS_SECRET_ACCESS_KEY: a secret belongs into the Secret": (
+        *_APART,
+        *("--set", "environment.AWS_SECRET_ACCESS_KEY=hunter2"),
+    ),
+    "environment.MLFLOW_TRACKING_URI: a secret belongs into the Secret": (
+        *_IMAGE,
+        *("--set", "environment.MLFLOW_TRACKING_URI=postgresql://night:hunter2@db/mlflow"),
+    ),
+    "environment.SPARK_REMOTE: a secret belongs into the Secret": (
+        *_IMAGE,
+        *("--set", "environment.SPARK_REMOTE=sc://spark:15002/;token=hunter2"),
     ),
     "environment.NIGHTSHIFT_SPARK_CORES: the chart itself tells it": (
         *_APART,
@@ -229,6 +254,8 @@ def _faults_of_variables(container: Found) -> Iterator[str]:
     for variable in given:
         if re.fullmatch(r"[\d.]+e\+\d+", str(variable.get("value"))):
             yield f"{variable['name']}={variable['value']} is no number to a program"
+        if variable.get("value") == "<nil>":
+            yield f"{variable['name']} is told though nothing is said of it"
         if variable["name"] not in known and not variable["name"].startswith(PREFIXES):
             yield f"{variable['name']} is no variable of ours"
         if variable["name"] == _SERVICES.variable:

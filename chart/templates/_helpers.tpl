@@ -46,8 +46,10 @@ securityContext:
 {{/* A large number of a file of values Helm itself would write as 1e+07. */}}
 {{- define "nightshift.environment" -}}
 {{- range $name, $value := .Values.environment }}
+{{- if not (kindIs "invalid" $value) }}
 - name: {{ $name }}
   value: {{ kindIs "float64" $value | ternary (toJson $value) (toString $value) | quote }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{/* Of a size as Java writes it, such as 3g. */}}
