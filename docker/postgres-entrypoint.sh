@@ -2,6 +2,10 @@
 # First start: a cluster with the password of POSTGRES_PASSWORD, and what lies in initdb.d is run.
 set -eu
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
+    cluster=$PGDATA
+    # It gets its name when all is made: a start that was cut off is made anew.
+    export PGDATA="$cluster.unfinished"
+    rm -rf "$PGDATA"
     secret=$(mktemp)
     printf '%s' "$POSTGRES_PASSWORD" > "$secret"
     initdb --username "$POSTGRES_USER" --pwfile "$secret" --auth-host scram-sha-256 --auth-local trust \
@@ -14,5 +18,7 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
         [ ! -e "$script" ] || sh "$script"
     done
     pg_ctl stop --wait --silent
+    mv "$PGDATA" "$cluster"
+    export PGDATA="$cluster"
 fi
 exec postgres -c listen_addresses='*'

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import stat
@@ -64,6 +65,46 @@ def test_what_an_older_env_lacks_is_added_and_what_it_has_stays(tmp_path: Path) 
     settings = dict(line.split("=") for line in file.read_text().split())
     assert (settings["POSTGRES_PASSWORD"], settings["WORKER_CORES"]) == ("mine", "4")
     assert len(settings["STORE_PASSWORD"]) == 48
+
+
+def test_a_last_line_without_an_end_stays_and_an_empty_password_is_made(tmp_path: Path) -> None:
+    shutil.copy(_DOCKER / "make-env", tmp_path)
+    file = tmp_path / ".env"
+    file.write_text("POSTGRES_PASSWORD=\nWORKER_CORES=4")
+    subprocess.run([tmp_path / "make-env"], check=True, capture_output=True)
+    # Of two lines of one name the last one counts.
+    settings = dict(line.split("=") for line in file.read_text().split())
+    assert settings["WORKER_CORES"] == "4"
+    assert len(settings["POSTGRES_PASSWORD"]) == 48
+
+
+def test_a_first_start_of_postgresql_that_was_cut_off_is_done_anew(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    _stub(programs / "initdb", 'mkdir "$PGDATA"; echo 17 > "$PGDATA/PG_VERSION"; echo initdb >&2')
+    _stub(programs / "pg_ctl", '[ "$1" = stop ] || [ ! -e "$CUT_OFF" ]')
+    _stub(programs / "postgres", 'cat "$PGDATA/pg_hba.conf"')
+    cut_off = tmp_path / "cut-off"
+    cut_off.touch()
+    variables = {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "PGDATA": str(tmp_path / "cluster"),
+        "POSTGRES_USER": "postgres",
+        "POSTGRES_PASSWORD": "mine",
+        "CUT_OFF": str(cut_off),
+    }
+    command = ["sh", str(_DOCKER / "postgres-entrypoint.sh")]
+    assert subprocess.run(command, env=variables, capture_output=True).returncode
+    cut_off.unlink()
+    rules = "host all all all scram-sha-256\n"
+    for made in ("initdb\n", ""):
+        started = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
+        assert (started.stdout, started.stderr) == (rules, made)
+
+
+def _stub(program: Path, line: str) -> None:
+    program.write_text(f"#!/bin/sh\n{line}\n")
+    program.chmod(0o700)
 
 
 def test_workers_see_the_store_and_no_disk_of_the_platform() -> None:
