@@ -9,10 +9,12 @@ from datetime import date, datetime, timedelta
 from itertools import chain
 from typing import Any
 
+from jobs.lake.store_faults import what_store_says
 from jobs.services import addresses
 from pipelines.days import Days
 from pipelines.errors import NotLanded, Refused, UsageError
 from pipelines.events import Event, Notification
+from pipelines.redaction import redacted
 from pipelines.run import Run, is_of_airflow
 from pipelines.spec import PREDICTIONS
 from pipelines.stages import STAGES
@@ -82,7 +84,11 @@ def failure(
         since: Only what was recorded by an attempt that began since then is its reason (UTC).
         otherwise: The message where it recorded none.
     """
-    attempt = _last_attempt(run, since)
+    try:
+        attempt = _last_of(_stage_rows(run), run, since)
+    except Exception as error:  # a lake that is away may be the very failure to tell of
+        attempt = {}
+        otherwise = _unread(run, error) if otherwise == NO_REASON else otherwise
     recorded = attempt.get("error")
     # Who called a stage that was killed may know more than that.
     message = recorded if recorded and recorded != NO_REASON else otherwise
@@ -107,9 +113,19 @@ def has_recorded(run: Run, since: datetime) -> bool:
 
 def _last_attempt(run: Run, since: datetime | None) -> Row:
     """What the last attempt at the stage of the run recorded; {}: nothing."""
-    recorded = [row for row in _readable_rows(run) if row["stage"] == run.doing.name]
+    return _last_of(_readable_rows(run), run, since)
+
+
+def _last_of(rows: Sequence[Row], run: Run, since: datetime | None) -> Row:
+    recorded = [row for row in rows if row["stage"] == run.doing.name]
     own = [row for row in recorded if since is None or row["started_at"] >= since]
     return own[-1] if own else {}
+
+
+def _unread(run: Run, error: Exception) -> str:
+    why = what_store_says(error) or f"{type(error).__name__}: {error}"
+    told = f"The record, which may say why, cannot be read: {why}"
+    return redacted(told, run.environment.variables())
 
 
 def _report(run: Run, attempt: Row) -> str | None:

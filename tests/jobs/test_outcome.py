@@ -96,6 +96,18 @@ def test_a_failure_is_told_even_when_the_lake_cannot_be_read(
     assert reason(run) == "no reason"
 
 
+def test_a_record_that_cannot_be_read_is_told_and_not_a_process_that_was_killed(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError("Generic S3 error: 403 Forbidden")
+
+    monkeypatch.setattr(ops, "read", refused)
+    told = outcome.of_stage(run, 3, NIGHT)
+    assert told is not None
+    assert told.message.endswith("cannot be read: Generic S3 error: 403 Forbidden.")
+
+
 def test_a_stage_that_was_killed_is_told_of_in_plain_words(run: Run) -> None:
     notification = outcome.of_stage(run, 3, NIGHT)
     assert notification
