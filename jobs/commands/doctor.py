@@ -35,6 +35,7 @@ from jobs.services.lifecycle import require_shared
 from jobs.services.startup import state
 from jobs.services.supervision import Supervisor
 from jobs.spark import java
+from jobs.spark.server import master_answers
 from jobs.training import machine
 from jobs.version import source_hash
 from jobs.warehouse import connection
@@ -136,9 +137,7 @@ def _java(environment: Environment) -> Iterator[Finding]:
 
 
 def _master(address: str) -> Finding:
-    """Of several, that stand by for each other, the first that answers."""
-    masters = [one.rpartition(":") for one in address.removeprefix("spark://").split(",")]
-    answers = any(processes.answers(int(port), host) for host, _, port in masters)
+    answers = master_answers(address)
     found = f"{address} {'answers' if answers else 'does not answer'}"
     way_out = "Start its master, or unset NIGHTSHIFT_SPARK_MASTER to compute on this machine."
     return _judged("Spark cluster", found, answers, way_out)

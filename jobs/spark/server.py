@@ -33,6 +33,8 @@ from pipelines.places import address_of_store, settings_of_hadoop
 
 START_SECONDS = 180
 _STOP_SECONDS = 10
+_MASTER_SECONDS = 60
+"""As long as a driver itself asks for one. A master that moves to another machine takes less."""
 _LOOK_SECONDS = 0.1
 _EVERYWHERE = "0.0.0.0"
 _MAIN_CLASS = "org.apache.spark.sql.connect.service.SparkConnectServer"
@@ -93,11 +95,13 @@ def start(environment: Environment) -> subprocess.Popen[bytes]:
 
     Raises:
         PortTakenError: a program that is none of this home's uses the port.
-        NightshiftError: the server did not start; the message holds the end of its log.
+        NightshiftError: the server did not start, and the message holds the end of its log; or the
+            cluster that it is to compute on does not answer.
     """
     processes.require_free(
         environment.spark_port, "the Spark Connect server", "NIGHTSHIFT_SPARK_PORT"
     )
+    _await_master(environment)
     log = environment.logs / "spark.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     process = _launch(environment, log)
@@ -207,11 +211,42 @@ def _fetched_jars(name: str, needed: str) -> list[Path]:
 def main() -> None:
     """Replace this process by the server of its environment's home."""
     environment = Environment.read()
+    try:
+        _await_master(environment)
+    except NightshiftError as error:
+        # The end of the log, which `up` shows.
+        sys.exit(str(error))
     program = command(environment)
     variables = {**os.environ, **server_variables(environment)}
     os.chdir(fresh_folder(environment))
     die_with_parent(signal.SIGKILL)
     os.execve(program[0], program, variables)
+
+
+def master_answers(address: str) -> bool:
+    """Whether one does of the masters, which stand by for each other."""
+    masters = [one.rpartition(":") for one in address.removeprefix("spark://").split(",")]
+    return any(processes.answers(int(port), host) for host, _, port in masters)
+
+
+def _await_master(environment: Environment) -> None:
+    """Return when a master of the cluster answers; a driver without one ends in a Java stack.
+
+    Raises:
+        NightshiftError: none does.
+    """
+    master = environment.spark_master
+    if master is None or master_answers(master):
+        return
+    print(f"Waiting for the Spark cluster at {master}.", file=sys.stderr, flush=True)
+    deadline = time.monotonic() + _MASTER_SECONDS
+    while not master_answers(master):
+        if time.monotonic() > deadline:
+            raise NightshiftError(
+                f"No master of the Spark cluster answers at {master} within {_MASTER_SECONDS} s. "
+                "Start it, or unset NIGHTSHIFT_SPARK_MASTER to compute on this machine."
+            )
+        time.sleep(_LOOK_SECONDS)
 
 
 def _computing(environment: Environment) -> dict[str, str]:

@@ -21,6 +21,7 @@ from jobs.spark import server
 from jobs.spark.server import configuration, running_server
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
+from tests.conftest import free_port
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -216,6 +217,23 @@ def test_a_server_that_cannot_start_tells_the_end_of_its_log(tmp_path: Path) -> 
     message = r"ended with exit code 1(.|\n)*Could not reserve enough space"
     with pytest.raises(NightshiftError, match=message), running_server(environment, port=0):
         pytest.fail("no server was started")
+
+
+def test_a_cluster_that_does_not_answer_is_named_before_a_driver_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(server, "_MASTER_SECONDS", 0.2)
+    away = f"spark://127.0.0.1:{free_port()}"
+    variables = {"NIGHTSHIFT_HOME": str(tmp_path), "NIGHTSHIFT_SPARK_MASTER": away}
+    environment = Environment.read(variables)
+    message = f"No master of the Spark cluster answers at {away} within .*NIGHTSHIFT_SPARK_MASTER"
+    with pytest.raises(NightshiftError, match=message), running_server(environment, port=0):
+        pytest.fail("no server was started")
+    assert capsys.readouterr().err == f"Waiting for the Spark cluster at {away}.\n"
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match=message):
+        server.main()
 
 
 @pytest.mark.parametrize(
