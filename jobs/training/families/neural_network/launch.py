@@ -25,6 +25,8 @@ _UNREACHED = 255
 """Exit code of an ssh that has lost its host."""
 _LEFT = 75
 """Exit code of a rank on another host whose connection has ended."""
+_HANGS = 0
+"""In the place of an exit code: the rank has not ended, and the others died of its silence."""
 _SIGNS_OF_LOSS = (
     "onnection closed by peer",
     "onnection reset by peer",
@@ -145,23 +147,29 @@ class _Attempt:
     ) -> tuple[int, Work, int]:
         """The rank that took the others with it; the one that was noticed, if nobody can tell.
 
-        The others die of its absence in the same moment, and leave tracebacks that say so.
+        The others die of its absence in the same moment, and leave tracebacks that say so. One that
+        has not ended after that is the one that hangs.
         """
         dead = {noticed: code}
         until = min(time.monotonic() + _SETTLE_SECONDS, self._deadline)
         while True:
+            silent: list[int] = []
             for number, rank in waiting.items():
                 own = dead.get(number) or rank.wait(_LOOK_SECONDS)
                 if own:
                     dead[number] = own
+                if own is None:
+                    silent.append(number)
             told = {number: self._traceback(number) for number in waiting}
             faulty = [one for one in waiting if told[one] and not _tells_of_loss(told[one])]
             gone = [one for one in dead if not told[one]]
             if culprits := [*faulty, *gone]:
                 number = culprits[0]
                 return number, waiting[number], dead.get(number, code)
-            if time.monotonic() > until or len(dead) == len(waiting):
+            if not silent:
                 return noticed, waiting[noticed], code
+            if time.monotonic() > until:
+                return silent[0], waiting[silent[0]], _HANGS
 
     def _traceback(self, number: int) -> str:
         """What a rank has left; empty: nothing."""
@@ -170,6 +178,11 @@ class _Attempt:
 
     def _death(self, dead: tuple[int, Work, int]) -> NightshiftError:
         number, rank, code = dead
+        if code == _HANGS:
+            return RankLost(
+                f"Rank {number} of the training hung: it said nothing to the others for so long "
+                "that they gave it up, so all ranks were ended."
+            )
         traceback = self._traceback(number)
         if traceback:
             if refusal := _refusal(traceback):

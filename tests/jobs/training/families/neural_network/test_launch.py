@@ -140,6 +140,19 @@ def test_the_rank_that_took_the_others_with_it_is_named(
         _launch(monkeypatch, tmp_path, Fake(1, left), Fake(-9))
 
 
+def test_a_rank_that_hangs_is_named_and_its_place_taken_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("jobs.training.families.neural_network.launch._SETTLE_SECONDS", 0.2)
+    # The others wait for it no longer than Gloo does.
+    told = "UnknownError: … Horovod has been shut down. …\n"
+    left = (job.error_file(tmp_path, 0), told)
+    hanging = Fake(None)
+    _launch_again(monkeypatch, tmp_path, (Fake(1, left), hanging, Fake(0), Fake(0)), restarts=1)
+    assert "Rank 1 of the training hung" in capfd.readouterr().err
+    assert hanging.killed
+
+
 def test_a_fault_is_named_though_another_rank_died_of_it_first(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
