@@ -32,8 +32,9 @@ _SIGNS_OF_LOSS = (
     "onnection reset by peer",
     "Horovod has been shut down",
     "gloo::IoException",
+    "Timed out waiting",
 )
-"""What a rank dies of when another has gone, in its traceback."""
+"""What a rank dies of when another has gone or hangs, in its traceback."""
 _SIGNS_OF_MEMORY = ("MemoryError", "ResourceExhaustedError", "bad_alloc")
 """What a rank dies of that found no memory, in its traceback."""
 _REFUSAL = f"\n{Refused.__module__}.{Refused.__qualname__}: "

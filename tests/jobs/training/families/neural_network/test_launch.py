@@ -140,12 +140,18 @@ def test_the_rank_that_took_the_others_with_it_is_named(
         _launch(monkeypatch, tmp_path, Fake(1, left), Fake(-9))
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        "UnknownError: … Horovod has been shut down. …\n",
+        "UnknownError: … Timed out waiting 60000ms for recv operation to complete …\n",
+    ],
+)
 def test_a_rank_that_hangs_is_named_and_its_place_taken_anew(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("jobs.training.families.neural_network.launch._SETTLE_SECONDS", 0.2)
-    # The others wait for it no longer than Gloo does.
-    told = "UnknownError: … Horovod has been shut down. …\n"
+    # What the others say of it, who wait no longer than Gloo does.
     left = (job.error_file(tmp_path, 0), told)
     hanging = Fake(None)
     _launch_again(monkeypatch, tmp_path, (Fake(1, left), hanging, Fake(0), Fake(0)), restarts=1)
