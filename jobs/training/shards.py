@@ -92,9 +92,7 @@ class Shards:
     def _bytes(self, number: int, skipped: int, rows: int) -> bytes:
         file = self.folder / _name(number)
         wanted = rows * self.row_bytes
-        with places.opened(file) as opened:
-            opened.seek(skipped * self.row_bytes)
-            read = opened.read(wanted)
+        read = places.read_range(file, skipped * self.row_bytes, wanted)
         if len(read) != wanted:
             raise NightshiftError(
                 f"{file} has {len(read)} of the {wanted} bytes from row {skipped} on that it was "

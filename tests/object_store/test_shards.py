@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from s3fs import S3FileSystem
 
 from jobs.lake.locations import laid_out_rows
 from jobs.services.leftovers import Rule, clean
@@ -16,6 +18,7 @@ from jobs.training.encoding import Examples
 from jobs.training.families.neural_network import NeuralNetworkFamily, launchers
 from pipelines import places
 from pipelines.environment import Environment
+from pipelines.errors import NightshiftError
 from tests.jobs.training import small
 from tests.jobs.training import test_shards_on_spark as on_disk
 from tests.jobs.training.families.neural_network import faulty_rank
@@ -57,6 +60,45 @@ def test_a_rank_of_this_machine_reads_rows_and_writes_checkpoints_there(
     assert (tmp_path / "was killed").exists()
     assert len(found.curves["loss"]) == steady.epochs
     assert list(at_store.jobs.glob("*")) == []
+
+
+def test_a_slice_of_rows_is_all_that_is_fetched_of_a_shard(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = np.random.default_rng(1)
+    rows = 20_000
+    examples = Examples(
+        numeric=drawn.normal(size=(rows, 20)).astype(np.float32),
+        categorical=drawn.integers(0, 9, (rows, 2), np.int32),
+        label=drawn.random(rows).astype(np.float32),
+    )
+    laid_out = shards.write(places.place(f"s3://{store.new_bucket()}/fit"), examples)
+    asked: list[str] = []
+    call = S3FileSystem._call_s3
+
+    async def seen(system: S3FileSystem, method: str, *arguments: Any, **more: Any) -> Any:
+        asked.append(f"{method} {more.get('Range')}")
+        return await call(system, method, *arguments, **more)
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", seen)
+    read = laid_out.read(1000, 500)
+    np.testing.assert_array_equal(read.numeric, examples.numeric[1000:1500])
+    first, last = 1000 * laid_out.row_bytes, 1500 * laid_out.row_bytes - 1
+    assert asked == [f"get_object bytes={first}-{last}"]
+
+
+def test_a_shard_that_was_cut_short_in_a_bucket_is_told(store: ObjectStore) -> None:
+    folder = places.place(f"s3://{store.new_bucket()}/fit")
+    examples = Examples(
+        numeric=np.ones((10, 1), np.float32),
+        categorical=np.ones((10, 1), np.int32),
+        label=np.ones(10, np.float32),
+    )
+    laid_out = shards.write(folder, examples)
+    (folder / "shard-00000").write_bytes(bytes(4 * laid_out.row_bytes))
+    for first in (3, 4, 8):
+        with pytest.raises(NightshiftError, match=f"from row {first} on .* was cut short"):
+            laid_out.read(first, 2)
 
 
 def test_what_a_killed_training_left_there_is_found_by_its_age(at_store: Environment) -> None:
