@@ -37,10 +37,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--epochs", type=int, default=2)
     asked = parser.parse_args()
-    encoding = _encoding()
+    encoding = encoding_of_rows()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        rows = _laid_out(home / "rows", asked.rows)
+        rows = laid_out(home / "rows", asked.rows)
         size = len(rows) * rows.row_bytes / _MEGABYTE
         print(f"{len(rows):,} rows of {rows.width} words, {size:,.0f} MB", flush=True)
         half = replace(rows, rows=rows.rows[: len(rows.rows) // 2])
@@ -107,7 +107,8 @@ class _Watch:
                 self.peaks[process.pid] = max(memory, self.peaks.get(process.pid, 0))
 
 
-def _laid_out(folder: Path, rows: int) -> Shards:
+def laid_out(folder: Path, rows: int) -> Shards:
+    """So many drawn rows of the width of flights', in files."""
     draw = np.random.default_rng(1)
     numbers: list[int] = []
     for first in range(0, rows, SHARD_ROWS):
@@ -137,7 +138,8 @@ def _drawn(draw: np.random.Generator, rows: int) -> Examples:
     )
 
 
-def _encoding() -> Encoding:
+def encoding_of_rows() -> Encoding:
+    """What their columns are."""
     names = tuple(f"number_{one}" for one in range(_NUMERIC))
     return Encoding(
         numeric=names,

@@ -1,0 +1,1 @@
+"""What can only be measured where there are GPUs."""
