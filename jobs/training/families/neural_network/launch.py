@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from jobs.services.stage_client import Work
@@ -13,6 +13,7 @@ from jobs.training.families import NeedsMore
 from jobs.training.families.neural_network import job
 from jobs.training.families.neural_network.launchers import Launcher, launcher_of
 from jobs.training.families.neural_network.rendezvous import rendezvous
+from jobs.training.families.neural_network.returning import HostsAreBackError, Returning
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused
 
@@ -70,7 +71,7 @@ def launch(
         timeout_seconds: After which all are ended.
         meanwhile: Called again and again while they work; what it raises ends them.
         restarts: How often lost ranks are started anew, on the hosts that are left: they go on
-            from the last checkpoint.
+            from the last checkpoint. So do all of them when hosts are back, which is not counted.
 
     Raises:
         Refused: a rank refused the training, as one that came apart.
@@ -80,21 +81,34 @@ def launch(
     launcher = launcher_of(environment)
     hosts = launcher.hosts(ranks)
     deadline = time.monotonic() + timeout_seconds
-    for left in range(restarts, -1, -1):
+    has_grown = False
+    while True:
         taking_part = min(ranks, sum(hosts.values()))
+        looks = [meanwhile]
+        if taking_part < ranks and not has_grown:
+            checkpoint = job.read(folder).checkpoint
+            looks.append(Returning(launcher, ranks, taking_part, checkpoint).look)
         attempt = _Attempt(launcher, folder, deadline, timeout_seconds)
         try:
-            attempt.run(hosts, taking_part, meanwhile)
+            attempt.run(hosts, taking_part, looks)
+        except HostsAreBackError as back:
+            hosts = back.hosts
+            # Once, and at no cost: should they be lost again, the others go on as before.
+            has_grown = True
+            restarts += 1
+            _tell(f"Hosts are back: the ranks are started again, on {back}.")
         except RankLost as lost:
-            if not left:
+            if not restarts:
                 raise
+            restarts -= 1
             hosts = launcher.left(ranks)
-            where = ", ".join(hosts)
-            print(
-                f"Warning: {lost} They are started again, on {where}.", file=sys.stderr, flush=True
-            )
+            _tell(f"Warning: {lost} They are started again, on {', '.join(hosts)}.")
         else:
             return
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 class _Attempt:
@@ -108,7 +122,9 @@ class _Attempt:
         self._deadline = deadline
         self._timeout_seconds = timeout_seconds
 
-    def run(self, hosts: Mapping[str, int], ranks: int, meanwhile: Callable[[], None]) -> None:
+    def run(
+        self, hosts: Mapping[str, int], ranks: int, looks: Sequence[Callable[[], None]]
+    ) -> None:
         """Have the job done; whatever happens, no rank is left behind."""
         for number in range(ranks):
             # Of an earlier attempt.
@@ -118,19 +134,22 @@ class _Attempt:
             try:
                 for number, place in enumerate(found):
                     running[number] = self._launcher.start(self._folder, place)
-                self._wait_for_all(running, meanwhile)
+                self._wait_for_all(running, looks)
             finally:
                 for rank in running.values():
                     rank.kill()
                 # What starts next must not meet them, nor what they still write.
                 self._launcher.await_end(self._folder, ranks)
 
-    def _wait_for_all(self, running: Mapping[int, Work], meanwhile: Callable[[], None]) -> None:
+    def _wait_for_all(
+        self, running: Mapping[int, Work], looks: Sequence[Callable[[], None]]
+    ) -> None:
         # Horovod itself would hang: a rank waits for ever for one that died or that takes fewer
         # steps.
         waiting = dict(running)
         while waiting:
-            meanwhile()
+            for look in looks:
+                look()
             for number, rank in list(waiting.items()):
                 code = rank.wait(_LOOK_SECONDS)
                 if code:
