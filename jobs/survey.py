@@ -96,7 +96,7 @@ class Survey:
         self._allow_gap = allow_gap
         self._told = publications.all_told(run) if told is None else told
         self._latest: dict[str, dict[date, Publication]] = {}
-        self._quarantines: dict[str, Sequence[Publication]] = {}
+        self._quarantines: dict[str, Mapping[date, Sequence[Publication]]] = {}
         self._knowledge = Knowledge(run, self._told)
         self.nights = self._nights()
         self.holes = self._find_holes()
@@ -412,7 +412,7 @@ class Survey:
 
     def _has_rows_of_another_file(self, feed: Feed, made: Publication) -> bool:
         """Whether the day's quarantine is that of a file which was refused and taken back."""
-        told = [one for one in self._quarantined(feed) if one.day == made.day and one.inputs]
+        told = [one for one in self._quarantined(feed).get(made.day, ()) if one.inputs]
         if not told or _files_of(told[-1]) == _files_of(made):
             return False
         last = (told[-1].rows, told[-1].checksum)
@@ -420,11 +420,14 @@ class Survey:
         # Of a file without bad rows none is written where there are none to be replaced.
         return last != (own[-1].rows, own[-1].checksum) if own else last[0] > 0
 
-    def _quarantined(self, feed: Feed) -> Sequence[Publication]:
-        """The publications of the quarantine of a feed, in their order."""
+    def _quarantined(self, feed: Feed) -> Mapping[date, Sequence[Publication]]:
+        """The publications of the quarantine of a feed, by day in their order."""
         if feed.name not in self._quarantines:
             name = feed.name + QUARANTINE_SUFFIX
-            self._quarantines[feed.name] = publications.told_of(self._run, [name])[name]
+            by_day: dict[date, list[Publication]] = {}
+            for one in publications.told_of(self._run, [name])[name]:
+                by_day.setdefault(one.day, []).append(one)
+            self._quarantines[feed.name] = by_day
         return self._quarantines[feed.name]
 
     def _of_reference(self, table: Table, feed: Feed) -> Finding:
@@ -451,8 +454,8 @@ class Survey:
     def _refused_snapshot(self, feed: Feed) -> date | None:
         """The last night whose quarantine is that of a reference file that was taken back."""
         known = self._known(feed.name)
-        latest = publications.latest(self._quarantined(feed))
-        left = [day for day, one in latest.items() if one.rows and day not in known]
+        told = self._quarantined(feed)
+        left = [day for day, made in told.items() if made[-1].rows and day not in known]
         readable = [day for day in left if self._has_landed(day) and not self._why_unreadable(day)]
         return max((day for day in readable if day in self.nights), default=None)
 

@@ -1521,7 +1521,7 @@ def _check(model: Model, last: date) -> None:
     assert home.performed == []
 
 
-def _check_restated(model: Model, named: Days) -> None:
+def _check_restated(model: Model, named: Sequence[date]) -> None:
     """The days that were made anew are as their files say now; others may have become stale."""
     readings = model.home.published("readings")
     marks = model.home.published("marks")
@@ -1530,7 +1530,7 @@ def _check_restated(model: Model, named: Days) -> None:
         assert readings[day] == marks[day] == sorted(model.home.ids_in(day))
         assert sums[day] == [model.sums(day)], day
     for name in ("marks", "sums", "training", "scoring"):
-        known = publications.in_force(model.home.run(named.last), name)
+        known = publications.in_force(model.home.run(named[-1]), name)
         assert {known[day].definition for day in named} == {model.home.definition}, name
 
 
@@ -1577,13 +1577,17 @@ class AnyOrder(RuleBasedStateMachine):
         named = Days(min(days), max(days))
         self._look(named, self.home.night(named.last, first=named.first, allow_gap=True))
 
-    @rule(days=st.tuples(st.sampled_from(DAYS), st.sampled_from(DAYS)))
-    def restate(self, days: tuple[date, date]) -> None:
+    @rule(
+        days=st.tuples(st.sampled_from(DAYS), st.sampled_from(DAYS)),
+        allow_gap=st.booleans(),
+    )
+    def restate(self, days: tuple[date, date], allow_gap: bool) -> None:
         named = Days(min(days), max(days))
-        code = self.home.restate(named.first, named.last)
+        code = self.home.restate(named.first, named.last, allow_gap=allow_gap)
         self.model.observe(named)
         if code == 0:
-            _check_restated(self.model, named)
+            assert allow_gap or all(map(self.home.has_landed, named))
+            _check_restated(self.model, [day for day in named if self.home.has_landed(day)])
 
     @rule(
         day=st.sampled_from(DAYS),
