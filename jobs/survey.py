@@ -123,6 +123,13 @@ class Survey:
         """Names of the feeds that drop a file a day."""
         return [feed.name for feed in self.pipeline.feeds if not feed.is_reference]
 
+    @property
+    def new_feeds(self) -> list[str]:
+        """Daily feeds of which nothing was ever published, beside others of which something was."""
+        daily = self.daily_feeds
+        new = [name for name in daily if not (self._known(name) or self._told[name].lost_days)]
+        return new if len(new) < len(daily) else []
+
     def findings(self, table: Table) -> list[Finding]:
         """The state of a table on each night that it can be made for, oldest first."""
         feed = self._feeds.get(table.name)
@@ -711,6 +718,11 @@ def require_no_hole(run: Run, survey: Survey) -> None:
         "again: these nights are caught up. Or say --allow-gap: then everything is made without "
         "them, and made again when they land."
     )
+    if survey.new_feeds:
+        lines.append(
+            f"Of a feed that is new ({', '.join(survey.new_feeds)}) declare the first_day: then it "
+            "has no drop of nights before it."
+        )
     raise Refused("\n".join(lines))
 
 

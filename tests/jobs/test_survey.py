@@ -894,6 +894,25 @@ def test_a_feed_that_is_declared_later_asks_for_no_file_of_nights_that_were_made
     assert home.performed == []
 
 
+def test_a_feed_that_is_declared_without_its_first_day_is_refused_with_the_way_out(
+    home: Home,
+) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    late = replace(TINY.feeds[0], name="late", path="late/{date}.csv")
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, late))
+    home._write(home.environment.landing / "tiny" / late.file(DAYS[3]), ())
+    way_out = r"Of a feed that is new \(late\) declare the first_day"
+    with pytest.raises(Refused, match=way_out):
+        home.night(DAYS[3])
+    began = replace(late, first_day=DAYS[3])
+    home.pipeline = replace(TINY, feeds=(*TINY.feeds, began))
+    assert home.night(DAYS[3]) == 0
+    home._file(DAYS[4]).unlink()
+    with pytest.raises(Refused, match="lack files") as refused:
+        home.night(DAYS[5])
+    assert "first_day" not in str(refused.value)
+
+
 def test_a_drop_that_comes_after_the_nights_other_files_are_gone_is_told_and_keeps_nobody(
     home: Home,
 ) -> None:
