@@ -730,7 +730,7 @@ def _params(pipeline: Pipeline) -> dict[str, Param]:
             False,
             title="Allow gap",
             description="Go on over nights before the last that were never run and lack files; "
-            "with Restate over all of its days before the last that lack some.",
+            "with Restate nights that were made keep their raw rows where files are gone.",
             type="boolean",
         ),
         "retrain": Param(

@@ -384,7 +384,7 @@ def _add_extent(one: Parser) -> None:
         "--allow-gap",
         action="store_true",
         help="go on over nights before the last that were never run and lack files; with "
-        "--restate over all of its days before the last that lack some",
+        "--restate nights that were made keep their raw rows where files are gone",
     )
     one.add_argument(
         "--from-start",

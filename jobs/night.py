@@ -131,7 +131,7 @@ def run_night(
     Args:
         run: The run; each stage is given it in turn.
         stages: What to perform, in order.
-        allow_gap: Leave out nights before the last that lack files.
+        allow_gap: Read no night that lacks files, but for a last one that was never made.
         notify: Have people told by the channels that the pipeline declares.
         in_place: Perform them in this process, which is a child of the stage server already.
 
@@ -480,20 +480,23 @@ def _passes(
 
 
 def _passes_over_gaps(run: Run, stages: tuple[Stage, ...]) -> Iterator[_Pass]:
-    """The stages on all of the run's nights, but for those before the last that lack files."""
+    """The stages on all of the run's nights, but for those that lack files.
+
+    Of a night that was made the raw rows stay, and what is made of them is made anew.
+    """
     # Arrow and Delta take longer to import than everything else here.
     from jobs import survey
 
-    left_out = survey.lacking_files(run)
-    if not left_out:
+    parts = survey.parts_over_gaps(run)
+    if not parts.kept:
         yield stages, run.days, False
         return
-    for one, files in left_out.items():
-        print(f"{one} is left out, because {', '.join(files)} is not there.", flush=True)
-    parts = survey.ranges(set(run.days) - left_out.keys())
+    for why in parts.kept.values():
+        print(f"{why}.", flush=True)
     for unit in survey.units():
         asked = tuple(stage for stage in unit if stage in stages)
-        for days in survey.asked_of(unit[0], parts) if asked else ():
+        nights = parts.read if unit[0] == STAGES[0] else parts.made
+        for days in survey.asked_of(unit[0], nights) if asked else ():
             yield asked, days, False
 
 

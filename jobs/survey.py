@@ -285,19 +285,19 @@ class Survey:
     def corrected(self, nights: Iterable[date]) -> set[date]:
         """Those before the run's first that are published: new files of theirs are a correction."""
         before = [night for night in nights if night < self._run.days.first]
-        return set(filter(self._has_landed, before))
+        return set(filter(self.has_landed, before))
 
     def last_made(self) -> date | None:
         """The last night before the run's first whose drops are published."""
         before = [night for night in self.nights if night < self._run.days.first]
-        return max(filter(self._has_landed, before), default=None)
+        return max(filter(self.has_landed, before), default=None)
 
     def _find_holes(self) -> list[Hole]:
         found = []
         days = self._run.days
         until = days.last if self._allow_gap else days.first
         for night in self.nights:
-            if night >= until or self._has_landed(night):
+            if night >= until or self.has_landed(night):
                 continue
             files = tuple(self._absent_files(night))
             if files:
@@ -393,7 +393,7 @@ class Survey:
         found = self._finding(table, night)
         one = self._publication(table, night)
         name = f"{self._run.pipeline.name}/{feed.file(night)}"
-        if found.state == "missing" and self._has_landed(night):
+        if found.state == "missing" and self.has_landed(night):
             # The same of all such nights: then they are one line of the plan.
             reason = _DECLARED_LATER
             if self._is_there(name):
@@ -449,7 +449,7 @@ class Survey:
         last = max(snapshots, key=lambda one: one.day)
         finds = self._knowledge.day_of_reference()
         # An old night sees the file of its own time, which is gone.
-        has_passed = finds > night or (self._has_landed(finds) and self._why_unreadable(finds))
+        has_passed = finds > night or (self.has_landed(finds) and self._why_unreadable(finds))
         is_there = self._is_there(name) and not has_passed
         if is_there and any(map(self._has_changed, last.inputs)):
             return Finding(table=table, night=finds, state="stale", reason=f"{name} has changed")
@@ -463,7 +463,7 @@ class Survey:
         known = self._known(feed.name)
         told = self._quarantined(feed)
         left = [day for day, made in told.items() if made[-1].rows and day not in known]
-        readable = [day for day in left if self._has_landed(day) and not self._why_unreadable(day)]
+        readable = [day for day in left if self.has_landed(day) and not self._why_unreadable(day)]
         return max((day for day in readable if day in self.nights), default=None)
 
     def _of_another_file(self, table: Table, night: date) -> Finding:
@@ -489,7 +489,7 @@ class Survey:
 
     def _made_nights(self, table: Table) -> list[date]:
         """Nights whose drops are published: of others nothing can be made."""
-        nights = [night for night in self.nights if self._has_landed(night)]
+        nights = [night for night in self.nights if self.has_landed(night)]
         return self._scored(nights) if table.name == PREDICTIONS else nights
 
     def _scored(self, nights: list[date]) -> list[date]:
@@ -497,7 +497,8 @@ class Survey:
         first = self._first_served or self._run.days.last
         return [night for night in nights if night >= min(first, self._run.days.last)]
 
-    def _has_landed(self, night: date) -> bool:
+    def has_landed(self, night: date) -> bool:
+        """Whether all of a night's drops are published."""
         daily = self.daily_feeds
         lacking = {name for name in daily if night not in self._known(name)}
         return not lacking or (len(lacking) < len(daily) and self._is_whole_without(lacking, night))
@@ -639,12 +640,39 @@ def asked_of(stage: Stage, parts: list[Days]) -> list[Days]:
     return parts[-1:] if stage.name in _OF_THE_LAST else parts
 
 
-def lacking_files(run: Run) -> dict[date, tuple[str, ...]]:
-    """The run's nights before its last that lack files, and which these are."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """The nights of a run that does exactly its days, where gaps are allowed."""
+
+    read: list[Days]
+    """Those whose files are read."""
+    made: list[Days]
+    """Those of which tables are made: of rows that were read now or long ago."""
+    kept: Mapping[date, str]
+    """Nights that are not read, and why."""
+
+
+def parts_over_gaps(run: Run) -> Parts:
+    """The run's nights without those that lack files; a last night that was never made waits."""
+    found = Survey(run)
+    lacking = _lacking_files(run)
+    if not found.has_landed(run.days.last):
+        lacking.pop(run.days.last, None)
+    unmade = {night for night in lacking if not found.has_landed(night)}
+    kept = {}
+    for night, files in lacking.items():
+        what = "is left out" if night in unmade else "keeps its raw rows"
+        kept[night] = f"{night} {what}: {', '.join(files)} is not there"
+    nights = set(run.days)
+    return Parts(read=ranges(nights - lacking.keys()), made=ranges(nights - unmade), kept=kept)
+
+
+def _lacking_files(run: Run) -> dict[date, tuple[str, ...]]:
+    """The run's nights that lack files, and which these are."""
     landing = run.environment.landing
     found: dict[date, tuple[str, ...]] = {}
     for file in expected_files(run.pipeline, run.days):
-        if file.feed.is_reference or file.day == run.days.last or file.is_waived(landing):
+        if file.feed.is_reference or file.is_waived(landing):
             continue
         absent = tuple(name for name in file.names if not (landing / name).exists())
         if absent:

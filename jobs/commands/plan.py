@@ -76,7 +76,7 @@ def plan(
         allow_gap: Whether it would go on over nights that lack files.
         is_exact: Whether it would do the stages on its days, current or not.
     """
-    from jobs.survey import Survey, has_work, lacking_files, ranges
+    from jobs.survey import Survey, has_work, parts_over_gaps
 
     survey = Survey(run, allow_gap=allow_gap)
     reads_files = STAGES[0] in stages
@@ -89,8 +89,10 @@ def plan(
     rows += [row for row in _rows_of_stages(run, survey, foreseen) if row[0] in names]
     if is_exact:
         which = "all stages" if stages == STAGES else "these stages"
-        left_out = lacking_files(run) if allow_gap else {}
-        for days in ranges(set(run.days) - left_out.keys()):
+        parts = parts_over_gaps(run) if allow_gap else None
+        for night, why in parts.kept.items() if parts else ():
+            rows.append(_row_of_days(run, Days.of(night), why, "hole"))
+        for days in parts.made if parts else [run.days]:
             rows.append(_row_of_days(run, days, f"--restate does {which} on these days"))
         return Plan(rows=rows, has_work=True)
     is_refused = reads_files and _has_hole(run, survey) and not allow_gap
@@ -193,8 +195,8 @@ def _row_of_stage(run: Run, name: str, why: str | None) -> Row:
     return name, "due" if why else "current", 1, str(night), why or ""
 
 
-def _row_of_days(run: Run, days: Days, why: str) -> Row:
-    return run.pipeline.name, "due", len(days), str(days), why
+def _row_of_days(run: Run, days: Days, why: str, state: str = "due") -> Row:
+    return run.pipeline.name, state, len(days), str(days), why
 
 
 def _alike(findings: Sequence[Finding]) -> list[list[Finding]]:

@@ -587,28 +587,42 @@ def test_a_range_is_restated_over_a_gap_where_that_is_allowed(
     assert home.restate(DAYS[0], DAYS[6]) == NotLanded.exit_code
     home.definition = "another"
     home.performed.clear()
+    kept = f"{DAYS[2]} keeps its raw rows: tiny/readings/{DAYS[2]}.csv is not there"
+    left_out = f"{DAYS[5]} is left out: tiny/readings/{DAYS[5]}.csv is not there"
+    made = [f"{DAYS[0]}..{DAYS[4]}", str(DAYS[6])]
     with home._stages():
         rows = plan(home.run(DAYS[6], DAYS[0]), allow_gap=True, is_exact=True).rows
-    due = [row[3] for row in rows if row[0] == "tiny"]
-    parts = [f"{DAYS[0]}..{DAYS[1]}", f"{DAYS[3]}..{DAYS[4]}", str(DAYS[6])]
-    assert due[-3:] == parts
+    told = [(row[1], row[3], row[4]) for row in rows if row[0] == "tiny"][-4:]
+    why = "--restate does all stages on these days"
+    gaps = [("hole", str(DAYS[2]), kept), ("hole", str(DAYS[5]), left_out)]
+    assert told == [*gaps, *(("due", days, why) for days in made)]
     assert home.restate(DAYS[0], DAYS[6], allow_gap=True) == 0
-    for name in ("ingest", "check_clean", "features", "monitor"):
-        assert stages_of(home)[name] == parts
-    assert stages_of(home)["train"] == parts[-1:]
-    assert (
-        f"{DAYS[2]} is left out, because tiny/readings/{DAYS[2]}.csv is" in capsys.readouterr().out
-    )
-    # What lacks its file stays as it was published, and windows over it are as they truly are.
-    assert home.published("marks")[DAYS[2]] == [20, 21]
+    read = [f"{DAYS[0]}..{DAYS[1]}", f"{DAYS[3]}..{DAYS[4]}", str(DAYS[6])]
+    assert stages_of(home)["ingest"] == read
+    for name in ("check_clean", "features", "monitor"):
+        assert stages_of(home)[name] == made
+    assert stages_of(home)["train"] == made[-1:]
+    said = capsys.readouterr().out
+    assert f"{kept}.\n{left_out}.\n" in said
+    # Windows over a gap are as they truly are.
     assert home.published("sums")[DAYS[3]] == [7 + 41 + 61]
     assert home.published("sums")[DAYS[6]] == [81 + 121]
     assert DAYS[5] not in home.published("readings")
-    made = publications.in_force(home.run(DAYS[6]), "sums")
-    others = [day for day, one in made.items() if one.definition != "another"]
-    assert others == [DAYS[2]]
-    home._file(DAYS[6]).unlink()
-    assert home.restate(DAYS[3], DAYS[6], allow_gap=True) == NotLanded.exit_code
+    known = publications.in_force(home.run(DAYS[6]), "sums")
+    assert {one.definition for one in known.values()} == {"another"}
+
+
+def test_a_range_whose_files_are_all_gone_is_made_anew_from_its_raw_tables(home: Home) -> None:
+    home.night(DAYS[4], first=DAYS[0])
+    for day in DAYS:
+        home._file(day).unlink()
+    home.definition = "another"
+    home.performed.clear()
+    assert home.restate(DAYS[0], DAYS[4], allow_gap=True) == 0
+    assert "ingest" not in stages_of(home)
+    assert stages_of(home)["check_clean"] == [f"{DAYS[0]}..{DAYS[4]}"]
+    # A last night that was never made is what the run is about: its file is waited for.
+    assert home.restate(DAYS[3], DAYS[5], allow_gap=True) == NotLanded.exit_code
 
 
 def test_nights_in_any_order_make_what_one_pass_makes(home: Home, other: Home) -> None:
