@@ -496,6 +496,8 @@ def _passes_over_gaps(run: Run, stages: tuple[Stage, ...]) -> Iterator[_Pass]:
     for unit in survey.units():
         asked = tuple(stage for stage in unit if stage in stages)
         nights = parts.read if unit[0] == STAGES[0] else parts.made
+        if not nights:
+            _pass_by(run, asked)
         for days in survey.asked_of(unit[0], nights) if asked else ():
             yield asked, days, False
 

@@ -621,6 +621,9 @@ def test_a_range_whose_files_are_all_gone_is_made_anew_from_its_raw_tables(home:
     assert home.restate(DAYS[0], DAYS[4], allow_gap=True) == 0
     assert "ingest" not in stages_of(home)
     assert stages_of(home)["check_clean"] == [f"{DAYS[0]}..{DAYS[4]}"]
+    # A stage without anything to do is on record as that: the night is whole.
+    recorded = ops.read(home.environment, "stage_runs", [("status", "=", "current")])
+    assert set(recorded["stage"].to_pylist()) == {"ingest", "check_raw"}
     # A last night that was never made is what the run is about: its file is waited for.
     assert home.restate(DAYS[3], DAYS[5], allow_gap=True) == NotLanded.exit_code
 
