@@ -82,7 +82,7 @@ def evaluate(run: Run) -> dict[str, object]:
     if word is None and not _is_known(run, event):
         if measured:
             _log(registry, candidate, held, measured)
-        _settle(run, registry, event)
+        word = _settle(run, registry, candidate, event)
     cards.keep(run.environment, run.pipeline, registry, candidate)
     if event["event"] == "refused" and champion is None and word is None:
         raise Refused(
@@ -360,15 +360,24 @@ def _fingerprint(registry: Registry, recorded: list[model_events.Row], version: 
         return None
 
 
-def _settle(run: Run, registry: Registry, event: dict[str, Any]) -> None:
+def _settle(
+    run: Run, registry: Registry, candidate: ModelVersion, event: dict[str, Any]
+) -> model_events.Row | None:
     """Record the event, then have the alias follow.
 
     Killed in between, the next stage that looks puts the alias right.
+
+    Returns:
+        What a person has said of the candidate meanwhile, and which stands instead; None: nothing.
     """
-    model_events.record(
-        run.environment, [{**event, "run_id": run.run_id, "who": model_events.GATE}]
-    )
+    # Whoever decides about a model waits: pictures of the evaluation take seconds to draw.
+    with approvals.one_at_a_time(run.environment, run.pipeline):
+        word = _word_of_a_person(run, registry, candidate)
+        if word is None:
+            told = {**event, "run_id": run.run_id, "who": model_events.GATE}
+            model_events.record(run.environment, [told])
     serving.follow(run.environment, registry)
+    return word
 
 
 def _log(

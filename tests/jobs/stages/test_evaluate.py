@@ -928,6 +928,24 @@ def test_a_model_that_needs_approval_awaits_a_person_who_has_the_last_word(
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_what_a_person_says_while_a_candidate_is_judged_stands(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "_log", lambda *_: None)
+    platform.limits(needs_approval=True)
+    platform.train(GOOD)
+    platform.evaluate()
+    platform.limits(needs_approval=False)
+
+    def reject(*_: object) -> None:
+        decide.reject(platform.environment, platform.pipeline, "1", SAID)
+
+    monkeypatch.setattr(stage, "_log", reject)
+    told = platform.evaluate()
+    assert (told["event"], told["reason"], told["serves"]) == ("rejected", SAID.why, None)
+    assert platform.events()[-1] == ("rejected", "1", None)
+
+
 def test_a_run_may_ask_for_approval_where_its_pipeline_does_not(platform: Platform) -> None:
     platform.train(GOOD)
     run = small.run_of(platform.environment, "evaluate", small.LAST, pipeline=platform.pipeline)
