@@ -1092,12 +1092,20 @@ def _waivers(arguments: argparse.Namespace, environment: Environment) -> int:
 
 
 def _models(arguments: argparse.Namespace, environment: Environment) -> int:
-    from jobs.commands.models import models, of_others
+    from jobs.commands.models import gone, models, of_others
     from jobs.output import show
     from jobs.services.processes import LOOPBACK
 
     pipeline = catalog.pipeline(arguments.pipeline)
     show(*models(pipeline, environment), arguments.format)
+    missing = gone(pipeline, environment)
+    if missing:
+        print(
+            f"Version {missing} serves and is not in MLflow, so that no night can be scored. "
+            f"Restore it there, or have another one serve: nightshift rollback {pipeline.name} "
+            "--why TEXT. Where none served before, the next candidate that is fit takes its place.",
+            file=sys.stderr,
+        )
     left_out = of_others(pipeline, environment)
     if left_out:
         which = ", ".join(left_out)

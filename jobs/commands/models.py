@@ -77,6 +77,16 @@ def models(
     return columns(pipeline), rows
 
 
+def gone(pipeline: Pipeline, environment: Environment) -> str | None:
+    """The version that serves by the record, where it was deleted in MLflow."""
+    from jobs.lake import model_events
+    from jobs.training.registry import Registry
+
+    known = model_events.turns(environment, pipeline.name)
+    there = {model.version for model in Registry(environment, pipeline.name).versions()}
+    return known[-1].version if known and known[-1].version not in there else None
+
+
 def of_others(pipeline: Pipeline, environment: Environment) -> list[str]:
     """The versions in MLflow that are not listed, because this platform did not make them."""
     from jobs.training.registry import Registry

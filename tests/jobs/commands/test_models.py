@@ -90,6 +90,23 @@ def test_a_version_that_others_made_is_told_and_not_listed(
     assert "Not listed, because others made them in MLflow: version 2\n" in printed.err
 
 
+def test_a_version_that_serves_and_was_deleted_in_mlflow_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = small.models_at(tmp_path)
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
+    flights = replace(small.SMALL, name="flights")
+    model = _keep(environment, flights, tmp_path)
+    _evaluated(environment, flights, model, OLD_EVIDENCE)
+    assert main(["models", "flights"]) == 0
+    assert "is not in MLflow" not in capsys.readouterr().err
+    Registry(environment, "flights")._client.delete_model_version("flights", model.version)
+    assert main(["models", "flights"]) == 0
+    told = capsys.readouterr().err
+    assert f"Version {model.version} serves and is not in MLflow" in told
+    assert "nightshift rollback flights --why TEXT" in told
+
+
 def test_an_event_of_an_older_version_is_listed_without_its_baseline(tmp_path: Path) -> None:
     environment = small.models_at(tmp_path)
     model = _keep(environment, small.SMALL, tmp_path)
