@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.training.encoding import doubles
 from jobs.training.metrics import Vector
 from pipelines.model import Baseline, GroupMean
 
@@ -51,8 +52,7 @@ class Repeated:
 
     def predict(self, rows: pa.Table) -> Vector:
         """The feature's value in each row."""
-        column = rows[self.feature].cast(pa.float64())
-        values = pc.fill_null(column, np.nan).to_numpy()
+        values = doubles(rows[self.feature])
         return np.where(np.isnan(values), self.overall, values)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import jensenshannon
 
 from jobs.training.bends import bent
+from jobs.training.encoding import doubles
 from jobs.training.metrics import Vector
 from pipelines.model import Watch
 
@@ -63,7 +64,8 @@ def summaries_of(
         bend: Numbers are compared by their logarithm, as the model reads them (`Logarithm`).
     """
     kind = values.type
-    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    is_whole = pa.types.is_integer(kind)
+    is_number = is_whole or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     return _of_numbers(values, nights, bend) if is_number else [_of_categories(values, nights)]
 
 
@@ -81,7 +83,8 @@ def judge(summaries: Summaries, position: int, watch: Watch) -> Judged | None:
     # Not the last nights: a change would be compared with itself.
     end = position - (watch.nights - 1)
     past = summaries.by_night[max(0, end - watch.reference_nights) : max(0, end)]
-    known = past[~np.isnan(past).any(axis=1)]
+    # No night lies off one with an infinite value by any number.
+    known = past[np.isfinite(past).all(axis=1)]
     night = summaries.by_night[position]
     if len(known) < _FEWEST * watch.reference_nights or np.isnan(night).any():
         return None
@@ -93,7 +96,7 @@ def judge(summaries: Summaries, position: int, watch: Watch) -> Judged | None:
 def differing(own: pa.ChunkedArray, other: pa.ChunkedArray) -> float:
     """Share of rows that differ; two missing values do not, nor do the last digits of numbers."""
     if pa.types.is_floating(own.type) or pa.types.is_floating(other.type):
-        numbers = (_numbers(own), _numbers(other))
+        numbers = (doubles(own), doubles(other))
         return float(1 - np.isclose(*numbers, rtol=1e-6, equal_nan=True).mean())
     both_missing = pc.and_(pc.is_null(own), pc.is_null(other))
     is_equal = pc.fill_null(pc.equal(own, other), False)
@@ -103,7 +106,7 @@ def differing(own: pa.ChunkedArray, other: pa.ChunkedArray) -> float:
 def _of_numbers(
     values: pa.ChunkedArray, nights: Sequence[slice], bend: float | None
 ) -> list[Summaries]:
-    numbers = bent(_numbers(values), bend)
+    numbers = bent(doubles(values), bend)
     quantiles = np.full((len(nights), len(_GRID)), np.nan)
     missing = np.full((len(nights), 1), np.nan)
     for position, rows in enumerate(nights):
@@ -135,7 +138,8 @@ def _wasserstein(nights: Matrix, reference: Matrix) -> Vector:
     pooled = _quantiles(reference.ravel())
     # A constant has none, though its mean may be off by its last digit: its own unit counts.
     varies = reference.max() > reference.min()
-    scale = (float(reference.std()) if varies else 0.0) or 1.0
+    with np.errstate(over="ignore"):
+        scale = (float(reference.std()) if varies else 0.0) or 1.0
     return np.asarray(np.abs(nights - pooled).mean(axis=1) / scale)
 
 
@@ -153,7 +157,3 @@ def _jensen_shannon(nights: Matrix, reference: Matrix) -> Vector:
 
 def _difference(nights: Matrix, reference: Matrix) -> Vector:
     return np.asarray(np.abs(nights[:, 0] - reference.mean()))
-
-
-def _numbers(values: pa.ChunkedArray) -> Vector:
-    return np.asarray(pc.cast(values, pa.float64()).to_numpy())

@@ -198,14 +198,15 @@ def require_in_range(learned: Encoding, label: str) -> None:
         Refused: there are such; the message names their columns.
     """
     known = zip(learned.means, learned.variances, learned.lows, learned.highs, strict=True)
-    of_columns: dict[str, tuple[float, ...]] = dict(zip(learned.numeric, known, strict=True))
-    # Not a power, which of Python's floats is an error where it overflows.
-    of_columns[label] = (learned.label_mean, learned.label_scale * learned.label_scale)
     odd: list[str] = []
-    for name, numbers_ in of_columns.items():
+    for name, numbers_ in zip(learned.numeric, known, strict=True):
         # No number is not below the limit either.
         if not all(abs(number) <= _LARGEST for number in numbers_):
             odd.append(name)
+    # Not a power, which of Python's floats is an error where it overflows.
+    of_label = (learned.label_mean, learned.label_scale * learned.label_scale)
+    if any(abs(number) > _LARGEST for number in of_label):
+        odd.append(label)
     if odd:
         raise Refused(
             f"The rows to learn from have values of {', '.join(odd)} that are infinite, or so "
@@ -290,13 +291,19 @@ def numbers(
     """
     found = np.empty((len(rows), len(names)), dtype)
     for position, name in enumerate(names):
-        values = existing(rows, name).cast(pa.float64()).to_numpy()
+        values = doubles(existing(rows, name))
         if name in bends:
             values = np.sign(values) * np.log1p(np.abs(values) / bends[name])
         # A larger number than the type holds counts as an infinite one.
         with np.errstate(over="ignore"):
             found[:, position] = values
     return found
+
+
+def doubles(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """The values of a column of numbers; NaN where missing."""
+    # Not safely: a whole number beyond 2**53 is rounded, and no error.
+    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())
 
 
 def existing(rows: pa.Table, name: str) -> pa.ChunkedArray:

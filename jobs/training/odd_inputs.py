@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.training.encoding import existing
+from jobs.training.encoding import doubles, existing
 from pipelines.errors import Refused
 from pipelines.spec import SCORING
 
@@ -30,7 +30,7 @@ def count(rows: pa.Table, encoding: Encoding) -> Counter[Odd]:
     """How many values of each kind the rows have; sums over rows, so that those of parts add up."""
     found: Counter[Odd] = Counter()
     for name in encoding.numeric:
-        numbers = existing(rows, name).cast(pa.float64()).to_numpy()
+        numbers = doubles(existing(rows, name))
         found[name, "infinite"] = int(np.isinf(numbers).sum())
         if name not in encoding.indicators:
             found[name, "missing"] = int(np.isnan(numbers).sum())

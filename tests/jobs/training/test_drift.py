@@ -105,6 +105,32 @@ def test_a_constant_whose_mean_is_off_by_its_last_digit_is_one_all_the_same(
     assert found.value == pytest.approx(0.01)
 
 
+def test_an_infinite_value_is_far_off_and_blinds_no_later_night() -> None:
+    values = numbers()
+    values[LAST][:50] = np.inf
+    found = judged(values, "wasserstein")
+    assert found and found.value == np.inf
+    values = numbers()
+    values[CUTS[10]][:50] = np.inf
+    calm = judged(values, "wasserstein")
+    assert calm and calm.value < calm.threshold
+    values[LAST] += 2
+    found = judged(values, "wasserstein")
+    assert found and found.value > found.threshold
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.decimal128(30, 2)])
+def test_any_kind_of_number_is_compared_as_one(kind: pa.DataType) -> None:
+    largest = 2**62 if kind == pa.int64() else 1000
+    values = np.random.default_rng(0).integers(0, largest, NIGHTS * PER_NIGHT)
+    values[LAST] = largest
+    column = pa.chunked_array([pa.array(values).cast(kind)])
+    moved, missing = drift.summaries_of(column, CUTS)
+    assert (moved.statistic, missing.statistic) == ("wasserstein", "null_share")
+    found = drift.judge(moved, NIGHTS - 1, WATCH)
+    assert found and found.value > 5 * found.threshold
+
+
 def test_the_last_nights_are_no_part_of_the_reference() -> None:
     values = numbers()
     values[CUTS[NIGHTS - WATCH.nights].start :] += 1

@@ -104,6 +104,14 @@ def test_numbers_that_nothing_can_scale_are_refused_by_the_name_of_their_column(
         encoding.learn(weights, TWIN.training)
 
 
+def test_a_whole_number_of_64_bits_is_read_as_the_nearest_float() -> None:
+    whole = pa.array(np.arange(len(ROWS)) + 2**62 + 1, pa.int64())
+    rows = with_column(ROWS, "x", whole)
+    learned = encoding.learn(rows, TRAINING)
+    read = encoding.encode(rows, learned).numeric[:, 0]
+    np.testing.assert_allclose(read, float(2**62), rtol=1e-6)
+
+
 def test_a_huge_number_may_be_read_by_its_logarithm() -> None:
     training = replace(TRAINING, logarithms=(Logarithm(features=("x",), bend=10),))
     one = np.where(np.arange(len(ROWS)) == 0, 1e300, ROWS["x"].to_numpy())
