@@ -58,17 +58,17 @@ class Repeated:
 
 def fit(baseline: Baseline, rows: pa.Table, label: str) -> FittedBaseline:
     """The baseline fitted to these rows, all of which have a label."""
-    overall = float(pc.mean(rows[label]).as_py())
+    # As floats: a label may be a decimal, which adds up with none.
+    labels = pa.array(doubles(rows[label]))
+    overall = float(pc.mean(labels).as_py())
     if isinstance(baseline, GroupMean):
-        means = _means(rows, baseline.columns, label, overall)
+        means = _means(_keys(rows, baseline.columns), labels, overall)
         return Means(columns=baseline.columns, means=means, overall=overall)
     return Repeated(feature=baseline.feature, overall=overall)
 
 
-def _means(
-    rows: pa.Table, columns: tuple[str, ...], label: str, overall: float
-) -> dict[str, float]:
-    keyed = pa.table({_KEY: _keys(rows, columns), "label": rows[label]})
+def _means(keys: pa.ChunkedArray, labels: pa.Array, overall: float) -> dict[str, float]:
+    keyed = pa.table({_KEY: keys, "label": labels})
     # One thread: the last bits of a sum of floats depend on the order in which they are added.
     grouped = keyed.group_by(_KEY, use_threads=False)
     sums = grouped.aggregate([("label", "sum"), ("label", "count")])

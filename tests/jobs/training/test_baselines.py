@@ -56,6 +56,14 @@ def test_the_mean_of_numbers_is_a_climatology() -> None:
     assert fitted.predict(asked).tolist() == [of_aa, of_bb]
 
 
+@pytest.mark.parametrize("baseline", [BY_LINE, LastValue(feature="weight")])
+def test_numbers_may_be_decimals(baseline: Baseline) -> None:
+    decimals = ROWS["weight"].cast(pa.decimal128(10, 2))
+    rows = ROWS.set_column(ROWS.column_names.index("weight"), "weight", decimals)
+    fitted, usual = (baselines.fit(baseline, one, "weight") for one in (rows, ROWS))
+    assert fitted.predict(rows).tolist() == usual.predict(ROWS).tolist()
+
+
 def test_the_last_value_is_repeated_and_the_mean_stands_in_where_there_is_none() -> None:
     fitted = baselines.fit(LastValue(feature="yesterday"), ROWS, "weight")
     asked = pa.table({"yesterday": [3, None, 5]})
