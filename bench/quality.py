@@ -174,7 +174,7 @@ def told(declared: Pipeline, results: Results) -> tuple[tuple[str, ...], list[tu
         if ours is not None and name != OURS:
             own, other = (task.losses(results.label, one) for one in (prediction, ours))
             more = paired.difference(own, other, results.day)
-            compared = (more.mean, more.low, more.high)
+            compared = (more.mean, *(more.interval or (None, None)))
         figures = [measured[metric] for metric in task.metrics]
         rows.append((name, len(results.label), *figures, *compared))
     return header, rows

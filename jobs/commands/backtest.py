@@ -206,5 +206,5 @@ def _rows(task: LearningTask, results: Results) -> Iterator[_Row]:
         compared: _Row = (None, None, None)
         if name != MODEL:
             worse = paired.difference(task.losses(results.label, prediction), own, results.day)
-            compared = (worse.mean, worse.low, worse.high)
+            compared = (worse.mean, *(worse.interval or (None, None)))
         yield (name, len(results.label), *figures, *compared)

@@ -100,7 +100,11 @@ def advice(pipeline: Pipeline, rows: Iterable[tuple[object, ...]]) -> str:
             f"declared settings of '{pipeline.name}' is not known: their own trial was not done."
         )
     assert isinstance(low, float | None)
-    doubt = "" if low is not None and low > 0 else " Its interval holds 0: it might be chance."
+    doubt = ""
+    if low is None:
+        doubt = " There are too few days for an interval: it might be chance."
+    elif low <= 0:
+        doubt = " Its interval holds 0: it might be chance."
     return (
         f"Trial {number} is better than the declared settings of '{pipeline.name}' by {gain:.4f} a "
         f"row.{doubt} The best of many trials looks better than it is: before you declare it in "
@@ -118,9 +122,10 @@ def _tell(tried: Tried) -> None:
 def _rows(tried: Iterable[Tried]) -> Iterator[tuple[object, ...]]:
     for one in tried:
         gain = one.gain
-        interval = (gain.mean, gain.low, gain.high) if gain else (None, None, None)
+        ends = (gain and gain.interval) or (None, None)
         settings = _told(one.settings)
-        yield (one.number, one.state, one.loss, *interval, settings, one.backtest)
+        told = (gain and gain.mean, *ends, settings, one.backtest)
+        yield (one.number, one.state, one.loss, *told)
 
 
 def _told(settings: Mapping[str, object]) -> str:

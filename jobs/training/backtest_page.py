@@ -78,4 +78,6 @@ def _slices(
             rows = int(where.sum())
             if rows >= _FEWEST_ROWS:
                 compared = paired.difference(own[where], other[where], results.day[where])
-                yield SliceDifference(name=f"{column} {value}", rows=rows, difference=compared)
+                if compared.interval:
+                    name = f"{column} {value}"
+                    yield SliceDifference(name=name, rows=rows, difference=compared)

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from jobs.training.paired import Difference
 
 CANDIDATE, CHAMPION = "candidate", "champion"
-_FEWEST_DAYS = 5
-"""For an interval: of fewer, one odd day is most of it."""
 _DIGITS = 6
 """Of a loss by day: enough to tell models apart, few enough to read."""
 
@@ -166,7 +164,7 @@ def _interval(
     day: NDArray[Any],
     where: NDArray[np.bool_],
 ) -> Difference | None:
-    if len(np.unique(day[where])) < _FEWEST_DAYS:
+    if len(np.unique(day[where])) < paired.FEWEST_DAYS:
         return None
     return paired.difference(own[where], other[where], day[where])
 

@@ -14,6 +14,9 @@ _SEED = 0
 """Of the bootstrap: the same losses give the same interval again."""
 _RESAMPLES = 4000
 """With so many the ends of an interval are known to a few percent of its width."""
+FEWEST_DAYS = 5
+"""For an interval that tells something: of fewer, one odd day is most of it, and of one day both
+ends are the mean."""
 ENDS = (2.5, 97.5)
 """Percent: what lies between them is the 95 % interval."""
 
@@ -26,6 +29,13 @@ class Difference:
     low: float
     high: float
     """Ends of the 95 % interval."""
+    days: int
+    """That have been drawn from."""
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Its ends; None: there are too few days for one."""
+        return (self.low, self.high) if self.days >= FEWEST_DAYS else None
 
 
 def difference(own: Vector, other: Vector, day: NDArray[Any]) -> Difference:
@@ -45,7 +55,7 @@ def difference(own: Vector, other: Vector, day: NDArray[Any]) -> Difference:
     means = losses[drawn].sum(axis=1) / rows[drawn].sum(axis=1)
     low, high = np.percentile(means, ENDS)
     mean = np.mean(own - other)
-    return Difference(mean=float(mean), low=float(low), high=float(high))
+    return Difference(mean=float(mean), low=float(low), high=float(high), days=len(rows))
 
 
 def draws(days: int) -> NDArray[np.int64]:

@@ -144,8 +144,11 @@ def difference_by_day(
     """How much lower or higher a loss was on each day, and over all of them with its interval."""
     figure, axes = _canvas(title, "day", f"difference of {loss_title}")
     axes.bar(days, means, color=_SOFT, width=1.0)
-    told = f"all rows {whole.mean:.4f}, 95 % interval {whole.low:.4f} to {whole.high:.4f}"
-    axes.axhspan(whole.low, whole.high, color=_ACCENT, alpha=0.3)
+    told = f"all rows {whole.mean:.4f}, of too few days for an interval"
+    if whole.interval:
+        low, high = whole.interval
+        told = f"all rows {whole.mean:.4f}, 95 % interval {low:.4f} to {high:.4f}"
+        axes.axhspan(low, high, color=_ACCENT, alpha=0.3)
     axes.axhline(whole.mean, color=_ACCENT, label=told)
     axes.axhline(0, **_REFERENCE)
     axes.tick_params(axis="x", rotation=45)

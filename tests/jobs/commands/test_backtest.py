@@ -124,6 +124,18 @@ def test_the_model_is_shown_beside_baselines_and_another_backtest(
     assert not (tmp_path / "mlflow.db").exists()
 
 
+def test_of_few_days_no_interval_is_told(tmp_path: Path) -> None:
+    environment = small.environment_at(tmp_path)
+    small.publish(environment, small.rows_of(Days(small.FIRST, SCORED.last)))
+    linear = changed(small.SMALL, "linear", [])
+    for count, is_told in ((1, False), (4, False), (5, True)):
+        days = Days.of(SCORED.first + timedelta(days=count - 1)).since(count - 1)
+        made = backtest(linear, environment, days, 5)
+        _, (*_, difference, low, high) = made.rows
+        assert difference > 0  # type: ignore[operator]
+        assert ((low, high) != (None, None)) == is_told
+
+
 def test_days_without_a_label_are_told_and_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
