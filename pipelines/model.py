@@ -249,6 +249,9 @@ class Training:
     """Days at the end of the judged model's window kept out of its `fit`, for calibration."""
     min_rows: int = 2000
     """Fewest labelled rows to fit on."""
+    max_categories: int = 10_000
+    """Of each categorical column, the most frequent ones: all others count as one, the unknown. The
+    more there are, the more memory a model and each row that it scores take."""
     rows_in_process: int | None = 2_000_000
     """A window of more rows is laid out by Spark, and read piece by piece by a family that can
     (docs/how-to/large-training.md); None: never. The order in which rows are learned from differs,
@@ -270,6 +273,7 @@ class Training:
         refuse_odd_kinds("Training", self)
         refuse_unless(0 <= self.seed < _SEEDS, f"seed must be from 0 to {_SEEDS - 1}.")
         refuse_unless(self.min_rows >= 1, "min_rows must be at least 1.")
+        refuse_unless(self.max_categories >= 1, "max_categories must be at least 1.")
         most = self.rows_in_process
         refuse_unless(most is None or most >= 0, "rows_in_process must be at least 0, or None.")
         twice = sorted({name for name in self.features if self.features.count(name) > 1})

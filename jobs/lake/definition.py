@@ -30,9 +30,10 @@ _NOT_OF_ROWS = frozenset(
 )
 """Fields of declarations that tell people, judge rows, or say where they go or are held: they make
 none."""
-_AS_BEFORE: Mapping[str, object] = {
+AS_BEFORE: Mapping[str, object] = {
     "new_columns": "refuse",
     "unread": (),
+    "max_categories": 10_000,
     "precision": "float32",
     "compression": "none",
     "accumulated_batches": 1,
@@ -53,7 +54,7 @@ def digest(*parts: object) -> str:
 
 def is_said(name: str, value: object) -> bool:
     """Whether a field of a declaration counts: one that came later does not at its first value."""
-    return name not in _AS_BEFORE or value != _AS_BEFORE[name]
+    return name not in AS_BEFORE or value != AS_BEFORE[name]
 
 
 def _told(value: object, seen: set[str]) -> str:

@@ -331,9 +331,14 @@ def encoding_of(
     """
     told = dict(zip(training.categorical, categories, strict=True))
     gaps = [name for name, one in zip(training.numeric, numbers, strict=True) if one.missing > 0]
+    most = training.max_categories
+    known = {name: encoding.vocabulary(one.rows, most) for name, one in told.items()}
+    unknown: dict[str, tuple[str | None, ...]] = {}
+    for name, one in told.items():
+        unknown[name] = encoding.not_learned(one.rows, known[name], one.missing)
     learned = Encoding(
         numeric=training.numeric,
-        vocabularies={name: encoding.vocabulary(one.rows) for name, one in told.items()},
+        vocabularies=known,
         means=tuple(one.mean for one in numbers),
         # 1 where all values are alike: numbers are divided by the deviation.
         variances=tuple(one.variance or 1.0 for one in numbers),
@@ -344,7 +349,7 @@ def encoding_of(
         label_scale=math.sqrt(label.variance) or 1.0,
         bends=training.bends,
         shared=training.shared,
-        unknown={name: encoding.too_rare(one.rows, one.missing) for name, one in told.items()},
+        unknown=unknown,
     )
     encoding.require_in_range(learned, training.label)
     return learned

@@ -6,7 +6,7 @@ Training and scoring call the same `encode`, so they cannot drift apart.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -168,9 +168,12 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
     labels = numbers(rows, (training.label,), np.float64, {})
     columns = {name: texts(rows, name) for name in training.categorical}
     counts = {name: counts_of(values) for name, values in columns.items()}
+    most = training.max_categories
+    known = {name: vocabulary(of_column, most) for name, of_column in counts.items()}
+    gaps = {name: values.null_count for name, values in columns.items()}
     learned = Encoding(
         numeric=training.numeric,
-        vocabularies={name: vocabulary(of_column) for name, of_column in counts.items()},
+        vocabularies=known,
         means=tuple(means.tolist()),
         # 1 where all values are alike: numbers are divided by the deviation.
         variances=tuple(float(variance) or 1.0 for variance in variances),
@@ -181,7 +184,7 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
         label_scale=float(np.std(labels)) or 1.0,
         bends=training.bends,
         shared=training.shared,
-        unknown={name: too_rare(counts[name], columns[name].null_count) for name in columns},
+        unknown={name: not_learned(counts[name], known[name], gaps[name]) for name in columns},
     )
     require_in_range(learned, training.label)
     return learned
@@ -253,20 +256,31 @@ def counts_of(values: pa.ChunkedArray) -> dict[str, int]:
     return {one["values"]: one["counts"] for one in counts}
 
 
-def vocabulary(counts: Mapping[str, int]) -> tuple[str, ...]:
-    """The values that are learned."""
-    # Sorted: the same rows in another order must give the same places.
-    return tuple(sorted(value for value, rows in counts.items() if rows >= RARE))
+def vocabulary(counts: Mapping[str, int], most: int) -> tuple[str, ...]:
+    """The values that are learned: those that are not rare, of many the most frequent ones.
+
+    Args:
+        counts: Of the values.
+        most: How many of them at most.
+    """
+    # Sorted, here and below: the same rows in another order must give the same places.
+    known = sorted(value for value, rows in counts.items() if rows >= RARE)
+    if len(known) > most:
+        known = sorted(sorted(known, key=counts.__getitem__, reverse=True)[:most])
+    return tuple(known)
 
 
-def too_rare(counts: Mapping[str, int], missing: int) -> tuple[str | None, ...]:
+def not_learned(
+    counts: Mapping[str, int], known: Collection[str], missing: int
+) -> tuple[str | None, ...]:
     """See `Encoding.unknown`.
 
     Args:
         counts: Of the values.
+        known: Those that are learned.
         missing: Rows that had none.
     """
-    rare = sorted(value for value, rows in counts.items() if rows < RARE)
+    rare = sorted(counts.keys() - set(known))
     return (*rare, None) if missing else tuple(rare)
 
 

@@ -117,7 +117,7 @@ def _idle(settings: Any) -> dict[str, object]:
 
 def _learned(training: Training) -> dict[str, object]:
     """What is learned from which columns; days, rows and settings are pinned beside it."""
-    return {
+    learned = {
         "task": training.task,
         "label": training.label,
         "numeric": training.numeric,
@@ -126,7 +126,9 @@ def _learned(training: Training) -> dict[str, object]:
         "shared": training.shared,
         "expected_slope": training.expected_slope,
         "seed": training.seed,
+        "max_categories": training.max_categories,
     }
+    return {name: value for name, value in learned.items() if is_said(name, value)}
 
 
 def _digest(*contents: bytes) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.lake import as_left
+from jobs.lake.definition import AS_BEFORE
 from jobs.lake.snapshots import Snapshot
 from jobs.training import candidate, pins, scoring
 from jobs.training.candidate import JUDGED, Recipe
@@ -182,7 +183,8 @@ def digest(arrays: Arrays) -> str:
 def _as_pinned(environment: Environment, pipeline: Pipeline, pinned: _Pinned) -> tuple[Run, Recipe]:
     night = parse_day(pinned["as_of"])
     declared = _family(pinned)
-    learned = dict(pinned["training"])
+    # What is not said is as it was before it could be.
+    learned = {"max_categories": AS_BEFORE["max_categories"], **pinned["training"]}
     bends = learned.pop("bends")
     curves: list[Logarithm] = []
     for name, bend in bends.items():

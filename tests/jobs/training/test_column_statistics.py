@@ -21,6 +21,7 @@ from pipelines.errors import Refused
 from pipelines.model import Logarithm, Training
 from tests.jobs.training.small import FIRST, TRAINING, TWIN, rows_of, with_column
 
+FEW = replace(TRAINING, max_categories=1)
 BENT = replace(TRAINING, logarithms=(Logarithm(features=("noise",), bend=2.0),))
 ROWS = rows_of(Days.of(FIRST), 3000)
 ROWS = ROWS.filter(pa.compute.is_valid(ROWS["failed"]))
@@ -60,7 +61,7 @@ def require_alike(one: Encoding, other: Encoding) -> None:
 @given(
     cuts=st.lists(st.integers(0, len(ROWS)), max_size=8),
     seed=st.integers(0, 2**32 - 1),
-    training=st.sampled_from([TRAINING, BENT, TWIN.training]),
+    training=st.sampled_from([TRAINING, BENT, FEW, TWIN.training]),
 )
 def test_any_split_says_what_all_rows_say(cuts: list[int], seed: int, training: Training) -> None:
     order = np.random.default_rng(seed).permutation(len(ROWS))

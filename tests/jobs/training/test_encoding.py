@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.training import encoding
+from jobs.training import encoding, odd_inputs
 from jobs.training.encoding import Encoding
 from pipelines.days import Days
 from pipelines.errors import NightshiftError, Refused
@@ -40,6 +40,19 @@ def test_a_rare_category_is_unknown() -> None:
     rare = ["RR"] * 9 + ["AA"] * 100 + ["BB"] * 90
     learned = encoding.learn(with_column(ROWS, "line", pa.array(rare)), TRAINING)
     assert learned.vocabularies["line"] == ("AA", "BB")
+
+
+def test_of_too_many_categories_the_most_frequent_are_learned_and_no_other_is_odd() -> None:
+    lines = ["DD"] * 20 + ["CC"] * 60 + ["BB"] * 60 + ["AA"] * 59
+    rows = with_column(ROWS, "line", pa.array(lines))
+    learned = encoding.learn(rows, replace(TRAINING, max_categories=2))
+    # Of two that are as frequent the first by name would be taken.
+    assert learned.vocabularies["line"] == ("BB", "CC")
+    assert learned.unknown is not None
+    assert learned.unknown["line"] == ("AA", "DD")
+    assert odd_inputs.count(rows, learned)["line", "unseen"] == 0
+    one = encoding.learn(rows, replace(TRAINING, max_categories=1))
+    assert one.vocabularies["line"] == ("BB",)
 
 
 def test_only_columns_with_gaps_get_an_indicator() -> None:

@@ -81,6 +81,13 @@ def test_a_setting_that_came_later_counts_only_when_it_is_used(tmp_path: Path) -
         assert digest(replace(TRAINING, family=used)) != digest(TRAINING)
 
 
+def test_fewer_categories_count_only_when_they_are_asked_for(tmp_path: Path) -> None:
+    assert "max_categories" not in _pins(tmp_path)["training"]
+    fewer = replace(SMALL, training=replace(TRAINING, max_categories=2))
+    assert _pins(tmp_path, fewer)["training"]["max_categories"] == 2
+    assert pins.fingerprint(_pins(tmp_path, fewer)) != pins.fingerprint(_pins(tmp_path))
+
+
 def test_ranks_are_pinned_and_change_no_fingerprint(tmp_path: Path) -> None:
     ranked = _pins(tmp_path, settings=RANKED)
     idle = {"ranks": 3, "timeout_seconds": 7, "restarts": 1, "checkpoint_seconds": 60}

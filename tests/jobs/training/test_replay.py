@@ -172,8 +172,12 @@ def test_the_machine_is_pinned_and_changes_no_fingerprint(tmp_path: Path) -> Non
         {"slices": ("hour",), "baselines": (GroupMean(columns=("hour",)),)},
         {"numeric": ("x", "noise", "hour"), "unread": ("gappy",)},
         {"window_days": 5, "validation_days": 3},
+        {"max_categories": 1},
     ],
-    ids=["more rows", "other slices and baselines", "other features", "other days"],
+    ids=[
+        *("more rows", "other slices and baselines", "other features", "other days"),
+        "fewer categories",
+    ],
 )
 def test_what_is_declared_by_now_changes_nothing(
     today: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
