@@ -188,7 +188,7 @@ def _devices(environment: Environment) -> Iterator[Finding]:
     built, _ = horovod_build()
     has_nccl = built.get("nccl", False)
     found = "NCCL" if has_nccl else "Gloo, through the host's memory"
-    way_out = "Build Horovod with HOROVOD_GPU_OPERATIONS=NCCL."
+    way_out = "Build Horovod with HOROVOD_GPU_OPERATIONS=NCCL: docs/how-to/horovod.md#gpus"
     yield _judged("gradients go by", found, has_nccl, way_out, "warning")
 
 
