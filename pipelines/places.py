@@ -43,6 +43,9 @@ _ANY_REGION = "us-east-1"
 """Of a store that has none."""
 _NANOSECONDS = 1_000_000_000
 _seen_buckets: set[str] = set()
+"""That are there: each is asked for once by a process."""
+_AHEAD_BYTES = 8 * 1024 * 1024
+"""Of an object that are fetched at once: s3fs' own 50 MB are most of a large file's split."""
 _CONNECT_SECONDS = 10
 _ATTEMPTS = 6
 """Of a request that fails, with longer and longer pauses: some 20 seconds together."""
@@ -198,16 +201,18 @@ def overlap(one: object, other: object) -> bool:
 
 
 def opened(path: Path) -> BufferedReader:
-    """The file, to be read as bytes; of an object only what is read is fetched, in large pieces."""
-    file = path.open("rb")
+    """The file, to be read as bytes; of an object what is read is fetched, in large pieces."""
+    if not is_url(path):
+        return path.open("rb")
+    of_store: Any = path
     # The object's own kind reads no more than lines of any length.
-    return BufferedReader(cast("RawIOBase", file)) if is_url(path) else file
+    return BufferedReader(cast("RawIOBase", of_store.open("rb", block_size=_AHEAD_BYTES)))
 
 
 def read_range(path: Path, first: int, count: int) -> bytes:
     """So many bytes of a file from that one on, fewer where it ends; no others are fetched.
 
-    Of an object `opened` fetches 50 MB more, for who reads on.
+    Of an object `opened` fetches some more, for who reads on.
     """
     if not is_url(path):
         with path.open("rb") as file:
