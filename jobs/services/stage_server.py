@@ -44,8 +44,6 @@ PRELOAD = (
     "keras",
     "horovod.tensorflow",
     "great_expectations",
-    "feast",
-    "feast.infra.offline_stores.contrib.spark_offline_store.spark",
     "mlflow",
     "mlflow.tracking",
     "mlflow.store.tracking.sqlalchemy_store",
@@ -54,7 +52,10 @@ PRELOAD = (
     "sklearn.metrics",
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",
-    # Our own, without pipelines: what such a module does is its author's affair.
+    # Our own, without pipelines: what such a module does is its author's affair. Feast is imported
+    # by these, in less time than by itself.
+    "features.asof",
+    "features.store",
     "jobs.__main__",
     "jobs.commands.sql",
     "jobs.night",

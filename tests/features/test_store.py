@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from feast import FeatureStore
 
 from features import store
-from pipelines.environment import Environment
+from pipelines.environment import ROOT, Environment
 from pipelines.flights import PIPELINE
 
 
@@ -24,6 +26,18 @@ def test_a_new_home_gets_a_registry_with_every_view(environment: Environment) ->
     declared = sorted(view.name for view in PIPELINE.views)
     assert sorted(view.name for view in made.list_feature_views()) == declared
     assert [service.name for service in made.list_feature_services()] == ["flights"]
+
+
+def test_feast_is_imported_without_its_checks_at_each_call_and_nothing_else_is() -> None:
+    program = """
+import features.store, feast, typeguard
+checks = "TypeCheckMemo" in feast.FeatureView.__init__.__code__.co_names
+print(checks, typeguard.typechecked.__name__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "typechecked"]
 
 
 def test_unchanged_definitions_are_not_applied_again(
