@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import sys
 import tempfile
+import traceback
+from contextlib import suppress
 from pathlib import Path
+from signal import SIGKILL
 from tempfile import TemporaryDirectory
-from threading import Thread
-from typing import IO
+from threading import Event, Thread
+from typing import IO, NoReturn
 
 import psutil
 
 from jobs.lake.store_faults import what_store_says
+from jobs.services.child import end
+from jobs.services.die_with_parent import die_with_parent
 from jobs.training.families import TIMELINE
 from jobs.training.families.neural_network import job, rank
 from jobs.training.families.neural_network.rendezvous import ADDRESS
@@ -30,16 +34,42 @@ _TIMELINE = "HOROVOD_TIMELINE"
 _READ_BYTES = 1024
 _LEFT_ALONE = 75
 """Exit code: a temporary failure (sysexits.h)."""
+_SHELL_OF_SIGNALS = 128
+"""A death by signal is told as a shell does, as this plus its number."""
 
 
-def main(request: IO[str]) -> None:
-    """Take part in the training that the first line tells of."""
+def main(request: IO[str]) -> int:
+    """Take part in the training that the first line tells of; gives the exit code.
+
+    The rank is a process of its own: one that hangs would not hear that nobody wants it any more.
+    """
     told = json.loads(request.readline())
     with TemporaryDirectory() as scratch:
         # Of all that is written here, so that it goes with this rank, however it ends.
         tempfile.tempdir = scratch
-        Thread(target=_end_with, args=(request, scratch), daemon=True).start()
-        _take_part(told["folder"], told["variables"], Path(scratch) / TIMELINE)
+        process_id = os.fork()
+        if process_id == 0:
+            _be_rank(told["folder"], told["variables"], Path(scratch) / TIMELINE)
+        unwanted = Event()
+        Thread(target=_end_with, args=(request, process_id, unwanted), daemon=True).start()
+        _, status = os.waitpid(process_id, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if unwanted.is_set():
+        return _LEFT_ALONE
+    return code if code >= 0 else _SHELL_OF_SIGNALS - code
+
+
+def _be_rank(folder: str, variables: dict[str, str], timeline: Path) -> NoReturn:
+    die_with_parent(SIGKILL)
+    code = NightshiftError.exit_code
+    try:
+        _take_part(folder, variables, timeline)
+        code = 0
+    except NightshiftError as error:
+        print(error, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    end(code)
 
 
 def _take_part(folder: str, variables: dict[str, str], timeline: Path) -> None:
@@ -75,13 +105,14 @@ def _require_seen(folder: Path) -> None:
             )
 
 
-def _end_with(request: IO[str], scratch: str) -> None:
+def _end_with(request: IO[str], process_id: int, unwanted: Event) -> None:
     # Not through the file's buffer: Python ends in disorder while a thread holds it.
     while os.read(request.fileno(), _READ_BYTES):
         pass
-    shutil.rmtree(scratch, ignore_errors=True)
+    unwanted.set()
     # At once: the others wait for this rank in the midst of a step, or have gone.
-    os._exit(_LEFT_ALONE)
+    with suppress(ProcessLookupError):
+        os.kill(process_id, SIGKILL)
 
 
 def _own_address(other: str) -> str:
@@ -129,7 +160,4 @@ def _interface(own: str) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.stdin)
-    except NightshiftError as error:
-        sys.exit(str(error))
+    sys.exit(main(sys.stdin))

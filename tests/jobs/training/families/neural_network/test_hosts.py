@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from socket import gethostname
+from socket import gethostbyname, gethostname
 
 import numpy as np
 import psutil
@@ -20,6 +23,7 @@ from jobs.training.families.neural_network import MODEL, NeuralNetworkFamily, jo
 from jobs.training.families.neural_network.launch import launch
 from jobs.training.families.neural_network.launchers import OnHosts
 from jobs.training.families.neural_network.network import load
+from jobs.training.families.neural_network.rendezvous import rendezvous
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
 from tests.hosts import NAMES, Network, ip, kill_all_in, make_host, two_hosts
@@ -124,6 +128,33 @@ def test_ranks_end_when_nobody_holds_their_connection_any_more(
     with pytest.raises(NightshiftError, match=r"ended after 15 s: ranks \[0, 1\] still ran"):
         launch(apart, tmp_path, 2, timeout_seconds=15)
     assert not _ranks()
+
+
+def test_a_rank_that_hangs_ends_too_when_nobody_holds_its_connection(tmp_path: Path) -> None:
+    address = gethostbyname(gethostname())
+    job.write(tmp_path, replace(job_of(ENDLESS), checkpoint=tmp_path / "checkpoint"))
+    with rendezvous({"here": 1}, 1, address) as (place,):
+        request = {"folder": str(tmp_path), "variables": place.variables}
+        command = [sys.executable, "-m", "jobs.training.families.neural_network.on_host"]
+        # As behind ssh: nothing but its input reaches it.
+        with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT) as reached:
+            assert reached.stdin is not None
+            reached.stdin.write(json.dumps(request).encode() + b"\n")
+            reached.stdin.flush()
+            file = job.process_file(tmp_path, 0)
+            deadline = time.monotonic() + 60
+            while not file.exists() or not file.read_text():
+                assert time.monotonic() < deadline and reached.poll() is None
+                time.sleep(0.05)
+            rank = psutil.Process(int(file.read_text()))
+            rank.suspend()
+            reached.stdin.close()
+            try:
+                assert reached.wait(timeout=20) == 75
+                assert not rank.is_running()
+            finally:
+                with suppress(psutil.NoSuchProcess):
+                    rank.kill()
 
 
 def _ranks() -> list[psutil.Process]:
