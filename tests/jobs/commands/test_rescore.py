@@ -478,8 +478,8 @@ def test_a_night_of_another_turn_is_not_published(
     environment: Environment, performed: list[Run]
 ) -> None:
     serve(environment, LINEAR, TWO)
-    promote(environment, "2", TWO.last)
     train(environment, TWO.last)
+    promote(environment, "2", TWO.last)
     with pytest.raises(Refused, match="Night 2013-01-24 is no model's turn.* from 2013-01-25 on"):
         rescore(environment, LINEAR, TWO, Asked(model="2", publish=True))
     promote(environment, "1")
