@@ -19,6 +19,7 @@ from types import FrameType
 from typing import NoReturn
 
 from pipelines.errors import NightshiftError
+from pipelines.landing import marks
 from pipelines.redaction import redacted
 
 ALLOWED = frozenset(
@@ -40,8 +41,8 @@ _GENERATED = "__autograph_generated_file"
 """How the names of modules begin that TensorFlow writes into the folder for temporary files."""
 Function = Callable[[dict[str, object]], int | None]
 OWN_PACKAGES = frozenset({"pipelines", "jobs", "expectations", "features"})
-Code = dict[str, tuple[int, int] | None]
-"""Of each file, when it was last written (nanoseconds) and its bytes. None: not known."""
+Code = dict[str, tuple[int, ...]]
+"""Of each file its marks (`pipelines.landing.marks`); none: what it was is not known for sure."""
 _SAME_MOMENT_NS = 10**9
 """Clocks of file systems go in steps: what was written so shortly before may have been after."""
 
@@ -77,15 +78,16 @@ def code_of_own_modules(began_ns: int) -> Code:
     code: Code = {}
     for name in _own_modules():
         if file := getattr(sys.modules[name], "__file__", None):
-            written = _written(file)
-            is_sure = written is not None and written[0] < began_ns - _SAME_MOMENT_NS
-            code[file] = written if is_sure else None
+            told = marks(Path(file))
+            # The last of them is when it was written.
+            is_sure = bool(told) and told[-1] < began_ns - _SAME_MOMENT_NS
+            code[file] = told if is_sure else ()
     return code
 
 
 def is_edited(code: Code) -> bool:
     """Whether some of the files are not, or not for sure, what they were."""
-    return any(known is None or _written(file) != known for file, known in code.items())
+    return any(not known or marks(Path(file)) != known for file, known in code.items())
 
 
 def forget_own_modules() -> None:
@@ -96,14 +98,6 @@ def forget_own_modules() -> None:
 
 def _own_modules() -> list[str]:
     return [name for name in sys.modules if name.partition(".")[0] in OWN_PACKAGES]
-
-
-def _written(file: str) -> tuple[int, int] | None:
-    try:
-        found = Path(file).stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size
 
 
 def end(code: int) -> NoReturn:

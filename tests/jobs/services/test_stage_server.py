@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -57,18 +58,25 @@ def processes_in(file: Path) -> list[psutil.Process]:
     return [psutil.Process(int(pid)) for pid in file.read_text().split()]
 
 
-@pytest.fixture
-def server(home: Environment) -> Iterator[subprocess.Popen[bytes]]:
+@contextmanager
+def serving(home: Environment, code: str = SERVER) -> Iterator[subprocess.Popen[bytes]]:
+    """A stage server that is up, by a program of the tests' own."""
     # As `up` does first.
     private_home(home)
     path = wire.socket_path(home, "stages")
-    process = subprocess.Popen([sys.executable, "-c", SERVER, str(path)], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT)
     assert until(lambda: stage_client.available(home))
     yield process
     if process.poll() is None:
         process.terminate()
     assert process.wait(timeout=20) == 0
     assert not path.exists()
+
+
+@pytest.fixture
+def server(home: Environment) -> Iterator[subprocess.Popen[bytes]]:
+    with serving(home) as process:
+        yield process
 
 
 @pytest.fixture
@@ -227,17 +235,13 @@ def test_a_child_dies_with_the_server(server: subprocess.Popen[bytes], sleeping:
 def test_an_edit_is_in_force_at_the_next_request(
     home: Environment, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    path = wire.socket_path(home, "stages")
     code = SERVER.replace("import sys", f"import sys; sys.path.insert(0, {str(tmp_path)!r})", 1)
-    process = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT)
-    assert until(lambda: stage_client.available(home))
     # Two edits within a second would look the same to the compiled file's time stamp.
     environ = {"PYTHONDONTWRITEBYTECODE": "1"}
-    for text in ("first", "second"):
-        (tmp_path / "edited.py").write_text(f"def main(argument): print({text!r})")
-        assert stage_client.call(home, "edited:main", {}, environ) == 0
-    process.terminate()
-    process.wait()
+    with serving(home, code):
+        for text in ("first", "second"):
+            (tmp_path / "edited.py").write_text(f"def main(argument): print({text!r})")
+            assert stage_client.call(home, "edited:main", {}, environ) == 0
     lines = capfd.readouterr().out.splitlines()  # the server's own log is among them
     assert [line for line in lines if line in {"first", "second"}] == ["first", "second"]
 
@@ -254,7 +258,6 @@ def main(argument):
 def test_our_own_modules_are_shared_until_one_is_edited(
     home: Environment, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    path = wire.socket_path(home, "stages")
     an_hour_ago = time.time() - 3600
     for name in ("edited", "beside"):
         (tmp_path / f"{name}.py").write_text(OWN.format(text="first"))
@@ -267,24 +270,21 @@ from jobs.services import child
 child.OWN_PACKAGES = {{"edited", "beside", "broken"}}
 """
     code = own + SERVER.replace('("colorsys", "no_such_library")', '("edited", "beside", "broken")')
-    process = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT)
-    assert until(lambda: stage_client.available(home))
     environ = {"PYTHONDONTWRITEBYTECODE": "1"}
     asked: list[int] = []
 
     def ask() -> None:
         asked.append(stage_client.call(home, "edited:main", {}, environ))
 
-    ask()
-    # Another of our modules: `edited` may have taken something from it.
-    os.utime(tmp_path / "beside.py", (an_hour_ago + 1, an_hour_ago + 1))
-    ask()
-    (tmp_path / "edited.py").write_text(OWN.format(text="second"))
-    ask()
-    (tmp_path / "beside.py").unlink()
-    ask()
-    process.terminate()
-    process.wait()
+    with serving(home, code):
+        ask()
+        # Another of our modules: `edited` may have taken something from it.
+        os.utime(tmp_path / "beside.py", (an_hour_ago + 1, an_hour_ago + 1))
+        ask()
+        (tmp_path / "edited.py").write_text(OWN.format(text="second"))
+        ask()
+        (tmp_path / "beside.py").unlink()
+        ask()
     lines = capfd.readouterr().out.splitlines()  # the server's own log is among them
     assert [line for line in lines if line.startswith(("first", "second"))] == [
         "first shared",
