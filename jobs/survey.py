@@ -9,7 +9,7 @@ served, until a person has them scored again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
@@ -299,7 +299,8 @@ class Survey:
         for night in self.nights:
             if night >= until or self.has_landed(night):
                 continue
-            files = tuple(self._absent_files(night))
+            unpublished = [name for name in self.daily_feeds if night not in self._known(name)]
+            files = self.absent_files(night, unpublished)
             if files:
                 found.append(Hole(night=night, files=files))
         return found
@@ -521,11 +522,13 @@ class Survey:
             return False
         return feeds.isdisjoint(feed.name for feed in wanted)
 
-    def _absent_files(self, night: date) -> Iterator[str]:
-        for file in expected_files(self._run.pipeline, Days.of(night)):
-            is_known = file.feed.is_reference or night in self._known(file.feed.name)
-            if not (is_known or file.is_waived(self._run.environment.landing)):
-                yield from (name for name in file.names if not self._is_there(name))
+    def absent_files(self, night: date, feeds: Collection[str]) -> tuple[str, ...]:
+        """The files of a night that these feeds must drop, and that are not there."""
+        expected = expected_files(self._run.pipeline, Days.of(night))
+        asked = [file for file in expected if file.feed.name in feeds]
+        due = [file for file in asked if not file.is_waived(self._run.environment.landing)]
+        names = chain.from_iterable(file.names for file in due)
+        return tuple(name for name in names if not self._is_there(name))
 
     def _why_unreadable(self, night: date) -> str:
         """Why the files of a published night cannot be read again; '': they can be."""
@@ -655,7 +658,8 @@ class Parts:
 def parts_over_gaps(run: Run) -> Parts:
     """The run's nights without those that lack files; a last night that was never made waits."""
     found = Survey(run)
-    lacking = _lacking_files(run)
+    absent = {night: found.absent_files(night, found.daily_feeds) for night in run.days}
+    lacking = {night: files for night, files in absent.items() if files}
     if not found.has_landed(run.days.last):
         lacking.pop(run.days.last, None)
     unmade = {night for night in lacking if not found.has_landed(night)}
@@ -665,19 +669,6 @@ def parts_over_gaps(run: Run) -> Parts:
         kept[night] = f"{night} {what}: {', '.join(files)} is not there"
     nights = set(run.days)
     return Parts(read=ranges(nights - lacking.keys()), made=ranges(nights - unmade), kept=kept)
-
-
-def _lacking_files(run: Run) -> dict[date, tuple[str, ...]]:
-    """The run's nights that lack files, and which these are."""
-    landing = run.environment.landing
-    found: dict[date, tuple[str, ...]] = {}
-    for file in expected_files(run.pipeline, run.days):
-        if file.feed.is_reference or file.is_waived(landing):
-            continue
-        absent = tuple(name for name in file.names if not (landing / name).exists())
-        if absent:
-            found[file.day] = (*found.get(file.day, ()), *absent)
-    return dict(sorted(found.items()))
 
 
 def _nights_to_measure(run: Run, survey: Survey) -> set[date]:
