@@ -1097,8 +1097,9 @@ def _models(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.services.processes import LOOPBACK
 
     pipeline = catalog.pipeline(arguments.pipeline)
-    show(*models(pipeline, environment), arguments.format)
-    missing = gone(pipeline, environment)
+    names, rows = models(pipeline, environment)
+    show(names, rows, arguments.format)
+    missing = gone(pipeline, environment, {version for version, *_ in rows})
     if missing:
         print(
             f"Version {missing} serves and is not in MLflow, so that no night can be scored. "

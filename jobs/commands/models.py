@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 from pipelines.environment import Environment
@@ -77,14 +78,12 @@ def models(
     return columns(pipeline), rows
 
 
-def gone(pipeline: Pipeline, environment: Environment) -> str | None:
-    """The version that serves by the record, where it was deleted in MLflow."""
+def gone(pipeline: Pipeline, environment: Environment, listed: Collection[object]) -> str | None:
+    """The version that serves by the record, where it is not among those listed from MLflow."""
     from jobs.lake import model_events
-    from jobs.training.registry import Registry
 
     known = model_events.turns(environment, pipeline.name)
-    there = {model.version for model in Registry(environment, pipeline.name).versions()}
-    return known[-1].version if known and known[-1].version not in there else None
+    return known[-1].version if known and known[-1].version not in listed else None
 
 
 def of_others(pipeline: Pipeline, environment: Environment) -> list[str]:

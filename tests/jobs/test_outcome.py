@@ -86,23 +86,26 @@ def test_a_failure_has_no_reason_of_another_run_day_or_stage(run: Run) -> None:
     assert reason(run) == "no reason"
 
 
+def refuse_to_read(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    """Have the record raise at each reading."""
+
+    def refused(*_: object) -> None:
+        raise OSError(why)
+
+    monkeypatch.setattr(ops, "read", refused)
+
+
 def test_a_failure_is_told_even_when_the_lake_cannot_be_read(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(*_: object) -> None:
-        raise OSError("the lake is away")
-
-    monkeypatch.setattr(ops, "read", away)
+    refuse_to_read(monkeypatch, "the lake is away")
     assert reason(run) == "no reason"
 
 
 def test_a_record_that_cannot_be_read_is_told_and_not_a_process_that_was_killed(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(*_: object) -> None:
-        raise OSError("Generic S3 error: 403 Forbidden")
-
-    monkeypatch.setattr(ops, "read", refused)
+    refuse_to_read(monkeypatch, "Generic S3 error: 403 Forbidden")
     told = outcome.of_stage(run, 3, NIGHT)
     assert told is not None
     assert told.message.endswith("cannot be read: Generic S3 error: 403 Forbidden.")

@@ -57,23 +57,23 @@ def test_links_lead_to_the_port_at_which_people_reach_the_stack() -> None:
     assert platform["environment"]["NIGHTSHIFT_AIRFLOW_URL"] == f"http://{host}:{port}"
 
 
+def _completed(folder: Path, older: str) -> dict[str, str]:
+    """The settings of an .env that `make-env` has completed: of two of one name the last counts."""
+    shutil.copy(_DOCKER / "make-env", folder)
+    file = folder / ".env"
+    file.write_text(older)
+    subprocess.run([folder / "make-env"], check=True, capture_output=True)
+    return dict(line.split("=") for line in file.read_text().split())
+
+
 def test_what_an_older_env_lacks_is_added_and_what_it_has_stays(tmp_path: Path) -> None:
-    shutil.copy(_DOCKER / "make-env", tmp_path)
-    file = tmp_path / ".env"
-    file.write_text("POSTGRES_PASSWORD=mine\nWORKER_CORES=4\n")
-    subprocess.run([tmp_path / "make-env"], check=True, capture_output=True)
-    settings = dict(line.split("=") for line in file.read_text().split())
+    settings = _completed(tmp_path, "POSTGRES_PASSWORD=mine\nWORKER_CORES=4\n")
     assert (settings["POSTGRES_PASSWORD"], settings["WORKER_CORES"]) == ("mine", "4")
     assert len(settings["STORE_PASSWORD"]) == 48
 
 
 def test_a_last_line_without_an_end_stays_and_an_empty_password_is_made(tmp_path: Path) -> None:
-    shutil.copy(_DOCKER / "make-env", tmp_path)
-    file = tmp_path / ".env"
-    file.write_text("POSTGRES_PASSWORD=\nWORKER_CORES=4")
-    subprocess.run([tmp_path / "make-env"], check=True, capture_output=True)
-    # Of two lines of one name the last one counts.
-    settings = dict(line.split("=") for line in file.read_text().split())
+    settings = _completed(tmp_path, "POSTGRES_PASSWORD=\nWORKER_CORES=4")
     assert settings["WORKER_CORES"] == "4"
     assert len(settings["POSTGRES_PASSWORD"]) == 48
 
