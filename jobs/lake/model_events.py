@@ -12,6 +12,9 @@ from datetime import date, datetime
 from operator import attrgetter, itemgetter
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from jobs.lake import ops
 from pipelines.environment import Environment
 
@@ -74,22 +77,22 @@ class Turn:
 
 def events(environment: Environment, pipeline: str, model_version: str | None = None) -> list[Row]:
     """What became of each model of the pipeline, or of one, oldest first."""
-    about = [("pipeline", "=", pipeline), ("event", "!=", ALIAS_MOVED)]
+    recorded = _without_moves(_recorded(environment, pipeline))
     if model_version is not None:
-        about.append(("model_version", "=", model_version))
-    return _read(environment, about)
+        recorded = recorded.filter(pc.equal(recorded["model_version"], model_version))
+    return _rows(recorded)
 
 
 def highest_version(environment: Environment, pipeline: str) -> int:
     """The highest number of a version that the record tells of; 0: it tells of none."""
-    rows = _read(environment, [("pipeline", "=", pipeline)], _COLUMNS)
-    numbers = [int(row["model_version"]) for row in rows if row["model_version"]]
-    return max(numbers, default=0)
+    versions = _recorded(environment, pipeline)["model_version"].to_pylist()
+    return max((int(version) for version in versions if version), default=0)
 
 
 def alias_moves(environment: Environment, pipeline: str) -> list[Row]:
     """Each time that somebody has moved the alias in MLflow by hand, oldest first."""
-    return _read(environment, [("pipeline", "=", pipeline), ("event", "=", ALIAS_MOVED)])
+    recorded = _recorded(environment, pipeline)
+    return _rows(recorded.filter(pc.equal(recorded["event"], ALIAS_MOVED)))
 
 
 def last_judged(told: Iterable[Row]) -> Row | None:
@@ -106,8 +109,8 @@ def record(environment: Environment, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def turns(environment: Environment, pipeline: str) -> list[Turn]:
     """Which model serves from which night on, in the order of the nights; the last serves now."""
-    about = [("pipeline", "=", pipeline), ("event", "!=", ALIAS_MOVED)]
-    return turns_of(_read(environment, about, _COLUMNS))
+    recorded = _without_moves(_recorded(environment, pipeline))
+    return turns_of(_rows(recorded.select(_COLUMNS)))
 
 
 def turns_of(recorded: Iterable[Row]) -> list[Turn]:
@@ -149,12 +152,19 @@ def first_turns(recorded: Iterable[Row]) -> dict[str, Turn]:
     return dict(sorted(found.items(), key=lambda item: item[1].night))
 
 
-def _read(
-    environment: Environment,
-    about: Sequence[ops.Condition],
-    columns: Sequence[str] | None = None,
-) -> list[Row]:
-    rows: list[Row] = ops.read(environment, TABLE, about, columns).to_pylist()
+def _recorded(environment: Environment, pipeline: str) -> pa.Table:
+    # One night asks some ten times.
+    of_all = ops.read_once(environment, TABLE)
+    return of_all.filter(pc.equal(of_all["pipeline"], pipeline))
+
+
+def _without_moves(recorded: pa.Table) -> pa.Table:
+    return recorded.filter(pc.not_equal(recorded["event"], ALIAS_MOVED))
+
+
+def _rows(recorded: pa.Table) -> list[Row]:
+    """The oldest first."""
+    rows: list[Row] = recorded.to_pylist()
     return sorted(rows, key=itemgetter("created_at"))
 
 
