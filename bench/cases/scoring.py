@@ -65,7 +65,11 @@ CASE = Case(
             what="one process: Arrow's batches, the same encoding, LiteRT on one thread",
             goal=1.0,
         ),
-        Peer(name="cluster", what="ours, on two executors of a standalone cluster"),
+        Peer(
+            name="cluster",
+            what="ours, on two executors of a standalone cluster",
+            in_quick=False,
+        ),
     ),
     sizes=(100_000, 1_000_000, 10_000_000),
     quick_size=100_000,

@@ -241,6 +241,7 @@ def test_real_rows_pass(good: dict[str, DataFrame], name: str) -> None:
     assert verdict.rows == good[name].count()
 
 
+@pytest.mark.usefixtures("one_explained")
 @pytest.mark.parametrize("name", TABLES)
 def test_every_expectation_about_rows_can_fail(good: dict[str, DataFrame], name: str) -> None:
     suite = getattr(suites, name)(Days.of(NIGHT))

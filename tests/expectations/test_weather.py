@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -103,16 +103,21 @@ _NO_ROW_LEFT_TO_BREAK = {"daily": {"event_error"}}
 
 
 @pytest.fixture(scope="module")
-def real(weather_lake: Environment, spark: SparkSession) -> dict[str, DataFrame]:
-    """The rows of one night of every table; of the register, those of the day it landed."""
+def real(weather_lake: Environment, spark: SparkSession) -> Iterator[dict[str, DataFrame]]:
+    """The rows of one night of every table, kept in the server.
+
+    Of the register they are those of the day it landed.
+    """
     rows: dict[str, DataFrame] = {}
     for name in TABLES:
         table = WEATHER.table(name)
         day = LOADED.first if name == "stations" else NIGHT.first
         day = TOMORROW if name == "predictions" else day
         published = spark.read.format("delta").load(weather_lake.table_path(f"weather.{name}"))
-        rows[name] = published.where(F.col(table.partition) == F.lit(day))
-    return rows
+        rows[name] = published.where(F.col(table.partition) == F.lit(day)).persist()
+    yield rows
+    for frame in rows.values():
+        frame.unpersist()
 
 
 def verdict(name: str, frame: DataFrame, same_rows: DataFrame | None = None) -> Verdict:
@@ -130,6 +135,7 @@ def test_real_rows_pass_as_published(real: dict[str, DataFrame]) -> None:
         assert found.passed, found.failures
 
 
+@pytest.mark.usefixtures("one_explained")
 @pytest.mark.parametrize("name", TABLES)
 def test_every_expectation_about_rows_can_fail(real: dict[str, DataFrame], name: str) -> None:
     days = LOADED if name == "stations" else NIGHT
