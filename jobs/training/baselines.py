@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,8 +14,9 @@ from jobs.training.encoding import doubles
 from jobs.training.metrics import Vector
 from pipelines.model import Baseline, GroupMean
 
-_SEPARATOR = "|"
-_KEY = "key"
+_Key = tuple[str | None, ...]
+"""A row's values as texts; None: it has none, which is a value of its own."""
+_LABEL = "label"
 
 
 class FittedBaseline(Protocol):
@@ -33,13 +34,13 @@ class Means:
     """
 
     columns: tuple[str, ...]
-    means: Mapping[str, float]
+    means: Mapping[_Key, float]
     overall: float
 
     def predict(self, rows: pa.Table) -> Vector:
         """The mean label of each row's values."""
-        keys = _keys(rows, self.columns).to_pylist()
-        means = [self.means.get(key, self.overall) for key in keys]
+        texts = [column.to_pylist() for column in _texts(rows, self.columns)]
+        means = [self.means.get(key, self.overall) for key in zip(*texts, strict=True)]
         return np.array(means, np.float64)
 
 
@@ -62,26 +63,25 @@ def fit(baseline: Baseline, rows: pa.Table, label: str) -> FittedBaseline:
     labels = pa.array(doubles(rows[label]))
     overall = float(pc.mean(labels).as_py())
     if isinstance(baseline, GroupMean):
-        means = _means(_keys(rows, baseline.columns), labels, overall)
+        means = _means(_texts(rows, baseline.columns), labels, overall)
         return Means(columns=baseline.columns, means=means, overall=overall)
     return Repeated(feature=baseline.feature, overall=overall)
 
 
-def _means(keys: pa.ChunkedArray, labels: pa.Array, overall: float) -> dict[str, float]:
-    keyed = pa.table({_KEY: keys, "label": labels})
+def _means(texts: Sequence[pa.ChunkedArray], labels: pa.Array, overall: float) -> dict[_Key, float]:
+    # By number: a column may be named as anything, `label` too.
+    names = [str(number) for number in range(len(texts))]
+    keyed = pa.table([*texts, labels], names=[*names, _LABEL])
     # One thread: the last bits of a sum of floats depend on the order in which they are added.
-    grouped = keyed.group_by(_KEY, use_threads=False)
-    sums = grouped.aggregate([("label", "sum"), ("label", "count")])
+    grouped = keyed.group_by(names, use_threads=False)
+    sums = grouped.aggregate([(_LABEL, "sum"), (_LABEL, "count")])
     return {
-        group[_KEY]: (group["label_sum"] + overall) / (group["label_count"] + 1)
+        tuple(group[name] for name in names): (
+            (group[f"{_LABEL}_sum"] + overall) / (group[f"{_LABEL}_count"] + 1)
+        )
         for group in sums.to_pylist()
     }
 
 
-def _keys(rows: pa.Table, columns: tuple[str, ...]) -> pa.ChunkedArray:
-    texts: list[pa.ChunkedArray] = []
-    for name in columns:
-        text = rows[name].cast(pa.string())
-        # Rows without a value are a group of their own: a null would spread to the whole key.
-        texts.append(pc.fill_null(text, ""))
-    return pc.binary_join_element_wise(*texts, _SEPARATOR)
+def _texts(rows: pa.Table, columns: Sequence[str]) -> list[pa.ChunkedArray]:
+    return [rows[name].cast(pa.string()) for name in columns]

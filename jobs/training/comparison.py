@@ -116,25 +116,26 @@ def quantised(held: HeldOut, prediction: Vector, most: float) -> dict[str, Any]:
     loss = held.task.losses(held.label, prediction)
     exact = held.loss(CANDIDATE)
     more = paired.difference(loss, exact, held.day)
+    low, high = more.interval or (None, None)
     return {
         **metrics.summary(held.task, held.label, prediction),
         "exact_loss": float(exact.mean()),
         "more_loss": more.mean,
-        "more_loss_low": more.low,
-        "more_loss_high": more.high,
-        "passed": bool(passes(exact.mean(), more.high, most)),
+        "more_loss_low": low,
+        "more_loss_high": high,
+        "passed": passes(float(exact.mean()), high, most),
     }
 
 
-def passes(exact_loss: float, high: float, most: float) -> bool:
+def passes(exact_loss: float, high: float | None, most: float) -> bool:
     """Whether a quantised variant may serve.
 
     Args:
         exact_loss: Mean loss of a row without rounding.
-        high: Upper end of the interval by which it grows.
+        high: Upper end of the interval by which it grows; None: of too few days to tell.
         most: `Serving.max_quantised_loss`.
     """
-    return high <= most * exact_loss
+    return high is not None and high <= most * exact_loss
 
 
 def _slices(held: HeldOut, columns: tuple[str, ...]) -> Iterator[Slice]:

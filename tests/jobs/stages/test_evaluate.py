@@ -20,7 +20,7 @@ from jobs.lake import model_events, ops
 from jobs.stages import evaluate as stage
 from jobs.stages.evaluate import evaluate
 from jobs.stages.train import train
-from jobs.training import scoring, serving
+from jobs.training import paired, scoring, serving
 from jobs.training.encoding import ENCODING, existing
 from jobs.training.families.light import EXACT, QUANTISED
 from jobs.training.families.neural_network import MODEL, network
@@ -245,6 +245,18 @@ def test_the_quantised_variant_is_judged_beside_its_model(
         for pipeline in (platform.pipeline, asks)
     ]
     assert variants == [EXACT, QUANTISED if passed else EXACT]
+
+
+def test_a_quantised_variant_that_few_days_have_seen_does_not_serve(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "load_judged", lambda *_, **__: Fake(platform.pipeline, GOOD))
+    monkeypatch.setattr(paired, "FEWEST_DAYS", 1000)
+    model = platform.train(GOOD, light=True)
+    told = platform.evaluate()[QUANTISED]
+    assert (told["more_loss"], told["more_loss_high"], told["passed"]) == (0, None, False)
+    asks = replace(platform.pipeline, serving=Serving(quantised=True))
+    assert serving.variant_of(platform.environment, asks, model) == EXACT
 
 
 def test_a_model_without_a_quantised_variant_serves_as_it_is(platform: Platform) -> None:

@@ -29,11 +29,23 @@ def test_a_mean_is_that_of_the_values_as_if_seen_once_more_at_the_overall_mean()
     assert isinstance(fitted, Means)
     assert fitted.overall == 0.5
     assert fitted.means == {
-        "AA|north": pytest.approx(2.5 / 3),
-        "AA|south": 0.25,
-        "BB|north": pytest.approx(0.5 / 3),
-        "|north": 0.75,
+        ("AA", "north"): pytest.approx(2.5 / 3),
+        ("AA", "south"): 0.25,
+        ("BB", "north"): pytest.approx(0.5 / 3),
+        (None, "north"): 0.75,
     }
+
+
+def test_values_of_two_groups_are_never_taken_for_one() -> None:
+    rows = pa.table(
+        {
+            "line": ["A|B", "A", "", None],
+            "oven": ["C", "B|C", "", ""],
+            "label": [1, 0, 1, 0],
+        }
+    )
+    fitted = baselines.fit(BY_LINE_AND_OVEN, rows, "label")
+    assert fitted.predict(rows).tolist() == [0.75, 0.25, 0.75, 0.25]
 
 
 def test_an_unseen_value_has_the_overall_mean() -> None:
