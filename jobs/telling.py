@@ -24,6 +24,7 @@ _Reading = Callable[[], "Sequence[Row]"]
 _LISTED = 5
 """Alarms that a recovery names."""
 _MODEL_MAKING_STAGES = ("train", outcome.PROMOTING_STAGE)
+_FILE: Channel = "log"
 _TOLD_ONCE = (Event.APPROVAL_EXPIRED, Event.ALIAS_MOVED)
 """What any run may tell that comes first: by `ops.alerts` the next one knows that people know."""
 
@@ -128,10 +129,15 @@ def _send_and_record(run: Run, notification: Notification) -> tuple[Channel, ...
 
 
 def _was_told(run: Run, failed: tuple[Channel, ...]) -> bool:
-    """Whoever was not reached by any channel is told by the next attempt."""
+    """Whether anybody was reached; if not, the next attempt tells it again.
+
+    The log is a file, which calls nobody: it counts where there is nothing else.
+    """
     from jobs.notifications.channels import channels_of
 
-    return len(failed) < len(channels_of(run.environment, run.pipeline))
+    channels = channels_of(run.environment, run.pipeline)
+    calling = [one for one in channels if one != _FILE] or channels
+    return any(one not in failed for one in calling)
 
 
 def _send(run: Run, notifications: Sequence[Notification]) -> list[tuple[Channel, ...]]:

@@ -18,6 +18,7 @@ from jobs.notifications import channels
 from jobs.services import locks
 from jobs.telling import tell
 from pipelines.environment import Environment
+from pipelines.errors import NightshiftError
 from pipelines.events import ALARMS, Event, Notification
 from pipelines.run import Run
 from tests.jobs import records, toy
@@ -254,6 +255,31 @@ def test_what_no_channel_delivered_is_told_by_the_next_attempt(
         assert tell(run, wrong(run)) == ("log",)
     assert tell(run, wrong(run)) == ()
     assert events(environment) == ["stage_refused"]
+
+
+def test_what_the_log_alone_has_is_told_by_the_next_attempt(
+    night: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch, environment: Environment
+) -> None:
+    """Nobody reads a file while the webhook, which they do read, is away."""
+    posted: list[str] = []
+
+    def away(*_: Any) -> None:
+        raise NightshiftError("it answered HTTP 503.")
+
+    def deliver(_: Environment, message: Any) -> None:
+        posted.append(message["event"])
+
+    run = night("2013-01-05")
+    by_both = replace(run, pipeline=replace(run.pipeline, notify=("log", "webhook")))
+    for webhook in (away, deliver, deliver):
+        monkeypatch.setattr(channels, "CHANNELS", {**channels.CHANNELS, "webhook": webhook})
+        tell(by_both, wrong(by_both))
+    assert posted == ["stage_refused"]
+    # Nor is a recovery told that only a file has.
+    for webhook in (away, deliver, deliver):
+        monkeypatch.setattr(channels, "CHANNELS", {**channels.CHANNELS, "webhook": webhook})
+        tell(by_both, done(by_both))
+    assert posted[1:] == ["night_done", "recovered", "night_done"]
 
 
 def test_a_silent_webhook_and_a_slow_mail_lose_neither_the_mail_nor_the_record(
