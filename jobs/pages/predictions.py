@@ -183,8 +183,12 @@ def _sorted(
     if by not in columns:
         raise UsageError(f"No column '{by}'. Columns: {', '.join(columns)}.")
     place = list(columns).index(by)
-    known: list[Any] = [row for row in rows if row[place] is not None]
-    unknown = [row for row in rows if row[place] is None]
+    known: list[Any] = []
+    unknown: list[_Values] = []
+    for row in rows:
+        # NaN, which is not even itself, would leave those beside it in any order.
+        is_known = row[place] is not None and row[place] == row[place]
+        (known if is_known else unknown).append(row)
     known.sort(key=lambda row: row[place], reverse=not asked.is_ascending)
     return known + unknown
 

@@ -17,6 +17,7 @@ from airflow.api_fastapi.app import API_ROOT_PATH, get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment as Templates
 from jinja2 import FileSystemLoader, StrictUndefined
@@ -66,7 +67,13 @@ def make_app() -> FastAPI:
     app = FastAPI(
         # No description of it, which anyone could read.
         openapi_url=None,
-        exception_handlers={401: sign_in, 403: _refused, 404: _refused, NightshiftError: _told},
+        exception_handlers={
+            401: sign_in,
+            403: _refused,
+            404: _refused,
+            NightshiftError: _told,
+            RequestValidationError: _not_understood,
+        },
     )
     # No secret is in them, and a page in a frame without an origin of its own has no cookie.
     app.mount("/static", StaticFiles(directory=_FOLDER / "static"))
@@ -359,6 +366,16 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _told(request: Request, error: Exception) -> Response:
     """What Nightshift's own errors say is written for people."""
     return _error(request, str(error), 400)
+
+
+async def _not_understood(request: Request, error: Exception) -> Response:
+    """What of the address, or of what was sent, is no value that it may have."""
+    assert isinstance(error, RequestValidationError)
+    wrong = []
+    for one in error.errors():
+        _, *names = one["loc"]
+        wrong.append(f"{'.'.join(map(str, names))}: {one['msg']}")
+    return _error(request, "\n".join(wrong), 422)
 
 
 def _error(request: Request, text: str, status: int) -> Response:

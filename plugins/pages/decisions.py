@@ -33,7 +33,7 @@ def said(arguments: Sequence[str]) -> str:
         arguments: Each text of a person in one argument with its option: it may begin with a dash.
 
     Raises:
-        HTTPException: the command refuses; with its own message.
+        HTTPException: the command refuses, with its own message; or no command can take a text.
     """
     try:
         ended = subprocess.run(
@@ -46,6 +46,9 @@ def said(arguments: Sequence[str]) -> str:
         )
     except subprocess.TimeoutExpired:
         raise HTTPException(504, f"No answer within {_SECONDS} s: see the page again.") from None
+    except ValueError:
+        # A null byte, or half of a character.
+        raise HTTPException(400, "A text has a character that no command can take.") from None
     if ended.returncode:
         raise HTTPException(400, ended.stderr.strip() or ended.stdout.strip())
     return ended.stdout.strip()

@@ -655,8 +655,47 @@ def test_another_site_decides_nothing_with_the_cookie_of_a_person(
 def test_what_is_no_decision_is_refused(
     client: TestClient, flights: Environment, wrong: dict[str, str]
 ) -> None:
-    assert post(client, "models", {**BACK, **wrong}, "editor").status_code == 422
+    answer = post(client, "models", {**BACK, **wrong}, "editor")
+    assert answer.status_code == 422
+    (name,) = wrong
+    assert answer.text.startswith(f"{name}: ")
     assert serving(flights) == "2"
+
+
+@pytest.mark.parametrize(
+    ("why", "says"),
+    [
+        (r"a\u0000b", "A text has a character that no command can take."),
+        (r"a\ud800b", "why: Input should be a valid string"),
+    ],
+)
+def test_words_that_no_command_can_take_are_refused(
+    client: TestClient, flights: Environment, why: str, says: str
+) -> None:
+    sent = {"Authorization": "Bearer editor", "Content-Type": "application/json"}
+    words = json.dumps({**BACK, "why": "WORDS"}).replace("WORDS", why)
+    answer = client.post(f"{PAGES_ADDRESS}/flights/models", content=words, headers=sent)
+    assert answer.status_code in (400, 422)
+    assert says in answer.text
+    assert serving(flights) == "2"
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("predictions?day=yesterday", "day"),
+        ("predictions?ascending=<b>", "ascending"),
+        ("quality?day=", "day"),
+    ],
+)
+def test_what_of_an_address_is_no_value_is_told_on_a_page(
+    client: TestClient, address: str, name: str
+) -> None:
+    answer = get(client, f"tiny/{address}")
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert f"<pre>{name}: " in answer.text
+    assert "<b>" not in answer.text
 
 
 def ask(client: TestClient, statement: str, who: str = "viewer", **more: Any) -> Any:

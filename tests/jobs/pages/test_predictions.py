@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from datetime import date, timedelta
@@ -87,6 +88,26 @@ def test_rows_are_searched_and_sorted(lake: Environment) -> None:
     place = found.columns.index("origin")
     assert [(row[place],) for row in found.rows] == by_sql
     assert (found.found, found.all_rows) == (len(by_sql), A_DAY)
+
+
+def test_what_is_no_number_comes_last_and_the_others_stay_in_order(lake: Environment) -> None:
+    table = "flights.predictions"
+    values = [0.2, math.nan, 0.9, None, 0.1, 0.7]
+    rows = pa.table(
+        {
+            **{name: ["x"] * len(values) for name in (*FLIGHTS.entity, *FLIGHTS.carried)},
+            "flight_date": [NEWEST] * len(values),
+            "late_probability": values,
+            "model_version": ["1"] * len(values),
+        }
+    )
+    how: dict[str, Any] = {"mode": "overwrite", "schema_mode": "overwrite"}
+    write_deltalake(lake.table_path(table), rows, partition_by=["flight_date"], **how)
+    for is_ascending, numbers in ((False, [0.9, 0.7, 0.2, 0.1]), (True, [0.1, 0.2, 0.7, 0.9])):
+        found = shown(lake, is_ascending=is_ascending)
+        place = found.columns.index("late_probability")
+        assert [row[place] for row in found.rows][: len(numbers)] == numbers
+        assert found.found == len(values)
 
 
 def test_what_is_not_there_is_told(lake: Environment) -> None:
