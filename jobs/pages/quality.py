@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.lake import ops, sql
-from jobs.pages.nights import below_reports
+from jobs.pages.nights import REFUSED, below_reports
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from pipelines.spec import QUARANTINE_SUFFIX, Pipeline
+from pipelines.stages import STAGES
 
 NIGHTS_SHOWN = 366
 """The newest: a year. Of those before nothing is read."""
@@ -35,6 +36,7 @@ _JUDGED = (
     *("table_name", "expectation", "column_name", "first_day", "last_day"),
     *("success", "severity", "checked_at"),
 )
+_READ = ("first_day", "last_day", "status", "started_at", "metrics", "error")
 _Row = Mapping[str, Any]
 _Verdicts = dict[date, str]
 """Of a check, by night the state."""
@@ -135,9 +137,22 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RefusedFiles:
+    """Files that were refused as they were read: no check has seen their rows."""
+
+    days: Days
+    says: str
+    report: str | None
+    """Path below the folder of reports."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Quality:
     """What was judged, on at most `NIGHTS_SHOWN` nights."""
 
+    refused_files: tuple[RefusedFiles, ...] = ()
+    """Those that no later attempt of their nights has taken, the newest first, at most
+    `FAILURES_SHOWN`."""
     nights: Days | None = None
     """From the first that is shown to the last that was judged; None: none was."""
     tables: tuple[Judged, ...] = ()
@@ -182,9 +197,10 @@ def quality(environment: Environment, pipeline: Pipeline, check: str = "") -> Qu
         UsageError: there is no such check.
     """
     of_pipeline = [("pipeline", "=", pipeline.name)]
+    refused = tuple(_refused_files(environment, of_pipeline))[:FAILURES_SHOWN]
     ends = ops.read(environment, "check_results", of_pipeline, ["last_day"])
     if not len(ends):
-        return Quality()
+        return Quality(refused_files=refused)
     last = pc.max(ends["last_day"]).as_py()
     since = last - timedelta(days=NIGHTS_SHOWN - 1)
     of_nights = [*of_pipeline, ("last_day", ">=", since)]
@@ -194,6 +210,7 @@ def quality(environment: Environment, pipeline: Pipeline, check: str = "") -> Qu
     failures = list(_failures(environment, recorded, failing))
     shown = _chosen(judged, check)
     return Quality(
+        refused_files=refused,
         nights=nights,
         tables=tuple(_tables(pipeline, judged, nights)),
         failures=tuple(failures[:FAILURES_SHOWN]),
@@ -252,6 +269,31 @@ def _by_day(environment: Environment, name: str) -> list[tuple[date, int]]:
     _, rows = sql.query(environment, statement)
     found: list[Any] = rows
     return found
+
+
+def _refused_files(
+    environment: Environment, of_pipeline: Sequence[ops.Condition]
+) -> Iterable[RefusedFiles]:
+    """What the last attempt to read the files of each night has refused."""
+    of_reading = [*of_pipeline, ("stage", "=", STAGES[0].name)]
+    attempts = ops.read(environment, "stage_runs", of_reading, _READ).to_pylist()
+    last: dict[date, _Row] = {}
+    for row in sorted(attempts, key=itemgetter("started_at")):
+        last.update(dict.fromkeys(Days(row["first_day"], row["last_day"]), row))
+    told: list[_Row] = []
+    for night in sorted(last, reverse=True):
+        row = last[night]
+        # One attempt may be of many nights.
+        if row["status"] == REFUSED and row not in told:
+            told.append(row)
+    for row in told:
+        metrics = json.loads(row["metrics"] or "{}")
+        says = [f"{one['table']}: {one['says']}" for one in metrics.get("failures", ())]
+        yield RefusedFiles(
+            days=Days(row["first_day"], row["last_day"]),
+            says="; ".join(says) or (row["error"] or "").partition("\n")[0],
+            report=below_reports(environment, metrics.get("report")),
+        )
 
 
 def _judged(recorded: pa.Table, since: date) -> tuple[_Judged, list[int]]:

@@ -83,6 +83,44 @@ def test_of_a_night_the_last_verdict_counts(environment: Environment) -> None:
     assert failure.report == "flights/a/index.html"
 
 
+def read_files(environment: Environment, days: Days, status: str, **metrics: Any) -> None:
+    """Record an attempt to read the files of some nights, later than all before it."""
+    judge.minute += 1  # type: ignore[attr-defined]
+    report = str(environment.reports / "flights" / "b" / "index.html")
+    row = {
+        "run_id": "run",
+        "pipeline": "flights",
+        "stage": "ingest",
+        "first_day": days.first,
+        "last_day": days.last,
+        "status": status,
+        "started_at": datetime(2013, 1, 9, 1, judge.minute, tzinfo=UTC),  # type: ignore[attr-defined]
+        "seconds": 1.0,
+        "metrics": json.dumps({"report": report, **metrics}),
+        "error": "the file has no header\nReport: …" if status == "refused" else None,
+    }
+    ops.append(environment, "stage_runs", [row])
+
+
+def test_files_that_were_refused_as_they_were_read_are_told_until_others_are_taken(
+    environment: Environment,
+) -> None:
+    few = {"table": "flights.weather", "says": "At most 2.0% of a file's rows are bad."}
+    read_files(environment, Days(FIRST, THIRD), "refused", failures=[few])
+    # Before anything was judged.
+    (refused,) = quality(environment, FLIGHTS).refused_files
+    assert (refused.days, refused.report) == (Days(FIRST, THIRD), "flights/b/index.html")
+    assert refused.says == "flights.weather: At most 2.0% of a file's rows are bad."
+    judge(environment, Days.of(FIRST), "7")
+    read_files(environment, Days(FIRST, SECOND), "done")
+    assert len(quality(environment, FLIGHTS).refused_files) == 1, "the third night is not read yet"
+    read_files(environment, Days.of(THIRD), "refused")
+    (refused,) = quality(environment, FLIGHTS).refused_files
+    assert (refused.days, refused.says) == (Days.of(THIRD), "the file has no header")
+    read_files(environment, Days.of(THIRD), "done")
+    assert quality(environment, FLIGHTS).refused_files == ()
+
+
 def test_a_failure_that_was_judged_again_and_holds_is_told_no_more(
     environment: Environment,
 ) -> None:
