@@ -475,7 +475,9 @@ def _passes(
             # All of the unit but for the last range, though only its first stage be asked for: what
             # is made of later nights follows from these once they are published.
             is_asked = days == ranges[-1] or asked[0].audits
-            yield asked if is_asked else unit, days, reads_files and bool(found.corrected(days))
+            # Another run may have made some of the days since this one staged them with its own.
+            is_correction = reads_files and found.corrected(days) == {*days}
+            yield asked if is_asked else unit, days, is_correction
         changing = unit if ranges else ()
 
 

@@ -1151,6 +1151,27 @@ def test_days_are_not_said_to_be_kept_where_the_night_itself_is_refused(home: Ho
     assert (code, kept) == (Refused.exit_code, [])
 
 
+def test_a_check_that_refuses_the_night_itself_keeps_no_days_though_another_run_has_made_some(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs of a backfill that are cleared together take no turns."""
+
+    def refuse(_: Run) -> None:
+        raise Refused("bad")
+
+    home.night(DAYS[0])
+    run = replace(home.run(DAYS[2]), run_id="backfill__1")
+    with home._stages():
+        assert night.make_true(run, STAGES[:1], notify=False) == 0
+    assert stages_of(home)["ingest"][-1] == f"{DAYS[1]}..{DAYS[2]}"
+    assert home.night(DAYS[1]) == 0
+    monkeypatch.setattr(home, "_publish_waiting", refuse)
+    kept: list[Days] = []
+    with home._stages():
+        code = night.make_true(run, STAGES[1:2], notify=False, kept=kept)
+    assert (code, kept) == (Refused.exit_code, [])
+
+
 def _before(night: date) -> int:
     """The sum of the window of a night without its own day, as the files first were."""
     number = DAYS.index(night)
