@@ -8,6 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CODE := pipelines jobs expectations features dags plugins nightshift
 ARGS ?=
+ONLY ?=
 # Two, for a machine of two cores: each may have a Spark server, an Airflow and a training of its own.
 WORKERS ?= 2
 NOT_SET_UP := Nothing is set up here ($(BIN)/nightshift is missing), so no service runs. Set up and start: make up
@@ -52,8 +53,8 @@ format: setup ## Format the code, and fix what the linter can fix
 	@$(BIN)/ruff check --fix --exit-zero
 	@$(BIN)/ruff format
 
-bench: setup ## Measure ours beside its peers; one case with ARGS="scoring", small inputs with ARGS=--quick
-	@$(BIN)/python -m bench $(ARGS)
+bench: setup ## Measure ours beside its peers; one case with ONLY=scoring, small inputs with ARGS=--quick
+	@$(BIN)/python -m bench $(ONLY) $(ARGS)
 
 soak: setup ## Run the long sweeps in full
 	@SOAK=1 $(BIN)/python -m pytest --timeout 7200 -m soak --durations=15 $(ARGS)

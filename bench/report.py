@@ -109,8 +109,7 @@ def _write_table(results: list[Result]) -> None:
     text = DOCUMENT.read_text()
     before, _, rest = text.partition(_BEGIN)
     _, _, after = rest.partition(_END)
-    machines = {json.dumps(_of_machine(one["machine"])): one["machine"] for one in results}
-    told = "; ".join(_in_words(one) for one in machines.values()) or "no machine yet"
+    told = circumstances(results) or "no machine yet"
     inside = f"{_BEGIN}\n{markdown(results)}\n\nMeasured on {told}.\n{_END}"
     _write(DOCUMENT, f"{before}{inside}{after}")
 
@@ -122,14 +121,31 @@ def _write(file: Path, text: str) -> None:
     half.replace(file)
 
 
-def _of_machine(one: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: one[name] for name in ("processor", "cores", "memory_gib")}
+def circumstances(results: Iterable[Result]) -> str:
+    """On which machine, when and by how many rounds each case was measured."""
+    rounds: dict[str, dict[str, set[int]]] = {}
+    for one in results:
+        of_machine = rounds.setdefault(_in_words(one["machine"]), {})
+        day = one["machine"]["measured_at"].partition(" ")[0]
+        what = f"{one['case']} {one['size']:,} ({day}"
+        of_machine.setdefault(what, set()).add(len(one["seconds"]))
+    told = []
+    for where, of_machine in rounds.items():
+        cases = [f"{what}, {_counted(counts)})" for what, counts in of_machine.items()]
+        told.append(f"{where}: {', '.join(cases)}")
+    return "; ".join(told)
+
+
+def _counted(rounds: Iterable[int]) -> str:
+    *others, most = sorted(rounds)
+    listed = " or ".join(map(str, [*others, most]))
+    return f"{listed} {'round' if most == 1 else 'rounds'}"
 
 
 def _in_words(one: Mapping[str, Any]) -> str:
     return (
         f"{one['cores']} cores of {one['processor']}, {one['memory_gib']} GiB, "
-        f"Python {one['python']}, {one['measured_at']} UTC"
+        f"Python {one['python']}"
     )
 
 

@@ -51,3 +51,8 @@ def test_what_is_set_up_is_asked_at_once(target: str, checkout: Path) -> None:
     pretend_to_be_set_up(checkout)
     done = make(checkout, target, "ARGS=--help")
     assert (done.returncode, done.stdout) == (0, f"{target} --help\n")
+
+
+def test_one_case_is_measured_alone(checkout: Path) -> None:
+    done = make(checkout, "--dry-run", "bench", "ONLY=scoring", "ARGS=--repeats 3")
+    assert ".venv/bin/python -m bench scoring --repeats 3" in done.stdout

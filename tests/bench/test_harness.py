@@ -134,6 +134,22 @@ def test_results_are_kept_in_the_place_of_those_of_before(
     assert "<svg" in report.PICTURE.read_text()
 
 
+def test_it_is_told_when_and_how_often_and_on_which_machine_each_case_was_measured() -> None:
+    one = {"processor": "A", "cores": 2, "memory_gib": 8.0, "python": "3.11.7"}
+    other = {**one, "processor": "B"}
+    results = []
+    for day, machine, size in (("01", one, 10), ("02", other, 1000), ("03", one, 2000)):
+        for told in RUN:
+            measured = {"measured_at": f"2026-11-{day} 09:35", **machine}
+            results.append(told.to_json() | {"size": size, "machine": measured})
+    results[-1]["seconds"] = [4, 4]
+    assert report.circumstances(results) == (
+        "2 cores of A, 8.0 GiB, Python 3.11.7: toy 10 (2026-11-01, 3 rounds), "
+        "toy 2,000 (2026-11-03, 2 or 3 rounds); "
+        "2 cores of B, 8.0 GiB, Python 3.11.7: toy 1,000 (2026-11-02, 3 rounds)"
+    )
+
+
 def test_results_are_whole_after_an_end_in_the_midst_of_their_writing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,8 +301,10 @@ def test_a_file_that_is_not_there_is_not_compared(
 
 def test_the_kept_results_are_those_of_the_document() -> None:
     text = report.DOCUMENT.read_text()
-    for line in report.markdown(report.read(report.RESULTS)).splitlines():
+    results = report.read(report.RESULTS)
+    for line in report.markdown(results).splitlines():
         assert line in text
+    assert f"Measured on {report.circumstances(results)}." in text
 
 
 def test_the_kept_results_are_of_ways_that_there_are() -> None:
