@@ -220,7 +220,8 @@ def test_numbers_that_measure_nothing_are_refused(
         monkeypatch.setattr("sys.argv", ["bench", "sql", option, number])
         with pytest.raises(SystemExit, match="2"):
             bench()
-        assert option in capsys.readouterr().err
+        told = f"argument {option}: '{number}' is no whole number of 1 or more"
+        assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
