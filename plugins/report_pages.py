@@ -12,9 +12,14 @@ from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import HTMLResponse
 
 from pipelines.environment import Environment
-from plugins.signed_in import PRIVATE, policy, sign_in
+from plugins.signed_in import PRIVATE, policy, sign_in, told
 
 _INDEX = "index.html"
+_GONE = (
+    "This report is gone, or there never was one: `nightshift maintain` deletes those that are old "
+    "(NIGHTSHIFT_RETENTION_DAYS). Its verdicts are in ops.check_results, and on the page of data "
+    "quality."
+)
 _HEADERS = {
     **PRIVATE,
     # No script.
@@ -29,7 +34,7 @@ def make_app() -> FastAPI:
     app = FastAPI(
         # No description of it, which anyone could read.
         openapi_url=None,
-        exception_handlers={401: sign_in},
+        exception_handlers={401: sign_in, 403: told, 404: told},
     )
     app.add_api_route(
         "/{dag_id}/{path:path}",
@@ -73,4 +78,4 @@ def _page(dag_id: str, path: str) -> HTMLResponse:
     except FileNotFoundError:
         # It was deleted a moment ago.
         pass
-    raise HTTPException(404, "No such report. `nightshift maintain` deletes those that are old.")
+    raise HTTPException(404, _GONE)

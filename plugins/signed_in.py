@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from airflow.api_fastapi.app import API_ROOT_PATH
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
 
 PRIVATE = {
     "X-Content-Type-Options": "nosniff",
@@ -34,3 +34,9 @@ async def sign_in(request: Request, error: Exception) -> Response:
         return JSONResponse({"detail": str(getattr(error, "detail", error))}, status_code=401)
     login = f"{API_ROOT_PATH}api/v2/auth/login?next={quote(str(request.url), safe='')}"
     return RedirectResponse(login, status_code=303)
+
+
+async def told(request: Request, error: Exception) -> Response:
+    """Why something is not shown: a browser would show a person the braces of JSON."""
+    status = getattr(error, "status_code", 500)
+    return PlainTextResponse(str(getattr(error, "detail", error)), status, headers=PRIVATE)

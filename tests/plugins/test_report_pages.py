@@ -150,6 +150,16 @@ def test_what_is_no_report_is_not_there(client: TestClient, path: str) -> None:
     assert SECRET not in answer.text
 
 
+def test_a_report_that_is_gone_is_told_in_words(client: TestClient) -> None:
+    gone = f"{REPORTS_ADDRESS}/flights/gone/index.html"
+    answer = client.get(gone, headers={"Authorization": "Bearer right"})
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.headers["cache-control"].startswith("private")
+    assert answer.text.startswith("This report is gone")
+    assert "ops.check_results" in answer.text
+
+
 def test_airflow_finds_the_plugin_and_no_error() -> None:
     plugins, errors = _load_plugins_from_plugin_directory(str(ROOT / "plugins"))
     assert errors == {}
