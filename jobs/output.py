@@ -11,7 +11,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from datetime import date, time
 from decimal import Decimal
@@ -274,7 +274,7 @@ def _text(value: object) -> str:
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value).hex()
     if isinstance(value, Mapping | list | tuple):
-        return json.dumps(_plain(value, keeps_odd=True), ensure_ascii=False)
+        return json.dumps(_plain(value, float), ensure_ascii=False)
     return str(value)
 
 
@@ -284,22 +284,31 @@ def _escaped(character: str) -> str:
     return character
 
 
-def jsonable(value: object) -> Any:
-    """The value as JSON can say it; numbers that JSON does not know become null."""
-    return _plain(value)
+def _unknown(_: float) -> None:
+    """What JSON can say of NaN and infinity: nothing."""
 
 
-def _plain(value: object, *, keeps_odd: bool = False) -> Any:
-    """The value as JSON can say it, with NaN and infinity or null in their place."""
+def jsonable(value: object, odd: Callable[[float], object] = _unknown) -> Any:
+    """The value as JSON can say it.
+
+    Args:
+        value: Of any type.
+        odd: What stands in the place of numbers that JSON does not know; null by default.
+    """
+    return _plain(value, odd)
+
+
+def _plain(value: object, odd: Callable[[float], object]) -> Any:
+    """The value as JSON can say it, but for what `odd` makes of NaN and infinity."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) or keeps_odd else None
+        return value if math.isfinite(value) else odd(value)
     if isinstance(value, date | time):
         return value.isoformat()
     if isinstance(value, Mapping):
-        return {_text(key): _plain(item, keeps_odd=keeps_odd) for key, item in value.items()}
+        return {_text(key): _plain(item, odd) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, keeps_odd=keeps_odd) for item in value]
+        return [_plain(item, odd) for item in value]
     # A decimal too is text: a JSON number is read as a float and loses digits.
     return _text(value)

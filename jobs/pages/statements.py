@@ -162,7 +162,8 @@ def _written(
 
 
 def _shown(value: object) -> object:
-    told = jsonable(value)
+    # Null would be a value that is not known.
+    told = jsonable(value, odd=str)
     if isinstance(told, str) and len(told) > _LONGEST:
         return f"{told[:_LONGEST]}…"
     # A browser's numbers are exact up to this.

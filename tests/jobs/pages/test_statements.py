@@ -51,6 +51,13 @@ def test_numbers_that_a_browser_would_round_are_texts(lake: Environment) -> None
     assert found.rows == [[str(2**60)]]
 
 
+def test_numbers_that_json_does_not_know_are_told_as_the_command_tells_them(
+    lake: Environment,
+) -> None:
+    odd = "SELECT 'nan'::DOUBLE, 1 / 0.0, -1 / 0.0, [1.5, 'nan'::DOUBLE], NULL"
+    assert answer(lake, odd, rows=1).rows == [["nan", "inf", "-inf", [1.5, "nan"], None]]
+
+
 def test_what_gives_no_rows_gives_none(lake: Environment) -> None:
     assert answer(lake, "SET threads = 1", rows=5).columns == []
 
