@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -141,6 +141,8 @@ class RefusedFiles:
     """Files that were refused as they were read: no check has seen their rows."""
 
     days: Days
+    at: datetime
+    """When they were read last."""
     says: str
     report: str | None
     """Path below the folder of reports."""
@@ -291,6 +293,7 @@ def _refused_files(
         says = [f"{one['table']}: {one['says']}" for one in metrics.get("failures", ())]
         yield RefusedFiles(
             days=Days(row["first_day"], row["last_day"]),
+            at=row["started_at"],
             says="; ".join(says) or (row["error"] or "").partition("\n")[0],
             report=below_reports(environment, metrics.get("report")),
         )

@@ -248,6 +248,29 @@ def test_refused_rows_are_text_too(client: TestClient, home: Home) -> None:
     assert "<img" not in text
 
 
+def test_files_that_were_refused_are_told_before_anything_was_judged(
+    client: TestClient, home: Home
+) -> None:
+    report = home.environment.reports / "tiny" / "a" / "index.html"
+    failure = {"table": "tiny.readings", "says": f"{CARRIER} is not a double"}
+    row = {
+        "run_id": "manual__1",
+        "pipeline": "tiny",
+        "stage": "ingest",
+        "first_day": DAYS[0],
+        "last_day": DAYS[0],
+        "status": "refused",
+        "started_at": datetime(2013, 1, 9, 1, 30, tzinfo=UTC),
+        "metrics": json.dumps({"failures": [failure], "report": str(report)}),
+    }
+    ops.append(home.environment, "stage_runs", [row])
+    text = get(client, "tiny/quality").text
+    assert "Files that were refused (1)" in text
+    assert f"tiny.readings: {html.escape(CARRIER)} is not a double" in text
+    assert "2013-01-09 01:30" in text
+    assert f'href="{REPORTS_ADDRESS}/tiny/a/index.html"' in text
+
+
 def test_rows_that_are_not_shown_are_a_statement_away(client: TestClient, home: Home) -> None:
     rows = pa.table(
         {

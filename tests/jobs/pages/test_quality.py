@@ -110,6 +110,7 @@ def test_files_that_were_refused_as_they_were_read_are_told_until_others_are_tak
     # Before anything was judged.
     (refused,) = quality(environment, FLIGHTS).refused_files
     assert (refused.days, refused.report) == (Days(FIRST, THIRD), "flights/b/index.html")
+    assert refused.at == datetime(2013, 1, 9, 1, 1, tzinfo=UTC)
     assert refused.says == "flights.weather: At most 2.0% of a file's rows are bad."
     judge(environment, Days.of(FIRST), "7")
     read_files(environment, Days(FIRST, SECOND), "done")
