@@ -72,6 +72,10 @@ def test_each_page_is_readable_on_a_phone_in_the_dark(
     # Only tables are wider than the screen, and scroll by themselves.
     width = signed_in.evaluate("document.documentElement.scrollWidth")
     assert width <= PHONE["width"]
+    texts = "all => all.map(one => one.getBoundingClientRect()).map(box => [box.height, box.left])"
+    for height, left in signed_in.eval_on_selector_all(".chart text", texts):
+        assert height >= 10, "nobody reads that"
+        assert left >= 0, "it begins on the screen"
     colour = signed_in.evaluate("getComputedStyle(document.body).backgroundColor")
     assert sum(map(int, re.findall(r"\d+", colour))) < 120
 
