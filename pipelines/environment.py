@@ -368,6 +368,18 @@ def _private_address(text: str) -> str:
     return text
 
 
+def _https_address(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        is_good = parts.scheme == "https" and bool(parts.hostname) and not parts.path.strip("/")
+    except ValueError:
+        is_good = False
+    # What asks there shows its token.
+    if not is_good or not text.isprintable() or "@" in text:
+        raise ValueError("an https address without a path, such as https://10.0.0.1:6443")
+    return text.rstrip("/")
+
+
 # Ports below need root.
 _PORT = _whole_number(1024, 65535)
 
@@ -661,11 +673,37 @@ class Environment:
             _command_on_host,
         )
     )
+    rank_pod: Path | None = field(
+        metadata=setting(
+            "NIGHTSHIFT_RANK_POD",
+            "file with the template of a rank's Pod, in JSON: the ranks of a training are the Pods "
+            "of a Kubernetes Job; unset: they are none",
+            None,
+            _absolute,
+        )
+    )
+    kubernetes_api: str = field(
+        metadata=setting(
+            "NIGHTSHIFT_KUBERNETES_API",
+            "https address of the Kubernetes that runs such Pods",
+            "https://kubernetes.default.svc",
+            _https_address,
+        )
+    )
+    kubernetes_account: Path = field(
+        metadata=setting(
+            "NIGHTSHIFT_KUBERNETES_ACCOUNT",
+            "folder of the account that asks it: the files token, ca.crt and namespace, as "
+            "Kubernetes gives them to a Pod",
+            "/var/run/secrets/kubernetes.io/serviceaccount",
+            _absolute,
+        )
+    )
     rendezvous_address: str | None = field(
         metadata=setting(
             "NIGHTSHIFT_RENDEZVOUS_ADDRESS",
-            "this machine's private IPv4 address, at which ranks on other hosts find each other; "
-            "such hosts need it",
+            "this machine's private IPv4 address, at which ranks on other hosts, or in Pods, find "
+            "each other; such ranks need it",
             None,
             _private_address,
         )
@@ -755,6 +793,10 @@ class Environment:
         values = {name: one.read(environ, home) for name, one in settings.items()}
         found = cls(**values)
         found._refuse_overlaps()
+        if found.hosts and found.rank_pod:
+            raise UsageError(
+                "NIGHTSHIFT_RANK_HOSTS and NIGHTSHIFT_RANK_POD both say where ranks are: unset one."
+            )
         if any(map(places.is_url, found._places().values())):
             _require_address_of_store(environ)
             if environ is os.environ:
@@ -805,6 +847,11 @@ class Environment:
         told = self.rank_hosts.split(",") if self.rank_hosts else []
         parts = [one.partition(":") for one in told]
         return {name: int(ranks) for name, _, ranks in parts}
+
+    @property
+    def ranks_are_elsewhere(self) -> bool:
+        """Whether ranks are on other hosts or in Pods, and not on this machine."""
+        return bool(self.hosts) or self.rank_pod is not None
 
     @property
     def keeps_models(self) -> bool:

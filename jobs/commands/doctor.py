@@ -175,8 +175,8 @@ def _build(_: Environment) -> Iterator[Finding]:
 
 
 def _devices(environment: Environment) -> Iterator[Finding]:
-    if environment.hosts:
-        yield from _hosts(environment)
+    if environment.ranks_are_elsewhere:
+        yield from _hosts(environment) if environment.hosts else _pods(environment)
         return
     gpus = seen_gpus()
     yield Finding(what="GPUs", found="; ".join(gpus) or "none seen")
@@ -202,9 +202,7 @@ def _hosts(environment: Environment) -> Iterator[Finding]:
     except UsageError as error:
         yield Finding(what=what, found="nothing", state="problem", way_out=str(error))
         return
-    why = _why_not_ours(launcher.address)
-    way_out = "NIGHTSHIFT_RENDEZVOUS_ADDRESS: one of this machine that the hosts reach"
-    yield _judged(what, why or launcher.address, not why, way_out)
+    yield _at(launcher.address)
     own = source_hash()
     for host, (answers, said) in launcher.code_hashes().items():
         what = f"ranks on {host}"
@@ -217,6 +215,28 @@ def _hosts(environment: Environment) -> Iterator[Finding]:
         lines = said.splitlines()
         is_alike = own in lines
         yield _judged(what, found if is_alike else f"other code: {lines[-1]}", is_alike, way_out)
+
+
+def _pods(environment: Environment) -> Iterator[Finding]:
+    """What Kubernetes says of ranks in Pods."""
+    from jobs.training.families.neural_network.pods import OnPods
+
+    what = "ranks are Pods in"
+    try:
+        launcher = OnPods(environment)
+        namespace = launcher.try_out(_ranks(environment))
+    except NightshiftError as error:
+        way_out = "docs/how-to/horovod.md#in-pods-of-kubernetes"
+        yield Finding(what=what, found=str(error), state="problem", way_out=way_out)
+        return
+    yield Finding(what=what, found=f"the namespace {namespace}")
+    yield _at(launcher.address)
+
+
+def _at(address: str) -> Finding:
+    why = _why_not_ours(address)
+    way_out = "NIGHTSHIFT_RENDEZVOUS_ADDRESS: one of this machine that the hosts reach"
+    return _judged("ranks find each other at", why or address, not why, way_out)
 
 
 def _why_not_ours(address: str) -> str:
@@ -247,8 +267,9 @@ def _ranks_on_gpus(environment: Environment, gpus: int) -> Finding:
 def _processor(environment: Environment) -> Iterator[Finding]:
     # A quota may be less than a core.
     cores = max(1, machine.cores())
-    if environment.hosts:
-        yield Finding(what="processor", found=f"{cores} cores; ranks are on other hosts")
+    if environment.ranks_are_elsewhere:
+        where = "on other hosts" if environment.hosts else "in Pods of their own"
+        yield Finding(what="processor", found=f"{cores} cores; ranks are {where}")
         return
     ranks = _ranks(environment)
     found = f"{cores} cores; {ranks} ranks with a thread each"

@@ -25,11 +25,11 @@ which is pinned by its sources."""
 def free_cores(environment: Environment) -> int:
     """How many cores trainings at once may keep busy.
 
-    0 where there is a GPU, whose memory two trainings would share; and where ranks run on hosts,
+    0 where there is a GPU, whose memory two trainings would share; and where ranks are elsewhere,
     whose cores and GPUs two trainings would take twice.
     """
     has_gpu = any(_DEVICES.glob("nvidia[0-9]*"))
-    return 0 if has_gpu or environment.hosts else cores()
+    return 0 if has_gpu or environment.ranks_are_elsewhere else cores()
 
 
 def cores() -> int:

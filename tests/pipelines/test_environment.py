@@ -80,6 +80,9 @@ def test_nothing_set_means_a_laptop() -> None:
         ranks=None,
         rank_hosts=None,
         host_command=None,
+        rank_pod=None,
+        kubernetes_api="https://kubernetes.default.svc",
+        kubernetes_account=Path("/var/run/secrets/kubernetes.io/serviceaccount").resolve(),
         rendezvous_address=None,
         jobs=home / "jobs",
         timeline="off",
@@ -99,6 +102,13 @@ def test_hosts_that_train_are_read_with_their_ranks() -> None:
     assert Environment.read({}).hosts == {}
 
 
+def test_ranks_are_on_hosts_or_in_pods_and_not_in_both() -> None:
+    both = {"NIGHTSHIFT_RANK_HOSTS": "one", "NIGHTSHIFT_RANK_POD": "/pod.json"}
+    assert Environment.read({"NIGHTSHIFT_RANK_POD": "/pod.json"}).ranks_are_elsewhere
+    with pytest.raises(UsageError, match=r"RANK_HOSTS and NIGHTSHIFT_RANK_POD both say"):
+        Environment.read(both)
+
+
 @pytest.mark.parametrize(
     ("variable", "text"),
     [
@@ -111,6 +121,8 @@ def test_hosts_that_train_are_read_with_their_ranks() -> None:
         ("NIGHTSHIFT_HOST_COMMAND", "ssh"),
         ("NIGHTSHIFT_HOST_COMMAND", "{host}"),
         ("NIGHTSHIFT_HOST_COMMAND", "ssh '{host}"),
+        ("NIGHTSHIFT_KUBERNETES_API", "http://10.0.0.1"),
+        ("NIGHTSHIFT_KUBERNETES_API", "https://10.0.0.1/api"),
         ("NIGHTSHIFT_RENDEZVOUS_ADDRESS", "0.0.0.0"),
         ("NIGHTSHIFT_RENDEZVOUS_ADDRESS", "8.8.8.8"),
         ("NIGHTSHIFT_RENDEZVOUS_ADDRESS", "fd00::5"),

@@ -124,7 +124,7 @@ class NeuralNetworkFamily:
                 job.hand_slope(seen, slope.result())
                 slope_is_told = True
 
-        with _seen_by_hosts(environment, folder) as seen:
+        with _seen_by_ranks(environment, folder) as seen:
             job.write(seen, job.of(data, settings, checkpoint))
             launch(
                 environment,
@@ -185,9 +185,9 @@ class NeuralNetworkFamily:
 
 
 @contextmanager
-def _seen_by_hosts(environment: Environment, folder: Path) -> Iterator[Path]:
+def _seen_by_ranks(environment: Environment, folder: Path) -> Iterator[Path]:
     """A folder for the job that its ranks see, and that is gone afterwards."""
-    if not environment.hosts:
+    if not environment.ranks_are_elsewhere:
         yield folder
         return
     seen = environment.jobs / f"job-{uuid4().hex}"

@@ -132,6 +132,8 @@ class _Attempt:
         with rendezvous(hosts, ranks, self._launcher.address) as found:
             running: dict[int, Work] = {}
             try:
+                left = max(1.0, self._deadline - time.monotonic())
+                self._launcher.prepare(self._folder, found, left)
                 for number, place in enumerate(found):
                     running[number] = self._launcher.start(self._folder, place)
                 self._wait_for_all(running, looks)

@@ -1,4 +1,4 @@
-"""Where ranks are started: on this machine, or on other hosts by a command that reaches them."""
+"""Where ranks are started: on this machine, on hosts by a command that reaches them, or in Pods."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -19,13 +19,14 @@ import psutil
 from jobs.services import stage_client
 from jobs.services.die_with_parent import dying_with_parent
 from jobs.services.stage_client import Work
-from jobs.training.families import TIMELINE
 from jobs.training.families.neural_network import job
+from jobs.training.families.neural_network.pods import OnPods
 from jobs.training.families.neural_network.rendezvous import HERE, LOOPBACK, Place
+from jobs.training.families.neural_network.told import told_by_variables
 from pipelines import places
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
-from pipelines.for_ranks import for_ranks, store_credentials, without
+from pipelines.for_ranks import store_credentials, without
 
 FUNCTION = "jobs.training.families.neural_network.rank:main"
 """What the stage server forks; it must be among those that it allows."""
@@ -64,6 +65,9 @@ class Launcher(Protocol):
             NightshiftError: there are none.
         """
 
+    def prepare(self, folder: Path, places: Sequence[Place], timeout_seconds: float) -> None:
+        """Make ready for the ranks of these places, which are started next, for so long at most."""
+
     def start(self, folder: Path, place: Place) -> Work:
         """Start the rank of that place on the job in the folder."""
 
@@ -76,6 +80,8 @@ class Launcher(Protocol):
 
 def launcher_of(environment: Environment) -> Launcher:
     """The one that the environment asks for."""
+    if environment.rank_pod:
+        return OnPods(environment)
     return OnHosts(environment) if environment.hosts else OnThisMachine(environment)
 
 
@@ -98,9 +104,12 @@ class OnThisMachine:
         """See `Launcher`."""
         return {HERE: ranks}
 
+    def prepare(self, folder: Path, places: Sequence[Place], timeout_seconds: float) -> None:
+        """See `Launcher`; each is started by itself."""
+
     def start(self, folder: Path, place: Place) -> Work:
         """See `Launcher`."""
-        variables = {**without(os.environ), **_variables(self._environment, folder, place)}
+        variables = {**without(os.environ), **told_by_variables(self._environment, folder, place)}
         if job.lies_in_store(folder):
             variables |= {**places.address_of_store(os.environ), **store_credentials(os.environ)}
         argument = {"folder": str(folder)}
@@ -183,9 +192,12 @@ class OnHosts:
             told[name] = (code == 0, said)
         return told
 
+    def prepare(self, folder: Path, places: Sequence[Place], timeout_seconds: float) -> None:
+        """See `Launcher`; each is started by itself."""
+
     def start(self, folder: Path, place: Place) -> Work:
         """See `Launcher`."""
-        variables = _variables(self._environment, folder, place)
+        variables = told_by_variables(self._environment, folder, place)
         request = {
             "folder": str(folder),
             "variables": {**places.address_of_store(os.environ), **variables},
@@ -254,13 +266,3 @@ class _Reached:
         end = self._said.seek(0, os.SEEK_END)
         self._said.seek(max(0, end - _TOLD_BYTES))
         return self._said.read().decode(errors="replace").strip()
-
-
-def _variables(environment: Environment, folder: Path, place: Place) -> dict[str, str]:
-    timeline = {"HOROVOD_TIMELINE": str(folder / TIMELINE)} if environment.timeline == "on" else {}
-    return {
-        "TF_CPP_MIN_LOG_LEVEL": "3",  # quiet, unless a person wants it otherwise
-        **for_ranks(os.environ),
-        **timeline,
-        **place.variables,
-    }

@@ -32,30 +32,40 @@ from pipelines.errors import NightshiftError
 
 _TIMELINE = "HOROVOD_TIMELINE"
 _READ_BYTES = 1024
-_LEFT_ALONE = 75
+LEFT_ALONE = 75
 """Exit code: a temporary failure (sysexits.h)."""
 _SHELL_OF_SIGNALS = 128
 """A death by signal is told as a shell does, as this plus its number."""
 
 
 def main(request: IO[str]) -> int:
-    """Take part in the training that the first line tells of; gives the exit code.
+    """Take part in the training that the first line tells of; gives the exit code."""
+    told = json.loads(request.readline())
+    return take_part_while_wanted(told["folder"], told["variables"], request.fileno())
+
+
+def take_part_while_wanted(folder: str, variables: dict[str, str], line: int) -> int:
+    """Take part in a training until it is done, or nobody wants it any more; gives the exit code.
 
     The rank is a process of its own: one that hangs would not hear that nobody wants it any more.
+
+    Args:
+        folder: Of the job.
+        variables: Of the rank's place.
+        line: File that stays open as long as somebody wants the rank.
     """
-    told = json.loads(request.readline())
     with TemporaryDirectory() as scratch:
         # Of all that is written here, so that it goes with this rank, however it ends.
         tempfile.tempdir = scratch
         process_id = os.fork()
         if process_id == 0:
-            _be_rank(told["folder"], told["variables"], Path(scratch) / TIMELINE)
+            _be_rank(folder, variables, Path(scratch) / TIMELINE)
         unwanted = Event()
-        Thread(target=_end_with, args=(request, process_id, unwanted), daemon=True).start()
+        Thread(target=_end_with, args=(line, process_id, unwanted), daemon=True).start()
         _, status = os.waitpid(process_id, 0)
     code = os.waitstatus_to_exitcode(status)
     if unwanted.is_set():
-        return _LEFT_ALONE
+        return LEFT_ALONE
     return code if code >= 0 else _SHELL_OF_SIGNALS - code
 
 
@@ -105,10 +115,12 @@ def _require_seen(folder: Path) -> None:
             )
 
 
-def _end_with(request: IO[str], process_id: int, unwanted: Event) -> None:
-    # Not through the file's buffer: Python ends in disorder while a thread holds it.
-    while os.read(request.fileno(), _READ_BYTES):
-        pass
+def _end_with(line: int, process_id: int, unwanted: Event) -> None:
+    # A host that vanishes says nothing, and after a while the system does.
+    with suppress(OSError):
+        # Not through a file's buffer: Python ends in disorder while a thread holds it.
+        while os.read(line, _READ_BYTES):
+            pass
     unwanted.set()
     # At once: the others wait for this rank in the midst of a step, or have gone.
     with suppress(ProcessLookupError):

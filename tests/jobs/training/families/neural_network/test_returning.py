@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -37,6 +37,9 @@ class Away:
         is_back = len(self.told) == 1
         self.told.append(_ALL if is_back else {"one": 1})
         return self.told[-1]
+
+    def prepare(self, folder: Path, places: Sequence[Place], timeout_seconds: float) -> None:
+        pass
 
     def start(self, folder: Path, place: Place) -> Work:
         self.started.append(place.host)

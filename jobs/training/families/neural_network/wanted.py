@@ -1,0 +1,88 @@
+"""A line to each rank in a Pod: it says when all are there, and for how long they are wanted.
+
+Pods start one after another, as their images arrive, and Horovod gives up who comes a minute after
+the others. And nothing in Kubernetes ends a rank whose stage was killed while its Pod lives on.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from threading import Thread
+
+ALL_THERE = b"\n"
+_SAY_SECONDS = 5
+"""For a rank that has connected, to say who it is."""
+_NUMBER_BYTES = 16
+_SILENT_SECONDS = 10
+"""Without a word from the other machine, until it is asked whether it is there."""
+_PROBES = 3
+
+
+class Line:
+    """Held by the stage: open as long as it wants its ranks, however it ends."""
+
+    def __init__(self, address: str, ranks: int) -> None:
+        """Listen for them.
+
+        Args:
+            address: Of this machine.
+            ranks: How many will come.
+        """
+        self._listener = socket.create_server((address, 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._ranks = ranks
+        self._held: dict[int, socket.socket] = {}
+        Thread(target=self._hold_all, daemon=True).start()
+
+    def close(self) -> None:
+        """Want them no longer."""
+        # It wakes the thread that waits there, as closing alone would not.
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+
+    def _hold_all(self) -> None:
+        try:
+            # It goes on when all are there: nobody else is told by a refusal that it was closed.
+            while True:
+                connection, _ = self._listener.accept()
+                self._hold(connection)
+        except OSError:
+            pass
+        finally:
+            self._listener.close()
+            for connection in self._held.values():
+                connection.close()
+
+    def _hold(self, connection: socket.socket) -> None:
+        connection.settimeout(_SAY_SECONDS)
+        try:
+            number = int(connection.recv(_NUMBER_BYTES))
+        except (OSError, ValueError):
+            number = -1
+        if number not in range(self._ranks) or number in self._held:
+            connection.close()
+            return
+        self._held[number] = connection
+        if len(self._held) == self._ranks:
+            for one in self._held.values():
+                # One that has gone is seen by its Pod.
+                with suppress(OSError):
+                    one.sendall(ALL_THERE)
+
+
+def reach(address: str, port: int, number: int) -> socket.socket | None:
+    """The rank's end of the line, once all are there; None: nobody wants it any more."""
+    line = None
+    with suppress(OSError):
+        line = socket.create_connection((address, port))
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _SILENT_SECONDS)
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _SILENT_SECONDS)
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
+        line.sendall(b"%d" % number)
+        if line.recv(1) == ALL_THERE:
+            return line
+    if line is not None:
+        line.close()
+    return None
