@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -72,6 +73,14 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *("--set", "apart.sparkWorkers.replicas=3"),
         *("--set", "networkPolicy.egress[0].ports[0].port=5432"),
     ),
+    "apart, with ranks in Pods": (
+        *_APART,
+        *("--set", "apart.ranks.where=pods"),
+        *("--set-json", 'apart.ranks.resources.limits={"memory": "4Gi", "nvidia.com/gpu": 1}'),
+        *("--set", "apart.ranks.nodeSelector.disk=fast"),
+        *("--set", "apart.ranks.tolerations[0].operator=Exists"),
+        *("--set", "apart.ranks.api.to[0].ipBlock.cidr=10.0.0.1/32"),
+    ),
 }
 _KINDS = {
     "one": {"StatefulSet", "Service", "NetworkPolicy"},
@@ -80,6 +89,15 @@ _KINDS = {
         *("PodDisruptionBudget", "HorizontalPodAutoscaler"),
     },
 }
+_OF_RANKS_IN_PODS = {"ConfigMap", "ServiceAccount", "Role", "RoleBinding"}
+_RIGHTS = {
+    ("batch", "jobs", "create"),
+    ("batch", "jobs", "delete"),
+    ("", "pods", "get"),
+    ("", "pods", "list"),
+    ("", "pods/log", "get"),
+}
+"""All that an account of ours may do."""
 _REFUSED: Mapping[str, Sequence[str]] = {
     "image.repository: say where your image is": (),
     "environmentSecret: name a Secret with": (*_IMAGE, "--set", "layout=apart"),
@@ -101,6 +119,15 @@ _REFUSED: Mapping[str, Sequence[str]] = {
         *("--set", "apart.sparkWorkers.cores=2"),
     ),
     "layout: it is 'one' or 'apart', and not 'Apart'": (*_IMAGE, "--set", "layout=Apart"),
+    "apart.ranks.where: it is 'stages' or 'pods', and not 'Pods'": (
+        *_APART,
+        *("--set", "apart.ranks.where=Pods"),
+    ),
+    "environment.NIGHTSHIFT_RANK_POD: the chart itself tells it": (
+        *_APART,
+        *("--set", "apart.ranks.where=pods"),
+        *("--set", "environment.NIGHTSHIFT_RANK_POD=/pod.json"),
+    ),
     "5 replicas are wanted, and 3 at most": (*_APART, "--set", "apart.pages.replicas=5"),
     "environment.NIGHTSHIFT_HOME: the chart itself tells it": (
         *_IMAGE,
@@ -164,6 +191,9 @@ _FLOWS = {
     ("stages", "spark-worker", None),
     ("spark-worker", "stages", None),
     ("spark-worker", "spark-worker", None),
+    # So do Horovod's ranks, and the rendezvous at which they find each other.
+    ("rank", "rank", None),
+    ("rank", "stages", None),
 }
 """Which part begins connections to which, and its port; None: any. Nothing else may."""
 _PART = "app.kubernetes.io/component"
@@ -205,6 +235,8 @@ def _faults() -> Iterator[str]:
             wanted.remove("NetworkPolicy")
         if "apart.pages.most=null" in settings:
             wanted.remove("HorizontalPodAutoscaler")
+        if "ranks in Pods" in name:
+            wanted |= _OF_RANKS_IN_PODS
         if {one["kind"] for one in found} != wanted:
             yield f"{name}: it makes other kinds than {sorted(wanted)}"
         for fault in _faults_of(found):
@@ -222,7 +254,9 @@ def _taken() -> Iterator[str]:
 
 
 def _faults_of(found: Sequence[Found]) -> Iterator[str]:
-    templates = [one["spec"]["template"] for one in found if "template" in one["spec"]]
+    templates = [one["spec"]["template"] for one in found if "template" in one.get("spec", {})]
+    templates += [_rank(one) for one in found if one["kind"] == "ConfigMap"]
+    yield from _faults_of_rights(found, templates)
     for template in templates:
         yield from _against_restricted(template["spec"])
         (container,) = template["spec"]["containers"]
@@ -240,6 +274,39 @@ def _faults_of(found: Sequence[Found]) -> Iterator[str]:
         if templates not in meant:
             yield "what is not named is not refused to every Pod by a NetworkPolicy"
         yield from _faults_of_flows(policies, templates)
+
+
+def _rank(config: Found) -> Found:
+    """The template of a rank's Pod: a stage makes a Job of it."""
+    rank: Found = json.loads(config["data"]["pod.json"])
+    return rank
+
+
+def _faults_of_rights(found: Sequence[Found], templates: Sequence[Found]) -> Iterator[str]:
+    """Who starts ranks asks Kubernetes for just that, and nobody else asks it for anything."""
+    rights = {
+        (group, resource, verb)
+        for role in found
+        if role["kind"] == "Role"
+        for rule in role["rules"]
+        for group, resource, verb in product(rule["apiGroups"], rule["resources"], rule["verbs"])
+    }
+    if rights - _RIGHTS:
+        yield f"an account may do more than start ranks: {sorted(rights - _RIGHTS)}"
+    accounts = [one["metadata"]["name"] for one in found if one["kind"] == "ServiceAccount"]
+    for template in templates:
+        part = template["metadata"]["labels"][_PART]
+        sources = [
+            source
+            for volume in template["spec"]["volumes"]
+            for source in volume.get("projected", {}).get("sources", ())
+        ]
+        has_token = any("serviceAccountToken" in source for source in sources)
+        may_ask = bool(accounts) and part == "stages"
+        if has_token != may_ask:
+            yield f"{part}: {'lacks' if may_ask else 'holds'} a token of Kubernetes"
+        if template["spec"].get("serviceAccountName") not in (accounts if may_ask else [None]):
+            yield f"{part}: its account is another"
 
 
 def _faults_of_variables(container: Found) -> Iterator[str]:
@@ -281,10 +348,11 @@ def _faults_of_service(service: Found, templates: Sequence[Found]) -> Iterator[s
     selected = _selected({"matchLabels": service["spec"]["selector"]}, templates)
     if not selected:
         yield f"the Service {name} leads to no Pod"
-    wanted = {port["targetPort"] for port in service["spec"]["ports"]}
+    # One without an address of its own is for names alone.
+    wanted = {port["targetPort"] for port in service["spec"].get("ports") or ()}
     for template in selected:
         (container,) = template["spec"]["containers"]
-        if not wanted <= {port["name"] for port in container["ports"]}:
+        if not wanted <= {port["name"] for port in container.get("ports") or ()}:
             yield f"the Service {name} leads to another port"
 
 

@@ -67,3 +67,42 @@ envFrom:
   - secretRef: {name: {{ . }}}
 {{- end }}
 {{- end }}
+{{/* Of the Secret nothing but what reads and writes in the store. */}}
+{{- define "nightshift.storeKeys" -}}
+{{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" "AWS_SESSION_TOKEN" }}
+- name: {{ . }}
+  valueFrom: {secretKeyRef: {name: {{ $.Values.environmentSecret }}, key: {{ . }}, optional: true}}
+{{- end }}
+{{- end }}
+{{- define "nightshift.ranksArePods" -}}
+{{- if and (eq .Values.layout "apart") (eq .Values.apart.ranks.where "pods") }}yes{{ end }}
+{{- end }}
+{{/* Template of a rank's Pod; the stage that trains adds what the rank is to do. */}}
+{{- define "nightshift.rank" -}}
+metadata:
+  labels:
+    {{- include "nightshift.labels" . | nindent 4 }}
+    {{- include "nightshift.part" "rank" | nindent 4 }}
+spec:
+  {{- include "nightshift.pod" . | nindent 2 }}
+  subdomain: {{ .Release.Name }}-ranks
+  # It holds nothing that is not in its last checkpoint.
+  terminationGracePeriodSeconds: 5
+  {{- with .Values.apart.ranks.nodeSelector }}
+  nodeSelector: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.apart.ranks.tolerations }}
+  tolerations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  containers:
+    - name: rank
+      {{- include "nightshift.container" . | nindent 6 }}
+      command: [/usr/bin/tini, --, python]
+      env: {{- include "nightshift.storeKeys" . | nindent 8 }}
+      resources: {{- toYaml .Values.apart.ranks.resources | nindent 8 }}
+      volumeMounts:
+        - {name: scratch, mountPath: /tmp}
+  volumes:
+    - name: scratch
+      emptyDir: {}
+{{- end }}
