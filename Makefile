@@ -65,8 +65,9 @@ image: ## Build the image of the platform by Docker, Buildah or Podman
 compose-test: setup ## Run nights in containers (docker/compose.yaml) and compare them with the same on this machine
 	@$(BIN)/python -m tools.compose_test
 
-chart-test: setup ## Render the Helm chart in several ways and judge what it says
+chart-test: setup ## Render the Helm chart in several ways and judge what it says; KUBECONFIG: install it, and train in Pods
 	@$(BIN)/python -m tools.chart_test
+	@if [ -n "$$KUBECONFIG" ]; then CHART_TEST=1 $(BIN)/python -m pytest -q tests/kubernetes; fi
 
 lock: ## Resolve requirements.in and runtime.in anew into their locks
 	@$(PYTHON) -m tools.setup --lock

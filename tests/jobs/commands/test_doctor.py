@@ -359,3 +359,17 @@ def test_little_memory_and_disk_are_told(
     assert (code, rows["disk of the lake"]["state"]) == (3, "problem")
     limit.write_text("max\n")
     assert not _asked(variables)[1]["memory"]["found"].endswith("of 1.0 GB")
+
+
+def test_ranks_in_pods_that_cannot_be_started_are_a_problem(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    given = {
+        "NIGHTSHIFT_RANK_POD": str(tmp_path / "none.json"),
+        "NIGHTSHIFT_RENDEZVOUS_ADDRESS": "10.0.0.5",
+    }
+    code, rows = _asked({**variables, **given})
+    row = rows["ranks are Pods in"]
+    assert (code, row["state"]) == (3, "problem")
+    assert "NIGHTSHIFT_RANK_POD needs NIGHTSHIFT_JOBS in an object store" in row["found"]
+    assert "ranks are in Pods of their own" in rows["processor"]["found"]

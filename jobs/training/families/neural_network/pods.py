@@ -159,6 +159,7 @@ class OnPods:
                 # A rank that has died is not made anew behind our back, nor are the others ended
                 # before it is known what they died of.
                 "backoffLimitPerIndex": 0,
+                "podReplacementPolicy": "Failed",
                 "activeDeadlineSeconds": int(timeout_seconds) + _AFTERWARDS_SECONDS,
                 "ttlSecondsAfterFinished": _AFTERWARDS_SECONDS,
                 "template": template,

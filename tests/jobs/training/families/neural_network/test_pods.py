@@ -96,6 +96,7 @@ def test_a_training_is_one_job_with_a_pod_for_each_rank(
         "completions": 2,
         "parallelism": 2,
         "backoffLimitPerIndex": 0,
+        "podReplacementPolicy": "Failed",
         "activeDeadlineSeconds": spec["activeDeadlineSeconds"],
         "ttlSecondsAfterFinished": 60,
     }
