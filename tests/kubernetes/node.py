@@ -137,7 +137,8 @@ class Node:
             kill_all_in(container.host)
             container.process.wait()
             self._look(uid, container)
-        for folder in self._made:
+        # What lies deepest comes first.
+        for folder in sorted(self._made, reverse=True):
             folder.rmdir()
         with suppress(urllib.error.HTTPError):
             self._api.ask("DELETE", f"/api/v1/nodes/{NODE}")
@@ -198,9 +199,8 @@ class Node:
             source.mkdir(parents=True)
             self._fill(source, volume, pod)
             target = Path(mount["mountPath"])
-            if not target.exists():
-                target.mkdir(parents=True)
-                self._made.append(target)
+            self._made += [one for one in (target, *target.parents) if not one.exists()]
+            target.mkdir(parents=True, exist_ok=True)
             steps.append(f"mount --bind {source} {target}")
         command = [*container.get("command", ()), *container.get("args", ())]
         if command[:2] == _INIT:

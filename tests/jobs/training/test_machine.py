@@ -39,3 +39,8 @@ def test_a_gpu_is_for_one_process_at_a_time(tmp_path: Path) -> None:
 def test_hosts_are_for_one_training_at_a_time() -> None:
     hosts = Environment.read({"NIGHTSHIFT_RANK_HOSTS": "trainer-1:2,trainer-2:2"})
     assert machine.free_cores(hosts) == 0
+
+
+def test_so_are_pods() -> None:
+    pods = Environment.read({"NIGHTSHIFT_RANK_POD": "/pod.json"})
+    assert machine.free_cores(pods) == 0

@@ -33,26 +33,26 @@ class Line:
         self.port: int = self._listener.getsockname()[1]
         self._ranks = ranks
         self._held: dict[int, socket.socket] = {}
+        self._is_closed = False
         Thread(target=self._hold_all, daemon=True).start()
 
     def close(self) -> None:
         """Want them no longer."""
+        self._is_closed = True
         # It wakes the thread that waits there, as closing alone would not.
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
 
     def _hold_all(self) -> None:
-        try:
-            # It goes on when all are there: nobody else is told by a refusal that it was closed.
-            while True:
+        # Also when all are there: one that comes in vain is to hear so.
+        while not self._is_closed:
+            # One that has gone while it was taken in is not the end of the line.
+            with suppress(OSError):
                 connection, _ = self._listener.accept()
                 self._hold(connection)
-        except OSError:
-            pass
-        finally:
-            self._listener.close()
-            for connection in self._held.values():
-                connection.close()
+        self._listener.close()
+        for connection in self._held.values():
+            connection.close()
 
     def _hold(self, connection: socket.socket) -> None:
         connection.settimeout(_SAY_SECONDS)
