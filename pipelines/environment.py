@@ -59,7 +59,9 @@ _LEAST_SECRET = 32
 _STORE = re.compile(r"https?://[\w.:\[\]-]+(/[^\s?#]*)?", re.ASCII)
 _NO_TABLE = re.compile(r"[%\[\]^|\\\x00-\x1f\x7f]")
 _LIKE_URL = re.compile(r"^\s*[A-Za-z][\w+.-]*:/|://")
-_SPARK_MASTER = re.compile(r"spark://[\w.-]+:\d+(,[\w.-]+:\d+)*")
+_SPARK_MASTER = re.compile(
+    r"spark://[\w.-]+:\d+(,[\w.-]+:\d+)*|yarn|k8s://(https?://)?[\w.-]+(:\d+)?/?", re.ASCII
+)
 _SPARK_ADDRESS = re.compile(r"sc://[^/;?#@\s]+(/(;[^;=?#\s]+=[^;=?#\s]*)*)?")
 """`sc://host:port`, and after a slash any number of `;name=value`."""
 
@@ -183,8 +185,8 @@ def _spark_master(text: str) -> str:
     masters = text.split(",")
     if not _SPARK_MASTER.fullmatch(text) or not all(map(_has_port, masters)):
         raise ValueError(
-            "the address of a standalone cluster, such as spark://host:7077 (where another kind of "
-            "cluster runs Spark Connect, set SPARK_REMOTE to that)"
+            "the master of a cluster as spark-submit takes it: spark://host:7077 of a standalone "
+            "one, yarn, or k8s://https://host:6443 (where Spark Connect runs, set SPARK_REMOTE)"
         )
     return text
 
@@ -474,10 +476,19 @@ class Environment:
     spark_master: str | None = field(
         metadata=setting(
             "NIGHTSHIFT_SPARK_MASTER",
-            "a standalone Spark cluster that the embedded server computes on, such as "
-            "spark://host:7077; unset: this machine",
+            "a Spark cluster that the embedded server computes on, as spark-submit takes it: "
+            "spark://host:7077, yarn or k8s://https://host:6443; unset: this machine",
             None,
             _spark_master,
+        ),
+    )
+    spark_properties: Path | None = field(
+        metadata=setting(
+            "NIGHTSHIFT_SPARK_PROPERTIES",
+            "a file of further settings of Spark's, as `spark-submit --properties-file` reads it, "
+            "such as a queue, an image or a keytab; unset: none",
+            None,
+            _absolute,
         ),
     )
     spark_host: str = field(

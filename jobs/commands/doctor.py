@@ -137,6 +137,8 @@ def _java(environment: Environment) -> Iterator[Finding]:
 
 
 def _master(address: str) -> Finding:
+    if address == "yarn":
+        return Finding(what="Spark cluster", found="YARN, where HADOOP_CONF_DIR says")
     answers = master_answers(address)
     found = f"{address} {'answers' if answers else 'does not answer'}"
     way_out = "Start its master, or unset NIGHTSHIFT_SPARK_MASTER to compute on this machine."

@@ -13,18 +13,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
+from urllib.parse import urlsplit
 
 from jobs.services import locks, processes
 from jobs.services.die_with_parent import die_with_parent, dying_with_parent
 from jobs.services.secrets import secret
 from jobs.services.text import tail
-from jobs.spark import trust
+from jobs.spark import properties, trust
 from jobs.spark.java import java_home
 from jobs.spark.session import FEW_ROWS, MEANING, disconnect
 from pipelines.environment import ROOT, Environment
@@ -37,6 +38,10 @@ _MASTER_SECONDS = 60
 """As long as a driver itself asks for one. A master that moves to another machine takes less."""
 _LOOK_SECONDS = 0.1
 _EVERYWHERE = "0.0.0.0"
+_STANDALONE = "spark://"
+_KUBERNETES = "k8s://"
+_HTTPS_PORT = 443
+_IMAGE = "spark.kubernetes.container.image"
 _MAIN_CLASS = "org.apache.spark.sql.connect.service.SparkConnectServer"
 _JVM_FLAGS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=512m"
 """Halve the time to the first result: most of a night's queries run once, so the second compiler
@@ -130,8 +135,10 @@ def command(environment: Environment) -> list[str]:
     Its token is not in it, because every user of the machine can read it.
     """
     settings = configuration(environment)
+    properties.require_others(properties.read(environment), settings)
     return [
         str(spark_home() / "bin" / "spark-submit"),
+        *properties.options(environment.spark_properties),
         "--driver-memory",
         environment.spark_memory,
         *(f"--conf={key}={value}" for key, value in settings.items()),
@@ -212,21 +219,34 @@ def main() -> None:
     """Replace this process by the server of its environment's home."""
     environment = Environment.read()
     try:
+        program = command(environment)
         _await_master(environment)
     except NightshiftError as error:
         # The end of the log, which `up` shows.
         sys.exit(str(error))
-    program = command(environment)
     variables = {**os.environ, **server_variables(environment)}
     os.chdir(fresh_folder(environment))
     die_with_parent(signal.SIGKILL)
     os.execve(program[0], program, variables)
 
 
-def master_answers(address: str) -> bool:
-    """Whether one does of the masters, which stand by for each other."""
-    masters = [one.rpartition(":") for one in address.removeprefix("spark://").split(",")]
-    return any(processes.answers(int(port), host) for host, _, port in masters)
+def master_answers(master: str) -> bool:
+    """Whether one does of the masters, which stand by for each other.
+
+    Where YARN is, its own configuration says; so nothing is asked here.
+    """
+    addresses = _addresses_of_master(master)
+    return not addresses or any(processes.answers(port, host) for host, port in addresses)
+
+
+def _addresses_of_master(master: str) -> list[tuple[str, int]]:
+    if master.startswith(_KUBERNETES):
+        server = urlsplit(f"//{master.removeprefix(_KUBERNETES).rpartition('//')[2]}")
+        return [(str(server.hostname), server.port or _HTTPS_PORT)]
+    if not master.startswith(_STANDALONE):
+        return []
+    parts = [one.rpartition(":") for one in master.removeprefix(_STANDALONE).split(",")]
+    return [(host, int(port)) for host, _, port in parts]
 
 
 def _await_master(environment: Environment) -> None:
@@ -259,7 +279,7 @@ def _computing(environment: Environment) -> dict[str, str]:
     _require_reachable(environment, environment.spark_master)
     return {
         "spark.master": environment.spark_master,
-        "spark.cores.max": str(environment.spark_cores),
+        **_executors(environment, environment.spark_master),
         "spark.executor.memory": environment.spark_memory,
         # Those of this machine, which executors fetch from it.
         "spark.jars": ",".join(map(str, own_jars(environment))),
@@ -268,6 +288,38 @@ def _computing(environment: Environment) -> dict[str, str]:
         "spark.executorEnv.PYTHONPATH": str(ROOT),
         **{f"spark.executorEnv.{name}": value for name, value in _store_variables(environment)},
     }
+
+
+def _executors(environment: Environment, master: str) -> dict[str, str]:
+    """How many executors a cluster is asked for, in its own words.
+
+    Raises:
+        UsageError: the cluster's kind needs to be told more.
+    """
+    if master.startswith(_STANDALONE):
+        return {"spark.cores.max": str(environment.spark_cores)}
+    given = properties.read(environment)
+    _require_told(master, given)
+    if "spark.executor.instances" in given or "spark.dynamicAllocation.enabled" in given:
+        return {}
+    cores = given.get("spark.executor.cores", "1")
+    each = int(cores) if cores.isdecimal() else 1
+    return {"spark.executor.instances": str(max(1, environment.spark_cores // max(1, each)))}
+
+
+def _require_told(master: str, given: Mapping[str, str]) -> None:
+    """Refuse what spark-submit would end for in a Java stack."""
+    if master.startswith(_KUBERNETES):
+        if _IMAGE not in given and f"{_IMAGE.rpartition('.')[0]}.executor.image" not in given:
+            raise UsageError(
+                f"Executors in Kubernetes run an image: say which by {_IMAGE} in the file of "
+                "NIGHTSHIFT_SPARK_PROPERTIES."
+            )
+    elif not (os.environ.get("HADOOP_CONF_DIR") or os.environ.get("YARN_CONF_DIR")):
+        raise UsageError(
+            f"NIGHTSHIFT_SPARK_MASTER={master} needs HADOOP_CONF_DIR: the folder of yarn-site.xml "
+            "and core-site.xml, which say where the cluster is."
+        )
 
 
 def _require_reachable(environment: Environment, master: str) -> None:

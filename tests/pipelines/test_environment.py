@@ -59,6 +59,7 @@ def test_nothing_set_means_a_laptop() -> None:
         spark_remote=None,
         mlflow_uri=f"sqlite:///{home}/mlflow.db",
         spark_master=None,
+        spark_properties=None,
         spark_host="127.0.0.1",
         spark_port=15002,
         mlflow_port=5000,
@@ -165,6 +166,9 @@ def test_who_runs_a_part_of_airflow_needs_others(names: str, is_part: bool) -> N
         ("NIGHTSHIFT_SERVICES", "spark,"),
         ("NIGHTSHIFT_AIRFLOW_URL", "pages:8080"),
         ("NIGHTSHIFT_SPARK_MASTER", "spark://one:7077,two:77077"),
+        ("NIGHTSHIFT_SPARK_MASTER", "yarn-cluster"),
+        ("NIGHTSHIFT_SPARK_MASTER", "k8s://ftp://one:6443"),
+        ("NIGHTSHIFT_SPARK_MASTER", "k8s://one:77077"),
         ("NIGHTSHIFT_AIRFLOW_URL", "http://pages:8080/airflow"),
         ("NIGHTSHIFT_AIRFLOW_API", "http://pages:8080?a=b"),
     ],
@@ -179,6 +183,7 @@ def test_what_tells_no_part_of_a_platform_is_refused(variable: str, text: str) -
     [
         ("NIGHTSHIFT_AIRFLOW_URL", "http://admin:hunter2@pages:8080"),
         ("NIGHTSHIFT_SPARK_MASTER", "spark://admin:hunter2@host:7077"),
+        ("NIGHTSHIFT_SPARK_MASTER", "k8s://https://admin:hunter2@host:6443"),
     ],
 )
 def test_a_password_where_none_belongs_is_refused_and_not_shown(variable: str, text: str) -> None:

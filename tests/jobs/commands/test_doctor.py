@@ -142,6 +142,11 @@ def test_a_part_that_is_not_told_what_the_parts_share_is_a_problem(
     assert rows["this part"]["state"] == "ok"
 
 
+def test_where_yarn_is_its_own_configuration_says(variables: dict[str, str]) -> None:
+    _, rows = _asked({**variables, "NIGHTSHIFT_SPARK_MASTER": "yarn"})
+    assert rows["Spark cluster"]["found"] == "YARN, where HADOOP_CONF_DIR says"
+
+
 def test_a_program_that_reaches_no_host_since_it_is_not_there_is_named(
     variables: dict[str, str],
 ) -> None:

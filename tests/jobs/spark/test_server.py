@@ -255,6 +255,109 @@ def test_executors_are_told_no_address_by_which_they_mean_themselves(
         configuration(environment)
 
 
+def of_cluster(home: Path, master: str, *lines: str) -> Environment:
+    """An environment that computes on a cluster, with a file of settings of these lines."""
+    file = home / "spark.properties"
+    file.write_text("\n".join(lines))
+    return Environment.read(
+        {
+            "NIGHTSHIFT_HOME": str(home),
+            "NIGHTSHIFT_SPARK_MASTER": master,
+            "NIGHTSHIFT_SPARK_HOST": "10.0.0.7",
+            "NIGHTSHIFT_SPARK_CORES": "8",
+            "NIGHTSHIFT_SPARK_PROPERTIES": str(file),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("master", "lines", "asked"),
+    [
+        ("spark://10.0.0.5:7077", [], ("spark.cores.max", "8")),
+        ("yarn", [], ("spark.executor.instances", "8")),
+        ("yarn", ["# each", "spark.executor.cores  4"], ("spark.executor.instances", "2")),
+        (
+            "k8s://https://10.0.0.5:6443",
+            ["spark.kubernetes.container.image=nights:1"],
+            ("spark.executor.instances", "8"),
+        ),
+    ],
+)
+def test_a_cluster_is_asked_for_executors_in_the_words_of_its_kind(
+    master: str,
+    lines: list[str],
+    asked: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HADOOP_CONF_DIR", "/etc/hadoop")
+    environment = of_cluster(tmp_path, master, *lines)
+    words = server.command(environment)
+    assert f"--conf=spark.master={master}" in words
+    assert f"--conf={'='.join(asked)}" in words
+    place = words.index("--properties-file")
+    assert words[place + 1] == str(environment.spark_properties)
+
+
+def test_a_site_may_say_itself_how_many_executors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HADOOP_CONF_DIR", "/etc/hadoop")
+    for line in ("spark.executor.instances: 3", "spark.dynamicAllocation.enabled=true"):
+        told = configuration(of_cluster(tmp_path, "yarn", line))
+        assert "spark.executor.instances" not in told
+
+
+@pytest.mark.parametrize(
+    ("master", "lines", "message"),
+    [
+        ("yarn", [], "needs HADOOP_CONF_DIR"),
+        ("k8s://https://10.0.0.5:6443", [], "by spark.kubernetes.container.image in the file"),
+    ],
+)
+def test_a_cluster_of_which_more_must_be_known_is_refused_before_a_driver_starts(
+    master: str, lines: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HADOOP_CONF_DIR", "YARN_CONF_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UsageError, match=message):
+        server.command(of_cluster(tmp_path, master, *lines))
+
+
+def test_a_file_that_sets_what_the_platform_sets_is_refused_and_no_value_shown(
+    tmp_path: Path,
+) -> None:
+    lines = ["spark.sql.session.timeZone Europe/Paris", "spark.hadoop.key = hunter2"]
+    environment = of_cluster(tmp_path, "spark://10.0.0.5:7077", *lines)
+    with pytest.raises(UsageError, match="sets spark.sql.session.timeZone, which") as refused:
+        server.command(environment)
+    assert "hunter2" not in str(refused.value)
+    assert environment.spark_properties is not None
+    environment.spark_properties.unlink()
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
+        server.command(environment)
+
+
+@pytest.mark.parametrize(
+    ("master", "addresses"),
+    [
+        ("spark://one:7077,two:7078", [("one", 7077), ("two", 7078)]),
+        ("k8s://https://api.internal:6443", [("api.internal", 6443)]),
+        ("k8s://api.internal", [("api.internal", 443)]),
+        ("yarn", []),
+    ],
+)
+def test_a_master_is_asked_where_it_is(
+    master: str, addresses: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(
+        server.processes, "answers", lambda port, host: bool(asked.append((host, port)))
+    )
+    assert server.master_answers(master) == (not addresses)
+    assert asked == addresses
+
+
 def test_a_killed_owner_leaves_no_server(tmp_path: Path) -> None:
     port = processes.free_port()
     variables = {
