@@ -50,10 +50,13 @@ JDBC_PORT = 10000
 """Of the JDBC server that is asked for without a port; Hive's own, which clients offer."""
 SERVICES = (
     *("spark", "stages", "airflow-api", "scheduler", "dag-processor", "triggerer"),
-    *("mlflow", "jdbc"),
+    *("worker", "mlflow", "jdbc"),
 )
 """What `nightshift up` can start."""
 _OF_AIRFLOW = frozenset({"airflow-api", "scheduler", "dag-processor", "triggerer"})
+_WORKER = "worker"
+"""Not among them: there is none where schedulers run their tasks themselves."""
+_QUEUE = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 _LEAST_SECRET = 32
 """Characters: what is derived from fewer could be found by trying."""
 _STORE = re.compile(r"https?://[\w.:\[\]-]+(/[^\s?#]*)?", re.ASCII)
@@ -255,6 +258,13 @@ def _services(text: str) -> str:
     names = [word.strip() for word in text.split(",")]
     if not set(names) <= set(SERVICES) or len(set(names)) < len(names):
         raise ValueError(f"a list of services, each once, of {', '.join(SERVICES)}")
+    return ",".join(names)
+
+
+def _queues(text: str) -> str:
+    names = [word.strip() for word in text.split(",")]
+    if not all(map(_QUEUE.fullmatch, names)) or len(set(names)) < len(names):
+        raise ValueError("a list of queues, each once, such as default,big")
     return ",".join(names)
 
 
@@ -559,6 +569,15 @@ class Environment:
             "all that are needed",
             None,
             _services,
+        )
+    )
+    queues: str | None = field(
+        metadata=setting(
+            "NIGHTSHIFT_QUEUES",
+            "queues whose tasks the Celery worker of this machine takes, such as default,big; "
+            "unset: Airflow's default queue",
+            None,
+            _queues,
         )
     )
     secret: str | None = field(
@@ -876,7 +895,8 @@ class Environment:
     @property
     def is_part(self) -> bool:
         """Whether this machine runs some services of an Airflow, and others run the rest."""
-        return 0 < sum(map(self.runs, _OF_AIRFLOW)) < len(_OF_AIRFLOW)
+        here = sum(map(self.runs, _OF_AIRFLOW))
+        return here < len(_OF_AIRFLOW) and (here > 0 or self.runs(_WORKER))
 
     def own_places(self) -> list[str]:
         """Variables of the places in the home, which other machines do not see."""

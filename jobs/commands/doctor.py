@@ -29,9 +29,9 @@ import psutil
 
 from jobs.lake.store_faults import what_store_says
 from jobs.notifications import channels, email
-from jobs.services import processes, stage_client
+from jobs.services import executors, processes, stage_client
 from jobs.services.definitions import Health, services
-from jobs.services.lifecycle import require_shared
+from jobs.services.lifecycle import is_part, require_shared
 from jobs.services.startup import state
 from jobs.services.supervision import Supervisor
 from jobs.spark import java
@@ -394,7 +394,7 @@ def _told(environment: Environment) -> Iterator[Finding]:
 
 def _part(environment: Environment) -> Iterator[Finding]:
     """Whether a part of a platform is told what the parts share."""
-    if not environment.is_part:
+    if not is_part(environment):
         return
     try:
         require_shared(environment)
@@ -403,6 +403,20 @@ def _part(environment: Environment) -> Iterator[Finding]:
         yield Finding(what="this part", found=str(error), state="problem", way_out=way_out)
     else:
         yield Finding(what="this part", found="has what the parts share")
+
+
+def _executor(environment: Environment) -> Iterator[Finding]:
+    """Whether an executor that is not Airflow's default here has what it needs."""
+    told = executors.told()
+    if not told:
+        return
+    try:
+        executors.require_all(environment)
+    except UsageError as error:
+        way_out = "docs/how-to/machines.md tells what each is"
+        yield Finding(what="executor", found=str(error), state="problem", way_out=way_out)
+    else:
+        yield Finding(what="executor", found=f"{told} has what it needs")
 
 
 def _platform(environment: Environment) -> Iterator[Finding]:
@@ -433,6 +447,7 @@ _CHECKS: dict[str, Callable[[Environment], Iterator[Finding]]] = {
     "disks": _disks,
     "ports": _ports,
     "part of a platform": _part,
+    "executor": _executor,
     "platform": _platform,
     "object store": _object_store,
     "warehouse": _warehouse,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.services import airflow, processes, stage_client
+from jobs.services import airflow, celery_worker, executors, processes, stage_client
 from jobs.services.die_with_parent import dying_with_parent
 from pipelines.environment import Environment
 
@@ -67,6 +67,8 @@ def _needed(environment: Environment) -> Iterator[Service]:
     yield _airflow_api(environment)
     for name in airflow.COMPONENTS:
         yield _airflow(name, environment)
+    if executors.has_workers():
+        yield _worker(environment)
     # A server of others has pages of its own.
     if environment.keeps_models:
         yield _mlflow(environment)
@@ -136,11 +138,25 @@ def _reaches_database(health: Health, _since: float) -> bool:
     return bool(database.get("status") == "healthy")
 
 
+def _worker(environment: Environment) -> Service:
+    program = [sys.executable, "-m", "jobs.services.celery_worker", *_log_options(environment)]
+    return Service(
+        name=executors.WORKER,
+        command=tuple(dying_with_parent(program)),
+        needs_database=True,
+        is_well=lambda health, since: celery_worker.beats(health.environment, since),
+    )
+
+
+def _log_options(environment: Environment) -> tuple[str, ...]:
+    # Without --skip-serve-logs it serves its logs on all interfaces, to who has signed with
+    # Airflow's secret. Where all is on one machine the only API server shares its disk.
+    return ("--skip-serve-logs",) if environment.services is None else ()
+
+
 def _airflow(name: str, environment: Environment) -> Service:
-    # Without --skip-serve-logs these two serve their logs on all interfaces, to who has signed with
-    # Airflow's secret. Where all is on one machine the only API server shares their disk.
-    is_alone = environment.services is None and name in {"scheduler", "triggerer"}
-    options = ("--skip-serve-logs",) if is_alone else ()
+    has_logs = name in {"scheduler", "triggerer"}
+    options = _log_options(environment) if has_logs else ()
     program = airflow.program(name, *options)
     return Service(
         name=name,

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 
 import psutil
 
-from jobs.services import addresses, airflow, locks, processes, signals
+from jobs.services import addresses, airflow, executors, locks, processes, signals
 from jobs.services.airflow_api import own_airflow
 from jobs.services.definitions import JDBC, Health, Service, has_airflow, services
 from jobs.services.replays import begin_all
@@ -37,12 +37,15 @@ def up(environment: Environment) -> int:
 
     Raises:
         UsageError: a variable of Airflow's is set that Nightshift sets by one of its own, or this
-            machine runs a part of the platform and does not share what the parts share.
+            machine runs a part of the platform and does not share what the parts share, or
+            Airflow's executor lacks what it needs.
     """
+    executors.require_worker_has_tasks(environment)
     wanted = services(environment)
     _require_some(environment, wanted)
     if has_airflow(wanted):
         airflow.require_own_settings(environment)
+        executors.require_all(environment)
     require_shared(environment)
     _require_own_ports(wanted)
     with _one_at_a_time(environment):
@@ -122,13 +125,21 @@ def variables(environment: Environment) -> dict[str, str]:
     }
 
 
+def is_part(environment: Environment) -> bool:
+    """Whether this machine runs some of what an Airflow needs, and others run the rest."""
+    # Its tasks run on other machines, though all of Airflow's own services are here.
+    hands_tasks_out = executors.has_workers() and environment.runs("scheduler")
+    has_worker = environment.runs(executors.WORKER)
+    return environment.is_part or (hands_tasks_out and not has_worker)
+
+
 def require_shared(environment: Environment) -> None:
     """Refuse to run a part of the platform that the other parts would know nothing of.
 
     Raises:
         UsageError: what the parts share is not set; the message names the variables.
     """
-    if not environment.is_part:
+    if not is_part(environment):
         return
     names = environment.settings()
     wanted = {

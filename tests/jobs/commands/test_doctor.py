@@ -142,6 +142,17 @@ def test_a_part_that_is_not_told_what_the_parts_share_is_a_problem(
     assert rows["this part"]["state"] == "ok"
 
 
+def test_an_executor_that_lacks_what_it_needs_is_a_problem(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, rows = _asked(variables)
+    assert "executor" not in rows
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+    code, rows = _asked(variables)
+    assert (code, rows["executor"]["state"]) == (3, "problem")
+    assert "AIRFLOW__CELERY__BROKER_URL" in rows["executor"]["found"]
+
+
 def test_where_yarn_is_its_own_configuration_says(variables: dict[str, str]) -> None:
     _, rows = _asked({**variables, "NIGHTSHIFT_SPARK_MASTER": "yarn"})
     assert rows["Spark cluster"]["found"] == "YARN, where HADOOP_CONF_DIR says"

@@ -484,8 +484,10 @@ def test_a_clusters_spark_takes_the_place_of_our_own(tmp_path: Path) -> None:
 
 
 def test_what_up_can_start_are_the_services_that_a_machine_may_be_told_to_run(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Else schedulers run their tasks themselves, and there is no worker.
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
     own = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)}).with_jdbc()
     assert {service.name for service in services(own)} == set(SERVICES)
     some = replace(own, services="stages,scheduler")

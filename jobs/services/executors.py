@@ -1,0 +1,99 @@
+"""Airflow's executor, as far as `up` must know it: where tasks run, and what that needs.
+
+Never imports Airflow.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib.metadata import PackageNotFoundError, distribution
+
+from pipelines.environment import Environment
+from pipelines.errors import UsageError
+
+WORKER = "worker"
+"""The service that runs the tasks which schedulers hand out."""
+_EXECUTOR = "AIRFLOW__CORE__EXECUTOR"
+"""Variable of Airflow's: one executor, or several with commas between."""
+_NAME = re.compile(r"\w*Executor\b")
+"""Before it there may be a module, and after it a short name."""
+_CELERY = "CeleryExecutor"
+_PROVIDERS = {
+    _CELERY: "apache-airflow-providers-celery",
+    "KubernetesExecutor": "apache-airflow-providers-cncf-kubernetes",
+}
+"""The package that an executor is in, where it is not Airflow's own."""
+_BROKER = "AIRFLOW__CELERY__BROKER_URL"
+_BROKER_IN = (_BROKER, f"{_BROKER}_CMD", f"{_BROKER}_SECRET")
+"""A variable of Airflow's holds a value, or how to get it."""
+
+
+def told() -> str:
+    """The executor that Airflow is told to have; '': none, and it has its local one."""
+    return os.environ.get(_EXECUTOR, "")
+
+
+def has_workers() -> bool:
+    """Whether schedulers hand tasks to workers of Celery's."""
+    return _CELERY in _names()
+
+
+def require_all(environment: Environment) -> None:
+    """Refuse an executor that lacks what it needs: its tasks would wait for ever.
+
+    Raises:
+        UsageError: it does; the message names all that is missing.
+    """
+    missing = [
+        f"the package {provider}, beside Airflow"
+        for name, provider in _PROVIDERS.items()
+        if name in _names() and not _is_installed(provider)
+    ]
+    if has_workers():
+        missing += _missing_of_celery(environment)
+    if missing:
+        raise UsageError(f"{_EXECUTOR}={told()} needs {'; '.join(missing)}.")
+
+
+def require_worker_has_tasks(environment: Environment) -> None:
+    """Refuse a worker to which nobody hands tasks.
+
+    Raises:
+        UsageError: this machine is told to run one, and the executor is another.
+    """
+    named = (environment.services or "").split(",")
+    if WORKER in named and not has_workers():
+        raise UsageError(
+            f"NIGHTSHIFT_SERVICES={environment.services} names '{WORKER}', to which schedulers "
+            f"hand tasks where {_EXECUTOR}={_CELERY} is set, the same on each machine. Without it "
+            "each scheduler runs its own: name 'scheduler' in its place."
+        )
+
+
+def _missing_of_celery(environment: Environment) -> list[str]:
+    missing = []
+    if not any(os.environ.get(name) for name in _BROKER_IN):
+        missing.append(
+            f"{_BROKER}, the broker from which workers take tasks, such as "
+            "redis://:password@host:6379/0"
+        )
+    if not environment.airflow_database.startswith("postgresql"):
+        variable = Environment.settings()["airflow_database"].variable
+        missing.append(
+            f"{variable}=postgresql://…, in which workers say what became of a task: one file "
+            "cannot be written by all of them"
+        )
+    return missing
+
+
+def _names() -> list[str]:
+    return _NAME.findall(told())
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        distribution(package)
+    except PackageNotFoundError:
+        return False
+    return True
