@@ -9,6 +9,10 @@ BIN := .venv/bin
 CODE := pipelines jobs expectations features dags plugins nightshift
 ARGS ?=
 ONLY ?=
+# 1: set up, or build the image, for GPUs. Every target sets up first: `export GPU=1` says it once.
+GPU ?=
+export GPU
+SET_UP_FOR := $(if $(GPU),--gpu)
 # Two, for a machine of two cores: each may have a Spark server, an Airflow and a training of its own.
 WORKERS ?= 2
 NOT_SET_UP := Nothing is set up here ($(BIN)/nightshift is missing), so no service runs. Set up and start: make up
@@ -16,9 +20,9 @@ NOT_SET_UP := Nothing is set up here ($(BIN)/nightshift is missing), so no servi
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
-setup: ## Install what is missing: .venv with Horovod, Delta's JARs, Java, a compiler; quick when nothing is
+setup: ## Install what is missing: .venv with Horovod, Delta's JARs, Java, a compiler; quick when nothing is; for GPUs GPU=1
 	@command -v $(PYTHON) > /dev/null || { echo "setup: no '$(PYTHON)' on PATH. Install Python 3.11, 3.12 or 3.13 (Debian: python3 python3-dev), or say PYTHON=/path/to/python."; exit 1; }
-	@$(PYTHON) -m tools.setup
+	@$(PYTHON) -m tools.setup $(SET_UP_FOR)
 
 demo: setup ## Start the platform, load a quarter of flights, run two nights through Airflow, show the predictions
 	@$(BIN)/nightshift demo $(ARGS)
@@ -37,7 +41,7 @@ logs: ## List the services' logs; print the end of one with ARGS="spark --lines 
 	@if [ -x $(BIN)/nightshift ]; then $(BIN)/nightshift logs $(ARGS); else echo "$(NOT_SET_UP)"; exit 3; fi
 
 test: setup ## Run all tests, of each long sweep a short sample; narrow them with ARGS="tests/jobs -k sql"
-	@$(PYTHON) -m tools.setup --services
+	@$(PYTHON) -m tools.setup --services $(SET_UP_FOR)
 	@$(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder --durations=15 $(ARGS)
 
 check: lint ## Lint, types, import contracts, and the fast rules about the code
@@ -59,7 +63,7 @@ bench: setup ## Measure ours beside its peers; one case with ONLY=scoring, small
 soak: setup ## Run the long sweeps in full
 	@SOAK=1 $(BIN)/python -m pytest --timeout 7200 -m soak --durations=15 $(ARGS)
 
-image: ## Build the image of the platform by Docker, Buildah or Podman
+image: ## Build the image of the platform by Docker, Buildah or Podman; the one for GPUs with GPU=1
 	@docker/build $(ARGS)
 
 compose-test: setup ## Run nights in containers (docker/compose.yaml) and compare them with the same on this machine

@@ -17,7 +17,7 @@ import pytest
 
 from jobs.spark import server
 from pipelines.environment import ROOT
-from tools.setup import environment, horovod, jars, machine
+from tools.setup import cuda, environment, horovod, jars, machine
 from tools.setup import uv as installer
 from tools.setup.__main__ import fingerprint
 from tools.setup.console import SetupError
@@ -26,6 +26,7 @@ LOCKS = (
     environment.LOCK,
     environment.RUNTIME_LOCK,
     horovod.LOCK,
+    cuda.LOCK,
     ROOT / "tools" / "setup" / "uv.lock",
     ROOT / "bench" / "lightgbm.lock",
 )
@@ -75,6 +76,8 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.setattr(cuda, "_OF_NVIDIA", tmp_path / "cuda")
     monkeypatch.setattr(machine, "can_install", lambda: False)
     return tmp_path
 
@@ -99,6 +102,17 @@ def test_an_image_gets_the_versions_that_were_tested_and_no_test_tools() -> None
     assert not {"pytest", "hypothesis", "playwright", "ruff"} & set(
         pinned(environment.RUNTIME_LOCK)
     )
+
+
+def test_a_set_up_for_gpus_adds_nvidias_libraries_and_no_other_version() -> None:
+    known = set(re.findall(r"^\S+==\S+", environment.RUNTIME_LOCK.read_text(), re.MULTILINE))
+    of_gpus = set(re.findall(r"^\S+==\S+", cuda.LOCK.read_text(), re.MULTILINE))
+    added = {package_of(pin) for pin in of_gpus - known}
+    assert all(name.startswith("nvidia-") for name in added)
+    assert {"nvidia-nccl-cu12", "nvidia-cudnn-cu12", "nvidia-cuda-runtime-cu12"} <= added
+    asks_for = (ROOT / "tools" / "setup" / "gpu.in").read_text()
+    (version,) = re.findall(r"^tensorflow\[and-cuda\]==(\S+)$", asks_for, re.MULTILINE)
+    assert f"tensorflow=={version}" in known
 
 
 def test_the_jars_fit_the_delta_of_the_lock() -> None:
@@ -160,6 +174,80 @@ def test_an_old_java_is_named_with_its_version(
 def test_without_a_compiler_it_says_what_to_install(bare_machine: Path) -> None:
     with pytest.raises(SetupError, match=r"No C\+\+ compiler.*build-essential"):
         machine.provide([machine.COMPILER])
+
+
+def test_without_cudas_compiler_it_says_what_to_install(
+    bare_machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SetupError, match=r"No CUDA compiler \(nvcc\).*nvidia-cuda-toolkit"):
+        cuda.require_compiler()
+    monkeypatch.setenv("CUDA_HOME", "/nowhere")
+    with pytest.raises(SetupError, match="was found in CUDA_HOME=/nowhere"):
+        cuda.require_compiler()
+
+
+def nvcc_that_takes(folder: Path, compiler: str) -> None:
+    """An nvcc that refuses each other compiler."""
+    program(
+        folder / "cuda" / "bin" / "nvcc",
+        f'[ "$1" = --version ] && {{ echo "Cuda"; echo "Build cuda_12.5"; exit; }}\n'
+        f'[ "$2" = {folder}/{compiler} ] || {{ echo "h:1: #error unsupported" >&2; exit 1; }}',
+    )
+
+
+def program(file: Path, lines: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"#!/bin/sh\n{lines}\n")
+    file.chmod(0o755)
+
+
+def test_of_several_compilers_the_first_that_cudas_takes_builds_horovod(
+    bare_machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvcc_that_takes(bare_machine, "g++-11")
+    program(bare_machine / "g++", "")
+    with pytest.raises(SetupError, match=r"by none of \S+/g\+\+: h:1: #error unsupported"):
+        cuda.require_compiler()
+    program(bare_machine / "g++-11", "")
+    assert cuda.host_compiler(cuda.home()) == str(bare_machine / "g++-11")
+    monkeypatch.setenv("CXX", "g++")
+    with pytest.raises(SetupError, match="CXX names the compiler"):
+        cuda.require_compiler()
+
+
+def test_horovod_for_gpus_is_built_with_the_nccl_that_tensorflow_takes(
+    bare_machine: Path, tmp_path: Path
+) -> None:
+    nvcc_that_takes(bare_machine, "g++")
+    program(bare_machine / "g++", "")
+    packages, scratch = tmp_path / "site-packages", tmp_path / "scratch"
+    scratch.mkdir()
+    with pytest.raises(SetupError, match=r"NCCL's headers are not in \.venv.*nvidia-nccl-cu12"):
+        cuda.variables(packages, scratch)
+    header = packages / "nvidia" / "nccl" / "include" / "nccl.h"
+    header.parent.mkdir(parents=True)
+    header.touch()
+    for _ in range(2):
+        made = cuda.variables(packages, scratch)
+    assert made == {
+        "HOROVOD_GPU_OPERATIONS": "NCCL",
+        "HOROVOD_CUDA_HOME": str(bare_machine / "cuda"),
+        "HOROVOD_NCCL_INCLUDE": str(header.parent),
+        "HOROVOD_NCCL_LIB": str(scratch),
+        "HOROVOD_NCCL_LINK": "SHARED",
+        "CXX": str(bare_machine / "g++"),
+    }
+    library = packages / "nvidia" / "nccl" / "lib" / "libnccl.so.2"
+    assert (scratch / "libnccl.so").readlink() == library
+
+
+def test_a_build_for_gpus_is_never_taken_for_one_of_gloo_alone(bare_machine: Path) -> None:
+    nvcc_that_takes(bare_machine, "g++")
+    of_gloo = horovod.options("tensorflow==2.21.0")[-1]
+    assert of_gloo == "nightshift-build=tensorflow==2.21.0,gloo"
+    of_gpus = horovod.options("tensorflow==2.21.0", gpu=True)[-1]
+    assert of_gpus == f"{of_gloo},nccl,cuda_12.5"
+    assert fingerprint(ROOT) != fingerprint(ROOT, gpu=True)
 
 
 def test_without_a_python_of_ours_it_says_which_would_do(

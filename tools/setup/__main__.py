@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from tools.setup import classes, environment, jars, lock, machine
+from tools.setup import classes, cuda, environment, jars, lock, machine
 from tools.setup.console import ROOT, TOOLS, VENV, SetupError, fail, say
 
 _STAMP = VENV / ".set-up"
@@ -38,6 +38,11 @@ def main() -> int:
         help="without what only tests and checks need, as an image has it",
     )
     asked.add_argument(
+        "--gpu",
+        action="store_true",
+        help="for GPUs: NVIDIA's libraries, and Horovod built with NCCL, which needs nvcc",
+    )
+    asked.add_argument(
         "--lock",
         action="store_true",
         help="resolve requirements.in and runtime.in anew into their locks, and do no more",
@@ -48,7 +53,8 @@ def main() -> int:
             if options.lock:
                 lock.resolve()
                 return 0
-            _set_up(environment.RUNTIME_LOCK if options.runtime else environment.LOCK)
+            packages = environment.RUNTIME_LOCK if options.runtime else environment.LOCK
+            _set_up(packages, gpu=options.gpu)
             if options.services:
                 machine.provide_services()
     except SetupError as error:
@@ -60,18 +66,21 @@ def main() -> int:
     return 0
 
 
-def _set_up(packages: Path) -> None:
-    wanted = fingerprint(ROOT, packages.name)
+def _set_up(packages: Path, *, gpu: bool) -> None:
+    wanted = fingerprint(ROOT, packages.name, gpu=gpu)
     if _is_done(wanted):
         return
+    if gpu:
+        # Before anything changes: what is there may train on.
+        cuda.require_compiler()
     started = time.monotonic()
     # What is interrupted from here on must be done again.
     _STAMP.unlink(missing_ok=True)
     machine.provide([machine.JAVA, machine.COMPILER])
-    environment.install_packages(packages)
+    environment.install_packages(packages, gpu=gpu)
     jars.make()
     with _sharing_classes(packages):
-        environment.complete(packages)
+        environment.complete(packages, gpu=gpu)
     _STAMP.write_text(wanted)
     say(f"setup: ready after {time.monotonic() - started:.0f} s")
 
@@ -98,7 +107,7 @@ def _is_done(wanted: str) -> bool:
     return shutil.which(machine.java_program()) is not None and (VENV / "bin" / "python").exists()
 
 
-def fingerprint(root: Path, packages: str = environment.LOCK.name) -> str:
+def fingerprint(root: Path, packages: str = environment.LOCK.name, *, gpu: bool = False) -> str:
     """What a finished set-up is the result of.
 
     A checksum over the folder's place and everything that set-up reads.
@@ -106,9 +115,12 @@ def fingerprint(root: Path, packages: str = environment.LOCK.name) -> str:
     Args:
         root: The folder.
         packages: Name of the lock of packages in it.
+        gpu: Whether it was made for GPUs.
     """
     packaging = _packaging((root / "pyproject.toml").read_text())
     seen = hashlib.sha256(f"{root}\n{packaging}".encode())
+    if gpu:
+        seen.update(b"gpu")
     own_files = sorted((root / "tools" / "setup").iterdir())
     for path in [root / packages, *own_files]:
         if path.is_file():

@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from tools.setup import horovod, machine
+from tools.setup import cuda, horovod, machine
 from tools.setup.console import ROOT, VENV, run, step
 from tools.setup.uv import uv, variables
 
@@ -31,11 +31,12 @@ _BUILD_TOOLS = ("setuptools", "wheel", "packaging")
 """What Horovod, and this project itself, are built with."""
 
 
-def install_packages(lock: Path) -> None:
+def install_packages(lock: Path, *, gpu: bool = False) -> None:
     """Bring the packages of `.venv` to what the lock says, in place where that is safe.
 
     Args:
         lock: `LOCK` or `RUNTIME_LOCK`.
+        gpu: NVIDIA's libraries too.
 
     Raises:
         SetupError: a step failed; the message says which command, and its last output.
@@ -45,16 +46,17 @@ def install_packages(lock: Path) -> None:
         _create(program)
     _UNFINISHED.touch()
     with step(f"installing the packages of {lock.name} (a few minutes the first time)"):
-        _install_packages(program, lock)
+        _install_packages(program, lock, [cuda.LOCK] if gpu else [])
     # What comes between may fail, and takes nothing of this along.
     _UNFINISHED.unlink()
 
 
-def complete(lock: Path) -> None:
+def complete(lock: Path, *, gpu: bool = False) -> None:
     """Add to these packages what is built here: Horovod, and this project itself.
 
     Args:
         lock: The one of the packages.
+        gpu: Horovod with NCCL.
 
     Raises:
         SetupError: a step failed; the message says which command, and its last output.
@@ -62,14 +64,14 @@ def complete(lock: Path) -> None:
     program = uv()
     _UNFINISHED.touch()
     with step("installing Horovod (built in 2-3 minutes the first time)"):
-        _install_horovod(program, lock)
+        _install_horovod(program, lock, gpu=gpu)
     with step("installing the nightshift command"):
         _install_project(program)
     with step("compiling the modules to bytecode"):
         own = [ROOT / name for name in _OWN_PACKAGES]
         run([_PYTHON, "-c", _COMPILE, VENV / "lib", *own])
     with step("proving that Horovod works"):
-        run([_PYTHON, "-c", horovod.PROOF])
+        run([_PYTHON, "-c", horovod.PROOF_ON_GPUS if gpu else horovod.PROOF])
     _UNFINISHED.unlink()
 
 
@@ -90,18 +92,21 @@ def _create(program: str) -> None:
         run([program, "venv", "--python", python, VENV], env=variables())
 
 
-def _install_packages(program: str, lock: Path) -> None:
+def _install_packages(program: str, lock: Path, others: list[Path]) -> None:
     # Packages without a wheel are built by these tools, not by what the index offers that day.
     tools = _pins(lock.read_text(), _BUILD_TOOLS)
     locked = ("--require-hashes", "--no-deps", "--constraint", lock)
     _pip(program, "install", *locked, *tools)
-    _pip(program, "sync", "--require-hashes", "--no-build-isolation", lock)
+    _pip(program, "sync", "--require-hashes", "--no-build-isolation", lock, *others)
 
 
-def _install_horovod(program: str, lock: Path) -> None:
-    headers = horovod.headers(_PYTHON, VENV / "horovod-headers")
+def _install_horovod(program: str, lock: Path, *, gpu: bool) -> None:
+    scratch = VENV / "horovod-headers"
     tensorflow = "".join(_pins(lock.read_text(), ("tensorflow",)))
-    _pip(program, "install", *horovod.options(tensorflow), env=horovod.variables(headers))
+    env = horovod.variables(horovod.headers(_PYTHON, scratch))
+    if gpu:
+        env |= horovod.variables_for_gpus(_PYTHON, scratch)
+    _pip(program, "install", *horovod.options(tensorflow, gpu=gpu), env=env)
 
 
 def _install_project(program: str) -> None:

@@ -1,9 +1,10 @@
 """Builds Horovod 0.28.1 against TensorFlow 2.21, which it does not know.
 
-Upstream calls TensorFlow 2.16 and later unsupported: horovod issue 4290. Two things stop the build,
-both in headers: it includes `tensorflow/compiler/xla/client/xla_builder.h`, which has moved (its
-use is under `#if HAVE_GPU`, so an empty file does), and two libraries whose headers TensorFlow's
-wheel ships in a folder of their own.
+Upstream calls TensorFlow 2.16 and later unsupported: horovod issue 4290. Three things stop the
+build: it includes `tensorflow/compiler/xla/client/xla_builder.h`, which has moved; two libraries'
+headers are in folders of their own in TensorFlow's wheel; and for GPUs it calls a function that
+TensorFlow has no more. Our file in the place of the first, which one source includes, mends that
+and the last: horovod_xla_builder.h.
 
 Delete the headers when a Horovod release builds on the TensorFlow of requirements.lock without
 them; pin Horovod in requirements.in and delete this file when it also has wheels.
@@ -15,10 +16,12 @@ import os
 import subprocess
 from pathlib import Path
 
+from tools.setup import cuda
 from tools.setup.console import SetupError
 
 LOCK = Path(__file__).with_name("horovod.lock")
 _COMPILING = Path(__file__).with_name("horovod.cmake")
+_MOVED = Path(__file__).with_name("horovod_xla_builder.h")
 _BUILD = {
     "HOROVOD_WITH_TENSORFLOW": "1",
     "HOROVOD_WITHOUT_PYTORCH": "1",
@@ -30,16 +33,18 @@ _BUILD = {
 }
 PROOF = "import horovod.tensorflow as hvd; hvd.init(); assert hvd.size() == 1 and hvd.gloo_built()"
 """Python that fails unless what was installed works."""
+PROOF_ON_GPUS = f"{PROOF} and hvd.nccl_built()"
+"""The same of a build for GPUs; it needs none."""
 
 
 def headers(python: Path, folder: Path) -> list[Path]:
     """The folders of headers that the build needs, in order.
 
-    `folder` is made the one with the empty file.
+    `folder` is made the one with our file in the place of a header.
     """
-    empty = folder / "tensorflow" / "compiler" / "xla" / "client" / "xla_builder.h"
-    empty.parent.mkdir(parents=True, exist_ok=True)
-    empty.touch()
+    moved = folder / "tensorflow" / "compiler" / "xla" / "client" / "xla_builder.h"
+    moved.parent.mkdir(parents=True, exist_ok=True)
+    moved.write_bytes(_MOVED.read_bytes())
     external = _tensorflow(python) / "include" / "external"
     return [folder, external / "highwayhash", external / "farmhash_archive" / "src"]
 
@@ -58,13 +63,16 @@ def _tensorflow(python: Path) -> Path:
     return Path(asked.stdout.decode().strip())
 
 
-def options(tensorflow: str) -> list[str]:
+def options(tensorflow: str, *, gpu: bool = False) -> list[str]:
     """Options of `uv pip install`.
 
     The setting names what uv's cached build was made for: another one is never taken for it.
     """
+    made_for = f"{tensorflow},gloo"
+    if gpu:
+        made_for += f",nccl,{cuda.version(cuda.home())}"
     locked = ["--require-hashes", "--no-deps", "--requirement", str(LOCK)]
-    build = ["--no-build-isolation", "--config-setting", f"nightshift-build={tensorflow},gloo"]
+    build = ["--no-build-isolation", "--config-setting", f"nightshift-build={made_for}"]
     return [*locked, *build]
 
 
@@ -75,3 +83,8 @@ def variables(folders: list[Path]) -> dict[str, str]:
     if given:
         searched.append(given)
     return {**_BUILD, "CPLUS_INCLUDE_PATH": os.pathsep.join(searched)}
+
+
+def variables_for_gpus(python: Path, folder: Path) -> dict[str, str]:
+    """What a build for GPUs adds to these."""
+    return cuda.variables(_tensorflow(python).parent, folder)

@@ -35,6 +35,7 @@ def resolve() -> None:
         # What an image gets is what was tested.
         as_tested = ("--constraints", str(ROOT / "requirements.lock"))
         _compile(program, ROOT / "runtime.in", *as_tested)
+        _compile(program, _HERE / "gpu.in", *as_tested)
         for asked in (_HERE / "horovod.in", _HERE / "uv.in", ROOT / "bench" / "lightgbm.in"):
             _compile(program, asked, "--no-deps")
 
