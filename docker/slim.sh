@@ -7,7 +7,7 @@ set -eu
 venv=$1
 packages=$(echo "$venv"/lib/python3*/site-packages)
 
-rm -rf "$venv/horovod-headers" "$packages/tensorflow/include"
+rm -rf "$venv/horovod-headers" "$packages/tensorflow/include" "$packages"/nvidia/*/include
 # Of these nothing imports its tests; others do, such as h5py.
 for library in matplotlib numpy pandas pyarrow scipy sklearn; do
     find "$packages/$library" -type d -name tests -prune -exec rm -rf {} +
@@ -25,8 +25,8 @@ find "$packages/botocore/data" -mindepth 1 -maxdepth 1 -type d \
 rm -f "$packages/ai_edge_litert/libLiteRtWebGpuAccelerator.so"
 
 # Not what a wheel has brought along beside its packages: tools have moved parts of those about, which
-# strip does not understand.
-find "$packages" -name "*.so*" -type f -size +1M ! -path "*.libs/*" -exec strip --strip-unneeded {} +
+# strip does not understand. NVIDIA's have no symbols to spare.
+find "$packages" -name "*.so*" -type f -size +1M ! -path "*.libs/*" ! -path "*/nvidia/*" -exec strip --strip-unneeded {} +
 
 "$venv/bin/python" -c "import horovod.tensorflow as hvd; hvd.init(); assert hvd.gloo_built()"
 "$venv/bin/python" -c "import asyncpg, boto3, deltalake, duckdb, feast, great_expectations, mlflow, \

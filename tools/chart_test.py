@@ -64,6 +64,7 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *("--set", "networkPolicy.egress[0].ports[0].port=443"),
     ),
     "without a network policy": (*_IMAGE, "--set", "networkPolicy.enabled=false"),
+    "with GPUs": (*_IMAGE, "--set", "gpus=2"),
     "apart": _APART,
     "apart, with more of some": (
         *_APART,
@@ -81,6 +82,7 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *("--set", "apart.ranks.tolerations[0].operator=Exists"),
         *("--set", "apart.ranks.api.to[0].ipBlock.cidr=10.0.0.1/32"),
     ),
+    "apart, with GPUs": (*_APART, "--set", "gpus=2"),
 }
 _KINDS = {
     "one": {"StatefulSet", "Service", "NetworkPolicy"},
@@ -106,6 +108,11 @@ _REFUSED: Mapping[str, Sequence[str]] = {
         *("--set", "layout=apart"),
         *("--set", "environmentSecret=nightshift"),
         *("--set", "environment.NIGHTSHIFT_LAKE=/lake"),
+    ),
+    "gpus: ranks in Pods ask for theirs by": (
+        *_APART,
+        *("--set", "apart.ranks.where=pods"),
+        *("--set", "gpus=1"),
     ),
     "some would wait for ever": (*_APART, "--set", "apart.stages.replicas=3"),
     "holds 0 executors of NIGHTSHIFT_SPARK_MEMORY=4g": (
@@ -196,6 +203,8 @@ _FLOWS = {
     ("rank", "stages", None),
 }
 """Which part begins connections to which, and its port; None: any. Nothing else may."""
+_TRAINING = {"platform", "stages"}
+"""Containers in which ranks run."""
 _PART = "app.kubernetes.io/component"
 _BOTH_WAYS = {"Ingress", "Egress"}
 _POD_SECONDS = 60
@@ -239,8 +248,23 @@ def _faults() -> Iterator[str]:
             wanted |= _OF_RANKS_IN_PODS
         if {one["kind"] for one in found} != wanted:
             yield f"{name}: it makes other kinds than {sorted(wanted)}"
-        for fault in _faults_of(found):
+        for fault in [*_faults_of(found), *_faults_of_gpus(found, "gpus=2" in settings)]:
             yield f"{name}: {fault}"
+
+
+def _faults_of_gpus(found: Sequence[Found], are_wanted: bool) -> Iterator[str]:
+    """They are for Pods that train, and these share memory for NCCL."""
+    for one in found:
+        if "template" not in one["spec"]:
+            continue
+        (container,) = one["spec"]["template"]["spec"]["containers"]
+        name = container["name"]
+        gpus = 2 if are_wanted and name in _TRAINING else None
+        if container["resources"]["limits"].get("nvidia.com/gpu") != gpus:
+            yield f"{name} has other GPUs than {gpus}"
+        mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+        if ("/dev/shm" in mounts) != (gpus is not None):
+            yield f"{name} has {gpus} GPUs, and mounts {mounts}"
 
 
 def _taken() -> Iterator[str]:

@@ -106,3 +106,11 @@ spec:
     - name: scratch
       emptyDir: {}
 {{- end }}
+{{/* Of a Pod that trains: its resources, and GPUs beside them. */}}
+{{- define "nightshift.training" -}}
+{{- $limits := .own.limits | default dict }}
+{{- if .gpus }}
+{{- $limits = merge (dict "nvidia.com/gpu" .gpus) $limits }}
+{{- end }}
+{{- toYaml (merge (dict "limits" $limits) .own) }}
+{{- end }}

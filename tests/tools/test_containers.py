@@ -13,6 +13,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 from pipelines.environment import ROOT, Environment
@@ -55,6 +56,25 @@ def test_links_lead_to_the_port_at_which_people_reach_the_stack() -> None:
     (published,) = platform["ports"]
     host, port = published.removesuffix(":8080").split(":", 1)
     assert platform["environment"]["NIGHTSHIFT_AIRFLOW_URL"] == f"http://{host}:{port}"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "tag", "options"),
+    [
+        ("", "localhost/nightshift:latest", "--build-arg BASE=mine ."),
+        ("1", "localhost/nightshift:gpu", "--build-arg GPU=1 --build-arg BASE=mine ."),
+    ],
+)
+def test_the_image_for_gpus_is_built_from_the_same_file_under_a_tag_of_its_own(
+    gpu: str, tag: str, options: str, tmp_path: Path
+) -> None:
+    _stub(tmp_path / "docker", '[ "$1" = info ] || echo "$@"')
+    variables = {"PATH": f"{tmp_path}:/usr/bin:/bin", "GPU": gpu}
+    command = [str(_DOCKER / "build"), "--build-arg", "BASE=mine"]
+    built = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
+    asked, told = built.stdout.splitlines()
+    assert asked == f"build --tag {tag} --file docker/Dockerfile {options}"
+    assert told == f"Built {tag}."
 
 
 def _completed(folder: Path, older: str) -> dict[str, str]:
