@@ -65,6 +65,8 @@ _MEMORY_LIMITS = (
 )
 """Where a container tells what it may have."""
 _SET_UP_ANEW = "make setup"
+_FOR_GPUS = "make setup GPU=1, or the image for GPUs: docs/how-to/horovod.md#gpus"
+_FEWER_RANKS = "NIGHTSHIFT_RANKS={}, or CUDA_VISIBLE_DEVICES= for the processor"
 State = Literal["ok", "warning", "problem"]
 
 
@@ -189,9 +191,11 @@ def _devices(environment: Environment) -> Iterator[Finding]:
     yield _ranks_on_gpus(environment, len(gpus))
     built, _ = horovod_build()
     has_nccl = built.get("nccl", False)
-    found = "NCCL" if has_nccl else "Gloo, through the host's memory"
-    way_out = "Build Horovod with HOROVOD_GPU_OPERATIONS=NCCL: docs/how-to/horovod.md#gpus"
-    yield _judged("gradients go by", found, has_nccl, way_out, "warning")
+    # NCCL refuses a GPU that comes twice.
+    goes_by_nccl = has_nccl and _ranks(environment) <= len(gpus)
+    found = "NCCL" if goes_by_nccl else "Gloo, through the host's memory"
+    way_out = _FEWER_RANKS.format(len(gpus)) if has_nccl else _FOR_GPUS
+    yield _judged("gradients go by", found, goes_by_nccl, way_out, "warning")
 
 
 def _hosts(environment: Environment) -> Iterator[Finding]:
@@ -257,12 +261,12 @@ def _ranks_on_gpus(environment: Environment, gpus: int) -> Finding:
             what="ranks run on",
             found="the processor: TensorFlow finds no CUDA libraries",
             state="warning",
-            way_out="pip install 'tensorflow[and-cuda]' of the installed version",
+            way_out=_FOR_GPUS,
         )
     ranks = _ranks(environment)
     has_each = ranks <= gpus
     found = f"a GPU each, {ranks} of {gpus}" if has_each else f"{ranks} ranks share {gpus} GPUs"
-    way_out = f"NIGHTSHIFT_RANKS={gpus}, or CUDA_VISIBLE_DEVICES= for the processor"
+    way_out = _FEWER_RANKS.format(gpus)
     return _judged("ranks run on", found, has_each, way_out, "warning")
 
 

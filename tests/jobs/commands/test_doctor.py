@@ -297,6 +297,9 @@ def test_with_gpus_it_tells_how_gradients_go(
     _, rows = _asked({**variables, "NIGHTSHIFT_RANKS": "3"})
     assert rows["ranks run on"]["found"] == "3 ranks share 2 GPUs"
     assert rows["ranks run on"]["state"] == "warning"
+    # NCCL takes no GPU twice.
+    assert rows["gradients go by"]["found"] == "Gloo, through the host's memory"
+    assert rows["gradients go by"]["state"] == "warning"
 
 
 def test_each_host_that_trains_is_asked_whether_it_has_the_code_of_here(

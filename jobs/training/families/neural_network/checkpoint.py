@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from jobs.training.families.neural_network.horovod_keras3 import HOST
 from pipelines import places
 
 
@@ -44,8 +45,9 @@ class Checkpoints(keras.callbacks.Callback):
         """
         if hvd.rank() == 0 and self._file.exists():
             self._read_if_whole(model)
-        done = tf.constant(max(map(len, self.curves.values()), default=0))
-        return int(hvd.broadcast(done, root_rank=0).numpy())
+        epochs = max(map(len, self.curves.values()), default=0)
+        with tf.device(HOST):
+            return int(hvd.broadcast(tf.constant(epochs), root_rank=0).numpy())
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Called by Keras after each epoch."""

@@ -27,6 +27,9 @@ from pipelines.errors import NightshiftError
 
 _Apply = Callable[..., None]
 """Takes gradients, and the variables that they are of."""
+HOST = "CPU:0"
+"""Where all else meets: it is small, and a Horovod with NCCL would send it from GPU to GPU, which a
+rank may not have."""
 
 
 def distribute(
@@ -52,13 +55,28 @@ def distribute(
             exchange them and the weights move. Steps of an epoch must be a multiple of it.
     """
     local_apply = model.optimizer.apply
+    device = gradients_meet_on()
 
     def apply(grads: Iterable[Any], trainable_variables: Any = None) -> None:
-        local_apply(_averaged(list(grads), compression), trainable_variables)
+        local_apply(_averaged(list(grads), compression, device), trainable_variables)
 
     if accumulated_batches > 1:
         apply = _accumulating(apply, model, accumulated_batches)
     model.optimizer.apply = apply
+
+
+def gradients_meet_on() -> str:
+    """The device from which gradients go to the other ranks; empty: where they are.
+
+    NCCL takes them from GPUs, one of each rank. Where ranks share a GPU, or one has none, all go
+    through their hosts' memory: each rank must say the same, and NCCL refuses a GPU that comes
+    twice.
+    """
+    if not hvd.nccl_built():
+        return ""
+    gpus = tf.config.list_physical_devices("GPU")
+    has_own = hvd.local_size() <= len(gpus)
+    return "" if agree_on(int(has_own)) else HOST
 
 
 def together(callbacks: Sequence[keras.callbacks.Callback]) -> list[keras.callbacks.Callback]:
@@ -71,8 +89,9 @@ def together(callbacks: Sequence[keras.callbacks.Callback]) -> list[keras.callba
 
 def agree_on(value: int) -> int:
     """The least of the ranks' values, for example of the steps that each could take."""
-    own = tf.constant(value, tf.int64)
-    return int(hvd.allreduce(own, op=hvd.Min).numpy())
+    with tf.device(HOST):
+        own = tf.constant(value, tf.int64)
+        return int(hvd.allreduce(own, op=hvd.Min).numpy())
 
 
 def require_alike(model: keras.Model) -> None:
@@ -84,8 +103,9 @@ def require_alike(model: keras.Model) -> None:
     digest = hashlib.sha256()
     for weights in model.get_weights():
         digest.update(np.ascontiguousarray(weights).tobytes())
-    own = tf.constant([list(digest.digest())], tf.uint8)
-    of_all = hvd.allgather(own).numpy()
+    with tf.device(HOST):
+        own = tf.constant([list(digest.digest())], tf.uint8)
+        of_all = hvd.allgather(own).numpy()
     differs = (of_all != of_all[0]).any(axis=1)
     others = np.flatnonzero(differs).tolist()
     if others:
@@ -106,8 +126,7 @@ class Broadcast(keras.callbacks.Callback):
             optimizer.build(self.model.trainable_variables)
         tensors = _tensors([*self.model.variables, *optimizer.variables])
         unique = {id(tensor): tensor for tensor in tensors}
-        # In place: else Horovod traces a function for it, which takes a third of a second.
-        hvd.broadcast_variables(list(unique.values()), root_rank=0, inplace=True)
+        _take_those_of_rank_0(list(unique.values()))
 
 
 class AverageLogs(keras.callbacks.Callback):
@@ -121,14 +140,15 @@ class AverageLogs(keras.callbacks.Callback):
         if logs:
             # One order on all ranks: the reduction knows numbers and no names.
             names = sorted(logs)
-            own = tf.constant([float(logs[name]) for name in names], tf.float64)
-            means = hvd.allreduce(own, op=hvd.Average).numpy()
+            with tf.device(HOST):
+                own = tf.constant([float(logs[name]) for name in names], tf.float64)
+                means = hvd.allreduce(own, op=hvd.Average).numpy()
             logs.update(zip(names, means.tolist(), strict=True))
         tensors = _tensors(self.model.non_trainable_variables)
         statistics = [tensor for tensor in tensors if tensor.dtype.is_floating]
         if statistics:
             copies = [tf.identity(tensor) for tensor in statistics]
-            averaged = hvd.grouped_allreduce(copies, op=hvd.Average)
+            averaged = hvd.grouped_allreduce(copies, op=hvd.Average, device_dense=HOST)
             for variable, mean in zip(statistics, averaged, strict=True):
                 variable.assign(mean)
 
@@ -138,15 +158,34 @@ class StopTogether(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Called by Keras after each epoch."""
-        wanted = tf.constant(int(bool(self.model.stop_training)), tf.int32)
-        self.model.stop_training = bool(hvd.allreduce(wanted, op=hvd.Max).numpy())
+        with tf.device(HOST):
+            wanted = tf.constant(int(bool(self.model.stop_training)), tf.int32)
+            self.model.stop_training = bool(hvd.allreduce(wanted, op=hvd.Max).numpy())
 
 
-def _averaged(grads: list[Any], compression: Any) -> list[Any]:
+def _take_those_of_rank_0(variables: Sequence[tf.Variable]) -> None:
+    """Give all variables the values that rank 0 has.
+
+    By one exchange of all their bytes: `hvd.broadcast_variables` takes one for each, and traces a
+    function for them first.
+    """
+    values = [np.ravel(variable.numpy()) for variable in variables]
+    own = np.concatenate([value.view(np.uint8) for value in values])
+    with tf.device(HOST):
+        given = hvd.broadcast(tf.constant(own), root_rank=0).numpy()
+    ends = np.cumsum([value.nbytes for value in values])
+    parts = np.split(given, ends[:-1])
+    for variable, value, part in zip(variables, values, parts, strict=True):
+        variable.assign(part.view(value.dtype).reshape(variable.shape))
+
+
+def _averaged(grads: list[Any], compression: Any, device: str) -> list[Any]:
     positions = [i for i, grad in enumerate(grads) if grad is not None]
     means = [tf.convert_to_tensor(grads[i]) for i in positions]
     if hvd.size() > 1:
-        means = hvd.grouped_allreduce(means, op=hvd.Average, compression=compression)
+        means = hvd.grouped_allreduce(
+            means, op=hvd.Average, compression=compression, device_dense=device
+        )
     for i, mean in zip(positions, means, strict=True):
         grads[i] = mean
     return grads

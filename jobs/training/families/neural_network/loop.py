@@ -153,7 +153,8 @@ def _distances(
     own_pieces = shards.pieces(rows, feed.PIECE_ROWS, first, count)
     found = [network.distances(model, encoding, task, piece) for piece in own_pieces]
     own = np.concatenate([np.stack(one, axis=1) for one in found])
-    of_all = hvd.allgather(tf.constant(own, tf.float64)).numpy()
+    with tf.device(horovod_keras3.HOST):
+        of_all = hvd.allgather(tf.constant(own, tf.float64)).numpy()
     return of_all[:, 0], of_all[:, 1]
 
 

@@ -9,11 +9,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import horovod.tensorflow as hvd
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from jobs.training.families.neural_network import horovod_keras3
+from jobs.training.families.neural_network.horovod_keras3 import HOST
 from jobs.training.families.neural_network.rendezvous import HERE, LOOPBACK, rendezvous
 from pipelines.environment import ROOT
 
@@ -58,6 +61,31 @@ def test_the_example_of_the_docs_runs_and_its_model_loads(tmp_path: Path) -> Non
     _run_on_two_ranks(tmp_path, "train.py")
     model = keras.saving.load_model(tmp_path / "model.keras")
     assert type(model.optimizer) is keras.optimizers.AdamW
+
+
+@pytest.mark.parametrize(
+    ("has_nccl", "gpus", "ranks_here", "others_have", "device"),
+    [
+        (False, 1, 2, True, ""),
+        (True, 2, 2, True, ""),
+        (True, 1, 2, True, HOST),
+        (True, 0, 1, True, HOST),
+        (True, 1, 1, False, HOST),
+    ],
+)
+def test_gradients_go_by_nccl_where_each_rank_has_a_gpu_of_its_own(
+    has_nccl: bool,
+    gpus: int,
+    ranks_here: int,
+    others_have: bool,
+    device: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hvd, "nccl_built", lambda: has_nccl)
+    monkeypatch.setattr(hvd, "local_size", lambda: ranks_here)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind] * gpus)
+    monkeypatch.setattr(horovod_keras3, "agree_on", lambda own: min(own, int(others_have)))
+    assert horovod_keras3.gradients_meet_on() == device
 
 
 def _of(trained: Weights, way: str) -> np.ndarray:
