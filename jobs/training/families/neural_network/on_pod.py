@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
+from jobs.services.child import end
 from jobs.training.families.neural_network import wanted
 from jobs.training.families.neural_network.on_host import LEFT_ALONE, take_part_while_wanted
 from jobs.training.families.neural_network.quiet import import_tensorflow
@@ -34,4 +35,5 @@ def main(folder: str, port: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    # At once: the others, or the next attempt, would wait while TensorFlow tidies up.
+    end(main(sys.argv[1], int(sys.argv[2])))
