@@ -237,14 +237,14 @@ def test_the_history_is_read_once_for_many_nights(
     evaluated(SECOND)
     evaluated(THIRD)
     reads: list[int] = []
-    read = ops.read
+    read = ops.read_once
 
     def counted(*arguments: object) -> pa.Table:
         rows = read(*arguments)  # type: ignore[arg-type]
         reads.append(len(rows))
         return rows
 
-    monkeypatch.setattr(ops, "read", counted)
+    monkeypatch.setattr(ops, "read_once", counted)
     assert len(_served(environment, registry)) == 6
     assert reads == [3]
 
