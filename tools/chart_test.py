@@ -255,7 +255,7 @@ def _faults() -> Iterator[str]:
 def _faults_of_gpus(found: Sequence[Found], are_wanted: bool) -> Iterator[str]:
     """They are for Pods that train, and these share memory for NCCL."""
     for one in found:
-        if "template" not in one["spec"]:
+        if "template" not in one.get("spec", {}):
             continue
         (container,) = one["spec"]["template"]["spec"]["containers"]
         name = container["name"]
