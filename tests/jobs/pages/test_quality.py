@@ -30,10 +30,21 @@ def environment(tmp_path: Path) -> Environment:
     return Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
 
 
+class Clock:
+    """Each time that is asked for is a minute after the one before."""
+
+    minute = 0
+
+    def next(self) -> datetime:
+        self.minute += 1
+        return datetime(2013, 1, 9, 1, self.minute, tzinfo=UTC)
+
+
+CLOCK = Clock()
+
+
 def judge(environment: Environment, days: Days, observed: str, **more: Any) -> None:
     """Record what a check said of some nights, later than all before it."""
-    judge.minute += 1  # type: ignore[attr-defined]
-    minute = judge.minute  # type: ignore[attr-defined]
     detail = {"says": "rows is from 5 to 10.", "least": 5, "most": 10}
     row = {
         "run_id": "run",
@@ -49,7 +60,7 @@ def judge(environment: Environment, days: Days, observed: str, **more: Any) -> N
         "observed": observed,
         "detail": json.dumps({**detail, "examples": more.pop("examples", [])}),
         "report": str(environment.reports / "flights" / "a" / "index.html"),
-        "checked_at": datetime(2013, 1, 9, 1, minute, tzinfo=UTC),
+        "checked_at": CLOCK.next(),
         **more,
     }
     ops.append(environment, "check_results", [row])
@@ -57,7 +68,7 @@ def judge(environment: Environment, days: Days, observed: str, **more: Any) -> N
 
 @pytest.fixture(autouse=True)
 def clock() -> None:
-    judge.minute = 0  # type: ignore[attr-defined]
+    CLOCK.minute = 0
 
 
 def test_nothing_is_shown_where_nothing_was_judged(environment: Environment) -> None:
@@ -85,7 +96,6 @@ def test_of_a_night_the_last_verdict_counts(environment: Environment) -> None:
 
 def read_files(environment: Environment, days: Days, status: str, **metrics: Any) -> None:
     """Record an attempt to read the files of some nights, later than all before it."""
-    judge.minute += 1  # type: ignore[attr-defined]
     report = str(environment.reports / "flights" / "b" / "index.html")
     row = {
         "run_id": "run",
@@ -94,7 +104,7 @@ def read_files(environment: Environment, days: Days, status: str, **metrics: Any
         "first_day": days.first,
         "last_day": days.last,
         "status": status,
-        "started_at": datetime(2013, 1, 9, 1, judge.minute, tzinfo=UTC),  # type: ignore[attr-defined]
+        "started_at": CLOCK.next(),
         "seconds": 1.0,
         "metrics": json.dumps({"report": report, **metrics}),
         "error": "the file has no header\nReport: …" if status == "refused" else None,
@@ -133,7 +143,7 @@ def test_a_failure_that_was_judged_again_and_holds_is_told_no_more(
 
 def test_two_checks_that_differ_in_their_bounds_hide_nothing(environment: Environment) -> None:
     judge(environment, Days.of(FIRST), "12", success=False, severity="warning")
-    judge.minute -= 1  # type: ignore[attr-defined]
+    CLOCK.minute -= 1
     judge(environment, Days.of(FIRST), "12")
     found = quality(environment, FLIGHTS)
     (table,) = found.tables
