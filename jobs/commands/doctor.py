@@ -31,7 +31,7 @@ from jobs.lake.store_faults import what_store_says
 from jobs.notifications import channels, email
 from jobs.services import executors, processes, stage_client
 from jobs.services.definitions import Health, services
-from jobs.services.lifecycle import is_part, require_shared
+from jobs.services.lifecycle import needs_others, require_shared
 from jobs.services.startup import state
 from jobs.services.supervision import Supervisor
 from jobs.spark import java
@@ -398,7 +398,7 @@ def _told(environment: Environment) -> Iterator[Finding]:
 
 def _part(environment: Environment) -> Iterator[Finding]:
     """Whether a part of a platform is told what the parts share."""
-    if not is_part(environment):
+    if not needs_others(environment):
         return
     try:
         require_shared(environment)

@@ -125,8 +125,8 @@ def variables(environment: Environment) -> dict[str, str]:
     }
 
 
-def is_part(environment: Environment) -> bool:
-    """Whether this machine runs some of what an Airflow needs, and others run the rest."""
+def needs_others(environment: Environment) -> bool:
+    """Whether other machines run services, or tasks, of this one's Airflow."""
     # Its tasks run on other machines, though all of Airflow's own services are here.
     hands_tasks_out = executors.has_workers() and environment.runs("scheduler")
     has_worker = environment.runs(executors.WORKER)
@@ -139,7 +139,7 @@ def require_shared(environment: Environment) -> None:
     Raises:
         UsageError: what the parts share is not set; the message names the variables.
     """
-    if not is_part(environment):
+    if not needs_others(environment):
         return
     names = environment.settings()
     wanted = {

@@ -110,7 +110,7 @@ def test_a_worker_to_which_nobody_hands_tasks_is_refused(home: Environment) -> N
 
 
 @pytest.mark.parametrize(
-    ("names", "is_part"),
+    ("names", "others_are_needed"),
     [
         (None, False),
         ("stages,worker", True),
@@ -121,6 +121,7 @@ def test_a_worker_to_which_nobody_hands_tasks_is_refused(home: Environment) -> N
     ],
 )
 def test_machines_that_hand_out_tasks_or_take_them_are_parts(
-    names: str | None, is_part: bool, of_celery: Environment
+    names: str | None, others_are_needed: bool, of_celery: Environment
 ) -> None:
-    assert lifecycle.is_part(replace(of_celery, services=names)) == is_part
+    told = replace(of_celery, services=names)
+    assert lifecycle.needs_others(told) == others_are_needed
