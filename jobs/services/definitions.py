@@ -157,10 +157,16 @@ def _log_options(environment: Environment) -> tuple[str, ...]:
 def _airflow(name: str, environment: Environment) -> Service:
     has_logs = name in {"scheduler", "triggerer"}
     options = _log_options(environment) if has_logs else ()
-    program = airflow.program(name, *options)
+    program = [*_program(name), *options]
     return Service(
         name=name,
         command=tuple(dying_with_parent(program)),
         needs_database=True,
         is_well=lambda health, since: airflow.is_healthy(health.airflow, name, since),
     )
+
+
+def _program(name: str) -> list[str]:
+    if name == "scheduler":
+        return [sys.executable, "-m", "dags.scheduler"]
+    return airflow.program(name)
