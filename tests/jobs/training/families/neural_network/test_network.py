@@ -208,3 +208,19 @@ def _modules(config: object) -> Iterator[str]:
         if isinstance(config.get("module"), str):
             yield config["module"]
         yield from _modules(list(config.values()))
+
+
+@pytest.mark.parametrize("steps", [1, 9, 10, 57])
+def test_rates_are_those_of_the_schedule_of_keras(steps: int) -> None:
+    warmup = steps // 10
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0,
+        decay_steps=max(1, steps - warmup),
+        warmup_target=3e-3,
+        warmup_steps=warmup,
+    )
+    # A training that goes on with fewer ranks may take more steps than were planned.
+    numbers = range(steps + 3)
+    wanted = [float(schedule(number)) for number in numbers]
+    rates = network.Rates(3e-3, steps)
+    assert [float(rates(number)) for number in numbers] == pytest.approx(wanted, rel=1e-5, abs=1e-9)
