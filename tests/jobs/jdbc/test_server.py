@@ -10,6 +10,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -293,6 +294,23 @@ def test_the_answers_are_those_of_duckdb(served: Served, ann: Connection) -> Non
             wrong.append(f"{asked}\n  lake {in_lake}\n  jdbc {by_jdbc}")
         assert in_lake, question
     assert wrong == [], "\n".join(wrong)
+
+
+def test_a_short_statement_does_not_wait_for_a_long_one(
+    served: Served, clients: Driver, ann: Connection
+) -> None:
+    password = served.accounts["admin"].password
+    # 200 tasks, of which the server runs as many at once as there are cores.
+    long = "SELECT max(sha2(repeat(id, 2000), 512)) FROM range(0, 50000, 1, 200)"
+    with clients.connection("admin", password, "toy") as admin, ThreadPoolExecutor(1) as pool:
+        ann.ask("SELECT count(*) FROM sums")
+        begun = time.monotonic()
+        running = pool.submit(admin.ask, long)
+        time.sleep(1)
+        ann.ask("SELECT count(*) FROM sums")
+        waited = time.monotonic() - begun
+        running.result()
+        assert waited < (time.monotonic() - begun) / 2
 
 
 def test_tables_are_listed_with_their_columns(served: Served, ann: Connection) -> None:
