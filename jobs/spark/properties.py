@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pipelines.environment import Environment
@@ -27,8 +27,22 @@ def read(environment: Environment) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not text"
         raise UsageError(f"{_variable()}={file} cannot be read: {why}.") from None
-    found = map(_SETTING.fullmatch, lines)
+    found = map(_SETTING.fullmatch, _whole(lines))
     return {one[1]: one[2] for one in found if one}
+
+
+def _whole(lines: Iterable[str]) -> Iterator[str]:
+    """The lines, one that ends with a backslash together with what it goes on in."""
+    begun = ""
+    for line in lines:
+        whole = begun + line.lstrip()
+        # Of several backslashes, each two are one of the value.
+        backslashes = len(whole) - len(whole.rstrip("\\"))
+        goes_on = backslashes % 2 == 1 and not whole.startswith(("#", "!"))
+        begun = whole[:-1] if goes_on else ""
+        if not goes_on:
+            yield whole
+    yield begun
 
 
 def options(file: Path | None) -> list[str]:

@@ -17,7 +17,7 @@ import pytest
 
 from jobs.services import processes
 from jobs.services.secrets import secret
-from jobs.spark import server
+from jobs.spark import properties, server
 from jobs.spark.server import configuration, running_server
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
@@ -336,6 +336,24 @@ def test_a_file_that_sets_what_the_platform_sets_is_refused_and_no_value_shown(
     environment.spark_properties.unlink()
     with pytest.raises(UsageError, match="cannot be read: No such file"):
         server.command(environment)
+
+
+def test_a_line_of_settings_may_go_on_in_the_next(
+    tmp_path: Path,
+) -> None:
+    lines = [
+        "spark.jars.packages = a:b:1,\\",
+        "    c:d:2,\\",
+        "    e:f:3",
+        "# a comment does not go on \\",
+        "spark.hadoop.folder = C:\\\\",
+        "spark.executor.cores 2\\",
+    ]
+    assert properties.read(of_cluster(tmp_path, "spark://10.0.0.5:7077", *lines)) == {
+        "spark.jars.packages": "a:b:1,c:d:2,e:f:3",
+        "spark.hadoop.folder": "C:\\\\",
+        "spark.executor.cores": "2",
+    }
 
 
 @pytest.mark.parametrize(
