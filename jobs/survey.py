@@ -97,6 +97,7 @@ class Survey:
         self._told = publications.all_told(run) if told is None else told
         self._latest: dict[str, dict[date, Publication]] = {}
         self._quarantines: dict[str, Mapping[date, Sequence[Publication]]] = {}
+        self._lost_of_quarantines: dict[str, Mapping[date, Publication]] = {}
         self._knowledge = Knowledge(run, self._told)
         self.nights = self._nights()
         self.holes = self._find_holes()
@@ -385,6 +386,9 @@ class Survey:
             reason = self._why_missing(table, table.day_of(night))
             return Finding(table=table, night=night, state="missing", reason=reason)
         changed = [given for given in one.inputs if self._has_changed(given)]
+        if not changed and self._has_lost_quarantine(table, one):
+            reason = f"{sql_name(self._run, table.name)}{QUARANTINE_SUFFIX} {_LOST}"
+            return _overtaken(table, night, reason, keeps_rows=True)
         if not changed:
             return Finding(table=table, night=night, state="current")
         reasons = [self._in_words(given, one) for given in changed]
@@ -437,6 +441,15 @@ class Survey:
                 by_day.setdefault(one.day, []).append(one)
             self._quarantines[feed.name] = by_day
         return self._quarantines[feed.name]
+
+    def _has_lost_quarantine(self, table: Table, made: Publication) -> bool:
+        """Whether rows were refused of what a day was made from, and are not there any more."""
+        if table.name not in self._lost_of_quarantines:
+            name = table.name + QUARANTINE_SUFFIX
+            self._lost_of_quarantines[table.name] = publications.lost(self._run, name)
+        lost = self._lost_of_quarantines[table.name].get(made.day)
+        # Of other files, or as others declared, other rows or none are refused.
+        return lost is not None and lost.rows > 0 and _made_from(lost) == _made_from(made)
 
     def _of_reference(self, table: Table, feed: Feed) -> Finding:
         """Of the night that finds it changed, else of the run's last: there is one file."""
@@ -590,6 +603,10 @@ class Survey:
 def _files_of(one: Publication) -> list[tuple[str, str]]:
     """What was read for it, by content."""
     return [(given.name, given.digest) for given in one.inputs]
+
+
+def _made_from(one: Publication) -> tuple[str, list[tuple[str, str]]]:
+    return one.definition, _files_of(one)
 
 
 def _seen_in(given: Input, pending: _Pending) -> list[date]:
@@ -782,12 +799,18 @@ def _why_unmade(run: Run, night: date, stages: Sequence[str]) -> str:
     return f"the last attempt at '{last['stage']}' was {last['status']}: {words}"
 
 
-def _overtaken(table: Table, night: date, reason: str) -> Finding:
-    """A night whose rows would be others today."""
+def _overtaken(
+    table: Table,
+    night: date,
+    reason: str,
+    *,
+    keeps_rows: bool = False,
+) -> Finding:
+    """A night whose rows, or those refused of it, would be others today."""
     if table.name == PREDICTIONS:
         reason = f"{reason}; stays as it was served, --rescore makes a new revision"
         return Finding(table=table, night=night, state="served", reason=reason)
-    return Finding(table=table, night=night, state="stale", reason=reason)
+    return Finding(table=table, night=night, state="stale", reason=reason, keeps_rows=keeps_rows)
 
 
 def why_due(run: Run, stage: Stage, survey: Survey) -> str | None:

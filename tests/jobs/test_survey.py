@@ -718,6 +718,61 @@ def test_rows_in_quarantine_of_a_register_that_was_taken_back_are_made_anew(home
     assert home.performed == []
 
 
+def test_a_quarantine_whose_folder_is_gone_is_made_again_from_the_files(home: Home) -> None:
+    home.night(DAYS[3], first=DAYS[0])
+    refused = DAYS[1:4]
+    for day in refused:
+        _quarantine(home, day, [1, 2], home._input(day))
+    run = home.run(DAYS[3])
+    name = f"readings{QUARANTINE_SUFFIX}"
+    shutil.rmtree(path(run, name))
+    why = f"tiny.{name} was published, and is not in the table any more"
+    assert _told_of(home, "stale") == [("tiny.readings", 3, f"{DAYS[1]}..{DAYS[3]}", why)]
+    assert home.night(DAYS[3]) == 0
+    assert stages_of(home) == {
+        "ingest": [f"{DAYS[1]}..{DAYS[2]}", str(DAYS[3])],
+        "check_raw": [f"{DAYS[1]}..{DAYS[2]}", str(DAYS[3])],
+    }
+    # Killed after ingestion has put the rows of one day there, and before the check.
+    _quarantine(home, DAYS[1], [1, 2], home._input(DAYS[1]))
+    assert _told_of(home, "stale") == [("tiny.readings", 3, f"{DAYS[1]}..{DAYS[3]}", why)]
+    publications.forget_made_anew(run, name, [DAYS[1]])
+    assert _told_of(home, "stale") == [("tiny.readings", 2, f"{DAYS[2]}..{DAYS[3]}", why)]
+    # A file that is gone cannot be read again; and another one has other rows to be refused.
+    home._file(DAYS[2]).unlink()
+    home.land(DAYS[3], 7)
+    assert home.night(DAYS[3]) == 0
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+    gone = f"{why}, and cannot be read: tiny/readings/{DAYS[2]}.csv is not there"
+    assert ("tiny.readings", 1, str(DAYS[2]), gone) in _told_of(home, "current")
+
+
+def _told_of(home: Home, state: str) -> list[tuple[object, ...]]:
+    """What the plan tells of nights in that state, without the state."""
+    with home._stages():
+        rows = plan(home.run(DAYS[3])).rows
+    return [(row[0], *row[2:]) for row in rows if row[1] == state]
+
+
+def test_rows_of_a_made_table_that_were_refused_and_lost_are_refused_again(home: Home) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    run = night._numbered(home.run(DAYS[1]).at(stage("transform")))
+    name = f"marks{QUARANTINE_SUFFIX}"
+    made = publications.in_force(run, "marks")[DAYS[1]]
+    origin = Origin(definition=made.definition, inputs={DAYS[1]: made.inputs})
+    commits.publish(run, name, _staged(run, name, {DAYS[1]: [1]}, origin))
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
+    shutil.rmtree(path(run, name))
+    assert home.night(DAYS[2]) == 0
+    made_again = [str(DAYS[1])]
+    assert stages_of(home) == {"transform": made_again, "check_clean": made_again}
+    publications.forget_made_anew(run, name, [DAYS[1]])
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
+
+
 def test_a_file_without_bad_rows_needs_no_quarantine(home: Home) -> None:
     home.night(DAYS[2], first=DAYS[0])
     _quarantine(home, DAYS[1], [1], home._input(DAYS[1]))
