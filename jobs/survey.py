@@ -17,7 +17,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
-from jobs.lake import model_events, ops, publications
+from jobs.lake import model_events, ops, publications, served
 from jobs.lake.definition import digest
 from jobs.lake.knowledge import Knowledge, arrival, newest_version
 from jobs.lake.locations import path, sql_name
@@ -384,6 +384,8 @@ class Survey:
         one = self._publication(table, night)
         if one is None:
             reason = self._why_missing(table, table.day_of(night))
+            if table.name == PREDICTIONS and night in self.lost_nights:
+                reason += "; --rescore publishes what is said now as a later revision"
             return Finding(table=table, night=night, state="missing", reason=reason)
         changed = [given for given in one.inputs if self._has_changed(given)]
         if not changed and self._has_lost_quarantine(table, one):
@@ -510,6 +512,11 @@ class Survey:
         """Of the nights those with a model: before the first there was nothing to score with."""
         first = self._first_served or self._run.days.last
         return [night for night in nights if night >= min(first, self._run.days.last)]
+
+    @cached_property
+    def lost_nights(self) -> set[date]:
+        """Those of which predictions were served and are lost: nobody has said --rescore."""
+        return served.lost_nights(self._run, self._told[PREDICTIONS])
 
     def has_landed(self, night: date) -> bool:
         """Whether all of a night's drops are published."""
@@ -650,6 +657,10 @@ def passes(run: Run, stage: Stage, survey: Survey) -> list[Days]:
     nights = {one.night for one in survey.to_make(made)}
     if stage.audits:
         return _staged(run, maker, nights)
+    if stage.name == "predict":
+        # Last, because they are refused: what a person has scored again is published before.
+        lost = nights & survey.lost_nights
+        return [*ranges(nights - lost), *ranges(lost)]
     # Files of days that are in force are read apart: when they are bad, the night goes on.
     corrected = survey.corrected(nights) if stage == STAGES[0] else set()
     return [*ranges(corrected), *ranges(nights - corrected)]

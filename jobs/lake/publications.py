@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from itertools import accumulate, pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -28,7 +30,7 @@ from jobs.lake.log import actions, are_there, sizes
 from jobs.services import locks
 from pipelines.days import Days
 from pipelines.places import mark, opened
-from pipelines.spec import QUARANTINE_SUFFIX
+from pipelines.spec import PREDICTIONS, QUARANTINE_SUFFIX
 
 if TYPE_CHECKING:
     from pipelines.environment import Environment
@@ -215,6 +217,17 @@ def revisions(environment: Environment, name: str) -> list[Publication]:
     return list({_identity(one): one for one in found if one.changed}.values())
 
 
+def lost_revisions(environment: Environment, name: str) -> Counter[date]:
+    """How many revisions of each day were served, and are not in the table any more.
+
+    Args:
+        environment: Whose lake it is.
+        name: SQL name of the table.
+    """
+    found = Told(environment, name, _recorded(environment, name)).all_lost
+    return Counter(one.day for one in found if one.changed)
+
+
 def next_attempt(run: Run, names: Iterable[str]) -> int:
     """A number above that of every attempt that has published one of the tables.
 
@@ -270,18 +283,19 @@ def record(run: Run, name: str, publications: Sequence[Publication]) -> None:
 def forget_lost(run: Run, name: str) -> None:
     """Take out of the record what it tells of versions that the table has no more.
 
-    Before the table gets a commit: the numbers of these versions come again. Nothing else tells
-    that refused rows were there: of a quarantine the last that was lost of each day stays on
-    record, by a number below 0, until `forget_made_anew`.
+    Before the table gets a commit: the numbers of these versions come again. Of what cannot be told
+    from anything else, rows that were refused and those that were served, it stays on record by
+    numbers below 0: of a quarantine until `forget_made_anew`, of predictions for good.
     """
     table = sql_name(run, name)
     with locks.hold(run.environment, f"publications.{table}"):
         found = told(run, name)
         first = found.first_lost
         if first is not None:
-            kept = found.lost.values() if name.endswith(QUARANTINE_SUFFIX) else ()
+            is_kept = name == PREDICTIONS or name.endswith(QUARANTINE_SUFFIX)
+            kept = [one for one in found.all_lost if one.rows] if is_kept else []
             renumbered = [replace(one, version=min(one.version, -1 - one.version)) for one in kept]
-            rows = [_row(run, name, one) for one in renumbered if one.rows]
+            rows = [_row(run, name, one) for one in renumbered]
             lost = f"table_name = '{table}' AND (version >= {first} OR version < 0)"
             ops.replace(run.environment, _RECORD, rows, lost)
 
@@ -381,12 +395,15 @@ class Told(Sequence[Publication]):
         """The days of which a publication is recorded that the table has no more."""
         return set(_values(self._lost["day"].combine_chunks()))
 
-    @cached_property
+    @property
     def lost(self) -> dict[date, Publication]:
         """Of each such day the last publication that the table has no more."""
-        gone = _from_rows(self._lost, None)
-        in_order = sorted(gone, key=lambda one: one.published_at)
-        return {one.day: one for one in in_order}
+        return {one.day: one for one in self.all_lost}
+
+    @cached_property
+    def all_lost(self) -> list[Publication]:
+        """All that the table has no more, by the time at which they were published."""
+        return sorted(_from_rows(self._lost, None), key=attrgetter("published_at"))
 
     @cached_property
     def _made(self) -> list[Publication]:
