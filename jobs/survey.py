@@ -17,7 +17,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
-from jobs.lake import model_events, ops, publications
+from jobs.lake import model_events, ops, publications, served
 from jobs.lake.definition import digest
 from jobs.lake.knowledge import Knowledge, arrival, newest_version
 from jobs.lake.locations import path, sql_name
@@ -97,6 +97,7 @@ class Survey:
         self._told = publications.all_told(run) if told is None else told
         self._latest: dict[str, dict[date, Publication]] = {}
         self._quarantines: dict[str, Mapping[date, Sequence[Publication]]] = {}
+        self._lost_of_quarantines: dict[str, Mapping[date, Publication]] = {}
         self._knowledge = Knowledge(run, self._told)
         self.nights = self._nights()
         self.holes = self._find_holes()
@@ -383,8 +384,13 @@ class Survey:
         one = self._publication(table, night)
         if one is None:
             reason = self._why_missing(table, table.day_of(night))
+            if table.name == PREDICTIONS and night in self.lost_nights:
+                reason += "; --rescore publishes what is said now as a later revision"
             return Finding(table=table, night=night, state="missing", reason=reason)
         changed = [given for given in one.inputs if self._has_changed(given)]
+        if not changed and self._has_lost_quarantine(table, one):
+            reason = f"{sql_name(self._run, table.name)}{QUARANTINE_SUFFIX} {_LOST}"
+            return _overtaken(table, night, reason, keeps_rows=True)
         if not changed:
             return Finding(table=table, night=night, state="current")
         reasons = [self._in_words(given, one) for given in changed]
@@ -437,6 +443,15 @@ class Survey:
                 by_day.setdefault(one.day, []).append(one)
             self._quarantines[feed.name] = by_day
         return self._quarantines[feed.name]
+
+    def _has_lost_quarantine(self, table: Table, made: Publication) -> bool:
+        """Whether rows were refused of what a day was made from, and are not there any more."""
+        if table.name not in self._lost_of_quarantines:
+            name = table.name + QUARANTINE_SUFFIX
+            self._lost_of_quarantines[table.name] = publications.lost(self._run, name)
+        lost = self._lost_of_quarantines[table.name].get(made.day)
+        # Of other files, or as others declared, other rows or none are refused.
+        return lost is not None and lost.rows > 0 and _made_from(lost) == _made_from(made)
 
     def _of_reference(self, table: Table, feed: Feed) -> Finding:
         """Of the night that finds it changed, else of the run's last: there is one file."""
@@ -497,6 +512,11 @@ class Survey:
         """Of the nights those with a model: before the first there was nothing to score with."""
         first = self._first_served or self._run.days.last
         return [night for night in nights if night >= min(first, self._run.days.last)]
+
+    @cached_property
+    def lost_nights(self) -> set[date]:
+        """Those of which predictions were served and are lost: nobody has said --rescore."""
+        return served.lost_nights(self._run, self._told[PREDICTIONS])
 
     def has_landed(self, night: date) -> bool:
         """Whether all of a night's drops are published."""
@@ -592,6 +612,10 @@ def _files_of(one: Publication) -> list[tuple[str, str]]:
     return [(given.name, given.digest) for given in one.inputs]
 
 
+def _made_from(one: Publication) -> tuple[str, list[tuple[str, str]]]:
+    return one.definition, _files_of(one)
+
+
 def _seen_in(given: Input, pending: _Pending) -> list[date]:
     """The days of an input that are about to change for those who see it."""
     days = Days(given.first_day, given.last_day)
@@ -633,6 +657,10 @@ def passes(run: Run, stage: Stage, survey: Survey) -> list[Days]:
     nights = {one.night for one in survey.to_make(made)}
     if stage.audits:
         return _staged(run, maker, nights)
+    if stage.name == "predict":
+        # Last, because they are refused: what a person has scored again is published before.
+        lost = nights & survey.lost_nights
+        return [*ranges(nights - lost), *ranges(lost)]
     # Files of days that are in force are read apart: when they are bad, the night goes on.
     corrected = survey.corrected(nights) if stage == STAGES[0] else set()
     return [*ranges(corrected), *ranges(nights - corrected)]
@@ -782,12 +810,18 @@ def _why_unmade(run: Run, night: date, stages: Sequence[str]) -> str:
     return f"the last attempt at '{last['stage']}' was {last['status']}: {words}"
 
 
-def _overtaken(table: Table, night: date, reason: str) -> Finding:
-    """A night whose rows would be others today."""
+def _overtaken(
+    table: Table,
+    night: date,
+    reason: str,
+    *,
+    keeps_rows: bool = False,
+) -> Finding:
+    """A night whose rows, or those refused of it, would be others today."""
     if table.name == PREDICTIONS:
         reason = f"{reason}; stays as it was served, --rescore makes a new revision"
         return Finding(table=table, night=night, state="served", reason=reason)
-    return Finding(table=table, night=night, state="stale", reason=reason)
+    return Finding(table=table, night=night, state="stale", reason=reason, keeps_rows=keeps_rows)
 
 
 def why_due(run: Run, stage: Stage, survey: Survey) -> str | None:

@@ -174,12 +174,12 @@ def _about_one(explainer: Explainer, one: Served) -> Iterator[str]:
     pipeline = explainer.pipeline
     row = one.predictions.to_pylist()[0]
     entity = {name: row[name] for name in pipeline.entity}
-    revisions = served.revisions(explainer.environment, pipeline, one.night)
+    revision = served.revision(explainer.environment, pipeline, one.night)
     score = shown(row[pipeline.prediction])
     yield f"{_title(entity)}: {pipeline.prediction} {score}"
     yield (
         f"Published by run {row['run_id']} at {row['predicted_at']:%Y-%m-%d %H:%M} UTC, "
-        f"revision {len(revisions)} of {len(revisions)}, code {row['code_version']}."
+        f"revision {revision} of {revision}, code {row['code_version']}."
     )
     yield (
         f"Scored by version {one.model.version} ({one.model.family}, trained as of "

@@ -2,11 +2,16 @@
 
 What the run has published it left in its own last version, whoever published other days since. Of
 every other table that version counts which was the newest when the run's last stage ended.
+
+A run leaves whole stages. One that ended before the last of them, because a stage was refused or
+failed, is shown with a note that says so; a stage that has published some of its tables and not all
+is not shown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from difflib import get_close_matches
 from operator import itemgetter
@@ -19,6 +24,7 @@ from deltalake.exceptions import DeltaError
 from pyarrow import fs
 
 from jobs.lake import ops, publications
+from pipelines.days import Days
 from pipelines.errors import UsageError
 from pipelines.spec import HISTORY_SUFFIX
 from pipelines.stages import STAGES
@@ -26,43 +32,69 @@ from pipelines.stages import STAGES
 if TYPE_CHECKING:
     from jobs.lake.publications import Publication
     from pipelines.environment import Environment
+    from pipelines.stages import Stage
 
 _WHOLE = ("done", "current")
 """Statuses in `ops.stage_runs` of a stage that left nothing undone."""
+_REFUSED = "refused"
+"""Status of a stage that refused before it published a table; of an ingestion, after it has put the
+rows of the files that it refused into quarantine."""
+_ENDED = (_REFUSED, "failed")
+"""Statuses of a stage after which a night ends, or goes on without what the stage makes."""
 _RUNS_LISTED = 5
 _FILES_LISTED = 3
 _OF_SQL = "Ask for a later run, or without --run for what is in force."
 _Row = dict[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Left:
+    """What a run has left behind."""
+
+    versions: dict[str, int | None] = field(default_factory=dict)
+    """For each table of the run's pipeline its Delta version when the run ended, by SQL name; None:
+    the table was first published later."""
+    notes: list[str] = field(default_factory=list)
+    """For each pipeline of which it did not do all stages: which it did not, and what they make."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Progress:
+    """How far a run has come."""
+
+    stopped: list[_Row] = field(default_factory=list)
+    """Stages that ended without success, and the night with them or without what they make."""
+    left_out: list[str] = field(default_factory=list)
+    """Stages that were not done for that."""
+    undone: list[str] = field(default_factory=list)
+    """What is lacking of a night that has ended, in words."""
+
+
 def versions(
     environment: Environment,
     run_id: str,
     known: Iterable[str],
-) -> dict[str, int | None]:
-    """For each table of the run's pipeline its Delta version when the run ended.
+) -> Left:
+    """The tables of the run's pipeline as they were when the run ended.
 
     Two pipelines may have a run of that id: then it is both whose tables are told.
 
     Args:
         environment: Whose lake it is.
-        run_id: A run that did all stages.
+        run_id: A run that did all stages, or all up to one that was refused or failed.
         known: SQL names of the tables in the lake.
 
-    Returns:
-        By SQL name the version; None: the table was first published later.
-
     Raises:
-        UsageError: there is no such run, or it has not done all stages.
+        UsageError: there is no such run; or it has not ended, or left a part of a stage.
     """
     rows = ops.read(environment, "stage_runs", [("run_id", "=", run_id)]).to_pylist()
     if not rows:
         raise UsageError(_unknown(environment, run_id))
-    found: dict[str, int | None] = {}
+    found = Left()
     for pipeline in sorted({row["pipeline"] for row in rows}):
         own = [row for row in rows if row["pipeline"] == pipeline]
         names = [name for name in known if name.partition(".")[0] == pipeline]
-        found |= _versions(environment, own, names)
+        _add(found, environment, own, names)
     return found
 
 
@@ -103,25 +135,52 @@ def open_at(
     return table
 
 
-def _versions(
+def _add(
+    found: Left,
     environment: Environment,
     rows: Sequence[_Row],
     names: Sequence[str],
-) -> dict[str, int | None]:
-    undone = _undone(rows)
-    if undone:
-        raise UsageError(_unfinished(environment, rows, undone))
-    ended = max(row["started_at"] + timedelta(seconds=row["seconds"]) for row in rows)
+) -> None:
+    """Add the tables of one pipeline."""
+    progress = _progress(rows)
+    if progress.undone:
+        raise UsageError(_unfinished(environment, rows, progress.undone))
+    ended = max(map(_end, rows))
     run_id = rows[0]["run_id"]
-    found: dict[str, int | None] = {}
+    not_done = [row["stage"] for row in progress.stopped] + progress.left_out
+    unmade = []
     for name in names:
         changes = publications.revisions(environment, name.removesuffix(HISTORY_SUFFIX))
         own = [one for one in changes if one.run_id == run_id]
-        if any(one.published_at > ended for one in own):
-            undone = [f"it has published {name} since its last stage ended"]
-            raise UsageError(_unfinished(environment, rows, undone))
-        found[name] = _last(own or _until(changes, ended))
-    return found
+        part = [one for one in own if not any(_has_made(row, one) for row in rows)]
+        if part:
+            undone = _in_part(name, part[-1], ended)
+            raise UsageError(_unfinished(environment, rows, [undone]))
+        found.versions[name] = _last(own or _until(changes, ended))
+        if any(one.stage in not_done for one in changes):
+            unmade.append(name)
+    if not_done:
+        found.notes.append(_note(rows, progress, unmade))
+
+
+def _has_made(row: _Row, one: Publication) -> bool:
+    """Whether a stage that has published all that it was to publish made this publication."""
+    if row["stage"] != one.stage or one.published_at > _end(row):
+        return False
+    # Whatever an attempt before has published that was killed: it has been made whole.
+    is_whole = row["status"] in _WHOLE
+    return is_whole or (row["status"] == _REFUSED and one.published_at >= row["started_at"])
+
+
+def _in_part(name: str, one: Publication, ended: datetime) -> str:
+    if one.published_at > ended:
+        return f"it has published {name} since its last stage ended"
+    return f"{one.stage} has published {name}, and was not done to its end since"
+
+
+def _end(row: _Row) -> datetime:
+    started: datetime = row["started_at"]
+    return started + timedelta(seconds=row["seconds"])
 
 
 def _until(changes: Iterable[Publication], ended: datetime) -> list[Publication]:
@@ -132,24 +191,47 @@ def _last(changes: Iterable[Publication]) -> int | None:
     return max((one.version for one in changes), default=None)
 
 
-def _undone(rows: Iterable[_Row]) -> list[str]:
-    """What is lacking of a whole night, in words; nothing where all of it was done."""
+def _progress(rows: Iterable[_Row]) -> _Progress:
     last = {row["stage"]: row for row in sorted(rows, key=itemgetter("started_at"))}
-    undone = []
+    found = _Progress()
+    stopped: Stage | None = None
     before = None
     for stage in STAGES:
         row = last.get(stage.name)
-        if row is None:
-            undone.append(f"{stage.name} was not done")
+        # A second attempt that ended early has left its later stages as the first one did them.
+        is_after = row is not None and (before is None or row["started_at"] >= before["started_at"])
+        if row is None or not is_after:
+            if stopped is not None and (stage.may_fail or not stopped.may_fail):
+                found.left_out.append(stage.name)
+            elif row is None or before is None:
+                found.undone.append(f"{stage.name} was not done")
+            else:
+                found.undone.append(f"{stage.name} was not done again after {before['stage']}")
             continue
-        if row["status"] not in _WHOLE:
-            undone.append(f"{stage.name} ended as '{row['status']}'")
-        # A second attempt that was killed has left its later stages as the first one did them.
-        elif before is not None and row["started_at"] < before["started_at"]:
-            undone.append(f"{stage.name} was not done again after {before['stage']}")
-        if before is None or row["started_at"] > before["started_at"]:
-            before = row
-    return undone
+        before = row
+        stopped = None
+        if row["status"] in _ENDED:
+            stopped = stage
+            found.stopped.append(row)
+        elif row["status"] not in _WHOLE:
+            found.undone.append(f"{stage.name} ended as '{row['status']}'")
+    return found
+
+
+def _note(rows: Sequence[_Row], progress: _Progress, unmade: Sequence[str]) -> str:
+    """That the run did not do all stages, and which tables they make."""
+    stopped = [
+        f"{row['stage']} ended as '{row['status']}' for {Days(row['first_day'], row['last_day'])}"
+        for row in progress.stopped
+    ]
+    left_out = ", ".join(progress.left_out)
+    told = "; ".join([*stopped, *([f"left out for that: {left_out}"] if left_out else [])])
+    tables = "These stages have published nothing before, either."
+    if unmade:
+        shown = ", ".join(unmade)
+        tables = f"But for what it has published itself, {shown}: as they were before it."
+    run_id = rows[0]["run_id"]
+    return f"Run {run_id} of '{rows[0]['pipeline']}' did not do all stages: {told}. {tables}"
 
 
 def _unfinished(environment: Environment, rows: Sequence[_Row], undone: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ they are named by the version in which they were in force.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -187,6 +188,9 @@ def _revisions(
 ) -> tuple[_Revisions, dict[int, _Revisions]]:
     """The revisions in force, and by version those that were in force in it and are not now."""
     current: _Revisions = {}
+    lost: Counter[date] = Counter()
+    if _is_served(name):
+        lost = publications.lost_revisions(environment, name)
     versions: dict[date, int] = {}
     superseded: dict[int, _Revisions] = {}
     for one in _publications(environment, name):
@@ -195,7 +199,7 @@ def _revisions(
         before = current.get(one.day)
         if before is not None:
             superseded.setdefault(versions[one.day], {})[one.day] = before
-        number = before.number + 1 if before else 1
+        number = before.number + 1 if before else lost[one.day] + 1
         current[one.day] = _Revision(number=number, known=one.known_day)
         versions[one.day] = one.version
     return current, superseded
@@ -203,9 +207,13 @@ def _revisions(
 
 def _publications(environment: Environment, name: str) -> list[Publication]:
     """Those that are told as revisions: of predictions all, for what was served stays."""
-    if name.endswith(f".{PREDICTIONS}"):
+    if _is_served(name):
         return publications.revisions(environment, name)
     return visible(publications.of_table(environment, name))
+
+
+def _is_served(name: str) -> bool:
+    return name.endswith(f".{PREDICTIONS}")
 
 
 def _told(

@@ -57,7 +57,10 @@ OPS_TABLES: Mapping[str, Documented] = {
             **_RUN,
             "table_name": "SQL name of the table.",
             "day": "Partition date of the table.",
-            "version": "Delta version of the table in which the rows are visible.",
+            "version": (
+                "Delta version of the table in which the rows are visible. Below 0: refused "
+                "rows or predictions that the table has lost."
+            ),
             "attempt": "1, 2, …: a lower one can never replace the rows of a higher one.",
             "stage": "The stage that made the rows.",
             "rows": "Rows of the day.",

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from itertools import accumulate, pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -28,6 +30,7 @@ from jobs.lake.log import actions, are_there, sizes
 from jobs.services import locks
 from pipelines.days import Days
 from pipelines.places import mark, opened
+from pipelines.spec import PREDICTIONS, QUARANTINE_SUFFIX
 
 if TYPE_CHECKING:
     from pipelines.environment import Environment
@@ -170,6 +173,14 @@ def told(run: Run, name: str) -> Told:
     return Told(run.environment, table, _recorded(run.environment, table))
 
 
+def lost(run: Run, name: str) -> Mapping[date, Publication]:
+    """Of each day the last publication that is on record and that the table has no more."""
+    table = sql_name(run, name)
+    recorded = _recorded(run.environment, table)
+    # Of most tables no row was ever refused: then no store is asked.
+    return Told(run.environment, table, recorded).lost if len(recorded) else {}
+
+
 def all_told(run: Run) -> dict[str, Told]:
     """For each table of the pipeline all its publications, in their order."""
     return told_of(run, [table.name for table in run.pipeline.tables])
@@ -204,6 +215,17 @@ def revisions(environment: Environment, name: str) -> list[Publication]:
     found = of_table(environment, name)
     # Two homes of one lake may both have recorded the same one.
     return list({_identity(one): one for one in found if one.changed}.values())
+
+
+def lost_revisions(environment: Environment, name: str) -> Counter[date]:
+    """How many revisions of each day were served, and are not in the table any more.
+
+    Args:
+        environment: Whose lake it is.
+        name: SQL name of the table.
+    """
+    found = Told(environment, name, _recorded(environment, name)).all_lost
+    return Counter(one.day for one in found if one.changed)
 
 
 def next_attempt(run: Run, names: Iterable[str]) -> int:
@@ -261,14 +283,35 @@ def record(run: Run, name: str, publications: Sequence[Publication]) -> None:
 def forget_lost(run: Run, name: str) -> None:
     """Take out of the record what it tells of versions that the table has no more.
 
-    Before the table gets a commit: the numbers of these versions come again.
+    Before the table gets a commit: the numbers of these versions come again. Of what cannot be told
+    from anything else, rows that were refused and those that were served, it stays on record by
+    numbers below 0: of a quarantine until `forget_made_anew`, of predictions for good.
     """
     table = sql_name(run, name)
     with locks.hold(run.environment, f"publications.{table}"):
-        first = told(run, name).first_lost
+        found = told(run, name)
+        first = found.first_lost
         if first is not None:
-            lost = f"table_name = '{table}' AND version >= {first}"
-            ops.replace(run.environment, _RECORD, [], lost)
+            is_kept = name == PREDICTIONS or name.endswith(QUARANTINE_SUFFIX)
+            kept = [one for one in found.all_lost if one.rows] if is_kept else []
+            renumbered = [replace(one, version=min(one.version, -1 - one.version)) for one in kept]
+            rows = [_row(run, name, one) for one in renumbered]
+            lost = f"table_name = '{table}' AND (version >= {first} OR version < 0)"
+            ops.replace(run.environment, _RECORD, rows, lost)
+
+
+def forget_made_anew(run: Run, name: str, days: Collection[date]) -> None:
+    """Take out of the record what a quarantine has lost of days that were judged again."""
+    table = sql_name(run, name)
+    with locks.hold(run.environment, f"publications.{table}"):
+        found = told(run, name)
+        again = sorted(found.lost.keys() & set(days))
+        if again:
+            of_days = ", ".join(f"'{day}'" for day in again)
+            first = found.first_lost
+            lost = "version < 0" if first is None else f"(version < 0 OR version >= {first})"
+            gone = f"table_name = '{table}' AND day IN ({of_days}) AND {lost}"
+            ops.replace(run.environment, _RECORD, [], gone)
 
 
 def to_metadata(publications: Sequence[Publication]) -> dict[str, str]:
@@ -298,8 +341,10 @@ class Told(Sequence[Publication]):
             recorded: Rows of `ops.publications` about the table.
             days: Partition dates of which recorded ones are asked for; None: all.
         """
+        is_lost = pc.less(recorded["version"], 0)
+        self._lost = recorded.filter(is_lost)
+        recorded = recorded.filter(pc.invert(is_lost))
         self._recorded = recorded
-        self._lost = recorded.slice(0, 0)
         self._days = days
         self.unrecorded: list[Publication] = []
         """Those that the log alone tells of."""
@@ -313,7 +358,8 @@ class Told(Sequence[Publication]):
         agreed = _agreed(place, newest, recorded)
         is_there = pc.less_equal(recorded["version"], agreed)
         self._recorded = recorded.filter(is_there)
-        self._lost = recorded.filter(pc.invert(is_there))
+        lost = recorded.filter(pc.invert(is_there))
+        self._lost = pa.concat_tables([self._lost, lost])
         for version in range(agreed + 1, newest + 1):
             self.unrecorded += _of_commit(place, version)
 
@@ -340,13 +386,24 @@ class Told(Sequence[Publication]):
     @property
     def first_lost(self) -> int | None:
         """The first version that is recorded and that the table has no more; None: it has all."""
-        first: int | None = pc.min(self._lost["version"]).as_py()
+        numbers = self._lost["version"]
+        first: int | None = pc.min(numbers.filter(pc.greater_equal(numbers, 0))).as_py()
         return first
 
     @property
     def lost_days(self) -> set[date]:
         """The days of which a publication is recorded that the table has no more."""
         return set(_values(self._lost["day"].combine_chunks()))
+
+    @property
+    def lost(self) -> dict[date, Publication]:
+        """Of each such day the last publication that the table has no more."""
+        return {one.day: one for one in self.all_lost}
+
+    @cached_property
+    def all_lost(self) -> list[Publication]:
+        """All that the table has no more, by the time at which they were published."""
+        return sorted(_from_rows(self._lost, None), key=attrgetter("published_at"))
 
     @cached_property
     def _made(self) -> list[Publication]:

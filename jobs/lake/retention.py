@@ -21,11 +21,11 @@ from urllib.parse import unquote
 from deltalake import DeltaTable
 from pyarrow import fs
 
-from jobs.lake import ops, publications, snapshots
+from jobs.lake import ops, snapshots
+from jobs.lake.in_use import InUse
 from jobs.lake.knowledge import visible
 from jobs.lake.locations import STAGED_BELOW, exists, manifests, path, sql_name
 from jobs.lake.log import Action, actions
-from jobs.lake.publications import Input
 from jobs.lake.snapshots import Snapshot
 from jobs.services.leftovers import Cleaned, Rule
 from pipelines.errors import NightshiftError
@@ -42,7 +42,6 @@ name a file that is gone."""
 _MOST_COMMITS = 10
 """After a table's last checkpoint. Every reader reads them one by one."""
 _SECONDS_AN_HOUR = 3600
-_TableVersion = tuple[str, int]
 _Files = Mapping[str, fs.FileInfo]
 """By path below the table."""
 
@@ -55,22 +54,27 @@ def names(run: Run) -> list[str]:
     return tables + [name for name in quarantines if exists(run, name)]
 
 
-def versions_in_use(run: Run) -> dict[str, set[int]]:
+def versions_in_use(run: Run, pinned: Iterable[Snapshot] = ()) -> dict[str, set[int]]:
     """For each table the Delta versions that a publication names, or follows from.
 
     Of predictions every publication counts, also one that was replaced: what was served stays. Of
-    another table those do that some night sees.
+    another table those do that some night sees. What they were made from counts through every
+    table, though no night sees it any more.
+
+    Args:
+        run: Whose pipeline's tables they are.
+        pinned: What is in use beside the versions that publications name.
     """
-    used: dict[str, set[int]] = defaultdict(set)
-    for name in names(run):
-        known = publications.every(run, name)
+    used = InUse(run, names(run))
+    for name, known in used.told.items():
         told = known if name == PREDICTIONS else visible(known)
         for one in told:
-            used[name].add(one.version)
-            for table, version in _inputs(run, one.inputs):
-                used[table].add(version)
-    used[SCORING] |= _scored(run)
-    return used
+            used.add(name, one)
+    used.versions[SCORING] |= _scored(run)
+    for snapshot in pinned:
+        used.versions[snapshot.table] |= snapshots.versions(run, snapshot)
+        used.add_snapshot(snapshot)
+    return used.versions
 
 
 def clean_table(
@@ -119,9 +123,7 @@ def clean_tables(run: Run, pinned: Iterable[Snapshot], rule: Rule) -> Iterable[C
         rule: What is old enough to go.
     """
     # Asked of all tables before the first file goes.
-    used = versions_in_use(run)
-    for snapshot in pinned:
-        used[snapshot.table] |= snapshots.versions(run, snapshot)
+    used = versions_in_use(run, pinned)
     for name in names(run):
         place = path(run, name)
         if DeltaTable.is_deltatable(place):
@@ -166,14 +168,6 @@ def clean_stagings(run: Run, rule: Rule) -> Cleaned:
         deleted=len(old),
         freed=sum(info.size for info in old),
     )
-
-
-def _inputs(run: Run, inputs: Iterable[Input]) -> Iterable[_TableVersion]:
-    """Table and version of those inputs that are tables of the pipeline."""
-    for given in inputs:
-        table = given.table_of(run.pipeline.name)
-        if table is not None and given.version is not None:
-            yield table, given.version
 
 
 def _scored(run: Run) -> set[int]:

@@ -122,6 +122,7 @@ class Session:
         """
         self._environment = environment
         self._run_id = run_id
+        self._noted: list[str] = []
         self._database = duckdb.connect(":memory:")
         _close_to_all_else(self._database, environment.sql_memory)
         # Tables are opened over a connection of its own, so that USE and SET stay as they are.
@@ -300,8 +301,16 @@ class Session:
         if self._run_id is None:
             return {}, known
         left = as_left.versions(self._environment, self._run_id, known)
+        self._note(left.notes)
+        versions = left.versions
         # What was first published after the run was not there for it.
-        return left, [name for name in known if left.get(name, 0) is not None]
+        return versions, [name for name in known if versions.get(name, 0) is not None]
+
+    def _note(self, notes: list[str]) -> None:
+        """Say once what the run has not done, beside the rows."""
+        if notes != self._noted:
+            print("\n".join(notes), file=sys.stderr, flush=True)
+        self._noted = notes
 
     def _prepared(
         self,

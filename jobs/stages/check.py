@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from expectations import gate, report
 from expectations.lookup import refuse_odd_rules, suite_of
 from expectations.row_rules import REASON, RULE
-from jobs.lake import commits, ops, staging, tables, waivers
+from jobs.lake import commits, ops, publications, staging, tables, waivers
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import partition, sql_name
 from jobs.stages import reports
@@ -25,7 +25,7 @@ from jobs.warehouse.catching_up import after_publication
 from pipelines.days import Days
 from pipelines.errors import Failure, GateRefused, NightshiftError, explaining
 from pipelines.feeds import PROVENANCE
-from pipelines.spec import PREDICTIONS
+from pipelines.spec import PREDICTIONS, QUARANTINE_SUFFIX
 from pipelines.waivers import Waiver
 
 if TYPE_CHECKING:
@@ -400,6 +400,7 @@ def _quarantine(run: Run, judged: Judged, name: str) -> None:
             f"{moved} were quarantined. The table was not published; this is a defect of "
             "Nightshift or of a disk."
         )
+    publications.forget_made_anew(run, name + QUARANTINE_SUFFIX, judged.staged.days)
 
 
 def _kept(served: Publication, judged: Staging) -> dict[str, object]:

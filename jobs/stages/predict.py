@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from jobs.lake import amounts, approvals, model_events, ops, snapshots, tables
+from jobs.lake import amounts, approvals, model_events, ops, served, snapshots, tables
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import path
 from jobs.lake.publications import Input, Origin
@@ -43,10 +43,11 @@ def predict(run: Run) -> dict[str, object]:
     """Stage a prediction for every scoring row of the nights that have a champion.
 
     Raises:
-        Refused: no night of the run has one.
+        Refused: no night of the run has one; or what was served of one is lost.
     """
     from jobs.training.registry import Registry
 
+    served.require_not_lost(run)
     registry = Registry(run.environment, run.pipeline.name)
     put_back = serving.put_right(run.environment, registry)
     champions = serving.serving_models(run.environment, registry, run.days)

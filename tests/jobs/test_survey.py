@@ -32,7 +32,7 @@ from jobs import night, survey
 from jobs.commands import plan as plan_command
 from jobs.commands.decide import Said, rollback
 from jobs.commands.plan import plan
-from jobs.lake import commits, model_events, ops, publications
+from jobs.lake import commits, datasets, model_events, ops, publications, served
 from jobs.lake.knowledge import Knowledge, Seen, arrival
 from jobs.lake.locations import partition, path
 from jobs.lake.publications import Origin, file_input
@@ -57,6 +57,9 @@ TINY = replace(TOY, name="tiny", derived=(MARKS, SUMS))
 DAYS = [date(2013, 1, day) for day in range(5, 12)]
 BAD = 666
 """A file that holds it is refused."""
+LOST = "was published, and is not in the table any more"
+RESCORE = "--rescore publishes what is said now as a later revision"
+"""What the plan says of a day."""
 
 
 class Home:
@@ -356,6 +359,7 @@ class Home:
         self._publish(run, "scoring", _staged(run, "scoring", ids, origin))
 
     def _predict(self, run: Run) -> None:
+        served.require_not_lost(run)
         knowledge = Knowledge.of_now(run)
         scoring = self.published("scoring")
         lead = timedelta(days=1)
@@ -718,6 +722,61 @@ def test_rows_in_quarantine_of_a_register_that_was_taken_back_are_made_anew(home
     assert home.performed == []
 
 
+def test_a_quarantine_whose_folder_is_gone_is_made_again_from_the_files(home: Home) -> None:
+    home.night(DAYS[3], first=DAYS[0])
+    refused = DAYS[1:4]
+    for day in refused:
+        _quarantine(home, day, [1, 2], home._input(day))
+    run = home.run(DAYS[3])
+    name = f"readings{QUARANTINE_SUFFIX}"
+    shutil.rmtree(path(run, name))
+    why = f"tiny.{name} {LOST}"
+    assert _told_of(home, "stale") == [("tiny.readings", 3, f"{DAYS[1]}..{DAYS[3]}", why)]
+    assert home.night(DAYS[3]) == 0
+    assert stages_of(home) == {
+        "ingest": [f"{DAYS[1]}..{DAYS[2]}", str(DAYS[3])],
+        "check_raw": [f"{DAYS[1]}..{DAYS[2]}", str(DAYS[3])],
+    }
+    # Killed after ingestion has put the rows of one day there, and before the check.
+    _quarantine(home, DAYS[1], [1, 2], home._input(DAYS[1]))
+    assert _told_of(home, "stale") == [("tiny.readings", 3, f"{DAYS[1]}..{DAYS[3]}", why)]
+    publications.forget_made_anew(run, name, [DAYS[1]])
+    assert _told_of(home, "stale") == [("tiny.readings", 2, f"{DAYS[2]}..{DAYS[3]}", why)]
+    # A file that is gone cannot be read again; and another one has other rows to be refused.
+    home._file(DAYS[2]).unlink()
+    home.land(DAYS[3], 7)
+    assert home.night(DAYS[3]) == 0
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+    gone = f"{why}, and cannot be read: tiny/readings/{DAYS[2]}.csv is not there"
+    assert ("tiny.readings", 1, str(DAYS[2]), gone) in _told_of(home, "current")
+
+
+def _told_of(home: Home, state: str, last: date = DAYS[3]) -> list[tuple[object, ...]]:
+    """What the plan tells of nights in that state, without the state."""
+    with home._stages():
+        rows = plan(home.run(last)).rows
+    return [(row[0], *row[2:]) for row in rows if row[1] == state]
+
+
+def test_rows_of_a_made_table_that_were_refused_and_lost_are_refused_again(home: Home) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    run = night._numbered(home.run(DAYS[1]).at(stage("transform")))
+    name = f"marks{QUARANTINE_SUFFIX}"
+    made = publications.in_force(run, "marks")[DAYS[1]]
+    origin = Origin(definition=made.definition, inputs={DAYS[1]: made.inputs})
+    commits.publish(run, name, _staged(run, name, {DAYS[1]: [1]}, origin))
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
+    shutil.rmtree(path(run, name))
+    assert home.night(DAYS[2]) == 0
+    made_again = [str(DAYS[1])]
+    assert stages_of(home) == {"transform": made_again, "check_clean": made_again}
+    publications.forget_made_anew(run, name, [DAYS[1]])
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
+
+
 def test_a_file_without_bad_rows_needs_no_quarantine(home: Home) -> None:
     home.night(DAYS[2], first=DAYS[0])
     _quarantine(home, DAYS[1], [1], home._input(DAYS[1]))
@@ -1012,6 +1071,63 @@ def test_the_runs_own_nights_are_scored_again_when_a_person_says_so(home: Home) 
     assert revised[of_tomorrow] == home.published("sums")[DAYS[3]] != served[of_tomorrow]
     assert {**revised, of_tomorrow: served[of_tomorrow]} == served
     assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+
+
+def test_predictions_that_were_served_and_are_lost_are_scored_again_by_a_persons_word_alone(
+    home: Home,
+) -> None:
+    home.promote(DAYS[0])
+    home.night(DAYS[2], first=DAYS[0])
+    home.land(DAYS[1], 7)
+    home.night(DAYS[2], first=DAYS[1], rescore=True)
+    place = path(home.run(DAYS[0]), PREDICTIONS)
+    shutil.rmtree(place)
+    lost = [(f"tiny.{PREDICTIONS}", 3, f"{DAYS[0]}..{DAYS[2]}", f"{LOST}; {RESCORE}")]
+    assert _told_of(home, "missing", DAYS[2]) == lost
+    # Tomorrow is not scored either: a folder from a backup would not hold that.
+    for _ in range(2):
+        assert home.night(DAYS[3]) == Refused.exit_code
+    assert home.restate(DAYS[0], DAYS[3]) == Refused.exit_code
+    assert home.published(PREDICTIONS) == {}
+    with pytest.raises(Refused) as refused:
+        served.require_not_lost(home.run(DAYS[3], DAYS[0]))
+    assert str(refused.value) == (
+        f"tiny.predictions has lost what was served for 3 day(s), the first is {DAYS[1]}: "
+        f"ops.publications tells of it, and {place} does not hold it any more. What models say of "
+        "these days now would pass as what was served. Nothing was published. Restore that folder "
+        "from a backup, and run again. Or publish what is said now, as a later revision: "
+        f"nightshift run tiny --from {DAYS[0]} --to {DAYS[2]} --rescore"
+    )
+    # Days of which a person says nothing stay lost, and are told.
+    assert home.night(DAYS[2], first=DAYS[1], rescore=True) == Refused.exit_code
+    assert list(home.published(PREDICTIONS)) == DAYS[2:4]
+    assert home.night(DAYS[3]) == Refused.exit_code
+    assert home.night(DAYS[0], rescore=True) == 0
+    assert home.night(DAYS[3]) == 0
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+    # What took the place of a first and a second revision is none of the two.
+    told = datasets.history(home.environment, f"tiny.{PREDICTIONS}").to_table().to_pylist()
+    column = partition(home.run(DAYS[0]), PREDICTIONS)
+    assert {row[column]: row["revision"] for row in told} == {
+        DAYS[1]: 2,
+        DAYS[2]: 3,
+        DAYS[3]: 3,
+        DAYS[4]: 1,
+    }
+
+
+def test_predictions_that_come_back_from_a_backup_are_those_that_were_served(home: Home) -> None:
+    home.promote(DAYS[0])
+    home.night(DAYS[2], first=DAYS[0])
+    before = home.published(PREDICTIONS)
+    place = path(home.run(DAYS[0]), PREDICTIONS)
+    backup = shutil.move(place, f"{home.environment.home}/backup")
+    assert home.night(DAYS[2]) == Refused.exit_code
+    shutil.move(backup, place)
+    assert home.published(PREDICTIONS) == before
+    assert home.night(DAYS[2]) == 0
     assert home.performed == []
 
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from pyarrow import dataset as arrow
 
 from jobs.lake import as_left, datasets, publications, snapshots
-from jobs.lake.publications import Publication
 from jobs.lake.snapshots import Snapshot
 from jobs.training import scoring
 from jobs.training.explanations import attribute
@@ -203,11 +202,13 @@ def made_by(stored: arrow.Dataset, pipeline: Pipeline, night: date) -> pa.Table:
     return rows.sort_by([(column, "ascending") for column in table.key])
 
 
-def revisions(environment: Environment, pipeline: Pipeline, night: date) -> list[Publication]:
-    """Those of the night's predictions, oldest first; the last is in force."""
-    table = pipeline.table(PREDICTIONS)
-    told = publications.revisions(environment, f"{pipeline.name}.{PREDICTIONS}")
-    return [one for one in told if one.day == table.day_of(night)]
+def revision(environment: Environment, pipeline: Pipeline, night: date) -> int:
+    """Number of the revision of a night's predictions that is in force: 1, 2, …."""
+    day = pipeline.table(PREDICTIONS).day_of(night)
+    name = f"{pipeline.name}.{PREDICTIONS}"
+    told = publications.revisions(environment, name)
+    lost = publications.lost_revisions(environment, name)
+    return lost[day] + sum(one.day == day for one in told)
 
 
 def one_of(

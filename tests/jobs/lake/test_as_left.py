@@ -17,11 +17,11 @@ from jobs.services.leftovers import Rule
 from pipelines.days import Days
 from pipelines.errors import UsageError
 from pipelines.run import Run
-from pipelines.stages import STAGES
+from pipelines.stages import STAGES, stage
 from tests.jobs.lake.test_commits import FIRST, SECOND, run_at, staged
 from tests.jobs.lake.test_retention import age
 
-NAMES = tuple(stage.name for stage in STAGES)
+NAMES = tuple(one.name for one in STAGES)
 DAY = Days.of(FIRST)
 IDS = "SELECT id FROM toy.{} ORDER BY id"
 
@@ -30,9 +30,15 @@ def night(home: Path, run_id: str, days: Days = DAY) -> Run:
     return replace(run_at(home, days), run_id=run_id)
 
 
-def end(run: Run, stages: Sequence[str] = NAMES, status: str = "done") -> None:
+def end(
+    run: Run,
+    stages: Sequence[str] = NAMES,
+    status: str = "done",
+    since: datetime | None = None,
+) -> None:
     """Record that these stages of the run have ended, one after the other, just now."""
-    began = datetime.now(UTC)
+    now = datetime.now(UTC)
+    began = since or now
     rows = [
         {
             "run_id": run.run_id,
@@ -42,7 +48,7 @@ def end(run: Run, stages: Sequence[str] = NAMES, status: str = "done") -> None:
             "last_day": run.days.last,
             "status": status,
             "started_at": began + timedelta(microseconds=number),
-            "seconds": 0.0,
+            "seconds": (now - began).total_seconds(),
             "metrics": "{}",
         }
         for number, name in enumerate(stages)
@@ -137,16 +143,113 @@ def test_half_a_night_is_not_shown(tmp_path: Path, done: Sequence[str], told: st
     assert seen(run, "readings", None) == [1]
 
 
-def test_a_stage_that_was_refused_makes_it_half_a_night(tmp_path: Path) -> None:
+CLEAN = NAMES.index("check_clean")
+
+
+def publish_at(run: Run, stage_name: str, name: str, *ids: int) -> None:
+    publish_ids(run.at(stage(stage_name)), name, *ids)
+
+
+def test_a_run_that_was_refused_shows_whole_stages_and_says_which_are_not_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = night(tmp_path, "first")
+    publish_at(first, "check_raw", "readings", 1)
+    publish_at(first, "features", "training", 10)
+    end(first)
+    refused = night(tmp_path, "refused")
+    publish_at(refused, "check_raw", "readings", 2)
+    end(refused, NAMES[:CLEAN])
+    end(refused, ["check_clean"], "refused")
+    third = night(tmp_path, "third")
+    publish_at(third, "check_raw", "readings", 3)
+    publish_at(third, "features", "training", 30)
+    end(third)
+    assert not capsys.readouterr().err
+    assert seen(first, "readings", "refused") == [2]
+    assert capsys.readouterr().err == (
+        "Run refused of 'toy' did not do all stages: check_clean ended as 'refused' for "
+        "2013-01-05; left out for that: features, train, evaluate, predict, check_predictions, "
+        "monitor. But for what it has published itself, toy.training: as they were before it.\n"
+    )
+    assert seen(first, "training", "refused") == [10]
+
+
+def test_a_night_that_went_on_without_a_model_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = night(tmp_path, "went_on")
+    publish_at(run, "check_raw", "readings", 1)
+    publish_at(run, "features", "training", 10)
+    end(run, NAMES[: NAMES.index("train")])
+    end(run, ["train"], "failed")
+    with pytest.raises(UsageError, match="predict was not done; .*monitor was not done"):
+        seen(run, "training", "went_on")
+    end(run, NAMES[NAMES.index("predict") :])
+    assert seen(run, "training", "went_on") == [10]
+    assert "train ended as 'failed' for 2013-01-05; left out for that: evaluate. These stages " in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_stage_that_was_refused_hides_no_table_of_the_others(tmp_path: Path) -> None:
     run = night(tmp_path, "refused")
     publish_ids(run, "readings", 1)
     end(run)
     end(run, ["monitor"], "refused")
-    with pytest.raises(UsageError, match="not finished: monitor ended as 'refused'"):
+    assert seen(run, "readings", "refused") == [1]
+    # It waits for its files, and goes on when they are there.
+    end(run, ["monitor"], "not landed")
+    with pytest.raises(UsageError, match="not finished: monitor ended as 'not landed'"):
         seen(run, "readings", "refused")
     # Done since, by the same run.
     end(run, ["monitor"], "current")
     assert seen(run, "readings", "refused") == [1]
+
+
+def test_a_stage_that_published_a_part_of_its_tables_is_not_shown(tmp_path: Path) -> None:
+    run = night(tmp_path, "part")
+    publish_at(run, "check_raw", "readings", 1)
+    end(run, NAMES[:CLEAN])
+    publish_at(run, "check_clean", "scoring", 10)
+    end(run, ["check_clean"], "failed")
+    half = r"check_clean has published toy\.scoring, and was not done to its end since"
+    with pytest.raises(UsageError, match=half):
+        seen(run, "readings", "part")
+    # Whatever the next attempt says of the files, the tables are what they were.
+    end(run, NAMES[:CLEAN])
+    end(run, ["check_clean"], "refused")
+    with pytest.raises(UsageError, match=half):
+        seen(run, "readings", "part")
+    publish_at(run, "check_clean", "training", 100)
+    end(run, NAMES[CLEAN:])
+    found = [seen(run, name, "part") for name in ("readings", "scoring", "training")]
+    assert found == [[1], [10], [100]]
+
+
+def test_a_kill_before_a_refusal_is_half_a_night_too(tmp_path: Path) -> None:
+    run = night(tmp_path, "killed")
+    end(run, NAMES[:CLEAN])
+    # Killed with its process: nobody has recorded how it ended.
+    publish_at(run, "check_clean", "scoring", 10)
+    end(run, NAMES[:1], "refused")
+    half = r"check_clean has published toy\.scoring, and was not done to its end since"
+    with pytest.raises(UsageError, match=half):
+        seen(run, "scoring", "killed")
+
+
+def test_a_correction_that_was_refused_hides_no_night(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = night(tmp_path, "correction")
+    began = datetime.now(UTC)
+    publish_at(run, "ingest", "readings_quarantine", 5)
+    end(run, NAMES[:1], "refused", began)
+    end(run, NAMES[2:], "current")
+    assert seen(run, "readings_quarantine", "correction") == [5]
+    assert "ingest ended as 'refused' for 2013-01-05; left out for that: check_raw" in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_second_attempt_that_was_killed_makes_it_half_a_night(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -153,6 +153,48 @@ def test_predictions_that_were_served_stay_and_what_they_were_made_from(tmp_path
 
 def staged_predictions(run: Run, number: int) -> Staging:
     return staged(run, {FIRST: [number]}, "predictions")
+
+
+def made_of(run: Run, name: str, number: int, source: str | None, known: date = FIRST) -> int:
+    """Publish a row of the first day, made from what that night sees of another table."""
+    inputs = ()
+    if source:
+        inputs = (Knowledge(run).table_input(source, DAY, DAY),)
+    origin = Origin(inputs={FIRST: inputs}, known={FIRST: known})
+    return publish(run, name, staged(run, {FIRST: [number]}, name, origin)).version
+
+
+def test_what_stands_behind_predictions_that_were_served_stays_through_every_table(
+    tmp_path: Path,
+) -> None:
+    run = run_at(tmp_path, DAY)
+    made_of(run, TABLE, 1, None)
+    # A correction that the night does not see yet is in the table by then.
+    made_of(run, TABLE, 2, None, SECOND)
+    made_of(run, "scoring", 1, TABLE)
+    made_of(run, "predictions", 1, "scoring")
+    # The day is restated: no night sees its rows of before any more, and what was served stays.
+    made_of(run, TABLE, 3, None)
+    made_of(run, "scoring", 3, TABLE)
+    # Nothing was made from these.
+    made_of(run, TABLE, 4, None)
+    made_of(run, TABLE, 5, None)
+    for name in (TABLE, "scoring", "predictions"):
+        age(run, name)
+    assert clean(run, TABLE).deleted == 1
+    assert [ids_at(run, TABLE, version) for version in (0, 1, 2, 4)] == [[1], [2], [3], [5]]
+    assert [ids_at(run, "scoring", version) for version in (0, 1)] == [[1], [3]]
+
+
+def test_what_stands_behind_the_rows_that_a_model_learned_from_stays(tmp_path: Path) -> None:
+    run = run_at(tmp_path, DAY)
+    for number in (1, 2, 3):
+        made_of(run, TABLE, number, None)
+        made_of(run, "training", number, TABLE)
+    for name in (TABLE, "training"):
+        age(run, name)
+    assert clean(run, TABLE, training=0).deleted == 1
+    assert [ids_at(run, TABLE, version) for version in (0, 2)] == [[1], [3]]
 
 
 def test_the_version_that_a_prediction_carries_stays(tmp_path: Path) -> None:

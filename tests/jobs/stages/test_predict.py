@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from jobs.commands import decide
 from jobs.commands.decide import Said
 from jobs.lake import model_events, ops, tables
+from jobs.lake.commits import publish
+from jobs.lake.locations import path
 from jobs.stages import predict
 from jobs.training import scoring
 from jobs.training.dataset import Dataset
@@ -27,6 +30,7 @@ from pipelines.environment import Environment
 from pipelines.errors import Refused
 from pipelines.model import LinearModel, Serving
 from pipelines.spec import PREDICTIONS, Pipeline
+from tests.jobs.lake import test_commits as commits
 from tests.jobs.training import small
 
 LINEAR = small.learned_by(small.SMALL, small.LINEAR)
@@ -38,6 +42,17 @@ PIPELINES = (
 )
 NIGHTS = Days(date(2013, 1, 23), date(2013, 1, 25))
 ROWS = small.scoring_rows(NIGHTS, per_day=30)
+
+
+def test_nothing_is_scored_while_what_was_served_is_lost(environment: Environment) -> None:
+    run = replace(commits.run_at(environment.home, NIGHTS), environment=environment)
+    served = commits.staged(run, {NIGHTS.last: [1]}, PREDICTIONS)
+    publish(run, PREDICTIONS, served)
+    shutil.rmtree(path(run, PREDICTIONS))
+    with pytest.raises(Refused, match=r"toy\.predictions has lost what was served for 1 day"):
+        predict.predict(run)
+    with pytest.raises(Refused, match="No model of 'toy' was in force"):
+        predict.predict(replace(run, rescore=True))
 
 
 def _title(pipeline: Pipeline) -> str:

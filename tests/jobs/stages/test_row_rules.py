@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,9 +17,9 @@ import pytest
 from expectations.row_rules import quarantine_up_to
 from expectations.suite import Suite, between
 from jobs import night
-from jobs.lake import commits, ops, retention, staging, tables
+from jobs.lake import commits, ops, publications, retention, staging, tables
 from jobs.lake.commits import Fenced, Published
-from jobs.lake.locations import exists, version
+from jobs.lake.locations import exists, path, version
 from jobs.lake.staging import Staging
 from jobs.stages.check import audit_and_publish
 from jobs.stages.ingest import ingest
@@ -125,6 +126,25 @@ def test_rows_that_break_a_rule_are_quarantined_and_none_gets_lost(toy: Environm
     assert found["observed"] == "1 of 3 rows, which are quarantined"
     [example] = json.loads(found["detail"])["examples"]
     assert example == {"landed_date": FIRST, "id": "3", "amount": "99.0"}
+
+
+def test_a_quarantine_that_was_deleted_is_whole_again_when_its_day_is_judged(
+    toy: Environment,
+) -> None:
+    _night(toy, FIRST, SECOND)
+    run = run_of(toy, FIRST)
+    refused = _rows(toy, "readings_quarantine")
+    assert len(refused) == 2
+    (published, _) = _versions(toy)
+    shutil.rmtree(path(run, "readings_quarantine"))
+    assert list(publications.lost(run, "readings_quarantine")) == [DAY, date(2013, 1, 2)]
+    _ingest(toy, FIRST)
+    # Killed now, the next night must still know that a row is lacking.
+    assert publications.lost(run, "readings_quarantine")[DAY].rows == 2
+    _check(toy, FIRST)
+    assert _rows(toy, "readings_quarantine") == refused
+    assert DAY not in publications.lost(run, "readings_quarantine")
+    assert _versions(toy)[0] == published
 
 
 def test_more_of_them_than_the_share_refuse_the_day(toy: Environment) -> None:

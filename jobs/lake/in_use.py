@@ -1,0 +1,106 @@
+"""Which versions of which tables are in use, and what they were made from, through every table.
+
+Nothing that a reader can still ask for stands alone: a prediction that was served names the rows
+that were scored, and these the days of other tables, whatever is in force of them by now.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import date
+from typing import TYPE_CHECKING
+
+from jobs.lake import publications
+from pipelines.days import Days
+
+if TYPE_CHECKING:
+    from jobs.lake.publications import Input, Publication
+    from jobs.lake.snapshots import Snapshot
+    from pipelines.run import Run
+
+
+class InUse:
+    """Versions of a pipeline's tables that stay readable."""
+
+    def __init__(self, run: Run, names: Iterable[str]) -> None:
+        """Begin without anything.
+
+        Args:
+            run: Whose pipeline's tables they are.
+            names: The tables, those of refused rows too.
+        """
+        self._pipeline = run.pipeline.name
+        self.told = {name: publications.every(run, name) for name in names}
+        """By table its publications in their order."""
+        self.versions: dict[str, set[int]] = defaultdict(set)
+        """By table the Delta versions that are in use."""
+        self._by_day: dict[str, dict[date, list[Publication]]] = {}
+        self._taken: set[tuple[str, date, int]] = set()
+
+    def add(self, name: str, one: Publication) -> None:
+        """Add the rows of a publication, and all that is behind them."""
+        self.versions[name].add(one.version)
+        for given in one.inputs:
+            table = given.table_of(self._pipeline)
+            if table is not None and given.version is not None:
+                self.versions[table].add(given.version)
+                self._look_behind(table, given, given.version)
+
+    def add_snapshot(self, snapshot: Snapshot) -> None:
+        """Add what is behind a table as a night saw it in a version."""
+        for day in self._days_of(snapshot.table):
+            self._take(snapshot.table, day, snapshot.version, [snapshot.night])
+
+    def _look_behind(self, table: str, given: Input, version: int) -> None:
+        days = Days(given.first_day, given.last_day)
+        nights = self._nights(table, given)
+        for day in self._days_of(table).keys() & set(days):
+            self._take(table, day, version, nights)
+
+    def _nights(self, table: str, given: Input) -> list[date | None]:
+        """Nights that saw the input, each another version of a day perhaps; None: no night's."""
+        if given.known_by is None:
+            return [None]
+        seen = Days(given.known_from or given.known_by, given.known_by)
+        nights = {seen.first}
+        for one in self.told[table]:
+            if one.known_day is not None and one.known_day in seen:
+                nights.add(one.known_day)
+        return [*nights]
+
+    def _take(
+        self,
+        table: str,
+        day: date,
+        version: int,
+        nights: Sequence[date | None],
+    ) -> None:
+        """Add a day as these nights saw it in a version."""
+        told = [one for one in self._days_of(table)[day] if one.version <= version]
+        for night in nights:
+            seen = [one for one in told if _is_known_by(one, night)]
+            if seen:
+                self._add_all_of(table, day, seen[-1].version)
+
+    def _add_all_of(self, table: str, day: date, version: int) -> None:
+        """Add the rows of a day of that version: several publications may tell of them."""
+        asked = (table, day, version)
+        if asked in self._taken:
+            return
+        self._taken.add(asked)
+        for one in self._days_of(table)[day]:
+            if one.version == version:
+                self.add(table, one)
+
+    def _days_of(self, table: str) -> dict[date, list[Publication]]:
+        if table not in self._by_day:
+            by_day: dict[date, list[Publication]] = {}
+            for one in self.told.get(table, ()):
+                by_day.setdefault(one.day, []).append(one)
+            self._by_day[table] = by_day
+        return self._by_day[table]
+
+
+def _is_known_by(one: Publication, night: date | None) -> bool:
+    return night is None or one.known_day is None or one.known_day <= night

@@ -1,0 +1,73 @@
+"""What was served stays: where it is lost, nothing takes its place unless a person says so.
+
+The record tells which predictions were published. A folder that was deleted, or a lake that was
+restored from a backup, has them no more; what a model says of these nights today is something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+from jobs.lake import publications
+from jobs.lake.locations import path, sql_name
+from pipelines.days import Days
+from pipelines.errors import Refused
+from pipelines.spec import PREDICTIONS
+
+if TYPE_CHECKING:
+    from jobs.lake.publications import Told
+    from pipelines.run import Run
+
+
+def lost_nights(run: Run, told: Told) -> set[date]:
+    """Nights whose predictions are lost, and that the run was not asked to score again.
+
+    Args:
+        run: Up to whose night everything shall be true.
+        told: The publications of the pipeline's predictions.
+    """
+    table = run.pipeline.table(PREDICTIONS)
+    there = {one.day for one in told}
+    lost = [day for day, one in told.lost.items() if one.rows and day not in there]
+    nights = set(map(table.night_of, lost))
+    return nights - set(Days(run.named_from, run.night)) if run.rescore else nights
+
+
+def require_not_lost(run: Run) -> None:
+    """Refuse to score anything while predictions that were published are lost.
+
+    What is published now would not be in the folder that a person brings back. One who has nights
+    scored again brings none back: then the others are refused alone.
+
+    Raises:
+        Refused: some are; the message tells which, and the ways out.
+    """
+    lost = sorted(lost_nights(run, publications.told(run, PREDICTIONS)))
+    if run.rescore:
+        lost = [night for night in lost if night in run.days]
+    if not lost:
+        return
+    table = run.pipeline.table(PREDICTIONS)
+    first = _first_range(lost)
+    nights = f"--from {first.first} --to {first.last}" if len(first) > 1 else f"--date {first.last}"
+    of_warehouse = ""
+    if run.environment.warehouse_url is not None:
+        of_warehouse = "PostgreSQL keeps what it was given of them. "
+    raise Refused(
+        f"{sql_name(run, PREDICTIONS)} has lost what was served for {len(lost)} day(s), the first "
+        f"is {table.day_of(lost[0])}: ops.publications tells of it, and {path(run, PREDICTIONS)} "
+        "does not hold it any more. What models say of these days now would pass as what was "
+        "served. Nothing was published. Restore that folder from a backup, and run again. "
+        f"{of_warehouse}Or publish what is said now, as a later revision: "
+        f"nightshift run {run.pipeline.name} {nights} --rescore"
+    )
+
+
+def _first_range(nights: Sequence[date]) -> Days:
+    """The first of these nights, in order, with those that follow it without a gap."""
+    last = nights[0]
+    while last + timedelta(days=1) in nights:
+        last += timedelta(days=1)
+    return Days(nights[0], last)
