@@ -50,7 +50,7 @@ from pipelines.events import Event
 from pipelines.landing import expected_files, stamp
 from pipelines.resources import Resources
 from pipelines.spec import Pipeline, Table
-from pipelines.stages import GROUPS, STAGES, Stage
+from pipelines.stages import GROUPS, PLAN, STAGES, Stage
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -200,7 +200,7 @@ class PlanOperator(CommandOperator):
 
     def __init__(self, *, pipeline: Pipeline, **options: Any) -> None:
         super().__init__(
-            task_id="plan",
+            task_id=PLAN,
             doc_md="Tell what the night will do and why; when that is nothing, skip the stages.",
             execution_timeout=timedelta(minutes=15),
             do_xcom_push=False,
@@ -214,6 +214,7 @@ class PlanOperator(CommandOperator):
 
         Raises:
             DownstreamTasksSkipped: nothing is to be done.
+            RunRefused: what the DAG run was asked for makes no sense.
             TaskDeferred: an earlier night of a backfill runs; Airflow calls `take_turn` when it has
                 ended.
         """
@@ -230,7 +231,7 @@ class PlanOperator(CommandOperator):
             dag_run = context["dag_run"].run_id
             arguments = plan_command(self.pipeline, planned, dag_run, context["params"], result)
             ended = self._run_command(arguments)
-            _raise_unless_done("plan", planned.days, ended.exit_code, ended.last_line)
+            _raise_unless_done(PLAN, planned.days, ended.exit_code, ended.last_line)
             plan = json.loads(result.read_text())
         context["ti"].xcom_push(key="plan", value={"night": str(planned), **plan})
         self.log.info("%s: %s", planned, plan["summary"])
@@ -238,11 +239,11 @@ class PlanOperator(CommandOperator):
             self._end_here()
 
     def notify_command(self, context: Context, event: Event) -> list[str]:
-        """The command that has people told of an event: as of the first stage, which never ran."""
+        """The command that has people told of an event of the plan of the DAG run."""
         # What has failed may be to make sense of the days that were asked for.
         days = days_to_tell(self.pipeline, context)
         run_id = safe_run_id(context["dag_run"].run_id)
-        arguments = notification(self.pipeline, STAGES[0], days, run_id, event)
+        arguments = notification(self.pipeline, PLAN, days, run_id, event)
         return [str(executable()), *arguments]
 
     def take_turn(self, context: Context, event: object) -> None:
@@ -438,7 +439,7 @@ class StageOperator(CommandOperator):
         """The command that has people told of an event of this stage in the DAG run."""
         days = night_of(self.pipeline, context).days
         run_id = safe_run_id(context["dag_run"].run_id)
-        arguments = notification(self.pipeline, self.stage, days, run_id, event)
+        arguments = notification(self.pipeline, self.stage.name, days, run_id, event)
         return [str(executable()), *arguments]
 
 
@@ -480,7 +481,7 @@ def command(
 
     An attempt has nobody told, because another may follow: the callbacks do, after the last.
     """
-    where = _where(pipeline, stage, night.days, run_id)
+    where = _where(pipeline, stage.name, night.days, run_id)
     arguments = ["run", *where, "--no-notify", f"--result={result}"]
     if not params.get("restate"):
         arguments.append("--as-needed")
@@ -506,10 +507,10 @@ def plan_command(
 
 
 def notification(
-    pipeline: Pipeline, stage: Stage, days: Days, run_id: str, event: Event
+    pipeline: Pipeline, where: str, days: Days, run_id: str, event: Event
 ) -> list[str]:
-    """Arguments of `nightshift` that have people told of an event of the stage."""
-    return ["notify", *_where(pipeline, stage, days, run_id), "--event", str(event)]
+    """Arguments of `nightshift` that have people told of an event of a stage, or of the plan."""
+    return ["notify", *_where(pipeline, where, days, run_id), "--event", str(event)]
 
 
 def late_command(pipeline: Pipeline, days: Days, run_id: str) -> list[str]:
@@ -571,9 +572,9 @@ def _late(hours: float, missing: Sequence[str]) -> str:
     return f"Not landed after {hours:g} h: {listed or 'files that keep changing'}{more}."
 
 
-def _where(pipeline: Pipeline, stage: Stage, days: Days, run_id: str) -> list[str]:
+def _where(pipeline: Pipeline, stage: str, days: Days, run_id: str) -> list[str]:
     # One argument with '=': a run id may begin with a dash.
-    return [*_span(pipeline, days), "--stage", stage.name, f"--run-id={run_id}"]
+    return [*_span(pipeline, days), "--stage", stage, f"--run-id={run_id}"]
 
 
 def _span(pipeline: Pipeline, days: Days) -> list[str]:

@@ -17,7 +17,7 @@ from pipelines.events import Event, Notification
 from pipelines.redaction import redacted
 from pipelines.run import Run, is_of_airflow
 from pipelines.spec import PREDICTIONS
-from pipelines.stages import STAGES
+from pipelines.stages import PLAN, STAGES
 
 Row = dict[str, Any]
 
@@ -94,6 +94,15 @@ def failure(
     message = recorded if recorded and recorded != NO_REASON else otherwise
     told = notification(run, event, message, run.doing.name)
     return replace(told, report=_report(run, attempt))
+
+
+def of_plan(run: Run, event: Event, message: str) -> Notification:
+    """The plan of a run in Airflow, which comes before its stages, was refused or failed.
+
+    A refused one is of no night: what the run was asked for makes no sense.
+    """
+    told = notification(run, event, message, PLAN)
+    return replace(told, days="") if event is Event.STAGE_REFUSED else told
 
 
 def reason(run: Run, since: datetime | None) -> str | None:

@@ -150,7 +150,7 @@ def _cause(notification: Notification) -> str:
     """What happened to which days, and the first thing that is wrong: a retry has the same."""
     from jobs.notifications.message import first_words
 
-    happened = f"{notification.event} {notification.days}"
+    happened = f"{notification.event} {notification.days}".strip()
     if notification.event is Event.PREDICTIONS_LATE:
         return happened
     stage = f" {notification.stage}" if notification.stage else ""

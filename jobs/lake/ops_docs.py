@@ -127,9 +127,11 @@ OPS_TABLES: Mapping[str, Documented] = {
             **_RUN,
             "event": "stage_refused, stage_failed, feed_missing or predictions_late; recovered, a "
             "row for each cause that is right again; approval_expired; alias_moved.",
-            "stage": "The stage that it happened to; null: the whole night.",
-            "days": "The nights that it is about, as they were told.",
-            "last_day": "The last of them.",
+            "stage": "The stage that it happened to, or plan, which comes before them in Airflow; "
+            "null: the whole night.",
+            "days": "The nights that it is about, as they were told; empty: none, where what a run "
+            "was asked for was refused.",
+            "last_day": "The last of them, or the night that was due.",
             "cause": "What is told once: event, nights, stage and the first thing that is wrong.",
             "message": "Why, and the way out.",
             "told_at": "When people were told.",
