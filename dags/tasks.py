@@ -45,7 +45,7 @@ from dags.reports import ReportLink, url_of
 from dags.waiting import FilesLanded, RunEnded
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import NotLanded, Refused, UsageError
+from pipelines.errors import AwaitsApproval, NotLanded, Refused, UsageError
 from pipelines.events import Event
 from pipelines.landing import expected_files, stamp
 from pipelines.resources import Resources
@@ -275,8 +275,9 @@ class StageOperator(CommandOperator):
     Where files have not landed yet, it waits for them in the triggerer and runs the stage again:
     all in one attempt. What became of the stage is in its XCom `result`. Where corrected files of
     days before are not accepted, the night goes on without them, and its last stage is refused for
-    the reason that is then in the XCom `not_accepted` of the stage that read them. A stage that its
-    run was not asked for succeeds at once: a skipped one would take those after it along.
+    the reason that is then in the XCom `not_accepted` of the stage that read them. Where no model
+    serves and one awaits a person, the rest of the night is skipped. A stage that its run was not
+    asked for succeeds at once: a skipped one would take those after it along.
     """
 
     ui_color = "#dce6f2"
@@ -296,6 +297,7 @@ class StageOperator(CommandOperator):
             do_xcom_push=False,
             on_success_callback=_success_callbacks(pipeline, stage),
             on_failure_callback=_failure_callbacks(pipeline, stage),
+            on_skipped_callback=_following_callbacks(stage),
             **_of_resources(pipeline.resources_of(stage)),
             **options,
         )
@@ -316,6 +318,7 @@ class StageOperator(CommandOperator):
 
         Raises:
             TaskDeferred: files have not landed yet; Airflow calls `go_on` when they have.
+            AirflowSkipException: no model serves yet, and one that would awaits a person.
         """
         asked = _stages_asked(context["params"])
         if asked and self.stage.name not in asked:
@@ -366,9 +369,23 @@ class StageOperator(CommandOperator):
                 # The check of a night judges again what ingesting it has judged with these days.
                 callbacks.correction_refused(context, told)
             context["ti"].xcom_push(key=_NOT_ACCEPTED, value=told)
+        elif ended.exit_code == AwaitsApproval.exit_code:
+            self._await_person(context, why)
         else:
             _raise_unless_done(self.stage.name, night.days, ended.exit_code, why)
         self._require_all_accepted(context)
+
+    def _await_person(self, context: Context, why: str) -> NoReturn:
+        """Skip the rest of the night, which is no fault: a person was asked to let a model serve.
+
+        Beside a correction that was not accepted it is refused for that, as its last stage is.
+        """
+        reasons = _not_accepted(context)
+        if not reasons:
+            raise AirflowSkipException(why)
+        # People know of both.
+        self.on_failure_callback = _following_callbacks(self.stage)
+        raise callbacks.StageRefused(f"{why} {reasons[-1]}")
 
     def _require_all_accepted(self, context: Context) -> None:
         """The last stage of a night is refused for what none before it was: people know why."""

@@ -33,7 +33,7 @@ from pipelines.stages import PLAN, STAGES, select, stage
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 the data or the model was refused, 2 wrong usage, 3 a fault, "
-    "4 files of a feed have not landed yet."
+    "4 files of a feed have not landed yet, 5 a model awaits a person."
 )
 Command = Callable[[argparse.Namespace, Environment], int]
 

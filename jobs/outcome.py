@@ -12,7 +12,7 @@ from typing import Any
 from jobs.lake.store_faults import what_store_says
 from jobs.services import addresses
 from pipelines.days import Days
-from pipelines.errors import NotLanded, Refused, UsageError
+from pipelines.errors import AwaitsApproval, NotLanded, Refused, UsageError
 from pipelines.events import Event, Notification
 from pipelines.redaction import redacted
 from pipelines.run import Run, is_of_airflow
@@ -61,6 +61,9 @@ def of_stage(run: Run, exit_code: int, since: datetime) -> Notification | None:
         exit_code: How it ended.
         since: When it began (UTC).
     """
+    if exit_code == AwaitsApproval.exit_code:
+        # Who is to approve was told when the model began to wait.
+        return None
     if exit_code:
         return failure(run, failure_event(exit_code), since)
     if run.doing.name == _WATCHING_STAGE:

@@ -32,6 +32,13 @@ class Refused(NightshiftError):
     kind: ClassVar[str] = "Refused"
 
 
+class AwaitsApproval(Refused):
+    """No model serves yet, and one that would awaits a person: nothing is wrong."""
+
+    exit_code: ClassVar[int] = 5
+    kind: ClassVar[str] = "Awaits approval"
+
+
 class NotLanded(NightshiftError):
     """Files of a feed are not there yet, or not whole: nothing was judged. Worth waiting for."""
 
