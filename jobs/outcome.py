@@ -123,6 +123,12 @@ def has_recorded(run: Run, since: datetime) -> bool:
     return bool(_last_attempt(run, since))
 
 
+def refusals(run: Run, stage: str) -> list[Row]:
+    """What all runs of the pipeline have recorded of refusals of the stage, oldest first."""
+    refused = [("pipeline", "=", run.pipeline.name), ("stage", "=", stage)]
+    return _rows_of(run, [*refused, ("status", "=", "refused")])
+
+
 def _last_attempt(run: Run, since: datetime | None) -> Row:
     """What the last attempt at the stage of the run recorded; {}: nothing."""
     return _last_of(_readable_rows(run), run, since)

@@ -133,9 +133,10 @@ OPS_TABLES: Mapping[str, Documented] = {
             "days": "The nights that it is about, as they were told; empty: none, where what a run "
             "was asked for was refused.",
             "last_day": "The last of them, or the night that was due.",
-            "cause": "What is told once: event, nights, stage and the first thing that is wrong.",
+            "cause": "What is told once: event, nights, stage and the first thing that is wrong. "
+            "Another night that the same data stops has it too, and was not told of.",
             "message": "Why, and the way out.",
-            "told_at": "When people were told.",
+            "told_at": "When people were told, or known to know already.",
         },
     ),
     "costs": Documented(

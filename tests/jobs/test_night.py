@@ -459,6 +459,20 @@ def test_a_night_tells_which_stage_ended_it_and_why(
     assert message["message"] == night.message_of(error)
 
 
+def test_nights_that_one_bad_file_stops_tell_of_it_once(
+    run: Run, perform_here: Callable[[Mapping[str, Function]], None]
+) -> None:
+    own: tuple[str, ...] = ()
+    for number in range(5, 8):
+        day = date(2013, 1, number)
+        own = (*own, f"{day}.csv digest")
+        perform_here({"check_raw": _raising(GateRefused((FAILURE,), "report.html", own))})
+        of_night = replace(run, days=Days.of(day), run_id=f"manual__{day}")
+        assert night.run_night(of_night, STAGES) == 1
+    (message,) = _sent(run)
+    assert message["days"] == "2013-01-05"
+
+
 @pytest.mark.parametrize("stage", ["evaluate", "monitor"])
 @pytest.mark.parametrize("error", [None, Refused("no model is fit to serve")])
 def test_a_night_tells_that_nobody_approved_a_model_in_time_however_it_ends(
