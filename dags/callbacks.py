@@ -15,9 +15,11 @@ from typing import Protocol, cast
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowFailException
 
+from dags.nights import RunRefused
 from dags.process import level_of
 from pipelines.environment import ROOT, Environment
 from pipelines.events import Event
+from pipelines.stages import PLAN
 
 _MOST_SECONDS = 17
 """Airflow ends the process of a task 20 seconds after the task (`task_success_overtime`)."""
@@ -69,7 +71,7 @@ def run_timed_out(context: Context) -> None:
         "Clear the run to go on."
     )
     # The last that ran; the outcome of a run tells nothing.
-    task = context["task"] if hasattr(context["task"], "notify_command") else dag.get_task("plan")
+    task = context["task"] if hasattr(context["task"], "notify_command") else dag.get_task(PLAN)
     about = cast(Context, {**context, "task": task})
     began = datetime.now(UTC)
     _notify(about, Event.STAGE_FAILED, f"--since={began.isoformat()}", _message(message))
@@ -117,7 +119,7 @@ def last_stage_done(context: Context) -> None:
 
 
 def _event_of(exception: object) -> Event:
-    if isinstance(exception, StageRefused):
+    if isinstance(exception, StageRefused | RunRefused):
         return Event.STAGE_REFUSED
     return Event.FEED_MISSING if isinstance(exception, FilesMissing) else Event.STAGE_FAILED
 

@@ -25,6 +25,10 @@ _OF_AIRFLOW = ("openlineage",)
 """What Airflow's own operators add to the configuration of a run that they trigger."""
 
 
+class RunRefused(AirflowFailException):
+    """What a run was asked for makes no sense; another attempt would be asked the same."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Night:
     """What a DAG run processes."""
@@ -46,8 +50,8 @@ def night_of(pipeline: Pipeline, context: Context) -> Night:
     fills that with the moment of the click.
 
     Raises:
-        AirflowFailException: the params make no sense, the pipeline has no such days, or the run
-            has a day of its own.
+        RunRefused: the params make no sense, the pipeline has no such days, or the run has a day of
+            its own.
         AirflowSkipException: nothing is due: the feeds have ended, or a replay has, or it had not
             begun when the run was due.
     """
@@ -61,7 +65,7 @@ def night_of(pipeline: Pipeline, context: Context) -> Night:
     except replay.NothingDue as nothing:
         raise AirflowSkipException(str(nothing)) from None
     except UsageError as error:
-        raise AirflowFailException(str(error)) from None
+        raise RunRefused(str(error)) from None
     return night
 
 
@@ -70,7 +74,7 @@ def days_to_tell(pipeline: Pipeline, context: Context) -> Days:
 
     Then it is the night that would be due without them, or the first of the pipeline.
     """
-    with suppress(AirflowFailException, AirflowSkipException):
+    with suppress(RunRefused, AirflowSkipException):
         return night_of(pipeline, context).days
     with suppress(UsageError):
         due = _due(pipeline, context["dag_run"]).days
@@ -118,11 +122,11 @@ def require_known(params: Collection[str], known: Collection[str]) -> None:
     Airflow passes it on in silence, and the run would be that of another night.
 
     Raises:
-        AirflowFailException: the first such name, with the near miss and all that are known.
+        RunRefused: the first such name, with the near miss and all that are known.
     """
     for name in params:
         if name not in known and name not in _OF_AIRFLOW:
-            raise AirflowFailException(str(no_such("param of this DAG", name, known)))
+            raise RunRefused(str(no_such("param of this DAG", name, known)))
 
 
 def due_day(pipeline: Pipeline, run: DagRunProtocol) -> date:

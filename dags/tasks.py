@@ -45,12 +45,12 @@ from dags.reports import ReportLink, url_of
 from dags.waiting import FilesLanded, RunEnded
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import NotLanded, Refused, UsageError
+from pipelines.errors import AwaitsApproval, NotLanded, Refused, UsageError
 from pipelines.events import Event
 from pipelines.landing import expected_files, stamp
 from pipelines.resources import Resources
 from pipelines.spec import Pipeline, Table
-from pipelines.stages import GROUPS, STAGES, Stage
+from pipelines.stages import GROUPS, PLAN, STAGES, Stage
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -200,7 +200,7 @@ class PlanOperator(CommandOperator):
 
     def __init__(self, *, pipeline: Pipeline, **options: Any) -> None:
         super().__init__(
-            task_id="plan",
+            task_id=PLAN,
             doc_md="Tell what the night will do and why; when that is nothing, skip the stages.",
             execution_timeout=timedelta(minutes=15),
             do_xcom_push=False,
@@ -214,6 +214,7 @@ class PlanOperator(CommandOperator):
 
         Raises:
             DownstreamTasksSkipped: nothing is to be done.
+            RunRefused: what the DAG run was asked for makes no sense.
             TaskDeferred: an earlier night of a backfill runs; Airflow calls `take_turn` when it has
                 ended.
         """
@@ -230,7 +231,7 @@ class PlanOperator(CommandOperator):
             dag_run = context["dag_run"].run_id
             arguments = plan_command(self.pipeline, planned, dag_run, context["params"], result)
             ended = self._run_command(arguments)
-            _raise_unless_done("plan", planned.days, ended.exit_code, ended.last_line)
+            _raise_unless_done(PLAN, planned.days, ended.exit_code, ended.last_line)
             plan = json.loads(result.read_text())
         context["ti"].xcom_push(key="plan", value={"night": str(planned), **plan})
         self.log.info("%s: %s", planned, plan["summary"])
@@ -238,11 +239,11 @@ class PlanOperator(CommandOperator):
             self._end_here()
 
     def notify_command(self, context: Context, event: Event) -> list[str]:
-        """The command that has people told of an event: as of the first stage, which never ran."""
+        """The command that has people told of an event of the plan of the DAG run."""
         # What has failed may be to make sense of the days that were asked for.
         days = days_to_tell(self.pipeline, context)
         run_id = safe_run_id(context["dag_run"].run_id)
-        arguments = notification(self.pipeline, STAGES[0], days, run_id, event)
+        arguments = notification(self.pipeline, PLAN, days, run_id, event)
         return [str(executable()), *arguments]
 
     def take_turn(self, context: Context, event: object) -> None:
@@ -274,8 +275,9 @@ class StageOperator(CommandOperator):
     Where files have not landed yet, it waits for them in the triggerer and runs the stage again:
     all in one attempt. What became of the stage is in its XCom `result`. Where corrected files of
     days before are not accepted, the night goes on without them, and its last stage is refused for
-    the reason that is then in the XCom `not_accepted` of the stage that read them. A stage that its
-    run was not asked for succeeds at once: a skipped one would take those after it along.
+    the reason that is then in the XCom `not_accepted` of the stage that read them. Where no model
+    serves and one awaits a person, the rest of the night is skipped. A stage that its run was not
+    asked for succeeds at once: a skipped one would take those after it along.
     """
 
     ui_color = "#dce6f2"
@@ -295,6 +297,7 @@ class StageOperator(CommandOperator):
             do_xcom_push=False,
             on_success_callback=_success_callbacks(pipeline, stage),
             on_failure_callback=_failure_callbacks(pipeline, stage),
+            on_skipped_callback=_following_callbacks(stage),
             **_of_resources(pipeline.resources_of(stage)),
             **options,
         )
@@ -315,6 +318,7 @@ class StageOperator(CommandOperator):
 
         Raises:
             TaskDeferred: files have not landed yet; Airflow calls `go_on` when they have.
+            AirflowSkipException: no model serves yet, and one that would awaits a person.
         """
         asked = _stages_asked(context["params"])
         if asked and self.stage.name not in asked:
@@ -365,9 +369,23 @@ class StageOperator(CommandOperator):
                 # The check of a night judges again what ingesting it has judged with these days.
                 callbacks.correction_refused(context, told)
             context["ti"].xcom_push(key=_NOT_ACCEPTED, value=told)
+        elif ended.exit_code == AwaitsApproval.exit_code:
+            self._await_person(context, why)
         else:
             _raise_unless_done(self.stage.name, night.days, ended.exit_code, why)
         self._require_all_accepted(context)
+
+    def _await_person(self, context: Context, why: str) -> NoReturn:
+        """Skip the rest of the night, which is no fault: a person was asked to let a model serve.
+
+        Beside a correction that was not accepted it is refused for that, as its last stage is.
+        """
+        reasons = _not_accepted(context)
+        if not reasons:
+            raise AirflowSkipException(why)
+        # People know of both.
+        self.on_failure_callback = _following_callbacks(self.stage)
+        raise callbacks.StageRefused(f"{why} {reasons[-1]}")
 
     def _require_all_accepted(self, context: Context) -> None:
         """The last stage of a night is refused for what none before it was: people know why."""
@@ -438,7 +456,7 @@ class StageOperator(CommandOperator):
         """The command that has people told of an event of this stage in the DAG run."""
         days = night_of(self.pipeline, context).days
         run_id = safe_run_id(context["dag_run"].run_id)
-        arguments = notification(self.pipeline, self.stage, days, run_id, event)
+        arguments = notification(self.pipeline, self.stage.name, days, run_id, event)
         return [str(executable()), *arguments]
 
 
@@ -480,7 +498,7 @@ def command(
 
     An attempt has nobody told, because another may follow: the callbacks do, after the last.
     """
-    where = _where(pipeline, stage, night.days, run_id)
+    where = _where(pipeline, stage.name, night.days, run_id)
     arguments = ["run", *where, "--no-notify", f"--result={result}"]
     if not params.get("restate"):
         arguments.append("--as-needed")
@@ -506,10 +524,10 @@ def plan_command(
 
 
 def notification(
-    pipeline: Pipeline, stage: Stage, days: Days, run_id: str, event: Event
+    pipeline: Pipeline, where: str, days: Days, run_id: str, event: Event
 ) -> list[str]:
-    """Arguments of `nightshift` that have people told of an event of the stage."""
-    return ["notify", *_where(pipeline, stage, days, run_id), "--event", str(event)]
+    """Arguments of `nightshift` that have people told of an event of a stage, or of the plan."""
+    return ["notify", *_where(pipeline, where, days, run_id), "--event", str(event)]
 
 
 def late_command(pipeline: Pipeline, days: Days, run_id: str) -> list[str]:
@@ -571,9 +589,9 @@ def _late(hours: float, missing: Sequence[str]) -> str:
     return f"Not landed after {hours:g} h: {listed or 'files that keep changing'}{more}."
 
 
-def _where(pipeline: Pipeline, stage: Stage, days: Days, run_id: str) -> list[str]:
+def _where(pipeline: Pipeline, stage: str, days: Days, run_id: str) -> list[str]:
     # One argument with '=': a run id may begin with a dash.
-    return [*_span(pipeline, days), "--stage", stage.name, f"--run-id={run_id}"]
+    return [*_span(pipeline, days), "--stage", stage, f"--run-id={run_id}"]
 
 
 def _span(pipeline: Pipeline, days: Days) -> list[str]:

@@ -29,11 +29,11 @@ from pipelines.forwarding import FORWARDED, LOST
 from pipelines.redaction import redacted
 from pipelines.run import Run, new_run_id
 from pipelines.spec import Pipeline
-from pipelines.stages import STAGES, select, stage
+from pipelines.stages import PLAN, STAGES, select, stage
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 the data or the model was refused, 2 wrong usage, 3 a fault, "
-    "4 files of a feed have not landed yet."
+    "4 files of a feed have not landed yet, 5 a model awaits a person."
 )
 Command = Callable[[argparse.Namespace, Environment], int]
 
@@ -433,7 +433,10 @@ def _grammar_of_notify(one: Parser) -> None:
     one.add_argument("--event", required=True, choices=[str(event) for event in Event])
     one.add_argument("--run-id", required=True, help="the run that it happened to")
     happened_in = one.add_argument(
-        "--stage", metavar="S", help="the stage that was refused, failed, or waits for files"
+        "--stage",
+        metavar="S",
+        help="the stage that was refused, failed, or waits for files; plan: what comes before them "
+        "in Airflow",
     )
     _complete_with(happened_in, completion.stages)
     one.add_argument(
@@ -952,15 +955,16 @@ def _notify(arguments: argparse.Namespace, environment: Environment) -> int:
         return code
     from jobs.commands.notify import notify, parse_instant
 
+    of_plan = arguments.stage == PLAN
     run = Run(
         pipeline=catalog.pipeline(arguments.pipeline),
         days=_days(arguments),
         environment=environment,
         run_id=arguments.run_id,
-        stage=stage(arguments.stage) if arguments.stage else None,
+        stage=stage(arguments.stage) if arguments.stage and not of_plan else None,
     )
     since = parse_instant(arguments.since) if arguments.since else None
-    return notify(run, Event(arguments.event), since, arguments.message)
+    return notify(run, Event(arguments.event), since, arguments.message, of_plan=of_plan)
 
 
 def _land(arguments: argparse.Namespace, environment: Environment) -> int:

@@ -27,7 +27,7 @@ from jobs.services.usage import Meter
 from jobs.spark.server import running_server
 from jobs.spark.session import explain_loss, plan_for
 from pipelines.days import Days
-from pipelines.errors import DataRefused, NightshiftError, NotLanded, Refused
+from pipelines.errors import AwaitsApproval, DataRefused, NightshiftError, NotLanded, Refused
 from pipelines.events import Event, Notification
 from pipelines.for_ranks import for_ranks
 from pipelines.landing import expected_files, stamp
@@ -42,7 +42,11 @@ if TYPE_CHECKING:
 PERFORM = "jobs.night:perform"
 """This module's entry for the stage server."""
 
-_STATUS = {Refused.exit_code: "refused", NotLanded.exit_code: "not landed"}
+_STATUS = {
+    Refused.exit_code: "refused",
+    NotLanded.exit_code: "not landed",
+    AwaitsApproval.exit_code: "awaits approval",
+}
 """In `ops.stage_runs`, of a stage that did not succeed; of every other code it is `failed`."""
 _FEW_DAYS = 4
 _FEW_BYTES = 4_000_000

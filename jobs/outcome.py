@@ -12,12 +12,12 @@ from typing import Any
 from jobs.lake.store_faults import what_store_says
 from jobs.services import addresses
 from pipelines.days import Days
-from pipelines.errors import NotLanded, Refused, UsageError
+from pipelines.errors import AwaitsApproval, NotLanded, Refused, UsageError
 from pipelines.events import Event, Notification
 from pipelines.redaction import redacted
 from pipelines.run import Run, is_of_airflow
 from pipelines.spec import PREDICTIONS
-from pipelines.stages import STAGES
+from pipelines.stages import PLAN, STAGES
 
 Row = dict[str, Any]
 
@@ -61,6 +61,9 @@ def of_stage(run: Run, exit_code: int, since: datetime) -> Notification | None:
         exit_code: How it ended.
         since: When it began (UTC).
     """
+    if exit_code == AwaitsApproval.exit_code:
+        # Who is to approve was told when the model began to wait.
+        return None
     if exit_code:
         return failure(run, failure_event(exit_code), since)
     if run.doing.name == _WATCHING_STAGE:
@@ -96,6 +99,15 @@ def failure(
     return replace(told, report=_report(run, attempt))
 
 
+def of_plan(run: Run, event: Event, message: str) -> Notification:
+    """The plan of a run in Airflow, which comes before its stages, was refused or failed.
+
+    A refused one is of no night: what the run was asked for makes no sense.
+    """
+    told = notification(run, event, message, PLAN)
+    return replace(told, days="") if event is Event.STAGE_REFUSED else told
+
+
 def reason(run: Run, since: datetime | None) -> str | None:
     """Why the stage of the run did not succeed, as its last attempt recorded it; None: it did not.
 
@@ -109,6 +121,12 @@ def reason(run: Run, since: datetime | None) -> str | None:
 def has_recorded(run: Run, since: datetime) -> bool:
     """Whether an attempt of the run at the stage that began since then (UTC) is on record."""
     return bool(_last_attempt(run, since))
+
+
+def refusals(run: Run, stage: str) -> list[Row]:
+    """What all runs of the pipeline have recorded of refusals of the stage, oldest first."""
+    refused = [("pipeline", "=", run.pipeline.name), ("stage", "=", stage)]
+    return _rows_of(run, [*refused, ("status", "=", "refused")])
 
 
 def _last_attempt(run: Run, since: datetime | None) -> Row:

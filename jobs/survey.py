@@ -15,9 +15,9 @@ from datetime import date, datetime, timedelta
 from functools import cached_property
 from itertools import chain
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from jobs.lake import model_events, ops, publications, served
+from jobs.lake import approvals, model_events, ops, publications, served
 from jobs.lake.definition import digest
 from jobs.lake.knowledge import Knowledge, arrival, newest_version
 from jobs.lake.locations import path, sql_name
@@ -49,7 +49,9 @@ _DECLARED_LATER = "made without the feed, which has no drop of these nights"
 _LOST = "was published, and is not in the table any more"
 _Pending = dict[str, dict[date, date]]
 """By SQL name the days that are about to change, and from when each will be known."""
-State = Literal["missing", "stale", "outdated", "served", "current"]
+AWAITS: Final = "awaits approval"
+"""State of predictions for which no model serves, and one that would awaits a person."""
+State = Literal["missing", "stale", "awaits approval", "outdated", "served", "current"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,7 +193,7 @@ class Survey:
         return found
 
     def _is_to_be_made(self, one: Finding) -> bool:
-        return one.state in ("missing", "stale") or self._is_rescored(one)
+        return one.state in ("missing", "stale", AWAITS) or self._is_rescored(one)
 
     def _is_rescored(self, one: Finding) -> bool:
         run = self._run
@@ -273,10 +275,22 @@ class Survey:
         return self._latest[name]
 
     @cached_property
+    def _turns(self) -> list[model_events.Turn]:
+        """Which model serves from which night on."""
+        return model_events.turns(self._run.environment, self.pipeline.name)
+
+    @cached_property
+    def _undecided(self) -> list[model_events.Row]:
+        """The models that await a person."""
+        recorded = model_events.events(self._run.environment, self.pipeline.name)
+        return approvals.undecided(recorded, self.pipeline, ops.now())
+
+    @cached_property
     def _first_served(self) -> date | None:
-        """The first night that had a model to score with."""
-        known = model_events.turns(self._run.environment, self.pipeline.name)
-        return known[0].night if known else None
+        """The first night that has a model to score with, or will have when a person agrees."""
+        served = [turn.night for turn in self._turns]
+        nights = served or [one["as_of"] for one in self._undecided]
+        return nights[0] if nights else None
 
     @cached_property
     def last_done(self) -> dict[str, dict[str, Any]]:
@@ -383,10 +397,7 @@ class Survey:
     def _finding(self, table: Table, night: date) -> Finding:
         one = self._publication(table, night)
         if one is None:
-            reason = self._why_missing(table, table.day_of(night))
-            if table.name == PREDICTIONS and night in self.lost_nights:
-                reason += "; --rescore publishes what is said now as a later revision"
-            return Finding(table=table, night=night, state="missing", reason=reason)
+            return self._if_awaiting(self._missing(table, night))
         changed = [given for given in one.inputs if self._has_changed(given)]
         if not changed and self._has_lost_quarantine(table, one):
             reason = f"{sql_name(self._run, table.name)}{QUARANTINE_SUFFIX} {_LOST}"
@@ -395,6 +406,23 @@ class Survey:
             return Finding(table=table, night=night, state="current")
         reasons = [self._in_words(given, one) for given in changed]
         return _overtaken(table, night, "; ".join(reasons))
+
+    def _missing(self, table: Table, night: date) -> Finding:
+        reason = self._why_missing(table, table.day_of(night))
+        if table.name == PREDICTIONS and night in self.lost_nights:
+            reason += "; --rescore publishes what is said now as a later revision"
+        return Finding(table=table, night=night, state="missing", reason=reason)
+
+    def _if_awaiting(self, one: Finding) -> Finding:
+        """Of predictions that are missing: whether they await that a person lets a model serve."""
+        if one.table.name != PREDICTIONS or model_events.in_turn(self._turns, one.night):
+            return one
+        awaited = approvals.awaited_on(self._undecided, one.night)
+        if awaited is None:
+            return one
+        version = awaited["model_version"]
+        way = f"nightshift approve {self.pipeline.name} {version} --why TEXT"
+        return replace(one, state=AWAITS, reason=f"no model serves yet: {way}")
 
     def _of_drop(self, table: Table, feed: Feed, night: date) -> Finding:
         found = self._finding(table, night)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from pipelines.errors import NightshiftError
 from pipelines.events import ALARMS, Channel, Event, Notification
 from pipelines.redaction import redacted
 from pipelines.run import Run
+from pipelines.stages import STAGES
 
 if TYPE_CHECKING:
     from jobs.lake.alerts import Row
@@ -67,6 +69,12 @@ def _tell_alarm(run: Run, notification: Notification) -> tuple[Channel, ...]:
     if why is not None:
         print(f"People know why: {why['cause']}", file=sys.stderr, flush=True)
         return ()
+    same = _same_refusal(run, notification, standing)
+    if same is not None:
+        print(f"People know of it already: {same['cause']}", file=sys.stderr, flush=True)
+        # For those who ask which nights it has stopped.
+        _record(run, notification, cause=same["cause"])
+        return ()
     return _send_and_record(run, notification)
 
 
@@ -85,6 +93,48 @@ def _why_no_model(run: Run, notification: Notification, standing: Sequence[Row])
         if makes_models and row["last_day"] == run.days.last and not _is_over(run, row["stage"]):
             return row
     return None
+
+
+def _same_refusal(run: Run, notification: Notification, standing: Sequence[Row]) -> Row | None:
+    """What people know of another night that was refused for the same data; None: nothing.
+
+    As a night that follows one with a bad file, and reads that file too.
+    """
+    stage = notification.stage
+    if notification.event is not Event.STAGE_REFUSED or stage is None:
+        return None
+    told = [row for row in standing if (row["event"], row["stage"]) == (notification.event, stage)]
+    if not told:
+        return None
+    refusals = _read(run, lambda: outcome.refusals(run, stage))
+    own = _refused_by(refusals, run.run_id)
+    for row in told:
+        before = [one for one in refusals if one["started_at"] <= row["told_at"]]
+        other = _refused_by(before, row["run_id"])
+        if own and other and _is_the_same(own, other, reads_files=stage == STAGES[0].name):
+            return row
+    return None
+
+
+def _refused_by(refusals: Sequence[Row], run_id: str) -> Row | None:
+    """What the last refusal of the run tells of the data; None: it tells nothing."""
+    of_run = [json.loads(row["metrics"] or "{}") for row in refusals if row["run_id"] == run_id]
+    return of_run[-1] if of_run and of_run[-1].get("found_in") else None
+
+
+def _is_the_same(own: Row, other: Row, *, reads_files: bool) -> bool:
+    """Whether all that a refusal has found another has found too, in the same data."""
+    here, there = set(own["found_in"]), set(other["found_in"])
+    # What is read is refused file by file; a table as a whole, whichever of its days is bad.
+    is_same_data = here <= there or (not reads_files and here >= there)
+    return is_same_data and _broken(own) <= _broken(other)
+
+
+def _broken(refusal: Row) -> set[tuple[str, ...]]:
+    return {
+        tuple(str(one[name]) for name in ("table", "expectation", "column"))
+        for one in refusal["failures"]
+    }
 
 
 def _is_over(run: Run, stage: str) -> bool:
@@ -150,7 +200,7 @@ def _cause(notification: Notification) -> str:
     """What happened to which days, and the first thing that is wrong: a retry has the same."""
     from jobs.notifications.message import first_words
 
-    happened = f"{notification.event} {notification.days}"
+    happened = f"{notification.event} {notification.days}".strip()
     if notification.event is Event.PREDICTIONS_LATE:
         return happened
     stage = f" {notification.stage}" if notification.stage else ""
@@ -178,14 +228,17 @@ def _read(run: Run, rows: _Reading) -> Sequence[Row]:
         return []
 
 
-def _record(run: Run, notification: Notification, ended: Sequence[Row] = ()) -> None:
+def _record(
+    run: Run, notification: Notification, ended: Sequence[Row] = (), cause: str | None = None
+) -> None:
     from jobs.lake import alerts
 
     try:
         if ended:
             alerts.record_end(run.environment, notification, ended)
         else:
-            alerts.record(run.environment, notification, run.days.last, _cause(notification))
+            told = cause or _cause(notification)
+            alerts.record(run.environment, notification, run.days.last, told)
     except Exception as error:
         _warn(run, "they may be told again", error)
 

@@ -32,6 +32,13 @@ class Refused(NightshiftError):
     kind: ClassVar[str] = "Refused"
 
 
+class AwaitsApproval(Refused):
+    """No model serves yet, and one that would awaits a person: nothing is wrong."""
+
+    exit_code: ClassVar[int] = 5
+    kind: ClassVar[str] = "Awaits approval"
+
+
 class NotLanded(NightshiftError):
     """Files of a feed are not there yet, or not whole: nothing was judged. Worth waiting for."""
 
@@ -80,26 +87,39 @@ class DataRefused(Refused):
     Attributes:
         failures: What does not hold; none where a file could not even be read.
         report: Where the index of the report is.
+        found_in: The refused files; or all files, or days of tables, that refused tables were made
+            from. Each with its digest, so that another night knows that it met the same.
     """
 
-    def __init__(self, message: str, failures: tuple[Failure, ...], report: str) -> None:
+    def __init__(
+        self,
+        message: str,
+        failures: tuple[Failure, ...],
+        report: str,
+        found_in: tuple[str, ...] = (),
+    ) -> None:
         self.failures = failures
         self.report = report
+        self.found_in = found_in
         super().__init__(message)
 
     def __reduce__(self) -> tuple[type[DataRefused], tuple[object, ...]]:
         # By itself an exception is unpickled from its message alone.
-        return DataRefused, (str(self), self.failures, self.report)
+        return DataRefused, (str(self), self.failures, self.report, self.found_in)
 
     def details(self) -> dict[str, object]:
         """What a program may want to know, as JSON can say it."""
-        return {"report": self.report, "failures": [asdict(one) for one in self.failures]}
+        failures = [asdict(one) for one in self.failures]
+        told: dict[str, object] = {"report": self.report, "failures": failures}
+        return {**told, "found_in": list(self.found_in)} if self.found_in else told
 
 
 class GateRefused(DataRefused):
     """Suites failed on staged tables, so none of their days were published."""
 
-    def __init__(self, failures: tuple[Failure, ...], report: str) -> None:
+    def __init__(
+        self, failures: tuple[Failure, ...], report: str, found_in: tuple[str, ...] = ()
+    ) -> None:
         tables = ", ".join(dict.fromkeys(failure.table for failure in failures))
         listed = [f"  - {failure}" for failure in failures]
         lines = [
@@ -113,7 +133,7 @@ class GateRefused(DataRefused):
             lines += [f"  {way}" for way in ways]
         else:
             lines.append("Have the source drop good files, and run again: this cannot be waived.")
-        super().__init__("\n".join(lines), failures, report)
+        super().__init__("\n".join(lines), failures, report, found_in)
 
 
 def no_such(

@@ -14,7 +14,8 @@ class Event(StrEnum):
     """What happened."""
 
     STAGE_REFUSED = "stage_refused"
-    """The data or the model was judged and refused; a retry would be refused again."""
+    """The data or the model was judged and refused, or what a run was asked for; a retry would be
+    refused again."""
     STAGE_FAILED = "stage_failed"
     """A fault, after the last retry."""
     FEED_LATE = "feed_late"
@@ -59,11 +60,12 @@ class Notification:
     pipeline: str
     days: str
     """One day, or the first and last of a range: `2013-04-01`, `2013-01-01..2013-03-31`. Of
-    maintenance the day of today."""
+    maintenance the day of today. Empty: of none, where what a run was asked for was refused."""
     run_id: str
     """Of maintenance it is empty."""
     stage: str | None
-    """None for an event of the whole night, or of none."""
+    """Or `plan`, which comes before them in Airflow; None for an event of the whole night, or of
+    none."""
     message: str
     """For people: why, and the way out."""
     page: str | None = None

@@ -130,6 +130,10 @@ STAGES: tuple[Stage, ...] = (
 )
 
 
+PLAN = "plan"
+"""The task that comes before the stages in Airflow, and tells what they will do."""
+
+
 def stage(name: str) -> Stage:
     """The stage of that name.
 

@@ -178,6 +178,11 @@ def approve(
     serves = model_events.turns(environment, pipeline.name)[-1].version
     if serves == version:
         print(f"Version {version} of '{pipeline.name}' serves from now on.")
+        if not before:
+            print(
+                "Nights that have awaited it are scored by the next night, or at once: "
+                f"nightshift run {pipeline.name} --date D"
+            )
     else:
         print(
             f"Version {version} of '{pipeline.name}' is approved for its night; "

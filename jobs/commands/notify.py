@@ -38,6 +38,8 @@ def notify(
     event: Event,
     since: datetime | None,
     message: str | None,
+    *,
+    of_plan: bool = False,
 ) -> int:
     """Send the event by the channels of the run's pipeline; an alarm that stands is told once.
 
@@ -49,6 +51,7 @@ def notify(
         event: What happened.
         since: When the stage began; what was recorded before is not its reason.
         message: Why: of files that have not landed; of a stage where it recorded no reason.
+        of_plan: It happened to the plan, which comes before the stages.
 
     Returns:
         0 when the event was sent or there was nothing to send, 3 when a channel failed.
@@ -56,7 +59,7 @@ def notify(
     Raises:
         UsageError: an event of a stage without a stage.
     """
-    notification = _notification(run, event, since, message)
+    notification = _notification(run, event, since, message, of_plan)
     if notification is None:
         print(f"Nothing to send: run {run.run_id} has no {event} to tell.", file=sys.stderr)
         return 0
@@ -81,13 +84,15 @@ def parse_instant(text: str) -> datetime:
 
 
 def _notification(
-    run: Run, event: Event, since: datetime | None, message: str | None
+    run: Run, event: Event, since: datetime | None, message: str | None, of_plan: bool
 ) -> Notification | None:
     recorded = _OF_RECORDS.get(event)
     if recorded and (run.stage or event not in _NEED_A_STAGE):
         return recorded(run)
     if event in _TOLD_BY:
         raise UsageError(f"--event {event} is not yours to tell: {_TOLD_BY[event]} tells it.")
+    if of_plan:
+        return outcome.of_plan(run, event, message or outcome.NO_REASON)
     if run.stage is None:
         raise UsageError(f"--event {event} needs --stage: the stage that it happened to.")
     if event in _OF_FEEDS and message:

@@ -25,8 +25,8 @@ HEADER = ("what", "state", "nights", "days", "reason")
 consecutive ones."""
 Row = tuple[object, ...]
 
-_UNDER_WAY = frozenset({"missing", "stale", "due", "hole"})
-"""States of what a run has to do, or falls over."""
+_UNDER_WAY = frozenset({"missing", "stale", "due", "hole", "awaits approval"})
+"""States of what a run has to do, falls over, or leaves to a person."""
 _TOLD_APART = frozenset({"train", "evaluate", "monitor"})
 """Stages that are due by rules of their own."""
 _LINES_OF_A_NOTE = 12

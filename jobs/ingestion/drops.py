@@ -49,6 +49,18 @@ class _Missing(_Late):
     """A day's file, or what announces it, is not there: the other days can do without."""
 
 
+class FilesRefused(Refused):
+    """Files that are refused whatever rows they hold.
+
+    Attributes:
+        files: Their names below the landing folder.
+    """
+
+    def __init__(self, message: str, *files: str) -> None:
+        self.files = files
+        super().__init__(message)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Problem:
     """Why a file cannot be ingested."""
@@ -71,7 +83,7 @@ def find_drops(run: Run) -> dict[str, list[Drop]]:
 
     Raises:
         NotLanded: files are missing or still being written, and no other is wrong.
-        Refused: files are damaged, empty, or have other columns than declared.
+        FilesRefused: files are damaged, empty, or have other columns than declared.
             Either error lists all files that cannot be ingested.
     """
     folder = run.environment.landing
@@ -254,4 +266,5 @@ def _error(run: Run, problems: list[_Problem]) -> NightshiftError:
         f"If a header has changed for good, declare it in pipelines/{name}.py: its columns, or by "
         "new_columns what becomes of those that are not declared."
     )
-    return Refused("\n".join(lines))
+    refused = [problem.file for problem in problems if not problem.is_late]
+    return FilesRefused("\n".join(lines), *refused)

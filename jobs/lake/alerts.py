@@ -25,7 +25,7 @@ def record(
     last_day: date,
     cause: str,
 ) -> None:
-    """Keep that people have been told.
+    """Keep that people have been told, or know of the cause already.
 
     Args:
         environment: Whose lake it is.
@@ -70,6 +70,8 @@ def standing(environment: Environment, pipeline: str) -> list[Row]:
 def ended_by(run: Run) -> list[Row]:
     """Those of `standing` that are right again, now that the run's nights are done.
 
+    Of each cause the first, about which people were told, whichever nights it has stopped since.
+
     Of an earlier night the predictions must be there: a run may have gone over a gap, or have done
     its own days alone. Before the first that was ever published there are none to wait for.
     """
@@ -82,9 +84,11 @@ def ended_by(run: Run) -> list[Row]:
     def is_right(night: date) -> bool:
         return night in run.days or night in nights or night < first
 
-    found = standing(run.environment, run.pipeline.name)
+    told: dict[str, Row] = {}
+    for row in standing(run.environment, run.pipeline.name):
+        told.setdefault(row["cause"], row)
     until = run.days.last
-    return [row for row in found if row["last_day"] <= until and is_right(row["last_day"])]
+    return [row for row in told.values() if row["last_day"] <= until and is_right(row["last_day"])]
 
 
 def told_last(environment: Environment, pipeline: str, event: Event) -> datetime | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from jobs.lake import model_events, ops
@@ -23,6 +24,17 @@ def awaiting(recorded: Iterable[Row]) -> list[Row]:
     """Of each model that awaits a person the event that says so, given all events, oldest first."""
     last = {event["model_version"]: event for event in recorded}
     return [event for event in last.values() if event["event"] == model_events.AWAITING]
+
+
+def undecided(recorded: Iterable[Row], pipeline: Pipeline, now: datetime) -> list[Row]:
+    """Those that a person may still let serve, in the order of their nights."""
+    in_time = [event for event in awaiting(recorded) if not is_over(event, pipeline, now)]
+    return sorted(in_time, key=itemgetter("as_of"))
+
+
+def awaited_on(waiting: Iterable[Row], night: date) -> Row | None:
+    """The newest of `undecided` that would serve that night; None: none would."""
+    return next((event for event in [*waiting][::-1] if event["as_of"] <= night), None)
 
 
 def ends_at(event: Row, pipeline: Pipeline) -> datetime | None:

@@ -43,11 +43,12 @@ OPS_TABLES: Mapping[str, Documented] = {
             **_RUN,
             **_DAYS,
             "stage": "Name of the stage.",
-            "status": "done, current (nothing was to do), refused, failed, or not landed.",
+            "status": "done, current (nothing was to do), refused, failed, not landed, or awaits "
+            "approval: no model serves, and one that would awaits a person.",
             "started_at": "When it began.",
             "seconds": "How long it took.",
             "metrics": "JSON: what the stage counted.",
-            "error": "Why it was refused or failed; null: it was not.",
+            "error": "Why it was not done; null: it was.",
             "code_version": "Commit of the code that ran.",
         },
     ),
@@ -130,12 +131,15 @@ OPS_TABLES: Mapping[str, Documented] = {
             **_RUN,
             "event": "stage_refused, stage_failed, feed_missing or predictions_late; recovered, a "
             "row for each cause that is right again; approval_expired; alias_moved.",
-            "stage": "The stage that it happened to; null: the whole night.",
-            "days": "The nights that it is about, as they were told.",
-            "last_day": "The last of them.",
-            "cause": "What is told once: event, nights, stage and the first thing that is wrong.",
+            "stage": "The stage that it happened to, or plan, which comes before them in Airflow; "
+            "null: the whole night.",
+            "days": "The nights that it is about, as they were told; empty: none, where what a run "
+            "was asked for was refused.",
+            "last_day": "The last of them, or the night that was due.",
+            "cause": "What is told once: event, nights, stage and the first thing that is wrong. "
+            "Another night that the same data stops has it too, and was not told of.",
             "message": "Why, and the way out.",
-            "told_at": "When people were told.",
+            "told_at": "When people were told, or known to know already.",
         },
     ),
     "costs": Documented(

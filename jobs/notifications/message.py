@@ -62,7 +62,8 @@ def line(notification: Notification) -> str:
     if notification.event in (Event.STAGE_REFUSED, Event.STAGE_FAILED):
         happened = f"{notification.stage or 'the night'} {happened}"
     why = first_words(notification.message)
-    text = f"{notification.pipeline} {notification.days}: {happened}. {why}"
+    about = f"{notification.pipeline} {notification.days}".strip()
+    text = f"{about}: {happened}. {why}"
     # A message may quote a value of the data: its control characters are no business of a terminal.
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
     places = [place for place in (notification.page, notification.report) if place]

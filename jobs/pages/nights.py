@@ -13,7 +13,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from jobs.lake import ops
-from jobs.survey import Finding, Survey
+from jobs.survey import AWAITS, Finding, Survey
 from pipelines import replay
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -26,7 +26,7 @@ REFUSED = "refused"
 HOLE = "hole"
 TO_DO = frozenset({"missing", "stale", REFUSED})
 """States of what a run of the night would make."""
-_WORST_FIRST = (REFUSED, "failed", "not landed", "done", "current")
+_WORST_FIRST = (REFUSED, "failed", "not landed", AWAITS, "done", "current")
 """Outcomes of stages; that of a run is the worst of them."""
 _AHEAD = timedelta(days=31)
 """A night that ended badly farther ahead was a slip, such as 2103 for 2013: it shows no years of
@@ -109,7 +109,7 @@ class Nights:
         alike: dict[tuple[str, str], list[_Place]] = defaultdict(list)
         for night in self.nights:
             for cell in night.cells:
-                if cell.state in TO_DO or cell.state == HOLE:
+                if cell.state in TO_DO or cell.state in (HOLE, AWAITS):
                     alike[cell.state, cell.reason].append((night.day, cell.table))
         return tuple(_work(*said, places) for said, places in alike.items())
 

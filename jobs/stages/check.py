@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -106,7 +107,7 @@ def audit_and_publish(run: Run, names: Sequence[str]) -> dict[str, object]:
     # What passed is recorded too when another did not: nothing is published, and people ask why.
     report_index = _record(run, verdicts, failures)
     if failures:
-        raise GateRefused(failures, str(report_index))
+        raise GateRefused(failures, str(report_index), _made_from(judged, failures))
     # In the order in which they are made: a table is published after those that it reads.
     published = {}
     for name, one in judged.items():
@@ -325,6 +326,17 @@ def _row(
         "report": str(index),
         "checked_at": now,
     }
+
+
+def _made_from(judged: Mapping[str, Judged], failures: Iterable[Failure]) -> tuple[str, ...]:
+    """The files, or days of tables, that refused tables were made from, each with its digest."""
+    refused = {failure.table for failure in failures}
+    stagings = [one.staged for one in judged.values() if one.verdict.table in refused]
+    found = set()
+    for waiting in stagings:
+        for given in chain.from_iterable(waiting.origin.inputs.values()):
+            found.add(f"{given.name} {given.first_day}..{given.last_day} {given.digest}")
+    return tuple(sorted(found))
 
 
 def _failures(run: Run, judged: dict[str, Judged]) -> tuple[Failure, ...]:

@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 
 from expectations import report
 from jobs.ingestion.contents import Drop
-from jobs.ingestion.drops import find_drops, require_unchanged
+from jobs.ingestion.drops import FilesRefused, find_drops, require_unchanged
 from jobs.ingestion.records import QUARANTINE, columns, new_columns, records, widened
 from jobs.lake import amounts, commits, ops, staging, tables
 from jobs.lake.content import fingerprint
@@ -29,11 +29,11 @@ from jobs.lake.definition import digest
 from jobs.lake.knowledge import Knowledge, arrival
 from jobs.lake.locations import exists, sql_name
 from jobs.lake.partitions import column_types, published_days
-from jobs.lake.publications import Origin, file_input, in_force
+from jobs.lake.publications import Origin, digest_of_file, file_input, in_force
 from jobs.spark.session import connect
 from jobs.stages import reports
 from pipelines.days import Days
-from pipelines.errors import DataRefused, Failure, NightshiftError, Refused
+from pipelines.errors import DataRefused, Failure, NightshiftError
 from pipelines.spec import QUARANTINE_SUFFIX
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ def ingest(run: Run) -> dict[str, object]:
         # Before anything is read, as every stage does.
         knowledge = Knowledge.of_now(run)
         found = _dated(run, found, knowledge)
-    except Refused as unreadable:
-        raise _refused(run, str(unreadable)) from None
+    except FilesRefused as unreadable:
+        raise _refused(run, str(unreadable), unreadable.files) from None
     staging.prune(run)
     cached: list[DataFrame] = []
     try:
@@ -147,7 +147,7 @@ def _refuse_unfitting_columns(run: Run, found: Mapping[str, list[Drop]]) -> None
     """Refuse columns that cannot be added to the table, or to those that another file adds.
 
     Raises:
-        Refused: one is there in another case or type; the message names its file.
+        FilesRefused: one is there in another case or type; the message names its file.
     """
     for feed in run.pipeline.feeds:
         if not new_columns(found[feed.name]):
@@ -164,14 +164,16 @@ def _refuse_unfitting_columns(run: Run, found: Mapping[str, list[Drop]]) -> None
 def _refuse_unfitting(drop: Drop, name: str, there: str, kind: str) -> None:
     file = f"{drop.source_file}: column '{name}' is not declared, and cannot be added"
     if there != name:
-        raise Refused(
+        raise FilesRefused(
             f"{file}: it differs only in case from '{there}', which the table has or another file "
-            "adds. Have the source keep to one name, or ignore new columns."
+            "adds. Have the source keep to one name, or ignore new columns.",
+            drop.source_file,
         )
     if kind != "string":
-        raise Refused(
+        raise FilesRefused(
             f"{file}: the table has it from former days as {kind}, and what is added is text. "
-            "Declare it again, or ignore new columns."
+            "Declare it again, or ignore new columns.",
+            drop.source_file,
         )
 
 
@@ -185,7 +187,7 @@ def _dated(
     That is the first day of a first load, and after it the night that finds the file changed.
 
     Raises:
-        Refused: a reference file has no rows, in the place of one that had some.
+        FilesRefused: a reference file has no rows, in the place of one that had some.
     """
     dated = dict(found)
     for feed in run.pipeline.feeds:
@@ -198,9 +200,10 @@ def _dated(
         finds = _finds_reference(run, knowledge)
         # A snapshot is found by its rows: without any, the one before would go on being read.
         if not drop.records and finds <= run.days.last:
-            raise Refused(
+            raise FilesRefused(
                 f"{drop.source_file} has no rows, and the snapshot of {before} has some. Nothing "
-                "was staged. Have the source drop the whole file, then run again."
+                "was staged. Have the source drop the whole file, then run again.",
+                drop.source_file,
             )
         day = min(finds, run.days.last)
         dated[feed.name] = [replace(drop, day=day)]
@@ -328,27 +331,39 @@ def _refuse_bad_files(
 ) -> None:
     refusals = []
     failures: list[Failure] = []
+    files: list[str] = []
     for load in loads:
         bad_files = _bad_files(load)
         if bad_files:
             _quarantine(run, load)
             refusals.append(_refusal(run, load.feed, bad_files))
             failures += [_failure(run, load.feed, tally) for tally in bad_files]
+            files += [tally.source_file for tally in bad_files]
     if refusals:
         feeds = tuple(_found_in(run, load) for load in loads)
         found = report.Files(feeds=feeds, bad_rows=bad_rows)
-        raise _refused(run, "\n".join(refusals), failures, found)
+        raise _refused(run, "\n".join(refusals), files, failures, found)
 
 
 def _refused(
     run: Run,
     message: str,
+    files: Iterable[str],
     failures: Iterable[Failure] = (),
     found: report.Files | None = None,
 ) -> DataRefused:
     """The error of files that are refused, with a report that says the same."""
     index = _report(run, replace(found or report.Files(), refusal=message))
-    return DataRefused(f"{message}\nReport: {index}", tuple(failures), str(index))
+    told = f"{message}\nReport: {index}"
+    found_in = tuple(_with_digest(run, name) for name in files)
+    return DataRefused(told, tuple(failures), str(index), found_in)
+
+
+def _with_digest(run: Run, name: str) -> str:
+    try:
+        return f"{name} {digest_of_file(run.environment.landing / name)}"
+    except OSError:  # such as one that nobody may read, which is why it is refused
+        return name
 
 
 def _report(run: Run, files: report.Files) -> Path:

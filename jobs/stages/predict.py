@@ -22,7 +22,7 @@ from jobs.spark.session import connect
 from jobs.training import odd_inputs, scoring, scoring_on_spark, serving
 from jobs.version import code_version
 from pipelines.days import Days
-from pipelines.errors import Refused
+from pipelines.errors import AwaitsApproval, Refused
 from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, SCORING
 
@@ -43,7 +43,8 @@ def predict(run: Run) -> dict[str, object]:
     """Stage a prediction for every scoring row of the nights that have a champion.
 
     Raises:
-        Refused: no night of the run has one; or what was served of one is lost.
+        AwaitsApproval: no night of the run has one, and one that would serve awaits a person.
+        Refused: no night of the run has one, nor will have; or what was served of one is lost.
     """
     from jobs.training.registry import Registry
 
@@ -52,8 +53,7 @@ def predict(run: Run) -> dict[str, object]:
     put_back = serving.put_right(run.environment, registry)
     champions = serving.serving_models(run.environment, registry, run.days)
     if not champions:
-        no_model = model_events.NONE_IN_FORCE.format(name=run.pipeline.name, days=run.days)
-        raise Refused(f"{no_model} {_way_out(run)}")
+        raise _without_model(run)
     knowledge = Knowledge.of_now(run)
     # Only the nights that have a champion: what others hold from runs of their own stays.
     nights = Days(min(champions), max(champions))
@@ -83,14 +83,20 @@ def predict(run: Run) -> dict[str, object]:
     }
 
 
-def _way_out(run: Run) -> str:
+def _without_model(run: Run) -> Refused:
+    """Why nothing can be scored, and the way out."""
     name = run.pipeline.name
+    none = model_events.NONE_IN_FORCE.format(name=name, days=run.days)
     recorded = model_events.events(run.environment, name)
-    awaiting = approvals.awaiting(recorded)
-    if awaiting:
-        version = awaiting[-1]["model_version"]
-        return f"One awaits a person: nightshift approve {name} {version} --why TEXT"
-    return "Run stages train and evaluate until one is promoted."
+    waiting = approvals.undecided(recorded, run.pipeline, ops.now())
+    awaited = approvals.awaited_on(waiting, run.days.last)
+    if awaited is None:
+        return Refused(f"{none} Run stages train and evaluate until one is promoted.")
+    version = awaited["model_version"]
+    return AwaitsApproval(
+        f"{none} One awaits a person: nightshift approve {name} {version} --why TEXT. Then the "
+        "next night scores this one too, or this one does when it is run again."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

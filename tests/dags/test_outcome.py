@@ -32,7 +32,7 @@ from pathlib import Path
 for argument in sys.argv:
     if argument.startswith("--result="):
         plan = {"has_work": True, "summary": "to do: all", "rows": []}
-        is_kept = os.environ["STUB_FAILS"] == "correction" and "ingest" in sys.argv
+        is_kept = "correction" in os.environ["STUB_FAILS"] and "ingest" in sys.argv
         kept = ["2013-02-27"] if is_kept else []
         ran = {"tables": {}, "report": None, "message": "refused", "kept": kept}
         told = ran if sys.argv[1] == "run" else plan
@@ -40,6 +40,8 @@ for argument in sys.argv:
 if sys.argv[1] == "run":
     with open(os.environ["STUB_RAN"], "a") as ran:
         print(sys.argv[sys.argv.index("--stage") + 1], file=ran)
+if "awaiting" in os.environ["STUB_FAILS"] and "predict" in sys.argv:
+    sys.exit(5)
 fails = os.environ["STUB_FAILS"] in sys.argv or is_kept
 sys.exit(1 if fails and sys.argv[1] == "run" else 0)
 """
@@ -71,6 +73,8 @@ def test(failing, **asked):
 for failing in sys.argv[2:]:
     told[failing] = test(failing)
 told["correction"] = test("correction")
+told["awaiting"] = test("awaiting")
+told["awaiting correction"] = test("awaiting correction")
 told["chosen"] = test("none", stages=["predict", "features"])
 print("\\n" + json.dumps(told))
 """
@@ -80,8 +84,8 @@ print("\\n" + json.dumps(told))
 def nights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, _Told]:
     """Refused stage -> state of the run, and of each task, and the stages that ran.
 
-    And `correction`, where new files of a day before are refused, and `chosen`: a run of two
-    stages, of which none is refused.
+    And `correction`, where new files of a day before are refused; `awaiting`, where no model serves
+    and one awaits a person; both; and `chosen`: a run of two stages, of which none is refused.
     """
     home: Path = tmp_path_factory.mktemp("airflow")
     command = home / "nightshift"
@@ -112,6 +116,23 @@ def test_a_run_of_some_stages_does_these_in_their_order_and_no_other(
     assert ran == ["features", "predict"]
     assert state == "success"
     assert set(tasks.values()) == {"success"}
+
+
+def test_a_night_whose_first_model_awaits_a_person_is_skipped_from_there_and_no_failure(
+    nights: dict[str, _Told],
+) -> None:
+    state, tasks, ran = nights["awaiting"]
+    assert ran[-1] == "predict"
+    skipped = ["predict", "check_predictions", "monitor", OUTCOME]
+    assert tasks == dict.fromkeys(ALL | {"plan"}, "success") | dict.fromkeys(skipped, "skipped")
+    assert state == "success"
+
+
+def test_such_a_night_beside_a_bad_correction_fails(nights: dict[str, _Told]) -> None:
+    state, tasks, _ = nights["awaiting correction"]
+    assert tasks["predict"] == "failed"
+    assert tasks[OUTCOME] == "upstream_failed"
+    assert state == "failed"
 
 
 def test_all_of_a_night_runs_beside_a_bad_correction_and_the_run_fails(

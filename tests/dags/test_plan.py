@@ -105,7 +105,7 @@ def test_people_are_told_of_a_plan_that_failed_by_a_command_that_is_accepted(
 ) -> None:
     argv = plan.notify_command(context(date="2013-03-01"), Event.STAGE_FAILED)
     told = parser().parse_args([*argv[1:], "--message=why"])
-    assert (told.pipeline, told.first, told.stage) == ("flights", "2013-03-01", STAGES[0].name)
+    assert (told.pipeline, told.first, told.stage) == ("flights", "2013-03-01", "plan")
 
 
 def test_people_are_told_of_a_form_that_contradicts_itself(plan: PlanOperator, stub: Path) -> None:
@@ -115,7 +115,7 @@ def test_people_are_told_of_a_form_that_contradicts_itself(plan: PlanOperator, s
     callbacks.stage_failed(odd | {"exception": failed.value})
     (argv,) = map(json.loads, stub.read_text().splitlines())
     told = parser().parse_args(argv)
-    assert (argv[0], told.event, told.stage) == ("notify", "stage_failed", STAGES[0].name)
+    assert (argv[0], told.event, told.stage) == ("notify", "stage_refused", "plan")
     assert told.message == str(failed.value)
     PIPELINE.require_days(Days(parse_day(told.first), parse_day(told.last)))
 

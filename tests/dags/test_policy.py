@@ -294,7 +294,7 @@ def test_every_notification_of_a_dag_is_one_that_the_command_line_accepts(
 ) -> None:
     days = Days(date(2013, 1, 1), date(2013, 3, 31))
     for task in stages_of(name):
-        argv = notification(task.pipeline, task.stage, days, safe_run_id("-odd id"), event)
+        argv = notification(task.pipeline, task.stage.name, days, safe_run_id("-odd id"), event)
         more = ["--since=2013-04-01T08:30:00+00:00", "--message=-odd\nmessage"]
         arguments = parser().parse_args([*argv, *more])
         assert (arguments.pipeline, arguments.stage) == (name, task.stage.name)

@@ -23,6 +23,7 @@ from pipelines.catalog import pipeline
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import (
+    AwaitsApproval,
     Failure,
     GateRefused,
     NightshiftError,
@@ -138,6 +139,7 @@ def test_a_stage_is_looked_at_where_the_run_asks_for_it_and_only_there(
         ),
         (UsageError("no such thing"), 2, "failed", False),
         (NotLanded("1 file(s) have not landed yet"), 4, "not landed", False),
+        (AwaitsApproval("One awaits a person"), 5, "awaits approval", False),
         (NightshiftError("Spark is away"), 3, "failed", False),
         (
             PySparkException("[NO_ACTIVE_SESSION] No active Spark session found."),
@@ -397,6 +399,31 @@ def test_a_night_tells_that_it_is_done_and_that_a_model_was_promoted(
     assert re.fullmatch(summary, str(done["message"]))
 
 
+def test_a_night_that_awaits_a_person_tells_that_once_and_of_no_failure(
+    run: Run,
+    perform_here: Callable[[Mapping[str, Function]], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def awaits(run: Run) -> dict[str, object]:
+        settle(run, "4", "awaiting")
+        return {"event": "awaiting", "model_version": "4"}
+
+    none = _raising(AwaitsApproval("No model of 'flights' was in force. One awaits a person."))
+    perform_here({"evaluate": awaits, "predict": none})
+    assert night.run_night(run, STAGES) == AwaitsApproval.exit_code == 5
+    # Run again, it finds the same model.
+    perform_here({"predict": none})
+    assert night.run_night(replace(run, run_id="r2"), STAGES) == 5
+    (told,) = _sent(run)
+    assert (told["event"], told["stage"]) == ("model_awaiting", "evaluate")
+    recorded = ops.read(run.environment, "stage_runs").to_pylist()
+    states = {row["stage"]: row["status"] for row in recorded}
+    assert states.pop("predict") == "awaits approval"
+    assert set(states.values()) == {"done"}
+    assert {"check_predictions", "monitor"}.isdisjoint(states)
+    assert "Awaits approval: No model of 'flights' was in force." in capsys.readouterr().err
+
+
 def test_a_night_again_that_finds_the_verdict_given_tells_only_that_it_is_done(
     run: Run, perform_here: Callable[[Mapping[str, Function]], None]
 ) -> None:
@@ -430,6 +457,20 @@ def test_a_night_tells_which_stage_ended_it_and_why(
     (message,) = _sent(run)
     assert (message["event"], message["stage"]) == (event, "check_raw")
     assert message["message"] == night.message_of(error)
+
+
+def test_nights_that_one_bad_file_stops_tell_of_it_once(
+    run: Run, perform_here: Callable[[Mapping[str, Function]], None]
+) -> None:
+    own: tuple[str, ...] = ()
+    for number in range(5, 8):
+        day = date(2013, 1, number)
+        own = (*own, f"{day}.csv digest")
+        perform_here({"check_raw": _raising(GateRefused((FAILURE,), "report.html", own))})
+        of_night = replace(run, days=Days.of(day), run_id=f"manual__{day}")
+        assert night.run_night(of_night, STAGES) == 1
+    (message,) = _sent(run)
+    assert message["days"] == "2013-01-05"
 
 
 @pytest.mark.parametrize("stage", ["evaluate", "monitor"])

@@ -30,7 +30,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from jobs import night, survey
 from jobs.commands import plan as plan_command
-from jobs.commands.decide import Said, rollback
+from jobs.commands.decide import Said, approve, rollback
 from jobs.commands.plan import plan
 from jobs.lake import commits, datasets, model_events, ops, publications, served
 from jobs.lake.knowledge import Knowledge, Seen, arrival
@@ -39,7 +39,7 @@ from jobs.lake.publications import Origin, file_input
 from jobs.lake.staging import Staging
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import NotLanded, Refused
+from pipelines.errors import AwaitsApproval, NotLanded, Refused
 from pipelines.feeds import Feed
 from pipelines.landing import expected_files
 from pipelines.places import changed_ns
@@ -76,6 +76,8 @@ class Home:
         """What goes on while a night is held up."""
         self.pipeline = TINY
         self.definition = ""
+        self.awaits_model = False
+        """No model serves, and one awaits a person."""
         self.ids_read: dict[tuple[str, date], list[int]] = {}
         """What was in a day's file when a run read it."""
 
@@ -116,6 +118,11 @@ class Home:
             "event": "promoted",
             "model_version": version,
         }
+        model_events.record(self.environment, [event])
+
+    def await_person(self, as_of: date, version: str) -> None:
+        """Have a model of that night await a person."""
+        event = {"pipeline": "tiny", "as_of": as_of, "event": "awaiting", "model_version": version}
         model_events.record(self.environment, [event])
 
     def ids_in(self, day: date) -> list[int]:
@@ -360,6 +367,8 @@ class Home:
 
     def _predict(self, run: Run) -> None:
         served.require_not_lost(run)
+        if self.awaits_model:
+            raise AwaitsApproval("One awaits a person.")
         knowledge = Knowledge.of_now(run)
         scoring = self.published("scoring")
         lead = timedelta(days=1)
@@ -1057,6 +1066,40 @@ def test_what_was_served_stays_when_its_model_is_rolled_back(home: Home) -> None
     assert home.night(DAYS[3]) == 0
     assert home.performed == []
     assert home.published(PREDICTIONS) == served
+
+
+def test_nights_that_await_the_first_model_are_scored_when_a_person_lets_it_serve(
+    home: Home,
+) -> None:
+    home.awaits_model = True
+    home.await_person(DAYS[1], "7")
+    assert home.night(DAYS[2], first=DAYS[0]) == AwaitsApproval.exit_code
+    # Each time, as long as nobody has decided.
+    assert home.night(DAYS[2]) == AwaitsApproval.exit_code
+    assert stages_of(home) == {"predict": [str(Days(DAYS[1], DAYS[2]))]}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(survey, "definitions", _definitions)
+        planned = plan(home.run(DAYS[2]))
+    (row,) = [row for row in planned.rows if row[0] == "tiny.predictions"]
+    why = "no model serves yet: nightshift approve tiny 7 --why TEXT"
+    assert row[1:] == ("awaits approval", 2, str(Days(DAYS[1], DAYS[2])), why)
+    assert f"- awaits approval {row[3]}: predictions ({why})" in planned.summary
+    approve(home.environment, TINY, "7", Said(who="alice", why="seen"))
+    home.awaits_model = False
+    assert home.night(DAYS[3]) == 0
+    assert list(home.published(PREDICTIONS)) == DAYS[2:5]
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+
+
+def test_nights_of_before_the_model_that_a_person_chose_await_nothing(home: Home) -> None:
+    for number in range(3):
+        home.await_person(DAYS[number], str(number))
+    approve(home.environment, TINY, "2", Said(who="alice", why="the best"))
+    assert home.night(DAYS[3], first=DAYS[0]) == 0
+    assert list(home.published(PREDICTIONS)) == DAYS[3:5]
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
 
 
 def test_the_runs_own_nights_are_scored_again_when_a_person_says_so(home: Home) -> None:

@@ -101,6 +101,97 @@ def test_the_same_cause_is_known_by_its_first_words_and_not_by_its_report(
     assert known in capsys.readouterr().err
 
 
+def refused(
+    run: Run,
+    *found_in: str,
+    rows: int = 72,
+    column: str = "amount",
+    stage: str = "check_raw",
+) -> Notification:
+    """A stage of the run was refused for what these files hold, and it has recorded that."""
+    failure = {"table": "toy.readings", "expectation": "between", "column": column}
+    metrics = {"failures": [failure], "found_in": found_in}
+    why = f"toy.readings was refused: 1 expectation(s) failed.\n  - {column}: 9 of {rows} rows."
+    row = records.stage_row(run, stage, status="refused", error=why, metrics=metrics)
+    records.record(run, row)
+    return outcome.notification(run, Event.STAGE_REFUSED, why, stage)
+
+
+BAD, ITS_NEXT, MENDED = "5.csv digest", "6.csv digest", "5.csv another digest"
+
+
+def test_the_nights_that_one_bad_file_stops_are_told_once_and_their_recovery_once(
+    night: Callable[[str], Run], environment: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third = map(night, ("2013-01-05", "2013-01-06", "2013-01-07"))
+    tell(first, refused(first, BAD))
+    # A night that follows reads the bad file again, beside its own.
+    tell(second, refused(second, BAD, ITS_NEXT, rows=144))
+    tell(third, refused(third, BAD, ITS_NEXT, "7.csv digest", rows=216))
+    (one,) = sent(environment)
+    assert (one["event"], one["days"]) == ("stage_refused", "2013-01-05")
+    known = "People know of it already: stage_refused 2013-01-05 check_raw: toy.readings was"
+    assert capsys.readouterr().err.count(known) == 2
+    stopped = alerts.standing(environment, "toy")
+    assert [row["days"] for row in stopped] == ["2013-01-05", "2013-01-06", "2013-01-07"]
+    assert len({row["cause"] for row in stopped}) == 1
+    for run in (first, second, third):
+        tell(run, done(run))
+        publish(run)
+    over = ["night_done", "recovered", "night_done", "night_done"]
+    assert events(environment)[1:] == over
+    (listed,) = sent(environment)[2]["message"].splitlines()[1:]
+    assert listed.startswith("  - stage_refused 2013-01-05 check_raw: toy.readings was refused")
+
+
+def test_what_one_bad_file_has_stopped_is_not_over_before_its_own_night_is(
+    night: Callable[[str], Run], environment: Environment
+) -> None:
+    before, first, second = map(night, ("2013-01-04", "2013-01-05", "2013-01-06"))
+    publish(before)
+    tell(first, refused(first, BAD))
+    tell(second, refused(second, BAD, ITS_NEXT, rows=144))
+    publish(second)
+    # It went over the gap.
+    tell(second, done(second))
+    assert events(environment) == ["stage_refused", "night_done"]
+
+
+@pytest.mark.parametrize(
+    ("found_in", "how"),
+    [
+        ([MENDED, ITS_NEXT], {}),
+        ([BAD, ITS_NEXT], {"column": "note"}),
+        ([ITS_NEXT], {}),
+        ([BAD, ITS_NEXT], {"stage": "check_clean"}),
+        # Read file by file: that of the next night is bad too.
+        ([BAD, ITS_NEXT], {"stage": "ingest"}),
+    ],
+)
+def test_a_night_that_is_stopped_by_something_else_is_told(
+    found_in: list[str],
+    how: dict[str, str],
+    night: Callable[[str], Run],
+    environment: Environment,
+) -> None:
+    first, second = night("2013-01-05"), night("2013-01-06")
+    stage = "ingest" if how.get("stage") == "ingest" else "check_raw"
+    tell(first, refused(first, BAD, stage=stage))
+    tell(second, refused(second, *found_in, **how))
+    assert len(sent(environment)) == 2
+
+
+def test_a_file_that_is_bad_in_its_place_is_told_anew_and_what_stops_later_nights_once(
+    night: Callable[[str], Run], environment: Environment
+) -> None:
+    first, second = night("2013-01-05"), night("2013-01-06")
+    tell(first, refused(first, BAD))
+    again = replace(first, run_id="manual__again")
+    tell(again, refused(again, MENDED, rows=70))
+    tell(second, refused(second, MENDED, ITS_NEXT, rows=140))
+    assert [one["run_id"] for one in sent(environment)] == [first.run_id, again.run_id]
+
+
 def no_model(run: Run, why: str = "") -> Notification:
     message = f"{model_events.NONE_IN_FORCE.format(name=run.pipeline.name, days=run.days)} {why}"
     return outcome.notification(run, Event.STAGE_REFUSED, message, "predict")

@@ -58,6 +58,27 @@ def test_a_stage_is_told_of_with_the_reason_that_it_recorded(event: str, run: Ru
     assert message["run_id"] == "manual__1"
 
 
+def test_a_run_that_was_asked_for_nonsense_is_told_of_as_that_and_as_of_no_night(run: Run) -> None:
+    why = "No param of this DAG named 'day'. Known: date."
+    for _ in range(2):
+        assert notify(run, "stage_refused", "--stage", "plan", f"--message={why}") == 0
+    (message,) = sent(run)
+    assert (message["stage"], message["days"], message["message"]) == ("plan", "", why)
+    page = "http://127.0.0.1:8080/dags/flights/runs/manual__1"
+    assert message["text"] == f"flights: plan was refused. {why} {page}"
+    record(run, *night_rows(run))
+    assert notify(run, "night_done") == 0
+    assert sent(run)[-1]["message"].splitlines()[1:] == [f"  - stage_refused plan: {why}"]
+
+
+def test_a_plan_that_failed_is_told_of_with_its_night(run: Run) -> None:
+    record(run, stage_row(run, "ingest", status="failed", error="of an earlier attempt"))
+    assert notify(run, "stage_failed", "--stage", "plan", "--message=The lake is away.") == 0
+    (message,) = sent(run)
+    assert (message["stage"], message["message"]) == ("plan", "The lake is away.")
+    assert message["text"].startswith("flights 2013-01-05: plan failed. The lake is away.")
+
+
 def test_a_stage_that_recorded_no_reason_since_it_began_has_the_one_given(run: Run) -> None:
     record(run, stage_row(run, "train", status="failed", error="an earlier attempt's"))
     since = "--since=2013-01-06T12:00:00+00:00"

@@ -127,6 +127,25 @@ def test_days_that_another_definition_made_are_told_and_not_to_be_made(home: Hom
     assert (page.to_make, page.work) == (None, ())
 
 
+def test_a_night_that_awaits_a_person_is_told_as_that_and_not_to_be_made(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.awaits_model = True
+    home.await_person(DAYS[1], "7")
+    home.night(DAYS[2], first=DAYS[0])
+    row = {"run_id": "r9", "pipeline": "tiny", "stage": "predict", "status": "awaits approval"}
+    days = {"first_day": DAYS[2], "last_day": DAYS[2], "started_at": datetime.now(UTC)}
+    ops.append(home.environment, "stage_runs", [{**row, **days}])
+    page = shown(home, DAYS[2])
+    assert told(page) == by_plan(home, DAYS[2], monkeypatch)
+    assert (page.counts["awaits approval"], page.to_make) == (2, None)
+    assert night_of(page, DAYS[2]).outcome == "awaits approval"
+    (work,) = page.work
+    assert (work.state, work.first, work.last) == ("awaits approval", DAYS[1], DAYS[2])
+    home.promote(DAYS[1], "7")
+    assert shown(home, DAYS[2]).to_make == DAYS[2]
+
+
 def test_reasons_are_told_once_with_their_tables_and_nights(home: Home) -> None:
     home.night(DAYS[2])
     work = shown(home, DAYS[4]).work

@@ -18,6 +18,7 @@ from jobs.commands.quality import quality
 from jobs.commands.waive import revoke, waive
 from jobs.lake import ops, tables, waivers
 from jobs.lake.locations import exists
+from jobs.lake.publications import Input, Origin
 from jobs.stages import reports
 from jobs.stages.check import audit_and_publish, check
 from pipelines.days import Days
@@ -159,6 +160,16 @@ def test_a_refused_day_leaves_the_published_one(run: Run, stage: Callable[..., N
     with pytest.raises(GateRefused):
         audit_and_publish(run, ["sums"])
     assert published(run, "sums") == [(DAY, 1, 2.0)]
+
+
+def test_a_refused_table_tells_what_it_was_made_from(run: Run, spark: SparkSession) -> None:
+    for name, digest in (("sums", "d1"), ("copies", "d2")):
+        given = Input(name="toy.readings", first_day=DAY, last_day=DAY, digest=digest, version=1)
+        origin = Origin(inputs={DAY: (given,)})
+        tables.stage_rows(run, name, _frame(spark, (1, 33.0)), None, origin)
+    with pytest.raises(GateRefused) as refused:
+        check(run)
+    assert refused.value.found_in == (f"toy.readings {DAY}..{DAY} d1",)
 
 
 def test_a_rerun_changes_nothing(run: Run, stage: Callable[..., None]) -> None:

@@ -273,6 +273,10 @@ def test_a_mostly_bad_file_refuses_the_range_and_its_rows_can_be_queried(toy: En
     (failure,) = refused.value.failures
     assert (failure.table, failure.expectation) == ("toy.readings", "max_quarantine_share")
     assert failure.count == 2
+    bad = (toy.landing / "toy" / "readings" / "2013-01-02.csv").read_bytes()
+    of_the_file = f"toy/readings/2013-01-02.csv {hashlib.sha256(bad).hexdigest()}"
+    assert refused.value.found_in == (of_the_file,)
+    assert refused.value.details()["found_in"] == [of_the_file]
     assert message.endswith(f"Report: {refused.value.report}")
     page = Path(refused.value.report).read_text()
     told = ("toy/readings/2013-01-02.csv", "&#x27;much&#x27; is not a double", "3,,much,")
@@ -290,6 +294,8 @@ def test_a_file_that_cannot_be_read_has_a_report_too(toy: Environment) -> None:
     page = Path(refused.value.report).read_text()
     assert "readings/2013-01-01.csv" in page
     assert "declare it in pipelines/toy.py" in page
+    (found_in,) = refused.value.found_in
+    assert found_in.startswith("toy/readings/2013-01-01.csv ")
 
 
 def test_a_night_that_is_ingested_has_a_report_with_its_files_and_quarantined_rows(

@@ -27,8 +27,8 @@ from jobs.training.registry import ModelVersion, Registry
 from jobs.training.scoring import Scorer
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import Refused
-from pipelines.model import LinearModel, Serving
+from pipelines.errors import AwaitsApproval, Refused
+from pipelines.model import LinearModel, Promotion, Serving
 from pipelines.spec import PREDICTIONS, Pipeline
 from tests.jobs.lake import test_commits as commits
 from tests.jobs.training import small
@@ -284,6 +284,31 @@ def test_where_a_model_awaits_a_person_the_refusal_says_so(tmp_path: Path) -> No
     model_events.record(environment, [row])
     with pytest.raises(Refused, match="One awaits a person: nightshift approve small 7 --why TEXT"):
         predict.predict(small.run_of(environment, "predict"))
+    with pytest.raises(AwaitsApproval, match="Then the next night scores this one too"):
+        predict.predict(small.run_of(environment, "predict"))
+
+
+@pytest.mark.parametrize(
+    ("as_of", "pipeline"),
+    [
+        (small.LAST + timedelta(days=1), small.SMALL),
+        # By the clock nobody may approve it any more.
+        (
+            small.LAST,
+            replace(small.SMALL, promotion=Promotion(needs_approval=True, approval_hours=1e-9)),
+        ),
+    ],
+)
+def test_a_model_that_would_not_serve_the_night_if_a_person_agreed_is_not_awaited(
+    as_of: date, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    environment = small.models_at(tmp_path)
+    row = {"pipeline": "small", "as_of": as_of, "event": "awaiting", "model_version": "7"}
+    model_events.record(environment, [row])
+    run = replace(small.run_of(environment, "predict"), pipeline=pipeline)
+    with pytest.raises(Refused, match="Run stages train and evaluate") as refused:
+        predict.predict(run)
+    assert refused.value.exit_code == Refused.exit_code
 
 
 def test_a_night_without_any_scoring_row_publishes_an_empty_day(
