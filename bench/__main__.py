@@ -30,7 +30,8 @@ def main() -> int:
         own = machine()
         new = [one.to_json() | {"machine": own} for one in measured]
         sizes = {(one.case, one.size) for one in measured}
-        print(compare.of([one for one in kept if (one["case"], one["size"]) in sizes], new))
+        old = [one for one in kept if (one["case"], one["size"]) in sizes]
+        print(compare.of(old, new))
     return 0
 
 

@@ -35,9 +35,11 @@ KEYS = {
 }
 YESTERDAY = ("co", "dest", "oh")
 WEATHER = ["temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib"]
-_HOLIDAYS = [date(2013, *day) for day in ((1, 1), (1, 21), (2, 18), (5, 27), (7, 4), (9, 2))]
-_HOLIDAYS += [date(2013, *day) for day in ((10, 14), (11, 11), (11, 28), (12, 25))]
-_HOLIDAYS += [date(2014, 1, 1)]
+_HOLIDAYS_AS_TEXT = """
+2013-01-01 2013-01-21 2013-02-18 2013-05-27 2013-07-04 2013-09-02
+2013-10-14 2013-11-11 2013-11-28 2013-12-25 2014-01-01
+"""
+_HOLIDAYS = [date.fromisoformat(day) for day in _HOLIDAYS_AS_TEXT.split()]
 _LATE_MINUTES = 15
 _WINDOWS = (28, 7, 1)
 TRAINING_DAYS = 90
@@ -87,14 +89,21 @@ def predict(state: Path, day: date, scoring: pl.DataFrame) -> None:
     keras.utils.set_random_seed(1)
     days = [day - timedelta(days=back) for back in range(TRAINING_DAYS)]
     files = [state / "training" / f"{one}.parquet" for one in days]
-    rows = pl.concat([pl.read_parquet(file) for file in files if file.exists()])
-    numbers = [name for name in rows.columns if name not in (*KEY, *CATEGORIES, "late")]
-    means = rows.select(pl.col(numbers).mean()).row(0, named=True)
-    spread = rows.select(pl.col(numbers).std()).row(0, named=True)
+    there = [file for file in files if file.exists()]
+    rows = pl.concat([pl.read_parquet(file) for file in there])
+    no_numbers = {*KEY, *CATEGORIES, "late"}
+    numbers = [name for name in rows.columns if name not in no_numbers]
+    of_numbers = rows.select(numbers)
+    means = of_numbers.mean().row(0, named=True)
+    spread = of_numbers.select(pl.all().std()).row(0, named=True)
     known = {name: rows[name].unique().to_list() for name in CATEGORIES}
 
     def arrays(frame: pl.DataFrame) -> list[object]:
-        scaled = [(pl.col(one) - means[one]) / (spread[one] or 1.0) for one in numbers]
+        scaled = []
+        for one in numbers:
+            # Of a number that is always the same it is 0.
+            deviation = spread[one] or 1.0
+            scaled.append((pl.col(one) - means[one]) / deviation)
         columns = frame.select(scaled).fill_null(0.0).to_numpy().astype("float32")
         codes = []
         for name in CATEGORIES:
@@ -104,7 +113,8 @@ def predict(state: Path, day: date, scoring: pl.DataFrame) -> None:
         return [columns, *codes]
 
     model = network(len(numbers), known)
-    model.fit(arrays(rows), rows["late"].to_numpy(), BATCH, EPOCHS, verbose=0)
+    label = rows["late"].to_numpy()
+    model.fit(arrays(rows), label, BATCH, EPOCHS, verbose=0)
     said = model.predict(arrays(scoring), batch_size=BATCH, verbose=0)[:, 0]
     (state / "predictions").mkdir(exist_ok=True)
     told = scoring.select(KEY).with_columns(late_probability=pl.Series(said))
@@ -144,7 +154,7 @@ def _features(landing: Path, days: Sequence[date], outcomes: pl.DataFrame) -> pl
     rows = rows.join(_weather(landing, days), on=["landed", "origin"], how="left")
     planes = _read(landing / "planes.csv").select("tailnum", built="year", seats="seats")
     rows = rows.join(planes.with_columns(plane_known=1), on="tailnum", how="left")
-    counts = [name for name in rows.columns if name.split("_")[1:2] == ["n"]]
+    counts = [name for name in rows.columns if _is_count(name)]
     flight_date = pl.col("flight_date")
     holidays = {one: days_to_holiday(one) for one in rows["flight_date"].unique()}
     return rows.with_columns(
@@ -172,12 +182,13 @@ def _schedule(landing: Path, days: Sequence[date]) -> pl.DataFrame:
     arrival = there.dt.truncate("1d") + pl.duration(minutes=_of_day("sched_arr_time"))
     block = (arrival - there).dt.total_minutes()
     sequence = pl.col("departs").rank("min").over("landed", "tailnum")
+    has_no_tail = pl.col("tailnum").is_null()
     return rows.with_columns(
         block=pl.when(block < 0).then(block + 24 * 60).otherwise(block),
         sched_min=_of_day("sched_dep_time"),
         n_origin_hour=pl.len().over("landed", "origin", "hour"),
         n_origin_day=pl.len().over("landed", "origin"),
-        tail_seq=pl.when(pl.col("tailnum").is_null()).then(0).otherwise(sequence),
+        tail_seq=pl.when(has_no_tail).then(0).otherwise(sequence),
     ).drop("sched_dep_time", "sched_arr_time", "time_hour")
 
 
@@ -194,11 +205,21 @@ def _daily(rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
     )
 
 
+def _is_count(name: str) -> bool:
+    return name.split("_")[1:2] == ["n"]
+
+
 def _rates(
-    daily: pl.DataFrame, columns: Sequence[str], days: Sequence[date], window: int, name: str
+    daily: pl.DataFrame,
+    columns: Sequence[str],
+    days: Sequence[date],
+    window: int,
+    name: str,
 ) -> pl.DataFrame:
     """The figures of each of the days: of so many days that end with it."""
-    windows = [(day, day - timedelta(days=back)) for day in days for back in range(window)]
+    windows = []
+    for day in days:
+        windows += [(day, day - timedelta(days=back)) for back in range(window)]
     within = pl.DataFrame(windows, ["landed", "known_on"], orient="row")
     return (
         daily.rename({"landed": "known_on"})
@@ -219,7 +240,8 @@ def _rates(
 
 
 def _share(total: str, count: str) -> pl.Expr:
-    return pl.when(pl.col(count) > 0).then(pl.col(total) / pl.col(count))
+    share = pl.col(total) / pl.col(count)
+    return pl.when(pl.col(count) > 0).then(share)
 
 
 def _late() -> pl.Expr:
@@ -230,11 +252,14 @@ def _weather(landing: Path, days: Sequence[date]) -> pl.DataFrame:
     wind = pl.col("wind_speed")
     calm = pl.when(wind < _MOST_WIND).then(wind)
     rows = _landed(landing / "weather", days).with_columns(wind_speed=calm)
-    midnight = (pl.col("landed") + timedelta(days=1)).cast(pl.Datetime("us"))
-    moment = midnight.dt.replace_time_zone(TIMEZONE).dt.convert_time_zone("UTC")
-    recent = pl.col("time_hour").is_between(moment - pl.duration(hours=6), moment, closed="left")
+    next_day = pl.col("landed") + timedelta(days=1)
+    midnight = next_day.cast(pl.Datetime("us")).dt.replace_time_zone(TIMEZONE)
+    moment = midnight.dt.convert_time_zone("UTC")
+    since = moment - pl.duration(hours=6)
+    recent = pl.col("time_hour").is_between(since, moment, closed="left")
     key = ["landed", "origin"]
-    latest = rows.filter(recent).sort("time_hour").unique(key, keep="last", maintain_order=True)
+    in_order = rows.filter(recent).sort("time_hour")
+    latest = in_order.unique(key, keep="last", maintain_order=True)
     known = pl.col("precip").count() > 0
     of_day = rows.group_by(key).agg(
         wd_precip=pl.when(known).then(pl.col("precip").sum()),
@@ -248,13 +273,17 @@ def _weather(landing: Path, days: Sequence[date]) -> pl.DataFrame:
 def _outcomes(landing: Path, days: Sequence[date]) -> pl.DataFrame:
     """What became known in the longest window of each of the days."""
     count = (days[-1] - days[0]).days + max(_WINDOWS)
-    return _landed(landing / "flights", [days[-1] - timedelta(days=back) for back in range(count)])
+    known = [days[-1] - timedelta(days=back) for back in range(count)]
+    return _landed(landing / "flights", known)
 
 
 def _landed(folder: Path, days: Sequence[date]) -> pl.DataFrame:
     """The files of the days, as far as they are there, with the day on which each landed."""
-    files = {day: folder / f"{day}.csv" for day in days}
-    found = [_read(file).with_columns(landed=day) for day, file in files.items() if file.exists()]
+    found = []
+    for day in days:
+        file = folder / f"{day}.csv"
+        if file.exists():
+            found.append(_read(file).with_columns(landed=day))
     return pl.concat(found)
 
 

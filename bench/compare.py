@@ -62,13 +62,17 @@ def _named(key: _Key) -> str:
 def _spans(results: Iterable[Result]) -> Iterator[tuple[_Key, _Span]]:
     """The least and the largest ratio of a round, by case, size and peer."""
     told = list(results)
-    ours = {(one["case"], one["size"]): one["seconds"] for one in told if one["way"] == OURS}
+    ours = {}
+    for one in told:
+        if one["way"] == OURS:
+            ours[one["case"], one["size"]] = one["seconds"]
     for one in told:
         own = ours.get((one["case"], one["size"]))
         if one["way"] == OURS or own is None:
             continue
         ratios = [mine / its for mine, its in zip(own, one["seconds"], strict=False)]
-        yield (one["case"], one["size"], one["way"]), (min(ratios), max(ratios))
+        key = (one["case"], one["size"], one["way"])
+        yield key, (min(ratios), max(ratios))
 
 
 def _circumstances(
@@ -87,7 +91,9 @@ def _circumstances(
         yield f"measured with {change}: {', '.join(dict.fromkeys(names))}"
 
 
-def _machines(results: Iterable[Result]) -> Iterator[tuple[_Key, Mapping[str, Any]]]:
+def _machines(
+    results: Iterable[Result],
+) -> Iterator[tuple[_Key, Mapping[str, Any]]]:
     """Processor, memory, versions and the like; of results that are kept."""
     for one in results:
         if machine := dict(one.get("machine", {})):

@@ -101,17 +101,21 @@ def _planted(run: Run) -> Iterator[tuple[object, ...]]:
     cuts = [watch.cut(made, day) for day in span]
     for shift in _SHIFTS:
         features = declared.training.numeric
-        lost = [name for name in features if not _is_found(run, found[name], cuts, name, shift)]
+        lost = [name for name in features if not _is_found(run, found, cuts, name, shift)]
         count = len(features)
         yield shift, count, count - len(lost), ", ".join(lost)
 
 
 def _is_found(
-    run: Run, column: pa.ChunkedArray, cuts: Sequence[slice], name: str, shift: float
+    run: Run,
+    rows: pa.Table,
+    cuts: Sequence[slice],
+    name: str,
+    shift: float,
 ) -> bool:
     bend = run.pipeline.training.bends.get(name)
     # A copy: the next shift begins with what was there.
-    values = bent(column.to_numpy().astype(float), bend)
+    values = bent(rows[name].to_numpy().astype(float), bend)
     values[cuts[-1]] += shift * np.nanstd(values)
     planted = pa.chunked_array([pa.array(values, from_pandas=True)])
     (summaries, _) = drift.summaries_of(planted, cuts)

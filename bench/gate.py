@@ -68,7 +68,8 @@ class Nature:
         days[:, 0] = shocks[:, 0]
         kept, new = self.correlation, np.sqrt(1 - self.correlation**2)
         for night in range(1, _NIGHTS):
-            days[:, night] = kept * days[:, night - 1] + new * shocks[:, night]
+            before = days[:, night - 1]
+            days[:, night] = kept * before + new * shocks[:, night]
         return days + gain
 
 
@@ -143,7 +144,8 @@ def _rules() -> dict[str, Callable[[Numbers], Nights]]:
 
 
 def _figures(promoted: Nights) -> tuple[str, str, str]:
-    first = np.where(promoted.any(axis=1), promoted.argmax(axis=1) + 1, _NEVER)
+    is_ever = promoted.any(axis=1)
+    first = np.where(is_ever, promoted.argmax(axis=1) + 1, _NEVER)
     median = np.median(first)
     return (
         f"{promoted.mean():.1%}",

@@ -61,9 +61,11 @@ def loss_of(model: keras.Model, given: Given) -> float:
     """What it is on the validation rows."""
     from jobs.training.families.neural_network import network
 
-    said = np.asarray(model(network.inputs(given.validation), training=False), np.float64)[:, 0]
-    label = given.validation.label
-    return float(-np.mean(label * np.log(said) + (1 - label) * np.log(1 - said)))
+    tensor = model(network.inputs(given.validation), training=False)
+    said = np.asarray(tensor, np.float64)[:, 0]
+    # Of each row, the probability that the model gave to what has come true.
+    of_truth = np.where(given.validation.label == 1, said, 1 - said)
+    return float(-np.mean(np.log(of_truth)))
 
 
 def steps_of(given: Given) -> int:

@@ -45,7 +45,10 @@ class Home:
 def words_of_stages(last: str) -> list[str]:
     """Arguments of `nightshift run`: all stages until that one, which is among them."""
     names = [stage.name for stage in STAGES]
-    return [word for name in names[: names.index(last) + 1] for word in ("--stage", name)]
+    words = []
+    for name in names[: names.index(last) + 1]:
+        words += ["--stage", name]
+    return words
 
 
 def run(arguments: Sequence[str], environment: Environment) -> None:

@@ -77,15 +77,24 @@ def _enlarge(file: Path, gigabytes: float) -> int:
         while out.tell() < wanted:
             for row in rows:
                 number = turn * _NUMBERS + int(row[_FLIGHT])
-                out.write(",".join([*row[:_FLIGHT], str(number), *row[_FLIGHT + 1 :]]) + "\n")
+                other = [*row]
+                other[_FLIGHT] = str(number)
+                out.write(",".join(other) + "\n")
             written += len(rows)
             turn += 1
     return written
 
 
 def _in_a_process(home: Path, executors: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "bench.large_file", "--turn", str(home), str(executors)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
+    turn = ["--turn", str(home), str(executors)]
+    command = [sys.executable, "-m", "bench.large_file", *turn]
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return told
 

@@ -26,7 +26,14 @@ from pipelines.environment import Environment
 from pipelines.model import NeuralNetwork
 
 _NUMERIC = 50
-_VOCABULARIES = {"carrier": 16, "origin": 3, "dest": 105, "engine": 4, "type": 3, "hour": 20}
+_VOCABULARIES = {
+    "carrier": 16,
+    "origin": 3,
+    "dest": 105,
+    "engine": 4,
+    "type": 3,
+    "hour": 20,
+}
 _LOOK_SECONDS = 0.2
 _MEGABYTE = 1024 * 1024
 
@@ -49,7 +56,13 @@ def main() -> None:
     print(f"efficiency of two ranks: {two / (2 * one):.2f}")
 
 
-def _trained(home: Path, encoding: Encoding, rows: Shards, ranks: int, epochs: int) -> float:
+def _trained(
+    home: Path,
+    encoding: Encoding,
+    rows: Shards,
+    ranks: int,
+    epochs: int,
+) -> float:
     """Rows a second, of an epoch."""
     folder = home / f"job-{ranks}"
     folder.mkdir()
@@ -104,7 +117,8 @@ class _Watch:
                     memory = process.memory_info().rss
                 except psutil.NoSuchProcess:
                     continue
-                self.peaks[process.pid] = max(memory, self.peaks.get(process.pid, 0))
+                before = self.peaks.get(process.pid, 0)
+                self.peaks[process.pid] = max(memory, before)
 
 
 def laid_out(folder: Path, rows: int) -> Shards:
@@ -132,18 +146,24 @@ def _drawn(draw: np.random.Generator, rows: int) -> Examples:
     for known in _VOCABULARIES.values():
         columns.append(draw.integers(first, first + known + 1, rows, np.int32))
         first += known + 1
-    is_late = draw.random(rows) < 1 / (1 + np.exp(1.5 - numeric[:, 0]))
+    share = 1 / (1 + np.exp(1.5 - numeric[:, 0]))
+    is_late = draw.random(rows) < share
     return Examples(
-        numeric=numeric, categorical=np.stack(columns, axis=1), label=is_late.astype(np.float32)
+        numeric=numeric,
+        categorical=np.stack(columns, axis=1),
+        label=is_late.astype(np.float32),
     )
 
 
 def encoding_of_rows() -> Encoding:
     """What their columns are."""
     names = tuple(f"number_{one}" for one in range(_NUMERIC))
+    vocabularies = {}
+    for name, known in _VOCABULARIES.items():
+        vocabularies[name] = tuple(map(str, range(known)))
     return Encoding(
         numeric=names,
-        vocabularies={name: tuple(map(str, range(known))) for name, known in _VOCABULARIES.items()},
+        vocabularies=vocabularies,
         means=(0.0,) * _NUMERIC,
         variances=(1.0,) * _NUMERIC,
         lows=(-4.0,) * _NUMERIC,

@@ -31,14 +31,15 @@ def network_settings() -> NeuralNetwork:
 
 def rows(draw: np.random.Generator, first: int, count: int) -> pa.Table:
     """So many rows with keys from `first` on, whose numbers and categories are drawn."""
+    days = np.sort(draw.integers(0, DAYS, count))
     columns: dict[str, Any] = {
         KEY: np.arange(first, first + count),
-        DAY: pa.array(
-            np.datetime64(FIRST_DAY) + np.sort(draw.integers(0, DAYS, count)), pa.date32()
-        ),
+        DAY: pa.array(np.datetime64(FIRST_DAY) + days, pa.date32()),
     }
     for name in TRAINING.numeric:
-        columns[name] = pa.array(draw.gamma(2, 10, count), mask=draw.random(count) < _MISSING)
+        numbers = draw.gamma(2, 10, count)
+        is_missing = draw.random(count) < _MISSING
+        columns[name] = pa.array(numbers, mask=is_missing)
     values = np.array([f"value {number}" for number in range(_VALUES)])
     for name in TRAINING.categorical:
         # Few are frequent, as airports are.

@@ -60,8 +60,12 @@ def main() -> int:
     parser.add_argument("--nights", type=int, default=300)
     count = parser.parse_args().nights
     environment = Environment.read()
-    history = Days(WEATHER.first_day, WEATHER.first_day + timedelta(days=_HISTORY_DAYS))
-    nights = Days(history.last + timedelta(days=1), history.last + timedelta(days=count))
+    begin = WEATHER.first_day
+    history = Days(begin, begin + timedelta(days=_HISTORY_DAYS))
+    nights = Days(
+        history.last + timedelta(days=1),
+        history.last + timedelta(days=count),
+    )
     measured = environment.home / _MEASURED
     run = _read(measured)
     nightshift("land", WEATHER.name, *named(Days(history.first, nights.last)))
@@ -82,8 +86,12 @@ def _read(measured: Path) -> list[Night]:
     """The nights of former calls, in order."""
     if not measured.exists():
         return []
-    rows = map(json.loads, measured.read_text().splitlines())
-    return [Night(**{**row, "day": date.fromisoformat(row["day"])}) for row in rows]
+    nights = []
+    for line in measured.read_text().splitlines():
+        row = json.loads(line)
+        row["day"] = date.fromisoformat(row["day"])
+        nights.append(Night(**row))
+    return nights
 
 
 def _keep(measured: Path, night: Night) -> None:
@@ -95,7 +103,8 @@ def _night(environment: Environment, day: date) -> Night:
     started = time.monotonic()
     nightshift("run", WEATHER.name, "--date", str(day))
     seconds = time.monotonic() - started
-    files = [path for path in Path(_local(environment)).rglob("*") if path.is_file()]
+    lake = Path(_local(environment))
+    files = [path for path in lake.rglob("*") if path.is_file()]
     live = [DeltaTable(environment.table_path(name)) for name in _stored(environment)]
     actions = [table.get_add_actions(flatten=True) for table in live]
     night = Night(

@@ -70,7 +70,8 @@ def _batches(given: Given, context: tf.distribute.InputContext) -> tf.data.Datas
     from jobs.training.families.neural_network import network
 
     share = slice(context.input_pipeline_id, None, context.num_input_pipelines)
-    inputs = {name: tf.constant(rows[share]) for name, rows in network.inputs(given.fit).items()}
+    arrays = network.inputs(given.fit)
+    inputs = {name: tf.constant(rows[share]) for name, rows in arrays.items()}
     label = tf.constant(given.fit.label[share])
 
     def taken(rows: tf.Tensor) -> _Batch:

@@ -87,8 +87,13 @@ def _timed(function: Callable[..., object], *arguments: Any) -> Seconds:
     return time.perf_counter() - clock, time.process_time() - processors
 
 
-def _row(name: str, nights: list[tuple[list[Seconds], Seconds]]) -> tuple[object, ...]:
-    appends = [append for appends, _ in nights for append in appends]
+def _row(
+    name: str,
+    nights: list[tuple[list[Seconds], Seconds]],
+) -> tuple[object, ...]:
+    appends: list[Seconds] = []
+    for of_night, _ in nights:
+        appends += of_night
     reads = [read for _, read in nights]
     return (
         name,

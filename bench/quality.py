@@ -162,7 +162,10 @@ def with_ours(backtest: Backtest, results: Results, digest: str | None) -> Resul
     return replace(results, predictions={OURS: ours.predictions[MODEL], **results.predictions})
 
 
-def told(declared: Pipeline, results: Results) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+def told(
+    declared: Pipeline,
+    results: Results,
+) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
     """Header and rows of what is printed."""
     task = task_of(declared.training.task)
     ours = results.predictions.get(OURS)
@@ -186,8 +189,9 @@ def lightgbm(known: pa.Table, asked: pa.Table, training: Training) -> Vector:
 
     frames = [_frame(rows, training) for rows in (known, asked)]
     for name in training.categorical:
-        frames[0][name] = frames[0][name].astype("category")
-        frames[1][name] = frames[1][name].astype(frames[0][name].dtype)
+        values = frames[0][name].astype("category")
+        frames[0][name] = values
+        frames[1][name] = frames[1][name].astype(values.dtype)
     model = LGBMClassifier(
         n_estimators=300,
         learning_rate=0.03,
@@ -237,7 +241,9 @@ def add_lightgbm() -> None:
         locked = ["--quiet", "--require-hashes", "--no-deps", "-r", str(_LOCK)]
         command = [uv(), "pip", "install", "--python", sys.executable, *locked]
         subprocess.run(
-            [*command, "--target", str(half)], env={**os.environ, **variables()}, check=True
+            [*command, "--target", str(half)],
+            env={**os.environ, **variables()},
+            check=True,
         )
         # At once: a folder that is there is whole.
         half.replace(own)

@@ -158,11 +158,16 @@ def _draw(results: list[Result]) -> None:
     axes = figure.subplots()
     places = range(len(told))
     axes.axvline(1, color="#8a8f98", linewidth=1)
-    axes.scatter([one["ratio"] for one in told], places, color="#1f6feb", label="ours / peer")
-    goals = [(one["goal"], place) for place, one in zip(places, told, strict=True) if one["goal"]]
-    shares = [goal for goal, _ in goals]
+    ratios = [one["ratio"] for one in told]
+    axes.scatter(ratios, places, color="#1f6feb", label="ours / peer")
+    with_goal = [place for place, one in enumerate(told) if one["goal"]]
     axes.scatter(
-        shares, [place for _, place in goals], marker="|", s=120, color="#bc4c00", label="goal"
+        [told[place]["goal"] for place in with_goal],
+        with_goal,
+        marker="|",
+        s=120,
+        color="#bc4c00",
+        label="goal",
     )
     labels = [fill(f"{one['case']}, {one['size']:,}: {one['what']}", _LABEL) for one in told]
     axes.set_yticks(list(places), labels, fontsize=8)

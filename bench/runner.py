@@ -82,7 +82,8 @@ class _Peak(threading.Thread):
         # Once at least, however short the work is.
         while not is_over:
             is_over = self._ended.wait(_LOOK_SECONDS)
-            self.bytes = max(self.bytes, sum(map(_size, [own, *own.children(recursive=True)])))
+            processes = [own, *own.children(recursive=True)]
+            self.bytes = max(self.bytes, sum(map(_size, processes)))
 
     def stop(self) -> None:
         """Look no more."""

@@ -77,7 +77,11 @@ def cluster(environment: Environment, folder: Path, workers: int = 2) -> Iterato
 
 
 @contextmanager
-def _started(name: str, arguments: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _started(
+    name: str,
+    arguments: list[str],
+    folder: Path,
+) -> Iterator[subprocess.Popen[bytes]]:
     folder.mkdir(parents=True)
     command = [str(spark_home() / "bin" / "spark-class"), f"org.apache.spark.deploy.{name}"]
     variables = {

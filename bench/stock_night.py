@@ -85,8 +85,10 @@ def transform(spark: SparkSession, landing: Path, state: Path, days: Sequence[da
     )
     planes.write.format("delta").mode("overwrite").save(str(state / "view_planes"))
     for feed in ("schedule", "airports"):
-        spark.read.format("delta").load(str(state / feed)).createOrReplaceTempView(feed)
-    holidays = [(day + timedelta(days=1), days_to_holiday(day + timedelta(days=1))) for day in days]
+        rows = spark.read.format("delta").load(str(state / feed))
+        rows.createOrReplaceTempView(feed)
+    next_days = [day + timedelta(days=1) for day in days]
+    holidays = [(day, days_to_holiday(day)) for day in next_days]
     spark.createDataFrame(holidays, "flight_date DATE, hol INT").createOrReplaceTempView("holidays")
     _replace(spark.sql(_DEPARTURES), state, "departures", days)
 
@@ -97,7 +99,8 @@ def features(spark: SparkSession, landing: Path, state: Path, days: Sequence[dat
     store = _feature_store(state)
     departures = spark.read.format("delta").load(str(state / "departures"))
     tomorrow = departures.where(f"landed_date = DATE '{night}'")
-    _joined(store, tomorrow).write.format("delta").mode("overwrite").save(str(state / "scoring"))
+    scoring = _joined(store, tomorrow)
+    scoring.write.format("delta").mode("overwrite").save(str(state / "scoring"))
     since = night - timedelta(days=TRAINING_DAYS - 1)
     labels = (
         spark.read.format("delta")
@@ -114,13 +117,22 @@ def train(spark: SparkSession, landing: Path, state: Path, days: Sequence[date])
     import keras
 
     keras.utils.set_random_seed(1)
-    rows: Any = spark.read.format("delta").load(str(state / "training")).toPandas()
-    numbers = [name for name in rows if name not in (*KEY, *CATEGORIES, *_NOT_LEARNED)]
+    stored = spark.read.format("delta").load(str(state / "training"))
+    rows: Any = stored.toPandas()
+    no_numbers = {*KEY, *CATEGORIES, *_NOT_LEARNED}
+    numbers = [name for name in rows if name not in no_numbers]
     known = {name: sorted(rows[name].unique()) for name in CATEGORIES}
-    means, spread = rows[numbers].mean(), rows[numbers].std().replace(0, 1)
-    encoding = {"numbers": numbers, "means": list(means), "spread": list(spread), "known": known}
+    means = rows[numbers].mean()
+    spread = rows[numbers].std().replace(0, 1)
+    encoding = {
+        "numbers": numbers,
+        "means": list(means),
+        "spread": list(spread),
+        "known": known,
+    }
     model = network(len(numbers), known)
-    model.fit(_arrays(rows, encoding), rows["is_late"].to_numpy(), BATCH, EPOCHS, verbose=0)
+    label = rows["is_late"].to_numpy()
+    model.fit(_arrays(rows, encoding), label, BATCH, EPOCHS, verbose=0)
     model.save(state / "model.keras")
     (state / "encoding.json").write_text(json.dumps(encoding))
 
@@ -145,10 +157,13 @@ def predict(spark: SparkSession, landing: Path, state: Path, days: Sequence[date
     # Named as Spark wants them: it looks at these, and not at the text of an annotation.
     import pandas as pd
 
-    scored.__annotations__ = {"batches": Iterator[pd.DataFrame], "return": Iterator[pd.Series]}
+    scored.__annotations__ = {
+        "batches": Iterator[pd.DataFrame],
+        "return": Iterator[pd.Series],
+    }
     udf: Any = pandas_udf(scored, "double")  # type: ignore[call-overload]
     rows = spark.read.format("delta").load(str(state / "scoring"))
-    columns = F.struct(*(F.col(name) for name in (*encoding["numbers"], *CATEGORIES)))
+    columns = F.struct(*encoding["numbers"], *CATEGORIES)
     told = rows.select(*KEY, "landed_date", udf(columns).alias("probability"))
     _replace(told, state, _PREDICTIONS, days[-1:])
 
@@ -400,13 +415,15 @@ def _expectations(table: str, rows: DataFrame) -> list[Any]:
     )
     bounds = {name: bound for name, bound in _BOUNDS.items() if name in rows.columns}
     shares = [name for name in rows.columns if "_late_" in name or "_canc_" in name]
+    bounds |= dict.fromkeys(shares, (0, 1))
+    between = gxe.ExpectColumnValuesToBeBetween
     return [
         unique,
         gxe.ExpectTableRowCountToBeBetween(min_value=1),
         *(gxe.ExpectColumnValuesToNotBeNull(column=name) for name in key),
         *(
-            gxe.ExpectColumnValuesToBeBetween(column=name, min_value=low, max_value=high)
-            for name, (low, high) in {**bounds, **dict.fromkeys(shares, (0, 1))}.items()
+            between(column=name, min_value=low, max_value=high)
+            for name, (low, high) in bounds.items()
         ),
     ]
 
@@ -444,7 +461,8 @@ def main() -> int:
 
     stage, landing, state, *ends = sys.argv[1:]
     first, last = map(date.fromisoformat, ends)
-    days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
+    count = (last - first).days + 1
+    days = [first + timedelta(days=number) for number in range(count)]
     spark = SparkSession.builder.appName(stage).getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     STAGES[stage](spark, Path(landing), Path(state), days)

@@ -182,7 +182,12 @@ class _View:
     """Name in the result -> column of the source."""
 
     @classmethod
-    def of(cls, context: Any, full_feature_names: bool, read: Callable[[str], str]) -> _View:
+    def of(
+        cls,
+        context: Any,
+        full_feature_names: bool,
+        read: Callable[[str], str],
+    ) -> _View:
         # Feast gives each key as `column of the source AS column of the entity rows`.
         selections = [selection.split(" AS ") for selection in context.entity_selections]
         prefix = f"{context.name}__" if full_feature_names else ""

@@ -83,7 +83,8 @@ def in_child(argument: Mapping[str, Any]) -> int:
         # It was asked to end: nobody else can tell.
         return LOST
     except BaseException:  # such as a panic of a library in Rust
-        print(redacted(traceback.format_exc(), variables), file=sys.stderr, end="", flush=True)
+        told = redacted(traceback.format_exc(), variables)
+        print(told, file=sys.stderr, end="", flush=True)
         return LOST
 
 

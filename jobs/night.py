@@ -390,7 +390,12 @@ def _perform_passes(
     return ending.code
 
 
-def _perform_correction(run: Run, stages: tuple[Stage, ...], ending: _Ending, how: _How) -> None:
+def _perform_correction(
+    run: Run,
+    stages: tuple[Stage, ...],
+    ending: _Ending,
+    how: _How,
+) -> None:
     """Accept new files of days that are in force, or keep what is published of these days.
 
     A good file does not wait for a bad one of another day: days that are not accepted together are

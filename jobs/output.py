@@ -81,7 +81,8 @@ def prepare_streams() -> None:
         stream = getattr(sys, name)
         if stream is None:
             # It gets the number of the closed one, the lowest that is free.
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r+"))
+            number = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(number, "r+"))
         elif name != "stdin" and (stream.encoding or "utf-8").lower() != "utf-8":
             stream.reconfigure(errors="backslashreplace")
 
@@ -130,7 +131,13 @@ def refuse_one_name_twice(columns: Sequence[str]) -> None:
             raise UsageError(f"Two columns are named '{name}': give one another name with AS.")
 
 
-def _show_csv(columns: Sequence[str], rows: Iterable[Row], out: TextIO, *, is_seen: bool) -> None:
+def _show_csv(
+    columns: Sequence[str],
+    rows: Iterable[Row],
+    out: TextIO,
+    *,
+    is_seen: bool,
+) -> None:
     # A program gets what the data has; a terminal would obey it.
     written = _text_for_terminal if is_seen else _text
     writer = csv.writer(out, lineterminator="\n")
@@ -145,8 +152,11 @@ def _show_csv(columns: Sequence[str], rows: Iterable[Row], out: TextIO, *, is_se
 
 def _text_for_terminal(value: object) -> str:
     """A value as CSV on a terminal says it: lines and tabs stay, what else steers one does not."""
-    lines = _text(value).split("\n")
-    return "\n".join("\t".join(map(harmless, line.split("\t"))) for line in lines)
+    lines = []
+    for line in _text(value).split("\n"):
+        parts = line.split("\t")
+        lines.append("\t".join(map(harmless, parts)))
+    return "\n".join(lines)
 
 
 def _with_empty_texts(texts: Sequence[str | None]) -> str:

@@ -112,7 +112,8 @@ class Survey:
         Only what these make is looked up anew: what is told of the other tables is known already,
         and a run holds its pipeline's lock.
         """
-        made = [table.name for table in self.pipeline.tables if table.made_by == unit[0].name]
+        maker = unit[0].name
+        made = [table.name for table in self.pipeline.tables if table.made_by == maker]
         told = {**self._told, **publications.told_of(self._run, made)}
         return Survey(self._run, told, allow_gap=self._allow_gap)
 
@@ -130,8 +131,11 @@ class Survey:
     def new_feeds(self) -> list[str]:
         """Daily feeds of which nothing was ever published, beside others of which something was."""
         daily = self.daily_feeds
-        new = [name for name in daily if not (self._known(name) or self._told[name].lost_days)]
+        new = [name for name in daily if self._is_new(name)]
         return new if len(new) < len(daily) else []
+
+    def _is_new(self, feed: str) -> bool:
+        return not self._known(feed) and not self._told[feed].lost_days
 
     def findings(self, table: Table) -> list[Finding]:
         """The state of a table on each night that it can be made for, oldest first."""
@@ -454,13 +458,17 @@ class Survey:
 
     def _has_rows_of_another_file(self, feed: Feed, made: Publication) -> bool:
         """Whether the day's quarantine is that of a file which was refused and taken back."""
-        told = [one for one in self._quarantined(feed).get(made.day, ()) if one.inputs]
+        of_day = self._quarantined(feed).get(made.day, ())
+        told = [one for one in of_day if one.inputs]
         if not told or _files_of(told[-1]) == _files_of(made):
             return False
-        last = (told[-1].rows, told[-1].checksum)
+        last = told[-1]
         own = [one for one in told if _files_of(one) == _files_of(made)]
-        # Of a file without bad rows none is written where there are none to be replaced.
-        return last != (own[-1].rows, own[-1].checksum) if own else last[0] > 0
+        if not own:
+            # Of a file without bad rows none is written where there are none to be replaced.
+            return last.rows > 0
+        of_made = own[-1]
+        return last.rows != of_made.rows or last.checksum != of_made.checksum
 
     def _quarantined(self, feed: Feed) -> Mapping[date, Sequence[Publication]]:
         """The publications of the quarantine of a feed, by day in their order."""
@@ -506,7 +514,8 @@ class Survey:
         """The last night whose quarantine is that of a reference file that was taken back."""
         known = self._known(feed.name)
         told = self._quarantined(feed)
-        left = [day for day, made in told.items() if made[-1].rows and day not in known]
+        with_rows = [day for day, made in told.items() if made[-1].rows]
+        left = [day for day in with_rows if day not in known]
         readable = [day for day in left if self.has_landed(day) and not self._why_unreadable(day)]
         return max((day for day in readable if day in self.nights), default=None)
 
@@ -724,7 +733,11 @@ def parts_over_gaps(run: Run) -> Parts:
         what = "is left out" if night in unmade else "keeps its raw rows"
         kept[night] = f"{night} {what}: {', '.join(files)} is not there"
     nights = set(run.days)
-    return Parts(read=ranges(nights - lacking.keys()), made=ranges(nights - unmade), kept=kept)
+    return Parts(
+        read=ranges(nights - lacking.keys()),
+        made=ranges(nights - unmade),
+        kept=kept,
+    )
 
 
 def _nights_to_measure(run: Run, survey: Survey) -> set[date]:

@@ -99,7 +99,8 @@ def read(
     """
     moment = reading.Moment(run=run, version=version, as_of=as_of, known_as_of=known_as_of)
     form = _form(to)
-    return _as(form, reading.read(Environment.read(), table, columns, filters or (), moment))
+    rows = reading.read(Environment.read(), table, columns, filters or (), moment)
+    return _as(form, rows)
 
 
 @overload

@@ -263,7 +263,8 @@ def _services(text: str) -> str:
 
 def _queues(text: str) -> str:
     names = [word.strip() for word in text.split(",")]
-    if not all(map(_QUEUE.fullmatch, names)) or len(set(names)) < len(names):
+    is_twice = len(set(names)) < len(names)
+    if is_twice or not all(map(_QUEUE.fullmatch, names)):
         raise ValueError("a list of queues, each once, such as default,big")
     return ",".join(names)
 

@@ -504,7 +504,9 @@ PIPELINE = Pipeline(
     prediction="late_probability",
     views=VIEWS,
     search={
-        "hidden": OneOf(values=((64, 32), (128, 64), (256, 128))),
+        "hidden": OneOf(
+            values=((64, 32), (128, 64), (256, 128)),
+        ),
         "dropout": Between(low=0.1, high=0.6),
         "input_dropout": Between(low=0.0, high=0.6),
         "shared_weight": Between(low=0.1, high=1.0, is_log=True),

@@ -132,7 +132,8 @@ class LinearModel:
 
 
 Family = NeuralNetwork | LinearModel
-FAMILIES: Mapping[str, type[Family]] = {family.name: family for family in get_args(Family)}
+_FAMILIES: tuple[type[Family], ...] = get_args(Family)
+FAMILIES: Mapping[str, type[Family]] = {family.name: family for family in _FAMILIES}
 """By the name that people give."""
 
 
@@ -292,9 +293,11 @@ class Training:
     @property
     def settings(self) -> dict[str, Any]:
         """Every setting by its name, those of the family too."""
-        own = {one.name: getattr(self, one.name) for one in fields(self)}
-        del own["family"]
-        return own | {one.name: getattr(self.family, one.name) for one in fields(self.family)}
+        found = {one.name: getattr(self, one.name) for one in fields(self)}
+        del found["family"]
+        for one in fields(self.family):
+            found[one.name] = getattr(self.family, one.name)
+        return found
 
     @property
     def kinds(self) -> dict[str, Any]:

@@ -278,7 +278,8 @@ def _taken() -> Iterator[str]:
 
 
 def _faults_of(found: Sequence[Found]) -> Iterator[str]:
-    templates = [one["spec"]["template"] for one in found if "template" in one.get("spec", {})]
+    specs = [one.get("spec", {}) for one in found]
+    templates = [spec["template"] for spec in specs if "template" in spec]
     templates += [_rank(one) for one in found if one["kind"] == "ConfigMap"]
     yield from _faults_of_rights(found, templates)
     for template in templates:
@@ -358,7 +359,8 @@ def _faults_of_variables(container: Found) -> Iterator[str]:
 
 def _faults_of_home(container: Found) -> Iterator[str]:
     """Of a volume itself root is the owner, and others may enter it: no home can be that."""
-    told = [one["value"] for one in container.get("env") or () if one["name"] == _HOME.variable]
+    variables = container.get("env") or ()
+    told = [one["value"] for one in variables if one["name"] == _HOME.variable]
     mounted = [PurePosixPath(one["mountPath"]) for one in container["volumeMounts"]]
     for home in map(PurePosixPath, told):
         if not any(mount in home.parents for mount in mounted):
@@ -396,7 +398,11 @@ def _faults_of_flows(policies: Sequence[Found], templates: Sequence[Found]) -> I
             yield f"{side} {word}: {flow}"
 
 
-def _flows(policy: Found, way: str, peer: str) -> set[tuple[str, str, int | None]]:
+def _flows(
+    policy: Found,
+    way: str,
+    peer: str,
+) -> set[tuple[str, str, int | None]]:
     """Which part may reach, or be reached by, which other, by which port; rules of people aside."""
     here = policy["spec"]["podSelector"]["matchLabels"].get(_PART)
     return {

@@ -121,7 +121,8 @@ def _require_same(stack: Stack, own: Mapping[str, str]) -> None:
     there, here = _asked_of_both(stack, own, _PUBLISHED)
     # Of those a model has made the rows are compared, not the bits.
     facts = [row for row in there if row[0] != _PREDICTIONS]
-    others = Counter(row[0] for row in set(map(tuple, there)) ^ set(map(tuple, here)))
+    other_rows = set(map(tuple, there)) ^ set(map(tuple, here))
+    others = Counter(row[0] for row in other_rows)
     del others[_PREDICTIONS]
     _require(len(facts) > 100, f"only {len(facts)} publications")
     _require(not others, f"other rows were published than on this machine: {dict(others)}")
@@ -131,16 +132,22 @@ def _require_same(stack: Stack, own: Mapping[str, str]) -> None:
     print(f"{len(facts)} publications with the same rows and checksums; predictions {said_there}")
 
 
-def _asked_of_both(stack: Stack, own: Mapping[str, str], statement: str) -> list[list[list[str]]]:
+def _asked_of_both(
+    stack: Stack,
+    own: Mapping[str, str],
+    statement: str,
+) -> list[list[list[str]]]:
     """The rows of a statement, in the containers and on this machine."""
     words = ["sql", "--format", "csv", statement]
-    said = [stack.run("platform", "nightshift", *words), _ran([_nightshift(), *words], own)]
-    return [_rows(text) for text in said]
+    there = stack.run("platform", "nightshift", *words)
+    here = _ran([_nightshift(), *words], own)
+    return [_rows(there), _rows(here)]
 
 
 def _require_in_postgres(stack: Stack) -> None:
     count = f"SELECT count(*) FROM {_PREDICTIONS}"
-    in_lake = stack.run("platform", "nightshift", "sql", "--format", "csv", count).split()[-1]
+    said = stack.run("platform", "nightshift", "sql", "--format", "csv", count)
+    in_lake = said.split()[-1]
     ask = ("psql", "--username", "postgres", "--tuples-only", "--no-align", "warehouse")
     in_postgres = stack.run("postgres", *ask, "--command", count).strip()
     _require(in_lake == in_postgres, f"{in_lake} predictions, and {in_postgres} in PostgreSQL")
@@ -238,7 +245,11 @@ def _nightshift() -> str:
     return str(Path(sys.executable).with_name("nightshift"))
 
 
-def _ran(command: Sequence[str], variables: Mapping[str, str], folder: Path = ROOT) -> str:
+def _ran(
+    command: Sequence[str],
+    variables: Mapping[str, str],
+    folder: Path = ROOT,
+) -> str:
     ended = subprocess.run(
         command, cwd=folder, env=dict(variables), capture_output=True, text=True, check=False
     )

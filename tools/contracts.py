@@ -32,7 +32,8 @@ def differences(name: str) -> list[str]:
     file = contract.file_of(name)
     before = contract.promised(file)
     broken = _breaches(name, before, now)
-    if broken or (file.exists() and file.read_text(encoding="utf-8") == contract.written(now)):
+    there = file.read_text(encoding="utf-8") if file.exists() else None
+    if broken or there == contract.written(now):
         return broken
     return [f"{file.name} is not what is declared. Write it: python -m tools.contracts --write"]
 

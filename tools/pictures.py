@@ -41,7 +41,8 @@ def main() -> int:
         return 1
     for shown, made in PICTURES.items():
         with Image.open(_file(made)) as picture:
-            top = picture.convert("RGB").crop((0, 0, picture.width, min(picture.height, _HIGHEST)))
+            height = min(picture.height, _HIGHEST)
+            top = picture.convert("RGB").crop((0, 0, picture.width, height))
             top.quantize(_COLOURS).save(SHOWN / f"{shown}.png", optimize=True)
     print(f"{len(PICTURES)} pictures in {SHOWN.relative_to(ROOT)}: look at each.")
     return 0

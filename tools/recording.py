@@ -87,20 +87,23 @@ def _keys(text: str) -> list[str]:
     if not text[0].isprintable():
         return [text]
     letters, last = text[:-1], text[-1]
-    parts = [letters[place : place + _LETTERS] for place in range(0, len(letters), _LETTERS)]
+    places = range(0, len(letters), _LETTERS)
+    parts = [letters[place : place + _LETTERS] for place in places]
     return [*parts, last]
 
 
 def _frame(terminal: Terminal, seconds: float) -> Frame:
     screen = terminal.screen
-    return Frame(lines=tuple(_line(screen, row) for row in range(LINES)), seconds=seconds)
+    lines = tuple(_line(screen, row) for row in range(LINES))
+    return Frame(lines=lines, seconds=seconds)
 
 
 def _line(screen: pyte.Screen, row: int) -> Line:
     cells = [screen.buffer[row][column] for column in range(COLUMNS)]
     is_there = not screen.cursor.hidden and row == screen.cursor.y
     runs = []
-    for style, found in groupby(enumerate(cells), lambda one: _style(screen, is_there, *one)):
+    styles = groupby(enumerate(cells), lambda one: _style(screen, is_there, *one))
+    for style, found in styles:
         runs.append(("".join(cell.data for _, cell in found), *style))
     return tuple(runs)
 

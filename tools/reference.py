@@ -63,8 +63,10 @@ def write() -> None:
 def differences() -> list[str]:
     """What a person has to mend, a line a page."""
     wanted = pages()
-    there = {str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.md") if _is_drawn(path)}
-    wrong = [f"docs/reference/{name} is of nothing that is there" for name in there - set(wanted)]
+    drawn = [path for path in FOLDER.rglob("*.md") if _is_drawn(path)]
+    there = {str(path.relative_to(FOLDER)) for path in drawn}
+    of_nothing = there - set(wanted)
+    wrong = [f"docs/reference/{name} is of nothing that is there" for name in of_nothing]
     for name, text in wanted.items():
         path = FOLDER / name
         if not path.exists() or path.read_text() != text:
@@ -164,10 +166,14 @@ def _tables(names: Iterator[str] | Sequence[str], schema: str) -> str:
 
 def _of_table(name: str) -> list[str]:
     rows = [(f"`{column}`", _text(doc)) for column, doc in column_docs(name).items()]
-    return ["", f"## {name}", "", _text(table_doc(name)), "", *_table(("column", "meaning"), rows)]
+    head = ["", f"## {name}", "", _text(table_doc(name)), ""]
+    return [*head, *_table(("column", "meaning"), rows)]
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+) -> list[str]:
     ruler = ["---"] * len(header)
     return [f"| {' | '.join(cells)} |" for cells in (header, ruler, *rows)]
 

@@ -137,7 +137,8 @@ def _html(screen: pyte.Screen) -> str:
 
 def _line(screen: pyte.Screen, number: int) -> str:
     cells = screen.buffer[number]
-    return "".join(_cell(cells[column]) for column in range(screen.columns)).rstrip()
+    shown = [_cell(cells[column]) for column in range(screen.columns)]
+    return "".join(shown).rstrip()
 
 
 def _cell(cell: pyte.screens.Char) -> str:

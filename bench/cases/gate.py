@@ -110,7 +110,8 @@ def aggregation(folder: Path) -> Work:
     """As one would write it by hand; its text is made from the suite, so that both say the same."""
 
     def judged(one: _Staged) -> list[_Told]:
-        found = one.asked(_by_day(one.name, one.suite, _counts(one.suite))).collect()
+        asked = _by_day(one.name, one.suite, _counts(one.suite))
+        found = one.asked(asked).collect()
         return list(_told_by(one, [row.asDict() for row in found]))
 
     with _staged(folder, "aggregation") as staged:
@@ -127,8 +128,10 @@ def great_expectations(folder: Path) -> Work:
         def work() -> Answer:
             told: list[_Told] = []
             for one, rows, days in zip(staged, of_rows, of_days, strict=True):
-                told += _validated(one.name, rows, one.rows().selectExpr("*", *_derived(one.suite)))
-                told += _validated(one.name, days, one.asked(_by_day(one.name, one.suite)))
+                derived = one.rows().selectExpr("*", *_derived(one.suite))
+                told += _validated(one.name, rows, derived)
+                by_day = one.asked(_by_day(one.name, one.suite))
+                told += _validated(one.name, days, by_day)
             return _answer(told)
 
         yield work
@@ -230,7 +233,11 @@ def _counts(suite: Suite) -> dict[str, str]:
     }
 
 
-def _by_day(table: str, suite: Suite, others: Mapping[str, str] | None = None) -> str:
+def _by_day(
+    table: str,
+    suite: Suite,
+    others: Mapping[str, str] | None = None,
+) -> str:
     """SQL of the measures, a row for each day of the run, and for any other that has rows."""
     figures = {ROWS: "count(1)", **suite.measures, **(others or {})}
     told = ", ".join(f"CAST({sql} AS DOUBLE) AS `{name}`" for name, sql in figures.items())
@@ -300,8 +307,9 @@ def _told(
 
 def _answer(told: Iterable[_Told]) -> Answer:
     rows = sorted(told, key=repr)
-    columns = dict(zip(_ANSWER, zip(*rows, strict=True), strict=True))
-    return lambda: pa.table({name: list(values) for name, values in columns.items()})
+    columns = map(list, zip(*rows, strict=True))
+    named = dict(zip(_ANSWER, columns, strict=True))
+    return lambda: pa.table(named)
 
 
 def _some_at_once(

@@ -28,7 +28,8 @@ _START = np.datetime64("2013-01-01", "us")
 
 
 def _same(ours: pa.Table, theirs: pa.Table) -> bool:
-    own, other = (one.select(["question", "value"]).sort_by("question") for one in (ours, theirs))
+    names = ["question", "value"]
+    own, other = (one.select(names).sort_by("question") for one in (ours, theirs))
     if own["value"].null_count == len(own):
         # Nothing that has found nothing is compared.
         return False
@@ -170,7 +171,10 @@ def _store(folder: Path, offline: dict[str, Any], **where: str) -> FeatureStore:
         view = FeatureView(
             name="facts",
             entities=[place],
-            schema=[Field(name="place", dtype=String), Field(name="value", dtype=Int64)],
+            schema=[
+                Field(name="place", dtype=String),
+                Field(name="value", dtype=Int64),
+            ],
             source=SparkSource(name="facts", timestamp_field="event", **where),
             ttl=timedelta(0),
             online=False,

@@ -93,8 +93,9 @@ def script(folder: Path) -> Work:
     landing = Home(folder).environment.landing / "flights"
     state = folder / "state"
     nights = _nights(folder)
-    before = (nights[0] - _FIRST).days
-    bare_night.join(landing, state, [_FIRST + timedelta(days=number) for number in range(before)])
+    days_before = range((nights[0] - _FIRST).days)
+    before = [_FIRST + timedelta(days=number) for number in days_before]
+    bare_night.join(landing, state, before)
     ahead = iter(nights)
 
     def work() -> Answer:
@@ -149,7 +150,9 @@ def stock(folder: Path) -> Work:
 
 def _scored(state: Path) -> pa.Table:
     rows = DeltaTable(state / "scoring").to_pyarrow_table()
-    return rows.select(list(dict.fromkeys([*bare_night.KEY, *PIPELINE.training.features])))
+    # A key may be a feature too.
+    names = dict.fromkeys([*bare_night.KEY, *PIPELINE.training.features])
+    return rows.select(list(names))
 
 
 def _nights(folder: Path) -> list[date]:

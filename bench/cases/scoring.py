@@ -38,10 +38,11 @@ _PREDICT_BATCH = 1024
 
 
 def _same(ours: pa.Table, theirs: pa.Table) -> bool:
-    ordered = [one.sort_by(KEY) for one in (ours, theirs)]
-    keys, scores = zip(*((one[KEY], one[_PREDICTION].to_numpy()) for one in ordered), strict=True)
-    is_of_all = len(ours) > 0 and keys[0] == keys[1]
-    return is_of_all and bool(np.abs(scores[0] - scores[1]).max() <= 1e-6)
+    own, other = (one.sort_by(KEY) for one in (ours, theirs))
+    if len(own) == 0 or own[KEY] != other[KEY]:
+        return False
+    apart = own[_PREDICTION].to_numpy() - other[_PREDICTION].to_numpy()
+    return bool(np.abs(apart).max() <= 1e-6)
 
 
 CASE = Case(
@@ -229,8 +230,10 @@ def _written(folder: Path) -> pa.Table:
 
 
 def _encoding(rows: pa.Table) -> Encoding:
-    label = pa.array(np.arange(len(rows)) % 5 == 0).cast(pa.int32())
-    return encoding.learn(rows.append_column(TRAINING.label, label), TRAINING)
+    is_late = np.arange(len(rows)) % 5 == 0
+    label = pa.array(is_late.astype(np.int32))
+    labelled = rows.append_column(TRAINING.label, label)
+    return encoding.learn(labelled, TRAINING)
 
 
 def _save_network(learned: Encoding, folder: Path, draw: np.random.Generator) -> None:
@@ -238,8 +241,11 @@ def _save_network(learned: Encoding, folder: Path, draw: np.random.Generator) ->
 
     model = network.build(learned, like_flights.network_settings(), task_of(TRAINING.task))
     for layer in model.layers:
-        weights = [weight + draw.normal(0, 0.05, weight.shape) for weight in layer.get_weights()]
-        layer.set_weights(weights)
+        drawn = []
+        for weight in layer.get_weights():
+            noise = draw.normal(0, 0.05, weight.shape)
+            drawn.append(weight + noise)
+        layer.set_weights(drawn)
     network.save(model, folder / MODEL)
     family = NeuralNetworkFamily()
     family.light.make(family.load(folder, learned), folder, EXACT)

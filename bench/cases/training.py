@@ -40,11 +40,11 @@ _JOB = "job"
 
 
 def _same(ours: pa.Table, theirs: pa.Table) -> bool:
-    losses = [one["loss"].to_pylist() for one in (ours, theirs)]
+    own, other = (one["loss"].to_pylist() for one in (ours, theirs))
     # As many epochs: the last ones gain less than what chance differs by.
-    is_as_long = len(losses[0]) == len(losses[1]) > 1
-    has_learned = is_as_long and all(told[-1] < told[0] for told in losses)
-    return has_learned and abs(losses[1][-1] / losses[0][-1] - 1) < _ALIKE
+    is_as_long = len(own) == len(other) > 1
+    has_learned = is_as_long and own[-1] < own[0] and other[-1] < other[0]
+    return has_learned and abs(other[-1] / own[-1] - 1) < _ALIKE
 
 
 CASE = Case(
@@ -82,12 +82,14 @@ def prepare(folder: Path, size: int) -> None:
     logit = np.zeros(size)
     for name in TRAINING.numeric[:8]:
         values = rows[name].to_numpy(zero_copy_only=False)
-        logit += draw.normal(0, 0.5) * (np.nan_to_num(values, nan=20.0) - 20.0) / 14.0
+        scaled = (np.nan_to_num(values, nan=20.0) - 20.0) / 14.0
+        logit += draw.normal(0, 0.5) * scaled
     label = draw.random(size) < 1 / (1 + np.exp(1.5 - logit))
     rows = rows.append_column(TRAINING.label, pa.array(label.astype(np.int32)))
     learned = encoding.learn(rows, TRAINING)
     examples = encoding.encode(rows, learned, TRAINING.label)
-    parted = np.split(np.arange(size), [int(size * (1 - _VALIDATION))])
+    first_of_validation = int(size * (1 - _VALIDATION))
+    parted = np.split(np.arange(size), [first_of_validation])
     place = folder / _JOB
     place.mkdir()
     job.write(
@@ -181,7 +183,11 @@ def multi_worker(folder: Path) -> Work:
 
 
 @contextmanager
-def _worker(folder: Path, addresses: Sequence[str], number: int) -> Iterator[subprocess.Popen[str]]:
+def _worker(
+    folder: Path,
+    addresses: Sequence[str],
+    number: int,
+) -> Iterator[subprocess.Popen[str]]:
     task = {"type": "worker", "index": number}
     told = {"cluster": {"worker": addresses}, "task": task}
     process = subprocess.Popen(
@@ -212,7 +218,8 @@ def _epoch_of(model: keras.Model, given: Given) -> tf.types.experimental.Polymor
 
     from jobs.training.families.neural_network import network
 
-    inputs = {name: tf.constant(array) for name, array in network.inputs(given.fit).items()}
+    arrays = network.inputs(given.fit)
+    inputs = {name: tf.constant(array) for name, array in arrays.items()}
     label = tf.constant(given.fit.label)
     size = given.network.batch_size
     loss = keras.losses.get(task_of(given.task).keras_loss)
@@ -234,4 +241,5 @@ def _epoch_of(model: keras.Model, given: Given) -> tf.types.experimental.Polymor
 
 
 def _curve(losses: Any) -> pa.Table:
-    return pa.table({"loss": pa.array(list(map(float, losses)), pa.float64())})
+    column = pa.array(list(map(float, losses)), pa.float64())
+    return pa.table({"loss": column})

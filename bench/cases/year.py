@@ -39,8 +39,10 @@ def _same(ours: pa.Table, theirs: pa.Table) -> bool:
     """Whether the rows to learn from are the same, those without a label aside."""
     if not {*PIPELINE.training.features, _LABEL} <= {*theirs.column_names}:
         return False
-    own, other = (one.filter(one[_LABEL].is_valid()) for one in (ours, theirs))
-    return len(own) > 0 and alike(own, other, key=["landed_date", *bare_night.KEY])
+    own = ours.filter(ours[_LABEL].is_valid())
+    other = theirs.filter(theirs[_LABEL].is_valid())
+    key = ["landed_date", *bare_night.KEY]
+    return len(own) > 0 and alike(own, other, key)
 
 
 CASE = Case(
@@ -93,8 +95,9 @@ def ours(folder: Path) -> Work:
 def polars(folder: Path) -> Work:
     """The script of the night, without its model."""
     days = _days(folder)
-    landing, state = Home(folder).environment.landing / PIPELINE.name, folder / "state"
-    asked = [str(landing), str(state), str(days.first), str(days.last)]
+    landing = Home(folder).environment.landing / PIPELINE.name
+    state = folder / "state"
+    asked = [str(one) for one in (landing, state, days.first, days.last)]
 
     def work() -> Answer:
         program = [sys.executable, "-m", bare_night.__name__, *asked]
@@ -108,10 +111,11 @@ def nights(folder: Path) -> Work:
     """The last ones, each time in a copy of the lake that has the days before them."""
     days = _days(folder)
     first = days.last - timedelta(days=_NIGHTS - 1)
+    days_before = Days(days.first, first - timedelta(days=1))
     before, lake = folder / "before", folder / "nights"
     with _up(folder) as environment:
         own = replace(environment, lake=str(lake))
-        _run(replace(environment, lake=str(before)), Days(days.first, first - timedelta(days=1)))
+        _run(replace(environment, lake=str(before)), days_before)
         shutil.copytree(before, lake)
 
         def work() -> Answer:
@@ -127,7 +131,8 @@ def nights(folder: Path) -> Work:
 
 
 def _run(environment: Environment, days: Days) -> None:
-    home.run(["run", PIPELINE.name, *named(days), *words_of_stages("features")], environment)
+    stages = words_of_stages("features")
+    home.run(["run", PIPELINE.name, *named(days), *stages], environment)
 
 
 @contextmanager

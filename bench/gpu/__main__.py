@@ -117,7 +117,12 @@ def _measured(home: Path, way: Way, rows: Shards, epochs: int) -> Figures:
     )
 
 
-def _trained(home: Path, way: Way, rows: Shards, epochs: int) -> tuple[float, job.Outcome]:
+def _trained(
+    home: Path,
+    way: Way,
+    rows: Shards,
+    epochs: int,
+) -> tuple[float, job.Outcome]:
     """Seconds with the start of the ranks, and what came out."""
     network = NeuralNetwork(
         ranks=way.ranks,

@@ -57,8 +57,9 @@ A table as it was: FROM flights.flights VERSION AS OF 12, TIMESTAMP AS OF '2026-
 it was published), KNOWN AS OF '2013-02-04' (as the night of that day saw it)."""
 _WORDS = (
     *("SELECT", "FROM", "WHERE", "GROUP BY", "ORDER BY", "HAVING", "LIMIT", "JOIN", "LEFT JOIN"),
-    *("USING", "ON", "AS", "AND", "OR", "NOT", "NULL", "IN", "BETWEEN", "CASE", "WHEN", "THEN"),
-    *("ELSE", "END", "DISTINCT", "UNION ALL", "WITH", "DESCRIBE", "SUMMARIZE", "USE"),
+    *("USING", "ON", "AS", "AND", "OR", "NOT", "NULL", "IN", "BETWEEN"),
+    *("CASE", "WHEN", "THEN", "ELSE", "END", "DISTINCT", "UNION ALL", "WITH"),
+    *("DESCRIBE", "SUMMARIZE", "USE"),
     *("SHOW TABLES", "VERSION AS OF", "TIMESTAMP AS OF", "KNOWN AS OF"),
 )
 _WORD = re.compile(r"[\w.\\\"]+")
@@ -108,7 +109,8 @@ class Shell:
         elif name == "\\d" and argument:
             self._describe(argument)
         elif name in ("\\d", "\\dt"):
-            self._show(tables.TABLES, [*tables.tables(self.environment, None), *self._own()])
+            known = tables.tables(self.environment, None)
+            self._show(tables.TABLES, [*known, *self._own()])
         elif name == "\\timing":
             self.is_timed = not self.is_timed
             print(f"Timing is {'on' if self.is_timed else 'off'}.")
@@ -265,7 +267,8 @@ def _called(table: str, said: Sequence[Token]) -> list[str]:
     """The names by which a text means a table: its own, and those that the text gives it."""
     bare = table.partition(".")[2]
     names = {table: None, bare: None}
-    for named, *after in zip(said, said[1:], said[2:], strict=False):
+    threes = zip(said, said[1:], said[2:], strict=False)
+    for named, *after in threes:
         alias = after[after[0].word == "as"]
         if named.word == bare and alias.kind == token_type.identifier:
             names[alias.text] = None

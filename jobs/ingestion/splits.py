@@ -118,9 +118,9 @@ def _lines_of(part: _Part) -> Iterator[pa.RecordBatch]:
         file.seek(part.first_byte)
         for text in _whole_lines(file, part.next_byte - part.first_byte):
             found = _cut(text)[: max(0, part.last_line - line + 1)]
-            numbers = pa.array(np.arange(line, line + len(found)), pa.int32())
+            first, line = line, line + len(found)
+            numbers = pa.array(np.arange(first, line), pa.int32())
             days = pa.repeat(pa.scalar(part.day), len(found))
-            line += len(found)
             yield pa.record_batch([found, days, numbers], schema=_LINES_SCHEMA)
 
 
@@ -145,4 +145,8 @@ def _cut(text: bytes) -> pa.StringArray:
     is_open = not text.endswith(b"\n")
     ends = np.append(newlines, len(text)) if is_open else newlines
     bounds = np.concatenate([[0], ends]).astype(np.int32)
-    return pa.StringArray.from_buffers(len(ends), pa.py_buffer(bounds), pa.py_buffer(text))
+    return pa.StringArray.from_buffers(
+        len(ends),
+        pa.py_buffer(bounds),
+        pa.py_buffer(text),
+    )

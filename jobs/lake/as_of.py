@@ -177,7 +177,8 @@ def rewritten(
         first = _name_before(said, end) if kind else end
         if first == end:
             continue
-        name = "".join(token.text for token in said[first:end]).replace('"', "").lower()
+        written = "".join(token.text for token in said[first:end])
+        name = written.replace('"', "").lower()
         value = _value_at(said, place)
         past = Past(
             table=name if "." in name else _with_pipeline(name, known, schema),

@@ -111,8 +111,8 @@ class Knowledge:
 
     def unseen(self, name: str, days: Days, seen: Seen) -> list[date]:
         """The days whose last version is not what is seen of them."""
-        of_days = {day: one for day, one in self.latest(name).items() if day in days}
-        return [day for day, one in of_days.items() if seen.get(day) != one]
+        latest = self.latest(name)
+        return [day for day in latest if day in days and seen.get(day) != latest[day]]
 
     def known_day(self, inputs: Iterable[Input], night: date) -> date:
         """From when rows are known that were made from the last versions of these inputs.

@@ -437,8 +437,10 @@ def _inputs_of(column: pa.ListArray) -> list[tuple[Input, ...]]:
     given = column.flatten()
     names = list(Input.__dataclass_fields__)
     columns = [_values(given.field(name)) for name in names]
-    named = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-    made = [Input(**values) for values in named]
+    made = []
+    for values in zip(*columns, strict=True):
+        named = dict(zip(names, values, strict=True))
+        made.append(Input(**named))
     lengths = [length or 0 for length in column.value_lengths().to_pylist()]
     bounds = accumulate(lengths, initial=0)
     return [tuple(made[start:end]) for start, end in pairwise(bounds)]

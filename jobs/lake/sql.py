@@ -551,7 +551,12 @@ def refusals(statements: str, known: Sequence[str]) -> Iterator[None]:
         raise UsageError(told) from None
 
 
-def _of_no_table(told: str, missing: str, statements: str, known: Sequence[str]) -> list[str]:
+def _of_no_table(
+    told: str,
+    missing: str,
+    statements: str,
+    known: Sequence[str],
+) -> list[str]:
     """What DuckDB says of a table that is not there, what may be meant, and all that are."""
     near = _meant(missing, statements, known)
     guess = _GUESS.search(told)

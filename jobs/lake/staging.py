@@ -143,15 +143,18 @@ def write_by(
 
 def keep(run: Run, name: str, staging: Staging) -> None:
     """Make it the staging of the run's days."""
+    origin = staging.origin
+    checksums = {str(day): checksum for day, checksum in staging.checksums.items()}
+    known = {str(day): str(night) for day, night in origin.known.items()}
     inputs = []
-    for day, of in staging.origin.inputs.items():
+    for day, of in origin.inputs.items():
         inputs.append([str(day), *map(asdict, of)])
     told = {
         **asdict(staging),
-        "checksums": {str(day): checksum for day, checksum in staging.checksums.items()},
+        "checksums": checksums,
         "inputs": inputs,
-        "known": {str(day): str(night) for day, night in staging.origin.known.items()},
-        "origin": staging.origin.definition,
+        "known": known,
+        "origin": origin.definition,
     }
     system, place = _manifest(run, name)
     system.create_dir(place.rpartition("/")[0])

@@ -48,8 +48,13 @@ def tokens(statements: str) -> list[Token]:
     for (start, kind), (end, _) in pairwise(found):
         if kind != duckdb.token_type.comment:
             part = text[start:end].rstrip()
-            ends = start + len(part)
-            told.append(Token(start=start, end=ends, text=part.decode(), kind=kind))
+            token = Token(
+                start=start,
+                end=start + len(part),
+                text=part.decode(),
+                kind=kind,
+            )
+            told.append(token)
     return told
 
 

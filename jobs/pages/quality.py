@@ -291,10 +291,11 @@ def _refused_files(
     for row in told:
         metrics = json.loads(row["metrics"] or "{}")
         says = [f"{one['table']}: {one['says']}" for one in metrics.get("failures", ())]
+        first_line = (row["error"] or "").partition("\n")[0]
         yield RefusedFiles(
             days=Days(row["first_day"], row["last_day"]),
             at=row["started_at"],
-            says="; ".join(says) or (row["error"] or "").partition("\n")[0],
+            says="; ".join(says) or first_line,
             report=below_reports(environment, metrics.get("report")),
         )
 

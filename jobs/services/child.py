@@ -87,7 +87,9 @@ def code_of_own_modules(began_ns: int) -> Code:
 
 def is_edited(code: Code) -> bool:
     """Whether some of the files are not, or not for sure, what they were."""
-    return any(not known or marks(Path(file)) != known for file, known in code.items())
+    if not all(code.values()):
+        return True
+    return any(marks(Path(file)) != known for file, known in code.items())
 
 
 def forget_own_modules() -> None:

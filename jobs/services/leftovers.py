@@ -86,7 +86,11 @@ def _objects(entry: Path) -> list[_File]:
     """The files of a folder in an object store, by one listing."""
     folder: Any = entry
     found = folder.fs.find(folder.path, detail=True).values()
-    return [_File(size=one["size"], written=one["LastModified"].timestamp()) for one in found]
+    files = []
+    for one in found:
+        written = one["LastModified"].timestamp()
+        files.append(_File(size=one["size"], written=written))
+    return files
 
 
 def _is_old(entry: Path, files: Iterable[_File], rule: Rule) -> bool:

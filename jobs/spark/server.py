@@ -50,7 +50,8 @@ does not pay off.
 With one compiler Java reserves 48 MB for code, which Spark's generated classes fill within some
 nights: then nothing is compiled any more.
 """
-_VENV = (ROOT / ".venv" if (ROOT / ".venv").exists() else Path(sys.prefix)).resolve()
+_OF_CHECKOUT = ROOT / ".venv"
+_VENV = (_OF_CHECKOUT if _OF_CHECKOUT.exists() else Path(sys.prefix)).resolve()
 """An installed package has no environment below it: it runs in that of a checkout."""
 LOCAL_FILES = _VENV / "jars" / "own" / "local-files.jar"
 """How Spark's own process writes files of this machine; see `tools/setup/LocalFiles.java`."""

@@ -40,7 +40,8 @@ class Means:
     def predict(self, rows: pa.Table) -> Vector:
         """The mean label of each row's values."""
         texts = [column.to_pylist() for column in _texts(rows, self.columns)]
-        means = [self.means.get(key, self.overall) for key in zip(*texts, strict=True)]
+        keys = zip(*texts, strict=True)
+        means = [self.means.get(key, self.overall) for key in keys]
         return np.array(means, np.float64)
 
 
@@ -68,7 +69,11 @@ def fit(baseline: Baseline, rows: pa.Table, label: str) -> FittedBaseline:
     return Repeated(feature=baseline.feature, overall=overall)
 
 
-def _means(texts: Sequence[pa.ChunkedArray], labels: pa.Array, overall: float) -> dict[_Key, float]:
+def _means(
+    texts: Sequence[pa.ChunkedArray],
+    labels: pa.Array,
+    overall: float,
+) -> dict[_Key, float]:
     # By number: a column may be named as anything, `label` too.
     names = [str(number) for number in range(len(texts))]
     keyed = pa.table([*texts, labels], names=[*names, _LABEL])

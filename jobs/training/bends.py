@@ -20,7 +20,8 @@ def bent(values: Vector, bend: float | None) -> Vector:
     """
     if bend is None:
         return values
-    return np.asarray(np.sign(values) * np.log1p(np.abs(values) / bend))
+    sizes = np.log1p(np.abs(values) / bend)
+    return np.asarray(np.sign(values) * sizes)
 
 
 def unbent(value: float, bend: float | None) -> float:

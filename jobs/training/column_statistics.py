@@ -131,7 +131,10 @@ class Tail:
         starts = np.array(firsts)
         lasts = np.r_[starts[1:], len(ends)] - 1
         middles = (starts + lasts) // 2
-        return Tail(values=self.values[middles], rows=np.add.reduceat(self.rows, starts))
+        return Tail(
+            values=self.values[middles],
+            rows=np.add.reduceat(self.rows, starts),
+        )
 
     def at(self, place: int) -> float:
         """The value of the row at that place, from 0 on."""
@@ -185,12 +188,17 @@ class Number:
         low = high = 0.0
         if count and len(self.lowest.values):
             low, high = (self._quantile(share, count) for share in TAILS)
+        mean = float(moments.mean[0])
+        variance = float(moments.squares[0]) / max(count, 1)
+        if self._is_constant:
+            # The mean of equal numbers may be off by their last digit, which of large ones is much.
+            mean = float(self.lowest.values[0])
+            variance = 0.0
         return NumberTold(
             count=count,
             missing=int(moments.missing[0]),
-            # The mean of equal numbers may be off by their last digit, which of large ones is much.
-            mean=float(self.lowest.values[0]) if self._is_constant else float(moments.mean[0]),
-            variance=0.0 if self._is_constant else float(moments.squares[0]) / max(count, 1),
+            mean=mean,
+            variance=variance,
             low=low,
             high=high,
         )
@@ -308,8 +316,15 @@ class Learning:
                 lowest=self._lowest[position].thinned(most),
                 highest=self._highest[position].thinned(most),
             )
-        label = Number(moments=self._label, lowest=Tail.none(), highest=Tail.none())
-        return Columns(numbers=numbers, categories=dict(self._categories), label=label)
+        return Columns(
+            numbers=numbers,
+            categories=dict(self._categories),
+            label=Number(
+                moments=self._label,
+                lowest=Tail.none(),
+                highest=Tail.none(),
+            ),
+        )
 
 
 def encoding_of(
@@ -329,12 +344,12 @@ def encoding_of(
     Raises:
         Refused: see `encoding.require_in_range`.
     """
-    told = dict(zip(training.categorical, categories, strict=True))
-    gaps = [name for name, one in zip(training.numeric, numbers, strict=True) if one.missing > 0]
-    most = training.max_categories
-    known = {name: encoding.vocabulary(one.rows, most) for name, one in told.items()}
+    named = zip(training.numeric, numbers, strict=True)
+    gaps = [name for name, one in named if one.missing > 0]
+    known: dict[str, tuple[str, ...]] = {}
     unknown: dict[str, tuple[str | None, ...]] = {}
-    for name, one in told.items():
+    for name, one in zip(training.categorical, categories, strict=True):
+        known[name] = encoding.vocabulary(one.rows, training.max_categories)
         unknown[name] = encoding.not_learned(one.rows, known[name], one.missing)
     learned = Encoding(
         numeric=training.numeric,

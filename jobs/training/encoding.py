@@ -32,6 +32,7 @@ SAMPLE_ROWS = 1000
 _LISTS = ("numeric", "means", "variances", "lows", "highs", "indicators", "shared")
 _OLD_LABEL_MEAN = "base_rate"
 """What files of models that were trained before there were regressions call the mean label."""
+_Unknown = Mapping[str, tuple[str | None, ...]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +63,7 @@ class Encoding:
     """Numeric column -> bend of the logarithm by which it is read; means and the like are of it."""
     shared: tuple[str, ...] = ()
     """Numeric columns that all rows of a day share."""
-    unknown: Mapping[str, tuple[str | None, ...]] | None = None
+    unknown: _Unknown | None = None
     """Categorical column -> values that some rows had and that were too rare to learn, and None
     where some had no value: what taught the row of the unknown. None: an older version, which does
     not know."""
@@ -140,7 +141,7 @@ class Examples:
         return self.take(np.arange(min(SAMPLE_ROWS, len(self))))
 
 
-def _unknown_of(value: Mapping[str, Any]) -> dict[str, tuple[str | None, ...]] | None:
+def _unknown_of(value: Mapping[str, Any]) -> _Unknown | None:
     told = value.get("unknown")
     return None if told is None else {name: tuple(values) for name, values in told.items()}
 
@@ -170,7 +171,9 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
     counts = {name: counts_of(values) for name, values in columns.items()}
     most = training.max_categories
     known = {name: vocabulary(of_column, most) for name, of_column in counts.items()}
-    gaps = {name: values.null_count for name, values in columns.items()}
+    unknown: dict[str, tuple[str | None, ...]] = {}
+    for name, values in columns.items():
+        unknown[name] = not_learned(counts[name], known[name], values.null_count)
     learned = Encoding(
         numeric=training.numeric,
         vocabularies=known,
@@ -184,7 +187,7 @@ def learn(rows: pa.Table, training: Training) -> Encoding:
         label_scale=float(np.std(labels)) or 1.0,
         bends=training.bends,
         shared=training.shared,
-        unknown={name: not_learned(counts[name], known[name], gaps[name]) for name in columns},
+        unknown=unknown,
     )
     require_in_range(learned, training.label)
     return learned

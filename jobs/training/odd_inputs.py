@@ -42,7 +42,9 @@ def count(rows: pa.Table, encoding: Encoding) -> Counter[Odd]:
         rare = encoding.unknown[name]
         seen = pa.array([*known, *rare], pa.string())
         is_seen = pc.is_in(values, value_set=seen, skip_nulls=True)
-        found[name, "unseen"] = len(values) - values.null_count - (pc.sum(is_seen).as_py() or 0)
+        # Of no rows the sum is null.
+        seen_rows = pc.sum(is_seen).as_py() or 0
+        found[name, "unseen"] = len(values) - values.null_count - seen_rows
         if None not in rare:
             found[name, "missing"] = values.null_count
     return +found

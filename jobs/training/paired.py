@@ -54,8 +54,12 @@ def difference(own: Vector, other: Vector, day: NDArray[Any]) -> Difference:
     drawn = draws(len(rows))
     means = losses[drawn].sum(axis=1) / rows[drawn].sum(axis=1)
     low, high = np.percentile(means, ENDS)
-    mean = np.mean(own - other)
-    return Difference(mean=float(mean), low=float(low), high=float(high), days=len(rows))
+    return Difference(
+        mean=float(np.mean(own - other)),
+        low=float(low),
+        high=float(high),
+        days=len(rows),
+    )
 
 
 def draws(days: int) -> NDArray[np.int64]:

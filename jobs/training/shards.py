@@ -80,7 +80,11 @@ class Shards:
         """The first of them."""
         return self.read(0, min(SAMPLE_ROWS, len(self)))
 
-    def _ranges(self, first: int, count: int) -> Iterator[tuple[int, int, int]]:
+    def _ranges(
+        self,
+        first: int,
+        count: int,
+    ) -> Iterator[tuple[int, int, int]]:
         """Number of each file that has some of these rows, rows before them in it, and how many."""
         ends = accumulate(self.rows)
         for number, (rows, end) in enumerate(zip(self.rows, ends, strict=True)):

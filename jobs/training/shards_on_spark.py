@@ -95,7 +95,12 @@ _DEALT = pa.schema(
 )
 """Rows of a share that go to one shard; `first` is the place in the share from which on they
 were read."""
-_WRITTEN = pa.schema([("shard", pa.int32()), ("rows", pa.int64())])
+_WRITTEN = pa.schema(
+    [
+        ("shard", pa.int32()),
+        ("rows", pa.int64()),
+    ]
+)
 _Grouped = Callable[[pa.Table], pa.Table]
 
 
@@ -125,7 +130,12 @@ class Window:
         of_day: Counter[date] = Counter()
         for file in sorted(self.files, key=lambda file: (file.day, file.path)):
             for part in parts.parts_of(file):
-                found.append(_Share(number=len(found), of_day=of_day[part.day], part=part))
+                share = _Share(
+                    number=len(found),
+                    of_day=of_day[part.day],
+                    part=part,
+                )
+                found.append(share)
                 of_day[part.day] += 1
         return found
 
@@ -179,7 +189,9 @@ def learn(session: SparkSession, window: Window) -> Learned:
     bounds = Bounds.of(window.rows, len(shares))
     pieces = _dealt(session, window, shares).mapInArrow(_Learn(window, bounds), _sql(_PIECES))
     merged = pieces.groupBy("kind", "name").applyInArrow(_merging(bounds), _sql(_TOLD))
-    told = {(row["kind"], row["name"]): row.asDict() for row in merged.collect()}
+    told = {}
+    for row in merged.collect():
+        told[row["kind"], row["name"]] = row.asDict()
     label = _number_told(told[_LABEL, training.label])
     if not label.count:
         return Learned(rows=0, encoding=None)
@@ -314,7 +326,10 @@ def _merging(bounds: Bounds) -> _Grouped:
     return merge
 
 
-def _merged_number(pieces: Sequence[dict[str, Any]], bounds: Bounds) -> dict[str, Any]:
+def _merged_number(
+    pieces: Sequence[dict[str, Any]],
+    bounds: Bounds,
+) -> dict[str, Any]:
     number = _number_of(pieces[0])
     for piece in pieces[1:]:
         number = number.merged(_number_of(piece), bounds.rows)
@@ -391,7 +406,11 @@ class _Deal:
                 first += len(rows)
 
     def _dealt(
-        self, share: _Share, first: int, drawn: NDArray[np.uint64], words: NDArray[np.int32]
+        self,
+        share: _Share,
+        first: int,
+        drawn: NDArray[np.uint64],
+        words: NDArray[np.int32],
     ) -> pa.RecordBatch:
         of_shard = shard_of(drawn, self.shards)
         # Stable: within a shard rows stay in the order of their places.
@@ -426,11 +445,12 @@ def _writing(folder: str, width: int) -> _Grouped:
         shard = dealt["shard"][0].as_py()
         in_order = dealt.sort_by([("share", "ascending"), ("first", "ascending")])
         drawn = np.frombuffer(_joined(in_order["drawn"]), np.uint64)
-        words = np.frombuffer(_joined(in_order["words"]), np.int32).reshape(-1, width)
+        words = np.frombuffer(_joined(in_order["words"]), np.int32)
+        rows = words.reshape(-1, width)
         # Stable: two rows of one number stay in the order of their shares.
         order = np.argsort(drawn, kind="stable")
-        shards.write_words(places.place(folder), shard, words[order])
-        return pa.Table.from_pylist([{"shard": shard, "rows": len(words)}], _WRITTEN)
+        shards.write_words(places.place(folder), shard, rows[order])
+        return pa.Table.from_pylist([{"shard": shard, "rows": len(rows)}], _WRITTEN)
 
     return write
 

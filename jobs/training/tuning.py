@@ -98,8 +98,9 @@ class Tuning:
     def trial(self, settings: Mapping[str, Any]) -> Backtest:
         """The backtest with these settings."""
         training = self.pipeline.training
+        own = training.settings
         # A whole number that Optuna gives back as a fraction is no other setting.
-        others = {one: value for one, value in settings.items() if value != training.settings[one]}
+        others = {one: value for one, value in settings.items() if value != own[one]}
         changed = training.with_settings(others)
         return replace(self.declared, pipeline=replace(self.pipeline, training=changed))
 

@@ -19,7 +19,14 @@ from pathlib import Path
 (Path(sys.argv[1]).parent / "at work").touch()
 time.sleep(600)
 """
-CASE = Case(name=_NAME, what="a sleep", peers=(), sizes=(1,), quick_size=1, same=lambda *_: True)
+CASE = Case(
+    name=_NAME,
+    what="a sleep",
+    peers=(),
+    sizes=(1,),
+    quick_size=1,
+    same=lambda *_: True,
+)
 
 
 def prepare(folder: Path, size: int) -> None:

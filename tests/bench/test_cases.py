@@ -74,7 +74,10 @@ def test_the_gate_is_compared_by_verdicts_and_counts(theirs: pa.Table, is_same: 
 
 
 def test_a_gate_that_judged_nothing_is_not_compared() -> None:
-    assert not gate.CASE.same(JUDGED.slice(0, 0), JUDGED.slice(0, 0))
+    assert not gate.CASE.same(
+        JUDGED.slice(0, 0),
+        JUDGED.slice(0, 0),
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,10 @@ def test_the_aggregation_judges_a_measure(
 
 def _rows(count: int = 3) -> pa.Table:
     """Rows to learn from, of which the last has no label."""
-    columns: dict[str, Any] = dict.fromkeys(PIPELINE.training.features, np.arange(count) / 3)
+    columns: dict[str, Any] = dict.fromkeys(
+        PIPELINE.training.features,
+        np.arange(count) / 3,
+    )
     keys = {name: list(map(str, range(count))) for name in bare_night.KEY}
     label = {year._LABEL: [*range(count - 1), None]}
     return pa.table({**columns, **keys, "landed_date": [FIRST] * count, **label})
@@ -112,12 +118,21 @@ def _with(name: str, change: Callable[[Any], Any]) -> pa.Table:
 def test_the_year_is_compared_by_the_rows_that_have_a_label() -> None:
     assert year.CASE.same(_rows(), _rows().slice(0, 2))
     number = PIPELINE.training.numeric[0]
-    assert year.CASE.same(_rows(), _with(number, lambda value: value * (1 + 1e-12)))
+    assert year.CASE.same(
+        _rows(),
+        _with(number, lambda value: value * (1 + 1e-12)),
+    )
     assert not year.CASE.same(_rows(), _with(number, lambda value: value + 1e-6))
-    assert not year.CASE.same(_rows(), _with(year._LABEL, lambda value: value + 1))
+    assert not year.CASE.same(
+        _rows(),
+        _with(year._LABEL, lambda value: value + 1),
+    )
     assert not year.CASE.same(_rows(), _rows().slice(0, 1))
     assert not year.CASE.same(_rows(), _rows().drop_columns([number]))
-    assert not year.CASE.same(_rows().slice(2), _rows().slice(2))
+    assert not year.CASE.same(
+        _rows().slice(2),
+        _rows().slice(2),
+    )
 
 
 def test_a_start_is_compared_only_when_all_is_well() -> None:
@@ -130,10 +145,26 @@ def test_a_start_is_compared_only_when_all_is_well() -> None:
     assert not start.CASE.same(ill, ill)
 
 
-SCORES = pa.table({"row": [1, 2, 3], "late_probability": [0.1, 0.2, 0.3]})
-ANSWERS = pa.table({"question": [1, 2, 3], "value": pa.array([7, None, 9], pa.int64())})
+SCORES = pa.table(
+    {
+        "row": [1, 2, 3],
+        "late_probability": [0.1, 0.2, 0.3],
+    }
+)
+ANSWERS = pa.table(
+    {
+        "question": [1, 2, 3],
+        "value": pa.array([7, None, 9], pa.int64()),
+    }
+)
 CURVE = pa.table({"loss": [0.5, 0.42, 0.401, 0.4]})
-COUNTS = pa.table({"carrier": ["AA", "UA"], "flights": [10, 20], "mean": [0.2, 0.3]})
+COUNTS = pa.table(
+    {
+        "carrier": ["AA", "UA"],
+        "flights": [10, 20],
+        "mean": [0.2, 0.3],
+    }
+)
 
 
 @pytest.mark.parametrize(
@@ -141,20 +172,60 @@ COUNTS = pa.table({"carrier": ["AA", "UA"], "flights": [10, 20], "mean": [0.2, 0
     [
         (scoring, SCORES, SCORES.take([2, 0, 1]), True),
         (scoring, SCORES, SCORES.slice(1), False),
-        (scoring, SCORES, SCORES.set_column(1, "late_probability", [[0.1, 0.2, 0.30001]]), False),
-        (scoring, SCORES, SCORES.set_column(1, "late_probability", [[0.1, 0.2, np.nan]]), False),
+        (
+            scoring,
+            SCORES,
+            SCORES.set_column(1, "late_probability", [[0.1, 0.2, 0.30001]]),
+            False,
+        ),
+        (
+            scoring,
+            SCORES,
+            SCORES.set_column(1, "late_probability", [[0.1, 0.2, np.nan]]),
+            False,
+        ),
         (scoring, SCORES.slice(3), SCORES.slice(3), False),
         (join, ANSWERS, ANSWERS.take([2, 0, 1]), True),
         (join, ANSWERS, ANSWERS.slice(0, 2), False),
         (join, ANSWERS, pa.concat_tables([ANSWERS, ANSWERS.slice(2)]), False),
-        (join, ANSWERS, ANSWERS.set_column(1, "value", [[7.0, None, 9.5]]), False),
-        (join, ANSWERS, ANSWERS.set_column(1, "value", [[7, 8, 9]]), False),
+        (
+            join,
+            ANSWERS,
+            ANSWERS.set_column(1, "value", [[7.0, None, 9.5]]),
+            False,
+        ),
+        (
+            join,
+            ANSWERS,
+            ANSWERS.set_column(1, "value", [[7, 8, 9]]),
+            False,
+        ),
         (join, ANSWERS.slice(1, 1), ANSWERS.slice(1, 1), False),
-        (training, CURVE, pa.table({"loss": [0.51, 0.43, 0.41, 0.402]}), True),
+        (
+            training,
+            CURVE,
+            pa.table({"loss": [0.51, 0.43, 0.41, 0.402]}),
+            True,
+        ),
         (training, CURVE, CURVE.slice(0, 3), False),
-        (training, CURVE, pa.table({"loss": [0.5, 0.45, 0.43, 0.42]}), False),
-        (training, CURVE, pa.table({"loss": [0.4, 0.4, 0.4, 0.4]}), False),
-        (training, CURVE, pa.table({"loss": [0.5, 0.4, 0.4, np.nan]}), False),
+        (
+            training,
+            CURVE,
+            pa.table({"loss": [0.5, 0.45, 0.43, 0.42]}),
+            False,
+        ),
+        (
+            training,
+            CURVE,
+            pa.table({"loss": [0.4, 0.4, 0.4, 0.4]}),
+            False,
+        ),
+        (
+            training,
+            CURVE,
+            pa.table({"loss": [0.5, 0.4, 0.4, np.nan]}),
+            False,
+        ),
         (training, CURVE.slice(4), CURVE.slice(4), False),
         (sql, COUNTS, COUNTS, True),
         (sql, COUNTS, COUNTS.slice(1), False),
@@ -163,8 +234,18 @@ COUNTS = pa.table({"carrier": ["AA", "UA"], "flights": [10, 20], "mean": [0.2, 0
         (sql, COUNTS.slice(2), COUNTS.slice(2), False),
         (night, _rows(), _rows(), True),
         (night, _rows(), _rows().slice(1), False),
-        (night, _rows(), _with(PIPELINE.training.numeric[0], lambda value: value + 1e-6), False),
-        (night, _rows(), _rows().drop_columns([PIPELINE.training.numeric[0]]), False),
+        (
+            night,
+            _rows(),
+            _with(PIPELINE.training.numeric[0], lambda value: value + 1e-6),
+            False,
+        ),
+        (
+            night,
+            _rows(),
+            _rows().drop_columns([PIPELINE.training.numeric[0]]),
+            False,
+        ),
         (night, _rows().slice(3), _rows().slice(3), False),
     ],
 )

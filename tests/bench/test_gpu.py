@@ -32,7 +32,10 @@ def test_each_precision_is_measured_and_several_gpus_with_each_compression() -> 
         ("GPU", "mixed_bfloat16"),
     ]
     many = gpu.ways(4)[len(one) :]
-    assert [(way.ranks, way.compression) for way in many] == [(4, "none"), (4, "fp16")]
+    assert [(way.ranks, way.compression) for way in many] == [
+        (4, "none"),
+        (4, "fp16"),
+    ]
 
 
 def test_figures_are_written_and_the_start_of_libraries_is_taken_off(
@@ -40,10 +43,21 @@ def test_figures_are_written_and_the_start_of_libraries_is_taken_off(
 ) -> None:
     seen = []
 
-    def trained(home: Path, way: gpu.Way, rows: Any, epochs: int) -> tuple[float, Outcome]:
+    def trained(
+        home: Path,
+        way: gpu.Way,
+        rows: Any,
+        epochs: int,
+    ) -> tuple[float, Outcome]:
         seen.append((way.device, os.environ.get("CUDA_VISIBLE_DEVICES")))
         history = {"loss": [0.7] * (epochs - 1) + [0.5]}
-        found = Outcome(history=history, slope=1.0, ranks=1, steps_per_epoch=1, scores=[0.1])
+        found = Outcome(
+            history=history,
+            slope=1.0,
+            ranks=1,
+            steps_per_epoch=1,
+            scores=[0.1],
+        )
         return 10.0 + 2 * epochs, found
 
     monkeypatch.setattr(gpu, "_trained", trained)

@@ -31,7 +31,10 @@ def below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _with_peers(*names: str) -> Case:
-    return replace(toy.CASE, peers=tuple(Peer(name=name, what=name) for name in names))
+    return replace(
+        toy.CASE,
+        peers=tuple(Peer(name=name, what=name) for name in names),
+    )
 
 
 def test_all_ways_are_compared_first_and_then_measured_in_turns(below: Path) -> None:
@@ -105,7 +108,10 @@ def _result(way: str, *seconds: float, goal: float | None = None) -> Measured:
     )
 
 
-RUN = [_result(OURS, 2, 1.9, 2.2), _result("peer", 4, 4, 4.4, goal=0.4)]
+RUN = [
+    _result(OURS, 2, 1.9, 2.2),
+    _result("peer", 4, 4, 4.4, goal=0.4),
+]
 
 
 def test_the_table_has_a_row_for_each_way() -> None:
@@ -125,7 +131,10 @@ def test_results_are_kept_in_the_place_of_those_of_before(
     report.keep([_result(OURS, 9, 9, 9), RUN[1]])
     report.keep([RUN[0]])
     kept = report.read(report.RESULTS)
-    assert [(one["way"], one["median"]) for one in kept] == [(OURS, 2), ("peer", 4)]
+    assert [(one["way"], one["median"]) for one in kept] == [
+        (OURS, 2),
+        ("peer", 4),
+    ]
     text = report.DOCUMENT.read_text()
     assert text.startswith("before\n<!-- bench -->\n| case |")
     assert text.endswith("<!-- end of bench -->\nafter\n")
@@ -138,7 +147,11 @@ def test_it_is_told_when_and_how_often_and_on_which_machine_each_case_was_measur
     one = {"processor": "A", "cores": 2, "memory_gib": 8.0, "python": "3.11.7"}
     other = {**one, "processor": "B"}
     results = []
-    for day, machine, size in (("01", one, 10), ("02", other, 1000), ("03", one, 2000)):
+    for day, machine, size in (
+        ("01", one, 10),
+        ("02", other, 1000),
+        ("03", one, 2000),
+    ):
         for told in RUN:
             measured = {"measured_at": f"2026-11-{day} 09:35", **machine}
             results.append(told.to_json() | {"size": size, "machine": measured})
@@ -193,7 +206,13 @@ def _at_work(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A run in the midst of its work."""
     program = [sys.executable, "-m", endless.__name__, "--quick", endless.__name__]
     own = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
-    run = subprocess.Popen(program, env=own, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        program,
+        env=own,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         deadline = time.monotonic() + 60
         while not (folder / "at work").exists():
@@ -208,7 +227,8 @@ def _at_work(folder: Path) -> Iterator[subprocess.Popen[str]]:
 def _left(folder: Path) -> list[str]:
     """The files, and the commands of processes that name the folder."""
     files = sorted(path.name for path in folder.iterdir())
-    commands = [" ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])]
+    processes = psutil.process_iter(["cmdline"])
+    commands = [" ".join(one.info["cmdline"] or ()) for one in processes]
     return [*files, *(command for command in commands if str(folder) in command)]
 
 
@@ -234,7 +254,8 @@ def test_numbers_that_measure_nothing_are_refused(
 )
 def test_a_ratio_that_no_round_of_before_had_is_told(seconds: tuple[float, ...], told: str) -> None:
     new = [_result(OURS, *seconds), RUN[1]]
-    lines = compare.of(*([one.to_json() for one in run] for run in (RUN, new)))
+    before = [one.to_json() for one in RUN]
+    lines = compare.of(before, [one.to_json() for one in new])
     assert lines.startswith(told)
 
 
@@ -280,7 +301,13 @@ def test_another_machine_and_other_versions_are_told() -> None:
         (json.dumps([{"case": "toy"}]), "it lacks 'size'"),
         *(
             (json.dumps([KEPT[1] | {"seconds": seconds}]), "seconds of toy 1,000, peer are")
-            for seconds in ([], [1, 0], [1, -1], [float("nan")], [float("inf"), 1])
+            for seconds in (
+                [],
+                [1, 0],
+                [1, -1],
+                [float("nan")],
+                [float("inf"), 1],
+            )
         ),
     ],
 )

@@ -21,12 +21,18 @@ from pipelines.environment import Environment
 from pipelines.model import Training
 from tests.jobs.training import small
 
-SCORED = Days(small.LAST + timedelta(days=1), small.LAST + timedelta(days=5))
+SCORED = Days(
+    small.LAST + timedelta(days=1),
+    small.LAST + timedelta(days=5),
+)
 KNOWN = Days(small.FIRST, SCORED.last + timedelta(days=1))
 ROWS = small.rows_of(KNOWN)
 LINEAR = small.learned_by(small.SMALL, small.LINEAR)
 NIGHTS = [small.LAST, small.LAST + timedelta(days=3)]
-PARTS = [Days(SCORED.first, NIGHTS[1]), Days(NIGHTS[1] + timedelta(days=1), SCORED.last)]
+PARTS = [
+    Days(SCORED.first, NIGHTS[1]),
+    Days(NIGHTS[1] + timedelta(days=1), SCORED.last),
+]
 
 
 class _Peer:
@@ -56,7 +62,12 @@ def test_a_peer_learns_from_the_window_of_each_night_and_scores_the_days_after(
 ) -> None:
     peer = _Peer()
     results = _results(_backtest(tmp_path), peer=peer)
-    for night, part, (known, asked) in zip(NIGHTS, PARTS, peer.told, strict=True):
+    for night, part, (known, asked) in zip(
+        NIGHTS,
+        PARTS,
+        peer.told,
+        strict=True,
+    ):
         landed = pc.min_max(known["landed_date"]).as_py()
         window = timedelta(days=small.TRAINING.window_days - 1)
         assert landed == {"min": night - window, "max": night}
@@ -64,7 +75,8 @@ def test_a_peer_learns_from_the_window_of_each_night_and_scores_the_days_after(
         # Neither a label nor what would tell it.
         assert asked.column_names == list(small.TRAINING.features)
         days = results.day.astype("datetime64[D]")
-        assert len(asked) == ((days >= np.datetime64(part.first)) & (days <= part.last)).sum() > 0
+        is_of_part = (days >= np.datetime64(part.first)) & (days <= part.last)
+        assert len(asked) == is_of_part.sum() > 0
 
 
 def test_nothing_that_became_known_after_a_night_reaches_a_peer(tmp_path: Path) -> None:
@@ -97,13 +109,15 @@ def test_peers_stand_beside_a_backtest_of_ours_on_the_same_rows(
     assert list(both.predictions) == [OURS, "one", "other", "mean of these"]
     header, (mine, first, *_) = quality.told(LINEAR, both)
     task = task_of(LINEAR.training.task)
-    own, other = (task.losses(ours.label, both.predictions[name]) for name in ("one", OURS))
+    own = task.losses(ours.label, both.predictions["one"])
+    other = task.losses(ours.label, both.predictions[OURS])
     more = paired.difference(own, other, ours.day)
     assert header[-3:] == ("loss less ours", "low", "high")
     assert mine[-3:] == (None, None, None)
     assert first[-3:] == (more.mean, more.low, more.high)
     assert mine[:2] == (OURS, len(ours.label))
-    assert mine[2:-3] == tuple(task.measure(ours.label, ours.predictions["model"]).values())
+    measured = task.measure(ours.label, ours.predictions["model"])
+    assert mine[2:-3] == tuple(measured.values())
 
 
 def test_what_has_changed_since_a_backtest_is_not_compared_with_it(
@@ -115,7 +129,10 @@ def test_what_has_changed_since_a_backtest_is_not_compared_with_it(
     turned = replace(results, label=1 - results.label)
     assert quality.with_ours(walked, turned, walked.digest) is turned
     assert "Labels have changed" in capsys.readouterr().err
-    longer = replace(walked, days=Days(SCORED.first, SCORED.last + timedelta(days=1)))
+    longer = replace(
+        walked,
+        days=Days(SCORED.first, SCORED.last + timedelta(days=1)),
+    )
     others = _results(longer, peer=_Peer())
     assert quality.with_ours(longer, others, walked.digest) is others
     assert "has scored other rows" in capsys.readouterr().err
@@ -132,8 +149,16 @@ def test_the_logistic_regression_takes_gaps_and_what_it_has_not_seen() -> None:
     label = asked["failed"].to_numpy()
     said = quality.logistic_regression(known, asked, small.TRAINING)
     assert said[label == 1].mean() > said[label == 0].mean() + 0.1
-    strange = small.with_column(asked, "oven", pa.array([None, *["new"] * (len(asked) - 1)]))
-    emptied = small.with_column(strange, "gappy", pa.nulls(len(asked), pa.float64()))
+    strange = small.with_column(
+        asked,
+        "oven",
+        pa.array([None, *["new"] * (len(asked) - 1)]),
+    )
+    emptied = small.with_column(
+        strange,
+        "gappy",
+        pa.nulls(len(asked), pa.float64()),
+    )
     others = quality.logistic_regression(known, emptied, small.TRAINING)
     assert np.isfinite(others).all()
 

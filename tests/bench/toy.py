@@ -12,7 +12,10 @@ from bench.harness import Answer, Case, Lasting, Peer, Work
 CASE = Case(
     name=__name__,
     what="by a product",
-    peers=(Peer(name="power", what="by a power", goal=100.0), Peer(name="list_of", what="by list")),
+    peers=(
+        Peer(name="power", what="by a power", goal=100.0),
+        Peer(name="list_of", what="by list"),
+    ),
     sizes=(10,),
     quick_size=5,
     repeats=3,
@@ -66,7 +69,11 @@ def failing(folder: Path) -> Work:
     yield
 
 
-def _work(folder: Path, square: Callable[[int], int], way: str) -> Callable[[], Answer]:
+def _work(
+    folder: Path,
+    square: Callable[[int], int],
+    way: str,
+) -> Callable[[], Answer]:
     def work() -> Answer:
         with (folder.parent / "order").open("a") as order:
             print(way, file=order)

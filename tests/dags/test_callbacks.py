@@ -92,7 +92,10 @@ def test_a_task_whose_process_was_lost_is_told_of_by_the_dag_processor(stub: Pat
     assert age < timedelta(minutes=1), "what earlier attempts recorded is not its reason"
 
 
-@pytest.mark.parametrize(("last", "stage_name"), [("train", "train"), (OUTCOME, "plan")])
+@pytest.mark.parametrize(
+    ("last", "stage_name"),
+    [("train", "train"), (OUTCOME, "plan")],
+)
 def test_a_run_whose_time_is_up_is_told_of_by_its_dag(
     last: str, stage_name: str, stub: Path
 ) -> None:

@@ -72,7 +72,10 @@ def test_a_late_file_comes_after_its_minutes(stub: Path) -> None:
     assert calls(stub) == [[*until, "--withhold", "weather"], until]
 
 
-@pytest.mark.parametrize(("exit_code", "is_retried"), [(2, False), (3, True)])
+@pytest.mark.parametrize(
+    ("exit_code", "is_retried"),
+    [(2, False), (3, True)],
+)
 @pytest.mark.usefixtures("home")
 def test_a_drop_that_fails_says_why(
     stub: Path, monkeypatch: pytest.MonkeyPatch, exit_code: int, is_retried: bool

@@ -80,7 +80,8 @@ class Served:
     def processes(self) -> list[psutil.Process]:
         """The child that sleeps, and the process that it has started."""
         assert until((self.home / "pids").exists)
-        return [psutil.Process(int(pid)) for pid in (self.home / "pids").read_text().split()]
+        pids = (self.home / "pids").read_text().split()
+        return [psutil.Process(int(pid)) for pid in pids]
 
 
 def until(holds: Callable[[], object], seconds: float = 30) -> bool:
@@ -133,7 +134,8 @@ def plan() -> PlanOperator:
 
 def calls(stub: Path) -> list[list[str]]:
     """Of processes that tasks have started."""
-    return [json.loads(line) for line in stub.read_text().splitlines()] if stub.exists() else []
+    lines = stub.read_text().splitlines() if stub.exists() else []
+    return [json.loads(line) for line in lines]
 
 
 def test_a_stage_ends_with_the_lines_the_result_and_the_code_of_the_child(
@@ -293,7 +295,10 @@ def test_without_a_server_a_process_does_it(
 def test_what_is_wrong_with_a_setting_the_command_says(served: Served, stub: Path) -> None:
     variables = {**os.environ, "NIGHTSHIFT_RANKS": "none"}
     program = stub.with_name("nightshift")
-    ended = Process(logging.getLogger()).run([str(program), "run", "flights"], variables)
+    ended = Process(logging.getLogger()).run(
+        [str(program), "run", "flights"],
+        variables,
+    )
     assert ended.exit_code == 0
     assert calls(stub) == [["run", "flights"]]
     assert not (served.home / "asked").exists()

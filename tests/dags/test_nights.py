@@ -127,11 +127,21 @@ def test_a_live_feed_is_never_skipped() -> None:
 
 @pytest.mark.usefixtures("replayed")
 def test_scheduled_nights_go_through_the_recorded_days_one_by_one() -> None:
-    nights = [night_of(PIPELINE, scheduled(DUE + number * ONE_DAY)) for number in (1, 2, 30)]
+    due = [DUE + number * ONE_DAY for number in (1, 2, 30)]
+    nights = [night_of(PIPELINE, scheduled(one)) for one in due]
     assert nights == [
-        Night(days=Days.of(date(2013, 4, 3)), stands_for=date(2026, 11, 25)),
-        Night(days=Days.of(date(2013, 4, 4)), stands_for=date(2026, 11, 26)),
-        Night(days=Days.of(date(2013, 5, 2)), stands_for=date(2026, 12, 24)),
+        Night(
+            days=Days.of(date(2013, 4, 3)),
+            stands_for=date(2026, 11, 25),
+        ),
+        Night(
+            days=Days.of(date(2013, 4, 4)),
+            stands_for=date(2026, 11, 26),
+        ),
+        Night(
+            days=Days.of(date(2013, 5, 2)),
+            stands_for=date(2026, 12, 24),
+        ),
     ]
     assert str(nights[0]) == "Night of 2013-04-03 (replayed for 2026-11-25)"
 
@@ -140,7 +150,8 @@ def test_scheduled_nights_go_through_the_recorded_days_one_by_one() -> None:
 def test_a_run_without_params_is_about_the_day_that_yesterday_stands_for() -> None:
     evening = context(run_after=BEGAN + timedelta(hours=1))
     assert night_of(PIPELINE, evening).days == Days.of(date(2013, 4, 2))
-    assert night_of(PIPELINE, context(run_after=BEGAN + ONE_DAY)).days == Days.of(date(2013, 4, 3))
+    next_day = context(run_after=BEGAN + ONE_DAY)
+    assert night_of(PIPELINE, next_day).days == Days.of(date(2013, 4, 3))
 
 
 @pytest.mark.usefixtures("replayed")
@@ -183,7 +194,8 @@ def test_recorded_days_that_are_named_or_backfilled_mean_themselves() -> None:
     assert named == Night(days=Days.of(date(2013, 2, 1)))
     start = datetime(2013, 2, 2, 9, 30, tzinfo=UTC)
     backfilled = context(run_type="backfill", interval_start=start)
-    assert night_of(PIPELINE, backfilled) == Night(days=Days.of(date(2013, 2, 2)))
+    found = night_of(PIPELINE, backfilled)
+    assert found == Night(days=Days.of(date(2013, 2, 2)))
 
 
 @pytest.mark.parametrize("run_type", ["backfill", "scheduled"])

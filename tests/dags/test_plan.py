@@ -69,7 +69,8 @@ def test_a_night_with_nothing_to_do_ends_with_its_plan(
 ) -> None:
     with pytest.raises(DownstreamTasksSkipped) as ended:
         run(plan, CURRENT, monkeypatch, date="2013-03-01")
-    assert sorted(ended.value.tasks) == sorted([*(stage.name for stage in STAGES), OUTCOME])
+    names = [stage.name for stage in STAGES]
+    assert sorted(ended.value.tasks) == sorted([*names, OUTCOME])
     lines = capsys.readouterr().out.splitlines()
     begins = [line for line in lines if "Night of 2013-03-01 " in line]
     ends = [line for line in lines if "Night of 2013-03-01: nothing to do, all is current." in line]
@@ -86,7 +87,10 @@ def test_a_night_that_nobody_asked_for_and_that_is_not_due_ends_without_a_comman
     assert not stub.exists()
 
 
-@pytest.mark.parametrize(("exit_code", "is_retried"), [(2, False), (3, True)])
+@pytest.mark.parametrize(
+    ("exit_code", "is_retried"),
+    [(2, False), (3, True)],
+)
 def test_a_plan_that_fails_fails_the_night_with_its_message(
     plan: PlanOperator,
     stub: Path,
@@ -105,17 +109,24 @@ def test_people_are_told_of_a_plan_that_failed_by_a_command_that_is_accepted(
 ) -> None:
     argv = plan.notify_command(context(date="2013-03-01"), Event.STAGE_FAILED)
     told = parser().parse_args([*argv[1:], "--message=why"])
-    assert (told.pipeline, told.first, told.stage) == ("flights", "2013-03-01", "plan")
+    assert told.pipeline == "flights"
+    assert told.first == "2013-03-01"
+    assert told.stage == "plan"
 
 
 def test_people_are_told_of_a_form_that_contradicts_itself(plan: PlanOperator, stub: Path) -> None:
-    odd = context(date="2013-03-01", **{"from": "2013-03-01"}) | {"ti": Instance(), "task": plan}
+    odd = context(date="2013-03-01", **{"from": "2013-03-01"}) | {
+        "ti": Instance(),
+        "task": plan,
+    }
     with pytest.raises(AirflowFailException, match="Give either 'date' for one night") as failed:
         plan.execute(odd)
     callbacks.stage_failed(odd | {"exception": failed.value})
     (argv,) = map(json.loads, stub.read_text().splitlines())
     told = parser().parse_args(argv)
-    assert (argv[0], told.event, told.stage) == ("notify", "stage_refused", "plan")
+    assert argv[0] == "notify"
+    assert told.event == "stage_refused"
+    assert told.stage == "plan"
     assert told.message == str(failed.value)
     PIPELINE.require_days(Days(parse_day(told.first), parse_day(told.last)))
 

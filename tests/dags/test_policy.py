@@ -120,7 +120,9 @@ def test_a_deadline_is_one_task_with_a_command_that_the_command_line_accepts(nam
     days = Days.of(date(2013, 3, 1))
     argv = late_command(task.pipeline, days, safe_run_id("-odd id"))
     arguments = parser().parse_args(argv)
-    assert (arguments.pipeline, arguments.first, arguments.last) == (name, str(days), str(days))
+    assert arguments.pipeline == name
+    assert arguments.first == str(days)
+    assert arguments.last == str(days)
     assert Event(arguments.event) is Event.PREDICTIONS_LATE
     assert arguments.run_id == safe_run_id("-odd id")
 
@@ -149,7 +151,8 @@ def test_a_source_is_one_task_with_a_command_that_the_command_line_accepts(
 ) -> None:
     (task,) = BAG.dags[f"{name}_source"].tasks
     assert isinstance(task, SourceOperator)
-    arguments = parser().parse_args(land_command(task.pipeline, date(2013, 4, 3), late))
+    command = land_command(task.pipeline, date(2013, 4, 3), late)
+    arguments = parser().parse_args(command)
     assert (arguments.pipeline, arguments.until) == (name, "2013-04-03")
     assert arguments.withhold == ([late] if late else [])
 
@@ -322,7 +325,10 @@ _SWITCHES: list[set[str]] = [
 def test_every_command_of_a_dag_is_one_that_the_command_line_accepts(
     name: str, switches: set[str], stands_for: date | None
 ) -> None:
-    night = Night(days=Days(date(2013, 1, 1), date(2013, 3, 31)), stands_for=stands_for)
+    night = Night(
+        days=Days(date(2013, 1, 1), date(2013, 3, 31)),
+        stands_for=stands_for,
+    )
     for task in stages_of(name):
         params = dict.fromkeys(switches, True)
         run_id = safe_run_id("-odd id")
@@ -350,7 +356,8 @@ def test_every_command_of_a_dag_is_one_that_the_command_line_accepts(
 def test_the_command_of_the_plan_asks_for_as_much_as_those_of_the_stages(
     name: str, switches: set[str], stands_for: date | None
 ) -> None:
-    night = Night(days=Days(date(2013, 1, 1), date(2013, 3, 31)), stands_for=stands_for)
+    days = Days(date(2013, 1, 1), date(2013, 3, 31))
+    night = Night(days=days, stands_for=stands_for)
     pipeline = catalog.pipeline(name)
     params = dict.fromkeys(switches, True)
     argv = plan_command(pipeline, night, "-odd id", params, Path("result.json"))
@@ -384,7 +391,8 @@ def test_every_table_is_announced_as_an_asset_by_the_stage_that_publishes_it(nam
 @pytest.mark.parametrize("name", catalog.names())
 def test_groups_show_the_parts_of_a_night_and_change_the_name_of_no_task(name: str) -> None:
     groups = BAG.dags[name].task_group.get_task_group_dict()
-    found = {group.group_id: list(group.children) for group in groups.values() if group.group_id}
+    named = [group for group in groups.values() if group.group_id]
+    found = {group.group_id: list(group.children) for group in named}
     assert found == {
         "land": ["ingest", "check_raw"],
         "shape": ["transform", "check_clean", "features"],
@@ -406,7 +414,9 @@ def test_trainings_of_all_pipelines_take_turns_in_a_pool_that_is_made(name: str)
 @pytest.mark.parametrize("name", catalog.names())
 def test_the_inlets_of_a_stage_are_the_tables_that_it_reads(name: str) -> None:
     pipeline = catalog.pipeline(name)
-    read = {task.stage.name: {asset.name for asset in task.inlets} for task in stages_of(name)}
+    read = {}
+    for task in stages_of(name):
+        read[task.stage.name] = {asset.name for asset in task.inlets}
     raw = {f"{name}.{feed.name}" for feed in pipeline.feeds}
     assert read["ingest"] == read["check_raw"] == set(), "files are no tables"
     assert read["transform"] == read["check_clean"]

@@ -80,7 +80,8 @@ def test_a_stage_that_was_not_asked_for_does_and_tells_nothing(
     assert operator.outlets == []
     last = StageOperator(pipeline=PIPELINE, stage=STAGES[-1])
     assert last.on_success_callback
-    last.execute(context(date="2013-03-01", stages=["train", "features"]) | {"ti": Instance()})
+    told = context(date="2013-03-01", stages=["train", "features"])
+    last.execute(told | {"ti": Instance()})
     assert not last.on_success_callback
 
 
@@ -99,7 +100,11 @@ Have the source drop good files, or let it through, and run again:
 CHANGED = {"rows": 914, "version": 3, "days": 1, "first_day": "2013-03-01"}
 
 
-def told(monkeypatch: pytest.MonkeyPatch, name: str, **result: Any) -> tuple[StageOperator, Any]:
+def told(
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    **result: Any,
+) -> tuple[StageOperator, Any]:
     """The operator of a stage whose command has written this result, and Airflow's context."""
     written = {"message": None, "report": None, "failures": [], "tables": {}, **result}
     monkeypatch.setenv("STUB_RESULT", json.dumps(written))

@@ -143,7 +143,8 @@ def test_where_none_is_missing_all_files_are_watched(landing: Path) -> None:
 
 def test_a_marker_is_waited_for_like_a_file(landing: Path) -> None:
     feed = replace(PIPELINE.feeds[0], marker="{date}.done")
-    asked = deferred(operator(replace(PIPELINE, feeds=(feed, *PIPELINE.feeds[1:]))))
+    marked = replace(PIPELINE, feeds=(feed, *PIPELINE.feeds[1:]))
+    asked = deferred(operator(marked))
     assert asked.trigger.paths == [str(landing / "flights/2013-03-01.done")]
 
 
@@ -249,7 +250,12 @@ def test_the_wait_for_a_run_ends_when_it_neither_runs_nor_is_queued(
 ) -> None:
     asked: list[tuple[str, list[str], list[str]]] = []
 
-    def count(dag_id: str, *, run_ids: list[str], states: list[str]) -> int:
+    def count(
+        dag_id: str,
+        *,
+        run_ids: list[str],
+        states: list[str],
+    ) -> int:
         asked.append((dag_id, run_ids, states))
         return 1 if len(asked) < 3 else 0
 

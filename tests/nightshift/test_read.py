@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ from pipelines.environment import ROOT, Environment
 from tests.jobs.lake.test_as_left import end
 from tests.jobs.lake.test_commits import run_at, staged
 
-_FIRST, _SECOND, _LATER = date(2013, 1, 1), date(2013, 1, 2), date(2013, 1, 9)
+_FIRST = date(2013, 1, 1)
+_SECOND = date(2013, 1, 2)
+_LATER = date(2013, 1, 9)
 
 
 @pytest.fixture
@@ -37,7 +39,8 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
     """Three flights on two days."""
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
     environment = Environment.read()
-    at = [datetime(2013, 1, day, 23, 30, tzinfo=UTC) for day in (1, 2, 2)]
+    late = time(23, 30, tzinfo=UTC)
+    at = [datetime.combine(day, late) for day in (_FIRST, _SECOND, _SECOND)]
     rows = pa.table(
         {
             "day": pa.array([_FIRST, _SECOND, _SECOND]),
@@ -66,7 +69,8 @@ def test_a_table_is_read_whole_with_its_types(lake: Environment) -> None:
         }
     )
     columns, told = query(lake, "FROM flights.flights ORDER BY delay")
-    assert [tuple(row.values()) for row in rows.sort_by("delay").to_pylist()] == told
+    found = [tuple(row.values()) for row in rows.sort_by("delay").to_pylist()]
+    assert found == told
     assert rows.column_names == columns
 
 
@@ -95,7 +99,10 @@ def test_columns_come_in_the_order_that_is_asked_for(lake: Environment) -> None:
         ([("carrier", "in", [])], []),
         ([("carrier", "not in", [])], [1, 2, 3]),
         ([("at", ">=", datetime(2013, 1, 2))], [2, 3]),  # noqa: DTZ001  UTC, as in SQL
-        ([("at", "<", datetime(2013, 1, 2, tzinfo=UTC))], [1]),
+        (
+            [("at", "<", datetime(2013, 1, 2, tzinfo=UTC))],
+            [1],
+        ),
         ([("carrier", "=", "x' OR 1 = 1 --")], []),
     ],
 )
@@ -105,7 +112,10 @@ def test_all_filters_hold_of_what_is_read(
     assert _delays(*filters) == found
 
 
-@pytest.mark.parametrize("column", [np.array, pd.Series, pl.Series, pa.array, pa.chunked_array])
+@pytest.mark.parametrize(
+    "column",
+    [np.array, pd.Series, pl.Series, pa.array, pa.chunked_array],
+)
 def test_values_may_be_a_column(lake: Environment, column: Callable[[Any], Any]) -> None:
     values = [[3], [1]] if column is pa.chunked_array else [3, 1]
     assert _delays(("delay", "in", column(values))) == [1, 3]
@@ -117,7 +127,16 @@ def test_no_filters_are_all_rows(lake: Environment) -> None:
     assert len(nightshift.read("flights.flights", filters=None)) == 3
 
 
-@pytest.mark.parametrize("filters", [[("delay", "<")], ("delay", "<", 1), ["day"], "day", [3]])
+@pytest.mark.parametrize(
+    "filters",
+    [
+        [("delay", "<")],
+        ("delay", "<", 1),
+        ["day"],
+        "day",
+        [3],
+    ],
+)
 def test_a_filter_is_a_column_an_operator_and_a_value(lake: Environment, filters: Any) -> None:
     with pytest.raises(UsageError, match=r"filters is a list of \(column, operator, value\)"):
         nightshift.read("flights.flights", filters=filters)
@@ -132,10 +151,12 @@ def test_files_of_other_days_are_not_opened(lake: Environment) -> None:
     for file in Path(lake.table_path("flights.flights")).glob("day=2013-01-02/*"):
         file.unlink()
     assert _delays(("day", "=", _FIRST)) == [1]
-    assert _delays(("day", "<=", "2013-01-01"), ("delay", "in", [1, 2])) == [1]
+    one_or_two = ("delay", "in", [1, 2])
+    assert _delays(("day", "<=", "2013-01-01"), one_or_two) == [1]
     # Nor files whose bounds, which the table's log tells, hold no such value.
     assert _delays(("delay", "=", 1)) == [1]
-    assert _delays(("at", "<", datetime(2013, 1, 2, tzinfo=UTC))) == [1]
+    found = _delays(("at", "<", datetime(2013, 1, 2, tzinfo=UTC)))
+    assert found == [1]
     with pytest.raises(UsageError, match="2013-01-02"):
         _delays(("delay", ">=", 1))
 
@@ -143,7 +164,8 @@ def test_files_of_other_days_are_not_opened(lake: Environment) -> None:
 def test_columns_that_are_not_asked_for_are_not_read(lake: Environment) -> None:
     (file,) = Path(lake.table_path("flights.flights")).glob("day=2013-01-01/*")
     group = pq.ParquetFile(file).metadata.row_group(0)
-    texts = next(one for one in map(group.column, range(3)) if one.path_in_schema == "carrier")
+    columns = map(group.column, range(3))
+    texts = next(one for one in columns if one.path_in_schema == "carrier")
     content = bytearray(file.read_bytes())
     begin = texts.dictionary_page_offset
     content[begin : begin + texts.total_compressed_size] = bytes(texts.total_compressed_size)
@@ -241,7 +263,8 @@ def test_a_table_is_read_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert _ids(known_as_of=str(_LATER)) == [2, 9]
     assert _ids(version=0, filters=[("landed_date", "=", _FIRST)]) == [1]
     history = nightshift.read("readings_history", columns=["id", "revision"])
-    assert sorted(map(tuple, (row.values() for row in history.to_pylist()))) == [
+    found = sorted(map(tuple, (row.values() for row in history.to_pylist())))
+    assert found == [
         (1, 1),
         (2, 1),
         (9, 2),
@@ -260,7 +283,10 @@ def test_a_statement_gives_rows_too(lake: Environment) -> None:
     rows = nightshift.sql(
         "SELECT day, sum(delay) AS n FROM flights.flights GROUP BY day ORDER BY 1"
     )
-    assert [tuple(row.values()) for row in rows.to_pylist()] == [(_FIRST, 1), (_SECOND, 5)]
+    assert [tuple(row.values()) for row in rows.to_pylist()] == [
+        (_FIRST, 1),
+        (_SECOND, 5),
+    ]
     frame = nightshift.sql("SHOW TABLES", to="pandas")
     assert list(frame["name"]) == ["flights.flights"]
     for text in ("SELECT 2 AS n; SET threads = 1; RESET threads", "SHOW TABLES; SET threads = 1"):

@@ -341,12 +341,16 @@ def test_a_folder_that_deltas_writer_would_not_find_is_refused(
     monkeypatch.chdir(odd)
     with pytest.raises(UsageError, match=refusal):
         Environment.read({variable: "var"})
-    default = setting("X", "where", str(odd), Environment.settings()["home"].parse)["setting"]
+    parse = Environment.settings()["home"].parse
+    default = setting("X", "where", str(odd), parse)["setting"]
     with pytest.raises(UsageError, match=r"The default of X, '.*100%', is not .*Set it\."):
         default.read({})
 
 
-@pytest.mark.parametrize("sign", ["[", "]", "^", "|", "\\", "\t", "\n", "\x7f"])
+@pytest.mark.parametrize(
+    "sign",
+    ["[", "]", "^", "|", "\\", "\t", "\n", "\x7f"],
+)
 @pytest.mark.parametrize("variable", ["NIGHTSHIFT_HOME", "NIGHTSHIFT_LAKE"])
 def test_a_path_that_deltas_writer_cannot_read_holds_no_tables(
     variable: str, sign: str, tmp_path: Path

@@ -167,7 +167,11 @@ def test_a_key_must_be_among_the_columns(key: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [{"is_optional": True}, {"first_day": date(2013, 1, 2)}, {"last_day": date(2013, 1, 2)}],
+    [
+        {"is_optional": True},
+        {"first_day": date(2013, 1, 2)},
+        {"last_day": date(2013, 1, 2)},
+    ],
 )
 def test_a_reference_feed_has_a_file_on_every_day(given: dict[str, Any]) -> None:
     message = _refusal(path="sensors.csv", **given)

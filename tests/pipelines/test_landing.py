@@ -15,7 +15,8 @@ def test_a_file_is_expected_for_each_day_and_one_of_a_reference_feed() -> None:
     late_feed = replace(READINGS, first_day=date(2013, 1, 2), marker="{date}.done")
     pipeline = replace(TOY, feeds=(late_feed, SENSORS))
     days = Days(date(2013, 1, 1), date(2013, 1, 3))
-    assert [(file.day.day, *file.names) for file in expected_files(pipeline, days)] == [
+    found = [(file.day.day, *file.names) for file in expected_files(pipeline, days)]
+    assert found == [
         (2, "toy/readings/2013-01-02.csv", "toy/2013-01-02.done"),
         (3, "toy/readings/2013-01-03.csv", "toy/2013-01-03.done"),
         (1, "toy/sensors.csv"),

@@ -59,10 +59,15 @@ def test_a_refused_url_may_hold_a_password_which_nobody_sees(name: str) -> None:
     assert "hunter2" not in str(refused.value)
 
 
-_PART = st.text("abcXYZ019._=+-", min_size=1, max_size=8).filter(lambda part: part.strip("."))
+_TEXT = st.text("abcXYZ019._=+-", min_size=1, max_size=8)
+_PART = _TEXT.filter(lambda part: part.strip("."))
 
 
-@given(st.lists(_PART, max_size=4), st.sampled_from(["s3", "s3a", "s3n"]), st.booleans())
+@given(
+    st.lists(_PART, max_size=4),
+    st.sampled_from(["s3", "s3a", "s3n"]),
+    st.booleans(),
+)
 def test_every_way_to_write_a_place_is_the_same_place(
     parts: list[str], scheme: str, has_slash: bool
 ) -> None:
@@ -191,7 +196,12 @@ def test_a_place_on_a_disk_needs_no_library() -> None:
         "sys.exit('upath' in sys.modules)"
     )
     variables = {name: value for name, value in os.environ.items() if "NIGHTSHIFT" not in name}
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=variables, check=True)
+    subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=variables,
+        check=True,
+    )
 
 
 def test_a_file_is_written_whole_and_nothing_is_left_beside_it(tmp_path: Path) -> None:

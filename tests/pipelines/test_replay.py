@@ -82,7 +82,11 @@ def test_it_begins_with_the_local_day_before(moment: str, yesterday: str) -> Non
 
 def test_a_leap_day_stands_for_a_day_of_its_own() -> None:
     played = began(datetime(2028, 2, 28, 12, tzinfo=UTC))
-    around = [date(2028, 2, 28), date(2028, 2, 29), date(2028, 3, 1)]
+    around = [
+        date(2028, 2, 28),
+        date(2028, 2, 29),
+        date(2028, 3, 1),
+    ]
     assert [str(played.day_of(day)) for day in around] == ["2013-04-01", "2013-04-02", "2013-04-03"]
 
 
@@ -104,7 +108,11 @@ def test_a_home_keeps_when_it_began(tmp_path: Path) -> None:
         calendar(PIPELINE, home)
     path = file_of(PIPELINE, home)
     path.parent.mkdir(parents=True)
-    kept = beginning(PIPELINE, datetime(2026, 11, 25, 12, tzinfo=UTC), date(2013, 4, 2))
+    kept = beginning(
+        PIPELINE,
+        datetime(2026, 11, 25, 12, tzinfo=UTC),
+        date(2013, 4, 2),
+    )
     path.write_text(kept.to_json())
     assert calendar(PIPELINE, home) == kept
     assert kept.day_of(date(2026, 11, 25)) == date(2013, 4, 3)

@@ -91,7 +91,10 @@ def test_a_deadline_of_approvals_needs_approvals_and_time(given: dict[str, Any])
         Promotion(**given)
 
 
-@pytest.mark.parametrize("by", [time(6, tzinfo=UTC), time(6, 0, 30)])
+@pytest.mark.parametrize(
+    "by",
+    [time(6, tzinfo=UTC), time(6, 0, 30)],
+)
 def test_a_deadline_is_a_time_of_day_in_the_zone_of_the_pipeline(by: time) -> None:
     with pytest.raises(UsageError, match=r"predictions_by 06:00.* must be hours and minutes"):
         replace(FLIGHTS, predictions_by=by)
@@ -294,7 +297,10 @@ def test_a_feature_may_be_declared_as_unread() -> None:
 
 @pytest.mark.parametrize(
     "singled_out",
-    [{"shared": ("ghost",)}, {"logarithms": (Logarithm(features=("ghost",)),)}],
+    [
+        {"shared": ("ghost",)},
+        {"logarithms": (Logarithm(features=("ghost",)),)},
+    ],
     ids=["shared", "logarithms"],
 )
 def test_what_is_read_in_a_way_of_its_own_must_be_read(singled_out: dict[str, Any]) -> None:
@@ -332,7 +338,10 @@ def test_days_that_end_before_they_begin_are_refused() -> None:
         replace(TOY, first_day=new_years_eve, last_day=new_year)
 
 
-@pytest.mark.parametrize(("deadline", "patience"), [(-1, 2), (3, 2), (2, 25)])
+@pytest.mark.parametrize(
+    ("deadline", "patience"),
+    [(-1, 2), (3, 2), (2, 25)],
+)
 def test_a_night_waits_for_files_less_than_a_day_and_tells_of_it_before(
     deadline: float, patience: float
 ) -> None:
@@ -404,7 +413,10 @@ _KEY = ("id",)
         (lambda: replace(TOY, feeds=READINGS), "Pipeline 'toy': feeds .* is no tuple of Feed"),
         (lambda: replace(TOY, feeds=[READINGS]), "feeds .* is no tuple of Feed, such as"),
         (lambda: replace(TOY, first_day="2013-01-01"), "first_day .* '2013-01-01' is no date"),
-        (lambda: replace(TOY, first_day=datetime(2013, 1, 1, tzinfo=UTC)), "is no date"),
+        (
+            lambda: replace(TOY, first_day=datetime(2013, 1, 1, tzinfo=UTC)),
+            "is no date",
+        ),
         (lambda: replace(TOY, notify="log"), r"notify must be a tuple of names.*\('log',\)"),
         (lambda: replace(_table("a"), window_days="7"), "Table 'a': window_days .* whole number"),
         (
@@ -413,9 +425,23 @@ _KEY = ("id",)
         ),
         (lambda: Promotion(min_win_rate="high"), "Promotion: min_win_rate .* finite number"),
         (lambda: Feature(name="a", least="0"), "Feature 'a': least .* finite number or None"),
-        (lambda: FeatureView(name="v", table="t", keys=_KEY, features=()), "keys .* dictionary of"),
-        (lambda: Grain(name="g", columns="id", windows=(7,), statistics=("n",)), "Grain 'g': col"),
-        (lambda: Grain(name="g", columns=_KEY, windows=7, statistics=("n",)), "whole numbers"),
+        (
+            lambda: FeatureView(name="v", table="t", keys=_KEY, features=()),
+            "keys .* dictionary of",
+        ),
+        (
+            lambda: Grain(
+                name="g",
+                columns="id",
+                windows=(7,),
+                statistics=("n",),
+            ),
+            "Grain 'g': col",
+        ),
+        (
+            lambda: Grain(name="g", columns=_KEY, windows=7, statistics=("n",)),
+            "whole numbers",
+        ),
     ],
 )
 def test_a_value_of_another_kind_than_its_field_takes_is_refused_and_named(

@@ -55,7 +55,10 @@ def test_a_name_is_text() -> None:
 def test_each_night_of_a_year_can_be_read() -> None:
     first = date(2013, 1, 1)
     nights = [first + timedelta(days=number) for number in range(365)]
-    marks = [charts.mark(Days.of(night), number, number) for number, night in enumerate(nights)]
+    marks = []
+    for number, night in enumerate(nights):
+        of_night = Days.of(night)
+        marks.append(charts.mark(of_night, number, number))
     bounds = [charts.Bound(value=5, says="at least 5")]
     drawn = charts.line(marks, bounds, "rows", ("", ""))
     points = re.findall(
@@ -69,7 +72,12 @@ def test_each_night_of_a_year_can_be_read() -> None:
 
 
 def test_a_value_of_nothing_can_be_read_too() -> None:
-    drawn = charts.bars([0, 3], ["0 to 1: 0", "1 to 2: 3"], "spread", ("0", "2"))
+    drawn = charts.bars(
+        [0, 3],
+        ["0 to 1: 0", "1 to 2: 3"],
+        "spread",
+        ("0", "2"),
+    )
     points = re.findall('<rect class="point"[^>]*height="146"><title>([^<]+)<', drawn)
     assert points == ["0 to 1: 0", "1 to 2: 3"]
 

@@ -42,7 +42,12 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(pages, "get_auth_manager", Manager)
     monkeypatch.setattr(security.DagModel, "get_team_name", lambda dag_id: None)
     environment = Environment.read()
-    rows = pa.table({"landed_date": pa.array([date(2013, 1, 5)]), "temp": [39.0]})
+    rows = pa.table(
+        {
+            "landed_date": pa.array([date(2013, 1, 5)]),
+            "temp": [39.0],
+        }
+    )
     place = environment.table_path("flights.weather")
     write_deltalake(place, rows, partition_by=["landed_date"])
     year.write(environment, FLIGHTS, replace(YEAR, last=date(2013, 1, 5)))

@@ -222,8 +222,14 @@ def test_what_data_say_is_text(
 
     def with_carrier(*arguments: Any) -> nights.Nights:
         page = real(*arguments)
-        cells = [replace(cell, state="stale", reason=CARRIER) for cell in page.nights[0].cells]
-        night = replace(page.nights[0], cells=tuple(cells), run_id=CARRIER, outcome=CARRIER)
+        first = page.nights[0]
+        cells = [replace(cell, state="stale", reason=CARRIER) for cell in first.cells]
+        night = replace(
+            first,
+            cells=tuple(cells),
+            run_id=CARRIER,
+            outcome=CARRIER,
+        )
         return replace(page, nights=(night,))
 
     monkeypatch.setattr(nights, "nights", with_carrier)
@@ -354,7 +360,13 @@ def test_what_was_judged_is_drawn_as_text(client: TestClient, home: Home) -> Non
         "severity": "critical",
         "success": False,
         "observed": "5",
-        "detail": json.dumps({"says": CARRIER, "least": 1, "examples": [{"a": CARRIER}]}),
+        "detail": json.dumps(
+            {
+                "says": CARRIER,
+                "least": 1,
+                "examples": [{"a": CARRIER}],
+            }
+        ),
         "checked_at": datetime.now(UTC),
     }
     ops.append(home.environment, "check_results", [row])
@@ -380,7 +392,10 @@ def test_predictions_and_what_was_asked_are_text(
     assert get(client, "tiny/predictions?day=yesterday").status_code == 422
 
 
-@pytest.mark.parametrize("values", [[], [None], [float("nan"), None]])
+@pytest.mark.parametrize(
+    "values",
+    [[], [None], [float("nan"), None]],
+)
 def test_a_day_without_a_value_is_told(
     client: TestClient, home: Home, monkeypatch: pytest.MonkeyPatch, values: list[float | None]
 ) -> None:
@@ -463,7 +478,11 @@ def test_the_key_of_a_row_is_text_in_its_button(
     home.promote(DAYS[1])
     home.night(DAYS[1])
     odd = "a\"'<b>"
-    monkeypatch.setattr(predictions, "_of_day", lambda *_: (("id", "prediction"), [(odd, 0.5)]))
+    monkeypatch.setattr(
+        predictions,
+        "_of_day",
+        lambda *_: (("id", "prediction"), [(odd, 0.5)]),
+    )
     text = get(client, "tiny/predictions").text
     found = re.search(r'data-why="([^"]*)"', text)
     assert found
@@ -500,7 +519,12 @@ def test_a_version_leads_to_mlflow_where_its_address_is_known(
     assert links() == {f"{server}{version}" for version in "123"}
 
 
-def event(what: str, version: str, night: int, **more: Any) -> dict[str, Any]:
+def event(
+    what: str,
+    version: str,
+    night: int,
+    **more: Any,
+) -> dict[str, Any]:
     """A row of `ops.model_events` about the flights."""
     return {
         "pipeline": "flights",
@@ -523,14 +547,25 @@ def flights(client: TestClient, home: Home, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(security.DagModel, "get_team_name", lambda dag_id: None)
     rows = [
         event("promoted", "1", 1, reason=CARRIER),
-        event("promoted", "2", 2, metrics=json.dumps({"candidate": {"auc": 0.75}})),
+        event(
+            "promoted",
+            "2",
+            2,
+            metrics=json.dumps({"candidate": {"auc": 0.75}}),
+        ),
         event("awaiting", "3", 3),
     ]
     ops.append(home.environment, "model_events", rows)
     return home.environment
 
 
-def post(client: TestClient, path: str, body: Any, who: str, **headers: str) -> Any:
+def post(
+    client: TestClient,
+    path: str,
+    body: Any,
+    who: str,
+    **headers: str,
+) -> Any:
     sent = {"Authorization": f"Bearer {who}", **headers}
     return client.post(f"{PAGES_ADDRESS}/flights/{path}", json=body, headers=sent)
 
@@ -673,7 +708,13 @@ def test_another_site_decides_nothing_with_the_cookie_of_a_person(
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"version": "--to=1"}, {"version": ""}, {"why": ""}, {"what": "promote"}]
+    "wrong",
+    [
+        {"version": "--to=1"},
+        {"version": ""},
+        {"why": ""},
+        {"what": "promote"},
+    ],
 )
 def test_what_is_no_decision_is_refused(
     client: TestClient, flights: Environment, wrong: dict[str, str]
@@ -731,7 +772,11 @@ def test_who_sees_all_pipelines_asks_with_sql(client: TestClient, home: Home) ->
     home.night(DAYS[2], first=DAYS[0])
     answer = ask(client, "SELECT id FROM tiny.readings ORDER BY id LIMIT 2")
     assert answer.status_code == 200, answer.text
-    assert answer.json() == {"columns": ["id"], "rows": [[0], [1]], "is_cut": False}
+    assert answer.json() == {
+        "columns": ["id"],
+        "rows": [[0], [1]],
+        "is_cut": False,
+    }
     assert "tiny.readings" in get(client, "tiny/sql").text
     wrong = ask(client, "SELECT 1 FROM nothing")
     assert (wrong.status_code, "nothing does not exist" in wrong.text) == (400, True)

@@ -38,7 +38,11 @@ def browser_of(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
         browser.close()
 
 
-def answers(page: Page, rows: list[list[Any]], status: int = 200) -> None:
+def answers(
+    page: Page,
+    rows: list[list[Any]],
+    status: int = 200,
+) -> None:
     """Statements are answered so from now on."""
     columns = [f"c{number}" for number in range(len(rows[0]))]
     told = {"columns": columns, "rows": rows, "is_cut": False, "detail": "no such column"}

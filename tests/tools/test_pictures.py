@@ -17,7 +17,8 @@ _OF_TESTS = re.compile(r"screenshot\([a-z_]+, f?\"([^\"]+)\"")
 
 
 def test_every_picture_is_one_that_a_test_makes() -> None:
-    tests = "".join(path.read_text() for path in (ROOT / "tests" / "e2e").glob("*.py"))
+    files = (ROOT / "tests" / "e2e").glob("*.py")
+    tests = "".join(path.read_text() for path in files)
     made = [name.replace("{name}", ".*") for name in _OF_TESTS.findall(tests)]
     for name in pictures.PICTURES.values():
         assert any(re.fullmatch(one, name) for one in made), name

@@ -104,10 +104,16 @@ def _is_done(wanted: str) -> bool:
     if not _STAMP.exists() or _STAMP.read_text() != wanted:
         return False
     # What lies outside `.venv` may have gone since.
-    return shutil.which(machine.java_program()) is not None and (VENV / "bin" / "python").exists()
+    has_java = shutil.which(machine.java_program()) is not None
+    return has_java and (VENV / "bin" / "python").exists()
 
 
-def fingerprint(root: Path, packages: str = environment.LOCK.name, *, gpu: bool = False) -> str:
+def fingerprint(
+    root: Path,
+    packages: str = environment.LOCK.name,
+    *,
+    gpu: bool = False,
+) -> str:
     """What a finished set-up is the result of.
 
     A checksum over the folder's place and everything that set-up reads.

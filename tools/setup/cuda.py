@@ -76,7 +76,8 @@ def host_compiler(folder: Path) -> str:
 
 def _refusal(folder: Path, compiler: str) -> str:
     """The first error of compiling an empty file, which includes CUDA's headers; empty: none."""
-    words = [str(folder / "bin" / "nvcc"), "-ccbin", compiler, "-x", "cu", "-E", os.devnull]
+    program = str(folder / "bin" / "nvcc")
+    words = [program, "-ccbin", compiler, "-x", "cu", "-E", os.devnull]
     asked = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     if not asked.returncode:
         return ""

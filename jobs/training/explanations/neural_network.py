@@ -101,7 +101,8 @@ def _owners_of_embedded(model: keras.Model, encoding: Encoding) -> list[int]:
         return []
     first = len(encoding.numeric)
     features = np.arange(first, len(encoding.columns))
-    owners: list[int] = np.repeat(features, model.get_layer(_EMBEDDING).output_dim).tolist()
+    embedded_as = model.get_layer(_EMBEDDING).output_dim
+    owners: list[int] = np.repeat(features, embedded_as).tolist()
     return owners
 
 

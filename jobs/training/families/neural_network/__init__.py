@@ -174,7 +174,10 @@ class NeuralNetworkFamily:
             "libraries": {name: version(name) for name in self.libraries},
             # Laid out by Spark they are in another order, of which the first rows tell.
             "rows": len(data.fit),
-            "first_rows": [sample.numeric.tobytes().hex(), sample.categorical.tobytes().hex()],
+            "first_rows": [
+                sample.numeric.tobytes().hex(),
+                sample.categorical.tobytes().hex(),
+            ],
         }
         digest = hashlib.sha256(json.dumps(decisive).encode())
         for piece in shards.pieces(data.fit, shards.SHARD_ROWS):

@@ -56,8 +56,10 @@ class SharedDropout(keras.layers.Layer):
         # A row takes whole counts, so that where the next begins follows from its number.
         counts = -(-columns // (_BYTES_OF_WORD * _WORDS_OF_COUNT))
         rows_before = tf.cast(self._rank * rows, tf.uint64)
-        seed = tf.stack([tf.constant(self._seed, tf.int64), self._step.value])
-        key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+        seed = tf.constant(self._seed, tf.int64)
+        key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(
+            seed=tf.stack([seed, self._step.value]),
+        )
         low, high = tf.unstack(counter)
         words = tf.raw_ops.StatelessRandomUniformFullIntV2(
             shape=(rows, counts * _WORDS_OF_COUNT),

@@ -130,7 +130,11 @@ def whole(examples: Examples) -> tf.data.Dataset:
     return _untuned(tf.data.Dataset.from_tensors((network.inputs(examples), examples.label)))
 
 
-def _held(rows: Shards, shares: Shares, rank: int) -> Callable[[tf.Tensor], _InputsAndLabel]:
+def _held(
+    rows: Shards,
+    shares: Shares,
+    rank: int,
+) -> Callable[[tf.Tensor], _InputsAndLabel]:
     """Gives parts of steps from the rank's rows, all of which are in memory."""
     words = np.empty((shares.steps, shares.rows, rows.width), np.int32)
     for step in range(shares.steps):
@@ -151,7 +155,11 @@ def _held(rows: Shards, shares: Shares, rank: int) -> Callable[[tf.Tensor], _Inp
     return one
 
 
-def _read(rows: Shards, shares: Shares, rank: int) -> Callable[[tf.Tensor], _InputsAndLabel]:
+def _read(
+    rows: Shards,
+    shares: Shares,
+    rank: int,
+) -> Callable[[tf.Tensor], _InputsAndLabel]:
     """Gives parts of steps from the files."""
     part_rows = shares.rows // shares.parts
 

@@ -75,7 +75,12 @@ class Kubernetes:
         """Have one removed."""
         self._ask("DELETE", path, body)
 
-    def _ask(self, method: str, path: str, body: Mapping[str, object] | None) -> bytes:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None,
+    ) -> bytes:
         # Each time: Kubernetes renews a token long before it ends.
         headers = {"Authorization": f"Bearer {self._told('token')}"}
         content = None

@@ -123,7 +123,10 @@ class _Attempt:
         self._timeout_seconds = timeout_seconds
 
     def run(
-        self, hosts: Mapping[str, int], ranks: int, looks: Sequence[Callable[[], None]]
+        self,
+        hosts: Mapping[str, int],
+        ranks: int,
+        looks: Sequence[Callable[[], None]],
     ) -> None:
         """Have the job done; whatever happens, no rank is left behind."""
         for number in range(ranks):

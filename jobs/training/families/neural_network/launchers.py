@@ -169,7 +169,8 @@ class OnHosts:
     def left(self, ranks: int) -> Mapping[str, int]:
         """See `Launcher`."""
         told = self.code_hashes()
-        found = {name: self._environment.hosts[name] for name, (well, _) in told.items() if well}
+        well = [name for name, (is_well, _) in told.items() if is_well]
+        found = {name: self._environment.hosts[name] for name in well}
         if not found:
             says = "; ".join(f"{name}: {said}" for name, (_, said) in told.items())
             raise NightshiftError(f"None of the hosts that train can be reached. {says}")

@@ -59,7 +59,9 @@ class LiteRT:
         import tensorflow as tf
 
         network = model.keras_model
-        specs = {one.name: tf.TensorSpec(one.shape, one.dtype) for one in network.inputs}
+        specs = {}
+        for one in network.inputs:
+            specs[one.name] = tf.TensorSpec(one.shape, one.dtype)
         # TensorFlow follows no Keras 3 model to its variables: without an object that holds them
         # the file is written without weights, and says NaN, without an error.
         holder = tf.Module()

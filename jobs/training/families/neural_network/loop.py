@@ -34,7 +34,10 @@ def make_repeatable(seed: int) -> None:
     keras.utils.set_random_seed(seed)
 
 
-def fit(job: FoundJob, told_slope: Callable[[], float | None]) -> tuple[keras.Model, Outcome]:
+def fit(
+    job: FoundJob,
+    told_slope: Callable[[], float | None],
+) -> tuple[keras.Model, Outcome]:
     """Train on all ranks together and calibrate; every rank ends with the same model.
 
     Args:
@@ -109,7 +112,8 @@ class _Validation(keras.callbacks.Callback):
 def _validation(job: FoundJob) -> list[keras.callbacks.Callback]:
     if job.validation is None:
         return []
-    return [_Validation(feed.validation(job.validation, hvd.rank(), hvd.size()))]
+    share = feed.validation(job.validation, hvd.rank(), hvd.size())
+    return [_Validation(share)]
 
 
 def _dropouts(seed: int) -> Callable[[float], keras.layers.Layer]:

@@ -113,8 +113,8 @@ class OnPods:
         Raises:
             NightshiftError: it would not be made, or nobody says.
         """
-        variables = {"HOROVOD_RANK": "0"}
-        body = self._job("nightshift-ranks", Path("job"), [Place("", variables)] * ranks, 1, 1)
+        places = [Place("", {"HOROVOD_RANK": "0"})] * ranks
+        body = self._job("nightshift-ranks", Path("job"), places, 1, 1)
         self._api.post(f"{self._jobs_path()}?dryRun=All", body)
         return self._api.namespace
 
@@ -375,7 +375,8 @@ def _what_lacks(pod: Found | None) -> str:
         return "no Pod was made for it; `kubectl get events` tells why"
     status = pod.get("status", {})
     waiting = _state(pod).get("waiting", {})
-    unmet = [one for one in status.get("conditions") or [] if one.get("status") == "False"]
+    conditions = status.get("conditions") or []
+    unmet = [one for one in conditions if one.get("status") == "False"]
     found = [status, waiting, *unmet]
     words = [one.get("message") or one.get("reason") for one in found]
     return next(filter(None, words), f"its Pod is {status.get('phase', 'not begun')}")

@@ -35,7 +35,11 @@ class Place:
 
 
 @contextmanager
-def rendezvous(hosts: Mapping[str, int], ranks: int, address: str) -> Iterator[list[Place]]:
+def rendezvous(
+    hosts: Mapping[str, int],
+    ranks: int,
+    address: str,
+) -> Iterator[list[Place]]:
     """Serve while the block lasts; gives the place of each rank, in the order of their numbers.
 
     Args:
