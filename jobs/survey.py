@@ -256,9 +256,21 @@ class Survey:
         if feed is not None:
             return self._known_day_of_drop(feed, night)
         if table.is_of_the_moment:
-            return night
+            known_now = self._knowledge.known_day_of_moment(table, night)
+            return max([known_now, *self._coming(table, night, pending)])
         known = [self._known_input(name, night, pending) for name in table.reads]
         return max([night, *known])
+
+    def _coming(self, table: Table, night: date, pending: _Pending) -> list[date]:
+        """From when those inputs of a night will be known of which there is no version yet."""
+        if table.day_of(night) != night:
+            return []
+        coming = []
+        for name in table.reads:
+            known = pending.get(sql_name(self._run, name), {}).get(night)
+            if known is not None and night not in self._knowledge.latest(name):
+                coming.append(known)
+        return coming
 
     def _known_input(self, name: str, night: date, pending: _Pending) -> date:
         """From when that day of an input is known, as it will be; the day itself if it has none."""

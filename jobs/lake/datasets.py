@@ -142,7 +142,8 @@ def _seen(
     seen: dict[date, int] = {}
     for one in _publications(environment, name):
         # What no record dates is known from its own day.
-        if one.version <= newest and (one.known_day or one.day) <= night:
+        is_known = one.is_known_by(night) and (one.known_day is not None or one.day <= night)
+        if one.version <= newest and is_known:
             seen[one.day] = one.version
     days: dict[int, list[str]] = {}
     for day, version in seen.items():

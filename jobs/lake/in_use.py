@@ -79,7 +79,7 @@ class InUse:
         """Add a day as these nights saw it in a version."""
         told = [one for one in self._days_of(table)[day] if one.version <= version]
         for night in nights:
-            seen = [one for one in told if _is_known_by(one, night)]
+            seen = [one for one in told if night is None or one.is_known_by(night)]
             if seen:
                 self._add_all_of(table, day, seen[-1].version)
 
@@ -100,7 +100,3 @@ class InUse:
                 by_day.setdefault(one.day, []).append(one)
             self._by_day[table] = by_day
         return self._by_day[table]
-
-
-def _is_known_by(one: Publication, night: date | None) -> bool:
-    return night is None or one.known_day is None or one.known_day <= night

@@ -3,7 +3,8 @@
 A drop that came in time is known from its own day on. One that came late, or was changed, is known
 from the night that found it; what is made of it, from then on too. A night sees of each day the
 last version that was known by then, so a correction changes what is made tomorrow, and nothing of
-a moment that has passed. Whoever asks no night sees the last version of all.
+a moment that has passed. Whoever asks no night sees the last version of all. What was made late
+for a night, from what it knew, that night sees too: others see it from the night that made it.
 """
 
 from __future__ import annotations
@@ -40,10 +41,13 @@ class Version:
     checksum: str
     delta_version: int | None
     """In which they are visible; None: they wait for a verdict."""
+    is_of_own_night: bool = False
+    """They were made from what the night of their day knew, which sees them in any case."""
 
     def is_known_by(self, night: date) -> bool:
         """Whether that night sees them, unless there are later ones."""
-        return self.known_day is None or self.known_day <= night
+        is_known = self.known_day is None or self.known_day <= night
+        return is_known or (self.is_of_own_night and self.day == night)
 
 
 Seen = Mapping[date, Version]
@@ -71,6 +75,7 @@ class Knowledge:
         self._latest_checksums: dict[str, Mapping[date, str]] = {}
         self._tables: dict[str, Table] = {}
         self._late: dict[str, set[date]] = {}
+        self._first: dict[str, Mapping[date, date]] = {}
         self._digests: dict[Input, str] = {}
 
     @classmethod
@@ -89,10 +94,12 @@ class Knowledge:
                 known_day=known.get(day, self._night(name, day)),
                 checksum=checksum,
                 delta_version=None,
+                is_of_own_night=self._table(name).is_of_the_moment,
             )
             versions.append(staged)
-        for found in (self._latest, self._latest_checksums, self._late, self._digests):
-            found.clear()
+        found = (self._latest, self._latest_checksums, self._late, self._first, self._digests)
+        for looked_up in found:
+            looked_up.clear()
 
     def latest(self, name: str) -> Seen:
         """The last version of each day."""
@@ -128,6 +135,20 @@ class Knowledge:
             latest = self.latest(table) if table else {}
             known += [one.known_day for day, one in latest.items() if day in days and one.known_day]
         return max(known)
+
+    def known_day_of_moment(self, table: Table, night: date) -> date:
+        """From when other nights know what is made for one, from what that one knew.
+
+        Its own night when its inputs had that day in time; else the night from which they have it.
+        What was known before stays so.
+        """
+        day = table.day_of(night)
+        if day != night:
+            # About another day than the one that it is looked up by.
+            return night
+        known = [self._first_known(name).get(night, night) for name in table.reads]
+        latest = max([night, *known])
+        return max(night, min(latest, self._first_known(table.name).get(day, latest)))
 
     def pieces(self, names: Collection[str], nights: Days) -> list[Days]:
         """The nights, cut wherever a late version of one of the tables became known.
@@ -255,20 +276,38 @@ class Knowledge:
         return self._latest_checksums[name]
 
     def _late_nights(self, name: str) -> set[date]:
-        """The nights from which versions are known that are not known from their own on."""
+        """The nights from which versions are known that are not known from their own on.
+
+        And the night that sees such a version alone, with the one after it.
+        """
         if name not in self._late:
-            self._late[name] = {
-                one.known_day
-                for one in self._versions(name)
-                if one.known_day and one.known_day > self._night(name, one.day)
-            }
+            nights: set[date] = set()
+            for one in self._versions(name):
+                if one.known_day and one.known_day > self._night(name, one.day):
+                    nights.add(one.known_day)
+                    if one.is_of_own_night:
+                        nights |= {one.day, one.day + timedelta(days=1)}
+            self._late[name] = nights
         return self._late[name]
 
+    def _first_known(self, name: str) -> Mapping[date, date]:
+        """Of each day of a table the first night that knows it."""
+        if name not in self._first:
+            first: dict[date, date] = {}
+            for one in self._versions(name):
+                known = one.known_day or one.day
+                first[one.day] = min(known, first.get(one.day, known))
+            self._first[name] = first
+        return self._first[name]
+
     def _night(self, name: str, day: date) -> date:
+        return self._table(name).night_of(day)
+
+    def _table(self, name: str) -> Table:
         # Once a table: a pipeline makes all its tables to give one.
         if name not in self._tables:
             self._tables[name] = self._run.pipeline.table(name)
-        return self._tables[name].night_of(day)
+        return self._tables[name]
 
 
 def visible(told: Iterable[Publication]) -> list[Publication]:
@@ -308,6 +347,7 @@ def _version(one: Publication) -> Version:
         known_day=one.known_day,
         checksum=one.checksum,
         delta_version=one.version,
+        is_of_own_night=one.is_of_own_night,
     )
 
 

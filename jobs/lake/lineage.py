@@ -119,5 +119,8 @@ def _place(source: Source) -> tuple[bool, str]:
 def _counts(row: _Row, version: int | None, known_by: date | None) -> bool:
     """Whether a publication is in that version, and was known by that night."""
     is_in = version is None or row["version"] <= version
-    is_unknown = known_by is not None and row["known_day"] is not None
-    return is_in and not (is_unknown and row["known_day"] > known_by)
+    if known_by is None or row["known_day"] is None or row["known_day"] <= known_by:
+        return is_in
+    # A night sees what was made from what it knew itself.
+    own = [given for given in row["inputs"] or () if given["known_by"] == row["day"]]
+    return is_in and row["day"] == known_by and bool(own)

@@ -115,6 +115,19 @@ class Publication:
     known_day: date | None = None
     """The night from which these rows are known; None: always, as in a home of long ago."""
 
+    @property
+    def is_of_own_night(self) -> bool:
+        """Whether it was made from what the night of its day knew."""
+        return any(given.known_by == self.day for given in self.inputs)
+
+    def is_known_by(self, night: date) -> bool:
+        """Whether that night sees these rows, unless there are later ones.
+
+        It sees those that were made from what it knew itself, though other nights see them later.
+        """
+        is_known = self.known_day is None or self.known_day <= night
+        return is_known or (self.day == night and self.is_of_own_night)
+
 
 Publications = Mapping[date, Publication]
 """Those in force, by partition date."""
@@ -147,7 +160,7 @@ def known_by(
 ) -> dict[date, Publication]:
     """Of each of the days the last publication that was known by a night, whatever came later."""
     told = every(run, name, days)
-    known = [one for one in told if one.known_day is None or one.known_day <= night]
+    known = [one for one in told if one.is_known_by(night)]
     return {day: one for day, one in latest(known).items() if day in days}
 
 

@@ -113,7 +113,9 @@ def _origin(run: Run, making: _Making, knowledge: Knowledge) -> Origin:
     for night in run.days:
         inputs = _inputs(run, table, night, knowledge)
         needed[table.day_of(night)] = inputs
-        if not table.is_of_the_moment:
+        if table.is_of_the_moment:
+            known[table.day_of(night)] = knowledge.known_day_of_moment(table, night)
+        else:
             known[table.day_of(night)] = knowledge.known_day(inputs, night)
     return Origin(definition=making.definition, inputs=needed, known=known)
 

@@ -328,11 +328,12 @@ class Home:
             window = Days.of(evening).since(WINDOW - 1)
             seen = knowledge.seen_by("marks", evening)
             staged_days = [day for day, one in seen.items() if one.delta_version is None]
-            known = self.rows_of("marks", seen_before[evening])
-            known |= {day: fresh[day] for day in staged_days}
-            sums[evening] = [sum(sum(known.get(day, ())) for day in window)]
+            rows = self.rows_of("marks", seen_before[evening])
+            rows |= {day: fresh[day] for day in staged_days}
+            sums[evening] = [sum(sum(rows.get(day, ())) for day in window)]
             inputs[evening] = (knowledge.table_input("marks", window, Days.of(evening)),)
-        origin = Origin(definition=self.definition, inputs=inputs)
+        known = {day: knowledge.known_day_of_moment(SUMS, day) for day in run.days}
+        origin = Origin(definition=self.definition, inputs=inputs, known=known)
         self._waiting["marks"] = marks
         self._waiting["sums"] = _staged(run, "sums", sums, origin)
 
@@ -482,6 +483,47 @@ def test_a_correction_changes_the_night_that_finds_it_and_no_moment_that_has_pas
     assert home.as_of("training", DAYS[4])[DAYS[3]] == before["training"][DAYS[3]]
     assert home.night(DAYS[5]) == 0
     assert home.performed == []
+
+
+def test_what_is_made_late_for_a_night_is_seen_by_it_and_by_those_since_it_was_made(
+    home: Home,
+) -> None:
+    home._file(DAYS[1]).unlink()
+    home.night(DAYS[0])
+    for day in DAYS[2:4]:
+        home.night(day, allow_gap=True)
+    nights = [Days.of(day) for day in DAYS[2:4]]
+    seen = {night: _input_of_sums(home, night).digest for night in (*nights, Days(*DAYS[2:4]))}
+    made = {name: home.published(name) for name in ("sums", "scoring")}
+    home.land(DAYS[1], 7)
+    assert home.night(DAYS[4]) == 0
+    days = {night: list(home.as_of("sums", night)) for night in DAYS[:5]}
+    assert days == {
+        DAYS[0]: DAYS[:1],
+        # As it was: with a window that lacks its own day, which is known since the last night.
+        DAYS[1]: DAYS[:2],
+        DAYS[2]: [DAYS[0], DAYS[2]],
+        DAYS[3]: [DAYS[0], *DAYS[2:4]],
+        DAYS[4]: DAYS[:5],
+    }
+    assert home.published("sums")[DAYS[1]] == [1]
+    told = datasets.known_by(home.environment, "tiny.sums", DAYS[3]).to_table()
+    assert sorted(told["landed_date"].to_pylist()) == days[DAYS[3]]
+    # So what those nights looked up in it is what they would find again.
+    assert {night: _input_of_sums(home, night).digest for night in seen} == seen
+    for name, before in made.items():
+        assert {day: home.published(name)[day] for day in before} == before
+    assert home.night(DAYS[4]) == 0
+    assert home.performed == []
+    # On purpose: then it was known from its own day on.
+    assert home.restate(DAYS[1], DAYS[1]) == 0
+    assert list(home.as_of("sums", DAYS[3])) == DAYS[:4]
+
+
+def _input_of_sums(home: Home, nights: Days) -> publications.Input:
+    """What a view that looks back over all days reads of the sums in these nights."""
+    until = Days(DAYS[0], nights.last)
+    return Knowledge(home.run(nights.last)).table_input("sums", until, nights)
 
 
 def test_a_night_that_is_asked_for_again_sees_what_was_corrected_before_it(home: Home) -> None:

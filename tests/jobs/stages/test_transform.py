@@ -181,6 +181,19 @@ def test_a_day_that_was_found_late_is_unknown_to_the_nights_before(
     _publish_readings(spark, toy, {"2013-01-08": 10.0**8}, known="2013-01-09")
     _transform(toy, "2013-01-08", "2013-01-09")
     assert _rows(toy, "totals") == {"2013-01-08": 11000000.0, "2013-01-09": 110000000.0}
+    # Made late: no night between may look it up. A correction makes nothing late.
+    assert _known(toy, "totals") == {"2013-01-08": "2013-01-09", "2013-01-09": "2013-01-09"}
+    _transform(toy, "2013-01-03")
+    _publish_readings(spark, toy, {"2013-01-03": 7.0}, known="2013-01-05")
+    _transform(toy, "2013-01-03", "2013-01-05")
+    known = _known(toy, "totals")
+    assert (known["2013-01-03"], known["2013-01-05"]) == ("2013-01-03", "2013-01-05")
+
+
+def _known(environment: Environment, name: str) -> dict[str, str]:
+    """From when each day of a table is known."""
+    published = in_force(_run(environment, "2013-01-01"), name)
+    return {str(day): str(one.known_day) for day, one in published.items()}
 
 
 def test_a_table_about_its_own_day_is_made_from_the_last_version_and_known_as_late(
