@@ -248,6 +248,16 @@ def test_refused_rows_are_text_too(client: TestClient, home: Home) -> None:
     assert "<img" not in text
 
 
+def test_a_home_without_a_night_has_no_empty_tables_and_one_night_is_no_nights(
+    client: TestClient, home: Home
+) -> None:
+    assert "<h2>Coverage</h2>" not in get(client, "tiny/predictions").text
+    assert "None has been written yet." in get(client, "tiny/sql").text
+    assert "<h2>1 night</h2>" in get(client, "tiny/nights").text
+    home.night(DAYS[2], first=DAYS[0])
+    assert "<h2>4 nights</h2>" in get(client, "tiny/nights").text
+
+
 def write_page(report: Path) -> None:
     report.parent.mkdir(parents=True)
     report.touch()
