@@ -16,9 +16,9 @@ from plugins.signed_in import PRIVATE, policy, sign_in, told
 
 _INDEX = "index.html"
 _GONE = (
-    "This report is gone, or there never was one: `nightshift maintain` deletes those that are old "
-    "(NIGHTSHIFT_RETENTION_DAYS). Its verdicts are in ops.check_results, and on the page of data "
-    "quality."
+    "This report is gone, or there never was one: `nightshift maintain` deletes those that are "
+    "older than {days} days (NIGHTSHIFT_RETENTION_DAYS). Its verdicts are in ops.check_results, "
+    "and on the page of data quality."
 )
 _HEADERS = {
     **PRIVATE,
@@ -71,11 +71,12 @@ def file_of(reports: Path, pipeline: str, path: str) -> Path | None:
 
 
 def _page(dag_id: str, path: str) -> HTMLResponse:
-    file = file_of(Environment.read().reports, dag_id, path)
+    environment = Environment.read()
+    file = file_of(environment.reports, dag_id, path)
     try:
         if file is not None:
             return HTMLResponse(file.read_bytes(), headers=_HEADERS)
     except FileNotFoundError:
         # It was deleted a moment ago.
         pass
-    raise HTTPException(404, _GONE)
+    raise HTTPException(404, _GONE.format(days=environment.retention_days))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import chain
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -17,7 +18,7 @@ from jobs.survey import AWAITS, Finding, Survey
 from pipelines import replay
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.places import below
+from pipelines.places import below, is_url
 from pipelines.run import Run
 from pipelines.spec import Pipeline
 from pipelines.stages import STAGES
@@ -64,7 +65,8 @@ class Night:
     outcome: str = ""
     """How that run ended: the worst of its stages, each as its last attempt ended."""
     report: str | None = None
-    """Path of the last report of that run, below the folder of reports."""
+    """Path of the last report of that run, below the folder of reports; None: there is none, or
+    it was deleted since."""
 
     @property
     def is_to_do(self) -> bool:
@@ -251,8 +253,15 @@ class _StageRuns:
 
 
 def below_reports(environment: Environment, report: str | None) -> str | None:
-    """Path of a report below the folder of reports; None: there is none, or it lies elsewhere."""
-    return below(environment.report(report), environment.reports) if report else None
+    """Path of a report below the folder of reports; None: it is not there, or lies elsewhere.
+
+    In a store nobody looks: that takes its time, and a report that is gone says so itself.
+    """
+    found = environment.report(report) if report else None
+    if found is None or not (is_url(found) or Path(found).is_file()):
+        # `nightshift maintain` has deleted it.
+        return None
+    return below(found, environment.reports)
 
 
 def _cells(survey: Survey, ran: _StageRuns) -> dict[_Place, Cell]:

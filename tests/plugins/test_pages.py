@@ -254,10 +254,26 @@ def test_refused_rows_are_text_too(client: TestClient, home: Home) -> None:
     assert "<img" not in text
 
 
+def test_a_home_without_a_night_has_no_empty_tables_and_one_night_is_no_nights(
+    client: TestClient, home: Home
+) -> None:
+    assert "<h2>Coverage</h2>" not in get(client, "tiny/predictions").text
+    assert "None has been written yet." in get(client, "tiny/sql").text
+    assert "<h2>1 night</h2>" in get(client, "tiny/nights").text
+    home.night(DAYS[2], first=DAYS[0])
+    assert "<h2>4 nights</h2>" in get(client, "tiny/nights").text
+
+
+def write_page(report: Path) -> None:
+    report.parent.mkdir(parents=True)
+    report.touch()
+
+
 def test_files_that_were_refused_are_told_before_anything_was_judged(
     client: TestClient, home: Home
 ) -> None:
     report = home.environment.reports / "tiny" / "a" / "index.html"
+    write_page(report)
     failure = {"table": "tiny.readings", "says": f"{CARRIER} is not a double"}
     row = {
         "run_id": "manual__1",
@@ -306,6 +322,7 @@ def test_a_check_that_does_not_hold_leads_to_what_its_report_says(
 ) -> None:
     about = {"expectation": "expect_between", "success": False, "severity": "critical"}
     report = home.environment.reports / "tiny" / "a" / "r" / "index.html"
+    write_page(report)
     row = {
         **about,
         "pipeline": "tiny",

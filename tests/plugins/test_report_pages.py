@@ -157,6 +157,7 @@ def test_a_report_that_is_gone_is_told_in_words(client: TestClient) -> None:
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert answer.headers["cache-control"].startswith("private")
     assert answer.text.startswith("This report is gone")
+    assert "older than 30 days (NIGHTSHIFT_RETENTION_DAYS)" in answer.text
     assert "ops.check_results" in answer.text
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, Route, expect, sync_playwright
 
+from jobs.lake import model_events
+from pipelines.environment import PAGES, Environment
 from plugins.pages import app as pages
 from tests.e2e.test_ui import CHROMIUM, FLAGS
-from tests.plugins import test_dictionary_page
+from tests.jobs.test_survey import DAYS, TINY
+from tests.plugins import test_dictionary_page, test_pages
 
 pytestmark = test_dictionary_page.pytestmark
 address = test_dictionary_page.address
@@ -139,3 +143,28 @@ def test_a_point_is_told_to_a_mouse_a_finger_and_a_key(browser_of: Open) -> None
     strip.focus()
     expect(readout).to_contain_text(f"{strip.locator('> title').text_content()}: ")
     expect(page.locator(".point.told")).to_have_count(1)
+
+
+def test_no_long_word_of_the_data_makes_a_page_wider_than_its_screen(
+    browser_of: Open, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = replace(TINY, name="n" * 63, title="t" * 200, last_day=DAYS[0])
+    monkeypatch.setattr(pages.catalog, "names", lambda: [named.name])
+    monkeypatch.setattr(pages.catalog, "pipeline", lambda name: named)
+    monkeypatch.setattr(test_pages, "DAGS", (named.name,))
+    long = {"reason": "r" * 300, "who": "w" * 300}
+    about = {"pipeline": named.name, "as_of": DAYS[0], "event": "awaiting", "model_version": "1"}
+    model_events.record(Environment.read(), [{**about, **long}])
+    page = browser_of("viewer")
+    of_pipeline = address.replace("/flights/dictionary", f"/{named.name}/")
+    page.context.add_cookies([{"name": "_token", "value": "viewer", "url": of_pipeline}])
+    for width in (390, 1300):
+        page.set_viewport_size({"width": width, "height": 800})
+        for name in PAGES:
+            page.goto(f"{of_pipeline}{name}")
+            expect(page.get_by_role("heading", name=PAGES[name], exact=True)).to_be_visible()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+    page.goto(f"{of_pipeline}models")
+    cell = page.locator("td", has_text=long["who"]).bounding_box()
+    assert cell is not None
+    assert cell["width"] < 600, "the columns after it are in sight"

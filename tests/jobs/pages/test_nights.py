@@ -173,6 +173,8 @@ def test_a_night_that_lacks_files_is_a_hole_and_not_to_be_made(home: Home) -> No
 
 def refused_at(home: Home, night: date, failures: list[Mapping[str, object]]) -> None:
     report = home.environment.reports / "tiny" / f"{night}..{night}" / "manual__1" / "index.html"
+    report.parent.mkdir(parents=True)
+    report.touch()
     metrics = {"failures": failures, "report": str(report)}
     row = {
         "run_id": "manual__1",
@@ -229,6 +231,15 @@ def test_reports_are_found_in_a_home_that_was_moved(home: Home, tmp_path: Path) 
     (moved.reports / path).touch()
     assert below_reports(moved, str(home.environment.reports / path)) == path
     assert night_of(nights(moved, TINY, after(DAYS[1])), DAYS[1]).report == path
+
+
+def test_a_report_that_was_tidied_away_is_not_led_to(home: Home) -> None:
+    home.night(DAYS[0])
+    refused_at(home, DAYS[1], [])
+    path = night_of(shown(home, DAYS[1]), DAYS[1]).report
+    assert path is not None
+    (home.environment.reports / path).unlink()
+    assert night_of(shown(home, DAYS[1]), DAYS[1]).report is None
 
 
 def test_a_refusal_that_was_overcome_is_told_no_more(home: Home) -> None:

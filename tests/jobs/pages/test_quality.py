@@ -59,7 +59,7 @@ def judge(environment: Environment, days: Days, observed: str, **more: Any) -> N
         "success": True,
         "observed": observed,
         "detail": json.dumps({**detail, "examples": more.pop("examples", [])}),
-        "report": str(environment.reports / "flights" / "a" / "index.html"),
+        "report": written(environment, "a"),
         "checked_at": CLOCK.next(),
         **more,
     }
@@ -94,9 +94,17 @@ def test_of_a_night_the_last_verdict_counts(environment: Environment) -> None:
     assert failure.report == "flights/a/index.html"
 
 
+def written(environment: Environment, name: str) -> str:
+    """A report that is there."""
+    report = environment.reports / "flights" / name / "index.html"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.touch()
+    return str(report)
+
+
 def read_files(environment: Environment, days: Days, status: str, **metrics: Any) -> None:
     """Record an attempt to read the files of some nights, later than all before it."""
-    report = str(environment.reports / "flights" / "b" / "index.html")
+    report = written(environment, "b")
     row = {
         "run_id": "run",
         "pipeline": "flights",
