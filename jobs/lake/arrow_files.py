@@ -33,17 +33,39 @@ def dataset_of(
         table: At its version.
         place: Its path or URL.
         only: Filters by the partition, whose files alone are looked at; None: all files.
-        filtered: Columns by which the reader chooses rows, as far as they are known.
+        filtered: Columns by which the reader chooses rows, as far as they are known: files without
+            such values stay closed, but for floats and decimals.
     """
     schema = pa.schema(table.schema().to_arrow())
-    # Pruned by delta-rs, which takes no time for the files of other days.
-    told = table.to_pyarrow_dataset(
-        filesystem=arrow_files(place),
-        schema=_telling(schema, {*table.metadata().partition_columns, *filtered}),
-        file_pruning_predicate=only,
-    )
+    days = table.metadata().partition_columns
+    system = arrow_files(place)
+
+    def told_by(columns: pa.Schema) -> dataset.FileSystemDataset:
+        # Pruned by delta-rs, which takes no time for the files of other days.
+        return table.to_pyarrow_dataset(
+            filesystem=system, schema=columns, file_pruning_predicate=only
+        )
+
+    of_days = pa.schema(map(schema.field, days))
+    try:
+        told = told_by(_telling(schema, {*days, *filtered}))
+    except ValueError:
+        # Python has no date beyond the year 9999.
+        told = told_by(of_days)
     files = list(told.get_fragments())
+    if any(map(_has_unknown_bound, files)):
+        plain = told_by(of_days).get_fragments()
+        both = zip(files, plain, strict=True)
+        files = [other if _has_unknown_bound(one) else one for one, other in both]
     return dataset.FileSystemDataset(files, schema, told.format, told.filesystem)
+
+
+def _has_unknown_bound(file: dataset.Fragment) -> bool:
+    """Whether delta-rs could not read a bound of a file's values, such as a year beyond 9999.
+
+    It takes null for it, by which the file would stay closed whatever is asked for.
+    """
+    return "null[" in str(file.partition_expression)
 
 
 def _telling(schema: pa.Schema, named: Collection[str]) -> pa.Schema:
@@ -54,5 +76,16 @@ def _telling(schema: pa.Schema, named: Collection[str]) -> pa.Schema:
     hundred features.
     """
     return pa.schema(
-        field for field in schema if field.name in named or pa.types.is_temporal(field.type)
+        field
+        for field in schema
+        if pa.types.is_temporal(field.type) or (field.name in named and _is_exact(field.type))
     )
+
+
+def _is_exact(kind: pa.DataType) -> bool:
+    """Whether statistics tell between which values a column lies.
+
+    Those of floats leave NaN and infinities out, and those of decimals are rounded to floats: by
+    them files would stay closed that hold what is asked for.
+    """
+    return not (pa.types.is_floating(kind) or pa.types.is_decimal(kind))

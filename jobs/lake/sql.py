@@ -57,6 +57,7 @@ _DEFINING = (
     duckdb.StatementType.ALTER,
     duckdb.StatementType.MULTI,
 )
+_OPTIONS_OF_EXPLAIN = ("analyze", "format")
 _FILLING = ("create", "insert", "update", "delete", "merge", "copy")
 """First words of statements that give no rows, even of a PIVOT."""
 _OBJECTS = """SELECT database_name, schema_name, oid, '' AS name FROM duckdb_schemas()
@@ -324,6 +325,7 @@ class Session:
         text, pasts = as_of.rewritten(_with_list(statements, known), known, schema)
         found = self._database.extract_statements(text)
         _refuse_what_acts(found)
+        self._refuse_what_acts_in_explain(found)
         _refuse_unless_fit(found, most)
         # The schema in use is as good as named.
         said = [*tokens(schema), *_reading(statements)]
@@ -333,6 +335,19 @@ class Session:
             self._open_for_a_list(known, left, named)
         self._open_pasts(known, pasts)
         return self._at_their_lines(found)
+
+    def _refuse_what_acts_in_explain(self, asked: Iterable[duckdb.Statement]) -> None:
+        """EXPLAIN ANALYZE runs what it explains, so that must be one that may run by itself."""
+        for one in asked:
+            # Not by its type, which is another one where a PIVOT stands in it.
+            if tokens(one.query)[0].word != "explain":
+                continue
+            explained = self._database.extract_statements(_explained(one.query))
+            _refuse_what_acts(explained)
+            if any(inner.type in _DEFINING and not _gives_rows(inner) for inner in explained):
+                raise UsageError(
+                    "EXPLAIN explains what reads tables, and makes and changes none: leave it out."
+                )
 
     def _at_their_lines(self, found: Iterable[duckdb.Statement]) -> Iterator[duckdb.Statement]:
         """The statements, each as if it stood alone at its line of the text.
@@ -631,6 +646,17 @@ def _refuse_what_acts(asked: Sequence[duckdb.Statement]) -> None:
             )
         if kind == duckdb.StatementType.SET:
             _refuse_more_threads(one.query)
+
+
+def _explained(statement: str) -> str:
+    """What an EXPLAIN explains: all behind that word and its options."""
+    said = tokens(statement)
+    place = 1
+    if said[place].word == "analyze":
+        place += 1
+    elif said[place].text == "(" and said[place + 1].word in _OPTIONS_OF_EXPLAIN:
+        place = [token.text for token in said].index(")") + 1
+    return encoded(statement)[said[place].start :].decode()
 
 
 def _kind(statement: duckdb.Statement) -> duckdb.StatementType:

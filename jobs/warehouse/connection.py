@@ -127,6 +127,7 @@ SELECT set_config('lock_timeout', %(lock)s, true),
        set_config('statement_timeout', %(statement)s, true),
        set_config('idle_in_transaction_session_timeout', %(transaction)s, true),
        set_config('datestyle', 'ISO, YMD', true),
+       set_config('quote_all_identifiers', 'off', true),
        set_config('search_path', 'pg_catalog, pg_temp', true)
 """
 """For the transaction alone: the session may be shared by others. Every name is written in full,
@@ -159,7 +160,6 @@ def _given(environment: Environment, limits: Limits) -> dict[str, Any]:
     ours: dict[str, Any] = {
         "connect_timeout": limits.connect,
         "application_name": "nightshift",
-        "client_encoding": "utf8",
     }
     if "service" in address and "sslmode" not in address:
         raise UsageError(
@@ -168,7 +168,8 @@ def _given(environment: Environment, limits: Limits) -> dict[str, Any]:
         )
     if _needs_encryption(address):
         ours["sslmode"] = "require"
-    return {**ours, **address}
+    # Rows are sent as UTF-8, whatever the address says of others.
+    return {**ours, **address, "client_encoding": "utf8"}
 
 
 def _needs_encryption(address: Mapping[str, Any]) -> bool:
@@ -235,6 +236,9 @@ def _said(error: psycopg.Error) -> str:
     told = error.diag
     first = told.message_primary or ""
     kind = (error.sqlstate or "")[:2]
+    if isinstance(error, psycopg.errors.UntranslatableCharacter):
+        # It quotes the names of encodings alone.
+        return first
     if kind == _BROKEN_CONSTRAINT:
         # It names the constraint or the column, and the detail has the row.
         return first
@@ -253,4 +257,10 @@ def _way_out(error: psycopg.Error) -> str:
         )
     if isinstance(error, psycopg.errors.DiskFull):
         return " Give it space."
+    if isinstance(error, psycopg.errors.UntranslatableCharacter):
+        return " Publish to a database made with ENCODING 'UTF8', which takes every character."
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return " docs/how-to/postgresql.md says what to grant."
+    if isinstance(error, psycopg.errors.DependentObjectsStillExist):
+        return " Drop what depends on it, publish, and make that again."
     return ""

@@ -221,6 +221,12 @@ def test_csv_tells_an_empty_text_from_what_is_absent() -> None:
     assert printed(list("abc"), rows, "csv") == 'a,b,c\n"",,1\n,"","say ""x"""\n"","",""\n'
 
 
+def test_csv_of_one_column_has_no_line_that_readers_leave_out() -> None:
+    written = printed(["a"], [("",), (None,), ("x",)], "csv")
+    assert written == 'a\n""\n""\nx\n'
+    assert list(csv.reader(io.StringIO(written))) == [["a"], [""], [""], ["x"]]
+
+
 def test_a_table_in_full_streams_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "_ROWS_MEASURED", 2)
     out = io.StringIO()

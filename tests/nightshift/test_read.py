@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,36 @@ def test_files_of_other_days_are_not_opened(lake: Environment) -> None:
     assert found == [1]
     with pytest.raises(UsageError, match="2013-01-02"):
         _delays(("delay", ">=", 1))
+
+
+_FAR = 2_932_897
+"""Days from 1970 to the year 10000."""
+_NAN, _INFINITE = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "one", "found"),
+    [
+        (pa.decimal128(34, 2), [Decimal("1.10"), Decimal("-1e31")], ("<", 0), [1]),
+        (pa.decimal128(20, 2), [Decimal("-5.01"), Decimal("999999999999999999.99")], (">", 7), [1]),
+        (pa.decimal128(38, 0), [Decimal(1), Decimal(2**80)], ("=", Decimal(2**80)), [1]),
+        (pa.decimal128(38, 20), [Decimal("1e-20"), None], ("=", "0.00000000000000000001"), [0]),
+        (pa.float64(), [-_INFINITE, 2.0], ("=", 2.0), [1]),
+        (pa.float64(), [_INFINITE, 2.0], (">", 3), [0]),
+        (pa.float64(), [_NAN, 1.0], ("=", _NAN), [0]),
+        (pa.date32(), [16_000, _FAR], ("<", "2100-01-01"), [0]),
+        (pa.date32(), [16_000, -1_000_000], (">", "2000-01-01"), [0]),
+        (pa.timestamp("us", "UTC"), [0, _FAR * 86_400_000_000], ("<", "2100-01-01"), [0]),
+        (pa.timestamp("us"), [0, 2**63 - 1], (">", "1960-01-01"), [0, 1]),
+    ],
+)
+def test_no_file_stays_closed_for_what_its_statistics_cannot_say(
+    lake: Environment, kind: pa.DataType, values: list[object], one: tuple[str, object], found: Any
+) -> None:
+    rows = pa.table({"n": [0, 1], "value": pa.array(values, kind)})
+    write_deltalake(lake.table_path("flights.odd"), rows)
+    read = nightshift.read("flights.odd", columns=["n"], filters=[("value", *one)])
+    assert sorted(read["n"].to_pylist()) == found
 
 
 def test_columns_that_are_not_asked_for_are_not_read(lake: Environment) -> None:

@@ -232,13 +232,23 @@ def test_only_settings_that_can_harm_nobody_are_changed(lake: Environment, state
 
 
 @pytest.mark.parametrize("number", ["100000", "'100000'", "ord('x') * 1000", "0"])
-@pytest.mark.parametrize("how", ["SET threads = ", "SET/**/worker_threads TO ", "PRAGMA threads="])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "SET threads = ",
+        "SET/**/worker_threads TO ",
+        "PRAGMA threads=",
+        "EXPLAIN ANALYZE SET threads = ",
+        "/**/explain/**/(ANALYZE, FORMAT json) PRAGMA threads = ",
+    ],
+)
 def test_threads_are_no_more_than_cores(lake: Environment, how: str, number: str) -> None:
     with pytest.raises(UsageError, match="threads is a number from 1 to"):
         query(lake, f"{how}{number}; SELECT 1")
 
 
 _OF_LAKE = "The schemas of pipelines hold the tables of the lake"
+_EXPLAINS = "EXPLAIN explains what reads"
 
 
 @pytest.mark.parametrize(
@@ -251,6 +261,14 @@ _OF_LAKE = "The schemas of pipelines hold the tables of the lake"
         ("CREATE OR REPLACE VIEW Flights.flights AS SELECT 1", _OF_LAKE),
         ("CREATE TABLE flights.mine AS SELECT 1 AS i", _OF_LAKE),
         ("CREATE TABLE flights.mine AS PIVOT flights.flights ON carrier", _OF_LAKE),
+        ("EXPLAIN ANALYZE DROP VIEW flights.flights", _EXPLAINS),
+        ("EXPLAIN (ANALYZE) CREATE OR REPLACE VIEW flights.flights AS SELECT 1 AS i", _EXPLAINS),
+        ("USE flights; explain analyze ALTER VIEW flights RENAME TO other", _EXPLAINS),
+        (
+            "EXPLAIN ANALYZE CREATE TABLE flights.mine AS PIVOT flights.flights ON carrier",
+            _EXPLAINS,
+        ),
+        ("EXPLAIN ANALYZE BEGIN", "there are no transactions"),
         ("ATTACH ':memory:' AS flights", "no database here but that of the session"),
         ("DETACH memory", "no database here but that of the session"),
         ("UPDATE EXTENSIONS", "No statement like this"),
@@ -266,6 +284,25 @@ def test_no_statement_takes_the_tables_from_those_after_it(
                 [list(result.rows) for result in session.results(f"{count}; {statement}")]
             (after,) = session.results(count)
             assert list(after.rows) == [(3,)]
+
+
+@pytest.mark.parametrize(
+    "explained",
+    [
+        "SELECT count(*) FROM flights.flights",
+        "(SELECT 1)",
+        "((SELECT 1))",
+        "FROM flights.flights VERSION AS OF 0",
+        "PIVOT flights.flights ON carrier USING count(*)",
+        "WITH one AS (SELECT 'EXPLAIN (') FROM one",
+        "DESCRIBE flights.flights",
+    ],
+)
+@pytest.mark.parametrize("how", ["EXPLAIN", "EXPLAIN ANALYZE", "EXPLAIN (FORMAT json)"])
+def test_a_plan_is_told(lake: Environment, how: str, explained: str) -> None:
+    columns, rows = query(lake, f"{how} {explained}")
+    assert columns == ["explain_key", "explain_value"]
+    assert len(rows) == 1
 
 
 def test_a_person_has_tables_views_macros_and_schemas_of_their_own(lake: Environment) -> None:

@@ -177,6 +177,25 @@ def test_a_column_that_was_renamed_by_hand_is_there_again(lake: Lake) -> None:
     assert lake.ask("SELECT count(remark) FROM toy.predictions") == [(0,)]
 
 
+def test_a_view_that_keeps_ours_from_being_made_again_is_told_with_the_way_out(lake: Lake) -> None:
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    lake.do("CREATE VIEW public.own AS SELECT id FROM toy.predictions")
+    lake.do("ALTER VIEW toy.predictions RENAME COLUMN note TO remark")
+    (fault,) = lake.catch_up().faults
+    assert "view public.own depends on view toy.predictions. Drop what depends on it" in fault
+    lake.do("DROP VIEW public.own")
+    assert lake.catch_up().faults == ()
+
+
+def test_what_may_not_be_used_is_told_with_the_way_out(lake: Lake) -> None:
+    lake.do("CREATE SCHEMA toy")
+    lake.publish_predictions(FIRST)
+    (fault,) = lake.catch_up().faults
+    told = "PostgreSQL: permission denied for schema toy. docs/how-to/postgresql.md says what to"
+    assert fault.startswith(told)
+
+
 def test_rows_that_were_deleted_by_hand_are_told(lake: Lake) -> None:
     lake.publish_predictions(*FEW_DAYS)
     lake.catch_up()
@@ -608,6 +627,38 @@ def test_an_address_that_makes_no_sense_is_refused_without_its_password(
     with pytest.raises(kind) as refused, opened(environment, QUICK):
         pass
     assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("asked", ["client_encoding=latin1", "options=-cclient_encoding%3Dlatin1"])
+def test_texts_are_what_they_were_whatever_encoding_the_address_asks_for(
+    lake: Lake, asked: str
+) -> None:
+    plain = lake.environment
+    lake.environment = replace(plain, warehouse_url=f"{plain.warehouse_url}?{asked}")
+    lake.publish_predictions(FIRST)
+    assert lake.catch_up().written == (FIRST,)
+    lake.environment = plain
+    lake.require_same({FIRST: ""})
+
+
+@pytest.mark.parametrize("setting", ["quote_all_identifiers = on", "DateStyle = 'SQL, DMY'"])
+def test_what_a_database_sets_for_all_keeps_nothing_out(lake: Lake, setting: str) -> None:
+    lake.do(f"ALTER DATABASE warehouse SET {setting}")
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    again = lake.catch_up()
+    assert (again.current, again.faults) == ((FIRST,), ())
+
+
+def test_a_database_that_lacks_a_character_is_told_with_the_way_out(
+    lake: Lake, postgres: Postgres
+) -> None:
+    with psycopg.connect(postgres.url(), autocommit=True) as admin:
+        admin.execute("CREATE DATABASE narrow ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    lake.environment = replace(lake.environment, warehouse_url=postgres.url("narrow"))
+    lake.publish_predictions(FIRST)
+    (fault,) = lake.catch_up().faults
+    assert 'has no equivalent in encoding "LATIN1". Publish to a database made' in fault
 
 
 def test_time_that_is_up_leaves_the_rest_to_the_next_night(lake: Lake) -> None:
