@@ -52,7 +52,11 @@ def change_files(document: Path, folder: Path) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def typed(checkout: Path, words: Sequence[str], **more: str) -> subprocess.CompletedProcess[str]:
+def typed(
+    checkout: Path,
+    words: Sequence[str],
+    **more: str,
+) -> subprocess.CompletedProcess[str]:
     """Type a command in the folder of the copy, whose home is `var` in it.
 
     Args:

@@ -117,7 +117,12 @@ class Postgres:
         finally:
             _signal(own, signal.SIGCONT)
 
-    def url(self, database: str = "postgres", user: str = ADMIN, password: str = "") -> str:
+    def url(
+        self,
+        database: str = "postgres",
+        user: str = ADMIN,
+        password: str = "",
+    ) -> str:
         """The address of a database."""
         secret = password or self._password
         return f"postgresql://{user}:{secret}@{self._address}:{self.port}/{database}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from tests.documents import Command, commands, documents
 pytestmark = pytest.mark.policy
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
-SHOWN = [one for path in documents() for one in commands(path) if one.words[:1] == ["nightshift"]]
+_COMMANDS = chain.from_iterable(map(commands, documents()))
+SHOWN = [one for one in _COMMANDS if one.words[:1] == ["nightshift"]]
 
 
 @pytest.mark.parametrize("shown", SHOWN, ids=lambda one: f"{one.document}: {one.text[:50]}")
@@ -28,7 +30,11 @@ def test_the_documents_show_commands() -> None:
     assert len(SHOWN) > 60
 
 
-@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "document",
+    documents(),
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
 def test_every_link_leads_somewhere(document: Path) -> None:
     for link in _LINK.findall(document.read_text()):
         place, _, heading = link.partition("#")

@@ -92,7 +92,8 @@ def play(checkout: Path) -> None:
     assert typed(checkout, ["python", "var/make_readings.py"]).returncode == 0
     for file in (checkout / "var/landing/pumps/readings").glob("*.csv"):
         rows = csv.reader(file.read_text().splitlines())
-        file.with_suffix(".tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+        lines = ["\t".join(row) + "\n" for row in rows]
+        file.with_suffix(".tsv").write_text("".join(lines))
         file.unlink()
 
 
@@ -133,7 +134,8 @@ def test_rows_of_the_new_format_are_read_checked_and_published(
     assert ended.returncode == 0, ended.stderr
     rows = json.loads(ended.stdout)
     file = checkout / "var/landing/pumps/readings/2024-01-01.tsv"
-    dropped = [line.split("\t") for line in file.read_text().splitlines()[1:6]]
+    lines = file.read_text().splitlines()[1:6]
+    dropped = [line.split("\t") for line in lines]
     assert [(row["pump"], row["heat"]) for row in rows] == [
         (pump, float(heat)) for pump, _, heat, _ in dropped
     ]

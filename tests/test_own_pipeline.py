@@ -42,9 +42,10 @@ def test_the_files_of_the_tutorial_are_understood(checkout: Path) -> None:
         assert ended.returncode == 0, f"{shown.text}\n{ended.stdout}\n{ended.stderr}"
     assert re.search(r"pumps.predictions +\| missing", ended.stdout)
     ended = typed(checkout, ["python", "-c", _SUITES])
-    assert (ended.returncode, ended.stdout.splitlines()[-1:]) == (0, ["5 suites, 12 tasks"]), (
-        ended.stderr
-    )
+    assert (ended.returncode, ended.stdout.splitlines()[-1:]) == (
+        0,
+        ["5 suites, 12 tasks"],
+    ), ended.stderr
 
 
 @pytest.mark.soak

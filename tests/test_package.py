@@ -74,7 +74,8 @@ def test_every_file_that_the_code_reads_is_installed(installed: Path) -> None:
         if path.is_file() and path.suffix not in _NOT_INSTALLED
     }
     assert wanted
-    assert [str(path) for path in sorted(wanted) if not (installed / path).exists()] == []
+    lost = [path for path in sorted(wanted) if not (installed / path).exists()]
+    assert list(map(str, lost)) == []
 
 
 def test_dag_files_of_a_bundle_are_read_where_the_project_is_a_package(

@@ -159,7 +159,11 @@ def test_a_file_that_comes_late_is_read_and_changes_no_night_that_has_passed(
     kept = missing.rename(tmp_path / "kept")
     with_gap = later.last - timedelta(days=1)
     _data_stages(copied, Days.of(with_gap), allow_gap=True)
-    tables = [*WEATHER.feeds, *WEATHER.derived, *map(WEATHER.table, (TRAINING, SCORING))]
+    tables = [
+        *WEATHER.feeds,
+        *WEATHER.derived,
+        *map(WEATHER.table, (TRAINING, SCORING)),
+    ]
     passed = [WEATHER.table(one.name) for one in tables]
     of_the_moment = [one for one in passed if one.is_of_the_moment]
     until = f"landed_date BETWEEN '{later.first + timedelta(days=1)}' AND '{with_gap}'"
@@ -227,7 +231,8 @@ def test_a_night_without_a_good_training_is_scored_by_the_champion_and_ends_red(
                     WHERE forecast_date = '{day_after}' GROUP BY 1"""
     assert rows_of(copied, statement) == [("1", 3 * 24)]
     lines = (copied.logs / "notifications.log").read_text().splitlines()
-    (told,) = [one for one in map(json.loads, lines) if one["run_id"] == "poor"]
+    alarms = map(json.loads, lines)
+    (told,) = [one for one in alarms if one["run_id"] == "poor"]
     assert (told["event"], told["stage"]) == ("stage_refused", "train")
     assert "and needs 1000000" in told["message"]
 

@@ -371,17 +371,23 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def listed(sources: Iterable[Source]) -> list[str]:
+def listed(sources: Sequence[Source]) -> list[str]:
     """Lines with more than 25 tokens, densest first, then nested comprehensions and wide lines."""
-    dense = []
     nested = []
     wide = []
     for source in sources:
-        dense += [(count, source.path, line) for line, count in source.dense.items()]
         nested += [f"{source.path}:{line}: nested comprehension" for line in source.nested]
         wide += [f"{source.path}:{line}: {count} columns" for line, count in source.wide.items()]
+    return dense_lines(sources) + nested + wide
+
+
+def dense_lines(sources: Iterable[Source]) -> list[str]:
+    """Lines with more than 25 tokens, densest first."""
+    dense = []
+    for source in sources:
+        dense += [(count, source.path, line) for line, count in source.dense.items()]
     dense.sort(key=lambda one: -one[0])
-    return [f"{path}:{line}: {count} tokens" for count, path, line in dense] + nested + wide
+    return [f"{path}:{line}: {count} tokens" for count, path, line in dense]
 
 
 def write(document: Path, sources: Sequence[Source], today: date) -> None:

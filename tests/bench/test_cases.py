@@ -157,7 +157,6 @@ ANSWERS = pa.table(
         "value": pa.array([7, None, 9], pa.int64()),
     }
 )
-CURVE = pa.table({"loss": [0.5, 0.42, 0.401, 0.4]})
 COUNTS = pa.table(
     {
         "carrier": ["AA", "UA"],
@@ -167,65 +166,40 @@ COUNTS = pa.table(
 )
 
 
+def _scores(*values: float) -> pa.Table:
+    return SCORES.set_column(1, "late_probability", [values])
+
+
+def _answers(*values: float | None) -> pa.Table:
+    return ANSWERS.set_column(1, "value", [values])
+
+
+def _curve(*losses: float) -> pa.Table:
+    return pa.table({"loss": losses})
+
+
+CURVE = _curve(0.5, 0.42, 0.401, 0.4)
+
+
 @pytest.mark.parametrize(
     ("case", "ours", "theirs", "is_same"),
     [
         (scoring, SCORES, SCORES.take([2, 0, 1]), True),
         (scoring, SCORES, SCORES.slice(1), False),
-        (
-            scoring,
-            SCORES,
-            SCORES.set_column(1, "late_probability", [[0.1, 0.2, 0.30001]]),
-            False,
-        ),
-        (
-            scoring,
-            SCORES,
-            SCORES.set_column(1, "late_probability", [[0.1, 0.2, np.nan]]),
-            False,
-        ),
+        (scoring, SCORES, _scores(0.1, 0.2, 0.30001), False),
+        (scoring, SCORES, _scores(0.1, 0.2, np.nan), False),
         (scoring, SCORES.slice(3), SCORES.slice(3), False),
         (join, ANSWERS, ANSWERS.take([2, 0, 1]), True),
         (join, ANSWERS, ANSWERS.slice(0, 2), False),
         (join, ANSWERS, pa.concat_tables([ANSWERS, ANSWERS.slice(2)]), False),
-        (
-            join,
-            ANSWERS,
-            ANSWERS.set_column(1, "value", [[7.0, None, 9.5]]),
-            False,
-        ),
-        (
-            join,
-            ANSWERS,
-            ANSWERS.set_column(1, "value", [[7, 8, 9]]),
-            False,
-        ),
+        (join, ANSWERS, _answers(7.0, None, 9.5), False),
+        (join, ANSWERS, _answers(7, 8, 9), False),
         (join, ANSWERS.slice(1, 1), ANSWERS.slice(1, 1), False),
-        (
-            training,
-            CURVE,
-            pa.table({"loss": [0.51, 0.43, 0.41, 0.402]}),
-            True,
-        ),
+        (training, CURVE, _curve(0.51, 0.43, 0.41, 0.402), True),
         (training, CURVE, CURVE.slice(0, 3), False),
-        (
-            training,
-            CURVE,
-            pa.table({"loss": [0.5, 0.45, 0.43, 0.42]}),
-            False,
-        ),
-        (
-            training,
-            CURVE,
-            pa.table({"loss": [0.4, 0.4, 0.4, 0.4]}),
-            False,
-        ),
-        (
-            training,
-            CURVE,
-            pa.table({"loss": [0.5, 0.4, 0.4, np.nan]}),
-            False,
-        ),
+        (training, CURVE, _curve(0.5, 0.45, 0.43, 0.42), False),
+        (training, CURVE, _curve(0.4, 0.4, 0.4, 0.4), False),
+        (training, CURVE, _curve(0.5, 0.4, 0.4, np.nan), False),
         (training, CURVE.slice(4), CURVE.slice(4), False),
         (sql, COUNTS, COUNTS, True),
         (sql, COUNTS, COUNTS.slice(1), False),

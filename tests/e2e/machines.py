@@ -71,7 +71,7 @@ class Machines:
     def tasks(self, run_id: str) -> dict[str, dict[str, Any]]:
         """The tasks of a night of weather by name, as Airflow's API tells of them."""
         path = f"/dags/weather/dagRuns/{run_id}/taskInstances"
-        found: list[dict[str, Any]] = self.pages.airflow.call("GET", path)["task_instances"]
+        found = self.pages.airflow.call("GET", path)["task_instances"]
         return {task["task_id"]: task for task in found}
 
     def host_of(self, run_id: str, stage: str) -> str:
@@ -175,7 +175,10 @@ def machines_of(
         **of_pages,
     )
     hosts = {}
-    for place, (host, own) in enumerate(zip(network.hosts, of_hosts, strict=True), start=2):
+    for place, (host, own) in enumerate(
+        zip(network.hosts, of_hosts, strict=True),
+        start=2,
+    ):
         address = f"{network.address.removesuffix('.1')}.{place}"
         one = _installation(
             common,
@@ -228,7 +231,11 @@ def _installation(common: dict[str, str], home: Path, **own: str) -> Installatio
 
 def _make_bucket(shared: dict[str, str]) -> None:
     program = "import s3fs; s3fs.S3FileSystem().mkdir('nights')"
-    subprocess.run([sys.executable, "-c", program], env={**os.environ, **shared}, check=True)
+    subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **shared},
+        check=True,
+    )
 
 
 def _let_nothing_be_due(shared: dict[str, str], folder: Path) -> None:

@@ -78,7 +78,10 @@ class Person:
 def signed_in(environment: Environment) -> dict[str, Person]:
     """Everyone whom the settings name, by name, with a token of the API."""
     url = f"http://127.0.0.1:{environment.airflow_port}"
-    return {one.user: _sign_in(url, one.user, one.password) for one in accounts(environment)}
+    people = {}
+    for one in accounts(environment):
+        people[one.user] = _sign_in(url, one.user, one.password)
+    return people
 
 
 def _sign_in(url: str, user: str, password: str) -> Person:

@@ -99,9 +99,11 @@ def test_nights_of_a_backfill_take_turns_however_many_may_run_at_once(
     wait_for(lambda: is_accepted(airflow, {**asked, **span, **options}))
     wait_for(lambda: states(airflow) == ["success"] * len(NIGHTS))
 
-    called = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
+    lines = (tmp_path / "calls").read_text().splitlines()
+    called = [json.loads(line) for line in lines]
     of_nights = [argv for argv in called if argv[0] in ("plan", "run")]
-    turns = [night for night, _ in groupby(argv[argv.index("--from") + 1] for argv in of_nights)]
+    nights = [argv[argv.index("--from") + 1] for argv in of_nights]
+    turns = [night for night, _ in groupby(nights)]
     assert turns == list(map(str, NIGHTS)), "the oldest first, and none before it has ended"
     assert len(of_nights) == len(NIGHTS) * (len(STAGES) + 1), "nothing is done twice"
 

@@ -38,7 +38,11 @@ def test_the_night_that_was_due_has_run_by_itself_and_loaded_all_before_it(
         "SELECT CAST(min(landed_date) AS VARCHAR) AS first, CAST(max(landed_date) AS VARCHAR) "
         "AS last, count(DISTINCT landed_date) AS days FROM flights.schedule"
     )
-    assert row == {"first": str(LOADED.first), "last": str(LOADED.last), "days": len(LOADED)}
+    assert row == {
+        "first": str(LOADED.first),
+        "last": str(LOADED.last),
+        "days": len(LOADED),
+    }
     [foretold] = installation.sql(
         f"SELECT count(*) AS n, any_value(run_id) AS run_id FROM flights.predictions "
         f"WHERE flight_date = '{NIGHT}'"

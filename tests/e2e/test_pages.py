@@ -30,7 +30,10 @@ def signed_in(page: Page, installation: Installation, first_night: str) -> Itera
     """A browser of somebody who is signed in, with no fault of a script or of the policy."""
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda said: faults.append(said.text) if _is_refusal(said.text) else None)
+    page.on(
+        "console",
+        lambda said: faults.append(said.text) if _is_refusal(said.text) else None,
+    )
     log_in(page, installation)
     expect(page.get_by_role("link", name="Dags").first).to_be_visible()
     yield page
@@ -192,7 +195,8 @@ def test_a_model_that_awaits_a_person_serves_when_one_lets_it_and_is_rolled_back
 def serving(installation: Installation) -> str:
     """The version that serves, as the command tells it."""
     rows = json.loads(installation.nightshift("models", "flights", "--format", "json"))
-    (version,) = [row["version"] for row in rows if "champion" in (row["alias"] or "")]
+    serving = [row for row in rows if "champion" in (row["alias"] or "")]
+    (version,) = [row["version"] for row in serving]
     return str(version)
 
 

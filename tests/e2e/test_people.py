@@ -127,5 +127,6 @@ def test_where_people_keep_users_in_airflows_database_roles_mean_the_same(
     assert {name: one.may() for name, one in somebody.items()} == people.ABLE
     nobody = people.Person(url=somebody["ann"].url)
     assert nobody.may() == []
-    logs = "".join(path.read_text(errors="replace") for path in with_fab.logs.rglob("*.log"))
+    files = with_fab.logs.rglob("*.log")
+    logs = "".join(path.read_text(errors="replace") for path in files)
     assert not any(one.password in logs for one in accounts(with_fab))

@@ -220,7 +220,12 @@ def test_rows_are_compared_with_those_of_another_table(spark: SparkSession) -> N
 
 
 def test_rows_are_compared_by_keys_that_sql_would_misread(spark: SparkSession) -> None:
-    suite = Suite(days=SUITE.days, key=("pump id", "select"), has=(), same_rows_as="things")
+    suite = Suite(
+        days=SUITE.days,
+        key=("pump id", "select"),
+        has=(),
+        same_rows_as="things",
+    )
     named = {"id": "pump id", "amount": "select"}
     good = rows(spark, *GOOD).withColumnsRenamed(named)
     assert judge(good, suite, "toy.copies", good).passed

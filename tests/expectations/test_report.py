@@ -66,7 +66,11 @@ class Page(HTMLParser):
         self.feed(page)
         self.close()
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(
+        self,
+        tag: str,
+        attrs: list[tuple[str, str | None]],
+    ) -> None:
         names = [name for name, _ in attrs]
         self.elements.append((tag, tuple(names)))
 
@@ -77,19 +81,32 @@ class Page(HTMLParser):
         self.text += data
 
 
-def pages(spark: SparkSession, folder: Path, values: tuple[str, ...]) -> dict[str, Page]:
+def pages(
+    spark: SparkSession,
+    folder: Path,
+    values: tuple[str, ...],
+) -> dict[str, Page]:
     """The report of rows that hold these values in every column, as a browser reads it."""
     data = [(FIRST, value, value, value, value) for value in values]
     columns = "landed_date date, id string, carrier string, origin string, dest string"
     verdict = judge(spark.createDataFrame(data, columns), SUITE, "toy.things")
-    written = [report.BadRow(file=v, line=7, reason=v, record=v) for v in values]
+    written = []
+    for value in values:
+        texts = dict.fromkeys(("file", "reason", "record"), value)
+        written.append(report.BadRow(line=7, **texts))
     figures = report.FeedFigures(
         table="toy.things", files=1, in_files=9, staged=4, unchanged=0, quarantined=5
     )
-    files = report.Files(feeds=(figures,), bad_rows=tuple(written), refusal=" ".join(values))
+    files = report.Files(
+        feeds=(figures,),
+        bad_rows=tuple(written),
+        refusal=" ".join(values),
+    )
     before = replace(ABOUT, run_id="before", checked_at=LATER)
     report.write_files(folder, before, report.Files())
-    ways = {(verdict.table, one.expectation, one.column): values[0] for one in verdict.failures}
+    ways = {}
+    for one in verdict.failures:
+        ways[verdict.table, one.expectation, one.column] = values[0]
     index = report.write_verdicts(folder, ABOUT, [verdict], ways)
     # The verdict is a refusal: what comes after it is written beside it.
     refused = report.write_files(folder, replace(ABOUT, run_id="refused"), files)
@@ -194,7 +211,8 @@ def test_a_run_that_is_taken_up_after_a_refusal_goes_on_in_a_folder_of_its_own(
     good = judge_things(rows(spark, *GOOD))
     others = replace(good, table="toy.others")
     red = report.write_verdicts(tmp_path, about, [bad, others], {})
-    before = {path: path.read_text() for path in red.parent.rglob("*") if path.is_file()}
+    files = [path for path in red.parent.rglob("*") if path.is_file()]
+    before = {path: path.read_text() for path in files}
     green = report.write_verdicts(tmp_path, replace(about, checked_at=LATER), [good], {})
     again = report.write_verdicts(tmp_path, replace(about, checked_at=LATER), [good], {})
     assert {path: path.read_text() for path in before} == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date
+from itertools import product
 from typing import TYPE_CHECKING
 
 import great_expectations.expectations as gxe
@@ -45,7 +46,12 @@ SUITE = Suite(
 )
 Row = tuple[date, int, float | None]
 """Day, id, amount."""
-GOOD: list[Row] = [(FIRST, 1, 2.0), (FIRST, 2, 4.0), (SECOND, 1, 3.0), (SECOND, 2, 3.0)]
+GOOD: list[Row] = [
+    (FIRST, 1, 2.0),
+    (FIRST, 2, 4.0),
+    (SECOND, 1, 3.0),
+    (SECOND, 2, 3.0),
+]
 """Too few to lose one of a day."""
 
 
@@ -105,9 +111,15 @@ def test_a_rule_and_great_expectations_find_the_same_rows(
     ]
     schema = "landed_date date, id int, number double, text string, flag boolean, day date"
     frame = spark.createDataFrame(values, schema)
-    plain = Suite(days=Days.of(FIRST), key=("id",), has=(), each_row=(rule,))
+    plain = Suite(
+        days=Days.of(FIRST),
+        key=("id",),
+        has=(),
+        each_row=(rule,),
+    )
     found = judge_things(frame, suite=plain).checks[3]
-    ours = [str(row["id"]) for row in frame.where(broken(rule)).orderBy("id").collect()]
+    broken_rows = frame.where(broken(rule)).orderBy("id")
+    ours = [str(row["id"]) for row in broken_rows.collect()]
     assert ours
     assert sorted(example["id"] for example in found.examples) == ours
     ruled = replace(plain, each_row=(quarantine_up_to(1, rule),))
@@ -227,8 +239,12 @@ def test_a_waiver_of_one_day_leaves_the_others_as_they_are(spark: SparkSession) 
 
 
 def test_a_waiver_of_a_measure_holds_for_its_days_alone(spark: SparkSession) -> None:
-    high = [(day, number, 9.9) for day in (FIRST, SECOND) for number in (3, 4, 5)]
-    verdict = judge_things(rows(spark, *GOOD, *high), waiver("mean", Days.of(SECOND)))
+    days_and_numbers = product((FIRST, SECOND), (3, 4, 5))
+    high = [(day, number, 9.9) for day, number in days_and_numbers]
+    verdict = judge_things(
+        rows(spark, *GOOD, *high),
+        waiver("mean", Days.of(SECOND)),
+    )
     [failure] = verdict.failures
     assert [example["landed_date"] for example in failure.examples] == ["2013-01-01"]
 

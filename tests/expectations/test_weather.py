@@ -114,7 +114,8 @@ def real(weather_lake: Environment, spark: SparkSession) -> Iterator[dict[str, D
         day = LOADED.first if name == "stations" else NIGHT.first
         day = TOMORROW if name == "predictions" else day
         published = spark.read.format("delta").load(weather_lake.table_path(f"weather.{name}"))
-        rows[name] = published.where(F.col(table.partition) == F.lit(day)).persist()
+        of_day = published.where(F.col(table.partition) == F.lit(day))
+        rows[name] = of_day.persist()
     yield rows
     for frame in rows.values():
         frame.unpersist()

@@ -56,7 +56,13 @@ def record(run: Run, *rows: dict[str, Any]) -> None:
     ops.append(run.environment, "stage_runs", rows)
 
 
-def settle(run: Run, model_version: str, event: str = "promoted", *, minute: int = 0) -> None:
+def settle(
+    run: Run,
+    model_version: str,
+    event: str = "promoted",
+    *,
+    minute: int = 0,
+) -> None:
     """Append the run's verdict on the model to `ops.model_events`."""
     row = {
         "run_id": run.run_id,

@@ -285,7 +285,12 @@ def test_sql_for_programs_takes_one_result(
 def test_closed_streams_are_as_good_as_dev_null(closed: str) -> None:
     # What the command itself has opened must be none of the three.
     command = f"{sys.executable} -m jobs config --format json {closed}"
-    ran = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    ran = subprocess.run(
+        ["bash", "-c", command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert (ran.returncode, ran.stderr) == (0, "")
 
 

@@ -81,13 +81,19 @@ def test_an_attempt_whose_quarantine_alone_was_published_does_not_lock_out_the_n
         raise Refused("too many bad rows")
 
     monkeypatch.setattr(night, "_function", lambda stage: refuse)
-    assert [night.perform(run.to_json()) for _ in range(2)] == [1, 1]
+    found = [night.perform(run.to_json()) for _ in range(2)]
+    assert found == [1, 1]
     assert attempts == [1, 2]
 
 
 @pytest.mark.parametrize(
     ("days", "size", "many"),
-    [(1, 100, False), (4, 100, False), (5, 100, True), (1, 5_000_000, True)],
+    [
+        (1, 100, False),
+        (4, 100, False),
+        (5, 100, True),
+        (1, 5_000_000, True),
+    ],
 )
 def test_spark_plans_for_the_rows_that_a_run_has(
     run: Run, monkeypatch: pytest.MonkeyPatch, days: int, size: int, *, many: bool
@@ -95,7 +101,13 @@ def test_spark_plans_for_the_rows_that_a_run_has(
     told: list[bool] = []
     monkeypatch.setattr(night, "plan_for", lambda _, *, many_rows: told.append(many_rows))
     monkeypatch.setattr(night, "_function", lambda _: _giving({}))
-    longer = replace(run, days=Days(run.days.first, run.days.first + timedelta(days=days - 1)))
+    longer = replace(
+        run,
+        days=Days(
+            run.days.first,
+            run.days.first + timedelta(days=days - 1),
+        ),
+    )
     file = run.environment.landing / "flights" / "flights" / f"{run.days.first}.csv"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"x" * size)
@@ -252,7 +264,12 @@ def test_a_stage_in_the_server_has_the_variables_that_this_shell_sets_for_ranks(
 ) -> None:
     given: dict[str, str] = {}
 
-    def child(_: Environment, function: str, argument: Any, environ: dict[str, str]) -> int:
+    def child(
+        _: Environment,
+        function: str,
+        argument: Any,
+        environ: dict[str, str],
+    ) -> int:
         given.update(environ)
         return 0
 

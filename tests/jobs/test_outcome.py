@@ -260,7 +260,11 @@ def test_each_move_of_the_alias_by_hand_is_told_of_once_by_whichever_run_comes_f
     tell(evaluating, told)
     assert outcome.alias_moved(evaluating) is None
     assert outcome.alias_moved(predicting) is None
-    move_alias(run, "1", minute=(ops.now() - NIGHT) // timedelta(minutes=1) + 1)
+    move_alias(
+        run,
+        "1",
+        minute=(ops.now() - NIGHT) // timedelta(minutes=1) + 1,
+    )
     assert outcome.alias_moved(predicting) is not None, "it was moved again"
 
 
@@ -366,7 +370,13 @@ def test_a_night_whose_stage_fails_when_it_is_repeated_is_not_done(run: Run) -> 
 
 def test_what_is_told_leads_to_the_run_and_to_the_report_that_it_has_written(run: Run) -> None:
     file = run.environment.reports / "toy" / "2013-01-05..2013-01-05" / "manual__r1" / "index.html"
-    row = stage_row(run, "check_raw", status="refused", error="no", metrics={"report": str(file)})
+    row = stage_row(
+        run,
+        "check_raw",
+        status="refused",
+        error="no",
+        metrics={"report": str(file)},
+    )
     record(run, row)
     at = run.at(stage("check_raw"))
     told = outcome.failure(at, Event.STAGE_REFUSED, None)

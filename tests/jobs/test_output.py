@@ -217,7 +217,11 @@ def test_csv_repeats_text_to_the_letter_and_leaves_null_empty() -> None:
 
 
 def test_csv_tells_an_empty_text_from_what_is_absent() -> None:
-    rows = [("", None, 1), (None, "", 'say "x"'), ("", "", "")]
+    rows = [
+        ("", None, 1),
+        (None, "", 'say "x"'),
+        ("", "", ""),
+    ]
     assert printed(list("abc"), rows, "csv") == 'a,b,c\n"",,1\n,"","say ""x"""\n"","",""\n'
 
 

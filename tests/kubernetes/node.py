@@ -47,7 +47,13 @@ class Api:
     def __init__(self, address: str) -> None:
         self._address = address
 
-    def ask(self, method: str, path: str, body: object = None, kind: str = "json") -> Found:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        kind: str = "json",
+    ) -> Found:
         content = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": f"application/{kind}"}
         request = urllib.request.Request(
@@ -244,7 +250,8 @@ class Node:
     def _secret(self, pod: Found, name: str) -> dict[str, str]:
         namespace = pod["metadata"]["namespace"]
         found = self._api.ask("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")
-        return {key: base64.b64decode(value).decode() for key, value in found["data"].items()}
+        data = found["data"]
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
     def _fill(self, folder: Path, volume: Found, pod: Found) -> None:
         namespace = pod["metadata"]["namespace"]
@@ -306,7 +313,14 @@ class Node:
         with suppress(urllib.error.HTTPError):
             self._api.ask("DELETE", container.path, body)
 
-    def _tell(self, one: Container, phase: str, state: Found, *, is_ready: bool) -> None:
+    def _tell(
+        self,
+        one: Container,
+        phase: str,
+        state: Found,
+        *,
+        is_ready: bool,
+    ) -> None:
         container = one.pod["spec"]["containers"][0]
         told = {
             "name": container["name"],
@@ -344,7 +358,8 @@ def node(cluster: Api, folder: Path, bridge: str, address: str) -> Iterator[Node
         """As of a kubelet, which Kubernetes asks for them."""
 
         def do_GET(self) -> None:
-            _, _, namespace, name, *_ = self.path.partition("?")[0].split("/")
+            path, _, _ = self.path.partition("?")
+            _, _, namespace, name, *_ = path.split("/")
             content = b""
             for one in (*made.done.values(), *made.containers.values()):
                 meta = one.pod["metadata"]

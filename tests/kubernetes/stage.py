@@ -32,4 +32,8 @@ def train(environment: Environment, file: Path, epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    train(Environment.read(), Path(sys.argv[1]), int(sys.argv[2]))
+    train(
+        Environment.read(),
+        Path(sys.argv[1]),
+        int(sys.argv[2]),
+    )

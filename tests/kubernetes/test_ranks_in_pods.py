@@ -97,10 +97,9 @@ class Nights:
 
     def host(self, pod: str) -> str:
         """The network namespace in which its processes are."""
-        (found,) = [
-            one.host for one in self.node.containers.values() if one.pod["metadata"]["name"] == pod
-        ]
-        return found
+        containers = self.node.containers.values()
+        (found,) = [one for one in containers if one.pod["metadata"]["name"] == pod]
+        return found.host
 
 
 def _with(given: list[Found], variables: dict[str, str]) -> list[Found]:
@@ -192,8 +191,10 @@ def _ended(nights: Nights, pod: str) -> str:
 def _running_ranks(nights: Nights) -> list[str]:
     found = nights.jobs()
     pods = nights.pods(found[0]["metadata"]["name"]) if found else []
-    running = [one for one in pods if one["status"]["phase"] == "Running"]
-    return [one["metadata"]["name"] for one in running] if len(running) == stage.RANKS else []
+    running = [one for one in pods if _phase(one) == "Running"]
+    if len(running) != stage.RANKS:
+        return []
+    return [one["metadata"]["name"] for one in running]
 
 
 def test_ranks_in_pods_train_the_model_of_ranks_on_this_machine(
@@ -268,12 +269,17 @@ def test_ranks_end_with_the_process_of_their_stage_and_their_job_with_its_pod(
     _wait_until(lambda: not any(map(_processes, hosts)), seconds=20)
     print(f"ranks ended after {time.monotonic() - killed:.1f} s")
     # The Pod of the stage is there yet, as that of schedulers is when a stage of theirs is killed.
-    _wait_until(lambda: all(one["status"]["phase"] == "Failed" for one in nights.pods(job)))
+    _wait_until(lambda: set(map(_phase, nights.pods(job))) <= {"Failed"})
     _kubectl("delete", "pod", pod, "--namespace", nights.namespace, "--wait=false")
     _wait_until(lambda: not nights.jobs() and not nights.pods(job), seconds=50)
+
+
+def _phase(pod: Found) -> str:
+    return str(pod["status"]["phase"])
 
 
 def _processes(host: str) -> list[psutil.Process]:
     command = ["ip", "netns", "pids", host]
     found = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    return [psutil.Process(int(one)) for one in found.split() if psutil.pid_exists(int(one))]
+    there = filter(psutil.pid_exists, map(int, found.split()))
+    return [psutil.Process(number) for number in there]

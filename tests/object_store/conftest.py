@@ -39,7 +39,13 @@ class ObjectStore:
         self._ask("PUT", f"/{name}")
         return name
 
-    def fail(self, kind: str, path: str = ".*", method: str = ".*", times: int = -1) -> None:
+    def fail(
+        self,
+        kind: str,
+        path: str = ".*",
+        method: str = ".*",
+        times: int = -1,
+    ) -> None:
         """Let the next requests fail; see `server.Fault`."""
         self._faults([{"kind": kind, "method": method, "path": path, "times": times}])
 
@@ -48,7 +54,8 @@ class ObjectStore:
         return self._faults([])
 
     def _faults(self, faults: list[dict[str, Any]]) -> dict[str, int]:
-        met: dict[str, int] = json.loads(self._ask("PUT", CONTROL, json.dumps(faults).encode()))
+        content = json.dumps(faults).encode()
+        met: dict[str, int] = json.loads(self._ask("PUT", CONTROL, content))
         return met
 
     def _ask(self, method: str, path: str, body: bytes = b"") -> bytes:

@@ -49,9 +49,16 @@ def test_a_commit_whose_reply_is_lost_is_there_once(
     if not is_first:
         publish(run, TABLE, staged(run, {FIRST: [1], SECOND: [2]}))
     store.fail("lost", _COMMITS, "PUT", times=1)
-    publish(run, TABLE, staged(run, {FIRST: [7, 8], SECOND: [2]}))
+    publish(
+        run,
+        TABLE,
+        staged(run, {FIRST: [7, 8], SECOND: [2]}),
+    )
     assert store.mend() == {"lost": 1}
-    assert ids_of(run) == {str(FIRST): [7, 8], str(SECOND): [2]}
+    assert ids_of(run) == {
+        str(FIRST): [7, 8],
+        str(SECOND): [2],
+    }
     known = in_force(run, TABLE)
     assert known[FIRST].checksum == checksum_of([7, 8])
     told = [(row["day"], row["version"]) for row in recorded(run)]
@@ -85,11 +92,18 @@ def test_what_was_published_is_queried_by_sql_and_what_is_in_use_stays(
 ) -> None:
     run = run_at(tmp_path, lake=lake)
     publish(run, TABLE, staged(run, {FIRST: [1], SECOND: [2]}))
-    publish(run, TABLE, staged(run, {FIRST: [3, 4], SECOND: [2]}))
+    publish(
+        run,
+        TABLE,
+        staged(run, {FIRST: [3, 4], SECOND: [2]}),
+    )
     assert "toy.readings" in tables(run.environment)
     statement = "SELECT count(*), sum(id) FROM toy.readings"
     assert query(run.environment, statement)[1] == [(3, 9)]
     rule = Rule(before=recorded(run)[-1]["published_at"], is_dry=False)
     cleaned = clean_table(path(run, TABLE), "toy.readings", rule, versions=[0])
     assert (cleaned.kept, cleaned.deleted) == (4, 0)
-    assert ids_of(run) == {str(FIRST): [3, 4], str(SECOND): [2]}
+    assert ids_of(run) == {
+        str(FIRST): [3, 4],
+        str(SECOND): [2],
+    }

@@ -105,7 +105,10 @@ def test_a_file_that_is_dropped_again_is_seen(at_store: Environment) -> None:
     second = stamp(place)
     assert first and second and first.size == second.size
     assert first.changed_ns != second.changed_ns
-    assert first.changed_ns // 10**9 in range(int(time.time()) - 60, int(time.time()) + 2)
+    assert first.changed_ns // 10**9 in range(
+        int(time.time()) - 60,
+        int(time.time()) + 2,
+    )
     name = f"{WEATHER.name}/again.csv"
     assert file_input(name, LOADED.last, place).version == second.changed_ns
 
@@ -137,12 +140,24 @@ def test_old_reports_go_and_new_ones_stay(at_store: Environment) -> None:
     (folder / "run1" / "index.html").write_bytes(b"12345")
     (folder / "run1" / "readings" / "index.html").write_bytes(b"678")
     now = datetime.now(UTC)
-    kept = clean("reports", folder.glob("*"), Rule(before=now - timedelta(days=1), is_dry=False))
+    kept = clean(
+        "reports",
+        folder.glob("*"),
+        Rule(before=now - timedelta(days=1), is_dry=False),
+    )
     assert (kept.kept, kept.deleted) == (2, 0)
-    told = clean("reports", folder.glob("*"), Rule(before=now + timedelta(days=1), is_dry=True))
+    told = clean(
+        "reports",
+        folder.glob("*"),
+        Rule(before=now + timedelta(days=1), is_dry=True),
+    )
     assert (told.deleted, told.freed) == (2, 8)
     assert len(list(folder.glob("*"))) == 1
-    clean("reports", folder.glob("*"), Rule(before=now + timedelta(days=1), is_dry=False))
+    clean(
+        "reports",
+        folder.glob("*"),
+        Rule(before=now + timedelta(days=1), is_dry=False),
+    )
     assert list(folder.glob("*")) == []
 
 
@@ -169,7 +184,8 @@ def test_doctor_tells_which_places_can_be_written(at_store: Environment, tmp_pat
     told = json.loads(command(elsewhere, "doctor", "--format=json").stdout)
     rows = {row["what"]: row for row in told}
     for what in ("landing folder", "reports", "files of models"):
-        assert (rows[what]["state"], rows[what]["found"][-14:]) == ("ok", "can be written")
+        assert rows[what]["state"] == "ok"
+        assert rows[what]["found"][-14:] == "can be written"
     assert rows["lake"]["state"] == "problem"
     assert "bucket does not exist" in rows["lake"]["found"]
     assert "disk of the lake" not in rows

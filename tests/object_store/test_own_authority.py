@@ -86,7 +86,12 @@ def test_either_variable_has_every_library_trust_it(
         "NIGHTSHIFT_HOME": str(tmp_path / "home"),
         "NIGHTSHIFT_LAKE": "s3://nights/lake",
     }
-    subprocess.run([sys.executable, "-c", _USE], cwd=ROOT, env=variables, check=True)
+    subprocess.run(
+        [sys.executable, "-c", _USE],
+        cwd=ROOT,
+        env=variables,
+        check=True,
+    )
 
 
 def test_java_reads_the_authorities_too(certificate: Path, tmp_path: Path) -> None:

@@ -105,7 +105,15 @@ def test_what_a_killed_training_left_there_is_found_by_its_age(at_store: Environ
     folder = places.place(laid_out_rows(at_store.lake, "small"))
     (folder / "killed" / "judged" / "shard-00000").write_bytes(b"123")
     now = datetime.now(UTC)
-    young = clean("rows", folder.glob("*"), Rule(before=now - timedelta(days=1), is_dry=False))
+    young = clean(
+        "rows",
+        folder.glob("*"),
+        Rule(before=now - timedelta(days=1), is_dry=False),
+    )
     assert (young.kept, young.deleted) == (1, 0)
-    old = clean("rows", folder.glob("*"), Rule(before=now + timedelta(days=1), is_dry=False))
+    old = clean(
+        "rows",
+        folder.glob("*"),
+        Rule(before=now + timedelta(days=1), is_dry=False),
+    )
     assert (old.kept, old.deleted) == (0, 1)

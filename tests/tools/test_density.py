@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tools import density
+from pipelines.environment import ROOT
+from tools import PACKAGES, density
 
 TWO_FUNCTIONS = '''\
 """A docstring
@@ -184,6 +185,18 @@ def test_the_list_names_what_is_dense_the_densest_first(
         f"{code}:3: nested comprehension",
         f"{code}:4: 101 columns",
     ]
+
+
+@pytest.mark.policy
+@pytest.mark.parametrize("folder", [*PACKAGES, "bench", "tools", "tests"])
+def test_no_line_of_ours_is_dense(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # So that a line is told by its path in the project.
+    monkeypatch.chdir(ROOT)
+    dense = density.dense_lines(density.measure(Path(folder), with_tests=True))
+    assert not dense, (
+        f"More than {density.DENSEST} tokens. Name a step, take a comprehension apart, or give "
+        "each argument a line by a comma behind the last one:\n" + "\n".join(dense)
+    )
 
 
 def test_the_row_of_the_document_is_replaced_and_no_other(tmp_path: Path) -> None:

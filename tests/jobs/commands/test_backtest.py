@@ -16,7 +16,10 @@ from pipelines.errors import Refused, UsageError
 from pipelines.model import LinearModel, NeuralNetwork, OneOf
 from tests.jobs.training import small
 
-SCORED = Days(small.LAST + timedelta(days=1), small.LAST + timedelta(days=6))
+SCORED = Days(
+    small.LAST + timedelta(days=1),
+    small.LAST + timedelta(days=6),
+)
 
 
 def test_settings_are_those_of_the_family_or_of_the_training() -> None:
@@ -117,7 +120,8 @@ def test_the_model_is_shown_beside_baselines_and_another_backtest(
     assert [row[0] for row in told.rows] == ["model", "group_mean", f"backtest_{digest}"]
     assert model[-3:] == (None, None, None)
     for worse in (baseline, other):
-        assert worse[-3] == pytest.approx(float(str(worse[3])) - float(str(model[3])))
+        loss, of_model = float(str(worse[3])), float(str(model[3]))
+        assert worse[-3] == pytest.approx(loss - of_model)
         assert float(str(worse[-2])) > 0
     assert Path(told.page).read_text().count("data:image/png") >= 5
     assert "2013-01-27  117 rows, " in capsys.readouterr().err
@@ -129,7 +133,8 @@ def test_of_few_days_no_interval_is_told(tmp_path: Path) -> None:
     small.publish(environment, small.rows_of(Days(small.FIRST, SCORED.last)))
     linear = changed(small.SMALL, "linear", [])
     for count, is_told in ((1, False), (4, False), (5, True)):
-        days = Days.of(SCORED.first + timedelta(days=count - 1)).since(count - 1)
+        last = SCORED.first + timedelta(days=count - 1)
+        days = Days.of(last).since(count - 1)
         made = backtest(linear, environment, days, 5)
         _, (*_, difference, low, high) = made.rows
         assert difference > 0  # type: ignore[operator]
@@ -140,7 +145,10 @@ def test_days_without_a_label_are_told_and_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     environment = small.environment_at(tmp_path)
-    small.publish(environment, small.rows_of(Days(small.FIRST, SCORED.last - timedelta(days=1))))
+    small.publish(
+        environment,
+        small.rows_of(Days(small.FIRST, SCORED.last - timedelta(days=1))),
+    )
     linear = changed(small.SMALL, "linear", [])
     told = backtest(linear, environment, SCORED, 1)
     assert told.rows[0][:2] == ("model", 39 * 5)

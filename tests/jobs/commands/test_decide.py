@@ -51,7 +51,8 @@ def served(environment: Environment) -> Served:
 
     def look() -> list[str | None]:
         known = model_events.turns(environment, "small")
-        turns = [model_events.in_turn(known, FIRST + timedelta(days=day)) for day in range(5)]
+        nights = [FIRST + timedelta(days=day) for day in range(5)]
+        turns = [model_events.in_turn(known, night) for night in nights]
         return [turn and turn.version for turn in turns]
 
     return look
@@ -220,7 +221,10 @@ def test_a_model_is_rejected_or_refused_by_name(environment: Environment, served
             decide.approve(environment, small.SMALL, version, SAID)
 
 
-@pytest.mark.parametrize(("who", "why"), [("", "odd"), ("alice", " \n"), ("a", "x" * 2001)])
+@pytest.mark.parametrize(
+    ("who", "why"),
+    [("", "odd"), ("alice", " \n"), ("a", "x" * 2001)],
+)
 def test_who_and_why_are_said_in_words(who: str, why: str) -> None:
     with pytest.raises(UsageError, match=r"--(by|why) is"):
         Said.by(who, why)
@@ -280,7 +284,12 @@ def test_there_is_no_way_to_a_version_that_was_deleted_in_mlflow_where_the_platf
     # A copy of its tables, which take long to make.
     small.models_at(tmp_path)
     registry = Registry(ranked, "flights")
-    for number, event in ((1, "promoted"), (2, "promoted"), (3, "promoted"), (4, "awaiting")):
+    for number, event in (
+        (1, "promoted"),
+        (2, "promoted"),
+        (3, "promoted"),
+        (4, "awaiting"),
+    ):
         keep(registry, tmp_path, str(number))
         happened(ranked, number, number, event, "flights")
     for version in ("2", "4"):

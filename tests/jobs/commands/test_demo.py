@@ -114,7 +114,10 @@ def test_the_demonstration_leaves_an_example_that_goes_on_after_its_last_night(
     home: Environment, airflow: FakeAirflow, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checked(home, "reports/of the night", 5)
-    played = replace(TOY, replay=Replay(first=date(2013, 1, 2), drops="0 4 * * *"))
+    played = replace(
+        TOY,
+        replay=Replay(first=date(2013, 1, 2), drops="0 4 * * *"),
+    )
     assert demo(played, home) == 0
     calendar = replay.calendar(played, home)
     assert calendar.first == SHOWN.nights.last, "yesterday is the last night that was shown"

@@ -55,7 +55,10 @@ def test_what_drifts_most_comes_first_and_an_interval_counts_by_its_lower_end(
     assert dict(zip(HEADER, day_before.rows[0], strict=True))["in_alarm"] is False
 
 
-@pytest.mark.parametrize(("days", "nights"), [(Days.of(NIGHTS.last), 28), (NIGHTS, 10)])
+@pytest.mark.parametrize(
+    ("days", "nights"),
+    [(Days.of(NIGHTS.last), 28), (NIGHTS, 10)],
+)
 def test_the_picture_shows_nights_and_measures(
     days: Days, nights: int, environment: Environment
 ) -> None:

@@ -77,7 +77,8 @@ def serve(
     model = registry.version("1")
     scored = small.scoring_rows(nights)
     small.publish(environment, scored, "scoring", pipeline=pipeline)
-    shown = scored.select(list(dict.fromkeys((*pipeline.entity, *pipeline.carried))))
+    names = dict.fromkeys((*pipeline.entity, *pipeline.carried))
+    shown = scored.select(list(names))
     scores = pa.array(load(registry, model, variant).score(scored))
     said = shown.append_column(pipeline.prediction, scores)
     made_by = {"model_version": "1", "model_run_id": model.run_id, "run_id": "r1"}
@@ -202,8 +203,11 @@ def test_a_night_is_told_by_feature(environment: Environment, explained: Explain
     assert sum(row["share"] for row in rows) == pytest.approx(1)
     assert words.startswith("small 2013-01-24: 40 predictions, by version 1 (linear).")
     whole, _ = explained(key={"batch": "0"})
-    singles = [explained(key={"batch": str(batch)})[0] for batch in range(40)]
-    of_x = [next(row for row in one if row["feature"] == "x")["attribution"] for one in singles]
+    of_x = []
+    for batch in range(40):
+        single, _ = explained(key={"batch": str(batch)})
+        (row,) = [row for row in single if row["feature"] == "x"]
+        of_x.append(row["attribution"])
     assert rows[0]["mean_absolute"] == pytest.approx(np.abs(of_x).mean())
     assert rows[0]["mean"] == pytest.approx(np.mean(of_x))
     assert len(whole) == len(rows)
@@ -238,7 +242,11 @@ def test_a_picture_lies_beside_the_reports_and_its_name_leads_nowhere_else(
         environment, LINEAR, small.with_column(evil, "failure_probability", again), version=1
     )
     small.publish(environment, moved, "scoring")
-    one = small.with_column(evil, "scoring_version", pa.repeat(pa.scalar(1), len(evil)))
+    one = small.with_column(
+        evil,
+        "scoring_version",
+        pa.repeat(pa.scalar(1), len(evil)),
+    )
     publish_predictions(
         environment, LINEAR, small.with_column(one, "failure_probability", again), version=2
     )
@@ -384,7 +392,12 @@ def test_the_command_asks_the_stage_server_where_one_is_up(
 ) -> None:
     asked: list[tuple[str, dict[str, Any]]] = []
 
-    def call(_: Environment, function: str, argument: dict[str, Any], __: object) -> int:
+    def call(
+        _: Environment,
+        function: str,
+        argument: dict[str, Any],
+        __: object,
+    ) -> int:
         asked.append((function, argument))
         return 2
 
@@ -419,7 +432,8 @@ def test_the_command_asks_the_stage_server_where_one_is_up(
 @pytest.mark.parametrize("zone", ["UTC", None])
 def test_an_instant_of_a_key_may_be_written_in_any_way(written: str, zone: str | None) -> None:
     weather = catalog.pipeline("weather")
-    hours = [datetime(2013, 4, 3, hour, tzinfo=UTC) for hour in (4, 5, 6)]
+    first = datetime(2013, 4, 3, 4, tzinfo=UTC)
+    hours = [first + timedelta(hours=number) for number in range(3)]
     instants = pa.array(hours, pa.timestamp("us", "UTC"))
     predictions = pa.table(
         {

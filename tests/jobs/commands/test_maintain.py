@@ -74,7 +74,8 @@ def test_what_is_old_goes_and_is_told_and_what_is_young_stays(environment: Envir
     young = in_home(environment, is_old=False)
     log = written(environment.logs / "spark.log", is_old=True)
     found = cleaned(environment)
-    assert {what: found[what] for what in old} == {what: [1, 1, 4, ""] for what in old}
+    told = {what: found[what] for what in old}
+    assert told == {what: [1, 1, 4, ""] for what in old}
     assert [file for file in old.values() if file.exists()] == []
     assert [file for file in young.values() if not file.exists()] == []
     assert log.exists(), "a service may have it open"

@@ -31,7 +31,12 @@ def run(tmp_path: Path) -> Run:
     )
 
 
-def leave(run: Run, stage: str, began: float, *places: tuple[str, str, float]) -> None:
+def leave(
+    run: Run,
+    stage: str,
+    began: float,
+    *places: tuple[str, str, float],
+) -> None:
     run.profiles.mkdir(parents=True, exist_ok=True)
     seconds = sum(place[2] for place in places)
     told = {"stage": stage, "days": DAY, "began": began, "seconds": seconds, "places": places}

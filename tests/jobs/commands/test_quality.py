@@ -50,7 +50,13 @@ def judged(
     ops.append(home, "check_results", [row | more])
 
 
-def ran(home: Environment, run_id: str, minute: int, stage: str, **more: Any) -> None:
+def ran(
+    home: Environment,
+    run_id: str,
+    minute: int,
+    stage: str,
+    **more: Any,
+) -> None:
     row = {
         "run_id": run_id,
         "pipeline": "flights",
@@ -73,7 +79,10 @@ def printed(
     return list(csv.DictReader(io.StringIO(output.out))), output.err
 
 
-def shown(rows: list[dict[str, str]], *names: str) -> list[tuple[str, ...]]:
+def shown(
+    rows: list[dict[str, str]],
+    *names: str,
+) -> list[tuple[str, ...]]:
     return [tuple(row[name] for name in names) for row in rows]
 
 
@@ -103,8 +112,20 @@ def test_a_run_is_shown_stage_by_stage_with_what_was_ingested_and_quarantined(
     feed = {"files": 1, "in_files": 9, "staged": 7, "quarantined": 2, "unchanged": 0}
     metrics = {"rows_staged": 7, "rows_quarantined": 2, "feeds": {"weather": feed}}
     ran(home, "run", 1, "ingest", metrics=metrics)
-    ran(home, "run", 2, "check_raw", metrics={"rows": 7, "checks": 1, "warnings": 0})
-    judged(home, "run", 3, "weather", detail=json.dumps({"rows": 7, "quarantined": 0}))
+    ran(
+        home,
+        "run",
+        2,
+        "check_raw",
+        metrics={"rows": 7, "checks": 1, "warnings": 0},
+    )
+    judged(
+        home,
+        "run",
+        3,
+        "weather",
+        detail=json.dumps({"rows": 7, "quarantined": 0}),
+    )
     ran(home, "run", 4, "transform", status="failed", error="a bug\nof ours")
     # Nothing was to do in it: it says nothing of the data.
     ran(home, "later", 9, "ingest", status="current")
@@ -144,7 +165,12 @@ def test_of_a_run_that_was_taken_up_again_the_last_attempt_counts(
     rows, _ = printed(home, capsys)
     assert shown(rows, "table", "outcome") == [("", "done"), ("flights.weather", "passed")]
     rows, _ = printed(home, capsys, show_all=True)
-    assert shown(rows, "outcome") == [("refused",), ("refused",), ("done",), ("passed",)]
+    assert shown(rows, "outcome") == [
+        ("refused",),
+        ("refused",),
+        ("done",),
+        ("passed",),
+    ]
 
 
 def test_a_refused_table_says_what_failed_and_a_passed_one_what_it_was_warned_of(

@@ -119,7 +119,10 @@ def have_labels_landed(
         rows = small.with_column(rows, day, tomorrow)
     label = pipeline.training.label
     unknown = np.arange(len(rows)) < without
-    labels = pa.array(rows[label].to_pylist(), rows.schema.field(label).type)
+    labels = pa.array(
+        rows[label].to_pylist(),
+        rows.schema.field(label).type,
+    )
     known = pc.if_else(pa.array(unknown), None, labels)
     rows = small.with_column(rows, label, known)
     small.publish(environment, rows, pipeline=pipeline)
@@ -215,7 +218,8 @@ def test_slices_add_up_over_the_nights(environment: Environment, told: Told) -> 
         ("line", "CC"),
     ]
     assert sum(one["rows"] for one in slices) == 80
-    assert sum(one["labels"] for one in slices) == sum(one["labels"] for one in nights) == 78
+    assert sum(one["labels"] for one in slices) == 78
+    assert sum(one["labels"] for one in nights) == 78
     whole = sum(one["mean_absolute"] * one["rows"] for one in slices) / 80
     assert whole == pytest.approx(np.mean([night["mean_absolute"] for night in nights]))
     assert max(one["largest"] for one in slices) == max(night["largest"] for night in nights)
@@ -231,7 +235,11 @@ def test_differences_of_parts_add_up_to_that_of_all() -> None:
     draw = np.random.default_rng(3)
     published = draw.random(50)
     now = np.where(draw.random(50) < 0.4, published, draw.random(50))
-    label = np.where(draw.random(50) < 0.3, np.nan, draw.integers(0, 2, 50))
+    label = np.where(
+        draw.random(50) < 0.3,
+        np.nan,
+        draw.integers(0, 2, 50),
+    )
     pairs = rescoring.Pairs(published=published, now=now, label=label)
     is_first = np.arange(50) < 20
     task = task_of("binary_classification")
@@ -252,7 +260,12 @@ def test_the_largest_changes_of_all_nights_are_told_with_their_keys(
     changes, _ = told("changes", model=other.version, nights=TWO, top=7)
     now = says(environment, other, small.scoring_rows(TWO))
     by_key = {
-        (str(row["batch_date"]), row["line"], row["batch"], row["oven"]): place
+        (
+            str(row["batch_date"]),
+            row["line"],
+            row["batch"],
+            row["oven"],
+        ): place
         for place, row in enumerate(said.to_pylist())
     }
     differences = now - said["failure_probability"].to_numpy()
@@ -273,9 +286,11 @@ def test_numbers_are_told_by_the_metrics_of_numbers(environment: Environment, to
     now = says(environment, other, small.scoring_rows(NIGHTS))[:39]
     weight = known["weight"].to_numpy()
     published = said["expected_weight"].to_numpy()[:39]
-    assert night["rmse_published"] == pytest.approx(np.sqrt(np.mean((published - weight) ** 2)))
-    assert night["rmse_now"] == pytest.approx(np.sqrt(np.mean((now - weight) ** 2)))
-    assert night["r2_now"] == pytest.approx(1 - np.mean((now - weight) ** 2) / np.var(weight))
+    of_published = np.mean((published - weight) ** 2)
+    of_now = np.mean((now - weight) ** 2)
+    assert night["rmse_published"] == pytest.approx(np.sqrt(of_published))
+    assert night["rmse_now"] == pytest.approx(np.sqrt(of_now))
+    assert night["r2_now"] == pytest.approx(1 - of_now / np.var(weight))
 
 
 def test_rows_are_those_that_were_scored_though_the_table_says_others_by_now(
@@ -318,7 +333,9 @@ def test_a_night_that_has_published_no_row_is_a_row(environment: Environment, to
     publish_predictions(environment, LINEAR, said, TWO, version=1)
     nights, words = told(nights=TWO, model="1")
     assert [night["rows"] for night in nights] == [40, 0]
-    assert (nights[1]["served_by"], nights[1]["mean_now"], nights[1]["largest"]) == ("", None, None)
+    assert nights[1]["served_by"] == ""
+    assert nights[1]["mean_now"] is None
+    assert nights[1]["largest"] is None
     assert "40 predictions of 2 night(s)" in words
 
 
@@ -379,9 +396,20 @@ def test_predictions_of_rows_that_nobody_knows_are_told(
 
 
 def test_the_place_of_a_key_is_that_of_its_last_row() -> None:
-    wanted = pa.table({"a": ["y", "x", "z", "x"], "b": [1, 1, 1, 2]})
-    rows = pa.table({"b": pa.array([1, 1, 2, 1], pa.int32()), "a": ["x", "y", "x", "x"]})
-    assert served.places_of(wanted, rows, ("a", "b")).tolist() == [1, 3, -1, 2]
+    wanted = pa.table(
+        {
+            "a": ["y", "x", "z", "x"],
+            "b": [1, 1, 1, 2],
+        }
+    )
+    rows = pa.table(
+        {
+            "b": pa.array([1, 1, 2, 1], pa.int32()),
+            "a": ["x", "y", "x", "x"],
+        }
+    )
+    found = served.places_of(wanted, rows, ("a", "b")).tolist()
+    assert found == [1, 3, -1, 2]
 
 
 def test_a_table_has_all_parts_and_a_program_one(
@@ -400,7 +428,12 @@ def test_a_table_has_all_parts_and_a_program_one(
     out = capsys.readouterr().out
     assert "| line  | AA " in out
     assert "log_loss" not in out
-    for part, rows in ((None, 1), ("days", 1), ("slices", 3), ("changes", 10)):
+    for part, rows in (
+        (None, 1),
+        ("days", 1),
+        ("slices", 3),
+        ("changes", 10),
+    ):
         tell(environment, LINEAR, NIGHTS, Asked(model=other.version, form="csv", part=part))
         found = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
         assert len(found) == rows
@@ -498,7 +531,12 @@ def test_the_command_asks_the_stage_server_where_one_is_up(
     asked: list[tuple[str, dict[str, Any]]] = []
     codes = [2, 0]
 
-    def call(_: Environment, function: str, argument: dict[str, Any], __: object) -> int:
+    def call(
+        _: Environment,
+        function: str,
+        argument: dict[str, Any],
+        __: object,
+    ) -> int:
         asked.append((function, argument))
         return codes[len(asked) - 1]
 

@@ -25,10 +25,21 @@ FAILURE = {"table": "flights.weather", "expectation": "e", "count": 9, "way_out"
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
-    return Run(pipeline=pipeline("flights"), days=Days.of(DAY), environment=environment, run_id="r")
+    return Run(
+        pipeline=pipeline("flights"),
+        days=Days.of(DAY),
+        environment=environment,
+        run_id="r",
+    )
 
 
-def recorded(run: Run, stage: str, *, minutes: int = 0, **more: Any) -> None:
+def recorded(
+    run: Run,
+    stage: str,
+    *,
+    minutes: int = 0,
+    **more: Any,
+) -> None:
     row = {
         "run_id": run.run_id,
         "pipeline": "flights",
@@ -58,7 +69,10 @@ def published(run: Run, day: date, **more: Any) -> None:
 
 
 def told(
-    run: Run, tmp_path: Path, night: Callable[[], int], kept: Sequence[Days] = ()
+    run: Run,
+    tmp_path: Path,
+    night: Callable[[], int],
+    kept: Sequence[Days] = (),
 ) -> dict[str, Any]:
     file = tmp_path / "result.json"
     code = perform(run, night, "table", file, kept=kept)
@@ -128,7 +142,10 @@ def test_a_refusal_tells_table_expectation_count_way_out_and_report(
     assert result["tables"] == {}
 
 
-@pytest.mark.parametrize("error", [Refused("a hole"), NotLanded("no file"), ValueError("a bug")])
+@pytest.mark.parametrize(
+    "error",
+    [Refused("a hole"), NotLanded("no file"), ValueError("a bug")],
+)
 def test_what_goes_wrong_between_stages_is_told_too(
     run: Run, tmp_path: Path, error: Exception
 ) -> None:
@@ -152,7 +169,9 @@ def test_a_lake_that_is_away_leaves_the_exit_code(
 
     monkeypatch.setattr(ops, "read", away)
     result = told(run, tmp_path, lambda: 3)
-    assert (result["outcome"], result["exit_code"], result["stages"]) == ("failed", 3, [])
+    assert result["outcome"] == "failed"
+    assert result["exit_code"] == 3
+    assert result["stages"] == []
 
 
 def test_days_whose_corrections_were_not_accepted_are_told(run: Run, tmp_path: Path) -> None:

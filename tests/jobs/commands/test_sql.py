@@ -135,7 +135,11 @@ def test_rows_go_into_a_file(asked_lake: Environment, tmp_path: Path, form: str)
     if form == "csv":
         assert text == "id\n1\n2\n3\n"
     if form == "json":
-        assert json.loads(text) == [{"id": 1}, {"id": 2}, {"id": 3}]
+        assert json.loads(text) == [
+            {"id": 1},
+            {"id": 2},
+            {"id": 3},
+        ]
     if form == "table":
         assert "| id |" in text
 
@@ -145,7 +149,8 @@ def test_parquet_keeps_the_types(asked_lake: Environment, tmp_path: Path) -> Non
     statement = "SET threads = 1; SELECT id, landed_date FROM toy.readings ORDER BY id"
     assert main(["sql", statement, "--format", "parquet", "-o", str(to)]) == 0
     table = pq.read_table(to)
-    assert table.to_pylist() == [{"id": one, "landed_date": _DAY} for one in (1, 2, 3)]
+    found = table.to_pylist()
+    assert found == [{"id": one, "landed_date": _DAY} for one in (1, 2, 3)]
     statement = "SELECT id FROM toy.readings; SET threads = 1"
     assert main(["sql", statement, "--format", "parquet", "-o", str(to)]) == 0
     assert len(pq.read_table(to)) == 3
@@ -182,7 +187,10 @@ def test_a_statement_that_fails_halfway_leaves_the_file_as_it_was(
     assert not list(tmp_path.glob(".rows*"))
 
 
-@pytest.mark.parametrize("words", [["sql"], ["sql", "-f", "-"], ["sql", b"SELECT '\xe9'"]])
+@pytest.mark.parametrize(
+    "words",
+    [["sql"], ["sql", "-f", "-"], ["sql", b"SELECT '\xe9'"]],
+)
 def test_what_is_no_utf_8_is_told(lake: Environment, words: list[str | bytes]) -> None:
     command = [sys.executable, "-m", "jobs", *words]
     for locale in ("C", "C.UTF-8"):
@@ -255,7 +263,9 @@ def test_tables_tells_rows_days_and_meaning(
     assert main(["tables", "--format", "json"]) == 0
     rows = {row["table"]: row for row in json.loads(capsys.readouterr().out)}
     readings = rows["toy.readings"]
-    assert (readings["rows"], readings["first day"], readings["files"]) == (3, str(_DAY), 1)
+    assert readings["rows"] == 3
+    assert readings["first day"] == str(_DAY)
+    assert readings["files"] == 1
     assert rows["ops.publications"]["what it holds"].startswith("Every publication of a day")
     assert main(["tables", "flights"]) == 0
 
@@ -569,7 +579,10 @@ def test_one_that_is_ended_leaves_no_half_file(
     folder.mkdir()
     words = ["sql", "-o", str(folder / "long.csv"), "--format", "csv", "FROM range(1000000000000)"]
     program = [sys.executable, "-m", "jobs", *words]
-    with subprocess.Popen(program, env={**os.environ, **lake.variables()}) as asked:
+    with subprocess.Popen(
+        program,
+        env={**os.environ, **lake.variables()},
+    ) as asked:
         try:
             until = time.monotonic() + 60
             while not any(folder.iterdir()):

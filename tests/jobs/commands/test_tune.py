@@ -25,7 +25,10 @@ from pipelines.model import Between, Choice, LinearModel, OneOf
 from pipelines.spec import Pipeline
 from tests.jobs.training import small
 
-SCORED = Days(small.LAST + timedelta(days=1), small.LAST + timedelta(days=6))
+SCORED = Days(
+    small.LAST + timedelta(days=1),
+    small.LAST + timedelta(days=6),
+)
 _SEARCH: dict[str, Choice] = {
     "l2": Between(low=0.1, high=1e5, is_log=True),
     "window_days": OneOf(values=(12, 16)),
@@ -44,7 +47,11 @@ def environment(tmp_path: Path) -> Environment:
     return environment
 
 
-def _tune(environment: Environment, trials: int, **options: Any) -> list[tuple[object, ...]]:
+def _tune(
+    environment: Environment,
+    trials: int,
+    **options: Any,
+) -> list[tuple[object, ...]]:
     asked: dict[str, Any] = {"every": 3, "seconds": None, "at_once": 1, **options}
     pipeline = asked.pop("pipeline", _pipeline())
     return tune.tune(pipeline, environment, SCORED, trials=trials, **asked)
@@ -91,7 +98,10 @@ def test_a_night_without_a_label_after_it_tells_nothing_of_a_trial(
 ) -> None:
     closed = pa.array(list(SCORED)[:3], pa.date32())
     rows = small.rows_of(Days(small.FIRST, SCORED.last))
-    small.publish(environment, rows.filter(pc.invert(pc.is_in(rows["batch_date"], closed))))
+    small.publish(
+        environment,
+        rows.filter(pc.invert(pc.is_in(rows["batch_date"], closed))),
+    )
     (row,) = _tune(environment, 1)
     told = dict(zip(tune.HEADER, row, strict=True))
     assert (told["state"], told["loss"] > 0) == ("done", True)  # type: ignore[operator]
@@ -103,7 +113,10 @@ def test_rows_that_are_not_there_yet_count_to_no_settings(tmp_path: Path) -> Non
         with pytest.raises(NightshiftError, match=r"small\.training does not exist yet"):
             _tune(environment, 2)
     rows = small.rows_of(Days(small.FIRST, SCORED.last))
-    small.publish(environment, rows.filter(pc.less(rows["batch_date"], pa.scalar(SCORED.first))))
+    small.publish(
+        environment,
+        rows.filter(pc.less(rows["batch_date"], pa.scalar(SCORED.first))),
+    )
     for _ in range(2):
         with pytest.raises(Refused, match="has no labelled row about"):
             _tune(environment, 2)
@@ -231,8 +244,8 @@ def test_a_trial_that_is_clearly_worse_is_pruned(
 ) -> None:
     monkeypatch.setattr(tuning, "_TRIALS_BEFORE_PRUNING", 1)
     monkeypatch.setattr(tuning, "_NIGHTS_BEFORE_PRUNING", 0)
-    search: dict[str, Choice] = {"l2": Between(low=1e4, high=1e9, is_log=True)}
-    pipeline = _pipeline(search, l2=1e4)
+    choice = Between(low=1e4, high=1e9, is_log=True)
+    pipeline = _pipeline({"l2": choice}, l2=1e4)
     rows = _tune(environment, 6, pipeline=pipeline)
     pruned = [row for row in rows if row[1] == "pruned"]
     assert pruned

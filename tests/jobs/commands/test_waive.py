@@ -54,7 +54,8 @@ def test_a_waiver_is_listed_until_and_after_its_end(
     assert waive(why="another", date=None, **{"from": "2013-01-05", "to": "2013-01-06"}) == 0
     newest, first = listed(capsys)
     assert f"To end it: nightshift waive flights --revoke {first['waiver_id']}" in told
-    assert {name: first[name] for name in ("state", "table", "days", "column", "by", "why")} == {
+    names = ("state", "table", "days", "column", "by", "why")
+    assert {name: first[name] for name in names} == {
         "state": "in force",
         "table": "flights.weather",
         "days": "2013-01-05",

@@ -30,8 +30,14 @@ from tests.jobs.toy import Row, drop, readings_in, run_of_feeds, write_rows
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 FIRST, SECOND, THIRD = "2013-01-01", "2013-01-02", "2013-01-03"
-_ROWS: list[Row] = [("1", FIRST, "0.5", "a"), ("2", FIRST, "1.5", "b")]
-_WITH_EXTRA: list[Row] = [("3", FIRST, "2.5", "c", "x 1"), ("4", FIRST, "3.5", "d", "NA")]
+_ROWS: list[Row] = [
+    ("1", FIRST, "0.5", "a"),
+    ("2", FIRST, "1.5", "b"),
+]
+_WITH_EXTRA: list[Row] = [
+    ("3", FIRST, "2.5", "c", "x 1"),
+    ("4", FIRST, "3.5", "d", "NA"),
+]
 
 
 def feed_with(policy: NewColumns, source_format: Format = "csv") -> Feed:
@@ -59,15 +65,17 @@ def night(
     return run, metrics
 
 
-def read_by_all(run: Run, feed: Feed, column: str) -> list[tuple[object, ...]]:
+def read_by_all(
+    run: Run,
+    feed: Feed,
+    column: str,
+) -> list[tuple[object, ...]]:
     """The id and a column of every row: the same by Spark, by SQL without a JVM and by delta-rs."""
-    by_spark = [
-        tuple(row)
-        for row in tables.read(run, feed.name).select("id", column).orderBy("id").collect()
-    ]
+    in_order = tables.read(run, feed.name).select("id", column).orderBy("id")
+    by_spark = [tuple(row) for row in in_order.collect()]
     _, by_duckdb = query(run.environment, f"SELECT id, {column} FROM toy.{feed.name} ORDER BY id")
-    whole = DeltaTable(path(run, feed.name)).to_pyarrow_table().sort_by("id").to_pylist()
-    by_delta = [(row["id"], row[column]) for row in whole]
+    whole = DeltaTable(path(run, feed.name)).to_pyarrow_table().sort_by("id")
+    by_delta = [(row["id"], row[column]) for row in whole.to_pylist()]
     assert by_spark == by_duckdb == by_delta
     return by_spark
 
@@ -253,7 +261,11 @@ def test_a_broken_line_of_json_adds_no_column(
     good = '{"id": 1, "taken": null, "amount": 1e2, "note": "a", "extra": 1.50}'
     long = f'{{"id": {"1" * 5000}, "taken": null, "amount": 1, "note": "b"}}'
     lines = [good, long, '{"id": 2, "odd": [1]}', '{"worse": 1', "[1]", "7", "[" * 100_000]
-    drop(environment, feed.path.replace("{date}", FIRST), "\n".join(lines).encode())
+    drop(
+        environment,
+        feed.path.replace("{date}", FIRST),
+        "\n".join(lines).encode(),
+    )
     run, metrics = night(environment, feed, FIRST)
     assert (metrics["rows_staged"], metrics["rows_quarantined"]) == (1, 6)
     # As it is written: a number keeps its zero.

@@ -35,7 +35,10 @@ def _by_python(content: bytes) -> list[tuple[int, bytes]]:
     return list(enumerate(found, FIRST_LINE))
 
 
-def _in_splits(content: bytes, folder: Path) -> tuple[splits.CountedLines, list[tuple[int, bytes]]]:
+def _in_splits(
+    content: bytes,
+    folder: Path,
+) -> tuple[splits.CountedLines, list[tuple[int, bytes]]]:
     file = folder / "lines"
     file.write_bytes(content)
     counted = splits.count_lines(BytesIO(content), FIRST_LINE)

@@ -94,7 +94,12 @@ def driver(port: int) -> Iterator[Driver]:
         gateway.shutdown()
 
 
-def beeline(port: int, user: str, password_file: Path, *statements: str) -> list[str]:
+def beeline(
+    port: int,
+    user: str,
+    password_file: Path,
+    *statements: str,
+) -> list[str]:
     """The lines that beeline prints for statements, the first after its prompt."""
     asked = [word for one in statements for word in ("-e", one)]
     ran = subprocess.run(
@@ -117,8 +122,8 @@ def beeline(port: int, user: str, password_file: Path, *statements: str) -> list
 
 def log_files(environment: Environment) -> list[tuple[str, int]]:
     """Every file of the lake, with its size."""
-    found = Path(environment.lake).rglob("*")
-    return sorted((str(one), one.stat().st_size) for one in found if one.is_file())
+    found = [one for one in Path(environment.lake).rglob("*") if one.is_file()]
+    return sorted((str(one), one.stat().st_size) for one in found)
 
 
 def _spark_jars() -> str:
@@ -130,10 +135,13 @@ def _spark_jars() -> str:
 
 def _rows(result: Any) -> list[tuple[Any, ...]]:
     told = result.getMetaData()
-    kinds = [told.getColumnTypeName(n + 1).lower() for n in range(told.getColumnCount())]
+    # JDBC counts columns from 1.
+    columns = range(1, told.getColumnCount() + 1)
+    kinds = {column: told.getColumnTypeName(column).lower() for column in columns}
     rows = []
     while result.next():
-        rows.append(tuple(_value(result.getString(n + 1), kinds[n]) for n in range(len(kinds))))
+        values = [_value(result.getString(column), kinds[column]) for column in columns]
+        rows.append(tuple(values))
     return rows
 
 

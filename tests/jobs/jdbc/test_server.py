@@ -186,7 +186,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     (service,) = (one for one in services(environment) if one.name == JDBC)
     # As where the nights have a cluster's Spark.
     elsewhere = {"SPARK_REMOTE": "sc://127.0.0.1:1", "SPARK_CONNECT_MODE_ENABLED": "1"}
-    own = {**os.environ, **elsewhere, **environment.variables(), "PYTHONPATH": str(Path.cwd())}
+    own = {
+        **os.environ,
+        **elsewhere,
+        **environment.variables(),
+        "PYTHONPATH": str(Path.cwd()),
+    }
     log_file = home / "jdbc.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(
@@ -223,7 +228,8 @@ def ann(served: Served, clients: Driver) -> Iterator[Connection]:
 
 def test_it_shares_the_classes_that_set_up_wrote_down(served: Served) -> None:
     shared = str(CLASS_ARCHIVE)
-    (java,) = [one for one in served.processes() if Path(one.exe()).name == "java"]
+    processes = served.processes()
+    (java,) = [one for one in processes if Path(one.exe()).name == "java"]
     assert shared in {part.path for part in java.memory_maps()}
 
 
@@ -247,7 +253,14 @@ def test_nobody_gets_in_without_a_password_of_their_own(
     served: Served, clients: Driver, tmp_path: Path
 ) -> None:
     ann, admin = (served.accounts[name].password for name in ("ann", "admin"))
-    logins = [("ann", ""), ("ann", "x" + ann), ("ann", admin), ("bob", ann), ("", ""), ("", ann)]
+    logins = [
+        ("ann", ""),
+        ("ann", "x" + ann),
+        ("ann", admin),
+        ("bob", ann),
+        ("", ""),
+        ("", ann),
+    ]
     for user, password in logins:
         with pytest.raises(Refused, match="Error validating the login"):
             clients.connection(user, password).__enter__()
@@ -314,8 +327,10 @@ def test_a_short_statement_does_not_wait_for_a_long_one(
 
 
 def test_tables_are_listed_with_their_columns(served: Served, ann: Connection) -> None:
-    stored = [tuple(name.split(".")) for name in sql.stored_tables(served.lake.environment)]
-    found = [row[:2] for schema in ("toy", "ops") for row in ann.ask(f"SHOW TABLES IN {schema}")]
+    tables = sql.stored_tables(served.lake.environment)
+    stored = [tuple(name.split(".")) for name in tables]
+    rows = [*ann.ask("SHOW TABLES IN toy"), *ann.ask("SHOW TABLES IN ops")]
+    found = [row[:2] for row in rows]
     assert sorted(found) == sorted(stored)
     columns = ann.columns("toy", "sums")
     assert list(columns) == sums().column_names
@@ -332,7 +347,10 @@ def test_what_is_published_is_there_without_a_restart(served: Served, ann: Conne
     log = served.lake.environment.home / "jdbc.log"
     _wait(lambda: ann.ask("SHOW TABLES LIKE 'others'") != [], _FOLLOW_SECONDS, log)
     assert ann.ask("SELECT count(*) FROM others") == [(11,)]
-    wider = sums().append_column("added", pa.array(range(11), pa.int64()))
+    wider = sums().append_column(
+        "added",
+        pa.array(range(11), pa.int64()),
+    )
     Lake(served.lake.environment, others).publish({FIRST: wider}, "others")
     assert ann.ask("SELECT sum(added) FROM others") == [(55,)]
     _wait(lambda: "added" in ann.columns("toy", "others"), _FOLLOW_SECONDS, log)
@@ -346,7 +364,11 @@ def test_statements_that_only_read_are_answered(ann: Connection) -> None:
         assert ann.ask(statement), statement
 
 
-@pytest.mark.parametrize("statements", [WRITES, READS, CODE], ids=["writes", "reads", "code"])
+@pytest.mark.parametrize(
+    "statements",
+    [WRITES, READS, CODE],
+    ids=["writes", "reads", "code"],
+)
 def test_nothing_can_be_written_run_or_read_beside_the_lake(
     served: Served, ann: Connection, tmp_path: Path, statements: tuple[str, ...]
 ) -> None:

@@ -57,7 +57,11 @@ def end(
 
 
 def publish_ids(run: Run, name: str, *ids: int) -> None:
-    publish(run, name, staged(run, {run.days.first: list(ids)}, name))
+    publish(
+        run,
+        name,
+        staged(run, {run.days.first: list(ids)}, name),
+    )
 
 
 def seen(run: Run, name: str, run_id: str | None) -> list[int]:
@@ -111,7 +115,10 @@ def test_the_history_ends_with_the_run(tmp_path: Path) -> None:
         publish_ids(run, "predictions", number)
         end(run)
     told = "SELECT id, revision, is_in_force FROM toy.predictions_history ORDER BY id"
-    assert query(run.environment, told, "second")[1] == [(1, 1, False), (2, 2, True)]
+    assert query(run.environment, told, "second")[1] == [
+        (1, 1, False),
+        (2, 2, True),
+    ]
 
 
 def test_of_runs_that_overlap_each_sees_what_it_has_published(tmp_path: Path) -> None:

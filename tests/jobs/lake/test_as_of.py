@@ -20,7 +20,9 @@ from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from tests.jobs.lake.test_commits import run_at, staged
 
-_FIRST, _SECOND, _LATER = date(2013, 1, 5), date(2013, 1, 6), date(2013, 1, 9)
+_FIRST = date(2013, 1, 5)
+_SECOND = date(2013, 1, 6)
+_LATER = date(2013, 1, 9)
 _KNOWN = ["toy.readings", "toy.schedule", "other.schedule"]
 
 

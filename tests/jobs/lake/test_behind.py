@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,25 @@ PIPELINE = replace(
     TOY,
     feeds=(VISITS, PLANNED, REGISTER),
     derived=(
-        Table(name="entities", made_by="transform", reads=("planned",), key=("reading_date", "id")),
-        Table(name="hourly", made_by="transform", reads=("visits",), key=("place", "observed_at")),
-        Table(name="weekly", made_by="transform", reads=("hourly",), key=("place",), window_days=3),
+        Table(
+            name="entities",
+            made_by="transform",
+            reads=("planned",),
+            key=("reading_date", "id"),
+        ),
+        Table(
+            name="hourly",
+            made_by="transform",
+            reads=("visits",),
+            key=("place", "observed_at"),
+        ),
+        Table(
+            name="weekly",
+            made_by="transform",
+            reads=("hourly",),
+            key=("place",),
+            window_days=3,
+        ),
     ),
     entity_table="entities",
     views=VIEWS,
@@ -128,7 +145,11 @@ def _raw(line: int, **row: Any) -> dict[str, Any]:
     return {**row, "source_file": "toy/of_that_day.csv", "source_line": line}
 
 
-def _hour(hours: int, known_at: datetime = MOMENT, place: str = "attic") -> dict[str, Any]:
+def _hour(
+    hours: int,
+    known_at: datetime = MOMENT,
+    place: str = "attic",
+) -> dict[str, Any]:
     return {"place": place, "observed_at": NOON + timedelta(hours=hours), "known_at": known_at}
 
 
@@ -137,21 +158,37 @@ def lake(tmp_path: Path) -> Lake:
     made = Lake(tmp_path)
     own = {**ENTITY, "place": "attic", "event_timestamp": MOMENT}
     made.publish("entities", NIGHT, [{**own, "id": 6}, own])
-    made.publish("planned", NIGHT, [_raw(2, id=6), _raw(3, id=7)])
+    made.publish(
+        "planned",
+        NIGHT,
+        [_raw(2, id=6), _raw(3, id=7)],
+    )
     late = _hour(9, known_at=MOMENT + timedelta(hours=1))
-    made.publish("hourly", NIGHT, [_hour(1), _hour(2), late, _hour(3, place="cellar")])
+    made.publish(
+        "hourly",
+        NIGHT,
+        [_hour(1), _hour(2), late, _hour(3, place="cellar")],
+    )
     for days_ago in range(4):
         day = NIGHT - timedelta(days=days_ago)
-        visits = [_raw(n + 2, place="attic", seen_at=NOON + timedelta(hours=n)) for n in range(5)]
+        visits = []
+        for number in range(5):
+            seen_at = NOON + timedelta(hours=number)
+            visits.append(_raw(number + 2, place="attic", seen_at=seen_at))
         made.publish("visits", day, visits)
     made.publish("weekly", NIGHT, [{"place": "attic", "event_timestamp": MOMENT}])
-    made.publish("register", NIGHT - timedelta(days=20), [_raw(4, place="attic")])
+    made.publish(
+        "register",
+        NIGHT - timedelta(days=20),
+        [_raw(4, place="attic")],
+    )
     return made
 
 
 def _of(found: Sequence[Behind], table: str) -> list[tuple[object, ...]]:
     rows = [one for one in found if one.table == f"toy.{table}"]
-    return [(one.days, one.row, one.file, one.line, one.read_for) for one in rows]
+    told = attrgetter("days", "row", "file", "line", "read_for")
+    return [told(one) for one in rows]
 
 
 def test_each_row_is_told_with_its_file_and_line(lake: Lake) -> None:
@@ -192,7 +229,11 @@ def test_what_became_known_later_is_not_behind_a_row(lake: Lake) -> None:
 
 
 def test_many_rows_of_a_day_are_counted(lake: Lake) -> None:
-    lake.publish("hourly", NIGHT, [_hour(30, known_at=NOON), _hour(-30, known_at=NOON)])
+    lake.publish(
+        "hourly",
+        NIGHT,
+        [_hour(30, known_at=NOON), _hour(-30, known_at=NOON)],
+    )
     found = behind(lake.run, ENTITY)
     # None of the visits has the time of what the view found.
     counted = "5 rows with place=attic"

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -60,7 +61,12 @@ def schema(partition: str = "landed_date", column: str = "id") -> dict[str, Any]
     return {"type": "struct", "fields": fields}
 
 
-def run_at(home: Path, days: Days = BOTH, attempt: int = 0, lake: str = "") -> Run:
+def run_at(
+    home: Path,
+    days: Days = BOTH,
+    attempt: int = 0,
+    lake: str = "",
+) -> Run:
     environment = Environment.read({"NIGHTSHIFT_HOME": str(home), "NIGHTSHIFT_LAKE": lake})
     run = Run(pipeline=TOY, days=days, environment=environment)
     return replace(run.at(stage("check_raw")), attempt=attempt)
@@ -92,6 +98,11 @@ def staged(
     )
 
 
+def staged_by(run: Run, definition: str) -> Staging:
+    """One row of the first day, made by that definition."""
+    return staged(run, {FIRST: [1]}, origin=Origin(definition=definition))
+
+
 def checksum_of(ids: list[int]) -> str:
     """Tells ids apart that have the same sum."""
     return str(sum(one**3 + 1 for one in ids))
@@ -107,13 +118,20 @@ def ids_of(run: Run, name: str = TABLE) -> dict[str, list[int]]:
 
 def recorded(run: Run, name: str = TABLE) -> list[dict[str, Any]]:
     rows = ops.read(run.environment, "publications", [("table_name", "=", f"toy.{name}")])
-    return sorted(rows.to_pylist(), key=lambda row: (row["published_at"], row["day"]))
+    return sorted(
+        rows.to_pylist(),
+        key=lambda row: (row["published_at"], row["day"]),
+    )
 
 
 def test_only_the_days_that_differ_are_replaced(tmp_path: Path) -> None:
     run = run_at(tmp_path)
     publish(run, TABLE, staged(run, {FIRST: [1], SECOND: [2]}))
-    published = publish(run, TABLE, staged(run, {FIRST: [1], SECOND: [3, 4]}))
+    published = publish(
+        run,
+        TABLE,
+        staged(run, {FIRST: [1], SECOND: [3, 4]}),
+    )
     assert published.changed
     assert ids_of(run) == {"2013-01-05": [1], "2013-01-06": [3, 4]}
     known = in_force(run, TABLE)
@@ -132,12 +150,12 @@ def test_a_day_without_rows_is_published_too(tmp_path: Path) -> None:
 
 def test_the_same_rows_from_other_inputs_make_no_version_and_are_recorded(tmp_path: Path) -> None:
     run = run_at(tmp_path, Days.of(FIRST))
-    publish(run, TABLE, staged(run, {FIRST: [1]}, origin=Origin(definition="before")))
-    again = publish(run, TABLE, staged(run, {FIRST: [1]}, origin=Origin(definition="after")))
+    publish(run, TABLE, staged_by(run, "before"))
+    again = publish(run, TABLE, staged_by(run, "after"))
     assert (again.changed, again.version) == (False, 0)
     assert DeltaTable(path(run, TABLE)).version() == 0
     assert in_force(run, TABLE)[FIRST].definition == "after"
-    once_more = publish(run, TABLE, staged(run, {FIRST: [1]}, origin=Origin(definition="after")))
+    once_more = publish(run, TABLE, staged_by(run, "after"))
     assert not once_more.changed
     assert [row["changed"] for row in recorded(run)] == [True, False]
 
@@ -147,7 +165,10 @@ def test_a_day_that_is_kept_stays_and_the_others_are_published(tmp_path: Path) -
     publish(served, TABLE, staged(served, {FIRST: [1], SECOND: [2]}))
     third = SECOND + timedelta(days=1)
     run = run_at(tmp_path, Days(FIRST, third))
-    other = staged(run, {FIRST: [1], SECOND: [3, 4], third: [5]})
+    other = staged(
+        run,
+        {FIRST: [1], SECOND: [3, 4], third: [5]},
+    )
     published = publish(run, TABLE, other, keep_published=True)
     assert ids_of(run) == {"2013-01-05": [1], "2013-01-06": [2], "2013-01-07": [5]}
     assert (published.rows, published.changed, published.version) == (3, True, 1)
@@ -171,17 +192,23 @@ def test_where_all_days_are_kept_nothing_is_written(tmp_path: Path) -> None:
 def test_what_is_kept_is_told_with_the_run_whose_rows_they_are(tmp_path: Path) -> None:
     day = Days.of(FIRST)
     served, confirming, late = (run_at(tmp_path, day) for _ in range(3))
-    publish(served, TABLE, staged(served, {FIRST: [1]}, origin=Origin(definition="before")))
-    publish(confirming, TABLE, staged(served, {FIRST: [1]}, origin=Origin(definition="after")))
+    publish(served, TABLE, staged_by(served, "before"))
+    publish(confirming, TABLE, staged_by(served, "after"))
     assert in_force(late, TABLE)[FIRST].run_id == confirming.run_id
-    (kept,) = publish(late, TABLE, staged(late, {FIRST: [2]}), keep_published=True).kept
+    published = publish(late, TABLE, staged(late, {FIRST: [2]}), keep_published=True)
+    (kept,) = published.kept
     assert kept.run_id == served.run_id
 
 
 def of_long_ago(run: Run, ids: Mapping[date, list[int]]) -> DeltaTable:
     """A table that was published before there was a record of it."""
     for day, values in ids.items():
-        rows = pa.table({"id": pa.array(values, pa.int32()), "landed_date": [day] * len(values)})
+        rows = pa.table(
+            {
+                "id": pa.array(values, pa.int32()),
+                "landed_date": [day] * len(values),
+            }
+        )
         write_deltalake(path(run, TABLE), rows, mode="append", partition_by=["landed_date"])
     return DeltaTable(path(run, TABLE))
 
@@ -198,8 +225,11 @@ def test_what_was_published_before_there_was_a_record_is_kept_too_and_recorded_o
         assert ids_of(run) == {"2013-01-05": [1, 2], "2013-01-06": [3]}
         assert published.changed == (turn == 0)
         (kept,) = published.kept
-        assert (kept.day, kept.rows, kept.version) == (FIRST, 2, old.version())
-    told = [(row["day"], row["rows"], row["run_id"]) for row in recorded(run)]
+        assert kept.day == FIRST
+        assert kept.rows == 2
+        assert kept.version == old.version()
+    names = itemgetter("day", "rows", "run_id")
+    told = [names(row) for row in recorded(run)]
     assert told == [(FIRST, 2, ""), (SECOND, 1, run.run_id)]
     assert began - timedelta(hours=1) < recorded(run)[0]["published_at"] < began
 
@@ -219,7 +249,12 @@ def test_a_day_is_kept_whatever_its_rows_were_made_from(tmp_path: Path) -> None:
     publish(run, TABLE, staged(run, {FIRST: [1]}))
     before = Knowledge(run).table_input(TABLE, day)
     publish(run, "scoring", staged(run, {FIRST: [10]}, "scoring"))
-    late = staged(run, {FIRST: [11]}, "scoring", Origin(inputs={FIRST: (before,)}))
+    late = staged(
+        run,
+        {FIRST: [11]},
+        "scoring",
+        Origin(inputs={FIRST: (before,)}),
+    )
     publish(run, TABLE, staged(run, {FIRST: [2]}))
     assert len(publish(run, "scoring", late, keep_published=True).kept) == 1
 
@@ -238,7 +273,11 @@ def test_a_kill_between_commit_and_record_is_repaired_by_reading_the_commit(
     # The number of the attempt that was killed is not given again.
     assert next_attempt(run, [TABLE]) == 3
     publish(run, TABLE, staged(run, {FIRST: [7]}))
-    assert [(row["version"], row["rows"]) for row in recorded(run)] == [(0, 1), (1, 2), (2, 1)]
+    assert [(row["version"], row["rows"]) for row in recorded(run)] == [
+        (0, 1),
+        (1, 2),
+        (2, 1),
+    ]
     assert ids_of(run) == {"2013-01-05": [7]}
 
 
@@ -261,12 +300,26 @@ def test_rows_made_from_what_has_been_replaced_since_are_not_published(tmp_path:
     run = run_at(tmp_path, day)
     publish(run, TABLE, staged(run, {FIRST: [1]}))
     before = Knowledge(run).table_input(TABLE, day)
-    derived = staged(run, {FIRST: [10]}, "scoring", Origin(inputs={FIRST: (before,)}))
+    derived = staged(
+        run,
+        {FIRST: [10]},
+        "scoring",
+        Origin(inputs={FIRST: (before,)}),
+    )
     publish(run, TABLE, staged(run, {FIRST: [2]}))
     with pytest.raises(Fenced, match=r"toy.readings for 2013-01-05 that have been replaced"):
         publish(run, "scoring", derived)
     after = Knowledge(run).table_input(TABLE, day)
-    publish(run, "scoring", staged(run, {FIRST: [20]}, "scoring", Origin(inputs={FIRST: (after,)})))
+    publish(
+        run,
+        "scoring",
+        staged(
+            run,
+            {FIRST: [20]},
+            "scoring",
+            Origin(inputs={FIRST: (after,)}),
+        ),
+    )
     assert ids_of(run, "scoring") == {"2013-01-05": [20]}
     assert in_force(run, "scoring")[FIRST].inputs[0].version == 1
 
@@ -287,7 +340,11 @@ def test_a_new_column_is_null_on_days_of_before(tmp_path: Path) -> None:
     note = {"name": "note", "type": "string", "nullable": True, "metadata": {}}
     later = run_at(tmp_path, Days.of(SECOND))
     wider = replace(
-        staged(later, {SECOND: [2]}), schema={**schema(), "fields": [*schema()["fields"], note]}
+        staged(
+            later,
+            {SECOND: [2]},
+        ),
+        schema={**schema(), "fields": [*schema()["fields"], note]},
     )
     publish(later, TABLE, wider)
     rows = DeltaTable(path(run, TABLE)).to_pyarrow_table()
@@ -300,7 +357,11 @@ def test_a_new_column_is_null_on_days_of_before(tmp_path: Path) -> None:
 def test_a_column_that_is_called_otherwise_is_published_whatever_it_holds(tmp_path: Path) -> None:
     run = run_at(tmp_path)
     before, after = Origin(definition="before"), Origin(definition="after")
-    publish(run, TABLE, staged(run, {FIRST: [1], SECOND: [2]}, origin=before))
+    publish(
+        run,
+        TABLE,
+        staged(run, {FIRST: [1], SECOND: [2]}, origin=before),
+    )
     # A night after the other: the table has the column from the first one on.
     for day, value in ((FIRST, 1), (SECOND, 2)):
         of_day = run_at(tmp_path, Days.of(day))
@@ -317,7 +378,11 @@ def test_another_definition_that_gives_the_same_columns_changes_nothing(tmp_path
     run = run_at(tmp_path)
     for definition in ("before", "after"):
         origin = Origin(definition=definition)
-        published = publish(run, TABLE, staged(run, {FIRST: [1], SECOND: []}, origin=origin))
+        published = publish(
+            run,
+            TABLE,
+            staged(run, {FIRST: [1], SECOND: []}, origin=origin),
+        )
     assert not published.changed
     assert publications.in_force(run, TABLE)[FIRST].definition == "after"
 
@@ -328,7 +393,11 @@ def test_a_column_of_another_type_is_refused_by_its_name(tmp_path: Path) -> None
     run = run_at(tmp_path, Days.of(FIRST))
     other = json.loads(json.dumps(schema()).replace("integer", "string"))
     with pytest.raises(NightshiftError, match="column 'id' is integer in the table, and string"):
-        publish(run, TABLE, replace(staged(run, {FIRST: [2]}), schema=other))
+        publish(
+            run,
+            TABLE,
+            replace(staged(run, {FIRST: [2]}), schema=other),
+        )
     assert ids_of(run) == {"2013-01-05": [1], "2013-01-06": [2]}
 
 
@@ -345,7 +414,11 @@ def test_a_column_of_another_type_is_refused_with_what_its_table_takes(
     tmp_path: Path, name: str, way_out: str
 ) -> None:
     both = run_at(tmp_path)
-    publish(both, name, staged(both, {FIRST: [1], SECOND: [2]}, name))
+    publish(
+        both,
+        name,
+        staged(both, {FIRST: [1], SECOND: [2]}, name),
+    )
     run = run_at(tmp_path, Days.of(FIRST))
     waiting = staged(run, {FIRST: [2]}, name)
     other = json.loads(json.dumps(waiting.schema).replace("integer", "string"))
@@ -362,7 +435,10 @@ def test_a_column_gets_another_type_when_all_days_of_the_table_are_replaced(
     for file in wider.files:
         place = Path(path(run, TABLE)) / file.path
         rows = pq.read_table(place, partitioning=None)
-        pq.write_table(rows.cast(pa.schema({"id": pa.int64()})), place)
+        pq.write_table(
+            rows.cast(pa.schema({"id": pa.int64()})),
+            place,
+        )
     other = json.loads(json.dumps(schema()).replace("integer", "long"))
     # Read anew: the files have other sizes.
     files = tuple(found_in(path(run, TABLE), wider.folder))
@@ -380,13 +456,22 @@ def test_a_column_that_differs_from_another_only_in_case_is_refused(tmp_path: Pa
     publish(run, TABLE, staged(run, {FIRST: [1]}))
     twin = {"name": "ID", "type": "string", "nullable": True, "metadata": {}}
     fields = [*schema()["fields"], twin]
-    wider = replace(staged(run, {FIRST: [2]}), schema={"type": "struct", "fields": fields})
+    wider = replace(
+        staged(run, {FIRST: [2]}),
+        schema={"type": "struct", "fields": fields},
+    )
     with pytest.raises(NightshiftError, match="column 'ID' differs only in case from 'id'"):
         publish(run, TABLE, wider)
     assert ids_of(run) == {"2013-01-05": [1]}
 
 
-def _publish_days(home: Path, lake: str, number: int, own: date, shared: date) -> None:
+def _publish_days(
+    home: Path,
+    lake: str,
+    number: int,
+    own: date,
+    shared: date,
+) -> None:
     """Publish a day of its own many times, and one that all processes publish."""
     for turn in range(_TURNS):
         run = run_at(home, Days.of(own), lake=lake)
@@ -422,7 +507,8 @@ def publish_at_once(home: Path, processes: int, lake: str = "") -> None:
     assert checksum_of(seen[str(shared)]) == known[shared].checksum
     # What is recorded is what the log tells, each once.
     told = [(row["day"], row["version"]) for row in recorded(run)]
-    assert len(told) == len(set(told)) == DeltaTable(path(run, TABLE)).version() + 1
+    versions = DeltaTable(path(run, TABLE)).version() + 1
+    assert len(told) == len(set(told)) == versions
 
 
 def test_eight_processes_publish_at_once_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
@@ -471,15 +557,18 @@ def _losing(*_: object) -> None:
 
 
 _OLDEST = datetime(1900, 1, 1)  # noqa: DTZ001, because Hypothesis adds the zone
+_LONGS = st.integers(-(2**63), 2**63 - 1)
+_DATES = st.dates(date(1900, 1, 1), date(2100, 1, 1))
 _VALUES = st.fixed_dictionaries(
     {
-        "number": st.none() | st.integers(-(2**63), 2**63 - 1),
+        "number": st.none() | _LONGS,
         "real": st.none() | st.floats(width=64),
         "text": st.none() | st.text(max_size=70),
-        "day": st.none() | st.dates(date(1900, 1, 1), date(2100, 1, 1)),
+        "day": st.none() | _DATES,
         "at": st.none() | st.datetimes(_OLDEST, timezones=st.just(UTC)),
     }
 )
+_ROWS = st.lists(_VALUES, min_size=1, max_size=4)
 _ARROW = pa.schema(
     {
         "number": pa.int64(),
@@ -495,7 +584,7 @@ _TYPES = {"number": "long", "real": "double", "text": "string", "day": "date", "
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(files=st.lists(st.lists(_VALUES, min_size=1, max_size=4), min_size=1, max_size=3))
+@given(files=st.lists(_ROWS, min_size=1, max_size=3))
 def test_a_reader_that_skips_files_by_their_bounds_misses_no_row(
     files: list[list[dict[str, Any]]], tmp_path: Path
 ) -> None:
@@ -519,7 +608,11 @@ def test_a_reader_that_skips_files_by_their_bounds_misses_no_row(
         checksums=dict.fromkeys(days, "1"),
         origin=Origin(),
     )
-    publish(replace(run, days=Days(days[0], days[-1])), TABLE, whole)
+    publish(
+        replace(run, days=Days(days[0], days[-1])),
+        TABLE,
+        whole,
+    )
     delta = DeltaTable(path(run, TABLE))
     for row in chain.from_iterable(files):
         for name, value in row.items():
@@ -585,7 +678,7 @@ def test_a_commit_that_took_the_number_of_a_lost_one_is_not_taken_for_it(
         assert known.checksum == checksum_of(ids)
         assert known.version == DeltaTable(path(run, TABLE)).version()
     publish(run, TABLE, staged(run, {FIRST: [8]}))
-    made = [checksum_of(ids) for ids in ([1], [5], [6], [7], [8])]
+    made = [checksum_of([number]) for number in (1, 5, 6, 7, 8)]
     assert [row["checksum"] for row in recorded(run)] == made
 
 
@@ -599,17 +692,18 @@ def test_an_empty_table_in_the_place_of_a_lost_one_is_not_taken_for_it(tmp_path:
     assert in_force(run, TABLE) == {}
     publish(run, TABLE, staged(run, {FIRST: [2]}))
     assert ids_of(run) == {"2013-01-05": [2]}
-    assert [(row["version"], row["changed"]) for row in recorded(run)] == [(1, True)]
+    found = [(row["version"], row["changed"]) for row in recorded(run)]
+    assert found == [(1, True)]
 
 
 def test_the_last_confirmation_counts_though_the_clock_was_set_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = run_at(tmp_path, Days.of(FIRST))
-    publish(run, TABLE, staged(run, {FIRST: [1]}, origin=Origin(definition="a")))
-    publish(run, TABLE, staged(run, {FIRST: [1]}, origin=Origin(definition="b")))
+    publish(run, TABLE, staged_by(run, "a"))
+    publish(run, TABLE, staged_by(run, "b"))
     monkeypatch.setattr(publications, "datetime", AnHourAgo)
-    publish(run, TABLE, staged(run, {FIRST: [1]}, origin=Origin(definition="c")))
+    publish(run, TABLE, staged_by(run, "c"))
     assert in_force(run, TABLE)[FIRST].definition == "c"
     file = publications.Input(name="toy/file", first_day=FIRST, last_day=FIRST, digest="d")
     commits.confirm(run, TABLE, FIRST, (file,))

@@ -22,7 +22,11 @@ def _fingerprint(spark: SparkSession, *rows: Pair) -> int:
 
 
 def test_the_order_of_rows_does_not_matter_and_every_value_does(spark: SparkSession) -> None:
-    rows: list[Pair] = [(1, "x"), (2, None), (2, None)]
+    rows: list[Pair] = [
+        (1, "x"),
+        (2, None),
+        (2, None),
+    ]
     as_it_was = _fingerprint(spark, *rows)
     assert _fingerprint(spark, *reversed(rows)) == as_it_was
     assert _fingerprint(spark, (1, "x"), (2, None)) != as_it_was

@@ -147,7 +147,12 @@ def test_training_and_judging_are_those_of_a_model(run: Run) -> None:
     assert models == {"train": "7", "evaluate": "7", "monitor": None, "predict": None}
 
 
-def _cost(stage: str, run_id: str, cost: float, **more: object) -> dict[str, object]:
+def _cost(
+    stage: str,
+    run_id: str,
+    cost: float,
+    **more: object,
+) -> dict[str, object]:
     """A row of `ops.costs`."""
     row = {
         "run_id": run_id,

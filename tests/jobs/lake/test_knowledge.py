@@ -25,7 +25,11 @@ def publish_known(run: Run, day: date, known: date | None, *ids: int) -> None:
     """Publish ids of a day, known from its own night or from the one that is given."""
     of_day = replace(run, days=Days.of(day))
     origin = Origin(known={day: known} if known else {})
-    publish(of_day, TABLE, staged(of_day, {day: list(ids)} if ids else {}, TABLE, origin))
+    publish(
+        of_day,
+        TABLE,
+        staged(of_day, {day: list(ids)} if ids else {}, TABLE, origin),
+    )
 
 
 @pytest.fixture
@@ -53,7 +57,11 @@ def test_a_night_sees_of_each_day_the_last_version_known_by_then(run: Run) -> No
     assert after == knowledge.latest(TABLE)
     assert before[DAYS[1]] != after[DAYS[1]]
     # Its own night found nothing of the third day.
-    assert sorted(knowledge.seen_then(TABLE)) == [DAYS[0], DAYS[1], DAYS[3]]
+    assert sorted(knowledge.seen_then(TABLE)) == [
+        DAYS[0],
+        DAYS[1],
+        DAYS[3],
+    ]
     assert knowledge.seen_then(TABLE)[DAYS[1]] == before[DAYS[1]]
 
 
@@ -65,27 +73,55 @@ def test_what_was_looked_up_stays_as_it_was_whatever_is_published_before_it_is_a
     knowledge = Knowledge.of_now(run)
     publish_known(run, DAYS[4], None, 5)
     assert list(told) == before
-    assert (len(told), told[-1], told[1:3]) == (5, before[-1], before[1:3])
+    assert len(told) == 5
+    assert told[-1] == before[-1]
+    assert told[1:3] == before[1:3]
     assert sorted(knowledge.latest(TABLE)) == DAYS[:4]
-    assert len(told_of(run, [TABLE])[TABLE]) == len(every(run, TABLE)) == 6
+    assert len(told_of(run, [TABLE])[TABLE]) == 6
+    assert len(every(run, TABLE)) == 6
 
 
 def test_what_is_recorded_of_a_publication_is_what_its_commit_tells(run: Run) -> None:
     file = Input(
-        name="toy/readings/é.csv", first_day=DAYS[5], last_day=DAYS[5], digest="f", version=1 << 62
+        name="toy/readings/é.csv",
+        first_day=DAYS[5],
+        last_day=DAYS[5],
+        digest="f",
+        version=1 << 62,
     )
     nights = Days(DAYS[4], DAYS[5])
-    days = Knowledge(run).table_input("scoring", Days(DAYS[0], DAYS[4]), nights)
+    days = Knowledge(run).table_input(
+        "scoring",
+        Days(DAYS[0], DAYS[4]),
+        nights,
+    )
     three = replace(run, days=Days(DAYS[5], DAYS[7]))
     origin = Origin(
         definition="of today",
-        inputs={DAYS[5]: (file, days), DAYS[6]: (), DAYS[7]: (days,)},
+        inputs={
+            DAYS[5]: (file, days),
+            DAYS[6]: (),
+            DAYS[7]: (days,),
+        },
         known={DAYS[7]: DAYS[8]},
     )
-    publish(three, TABLE, staged(three, {day: [1] for day in DAYS[5:8]}, TABLE, origin))
+    publish(
+        three,
+        TABLE,
+        staged(
+            three,
+            {day: [1] for day in DAYS[5:8]},
+            TABLE,
+            origin,
+        ),
+    )
     recorded = every(run, TABLE)
     seen = replace(days, version=0)
-    assert [one.inputs for one in recorded[-3:]] == [(file, seen), (), (seen,)]
+    assert [one.inputs for one in recorded[-3:]] == [
+        (file, seen),
+        (),
+        (seen,),
+    ]
     assert all(one.published_at.tzinfo is UTC for one in recorded)
     shutil.rmtree(run.environment.table_path("ops.publications"))
     assert every(run, TABLE) == recorded
@@ -96,7 +132,12 @@ def test_what_is_recorded_of_a_publication_is_what_its_commit_tells(run: Run) ->
 
 def test_what_becomes_known_later_changes_no_digest_of_an_earlier_night(run: Run) -> None:
     window = Days(DAYS[0], DAYS[2])
-    nights = (Days.of(DAYS[2]), Days(DAYS[1], DAYS[2]), Days(DAYS[2], DAYS[3]), None)
+    nights = (
+        Days.of(DAYS[2]),
+        Days(DAYS[1], DAYS[2]),
+        Days(DAYS[2], DAYS[3]),
+        None,
+    )
     before = [Knowledge(run).table_input(TABLE, window, seen_by).digest for seen_by in nights]
     assert before[0] == before[1]
     assert len(set(before)) == 3
@@ -117,7 +158,8 @@ def test_nights_are_cut_where_a_late_version_became_known(run: Run) -> None:
         Days(DAYS[0], DAYS[2]),
         Days(DAYS[3], DAYS[5]),
     ]
-    assert knowledge.pieces([TABLE], Days(DAYS[3], DAYS[5])) == [Days(DAYS[3], DAYS[5])]
+    whole = Days(DAYS[3], DAYS[5])
+    assert knowledge.pieces([TABLE], whole) == [whole]
     assert knowledge.pieces(["sensors"], nights) == [nights]
 
 
@@ -143,7 +185,8 @@ def test_rows_that_were_there_already_are_not_known_later_than_before(run: Run) 
     assert Knowledge(run).latest(TABLE)[DAYS[0]].known_day == DAYS[0]
     publish_known(run, DAYS[1], None, 20)
     # Restated by name, although the rows are those of the correction.
-    assert Knowledge(run).seen_by(TABLE, DAYS[1])[DAYS[1]].known_day == DAYS[1]
+    seen = Knowledge(run).seen_by(TABLE, DAYS[1])
+    assert seen[DAYS[1]].known_day == DAYS[1]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +212,12 @@ def test_a_drop_is_known_from_its_own_day_or_from_the_night_that_found_it(
     made = run_at(tmp_path, Days(DAYS[0], DAYS[3]))
     for published in (0, 1, 3):
         publish_known(made, DAYS[published], None, published)
-    named = replace(made, days=Days.of(DAYS[day]), as_of=DAYS[last], named=DAYS[first])
+    named = replace(
+        made,
+        days=Days.of(DAYS[day]),
+        as_of=DAYS[last],
+        named=DAYS[first],
+    )
     hour = timedelta(hours=1 if arrived_late else -1)
     arrived = datetime.now(UTC) + hour
     found = Knowledge(named).day_of_drop(TABLE, DAYS[day], arrived)
@@ -182,4 +230,5 @@ def test_publications_of_before_there_was_a_known_day_are_always_known(run: Run)
     ops.replace(run.environment, "publications", older, "true")
     knowledge = Knowledge(run)
     assert knowledge.seen_by(TABLE, DAYS[0]) == knowledge.latest(TABLE)
-    assert knowledge.pieces([TABLE], Days(DAYS[0], DAYS[5])) == [Days(DAYS[0], DAYS[5])]
+    whole = Days(DAYS[0], DAYS[5])
+    assert knowledge.pieces([TABLE], whole) == [whole]

@@ -18,10 +18,16 @@ SAID = Said(who="alice", why="odd")
 BEGAN = datetime(2013, 2, 1, tzinfo=UTC)
 _PROMOTION = st.tuples(st.just("promoted"), st.integers(0, 6))
 _REFUSAL = st.tuples(st.just("refused"), st.integers(1, 4))
-_ROLLBACK = st.tuples(st.just("rollback"), st.sampled_from([None, 1, 2, 3, 4]))
+_ROLLBACK = st.tuples(
+    st.just("rollback"),
+    st.sampled_from([None, 1, 2, 3, 4]),
+)
 
 
-def _add(recorded: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
+def _add(
+    recorded: list[dict[str, Any]],
+    rows: list[dict[str, Any]],
+) -> None:
     at = BEGAN + timedelta(minutes=len(recorded))
     recorded += [{**row, "created_at": at} for row in rows]
 

@@ -43,7 +43,8 @@ def age(run: Run, name: str) -> None:
     then = time.time() - LONG_AGO.total_seconds()
     for entry in Path(path(run, name)).rglob("*"):
         if entry.suffix == ".json" and entry.parent.name == "_delta_log":
-            entry.write_text("".join(map(aged, entry.read_text().splitlines(keepends=True))))
+            lines = entry.read_text().splitlines(keepends=True)
+            entry.write_text("".join(map(aged, lines)))
         os.utime(entry, (then, then))
 
 
@@ -65,7 +66,8 @@ def clean(run: Run, name: str, **pinned: int) -> Cleaned:
 
 
 def is_there(run: Run, name: str, staging: Staging) -> bool:
-    return all((Path(path(run, name)) / file.path).exists() for file in staging.files)
+    table = Path(path(run, name))
+    return all((table / file.path).exists() for file in staging.files)
 
 
 def ids_at(run: Run, name: str, version: int) -> list[int]:
@@ -125,7 +127,12 @@ def test_what_a_model_saw_of_a_day_that_was_corrected_after_its_night_stays(
 ) -> None:
     run = run_at(tmp_path, DAY)
     for number, known in enumerate((FIRST, FIRST + timedelta(days=2), FIRST)):
-        rows = staged(run, {FIRST: [number]}, TABLE, Origin(known={FIRST: known}))
+        rows = staged(
+            run,
+            {FIRST: [number]},
+            TABLE,
+            Origin(known={FIRST: known}),
+        )
         publish(run, TABLE, rows)
     model = Snapshot(table=TABLE, version=1, night=SECOND)
     assert snapshots.read(run, model, DAY)["id"].to_pylist() == [0]
@@ -147,8 +154,16 @@ def test_predictions_that_were_served_stay_and_what_they_were_made_from(tmp_path
         age(run, name)
     assert clean(run, "predictions").deleted == 0
     assert clean(run, "scoring").deleted == 0
-    assert [ids_at(run, "predictions", version) for version in range(3)] == [[1], [2], [3]]
-    assert [ids_at(run, "scoring", version) for version in range(3)] == [[1], [2], [3]]
+    assert [ids_at(run, "predictions", version) for version in range(3)] == [
+        [1],
+        [2],
+        [3],
+    ]
+    assert [ids_at(run, "scoring", version) for version in range(3)] == [
+        [1],
+        [2],
+        [3],
+    ]
 
 
 def staged_predictions(run: Run, number: int) -> Staging:
@@ -312,7 +327,8 @@ def test_ops_tables_keep_the_rows_of_now(tmp_path: Path) -> None:
     for file in place.glob("*.parquet"):
         os.utime(file, (then, then))
     told = list(retention.clean_ops(run.environment, rule()))
-    assert [(row.what, row.kept, row.deleted) for row in told] == [("ops.publications", 1, 1)]
+    found = [(row.what, row.kept, row.deleted) for row in told]
+    assert found == [("ops.publications", 1, 1)]
     assert not stray.exists()
     assert publications.in_force(run, TABLE)[FIRST].rows == 1
 

@@ -569,7 +569,11 @@ def _revised(home: Path, days: int = 3) -> Run:
     first = {day: [number] for number, day in enumerate(span)}
     publish(run, "predictions", staged(run, first, "predictions"))
     again = run_at(home, Days.of(_SECOND))
-    for ids in ({_SECOND: [20, 21]}, {}, {_SECOND: [22]}):
+    for ids in (
+        {_SECOND: [20, 21]},
+        {},
+        {_SECOND: [22]},
+    ):
         publish(again, "predictions", staged(again, ids, "predictions"))
     return run
 
@@ -628,7 +632,10 @@ def test_a_publication_that_a_kill_left_unrecorded_is_a_revision_too(
         killed.setattr(publications, "record", lambda *_: None)
         publish(again, "predictions", staged(again, {_FIRST: [9]}, "predictions"))
     first = query(run.environment, f"{_HISTORY} WHERE reading_date = '2013-01-01' ORDER BY ALL")
-    assert first[1] == [(_FIRST, 0, 1, False), (_FIRST, 9, 2, True)]
+    assert first[1] == [
+        (_FIRST, 0, 1, False),
+        (_FIRST, 9, 2, True),
+    ]
 
 
 def test_what_is_published_while_the_history_is_opened_is_left_for_the_next_one(
@@ -646,12 +653,20 @@ def test_what_is_published_while_the_history_is_opened_is_left_for_the_next_one(
 
     monkeypatch.setattr(publications, "revisions", publish_first)
     assert query(run.environment, statement)[1] == [(_FIRST, 0, 1, True)]
-    assert query(run.environment, statement)[1] == [(_FIRST, 0, 1, False), (_FIRST, 9, 2, True)]
+    assert query(run.environment, statement)[1] == [
+        (_FIRST, 0, 1, False),
+        (_FIRST, 9, 2, True),
+    ]
 
 
 def test_days_without_a_record_are_a_first_revision(tmp_path: Path) -> None:
     environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
-    rows = pa.table({"reading_date": pa.array([_FIRST]), "id": pa.array([1], pa.int32())})
+    rows = pa.table(
+        {
+            "reading_date": pa.array([_FIRST]),
+            "id": pa.array([1], pa.int32()),
+        }
+    )
     write_deltalake(environment.table_path("toy.predictions"), rows, partition_by=["reading_date"])
     assert query(environment, _HISTORY)[1] == [(_FIRST, 1, 1, True)]
 

@@ -27,7 +27,9 @@ _SCHEMA = "origin string, landed_date date, wd_precip double, wd_visib_min doubl
 
 
 def _weather(spark: SparkSession, *rows: _Weather) -> DataFrame:
-    dated = [(origin, date.fromisoformat(day), *values) for origin, day, *values in rows]
+    dated = []
+    for origin, day, *values in rows:
+        dated.append((origin, date.fromisoformat(day), *values))
     return spark.createDataFrame(dated, _SCHEMA)
 
 
@@ -58,7 +60,10 @@ def test_a_run_replaces_exactly_its_days(spark: SparkSession, make_run: MakeRun)
     assert tables.publish(both, "weather_daily").rows == 3
     tables.stage_rows(second, "weather_daily", _weather(spark, ("LGA", "2013-01-02", 0.3, 4.0)))
     assert tables.publish(second, "weather_daily").rows == 1
-    assert _published(both) == [("EWR", "2013-01-01", 0.0, 1.0), ("LGA", "2013-01-02", 0.3, 4.0)]
+    assert _published(both) == [
+        ("EWR", "2013-01-01", 0.0, 1.0),
+        ("LGA", "2013-01-02", 0.3, 4.0),
+    ]
 
 
 def test_what_is_written_and_read_is_counted(spark: SparkSession, make_run: MakeRun) -> None:
@@ -184,14 +189,20 @@ def test_staged_rows_may_replace_later_days_too(spark: SparkSession, make_run: M
     tables.stage_rows(
         before,
         "weather_daily",
-        _weather(spark, *(("EWR", f"2013-01-0{d}", 0.0, 1.0) for d in (1, 2, 3))),
+        _weather(
+            spark,
+            *(("EWR", f"2013-01-0{d}", 0.0, 1.0) for d in (1, 2, 3)),
+        ),
     )
     tables.publish(before, "weather_daily")
     extended = Days(date(2013, 1, 2), date(2013, 1, 3))
     tables.stage_rows(
         run,
         "weather_daily",
-        _weather(spark, *(("EWR", f"2013-01-0{d}", 5.0, 1.0) for d in (2, 3))),
+        _weather(
+            spark,
+            *(("EWR", f"2013-01-0{d}", 5.0, 1.0) for d in (2, 3)),
+        ),
         extended,
     )
     assert staging.require(run, "weather_daily").span == extended

@@ -100,8 +100,10 @@ def test_the_newest_day_tells_how_fresh_a_table_is(environment: Environment) -> 
     found = _entry(environment, "flights.predictions").freshness
     assert found is not None
     # The newest night has scored the day after.
-    assert (found.day, found.days) == (date(2013, 1, 6), len(nights))
-    assert (found.rows, found.at) == (900, year.at(date(2013, 1, 5)))
+    assert found.day == date(2013, 1, 6)
+    assert found.days == len(nights)
+    assert found.rows == 900
+    assert found.at == year.at(date(2013, 1, 5))
 
 
 def test_what_was_judged_last_are_the_checks(environment: Environment) -> None:

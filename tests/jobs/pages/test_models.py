@@ -26,7 +26,13 @@ def environment(tmp_path: Path) -> Environment:
     return Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
 
 
-def say(environment: Environment, what: str, version: str, night: int, **more: Any) -> None:
+def say(
+    environment: Environment,
+    what: str,
+    version: str,
+    night: int,
+    **more: Any,
+) -> None:
     row = {
         "pipeline": "flights",
         "as_of": date(2013, 2, night),
@@ -41,7 +47,10 @@ def say(environment: Environment, what: str, version: str, night: int, **more: A
 
 def test_without_a_record_no_model_serves(environment: Environment) -> None:
     found = models(environment, FLIGHTS, NOW)
-    assert (found.champion, found.before, found.awaiting, found.events) == (None, (), (), ())
+    assert found.champion is None
+    assert found.before == ()
+    assert found.awaiting == ()
+    assert found.events == ()
 
 
 def test_the_champion_and_the_ways_back_are_those_of_the_record(environment: Environment) -> None:
@@ -53,12 +62,16 @@ def test_the_champion_and_the_ways_back_are_those_of_the_record(environment: Env
     assert (found.champion, found.since) == ("2", date(2013, 2, 2))
     assert found.before == ("1",)
     newest = found.events[0]
-    assert found.awaiting == (Awaiting(version="4", until=None, is_over=False, event=newest),)
+    waiting = Awaiting(version="4", until=None, is_over=False, event=newest)
+    assert found.awaiting == (waiting,)
     assert [one.version for one in found.events] == ["4", "3", "2", "1"]
     say(environment, model_events.APPROVED, "4", 5, who="ann", reason="good")
     found = models(environment, FLIGHTS, NOW)
-    assert (found.champion, found.before, found.awaiting) == ("4", ("2", "1"), ())
-    assert (found.events[0].who, found.events[0].why) == ("ann", "good")
+    assert found.champion == "4"
+    assert found.before == ("2", "1")
+    assert found.awaiting == ()
+    assert found.events[0].who == "ann"
+    assert found.events[0].why == "good"
 
 
 def test_a_model_awaits_a_person_for_as_long_as_its_pipeline_says(
@@ -68,10 +81,14 @@ def test_a_model_awaits_a_person_for_as_long_as_its_pipeline_says(
     pipeline = replace(FLIGHTS, promotion=promotion)
     say(environment, model_events.AWAITING, "4", 4)
     end = datetime(2013, 3, 5, 12, tzinfo=UTC)
-    for now, is_over in ((end, False), (end + timedelta(seconds=1), True)):
+    for now, is_over in (
+        (end, False),
+        (end + timedelta(seconds=1), True),
+    ):
         found = models(environment, pipeline, now)
         event = found.events[0]
-        assert found.awaiting == (Awaiting(version="4", until=end, is_over=is_over, event=event),)
+        waiting = Awaiting(version="4", until=end, is_over=is_over, event=event)
+        assert found.awaiting == (waiting,)
     say(environment, model_events.EXPIRED, "4", 6)
     assert models(environment, pipeline, end).awaiting == ()
 

@@ -37,14 +37,19 @@ def home(tmp_path: Path) -> Home:
 
 def after(night: date) -> datetime:
     """When that night is the last that is over."""
-    return datetime(night.year, night.month, night.day, 12, tzinfo=UTC) + timedelta(days=1)
+    moment = datetime(night.year, night.month, night.day, 12, tzinfo=UTC)
+    return moment + timedelta(days=1)
 
 
 def shown(home: Home, last: date) -> Nights:
     return nights(home.environment, TINY, after(last))
 
 
-def by_plan(home: Home, last: date, monkeypatch: pytest.MonkeyPatch) -> dict[Any, tuple[str, str]]:
+def by_plan(
+    home: Home,
+    last: date,
+    monkeypatch: pytest.MonkeyPatch,
+) -> dict[Any, tuple[str, str]]:
     """State and reason of each table and night, as `nightshift plan` tells them."""
     monkeypatch.setattr(survey, "definitions", _definitions)
     found = {}
@@ -120,7 +125,8 @@ def test_days_that_another_definition_made_are_told_and_not_to_be_made(home: Hom
     home.definition = "today"
     home.night(DAYS[2])
     page = shown(home, DAYS[2])
-    outdated = {day for (_, day), (state, _) in told(page).items() if state == "outdated"}
+    states = {place: state for place, (state, _) in told(page).items()}
+    outdated = {day for (_, day), state in states.items() if state == "outdated"}
     assert outdated == {DAYS[0], DAYS[1]}
     reasons = {reason for state, reason in told(page).values() if state == "outdated"}
     assert reasons == {"made by another definition; --restate makes these days anew"}
@@ -151,7 +157,9 @@ def test_reasons_are_told_once_with_their_tables_and_nights(home: Home) -> None:
     work = shown(home, DAYS[4]).work
     (one,) = [each for each in work if "readings" in each.tables]
     assert (one.state, one.reason) == ("missing", "never published")
-    assert (one.first, one.last, one.nights) == (DAYS[3], DAYS[4], 2)
+    assert one.first == DAYS[3]
+    assert one.last == DAYS[4]
+    assert one.nights == 2
 
 
 def test_nothing_is_to_be_made_where_all_is_current(home: Home) -> None:
@@ -171,7 +179,11 @@ def test_a_night_that_lacks_files_is_a_hole_and_not_to_be_made(home: Home) -> No
     assert cell.reason == f"tiny/readings/{DAYS[1]}.csv has not landed"
 
 
-def refused_at(home: Home, night: date, failures: list[Mapping[str, object]]) -> None:
+def refused_at(
+    home: Home,
+    night: date,
+    failures: list[Mapping[str, object]],
+) -> None:
     report = home.environment.reports / "tiny" / f"{night}..{night}" / "manual__1" / "index.html"
     report.parent.mkdir(parents=True)
     report.touch()
@@ -217,8 +229,13 @@ def test_a_refused_night_is_shown_though_it_is_not_due_yet(home: Home) -> None:
 
 def test_a_night_that_ended_badly_years_ahead_shows_none_of_those_years(home: Home) -> None:
     home.night(DAYS[0])
-    refused_at(home, DAYS[0].replace(year=DAYS[0].year + 90), [])
-    assert [night.day for night in shown(home, DAYS[0]).nights] == [DAYS[0]]
+    refused_at(
+        home,
+        DAYS[0].replace(year=DAYS[0].year + 90),
+        [],
+    )
+    found = [night.day for night in shown(home, DAYS[0]).nights]
+    assert found == [DAYS[0]]
 
 
 def test_reports_are_found_in_a_home_that_was_moved(home: Home, tmp_path: Path) -> None:
@@ -230,7 +247,8 @@ def test_reports_are_found_in_a_home_that_was_moved(home: Home, tmp_path: Path) 
     (moved.reports / path).parent.mkdir(parents=True)
     (moved.reports / path).touch()
     assert below_reports(moved, str(home.environment.reports / path)) == path
-    assert night_of(nights(moved, TINY, after(DAYS[1])), DAYS[1]).report == path
+    page = nights(moved, TINY, after(DAYS[1]))
+    assert night_of(page, DAYS[1]).report == path
 
 
 def test_a_report_that_was_tidied_away_is_not_led_to(home: Home) -> None:

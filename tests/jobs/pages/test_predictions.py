@@ -6,6 +6,7 @@ import math
 import shutil
 import time
 from datetime import date, timedelta
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,10 @@ def ask(environment: Environment, statement: str) -> list[Any]:
 
 def test_nothing_is_shown_before_the_first_model(tmp_path: Path) -> None:
     found = shown(Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)}))
-    assert (found.day, found.rows, found.spread, found.coverage) == (None, (), (), ())
+    assert found.day is None
+    assert found.rows == ()
+    assert found.spread == ()
+    assert found.coverage == ()
 
 
 def test_the_newest_day_is_shown_highest_first(lake: Environment) -> None:
@@ -82,7 +86,13 @@ def test_the_newest_day_is_shown_highest_first(lake: Environment) -> None:
 
 
 def test_rows_are_searched_and_sorted(lake: Environment) -> None:
-    found = shown(lake, day=date(2013, 2, 2), words="ev ORIGIN", sort="origin", is_ascending=True)
+    found = shown(
+        lake,
+        day=date(2013, 2, 2),
+        words="ev ORIGIN",
+        sort="origin",
+        is_ascending=True,
+    )
     where = "WHERE flight_date = '2013-02-02' AND carrier = 'EV'"
     by_sql = ask(lake, f"SELECT origin FROM flights.predictions {where} ORDER BY 1")
     place = found.columns.index("origin")
@@ -93,9 +103,10 @@ def test_rows_are_searched_and_sorted(lake: Environment) -> None:
 def test_what_is_no_number_comes_last_and_the_others_stay_in_order(lake: Environment) -> None:
     table = "flights.predictions"
     values = [0.2, math.nan, 0.9, None, 0.1, 0.7]
+    others = (*FLIGHTS.entity, *FLIGHTS.carried)
     rows = pa.table(
         {
-            **{name: ["x"] * len(values) for name in (*FLIGHTS.entity, *FLIGHTS.carried)},
+            **dict.fromkeys(others, ["x"] * len(values)),
             "flight_date": [NEWEST] * len(values),
             "late_probability": values,
             "model_version": ["1"] * len(values),
@@ -103,7 +114,10 @@ def test_what_is_no_number_comes_last_and_the_others_stay_in_order(lake: Environ
     )
     how: dict[str, Any] = {"mode": "overwrite", "schema_mode": "overwrite"}
     write_deltalake(lake.table_path(table), rows, partition_by=["flight_date"], **how)
-    for is_ascending, numbers in ((False, [0.9, 0.7, 0.2, 0.1]), (True, [0.1, 0.2, 0.7, 0.9])):
+    for is_ascending, numbers in (
+        (False, [0.9, 0.7, 0.2, 0.1]),
+        (True, [0.1, 0.2, 0.7, 0.9]),
+    ):
         found = shown(lake, is_ascending=is_ascending)
         place = found.columns.index("late_probability")
         assert [row[place] for row in found.rows][: len(numbers)] == numbers
@@ -122,14 +136,21 @@ def test_of_each_day_that_part_is_shown_that_measures_most(lake: Environment) ->
         about = {"pipeline": "flights", "landed_date": NEWEST, "event_date": NEWEST}
         return {**about, "rows": rows, "auc": auc, "log_loss": auc}
 
-    ops.append(lake, "live_quality", [measured(30, 0.3), measured(200, 0.7), measured(5, None)])
+    ops.append(
+        lake,
+        "live_quality",
+        [measured(30, 0.3), measured(200, 0.7), measured(5, None)],
+    )
     found = shown(lake)
     assert [(one.name, one.by_day) for one in found.measures] == [
         ("auc", ((NEWEST, 0.7),)),
         ("log_loss", ((NEWEST, 0.7),)),
     ]
     newest = found.coverage[0]
-    assert (newest.day, newest.to_score, newest.scored, newest.labelled) == (NEWEST, 900, 900, 235)
+    assert newest.day == NEWEST
+    assert newest.to_score == 900
+    assert newest.scored == 900
+    assert newest.labelled == 235
 
 
 def test_how_they_spread_is_what_sql_gives(lake: Environment) -> None:
@@ -141,7 +162,8 @@ def test_how_they_spread_is_what_sql_gives(lake: Environment) -> None:
     )
     found = shown(lake, day=day).spread
     assert [(place, one.rows) for place, one in enumerate(found) if one.rows] == by_sql
-    assert [one.low for one in found] == pytest.approx([place / 20 for place in range(20)])
+    told = [one.low for one in found]
+    assert told == pytest.approx([place / 20 for place in range(20)])
 
 
 def test_coverage_and_measures_are_what_sql_gives(tmp_path: Path) -> None:
@@ -167,7 +189,11 @@ def test_coverage_and_measures_are_what_sql_gives(tmp_path: Path) -> None:
         }
         for number, day in enumerate(days[:2])
         for pipeline in ("flights", "weather")
-        for later, rows, auc in ((0, 700, 0.7 + number / 100), (1, 90, 0.1), (2, 3, None))
+        for later, rows, auc in (
+            (0, 700, 0.7 + number / 100),
+            (1, 90, 0.1),
+            (2, 3, None),
+        )
     ]
     ops.append(environment, "live_quality", measured)
     found = shown(environment)
@@ -186,7 +212,8 @@ def test_coverage_and_measures_are_what_sql_gives(tmp_path: Path) -> None:
     # A row to be scored is filed under its night or its day, as is declared.
     is_by_night = FLIGHTS.table("scoring").day_of(NIGHTS.first) == NIGHTS.first
     scoring_day = "scored.day - 1" if is_by_night else "scored.day"
-    told = [(one.day, one.to_score, one.scored, one.labelled) for one in found.coverage]
+    names = attrgetter("day", "to_score", "scored", "labelled")
+    told = [names(one) for one in found.coverage]
     assert told == ask(environment, by_sql.format(scoring_day=scoring_day))
     assert {one.to_score for one in found.coverage} == {900, 905}
     for measure in found.measures:
@@ -221,7 +248,8 @@ def write_labels(environment: Environment, day: date) -> None:
     late = f"CAST(late_probability > 0.5 AS DOUBLE) AS {FLIGHTS.training.label}"
     statement = f"SELECT {names}, {late} FROM flights.predictions WHERE flight_date = '{day}'"
     columns, rows = sql.query(environment, statement)
-    known = pa.table({name: [row[n] for row in rows] for n, name in enumerate(columns)})
+    named = [dict(zip(columns, row, strict=True)) for row in rows]
+    known = pa.Table.from_pylist(named)
     place = environment.table_path("flights.training")
     shutil.rmtree(place, ignore_errors=True)
     write_deltalake(place, known)

@@ -21,7 +21,7 @@ from pipelines.flights import PIPELINE as FLIGHTS
 from tests.jobs.pages import year
 from tests.jobs.pages.test_nights import SECONDS, YEAR
 
-FIRST, SECOND, THIRD = (date(2013, 1, day) for day in (1, 2, 3))
+FIRST, SECOND, THIRD = (date(2013, 1, day) for day in range(1, 4))
 ROWS = Key(table="flights.flights", expectation="expect_between", column="rows")
 
 
@@ -161,7 +161,14 @@ def test_two_checks_that_differ_in_their_bounds_hide_nothing(environment: Enviro
 
 def test_a_warning_is_no_failure_and_tells_examples(environment: Environment) -> None:
     example = {"carrier": "UA", "delay": "<img>"}
-    judge(environment, Days.of(FIRST), "3", success=False, severity="warning", examples=[example])
+    judge(
+        environment,
+        Days.of(FIRST),
+        "3",
+        success=False,
+        severity="warning",
+        examples=[example],
+    )
     (failure,) = quality(environment, FLIGHTS).failures
     assert (failure.state, failure.examples) == ("warning", ("carrier=UA, delay=<img>",))
 
@@ -173,8 +180,12 @@ def test_a_measure_is_shown_over_time_with_its_bounds(environment: Environment) 
     found = quality(environment, FLIGHTS, ROWS.text)
     assert found.shown == ROWS
     shown = [(point.days, point.low, point.high) for point in found.trend]
-    assert shown == [(Days(FIRST, SECOND), 6, 8.5), (Days.of(THIRD), 7, 7)]
-    assert {(point.least, point.most) for point in found.trend} == {(5, 10)}
+    assert shown == [
+        (Days(FIRST, SECOND), 6, 8.5),
+        (Days.of(THIRD), 7, 7),
+    ]
+    told = {(point.least, point.most) for point in found.trend}
+    assert told == {(5, 10)}
     other = quality(environment, FLIGHTS, "flights.flights|expect_between|other")
     assert other.trend == ()
     with pytest.raises(UsageError, match="No check 'x' was ever judged"):
@@ -254,7 +265,8 @@ def test_nights_of_more_than_a_year_ago_are_left_out(environment: Environment) -
     by_table = {one.table: one.together.segments for one in found.tables}
     assert [one.state for one in by_table["flights.flights"]] == ["passed", "", "passed"]
     assert by_table["flights.weather"][0] == Segment(days=Days.of(since), state="failed")
-    assert {key.key.column for one in found.tables for key in one.checks if key.key} == {"rows"}
+    told = {key.key.column for one in found.tables for key in one.checks if key.key}
+    assert told == {"rows"}
 
 
 def test_a_year_of_checks_is_shown_within_a_second_and_counted_right(

@@ -24,7 +24,13 @@ from pipelines.errors import UsageError
 def lake(tmp_path: Path) -> Environment:
     environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
     days = [date(2013, 1, 1)] * 5
-    rows = pa.table({"day": days, "carrier": list("ABCDE"), "big": [2**60] * 5})
+    rows = pa.table(
+        {
+            "day": days,
+            "carrier": list("ABCDE"),
+            "big": [2**60] * 5,
+        }
+    )
     write_deltalake(environment.table_path("flights.flights"), rows)
     return environment
 
@@ -40,7 +46,8 @@ def test_rows_are_those_of_sql_up_to_the_limit(lake: Environment) -> None:
     found = answer(lake, statement, rows=3)
     columns, rows = sql.query(lake, statement)
     assert found.columns == columns
-    assert [row[0] for row in found.rows] == [row[0] for row in rows[:3]]
+    told = [row[0] for row in found.rows]
+    assert told == [row[0] for row in rows[:3]]
     assert found.rows[0][1:] == ["2013-01-01", "1.5"]
     assert found.is_cut
     assert not answer(lake, statement, rows=5).is_cut
@@ -55,7 +62,8 @@ def test_numbers_that_json_does_not_know_are_told_as_the_command_tells_them(
     lake: Environment,
 ) -> None:
     odd = "SELECT 'nan'::DOUBLE, 1 / 0.0, -1 / 0.0, [1.5, 'nan'::DOUBLE], NULL"
-    assert answer(lake, odd, rows=1).rows == [["nan", "inf", "-inf", [1.5, "nan"], None]]
+    (row,) = answer(lake, odd, rows=1).rows
+    assert row == ["nan", "inf", "-inf", [1.5, "nan"], None]
 
 
 def test_what_gives_no_rows_gives_none(lake: Environment) -> None:
@@ -108,7 +116,9 @@ def test_an_answer_ends_where_it_would_be_too_large_for_the_server(lake: Environ
     assert found["is_cut"]
     # What is there is whole.
     count = len(found["rows"])
-    assert found["rows"] == [[f"{'x' * 9999}{n}"[:10_000] + "…" * (n > 9)] for n in range(count)]
+    texts = [f"{'x' * 9999}{n}" for n in range(count)]
+    cut = [text[:10_000] + "…" * (len(text) > 10_000) for text in texts]
+    assert found["rows"] == [[text] for text in cut]
     assert count > 1600
     assert not answer(lake, many.format(1_000), rows=100_000).is_cut
 

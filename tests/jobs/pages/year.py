@@ -23,7 +23,8 @@ CHECKS = 235
 
 def at(night: date) -> datetime:
     """When the night was run."""
-    return datetime(night.year, night.month, night.day, 9, tzinfo=UTC) + timedelta(days=1)
+    moment = datetime(night.year, night.month, night.day, 9, tzinfo=UTC)
+    return moment + timedelta(days=1)
 
 
 def run_id(night: date) -> str:
@@ -105,7 +106,12 @@ def _inputs(
             yield _input(f"{pipeline.name}.{name}", days, digest, known=night)
 
 
-def _input(name: str, days: Days, digest: str, known: date | None = None) -> dict[str, Any]:
+def _input(
+    name: str,
+    days: Days,
+    digest: str,
+    known: date | None = None,
+) -> dict[str, Any]:
     return {
         "name": name,
         "first_day": days.first,

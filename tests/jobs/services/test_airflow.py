@@ -42,7 +42,8 @@ def test_a_task_asks_for_as_long_as_the_api_takes_to_start_on_a_busy_machine() -
     tries = file.getint("workers", "execution_api_retries", fallback=5)
     longest = file.getfloat("workers", "execution_api_retry_wait_max", fallback=90)
     # Airflow draws each wait between one second and the doubled one before, at most the longest.
-    waits = [(1 + min(longest, 2**number)) / 2 for number in range(tries - 1)]
+    most = [min(longest, 2**number) for number in range(tries - 1)]
+    waits = [(1 + one) / 2 for one in most]
     assert sum(waits) > 100
     # And then it is not kept waiting by it.
     assert max(waits) < 10

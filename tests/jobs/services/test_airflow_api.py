@@ -115,7 +115,11 @@ def test_pools_are_made_and_those_that_are_there_stay(airflow: Airflow, script: 
         (409, {"detail": "another was faster"}),
         (403, {"detail": "Forbidden"}),
     ]
-    pools = [Pool(name="there", slots=1), TRAINING, Pool(name="other", slots=3, doc="Others.")]
+    pools = [
+        Pool(name="there", slots=1),
+        TRAINING,
+        Pool(name="other", slots=3, doc="Others."),
+    ]
     airflow.make_pools(pools)
     sent = [content for request, content in script.asked if request == "POST /api/v2/pools"]
     assert sent == [

@@ -40,7 +40,8 @@ def migrated(home: Path) -> Environment:
     """A home whose Airflow has a database, with a line of its log of long ago and one of now."""
     environment = Environment.read({"NIGHTSHIFT_HOME": str(home)})
     prepare(environment)
-    moments = [(str(NOW - timedelta(days=days)), "trigger") for days in (60, 1)]
+    days = [NOW - timedelta(days=60), NOW - timedelta(days=1)]
+    moments = [(str(day), "trigger") for day in days]
     with closing(sqlite3.connect(database(environment))) as opened, opened:
         opened.executemany("INSERT INTO log (dttm, event) VALUES (?, ?)", moments)
     return environment
@@ -137,4 +138,5 @@ def test_machines_that_start_at_once_make_the_tables_one_after_another(
         for home in homes
     ]
     codes = [one.wait() for one in (*migrations, *registries) if one is not None]
-    assert codes == [0] * 6, [(home.logs / "airflow-migrate.log").read_text() for home in homes]
+    logs = [home.logs / "airflow-migrate.log" for home in homes]
+    assert codes == [0] * 6, [log.read_text() for log in logs]

@@ -30,7 +30,7 @@ def meanwhile(home: Environment, act: Callable[[], object]) -> Thread:
     """Does it in a thread, once the platform is up."""
 
     def wait() -> None:
-        wait_until(lambda: len([pid for pid in pids(home).values() if pid]) >= 2)
+        wait_until(lambda: sum(map(bool, pids(home).values())) >= 2)
         time.sleep(1.5)  # until it is watched
         act()
 

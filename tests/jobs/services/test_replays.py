@@ -25,7 +25,10 @@ def test_the_first_start_begins_every_replay_and_a_later_one_moves_none(
 ) -> None:
     replays.begin_all(home)
     begun = [replay.calendar(one, home) for one in (PIPELINE, WEATHER)]
-    assert [one.first for one in begun] == [date(2013, 3, 31), date(2013, 5, 21)]
+    assert [one.first for one in begun] == [
+        date(2013, 3, 31),
+        date(2013, 5, 21),
+    ]
     printed = capsys.readouterr().out
     assert f"{begun[0].first_today} stands for 2013-03-31" in printed
     replays.begin_all(home)

@@ -42,7 +42,10 @@ def seen(file: Path, work: Callable[[], object]) -> dict[str, Any]:
 
 
 def by_function(told: dict[str, Any]) -> dict[tuple[str, str], float]:
-    return {(kind, place.split()[-1]): seconds for kind, place, seconds in told["places"]}
+    found = {}
+    for kind, place, seconds in told["places"]:
+        found[kind, place.split()[-1]] = seconds
+    return found
 
 
 def test_the_seconds_of_a_function_are_told_with_its_name(tmp_path: Path) -> None:

@@ -96,7 +96,8 @@ def test_a_home_that_comes_to_share_a_secret_keeps_its_own_aside(home: Environme
 def test_what_is_derived_is_what_the_standard_says(home: Environment) -> None:
     shared = "of all machines of this installation"
     expand = HKDFExpand(algorithm=SHA512(), length=64, info=b"jwt_secret")
-    wanted = base64.urlsafe_b64encode(expand.derive(shared.encode())).decode().rstrip("=")
+    derived = expand.derive(shared.encode())
+    wanted = base64.urlsafe_b64encode(derived).decode().rstrip("=")
     assert secret(replace(home, secret=shared), "jwt_secret") == wanted
 
 

@@ -96,7 +96,8 @@ def test_an_executor_that_is_killed_costs_no_row(
     killing = Timer(0.75, os.kill, (victim.pid, signal.SIGKILL))
     killing.start()
     started = time.monotonic()
-    counted = rows.agg(F.count("id"), F.sum("id")).collect()[0]
+    counting = rows.agg(F.count("id"), F.sum("id"))
+    (counted,) = counting.collect()
     assert time.monotonic() - started > 1, "it was killed while the query ran"
     assert tuple(counted) == (40_000, sum(range(40_000)))
     assert victim not in two_executors.executors()

@@ -209,7 +209,12 @@ def test_a_server_of_others_that_does_not_answer_is_named_without_its_token(
 
 @pytest.mark.parametrize(
     ("version", "is_taken"),
-    [("3.5.6", False), ("4.1.2", False), ("4.2.9", True), ("4.10.0-vendor1", True)],
+    [
+        ("3.5.6", False),
+        ("4.1.2", False),
+        ("4.2.9", True),
+        ("4.10.0-vendor1", True),
+    ],
 )
 def test_a_server_of_others_that_is_older_than_the_client_is_refused(
     version: str, is_taken: bool, monkeypatch: pytest.MonkeyPatch

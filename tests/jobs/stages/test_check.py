@@ -64,7 +64,12 @@ def copies(days: Days) -> Suite:
 
 
 def predictions(days: Days) -> Suite:
-    return Suite(days=days.shifted(1), day="reading_date", key=("id",), has=("amount",))
+    return Suite(
+        days=days.shifted(1),
+        day="reading_date",
+        key=("id",),
+        has=("amount",),
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -225,7 +230,11 @@ def test_what_was_served_stays_and_the_run_says_which_days_differ(
     served = replace(run, days=nights, run_id="served")
     _stage_predictions(spark, served, 2.0)
     audit_and_publish(served, ["predictions"])
-    later = replace(run, days=Days(DAY, DAY + timedelta(days=2)), run_id="later")
+    later = replace(
+        run,
+        days=Days(DAY, DAY + timedelta(days=2)),
+        run_id="later",
+    )
     _stage_predictions(spark, later, 3.0)
     capsys.readouterr()
     metrics = audit_and_publish(later, ["predictions"])

@@ -33,19 +33,26 @@ def shuffled() -> pa.Table:
 
     The six held-out days of the last night tell the truth.
     """
-    learned = ROWS["landed_date"].to_numpy() <= np.datetime64(NIGHTS[-1] - timedelta(days=6))
+    last = np.datetime64(NIGHTS[-1] - timedelta(days=6))
+    learned = ROWS["landed_date"].to_numpy() <= last
     label = ROWS["failed"].to_numpy()
     known = np.flatnonzero(learned & ~np.isnan(label))
     mixed = label.copy()
     mixed[known] = label[np.random.default_rng(3).permutation(known)]
-    values = pa.array(np.nan_to_num(mixed).astype(np.int32), mask=np.isnan(label))
+    values = pa.array(
+        np.nan_to_num(mixed).astype(np.int32),
+        mask=np.isnan(label),
+    )
     return small.with_column(ROWS, "failed", values)
 
 
 def leaking() -> pa.Table:
     """A feature that is the label, but for a little noise."""
     label = np.nan_to_num(ROWS["failed"].to_numpy())
-    leak = label + np.random.default_rng(3).normal(scale=0.2, size=len(label))
+    leak = label + np.random.default_rng(3).normal(
+        scale=0.2,
+        size=len(label),
+    )
     return small.with_column(ROWS, "noise", pa.array(leak))
 
 

@@ -119,7 +119,13 @@ def staged(monkeypatch: pytest.MonkeyPatch) -> list[pa.Table]:
 
     monkeypatch.setattr(predict, "connect", lambda _: Session())
 
-    def stage_rows(_run: object, _name: str, rows: pa.Table, _days: object, _origin: object) -> int:
+    def stage_rows(
+        _run: object,
+        _name: str,
+        rows: pa.Table,
+        _days: object,
+        _origin: object,
+    ) -> int:
         collected.append(rows)
         return len(rows)
 
@@ -194,9 +200,11 @@ def test_a_quantised_variant_serves_where_it_is_asked_for_and_has_passed(
     small.publish(environment, ROWS, "scoring", pipeline=wide)
     evidence = {"quantised": {"exact_loss": 0.5, "more_loss_high": 1e-6, "passed": True}}
     model = _promote(environment, NIGHTS.first, wide, json.dumps(evidence))
-    night = ROWS.filter(pa.compute.equal(ROWS["landed_date"], pa.scalar(NIGHTS.first)))
+    night = ROWS.filter(pa.compute.field("landed_date") == NIGHTS.first)
     registry = Registry(environment, wide.name)
-    said = {name: scoring.load(registry, model, name).score(night) for name in (EXACT, QUANTISED)}
+    said = {}
+    for name in (EXACT, QUANTISED):
+        said[name] = scoring.load(registry, model, name).score(night)
     assert np.abs(said[EXACT] - said[QUANTISED]).max() > 1e-4
     for most in (predict.ROWS_IN_PROCESS, 0):
         monkeypatch.setattr(predict, "ROWS_IN_PROCESS", most)

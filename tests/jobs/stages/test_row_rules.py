@@ -39,7 +39,12 @@ DAY = date(2013, 1, 1)
 RULE = "expect_column_values_to_be_between of amount"
 REASON = "amount is from 0 to 10. Found: amount = 99.0"
 RECORD = '{"id":3,"taken":null,"amount":99.0,"note":"odd"}'
-SUMS = Table(name="sums", made_by="transform", reads=("readings",), key=("id",))
+SUMS = Table(
+    name="sums",
+    made_by="transform",
+    reads=("readings",),
+    key=("id",),
+)
 
 
 def readings(days: Days) -> Suite:
@@ -71,16 +76,28 @@ def toy(spark: SparkSession, environment: Environment) -> Environment:
     return environment
 
 
-def _ingest(environment: Environment, first: str, last: str | None = None) -> dict[str, Any]:
+def _ingest(
+    environment: Environment,
+    first: str,
+    last: str | None = None,
+) -> dict[str, Any]:
     return dict(ingest(night._numbered(run_of(environment, first, last))))
 
 
-def _check(environment: Environment, first: str, last: str | None = None) -> dict[str, Any]:
+def _check(
+    environment: Environment,
+    first: str,
+    last: str | None = None,
+) -> dict[str, Any]:
     run = run_of(environment, first, last, "check_raw")
     return dict(audit_and_publish(run, ["readings"]))
 
 
-def _night(environment: Environment, first: str, last: str | None = None) -> dict[str, Any]:
+def _night(
+    environment: Environment,
+    first: str,
+    last: str | None = None,
+) -> dict[str, Any]:
     _ingest(environment, first, last)
     return _check(environment, first, last)
 
@@ -94,7 +111,8 @@ def _rows(environment: Environment, name: str) -> list[tuple[Any, ...]]:
 
 
 def _ids(environment: Environment) -> list[tuple[str, int]]:
-    return [(str(row[4]), row[0]) for row in _rows(environment, "readings")]
+    rows = _rows(environment, "readings")
+    return [(str(row[4]), row[0]) for row in rows]
 
 
 def _reasons(environment: Environment) -> list[str]:
@@ -281,7 +299,11 @@ def test_a_derived_table_has_a_quarantine_too(
 ) -> None:
     suites.sums = readings  # type: ignore[attr-defined]
     run = replace(run_of(environment, FIRST, stage_name="check_clean"), pipeline=_with(SUMS))
-    values = [(DAY, 1, 2.0), (DAY, 2, 3.0), (DAY, 3, -1.0)]
+    values = [
+        (DAY, 1, 2.0),
+        (DAY, 2, 3.0),
+        (DAY, 3, -1.0),
+    ]
     rows = spark.createDataFrame(values, "landed_date date, id int, amount double")
     tables.stage_rows(run, "sums", rows)
     assert audit_and_publish(run, ["sums"])["rows_quarantined"] == 1
@@ -317,7 +339,12 @@ def test_what_is_used_whole_must_not_have_a_rule(
     def plain(days: Days) -> Suite:
         return Suite(days=days, key=("id",), has=())
 
-    means = Table(name="means", made_by="transform", reads=("sums",), key=("id",))
+    means = Table(
+        name="means",
+        made_by="transform",
+        reads=("sums",),
+        key=("id",),
+    )
     run = replace(run_of(environment, FIRST, stage_name="check_clean"), pipeline=_with(SUMS, means))
     setattr(suites, name, readings)
     table = run.pipeline.table(name)

@@ -234,7 +234,11 @@ def test_days_of_two_definitions_are_not_learned_from_as_one_unless_told(tmp_pat
         stage.train(run)
     # A day of this table sums up the day before too, which is then as it was.
     sums = Table(name="sums", made_by="transform", key=("line",), window_days=2)
-    summed = replace(run.pipeline, derived=(sums,), first_day=ALL_DAYS.first - timedelta(days=9))
+    summed = replace(
+        run.pipeline,
+        derived=(sums,),
+        first_day=ALL_DAYS.first - timedelta(days=9),
+    )
     with pytest.raises(Refused, match=rf"{told} {first - timedelta(days=1)} "):
         stage.train(replace(run, pipeline=summed))
     assert stage.train(replace(run, allow_mixed=True))["model_version"] == "1"

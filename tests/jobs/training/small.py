@@ -233,7 +233,10 @@ def a_network(training: Training = TRAINING, seed: int = 1) -> Any:
     model = network.build(data_of(training).encoding, settings, task_of(training.task))
     draw = np.random.default_rng(seed)
     for layer in model.layers:
-        weights = [weight + draw.normal(0, 0.3, weight.shape) for weight in layer.get_weights()]
+        weights = []
+        for weight in layer.get_weights():
+            noise = draw.normal(0, 0.3, weight.shape)
+            weights.append(weight + noise)
         layer.set_weights(weights)
     return model
 

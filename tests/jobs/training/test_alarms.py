@@ -43,7 +43,9 @@ def record(environment: Environment, measure: Measure, over: Iterable[int]) -> N
 
 def told(environment: Environment) -> dict[int, Change]:
     """By day, where there is something to tell."""
-    changes = {number: alarms.change(environment, PIPELINE, day(number)) for number in range(20)}
+    changes = {}
+    for number in range(20):
+        changes[number] = alarms.change(environment, PIPELINE, day(number))
     return {number: one for number, one in changes.items() if one.began or one.ended}
 
 
@@ -64,7 +66,8 @@ def test_a_measure_is_in_alarm_when_k_of_the_last_n_nights_are_over(
 def test_a_long_alarm_is_told_when_it_begins_and_when_it_ends(environment: Environment) -> None:
     record(environment, X, over=range(5, 12))
     changes = told(environment)
-    assert [(number, one.began, one.ended) for number, one in changes.items()] == [
+    found = [(number, one.began, one.ended) for number, one in changes.items()]
+    assert found == [
         (6, (X,), ()),
         (14, (), ("feature",)),
     ]
@@ -78,7 +81,8 @@ def test_what_follows_while_another_of_the_kind_is_new_has_the_same_cause(
     record(environment, SKEW, over=range(6, 16))
     late = Measure("feature", "late", "wasserstein")
     record(environment, late, over=range(12, 16))
-    began = {number: one.began for number, one in told(environment).items() if one.began}
+    changes = told(environment)
+    began = {number: one.began for number, one in changes.items() if one.began}
     # Y begins three nights after X, and a skew is of another kind than a drift.
     assert began == {5: (X,), 7: (SKEW,), 13: (late,)}
 
@@ -86,7 +90,8 @@ def test_what_follows_while_another_of_the_kind_is_new_has_the_same_cause(
 def test_what_has_ended_hides_nothing_that_begins(environment: Environment) -> None:
     record(environment, X, over=(3, 4))
     record(environment, Y, over=range(7, 12))
-    began = {number: one.began for number, one in told(environment).items() if one.began}
+    changes = told(environment)
+    began = {number: one.began for number, one in changes.items() if one.began}
     assert began == {4: (X,), 8: (Y,)}
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -60,7 +61,8 @@ def test_each_part_is_scored_by_what_the_night_before_it_would_have_served(
     backtest = _backtest(environment)
     done = _walk(backtest)
     nights = [small.LAST, small.LAST + timedelta(days=3)]
-    assert [(one.as_of, one.rows) for one in done] == [(night, 39 * 3) for night in nights]
+    found = [(one.as_of, one.rows) for one in done]
+    assert found == [(night, 39 * 3) for night in nights]
     results = backtests.read(backtest)
     registry = Registry(environment, LINEAR.name)
     assert registry.versions() == []
@@ -68,7 +70,8 @@ def test_each_part_is_scored_by_what_the_night_before_it_would_have_served(
     for night in nights:
         stage.train(small.run_of(environment, "train", night, pipeline=LINEAR))
         about = Days(night + timedelta(days=1), night + timedelta(days=3))
-        served.append(scoring.load(registry, registry.versions()[0]).score(_labelled(about)))
+        scorer = scoring.load(registry, registry.versions()[0])
+        served.append(scorer.score(_labelled(about)))
     np.testing.assert_array_equal(results.predictions["model"], np.concatenate(served))
     assert set(results.predictions) == {"model", "group_mean"}
     assert results.slices["line"].tolist() == _labelled(SCORED)["line"].to_pylist()
@@ -96,7 +99,10 @@ def test_a_row_belongs_to_the_day_of_its_event_however_late_its_label_landed(
     tmp_path: Path,
 ) -> None:
     late = pa.array([number % 2 for number in range(len(ROWS))])
-    happened = pc.subtract(ROWS["landed_date"].cast(pa.int32()), late.cast(pa.int32()))
+    happened = pc.subtract(
+        ROWS["landed_date"].cast(pa.int32()),
+        late.cast(pa.int32()),
+    )
     rows = small.with_column(ROWS, "batch_date", happened.cast(pa.date32()))
     environment = small.environment_at(tmp_path)
     small.publish(environment, rows)
@@ -200,7 +206,8 @@ def test_every_night_and_day_is_measured_once_for_people_to_query(
     task = task_of("binary_classification")
     of_day = results.day == np.datetime64(SCORED.first)
     said = results.predictions["model"][of_day]
-    (first,) = [row for row in measured if (row["event_date"], row["model"]) == expected[1]]
+    key = itemgetter("event_date", "model")
+    (first,) = [row for row in measured if key(row) == expected[1]]
     assert first["log_loss"] == pytest.approx(
         task.losses(results.label[of_day], said).mean(), abs=1e-6
     )
@@ -211,7 +218,10 @@ def test_another_backtest_is_compared_on_the_same_rows_or_not_at_all(
     environment: Environment,
 ) -> None:
     backtest = _backtest(environment)
-    tight = _backtest(environment, small.learned_by(small.SMALL, replace(small.LINEAR, l2=100.0)))
+    tight = _backtest(
+        environment,
+        small.learned_by(small.SMALL, replace(small.LINEAR, l2=100.0)),
+    )
     _walk(backtest)
     _walk(tight)
     other = _read_other(backtest, tight.digest)
@@ -228,7 +238,10 @@ def test_another_backtest_is_compared_on_the_same_rows_or_not_at_all(
 
 def test_another_backtest_may_have_scored_other_days_too(tmp_path: Path) -> None:
     environment = small.environment_at(tmp_path)
-    small.publish(environment, small.rows_of(Days(small.FIRST, SCORED.last + timedelta(days=6))))
+    small.publish(
+        environment,
+        small.rows_of(Days(small.FIRST, SCORED.last + timedelta(days=6))),
+    )
 
     def days(first: int, last: int) -> Days:
         return Days(small.LAST + timedelta(days=first), small.LAST + timedelta(days=last))
@@ -241,7 +254,12 @@ def test_another_backtest_may_have_scored_other_days_too(tmp_path: Path) -> None
     for first, last in ((1, 5), (2, 7), (3, 9)):
         _walk(replace(other, days=days(first, last)))
     assert [done.seconds for done in _walk(other)] == [None] * 3
-    for first, last in ((1, 9), (1, 6), (4, 9), (1, 5)):
+    for first, last in (
+        (1, 9),
+        (1, 6),
+        (4, 9),
+        (1, 5),
+    ):
         asked = replace(_backtest(environment), days=days(first, last))
         _walk(asked)
         found = _read_other(asked, other.digest)
@@ -274,7 +292,8 @@ def test_a_shorter_backtest_takes_nothing_from_the_record_of_a_longer_one(
 ) -> None:
     backtest = _backtest(environment)
     _walk(backtest)
-    _walk(replace(backtest, days=Days(SCORED.first, SCORED.last - timedelta(days=1))))
+    shorter = Days(SCORED.first, SCORED.last - timedelta(days=1))
+    _walk(replace(backtest, days=shorter))
     measured = ops.read(environment, "backtests").to_pylist()
     days = sorted(row["event_date"] for row in measured if row["model"] == "model")
     assert days == list(SCORED)
@@ -326,7 +345,13 @@ def test_the_page_shows_every_picture(tmp_path: Path, pipeline: Pipeline) -> Non
     figures = backtest_page.pictures(task_of(pipeline.training.task), results)
     rivals = [baseline.name for baseline in pipeline.training.baselines]
     assert {"By month", *(f"Model against {rival}, by day" for rival in rivals)} < set(figures)
-    page = backtest_page.page("A & B", {"days": SCORED}, ("x",), [(0.5,), (None,)], figures)
+    page = backtest_page.page(
+        "A & B",
+        {"days": SCORED},
+        ("x",),
+        [(0.5,), (None,)],
+        figures,
+    )
     assert page.count("data:image/png;base64,") == len(figures)
     assert "<h1>A &amp; B</h1>" in page
     assert ">0.5000</td>" in page

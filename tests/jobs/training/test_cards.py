@@ -28,10 +28,16 @@ from pipelines.spec import Pipeline
 from tests.jobs.training import small
 
 EVIL = "<script>alert(1)</script> | *odd* [x](y)\n# and more"
+
+
+def _judged(day: str, rows: int, **loss: float) -> dict[str, Any]:
+    return {"day": day, "rows": rows, "loss": loss}
+
+
 BY_DAY = [
-    {"day": "2013-01-19", "rows": 10, "loss": {"candidate": 0.4, "champion": 0.5, "rate": 0.6}},
-    {"day": "2013-01-20", "rows": 30, "loss": {"candidate": 0.6, "champion": 0.5, "rate": 0.9}},
-    {"day": "2013-01-21", "rows": 20, "loss": {"candidate": 0.5, "champion": 0.5, "rate": 0.9}},
+    _judged("2013-01-19", 10, candidate=0.4, champion=0.5, rate=0.6),
+    _judged("2013-01-20", 30, candidate=0.6, champion=0.5, rate=0.9),
+    _judged("2013-01-21", 20, candidate=0.5, champion=0.5, rate=0.9),
 ]
 EVIDENCE = {
     "rows": 60,
@@ -134,7 +140,11 @@ class Page(HTMLParser):
         self.text = ""
         self.feed(html)
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(
+        self,
+        tag: str,
+        attrs: list[tuple[str, str | None]],
+    ) -> None:
         self.tags.append(tag)
         self.links += [value or "" for name, value in attrs if name in ("src", "href")]
 
@@ -300,7 +310,11 @@ def test_live_quality_and_backtests_of_the_same_recipe_are_told(environment: Env
     at = datetime.now(UTC)
     measured = {"pipeline": "small", "rows": 10, "auc": 0.6, "measured_at": at}
     live = []
-    for day, version, rate in ((25, "1", 0.2), (26, "1", 0.4), (26, "2", 0.9)):
+    for day, version, rate in (
+        (25, "1", 0.2),
+        (26, "1", 0.4),
+        (26, "2", 0.9),
+    ):
         event = date(2013, 1, day)
         means = {"mean_prediction": rate, "label_mean": 0.5, "log_loss": rate}
         about = {"event_date": event, "landed_date": event, "model_version": version}
@@ -325,7 +339,12 @@ def test_live_quality_and_backtests_of_the_same_recipe_are_told(environment: Env
     assert "0.9900" not in text
 
 
-def published(table: str, day: date, version: int, *inputs: Mapping[str, Any]) -> dict[str, Any]:
+def published(
+    table: str,
+    day: date,
+    version: int,
+    *inputs: Mapping[str, Any],
+) -> dict[str, Any]:
     return {
         "pipeline": "small",
         "table_name": table,
@@ -338,7 +357,12 @@ def published(table: str, day: date, version: int, *inputs: Mapping[str, Any]) -
     }
 
 
-def made_of(name: str, day: date, version: int | None = None, digest: str = "") -> dict[str, Any]:
+def made_of(
+    name: str,
+    day: date,
+    version: int | None = None,
+    digest: str = "",
+) -> dict[str, Any]:
     return {
         "name": name,
         "first_day": day,
@@ -414,10 +438,17 @@ def test_the_command_prints_the_card_of_the_model_that_serves(
 
 def test_a_command_on_a_card_is_code_on_one_line() -> None:
     section = Section(
-        title="t", commands=("one\ntwo",), tables=(Table(header=("a",), rows=[(1,)]),)
+        title="t",
+        commands=("one\ntwo",),
+        tables=(Table(header=("a",), rows=[(1,)]),),
     )
     made = Card(
-        pipeline="p", version="1", summary="s", state="x", mood="warned", sections=(section,)
+        pipeline="p",
+        version="1",
+        summary="s",
+        state="x",
+        mood="warned",
+        sections=(section,),
     )
     assert "    one\\ntwo\n" in render.markdown(made)
     assert "| a |\n| --- |\n| 1 |" in render.markdown(made)

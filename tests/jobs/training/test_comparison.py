@@ -86,11 +86,18 @@ def test_without_a_champion_nothing_is_said_of_one() -> None:
 def test_a_slice_is_surely_worse_by_the_lower_end_of_its_interval_over_days() -> None:
     days = 12
     draw = np.random.default_rng(7)
-    of_line = {"AA": np.full(days, 0.5), "BB": draw.normal(0.1, 1.0, days)}
+    of_line = {
+        "AA": np.full(days, 0.5),
+        "BB": draw.normal(0.1, 1.0, days),
+    }
     day = np.repeat(np.arange(days), 2)
     line = np.tile(["AA", "BB"], days)
     # By that much the squared error of the candidate is above the champion's, which is 9.
-    more = np.where(line == "AA", of_line["AA"][day], of_line["BB"][day])
+    more = np.where(
+        line == "AA",
+        of_line["AA"][day],
+        of_line["BB"][day],
+    )
     label = np.linspace(0.0, 50.0, 2 * days)
     held = HeldOut(
         task=HELD.task,

@@ -108,7 +108,11 @@ def test_labels_that_are_all_alike_have_the_scale_one() -> None:
 def test_numbers_that_nothing_can_scale_are_refused_by_the_name_of_their_column(
     huge: float,
 ) -> None:
-    one = np.where(np.arange(len(ROWS)) == 0, huge, ROWS["x"].to_numpy())
+    one = np.where(
+        np.arange(len(ROWS)) == 0,
+        huge,
+        ROWS["x"].to_numpy(),
+    )
     rows = with_column(ROWS, "x", pa.array(one))
     with pytest.raises(Refused, match=r"have values of x that are infinite, or so large"):
         encoding.learn(rows, TRAINING)
@@ -118,7 +122,10 @@ def test_numbers_that_nothing_can_scale_are_refused_by_the_name_of_their_column(
 
 
 def test_a_whole_number_of_64_bits_is_read_as_the_nearest_float() -> None:
-    whole = pa.array(np.arange(len(ROWS)) + 2**62 + 1, pa.int64())
+    whole = pa.array(
+        np.arange(len(ROWS)) + 2**62 + 1,
+        pa.int64(),
+    )
     rows = with_column(ROWS, "x", whole)
     learned = encoding.learn(rows, TRAINING)
     read = encoding.encode(rows, learned).numeric[:, 0]
@@ -127,7 +134,11 @@ def test_a_whole_number_of_64_bits_is_read_as_the_nearest_float() -> None:
 
 def test_a_huge_number_may_be_read_by_its_logarithm() -> None:
     training = replace(TRAINING, logarithms=(Logarithm(features=("x",), bend=10),))
-    one = np.where(np.arange(len(ROWS)) == 0, 1e300, ROWS["x"].to_numpy())
+    one = np.where(
+        np.arange(len(ROWS)) == 0,
+        1e300,
+        ROWS["x"].to_numpy(),
+    )
     learned = encoding.learn(with_column(ROWS, "x", pa.array(one)), training)
     assert np.isfinite([*learned.means, *learned.variances]).all()
 
@@ -137,7 +148,9 @@ def test_a_constant_is_its_own_mean(constant: float) -> None:
     rows = with_column(ROWS, "x", pa.array(np.full(len(ROWS), constant)))
     learned = encoding.learn(rows, TRAINING)
     assert learned.means[0] == constant
-    assert (learned.variances[0], learned.lows[0], learned.highs[0]) == (1.0, 0.0, 0.0)
+    assert learned.variances[0] == 1.0
+    assert learned.lows[0] == 0.0
+    assert learned.highs[0] == 0.0
 
 
 def test_a_missing_column_is_named() -> None:
@@ -147,12 +160,15 @@ def test_a_missing_column_is_named() -> None:
 
 def test_a_long_tail_is_read_by_its_logarithm_in_training_and_scoring_alike() -> None:
     training = replace(TRAINING, logarithms=(Logarithm(features=("x",), bend=10),))
-    rows = with_column(ROWS, "x", pa.array([-1e4, -10, 0, 10, 1e4] + [None] * (len(ROWS) - 5)))
+    known = [-1e4, -10, 0, 10, 1e4]
+    missing = [None] * (len(ROWS) - len(known))
+    rows = with_column(ROWS, "x", pa.array([*known, *missing]))
     learned = encoding.learn(rows, training)
     again = Encoding.from_json(learned.to_json())
     assert again == learned
     read = encoding.encode(rows, again).numeric[:, 0]
-    bent = np.log([1001, 2, 1, 2, 1001]) * [-1, -1, 0, 1, 1]
+    sizes = np.log([1001, 2, 1, 2, 1001])
+    bent = sizes * [-1, -1, 0, 1, 1]
     np.testing.assert_allclose(read[:5], bent, rtol=1e-6)
     assert np.isnan(read[5:]).all()
     assert learned.means[0] == pytest.approx(0)

@@ -18,7 +18,12 @@ def eight_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("quota", "cores"),
-    [("max 100000", 8), ("250000 100000", 2), ("50000 100000", 0), ("900000 100000", 8)],
+    [
+        ("max 100000", 8),
+        ("250000 100000", 2),
+        ("50000 100000", 0),
+        ("900000 100000", 8),
+    ],
 )
 def test_a_container_has_the_cores_of_its_quota(tmp_path: Path, quota: str, cores: int) -> None:
     (tmp_path / "cpu.max").write_text(f"{quota}\n")

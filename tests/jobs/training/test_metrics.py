@@ -46,7 +46,11 @@ def test_a_headline_is_the_metric_by_which_models_are_told_apart() -> None:
 def test_numbers_that_came_apart_are_refused_by_name() -> None:
     metrics.require_finite(loss=[0.5, 0.4], weights=np.zeros((2, 2)))
     with pytest.raises(NightshiftError, match=r"its loss and weights are not finite"):
-        metrics.require_finite(loss=[0.5, np.nan], curve=[1.0], weights=np.array([np.inf]))
+        metrics.require_finite(
+            loss=[0.5, np.nan],
+            curve=[1.0],
+            weights=np.array([np.inf]),
+        )
 
 
 def test_groups_are_the_distinct_values_with_their_rows() -> None:
@@ -60,7 +64,10 @@ def test_groups_are_the_distinct_values_with_their_rows() -> None:
     [
         (pa.array(["a", None, "None"]), ["a", "(none)", "None"]),
         # A gap renames no other value.
-        (pa.array([1, None, 2], pa.int32()), ["1", "(none)", "2"]),
+        (
+            pa.array([1, None, 2], pa.int32()),
+            ["1", "(none)", "2"],
+        ),
         (pa.array([True, None, False]), ["true", "(none)", "false"]),
     ],
 )

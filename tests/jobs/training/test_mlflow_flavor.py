@@ -38,7 +38,12 @@ from pipelines.spec import Pipeline
 from tests.jobs.training import small
 
 LINEAR = small.learned_by(small.SMALL, small.LINEAR)
-KINDS = (LINEAR, small.SMALL, small.learned_by(small.TWIN, small.LINEAR), small.TWIN)
+KINDS = (
+    LINEAR,
+    small.SMALL,
+    small.learned_by(small.TWIN, small.LINEAR),
+    small.TWIN,
+)
 ROWS = small.scoring_rows(Days.of(small.LAST), per_day=50)
 """A fifth of them without `gappy`."""
 _READY_SECONDS = 180
@@ -136,7 +141,8 @@ def test_a_model_loads_by_its_signature_and_answers_its_own_example(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", environment.mlflow_uri)
     loaded = mlflow.pyfunc.load_model(f"models:/{pipeline.name}/1")
     inputs, outputs = loaded.metadata.get_input_schema(), loaded.metadata.get_output_schema()
-    types = dict(zip(inputs.input_names(), map(str, inputs.input_types()), strict=True))
+    kinds = map(str, inputs.input_types())
+    types = dict(zip(inputs.input_names(), kinds, strict=True))
     numeric = dict.fromkeys(pipeline.training.numeric, "DataType.double")
     categorical = dict.fromkeys(pipeline.training.categorical, "DataType.string")
     assert types == {**numeric, **categorical}
@@ -175,12 +181,18 @@ def test_a_feature_that_is_left_out_is_named(
 def test_what_was_read_by_its_logarithm_is_in_the_example_as_it_is_given(tmp_path: Path) -> None:
     data = small.data_of()
     bends = {"x": 2.0, "noise": 0.5}
-    means = (float(np.log1p(6 / 2.0)), 0.25, float(-np.log1p(3 / 0.5)))
+    means = (
+        float(np.log1p(6 / 2.0)),
+        0.25,
+        float(-np.log1p(3 / 0.5)),
+    )
     encoding = replace(data.encoding, means=means, bends=bends)
     mlflow_flavor.describe(tmp_path, "linear", encoding, "p")
     table = json.loads((tmp_path / "input_example.json").read_text())
     example = dict(zip(table["columns"], table["data"][0], strict=True))
-    assert (example["x"], example["gappy"], example["noise"]) == (6.0, 0.25, -3.0)
+    assert example["x"] == 6.0
+    assert example["gappy"] == 0.25
+    assert example["noise"] == -3.0
     assert (example["line"], example["oven"]) == ("AA", "north")
 
 

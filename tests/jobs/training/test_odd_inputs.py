@@ -20,11 +20,18 @@ ENCODING = small.data_of().encoding
 USUAL = small.rows_of(Days.of(small.FIRST), per_day=6)
 ODD = pa.table(
     {
-        "x": pa.array([np.nan, None, np.inf, -np.inf, 0.0, 1e300], pa.float64(), from_pandas=False),
+        "x": pa.array(
+            [np.nan, None, np.inf, -np.inf, 0.0, 1e300],
+            pa.float64(),
+            from_pandas=False,
+        ),
         # Training had gaps in it.
         "gappy": pa.array([None] * 6, pa.float64()),
         "noise": [0.0] * 6,
-        "line": pa.array(["AA", "ZZ", None, "", "BB", "CC"], pa.string()),
+        "line": pa.array(
+            ["AA", "ZZ", None, "", "BB", "CC"],
+            pa.string(),
+        ),
         "oven": ["north"] * 6,
     }
 )
@@ -45,10 +52,18 @@ def test_each_kind_is_counted_by_column() -> None:
 
 def test_what_was_too_rare_to_learn_or_missing_then_is_not_odd() -> None:
     rows = small.rows_of(Days.of(small.FIRST), per_day=500)
-    line = ["seldom"] * 3 + [None] * 2 + rows["line"].to_pylist()[5:]
-    learned = encoding.learn(small.with_column(rows, "line", pa.array(line)), small.TRAINING)
+    line = rows["line"].to_pylist()
+    line[:5] = ["seldom"] * 3 + [None] * 2
+    learned = encoding.learn(
+        small.with_column(rows, "line", pa.array(line)),
+        small.TRAINING,
+    )
     assert "seldom" not in learned.vocabularies["line"]
-    asked = small.with_column(USUAL, "line", pa.array(["seldom", None, "never", "AA", "BB", "CC"]))
+    asked = small.with_column(
+        USUAL,
+        "line",
+        pa.array(["seldom", None, "never", "AA", "BB", "CC"]),
+    )
     assert odd_inputs.count(asked, learned) == {("line", "unseen"): 1}
     read = Encoding.from_json(learned.to_json())
     assert read.unknown == learned.unknown
@@ -59,7 +74,10 @@ def test_of_a_model_of_before_nobody_knows_which_categories_it_has_seen() -> Non
     told = json.loads(ENCODING.to_json())
     del told["unknown"]
     before = Encoding.from_json(json.dumps(told))
-    assert odd_inputs.count(ODD, before) == {("x", "missing"): 2, ("x", "infinite"): 2}
+    assert odd_inputs.count(ODD, before) == {
+        ("x", "missing"): 2,
+        ("x", "infinite"): 2,
+    }
 
 
 def test_a_column_that_the_rows_lack_is_named() -> None:
@@ -68,7 +86,8 @@ def test_a_column_that_the_rows_lack_is_named() -> None:
 
 
 def test_counts_of_parts_add_up() -> None:
-    parts = (odd_inputs.count(ODD.slice(row, 1), ENCODING) for row in range(len(ODD)))
+    rows = [ODD.slice(row, 1) for row in range(len(ODD))]
+    parts = (odd_inputs.count(row, ENCODING) for row in rows)
     assert sum(parts, Counter()) == odd_inputs.count(ODD, ENCODING)
 
 

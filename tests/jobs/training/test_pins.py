@@ -100,7 +100,10 @@ def test_rows_are_told_apart_by_what_was_published_of_the_days_that_are_used(
 ) -> None:
     run = run_of(environment_at(tmp_path), "train")
     # What is recorded counts only of a table that is there.
-    write_deltalake(path(run, "training"), pa.table({"landed_date": pa.array([], pa.date32())}))
+    write_deltalake(
+        path(run, "training"),
+        pa.table({"landed_date": pa.array([], pa.date32())}),
+    )
     publications.record(run, "training", [_published(LAST, "one")])
     first = pins.fingerprint(_pins(tmp_path))
     assert pins.fingerprint(_pins(tmp_path, version=4)) == first

@@ -48,7 +48,12 @@ def _member(family: Family, environment: Environment, folder: Path) -> Member:
     folder.mkdir()
     data = small.data_of(small.learned_by(small.SMALL, family).training)
     fit = family_of(family.name).fit(data, family, environment, folder)
-    return Member(fit=fit, encoding=data.encoding, fit_rows=512, sample=data.fit.sample())
+    return Member(
+        fit=fit,
+        encoding=data.encoding,
+        fit_rows=512,
+        sample=data.fit.sample(),
+    )
 
 
 def _saved(family: Family, environment: Environment, folder: Path) -> tuple[Candidate, Path]:
@@ -90,7 +95,11 @@ def test_the_stage_server_may_fork_it() -> None:
     assert proof.FUNCTION in ALLOWED
 
 
-@pytest.mark.parametrize("family", [small.NETWORK, small.LINEAR], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "family",
+    [small.NETWORK, small.LINEAR],
+    ids=lambda one: one.name,
+)
 def test_saved_files_serve_as_the_trained_model_did(
     family: Family, ranked: Environment, tmp_path: Path
 ) -> None:
@@ -114,7 +123,12 @@ def _network(environment: Environment, folder: Path) -> tuple[Candidate, Path]:
         model = scoring.load_trained_from(place, FAMILY).model
         fit = Drawn(sample_scores=model.score(data.fit.sample()))
         members.append(
-            Member(fit=fit, encoding=data.encoding, fit_rows=512, sample=data.fit.sample())
+            Member(
+                fit=fit,
+                encoding=data.encoding,
+                fit_rows=512,
+                sample=data.fit.sample(),
+            )
         )
         for name in FAMILY.light.files.values():
             (place / name).unlink()
@@ -286,7 +300,10 @@ assert "horovod" not in sys.modules
 """
 
 
-@pytest.mark.parametrize(("how", "code"), [("free", 0), ("leaning", 1)])
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [("free", 0), ("leaning", 1)],
+)
 def test_a_model_that_needs_horovod_to_be_loaded_is_found_out(
     run: Run, tmp_path: Path, how: str, code: int
 ) -> None:

@@ -57,12 +57,17 @@ def pin(environment: Environment, changes: Mapping[str, Any]) -> None:
     folder = unquote(urlparse(client.get_run(model.run_id).info.artifact_uri).path)
     file = Path(folder) / "pins.json"
     pinned = json.loads(file.read_text()) | changes
-    file.write_text(json.dumps({name: v for name, v in pinned.items() if v is not None}))
+    told = {name: value for name, value in pinned.items() if value is not None}
+    file.write_text(json.dumps(told))
 
 
 @pytest.mark.parametrize(
     ("pipeline", "family"),
-    [(small.SMALL, small.NETWORK), (small.SMALL, small.LINEAR), (small.TWIN, small.LINEAR)],
+    [
+        (small.SMALL, small.NETWORK),
+        (small.SMALL, small.LINEAR),
+        (small.TWIN, small.LINEAR),
+    ],
     ids=lambda value: value.name,
 )
 def test_the_same_pins_give_the_same_weights_and_touch_nothing(
@@ -117,9 +122,10 @@ def test_other_code_that_gives_other_weights_is_told(
     monkeypatch.setattr(pins, "_SHARED_SOURCES", ("encoding.py",))
     code, rows, words = replayed(environment, capsys)
     assert code == 1
-    differ = {
-        (row["model"], row["weights"]): row["largest_difference"] for row in rows if not row["same"]
-    }
+    differ = {}
+    for row in rows:
+        if not row["same"]:
+            differ[row["model"], row["weights"]] = row["largest_difference"]
     assert ("serving", "coefficients") in differ
     assert ("serving", "encoding") not in differ
     assert differ["serving", "coefficients"] > 0
@@ -249,7 +255,10 @@ def test_a_digest_tells_names_types_shapes_and_bytes_apart() -> None:
     arrays = {"a": np.zeros(4, np.float32), "b": np.ones(2)}
     others = [
         {"a": np.zeros(4, np.float64), "b": np.ones(2)},
-        {"a": np.zeros((2, 2), np.float32), "b": np.ones(2)},
+        {
+            "a": np.zeros((2, 2), np.float32),
+            "b": np.ones(2),
+        },
         {"a": np.zeros(4, np.float32), "c": np.ones(2)},
         {"a": -np.zeros(4, np.float32), "b": np.ones(2)},
     ]

@@ -97,13 +97,17 @@ def _scored(spark: SparkSession, asked: Asked) -> tuple[pa.Table, Counter[Odd]]:
     odd = scoring_on_spark.write(spark, asked, files, str(place))
     days = pa.schema([("landed_date", pa.date32())])
     written = ds.dataset(place, partitioning=ds.partitioning(days, flavor="hive"))
-    scored = (
-        written.to_table().select(asked.told.names) if written.files else asked.told.empty_table()
-    )
+    scored = asked.told.empty_table()
+    if written.files:
+        scored = written.to_table().select(asked.told.names)
     return scored.sort_by([(name, "ascending") for name in KEY]), odd
 
 
-def _in_process(registry: Registry, models: list[ModelVersion], rows: pa.Table) -> list[float]:
+def _in_process(
+    registry: Registry,
+    models: list[ModelVersion],
+    rows: pa.Table,
+) -> list[float]:
     ordered = rows.sort_by([(name, "ascending") for name in KEY])
     scores: list[float] = []
     for place, model in enumerate(models):
@@ -152,8 +156,16 @@ def test_files_from_before_a_column_lack_its_values(
     spark: SparkSession, registry: Registry, models: list[ModelVersion], asked: Asked
 ) -> None:
     _write(asked, ROWS.drop_columns(["gappy", "oven"]))
-    nothing = small.with_column(ROWS, "gappy", pa.nulls(len(ROWS), pa.float64()))
-    nothing = small.with_column(nothing, "oven", pa.nulls(len(ROWS), pa.string()))
+    nothing = small.with_column(
+        ROWS,
+        "gappy",
+        pa.nulls(len(ROWS), pa.float64()),
+    )
+    nothing = small.with_column(
+        nothing,
+        "oven",
+        pa.nulls(len(ROWS), pa.string()),
+    )
     scored, odd = _scored(spark, replace(asked, shown=(*KEY, "oven")))
     assert scored[PREDICTION].to_pylist() == _in_process(registry, models, nothing)
     assert scored["oven"].null_count == len(ROWS)
@@ -169,7 +181,10 @@ def test_no_rows_are_scored_to_none(spark: SparkSession, asked: Asked) -> None:
 
 def _told(*days: date | None) -> pa.Table:
     return pa.table(
-        {"day": pa.array(days, pa.date32()), "score": pa.array([0.5] * len(days), pa.float64())}
+        {
+            "day": pa.array(days, pa.date32()),
+            "score": pa.array([0.5] * len(days), pa.float64()),
+        }
     )
 
 

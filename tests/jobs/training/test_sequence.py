@@ -11,7 +11,11 @@ from jobs.training import sequence
 from pipelines.model import Promotion
 
 EFFECT = 0.25
-GAINS = st.lists(st.floats(-5, 5).map(lambda gain: round(gain, 3)), min_size=1, max_size=60)
+GAINS = st.lists(
+    st.floats(-5, 5).map(lambda gain: round(gain, 3)),
+    min_size=1,
+    max_size=60,
+)
 YEARS = 200
 NATURES = (
     Nature(name="normal", freedom=np.inf, correlation=0.0),
@@ -22,7 +26,11 @@ NATURES = (
 
 def test_evidence_by_hand() -> None:
     # Of the size of all days so far: 1 and 1, then 2 and the root of the mean of 1, 1 and 4.
-    factors = [1 + np.tanh(0.25), 1 - np.tanh(0.25), 1 + np.tanh(0.25 * 2 / np.sqrt(2))]
+    factors = [
+        1 + np.tanh(0.25),
+        1 - np.tanh(0.25),
+        1 + np.tanh(0.25 * 2 / np.sqrt(2)),
+    ]
     gains = np.array([1.0, -1.0, 2.0])
     np.testing.assert_allclose(sequence.bets(gains, EFFECT), factors)
     after = [factors[0], 1.0, factors[2]]
@@ -31,7 +39,10 @@ def test_evidence_by_hand() -> None:
 
 def test_without_a_day_there_is_no_evidence_and_equal_days_tell_nothing() -> None:
     assert len(sequence.evidence(np.array([]), EFFECT)) == 0
-    np.testing.assert_array_equal(sequence.evidence(np.zeros(9), EFFECT), np.ones(9))
+    np.testing.assert_array_equal(
+        sequence.evidence(np.zeros(9), EFFECT),
+        np.ones(9),
+    )
 
 
 @given(GAINS)
@@ -88,7 +99,8 @@ def test_no_single_day_is_enough() -> None:
 @pytest.mark.parametrize("nature", NATURES[:2], ids=lambda nature: nature.name)
 def test_the_product_of_the_bets_obeys_villes_inequality(nature: Nature, threshold: float) -> None:
     years = 1000
-    products = [np.cumprod(sequence.bets(year, EFFECT)) for year in nature.draw(years, 0.0)]
+    drawn = nature.draw(years, 0.0)
+    products = [np.cumprod(sequence.bets(year, EFFECT)) for year in drawn]
     reached = np.mean([product.max() >= threshold for product in products])
     # Three standard errors of the simulation.
     slack = 3 * np.sqrt(0.25 / years)

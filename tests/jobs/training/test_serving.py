@@ -89,7 +89,14 @@ def test_each_night_has_the_last_model_promoted_by_then(
     evaluated(SECOND)
     evaluated(SECOND, "kept")
     evaluated(THIRD)
-    served = {21: "1", 22: "1", 23: "2", 24: "2", 25: "4", 26: "4"}
+    served = {
+        21: "1",
+        22: "1",
+        23: "2",
+        24: "2",
+        25: "4",
+        26: "4",
+    }
     assert _served(environment, registry) == served
     assert list(_served(environment, registry)) == list(served), "in the order of the nights"
     for night in NIGHTS:

@@ -47,10 +47,14 @@ def test_any_rows_are_read_as_they_were_written_whichever_files_they_lie_in(
     @given(st.integers(0, 40), st.integers(0, 40))
     def any_rows(one: int, other: int) -> None:
         first, last = sorted((one, other))
-        _require_equal(found.read(first, last - first), written.take(np.arange(first, last)))
+        _require_equal(
+            found.read(first, last - first),
+            written.take(np.arange(first, last)),
+        )
 
     any_rows()
-    assert [len(piece) for piece in shards.pieces(found, 16)] == [16, 16, 8]
+    told = [len(piece) for piece in shards.pieces(found, 16)]
+    assert told == [16, 16, 8]
     _require_equal(found.sample(), written)
 
 
@@ -64,6 +68,9 @@ def test_a_file_that_was_cut_short_is_named(tmp_path: Path) -> None:
     found = shards.write(tmp_path, _examples(20))
     file = tmp_path / "shard-00001"
     file.write_bytes(file.read_bytes()[:-1])
-    _require_equal(found.read(0, 7), _examples(20).take(np.arange(7)))
+    _require_equal(
+        found.read(0, 7),
+        _examples(20).take(np.arange(7)),
+    )
     with pytest.raises(NightshiftError, match=r"shard-00001 has 167 of the 168 bytes .*--retrain"):
         found.read(6, 9)

@@ -54,7 +54,12 @@ def run(environment: Environment) -> Run:
     return published(small.run_of(environment, "train"))
 
 
-def published(run: Run, rows: pa.Table = ROWS, *, rows_of_group: int = 7) -> Run:
+def published(
+    run: Run,
+    rows: pa.Table = ROWS,
+    *,
+    rows_of_group: int = 7,
+) -> Run:
     """The run, with the rows in several row groups of a file a day."""
     path = run.environment.table_path("small.training")
     properties = WriterProperties(max_row_group_size=rows_of_group)
@@ -117,7 +122,11 @@ def test_both_models_get_the_rows_and_the_encoding_of_one_process(run: Run) -> N
 
 
 def test_columns_that_a_file_lacks_and_odd_values_are_learned_as_in_one_process(run: Run) -> None:
-    rows = small.with_column(ROWS, "noise", pa.nulls(len(ROWS), pa.float64()))
+    rows = small.with_column(
+        ROWS,
+        "noise",
+        pa.nulls(len(ROWS), pa.float64()),
+    )
     rare = ["RR" if place % 80 == 0 else None for place in range(len(ROWS))]
     published(run, small.with_column(rows, "oven", pa.array(rare)))
     with on_spark(run) as laid_out:
@@ -167,7 +176,8 @@ def test_the_order_is_that_of_the_seed_and_not_that_of_the_table(run: Run) -> No
     rows = dataset.labelled(run, snapshots.newest(run, "training"), WINDOW.fit)
     encoded = encoding.encode(rows, encoding.learn(rows, small.TRAINING), small.TRAINING.label)
     order = np.array([places[row.tobytes()] for row in words(encoded)])
-    assert abs(np.corrcoef(order, np.arange(len(order)))[0, 1]) < 0.2
+    in_order = np.arange(len(order))
+    assert abs(np.corrcoef(order, in_order)[0, 1]) < 0.2
 
 
 def test_in_whatever_order_spark_hands_over_what_was_told_the_bits_are_the_same(
@@ -177,17 +187,26 @@ def test_in_whatever_order_spark_hands_over_what_was_told_the_bits_are_the_same(
         window = laid_out._window(WINDOW.fit)
         known = laid_out.judged().encoding
     shares = [
-        {"number": one.number, "of_day": one.of_day, **asdict(one.part)} for one in window.shares
+        {
+            "number": one.number,
+            "of_day": one.of_day,
+            **asdict(one.part),
+        }
+        for one in window.shares
     ]
     batch = pa.RecordBatch.from_pylist(shares)
     bounds = Bounds.of(window.rows, len(shares))
     told = _tables(shards_on_spark._Learn(window, bounds)(iter([batch])))
     of_x = told.filter(pc.equal(told["name"], "x"))
     merge = shards_on_spark._merging(bounds)
-    assert merge(of_x).equals(merge(of_x.take(np.arange(len(of_x))[::-1])))
+    backwards = of_x.take(np.arange(len(of_x))[::-1])
+    assert merge(of_x).equals(merge(backwards))
     dealt = _tables(shards_on_spark._Deal(window, known, 1)(iter([batch])))
     width = len(known.columns) + 1
-    for name, order in (("one", np.arange(len(dealt))), ("other", np.arange(len(dealt))[::-1])):
+    for name, order in (
+        ("one", np.arange(len(dealt))),
+        ("other", np.arange(len(dealt))[::-1]),
+    ):
         shards_on_spark._writing(str(tmp_path / name), width)(dealt.take(order))
     one, other = (tmp_path / name / "shard-00000" for name in ("one", "other"))
     assert one.read_bytes() == other.read_bytes()
@@ -265,10 +284,16 @@ def test_a_candidate_of_shards_is_that_of_one_process(run: Run, tmp_path: Path, 
         made[is_on_spark] = candidate.make(linear, chosen, folder, cores)
     ours, theirs = made[True], made[False]
     assert ours.validation_rows == theirs.validation_rows
-    for one, other in ((ours.judged, theirs.judged), (ours.fresh, theirs.fresh)):
+    for one, other in (
+        (ours.judged, theirs.judged),
+        (ours.fresh, theirs.fresh),
+    ):
         assert one.fit_rows == other.fit_rows
         assert len(one.sample) == len(other.sample)
-        assert one.fit.curves["loss"] == pytest.approx(other.fit.curves["loss"], rel=1e-5)
+        assert one.fit.curves["loss"] == pytest.approx(
+            other.fit.curves["loss"],
+            rel=1e-5,
+        )
 
 
 @pytest.fixture
@@ -302,7 +327,10 @@ def test_a_backtest_of_large_windows_says_what_one_of_small_ones_says(streaming:
     for most in (10, None):
         asked = Backtest(
             pipeline=learning_from(streaming, rows_in_process=most).pipeline,
-            days=Days(small.LAST + timedelta(days=1), small.LAST + timedelta(days=2)),
+            days=Days(
+                small.LAST + timedelta(days=1),
+                small.LAST + timedelta(days=2),
+            ),
             every=2,
             environment=streaming.environment,
             run_id="b1",
@@ -359,7 +387,8 @@ def test_a_network_learns_from_shards_as_it_does_from_memory(
         folder.mkdir()
         made = candidate.make(asked, recipe, folder, ranks_in=ranked)
         losses.append(made.judged.fit.curves["val_loss"][-1])
-        assert made.judged.fit.curves["loss"][-1] < made.judged.fit.curves["loss"][0]
+        curve = made.judged.fit.curves["loss"]
+        assert curve[-1] < curve[0]
         assert made.fresh.fit.calibration_slope == made.judged.fit.calibration_slope
     # Another order of the same rows.
     assert losses[0] == pytest.approx(losses[1], rel=0.1)

@@ -102,13 +102,21 @@ def environment(tmp_path: Path, pipeline: Pipeline) -> Environment:
     return made
 
 
-def watch(environment: Environment, pipeline: Pipeline, first: date, last: date) -> dict[str, Any]:
+def watch(
+    environment: Environment,
+    pipeline: Pipeline,
+    first: date,
+    last: date,
+) -> dict[str, Any]:
     return monitor(small.run_of(environment, "monitor", last, first, pipeline=pipeline))
 
 
 def rows(environment: Environment) -> list[dict[str, Any]]:
     found = ops.read(environment, "drift").drop_columns(["run_id", "measured_at"]).to_pylist()
-    return sorted(found, key=lambda row: (row["night"], *alarms.Measure.of(row)))
+    return sorted(
+        found,
+        key=lambda row: (row["night"], *alarms.Measure.of(row)),
+    )
 
 
 def last_quality(environment: Environment) -> dict[str, Any]:
@@ -120,24 +128,29 @@ def since(rows_: pa.Table, column: str, first: date = CHANGE) -> np.ndarray:
     return np.asarray(pc.greater_equal(rows_[column], pa.scalar(first)))
 
 
+def one_in(number: int, rows_: pa.Table) -> np.ndarray:
+    return np.arange(len(rows_)) % number == 0
+
+
 def shifted(made: Rows, _: Pipeline) -> None:
     """Half a standard deviation of one feature, learned and scored alike."""
     for name, day in (("scoring", "landed_date"), ("training", "batch_date")):
         first = CHANGE if name == "scoring" else CHANGE + ONE_DAY
-        values = made[name]["noise"].to_numpy() + 0.5 * since(made[name], day, first)
+        more = 0.5 * since(made[name], day, first)
+        values = made[name]["noise"].to_numpy() + more
         made[name] = small.with_column(made[name], "noise", pa.array(values))
 
 
 def doubled(made: Rows, _: Pipeline) -> None:
     """Two thirds of the batches are made on line AA, where it was one third."""
-    is_new = since(made["scoring"], "landed_date") & (np.arange(len(made["scoring"])) % 2 == 0)
+    is_new = since(made["scoring"], "landed_date") & one_in(2, made["scoring"])
     line = np.where(is_new, "AA", made["scoring"]["line"].to_numpy(zero_copy_only=False))
     made["scoring"] = small.with_column(made["scoring"], "line", pa.array(line))
 
 
 def emptied(made: Rows, _: Pipeline) -> None:
     """A quarter of one feature is missing."""
-    gone = since(made["scoring"], "landed_date") & (np.arange(len(made["scoring"])) % 4 == 0)
+    gone = since(made["scoring"], "landed_date") & one_in(4, made["scoring"])
     values = pa.array(made["scoring"]["noise"].to_numpy(), mask=gone)
     made["scoring"] = small.with_column(made["scoring"], "noise", values)
 
@@ -153,7 +166,7 @@ def foretold_higher(made: Rows, pipeline: Pipeline) -> None:
 
 def skewed(made: Rows, _: Pipeline) -> None:
     """One in twenty rows is learned from with another value than it was scored by."""
-    other = since(made["training"], "landed_date") & (np.arange(len(made["training"])) % 20 == 0)
+    other = since(made["training"], "landed_date") & one_in(20, made["training"])
     values = made["training"]["x"].to_numpy() + 0.01 * other
     made["training"] = small.with_column(made["training"], "x", pa.array(values))
 
@@ -169,7 +182,7 @@ def unpredicted(made: Rows, _: Pipeline) -> None:
 def unlabelled(made: Rows, pipeline: Pipeline) -> None:
     """Of half of the predictions the label does not come."""
     label = pipeline.training.label
-    lost = since(made["training"], "landed_date") & (np.arange(len(made["training"])) % 2 == 0)
+    lost = since(made["training"], "landed_date") & one_in(2, made["training"])
     values = pc.if_else(pa.array(lost), None, made["training"][label])
     made["training"] = small.with_column(made["training"], label, values)
 
@@ -249,7 +262,8 @@ def test_the_night_in_which_an_alarm_begins_and_that_in_which_it_has_ended_tell_
     assert [result["alarms"] for result in results] == [0, 0, 1, 1, 0]
     began = [result["drift_began"] for result in results]
     assert began == [[], [], ["skew x (share_differing)"], [], []]
-    assert [result["drift_ended"] for result in results] == [[], [], [], [], ["skew"]]
+    ended = [result["drift_ended"] for result in results]
+    assert ended == [[], [], [], [], ["skew"]]
 
 
 def test_quality_below_what_the_gate_promised_is_over(tmp_path: Path, pipeline: Pipeline) -> None:
@@ -356,7 +370,11 @@ def test_labels_that_are_all_alike_tell_nothing_of_quality(
     made = tables(pipeline)
     label = pipeline.training.label
     known = made["training"][label]
-    alike = pc.if_else(pc.is_valid(known), pa.scalar(0, known.type), known)
+    alike = pc.if_else(
+        pc.is_valid(known),
+        pa.scalar(0, known.type),
+        known,
+    )
     made["training"] = small.with_column(made["training"], label, alike)
     publish(environment, pipeline, made)
     watch(environment, pipeline, NIGHTS.first, NIGHTS.last)

@@ -20,7 +20,12 @@ from pipelines.model import LinearModel
 
 WEATHER = pipeline("weather")
 REGRESSION = task_of(WEATHER.training.task)
-NIGHTS = [date(2013, 2, 28), date(2013, 6, 29), date(2013, 7, 9), date(2013, 10, 28)]
+NIGHTS = [
+    date(2013, 2, 28),
+    date(2013, 6, 29),
+    date(2013, 7, 9),
+    date(2013, 10, 28),
+]
 """A hard fortnight, and those that are foretold best, pooled and within a day."""
 
 
@@ -44,7 +49,8 @@ def hours() -> pd.DataFrame:
     for evening in ("EWR|23", "JFK|23", "LGA|23"):
         last = by_day[evening].shift(1)
         known[evening] = by_day.apply(lambda _, last=last: last)
-    rows = pd.DataFrame({name: frame.stack() for name, frame in known.items()})
+    stacked = {name: frame.stack() for name, frame in known.items()}
+    rows = pd.DataFrame(stacked)
     return rows.dropna().reset_index()
 
 
@@ -57,7 +63,10 @@ def _reason(hours: pd.DataFrame, night: date, features: list[str]) -> str | None
     held = hours[(age >= 0) & (age < training.holdout_days)]
     assert isinstance(training.family, LinearModel)
     scale = past[features].std()
-    ridge = Ridge(alpha=training.family.l2).fit(past[features] / scale, past["temp"])
+    ridge = Ridge(alpha=training.family.l2).fit(
+        past[features] / scale,
+        past["temp"],
+    )
     label: Vector = held["temp"].to_numpy()
     judged = HeldOut(
         task=REGRESSION,

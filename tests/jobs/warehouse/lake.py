@@ -35,7 +35,13 @@ FEW_DAYS = [FIRST + timedelta(days=number) for number in range(3)]
 QUICK = replace(LIMITS, connect=5, lock=1, statement=5, transaction=8)
 PIPELINE = replace(TOY, feeds=(READINGS, SENSORS), carried=("note", "amount"))
 """The toy, whose predictions show a text and a number too."""
-SUMS = Table(name="sums", made_by="transform", reads=("readings",), key=("n",), warehouse=True)
+SUMS = Table(
+    name="sums",
+    made_by="transform",
+    reads=("readings",),
+    key=("n",),
+    warehouse=True,
+)
 """A derived table that PostgreSQL has too."""
 _ROWS_OF_A_GROUP = 10_000
 _INSTANT = datetime(2013, 1, 4, 23, 59, 59, 123456, tzinfo=UTC)
@@ -88,28 +94,36 @@ class Lake:
 
     def require_same(self, salts: Mapping[date, str]) -> None:
         """Each of these days is in PostgreSQL once and whole, and no other day is."""
-        found: dict[date, list[tuple[object, ...]]] = {day: [] for day in salts}
+        found: dict[date, list[Any]] = {day: [] for day in salts}
         for row in self.ask("SELECT * FROM toy.predictions ORDER BY reading_date, id"):
             found[row[0]].append(comparable(row))
         for day, salt in salts.items():
             assert found[day] == rows_of(predictions(day, salt)), day
 
-    def _staged(self, run: Run, name: str, rows: Mapping[date, pa.Table]) -> Staging:
+    def _staged(
+        self,
+        run: Run,
+        name: str,
+        rows: Mapping[date, pa.Table],
+    ) -> Staging:
         folder = f"runs/{uuid4().hex}"
         column = partition(run, name)
+        checksums = {}
         for day, own in rows.items():
+            checksums[day] = str(hash(str(own.to_pylist())))
             where = Path(path(run, name)) / folder / f"{column}={day}"
             where.mkdir(parents=True)
             stored = own.drop_columns([column])
             pq.write_table(stored, where / "part-0.parquet", row_group_size=_ROWS_OF_A_GROUP)
-        schema = json.loads(Schema.from_arrow(next(iter(rows.values())).schema).to_json())
+        first = next(iter(rows.values()))
+        schema = json.loads(Schema.from_arrow(first.schema).to_json())
         return Staging(
             folder=folder,
             attempt=next_attempt(run, [name]),
             schema=schema,
             days=tuple(sorted(rows)),
             files=tuple(found_in(path(run, name), folder)),
-            checksums={day: str(hash(str(own.to_pylist()))) for day, own in rows.items()},
+            checksums=checksums,
             origin=Origin(),
         )
 
@@ -122,9 +136,18 @@ def predictions(day: date, salt: str = "", rows: int = 4) -> pa.Table:
         {
             "reading_date": pa.array([day] * rows, pa.date32()),
             "id": pa.array(range(rows), pa.int32()),
-            "note": pa.array([notes[number % 4] for number in range(rows)], pa.string()),
-            "amount": pa.array([amounts[number % 4] for number in range(rows)], pa.float64()),
-            "prediction": pa.array([(number + 1) / 3e5 for number in range(rows)], pa.float64()),
+            "note": pa.array(
+                [notes[number % 4] for number in range(rows)],
+                pa.string(),
+            ),
+            "amount": pa.array(
+                [amounts[number % 4] for number in range(rows)],
+                pa.float64(),
+            ),
+            "prediction": pa.array(
+                [(number + 1) / 3e5 for number in range(rows)],
+                pa.float64(),
+            ),
             "model_name": pa.array(["toy"] * rows, pa.string()),
             "model_version": pa.array([salt or "1"] * rows, pa.string()),
             "model_run_id": pa.array(["f00"] * rows, pa.string()),

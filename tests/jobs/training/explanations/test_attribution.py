@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -43,14 +44,18 @@ def odd_rows() -> pa.Table:
 
 
 def a_network(
-    training: Training, hidden: tuple[int, ...] = (8, 5), seed: int = 1, size: float = 0.5
+    training: Training,
+    hidden: tuple[int, ...] = (8, 5),
+    seed: int = 1,
+    size: float = 0.5,
 ) -> Scorer:
     """A network with weights that are drawn, none of them 0."""
     encoding = small.data_of(training).encoding
     made = replace(small.NETWORK, hidden=hidden)
     model = network.build(encoding, made, task_of(training.task))
     draw = np.random.default_rng(seed)
-    model.set_weights([draw.normal(scale=size, size=w.shape) for w in model.get_weights()])
+    shapes = [weight.shape for weight in model.get_weights()]
+    model.set_weights([draw.normal(scale=size, size=shape) for shape in shapes])
     return Scorer(model=Network(keras_model=model), encoding=encoding)
 
 
@@ -111,10 +116,10 @@ def by_small_steps(scorer: Scorer, row: Examples, steps: int = 4000) -> Any:
         {tensor.name: tensor for tensor in model.inputs},
         [model.get_layer("hidden_1").input, unit.input],
     )
-    start, end = (
-        [np.asarray(o, np.float64)[0] for o in encoder(network.inputs(one))]
-        for one in (base_row(encoding), row)
-    )
+    at_start = encoder(network.inputs(base_row(encoding)))
+    at_end = encoder(network.inputs(row))
+    start = [np.asarray(one, np.float64)[0] for one in at_start]
+    end = [np.asarray(one, np.float64)[0] for one in at_end]
     weights = [np.asarray(w, np.float64) for w in model.get_weights()]
     _, kernel_1, bias_1, kernel_2, bias_2, last, _ = weights
     units = len(bias_2)
@@ -122,19 +127,25 @@ def by_small_steps(scorer: Scorer, row: Examples, steps: int = 4000) -> Any:
     def slopes(at: Any) -> Any:
         first = at @ kernel_1 + bias_1
         second = np.maximum(first, 0) @ kernel_2 + bias_2
-        return ((last[:units, 0] * (second > 0)) @ kernel_2.T * (first > 0)) @ kernel_1.T
+        of_second = last[:units, 0] * (second > 0)
+        of_first = of_second @ kernel_2.T * (first > 0)
+        return of_first @ kernel_1.T
 
     shares = (np.arange(steps) + 0.5) / steps
     deep = end[0] - start[0]
-    of_deep = deep * np.mean([slopes(start[0] + share * deep) for share in shares], axis=0)
+    of_deep = deep * np.mean(
+        [slopes(start[0] + share * deep) for share in shares],
+        axis=0,
+    )
     of_wide = (end[1] - start[1])[units:] * last[units:, 0]
     # x, gappy, noise; whether gappy is missing; then line and oven.
     sizes = [len(values) + 1 for values in encoding.vocabularies.values()]
     wide_ends = np.cumsum([4, *sizes])
     found = of_deep[:3] + of_wide[:3]
     found[1] += of_deep[3] + of_wide[3]
-    line = of_deep[4:6].sum() + of_wide[wide_ends[0] : wide_ends[1]].sum()
-    oven = of_deep[6:8].sum() + of_wide[wide_ends[1] : wide_ends[2]].sum()
+    of_line, of_oven = (slice(*ends) for ends in pairwise(wide_ends))
+    line = of_deep[4:6].sum() + of_wide[of_line].sum()
+    oven = of_deep[6:8].sum() + of_wide[of_oven].sum()
     return [*found, line, oven]
 
 
@@ -180,7 +191,8 @@ def test_the_base_row_is_the_mean_of_numbers_and_knows_no_category() -> None:
 def test_a_base_is_told_in_the_unit_of_the_feature() -> None:
     encoding = replace(small.data_of().encoding, bends={"x": 10.0})
     values = base_values(encoding)
-    bent = float(np.sign(encoding.means[0]) * np.log1p(abs(float(values["x"])) / 10))
+    size = np.log1p(abs(float(values["x"])) / 10)
+    bent = float(np.sign(encoding.means[0]) * size)
     assert bent == pytest.approx(encoding.means[0])
     assert values["noise"] == encoding.means[2]
     assert values["line"] == "unknown"
@@ -188,9 +200,18 @@ def test_a_base_is_told_in_the_unit_of_the_feature() -> None:
 
 def test_a_missing_number_counts_for_its_feature() -> None:
     scorer = a_network(small.TRAINING)
-    missing = small.with_column(ROWS, "gappy", pa.nulls(len(ROWS), pa.float64()))
+    missing = small.with_column(
+        ROWS,
+        "gappy",
+        pa.nulls(len(ROWS), pa.float64()),
+    )
     mean = small.with_column(
-        ROWS, "gappy", pa.array([scorer.encoding.means[1]] * len(ROWS), pa.float64())
+        ROWS,
+        "gappy",
+        pa.array(
+            [scorer.encoding.means[1]] * len(ROWS),
+            pa.float64(),
+        ),
     )
     task = task_of("binary_classification")
     gone, there = (attribute(scorer, "neural_network", task, rows) for rows in (missing, mean))

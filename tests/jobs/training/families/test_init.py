@@ -79,8 +79,13 @@ def test_a_loaded_model_says_what_the_fitted_one_said(
     fit.save(tmp_path)
     data = data_of(training)
     loaded = family.load(tmp_path, data.encoding)
-    np.testing.assert_allclose(loaded.score(data.fit.sample()), fit.sample_scores, rtol=1e-6)
-    assert np.isfinite([*fit.curves["loss"], *fit.curves["val_loss"]]).all()
+    np.testing.assert_allclose(
+        loaded.score(data.fit.sample()),
+        fit.sample_scores,
+        rtol=1e-6,
+    )
+    curves = [*fit.curves["loss"], *fit.curves["val_loss"]]
+    assert np.isfinite(curves).all()
 
 
 @EACH_IN_PROCESS
@@ -120,7 +125,12 @@ def test_a_model_is_explained_and_has_arrays_to_compare_by(
     loaded = family.load(tmp_path, data.encoding)
     scorer = Scorer(model=loaded, encoding=data.encoding)
     # It refuses attributions that do not add up to what the model says.
-    found = attribute(scorer, family.name, task_of(training.task), rows_of(Days.of(LAST), 20))
+    found = attribute(
+        scorer,
+        family.name,
+        task_of(training.task),
+        rows_of(Days.of(LAST), 20),
+    )
     assert found.of_features.shape == (20, len(data.encoding.columns))
     assert all(array.size for array in _WEIGHTS[family.name](loaded).values())
 

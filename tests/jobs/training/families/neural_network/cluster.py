@@ -48,7 +48,12 @@ class Cluster:
     def account(self) -> Path:
         return self.folder / "account"
 
-    def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+    def answer(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any],
+    ) -> tuple[int, Any]:
         if self.refuses and self.refuses[0][0] == method:
             return self.refuses.pop(0)[1], {"message": "not by you"}
         parts = urlsplit(path)
@@ -63,7 +68,8 @@ class Cluster:
                 return 200, {}
             case "GET", ["namespaces", "nights", "pods"]:
                 job = parse_qs(parts.query)["labelSelector"][0].partition("=")[2]
-                return 200, {"items": [one for n, one in self.pods.items() if n.startswith(job)]}
+                pods = [one for name, one in self.pods.items() if name.startswith(job)]
+                return 200, {"items": pods}
             case "GET", ["namespaces", "nights", "pods", _, "log"]:
                 return 200, self.log
             case "GET", ["namespaces", "nights", "pods", name] if (
@@ -72,7 +78,11 @@ class Cluster:
                 return 200, {"metadata": {"uid": OWNER}}
         return 404, {"message": f"no {path}"}
 
-    def _make(self, job: dict[str, Any], is_dry: bool) -> tuple[int, Any]:
+    def _make(
+        self,
+        job: dict[str, Any],
+        is_dry: bool,
+    ) -> tuple[int, Any]:
         if is_dry:
             self.dry_runs += 1
             return 201, job

@@ -6,7 +6,10 @@ import tensorflow as tf
 from jobs.training.families.neural_network.devices import take_gpu
 
 
-@pytest.mark.parametrize(("local_rank", "own"), [(0, "GPU:0"), (1, "GPU:1"), (2, "GPU:0")])
+@pytest.mark.parametrize(
+    ("local_rank", "own"),
+    [(0, "GPU:0"), (1, "GPU:1"), (2, "GPU:0")],
+)
 def test_each_rank_of_a_host_sees_a_gpu_of_its_own_and_takes_memory_as_it_needs_it(
     local_rank: int, own: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,13 @@ from jobs.training.families.neural_network.dropout import SharedDropout
 NUMBERS = tf.ones((64, 50))
 
 
-def _dropped(rank: int, ranks: int, rows: int, seed: int = 1, share: float = 0.3) -> np.ndarray:
+def _dropped(
+    rank: int,
+    ranks: int,
+    rows: int,
+    seed: int = 1,
+    share: float = 0.3,
+) -> np.ndarray:
     layer = SharedDropout(share, seed, rank, ranks)
     return np.asarray(layer(NUMBERS[:rows], training=True))
 
@@ -23,14 +29,16 @@ def test_ranks_leave_out_of_their_slices_what_one_leaves_out_of_the_batch() -> N
 
 def test_the_mean_of_the_numbers_stays_and_a_share_of_them_is_left_out() -> None:
     layer = SharedDropout(0.3, 1, 0, 1)
-    steps = np.stack([np.asarray(layer(NUMBERS, training=True)) for _ in range(20)])
+    dropped = [layer(NUMBERS, training=True) for _ in range(20)]
+    steps = np.stack([np.asarray(one) for one in dropped])
     assert abs(np.mean(steps == 0) - 0.3) < 0.01
     np.testing.assert_allclose(np.mean(steps), 1, atol=0.01)
 
 
 def test_each_step_and_each_layer_leaves_out_others() -> None:
     layer = SharedDropout(0.3, 1, 0, 1)
-    first, second = (np.asarray(layer(NUMBERS, training=True)) for _ in range(2))
+    first = np.asarray(layer(NUMBERS, training=True))
+    second = np.asarray(layer(NUMBERS, training=True))
     assert (first != second).any()
     assert (_dropped(0, 1, 64, seed=2) != first).any()
 

@@ -47,7 +47,10 @@ def test_ranks_get_equal_shares_of_nearly_all_rows(rows: int, wanted: int, ranks
     used = shares.steps * shares.rows * ranks
     # Of each batch less than 8 rows, and less than one a rank, are left out.
     assert rows - shares.steps * (8 + ranks + 1) <= used <= rows
-    dealt = np.stack([_dealt(shares, rank) for rank in range(ranks)], axis=1)
+    dealt = np.stack(
+        [_dealt(shares, rank) for rank in range(ranks)],
+        axis=1,
+    )
     assert dealt.shape == (shares.steps, ranks, shares.rows)
     assert len(np.unique(dealt)) == used
     assert 0 <= dealt.min() <= dealt.max() < rows
@@ -74,9 +77,11 @@ def test_fewer_rows_than_ranks_are_refused() -> None:
 def test_each_epoch_has_every_slice_in_an_order_that_all_ranks_share(rows: Shards) -> None:
     shares = Shares.of(len(rows), len(rows) // STEPS, 2)
     assert shares.steps == STEPS
-    epochs = [_labels(feed.slices(rows, shares, rank, SEED), 2 * STEPS) for rank in (0, 1)]
+    slices = [feed.slices(rows, shares, rank, SEED) for rank in (0, 1)]
+    epochs = [_labels(of_rank, 2 * STEPS) for of_rank in slices]
     dealt = [_labels_at(rows, _dealt(shares, rank)) for rank in (0, 1)]
-    orders = [[part.index(one) for one in told] for part, told in zip(dealt, epochs, strict=True)]
+    pairs = zip(dealt, epochs, strict=True)
+    orders = [list(map(part.index, told)) for part, told in pairs]
     assert orders[0] == orders[1]
     first, second = orders[0][:STEPS], orders[0][STEPS:]
     assert sorted(first) == sorted(second) == list(range(STEPS))
@@ -105,7 +110,8 @@ def test_the_parts_of_a_step_are_what_the_rank_would_see_in_one(rows: Shards) ->
     whole = replace(in_parts, parts=1)
     parts = _labels(feed.slices(rows, in_parts, 1, SEED), 2 * whole.steps)
     steps = _labels(feed.slices(rows, whole, 1, SEED), whole.steps)
-    assert [a + b for a, b in zip(parts[::2], parts[1::2], strict=True)] == steps
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    assert [a + b for a, b in pairs] == steps
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -138,7 +144,10 @@ def test_many_validation_rows_are_dealt_to_the_ranks_each_once(
         pieces = list(feed.validation(rows, rank, 3))
         assert max(len(label) for _, label in pieces) == 50
         found += [inputs["numeric"].numpy() for inputs, _ in pieces]
-    np.testing.assert_array_equal(np.concatenate(found), rows.read(0, len(rows)).numeric)
+    np.testing.assert_array_equal(
+        np.concatenate(found),
+        rows.read(0, len(rows)).numeric,
+    )
 
 
 def test_no_thread_that_tunes_a_feed_can_hold_up_the_end_of_a_training(rows: Shards) -> None:
@@ -149,14 +158,25 @@ def test_no_thread_that_tunes_a_feed_can_hold_up_the_end_of_a_training(rows: Sha
         assert dataset.options().autotune.enabled is False
 
 
-def _labels(dataset: tf.data.Dataset, count: int) -> list[tuple[Any, ...]]:
+def _labels(
+    dataset: tf.data.Dataset,
+    count: int,
+) -> list[tuple[Any, ...]]:
     return [tuple(label.numpy()) for _, label in dataset.take(count)]
 
 
-def _batches(dataset: tf.data.Dataset, count: int) -> list[dict[str, np.ndarray]]:
+def _batches(
+    dataset: tf.data.Dataset,
+    count: int,
+) -> list[dict[str, np.ndarray]]:
     found = []
     for inputs, label in dataset.take(count):
-        found.append({**{name: part.numpy() for name, part in inputs.items()}, "label": label})
+        found.append(
+            {
+                **{name: part.numpy() for name, part in inputs.items()},
+                "label": label,
+            }
+        )
     return found
 
 

@@ -154,7 +154,12 @@ def test_a_rank_that_hangs_is_named_and_its_place_taken_anew(
     # What the others say of it, who wait no longer than Gloo does.
     left = (job.error_file(tmp_path, 0), told)
     hanging = Fake(None)
-    _launch_again(monkeypatch, tmp_path, (Fake(1, left), hanging, Fake(0), Fake(0)), restarts=1)
+    _launch_again(
+        monkeypatch,
+        tmp_path,
+        (Fake(1, left), hanging, Fake(0), Fake(0)),
+        restarts=1,
+    )
     assert "Rank 1 of the training hung" in capfd.readouterr().err
     assert hanging.killed
 

@@ -24,6 +24,7 @@ from tests.jobs.training import small
 FAMILY = NeuralNetworkFamily()
 ROWS = small.rows_of(Days.of(small.FIRST), per_day=3000)
 ODD = small.rows_of(Days.of(small.FIRST), per_day=3000, seed=3)
+_PLACES = st.integers(0, len(ROWS) - 1)
 TASKS = [pipeline.training for pipeline in small.PIPELINES]
 NUMBERS = [replace(training, categorical=()) for training in TASKS]
 """They read no category."""
@@ -41,8 +42,13 @@ def _light(training: Training, folder: Path) -> dict[str, Model]:
 
 def _says(model: Model, training: Training) -> Vector:
     encoding = small.data_of(training).encoding
-    odd = ODD.set_column(ODD.column_names.index("oven"), "oven", [["attic"] * len(ODD)])
-    return np.concatenate([model.score(encode(rows, encoding)) for rows in (ROWS, odd)])
+    odd = ODD.set_column(
+        ODD.column_names.index("oven"),
+        "oven",
+        [["attic"] * len(ODD)],
+    )
+    examples = [encode(rows, encoding) for rows in (ROWS, odd)]
+    return np.concatenate([model.score(one) for one in examples])
 
 
 @pytest.mark.parametrize("training", [*TASKS, *NUMBERS])
@@ -59,9 +65,12 @@ def test_the_light_network_says_what_the_trained_one_does(
 def test_rounded_weights_are_a_third_in_size_and_nearly_as_good(tmp_path: Path) -> None:
     training = small.learned_by(small.SMALL, WIDE).training
     light = _light(training, tmp_path)
-    sizes = {name: (tmp_path / file).stat().st_size for name, file in FAMILY.light.files.items()}
+    sizes = {}
+    for name, file in FAMILY.light.files.items():
+        sizes[name] = (tmp_path / file).stat().st_size
     assert sizes[QUANTISED] < 0.5 * sizes[EXACT]
-    apart = np.abs(_says(light[QUANTISED], training) - _says(light["trained"], training))
+    trained = _says(light["trained"], training)
+    apart = np.abs(_says(light[QUANTISED], training) - trained)
     assert 0 < apart.mean() < 0.02
 
 
@@ -102,11 +111,14 @@ def test_many_threads_get_each_its_own_scores(tmp_path: Path) -> None:
 def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
     folder = tmp_path_factory.mktemp("network")
     small.save_network(small.TRAINING, folder)
-    return Scorer(model=FAMILY.light.load(folder, EXACT), encoding=small.data_of().encoding)
+    return Scorer(
+        model=FAMILY.light.load(folder, EXACT),
+        encoding=small.data_of().encoding,
+    )
 
 
 @settings(max_examples=25, deadline=None)
-@given(rows=st.lists(st.integers(0, len(ROWS) - 1), min_size=1, max_size=6000))
+@given(rows=st.lists(_PLACES, min_size=1, max_size=6000))
 def test_a_score_is_the_same_bits_wherever_its_row_stands(scorer: Scorer, rows: list[int]) -> None:
     every = scorer.score(ROWS)
     np.testing.assert_array_equal(scorer.score(ROWS.take(rows)), every[rows])

@@ -67,7 +67,8 @@ def test_a_value_that_no_row_had_counts_as_the_nearest_that_one_had() -> None:
 def test_an_input_that_a_day_shares_moves_a_prediction_by_less() -> None:
     job = job_of()
     shared = replace(job.encoding, shared=("x",))
-    plain, held_back = (network.build(one, NETWORK, BINARY) for one in (job.encoding, shared))
+    plain = network.build(job.encoding, NETWORK, BINARY)
+    held_back = network.build(shared, NETWORK, BINARY)
     _unsettle(plain)
     held_back.set_weights(plain.get_weights())
     some = job.fit.take(np.arange(200))
@@ -163,9 +164,9 @@ def test_the_saved_network_says_what_the_trained_one_does_and_leaves_nothing_out
     _unsettle(trained)
     scoring = network.as_it_scores(trained, job.encoding, dropping, task)
     # Sums of the same numbers, in another order.
-    np.testing.assert_allclose(
-        task.link(_predict(scoring, job.fit)), task.link(_predict(trained, job.fit)), atol=1e-3
-    )
+    of_scoring = task.link(_predict(scoring, job.fit))
+    of_trained = task.link(_predict(trained, job.fit))
+    np.testing.assert_allclose(of_scoring, of_trained, atol=1e-3)
     kinds = {type(layer).__name__ for layer in scoring.layers}
     assert not kinds & {"SharedDropout", "Dropout"}
     assert scoring.count_params() == _build(job).count_params()

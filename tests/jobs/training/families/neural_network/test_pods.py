@@ -126,7 +126,10 @@ def test_a_lost_pod_is_a_lost_rank_and_all_are_made_anew(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    kubernetes.becomes = [{0: RUNNING, 1: RUNNING}, {0: ended(0), 1: ended(0)}]
+    kubernetes.becomes = [
+        {0: RUNNING, 1: RUNNING},
+        {0: ended(0), 1: ended(0)},
+    ]
 
     def lose() -> None:
         if len(kubernetes.made) == 1 and pods_of(kubernetes) == 2:
@@ -198,7 +201,12 @@ def test_a_kubernetes_that_is_away_for_a_moment_does_not_end_a_training(
 ) -> None:
     kubernetes.becomes = [{0: ended(0)}]
     # The owner, the Job, its Pods, its removal.
-    kubernetes.refuses = [("GET", 503), ("POST", 500), ("GET", 503), ("DELETE", 429)]
+    kubernetes.refuses = [
+        ("GET", 503),
+        ("POST", 500),
+        ("GET", 503),
+        ("DELETE", 429),
+    ]
     launch(environment, tmp_path, 1, timeout_seconds=60)
     assert len(kubernetes.made) == len(kubernetes.removed) == 1
     assert "The ranks are not seen meanwhile." in capfd.readouterr().err

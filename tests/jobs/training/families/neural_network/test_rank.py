@@ -63,8 +63,9 @@ def test_gradients_that_are_sent_as_halves_make_nearly_the_same_model(
     plain, _ = _train(ranked, tmp_path / "plain", NETWORK, ranks=2)
     halves = replace(NETWORK, compression="fp16")
     rounded, outcome = _train(ranked, tmp_path / "halves", halves, ranks=2)
-    assert any(not np.array_equal(a, b) for a, b in zip(rounded, plain, strict=True))
-    for ours, theirs in zip(rounded, plain, strict=True):
+    pairs = list(zip(rounded, plain, strict=True))
+    assert any(not np.array_equal(a, b) for a, b in pairs)
+    for ours, theirs in pairs:
         np.testing.assert_allclose(ours, theirs, atol=0.02)
     assert outcome.history["val_loss"][-1] < 0.9 * np.log(2)
 
@@ -82,8 +83,9 @@ def test_hidden_layers_of_16_bits_make_nearly_the_same_model_of_32(
 ) -> None:
     plain, _ = _train(ranked, tmp_path / "plain", NETWORK, ranks=2)
     mixed, outcome = _train(ranked, tmp_path / "mixed", settings, ranks=2)
-    assert any(not np.array_equal(a, b) for a, b in zip(mixed, plain, strict=True))
-    for ours, theirs in zip(mixed, plain, strict=True):
+    pairs = list(zip(mixed, plain, strict=True))
+    assert any(not np.array_equal(a, b) for a, b in pairs)
+    for ours, theirs in pairs:
         np.testing.assert_allclose(ours, theirs, atol=0.1)
     assert outcome.history["val_loss"][-1] < 0.9 * np.log(2)
     kept = load(tmp_path / "mixed" / MODEL)
@@ -287,7 +289,12 @@ def test_ranks_that_hold_different_weights_are_named(monkeypatch: pytest.MonkeyP
 
     from jobs.training.families.neural_network import horovod_keras3
 
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model = keras.Sequential(
+        [
+            keras.Input((2,)),
+            keras.layers.Dense(1),
+        ]
+    )
     digests: list[tf.Tensor] = []
 
     def gather(own: tf.Tensor) -> tf.Tensor:

@@ -86,7 +86,10 @@ def test_a_host_that_is_back_takes_part_again_from_a_checkpoint(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     alone = _training(checkpoint)
-    launcher = Away(checkpoint, [Fake(None), Fake(_LOST), alone, Fake(0), Fake(0)])
+    launcher = Away(
+        checkpoint,
+        [Fake(None), Fake(_LOST), alone, Fake(0), Fake(0)],
+    )
     _train(launcher, checkpoint.parent, monkeypatch, restarts=1)
     assert launcher.started == ["one", "two", "one", "one", "two"]
     assert alone.killed
@@ -96,7 +99,14 @@ def test_a_host_that_is_back_takes_part_again_from_a_checkpoint(
 def test_one_that_is_lost_again_costs_the_others_nothing(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    works = [Fake(None), Fake(_LOST), _training(checkpoint), Fake(None), Fake(_LOST), Fake(0)]
+    works = [
+        Fake(None),
+        Fake(_LOST),
+        _training(checkpoint),
+        Fake(None),
+        Fake(_LOST),
+        Fake(0),
+    ]
     launcher = Away(checkpoint, works)
     _train(launcher, checkpoint.parent, monkeypatch, restarts=1)
     assert launcher.started == ["one", "two", "one", "one", "two", "one"]

@@ -23,7 +23,11 @@ OPTIMIZERS = {
 }
 
 
-def _train(optimizer: keras.optimizers.Optimizer, batch: int, **options: Any) -> list[np.ndarray]:
+def _train(
+    optimizer: keras.optimizers.Optimizer,
+    batch: int,
+    **options: Any,
+) -> list[np.ndarray]:
     keras.utils.set_random_seed(1)
     words = keras.Input((2,), dtype="int32")
     embedded = keras.layers.Flatten()(keras.layers.Embedding(5, 3)(words))
@@ -53,7 +57,10 @@ def _train(optimizer: keras.optimizers.Optimizer, batch: int, **options: Any) ->
     return model.get_weights()
 
 
-def _rows(batch: int, parts: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _rows(
+    batch: int,
+    parts: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The rank's rows; what all ranks see between two moves of the weights is always the same."""
     draw = np.random.default_rng(0)
     words = draw.integers(0, 5, (ROWS, 2), np.int32)
