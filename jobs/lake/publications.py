@@ -315,6 +315,9 @@ def forget_lost(run: Run, name: str) -> None:
 
 def forget_made_anew(run: Run, name: str, days: Collection[date]) -> None:
     """Take out of the record what a quarantine has lost of days that were judged again."""
+    # Nearly always nothing is lost: then no store is asked, and nobody waits.
+    if lost(run, name).keys().isdisjoint(days):
+        return
     table = sql_name(run, name)
     with locks.hold(run.environment, f"publications.{table}"):
         found = told(run, name)
@@ -322,8 +325,8 @@ def forget_made_anew(run: Run, name: str, days: Collection[date]) -> None:
         if again:
             of_days = ", ".join(f"'{day}'" for day in again)
             first = found.first_lost
-            lost = "version < 0" if first is None else f"(version < 0 OR version >= {first})"
-            gone = f"table_name = '{table}' AND day IN ({of_days}) AND {lost}"
+            numbers = "version < 0" if first is None else f"(version < 0 OR version >= {first})"
+            gone = f"table_name = '{table}' AND day IN ({of_days}) AND {numbers}"
             ops.replace(run.environment, _RECORD, [], gone)
 
 
