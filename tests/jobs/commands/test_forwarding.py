@@ -223,7 +223,7 @@ def test_what_needs_no_server_is_done_here_when_its_child_is_lost(
         "jobs.commands.plan.plan",
         lambda *_, **__: done.append("plan") or nothing,
     )
-    monkeypatch.setattr("jobs.commands.notify.notify", lambda *_: done.append("notify") or 0)
+    monkeypatch.setattr("jobs.commands.notify.notify", lambda *_, **__: done.append("notify") or 0)
     of_event = ["--run-id", "r1", "--event", "night_done"] if what == "notify" else []
     assert main([what, "flights", "--date", DAY, *of_event]) == 0
     assert done == [what]
