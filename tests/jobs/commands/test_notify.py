@@ -64,7 +64,8 @@ def test_a_run_that_was_asked_for_nonsense_is_told_of_as_that_and_as_of_no_night
         assert notify(run, "stage_refused", "--stage", "plan", f"--message={why}") == 0
     (message,) = sent(run)
     assert (message["stage"], message["days"], message["message"]) == ("plan", "", why)
-    page = f"http://127.0.0.1:{run.environment.airflow_port}/dags/flights/runs/manual__1"
+    port = Environment.read().airflow_port
+    page = f"http://127.0.0.1:{port}/dags/flights/runs/manual__1"
     assert message["text"] == f"flights: plan was refused. {why} {page}"
     record(run, *night_rows(run))
     assert notify(run, "night_done") == 0
