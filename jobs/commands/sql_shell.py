@@ -33,6 +33,7 @@ from jobs.commands.sql_memory import bounded
 from jobs.lake import sql
 from jobs.lake.sql import Session
 from jobs.lake.tokens import Token, as_name, is_ended, tokens
+from jobs.night import message_of
 from jobs.output import FORMATS, MOST_ON_TERMINAL, show
 from jobs.services.home import private_home
 from pipelines.errors import NightshiftError, UsageError
@@ -94,11 +95,12 @@ class Shell:
             elif line:
                 self._run(line)
         except NightshiftError as error:
-            print(error, file=sys.stderr)
+            # It may quote a value of a row, which a stranger wrote.
+            print(message_of(error), file=sys.stderr)
         except KeyboardInterrupt:
             print("Interrupted.", file=sys.stderr)
         except Exception as error:  # whatever it is, the person's session goes on
-            print(f"Fault: {type(error).__name__}: {error}", file=sys.stderr)
+            print(f"Fault: {message_of(error)}", file=sys.stderr)
         return True
 
     def _command(self, line: str) -> None:

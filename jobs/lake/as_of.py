@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 
 from jobs.lake import datasets, publications
 from jobs.lake.ops_views import OPS_VIEWS
-from jobs.lake.tokens import Token, encoded, tokens
+from jobs.lake.tokens import Token, encoded, quoted, tokens
 from pipelines.errors import UsageError
 from pipelines.spec import HISTORY_SUFFIX, OPS
 
@@ -186,10 +186,10 @@ def rewritten(
             value=said[value].text.strip("'"),
         )
         pipeline, _, bare = past.table.partition(".")
-        view = f'"{pipeline}".{_quoted(past.view)}'
+        view = f"{quoted(pipeline)}.{quoted(past.view)}"
         if not _has_alias(said, value + 1) and not _is_described(said, first):
             # So that its columns can be named by the table, as without AS OF.
-            view += f" AS {_quoted(bare)}"
+            view += f" AS {quoted(bare)}"
             plain.add((pipeline, bare))
         changes[said[first].start, said[value].end] = view
         pasts[f"{pipeline}.{past.view}"] = past
@@ -267,8 +267,3 @@ def _has_alias(tokens: Sequence[Token], after: int) -> bool:
 
 def _moment(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def _quoted(name: str) -> str:
-    doubled = name.replace('"', '""')
-    return f'"{doubled}"'

@@ -27,7 +27,15 @@ from pyarrow import fs
 
 from jobs.lake import as_left, as_of, datasets, dictionary
 from jobs.lake.ops_views import OPS_VIEWS
-from jobs.lake.tokens import Token, as_name, encoded, lists_tables, text_of, tokens
+from jobs.lake.tokens import (
+    Token,
+    as_name,
+    encoded,
+    lists_tables,
+    quoted,
+    text_of,
+    tokens,
+)
 from pipelines import places
 from pipelines.environment import Environment
 from pipelines.errors import UnknownTable, UsageError, no_such
@@ -293,8 +301,8 @@ class Session:
             found = replace(past, table=name)
             shown = f"{_schema_and_view(name)[0]}.{found.view}"
             self._open_pasts(known, {shown: found}, filtered)
-        schema, view = (part.replace('"', '""') for part in _schema_and_view(shown))
-        return self._database.sql(f'FROM memory."{schema}"."{view}"')
+        schema, view = map(quoted, _schema_and_view(shown))
+        return self._database.sql(f"FROM memory.{schema}.{view}")
 
     def _tables(self) -> tuple[Mapping[str, int | None], list[str]]:
         """Versions of tables that a run has left, and the names of all tables."""
@@ -385,7 +393,7 @@ class Session:
         """Make a view of each table that is named, at its version."""
         # All, so that USE knows each pipeline.
         for schema in {_schema_and_view(name)[0] for name in known}:
-            self._opener.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+            self._opener.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
         views = [name for name in named if name in OPS_VIEWS]
         read = chain.from_iterable(OPS_VIEWS[name].reads for name in views)
         for name in {*named, *read}.difference(views):
@@ -409,7 +417,7 @@ class Session:
         schema, view = _schema_and_view(name)
         # A view of the dataset itself: a registered dataset would be listed beside its view. It is
         # made in the schema in use, because create_view takes 'a.b' for one name.
-        self._opener.execute(f'USE memory."{schema}"')
+        self._opener.execute(f"USE memory.{quoted(schema)}")
         self._opener.from_arrow(rows).create_view(view)
 
 

@@ -85,6 +85,11 @@ def as_name(name: str) -> str:
     """The name as a statement says it: in quotes where it would not be read as one."""
     if _PLAIN_NAME.fullmatch(name) and name.lower() not in _reserved():
         return name
+    return quoted(name)
+
+
+def quoted(name: str) -> str:
+    """The name in quotes, as a statement may say any."""
     doubled = name.replace('"', '""')
     return f'"{doubled}"'
 

@@ -326,6 +326,15 @@ def test_the_shell_goes_on_after_an_error(shell: Shell, capsys: pytest.CaptureFi
     assert "7 |" in _shown(shell)
 
 
+def test_what_an_error_of_the_shell_quotes_steers_no_terminal(
+    shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shell.obey("SELECT (chr(27) || '[31mred' || chr(13))::INT;")
+    told = capsys.readouterr().err
+    assert "string '\\x1b[31mred\\r' to INT32" in told
+    assert "\x1b" not in told
+
+
 def test_the_shell_goes_on_after_a_fault(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -158,6 +158,14 @@ def test_a_name_that_is_put_together_is_found(lake: Environment) -> None:
     assert query(lake, "SELECT count(*) FROM query('FROM flights.fli' || 'ghts')")[1] == [(3,)]
 
 
+def test_a_folder_of_any_name_keeps_no_table_from_being_read(lake: Environment) -> None:
+    odd = 'of"; DROP VIEW flights.flights; --'
+    write_deltalake(lake.table_path(f"{odd}.rows"), pa.table({"n": [7]}))
+    assert query(lake, "SELECT count(*) FROM flights.flights")[1] == [(3,)]
+    assert [f"{odd}.rows"] in map(list, query(lake, "SHOW TABLES")[1])
+    assert len(query(lake, "FROM information_schema.tables")[1]) == 2
+
+
 def test_the_newest_version_is_read(lake: Environment) -> None:
     DeltaTable(lake.table_path("flights.flights")).delete("carrier = 'UA'")
     assert query(lake, "SELECT carrier FROM flights.flights")[1] == [("AA",)]
