@@ -103,7 +103,8 @@ def _same_refusal(run: Run, notification: Notification, standing: Sequence[Row])
     stage = notification.stage
     if notification.event is not Event.STAGE_REFUSED or stage is None:
         return None
-    told = [row for row in standing if (row["event"], row["stage"]) == (notification.event, stage)]
+    alike = [row for row in standing if row["event"] == notification.event]
+    told = [row for row in alike if row["stage"] == stage]
     if not told:
         return None
     refusals = _read(run, lambda: outcome.refusals(run, stage))
@@ -118,8 +119,9 @@ def _same_refusal(run: Run, notification: Notification, standing: Sequence[Row])
 
 def _refused_by(refusals: Sequence[Row], run_id: str) -> Row | None:
     """What the last refusal of the run tells of the data; None: it tells nothing."""
-    of_run = [json.loads(row["metrics"] or "{}") for row in refusals if row["run_id"] == run_id]
-    return of_run[-1] if of_run and of_run[-1].get("found_in") else None
+    of_run = [row for row in refusals if row["run_id"] == run_id]
+    found: Row = json.loads(of_run[-1]["metrics"] or "{}") if of_run else {}
+    return found if found.get("found_in") else None
 
 
 def _is_the_same(own: Row, other: Row, *, reads_files: bool) -> bool:

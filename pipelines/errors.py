@@ -118,7 +118,10 @@ class GateRefused(DataRefused):
     """Suites failed on staged tables, so none of their days were published."""
 
     def __init__(
-        self, failures: tuple[Failure, ...], report: str, found_in: tuple[str, ...] = ()
+        self,
+        failures: tuple[Failure, ...],
+        report: str,
+        found_in: tuple[str, ...] = (),
     ) -> None:
         tables = ", ".join(dict.fromkeys(failure.table for failure in failures))
         listed = [f"  - {failure}" for failure in failures]

@@ -88,7 +88,8 @@ def ended_by(run: Run) -> list[Row]:
     for row in standing(run.environment, run.pipeline.name):
         told.setdefault(row["cause"], row)
     until = run.days.last
-    return [row for row in told.values() if row["last_day"] <= until and is_right(row["last_day"])]
+    ended = [row for row in told.values() if row["last_day"] <= until]
+    return [row for row in ended if is_right(row["last_day"])]
 
 
 def told_last(environment: Environment, pipeline: str, event: Event) -> datetime | None:

@@ -34,7 +34,8 @@ def undecided(recorded: Iterable[Row], pipeline: Pipeline, now: datetime) -> lis
 
 def awaited_on(waiting: Iterable[Row], night: date) -> Row | None:
     """The newest of `undecided` that would serve that night; None: none would."""
-    return next((event for event in [*waiting][::-1] if event["as_of"] <= night), None)
+    in_time = [event for event in waiting if event["as_of"] <= night]
+    return in_time[-1] if in_time else None
 
 
 def ends_at(event: Row, pipeline: Pipeline) -> datetime | None:

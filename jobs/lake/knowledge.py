@@ -148,7 +148,8 @@ class Knowledge:
             return night
         known = [self._first_known(name).get(night, night) for name in table.reads]
         latest = max([night, *known])
-        return max(night, min(latest, self._first_known(table.name).get(day, latest)))
+        before = self._first_known(table.name).get(day, latest)
+        return max(night, min(latest, before))
 
     def pieces(self, names: Collection[str], nights: Days) -> list[Days]:
         """The nights, cut wherever a late version of one of the tables became known.

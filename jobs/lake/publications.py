@@ -307,8 +307,10 @@ def forget_lost(run: Run, name: str) -> None:
         if first is not None:
             is_kept = name == PREDICTIONS or name.endswith(QUARANTINE_SUFFIX)
             kept = [one for one in found.all_lost if one.rows] if is_kept else []
-            renumbered = [replace(one, version=min(one.version, -1 - one.version)) for one in kept]
-            rows = [_row(run, name, one) for one in renumbered]
+            rows = []
+            for one in kept:
+                below_zero = min(one.version, -1 - one.version)
+                rows.append(_row(run, name, replace(one, version=below_zero)))
             lost = f"table_name = '{table}' AND (version >= {first} OR version < 0)"
             ops.replace(run.environment, _RECORD, rows, lost)
 
@@ -403,7 +405,8 @@ class Told(Sequence[Publication]):
     def first_lost(self) -> int | None:
         """The first version that is recorded and that the table has no more; None: it has all."""
         numbers = self._lost["version"]
-        first: int | None = pc.min(numbers.filter(pc.greater_equal(numbers, 0))).as_py()
+        of_table = numbers.filter(pc.greater_equal(numbers, 0))
+        first: int | None = pc.min(of_table).as_py()
         return first
 
     @property

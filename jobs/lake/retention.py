@@ -54,7 +54,10 @@ def names(run: Run) -> list[str]:
     return tables + [name for name in quarantines if exists(run, name)]
 
 
-def versions_in_use(run: Run, pinned: Iterable[Snapshot] = ()) -> dict[str, set[int]]:
+def versions_in_use(
+    run: Run,
+    pinned: Iterable[Snapshot] = (),
+) -> dict[str, set[int]]:
     """For each table the Delta versions that a publication names, or follows from.
 
     Of predictions every publication counts, also one that was replaced: what was served stays. Of

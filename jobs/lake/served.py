@@ -30,8 +30,8 @@ def lost_nights(run: Run, told: Told) -> set[date]:
     """
     table = run.pipeline.table(PREDICTIONS)
     there = {one.day for one in told}
-    lost = [day for day, one in told.lost.items() if one.rows and day not in there]
-    nights = set(map(table.night_of, lost))
+    lost = {day for day, one in told.lost.items() if one.rows}
+    nights = set(map(table.night_of, lost - there))
     return nights - set(Days(run.named_from, run.night)) if run.rescore else nights
 
 

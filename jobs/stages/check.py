@@ -328,7 +328,10 @@ def _row(
     }
 
 
-def _made_from(judged: Mapping[str, Judged], failures: Iterable[Failure]) -> tuple[str, ...]:
+def _made_from(
+    judged: Mapping[str, Judged],
+    failures: Iterable[Failure],
+) -> tuple[str, ...]:
     """The files, or days of tables, that refused tables were made from, each with its digest."""
     refused = {failure.table for failure in failures}
     stagings = [one.staged for one in judged.values() if one.verdict.table in refused]

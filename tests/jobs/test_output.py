@@ -226,9 +226,11 @@ def test_csv_tells_an_empty_text_from_what_is_absent() -> None:
 
 
 def test_csv_of_one_column_has_no_line_that_readers_leave_out() -> None:
-    written = printed(["a"], [("",), (None,), ("x",)], "csv")
+    rows = [("",), (None,), ("x",)]
+    written = printed(["a"], rows, "csv")
     assert written == 'a\n""\n""\nx\n'
-    assert list(csv.reader(io.StringIO(written))) == [["a"], [""], [""], ["x"]]
+    lines = csv.reader(io.StringIO(written))
+    assert ["".join(line) for line in lines] == ["a", "", "", "x"]
 
 
 def test_a_table_in_full_streams_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -540,7 +540,8 @@ def test_what_is_made_late_for_a_night_is_seen_by_it_and_by_those_since_it_was_m
     for day in DAYS[2:4]:
         home.night(day, allow_gap=True)
     nights = [Days.of(day) for day in DAYS[2:4]]
-    seen = {night: _input_of_sums(home, night).digest for night in (*nights, Days(*DAYS[2:4]))}
+    asked = [*nights, Days(*DAYS[2:4])]
+    seen = {night: _input_of_sums(home, night).digest for night in asked}
     made = {name: home.published(name) for name in ("sums", "scoring")}
     home.land(DAYS[1], 7)
     assert home.night(DAYS[4]) == 0
@@ -891,11 +892,15 @@ def test_a_quarantine_whose_folder_is_gone_is_made_again_from_the_files(home: Ho
     assert ("tiny.readings", 1, str(DAYS[2]), gone) in _told_of(home, "current")
 
 
-def _told_of(home: Home, state: str, last: date = DAYS[3]) -> list[tuple[object, ...]]:
+def _told_of(
+    home: Home,
+    state: str,
+    last: date = DAYS[3],
+) -> list[tuple[object, ...]]:
     """What the plan tells of nights in that state, without the state."""
     with home._stages():
         rows = plan(home.run(last)).rows
-    return [(row[0], *row[2:]) for row in rows if row[1] == state]
+    return [(what, *more) for what, told, *more in rows if told == state]
 
 
 def test_rows_of_a_made_table_that_were_refused_and_lost_are_refused_again(home: Home) -> None:
@@ -904,7 +909,8 @@ def test_rows_of_a_made_table_that_were_refused_and_lost_are_refused_again(home:
     name = f"marks{QUARANTINE_SUFFIX}"
     made = publications.in_force(run, "marks")[DAYS[1]]
     origin = Origin(definition=made.definition, inputs={DAYS[1]: made.inputs})
-    commits.publish(run, name, _staged(run, name, {DAYS[1]: [1]}, origin))
+    waiting = _staged(run, name, {DAYS[1]: [1]}, origin)
+    commits.publish(run, name, waiting)
     assert home.night(DAYS[2]) == 0
     assert home.performed == []
     shutil.rmtree(path(run, name))
@@ -1213,13 +1219,14 @@ def test_nights_that_await_the_first_model_are_scored_when_a_person_lets_it_serv
     assert home.night(DAYS[2], first=DAYS[0]) == AwaitsApproval.exit_code
     # Each time, as long as nobody has decided.
     assert home.night(DAYS[2]) == AwaitsApproval.exit_code
-    assert stages_of(home) == {"predict": [str(Days(DAYS[1], DAYS[2]))]}
+    waiting = str(Days(DAYS[1], DAYS[2]))
+    assert stages_of(home) == {"predict": [waiting]}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(survey, "definitions", _definitions)
         planned = plan(home.run(DAYS[2]))
     (row,) = [row for row in planned.rows if row[0] == "tiny.predictions"]
     why = "no model serves yet: nightshift approve tiny 7 --why TEXT"
-    assert row[1:] == ("awaits approval", 2, str(Days(DAYS[1], DAYS[2])), why)
+    assert row[1:] == ("awaits approval", 2, waiting, why)
     assert f"- awaits approval {row[3]}: predictions ({why})" in planned.summary
     approve(home.environment, TINY, "7", Said(who="alice", why="seen"))
     home.awaits_model = False

@@ -139,15 +139,18 @@ def test_a_night_that_awaits_a_person_is_told_as_that_and_not_to_be_made(
     home.awaits_model = True
     home.await_person(DAYS[1], "7")
     home.night(DAYS[2], first=DAYS[0])
-    row = {"run_id": "r9", "pipeline": "tiny", "stage": "predict", "status": "awaits approval"}
-    days = {"first_day": DAYS[2], "last_day": DAYS[2], "started_at": datetime.now(UTC)}
-    ops.append(home.environment, "stage_runs", [{**row, **days}])
+    row: dict[str, Any] = {"run_id": "r9", "pipeline": "tiny"}
+    row |= {"stage": "predict", "status": "awaits approval"}
+    row |= {"first_day": DAYS[2], "last_day": DAYS[2]}
+    row |= {"started_at": datetime.now(UTC)}
+    ops.append(home.environment, "stage_runs", [row])
     page = shown(home, DAYS[2])
     assert told(page) == by_plan(home, DAYS[2], monkeypatch)
     assert (page.counts["awaits approval"], page.to_make) == (2, None)
     assert night_of(page, DAYS[2]).outcome == "awaits approval"
     (work,) = page.work
-    assert (work.state, work.first, work.last) == ("awaits approval", DAYS[1], DAYS[2])
+    assert work.state == "awaits approval"
+    assert (work.first, work.last) == (DAYS[1], DAYS[2])
     home.promote(DAYS[1], "7")
     assert shown(home, DAYS[2]).to_make == DAYS[2]
 

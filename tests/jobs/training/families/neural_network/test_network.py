@@ -224,4 +224,5 @@ def test_rates_are_those_of_the_schedule_of_keras(steps: int) -> None:
     numbers = range(steps + 3)
     wanted = [float(schedule(number)) for number in numbers]
     rates = network.Rates(3e-3, steps)
-    assert [float(rates(number)) for number in numbers] == pytest.approx(wanted, rel=1e-5, abs=1e-9)
+    found = [float(rates(number)) for number in numbers]
+    assert found == pytest.approx(wanted, rel=1e-5, abs=1e-9)
