@@ -162,8 +162,12 @@ def _of_column(chunks: list[pq.ColumnChunkMetaData]) -> _Bounds | None:
         return _Bounds(nulls=nulls)
     if not all(one.has_min_max for one in valued):
         return None
-    least = min(one.min for one in valued)
-    bounds = _as_bounds(least, max(one.max for one in valued))
+    try:
+        least = min(one.min for one in valued)
+        bounds = _as_bounds(least, max(one.max for one in valued))
+    except (OverflowError, ValueError):
+        # Python has no such day: 9999-12-31T23:59:59-05:00 is one of the year 10000.
+        return None
     return bounds and _Bounds(nulls=nulls, least=bounds[0], most=bounds[1])
 
 

@@ -624,6 +624,27 @@ def test_a_reader_that_skips_files_by_their_bounds_misses_no_row(
             assert len(skipping) == len(reading_all)
 
 
+@pytest.mark.parametrize(
+    ("kind", "far"),
+    [
+        (pa.timestamp("us", "UTC"), 253_402_318_799_000_000),
+        (pa.timestamp("us", "UTC"), 253_402_300_799_999_999),
+        (pa.timestamp("us", "UTC"), -70_000_000_000_000_000),
+        (pa.date32(), 2_932_897),
+        (pa.date32(), -1_000_000),
+    ],
+)
+def test_a_file_with_a_day_that_python_has_not_is_published(
+    tmp_path: Path, kind: pa.DataType, far: int
+) -> None:
+    folder = tmp_path / "runs" / "x" / f"landed_date={FIRST}"
+    folder.mkdir(parents=True)
+    rows = pa.table({"id": [1, 2], "until": pa.array([0, far], kind)})
+    pq.write_table(rows, folder / "a.parquet")
+    (file,) = found_in(str(tmp_path), "runs/x")
+    assert (file.rows, json.loads(file.stats)) == (2, {"numRecords": 2})
+
+
 def truncate_log(run: Run, after: int) -> None:
     """Lose the newest commits of the table, as a restored backup does."""
     log = Path(path(run, TABLE)) / "_delta_log"
