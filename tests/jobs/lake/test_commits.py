@@ -639,7 +639,8 @@ def test_a_file_with_a_day_that_python_has_not_is_published(
 ) -> None:
     folder = tmp_path / "runs" / "x" / f"landed_date={FIRST}"
     folder.mkdir(parents=True)
-    rows = pa.table({"id": [1, 2], "until": pa.array([0, far], kind)})
+    until = pa.array([0, far], kind)
+    rows = pa.table({"id": [1, 2], "until": until})
     pq.write_table(rows, folder / "a.parquet")
     (file,) = found_in(str(tmp_path), "runs/x")
     assert (file.rows, json.loads(file.stats)) == (2, {"numRecords": 2})
