@@ -73,7 +73,7 @@ RESERVED_PIPELINES = frozenset(
         # in `features` and `dags`.
         *("asof", "definitions", "sources", "store"),
         *("callbacks", "deadline", "deadlines", "drops", "forwarded", "lineage", "maintenance"),
-        *("nights", "process", "reports", "tasks", "waiting"),
+        *("nights", "process", "reports", "scheduler", "tasks", "waiting"),
         # Modules of `jobs/commands` and `jobs/lake` that a pipeline would be mistaken for.
         *("land", "tables"),
         # Fixed parts of addresses in the UI, in place of which a pipeline's page has its name.

@@ -219,13 +219,14 @@ def clean_database(environment: Environment, rule: Rule) -> Cleaned | None:
         dying_with_parent(program("db", "clean", *options)),
         env=every_variable(environment),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
         errors="replace",
     )
     if cleaned.returncode:
-        end = "\n".join(cleaned.stdout.splitlines()[-_LINES_OF_A_FAULT:])
+        # What went well may come last on standard output, by many lines.
+        said = cleaned.stderr or cleaned.stdout
+        end = "\n".join(said.splitlines()[-_LINES_OF_A_FAULT:])
         raise NightshiftError(
             f"Airflow's database could not be cleaned (exit code {cleaned.returncode}):\n{end}"
         )

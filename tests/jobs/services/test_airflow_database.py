@@ -63,7 +63,8 @@ def test_old_rows_go_a_dry_run_only_tells_and_a_fault_is_no_success(tmp_path: Pa
     assert events(environment) == 1
     with closing(sqlite3.connect(database(environment))) as opened:
         opened.execute("ALTER TABLE log RENAME COLUMN dttm TO at")
-    with pytest.raises(NightshiftError, match=r"could not be cleaned \(exit code 1\):(.|\n)*log"):
+    message = r"could not be cleaned \(exit code 1\):(.|\n)*did not clean them: \['log'\]"
+    with pytest.raises(NightshiftError, match=message):
         airflow.clean_database(environment, rule())
 
 
