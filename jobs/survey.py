@@ -135,7 +135,7 @@ class Survey:
         return new if len(new) < len(daily) else []
 
     def _is_new(self, feed: str) -> bool:
-        return not self._known(feed) and not self._told[feed].lost_days
+        return not self._known(feed) and not self._told[feed].lost
 
     def findings(self, table: Table) -> list[Finding]:
         """The state of a table on each night that it can be made for, oldest first."""
@@ -436,8 +436,7 @@ class Survey:
         awaited = approvals.awaited_on(self._undecided, one.night)
         if awaited is None:
             return one
-        version = awaited["model_version"]
-        way = f"nightshift approve {self.pipeline.name} {version} --why TEXT"
+        way = approvals.command(self.pipeline, awaited["model_version"])
         return replace(one, state=AWAITS, reason=f"no model serves yet: {way}")
 
     def _of_drop(self, table: Table, feed: Feed, night: date) -> Finding:
@@ -536,7 +535,8 @@ class Survey:
         return Finding(table=table, night=night, state="stale", reason=reason, keeps_rows=True)
 
     def _why_missing(self, table: Table, *days: date) -> str:
-        is_lost = not self._told[table.name].lost_days.isdisjoint(days)
+        lost = self._told[table.name].lost
+        is_lost = any(day in lost for day in days)
         return _LOST if is_lost else "never published"
 
     def _nights(self) -> Days:
@@ -548,8 +548,8 @@ class Survey:
         first = self._run.pipeline.first_day if self._run.from_start else self._run.days.first
         for feed in daily:
             # What a table has lost was asked for once, too.
-            asked_for = self._known(feed.name).keys() | self._told[feed.name].lost_days
-            first = min([first, *asked_for])
+            lost = self._told[feed.name].lost
+            first = min([first, *self._known(feed.name), *lost])
         return Days(first, self._run.days.last)
 
     def _made_nights(self, table: Table) -> list[date]:
@@ -579,7 +579,7 @@ class Survey:
         A night of the run itself is read, all feeds together, as long as its files are there: so
         these feeds have a table, though no row.
         """
-        if any(night in self._told[name].lost_days for name in feeds):
+        if any(night in self._told[name].lost for name in feeds):
             return False
         landing = self._run.environment.landing
         expected = expected_files(self.pipeline, Days.of(night))

@@ -38,6 +38,11 @@ def awaited_on(waiting: Iterable[Row], night: date) -> Row | None:
     return in_time[-1] if in_time else None
 
 
+def command(pipeline: Pipeline, version: str) -> str:
+    """By which a person lets a model serve."""
+    return f"nightshift approve {pipeline.name} {version} --why TEXT"
+
+
 def ends_at(event: Row, pipeline: Pipeline) -> datetime | None:
     """Until when the model of the event may be approved; None: for ever."""
     hours = pipeline.promotion.approval_hours

@@ -173,7 +173,7 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
     if differing or table is None:
         version += 1
         committed = [one for one in made if one.changed]
-        if told.lost_days:
+        if told.first_lost is not None:
             publications.forget_lost(run, name)
         _commit(run, name, table, staging, differing, committed)
         # What changed nothing stays in the version in which it came.

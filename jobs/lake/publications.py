@@ -409,14 +409,9 @@ class Told(Sequence[Publication]):
         first: int | None = pc.min(of_table).as_py()
         return first
 
-    @property
-    def lost_days(self) -> set[date]:
-        """The days of which a publication is recorded that the table has no more."""
-        return set(_values(self._lost["day"].combine_chunks()))
-
-    @property
+    @cached_property
     def lost(self) -> dict[date, Publication]:
-        """Of each such day the last publication that the table has no more."""
+        """Of each day of which one is on record the last that the table has no more."""
         return {one.day: one for one in self.all_lost}
 
     @cached_property

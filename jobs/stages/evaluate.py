@@ -295,7 +295,7 @@ def _event(
     needs_approval = run.needs_approval or run.pipeline.promotion.needs_approval
     if what == model_events.PROMOTED and needs_approval:
         what = model_events.AWAITING
-        reason += f" {_awaits(run)}: nightshift approve {name} {candidate.version} --why TEXT"
+        reason += f" {_awaits(run)}: {approvals.command(run.pipeline, candidate.version)}"
     return {
         "pipeline": name,
         "as_of": candidate.as_of,

@@ -92,10 +92,10 @@ def _without_model(run: Run) -> Refused:
     awaited = approvals.awaited_on(waiting, run.days.last)
     if awaited is None:
         return Refused(f"{none} Run stages train and evaluate until one is promoted.")
-    version = awaited["model_version"]
+    way = approvals.command(run.pipeline, awaited["model_version"])
     return AwaitsApproval(
-        f"{none} One awaits a person: nightshift approve {name} {version} --why TEXT. Then the "
-        "next night scores this one too, or this one does when it is run again."
+        f"{none} One awaits a person: {way}. Then the next night scores this one too, or this one "
+        "does when it is run again."
     )
 
 

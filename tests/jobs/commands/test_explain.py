@@ -34,6 +34,7 @@ from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.spec import Pipeline
+from tests.jobs.commands.conftest import StageServer
 from tests.jobs.training import small
 
 NIGHT = small.LAST
@@ -388,31 +389,22 @@ def test_a_key_is_written_as_columns_with_values() -> None:
 
 
 def test_the_command_asks_the_stage_server_where_one_is_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stage_server: StageServer,
 ) -> None:
-    asked: list[tuple[str, dict[str, Any]]] = []
-
-    def call(
-        _: Environment,
-        function: str,
-        argument: dict[str, Any],
-        __: object,
-    ) -> int:
-        asked.append((function, argument))
-        return 2
-
+    stage_server.codes = [2]
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
-    monkeypatch.setattr("jobs.services.stage_client.available", lambda _: True)
-    monkeypatch.setattr("jobs.services.stage_client.call", call)
     line = ["explain", "flights", "--date", "2013-02-08", "--key", "carrier=UA", "flight=1"]
     assert main([*line, "--key", "origin=EWR"]) == 2
-    ((function, argument),) = asked
+    ((function, argument),) = stage_server.asked
     assert function in child.ALLOWED
     assert argument["key"] == {"carrier": "UA", "flight": "1", "origin": "EWR"}
     monkeypatch.setattr("jobs.services.stage_client.available", lambda _: False)
     capsys.readouterr()
     assert main(line) == 2, "nothing was published in this home"
-    assert len(asked) == 1
+    assert len(stage_server.asked) == 1
     here = capsys.readouterr()
     assert here.err.startswith("Usage: 'flights' has published no prediction on 2013-02-08")
     assert command.in_child(argument) == 2

@@ -34,6 +34,7 @@ from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.run import Run
 from pipelines.spec import Pipeline
+from tests.jobs.commands.conftest import StageServer
 from tests.jobs.commands.test_explain import publish_predictions, serve
 from tests.jobs.training import small
 
@@ -527,28 +528,16 @@ def test_the_command_asks_the_stage_server_where_one_is_up(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     performed: list[Run],
+    stage_server: StageServer,
 ) -> None:
-    asked: list[tuple[str, dict[str, Any]]] = []
-    codes = [2, 0]
-
-    def call(
-        _: Environment,
-        function: str,
-        argument: dict[str, Any],
-        __: object,
-    ) -> int:
-        asked.append((function, argument))
-        return codes[len(asked) - 1]
-
+    stage_server.codes = [2, 0]
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
-    monkeypatch.setattr("jobs.services.stage_client.available", lambda _: True)
-    monkeypatch.setattr("jobs.services.stage_client.call", call)
     line = ["rescore", "flights", "--date", "2013-02-08", "--model", "3", "--top", "5"]
     assert main([*line, "--publish"]) == 2
     assert performed == [], "what could not be told is not published"
     assert main([*line, "--publish"]) == 0
     assert len(performed) == 1
-    function, argument = asked[0]
+    function, argument = stage_server.asked[0]
     assert function in child.ALLOWED
     given = Asked(**json.loads(json.dumps(argument["asked"])))
     assert given == Asked(model="3", top=5, publish=True)

@@ -217,6 +217,14 @@ def with_column(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:
     return rows.set_column(rows.column_names.index(name), name, values)
 
 
+def without_values(rows: pa.Table, *names: str) -> pa.Table:
+    """The rows with nulls in these columns."""
+    for name in names:
+        nulls = pa.nulls(len(rows), rows.schema.field(name).type)
+        rows = with_column(rows, name, nulls)
+    return rows
+
+
 def data_of(training: Training = TRAINING, rows: int = 512) -> Dataset:
     """Made-up rows to train on, without any table, and 64 to validate on."""
     made = rows_of(Days.of(FIRST), rows + 65)

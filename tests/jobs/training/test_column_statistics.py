@@ -19,7 +19,14 @@ from jobs.training.encoding import Encoding
 from pipelines.days import Days
 from pipelines.errors import Refused
 from pipelines.model import Logarithm, Training
-from tests.jobs.training.small import FIRST, TRAINING, TWIN, rows_of, with_column
+from tests.jobs.training.small import (
+    FIRST,
+    TRAINING,
+    TWIN,
+    rows_of,
+    with_column,
+    without_values,
+)
 
 FEW = replace(TRAINING, max_categories=1)
 BENT = replace(TRAINING, logarithms=(Logarithm(features=("noise",), bend=2.0),))
@@ -153,7 +160,7 @@ def test_a_large_constant_is_its_own_mean() -> None:
 
 
 def test_a_column_without_any_value_is_learned_as_zero() -> None:
-    empty = with_column(ROWS, "noise", pa.nulls(len(ROWS), pa.float64()))
+    empty = without_values(ROWS, "noise")
     parts = [empty.slice(0, 1000), empty.slice(1000)]
     require_alike(
         learned(

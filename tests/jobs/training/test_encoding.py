@@ -14,7 +14,15 @@ from jobs.training.encoding import Encoding
 from pipelines.days import Days
 from pipelines.errors import NightshiftError, Refused
 from pipelines.model import Logarithm
-from tests.jobs.training.small import FIRST, TRAINING, TWIN, content, rows_of, with_column
+from tests.jobs.training.small import (
+    FIRST,
+    TRAINING,
+    TWIN,
+    content,
+    rows_of,
+    with_column,
+    without_values,
+)
 
 ROWS = rows_of(Days.of(FIRST), 200).slice(0, 199)
 LEARNED = encoding.learn(ROWS, TRAINING)
@@ -66,7 +74,7 @@ def test_only_columns_with_gaps_get_an_indicator() -> None:
 
 
 def test_a_column_without_any_value_is_learned_as_zero() -> None:
-    empty = with_column(ROWS, "noise", pa.nulls(len(ROWS), pa.float64()))
+    empty = without_values(ROWS, "noise")
     learned = encoding.learn(empty, TRAINING)
     assert (learned.means[2], learned.variances[2], learned.indicators) == (
         0.0,

@@ -156,16 +156,7 @@ def test_files_from_before_a_column_lack_its_values(
     spark: SparkSession, registry: Registry, models: list[ModelVersion], asked: Asked
 ) -> None:
     _write(asked, ROWS.drop_columns(["gappy", "oven"]))
-    nothing = small.with_column(
-        ROWS,
-        "gappy",
-        pa.nulls(len(ROWS), pa.float64()),
-    )
-    nothing = small.with_column(
-        nothing,
-        "oven",
-        pa.nulls(len(ROWS), pa.string()),
-    )
+    nothing = small.without_values(ROWS, "gappy", "oven")
     scored, odd = _scored(spark, replace(asked, shown=(*KEY, "oven")))
     assert scored[PREDICTION].to_pylist() == _in_process(registry, models, nothing)
     assert scored["oven"].null_count == len(ROWS)

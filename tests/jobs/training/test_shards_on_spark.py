@@ -122,11 +122,7 @@ def test_both_models_get_the_rows_and_the_encoding_of_one_process(run: Run) -> N
 
 
 def test_columns_that_a_file_lacks_and_odd_values_are_learned_as_in_one_process(run: Run) -> None:
-    rows = small.with_column(
-        ROWS,
-        "noise",
-        pa.nulls(len(ROWS), pa.float64()),
-    )
+    rows = small.without_values(ROWS, "noise")
     rare = ["RR" if place % 80 == 0 else None for place in range(len(ROWS))]
     published(run, small.with_column(rows, "oven", pa.array(rare)))
     with on_spark(run) as laid_out:

@@ -200,11 +200,7 @@ def test_a_base_is_told_in_the_unit_of_the_feature() -> None:
 
 def test_a_missing_number_counts_for_its_feature() -> None:
     scorer = a_network(small.TRAINING)
-    missing = small.with_column(
-        ROWS,
-        "gappy",
-        pa.nulls(len(ROWS), pa.float64()),
-    )
+    missing = small.without_values(ROWS, "gappy")
     mean = small.with_column(
         ROWS,
         "gappy",
