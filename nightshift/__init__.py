@@ -142,10 +142,13 @@ def sql(
             no rows.
     """
     form = _form(to)
+    if run is not None:
+        reading.require_text("run", run)
     return _as(form, reading.ask(Environment.read(), statement, run))
 
 
 def _form(name: str) -> str:
+    reading.require_text("to", name)
     if name not in _FORMS:
         raise no_such("form of rows", name, _FORMS)
     if name == "polars" and find_spec(name) is None:

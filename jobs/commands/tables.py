@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
 from jobs.lake import dictionary, sql
 from jobs.lake.ops_views import OPS_VIEWS
+from jobs.lake.store_faults import what_store_says
 from jobs.output import show
 from pipelines.spec import HISTORY_SUFFIX
 
@@ -56,12 +58,23 @@ def print_description(environment: Environment, table: str, form: str) -> None:
 
 
 def _of_view(name: str) -> tuple[object, ...]:
-    doc = f"View: {dictionary.table_doc(name)}"
+    return _without_figures(name, f"View: {dictionary.table_doc(name)}")
+
+
+def _without_figures(name: str, doc: str) -> tuple[object, ...]:
     return (name, *[None] * (len(TABLES) - 2), doc)
 
 
 def _row(environment: Environment, name: str) -> tuple[object, ...]:
-    table = DeltaTable(environment.table_path(name))
+    try:
+        table = DeltaTable(environment.table_path(name))
+    except DeltaError as error:
+        if what_store_says(error):
+            raise
+        # It may be the one that a person looks for: the others are listed all the same.
+        why = str(error).partition("\n")[0]
+        doc = f"Cannot be opened: {why} (the way out: nightshift describe {name})"
+        return _without_figures(name, doc)
     files = pa.table(table.get_add_actions(flatten=True))
     first, last = _days(table, files)
     return (

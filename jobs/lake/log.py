@@ -112,4 +112,5 @@ def _is_readable(system: fs.FileSystem, path: str) -> bool:
             json.loads(line)
     except ValueError:
         return False
-    return True
+    # A commit says something, always.
+    return bool(lines)

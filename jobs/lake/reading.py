@@ -7,7 +7,7 @@ are not opened.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING
@@ -62,6 +62,8 @@ class Moment:
     def __post_init__(self) -> None:
         told = (self.run, self.version, self.as_of, self.known_as_of)
         given = [one for one in told if one is not None]
+        if self.run is not None:
+            require_text("run", self.run)
         refuse_unless(
             len(given) <= 1, "Say only one of run, version, as_of and known_as_of: which is meant?"
         )
@@ -96,20 +98,28 @@ def read(
         UnknownColumn: the table has no column that is named.
         UsageError: a filter makes no sense, or there was no such table then.
     """
+    require_text("table", table)
     if isinstance(columns, str):
         raise UsageError(f"columns is a list of names, not a text: say columns=['{columns}'].")
+    if columns is not None and not isinstance(columns, Iterable):
+        raise UsageError(f"columns is a list of names, not {columns!r}.")
+    if not isinstance(filters, Iterable):
+        raise UsageError(f"filters is a list of (column, operator, value), not {filters!r}.")
     for one in filters:
         if not _is_filter(one):
             raise UsageError(
                 f"filters is a list of (column, operator, value), such as [('day', '=', day)]: "
                 f"{one!r} is none."
             )
+        require_text("the column of a filter", one[0])
     with sql.Session(environment, moment.run) as session, sql.refusals("", [table]):
         filtered = [column for column, _, _ in filters]
         rows = session.rows_of(table, moment.of(table), filtered)
         types = dict(zip(rows.columns, rows.types, strict=True))
         wanted = rows.columns if columns is None else list(columns)
         refuse_unless(bool(wanted), f"columns=[] names no column of {table}: leave it out for all.")
+        for name in wanted:
+            require_text("the name of a column", name)
         for name in (*wanted, *filtered):
             if name not in types:
                 raise no_such(f"column of {table}", name, types, UnknownColumn)
@@ -130,11 +140,22 @@ def ask(environment: Environment, statements: str, run: str | None) -> pa.Table:
     Raises:
         UsageError: see `sql.results`; or none gives rows.
     """
+    require_text("statement", statements)
     with sql.Session(environment, run) as session:
         found = session.batches(statements)
         if found is None:
             raise UsageError("No statement gives rows: there is nothing to read.")
         return _all_of(found)
+
+
+def require_text(what: str, given: object) -> None:
+    """Raise unless it is a text: what a program hands over may be of any type.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not isinstance(given, str):
+        raise UsageError(f"{what} is a text, not {given!r}.")
 
 
 def _is_filter(given: object) -> bool:
@@ -143,6 +164,7 @@ def _is_filter(given: object) -> bool:
 
 def _condition(column: str, how: str, value: object, kind: DuckDBPyType) -> Expression:
     name = ColumnExpression(column)
+    require_text("the operator of a filter", how)
     if how in _OF_SEVERAL:
         return _of_several(column, how, value, kind)
     if how not in _COMPARISONS:

@@ -381,7 +381,9 @@ class Session:
             try:
                 self._open(known, left, [name])
             except Exception as error:  # whatever it has, the others are told
-                print(f"{name} is left out, for it cannot be opened: {error}", file=sys.stderr)
+                # Below its first line stands what a developer of the library would look for.
+                why = str(error).partition("\n")[0]
+                print(f"{name} is left out, for it cannot be opened: {why}", file=sys.stderr)
 
     def _open(
         self,

@@ -22,8 +22,10 @@ _DISK_SIGNS = re.compile(
     "No space left on device|Disk quota exceeded|Read-only file system|database or disk is full"
 )
 """What the system says, and with it every library but SQLite's."""
-_LOG_SIGNS = re.compile(r"\bJson error\b|JsonEOFException|JsonParseException")
-"""What delta-rs and Spark say of a commit that is cut off."""
+_LOG_SIGNS = re.compile(
+    r"\bJson error\b|JsonEOFException|JsonParseException|No table metadata or protocol found"
+)
+"""What delta-rs and Spark say of a commit that is cut off, or has lost all that it said."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _STACK = re.compile(r"\n\s*(at |JVM stacktrace)")
 """Where a message of Java's goes on for nobody."""

@@ -83,6 +83,44 @@ def test_columns_come_in_the_order_that_is_asked_for(lake: Environment) -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"table": 5}, "table is a text, not 5."),
+        ({"table": b"flights"}, "table is a text, not b'flights'."),
+        ({"columns": 5}, "columns is a list of names, not 5."),
+        ({"columns": ["day", None]}, "the name of a column is a text, not None."),
+        ({"filters": 5}, "filters is a list of (column, operator, value), not 5."),
+        ({"filters": [(["day"], "=", 1)]}, "the column of a filter is a text, not ['day']."),
+        ({"filters": [("delay", 5, 1)]}, "the operator of a filter is a text, not 5."),
+        ({"run": 5}, "run is a text, not 5."),
+        ({"to": None}, "to is a text, not None."),
+    ],
+)
+def test_what_is_of_another_kind_is_refused_by_name(
+    asked: dict[str, Any], told: str, lake: Environment
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        nightshift.read(**{"table": "flights.flights", **asked})
+    assert str(refused.value) == told
+
+
+@pytest.mark.parametrize(
+    ("statement", "asked", "told"),
+    [
+        (5, {}, "statement is a text, not 5."),
+        ("SELECT 1", {"run": 5}, "run is a text, not 5."),
+        ("SELECT 1", {"to": 5}, "to is a text, not 5."),
+    ],
+)
+def test_a_statement_of_another_kind_is_refused_by_name(
+    statement: Any, asked: dict[str, Any], told: str, lake: Environment
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        nightshift.sql(statement, **asked)
+    assert str(refused.value) == told
+
+
+@pytest.mark.parametrize(
     ("filters", "found"),
     [
         ([("day", "=", _FIRST)], [1]),

@@ -19,8 +19,10 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
@@ -268,6 +270,24 @@ def test_tables_tells_rows_days_and_meaning(
     assert readings["files"] == 1
     assert rows["ops.publications"]["what it holds"].startswith("Every publication of a day")
     assert main(["tables", "flights"]) == 0
+
+
+@pytest.mark.parametrize("left", [b"", b"{"], ids=["emptied", "cut off"])
+def test_a_table_that_cannot_be_opened_keeps_no_other_from_being_listed(
+    left: bytes, lake: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = Path(lake.table_path("toy.broken"))
+    write_deltalake(str(broken), pa.table({"number": [1]}))
+    commit = broken / "_delta_log" / f"{0:020}.json"
+    commit.write_bytes(left)
+    assert main(["tables", "--format", "json"]) == 0
+    rows = {row["table"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["toy.readings"]["rows"] == 3
+    assert rows["toy.broken"]["rows"] is None
+    assert rows["toy.broken"]["what it holds"].startswith("Cannot be opened: Kernel error: ")
+    assert "nightshift describe toy.broken" in rows["toy.broken"]["what it holds"]
+    assert main(["describe", "toy.broken"]) == 3
+    assert f"The log of a table is broken: {commit} is cut off" in capsys.readouterr().err
 
 
 def test_describe_tells_each_column_with_its_pipeline_or_without(
