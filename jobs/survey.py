@@ -412,7 +412,9 @@ class Survey:
 
     def _finding(self, table: Table, night: date) -> Finding:
         one = self._publication(table, night)
-        if one is None:
+        # Also where an older revision of what was served is there.
+        is_lost = table.name == PREDICTIONS and night in self.lost_nights
+        if one is None or is_lost:
             return self._if_awaiting(self._missing(table, night))
         changed = [given for given in one.inputs if self._has_changed(given)]
         if not changed and self._has_lost_quarantine(table, one):

@@ -26,7 +26,7 @@ from pyarrow import fs
 from jobs.lake import ops, publications
 from pipelines.days import Days
 from pipelines.errors import UsageError
-from pipelines.spec import HISTORY_SUFFIX
+from pipelines.spec import HISTORY_SUFFIX, QUARANTINE_SUFFIX
 from pipelines.stages import STAGES
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ class Left:
     """For each table of the run's pipeline its Delta version when the run ended, by SQL name; None:
     the table was first published later."""
     notes: list[str] = field(default_factory=list)
-    """For each pipeline of which it did not do all stages: which it did not, and what they make."""
+    """For each pipeline of which it did not do all stages: which it did not, and what they make.
+    And tables that the run must have had, and that are not there as they were."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,7 +149,9 @@ def _add(
     ended = max(map(_end, rows))
     run_id = rows[0]["run_id"]
     not_done = [row["stage"] for row in progress.stopped] + progress.left_out
+    whole = {row["stage"] for row in rows if row["status"] in _WHOLE}
     unmade = []
+    made_since = []
     for name in names:
         changes = publications.revisions(environment, name.removesuffix(HISTORY_SUFFIX))
         own = [one for one in changes if one.run_id == run_id]
@@ -159,6 +162,17 @@ def _add(
         found.versions[name] = _last(own or _until(changes, ended))
         if any(one.stage in not_done for one in changes):
             unmade.append(name)
+        # Rows may have been refused first since, and a history is told with its table.
+        is_made_always = not name.endswith((QUARANTINE_SUFFIX, HISTORY_SUFFIX))
+        is_of_whole = any(one.stage in whole for one in changes)
+        if is_made_always and is_of_whole and found.versions[name] is None:
+            made_since.append(name)
+    if made_since:
+        found.notes.append(
+            f"Not shown: {', '.join(made_since)}. Run {run_id} of '{rows[0]['pipeline']}' did the "
+            "stage that makes it, but all that is there was published later: it was deleted and "
+            "made again since, or declared later."
+        )
     if not_done:
         found.notes.append(_note(rows, progress, unmade))
 

@@ -189,9 +189,8 @@ def _revisions(
 ) -> tuple[_Revisions, dict[int, _Revisions]]:
     """The revisions in force, and by version those that were in force in it and are not now."""
     current: _Revisions = {}
-    lost: Counter[date] = Counter()
-    if _is_served(name):
-        lost = publications.lost_revisions(environment, name)
+    lost = publications.lost_revisions(environment, name) if _is_served(name) else []
+    there: Counter[date] = Counter()
     versions: dict[date, int] = {}
     superseded: dict[int, _Revisions] = {}
     for one in _publications(environment, name):
@@ -200,7 +199,8 @@ def _revisions(
         before = current.get(one.day)
         if before is not None:
             superseded.setdefault(versions[one.day], {})[one.day] = before
-        number = before.number + 1 if before else lost[one.day] + 1
+        there[one.day] += 1
+        number = there[one.day] + publications.lost_before(one, lost)
         current[one.day] = _Revision(number=number, known=one.known_day)
         versions[one.day] = one.version
     return current, superseded

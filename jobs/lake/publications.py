@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -230,15 +229,15 @@ def revisions(environment: Environment, name: str) -> list[Publication]:
     return list({_identity(one): one for one in found if one.changed}.values())
 
 
-def lost_revisions(environment: Environment, name: str) -> Counter[date]:
-    """How many revisions of each day were served, and are not in the table any more.
-
-    Args:
-        environment: Whose lake it is.
-        name: SQL name of the table.
-    """
+def lost_revisions(environment: Environment, name: str) -> list[Publication]:
+    """As `revisions`, those that are on record and that the table has no more."""
     found = Told(environment, name, _recorded(environment, name)).all_lost
-    return Counter(one.day for one in found if one.changed)
+    return [one for one in found if one.changed]
+
+
+def lost_before(one: Publication, lost: Iterable[Publication]) -> int:
+    """How many of these lost revisions are of the same day, and were published before."""
+    return sum(other.day == one.day and other.published_at < one.published_at for other in lost)
 
 
 def next_attempt(run: Run, names: Iterable[str]) -> int:

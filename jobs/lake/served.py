@@ -17,7 +17,7 @@ from pipelines.errors import Refused
 from pipelines.spec import PREDICTIONS
 
 if TYPE_CHECKING:
-    from jobs.lake.publications import Told
+    from jobs.lake.publications import Publication, Told
     from pipelines.run import Run
 
 
@@ -28,10 +28,12 @@ def lost_nights(run: Run, told: Told) -> set[date]:
         run: Up to whose night everything shall be true.
         told: The publications of the pipeline's predictions.
     """
+    if not told.lost:
+        return set()
     table = run.pipeline.table(PREDICTIONS)
-    there = {one.day for one in told}
-    lost = {day for day, one in told.lost.items() if one.rows}
-    nights = set(map(table.night_of, lost - there))
+    there = publications.latest(told)
+    lost = [day for day, one in told.lost.items() if _is_lost(one, there.get(day))]
+    nights = set(map(table.night_of, lost))
     return nights - set(Days(run.named_from, run.night)) if run.rescore else nights
 
 
@@ -63,6 +65,19 @@ def require_not_lost(run: Run) -> None:
         f"{of_warehouse}Or publish what is said now, as a later revision: "
         f"nightshift run {run.pipeline.name} {nights} --rescore"
     )
+
+
+def _is_lost(one: Publication, there: Publication | None) -> bool:
+    """Whether a publication that the table has no more was the last one, and of other rows.
+
+    Args:
+        one: The last of its day that the table has lost.
+        there: The last of the day that the table has; None: it has none.
+    """
+    if there is None:
+        return one.rows > 0
+    is_newer = one.published_at > there.published_at
+    return is_newer and (one.rows, one.checksum) != (there.rows, there.checksum)
 
 
 def _first_range(nights: Sequence[date]) -> Days:

@@ -1318,6 +1318,46 @@ def test_predictions_that_come_back_from_a_backup_are_those_that_were_served(hom
     assert home.performed == []
 
 
+def test_a_revision_that_a_backup_does_not_have_is_scored_again_by_a_persons_word_alone(
+    home: Home,
+) -> None:
+    home.promote(DAYS[0])
+    home.night(DAYS[2], first=DAYS[0])
+    place = path(home.run(DAYS[0]), PREDICTIONS)
+    backup = shutil.copytree(place, f"{home.environment.home}/backup")
+    home.land(DAYS[2], 7)
+    assert home.night(DAYS[2], rescore=True) == 0
+    revised = home.published(PREDICTIONS)
+    shutil.rmtree(place)
+    shutil.move(backup, place)
+    assert home.published(PREDICTIONS)[DAYS[3]] != revised[DAYS[3]]
+    # What the first revision says is not what was served last.
+    lost = [(f"tiny.{PREDICTIONS}", 1, str(DAYS[2]), f"{LOST}; {RESCORE}")]
+    assert _told_of(home, "missing", DAYS[2]) == lost
+    assert home.night(DAYS[3]) == Refused.exit_code
+    assert list(home.published(PREDICTIONS)) == DAYS[1:4]
+    assert home.night(DAYS[2], rescore=True) == 0
+    assert home.published(PREDICTIONS) == revised
+    assert home.night(DAYS[3]) == 0
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+    told = datasets.history(home.environment, f"tiny.{PREDICTIONS}").to_table().to_pylist()
+    column = partition(home.run(DAYS[0]), PREDICTIONS)
+    assert {row["revision"] for row in told if row[column] == DAYS[3]} == {1, 3}
+
+
+def test_a_backup_without_a_publication_of_the_same_rows_has_lost_nothing(home: Home) -> None:
+    home.promote(DAYS[0])
+    home.night(DAYS[2], first=DAYS[0])
+    place = path(home.run(DAYS[0]), PREDICTIONS)
+    backup = shutil.copytree(place, f"{home.environment.home}/backup")
+    assert home.night(DAYS[2], rescore=True) == 0
+    shutil.rmtree(place)
+    shutil.move(backup, place)
+    assert home.night(DAYS[3]) == 0
+    assert list(home.published(PREDICTIONS)) == DAYS[1:5]
+
+
 def test_a_restated_night_keeps_what_it_served_and_makes_what_it_had_not(home: Home) -> None:
     home.promote(DAYS[0])
     home.night(DAYS[1], first=DAYS[0])

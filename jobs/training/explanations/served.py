@@ -206,9 +206,12 @@ def revision(environment: Environment, pipeline: Pipeline, night: date) -> int:
     """Number of the revision of a night's predictions that is in force: 1, 2, …."""
     day = pipeline.table(PREDICTIONS).day_of(night)
     name = f"{pipeline.name}.{PREDICTIONS}"
-    told = publications.revisions(environment, name)
+    told = [one for one in publications.revisions(environment, name) if one.day == day]
+    if not told:
+        # A home of long ago has nights that no record tells of.
+        return 1
     lost = publications.lost_revisions(environment, name)
-    return lost[day] + sum(one.day == day for one in told)
+    return len(told) + publications.lost_before(told[-1], lost)
 
 
 def one_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -320,3 +321,38 @@ def test_a_version_that_the_log_has_lost_is_refused_by_name(tmp_path: Path) -> N
     lost = r"toy\.readings cannot be opened any more as it was in version 0"
     with pytest.raises(UsageError, match=lost):
         seen(first, "readings", "first")
+
+
+def test_a_table_that_was_deleted_and_made_again_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = night(tmp_path, "first")
+    publish_ids(first, "readings", 1)
+    publish_ids(first, "scoring", 10)
+    end(first)
+    assert seen(first, "readings", "first") == [1]
+    shutil.rmtree(first.environment.table_path("toy.readings"))
+    second = night(tmp_path, "second")
+    publish_ids(second, "readings", 2)
+    end(second)
+    capsys.readouterr()
+    assert seen(first, "scoring", "first") == [10]
+    assert capsys.readouterr().err == (
+        "Not shown: toy.readings. Run first of 'toy' did the stage that makes it, but all that is "
+        "there was published later: it was deleted and made again since, or declared later.\n"
+    )
+    with pytest.raises(UsageError, match="readings"):
+        seen(first, "readings", "first")
+    assert seen(second, "readings", "second") == [2]
+
+
+def test_rows_that_were_refused_first_after_a_run_are_no_loss(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = night(tmp_path, "first")
+    publish_ids(first, "readings", 1)
+    end(first)
+    publish_ids(night(tmp_path, "second"), "readings_quarantine", 5)
+    capsys.readouterr()
+    assert seen(first, "readings", "first") == [1]
+    assert capsys.readouterr().err == ""
