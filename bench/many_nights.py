@@ -24,7 +24,7 @@ from urllib.parse import urlparse
 from deltalake import DeltaTable
 
 from bench.command import named, nightshift
-from jobs.lake.sql import tables
+from jobs.lake.sql import stored_tables
 from jobs.output import show
 from pipelines.catalog import pipeline
 from pipelines.days import Days
@@ -105,7 +105,7 @@ def _night(environment: Environment, day: date) -> Night:
     seconds = time.monotonic() - started
     lake = Path(_local(environment))
     files = [path for path in lake.rglob("*") if path.is_file()]
-    live = [DeltaTable(environment.table_path(name)) for name in _stored(environment)]
+    live = [DeltaTable(environment.table_path(name)) for name in stored_tables(environment)]
     actions = [table.get_add_actions(flatten=True) for table in live]
     night = Night(
         day=day,
@@ -121,11 +121,6 @@ def _night(environment: Environment, day: date) -> Night:
 
 def _local(environment: Environment) -> str:
     return urlparse(environment.lake).path
-
-
-def _stored(environment: Environment) -> list[str]:
-    """Names of the tables that lie in the lake; a history is shown and does not."""
-    return [name for name in tables(environment) if not name.endswith("_history")]
 
 
 def _row(name: str, nights: Sequence[Night]) -> tuple[object, ...]:
