@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, cast
 
@@ -116,6 +117,29 @@ def tables_published(context: Context) -> None:
 def last_stage_done(context: Context) -> None:
     """The command tells whether all stages of the night are done."""
     _notify(context, Event.NIGHT_DONE)
+
+
+def of_events(
+    told: Collection[str], asked: Iterable[Callable[[Context], None]]
+) -> list[Callable[[Context], None]]:
+    """Those of the callbacks after a success that have something to tell.
+
+    Args:
+        told: Events that the command has found: those of others nobody need ask about again, in a
+            process of its own.
+        asked: Callbacks after a success.
+    """
+    return [one for one in asked if _TELLS_OF[one] in told]
+
+
+_TELLS_OF: Mapping[Callable[[Context], None], Event] = {
+    model_evaluated: Event.MODEL_PROMOTED,
+    approvals_expired: Event.APPROVAL_EXPIRED,
+    alias_followed: Event.ALIAS_MOVED,
+    night_watched: Event.DRIFT_FOUND,
+    tables_published: Event.WAREHOUSE_FAILED,
+    last_stage_done: Event.NIGHT_DONE,
+}
 
 
 def _event_of(exception: object) -> Event:

@@ -402,6 +402,10 @@ class StageOperator(CommandOperator):
         if not result:
             return ""
         context["ti"].xcom_push(key="result", value=result)
+        told = result.get("to_tell")
+        if told is not None:
+            asked = _success_callbacks(self.pipeline, self.stage)
+            self.on_success_callback = callbacks.of_events(told, asked)
         self.changed = result["tables"]
         # Airflow makes an event of each outlet that a task has when it succeeds: of a table that
         # did not change there is none.

@@ -894,7 +894,8 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
             in_place=arguments.is_child,
             kept=kept,
         )
-    return perform(run, night, arguments.format, arguments.result, kept=kept)
+    told = run.at(stages[0]) if len(stages) == 1 else run
+    return perform(told, night, arguments.format, arguments.result, kept=kept)
 
 
 def _run_in_child(arguments: argparse.Namespace, run: Run) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from itertools import chain
@@ -69,6 +69,27 @@ def of_stage(run: Run, exit_code: int, since: datetime) -> Notification | None:
     if run.doing.name == _WATCHING_STAGE:
         return drift(run)
     return promotion(run) if run.doing.name == PROMOTING_STAGE else warehouse(run)
+
+
+def to_tell(run: Run) -> list[Event]:
+    """What a success of the run's stage has for people, who have not been told of it yet.
+
+    Args:
+        run: The run at the stage, which is on record.
+    """
+    stage = run.doing.name
+    asked: dict[Event, Callable[[Run], Notification | None]] = {}
+    if stage == PROMOTING_STAGE:
+        asked[Event.MODEL_PROMOTED] = promotion
+    if stage in FOLLOWING_STAGES:
+        asked[Event.ALIAS_MOVED] = alias_moved
+    if stage in EXPIRING_STAGES and run.pipeline.promotion.approval_hours is not None:
+        asked[Event.APPROVAL_EXPIRED] = expiry
+    if stage == _WATCHING_STAGE:
+        asked |= {Event.DRIFT_FOUND: drift, Event.NIGHT_DONE: night_done}
+    if run.environment.warehouse_url is not None:
+        asked[Event.WAREHOUSE_FAILED] = warehouse
+    return [event for event, recorded in asked.items() if recorded(run)]
 
 
 def failure_event(exit_code: int) -> Event:

@@ -13,6 +13,7 @@ from pipelines.days import Days
 
 if TYPE_CHECKING:
     from jobs.lake import ops
+    from pipelines.events import Event
     from pipelines.run import Run
 
 _GOOD = ("done", "current")
@@ -35,7 +36,8 @@ def write_result(
     `current`; its `message`, `failures` and `report`, or the last report that a stage wrote;
     `stages`, each with status, days, seconds and figures; `tables`, those that changed, each with
     rows, version and days; `kept`, ranges of days whose corrected files were not accepted, where
-    all else was done.
+    all else was done; `to_tell`, of one stage that succeeded the events that it has for people,
+    null where nobody has looked.
 
     Args:
         path: The file.
@@ -59,8 +61,20 @@ def write_result(
         "stages": [_told(stage) for stage in stages],
         "tables": tables,
         "kept": [str(days) for days in kept],
+        "to_tell": _to_tell(run, code),
     }
     path.write_text(json.dumps(result, default=str))
+
+
+def _to_tell(run: Run, code: int) -> list[Event] | None:
+    if code or run.stage is None:
+        return None
+    from jobs import outcome
+
+    try:
+        return outcome.to_tell(run)
+    except Exception:  # a lake that is away; whoever tells it looks for himself
+        return None
 
 
 def _outcome(stages: Sequence[_Row], code: int, fault: str | None) -> _Told:

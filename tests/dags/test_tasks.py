@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import date, timedelta
 from pathlib import Path
@@ -83,6 +84,41 @@ def test_a_stage_that_was_not_asked_for_does_and_tells_nothing(
     told = context(date="2013-03-01", stages=["train", "features"])
     last.execute(told | {"ti": Instance()})
     assert not last.on_success_callback
+
+
+@pytest.mark.parametrize("name", [one.name for one in STAGES])
+@pytest.mark.parametrize(
+    ("to_tell", "kept"),
+    [
+        ([], []),
+        (["night_done"], [callbacks.last_stage_done]),
+        (["alias_moved", "model_promoted"], [callbacks.model_evaluated, callbacks.alias_followed]),
+        (["night_done", "drift_found"], [callbacks.night_watched, callbacks.last_stage_done]),
+    ],
+)
+def test_nobody_asks_again_what_a_stage_has_nothing_to_tell_of(
+    to_tell: list[str],
+    kept: list[Callable[..., None]],
+    name: str,
+    stub: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = {"tables": {}, "report": None, "message": None, "kept": [], "to_tell": to_tell}
+    monkeypatch.setenv("STUB_RESULT", json.dumps(told))
+    operator = StageOperator(pipeline=PIPELINE, stage=stage(name))
+    declared = operator.on_success_callback
+    operator.execute(context(date="2013-03-01") | {"ti": Instance()})
+    assert operator.on_success_callback == [one for one in declared if one in kept]
+
+
+def test_where_a_stage_has_not_looked_all_is_asked(
+    stub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"tables": {}, "report": None, "message": None, "kept": [], "to_tell": None}
+    monkeypatch.setenv("STUB_RESULT", json.dumps(told))
+    operator = StageOperator(pipeline=PIPELINE, stage=STAGES[-1])
+    operator.execute(context(date="2013-03-01") | {"ti": Instance()})
+    assert operator.on_success_callback == [callbacks.night_watched, callbacks.last_stage_done]
 
 
 @pytest.mark.parametrize("chosen", [None, [], ["train"]])

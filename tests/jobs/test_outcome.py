@@ -329,6 +329,28 @@ def test_drift_of_a_night_is_told_once_however_often_it_is_watched(run: Run) -> 
     assert outcome.drift(again) is not None
 
 
+def test_a_stage_that_succeeded_names_what_is_to_be_told_of_it(run: Run) -> None:
+    watching, evaluating = run.at(stage("monitor")), run.at(stage("evaluate"))
+    assert outcome.to_tell(watching) == []
+    record(run, *night_rows(run))
+    assert outcome.to_tell(watching) == [Event.NIGHT_DONE]
+    watched(run, minute=50, drift_began=["feature x (wasserstein)"], drift_ended=[])
+    assert outcome.to_tell(watching) == [Event.DRIFT_FOUND, Event.NIGHT_DONE]
+    assert outcome.to_tell(evaluating) == []
+    settle(run, "4")
+    record(run, stage_row(run, "evaluate", minute=51, metrics=PROMOTED))
+    assert outcome.to_tell(evaluating) == [Event.MODEL_PROMOTED]
+    move_alias(run, "3")
+    assert outcome.to_tell(evaluating) == [Event.MODEL_PROMOTED, Event.ALIAS_MOVED]
+    assert outcome.to_tell(run.at(stage("predict"))) == [Event.ALIAS_MOVED]
+    assert outcome.to_tell(run.at(stage("train"))) == []
+    away = replace(run, environment=replace(run.environment, warehouse_url="postgresql://db"))
+    failed = {"warehouse_failed": "PostgreSQL: down."}
+    record(run, stage_row(run, "check_predictions", minute=52, metrics=failed))
+    assert outcome.to_tell(away.at(stage("check_predictions"))) == [Event.WAREHOUSE_FAILED]
+    assert outcome.to_tell(away.at(stage("check_raw"))) == []
+
+
 def test_a_night_that_is_done_is_summed_up(run: Run) -> None:
     record(run, *night_rows(run))
     assert outcome.night_done(run) == Notification(

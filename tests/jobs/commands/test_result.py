@@ -17,6 +17,7 @@ from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NotLanded, Refused
 from pipelines.run import Run
+from pipelines.stages import stage
 
 DAY = date(2013, 1, 5)
 FAILURE = {"table": "flights.weather", "expectation": "e", "count": 9, "way_out": "nightshift …"}
@@ -113,6 +114,37 @@ def test_a_run_that_is_done_tells_its_stages_and_what_changed(run: Run, tmp_path
             "last_day": "2013-01-06",
         }
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "to_tell"),
+    [
+        (None, 0, None),
+        ("monitor", 1, None),
+        ("train", 0, []),
+        ("monitor", 0, ["drift_found"]),
+    ],
+)
+def test_one_stage_that_succeeds_tells_what_it_has_for_people(
+    name: str | None, code: int, to_tell: list[str] | None, run: Run, tmp_path: Path
+) -> None:
+    def night() -> int:
+        metrics = {"drift_began": ["feature x (wasserstein)"], "drift_ended": []}
+        recorded(run, "monitor", metrics=metrics)
+        return code
+
+    one = run.at(stage(name)) if name else run
+    assert told(one, tmp_path, night)["to_tell"] == to_tell
+
+
+def test_what_cannot_be_looked_for_is_left_to_who_tells_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(run: Run) -> None:
+        raise OSError("the store is away")
+
+    monkeypatch.setattr("jobs.outcome.drift", away)
+    assert told(run.at(stage("monitor")), tmp_path, lambda: 0)["to_tell"] is None
 
 
 def test_what_an_attempt_before_has_published_is_told_by_the_one_that_ends(
