@@ -32,8 +32,10 @@ def lost_nights(run: Run, told: Told) -> set[date]:
         return set()
     table = run.pipeline.table(PREDICTIONS)
     there = publications.latest(told)
-    lost = [day for day, one in told.lost.items() if _is_lost(one, there.get(day))]
-    nights = set(map(table.night_of, lost))
+    nights = set()
+    for day, one in told.lost.items():
+        if _is_lost(one, there.get(day)):
+            nights.add(table.night_of(day))
     return nights - set(Days(run.named_from, run.night)) if run.rescore else nights
 
 

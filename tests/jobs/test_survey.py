@@ -1343,7 +1343,8 @@ def test_a_revision_that_a_backup_does_not_have_is_scored_again_by_a_persons_wor
     assert home.performed == []
     told = datasets.history(home.environment, f"tiny.{PREDICTIONS}").to_table().to_pylist()
     column = partition(home.run(DAYS[0]), PREDICTIONS)
-    assert {row["revision"] for row in told if row[column] == DAYS[3]} == {1, 3}
+    of_day = [row for row in told if row[column] == DAYS[3]]
+    assert {row["revision"] for row in of_day} == {1, 3}
 
 
 def test_a_backup_without_a_publication_of_the_same_rows_has_lost_nothing(home: Home) -> None:

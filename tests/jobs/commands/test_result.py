@@ -126,7 +126,11 @@ def test_a_run_that_is_done_tells_its_stages_and_what_changed(run: Run, tmp_path
     ],
 )
 def test_one_stage_that_succeeds_tells_what_it_has_for_people(
-    name: str | None, code: int, to_tell: list[str] | None, run: Run, tmp_path: Path
+    name: str | None,
+    code: int,
+    to_tell: list[str] | None,
+    run: Run,
+    tmp_path: Path,
 ) -> None:
     def night() -> int:
         metrics = {"drift_began": ["feature x (wasserstein)"], "drift_ended": []}
