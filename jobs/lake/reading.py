@@ -81,7 +81,7 @@ def read(
     environment: Environment,
     table: str,
     columns: Sequence[str] | None,
-    filters: Collection[Filter],
+    filters: Iterable[Filter],
     moment: Moment,
 ) -> pa.Table:
     """The rows of one table for which all filters hold.
@@ -105,6 +105,8 @@ def read(
         raise UsageError(f"columns is a list of names, not {columns!r}.")
     if not isinstance(filters, Iterable):
         raise UsageError(f"filters is a list of (column, operator, value), not {filters!r}.")
+    # What gives each only once is asked for more than once below.
+    filters = list(filters)
     for one in filters:
         if not _is_filter(one):
             raise UsageError(

@@ -82,6 +82,12 @@ def test_columns_come_in_the_order_that_is_asked_for(lake: Environment) -> None:
         nightshift.read("flights.flights", columns=[])
 
 
+def test_filters_that_are_given_one_by_one_hold_too(lake: Environment) -> None:
+    filters = (one for one in [("delay", ">", 1), ("delay", "<", 3)])
+    rows = nightshift.read("flights.flights", columns=iter(["delay"]), filters=filters)
+    assert rows.to_pydict() == {"delay": [2]}
+
+
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
