@@ -128,15 +128,20 @@ def test_both_pipelines_are_listed_side_by_side(
 RED_NIGHT = NIGHT + timedelta(days=1)
 
 
-def test_a_red_night_says_why_and_shows_its_report_and_is_made_green_again(
+def test_a_late_file_is_waited_for_and_a_red_night_says_why_and_is_made_green_again(
     page: Page, installation: Installation, screenshot: Callable[[Any, str], None]
 ) -> None:
     airflow = installation.airflow
     installation.nightshift("land", "flights", "--date", str(RED_NIGHT))
     file = installation.environment.landing / "flights" / "weather" / f"{RED_NIGHT}.csv"
     good = file.read_text()
-    hours = with_temperature(file, "500")
+    late = file.rename(file.with_suffix(".late"))
+    hours = with_temperature(late, "500")
     run_id = airflow.trigger("flights", {"date": str(RED_NIGHT)})
+    await_state(installation, run_id, "ingest", "deferred")
+    sees_that_it_waits(page, installation, run_id, screenshot)
+    # Once the file is there the night goes on by itself.
+    late.rename(file)
     await_state(installation, run_id, "check_raw", "failed")
 
     # The task says what happened, and its lines have their level.
@@ -207,6 +212,23 @@ def test_a_red_night_says_why_and_shows_its_report_and_is_made_green_again(
     assert weather["extra"]["last_day"] == str(RED_NIGHT)
     assert weather["extra"]["rows"] >= hours
     assert not [event for event in of_run if event["name"] == "flights.planes"]
+
+
+def sees_that_it_waits(
+    page: Page,
+    installation: Installation,
+    run_id: str,
+    screenshot: Callable[[Any, str], None],
+) -> None:
+    """In a window of its own, so that nobody is signed in in the other."""
+    assert page.context.browser is not None
+    url = f"http://127.0.0.1:{installation.environment.airflow_port}"
+    window = page.context.browser.new_page(base_url=url)
+    log_in(window, installation)
+    window.goto(f"/dags/flights/runs/{quote(run_id)}")
+    expect(window.get_by_text("Deferred", exact=True).first).to_be_visible(timeout=60_000)
+    screenshot(window, "5-late-file")
+    window.close()
 
 
 def with_temperature(file: Path, degrees: str) -> int:
