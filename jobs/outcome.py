@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from itertools import chain
@@ -78,18 +78,17 @@ def to_tell(run: Run) -> list[Event]:
         run: The run at the stage, which is on record.
     """
     stage = run.doing.name
-    asked: dict[Event, Callable[[Run], Notification | None]] = {}
+    asked = []
     if stage == PROMOTING_STAGE:
-        asked[Event.MODEL_PROMOTED] = promotion
+        asked.append(Event.MODEL_PROMOTED)
     if stage in FOLLOWING_STAGES:
-        asked[Event.ALIAS_MOVED] = alias_moved
+        asked.append(Event.ALIAS_MOVED)
     if stage in EXPIRING_STAGES and run.pipeline.promotion.approval_hours is not None:
-        asked[Event.APPROVAL_EXPIRED] = expiry
+        asked.append(Event.APPROVAL_EXPIRED)
     if stage == _WATCHING_STAGE:
-        asked |= {Event.DRIFT_FOUND: drift, Event.NIGHT_DONE: night_done}
-    if run.environment.warehouse_url is not None:
-        asked[Event.WAREHOUSE_FAILED] = warehouse
-    return [event for event, recorded in asked.items() if recorded(run)]
+        asked += [Event.DRIFT_FOUND, Event.NIGHT_DONE]
+    asked.append(Event.WAREHOUSE_FAILED)
+    return [event for event in asked if OF_RECORDS[event](run)]
 
 
 def failure_event(exit_code: int) -> Event:
@@ -483,3 +482,17 @@ def _readable_rows(run: Run) -> list[Row]:
         return _stage_rows(run)
     except Exception:  # a lake that is away may be the very failure that people must hear of
         return []
+
+
+OF_RECORDS: Mapping[Event, Callable[[Run], Notification | None]] = {
+    Event.NIGHT_DONE: night_done,
+    Event.MODEL_PROMOTED: promotion,
+    Event.MODEL_AWAITING: promotion,
+    Event.APPROVAL_EXPIRED: expiry,
+    Event.ALIAS_MOVED: alias_moved,
+    Event.DRIFT_FOUND: drift,
+    Event.DRIFT_ENDED: drift,
+    Event.PREDICTIONS_LATE: predictions_late,
+    Event.WAREHOUSE_FAILED: warehouse,
+}
+"""What the records tell whether it happened."""

@@ -142,8 +142,6 @@ def sql(
             no rows.
     """
     form = _form(to)
-    if run is not None:
-        reading.require_text("run", run)
     return _as(form, reading.ask(Environment.read(), statement, run))
 
 

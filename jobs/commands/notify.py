@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from jobs import outcome
@@ -13,18 +12,6 @@ from pipelines.errors import NightshiftError, UsageError
 from pipelines.events import Event, Notification
 from pipelines.run import Run
 
-_OF_RECORDS: Mapping[Event, Callable[[Run], Notification | None]] = {
-    Event.NIGHT_DONE: outcome.night_done,
-    Event.MODEL_PROMOTED: outcome.promotion,
-    Event.MODEL_AWAITING: outcome.promotion,
-    Event.APPROVAL_EXPIRED: outcome.expiry,
-    Event.ALIAS_MOVED: outcome.alias_moved,
-    Event.DRIFT_FOUND: outcome.drift,
-    Event.DRIFT_ENDED: outcome.drift,
-    Event.PREDICTIONS_LATE: outcome.predictions_late,
-    Event.WAREHOUSE_FAILED: outcome.warehouse,
-}
-"""What the records tell whether it happened."""
 _NEED_A_STAGE = (Event.ALIAS_MOVED, Event.WAREHOUSE_FAILED)
 _OF_FEEDS = (Event.FEED_LATE, Event.FEED_MISSING)
 _TOLD_BY = {
@@ -86,7 +73,7 @@ def parse_instant(text: str) -> datetime:
 def _notification(
     run: Run, event: Event, since: datetime | None, message: str | None, of_plan: bool
 ) -> Notification | None:
-    recorded = _OF_RECORDS.get(event)
+    recorded = outcome.OF_RECORDS.get(event)
     if recorded and (run.stage or event not in _NEED_A_STAGE):
         return recorded(run)
     if event in _TOLD_BY:

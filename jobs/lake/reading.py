@@ -62,8 +62,7 @@ class Moment:
     def __post_init__(self) -> None:
         told = (self.run, self.version, self.as_of, self.known_as_of)
         given = [one for one in told if one is not None]
-        if self.run is not None:
-            require_text("run", self.run)
+        _require_run(self.run)
         refuse_unless(
             len(given) <= 1, "Say only one of run, version, as_of and known_as_of: which is meant?"
         )
@@ -143,6 +142,7 @@ def ask(environment: Environment, statements: str, run: str | None) -> pa.Table:
         UsageError: see `sql.results`; or none gives rows.
     """
     require_text("statement", statements)
+    _require_run(run)
     with sql.Session(environment, run) as session:
         found = session.batches(statements)
         if found is None:
@@ -158,6 +158,11 @@ def require_text(what: str, given: object) -> None:
     """
     if not isinstance(given, str):
         raise UsageError(f"{what} is a text, not {given!r}.")
+
+
+def _require_run(given: object) -> None:
+    if given is not None:
+        require_text("run", given)
 
 
 def _is_filter(given: object) -> bool:

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from jobs import outcome
 from jobs.commands.run import perform
 from jobs.lake import ops
 from pipelines.catalog import pipeline
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NotLanded, Refused
+from pipelines.events import Event
 from pipelines.run import Run
 from pipelines.stages import stage
 
@@ -147,7 +149,7 @@ def test_what_cannot_be_looked_for_is_left_to_who_tells_it(
     def away(run: Run) -> None:
         raise OSError("the store is away")
 
-    monkeypatch.setattr("jobs.outcome.drift", away)
+    monkeypatch.setitem(outcome.OF_RECORDS, Event.DRIFT_FOUND, away)
     assert told(run.at(stage("monitor")), tmp_path, lambda: 0)["to_tell"] is None
 
 
