@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -28,18 +28,65 @@ FAILURES_SHOWN = 50
 ROWS_SHOWN = 200
 """Rows of a quarantine, the newest."""
 PASSED, WARNING, FAILED = "passed", "warning", "failed"
-_WORST = {"": 0, PASSED: 1, WARNING: 2, FAILED: 3}
+_STATES = ("", PASSED, WARNING, FAILED)
+"""From the best to the worst."""
+_WORST = {state: place for place, state in enumerate(_STATES)}
+_ONE_DAY = timedelta(days=1)
 _NUMBER = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 _OBSERVED = re.compile(rf"({_NUMBER})(?: to ({_NUMBER}) on \d+ days)?")
 """What a check of each day has found: a number, or of several days the least and the most."""
-_JUDGED = (
-    *("table_name", "expectation", "column_name", "first_day", "last_day"),
-    *("success", "severity", "checked_at"),
-)
+_OF_LAST_VERDICTS = """
+    CREATE TABLE of_last_verdicts AS
+    WITH by_night AS (
+        SELECT
+            table_name,
+            expectation,
+            coalesce(column_name, '') AS column_name,
+            CASE WHEN success THEN 1 WHEN severity = 'critical' THEN 3 ELSE 2 END AS state,
+            checked_at,
+            place,
+            greatest(first_day, $since::DATE) + unnest(range(
+                last_day - greatest(first_day, $since::DATE) + 1
+            ))::INTEGER AS night
+        FROM recorded
+    )
+    FROM by_night
+    QUALIFY checked_at = max(checked_at) OVER (PARTITION BY table_name, night)
+"""
+"""What the last verdict about each night says of each check; `state` is a place in `_STATES`."""
+_ALIKE = """
+    WITH worst AS (
+        SELECT
+            table_name,
+            expectation,
+            column_name,
+            night,
+            max(state) AS state,
+            min(place) AS place
+        FROM of_last_verdicts
+        GROUP BY GROUPING SETS (
+            (table_name, expectation, column_name, night),
+            (table_name, night)
+        )
+    ),
+    followed AS (
+        SELECT *, night - (row_number() OVER (
+            PARTITION BY table_name, expectation, column_name, state ORDER BY night
+        ))::INTEGER AS same_while_they_follow
+        FROM worst
+    )
+    SELECT table_name, expectation, column_name, state, min(night), max(night)
+    FROM followed
+    GROUP BY table_name, expectation, column_name, state, same_while_they_follow
+    ORDER BY min(min(place)) OVER (PARTITION BY table_name, expectation, column_name), min(night)
+"""
+"""Nights that follow each other and were judged alike: by check, and of all checks of a table (no
+name). Checks come as they were recorded."""
+_FAILING = "SELECT DISTINCT place FROM of_last_verdicts WHERE state > 1 ORDER BY place"
 _READ = ("first_day", "last_day", "status", "started_at", "metrics", "error")
 _Row = Mapping[str, Any]
-_Verdicts = dict[date, str]
-"""Of a check, by night the state."""
+_Counts = list[tuple[date, int]]
+"""By day."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,9 +117,6 @@ class Key:
         return cls(table=row["table_name"], expectation=row["expectation"], column=column)
 
 
-_Judged = Mapping[Key, _Verdicts]
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segment:
     """Nights that follow each other and were judged alike."""
@@ -80,6 +124,10 @@ class Segment:
     days: Days
     state: str
     """`passed`, `warning` or `failed`; empty: not judged."""
+
+
+_Judged = Mapping[str, Mapping[Key | None, Sequence[Segment]]]
+"""By table and check; None: all checks of the table, each night as the worst of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,7 +290,7 @@ def quarantine(
     if name and name not in names:
         raise UsageError(f"There is no quarantine '{name}'. Known: {', '.join(names) or 'none'}.")
     asked = [name] if name else names
-    counts = {one: _by_day(environment, one) for one in asked}
+    counts = _by_day(environment, asked)
     filled = [one for one in asked if counts[one]]
     chosen = next(iter([*filled, *asked]), "")
     if not chosen:
@@ -266,11 +314,22 @@ def quarantine(
     )
 
 
-def _by_day(environment: Environment, name: str) -> list[tuple[date, int]]:
-    statement = f"SELECT landed_date, count(*) FROM {name} GROUP BY ALL ORDER BY 1 DESC"
-    _, rows = sql.query(environment, statement)
-    found: list[Any] = rows
+def _by_day(environment: Environment, names: Sequence[str]) -> dict[str, _Counts]:
+    """Rows by day, the newest first, of each table: in one session, which takes time to open."""
+    if not names:
+        return {}
+    counted = "SELECT landed_date, count(*) FROM {} GROUP BY ALL ORDER BY 1 DESC"
+    results = sql.results(environment, "; ".join(map(counted.format, names)))
+    found = {}
+    for name, result in zip(names, results, strict=True):
+        found[name] = [*_counts(result)]
     return found
+
+
+def _counts(result: sql.Result) -> Iterator[tuple[date, int]]:
+    for day, rows in result.rows:
+        assert isinstance(day, date) and isinstance(rows, int)
+        yield day, rows
 
 
 def _refused_files(
@@ -301,51 +360,26 @@ def _refused_files(
 
 
 def _judged(recorded: pa.Table, since: date) -> tuple[_Judged, list[int]]:
-    """What the last verdict about each night says of each check, and places of what fails there.
+    """What the last verdict about each night says, and places of what fails there.
 
     Nights before `since` are left out.
 
     A verdict is about all checks of a table. Of checks that only differ in their bounds the worst
     is told.
     """
-    # Instants as numbers, and by column: else making objects would take most of the time.
-    at = recorded.column_names.index("checked_at")
-    recorded = recorded.set_column(at, "checked_at", recorded["checked_at"].cast(pa.int64()))
-    last = _last_verdicts(recorded, since)
-    columns = [recorded[name].to_pylist() for name in _JUDGED]
-    found: dict[tuple[str, str, str], _Verdicts] = {}
-    failing = []
-    for place, row in enumerate(zip(*columns, strict=True)):
-        table, expectation, column, first, end, success, severity, moment = row
-        of_table = last[table]
-        days = (first,) if first == end else Days(first, end)
-        nights = [night for night in days if of_table.get(night) == moment]
-        of_key = found.setdefault((table, expectation, column or ""), {})
-        state = _state(success, severity)
-        for night in nights:
-            before = of_key.get(night)
-            of_key[night] = _worse(state, before) if before else state
-        if nights and not success:
-            failing.append(place)
-    return {_key(*named): verdicts for named, verdicts in found.items()}, failing
-
-
-def _last_verdicts(
-    recorded: pa.Table,
-    since: date,
-) -> dict[str, dict[date, int]]:
-    """By table and night when it was judged last, as the record counts time."""
-    verdicts = recorded.group_by(["table_name", "first_day", "last_day", "checked_at"])
-    found: dict[str, dict[date, int]] = {}
-    for row in verdicts.aggregate([]).sort_by("checked_at").to_pylist():
-        nights = Days(max(since, row["first_day"]), row["last_day"])
-        of_table = found.setdefault(row["table_name"], {})
-        of_table.update(dict.fromkeys(nights, row["checked_at"]))
-    return found
-
-
-def _worse(state: str, other: str) -> str:
-    return max(state, other, key=_WORST.__getitem__)
+    places = pa.array(range(len(recorded)), pa.int64())
+    found: dict[str, dict[Key | None, list[Segment]]] = {}
+    with duckdb.connect(":memory:") as database:
+        database.register("recorded", recorded.append_column("place", places))
+        database.execute(_OF_LAST_VERDICTS, {"since": since})
+        for row in database.execute(_ALIKE).fetchall():
+            table, expectation, column, state, first, last = row
+            # What has no name is all checks of the table together.
+            key = _key(table, expectation, column) if expectation else None
+            segment = Segment(days=Days(first, last), state=_STATES[state])
+            found.setdefault(table, {}).setdefault(key, []).append(segment)
+        failing = database.execute(_FAILING).fetchall()
+    return found, [place for (place,) in failing]
 
 
 def _key(table: str, expectation: str, column: str) -> Key:
@@ -362,37 +396,29 @@ def _tables(pipeline: Pipeline, judged: _Judged, nights: Days) -> Iterable[Judge
     """The tables that were judged, in the order in which a night makes them."""
     for table in pipeline.tables:
         name = f"{pipeline.name}.{table.name}"
-        checks = {key: one for key, one in judged.items() if key.table == name}
-        if not checks:
+        if name not in judged:
             continue
-        strips = [_strip(key, checks[key], nights) for key in checks]
+        strips = [
+            Strip(key=key, segments=tuple(_filled(segments, nights)))
+            for key, segments in judged[name].items()
+        ]
+        together = next(strip for strip in strips if strip.key is None)
+        checks = [strip for strip in strips if strip.key]
         # What fails comes first.
-        strips.sort(key=lambda strip: (-_WORST[strip.worst], strip.label))
-        worst = _worst(checks.values())
-        together = Strip(key=None, segments=_segments(worst, nights))
-        yield Judged(table=name, together=together, checks=tuple(strips))
+        checks.sort(key=lambda strip: (-_WORST[strip.worst], strip.label))
+        yield Judged(table=name, together=together, checks=tuple(checks))
 
 
-def _strip(key: Key, by_night: _Verdicts, nights: Days) -> Strip:
-    return Strip(key=key, segments=_segments(by_night, nights))
-
-
-def _worst(checks: Iterable[_Verdicts]) -> dict[date, str]:
-    """Of each night the worst that a check found."""
-    worst: dict[date, str] = {}
-    for by_night in checks:
-        for night, state in by_night.items():
-            worst[night] = _worse(state, worst.get(night, ""))
-    return worst
-
-
-def _segments(states: Mapping[date, str], nights: Days) -> tuple[Segment, ...]:
-    found = []
-    for state, alike in groupby(nights, key=lambda night: states.get(night, "")):
-        own = list(alike)
-        days = Days(own[0], own[-1])
-        found.append(Segment(days=days, state=state))
-    return tuple(found)
+def _filled(segments: Iterable[Segment], nights: Days) -> Iterator[Segment]:
+    """All nights: those that were judged, and those between, before and after that were not."""
+    due = nights.first
+    for segment in segments:
+        if segment.days.first > due:
+            yield Segment(days=Days(due, segment.days.first - _ONE_DAY), state="")
+        yield segment
+        due = segment.days.last + _ONE_DAY
+    if due <= nights.last:
+        yield Segment(days=Days(due, nights.last), state="")
 
 
 def _failures(
@@ -418,15 +444,19 @@ def _in_words(example: Mapping[str, object]) -> str:
     return ", ".join(f"{column}={value}" for column, value in example.items())
 
 
-def _chosen(judged: Mapping[Key, object], check: str) -> Key:
+def _chosen(judged: _Judged, check: str) -> Key:
     """The check that is meant; where none is, one that counts rows."""
-    by_text = {key.text: key for key in judged}
+    keys = [key for checks in judged.values() for key in checks if key]
+    by_text = {key.text: key for key in keys}
     if check and check not in by_text:
-        raise UsageError(f"No check '{check}' was ever judged, or not in {NIGHTS_SHOWN} nights.")
+        raise UsageError(
+            f"No check '{check}' was ever judged, or none of its verdicts about the last "
+            f"{NIGHTS_SHOWN} nights counts any more."
+        )
     if check:
         return by_text[check]
-    counts = [key for key in judged if key.column == "rows"]
-    return next(iter(counts or judged))
+    counts = [key for key in keys if key.column == "rows"]
+    return next(iter(counts or keys))
 
 
 def _trend(recorded: pa.Table, key: Key) -> Iterable[Point]:

@@ -158,6 +158,16 @@ class Airflow:
         """Whether Airflow has read the DAG's file by now."""
         return self._is_there(f"/dags/{quote(dag)}")
 
+    def token(self) -> str:
+        """What shows Airflow who asks, in the header `Authorization: Bearer`.
+
+        Raises:
+            NightshiftError: there is no answer, or the user is not let in.
+        """
+        if not self._token:
+            self._token = self._log_in()
+        return self._token
+
     def call(self, method: str, path: str, body: Content | None = None) -> Answer:
         """The answer of `/api/v2<path>`.
 
@@ -186,8 +196,7 @@ class Airflow:
         return status, answer
 
     def _signed_in(self, method: str, path: str, body: Content | None) -> Reply:
-        if not self._token:
-            self._token = self._log_in()
+        self.token()
         status, answer = self._request(method, path, body)
         if status == HTTPStatus.UNAUTHORIZED:  # the token has run out
             self._token = self._log_in()

@@ -18,13 +18,13 @@ from deltalake import write_deltalake
 from fastapi import FastAPI
 from playwright.sync_api import Page, expect, sync_playwright
 
+from bench import recorded_year
 from jobs.lake import ops
 from pipelines.environment import PAGES_ADDRESS, ROOT, Environment
 from pipelines.flights import PIPELINE as FLIGHTS
 from plugins.pages import app as pages
 from tests.conftest import free_port
 from tests.e2e.test_ui import CHROMIUM, FLAGS
-from tests.jobs.pages import year
 from tests.jobs.pages.test_nights import YEAR
 from tests.plugins.test_pages import Manager
 
@@ -50,7 +50,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     )
     place = environment.table_path("flights.weather")
     write_deltalake(place, rows, partition_by=["landed_date"])
-    year.write(environment, FLIGHTS, replace(YEAR, last=date(2013, 1, 5)))
+    recorded_year.write(environment, FLIGHTS, replace(YEAR, last=date(2013, 1, 5)))
     ops.append(environment, "costs", [])
     whole = FastAPI()
     # As Airflow has one.

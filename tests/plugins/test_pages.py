@@ -24,6 +24,8 @@ from deltalake import write_deltalake
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from bench import recorded_year
+from bench.recorded_year import write_predictions
 from expectations import report_page
 from jobs.lake import model_events, ops
 from jobs.pages import nights, predictions, statements
@@ -31,9 +33,7 @@ from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, ROOT, E
 from pipelines.flights import PIPELINE as FLIGHTS
 from pipelines.spec import RESERVED_PIPELINES
 from plugins.pages import app as pages
-from tests.jobs.pages import year
-from tests.jobs.pages.test_nights import SECONDS, YEAR
-from tests.jobs.pages.test_predictions import write_predictions
+from tests.jobs.pages.test_nights import YEAR
 from tests.jobs.test_survey import DAYS, TINY, Home
 
 CARRIER = "<img src=x onerror=alert(1)>"
@@ -348,22 +348,16 @@ def test_a_check_that_does_not_hold_leads_to_what_its_report_says(
     assert html.unescape(anchor[1]) == unquote(html.unescape(link[2]))
 
 
-def test_a_year_of_nights_is_on_each_page_within_a_second(
-    client: TestClient, flights: Environment
-) -> None:
-    year.write(flights, FLIGHTS, YEAR)
-    write_predictions(flights, YEAR, 900)
+def test_a_year_of_nights_is_on_each_page(client: TestClient, flights: Environment) -> None:
+    recorded_year.write(flights, FLIGHTS, YEAR)
+    write_predictions(flights, FLIGHTS, YEAR, 900)
     for page in PAGES:
         # SQL reads the tables of all pipelines, of which one may not be seen.
         if page == "sql":
             continue
-        took = []
-        for _ in range(2):
-            began = time.process_time()
-            answer = get(client, f"flights/{page}")
-            took.append(time.process_time() - began)
-            assert answer.status_code == 200, answer.text
-        assert min(took) < SECONDS, page
+        answer = get(client, f"flights/{page}")
+        assert answer.status_code == 200, answer.text
+        assert str(YEAR.last) in answer.text, page
 
 
 def test_what_was_judged_is_drawn_as_text(client: TestClient, home: Home) -> None:

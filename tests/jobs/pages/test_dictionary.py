@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -12,16 +11,15 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
+from bench import recorded_year
 from jobs.commands.tables import describe
 from jobs.lake import ops
-from jobs.pages import dictionary
 from jobs.pages.dictionary import Entry, dictionary_of
 from pipelines import catalog
 from pipelines.environment import Environment
 from pipelines.flights import PIPELINE as FLIGHTS
 from pipelines.spec import Pipeline
-from tests.jobs.pages import year
-from tests.jobs.pages.test_nights import SECONDS, YEAR
+from tests.jobs.pages.test_nights import YEAR
 
 _PIPELINES = [catalog.pipeline(name) for name in catalog.names()]
 
@@ -96,14 +94,14 @@ def test_a_table_that_is_there_has_its_own_columns_as_describe_tells_them(
 
 def test_the_newest_day_tells_how_fresh_a_table_is(environment: Environment) -> None:
     nights = replace(YEAR, last=date(2013, 1, 5))
-    year.write(environment, FLIGHTS, nights)
+    recorded_year.write(environment, FLIGHTS, nights)
     found = _entry(environment, "flights.predictions").freshness
     assert found is not None
     # The newest night has scored the day after.
     assert found.day == date(2013, 1, 6)
     assert found.days == len(nights)
     assert found.rows == 900
-    assert found.at == year.at(date(2013, 1, 5))
+    assert found.at == recorded_year.at(date(2013, 1, 5))
 
 
 def test_what_was_judged_last_are_the_checks(environment: Environment) -> None:
@@ -161,10 +159,3 @@ def test_the_lineage_leads_from_each_raw_table_to_the_predictions(
     assert set(nodes[scoring].reads) == joined
     outcomes = {f"{pipeline.name}.{name}" for name in pipeline.outcomes}
     assert set(nodes[f"{pipeline.name}.training"].reads) == joined | outcomes
-
-
-def test_a_year_of_nights_is_told_at_once(environment: Environment) -> None:
-    year.write(environment, FLIGHTS, YEAR)
-    began = time.process_time()
-    dictionary.dictionary_of(environment, FLIGHTS)
-    assert time.process_time() - began < SECONDS

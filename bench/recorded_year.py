@@ -1,4 +1,4 @@
-"""A year of nights on record, as runs would have written it, for what must be fast with it."""
+"""Nights on record, as runs would have written them: for what must be fast with a year of them."""
 
 from __future__ import annotations
 
@@ -57,6 +57,24 @@ def make_tables(environment: Environment, pipeline: Pipeline) -> None:
         rows = pa.schema(kinds).empty_table()
         place = environment.table_path(f"{pipeline.name}.{table.name}")
         write_deltalake(place, rows, partition_by=[table.partition], mode="ignore")
+
+
+def write_predictions(
+    environment: Environment, pipeline: Pipeline, nights: Days, a_day: int
+) -> None:
+    """The same number of predictions for the day after each night."""
+    day = pipeline.event_date
+    own = [name for name in (*pipeline.entity, *pipeline.carried) if name != day]
+    days = [night + timedelta(days=1) for night in nights for _ in range(a_day)]
+    numbers = list(range(len(days)))
+    columns: dict[str, Any] = {name: [f"{name} {n}" for n in numbers] for name in own}
+    columns[day] = days
+    columns["carrier"] = ["UA" if n % 10 else "EV" for n in numbers]
+    columns[pipeline.prediction] = [(n * 37 % 100) / 100 for n in numbers]
+    columns["model_version"] = ["1"] * len(numbers)
+    place = environment.table_path(f"{pipeline.name}.{PREDICTIONS}")
+    how: dict[str, Any] = {"mode": "overwrite", "schema_mode": "overwrite"}
+    write_deltalake(place, pa.table(columns), partition_by=[day], **how)
 
 
 def publications(pipeline: Pipeline, nights: Days) -> Iterator[dict[str, Any]]:
