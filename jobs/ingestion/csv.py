@@ -94,10 +94,14 @@ def _refuse_padding(path: Path) -> None:
 def _contents(file: BufferedIOBase) -> Contents:
     try:
         # Some programs begin a file with a byte order mark.
-        first = file.readline(_HEADER_BYTES).decode("utf-8-sig")
+        first = file.readline(_HEADER_BYTES).decode("utf-8-sig").rstrip("\r\n")
+        header = tuple(next(csv.reader([first]), ()))
     except UnicodeDecodeError:
         raise Unfit("the header is not UTF-8 text") from None
-    header = tuple(next(csv.reader([first.rstrip("\r\n")]), ()))
+    except csv.Error as error:
+        lone_cr = "the lines end with a lone CR; have them end with LF or CRLF"
+        why = lone_cr if "\r" in first else str(error)
+        raise Unfit(f"the header is no line of CSV: {why}") from None
     if not header:
         raise Unfit("the file is empty; a drop without rows still has a header")
     lines = count_lines(file, first_line=_FIRST_LINE)

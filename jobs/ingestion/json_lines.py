@@ -102,16 +102,36 @@ def _new_keys(path: Path, feed: Feed) -> tuple[str, ...]:
 def _flat_object(line: bytes) -> dict[str, object]:
     """The object of a line; an empty one where there is none, which Spark will complain about."""
     try:
-        # Numbers stay texts: nobody needs their values, and Python refuses very long ones.
-        told = json.loads(line, parse_int=str, parse_float=str)
+        pairs = _DECODER.decode(line.decode("utf-8-sig"))
+        if b"\\u" in line:
+            # Half a pair of surrogates is no character, and cannot be encoded.
+            json.dumps(pairs, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return {}
-    is_flat = isinstance(told, dict) and not any(map(_is_nested, told.values()))
-    return told if is_flat else {}
+    if not isinstance(pairs, tuple):
+        return {}
+    told = dict(pairs)
+    is_flat = not any(map(_is_nested, told.values()))
+    return told if is_flat and len(told) == len(pairs) else {}
+
+
+def _refuse_constant(name: str) -> None:
+    """Refuse NaN and the infinities, which Python takes and JSON has not."""
+    raise ValueError(name)
+
+
+_DECODER = json.JSONDecoder(
+    # Numbers stay texts: nobody needs their values, and Python refuses very long ones.
+    parse_int=str,
+    parse_float=str,
+    parse_constant=_refuse_constant,
+    # A key that comes twice is seen.
+    object_pairs_hook=tuple,
+)
 
 
 def _is_nested(value: object) -> bool:
-    return isinstance(value, dict | list)
+    return isinstance(value, tuple | list)
 
 
 def _problem() -> Expression:

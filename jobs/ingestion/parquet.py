@@ -183,15 +183,16 @@ def _read_through(parquet: pq.ParquetFile) -> None:
     Raises:
         pa.ArrowException, OSError: the file is damaged, or a time does not fit into microseconds.
     """
+    # By their place: a name that comes twice finds nothing.
     coarse = [
-        field.name
-        for field in parquet.schema_arrow
-        if pa.types.is_timestamp(field.type) and field.type.unit in ("s", "ms")
+        place
+        for place, kind in enumerate(parquet.schema_arrow.types)
+        if pa.types.is_timestamp(kind) and kind.unit in ("s", "ms")
     ]
     for batch in parquet.iter_batches():
-        for name in coarse:
-            kind = batch.schema.field(name).type
-            batch.column(name).cast(pa.timestamp("us", kind.tz))
+        for place in coarse:
+            column = batch.column(place)
+            column.cast(pa.timestamp("us", column.type.tz))
 
 
 def _text(name: str, kind: str) -> Expression:

@@ -17,6 +17,7 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from jobs.ingestion.drops import find_drops
+from jobs.ingestion.json_lines import JsonLines
 from jobs.lake import tables
 from jobs.lake.locations import path
 from jobs.lake.publications import in_force
@@ -271,6 +272,24 @@ def test_a_broken_line_of_json_adds_no_column(
     # As it is written: a number keeps its zero.
     assert read_by_all(run, feed, "extra") == [(1, "1.50")]
     assert not {"odd", "worse"} & set(tables.read(run, feed.name).columns)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"id": 1, "new": NaN}',
+        b'{"id": 1, "new": 1, "new": 2}',
+        b'{"id": 1, "new": "\\ud800"}',
+        b'{"id": 1, "\\ud800": 1}',
+        b'{"id": 1, "new": "\xed\xa0\x80"}',
+    ],
+)
+def test_what_python_takes_for_json_and_is_none_adds_no_column(tmp_path: Path, line: bytes) -> None:
+    feed = feed_with("add", "json_lines")
+    path = tmp_path / "a.jsonl"
+    good = b'\xef\xbb\xbf{"id": 1, "extra": "\\ud83d\\ude00 \\\\ud800"}\n'
+    path.write_bytes(good + line + b"\nnull\n7\n{}\n")
+    assert JsonLines().contents(path, feed).named_by_records == ("extra",)
 
 
 def test_a_reference_file_with_a_new_column_is_a_new_snapshot(

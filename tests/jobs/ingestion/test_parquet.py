@@ -325,6 +325,15 @@ def test_a_time_beyond_microseconds_refuses_its_file(tmp_path: Path) -> None:
         Parquet().contents(path, _FEED)
 
 
+def test_a_time_that_comes_twice_is_told_as_any_other_column(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    # Of a resolution that is looked through for times that do not fit.
+    coarse = pa.array([0], pa.timestamp("ms", "UTC"))
+    twice = pa.Table.from_arrays([coarse, coarse], names=["taken", "taken"])
+    pq.write_table(twice, path)
+    assert Parquet().contents(path, _FEED).columns == ("taken", "taken")
+
+
 def test_columns_other_than_declared_are_refused_as_those_of_csv(
     environment: Environment,
 ) -> None:
