@@ -26,6 +26,7 @@ from jobs.lake.transforms import definitions
 from pipelines.days import Days
 from pipelines.errors import Refused
 from pipelines.landing import expected_files, marks, stamp
+from pipelines.places import is_url
 from pipelines.spec import PREDICTIONS, QUARANTINE_SUFFIX, SCORING, TRAINING
 from pipelines.stages import STAGES
 
@@ -639,7 +640,14 @@ class Survey:
         # A file that is gone, and a model, say nothing new.
         if not seen or given.version in seen:
             return False
-        return publications.digest_of_file(file) != given.digest
+        try:
+            return publications.digest_of_file(file) != given.digest
+        except OSError:
+            if is_url(file):
+                # The store refuses, which says nothing of the file.
+                raise
+            # Whoever reads it for its rows refuses it by its name, and the night goes on.
+            return True
 
     def _in_words(self, given: Input, made: Publication) -> str:
         table = self._knowledge.table_of(given)

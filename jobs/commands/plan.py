@@ -201,8 +201,15 @@ def _row_of_days(run: Run, days: Days, why: str, state: str = "due") -> Row:
 
 def _alike(findings: Sequence[Finding]) -> list[list[Finding]]:
     """Findings of one table, those together that say the same of consecutive nights."""
-    groups = groupby(findings, key=lambda one: (one.state, one.reason))
-    return [list(group) for _, group in groups]
+    groups = groupby(enumerate(findings), key=_in_common)
+    return [[one for _, one in group] for _, group in groups]
+
+
+def _in_common(placed: tuple[int, Finding]) -> tuple[str, str, int]:
+    """What all findings of one row share."""
+    place, one = placed
+    # From one night to the next both grow by one; over a gap the night grows by more.
+    return one.state, one.reason, one.night.toordinal() - place
 
 
 def _row_of_hole(run: Run, hole: Hole) -> Row:

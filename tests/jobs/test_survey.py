@@ -837,6 +837,33 @@ def test_rows_in_quarantine_of_a_correction_that_was_taken_back_are_made_anew(
     assert home.performed == []
 
 
+def test_a_published_file_that_nobody_may_read_any_more_is_told_as_a_changed_one(
+    home: Home,
+) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    # As root may read every file, it is a folder here.
+    home._file(DAYS[1]).unlink()
+    home._file(DAYS[1]).mkdir()
+    changed = f"tiny/readings/{DAYS[1]}.csv has changed; known from {DAYS[3]}"
+    stale = _told_of(home, "stale")
+    assert stale[0] == ("tiny.readings", 1, str(DAYS[1]), changed)
+
+
+def test_the_plan_tells_no_night_of_a_gap_as_one_of_those_around_it(home: Home) -> None:
+    home._file(DAYS[1]).unlink()
+    run = home.run(DAYS[3], DAYS[0])
+
+    def planned(state: str) -> list[tuple[object, ...]]:
+        rows = plan(run, allow_gap=True).rows
+        return [row[2:4] for row in rows if row[:2] == ("tiny.readings", state)]
+
+    around = [(1, str(DAYS[0])), (2, f"{DAYS[2]}..{DAYS[3]}")]
+    with home._stages():
+        assert planned("missing") == around
+        assert home.night(DAYS[3], first=DAYS[0], allow_gap=True) == 0
+        assert planned("current") == around
+
+
 def test_rows_in_quarantine_of_a_register_that_was_taken_back_are_made_anew(home: Home) -> None:
     home.night(DAYS[2], first=DAYS[0])
     file = file_input("tiny/sensors.csv", DAYS[0], home._register)
