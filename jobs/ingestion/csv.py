@@ -6,8 +6,9 @@ import csv
 import gzip
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from io import SEEK_END, BufferedIOBase
+from io import SEEK_END, BufferedIOBase, RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from pipelines.feeds import PROVENANCE
 from pipelines.places import opened
 
 if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
     from pyspark.sql import Column as Expression
 
     from pipelines.feeds import Feed
@@ -32,8 +34,8 @@ _HEADER_BYTES = 1 << 20
 """A longer first line is none: the file is something else."""
 _MOST_COMMAS = 10_000
 """A line with more is no record. Spark's parser would fail on it, and the stage with it."""
-_PADDING_BYTES = 16
-"""More zeros than the end of any gzip file has."""
+_PIECE_BYTES = 4_000_000
+"""Unpacked at once."""
 _ODD = "_odd_record"
 """Name by which the parser returns a record with the wrong number of fields."""
 # A quote inside of quotes is written twice. A record that does not fit is kept, not dropped.
@@ -85,10 +87,34 @@ def _refuse_padding(path: Path) -> None:
     """
     with opened(path) as file:
         size = file.seek(0, SEEK_END)
-        file.seek(max(0, size - _PADDING_BYTES))
-        end = file.read()
-    if end == bytes(_PADDING_BYTES):
-        raise Unfit("the gzip file is damaged: it ends with zeros")
+        file.seek(max(0, size - 1))
+        # So ends also what is whole and below 16 MB: the last bytes are that size.
+        if file.read() != b"\0":
+            return
+        file.seek(0)
+        with gzip.open(_Beginning(file, size - 1)) as unpacked, suppress(EOFError):
+            # Without its last byte it is cut off, unless that is behind its end.
+            while unpacked.read(_PIECE_BYTES):
+                pass
+            raise Unfit("the gzip file is damaged: it ends with zeros")
+
+
+class _Beginning(RawIOBase):
+    """So many bytes of a file from where it stands."""
+
+    def __init__(self, file: BufferedIOBase, size: int) -> None:
+        self._file = file
+        self._left = size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        into = memoryview(buffer)
+        found = self._file.read(min(len(into), self._left))
+        self._left -= len(found)
+        into[: len(found)] = found
+        return len(found)
 
 
 def _contents(file: BufferedIOBase) -> Contents:

@@ -168,6 +168,11 @@ def _missing(feed: Feed, why: str) -> _Late:
 
 
 def _declared_contents(feed: Feed, path: Path) -> Contents:
+    if ":" in path.name and not is_url(path):
+        raise Unfit(
+            "Spark reads no file from a disk whose name has ':' in it: have the source drop it by "
+            f"another name, and declare that as the path of feed '{feed.name}'"
+        )
     try:
         contents = FORMATS[feed.format].contents(path, feed)
     except FileNotFoundError:

@@ -261,6 +261,16 @@ def test_a_folder_in_place_of_a_file_is_refused(alone: Environment) -> None:
     assert "toy/readings/2013-01-01.csv: the file cannot be read: Is a directory" in _refusal(alone)
 
 
+def test_a_file_with_a_colon_in_its_name_is_refused_on_a_disk(alone: Environment) -> None:
+    feed = replace(READINGS, path="a:b/{date}.csv")
+    drop(alone, "a:b/2013-01-01.csv", HEADER)
+    assert find_drops(run_of_feeds(alone, [feed, SENSORS], "2013-01-01"))["readings"]
+    odd = replace(READINGS, path="readings/{date}T00:00.csv")
+    drop(alone, "readings/2013-01-01T00:00.csv", HEADER)
+    with pytest.raises(Refused, match=r"2013-01-01T00:00.csv: Spark reads no file from a disk"):
+        find_drops(run_of_feeds(alone, [odd, SENSORS], "2013-01-01"))
+
+
 @pytest.mark.parametrize(
     ("content", "records"),
     [
