@@ -280,10 +280,11 @@ class Survey:
         return coming.get(night) or (latest and latest.known_day) or night
 
     def _known_day_of_drop(self, feed: Feed, night: date) -> date:
-        file = self._run.environment.landing / self._run.pipeline.name / feed.file(night)
-        if feed.is_reference or not file.exists():
+        name = f"{self._run.pipeline.name}/{feed.file(night)}"
+        if feed.is_reference or not self._is_there(name):
             return night
-        return self._knowledge.day_of_drop(feed.name, night, arrival(file))
+        arrived = arrival(self._run.environment.landing / name)
+        return self._knowledge.day_of_drop(feed.name, night, arrived)
 
     def _known(self, name: str) -> dict[date, Publication]:
         """The publications of a table that are in force, by partition date."""

@@ -849,6 +849,15 @@ def test_a_published_file_that_nobody_may_read_any_more_is_told_as_a_changed_one
     assert stale[0] == ("tiny.readings", 1, str(DAYS[1]), changed)
 
 
+def test_the_plan_tells_of_a_file_that_nobody_may_look_at(home: Home) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    # As root may look at every file, its name is longer than any can be here.
+    home._file(DAYS[3]).unlink()
+    home._file(DAYS[3]).symlink_to("x" * 300)
+    missing = _told_of(home, "missing")
+    assert missing[0] == ("tiny.readings", 1, str(DAYS[3]), "never published")
+
+
 def test_the_plan_tells_no_night_of_a_gap_as_one_of_those_around_it(home: Home) -> None:
     home._file(DAYS[1]).unlink()
     run = home.run(DAYS[3], DAYS[0])
