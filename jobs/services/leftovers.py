@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,13 +28,13 @@ class Cleaned:
 
     what: str
     kept: int | None
-    """How many stay; None: nobody has counted."""
+    """How many stay, without those that could not be deleted; None: nobody has counted."""
     deleted: int
     freed: int | None = None
     """Bytes; None: nobody knows."""
     note: str = ""
     fault: Exception | None = None
-    """Why nothing could be cleaned."""
+    """Why nothing, or not all that is old, could be cleaned."""
 
     @classmethod
     def failed(cls, what: str, fault: Exception) -> Cleaned:
@@ -46,24 +45,33 @@ class Cleaned:
 def clean(what: str, entries: Iterable[Path], rule: Rule) -> Cleaned:
     """Delete files, and folders in which nothing was written since; counts files.
 
-    A link is left alone.
+    A link is left alone. Of what cannot be deleted the first fault is told, and the others go.
     """
     kept = 0
     deleted = 0
     freed = 0
+    fault: OSError | None = None
     for entry in entries:
-        # Another process may take it away at any moment.
-        with suppress(FileNotFoundError):
+        try:
             files = _objects(entry) if is_url(entry) else _files(entry)
-            size = sum(file.size for file in files)
             if entry.is_symlink() or not _is_old(entry, files, rule):
                 kept += len(files)
                 continue
             if not rule.is_dry:
                 _remove(entry)
-            deleted += len(files)
-            freed += size
-    return Cleaned(what=what, kept=kept, deleted=deleted, freed=freed)
+        except FileNotFoundError:
+            # Another process may take it away at any moment.
+            continue
+        except OSError as error:
+            if is_url(entry):
+                # A store that is away is so for all of them.
+                raise
+            fault = fault or error
+            continue
+        deleted += len(files)
+        freed += sum(file.size for file in files)
+    note = "failed" if fault else ""
+    return Cleaned(what=what, kept=kept, deleted=deleted, freed=freed, note=note, fault=fault)
 
 
 class _File(NamedTuple):
