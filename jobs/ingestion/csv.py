@@ -121,7 +121,7 @@ def _contents(file: BufferedIOBase) -> Contents:
     try:
         # Some programs begin a file with a byte order mark.
         first = file.readline(_HEADER_BYTES).decode("utf-8-sig").rstrip("\r\n")
-        header = tuple(next(csv.reader([first]), ()))
+        header = tuple(next(csv.reader([first], strict=True), ()))
     except UnicodeDecodeError:
         raise Unfit("the header is not UTF-8 text") from None
     except csv.Error as error:

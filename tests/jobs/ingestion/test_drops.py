@@ -247,6 +247,8 @@ def test_a_year_of_missing_files_does_not_fill_the_screen(alone: Environment) ->
         (b"\x00\x01" * 40 + b"\n", "is not declared"),
         (b"id,taken\r1,2013-01-01\r", "no line of CSV: the lines end with a lone CR; have them"),
         (b"x" * 200_000 + b"\n", "no line of CSV: field larger than field limit"),
+        # Of two lines, as some programs write a long name.
+        (b'id,taken,amount,"note\nof it"\n', "no line of CSV: unexpected end of data"),
     ],
 )
 def test_a_header_that_differs_from_the_declaration_is_refused(
