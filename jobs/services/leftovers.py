@@ -71,7 +71,14 @@ def clean(what: str, entries: Iterable[Path], rule: Rule) -> Cleaned:
         deleted += len(files)
         freed += sum(file.size for file in files)
     note = "failed" if fault else ""
-    return Cleaned(what=what, kept=kept, deleted=deleted, freed=freed, note=note, fault=fault)
+    return Cleaned(
+        what=what,
+        kept=kept,
+        deleted=deleted,
+        freed=freed,
+        note=note,
+        fault=fault,
+    )
 
 
 class _File(NamedTuple):
