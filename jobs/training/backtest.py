@@ -95,10 +95,13 @@ class Backtest:
     @property
     def parts(self) -> list[Days]:
         """The days that each training scores."""
-        starts = range(0, len(self.days), self.every)
-        firsts = [self.days.first + timedelta(days=start) for start in starts]
-        length = timedelta(days=self.every - 1)
-        return [Days(first, min(first + length, self.days.last)) for first in firsts]
+        found: list[Days] = []
+        for start in range(0, len(self.days), self.every):
+            # Not beyond the calendar, however many days one training is to score.
+            end = min(start + self.every, len(self.days)) - 1
+            first, last = (self.days.first + timedelta(days=place) for place in (start, end))
+            found.append(Days(first, last))
+        return found
 
     def night(self, part: Days) -> Run:
         """The night whose model scores that part: the one before its first day."""
@@ -156,6 +159,18 @@ def require_labels(backtest: Backtest) -> None:
     snapshot = snapshots.newest(run, TRAINING)
     if not len(dataset.labelled_events(run, snapshot, backtest.days, ())):
         raise _nothing_to_measure(backtest)
+
+
+def rows_said(backtest: Backtest) -> str:
+    """What the training table says now of all days that it may be asked for: equal for the same.
+
+    Raises:
+        NightshiftError: the training table has never been published.
+    """
+    run = backtest.night(backtest.parts[0])
+    # Another setting may learn from more days.
+    days = Days(backtest.pipeline.first_day, backtest.days.last)
+    return _said(run, snapshots.newest(run, TRAINING).version, days)
 
 
 def _nothing_to_measure(backtest: Backtest) -> Refused:
@@ -400,13 +415,18 @@ def _night_of(file: Path) -> date:
 
 def _fingerprint(run: Run, recipe: Recipe, part: Days) -> str:
     """Of all that the night's results follow from."""
-    landed = Days(part.first, part.last + timedelta(days=dataset.LAG_DAYS))
+    scored = _said(run, recipe.snapshot.version, part)
+    trained = pins.fingerprint(pins.pins(run, recipe))
+    return _digest([trained, str(part), scored])
+
+
+def _said(run: Run, version: int, events: Days) -> str:
+    """What the training table, at that version, says of events of those days."""
+    landed = Days(events.first, events.last + timedelta(days=dataset.LAG_DAYS))
     knowledge = Knowledge(run)
     is_recorded = bool(knowledge.latest(TRAINING))
     scored = knowledge.table_input(TRAINING, landed).digest if is_recorded else ""
-    scored = scored or str(recipe.snapshot.version)
-    trained = pins.fingerprint(pins.pins(run, recipe))
-    return _digest([trained, str(part), scored])
+    return scored or str(version)
 
 
 def _is_done(file: Path, fingerprint: str) -> bool:

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from jobs.training.registry import experiment_of
 from jobs.training.tasks import task_of
 from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.model import Between, OneOf
+from pipelines.spec import TRAINING
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
@@ -63,19 +65,30 @@ class _TimeUp(Exception):
     """A trial was cut off; the next time goes on from its last night."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Tuning:
     """What is tried, on which nights."""
 
     declared: Backtest
     """With the settings as they are declared; its pipeline's `search` says what else to try."""
 
+    # Once: a night may publish rows while settings are tried.
+    @cached_property
+    def rows_said(self) -> str:
+        """What the training table said at first: losses over other rows cannot be compared.
+
+        Raises:
+            NightshiftError: the training table has never been published.
+        """
+        return backtest.rows_said(self.declared)
+
     @property
     def digest(self) -> str:
         """By which this tuning is told apart from others."""
         search = {name: repr(choice) for name, choice in self.pipeline.search.items()}
         days = self.declared.days
-        told = [search, str(days.first), str(days.last), self.declared.settings]
+        about = [search, str(days.first), str(days.last)]
+        told = [*about, self.declared.settings, self.rows_said]
         text = json.dumps(told, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
@@ -152,8 +165,8 @@ def tune(
     Raises:
         UsageError: the pipeline declares nothing to try.
         Refused: no row about the days has a label.
-        NightshiftError: a training failed, and not by its settings. The next time they are tried
-            again, and a second fault is taken for theirs.
+        NightshiftError: a training failed, and not by its settings, which the next time are tried
+            again, and a second fault is taken for theirs; or training rows changed meanwhile.
     """
     if not tuning.pipeline.search:
         raise UsageError(
@@ -289,7 +302,23 @@ def _mean_loss(
         is_new = done.seconds is not None
         if deadline is not None and time.monotonic() > deadline and is_new and night < last:
             raise _TimeUp
+    _require_same_rows(tuning)
     return loss
+
+
+def _require_same_rows(tuning: Tuning) -> None:
+    """Refuse to compare a trial with others that scored other rows.
+
+    Raises:
+        NightshiftError: the training rows are not those that the tuning began with.
+    """
+    if backtest.rows_said(tuning.declared) != tuning.rows_said:
+        pipeline, days = tuning.pipeline.name, tuning.declared.days
+        raise NightshiftError(
+            f"{pipeline}.{TRAINING} has changed while settings were tried over {days}: their "
+            "losses are of other rows. Give the same command again: it begins anew, and nights "
+            "that read nothing of the change are not trained again."
+        )
 
 
 def _proposed(trial: Trial, name: str, choice: Choice) -> Any:

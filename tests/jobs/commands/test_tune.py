@@ -133,6 +133,40 @@ def test_what_is_done_is_not_done_again(
     assert _tune(environment, 2) == first
 
 
+def test_other_rows_are_another_tuning_whose_trials_are_compared_over_them_alone(
+    environment: Environment,
+) -> None:
+    rows = small.rows_of(Days(small.FIRST, SCORED.last))
+    is_before = pc.less(rows["batch_date"], pa.scalar(SCORED.last))
+    small.publish(environment, rows.filter(is_before))
+    _tune(environment, 2)
+    # The labels of the last day have become known.
+    small.publish(environment, rows)
+    after = _tune(environment, 3)
+    assert [row[1] for row in after] == ["done"] * 3
+    declared = next(row for row in after if row[0] == 0)
+    (best, *_) = after
+    gain = declared[2] - best[2]  # type: ignore[operator]
+    assert best[3] == pytest.approx(gain)
+
+
+def test_rows_that_change_while_settings_are_tried_end_the_tuning_with_the_way_out(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = backtest.walk
+    rows = small.rows_of(Days(small.FIRST, SCORED.last))
+
+    def changing(asked: Backtest, ranks_in: Environment) -> Any:
+        yield from walk(asked, ranks_in)
+        small.publish(environment, rows)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(backtest, "walk", changing)
+        with pytest.raises(NightshiftError, match="has changed while .* the same command again"):
+            _tune(environment, 2)
+    assert [row[1] for row in _tune(environment, 2)] == ["done", "done"]
+
+
 def test_a_trial_that_was_cut_off_is_done_from_where_it_was(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
