@@ -47,7 +47,7 @@ class Means:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Repeated:
-    """A feature's value, and the overall mean label where it is missing."""
+    """A feature's value, and the overall mean label where it is missing or infinite."""
 
     feature: str
     overall: float
@@ -55,7 +55,8 @@ class Repeated:
     def predict(self, rows: pa.Table) -> Vector:
         """The feature's value in each row."""
         values = doubles(rows[self.feature])
-        return np.where(np.isnan(values), self.overall, values)
+        # One infinite value is an infinite loss, against which any model wins.
+        return np.where(np.isfinite(values), values, self.overall)
 
 
 def fit(baseline: Baseline, rows: pa.Table, label: str) -> FittedBaseline:

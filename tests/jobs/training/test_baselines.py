@@ -82,6 +82,12 @@ def test_the_last_value_is_repeated_and_the_mean_stands_in_where_there_is_none()
     assert fitted.predict(asked).tolist() == [3.0, 12.5, 5.0]
 
 
+def test_an_infinite_last_value_is_none_or_any_model_would_win_over_it() -> None:
+    fitted = baselines.fit(LastValue(feature="yesterday"), ROWS, "weight")
+    asked = pa.table({"yesterday": [3.0, float("inf"), float("-inf")]})
+    assert fitted.predict(asked).tolist() == [3.0, 12.5, 12.5]
+
+
 @pytest.mark.parametrize(
     ("baselines", "message"),
     [
