@@ -26,6 +26,8 @@ WatchKind = Literal["feature", "prediction", "skew", "coverage", "quality"]
 """What is watched each night: drift of features and of predictions, rows that are scored by other
 features than are learned from, predictions and labels without each other, and live quality."""
 _SEEDS = 2**32
+_MOST_DAYS = 36_525
+"""A century. Of a longer window the first day may lie before the year 1, which no date does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,7 +156,9 @@ class GroupMean:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LastValue:
-    """A baseline: what a numeric feature says now will be so; the mean label where it is missing.
+    """A baseline: what a numeric feature says now will be so.
+
+    Where it is missing or infinite, the mean label.
 
     Of a measurement this is persistence.
     """
@@ -288,6 +292,11 @@ class Training:
         )
         refuse_unless(0.5 <= self.expected_slope <= 2, "expected_slope must be from 0.5 to 2.")
         refuse_unless(self.holdout_days >= 1, "holdout_days must be at least 1.")
+        refuse_unless(
+            self.window_days + self.holdout_days <= _MOST_DAYS,
+            f"window_days and holdout_days must be at most {_MOST_DAYS:,} together. A window goes "
+            "no further back than the feeds.",
+        )
         self._refuse_odd_baselines()
 
     @property

@@ -92,8 +92,9 @@ def backtest(
 
     Raises:
         Refused: too few labels are known.
-        UsageError: there is no such other backtest.
+        UsageError: there is no such other backtest, or the feeds do not cover the days.
     """
+    pipeline.require_days(days)
     from jobs.services.own_server import preloaded
     from jobs.training import backtest as backtests
     from jobs.training import backtest_page

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -56,6 +56,8 @@ def test_what_tune_may_try_binds_no_backtest() -> None:
         (None, "epochs", "'epochs' is no setting: write it as name=value"),
         (None, "epochs={[]: 1}", r"'{\[\]: 1}' is no whole number"),
         (None, "epochs=0", "epochs must be at least 1"),
+        (None, "window_days=1000000", "window_days and holdout_days must be at most 36,525 tog"),
+        (None, "holdout_days=1000000", "window_days and holdout_days must be at most 36,525 tog"),
         (None, "epochs=many", "epochs has a value of another kind .*: 'many' is no whole number"),
         (None, "epochs=True", "another kind than it takes: True is no whole number"),
         (None, "window_days=14.5", "another kind than it takes: 14.5 is no whole number"),
@@ -172,6 +174,13 @@ def test_libraries_are_kept_ready_where_no_stage_server_is_up(tmp_path: Path) ->
         with preloaded(own, ("json",)) as there:
             assert there == own
     assert not stage_client.available(own)
+
+
+@pytest.mark.parametrize("first", ["0001-01-01", "2012-12-31"])
+def test_days_before_the_feeds_begin_are_wrong_usage(first: str, tmp_path: Path) -> None:
+    days = Days(date.fromisoformat(first), SCORED.last)
+    with pytest.raises(UsageError, match="'small' has no data for .* cover the days from 2013"):
+        backtest(small.SMALL, small.environment_at(tmp_path), days, 3)
 
 
 def test_another_backtest_that_is_not_there_is_told_before_anything_is_trained(

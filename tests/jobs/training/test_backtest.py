@@ -53,6 +53,12 @@ def environment(tmp_path: Path) -> Environment:
     return made
 
 
+@pytest.mark.parametrize("every", [6, 7, 10**7, 10**12])
+def test_one_training_may_score_all_days_however_rare_it_is(every: int, tmp_path: Path) -> None:
+    backtest = _backtest(small.environment_at(tmp_path), every=every)
+    assert backtest.parts == [SCORED]
+
+
 def test_each_part_is_scored_by_what_the_night_before_it_would_have_served(
     tmp_path: Path,
 ) -> None:
