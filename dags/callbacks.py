@@ -31,6 +31,8 @@ _TIMED_OUT = "timed_out"
 _LOST = "The process of the task was lost: it was killed, or its machine was. Its log may say more."
 _NO_WORDS = "Its error says nothing. Its log may say more."
 
+_Command = Callable[[Context, Event], list[str]]
+
 _log = logging.getLogger(__name__)
 
 
@@ -47,6 +49,13 @@ class NotifyingTask(Protocol):
 
     def notify_command(self, context: Context, event: Event) -> list[str]:
         """The command that has people told of the event."""
+
+
+class NightsTask(NotifyingTask, Protocol):
+    """One that knows of the whole night, too."""
+
+    def night_command(self, context: Context, event: Event) -> list[str]:
+        """The command that has people told of the event as one of no stage."""
 
 
 def stage_failed(context: Context) -> None:
@@ -71,11 +80,13 @@ def run_timed_out(context: Context) -> None:
         f"The run had not ended after {limit}, and Airflow has ended it: what was left is skipped. "
         "Clear the run to go on."
     )
-    # The last that ran; the outcome of a run tells nothing.
-    task = context["task"] if hasattr(context["task"], "notify_command") else dag.get_task(PLAN)
-    about = cast(Context, {**context, "task": task})
-    began = datetime.now(UTC)
-    _notify(about, Event.STAGE_FAILED, f"--since={began.isoformat()}", _message(message))
+    # Airflow names the last that began and has not ended; between two stages, any of those to come.
+    has_begun = getattr(context.get("ti"), "try_number", 1) > 0
+    is_of_stage = has_begun and hasattr(context["task"], "notify_command")
+    plan = cast(NightsTask, dag.get_task(PLAN))
+    command = None if is_of_stage else plan.night_command
+    since = f"--since={datetime.now(UTC).isoformat()}"
+    _notify(context, Event.STAGE_FAILED, since, _message(message), command=command)
 
 
 def feed_late(context: Context, message: str) -> None:
@@ -155,12 +166,19 @@ def _message(text: str) -> str:
     return f"--message={told}".replace("\0", " ")
 
 
-def _notify(context: Context, event: Event, *more: str) -> None:
-    """Run the command and pass on what it prints; whatever goes wrong, the task is as it was."""
+def _notify(context: Context, event: Event, *more: str, command: _Command | None = None) -> None:
+    """Run the command and pass on what it prints; whatever goes wrong, the task is as it was.
+
+    Args:
+        context: Airflow's.
+        event: What happened.
+        more: Options of the command.
+        command: Gives it; None: that of the task.
+    """
     try:
-        task = cast(NotifyingTask, context["task"])
+        asked = command or cast(NotifyingTask, context["task"]).notify_command
         ended = subprocess.run(
-            [*task.notify_command(context, event), *more],
+            [*asked(context, event), *more],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -246,6 +246,12 @@ class PlanOperator(CommandOperator):
         arguments = notification(self.pipeline, PLAN, days, run_id, event)
         return [str(executable()), *arguments]
 
+    def night_command(self, context: Context, event: Event) -> list[str]:
+        """The command that has people told of an event of the DAG run, and of none of its tasks."""
+        days = days_to_tell(self.pipeline, context)
+        run_id = safe_run_id(context["dag_run"].run_id)
+        return [str(executable()), *of_night(self.pipeline, days, run_id, event)]
+
     def take_turn(self, context: Context, event: object) -> None:
         """Go on: the night before has ended."""
         self.execute(context)
@@ -534,10 +540,15 @@ def notification(
     return ["notify", *_where(pipeline, where, days, run_id), "--event", str(event)]
 
 
+def of_night(pipeline: Pipeline, days: Days, run_id: str, event: Event) -> list[str]:
+    """Arguments of `nightshift` that have people told of an event of a night, and of no stage."""
+    about = [*_span(pipeline, days), f"--run-id={run_id}"]
+    return ["notify", *about, "--event", str(event)]
+
+
 def late_command(pipeline: Pipeline, days: Days, run_id: str) -> list[str]:
     """Arguments of `nightshift` that have people told if the night's predictions are not there."""
-    about = [*_span(pipeline, days), f"--run-id={run_id}"]
-    return ["notify", *about, "--event", str(Event.PREDICTIONS_LATE)]
+    return of_night(pipeline, days, run_id, Event.PREDICTIONS_LATE)
 
 
 def executable() -> Path:

@@ -437,7 +437,7 @@ def _grammar_of_notify(one: Parser) -> None:
         "--stage",
         metavar="S",
         help="the stage that was refused, failed, or waits for files; plan: what comes before them "
-        "in Airflow",
+        "in Airflow; without one, a night that failed between two stages",
     )
     _complete_with(happened_in, completion.stages)
     one.add_argument(

@@ -37,14 +37,15 @@ def notify(
         run: The run that it happened to, at its stage where the event is one of a stage.
         event: What happened.
         since: When the stage began; what was recorded before is not its reason.
-        message: Why: of files that have not landed; of a stage where it recorded no reason.
+        message: Why: of files that have not landed; of a stage where it recorded no reason; of a
+            night that failed between two stages.
         of_plan: It happened to the plan, which comes before the stages.
 
     Returns:
         0 when the event was sent or there was nothing to send, 3 when a channel failed.
 
     Raises:
-        UsageError: an event of a stage without a stage.
+        UsageError: an event of a stage without a stage, but for a fault that a message tells.
     """
     notification = _notification(run, event, since, message, of_plan)
     if notification is None:
@@ -80,6 +81,9 @@ def _notification(
         raise UsageError(f"--event {event} is not yours to tell: {_TOLD_BY[event]} tells it.")
     if of_plan:
         return outcome.of_plan(run, event, message or outcome.NO_REASON)
+    if run.stage is None and event is Event.STAGE_FAILED and message:
+        # Between two stages, as where the time of a run was up.
+        return outcome.notification(run, event, message)
     if run.stage is None:
         raise UsageError(f"--event {event} needs --stage: the stage that it happened to.")
     if event in _OF_FEEDS and message:

@@ -93,16 +93,23 @@ def test_a_task_whose_process_was_lost_is_told_of_by_the_dag_processor(stub: Pat
 
 
 @pytest.mark.parametrize(
-    ("last", "stage_name"),
-    [("train", "train"), (OUTCOME, "plan")],
+    ("last", "tries", "stage_name"),
+    [
+        ("plan", 1, "plan"),
+        ("train", 1, "train"),
+        # Between two stages Airflow names any of those that have not begun.
+        ("train", 0, None),
+        (OUTCOME, 1, None),
+    ],
 )
 def test_a_run_whose_time_is_up_is_told_of_by_its_dag(
-    last: str, stage_name: str, stub: Path
+    last: str, tries: int, stage_name: str | None, stub: Path
 ) -> None:
     with DAG(**dag_arguments(PIPELINE)) as dag:
         night(PIPELINE)
     # As Airflow's DAG processor calls it: `_execute_dag_callbacks`.
     failed = context(date="2013-03-01") | {"dag": dag, "task": dag.get_task(last)}
+    failed["ti"] = SimpleNamespace(try_number=tries)
     dag.on_failure_callback(failed | {"reason": "task_failure"})
     assert not stub.exists(), "the task has told of it"
     dag.on_failure_callback(failed | {"reason": "timed_out"})

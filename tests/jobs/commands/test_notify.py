@@ -80,6 +80,17 @@ def test_a_plan_that_failed_is_told_of_with_its_night(run: Run) -> None:
     assert message["text"].startswith("flights 2013-01-05: plan failed. The lake is away.")
 
 
+def test_a_night_that_failed_between_two_stages_is_told_of_as_the_night(run: Run) -> None:
+    assert notify(run, "stage_failed", "--message=The run had not ended after 36 h.") == 0
+    (message,) = sent(run)
+    assert message["stage"] is None
+    says = "flights 2013-01-05: the night failed. The run had not ended after 36 h."
+    assert message["text"].startswith(says)
+    record(run, *night_rows(run))
+    assert notify(run, "night_done") == 0
+    assert sent(run)[-1]["event"] == "recovered"
+
+
 def test_a_stage_that_recorded_no_reason_since_it_began_has_the_one_given(run: Run) -> None:
     record(run, stage_row(run, "train", status="failed", error="an earlier attempt's"))
     since = "--since=2013-01-06T12:00:00+00:00"
