@@ -221,8 +221,11 @@ class Registry:
         """All versions, newest first."""
         try:
             aliases = self._client.get_registered_model(self.name).aliases
-        except MlflowException:
-            return []
+        except MlflowException as error:
+            if error.error_code in _UNKNOWN:
+                return []
+            # Whoever took it for empty would say that what serves was deleted.
+            raise
         by_version: dict[str, list[str]] = {}
         for alias, number in aliases.items():
             by_version.setdefault(str(number), []).append(alias)

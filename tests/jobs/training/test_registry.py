@@ -6,6 +6,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from jobs.training import registry as registries
 from jobs.training.registry import ModelVersion, Registry
@@ -88,6 +89,19 @@ def test_an_empty_registry_knows_nothing(registry: Registry) -> None:
     assert registry.versions() == []
     with pytest.raises(UsageError, match=r"No version of model 'small' named '7'"):
         registry.version("7")
+
+
+def test_a_server_that_does_not_answer_is_not_taken_for_an_empty_registry(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(registry, tmp_path, "one")
+
+    def away(_: str) -> None:
+        raise MlflowException("API request failed")
+
+    monkeypatch.setattr(registry._client, "get_registered_model", away)
+    with pytest.raises(MlflowException, match="API request failed"):
+        registry.versions()
 
 
 def test_a_model_without_finite_losses_that_was_kept_once_is_not_taken_for_trained(
