@@ -217,7 +217,8 @@ def nights_and_measures(
     height = 1.8 + 0.22 * len(by_measure)
     figure = Figure(figsize=(9, height), dpi=110, layout="constrained")
     axes = figure.add_subplot()
-    values = np.array(list(by_measure.values()))
+    # What is infinite would be left blank, as what was not measured.
+    values = np.minimum(list(by_measure.values()), 2 * _STEPS[-1])
     colours = ListedColormap(_HEAT).with_extremes(over=_HOT, under=_HEAT[0])
     steps = BoundaryNorm(_STEPS, len(_HEAT))
     style: dict[str, Any] = {"edgecolors": "white", "linewidth": 0.5}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from jobs.lake import model_events, ops, snapshots
 from jobs.lake.locations import exists
@@ -287,8 +288,10 @@ def _saved(task: LearningTask, measured: Sequence[Row]) -> tuple[float, Vector]:
     _, day = np.unique([row["landed_date"] for row in measured], return_inverse=True)
     by_day = np.zeros((day.max() + 1, sums.shape[1]))
     np.add.at(by_day, day, sums)
-    drawn = by_day[paired.draws(len(by_day))]
-    resampled = _share_saved(task, drawn.sum(axis=1))
+    drawn = by_day[paired.draws(len(by_day))].sum(axis=1)
+    # Of labels that are all alike nothing can be saved: such a draw says nothing.
+    vary = _labels_vary(drawn)
+    resampled = _share_saved(task, drawn[vary] if vary.any() else drawn)
     saved = float(_share_saved(task, by_day.sum(axis=0)))
     return saved, np.percentile(resampled, paired.ENDS)
 
@@ -304,6 +307,11 @@ def _are_alike(task: LearningTask, measured: Sequence[Row]) -> bool:
     """Whether all labels are one: then the best constant is right, and nothing can be saved."""
     means = {row["label_mean"] for row in measured}
     return len(means) == 1 and not any(task.label_variance(row) for row in measured)
+
+
+def _labels_vary(sums: Vector) -> NDArray[np.bool_]:
+    rows_, _, label, square = np.moveaxis(sums, -1, 0)
+    return np.asarray(square / rows_ > (label / rows_) ** 2)
 
 
 def _share_saved(task: LearningTask, sums: Vector) -> Vector:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -11,6 +12,8 @@ from matplotlib.image import imread
 
 from jobs.commands.drift import HEADER, drift
 from jobs.lake import ops
+from jobs.training import plots
+from jobs.training.page_parts import png_of
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
@@ -67,6 +70,14 @@ def test_the_picture_shows_nights_and_measures(
     assert picture == folder / f"drift-{nights}-nights.png"
     height, width, _ = imread(picture).shape
     assert (height > 200, width) == (True, 990)
+
+
+def test_a_drift_without_end_is_drawn_and_is_no_gap() -> None:
+    def drawn(times: float) -> bytes:
+        figure = plots.nights_and_measures("small", ["a", "b"], {"feature x": [1.0, times]})
+        return png_of(figure)
+
+    assert drawn(math.inf) == drawn(9.0) != drawn(math.nan)
 
 
 def test_a_night_that_was_not_watched_is_told_with_the_way_out(environment: Environment) -> None:

@@ -382,6 +382,25 @@ def test_labels_that_are_all_alike_tell_nothing_of_quality(
     assert not [row for row in rows(environment) if row["kind"] == "quality"]
 
 
+def test_days_whose_labels_are_all_alike_do_not_blow_up_the_interval_of_quality(
+    environment: Environment, pipeline: Pipeline
+) -> None:
+    made = tables(pipeline)
+    label = pipeline.training.label
+    training = made["training"]
+    # As rain in a dry month: many a draw of its days has none.
+    is_dry = pc.not_equal(training["landed_date"], pa.scalar(NIGHTS.last))
+    is_to_change = pc.and_(is_dry, pc.is_valid(training[label]))
+    none = pa.scalar(0, training[label].type)
+    changed = pc.if_else(is_to_change, none, training[label])
+    made["training"] = small.with_column(training, label, changed)
+    publish(environment, pipeline, made)
+    first = NIGHTS.last - (pipeline.watch.quality_days - 1) * ONE_DAY
+    watch(environment, pipeline, first, NIGHTS.last)
+    row = last_quality(environment)
+    assert row["low"] < row["value"] < row["high"] < 100
+
+
 def test_a_feature_that_is_not_watched_drifts_untold(
     environment: Environment, pipeline: Pipeline
 ) -> None:
