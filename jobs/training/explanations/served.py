@@ -257,15 +257,20 @@ def _equal(values: pa.ChunkedArray, text: str) -> pa.ChunkedArray:
     if not pa.types.is_timestamp(kind):
         return pc.equal(values.cast(pa.string()), text)
     try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
+        meant = _instant(text, kind)
+    # Of an instant that no column of that type can hold, too: in UTC it may have no year.
+    except (ValueError, OverflowError):
         # No value is equal to null.
-        return pc.equal(values, pa.scalar(None, kind))
+        meant = pa.scalar(None, kind)
+    return pc.equal(values, meant)
+
+
+def _instant(text: str, kind: pa.TimestampType) -> pa.Scalar:
+    instant = datetime.fromisoformat(text)
     if instant.tzinfo is None:
         instant = instant.replace(tzinfo=UTC)
     plain = instant.astimezone(UTC).replace(tzinfo=None)
-    meant = plain if kind.tz is None else instant
-    return pc.equal(values, pa.scalar(meant, kind))
+    return pa.scalar(plain if kind.tz is None else instant, kind)
 
 
 def _no_row(

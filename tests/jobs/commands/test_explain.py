@@ -439,3 +439,6 @@ def test_an_instant_of_a_key_may_be_written_in_any_way(written: str, zone: str |
     assert found["hour"].to_pylist() == [5]
     with pytest.raises(UsageError, match="has forecast_at=now.*2013-04-03 05:00:00"):
         one_of(weather, predictions, {"station": "EWR", "forecast_at": "now"})
+    # In UTC it lies beyond the calendar.
+    with pytest.raises(UsageError, match="has forecast_at=9999-12-31T23:59-05:00. There are"):
+        one_of(weather, predictions, {"forecast_at": "9999-12-31T23:59-05:00"})
