@@ -166,7 +166,12 @@ def _message(text: str) -> str:
     return f"--message={told}".replace("\0", " ")
 
 
-def _notify(context: Context, event: Event, *more: str, command: _Command | None = None) -> None:
+def _notify(
+    context: Context,
+    event: Event,
+    *more: str,
+    command: _Command | None = None,
+) -> None:
     """Run the command and pass on what it prints; whatever goes wrong, the task is as it was.
 
     Args:

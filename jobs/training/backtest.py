@@ -97,9 +97,10 @@ class Backtest:
         """The days that each training scores."""
         found: list[Days] = []
         for start in range(0, len(self.days), self.every):
+            first = self.days.first + timedelta(days=start)
             # Not beyond the calendar, however many days one training is to score.
             end = min(start + self.every, len(self.days)) - 1
-            first, last = (self.days.first + timedelta(days=place) for place in (start, end))
+            last = self.days.first + timedelta(days=end)
             found.append(Days(first, last))
         return found
 
