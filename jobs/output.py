@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from datetime import date, time
 from decimal import Decimal
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TextIO
 from unicodedata import category
 
@@ -35,6 +35,8 @@ _ROWS_MEASURED = 1_000
 """Rows of a table to a file or a pipe that say how wide its columns are; they are held."""
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories that steer a terminal, or turn the order of the text around."""
+_LINE_BREAKS = "\r\n"
+"""To readers of CSV, each by itself too."""
 _BOX = "+-++\n| ||\n|-+|\n| ||\n|-+|\n|-+|\n| ||\n+-++\n"
 """Lines of a table in plain ASCII, as psql draws them; `rich.box.Box` says what each line is."""
 
@@ -141,11 +143,10 @@ def _show_csv(
     # A program gets what the data has; a terminal would obey it.
     written = _text_for_terminal if is_seen else _text
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(map(written, columns))
-    for row in rows:
+    for row in chain([columns], rows):
         texts = [None if value is None else written(value) for value in row]
-        if "" in texts:
-            out.write(_with_empty_texts(texts))
+        if "" in texts or "\r" in "".join(filter(None, texts)):
+            out.write(_cell_by_cell(texts))
         else:
             writer.writerow(texts)
 
@@ -159,14 +160,17 @@ def _text_for_terminal(value: object) -> str:
     return "\n".join(lines)
 
 
-def _with_empty_texts(texts: Sequence[str | None]) -> str:
-    """A line of CSV whose empty texts are in quotes, which tells them from what is absent."""
+def _cell_by_cell(texts: Sequence[str | None]) -> str:
+    """A line of CSV whose empty texts are in quotes, which tells them from what is absent.
+
+    In quotes, too, is whatever some reader takes for the end of a line.
+    """
     cells = []
     for text in texts:
         cell = io.StringIO()
-        # A writer quotes what is empty where it is all there is.
-        csv.writer(cell, lineterminator="").writerow([text])
-        cells.append("" if text is None else cell.getvalue())
+        # A writer quotes what is empty where it is all there is, and of line breaks only its own.
+        csv.writer(cell, lineterminator=_LINE_BREAKS).writerow([text])
+        cells.append("" if text is None else cell.getvalue().removesuffix(_LINE_BREAKS))
     return f"{','.join(cells)}\n"
 
 

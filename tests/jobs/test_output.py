@@ -225,6 +225,18 @@ def test_csv_tells_an_empty_text_from_what_is_absent() -> None:
     assert printed(list("abc"), rows, "csv") == 'a,b,c\n"",,1\n,"","say ""x"""\n"","",""\n'
 
 
+@pytest.mark.parametrize("text", ["x\ny", "x\ry", "x\r\ny", "\r", "\n", "x\r"])
+@pytest.mark.parametrize("beside", ["", None, "z"])
+def test_csv_has_a_line_for_each_row_whatever_breaks_its_texts(
+    text: str, beside: str | None
+) -> None:
+    written = printed(["a", "b"], [(beside, text), (text, beside)], "csv")
+    rows = csv.reader(io.StringIO(written, newline=""))
+    assert list(rows) == [["a", "b"], [beside or "", text], [text, beside or ""]]
+    # What tells lines apart by either sign finds those that are quoted alone.
+    assert written.count(f'"{text}"') == 2
+
+
 def test_csv_of_one_column_has_no_line_that_readers_leave_out() -> None:
     rows = [("",), (None,), ("x",)]
     written = printed(["a"], rows, "csv")
