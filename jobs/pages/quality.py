@@ -82,7 +82,7 @@ _ALIKE = """
 """
 """Nights that follow each other and were judged alike: by check, and of all checks of a table (no
 name). Checks come as they were recorded."""
-_FAILING = "SELECT DISTINCT place FROM of_last_verdicts WHERE state > 1 ORDER BY place"
+_COUNTING = "SELECT DISTINCT place FROM of_last_verdicts ORDER BY place"
 _READ = ("first_day", "last_day", "status", "started_at", "metrics", "error")
 _Row = Mapping[str, Any]
 _Counts = list[tuple[date, int]]
@@ -213,6 +213,7 @@ class Quality:
     shown: Key | None = None
     """The check whose measure is shown; None: nothing was judged."""
     trend: tuple[Point, ...] = ()
+    """Of its verdicts that are the last about some night; by the middle of their nights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -255,9 +256,9 @@ def quality(environment: Environment, pipeline: Pipeline, check: str = "") -> Qu
     since = last - timedelta(days=NIGHTS_SHOWN - 1)
     of_nights = [*of_pipeline, ("last_day", ">=", since)]
     recorded = ops.read(environment, "check_results", of_nights).sort_by("checked_at")
-    judged, failing = _judged(recorded, since)
+    judged, counting = _judged(recorded, since)
     nights = Days(max(since, pc.min(recorded["first_day"]).as_py()), last)
-    failures = list(_failures(environment, recorded, failing))
+    failures = list(_failures(environment, counting))
     shown = _chosen(judged, check)
     return Quality(
         refused_files=refused,
@@ -266,7 +267,7 @@ def quality(environment: Environment, pipeline: Pipeline, check: str = "") -> Qu
         failures=tuple(failures[:FAILURES_SHOWN]),
         failing=len(failures),
         shown=shown,
-        trend=tuple(_trend(recorded, shown)),
+        trend=tuple(_trend(counting, shown)),
     )
 
 
@@ -359,8 +360,8 @@ def _refused_files(
         )
 
 
-def _judged(recorded: pa.Table, since: date) -> tuple[_Judged, list[int]]:
-    """What the last verdict about each night says, and places of what fails there.
+def _judged(recorded: pa.Table, since: date) -> tuple[_Judged, pa.Table]:
+    """What the last verdict about each night says, and those rows that are of a last verdict.
 
     Nights before `since` are left out.
 
@@ -378,8 +379,8 @@ def _judged(recorded: pa.Table, since: date) -> tuple[_Judged, list[int]]:
             key = _key(table, expectation, column) if expectation else None
             segment = Segment(days=Days(first, last), state=_STATES[state])
             found.setdefault(table, {}).setdefault(key, []).append(segment)
-        failing = database.execute(_FAILING).fetchall()
-    return found, [place for (place,) in failing]
+        counting = database.execute(_COUNTING).fetchall()
+    return found, recorded.take([place for (place,) in counting])
 
 
 def _key(table: str, expectation: str, column: str) -> Key:
@@ -421,11 +422,9 @@ def _filled(segments: Iterable[Segment], nights: Days) -> Iterator[Segment]:
         yield Segment(days=Days(due, nights.last), state="")
 
 
-def _failures(
-    environment: Environment, recorded: pa.Table, places: Sequence[int]
-) -> Iterable[Failure]:
+def _failures(environment: Environment, counting: pa.Table) -> Iterable[Failure]:
     """What does not hold on some night by the last verdict about it, the newest night first."""
-    rows = recorded.take(pa.array(places, pa.int64())).to_pylist()
+    rows = counting.filter(pc.invert(counting["success"])).to_pylist()
     for row in sorted(rows, key=itemgetter("last_day", "checked_at"), reverse=True):
         detail = json.loads(row["detail"] or "{}")
         examples = [_in_words(one) for one in detail.get("examples", ())]
@@ -459,14 +458,14 @@ def _chosen(judged: _Judged, check: str) -> Key:
     return next(iter(counts or keys))
 
 
-def _trend(recorded: pa.Table, key: Key) -> Iterable[Point]:
+def _trend(counting: pa.Table, key: Key) -> Iterable[Point]:
     """What the check found over time, as far as it found numbers; of a night the last counts."""
-    same = pc.equal(recorded["table_name"], key.table)
-    same = pc.and_(same, pc.equal(recorded["expectation"], key.expectation))
-    columns = pc.fill_null(recorded["column_name"], "")
+    same = pc.equal(counting["table_name"], key.table)
+    same = pc.and_(same, pc.equal(counting["expectation"], key.expectation))
+    columns = pc.fill_null(counting["column_name"], "")
     same = pc.and_(same, pc.equal(columns, key.column))
     last: dict[Days, Point] = {}
-    for row in recorded.filter(same).to_pylist():
+    for row in counting.filter(same).to_pylist():
         days = Days(row["first_day"], row["last_day"])
         found = _OBSERVED.fullmatch(row["observed"] or "")
         last.pop(days, None)
@@ -480,4 +479,9 @@ def _trend(recorded: pa.Table, key: Key) -> Iterable[Point]:
                 least=detail.get("least"),
                 most=detail.get("most"),
             )
-    return sorted(last.values(), key=lambda point: point.days)
+    return sorted(last.values(), key=_middle)
+
+
+def _middle(point: Point) -> int:
+    """Twice where it is drawn: nights may lie within others that were judged together."""
+    return point.days.first.toordinal() + point.days.last.toordinal()

@@ -258,6 +258,8 @@ def test_a_warning_is_no_failure_and_tells_examples(environment: Environment) ->
 def test_a_measure_is_shown_over_time_with_its_bounds(environment: Environment) -> None:
     judge(environment, Days(FIRST, SECOND), "6 to 8.5 on 2 days")
     judge(environment, Days.of(THIRD), "7")
+    # Of the same verdict.
+    CLOCK.minute -= 1
     judge(environment, Days.of(THIRD), "no value", column_name="other")
     found = quality(environment, FLIGHTS, ROWS.text)
     assert found.shown == ROWS
@@ -272,6 +274,21 @@ def test_a_measure_is_shown_over_time_with_its_bounds(environment: Environment) 
     assert other.trend == ()
     with pytest.raises(UsageError, match="No check 'x' was ever judged"):
         quality(environment, FLIGHTS, "x")
+
+
+def test_a_measure_is_shown_as_the_last_verdicts_found_it(environment: Environment) -> None:
+    fourth = date(2013, 1, 4)
+    judge(environment, Days.of(SECOND), "3")
+    judge(environment, Days(FIRST, fourth), "6 to 8.5 on 4 days")
+    judge(environment, Days.of(FIRST), "7")
+    judge(environment, Days.of(fourth), "9")
+    found = [(point.days, point.low) for point in quality(environment, FLIGHTS).trend]
+    # From left to right, as a line is drawn: each in the middle of its nights.
+    assert found == [
+        (Days.of(FIRST), 7),
+        (Days(FIRST, fourth), 6),
+        (Days.of(fourth), 9),
+    ]
 
 
 def test_refused_rows_are_shown_as_sql_gives_them(environment: Environment) -> None:
