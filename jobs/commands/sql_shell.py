@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deltalake.exceptions import DeltaError
 from duckdb import token_type
 from prompt_toolkit import PromptSession
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
@@ -254,7 +255,7 @@ class TableCompleter(Completer):
         if name not in self._columns:
             # A table that cannot be opened has nothing to offer.
             self._columns[name] = []
-            with suppress(NightshiftError):
+            with suppress(NightshiftError, DeltaError):
                 columns, _ = sql.query(self._environment, f"FROM {name} LIMIT 0")
                 self._columns[name] = list(map(as_name, columns))
         return self._columns[name]

@@ -12,7 +12,7 @@ from deltalake.exceptions import DeltaError
 
 from jobs.lake import dictionary, sql
 from jobs.lake.ops_views import OPS_VIEWS
-from jobs.lake.store_faults import what_store_says
+from jobs.lake.store_faults import in_place_of_doc
 from jobs.output import show
 from pipelines.spec import HISTORY_SUFFIX
 
@@ -69,12 +69,8 @@ def _row(environment: Environment, name: str) -> tuple[object, ...]:
     try:
         table = DeltaTable(environment.table_path(name))
     except DeltaError as error:
-        if what_store_says(error):
-            raise
         # It may be the one that a person looks for: the others are listed all the same.
-        why = str(error).partition("\n")[0]
-        doc = f"Cannot be opened: {why} (the way out: nightshift describe {name})"
-        return _without_figures(name, doc)
+        return _without_figures(name, in_place_of_doc(name, error))
     files = pa.table(table.get_add_actions(flatten=True))
     first, last = _days(table, files)
     return (

@@ -87,6 +87,20 @@ def explain_log_fault(error: BaseException, variables: Mapping[str, str]) -> Nig
     )
 
 
+def in_place_of_doc(name: str, error: BaseException) -> str:
+    """What a list of tables tells of one that cannot be opened: it keeps no other from being told.
+
+    Args:
+        name: SQL name of the table.
+        error: What opening it has raised; raised again where the store says it, for all tables.
+    """
+    if what_store_says(error):
+        raise error
+    # Below its first line stands what a developer of the library would look for.
+    why = str(error).partition("\n")[0]
+    return f"Cannot be opened: {why} (the way out: nightshift describe {name})"
+
+
 def what_store_says(error: BaseException) -> str | None:
     """What a library says of the object store, on one line; None for every other error."""
     if isinstance(error, NightshiftError):

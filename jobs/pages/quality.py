@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from operator import itemgetter
@@ -13,8 +14,10 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+from deltalake.exceptions import DeltaError
 
 from jobs.lake import ops, sql
+from jobs.lake.store_faults import what_store_says
 from jobs.pages.nights import REFUSED, below_reports
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -290,12 +293,11 @@ def quarantine(
     names = [one for one in there if one.endswith(QUARANTINE_SUFFIX)]
     if name and name not in names:
         raise UsageError(f"There is no quarantine '{name}'. Known: {', '.join(names) or 'none'}.")
-    asked = [name] if name else names
-    counts = _by_day(environment, asked)
-    filled = [one for one in asked if counts[one]]
-    chosen = next(iter([*filled, *asked]), "")
+    counts = _by_day(environment, [name]) if name else _by_day_of_all(environment, names)
+    filled = [one for one in counts if counts[one]]
+    chosen = next(iter([*filled, *counts]), "")
     if not chosen:
-        return Quarantine()
+        return Quarantine(names=tuple(names))
     where = f"WHERE landed_date = DATE '{day}'" if day else ""
     statement = (
         f"SELECT landed_date, source_file, source_line, reason, record FROM {chosen} {where} "
@@ -313,6 +315,20 @@ def quarantine(
         all_rows=all_rows,
         rest=f"{statement} OFFSET {ROWS_SHOWN}" if all_rows > ROWS_SHOWN else "",
     )
+
+
+def _by_day_of_all(environment: Environment, names: Sequence[str]) -> dict[str, _Counts]:
+    """Rows by day of each table that can be opened: what keeps one from it hides no other."""
+    try:
+        return _by_day(environment, names)
+    except DeltaError as error:
+        if what_store_says(error):
+            raise
+    found: dict[str, _Counts] = {}
+    for name in names:
+        with suppress(DeltaError):
+            found |= _by_day(environment, [name])
+    return found
 
 
 def _by_day(environment: Environment, names: Sequence[str]) -> dict[str, _Counts]:

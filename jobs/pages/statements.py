@@ -14,10 +14,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 from deltalake.schema import Field
 
 from jobs.lake import dictionary, sql
 from jobs.lake.ops_views import OPS_VIEWS
+from jobs.lake.store_faults import in_place_of_doc
+from jobs.night import message_of
 from jobs.output import jsonable
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import UsageError
@@ -55,7 +58,7 @@ class Described:
 
 
 def described(environment: Environment) -> list[Described]:
-    """The tables of the lake, with what they and their columns mean."""
+    """The tables of the lake, with what they and their columns mean, or why one is not opened."""
     return [_described(environment, name) for name in sql.tables(environment)]
 
 
@@ -85,7 +88,8 @@ def answer(environment: Environment, statement: str, rows: int, seconds: float =
         seconds: After which it is ended.
 
     Raises:
-        UsageError: DuckDB refuses it, it takes too long or too much memory, or a row is too large.
+        UsageError: DuckDB refuses it, it takes too long or too much memory, a row is too large, or
+            a table cannot be read.
     """
     try:
         ended = subprocess.run(
@@ -122,6 +126,8 @@ def main() -> int:
         told = str(error)[:_LONGEST]
     except MemoryError:
         told = "The statement needed more memory than a page may take."
+    except Exception as error:  # such as a table that cannot be opened, or a store that is away
+        told = message_of(error)[:_LONGEST]
     else:
         print(told)
         return 0
@@ -173,7 +179,10 @@ def _shown(value: object) -> object:
 
 
 def _described(environment: Environment, name: str) -> Described:
-    columns = columns_of(environment, name)
+    try:
+        columns = columns_of(environment, name)
+    except DeltaError as error:
+        return Described(name=name, doc=in_place_of_doc(name, error), columns=())
     return Described(name=name, doc=dictionary.table_doc(name), columns=tuple(columns))
 
 

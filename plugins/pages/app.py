@@ -23,8 +23,10 @@ from jinja2 import Environment as Templates
 from jinja2 import FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
+from jobs.night import message_of
 from jobs.pages import dictionary, models, nights, predictions, quality, statements
 from jobs.services import addresses
 from pipelines import catalog
@@ -72,6 +74,7 @@ def make_app() -> FastAPI:
             403: _refused,
             404: _refused,
             NightshiftError: _told,
+            Exception: _fault,
             RequestValidationError: _not_understood,
         },
     )
@@ -366,6 +369,12 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _told(request: Request, error: Exception) -> Response:
     """What Nightshift's own errors say is written for people."""
     return _error(request, str(error), 400)
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    """Whatever else keeps a page from being shown, with the way out where one is known."""
+    # It may look for it in the lake, which takes its time.
+    return _error(request, await run_in_threadpool(message_of, error), 500)
 
 
 async def _not_understood(request: Request, error: Exception) -> Response:

@@ -855,6 +855,35 @@ def test_a_fault_of_the_home_is_told(client: TestClient, monkeypatch: pytest.Mon
     assert "NIGHTSHIFT_AIRFLOW_PORT=" in answer.text
 
 
+def test_what_else_keeps_a_page_from_being_shown_is_told_with_the_way_out(
+    client: TestClient, home: Home
+) -> None:
+    rows = pa.table(
+        {
+            "landed_date": [DAYS[0]],
+            "source_file": ["a.csv"],
+            "source_line": [1],
+            "reason": ["b"],
+            "record": ["c"],
+        }
+    )
+    name = "tiny.readings_quarantine"
+    table = Path(home.environment.table_path(name))
+    write_deltalake(str(table), rows)
+    one_day = f"tiny/quality?quarantine={name}&day="
+    assert f"No row of {name} was refused on {DAYS[1]}." in get(client, one_day + str(DAYS[1])).text
+    (table / "_delta_log" / f"{0:020}.json").write_bytes(b"")
+    assert "None of them can be opened." in get(client, "tiny/quality").text
+    # As a server, which goes on after a fault.
+    server = TestClient(client.app, raise_server_exceptions=False)
+    answer = get(server, one_day + str(DAYS[0]))
+    assert answer.status_code == 500
+    assert "The log of a table is broken: " in answer.text
+    assert "delete it: the next night makes anew" in answer.text
+    assert answer.headers["content-security-policy"]
+    assert get(server, "tiny/sql").status_code == 200
+
+
 def test_the_pages_need_no_heavy_library() -> None:
     script = (
         "import sys; from plugins.pages import app; app.make_app(); "

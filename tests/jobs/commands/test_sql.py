@@ -464,6 +464,12 @@ def test_completion_knows_tables_columns_and_words(lake: Environment) -> None:
     assert offered("FROM toy.readings AS r WHERE r.lan") == ["r.landed_date"]
     assert offered("FROM toy.readings WHERE readings.lan") == ["readings.landed_date"]
     assert offered("FROM toy.readings WHERE toy.readings.lan") == ["toy.readings.landed_date"]
+    # What was typed is not lost for a table that cannot be opened.
+    broken = Path(lake.table_path("toy.broken"))
+    write_deltalake(str(broken), pa.table({"number": [1]}))
+    (broken / "_delta_log" / f"{0:020}.json").write_bytes(b"")
+    assert offered("FROM toy.broken SELECT num") == []
+    assert offered("FROM toy.bro") == ["toy.broken"]
 
 
 def test_completion_knows_the_pipeline_in_use(lake: Environment) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
+from deltalake.exceptions import DeltaError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -318,6 +319,22 @@ def test_refused_rows_are_shown_as_sql_gives_them(environment: Environment) -> N
     assert [row[4] for row in one_day.rows] == ["<img src=x onerror=alert(1)>"]
     with pytest.raises(UsageError, match="There is no quarantine 'flights.flights'"):
         quarantine(environment, FLIGHTS, "flights.flights")
+
+
+def test_a_quarantine_that_cannot_be_opened_hides_no_other(environment: Environment) -> None:
+    broken, whole = "flights.planes_quarantine", "flights.weather_quarantine"
+    row = {"source_file": ["a"], "source_line": [1], "reason": ["b"], "record": ["c"]}
+    for name in (broken, whole):
+        rows = pa.table({"landed_date": [FIRST], **row})
+        write_deltalake(environment.table_path(name), rows)
+    commit = Path(environment.table_path(broken)) / "_delta_log" / f"{0:020}.json"
+    commit.write_bytes(b"")
+    found = quarantine(environment, FLIGHTS)
+    assert (found.name, found.all_rows) == (whole, 1)
+    assert found.names == (broken, whole)
+    # Who asks for it is told.
+    with pytest.raises(DeltaError, match="No table metadata"):
+        quarantine(environment, FLIGHTS, broken)
 
 
 def test_how_many_rows_were_refused_is_told_and_how_to_see_the_rest(

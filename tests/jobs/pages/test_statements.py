@@ -138,3 +138,22 @@ def test_tables_are_told_with_the_meaning_of_their_columns(lake: Environment) ->
     told = {column.name: (column.kind, column.doc) for column in table.columns}
     assert told["day"][0] == "date"
     assert told["carrier"] == ("string", "Two-letter code of the airline.")
+
+
+@pytest.mark.parametrize("left", [b"", b'{"add": {"pa'])
+def test_a_table_that_cannot_be_opened_hides_no_other_and_is_told_as_what_it_is(
+    left: bytes, lake: Environment
+) -> None:
+    broken = Path(lake.table_path("flights.weather"))
+    write_deltalake(str(broken), pa.table({"number": [1]}))
+    commit = broken / "_delta_log" / f"{0:020}.json"
+    commit.write_bytes(left)
+    tables = {table.name: table for table in described(lake)}
+    assert tables["flights.flights"].columns
+    assert tables["flights.weather"].columns == ()
+    assert tables["flights.weather"].doc.startswith("Cannot be opened: Kernel error: ")
+    with pytest.raises(UsageError) as told:
+        answer(lake, "FROM flights.weather", rows=5)
+    assert str(told.value).startswith(f"The log of a table is broken: {commit} is cut off")
+    assert "memory" not in str(told.value)
+    assert answer(lake, "FROM flights.flights", rows=5).rows
