@@ -172,6 +172,15 @@ def _shown(value: object) -> object:
     told = jsonable(value, odd=str)
     if isinstance(told, str) and len(told) > _LONGEST:
         return f"{told[:_LONGEST]}…"
+    return _exact(told)
+
+
+def _exact(told: object) -> object:
+    """With a text in the place of each number that a browser would round."""
+    if isinstance(told, list):
+        return [_exact(one) for one in told]
+    if isinstance(told, dict):
+        return {name: _exact(one) for name, one in told.items()}
     # A browser's numbers are exact up to this.
     if isinstance(told, int) and abs(told) > 2**53:
         return str(told)

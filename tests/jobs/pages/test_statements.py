@@ -56,6 +56,11 @@ def test_rows_are_those_of_sql_up_to_the_limit(lake: Environment) -> None:
 def test_numbers_that_a_browser_would_round_are_texts(lake: Environment) -> None:
     found = answer(lake, "SELECT big FROM flights.flights LIMIT 1", rows=1)
     assert found.rows == [[str(2**60)]]
+    inside = "SELECT [big, 1], {'big': big}, [{'big': [-big]}] FROM flights.flights LIMIT 1"
+    big = str(2**60)
+    assert answer(lake, inside, rows=1).rows == [
+        [[big, 1], {"big": big}, [{"big": [f"-{big}"]}]],
+    ]
 
 
 def test_numbers_that_json_does_not_know_are_told_as_the_command_tells_them(
