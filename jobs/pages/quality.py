@@ -353,7 +353,9 @@ def _refused_files(
     environment: Environment, of_pipeline: Sequence[ops.Condition]
 ) -> Iterable[RefusedFiles]:
     """What the last attempt to read the files of each night has refused."""
-    of_reading = [*of_pipeline, ("stage", "=", STAGES[0].name)]
+    # One that failed, such as by a service that was away, has taken none.
+    ended = ("status", "!=", "failed")
+    of_reading = [*of_pipeline, ("stage", "=", STAGES[0].name), ended]
     attempts = ops.read(environment, "stage_runs", of_reading, _READ).to_pylist()
     last: dict[date, _Row] = {}
     for row in sorted(attempts, key=itemgetter("started_at")):

@@ -28,7 +28,7 @@ from bench import recorded_year
 from bench.recorded_year import write_predictions
 from expectations import report_page
 from jobs.lake import model_events, ops
-from jobs.pages import nights, predictions, statements
+from jobs.pages import nights, predictions, quality, statements
 from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, ROOT, Environment
 from pipelines.flights import PIPELINE as FLIGHTS
 from pipelines.spec import RESERVED_PIPELINES
@@ -315,6 +315,31 @@ def test_rows_that_are_not_shown_are_a_statement_away(client: TestClient, home: 
     assert [row[2] for row in found] == list(range(200, 250))
     # Whatever stands in an address.
     assert "<img" not in get(client, f"tiny/sql?statement={quote('</textarea>' + CARRIER)}").text
+
+
+def test_all_checks_that_do_not_hold_are_a_statement_away(client: TestClient, home: Home) -> None:
+    row = {
+        "pipeline": "tiny",
+        "table_name": "tiny.readings",
+        "first_day": DAYS[0],
+        "last_day": DAYS[0],
+        "expectation": "expect_between",
+        "success": False,
+        "severity": "critical",
+        "detail": "{}",
+        "checked_at": datetime.now(UTC),
+    }
+    of_tiny = [{**row, "column_name": str(number)} for number in range(quality.FAILURES_SHOWN + 1)]
+    other = {**row, "pipeline": "flights", "table_name": "flights.flights"}
+    ops.append(home.environment, "check_results", [*of_tiny, other])
+    text = get(client, "tiny/quality").text
+    assert f"Checks that do not hold ({len(of_tiny)})" in text
+    link = re.search(rf'href="{PAGES_ADDRESS}/(tiny/sql[^"]*)">All of them', text)
+    assert link
+    offered = get(client, html.unescape(link[1])).text
+    statement = re.search(r"<textarea[^>]*>(.*)</textarea>", offered, re.DOTALL)
+    assert statement
+    assert len(ask(client, html.unescape(statement[1])).json()["rows"]) == len(of_tiny)
 
 
 def test_a_check_that_does_not_hold_leads_to_what_its_report_says(

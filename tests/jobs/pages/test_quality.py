@@ -148,6 +148,8 @@ def test_files_that_were_refused_as_they_were_read_are_told_until_others_are_tak
     read_files(environment, Days.of(THIRD), "refused")
     (refused,) = quality(environment, FLIGHTS).refused_files
     assert (refused.days, refused.says) == (Days.of(THIRD), "the file has no header")
+    read_files(environment, Days.of(THIRD), "failed")
+    assert len(quality(environment, FLIGHTS).refused_files) == 1, "it has taken none"
     read_files(environment, Days.of(THIRD), "done")
     assert quality(environment, FLIGHTS).refused_files == ()
 
