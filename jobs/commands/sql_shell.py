@@ -33,7 +33,7 @@ from jobs.commands import tables
 from jobs.commands.sql_memory import bounded
 from jobs.lake import sql
 from jobs.lake.sql import Session
-from jobs.lake.tokens import Token, as_name, is_ended, tokens
+from jobs.lake.tokens import Token, as_name, as_table, is_ended, tokens
 from jobs.night import message_of
 from jobs.output import FORMATS, MOST_ON_TERMINAL, show
 from jobs.services.home import private_home
@@ -143,8 +143,9 @@ class Shell:
 
     def _named(self, table: str) -> str:
         """The table that a name means here: first one of the pipeline in use."""
-        own = f"{self.session.schema}.{table.lower()}"
-        return own if own in sql.tables(self.environment) else table
+        name = _bare(table)
+        own = f"{self.session.schema}.{name}"
+        return own if own in sql.tables(self.environment) else name
 
     def _set_form(self, form: str) -> None:
         if form not in FORMATS:
@@ -246,7 +247,7 @@ class TableCompleter(Completer):
             if _bare(name.rpartition(".")[2]) in words:
                 yield from map(as_name, kinds)
         yield from own
-        yield from known
+        yield from map(as_table, known)
         in_schema = [name.removeprefix(in_use) for name in known if name.startswith(in_use)]
         yield from map(as_name, in_schema)
         yield from _WORDS
@@ -256,7 +257,7 @@ class TableCompleter(Completer):
             # A table that cannot be opened has nothing to offer.
             self._columns[name] = []
             with suppress(NightshiftError, DeltaError):
-                columns, _ = sql.query(self._environment, f"FROM {name} LIMIT 0")
+                columns, _ = sql.query(self._environment, f"FROM {as_table(name)} LIMIT 0")
                 self._columns[name] = list(map(as_name, columns))
         return self._columns[name]
 

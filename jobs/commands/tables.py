@@ -13,6 +13,7 @@ from deltalake.exceptions import DeltaError
 from jobs.lake import dictionary, sql
 from jobs.lake.ops_views import OPS_VIEWS
 from jobs.lake.store_faults import in_place_of_doc
+from jobs.lake.tokens import as_table
 from jobs.output import show
 from pipelines.spec import HISTORY_SUFFIX
 
@@ -39,7 +40,7 @@ def describe(environment: Environment, table: str) -> list[tuple[object, ...]]:
     """
     name = sql.known_as(sql.tables(environment), table)
     docs = dictionary.column_docs(name)
-    _, shown = sql.query(environment, f"DESCRIBE SELECT * FROM {name}")
+    _, shown = sql.query(environment, f"DESCRIBE SELECT * FROM {as_table(name)}")
     rows: list[tuple[object, ...]] = []
     for column, kind, *_ in shown:
         meaning = docs.get(str(column), "")

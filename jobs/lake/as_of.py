@@ -170,6 +170,7 @@ def rewritten(
     changes: dict[tuple[int, int], str] = {}
     pasts = {}
     plain = set()
+    cased = {one.lower(): one for one in known}
     for place in range(len(said)):
         kind = _kind_at(said, place)
         # Spark takes `FOR VERSION AS OF` too.
@@ -179,6 +180,7 @@ def rewritten(
             continue
         written = "".join(token.text for token in said[first:end])
         name = written.replace('"', "").lower()
+        name = cased.get(name, name)
         value = _value_at(said, place)
         past = Past(
             table=name if "." in name else _with_pipeline(name, known, schema),
@@ -190,7 +192,7 @@ def rewritten(
         if not _has_alias(said, value + 1) and not _is_described(said, first):
             # So that its columns can be named by the table, as without AS OF.
             view += f" AS {quoted(bare)}"
-            plain.add((pipeline, bare))
+            plain.add((pipeline.lower(), bare.lower()))
         changes[said[first].start, said[value].end] = view
         pasts[f"{pipeline}.{past.view}"] = past
     changes |= _columns_with_pipeline(said, plain)

@@ -503,7 +503,7 @@ def known_as(known: Sequence[str], table: str) -> str:
     """
     name = table.lower()
     every = [*known, *_histories(known)]
-    meant = [one for one in every if name in (one, one.partition(".")[2])]
+    meant = [one for one in every if name in (one.lower(), one.lower().partition(".")[2])]
     if len(meant) == 1:
         return meant[0]
     if not meant and (told := _not_yet(name)):

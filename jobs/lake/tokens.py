@@ -88,6 +88,11 @@ def as_name(name: str) -> str:
     return quoted(name)
 
 
+def as_table(name: str) -> str:
+    """The SQL name of a table of the lake as a statement says it."""
+    return ".".join(map(as_name, name.split(".", maxsplit=1)))
+
+
 def quoted(name: str) -> str:
     """The name in quotes, as a statement may say any."""
     doubled = name.replace('"', '""')

@@ -300,6 +300,13 @@ def test_describe_tells_each_column_with_its_pipeline_or_without(
         assert all(row["meaning"] for row in rows)
     assert main(["describe", "toy.readings_history", "--format", "csv"]) == 0
     assert "known_date,date," in capsys.readouterr().out
+    for name in ("Mine", "my-table", "order"):
+        write_deltalake(lake.table_path(f"toy.{name}"), pa.table({"number": [1]}))
+        assert main(["describe", f"toy.{name}", "--format", "csv"]) == 0
+        assert "number,bigint," in capsys.readouterr().out
+        asked = f'SELECT toy."{name}".number FROM toy."{name}" VERSION AS OF 0'
+        assert main(["sql", asked, "--format", "csv"]) == 0
+        assert capsys.readouterr().out == "number\n1\n"
     assert main(["describe", "reading"]) == 2
     assert "No table named 'reading'" in capsys.readouterr().err
 
@@ -400,9 +407,10 @@ def test_the_shell_describes_the_table_of_the_pipeline_in_use(
     shell.obey("\\d readings")
     assert "No table named 'readings'" in capsys.readouterr().err
     shell.obey("USE toy;")
-    shell.obey("\\d Readings")
-    told = capsys.readouterr()
-    assert (told.out.startswith("toy.readings"), told.err) == (True, "")
+    for name in ("Readings", 'toy."readings"'):
+        shell.obey(f"\\d {name}")
+        told = capsys.readouterr()
+        assert (told.out.startswith("toy.readings"), told.err) == (True, "")
 
 
 def test_the_shell_reads_one_file(
@@ -470,6 +478,9 @@ def test_completion_knows_tables_columns_and_words(lake: Environment) -> None:
     (broken / "_delta_log" / f"{0:020}.json").write_bytes(b"")
     assert offered("FROM toy.broken SELECT num") == []
     assert offered("FROM toy.bro") == ["toy.broken"]
+    write_deltalake(lake.table_path("toy.my-table"), pa.table({"number": [1]}))
+    assert offered("FROM toy.my") == ['toy."my-table"']
+    assert offered('FROM toy."my-table" SELECT num') == ["number"]
 
 
 def test_completion_knows_the_pipeline_in_use(lake: Environment) -> None:
