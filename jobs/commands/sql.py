@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from jobs.commands import in_server
 from jobs.output import refuse_one_name_twice, show
@@ -198,7 +198,12 @@ def _write_parquet(session: Session, statements: str, output: Path) -> None:
         raise UsageError("No statement gives rows: there is nothing to write.")
     # Readers of Parquet find a column by its name.
     refuse_one_name_twice(batches.schema.names)
-    with whole_file(output) as place, _writer(place, batches.schema) as writer:
+    with (
+        whole_file(output) as place,
+        # Arrow itself opens no pipe.
+        place.open("wb") as file,
+        _writer(file, batches.schema) as writer,
+    ):
         for rows in _groups(batches):
             writer.write_table(rows)
 
@@ -218,12 +223,12 @@ def _groups(batches: pa.RecordBatchReader) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(held)
 
 
-def _writer(place: Path, schema: pa.Schema) -> pq.ParquetWriter:
+def _writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetWriter(place, schema)
+        return pq.ParquetWriter(file, schema)
     except pa.ArrowNotImplementedError as error:
         raise UsageError(f"Parquet cannot hold a column: {error}. Cast it to VARCHAR.") from None
 

@@ -205,18 +205,22 @@ def test_what_is_no_utf_8_is_told(lake: Environment, words: list[str | bytes]) -
         assert b"Traceback" not in asked.stderr
 
 
-def test_a_pipe_is_written_to_and_stays_one(lake: Environment, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_pipe_is_written_to_and_stays_one(form: str, lake: Environment, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with ThreadPoolExecutor() as reader:
-        text = reader.submit(pipe.read_text)
+        written = reader.submit(pipe.read_bytes)
         try:
-            assert main(["sql", "SELECT 1 AS a", "--format", "csv", "-o", str(pipe)]) == 0
+            assert main(["sql", "SELECT 1 AS a", "--format", form, "-o", str(pipe)]) == 0
             assert stat.S_ISFIFO(pipe.stat().st_mode)
         finally:
             # Whoever still waits for a writer has one.
             os.close(os.open(pipe, os.O_RDWR))
-    assert text.result() == "a\n1\n"
+    if form == "csv":
+        assert written.result() == b"a\n1\n"
+    else:
+        assert pq.read_table(pa.BufferReader(written.result())).to_pydict() == {"a": [1]}
 
 
 def test_a_link_leads_to_the_file_that_is_written(lake: Environment, tmp_path: Path) -> None:
