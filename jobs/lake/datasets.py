@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _KNOWN = pa.field("known_date", pa.date32())
 _REVISION = pa.field("revision", pa.int32())
 _IS_IN_FORCE = pa.field("is_in_force", pa.bool_())
+OF_HISTORY = pa.schema([_KNOWN, _REVISION, _IS_IN_FORCE])
+"""The columns that a history has beside those of its table."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +104,7 @@ def history(
         days = [str(one) for one in revisions]
         replaced = _rows(environment, name, older, [(day, "in", days)], filtered)
         files += _told(replaced, day, revisions, is_in_force=False)
-    schema = pa.schema([*rows.schema, _KNOWN, _REVISION, _IS_IN_FORCE])
+    schema = pa.schema([*rows.schema, *OF_HISTORY])
     return arrow.FileSystemDataset(files, schema, rows.format, rows.filesystem)
 
 

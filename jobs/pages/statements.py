@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
-from deltalake.schema import Field
+from deltalake.schema import Field, Schema
 
-from jobs.lake import dictionary, sql
+from jobs.lake import datasets, dictionary, sql
 from jobs.lake.ops_views import OPS_VIEWS
 from jobs.lake.store_faults import in_place_of_doc
 from jobs.night import message_of
@@ -198,7 +198,10 @@ def _described(environment: Environment, name: str) -> Described:
 def _fields(environment: Environment, name: str) -> list[Field]:
     table = name.removesuffix(HISTORY_SUFFIX)
     opened = DeltaTable(environment.table_path(table))
-    return list(opened.schema().fields)
+    fields = list(opened.schema().fields)
+    if table != name:
+        fields += Schema.from_arrow(datasets.OF_HISTORY).fields
+    return fields
 
 
 if __name__ == "__main__":

@@ -145,6 +145,19 @@ def test_tables_are_told_with_the_meaning_of_their_columns(lake: Environment) ->
     assert told["carrier"] == ("string", "Two-letter code of the airline.")
 
 
+def test_a_history_is_told_with_the_columns_that_it_has_more(lake: Environment) -> None:
+    rows = pa.table({"flight_date": [date(2013, 1, 1)], "late_probability": [0.5]})
+    place = lake.table_path("flights.predictions")
+    write_deltalake(place, rows, partition_by=["flight_date"])
+    history = "flights.predictions_history"
+    (told,) = [table for table in described(lake) if table.name == history]
+    there, _ = sql.query(lake, f"FROM {history} LIMIT 0")
+    assert [column.name for column in told.columns] == there
+    kinds = [column.kind for column in told.columns if column.name not in rows.column_names]
+    assert kinds == ["date", "integer", "boolean"]
+    assert all(column.doc for column in told.columns)
+
+
 @pytest.mark.parametrize("left", [b"", b'{"add": {"pa'])
 def test_a_table_that_cannot_be_opened_hides_no_other_and_is_told_as_what_it_is(
     left: bytes, lake: Environment
