@@ -503,12 +503,18 @@ def known_as(known: Sequence[str], table: str) -> str:
     """
     name = table.lower()
     every = [*known, *_histories(known)]
-    meant = [one for one in every if name in (one.lower(), one.lower().partition(".")[2])]
+    meant = [one for one in every if name in _names_of(one)]
     if len(meant) == 1:
         return meant[0]
     if not meant and (told := _not_yet(name)):
         raise UnknownTable(told)
     raise no_such("table", table, meant or known, UnknownTable)
+
+
+def _names_of(table: str) -> tuple[str, str]:
+    """By which a person names it, in small letters: with its pipeline, and without."""
+    name = table.lower()
+    return name, name.partition(".")[2]
 
 
 def meant(statements: str, known: Sequence[str]) -> list[str]:

@@ -230,9 +230,11 @@ def test_csv_tells_an_empty_text_from_what_is_absent() -> None:
 def test_csv_has_a_line_for_each_row_whatever_breaks_its_texts(
     text: str, beside: str | None
 ) -> None:
-    written = printed(["a", "b"], [(beside, text), (text, beside)], "csv")
-    rows = csv.reader(io.StringIO(written, newline=""))
-    assert list(rows) == [["a", "b"], [beside or "", text], [text, beside or ""]]
+    given = [(beside, text), (text, beside)]
+    written = printed(["a", "b"], given, "csv")
+    _, *rows = csv.reader(io.StringIO(written, newline=""))
+    told = beside or ""
+    assert rows == [[told, text], [text, told]]
     # What tells lines apart by either sign finds those that are quoted alone.
     assert written.count(f'"{text}"') == 2
 

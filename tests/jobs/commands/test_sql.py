@@ -220,7 +220,8 @@ def test_a_pipe_is_written_to_and_stays_one(form: str, lake: Environment, tmp_pa
     if form == "csv":
         assert written.result() == b"a\n1\n"
     else:
-        assert pq.read_table(pa.BufferReader(written.result())).to_pydict() == {"a": [1]}
+        rows = pq.read_table(pa.BufferReader(written.result()))
+        assert rows.to_pydict() == {"a": [1]}
 
 
 def test_a_link_leads_to_the_file_that_is_written(lake: Environment, tmp_path: Path) -> None:

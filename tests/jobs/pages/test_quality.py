@@ -325,12 +325,17 @@ def test_refused_rows_are_shown_as_sql_gives_them(environment: Environment) -> N
 
 def test_a_quarantine_that_cannot_be_opened_hides_no_other(environment: Environment) -> None:
     broken, whole = "flights.planes_quarantine", "flights.weather_quarantine"
-    row = {"source_file": ["a"], "source_line": [1], "reason": ["b"], "record": ["c"]}
+    row = {
+        "source_file": ["a"],
+        "source_line": [1],
+        "reason": ["b"],
+        "record": ["c"],
+    }
     for name in (broken, whole):
         rows = pa.table({"landed_date": [FIRST], **row})
         write_deltalake(environment.table_path(name), rows)
-    commit = Path(environment.table_path(broken)) / "_delta_log" / f"{0:020}.json"
-    commit.write_bytes(b"")
+    log = Path(environment.table_path(broken)) / "_delta_log"
+    (log / f"{0:020}.json").write_bytes(b"")
     found = quarantine(environment, FLIGHTS)
     assert (found.name, found.all_rows) == (whole, 1)
     assert found.names == (broken, whole)

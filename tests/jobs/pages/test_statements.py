@@ -146,15 +146,16 @@ def test_tables_are_told_with_the_meaning_of_their_columns(lake: Environment) ->
 
 
 def test_a_history_is_told_with_the_columns_that_it_has_more(lake: Environment) -> None:
-    rows = pa.table({"flight_date": [date(2013, 1, 1)], "late_probability": [0.5]})
+    day = date(2013, 1, 1)
+    rows = pa.table({"flight_date": [day], "late_probability": [0.5]})
     place = lake.table_path("flights.predictions")
     write_deltalake(place, rows, partition_by=["flight_date"])
     history = "flights.predictions_history"
     (told,) = [table for table in described(lake) if table.name == history]
     there, _ = sql.query(lake, f"FROM {history} LIMIT 0")
     assert [column.name for column in told.columns] == there
-    kinds = [column.kind for column in told.columns if column.name not in rows.column_names]
-    assert kinds == ["date", "integer", "boolean"]
+    kinds = [column.kind for column in told.columns]
+    assert kinds[-3:] == ["date", "integer", "boolean"]
     assert all(column.doc for column in told.columns)
 
 
