@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import argparse
 import time
-from datetime import date
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import Request
 
 from bench import recorded_year
 from bench.home import Home
 from jobs.output import show
-from jobs.services import addresses
-from jobs.services.airflow_api import own_airflow
-from pipelines.days import Days
+from jobs.services.airflow import NO_PROXY
+from jobs.services.airflow_api import Airflow, own_airflow
 from pipelines.environment import PAGES, PAGES_ADDRESS
 from pipelines.flights import PIPELINE as FLIGHTS
 
-_YEAR = Days(date(2012, 12, 31), date(2013, 12, 30))
 _PREDICTIONS = 900
 """For the day after each night, about as many as flights has."""
-_DIRECT = build_opener(ProxyHandler({}))
-"""No proxy, whatever the environment says: the platform is on loopback."""
 
 
 def main() -> int:
@@ -37,31 +32,31 @@ def main() -> int:
     times = parser.parse_args().times
     with TemporaryDirectory() as folder:
         home = Home(Path(folder))
-        recorded_year.write(home.environment, FLIGHTS, _YEAR)
-        recorded_year.write_predictions(home.environment, FLIGHTS, _YEAR, _PREDICTIONS)
+        recorded_year.write(home.environment, FLIGHTS, recorded_year.YEAR)
+        recorded_year.write_predictions(home.environment, FLIGHTS, recorded_year.YEAR, _PREDICTIONS)
         with home.up():
-            rows = [_row(home, page, times) for page in PAGES]
+            airflow = own_airflow(home.environment)
+            rows = [_row(airflow, page, times) for page in PAGES]
     show(("page", "seconds", "least", "most", "kilobytes"), rows, "table")
     return 0
 
 
-def _row(home: Home, page: str, times: int) -> tuple[object, ...]:
+def _row(airflow: Airflow, page: str, times: int) -> tuple[object, ...]:
     # The first imports what the page needs.
-    _ask(home, page)
-    asked = [_ask(home, page) for _ in range(times)]
+    _ask(airflow, page)
+    asked = [_ask(airflow, page) for _ in range(times)]
     seconds = [one for one, _ in asked]
     figures = (median(seconds), min(seconds), max(seconds))
     _, size = asked[-1]
     return (PAGES[page], *[f"{one:.3f}" for one in figures], round(size / 1000))
 
 
-def _ask(home: Home, page: str) -> tuple[float, int]:
+def _ask(airflow: Airflow, page: str) -> tuple[float, int]:
     """Seconds until all of the page is there, and its bytes."""
-    token = own_airflow(home.environment).token()
-    address = f"{addresses.of_api(home.environment)}{PAGES_ADDRESS}/{FLIGHTS.name}/{page}"
-    request = Request(address, headers={"Authorization": f"Bearer {token}"})
+    address = f"{airflow.url}{PAGES_ADDRESS}/{FLIGHTS.name}/{page}"
+    request = Request(address, headers={"Authorization": f"Bearer {airflow.token()}"})
     started = time.monotonic()
-    with _DIRECT.open(request) as response:
+    with NO_PROXY.open(request) as response:
         content = response.read()
     return time.monotonic() - started, len(content)
 

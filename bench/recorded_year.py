@@ -17,6 +17,7 @@ from pipelines.environment import Environment
 from pipelines.spec import PREDICTIONS, TRAINING, Pipeline, Table
 from pipelines.stages import STAGES
 
+YEAR = Days(date(2012, 12, 31), date(2013, 12, 30))
 CHECKS = 235
 """Of a night of flights, nearly."""
 

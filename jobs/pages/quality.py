@@ -85,7 +85,7 @@ _ALIKE = """
 """
 """Nights that follow each other and were judged alike: by check, and of all checks of a table (no
 name). Checks come as they were recorded."""
-_COUNTING = "SELECT DISTINCT place FROM of_last_verdicts ORDER BY place"
+_COUNTING = "SELECT DISTINCT place, state FROM of_last_verdicts ORDER BY place"
 _READ = ("first_day", "last_day", "status", "started_at", "metrics", "error")
 _Row = Mapping[str, Any]
 _Counts = list[tuple[date, int]]
@@ -381,6 +381,8 @@ def _refused_files(
 def _judged(recorded: pa.Table, since: date) -> tuple[_Judged, pa.Table]:
     """What the last verdict about each night says, and those rows that are of a last verdict.
 
+    Each of those rows has its `state` beside, a place in `_STATES`.
+
     Nights before `since` are left out.
 
     A verdict is about all checks of a table. Of checks that only differ in their bounds the worst
@@ -397,18 +399,13 @@ def _judged(recorded: pa.Table, since: date) -> tuple[_Judged, pa.Table]:
             key = _key(table, expectation, column) if expectation else None
             segment = Segment(days=Days(first, last), state=_STATES[state])
             found.setdefault(table, {}).setdefault(key, []).append(segment)
-        counting = database.execute(_COUNTING).fetchall()
-    return found, recorded.take([place for (place,) in counting])
+        counting = database.sql(_COUNTING).to_arrow_table()
+    rows = recorded.take(counting["place"])
+    return found, rows.append_column("state", counting["state"])
 
 
 def _key(table: str, expectation: str, column: str) -> Key:
     return Key(table=table, expectation=expectation, column=column)
-
-
-def _state(success: bool, severity: str) -> str:
-    if success:
-        return PASSED
-    return FAILED if severity == "critical" else WARNING
 
 
 def _tables(pipeline: Pipeline, judged: _Judged, nights: Days) -> Iterable[Judged]:
@@ -442,14 +439,14 @@ def _filled(segments: Iterable[Segment], nights: Days) -> Iterator[Segment]:
 
 def _failures(environment: Environment, counting: pa.Table) -> Iterable[Failure]:
     """What does not hold on some night by the last verdict about it, the newest night first."""
-    rows = counting.filter(pc.invert(counting["success"])).to_pylist()
+    rows = counting.filter(pc.greater(counting["state"], _WORST[PASSED])).to_pylist()
     for row in sorted(rows, key=itemgetter("last_day", "checked_at"), reverse=True):
         detail = json.loads(row["detail"] or "{}")
         examples = [_in_words(one) for one in detail.get("examples", ())]
         yield Failure(
             key=Key.of(row),
             days=Days(row["first_day"], row["last_day"]),
-            state=_state(row["success"], row["severity"]),
+            state=_STATES[row["state"]],
             says=detail.get("says", ""),
             observed=row["observed"] or "",
             examples=tuple(examples),

@@ -67,8 +67,8 @@ _SET_BY = {
     "AIRFLOW__OPENLINEAGE__NAMESPACE": "NIGHTSHIFT_LINEAGE",
 }
 """Variables of Airflow's that `variables` may set -> our own by which it does."""
-# Airflow is on loopback, where no proxy leads.
-_NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""No proxy, whatever the environment says: Airflow is on loopback, where none leads."""
 
 
 def variables(environment: Environment) -> dict[str, str]:
@@ -244,7 +244,7 @@ def health(environment: Environment) -> dict[str, Any]:
     """What the API tells of itself and the other components; empty while it does not answer."""
     url = f"{addresses.of_api(environment)}/api/v2/monitor/health"
     try:
-        with _NO_PROXY.open(url, timeout=_ASK_SECONDS) as answer:
+        with NO_PROXY.open(url, timeout=_ASK_SECONDS) as answer:
             content = json.load(answer)
     except (OSError, HTTPException, ValueError):
         # Another program may have the port, and speak no HTTP.
@@ -259,7 +259,7 @@ def prepare_for_tasks(environment: Environment) -> None:
     """
     url = f"{addresses.of_api(environment)}/execution/health"
     with suppress(OSError, HTTPException):
-        _NO_PROXY.open(url, timeout=_SEND_SECONDS).close()
+        NO_PROXY.open(url, timeout=_SEND_SECONDS).close()
 
 
 def is_healthy(health: Mapping[str, Any], service: str, since: float) -> bool:

@@ -11,10 +11,10 @@ from http import HTTPStatus
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import Request
 
 from jobs.services import addresses
-from jobs.services.airflow import USER
+from jobs.services.airflow import NO_PROXY, USER
 from jobs.services.secrets import secret
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
@@ -31,8 +31,6 @@ _MOST_TASKS = 100
 """Airflow gives a page of 50 by default; a night has about ten stages."""
 _STARTED_LAST = "~"
 """Sorts after every instant: the start of a task that has none yet."""
-_NO_PROXY = build_opener(ProxyHandler({}))
-"""No proxy, whatever the environment says: the platform is on loopback."""
 
 Content = Mapping[str, Any]
 """A JSON object that is sent."""
@@ -221,7 +219,7 @@ class Airflow:
         content = None if body is None else json.dumps(body).encode()
         request = Request(f"{self.url}{path}", content, headers, method=method)
         try:
-            with _NO_PROXY.open(request, timeout=_TIMEOUT_SECONDS) as response:
+            with NO_PROXY.open(request, timeout=_TIMEOUT_SECONDS) as response:
                 return response.status, json.loads(response.read() or b"{}")
         except HTTPError as refusal:
             return refusal.code, _answer(refusal.read())

@@ -6,12 +6,12 @@ import json
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.error import HTTPError
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import Request
 
 from jobs.services.accounts import accounts
+from jobs.services.airflow import NO_PROXY
 from pipelines.environment import PAGES, Environment
 
-_NO_PROXY = build_opener(ProxyHandler({}))
 DECIDE = "/nightshift/pages/flights/models"
 DECISION = {"what": "rollback", "version": "999", "why": "a test"}
 """Of a version that nobody has: who may decide is told so, and nothing changes."""
@@ -45,7 +45,7 @@ class Person:
     def status(self, path: str, body: object = None) -> int:
         """The HTTP status of a GET, or of a POST of the body."""
         try:
-            with _NO_PROXY.open(self._request(path, body), timeout=60) as answer:
+            with NO_PROXY.open(self._request(path, body), timeout=60) as answer:
                 return int(answer.status)
         except HTTPError as refusal:
             return refusal.code
@@ -87,5 +87,5 @@ def signed_in(environment: Environment) -> dict[str, Person]:
 def _sign_in(url: str, user: str, password: str) -> Person:
     body = json.dumps({"username": user, "password": password}).encode()
     asked = Request(f"{url}/auth/token", body, {"Content-Type": "application/json"})
-    with _NO_PROXY.open(asked, timeout=60) as answer:
+    with NO_PROXY.open(asked, timeout=60) as answer:
         return Person(url=url, token=json.load(answer)["access_token"])

@@ -19,13 +19,13 @@ from fastapi import FastAPI
 from playwright.sync_api import Page, expect, sync_playwright
 
 from bench import recorded_year
+from bench.recorded_year import YEAR
 from jobs.lake import ops
 from pipelines.environment import PAGES_ADDRESS, ROOT, Environment
 from pipelines.flights import PIPELINE as FLIGHTS
 from plugins.pages import app as pages
 from tests.conftest import free_port
 from tests.e2e.test_ui import CHROMIUM, FLAGS
-from tests.jobs.pages.test_nights import YEAR
 from tests.plugins.test_pages import Manager
 
 pytestmark = pytest.mark.skipif(not shutil.which("chromium"), reason="no 'chromium' on PATH")

@@ -25,7 +25,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from bench import recorded_year
-from bench.recorded_year import write_predictions
+from bench.recorded_year import YEAR, write_predictions
 from expectations import report_page
 from jobs.lake import model_events, ops
 from jobs.pages import nights, predictions, quality, statements
@@ -33,7 +33,6 @@ from pipelines.environment import PAGES, PAGES_ADDRESS, REPORTS_ADDRESS, ROOT, E
 from pipelines.flights import PIPELINE as FLIGHTS
 from pipelines.spec import RESERVED_PIPELINES
 from plugins.pages import app as pages
-from tests.jobs.pages.test_nights import YEAR
 from tests.jobs.test_survey import DAYS, TINY, Home
 
 CARRIER = "<img src=x onerror=alert(1)>"

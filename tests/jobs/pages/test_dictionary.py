@@ -12,6 +12,7 @@ import pytest
 from deltalake import write_deltalake
 
 from bench import recorded_year
+from bench.recorded_year import YEAR
 from jobs.commands.tables import describe
 from jobs.lake import ops
 from jobs.pages.dictionary import Entry, dictionary_of
@@ -19,7 +20,6 @@ from pipelines import catalog
 from pipelines.environment import Environment
 from pipelines.flights import PIPELINE as FLIGHTS
 from pipelines.spec import Pipeline
-from tests.jobs.pages.test_nights import YEAR
 
 _PIPELINES = [catalog.pipeline(name) for name in catalog.names()]
 

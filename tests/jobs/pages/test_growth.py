@@ -15,6 +15,7 @@ import pytest
 from deltalake import DeltaTable
 
 from bench import recorded_year
+from bench.recorded_year import YEAR
 from jobs.lake import sql
 from jobs.pages.dictionary import dictionary_of
 from jobs.pages.models import models
@@ -24,7 +25,6 @@ from jobs.pages.quality import quality
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.flights import PIPELINE as FLIGHTS
-from tests.jobs.pages.test_nights import YEAR
 
 LENGTHS = (60, 120, 240)
 """Nights on record: each twice those before."""

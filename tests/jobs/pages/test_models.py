@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from bench import recorded_year
+from bench.recorded_year import YEAR
 from jobs.lake import model_events, ops, sql
 from jobs.pages.models import EVENTS_SHOWN, Awaiting, models
 from pipelines.environment import Environment
 from pipelines.flights import PIPELINE as FLIGHTS
-from tests.jobs.pages.test_nights import YEAR
 
 NOW = datetime(2013, 3, 9, tzinfo=UTC)
 

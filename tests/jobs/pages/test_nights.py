@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bench import recorded_year
+from bench.recorded_year import YEAR
 from jobs import survey
 from jobs.commands.plan import plan
 from jobs.lake import ops, sql
@@ -20,8 +21,6 @@ from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
 from pipelines.flights import PIPELINE as FLIGHTS
 from tests.jobs.test_survey import DAYS, TINY, Home, _definitions
-
-YEAR = Days(date(2012, 12, 31), date(2013, 12, 30))
 
 
 @pytest.fixture

@@ -14,14 +14,13 @@ import pytest
 from deltalake import write_deltalake
 
 from bench import recorded_year
-from bench.recorded_year import write_predictions
+from bench.recorded_year import YEAR, write_predictions
 from jobs.lake import ops, sql
 from jobs.pages.predictions import Asked, Predictions, predictions
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from pipelines.flights import PIPELINE as FLIGHTS
-from tests.jobs.pages.test_nights import YEAR
 
 NIGHTS = Days(date(2013, 2, 1), date(2013, 2, 3))
 NEWEST = date(2013, 2, 4)

@@ -18,13 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench import recorded_year
+from bench.recorded_year import YEAR
 from jobs.lake import ops, sql
 from jobs.pages.quality import NIGHTS_SHOWN, ROWS_SHOWN, Key, Segment, Strip, quality, quarantine
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
 from pipelines.flights import PIPELINE as FLIGHTS
-from tests.jobs.pages.test_nights import YEAR
 
 FIRST, SECOND, THIRD = (date(2013, 1, day) for day in range(1, 4))
 ROWS = Key(table="flights.flights", expectation="expect_between", column="rows")
