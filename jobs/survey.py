@@ -22,6 +22,7 @@ from jobs.lake.definition import digest
 from jobs.lake.knowledge import Knowledge, arrival, newest_version
 from jobs.lake.locations import path, sql_name
 from jobs.lake.log import are_there
+from jobs.lake.read_before import ReadBefore
 from jobs.lake.transforms import definitions
 from pipelines.days import Days
 from pipelines.errors import Refused
@@ -102,6 +103,7 @@ class Survey:
         self._quarantines: dict[str, Mapping[date, Sequence[Publication]]] = {}
         self._lost_of_quarantines: dict[str, Mapping[date, Publication]] = {}
         self._knowledge = Knowledge(run, self._told)
+        self._read_before = ReadBefore(run.environment.runtime)
         self.nights = self._nights()
         self.holes = self._find_holes()
         """Nights that were never published and whose files are not there: those before the run's
@@ -642,7 +644,7 @@ class Survey:
         if not seen or given.version in seen:
             return False
         try:
-            return publications.digest_of_file(file) != given.digest
+            return self._read_before.digest(file, seen[0]) != given.digest
         except OSError:
             if is_url(file):
                 # The store refuses, which says nothing of the file.

@@ -787,6 +787,45 @@ def test_a_file_that_was_recorded_by_its_time_alone_is_known_by_it(
     assert home.performed == []
 
 
+def test_files_that_were_marked_anew_are_read_once_more_and_no_more(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    days = DAYS[:3]
+    for day in days:
+        home.land(day, *home.ids_in(day))
+    read: list[str] = []
+    digest = publications.digest_of_file
+
+    def counting(file: Path) -> str:
+        read.append(file.name)
+        return digest(file)
+
+    monkeypatch.setattr(publications, "digest_of_file", counting)
+    for _ in range(2):
+        assert home.night(DAYS[2]) == 0
+        assert home.performed == []
+    assert sorted(read) == [f"{day}.csv" for day in days]
+    # What is said since is read again: by its mark, though nobody reads the others.
+    home.land(DAYS[1], 12, 13)
+    assert home.night(DAYS[2]) == 0
+    assert home.published("readings")[DAYS[1]] == [12, 13]
+    assert set(read[len(days) :]) == {f"{DAYS[1]}.csv"}
+
+
+def test_where_what_was_read_cannot_be_kept_files_are_read_each_time(home: Home) -> None:
+    home.night(DAYS[2], first=DAYS[0])
+    kept = home.environment.runtime / "landed_files.db"
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text("no database")
+    home.land(DAYS[1], *home.ids_in(DAYS[1]))
+    assert home.night(DAYS[2]) == 0
+    assert home.performed == []
+    home.land(DAYS[1], 12, 13)
+    assert home.night(DAYS[2]) == 0
+    assert home.published("readings")[DAYS[1]] == [12, 13]
+
+
 def _quarantine(
     home: Home,
     day: date,
