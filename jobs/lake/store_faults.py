@@ -1,4 +1,4 @@
-"""A store that is away or refuses us, a disk that is full, a log that is cut off: in plain words.
+"""What others do not give us, in plain words: a store or MLflow, a disk, a log that is cut off.
 
 Whichever library noticed. Of a store each has tried again for a while by then, and each tells it in
 its own way.
@@ -22,6 +22,10 @@ _DISK_SIGNS = re.compile(
     "No space left on device|Disk quota exceeded|Read-only file system|database or disk is full"
 )
 """What the system says, and with it every library but SQLite's."""
+_OF_MLFLOW = "mlflow.exceptions"
+"""Module of MLflow's own errors."""
+_MLFLOW_SIGNS = re.compile("API request to|OperationalError|PERMISSION_DENIED")
+"""What MLflow says of a server that is away or refuses us, and of a database."""
 _LOG_SIGNS = re.compile(
     r"\bJson error\b|JsonEOFException|JsonParseException|No table metadata or protocol found"
 )
@@ -57,6 +61,28 @@ def explain_disk_fault(error: BaseException) -> NightshiftError | None:
                 f"A disk is full, or may only be read: {_in_a_line(str(one))} Nothing was "
                 "published by halves: make room (`nightshift doctor` tells of the disks, "
                 "`nightshift maintain` deletes what nobody needs any more), and run it again."
+            )
+    return None
+
+
+def explain_mlflow_fault(
+    error: BaseException, variables: Mapping[str, str]
+) -> NightshiftError | None:
+    """The plain words for an MLflow that is away or refuses us; None for every other error.
+
+    Args:
+        error: What was raised.
+        variables: Environment variables that say where it is.
+    """
+    if isinstance(error, NightshiftError):
+        return None
+    for one in _with_causes(error):
+        if type(one).__module__ == _OF_MLFLOW and _MLFLOW_SIGNS.search(str(one)):
+            where = Environment.read(variables).mlflow_uri
+            return NightshiftError(
+                f"MLflow at {where} is away, or refuses: {_in_a_line(str(one))} Nothing was "
+                "published by halves: start it, or correct MLFLOW_TRACKING_URI and the credentials "
+                "beside it, and run it again."
             )
     return None
 

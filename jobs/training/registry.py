@@ -36,6 +36,8 @@ from pipelines.spec import TRAINING
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# A server that is away is asked for a minute, not for the four that MLflow has by default.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
 
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException

@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
+from mlflow.exceptions import MlflowException
 
 from jobs.lake.store_faults import explain_store_fault, what_store_says
 from jobs.night import explain
@@ -110,3 +111,31 @@ def test_an_error_is_told_as_it_is_where_the_lake_cannot_be_looked_through(
     code, message = explain(error, {"NIGHTSHIFT_LAKE": str(tmp_path)})
     assert code == NightshiftError.exit_code
     assert message == "DeltaError: Kernel error: Json error: Truncated record"
+
+
+_DATABASE_AWAY = '(psycopg.OperationalError) connection to server at "db" failed\n[SQL: X]'
+
+
+@pytest.mark.parametrize("said", ["API request to endpoint /x failed: 401 != 200", _DATABASE_AWAY])
+def test_an_mlflow_that_is_away_or_refuses_is_told_with_the_way_out_and_no_traceback(
+    said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = RuntimeError("the night failed")
+    error.__cause__ = MlflowException(said)
+    variables = {"MLFLOW_TRACKING_URI": "http://kim:hidden@models:5000"}
+    code, message = explain(error, variables)
+    assert code == NightshiftError.exit_code
+    assert message.startswith("MLflow at http://")
+    assert "models:5000 is away, or refuses: " in message
+    assert " ".join(said.split()) in message
+    assert "run it again" in message
+    assert "hidden" not in message
+    assert capsys.readouterr().err == f"Fault: {message}\n"
+
+
+def test_what_else_mlflow_says_is_told_as_a_fault_of_ours(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, message = explain(MlflowException("Invalid parameter value"))
+    assert message == "MlflowException: Invalid parameter value"
+    assert "MlflowException" in capsys.readouterr().err
