@@ -193,6 +193,10 @@ def _refuse_other_columns(feed: Feed, names: tuple[str, ...]) -> None:
     unknown = [name for name in names if name not in declared]
     if feed.new_columns != "refuse":
         unknown = []
+    if feed.new_columns == "ignore":
+        # What is not read may come as often as it likes, but not beside a declared one.
+        lower = {name.lower() for name in declared}
+        names = tuple(name for name in names if name.lower() in lower)
     twice = sorted({name for name in names if names.count(name) > 1})
     kinds = (("is missing", missing), ("is not declared", unknown), ("comes twice", twice))
     wrong = [f"column {_listed(odd)} {what}" for what, odd in kinds if odd]

@@ -41,6 +41,7 @@ _SPARK_TYPES = {
     pa.float64(): "double",
     pa.string(): "string",
     pa.large_string(): "string",
+    pa.string_view(): "string",
     pa.date32(): "date",
     # A column without any value, stored as integers.
     pa.null(): "int",

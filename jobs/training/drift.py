@@ -90,7 +90,12 @@ def judge(summaries: Summaries, position: int, watch: Watch) -> Judged | None:
         return None
     value, *others = summaries.distance(np.vstack([night, known]), known)
     threshold = max(watch.least_drift, watch.drift_multiple * float(max(others)))
-    return Judged(value=round(float(value), _DIGITS), threshold=round(threshold, _DIGITS))
+    return Judged(value=_shortened(value), threshold=_shortened(threshold))
+
+
+def _shortened(number: float) -> float:
+    """With so many digits that count: a threshold may be as small as one likes."""
+    return float(f"{number:.{_DIGITS}g}")
 
 
 def differing(own: pa.ChunkedArray, other: pa.ChunkedArray) -> float:

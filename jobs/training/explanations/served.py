@@ -281,6 +281,8 @@ def _no_row(
 ) -> str:
     """That no row of those with the rest of the key has the value, and which are like it."""
     known = sorted(pc.unique(texts.drop_null()).to_pylist())
+    if not known:
+        return f"No prediction of the night has a value of {name}: there is none to be explained."
     near = get_close_matches(value, known, n=_LISTED) or known[:_LISTED]
     of_those = f" with {_told(said)}" if said else ""
     return (

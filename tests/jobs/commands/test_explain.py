@@ -322,6 +322,12 @@ def test_a_key_of_no_row_or_of_several_is_told_with_what_is_near(
         tell(environment, LINEAR, NIGHTS, key, "json")
 
 
+def test_a_column_of_a_key_that_has_no_value_is_told(environment: Environment) -> None:
+    predictions = pa.table({"batch": pa.array([None, None], pa.string())})
+    with pytest.raises(UsageError, match="No prediction of the night has a value of batch"):
+        one_of(LINEAR, predictions, {"batch": "7"})
+
+
 def test_a_key_is_of_one_night(environment: Environment) -> None:
     with pytest.raises(UsageError, match="one prediction of one night"):
         tell(environment, LINEAR, Days(small.FIRST, NIGHT), KEY, "json")

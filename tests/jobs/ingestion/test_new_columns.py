@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -153,6 +153,29 @@ def test_an_ignored_column_is_not_read(
     assert sorted(tables.read(run, feed.name).columns) == sorted(names)
 
 
+@pytest.mark.parametrize("source_format", ["csv", "csv_gzip", "parquet"])
+def test_ignored_columns_may_have_one_name_or_none(
+    spark: SparkSession, environment: Environment, source_format: Format
+) -> None:
+    feed = feed_with("ignore", source_format)
+    named = ("stand_in_1", "stand_in_2", "stand_in_3", "stand_in_4")
+    rows = [(*row, "1", "2", "3", "4") for row in _ROWS]
+    write(environment, feed, FIRST, rows, named)
+    renamed = dict(zip(named, ("", "", "X", "x"), strict=True))
+    _rename(_first_file(environment, feed), source_format, renamed)
+    _, metrics = night(environment, feed, FIRST)
+    assert (metrics["rows_staged"], metrics["rows_quarantined"]) == (2, 0)
+
+
+def test_an_ignored_column_is_not_named_as_a_declared_one(environment: Environment) -> None:
+    feed = feed_with("ignore")
+    for name, why in (("note", "'note' comes twice"), ("Note", "'note', 'Note' differ only")):
+        write(environment, feed, FIRST, _WITH_EXTRA)
+        _rename(_first_file(environment, feed), "csv", {"extra": name})
+        with pytest.raises(Refused, match=why):
+            find_drops(run_of_feeds(environment, [feed], FIRST))
+
+
 def test_an_ignored_column_of_parquet_may_be_of_any_type(
     spark: SparkSession, environment: Environment
 ) -> None:
@@ -211,21 +234,27 @@ def test_a_name_that_no_table_can_have_is_refused_by_file_and_column(
     # As the source writes it: a declaration would refuse it at once.
     feed = feed_with("add", source_format)
     write(environment, feed, FIRST, _WITH_EXTRA, ["stand_in"])
-    file = environment.landing / "toy" / feed.path.replace("{date}", FIRST)
-    _rename(file, source_format, name)
+    _rename(_first_file(environment, feed), source_format, {"stand_in": name})
     with pytest.raises(Refused, match=rf"toy/readings/{FIRST}\.\S+: {why}"):
         find_drops(run_of_feeds(environment, [feed], FIRST))
 
 
-def _rename(file: Path, source_format: Format, name: str) -> None:
+def _first_file(environment: Environment, feed: Feed) -> Path:
+    return environment.landing / "toy" / feed.path.replace("{date}", FIRST)
+
+
+def _rename(file: Path, source_format: Format, names: Mapping[str, str]) -> None:
+    """Have columns of a file be called otherwise, in ways that its writer would refuse."""
     if source_format == "parquet":
         table = pq.read_table(file, partitioning=None)
-        pq.write_table(table.rename_columns({"stand_in": name}), file)
+        renamed = [names.get(name, name) for name in table.column_names]
+        pq.write_table(table.rename_columns(renamed), file)
         return
     is_gzip = source_format == "csv_gzip"
     content = gzip.decompress(file.read_bytes()) if is_gzip else file.read_bytes()
-    renamed = content.replace(b"stand_in", name.encode())
-    file.write_bytes(gzip.compress(renamed) if is_gzip else renamed)
+    for name, other in names.items():
+        content = content.replace(name.encode(), other.encode())
+    file.write_bytes(gzip.compress(content) if is_gzip else content)
 
 
 def test_a_twin_of_a_column_of_another_day_is_refused_by_file_and_column(

@@ -104,6 +104,7 @@ _DOUBLES = [0.1, 1e300, -0.0, 5e-324, 1.7976931348623157e308, None]
         ("boolean", pa.bool_(), _BOOLEANS, _BOOLEANS),
         ("string", pa.string(), _TEXTS, ["a", None, None, None]),
         ("string", pa.large_string(), ["two\nlines"], ["two\nlines"]),
+        ("string", pa.string_view(), ["longer than twelve"], ["longer than twelve"]),
         ("string", _CODES, ["a", "b", "a"], ["a", "b", "a"]),
         ("string", pa.float64(), [1.5], ["1.5"]),
         ("string", pa.decimal128(5, 2), [Decimal("1.50")], ["1.50"]),

@@ -173,6 +173,15 @@ def test_nights_that_differ_from_one_another_are_allowed_to() -> None:
     assert found and found.threshold > 1
 
 
+def test_a_threshold_may_be_as_small_as_one_likes() -> None:
+    values = np.zeros(NIGHTS * PER_NIGHT)
+    values[LAST] = 1e-8
+    column = pa.chunked_array([pa.array(values)])
+    moved = drift.summaries_of(column, CUTS)[0]
+    found = drift.judge(moved, NIGHTS - 1, replace(WATCH, least_drift=1e-7))
+    assert found == Judged(value=1e-8, threshold=1e-7)
+
+
 @given(
     seed=st.integers(0, 2**32 - 1),
     shared=st.floats(0, 3),
