@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -314,6 +314,26 @@ def test_rows_that_are_not_shown_are_a_statement_away(client: TestClient, home: 
     assert [row[2] for row in found] == list(range(200, 250))
     # Whatever stands in an address.
     assert "<img" not in get(client, f"tiny/sql?statement={quote('</textarea>' + CARRIER)}").text
+
+
+def test_days_of_a_quarantine_that_are_not_shown_are_counted(
+    client: TestClient, home: Home
+) -> None:
+    days = [DAYS[0] + timedelta(days=number) for number in range(23)]
+    rows = pa.table(
+        {
+            "landed_date": days,
+            "source_file": ["a.csv"] * len(days),
+            "source_line": [1] * len(days),
+            "reason": ["a"] * len(days),
+            "record": ["b"] * len(days),
+        }
+    )
+    write_deltalake(home.environment.table_path("tiny.readings_quarantine"), rows)
+    text = get(client, "tiny/quality").text
+    assert f"day={days[3]}#" in text
+    assert f"day={days[2]}#" not in text
+    assert "and 3 days before" in text
 
 
 def test_all_checks_that_do_not_hold_are_a_statement_away(client: TestClient, home: Home) -> None:
