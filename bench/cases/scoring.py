@@ -58,7 +58,7 @@ CASE = Case(
             name="plain_pandas_udf",
             what="the same with `predict` as it is by default (32 rows a step)",
             goal=0.05,
-            largest=100_000,
+            largest=1_000_000,
             in_quick=False,
         ),
         Peer(

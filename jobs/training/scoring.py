@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jobs.training.metrics import Vector
     from jobs.training.registry import ModelVersion, Registry
 
-_ROWS = 4096
+_ROWS = 1024
 """Rows of every call. Always as many, padded at the end: the last bits of a float must not depend
 on how many rows there are."""
 
@@ -40,13 +40,12 @@ class Scorer:
     def score(self, rows: pa.Table) -> Vector:
         """The prediction of each row, in order."""
         examples = encode(rows, self.encoding)
-        parts = [np.empty(0)]
-        for start in range(0, len(rows), _ROWS):
-            chunk = np.arange(start, min(start + _ROWS, len(rows)))
-            parts.append(self._chunk(examples.take(chunk)))
-        return np.concatenate(parts)
+        chunks = [examples.read(start, _ROWS) for start in range(0, len(rows), _ROWS)]
+        return np.concatenate([np.empty(0), *map(self._chunk, chunks)])
 
     def _chunk(self, examples: Examples) -> Vector:
+        if len(examples) == _ROWS:
+            return self.model.score(examples)
         padded = examples.take(np.arange(_ROWS) % len(examples))
         return self.model.score(padded)[: len(examples)]
 

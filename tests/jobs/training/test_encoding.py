@@ -107,12 +107,6 @@ def test_mean_and_scale_are_those_of_the_labels() -> None:
     assert learned.label_scale == pytest.approx(weights.std())
 
 
-def test_a_label_that_is_no_number_is_refused_by_the_name_of_its_column() -> None:
-    weights = with_column(ROWS, "weight", pa.array([float("nan")] + [50.0] * (len(ROWS) - 1)))
-    with pytest.raises(Refused, match=r"have values of weight that are .* or NaN"):
-        encoding.learn(weights, TWIN.training)
-
-
 def test_labels_that_are_all_alike_have_the_scale_one() -> None:
     alike = with_column(ROWS, "weight", pa.repeat(50.0, len(ROWS)))
     assert encoding.learn(alike, TWIN.training).label_scale == 1.0
