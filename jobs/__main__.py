@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.commands import completion, forwarding, in_server
 from jobs.commands.parser import Parser
@@ -20,16 +20,18 @@ from jobs.commands.version import Version
 from jobs.output import FORMATS, prepare_streams
 from jobs.services import usage
 from jobs.services.usage import Meter, Usage
-from pipelines import catalog, replay
+from pipelines import catalog
 from pipelines.days import Days, parse_day
 from pipelines.environment import JDBC_PORT, PAGES, Environment
 from pipelines.errors import UsageError
 from pipelines.events import Event
 from pipelines.forwarding import FORWARDED, LOST
 from pipelines.redaction import redacted
-from pipelines.run import Run, new_run_id
-from pipelines.spec import Pipeline
 from pipelines.stages import PLAN, STAGES, select, stage
+
+if TYPE_CHECKING:
+    from pipelines.run import Run
+    from pipelines.spec import Pipeline
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 the data or the model was refused, 2 wrong usage, 3 a fault, "
@@ -762,6 +764,8 @@ def _days_or_due(
     """The days that are named; of a replay, when none is, the one that yesterday stands for."""
     if _names_days(arguments) or pipeline.replay is None:
         return _days(arguments)
+    from pipelines import replay
+
     calendar = replay.calendar(pipeline, environment)
     yesterday = calendar.day_before(datetime.now(UTC))
     day = calendar.day_of(yesterday)
@@ -844,6 +848,8 @@ def _open(arguments: argparse.Namespace, environment: Environment) -> int:
 def _run(arguments: argparse.Namespace, environment: Environment) -> int:
     if arguments.restate and (arguments.stage or arguments.as_needed):
         raise UsageError("--restate does all stages: give it without --stage and --as-needed.")
+    from pipelines.run import Run, new_run_id
+
     pipeline = catalog.pipeline(arguments.pipeline)
     run = Run(
         pipeline=pipeline,
@@ -932,6 +938,7 @@ def _plan(arguments: argparse.Namespace, environment: Environment) -> int:
         return code
     from jobs.commands.plan import HEADER, plan, prepare_run, write_result
     from jobs.output import show
+    from pipelines.run import Run
 
     pipeline = catalog.pipeline(arguments.pipeline)
     run = Run(
@@ -956,6 +963,7 @@ def _notify(arguments: argparse.Namespace, environment: Environment) -> int:
     if (code := _forwarded(arguments, environment)) is not None:
         return code
     from jobs.commands.notify import notify, parse_instant
+    from pipelines.run import Run
 
     of_plan = arguments.stage == PLAN
     run = Run(
@@ -997,6 +1005,8 @@ def _until(arguments: argparse.Namespace, pipeline: Pipeline, environment: Envir
         return parse_day(arguments.until)
     if pipeline.replay is None:
         return _days(arguments).last
+    from pipelines import replay
+
     calendar = replay.calendar(pipeline, environment)
     return calendar.delivered_by(calendar.day_before(datetime.now(UTC)))
 
@@ -1251,6 +1261,7 @@ def _maintain(arguments: argparse.Namespace, environment: Environment) -> int:
 def _migrate(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.commands.migrate import HEADER, migrate
     from jobs.output import show
+    from pipelines.run import Run
 
     pipeline = catalog.pipeline(arguments.pipeline)
     # Its days do not matter: all that are published are looked at. What is published anew is so as

@@ -11,11 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from traceback import extract_tb
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from pipelines.errors import UsageError, no_such
-from pipelines.resources import Pool
-from pipelines.spec import Pipeline
 from pipelines.stages import STAGES
+
+if TYPE_CHECKING:
+    from pipelines.resources import Pool
+    from pipelines.spec import Pipeline
 
 _SPINE = frozenset(
     {
@@ -53,6 +56,9 @@ def pipeline(name: str) -> Pipeline:
         UsageError: there is none; the message offers the near miss. Or its module cannot be
             imported; the message says where and why.
     """
+    # Here, because whoever only asks for names need not wait for it.
+    from pipelines.spec import Pipeline
+
     if name not in names():
         raise no_such("pipeline", name, names())
     found = getattr(_declaration(name), "PIPELINE", None)

@@ -6,7 +6,6 @@ import argparse
 import os
 
 from pipelines import catalog
-from pipelines.model import FAMILIES
 from pipelines.stages import STAGES
 
 SHELLS = ("bash", "zsh", "fish")
@@ -45,6 +44,8 @@ def stages(**_: object) -> list[str]:
 
 def families(**_: object) -> list[str]:
     """Names of model families, for argcomplete."""
+    from pipelines.model import FAMILIES
+
     return list(FAMILIES)
 
 

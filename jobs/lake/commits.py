@@ -28,6 +28,7 @@ from jobs.lake.arrow_files import arrow_files
 from jobs.lake.data_files import day_files
 from jobs.lake.knowledge import Knowledge, newest_version
 from jobs.lake.locations import partition, path, sql_name
+from jobs.lake.log import is_table
 from jobs.lake.publications import Input, Publication
 from jobs.version import code_version
 from pipelines.days import Days
@@ -275,7 +276,7 @@ def _last_changes(
 
 
 def _open(table: str) -> DeltaTable | None:
-    return DeltaTable(table) if DeltaTable.is_deltatable(table) else None
+    return DeltaTable(table) if is_table(table) else None
 
 
 def _holds(known: publications.Publications, staging: Staging, day: date) -> bool:
@@ -428,7 +429,7 @@ def _create(
             post_commithook_properties=_HOOKS,
         )
     except DeltaError as error:
-        if DeltaTable.is_deltatable(path(run, name)):
+        if is_table(path(run, name)):
             # Another process has made it meanwhile.
             raise CommitFailedError(str(error)) from error
         raise

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from deltalake import DeltaTable
 
+from jobs.lake.log import is_table
 from pipelines.errors import NightshiftError
 from pipelines.spec import QUARANTINE_SUFFIX
 
@@ -43,7 +44,7 @@ def laid_out_rows(lake: str, pipeline: str) -> str:
 
 def exists(run: Run, name: str) -> bool:
     """Whether the table has ever been published."""
-    return DeltaTable.is_deltatable(path(run, name))
+    return is_table(path(run, name))
 
 
 def version(run: Run, name: str) -> int:

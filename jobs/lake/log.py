@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from typing import Any
 
+from deltalake import DeltaTable
 from pyarrow import fs
+
+from pipelines.places import is_url
 
 _CHECKPOINT = ".checkpoint."
 """In the name of a file that holds all that the commits up to it say."""
+_MADE = re.compile(r"\d{20}\.(json|checkpoint\..*parquet)")
+"""Name of a file that tells of a version."""
 Action = dict[str, Any]
 """Such as `{"add": {"path": …}}`."""
+
+
+def is_table(place: str) -> bool:
+    """Whether there is a Delta table, at that path or URL."""
+    if is_url(place):
+        return DeltaTable.is_deltatable(place)
+    # The library reads the whole log's folder: of a lake of twenty tables with some thousand
+    # commits that took 44 ms, and each question in SQL asks it of all.
+    try:
+        with os.scandir(f"{place}/_delta_log") as files:
+            return any(_MADE.fullmatch(file.name) for file in files)
+    except FileNotFoundError:
+        return False
 
 
 def actions(table: str, version: int) -> list[Action]:

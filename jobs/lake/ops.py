@@ -12,7 +12,7 @@ import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from jobs.lake.log import mark_of_newest
+from jobs.lake.log import is_table, mark_of_newest
 from jobs.services import locks
 from pipelines.environment import Environment
 from pipelines.errors import no_such
@@ -355,7 +355,7 @@ def read_once(environment: Environment, name: str) -> pa.Table:
 
 def exists(environment: Environment, name: str) -> bool:
     """Whether anything has been written to the ops table."""
-    return DeltaTable.is_deltatable(_path(environment, name))
+    return is_table(_path(environment, name))
 
 
 def now() -> datetime:
@@ -405,7 +405,7 @@ def _commit(path: str, rows: pa.Table, **how: Any) -> DeltaTable:
 def _commit_once(path: str, rows: pa.Table, **how: Any) -> DeltaTable:
     # Merge: a table that was made before a column existed gets it.
     how = {**how, "schema_mode": "merge"}
-    if not DeltaTable.is_deltatable(path):
+    if not is_table(path):
         write_deltalake(path, rows, configuration=_PROPERTIES, **how)
         return DeltaTable(path)
     # Opened once: the longer the log, the longer that takes.

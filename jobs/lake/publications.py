@@ -25,7 +25,7 @@ from deltalake import DeltaTable
 
 from jobs.lake import ops
 from jobs.lake.locations import sql_name
-from jobs.lake.log import actions, are_there, sizes
+from jobs.lake.log import actions, are_there, is_table, sizes
 from jobs.services import locks
 from pipelines.days import Days
 from pipelines.places import mark, opened
@@ -371,7 +371,7 @@ class Told(Sequence[Publication]):
         # takes the longer to be opened the more commits its log has.
         if last is not None and are_there(place, last, last + 1) == [True, False]:
             return
-        newest = DeltaTable(place).version() if DeltaTable.is_deltatable(place) else -1
+        newest = DeltaTable(place).version() if is_table(place) else -1
         agreed = _agreed(place, newest, recorded)
         is_there = pc.less_equal(recorded["version"], agreed)
         self._recorded = recorded.filter(is_there)

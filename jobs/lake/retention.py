@@ -25,7 +25,7 @@ from jobs.lake import ops, snapshots
 from jobs.lake.in_use import InUse
 from jobs.lake.knowledge import visible
 from jobs.lake.locations import STAGED_BELOW, exists, manifests, path, sql_name
-from jobs.lake.log import Action, actions
+from jobs.lake.log import Action, actions, is_table
 from jobs.lake.snapshots import Snapshot
 from jobs.services.leftovers import Cleaned, Rule
 from pipelines.errors import NightshiftError
@@ -129,7 +129,7 @@ def clean_tables(run: Run, pinned: Iterable[Snapshot], rule: Rule) -> Iterable[C
     used = versions_in_use(run, pinned)
     for name in names(run):
         place = path(run, name)
-        if DeltaTable.is_deltatable(place):
+        if is_table(place):
             yield _clean_or_tell(place, sql_name(run, name), rule, used[name])
 
 

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import duckdb
 import pyarrow as pa
-from deltalake import DeltaTable
 from pyarrow import fs
 
 from jobs.lake import as_left, as_of, datasets, dictionary
+from jobs.lake.log import is_table
 from jobs.lake.ops_views import OPS_VIEWS
 from jobs.lake.tokens import (
     Token,
@@ -486,7 +486,7 @@ def stored_tables(environment: Environment) -> list[str]:
     for pipeline in pipelines:
         for table in _folders(system, pipeline.path):
             name = f"{pipeline.base_name}.{table.base_name}"
-            if DeltaTable.is_deltatable(environment.table_path(name)):
+            if is_table(environment.table_path(name)):
                 names.append(name)
     return names
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
-from deltalake import DeltaTable
-
 from jobs.lake import dictionary, ops, publications, sql
 from jobs.lake.locations import exists, sql_name
+from jobs.lake.log import is_table
 from jobs.lake.ops_docs import OPS_TABLES
 from jobs.lake.ops_views import OPS_VIEWS
 from jobs.pages.statements import Column, columns_of
@@ -211,7 +210,7 @@ def _platform(environment: Environment) -> Iterable[Entry]:
     for name in sorted(names):
         docs = dictionary.column_docs(name)
         columns = [Column(name=column, kind="", doc=docs[column]) for column in docs]
-        if DeltaTable.is_deltatable(environment.table_path(name)):
+        if is_table(environment.table_path(name)):
             columns = columns_of(environment, name)
         yield Entry(
             name=name,

@@ -58,6 +58,8 @@ PRELOAD = (
     "features.store",
     "jobs.__main__",
     "jobs.commands.sql",
+    "jobs.commands.sql_memory",
+    "jobs.lake.sql",
     "jobs.night",
     "jobs.stages.check",
     "jobs.stages.evaluate",

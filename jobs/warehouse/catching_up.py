@@ -16,6 +16,7 @@ from deltalake import DeltaTable
 from pyarrow import dataset as arrow
 
 from jobs.lake import datasets, publications
+from jobs.lake.log import is_table
 from jobs.night import message_of
 from jobs.warehouse import days, tables
 from jobs.warehouse.connection import (
@@ -158,7 +159,7 @@ def _share(end: float | None, tables: int) -> float | None:
 def _source(environment: Environment, name: str) -> _Source | None:
     """The table as it is now; None: it was never published."""
     place = environment.table_path(name)
-    if not DeltaTable.is_deltatable(place):
+    if not is_table(place):
         return None
     # Opened before the record is asked, which may tell of later versions meanwhile.
     newest = DeltaTable(place)

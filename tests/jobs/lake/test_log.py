@@ -48,6 +48,24 @@ def test_only_the_newest_commit_has_a_mark_which_no_other_of_its_number_has(tmp_
     assert log.mark_of_newest(str(table), 0) not in (None, first)
 
 
+def test_what_is_a_table_is_as_the_library_says(tmp_path: Path) -> None:
+    def is_table(name: str) -> bool:
+        place = str(tmp_path / name)
+        assert log.is_table(place) == DeltaTable.is_deltatable(place)
+        return log.is_table(place)
+
+    write_deltalake(str(tmp_path / "whole"), pa.table({"number": [1]}))
+    write_deltalake(str(tmp_path / "shortened"), pa.table({"number": [1]}))
+    DeltaTable(str(tmp_path / "shortened")).create_checkpoint()
+    (tmp_path / "shortened" / "_delta_log" / f"{0:020}.json").unlink()
+    assert is_table("whole") and is_table("shortened")
+    (tmp_path / "begun" / "_delta_log").mkdir(parents=True)
+    assert not is_table("begun")
+    (tmp_path / "begun" / "_delta_log" / f".{0:020}.json.tmp").touch()
+    assert not is_table("begun")
+    assert not is_table("nowhere")
+
+
 def test_a_commit_that_is_cut_off_is_found_in_the_lake(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_deltalake(str(tmp_path / "toy" / name), pa.table({"number": [1]}))
