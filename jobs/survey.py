@@ -638,6 +638,9 @@ class Survey:
     def _has_changed(self, given: Input) -> bool:
         if self._knowledge.table_of(given):
             return self._knowledge.digest(given) != given.digest
+        if given.table_of(self.pipeline.name):
+            # A table that is declared no more says nothing new.
+            return False
         file = self._run.environment.landing / given.name
         seen = marks(file)
         # A file that is gone, and a model, say nothing new.

@@ -30,19 +30,21 @@ class InUse:
             run: Whose pipeline's tables they are.
             names: The tables, those of refused rows too.
         """
-        self._pipeline = run.pipeline.name
+        self._run = run
         self.told = {name: publications.every(run, name) for name in names}
         """By table its publications in their order."""
         self.versions: dict[str, set[int]] = defaultdict(set)
         """By table the Delta versions that are in use."""
         self._by_day: dict[str, dict[date, list[Publication]]] = {}
         self._taken: set[tuple[str, date, int]] = set()
+        self._others: dict[str, Sequence[Publication]] = {}
+        """The same by table that is declared no more, and of which something was made."""
 
     def add(self, name: str, one: Publication) -> None:
         """Add the rows of a publication, and all that is behind them."""
         self.versions[name].add(one.version)
         for given in one.inputs:
-            table = given.table_of(self._pipeline)
+            table = given.table_of(self._run.pipeline.name)
             if table is not None and given.version is not None:
                 self.versions[table].add(given.version)
                 self._look_behind(table, given, given.version)
@@ -64,7 +66,7 @@ class InUse:
             return [None]
         seen = Days(given.known_from or given.known_by, given.known_by)
         nights = {seen.first}
-        for one in self.told[table]:
+        for one in self._told_of(table):
             if one.known_day is not None and one.known_day in seen:
                 nights.add(one.known_day)
         return [*nights]
@@ -96,7 +98,15 @@ class InUse:
     def _days_of(self, table: str) -> dict[date, list[Publication]]:
         if table not in self._by_day:
             by_day: dict[date, list[Publication]] = {}
-            for one in self.told.get(table, ()):
+            for one in self._told_of(table):
                 by_day.setdefault(one.day, []).append(one)
             self._by_day[table] = by_day
         return self._by_day[table]
+
+    def _told_of(self, table: str) -> Sequence[Publication]:
+        """The publications of a table, also of one that is declared no more."""
+        if table in self.told:
+            return self.told[table]
+        if table not in self._others:
+            self._others[table] = publications.every(self._run, table)
+        return self._others[table]

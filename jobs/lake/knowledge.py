@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -186,8 +187,9 @@ class Knowledge:
         return replace(given, digest=self.digest(given))
 
     def table_of(self, given: Input) -> str | None:
-        """The pipeline's table that the input is; None: it is none."""
-        return given.table_of(self._run.pipeline.name)
+        """The pipeline's table that the input is; None: it is none, or one declared no more."""
+        name = given.table_of(self._run.pipeline.name)
+        return name if name in self._declared else None
 
     def digest(self, given: Input) -> str:
         """What the days of a table say today to those who see them."""
@@ -241,6 +243,10 @@ class Knowledge:
                     first = found.get(one.day, one.published_at)
                     found[one.day] = min(first, one.published_at)
         return found
+
+    @cached_property
+    def _declared(self) -> set[str]:
+        return {table.name for table in self._run.pipeline.tables}
 
     @property
     def _daily_feeds(self) -> list[str]:

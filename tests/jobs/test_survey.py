@@ -1919,6 +1919,22 @@ def test_the_plan_tells_of_another_definition_and_a_night_spreads_none(home: Hom
     assert home.performed == []
 
 
+@pytest.mark.parametrize("derived", [(MARKS, replace(SUMS, name="totals")), (MARKS,)])
+def test_a_table_that_is_declared_no_more_keeps_nothing_from_being_planned(
+    derived: tuple[Table, ...], home: Home
+) -> None:
+    home.promote(DAYS[0])
+    home.night(DAYS[2], first=DAYS[0])
+    # What is scored was made from the sums of these nights.
+    home.pipeline = replace(TINY, derived=derived)
+    with home._stages():
+        rows = plan(home.run(DAYS[2])).rows
+    told = {row[0]: row[1] for row in rows}
+    assert told["tiny.scoring"] == told["tiny.training"] == "current"
+    assert told.get("tiny.totals", "missing") == "missing"
+    assert "tiny.sums" not in told
+
+
 @pytest.mark.parametrize("name", ["readings", "marks", "sums", "training", "scoring"])
 def test_a_table_whose_folder_is_gone_is_made_again_by_the_next_night(
     name: str, home: Home

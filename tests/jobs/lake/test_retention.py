@@ -23,6 +23,7 @@ from jobs.lake.staging import Staging
 from jobs.services.leftovers import Cleaned, Rule
 from pipelines.days import Days
 from pipelines.run import Run
+from pipelines.spec import Table
 from tests.jobs.lake.test_commits import FIRST, SECOND, TABLE, ids_of, run_at, staged
 
 LONG_AGO = timedelta(days=60)
@@ -209,6 +210,24 @@ def test_what_stands_behind_predictions_that_were_served_stays_through_every_tab
     assert ids_at(run, TABLE, 4) == [5]
     assert ids_at(run, "scoring", 0) == [1]
     assert ids_at(run, "scoring", 1) == [3]
+
+
+def test_what_stands_behind_predictions_stays_through_a_table_that_is_declared_no_more(
+    tmp_path: Path,
+) -> None:
+    run = run_at(tmp_path, DAY)
+    sums = Table(name="sums", made_by="transform", reads=(TABLE,), key=("id",))
+    before = replace(run, pipeline=replace(run.pipeline, derived=(sums,)))
+    made_of(before, TABLE, 1, None)
+    made_of(before, "sums", 1, TABLE)
+    made_of(before, "scoring", 1, "sums")
+    made_of(before, "predictions", 1, "scoring")
+    for number in (2, 3):
+        made_of(before, TABLE, number, None)
+    age(run, TABLE)
+    assert clean(run, TABLE).deleted == 1
+    assert ids_at(run, TABLE, 0) == [1]
+    assert ids_of(run) == {"2013-01-05": [3]}
 
 
 def test_what_stands_behind_the_rows_that_a_model_learned_from_stays(tmp_path: Path) -> None:
