@@ -6,10 +6,13 @@ are not opened.
 
 from __future__ import annotations
 
+import math
 import operator
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -44,6 +47,10 @@ _OF_NULL = {
 }
 OPERATORS = (*_COMPARISONS, *_OF_SEVERAL)
 _ROWS_AT_ONCE = 100_000
+_TIME_OF_DAY = re.compile(r"\d[T ].*[1-9]")
+"""Within a text that begins with a day: midnight is the day itself."""
+_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
+"""Of decimals that are never rounded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,7 +187,7 @@ def _condition(column: str, how: str, value: object, kind: DuckDBPyType) -> Expr
         if how not in _OF_NULL:
             raise UsageError(f"Filter {column} {how} None holds for no row: say '=' or '!='.")
         return _OF_NULL[how](name)
-    return _COMPARISONS[how](name, _constant(value, kind))
+    return _COMPARISONS[how](name, _constant(column, value, kind))
 
 
 def _of_several(column: str, how: str, value: object, kind: DuckDBPyType) -> Expression:
@@ -199,7 +206,8 @@ def _of_several(column: str, how: str, value: object, kind: DuckDBPyType) -> Exp
     if not values:
         # SQL has no empty list.
         return ConstantExpression(how == "not in")
-    return _OF_SEVERAL[how](ColumnExpression(column), *[_constant(one, kind) for one in values])
+    constants = [_constant(column, one, kind) for one in values]
+    return _OF_SEVERAL[how](ColumnExpression(column), *constants)
 
 
 def _is_missing(value: object) -> bool:
@@ -211,13 +219,43 @@ def _is_missing(value: object) -> bool:
         return False
 
 
-def _constant(value: object, kind: DuckDBPyType) -> Expression:
+def _constant(column: str, value: object, kind: DuckDBPyType) -> Expression:
     try:
         constant = ConstantExpression(value)
     except (TypeError, duckdb.Error):
         raise UsageError(f"{value!r} is no value of a column: nothing equals it.") from None
     # '2013-04-03' means the day; a number keeps what it says, whatever the column holds.
-    return constant.cast(kind) if isinstance(value, str) else constant
+    if not isinstance(value, str):
+        return constant
+    if _is_rounded(value, kind):
+        raise UsageError(
+            f"'{value}' is no value of column '{column}', which is {kind}: it would be rounded to "
+            "one. Without quotes, as a number or a datetime, it is compared as it is."
+        )
+    return constant.cast(kind)
+
+
+def _is_rounded(text: str, kind: DuckDBPyType) -> bool:
+    """Whether DuckDB would read a number with fewer places, or a day without its time."""
+    if kind.id == "date":
+        return bool(_TIME_OF_DAY.search(text))
+    try:
+        said = Decimal(text).normalize(_EXACT)
+    except ArithmeticError:
+        # Not as numbers are mostly written: DuckDB says what it is.
+        return False
+    return said.is_finite() and -int(said.as_tuple().exponent) > _places(kind)
+
+
+def _places(kind: DuckDBPyType) -> float:
+    """Digits behind the point that a column of that type keeps."""
+    if kind.id.endswith(("int", "integer")):
+        return 0
+    if kind.id == "decimal":
+        scale = dict(kind.children)["scale"]
+        assert isinstance(scale, int), "a decimal tells two numbers of itself"
+        return scale
+    return math.inf
 
 
 def _all_of(batches: pa.RecordBatchReader) -> pa.Table:

@@ -347,6 +347,61 @@ def test_a_filter_that_makes_no_sense_is_refused(lake: Environment, one: Filter,
         _delays(one)
 
 
+@pytest.mark.parametrize(
+    ("column", "how", "value"),
+    [
+        ("delay", "=", "2.5"),
+        ("delay", "<=", "1e-1"),
+        ("delay", "in", ["2", "1.4"]),
+        ("huge", "=", "9007199254740993.5"),
+        ("money", "=", "1.005"),
+        ("day", "=", "2013-01-01 23:59"),
+        ("day", "<", "2013-01-02T12:00:00Z"),
+    ],
+)
+def test_a_text_that_its_column_could_hold_only_rounded_is_refused(
+    column: str, how: str, value: Any, lake: Environment
+) -> None:
+    rows = pa.table(
+        {
+            "day": [_FIRST],
+            "delay": pa.array([2], pa.int64()),
+            "huge": pa.array([2**53 + 2], pa.int64()),
+            "money": pa.array([Decimal("1.01")], pa.decimal128(9, 2)),
+        }
+    )
+    write_deltalake(lake.table_path("flights.money"), rows)
+    wrong = value[-1] if isinstance(value, list) else value
+    with pytest.raises(UsageError) as refused:
+        nightshift.read("flights.money", filters=[(column, how, value)])
+    assert str(refused.value).startswith(f"'{wrong}' is no value of column '{column}', which is ")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("delay", "2.0"),
+        ("delay", " 20e-1 "),
+        ("delay", "0x2"),
+        ("money", "1.0100"),
+        ("day", "2013-01-01 00:00:00"),
+        ("day", "2013-01-01T00:00:00Z"),
+    ],
+)
+def test_a_text_may_say_what_its_column_holds_in_any_way(
+    column: str, value: str, lake: Environment
+) -> None:
+    rows = pa.table(
+        {
+            "day": [_FIRST],
+            "delay": pa.array([2], pa.int64()),
+            "money": pa.array([Decimal("1.01")], pa.decimal128(9, 2)),
+        }
+    )
+    write_deltalake(lake.table_path("flights.money"), rows)
+    assert len(nightshift.read("flights.money", filters=[(column, "=", value)])) == 1
+
+
 def test_only_the_table_that_is_named_is_opened(lake: Environment) -> None:
     log = Path(lake.table_path("weather.flights")) / "_delta_log"
     log.mkdir(parents=True)
