@@ -131,7 +131,7 @@ def breaches(
     """What the new contract takes away that the old one promised, with the way out.
 
     A column whose deprecation has run out may vanish or change, but not by a deprecation that was
-    never seen before it ran out.
+    never seen before it ran out. Nor does the day come sooner that was promised.
     """
     table = f"{pipeline}.{PREDICTIONS}"
     known = {one.column: one for one in now}
@@ -153,9 +153,11 @@ def _broken(one: Promised, found: Promised | None, today: date) -> Iterator[str]
         yield f"column '{one.column}' would become {found.type}, and was promised as {one.type}."
     if found.nullable and not one.nullable and one.deprecated_since is None:
         yield f"column '{one.column}' could be null, and was promised never to be."
+    until = found.deprecated_until
     if found.may_go(today):
-        until = found.deprecated_until
         yield f"column '{one.column}' would be deprecated until {until}, which is over already."
+    elif until and one.deprecated_until and until < one.deprecated_until:
+        yield f"column '{one.column}' would be deprecated until {until} alone."
 
 
 def _way_out(one: Promised) -> str:

@@ -113,6 +113,21 @@ def test_a_deprecation_must_be_seen_before_it_runs_out() -> None:
     assert "which is over already. It was promised until 2027-06-01" in told
 
 
+def test_the_day_until_which_a_column_was_promised_comes_no_sooner() -> None:
+    told = contract.contract(replace(WEATHER, deprecated=(HOUR,)))
+    sooner = replace(HOUR, until=UNTIL - timedelta(days=1))
+    shortened = contract.contract(replace(WEATHER, deprecated=(sooner,)))
+    (refused,) = breaches("weather", told, shortened, SINCE)
+    assert "column 'hour' would be deprecated until 2027-05-31 alone. It was promised" in refused
+    assert "until 2027-06-01: keep it until then." in refused
+    later = replace(HOUR, until=UNTIL + timedelta(days=1))
+    longer = contract.contract(replace(WEATHER, deprecated=(later,)))
+    assert breaches("weather", told, longer, SINCE) == []
+    # To take a deprecation back promises more.
+    assert breaches("weather", told, PROMISED, SINCE) == []
+    assert breaches("weather", told, shortened, AFTER) == []
+
+
 def test_a_column_may_be_null_only_once_its_deprecation_was_seen() -> None:
     (never_null,) = [one for one in PROMISED if one.column == "station"]
     gone = {"deprecated_since": "2026-11-26", "deprecated_until": str(UNTIL)}
