@@ -33,8 +33,10 @@ _HOURS_A_DAY = 24
 _Row = Mapping[str, Any]
 _Asked = tuple[tuple[str, Any], ...]
 """The columns of a key, each with its value."""
-_Lookups = dict[str, dict[_Asked, list["FeatureView"]]]
-"""By table, and by the key that is looked up in it, the views that do so."""
+_Rules = tuple[str, str | None, int | None]
+"""By which a view finds one of the rows of a key."""
+_Lookups = dict[str, dict[tuple[_Asked, _Rules], list["FeatureView"]]]
+"""By table, and by what is looked up in it, the views that do so."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +89,7 @@ class _Search:
             return
         yield from self._told(table, own, "entity")
         for table, views in self._lookups(own).items():
-            for keys, names in views.items():
+            for (keys, _), names in views.items():
                 yield from self._looked_up(table, dict(keys), names, own)
 
     def _lookups(self, own: _Row) -> _Lookups:
@@ -95,7 +97,8 @@ class _Search:
         for view in self._run.pipeline.views:
             key = {column: own.get(name) for column, name in view.keys.items()}
             asked = tuple({**view.constants, **key}.items())
-            found.setdefault(view.table, {}).setdefault(asked, []).append(view)
+            rules = (view.event, view.created, view.max_age_hours)
+            found.setdefault(view.table, {}).setdefault((asked, rules), []).append(view)
         return found
 
     def _looked_up(
@@ -273,15 +276,25 @@ class _Search:
 
 
 def _known_at(rows: pa.Table, view: FeatureView, moment: datetime) -> pa.Table:
-    """The rows that hold and are known by then, the last one last."""
+    """The rows that hold and are known by then, and are not too old; the last one last."""
     order: list[str] = []
     for column in (view.event, view.created):
         # Of an expression only Spark knows the value; then the day alone decides.
         if column is not None and column in rows.column_names:
-            at = pa.scalar(moment).cast(rows[column].type)
-            rows = rows.filter(pc.less_equal(rows[column], at))
+            times = _instants(rows[column])
+            at = pa.scalar(moment).cast(times.type)
+            rows = rows.filter(pc.less_equal(times, at))
             order.append(column)
+    if view.max_age_hours is not None and view.event in order:
+        times = _instants(rows[view.event])
+        oldest = moment - timedelta(hours=view.max_age_hours)
+        rows = rows.filter(pc.greater_equal(times, pa.scalar(oldest).cast(times.type)))
     return rows.sort_by([(name, "ascending") for name in order]) if order else rows
+
+
+def _instants(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The values, of a day its midnight, as which Spark compares it."""
+    return column.cast(pa.timestamp("us", "UTC")) if pa.types.is_date(column.type) else column
 
 
 def _named(key: _Row) -> str:

@@ -243,3 +243,44 @@ def test_many_rows_of_a_day_are_counted(lake: Lake) -> None:
 
 def test_without_a_row_of_the_entity_nothing_is_told(lake: Lake) -> None:
     assert behind(lake.run, {**ENTITY, "id": 99}) == []
+
+
+def test_a_row_that_is_too_old_for_a_view_is_not_behind_what_it_found(lake: Lake) -> None:
+    at = NOON - timedelta(hours=30)
+    lake.publish("hourly", NIGHT, [_hour(1, place="cellar")])
+    # Both on a day that the view looks into, the later one an hour before it begins.
+    lake.publish(
+        "hourly",
+        NIGHT - timedelta(days=2),
+        [_hour(-32, known_at=NOON), _hour(-50, known_at=NOON)],
+    )
+    nothing = [("until 2013-02-03", "none with place=attic", None, None, "latest")]
+    assert _of(behind(lake.run, ENTITY), "hourly") == nothing
+    older = [_hour(-50, known_at=NOON), _hour(-30, known_at=NOON)]
+    lake.publish("hourly", NIGHT - timedelta(days=2), older)
+    ((_, row, *_, names),) = _of(behind(lake.run, ENTITY), "hourly")
+    assert (row, names) == (f"place=attic observed_at={at}", "latest")
+
+
+def test_views_of_one_key_that_look_differently_are_each_told_what_they_found(lake: Lake) -> None:
+    patient = _view("patient", "hourly", event="observed_at", created="known_at")
+    hasty = replace(VIEWS[0], max_age_hours=12)
+    training = replace(TOY.training, numeric=("of_latest", "of_patient"))
+    pipeline = replace(PIPELINE, views=(hasty, patient), training=training)
+    run = replace(lake.run, pipeline=pipeline)
+    at = NOON + timedelta(hours=2)
+    (nothing, found) = _of(behind(run, ENTITY), "hourly")
+    assert nothing[1::3] == ("none with place=attic", "latest")
+    assert found[1::3] == (f"place=attic observed_at={at}", "patient")
+
+
+@pytest.mark.parametrize("hours", [4, 5])
+def test_the_age_of_a_row_that_holds_from_a_day_on_is_counted_from_its_midnight(
+    hours: int, lake: Lake
+) -> None:
+    # The register is of a day that began three weeks and five hours before the moment.
+    age = 21 * 24 + hours
+    by_day = _view("listed", "register", event="landed_date", max_age_hours=age)
+    run = replace(lake.run, pipeline=replace(PIPELINE, views=(by_day,)))
+    ((days, *_),) = _of(behind(run, ENTITY), "register")
+    assert days == ("2013-01-14" if hours == 5 else "until 2013-02-03")
