@@ -294,6 +294,7 @@ def _commits_since_checkpoint(place: str, newest: int) -> int:
     try:
         with system.open_input_stream(f"{root}/_delta_log/_last_checkpoint") as file:
             told = json.loads(file.read())
-    except FileNotFoundError:
+        return newest - int(told["version"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        # There was none, or a failure of the power has cut off the note of it.
         return newest + 1
-    return newest - int(told["version"])

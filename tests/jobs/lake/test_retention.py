@@ -301,6 +301,28 @@ def test_a_long_log_gets_a_checkpoint_once(tmp_path: Path) -> None:
     assert ids_of(run) == {"2013-01-05": [11]}
 
 
+@pytest.mark.parametrize("left", ["", '{"version":', "[]", "{}"])
+def test_a_note_of_the_last_checkpoint_that_is_cut_off_keeps_nothing_from_being_cleaned(
+    left: str, tmp_path: Path
+) -> None:
+    run = run_at(tmp_path, DAY)
+    publish_ids(run, TABLE, 1)
+    staged(run, {FIRST: [2]})
+    DeltaTable(path(run, TABLE)).create_checkpoint()
+    age(run, TABLE)
+    note = Path(path(run, TABLE)) / "_delta_log" / "_last_checkpoint"
+    # As a failure of the power may leave it; readers look for the checkpoint then.
+    note.write_text(left)
+    assert clean(run, TABLE).deleted == 1
+    assert ids_of(run) == {"2013-01-05": [1]}
+    # A log that has grown gets one anew.
+    for number in range(2, 12):
+        publish_ids(run, TABLE, number)
+    note.write_text(left)
+    assert clean(run, TABLE).note == "checkpoint"
+    assert json.loads(note.read_text())["version"] == 10
+
+
 def test_nothing_is_deleted_where_the_log_does_not_tell_what_a_version_names(
     tmp_path: Path,
 ) -> None:
