@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import psycopg
 import pyarrow as pa
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 from pyarrow import dataset as arrow
 
 from jobs.lake import datasets, publications
 from jobs.lake.log import is_table
+from jobs.lake.store_faults import what_store_says
 from jobs.night import message_of
 from jobs.warehouse import days, tables
 from jobs.warehouse.connection import (
@@ -43,6 +45,8 @@ _ROWS_AT_ONCE = 50_000
 _FAULTS_TOLD = 3
 _OF_ONE_DAY = (NightshiftError, psycopg.Error, OSError, pa.ArrowException)
 """What may be wrong with a day, or with its files, and says nothing of the others."""
+_OF_ONE_TABLE = (NightshiftError, DeltaError, OSError, pa.ArrowException)
+"""What opening a table may raise, such as of a log that is broken."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +122,8 @@ def catch_up(
     """Publish every day of the tables that PostgreSQL has not got as it is in force in the lake.
 
     A table that was never published in the lake is left out. The newest day of a table is written
-    first. A day that cannot be read or written keeps no other one from being published.
+    first. A table that cannot be opened keeps no other one from being published, and so does a day
+    that cannot be read or written.
 
     Args:
         environment: Whose lake and PostgreSQL they are.
@@ -137,7 +142,16 @@ def catch_up(
     found: list[Caught] = []
     with opened(environment, limits) as connection:
         for place, table in enumerate(wanted):
-            source = _source(environment, f"{pipeline.name}.{table.name}")
+            name = f"{pipeline.name}.{table.name}"
+            try:
+                source = _source(environment, name)
+            except _OF_ONE_TABLE as error:
+                if what_store_says(error):
+                    # It would say the same of every table.
+                    raise
+                why = message_of(error, environment.variables())
+                found.append(Caught(table=name, faults=(why,)))
+                continue
             if source is None:
                 continue
             one = _Table(environment, connection, pipeline, table, source, limits)

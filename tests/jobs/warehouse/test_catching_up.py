@@ -502,6 +502,19 @@ def test_a_day_whose_file_cannot_be_read_keeps_no_other_one_out(lake: Lake, is_g
     assert fault.startswith(f"{FEW_DAYS[1]}: ") and file.name in fault
 
 
+def test_a_table_that_cannot_be_opened_keeps_no_other_one_out(lake: Lake) -> None:
+    lake.pipeline = replace(PIPELINE, derived=(SUMS,))
+    lake.publish({FIRST: sums_of(FIRST, 1)}, "sums")
+    lake.publish_predictions(FIRST)
+    log = Path(lake.environment.table_path("toy.sums")) / "_delta_log"
+    (log / f"{0:020}.json").write_text('{"commitInfo":')
+    broken, shown = lake.catch_up_all()
+    assert (broken.table, broken.written) == ("toy.sums", ())
+    (fault,) = broken.faults
+    assert fault.startswith("The log of a table is broken: ") and "toy/sums/_delta_log" in fault
+    assert (shown.table, shown.written, shown.faults) == ("toy.predictions", (FIRST,), ())
+
+
 def test_a_day_is_never_in_memory_as_a_whole(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     many = predictions(FIRST, rows=200_000)
     size, lake_rows = many.nbytes, {FIRST: many}
