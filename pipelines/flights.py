@@ -306,6 +306,7 @@ WEATHER_HOURLY = FeatureView(
             made_by=f"CASE WHEN wind_speed < {STORM_MPH} THEN wind_speed END",
             least=0,
             most=STORM_MPH,
+            doc=f"Miles per hour; null from {STORM_MPH} on, which is a broken instrument.",
         ),
         Feature(name="w_precip", made_by="precip", least=0, most=5),
         Feature(name="w_pressure", made_by="pressure", least=900, most=1100),
@@ -329,8 +330,20 @@ WEATHER_DAILY = FeatureView(
             most=50,  # 2013: at most 3.7
             doc="Inches in the day.",
         ),
-        Feature(name="wd_visib_min", made_by="min(w_visib)", least=0, most=20),
-        Feature(name="wd_wind_max", made_by="max(w_wind_speed)", least=0, most=STORM_MPH),
+        Feature(
+            name="wd_visib_min",
+            made_by="min(w_visib)",
+            least=0,
+            most=20,
+            doc="The least visibility of the day, miles.",
+        ),
+        Feature(
+            name="wd_wind_max",
+            made_by="max(w_wind_speed)",
+            least=0,
+            most=STORM_MPH,
+            doc="The highest wind speed of the day, miles per hour.",
+        ),
     ),
     doc="The day's weather at the origin.",
 )
@@ -371,9 +384,15 @@ DEPARTURE = FeatureView(
     max_age_hours=_LAST_EVENING_HOURS,
     features=(
         _schedule("dow", "weekday(flight_date) + 1", 1, 7, doc="Day of the week, Monday is 1."),
-        _schedule("month", "month(flight_date)", 1, 12),
+        _schedule("month", "month(flight_date)", 1, 12, doc="Month of flight_date."),
         _schedule("hour", "", 0, 23),
-        _schedule("sched_min", clock_minutes("sched_dep_time"), 0, 1439),
+        _schedule(
+            "sched_min",
+            clock_minutes("sched_dep_time"),
+            0,
+            1439,
+            doc="Scheduled departure, minutes after local midnight.",
+        ),
         _schedule("distance", "", 10, 5100),
         Feature(
             name="block",
@@ -396,10 +415,14 @@ DEPARTURE = FeatureView(
             "count(1) OVER (PARTITION BY landed_date, flight_date, origin, hour)",
             1,
             200,  # 2013: at most 38
+            doc="Flights that are scheduled to leave the origin in that hour of the day.",
         ),
-        # 2013: at most 377.
         _schedule(
-            "n_origin_day", "count(1) OVER (PARTITION BY landed_date, flight_date, origin)", 1, 1000
+            "n_origin_day",
+            "count(1) OVER (PARTITION BY landed_date, flight_date, origin)",
+            1,
+            1000,  # 2013: at most 377
+            doc="Flights that are scheduled to leave the origin on that day.",
         ),
         _schedule(
             "tail_seq",

@@ -83,8 +83,20 @@ ROLLING = Rolling(
 """The past of an hour of the day at a station."""
 
 
-def _degrees(name: str, column: str = "", made_by: str = "") -> Feature:
-    return Feature(name=name, column=column, made_by=made_by, least=COLDEST, most=WARMEST)
+def _degrees(
+    name: str,
+    column: str = "",
+    made_by: str = "",
+    doc: str = "",
+) -> Feature:
+    return Feature(
+        name=name,
+        column=column,
+        made_by=made_by,
+        least=COLDEST,
+        most=WARMEST,
+        doc=doc,
+    )
 
 
 SAME_HOUR = FeatureView(
@@ -122,6 +134,7 @@ DAILY = FeatureView(
         _degrees(
             "day_temp",
             made_by="CAST(sum(CAST(temp AS DECIMAL(9, 2))) AS DOUBLE) / nullif(count(temp), 0)",
+            doc="Mean of the day, degrees Fahrenheit.",
         ),
         Feature(
             name="day_pressure_change",

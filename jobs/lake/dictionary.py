@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from itertools import chain
 
@@ -176,8 +175,7 @@ def _of_feature(feature: Feature, raw: Mapping[str, str]) -> str:
     """Its own doc, else that of the raw column that it is, else the SQL that makes it."""
     if feature.doc:
         return feature.doc
-    source = feature.made_by or feature.looked_up
-    named = [word for word in re.findall(r"\w+", source) if raw.get(word)]
-    if named and not feature.finish:
-        return f"{named[0]}: {raw[named[0]]}"
+    source = (feature.made_by or feature.looked_up).strip()
+    if raw.get(source) and not feature.finish:
+        return f"{source}: {raw[source]}"
     return f"SQL: {feature.finish.replace('value', source) if feature.finish else source}"

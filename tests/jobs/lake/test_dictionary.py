@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs.lake import ops
+from jobs.lake import dictionary, ops
 from jobs.lake.dictionary import column_docs, table_doc
 from jobs.lake.ops_docs import OPS_TABLES
 from jobs.lake.ops_views import OPS_VIEWS
 from jobs.lake.sql import query
 from pipelines import catalog
 from pipelines.environment import Environment
+from pipelines.features import Feature
 from pipelines.spec import PREDICTIONS, SCORING, TRAINING, Pipeline
 
 _PIPELINES = [catalog.pipeline(name) for name in catalog.names()]
@@ -81,3 +82,22 @@ def test_what_nobody_declares_is_told_as_nothing() -> None:
     assert (table_doc("elsewhere.table"), column_docs("elsewhere.table")) == ("", {})
     assert (table_doc("ops.nothing"), column_docs("ops.nothing")) == ("", {})
     assert table_doc("flights.nothing") == ""
+
+
+def test_what_is_worked_out_of_a_column_is_not_told_as_that_column() -> None:
+    raw = {"temp": "Degrees Fahrenheit.", "dewp": "Dew point, degrees Fahrenheit."}
+
+    def told(**more: str) -> str:
+        return dictionary._of_feature(Feature(name="one", **more), raw)
+
+    assert told(column="temp") == "temp: Degrees Fahrenheit."
+    assert told(made_by=" dewp ") == "dewp: Dew point, degrees Fahrenheit."
+    assert told(made_by="temp - dewp") == "SQL: temp - dewp"
+    assert told(made_by="count(temp)") == "SQL: count(temp)"
+    assert told(column="temp", finish="round(value)") == "SQL: round(temp)"
+
+
+@pytest.mark.parametrize("pipeline", _PIPELINES, ids=lambda one: one.name)
+def test_no_feature_is_told_by_its_sql_alone(pipeline: Pipeline) -> None:
+    told = column_docs(f"{pipeline.name}.{SCORING}")
+    assert not [name for name in pipeline.training.features if told[name].startswith("SQL: ")]
