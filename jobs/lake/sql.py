@@ -410,9 +410,10 @@ class Session:
         pasts: Mapping[str, Past],
         filtered: Collection[str] = (),
     ) -> None:
+        every = {*known, *_histories(known)}
         for name, past in pasts.items():
             # Of an unknown one DuckDB itself says so, and what may be meant.
-            if past.table in known:
+            if past.table in every:
                 self._show_as(name, past.open(self._environment, filtered))
 
     def _show_as(self, name: str, rows: object) -> None:
@@ -552,10 +553,14 @@ def near_misses(statement: str, known: Sequence[str]) -> dict[str, list[str]]:
 
 def _not_yet(name: str) -> str:
     """What is told of a declared table that nothing was written into; empty: there is no such."""
-    base = name.removesuffix(HISTORY_SUFFIX).removesuffix(QUARANTINE_SUFFIX)
-    if not dictionary.table_doc(base):
+    table = name.removesuffix(HISTORY_SUFFIX)
+    if table != name and not _has_history(table):
         return ""
-    return f"{name} holds nothing yet, and so is not there: {dictionary.table_doc(name)}"
+    doc = dictionary.table_doc(name)
+    is_declared = dictionary.table_doc(table.removesuffix(QUARANTINE_SUFFIX))
+    if not (doc and is_declared):
+        return ""
+    return f"{name} holds nothing yet, and so is not there: {doc}"
 
 
 @contextmanager

@@ -314,8 +314,14 @@ def test_where_polars_is_not_installed_the_other_forms_are_named(
 def test_a_declared_table_without_rows_is_told_from_a_name_that_is_wrong(lake: Environment) -> None:
     with pytest.raises(UnknownTable, match=r"^ops\.alerts holds nothing yet"):
         nightshift.read("ops.alerts")
-    with pytest.raises(UnknownTable, match="No table named 'flights.flight_quarantine'"):
-        nightshift.read("flights.flight_quarantine")
+    for never in (
+        "flights.flight_quarantine",
+        "flights.flights_quarantine_history",
+        "ops.alerts_history",
+        "ops.alerts_quarantine",
+    ):
+        with pytest.raises(UnknownTable, match=f"No table named '{never}'"):
+            nightshift.read(never)
 
 
 def test_an_unknown_table_or_column_is_told_with_the_near_miss(lake: Environment) -> None:
@@ -439,6 +445,8 @@ def test_a_table_is_read_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (2, 1),
         (9, 2),
     ]
+    with pytest.raises(UsageError, match="tells all versions already: filter by known_date"):
+        nightshift.read("readings_history", version=0)
     with pytest.raises(UsageError, match="Say only one of run, version"):
         _ids(run="first", version=0)
     with pytest.raises(UsageError, match="version 7"):

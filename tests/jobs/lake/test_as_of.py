@@ -95,6 +95,9 @@ def test_a_history_tells_all_versions_already(lake: Environment, moment: str) ->
     publish(run, "predictions", staged(run, {_FIRST: [1]}, "predictions"))
     with pytest.raises(UsageError, match="tells all versions already: filter by known_date"):
         query(lake, f"SELECT * FROM toy.predictions_history {moment}")
+    # Of other tables it is not listed, and is there.
+    with pytest.raises(UsageError, match="toy.readings_history tells all versions already"):
+        query(lake, f"SELECT * FROM toy.readings_history {moment}")
 
 
 def test_several_moments_are_told_apart_in_one_statement(lake: Environment) -> None:
