@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
+from deltalake.exceptions import DeltaError, DeltaProtocolError
 from pyarrow import dataset as arrow
 
 from jobs.lake import as_left, publications
@@ -183,7 +183,12 @@ def _rows(
             f"{name} uses Delta column mapping ('{mapping}'), "
             "which this reader would read wrongly. Query it through Spark."
         )
-    return dataset_of(table, environment.table_path(name), only, filtered)
+    try:
+        return dataset_of(table, environment.table_path(name), only, filtered)
+    except DeltaProtocolError as error:
+        raise UsageError(
+            f"{name} uses what this reader of Delta cannot read: {error} Query it through Spark."
+        ) from None
 
 
 def _revisions(

@@ -364,6 +364,16 @@ def test_a_table_with_column_mapping_is_refused_rather_than_read_wrongly(lake: E
         query(lake, "SELECT * FROM flights.flights")
 
 
+def test_a_table_with_deletion_vectors_is_refused_in_words(lake: Environment) -> None:
+    rows = pa.table({"day": [date(2013, 1, 1)], "n": [1]})
+    turned_on = {"delta.enableDeletionVectors": "true"}
+    place = lake.table_path("flights.deleted")
+    write_deltalake(place, rows, partition_by=["day"], configuration=turned_on)
+    for name in ("flights.deleted", "flights.deleted_history"):
+        with pytest.raises(UsageError, match="^flights.deleted uses .*deletionVectors.*Spark"):
+            query(lake, f"SELECT * FROM {name}")
+
+
 @pytest.mark.parametrize(
     "statement",
     [
