@@ -1933,6 +1933,9 @@ def test_a_table_that_is_declared_no_more_keeps_nothing_from_being_planned(
     assert told["tiny.scoring"] == told["tiny.training"] == "current"
     assert told.get("tiny.totals", "missing") == "missing"
     assert "tiny.sums" not in told
+    if "tiny.totals" not in told:
+        assert home.night(DAYS[2]) == 0
+        assert home.performed == []
 
 
 @pytest.mark.parametrize("name", ["readings", "marks", "sums", "training", "scoring"])
