@@ -58,7 +58,7 @@ _SAY_WHAT_LOSS_IS = ("task", "label")
 RESERVED_PIPELINES = frozenset(
     {
         # Schemas of the lake and of its SQL.
-        *(OPS, "main", "information_schema", "pg_catalog", "system", "temp"),
+        *(OPS, "main", "memory", "information_schema", "pg_catalog", "system", "temp"),
         # Schemas of PostgreSQL that are there already, and the one that we make.
         *("public", WAREHOUSE),
         # Modules beside which a pipeline's own would lie: in `pipelines`,
@@ -458,6 +458,11 @@ class Pipeline:
             self.name not in RESERVED_PIPELINES and not keyword.iskeyword(self.name),
             f"A pipeline must not be named '{self.name}': the platform has a schema, a module or "
             "an address of that name.",
+        )
+        refuse_unless(
+            not self.name.startswith("pg_"),
+            f"A pipeline must not be named '{self.name}': PostgreSQL makes no schema whose name "
+            "begins with 'pg_'.",
         )
         refuse_unless(
             self.name not in _WORDS_OF_SQL,

@@ -173,7 +173,7 @@ def test_a_table_name_that_a_path_or_sql_could_misread_is_refused(name: str) -> 
     "name",
     [
         *("ops", "gate", "snapshots", "spec", "tasks", "store", "suite"),
-        *("static", "nights", "sql", "toy_source", "flights_deadline"),
+        *("static", "nights", "sql", "toy_source", "flights_deadline", "memory", "pg_sales"),
     ],
 )
 def test_a_pipeline_cannot_be_named_like_what_the_platform_has(name: str) -> None:
