@@ -245,7 +245,8 @@ class _Table:
         elif changed:
             with transaction(self._connection, self._limits) as cursor:
                 tables.act_as_owner(cursor)
-                tables.forget(cursor, shape, changed)
+                found = {day: held[day].version for day in changed}
+                tables.forget(cursor, shape, found)
 
     def _compare(self, shape: Shape) -> Mapping[date, days.Held]:
         held = days.held(self._connection, shape, self._limits)

@@ -6,7 +6,7 @@ A column is added and never taken away, and never changes its type.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -259,13 +259,23 @@ def _make_table(cursor: Cursor, shape: Shape) -> bool:
     return is_anew
 
 
-def forget(cursor: Cursor, shape: Shape, days: Collection[date] | None = None) -> None:
-    """Have these days count as never published; None: all."""
-    named = None if days is None else list(days)
+def forget(cursor: Cursor, shape: Shape, held: Mapping[date, int | None] | None = None) -> None:
+    """Have days count as never published.
+
+    Args:
+        cursor: Of the transaction in which it is done.
+        shape: Of the table.
+        held: The days, each with the version that was found, which another run may have replaced
+            since; None: all days.
+    """
+    own = "DELETE FROM nightshift.publications WHERE pipeline = %s AND table_name = %s"
+    of_table = [shape.schema, shape.view]
+    if held is None:
+        cursor.execute(own, of_table)
+        return
     cursor.execute(
-        "DELETE FROM nightshift.publications WHERE pipeline = %s AND table_name = %s "
-        "AND (%s::date[] IS NULL OR day = ANY(%s::date[]))",
-        [shape.schema, shape.view, named, named],
+        f"{own} AND (day, version) IN (SELECT * FROM unnest(%s::date[], %s::bigint[]))",
+        [*of_table, list(held), list(held.values())],
     )
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 
 from jobs.lake import publications, sql
-from jobs.warehouse import days
+from jobs.warehouse import days, tables
 from jobs.warehouse.catching_up import _source, _Table, after_publication, catch_up
 from jobs.warehouse.connection import WarehouseAway, in_words, opened, transaction
 from jobs.warehouse.shape import TEXTS, shape_of
@@ -228,6 +228,26 @@ def test_rows_that_were_deleted_by_hand_are_told(lake: Lake) -> None:
     assert f"rows of 1 days were changed by hand, the first is {FEW_DAYS[1]} with 3 rows" in note
     caught = lake.catch_up()
     assert (caught.written, caught.notes) == ((FEW_DAYS[1],), (note,))
+
+
+def test_a_newer_publication_that_comes_while_a_changed_day_is_set_right_stays(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    lake.do("DELETE FROM toy._predictions WHERE id = 1")
+    provide = tables.provide
+
+    def slowly(*given: Any) -> tables.Provided:
+        # The first has compared by now, and another run overtakes it.
+        monkeypatch.setattr(tables, "provide", provide)
+        lake.publish_predictions(FIRST, salt="newer")
+        assert lake.catch_up().written == (FIRST,)
+        return provide(*given)
+
+    monkeypatch.setattr(tables, "provide", slowly)
+    assert lake.catch_up().written == ()
+    lake.require_same({FIRST: "newer"})
 
 
 def test_a_day_without_rows_is_there_too(lake: Lake) -> None:
