@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -145,14 +145,30 @@ class _Search:
         view: FeatureView | None = None,
         moment: datetime | None = None,
     ) -> dict[str, Any] | None:
-        """The last row with that key that was known at the moment; None: none of these days has."""
+        """The last row with that key that was known at the moment; None: none of these days has.
+
+        Args:
+            table: Whose rows.
+            days: In which it is looked for, newest first.
+            key: Of the row.
+            view: By whose rules; None: any row will do.
+            moment: Of the view.
+        """
+        best: dict[str, Any] | None = None
         for day in days:
+            if best is not None and view is not None and day < _oldest_that_counts(best, view):
+                break
             rows = self._fitting(table, day, key)
             if view is not None and moment is not None:
                 rows = _known_at(rows, view, moment)
-            if len(rows):
-                return dict(rows.slice(len(rows) - 1).to_pylist()[0])
-        return None
+            if not len(rows):
+                continue
+            (row,) = rows.slice(len(rows) - 1).to_pylist()
+            if view is None or view.event not in row:
+                return dict(row)
+            if best is None or _order(row, view) > _order(best, view):
+                best = dict(row)
+        return best
 
     def _told(
         self, table: str, row: _Row, read_for: str, at: datetime | None = None
@@ -290,6 +306,24 @@ def _known_at(rows: pa.Table, view: FeatureView, moment: datetime) -> pa.Table:
         oldest = moment - timedelta(hours=view.max_age_hours)
         rows = rows.filter(pc.greater_equal(times, pa.scalar(oldest).cast(times.type)))
     return rows.sort_by([(name, "ascending") for name in order]) if order else rows
+
+
+def _order(row: _Row, view: FeatureView) -> list[Any]:
+    """What tells of two rows that a view may find which one it does."""
+    told = [view.event, view.created or ""]
+    return [row[name] for name in told if name in row]
+
+
+def _oldest_that_counts(row: _Row, view: FeatureView) -> date:
+    """The first day of a table in which there may be a later row than this one.
+
+    A late file's day holds what happened before. No day holds what happens two days after it.
+    """
+    at = row[view.event]
+    if isinstance(at, datetime):
+        at = (at.astimezone(UTC) if at.tzinfo else at).date()
+    # Of a text only Spark knows the instant; then the day alone decides.
+    return at - timedelta(days=1) if isinstance(at, date) else date.max
 
 
 def _instants(column: pa.ChunkedArray) -> pa.ChunkedArray:

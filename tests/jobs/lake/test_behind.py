@@ -262,6 +262,22 @@ def test_a_row_that_is_too_old_for_a_view_is_not_behind_what_it_found(lake: Lake
     assert (row, names) == (f"place=attic observed_at={at}", "latest")
 
 
+def test_a_row_that_came_late_is_not_the_last_one_for_that(lake: Lake) -> None:
+    # The later day holds the earlier observation, as of a file that was late.
+    lake.publish("hourly", NIGHT, [_hour(-20, known_at=NOON)])
+    lake.publish(
+        "hourly",
+        NIGHT - timedelta(days=1),
+        [_hour(-10, known_at=NOON), _hour(-15, known_at=NOON)],
+    )
+    at = NOON - timedelta(hours=10)
+    ((days, row, *_),) = _of(behind(lake.run, ENTITY), "hourly")
+    assert (days, row) == ("2013-02-02", f"place=attic observed_at={at}")
+    lake.publish("hourly", NIGHT, [_hour(-9, known_at=NOON)])
+    ((days, *_),) = _of(behind(lake.run, ENTITY), "hourly")
+    assert days == str(NIGHT)
+
+
 def test_views_of_one_key_that_look_differently_are_each_told_what_they_found(lake: Lake) -> None:
     patient = _view("patient", "hourly", event="observed_at", created="known_at")
     hasty = replace(VIEWS[0], max_age_hours=12)
