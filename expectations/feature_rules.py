@@ -56,7 +56,7 @@ def _rules(columns: Mapping[str, Feature]) -> Rules:
         rows.append(absent(OUT_OF_RANGE, says="Every feature lies in its declared range."))
     required = [column for column, feature in columns.items() if feature.is_required]
     if required:
-        missing = [f"WHEN {column} IS NULL THEN '{column}'" for column in required]
+        missing = [f"WHEN `{column}` IS NULL THEN '{column}'" for column in required]
         derived[MISSING] = f"CASE {' '.join(missing)} END"
         rows.append(absent(MISSING, says="Every required feature has a value."))
     return Rules(derived=derived, each_row=tuple(rows))
@@ -66,9 +66,9 @@ def _when_outside(column: str, feature: Feature) -> str:
     """The branch of a CASE that tells a value outside of the feature's range; '' without one."""
     bounds = []
     if feature.least is not None:
-        bounds.append(f"{column} < {feature.least}")
+        bounds.append(f"`{column}` < {feature.least}")
     if feature.most is not None:
-        bounds.append(f"{column} > {feature.most}")
+        bounds.append(f"`{column}` > {feature.most}")
     if not bounds:
         return ""
-    return f"WHEN {' OR '.join(bounds)} THEN concat('{column} = ', {column})"
+    return f"WHEN {' OR '.join(bounds)} THEN concat('{column} = ', `{column}`)"

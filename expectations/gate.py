@@ -11,6 +11,7 @@ waivers.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ from great_expectations.core.expectation_validation_result import (
 from great_expectations.expectations.expectation import Expectation
 
 from expectations.row_rules import REASON, RULE, any_broken, broken, reasons, share_of
-from expectations.suite import LACKING, OF_THE_RUN, ROWS, ROWS_OF_KEY, SURPLUS, Suite
+from expectations.suite import LACKING, OF_THE_RUN, ROWS, ROWS_OF_KEY, SURPLUS, Suite, about
 from pipelines.redaction import redacted
 from pipelines.waivers import Waiver
 
@@ -46,6 +47,8 @@ _EXAMPLES_IN_A_MESSAGE = 3
 """The report shows all that are kept."""
 _ERROR_CHARACTERS = 500
 """Spark's messages hold whole query plans; the first lines say what is wrong."""
+_STACK = "JVM stacktrace:"
+"""Follows what Spark's message says."""
 _ANY_BROKEN = "_broken"
 """Figure of a day: rows that break any row rule. With a number after it: that rule of the suite."""
 _POSITION = "position"
@@ -462,8 +465,16 @@ def _by_day(figures: DataFrame) -> pd.DataFrame:
     # Rows without a day are no day's: that they have none is an expectation of its own.
     rows = [row for row in figures.collect() if row[0] is not None]
     days = [row[0] for row in rows]
-    measures = [row[1:] for row in rows]
+    measures = [list(map(_as_spark_orders, row[1:])) for row in rows]
     return pd.DataFrame(measures, index=days, columns=figures.columns[1:], dtype="float64")
+
+
+def _as_spark_orders(figure: float | None) -> float | None:
+    """A figure of a day, with NaN as what it is to Spark: above every number.
+
+    pandas takes it for a missing one, and a missing one passes.
+    """
+    return math.inf if figure is not None and math.isnan(figure) else figure
 
 
 def _validate(batch: Any, declared: _Declared, result_format: Mapping[str, Any]) -> _Results:
@@ -498,7 +509,7 @@ def _judged(
         details = result.result or {}
     check = Check(
         expectation=expectation.expectation_type,
-        column=getattr(expectation, "column", None),
+        column=about(expectation),
         says=expectation.description or expectation.expectation_type,
         severity=str(expectation.severity.value),
         success=success,
@@ -545,9 +556,13 @@ def _of_rows(result: ExpectationValidationResult | None, rows: int) -> str:
 
 
 def _of_days(days: pd.DataFrame, expectation: Expectation) -> str:
-    if expectation.column not in days:
+    column = getattr(expectation, "column", None)
+    if column is None:
+        # About several measures: the examples show their values.
+        return f"{len(days)} days"
+    if column not in days:
         return "no value"
-    values = sorted(days[expectation.column].dropna())
+    values = sorted(days[column].dropna())
     if not values:
         return "no value"
     if len(values) == 1:
@@ -574,7 +589,8 @@ def _error(result: ExpectationValidationResult) -> str | None:
         return None
     with_message = [one for one in raised if one.get("exception_message")]
     message = with_message[0]["exception_message"] if with_message else _last_line(raised[0])
-    on_one_line = " ".join(str(message).split())
+    said = str(message).partition(_STACK)[0]
+    on_one_line = " ".join(said.split())
     return redacted(on_one_line)[:_ERROR_CHARACTERS] or "an exception without a message"
 
 

@@ -85,8 +85,8 @@ def prediction_measures(pipeline: Pipeline) -> dict[str, str]:
     """
     noun = _TASKS[pipeline.training.task].noun
     return {
-        f"{noun}_mean": f"avg({pipeline.prediction})",
-        f"{noun}_spread": f"stddev({pipeline.prediction})",
+        f"{noun}_mean": f"avg(`{pipeline.prediction}`)",
+        f"{noun}_spread": f"stddev(`{pipeline.prediction}`)",
         "models": "count(DISTINCT model_name, model_version)",
     }
 

@@ -50,6 +50,11 @@ def quarantine_up_to(share: float, expectation: Expectation) -> Expectation:
         f"{kind} of '{column}' is a warning, which publishes the rows that break it. "
         "Make it critical, or let it not quarantine.",
     )
+    refuse_unless(
+        not getattr(expectation, "row_condition", None),
+        f"{kind} of '{column}' has a row_condition, which no row rule heeds. Let a derived column "
+        "say what is wrong with a row, or null, and make the rule absent() of that.",
+    )
     meta = {**(expectation.meta or {}), _SHARE: float(share)}
     ruled = expectation.copy(update={"meta": meta})
     # A value that SQL cannot say is told now, and not on some night.

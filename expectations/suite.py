@@ -11,16 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Literal
 
 import great_expectations.expectations as gxe
-from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.expectation import (
+    ColumnMapExpectation,
+    ColumnPairMapExpectation,
+    Expectation,
+    MulticolumnMapExpectation,
+)
 
 from expectations.row_rules import share_of
 from pipelines.days import Days
 from pipelines.errors import UsageError, refuse_unless
 
 Severity = Literal["critical", "warning"]
+Bound = float | date
 ROWS = "rows"
 """Measure that every suite has: how many rows the day holds."""
 ROWS_OF_KEY = "rows_of_key"
@@ -31,6 +38,16 @@ LACKING = "rows_lacking"
 """Measure of a suite with `same_rows_as`: keys that only the other table has."""
 SURPLUS = "rows_surplus"
 """Measure of a suite with `same_rows_as`: keys that only this table has."""
+_OF_ROWS = (ColumnMapExpectation, ColumnPairMapExpectation, MulticolumnMapExpectation)
+"""Kinds of expectations that give each row a verdict."""
+_BY_OTHER_ROWS = frozenset(
+    {
+        *("ExpectColumnValueZScoresToBeLessThan", "ExpectColumnValuesToBeDecreasing"),
+        *("ExpectColumnValuesToBeIncreasing", "ExpectColumnValuesToBeUnique"),
+        *("ExpectColumnValuesToNotBeOutliers", "ExpectCompoundColumnsToBeUnique"),
+    }
+)
+"""Those of them by which a row's verdict depends on what other rows a run has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +75,8 @@ class Suite:
     expected. One that is made by `quarantine_up_to` is a row rule: rows that break it are moved
     out before all else is judged."""
     measures: Mapping[str, str] = field(default_factory=dict)
-    """Figures of a day: name -> SQL aggregate over its rows; null for a day without rows."""
+    """Figures of a day: name -> SQL aggregate over its rows; null for a day without rows. NaN lies
+    above every bound."""
     each_day: tuple[Expectation, ...] = ()
     """About measures."""
 
@@ -71,6 +89,7 @@ class Suite:
                     f"{kind} has mostly={expectation.mostly}, a share of the run's rows. "
                     "Measure the share of each day instead."
                 )
+            _refuse_if_of_the_run(expectation)
         self._refuse_odd_rules()
 
     def _refuse_odd_rules(self) -> None:
@@ -101,10 +120,10 @@ class Suite:
         Not those that every table has, nor the presence of the key: without them a table is not
         what its readers take it for.
         """
-        form = [(one.expectation_type, one.column) for one in all_present(self.key)]
+        form = [(one.expectation_type, about(one)) for one in all_present(self.key)]
         declared = [*self.each_row, *self.each_day]
         critical = [one for one in declared if one.severity.value == "critical"]
-        named = [((one.expectation_type, one.column), one) for one in critical]
+        named = [((one.expectation_type, about(one)), one) for one in critical]
         return tuple(one for name, one in named if name not in form)
 
     @property
@@ -141,6 +160,17 @@ class Suite:
         return tuple(dict.fromkeys([self.day, *self.key, *self.has]))
 
 
+def about(expectation: Expectation) -> str | None:
+    """The column or measure that an expectation is about; several, joined by commas.
+
+    None: it is about no column.
+    """
+    one = getattr(expectation, "column", None)
+    pair = [getattr(expectation, name, None) for name in ("column_A", "column_B")]
+    columns = getattr(expectation, "column_list", None) or [one, *pair]
+    return ", ".join(filter(None, columns)) or None
+
+
 def present(
     column: str, *, severity: Severity = "critical", says: str | None = None
 ) -> Expectation:
@@ -156,13 +186,22 @@ def all_present(columns: Iterable[str]) -> tuple[Expectation, ...]:
 
 def between(
     column: str,
-    least: float | None,
-    most: float | None,
+    least: Bound | None,
+    most: Bound | None,
     *,
     severity: Severity = "critical",
     says: str | None = None,
 ) -> Expectation:
-    """The value lies from `least` to `most`, both included; None: no bound."""
+    """The value lies from `least` to `most`, both included; None: no bound.
+
+    Raises:
+        UsageError: neither is a bound.
+    """
+    refuse_unless(
+        least is not None or most is not None,
+        f"between('{column}', None, None) lets everything through: give a bound. For a value that "
+        f"must be there: present('{column}').",
+    )
     text = says or f"{column} is {_bounds(least, most)}."
     return gxe.ExpectColumnValuesToBeBetween(
         column=column,
@@ -180,7 +219,16 @@ def one_of(
     severity: Severity = "critical",
     says: str | None = None,
 ) -> Expectation:
-    """The value is one of a few."""
+    """The value is one of a few.
+
+    Raises:
+        UsageError: `values` is a text.
+    """
+    refuse_unless(
+        not isinstance(values, str),
+        f"one_of('{column}', …): its values are the text '{values}', which would be its letters. "
+        f"Of one value: ('{values}',).",
+    )
     allowed = list(values)
     listed = ", ".join(map(str, allowed))
     text = says or f"{column} is one of {listed}."
@@ -204,9 +252,24 @@ def absent(column: str, *, severity: Severity = "critical", says: str) -> Expect
     return gxe.ExpectColumnValuesToBeNull(column=column, severity=severity, description=says)
 
 
-def _bounds(least: float | None, most: float | None) -> str:
+def _bounds(least: Bound | None, most: Bound | None) -> str:
     if least is None:
-        return f"at most {most:,}"
+        return f"at most {_shown(most)}"
     if most is None:
-        return f"at least {least:,}"
-    return f"from {least:,} to {most:,}"
+        return f"at least {_shown(least)}"
+    return f"from {_shown(least)} to {_shown(most)}"
+
+
+def _shown(bound: Bound | None) -> str:
+    return f"{bound:,}" if isinstance(bound, int | float) else str(bound)
+
+
+def _refuse_if_of_the_run(expectation: Expectation) -> None:
+    """Refuse one about all rows of a run: a range would get another verdict than its nights."""
+    kind = type(expectation).__name__
+    refuse_unless(
+        isinstance(expectation, _OF_ROWS) and kind not in _BY_OTHER_ROWS,
+        f"{kind} is about all rows of a run together, and a range has those of many days. Have "
+        "`measures` say what must hold of a day, such as avg(amount), and each_day between which "
+        "bounds it lies; what is unique on a day is the `key`.",
+    )

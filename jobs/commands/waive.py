@@ -145,12 +145,14 @@ def _column(
     Raises:
         UsageError: the table has no such expectation, or it cannot be waived.
     """
+    from expectations.suite import about
+
     everything = [*suite.every_row, *suite.every_day]
     of_kind = [one for one in everything if one.expectation_type == expectation]
     if not of_kind:
         kinds = dict.fromkeys(one.expectation_type for one in everything)
         raise no_such(f"expectation of {table}", expectation, kinds)
-    found = [getattr(one, "column", None) for one in of_kind]
+    found = [about(one) for one in of_kind]
     columns = list(dict.fromkeys(found))
     if column is None and len(columns) > 1:
         raise UsageError(
@@ -161,7 +163,7 @@ def _column(
     if chosen not in columns:
         named = [str(one) for one in columns if one]
         raise no_such(f"column or measure of {table} under {expectation}", str(chosen), named)
-    meant = [one for one in of_kind if getattr(one, "column", None) == chosen]
+    meant = [one for one in of_kind if about(one) == chosen]
     _refuse_what_cannot_be_waived(table, suite, meant)
     return chosen
 

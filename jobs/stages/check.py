@@ -12,12 +12,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyspark.errors import AnalysisException
+from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 
 from expectations import gate, report
 from expectations.lookup import refuse_odd_rules, suite_of
 from expectations.row_rules import REASON, RULE
+from expectations.suite import about
 from jobs.lake import commits, ops, publications, staging, tables, waivers
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import partition, sql_name
@@ -164,7 +165,7 @@ def judge(
 
     suite = f"The suite `{name}` of expectations/{run.pipeline.name}.py cannot be judged as it says"
     # What is staged can be read: whatever Spark does not find there is asked by the suite's SQL.
-    with explaining(AnalysisException, suite):
+    with explaining(PySparkException, suite):
         verdict = gate.judge(
             rows,
             declared,
@@ -346,7 +347,7 @@ def _failures(run: Run, judged: dict[str, Judged]) -> tuple[Failure, ...]:
     """What keeps tables from being published, each with the command that lets it through."""
     found = []
     for name, one in judged.items():
-        waivable = {(each.expectation_type, each.column) for each in one.suite.waivable}
+        waivable = {(each.expectation_type, about(each)) for each in one.suite.waivable}
         for check in one.verdict.failures:
             way_out = None
             if (check.expectation, check.column) in waivable and check.error is None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from pyspark.sql import Row, SparkSession
 
 from expectations import feature_rules
 from expectations.feature_rules import MISSING, OUT_OF_RANGE, Rules
 from pipelines.features import Feature, FeatureView
 from pipelines.flights import PIPELINE
+from pipelines.model import Training
 from tests.jobs.toy import TOY
 
 
@@ -23,7 +25,7 @@ def _judged(
     rules: Rules,
     rows: list[dict[str, float | None]],
 ) -> list[Row]:
-    schema = ", ".join(f"{name} double" for name in rows[0])
+    schema = ", ".join(f"`{name}` double" for name in rows[0])
     frame = spark.createDataFrame([tuple(row.values()) for row in rows], schema)
     judged = frame.selectExpr(*(f"{sql} AS {name}" for name, sql in rules.derived.items()))
     return judged.collect()
@@ -62,6 +64,24 @@ def test_a_required_feature_without_a_value_is_named_and_another_may_lack_one(
     expected = [feature.name if feature.is_required else None for feature in PIPELINE.features]
     assert [row[MISSING] for row in found] == expected
     assert {row[OUT_OF_RANGE] for row in found} == {None}
+
+
+@pytest.mark.parametrize("name", ["größe", "end"])
+def test_a_feature_may_have_a_name_that_sql_reads_otherwise(spark: SparkSession, name: str) -> None:
+    view = FeatureView(
+        name="named",
+        table="readings",
+        keys={"id": "id"},
+        features=(Feature(name=name, least=0, is_required=True),),
+    )
+    rules = feature_rules.of_table(replace(TOY, views=(view,), training=_reading(name)), "readings")
+    low, missing = _judged(spark, rules, [{name: -1.0}, {name: None}])
+    assert low[OUT_OF_RANGE] == f"{name} = -1.0"
+    assert missing[MISSING] == name
+
+
+def _reading(name: str) -> Training:
+    return replace(TOY.training, numeric=(name,))
 
 
 def test_a_table_is_held_to_what_is_read_from_it_and_not_to_what_is_finished_later() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import great_expectations as gx
 import great_expectations.expectations as gxe
 import pytest
+from great_expectations.core.expectation_validation_result import ExpectationValidationResult
 from great_expectations.exceptions import InvalidExpectationConfigurationError
 from great_expectations.expectations.expectation import Expectation
 from pyspark.errors import PySparkException
@@ -237,19 +239,114 @@ def test_a_share_of_the_run_is_no_expectation() -> None:
         Suite(days=None, key=("id",), has=(), each_row=(share,))
 
 
+@pytest.mark.parametrize(
+    "expectation",
+    [
+        gxe.ExpectColumnMeanToBeBetween(column="amount", min_value=1),
+        gxe.ExpectTableRowCountToBeBetween(min_value=1),
+        gxe.ExpectColumnValuesToBeUnique(column="amount"),
+        gxe.ExpectCompoundColumnsToBeUnique(column_list=["id", "amount"]),
+    ],
+    ids=lambda expectation: type(expectation).__name__,
+)
+def test_what_is_about_all_rows_of_a_run_is_no_expectation(expectation: Expectation) -> None:
+    message = f"{type(expectation).__name__} is about all rows of a run together"
+    with pytest.raises(UsageError, match=message):
+        replace(SUITE, each_row=(expectation,))
+    with pytest.raises(UsageError, match=message):
+        replace(SUITE, each_day=(expectation,))
+
+
+PAIR = gxe.ExpectColumnPairValuesAToBeGreaterThanB(column_A="rows", column_B="mean")
+
+
+def test_an_expectation_about_several_columns_is_named_by_all_of_them() -> None:
+    suite = replace(SUITE, each_row=(PAIR,))
+    assert PAIR in suite.waivable
+    check, _ = gate._judged(PAIR, None, "")
+    assert check.column == "rows, mean"
+    columns = gxe.ExpectMulticolumnSumToEqual(column_list=["a", "b", "c"], sum_total=1)
+    assert gate._judged(columns, None, "")[0].column == "a, b, c"
+
+
+def test_two_columns_of_a_row_are_compared(spark: SparkSession) -> None:
+    more = gxe.ExpectColumnPairValuesAToBeGreaterThanB(
+        column_A="amount", column_B="id", description="There is more than its number."
+    )
+    suite = replace(SUITE, each_row=(more,))
+    assert judge(rows(spark, *GOOD), suite, "toy.things").passed
+    verdict = judge(rows(spark, *GOOD, (SECOND, 3, 2.5)), suite, "toy.things")
+    assert str(verdict.failures[0]) == (
+        "There is more than its number. Found: 1 of 4 rows. "
+        "For example landed_date=2013-01-02, id=3, amount=2.5"
+    )
+
+
+class _Figures:
+    """As Spark gives the figures of the days."""
+
+    columns: Sequence[str] = ("day", "rows", "mean")
+
+    def __init__(self, *rows: tuple[date, float, float | None]) -> None:
+        self._rows = rows
+
+    def collect(self) -> Sequence[tuple[date, float, float | None]]:
+        return self._rows
+
+
+def _checks_of_days(
+    expectation: Expectation, *rows: tuple[date, float, float | None]
+) -> list[tuple[bool, str]]:
+    days = gate._by_day(_Figures(*rows))  # type: ignore[arg-type]
+    days["landed_date"] = days.index.map(str)
+    judged = gate._judge_days(days, SUITE, [expectation])
+    return [(check.success, check.observed) for check, _ in judged]
+
+
+def test_measures_are_compared_with_each_other() -> None:
+    good = (FIRST, 3.0, 2.0)
+    assert _checks_of_days(PAIR, good) == [(True, "1 days")]
+    assert _checks_of_days(PAIR, good, (SECOND, 3.0, 4.0)) == [(False, "2 days")]
+
+
+def test_a_measure_that_is_no_number_lies_above_every_bound() -> None:
+    nothing = (FIRST, 3.0, None)
+    at_most_five = between("mean", 0, 5)
+    assert _checks_of_days(at_most_five, nothing) == [(True, "no value")]
+    assert _checks_of_days(at_most_five, (FIRST, 3.0, math.nan)) == [(False, "inf")]
+    assert _checks_of_days(present("mean"), nothing) == [(False, "no value")]
+
+
+def test_an_error_is_told_without_the_stack_of_java() -> None:
+    message = "[INVALID_PARAMETER_VALUE.PATTERN] It is invalid: '('.\n\nJVM stacktrace:\norg.Some"
+    told = {"raised_exception": True, "exception_message": message}
+    result = ExpectationValidationResult(success=False, exception_info=told)
+    check, _ = gate._judged(PAIR, result, "")
+    assert check.error == "[INVALID_PARAMETER_VALUE.PATTERN] It is invalid: '('."
+
+
 def test_helpers_say_what_must_hold() -> None:
     expectations = (
         present("a"),
         between("a", None, 3),
         between("a", 1000, None),
         one_of("a", ["x", "y"]),
+        between("a", FIRST, SECOND),
     )
     assert [expectation.description for expectation in expectations] == [
         "a has a value.",
         "a is at most 3.",
         "a is at least 1,000.",
         "a is one of x, y.",
+        "a is from 2013-01-01 to 2013-01-02.",
     ]
+
+
+def test_helpers_refuse_what_would_hold_of_everything_or_of_letters() -> None:
+    with pytest.raises(UsageError, match=r"between\('a', None, None\) lets everything through"):
+        between("a", None, None)
+    with pytest.raises(UsageError, match=r"its letters\. Of one value: \('EWR',\)"):
+        one_of("a", "EWR")
 
 
 @pytest.mark.parametrize(

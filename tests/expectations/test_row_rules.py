@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import great_expectations.expectations as gxe
 import pytest
 from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.row_conditions import Column
 
 from expectations.gate import Check, Verdict, judge
 from expectations.lookup import refuse_odd_rules, suite_of
@@ -88,7 +89,7 @@ def check_of(verdict: Verdict, column: str) -> Check:
         between("number", 0, None),
         between("number", None, 1.5),
         between("number", -1, 1e300),
-        between("day", date(2013, 1, 2), None),  # type: ignore[arg-type]
+        between("day", date(2013, 1, 2), None),
         gxe.ExpectColumnValuesToBeBetween(
             column="number", min_value=0, max_value=1.5, strict_min=True, strict_max=True
         ),
@@ -184,6 +185,11 @@ def test_exactly_the_share_of_a_day_is_within_it(spark: SparkSession) -> None:
         (0.1, between("a", 0, 1, severity="warning"), "is a warning"),
         (0.1, gxe.ExpectColumnValuesToBeUnique(column="a"), "does not say which rows break it"),
         (0.1, one_of("a", [1j]), "cannot compare with 1j"),
+        (
+            0.1,
+            gxe.ExpectColumnValuesToNotBeNull(column="a", row_condition=Column("b") == 1),
+            "has a row_condition, which no row rule heeds",
+        ),
     ],
 )
 def test_what_cannot_quarantine_is_refused_when_it_is_declared(
