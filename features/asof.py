@@ -37,7 +37,7 @@ from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import 
 from feast.infra.offline_stores.offline_store import RetrievalMetadata
 from feast.infra.offline_stores.offline_utils import get_feature_view_query_context
 from pydantic import Field
-from pyspark.errors import AnalysisException
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
@@ -285,7 +285,7 @@ def _answers_of(position: int, group: _Group, answers: DataFrame, time: str) -> 
 def _looked_up(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFrame:
     names = ", ".join(view.name for view in group.views)
     said = f"Feature view {names} cannot be looked up as its keys, event, created and features say"
-    with explaining(AnalysisException, said):
+    with explaining(PySparkException, said):
         return _answers(group, rows, time, span)
 
 

@@ -10,11 +10,18 @@ from difflib import get_close_matches
 from typing import ClassVar
 
 _WRITTEN = re.compile(
-    r"\[(AMBIGUOUS_|DATATYPE_MISMATCH|MISSING_AGGREGATION|MISSING_GROUP_BY|PARSE_SYNTAX_ERROR"
-    r"|UNRESOLVED_|WRONG_NUM_ARGS)"
+    r"\[(AMBIGUOUS_|COLUMN_ALREADY_EXISTS|DATATYPE_MISMATCH|INCOMPATIBLE_COLUMN_TYPE"
+    r"|INVALID_IDENTIFIER|MISSING_AGGREGATION|MISSING_GROUP_BY|NESTED_AGGREGATE_FUNCTION"
+    r"|PARSE_SYNTAX_ERROR|UNRESOLVED_|WRONG_NUM_ARGS"
+    # Of values that only some days have.
+    r"|ARITHMETIC_OVERFLOW|CANNOT_PARSE_TIMESTAMP|CAST_INVALID_INPUT|CAST_OVERFLOW"
+    r"|DATETIME_FIELD_OUT_OF_BOUNDS|DIVIDE_BY_ZERO|INVALID_ARRAY_INDEX|INVALID_PARAMETER_VALUE"
+    r"|NUMERIC_VALUE_OUT_OF_RANGE|REMAINDER_BY_ZERO)"
 )
 """How Spark's errors begin that a fault of its own, or a table that went away, never gives."""
-_PLACE = re.compile(r" SQLSTATE: \w+(; line \d+ pos \d+)?;?$")
+_PLACE = re.compile(r" SQLSTATE: \w+(; line \d+ pos \d+| \(line \d+, pos \d+\))?;?$")
+_SETTING = re.compile(r' If necessary set "[\w.]+" to "\w+" to bypass this error\.')
+"""An advice of Spark's that nobody here can follow: its settings decide what rows say."""
 
 
 class NightshiftError(Exception):
@@ -163,11 +170,12 @@ def explaining(kind: type[Exception], whose: str) -> Iterator[None]:
     try:
         yield
     except kind as error:
-        said = str(error).partition("\n")[0]
+        # What its parser says begins with an empty line.
+        said = str(error).strip().partition("\n")[0]
         if not _WRITTEN.match(said):
             raise
         # Without the place in a query that nobody has seen.
-        raise UsageError(f"{whose}: {_PLACE.sub('', said)}") from error
+        raise UsageError(f"{whose}: {_SETTING.sub('', _PLACE.sub('', said))}") from error
 
 
 def refuse_unless(holds: bool, what: str) -> None:

@@ -13,9 +13,10 @@ from datetime import date
 from functools import reduce
 from typing import TYPE_CHECKING
 
-from pyspark.errors import AnalysisException
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import DateType, NullType, NumericType
 
 from features import store
 from jobs.lake import tables
@@ -26,13 +27,16 @@ from jobs.spark.session import connect
 from jobs.stages.check import audit_and_publish
 from pipelines import features as declared
 from pipelines.days import Days
-from pipelines.errors import UsageError, explaining
+from pipelines.errors import UsageError, explaining, refuse_unless
 from pipelines.spec import SCORING, TRAINING
 
 if TYPE_CHECKING:
+    from pyspark.sql.types import StructType
+
     from jobs.lake.knowledge import Seen
     from pipelines.features import FeatureView
     from pipelines.run import Run
+    from pipelines.spec import Pipeline
 
 _LANDED = "landed_date"
 _LEARNED = "learned"
@@ -58,9 +62,12 @@ def features(run: Run) -> dict[str, object]:
     # Before anything is read: what is replaced meanwhile makes these rows too old to be published.
     knowledge = Knowledge.of_now(run)
     outcomes = _outcomes(run)
-    # Computed once: every view asks these rows, and both tables are parts of the join.
-    entities = _entity_rows(run, outcomes, knowledge).localCheckpoint()
-    rows = _joined(run, entities, _nights(run, outcomes), knowledge).localCheckpoint()
+    entities = _computed_entity_rows(run, outcomes, knowledge)
+    rows = _joined(run, entities, _nights(run, outcomes), knowledge)
+    finished = f"The features of '{run.pipeline.name}' cannot be finished as they are declared"
+    with explaining(PySparkException, finished):
+        # Computed once: both tables are parts of it.
+        rows = rows.localCheckpoint()
     definition = definitions(run.pipeline)[TRAINING]
     origin = _origin_of_training(run, outcomes, knowledge, definition)
     trained = tables.stage_rows(run, TRAINING, _training(run, rows), origin=origin)
@@ -106,21 +113,25 @@ def _outcomes(run: Run) -> _Outcomes | None:
         return None
     inputs = {name: tables.read(run, name, run.days) for name in names}
     event, label = run.pipeline.event_date, run.pipeline.training.label
+    function = f"`labels` of jobs/transforms/{run.pipeline.name}.py"
+    made = labels(**inputs)
+    refuse_unless(
+        isinstance(made, DataFrame),
+        f"{function} gave {made!r}: it must return a DataFrame with a row for each outcome.",
+    )
     # Here and not in the join, so that a column that is not there is told as one of the labels.
-    told = labels(**inputs).select(_LANDED, *run.pipeline.entity, label)
+    told = made.select(_LANDED, *run.pipeline.entity, label)
     rows = told.withColumnRenamed(_LANDED, _LEARNED)
     by_day = rows.groupBy(_LEARNED).agg(
         F.count(F.lit(1)).alias("rows"),
         F.count(label).alias("labelled"),
-        F.min(event).alias("first"),
-        F.max(event).alias("last"),
+        # Outcomes that name no day match nothing: any will do.
+        F.coalesce(F.min(event), _LEARNED).alias("first"),
+        F.coalesce(F.max(event), _LEARNED).alias("last"),
     )
-    name = run.pipeline.name
-    whose = (
-        f"`labels` of jobs/transforms/{name}.py must give landed_date, "
-        f"{', '.join(run.pipeline.entity)} and {label}"
-    )
-    with explaining(AnalysisException, whose):
+    whose = f"{function} must give landed_date, {', '.join(run.pipeline.entity)} and {label}"
+    with explaining(PySparkException, whose):
+        _refuse_odd_labels(told.schema, run.pipeline, function)
         found = by_day.collect()
     if not found:
         return None
@@ -135,10 +146,39 @@ def _outcomes(run: Run) -> _Outcomes | None:
     )
 
 
+def _refuse_odd_labels(given: StructType, pipeline: Pipeline, function: str) -> None:
+    """Refuse outcomes whose days are no dates, or whose label is no number."""
+    label = pipeline.training.label
+    for name in (_LANDED, pipeline.event_date):
+        kind = given[name].dataType
+        refuse_unless(
+            isinstance(kind, DateType),
+            f"{function} gave {name} as {kind.simpleString()}, which must be a date: "
+            f"`CAST({name} AS DATE)`.",
+        )
+    kind = given[label].dataType
+    refuse_unless(
+        isinstance(kind, NumericType | NullType),
+        f"{function} gave {label} as {kind.simpleString()}, which must be a number: "
+        f"`CAST({label} AS {_LABEL_TYPES[pipeline.training.task].upper()})`.",
+    )
+
+
 def _drops_nothing(run: Run, name: str) -> bool:
     """Whether the feed of that name drops nothing in the run's days: its table may not exist."""
     feeds = {feed.name: feed for feed in run.pipeline.feeds}
     return name in feeds and run.pipeline.drop_days(feeds[name], run.days) is None
+
+
+def _computed_entity_rows(run: Run, outcomes: _Outcomes | None, knowledge: Knowledge) -> DataFrame:
+    """Those of `_entity_rows`, computed once: every view asks them."""
+    pipeline = run.pipeline
+    whose = (
+        f"{pipeline.name}.{pipeline.entity_table} must give landed_date, event_timestamp and "
+        f"{', '.join(pipeline.entity)}, of the types that the labels have"
+    )
+    with explaining(PySparkException, whose):
+        return _entity_rows(run, outcomes, knowledge).localCheckpoint()
 
 
 def _entity_rows(run: Run, outcomes: _Outcomes | None, knowledge: Knowledge) -> DataFrame:
@@ -167,7 +207,9 @@ def _entities(run: Run, nights: Days, knowledge: Knowledge) -> DataFrame:
     name = run.pipeline.entity_table
     seen = knowledge.seen_then(name)
     rows = _as_seen(run, name, nights, knowledge, seen)
-    return rows.drop(*declared.names(run.pipeline.views))
+    # Nor a label of that name: what is scored has none yet, and what is learned from gets its own.
+    others = (run.pipeline.training.label, _LEARNED)
+    return rows.drop(*declared.names(run.pipeline.views), *others)
 
 
 def _nights(run: Run, outcomes: _Outcomes | None) -> Days:

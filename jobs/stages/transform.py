@@ -14,7 +14,7 @@ from datetime import date
 from functools import reduce
 from typing import TYPE_CHECKING
 
-from pyspark.errors import AnalysisException
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql.types import DateType
 
@@ -29,7 +29,7 @@ from pipelines.errors import explaining, refuse_unless
 if TYPE_CHECKING:
     from jobs.lake.knowledge import Seen
     from pipelines.run import Run
-    from pipelines.spec import Table
+    from pipelines.spec import Pipeline, Table
 
 _TABLES_AT_ONCE = 3
 """The server plans one table while it computes another; more would only wait for its cores."""
@@ -95,9 +95,9 @@ def _stage(
     origin = _origin(run, making, knowledge)
     name = run.pipeline.name
     function = making.told(run)
-    with explaining(AnalysisException, f"{name}.{table.name} cannot be made as {function} says"):
+    with explaining(PySparkException, f"{name}.{table.name} cannot be made as {function} says"):
         rows = _rows(run, making, knowledge)
-        _refuse_rows_of_no_day(rows, table, function)
+        _refuse_odd_rows(rows, run.pipeline, table, function)
         count = tables.stage_rows(run, table.name, rows, origin=origin)
     fresh = staging.require(run, table.name)
     # For the tables that read this one.
@@ -155,21 +155,33 @@ def _make(
     return rows
 
 
-def _refuse_rows_of_no_day(rows: DataFrame, table: Table, function: str) -> None:
-    """Refuse rows that do not tell their day, or what identifies them."""
-    missing = [name for name in (table.partition, *table.key) if name not in rows.columns]
+def _refuse_odd_rows(
+    rows: DataFrame,
+    pipeline: Pipeline,
+    table: Table,
+    function: str,
+) -> None:
+    """Refuse rows that do not tell their day, or what identifies them; or what is to be scored."""
+    needed = [table.partition, *table.key]
+    dates = [table.partition]
+    says = f"each row must tell its day ({table.partition}) and the key that its table declares"
+    if table.name == pipeline.entity_table:
+        needed += ["event_timestamp", *pipeline.entity]
+        dates.append(pipeline.event_date)
+        says += f", and as what is scored event_timestamp and {', '.join(pipeline.entity)}"
+    missing = [name for name in needed if name not in rows.columns]
     refuse_unless(
         not missing,
-        f"{function} gave rows without {', '.join(dict.fromkeys(missing))}: each row must tell its "
-        f"day ({table.partition}) and the key that its table declares. It gave "
+        f"{function} gave rows without {', '.join(dict.fromkeys(missing))}: {says}. It gave "
         f"{', '.join(rows.columns)}.",
     )
-    kind = rows.schema[table.partition].dataType
-    refuse_unless(
-        isinstance(kind, DateType),
-        f"{function} gave {table.partition} as {kind.simpleString()}, which must be a date: "
-        f"`CAST({table.partition} AS DATE)`.",
-    )
+    for name in dates:
+        kind = rows.schema[name].dataType
+        refuse_unless(
+            isinstance(kind, DateType),
+            f"{function} gave {name} as {kind.simpleString()}, which must be a date: "
+            f"`CAST({name} AS DATE)`.",
+        )
 
 
 def _inputs(

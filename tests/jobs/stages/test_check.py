@@ -420,6 +420,26 @@ def test_sql_of_a_suite_about_a_column_that_is_not_there_is_told_with_its_file(
     assert not exists(run, "sums")
 
 
+@pytest.mark.parametrize(
+    ("mean", "message"),
+    [
+        ("avg(amount", r"\[PARSE_SYNTAX_ERROR\] Syntax error .*\.$"),
+        ("sum(amount) / count_if(id > 9)", r"\[DIVIDE_BY_ZERO\] .* return NULL instead\.$"),
+    ],
+    ids=["syntax", "division"],
+)
+def test_sql_of_a_suite_that_cannot_be_asked_is_told_with_its_file(
+    run: Run, stage: Callable[..., None], suites: ModuleType, mean: str, message: str
+) -> None:
+    suites.sums = lambda days: replace(sums(days), measures={"mean": mean})
+    stage("sums", (1, 1.0))
+    stage("copies", (1, 1.0))
+    told = "suite `sums` of expectations/toy.py cannot be judged as it says: "
+    with pytest.raises(UsageError, match=told + message):
+        check(run)
+    assert not exists(run, "sums")
+
+
 def test_an_unchanged_reference_table_needs_no_verdict(run: Run, suites: ModuleType) -> None:
     suites.sensors = sums  # type: ignore[attr-defined]
     assert audit_and_publish(run, ["sensors"])["tables"] == 0

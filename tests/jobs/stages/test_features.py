@@ -18,9 +18,20 @@ from deltalake import write_deltalake
 from pyarrow import csv
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import (
+    BooleanType,
+    DataType,
+    DateType,
+    IntegerType,
+    StringType,
+    StructField,
+    StructType,
+    TimestampType,
+)
 
 from jobs.commands.land import land
 from jobs.lake import tables
+from jobs.lake.knowledge import Knowledge
 from jobs.lake.publications import Origin
 from jobs.spark.session import plan_for
 from jobs.stages import features
@@ -370,6 +381,69 @@ def test_a_pipeline_without_labels_is_told_where_to_write_them(
     )
     with pytest.raises(UsageError, match=message):
         features.features(run)
+
+
+LABELS = {"landed_date": DateType(), "flight_date": DateType(), "late": IntegerType()}
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ({"landed_date": TimestampType()}, "gave landed_date as timestamp, which must be a date"),
+        ({"flight_date": StringType()}, "gave flight_date as string, which must be a date"),
+        ({"late": BooleanType()}, r"gave late as boolean, .* a number: `CAST\(late AS INT\)`"),
+    ],
+    ids=lambda one: next(iter(one)) if isinstance(one, dict) else "",
+)
+def test_labels_of_another_type_are_told_with_the_one_that_they_must_have(
+    odd: dict[str, DataType], message: str
+) -> None:
+    def schema(kinds: dict[str, DataType]) -> StructType:
+        return StructType([StructField(name, kind) for name, kind in kinds.items()])
+
+    features._refuse_odd_labels(schema(LABELS), PIPELINE, "`labels`")
+    with pytest.raises(UsageError, match=f"^`labels` {message}"):
+        features._refuse_odd_labels(schema(LABELS | odd), PIPELINE, "`labels`")
+
+
+def test_labels_that_give_nothing_are_told_what_they_must_return(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def labels(flights: DataFrame) -> None:
+        """Lacks its `return`."""
+
+    monkeypatch.setattr("jobs.transforms.flights.labels", labels)
+    monkeypatch.setattr(features.tables, "read", lambda *_: None)
+    message = "`labels` of jobs/transforms/flights.py gave None: it must return a DataFrame"
+    with pytest.raises(UsageError, match=message):
+        features._outcomes(run_of(environment, "features", Days.of(date(2013, 1, 2))))
+
+
+def test_an_entity_table_may_have_a_column_named_as_the_label(
+    environment: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night = date(2013, 1, 2)
+    about = night + timedelta(days=1)
+    entity = dict.fromkeys(PIPELINE.entity, "one") | {"flight_date": about}
+    rows = spark.createDataFrame([{"landed_date": night, **entity, "late": 1}])
+    outcome = spark.createDataFrame([{"learned": about, **entity, "late": 0}])
+    monkeypatch.setattr(features, "_as_seen", lambda *_: rows)
+    known = features._Outcomes(rows=outcome, count=1, labelled=1, about={about: Days.of(about)})
+    run = run_of(environment, "features", Days.of(night))
+    found = features._entity_rows(run, known, Knowledge(run, {"departures": []}))
+    assert [row["late"] for row in found.orderBy("learned").collect()] == [None, 0]
+
+
+def test_a_feature_that_cannot_be_finished_is_told(
+    environment: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    misspelled = spark.range(1).select(F.expr("idd * 2").alias("doubled"))
+    for name in ("_outcomes", "_computed_entity_rows"):
+        monkeypatch.setattr(features, name, lambda *_: None)
+    monkeypatch.setattr(features, "_joined", lambda *_: misspelled)
+    message = "features of 'flights' cannot be finished as they are declared: .*UNRESOLVED.*`idd`"
+    with pytest.raises(UsageError, match=message):
+        features.features(run_of(environment, "features", Days.of(date(2013, 1, 2))))
 
 
 def test_a_declared_feature_that_nobody_gives_is_named(

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -17,13 +17,21 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import (
+    DataType,
+    DateType,
+    IntegerType,
+    StringType,
+    StructType,
+    TimestampType,
+)
 
 from jobs.commands.land import land
 from jobs.lake import tables
 from jobs.lake.locations import path, version
 from jobs.lake.publications import Origin, in_force
 from jobs.stages.ingest import ingest
-from jobs.stages.transform import transform
+from jobs.stages.transform import _refuse_odd_rows, transform
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import UsageError
@@ -287,6 +295,42 @@ def test_rows_that_no_table_can_take_are_told_with_their_function(
 
     sys.modules["jobs.transforms.toy"].totals = totals  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match=f"^`totals` of jobs/transforms/toy.py {message}"):
+        transform(_run(toy, "2013-01-04"))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "message"),
+    [
+        ({}, r"gave rows without event_timestamp, reading_date: each row must tell its day"),
+        (
+            {"event_timestamp": TimestampType(), "reading_date": StringType()},
+            "gave reading_date as string, which must be a date: `CAST",
+        ),
+    ],
+    ids=["lacking", "text"],
+)
+def test_rows_that_cannot_be_scored_are_told_with_their_function(
+    kinds: dict[str, DataType], message: str
+) -> None:
+    schema = StructType()
+    for name, kind in {"landed_date": DateType(), "id": IntegerType(), **kinds}.items():
+        schema.add(name, kind)
+    table = Table(name="scored", made_by="transform", key=("id",))
+    pipeline = replace(TOY, derived=(table,), entity_table="scored")
+    rows: Any = SimpleNamespace(columns=schema.names, schema=schema)
+    with pytest.raises(UsageError, match=f"^`scored` {message}"):
+        _refuse_odd_rows(rows, pipeline, table, "`scored`")
+
+
+def test_a_value_that_no_sql_of_a_transform_can_take_is_told_with_its_function(
+    toy: Environment,
+) -> None:
+    def totals(readings: DataFrame, sensors: DataFrame, days: Days) -> DataFrame:
+        return readings.selectExpr("landed_date", "amount / (id - id) AS total")
+
+    sys.modules["jobs.transforms.toy"].totals = totals  # type: ignore[attr-defined]
+    message = r"`totals` of jobs/transforms/toy.py says: \[DIVIDE_BY_ZERO\] .*`try_divide`.*\.$"
+    with pytest.raises(UsageError, match=message):
         transform(_run(toy, "2013-01-04"))
 
 
