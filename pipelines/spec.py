@@ -149,7 +149,7 @@ class Table:
     partition: str = "landed_date"
     partition_lead_days: int = 0
     """How far the partition's date lies ahead of the night that writes it (1: a table about
-    tomorrow)."""
+    tomorrow). 0 of a table that is scored or that a feature view looks into, with `landed_date`."""
     volatile: tuple[str, ...] = ()
     """Columns that tell how a row was made, not what it says: a rerun that changes only these
     changes nothing."""
@@ -539,11 +539,13 @@ class Pipeline:
                 f"or transform makes. Known: {sorted(known)}.",
             )
             self._refuse_short_window(view)
+            self._refuse_other_partition(f"Feature view '{view.name}' looks into", view.table)
         refuse_unless(
             self.entity_table in known,
             f"entity_table '{self.name}.{self.entity_table}' is made by no feed or transform. "
             f"Known: {sorted(known)}.",
         )
+        self._refuse_other_partition("entity_table is", self.entity_table)
         for kind, names in (
             ("feature views", [view.name for view in self.views]),
             ("features", list(feature_names.names(self.views))),
@@ -560,6 +562,17 @@ class Pipeline:
             f"Feature view '{view.name}' looks up windows of up to {view.past_days} days in "
             f"'{self.name}.{view.table}', which is made from {days} day(s): its window_days must "
             f"be at least {view.past_days}.",
+        )
+
+    def _refuse_other_partition(self, whose: str, name: str) -> None:
+        made = {table.name: table for table in self.derived}
+        # A feed's table is partitioned so.
+        table = made.get(name)
+        refuse_unless(
+            table is None or (table.partition, table.partition_lead_days) == ("landed_date", 0),
+            f"{whose} '{self.name}.{name}', whose partition is another than landed_date: what is "
+            "joined is found by the night that made it. Leave out partition and "
+            "partition_lead_days; the day that a row is about is a column of its own.",
         )
 
     def _refuse_odd_days(self) -> None:

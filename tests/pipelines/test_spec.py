@@ -238,6 +238,21 @@ def test_the_entity_table_must_be_made() -> None:
         replace(TOY, entity_table="nowhere")
 
 
+@pytest.mark.parametrize("odd", [{"partition": "on_day"}, {"partition_lead_days": 1}], ids=str)
+def test_what_is_joined_must_be_partitioned_by_its_night(odd: dict[str, Any]) -> None:
+    ahead = replace(_table("ahead"), **odd)
+    view = FeatureView(
+        name="latest", table="ahead", keys={"id": "id"}, features=(Feature(name="amount"),)
+    )
+    # Nobody joins it.
+    replace(TOY, derived=(ahead,))
+    message = "'toy.ahead', whose partition is another than landed_date"
+    with pytest.raises(UsageError, match=f"Feature view 'latest' looks into {message}"):
+        replace(TOY, derived=(ahead,), views=(view,))
+    with pytest.raises(UsageError, match=f"entity_table is {message}"):
+        replace(TOY, derived=(ahead,), entity_table="ahead")
+
+
 def test_an_unknown_channel_is_refused() -> None:
     with pytest.raises(UsageError, match=r"No notification channel \[.*\]. Known: log, webhook"):
         replace(TOY, notify=("pigeon",))  # type: ignore[arg-type]
