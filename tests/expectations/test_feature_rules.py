@@ -74,7 +74,8 @@ def test_a_feature_may_have_a_name_that_sql_reads_otherwise(spark: SparkSession,
         keys={"id": "id"},
         features=(Feature(name=name, least=0, is_required=True),),
     )
-    rules = feature_rules.of_table(replace(TOY, views=(view,), training=_reading(name)), "readings")
+    pipeline = replace(TOY, views=(view,), training=_reading(name))
+    rules = feature_rules.of_table(pipeline, "readings")
     low, missing = _judged(spark, rules, [{name: -1.0}, {name: None}])
     assert low[OUT_OF_RANGE] == f"{name} = -1.0"
     assert missing[MISSING] == name

@@ -238,11 +238,18 @@ def test_the_entity_table_must_be_made() -> None:
         replace(TOY, entity_table="nowhere")
 
 
-@pytest.mark.parametrize("odd", [{"partition": "on_day"}, {"partition_lead_days": 1}], ids=str)
+@pytest.mark.parametrize(
+    "odd",
+    [{"partition": "on_day"}, {"partition_lead_days": 1}],
+    ids=str,
+)
 def test_what_is_joined_must_be_partitioned_by_its_night(odd: dict[str, Any]) -> None:
     ahead = replace(_table("ahead"), **odd)
     view = FeatureView(
-        name="latest", table="ahead", keys={"id": "id"}, features=(Feature(name="amount"),)
+        name="latest",
+        table="ahead",
+        keys={"id": "id"},
+        features=(Feature(name="amount"),),
     )
     # Nobody joins it.
     replace(TOY, derived=(ahead,))

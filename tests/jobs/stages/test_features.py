@@ -428,10 +428,16 @@ def test_an_entity_table_may_have_a_column_named_as_the_label(
     rows = spark.createDataFrame([{"landed_date": night, **entity, "late": 1}])
     outcome = spark.createDataFrame([{"learned": about, **entity, "late": 0}])
     monkeypatch.setattr(features, "_as_seen", lambda *_: rows)
-    known = features._Outcomes(rows=outcome, count=1, labelled=1, about={about: Days.of(about)})
+    known = features._Outcomes(
+        rows=outcome,
+        count=1,
+        labelled=1,
+        about={about: Days.of(about)},
+    )
     run = run_of(environment, "features", Days.of(night))
     found = features._entity_rows(run, known, Knowledge(run, {"departures": []}))
-    assert [row["late"] for row in found.orderBy("learned").collect()] == [None, 0]
+    in_order = found.orderBy("learned").collect()
+    assert [row["late"] for row in in_order] == [None, 0]
 
 
 def test_a_feature_that_cannot_be_finished_is_told(

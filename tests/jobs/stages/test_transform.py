@@ -313,7 +313,8 @@ def test_rows_that_cannot_be_scored_are_told_with_their_function(
     kinds: dict[str, DataType], message: str
 ) -> None:
     schema = StructType()
-    for name, kind in {"landed_date": DateType(), "id": IntegerType(), **kinds}.items():
+    given = {"landed_date": DateType(), "id": IntegerType(), **kinds}
+    for name, kind in given.items():
         schema.add(name, kind)
     table = Table(name="scored", made_by="transform", key=("id",))
     pipeline = replace(TOY, derived=(table,), entity_table="scored")
