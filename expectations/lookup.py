@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def suite_of(pipeline: Pipeline, name: str) -> Callable[[Days], Suite]:
-    """The suite of a table, as a function of nights.
+    """The suite of a table, as a function of nights, which tells where a mistake in it is.
 
     Raises:
         UsageError: it has none; the message says where to write it.
@@ -30,7 +30,19 @@ def suite_of(pipeline: Pipeline, name: str) -> Callable[[Days], Suite]:
             f"{pipeline.name}.{name} has no suite. "
             f"Write `def {name}(days: Days) -> Suite` in expectations/{pipeline.name}.py."
         )
-    return suite  # type: ignore[no-any-return]
+
+    def declared(days: Days) -> Suite:
+        from expectations.suite import Suite
+
+        where = f"`{name}` of expectations/{pipeline.name}.py"
+        try:
+            found = suite(days)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from error
+        refuse_unless(isinstance(found, Suite), f"{where} gave {found!r}: it must return a Suite.")
+        return found  # type: ignore[no-any-return]
+
+    return declared
 
 
 def refuse_odd_rules(pipeline: Pipeline, suites: Mapping[str, Suite]) -> None:

@@ -25,6 +25,7 @@ from great_expectations.expectations.expectation import (
 from expectations.row_rules import share_of
 from pipelines.days import Days
 from pipelines.errors import UsageError, refuse_unless
+from pipelines.kinds import refuse_odd_kinds
 
 Severity = Literal["critical", "warning"]
 Bound = float | date
@@ -81,6 +82,7 @@ class Suite:
     """About measures."""
 
     def __post_init__(self) -> None:
+        refuse_odd_kinds("Suite", self)
         for expectation in self.each_row + self.each_day:
             # Not every kind of expectation has `mostly`; 1 is its default.
             if getattr(expectation, "mostly", 1) != 1:

@@ -21,6 +21,7 @@ from pyspark.sql.types import DateType, NullType, NumericType
 from features import store
 from jobs.lake import tables
 from jobs.lake.knowledge import Knowledge
+from jobs.lake.partitions import column_types
 from jobs.lake.publications import Input, Origin
 from jobs.lake.transforms import definitions, labels_of, parameters
 from jobs.spark.session import connect
@@ -184,7 +185,9 @@ def _computed_entity_rows(run: Run, outcomes: _Outcomes | None, knowledge: Knowl
 def _entity_rows(run: Run, outcomes: _Outcomes | None, knowledge: Knowledge) -> DataFrame:
     """Rows to be scored (`learned` is null) and to be trained on, with every key of the views."""
     training = run.pipeline.training
-    no_label = F.lit(None).cast(_LABEL_TYPES[training.task])
+    # As the table has it, if it does: a night without outcomes tells no type of its own.
+    published = column_types(run, TRAINING).get(training.label, _LABEL_TYPES[training.task])
+    no_label = F.lit(None).cast(published)
     not_learned = F.lit(None).cast("date")
     to_score = _entities(run, run.days, knowledge).withColumns(
         {training.label: no_label, _LEARNED: not_learned}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import great_expectations as gx
 import great_expectations.expectations as gxe
@@ -255,6 +255,20 @@ def test_what_is_about_all_rows_of_a_run_is_no_expectation(expectation: Expectat
         replace(SUITE, each_row=(expectation,))
     with pytest.raises(UsageError, match=message):
         replace(SUITE, each_day=(expectation,))
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ({"key": "id"}, r"Suite: key must be a tuple of names, but is the text 'id'"),
+        ({"has": ["amount"]}, r"Suite: has .* \['amount'\] is no tuple of texts"),
+        ({"each_row": present("amount")}, "Suite: each_row .* is no tuple of Expectation"),
+    ],
+    ids=lambda one: next(iter(one)) if isinstance(one, dict) else "",
+)
+def test_a_suite_refuses_what_is_of_another_kind(odd: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        replace(SUITE, **odd)
 
 
 PAIR = gxe.ExpectColumnPairValuesAToBeGreaterThanB(column_A="rows", column_B="mean")

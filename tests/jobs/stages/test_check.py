@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from expectations.lookup import suite_of
 from expectations.suite import Suite, between, present
 from jobs.commands.quality import quality
 from jobs.commands.waive import revoke, waive
@@ -401,6 +402,29 @@ def test_a_table_without_a_suite_is_an_error_that_says_where_to_write_it(
     )
     with pytest.raises(UsageError, match=message):
         check(run)
+
+
+def _without_return(days: Days) -> None:
+    sums(days)
+
+
+def _without_bound(days: Days) -> Suite:
+    return replace(sums(days), each_row=(between("amount", None, None),))
+
+
+@pytest.mark.parametrize(
+    ("suite", "message"),
+    [
+        (_without_return, "`sums` of expectations/toy.py gave None: it must return a Suite"),
+        (_without_bound, "`sums` of expectations/toy.py: .* lets everything through"),
+    ],
+)
+def test_a_mistake_in_a_suite_is_told_with_its_function(
+    suites: ModuleType, suite: Callable[[Days], Suite], message: str
+) -> None:
+    suites.sums = suite  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match=f"^{message}"):
+        suite_of(PIPELINE, "sums")(Days.of(DAY))
 
 
 @pytest.mark.parametrize(

@@ -440,6 +440,22 @@ def test_an_entity_table_may_have_a_column_named_as_the_label(
     assert [row["late"] for row in in_order] == [None, 0]
 
 
+@pytest.mark.parametrize("there", ["integer", "long", "double"])
+def test_a_night_without_outcomes_has_labels_of_the_type_that_the_table_has(
+    environment: Environment,
+    spark: SparkSession,
+    monkeypatch: pytest.MonkeyPatch,
+    there: str,
+) -> None:
+    night = date(2013, 1, 2)
+    rows = spark.createDataFrame([{"landed_date": night, "carrier": "UA"}])
+    monkeypatch.setattr(features, "_as_seen", lambda *_: rows)
+    monkeypatch.setattr(features, "column_types", lambda *_: {"late": there})
+    run = run_of(environment, "features", Days.of(night))
+    found = features._entity_rows(run, None, Knowledge(run, {"departures": []}))
+    assert found.schema["late"].dataType.typeName() == there
+
+
 def test_a_feature_that_cannot_be_finished_is_told(
     environment: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
