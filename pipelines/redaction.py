@@ -15,8 +15,10 @@ from pipelines.environment import Environment
 
 HIDDEN = "***"
 _ADDRESS = re.compile(r"\w[\w+.-]*://[^\s'\"<>]+")
-_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):(\S*)@")
-"""Of `scheme://user:password@host`; a password may hold an @ or a slash itself."""
+_PASSWORD = re.compile(r"(?<=://)([^/@:]*):(.*)@")
+"""Of `scheme://user:password@host`; a password may hold an @, a slash or a blank itself."""
+_TOKEN = re.compile(r"^(https?://)[^/?#@:]+@", re.IGNORECASE)
+"""Of `https://token@host`: who signs in without a password may do so by a token."""
 _PARAMETER = re.compile(
     r"([;?&][^=;?&]*(?:token|pass|pwd|secret|key|sig|auth|credential)[^=;?&]*)=([^;&]*)",
     re.IGNORECASE,
@@ -40,7 +42,8 @@ def redacted(text: str, variables: Mapping[str, str] = os.environ) -> str:
 def without_secrets(address: str) -> str:
     """The address without its password and without what its parameters hide."""
     without_password = _PASSWORD.sub(rf"\1:{HIDDEN}@", address)
-    return _PARAMETER.sub(rf"\1={HIDDEN}", without_password)
+    without_token = _TOKEN.sub(rf"\1{HIDDEN}@", without_password)
+    return _PARAMETER.sub(rf"\1={HIDDEN}", without_token)
 
 
 def _secrets(variables: Mapping[str, str]) -> set[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.redaction import redacted
+from pipelines.redaction import redacted, without_secrets
 
 SETTINGS = {
     "SPARK_REMOTE": "sc://cluster:15002/;use_ssl=true;token=SEC%3DRET",
     "MLFLOW_TRACKING_URI": "postgresql://ann:s3cret@db/mlflow",
     "NIGHTSHIFT_WEBHOOK_URL": "https://chat.example/hook/abc",
     "NIGHTSHIFT_WAREHOUSE_URL": "postgresql://bea:w%40rehouse@db:5432/shop",
+    "NIGHTSHIFT_AIRFLOW_DATABASE": "postgresql://cid:correct horse@db/airflow",
 }
 
 
@@ -24,14 +25,31 @@ SETTINGS = {
         ("nobody at https://chat.example/hook/abc", "nobody at ***"),
         ("no postgresql://bea:w%40rehouse@db:5432/shop there", "no *** there"),
         ("FATAL: not the password w@rehouse of bea", "FATAL: not the password *** of bea"),
+        ("no postgresql://cid:correct horse@db/airflow", "no postgresql://cid:***@db/airflow"),
         # Of no setting: an address shows by itself where its secrets are.
         ("GET (http://bob:pw@host/x) failed", "GET (http://bob:***@host/x) failed"),
         ("sc://localhost:1/;token=other said no", "sc://localhost:1/;token=*** said no"),
+        ("GET https://t0ken@host/x failed", "GET https://***@host/x failed"),
     ],
 )
 def test_a_secret_is_hidden_wherever_it_is_quoted(said: str, read: str) -> None:
     expected = read or "Cannot reach 'sc://cluster:15002/;use_ssl=true;token=***'."
     assert redacted(said, SETTINGS) == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgresql://cid:correct horse@db/airflow", "postgresql://cid:***@db/airflow"),
+        ("postgresql://c d:correct horse@db/airflow", "postgresql://c d:***@db/airflow"),
+        ("https://t0ken@mlflow.example.org/x", "https://***@mlflow.example.org/x"),
+        # No password is in these.
+        ("postgresql://cid@db/airflow", "postgresql://cid@db/airflow"),
+        ("https://host.example.org/@cid", "https://host.example.org/@cid"),
+    ],
+)
+def test_an_address_is_shown_without_its_password_or_token(address: str, shown: str) -> None:
+    assert without_secrets(address) == shown
 
 
 @pytest.mark.parametrize(
