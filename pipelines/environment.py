@@ -61,6 +61,7 @@ _LEAST_SECRET = 32
 """Characters: what is derived from fewer could be found by trying."""
 _STORE = re.compile(r"https?://[\w.:\[\]-]+(/[^\s?#]*)?", re.ASCII)
 _NO_TABLE = re.compile(r"[%\[\]^|\\\x00-\x1f\x7f]")
+_NO_HOME = re.compile(r"\?|\s[;#]")
 _LIKE_URL = re.compile(r"^\s*[A-Za-z][\w+.-]*:/|://")
 _SPARK_MASTER = re.compile(
     r"spark://[\w.-]+:\d+(,[\w.-]+:\d+)*|yarn|k8s://(https?://)?[\w.-]+(:\d+)?/?", re.ASCII
@@ -139,6 +140,9 @@ def _absolute(path: str) -> Path:
     except RuntimeError:
         # Of a user who is not there, or of ours where HOME is not set.
         raise ValueError("a path whose ~ leads anywhere") from None
+    except FileNotFoundError:
+        # Below a working folder that somebody has deleted, such as an old checkout.
+        raise ValueError("a whole path, and the working folder is gone") from None
 
 
 def _absolute_of_tables(path: str) -> Path:
@@ -148,6 +152,18 @@ def _absolute_of_tables(path: str) -> Path:
         raise ValueError(
             "a folder for tables: no part of its path may hold '%', which Delta's writer reads as "
             "part of a URL, nor one of [ ] ^ | \\ or what is not printed, which it cannot read"
+        )
+    return absolute
+
+
+def _absolute_of_home(path: str) -> Path:
+    absolute = _absolute_of_tables(path)
+    if _NO_HOME.search(str(absolute)):
+        # What follows would be no part of a path, and other homes share what is before it.
+        raise ValueError(
+            "a folder for a home: no part of its path may hold '?', where the address of a "
+            "database in it ends, nor a blank before '#' or ';', where the supervisor takes the "
+            "rest for a comment"
         )
     return absolute
 
@@ -428,7 +444,7 @@ class Environment:
             "NIGHTSHIFT_HOME",
             "all state of this installation; two homes never touch each other",
             str(ROOT / "var"),
-            _absolute_of_tables,
+            _absolute_of_home,
         )
     )
     lake: str = field(

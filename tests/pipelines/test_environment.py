@@ -347,6 +347,33 @@ def test_a_folder_that_deltas_writer_would_not_find_is_refused(
         default.read({})
 
 
+@pytest.mark.parametrize("name", ["what?", "Team #1", "one ;two"])
+def test_a_home_whose_path_would_be_cut_is_refused(name: str, tmp_path: Path) -> None:
+    refusal = "NIGHTSHIFT_HOME=.* is not a folder for a home: no part of its path may hold"
+    with pytest.raises(UsageError, match=refusal):
+        Environment.read({"NIGHTSHIFT_HOME": str(tmp_path / name / "var")})
+    # A lake has no databases, and nothing in it is supervised.
+    lake = tmp_path / name / "lake"
+    assert Environment.read({"NIGHTSHIFT_LAKE": str(lake)}).lake == str(lake)
+
+
+@pytest.mark.parametrize("name", ["C#", "a;b", "# of nights", "two words"])
+def test_a_home_may_have_signs_that_cut_nothing(name: str, tmp_path: Path) -> None:
+    home = tmp_path / name
+    assert Environment.read({"NIGHTSHIFT_HOME": str(home)}).home == home
+
+
+def test_a_path_below_a_working_folder_that_is_gone_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(UsageError, match="is not a whole path, and the working folder is gone"):
+        Environment.read({"NIGHTSHIFT_HOME": "var"})
+
+
 @pytest.mark.parametrize(
     "sign",
     ["[", "]", "^", "|", "\\", "\t", "\n", "\x7f"],
