@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -27,17 +28,30 @@ def private_home(environment: Environment) -> Path:
     be meant for others, and follows the umask of its owner.
 
     Raises:
-        UsageError: it cannot be made, or others may enter it, and it is not ours to close.
+        UsageError: it cannot be made, is closed to us, or others may enter it, and it is not ours
+            to close.
     """
     home = environment.home
     try:
         home.mkdir(mode=_OF_ITS_OWNER, parents=True, exist_ok=True)
     except OSError as error:
         raise _unusable(home, error) from None
+    _refuse_anothers(home)
     mode = home.stat().st_mode & 0o777
     if mode & _OTHERS:
         _close(home, mode)
     return home
+
+
+def _refuse_anothers(home: Path) -> None:
+    """Refuse a home whose owner has closed it, as one that was begun by `sudo`."""
+    owner = home.stat().st_uid
+    # Whether it can be written is no matter of who owns it: its disk may be one to be read.
+    if owner != os.getuid() and not os.access(home, os.R_OK | os.X_OK):
+        raise UsageError(
+            f"NIGHTSHIFT_HOME={home} belongs to another user (id {owner}), and is closed to you: "
+            "run this as that user, or set it to a folder of your own."
+        )
 
 
 def _close(home: Path, mode: int) -> None:

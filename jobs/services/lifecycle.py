@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
 import psutil
 
@@ -65,12 +65,20 @@ def up(environment: Environment) -> int:
 
 
 def down(environment: Environment) -> int:
-    """Stop everything that `up` started, also when its supervisor is gone."""
+    """Stop everything that `up` started.
+
+    Also when its supervisor is gone, or its disk may only be read.
+    """
     if not environment.home.exists() and not processes.marked(environment.home):
         # Even the lock would make a folder in a home that nobody ever used.
         print("Nothing was up.", flush=True)
         return 0
-    with _one_at_a_time(environment):
+    with ExitStack() as held:
+        try:
+            held.enter_context(_one_at_a_time(environment))
+        except OSError as error:
+            # Such as of a disk that a fault has made one to be read: what runs is to end anyway.
+            print(f"Warning: no other start or stop is waited for: {error}", file=sys.stderr)
         started = time.monotonic()
         ended = _stop(environment)
         seconds = time.monotonic() - started

@@ -116,6 +116,21 @@ def test_an_open_home_of_another_user_is_refused_with_the_way_out(
     assert "(mode 0777)" in str(refused.value)
 
 
+def test_a_closed_home_of_another_user_is_refused_with_the_way_out(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.home.mkdir(mode=0o700)
+    owner = os.getuid()
+    # To be somebody else, one would have to be root.
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    refusal = (
+        rf"belongs to another user \(id {owner}\), and is closed to you: run this as that user"
+    )
+    with pytest.raises(UsageError, match=refusal):
+        private_home(home)
+
+
 @pytest.mark.parametrize("beyond", ["", "below"])
 def test_a_home_that_is_a_file_or_in_one_is_refused_with_the_way_out(
     home: Environment, beyond: str

@@ -5,6 +5,7 @@ Tests/e2e has the real ones.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -292,6 +293,21 @@ def test_down_ends_what_was_started_for_a_home_that_somebody_removed(up: Environ
     shutil.rmtree(up.home)
     assert lifecycle.down(up) == 0
     assert processes.marked(up.home) == []
+
+
+def test_down_ends_what_runs_where_the_disk_may_only_be_read(
+    up: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path, mode: int) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    # To mount one, one would have to be root.
+    monkeypatch.setattr(Path, "chmod", refuse)
+    assert lifecycle.down(up) == 0
+    assert processes.marked(up.home) == []
+    told = capsys.readouterr()
+    assert "Stopped in" in told.out
+    assert "no other start or stop is waited for: [Errno 30] Read-only file system" in told.err
 
 
 def test_other_settings_restart_the_platform(
