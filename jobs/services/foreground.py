@@ -27,22 +27,29 @@ def run(environment: Environment) -> int:
 
     Raises:
         NightshiftError: the platform did not start, a service ended for good, or the supervisor
-            was killed. Nothing is left behind.
+            was killed. Nothing is left behind, but for what was up before a start that was refused.
     """
     numbers = [signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
         numbers.append(signal.SIGHUP)
     # Asked to end while it starts, nothing may stay either.
     with signals.interrupted_by(numbers):
+        is_ours = True
         try:
-            lifecycle.up(environment)
+            try:
+                lifecycle.up(environment)
+            except Exception:
+                # What it had started it has stopped; what was up before is not ours to stop.
+                is_ours = False
+                raise
             _stay(environment)
         except KeyboardInterrupt:
             print("Asked to stop.", flush=True)
         finally:
-            # A stop is not stopped halfway.
-            signals.ignore(numbers)
-            lifecycle.down(environment)
+            if is_ours:
+                # A stop is not stopped halfway.
+                signals.ignore(numbers)
+                lifecycle.down(environment)
     return 0
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from threading import Thread
 
 import pytest
@@ -21,9 +23,10 @@ from tests.jobs.services.test_lifecycle import (
     pids,
     replace_services,
     sleeping,
+    up,
 )
 
-__all__ = ["replace_services"]
+__all__ = ["replace_services", "up"]
 
 
 def meanwhile(home: Environment, act: Callable[[], object]) -> Thread:
@@ -89,6 +92,17 @@ def test_it_ends_when_the_platform_is_stopped_from_elsewhere(
     assert foreground.run(home) == 0
     stopping.join()
     assert has_nothing_left(home)
+
+
+def test_a_start_that_is_refused_leaves_what_is_up_alone(up: Environment) -> None:
+    before = pids(up)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = replace(up, spark_port=other.getsockname()[1])
+        with pytest.raises(NightshiftError, match="is taken by"):
+            foreground.run(taken)
+    assert pids(up) == before
 
 
 def test_a_killed_supervisor_is_a_fault(home: Environment, replace_services: object) -> None:
