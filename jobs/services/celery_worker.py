@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
+from jobs.services.processes import is_clock_put_back
 from pipelines.environment import Environment
 
 _LATE_SECONDS = 30
@@ -32,7 +33,8 @@ def beats(environment: Environment, since: float) -> bool:
         last = _heart(environment).stat().st_mtime
     except OSError:
         return False
-    return last >= since and time.time() - last < _LATE_SECONDS
+    is_of_this_one = last >= since or is_clock_put_back(since)
+    return is_of_this_one and abs(time.time() - last) < _LATE_SECONDS
 
 
 def arguments(environment: Environment, options: Sequence[str]) -> list[str]:

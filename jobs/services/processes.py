@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ LOOPBACK = "127.0.0.1"
 _ANSWER_SECONDS = 2
 # A process inside a system call may outlive its kill; we go on without it.
 _KILLED_SECONDS = 5
+_PUT_BACK_SECONDS = 60
+"""By which a clock differs that was put back; one that is put back by less is soon past it."""
 _MOST_CHARACTERS = 80
 """Of a command line in a message: Java's are pages long."""
 
@@ -35,6 +38,17 @@ class PortTakenError(NightshiftError):
             f"Port {port}, which {service} needs, is taken by {describe(holder)}. "
             f"Stop that program, or set {variable} to a free port (for example {free_port()})."
         )
+
+
+def is_clock_put_back(since: float) -> bool:
+    """Whether the clock was put back since that moment, as after the start of a machine.
+
+    Whatever is told since then seems to be of before.
+
+    Args:
+        since: Seconds since 1970, by the clock of then.
+    """
+    return since > time.time() + _PUT_BACK_SECONDS
 
 
 def answers(port: int, host: str = LOOPBACK) -> bool:

@@ -22,7 +22,8 @@ def tail(log: Path, lines: int = 15) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as a person says them: `42 s`, `3 min 5 s`, `2 h 10 min`."""
-    whole = round(seconds)
+    # Of what a clock tells that was put back meanwhile, nothing is known.
+    whole = max(0, round(seconds))
     hours, rest = divmod(whole, _HOUR)
     minutes, left = divmod(rest, _MINUTE)
     if hours:

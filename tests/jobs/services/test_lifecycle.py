@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -490,6 +491,16 @@ def test_a_heartbeat_of_an_earlier_start_does_not_count() -> None:
     assert airflow.is_healthy(health, "scheduler", moment - 5)
     assert not airflow.is_healthy(health, "scheduler", moment + 5)
     assert not airflow.is_healthy({}, "scheduler", moment)
+
+
+def test_a_clock_that_was_put_back_makes_no_service_ill() -> None:
+    now = datetime.now(UTC)
+    beats = {"status": "healthy", "latest_scheduler_heartbeat": now.isoformat()}
+    an_hour_later = now.timestamp() + 3600
+    assert airflow.is_healthy({"scheduler": beats}, "scheduler", an_hour_later)
+    # Airflow says by the clock of now that it does not beat any more.
+    ill = {**beats, "status": "unhealthy"}
+    assert not airflow.is_healthy({"scheduler": ill}, "scheduler", an_hour_later)
 
 
 def test_a_clusters_spark_takes_the_place_of_our_own(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from jobs.services.text import duration, tail
         (3599, "59 min 59 s"),
         (3600, "1 h 0 min"),
         (93_784, "26 h 3 min"),
+        # By a clock that was put back.
+        (-3601, "0 s"),
     ],
 )
 def test_a_duration_is_told_in_its_two_largest_units(seconds: float, expected: str) -> None:
