@@ -13,22 +13,24 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
+from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 from uuid import uuid4
 
 import psutil
 
 from jobs.lake.store_faults import what_store_says
-from jobs.notifications import channels, email
+from jobs.notifications import channels, email, webhook
 from jobs.services import executors, processes, stage_client
 from jobs.services.definitions import Health, services
 from jobs.services.lifecycle import needs_others, require_shared
@@ -387,6 +389,22 @@ def _smtp(environment: Environment) -> Iterator[Finding]:
         return "answers"
 
     yield _answer("SMTP server", ask, email.SERVER)
+    yield _usable("e-mail", partial(email.require_whole, environment))
+
+
+def _webhook(environment: Environment) -> Iterator[Finding]:
+    """Whether the address is one to post to. Nothing is posted: people would take it for news."""
+    url = environment.webhook_url
+    if url:
+        yield _usable("webhook", partial(webhook.require_address, url))
+
+
+def _usable(what: str, require: Callable[[], None]) -> Finding:
+    try:
+        require()
+    except UsageError as error:
+        return Finding(what=what, found="tells nobody", state="problem", way_out=str(error))
+    return Finding(what=what, found="is set")
 
 
 def _told(environment: Environment) -> Iterator[Finding]:
@@ -457,6 +475,7 @@ _CHECKS: dict[str, Callable[[Environment], Iterator[Finding]]] = {
     "warehouse": _warehouse,
     "databases": _databases,
     "SMTP server": _smtp,
+    "webhook": _webhook,
     "notifications": _told,
 }
 
@@ -515,13 +534,21 @@ def _existing(path: Path) -> Path:
 def _answer(what: str, ask: Callable[[], str], variable: str) -> Finding:
     try:
         return Finding(what=what, found=ask())
-    except (NightshiftError, OSError) as error:
+    except (NightshiftError, OSError, HTTPException) as error:
         way_out = f"Start it, or look at {variable}."
         return Finding(what=what, found=str(error), state="problem", way_out=way_out)
 
 
 def _asked_by_http(address: str) -> str:
-    with urllib.request.urlopen(address, timeout=_SECONDS) as answer:
+    parts = urlsplit(address)
+    login, _, host = parts.netloc.rpartition("@")
+    # With a login in the address the standard library looks for a host of that name.
+    request = urllib.request.Request(urlunsplit(parts._replace(netloc=host)))
+    if login:
+        signed = b64encode(unquote(login).encode()).decode()
+        # To nobody to whom the server sends us on.
+        request.add_unredirected_header("Authorization", f"Basic {signed}")
+    with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
         return f"answers {answer.status}"
 
 

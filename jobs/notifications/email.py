@@ -39,23 +39,27 @@ def deliver(environment: Environment, message: Message) -> None:
         UsageError: a setting makes no sense.
         NightshiftError: the server did not take the message.
     """
-    lacking = [
-        variable
-        for variable, value in (
-            (SERVER, environment.smtp_url),
-            (SENDER, environment.email_from),
-            (RECIPIENTS, environment.email_to),
-        )
-        if not value
-    ]
+    lacking = _lacking(environment)
     if lacking:
-        _say_that_it_is_not_set(", ".join(lacking))
+        _say_that_it_is_not_set(lacking)
         return
     letter = _letter(message, str(environment.email_from), _addresses(environment))
     with _in_words(_SECONDS), _server(_address(str(environment.smtp_url)), _SECONDS) as server:
         refused = server.send_message(letter)
     if refused:
         raise NightshiftError(f"the SMTP server took no mail for {len(refused)} of the recipients.")
+
+
+def require_whole(environment: Environment) -> None:
+    """Refuse settings by which no letter is sent, though a server is set.
+
+    Raises:
+        UsageError: one is not set, or makes no sense.
+    """
+    lacking = _lacking(environment)
+    if lacking:
+        raise UsageError(f"No e-mail is sent: set {lacking}, or unset {SERVER}.")
+    _addresses(environment)
 
 
 def sign_in(url: str, seconds: float) -> None:
@@ -88,6 +92,16 @@ def _in_words(seconds: float) -> Iterator[None]:
         raise NightshiftError(f"the SMTP server could not be used: {kind}.") from None
 
 
+def _lacking(environment: Environment) -> str:
+    """The variables that are not set; '': all are."""
+    given = {
+        SERVER: environment.smtp_url,
+        SENDER: environment.email_from,
+        RECIPIENTS: environment.email_to,
+    }
+    return ", ".join(variable for variable, value in given.items() if not value)
+
+
 @cache  # once in a process is enough
 def _say_that_it_is_not_set(lacking: str) -> None:
     print(f"No e-mail is sent: {lacking} is not set.", file=sys.stderr, flush=True)
@@ -97,7 +111,7 @@ def _addresses(environment: Environment) -> list[str]:
     parts = str(environment.email_to).split(",")
     found = [one.strip() for one in parts if one.strip()]
     odd = [one for one in (*found, str(environment.email_from)) if not _is_address(one)]
-    if odd:
+    if odd or not found:
         raise UsageError(f"{SENDER} and {RECIPIENTS} hold addresses such as ops@example.org.")
     return found
 

@@ -58,12 +58,24 @@ def _say_that_it_is_not_set() -> None:
     print(f"No webhook is told: {VARIABLE} is not set.", file=sys.stderr, flush=True)
 
 
-def _request(url: str, message: Message) -> urllib.request.Request:
+def require_address(url: str) -> None:
+    """Refuse what nothing can be posted to.
+
+    Args:
+        url: As `NIGHTSHIFT_WEBHOOK_URL`.
+
+    Raises:
+        UsageError: it is not an address of http or https, or has a login.
+    """
     if not _is_web_address(url):
         raise UsageError(
             f"{VARIABLE} is not an address that begins with http:// or https://, then a host, "
             "and no user or password before it."
         )
+
+
+def _request(url: str, message: Message) -> urllib.request.Request:
+    require_address(url)
     body = json.dumps({**message, "text": _escaped(message)}).encode()
     headers = {"Content-Type": "application/json", "User-Agent": "nightshift"}
     return urllib.request.Request(url, data=body, headers=headers, method="POST")

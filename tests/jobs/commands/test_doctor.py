@@ -8,9 +8,12 @@ import socket
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import pytest
@@ -238,6 +241,73 @@ def test_a_mail_server_that_answers_is_well(variables: dict[str, str]) -> None:
     finally:
         server.stop()
     assert (rows["SMTP server"]["found"], rows["SMTP server"]["state"]) == ("answers", "ok")
+
+
+def _found(variables: dict[str, str], what: str) -> dict[str, doctor.Finding]:
+    """The rows of one question alone."""
+    found = doctor._findings(what, Environment.read(variables))
+    return {one.what: one for one in found}
+
+
+class _MLflow(BaseHTTPRequestHandler):
+    """Answers who has signed in as ann, and sends nobody else on."""
+
+    def do_GET(self) -> None:
+        expected = b64encode(f"ann:{PASSWORD}/@".encode()).decode()
+        is_right = self.headers["Authorization"] == f"Basic {expected}"
+        self.send_response(200 if is_right and self.path == "/x/health" else 401)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_an_mlflow_whose_address_has_a_login_is_asked_with_it(variables: dict[str, str]) -> None:
+    with HTTPServer(("127.0.0.1", 0), _MLflow) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        host = f"127.0.0.1:{server.server_port}"
+        right = {**variables, "MLFLOW_TRACKING_URI": f"http://ann:{PASSWORD}%2F%40@{host}/x"}
+        wrong = {**variables, "MLFLOW_TRACKING_URI": f"http://ann:no@{host}/x"}
+        told = _found(right, "databases")["MLflow"]
+        refused = _found(wrong, "databases")["MLflow"]
+        server.shutdown()
+    assert (told.found, told.state) == ("answers 200", "ok")
+    assert (refused.found, refused.state) == ("HTTP Error 401: Unauthorized", "problem")
+
+
+@pytest.mark.parametrize(
+    ("given", "way_out"),
+    [
+        ({}, "set NIGHTSHIFT_EMAIL_FROM, NIGHTSHIFT_EMAIL_TO, or unset NIGHTSHIFT_SMTP_URL"),
+        ({"FROM": "a@b"}, "set NIGHTSHIFT_EMAIL_TO, or unset NIGHTSHIFT_SMTP_URL"),
+        ({"FROM": "a@b", "TO": "c"}, "hold addresses such as"),
+        ({"FROM": "a@b", "TO": " ,"}, "hold addresses such as"),
+    ],
+)
+def test_mail_that_would_reach_nobody_is_a_problem(
+    variables: dict[str, str], given: dict[str, str], way_out: str
+) -> None:
+    addresses = {f"NIGHTSHIFT_EMAIL_{name}": value for name, value in given.items()}
+    url = f"smtp://127.0.0.1:{free_port()}"
+    told = _found({**variables, **addresses, "NIGHTSHIFT_SMTP_URL": url}, "SMTP server")["e-mail"]
+    assert (told.found, told.state) == ("tells nobody", "problem")
+    assert way_out in told.way_out
+
+
+def test_mail_with_all_that_it_needs_is_well(variables: dict[str, str]) -> None:
+    addresses = {"NIGHTSHIFT_EMAIL_FROM": "a@b", "NIGHTSHIFT_EMAIL_TO": "c@d, e@f"}
+    url = f"smtp://127.0.0.1:{free_port()}"
+    told = _found({**variables, **addresses, "NIGHTSHIFT_SMTP_URL": url}, "SMTP server")["e-mail"]
+    assert (told.found, told.state) == ("is set", "ok")
+
+
+def test_a_webhook_to_which_nothing_is_posted_is_a_problem(variables: dict[str, str]) -> None:
+    assert _found(variables, "webhook") == {}
+    hook = {**variables, "NIGHTSHIFT_WEBHOOK_URL": "https://chat.example/x"}
+    assert _found(hook, "webhook")["webhook"].state == "ok"
+    hook["NIGHTSHIFT_WEBHOOK_URL"] = f"https://ann:{PASSWORD}@chat.example/x"
+    told = _found(hook, "webhook")["webhook"]
+    assert (told.found, told.state) == ("tells nobody", "problem")
+    assert "no user or password before it" in told.way_out
 
 
 def test_a_machine_without_java_is_told_what_to_install(
