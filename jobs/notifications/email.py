@@ -85,8 +85,8 @@ def _in_words(seconds: float) -> Iterator[None]:
         raise NightshiftError(f"the SMTP server answered {error.smtp_code}.") from None
     except smtplib.SMTPRecipientsRefused:
         raise NightshiftError(f"the SMTP server takes no mail for {RECIPIENTS}.") from None
-    except (OSError, smtplib.SMTPException) as error:
-        # Its text may quote what was sent to sign in.
+    except (OSError, smtplib.SMTPException, UnicodeError) as error:
+        # The last of a name that no host can have. Its text may quote what was sent to sign in.
         is_late = isinstance(error, TimeoutError)
         kind = f"no answer within {seconds:.0f} s" if is_late else type(error).__name__
         raise NightshiftError(f"the SMTP server could not be used: {kind}.") from None
@@ -166,8 +166,18 @@ def _server(address: SplitResult, seconds: float) -> Iterator[smtplib.SMTP]:
         if address.scheme == "smtp":
             _turn_on_tls(server, host, trusted, has_user=bool(address.username))
         if address.username:
-            server.login(unquote(address.username), unquote(address.password or ""))
+            _sign_in(server, unquote(address.username), unquote(address.password or ""))
         yield server
+
+
+def _sign_in(server: smtplib.SMTP, user: str, password: str) -> None:
+    if not (user + password).isascii():
+        # The standard library sends no other, and its error quotes the letter.
+        raise UsageError(
+            f"the user or the password of {SERVER} has a letter beyond ASCII, by which nobody can "
+            "sign in here: choose another."
+        )
+    server.login(user, password)
 
 
 def _turn_on_tls(

@@ -152,6 +152,19 @@ def test_a_wrong_password_is_told_without_it(
     assert "Notification: " in told
 
 
+def test_a_password_beyond_ascii_is_told_without_it(home: Environment, tls: ssl.SSLContext) -> None:
+    with serving(Mailbox(), tls_context=tls) as port:
+        url = f"smtp://{USER}:schl%C3%BCssel@127.0.0.1:{port}"
+        with pytest.raises(UsageError, match="has a letter beyond ASCII") as caught:
+            email.deliver(mailing(home, url), MESSAGE)
+    assert "ü" not in str(caught.value)
+
+
+def test_a_name_that_no_host_can_have_is_told(home: Environment) -> None:
+    with pytest.raises(NightshiftError, match="could not be used: UnicodeError"):
+        email.deliver(mailing(home, f"smtp://{'long' * 16}.example.org"), MESSAGE)
+
+
 def test_a_server_that_refuses_or_is_away_is_told(home: Environment) -> None:
     mailbox = Mailbox(answer="554 no")
     with serving(mailbox) as port, pytest.raises(NightshiftError, match=r"answered 554\."):
