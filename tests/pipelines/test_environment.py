@@ -347,8 +347,10 @@ def test_a_folder_that_deltas_writer_would_not_find_is_refused(
         default.read({})
 
 
-@pytest.mark.parametrize("name", ["what?", "Team #1", "one ;two"])
-def test_a_home_whose_path_would_be_cut_is_refused(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["what?", "Team #1", "one ;two", "$HOME", "of ${USER}"])
+def test_a_home_that_some_program_would_look_for_elsewhere_is_refused(
+    name: str, tmp_path: Path
+) -> None:
     refusal = "NIGHTSHIFT_HOME=.* is not a folder for a home: no part of its path may hold"
     with pytest.raises(UsageError, match=refusal):
         Environment.read({"NIGHTSHIFT_HOME": str(tmp_path / name / "var")})
@@ -357,8 +359,8 @@ def test_a_home_whose_path_would_be_cut_is_refused(name: str, tmp_path: Path) ->
     assert Environment.read({"NIGHTSHIFT_LAKE": str(lake)}).lake == str(lake)
 
 
-@pytest.mark.parametrize("name", ["C#", "a;b", "# of nights", "two words"])
-def test_a_home_may_have_signs_that_cut_nothing(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["C#", "a;b", "# of nights", "two words", "US$", "$ and €"])
+def test_a_home_may_have_signs_that_no_program_reads(name: str, tmp_path: Path) -> None:
     home = tmp_path / name
     assert Environment.read({"NIGHTSHIFT_HOME": str(home)}).home == home
 
