@@ -41,6 +41,7 @@ COMPONENTS: Mapping[str, str] = {
 """Services that tell their health through the API: our name -> the name there."""
 _FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 """Keeps users and roles in Airflow's database."""
+_SQLITE = "sqlite:///"
 _ASK_SECONDS = 5
 _SEND_SECONDS = 0.2
 """Enough to ask on loopback, not to be answered."""
@@ -171,7 +172,7 @@ def migration(environment: Environment) -> subprocess.Popen[bytes] | None:
     It also makes the accounts that are kept there. None when all is there already.
     """
     # A database elsewhere may have been made anew since.
-    if environment.airflow_database.startswith("sqlite") and _stamp(environment).exists():
+    if _has_file(environment) and _stamp(environment).exists():
         return None
     work = [sys.executable, "-m", "jobs.services.airflow_database"]
     with _migration_log(environment).open("wb") as log:
@@ -208,7 +209,8 @@ def clean_database(environment: Environment, rule: Rule) -> Cleaned | None:
         NightshiftError: Airflow could not; the message holds the end of what it said.
     """
     made = _folder(environment).glob(f"{_database_stamp(environment)}*")
-    if not any(made):
+    is_elsewhere = not environment.airflow_database.startswith(_SQLITE)
+    if not any(made) or not (is_elsewhere or _has_file(environment)):
         return None
     before = f"--clean-before-timestamp={rule.before.isoformat()}"
     tables = f"--tables={','.join(_GROWING_TABLES)}"
@@ -314,6 +316,13 @@ def _stamp(environment: Environment) -> Path:
 def _database_stamp(environment: Environment) -> str:
     # Named after what it holds for, so that an upgrade or another database migrates again.
     return f".migrated-{version('apache-airflow')}-{_digest(environment.airflow_database)}"
+
+
+def _has_file(environment: Environment) -> bool:
+    """Whether the database is a file that is there: somebody may have deleted it since."""
+    address = environment.airflow_database
+    file = address.removeprefix(_SQLITE).partition("?")[0]
+    return address.startswith(_SQLITE) and Path(file).exists()
 
 
 def _digest(text: str) -> str:

@@ -113,6 +113,23 @@ def test_where_airflow_was_never_started_there_is_nothing_to_clean(tmp_path: Pat
     assert airflow.clean_database(environment, rule()) is None
 
 
+def test_a_database_that_somebody_has_deleted_is_made_anew(
+    home: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda words, **_: begun.append(words))
+    home.logs.mkdir(parents=True)
+    airflow.make_login(home)
+    airflow.migrated(home, 0)
+    database(home).touch()
+    airflow.migration(home)
+    assert begun == [], "what is there was made"
+    database(home).unlink()
+    airflow.migration(home)
+    assert begun[0][-1] == "jobs.services.airflow_database"
+    assert airflow.clean_database(home, rule()) is None
+
+
 def test_machines_that_start_at_once_make_the_tables_one_after_another(
     postgres: Postgres, tmp_path: Path
 ) -> None:
