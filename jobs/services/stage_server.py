@@ -257,6 +257,9 @@ class StageServer:
             if child.is_edited(self._own_code):
                 child.forget_own_modules()
             code = child.execute(request["function"], request["argument"])
+        except OSError as error:
+            # Such as a folder that only the client sees.
+            print(f"Fault: the stage server cannot work there: {error}", file=sys.stderr)
         finally:
             child.end(code)
 

@@ -111,6 +111,20 @@ def test_an_exception_is_a_fault_with_its_traceback(
     assert "ValueError: the reason" in capfd.readouterr().err
 
 
+def test_a_folder_that_the_server_does_not_see_is_a_fault_that_names_it(
+    home: Environment,
+    server: object,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    hidden = tmp_path / "hidden"
+    monkeypatch.setattr(Path, "cwd", lambda: hidden)
+    assert stage_client.call(home, f"{WORK}:say", {"out": "", "err": ""}, {}) == 3
+    told = f"cannot work there: [Errno 2] No such file or directory: '{hidden}'"
+    assert told in capfd.readouterr().err
+
+
 def test_a_child_that_a_signal_kills_is_a_fault_that_names_the_signal(
     home: Environment, server: object, capfd: pytest.CaptureFixture[str]
 ) -> None:
