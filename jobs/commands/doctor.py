@@ -53,6 +53,8 @@ _SECONDS = 3
 """For an answer of another machine."""
 _BUILD_SECONDS = 30
 """To load Horovod's libraries from a cold disk."""
+_DRIVER_SECONDS = 30
+"""For NVIDIA's driver, which first wakes each GPU that nobody uses."""
 _PYTHONS = ((3, 11), (3, 12), (3, 13))
 _GIGABYTE = 1 << 30
 _LEAST_MEMORY, _LEAST_FREE_MEMORY = 7.5, 2.0
@@ -505,7 +507,13 @@ def seen_gpus() -> list[str]:
     if not program:
         return []
     command = [program, "--query-gpu=name", "--format=csv,noheader"]
-    asked = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    asked = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=_DRIVER_SECONDS,
+        check=False,
+    )
     return [] if asked.returncode else asked.stdout.splitlines()
 
 

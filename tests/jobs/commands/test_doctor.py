@@ -372,6 +372,18 @@ def test_with_gpus_it_tells_how_gradients_go(
     assert rows["gradients go by"]["state"] == "warning"
 
 
+def test_a_driver_that_first_wakes_its_gpus_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\nsleep 0.3\necho NVIDIA H100\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    # As for the answer of another machine.
+    monkeypatch.setattr(doctor, "_SECONDS", 0.1)
+    assert doctor.seen_gpus() == ["NVIDIA H100"]
+
+
 def test_each_host_that_trains_is_asked_whether_it_has_the_code_of_here(
     variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
