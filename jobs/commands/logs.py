@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
 from jobs.output import show
 from pipelines.environment import Environment
@@ -84,14 +85,19 @@ def end_of(log: Path, lines: int) -> Iterator[str]:
     """The last lines of a log, each with its end."""
     # What others write need not be UTF-8.
     with log.open(encoding="utf-8", errors="replace") as file:
-        yield from deque(file, maxlen=lines)
+        yield from _last(file, lines)
+
+
+def _last(file: TextIO, lines: int) -> deque[str]:
+    # A longer log than Python can count is none.
+    return deque(file, maxlen=min(lines, sys.maxsize))
 
 
 def _followed(log: Path, lines: int) -> Iterator[str]:
     """The last lines, and then what is added; a log begun anew is followed from its start."""
     file = log.open(encoding="utf-8", errors="replace")
     try:
-        yield from deque(file, maxlen=lines)
+        yield from _last(file, lines)
         while True:
             yield file.read()
             if _is_begun_anew(log, file.fileno()):

@@ -46,7 +46,13 @@ def test_a_home_without_logs_lists_none(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    ("lines", "printed"), [(2, "thr\ufffde\nfour\n"), (0, ""), (9, "one\ntwo\nthr\ufffde\nfour\n")]
+    ("lines", "printed"),
+    [
+        (2, "thr\ufffde\nfour\n"),
+        (0, ""),
+        (9, "one\ntwo\nthr\ufffde\nfour\n"),
+        (10**30, "one\ntwo\nthr\ufffde\nfour\n"),
+    ],
 )
 def test_the_end_of_a_log_is_printed(
     lines: int, printed: str, home: Environment, capsys: pytest.CaptureFixture[str]
