@@ -40,8 +40,11 @@ def demo(pipeline: Pipeline, environment: Environment) -> int:
 
     shown = demonstration(pipeline)
     started = time.monotonic()
+    is_up = False
     try:
-        code = _start_and_load(pipeline, environment, shown)
+        _start(pipeline, environment, shown)
+        is_up = True
+        code = _land(pipeline, environment, shown) or _load(pipeline, environment, shown)
         if code:
             return code
         _run_nights(pipeline, environment, shown)
@@ -50,7 +53,7 @@ def demo(pipeline: Pipeline, environment: Environment) -> int:
     finally:
         if os.environ.get("DEMO_KEEP") == "0":  # a switch of this command, not of the installation
             down(environment)
-        else:
+        elif is_up:
             print("The platform is running: `make down` stops it.", flush=True)
     return 0
 
@@ -80,22 +83,14 @@ def demonstrations() -> dict[str, Demo]:
     return shown
 
 
-def _start_and_load(pipeline: Pipeline, environment: Environment, shown: Demo) -> int:
+def _start(pipeline: Pipeline, environment: Environment, shown: Demo) -> None:
+    from jobs.services import up
+
     if pipeline.replay:
         # Tonight goes on after the last night that is shown.
         replays.begin(environment, pipeline, first=shown.nights.last)
-    return (
-        _up(environment)
-        or _land(pipeline, environment, shown)
-        or _load(pipeline, environment, shown)
-    )
-
-
-def _up(environment: Environment) -> int:
-    from jobs.services import up
-
     with _step("Start Spark, Airflow, MLflow and the stage server"):
-        return up(environment)
+        up(environment)
 
 
 def _land(pipeline: Pipeline, environment: Environment, shown: Demo) -> int:

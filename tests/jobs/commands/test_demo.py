@@ -18,7 +18,7 @@ from jobs.services.airflow_api import Task
 from pipelines import catalog, replay
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import UsageError
+from pipelines.errors import NightshiftError, UsageError
 from pipelines.run import Run
 from pipelines.spec import Replay
 from pipelines.stages import STAGES
@@ -108,6 +108,21 @@ def test_a_demonstration_runs_its_nights_and_shows_its_queries(
         assert text in printed
     assert "flights" not in printed
     assert airflow.password not in printed
+
+
+def test_a_platform_that_did_not_start_is_not_said_to_run(
+    home: Environment,
+    airflow: FakeAirflow,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(environment: Environment) -> int:
+        raise NightshiftError("Port 8080 is taken.")
+
+    monkeypatch.setattr("jobs.services.up", refuse)
+    with pytest.raises(NightshiftError, match="is taken"):
+        demo(TOY, home)
+    assert "is running" not in capsys.readouterr().out
 
 
 def test_the_demonstration_leaves_an_example_that_goes_on_after_its_last_night(
