@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
@@ -205,7 +206,7 @@ class Airflow:
         self._token = ""
         credentials = {"username": self.user, "password": self.password}
         status, answer = self._request("POST", "/auth/token", credentials)
-        if status >= HTTPStatus.BAD_REQUEST:
+        if status >= HTTPStatus.BAD_REQUEST or "access_token" not in answer:
             raise NightshiftError(
                 f"Airflow at {self.url} does not let '{self.user}' in ({status}): "
                 "is another Nightshift on this port?"
@@ -220,7 +221,7 @@ class Airflow:
         request = Request(f"{self.url}{path}", content, headers, method=method)
         try:
             with NO_PROXY.open(request, timeout=_TIMEOUT_SECONDS) as response:
-                return response.status, json.loads(response.read() or b"{}")
+                return response.status, _object(response.read() or b"{}")
         except HTTPError as refusal:
             return refusal.code, _answer(refusal.read())
         except (URLError, TimeoutError, ConnectionError) as error:
@@ -228,6 +229,12 @@ class Airflow:
                 f"No answer from Airflow at {self.url} ({error}). "
                 "Is it up? See `nightshift status`."
             ) from error
+        except (HTTPException, ValueError) as error:
+            # Such as the page of a login that a proxy before it shows.
+            raise NightshiftError(
+                f"What answers at {self.url} is no Airflow ({type(error).__name__}). Which program "
+                "is it? See `nightshift doctor`, and NIGHTSHIFT_AIRFLOW_API where it is set."
+            ) from None
 
     def _why(self, dag: str, run_id: str) -> str:
         parts = [f"Run {run_id} of '{dag}' failed. See {self.page(dag, run_id)}"]
@@ -276,6 +283,13 @@ def _seconds(run: Answer) -> float:
     start = datetime.fromisoformat(run["start_date"])
     end = datetime.fromisoformat(run["end_date"])
     return (end - start).total_seconds()
+
+
+def _object(content: bytes) -> Answer:
+    answer = json.loads(content)
+    if not isinstance(answer, dict):
+        raise ValueError("no JSON object")
+    return answer
 
 
 def _answer(content: bytes) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -228,6 +229,36 @@ def test_what_airflow_refuses_names_the_request_and_its_words(
     with pytest.raises(NightshiftError, match=message):
         airflow.run("flights", "r1")
     assert not airflow.has_dag("flights")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b"<html>Sign in</html>", "is no Airflow"),
+        (b"[]", "is no Airflow"),
+        (b"\xff", "is no Airflow"),
+        ({"hello": "there"}, "does not let 'admin' in"),
+    ],
+)
+def test_another_program_that_answers_is_told(
+    airflow: Airflow, script: Script, said: Any, told: str
+) -> None:
+    script.answers["POST /auth/token"] = [(200, said)]
+    with pytest.raises(NightshiftError, match=told):
+        airflow.note("flights", "r1", "a note")
+
+
+def test_a_program_that_speaks_no_http_is_told() -> None:
+    def serve(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        connection.recv(65_536)
+        connection.sendall(b"SSH-2.0-other\r\n")
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=serve, args=(listening,), daemon=True).start()
+        with pytest.raises(NightshiftError, match="is no Airflow"):
+            airflow_at(listening.getsockname()[1]).token()
 
 
 def test_a_wrong_password_and_a_dead_airflow_are_told_apart(
