@@ -47,7 +47,9 @@ def notify(
     Raises:
         UsageError: an event of a stage without a stage, but for a fault that a message tells.
     """
-    notification = _notification(run, event, since, message, of_plan)
+    # Of bytes that are no UTF-8, such as the end of a log, a shell makes what nothing can write.
+    told = message and message.encode(errors="backslashreplace").decode()
+    notification = _notification(run, event, since, told, of_plan)
     if notification is None:
         print(f"Nothing to send: run {run.run_id} has no {event} to tell.", file=sys.stderr)
         return 0

@@ -72,6 +72,17 @@ def test_a_run_that_was_asked_for_nonsense_is_told_of_as_that_and_as_of_no_night
     assert sent(run)[-1]["message"].splitlines()[1:] == [f"  - stage_refused plan: {why}"]
 
 
+def test_a_reason_that_is_no_utf8_is_told_once_too(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        # As Python has a byte of an argument that is no UTF-8.
+        assert notify(run, "stage_failed", "--stage", "train", "--message=caf\udce9") == 0
+    (message,) = sent(run)
+    assert message["message"] == r"caf\udce9"
+    assert "People know of it already" in capsys.readouterr().err
+
+
 def test_a_plan_that_failed_is_told_of_with_its_night(run: Run) -> None:
     record(run, stage_row(run, "ingest", status="failed", error="of an earlier attempt"))
     assert notify(run, "stage_failed", "--stage", "plan", "--message=The lake is away.") == 0
