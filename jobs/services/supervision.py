@@ -32,6 +32,8 @@ _GROUP = "platform"
 _START_SECONDS = 20
 _LOOK_SECONDS = 0.05
 _LOG_BYTES = "20MB"  # each of three files, so a home's logs stay below half a gigabyte
+_OF_A_SHELL = "PATH"
+"""No setting: a shell in which a virtual environment is active has another one."""
 # Not errors of ours: what came of the start is in the process's state.
 _SEEN_IN_STATE = (Faults.ALREADY_STARTED, Faults.SPAWN_ERROR, Faults.ABNORMAL_TERMINATION)
 
@@ -230,7 +232,8 @@ def _process(info: dict[str, Any]) -> Process:
 
 
 def _digest(variables: Mapping[str, str]) -> str:
-    text = json.dumps(variables, sort_keys=True)
+    settings = {name: value for name, value in variables.items() if name != _OF_A_SHELL}
+    text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -250,6 +250,16 @@ def test_up_twice_restarts_nothing(up: Environment) -> None:
     assert pids(up) == before
 
 
+def test_up_in_a_shell_with_another_path_restarts_nothing(
+    up: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = pids(up)
+    # As `activate` of a virtual environment makes it.
+    monkeypatch.setenv("PATH", f"{up.home}{os.pathsep}{os.environ['PATH']}")
+    assert lifecycle.up(up) == 0
+    assert pids(up) == before
+
+
 def test_a_service_that_is_slow_to_end_is_waited_for(
     home: Environment, replace_services: Callable[..., None]
 ) -> None:
