@@ -848,6 +848,7 @@ def _open(arguments: argparse.Namespace, environment: Environment) -> int:
 def _run(arguments: argparse.Namespace, environment: Environment) -> int:
     if arguments.restate and (arguments.stage or arguments.as_needed):
         raise UsageError("--restate does all stages: give it without --stage and --as-needed.")
+    _require_folder_of(arguments.result)
     from pipelines.run import Run, new_run_id
 
     pipeline = catalog.pipeline(arguments.pipeline)
@@ -933,7 +934,14 @@ def _forwarded(arguments: argparse.Namespace, environment: Environment) -> int |
     return None if code == LOST else code
 
 
+def _require_folder_of(result: Path | None) -> None:
+    """Refuse a file that could not be written when all is done."""
+    if result is not None and (result.is_dir() or not result.parent.is_dir()):
+        raise UsageError(f"--result {result} is no file in a folder that is there.")
+
+
 def _plan(arguments: argparse.Namespace, environment: Environment) -> int:
+    _require_folder_of(arguments.result)
     if (code := _forwarded(arguments, environment)) is not None:
         return code
     from jobs.commands.plan import HEADER, plan, prepare_run, write_result

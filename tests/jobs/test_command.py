@@ -108,6 +108,18 @@ def test_a_dry_run_prints_the_plan_in_order_and_does_nothing(
 
 
 @pytest.mark.usefixtures("empty_home")
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize("file", ["", "none/result.json"])
+def test_a_result_that_could_not_be_written_is_refused_at_once(
+    command: str, file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = tmp_path / file
+    assert main([command, "flights", "--date", "2013-03-01", "--result", str(result)]) == 2
+    told = f"Usage: --result {result} is no file in a folder that is there.\n"
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.usefixtures("empty_home")
 def test_without_days_a_replayed_pipeline_means_the_day_that_yesterday_stands_for(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
