@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from jobs.services import stage_client
 from pipelines import forwarding
 from pipelines.environment import Environment
+from pipelines.errors import UsageError
 from pipelines.forwarding import FUNCTION, LOST
 
 
@@ -33,8 +34,8 @@ def forward(environment: Environment, words: Sequence[str]) -> int | None:
         return None
     try:
         ended = stage_client.called(environment, FUNCTION, argument, variables)
-    except OSError:
-        # The server has gone since.
+    except (OSError, UsageError):
+        # The server has gone since, or our working folder.
         return None
     if ended.is_refused:
         return None

@@ -130,7 +130,7 @@ class Forked:
             "argument": dict(argument),
             "environ": dict(environ),
             # A relative path means there what it means here.
-            "folder": str(Path.cwd()),
+            "folder": _working_folder(),
         }
         self.message = ""
         self._code: int | None = None
@@ -167,6 +167,14 @@ class Forked:
             self.message = str(reply.get("message", ""))
             usage.add_forked(reply.get("taken", {}), self._began)
             self._connection.close()
+
+
+def _working_folder() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        # Such as of a checkout that was cloned anew beside this shell.
+        raise UsageError("The working folder is gone: change to one that is there.") from None
 
 
 class Started:

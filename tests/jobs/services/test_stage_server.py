@@ -17,10 +17,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from jobs.commands import forwarding
 from jobs.services import child, processes, stage_client
 from jobs.services.home import private_home
 from pipelines import wire
 from pipelines.environment import ROOT, Environment
+from pipelines.errors import UsageError
 
 WORK = "tests.jobs.services.work"
 Sleeping = tuple[stage_client.Work, list[psutil.Process]]
@@ -123,6 +125,19 @@ def test_a_folder_that_the_server_does_not_see_is_a_fault_that_names_it(
     assert stage_client.call(home, f"{WORK}:say", {"out": "", "err": ""}, {}) == 3
     told = f"cannot work there: [Errno 2] No such file or directory: '{hidden}'"
     assert told in capfd.readouterr().err
+
+
+def test_a_working_folder_that_is_gone_is_told(
+    home: Environment, server: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(UsageError, match="The working folder is gone"):
+        stage_client.call(home, f"{WORK}:give", {"code": 0}, {})
+    # What can be done without the server is.
+    assert forwarding.forward(home, ["plan", "flights"]) is None
 
 
 def test_a_child_that_a_signal_kills_is_a_fault_that_names_the_signal(
