@@ -243,7 +243,10 @@ def test_a_mail_server_that_answers_is_well(variables: dict[str, str]) -> None:
     assert (rows["SMTP server"]["found"], rows["SMTP server"]["state"]) == ("answers", "ok")
 
 
-def _found(variables: dict[str, str], what: str) -> dict[str, doctor.Finding]:
+def _found(
+    variables: dict[str, str],
+    what: str,
+) -> dict[str, doctor.Finding]:
     """The rows of one question alone."""
     found = doctor._findings(what, Environment.read(variables))
     return {one.what: one for one in found}
