@@ -383,8 +383,9 @@ class Promotion:
     """Bootstrap resamples of the held-out days: with so many a share is known to about one
     percent."""
     min_win_rate: float = 0.75
-    """Share of resamples in which the candidate's loss must be below each baseline's. From it
-    follows how many held-out days need labels: 2 for 0.75, 5 for 0.95."""
+    """Share of resamples in which the candidate's loss must be below each baseline's, where the
+    champion's is not in fewer. From it follows how many held-out days need labels: 2 for 0.75, 5
+    for 0.95."""
     min_first_win_rate: float = 0.95
     """The same while no model serves: then nothing else keeps a bad one out."""
     min_evidence: float = 2.5

@@ -59,25 +59,31 @@ def measure(
         resamples: Of the days.
         challenge: What the days since the champion's turn began say; None: there is no champion.
     """
-    own = held.loss(CANDIDATE)
     measured: dict[str, dict[str, float | None]] = {}
     for name, prediction in held.predictions.items():
         measured[name] = held.task.measure(held.label, prediction)
-    wins: dict[str, float] = {}
-    for name in held.baselines:
-        wins[name] = promotion.win_rate(own, held.loss(name), held.day, resamples)
     return Evidence(
         task=held.task,
         candidate=measured[CANDIDATE],
         # None when no model serves yet.
         champion=measured.get(CHAMPION),
         baselines={name: measured[name] for name in held.baselines},
-        wins_over_baselines=wins,
+        wins_over_baselines=_wins(held, CANDIDATE, resamples),
+        champion_wins=_wins(held, CHAMPION, resamples) if CHAMPION in held.models else {},
         challenge=challenge,
         days=len(np.unique(held.day)),
         score_within_day=_score_within_day(held),
         slices=tuple(_slices(held, slices)),
     )
+
+
+def _wins(held: HeldOut, model: str, resamples: int) -> dict[str, float]:
+    """Share of resamples of the days in which a model's loss is lower, by the baseline's name."""
+    own = held.loss(model)
+    rivals = {name: held.loss(name) for name in held.baselines}
+    return {
+        name: promotion.win_rate(own, rival, held.day, resamples) for name, rival in rivals.items()
+    }
 
 
 def to_json(evidence: Evidence, held: HeldOut) -> dict[str, Any]:
@@ -99,6 +105,7 @@ def to_json(evidence: Evidence, held: HeldOut) -> dict[str, Any]:
         "baselines": {name: summaries[name] for name in held.baselines},
         "score_within_day": evidence.score_within_day,
         "wins_over_baselines": dict(evidence.wins_over_baselines),
+        "champion_wins": dict(evidence.champion_wins),
         "challenge": asdict(evidence.challenge) if evidence.challenge else None,
         "slices": [asdict(one) for one in evidence.slices],
         "by_day": list(_by_day(held)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -77,6 +77,12 @@ class Evidence:
     score_within_day: float | None
     """Mean over days of the score by which leaks show; None: it can be told of no day."""
     slices: tuple[Slice, ...] = ()
+    champion_wins: Mapping[str, float] = field(default_factory=dict)
+    """`wins_over_baselines` of the champion; nothing where no model serves yet."""
+
+    def fares_better(self, baseline: str) -> bool:
+        """Whether the champion, which serves otherwise, beats a baseline in fewer resamples."""
+        return self.champion_wins.get(baseline, 1.0) < self.wins_over_baselines[baseline]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,7 +146,7 @@ def decide(evidence: Evidence, limits: Promotion, watched: Watched = CALM) -> De
         return Decision(event="kept", reason=too_few)
     if evidence.challenge is None:
         return Decision(event="promoted", reason=_first_champion(evidence))
-    told = _told(evidence.task, evidence.challenge, limits)
+    told = _told(evidence.task, evidence.challenge, limits) + _lost_by_both(evidence, limits)
     if watched.holds:
         return Decision(event="kept", reason=f"Promotions are held: {watched.holds}. {told}")
     return _against_the_champion(evidence.challenge, limits, told, watched.retrains)
@@ -217,16 +223,20 @@ def leaks(evidence: Evidence, limits: Promotion) -> str | None:
 
 
 def loses_to_a_baseline(evidence: Evidence, limits: Promotion) -> str | None:
-    """No better than what anyone could say."""
+    """No better than what anyone could say, while the champion fares as well against that."""
     if _too_few_days(evidence, limits):
         # Of one day a share of resamples is 0 or 1, whatever the model.
         return None
     needed = limits.needed_win_rate(is_first=evidence.challenge is None)
-    lost = []
-    for name, wins in evidence.wins_over_baselines.items():
-        if wins < needed:
-            lost.append(_loss_to(name, evidence, needed))
-    return " ".join(lost) or None
+    # Refused, one that fares better would leave the nights to a champion that does worse.
+    lost = [name for name in _lost_to(evidence, limits) if not evidence.fares_better(name)]
+    return " ".join(_loss_to(name, evidence, needed) for name in lost) or None
+
+
+def _lost_to(evidence: Evidence, limits: Promotion) -> list[str]:
+    """The baselines that are beaten in too few resamples."""
+    needed = limits.needed_win_rate(is_first=evidence.challenge is None)
+    return [name for name, wins in evidence.wins_over_baselines.items() if wins < needed]
 
 
 def harms_a_slice(evidence: Evidence, limits: Promotion) -> str | None:
@@ -314,6 +324,16 @@ def _too_few_days(evidence: Evidence, limits: Promotion) -> str | None:
 def _first_champion(evidence: Evidence) -> str:
     wins = [f"{name} in {wins:.1%}" for name, wins in evidence.wins_over_baselines.items()]
     return f"The first champion: better than {' and '.join(wins)} of resamples."
+
+
+def _lost_by_both(evidence: Evidence, limits: Promotion) -> str:
+    """Of each baseline that neither beats as it should."""
+    lost = [
+        f" It beats baseline {name} in only {evidence.wins_over_baselines[name]:.1%} of "
+        f"resamples, the champion in {evidence.champion_wins[name]:.1%}."
+        for name in _lost_to(evidence, limits)
+    ]
+    return "".join(lost)
 
 
 def _loss_to(name: str, evidence: Evidence, needed: float) -> str:

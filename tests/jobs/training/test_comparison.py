@@ -31,6 +31,11 @@ def test_every_rival_is_measured_and_compared_by_its_name() -> None:
     assert evidence.champion["rmse"] == 2
     assert evidence.baselines["persistence"]["bias"] == 3
     assert evidence.wins_over_baselines == {"usual": 1.0, "persistence": 1.0}
+    assert evidence.champion_wins == {"usual": 1.0, "persistence": 1.0}
+    worse = replace(HELD, models={"candidate": LABEL + 1, "champion": LABEL + 4})
+    assert comparison.measure(worse, (), 10, CHALLENGE).champion_wins["persistence"] == 0.0
+    first = replace(HELD, models={"candidate": LABEL + 1})
+    assert comparison.measure(first, (), 10, None).champion_wins == {}
     assert evidence.challenge is CHALLENGE
     losses = [(one.value, one.candidate_loss, one.champion_loss) for one in evidence.slices]
     assert losses == [("AA", 1.0, 4.0), ("BB", 1.0, 4.0)]

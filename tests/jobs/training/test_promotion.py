@@ -201,6 +201,30 @@ def test_a_model_that_does_not_beat_the_baseline_is_refused(
     )
 
 
+def test_a_champion_that_fares_worse_against_a_baseline_is_no_reason_to_refuse() -> None:
+    losing = replace(
+        RIVALLED, wins_over_baselines={"group_mean": 0.4}, champion_wins={"group_mean": 0.3}
+    )
+    decision = decide(losing, LIMITS)
+    assert decision.event == "promoted"
+    assert decision.reason.endswith(
+        " It beats baseline group_mean in only 40.0% of resamples, the champion in 30.0%."
+    )
+    # It has to be better than the champion all the same.
+    unsure = replace(losing, challenge=replace(BETTER, better=1.0))
+    assert decide(unsure, LIMITS).event == "kept"
+    # A champion that fares as well or better serves on.
+    for wins in (0.4, 0.6, 1.0):
+        other = replace(losing, champion_wins={"group_mean": wins})
+        assert decide(other, LIMITS).event == "refused"
+
+
+def test_a_baseline_that_is_beaten_is_not_told_beside_the_champion() -> None:
+    told = decide(replace(RIVALLED, champion_wins={"group_mean": 0.1}), LIMITS)
+    assert told.event == "promoted"
+    assert "group_mean" not in told.reason
+
+
 def test_a_first_model_must_beat_the_baseline_more_surely_than_a_later_one() -> None:
     wins = {"group_mean": 0.9}
     assert decide(replace(FIRST, wins_over_baselines=wins), LIMITS).event == "refused"
