@@ -98,7 +98,8 @@ class _Search:
             key = {column: own.get(name) for column, name in view.keys.items()}
             asked = tuple({**view.constants, **key}.items())
             rules = (view.event, view.created, view.max_age_hours)
-            found.setdefault(view.table, {}).setdefault((asked, rules), []).append(view)
+            of_table = found.setdefault(view.table, {})
+            of_table.setdefault((asked, rules), []).append(view)
         return found
 
     def _looked_up(
@@ -304,7 +305,8 @@ def _known_at(rows: pa.Table, view: FeatureView, moment: datetime) -> pa.Table:
     if view.max_age_hours is not None and view.event in order:
         times = _instants(rows[view.event])
         oldest = moment - timedelta(hours=view.max_age_hours)
-        rows = rows.filter(pc.greater_equal(times, pa.scalar(oldest).cast(times.type)))
+        since = pa.scalar(oldest).cast(times.type)
+        rows = rows.filter(pc.greater_equal(times, since))
     return rows.sort_by([(name, "ascending") for name in order]) if order else rows
 
 
@@ -328,7 +330,8 @@ def _oldest_that_counts(row: _Row, view: FeatureView) -> date:
 
 def _instants(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """The values, of a day its midnight, as which Spark compares it."""
-    return column.cast(pa.timestamp("us", "UTC")) if pa.types.is_date(column.type) else column
+    is_day = pa.types.is_date(column.type)
+    return column.cast(pa.timestamp("us", "UTC")) if is_day else column
 
 
 def _named(key: _Row) -> str:

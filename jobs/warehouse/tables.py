@@ -259,7 +259,11 @@ def _make_table(cursor: Cursor, shape: Shape) -> bool:
     return is_anew
 
 
-def forget(cursor: Cursor, shape: Shape, held: Mapping[date, int | None] | None = None) -> None:
+def forget(
+    cursor: Cursor,
+    shape: Shape,
+    held: Mapping[date, int | None] | None = None,
+) -> None:
     """Have days count as never published.
 
     Args:

@@ -1919,7 +1919,13 @@ def test_the_plan_tells_of_another_definition_and_a_night_spreads_none(home: Hom
     assert home.performed == []
 
 
-@pytest.mark.parametrize("derived", [(MARKS, replace(SUMS, name="totals")), (MARKS,)])
+@pytest.mark.parametrize(
+    "derived",
+    [
+        (MARKS, replace(SUMS, name="totals")),
+        (MARKS,),
+    ],
+)
 def test_a_table_that_is_declared_no_more_keeps_nothing_from_being_planned(
     derived: tuple[Table, ...], home: Home
 ) -> None:

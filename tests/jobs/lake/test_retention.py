@@ -216,7 +216,12 @@ def test_what_stands_behind_predictions_stays_through_a_table_that_is_declared_n
     tmp_path: Path,
 ) -> None:
     run = run_at(tmp_path, DAY)
-    sums = Table(name="sums", made_by="transform", reads=(TABLE,), key=("id",))
+    sums = Table(
+        name="sums",
+        made_by="transform",
+        reads=(TABLE,),
+        key=("id",),
+    )
     before = replace(run, pipeline=replace(run.pipeline, derived=(sums,)))
     made_of(before, TABLE, 1, None)
     made_of(before, "sums", 1, TABLE)

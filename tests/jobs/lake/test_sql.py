@@ -365,7 +365,12 @@ def test_a_table_with_column_mapping_is_refused_rather_than_read_wrongly(lake: E
 
 
 def test_a_table_with_deletion_vectors_is_refused_in_words(lake: Environment) -> None:
-    rows = pa.table({"day": [date(2013, 1, 1)], "n": [1]})
+    rows = pa.table(
+        {
+            "day": [date(2013, 1, 1)],
+            "n": [1],
+        }
+    )
     turned_on = {"delta.enableDeletionVectors": "true"}
     place = lake.table_path("flights.deleted")
     write_deltalake(place, rows, partition_by=["day"], configuration=turned_on)
