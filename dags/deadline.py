@@ -21,7 +21,7 @@ from airflow.sdk import DAG
 from dags.deadlines import DeadlineOperator, deadline_arguments
 from pipelines import catalog
 
-for _pipeline in map(catalog.pipeline, catalog.names()):
+for _pipeline in catalog.readable():
     if _pipeline.predictions_by:
         with DAG(doc_md=__doc__, **deadline_arguments(_pipeline, _pipeline.predictions_by)):
             DeadlineOperator(pipeline=_pipeline)

@@ -21,7 +21,7 @@ from airflow.sdk import DAG
 from dags.drops import SourceOperator, source_arguments
 from pipelines import catalog
 
-for _pipeline in map(catalog.pipeline, catalog.names()):
+for _pipeline in catalog.readable():
     if _pipeline.replay:
         with DAG(doc_md=__doc__, **source_arguments(_pipeline, _pipeline.replay)):
             SourceOperator(pipeline=_pipeline)

@@ -6,6 +6,7 @@ of its name in the other packages.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,6 +68,18 @@ def pipeline(name: str) -> Pipeline:
     return found
 
 
+def readable() -> list[Pipeline]:
+    """All pipelines but those whose module cannot be imported.
+
+    Somebody may be writing one, and that is to keep none of the others from its work.
+    """
+    found: list[Pipeline] = []
+    for name in names():
+        with suppress(UsageError):
+            found.append(pipeline(name))
+    return found
+
+
 def _declaration(name: str) -> ModuleType:
     try:
         return import_module(f"pipelines.{name}")
@@ -85,13 +98,13 @@ def _place(error: Exception, name: str) -> str:
 
 
 def pools() -> list[Pool]:
-    """The pools in which stages of any pipeline wait.
+    """The pools in which stages of any pipeline wait that can be read.
 
     Raises:
         UsageError: two pipelines declare one pool otherwise.
     """
     found: dict[str, Pool] = {}
-    for declared in map(pipeline, names()):
+    for declared in readable():
         for stage in STAGES:
             pool = declared.resources_of(stage).pool
             if pool is None:

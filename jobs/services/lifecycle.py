@@ -266,13 +266,15 @@ def _make_pools(environment: Environment, wanted: tuple[Service, ...]) -> None:
     """
     if not (has_airflow(wanted) and environment.runs("airflow-api")):
         return
+    which = ""
     try:
-        own_airflow(environment).make_pools(catalog.pools())
+        pools = catalog.pools()
+        which = f" ({', '.join(pool.name for pool in pools)})"
+        own_airflow(environment).make_pools(pools)
     except Exception as error:  # people may have changed how one signs in, and with it any answer
-        names = ", ".join(pool.name for pool in catalog.pools())
         print(
             f"Warning: the pools are not made: {error} A task whose pool is not there waits for "
-            f"ever. Look whether they are, and make those that are not ({names}): "
+            f"ever. Look whether they are, and make those that are not{which}: "
             "nightshift airflow pools list; nightshift airflow pools set NAME SLOTS WHY",
             file=sys.stderr,
             flush=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from importlib import import_module, reload
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from dags.deadlines import DeadlineOperator
 from jobs.__main__ import parser
-from pipelines import replay
+from pipelines import catalog, replay
 from pipelines.environment import Environment
 from pipelines.flights import PIPELINE
 from tests.dags.conftest import context
@@ -43,6 +44,22 @@ def look(due: datetime, run_id: str = "scheduled__1") -> None:
         declared={"date": None},
     )
     DeadlineOperator(pipeline=PIPELINE).execute(asked)
+
+
+@pytest.mark.parametrize(
+    ("file", "operator"), [("deadline", "DeadlineOperator"), ("sources", "SourceOperator")]
+)
+def test_a_pipeline_that_somebody_is_writing_takes_no_others_along(
+    file: str, operator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    module = import_module(f"dags.{file}")
+    home = import_module("dags.deadlines" if file == "deadline" else "dags.drops")
+    monkeypatch.setattr(home, operator, lambda *, pipeline: made.append(pipeline.name))
+    monkeypatch.setattr(catalog, "names", lambda: ["flights", "unfinished", "weather"])
+    reload(module)
+    assert "flights" in made
+    assert "unfinished" not in made
 
 
 @pytest.mark.usefixtures("replayed")

@@ -119,6 +119,14 @@ def test_resources_that_no_scheduler_could_give_are_refused(
         make()
 
 
+def test_a_pipeline_that_somebody_is_writing_hides_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(catalog, "names", lambda: ["flights", "unfinished"])
+    assert catalog.readable() == [FLIGHTS]
+    assert catalog.pools() == [TRAINING]
+
+
 def test_one_pool_that_is_declared_in_two_ways_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     wide = Resources(pool=Pool(name="training", slots=2))
     given = {"flights": FLIGHTS, "weather": replace(FLIGHTS, resources={"train": wide})}

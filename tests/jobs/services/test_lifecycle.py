@@ -29,6 +29,7 @@ from jobs.services.airflow_api import Airflow, own_airflow
 from jobs.services.definitions import JDBC, Service, services
 from jobs.services.die_with_parent import dying_with_parent
 from jobs.services.supervision import Supervisor
+from pipelines import catalog
 from pipelines.environment import SERVICES, Environment
 from pipelines.errors import NightshiftError, UsageError
 from pipelines.resources import TRAINING, Pool
@@ -159,6 +160,44 @@ def test_pools_that_cannot_be_made_take_no_platform_down(
     warned = capsys.readouterr().err
     assert "does not let 'admin' in" in warned
     assert "(training): nightshift airflow pools list" in warned
+
+
+def test_a_pipeline_that_somebody_is_writing_takes_no_platform_down(
+    home: Environment,
+    replace_services: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made: list[Pool] = []
+    monkeypatch.setattr(Airflow, "make_pools", lambda airflow, pools: made.extend(pools))
+    monkeypatch.setattr(catalog, "names", lambda: ["flights", "unfinished"])
+    replace_services(lambda home: replace(listening(home), needs_database=True))
+    try:
+        assert lifecycle.up(home) == 0
+        assert lifecycle.status(home) == 0
+    finally:
+        lifecycle.down(home)
+    assert made == [TRAINING], "as the other pipelines declare it"
+    assert "pipeline 'unfinished' cannot be read" in capsys.readouterr().err
+
+
+def test_pools_that_contradict_each_other_take_no_platform_down(
+    home: Environment,
+    replace_services: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse() -> list[Pool]:
+        raise UsageError("Declare it once.")
+
+    monkeypatch.setattr(catalog, "pools", refuse)
+    replace_services(lambda home: replace(listening(home), needs_database=True))
+    try:
+        assert lifecycle.up(home) == 0
+    finally:
+        lifecycle.down(home)
+    warned = capsys.readouterr().err
+    assert "Warning: the pools are not made: Declare it once." in warned
 
 
 def test_up_puts_the_passwords_right_where_nothing_starts_anew(up: Environment) -> None:
