@@ -45,7 +45,14 @@ def begin_all(environment: Environment) -> None:
         except Exception as error:  # somebody is writing it, and the platform is to start anyway
             print(f"Warning: pipeline '{name}' cannot be read: {error}", file=sys.stderr)
             continue
-        if pipeline.replay and begin(environment, pipeline):
+        if pipeline.replay is None:
+            continue
+        try:
+            is_new = begin(environment, pipeline)
+        except OSError as error:  # the landing folder of others may be one to be read
+            print(f"Warning: the replay of '{name}' cannot begin: {error}", file=sys.stderr)
+            continue
+        if is_new:
             print(in_words(environment, pipeline), flush=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -68,3 +69,18 @@ def test_a_pipeline_that_cannot_be_read_keeps_no_platform_from_starting(
     replays.begin_all(home)
     assert replay.file_of(PIPELINE, home).exists()
     assert "Warning: pipeline 'unfinished' cannot be read" in capsys.readouterr().err
+
+
+def test_a_landing_folder_to_be_read_keeps_no_platform_from_starting(
+    home: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path, content: bytes) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    # To root every folder is one to be written.
+    monkeypatch.setattr(replays, "write_once", refuse)
+    replays.begin_all(home)
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "Warning: the replay of 'flights' cannot begin: [Errno 13]" in told.err
+    assert "Warning: the replay of 'weather' cannot begin: [Errno 13]" in told.err
