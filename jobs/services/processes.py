@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -19,7 +20,7 @@ never has."""
 LOOPBACK = "127.0.0.1"
 _ANSWER_SECONDS = 2
 # A process inside a system call may outlive its kill; we go on without it.
-_KILLED_SECONDS = 5
+_KILLED_SECONDS = 20
 _PUT_BACK_SECONDS = 60
 """By which a clock differs that was put back; one that is put back by less is soon past it."""
 _MOST_CHARACTERS = 80
@@ -147,11 +148,17 @@ def end(processes: Iterable[psutil.Process], patience_seconds: float = 5) -> int
 def sweep(home: Path, patience_seconds: float = 5) -> int:
     """End every marked process of the home, also those that appear meanwhile.
 
+    One that outlives its kill is told of, and left.
+
     Returns how many there were.
     """
     ended = 0
-    while left := marked(home):
+    outlived: set[psutil.Process] = set()
+    while left := set(marked(home)) - outlived:
         ended += end(left, patience_seconds)
+        outlived.update(filter(is_alive, left))
+    for one in outlived:
+        print(f"Warning: {describe(one)} does not end, nor by a kill.", file=sys.stderr, flush=True)
     return ended
 
 

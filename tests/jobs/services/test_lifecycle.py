@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import psutil
@@ -424,6 +425,26 @@ def test_up_sweeps_what_a_killed_supervisor_left(up: Environment) -> None:
     assert lifecycle.up(up) == 0
     assert not any(processes.is_alive(process) for process in left)
     assert lifecycle.status(up) == 0
+
+
+def test_a_process_that_outlives_its_kill_is_told_of_and_left(
+    home: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    marked = {**os.environ, processes.MARK: str(home.home)}
+    stuck = subprocess.Popen(["sleep", "600"], env=marked)
+    # As of one that a disk of another machine does not answer.
+    monkeypatch.setattr(psutil.Process, "terminate", lambda process: None)
+    monkeypatch.setattr(psutil.Process, "kill", lambda process: None)
+    monkeypatch.setattr(processes, "_KILLED_SECONDS", 0.1)
+    sweeping = Thread(target=processes.sweep, args=(home.home, 0.1), daemon=True)
+    sweeping.start()
+    sweeping.join(10)
+    is_over = not sweeping.is_alive()
+    stuck.kill()
+    stuck.wait()
+    assert is_over
+    told = capsys.readouterr().err
+    assert re.match(rf"Warning: process {stuck.pid} \(sleep 600.*does not end, nor by a kill", told)
 
 
 def test_a_killed_service_comes_back(up: Environment) -> None:
