@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import chain
 
 from jobs.lake.ops_docs import OPS_TABLES
 from jobs.lake.ops_views import OPS_VIEWS
 from pipelines import catalog
+from pipelines.errors import UsageError
 from pipelines.features import Feature
 from pipelines.feeds import Feed
 from pipelines.spec import (
@@ -145,7 +147,10 @@ def feed_docs(pipeline: Pipeline) -> dict[str, str]:
 
 
 def _pipeline(name: str) -> Pipeline | None:
-    return catalog.pipeline(name) if name in catalog.names() else None
+    """None: there is none of that name, or somebody is writing it, and its tables are there."""
+    with suppress(UsageError):
+        return catalog.pipeline(name)
+    return None
 
 
 def _of_feed(feed: Feed) -> dict[str, str]:

@@ -101,3 +101,11 @@ def test_what_is_worked_out_of_a_column_is_not_told_as_that_column() -> None:
 def test_no_feature_is_told_by_its_sql_alone(pipeline: Pipeline) -> None:
     told = column_docs(f"{pipeline.name}.{SCORING}")
     assert not [name for name in pipeline.training.features if told[name].startswith("SQL: ")]
+
+
+def test_tables_of_a_pipeline_that_somebody_is_writing_have_no_meaning_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(catalog, "names", lambda: ["flights", "unfinished"])
+    assert (table_doc("unfinished.table"), column_docs("unfinished.table")) == ("", {})
+    assert table_doc("flights.flights") != ""
