@@ -185,7 +185,8 @@ def _web_address(text: str) -> str:
         parts = urlsplit(text)
     except ValueError:
         parts = urlsplit("")
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not text.isprintable():
+    is_whole = bool(parts.hostname) and text.isprintable() and _has_port(text)
+    if parts.scheme not in {"http", "https"} or not is_whole:
         raise ValueError("an http or https address")
     return text
 
@@ -403,8 +404,9 @@ def _https_address(text: str) -> str:
         is_good = parts.scheme == "https" and bool(parts.hostname) and not parts.path.strip("/")
     except ValueError:
         is_good = False
+    is_whole = is_good and text.isprintable() and _has_port(text)
     # What asks there shows its token.
-    if not is_good or not text.isprintable() or "@" in text:
+    if not is_whole or "@" in text:
         raise ValueError("an https address without a path, such as https://10.0.0.1:6443")
     return text.rstrip("/")
 

@@ -347,6 +347,23 @@ def test_a_folder_that_deltas_writer_would_not_find_is_refused(
         default.read({})
 
 
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "NIGHTSHIFT_AIRFLOW_API",
+        "NIGHTSHIFT_AIRFLOW_URL",
+        "NIGHTSHIFT_WEBHOOK_URL",
+        "NIGHTSHIFT_LINEAGE",
+        "NIGHTSHIFT_KUBERNETES_API",
+    ],
+)
+def test_a_web_address_with_a_port_that_is_none_is_refused(variable: str) -> None:
+    for port in ("99999", "port"):
+        with pytest.raises(UsageError, match=rf"{variable}.* is not an https? "):
+            Environment.read({variable: f"https://10.0.0.5:{port}"})
+    assert Environment.read({variable: "https://10.0.0.5:8443"})
+
+
 @pytest.mark.parametrize("name", ["what?", "Team #1", "one ;two", "$HOME", "of ${USER}"])
 def test_a_home_that_some_program_would_look_for_elsewhere_is_refused(
     name: str, tmp_path: Path
