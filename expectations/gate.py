@@ -86,7 +86,10 @@ class Check:
         return not self.success and self.severity == "critical"
 
     def __str__(self) -> str:
-        sentence = f"{self.says} Found: {self.error or self.observed}."
+        if self.error:
+            # A good file would not help.
+            return f"{self.says} It could not be judged, so mend the suite: {self.error}"
+        sentence = f"{self.says} Found: {self.observed}."
         if not self.examples:
             return sentence
         shown = [_in_words(example) for example in self.examples[:_EXAMPLES_IN_A_MESSAGE]]

@@ -242,7 +242,7 @@ def one_of(
 def matches(
     column: str, regex: str, *, severity: Severity = "critical", says: str | None = None
 ) -> Expectation:
-    """The text matches the regular expression."""
+    """The text holds what matches the regular expression; `^` and `$` are its ends."""
     text = says or f"{column} matches {regex}."
     return gxe.ExpectColumnValuesToMatchRegex(
         column=column, regex=regex, severity=severity, description=text

@@ -478,7 +478,8 @@ class Pipeline:
         )
         try:
             ZoneInfo(self.timezone)
-        except (ZoneInfoNotFoundError, ValueError):
+        # An OSError: 'America' is a folder of zones.
+        except (ZoneInfoNotFoundError, ValueError, OSError):
             refuse_unless(False, f"Pipeline '{self.name}': no time zone '{self.timezone}'.")
         names = [feed.name for feed in self.feeds] + [table.name for table in self.derived]
         for name in names:

@@ -337,6 +337,7 @@ def test_an_error_is_told_without_the_stack_of_java() -> None:
     result = ExpectationValidationResult(success=False, exception_info=told)
     check, _ = gate._judged(PAIR, result, "")
     assert check.error == "[INVALID_PARAMETER_VALUE.PATTERN] It is invalid: '('."
+    assert str(check).endswith(f"It could not be judged, so mend the suite: {check.error}")
 
 
 def test_helpers_say_what_must_hold() -> None:

@@ -224,6 +224,11 @@ def test_an_unknown_time_zone_is_refused() -> None:
         replace(TOY, timezone="New York")
 
 
+def test_a_folder_of_time_zones_is_none() -> None:
+    with pytest.raises(UsageError, match="no time zone 'America'"):
+        replace(TOY, timezone="America")
+
+
 def test_two_feeds_cannot_be_the_same_file() -> None:
     with pytest.raises(UsageError, match="two feeds of one path"):
         replace(TOY, feeds=(READINGS, replace(READINGS, name="again")))

@@ -59,9 +59,11 @@ Amounts = dict[int, list[int]]
 
 def sums(readings: DataFrame, days: Days) -> DataFrame:
     """Of each night and id the amounts of three days."""
-    counted_on = F.explode(F.sequence("landed_date", F.date_add("landed_date", WINDOW_DAYS - 1)))
+    until = F.date_add("landed_date", WINDOW_DAYS - 1)
+    counted_on = F.explode(F.sequence("landed_date", until))
     each = readings.select(counted_on.alias("night"), "id", "amount")
-    inside = each.where(F.col("night").between(F.lit(days.first), F.lit(days.last)))
+    first, last = F.lit(days.first), F.lit(days.last)
+    inside = each.where(F.col("night").between(first, last))
     totals = inside.groupBy("night", "id").agg(F.sum("amount").alias("total"))
     named = totals.withColumnRenamed("night", "landed_date")
     return named.withColumn("event_timestamp", scoring_moment(TOY.timezone))
@@ -119,8 +121,10 @@ def seen_on(
 def test_a_view_that_looks_back_over_a_late_night_sees_it_when_it_was_known(
     spark: SparkSession, environment: Environment
 ) -> None:
-    in_time = {1: [OLD, GONE], 2: [OLD, GONE], 3: [OLD], 5: [OLD]}
-    read_on(spark, environment, in_time)
+    both = [OLD, GONE]
+    read_on(spark, environment, {1: both, 2: both})
+    read_on(spark, environment, {3: [OLD]})
+    read_on(spark, environment, {5: [OLD]})
     sum_up(environment, 1, 3)
     sum_up(environment, 5, 5)
     read_on(spark, environment, {4: [OLD, NEW]}, known=6)
