@@ -80,10 +80,10 @@ def measure(
 def _wins(held: HeldOut, model: str, resamples: int) -> dict[str, float]:
     """Share of resamples of the days in which a model's loss is lower, by the baseline's name."""
     own = held.loss(model)
-    rivals = {name: held.loss(name) for name in held.baselines}
-    return {
-        name: promotion.win_rate(own, rival, held.day, resamples) for name, rival in rivals.items()
-    }
+    wins = {}
+    for name in held.baselines:
+        wins[name] = promotion.win_rate(own, held.loss(name), held.day, resamples)
+    return wins
 
 
 def to_json(evidence: Evidence, held: HeldOut) -> dict[str, Any]:

@@ -53,11 +53,14 @@ def count(rows: pa.Table, encoding: Encoding) -> Counter[Odd]:
 
 def _odd_numbers(values: pa.ChunkedArray) -> tuple[int, int]:
     """How many are missing, and how many infinite."""
-    # Nearly always so, and found out by one reading, without a copy.
-    if pa.types.is_float64(values.type) and math.isfinite(pc.sum(values).as_py() or 0):
-        return values.null_count, 0
+    if pa.types.is_float64(values.type):
+        # Nearly always a number, and found by one reading, without a copy. Of no values it is null.
+        total = pc.sum(values).as_py() or 0.0
+        if math.isfinite(total):
+            return values.null_count, 0
     numbers = doubles(values)
-    return int(np.isnan(numbers).sum()), int(np.isinf(numbers).sum())
+    missing, infinite = np.isnan(numbers), np.isinf(numbers)
+    return int(missing.sum()), int(infinite.sum())
 
 
 def require_none(run: Run, found: Mapping[Odd, int]) -> None:

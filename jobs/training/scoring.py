@@ -40,7 +40,8 @@ class Scorer:
     def score(self, rows: pa.Table) -> Vector:
         """The prediction of each row, in order."""
         examples = encode(rows, self.encoding)
-        chunks = [examples.read(start, _ROWS) for start in range(0, len(rows), _ROWS)]
+        starts = range(0, len(rows), _ROWS)
+        chunks = [examples.read(start, _ROWS) for start in starts]
         return np.concatenate([np.empty(0), *map(self._chunk, chunks)])
 
     def _chunk(self, examples: Examples) -> Vector:

@@ -323,7 +323,8 @@ def test_a_key_of_no_row_or_of_several_is_told_with_what_is_near(
 
 
 def test_a_column_of_a_key_that_has_no_value_is_told(environment: Environment) -> None:
-    predictions = pa.table({"batch": pa.array([None, None], pa.string())})
+    none = pa.array([None, None], pa.string())
+    predictions = pa.table({"batch": none})
     with pytest.raises(UsageError, match="No prediction of the night has a value of batch"):
         one_of(LINEAR, predictions, {"batch": "7"})
 
