@@ -142,10 +142,9 @@ def _seen(
 ) -> dict[int, list[str]]:
     """By version of the table the days that the night saw as they were in it."""
     seen: dict[date, int] = {}
-    for one in _publications(environment, name):
+    for one in _publications(environment, name, newest):
         # What no record dates is known from its own day.
-        is_known = one.is_known_by(night) and (one.known_day is not None or one.day <= night)
-        if one.version <= newest and is_known:
+        if one.is_known_by(night) and (one.known_day is not None or one.day <= night):
             seen[one.day] = one.version
     days: dict[int, list[str]] = {}
     for day, version in seen.items():
@@ -200,9 +199,7 @@ def _revisions(
     there: Counter[date] = Counter()
     versions: dict[date, int] = {}
     superseded: dict[int, _Revisions] = {}
-    for one in _publications(environment, name):
-        if one.version > newest:
-            continue
+    for one in _publications(environment, name, newest):
         before = current.get(one.day)
         if before is not None:
             superseded.setdefault(versions[one.day], {})[one.day] = before
@@ -213,11 +210,18 @@ def _revisions(
     return current, superseded
 
 
-def _publications(environment: Environment, name: str) -> list[Publication]:
-    """Those that are told as revisions: of predictions all, for what was served stays."""
-    if _is_served(name):
-        return publications.revisions(environment, name)
-    return visible(publications.of_table(environment, name))
+def _publications(environment: Environment, name: str, newest: int) -> list[Publication]:
+    """Those that are told as revisions: of predictions all, for what was served stays.
+
+    Args:
+        environment: Whose lake it is.
+        name: SQL name of the table.
+        newest: Its version after which nothing counts, nor hides what was before it.
+    """
+    is_served = _is_served(name)
+    ask = publications.revisions if is_served else publications.of_table
+    until = [one for one in ask(environment, name) if one.version <= newest]
+    return until if is_served else visible(until)
 
 
 def _is_served(name: str) -> bool:

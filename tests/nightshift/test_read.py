@@ -445,6 +445,10 @@ def test_a_table_is_read_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (2, 1),
         (9, 2),
     ]
+    # As that run left it, though what it published has been replaced since.
+    publish(again, "readings", staged(again, {_FIRST: [8]}))
+    then = nightshift.read("readings_history", columns=["id", "known_date"], run="first")
+    assert then.sort_by("id")["known_date"].to_pylist() == [_FIRST, _SECOND]
     with pytest.raises(UsageError, match="tells all versions already: filter by known_date"):
         nightshift.read("readings_history", version=0)
     with pytest.raises(UsageError, match="Say only one of run, version"):

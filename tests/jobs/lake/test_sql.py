@@ -682,6 +682,30 @@ def test_what_is_published_while_the_history_is_opened_is_left_for_the_next_one(
     ]
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("readings KNOWN AS OF '2013-01-01'", [(1,)]),
+        ("readings_history", [(1, _FIRST, 1)]),
+    ],
+)
+def test_what_is_published_while_a_table_is_opened_hides_nothing_that_it_holds(
+    asked: str, told: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_at(tmp_path, Days.of(_FIRST))
+    publish(run, "readings", staged(run, {_FIRST: [1]}))
+    found = publications.of_table
+
+    def publish_first(environment: Environment, name: str) -> list[Publication]:
+        monkeypatch.undo()
+        publish(run, "readings", staged(run, {_FIRST: [9]}))
+        return found(environment, name)
+
+    monkeypatch.setattr(publications, "of_table", publish_first)
+    columns = "id, known_date, revision" if "history" in asked else "id"
+    assert query(run.environment, f"SELECT {columns} FROM toy.{asked}")[1] == told
+
+
 def test_days_without_a_record_are_a_first_revision(tmp_path: Path) -> None:
     environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
     rows = pa.table(
