@@ -43,9 +43,20 @@ def labels_of(pipeline: Pipeline) -> Transform:
     """The function that makes the labels.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or one that takes what is no table of the pipeline's data.
     """
-    return _written_for(pipeline, "labels", "<outcomes>", f"'{pipeline.name}' has no labels")
+    lacking = f"'{pipeline.name}' has no labels"
+    function = _written_for(pipeline, "labels", "<outcomes>", lacking)
+    known = [feed.name for feed in pipeline.feeds]
+    known += [table.name for table in pipeline.derived]
+    strange = [name for name in parameters(function) if name not in known]
+    if strange:
+        raise UsageError(
+            f"`labels` of jobs/transforms/{pipeline.name}.py takes {', '.join(strange)}, which no "
+            "feed or transform makes: it is given the rows that became known, of the tables that "
+            f"its parameters name. Known: {', '.join(known)}."
+        )
+    return function
 
 
 def parameters(function: Transform) -> list[str]:

@@ -10,12 +10,22 @@ from typing import get_args
 import pytest
 
 from jobs.lake.definition import digest
+from jobs.lake.transforms import definitions
 from jobs.transforms import flights as transforms
+from pipelines.errors import UsageError
 from pipelines.feeds import NewColumns
 from pipelines.flights import FLIGHTS, PIPELINE, SCHEDULE
 from tests.jobs.toy import READINGS
 
 _LIMIT = 15
+
+
+def _with_days(flights: object, *, days: object) -> None:
+    """Takes the days, as the functions of tables do."""
+
+
+def _misspelled(flihgts: object) -> None:
+    """Takes a table that there is not."""
 
 
 @dataclass(frozen=True)
@@ -164,3 +174,17 @@ def test_a_table_depends_on_its_own_transform_alone(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(transforms, "_PUERTO_RICO", ("SJU",))
     assert digest(PIPELINE.table("tiles"), transforms.tiles) == tiles
     assert digest(PIPELINE.table("departures"), transforms.departures) != departures
+
+
+@pytest.mark.parametrize(
+    ("labels", "strange"),
+    [(_with_days, "days"), (_misspelled, "flihgts")],
+    ids=["days", "table"],
+)
+def test_labels_of_what_is_no_table_are_told_which_there_are(
+    monkeypatch: pytest.MonkeyPatch, labels: Callable[..., None], strange: str
+) -> None:
+    monkeypatch.setattr(transforms, "labels", labels)
+    message = f"`labels` of jobs/transforms/flights.py takes {strange}, .* Known: .*flights, "
+    with pytest.raises(UsageError, match=message):
+        definitions(PIPELINE)
