@@ -32,6 +32,7 @@ from great_expectations.expectations.expectation import Expectation
 
 from expectations.row_rules import REASON, RULE, any_broken, broken, reasons, share_of
 from expectations.suite import LACKING, OF_THE_RUN, ROWS, ROWS_OF_KEY, SURPLUS, Suite, about
+from pipelines.errors import without_stack
 from pipelines.redaction import redacted
 from pipelines.waivers import Waiver
 
@@ -47,8 +48,6 @@ _EXAMPLES_IN_A_MESSAGE = 3
 """The report shows all that are kept."""
 _ERROR_CHARACTERS = 500
 """Spark's messages hold whole query plans; the first lines say what is wrong."""
-_STACK = "JVM stacktrace:"
-"""Follows what Spark's message says."""
 _ANY_BROKEN = "_broken"
 """Figure of a day: rows that break any row rule. With a number after it: that rule of the suite."""
 _POSITION = "position"
@@ -592,8 +591,7 @@ def _error(result: ExpectationValidationResult) -> str | None:
         return None
     with_message = [one for one in raised if one.get("exception_message")]
     message = with_message[0]["exception_message"] if with_message else _last_line(raised[0])
-    said = str(message).partition(_STACK)[0]
-    on_one_line = " ".join(said.split())
+    on_one_line = " ".join(without_stack(str(message)).split())
     return redacted(on_one_line)[:_ERROR_CHARACTERS] or "an exception without a message"
 
 

@@ -32,7 +32,14 @@ from jobs.services.usage import Meter
 from jobs.spark.server import running_server
 from jobs.spark.session import explain_loss, plan_for
 from pipelines.days import Days
-from pipelines.errors import AwaitsApproval, DataRefused, NightshiftError, NotLanded, Refused
+from pipelines.errors import (
+    AwaitsApproval,
+    DataRefused,
+    NightshiftError,
+    NotLanded,
+    Refused,
+    without_stack,
+)
 from pipelines.events import Event, Notification
 from pipelines.for_ranks import for_ranks
 from pipelines.landing import expected_files, stamp
@@ -324,7 +331,7 @@ def _in_words(error: BaseException, variables: Mapping[str, str]) -> str:
     if isinstance(error, NightshiftError):
         return str(error)
     # Spark's messages end with the server's stack, which the traceback has printed already.
-    words = str(error).partition("JVM stacktrace:")[0].strip()
+    words = without_stack(str(error)).strip()
     return f"{type(error).__name__}: {words}"
 
 

@@ -24,6 +24,11 @@ _SETTING = re.compile(r' If necessary set "[\w.]+" to "\w+" to bypass this error
 """An advice of Spark's that nobody here can follow: its settings decide what rows say."""
 
 
+def without_stack(said: str) -> str:
+    """What Spark says, without the stack of its server."""
+    return said.partition("JVM stacktrace:")[0]
+
+
 class NightshiftError(Exception):
     """A fault of the platform: something that should work did not. Worth a retry."""
 

@@ -7,9 +7,10 @@ none says anything else. Without this every night would read all of them again, 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from jobs.lake import publications
 from jobs.services.secrets import private_folder
@@ -17,6 +18,7 @@ from jobs.services.secrets import private_folder
 _WAIT_SECONDS = 5.0
 """For another process that keeps what it has read."""
 _NAME = "landed_files.db"
+_MAKE = "CREATE TABLE IF NOT EXISTS files (name TEXT PRIMARY KEY, mark INTEGER, digest TEXT)"
 
 
 class ReadBefore:
@@ -39,34 +41,28 @@ class ReadBefore:
         Raises:
             OSError: it cannot be read.
         """
-        known = self._asked(lambda opened: _known(opened, file, marked))
-        if known:
-            return known
+        name = str(file)
+        mark, digest = self._kept.get(name, (None, ""))
+        if mark == marked:
+            return digest
         digest = publications.digest_of_file(file)
-        self._asked(lambda opened: _keep(opened, file, marked, digest))
+        self._kept[name] = (marked, digest)
+        self._ask("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", name, marked, digest)
         return digest
 
-    def _asked(self, question: Callable[[sqlite3.Connection], str | None]) -> str | None:
+    @cached_property
+    def _kept(self) -> dict[str, tuple[int, str]]:
+        """By file its mark and its digest. Read once: a lake may have a thousand such files."""
+        rows = self._ask("SELECT name, mark, digest FROM files")
+        return {name: (mark, digest) for name, mark, digest in rows}
+
+    def _ask(self, statement: str, *values: object) -> list[Any]:
         try:
             private_folder(self._database.parent)
             with closing(sqlite3.connect(self._database, timeout=_WAIT_SECONDS)) as opened, opened:
                 # What a crash takes away is read again.
                 opened.execute("PRAGMA synchronous = OFF")
-                opened.execute(
-                    "CREATE TABLE IF NOT EXISTS files (name TEXT PRIMARY KEY, mark INTEGER, "
-                    "digest TEXT)"
-                )
-                return question(opened)
+                opened.execute(_MAKE)
+                return opened.execute(statement, values).fetchall()
         except (sqlite3.Error, OSError):
-            return None
-
-
-def _known(opened: sqlite3.Connection, file: Path, marked: int) -> str | None:
-    found = opened.execute(
-        "SELECT digest FROM files WHERE name = ? AND mark = ?", (str(file), marked)
-    ).fetchone()
-    return str(found[0]) if found else None
-
-
-def _keep(opened: sqlite3.Connection, file: Path, marked: int, digest: str) -> None:
-    opened.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (str(file), marked, digest))
+            return []

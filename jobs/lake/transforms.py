@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from jobs.lake.definition import digest
 from pipelines.catalog import part
-from pipelines.errors import UsageError
+from pipelines.errors import UsageError, refuse_unless
 from pipelines.spec import PREDICTIONS, SCORING, TRAINING
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+    from pyspark.sql.types import StructType
 
     from pipelines.spec import Pipeline, Table
 
@@ -57,6 +58,25 @@ def labels_of(pipeline: Pipeline) -> Transform:
             f"its parameters name. Known: {', '.join(known)}."
         )
     return function
+
+
+def require_dates(given: StructType, names: Iterable[str], function: str) -> None:
+    """Refuse rows whose days are no dates.
+
+    Args:
+        given: Columns and types of the rows.
+        names: Those that hold a day.
+        function: That gave them, for the message.
+
+    Raises:
+        UsageError: one is of another type; the message says how to cast it.
+    """
+    for name in names:
+        kind = given[name].dataType.simpleString()
+        refuse_unless(
+            kind == "date",
+            f"{function} gave {name} as {kind}, which must be a date: `CAST({name} AS DATE)`.",
+        )
 
 
 def parameters(function: Transform) -> list[str]:

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import DateType, NullType, NumericType
+from pyspark.sql.types import NullType, NumericType
 
 from features import store
 from jobs.lake import tables
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.partitions import column_types
 from jobs.lake.publications import Input, Origin
-from jobs.lake.transforms import definitions, labels_of, parameters
+from jobs.lake.transforms import definitions, labels_of, parameters, require_dates
 from jobs.spark.session import connect
 from jobs.stages.check import audit_and_publish
 from pipelines import features as declared
@@ -149,14 +149,8 @@ def _outcomes(run: Run) -> _Outcomes | None:
 
 def _refuse_odd_labels(given: StructType, pipeline: Pipeline, function: str) -> None:
     """Refuse outcomes whose days are no dates, or whose label is no number."""
+    require_dates(given, (_LANDED, pipeline.event_date), function)
     label = pipeline.training.label
-    for name in (_LANDED, pipeline.event_date):
-        kind = given[name].dataType
-        refuse_unless(
-            isinstance(kind, DateType),
-            f"{function} gave {name} as {kind.simpleString()}, which must be a date: "
-            f"`CAST({name} AS DATE)`.",
-        )
     kind = given[label].dataType
     refuse_unless(
         isinstance(kind, NumericType | NullType),

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING
 
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
-from pyspark.sql.types import DateType
 
 from jobs.lake import staging, tables
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.publications import Input, Origin
-from jobs.lake.transforms import Transform, definitions_of_data, transform_of
+from jobs.lake.transforms import Transform, definitions_of_data, require_dates, transform_of
 from jobs.spark.session import connect
 from pipelines.days import Days
 from pipelines.errors import explaining, refuse_unless
@@ -175,13 +174,7 @@ def _refuse_odd_rows(
         f"{function} gave rows without {', '.join(dict.fromkeys(missing))}: {says}. It gave "
         f"{', '.join(rows.columns)}.",
     )
-    for name in dates:
-        kind = rows.schema[name].dataType
-        refuse_unless(
-            isinstance(kind, DateType),
-            f"{function} gave {name} as {kind.simpleString()}, which must be a date: "
-            f"`CAST({name} AS DATE)`.",
-        )
+    require_dates(rows.schema, dates, function)
 
 
 def _inputs(
