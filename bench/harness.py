@@ -33,7 +33,8 @@ OURS = "ours"
 Answer = Callable[[], pa.Table]
 """Reads what the work has left."""
 Work = Iterator[Callable[[], Answer]]
-"""Of a way of a `Case`: what is timed, once it is ready; a `Lasting` one where something stays."""
+"""Of a way of a `Case`: what is timed, once it is ready; a `Lasting` one where something stays,
+`Woken` where something does not."""
 _LIBRARIES = (
     *("pyspark", "deltalake", "duckdb", "polars", "pyarrow", "pandas"),
     *("tensorflow", "keras", "horovod", "ai-edge-litert", "feast", "great-expectations"),
@@ -48,6 +49,22 @@ class Lasting:
     do: Callable[[], Answer]
     end: Callable[[], None]
     """Called after each round; not timed."""
+
+    def __call__(self) -> Answer:
+        """Do it."""
+        return self.do()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Woken:
+    """Work of processes that end when they have nothing to do, as while the others have their turn.
+
+    Spark's Python workers do so after a minute.
+    """
+
+    do: Callable[[], Answer]
+    wake: Callable[[], object]
+    """Called before each round; not timed."""
 
     def __call__(self) -> Answer:
         """Do it."""

@@ -19,7 +19,7 @@ import pyarrow.ipc as ipc
 
 from bench import cases
 from bench.ending import INTERRUPTED, end_as_by_ctrl_c
-from bench.harness import Lasting
+from bench.harness import Lasting, Woken
 
 _LOOK_SECONDS = 0.05
 
@@ -43,6 +43,8 @@ def _answer(case: str, way: str, folder: str) -> None:
     with prepared(Path(folder)) as work:
         for line in sys.stdin:
             command, _, file = line.strip().partition(" ")
+            if isinstance(work, Woken):
+                work.wake()
             told = _keep(work()(), file) if command == "answer" else _timed(work)
             if isinstance(work, Lasting):
                 work.end()

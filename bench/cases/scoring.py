@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,9 +15,9 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable, write_deltalake
 
 from bench import like_flights, spark_cluster
-from bench.harness import Answer, Case, Peer, Work
+from bench.harness import Answer, Case, Peer, Woken, Work
 from bench.like_flights import DAY, DAYS, FIRST_DAY, KEY, SEED, TRAINING
-from jobs.lake.data_files import day_files
+from jobs.lake.data_files import DayFile, day_files
 from jobs.spark.server import running_server
 from jobs.spark.session import connect, plan_for
 from jobs.training import encoding, scoring, scoring_on_spark
@@ -30,9 +31,13 @@ from pipelines.model import NeuralNetwork
 
 if TYPE_CHECKING:
     import pandas as pd
+    from pyspark.sql import DataFrame
 
 _ROWS_AT_ONCE = 500_000
 _PREDICTION = "late_probability"
+_WAKING_BYTES = 64_000_000
+"""Of files that are scored before a round: enough for a task of each core, which loads the model.
+"""
 _PREDICT_BATCH = 1024
 """Rows of a step of `predict`: with its own default, 32, it takes nearly twice as long."""
 
@@ -135,16 +140,25 @@ def _scoring(environment: Environment, folder: Path, name: str) -> Work:
         prediction=_PREDICTION,
         stamps={},
         told_by=DAY,
+        cores=environment.spark_cores,
     )
     place = folder / name
     place.mkdir()
 
+    def files() -> list[DayFile]:
+        return list(day_files(DeltaTable(folder / "table"), set(days).__contains__))
+
+    def wake() -> None:
+        # They are of one size.
+        few = files()
+        count = math.ceil(_WAKING_BYTES / few[0].size)
+        scoring_on_spark.write(session, asked, few[:count], str(place))
+
     def work() -> Answer:
-        files = day_files(DeltaTable(folder / "table"), set(days).__contains__)
-        scoring_on_spark.write(session, asked, list(files), str(place))
+        scoring_on_spark.write(session, asked, files(), str(place))
         return lambda: _written(place)
 
-    yield work
+    yield Woken(do=work, wake=wake)
 
 
 def pandas_udf(folder: Path) -> Work:
@@ -163,16 +177,25 @@ def _by_udf(folder: Path, name: str, batch: int | None) -> Work:
         session = connect(environment)
         predict = _udf(str(folder / "model"), batch)
 
-        def work() -> Answer:
+        def score(rows: DataFrame, to: str) -> None:
             from pyspark.sql import functions as F
 
-            rows = session.read.format("delta").load(str(folder / "table"))
             features = F.struct(*TRAINING.numeric, *TRAINING.categorical)
             scored = rows.select(DAY, KEY, predict(features).alias(_PREDICTION))
-            scored.write.mode("overwrite").parquet(str(folder / name))
+            scored.write.mode("overwrite").parquet(to)
+
+        def rows() -> DataFrame:
+            return session.read.format("delta").load(str(folder / "table"))
+
+        def wake() -> None:
+            few = rows().limit(2).repartition(2)
+            score(few, str(folder / f"{name}, awake"))
+
+        def work() -> Answer:
+            score(rows(), str(folder / name))
             return lambda: _written(folder / name)
 
-        yield work
+        yield Woken(do=work, wake=wake)
 
 
 def single_process(folder: Path) -> Work:

@@ -155,6 +155,7 @@ def configuration(environment: Environment) -> dict[str, str]:
         **_computing(environment),
         "spark.app.name": "nightshift",
         "spark.log.level": "WARN",
+        "spark.python.daemon.module": "jobs.spark.python_daemon",
         **_addresses(environment),
         **_java_settings(environment),
         **_sql_settings(environment),

@@ -158,6 +158,7 @@ class _Work:
             prediction=self.run.pipeline.prediction,
             stamps={name: pa.scalar(value) for name, value in self._stamps.items()},
             told_by=self.run.pipeline.table(PREDICTIONS).partition,
+            cores=self._environment.spark_cores,
         )
         files = snapshots.files(self.run, self.snapshot, self.nights)
         own = [file for file in files if file.day in asked.by_day]

@@ -302,7 +302,12 @@ class OnSpark:
             schema=snapshots.schema(self.run, self.snapshot),
             partition=self.run.pipeline.table(self.snapshot.table).partition,
         )
-        return shards_on_spark.Window(source=source, files=files, training=self._training)
+        return shards_on_spark.Window(
+            source=source,
+            files=files,
+            training=self._training,
+            cores=self.run.environment.spark_cores,
+        )
 
     @property
     def _training(self) -> Training:

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 PART_BYTES = 64_000_000
 """A larger file is shared out among tasks, by its row groups."""
-TASK_BYTES = 64_000_000
-"""Of files that share a task: to start one takes as long as to score some twenty thousand rows."""
+TASK_BYTES = 256_000_000
+"""Of files that share a task, about: a second of scoring. To start one takes a tenth of that."""
+_LEAST_SHARE = 8
+"""Cores that would stand idle get a task each, of no less than this part of `TASK_BYTES`."""
 ROWS_AT_ONCE = 65_536
 """That a worker holds in memory."""
 COLUMNS = "day date, path string, part int, parts int"
@@ -61,18 +63,25 @@ def parts_of(file: DayFile) -> Iterator[Part]:
 
 
 def deal(
-    session: SparkSession, shares: Collection[tuple[Any, ...]], columns: str, size: int
+    session: SparkSession,
+    shares: Collection[tuple[Any, ...]],
+    columns: str,
+    size: int,
+    cores: int,
 ) -> DataFrame:
-    """The shares as rows, dealt out to tasks.
+    """The shares as rows, dealt out to tasks, of which each core gets as many.
 
     Args:
         session: Of the Spark whose workers are to read them.
         shares: Values of the columns.
         columns: Names and types, as SQL writes them.
         size: Bytes of the files.
+        cores: Of that Spark.
     """
-    tasks = max(1, min(len(shares), round(size / TASK_BYTES)))
-    # Without a column Spark deals them out one by one, the same number to each task.
+    of_each_core = max(1, round(size / (TASK_BYTES * cores)))
+    most = round(size * _LEAST_SHARE / TASK_BYTES)
+    tasks = max(1, min(of_each_core * cores, most, len(shares)))
+    # Without a column Spark deals them out one by one: each core's deal begins anywhere.
     return session.createDataFrame(list(shares), columns).repartition(tasks)
 
 

@@ -84,6 +84,8 @@ class Asked:
     """Columns that are the same in all predictions."""
     told_by: str
     """Column of the predictions whose days have a folder each."""
+    cores: int
+    """Of Spark, to which the rows are shared out."""
 
     @property
     def source(self) -> Source:
@@ -142,7 +144,8 @@ def write(
         place: Path or URL of a new folder, which gets a folder a day with Parquet files.
     """
     shares = [astuple(part) for file in files for part in parts.parts_of(file)]
-    dealt = parts.deal(session, shares, parts.COLUMNS, sum(file.size for file in files))
+    size = sum(file.size for file in files)
+    dealt = parts.deal(session, shares, parts.COLUMNS, size, asked.cores)
     counts = dealt.mapInArrow(_Score(asked, place), _COUNTS)
     odd: Counter[Odd] = Counter()
     for column, kind, rows in counts.collect():

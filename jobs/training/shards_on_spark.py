@@ -112,6 +112,8 @@ class Window:
     files: tuple[DayFile, ...]
     training: Training
     """Which of their columns are read."""
+    cores: int
+    """Of Spark, to which they are shared out."""
 
     @property
     def rows(self) -> int:
@@ -239,7 +241,7 @@ def lay_out(
 
 def _dealt(session: SparkSession, window: Window, shares: Collection[_Share]) -> DataFrame:
     rows = [(share.number, share.of_day, *astuple(share.part)) for share in shares]
-    return parts.deal(session, rows, _SHARE_COLUMNS, window.size)
+    return parts.deal(session, rows, _SHARE_COLUMNS, window.size, window.cores)
 
 
 def _shares_in(batches: Iterator[pa.RecordBatch]) -> Iterator[_Share]:

@@ -68,6 +68,10 @@ def test_what_stays_is_ended_after_each_round(below: Path) -> None:
     assert (below / "ended").read_text() == "True"
 
 
+def test_what_sleeps_between_its_turns_is_woken_before_each() -> None:
+    assert len(measure(_with_peers("woken"), 10)[1].seconds) == 3
+
+
 def test_a_part_of_the_work_is_told_as_all_of_it() -> None:
     of_many = Peer(name="power", what="a part", times=lambda size: 1e6 * size)
     mine, power = measure(replace(toy.CASE, peers=(of_many,)), 10)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from bench.harness import Answer, Case, Lasting, Peer, Work
+from bench.harness import Answer, Case, Lasting, Peer, Woken, Work
 
 CASE = Case(
     name=__name__,
@@ -61,6 +61,20 @@ def lasting(folder: Path) -> Work:
     yield Lasting(do=begin, end=left.unlink)
     # At the end nothing is left.
     (folder.parent / "ended").write_text(str(not left.exists()))
+
+
+def woken(folder: Path) -> Work:
+    """The same, by what sleeps whenever it has done it."""
+    sleeps = folder / "sleeps"
+    sleeps.touch()
+    work = _work(folder, lambda number: number * number, "woken")
+
+    def do() -> Answer:
+        # Fails where nobody has woken it.
+        sleeps.touch(exist_ok=False)
+        return work()
+
+    yield Woken(do=do, wake=sleeps.unlink)
 
 
 def failing(folder: Path) -> Work:

@@ -83,6 +83,7 @@ def asked(environment: Environment, by_day: dict[date, Shipped]) -> Asked:
         prediction=PREDICTION,
         stamps={"scoring_version": pa.scalar(7)},
         told_by="landed_date",
+        cores=2,
     )
 
 
