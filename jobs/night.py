@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from jobs import outcome
+from jobs import doing, outcome
 from jobs.lake.store_faults import (
     explain_disk_fault,
     explain_log_fault,
@@ -95,6 +95,14 @@ class _Ending:
     kept: list[Days] = field(default_factory=list)
     """Days that stay as they are, because their new files were not accepted."""
 
+    @classmethod
+    def after_loss(cls, lost: Stage | None) -> Self:
+        """How it ends as far as a stage has brought it whose process was killed; None: none was."""
+        ending = cls()
+        if lost is not None:
+            ending.after(lost, NightshiftError.exit_code)
+        return ending
+
     def after_correction(self, corrected: _Ending, days: Days) -> None:
         """Take in how the correction of days ended that are in force without it."""
         if corrected.code in _NOT_ACCEPTED:
@@ -137,6 +145,7 @@ def run_night(
     allow_gap: bool = False,
     notify: bool = True,
     in_place: bool = False,
+    lost: Stage | None = None,
 ) -> int:
     """Perform the stages on the run's days, one after another until one does not succeed.
 
@@ -150,13 +159,14 @@ def run_night(
         allow_gap: Read no night that lacks files, but for a last one that was never made.
         notify: Have people told by the channels that the pipeline declares.
         in_place: Perform them in this process, which is a child of the stage server already.
+        lost: A stage before them that may fail, and whose process was killed.
 
     Returns:
         The exit code of the first stage that did not succeed; 0 when all did.
     """
     how = _How(notify=notify, in_place=in_place)
     passes = _passes_over_gaps(run, stages) if allow_gap else [(stages, run.days, False)]
-    return _perform_passes(run, stages, passes, _Ending(), how)
+    return _perform_passes(run, stages, passes, _Ending.after_loss(lost), how)
 
 
 def make_true(
@@ -166,6 +176,7 @@ def make_true(
     allow_gap: bool = False,
     notify: bool = True,
     in_place: bool = False,
+    lost: Stage | None = None,
     kept: list[Days] | None = None,
 ) -> int:
     """Do what is missing or stale up to the run's last night, and nothing else.
@@ -181,6 +192,7 @@ def make_true(
         allow_gap: Go on over nights that lack files, also over those of the run before its last.
         notify: Have people told by the channels that the pipeline declares.
         in_place: Perform them in this process, which is a child of the stage server already.
+        lost: A stage before them that may fail, and whose process was killed.
         kept: Gets the days whose corrected files were not accepted, where all else succeeded.
 
     Returns:
@@ -189,7 +201,7 @@ def make_true(
     Raises:
         Refused: nights before the run's first were never made, and lack files.
     """
-    ending = _Ending()
+    ending = _Ending.after_loss(lost)
     passes = _passes(run, stages, ending, allow_gap)
     how = _How(notify=notify, in_place=in_place)
     code = _perform_passes(run, stages, passes, ending, how)
@@ -226,6 +238,37 @@ def lost(
         if run.doing.name in outcome.EXPIRING_STAGES:
             _tell(run, partial(outcome.expiry, run))
     return code
+
+
+def go_on_after_loss(
+    run: Run,
+    stages: tuple[Stage, ...],
+    began: datetime,
+    taken: Usage,
+    go_on: Callable[[tuple[Stage, ...], Stage], int],
+    *,
+    notify: bool = True,
+) -> int:
+    """As `lost`; after a stage that may fail, the night goes on as it does when one has failed.
+
+    Args:
+        run: At the stage that was lost.
+        stages: Those that the night was to do.
+        began: When the stage began (UTC).
+        taken: What it took.
+        go_on: Performs the stages after it, given the one that was lost.
+        notify: Have people told by the channels that the pipeline declares.
+
+    Returns:
+        The exit code of a fault.
+    """
+    is_recorded = outcome.has_recorded(run, began)
+    code = lost(run, began, taken, notify=notify)
+    left = stages[stages.index(run.doing) + 1 :]
+    # What was recorded has ended: the process was killed after it, between two stages.
+    if is_recorded or not run.doing.may_fail or not left:
+        return code
+    return go_on(left, run.doing)
 
 
 def perform(argument: dict[str, Any]) -> int:
@@ -554,17 +597,23 @@ def _perform_all(
     for stage in stages:
         if ending.skips(stage):
             continue
-        doing = run.at(stage)
+        part = run.at(stage)
         began = datetime.now(UTC)
-        code = perform(doing.to_json()) if how.in_place else _perform_in_server_or_here(doing)
+        code = _perform_noted(part) if how.in_place else _perform_in_server_or_here(part)
         is_known = not (how.is_tried and code in _NOT_ACCEPTED)
         if how.notify and is_known:
-            _tell(doing, partial(outcome.of_stage, doing, code, began))
+            _tell(part, partial(outcome.of_stage, part, code, began))
         if how.notify and stage.name in outcome.EXPIRING_STAGES:
-            _tell(doing, partial(outcome.expiry, doing))
+            _tell(part, partial(outcome.expiry, part))
         if how.notify and stage.name in outcome.FOLLOWING_STAGES:
-            _tell(doing, partial(outcome.alias_moved, doing))
+            _tell(part, partial(outcome.alias_moved, part))
         ending.after(stage, code)
+
+
+def _perform_noted(run: Run) -> int:
+    """In this process; whoever waits for it is to know the stage should it be killed."""
+    doing.note(run)
+    return perform(run.to_json())
 
 
 def _perform_in_server_or_here(run: Run) -> int:
