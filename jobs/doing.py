@@ -72,8 +72,12 @@ def noted(run: Run, since: datetime) -> Doing | None:
         began = datetime.fromisoformat(told["began"])
         if told["run_id"] != run.run_id or began < since:
             return None
-        days = Days(parse_day(told["first"]), parse_day(told["last"]))
-        part = replace(run, days=days, as_of=_day(told["as_of"]), named=_day(told["named"]))
+        part = replace(
+            run,
+            days=Days(parse_day(told["first"]), parse_day(told["last"])),
+            as_of=_day(told["as_of"]),
+            named=_day(told["named"]),
+        )
         return Doing(
             run=part.at(stage(told["stage"])),
             began=began,

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from importlib.machinery import FileFinder
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -92,6 +93,17 @@ def is_edited(code: Code) -> bool:
     return any(marks(Path(file)) != known for file, known in code.items())
 
 
+def look_for_modules_anew() -> None:
+    """Have a module found that is new on disk.
+
+    Not by `importlib.invalidate_caches`, which also forgets what is known of installed packages:
+    that takes longer than the fork.
+    """
+    for finder in sys.path_importer_cache.values():
+        if isinstance(finder, FileFinder):
+            finder.invalidate_caches()
+
+
 def forget_own_modules() -> None:
     """Drop our own modules, so that the next import reads the code that is on disk now."""
     for name in _own_modules():
@@ -117,9 +129,10 @@ def end(code: int) -> NoReturn:
 
 def _remove_generated_code() -> None:
     """Delete the files of code that TensorFlow has generated, which it does in an exit handler."""
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if name.startswith(_GENERATED) and file:
+    # By name first: to ask all for their file takes longer than many a command, as some are loaded
+    # only when they are asked for anything.
+    for name in [name for name in sys.modules if name.startswith(_GENERATED)]:
+        if file := getattr(sys.modules[name], "__file__", None):
             with suppress(OSError):
                 Path(file).unlink()
 

@@ -252,8 +252,7 @@ class StageServer:
             os.dup2(client.descriptors[1], 2)
             self._close_inherited()
             _become_the_clients(request)
-            # A module that is new on disk is to be found, too.
-            importlib.invalidate_caches()
+            child.look_for_modules_anew()
             if child.is_edited(self._own_code):
                 child.forget_own_modules()
             code = child.execute(request["function"], request["argument"])

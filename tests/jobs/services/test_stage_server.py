@@ -338,6 +338,22 @@ def test_a_module_edited_while_it_is_imported_is_imported_anew(
     assert child.is_edited(child.code_of_own_modules(written))
 
 
+def test_a_module_is_found_that_is_new_in_a_folder_which_was_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nightshift_old.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import_module("nightshift_old")
+    seen = tmp_path.stat().st_mtime_ns
+    (tmp_path / "nightshift_new.py").write_text("")
+    # As where both happened at one moment of the file system's clock.
+    os.utime(tmp_path, ns=(seen, seen))
+    with pytest.raises(ModuleNotFoundError):
+        import_module("nightshift_new")
+    child.look_for_modules_anew()
+    assert import_module("nightshift_new").__file__ == str(tmp_path / "nightshift_new.py")
+
+
 def test_no_pipeline_is_imported_by_the_server() -> None:
     program = (
         "import sys; from importlib import import_module; from pipelines.catalog import names; "

@@ -12,6 +12,7 @@ from jobs.training import parts
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+_DAY = date(2024, 1, 1)
 _MB = 1_000_000
 
 
@@ -38,10 +39,11 @@ _MB = 1_000_000
 def test_each_core_gets_as_many_tasks(
     spark: SparkSession, shares: int, megabytes: int, cores: int, expected: int
 ) -> None:
-    rows = [(date(2024, 1, 1), f"part-{number}", 0, 1) for number in range(shares)]
+    paths = [f"part-{number:03}" for number in range(shares)]
+    rows = [(_DAY, path, 0, 1) for path in paths]
     dealt = parts.deal(spark, rows, parts.COLUMNS, megabytes * _MB, cores)
     of_tasks = dealt.selectExpr("spark_partition_id() AS task", "path").collect()
-    assert sorted(row.path for row in of_tasks) == sorted(path for _, path, _, _ in rows)
+    assert sorted(row.path for row in of_tasks) == paths
     counts = [0] * expected
     for row in of_tasks:
         counts[row.task] += 1
