@@ -1292,10 +1292,14 @@ def _maintain(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.output import show
 
     asked = arguments.pipeline
-    names = [asked] if asked else catalog.names()
+    # One of all that cannot be imported keeps none of the others from being cleaned.
+    pipelines, lacking = (
+        ([catalog.pipeline(asked)], {}) if asked else catalog.all_of(catalog.names())
+    )
     code, rows = maintain(
         environment,
-        [catalog.pipeline(name) for name in names],
+        pipelines,
+        lacking,
         is_shared=not asked,
         is_dry=arguments.dry_run,
     )

@@ -6,7 +6,7 @@ of its name in the other packages.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,11 +73,19 @@ def readable() -> list[Pipeline]:
 
     Somebody may be writing one, and that is to keep none of the others from its work.
     """
+    return all_of(names())[0]
+
+
+def all_of(wanted: Iterable[str]) -> tuple[list[Pipeline], dict[str, UsageError]]:
+    """The pipelines of those names, and by name why one is not among them."""
     found: list[Pipeline] = []
-    for name in names():
-        with suppress(UsageError):
+    lacking: dict[str, UsageError] = {}
+    for name in wanted:
+        try:
             found.append(pipeline(name))
-    return found
+        except UsageError as error:
+            lacking[name] = error
+    return found, lacking
 
 
 def _declaration(name: str) -> ModuleType:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from jobs.night import explain, one_run_at_a_time
@@ -36,7 +37,12 @@ _Step = tuple[str, Callable[[], Iterable[Cleaned]]]
 
 
 def maintain(
-    environment: Environment, pipelines: Sequence[Pipeline], *, is_shared: bool, is_dry: bool
+    environment: Environment,
+    pipelines: Sequence[Pipeline],
+    lacking: Mapping[str, Exception] = MappingProxyType({}),
+    *,
+    is_shared: bool,
+    is_dry: bool,
 ) -> tuple[int, list[_Row]]:
     """Delete what is older than the retention and what nobody needs, or only tell what would go.
 
@@ -46,6 +52,7 @@ def maintain(
     Args:
         environment: Whose home and lake they are.
         pipelines: Whose tables, reports, trainings and runs are cleaned.
+        lacking: Why others are not cleaned, by name.
         is_shared: Clean also what the pipelines share: ops tables, logs, Airflow's database.
         is_dry: Delete nothing.
 
@@ -61,7 +68,7 @@ def maintain(
     ]
     if is_shared:
         steps += _shared(environment, rule)
-    cleaned: list[Cleaned] = []
+    cleaned = [Cleaned.failed(name, why) for name, why in lacking.items()]
     with shared_locks.hold(environment, "maintenance", waiting=_WAITING):
         for what, step in _with_progress(steps):
             try:

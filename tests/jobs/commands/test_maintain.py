@@ -10,16 +10,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from deltalake import DeltaTable
 
+from jobs.__main__ import main
 from jobs.commands.maintain import maintain
 from jobs.lake.locations import path
 from jobs.services import locks
 from jobs.training.registry import ModelVersion, Registry
+from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import Environment
+from pipelines.errors import UsageError
 from tests.jobs.lake.test_commits import FIRST, run_at, staged
 from tests.jobs.lake.test_retention import age, ids_at, publish_ids
 from tests.jobs.toy import TOY
@@ -194,6 +198,35 @@ def keep(environment: Environment, folder: Path, version: int) -> ModelVersion:
         curves={},
         pins={"table": "training", "table_version": version, "as_of": str(FIRST)},
     )
+
+
+def test_a_pipeline_that_cannot_be_imported_keeps_no_other_from_being_cleaned(
+    environment: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    declared = catalog._declaration
+
+    def declaration(name: str) -> ModuleType:
+        if name == "flights":
+            raise UsageError("pipelines/flights.py, line 7: NameError: name 'Fed' is not defined")
+        return declared(name)
+
+    monkeypatch.setattr(catalog, "_declaration", declaration)
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(environment.home))
+    reports = environment.reports / "weather" / "days"
+    old = written(reports / "old" / "index.html", is_old=True)
+    assert main(["maintain", "--format", "json"]) == 3
+    printed = capsys.readouterr()
+    told = {row["what"]: row for row in json.loads(printed.out)}
+    assert told["flights"]["note"] == "failed"
+    assert told["weather: reports"]["deleted"] == 1
+    # What they share, too.
+    assert "Airflow's logs" in told
+    assert not old.exists()
+    assert "pipelines/flights.py, line 7" in printed.err
+    # By name it is refused.
+    assert main(["maintain", "flights"]) == 2
 
 
 def test_rows_that_a_registered_model_was_made_from_stay_and_lost_trainings_go(
