@@ -69,6 +69,9 @@ def _when_outside(column: str, feature: Feature) -> str:
         bounds.append(f"`{column}` < {feature.least}")
     if feature.most is not None:
         bounds.append(f"`{column}` > {feature.most}")
+    elif bounds and not feature.is_whole:
+        # Spark's NaN is above every number, so that only an upper bound refuses it.
+        bounds.append(f"isnan(`{column}`)")
     if not bounds:
         return ""
     return f"WHEN {' OR '.join(bounds)} THEN concat('{column} = ', `{column}`)"

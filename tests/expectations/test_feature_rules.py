@@ -81,6 +81,20 @@ def test_a_feature_may_have_a_name_that_sql_reads_otherwise(spark: SparkSession,
     assert missing[MISSING] == name
 
 
+@pytest.mark.parametrize(("least", "most"), [(0, None), (None, 9), (0, 9)])
+def test_what_is_no_number_lies_in_no_range(
+    spark: SparkSession, least: float | None, most: float | None
+) -> None:
+    feature = Feature(name="amount", least=least, most=most)
+    view = FeatureView(name="few", table="readings", keys={"id": "id"}, features=(feature,))
+    rules = feature_rules.of_table(replace(TOY, views=(view,)), "readings")
+    odd, good, none = _judged(
+        spark, rules, [{"amount": float("nan")}, {"amount": 5.0}, {"amount": None}]
+    )
+    assert odd[OUT_OF_RANGE] == "amount = NaN"
+    assert good[OUT_OF_RANGE] is none[OUT_OF_RANGE] is None
+
+
 def _reading(name: str) -> Training:
     return replace(TOY.training, numeric=(name,))
 
