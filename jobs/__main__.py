@@ -32,7 +32,6 @@ from pipelines.stages import PLAN, STAGES, select, stage
 if TYPE_CHECKING:
     from pipelines.run import Run
     from pipelines.spec import Pipeline
-    from pipelines.stages import Stage
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 the data or the model was refused, 2 wrong usage, 3 a fault, "
@@ -870,53 +869,44 @@ def _run(arguments: argparse.Namespace, environment: Environment) -> int:
         if len(stages) != 1:
             raise UsageError("--lost is of one stage: give it with --stage.")
         return _tell_loss(arguments, run.at(stages[0]), *usage.of_lost(arguments.lost))
-    if not (arguments.dry_run or arguments.is_child):
-        code = _run_in_child(arguments, run, stages)
+    if len(stages) == 1 and not (arguments.dry_run or arguments.is_child):
+        code = _run_in_child(arguments, run.at(stages[0]))
         if code is not None:
             return code
     from jobs.commands.run import perform, show_plan
+    from jobs.night import make_true, run_night
 
     print(f"{run.pipeline.name} {run.days}  run {run.run_id}", file=sys.stderr)
     if arguments.dry_run:
         return show_plan(run, stages, arguments.format)
     kept: list[Days] = []
-    night = partial(_night, arguments, run, kept, stages)
-    return perform(_told(run, stages), night, arguments.format, arguments.result, kept=kept)
-
-
-def _night(
-    arguments: argparse.Namespace,
-    run: Run,
-    kept: list[Days],
-    stages: tuple[Stage, ...],
-    lost: Stage | None = None,
-) -> int:
-    """Perform the stages as was asked; returns the exit code of the first that did not succeed."""
-    from jobs.night import make_true, run_night
-
     is_exact = arguments.restate or (arguments.stage and not arguments.as_needed)
-    perform = run_night if is_exact else partial(make_true, kept=kept)
-    return perform(
-        run,
-        stages,
-        allow_gap=arguments.allow_gap,
-        notify=not arguments.no_notify,
-        in_place=arguments.is_child,
-        lost=lost,
-    )
+    # Both give the exit code of the last stage.
+    if is_exact:
+        night = partial(
+            run_night,
+            run,
+            stages,
+            allow_gap=arguments.allow_gap,
+            notify=not arguments.no_notify,
+            in_place=arguments.is_child,
+        )
+    else:
+        night = partial(
+            make_true,
+            run,
+            stages,
+            allow_gap=arguments.allow_gap,
+            notify=not arguments.no_notify,
+            in_place=arguments.is_child,
+            kept=kept,
+        )
+    told = run.at(stages[0]) if len(stages) == 1 else run
+    return perform(told, night, arguments.format, arguments.result, kept=kept)
 
 
-def _told(run: Run, stages: tuple[Stage, ...]) -> Run:
-    """The run as it is told of: at its stage, where it has but one."""
-    return run.at(stages[0]) if len(stages) == 1 else run
-
-
-def _run_in_child(
-    arguments: argparse.Namespace,
-    run: Run,
-    stages: tuple[Stage, ...],
-) -> int | None:
-    """The exit code of the run, done by a child of the stage server; None: by none."""
+def _run_in_child(arguments: argparse.Namespace, run: Run) -> int | None:
+    """The exit code of a run of one stage, done by a child of the stage server; None: by none."""
     began = datetime.now(UTC)
     meter = Meter(run.environment)
     command, *words = arguments.command_line
@@ -924,36 +914,7 @@ def _run_in_child(
     code = forwarding.forward(run.environment, named)
     if code != LOST:
         return code
-    return _tell_loss_of_child(arguments, run, stages, began, meter.read())
-
-
-def _tell_loss_of_child(
-    arguments: argparse.Namespace,
-    run: Run,
-    stages: tuple[Stage, ...],
-    began: datetime,
-    taken: Usage,
-) -> int:
-    """As `_tell_loss`, of the stage that the child was at; what can be done without it is done."""
-    from jobs import doing
-    from jobs.commands.run import perform
-    from jobs.night import go_on_after_loss
-
-    at = doing.noted(run, began)
-    if at is None:
-        return _tell_loss(arguments, run.at(stages[0]), began, taken)
-    kept: list[Days] = []
-    night = partial(
-        go_on_after_loss,
-        at.run,
-        stages,
-        at.began,
-        at.taken(taken),
-        partial(_night, arguments, run, kept),
-        notify=not arguments.no_notify,
-    )
-    told = _told(run, stages)
-    return perform(told, night, arguments.format, arguments.result, since=began, kept=kept)
+    return _tell_loss(arguments, run, began, meter.read())
 
 
 def _tell_loss(arguments: argparse.Namespace, run: Run, began: datetime, taken: Usage) -> int:
@@ -1292,14 +1253,11 @@ def _maintain(arguments: argparse.Namespace, environment: Environment) -> int:
     from jobs.output import show
 
     asked = arguments.pipeline
-    # One of all that cannot be imported keeps none of the others from being cleaned.
-    pipelines, lacking = (
-        ([catalog.pipeline(asked)], {}) if asked else catalog.all_of(catalog.names())
-    )
     code, rows = maintain(
         environment,
-        pipelines,
-        lacking,
+        [catalog.pipeline(asked)] if asked else catalog.readable(),
+        # One of all that cannot be imported keeps none of the others from being cleaned.
+        {} if asked else catalog.unreadable(),
         is_shared=not asked,
         is_dry=arguments.dry_run,
     )

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from jobs import doing, outcome
+from jobs import outcome
 from jobs.lake.store_faults import (
     explain_disk_fault,
     explain_log_fault,
@@ -28,9 +28,10 @@ from jobs.lake.store_faults import (
 from jobs.output import harmless
 from jobs.services import shared_locks, stage_client
 from jobs.services.imports import import_meanwhile
+from jobs.services.in_turn import in_turn, serve
 from jobs.services.usage import Meter
 from jobs.spark.server import running_server
-from jobs.spark.session import explain_loss, plan_for
+from jobs.spark.session import explain_loss, forget_lost, plan_for
 from pipelines.days import Days
 from pipelines.errors import (
     AwaitsApproval,
@@ -52,7 +53,8 @@ if TYPE_CHECKING:
     from jobs.services.usage import Usage
 
 PERFORM = "jobs.night:perform"
-"""This module's entry for the stage server."""
+PERFORM_IN_TURN = "jobs.night:perform_in_turn"
+"""This module's entries for the stage server."""
 
 _STATUS = {
     Refused.exit_code: "refused",
@@ -94,14 +96,6 @@ class _Ending:
     """A stage did not succeed without which the night cannot go on."""
     kept: list[Days] = field(default_factory=list)
     """Days that stay as they are, because their new files were not accepted."""
-
-    @classmethod
-    def after_loss(cls, lost: Stage | None) -> Self:
-        """How it ends as far as a stage has brought it whose process was killed; None: none was."""
-        ending = cls()
-        if lost is not None:
-            ending.after(lost, NightshiftError.exit_code)
-        return ending
 
     def after_correction(self, corrected: _Ending, days: Days) -> None:
         """Take in how the correction of days ended that are in force without it."""
@@ -145,7 +139,6 @@ def run_night(
     allow_gap: bool = False,
     notify: bool = True,
     in_place: bool = False,
-    lost: Stage | None = None,
 ) -> int:
     """Perform the stages on the run's days, one after another until one does not succeed.
 
@@ -159,14 +152,13 @@ def run_night(
         allow_gap: Read no night that lacks files, but for a last one that was never made.
         notify: Have people told by the channels that the pipeline declares.
         in_place: Perform them in this process, which is a child of the stage server already.
-        lost: A stage before them that may fail, and whose process was killed.
 
     Returns:
         The exit code of the first stage that did not succeed; 0 when all did.
     """
     how = _How(notify=notify, in_place=in_place)
     passes = _passes_over_gaps(run, stages) if allow_gap else [(stages, run.days, False)]
-    return _perform_passes(run, stages, passes, _Ending.after_loss(lost), how)
+    return _perform_passes(run, stages, passes, _Ending(), how)
 
 
 def make_true(
@@ -176,7 +168,6 @@ def make_true(
     allow_gap: bool = False,
     notify: bool = True,
     in_place: bool = False,
-    lost: Stage | None = None,
     kept: list[Days] | None = None,
 ) -> int:
     """Do what is missing or stale up to the run's last night, and nothing else.
@@ -192,7 +183,6 @@ def make_true(
         allow_gap: Go on over nights that lack files, also over those of the run before its last.
         notify: Have people told by the channels that the pipeline declares.
         in_place: Perform them in this process, which is a child of the stage server already.
-        lost: A stage before them that may fail, and whose process was killed.
         kept: Gets the days whose corrected files were not accepted, where all else succeeded.
 
     Returns:
@@ -201,7 +191,7 @@ def make_true(
     Raises:
         Refused: nights before the run's first were never made, and lack files.
     """
-    ending = _Ending.after_loss(lost)
+    ending = _Ending()
     passes = _passes(run, stages, ending, allow_gap)
     how = _How(notify=notify, in_place=in_place)
     code = _perform_passes(run, stages, passes, ending, how)
@@ -240,37 +230,6 @@ def lost(
     return code
 
 
-def go_on_after_loss(
-    run: Run,
-    stages: tuple[Stage, ...],
-    began: datetime,
-    taken: Usage,
-    go_on: Callable[[tuple[Stage, ...], Stage], int],
-    *,
-    notify: bool = True,
-) -> int:
-    """As `lost`; after a stage that may fail, the night goes on as it does when one has failed.
-
-    Args:
-        run: At the stage that was lost.
-        stages: Those that the night was to do.
-        began: When the stage began (UTC).
-        taken: What it took.
-        go_on: Performs the stages after it, given the one that was lost.
-        notify: Have people told by the channels that the pipeline declares.
-
-    Returns:
-        The exit code of a fault.
-    """
-    is_recorded = outcome.has_recorded(run, began)
-    code = lost(run, began, taken, notify=notify)
-    left = stages[stages.index(run.doing) + 1 :]
-    # What was recorded has ended: the process was killed after it, between two stages.
-    if is_recorded or not run.doing.may_fail or not left:
-        return code
-    return go_on(left, run.doing)
-
-
 def perform(argument: dict[str, Any]) -> int:
     """Do one stage in this process, record it in `ops.stage_runs`, and return its exit code.
 
@@ -301,6 +260,17 @@ def perform(argument: dict[str, Any]) -> int:
     _record_costs(run, started, "done", taken, metrics)
     print(f"{run.doing.name:<18}{taken.seconds:6.1f} s  {summary(metrics)}", flush=True)
     return 0
+
+
+def perform_in_turn(_: dict[str, Any]) -> None:
+    """Do one stage after another in this process, as its client asks for them."""
+    serve(_perform_next)
+
+
+def _perform_next(argument: dict[str, Any]) -> int:
+    # The server may have been started anew since the last stage, or have waited for too long.
+    forget_lost()
+    return perform(argument)
 
 
 def _looked_at(run: Run) -> AbstractContextManager[None]:
@@ -417,7 +387,7 @@ def _perform_passes(
     done = 0
     since = datetime.now(UTC)
     try:
-        with one_run_at_a_time(run), ExitStack() as started:
+        with one_run_at_a_time(run), in_turn(PERFORM, PERFORM_IN_TURN), ExitStack() as started:
             for asked, days, is_correction in passes:
                 if not done and not stage_client.available(run.environment):
                     started.enter_context(running_server(run.environment))
@@ -597,23 +567,17 @@ def _perform_all(
     for stage in stages:
         if ending.skips(stage):
             continue
-        part = run.at(stage)
+        doing = run.at(stage)
         began = datetime.now(UTC)
-        code = _perform_noted(part) if how.in_place else _perform_in_server_or_here(part)
+        code = perform(doing.to_json()) if how.in_place else _perform_in_server_or_here(doing)
         is_known = not (how.is_tried and code in _NOT_ACCEPTED)
         if how.notify and is_known:
-            _tell(part, partial(outcome.of_stage, part, code, began))
+            _tell(doing, partial(outcome.of_stage, doing, code, began))
         if how.notify and stage.name in outcome.EXPIRING_STAGES:
-            _tell(part, partial(outcome.expiry, part))
+            _tell(doing, partial(outcome.expiry, doing))
         if how.notify and stage.name in outcome.FOLLOWING_STAGES:
-            _tell(part, partial(outcome.alias_moved, part))
+            _tell(doing, partial(outcome.alias_moved, doing))
         ending.after(stage, code)
-
-
-def _perform_noted(run: Run) -> int:
-    """In this process; whoever waits for it is to know the stage should it be killed."""
-    doing.note(run)
-    return perform(run.to_json())
 
 
 def _perform_in_server_or_here(run: Run) -> int:

@@ -6,7 +6,7 @@ of its name in the other packages.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,19 +73,22 @@ def readable() -> list[Pipeline]:
 
     Somebody may be writing one, and that is to keep none of the others from its work.
     """
-    return all_of(names())[0]
-
-
-def all_of(wanted: Iterable[str]) -> tuple[list[Pipeline], dict[str, UsageError]]:
-    """The pipelines of those names, and by name why one is not among them."""
     found: list[Pipeline] = []
-    lacking: dict[str, UsageError] = {}
-    for name in wanted:
-        try:
+    for name in names():
+        with suppress(UsageError):
             found.append(pipeline(name))
+    return found
+
+
+def unreadable() -> dict[str, UsageError]:
+    """By name why a pipeline's module cannot be imported."""
+    found: dict[str, UsageError] = {}
+    for name in names():
+        try:
+            pipeline(name)
         except UsageError as error:
-            lacking[name] = error
-    return found, lacking
+            found[name] = error
+    return found
 
 
 def _declaration(name: str) -> ModuleType:

@@ -18,7 +18,7 @@ from bench import like_flights, spark_cluster
 from bench.harness import Answer, Case, Peer, Woken, Work
 from bench.like_flights import DAY, DAYS, FIRST_DAY, KEY, SEED, TRAINING
 from jobs.lake.data_files import DayFile, day_files
-from jobs.spark.server import running_server
+from jobs.spark.server import cores_at_once, running_server
 from jobs.spark.session import connect, plan_for
 from jobs.training import encoding, scoring, scoring_on_spark
 from jobs.training.encoding import ENCODING, Encoding
@@ -140,25 +140,32 @@ def _scoring(environment: Environment, folder: Path, name: str) -> Work:
         prediction=_PREDICTION,
         stamps={},
         told_by=DAY,
-        cores=environment.spark_cores,
+        cores=cores_at_once(environment),
     )
-    place = folder / name
+    place, awake = folder / name, folder / f"{name}, awake"
     place.mkdir()
-
-    def files() -> list[DayFile]:
-        return list(day_files(DeltaTable(folder / "table"), set(days).__contains__))
+    awake.mkdir()
 
     def wake() -> None:
-        # They are of one size.
-        few = files()
-        count = math.ceil(_WAKING_BYTES / few[0].size)
-        scoring_on_spark.write(session, asked, few[:count], str(place))
+        scoring_on_spark.write(session, asked, _waking_files(folder), str(awake))
 
     def work() -> Answer:
-        scoring_on_spark.write(session, asked, files(), str(place))
+        scoring_on_spark.write(session, asked, _files(folder), str(place))
         return lambda: _written(place)
 
     yield Woken(do=work, wake=wake)
+
+
+def _files(folder: Path) -> list[DayFile]:
+    return list(day_files(DeltaTable(folder / "table"), lambda _: True))
+
+
+def _waking_files(folder: Path) -> list[DayFile]:
+    """All files of the first days, which are of one size."""
+    files = _files(folder)
+    count = math.ceil(_WAKING_BYTES / files[0].size)
+    days = {file.day for file in files[:count]}
+    return [file for file in files if file.day in days]
 
 
 def pandas_udf(folder: Path) -> Work:
@@ -172,14 +179,14 @@ def plain_pandas_udf(folder: Path) -> Work:
 
 
 def _by_udf(folder: Path, name: str, batch: int | None) -> Work:
+    from pyspark.sql import functions as F
+
     with running_server(_environment(folder, name), 0) as environment:
         plan_for(environment, many_rows=True)
         session = connect(environment)
         predict = _udf(str(folder / "model"), batch)
 
         def score(rows: DataFrame, to: str) -> None:
-            from pyspark.sql import functions as F
-
             features = F.struct(*TRAINING.numeric, *TRAINING.categorical)
             scored = rows.select(DAY, KEY, predict(features).alias(_PREDICTION))
             scored.write.mode("overwrite").parquet(to)
@@ -188,7 +195,8 @@ def _by_udf(folder: Path, name: str, batch: int | None) -> Work:
             return session.read.format("delta").load(str(folder / "table"))
 
         def wake() -> None:
-            few = rows().limit(2).repartition(2)
+            days = [file.day for file in _waking_files(folder)]
+            few = rows().where(F.col(DAY).isin(days))
             score(few, str(folder / f"{name}, awake"))
 
         def work() -> Answer:

@@ -92,7 +92,10 @@ def _notify(
     pipelines: Sequence[Pipeline],
     told: Mapping[str, str],
 ) -> None:
-    """Have the people of each pipeline told what failed of it; what is shared concerns them all."""
+    """Have the people of each pipeline told what failed of it.
+
+    What is shared concerns them all, and that a pipeline cannot be imported, which then names none.
+    """
     from jobs.notifications.channels import send
 
     names = [pipeline.name for pipeline in pipelines]

@@ -27,6 +27,7 @@ ALLOWED = frozenset(
     {
         "jobs.__main__:in_child",
         "jobs.night:perform",
+        "jobs.night:perform_in_turn",
         "jobs.training.families.neural_network.rank:main",
         "jobs.commands.explain:in_child",
         "jobs.commands.rescore:in_child",
@@ -93,14 +94,26 @@ def is_edited(code: Code) -> bool:
     return any(marks(Path(file)) != known for file, known in code.items())
 
 
+def were_edited_since(began_ns: int) -> bool:
+    """Whether some of our own modules that are imported were, or may have been.
+
+    Args:
+        began_ns: In nanoseconds since 1970.
+    """
+    return not all(code_of_own_modules(began_ns).values())
+
+
 def look_for_modules_anew() -> None:
     """Have a module found that is new on disk.
 
     Not by `importlib.invalidate_caches`, which also forgets what is known of installed packages:
     that takes longer than the fork.
     """
-    for finder in sys.path_importer_cache.values():
-        if isinstance(finder, FileFinder):
+    for folder, finder in list(sys.path_importer_cache.items()):
+        if finder is None:
+            # It was not there then.
+            del sys.path_importer_cache[folder]
+        elif isinstance(finder, FileFinder):
             finder.invalidate_caches()
 
 
@@ -119,19 +132,24 @@ def end(code: int) -> NoReturn:
 
     In a forked process they wait for threads that it never had.
     """
-    logging.shutdown()
-    _remove_generated_code()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)
+    try:
+        logging.shutdown()
+        _remove_generated_code()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+    finally:
+        # Whatever has failed: a forked child must not go on as its server.
+        os._exit(code)
 
 
 def _remove_generated_code() -> None:
     """Delete the files of code that TensorFlow has generated, which it does in an exit handler."""
     # By name first: to ask all for their file takes longer than many a command, as some are loaded
     # only when they are asked for anything.
-    for name in [name for name in sys.modules if name.startswith(_GENERATED)]:
+    # Of a copy, which is made at once: threads may be importing still.
+    names = list(sys.modules)
+    for name in [name for name in names if name.startswith(_GENERATED)]:
         if file := getattr(sys.modules[name], "__file__", None):
             with suppress(OSError):
                 Path(file).unlink()

@@ -11,6 +11,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +26,19 @@ from jobs.services.die_with_parent import dying_with_parent
 from pipelines import forwarding, wire
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
+
+
+class Turns(Protocol):
+    """Who has calls of a function done by one child: see `in_turn`."""
+
+    def called(
+        self, environment: Environment, argument: Mapping[str, Any], environ: Mapping[str, str]
+    ) -> Ended:
+        """See the function of that name."""
+
+
+IN_TURN: dict[str, Turns] = {}
+"""By function, where that is so at present."""
 
 
 class Work(Protocol):
@@ -89,7 +103,16 @@ def called(
     environment: Environment, function: str, argument: Mapping[str, Any], environ: Mapping[str, str]
 ) -> Ended:
     """As `call`, and prints nothing itself."""
-    work = Forked(environment, function, argument, environ)
+    if (turns := IN_TURN.get(function)) is not None:
+        done = turns.called(environment, argument, environ)
+        # A server of older code knows no such thing.
+        if not done.is_refused:
+            return done
+    return ended(Forked(environment, function, argument, environ))
+
+
+def ended(work: Forked) -> Ended:
+    """How the work of a child ends, which is waited for."""
     try:
         code = work.wait()
     finally:
@@ -124,7 +147,13 @@ class Forked:
         argument: Mapping[str, Any],
         environ: Mapping[str, str],
         output: IO[str] | None = None,
+        asked: socket.socket | None = None,
     ) -> None:
+        """Begin.
+
+        Args:
+            asked: What the child has as its input; None: nothing.
+        """
         request = {
             "function": function,
             "argument": dict(argument),
@@ -133,6 +162,8 @@ class Forked:
             "folder": _working_folder(),
         }
         self.message = ""
+        self.cpu_seconds_before = 0.0
+        """That the child had used before what is asked of it now."""
         self._code: int | None = None
         self._received = b""
         self._connection = wire.connect(environment)
@@ -140,7 +171,12 @@ class Forked:
         # What is in our buffers belongs before the child's first line.
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        wire.send(self._connection, request, _outputs(output))
+        given = [asked.fileno()] if asked else []
+        wire.send(self._connection, request, [*_outputs(output), *given])
+
+    def fileno(self) -> int:
+        """Of what can be read when the child has ended, for `select`; -1: that is known."""
+        return self._connection.fileno()
 
     def wait(self, timeout: float | None = None) -> int | None:
         """See `Work`."""
@@ -165,7 +201,7 @@ class Forked:
         if reply is not None:
             self._code = int(reply["exit_code"])
             self.message = str(reply.get("message", ""))
-            usage.add_forked(reply.get("taken", {}), self._began)
+            usage.add_forked(reply.get("taken", {}), self._began, self.cpu_seconds_before)
             self._connection.close()
 
 

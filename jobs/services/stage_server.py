@@ -77,7 +77,7 @@ _GRACE_SECONDS = 5.0
 _QUEUE = 64
 """Clients that may wait to be accepted, while a fork is under way."""
 _MOST_FILES = 4
-"""Taken with one read; a request sends two."""
+"""Taken with one read; a request sends two or three."""
 _PEER = struct.Struct("3i")
 """Linux's `struct ucred`: process, user and group id."""
 
@@ -226,7 +226,7 @@ class StageServer:
         if not is_whole:
             raise UsageError(
                 "A request is a function, an argument (an object), "
-                "an environ (an object of text), and two open files."
+                "an environ (an object of text), and two or three open files."
             )
 
     def _fork(self, client: _Client, request: dict[str, Any]) -> None:
@@ -248,8 +248,7 @@ class StageServer:
             os.setsid()  # a group of its own, so that one signal reaches all that it starts
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
-            os.dup2(client.descriptors[0], 1)
-            os.dup2(client.descriptors[1], 2)
+            _take_files(client.descriptors)
             self._close_inherited()
             _become_the_clients(request)
             child.look_for_modules_anew()
@@ -337,17 +336,23 @@ class StageServer:
         self._forget(client)
 
 
+def _take_files(descriptors: Sequence[int]) -> None:
+    """Give the child its client's files: output, errors, and input if there is any."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    output, errors, *given = descriptors
+    for number, file in enumerate((given[0] if given else null, output, errors)):
+        os.dup2(file, number)
+    os.close(null)
+
+
 def _become_the_clients(request: dict[str, Any]) -> None:
-    """Give the child its own input, variables, folder and random numbers.
+    """Give the child its own variables, folder and random numbers.
 
     Its lines show as they come.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
     os.environ.update(request["environ"])
     if folder := request.get("folder"):
         os.chdir(folder)

@@ -57,18 +57,19 @@ _FORKED: list[_Forked] = []
 """In the order in which this process saw them end."""
 
 
-def add_forked(told: Mapping[str, object], began: float) -> None:
+def add_forked(told: Mapping[str, object], began: float, cpu_seconds_before: float = 0.0) -> None:
     """Count a child of the stage server that has ended.
 
     Args:
         told: What `of_ended` told of it; nothing: it told none.
         began: When it was asked for, by the monotonic clock.
+        cpu_seconds_before: That it had used for what is counted elsewhere.
     """
     with suppress(KeyError, TypeError, ValueError):
         one = _Forked(
             began=began,
             ended=time.monotonic(),
-            cpu_seconds=float(str(told["cpu_seconds"])),
+            cpu_seconds=float(str(told["cpu_seconds"])) - cpu_seconds_before,
             peak_bytes=int(str(told["peak_bytes"])),
         )
         _FORKED.append(one)

@@ -22,13 +22,14 @@ PRELOAD = (
     "deltalake",
     "pyspark.worker",
 )
-"""What workers were seen to import. A missing one is left to the worker that misses it."""
+"""What workers were seen to import. One that cannot be imported is left to the
+worker that needs it."""
 
 
 def main() -> None:
     """Import, then be Spark's own daemon."""
     for module in PRELOAD:
-        with suppress(ImportError):
+        with suppress(Exception):
             import_module(module)
     daemon.manager()
 

@@ -309,6 +309,21 @@ def _executors(environment: Environment, master: str) -> dict[str, str]:
     return {"spark.executor.instances": str(max(1, environment.spark_cores // max(1, each)))}
 
 
+def cores_at_once(environment: Environment) -> int:
+    """Cores that work for the server's queries, as far as settings tell."""
+    if environment.spark_master is None or environment.spark_master.startswith(_STANDALONE):
+        return environment.spark_cores
+    given = properties.read(environment)
+    executors = [
+        given[name]
+        for name in ("spark.executor.instances", "spark.dynamicAllocation.maxExecutors")
+        if given.get(name, "").isdecimal()
+    ]
+    cores = given.get("spark.executor.cores", "1")
+    each = int(cores) if cores.isdecimal() else 1
+    return max([environment.spark_cores, *(int(count) * each for count in executors)])
+
+
 def _require_told(master: str, given: Mapping[str, str]) -> None:
     """Refuse what spark-submit would end for in a Java stack."""
     if master.startswith(_KUBERNETES):

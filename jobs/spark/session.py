@@ -116,6 +116,17 @@ def disconnect(environment: Environment | None = None) -> None:
                 _make_active(left)
 
 
+def forget_lost() -> None:
+    """Forget the sessions of this process that their servers have ended, as those long unused.
+
+    A later `connect` makes a new one.
+    """
+    with _one_opens:
+        for (process_id, server), session in list(_sessions.items()):
+            if process_id == os.getpid() and not _answers(session):
+                del _sessions[process_id, server]
+
+
 def explain_loss(environment: Environment, error: BaseException) -> NightshiftError | None:
     """The plain words for an error of Spark's client whose server has ended or restarted.
 
@@ -135,6 +146,14 @@ def explain_loss(environment: Environment, error: BaseException) -> NightshiftEr
         f"The Spark Connect server ended or restarted while the stage ran; look in {log} "
         "for the reason. Nothing of the stage was published by halves: run it again."
     )
+
+
+def _answers(session: SparkSession) -> bool:
+    try:
+        session.conf.get("spark.sql.ansi.enabled")
+    except Exception:  # whatever it is, a new session is no worse
+        return False
+    return True
 
 
 def _new_session(environment: Environment) -> SparkSession:

@@ -18,6 +18,7 @@ from jobs.lake.locations import path
 from jobs.lake.publications import Input, Origin
 from jobs.lake.snapshots import Snapshot
 from jobs.lake.transforms import definitions
+from jobs.spark.server import cores_at_once
 from jobs.spark.session import connect
 from jobs.training import odd_inputs, scoring, scoring_on_spark, serving
 from jobs.version import code_version
@@ -158,7 +159,7 @@ class _Work:
             prediction=self.run.pipeline.prediction,
             stamps={name: pa.scalar(value) for name, value in self._stamps.items()},
             told_by=self.run.pipeline.table(PREDICTIONS).partition,
-            cores=self._environment.spark_cores,
+            cores=cores_at_once(self._environment),
         )
         files = snapshots.files(self.run, self.snapshot, self.nights)
         own = [file for file in files if file.day in asked.by_day]

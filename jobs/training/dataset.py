@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from jobs.lake import amounts, snapshots
 from jobs.lake.locations import laid_out_rows, path
 from jobs.lake.snapshots import Snapshot
-from jobs.spark.server import running_server
+from jobs.spark.server import cores_at_once, running_server
 from jobs.spark.session import connect
 from jobs.training import encoding, shards_on_spark
 from jobs.training.encoding import Encoding, Examples
@@ -306,7 +306,7 @@ class OnSpark:
             source=source,
             files=files,
             training=self._training,
-            cores=self.run.environment.spark_cores,
+            cores=cores_at_once(self.run.environment),
         )
 
     @property

@@ -69,7 +69,7 @@ def deal(
     size: int,
     cores: int,
 ) -> DataFrame:
-    """The shares as rows, dealt out to tasks, of which each core gets as many.
+    """The shares as rows, dealt out to tasks: see `count_of_tasks`.
 
     Args:
         session: Of the Spark whose workers are to read them.
@@ -78,11 +78,21 @@ def deal(
         size: Bytes of the files.
         cores: Of that Spark.
     """
-    of_each_core = max(1, round(size / (TASK_BYTES * cores)))
-    most = round(size * _LEAST_SHARE / TASK_BYTES)
-    tasks = max(1, min(of_each_core * cores, most, len(shares)))
+    tasks = min(count_of_tasks(size, cores), len(shares)) or 1
     # Without a column Spark deals them out one by one: each core's deal begins anywhere.
     return session.createDataFrame(list(shares), columns).repartition(tasks)
+
+
+def count_of_tasks(size: int, cores: int) -> int:
+    """As many for each core, of about `TASK_BYTES`; fewer where that would be next to nothing.
+
+    Args:
+        size: Bytes of the files.
+        cores: Of the Spark that does them.
+    """
+    of_each_core = max(1, round(size / (TASK_BYTES * cores)))
+    most = max(1, round(size * _LEAST_SHARE / TASK_BYTES))
+    return min(of_each_core * cores, most)
 
 
 def read(

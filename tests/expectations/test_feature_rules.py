@@ -81,16 +81,19 @@ def test_a_feature_may_have_a_name_that_sql_reads_otherwise(spark: SparkSession,
     assert missing[MISSING] == name
 
 
-@pytest.mark.parametrize(("least", "most"), [(0, None), (None, 9), (0, 9)])
-def test_what_is_no_number_lies_in_no_range(
-    spark: SparkSession, least: float | None, most: float | None
-) -> None:
-    feature = Feature(name="amount", least=least, most=most)
-    view = FeatureView(name="few", table="readings", keys={"id": "id"}, features=(feature,))
-    rules = feature_rules.of_table(replace(TOY, views=(view,)), "readings")
-    odd, good, none = _judged(
-        spark, rules, [{"amount": float("nan")}, {"amount": 5.0}, {"amount": None}]
+@pytest.mark.parametrize("bounded", [["least"], ["most"], ["least", "most"]])
+def test_what_is_no_number_lies_in_no_range(spark: SparkSession, bounded: list[str]) -> None:
+    bounds = {"least": 0, "most": 9}
+    amount = Feature(name="amount", **{name: bounds[name] for name in bounded})
+    view = FeatureView(
+        name="few",
+        table="readings",
+        keys={"id": "id"},
+        features=(amount,),
     )
+    rules = feature_rules.of_table(replace(TOY, views=(view,)), "readings")
+    rows = [{"amount": value} for value in (float("nan"), 5.0, None)]
+    odd, good, none = _judged(spark, rules, rows)
     assert odd[OUT_OF_RANGE] == "amount = NaN"
     assert good[OUT_OF_RANGE] is none[OUT_OF_RANGE] is None
 

@@ -19,6 +19,8 @@ from pyspark.errors import PySparkException
 from jobs import night
 from jobs.lake import ops
 from jobs.lake.commits import publish
+from jobs.services import child, in_turn
+from jobs.services.stage_client import Ended
 from pipelines.catalog import pipeline
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -281,6 +283,29 @@ def test_a_stage_in_the_server_has_the_variables_that_this_shell_sets_for_ranks(
     assert night.run_night(run, select(["train"])) == 0
     assert given["HOROVOD_CYCLE_TIME"] == "3"
     assert not {"HOROVOD_SECRET_KEY", "AWS_PROFILE"} & given.keys()
+
+
+def test_the_stages_of_a_night_are_done_in_turn_by_one_child_and_its_end_is_waited_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Turns:
+        def __init__(self, function: str) -> None:
+            asked.append(function)
+
+        def called(self, _: Environment, argument: Any, environ: object) -> Ended:
+            asked.append(argument["stage"])
+            return Ended(code=0, said="")
+
+        def end(self) -> None:
+            asked.append("end")
+
+    monkeypatch.setattr(in_turn, "_Turns", Turns)
+    monkeypatch.setattr("jobs.services.stage_client.available", lambda environment: True)
+    assert night.run_night(run, select(["train", "evaluate"]), notify=False) == 0
+    assert asked == ["jobs.night:perform_in_turn", "train", "evaluate", "end"]
+    assert night.PERFORM_IN_TURN in child.ALLOWED
 
 
 AFTER_TRAINING = ["predict", "check_predictions", "monitor"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from jobs import __main__ as command
-from jobs import doing, night, outcome
+from jobs import outcome
 from jobs.__main__ import main
 from jobs.commands import forwarding
 from jobs.commands.plan import Plan
@@ -25,7 +25,6 @@ from pipelines.environment import Environment
 from pipelines.run import Run
 from pipelines.stages import stage
 
-FLIGHTS = pipeline("flights")
 DAY = "2013-01-05"
 LOST = Ended(code=3, said="The process was killed by SIGKILL.")
 DIED = Ended(code=forwarding.LOST, said="")
@@ -97,85 +96,18 @@ def test_what_is_asked_wrongly_is_told_as_here(
     assert "from 2012-12-31 to 2013-12-31" in capfd.readouterr().err
 
 
-def test_all_stages_of_a_night_are_done_by_one_child(
-    server: Environment, here_is_nothing_done: None, capfd: pytest.CaptureFixture[str]
+def test_a_night_of_many_stages_is_led_from_here(
+    server: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ["run", "flights", "--date", DAY, "--run-id", "r1", "--format", "json"]
-    assert main(arguments) == 4
-    printed = capfd.readouterr()
-    assert f"flights {DAY}  run r1" in printed.err
-    (shown,) = json.loads(printed.out)
-    assert (shown["stage"], shown["status"]) == ("ingest", "not landed")
-    (row,) = ops.read(server, "stage_runs").to_pylist()
-    assert (row["run_id"], row["stage"], row["status"]) == ("r1", "ingest", "not landed")
+    led: list[bool] = []
 
-
-def _lost_at(name: str | None, monkeypatch: pytest.MonkeyPatch, *, is_recorded: bool) -> None:
-    """The child is killed at that stage of run r1, or right after it; None: before the first."""
-
-    def called(environment: Environment, *_: Any) -> Ended:
-        if name is not None:
-            days = Days.of(date.fromisoformat(DAY))
-            run = Run(pipeline=FLIGHTS, days=days, environment=environment, run_id="r1")
-            doing.note(run.at(stage(name)))
-            if is_recorded:
-                row = ops.of_stage(run.at(stage(name)), datetime.now(UTC), "done")
-                ops.append(environment, "stage_runs", [row])
-        return LOST
-
-    monkeypatch.setattr(stage_client, "available", lambda environment: True)
-    monkeypatch.setattr(stage_client, "called", called)
-
-
-@pytest.mark.parametrize("restate", [False, True])
-def test_a_night_whose_child_is_killed_in_the_training_goes_on_with_what_serves(
-    restate: bool,
-    home: Environment,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    performed: list[str] = []
-
-    def perform(run: Run) -> int:
-        performed.append(run.doing.name)
+    def make_true(*_: Any, in_place: bool, **__: Any) -> int:
+        led.append(in_place)
         return 0
 
-    _lost_at("train", monkeypatch, is_recorded=False)
-    monkeypatch.setattr(night, "_perform_in_server_or_here", perform)
-    monkeypatch.setattr("jobs.survey.passes", lambda run, stage, found: [run.days])
-    monkeypatch.setattr("jobs.survey.require_made", lambda run, stage, found: None)
-    monkeypatch.setattr("jobs.survey.require_no_hole", lambda run, found: None)
-    arguments = ["run", "flights", "--date", DAY, "--run-id", "r1"]
-    assert main([*arguments, "--restate"] if restate else arguments) == 3
-    assert performed == ["predict", "check_predictions", "monitor"]
-    (row,) = ops.read(home, "stage_runs").to_pylist()
-    assert (row["run_id"], row["stage"], row["status"]) == ("r1", "train", "failed")
-    printed = capfd.readouterr().err
-    assert LOST.said in printed
-    assert "the night went on with the model that serves, and ends with exit code 3" in printed
-
-
-@pytest.mark.parametrize(
-    ("name", "is_recorded", "recorded"),
-    [
-        (None, False, ("ingest", "failed")),
-        ("features", False, ("features", "failed")),
-        # The night ended between two stages; how this one ended stands.
-        ("train", True, ("train", "done")),
-    ],
-)
-def test_a_night_whose_child_is_killed_elsewhere_ends_there(
-    name: str | None,
-    is_recorded: bool,
-    recorded: tuple[str, str],
-    home: Environment,
-    here_is_nothing_done: None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    _lost_at(name, monkeypatch, is_recorded=is_recorded)
-    assert main(["run", "flights", "--date", DAY, "--run-id", "r1"]) == 3
-    (row,) = ops.read(home, "stage_runs").to_pylist()
-    assert (row["stage"], row["status"]) == recorded
+    monkeypatch.setattr("jobs.night.make_true", make_true)
+    assert main(["run", "flights", "--date", DAY]) == 0
+    assert led == [False]
 
 
 @pytest.mark.parametrize("ended", [LOST, DIED], ids=["killed", "asked to end"])

@@ -39,6 +39,7 @@ import sys
 from pathlib import Path
 from jobs.services.stage_server import StageServer
 names = ("say", "give", "generate", "fail", "die", "tell_variable", "sleep", "take", "take_and_die")
+names += ("do_in_turn",)
 functions = {{f"{WORK}:{{name}}" for name in names}} | {{"edited:main"}}
 StageServer(Path(sys.argv[1]), preload=("colorsys", "no_such_library"), allowed=functions).serve()
 """

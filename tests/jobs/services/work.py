@@ -10,6 +10,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+from jobs.services import in_turn
+
 
 def say(argument: dict[str, Any]) -> None:
     print(argument["out"])
@@ -54,6 +56,23 @@ def take_and_die(argument: dict[str, Any]) -> None:
     """Takes half a second of the processor and 100 MB, and is killed."""
     take({"seconds": time.process_time() + 0.5, "bytes": 10**8})
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def do_in_turn(_: dict[str, Any]) -> None:
+    """What is asked for, one after another: see `_one_of_many`."""
+    in_turn.serve(_one_of_many)
+
+
+def _one_of_many(argument: dict[str, Any]) -> int:
+    """Tells its process and what it can read, takes some time, and ends as it is told to."""
+    can_read = len(os.read(0, 1))
+    print("child", os.getpid(), can_read, flush=True)
+    take({"seconds": time.process_time() + argument.get("seconds", 0), "bytes": 0})
+    if "signal" in argument:
+        os.kill(os.getpid(), argument["signal"])
+    if "text" in argument:
+        raise ValueError(argument["text"])
+    return int(argument.get("code", 0))
 
 
 def sleep(argument: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ import pytest
 from jobs.services import processes
 from jobs.services.secrets import secret
 from jobs.spark import properties, server
-from jobs.spark.server import configuration, running_server
+from jobs.spark.server import configuration, cores_at_once, running_server
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
 from tests.conftest import free_port
@@ -306,6 +306,29 @@ def test_a_site_may_say_itself_how_many_executors(
     for line in ("spark.executor.instances: 3", "spark.dynamicAllocation.enabled=true"):
         told = configuration(of_cluster(tmp_path, "yarn", line))
         assert "spark.executor.instances" not in told
+
+
+@pytest.mark.parametrize(
+    ("master", "lines", "cores"),
+    [
+        ("spark://10.0.0.5:7077", [], 8),
+        ("yarn", [], 8),
+        ("yarn", ["spark.executor.cores 4"], 8),
+        ("yarn", ["spark.executor.instances 20", "spark.executor.cores 4"], 80),
+        ("yarn", ["spark.dynamicAllocation.maxExecutors 5"], 8),
+        ("yarn", ["spark.dynamicAllocation.maxExecutors 50"], 50),
+        ("yarn", ["spark.executor.instances many"], 8),
+    ],
+)
+def test_as_many_cores_work_at_once_as_settings_tell(
+    master: str, lines: list[str], cores: int, tmp_path: Path
+) -> None:
+    assert cores_at_once(of_cluster(tmp_path, master, *lines)) == cores
+
+
+def test_without_a_cluster_the_servers_own_cores_work(tmp_path: Path) -> None:
+    told = {"NIGHTSHIFT_HOME": str(tmp_path), "NIGHTSHIFT_SPARK_CORES": "3"}
+    assert cores_at_once(Environment.read(told)) == 3
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,25 @@ def test_the_end_of_one_server_leaves_sessions_with_others_open(
     assert not spark.client.is_closed
 
 
+def test_a_session_that_the_server_has_forgotten_is_forgotten_here(
+    shared_environment: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "_sessions", {})
+        own = session.connect(shared_environment)
+        session.forget_lost()
+        assert session.connect(shared_environment) is own
+        # As the server does with one that nobody has used for an hour.
+        own.client.release_session()
+        session.forget_lost()
+        other = session.connect(shared_environment)
+        assert other is not own
+        assert other.range(2).count() == 2
+        session.disconnect(shared_environment)
+    assert session.connect(shared_environment) is spark
+    assert spark.range(2).count() == 2
+
+
 def test_without_a_server_the_message_says_how_to_start_one(
     shared_environment: Environment,
 ) -> None:

@@ -1,0 +1,161 @@
+"""One child of the stage server does one piece of work after another, as if each had its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from jobs.services import child, in_turn, stage_client
+from jobs.services.stage_client import Ended
+from jobs.services.usage import Meter
+from pipelines.environment import Environment
+from tests.jobs.services.test_stage_server import WORK, is_gone, serving, until
+
+FUNCTION = f"{WORK}:give"
+"""That is called; what its calls are done by while they are done in turn is another."""
+
+
+@pytest.fixture
+def server(home: Environment) -> Iterator[None]:
+    """A stage server that is up."""
+    with serving(home):
+        yield
+
+
+@pytest.fixture
+def turns(home: Environment, server: None) -> Iterator[None]:
+    """Calls are done in turn."""
+    with in_turn.in_turn(FUNCTION, f"{WORK}:do_in_turn"):
+        yield
+
+
+def do(home: Environment, **argument: object) -> Ended:
+    """Call the function."""
+    return stage_client.called(home, FUNCTION, argument, {})
+
+
+def children(capfd: pytest.CaptureFixture[str]) -> list[int]:
+    """The processes that have done it so far; each could read nothing."""
+    told = [line.split() for line in capfd.readouterr().out.splitlines()]
+    of_children = [words for words in told if words[:1] == ["child"]]
+    assert all(words[2] == "0" for words in of_children)
+    return [int(words[1]) for words in of_children]
+
+
+def test_all_is_done_by_one_child_which_ends_with_the_last(
+    home: Environment, turns: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asked = [0, 3, 1, 0]
+    done = [do(home, code=code) for code in asked]
+    assert [one.code for one in done] == asked
+    pids = children(capfd)
+    assert len(pids) == 4
+    assert len(set(pids)) == 1
+    one = psutil.Process(pids[0])
+    assert not is_gone(one)
+    (own,) = stage_client.IN_TURN.values()
+    assert isinstance(own, in_turn._Turns)
+    own.end()
+    assert is_gone(one)
+
+
+def test_afterwards_each_call_has_a_child_of_its_own(
+    home: Environment, server: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with in_turn.in_turn(FUNCTION, f"{WORK}:do_in_turn"):
+        do(home, code=0)
+    assert do(home, code=2) == Ended(code=2, said="")
+    assert len(children(capfd)) == 1
+    assert stage_client.IN_TURN == {}
+
+
+def test_one_that_is_killed_is_lost_with_what_it_did_and_another_does_the_next(
+    home: Environment, turns: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert do(home, seconds=0.8).code == 0
+    meter = Meter(home)
+    lost = do(home, signal=signal.SIGKILL, seconds=0.2)
+    # Of all that the child took only what is lost.
+    assert 0.15 < meter.read().cpu_seconds < 0.75
+    assert (lost.code, lost.is_lost) == (3, True)
+    assert "SIGKILL" in lost.said
+    assert do(home, code=1) == Ended(code=1, said="")
+    first, second, third = children(capfd)
+    assert first == second != third
+
+
+def test_one_that_is_killed_while_it_waits_costs_nothing(
+    home: Environment, turns: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    do(home, code=0)
+    (pid,) = children(capfd)
+    os.kill(pid, signal.SIGKILL)
+    assert until(lambda: is_gone(psutil.Process(pid)) if psutil.pid_exists(pid) else True)
+    assert do(home, code=1) == Ended(code=1, said="")
+    (other,) = children(capfd)
+    assert other != pid
+
+
+def test_an_exception_is_a_fault_and_another_child_does_the_next(
+    home: Environment, turns: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    do(home, code=0)
+    assert do(home, text="the reason") == Ended(code=3, said="")
+    assert do(home, code=0) == Ended(code=0, said="")
+    first, second, third = children(capfd)
+    assert first == second != third
+
+
+def test_code_that_was_edited_is_in_force_at_the_next(
+    home: Environment, turns: None, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    # The child has imported this module of ours.
+    file = Path(str(child.__file__))
+    written = file.stat()
+    assert do(home, code=0) == Ended(code=0, said="")
+    try:
+        os.utime(file)
+        assert do(home, code=1) == Ended(code=1, said="")
+    finally:
+        os.utime(file, ns=(written.st_atime_ns, written.st_mtime_ns))
+    first, second = children(capfd)
+    assert first != second
+
+
+def test_a_server_of_older_code_does_each_by_itself(
+    home: Environment, server: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with in_turn.in_turn(FUNCTION, "tests.of.newer:code"):
+        for code in (1, 0):
+            assert do(home, code=code) == Ended(code=code, said="")
+    assert children(capfd) == []
+
+
+def test_who_is_interrupted_waits_for_no_child(
+    home: Environment,
+    turns: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    do(home, code=0)
+    (pid,) = children(capfd)
+    busy = psutil.Process(pid)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(in_turn, "next_message", interrupt)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        do(home, seconds=60)
+    (own,) = stage_client.IN_TURN.values()
+    assert isinstance(own, in_turn._Turns)
+    own.end()
+    assert time.monotonic() - began < in_turn._END_SECONDS
+    assert until(lambda: is_gone(busy))
