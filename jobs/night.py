@@ -31,7 +31,7 @@ from jobs.services.imports import import_meanwhile
 from jobs.services.in_turn import in_turn, serve
 from jobs.services.usage import Meter
 from jobs.spark.server import running_server
-from jobs.spark.session import explain_loss, forget_lost, plan_for
+from jobs.spark.session import disconnect, explain_loss, forget_lost, plan_for
 from pipelines.days import Days
 from pipelines.errors import (
     AwaitsApproval,
@@ -268,8 +268,16 @@ def perform_in_turn(_: dict[str, Any]) -> None:
 
 
 def _perform_next(argument: dict[str, Any]) -> int:
+    environment = Run.from_json(argument).environment
+    if environment.spark_remote:
+        try:
+            return perform(argument)
+        finally:
+            # Whether a cluster that others run still knows it may take minutes to find out.
+            with suppress(Exception):
+                disconnect()
     # The server may have been started anew since the last stage, or have waited for too long.
-    forget_lost()
+    forget_lost(environment)
     return perform(argument)
 
 

@@ -12,15 +12,19 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from jobs.services import child, stage_client
 from jobs.services.stage_client import Ended, Forked
 from pipelines import wire
+from pipelines.errors import NightshiftError
 
 if TYPE_CHECKING:
     from pipelines.environment import Environment
 
+_NO_MORE = {"takes": "no more"}
+"""Said in place of an exit code."""
 _END_SECONDS = 5.0
 """Time for a child that is asked for nothing more to release what it has."""
 
@@ -56,6 +60,7 @@ def serve(do: Callable[[dict[str, Any]], int]) -> None:
     with _standard_input() as line:
         while (argument := next_message(line)) is not None:
             if has_done_any and child.were_edited_since(began_ns):
+                wire.send(line, _NO_MORE)
                 return
             code = do(argument)
             has_done_any = True
@@ -95,8 +100,12 @@ class _Child:
 
     def __init__(self, environment: Environment, asked: str, environ: Mapping[str, str]) -> None:
         self._line, theirs = socket.socketpair()
-        with theirs:
-            self._work = Forked(environment, asked, {}, environ, asked=theirs)
+        try:
+            with theirs:
+                self._work = Forked(environment, asked, {}, environ, asked=theirs)
+        except BaseException:
+            self._line.close()
+            raise
         self._has_done_any = False
         self._is_over = False
 
@@ -107,17 +116,20 @@ class _Child:
         try:
             reply = self._ask(argument)
         except BaseException:  # such as Ctrl-C
+            self._is_over = True
             self._work.kill()
             raise
-        if reply is not None:
-            self._has_done_any = True
-            self._work.cpu_seconds_before = float(reply["cpu_seconds"])
-            return Ended(code=int(reply["exit_code"]), said="")
-        self._is_over = True
-        ended = stage_client.ended(self._work)
-        # One that has failed, or was killed, tells so.
-        takes_no_more = ended.code == 0
-        return None if takes_no_more else ended
+        if reply is None:
+            self._is_over = True
+            ended = stage_client.ended(self._work)
+            # It ought to have told before it ended.
+            return replace(ended, code=ended.code or NightshiftError.exit_code)
+        if reply == _NO_MORE:
+            self._is_over = True
+            return None
+        self._has_done_any = True
+        self._work.cpu_seconds_before = float(reply["cpu_seconds"])
+        return Ended(code=int(reply["exit_code"]), said="")
 
     def _ask(self, argument: Mapping[str, Any]) -> dict[str, Any] | None:
         # It may end meanwhile, which its reply tells.
@@ -128,8 +140,10 @@ class _Child:
     def end(self) -> None:
         """Ask for nothing more."""
         self._line.close()
-        self._work.wait(_END_SECONDS)
-        self._work.kill()
+        try:
+            self._work.wait(_END_SECONDS)
+        finally:
+            self._work.kill()
 
     def _is_gone(self) -> bool:
         # Between two requests it says nothing: what can be read is its end.

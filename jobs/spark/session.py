@@ -9,6 +9,7 @@ import os
 import re
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from jobs.services import processes
@@ -116,15 +117,18 @@ def disconnect(environment: Environment | None = None) -> None:
                 _make_active(left)
 
 
-def forget_lost() -> None:
-    """Forget the sessions of this process that their servers have ended, as those long unused.
+def forget_lost(environment: Environment) -> None:
+    """Forget the session of this process with its own server, if that has ended it, or has ended.
 
-    A later `connect` makes a new one.
+    A server ends those that were long unused. A later `connect` makes a new one.
     """
+    key = (os.getpid(), address(environment))
     with _one_opens:
-        for (process_id, server), session in list(_sessions.items()):
-            if process_id == os.getpid() and not _answers(session):
-                del _sessions[process_id, server]
+        session = _sessions.get(key)
+        if session and not (processes.answers(environment.spark_port) and _answers(session)):
+            del _sessions[key]
+            with suppress(Exception):
+                session.client.close()
 
 
 def explain_loss(environment: Environment, error: BaseException) -> NightshiftError | None:

@@ -308,6 +308,22 @@ def test_the_stages_of_a_night_are_done_in_turn_by_one_child_and_its_end_is_wait
     assert night.PERFORM_IN_TURN in child.ALLOWED
 
 
+@pytest.mark.parametrize("remote", [None, "sc://cluster:15002"])
+def test_before_a_stage_in_turn_its_session_is_looked_at_and_of_a_cluster_it_has_its_own(
+    remote: str | None, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    environment = replace(run.environment, spark_remote=remote)
+    argument = replace(run, environment=environment).at(stage("train")).to_json()
+    monkeypatch.setattr(night, "serve", lambda do: done.append(str(do(argument))))
+    monkeypatch.setattr(night, "forget_lost", lambda _: done.append("looked at"))
+    monkeypatch.setattr(night, "disconnect", lambda: done.append("ended"))
+    monkeypatch.setattr(night, "perform", lambda _: done.append("performed") or 7)
+    night.perform_in_turn({})
+    expected = ["performed", "ended", "7"] if remote else ["looked at", "performed", "7"]
+    assert done == expected
+
+
 AFTER_TRAINING = ["predict", "check_predictions", "monitor"]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs.services import child, in_turn, stage_client
+from jobs.services import in_turn, stage_client
 from jobs.services.stage_client import Ended
 from jobs.services.usage import Meter
 from pipelines.environment import Environment
@@ -62,7 +62,7 @@ def test_all_is_done_by_one_child_which_ends_with_the_last(
     (own,) = stage_client.IN_TURN.values()
     assert isinstance(own, in_turn._Turns)
     own.end()
-    assert is_gone(one)
+    assert until(lambda: is_gone(one))
 
 
 def test_afterwards_each_call_has_a_child_of_its_own(
@@ -95,11 +95,21 @@ def test_one_that_is_killed_while_it_waits_costs_nothing(
 ) -> None:
     do(home, code=0)
     (pid,) = children(capfd)
-    os.kill(pid, signal.SIGKILL)
-    assert until(lambda: is_gone(psutil.Process(pid)) if psutil.pid_exists(pid) else True)
+    waiting = psutil.Process(pid)
+    waiting.kill()
+    assert until(lambda: is_gone(waiting))
     assert do(home, code=1) == Ended(code=1, said="")
     (other,) = children(capfd)
     assert other != pid
+
+
+def test_work_that_ends_its_process_is_a_fault_and_is_done_once(
+    home: Environment, turns: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        assert do(home, exits=0) == Ended(code=3, said="")
+    assert do(home, code=0) == Ended(code=0, said="")
+    assert len(set(children(capfd))) == 3
 
 
 def test_an_exception_is_a_fault_and_another_child_does_the_next(
@@ -112,20 +122,37 @@ def test_an_exception_is_a_fault_and_another_child_does_the_next(
     assert first == second != third
 
 
+@pytest.mark.parametrize("how", ["written", "replaced", "deleted"])
 def test_code_that_was_edited_is_in_force_at_the_next(
-    home: Environment, turns: None, capfd: pytest.CaptureFixture[str], tmp_path: Path
+    how: str,
+    home: Environment,
+    turns: None,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
-    # The child has imported this module of ours.
-    file = Path(str(child.__file__))
-    written = file.stat()
+    file = _written_long_ago(tmp_path / "of_a_test.py")
+    assert do(home, module=str(file)).code == 0
+    assert do(home).code == 0
+    if how == "written":
+        file.write_text("edited = True")
+    elif how == "replaced":
+        # As what is copied or unpacked with its time.
+        _written_long_ago(tmp_path / "other.py").replace(file)
+    else:
+        file.unlink()
+    assert do(home, code=1) == Ended(code=1, said="")
     assert do(home, code=0) == Ended(code=0, said="")
-    try:
-        os.utime(file)
-        assert do(home, code=1) == Ended(code=1, said="")
-    finally:
-        os.utime(file, ns=(written.st_atime_ns, written.st_mtime_ns))
-    first, second = children(capfd)
-    assert first != second
+    first, second, third, fourth = children(capfd)
+    assert first == second != third == fourth
+
+
+def _written_long_ago(file: Path) -> Path:
+    file.write_text("edited = False")
+    an_hour_ago = time.time() - 3600
+    os.utime(file, (an_hour_ago, an_hour_ago))
+    # Else it is not sure that it was there before.
+    time.sleep(1.1)
+    return file
 
 
 def test_a_server_of_older_code_does_each_by_itself(

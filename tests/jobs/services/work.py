@@ -8,6 +8,7 @@ import sys
 import time
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from jobs.services import in_turn
@@ -65,11 +66,18 @@ def do_in_turn(_: dict[str, Any]) -> None:
 
 def _one_of_many(argument: dict[str, Any]) -> int:
     """Tells its process and what it can read, takes some time, and ends as it is told to."""
+    if "module" in argument:
+        # As if it were one of ours that was imported.
+        module = ModuleType("jobs.of_a_test")
+        module.__file__ = argument["module"]
+        sys.modules[module.__name__] = module
     can_read = len(os.read(0, 1))
     print("child", os.getpid(), can_read, flush=True)
     take({"seconds": time.process_time() + argument.get("seconds", 0), "bytes": 0})
     if "signal" in argument:
         os.kill(os.getpid(), argument["signal"])
+    if "exits" in argument:
+        sys.exit(argument["exits"])
     if "text" in argument:
         raise ValueError(argument["text"])
     return int(argument.get("code", 0))

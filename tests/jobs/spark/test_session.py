@@ -51,15 +51,18 @@ def test_a_session_that_the_server_has_forgotten_is_forgotten_here(
     with monkeypatch.context() as patch:
         patch.setattr(session, "_sessions", {})
         own = session.connect(shared_environment)
-        session.forget_lost()
+        session.forget_lost(shared_environment)
         assert session.connect(shared_environment) is own
         # As the server does with one that nobody has used for an hour.
         own.client.release_session()
-        session.forget_lost()
+        session.forget_lost(shared_environment)
         other = session.connect(shared_environment)
         assert other is not own
         assert other.range(2).count() == 2
         session.disconnect(shared_environment)
+        # Of a server that is not there nothing is asked.
+        nobody = replace(shared_environment, spark_port=processes.free_port())
+        session.forget_lost(nobody)
     assert session.connect(shared_environment) is spark
     assert spark.range(2).count() == 2
 
