@@ -344,6 +344,8 @@ def test_a_module_is_found_that_is_new_in_a_folder_which_was_looked_into(
 ) -> None:
     (tmp_path / "nightshift_old.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
+    # What is written beside it would mark the folder anew after it was looked into.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     import_module("nightshift_old")
     seen = tmp_path.stat().st_mtime_ns
     (tmp_path / "nightshift_new.py").write_text("")
