@@ -33,8 +33,7 @@ OURS = "ours"
 Answer = Callable[[], pa.Table]
 """Reads what the work has left."""
 Work = Iterator[Callable[[], Answer]]
-"""Of a way of a `Case`: what is timed, once it is ready; a `Lasting` one where something stays,
-`Woken` where something does not."""
+"""Of a way of a `Case`: what is timed, once it is ready; a `Round` where something is around it."""
 _LIBRARIES = (
     *("pyspark", "deltalake", "duckdb", "polars", "pyarrow", "pandas"),
     *("tensorflow", "keras", "horovod", "ai-edge-litert", "feast", "great-expectations"),
@@ -42,29 +41,20 @@ _LIBRARIES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Lasting:
-    """Work that leaves something running, which has to end before it can be done again."""
-
-    do: Callable[[], Answer]
-    end: Callable[[], None]
-    """Called after each round; not timed."""
-
-    def __call__(self) -> Answer:
-        """Do it."""
-        return self.do()
+def _nothing() -> None:
+    """Nothing is to be done."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Woken:
-    """Work of processes that end when they have nothing to do, as while the others have their turn.
-
-    Spark's Python workers do so after a minute.
-    """
+class Round:
+    """Work that needs more than to be done again and again; what is around it is not timed."""
 
     do: Callable[[], Answer]
-    wake: Callable[[], object]
-    """Called before each round; not timed."""
+    before: Callable[[], object] = _nothing
+    """Such as waking what has gone to sleep: Spark's Python workers end when they had nothing to do
+    for a minute, as while the others have their turn."""
+    after: Callable[[], object] = _nothing
+    """Such as ending what stays."""
 
     def __call__(self) -> Answer:
         """Do it."""

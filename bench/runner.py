@@ -19,7 +19,7 @@ import pyarrow.ipc as ipc
 
 from bench import cases
 from bench.ending import INTERRUPTED, end_as_by_ctrl_c
-from bench.harness import Lasting, Woken
+from bench.harness import Round
 
 _LOOK_SECONDS = 0.05
 
@@ -43,11 +43,10 @@ def _answer(case: str, way: str, folder: str) -> None:
     with prepared(Path(folder)) as work:
         for line in sys.stdin:
             command, _, file = line.strip().partition(" ")
-            if isinstance(work, Woken):
-                work.wake()
+            around = work if isinstance(work, Round) else Round(do=work)
+            around.before()
             told = _keep(work()(), file) if command == "answer" else _timed(work)
-            if isinstance(work, Lasting):
-                work.end()
+            around.after()
             # Where nobody is left to be told, the input has ended too.
             with suppress(BrokenPipeError):
                 print(json.dumps(told), file=out, flush=True)

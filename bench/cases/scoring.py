@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable, write_deltalake
 
 from bench import like_flights, spark_cluster
-from bench.harness import Answer, Case, Peer, Woken, Work
+from bench.harness import Answer, Case, Peer, Round, Work
 from bench.like_flights import DAY, DAYS, FIRST_DAY, KEY, SEED, TRAINING
 from jobs.lake.data_files import DayFile, day_files
 from jobs.spark.server import cores_at_once, running_server
@@ -153,7 +153,7 @@ def _scoring(environment: Environment, folder: Path, name: str) -> Work:
         scoring_on_spark.write(session, asked, _files(folder), str(place))
         return lambda: _written(place)
 
-    yield Woken(do=work, wake=wake)
+    yield Round(do=work, before=wake)
 
 
 def _files(folder: Path) -> list[DayFile]:
@@ -203,7 +203,7 @@ def _by_udf(folder: Path, name: str, batch: int | None) -> Work:
             score(rows(), str(folder / name))
             return lambda: _written(folder / name)
 
-        yield Woken(do=work, wake=wake)
+        yield Round(do=work, before=wake)
 
 
 def single_process(folder: Path) -> Work:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 
-from bench.harness import Answer, Case, Lasting, Peer, Work
+from bench.harness import Answer, Case, Peer, Round, Work
 from bench.home import Home
 from jobs.services import airflow, processes
 from jobs.services.airflow import COMPONENTS
@@ -65,7 +65,7 @@ def ours(folder: Path) -> Work:
         return lambda: _health(home.environment, started)
 
     try:
-        yield Lasting(do=start, end=lambda: home("down"))
+        yield Round(do=start, after=lambda: home("down"))
     finally:
         home("down")
 
@@ -81,7 +81,7 @@ def standalone(folder: Path) -> Work:
         return lambda: _health(own.environment, started)
 
     try:
-        yield Lasting(do=start, end=own.stop)
+        yield Round(do=start, after=own.stop)
     finally:
         own.stop()
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from bench import bare_night, home
 from bench.alike import alike
 from bench.command import named
-from bench.harness import Answer, Case, Lasting, Peer, Work
+from bench.harness import Answer, Case, Peer, Round, Work
 from bench.home import Home, words_of_stages
 from jobs.lake import reading
 from jobs.services.own_server import preloaded
@@ -127,7 +127,7 @@ def nights(folder: Path) -> Work:
             shutil.rmtree(lake)
             shutil.copytree(before, lake)
 
-        yield Lasting(do=work, end=begin_again)
+        yield Round(do=work, after=begin_again)
 
 
 def _run(environment: Environment, days: Days) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from bench.harness import Answer, Case, Lasting, Peer, Woken, Work
+from bench.harness import Answer, Case, Peer, Round, Work
 
 CASE = Case(
     name=__name__,
@@ -58,7 +58,7 @@ def lasting(folder: Path) -> Work:
         left.touch(exist_ok=False)
         return work()
 
-    yield Lasting(do=begin, end=left.unlink)
+    yield Round(do=begin, after=left.unlink)
     # At the end nothing is left.
     (folder.parent / "ended").write_text(str(not left.exists()))
 
@@ -74,7 +74,7 @@ def woken(folder: Path) -> Work:
         sleeps.touch(exist_ok=False)
         return work()
 
-    yield Woken(do=do, wake=sleeps.unlink)
+    yield Round(do=do, before=sleeps.unlink)
 
 
 def failing(folder: Path) -> Work:
