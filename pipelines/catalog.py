@@ -6,7 +6,6 @@ of its name in the other packages.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,11 +72,8 @@ def readable() -> list[Pipeline]:
 
     Somebody may be writing one, and that is to keep none of the others from its work.
     """
-    found: list[Pipeline] = []
-    for name in names():
-        with suppress(UsageError):
-            found.append(pipeline(name))
-    return found
+    broken = unreadable()
+    return [pipeline(name) for name in names() if name not in broken]
 
 
 def unreadable() -> dict[str, UsageError]:

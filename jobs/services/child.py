@@ -78,12 +78,11 @@ def code_of_own_modules(began_ns: int) -> Code:
             need not be what was imported.
     """
     code: Code = {}
-    for name in _own_modules():
-        if file := getattr(sys.modules[name], "__file__", None):
-            told = marks(Path(file))
-            # The last of them is when it was written.
-            is_sure = bool(told) and told[-1] < began_ns - _SAME_MOMENT_NS
-            code[file] = told if is_sure else ()
+    for file in _own_files():
+        told = marks(Path(file))
+        # The last of them is when it was written.
+        is_sure = bool(told) and told[-1] < began_ns - _SAME_MOMENT_NS
+        code[file] = told if is_sure else ()
     return code
 
 
@@ -101,8 +100,7 @@ def were_edited_since(began_ns: int) -> bool:
         began_ns: In nanoseconds since 1970.
     """
     since = began_ns - _SAME_MOMENT_NS
-    files = [getattr(sys.modules[name], "__file__", None) for name in _own_modules()]
-    return any(_is_newer(Path(file), since) for file in files if file)
+    return any(_is_newer(Path(file), since) for file in _own_files())
 
 
 def _is_newer(file: Path, since: int) -> bool:
@@ -132,6 +130,18 @@ def forget_own_modules() -> None:
     """Drop our own modules, so that the next import reads the code that is on disk now."""
     for name in _own_modules():
         del sys.modules[name]
+
+
+def have_no_input() -> None:
+    """Give this process nothing to read, as of a program that is started without a terminal."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+
+
+def _own_files() -> list[str]:
+    files = [getattr(sys.modules[name], "__file__", None) for name in _own_modules()]
+    return [file for file in files if file]
 
 
 def _own_modules() -> list[str]:

@@ -168,7 +168,5 @@ def _standard_input() -> socket.socket:
     Programs that it starts would read what is not for them.
     """
     line = socket.socket(fileno=os.dup(0))
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
+    child.have_no_input()
     return line

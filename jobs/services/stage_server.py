@@ -338,11 +338,13 @@ class StageServer:
 
 def _take_files(descriptors: Sequence[int]) -> None:
     """Give the child its client's files: output, errors, and input if there is any."""
-    null = os.open(os.devnull, os.O_RDONLY)
     output, errors, *given = descriptors
-    for number, file in enumerate((given[0] if given else null, output, errors)):
-        os.dup2(file, number)
-    os.close(null)
+    os.dup2(output, 1)
+    os.dup2(errors, 2)
+    if given:
+        os.dup2(given[0], 0)
+    else:
+        child.have_no_input()
 
 
 def _become_the_clients(request: dict[str, Any]) -> None:

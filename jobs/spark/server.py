@@ -304,9 +304,8 @@ def _executors(environment: Environment, master: str) -> dict[str, str]:
     _require_told(master, given)
     if "spark.executor.instances" in given or "spark.dynamicAllocation.enabled" in given:
         return {}
-    cores = given.get("spark.executor.cores", "1")
-    each = int(cores) if cores.isdecimal() else 1
-    return {"spark.executor.instances": str(max(1, environment.spark_cores // max(1, each)))}
+    each = _cores_of_executor(given)
+    return {"spark.executor.instances": str(max(1, environment.spark_cores // each))}
 
 
 def cores_at_once(environment: Environment) -> int:
@@ -319,9 +318,13 @@ def cores_at_once(environment: Environment) -> int:
         for name in ("spark.executor.instances", "spark.dynamicAllocation.maxExecutors")
         if given.get(name, "").isdecimal()
     ]
-    cores = given.get("spark.executor.cores", "1")
-    each = int(cores) if cores.isdecimal() else 1
+    each = _cores_of_executor(given)
     return max([environment.spark_cores, *(int(count) * each for count in executors)])
+
+
+def _cores_of_executor(given: Mapping[str, str]) -> int:
+    cores = given.get("spark.executor.cores", "1")
+    return max(1, int(cores)) if cores.isdecimal() else 1
 
 
 def _require_told(master: str, given: Mapping[str, str]) -> None:

@@ -23,13 +23,12 @@ import json, sys
 from pyspark import daemon
 daemon.manager = lambda: print(json.dumps(sorted(sys.modules)))
 from jobs.spark import python_daemon
-python_daemon.main()
 """
 
 
 def _imported(*changes: str) -> set[str]:
     """Modules that the process has when it begins to fork workers."""
-    code = "\n".join([_TOLD.replace("python_daemon.main()", ""), *changes, "python_daemon.main()"])
+    code = "\n".join([_TOLD, *changes, "python_daemon.main()"])
     told = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
