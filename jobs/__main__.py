@@ -6,6 +6,7 @@ Importing this is cheap: each command imports what it needs when it runs.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -265,6 +266,11 @@ def parser() -> Parser:
             "where there is a problem.",
             _doctor,
         )
+    )
+    command(
+        "executor",
+        "Be an executor of Spark in Kubernetes, where Spark starts one so; not for people.",
+        _executor,
     )
     _grammar_of_completion(
         command("completion", "Print the script by which a shell completes commands.", _completion)
@@ -1301,6 +1307,12 @@ def _doctor(arguments: argparse.Namespace, environment: Environment) -> int:
     code, rows = doctor(environment)
     show(COLUMNS, rows, arguments.format)
     return code
+
+
+def _executor(_: argparse.Namespace, __: Environment) -> int:
+    from jobs.spark import executor
+
+    executor.become(os.environ)
 
 
 def _completion(arguments: argparse.Namespace, _: Environment) -> int:

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import product
 from pathlib import PurePosixPath
 from typing import Any
@@ -80,7 +80,22 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *("--set-json", 'apart.ranks.resources.limits={"memory": "4Gi", "nvidia.com/gpu": 1}'),
         *("--set", "apart.ranks.nodeSelector.disk=fast"),
         *("--set", "apart.ranks.tolerations[0].operator=Exists"),
-        *("--set", "apart.ranks.api.to[0].ipBlock.cidr=10.0.0.1/32"),
+        *("--set", "apart.kubernetesApi.to[0].ipBlock.cidr=10.0.0.1/32"),
+    ),
+    "apart, with executors in Pods": (
+        *_APART,
+        *("--set", "apart.sparkExecutors.where=pods"),
+        # More than the workers' that there are not.
+        *("--set", "apart.stages.sparkCores=8"),
+        *("--set", "apart.sparkExecutors.cores=4"),
+        *("--set", "environment.NIGHTSHIFT_SPARK_MEMORY=16g"),
+        *("--set", "apart.sparkExecutors.nodeSelector.disk=fast"),
+        *("--set", "apart.sparkExecutors.tolerations[0].operator=Exists"),
+    ),
+    "apart, with ranks in Pods and executors in Pods": (
+        *_APART,
+        *("--set", "apart.ranks.where=pods"),
+        *("--set", "apart.sparkExecutors.where=pods"),
     ),
     "apart, with GPUs": (*_APART, "--set", "gpus=2"),
 }
@@ -91,15 +106,21 @@ _KINDS = {
         *("PodDisruptionBudget", "HorizontalPodAutoscaler"),
     },
 }
-_OF_RANKS_IN_PODS = {"ConfigMap", "ServiceAccount", "Role", "RoleBinding"}
+_OF_PODS_THAT_ARE_ASKED_FOR = {"ConfigMap", "ServiceAccount", "Role", "RoleBinding"}
 _RIGHTS = {
-    ("batch", "jobs", "create"),
-    ("batch", "jobs", "delete"),
-    ("", "pods", "get"),
-    ("", "pods", "list"),
-    ("", "pods/log", "get"),
+    "ranks in Pods": {
+        ("batch", "jobs", "create"),
+        ("batch", "jobs", "delete"),
+        ("", "pods", "get"),
+        ("", "pods", "list"),
+        ("", "pods/log", "get"),
+    },
+    "executors in Pods": {
+        ("", "pods", verb)
+        for verb in ("create", "get", "list", "watch", "delete", "deletecollection")
+    },
 }
-"""All that an account of ours may do."""
+"""All that the account of the stages may do, where they ask for such."""
 _REFUSED: Mapping[str, Sequence[str]] = {
     "image.repository: say where your image is": (),
     "environmentSecret: name a Secret with": (*_IMAGE, "--set", "layout=apart"),
@@ -136,6 +157,24 @@ _REFUSED: Mapping[str, Sequence[str]] = {
         *("--set", "environment.NIGHTSHIFT_RANK_POD=/pod.json"),
     ),
     "5 replicas are wanted, and 3 at most": (*_APART, "--set", "apart.pages.replicas=5"),
+    "apart.sparkExecutors.where: it is 'workers' or 'pods', and not 'Pods'": (
+        *_APART,
+        *("--set", "apart.sparkExecutors.where=Pods"),
+    ),
+    "apart.stages.sparkCores: 1 are fewer than those of one executor": (
+        *_APART,
+        *("--set", "apart.sparkExecutors.where=pods"),
+        *("--set", "apart.sparkExecutors.cores=2"),
+    ),
+    "apart.sparkExecutors.memoryOverhead: '1Gi' is no size as Java writes it": (
+        *_APART,
+        *("--set", "apart.sparkExecutors.memoryOverhead=1Gi"),
+    ),
+    "environment.NIGHTSHIFT_SPARK_PROPERTIES: the chart itself tells it": (
+        *_APART,
+        *("--set", "apart.sparkExecutors.where=pods"),
+        *("--set", "environment.NIGHTSHIFT_SPARK_PROPERTIES=/spark.properties"),
+    ),
     "environment.NIGHTSHIFT_HOME: the chart itself tells it": (
         *_IMAGE,
         *("--set", "environment.NIGHTSHIFT_HOME=/data"),
@@ -198,6 +237,9 @@ _FLOWS = {
     ("stages", "spark-worker", None),
     ("spark-worker", "stages", None),
     ("spark-worker", "spark-worker", None),
+    ("stages", "spark-executor", None),
+    ("spark-executor", "stages", None),
+    ("spark-executor", "spark-executor", None),
     # So do Horovod's ranks, and the rendezvous at which they find each other.
     ("rank", "rank", None),
     ("rank", "stages", None),
@@ -209,6 +251,8 @@ _PART = "app.kubernetes.io/component"
 _BOTH_WAYS = {"Ingress", "Egress"}
 _POD_SECONDS = 60
 Found = dict[str, Any]
+Right = tuple[str, str, str]
+"""A group of Kubernetes' API, a kind in it, and what may be done with one."""
 _Ended = subprocess.CompletedProcess[str]
 
 
@@ -244,12 +288,16 @@ def _faults() -> Iterator[str]:
             wanted.remove("NetworkPolicy")
         if "apart.pages.most=null" in settings:
             wanted.remove("HorizontalPodAutoscaler")
-        if "ranks in Pods" in name:
-            wanted |= _OF_RANKS_IN_PODS
+        if "executors in Pods" in name:
+            # The StatefulSet is that of Spark's master.
+            wanted.remove("StatefulSet")
+        if "in Pods" in name:
+            wanted |= _OF_PODS_THAT_ARE_ASKED_FOR
         if {one["kind"] for one in found} != wanted:
             yield f"{name}: it makes other kinds than {sorted(wanted)}"
-        for fault in [*_faults_of(found), *_faults_of_gpus(found, "gpus=2" in settings)]:
-            yield f"{name}: {fault}"
+        rights = {right for what, some in _RIGHTS.items() if what in name for right in some}
+        faults = [*_faults_of(found, rights), *_faults_of_gpus(found, "gpus=2" in settings)]
+        yield from (f"{name}: {fault}" for fault in faults)
 
 
 def _faults_of_gpus(found: Sequence[Found], are_wanted: bool) -> Iterator[str]:
@@ -277,11 +325,11 @@ def _taken() -> Iterator[str]:
             yield f"it takes the name {name}"
 
 
-def _faults_of(found: Sequence[Found]) -> Iterator[str]:
+def _faults_of(found: Sequence[Found], rights: Set[Right]) -> Iterator[str]:
     specs = [one.get("spec", {}) for one in found]
     templates = [spec["template"] for spec in specs if "template" in spec]
-    templates += [_rank(one) for one in found if one["kind"] == "ConfigMap"]
-    yield from _faults_of_rights(found, templates)
+    templates += _asked_for(found)
+    yield from _faults_of_rights(found, templates, rights)
     for template in templates:
         yield from _against_restricted(template["spec"])
         (container,) = template["spec"]["containers"]
@@ -301,14 +349,23 @@ def _faults_of(found: Sequence[Found]) -> Iterator[str]:
         yield from _faults_of_flows(policies, templates)
 
 
-def _rank(config: Found) -> Found:
-    """The template of a rank's Pod: a stage makes a Job of it."""
-    rank: Found = json.loads(config["data"]["pod.json"])
-    return rank
+def _asked_for(found: Sequence[Found]) -> list[Found]:
+    """Templates of Pods for which a stage, or its driver of Spark, asks Kubernetes."""
+    return [
+        json.loads(content)
+        for one in found
+        if one["kind"] == "ConfigMap"
+        for name, content in one["data"].items()
+        if name.endswith(".json")
+    ]
 
 
-def _faults_of_rights(found: Sequence[Found], templates: Sequence[Found]) -> Iterator[str]:
-    """Who starts ranks asks Kubernetes for just that, and nobody else asks it for anything."""
+def _faults_of_rights(
+    found: Sequence[Found],
+    templates: Sequence[Found],
+    wanted: Set[Right],
+) -> Iterator[str]:
+    """Who starts Pods asks Kubernetes for just those, and nobody else asks it for anything."""
     rights = {
         (group, resource, verb)
         for role in found
@@ -316,8 +373,8 @@ def _faults_of_rights(found: Sequence[Found], templates: Sequence[Found]) -> Ite
         for rule in role["rules"]
         for group, resource, verb in product(rule["apiGroups"], rule["resources"], rule["verbs"])
     }
-    if rights - _RIGHTS:
-        yield f"an account may do more than start ranks: {sorted(rights - _RIGHTS)}"
+    if rights != wanted:
+        yield f"the account may do other things than it needs: {sorted(rights ^ wanted)}"
     accounts = [one["metadata"]["name"] for one in found if one["kind"] == "ServiceAccount"]
     for template in templates:
         part = template["metadata"]["labels"][_PART]

@@ -77,6 +77,47 @@ envFrom:
 {{- define "nightshift.ranksArePods" -}}
 {{- if and (eq .Values.layout "apart") (eq .Values.apart.ranks.where "pods") }}yes{{ end }}
 {{- end }}
+{{- define "nightshift.executorsArePods" -}}
+{{- if and (eq .Values.layout "apart") (eq .Values.apart.sparkExecutors.where "pods") }}yes{{ end }}
+{{- end }}
+{{/* Whether stages ask Kubernetes for Pods. */}}
+{{- define "nightshift.stagesMakePods" -}}
+{{- if or (include "nightshift.ranksArePods" .) (include "nightshift.executorsArePods" .) }}yes{{ end }}
+{{- end }}
+{{- define "nightshift.where" -}}
+{{- with .nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{/* Template of an executor's Pod; Spark adds what it is to do, its memory and its cores. */}}
+{{- define "nightshift.executor" -}}
+metadata:
+  labels:
+    {{- include "nightshift.labels" . | nindent 4 }}
+    {{- include "nightshift.part" "spark-executor" | nindent 4 }}
+spec:
+  {{- include "nightshift.pod" . | nindent 2 }}
+  # What it computed it has written, or another one computes it anew.
+  terminationGracePeriodSeconds: 5
+  {{- include "nightshift.where" .Values.apart.sparkExecutors | nindent 2 }}
+  containers:
+    - name: spark-executor
+      {{- include "nightshift.container" . | nindent 6 }}
+      command: [/usr/bin/tini, --, nightshift]
+      env:
+        # Nothing of it is kept: a folder that is there.
+        - {name: NIGHTSHIFT_HOME, value: /tmp/home}
+        {{- include "nightshift.environment" . | nindent 8 }}
+        {{- include "nightshift.storeKeys" . | nindent 8 }}
+      volumeMounts:
+        - {name: scratch, mountPath: /tmp}
+  volumes:
+    - name: scratch
+      emptyDir: {}
+{{- end }}
 {{/* Template of a rank's Pod; the stage that trains adds what the rank is to do. */}}
 {{- define "nightshift.rank" -}}
 metadata:
@@ -88,12 +129,7 @@ spec:
   subdomain: {{ .Release.Name }}-ranks
   # It holds nothing that is not in its last checkpoint.
   terminationGracePeriodSeconds: 5
-  {{- with .Values.apart.ranks.nodeSelector }}
-  nodeSelector: {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with .Values.apart.ranks.tolerations }}
-  tolerations: {{- toYaml . | nindent 4 }}
-  {{- end }}
+  {{- include "nightshift.where" .Values.apart.ranks | nindent 2 }}
   containers:
     - name: rank
       {{- include "nightshift.container" . | nindent 6 }}

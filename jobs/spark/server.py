@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -282,6 +283,7 @@ def _computing(environment: Environment) -> dict[str, str]:
     return {
         "spark.master": environment.spark_master,
         **_executors(environment, environment.spark_master),
+        **_driver_in_pod(environment, environment.spark_master),
         "spark.executor.memory": environment.spark_memory,
         # Those of this machine, which executors fetch from it.
         "spark.jars": ",".join(map(str, own_jars(environment))),
@@ -306,6 +308,22 @@ def _executors(environment: Environment, master: str) -> dict[str, str]:
         return {}
     each = _cores_of_executor(given)
     return {"spark.executor.instances": str(max(1, environment.spark_cores // each))}
+
+
+def _driver_in_pod(environment: Environment, master: str) -> dict[str, str]:
+    """Where it asks for executors, and whose they are: they go with this Pod.
+
+    A site's own file may say otherwise.
+    """
+    namespace = environment.kubernetes_account / "namespace"
+    if not master.startswith(_KUBERNETES) or not namespace.exists():
+        return {}
+    here = {
+        "spark.kubernetes.namespace": namespace.read_text().strip(),
+        "spark.kubernetes.driver.pod.name": socket.gethostname(),
+    }
+    given = properties.read(environment)
+    return {name: value for name, value in here.items() if name not in given}
 
 
 def cores_at_once(environment: Environment) -> int:

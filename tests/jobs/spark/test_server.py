@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -297,6 +298,26 @@ def test_a_cluster_is_asked_for_executors_in_the_words_of_its_kind(
     assert f"--conf={'='.join(asked)}" in words
     place = words.index("--properties-file")
     assert words[place + 1] == str(environment.spark_properties)
+
+
+def test_executors_belong_to_the_pod_of_their_driver_unless_a_site_says_otherwise(
+    tmp_path: Path,
+) -> None:
+    image, own = "spark.kubernetes.container.image=nights:1", "spark.kubernetes.namespace=own"
+    master = "k8s://https://10.0.0.5:6443"
+    account = tmp_path / "account"
+    outside = replace(of_cluster(tmp_path, master, image), kubernetes_account=account)
+    assert not any(name.startswith("spark.kubernetes") for name in configuration(outside))
+    account.mkdir()
+    (account / "namespace").write_text("nights")
+    told = configuration(outside)
+    assert told["spark.kubernetes.namespace"] == "nights"
+    assert told["spark.kubernetes.driver.pod.name"] == socket.gethostname()
+    there = replace(of_cluster(tmp_path, master, image, own), kubernetes_account=account)
+    assert "spark.kubernetes.namespace" not in configuration(there)
+    assert "spark.kubernetes.namespace=own" not in " ".join(server.command(there))
+    elsewhere = replace(of_cluster(tmp_path, "spark://10.0.0.5:7077"), kubernetes_account=account)
+    assert not any(name.startswith("spark.kubernetes") for name in configuration(elsewhere))
 
 
 def test_a_site_may_say_itself_how_many_executors(
