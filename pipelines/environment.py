@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pipelines import places
 from pipelines.errors import UsageError
@@ -177,6 +177,7 @@ def _place(text: str) -> Path:
 
 
 _OF_HOST = "{host}"
+_PORT_OF_POSTGRES = 5432
 _IN_A_PASSWORD = "in a password, write %40 for @, %2F for / and %3F for ?"
 
 
@@ -305,6 +306,18 @@ def _users(text: str) -> str:
     if len({ADMIN, *names}) <= len(names):
         raise ValueError(f"a list that names each user once, and not '{ADMIN}', which is there")
     return text
+
+
+def _database(address: str) -> tuple[object, ...]:
+    """What two addresses of one database have in common, whoever asks by which driver."""
+    if address.startswith(_FILE_DATABASE):
+        return (address,)
+    parts = urlsplit(address)
+    kind = parts.scheme.partition("+")[0].replace("postgresql", "postgres")
+    port = parts.port or (_PORT_OF_POSTGRES if kind == "postgres" else None)
+    # A search path is there, where one database has a schema for each.
+    schemas = parse_qs(parts.query).get("options")
+    return kind, parts.hostname, port, parts.path, schemas
 
 
 def _require_address_of_store(environ: Mapping[str, str]) -> None:
@@ -842,6 +855,7 @@ class Environment:
         values = {name: one.read(environ, home) for name, one in settings.items()}
         found = cls(**values)
         found._refuse_overlaps()
+        found._refuse_one_database()
         if found.hosts and found.rank_pod:
             raise UsageError(
                 "NIGHTSHIFT_RANK_HOSTS and NIGHTSHIFT_RANK_POD both say where ranks are: unset one."
@@ -856,6 +870,20 @@ class Environment:
         """What may lie in an object store, by variable."""
         named = ("lake", "landing", "reports", "models", "jobs")
         return {self.settings()[name].variable: getattr(self, name) for name in named}
+
+    def _refuse_one_database(self) -> None:
+        """See to it that Airflow and MLflow do not both say which version its tables have.
+
+        Raises:
+            UsageError: both addresses lead to one database, and in it to the same schemas.
+        """
+        if _database(self.airflow_database) == _database(self.mlflow_uri):
+            names = self.settings()
+            raise UsageError(
+                f"{names['airflow_database'].variable} and {names['mlflow_uri'].variable} name one "
+                "database, in which Airflow and MLflow would each take the other's tables for its "
+                "own: give each one of its own, such as by CREATE DATABASE mlflow."
+            )
 
     def _refuse_overlaps(self) -> None:
         """See to it that what is cleaned up in one place is never a part of another.

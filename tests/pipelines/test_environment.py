@@ -457,3 +457,47 @@ def test_the_password_of_a_database_is_shown_to_nobody() -> None:
     Environment.read({"MLFLOW_TRACKING_URI": "sqlite:////home/a@b/c@d/mlflow.db"})
     right = {"NIGHTSHIFT_AIRFLOW_DATABASE": "postgresql://ann:SECRET@host/airflow"}
     assert "SECRET" not in repr(Environment.read(right))
+
+
+_AIRFLOWS = "postgresql://night:airflows-own@db.example.org/nights"
+
+
+@pytest.mark.parametrize(
+    "mlflows",
+    [
+        _AIRFLOWS,
+        "postgresql://mlflow:mlflows-own@db.example.org:5432/nights",
+        "postgresql+psycopg2://db.example.org/nights?sslmode=require",
+    ],
+)
+def test_one_database_for_airflow_and_mlflow_is_refused(mlflows: str, tmp_path: Path) -> None:
+    told = {"NIGHTSHIFT_HOME": str(tmp_path), "NIGHTSHIFT_AIRFLOW_DATABASE": _AIRFLOWS}
+    with pytest.raises(UsageError, match="give each one of its own") as refused:
+        Environment.read({**told, "MLFLOW_TRACKING_URI": mlflows})
+    message = str(refused.value)
+    assert "NIGHTSHIFT_AIRFLOW_DATABASE and MLFLOW_TRACKING_URI name one database" in message
+    assert "-own" not in message
+
+
+@pytest.mark.parametrize(
+    "mlflows",
+    [
+        "postgresql://night:airflows-own@db.example.org/mlflow",
+        "postgresql://night:airflows-own@db.example.org:5433/nights",
+        "postgresql://night:airflows-own@other.example.org/nights",
+        f"{_AIRFLOWS}?options=-csearch_path%3Dmlflow",
+        "mysql://night:airflows-own@db.example.org/nights",
+        "https://db.example.org/nights",
+    ],
+)
+def test_what_may_be_another_database_is_taken(mlflows: str, tmp_path: Path) -> None:
+    told = {"NIGHTSHIFT_HOME": str(tmp_path), "NIGHTSHIFT_AIRFLOW_DATABASE": _AIRFLOWS}
+    read = Environment.read({**told, "MLFLOW_TRACKING_URI": mlflows})
+    assert read.mlflow_uri == mlflows
+
+
+def test_one_file_for_airflow_and_mlflow_is_refused(tmp_path: Path) -> None:
+    file = f"sqlite:///{tmp_path}/both.db"
+    both = {"NIGHTSHIFT_AIRFLOW_DATABASE": file, "MLFLOW_TRACKING_URI": file}
+    with pytest.raises(UsageError, match="name one database"):
+        Environment.read({"NIGHTSHIFT_HOME": str(tmp_path), **both})
