@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from datetime import timedelta
 
 import pytest
 
@@ -83,12 +82,13 @@ def _names(nights: Nights) -> set[str]:
 
 
 def test_executors_end_with_their_driver_and_their_pods_with_its_pod(nights: Nights) -> None:
-    after = weather.TOMORROW + timedelta(days=1)
-    pod = nights.begin(_night(Days.of(after)))
+    pod = nights.begin(["python", "-m", "jobs.spark.server"])
     executors = wait_until(lambda: len(found := nights.executors()) == _EXECUTORS and found)
     hosts = [nights.host(one["metadata"]["name"]) for one in executors]
+    assert all(map(processes_on, hosts))
     kill_all_in(nights.host(pod))
     wait_until(lambda: not any(map(processes_on, hosts)))
     assert nights.end_of(pod) == "Failed"
+    assert len(nights.of_part("spark-executor")) == _EXECUTORS
     nights.remove(pod)
     wait_until(lambda: not nights.of_part("spark-executor"))
