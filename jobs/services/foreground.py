@@ -32,12 +32,18 @@ def run(environment: Environment) -> int:
     numbers = [signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
         numbers.append(signal.SIGHUP)
-    # Asked to end while it starts, nothing may stay either.
-    with signals.interrupted_by(numbers):
+    # Asked to end while it starts, nothing may stay either; while it waits for another start, that
+    # one's platform stays.
+    is_ours = False
+
+    def begins() -> None:
+        nonlocal is_ours
         is_ours = True
+
+    with signals.interrupted_by(numbers):
         try:
             try:
-                lifecycle.up(environment)
+                lifecycle.up(environment, begins)
             except Exception:
                 # What it had started it has stopped; what was up before is not ours to stop.
                 is_ours = False

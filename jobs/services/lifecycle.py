@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
 import psutil
@@ -30,10 +30,14 @@ _HOSTNAME = "AIRFLOW__CORE__HOSTNAME_CALLABLE"
 _COLUMNS = ("service", "state", "pid", "port", "uptime", "memory")
 
 
-def up(environment: Environment) -> int:
+def up(environment: Environment, begins: Callable[[], object] = lambda: None) -> int:
     """Start what does not run yet and wait until all of it is healthy.
 
     What fails to start leaves nothing behind.
+
+    Args:
+        environment: Whose platform it is.
+        begins: Called when it is our turn: who starts or stops it meanwhile is waited for.
 
     Raises:
         UsageError: a variable of Airflow's is set that Nightshift sets by one of its own, or this
@@ -49,6 +53,7 @@ def up(environment: Environment) -> int:
     require_shared(environment)
     _require_own_ports(wanted)
     with _one_at_a_time(environment):
+        begins()
         _require_ports_of_nobody_else(environment, wanted)
         supervisor = Supervisor(environment)
         settings = variables(environment)

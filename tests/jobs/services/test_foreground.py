@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from threading import Thread
+from threading import Thread, Timer
 
 import pytest
 
@@ -103,6 +103,21 @@ def test_a_start_that_is_refused_leaves_what_is_up_alone(up: Environment) -> Non
         with pytest.raises(NightshiftError, match="is taken by"):
             foreground.run(taken)
     assert pids(up) == before
+
+
+@pytest.mark.timeout(60)  # who would stop it waits for this test
+def test_who_waits_for_another_start_and_is_asked_to_end_leaves_it_alone(
+    up: Environment,
+    as_at_a_terminal: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = pids(up)
+    asking = Timer(1, ask, [signal.SIGINT])
+    with lifecycle._one_at_a_time(up):
+        asking.start()
+        assert foreground.run(up) == 0
+    assert pids(up) == before
+    assert capsys.readouterr().out == "Asked to stop.\n"
 
 
 def test_a_killed_supervisor_is_a_fault(home: Environment, replace_services: object) -> None:
