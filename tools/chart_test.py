@@ -89,6 +89,8 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *("--set", "apart.stages.sparkCores=8"),
         *("--set", "apart.sparkExecutors.cores=4"),
         *("--set", "environment.NIGHTSHIFT_SPARK_MEMORY=16g"),
+        *("--set", "apart.stages.accountAnnotations.role=nights"),
+        *("--set-json", "image.tag=20261129"),
         *("--set", "apart.sparkExecutors.nodeSelector.disk=fast"),
         *("--set", "apart.sparkExecutors.tolerations[0].operator=Exists"),
     ),
@@ -160,6 +162,14 @@ _REFUSED: Mapping[str, Sequence[str]] = {
     "apart.sparkExecutors.where: it is 'workers' or 'pods', and not 'Pods'": (
         *_APART,
         *("--set", "apart.sparkExecutors.where=Pods"),
+    ),
+    "apart.sparkExecutors.cores: '500m' is no number of cores": (
+        *_APART,
+        *("--set", "apart.sparkExecutors.cores=500m"),
+    ),
+    "apart.sparkExecutors.memoryOverhead: 'nothing' is no size as Java writes it": (
+        *_APART,
+        *("--set", "apart.sparkExecutors.memoryOverhead=null"),
     ),
     "apart.stages.sparkCores: 1 are fewer than those of one executor": (
         *_APART,
@@ -333,6 +343,8 @@ def _faults_of(found: Sequence[Found], rights: Set[Right]) -> Iterator[str]:
     for template in templates:
         yield from _against_restricted(template["spec"])
         (container,) = template["spec"]["containers"]
+        if re.search(r"e\+\d+$", container["image"]):
+            yield f"{container['name']}: {container['image']} is no image"
         yield from _faults_of_variables(container)
         yield from _faults_of_home(container)
     for service in (one for one in found if one["kind"] == "Service"):

@@ -29,9 +29,14 @@ securityContext:
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile: {type: RuntimeDefault}
 {{- end }}
+{{/* A tag of digits alone is a number in a file of values. */}}
+{{- define "nightshift.image" -}}
+{{- $tag := .Values.image.tag }}
+{{- required "image.repository: say where your image is" .Values.image.repository }}:{{ kindIs "float64" $tag | ternary (toJson $tag) (toString $tag) }}
+{{- end }}
 {{/* The same of a container, and which image it has. */}}
 {{- define "nightshift.container" -}}
-image: "{{ required "image.repository: say where your image is" .Values.image.repository }}:{{ .Values.image.tag }}"
+image: {{ include "nightshift.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 securityContext:
   allowPrivilegeEscalation: false
@@ -100,8 +105,6 @@ metadata:
     {{- include "nightshift.part" "spark-executor" | nindent 4 }}
 spec:
   {{- include "nightshift.pod" . | nindent 2 }}
-  # What it computed it has written, or another one computes it anew.
-  terminationGracePeriodSeconds: 5
   {{- include "nightshift.where" .Values.apart.sparkExecutors | nindent 2 }}
   containers:
     - name: spark-executor

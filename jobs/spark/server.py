@@ -283,7 +283,8 @@ def _computing(environment: Environment) -> dict[str, str]:
     return {
         "spark.master": environment.spark_master,
         **_executors(environment, environment.spark_master),
-        **_driver_in_pod(environment, environment.spark_master),
+        **_unless_given(environment, _of_long_life(environment.spark_master)),
+        **_unless_given(environment, _driver_in_pod(environment, environment.spark_master)),
         "spark.executor.memory": environment.spark_memory,
         # Those of this machine, which executors fetch from it.
         "spark.jars": ",".join(map(str, own_jars(environment))),
@@ -310,20 +311,34 @@ def _executors(environment: Environment, master: str) -> dict[str, str]:
     return {"spark.executor.instances": str(max(1, environment.spark_cores // each))}
 
 
-def _driver_in_pod(environment: Environment, master: str) -> dict[str, str]:
-    """Where it asks for executors, and whose they are: they go with this Pod.
+def _of_long_life(master: str) -> dict[str, str]:
+    """A driver ends itself when so many executors were lost, by default four within its life.
 
-    A site's own file may say otherwise.
+    Ours stays for weeks.
     """
+    if master.startswith(_STANDALONE):
+        return {}
+    return {
+        "spark.executor.failuresValidityInterval": "10m",
+        "spark.executor.maxNumFailures": "100",
+    }
+
+
+def _driver_in_pod(environment: Environment, master: str) -> dict[str, str]:
+    """Where it asks for executors, and whose they are: they go with this Pod."""
     namespace = environment.kubernetes_account / "namespace"
     if not master.startswith(_KUBERNETES) or not namespace.exists():
         return {}
-    here = {
+    return {
         "spark.kubernetes.namespace": namespace.read_text().strip(),
         "spark.kubernetes.driver.pod.name": socket.gethostname(),
     }
+
+
+def _unless_given(environment: Environment, settings: Mapping[str, str]) -> dict[str, str]:
+    """Those of which a site's own file says nothing else."""
     given = properties.read(environment)
-    return {name: value for name, value in here.items() if name not in given}
+    return {name: value for name, value in settings.items() if name not in given}
 
 
 def cores_at_once(environment: Environment) -> int:

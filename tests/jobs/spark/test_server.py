@@ -320,6 +320,19 @@ def test_executors_belong_to_the_pod_of_their_driver_unless_a_site_says_otherwis
     assert not any(name.startswith("spark.kubernetes") for name in configuration(elsewhere))
 
 
+def test_a_driver_that_stays_for_weeks_outlives_executors_that_are_lost_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HADOOP_CONF_DIR", "/etc/hadoop")
+    most = "spark.executor.maxNumFailures"
+    told = configuration(of_cluster(tmp_path, "yarn"))
+    assert told["spark.executor.failuresValidityInterval"] == "10m"
+    assert int(told[most]) >= 100
+    assert most not in configuration(of_cluster(tmp_path, "yarn", f"{most}=7"))
+    # There the master counts them, of each application that does not get better.
+    assert most not in configuration(of_cluster(tmp_path, "spark://10.0.0.5:7077"))
+
+
 def test_a_site_may_say_itself_how_many_executors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
