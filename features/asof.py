@@ -54,9 +54,10 @@ _PASSES_AT_ONCE = 3
 """The server plans one pass while it computes another; more would only wait for its cores."""
 _EVENT_TIMESTAMP = "event_timestamp"
 """Feast's own name for the time of an entity row."""
-_SLACK = timedelta(days=1)
-"""How far a partition date may lie from the time of its facts: it may be a local date."""
-_BEGINNING = datetime(1, 1, 2, tzinfo=UTC)
+_SLACK = timedelta(days=2)
+"""How far a partition date may lie from the time of its facts: it may be a local date, and a fact
+may land on the day before it holds."""
+_BEGINNING = datetime(1, 1, 3, tzinfo=UTC)
 """Before every fact, and `_SLACK` after Python's first day."""
 _AT = "__at"
 """Column of a timeline: when a fact became visible, or a question was asked."""

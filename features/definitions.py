@@ -193,5 +193,5 @@ def _source(
         columns=(*lookup.keys, *plain),
         computed=computed,
         event=view.event,
-        created=view.created,
+        created=declared.known_since(view, pipeline.timezone),
     )

@@ -69,9 +69,11 @@ class FeatureView:
     event: str = "event_timestamp"
     """SQL of the instant at which a row of the table holds."""
     created: str | None = None
-    """SQL of the instant at which it became known; None: at once."""
+    """SQL of the instant at which it became known; None: at the end of the day that it landed on.
+    An earlier one lets training see what no night could: facts of the files of the day after."""
     max_age_hours: int | None = None
-    """Older facts count as none; None: any age will do."""
+    """Older facts count as none; None: any age will do. With it a fact that lands more than a day
+    before it holds, such as a forecast of next week, may not be found."""
     past_days: int = 1
     """Days up to its own that a row of the table is about: so many must its `window_days` be."""
     doc: str = ""
@@ -86,6 +88,14 @@ class FeatureView:
             age is None or age >= 1,
             f"Feature view '{self.name}': max_age_hours must be at least 1.",
         )
+
+
+def known_since(view: FeatureView, timezone: str) -> str | None:
+    """SQL of the instant at which a row of the view's table became known; None: as it holds."""
+    landed = day_end("landed_date", timezone)
+    if view.created is None and view.event != landed:
+        return landed
+    return view.created
 
 
 def names(views: Iterable[FeatureView]) -> tuple[str, ...]:

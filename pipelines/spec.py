@@ -305,6 +305,7 @@ class Pipeline:
         self._refuse_odd_resources()
         self._refuse_unmade_inputs()
         self._refuse_odd_views()
+        self._refuse_late_labels()
         self._refuse_odd_columns()
         self._refuse_odd_search()
         self._refuse_unknown_columns()
@@ -529,6 +530,15 @@ class Pipeline:
             not unknown,
             f"Pipeline '{self.name}': outcomes names {unknown}, which no feed or transform makes. "
             f"Known: {sorted(known)}.",
+        )
+
+    def _refuse_late_labels(self) -> None:
+        lag, held_out = self.promotion.label_lag_days, self.training.holdout_days
+        refuse_unless(
+            lag < held_out,
+            f"Pipeline '{self.name}': promotion.label_lag_days {lag} must be less than "
+            f"training.holdout_days {held_out}, or no day is ever settled in which two models "
+            "could be compared.",
         )
 
     def _refuse_odd_views(self) -> None:

@@ -85,6 +85,11 @@ def records(spark: SparkSession, feed: Feed, drops: Sequence[Drop]) -> DataFrame
     return _without_duplicates(rows, feed)
 
 
+def no_rows(spark: SparkSession, feed: Feed) -> DataFrame:
+    """A raw table of the feed in which nothing is."""
+    return records(spark, feed, ()).select(*columns(feed))
+
+
 def reread(rows: DataFrame, column: Column, null_token: str) -> DataFrame:
     """Rows of a raw table with the values of a column read as the type that it is declared with.
 

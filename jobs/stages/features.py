@@ -8,7 +8,7 @@ trained on). A training row is the very row that was scored, joined as of the sa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import reduce
 from typing import TYPE_CHECKING
@@ -19,8 +19,10 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import NullType, NumericType
 
 from features import store
+from jobs.ingestion.records import no_rows
 from jobs.lake import tables
 from jobs.lake.knowledge import Knowledge
+from jobs.lake.locations import exists
 from jobs.lake.partitions import column_types
 from jobs.lake.publications import Input, Origin
 from jobs.lake.transforms import definitions, labels_of, parameters, require_dates
@@ -75,13 +77,14 @@ def features(run: Run) -> dict[str, object]:
     scored_from = {day: _inputs_of_scoring(run, Days.of(day), knowledge) for day in run.days}
     origin = Origin(definition=definition, inputs=scored_from)
     scored = tables.stage_rows(run, SCORING, _scoring(run, rows), origin=origin)
-    outcomes_known = outcomes.count if outcomes else 0
     made: dict[str, object] = {
         "training_rows": trained,
         "scoring_rows": scored,
-        "labelled": outcomes.labelled if outcomes else 0,
-        "outcomes_never_scored": outcomes_known - trained,
+        "labelled": outcomes.labelled,
+        "outcomes_never_scored": outcomes.count - trained,
     }
+    if outcomes.early:
+        made["outcomes_before_their_day"] = outcomes.early
     return {**made, **audit_and_publish(run, (TRAINING, SCORING))}
 
 
@@ -89,30 +92,35 @@ def features(run: Run) -> dict[str, object]:
 class _Outcomes:
     """What became known in the run's days."""
 
-    rows: DataFrame
+    rows: DataFrame | None = None
     """Entity, label, and `learned`: the day on which it became known."""
-    count: int
-    labelled: int
-    about: Mapping[date, Days]
+    count: int = 0
+    labelled: int = 0
+    early: int = 0
+    """Told before the day that they are about had come, and left out: the night that they landed in
+    had still to foretell them."""
+    about: Mapping[date, Days] = field(default_factory=dict)
     """For each day on which some became known, the event dates between which those lie."""
 
     @property
-    def evenings(self) -> Days:
-        """The nights between which all of them were scored: those before their event dates."""
+    def evenings(self) -> Days | None:
+        """Those before their event dates, in which they were scored; None: there are none."""
         spans = self.about.values()
+        if not spans:
+            return None
         first = min(days.first for days in spans)
         about = Days(first, max(days.last for days in spans))
         return about.shifted(-1)
 
 
-def _outcomes(run: Run) -> _Outcomes | None:
-    """None when nothing became known."""
+def _outcomes(run: Run) -> _Outcomes:
+    """All that became known in the run's days, which may be nothing."""
     labels = labels_of(run.pipeline)
     # Its parameters name the tables that it reads.
     names = parameters(labels)
-    if any(_drops_nothing(run, name) for name in names):
-        return None
-    inputs = {name: tables.read(run, name, run.days) for name in names}
+    if all(_drops_nothing(run, name) for name in names):
+        return _Outcomes()
+    inputs = {name: _rows_for_labels(run, name) for name in names}
     event, label = run.pipeline.event_date, run.pipeline.training.label
     function = f"`labels` of jobs/transforms/{run.pipeline.name}.py"
     made = labels(**inputs)
@@ -123,26 +131,32 @@ def _outcomes(run: Run) -> _Outcomes | None:
     # Here and not in the join, so that a column that is not there is told as one of the labels.
     told = made.select(_LANDED, *run.pipeline.entity, label)
     rows = told.withColumnRenamed(_LANDED, _LEARNED)
+    # An outcome that names no day matches nothing.
+    is_later = F.col(event) > F.col(_LEARNED)
+    is_early = F.coalesce(is_later, F.lit(False))
+    is_timely = ~is_early
+    about_day = F.when(is_timely, F.col(event))
     by_day = rows.groupBy(_LEARNED).agg(
-        F.count(F.lit(1)).alias("rows"),
-        F.count(label).alias("labelled"),
-        # Outcomes that name no day match nothing: any will do.
-        F.coalesce(F.min(event), _LEARNED).alias("first"),
-        F.coalesce(F.max(event), _LEARNED).alias("last"),
+        F.count_if(is_early).alias("early"),
+        F.count_if(is_timely).alias("rows"),
+        F.count(F.when(is_timely, F.col(label))).alias("labelled"),
+        # Where none of them names a day, any will do.
+        F.coalesce(F.min(about_day), _LEARNED).alias("first"),
+        F.coalesce(F.max(about_day), _LEARNED).alias("last"),
     )
     whose = f"{function} must give landed_date, {', '.join(run.pipeline.entity)} and {label}"
     with explaining(PySparkException, whose):
         _refuse_odd_labels(told.schema, run.pipeline, function)
         found = by_day.collect()
-    if not found:
-        return None
     about = {}
     for row in found:
-        about[row[_LEARNED]] = Days(row["first"], row["last"])
+        if row["rows"]:
+            about[row[_LEARNED]] = Days(row["first"], row["last"])
     return _Outcomes(
-        rows=rows,
+        rows=rows.where(is_timely),
         count=sum(row["rows"] for row in found),
         labelled=sum(row["labelled"] for row in found),
+        early=sum(row["early"] for row in found),
         about=about,
     )
 
@@ -159,13 +173,20 @@ def _refuse_odd_labels(given: StructType, pipeline: Pipeline, function: str) -> 
     )
 
 
+def _rows_for_labels(run: Run, name: str) -> DataFrame:
+    """Rows of the run's days; none of a feed that has not begun, whose table does not exist."""
+    if _drops_nothing(run, name) and not exists(run, name):
+        return no_rows(connect(run.environment), run.pipeline.feed(name))
+    return tables.read(run, name, run.days)
+
+
 def _drops_nothing(run: Run, name: str) -> bool:
-    """Whether the feed of that name drops nothing in the run's days: its table may not exist."""
+    """Whether the feed of that name drops nothing in the run's days."""
     feeds = {feed.name: feed for feed in run.pipeline.feeds}
     return name in feeds and run.pipeline.drop_days(feeds[name], run.days) is None
 
 
-def _computed_entity_rows(run: Run, outcomes: _Outcomes | None, knowledge: Knowledge) -> DataFrame:
+def _computed_entity_rows(run: Run, outcomes: _Outcomes, knowledge: Knowledge) -> DataFrame:
     """Those of `_entity_rows`, computed once: every view asks them."""
     pipeline = run.pipeline
     whose = (
@@ -176,7 +197,7 @@ def _computed_entity_rows(run: Run, outcomes: _Outcomes | None, knowledge: Knowl
         return _entity_rows(run, outcomes, knowledge).localCheckpoint()
 
 
-def _entity_rows(run: Run, outcomes: _Outcomes | None, knowledge: Knowledge) -> DataFrame:
+def _entity_rows(run: Run, outcomes: _Outcomes, knowledge: Knowledge) -> DataFrame:
     """Rows to be scored (`learned` is null) and to be trained on, with every key of the views."""
     training = run.pipeline.training
     # As the table has it, if it does: a night without outcomes tells no type of its own.
@@ -186,7 +207,7 @@ def _entity_rows(run: Run, outcomes: _Outcomes | None, knowledge: Knowledge) -> 
     to_score = _entities(run, run.days, knowledge).withColumns(
         {training.label: no_label, _LEARNED: not_learned}
     )
-    if outcomes is None:
+    if outcomes.rows is None or outcomes.evenings is None:
         return to_score
     # What is about a day was scored in the night before it.
     night_before = F.date_sub(run.pipeline.event_date, 1)
@@ -209,9 +230,9 @@ def _entities(run: Run, nights: Days, knowledge: Knowledge) -> DataFrame:
     return rows.drop(*declared.names(run.pipeline.views), *others)
 
 
-def _nights(run: Run, outcomes: _Outcomes | None) -> Days:
+def _nights(run: Run, outcomes: _Outcomes) -> Days:
     """The nights that rows of the join were, or are, scored in."""
-    first = outcomes.evenings.first if outcomes else run.days.first
+    first = outcomes.evenings.first if outcomes.evenings else run.days.first
     return Days(min(first, run.days.first), run.days.last)
 
 
@@ -244,7 +265,7 @@ def _as_seen(
 
 
 def _origin_of_training(
-    run: Run, outcomes: _Outcomes | None, knowledge: Knowledge, definition: str
+    run: Run, outcomes: _Outcomes, knowledge: Knowledge, definition: str
 ) -> Origin:
     needed = {}
     known = {}
@@ -252,7 +273,7 @@ def _origin_of_training(
         labels = _inputs_of_labels(run, day, knowledge)
         # What they are joined with was known before there was a label.
         known[day] = knowledge.known_day(labels, day)
-        evenings = outcomes.about[day].shifted(-1) if outcomes and day in outcomes.about else None
+        evenings = outcomes.about[day].shifted(-1) if day in outcomes.about else None
         joined = _inputs_of_scoring(run, evenings, knowledge) if evenings else ()
         needed[day] = (*labels, *joined)
     return Origin(definition=definition, inputs=needed, known=known)

@@ -423,7 +423,7 @@ def _fingerprint(run: Run, recipe: Recipe, part: Days) -> str:
 
 def _said(run: Run, version: int, events: Days) -> str:
     """What the training table, at that version, says of events of those days."""
-    landed = Days(events.first, events.last + timedelta(days=dataset.LAG_DAYS))
+    landed = dataset.landing_of(run.pipeline, events)
     knowledge = Knowledge(run)
     is_recorded = bool(knowledge.latest(TRAINING))
     scored = knowledge.table_input(TRAINING, landed).digest if is_recorded else ""

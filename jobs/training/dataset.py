@@ -40,8 +40,9 @@ from pipelines.spec import TRAINING, Pipeline
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-LAG_DAYS = 7
-"""Days after an event by which its label has landed; later ones are not measured."""
+_LAG_DAYS = 7
+"""Days after an event by which its label has landed, unless more are declared; later ones are not
+measured."""
 _FEWEST_DAYS = 2
 """One to fit on and one to validate on."""
 
@@ -138,6 +139,12 @@ def labelled(
     return rows.filter(pc.is_valid(rows[training.label]))
 
 
+def landing_of(pipeline: Pipeline, events: Days) -> Days:
+    """The days on which labels of events of those days land, but for the last stragglers."""
+    lag = max(_LAG_DAYS, pipeline.promotion.label_lag_days)
+    return Days(events.first, events.last + timedelta(days=lag))
+
+
 def labelled_events(
     run: Run, snapshot: Snapshot, events: Days, columns: tuple[str, ...] | None = None
 ) -> pa.Table:
@@ -149,7 +156,7 @@ def labelled_events(
         events: Days of the events.
         columns: As of `labelled`.
     """
-    landed = Days(events.first, events.last + timedelta(days=LAG_DAYS))
+    landed = landing_of(run.pipeline, events)
     # Of labels the last that are known: a night sees none of a later day.
     rows = labelled(run, replace(snapshot, night=date.max), landed, columns)
     return snapshots.between(rows, run.pipeline.event_date, events)

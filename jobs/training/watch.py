@@ -53,13 +53,16 @@ class _Part:
         self._watch = run.pipeline.watch
         self._nights = nights
         # With those that they are compared with.
-        self._span = nights.since(self._watch.nights - 1 + self._watch.reference_nights)
+        compared = self._watch.nights - 1 + self._watch.reference_nights
+        lag = run.pipeline.promotion.label_lag_days
+        self._span = nights.since(compared)
         training = run.pipeline.training
         self._scored = self._read(SCORING, self._span, training.features)
         # The labels of a day come on that day or later.
-        labels = nights.since(run.pipeline.promotion.label_lag_days)
+        labels = nights.since(lag)
         self._learned = self._read(TRAINING, labels, (*training.features, training.label))
-        self._foretold = self._read(PREDICTIONS, self._span, (run.pipeline.prediction,))
+        foretold = nights.since(max(compared, lag))
+        self._foretold = self._read(PREDICTIONS, foretold, (run.pipeline.prediction,))
 
     def told(self) -> Iterator[Row]:
         """Every row of these nights."""
@@ -142,9 +145,9 @@ class _Part:
         known = self._learned.filter(pc.is_valid(label))
         arrived = snapshots.between(known, landed, Days.of(night))
         # Before the first model nothing was foretold, and predictions of long ago are not read.
-        first = max(served, night - timedelta(days=self._watch.nights))
-        due = snapshots.between(arrived, event, Days(first, date.max))
         lag = timedelta(days=self._pipeline.promotion.label_lag_days)
+        first = max(served, night - max(timedelta(days=self._watch.nights), lag))
+        due = snapshots.between(arrived, event, Days(first, date.max))
         settled = snapshots.between(self._foretold, event, Days.of(night - lag))
         by_then = snapshots.between(known, landed, Days(night - lag, night))
         most = (self._watch.max_unpredicted, self._watch.max_unlabelled)

@@ -82,7 +82,9 @@ def _names(nights: Nights) -> set[str]:
 
 
 def test_executors_end_with_their_driver_and_their_pods_with_its_pod(nights: Nights) -> None:
-    pod = nights.begin(["python", "-m", "jobs.spark.server"])
+    # As `nightshift up` leaves the home before it starts the driver.
+    script = 'mkdir -p -m 700 "$NIGHTSHIFT_HOME" && exec python -m jobs.spark.server'
+    pod = nights.begin(["sh", "-c", script])
     executors = wait_until(lambda: len(found := nights.executors()) == _EXECUTORS and found)
     hosts = [nights.host(one["metadata"]["name"]) for one in executors]
     assert all(map(processes_on, hosts))

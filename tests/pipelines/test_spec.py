@@ -500,6 +500,14 @@ def test_a_table_of_windows_is_made_from_as_many_days_as_the_longest() -> None:
         replace(FLIGHTS, derived=(*others, short))
 
 
+def test_labels_that_come_after_all_days_that_models_are_compared_on_are_refused() -> None:
+    held_out = TOY.training.holdout_days
+    late = replace(TOY.promotion, label_lag_days=held_out)
+    assert replace(TOY, promotion=replace(late, label_lag_days=held_out - 1))
+    with pytest.raises(UsageError, match=f"label_lag_days {held_out} must be less than"):
+        replace(TOY, promotion=late)
+
+
 @pytest.mark.parametrize(
     "cron",
     [

@@ -6,6 +6,7 @@ Equal to the pandas reference, blind to what came later, the same bulk or nightl
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -30,6 +31,7 @@ from pyspark.sql.types import (
 )
 
 from jobs.commands.land import land
+from jobs.ingestion.records import columns as columns_of
 from jobs.lake import tables
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.publications import Origin
@@ -43,6 +45,7 @@ from pipelines.feeds import Feed
 from pipelines.flights import PIPELINE
 from pipelines.run import Run
 from pipelines.stages import stage
+from tests.jobs.toy import READINGS, TOY
 from tests.reference import flights as reference
 
 WINTER = Days(date(2012, 12, 31), date(2013, 1, 4))
@@ -419,6 +422,75 @@ def test_labels_that_give_nothing_are_told_what_they_must_return(
         features._outcomes(run_of(environment, "features", Days.of(date(2013, 1, 2))))
 
 
+OLD = replace(READINGS, name="old", path="old/{date}.csv", last_day=date(2013, 1, 31))
+NEW = replace(READINGS, name="new", path="new/{date}.csv", first_day=date(2013, 2, 1))
+
+
+def outcomes_of(
+    environment: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    days: Days,
+    there: Mapping[str, DataFrame],
+) -> features._Outcomes:
+    """What became known of two feeds, of which one follows the other; `taken` is the day."""
+
+    def labels(old: DataFrame, new: DataFrame) -> DataFrame:
+        both = old.unionByName(new)
+        return both.selectExpr("landed_date", "taken AS reading_date", "id", "1 AS high")
+
+    def read(_: Run, name: str, some: Days) -> DataFrame:
+        is_of_these = F.col("landed_date").between(some.first, some.last)
+        return there[name].where(is_of_these)
+
+    monkeypatch.setattr(features, "labels_of", lambda _: labels)
+    monkeypatch.setattr(features, "exists", lambda _, name: name in there)
+    monkeypatch.setattr(features.tables, "read", read)
+    pipeline = replace(TOY, feeds=(OLD, NEW), entity_table="old")
+    return features._outcomes(
+        Run(pipeline=pipeline, days=days, environment=environment).at(stage("features"))
+    )
+
+
+def readings(spark: SparkSession, *rows: tuple[date, date]) -> DataFrame:
+    """Of these days of landing, each about a day."""
+    columns = columns_of(READINGS)
+    numbered = [(landed, place, about) for place, (landed, about) in enumerate(rows)]
+    found = spark.createDataFrame(numbered, "landed_date date, id int, taken date")
+    lacking = {name: F.lit(None) for name in columns if name not in found.columns}
+    return found.withColumns(lacking).select(*columns)
+
+
+def test_labels_of_a_feed_that_has_ended_and_of_one_that_has_not_begun_are_those_of_the_other(
+    environment: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early, late = date(2013, 1, 15), date(2013, 2, 5)
+    old = readings(spark, (early, early))
+    new = readings(spark, (late, late), (late, late))
+    before = outcomes_of(environment, monkeypatch, Days.of(early), {"old": old})
+    after = outcomes_of(environment, monkeypatch, Days.of(late), {"old": old, "new": new})
+    every_day = Days(early, late)
+    both = outcomes_of(environment, monkeypatch, every_day, {"old": old, "new": new})
+    assert (before.count, after.count, both.count) == (1, 2, 3)
+    assert {**before.about, **after.about} == both.about
+
+
+def test_an_outcome_of_a_day_that_has_not_come_is_counted_and_learned_by_no_model(
+    environment: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night = date(2013, 1, 15)
+    tomorrow, next_week = night + timedelta(days=1), night + timedelta(days=7)
+    rows = [(night, night), (night, tomorrow), (night, next_week)]
+    there = {"old": readings(spark, *rows)}
+    found = outcomes_of(environment, monkeypatch, Days.of(night), there)
+    assert (found.count, found.labelled, found.early) == (1, 1, 2)
+    assert found.about == {night: Days.of(night)}
+    assert found.rows is not None
+    assert [row["reading_date"] for row in found.rows.collect()] == [night]
+    none = {"old": readings(spark, *rows[1:])}
+    alone = outcomes_of(environment, monkeypatch, Days.of(night), none)
+    assert (alone.count, alone.early, alone.evenings) == (0, 2, None)
+
+
 def test_an_entity_table_may_have_a_column_named_as_the_label(
     environment: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,7 +524,8 @@ def test_a_night_without_outcomes_has_labels_of_the_type_that_the_table_has(
     monkeypatch.setattr(features, "_as_seen", lambda *_: rows)
     monkeypatch.setattr(features, "column_types", lambda *_: {"late": there})
     run = run_of(environment, "features", Days.of(night))
-    found = features._entity_rows(run, None, Knowledge(run, {"departures": []}))
+    nothing, knowledge = features._Outcomes(), Knowledge(run, {"departures": []})
+    found = features._entity_rows(run, nothing, knowledge)
     assert found.schema["late"].dataType.typeName() == there
 
 
@@ -460,8 +533,8 @@ def test_a_feature_that_cannot_be_finished_is_told(
     environment: Environment, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     misspelled = spark.range(1).select(F.expr("idd * 2").alias("doubled"))
-    for name in ("_outcomes", "_computed_entity_rows"):
-        monkeypatch.setattr(features, name, lambda *_: None)
+    monkeypatch.setattr(features, "_outcomes", lambda _: features._Outcomes())
+    monkeypatch.setattr(features, "_computed_entity_rows", lambda *_: None)
     monkeypatch.setattr(features, "_joined", lambda *_: misspelled)
     message = "features of 'flights' cannot be finished as they are declared: .*UNRESOLVED.*`idd`"
     with pytest.raises(UsageError, match=message):

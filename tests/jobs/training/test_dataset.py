@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from jobs.lake import snapshots
 from jobs.training import dataset
 from pipelines.days import Days
 from pipelines.errors import Refused
+from pipelines.spec import TRAINING as TRAINING_TABLE
 from tests.jobs.training.small import (
     FIRST,
     LAST,
@@ -37,6 +39,21 @@ def test_no_day_has_two_uses_and_none_is_left_out(age: int) -> None:
     assert len(window.trained) <= SMALL.training.window_days
     newest = Days.of(as_of).since(SMALL.training.window_days - 1)
     assert window.fresh == newest.within(FIRST, None)
+
+
+def test_events_whose_labels_are_declared_to_come_late_have_them_too(tmp_path: Path) -> None:
+    environment = environment_at(tmp_path)
+    about = Days(FIRST, FIRST + timedelta(days=2))
+    rows = rows_of(about)
+    landed = [day + timedelta(days=10) for day in rows["batch_date"].to_pylist()]
+    place = rows.column_names.index("landed_date")
+    publish(environment, rows.set_column(place, "landed_date", pa.array(landed)))
+    promotion = replace(SMALL.promotion, label_lag_days=10)
+    training = replace(SMALL.training, holdout_days=11)
+    late = replace(SMALL, promotion=promotion, training=training)
+    run = run_of(environment, "train", pipeline=late)
+    found = dataset.labelled_events(run, snapshots.newest(run, TRAINING_TABLE), about)
+    assert len(found) == len(rows) - rows["failed"].null_count > 0
 
 
 def test_a_full_window_has_the_declared_days() -> None:

@@ -338,6 +338,30 @@ def test_labels_that_come_a_day_later_are_awaited(
     assert found["labels"]["value"] == 0
 
 
+def test_labels_that_come_later_than_the_watch_looks_back_are_missed_where_nothing_foretold_them(
+    environment: Environment, pipeline: Pipeline
+) -> None:
+    lag = WATCH.nights + 2
+    late = replace(
+        pipeline,
+        promotion=replace(pipeline.promotion, label_lag_days=lag),
+        training=replace(pipeline.training, holdout_days=lag + 1),
+    )
+    made = tables(pipeline)
+    days = made["training"]["batch_date"].to_pylist()
+    landed = [day + timedelta(days=lag) for day in days]
+    place = made["training"].column_names.index("landed_date")
+    made["training"] = made["training"].set_column(place, "landed_date", pa.array(landed))
+    # Of the day whose labels come tonight.
+    about = NIGHTS.last - timedelta(days=lag)
+    is_other = pc.not_equal(made["predictions"]["batch_date"], pa.scalar(about))
+    made["predictions"] = made["predictions"].filter(is_other)
+    publish(environment, pipeline, made)
+    watch(environment, late, NIGHTS.last, NIGHTS.last)
+    found = {row["feature"]: row for row in rows(environment) if row["kind"] == "coverage"}
+    assert found["labels"]["value"] == 1
+
+
 def test_what_happened_before_a_model_served_was_not_to_be_foretold(
     tmp_path: Path, pipeline: Pipeline
 ) -> None:
