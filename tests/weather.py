@@ -18,6 +18,12 @@ WEATHER = pipeline("weather")
 LOADED = Days(date(2012, 12, 31), date(2013, 2, 21))
 NIGHT = Days.of(LOADED.last)
 TOMORROW = date(2013, 2, 22)
+CONTENT = """
+    SELECT table_name, day, rows, checksum FROM ops.publications
+    WHERE changed AND table_name NOT LIKE '%predictions' ORDER BY ALL"""
+PREDICTIONS = """
+    SELECT * EXCLUDE (model_run_id, run_id, predicted_at) FROM weather.predictions ORDER BY ALL"""
+"""What two lakes of the same nights have in common, by SQL."""
 
 
 def perform_all_stages(environment: Environment, days: Days, run_id: str) -> list[int]:

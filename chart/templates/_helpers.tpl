@@ -29,10 +29,13 @@ securityContext:
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile: {type: RuntimeDefault}
 {{- end }}
+{{/* A value as it was written: a large number of a file of values Helm itself would write as 1e+07. */}}
+{{- define "nightshift.asWritten" -}}
+{{- kindIs "float64" . | ternary (toJson .) (toString .) }}
+{{- end }}
 {{/* A tag of digits alone is a number in a file of values. */}}
 {{- define "nightshift.image" -}}
-{{- $tag := .Values.image.tag }}
-{{- required "image.repository: say where your image is" .Values.image.repository }}:{{ kindIs "float64" $tag | ternary (toJson $tag) (toString $tag) }}
+{{- required "image.repository: say where your image is" .Values.image.repository }}:{{ include "nightshift.asWritten" .Values.image.tag }}
 {{- end }}
 {{/* The same of a container, and which image it has. */}}
 {{- define "nightshift.container" -}}
@@ -48,12 +51,11 @@ securityContext:
 {{- define "nightshift.home" -}}
 - {name: NIGHTSHIFT_HOME, value: /var/lib/nightshift/home}
 {{- end }}
-{{/* A large number of a file of values Helm itself would write as 1e+07. */}}
 {{- define "nightshift.environment" -}}
 {{- range $name, $value := .Values.environment }}
 {{- if not (kindIs "invalid" $value) }}
 - name: {{ $name }}
-  value: {{ kindIs "float64" $value | ternary (toJson $value) (toString $value) | quote }}
+  value: {{ include "nightshift.asWritten" $value | quote }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -283,8 +283,7 @@ def _computing(environment: Environment) -> dict[str, str]:
     return {
         "spark.master": environment.spark_master,
         **_executors(environment, environment.spark_master),
-        **_unless_given(environment, _of_long_life(environment.spark_master)),
-        **_unless_given(environment, _driver_in_pod(environment, environment.spark_master)),
+        **_unless_given(environment, environment.spark_master),
         "spark.executor.memory": environment.spark_memory,
         # Those of this machine, which executors fetch from it.
         "spark.jars": ",".join(map(str, own_jars(environment))),
@@ -335,10 +334,11 @@ def _driver_in_pod(environment: Environment, master: str) -> dict[str, str]:
     }
 
 
-def _unless_given(environment: Environment, settings: Mapping[str, str]) -> dict[str, str]:
-    """Those of which a site's own file says nothing else."""
+def _unless_given(environment: Environment, master: str) -> dict[str, str]:
+    """What a site's own file may say otherwise."""
+    own = {**_of_long_life(master), **_driver_in_pod(environment, master)}
     given = properties.read(environment)
-    return {name: value for name, value in settings.items() if name not in given}
+    return {name: value for name, value in own.items() if name not in given}
 
 
 def cores_at_once(environment: Environment) -> int:

@@ -15,12 +15,6 @@ from tests.hosts import kill_all_in
 from tests.kubernetes.nights import KEYS, Nights, processes_on, wait_until
 from tests.object_store.conftest import in_bucket
 
-_CONTENT = """
-    SELECT table_name, day, rows, checksum FROM ops.publications
-    WHERE changed AND pipeline = 'weather' AND table_name NOT LIKE '%predictions' ORDER BY ALL"""
-_PREDICTIONS = """
-    SELECT * EXCLUDE (model_run_id, run_id, code_version, predicted_at)
-    FROM weather.predictions ORDER BY ALL"""
 _EXECUTORS = 2
 
 
@@ -54,7 +48,7 @@ def test_nights_on_executors_in_pods_publish_the_rows_of_one_machine(
         assert one["spec"]["containers"][0]["resources"]["limits"]["memory"] == "2Gi"
     assert nights.end_of(pod) == "Succeeded", nights.log(pod)
     wait_until(lambda: not nights.of_part("spark-executor"))
-    for question in (_CONTENT, _PREDICTIONS):
+    for question in (weather.CONTENT, weather.PREDICTIONS):
         here, there = (sql.query(one, question)[1] for one in (weather_lake, at_store))
         assert len(here) > len(weather.LOADED)
         assert there == here
@@ -73,7 +67,7 @@ def test_an_executor_that_is_killed_in_mid_night_is_replaced(
     assert nights.end_of(pod) == "Succeeded", nights.log(pod)
     weather.land(weather.WEATHER, weather_lake, night)
     assert set(weather.perform_all_stages(weather_lake, night, "night")) == {0}
-    for question in (_CONTENT, _PREDICTIONS):
+    for question in (weather.CONTENT, weather.PREDICTIONS):
         assert sql.query(at_store, question)[1] == sql.query(weather_lake, question)[1]
 
 

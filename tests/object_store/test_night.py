@@ -28,13 +28,7 @@ from pipelines.landing import stamp
 from pipelines.places import ENDPOINT
 from plugins.report_pages import file_of
 from tests.object_store.conftest import ObjectStore, in_bucket
-from tests.weather import LOADED, WEATHER
-
-_CONTENT = """
-    SELECT table_name, day, rows, checksum FROM ops.publications
-    WHERE changed AND table_name NOT LIKE '%predictions' ORDER BY ALL"""
-_PREDICTIONS = """
-    SELECT * EXCLUDE (model_run_id, run_id, predicted_at) FROM weather.predictions ORDER BY ALL"""
+from tests.weather import CONTENT, LOADED, PREDICTIONS, WEATHER
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +63,10 @@ def command(environment: Environment, *arguments: str) -> subprocess.CompletedPr
 def test_a_disk_and_a_store_have_the_same_rows(
     at_store: Environment, weather_lake: Environment
 ) -> None:
-    published = sql.query(at_store, _CONTENT)[1]
+    published = sql.query(at_store, CONTENT)[1]
     assert len(published) > len(LOADED)
-    assert published == sql.query(weather_lake, _CONTENT)[1]
-    assert sql.query(at_store, _PREDICTIONS) == sql.query(weather_lake, _PREDICTIONS)
+    assert published == sql.query(weather_lake, CONTENT)[1]
+    assert sql.query(at_store, PREDICTIONS) == sql.query(weather_lake, PREDICTIONS)
 
 
 def test_what_up_does_first_needs_no_disk_that_executors_lack(at_store: Environment) -> None:
@@ -166,7 +160,7 @@ def test_a_store_that_is_away_ends_a_night_with_one_message_and_the_next_goes_on
 ) -> None:
     night = Days.of(LOADED.last + timedelta(days=1))
     land(WEATHER, at_store, night)
-    before = sql.query(at_store, _CONTENT)[1]
+    before = sql.query(at_store, CONTENT)[1]
     store.fail("away")
     ended = run_weather(at_store, night)
     assert store.mend()["away"] > 0
@@ -174,9 +168,9 @@ def test_a_store_that_is_away_ends_a_night_with_one_message_and_the_next_goes_on
     fault = f"Fault: The object store at {os.environ[ENDPOINT]} could not be read"
     assert fault in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert sql.query(at_store, _CONTENT)[1] == before
+    assert sql.query(at_store, CONTENT)[1] == before
     assert run_weather(at_store, night).returncode == 0
-    assert len(sql.query(at_store, _CONTENT)[1]) > len(before)
+    assert len(sql.query(at_store, CONTENT)[1]) > len(before)
 
 
 def test_doctor_tells_which_places_can_be_written(at_store: Environment, tmp_path: Path) -> None:
