@@ -21,6 +21,7 @@ from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.run import Run
 from pipelines.stages import stage
+from tests import empty_registry
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -120,7 +121,7 @@ def environment(shared_environment: Environment, tmp_path: Path) -> Environment:
         shared_environment,
         lake=str(tmp_path / "lake"),
         landing=tmp_path / "landing",
-        mlflow_uri=f"sqlite:///{tmp_path}/mlflow.db",
+        mlflow_uri=empty_registry.put_in(tmp_path),
     )
 
 

@@ -15,6 +15,7 @@ from hypothesis import settings
 
 from jobs.services import stage_client
 from pipelines.environment import ROOT, Environment
+from tests import empty_registry
 from tests.jobs.training.small import environment_at
 
 # An example that waits for a busy machine is not a slow one.
@@ -57,6 +58,5 @@ def rank_server() -> Iterator[tuple[Environment, int]]:
 @pytest.fixture
 def ranked(rank_server: tuple[Environment, int], tmp_path: Path) -> Environment:
     """An environment with ranks to fork and an empty lake and model registry of the test's own."""
-    return replace(
-        rank_server[0], lake=str(tmp_path / "lake"), mlflow_uri=f"sqlite:///{tmp_path}/mlflow.db"
-    )
+    own_registry = empty_registry.put_in(tmp_path)
+    return replace(rank_server[0], lake=str(tmp_path / "lake"), mlflow_uri=own_registry)

@@ -5,13 +5,9 @@ A batch fails when `x` is high or it was made on line 'BB'; the twin's batches w
 
 from __future__ import annotations
 
-import atexit
-import shutil
 from dataclasses import replace
 from datetime import date, timedelta
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -39,6 +35,7 @@ from pipelines.model import (
 from pipelines.run import Run
 from pipelines.spec import Pipeline
 from pipelines.stages import stage
+from tests import empty_registry
 
 FIRST, LAST = date(2013, 1, 1), date(2013, 1, 24)
 NETWORK = NeuralNetwork(
@@ -124,19 +121,9 @@ def environment_at(home: Path) -> Environment:
 
 
 def models_at(home: Path) -> Environment:
-    """An environment with an empty model registry: a copy, because making one takes seconds."""
-    shutil.copyfile(_empty_registry(), home / "mlflow.db")
+    """An environment with an empty model registry."""
+    empty_registry.put_in(home)
     return environment_at(home)
-
-
-@cache
-def _empty_registry() -> Path:
-    from mlflow.tracking import MlflowClient
-
-    folder = mkdtemp()
-    atexit.register(shutil.rmtree, folder)
-    MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
-    return Path(folder) / "mlflow.db"
 
 
 def run_of(
