@@ -5,6 +5,8 @@ And what else a night is watched for: drift, skew and coverage (`jobs/training/w
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
@@ -25,19 +27,26 @@ _TABLE = "live_quality"
 def monitor(run: Run) -> dict[str, object]:
     """Measure the predictions whose labels became known on the run's days, and watch these nights.
 
-    The measures are by day, event date and model; what is watched, by night.
+    The measures are by day, event date and model; what is watched, by night. An outcome that was
+    told before, and on these days anew, is measured as it was told last, and taken out of the
+    measures of the day on which it was told before.
 
     Models that have awaited a person for too long are refused, also where no model is trained or
     evaluated.
     """
     approvals.expire(run)
-    arrived = _arrived(run)
+    labels, days_before = _labels(run)
+    arrived = _with_predictions(run, labels)
+    landed = run.pipeline.table(TRAINING).partition
     rows = [_row(run, part) for part in _parts(run, arrived)]
-    inside = f"landed_date >= '{run.days.first}' AND landed_date <= '{run.days.last}'"
+    days = ", ".join(f"'{day}'" for day in (*days_before, *run.days))
+    about = f"pipeline = '{run.pipeline.name}' AND landed_date IN ({days})"
     # Also by nothing: measures of labels that have been taken back must go.
-    ops.replace(run.environment, _TABLE, rows, f"pipeline = '{run.pipeline.name}' AND {inside}")
-    pooled = {"pooled": _measure(run, arrived)} if len(arrived) else {}
-    return {"labels": len(arrived), "measured": len(rows), **pooled, **_watch(run)}
+    ops.replace(run.environment, _TABLE, rows, about)
+    own = snapshots.between(arrived, landed, run.days)
+    measured = sum(row["landed_date"] in run.days for row in rows)
+    pooled = {"pooled": _measure(run, own)} if len(own) else {}
+    return {"labels": len(own), "measured": measured, **pooled, **_watch(run)}
 
 
 def _watch(run: Run) -> dict[str, object]:
@@ -55,12 +64,50 @@ def _watch(run: Run) -> dict[str, object]:
     }
 
 
-def _arrived(run: Run) -> pa.Table:
-    """Labels of the run's days beside the published predictions for them."""
+def _labels(run: Run) -> tuple[pa.Table, list[date]]:
+    """Labels of the run's days, and of days before on which some of theirs had been told already.
+
+    Each as it was told last, and these days before.
+    """
     pipeline = run.pipeline
     landed = pipeline.table(TRAINING).partition
-    known = dataset.labelled(run, snapshots.newest(run, TRAINING), run.days)
-    labels = known.select([landed, *pipeline.entity, pipeline.training.label])
+    own = _told(run, run.days)
+    before, after = _told_before(run, own), _told(run, _after(run))
+    keys = list(pipeline.entity)
+    anew = before.join(own.select(keys), keys=keys, join_type="left semi")
+    days_before = sorted(set(anew[landed].to_pylist()))
+    every = dataset.last_told(pa.concat_tables([before, own, after]), keys)
+    known = every.filter(pc.is_valid(every[pipeline.training.label]))
+    wanted = pa.array([*days_before, *run.days], pa.date32())
+    return known.filter(pc.is_in(known[landed], wanted)), days_before
+
+
+def _told(run: Run, days: Days) -> pa.Table:
+    """Outcomes that became known on those days, with a label or without."""
+    training = run.pipeline.table(TRAINING)
+    # As they are known by now, also of days after the run's.
+    latest = replace(snapshots.newest(run, training.name), night=date.max)
+    columns = (training.partition, *run.pipeline.entity, run.pipeline.training.label)
+    return snapshots.read(run, latest, days, columns).select(list(dict.fromkeys(columns)))
+
+
+def _told_before(run: Run, own: pa.Table) -> pa.Table:
+    """What had become known of the events of these outcomes before the run's days."""
+    first = pc.min(own[run.pipeline.event_date]).as_py()
+    if first is None or first >= run.days.first:
+        return own.slice(0, 0)
+    return _told(run, Days(first, run.days.first - timedelta(days=1)))
+
+
+def _after(run: Run) -> Days:
+    """The days on which outcomes of the run's days may have been told anew since."""
+    last = dataset.landing_of(run.pipeline, run.days).last
+    return Days(run.days.last + timedelta(days=1), last)
+
+
+def _with_predictions(run: Run, labels: pa.Table) -> pa.Table:
+    """The labels beside the published predictions for them."""
+    pipeline = run.pipeline
     if not len(labels) or not exists(run, PREDICTIONS):
         # Without a prediction a label measures nothing.
         return labels.slice(0, 0)

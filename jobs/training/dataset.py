@@ -8,11 +8,12 @@ held-out days.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
@@ -26,10 +27,11 @@ from jobs.lake.locations import laid_out_rows, path
 from jobs.lake.snapshots import Snapshot
 from jobs.spark.server import cores_at_once, running_server
 from jobs.spark.session import connect
-from jobs.training import encoding, shards_on_spark
+from jobs.training import encoding, shards_on_spark, told_anew
 from jobs.training.encoding import Encoding, Examples
 from jobs.training.parts import Source
 from jobs.training.shards import Shards
+from jobs.training.told_anew import ToldAnew
 from pipelines import places
 from pipelines.days import Days
 from pipelines.errors import Refused
@@ -40,9 +42,13 @@ from pipelines.spec import TRAINING, Pipeline
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from jobs.lake.data_files import DayFile
+
 _LAG_DAYS = 7
 """Days after an event by which its label has landed, unless more are declared; later ones are not
 measured."""
+_PLACE = "place told"
+"""With a space, which no column has."""
 _FEWEST_DAYS = 2
 """One to fit on and one to validate on."""
 
@@ -123,7 +129,7 @@ def columns_read(training: Training) -> tuple[str, ...]:
 def labelled(
     run: Run, snapshot: Snapshot, days: Days, columns: tuple[str, ...] | None = None
 ) -> pa.Table:
-    """The training rows of those days that have a label.
+    """The training rows of those days that have a label, one for each outcome: see `last_told`.
 
     Args:
         run: Whose pipeline's rows they are.
@@ -135,8 +141,26 @@ def labelled(
     training = run.pipeline.training
     if columns is None:
         columns = columns_read(training)
-    rows = snapshots.read(run, snapshot, days, (*columns, training.label))
+    told = snapshots.read(run, snapshot, days, (*columns, training.label))
+    rows = last_told(told, run.pipeline.entity)
     return rows.filter(pc.is_valid(rows[training.label]))
+
+
+def last_told(rows: pa.Table, entity: Sequence[str]) -> pa.Table:
+    """Of each entity the last row: an outcome that a later drop tells anew counts once, as of then.
+
+    Args:
+        rows: In the order of the days on which they became known.
+        entity: Columns of the key.
+    """
+    keys = list(entity)
+    numbered = rows.select(keys).append_column(_PLACE, pa.array(np.arange(len(rows))))
+    last = numbered.group_by(keys, use_threads=False).aggregate([(_PLACE, "max")])
+    if len(last) == len(rows):
+        # As nearly always: nothing is copied.
+        return rows
+    places = last[f"{_PLACE}_max"].to_numpy()
+    return rows.take(pa.array(np.sort(places)))
 
 
 def landing_of(pipeline: Pipeline, events: Days) -> Days:
@@ -246,7 +270,7 @@ class InProcess:
         return fresh(self.run, self.rows, self.days)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class OnSpark:
     """They are laid out by Spark's workers, each time that they are asked for."""
 
@@ -296,24 +320,31 @@ class OnSpark:
         if most is None or window.rows <= most:
             columns = self._training.features
             rows = labelled(self.run, self.snapshot, self.days.validation, columns)
-            return encoding.encode(rows, learned, self._training.label)
+            partition = self.run.pipeline.table(self.snapshot.table).partition
+            last = self.told_anew.last_of(rows, partition)
+            return encoding.encode(last, learned, self._training.label)
         folder = self.folder / "validation"
         return shards_on_spark.lay_out(self.session, window, learned, window.rows, folder)
 
     def _window(self, days: Days) -> shards_on_spark.Window:
-        files = tuple(snapshots.files(self.run, self.snapshot, days))
-        rows = sum(file.rows for file in files)
-        amounts.add_read(rows, sum(file.size for file in files))
-        source = Source(
-            table=path(self.run, self.snapshot.table),
-            schema=snapshots.schema(self.run, self.snapshot),
-            partition=self.run.pipeline.table(self.snapshot.table).partition,
-        )
         return shards_on_spark.Window(
-            source=source,
-            files=files,
+            source=_source(self.run, self.snapshot),
+            files=_files(self.run, self.snapshot, days),
             training=self._training,
             cores=cores_at_once(self.run.environment),
+            told_anew=self.told_anew,
+        )
+
+    @cached_property
+    def told_anew(self) -> ToldAnew:
+        """Rows of all days that have a use which do not count: see `last_told`."""
+        return told_anew.find(
+            self.session,
+            _source(self.run, self.snapshot),
+            _files(self.run, self.snapshot, self.days.all),
+            self.run.pipeline.entity,
+            self.folder / "told anew",
+            cores_at_once(self.run.environment),
         )
 
     @property
@@ -345,6 +376,21 @@ def on_spark(run: Run, snapshot: Snapshot, days: Window) -> Iterator[OnSpark]:
         finally:
             # A training that failed may have left nothing; what stays is for `nightshift maintain`.
             places.remove(folder)
+
+
+def _source(run: Run, snapshot: Snapshot) -> Source:
+    return Source(
+        table=path(run, snapshot.table),
+        schema=snapshots.schema(run, snapshot),
+        partition=run.pipeline.table(snapshot.table).partition,
+    )
+
+
+def _files(run: Run, snapshot: Snapshot, days: Days) -> tuple[DayFile, ...]:
+    files = tuple(snapshots.files(run, snapshot, days))
+    rows = sum(file.rows for file in files)
+    amounts.add_read(rows, sum(file.size for file in files))
+    return files
 
 
 def is_large(run: Run, snapshot: Snapshot, days: Window) -> bool:

@@ -38,6 +38,7 @@ from jobs.training.column_statistics import (
 from jobs.training.encoding import Encoding
 from jobs.training.parts import Part, Source
 from jobs.training.shards import Shards
+from jobs.training.told_anew import ToldAnew
 from pipelines import places
 from pipelines.model import Training
 
@@ -114,10 +115,12 @@ class Window:
     """Which of their columns are read."""
     cores: int
     """Of Spark, to which they are shared out."""
+    told_anew: ToldAnew
+    """Rows that do not count, because a later one tells the same outcome anew."""
 
     @property
     def rows(self) -> int:
-        """With those that have no label."""
+        """With those that do not count, or have no label."""
         return sum(file.rows for file in self.files)
 
     @property
@@ -249,14 +252,16 @@ def _shares_in(batches: Iterator[pa.RecordBatch]) -> Iterator[_Share]:
         yield from map(_Share.of, batch.to_pylist())
 
 
-def _labelled(rows: pa.Table, training: Training) -> NDArray[np.bool_]:
-    is_labelled: NDArray[np.bool_] = pc.is_valid(rows[training.label]).to_numpy()
-    return is_labelled
+def _chosen(window: Window, share: _Share, rows: pa.Table) -> NDArray[np.bool_]:
+    """Those that have a label, and that no later drop tells anew."""
+    is_labelled: NDArray[np.bool_] = pc.is_valid(rows[window.training.label]).to_numpy()
+    return is_labelled & window.told_anew.is_last(rows, share.part.day)
 
 
 def _read(window: Window, share: _Share) -> Iterator[pa.Table]:
     training = window.training
-    return parts.read(window.source, share.part, (*training.features, training.label))
+    keys = window.told_anew.columns_of(share.part.day)
+    return parts.read(window.source, share.part, (*training.features, training.label, *keys))
 
 
 @dataclass(frozen=True)
@@ -271,7 +276,7 @@ class _Learn:
         for share in _shares_in(batches):
             learning = Learning(training, self.bounds)
             for rows in _read(self.window, share):
-                learning.add(rows.filter(pa.array(_labelled(rows, training))))
+                learning.add(rows.filter(pa.array(_chosen(self.window, share, rows))))
             yield _pieces(share, training, learning.learned())
 
 
@@ -400,11 +405,11 @@ class _Deal:
             first = 0
             for rows in _read(self.window, share):
                 drawn = drawing.random_raw(len(rows))
-                is_labelled = _labelled(rows, training)
-                chosen = rows.filter(pa.array(is_labelled))
+                is_chosen = _chosen(self.window, share, rows)
+                chosen = rows.filter(pa.array(is_chosen))
                 examples = encoding.encode(chosen, self.encoding, training.label)
                 words = shards.words_of(examples)
-                yield self._dealt(share, first, drawn[is_labelled], words)
+                yield self._dealt(share, first, drawn[is_chosen], words)
                 first += len(rows)
 
     def _dealt(

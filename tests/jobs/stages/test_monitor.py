@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from jobs.lake import model_events, ops
@@ -88,6 +89,44 @@ def test_one_pass_over_two_days_measures_what_two_nights_do(environment: Environ
     nightly = _measured(environment)
     monitor(small.run_of(environment, "monitor", DAYS.last, DAYS.first))
     assert _measured(environment) == nightly
+
+
+def _told_anew() -> pa.Table:
+    """Outcomes of the first day, of line AA, told once more on the second as their opposite."""
+    first = LABELS["landed_date"].to_numpy() == np.datetime64(DAYS.first)
+    of_line = LABELS["line"].to_numpy(zero_copy_only=False) == "AA"
+    again = LABELS.filter(pa.array(first & of_line))
+    landed = pa.repeat(pa.scalar(DAYS.last), len(again))
+    later = small.with_column(again, "landed_date", landed)
+    opposite = pc.subtract(1, later["failed"]).cast(pa.int32())
+    return small.with_column(later, "failed", opposite)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 1, 0), "one pass"], ids=str)
+def test_an_outcome_that_is_told_anew_counts_once_and_as_it_was_told_last(
+    environment: Environment, order: tuple[int, ...] | str
+) -> None:
+    _predict(environment, LABELS)
+    if order == (0, 1):
+        # It had been measured before anybody knew better.
+        monitor(small.run_of(environment, "monitor", DAYS.first))
+    anew = _told_anew()
+    small.publish(environment, pa.concat_tables([LABELS, anew]))
+    if isinstance(order, str):
+        monitor(small.run_of(environment, "monitor", DAYS.last, DAYS.first))
+    else:
+        for place in order:
+            monitor(small.run_of(environment, "monitor", list(DAYS)[place]))
+    measured = _measured(environment)
+    told = [(row["landed_date"], row["event_date"], row["rows"]) for row in measured]
+    labelled = pc.sum(anew["failed"].is_valid()).as_py()
+    assert 5 < labelled < 35
+    assert told == [
+        (DAYS.first, DAYS.first, 39 - labelled),
+        (DAYS.last, DAYS.first, labelled),
+        (DAYS.last, DAYS.last, 39),
+    ]
+    assert measured[1]["label_mean"] == pytest.approx(pc.mean(anew["failed"]).as_py())
 
 
 def test_labels_of_one_kind_have_no_auc(environment: Environment) -> None:

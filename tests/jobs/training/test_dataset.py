@@ -5,6 +5,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +26,8 @@ from tests.jobs.training.small import (
     publish,
     rows_of,
     run_of,
+    with_column,
+    without_values,
 )
 
 
@@ -54,6 +57,43 @@ def test_events_whose_labels_are_declared_to_come_late_have_them_too(tmp_path: P
     run = run_of(environment, "train", pipeline=late)
     found = dataset.labelled_events(run, snapshots.newest(run, TRAINING_TABLE), about)
     assert len(found) == len(rows) - rows["failed"].null_count > 0
+
+
+def test_an_outcome_that_a_later_drop_tells_anew_is_learned_once_and_as_it_was_told_last(
+    tmp_path: Path,
+) -> None:
+    environment = environment_at(tmp_path)
+    days = Days(LAST - timedelta(days=9), LAST)
+    rows = rows_of(days)
+    told_anew = rows.slice(0, 39)
+    flipped = pa.array([1 - label for label in told_anew["failed"].to_pylist()], pa.int32())
+    later = with_column(told_anew, "failed", flipped)
+    last_day = pa.repeat(pa.scalar(LAST), len(later))
+    later = with_column(later, "landed_date", last_day)
+    # Taken back: it is known no more.
+    withdrawn = with_column(rows.slice(40, 1), "landed_date", last_day.slice(0, 1))
+    withdrawn = without_values(withdrawn, "failed")
+    publish(environment, pa.concat_tables([rows, later, withdrawn]))
+    run = run_of(environment, "train")
+    snapshot = snapshots.newest(run, TRAINING_TABLE)
+    found = dataset.labelled(run, snapshot, days)
+    keys = list(zip(*(found[name].to_pylist() for name in SMALL.entity), strict=True))
+    assert len(keys) == len(set(keys)) == 39 * 10 - 1
+    of_first_day = found.filter(pc.equal(found["batch_date"], days.first))
+    assert by_batch(of_first_day) == by_batch(later)
+    assert set(of_first_day["landed_date"].to_pylist()) == {LAST}
+    # A night before it knew nothing of it.
+    before = dataset.labelled(run, snapshot, Days(days.first, days.last - timedelta(days=1)))
+    of_first_day = before.filter(pc.equal(before["batch_date"], days.first))
+    assert by_batch(of_first_day) == by_batch(told_anew)
+    events = dataset.labelled_events(run, snapshot, Days.of(days.first))
+    assert len(events) == 39
+
+
+def by_batch(rows: pa.Table) -> list[tuple[int, int]]:
+    """The label of each batch, in their order."""
+    pairs = zip(rows["batch"].to_pylist(), rows["failed"].to_pylist(), strict=True)
+    return sorted(pairs)
 
 
 def test_a_full_window_has_the_declared_days() -> None:

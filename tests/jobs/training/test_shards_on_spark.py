@@ -121,6 +121,28 @@ def test_both_models_get_the_rows_and_the_encoding_of_one_process(run: Run) -> N
                 np.testing.assert_array_equal(words(ours.validation), words(theirs.validation))
 
 
+def test_an_outcome_that_is_told_anew_counts_once_as_in_one_process(run: Run) -> None:
+    # Of a day to fit, of two that validate, of one that is held out.
+    older = [ROWS.slice(40 * day, 30) for day in (3, 14, 16, 20)]
+    newest = pa.repeat(pa.scalar(small.LAST), 30)
+    anew = [small.with_column(rows, "landed_date", newest) for rows in older]
+    # Learned by nobody if nothing of the later rows counts.
+    anew = [small.with_column(rows, "x", pa.array(np.full(30, 9.0))) for rows in anew]
+    published(run, pa.concat_tables([ROWS, *anew]))
+    snapshot = snapshots.newest(run, "training")
+    rows = dataset.labelled(run, snapshot, WINDOW.all)
+    with on_spark(run) as laid_out:
+        assert len(laid_out.told_anew.days) == 4
+        for ours, theirs in (
+            (laid_out.judged(), dataset.judged(run, rows, WINDOW)),
+            (laid_out.fresh(), dataset.fresh(run, rows, WINDOW)),
+        ):
+            require_alike(ours.encoding, theirs.encoding)
+            assert in_any_order(words(ours.fit)) == in_any_order(words(theirs.fit))
+            if theirs.validation is not None:
+                np.testing.assert_array_equal(words(ours.validation), words(theirs.validation))
+
+
 def test_columns_that_a_file_lacks_and_odd_values_are_learned_as_in_one_process(run: Run) -> None:
     rows = small.without_values(ROWS, "noise")
     rare = ["RR" if place % 80 == 0 else None for place in range(len(ROWS))]
