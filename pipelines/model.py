@@ -143,7 +143,8 @@ FAMILIES: Mapping[str, type[Family]] = {family.name: family for family in _FAMIL
 class GroupMean:
     """A baseline: the mean label of past rows with the same values in a few columns.
 
-    Of a binary label this is a rate, of a measurement a climatology.
+    Of a binary label this is a rate, as if one more row had been seen with the overall one; of a
+    measurement a climatology.
     """
 
     columns: tuple[str, ...]

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -204,18 +205,17 @@ def _held_out(run: Run, scorers: Sequence[Scorer]) -> HeldOut:
         scorers: With what they read.
     """
     training = run.pipeline.training
+    task = task_of(training.task)
     past, rows = _rows(run, scorers)
+    # To the days that the candidate was trained on, and to no later one.
+    fit = partial(baselines.fit, rows=past, label=training.label, prior_rows=task.prior_rows)
     return HeldOut(
-        task=task_of(training.task),
+        task=task,
         rows=rows,
         day=rows[run.pipeline.event_date].to_numpy(),
         label=rows[training.label].to_numpy().astype(np.float64),
         models={CANDIDATE: scorers[0].score(rows)},
-        # Fitted to the days that the candidate was trained on, and to no later one.
-        baselines={
-            baseline.name: baselines.fit(baseline, past, training.label).predict(rows)
-            for baseline in training.baselines
-        },
+        baselines={one.name: fit(one).predict(rows) for one in training.baselines},
     )
 
 

@@ -310,6 +310,7 @@ def _results(
 ) -> pa.Table:
     """Train as of the night, and score the days after it as that night would have."""
     training = run.pipeline.training
+    task = task_of(training.task)
     # Those of events that have got a label, with what was known before the event.
     rows = dataset.labelled_events(run, recipe.snapshot, part)
     names = [MODEL, *(declared.name for declared in training.baselines)]
@@ -319,7 +320,7 @@ def _results(
         predictions[MODEL] = _model_says(run, recipe, rows, cores, ranks_in)
         known = dataset.labelled(run, recipe.snapshot, recipe.days.fresh)
         for declared in training.baselines:
-            fitted = baselines.fit(declared, known, training.label)
+            fitted = baselines.fit(declared, known, training.label, prior_rows=task.prior_rows)
             predictions[declared.name] = fitted.predict(rows)
     return kept_rows(run, rows, predictions)
 

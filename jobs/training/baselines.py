@@ -28,10 +28,7 @@ class FittedBaseline(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Means:
-    """Mean labels by value, as if each value had been seen once more with the overall mean.
-
-    So an unseen value has the overall mean.
-    """
+    """Mean labels by value; an unseen value has the overall mean."""
 
     columns: tuple[str, ...]
     means: Mapping[_Key, float]
@@ -59,13 +56,27 @@ class Repeated:
         return np.where(np.isfinite(values), values, self.overall)
 
 
-def fit(baseline: Baseline, rows: pa.Table, label: str) -> FittedBaseline:
-    """The baseline fitted to these rows, all of which have a label."""
+def fit(
+    baseline: Baseline,
+    rows: pa.Table,
+    label: str,
+    *,
+    prior_rows: int,
+) -> FittedBaseline:
+    """The baseline fitted to rows, all of which have a label.
+
+    Args:
+        baseline: As declared.
+        rows: To learn from.
+        label: Column of the label.
+        prior_rows: A mean is taken as if so many more rows had been seen, of the overall mean: see
+            `LearningTask.prior_rows`.
+    """
     # As floats: a label may be a decimal, which adds up with none.
     labels = pa.array(doubles(rows[label]))
     overall = float(pc.mean(labels).as_py())
     if isinstance(baseline, GroupMean):
-        means = _means(_texts(rows, baseline.columns), labels, overall)
+        means = _means(_texts(rows, baseline.columns), labels, prior_rows, overall)
         return Means(columns=baseline.columns, means=means, overall=overall)
     return Repeated(feature=baseline.feature, overall=overall)
 
@@ -73,6 +84,7 @@ def fit(baseline: Baseline, rows: pa.Table, label: str) -> FittedBaseline:
 def _means(
     texts: Sequence[pa.ChunkedArray],
     labels: pa.Array,
+    prior_rows: int,
     overall: float,
 ) -> dict[_Key, float]:
     # By number: a column may be named as anything, `label` too.
@@ -81,12 +93,12 @@ def _means(
     # One thread: the last bits of a sum of floats depend on the order in which they are added.
     grouped = keyed.group_by(names, use_threads=False)
     sums = grouped.aggregate([(_LABEL, "sum"), (_LABEL, "count")])
-    return {
-        tuple(group[name] for name in names): (
-            (group[f"{_LABEL}_sum"] + overall) / (group[f"{_LABEL}_count"] + 1)
-        )
-        for group in sums.to_pylist()
-    }
+    means: dict[_Key, float] = {}
+    for group in sums.to_pylist():
+        key = tuple(group[name] for name in names)
+        total = group[f"{_LABEL}_sum"] + prior_rows * overall
+        means[key] = total / (group[f"{_LABEL}_count"] + prior_rows)
+    return means
 
 
 def _texts(rows: pa.Table, columns: Sequence[str]) -> list[pa.ChunkedArray]:

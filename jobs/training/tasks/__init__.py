@@ -55,6 +55,10 @@ class LearningTask(Protocol):
         """Keras's name of the loss."""
 
     @property
+    def prior_rows(self) -> int:
+        """Rows of the overall mean that the mean label of a group counts beside its own."""
+
+    @property
     def unit(self) -> str:
         """Name of the layer with a network's last, linear unit."""
 

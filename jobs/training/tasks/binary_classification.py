@@ -38,6 +38,8 @@ class BinaryClassification:
     leak_score: str = "auc"
     loss_title: str = "log loss"
     keras_loss: str = "binary_crossentropy"
+    prior_rows: int = 1
+    """Of few rows all may be alike: a rate of 0 or 1 that is wrong once has an endless loss."""
     unit: str = "probability"
     max_leak_score: float = 0.90
     foretells: str = "probability from 0 to 1"

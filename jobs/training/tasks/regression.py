@@ -34,6 +34,8 @@ class Regression:
     leak_score: str = "r2"
     loss_title: str = "squared error"
     keras_loss: str = "mean_squared_error"
+    prior_rows: int = 0
+    """Where groups differ in level, as stations do, another mean would make a good baseline bad."""
     unit: str = "deviation"
     max_leak_score: float = 0.99
     """Nothing in nature is foretold so well a day ahead; a copied label is."""
