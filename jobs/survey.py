@@ -261,7 +261,8 @@ class Survey:
         if table.is_of_the_moment:
             known_now = self._knowledge.known_day_of_moment(table, night)
             return max([known_now, *self._coming(table, night, pending)])
-        known = [self._known_input(name, night, pending) for name in table.reads]
+        window = Days.of(night).since(table.window_days - 1)
+        known = [self._known_input(name, day, pending) for name in table.reads for day in window]
         return max([night, *known])
 
     def _coming(self, table: Table, night: date, pending: _Pending) -> list[date]:

@@ -155,6 +155,9 @@ class Table:
     changes nothing."""
     is_asked_once: bool = False
     """Its rows are what a night asked and was told; see `is_of_the_moment`."""
+    follows_corrections: bool = False
+    """Of a table with a window: a day of it is made anew when any day of its window changes, as
+    outcomes that take days to tell must be. Otherwise it says for ever what its own night knew."""
     warehouse: bool = False
     """It is published to PostgreSQL too, when NIGHTSHIFT_WAREHOUSE_URL is set. Predictions always
     are."""
@@ -169,6 +172,11 @@ class Table:
         refuse_unless(
             self.window_days >= 1,
             f"Table '{self.name}': window_days must be at least 1, the day itself.",
+        )
+        refuse_unless(
+            self.window_days > 1 or not self.follows_corrections,
+            f"Table '{self.name}' follows corrections of its day in any case: follows_corrections "
+            "is for a window_days of 2 or more.",
         )
         refuse_unless(bool(self.key), f"Table '{self.name}' needs a key.")
         refuse_unless(
@@ -195,9 +203,10 @@ class Table:
         """Whether a day of it says what its own night knew of the days up to then.
 
         What becomes known later changes no such day. A day of another table says what is known of
-        that day alone, and has a new version when that changes.
+        its day, or of its window, and has a new version when that changes.
         """
-        return self.is_asked_once or self.window_days > 1
+        keeps_its_moment = self.window_days > 1 and not self.follows_corrections
+        return self.is_asked_once or keeps_its_moment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,7 +25,7 @@ out."""
 _NOT_OF_ROWS = frozenset(
     {
         *("doc", "docs", "types", "least", "most", "max_quarantine_share", "is_asked_once"),
-        *("warehouse", "rows_in_process", "past_days"),
+        *("warehouse", "rows_in_process", "past_days", "follows_corrections"),
     }
 )
 """Fields of declarations that tell people, judge rows, or say where they go or are held: they make

@@ -44,7 +44,8 @@ def labels_of(pipeline: Pipeline) -> Transform:
     """The function that makes the labels.
 
     Raises:
-        UsageError: there is none, or one that takes what is no table of the pipeline's data.
+        UsageError: there is none, or one that takes what is no table of the pipeline's data, or a
+            table that corrections do not reach.
     """
     lacking = f"'{pipeline.name}' has no labels"
     function = _written_for(pipeline, "labels", "<outcomes>", lacking)
@@ -56,6 +57,14 @@ def labels_of(pipeline: Pipeline) -> Transform:
             f"`labels` of jobs/transforms/{pipeline.name}.py takes {', '.join(strange)}, which no "
             "feed or transform makes: it is given the rows that became known, of the tables that "
             f"its parameters name. Known: {', '.join(known)}."
+        )
+    for table in pipeline.derived:
+        is_read = table.name in parameters(function)
+        refuse_unless(
+            not (is_read and table.is_of_the_moment),
+            f"`labels` of jobs/transforms/{pipeline.name}.py takes {table.name}, whose days say "
+            f"for ever what was known in their night: over its window of {table.window_days} days "
+            "no correction would reach the labels. Declare it with follows_corrections=True.",
         )
     return function
 

@@ -34,7 +34,7 @@ from jobs.training.shards import Shards
 from jobs.training.told_anew import ToldAnew
 from pipelines import places
 from pipelines.days import Days
-from pipelines.errors import Refused
+from pipelines.errors import Refused, refuse_unless
 from pipelines.model import Training
 from pipelines.run import Run
 from pipelines.spec import TRAINING, Pipeline
@@ -137,11 +137,21 @@ def labelled(
         days: On which the labels became known.
         columns: Those to read, beside partition, key and label; None: all that models, baselines
             and slices need.
+
+    Raises:
+        UsageError: the rows were made when another label was declared.
     """
     training = run.pipeline.training
     if columns is None:
         columns = columns_read(training)
     told = snapshots.read(run, snapshot, days, (*columns, training.label))
+    name = run.pipeline.name
+    refuse_unless(
+        training.label in told.column_names,
+        f"{name}.{snapshot.table} has no column '{training.label}', which '{name}' declares as its "
+        "label: its rows were made with another. Make them anew: nightshift run "
+        f"{name} --restate --from {days.first} --to {run.days.last}",
+    )
     rows = last_told(told, run.pipeline.entity)
     return rows.filter(pc.is_valid(rows[training.label]))
 

@@ -64,6 +64,8 @@ SUMS = Table(
     window_days=WINDOW,
     key=("id",),
 )
+OUTCOMES = replace(SUMS, name="outcomes", follows_corrections=True)
+"""Sums too, of what is known by now."""
 TINY = replace(TOY, name="tiny", derived=(MARKS, SUMS))
 DAYS = [date(2013, 1, day) for day in range(5, 12)]
 BAD = 666
@@ -353,6 +355,24 @@ class Home:
         origin = Origin(definition=self.definition, inputs=inputs, known=known)
         self._waiting["marks"] = marks
         self._waiting["sums"] = _staged(run, "sums", sums, origin)
+        if OUTCOMES in self.pipeline.derived:
+            latest = self.published("marks") | fresh
+            self._waiting["outcomes"] = self._staged_outcomes(run, latest, knowledge)
+
+    def _staged_outcomes(
+        self, run: Run, marks: dict[date, list[int]], knowledge: Knowledge
+    ) -> Staging:
+        """Sums of a window, by the last version of each of its days."""
+        sums = {}
+        inputs = {}
+        for day in run.days:
+            window = Days.of(day).since(WINDOW - 1)
+            totals = [sum(marks.get(one, ())) for one in window]
+            sums[day] = [sum(totals)]
+            inputs[day] = (knowledge.table_input("marks", window),)
+        known = {day: knowledge.known_day(inputs[day], day) for day in run.days}
+        origin = Origin(definition=self.definition, inputs=inputs, known=known)
+        return _staged(run, "outcomes", sums, origin)
 
     def _staged_facts(
         self,
@@ -528,6 +548,31 @@ def test_a_correction_changes_the_night_that_finds_it_and_no_moment_that_has_pas
     # As of a night that has passed, it is learned from what was known then.
     as_of = home.as_of("training", DAYS[4])
     assert as_of[DAYS[3]] == before["training"][DAYS[3]]
+    assert home.night(DAYS[5]) == 0
+    assert home.performed == []
+
+
+def test_a_table_that_follows_corrections_is_made_anew_for_every_window_over_a_changed_day(
+    home: Home,
+) -> None:
+    home.pipeline = replace(TINY, derived=(MARKS, SUMS, OUTCOMES))
+    home.night(DAYS[4], first=DAYS[0])
+    before = {name: home.published(name) for name in ("sums", "outcomes")}
+    assert before["outcomes"] == before["sums"]
+    home.land(DAYS[1], 7)
+    assert home.night(DAYS[5]) == 0
+    assert stages_of(home)["transform"] == [f"{DAYS[1]}..{DAYS[3]}", str(DAYS[5])]
+    marks = home.published("marks")
+    found = home.published("outcomes")
+    for day, of_day in found.items():
+        totals = [sum(marks.get(one, ())) for one in Days.of(day).since(WINDOW - 1)]
+        assert of_day == [sum(totals)]
+    changed = [day for day in before["outcomes"] if found[day] != before["outcomes"][day]]
+    assert changed == DAYS[1:4]
+    # Moments that have passed are what they were, and so is what they saw of it.
+    assert {day: home.published("sums")[day] for day in before["sums"]} == before["sums"]
+    assert home.as_of("outcomes", DAYS[4]) == before["outcomes"]
+    assert home.as_of("outcomes", DAYS[5]) == found
     assert home.night(DAYS[5]) == 0
     assert home.performed == []
 

@@ -500,6 +500,14 @@ def test_a_table_of_windows_is_made_from_as_many_days_as_the_longest() -> None:
         replace(FLIGHTS, derived=(*others, short))
 
 
+def test_a_table_of_one_day_follows_corrections_in_any_case() -> None:
+    week = replace(_table("a"), window_days=7)
+    assert week.is_of_the_moment
+    assert not replace(week, follows_corrections=True).is_of_the_moment
+    with pytest.raises(UsageError, match="'a' follows corrections of its day in any case"):
+        replace(_table("a"), follows_corrections=True)
+
+
 def test_labels_that_come_after_all_days_that_models_are_compared_on_are_refused() -> None:
     held_out = TOY.training.holdout_days
     late = replace(TOY.promotion, label_lag_days=held_out)

@@ -35,6 +35,7 @@ from jobs.ingestion.records import columns as columns_of
 from jobs.lake import tables
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.publications import Origin
+from jobs.lake.transforms import labels_of
 from jobs.spark.session import plan_for
 from jobs.stages import features
 from jobs.stages.transform import transform
@@ -384,6 +385,23 @@ def test_a_pipeline_without_labels_is_told_where_to_write_them(
     )
     with pytest.raises(UsageError, match=message):
         features.features(run)
+
+
+def test_labels_of_a_table_that_no_correction_reaches_are_refused_with_the_way_out(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def labels(rolling: DataFrame) -> DataFrame:
+        return rolling
+
+    monkeypatch.setattr("jobs.transforms.flights.labels", labels)
+    run = run_of(environment, "features", Days.of(date(2013, 1, 5)))
+    message = "takes rolling, whose days say for ever .* 28 days .* follows_corrections=True"
+    with pytest.raises(UsageError, match=message):
+        features.features(run)
+    by_name = {table.name: table for table in run.pipeline.derived}
+    follows = replace(by_name["rolling"], follows_corrections=True)
+    derived = tuple((by_name | {"rolling": follows}).values())
+    assert labels_of(replace(run.pipeline, derived=derived)) is labels
 
 
 LABELS = {"landed_date": DateType(), "flight_date": DateType(), "late": IntegerType()}

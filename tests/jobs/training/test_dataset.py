@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jobs.lake import snapshots
 from jobs.training import dataset
 from pipelines.days import Days
-from pipelines.errors import Refused
+from pipelines.errors import Refused, UsageError
 from pipelines.spec import TRAINING as TRAINING_TABLE
 from tests.jobs.training.small import (
     FIRST,
@@ -88,6 +88,15 @@ def test_an_outcome_that_a_later_drop_tells_anew_is_learned_once_and_as_it_was_t
     assert by_batch(of_first_day) == by_batch(told_anew)
     events = dataset.labelled_events(run, snapshot, Days.of(days.first))
     assert len(events) == 39
+
+
+def test_rows_that_were_made_with_another_label_are_told_with_the_way_out(tmp_path: Path) -> None:
+    environment = environment_at(tmp_path)
+    publish(environment, rows_of(Days(FIRST, LAST)).rename_columns({"failed": "broke"}))
+    run = run_of(environment, "train")
+    message = "small.training has no column 'failed', .* nightshift run small --restate --from"
+    with pytest.raises(UsageError, match=message):
+        dataset.labelled(run, snapshots.newest(run, TRAINING_TABLE), Days(FIRST, LAST))
 
 
 def by_batch(rows: pa.Table) -> list[tuple[int, int]]:
