@@ -121,9 +121,14 @@ def _decided(
     challenge = None
     if turn and champion:
         rivals = Rivals(candidate=candidate, champion=champion, since=turn.night)
-        gains = shadow.gains(run, registry, rivals, held)
-        age, is_refresh = _age(turn, run.days.last), _is_refresh(turn, candidate, champion)
-        challenge = promotion.challenge(gains, age, limits, is_refresh=is_refresh)
+        told = shadow.told(run, registry, rivals, held)
+        challenge = promotion.challenge(
+            told.gains,
+            _age(turn, run.days.last),
+            limits,
+            is_refresh=_is_refresh(turn, candidate, champion),
+            days_held_out=told.held_out,
+        )
     slices = run.pipeline.training.slices
     evidence = comparison.measure(held, slices, limits.resamples, challenge)
     measured = comparison.to_json(evidence, held)

@@ -430,7 +430,8 @@ def _require_rows(
         raise Refused(
             f"Training '{name}' as of {run.days.last} has {'; '.join(short)}. "
             "Publish more days first: "
-            f"nightshift run {name} --from {days.trained.first} --to {run.days.last}"
+            f"nightshift run {name} --from {days.trained.first} --to {run.days.last}. Where they "
+            "are published: raise Training.window_days, or lower min_rows."
         )
 
 

@@ -56,6 +56,8 @@ class Challenge:
     """Since the champion's turn began."""
     is_refresh: bool = False
     """Whether the candidate is of the champion's recipe, fitted to newer rows."""
+    days_held_out: int = 0
+    """Of the days: those that no candidate was there to score, told by the judged models."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,6 +192,8 @@ def _told(task: LearningTask, challenge: Challenge, limits: Promotion) -> str:
     if not challenge.days:
         return "No day has told the two apart yet."
     days = "1 day" if challenge.days == 1 else f"{challenge.days} days"
+    if challenge.days_held_out:
+        days += f" ({challenge.days_held_out} of them by the judged models)"
     lower = "below" if challenge.gain >= 0 else "above"
     return (
         f"Over {days} its {task.loss_title} lies {abs(challenge.gain):.4g} "
@@ -267,7 +271,12 @@ RULES: tuple[Callable[[Evidence, Promotion], str | None], ...] = (
 
 
 def challenge(
-    gains: Vector, champion_days: int, limits: Promotion, *, is_refresh: bool = False
+    gains: Vector,
+    champion_days: int,
+    limits: Promotion,
+    *,
+    is_refresh: bool = False,
+    days_held_out: int = 0,
 ) -> Challenge:
     """What the days say of the newest models of a recipe, and of the champion.
 
@@ -276,6 +285,7 @@ def challenge(
         champion_days: Since the champion's turn began.
         limits: Of the pipeline.
         is_refresh: Whether the candidate is of the champion's recipe.
+        days_held_out: Of the days those that the judged models tell.
     """
     better = sequence.evidence(gains, limits.min_effect)
     worse = sequence.evidence(-gains, limits.min_effect, limits.tolerance)
@@ -286,6 +296,7 @@ def challenge(
         worse=float(worse[-1]) if len(gains) else 1.0,
         champion_days=champion_days,
         is_refresh=is_refresh,
+        days_held_out=days_held_out,
     )
 
 

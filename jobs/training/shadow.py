@@ -52,8 +52,19 @@ class Rivals:
     """The night from which the champion serves: evidence is of later days."""
 
 
-def gains(run: Run, registry: Registry, rivals: Rivals, held: HeldOut) -> Vector:
-    """By how much the champion's loss of a row lay above the challenger's, for each day in order.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """What the days say since the champion's turn began."""
+
+    gains: Vector
+    """By how much the champion's loss of a row lay above the challenger's, for each in order."""
+    held_out: int
+    """How many of them the judged models tell: each stopped learning `holdout_days` before its own
+    night, so that it is as old beside the days as the one that would have served."""
+
+
+def told(run: Run, registry: Registry, rivals: Rivals, held: HeldOut) -> Told:
+    """What the days say of the challenger and the champion.
 
     Days whose labels have become known since the last evaluation are measured and recorded.
 
@@ -73,9 +84,12 @@ def gains(run: Run, registry: Registry, rivals: Rivals, held: HeldOut) -> Vector
     if added:
         ops.append(run.environment, _TABLE, added)
     # A night that is run again knows no more than it did.
-    told = [row for row in recorded if row["as_of"] <= run.days.last]
-    ordered = sorted([*told, *added], key=itemgetter("event_date"))
-    return np.array([row["champion_loss"] - row["candidate_loss"] for row in ordered])
+    before = [row for row in recorded if row["as_of"] <= run.days.last]
+    ordered = sorted([*before, *added], key=itemgetter("event_date"))
+    return Told(
+        gains=np.array([row["champion_loss"] - row["candidate_loss"] for row in ordered]),
+        held_out=sum(row["how"] == "held_out" for row in ordered),
+    )
 
 
 def _recorded(run: Run, rivals: Rivals) -> list[Row]:

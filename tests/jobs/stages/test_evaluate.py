@@ -476,6 +476,8 @@ def test_a_candidate_is_scored_in_the_shadow_of_the_champion_by_what_would_have_
     assert [row["event_date"] for row in shadows] == days
     # Of the champion's own night there is no other candidate.
     assert [row["how"] for row in shadows] == ["held_out", "shadow", "shadow"]
+    *_, last = model_events.events(platform.environment, platform.pipeline.name)
+    assert "Over 3 days (1 of them by the judged models)" in last["reason"]
     assert [row["candidate_version"] for row in shadows] == ["2", "2", "3"]
     assert {row["champion_version"] for row in shadows} == {"1"}
     assert {row["rows"] for row in shadows} == {39}

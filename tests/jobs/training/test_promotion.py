@@ -112,6 +112,12 @@ def test_a_model_with_enough_evidence_takes_the_champions_place() -> None:
     )
 
 
+def test_days_that_no_candidate_was_there_to_score_are_told_as_such() -> None:
+    caught_up = promotion.challenge(np.full(12, 0.004), 12, LIMITS, days_held_out=7)
+    decision = decide(replace(RIVALLED, challenge=caught_up), LIMITS)
+    assert "Over 12 days (7 of them by the judged models) its log loss lies" in decision.reason
+
+
 def test_a_model_without_enough_evidence_is_kept() -> None:
     assert decide(rivalled(better=2.4, gain=-0.001), LIMITS) == Decision(
         event="kept",
