@@ -494,7 +494,9 @@ class Watch:
     unwatched: tuple[str, ...] = ()
     """Features that drift by what they are, such as the month: nothing is told of their drift."""
     drift_multiple: float = 1.5
-    """How far a night may lie from the reference, in multiples of the farthest of its nights."""
+    """How far a night may lie from the reference, in multiples of the farthest of its nights. Of
+    shares and categories, which cannot lie farther off than 1: half as far, unless a quarter of the
+    nights lies as far off by itself."""
     least_drift: float = 0.1
     """A smaller drift is none: standard deviations of a number, a distance from 0 to 1 of a
     category, a share of rows of missing values."""

@@ -27,6 +27,8 @@ _GRID = (np.arange(50) + 0.5) / 50
 """Quantiles by which a night's numbers are known: of 900 rows more would say no more."""
 _FEWEST = 0.75
 """Share of the reference's nights that must be there: the farthest of few nights is not far."""
+_COMMON = 0.75
+"""Share of the reference's nights that lie off by what is usual."""
 _MISSING = "\0missing"
 """The category of a row without one: no text of a file holds it. Not by its end: numpy cuts that
 off."""
@@ -41,6 +43,8 @@ class Summaries:
     by_night: Matrix
     """(nights, numbers); a night without a value is NaN."""
     distance: Distance
+    most: float = np.inf
+    """No distance is larger."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +93,12 @@ def judge(summaries: Summaries, position: int, watch: Watch) -> Judged | None:
     if len(known) < _FEWEST * watch.reference_nights or np.isnan(night).any():
         return None
     value, *others = summaries.distance(np.vstack([night, known]), known)
-    threshold = max(watch.least_drift, watch.drift_multiple * float(max(others)))
+    usual = watch.drift_multiple * float(max(others))
+    if np.isfinite(summaries.most):
+        # One odd night would allow what cannot be: half of all is much, where most nights lie near.
+        common = watch.drift_multiple * float(np.quantile(others, _COMMON))
+        usual = min(usual, max(common, summaries.most / 2))
+    threshold = max(watch.least_drift, usual)
     return Judged(value=_shortened(value), threshold=_shortened(threshold))
 
 
@@ -123,7 +132,7 @@ def _of_numbers(
             quantiles[position] = _quantiles(known)
     return [
         Summaries(statistic="wasserstein", by_night=quantiles, distance=_wasserstein),
-        Summaries(statistic="null_share", by_night=missing, distance=_difference),
+        Summaries(statistic="null_share", by_night=missing, distance=_difference, most=1),
     ]
 
 
@@ -135,7 +144,12 @@ def _of_categories(values: pa.ChunkedArray, nights: Sequence[slice]) -> Summarie
         night = codes[rows]
         if len(night):
             shares[position] = np.bincount(night, minlength=len(known)) / len(night)
-    return Summaries(statistic="jensen_shannon", by_night=shares, distance=_jensen_shannon)
+    return Summaries(
+        statistic="jensen_shannon",
+        by_night=shares,
+        distance=_jensen_shannon,
+        most=1,
+    )
 
 
 def _wasserstein(nights: Matrix, reference: Matrix) -> Vector:

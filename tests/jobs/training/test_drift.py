@@ -78,6 +78,27 @@ def test_missing_values_that_appear_are_found_by_their_share() -> None:
     assert found == Judged(value=0.2, threshold=0.1)
 
 
+def test_a_number_that_is_gone_wholly_is_found_though_it_was_gone_for_a_night_before() -> None:
+    values = numbers()
+    values[CUTS[10]] = np.nan
+    values[CUTS[10].start] = 10.0
+    found = judged(values, "null_share")
+    assert found and found.threshold < 1
+    values[LAST] = np.nan
+    gone = judged(values, "null_share")
+    assert gone and gone.value > gone.threshold
+
+
+def test_a_number_that_is_gone_every_second_night_is_allowed_to_be() -> None:
+    values = numbers()
+    for night in CUTS[::2]:
+        values[night] = np.nan
+    for night in (NIGHTS - 2, NIGHTS - 1):
+        found = judged(values, "null_share", night=night)
+        assert found and found.value == pytest.approx(0.5, abs=0.02)
+        assert found.value < found.threshold
+
+
 def test_a_missing_category_is_one_more_category() -> None:
     values = np.full(NIGHTS * PER_NIGHT, "a", object)
     values[LAST][:200] = None
