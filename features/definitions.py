@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 Definition = Any
 """An entity, a feature view or the feature service: Feast's classes are untyped."""
-_PLAIN = re.compile(r"[A-Za-z_]\w*")
-"""The name of a column; anything else is an expression, and needs a name."""
 _VALUE = re.compile(r"\bvalue\b")
 """What stands in `Feature.finish` for the value that was looked up."""
 
@@ -127,7 +125,7 @@ def _columns_by_lookup(
     for view in views:
         columns = found.setdefault(_Lookup.of(view), {})
         for feature in view.features:
-            is_plain = _PLAIN.fullmatch(feature.looked_up)
+            is_plain = declared.is_plain(feature.looked_up)
             # Of an expression, a name that no column of the table has.
             name = feature.looked_up if is_plain else f"sql_{view.name}_{feature.name}"
             columns.setdefault(feature.looked_up, name)

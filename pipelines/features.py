@@ -6,12 +6,16 @@ tables, and the expectations about them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
 from pipelines.errors import refuse_unless
 from pipelines.kinds import refuse_odd_kinds
+
+_PLAIN = re.compile(r"[A-Za-z_]\w*")
+"""The name of a column; anything else is an expression."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +93,14 @@ class FeatureView:
             f"Feature view '{self.name}': max_age_hours must be at least 1.",
         )
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of its table that it names, each once; what SQL over a row reads is not told."""
+        expressions = [feature.looked_up for feature in self.features]
+        expressions += [self.event, self.created or ""]
+        named = filter(is_plain, expressions)
+        return tuple(dict.fromkeys([*self.keys, *self.constants, *named]))
+
 
 def known_since(view: FeatureView, timezone: str) -> str | None:
     """SQL of the instant at which a row of the view's table became known; None: as it holds."""
@@ -96,6 +108,11 @@ def known_since(view: FeatureView, timezone: str) -> str | None:
     if view.created is None and view.event != landed:
         return landed
     return view.created
+
+
+def is_plain(text: str) -> bool:
+    """Whether SQL over a row is the name of a column, and nothing else."""
+    return bool(_PLAIN.fullmatch(text))
 
 
 def names(views: Iterable[FeatureView]) -> tuple[str, ...]:

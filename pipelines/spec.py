@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from functools import cached_property
@@ -18,7 +18,7 @@ from pipelines.environment import PAGES
 from pipelines.errors import no_such, refuse_unless
 from pipelines.events import Channel
 from pipelines.features import Feature, FeatureView
-from pipelines.feeds import Feed, Type
+from pipelines.feeds import PROVENANCE, Feed, Type
 from pipelines.kinds import fits, refuse_odd_kinds, said_kind
 from pipelines.model import (
     Between,
@@ -53,6 +53,8 @@ _MADE_COLUMNS = frozenset(
     }
 )
 """Columns that the platform gives training, scoring and predictions itself."""
+_EVENT = "event_timestamp"
+"""Where a view says nothing else, the column of its table with the instant at which a row holds."""
 _SAY_WHAT_LOSS_IS = ("task", "label")
 """Settings of a training by which losses are no longer of the same thing."""
 RESERVED_PIPELINES = frozenset(
@@ -559,6 +561,7 @@ class Pipeline:
                 f"or transform makes. Known: {sorted(known)}.",
             )
             self._refuse_short_window(view)
+            self._refuse_undeclared(f"Feature view '{view.name}' reads", view.table, view.columns)
             self._refuse_other_partition(f"Feature view '{view.name}' looks into", view.table)
         refuse_unless(
             self.entity_table in known,
@@ -582,6 +585,28 @@ class Pipeline:
             f"Feature view '{view.name}' looks up windows of up to {view.past_days} days in "
             f"'{self.name}.{view.table}', which is made from {days} day(s): its window_days must "
             f"be at least {view.past_days}.",
+        )
+
+    def _refuse_undeclared(self, whose: str, table: str, columns: Iterable[str]) -> None:
+        """Refuse columns that the table of a feed cannot have."""
+        feeds = {feed.name: feed for feed in self.feeds}
+        feed = feeds.get(table)
+        # What a transform gives is not declared, and files may add columns where they are let.
+        if feed is None or feed.new_columns == "add":
+            return
+        there = (*feed.column_names, *PROVENANCE)
+        # To Spark 'Id' and 'id' are one column.
+        known = {name.lower() for name in there}
+        unknown = [name for name in columns if name.lower() not in known]
+        of_event = (
+            " When a row holds is said by the view's event: "
+            'day_end("landed_date", TIMEZONE) is the end of the day that it landed on.'
+        )
+        way_out = of_event if _EVENT in unknown else ""
+        refuse_unless(
+            not unknown,
+            f"{whose} {unknown} of '{self.name}.{table}', which feed '{table}' does not declare. "
+            f"Declare them, or name some of {', '.join(there)}.{way_out}",
         )
 
     def _refuse_other_partition(self, whose: str, name: str) -> None:
@@ -684,6 +709,9 @@ class Pipeline:
             f"Pipeline '{self.name}': its views give {forgotten}, which training.numeric lacks. "
             "Write numeric=names(VIEWS), and what the entity table gives itself after it.",
         )
+        own = [name for name in self.carried if name not in given]
+        whose = f"Pipeline '{self.name}': carried names"
+        self._refuse_undeclared(whose, self.entity_table, own)
         singled_out = (*training.shared, *training.bends)
         odd = [name for name in singled_out if name not in numeric]
         refuse_unless(

@@ -12,7 +12,7 @@ from expectations.feature_rules import MISSING, OUT_OF_RANGE, Rules
 from pipelines.features import Feature, FeatureView
 from pipelines.flights import PIPELINE
 from pipelines.model import Training
-from tests.jobs.toy import TOY
+from tests.jobs.toy import READINGS, SENSORS, TOY
 
 
 def _plausible(feature: Feature) -> float:
@@ -73,8 +73,10 @@ def test_a_feature_may_have_a_name_that_sql_reads_otherwise(spark: SparkSession,
         table="readings",
         keys={"id": "id"},
         features=(Feature(name=name, least=0, is_required=True),),
+        event="landed_date",
     )
-    pipeline = replace(TOY, views=(view,), training=_reading(name))
+    feeds = (READINGS.with_new([name]), SENSORS)
+    pipeline = replace(TOY, feeds=feeds, views=(view,), training=_reading(name))
     rules = feature_rules.of_table(pipeline, "readings")
     low, missing = _judged(spark, rules, [{name: -1.0}, {name: None}])
     assert low[OUT_OF_RANGE] == f"{name} = -1.0"
@@ -90,6 +92,7 @@ def test_what_is_no_number_lies_in_no_range(spark: SparkSession, bounded: list[s
         table="readings",
         keys={"id": "id"},
         features=(amount,),
+        event="landed_date",
     )
     rules = feature_rules.of_table(replace(TOY, views=(view,)), "readings")
     rows = [{"amount": value} for value in (float("nan"), 5.0, None)]
@@ -114,6 +117,7 @@ def test_features_without_bounds_or_duties_have_no_rules() -> None:
         table="readings",
         keys={"id": "id"},
         features=(Feature(name="amount"),),
+        event="landed_date",
     )
     rules = feature_rules.of_table(replace(TOY, views=(free,)), "readings")
     assert (dict(rules.derived), rules.each_row) == ({}, ())

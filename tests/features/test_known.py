@@ -15,8 +15,9 @@ from pyspark.sql import functions as F
 from features import store
 from pipelines.environment import Environment
 from pipelines.features import Feature, FeatureView, day_end, known_since
+from pipelines.feeds import Column
 from pipelines.spec import Pipeline
-from tests.jobs.toy import TOY
+from tests.jobs.toy import READINGS, SENSORS, TOY
 
 NIGHT = date(2013, 6, 10)
 
@@ -34,7 +35,9 @@ def _of_readings(zone: str, event: str) -> Pipeline:
     )
     numeric = ("last_amount",)
     training = replace(TOY.training, numeric=numeric)
-    return replace(TOY, timezone=zone, views=(view,), training=training)
+    taken_at = Column(name="taken_at", type="timestamp")
+    feed = replace(READINGS, columns=(*READINGS.columns, taken_at))
+    return replace(TOY, timezone=zone, feeds=(feed, SENSORS), views=(view,), training=training)
 
 
 def _seen(

@@ -16,13 +16,13 @@ from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import UsageError
-from pipelines.features import Feature, FeatureView
+from pipelines.features import Feature, FeatureView, names
 from pipelines.feeds import Column, Feed
 from pipelines.model import GroupMean, Logarithm, NeuralNetwork, Promotion, Watch
 from pipelines.resources import TRAINING, Pool, Resources
 from pipelines.rolling import Grain
 from pipelines.run import Run
-from pipelines.spec import RESERVED_PIPELINES, Table
+from pipelines.spec import RESERVED_PIPELINES, Pipeline, Table
 from pipelines.stages import STAGES, select
 from tests.jobs.toy import READINGS, SENSORS, TOY
 
@@ -238,6 +238,65 @@ def test_a_feature_view_must_look_into_a_table_that_is_made() -> None:
     stray = replace(FLIGHTS.views[0], table="nowhere")
     with pytest.raises(UsageError, match="looks into 'flights.nowhere'"):
         replace(FLIGHTS, views=(stray,))
+
+
+_PLACED = FeatureView(
+    name="placed",
+    table="sensors",
+    keys={"id": "id"},
+    features=(Feature(name="height"), Feature(name="far", column="length(place)")),
+    event="landed_date",
+)
+"""A view of a feed, whose feature the feed does not declare."""
+
+
+def _with_view(view: FeatureView, sensors: Feed = SENSORS) -> Pipeline:
+    numeric = ("amount", *names([view]))
+    training = replace(TOY.training, numeric=numeric)
+    return replace(TOY, feeds=(READINGS, sensors), views=(view,), training=training)
+
+
+@pytest.mark.parametrize(
+    ("view", "unknown"),
+    [
+        (_PLACED, "height"),
+        (replace(_PLACED, keys={"height": "id"}), "height"),
+        (replace(_PLACED, constants={"height": "low"}), "height"),
+        (replace(_PLACED, event="height"), "height"),
+        (replace(_PLACED, created="height"), "height"),
+        (replace(_PLACED, features=(Feature(name="near", column="height"),)), "height"),
+    ],
+    ids=["feature", "key", "constant", "event", "created", "column"],
+)
+def test_a_view_of_a_feed_reads_columns_that_the_feed_declares(
+    view: FeatureView, unknown: str
+) -> None:
+    message = (
+        rf"view 'placed' reads \['{unknown}'\] of 'toy.sensors', which feed 'sensors' does not "
+        "declare. Declare them, or name some of id, place, landed_date, source_file, source_line"
+    )
+    with pytest.raises(UsageError, match=message):
+        _with_view(view)
+    # Its files may bring the column, or they do.
+    _with_view(view, replace(SENSORS, new_columns="add"))
+    _with_view(view, SENSORS.with_new(["Height"]))
+
+
+def test_the_view_of_a_feed_that_says_no_moment_is_told_of_one() -> None:
+    view = replace(_PLACED, features=_PLACED.features[1:], event="event_timestamp")
+    with pytest.raises(UsageError, match=r"\['event_timestamp'\].*event: day_end\("):
+        _with_view(view)
+
+
+def test_what_is_carried_from_a_feed_is_declared_by_it() -> None:
+    replace(TOY, carried=("note", "amount"))
+    with pytest.raises(
+        UsageError, match=r"Pipeline 'toy': carried names \['place'\] of 'toy.readings'"
+    ):
+        replace(TOY, carried=("note", "place"))
+    # A feature is looked up elsewhere.
+    height = SENSORS.with_new(["height"])
+    replace(_with_view(_PLACED, height), carried=("far",))
 
 
 def test_two_features_cannot_have_one_name() -> None:

@@ -46,7 +46,11 @@ PLANNED = Feed(
 REGISTER = Feed(
     name="register",
     path="register.csv",
-    columns=(Column(name="place", required=True),),
+    columns=(
+        Column(name="place", required=True),
+        Column(name="of_listed", type="double"),
+        Column(name="event_timestamp", type="timestamp"),
+    ),
     key=("place",),
 )
 

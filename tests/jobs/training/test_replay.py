@@ -193,6 +193,7 @@ def test_what_is_declared_by_now_changes_nothing(
     # Of a column that the rows of then have not.
     declared = replace(
         LINEAR,
+        feeds=tuple(feed.with_new(["hour"]) for feed in LINEAR.feeds),
         carried=(*LINEAR.carried, "hour"),
         training=replace(LINEAR.training, **today),
         search={"l2": OneOf(values=(LinearModel().l2, 7.0))},
