@@ -1,4 +1,7 @@
-"""Views over the platform's own tables, for SQL alone: what nights, stages and models cost."""
+"""Views over the platform's own tables, for SQL alone.
+
+What nights, stages and models cost, and which files rows were made from.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ class View:
 
 _PIPELINE = {"pipeline": "Name of the pipeline."}
 _COSTS = f"{OPS}.costs"
+_PUBLICATIONS = f"{OPS}.publications"
 
 OPS_VIEWS: Mapping[str, View] = {
     f"{OPS}.cost_per_stage": View(
@@ -151,6 +155,74 @@ OPS_VIEWS: Mapping[str, View] = {
             "trainings": "Models that were trained since the one before it came to serve.",
             "cost_with_others": "Of training and judging all of these, and of trainings meanwhile "
             "that came to nothing.",
+        },
+    ),
+    # As jobs/lake/lineage.py follows it; a test compares them.
+    f"{OPS}.files_behind": View(
+        reads=(_PUBLICATIONS,),
+        doc="For each publication the landed files that its rows were made from, through every "
+        "table between; of a day that was corrected later the files of then.",
+        query=f"""
+            WITH RECURSIVE published AS MATERIALIZED (
+                SELECT row_number() OVER () AS id, * FROM {_PUBLICATIONS}
+            ),
+            given AS MATERIALIZED (
+                SELECT id, pipeline, unnest(inputs) AS source FROM published
+            ),
+            seen AS MATERIALIZED (
+                SELECT given.id, behind.id AS made_of
+                FROM given
+                JOIN published AS behind
+                    ON behind.pipeline = given.pipeline
+                    AND behind.table_name = given.source.name
+                    AND behind.day BETWEEN given.source.first_day AND given.source.last_day
+                    AND behind.version <= coalesce(given.source.version, behind.version)
+                    AND (
+                        given.source.known_by IS NULL
+                        OR behind.known_day IS NULL
+                        OR behind.known_day <= given.source.known_by
+                        -- A night sees what was made from what it knew itself.
+                        OR (
+                            behind.day = given.source.known_by
+                            AND list_contains(
+                                [one.known_by for one in behind.inputs], behind.day
+                            )
+                        )
+                    )
+                QUALIFY 1 = row_number() OVER (
+                    PARTITION BY given.id, given.source, behind.day
+                    ORDER BY behind.version DESC, behind.attempt DESC
+                )
+            ),
+            reached AS (
+                SELECT id, id AS made_of FROM published
+                UNION
+                SELECT reached.id, seen.made_of
+                FROM reached
+                JOIN seen ON seen.id = reached.made_of
+            )
+            SELECT DISTINCT
+                published.pipeline,
+                published.table_name,
+                published.day,
+                published.version,
+                published.run_id,
+                given.source.name AS file,
+                given.source.digest AS digest
+            FROM published
+            JOIN reached USING (id)
+            JOIN given ON given.id = reached.made_of
+            -- Models have names with a slash too.
+            WHERE starts_with(given.source.name, given.pipeline || '/')
+        """,
+        columns={
+            **_PIPELINE,
+            "table_name": "SQL name of the table.",
+            "day": "Partition date of the table.",
+            "version": "Delta version of the table in which the rows became visible.",
+            "run_id": "The run that published them.",
+            "file": "Below the landing folder.",
+            "digest": "SHA-256 of the file as it was read.",
         },
     ),
 }

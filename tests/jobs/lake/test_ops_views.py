@@ -1,0 +1,161 @@
+"""The view of the files behind publications tells what `jobs/lake/lineage.py` follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jobs.lake import lineage, ops
+from jobs.lake.sql import query
+from pipelines.days import Days
+from pipelines.environment import ROOT, Environment
+
+FIRST, SECOND = date(2013, 1, 1), date(2013, 1, 2)
+RAW, SUMS, SCORING = "small.batches", "small.sums", "small.scoring"
+DAYS = 4
+Row = dict[str, Any]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    return Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+
+
+def _published(
+    table: str, day: date, version: int, known: date | None, *inputs: Mapping[str, Any]
+) -> Row:
+    return {
+        "pipeline": "small",
+        "table_name": table,
+        "day": day,
+        "version": version,
+        "attempt": version + 1,
+        "run_id": f"run of {version}",
+        "known_day": known,
+        "inputs": list(inputs),
+    }
+
+
+def _file(day: date, digest: str) -> Row:
+    name = f"small/batches/{day}.csv"
+    return {"name": name, "first_day": day, "last_day": day, "digest": digest}
+
+
+def _rows(table: str, days: Days, version: int | None, known_by: date | None) -> Row:
+    return {
+        "name": table,
+        "first_day": days.first,
+        "last_day": days.last,
+        "version": version,
+        "known_by": known_by,
+    }
+
+
+def _behind(environment: Environment, table: str, day: date) -> list[tuple[object, ...]]:
+    of = f"WHERE table_name = '{table}' AND day = '{day}'"
+    asked = f"SELECT version, digest FROM ops.files_behind {of} ORDER BY ALL"
+    return query(environment, asked)[1]
+
+
+def test_a_correction_is_behind_what_was_published_after_it(environment: Environment) -> None:
+    first = Days.of(FIRST)
+    model = {"name": "models/small", "first_day": FIRST, "last_day": FIRST, "digest": "m"}
+    rows = [
+        _published(RAW, FIRST, 1, FIRST, _file(FIRST, "old")),
+        _published(SCORING, FIRST, 1, FIRST, _rows(RAW, first, 1, FIRST)),
+        # Found by the second night.
+        _published(RAW, FIRST, 2, SECOND, _file(FIRST, "new")),
+        _published(RAW, SECOND, 2, SECOND, _file(SECOND, "second")),
+        _published(SCORING, SECOND, 2, SECOND, _rows(RAW, Days(FIRST, SECOND), 2, SECOND)),
+        # The first night once more: it sees what it saw, though the correction is there.
+        _published(SCORING, FIRST, 3, FIRST, _rows(RAW, first, 2, FIRST)),
+        _published("small.predictions", SECOND, 3, None, _rows(SCORING, first, 1, None), model),
+    ]
+    ops.append(environment, "publications", rows)
+    assert _behind(environment, SCORING, FIRST) == [(1, "old"), (3, "old")]
+    assert _behind(environment, SCORING, SECOND) == [(2, "new"), (2, "second")]
+    assert _behind(environment, RAW, FIRST) == [(1, "old"), (2, "new")]
+    assert _behind(environment, "small.predictions", SECOND) == [(3, "old")]
+
+
+def test_the_files_of_another_pipeline_are_its_own(environment: Environment) -> None:
+    row = _published(RAW, FIRST, 1, FIRST, _file(FIRST, "own"))
+    other = {**row, "pipeline": "other", "inputs": [_rows(RAW, Days.of(FIRST), 1, None)]}
+    ops.append(environment, "publications", [row, {**other, "table_name": "other.batches"}])
+    assert query(environment, "SELECT pipeline, digest FROM ops.files_behind")[1] == [
+        ("small", "own")
+    ]
+
+
+_NUMBERS = st.integers(0, DAYS - 1)
+_KNOWN = st.one_of(st.none(), _NUMBERS)
+_PUBLICATIONS = st.lists(
+    st.tuples(
+        st.sampled_from([RAW, SUMS, SCORING]),
+        _NUMBERS,
+        _KNOWN,
+        st.integers(0, 2),
+        st.one_of(st.none(), st.integers(0, 5)),
+        _KNOWN,
+    ),
+    min_size=1,
+    max_size=14,
+)
+"""Each of a table: its day, from when it is known, and of what it was made: of how many days more,
+in which version, and known by when."""
+
+
+@given(drawn=_PUBLICATIONS)
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_the_view_tells_what_lineage_follows(
+    environment: Environment, tmp_path_factory: pytest.TempPathFactory, drawn: list[Any]
+) -> None:
+    lake = replace(environment, lake=str(tmp_path_factory.mktemp("lake")))
+    rows = list(_distinct(drawn))
+    ops.append(lake, "publications", rows)
+    told: dict[tuple[object, ...], set[object]] = {}
+    asked = "SELECT table_name, day, version, digest FROM ops.files_behind"
+    for *of, digest in query(lake, asked)[1]:
+        told.setdefault(tuple(of), set()).add(digest)
+    for row in rows:
+        table, day, version = row["table_name"], row["day"], row["version"]
+        found = lineage.behind(lake, "small", table, Days.of(day), version)
+        digests = set().union(*(one.digests for one in found))
+        assert told.get((table, day, version), set()) == digests
+
+
+def _distinct(drawn: Sequence[Any]) -> list[Row]:
+    """The publications, each in the next version of its table."""
+    below = {SUMS: RAW, SCORING: SUMS}
+    rows: list[Row] = []
+    for number, (table, place, known, more, version, known_by) in enumerate(drawn):
+        day = FIRST + timedelta(days=place)
+        made_of = _file(day, f"file {number}")
+        if table in below:
+            days = Days(day - timedelta(days=more), day)
+            made_of = _rows(below[table], days, version, _day(known_by))
+        published = sum(row["table_name"] == table for row in rows)
+        rows.append(_published(table, day, published, _day(known), made_of))
+    return rows
+
+
+def _day(place: int | None) -> date | None:
+    return None if place is None else FIRST + timedelta(days=place)
+
+
+def test_the_statement_of_the_document_is_one_of_the_view(environment: Environment) -> None:
+    text = (ROOT / "docs" / "how-to" / "sql.md").read_text()
+    (statement,) = [one for one in text.split('"') if "FROM ops.files_behind" in one]
+    file = {**_file(date(2013, 4, 3), "sha"), "name": "flights/flights/2013-04-03.csv"}
+    row = _published("flights.scoring", date(2013, 4, 3), 1, None, file)
+    ops.append(environment, "publications", [{**row, "pipeline": "flights"}])
+    assert query(environment, statement)[1] == [(file["name"], "sha")]
