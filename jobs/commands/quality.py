@@ -72,9 +72,9 @@ class _Line:
     report: str | None = None
 
     @property
-    def is_about_data(self) -> bool:
-        """Whether it tells what was found in files or tables, and not only that a stage ran."""
-        return self.table is not None or (self.stage == _INGEST and self.outcome != CURRENT)
+    def is_news(self) -> bool:
+        """Whether it tells of something that was done, or failed; what was current tells none."""
+        return self.outcome != CURRENT
 
     def values(self) -> tuple[object, ...]:
         """As `HEADER` names them."""
@@ -115,19 +115,22 @@ def quality(
         show_all: All runs, newest first, and every attempt of theirs.
 
     Returns:
-        1 where the run, the newest of those that are shown, was refused; else 0.
+        1 where the run, the newest of those that are shown and did something, was refused; else 0.
 
     Raises:
-        UsageError: the run, or any run, has looked at no data of these days.
+        UsageError: the run is on record with no stage of these days; or none has done anything on
+            them, where no run is named.
     """
     pipeline.require_days(days)
     lines = _lines(pipeline, environment, days)
     runs = newest_first(lines)
+    # The one that counts first.
+    news = newest_first(line for line in lines if line.is_news)
     if run_id:
         if run_id not in runs:
             raise UsageError(f"No run '{run_id}' on {days}. {_known(runs)}")
-        runs = [run_id]
-    if not runs:
+        runs = news = [run_id]
+    if not (runs if show_all else news):
         options = f"--from {days.first} --to {days.last}"
         if len(days) == 1:
             options = f"--date {days.first}"
@@ -135,7 +138,7 @@ def quality(
             f"No data of '{pipeline.name}' has been judged for {days} yet. "
             f"Judge it: nightshift run {pipeline.name} {options}"
         )
-    last = last_attempts(line for line in lines if line.run_id == runs[0])
+    last = last_attempts(line for line in lines if line.run_id in news[:1])
     shown = last
     if show_all:
         of_runs = [line for line in lines if line.run_id in runs]
@@ -148,12 +151,11 @@ def quality(
 
 
 def newest_first(lines: Iterable[_Line]) -> list[str]:
-    """The runs that have looked at data, by the instant at which they last did."""
+    """The runs of which the lines tell, by the instant of the last."""
     last: dict[str, datetime] = {}
     for line in lines:
-        if line.is_about_data:
-            before = last.get(line.run_id, line.at)
-            last[line.run_id] = max(line.at, before)
+        before = last.get(line.run_id, line.at)
+        last[line.run_id] = max(line.at, before)
     return sorted(last, key=lambda run_id: last[run_id], reverse=True)
 
 

@@ -173,6 +173,45 @@ def test_of_a_run_that_was_taken_up_again_the_last_attempt_counts(
     ]
 
 
+def test_a_run_that_failed_before_or_after_the_data_is_told(
+    home: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran(home, "green", 1, "ingest")
+    judged(home, "green", 2, "weather")
+    ran(home, "trained", 3, "ingest", status="current")
+    ran(home, "trained", 4, "train", status="failed", error="no memory")
+    # Nothing was to do in it.
+    ran(home, "idle", 5, "ingest", status="current")
+    ran(home, "idle", 6, "monitor", status="current")
+    rows, _ = printed(home, capsys)
+    told = [("trained", "ingest", "current", ""), ("trained", "train", "failed", "no memory")]
+    assert shown(rows, "run", "stage", "outcome", "found") == told
+    rows, _ = printed(home, capsys, run_id="trained")
+    assert shown(rows, "run", "stage", "outcome", "found") == told
+    rows, _ = printed(home, capsys, run_id="idle")
+    assert shown(rows, "stage", "outcome") == [("ingest", "current"), ("monitor", "current")]
+    rows, _ = printed(home, capsys, show_all=True)
+    assert list(dict.fromkeys(shown(rows, "run"))) == [("idle",), ("trained",), ("green",)]
+    # One that has made up for it.
+    ran(home, "again", 7, "train")
+    rows, _ = printed(home, capsys)
+    assert shown(rows, "run", "stage", "outcome") == [("again", "train", "done")]
+
+
+def test_a_refusal_counts_though_nothing_was_to_do_since(
+    home: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran(home, "idle", 5, "ingest", status="current")
+    rows, _ = printed(home, capsys, show_all=True)
+    assert shown(rows, "run") == [("idle",)]
+    with pytest.raises(UsageError, match="No data of 'flights' has been judged"):
+        printed(home, capsys)
+    ran(home, "red", 1, "evaluate", status="refused", error="worse")
+    printed(home, capsys, code=1)
+    rows, _ = printed(home, capsys, code=1, show_all=True)
+    assert shown(rows, "run") == [("idle",), ("red",)]
+
+
 def test_a_refused_table_says_what_failed_and_a_passed_one_what_it_was_warned_of(
     home: Environment, capsys: pytest.CaptureFixture[str]
 ) -> None:
