@@ -48,6 +48,7 @@ _OF_THE_LAST = ("train", "evaluate")
 """Stages of which the nights before the run's are not asked for."""
 _OUTDATED = "made by another definition"
 _DECLARED_LATER = "made without the feed, which has no drop of these nights"
+_GONE = "its file is gone; its rows stay. To withdraw them, land a file without rows"
 _LOST = "was published, and is not in the table any more"
 _Pending = dict[str, dict[date, date]]
 """By SQL name the days that are about to change, and from when each will be known."""
@@ -104,6 +105,8 @@ class Survey:
         self._lost_of_quarantines: dict[str, Mapping[date, Publication]] = {}
         self._knowledge = Knowledge(run, self._told)
         self._read_before = ReadBefore(run.environment.runtime)
+        self._gone: set[str] = set()
+        """Names of files that were read for a publication, and are not there any more."""
         self.nights = self._nights()
         self.holes = self._find_holes()
         """Nights that were never published and whose files are not there: those before the run's
@@ -463,6 +466,12 @@ class Survey:
             found = Finding(table=table, night=night, state="stale", reason=f"{name} has landed")
         if found.state == "current" and one and self._has_rows_of_another_file(feed, one):
             found = self._of_another_file(table, night)
+        if (
+            found.state == "current"
+            and one
+            and any(given.name in self._gone for given in one.inputs)
+        ):
+            return replace(found, reason=_GONE)
         if found.state != "stale":
             return found
         # All files of a day are read together.
@@ -645,6 +654,8 @@ class Survey:
         file = self._run.environment.landing / given.name
         seen = marks(file)
         # A file that is gone, and a model, say nothing new.
+        if not seen:
+            self._gone.add(given.name)
         if not seen or given.version in seen:
             return False
         try:

@@ -90,6 +90,8 @@ def plan(
     if is_exact:
         which = "all stages" if stages == STAGES else "these stages"
         parts = parts_over_gaps(run) if allow_gap else None
+        if reads_files and not allow_gap:
+            rows += _rows_of_absent_files(run, survey)
         for night, why in parts.kept.items() if parts else ():
             rows.append(_row_of_days(run, Days.of(night), why, "hole"))
         for days in parts.made if parts else [run.days]:
@@ -215,6 +217,17 @@ def _in_common(placed: tuple[int, Finding]) -> tuple[str, str, int]:
 def _row_of_hole(run: Run, hole: Hole) -> Row:
     reason = f"{', '.join(hole.files)} has not landed"
     return run.pipeline.name, "hole", 1, str(hole.night), reason
+
+
+def _rows_of_absent_files(run: Run, survey: Survey) -> Iterator[Row]:
+    """Of nights of the run that lack files, without which it reads none of its nights."""
+    feeds = [feed.name for feed in run.pipeline.feeds]
+    for night in run.days:
+        files = survey.absent_files(night, feeds)
+        if files:
+            way_out = "; --allow-gap keeps its raw rows" if survey.has_landed(night) else ""
+            why = f"{', '.join(files)} is not there{way_out}"
+            yield _row_of_days(run, Days.of(night), why, "hole")
 
 
 def _row(run: Run, findings: Sequence[Finding]) -> Row:

@@ -736,6 +736,39 @@ def test_restating_makes_what_was_corrected_late_known_from_its_own_day(home: Ho
     assert home.performed == []
 
 
+def test_the_plan_tells_of_a_file_that_is_gone_and_how_its_rows_are_withdrawn(home: Home) -> None:
+    home.night(DAYS[3], first=DAYS[0])
+    for day in DAYS[1:3]:
+        home._file(day).unlink()
+    told = [row for row in _told_of(home, "current") if row[3] and row[0] == "tiny.readings"]
+    assert told == [("tiny.readings", 2, f"{DAYS[1]}..{DAYS[2]}", told[0][3])]
+    assert str(told[0][3]).startswith("its file is gone; its rows stay. To withdraw them, land a ")
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+    home.land(DAYS[1])
+    home.land(DAYS[2])
+    assert home.night(DAYS[3]) == 0
+    assert home.published("readings")[DAYS[1]] == []
+    assert not [row for row in _told_of(home, "current") if row[3]]
+
+
+def test_the_plan_to_restate_names_the_files_that_are_not_there(home: Home) -> None:
+    home.night(DAYS[1], first=DAYS[0])
+    home._file(DAYS[1]).unlink()
+    home._file(DAYS[2]).unlink()
+    with home._stages():
+        run = home.run(DAYS[2], DAYS[0])
+        rows = plan(run, is_exact=True).rows
+        learning = plan(run, (stage("train"),), is_exact=True).rows
+    names = [f"tiny/readings/{day}.csv is not there" for day in DAYS[1:3]]
+    assert [(row[3], row[4]) for row in rows if row[1] == "hole"] == [
+        (str(DAYS[1]), f"{names[0]}; --allow-gap keeps its raw rows"),
+        (str(DAYS[2]), names[1]),
+    ]
+    assert not [row for row in learning if row[1] == "hole"]
+    assert home.restate(DAYS[0], DAYS[2]) == NotLanded.exit_code
+
+
 def test_a_range_is_restated_over_a_gap_where_that_is_allowed(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
