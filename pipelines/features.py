@@ -20,7 +20,10 @@ _PLAIN = re.compile(r"[A-Za-z_]\w*")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Feature:
-    """A number that a model reads."""
+    """A number that a model reads.
+
+    A category as of the scoring moment is none: the transform joins it into the entity table.
+    """
 
     name: str
     column: str = ""
@@ -60,7 +63,11 @@ class Feature:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FeatureView:
-    """Features that are looked up together: in one table, by one key, as of the scoring moment."""
+    """Features that are looked up together: in one table, by one key, as of the scoring moment.
+
+    A row that a newer snapshot of a reference feed no longer lists is still found, as it was last;
+    `latest_by_day` in a transform leaves it out.
+    """
 
     name: str
     table: str

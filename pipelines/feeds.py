@@ -28,6 +28,9 @@ class Column:
 
     name: str
     type: Type = "string"
+    """What its values must look like: of a whole number digits and a sign (not `230.0`), `true` or
+    `false`, `2013-04-03`, an instant with its zone and at most 6 digits of a second. Decimals and
+    local times are strings, which the transform casts."""
     required: bool = False
     """A row without a value here is quarantined."""
     null_token: str | None = None
@@ -61,8 +64,8 @@ class Feed:
 
     name: str
     path: str
-    """Below `<landing>/<pipeline>/`. With `{date}`: one file a day. Without: a reference file,
-    landed when it changes."""
+    """Below `<landing>/<pipeline>/`. With `{date}`: one file a day, and no more. Without: a
+    reference file, landed when it changes."""
     marker: str | None = None
     """A file below the same folder that the source drops once this one is whole, such as
     `{date}.done`; several feeds may share one. None: a file is whole when nobody writes it."""

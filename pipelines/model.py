@@ -221,7 +221,10 @@ Choice = Between | OneOf
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Training:
-    """What a model learns from: rows of the training table whose label is known."""
+    """What a model learns from: rows of the training table whose label is known, all alike.
+
+    There are no weights of samples.
+    """
 
     task: Task
     label: str
