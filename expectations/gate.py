@@ -419,7 +419,8 @@ def _measure(frame: DataFrame, suite: Suite, same_rows: DataFrame | None) -> pd.
     measures = {ROWS: "count(1)", **suite.measures, **_broken_counts(suite)}
     # Of one type, as counts and shares come into one frame.
     columns = [f"CAST({sql} AS DOUBLE) AS `{name}`" for name, sql in measures.items()]
-    query = f"SELECT `{suite.day}` AS day, {', '.join(columns)} FROM {{staged}} GROUP BY 1"
+    asked = _verbatim(f"SELECT `{suite.day}` AS day, {', '.join(columns)}")
+    query = f"{asked} FROM {{staged}} GROUP BY 1"
     rows = _with_columns_of_rules(frame, suite)
     table = _by_day(frame.sparkSession.sql(query, staged=rows))
     if same_rows is not None:
@@ -451,16 +452,25 @@ def _compare(frame: DataFrame, other: DataFrame, suite: Suite) -> pd.DataFrame:
     """Per day, the keys that one of two tables has and the other lacks."""
     columns = dict.fromkeys([suite.day, *suite.key])
     # As a source names its columns, they may be words of SQL or hold spaces.
-    key = ", ".join(f"`{name}`" for name in columns)
+    day = _verbatim(f"`{suite.day}`")
+    key = _verbatim(", ".join(f"`{name}`" for name in columns))
     query = f"""
         SELECT
-            `{suite.day}` AS day,
+            {day} AS day,
             CAST(count_if(here IS NULL) AS DOUBLE) AS {LACKING},
             CAST(count_if(there IS NULL) AS DOUBLE) AS {SURPLUS}
         FROM (SELECT {key}, 1 AS here FROM {{staged}})
         FULL OUTER JOIN (SELECT {key}, 1 AS there FROM {{other}}) USING ({key})
         GROUP BY 1"""
     return _by_day(frame.sparkSession.sql(query, staged=frame, other=other))
+
+
+def _verbatim(sql: str) -> str:
+    """SQL of a suite in a query that Spark's client puts tables into, by their names in braces.
+
+    There a brace of its own, such as that of a regular expression, is written twice.
+    """
+    return sql.replace("{", "{{").replace("}", "}}")
 
 
 def _by_day(figures: DataFrame) -> pd.DataFrame:

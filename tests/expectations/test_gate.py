@@ -224,13 +224,22 @@ def test_rows_are_compared_with_those_of_another_table(spark: SparkSession) -> N
 def test_rows_are_compared_by_keys_that_sql_would_misread(spark: SparkSession) -> None:
     suite = Suite(
         days=SUITE.days,
-        key=("pump id", "select"),
+        key=("pump {id}", "select"),
         has=(),
         same_rows_as="things",
     )
-    named = {"id": "pump id", "amount": "select"}
+    named = {"id": "pump {id}", "amount": "select"}
     good = rows(spark, *GOOD).withColumnsRenamed(named)
     assert judge(good, suite, "toy.copies", good).passed
+
+
+def test_braces_of_a_measure_are_its_own(spark: SparkSession) -> None:
+    suite = replace(
+        SUITE,
+        measures={"letters": "length('{staged}')"},
+        each_day=(between("letters", 8, 8),),
+    )
+    assert judge(rows(spark, *GOOD), suite, "toy.things").passed
 
 
 def test_a_share_of_the_run_is_no_expectation() -> None:

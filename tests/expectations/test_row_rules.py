@@ -97,6 +97,7 @@ def check_of(verdict: Verdict, column: str) -> Check:
         one_of("number", [0, 1.5]),
         one_of("flag", [True]),
         matches("text", r"^it's$|\\"),
+        matches("text", r"^[^{}]{1,3}$"),
     ],
     ids=str,
 )
