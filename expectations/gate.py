@@ -30,7 +30,7 @@ from great_expectations.core.expectation_validation_result import (
 )
 from great_expectations.expectations.expectation import Expectation
 
-from expectations.row_rules import REASON, RULE, any_broken, broken, reasons, share_of
+from expectations.row_rules import ANY_BROKEN, REASON, RULE, any_broken, broken, reasons, share_of
 from expectations.suite import LACKING, OF_THE_RUN, ROWS, ROWS_OF_KEY, SURPLUS, Suite, about
 from pipelines.errors import without_stack
 from pipelines.redaction import redacted
@@ -48,8 +48,6 @@ _EXAMPLES_IN_A_MESSAGE = 3
 """The report shows all that are kept."""
 _ERROR_CHARACTERS = 500
 """Spark's messages hold whole query plans; the first lines say what is wrong."""
-_ANY_BROKEN = "_broken"
-"""Figure of a day: rows that break any row rule. With a number after it: that rule of the suite."""
 _POSITION = "position"
 """Key in an expectation's `meta`: its position in the suite, by which its result is recognized."""
 
@@ -158,7 +156,7 @@ def judge(
     quarantined = 0
     if set(suite.declared_columns) <= set(frame.columns):
         days = _measure(frame, suite, same_rows)
-        quarantined = int(days[_ANY_BROKEN].sum())
+        quarantined = int(days[ANY_BROKEN].sum())
         moved = None
         if quarantined:
             columns = [f"`{name}`" for name in frame.columns]
@@ -437,7 +435,7 @@ def _measure(frame: DataFrame, suite: Suite, same_rows: DataFrame | None) -> pd.
 
 def _broken_counts(suite: Suite) -> dict[str, str]:
     """Aggregates of a day: rows that break any row rule, and those that break each."""
-    counts = {_ANY_BROKEN: f"count_if({any_broken(suite.rules) or 'false'})"}
+    counts = {ANY_BROKEN: f"count_if({any_broken(suite.rules) or 'false'})"}
     for rule in suite.rules:
         counts[_count_of(rule, suite)] = f"count_if({broken(rule)})"
     return counts
@@ -445,7 +443,7 @@ def _broken_counts(suite: Suite) -> dict[str, str]:
 
 def _count_of(rule: Expectation, suite: Suite) -> str:
     """Name of the figure that tells how many rows of a day break the rule."""
-    return f"{_ANY_BROKEN}{suite.rules.index(rule)}"
+    return f"{ANY_BROKEN}{suite.rules.index(rule)}"
 
 
 def _compare(frame: DataFrame, other: DataFrame, suite: Suite) -> pd.DataFrame:

@@ -15,6 +15,8 @@ from great_expectations.expectations.expectation import Expectation
 
 from pipelines.errors import UsageError, refuse_unless
 
+ANY_BROKEN = "_broken"
+"""Figure of a day: rows that break any row rule. With a number after it: that rule of the suite."""
 REASON = "_broken_reason"
 """Column of a row that breaks a rule: the rules in words, each with its column and value."""
 RULE = "_broken_rule"

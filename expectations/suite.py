@@ -22,7 +22,7 @@ from great_expectations.expectations.expectation import (
     MulticolumnMapExpectation,
 )
 
-from expectations.row_rules import share_of
+from expectations.row_rules import ANY_BROKEN, share_of
 from pipelines.days import Days
 from pipelines.errors import UsageError, refuse_unless
 from pipelines.kinds import refuse_odd_kinds
@@ -39,6 +39,8 @@ LACKING = "rows_lacking"
 """Measure of a suite with `same_rows_as`: keys that only the other table has."""
 SURPLUS = "rows_surplus"
 """Measure of a suite with `same_rows_as`: keys that only this table has."""
+_OWN_MEASURES = (ROWS, ROWS_OF_KEY, OF_THE_RUN, LACKING, SURPLUS)
+"""What no measure of a suite may be named, besides its day and the figures of row rules."""
 _OF_ROWS = (ColumnMapExpectation, ColumnPairMapExpectation, MulticolumnMapExpectation)
 """Kinds of expectations that give each row a verdict."""
 _BY_OTHER_ROWS = frozenset(
@@ -92,7 +94,22 @@ class Suite:
                     "Measure the share of each day instead."
                 )
             _refuse_if_of_the_run(expectation)
+        self._refuse_own_names("A measure", self.measures, _OWN_MEASURES)
+        self._refuse_own_names("A derived column", self.derived, (ROWS_OF_KEY,))
         self._refuse_odd_rules()
+
+    def _refuse_own_names(self, what: str, names: Iterable[str], own: Iterable[str]) -> None:
+        """Refuse names that the gate has itself: one of two things of one name would get lost."""
+        # Spark takes 'Rows' and 'rows' for the same column.
+        taken = {*own, self.day.lower()}
+        for name in names:
+            plain = name.lower()
+            refuse_unless(
+                plain not in taken and not plain.startswith(ANY_BROKEN),
+                f"{what} must not be named '{name}': the gate has that name itself. Name it "
+                f"otherwise, such as 'own_{name.lstrip('_')}', or leave it out where the gate's "
+                "own is meant.",
+            )
 
     def _refuse_odd_rules(self) -> None:
         refuse_unless(

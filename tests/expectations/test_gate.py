@@ -280,6 +280,25 @@ def test_a_suite_refuses_what_is_of_another_kind(odd: dict[str, Any], message: s
         replace(SUITE, **odd)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("rows", "Rows", "rows_of_key", "day_of_the_run", "rows_lacking", "rows_surplus"),
+        *("_broken", "_broken0", "landed_date"),
+    ],
+)
+def test_a_measure_has_no_name_of_the_gates_own(name: str) -> None:
+    message = f"A measure must not be named '{name}': .* such as 'own_{name.lstrip('_')}'"
+    with pytest.raises(UsageError, match=message):
+        replace(SUITE, measures={name: "max(amount)"})
+
+
+@pytest.mark.parametrize("name", ["rows_of_key", "_broken_reason", "_broken_rule", "LANDED_DATE"])
+def test_a_derived_column_has_no_name_of_the_gates_own(name: str) -> None:
+    with pytest.raises(UsageError, match=f"A derived column must not be named '{name}'"):
+        replace(SUITE, derived={name: "amount * 2"})
+
+
 PAIR = gxe.ExpectColumnPairValuesAToBeGreaterThanB(column_A="rows", column_B="mean")
 
 
