@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 
 from jobs.ingestion.contents import Contents, Drop, Unfit
 from jobs.ingestion.provenance import landed_date, source_file, spark_paths
-from jobs.ingestion.text import has_control_characters
+from jobs.ingestion.text import AS_JSON, INSTANT, has_control_characters
 from pipelines.feeds import PROVENANCE
 from pipelines.places import opened
 
@@ -50,14 +50,6 @@ _MOST_DIGITS = 38
 """Precision of Spark's decimals."""
 # Spark's names for what some clock shows, and for an instant.
 _WITHOUT_ZONE, _WITH_ZONE = "timestamp_ntz", "timestamp"
-_INSTANT = "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"
-"""With microseconds and offset, so that nothing of an instant is lost."""
-_AS_JSON = {
-    # A record is shown whole, its missing values too.
-    "ignoreNullFields": "false",
-    "timestampFormat": _INSTANT,
-    "timestampNTZFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS",
-}
 _OPTIONS = {"datetimeRebaseMode": "CORRECTED", "int96RebaseMode": "CORRECTED"}
 """Days before 1582 as they are written: by default Spark fails on a file that has one."""
 _READABLE_CODECS = frozenset({"UNCOMPRESSED", "SNAPPY", "GZIP", "ZSTD", "LZ4"})
@@ -106,7 +98,7 @@ class Parquet:
             {
                 "landed_date": landed_date(feed, drops),
                 "source_line": (F.col("_metadata.row_index") + 1).cast("int"),
-                "record": F.to_json(F.struct(*(name for name, _ in layout)), _AS_JSON),
+                "record": F.to_json(F.struct(*(name for name, _ in layout)), AS_JSON),
             }
         ).withColumn("source_file", source_file(feed, drops))
         kinds = dict(layout)
@@ -201,7 +193,7 @@ def _text(name: str, kind: str) -> Expression:
     column = F.col(f"`{name}`")
     if kind == _WITH_ZONE:
         # With its offset, so that the session's own time zone plays no part.
-        return F.date_format(column, _INSTANT)
+        return F.date_format(column, INSTANT)
     return F.try_validate_utf8(column) if kind == "string" else column.cast("string")
 
 

@@ -1,4 +1,4 @@
-"""What the formats of text share: lines, and what no text of a source may hold."""
+"""What formats share of texts: lines, what no text of a source may hold, values shown as text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ from pyspark.sql import functions as F
 if TYPE_CHECKING:
     from pyspark.sql import Column as Expression
 
+INSTANT = "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"
+"""With microseconds and offset, so that nothing of an instant is lost."""
+AS_JSON = {
+    # A record is shown whole, its missing values too.
+    "ignoreNullFields": "false",
+    "timestampFormat": INSTANT,
+    "timestampNTZFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS",
+}
+"""Options of `to_json` for the record of a quarantined row that was no text."""
 _CONTROL_IN_LINE = r"[\x00-\x08\x0a-\x1f\x7f]"
 """All but the tab: in a line they mean that the source wrote something else than text."""
 _CONTROL_IN_VALUE = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"

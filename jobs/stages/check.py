@@ -19,6 +19,7 @@ from expectations import gate, report
 from expectations.lookup import refuse_odd_rules, suite_of
 from expectations.row_rules import REASON, RULE
 from expectations.suite import about
+from jobs.ingestion.text import AS_JSON
 from jobs.lake import commits, ops, publications, staging, tables, waivers
 from jobs.lake.knowledge import Knowledge
 from jobs.lake.locations import partition, sql_name
@@ -249,7 +250,7 @@ def _as_quarantined(run: Run, name: str, bad: DataFrame) -> DataFrame:
     where = [column for column in PROVENANCE if column in bad.columns]
     places = list(dict.fromkeys([partition(run, name), *where]))
     told = [column for column in bad.columns if column not in (REASON, RULE, *places)]
-    record = F.to_json(F.struct(*told), {"ignoreNullFields": "false"})
+    record = F.to_json(F.struct(*told), AS_JSON)
     return bad.select(
         *places,
         F.col(REASON).alias("reason"),

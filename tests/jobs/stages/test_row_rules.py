@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -299,19 +299,21 @@ def test_a_derived_table_has_a_quarantine_too(
 ) -> None:
     suites.sums = readings  # type: ignore[attr-defined]
     run = replace(run_of(environment, FIRST, stage_name="check_clean"), pipeline=_with(SUMS))
+    at = datetime(2024, 4, 21, 14, 38, 51, 244287, tzinfo=UTC)
     values = [
-        (DAY, 1, 2.0),
-        (DAY, 2, 3.0),
-        (DAY, 3, -1.0),
+        (DAY, 1, 2.0, at),
+        (DAY, 2, 3.0, at),
+        (DAY, 3, -1.0, at),
     ]
-    rows = spark.createDataFrame(values, "landed_date date, id int, amount double")
+    schema = "landed_date date, id int, amount double, at timestamp"
+    rows = spark.createDataFrame(values, schema)
     tables.stage_rows(run, "sums", rows)
     assert audit_and_publish(run, ["sums"])["rows_quarantined"] == 1
     [row] = tables.read(run, "sums_quarantine").collect()
     assert row.asDict() == {
         "landed_date": DAY,
         "reason": "amount is from 0 to 10. Found: amount = -1.0",
-        "record": '{"id":3,"amount":-1.0}',
+        "record": '{"id":3,"amount":-1.0,"at":"2024-04-21T14:38:51.244287Z"}',
         "rule": RULE,
     }
     assert "sums_quarantine" in retention.names(run)
