@@ -150,18 +150,19 @@ def _column(
     everything = [*suite.every_row, *suite.every_day]
     of_kind = [one for one in everything if one.expectation_type == expectation]
     if not of_kind:
-        kinds = dict.fromkeys(one.expectation_type for one in everything)
+        kinds = dict.fromkeys(one.expectation_type for one in suite.waivable)
         raise no_such(f"expectation of {table}", expectation, kinds)
-    found = [about(one) for one in of_kind]
-    columns = list(dict.fromkeys(found))
+    columns = list(dict.fromkeys(map(about, of_kind)))
+    # Nothing is offered that would be refused.
+    offered = dict.fromkeys(about(one) for one in of_kind if one in suite.waivable)
+    named = [str(one) for one in offered if one]
     if column is None and len(columns) > 1:
+        _refuse_what_cannot_be_waived(table, suite, of_kind)
         raise UsageError(
-            f"{table} has several of {expectation}. Say --column, one of: "
-            f"{', '.join(map(str, columns))}."
+            f"{table} has several of {expectation}. Say --column, one of: {', '.join(named)}."
         )
     chosen = columns[0] if column is None else column
     if chosen not in columns:
-        named = [str(one) for one in columns if one]
         raise no_such(f"column or measure of {table} under {expectation}", str(chosen), named)
     meant = [one for one in of_kind if about(one) == chosen]
     _refuse_what_cannot_be_waived(table, suite, meant)
@@ -172,9 +173,9 @@ def _refuse_what_cannot_be_waived(table: str, suite: Suite, meant: Sequence[obje
     if any(one in suite.waivable for one in meant):
         return
     declared = [*suite.each_row, *suite.each_day]
-    warnings = [one for one in declared if one in meant and one.severity.value == "warning"]
+    warnings = [one for one in declared if one.severity.value == "warning"]
     refuse_unless(
-        not warnings,
+        not all(one in warnings for one in meant),
         f"{table}: that is a warning, which refuses nothing. There is nothing to waive.",
     )
     raise UsageError(

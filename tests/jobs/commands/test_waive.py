@@ -112,6 +112,33 @@ def test_what_makes_no_sense_is_refused_and_not_recorded(
     assert ops.read(home, "waivers").num_rows == 0
 
 
+IN_SET = "expect_column_values_to_be_in_set"
+
+
+@pytest.mark.parametrize(
+    ("table", "changed", "offered"),
+    [
+        (
+            "weather",
+            {"expectation": IN_SET, "column": None},
+            "Say --column, one of: origin, days_old, time_hour_error, airports.",
+        ),
+        (
+            "weather",
+            {"expectation": IN_SET, "column": "x"},
+            "Known: origin, days_old, time_hour_error, airports.",
+        ),
+        ("planes", {"expectation": IN_SET, "column": None}, "planes: that cannot be waived"),
+        ("planes", {"expectation": "x"}, f"Known: expect_column_values_to_match_regex, {BETWEEN}."),
+    ],
+)
+def test_nothing_is_offered_that_would_be_refused(
+    capsys: pytest.CaptureFixture[str], table: str, changed: dict[str, str | None], offered: str
+) -> None:
+    assert waive(table, **changed) == 2
+    assert offered in capsys.readouterr().err
+
+
 def test_whoever_names_nobody_is_named_by_the_system(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
