@@ -32,9 +32,11 @@ class Column:
     `false`, `2013-04-03`, an instant with its zone and at most 6 digits of a second. Decimals and
     local times are strings, which the transform casts."""
     required: bool = False
-    """A row without a value here is quarantined."""
+    """A row without a value here is quarantined. So is one whose text is nothing but white space,
+    which stays as it is in a column that may be empty."""
     null_token: str | None = None
-    """Text that the source writes here for a missing value; None: what the feed says."""
+    """Text that the source writes here for a missing value; None: what the feed says. In a column
+    of numbers the same number in any other form is no value either: with `-999`, `-999.0` too."""
     doc: str = ""
     """Meaning and unit."""
 

@@ -5,6 +5,8 @@ DataFrame in, DataFrame out, and the same rules whatever the format of the files
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Hashable, Iterable, Sequence
 from functools import partial, reduce
 from itertools import chain
@@ -30,16 +32,24 @@ _SHOWN = 80
 """Characters of a value that a reason shows."""
 _SQL_TYPES = {"long": "bigint"}
 """Declared type -> Spark's name of it, where that is another."""
+_MINUTE = r"[1-9]\d{3}-\d{2}-\d{2}[T ]\d{2}:\d{2}"
+_ZONE = r"(Z|[+-]\d{2}:?\d{2})"
 _FORMS = {
     "int": r"[+-]?\d+",
     "long": r"[+-]?\d+",
     "double": r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?",
     "boolean": r"(?i)true|false",
     "date": r"[1-9]\d{3}-\d{2}-\d{2}",
-    "timestamp": r"[1-9]\d{3}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:?\d{2})",
+    "timestamp": rf"{_MINUTE}(:\d{{2}}(\.\d{{1,6}})?)?{_ZONE}",
 }
 """What a value must look like. Spark's casts alone are generous: '2013' is a date, 'NaN' a double,
 a time needs no zone."""
+_TOO_FINE = rf"{_MINUTE}:\d{{2}}\.\d{{7,}}{_ZONE}"
+"""An instant of which Spark would keep no more than the microseconds."""
+_BLANKS = r"\p{IsWhite_Space}+"
+"""What Unicode calls white space, such as a tab or U+00A0."""
+_COMPARED = {"int": "decimal(38,18)", "long": "decimal(38,18)", "double": "double"}
+"""Type of a number -> the type as which it is compared with a null token: whole ones exactly."""
 _ARTICLES = {"int": "an int", "timestamp": "a timestamp with its zone"}
 """How a reason names a type, where 'a' and the type would not do."""
 _FIRST = "_first_line"
@@ -149,17 +159,34 @@ def _text(column: Column, null_token: str) -> Expression:
     # Spaces belong to a text, but not to a number or a date.
     text = field if column.type == "string" else F.trim(field)
     is_missing = text.isin("", null_token)
+    if column.type in _COMPARED and _is_number(null_token):
+        is_missing |= _equals(text, null_token, _COMPARED[column.type])
     return F.when(~is_missing, text).alias(_TEXT + column.name)
+
+
+def _is_number(null_token: str) -> bool:
+    has_form = re.fullmatch(_FORMS["double"], null_token, re.ASCII)
+    return has_form is not None and math.isfinite(float(null_token))
+
+
+def _equals(text: Expression, null_token: str, kind: str) -> Expression:
+    """Whether a text is the number of the null token, however it is written."""
+    # What is too large to be compared is another number.
+    number = F.when(_has_form(text, _FORMS["double"]), text.try_cast(kind))
+    return F.coalesce(number == F.lit(null_token).try_cast(kind), F.lit(False))
+
+
+def _has_form(text: Expression, form: str) -> Expression:
+    # '\z', not '$': that one is true before a line break at the end too, which a cast forgives.
+    return text.rlike(rf"\A({form})\z")
 
 
 def _cast(column: Column) -> Expression:
     text = F.col(_TEXT + column.name)
     if column.type == "string":
         return text
-    # '\z', not '$': that one is true before a line break at the end too, which the cast forgives.
-    is_formed = text.rlike(rf"\A({_FORMS[column.type]})\z")
     # A value may have the form and still not exist, such as 2013-02-30.
-    cast = F.when(is_formed, text.try_cast(_sql_type(column)))
+    cast = F.when(_has_form(text, _FORMS[column.type]), text.try_cast(_sql_type(column)))
     if column.type != "double":
         return cast
     # The cast makes infinity of a number too large for a double.
@@ -170,17 +197,30 @@ def _cast(column: Column) -> Expression:
 def _complaint(column: Column, required: bool) -> Expression:
     """What is wrong with a value; null when nothing is."""
     text = F.col(_TEXT + column.name)
-    kind = _ARTICLES.get(column.type, f"a {column.type}")
     shown = F.left(text, F.lit(_SHOWN))
     before = F.lit(f"{column.name}: '")
-    after = F.lit(f"' is not {kind}")
-    unreadable = F.concat(before, shown, after)
+    unreadable = F.concat(before, shown, F.lit("' "), _fault(column))
     # A text that is there without a value: the cast could not read it.
     is_unreadable = text.isNotNull() & F.col(column.name).isNull()
     complaint = F.when(is_unreadable, unreadable)
     if not required:
         return complaint
-    return complaint.when(text.isNull(), f"{column.name}: no value, but it is required")
+    absent = complaint.when(text.isNull(), f"{column.name}: no value, but it is required")
+    if column.type != "string":
+        return absent
+    blank = f"{column.name}: nothing but blanks, but it is required"
+    return absent.when(_has_form(text, _BLANKS), blank)
+
+
+def _fault(column: Column) -> Expression:
+    """What is wrong with a text that cannot be read as a value of the column."""
+    kind = _ARTICLES.get(column.type, f"a {column.type}")
+    is_none = F.lit(f"is not {kind}")
+    if column.type != "timestamp":
+        return is_none
+    is_too_fine = _has_form(F.col(_TEXT + column.name), _TOO_FINE)
+    too_fine = F.when(is_too_fine, "has more than 6 digits after the second")
+    return too_fine.otherwise(is_none)
 
 
 def _without_duplicates(rows: DataFrame, feed: Feed) -> DataFrame:

@@ -164,6 +164,55 @@ def test_a_column_may_have_a_null_token_of_its_own(
 
 
 @pytest.mark.parametrize("source_format", get_args(Format))
+def test_the_number_of_the_null_token_is_no_value_however_it_is_written(
+    spark: SparkSession, environment: Environment, source_format: Format
+) -> None:
+    columns = (
+        Column(name="id", type="int"),
+        Column(name="size", type="int"),
+        Column(name="weight", type="double"),
+        Column(name="code"),
+    )
+    feed = replace(toy.readings_in(source_format), columns=columns, null_token="-999")
+    rows = [
+        ("1", "-999", "-999.0", "-999.0"),
+        ("2", "-999.0", "-9.99e2", "-999"),
+        ("3", "-998", "-999.5", "-0999"),
+        ("4", "999", "-999", "-9.99e2"),
+    ]
+    toy.write_rows(environment, feed, _DAYS[0], rows)
+    assert _read(spark, environment, feed) == [
+        (1, None, None, "-999.0", None),
+        (2, None, None, None, None),
+        (3, -998, -999.5, "-0999", None),
+        (4, 999, None, "-9.99e2", None),
+    ]
+
+
+@pytest.mark.parametrize("source_format", get_args(Format))
+def test_blanks_are_no_value_where_one_is_required(
+    spark: SparkSession, environment: Environment, source_format: Format
+) -> None:
+    columns = (
+        Column(name="id"),
+        Column(name="place", required=True),
+        Column(name="note"),
+    )
+    feed = replace(toy.readings_in(source_format), columns=columns)
+    rows = [
+        ("1", " ", "a"),
+        ("2", "\t\u00a0\u3000", "b"),
+        (" \t", "roof", "c"),
+        ("\u00a0 3", " roof\t", "\t\u00a0 "),
+    ]
+    toy.write_rows(environment, feed, _DAYS[0], rows)
+    blank = "{}: nothing but blanks, but it is required".format
+    read = _read(spark, environment, feed)
+    assert [row[3] for row in read] == [blank("place"), blank("place"), blank("id"), None]
+    assert read[-1][:3] == rows[-1]
+
+
+@pytest.mark.parametrize("source_format", get_args(Format))
 def test_a_drop_without_rows_is_a_drop(
     spark: SparkSession, environment: Environment, source_format: Format
 ) -> None:

@@ -172,19 +172,82 @@ def test_columns_are_read_by_the_header_of_each_file(
 
 
 def test_an_instant_needs_its_zone(spark: SparkSession, sensed: Environment) -> None:
-    columns = (READINGS.columns[0], Column(name="at", type="timestamp"))
-    feed = replace(READINGS, columns=columns)
-    drop(
+    rows = _read_as(
+        spark,
         sensed,
-        f"readings/{DAY}.csv",
-        b"id,at\n1,2013-03-10T05:00:00Z\n2,2013-03-10 01:00:00-04:00\n3,2013-03-10T05:00:00\n",
+        Column(name="at", type="timestamp"),
+        *("2013-03-10T05:00:00Z", "2013-03-10 01:00:00-04:00", "2013-03-10T05:00:00"),
     )
-    drops = [replace(found, layout=("id", "at")) for found in _drops_of(sensed, feed)]
-    rows = records(spark, feed, drops).orderBy("source_line").collect()
     # What Spark gives is naive, in the session's UTC.
     moment = datetime(2013, 3, 10, 5)  # noqa: DTZ001
     assert [row["at"] for row in rows] == [moment, moment, None]
     assert rows[2]["reason"] == "at: '2013-03-10T05:00:00' is not a timestamp with its zone"
+
+
+def test_an_instant_finer_than_microseconds_is_told_so(
+    spark: SparkSession, sensed: Environment
+) -> None:
+    finer, none = "2013-03-10T05:00:00.1234567Z", "2013-02-30T05:00:00.123456Z"
+    rows = _read_as(spark, sensed, Column(name="at", type="timestamp"), finer, none)
+    assert [row["reason"] for row in rows] == [
+        f"at: '{finer}' has more than 6 digits after the second",
+        f"at: '{none}' is not a timestamp with its zone",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "value", "reason"),
+    [
+        # Both are the same double.
+        (
+            Column(name="size", type="long", null_token="9007199254740993"),
+            "9007199254740992",
+            9007199254740992,
+            None,
+        ),
+        (Column(name="size", type="double", null_token="9.96921e36"), "9.96921E+36", None, None),
+        (Column(name="size", type="int", null_token="9e39"), "7", 7, None),
+        (
+            Column(name="size", type="int", null_token="9e39"),
+            "8e39",
+            None,
+            "size: '8e39' is not an int",
+        ),
+        (
+            Column(name="size", type="double", null_token="1e999"),
+            "2e999",
+            None,
+            "size: '2e999' is not a double",
+        ),
+        (
+            Column(name="size", type="double", null_token="-999"),
+            "-999d",
+            None,
+            "size: '-999d' is not a double",
+        ),
+    ],
+)
+def test_a_null_token_of_a_number_is_that_number_alone(
+    spark: SparkSession,
+    sensed: Environment,
+    column: Column,
+    text: str,
+    value: float | None,
+    reason: str | None,
+) -> None:
+    [row] = _read_as(spark, sensed, column, text)
+    assert (row["size"], row["reason"]) == (value, reason)
+
+
+def _read_as(
+    spark: SparkSession, environment: Environment, column: Column, *texts: str
+) -> list[Row]:
+    """The rows of a file with these texts in such a column."""
+    feed = replace(READINGS, columns=(READINGS.columns[0], column))
+    lines = [f"{line},{text}\n" for line, text in enumerate(texts, 1)]
+    drop(environment, f"readings/{DAY}.csv", f"id,{column.name}\n{''.join(lines)}".encode())
+    drops = [replace(found, layout=("id", column.name)) for found in _drops_of(environment, feed)]
+    return records(spark, feed, drops).orderBy("source_line").collect()
 
 
 def _drops_of(environment: Environment, feed: Feed) -> list[Drop]:
