@@ -32,3 +32,10 @@ def test_each_day_sees_the_latest_snapshot_landed_by_then_and_no_row_of_another(
         ("2013-01-04", "a", 2),
         ("2013-01-05", "a", 2),
     ]
+
+
+def test_a_reference_table_may_have_a_column_day(spark: SparkSession) -> None:
+    day = date(2013, 1, 2)
+    snapshots = spark.createDataFrame([(day, "monday")], "landed_date date, day string")
+    latest = latest_by_day(snapshots, Days.of(day))
+    assert latest.select("landed_date", "day").collect() == [(day, "monday")]
