@@ -5,6 +5,7 @@ A cluster's server takes the place of the home's own by `SPARK_REMOTE`.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import threading
@@ -54,6 +55,15 @@ _ANSWER_SECONDS = 60
 _SIGNS_OF_LOSS = ("StatusCode.UNAVAILABLE", "NO_ACTIVE_SESSION", "INVALID_HANDLE")
 """What Spark's client says when its server is gone, or when a new one at the same place does not
 know the session."""
+_LOGGERS_OF_ERRORS = (
+    "DataFrameQueryContextLogger",
+    "SQLQueryContextLogger",
+    "pyspark.sql.connect.logging",
+)
+"""By which Spark's client also writes errors that it raises to stderr: each as a line of JSON that
+holds Java's whole stack."""
+_LEVEL_OF_CLIENT = "SPARK_CONNECT_LOG_LEVEL"
+"""Variable of Spark's client: whoever sets it wants to see what the client does."""
 _sessions: dict[tuple[int, str], SparkSession] = {}
 """Open sessions by process id and address, in the order in which they were last asked for.
 
@@ -167,6 +177,7 @@ def _new_session(environment: Environment) -> SparkSession:
     from pyspark.sql import SparkSession  # seconds to import
     from pyspark.sql.connect.client.retries import DefaultPolicy
 
+    _silence()
     if environment.spark_remote:
         _require_answer(environment.spark_remote)
     session = SparkSession.builder.remote(address(environment)).create()
@@ -178,6 +189,18 @@ def _new_session(environment: Environment) -> SparkSession:
         session.client.set_retry_policies([DefaultPolicy(max_retries=_RETRIES)])
         _set(session, _settings)
     return session
+
+
+def _silence() -> None:
+    """Leave it to us to tell of an error, once and in plain words."""
+    if _LEVEL_OF_CLIENT in os.environ:
+        return
+
+    from pyspark.logger import PySparkLogger
+
+    for name in _LOGGERS_OF_ERRORS:
+        # By its level: a library that configures logging takes back that a logger is disabled.
+        PySparkLogger.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _make_active(session: SparkSession) -> None:

@@ -76,6 +76,45 @@ def test_without_a_server_the_message_says_how_to_start_one(
         session.connect(nobody)
 
 
+_MISTAKES = """
+import logging.config
+from pyspark.errors import PySparkException
+from pyspark.sql import functions as F
+from jobs.spark import session
+from pipelines.environment import Environment
+
+spark = session.connect(Environment.read())
+# As libraries do that come later.
+logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
+zero = spark.range(1)
+for mistake in (zero.select("nothing"), zero.select(1 / F.col("id")), zero.selectExpr("1 / id")):
+    try:
+        mistake.collect()
+    except PySparkException as error:
+        print(error.getCondition())
+session.disconnect()
+"""
+
+
+def test_a_mistake_in_a_query_is_raised_and_not_logged_besides(
+    shared_environment: Environment, spark: SparkSession
+) -> None:
+    client = subprocess.run(
+        [sys.executable, "-c", _MISTAKES],
+        cwd=ROOT,
+        env=shared_environment.variables(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert client.stderr == ""
+    assert client.stdout.split() == [
+        "UNRESOLVED_COLUMN.WITH_SUGGESTION",
+        "DIVIDE_BY_ZERO",
+        "DIVIDE_BY_ZERO",
+    ]
+
+
 @pytest.mark.parametrize("is_restarted", [False, True])
 def test_the_loss_of_a_server_is_told_in_plain_words(
     is_restarted: bool,
