@@ -7,6 +7,7 @@ rest is Spark's Thrift server, with the door of `Door.java`.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _DOOR = Path(__file__).with_name("Door.java")
+_FUNCTIONS = Path(__file__).with_name("functions.txt")
+"""Names of functions of Spark that statements may call."""
 _POOLS = Path(__file__).with_name("pools.xml")
 _NICENESS = 5
 """The night comes first: this gets a third of the processor time that others ask for."""
@@ -209,6 +212,8 @@ def _compile(jvm: Any, classes: Path) -> None:
     files = java.lang.reflect.Array.newInstance(door.getClass(), 1)
     files[0] = door
     compiler.compile(files)
+    # Beside the class, which reads it.
+    shutil.copy(_FUNCTIONS, classes / "nightshift")
 
 
 if __name__ == "__main__":

@@ -11,18 +11,23 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import pyarrow as pa
 import pytest
 
+from jobs import jdbc
 from jobs.lake import sql
 from jobs.services import processes
 from jobs.services.accounts import Account, accounts, write_passwords
 from jobs.services.definitions import JDBC, services
+from jobs.services.processes import LOOPBACK
 from jobs.spark.server import CLASS_ARCHIVE
 from pipelines.environment import Environment
 from tests.jobs.jdbc.client import (
@@ -99,6 +104,7 @@ READS = (
     "DESCRIBE QUERY SELECT * FROM text.`/etc/passwd`",
     "SHOW COLUMNS IN delta.`{lake}/toy/sums`",
     "SHOW PARTITIONS delta.`{lake}/toy/predictions`",
+    "SHOW TBLPROPERTIES delta.`{lake}/toy/sums`",
     "SELECT * FROM sums TIMESTAMP AS OF (SELECT max(now()) FROM text.`/etc/passwd`)",
     "SELECT * FROM STREAM sums",
 )
@@ -110,6 +116,12 @@ CODE = (
     "SELECT identifier('reflect')('java.lang.System', 'getenv', 'HOME')",
     "SELECT * FROM VALUES (reflect('java.lang.System', 'getenv', 'HOME'))",
     "EXECUTE IMMEDIATE 'SELECT reflect(''java.lang.System'', ''getenv'', ''HOME'')'",
+    "SELECT from_avro(unhex('00'), '\"int\"', map('avroSchemaUrl', '/etc/passwd'))",
+    "SELECT schema_of_avro('\"int\"', map('avroSchemaUrl', '/etc/passwd'))",
+    "SELECT to_avro(1, '\"int\"')",
+    "SELECT from_protobuf(unhex('00'), 'A', '/etc/passwd')",
+    "SELECT to_protobuf(struct(1 AS a), 'A', '/etc/passwd')",
+    "SELECT * FROM python_worker_logs()",
     SCRIPT,
     "SELECT * FROM sums WHERE text IN " + SCRIPT,
     "SELECT * FROM sums TIMESTAMP AS OF " + SCRIPT,
@@ -125,11 +137,32 @@ CODE = (
     "!sh touch {out}",
     "dfs -ls /",
 )
+FETCHES = (
+    "SELECT to_json(from_xml('<a>1</a>', 'b int', map('rowValidationXSDPath', '{url}')))",
+    "SELECT from_xml('<a>1</a>', 'variant', map('ROWVALIDATIONXSDPATH', '{url}'))",
+    "SELECT from_xml('<a>1</a>', 'b int', map(concat('rowValidation', 'XSDPath'), '{url}'))",
+    "SELECT schema_of_xml('<a>1</a>', map('rowValidationXSDPath', '{url}'))",
+    "SELECT * FROM VALUES (schema_of_xml('<a>1</a>', map('rowValidationXSDPath', '{url}')))",
+    "SELECT system.builtin.from_xml(text, 'b int', map('rowValidationXSDPath', '{url}')) FROM sums",
+    "SELECT identifier('schema_of_xml')('<a>1</a>', map('rowValidationXSDPath', '{url}'))",
+)
+"""Statements by which the server would ask an address for the schema of a row's XML."""
+REACHING = {
+    *("from_avro", "schema_of_avro", "to_avro", "from_protobuf", "to_protobuf"),
+    *("from_xml", "schema_of_xml", "java_method", "reflect", "try_reflect"),
+}
+"""Functions of Spark that reach more than the values that they are given."""
+OF_ROWS = {
+    *("collations", "python_worker_logs", "range", "sql_keywords"),
+    *("variant_explode", "variant_explode_outer"),
+}
+"""Functions that stand in FROM: the guard judges the plan that is made of them."""
 ALLOWED = (
     "SHOW SCHEMAS",
     "SHOW TABLES",
     "SHOW COLUMNS IN sums",
     "SHOW PARTITIONS predictions",
+    "SHOW TBLPROPERTIES sums",
     "DESCRIBE EXTENDED sums",
     "EXPLAIN SELECT count(*) FROM sums",
     "SET spark.sql.session.timeZone",
@@ -387,6 +420,39 @@ def test_nothing_can_be_written_run_or_read_beside_the_lake(
     assert list(tmp_path.iterdir()) == []
     assert log_files(environment) == before
     assert ann.ask("SELECT count(*) FROM toy.sums") == [(11,)]
+
+
+def test_no_statement_makes_the_server_ask_an_address(ann: Connection) -> None:
+    asked = []
+
+    class Schemas(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer((LOOPBACK, 0), Schemas) as schemas:
+        Thread(target=schemas.serve_forever, daemon=True).start()
+        answers = []
+        for statement in FETCHES:
+            with suppress(Refused):
+                url = f"http://{LOOPBACK}:{schemas.server_port}/a.xsd"
+                answers.append(ann.ask(statement.format(url=url)))
+        schemas.shutdown()
+    assert asked == []
+    assert answers == []
+
+
+def test_each_function_of_spark_is_known_to_be_harmless_or_refused(ann: Connection) -> None:
+    known = {name for (name,) in ann.ask("SHOW SYSTEM FUNCTIONS")}
+    listed = Path(jdbc.__file__).with_name("functions.txt")
+    harmless = set(listed.read_text().split())
+    # Operators such as `<>`, which are listed and no functions.
+    words = {name for name in known if name.replace("_", "").isalnum()}
+    of_values = words - OF_ROWS - {"case"}
+    assert of_values - harmless == REACHING, "look at what is new, and say which it is"
 
 
 def test_a_refusal_says_what_and_why(ann: Connection) -> None:
