@@ -28,7 +28,8 @@ def warehouse(
 
     Returns:
         The exit code, and by `HEADER` a row for each run of days of a table that are `current`,
-        `published` by now or still `behind`. Why days are still behind is told on stderr.
+        `published` by now, still `behind`, or there in a table that was `refused`. Why days are
+        behind or refused is told on stderr.
 
     Raises:
         UsageError: no PostgreSQL is set, or its address makes no sense.
@@ -49,7 +50,12 @@ def warehouse(
 
 
 def _rows(one: Caught) -> Iterable[_Row]:
-    states = {"current": one.current, "published": one.written, "behind": one.left}
+    states = {
+        "current": one.current,
+        "refused": one.refused,
+        "published": one.written,
+        "behind": one.left,
+    }
     for state, days in states.items():
         for span in _spans(days):
             yield one.table, state, len(span), str(span)

@@ -57,6 +57,8 @@ class Caught:
     """Its SQL name."""
     current: tuple[date, ...] = ()
     """Days that PostgreSQL had already."""
+    refused: tuple[date, ...] = ()
+    """Days that it had already, of a table that is not as it should be: readers may see none."""
     behind: tuple[date, ...] = ()
     """Days that it lacks, or has of an older publication."""
     written: tuple[date, ...] = ()
@@ -207,6 +209,7 @@ class _Table:
         self._source = source
         self._limits = limits
         self._current: list[date] = []
+        self._refused: list[date] = []
         self._behind: list[date] = []
         self._written: list[date] = []
         self._faults: list[str] = []
@@ -227,6 +230,7 @@ class _Table:
         return Caught(
             table=self._source.name,
             current=tuple(sorted(self._current)),
+            refused=tuple(self._refused),
             behind=tuple(self._behind),
             written=tuple(written),
             rows=sum(in_force[day].rows for day in written),
@@ -236,7 +240,11 @@ class _Table:
 
     def _provide(self, shape: Shape, held: Mapping[date, days.Held]) -> None:
         """Have the table be there, and what was changed by hand count as never published."""
-        provided = tables.provide(self._connection, shape, self._limits)
+        try:
+            provided = tables.provide(self._connection, shape, self._limits)
+        except Refused:
+            self._refused, self._current = self._current, []
+            raise
         self._notes += [provided.lacking] if provided.lacking else []
         changed = self._changed(held)
         if provided.is_anew:

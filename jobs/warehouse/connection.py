@@ -30,6 +30,7 @@ connection, resources, shutdown, a lock that somebody holds."""
 _QUOTED = re.compile(r'".*"')
 _COLUMN = re.compile(r"COPY [^,]*, line \d+, column ([^:]+)")
 """Where in a COPY something is wrong, as PostgreSQL tells it before it quotes the value."""
+_ROW_LEVEL = "row-level security"
 Connection = psycopg.Connection[tuple[Any, ...]]
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 
@@ -261,6 +262,12 @@ def _way_out(error: psycopg.Error) -> str:
         return " Publish to a database made with ENCODING 'UTF8', which takes every character."
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return " docs/how-to/postgresql.md says what to grant."
+    if isinstance(error, psycopg.errors.FeatureNotSupported) and _ROW_LEVEL in str(error):
+        return (
+            " Somebody has set FORCE ROW LEVEL SECURITY, by which the owner too sees only some "
+            "rows: ALTER TABLE … NO FORCE ROW LEVEL SECURITY on the table whose name begins "
+            "with '_'."
+        )
     if isinstance(error, psycopg.errors.DependentObjectsStillExist):
         return " Drop what depends on it, publish, and make that again."
     return ""

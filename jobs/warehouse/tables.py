@@ -72,7 +72,7 @@ def provide(connection: Connection, shape: Shape, limits: Limits) -> Provided:
     """Make the table, or bring it to its shape, also after somebody has changed it by hand.
 
     Raises:
-        Refused: a column would change its type.
+        Refused: a column would change its type, or somebody has changed it.
         WarehouseAway: PostgreSQL cannot be used, or who reads the view holds it for too long.
     """
     with transaction(connection, limits) as cursor:
@@ -248,6 +248,8 @@ def _make_table(cursor: Cursor, shape: Shape) -> bool:
                 # Nobody knows any more which day the rows are of.
                 cursor.execute(sql.SQL("DELETE FROM {}").format(table))
         elif kind != column.type:
+            if _is_remembered(cursor, shape):
+                raise Refused(_altered(cursor, shape, column, kind))
             raise Refused(
                 f"{shape.schema}.{shape.view}: column '{column.name}' is {kind} in PostgreSQL and "
                 f"would become {column.type}. A type is never changed under those who read it: "
@@ -257,6 +259,17 @@ def _make_table(cursor: Cursor, shape: Shape) -> bool:
     if is_anew:
         forget(cursor, shape)
     return is_anew
+
+
+def _altered(cursor: Cursor, shape: Shape, column: Column, kind: str) -> str:
+    """What is told of a column whose type is another one than that with which it was made."""
+    table = _quoted(cursor, shape.schema, shape.table)
+    name = _quoted(cursor, column.name)
+    return (
+        f"{shape.schema}.{shape.view}: somebody has altered column '{column.name}' in PostgreSQL "
+        f"from {column.type} to {kind}. Have it altered back, and publish: "
+        f"ALTER TABLE {table} ALTER COLUMN {name} TYPE {column.type}"
+    )
 
 
 def forget(

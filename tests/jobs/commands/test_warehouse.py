@@ -47,6 +47,26 @@ def test_what_could_not_be_published_is_a_fault(
     assert "Fault: toy.predictions: PostgreSQL holds 2013-01-05" in capsys.readouterr().err
 
 
+def test_days_of_a_table_that_was_altered_are_not_current(
+    lake: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake.publish_predictions(*FEW_DAYS)
+    warehouse(lake.environment, [PIPELINE], is_dry=False)
+    lake.do("DROP VIEW toy.predictions")
+    lake.do("ALTER TABLE toy._predictions ALTER note TYPE varchar(99)")
+    few = (3, f"{FEW_DAYS[0]}..{FEW_DAYS[-1]}")
+    code, rows = warehouse(lake.environment, [PIPELINE], is_dry=False)
+    assert (code, rows) == (3, [("toy.predictions", "refused", *few)])
+    told = capsys.readouterr().err
+    said = "somebody has altered column 'note' in PostgreSQL from text to character vary"
+    assert said in told
+    _, _, way_out = told.strip().rpartition("publish: ")
+    lake.do(way_out)
+    code, rows = warehouse(lake.environment, [PIPELINE], is_dry=False)
+    assert (code, rows) == (0, [("toy.predictions", "current", *few)])
+    lake.require_same(dict.fromkeys(FEW_DAYS, ""))
+
+
 def test_without_an_address_it_says_which_to_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

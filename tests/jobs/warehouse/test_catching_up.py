@@ -992,6 +992,17 @@ def test_a_type_is_never_changed(lake: Lake) -> None:
     assert lake.ask("SELECT DISTINCT model_version FROM toy.predictions") == [("1",)]
 
 
+def test_row_level_security_that_keeps_rows_out_is_named(lake: Lake) -> None:
+    lake.publish_predictions(FIRST)
+    lake.catch_up()
+    lake.do("ALTER TABLE toy._predictions ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
+    lake.publish_predictions(FIRST, salt="new")
+    (fault,) = lake.catch_up().faults
+    assert "ALTER TABLE … NO FORCE ROW LEVEL SECURITY" in fault
+    lake.do("ALTER TABLE toy._predictions NO FORCE ROW LEVEL SECURITY")
+    assert lake.catch_up().written == (FIRST,)
+
+
 def test_another_key_gets_another_index(lake: Lake) -> None:
     lake.publish_predictions(FIRST)
     lake.catch_up()
