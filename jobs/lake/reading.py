@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, time
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,12 @@ OPERATORS = (*_COMPARISONS, *_OF_SEVERAL)
 _ROWS_AT_ONCE = 100_000
 _TIME_OF_DAY = re.compile(r"\d[T ].*[1-9]")
 """Within a text that begins with a day: midnight is the day itself."""
+_WHOLE = ("int", "integer")
+"""Ends of the names of DuckDB's types of whole numbers."""
+_FLOATS = ("double", "float")
+_FRACTIONS = (*_FLOATS, "decimal")
+_EXCERPT = "\n\nLINE "
+"""Before DuckDB shows where in a statement something is wrong."""
 _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 """Of decimals that are never rounded."""
 
@@ -79,7 +86,7 @@ class Moment:
         kinds = {VERSION: self.version, TIMESTAMP: self.as_of, KNOWN: self.known_as_of}
         for kind, value in kinds.items():
             if value is not None:
-                return Past(table=table, kind=kind, value=str(value))
+                return Past(table=table, kind=kind, value=_said(kind, value))
         return None
 
 
@@ -120,7 +127,11 @@ def read(
                 f"{one!r} is none."
             )
         require_text("the column of a filter", one[0])
-    with sql.Session(environment, moment.run) as session, sql.refusals("", [table]):
+    with (
+        _without_excerpts(),
+        sql.Session(environment, moment.run) as session,
+        sql.refusals("", [table]),
+    ):
         filtered = [column for column, _, _ in filters]
         rows = session.rows_of(table, moment.of(table), filtered)
         types = dict(zip(rows.columns, rows.types, strict=True))
@@ -135,6 +146,18 @@ def read(
             rows = rows.filter(_condition(column, how, value, types[column]))
         chosen = rows.select(*map(ColumnExpression, wanted))
         return session.waited(lambda: _all_of(chosen.to_arrow_reader(_ROWS_AT_ONCE)))
+
+
+@contextmanager
+def _without_excerpts() -> Iterator[None]:
+    """Tell what DuckDB says without the statement, which nobody has written."""
+    try:
+        yield
+    except UsageError as error:
+        told = str(error)
+        if _EXCERPT not in told:
+            raise
+        raise UsageError(told.partition(_EXCERPT)[0]) from None
 
 
 def ask(environment: Environment, statements: str, run: str | None) -> pa.Table:
@@ -172,6 +195,14 @@ def _require_run(given: object) -> None:
         require_text("run", given)
 
 
+def _said(kind: str, value: object) -> str:
+    """A moment as a statement says it."""
+    if kind == KNOWN and isinstance(value, datetime) and value.time() == time.min:
+        # As pandas has a day.
+        return str(value.date())
+    return str(value)
+
+
 def _is_filter(given: object) -> bool:
     return isinstance(given, tuple | list) and len(given) == len(("column", "operator", "value"))
 
@@ -181,12 +212,20 @@ def _condition(column: str, how: str, value: object, kind: DuckDBPyType) -> Expr
     require_text("the operator of a filter", how)
     if how in _OF_SEVERAL:
         return _of_several(column, how, value, kind)
+    refuse_unless(how != "<>", f"No operator of a filter named '<>': {column} '!=' says it.")
     if how not in _COMPARISONS:
         raise no_such("operator of a filter", how, OPERATORS)
     if value is None:
         if how not in _OF_NULL:
             raise UsageError(f"Filter {column} {how} None holds for no row: say '=' or '!='.")
         return _OF_NULL[how](name)
+    # A column of floats may hold NaN, which DuckDB finds.
+    is_nan = isinstance(value, float) and kind.id in _FLOATS
+    if _is_missing(value) and not is_nan:
+        raise UsageError(
+            f"Filter {column} {how} {value!r} compares with what equals nothing. The rows without "
+            f"a value are those of ('{column}', '=', None)."
+        )
     return _COMPARISONS[how](name, _constant(column, value, kind))
 
 
@@ -220,6 +259,10 @@ def _is_missing(value: object) -> bool:
 
 
 def _constant(column: str, value: object, kind: DuckDBPyType) -> Expression:
+    if isinstance(value, bool) and _is_number(kind):
+        raise UsageError(
+            f"{value!r} is no value of column '{column}', which is {kind}: say a number."
+        )
     try:
         constant = ConstantExpression(value)
     except (TypeError, duckdb.Error):
@@ -247,9 +290,13 @@ def _is_rounded(text: str, kind: DuckDBPyType) -> bool:
     return said.is_finite() and -int(said.as_tuple().exponent) > _places(kind)
 
 
+def _is_number(kind: DuckDBPyType) -> bool:
+    return kind.id in _FRACTIONS or kind.id.endswith(_WHOLE)
+
+
 def _places(kind: DuckDBPyType) -> float:
     """Digits behind the point that a column of that type keeps."""
-    if kind.id.endswith(("int", "integer")):
+    if kind.id.endswith(_WHOLE):
         return 0
     if kind.id == "decimal":
         scale = dict(kind.children)["scale"]

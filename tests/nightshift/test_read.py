@@ -346,11 +346,18 @@ def test_an_unknown_table_or_column_is_told_with_the_near_miss(lake: Environment
         (("day", "not in", pd.Series([_FIRST, None], dtype="datetime64[ns]")), "or NaN, NaT"),
         (("carrier", "not in", pd.array(["UA", None], dtype="string")), "or NaN, NaT or NA"),
         (("carrier", "=", object()), "is no value of a column"),
+        (("delay", "<>", 1), "No operator of a filter named '<>': delay '!=' says it"),
+        (("delay", "=", True), "True is no value of column 'delay', which is INTEGER"),
+        (("delay", "in", [1, False]), "False is no value of column 'delay'"),
+        (("delay", "<", _NAN), "delay < nan compares with what equals nothing"),
+        (("day", "=", pd.NaT), "equals nothing"),
+        (("carrier", "!=", pd.NA), "equals nothing"),
     ],
 )
 def test_a_filter_that_makes_no_sense_is_refused(lake: Environment, one: Filter, says: str) -> None:
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(UsageError, match=says) as refused:
         _delays(one)
+    assert "LINE" not in str(refused.value), "nobody has written a statement"
 
 
 @pytest.mark.parametrize(
@@ -437,6 +444,8 @@ def test_a_table_is_read_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert _ids(as_of=rows[0][0]) == [1, 2]
     assert _ids(known_as_of=date(2013, 1, 8)) == [1, 2]
     assert _ids(known_as_of=str(_LATER)) == [2, 9]
+    assert _ids(known_as_of=datetime.fromisoformat("2013-01-08")) == [1, 2]
+    assert _ids(known_as_of=pd.Timestamp("2013-01-08")) == [1, 2]
     assert _ids(version=0, filters=[("landed_date", "=", _FIRST)]) == [1]
     history = nightshift.read("readings_history", columns=["id", "revision"])
     found = sorted(map(tuple, (row.values() for row in history.to_pylist())))
@@ -457,6 +466,8 @@ def test_a_table_is_read_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         _ids(version=7)
     with pytest.raises(UsageError, match="needs a night such as"):
         _ids(known_as_of="' OR 1 = 1")
+    with pytest.raises(UsageError, match="not '2013-01-08 06:00:00'"):
+        _ids(known_as_of=datetime.fromisoformat("2013-01-08 06:00"))
     with pytest.raises(UsageError, match="No run named 'frist'. Did you mean 'first'?"):
         _ids(run="frist")
 
