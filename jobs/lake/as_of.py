@@ -40,6 +40,9 @@ _VERSION_NUMBER = re.compile(r"[0-9]{1,15}")
 """More digits no version has."""
 _TEXT = duckdb.token_type.string_const
 _VALUES = (duckdb.token_type.numeric_const, _TEXT)
+_SIGN = duckdb.token_type.operator
+_AFTER = (",", ")", ";")
+"""Signs that may come after a value."""
 _TYPES = ("date", "timestamp", "timestamptz")
 _DESCRIBING = ("describe", "desc", "summarize", "show")
 _COLUMN_TOKENS = 5
@@ -173,15 +176,22 @@ def rewritten(
     cased = {one.lower(): one for one in known}
     for place in range(len(said)):
         kind = _kind_at(said, place)
+        value = _value_at(said, place)
         # Spark takes `FOR VERSION AS OF` too.
         end = place - 1 if place and said[place - 1].word == "for" else place
         first = _name_before(said, end) if kind else end
         if first == end:
             continue
         written = "".join(token.text for token in said[first:end])
+        if not _is_value(said, value):
+            if _ends_there(said, value):
+                continue
+            raise UsageError(
+                f"{written} {kind} AS OF needs a number or a text in quotes, such as 12 or "
+                "'2013-02-04': nothing is worked out there."
+            )
         name = written.replace('"', "").lower()
         name = cased.get(name, name)
-        value = _value_at(said, place)
         past = Past(
             table=name if "." in name else _with_pipeline(name, known, schema),
             kind=kind,
@@ -224,11 +234,22 @@ def _changed(text: bytes, changes: Mapping[tuple[int, int], str]) -> bytes:
 
 
 def _kind_at(said: Sequence[Token], place: int) -> str:
-    """The kind whose `… AS OF value` begins there; empty: none does."""
+    """The kind whose `… AS OF` begins there; empty: none does."""
     kind, *as_of = [token.text.upper() for token in said[place : place + _KIND_AS_OF]]
-    values = said[_value_at(said, place) :][:1]
-    has_value = any(token.kind in _VALUES for token in values)
-    return kind if has_value and kind in _KINDS and as_of == _AS_OF else ""
+    return kind if kind in _KINDS and as_of == _AS_OF else ""
+
+
+def _is_value(said: Sequence[Token], place: int) -> bool:
+    """Whether a number or a text stands there, and not the beginning of what is worked out."""
+    after = said[place + 1 : place + 2]
+    goes_on = any(one.kind == _SIGN and one.text not in _AFTER for one in after)
+    return not goes_on and any(one.kind in _VALUES for one in said[place : place + 1])
+
+
+def _ends_there(said: Sequence[Token], place: int) -> bool:
+    """Whether nothing is asked for: `SELECT version AS of FROM …` names a column."""
+    after = said[place : place + 1]
+    return all(token.word == "from" or token.text in _AFTER for token in after)
 
 
 def _value_at(said: Sequence[Token], place: int) -> int:

@@ -125,6 +125,12 @@ def test_a_table_without_its_pipeline_is_that_of_the_one_in_use(lake: Environmen
         ("TIMESTAMP AS OF 'noon'", "needs a time such as"),
         ("KNOWN AS OF 3", "needs a night such as '2013-02-04', not '3'"),
         ("""KNOWN AS OF 'a"b'""", "needs a night"),
+        ("VERSION AS OF now()", "needs a number or a text in quotes"),
+        ("VERSION AS OF (1)", "needs a number or a text in quotes"),
+        ("VERSION AS OF -1", "needs a number or a text in quotes"),
+        ("VERSION AS OF 0+1", "needs a number or a text in quotes"),
+        ("KNOWN AS OF CURRENT_DATE", "needs a number or a text in quotes"),
+        ("TIMESTAMP AS OF '2013' || '-01-01'", "needs a number or a text in quotes"),
     ],
 )
 def test_an_odd_moment_is_refused_with_the_way_out(
@@ -160,8 +166,9 @@ def test_a_table_without_publications_has_no_times(lake: Environment) -> None:
     "when", ["VERSION AS OF 0", "TIMESTAMP AS OF '2026-11-25'", "KNOWN AS OF '2013-01-05'"]
 )
 def test_an_unknown_table_has_its_near_miss(lake: Environment, when: str) -> None:
-    with pytest.raises(UsageError, match=r"Did you mean toy\.readings"):
+    with pytest.raises(UsageError, match=r"Did you mean toy\.readings") as refused:
         query(lake, f"SELECT * FROM toy.reading {when}")
+    assert "AS OF" not in str(refused.value), "it is told by its own name"
 
 
 @pytest.mark.parametrize(
