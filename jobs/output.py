@@ -26,7 +26,8 @@ Row = Sequence[object]
 
 _NULL = "null"
 _DECIMALS = 6
-"""A table is read by people: it rounds a fraction to so many digits. CSV and JSON are exact."""
+"""A table is read by people: it rounds a fraction to so many digits. CSV and JSON are exact,
+but for NaN and infinity, which JSON does not know."""
 MOST_ON_TERMINAL = 1000
 """Rows: nobody reads on, and rich needs a second for a few thousand cells."""
 _NARROWEST = 8

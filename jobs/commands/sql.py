@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 FUNCTION = "jobs.commands.sql:in_child"
 """This module's entry for the stage server; it must be among those that it allows."""
 PARQUET = "parquet"
+_INTERRUPTED = 3
+"""The exit code, as after a fault: what was asked for is not done."""
 _STANDARD_INPUT = "-"
 _ROWS_OF_GROUP = 100_000
 _BYTES_OF_GROUP = 32 * 1024**2
@@ -90,6 +92,18 @@ def run(
     """
     if form == PARQUET and output is None:
         raise UsageError("Parquet needs a file: --format parquet --output FILE")
+    try:
+        return _answered(environment, statements, form, output, run_id)
+    except KeyboardInterrupt:
+        whole = "rows are missing" if output is None else f"{output} is as it was"
+        print(f"\nInterrupted: {whole}.", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _answered(
+    environment: Environment, statements: str, form: str, output: Path | None, run_id: str | None
+) -> int:
+    """Have the stage server answer, or this process; returns the exit code."""
     if len(statements) > _LONGEST_SENT or not stage_client.available(environment):
         answer(environment, statements, form, output, run_id)
         return 0
@@ -229,8 +243,28 @@ def _writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
 
     try:
         return pq.ParquetWriter(file, schema)
+    except pa.ArrowNotImplementedError:
+        for field in schema:
+            _refuse_unless_held(field)
+        raise
+
+
+def _refuse_unless_held(field: pa.Field) -> None:
+    """Refuse a column for which Parquet has no type.
+
+    Raises:
+        UsageError: it is one.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    alone = pa.schema([field])
+    try:
+        pq.ParquetWriter(pa.BufferOutputStream(), alone).close()
     except pa.ArrowNotImplementedError as error:
-        raise UsageError(f"Parquet cannot hold a column: {error}. Cast it to VARCHAR.") from None
+        raise UsageError(
+            f"Parquet cannot hold column '{field.name}': {error}. Cast it to VARCHAR."
+        ) from None
 
 
 def _readable(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:

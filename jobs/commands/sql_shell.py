@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import duckdb
 from deltalake.exceptions import DeltaError
 from duckdb import token_type
 from prompt_toolkit import PromptSession
@@ -312,7 +313,10 @@ def _keys() -> KeyBindings:
 
 
 def _name(session: Session) -> str:
-    schema = session.schema
+    """What stands before the prompt; a session that cannot tell its schema is one all the same."""
+    schema = _NO_SCHEMA
+    with suppress(duckdb.Error):
+        schema = session.schema
     return "nightshift" if schema == _NO_SCHEMA else schema
 
 

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import duckdb
 import pyarrow as pa
+from duckdb.sqltypes import DuckDBPyType
 from pyarrow import fs
 
 from jobs.lake import as_left, as_of, datasets, dictionary
@@ -59,6 +60,8 @@ _SETTINGS = (
 _LOCKED = re.compile(r'Cannot change configuration option "(\w+)"')
 """What DuckDB says of any other."""
 _SETS_THREADS = ("threads", "worker_threads")
+_FOR_ALL = "global"
+"""May stand before the name of a setting."""
 _DEFINING = (
     duckdb.StatementType.CREATE,
     duckdb.StatementType.DROP,
@@ -68,6 +71,13 @@ _DEFINING = (
 _OPTIONS_OF_EXPLAIN = ("analyze", "format")
 _FILLING = ("create", "insert", "update", "delete", "merge", "copy")
 """First words of statements that give no rows, even of a PIVOT."""
+_CHANGING = (
+    duckdb.StatementType.INSERT,
+    duckdb.StatementType.UPDATE,
+    duckdb.StatementType.DELETE,
+    duckdb.StatementType.MERGE_INTO,
+)
+"""Give the rows that they change if they say RETURNING, and else how many these are."""
 _OBJECTS = """SELECT database_name, schema_name, oid, '' AS name FROM duckdb_schemas()
 UNION ALL SELECT database_name, schema_name, view_oid, view_name FROM duckdb_views()
 UNION ALL SELECT database_name, schema_name, table_oid, table_name FROM duckdb_tables()"""
@@ -79,6 +89,7 @@ _MAIN = "main"
 """Schema whose tables, and those of what is temporary, need no schema before their names."""
 _STEP = 0.1
 """Seconds."""
+_STILL_ENDING = "Still ending: within a single value DuckDB does not look up."
 _OF_DATABASES = (duckdb.StatementType.ATTACH, duckdb.StatementType.DETACH)
 _NAME = re.compile(r'"?[A-Za-z_]\w*"?(?:\."?[A-Za-z_]\w*"?)*')
 """What may name a table in a statement: with its schema or without, in quotes or not."""
@@ -105,6 +116,9 @@ _ROWS_OF_BATCH = 2048
 """In Arrow: DuckDB makes none smaller."""
 _CELL = 64
 """Bytes of what is no text, about."""
+_LARGE = "hugeint"
+_DIGITS = 38
+"""Of a decimal, at the most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,12 +198,22 @@ class Session:
             while not given.done():
                 wait([given], _STEP)
         except BaseException:
-            # One that has not quite begun does not notice.
-            while not given.done():
-                self.interrupt()
-                wait([given], _STEP)
+            self._end(given)
             raise
         return given.result()
+
+    def _end(self, given: Future[_Given]) -> None:
+        """Wait until what runs has noticed that it is to end: then another one may begin."""
+        is_told = False
+        while not given.done():
+            try:
+                # One that has not quite begun does not notice.
+                self.interrupt()
+                wait([given], _STEP)
+            except KeyboardInterrupt:
+                if not is_told:
+                    print(_STILL_ENDING, file=sys.stderr, flush=True)
+                is_told = True
 
     def interrupt(self) -> None:
         """End the statement that runs, from another thread or a signal's handler."""
@@ -218,7 +242,7 @@ class Session:
             asked = self._prepared(statements, 1, left, known)
             for one in asked:
                 if _gives_rows(one):
-                    relation = self._database.sql(one.query)
+                    relation = _exact(self._database.sql(one.query))
                     rows = self.waited(partial(relation.to_arrow_reader, _ROWS_OF_BATCH))
                 else:
                     self._run(one, known)
@@ -581,8 +605,11 @@ def refusals(statements: str, known: Sequence[str]) -> Iterator[None]:
             raise UsageError(_kept(locked[1])) from None
         told = str(error)
         if found := _NAMES_NO_TABLE.search(told):
-            # Of a table at a version DuckDB names both, as we have called it.
-            missing = _AT_A_VERSION.split(found[1] or found[2])[0]
+            missing = found[1] or found[2]
+            if len(parts := _AT_A_VERSION.split(missing)) > 1:
+                # DuckDB names it, and shows the statement, as we have written it.
+                missing = parts[0]
+                told = f"Catalog Error: Table with name {missing} does not exist!"
             told = "\n".join(_of_no_table(told, missing, statements, known))
         raise UsageError(told) from None
 
@@ -691,11 +718,16 @@ def _kind(statement: duckdb.Statement) -> duckdb.StatementType:
 def _refuse_more_threads(statement: str) -> None:
     # A system that has no more of them ends the process.
     said = [token.word or token.text for token in tokens(statement)]
+    words = [one for one in said if one not in (";", _FOR_ALL)]
+    if words[0] == "reset" or not any(one in _SETS_THREADS for one in words):
+        return
     most = os.cpu_count() or 1
-    number = next((one for one in reversed(said) if one != ";"), "")
-    is_asked = any(one in _SETS_THREADS for one in said) and said[0] != "reset"
-    if is_asked and not (number.isdecimal() and 1 <= int(number) <= most):
-        raise UsageError(f"threads is a number from 1 to {most}, the cores of this machine.")
+    # A number alone: DuckDB works out what is more than that.
+    match words:
+        case ["set", _, "=" | "to", number] | ["pragma", _, "=", number]:
+            if number.isdecimal() and 1 <= int(number) <= most:
+                return
+    raise UsageError(f"threads is a number from 1 to {most}, the cores of this machine.")
 
 
 def _kept(setting: str) -> str:
@@ -776,7 +808,64 @@ def _schema_and_view(name: str) -> tuple[str, str]:
     return schema, view
 
 
+def _exact(rows: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """The rows in types by which Arrow tells each value as it is."""
+    wanted = list(map(_type_for_arrow, rows.types))
+    if wanted == rows.types:
+        return rows
+    columns: list[str] = []
+    for place, name in enumerate(rows.columns):
+        # By its place: two may have one name.
+        value = f"#{place + 1}"
+        cast = f"{value}::{wanted[place]}"
+        if rows.types[place].id == _LARGE:
+            cast = f"coalesce(TRY_CAST({value} AS {wanted[place]}), {_too_large(name, value)})"
+        columns.append(f"{cast} AS {quoted(name)}")
+    return rows.project(", ".join(columns))
+
+
+def _too_large(name: str, value: str) -> str:
+    """SQL that refuses a value, other than null, with the name of its column."""
+    before = f"Column '{name}': ".replace("'", "''")
+    after = f" has more than the {_DIGITS} digits of a decimal. Cast it to VARCHAR."
+    return f"CASE WHEN {value} IS NOT NULL THEN error('{before}' || {value} || '{after}') END"
+
+
+def _type_for_arrow(kind: DuckDBPyType) -> DuckDBPyType:
+    """The type itself, or that in whose place Arrow would tell other values without a word.
+
+    By the type alone, so that a column's type never depends on its rows.
+    """
+    match kind.id:
+        case "uhugeint" | "bit" | "bignum":
+            return duckdb.type("VARCHAR")
+        case "array":
+            size = dict(kind.children)["size"]
+            assert isinstance(size, int), "an array has as many values in each row"
+            return duckdb.array_type(_inner(kind, "child"), size)
+        case "hugeint":
+            # What a sum is. One digit more than a decimal has is refused.
+            return duckdb.decimal_type(_DIGITS, 0)
+        case "list":
+            return duckdb.list_type(_inner(kind, "child"))
+        case "map":
+            return duckdb.map_type(_inner(kind, "key"), _inner(kind, "value"))
+        case "struct":
+            fields = dict(kind.children)
+            return duckdb.struct_type({name: _inner(kind, name) for name in fields})
+    return kind
+
+
+def _inner(kind: DuckDBPyType, part: str) -> DuckDBPyType:
+    found = dict(kind.children)[part]
+    assert isinstance(found, DuckDBPyType), "what a type holds is a type"
+    return _type_for_arrow(found)
+
+
 def _gives_rows(statement: duckdb.Statement) -> bool:
+    if statement.type in _CHANGING:
+        # A reserved word: in quotes alone it names something.
+        return any(token.text.lower() == "returning" for token in tokens(statement.query))
     # Others (SET, USE, CREATE) only report success or a count, whatever DuckDB's cursor holds.
     if statement.type == duckdb.StatementType.MULTI:
         # PIVOT, wherever it stands, is several statements to DuckDB; the last one does it.

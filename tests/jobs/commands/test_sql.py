@@ -19,6 +19,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -105,6 +106,14 @@ def test_statements_come_from_standard_input_and_from_a_file(
         (["SELECT 1", "--output", "no/such/place.csv"], "cannot be written"),
         (["SELECT 1", "--output", "/"], "/ is no file"),
         (["SELECT INTERVAL 1 DAY AS i", "--format", "parquet", "-o", "x"], "Cast it to VARCHAR"),
+        (
+            ["SELECT 1 AS a, union_value(u := 1) AS b", "--format", "parquet", "-o", "x"],
+            "Parquet cannot hold column 'b': ",
+        ),
+        (
+            [f"SELECT {2**127 - 1}::HUGEINT AS h", "--format", "parquet", "-o", "x"],
+            f"Column 'h': {2**127 - 1} has more than the 38 digits of a decimal",
+        ),
         (["SELECT 1 AS a, 2 AS a", "--format", "parquet", "-o", "x"], "Two columns are named 'a'"),
         (["BEGIN"], "there are no transactions"),
         (["SET memory_limit = '200GB'"], "NIGHTSHIFT_SQL_MEMORY; no statement changes it"),
@@ -158,6 +167,29 @@ def test_parquet_keeps_the_types(asked_lake: Environment, tmp_path: Path) -> Non
     assert len(pq.read_table(to)) == 3
     assert main(["sql", "SHOW TABLES", "--format", "parquet", "-o", str(to)]) == 0
     assert "toy.readings" in pq.read_table(to)["name"].to_pylist()
+
+
+def test_what_parquet_would_tell_wrongly_is_text_by_its_type(
+    asked_lake: Environment, tmp_path: Path
+) -> None:
+    to = tmp_path / "rows.parquet"
+    statement = f"""SELECT {2**128 - 1}::UHUGEINT AS large, 1::UHUGEINT AS "small",
+        '0101'::BIT AS bits, 5::BIGNUM AS big, {10**38 - 1}::HUGEINT AS most, sum(1) AS n,
+        NULL::HUGEINT AS nothing, [2::UHUGEINT] AS listed, {{'b': '01'::BIT}} AS held"""
+    assert main(["sql", statement, "--format", "parquet", "-o", str(to)]) == 0
+    assert pq.read_table(to).to_pylist() == [
+        {
+            "large": str(2**128 - 1),
+            "small": "1",
+            "bits": "0101",
+            "big": "5",
+            "most": 10**38 - 1,
+            "n": 1,
+            "nothing": None,
+            "listed": ["2"],
+            "held": {"b": "01"},
+        }
+    ]
 
 
 def test_wide_rows_are_written_a_few_at_a_time(
@@ -418,6 +450,18 @@ def test_the_shell_describes_the_table_of_the_pipeline_in_use(
         assert (told.out.startswith("toy.readings"), told.err) == (True, "")
 
 
+def test_the_prompt_is_there_whatever_the_session_says(
+    lake: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_use(_: Session) -> str:
+        raise duckdb.InvalidInputException("in use")
+
+    monkeypatch.setattr(Session, "schema", property(in_use))
+    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
+        keys.send_text("\\q\r")
+        assert sql_shell.run(lake, None) == 0
+
+
 def test_the_shell_reads_one_file(
     shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -633,6 +677,7 @@ def test_one_that_is_ended_leaves_no_half_file(
     with subprocess.Popen(
         program,
         env={**os.environ, **lake.variables()},
+        stderr=subprocess.PIPE,
     ) as asked:
         try:
             until = time.monotonic() + 60
@@ -641,6 +686,9 @@ def test_one_that_is_ended_leaves_no_half_file(
                 time.sleep(0.05)
             asked.send_signal(number)
             assert asked.wait(60) == 3
+            assert asked.stderr is not None
+            told = asked.stderr.read().decode().strip()
+            assert told == f"Interrupted: {folder / 'long.csv'} is as it was."
         finally:
             # What does not end writes without an end.
             asked.kill()

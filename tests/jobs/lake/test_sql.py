@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import threading
+import time
 import tracemalloc
 from dataclasses import replace
 from datetime import date, timedelta
@@ -239,7 +240,9 @@ def test_only_settings_that_can_harm_nobody_are_changed(lake: Environment, state
     assert not place.exists()
 
 
-@pytest.mark.parametrize("number", ["100000", "'100000'", "ord('x') * 1000", "0"])
+@pytest.mark.parametrize(
+    "number", ["100000", "'100000'", "ord('x') * 1000", "0", "100000*1", "-1+2", "1.0"]
+)
 @pytest.mark.parametrize(
     "how",
     [
@@ -253,6 +256,14 @@ def test_only_settings_that_can_harm_nobody_are_changed(lake: Environment, state
 def test_threads_are_no_more_than_cores(lake: Environment, how: str, number: str) -> None:
     with pytest.raises(UsageError, match="threads is a number from 1 to"):
         query(lake, f"{how}{number}; SELECT 1")
+
+
+@pytest.mark.parametrize("how", ["SET threads = 1", "set GLOBAL worker_threads TO 1;"])
+def test_one_thread_may_be_asked_for(lake: Environment, how: str) -> None:
+    with Session(lake) as session:
+        list(session.results(how))
+        (found,) = session.results("SELECT current_setting('threads')")
+        assert list(found.rows) == [(1,)]
 
 
 _OF_LAKE = "The schemas of pipelines hold the tables of the lake"
@@ -351,6 +362,45 @@ def test_ctrl_c_ends_a_statement_and_not_the_session(lake: Environment, statemen
         timer.join()
         (after,) = session.results("SELECT count(*) FROM flights.flights")
         assert list(after.rows) == [(3,)]
+
+
+@pytest.mark.usefixtures("as_at_a_terminal")
+def test_a_second_ctrl_c_waits_for_the_first(
+    lake: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = threading.Event()
+    with Session(lake) as session:
+        timers = [
+            threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+            for seconds in (0.3, 0.6, 0.9)
+        ]
+        for timer in timers:
+            timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            # As long as one value takes, of which DuckDB hears nothing.
+            session.waited(lambda: (time.sleep(1.5), ended.set()))
+        assert ended.is_set()
+        assert session.schema == "main"
+    assert capsys.readouterr().err.count("Still ending") == 1
+
+
+def test_rows_that_a_statement_returns_are_given(lake: Environment) -> None:
+    made = "CREATE TEMP TABLE mine AS SELECT 1 AS i; INSERT INTO mine VALUES (2);"
+    with Session(lake) as session:
+        assert list(session.results(made)) == []
+        for statement, rows in (
+            ("INSERT INTO mine VALUES (3), (4) returning i", [(3,), (4,)]),
+            ("UPDATE mine SET i = 5 WHERE i = 4 RETURNING *", [(5,)]),
+            ("DELETE FROM mine WHERE i > 2 RETURNING i + 1", [(4,), (6,)]),
+        ):
+            (found,) = session.results(statement)
+            assert list(found.rows) == rows
+        assert list(session.results("""DELETE FROM mine WHERE 'returning' = '"RETURNING"'""")) == []
+        (found,) = session.results("SELECT sum(i) FROM mine")
+        assert list(found.rows) == [(3,)]
+    batches = Session(lake).batches(made + "INSERT INTO mine VALUES (7) RETURNING i")
+    assert batches is not None
+    assert batches.read_all().to_pylist() == [{"i": 7}]
 
 
 def test_a_table_with_column_mapping_is_refused_rather_than_read_wrongly(lake: Environment) -> None:
