@@ -98,7 +98,12 @@ class Suite:
         self._refuse_own_names("A derived column", self.derived, (ROWS_OF_KEY,))
         self._refuse_odd_rules()
 
-    def _refuse_own_names(self, what: str, names: Iterable[str], own: Iterable[str]) -> None:
+    def _refuse_own_names(
+        self,
+        what: str,
+        names: Iterable[str],
+        own: Iterable[str],
+    ) -> None:
         """Refuse names that the gate has itself: one of two things of one name would get lost."""
         # Spark takes 'Rows' and 'rows' for the same column.
         taken = {*own, self.day.lower()}

@@ -173,7 +173,8 @@ def _equals(text: Expression, null_token: str, kind: str) -> Expression:
     """Whether a text is the number of the null token, however it is written."""
     # What is too large to be compared is another number.
     number = F.when(_has_form(text, _FORMS["double"]), text.try_cast(kind))
-    return F.coalesce(number == F.lit(null_token).try_cast(kind), F.lit(False))
+    token = F.lit(null_token).try_cast(kind)
+    return F.coalesce(number == token, F.lit(False))
 
 
 def _has_form(text: Expression, form: str) -> Expression:
@@ -186,7 +187,8 @@ def _cast(column: Column) -> Expression:
     if column.type == "string":
         return text
     # A value may have the form and still not exist, such as 2013-02-30.
-    cast = F.when(_has_form(text, _FORMS[column.type]), text.try_cast(_sql_type(column)))
+    is_formed = _has_form(text, _FORMS[column.type])
+    cast = F.when(is_formed, text.try_cast(_sql_type(column)))
     if column.type != "double":
         return cast
     # The cast makes infinity of a number too large for a double.

@@ -133,7 +133,10 @@ IN_SET = "expect_column_values_to_be_in_set"
     ],
 )
 def test_nothing_is_offered_that_would_be_refused(
-    capsys: pytest.CaptureFixture[str], table: str, changed: dict[str, str | None], offered: str
+    capsys: pytest.CaptureFixture[str],
+    table: str,
+    changed: dict[str, str | None],
+    offered: str,
 ) -> None:
     assert waive(table, **changed) == 2
     assert offered in capsys.readouterr().err

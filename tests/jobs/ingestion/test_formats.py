@@ -208,7 +208,8 @@ def test_blanks_are_no_value_where_one_is_required(
     toy.write_rows(environment, feed, _DAYS[0], rows)
     blank = "{}: nothing but blanks, but it is required".format
     read = _read(spark, environment, feed)
-    assert [row[3] for row in read] == [blank("place"), blank("place"), blank("id"), None]
+    reasons = [row[3] for row in read]
+    assert reasons == [blank("place"), blank("place"), blank("id"), None]
     assert read[-1][:3] == rows[-1]
 
 

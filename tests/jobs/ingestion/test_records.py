@@ -246,7 +246,8 @@ def _read_as(
     feed = replace(READINGS, columns=(READINGS.columns[0], column))
     lines = [f"{line},{text}\n" for line, text in enumerate(texts, 1)]
     drop(environment, f"readings/{DAY}.csv", f"id,{column.name}\n{''.join(lines)}".encode())
-    drops = [replace(found, layout=("id", column.name)) for found in _drops_of(environment, feed)]
+    found = _drops_of(environment, feed)
+    drops = [replace(one, layout=("id", column.name)) for one in found]
     return records(spark, feed, drops).orderBy("source_line").collect()
 
 
