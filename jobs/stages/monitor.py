@@ -70,16 +70,34 @@ def _labels(run: Run) -> tuple[pa.Table, list[date]]:
     Each as it was told last, and these days before.
     """
     pipeline = run.pipeline
-    landed = pipeline.table(TRAINING).partition
-    own = _told(run, run.days)
-    before, after = _told_before(run, own), _told(run, _after(run))
-    keys = list(pipeline.entity)
+    landed, keys = pipeline.table(TRAINING).partition, list(pipeline.entity)
+    told = _told_around(run)
+    own = snapshots.between(told, landed, run.days)
+    before = told.filter(pc.less(told[landed], pa.scalar(run.days.first)))
     anew = before.join(own.select(keys), keys=keys, join_type="left semi")
     days_before = sorted(set(anew[landed].to_pylist()))
-    every = dataset.last_told(pa.concat_tables([before, own, after]), keys)
-    known = every.filter(pc.is_valid(every[pipeline.training.label]))
+    last = dataset.last_told(told, keys)
+    known = last.filter(pc.is_valid(last[pipeline.training.label]))
     wanted = pa.array([*days_before, *run.days], pa.date32())
     return known.filter(pc.is_in(known[landed], wanted)), days_before
+
+
+def _told_around(run: Run) -> pa.Table:
+    """Outcomes of the run's days, and whatever else was told of the same events before and since.
+
+    In the order in which they became known.
+    """
+    since = dataset.landing_of(run.pipeline, run.days)
+    lag = since.last - run.days.last
+    near = Days(run.days.first - lag, since.last)
+    told = _told(run, near)
+    own = snapshots.between(told, run.pipeline.table(TRAINING).partition, run.days)
+    first = pc.min(own[run.pipeline.event_date]).as_py()
+    if first is None or first >= near.first:
+        return told
+    # Of an event of long ago.
+    earlier = _told(run, Days(first, near.first - timedelta(days=1)))
+    return pa.concat_tables([earlier, told])
 
 
 def _told(run: Run, days: Days) -> pa.Table:
@@ -89,20 +107,6 @@ def _told(run: Run, days: Days) -> pa.Table:
     latest = replace(snapshots.newest(run, training.name), night=date.max)
     columns = (training.partition, *run.pipeline.entity, run.pipeline.training.label)
     return snapshots.read(run, latest, days, columns).select(list(dict.fromkeys(columns)))
-
-
-def _told_before(run: Run, own: pa.Table) -> pa.Table:
-    """What had become known of the events of these outcomes before the run's days."""
-    first = pc.min(own[run.pipeline.event_date]).as_py()
-    if first is None or first >= run.days.first:
-        return own.slice(0, 0)
-    return _told(run, Days(first, run.days.first - timedelta(days=1)))
-
-
-def _after(run: Run) -> Days:
-    """The days on which outcomes of the run's days may have been told anew since."""
-    last = dataset.landing_of(run.pipeline, run.days).last
-    return Days(run.days.last + timedelta(days=1), last)
 
 
 def _with_predictions(run: Run, labels: pa.Table) -> pa.Table:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,21 @@ def test_an_outcome_that_is_told_anew_counts_once_and_as_it_was_told_last(
         (DAYS.last, DAYS.last, 39),
     ]
     assert measured[1]["label_mean"] == pytest.approx(pc.mean(anew["failed"]).as_py())
+
+
+def test_an_outcome_of_long_ago_that_is_told_anew_leaves_the_measures_of_then(
+    environment: Environment,
+) -> None:
+    long_ago = DAYS.first - timedelta(days=20)
+    of_then = small.rows_of(Days.of(long_ago))
+    _predict(environment, pa.concat_tables([of_then, LABELS]))
+    small.publish(environment, pa.concat_tables([of_then, LABELS]))
+    monitor(small.run_of(environment, "monitor", long_ago))
+    anew = small.with_column(of_then, "landed_date", pa.repeat(pa.scalar(DAYS.last), len(of_then)))
+    small.publish(environment, pa.concat_tables([of_then, LABELS, anew]))
+    monitor(small.run_of(environment, "monitor"))
+    told = [(row["landed_date"], row["event_date"], row["rows"]) for row in _measured(environment)]
+    assert told == [(DAYS.last, long_ago, 39), (DAYS.last, DAYS.last, 39)]
 
 
 def test_labels_of_one_kind_have_no_auc(environment: Environment) -> None:
