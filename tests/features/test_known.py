@@ -37,7 +37,8 @@ def _of_readings(zone: str, event: str) -> Pipeline:
     training = replace(TOY.training, numeric=numeric)
     taken_at = Column(name="taken_at", type="timestamp")
     feed = replace(READINGS, columns=(*READINGS.columns, taken_at))
-    return replace(TOY, timezone=zone, feeds=(feed, SENSORS), views=(view,), training=training)
+    of_zone = replace(TOY, timezone=zone, feeds=(feed, SENSORS))
+    return replace(of_zone, views=(view,), training=training)
 
 
 def _seen(

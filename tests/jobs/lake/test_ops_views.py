@@ -21,6 +21,7 @@ FIRST, SECOND = date(2013, 1, 1), date(2013, 1, 2)
 RAW, SUMS, SCORING = "small.batches", "small.sums", "small.scoring"
 DAYS = 4
 Row = dict[str, Any]
+Told = tuple[object, ...]
 
 
 @pytest.fixture
@@ -29,7 +30,11 @@ def environment(tmp_path: Path) -> Environment:
 
 
 def _published(
-    table: str, day: date, version: int, known: date | None, *inputs: Mapping[str, Any]
+    table: str,
+    day: date,
+    version: int,
+    known: date | None,
+    *inputs: Mapping[str, Any],
 ) -> Row:
     return {
         "pipeline": "small",
@@ -48,7 +53,12 @@ def _file(day: date, digest: str) -> Row:
     return {"name": name, "first_day": day, "last_day": day, "digest": digest}
 
 
-def _rows(table: str, days: Days, version: int | None, known_by: date | None) -> Row:
+def _rows(
+    table: str,
+    days: Days,
+    version: int | None,
+    known_by: date | None,
+) -> Row:
     return {
         "name": table,
         "first_day": days.first,
@@ -58,14 +68,14 @@ def _rows(table: str, days: Days, version: int | None, known_by: date | None) ->
     }
 
 
-def _behind(environment: Environment, table: str, day: date) -> list[tuple[object, ...]]:
+def _behind(environment: Environment, table: str, day: date) -> list[Told]:
     of = f"WHERE table_name = '{table}' AND day = '{day}'"
     asked = f"SELECT version, digest FROM ops.files_behind {of} ORDER BY ALL"
     return query(environment, asked)[1]
 
 
 def test_a_correction_is_behind_what_was_published_after_it(environment: Environment) -> None:
-    first = Days.of(FIRST)
+    first, both = Days.of(FIRST), Days(FIRST, SECOND)
     model = {"name": "models/small", "first_day": FIRST, "last_day": FIRST, "digest": "m"}
     rows = [
         _published(RAW, FIRST, 1, FIRST, _file(FIRST, "old")),
@@ -73,7 +83,7 @@ def test_a_correction_is_behind_what_was_published_after_it(environment: Environ
         # Found by the second night.
         _published(RAW, FIRST, 2, SECOND, _file(FIRST, "new")),
         _published(RAW, SECOND, 2, SECOND, _file(SECOND, "second")),
-        _published(SCORING, SECOND, 2, SECOND, _rows(RAW, Days(FIRST, SECOND), 2, SECOND)),
+        _published(SCORING, SECOND, 2, SECOND, _rows(RAW, both, 2, SECOND)),
         # The first night once more: it sees what it saw, though the correction is there.
         _published(SCORING, FIRST, 3, FIRST, _rows(RAW, first, 2, FIRST)),
         _published("small.predictions", SECOND, 3, None, _rows(SCORING, first, 1, None), model),
@@ -87,7 +97,8 @@ def test_a_correction_is_behind_what_was_published_after_it(environment: Environ
 
 def test_the_files_of_another_pipeline_are_its_own(environment: Environment) -> None:
     row = _published(RAW, FIRST, 1, FIRST, _file(FIRST, "own"))
-    other = {**row, "pipeline": "other", "inputs": [_rows(RAW, Days.of(FIRST), 1, None)]}
+    inputs = [_rows(RAW, Days.of(FIRST), 1, None)]
+    other = {**row, "pipeline": "other", "inputs": inputs}
     ops.append(environment, "publications", [row, {**other, "table_name": "other.batches"}])
     assert query(environment, "SELECT pipeline, digest FROM ops.files_behind")[1] == [
         ("small", "own")
@@ -122,7 +133,7 @@ def test_the_view_tells_what_lineage_follows(
     lake = replace(environment, lake=str(tmp_path_factory.mktemp("lake")))
     rows = list(_distinct(drawn))
     ops.append(lake, "publications", rows)
-    told: dict[tuple[object, ...], set[object]] = {}
+    told: dict[Told, set[object]] = {}
     asked = "SELECT table_name, day, version, digest FROM ops.files_behind"
     for *of, digest in query(lake, asked)[1]:
         told.setdefault(tuple(of), set()).add(digest)

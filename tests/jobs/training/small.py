@@ -74,7 +74,10 @@ SMALL = Pipeline(
         Feed(
             name="batches",
             path="batches/{date}.csv",
-            columns=(Column(name="batch", type="int", required=True), Column(name="product")),
+            columns=(
+                Column(name="batch", type="int", required=True),
+                Column(name="product"),
+            ),
             key=("batch",),
         ),
     ),
