@@ -154,6 +154,8 @@ def test_a_prediction_is_explained_where_it_stands(
 def test_a_model_that_awaits_a_person_serves_when_one_lets_it_and_is_rolled_back(
     signed_in: Page, installation: Installation, screenshot: Callable[[Any, str], None]
 ) -> None:
+    # Each night's fit takes the place of the last one's.
+    installation.nightshift("rollback", "flights", "--why", "of a test")
     champion, candidate = serving(installation), newest(installation)
     assert champion != candidate
     waits = {
