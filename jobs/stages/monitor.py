@@ -73,7 +73,8 @@ def _labels(run: Run) -> tuple[pa.Table, list[date]]:
     landed, keys = pipeline.table(TRAINING).partition, list(pipeline.entity)
     told = _told_around(run)
     own = snapshots.between(told, landed, run.days)
-    before = told.filter(pc.less(told[landed], pa.scalar(run.days.first)))
+    is_before = pc.less(told[landed], pa.scalar(run.days.first))
+    before = told.filter(is_before)
     anew = before.join(own.select(keys), keys=keys, join_type="left semi")
     days_before = sorted(set(anew[landed].to_pylist()))
     last = dataset.last_told(told, keys)
@@ -106,7 +107,8 @@ def _told(run: Run, days: Days) -> pa.Table:
     # As they are known by now, also of days after the run's.
     latest = replace(snapshots.newest(run, training.name), night=date.max)
     columns = (training.partition, *run.pipeline.entity, run.pipeline.training.label)
-    return snapshots.read(run, latest, days, columns).select(list(dict.fromkeys(columns)))
+    rows = snapshots.read(run, latest, days, columns)
+    return rows.select(list(dict.fromkeys(columns)))
 
 
 def _with_predictions(run: Run, labels: pa.Table) -> pa.Table:

@@ -164,7 +164,8 @@ def last_told(rows: pa.Table, entity: Sequence[str]) -> pa.Table:
         entity: Columns of the key.
     """
     keys = list(entity)
-    numbered = rows.select(keys).append_column(_PLACE, pa.array(np.arange(len(rows))))
+    place = pa.array(np.arange(len(rows)))
+    numbered = rows.select(keys).append_column(_PLACE, place)
     last = numbered.group_by(keys, use_threads=False).aggregate([(_PLACE, "max")])
     if len(last) == len(rows):
         # As nearly always: nothing is copied.

@@ -254,14 +254,16 @@ def _shares_in(batches: Iterator[pa.RecordBatch]) -> Iterator[_Share]:
 
 def _chosen(window: Window, share: _Share, rows: pa.Table) -> NDArray[np.bool_]:
     """Those that have a label, and that no later drop tells anew."""
-    is_labelled: NDArray[np.bool_] = pc.is_valid(rows[window.training.label]).to_numpy()
+    label = rows[window.training.label]
+    is_labelled: NDArray[np.bool_] = pc.is_valid(label).to_numpy()
     return is_labelled & window.told_anew.is_last(rows, share.part.day)
 
 
 def _read(window: Window, share: _Share) -> Iterator[pa.Table]:
     training = window.training
     keys = window.told_anew.columns_of(share.part.day)
-    return parts.read(window.source, share.part, (*training.features, training.label, *keys))
+    columns = (*training.features, training.label, *keys)
+    return parts.read(window.source, share.part, columns)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,8 @@ class ToldAnew:
             keys = list(self.entity)
             with places.opened(_file(self.folder, day)) as file:
                 older = pq.read_table(file)
-            numbered = rows.select(keys).append_column(_PLACE, pa.array(np.arange(len(rows))))
+            place = pa.array(np.arange(len(rows)))
+            numbered = rows.select(keys).append_column(_PLACE, place)
             found = numbered.join(older, keys=keys, join_type="left semi")
             is_last[found[_PLACE].to_numpy()] = False
         return is_last
@@ -126,8 +127,9 @@ class _Keys:
             for dealt in batch.to_pylist():
                 part = Part(**dealt)
                 for rows in parts.read(self.source, part, names):
-                    days = pa.repeat(pa.scalar(part.day, pa.date32()), len(rows))
-                    columns = [pa.chunked_array([days]), *rows.columns]
+                    day = pa.scalar(part.day, pa.date32())
+                    days = pa.chunked_array([pa.repeat(day, len(rows))])
+                    columns = [days, *rows.columns]
                     yield from pa.table(columns, schema=self.told).to_batches()
 
 

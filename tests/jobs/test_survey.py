@@ -565,12 +565,15 @@ def test_a_table_that_follows_corrections_is_made_anew_for_every_window_over_a_c
     marks = home.published("marks")
     found = home.published("outcomes")
     for day, of_day in found.items():
-        totals = [sum(marks.get(one, ())) for one in Days.of(day).since(WINDOW - 1)]
+        window = Days.of(day).since(WINDOW - 1)
+        totals = [sum(marks.get(one, ())) for one in window]
         assert of_day == [sum(totals)]
-    changed = [day for day in before["outcomes"] if found[day] != before["outcomes"][day]]
+    told_before = before["outcomes"]
+    changed = [day for day in told_before if found[day] != told_before[day]]
     assert changed == DAYS[1:4]
     # Moments that have passed are what they were, and so is what they saw of it.
-    assert {day: home.published("sums")[day] for day in before["sums"]} == before["sums"]
+    sums = home.published("sums")
+    assert {day: sums[day] for day in before["sums"]} == before["sums"]
     assert home.as_of("outcomes", DAYS[4]) == before["outcomes"]
     assert home.as_of("outcomes", DAYS[5]) == found
     assert home.night(DAYS[5]) == 0

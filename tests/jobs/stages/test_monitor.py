@@ -102,7 +102,11 @@ def _told_anew() -> pa.Table:
     return small.with_column(later, "failed", opposite)
 
 
-@pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 1, 0), "one pass"], ids=str)
+@pytest.mark.parametrize(
+    "order",
+    [(0, 1), (1, 0), (0, 1, 0), "one pass"],
+    ids=str,
+)
 def test_an_outcome_that_is_told_anew_counts_once_and_as_it_was_told_last(
     environment: Environment, order: tuple[int, ...] | str
 ) -> None:
@@ -126,7 +130,8 @@ def test_an_outcome_that_is_told_anew_counts_once_and_as_it_was_told_last(
         (DAYS.last, DAYS.first, labelled),
         (DAYS.last, DAYS.last, 39),
     ]
-    assert measured[1]["label_mean"] == pytest.approx(pc.mean(anew["failed"]).as_py())
+    mean = pc.mean(anew["failed"]).as_py()
+    assert measured[1]["label_mean"] == pytest.approx(mean)
 
 
 def test_an_outcome_of_long_ago_that_is_told_anew_leaves_the_measures_of_then(
@@ -137,11 +142,14 @@ def test_an_outcome_of_long_ago_that_is_told_anew_leaves_the_measures_of_then(
     _predict(environment, pa.concat_tables([of_then, LABELS]))
     small.publish(environment, pa.concat_tables([of_then, LABELS]))
     monitor(small.run_of(environment, "monitor", long_ago))
-    anew = small.with_column(of_then, "landed_date", pa.repeat(pa.scalar(DAYS.last), len(of_then)))
+    last_day = pa.repeat(pa.scalar(DAYS.last), len(of_then))
+    anew = small.with_column(of_then, "landed_date", last_day)
     small.publish(environment, pa.concat_tables([of_then, LABELS, anew]))
     monitor(small.run_of(environment, "monitor"))
-    told = [(row["landed_date"], row["event_date"], row["rows"]) for row in _measured(environment)]
-    assert told == [(DAYS.last, long_ago, 39), (DAYS.last, DAYS.last, 39)]
+    measured = _measured(environment)
+    events = [(row["landed_date"], row["event_date"]) for row in measured]
+    assert events == [(DAYS.last, long_ago), (DAYS.last, DAYS.last)]
+    assert [row["rows"] for row in measured] == [39, 39]
 
 
 def test_labels_of_one_kind_have_no_auc(environment: Environment) -> None:

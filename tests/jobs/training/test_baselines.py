@@ -81,7 +81,8 @@ def test_a_rate_of_few_rows_is_never_certain() -> None:
 def test_numbers_may_be_decimals(baseline: Baseline) -> None:
     decimals = ROWS["weight"].cast(pa.decimal128(10, 2))
     rows = ROWS.set_column(ROWS.column_names.index("weight"), "weight", decimals)
-    fitted, usual = (baselines.fit(baseline, one, "weight", prior_rows=1) for one in (rows, ROWS))
+    fitted = baselines.fit(baseline, rows, "weight", prior_rows=1)
+    usual = baselines.fit(baseline, ROWS, "weight", prior_rows=1)
     assert fitted.predict(rows).tolist() == usual.predict(ROWS).tolist()
 
 

@@ -66,7 +66,8 @@ def test_an_outcome_that_a_later_drop_tells_anew_is_learned_once_and_as_it_was_t
     days = Days(LAST - timedelta(days=9), LAST)
     rows = rows_of(days)
     told_anew = rows.slice(0, 39)
-    flipped = pa.array([1 - label for label in told_anew["failed"].to_pylist()], pa.int32())
+    opposite = [1 - label for label in told_anew["failed"].to_pylist()]
+    flipped = pa.array(opposite, pa.int32())
     later = with_column(told_anew, "failed", flipped)
     last_day = pa.repeat(pa.scalar(LAST), len(later))
     later = with_column(later, "landed_date", last_day)
@@ -77,13 +78,15 @@ def test_an_outcome_that_a_later_drop_tells_anew_is_learned_once_and_as_it_was_t
     run = run_of(environment, "train")
     snapshot = snapshots.newest(run, TRAINING_TABLE)
     found = dataset.labelled(run, snapshot, days)
-    keys = list(zip(*(found[name].to_pylist() for name in SMALL.entity), strict=True))
+    key = [found[name].to_pylist() for name in SMALL.entity]
+    keys = list(zip(*key, strict=True))
     assert len(keys) == len(set(keys)) == 39 * 10 - 1
     of_first_day = found.filter(pc.equal(found["batch_date"], days.first))
     assert by_batch(of_first_day) == by_batch(later)
     assert set(of_first_day["landed_date"].to_pylist()) == {LAST}
     # A night before it knew nothing of it.
-    before = dataset.labelled(run, snapshot, Days(days.first, days.last - timedelta(days=1)))
+    nights_before = Days(days.first, days.last - timedelta(days=1))
+    before = dataset.labelled(run, snapshot, nights_before)
     of_first_day = before.filter(pc.equal(before["batch_date"], days.first))
     assert by_batch(of_first_day) == by_batch(told_anew)
     events = dataset.labelled_events(run, snapshot, Days.of(days.first))
@@ -101,8 +104,8 @@ def test_rows_that_were_made_with_another_label_are_told_with_the_way_out(tmp_pa
 
 def by_batch(rows: pa.Table) -> list[tuple[int, int]]:
     """The label of each batch, in their order."""
-    pairs = zip(rows["batch"].to_pylist(), rows["failed"].to_pylist(), strict=True)
-    return sorted(pairs)
+    batches, labels = (rows[name].to_pylist() for name in ("batch", "failed"))
+    return sorted(zip(batches, labels, strict=True))
 
 
 def test_a_full_window_has_the_declared_days() -> None:

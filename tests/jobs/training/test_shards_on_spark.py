@@ -123,11 +123,13 @@ def test_both_models_get_the_rows_and_the_encoding_of_one_process(run: Run) -> N
 
 def test_an_outcome_that_is_told_anew_counts_once_as_in_one_process(run: Run) -> None:
     # Of a day to fit, of two that validate, of one that is held out.
-    older = [ROWS.slice(40 * day, 30) for day in (3, 14, 16, 20)]
+    days = (3, 14, 16, 20)
+    older = [ROWS.slice(40 * day, 30) for day in days]
     newest = pa.repeat(pa.scalar(small.LAST), 30)
     anew = [small.with_column(rows, "landed_date", newest) for rows in older]
     # Learned by nobody if nothing of the later rows counts.
-    anew = [small.with_column(rows, "x", pa.array(np.full(30, 9.0))) for rows in anew]
+    far_off = pa.array(np.full(30, 9.0))
+    anew = [small.with_column(rows, "x", far_off) for rows in anew]
     published(run, pa.concat_tables([ROWS, *anew]))
     snapshot = snapshots.newest(run, "training")
     rows = dataset.labelled(run, snapshot, WINDOW.all)
