@@ -464,14 +464,11 @@ class Survey:
             if not (self._is_due(feed, night) and self._is_there(name)):
                 return found
             found = Finding(table=table, night=night, state="stale", reason=f"{name} has landed")
-        if found.state == "current" and one and self._has_rows_of_another_file(feed, one):
-            found = self._of_another_file(table, night)
-        if (
-            found.state == "current"
-            and one
-            and any(given.name in self._gone for given in one.inputs)
-        ):
-            return replace(found, reason=_GONE)
+        if found.state == "current" and one:
+            if self._has_rows_of_another_file(feed, one):
+                found = self._of_another_file(table, night)
+            elif any(given.name in self._gone for given in one.inputs):
+                return replace(found, reason=_GONE)
         if found.state != "stale":
             return found
         # All files of a day are read together.

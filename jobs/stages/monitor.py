@@ -103,11 +103,11 @@ def _told_around(run: Run) -> pa.Table:
 
 def _told(run: Run, days: Days) -> pa.Table:
     """Outcomes that became known on those days, with a label or without."""
-    training = run.pipeline.table(TRAINING)
     # As they are known by now, also of days after the run's.
-    latest = replace(snapshots.newest(run, training.name), night=date.max)
-    columns = (training.partition, *run.pipeline.entity, run.pipeline.training.label)
-    rows = snapshots.read(run, latest, days, columns)
+    latest = replace(snapshots.newest(run, TRAINING), night=date.max)
+    rows = dataset.outcomes(run, latest, days, run.pipeline.entity)
+    landed = run.pipeline.table(TRAINING).partition
+    columns = (landed, *run.pipeline.entity, run.pipeline.training.label)
     return rows.select(list(dict.fromkeys(columns)))
 
 

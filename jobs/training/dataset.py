@@ -144,16 +144,38 @@ def labelled(
     training = run.pipeline.training
     if columns is None:
         columns = columns_read(training)
-    told = snapshots.read(run, snapshot, days, (*columns, training.label))
+    told = outcomes(run, snapshot, days, columns)
+    rows = last_told(told, run.pipeline.entity)
+    return rows.filter(pc.is_valid(rows[training.label]))
+
+
+def outcomes(
+    run: Run,
+    snapshot: Snapshot,
+    days: Days,
+    columns: tuple[str, ...],
+) -> pa.Table:
+    """The training rows of those days, with a label or without, each time that they were told.
+
+    Args:
+        run: Whose pipeline's rows they are.
+        snapshot: Of the training table.
+        days: On which they became known.
+        columns: Those to read, beside partition, key and label.
+
+    Raises:
+        UsageError: the rows were made when another label was declared.
+    """
+    label = run.pipeline.training.label
+    told = snapshots.read(run, snapshot, days, (*columns, label))
     name = run.pipeline.name
     refuse_unless(
-        training.label in told.column_names,
-        f"{name}.{snapshot.table} has no column '{training.label}', which '{name}' declares as its "
+        label in told.column_names,
+        f"{name}.{snapshot.table} has no column '{label}', which '{name}' declares as its "
         "label: its rows were made with another. Make them anew: nightshift run "
         f"{name} --restate --from {days.first} --to {run.days.last}",
     )
-    rows = last_told(told, run.pipeline.entity)
-    return rows.filter(pc.is_valid(rows[training.label]))
+    return told
 
 
 def last_told(rows: pa.Table, entity: Sequence[str]) -> pa.Table:

@@ -66,8 +66,9 @@ class ToldAnew:
         is_last = np.full(len(rows), True)
         day_of = rows[partition].to_numpy()
         for day in self.days:
-            places = np.flatnonzero(day_of == np.datetime64(day))
-            is_last[places] = self.is_last(rows.take(pa.array(places)), day)
+            of_day = np.flatnonzero(day_of == np.datetime64(day))
+            own = rows.take(pa.array(of_day))
+            is_last[of_day] = self.is_last(own, day)
         return rows.filter(pa.array(is_last))
 
 

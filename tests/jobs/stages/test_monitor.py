@@ -16,6 +16,7 @@ from jobs.training.metrics import summary
 from jobs.training.tasks import task_of
 from pipelines.days import Days
 from pipelines.environment import Environment
+from pipelines.errors import UsageError
 from pipelines.model import Promotion
 from pipelines.spec import Pipeline
 from tests.jobs.records import settle
@@ -150,6 +151,16 @@ def test_an_outcome_of_long_ago_that_is_told_anew_leaves_the_measures_of_then(
     events = [(row["landed_date"], row["event_date"]) for row in measured]
     assert events == [(DAYS.last, long_ago), (DAYS.last, DAYS.last)]
     assert [row["rows"] for row in measured] == [39, 39]
+
+
+def test_labels_that_were_made_with_another_name_are_told_with_the_way_out(
+    environment: Environment,
+) -> None:
+    training = replace(small.TRAINING, label="broke")
+    renamed = replace(small.SMALL, training=training)
+    run = small.run_of(environment, "monitor", pipeline=renamed)
+    with pytest.raises(UsageError, match="small.training has no column 'broke', .* --restate"):
+        monitor(run)
 
 
 def test_labels_of_one_kind_have_no_auc(environment: Environment) -> None:
