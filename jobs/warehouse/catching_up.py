@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from itertools import chain
@@ -220,7 +221,9 @@ class _Table:
         try:
             shape = shape_of(self._pipeline, self._declared, self._source.rows.schema)
             held = self._compare(shape)
-            if not is_dry:
+            if is_dry:
+                self._examine(shape)
+            else:
                 self._provide(shape, held)
                 self._write(shape, until)
         except (NightshiftError, psycopg.Error) as error:
@@ -238,23 +241,38 @@ class _Table:
             notes=tuple(self._notes),
         )
 
+    def _examine(self, shape: Shape) -> None:
+        """Tell what making the table would find, and change nothing."""
+        with self._refusing():
+            if tables.examine(self._connection, shape, self._limits):
+                self._lack_all()
+
     def _provide(self, shape: Shape, held: Mapping[date, days.Held]) -> None:
         """Have the table be there, and what was changed by hand count as never published."""
-        try:
+        with self._refusing():
             provided = tables.provide(self._connection, shape, self._limits)
-        except Refused:
-            self._refused, self._current = self._current, []
-            raise
         self._notes += [provided.lacking] if provided.lacking else []
         changed = self._changed(held)
         if provided.is_anew:
-            self._behind = list(self._source.in_force)
-            self._current = []
+            self._lack_all()
         elif changed:
             with transaction(self._connection, self._limits) as cursor:
                 tables.act_as_owner(cursor)
                 found = {day: held[day].version for day in changed}
                 tables.forget(cursor, shape, found)
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """A table that is refused has no day as it shall be."""
+        try:
+            yield
+        except Refused:
+            self._refused, self._current = self._current, []
+            raise
+
+    def _lack_all(self) -> None:
+        self._behind = list(self._source.in_force)
+        self._current = []
 
     def _compare(self, shape: Shape) -> Mapping[date, days.Held]:
         held = days.held(self._connection, shape, self._limits)

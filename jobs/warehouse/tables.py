@@ -95,6 +95,23 @@ def provide(connection: Connection, shape: Shape, limits: Limits) -> Provided:
         return Provided(lacking=_lacking(cursor), is_anew=is_anew)
 
 
+def examine(connection: Connection, shape: Shape, limits: Limits) -> bool:
+    """Whether `provide` would find `Provided.is_anew`; changes nothing.
+
+    Raises:
+        Refused: `provide` would be refused.
+        WarehouseAway: PostgreSQL cannot be used.
+    """
+    with transaction(connection, limits) as cursor:
+        act_as_owner(cursor)
+        there = _columns(cursor, shape.schema, shape.table)
+        if not there:
+            return True
+        _require_types(cursor, shape, there)
+        lacks_columns = any(column.name not in there for column in shape.columns)
+        return lacks_columns and _is_remembered(cursor, shape)
+
+
 def act_as_owner(cursor: Cursor) -> None:
     """Own what is made, and use what is there, as the owner role, where the user belongs to it.
 
@@ -120,13 +137,13 @@ def has_bookkeeping(cursor: Cursor) -> bool:
 
 
 def _is_there(cursor: Cursor, shape: Shape) -> bool:
-    if not has_bookkeeping(cursor):
-        return False
     return _is_remembered(cursor, shape) and _is_untouched(cursor, shape)
 
 
 def _is_remembered(cursor: Cursor, shape: Shape) -> bool:
     """Whether the table was brought to this very shape."""
+    if not has_bookkeeping(cursor):
+        return False
     cursor.execute(
         "SELECT shape FROM nightshift.shapes WHERE pipeline = %s AND table_name = %s",
         [shape.schema, shape.view],
@@ -236,10 +253,10 @@ def _make_table(cursor: Cursor, shape: Shape) -> bool:
         cursor.execute(sql.SQL("CREATE TABLE {} ({})").format(table, columns))
         forget(cursor, shape)
         return True
+    _require_types(cursor, shape, there)
     is_anew = False
     for column in shape.columns:
-        kind = there.get(column.name)
-        if kind is None:
+        if column.name not in there:
             added = sql.SQL("ALTER TABLE {} ADD COLUMN {}").format(table, _declared(column))
             cursor.execute(added)
             # A column that is new in the lake has no values for the days before it.
@@ -247,18 +264,29 @@ def _make_table(cursor: Cursor, shape: Shape) -> bool:
             if column.name == shape.day:
                 # Nobody knows any more which day the rows are of.
                 cursor.execute(sql.SQL("DELETE FROM {}").format(table))
-        elif kind != column.type:
-            if _is_remembered(cursor, shape):
-                raise Refused(_altered(cursor, shape, column, kind))
-            raise Refused(
-                f"{shape.schema}.{shape.view}: column '{column.name}' is {kind} in PostgreSQL and "
-                f"would become {column.type}. A type is never changed under those who read it: "
-                "give the new column another name, and deprecate the old one "
-                "(`nightshift contract`)."
-            )
     if is_anew:
         forget(cursor, shape)
     return is_anew
+
+
+def _require_types(cursor: Cursor, shape: Shape, there: Mapping[str, str]) -> None:
+    """Refuse a table of which a column is of another type.
+
+    Raises:
+        Refused: it would change its type, or somebody has changed it.
+    """
+    for column in shape.columns:
+        kind = there.get(column.name, column.type)
+        if kind == column.type:
+            continue
+        if _is_remembered(cursor, shape):
+            raise Refused(_altered(cursor, shape, column, kind))
+        raise Refused(
+            f"{shape.schema}.{shape.view}: column '{column.name}' is {kind} in PostgreSQL and "
+            f"would become {column.type}. A type is never changed under those who read it: "
+            "give the new column another name, and deprecate the old one "
+            "(`nightshift contract`)."
+        )
 
 
 def _altered(cursor: Cursor, shape: Shape, column: Column, kind: str) -> str:
