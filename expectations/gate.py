@@ -449,16 +449,16 @@ def _count_of(rule: Expectation, suite: Suite) -> str:
 def _compare(frame: DataFrame, other: DataFrame, suite: Suite) -> pd.DataFrame:
     """Per day, the keys that one of two tables has and the other lacks."""
     columns = dict.fromkeys([suite.day, *suite.key])
-    # As a source names its columns, they may be words of SQL or hold spaces.
-    day = _verbatim(f"`{suite.day}`")
-    key = _verbatim(", ".join(f"`{name}`" for name in columns))
+    # By numbers: as a source names its columns, they may be words of SQL, or those used here.
+    numbered = {f"key_{number}": name for number, name in enumerate(columns)}
+    named = _verbatim(", ".join(f"`{name}` AS {key}" for key, name in numbered.items()))
     query = f"""
         SELECT
-            {day} AS day,
+            key_0 AS day,
             CAST(count_if(here IS NULL) AS DOUBLE) AS {LACKING},
             CAST(count_if(there IS NULL) AS DOUBLE) AS {SURPLUS}
-        FROM (SELECT {key}, 1 AS here FROM {{staged}})
-        FULL OUTER JOIN (SELECT {key}, 1 AS there FROM {{other}}) USING ({key})
+        FROM (SELECT {named}, 1 AS here FROM {{staged}})
+        FULL OUTER JOIN (SELECT {named}, 1 AS there FROM {{other}}) USING ({", ".join(numbered)})
         GROUP BY 1"""
     return _by_day(frame.sparkSession.sql(query, staged=frame, other=other))
 

@@ -221,14 +221,17 @@ def test_rows_are_compared_with_those_of_another_table(spark: SparkSession) -> N
     }
 
 
-def test_rows_are_compared_by_keys_that_sql_would_misread(spark: SparkSession) -> None:
+@pytest.mark.parametrize("key", [("pump {id}", "select"), ("here", "There"), ("day", "key_0")])
+def test_rows_are_compared_by_keys_that_sql_would_misread(
+    spark: SparkSession, key: tuple[str, str]
+) -> None:
     suite = Suite(
         days=SUITE.days,
-        key=("pump {id}", "select"),
+        key=key,
         has=(),
         same_rows_as="things",
     )
-    named = {"id": "pump {id}", "amount": "select"}
+    named = dict(zip(("id", "amount"), key, strict=True))
     good = rows(spark, *GOOD).withColumnsRenamed(named)
     assert judge(good, suite, "toy.copies", good).passed
 
