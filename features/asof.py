@@ -65,6 +65,8 @@ _ASKED = "__asked"
 """Column of a timeline: position of the view that a question is asked of; null: a fact."""
 _FACT = "__fact"
 """Column of a timeline: the fact, null in a question until it is answered."""
+_ROW = "__row"
+"""Column of a timeline: the entity row that asks, where it is not joined afterwards."""
 
 
 class AsOfOfflineStoreConfig(SparkOfflineStoreConfig):
@@ -245,8 +247,12 @@ def _reading(stand_ins: Mapping[str, str]) -> Callable[[str], str]:
 def _joined(rows: DataFrame, views: Sequence[_View], time: str, span: _Span) -> DataFrame:
     """The rows with the features of all views."""
     groups = _Group.all_of(views)
+    if len(views) == 1:
+        return _looked_up(_answered, groups[0], rows, time, span)
     with ThreadPoolExecutor(_PASSES_AT_ONCE) as pool:
-        answers = list(pool.map(lambda group: _looked_up(group, rows, time, span), groups))
+        answers = list(
+            pool.map(lambda group: _looked_up(_answers, group, rows, time, span), groups)
+        )
     joined = rows
     for group, answer in zip(groups, answers, strict=True):
         for position in range(len(group.views)):
@@ -277,17 +283,45 @@ def _answers_of(position: int, group: _Group, answers: DataFrame, time: str) -> 
     keys = [_renamed(_key(i), key) for i, key in enumerate(view.keys)]
     values = []
     for name, column in view.features.items():
-        value = _value(group.columns.index(column))
-        values.append(F.col(_FACT)["values"][value].alias(name))
+        values.append(_value_of(group, column).alias(name))
     own = answers.where(F.col(_ASKED) == position)
     return own.select(*keys, _renamed(_AT, time), *values)
 
 
-def _looked_up(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFrame:
+def _looked_up(
+    by: Callable[[_Group, DataFrame, str, _Span], DataFrame],
+    group: _Group,
+    rows: DataFrame,
+    time: str,
+    span: _Span,
+) -> DataFrame:
     names = ", ".join(view.name for view in group.views)
     said = f"Feature view {names} cannot be looked up as its keys, event, created and features say"
     with explaining(PySparkException, said):
-        return _answers(group, rows, time, span)
+        return by(group, rows, time, span)
+
+
+def _answered(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFrame:
+    """The rows with the features of the group's only view: each goes through the timeline itself.
+
+    With more views that would be a sort of whole rows for each, in one plan.
+    """
+    (view,) = group.views
+    keys = [_renamed(key, _key(i)) for i, key in enumerate(view.keys)]
+    whole = F.struct(*map(_column, rows.columns)).alias(_ROW)
+    questions = rows.select(_renamed(time, _AT), F.lit(0).alias(_ASKED), *keys, whole)
+    latest = _latest(group, _facts(group, rows.sparkSession, span), questions)
+    is_young = F.lit(True)
+    if group.source.ttl is not None:
+        is_young = _is_young(group.source)
+    values = [
+        F.when(is_young, _value_of(group, column)).alias(name)
+        for name, column in view.features.items()
+    ]
+    answered = latest.select(*(F.col(_ROW)[name].alias(name) for name in rows.columns), *values)
+    # Asks the server: what is wrong with the view is told here, and not by whoever reads the rows.
+    _ = answered.schema
+    return answered
 
 
 def _answers(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFrame:
@@ -295,15 +329,30 @@ def _answers(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFram
     source = group.source
     facts = _facts(group, rows.sparkSession, span)
     questions = _questions(group, rows, time)
-    timeline = facts.unionByName(questions, allowMissingColumns=True)
-    latest = timeline.withColumn(_FACT, F.max(_FACT).over(_so_far(source)))
-    latest = latest.where(F.col(_ASKED).isNotNull())
+    latest = _latest(group, facts, questions)
     if source.ttl is not None:
-        oldest = F.col(_AT) - F.lit(source.ttl)
-        latest = latest.where(F.col(_FACT)["event"] >= oldest)
+        latest = latest.where(_is_young(source))
     once = latest.dropDuplicates([_ASKED, *_key_columns(source), _AT])
     # Computed here and now: all views in one plan cost the planner more than the joins themselves.
     return once.localCheckpoint()
+
+
+def _latest(group: _Group, facts: DataFrame, questions: DataFrame) -> DataFrame:
+    """The questions with the latest fact of their key that was visible then."""
+    timeline = facts.unionByName(questions, allowMissingColumns=True)
+    latest = timeline.withColumn(_FACT, F.max(_FACT).over(_so_far(group.source)))
+    return latest.where(F.col(_ASKED).isNotNull())
+
+
+def _is_young(source: _Source) -> Column:
+    """Whether the fact still counts at the time of the question."""
+    oldest = F.col(_AT) - F.lit(source.ttl)
+    return F.col(_FACT)["event"] >= oldest
+
+
+def _value_of(group: _Group, column: str) -> Column:
+    """A column of the source, of the fact."""
+    return F.col(_FACT)["values"][_value(group.columns.index(column))]
 
 
 def _so_far(source: _Source) -> WindowSpec:

@@ -271,6 +271,9 @@ def test_every_question_gets_what_a_search_through_all_facts_finds(
     answered = join(both_views, rows, "known:value", "plain:value")
     # Counted, not compared as sets: no question may be dropped or multiplied.
     assert Counter(minutes(answered)) == Counter(expected)
+    # A view alone is looked up in another way.
+    alone = join(both_views, rows, "known:value")
+    assert Counter(minutes(alone)) == Counter(row[:4] for row in expected)
 
 
 def ask(
