@@ -288,6 +288,8 @@ def _queues(text: str) -> str:
 
 
 def _shared_secret(text: str) -> str:
+    # A Secret made from a file ends with the file's line end: on each machine it shall be the same.
+    text = text.strip()
     if len(text) < _LEAST_SECRET:
         raise ValueError(
             f"a secret of at least {_LEAST_SECRET} characters, such as `openssl rand -hex 32` gives"

@@ -52,7 +52,7 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *("--set-json", "environment.HOROVOD_FUSION_THRESHOLD=1048576"),
         *("--set-json", "environment.NIGHTSHIFT_USERS=null"),
         *("--set", "storage.className=fast"),
-        *("--set", "image.pullSecrets[0]=registry"),
+        *("--set-json", "image.pullSecrets=[2026]"),
         *("--set", "networkPolicy.egress[0].ports[0].port=5432"),
         *("--set", "networkPolicy.from[0].podSelector.matchLabels.app=proxy"),
     ),
@@ -90,7 +90,7 @@ _WAYS: Mapping[str, Sequence[str]] = {
         *("--set", "apart.sparkExecutors.cores=4"),
         *("--set", "environment.NIGHTSHIFT_SPARK_MEMORY=16g"),
         *("--set", "apart.stages.accountAnnotations.role=nights"),
-        *("--set-json", "image.tag=20261129"),
+        *("--set", "image.tag=20261129"),
         *("--set", "apart.sparkExecutors.nodeSelector.disk=fast"),
         *("--set", "apart.sparkExecutors.tolerations[0].operator=Exists"),
     ),
@@ -213,6 +213,31 @@ _REFUSED: Mapping[str, Sequence[str]] = {
         *_IMAGE,
         *("--set", "environment.MLFLOW_TRACKING_URI=postgresql://night:hunter2@db/mlflow"),
     ),
+    "environment.NIGHTSHIFT_WEBHOOK_URL: a secret belongs into the Secret": (
+        *_IMAGE,
+        *("--set", "environment.NIGHTSHIFT_WEBHOOK_URL=https://hooks.example.org/T0/B0/x"),
+    ),
+    "environment.NIGHTSHIFT_SMTP_URL: a secret belongs into the Secret": (
+        *_IMAGE,
+        *("--set", "environment.NIGHTSHIFT_SMTP_URL=smtp://night:hunter2@mail:587"),
+    ),
+    "environment.NIGHTSHIFT_WAREHOUSE_URL: a secret belongs into the Secret": (
+        *_IMAGE,
+        *("--set", "environment.NIGHTSHIFT_WAREHOUSE_URL=postgresql://db/w?password=hunter2"),
+    ),
+    "environment.AIRFLOW__CORE__FERNET_KEY: a secret belongs into the Secret": (
+        *_IMAGE,
+        *("--set", "environment.AIRFLOW__CORE__FERNET_KEY=hunter2"),
+    ),
+    "environment.AIRFLOW__SMTP__SMTP_PASSWORD: a secret belongs into the Secret": (
+        *_IMAGE,
+        *("--set", "environment.AIRFLOW__SMTP__SMTP_PASSWORD=hunter2"),
+    ),
+    "environment.NIGHTSHIFT_TIMELINE: YAML reads true as a truth value": (
+        *_IMAGE,
+        *("--set-json", "environment.NIGHTSHIFT_TIMELINE=true"),
+    ),
+    "image.tag: YAML reads it as the number 1.1,": (*_IMAGE, "--set-json", "image.tag=1.10"),
     "environment.SPARK_REMOTE: a secret belongs into the Secret": (
         *_IMAGE,
         *("--set", "environment.SPARK_REMOTE=sc://spark:15002/;token=hunter2"),

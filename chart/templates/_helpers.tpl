@@ -18,7 +18,7 @@ automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets: {{- range . }}
-  - name: {{ . }}
+  - name: {{ include "nightshift.asWritten" . | quote }}
 {{- end }}
 {{- end }}
 securityContext:
@@ -33,7 +33,7 @@ securityContext:
 {{- define "nightshift.asWritten" -}}
 {{- kindIs "float64" . | ternary (toJson .) (toString .) }}
 {{- end }}
-{{/* A tag of digits alone is a number in a file of values. */}}
+{{/* A tag of digits alone is a number where --set gives it. */}}
 {{- define "nightshift.image" -}}
 {{- required "image.repository: say where your image is" .Values.image.repository }}:{{ include "nightshift.asWritten" .Values.image.tag }}
 {{- end }}
@@ -71,14 +71,14 @@ securityContext:
 {{- define "nightshift.secret" -}}
 {{- with .Values.environmentSecret }}
 envFrom:
-  - secretRef: {name: {{ . }}}
+  - secretRef: {name: {{ include "nightshift.asWritten" . | quote }}}
 {{- end }}
 {{- end }}
 {{/* Of the Secret nothing but what reads and writes in the store. */}}
 {{- define "nightshift.storeKeys" -}}
 {{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" "AWS_SESSION_TOKEN" }}
 - name: {{ . }}
-  valueFrom: {secretKeyRef: {name: {{ $.Values.environmentSecret }}, key: {{ . }}, optional: true}}
+  valueFrom: {secretKeyRef: {name: {{ include "nightshift.asWritten" $.Values.environmentSecret | quote }}, key: {{ . }}, optional: true}}
 {{- end }}
 {{- end }}
 {{- define "nightshift.ranksArePods" -}}

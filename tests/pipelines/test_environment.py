@@ -207,7 +207,10 @@ def test_a_short_secret_is_refused_and_not_told() -> None:
         Environment.read({"NIGHTSHIFT_SECRET": "guess-me"})
     assert "guess-me" not in str(refused.value)
     secret = "x" * 32
-    assert secret not in repr(Environment.read({"NIGHTSHIFT_SECRET": secret}))
+    read = Environment.read({"NIGHTSHIFT_SECRET": secret})
+    assert secret not in repr(read)
+    # As a file ends that a Secret of Kubernetes is made from.
+    assert Environment.read({"NIGHTSHIFT_SECRET": f"{secret}\n"}) == read
 
 
 def test_every_field_is_a_setting_with_a_variable_of_its_own_and_a_word_about_it() -> None:
