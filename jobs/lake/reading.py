@@ -48,6 +48,7 @@ _OF_NULL = {
 }
 OPERATORS = (*_COMPARISONS, *_OF_SEVERAL)
 _ROWS_AT_ONCE = 100_000
+_TRUTH_VALUES = ("bool", "bool_")
 _TIME_OF_DAY = re.compile(r"\d[T ].*[1-9]")
 """Within a text that begins with a day: midnight is the day itself."""
 _WHOLE = ("int", "integer")
@@ -259,7 +260,8 @@ def _is_missing(value: object) -> bool:
 
 
 def _constant(column: str, value: object, kind: DuckDBPyType) -> Expression:
-    if isinstance(value, bool) and _is_number(kind):
+    # By name, because numpy has a truth value of its own.
+    if type(value).__name__ in _TRUTH_VALUES and _is_number(kind):
         raise UsageError(
             f"{value!r} is no value of column '{column}', which is {kind}: say a number."
         )

@@ -348,6 +348,7 @@ def test_an_unknown_table_or_column_is_told_with_the_near_miss(lake: Environment
         (("carrier", "=", object()), "is no value of a column"),
         (("delay", "<>", 1), "No operator of a filter named '<>': delay '!=' says it"),
         (("delay", "=", True), "True is no value of column 'delay', which is INTEGER"),
+        (("delay", "=", np.True_), "np.True_ is no value of column 'delay', which is INTEGER"),
         (("delay", "in", [1, False]), "False is no value of column 'delay'"),
         (("delay", "<", _NAN), "delay < nan compares with what equals nothing"),
         (("day", "=", pd.NaT), "equals nothing"),
