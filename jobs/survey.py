@@ -49,6 +49,7 @@ _OF_THE_LAST = ("train", "evaluate")
 _OUTDATED = "made by another definition"
 _DECLARED_LATER = "made without the feed, which has no drop of these nights"
 _GONE = "its file is gone; its rows stay. To withdraw them, land a file without rows"
+_REFERENCE_GONE = "its file is gone; each night sees its last rows until there is another"
 _LOST = "was published, and is not in the table any more"
 _Pending = dict[str, dict[date, date]]
 """By SQL name the days that are about to change, and from when each will be known."""
@@ -526,11 +527,12 @@ class Survey:
         finds = self._knowledge.day_of_reference()
         # An old night sees the file of its own time, which is gone.
         has_passed = finds > night or (self.has_landed(finds) and self._why_unreadable(finds))
-        is_there = self._is_there(name) and not has_passed
-        if is_there and any(map(self._has_changed, last.inputs)):
+        if not self._is_there(name):
+            return Finding(table=table, night=night, state="current", reason=_REFERENCE_GONE)
+        if not has_passed and any(map(self._has_changed, last.inputs)):
             return Finding(table=table, night=finds, state="stale", reason=f"{name} has changed")
         refused = self._refused_snapshot(feed)
-        if is_there and refused:
+        if not has_passed and refused:
             return self._of_another_file(table, refused)
         return Finding(table=table, night=night, state="current")
 

@@ -755,6 +755,21 @@ def test_the_plan_tells_of_a_file_that_is_gone_and_how_its_rows_are_withdrawn(ho
     assert not [row for row in _told_of(home, "current") if row[3]]
 
 
+def test_the_plan_tells_of_a_register_that_is_gone(home: Home) -> None:
+    home.night(DAYS[3], first=DAYS[0])
+    home.land_register(2)
+    register = home.environment.landing / "tiny" / "sensors.csv"
+    register.rename(register.with_suffix(".kept"))
+    (told,) = [row for row in _told_of(home, "current") if row[3]]
+    why = "its file is gone; each night sees its last rows until there is another"
+    assert told == ("tiny.sensors", 1, str(DAYS[3]), why)
+    assert home.night(DAYS[3]) == 0
+    assert home.performed == []
+    register.with_suffix(".kept").rename(register)
+    assert home.night(DAYS[3]) == 0
+    assert home.registered() == {DAYS[0]: [1], DAYS[3]: [2]}
+
+
 def test_the_plan_to_restate_names_the_files_that_are_not_there(home: Home) -> None:
     home.night(DAYS[1], first=DAYS[0])
     home._file(DAYS[1]).unlink()
