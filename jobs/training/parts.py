@@ -6,6 +6,7 @@ No row goes through Spark, which takes longer to hand it over than a worker to u
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -15,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.lake.arrow_files import arrow_files
+from jobs.version import source_hash
+from pipelines.errors import Refused
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -93,6 +96,26 @@ def count_of_tasks(size: int, cores: int) -> int:
     of_each_core = max(1, round(size / (TASK_BYTES * cores)))
     most = max(1, round(size * _LEAST_SHARE / TASK_BYTES))
     return min(of_each_core * cores, most)
+
+
+def require_code(wanted: str) -> None:
+    """Refuse to do a task on a machine with other code than the stage that has dealt it.
+
+    Once a task: it reads all of our files, which takes a hundredth of a second.
+
+    Args:
+        wanted: `source_hash`, where the stage runs.
+
+    Raises:
+        Refused: the code here is another.
+    """
+    own = source_hash()
+    if own != wanted:
+        raise Refused(
+            f"The Spark worker on {socket.gethostname()} has code {own}, and the stage has "
+            f"{wanted}: its rows would be others. Install there what is here, as from one image, "
+            "and run the stage again."
+        )
 
 
 def read(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +28,7 @@ from jobs.training.families import family_of
 from jobs.training.families.light import Variant
 from jobs.training.odd_inputs import Odd
 from jobs.training.parts import Part, Source
+from jobs.version import source_hash
 from pipelines.errors import NightshiftError
 
 if TYPE_CHECKING:
@@ -159,8 +160,10 @@ class _Score:
 
     asked: Asked
     place: str
+    code: str = field(default_factory=source_hash)
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        parts.require_code(self.code)
         odd: Counter[Odd] = Counter()
         for batch in batches:
             for unit in batch.to_pylist():

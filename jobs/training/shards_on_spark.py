@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ from jobs.training.encoding import Encoding
 from jobs.training.parts import Part, Source
 from jobs.training.shards import Shards
 from jobs.training.told_anew import ToldAnew
+from jobs.version import source_hash
 from pipelines import places
 from pipelines.model import Training
 
@@ -272,8 +273,10 @@ class _Learn:
 
     window: Window
     bounds: Bounds
+    code: str = field(default_factory=source_hash)
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        parts.require_code(self.code)
         training = self.window.training
         for share in _shares_in(batches):
             learning = Learning(training, self.bounds)
@@ -399,8 +402,10 @@ class _Deal:
     window: Window
     encoding: Encoding
     shards: int
+    code: str = field(default_factory=source_hash)
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        parts.require_code(self.code)
         training = self.window.training
         for share in _shares_in(batches):
             drawing = share.drawing(training.seed)

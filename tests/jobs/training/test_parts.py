@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import date
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from jobs.training import parts
+from jobs.training.scoring_on_spark import _Score
+from jobs.training.shards_on_spark import _Deal, _Learn
+from jobs.version import source_hash
+from pipelines.errors import Refused
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -51,3 +57,13 @@ def test_shares_are_spread_over_the_tasks(spark: SparkSession, shares: int) -> N
     assert all(task < 12 for task in counts)
     # Each of the server's two cores deals out half of them, from a task on that it draws.
     assert max(counts.values(), default=0) <= -(-shares // 12) + 1
+
+
+@pytest.mark.parametrize("task", [_Score, _Learn, partial(_Deal, shards=1)])
+def test_a_worker_with_other_code_refuses_its_task_and_names_both(
+    task: Callable[..., Any],
+) -> None:
+    assert task(None, None).code == source_hash()
+    told = rf"worker on \S+ has code {source_hash()}, and the stage has source-other: "
+    with pytest.raises(Refused, match=told):
+        next(task(None, None, code="source-other")(iter([])))

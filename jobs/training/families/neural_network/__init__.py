@@ -18,6 +18,7 @@ from uuid import uuid4
 import numpy as np
 
 from jobs.training import shards
+from jobs.training.families.neural_network.alike import LIBRARIES
 from jobs.training.families.neural_network.light import LiteRT
 from jobs.training.families.neural_network.quiet import import_tensorflow
 from pipelines import places
@@ -85,7 +86,7 @@ class NeuralNetworkFamily:
     name: str = NeuralNetwork.name
     files: tuple[str, ...] = (MODEL,)
     sources: tuple[Path, ...] = tuple(Path(__file__).parent / name for name in _SOURCES)
-    libraries: tuple[str, ...] = ("tensorflow", "keras", "horovod", "numpy")
+    libraries: tuple[str, ...] = LIBRARIES
     preload: tuple[str, ...] = ("numpy", "tensorflow", "keras", "horovod.tensorflow")
     streams: bool = True
     light: LiteRT = field(default_factory=LiteRT)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.training import shards
 from jobs.training.encoding import ENCODING, Encoding, Examples
+from jobs.training.families.neural_network import alike
 from jobs.training.shards import Shards
 from pipelines import places
 from pipelines.errors import NightshiftError
@@ -99,6 +100,7 @@ def write(folder: Path, job: Job) -> None:
         "validation": None,
         "expected_slope": job.expected_slope,
         "checkpoint": str(job.checkpoint),
+        "made_by": alike.of_here(),
     }
     if job.validation is not None:
         settings["validation"] = _lay_out(folder / "validation", job.validation)
@@ -120,6 +122,12 @@ def read(folder: Path) -> FoundJob:
         expected_slope=settings["expected_slope"],
         checkpoint=places.place(settings["checkpoint"]),
     )
+
+
+def made_by(folder: Path) -> dict[str, str]:
+    """Code and libraries of the stage that has laid the job out."""
+    told: dict[str, str] = json.loads((folder / _SETTINGS).read_text())["made_by"]
+    return told
 
 
 def lies_in_store(folder: Path) -> bool:

@@ -23,6 +23,7 @@ from jobs.training.families.neural_network import job
 from jobs.training.families.neural_network.pods import OnPods
 from jobs.training.families.neural_network.rendezvous import HERE, LOOPBACK, Place
 from jobs.training.families.neural_network.told import told_by_variables
+from jobs.version import source_hash
 from pipelines import places
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError, UsageError
@@ -59,7 +60,7 @@ class Launcher(Protocol):
         """The hosts that may take part, and how many ranks each may have, of so many."""
 
     def left(self, ranks: int) -> Mapping[str, int]:
-        """Those of them that can be reached, after a rank was lost.
+        """Those of them that can be reached and have our code, after a rank was lost.
 
         Raises:
             NightshiftError: there are none.
@@ -169,11 +170,15 @@ class OnHosts:
     def left(self, ranks: int) -> Mapping[str, int]:
         """See `Launcher`."""
         told = self.code_hashes()
-        well = [name for name, (is_well, _) in told.items() if is_well]
+        own = source_hash()
+        # One of other code would have all refused: the others are better off without it.
+        well = [name for name, (answers, said) in told.items() if answers and own in said]
         found = {name: self._environment.hosts[name] for name in well}
         if not found:
             says = "; ".join(f"{name}: {said}" for name, (_, said) in told.items())
-            raise NightshiftError(f"None of the hosts that train can be reached. {says}")
+            raise NightshiftError(
+                f"None of the hosts that train has our code, {own}, and can be reached. {says}"
+            )
         return found
 
     def code_hashes(self) -> dict[str, tuple[bool, str]]:

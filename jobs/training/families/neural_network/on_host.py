@@ -90,7 +90,7 @@ def _take_part(folder: str, variables: dict[str, str], timeline: Path) -> None:
     if _TIMELINE in variables:
         os.environ[_TIMELINE] = str(timeline)
     _require_seen(places.place(folder))
-    rank.main({"folder": folder})
+    rank.main({"folder": folder, "is_elsewhere": True})
     # Rank 0 alone writes one.
     if timeline.exists():
         places.write_whole(places.place(variables[_TIMELINE]), timeline.read_bytes())

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from jobs.training.families.neural_network import MODEL
+from jobs.training.families.neural_network import MODEL, alike
 from jobs.training.families.neural_network.quiet import import_tensorflow
 from pipelines import places
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def main(argument: dict[str, Any]) -> None:
     """Take part in the training laid out in `argument["folder"]`.
 
-    Rank 0 leaves the model and its history there.
+    One that `is_elsewhere`, which may have other code than the stage, looks at that first. Rank 0
+    leaves the model and its history there.
     """
     from jobs.training.families.neural_network import job as jobs
 
@@ -33,6 +34,8 @@ def main(argument: dict[str, Any]) -> None:
     # Horovod leaves last: the others would take what they hear of it for the cause.
     with ExitStack() as at_end:
         try:
+            if argument.get("is_elsewhere"):
+                alike.require_alike(jobs.made_by(folder))
             _take_part(folder, at_end)
         except Exception:
             # What the launcher shows of a rank that has died.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,13 +20,14 @@ import pytest
 
 from jobs.training import shards
 from jobs.training.families import TIMELINE
-from jobs.training.families.neural_network import MODEL, NeuralNetworkFamily, job
+from jobs.training.families.neural_network import MODEL, NeuralNetworkFamily, alike, job
 from jobs.training.families.neural_network.launch import launch
 from jobs.training.families.neural_network.launchers import OnHosts
 from jobs.training.families.neural_network.network import load
 from jobs.training.families.neural_network.rendezvous import rendezvous
+from jobs.version import source_hash
 from pipelines.environment import ROOT, Environment
-from pipelines.errors import NightshiftError, UsageError
+from pipelines.errors import NightshiftError, Refused, UsageError
 from tests.hosts import NAMES, Network, ip, kill_all_in, make_host, two_hosts
 from tests.jobs.training.small import NETWORK, data_of, environment_at, job_of
 
@@ -175,6 +177,54 @@ def test_a_host_that_cannot_be_reached_is_named_with_what_was_said(
         launch(nowhere, tmp_path, 1, timeout_seconds=60, restarts=1)
     with pytest.raises(NightshiftError, match=r"Rank 0 .* gone .*It said last: Cannot open netw"):
         launch(nowhere, tmp_path, 1, timeout_seconds=60)
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Environment:
+    """An environment with two hosts: `alike` has our code, `unlike` another."""
+    copy = tmp_path / "code"
+    for package in ("pipelines", "jobs", "expectations", "features"):
+        shutil.copytree(ROOT / package, copy / package)
+    feed = copy / "jobs/training/families/neural_network/feed.py"
+    feed.write_text(f"{feed.read_text()}# Another line.\n")
+    reach = tmp_path / "reach"
+    reach.write_text(
+        f"#!/bin/sh\nPYTHONPATH={ROOT}\n[ $1 = unlike ] && PYTHONPATH={copy}\n"
+        f'export PYTHONPATH\nshift\ncd {tmp_path}\nexec {sys.executable} "$@"\n'
+    )
+    reach.chmod(0o700)
+    variables = {
+        "NIGHTSHIFT_HOME": str(tmp_path),
+        "NIGHTSHIFT_RANK_HOSTS": "alike:1,unlike:1",
+        "NIGHTSHIFT_HOST_COMMAND": f"{reach} {{host}}",
+        "NIGHTSHIFT_RENDEZVOUS_ADDRESS": gethostbyname(gethostname()),
+    }
+    return Environment.read(variables)
+
+
+def test_a_host_with_other_code_is_refused_and_the_codes_are_named(
+    mixed: Environment, tmp_path: Path
+) -> None:
+    job.write(tmp_path, replace(job_of(), checkpoint=tmp_path / "checkpoint"))
+    told = rf"The host {gethostname()} has code source-\w+, where the stage has {source_hash()}: "
+    with pytest.raises(Refused, match=told):
+        launch(mixed, tmp_path, 2, timeout_seconds=100)
+
+
+def test_a_host_with_other_code_does_not_take_the_place_of_a_lost_one(
+    mixed: Environment, tmp_path: Path
+) -> None:
+    assert OnHosts(mixed).left(2) == {"alike": 1}
+    alone = replace(mixed, rank_hosts="unlike:1")
+    with pytest.raises(NightshiftError, match=rf"has our code, {source_hash()}, .* unlike: source"):
+        OnHosts(alone).left(1)
+
+
+def test_other_libraries_are_refused() -> None:
+    here = alike.of_here()
+    alike.require_alike(here)
+    with pytest.raises(Refused, match=r"has keras .*, where the stage has 1\.2: .* from one image"):
+        alike.require_alike({**here, "keras": "1.2"})
 
 
 def test_a_host_whose_name_leads_others_to_themselves_is_told(
