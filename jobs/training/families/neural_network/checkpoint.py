@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from jobs.training.families.neural_network.horovod_keras3 import HOST
+from jobs.training.families.neural_network.job import CheckpointAway
 from pipelines import places
 
 
@@ -42,9 +43,12 @@ class Checkpoints(keras.callbacks.Callback):
         """Bring a built and compiled model to where an interrupted training was, on rank 0.
 
         The others get it from there when they begin. Returns the epochs that are done.
+
+        Raises:
+            CheckpointAway: it may be there, and cannot be read now.
         """
-        if hvd.rank() == 0 and self._file.exists():
-            self._read_if_whole(model)
+        if hvd.rank() == 0 and (content := self._content()):
+            self._take_if_whole(model, content)
         epochs = max(map(len, self.curves.values()), default=0)
         with tf.device(HOST):
             return int(hvd.broadcast(tf.constant(epochs), root_rank=0).numpy())
@@ -65,22 +69,41 @@ class Checkpoints(keras.callbacks.Callback):
         content = io.BytesIO()
         told = np.frombuffer(json.dumps(self.curves).encode(), np.uint8)
         np.savez(content, *values, allow_pickle=False, curves=told)
-        places.write_whole(self._file, content.getvalue())
+        try:
+            places.write_whole(self._file, content.getvalue())
+        except Exception as error:  # each library has its own
+            # A night that has no checkpoint is worth more than no night.
+            _warn(
+                f"the checkpoint {self._file} cannot be written ({error}): the training goes on, "
+                "and an interruption would begin at the last one that was."
+            )
         self._written = time.monotonic()
 
-    def _read_if_whole(self, model: keras.Model) -> None:
+    def _content(self) -> bytes:
+        """What is there; empty: nothing."""
         try:
-            self._read(model)
+            return self._file.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except Exception as error:  # each library has its own
+            # As of a store that has no time now: what the file holds may be hours of work.
+            raise CheckpointAway(
+                f"The checkpoint {self._file} cannot be read now ({error}). Nothing was deleted: "
+                "run the stage again when its disk or store answers, or delete it to begin anew."
+            ) from error
+
+    def _take_if_whole(self, model: keras.Model, content: bytes) -> None:
+        try:
+            self._take(model, content)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             # Such as after a power loss. It must not keep the training from ever being done.
-            told = f"Warning: the checkpoint {self._file} cannot be read ({error}): it begins anew."
-            print(told, file=sys.stderr, flush=True)
+            _warn(f"the checkpoint {self._file} cannot be read ({error}): it begins anew.")
             self._file.unlink(missing_ok=True)
 
-    def _read(self, model: keras.Model) -> None:
+    def _take(self, model: keras.Model, content: bytes) -> None:
         variables = _variables(model)
         # No pickle: it could hold code, which loading it would run.
-        with np.load(io.BytesIO(self._file.read_bytes()), allow_pickle=False) as kept:
+        with np.load(io.BytesIO(content), allow_pickle=False) as kept:
             values = [kept[f"arr_{number}"] for number in range(len(variables))]
             curves = json.loads(kept["curves"].tobytes())
         pairs = list(zip(variables, values, strict=True))
@@ -89,6 +112,10 @@ class Checkpoints(keras.callbacks.Callback):
         for variable, value in pairs:
             variable.assign(value)
         self.curves = curves
+
+
+def _warn(told: str) -> None:
+    print(f"Warning: {told}", file=sys.stderr, flush=True)
 
 
 def _variables(model: keras.Model) -> list[tf.Variable]:

@@ -31,6 +31,10 @@ _LOOK_SECONDS_AT_STORE = 0.5
 """Each look is a request."""
 
 
+class CheckpointAway(NightshiftError):
+    """The checkpoint of a training cannot be read now: another attempt may go well."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """One training. `fit` is already shuffled: ranks read it front to back."""

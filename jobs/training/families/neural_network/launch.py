@@ -40,6 +40,8 @@ _SIGNS_OF_MEMORY = ("MemoryError", "ResourceExhaustedError", "bad_alloc")
 """What a rank dies of that found no memory, in its traceback."""
 _REFUSAL = f"\n{Refused.__module__}.{Refused.__qualname__}: "
 """How the last line of a traceback begins where the training itself was refused."""
+_PASSING = f"\n{job.CheckpointAway.__module__}.{job.CheckpointAway.__qualname__}: "
+"""How the last line of a traceback begins of a fault that may be over for the next attempt."""
 _TRACEBACK = "\nTraceback (most recent call last):"
 _SETTLE_SECONDS = 20
 """For a rank that took others with it to be seen gone: ssh notices a lost host after 15 s."""
@@ -237,7 +239,7 @@ def _refusal(traceback: str) -> str:
 
 
 def _kind_of(traceback: str) -> type[NightshiftError]:
-    if _tells_of_loss(traceback):
+    if _tells_of_loss(traceback) or _PASSING in traceback:
         return RankLost
     wants_memory = any(sign in traceback for sign in _SIGNS_OF_MEMORY)
     return NeedsMore if wants_memory else NightshiftError

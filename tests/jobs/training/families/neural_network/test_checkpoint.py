@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
-from jobs.training.families.neural_network import MODEL, NeuralNetworkFamily, job, launchers
-from jobs.training.families.neural_network.launch import launch
+from jobs.training.families.neural_network import (
+    MODEL,
+    NeuralNetworkFamily,
+    checkpoint,
+    job,
+    launchers,
+)
+from jobs.training.families.neural_network.launch import RankLost, _kind_of, launch
 from jobs.training.families.neural_network.network import load
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
@@ -80,6 +88,53 @@ def test_a_checkpoint_that_cannot_be_read_is_dropped_and_the_training_begins_ane
     launch(ranked, tmp_path, ranks=1, timeout_seconds=120)
     assert len(job.read_outcome(tmp_path).history["loss"]) == NETWORK.epochs
     assert not checkpoint.exists()
+
+
+class _Busy(type(Path())):  # type: ignore[misc]
+    """A file of a store that has no time."""
+
+    def read_bytes(self) -> bytes:
+        raise OSError(16, "Please reduce your request rate.")
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> keras.Model:
+    """A compiled network of one rank."""
+    monkeypatch.setattr(checkpoint.hvd, "rank", lambda: 0)
+    monkeypatch.setattr(checkpoint.hvd, "broadcast", lambda value, **_: value)
+    made = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    made.compile("sgd", "mse")
+    return made
+
+
+def test_a_checkpoint_that_cannot_be_read_now_stays_and_the_ranks_are_started_again(
+    model: keras.Model, tmp_path: Path
+) -> None:
+    file = tmp_path / "checkpoint"
+    _written(file, model)
+    busy = checkpoint.Checkpoints(_Busy(file), 0)
+    with pytest.raises(job.CheckpointAway, match=r"read now .*reduce your .*deleted") as found:
+        busy.restore(model)
+    assert _kind_of("".join(traceback.format_exception(found.value))) is RankLost
+    # The store has time again.
+    assert checkpoint.Checkpoints(file, 0).restore(model) == 3
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_and_the_training_goes_on(
+    model: keras.Model, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    _written(tmp_path / "file" / "checkpoint", model)
+    assert "checkpoint cannot be written ([Errno 17] File ex" in capfd.readouterr().err
+
+
+def _written(file: Path, model: keras.Model) -> None:
+    """Have the third of many epochs end."""
+    kept = checkpoint.Checkpoints(file, 0)
+    kept.set_model(model)
+    kept.set_params({"epochs": 9})
+    kept.curves = {"loss": [3.0, 2.0]}
+    kept.on_epoch_end(2, {"loss": 1.0})
 
 
 def _epochs_in(checkpoint: Path) -> int:
