@@ -154,6 +154,7 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
     table = _open(path(run, name))
     told = publications.told(run, name)
     known = publications.latest(told)
+    arrived = _arrived(run, told, whole)
     found = _unrecorded(table, known, whole.days)
     known |= {one.day: one for one in found}
     differing = [day for day in whole.days if not _holds(known, whole, day)]
@@ -179,18 +180,26 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
         _commit(run, name, table, staging, differing, committed)
         # What changed nothing stays in the version in which it came.
         made = [replace(one, version=version) if one.changed else one for one in made]
-    if found or made:
+    if found or made or arrived:
         publications.record(run, name, [*found, *made])
     served = _last_changes(run, name, kept)
     visible = [staging.rows_of(day) for day in staging.days]
     visible += [one.rows for one in served]
+    there = {one.day for one in [*found, *told] if one not in arrived}
+    changed_days = {*differing, *(one.day for one in arrived)}
     return Published(
         rows=sum(visible),
         version=version,
-        changed=bool(differing),
+        changed=bool(changed_days),
         kept=served,
-        replaced=tuple(day for day in differing if day in known),
+        replaced=tuple(day for day in whole.days if day in changed_days & there),
     )
+
+
+def _arrived(run: Run, told: publications.Told, staging: Staging) -> list[Publication]:
+    """What this very publishing has committed already: the store's reply to it was lost."""
+    ours = (run.run_id, staging.attempt)
+    return [one for one in told.unrecorded if (one.run_id, one.attempt) == ours and one.changed]
 
 
 def _renamed(

@@ -556,6 +556,27 @@ def _losing(*_: object) -> None:
     raise commits.CommitFailedError("version exists")
 
 
+def test_a_commit_whose_reply_is_lost_is_told_and_recorded_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_at(tmp_path)
+    publish(run, TABLE, staged(run, {FIRST: [1], SECOND: [2]}))
+    commit = commits._commit
+
+    def without_reply(*given: Any) -> None:
+        commit(*given)
+        monkeypatch.setattr(commits, "_commit", commit)
+        _losing()
+
+    monkeypatch.setattr(commits, "_commit", without_reply)
+    done = publish(run, TABLE, staged(run, {FIRST: [7, 8], SECOND: [2]}))
+    assert (done.rows, done.version) == (3, 1)
+    assert done.changed
+    assert done.replaced == (FIRST,)
+    told = [(row["day"], row["version"]) for row in recorded(run)]
+    assert told == [(FIRST, 0), (SECOND, 0), (FIRST, 1)]
+
+
 _OLDEST = datetime(1900, 1, 1)  # noqa: DTZ001, because Hypothesis adds the zone
 _LONGS = st.integers(-(2**63), 2**63 - 1)
 _DATES = st.dates(date(1900, 1, 1), date(2100, 1, 1))
