@@ -31,7 +31,7 @@ import psutil
 
 from jobs.lake.store_faults import what_store_says
 from jobs.notifications import channels, email, webhook
-from jobs.services import executors, processes, stage_client
+from jobs.services import executors, processes, shared_locks, stage_client
 from jobs.services.definitions import Health, services
 from jobs.services.lifecycle import needs_others, require_shared
 from jobs.services.startup import state
@@ -429,6 +429,14 @@ def _part(environment: Environment) -> Iterator[Finding]:
         yield Finding(what="this part", found="has what the parts share")
 
 
+def _turns(environment: Environment) -> Iterator[Finding]:
+    """Whether machines that share the registry of models wait for each other."""
+    why = shared_locks.why_no_turns(environment)
+    if why:
+        way_out = "A PostgreSQL for Airflow (docs/how-to/machines.md), or nights on one machine"
+        yield Finding(what="turns of machines", found=why, state="warning", way_out=way_out)
+
+
 def _executor(environment: Environment) -> Iterator[Finding]:
     """Whether an executor that is not Airflow's default here has what it needs."""
     told = executors.told()
@@ -471,6 +479,7 @@ _CHECKS: dict[str, Callable[[Environment], Iterator[Finding]]] = {
     "disks": _disks,
     "ports": _ports,
     "part of a platform": _part,
+    "turns of machines": _turns,
     "executor": _executor,
     "platform": _platform,
     "object store": _object_store,

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 
 import psutil
 
-from jobs.services import addresses, airflow, executors, locks, processes, signals
+from jobs.services import addresses, airflow, executors, locks, processes, shared_locks, signals
 from jobs.services.airflow_api import own_airflow
 from jobs.services.definitions import JDBC, Health, Service, has_airflow, services
 from jobs.services.replays import begin_all
@@ -51,6 +51,8 @@ def up(environment: Environment, begins: Callable[[], object] = lambda: None) ->
         airflow.require_own_settings(environment)
         executors.require_all(environment)
     require_shared(environment)
+    if why := shared_locks.why_no_turns(environment):
+        print(f"Warning: {why}.", file=sys.stderr, flush=True)
     _require_own_ports(wanted)
     with _one_at_a_time(environment):
         begins()

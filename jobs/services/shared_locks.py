@@ -2,7 +2,9 @@
 
 On one machine that is a home's lock. Where the registry is a PostgreSQL database, which all
 machines of an installation share, it is an advisory lock of that database too: PostgreSQL releases
-it when the connection ends, so a process or a machine that dies leaves none behind.
+it when the connection ends, so a process or a machine that dies leaves none behind. Where the
+registry is an MLflow server, or another database, the lock is one of Airflow's PostgreSQL; and
+where that is none either, machines take no turns, which `up` and `doctor` tell.
 
 They keep work from being done twice. That nothing wrong is published by two who did it at once is
 the matter of each commit (`jobs/lake/commits.py`), also where a lock is lost with its connection.
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
     import psycopg
 
 _SCHEME = "postgresql"
-_REGISTRY = "mlflow_uri"
-"""The setting that tells where it is."""
+_REGISTRY, _AIRFLOW = "mlflow_uri", "airflow_database"
+"""Settings that tell where they are."""
+_OWN = "sqlite"
+"""How the address of a registry begins that no other machine has."""
 _CONNECTION: dict[str, Any] = {
     "connect_timeout": 10,
     "application_name": "nightshift lock",
@@ -62,13 +66,40 @@ def hold(environment: Environment, name: str, *, waiting: str = "") -> Iterator[
         waiting: What a person is told, once, when another process or machine holds it.
 
     Raises:
-        NightshiftError: the registry's PostgreSQL does not answer, or refuses us.
+        NightshiftError: the PostgreSQL does not answer, or refuses us.
     """
     with (
         locks.hold(environment, name, waiting=waiting),
-        hold_at(environment, _REGISTRY, name, waiting=waiting),
+        hold_at(environment, _shared(environment), name, waiting=waiting),
     ):
         yield
+
+
+def why_no_turns(environment: Environment) -> str:
+    """Why machines that share the registry of models take no turns; empty: they do, or none does.
+
+    Args:
+        environment: Which names the registry.
+    """
+    registry = environment.mlflow_uri
+    shared = _address(environment, _shared(environment))
+    if registry.startswith(_OWN) or shared.startswith(_SCHEME):
+        return ""
+    names = environment.settings()
+    return (
+        f"neither {names[_REGISTRY].variable} nor {names[_AIRFLOW].variable} is a PostgreSQL: "
+        "other machines would not wait for the nights of this one"
+    )
+
+
+def _shared(environment: Environment) -> str:
+    """The setting of the database in which machines find each other's locks, if it is one."""
+    registry = environment.mlflow_uri
+    return _REGISTRY if registry.startswith((_SCHEME, _OWN)) else _AIRFLOW
+
+
+def _address(environment: Environment, database: str) -> str:
+    return str(getattr(environment, database))
 
 
 @contextmanager
@@ -88,7 +119,7 @@ def hold_at(
     Raises:
         NightshiftError: the database does not answer, or refuses us.
     """
-    address = str(getattr(environment, database))
+    address = _address(environment, database)
     if not address.startswith(_SCHEME):
         yield
         return

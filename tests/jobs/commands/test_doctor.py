@@ -277,6 +277,14 @@ def test_an_mlflow_whose_address_has_a_login_is_asked_with_it(variables: dict[st
     assert (refused.found, refused.state) == ("HTTP Error 401: Unauthorized", "problem")
 
 
+def test_machines_that_would_take_no_turns_are_warned_of(variables: dict[str, str]) -> None:
+    server = {**variables, "MLFLOW_TRACKING_URI": "https://mlflow.internal"}
+    told = _found(server, "turns of machines")["turns of machines"]
+    assert told.state == "warning"
+    assert "would not wait for the nights of this one" in told.found
+    assert not _found(variables, "turns of machines")
+
+
 @pytest.mark.parametrize(
     ("given", "way_out"),
     [

@@ -41,11 +41,17 @@ def machine(registry: str, tmp_path: Path) -> Iterator[Machine]:
     """Starts a process that takes a lock: `machine("one", "pipeline.toy")`."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(home: str, lock: str, tracking: str = registry) -> subprocess.Popen[str]:
+    def start(
+        home: str, lock: str, tracking: str = registry, airflow: str = "sqlite:////srv/airflow.db"
+    ) -> subprocess.Popen[str]:
         with (tmp_path / f"{home}.err").open("w") as errors:
             process = subprocess.Popen(
                 [sys.executable, "-c", _HOLDER, lock],
-                env={"NIGHTSHIFT_HOME": str(tmp_path / home), "MLFLOW_TRACKING_URI": tracking},
+                env={
+                    "NIGHTSHIFT_HOME": str(tmp_path / home),
+                    "MLFLOW_TRACKING_URI": tracking,
+                    "NIGHTSHIFT_AIRFLOW_DATABASE": airflow,
+                },
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -81,6 +87,34 @@ def test_of_two_machines_one_waits_and_is_told(machine: Machine, tmp_path: Path)
         time.sleep(0.05)
     _release(first)
     _has_it(second)
+
+
+@pytest.mark.parametrize("mlflow", ["https://mlflow.internal", "mysql://u:p@db/mlflow"])
+def test_where_mlflow_is_no_postgresql_machines_wait_by_that_of_airflow(
+    machine: Machine, registry: str, tmp_path: Path, mlflow: str
+) -> None:
+    _has_it(machine("one", "pipeline.toy", mlflow, registry))
+    second = machine("two", "pipeline.toy", mlflow, registry)
+    deadline = time.monotonic() + _SECONDS
+    while "It is taken." not in (tmp_path / "two.err").read_text():
+        assert time.monotonic() < deadline and second.poll() is None
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("mlflow", "airflow", "told"),
+    [
+        ("https://mlflow.internal", "sqlite:////srv/airflow.db", "neither MLFLOW_TRACKING_URI nor"),
+        ("https://mlflow.internal", "postgresql://db/airflow", ""),
+        ("postgresql://db/mlflow", "sqlite:////srv/airflow.db", ""),
+        ("sqlite:////srv/mlflow.db", "sqlite:////srv/airflow.db", ""),
+    ],
+)
+def test_machines_that_take_no_turns_are_told(mlflow: str, airflow: str, told: str) -> None:
+    settings = {"MLFLOW_TRACKING_URI": mlflow, "NIGHTSHIFT_AIRFLOW_DATABASE": airflow}
+    why = shared_locks.why_no_turns(Environment.read(settings))
+    assert why.startswith(told)
+    assert bool(why) == bool(told)
 
 
 def test_another_lock_and_another_registry_are_free(machine: Machine, postgres: Postgres) -> None:
