@@ -36,10 +36,7 @@ _ON_HOST = ("-m", "jobs.training.families.neural_network.on_host")
 _CODE_HASH = ("-m", "jobs.version")
 _ANSWER_SECONDS = 30
 """That a host has to say whether it can be reached."""
-_SSH = (
-    "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=5 {host} "
-    f"{shlex.quote(sys.executable)}"
-)
+_SSH = "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=5 {host}"
 _GONE_SECONDS = 10
 """The stage server ends a rank gently, and after 5 seconds for good."""
 _LOOK_SECONDS = 0.05
@@ -222,6 +219,9 @@ class OnHosts:
 
     def _run(self, host: str, *arguments: str) -> _Reached:
         words = shlex.split(self._environment.host_command or _SSH)
+        if not self._environment.host_command:
+            # The shell of the other side takes it apart again.
+            words.append(shlex.quote(sys.executable))
         command = [word.replace("{host}", host) for word in words]
         return _Reached([*command, *arguments])
 

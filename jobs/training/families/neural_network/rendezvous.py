@@ -23,6 +23,13 @@ LOOPBACK = "127.0.0.1"
 HERE = "localhost"
 ADDRESS = "HOROVOD_GLOO_RENDEZVOUS_ADDR"
 """Variable by which a rank is told of this server."""
+DEFAULTS = {
+    # Gloo needs nothing but sockets, and MPI would be one more thing to install.
+    "HOROVOD_CONTROLLER": "gloo",
+    "HOROVOD_CPU_OPERATIONS": "gloo",
+    "HOROVOD_GLOO_TIMEOUT_SECONDS": "60",
+}
+"""Of these variables a person may set others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +87,7 @@ def _bound(address: str) -> RendezvousHTTPServer:
 
 def _variables(slot: SlotInfo, address: str, port: int) -> dict[str, str]:
     return {
+        **DEFAULTS,
         "HOROVOD_HOSTNAME": slot.hostname,
         "HOROVOD_RANK": str(slot.rank),
         "HOROVOD_SIZE": str(slot.size),
@@ -87,11 +95,7 @@ def _variables(slot: SlotInfo, address: str, port: int) -> dict[str, str]:
         "HOROVOD_LOCAL_SIZE": str(slot.local_size),
         "HOROVOD_CROSS_RANK": str(slot.cross_rank),
         "HOROVOD_CROSS_SIZE": str(slot.cross_size),
-        # Gloo needs nothing but sockets, and MPI would be one more thing to install.
-        "HOROVOD_CONTROLLER": "gloo",
-        "HOROVOD_CPU_OPERATIONS": "gloo",
         "HOROVOD_GLOO_IFACE": "lo",
         ADDRESS: address,
         "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
-        "HOROVOD_GLOO_TIMEOUT_SECONDS": "60",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from socket import gethostbyname, gethostname
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -20,11 +22,12 @@ import pytest
 
 from jobs.training import shards
 from jobs.training.families import TIMELINE
-from jobs.training.families.neural_network import MODEL, NeuralNetworkFamily, alike, job
+from jobs.training.families.neural_network import MODEL, NeuralNetworkFamily, alike, job, launchers
 from jobs.training.families.neural_network.launch import launch
 from jobs.training.families.neural_network.launchers import OnHosts
 from jobs.training.families.neural_network.network import load
 from jobs.training.families.neural_network.rendezvous import rendezvous
+from jobs.training.families.neural_network.told import told_by_variables
 from jobs.version import source_hash
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, Refused, UsageError
@@ -284,6 +287,42 @@ def test_hosts_decide_over_the_number_of_ranks_unless_it_is_named(tmp_path: Path
     assert family.settings(NETWORK, Environment.read(hosts)).ranks == 5
     named = Environment.read({**hosts, "NIGHTSHIFT_RANKS": "4"})
     assert family.settings(NETWORK, named).ranks == 4
+
+
+def test_a_python_whose_path_has_a_blank_is_one_word_for_the_shell_of_a_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "my nights" / "python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\necho "it began: $*"\n')
+    python.chmod(0o700)
+    # As ssh does: the words become one line, which a shell takes apart.
+    ssh = tmp_path / "ssh"
+    ssh.write_text('#!/bin/sh\nwhile [ "$1" != one ]; do shift; done\nshift\nexec sh -c "$*"\n')
+    ssh.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(launchers, "sys", SimpleNamespace(executable=str(python)))
+    environment = Environment.read({**ANY_HOST, "NIGHTSHIFT_HOME": str(tmp_path)})
+    assert OnHosts(environment).code_hashes() == {"one": (True, "it began: -m jobs.version")}
+
+
+def test_a_person_may_set_how_long_ranks_wait_and_no_gpu_of_here_is_told_to_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOROVOD_GLOO_TIMEOUT_SECONDS", "300")
+    monkeypatch.setenv("HOROVOD_RANK", "7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    environment = Environment.read({**ANY_HOST, "NIGHTSHIFT_HOME": str(tmp_path)})
+    here = environment_at(tmp_path)
+    with rendezvous({"one": 1}, 1, "127.0.0.1") as (place,):
+        told = told_by_variables(environment, tmp_path, place)
+        told_here = told_by_variables(here, tmp_path, place)
+    assert told["HOROVOD_GLOO_TIMEOUT_SECONDS"] == "300"
+    assert told["HOROVOD_CONTROLLER"] == told["HOROVOD_CPU_OPERATIONS"] == "gloo"
+    # Where a rank stands the launcher tells alone.
+    assert told["HOROVOD_RANK"] == "0"
+    assert "CUDA_VISIBLE_DEVICES" not in told
+    assert told_here["CUDA_VISIBLE_DEVICES"] == "3"
 
 
 def test_what_a_rank_needs_is_on_no_command_line_and_no_secret_leaves(
