@@ -190,6 +190,11 @@ def read_outcome(folder: Path) -> Outcome:
     return Outcome(**json.loads((folder / _OUTCOME).read_text()))
 
 
+def has_outcome(folder: Path) -> bool:
+    """Whether the training is done."""
+    return (folder / _OUTCOME).exists()
+
+
 def error_file(folder: Path, rank: int) -> Path:
     """Where a rank leaves the traceback that it died of."""
     return folder / f"rank-{rank}.error"

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from jobs.services.stage_client import Work
+from jobs.training.families.neural_network import job
 from jobs.training.families.neural_network.kubernetes import (
     Declined,
     Found,
@@ -46,7 +47,10 @@ _START_SECONDS = 600
 _GONE_SECONDS = 30
 _ATTEMPTS = 5
 _AFTERWARDS_SECONDS = 60
-"""How long Kubernetes keeps a Job that nobody has removed: its stage was killed."""
+"""That a Job has beyond the time of its training."""
+_KEPT_SECONDS = 3600
+"""For a stage that Kubernetes does not answer, to see how its ranks have ended. A Job that nobody
+removes, because its stage was killed, is gone after that."""
 _TOLD_BYTES = 2000
 _TOLD_LINES = 40
 _Answer = TypeVar("_Answer")
@@ -87,7 +91,8 @@ class OnPods:
         """See `Launcher`: the Job, with all its Pods."""
         name = f"nightshift-ranks-{uuid4().hex[:10]}"
         line = Line(self._address, len(places))
-        self._pods = _Pods(self._api, name, line)
+        container = self._template["spec"]["containers"][0].get("name", "")
+        self._pods = _Pods(self._api, name, line, folder, container)
         body = self._job(name, folder, places, timeout_seconds, line.port)
         _in_spite_of_silence(lambda: self._make(body))
 
@@ -161,7 +166,7 @@ class OnPods:
                 "backoffLimitPerIndex": 0,
                 "podReplacementPolicy": "Failed",
                 "activeDeadlineSeconds": int(timeout_seconds) + _AFTERWARDS_SECONDS,
-                "ttlSecondsAfterFinished": _AFTERWARDS_SECONDS,
+                "ttlSecondsAfterFinished": _KEPT_SECONDS,
                 "template": template,
             },
         }
@@ -183,10 +188,19 @@ class OnPods:
 class _Pods:
     """Those of a Job, as they were a moment ago."""
 
-    def __init__(self, api: Kubernetes, job: str, line: Line) -> None:
+    def __init__(
+        self,
+        api: Kubernetes,
+        name: str,
+        line: Line,
+        folder: Path,
+        container: str,
+    ) -> None:
         self._api = api
-        self._job = job
+        self._job = name
         self._line = line
+        self._folder = folder
+        self._container = container
         self._found: dict[int, Found] = {}
         self._lost: set[int] = set()
         self._began = time.monotonic()
@@ -196,11 +210,16 @@ class _Pods:
 
     def code(self, number: int) -> int | None:
         """Exit code of a rank; None: it has not ended, or nobody can tell now."""
+        code = self._code(number)
+        # Whatever became of its Pod afterwards: the training was done.
+        return 0 if code == _LOST and job.has_outcome(self._folder) else code
+
+    def _code(self, number: int) -> int | None:
         self._look_if_due()
         if number in self._lost:
             return _LOST
         pod = self._found.get(number, {})
-        ended = _state(pod).get("terminated")
+        ended = self._state(pod).get("terminated")
         if ended:
             return int(ended["exitCode"])
         if pod.get("status", {}).get("phase") == "Failed":
@@ -215,10 +234,10 @@ class _Pods:
         if number in self._lost:
             return "its Pod was removed, as when its node is lost or emptied"
         pod = self._found.get(number)
-        if pod is None or not _state(pod).get("terminated"):
-            return _what_lacks(pod)
+        if pod is None or not self._state(pod).get("terminated"):
+            return self._what_lacks(pod)
         name = pod["metadata"]["name"]
-        query = f"tailLines={_TOLD_LINES}&limitBytes={_TOLD_BYTES}"
+        query = f"container={self._container}&tailLines={_TOLD_LINES}&limitBytes={_TOLD_BYTES}"
         with suppress(NightshiftError):
             return self._api.text(f"{self._pods_path()}/{name}/log?{query}").strip()
         return ""
@@ -274,8 +293,26 @@ class _Pods:
     def _patience(self, number: int, pod: Found) -> int | None:
         waited = time.monotonic() - self._began
         if waited > _PATIENCE_SECONDS:
-            self._tell_once(f"Rank {number} waits: {_what_lacks(pod)}.")
+            self._tell_once(f"Rank {number} waits: {self._what_lacks(pod)}.")
         return _LOST if waited > _START_SECONDS else None
+
+    def _state(self, pod: Found) -> Found:
+        """Of the container of the rank: a Pod may have others beside it."""
+        statuses = pod.get("status", {}).get("containerStatuses") or []
+        own = (one for one in statuses if one.get("name") == self._container)
+        return dict(next(own, {}).get("state") or {})
+
+    def _what_lacks(self, pod: Found | None) -> str:
+        """Why a Pod does not run, in Kubernetes' words."""
+        if not pod:
+            return "no Pod was made for it; `kubectl get events` tells why"
+        status = pod.get("status", {})
+        waiting = self._state(pod).get("waiting", {})
+        conditions = status.get("conditions") or []
+        unmet = [one for one in conditions if one.get("status") == "False"]
+        found = [status, waiting, *unmet]
+        words = [one.get("message") or one.get("reason") for one in found]
+        return next(filter(None, words), f"its Pod is {status.get('phase', 'not begun')}")
 
     def _tell_once(self, line: str) -> None:
         if line not in self._told:
@@ -361,25 +398,6 @@ def _in_spite_of_silence(ask: Callable[[], _Answer]) -> _Answer:
             return ask()
         time.sleep(attempt * _LOOK_SECONDS)
     return ask()
-
-
-def _state(pod: Found) -> Found:
-    """Of the container of a rank."""
-    statuses = pod.get("status", {}).get("containerStatuses") or [{}]
-    return dict(statuses[0].get("state") or {})
-
-
-def _what_lacks(pod: Found | None) -> str:
-    """Why a Pod does not run, in Kubernetes' words."""
-    if not pod:
-        return "no Pod was made for it; `kubectl get events` tells why"
-    status = pod.get("status", {})
-    waiting = _state(pod).get("waiting", {})
-    conditions = status.get("conditions") or []
-    unmet = [one for one in conditions if one.get("status") == "False"]
-    found = [status, waiting, *unmet]
-    words = [one.get("message") or one.get("reason") for one in found]
-    return next(filter(None, words), f"its Pod is {status.get('phase', 'not begun')}")
 
 
 def _tell(line: str) -> None:

@@ -41,6 +41,10 @@ class Cluster:
     refuses: list[tuple[str, int]] = field(default_factory=list)
     """Methods that are answered so, each once."""
     log: str = ""
+    asked_logs: list[str] = field(default_factory=list)
+    """Of which containers."""
+    seen: bool = False
+    """Whether somebody was told of Pods when they were last asked for."""
     dry_runs: int = 0
     has_owner: bool = True
 
@@ -69,8 +73,10 @@ class Cluster:
             case "GET", ["namespaces", "nights", "pods"]:
                 job = parse_qs(parts.query)["labelSelector"][0].partition("=")[2]
                 pods = [one for name, one in self.pods.items() if name.startswith(job)]
+                self.seen = bool(pods)
                 return 200, {"items": pods}
             case "GET", ["namespaces", "nights", "pods", _, "log"]:
+                self.asked_logs += parse_qs(parts.query)["container"]
                 return 200, self.log
             case "GET", ["namespaces", "nights", "pods", name] if (
                 name == gethostname() and self.has_owner
@@ -105,10 +111,10 @@ def ended(code: int) -> dict[str, Any]:
     """Status of a Pod whose container has ended so."""
     state = {"terminated": {"exitCode": code}}
     phase = "Failed" if code else "Succeeded"
-    return {"phase": phase, "containerStatuses": [{"state": state}]}
+    return {"phase": phase, "containerStatuses": [{"name": "rank", "state": state}]}
 
 
-RUNNING = {"phase": "Running", "containerStatuses": [{"state": {"running": {}}}]}
+RUNNING = {"phase": "Running", "containerStatuses": [{"name": "rank", "state": {"running": {}}}]}
 
 
 @contextmanager

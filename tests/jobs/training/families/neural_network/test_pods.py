@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from jobs.training.families.neural_network import pods, wanted
+from jobs.training.families.neural_network import job, pods, wanted
 from jobs.training.families.neural_network.kubernetes import Declined
 from jobs.training.families.neural_network.launch import RankKilled, launch
 from jobs.training.families.neural_network.pods import OnPods
@@ -28,7 +29,7 @@ from tests.jobs.training.families.neural_network.cluster import (
     ended,
 )
 
-TEMPLATE = {
+TEMPLATE: dict[str, Any] = {
     "metadata": {"labels": {"app.kubernetes.io/component": "rank"}},
     "spec": {
         "subdomain": "night-ranks",
@@ -98,7 +99,7 @@ def test_a_training_is_one_job_with_a_pod_for_each_rank(
         "backoffLimitPerIndex": 0,
         "podReplacementPolicy": "Failed",
         "activeDeadlineSeconds": spec["activeDeadlineSeconds"],
-        "ttlSecondsAfterFinished": 60,
+        "ttlSecondsAfterFinished": 3600,
     }
     assert 110 <= spec["activeDeadlineSeconds"] <= 120
     pod = spec["template"]["spec"]
@@ -156,6 +157,53 @@ def pods_of(kubernetes: Cluster) -> int:
 def _remove_later(kubernetes: Cluster) -> None:
     time.sleep(0.5)
     kubernetes.pods.pop(f"{kubernetes.made[0]['metadata']['name']}-1", None)
+
+
+def test_pods_that_kubernetes_removed_after_the_training_was_done_are_no_lost_ones(
+    environment: Environment, kubernetes: Cluster, tmp_path: Path
+) -> None:
+    kubernetes.becomes = [{0: RUNNING}]
+
+    def end_unseen() -> None:
+        if kubernetes.pods and kubernetes.seen:
+            outcome = job.Outcome(history={}, slope=None, ranks=1, steps_per_epoch=1, scores=[])
+            job.write_outcome(tmp_path, outcome)
+            kubernetes.pods.clear()
+
+    launch(environment, tmp_path, 1, timeout_seconds=60, meanwhile=end_unseen)
+    assert len(kubernetes.made) == 1
+
+
+def test_a_rank_beside_a_sidecar_is_seen_to_end_and_its_own_log_is_read(
+    environment: Environment, kubernetes: Cluster, tmp_path: Path
+) -> None:
+    # Kubernetes tells them by their names' order, and the other one runs on.
+    beside = {"name": "istio-proxy", "state": {"running": {}}}
+    own = ended(1)["containerStatuses"]
+    kubernetes.becomes = [{0: {"phase": "Running", "containerStatuses": [beside, *own]}}]
+    kubernetes.log = "No module named 'jobs'\n"
+    with pytest.raises(NightshiftError, match=r"Rank 0 .* exit code 1, .* last: No module named"):
+        launch(environment, tmp_path, 1, timeout_seconds=10)
+    assert set(kubernetes.asked_logs) == {"rank"}
+
+
+def test_gpus_are_those_of_the_template_and_not_numbered_as_here(
+    environment: Environment,
+    kubernetes: Cluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setenv("NVIDIA_VISIBLE_DEVICES", "void")
+    template = deepcopy(TEMPLATE)
+    given = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}
+    template["spec"]["containers"][0]["env"].append(given)
+    (tmp_path / "pod.json").write_text(json.dumps(template))
+    kubernetes.becomes = [{0: ended(0)}]
+    launch(environment, tmp_path, 1, timeout_seconds=60)
+    (container,) = kubernetes.made[0]["spec"]["template"]["spec"]["containers"]
+    told = [one for one in container["env"] if one["name"].endswith("_VISIBLE_DEVICES")]
+    assert told == [given]
 
 
 def test_what_a_rank_has_said_is_read_from_its_log(
