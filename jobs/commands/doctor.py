@@ -14,13 +14,14 @@ import subprocess
 import sys
 import urllib.request
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from ipaddress import ip_address
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -70,7 +71,9 @@ _MEMORY_LIMITS = (
 """Where a container tells what it may have."""
 _SET_UP_ANEW = "make setup"
 _FOR_GPUS = "make setup GPU=1, or the image for GPUs: docs/how-to/horovod.md#gpus"
-_FEWER_RANKS = "NIGHTSHIFT_RANKS={}, or CUDA_VISIBLE_DEVICES= for the processor"
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+"""Variable of CUDA's: which GPUs a program sees, by number or name; empty: none."""
+_FEWER_RANKS = f"NIGHTSHIFT_RANKS={{}}, or {_VISIBLE}= for the processor"
 State = Literal["ok", "warning", "problem"]
 
 
@@ -187,7 +190,8 @@ def _devices(environment: Environment) -> Iterator[Finding]:
         yield from _hosts(environment) if environment.hosts else _pods(environment)
         return
     gpus = seen_gpus()
-    yield Finding(what="GPUs", found="; ".join(gpus) or "none seen")
+    by = f" ({_VISIBLE}={os.environ[_VISIBLE]})" if _VISIBLE in os.environ else ""
+    yield Finding(what="GPUs", found=("; ".join(gpus) or "none seen") + by)
     if not gpus:
         yield Finding(what="ranks run on", found="the processor")
         yield Finding(what="gradients go by", found="Gloo")
@@ -246,7 +250,11 @@ def _pods(environment: Environment) -> Iterator[Finding]:
 def _at(address: str) -> Finding:
     why = _why_not_ours(address)
     way_out = "NIGHTSHIFT_RENDEZVOUS_ADDRESS: one of this machine that the hosts reach"
-    return _judged("ranks find each other at", why or address, not why, way_out)
+    what = "ranks find each other at"
+    if not why and ip_address(address).is_loopback:
+        found = f"{address}, which leads each host to itself"
+        return Finding(what=what, found=found, state="warning", way_out=way_out)
+    return _judged(what, why or address, not why, way_out)
 
 
 def _why_not_ours(address: str) -> str:
@@ -511,7 +519,7 @@ def horovod_build() -> tuple[dict[str, bool], str]:
 
 
 def seen_gpus() -> list[str]:
-    """What NVIDIA's driver names; nothing where there is no driver."""
+    """What NVIDIA's driver names, and programs may see; nothing where there is no driver."""
     program = shutil.which("nvidia-smi")
     if not program:
         return []
@@ -523,7 +531,20 @@ def seen_gpus() -> list[str]:
         timeout=_DRIVER_SECONDS,
         check=False,
     )
-    return [] if asked.returncode else asked.stdout.splitlines()
+    named = [] if asked.returncode else asked.stdout.splitlines()
+    told = os.environ.get(_VISIBLE)
+    return named if told is None else list(_visible(named, told))
+
+
+def _visible(named: Sequence[str], told: str) -> Iterator[str]:
+    """Those of the GPUs that CUDA shows: up to the first word that is none of them."""
+    for one in map(str.strip, told.split(",")):
+        if one.startswith(("GPU-", "MIG-")):
+            yield one
+        elif one.isdecimal() and int(one) < len(named):
+            yield named[int(one)]
+        else:
+            return
 
 
 def _has_cuda() -> bool:

@@ -367,6 +367,7 @@ def test_with_gpus_it_tells_how_gradients_go(
     driver.write_text("#!/bin/sh\necho NVIDIA H100 80GB HBM3\necho NVIDIA H100 80GB HBM3\n")
     driver.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(doctor, "horovod_build", lambda: (built, ""))
     monkeypatch.setattr(doctor, "_has_cuda", lambda: True)
     _, rows = _asked({**variables, "NIGHTSHIFT_RANKS": "1"})
@@ -383,6 +384,38 @@ def test_with_gpus_it_tells_how_gradients_go(
     assert rows["gradients go by"]["state"] == "warning"
 
 
+@pytest.mark.parametrize(
+    ("visible", "seen"),
+    [
+        ("", []),
+        ("-1", []),
+        ("1", ["B"]),
+        ("1, 0", ["B", "A"]),
+        # CUDA shows none after one that is not there.
+        ("0,7,1", ["A"]),
+        ("GPU-8932f937", ["GPU-8932f937"]),
+    ],
+)
+def test_only_gpus_that_programs_see_count(
+    visible: str,
+    seen: list[str],
+    variables: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho A\necho B\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert doctor.seen_gpus() == seen
+    monkeypatch.setattr(doctor, "horovod_build", lambda: ({"gloo": True}, ""))
+    told = _found(variables, "GPUs")
+    by = f" (CUDA_VISIBLE_DEVICES={visible})"
+    assert told["GPUs"].found == ("; ".join(seen) or "none seen") + by
+    assert (told["ranks run on"].found == "the processor") == (not seen)
+
+
 def test_a_driver_that_first_wakes_its_gpus_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -390,6 +423,7 @@ def test_a_driver_that_first_wakes_its_gpus_is_waited_for(
     driver.write_text("#!/bin/sh\nsleep 0.3\necho NVIDIA H100\n")
     driver.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     # As for the answer of another machine.
     monkeypatch.setattr(doctor, "_SECONDS", 0.1)
     assert doctor.seen_gpus() == ["NVIDIA H100"]
@@ -415,6 +449,10 @@ def test_each_host_that_trains_is_asked_whether_it_has_the_code_of_here(
         }
     )
     assert code == 3
+    meeting = rows["ranks find each other at"]
+    assert meeting["state"] == "warning"
+    assert meeting["found"] == "127.0.0.1, which leads each host to itself"
+    assert "NIGHTSHIFT_RENDEZVOUS_ADDRESS" in meeting["way_out"]
     assert rows["ranks on good"]["found"] == "2, with the code of here"
     assert rows["ranks on old"]["found"] == "other code: 0123abc"
     assert rows["ranks on away"]["found"] == "no route to host"

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import traceback
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from signal import SIGKILL
 from tempfile import TemporaryDirectory
@@ -151,12 +152,19 @@ def _require_name_leads_to(own: str) -> None:
         found = [str(one[4][0]) for one in socket.getaddrinfo(name, None)]
     except OSError:
         found = []
-    if not found or found[0] != own:
-        leads = f"leads to {found[0]}" if found else "leads nowhere"
+    if found and found[0] == own:
+        return
+    if ip_address(own).is_loopback:
         raise NightshiftError(
-            f"The name of this host, {name}, {leads}, and other hosts reach it at {own}: ranks "
-            f"could not find each other. Let the line of {name} in its /etc/hosts begin with {own}."
+            f"Ranks would look for each other at {own}, which leads each host to itself, and the "
+            f"name of this host, {name}, leads elsewhere: set NIGHTSHIFT_RENDEZVOUS_ADDRESS to an "
+            "address of the stage's machine that the hosts reach."
         )
+    leads = f"leads to {found[0]}" if found else "leads nowhere"
+    raise NightshiftError(
+        f"The name of this host, {name}, {leads}, and other hosts reach it at {own}: ranks "
+        f"could not find each other. Let the line of {name} in its /etc/hosts begin with {own}."
+    )
 
 
 def _interface(own: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from socket import gethostbyname, gethostname
+from socket import AF_INET, SOCK_STREAM, gethostbyname, gethostname
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,7 +22,14 @@ import pytest
 
 from jobs.training import shards
 from jobs.training.families import TIMELINE
-from jobs.training.families.neural_network import MODEL, NeuralNetworkFamily, alike, job, launchers
+from jobs.training.families.neural_network import (
+    MODEL,
+    NeuralNetworkFamily,
+    alike,
+    job,
+    launchers,
+    on_host,
+)
 from jobs.training.families.neural_network.launch import launch
 from jobs.training.families.neural_network.launchers import OnHosts
 from jobs.training.families.neural_network.network import load
@@ -243,6 +250,16 @@ def test_a_host_whose_name_leads_others_to_themselves_is_told(
             launch(_environment(tmp_path, network.address, host), tmp_path, 1, 60)
     finally:
         names.write_text(good)
+
+
+def test_an_address_that_leads_a_host_to_itself_is_told_with_its_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    elsewhere = [(AF_INET, SOCK_STREAM, 6, "", ("10.0.0.7", 0))]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_: elsewhere)
+    own = on_host._own_address("127.0.0.1")
+    with pytest.raises(NightshiftError, match=r"at 127\.0\.0\.1, .* set NIGHTSHIFT_RENDEZVOUS_A"):
+        on_host._require_name_leads_to(own)
 
 
 def test_a_host_that_does_not_see_the_job_or_its_rows_is_told_what_it_lacks(
