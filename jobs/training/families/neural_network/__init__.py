@@ -196,7 +196,8 @@ def _seen_by_ranks(environment: Environment, folder: Path) -> Iterator[Path]:
         return
     seen = environment.jobs / f"job-{uuid4().hex}"
     if not places.is_url(seen):
-        seen.mkdir(parents=True)
+        # It has rows of the training: its ranks run as this user, and nobody else needs it.
+        seen.mkdir(mode=0o700, parents=True)
     try:
         yield seen
     finally:

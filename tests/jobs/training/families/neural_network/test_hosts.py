@@ -25,6 +25,7 @@ from jobs.training.families import TIMELINE
 from jobs.training.families.neural_network import (
     MODEL,
     NeuralNetworkFamily,
+    _seen_by_ranks,
     alike,
     job,
     launchers,
@@ -304,6 +305,14 @@ def test_hosts_decide_over_the_number_of_ranks_unless_it_is_named(tmp_path: Path
     assert family.settings(NETWORK, Environment.read(hosts)).ranks == 5
     named = Environment.read({**hosts, "NIGHTSHIFT_RANKS": "4"})
     assert family.settings(NETWORK, named).ranks == 4
+
+
+def test_rows_of_a_training_on_a_disk_of_all_hosts_are_for_its_user_alone(tmp_path: Path) -> None:
+    variables = {"NIGHTSHIFT_HOME": str(tmp_path), "NIGHTSHIFT_JOBS": str(tmp_path / "shared")}
+    environment = Environment.read({**ANY_HOST, **variables})
+    with _seen_by_ranks(environment, tmp_path) as seen:
+        assert seen.is_relative_to(tmp_path / "shared")
+        assert seen.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_python_whose_path_has_a_blank_is_one_word_for_the_shell_of_a_host(
