@@ -199,7 +199,8 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
 def _arrived(run: Run, told: publications.Told, staging: Staging) -> list[Publication]:
     """What this very publishing has committed already: the store's reply to it was lost."""
     ours = (run.run_id, staging.attempt)
-    return [one for one in told.unrecorded if (one.run_id, one.attempt) == ours and one.changed]
+    changed = [one for one in told.unrecorded if one.changed]
+    return [one for one in changed if (one.run_id, one.attempt) == ours]
 
 
 def _renamed(

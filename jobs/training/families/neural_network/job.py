@@ -130,7 +130,8 @@ def read(folder: Path) -> FoundJob:
 
 def made_by(folder: Path) -> dict[str, str]:
     """Code and libraries of the stage that has laid the job out."""
-    told: dict[str, str] = json.loads((folder / _SETTINGS).read_text())["made_by"]
+    settings = json.loads((folder / _SETTINGS).read_text())
+    told: dict[str, str] = settings["made_by"]
     return told
 
 

@@ -299,8 +299,8 @@ class _Pods:
     def _state(self, pod: Found) -> Found:
         """Of the container of the rank: a Pod may have others beside it."""
         statuses = pod.get("status", {}).get("containerStatuses") or []
-        own = (one for one in statuses if one.get("name") == self._container)
-        return dict(next(own, {}).get("state") or {})
+        states = [one.get("state") for one in statuses if one.get("name") == self._container]
+        return dict(next(iter(states), None) or {})
 
     def _what_lacks(self, pod: Found | None) -> str:
         """Why a Pod does not run, in Kubernetes' words."""

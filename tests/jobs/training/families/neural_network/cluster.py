@@ -114,7 +114,8 @@ def ended(code: int) -> dict[str, Any]:
     return {"phase": phase, "containerStatuses": [{"name": "rank", "state": state}]}
 
 
-RUNNING = {"phase": "Running", "containerStatuses": [{"name": "rank", "state": {"running": {}}}]}
+_RUNS = {"name": "rank", "state": {"running": {}}}
+RUNNING = {"phase": "Running", "containerStatuses": [_RUNS]}
 
 
 @contextmanager

@@ -102,7 +102,8 @@ def model(monkeypatch: pytest.MonkeyPatch) -> keras.Model:
     """A compiled network of one rank."""
     monkeypatch.setattr(checkpoint.hvd, "rank", lambda: 0)
     monkeypatch.setattr(checkpoint.hvd, "broadcast", lambda value, **_: value)
-    made = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    inputs, last = keras.Input((1,)), keras.layers.Dense(1)
+    made = keras.Sequential([inputs, last])
     made.compile("sgd", "mse")
     return made
 

@@ -166,7 +166,13 @@ def test_pods_that_kubernetes_removed_after_the_training_was_done_are_no_lost_on
 
     def end_unseen() -> None:
         if kubernetes.pods and kubernetes.seen:
-            outcome = job.Outcome(history={}, slope=None, ranks=1, steps_per_epoch=1, scores=[])
+            outcome = job.Outcome(
+                history={},
+                slope=None,
+                ranks=1,
+                steps_per_epoch=1,
+                scores=[],
+            )
             job.write_outcome(tmp_path, outcome)
             kubernetes.pods.clear()
 
