@@ -20,6 +20,12 @@ import numpy as np
 import optuna
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -43,7 +49,10 @@ if TYPE_CHECKING:
     from pipelines.spec import Pipeline
 
 _SEED = 0
-"""Of the sampler: the same trials follow from the same results."""
+"""Of the sampler of a tuning that begins: the same trials follow from the same results."""
+_DRAWS = 50
+"""Of settings for a trial, while they are those of one that has ended: few values have few
+combinations, and all of them may have been tried."""
 _TRIALS_BEFORE_PRUNING = 4
 _NIGHTS_BEFORE_PRUNING = 2
 """A trial goes on at least so long: one night tells little."""
@@ -203,16 +212,62 @@ def _study(tuning: Tuning, at_once: int) -> optuna.Study:
     optuna.logging.set_verbosity(logging.ERROR)
     private_home(tuning.environment)
     tuning.journal.parent.mkdir(parents=True, exist_ok=True)
-    # Where trials run side by side, those that still run count as bad: others look elsewhere.
-    sampler = optuna.samplers.TPESampler(seed=_SEED, constant_liar=at_once > 1)
-    return optuna.create_study(
+    study = optuna.create_study(
         study_name=tuning.digest,
         storage=JournalStorage(JournalFileBackend(str(tuning.journal))),
-        sampler=sampler,
         pruner=optuna.pruners.MedianPruner(_TRIALS_BEFORE_PRUNING, _NIGHTS_BEFORE_PRUNING),
         direction="minimize",
         load_if_exists=True,
     )
+    # The numbers that a command before has drawn would propose its settings again.
+    seed = _SEED + len(study.trials)
+    study.sampler = _Sampler(tuning.pipeline.search, seed, at_once)
+    return study
+
+
+class _Sampler(optuna.samplers.TPESampler):
+    """Optuna's, which draws again where a trial with the same settings has ended."""
+
+    def __init__(self, search: Mapping[str, Choice], seed: int, at_once: int) -> None:
+        # Where trials run side by side, those that still run count as bad: others look elsewhere.
+        super().__init__(seed=seed, constant_liar=at_once > 1)
+        self._space = {name: _distribution(choice) for name, choice in search.items()}
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Every setting, so that all are drawn at once."""
+        return self._space
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        """Settings that no trial had which has ended, where a few draws find such."""
+        drawn: dict[str, Any] = {}
+        for _ in range(_DRAWS):
+            drawn = {
+                name: self.sample_independent(study, trial, name, one)
+                for name, one in search_space.items()
+            }
+            if _same(study, drawn) is None:
+                break
+        return drawn
+
+
+def _same(study: optuna.Study, settings: Mapping[str, Any]) -> FrozenTrial | None:
+    """The trial with these settings that has ended first; None: there is none."""
+    return next((one for one in _ended(study) if one.params == settings), None)
+
+
+def _distribution(choice: Choice) -> BaseDistribution:
+    if isinstance(choice, OneOf):
+        return CategoricalDistribution([*_by_text(choice)])
+    if choice.is_whole:
+        return IntDistribution(int(choice.low), int(choice.high), log=choice.is_log)
+    return FloatDistribution(choice.low, choice.high, log=choice.is_log)
 
 
 def _go_on(study: optuna.Study, declared: Mapping[str, Any]) -> None:
@@ -263,6 +318,8 @@ def _judge(tuning: Tuning, trial: Trial, ranks_in: Environment, deadline: float 
     """
     search = tuning.pipeline.search
     settings = {name: _proposed(trial, name, one) for name, one in search.items()}
+    if (before := _same(trial.study, trial.params)) is not None:
+        return _taken_over(trial, before)
     try:
         return _mean_loss(tuning, trial, settings, ranks_in, deadline)
     # Such as weights that are not finite under a rate that is too high, a network that is too
@@ -277,6 +334,25 @@ def _judge(tuning: Tuning, trial: Trial, ranks_in: Environment, deadline: float 
         why = error
     trial.set_user_attr(_REFUSED, str(why))
     raise _Failed from why
+
+
+def _taken_over(trial: Trial, before: FrozenTrial) -> float:
+    """How a trial with the same settings has ended, which is not judged again.
+
+    Raises:
+        TrialPruned, _Failed: so it has ended.
+    """
+    for name in (_BACKTEST, _REFUSED):
+        if name in before.user_attrs:
+            trial.set_user_attr(name, before.user_attrs[name])
+    for night, loss in before.intermediate_values.items():
+        trial.report(loss, night)
+    if before.state == TrialState.PRUNED:
+        raise optuna.TrialPruned
+    if before.state == TrialState.FAIL:
+        raise _Failed(before.user_attrs[_REFUSED])
+    assert before.value is not None, "it was done"
+    return before.value
 
 
 def _mean_loss(
@@ -327,9 +403,13 @@ def _proposed(trial: Trial, name: str, choice: Choice) -> Any:
             low, high = int(choice.low), int(choice.high)
             return trial.suggest_int(name, low, high, log=choice.is_log)
         return trial.suggest_float(name, choice.low, choice.high, log=choice.is_log)
-    # Optuna keeps texts and numbers, and a value may be a tuple.
-    values = {_text(value): value for value in choice.values}
+    values = _by_text(choice)
     return values[trial.suggest_categorical(name, list(values))]
+
+
+def _by_text(choice: OneOf) -> dict[str, Any]:
+    # Optuna keeps texts and numbers, and a value may be a tuple.
+    return {_text(value): value for value in choice.values}
 
 
 def _loss(asked: Backtest, nights: int) -> float:
@@ -372,7 +452,7 @@ def _settings(tuning: Tuning, trial: FrozenTrial) -> dict[str, Any]:
         choice = tuning.pipeline.search[name]
         value = kept
         if isinstance(choice, OneOf):
-            value = {_text(one): one for one in choice.values}[kept]
+            value = _by_text(choice)[kept]
         declared = tuning.pipeline.training.settings[name]
         # As it is written down: Optuna gives a whole number back as a fraction.
         settings[name] = declared if value == declared else value

@@ -133,6 +133,54 @@ def test_what_is_done_is_not_done_again(
     assert _tune(environment, 2) == first
 
 
+def test_the_same_command_goes_on_with_other_settings_than_those_of_before(
+    environment: Environment,
+) -> None:
+    for trials in (3, 6, 7, 8):
+        rows = _tune(environment, trials)
+    assert len(rows) == 8
+    assert len({row[6] for row in rows}) == 8
+
+
+def test_two_homes_go_on_alike(environment: Environment, tmp_path: Path) -> None:
+    other = small.environment_at(tmp_path / "other")
+    small.publish(other, small.rows_of(Days(small.FIRST, SCORED.last)))
+    tried: list[list[object]] = []
+    for home in (environment, other):
+        _tune(home, 3)
+        tried.append([row[6] for row in _tune(home, 5)])
+    assert tried[0] == tried[1]
+
+
+def test_of_few_combinations_each_is_judged_once(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = backtest.walk
+    judged: list[str] = []
+
+    def counted(asked: Backtest, ranks_in: Environment) -> Any:
+        judged.append(asked.digest)
+        return walk(asked, ranks_in)
+
+    monkeypatch.setattr(backtest, "walk", counted)
+    search: dict[str, Choice] = {
+        "l2": OneOf(values=(1.0, 20_000)),
+        "window_days": OneOf(values=(12, 16)),
+        # With 0 there is nothing to judge by.
+        "validation_days": OneOf(values=(0, 4)),
+    }
+    pipeline = _pipeline(search)
+    rows = _tune(environment, 8, pipeline=pipeline)
+    assert len({row[6] for row in rows}) == 8
+    assert len(set(judged)) == len(judged)
+    # All have been tried: others have the same ends.
+    before = {row[6]: row[1:3] for row in rows}
+    monkeypatch.setattr(backtest, "walk", _never)
+    after = _tune(environment, 11, pipeline=pipeline)
+    assert len(after) == 11
+    assert all(row[1:3] == before[row[6]] for row in after)
+
+
 def test_other_rows_are_another_tuning_whose_trials_are_compared_over_them_alone(
     environment: Environment,
 ) -> None:
