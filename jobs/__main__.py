@@ -688,7 +688,8 @@ def _grammar_of_rescore(one: Parser) -> None:
         "--publish",
         action="store_true",
         help="then score these nights as `nightshift run --rescore` does, which publishes what "
-        "differs as new revisions; only by the model that serves them",
+        "differs as new revisions; only by the model that serves them, and only nights that have "
+        "published predictions",
     )
     _add_format(one)
 

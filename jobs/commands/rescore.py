@@ -18,6 +18,7 @@ from jobs.commands.in_server import in_server_or_here
 from jobs.output import log_to_stderr, show, shown
 from pipelines.days import Days
 from pipelines.environment import Environment
+from pipelines.errors import UsageError
 from pipelines.run import Run
 from pipelines.stages import STAGES
 
@@ -63,8 +64,8 @@ def rescore(environment: Environment, pipeline: Pipeline, days: Days, asked: Ask
         asked: By which model, and how it is told.
 
     Raises:
-        UsageError: no night has predictions, there is no such model, or the rows that were scored
-            are gone or lack what it reads.
+        UsageError: no night has predictions, or one that shall be published; there is no such
+            model; or the rows that were scored are gone or lack what it reads.
         Refused: it shall be published, and the model does not serve the nights.
         NightshiftError: files of the model are gone.
     """
@@ -105,6 +106,7 @@ def tell(environment: Environment, pipeline: Pipeline, days: Days, asked: Asked)
     model = rescoring.asked_for(environment, registry, asked.model)
     nights = served.nights_with_predictions(environment, pipeline, days)
     if asked.publish:
+        _require_published(pipeline, days, nights)
         rescoring.require_in_turn(environment, model, nights)
     rescorer = rescoring.Rescorer.of(environment, pipeline, registry, model)
     compared = _Compared(most=asked.top)
@@ -185,11 +187,9 @@ def _in_words(rescorer: Rescorer, days: Days, compared: _Compared) -> Iterable[s
         f"version {', '.join(versions) or 'none'}, scored again by version {model.version} "
         f"({model.family}, trained as of {model.as_of})."
     )
-    lacking = [str(night) for night in days if night not in nights]
+    lacking = _lacking(days, nights)
     if lacking:
-        more = ", …" if len(lacking) > _LISTED else ""
-        listed = ", ".join(lacking[:_LISTED])
-        yield f"{len(lacking)} night(s) have published none: {listed}{more}."
+        yield f"{len(lacking)} night(s) have published none: {_listed(lacking)}."
     if difference.rows:
         yield _about(rescorer.task, difference)
     seen = [night for night in nights if rescorer.has_seen(night)]
@@ -198,6 +198,32 @@ def _in_words(rescorer: Rescorer, days: Days, compared: _Compared) -> Iterable[s
             f"Version {model.version} has learned from what became known after {len(seen)} of "
             "these nights (unseen=false): how good it is there tells what it remembers. How good "
             f"it would have been: nightshift backtest {name} --from D --to D"
+        )
+
+
+def _lacking(days: Days, nights: Sequence[date]) -> list[date]:
+    return [night for night in days if night not in nights]
+
+
+def _listed(nights: Sequence[date]) -> str:
+    more = ", …" if len(nights) > _LISTED else ""
+    return ", ".join(map(str, nights[:_LISTED])) + more
+
+
+def _require_published(pipeline: Pipeline, days: Days, nights: Sequence[date]) -> None:
+    """Refuse nights that were never run: publishing them would be running them.
+
+    Raises:
+        UsageError: one of the days is none of the nights, which have published predictions.
+    """
+    lacking = _lacking(days, nights)
+    if lacking:
+        name = pipeline.name
+        raise UsageError(
+            f"--publish scores published nights again, and {len(lacking)} night(s) of '{name}' "
+            f"{days} have published no predictions: {_listed(lacking)}. Nothing was done. Ask for "
+            f"others, such as --date {nights[-1]}, or run these first: "
+            f"nightshift run {name} --date {lacking[0]}"
         )
 
 

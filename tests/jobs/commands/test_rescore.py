@@ -508,6 +508,24 @@ def test_what_does_not_serve_is_never_published(
     assert len(performed) == 1
 
 
+def test_a_night_that_was_never_run_is_not_published(
+    environment: Environment, performed: list[Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve(environment, LINEAR, TWO)
+    promote(environment)
+    capsys.readouterr()
+    days = Days(NIGHT, NIGHT + timedelta(days=3))
+    with pytest.raises(
+        UsageError,
+        match=r"2 night\(s\) of 'small' 2013-01-24..2013-01-27 have published no predictions: "
+        r"2013-01-26, 2013-01-27\. .* --date 2013-01-25, .*run small --date 2013-01-26",
+    ):
+        rescore(environment, LINEAR, days, Asked(publish=True))
+    assert performed == []
+    assert capsys.readouterr().out == "", "before anything is scored"
+    assert rescore(environment, LINEAR, days, Asked()) == 0
+
+
 def test_a_night_of_another_turn_is_not_published(
     environment: Environment, performed: list[Run]
 ) -> None:
