@@ -260,7 +260,14 @@ class Registry:
 
     def champion_set(self) -> str | None:
         """The version to which this platform set the alias last; None: to none, or long ago."""
-        tag: str | None = self._client.get_registered_model(self.name).tags.get(_SET_TO)
+        try:
+            model = self._client.get_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code in _UNKNOWN:
+                # It, or MLflow's database, was deleted.
+                return None
+            raise
+        tag: str | None = model.tags.get(_SET_TO)
         return tag
 
     def log_evaluation(

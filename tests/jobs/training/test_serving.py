@@ -16,6 +16,7 @@ from jobs.training import serving
 from jobs.training.registry import ModelVersion, Registry
 from pipelines.days import Days
 from pipelines.environment import Environment
+from pipelines.errors import NightshiftError
 from tests.jobs.training.small import SMALL, models_at, moved_by_hand, registered_by_hand
 
 FIRST = date(2013, 1, 21)
@@ -225,6 +226,28 @@ def test_the_stage_server_has_the_alias_follow_and_the_cards_that_are_concerned(
     assert sorted(cards) == ["2", "3"]
     assert "version 2: serves since" in cards["2"]
     assert "version 3: rolled back" in cards["3"]
+
+
+def test_where_the_registered_model_is_gone_nobody_has_moved_its_alias(
+    environment: Environment,
+    registry: Registry,
+    evaluated: Callable[..., ModelVersion],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serving.catalog, "pipeline", lambda _: SMALL)
+    evaluated(FIRST)
+    evaluated(SECOND)
+    registry._client.delete_registered_model("small")
+    assert serving.put_right(environment, registry) is None
+    with pytest.raises(
+        NightshiftError,
+        match="^Version 2 of model 'small' serves and is not in MLflow. Restore it there, or have "
+        "another one serve: nightshift rollback small",
+    ):
+        serving.serving_model(environment, registry, THIRD)
+    argument = {"environment": environment.variables(), "pipeline": "small"}
+    assert serving.follow_in_child({**argument, "versions": ["2"]}) == 0
+    assert model_events.alias_moves(environment, "small") == []
 
 
 def test_another_pipelines_model_never_serves(
