@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import pwd
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from tempfile import TemporaryFile
 
 from jobs.lake import approvals, model_events, ops
 from jobs.output import harmless
@@ -22,10 +24,17 @@ from pipelines.spec import Pipeline
 _Row = dict[str, object]
 _FOLLOW = "jobs.training.serving:follow_in_child"
 _FIND = "jobs.training.serving:find_in_child"
-_NOT_ASKED = (
+_BRIEFLY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+"""Environment variables of MLflow's: a person waits, and the record decides without it."""
+_PATIENCE_SECONDS = 20.0
+"""For its answer, where its database or its store is away too; it comes within one as a rule."""
+_FOLLOWS = (
     "The alias 'champion' in MLflow, by which nothing here decides, follows with the next "
-    "evaluate or predict. MLflow was not asked whether it still has version {version}: if "
-    "not, predict says so."
+    "evaluate or predict."
+)
+_NOT_ASKED = (
+    "MLflow was not asked whether it still has version {version} and the files by which it serves: "
+    "if not, predict says so."
 )
 _LISTED = 10
 """Versions that a message offers."""
@@ -79,18 +88,23 @@ def rollback(
         expected: The version that served as far as the person knows; None: whichever does.
 
     Raises:
-        UsageError: there is no such model, it was deleted in MLflow, or another serves than the
-            person has seen.
+        UsageError: there is no such model, it or its files are gone from MLflow, or another serves
+            than the person has seen.
     """
-    with approvals.one_at_a_time(environment, pipeline):
-        recorded = model_events.events(environment, pipeline.name)
-        _require_serving(pipeline, recorded, expected)
-        *withdrawn, restored = rows_of_rollback(recorded, pipeline, to, said)
-        target = str(restored["model_version"])
+    found: dict[str, bool] = {}
+    while True:
+        with approvals.one_at_a_time(environment, pipeline):
+            recorded = model_events.events(environment, pipeline.name)
+            _require_serving(pipeline, recorded, expected)
+            *withdrawn, restored = rows_of_rollback(recorded, pipeline, to, said)
+            target = str(restored["model_version"])
+            if target in found:
+                model_events.record(environment, [*withdrawn, restored])
+                break
+        # Nobody waits for MLflow; somebody may decide meanwhile, and another come back.
         began = model_events.first_turns(recorded)
         others = _others(pipeline, began, target, str(restored["rival_version"]))
-        _require_in_mlflow(environment, pipeline, target, others)
-        model_events.record(environment, [*withdrawn, restored])
+        found[target] = _is_found(environment, pipeline, target, others)
     gone = " and ".join(str(row["model_version"]) for row in withdrawn)
     no_more = f", and version {gone} no more" if gone else ""
     print(
@@ -102,8 +116,7 @@ def rollback(
         f"nightshift run {pipeline.name} --date D --rescore"
     )
     concerned = [str(row["model_version"]) for row in [*withdrawn, restored]]
-    if not _followed(environment, pipeline, concerned):
-        print(_NOT_ASKED.format(version=target))
+    _follow(environment, pipeline, concerned, target, is_found=found[target])
 
 
 def _require_serving(
@@ -171,9 +184,14 @@ def approve(
     """Let a model serve that awaits it.
 
     Raises:
-        UsageError: it does not, or has for too long, or was deleted in MLflow.
+        UsageError: it does not, or has for too long, or it or its files are gone from MLflow.
     """
     before = model_events.turns(environment, pipeline.name)
+    # Before anybody is kept waiting for MLflow.
+    recorded = model_events.events(environment, pipeline.name)
+    _require_in_time(pipeline, _candidate(pipeline, recorded, version))
+    reject_it = f" To keep it away: nightshift approve {pipeline.name} {version} --reject"
+    is_found = _is_found(environment, pipeline, version, reject_it)
     _decide(environment, pipeline, version, said, model_events.APPROVED)
     serves = model_events.turns(environment, pipeline.name)[-1].version
     if serves == version:
@@ -189,8 +207,7 @@ def approve(
             f"version {serves}, of a later one, serves on."
         )
     concerned = {version, *(turn.version for turn in before[-1:])}
-    if not _followed(environment, pipeline, concerned):
-        print(_NOT_ASKED.format(version=version))
+    _follow(environment, pipeline, concerned, version, is_found=is_found)
 
 
 def reject(
@@ -219,11 +236,8 @@ def _decide(
     with approvals.one_at_a_time(environment, pipeline):
         recorded = model_events.events(environment, pipeline.name)
         candidate = _candidate(pipeline, recorded, version)
-        if what == model_events.APPROVED and approvals.is_over(candidate, pipeline, ops.now()):
-            raise _too_late(pipeline, candidate)
         if what == model_events.APPROVED:
-            reject_it = f" To keep it away: nightshift approve {pipeline.name} {version} --reject"
-            _require_in_mlflow(environment, pipeline, version, reject_it)
+            _require_in_time(pipeline, candidate)
         event = said.event(
             what,
             pipeline,
@@ -250,6 +264,11 @@ def _candidate(
         f"Version {version} of '{pipeline.name}' awaits nobody: it {found}. "
         f"Awaiting a person: {', '.join(awaiting) or 'none'}."
     )
+
+
+def _require_in_time(pipeline: Pipeline, candidate: model_events.Row) -> None:
+    if approvals.is_over(candidate, pipeline, ops.now()):
+        raise _too_late(pipeline, candidate)
 
 
 def _too_late(pipeline: Pipeline, event: model_events.Row) -> UsageError:
@@ -316,19 +335,52 @@ def _place(turn: model_events.Turn) -> tuple[date, datetime]:
     return turn.night, turn.said_at
 
 
-def _require_in_mlflow(
-    environment: Environment, pipeline: Pipeline, version: str, way_out: str
-) -> None:
-    """Refuse a version that was deleted in MLflow, where asking for it takes no seconds."""
+def _is_found(environment: Environment, pipeline: Pipeline, version: str, way_out: str) -> bool:
+    """Whether MLflow has a version and the files by which it serves, where asking is quick.
+
+    Returns False where it was not asked, or is away.
+
+    Raises:
+        UsageError: it was deleted there, or a file is gone or another.
+    """
     if not stage_client.available(environment):
-        return
+        return False
     variables = environment.variables()
     argument = {"environment": variables, "pipeline": pipeline.name, "version": version}
-    if stage_client.called(environment, _FIND, argument, {}).code == Refused.exit_code:
+    with TemporaryFile("w+") as output:
+        work = stage_client.Forked(environment, _FIND, argument, _BRIEFLY, output)
+        try:
+            code = work.wait(_PATIENCE_SECONDS)
+        finally:
+            work.kill()
+        output.seek(0)
+        told = output.read().splitlines() or [work.message]
+    # What a library says comes before.
+    why = harmless(told[-1])
+    if code is None:
+        why = f"MLflow has not answered within {_PATIENCE_SECONDS:g} s"
+    if code == Refused.exit_code:
         raise UsageError(
-            f"Version {version} of '{pipeline.name}' was deleted in MLflow, so it cannot serve. "
-            f"Nothing was recorded.{way_out}"
+            f"Version {version} of '{pipeline.name}' {why}. Nothing was recorded.{way_out}"
         )
+    if code != 0:
+        print(f"Warning: {why}.", file=sys.stderr)
+    return code == 0
+
+
+def _follow(
+    environment: Environment,
+    pipeline: Pipeline,
+    versions: Iterable[str],
+    serves: str,
+    *,
+    is_found: bool,
+) -> None:
+    """Have MLflow's alias and the versions' cards follow at once, where it has answered."""
+    if not is_found or not _followed(environment, pipeline, versions):
+        print(_FOLLOWS)
+    if not is_found:
+        print(_NOT_ASKED.format(version=serves))
 
 
 def _followed(environment: Environment, pipeline: Pipeline, versions: Iterable[str]) -> bool:
@@ -339,7 +391,7 @@ def _followed(environment: Environment, pipeline: Pipeline, versions: Iterable[s
     variables = environment.variables()
     argument = {"environment": variables, "pipeline": pipeline.name, "versions": [*versions]}
     is_up = stage_client.available(environment)
-    return is_up and stage_client.call(environment, _FOLLOW, argument, {}) == 0
+    return is_up and stage_client.call(environment, _FOLLOW, argument, _BRIEFLY) == 0
 
 
 def _user() -> str:

@@ -60,6 +60,16 @@ def load(registry: Registry, model: ModelVersion, variant: Variant = EXACT) -> S
     return _fetched(registry, model, Path(), variant)
 
 
+def prove(registry: Registry, model: ModelVersion, variant: Variant = EXACT) -> None:
+    """Fetch the files by which a registered model serves, and load nothing.
+
+    Raises:
+        NightshiftError: one is gone, or not the one that was registered.
+    """
+    with TemporaryDirectory() as folder:
+        registry.fetch(model, model_files(model, variant), Path(folder))
+
+
 def load_judged(registry: Registry, model: ModelVersion, variant: Variant = EXACT) -> Scorer:
     """The scorer of the model by which a registered one is judged.
 

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.lake import model_events
 from jobs.lake.model_events import Turn
-from jobs.training import comparison
+from jobs.lake.store_faults import explain_mlflow_fault, explain_store_fault
+from jobs.training import comparison, scoring
 from jobs.training.families.light import EXACT, QUANTISED, Variant
 from jobs.training.registry import CHAMPION, ModelVersion, Registry
 from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import Refused, UsageError
+from pipelines.errors import NightshiftError, Refused, UsageError
 
 if TYPE_CHECKING:
     from pipelines.spec import Pipeline
@@ -167,32 +168,69 @@ def _turns(environment: Environment, registry: Registry, besides: str | None) ->
 
 
 def find_in_child(argument: Mapping[str, Any]) -> int:
-    """Look for a version in MLflow, in a child of the stage server.
+    """Look for a version in MLflow, and prove the files by which it serves.
+
+    In a child of the stage server.
 
     Returns:
-        0: it is there; the exit code of `Refused`: it is not.
+        0: they are there; the exit code of `Refused`: they are not, and it could not serve; that of
+        a fault: MLflow or its store did not answer. The last line of the output tells why.
     """
     environment = Environment.read(argument["environment"])
+    pipeline = catalog.pipeline(argument["pipeline"])
     try:
-        Registry(environment, argument["pipeline"]).version(argument["version"])
-    except UsageError:
-        return Refused.exit_code
+        registry = Registry(environment, pipeline.name)
+        try:
+            model = registry.version(argument["version"])
+        except UsageError:
+            print("was deleted in MLflow, so it cannot serve")
+            return Refused.exit_code
+        scoring.prove(registry, model, variant_of(environment, pipeline, model))
+    except Exception as error:  # of MLflow, or of whatever it keeps its records and files in
+        away = _is_away(error, argument["environment"])
+        print(away or f"cannot serve: {_first_sentence(error)}")
+        return NightshiftError.exit_code if away else Refused.exit_code
     return 0
+
+
+def _is_away(error: Exception, variables: Mapping[str, str]) -> str | None:
+    """What keeps MLflow or its store from telling, in a sentence; None: it has told."""
+    # What a file could not be read for is the cause of ours.
+    told = error.__cause__ if isinstance(error, NightshiftError) else error
+    if told is None:
+        return None
+    known = explain_store_fault(told) or explain_mlflow_fault(told, variables)
+    if known or told is error:
+        return _first_sentence(known or error)
+    return None
+
+
+def _first_sentence(error: Exception) -> str:
+    words = " ".join(str(error).split())
+    return words.partition(". ")[0].removesuffix(".")
 
 
 def follow_in_child(argument: Mapping[str, Any]) -> int:
     """Have the alias follow, and the cards of the versions that a person has decided about.
 
-    In a child of the stage server; returns the exit code 0.
+    In a child of the stage server.
+
+    Returns:
+        0: they have followed; the exit code of a fault: they have not, and what is wrong is told.
     """
     from jobs.training import cards
 
     environment = Environment.read(argument["environment"])
     pipeline = catalog.pipeline(argument["pipeline"])
-    registry = Registry(environment, pipeline.name)
-    follow(environment, registry)
-    for version in argument["versions"]:
-        # One that was deleted in MLflow has no card there.
-        with suppress(UsageError):
-            cards.keep(environment, pipeline, registry, registry.version(version))
+    try:
+        registry = Registry(environment, pipeline.name)
+        follow(environment, registry)
+        for version in argument["versions"]:
+            # One that was deleted in MLflow has no card there.
+            with suppress(UsageError):
+                cards.keep(environment, pipeline, registry, registry.version(version))
+    except Exception as error:  # as in `find_in_child`: what was decided stands all the same
+        why = _is_away(error, argument["environment"]) or _first_sentence(error)
+        print(f"Warning: the alias and the cards have not followed. {why}.", file=sys.stderr)
+        return NightshiftError.exit_code
     return 0

@@ -10,19 +10,21 @@ import threading
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from jobs.__main__ import main
 from jobs.commands import decide
 from jobs.commands.decide import Said
-from jobs.lake import model_events
+from jobs.lake import approvals, model_events
+from jobs.services import child, stage_client
 from jobs.training import serving
-from jobs.training.registry import Registry
+from jobs.training.registry import ModelVersion, Registry
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError, UsageError
 from pipelines.flights import PIPELINE as FLIGHTS
+from tests.jobs.commands.conftest import StageServer
 from tests.jobs.training import small
 from tests.jobs.training.test_registry import keep
 
@@ -74,6 +76,15 @@ def happened(
         "who": model_events.GATE,
     }
     model_events.record(environment, [row])
+
+
+def keep_fit(registry: Registry, folder: Path, fingerprint: str) -> ModelVersion:
+    """A version with the files by which it serves."""
+    files = folder / "files"
+    files.mkdir(exist_ok=True)
+    for name in ("encoding.json", "linear.json"):
+        (files / name).write_text(fingerprint)
+    return keep(registry, folder, fingerprint)
 
 
 def last_events(environment: Environment, number: int) -> list[dict[str, Any]]:
@@ -290,7 +301,7 @@ def test_there_is_no_way_to_a_version_that_was_deleted_in_mlflow_where_the_platf
         (3, "promoted"),
         (4, "awaiting"),
     ):
-        keep(registry, tmp_path, str(number))
+        keep_fit(registry, tmp_path, str(number))
         happened(ranked, number, number, event, "flights")
     for version in ("2", "4"):
         registry._client.delete_model_version("flights", version)
@@ -311,6 +322,112 @@ def test_there_is_no_way_to_a_version_that_was_deleted_in_mlflow_where_the_platf
     cards = ranked.cards("flights")
     assert "version 1: serves since" in (cards / "1" / "card.md").read_text()
     assert "version 3: rolled back" in (cards / "3" / "card.md").read_text()
+
+
+class Asked:
+    """A child of the stage server that is asked for a version; its answer is set."""
+
+    code: int | None = 0
+    told = ""
+    message = ""
+    began: ClassVar[list[str]] = []
+
+    def __init__(self, environment: Environment, *asked: Any) -> None:
+        function, argument, _, output = asked
+        assert function in child.ALLOWED
+        assert is_free(environment), "others would wait for MLflow"
+        self.began.append(argument["version"])
+        output.write(self.told)
+
+    def wait(self, timeout: float) -> int | None:
+        assert timeout <= 20
+        return self.code
+
+    def kill(self) -> None:
+        pass
+
+
+def is_free(environment: Environment) -> bool:
+    """Whether nobody holds the lock under which is decided."""
+    got = threading.Event()
+
+    def take() -> None:
+        with approvals.one_at_a_time(environment, small.SMALL):
+            got.set()
+
+    threading.Thread(target=take, daemon=True).start()
+    return got.wait(10)
+
+
+@pytest.fixture
+def asked(stage_server: StageServer, monkeypatch: pytest.MonkeyPatch) -> type[Asked]:
+    """In the place of the stage server's child."""
+    monkeypatch.setattr(stage_client, "Forked", Asked)
+    monkeypatch.setattr(Asked, "began", [])
+    stage_server.codes = [0, 0]
+    return Asked
+
+
+def test_mlflow_is_asked_before_anybody_waits_for_it(
+    environment: Environment, served: Served, asked: type[Asked], stage_server: StageServer
+) -> None:
+    for version, day in ((1, 0), (2, 1)):
+        happened(environment, version, day)
+    happened(environment, 3, 3, "awaiting")
+    decide.rollback(environment, small.SMALL, None, SAID)
+    decide.approve(environment, small.SMALL, "3", SAID)
+    assert asked.began == ["1", "3"]
+    assert served() == ["1", "1", "1", "3", "3"]
+    assert len(stage_server.asked) == 2, "the alias follows"
+
+
+@pytest.mark.parametrize(
+    ("code", "told", "warns"),
+    [
+        (3, "INFO\nMLflow at http://ml is away", "Warning: MLflow at http://ml is away.\n"),
+        (None, "", "Warning: MLflow has not answered within 20 s.\n"),
+    ],
+)
+def test_a_rollback_needs_no_mlflow(
+    environment: Environment,
+    served: Served,
+    asked: type[Asked],
+    stage_server: StageServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    code: int | None,
+    told: str,
+    warns: str,
+) -> None:
+    for version, day in ((1, 0), (2, 1)):
+        happened(environment, version, day)
+    monkeypatch.setattr(asked, "code", code)
+    monkeypatch.setattr(asked, "told", told)
+    decide.rollback(environment, small.SMALL, None, SAID)
+    assert served()[-1] == "1"
+    said = capsys.readouterr()
+    assert said.err == warns
+    assert "MLflow was not asked whether it still has version 1 and the files" in said.out
+    assert stage_server.asked == [], "it would wait once more"
+
+
+def test_there_is_no_way_back_to_a_version_whose_files_are_gone(
+    environment: Environment,
+    asked: type[Asked],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for version, day in ((1, 0), (2, 1), (3, 2)):
+        happened(environment, version, day)
+    monkeypatch.setattr(asked, "code", 1)
+    monkeypatch.setattr(asked, "told", "cannot serve: linear.json cannot be read")
+    before = model_events.events(environment, "small")
+    with pytest.raises(
+        UsageError,
+        match=r"Version 2 of 'small' cannot serve: linear.json cannot be read\. Nothing was "
+        r"recorded\. Others that may come back \(1\): nightshift rollback small",
+    ):
+        decide.rollback(environment, small.SMALL, None, SAID)
+    assert model_events.events(environment, "small") == before
 
 
 def test_where_mlflow_is_not_asked_that_is_said_and_a_rollback_goes_on_from_a_deleted_version(
@@ -339,7 +456,7 @@ def test_the_alias_follows_at_once_where_the_platform_is_up(
 ) -> None:
     registry = Registry(ranked, "flights")
     for number in (1, 2):
-        model = keep(registry, tmp_path, str(number))
+        model = keep_fit(registry, tmp_path, str(number))
         registry.set_champion(model.version)
         happened(ranked, number, number, pipeline="flights")
     decide.rollback(ranked, FLIGHTS, None, SAID)

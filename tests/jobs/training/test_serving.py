@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from jobs.training import serving
 from jobs.training.registry import ModelVersion, Registry
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import NightshiftError
+from pipelines.errors import NightshiftError, Refused
 from tests.jobs.training.small import SMALL, models_at, moved_by_hand, registered_by_hand
 
 FIRST = date(2013, 1, 21)
@@ -248,6 +248,66 @@ def test_where_the_registered_model_is_gone_nobody_has_moved_its_alias(
     argument = {"environment": environment.variables(), "pipeline": "small"}
     assert serving.follow_in_child({**argument, "versions": ["2"]}) == 0
     assert model_events.alias_moves(environment, "small") == []
+
+
+@pytest.fixture
+def find(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Asks for version 1 as a child of the stage server does."""
+    monkeypatch.setattr(serving.catalog, "pipeline", lambda _: SMALL)
+
+    def ask(variables: Mapping[str, str] | None = None) -> int:
+        given = variables or environment.variables()
+        argument = {"environment": given, "pipeline": "small", "version": "1"}
+        return serving.find_in_child(argument)
+
+    return ask
+
+
+def test_a_version_is_found_with_the_files_by_which_it_serves(
+    environment: Environment,
+    registry: Registry,
+    evaluated: Callable[..., ModelVersion],
+    find: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "files" / "encoding.json").write_text("{}")
+    evaluated(FIRST)
+    assert find() == 0
+    (file,) = (environment.home / "mlartifacts").rglob("linear.json")
+    file.write_text("[]")
+    assert find() == Refused.exit_code
+    assert capsys.readouterr().out.startswith(
+        "cannot serve: linear.json of model 'small' version 1 was changed after it was registered"
+    )
+    file.unlink()
+    assert find() == Refused.exit_code
+    told = capsys.readouterr()
+    assert told.out.startswith("cannot serve: linear.json of model 'small' version 1 cannot be")
+    assert "tonight" not in told.out
+    registry._client.delete_model_version("small", "1")
+    assert find() == Refused.exit_code
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("was deleted in MLflow, so it cannot serve\n", "")
+
+
+def test_an_mlflow_that_is_away_has_told_nothing(
+    environment: Environment,
+    find: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in decide._BRIEFLY.items():
+        monkeypatch.setenv(name, value)
+    away = {**environment.variables(), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    assert find(away) == NightshiftError.exit_code
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-1].startswith("MLflow at http://127.0.0.1:9 is away, or refuses")
+    argument = {"environment": away, "pipeline": "small", "versions": ["1"]}
+    assert serving.follow_in_child(argument) == NightshiftError.exit_code
+    both = told.err + capsys.readouterr().err
+    assert "Warning: the alias and the cards have not followed. MLflow at http" in both
+    assert "Traceback" not in both
 
 
 def test_another_pipelines_model_never_serves(
