@@ -216,7 +216,7 @@ def _intervals(known: _Sources) -> tuple[Table, ...]:
     rows = []
     for name, difference in _differences(known).items():
         what = "of this model" if name == CANDIDATE else f"less that of {known.title_of(name)}"
-        rows.append((what, difference.mean, difference.low, difference.high))
+        rows.append((what, difference.mean, *(difference.interval or (None, None))))
     title = f"{known.task.loss_title} of a row"
     return _tables((title, "mean", "95 % from", "to"), rows)
 
@@ -354,17 +354,29 @@ def _limits(known: _Sources) -> Section:
             "have not seen it knows nothing."
         )
     for name, difference in _differences(known).items():
-        if name != CANDIDATE and difference.high >= 0:
-            points.append(
-                f"It was not surely better than the {known.title_of(name)}: the interval of the "
-                "difference holds 0."
-            )
+        if name != CANDIDATE and (told := _no_better(known.title_of(name), difference)):
+            points.append(told)
     points += _weak_slices(known)
     points += _OF_ALL
     return Section(title="Limits", points=tuple(points))
 
 
 def _weak_slices(known: _Sources) -> Iterable[str]:
+def _no_better(rival: str, difference: paired.Difference) -> str | None:
+    """That it was not surely better than a rival; None: it was."""
+    if difference.interval is None:
+        return (
+            f"It was not surely better than the {rival}: {difference.days} days are too few for an "
+            "interval of the difference."
+        )
+    low, high = difference.interval
+    if low > 0:
+        return f"It was surely worse than the {rival}: the interval of the difference is above 0."
+    if high >= 0:
+        return f"It was not surely better than the {rival}: the interval of the difference holds 0."
+    return None
+
+
     slices = known.evidence.get("slices") or []
     fewest = known.pipeline.promotion.min_slice_rows
     small = [one for one in slices if one["rows"] < fewest]

@@ -38,14 +38,16 @@ BY_DAY = [
     _judged("2013-01-19", 10, candidate=0.4, champion=0.5, rate=0.6),
     _judged("2013-01-20", 30, candidate=0.6, champion=0.5, rate=0.9),
     _judged("2013-01-21", 20, candidate=0.5, champion=0.5, rate=0.9),
+    _judged("2013-01-22", 30, candidate=0.6, champion=0.5, rate=0.9),
+    _judged("2013-01-23", 10, candidate=0.4, champion=0.5, rate=0.6),
 ]
 EVIDENCE = {
-    "rows": 60,
-    "days": 3,
+    "rows": 100,
+    "days": 5,
     "task": "binary_classification",
     "candidate": {
         "auc": 0.7,
-        "log_loss": 0.5333,
+        "log_loss": 0.5400,
         "brier": 0.2,
         "mean_prediction": 0.24,
         "label_mean": 0.25,
@@ -157,13 +159,13 @@ def test_a_card_tells_what_was_measured_and_how_sure_it_is(environment: Environm
     judge(environment, model)
     text = text_of(environment, model)
     assert text.startswith("# small, version 1: serves since the night 2013-01-24\n")
-    assert "| this model | 0.7000 | 0.5333 | 0.2000 |" in text
+    assert "| this model | 0.7000 | 0.5400 | 0.2000 |" in text
     assert "| champion of then (version 7) | 0.6900 | 0.5000 |  |" in text
     assert "| baseline rate | 0.6000 | 0.8500 |  |" in text
-    # Of days with 10, 30 and 20 rows.
-    assert re.search(r"\| of this model \| 0.5333 \| 0.4000 \| 0.6000 \|", text)
+    # Of days with 10, 30, 20, 30 and 10 rows.
+    assert re.search(r"\| of this model \| 0.5400 \| 0.4333 \| 0.5857 \|", text)
     assert re.search(
-        r"less that of champion of then \(version 7\) \| 0.0333 \| -0.1000 \| 0.1000", text
+        r"less that of champion of then \(version 7\) \| 0.0400 \| -0.0667 \| 0.0857", text
     )
     assert "| line AA | 50 | 0.6100 | 0.5900 | 0.6300 | 0.5200 | 0.0456 | 0.1234 |" in text
     assert "| gain | 0.00123 |" in text
@@ -174,6 +176,26 @@ def test_a_card_tells_what_was_measured_and_how_sure_it_is(environment: Environm
     assert "not surely better than the baseline rate" not in text
     assert "| l2 | 1.0 |" in text
     assert "numpy 2.4" in text
+
+
+def test_a_card_says_so_where_the_model_was_surely_worse(environment: Environment) -> None:
+    model = keep(environment)
+    by_day = [_judged(day["day"], 10, candidate=0.6, champion=0.5, rate=0.9) for day in BY_DAY]
+    judge(environment, model, {**EVIDENCE, "by_day": by_day})
+    text = text_of(environment, model)
+    assert (
+        "- It was surely worse than the champion of then (version 7): the interval of the "
+        "difference is above 0." in text
+    )
+    assert "the baseline rate: the interval" not in text
+
+
+def test_of_few_days_a_card_tells_no_interval(environment: Environment) -> None:
+    model = keep(environment)
+    judge(environment, model, {**EVIDENCE, "by_day": BY_DAY[:4]})
+    text = text_of(environment, model)
+    assert re.search(r"less that of baseline rate \| -0\.\d+ \|  \|  \|", text)
+    assert "surely better than the baseline rate: 4 days are too few for an interval" in text
 
 
 def test_the_limits_name_weak_and_small_slices(environment: Environment) -> None:
