@@ -92,7 +92,9 @@ def backtest(
 
     Raises:
         Refused: too few labels are known.
-        UsageError: there is no such other backtest, or the feeds do not cover the days.
+        UsageError: there is no such other backtest, or it has another label; the feeds do not
+            cover the days, or begin too late for a training before them; or the training rows were
+            made with another label.
     """
     pipeline.require_days(days)
     from jobs.services.own_server import preloaded
@@ -110,6 +112,7 @@ def backtest(
         run_id=new_run_id(),
         cores=free_cores(environment),
     )
+    backtests.require_start(asked)
     if against:
         # Before anything is trained, which may take hours.
         backtests.files_of_other(asked, against)

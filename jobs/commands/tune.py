@@ -43,12 +43,13 @@ def tune(
         at_once: Trials that run side by side, which share the cores.
 
     Raises:
-        UsageError: the pipeline declares nothing to try.
+        UsageError: the pipeline declares nothing to try, no model can be trained before the days,
+            or the training rows were made with another label.
         Refused: no row about the days has a label.
         NightshiftError: a training failed, and not by its settings.
     """
     from jobs.services.own_server import preloaded
-    from jobs.training.backtest import Backtest
+    from jobs.training.backtest import Backtest, require_start
     from jobs.training.families import family_of
     from jobs.training.machine import free_cores
     from jobs.training.tuning import Tuning
@@ -70,6 +71,7 @@ def tune(
         run_id=new_run_id(),
         cores=free_cores(environment) if at_once == 1 else 0,
     )
+    require_start(declared)
     tuning = Tuning(declared=declared)
     told = f"Tuning {tuning.digest}: up to {trials} trials of {len(declared.parts)} trainings"
     print(told, file=sys.stderr, flush=True)

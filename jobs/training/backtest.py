@@ -32,7 +32,7 @@ from jobs.training.tasks import task_of
 from pipelines import places
 from pipelines.days import Days, parse_day
 from pipelines.environment import Environment
-from pipelines.errors import Refused, UsageError, no_such
+from pipelines.errors import Refused, UsageError, no_such, refuse_unless
 from pipelines.run import Run
 from pipelines.spec import TRAINING, Pipeline
 
@@ -130,6 +130,23 @@ def folder_of(environment: Environment, pipeline: str, digest: str) -> Path:
     return environment.home / "backtests" / pipeline / digest
 
 
+def require_start(backtest: Backtest) -> None:
+    """Refuse days before which no model can be trained.
+
+    Raises:
+        UsageError: one of them is among the backtest's.
+    """
+    pipeline = backtest.pipeline
+    night = dataset.first_night(pipeline)
+    refuse_unless(
+        backtest.days.first > night,
+        f"Days of '{pipeline.name}' before {night + timedelta(days=1)} can be scored by no model "
+        f"of a night before them, and {backtest.days} begin earlier: a training takes "
+        f"{len(Days(pipeline.first_day, night))} days of labels, which begin on "
+        f"{pipeline.first_day}.",
+    )
+
+
 def walk(backtest: Backtest, ranks_in: Environment) -> Iterator[Done]:
     """Train and score night after night; what was done before is not done again.
 
@@ -139,8 +156,10 @@ def walk(backtest: Backtest, ranks_in: Environment) -> Iterator[Done]:
 
     Raises:
         Refused: too few labels are known on one of the nights, or no day has any to measure by.
+        UsageError: the training rows were made with another label.
         NightshiftError: a training failed.
     """
+    _require_label(backtest)
     measured = 0
     for done in _walk(backtest, ranks_in):
         measured += done.rows
@@ -154,8 +173,10 @@ def require_labels(backtest: Backtest) -> None:
 
     Raises:
         Refused: no row about the days has a label.
+        UsageError: the training rows were made with another.
         NightshiftError: the training table has never been published.
     """
+    _require_label(backtest)
     run = backtest.night(backtest.parts[0])
     snapshot = snapshots.newest(run, TRAINING)
     if not len(dataset.labelled_events(run, snapshot, backtest.days, ())):
@@ -172,6 +193,13 @@ def rows_said(backtest: Backtest) -> str:
     # Another setting may learn from more days.
     days = Days(backtest.pipeline.first_day, backtest.days.last)
     return _said(run, snapshots.newest(run, TRAINING).version, days)
+
+
+def _require_label(backtest: Backtest) -> None:
+    run = backtest.night(backtest.parts[0])
+    learned = dataset.window(run.pipeline, run.days.last).all
+    needed = Days(learned.first, backtest.days.last)
+    dataset.require_label(run, snapshots.newest(run, TRAINING), needed)
 
 
 def _nothing_to_measure(backtest: Backtest) -> Refused:
@@ -233,7 +261,7 @@ def files_of_other(backtest: Backtest, digest: str) -> list[Path]:
     """Where another backtest of the pipeline keeps what it has scored.
 
     Raises:
-        UsageError: there is none of that digest.
+        UsageError: there is none of that digest, or it has foretold something else.
     """
     name = backtest.pipeline.name
     known: dict[str, list[Path]] = {}
@@ -242,7 +270,29 @@ def files_of_other(backtest: Backtest, digest: str) -> list[Path]:
     # Looked up and not a path: `..` leads elsewhere.
     if digest not in known:
         raise no_such(f"backtest of '{name}'", digest, known)
+    _require_same_label(backtest, digest)
     return known[digest]
+
+
+def _require_same_label(backtest: Backtest, digest: str) -> None:
+    """Refuse another backtest whose losses are of something else.
+
+    Raises:
+        UsageError: it is one.
+    """
+    about = [("pipeline", "=", backtest.pipeline.name), ("settings_digest", "=", digest)]
+    recorded = ops.read(backtest.environment, _TABLE, about)
+    if not len(recorded):
+        return
+    other = json.loads(recorded["settings"][0].as_py())["training"]
+    own = pins.learned(backtest.pipeline.training)
+    for name in ("task", "label"):
+        refuse_unless(
+            other.get(name) == own[name],
+            f"Backtest {digest} has the {name} {other.get(name)}, and this one {own[name]}: losses "
+            "of different things tell nothing of one another. Ask for a backtest of the same "
+            f"{name}.",
+        )
 
 
 def read_other(backtest: Backtest, digest: str, keys: pa.Table) -> Results:

@@ -121,6 +121,12 @@ def window(pipeline: Pipeline, as_of: date) -> Window:
     )
 
 
+def first_night(pipeline: Pipeline) -> date:
+    """The first whose `window` is long enough for a model."""
+    days = pipeline.training.holdout_days + _FEWEST_DAYS
+    return pipeline.first_day + timedelta(days=days - 1)
+
+
 def columns_read(training: Training) -> tuple[str, ...]:
     """What models, baselines and slices need of a row."""
     return (*training.features, *training.baseline_columns, *training.slices)
@@ -168,14 +174,39 @@ def outcomes(
     """
     label = run.pipeline.training.label
     told = snapshots.read(run, snapshot, days, (*columns, label))
-    name = run.pipeline.name
+    # Labels of days to come are asked for by the night before them.
+    last = max(days.first, run.days.last)
+    _require_label(run, snapshot, told.column_names, Days(days.first, last))
+    return told
+
+
+def require_label(run: Run, snapshot: Snapshot, days: Days) -> None:
+    """Refuse training rows without the pipeline's label, before any are read.
+
+    Args:
+        run: Whose pipeline's rows they are.
+        snapshot: Of the training table.
+        days: That are needed, and would be made anew.
+
+    Raises:
+        UsageError: the rows were made when another label was declared.
+    """
+    _require_label(run, snapshot, snapshots.schema(run, snapshot).names, days)
+
+
+def _require_label(
+    run: Run,
+    snapshot: Snapshot,
+    columns: Sequence[str],
+    days: Days,
+) -> None:
+    name, label = run.pipeline.name, run.pipeline.training.label
     refuse_unless(
-        label in told.column_names,
+        label in columns,
         f"{name}.{snapshot.table} has no column '{label}', which '{name}' declares as its "
         "label: its rows were made with another. Make them anew: nightshift run "
-        f"{name} --restate --from {days.first} --to {run.days.last}",
+        f"{name} --restate --from {days.first} --to {days.last}",
     )
-    return told
 
 
 def last_told(rows: pa.Table, entity: Sequence[str]) -> pa.Table:

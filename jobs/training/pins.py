@@ -69,7 +69,7 @@ def how(training: Training, family: ModelFamily, settings: Any) -> dict[str, obj
     decisive = {name: value for name, value in asdict(settings).items() if name not in idle}
     said = {name: value for name, value in decisive.items() if is_said(name, value)}
     return {
-        "training": _learned(training),
+        "training": learned(training),
         "family": {"name": family.name, **said},
         "sources": _digest(*(source.read_bytes() for source in sources)),
         "libraries": {name: version(name) for name in family.libraries},
@@ -115,9 +115,9 @@ def _idle(settings: Any) -> dict[str, object]:
     return {name: getattr(settings, name) for name in settings.decides_nothing}
 
 
-def _learned(training: Training) -> dict[str, object]:
+def learned(training: Training) -> dict[str, object]:
     """What is learned from which columns; days, rows and settings are pinned beside it."""
-    learned = {
+    told = {
         "task": training.task,
         "label": training.label,
         "numeric": training.numeric,
@@ -128,7 +128,7 @@ def _learned(training: Training) -> dict[str, object]:
         "seed": training.seed,
         "max_categories": training.max_categories,
     }
-    return {name: value for name, value in learned.items() if is_said(name, value)}
+    return {name: value for name, value in told.items() if is_said(name, value)}
 
 
 def _digest(*contents: bytes) -> str:

@@ -183,6 +183,55 @@ def test_days_before_the_feeds_begin_are_wrong_usage(first: str, tmp_path: Path)
         backtest(small.SMALL, small.environment_at(tmp_path), days, 3)
 
 
+@pytest.mark.parametrize("first", [small.FIRST, small.FIRST + timedelta(days=7)])
+def test_days_before_the_first_training_are_told_with_the_first_that_can_be_scored(
+    first: date, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = small.environment_at(tmp_path)
+    with pytest.raises(
+        UsageError,
+        match=r"Days of 'small' before 2013-01-09 can be scored by no model .* and "
+        rf"{first}\.\.2013-01-30 begin earlier: a training takes 8 days of labels, which begin on "
+        "2013-01-01",
+    ):
+        backtest(small.SMALL, environment, Days(first, SCORED.last), 3)
+    assert capsys.readouterr().err == "", "no line of progress"
+
+
+def test_the_first_day_that_can_be_scored_is_scored(tmp_path: Path) -> None:
+    environment = small.environment_at(tmp_path)
+    small.publish(environment, small.rows_of(Days(small.FIRST, SCORED.last)))
+    few = changed(small.SMALL, "linear", ["min_rows=1"])
+    first = Days.of(small.FIRST + timedelta(days=8))
+    assert backtest(few, environment, first, 1).rows[0][:2] == ("model", 39)
+
+
+def test_rows_of_another_label_are_told_with_the_days_to_make_anew(tmp_path: Path) -> None:
+    environment = small.environment_at(tmp_path)
+    rows = small.rows_of(Days(small.FIRST, SCORED.last))
+    small.publish(environment, rows.drop_columns(["failed"]))
+    with pytest.raises(
+        UsageError,
+        # A window of 16 days, and 6 held-out ones, up to the night of the 24th.
+        match="nightshift run small --restate --from 2013-01-03 --to 2013-01-30$",
+    ):
+        backtest(changed(small.SMALL, "linear", []), environment, SCORED, 3)
+
+
+def test_a_backtest_of_another_label_is_no_rival(tmp_path: Path) -> None:
+    environment = small.environment_at(tmp_path)
+    small.publish(environment, small.rows_of(Days(small.FIRST, SCORED.last)))
+    linear = changed(small.SMALL, "linear", [])
+    digest = Path(backtest(linear, environment, SCORED, 6).page).parent.name
+    for setting, told in (
+        ("label=weight", "has the label failed, and this one weight"),
+        ("task=regression", "has the task binary_classification, and this one regression"),
+    ):
+        other = changed(small.SMALL, "linear", [setting])
+        with pytest.raises(UsageError, match=f"Backtest {digest} {told}: losses of different"):
+            backtest(other, environment, SCORED, 6, digest)
+
+
 def test_another_backtest_that_is_not_there_is_told_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
