@@ -19,13 +19,18 @@ def card(environment: Environment, pipeline: Pipeline, version: str | None) -> N
 
     Raises:
         UsageError: there is no such version, or none serves.
-        NightshiftError: what the model pins cannot be read.
+        NightshiftError: the one that serves was deleted in MLflow, or what the model pins cannot be
+            read.
     """
     from jobs.training import cards
     from jobs.training.registry import Registry
 
     registry = Registry(environment, pipeline.name)
-    model = registry.version(version or _serving(environment, pipeline))
+    if version is None:
+        # What nobody has named is no wrong usage.
+        model = registry.in_service(_serving(environment, pipeline))
+    else:
+        model = registry.version(version)
     folder = cards.write(environment, pipeline, registry, model)
     print((folder / cards.TEXT).read_text(), end="")
     print(f"Page: {folder / cards.PAGE}", file=sys.stderr)

@@ -158,7 +158,7 @@ def _tell_one(
         named[f"{name} {_short(value)}"] = float(str(attribution))
     score = one[pipeline.prediction][0].as_py()
     title = harmless(f"{_title(entity)}: {pipeline.prediction} {score:.3f}")
-    figure = plots.attributions(title, _unit(explainer), named)
+    figure = plots.attributions(title, _unit(explained), named)
     _save(explainer, Days.of(night), _file_name(entity.values()), figure)
 
 
@@ -190,9 +190,9 @@ def _about_one(explainer: Explainer, one: Served) -> Iterator[str]:
 
 
 def _about_base(explainer: Explainer, one: Served) -> str:
-    unit = _unit(explainer)
+    unit = _unit(one)
     base = one.attribution.base
-    says = explainer.task.inverse_link(_vector(base))[0]
+    says = one.task.inverse_link(_vector(base))[0]
     return (
         f"Attributions are in {unit}, from a base of which nothing is known (numbers at the mean "
         f"of the rows trained on, categories unknown): {shown(base)}, which is "
@@ -226,11 +226,11 @@ def _reconciled(explainer: Explainer, one: Served) -> str:
     added = float(attribution.of_features[0].sum())
     own = float(attribution.linear[0])
     name = explainer.pipeline.prediction
-    says = float(explainer.task.inverse_link(attribution.totals)[0])
+    says = float(one.task.inverse_link(attribution.totals)[0])
     published = one.predictions[name][0].as_py()
     return (
         f"Adds up: base {attribution.base:.6f} + attributions {added:.6f} = {total:.6f} "
-        f"in {_unit(explainer)}; the model's own {own:.6f} (difference {abs(total - own):.1e}). "
+        f"in {_unit(one)}; the model's own {own:.6f} (difference {abs(total - own):.1e}). "
         f"As {name} {says:.6f}; published {published:.6f} "
         f"(difference {abs(says - published):.1e})."
     )
@@ -251,7 +251,8 @@ def _tell_nights(explainer: Explainer, days: Days, form: str) -> None:
         explained += explainer.explain(night, served.some_of(predictions, share))
     taken = sum(len(one.predictions) for one in explained)
     models = dict.fromkeys(f"{one.model.version} ({one.model.family})" for one in explained)
-    unit = _unit(explainer)
+    # Of several, where the pipeline has foretold several things.
+    unit = " or ".join(dict.fromkeys(map(_unit, explained)))
     told = f"{taken} predictions" if taken == all_rows else f"{taken} of {all_rows} predictions"
     print(
         f"{pipeline.name} {days}: {told}, by version {', '.join(models)}. Attributions are in "
@@ -310,10 +311,10 @@ def _meanings(pipeline: Pipeline) -> dict[str, str]:
     return found
 
 
-def _unit(explainer: Explainer) -> str:
+def _unit(one: Served) -> str:
     from jobs.training.explanations import unit_of
 
-    return unit_of(explainer.task, explainer.pipeline.training.label)
+    return unit_of(one.task, one.label)
 
 
 def _vector(value: float) -> Any:

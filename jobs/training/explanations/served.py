@@ -41,6 +41,10 @@ class Served:
 
     night: date
     model: ModelVersion
+    task: LearningTask
+    """That the model has learned."""
+    label: str
+    """Column of it then."""
     scorer: Scorer
     predictions: pa.Table
     """As published: entity, carried columns, prediction, model and run."""
@@ -64,6 +68,8 @@ class Explainer:
     """By version the models as they were trained, those that were asked for."""
     speakers: dict[str, list[Scorer]]
     """By version what may have scored its predictions, one for each variant."""
+    learned: dict[str, tuple[LearningTask, str]]
+    """By version the task and the label of the model."""
 
     @classmethod
     def of(cls, environment: Environment, pipeline: Pipeline) -> Explainer:
@@ -75,12 +81,8 @@ class Explainer:
             registry=registry,
             scorers={},
             speakers={},
+            learned={},
         )
-
-    @property
-    def task(self) -> LearningTask:
-        """What the pipeline's models learn."""
-        return task_of(self.pipeline.training.task)
 
     def explain(self, night: date, predictions: pa.Table) -> list[Served]:
         """Predictions of a night with their attributions, by model.
@@ -91,8 +93,8 @@ class Explainer:
 
         Raises:
             Refused: there is no method for their model.
-            NightshiftError: files of the model are gone or were changed, or it says something else
-                of the rows by now.
+            NightshiftError: the model or files of it are gone or were changed, or it says something
+                else of the rows by now.
             UsageError: the rows that were scored have been deleted.
         """
         found: list[Served] = []
@@ -103,21 +105,46 @@ class Explainer:
         return found
 
     def _explained(self, night: date, version: str, predictions: pa.Table) -> Served:
-        model = self.registry.version(version)
+        model = self._model(night, version)
         if version not in self.scorers:
             self.scorers[version] = scoring.load_trained(self.registry, model)
         scorer = self.scorers[version]
         rows = scored_rows(self._run(night), predictions)
         self._require_same(predictions, rows, model)
-        attribution = attribute(scorer, model.family, self.task, rows)
+        task, label = self._learned(model)
+        attribution = attribute(scorer, model.family, task, rows)
         return Served(
             night=night,
             model=model,
+            task=task,
+            label=label,
             scorer=scorer,
             predictions=predictions,
             rows=rows,
             attribution=attribution,
         )
+
+    def _model(self, night: date, version: str) -> ModelVersion:
+        name = self.pipeline.name
+        try:
+            return self.registry.version(version)
+        except UsageError as error:
+            # Nobody has asked for it: the predictions name it.
+            raise NightshiftError(
+                f"Version {version} of model '{name}' made these predictions of {night} and is not "
+                "in MLflow, so nothing tells why they came out so. Restore it there, or have the "
+                "night scored again by the model that serves, and explain that: "
+                f"nightshift run {name} --date {night} --rescore"
+            ) from error
+
+    def _learned(self, model: ModelVersion) -> tuple[LearningTask, str]:
+        """Task and label of the model, whatever is declared by now."""
+        if model.version not in self.learned:
+            pins = self.registry.pins(model).get("training") or {}
+            training = self.pipeline.training
+            task = task_of(pins.get("task") or training.task)
+            self.learned[model.version] = task, pins.get("label") or training.label
+        return self.learned[model.version]
 
     def _run(self, night: date) -> Run:
         return Run(pipeline=self.pipeline, days=Days.of(night), environment=self.environment)

@@ -354,6 +354,31 @@ def test_a_model_without_files_is_told(environment: Environment) -> None:
         tell(environment, LINEAR, NIGHTS, KEY, "json")
 
 
+def test_a_model_that_is_gone_is_no_wrong_usage(environment: Environment) -> None:
+    serve(environment, LINEAR)
+    Registry(environment, "small")._client.delete_model_version("small", "1")
+    with pytest.raises(
+        NightshiftError,
+        match="^Version 1 of model 'small' made these predictions of 2013-01-24 and is not in "
+        "MLflow, .* nightshift run small --date 2013-01-24 --rescore",
+    ) as raised:
+        tell(environment, LINEAR, NIGHTS, KEY, "json")
+    assert raised.value.exit_code == NightshiftError.exit_code
+
+
+def test_a_prediction_of_before_is_explained_by_the_task_of_then(
+    environment: Environment, explained: Explained
+) -> None:
+    serve(environment, LINEAR)
+    before = explained(key=KEY)
+    declared = replace(LINEAR, training=WEIGHED.training)
+    rows, words = explained(declared, KEY)
+    assert "Attributions are in log-odds" in words
+    assert rows == before[0]
+    _, words = explained(declared)
+    assert "Attributions are in log-odds" in words
+
+
 def test_a_family_without_a_method_is_refused(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ from jobs.training.cards.card import Card, Section, Table
 from jobs.training.registry import ModelVersion, Registry
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import UsageError
+from pipelines.errors import NightshiftError, UsageError
 from pipelines.spec import Pipeline
 from tests.jobs.training import small
 
@@ -456,6 +456,16 @@ def test_the_command_prints_the_card_of_the_model_that_serves(
     assert capsys.readouterr().out.startswith("# small, version 2: kept back")
     with pytest.raises(UsageError, match="No version of model 'small' named '9'"):
         card_command(environment, small.SMALL, "9")
+
+
+def test_a_champion_that_is_gone_is_no_wrong_usage(environment: Environment) -> None:
+    judge(environment, keep(environment))
+    Registry(environment, "small")._client.delete_model_version("small", "1")
+    with pytest.raises(
+        NightshiftError,
+        match="^Version 1 of model 'small' serves and is not in MLflow. Restore it there, or have",
+    ):
+        card_command(environment, small.SMALL, None)
 
 
 def test_a_command_on_a_card_is_code_on_one_line() -> None:
