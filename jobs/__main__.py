@@ -557,6 +557,12 @@ def _grammar_of_rollback(one: Parser) -> None:
         metavar="VERSION",
         help="that serves as far as you know: refused where another does by now",
     )
+    one.add_argument(
+        "--refresh",
+        action="store_true",
+        help="newer fits of its recipe may take its place, as of any other model (refresh_days); "
+        "of the version that serves already, only that",
+    )
     _add_who_and_why(one)
 
 
@@ -1161,7 +1167,14 @@ def _rollback(arguments: argparse.Namespace, environment: Environment) -> int:
 
     said = Said.by(arguments.by, arguments.why)
     pipeline = catalog.pipeline(arguments.pipeline)
-    rollback(environment, pipeline, arguments.to, said, arguments.expected)
+    rollback(
+        environment,
+        pipeline,
+        arguments.to,
+        said,
+        arguments.expected,
+        may_refresh=arguments.refresh,
+    )
     return 0
 
 

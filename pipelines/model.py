@@ -403,8 +403,8 @@ class Promotion:
     than it; None: it serves until a better one comes."""
     refresh_days: int | None = 7
     """The same for a candidate of the champion's own recipe, which differs by newer rows alone: it
-    takes the place of one that has served for so many days. Not of one that a person has put back;
-    None: it is as any other candidate."""
+    takes the place of one that has served for so many days. Not of one that a person has put back
+    (but for `nightshift rollback --refresh`); None: it is as any other candidate."""
     tolerance: float = 0.1
     """By how much such a candidate may be worse, in the same standard deviations."""
     label_lag_days: int = 0

@@ -18,7 +18,7 @@ from jobs.lake import approvals, model_events, ops
 from jobs.output import harmless
 from jobs.services import stage_client
 from pipelines.environment import Environment
-from pipelines.errors import Refused, UsageError
+from pipelines.errors import Refused, UsageError, refuse_unless
 from pipelines.spec import Pipeline
 
 _Row = dict[str, object]
@@ -80,17 +80,24 @@ def rollback(
     to: str | None,
     said: Said,
     expected: str | None = None,
+    *,
+    may_refresh: bool = False,
 ) -> None:
     """Have a model serve again that served before, in place of those that were let in since.
 
     Args:
         to: Its version; None: the one that would serve without the one that serves now.
         expected: The version that served as far as the person knows; None: whichever does.
+        may_refresh: Newer fits of its recipe may take its place, as of any other model; of the
+            version that serves already nothing else is said.
 
     Raises:
         UsageError: there is no such model, it or its files are gone from MLflow, or another serves
             than the person has seen.
     """
+    if may_refresh and to is not None and to == _serving(environment, pipeline):
+        _release(environment, pipeline, to, said, expected)
+        return
     found: dict[str, bool] = {}
     while True:
         with approvals.one_at_a_time(environment, pipeline):
@@ -99,7 +106,8 @@ def rollback(
             *withdrawn, restored = rows_of_rollback(recorded, pipeline, to, said)
             target = str(restored["model_version"])
             if target in found:
-                model_events.record(environment, [*withdrawn, restored])
+                released = [_released(pipeline, restored, said)] if may_refresh else []
+                model_events.record(environment, [*withdrawn, restored, *released])
                 break
         # Nobody waits for MLflow; somebody may decide meanwhile, and another come back.
         began = model_events.first_turns(recorded)
@@ -115,8 +123,70 @@ def rollback(
         "Published predictions stay. To score a night again: "
         f"nightshift run {pipeline.name} --date D --rescore"
     )
+    if not may_refresh:
+        _tell_that_it_is_held(pipeline, target)
     concerned = [str(row["model_version"]) for row in [*withdrawn, restored]]
     _follow(environment, pipeline, concerned, target, is_found=found[target])
+
+
+def _serving(environment: Environment, pipeline: Pipeline) -> str | None:
+    known = model_events.turns(environment, pipeline.name)
+    return known[-1].version if known else None
+
+
+def _released(pipeline: Pipeline, restored: Mapping[str, object], said: Said) -> _Row:
+    version, night = restored["model_version"], restored["as_of"]
+    return said.event(
+        model_events.RELEASED,
+        pipeline,
+        as_of=night,
+        model_version=version,
+    )
+
+
+def _release(
+    environment: Environment,
+    pipeline: Pipeline,
+    version: str,
+    said: Said,
+    expected: str | None,
+) -> None:
+    """Let newer fits take the place of the version that serves.
+
+    Raises:
+        UsageError: no person has put it back, or another serves by now.
+    """
+    with approvals.one_at_a_time(environment, pipeline):
+        recorded = model_events.events(environment, pipeline.name)
+        _require_serving(pipeline, recorded, expected or version)
+        turn = model_events.turns_of(recorded)[-1]
+        refuse_unless(
+            turn.is_held,
+            f"Version {version} of '{pipeline.name}' serves, and newer fits of its recipe may take "
+            "its place already: nothing was done.",
+        )
+        place = {"model_version": version, "as_of": turn.night}
+        model_events.record(environment, [_released(pipeline, place, said)])
+    print(
+        f"Newer fits of the recipe of version {version} of '{pipeline.name}' take its place from "
+        f"now on, as of any other model. Recorded: {harmless(said.who)}: {harmless(said.why)}"
+    )
+    _followed(environment, pipeline, [version])
+
+
+def _tell_that_it_is_held(pipeline: Pipeline, version: str) -> None:
+    """Where newer fits take a champion's place, that they do not take this one's."""
+    limits = pipeline.promotion
+    if limits.refresh_days is None:
+        return
+    until = ""
+    if limits.max_age_days is not None:
+        until = f", or it has served for {limits.max_age_days} days"
+    print(
+        f"Newer fits of its recipe do not take its place until days have shown them to be better"
+        f"{until}. To have them do so as ever: "
+        + model_events.command_to_release(pipeline.name, version)
+    )
 
 
 def _require_serving(
@@ -308,7 +378,10 @@ def _others(pipeline: Pipeline, began: Iterable[str], *besides: str) -> str:
 
 def _named(pipeline: Pipeline, version: str, now: str, began: Iterable[str]) -> str:
     if version == now:
-        raise UsageError(f"Version {version} of '{pipeline.name}' serves already.")
+        raise UsageError(
+            f"Version {version} of '{pipeline.name}' serves already. Where a person has put it "
+            "back, --refresh lets newer fits of its recipe take its place again."
+        )
     if version not in began:
         last = list(began)[-_LISTED:]
         raise UsageError(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -46,6 +46,8 @@ ROLLED_BACK = "rolled_back"
 """A person has taken it out of service."""
 RESTORED = "restored"
 """A person has put it back into service, in the place of those that were rolled back."""
+RELEASED = "released"
+"""A person has said that newer fits of its recipe may take the place of one that was put back."""
 
 ALIAS_MOVED = "alias_moved"
 """Somebody has pointed the alias in MLflow to this version by hand, and it was put back: no word
@@ -71,8 +73,9 @@ class Turn:
     since: date
     """The night from which the model's age counts. A model that was put back takes over the nights
     of the one that goes, and serves no longer for that: of it, the newest night known by then."""
-    is_restored: bool = False
-    """Whether a person has put the model back."""
+    is_held: bool = False
+    """Whether newer fits of its recipe wait for evidence: a person has put the model back, and has
+    not said since that they need not."""
 
 
 def events(environment: Environment, pipeline: str, model_version: str | None = None) -> list[Row]:
@@ -117,6 +120,7 @@ def turns_of(recorded: Iterable[Row]) -> list[Turn]:
     """The same, of events that have been read, oldest first."""
     found: list[Turn] = []
     newest = date.min
+    released: dict[str, datetime] = {}
     for event in _standing(recorded):
         version = event["model_version"]
         newest = max(newest, event["as_of"])
@@ -125,8 +129,14 @@ def turns_of(recorded: Iterable[Row]) -> list[Turn]:
             found = [turn for turn in found if turn.version != version]
         elif event["event"] == RESTORED:
             found.append(_turn(event, since=newest))
+        elif event["event"] == RELEASED:
+            released[version] = event["created_at"]
         elif event["event"] in _BEGINS:
             found.append(_turn(event, since=event["as_of"]))
+    for place, turn in enumerate(found):
+        # In one instant with the rollback, which comes before it then.
+        if turn.version in released and turn.said_at <= released[turn.version]:
+            found[place] = replace(turn, is_held=False)
     # Of turns of one night the last that was said: the sort is stable.
     return sorted(found, key=attrgetter("night"))
 
@@ -150,6 +160,11 @@ def first_turns(recorded: Iterable[Row]) -> dict[str, Turn]:
         elif event["event"] in _BEGINS:
             found.setdefault(version, _turn(event, since=event["as_of"]))
     return dict(sorted(found.items(), key=lambda item: item[1].night))
+
+
+def command_to_release(pipeline: str, version: str) -> str:
+    """By which a person lets newer fits take the place of a version that was put back."""
+    return f"nightshift rollback {pipeline} --to {version} --refresh --why TEXT"
 
 
 def _recorded(environment: Environment, pipeline: str) -> pa.Table:
@@ -184,5 +199,5 @@ def _turn(event: Row, since: date) -> Turn:
         version=event["model_version"],
         said_at=event["created_at"],
         since=since,
-        is_restored=event["event"] == RESTORED,
+        is_held=event["event"] == RESTORED,
     )

@@ -126,7 +126,7 @@ def _decided(
             told.gains,
             _age(turn, run.days.last),
             limits,
-            is_refresh=_is_refresh(turn, candidate, champion),
+            is_refresh=not turn.is_held and _is_newer_fit(candidate, champion),
             days_held_out=told.held_out,
         )
     slices = run.pipeline.training.slices
@@ -134,7 +134,10 @@ def _decided(
     measured = comparison.to_json(evidence, held)
     measured[QUANTISED] = _quantised(run, registry, candidate, held)
     measured[_FINGERPRINT] = candidate.fingerprint
-    return promotion.decide(evidence, limits, _watched(run, turn)), measured
+    decision = promotion.decide(evidence, limits, _watched(run, turn))
+    if decision.event == "kept" and turn and champion and _is_newer_fit(candidate, champion):
+        decision = replace(decision, reason=decision.reason + _held_back(run, turn))
+    return decision, measured
 
 
 def _age(turn: Turn, night: date) -> int:
@@ -142,10 +145,25 @@ def _age(turn: Turn, night: date) -> int:
     return max(0, (night - turn.since).days)
 
 
-def _is_refresh(turn: Turn, candidate: ModelVersion, champion: ModelVersion) -> bool:
+def _is_newer_fit(candidate: ModelVersion, champion: ModelVersion) -> bool:
     """Whether the candidate differs from the champion by newer rows alone."""
-    # One that a person has put back stays: what came after it may have been of its own recipe.
-    return not turn.is_restored and candidate.recipe == champion.recipe != ""
+    return candidate.recipe == champion.recipe != ""
+
+
+def _held_back(run: Run, turn: Turn) -> str:
+    """That a person has put the champion back, whose place newer fits take else; empty: not so."""
+    limits = run.pipeline.promotion
+    # It stays: what came after it may have been of its own recipe.
+    if not turn.is_held or limits.refresh_days is None:
+        return ""
+    until = ""
+    if limits.max_age_days is not None:
+        until = f", or until {turn.since + timedelta(days=limits.max_age_days + 1)}"
+    way_out = model_events.command_to_release(run.pipeline.name, turn.version)
+    return (
+        f" A person has put version {turn.version} back: newer fits of its recipe wait for such "
+        f"evidence{until}. To have them take its place as ever: {way_out}"
+    )
 
 
 def _watched(run: Run, turn: Turn | None) -> Watched:

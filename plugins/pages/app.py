@@ -55,6 +55,7 @@ _EVENTS = {
     "promoted": "done",
     "approved": "done",
     "restored": "done",
+    "released": "done",
     "awaiting": "awaiting",
     "rolled_back": "refused",
     "rejected": "refused",

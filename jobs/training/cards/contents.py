@@ -47,6 +47,7 @@ _STATES: Mapping[str, tuple[str, Literal["passed", "warned", "failed"]]] = {
     model_events.PROMOTED: ("served before", "warned"),
     model_events.APPROVED: ("served before", "warned"),
     model_events.RESTORED: ("served before", "warned"),
+    model_events.RELEASED: ("served before", "warned"),
     model_events.AWAITING: ("awaits a person", "warned"),
     model_events.EXPIRED: ("approved by nobody in time", "warned"),
     model_events.REJECTED: ("rejected", "failed"),
@@ -361,7 +362,6 @@ def _limits(known: _Sources) -> Section:
     return Section(title="Limits", points=tuple(points))
 
 
-def _weak_slices(known: _Sources) -> Iterable[str]:
 def _no_better(rival: str, difference: paired.Difference) -> str | None:
     """That it was not surely better than a rival; None: it was."""
     if difference.interval is None:
@@ -377,6 +377,7 @@ def _no_better(rival: str, difference: paired.Difference) -> str | None:
     return None
 
 
+def _weak_slices(known: _Sources) -> Iterable[str]:
     slices = known.evidence.get("slices") or []
     fewest = known.pipeline.promotion.min_slice_rows
     small = [one for one in slices if one["rows"] < fewest]

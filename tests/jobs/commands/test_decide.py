@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -171,6 +172,43 @@ def test_what_is_promoted_later_serves_and_what_an_old_night_promotes_serves_unt
     assert served() == ["1", "3", "3", "1", "4"]
     decide.rollback(environment, small.SMALL, None, SAID)
     assert served() == ["1", "3", "3", "1", "1"]
+
+
+def test_a_model_that_was_put_back_is_refreshed_when_a_person_says_so(
+    environment: Environment, served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def is_held() -> bool:
+        return model_events.turns(environment, "small")[-1].is_held
+
+    refreshed = replace(small.SMALL, promotion=replace(small.SMALL.promotion, refresh_days=7))
+    for version, day in ((1, 0), (2, 1), (3, 3)):
+        happened(environment, version, day)
+    with pytest.raises(UsageError, match="Version 3 of 'small' serves, and newer fits .* already"):
+        decide.rollback(environment, refreshed, "3", SAID, may_refresh=True)
+    decide.rollback(environment, refreshed, None, SAID)
+    assert is_held()
+    assert (
+        "Newer fits of its recipe do not take its place until days have shown them to be better, "
+        "or it has served for 28 days. To have them do so as ever: nightshift rollback small --to "
+        "2 --refresh --why TEXT" in capsys.readouterr().out
+    )
+    before = served()
+    with pytest.raises(UsageError, match=r"2 of 'small' serves already\. .* --refresh lets newer"):
+        decide.rollback(environment, small.SMALL, "2", SAID)
+    with pytest.raises(UsageError, match="Version 2 of 'small' serves by now, and no more version"):
+        decide.rollback(environment, small.SMALL, "2", SAID, "3", may_refresh=True)
+    decide.rollback(environment, small.SMALL, "2", SAID, "2", may_refresh=True)
+    assert not is_held()
+    assert served() == before
+    (row,) = last_events(environment, 1)
+    assert (row["event"], row["model_version"], row["who"]) == ("released", "2", "alice")
+    decide.rollback(environment, small.SMALL, "1", SAID)
+    assert is_held()
+    capsys.readouterr()
+    decide.rollback(environment, refreshed, "3", SAID, may_refresh=True)
+    assert served()[-1] == "3"
+    assert not is_held()
+    assert "Newer fits" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

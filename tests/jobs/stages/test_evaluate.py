@@ -385,6 +385,28 @@ def test_a_model_that_a_person_put_back_is_not_refreshed(platform: Platform) -> 
     platform.limits(refresh_days=1, max_age_days=None)
     platform.roll_back()
     assert platform.nights(FAIR, 3, after=night) == ["kept"] * 3
+    events = model_events.events(platform.environment, platform.pipeline.name)
+    name = platform.pipeline.name
+    assert events[-1]["reason"].endswith(
+        " A person has put version 1 back: newer fits of its recipe wait for such evidence. To "
+        f"have them take its place as ever: nightshift rollback {name} --to 1 --refresh --why TEXT"
+    )
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_model_that_a_person_put_back_is_refreshed_when_a_person_says_so(
+    platform: Platform,
+) -> None:
+    night = second_champion(platform)
+    platform.limits(refresh_days=1, max_age_days=20)
+    platform.roll_back()
+    assert platform.nights(FAIR, 1, after=night) == ["kept"]
+    events = model_events.events(platform.environment, platform.pipeline.name)
+    until = night + timedelta(days=21)
+    assert f"wait for such evidence, or until {until}. To" in events[-1]["reason"]
+    decide.rollback(platform.environment, platform.pipeline, "1", SAID, may_refresh=True)
+    after = night + timedelta(days=1)
+    assert platform.nights(FAIR, 2, after=after) == ["promoted"] * 2
 
 
 def _over(platform: Platform, kind: str, night: date, nights: int = 7) -> None:
