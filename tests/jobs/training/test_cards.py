@@ -180,7 +180,8 @@ def test_a_card_tells_what_was_measured_and_how_sure_it_is(environment: Environm
 
 def test_a_card_says_so_where_the_model_was_surely_worse(environment: Environment) -> None:
     model = keep(environment)
-    by_day = [_judged(day["day"], 10, candidate=0.6, champion=0.5, rate=0.9) for day in BY_DAY]
+    loss = {"candidate": 0.6, "champion": 0.5, "rate": 0.9}
+    by_day = [{**day, "loss": loss} for day in BY_DAY]
     judge(environment, model, {**EVIDENCE, "by_day": by_day})
     text = text_of(environment, model)
     assert (
