@@ -159,7 +159,6 @@ def walk(backtest: Backtest, ranks_in: Environment) -> Iterator[Done]:
         UsageError: the training rows were made with another label.
         NightshiftError: a training failed.
     """
-    _require_label(backtest)
     measured = 0
     for done in _walk(backtest, ranks_in):
         measured += done.rows
@@ -213,6 +212,7 @@ def _walk(backtest: Backtest, ranks_in: Environment) -> Iterator[Done]:
     private_home(backtest.environment)
     folder = backtest.folder
     folder.mkdir(parents=True, exist_ok=True)
+    _require_label(backtest)
     settings = json.dumps(backtest.settings)
     for part in backtest.parts:
         run = backtest.night(part)
