@@ -309,7 +309,8 @@ def _answered(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFra
     (view,) = group.views
     keys = [_renamed(key, _key(i)) for i, key in enumerate(view.keys)]
     whole = F.struct(*map(_column, rows.columns)).alias(_ROW)
-    questions = rows.select(_renamed(time, _AT), F.lit(0).alias(_ASKED), *keys, whole)
+    asked = F.lit(0).alias(_ASKED)
+    questions = rows.select(_renamed(time, _AT), asked, *keys, whole)
     latest = _latest(group, _facts(group, rows.sparkSession, span), questions)
     is_young = F.lit(True)
     if group.source.ttl is not None:
@@ -318,7 +319,8 @@ def _answered(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFra
         F.when(is_young, _value_of(group, column)).alias(name)
         for name, column in view.features.items()
     ]
-    answered = latest.select(*(F.col(_ROW)[name].alias(name) for name in rows.columns), *values)
+    own = [F.col(_ROW)[name].alias(name) for name in rows.columns]
+    answered = latest.select(*own, *values)
     # Asks the server: what is wrong with the view is told here, and not by whoever reads the rows.
     _ = answered.schema
     return answered

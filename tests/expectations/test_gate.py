@@ -221,7 +221,14 @@ def test_rows_are_compared_with_those_of_another_table(spark: SparkSession) -> N
     }
 
 
-@pytest.mark.parametrize("key", [("pump {id}", "select"), ("here", "There"), ("day", "key_0")])
+@pytest.mark.parametrize(
+    "key",
+    [
+        ("pump {id}", "select"),
+        ("here", "There"),
+        ("day", "key_0"),
+    ],
+)
 def test_rows_are_compared_by_keys_that_sql_would_misread(
     spark: SparkSession, key: tuple[str, str]
 ) -> None:

@@ -767,7 +767,10 @@ def test_the_plan_tells_of_a_register_that_is_gone(home: Home) -> None:
     assert home.performed == []
     register.with_suffix(".kept").rename(register)
     assert home.night(DAYS[3]) == 0
-    assert home.registered() == {DAYS[0]: [1], DAYS[3]: [2]}
+    assert home.registered() == {
+        DAYS[0]: [1],
+        DAYS[3]: [2],
+    }
 
 
 def test_the_plan_to_restate_names_the_files_that_are_not_there(home: Home) -> None:
