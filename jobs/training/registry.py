@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import time
@@ -22,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.lake import model_events
 from jobs.lake.snapshots import Snapshot
+from jobs.services import locks
 from jobs.services.home import private_home
-from jobs.services.shared_locks import hold_at
+from jobs.services.shared_locks import hold, hold_at
 from jobs.training import moved
 from pipelines.days import parse_day
 from pipelines.environment import Environment
@@ -70,6 +72,8 @@ _LOSSES = ("loss", "val_loss")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 """As MLflow makes it."""
 _SQLITE = "sqlite:///"
+_TABLES = "tables of MLflow"
+"""The lock of whoever may make them: two at once end each other."""
 _LONGEST_PARAM = 500
 """Characters; older servers of MLflow refuse a longer value."""
 _MOST = 10_000
@@ -110,9 +114,7 @@ class Registry:
         private_home(environment)
         if environment.mlflow_uri.startswith(_SQLITE) and not is_url(environment.models):
             moved.follow(_database(environment), name, environment.models / name)
-        self._client = MlflowClient(
-            tracking_uri=environment.mlflow_uri, registry_uri=environment.mlflow_uri
-        )
+        self._client = client_of(environment)
 
     def keep(
         self,
@@ -519,16 +521,25 @@ class Registry:
 
 def create(environment: Environment, name: str) -> None:
     """Create MLflow's database for a pipeline, so that its first night need not."""
-    with making_tables(environment):
+    with hold_at(environment, "mlflow_uri", _TABLES):
         Registry(environment, name).create()
 
 
-def making_tables(environment: Environment) -> AbstractContextManager[None]:
-    """Have machines that share MLflow's database make its tables one after another.
+def client_of(environment: Environment) -> MlflowClient:
+    """A client of the home's MLflow; where that is a file, its database is there afterwards."""
+    connect = partial(MlflowClient, environment.mlflow_uri, environment.mlflow_uri)
+    if not environment.mlflow_uri.startswith(_SQLITE):
+        return connect()
+    with locks.hold(environment, _TABLES):
+        return connect()
 
-    MLflow's own lock for that is a file of one machine.
+
+def making_tables(environment: Environment) -> AbstractContextManager[None]:
+    """Have all who share MLflow's database make its tables one after another.
+
+    MLflow itself takes a lock for those of models alone, which is a file of one machine.
     """
-    return hold_at(environment, "mlflow_uri", "tables of MLflow")
+    return hold(environment, _TABLES)
 
 
 def is_there(environment: Environment) -> bool:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import optuna
 from mlflow.entities import Metric, Param
-from mlflow.tracking import MlflowClient
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -34,7 +33,7 @@ from jobs.services.home import private_home
 from jobs.training import backtest, paired
 from jobs.training.backtest import MODEL, Backtest
 from jobs.training.families import NeedsMore
-from jobs.training.registry import experiment_of
+from jobs.training.registry import client_of, experiment_of
 from jobs.training.tasks import task_of
 from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.model import Between, OneOf
@@ -477,8 +476,7 @@ def _gain(tuning: Tuning, settings: Mapping[str, Any]) -> Difference | None:
 
 def _log(tuning: Tuning, trial: FrozenTrial, tried: Tried) -> None:
     """Keep a trial in MLflow, where people compare runs."""
-    uri = tuning.environment.mlflow_uri
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client = client_of(tuning.environment)
     tags = {"tuning": tuning.digest, "state": tried.state, _BACKTEST: tried.backtest}
     experiment = experiment_of(client, f"{tuning.pipeline.name}-tune")
     run = client.create_run(experiment, run_name=f"trial {tried.number}", tags=tags)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -13,6 +16,21 @@ from jobs.training.registry import ModelVersion, Registry
 from pipelines.errors import NightshiftError, UsageError
 from tests.jobs.training.small import environment_at, models_at, moved_by_hand, registered_by_hand
 from tests.postgres import Postgres
+
+_MAKERS = {
+    "a stage": "registry.create(environment, 'toy')",
+    "another": "registry.Registry(environment, 'toy')",
+    "the pages": "mlflow_ui._pages(environment)",
+}
+_MAKER = """
+import sys
+from jobs.training import mlflow_ui, registry
+from pipelines.environment import Environment
+environment = Environment.read()
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+"""Makes what MLflow keeps once it is told to."""
 
 NIGHT = date(2013, 1, 24)
 
@@ -254,3 +272,27 @@ def test_a_run_that_failed_is_no_model(
     with pytest.raises(OSError, match="disk full"):
         keep(registry, tmp_path, "one")
     assert registry.trained("one") is None
+
+
+def test_all_who_begin_with_an_empty_database_at_once_find_it_made(tmp_path: Path) -> None:
+    makers = {
+        name: subprocess.Popen(
+            [sys.executable, "-c", _MAKER + makes],
+            env={**os.environ, "NIGHTSHIFT_HOME": str(tmp_path / "home")},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, makes in _MAKERS.items()
+    }
+    for maker in makers.values():
+        assert maker.stdout is not None
+        assert maker.stdout.readline() == "ready\n"
+    for maker in makers.values():
+        assert maker.stdin is not None
+        maker.stdin.write("go\n")
+        maker.stdin.flush()
+    for name, maker in makers.items():
+        _, said = maker.communicate(timeout=120)
+        assert maker.returncode == 0, f"{name}: {said}"
