@@ -41,11 +41,15 @@ def in_turn(function: str, asked: str) -> Iterator[None]:
         asked: The entry for the stage server of what does it again and again, by `serve`.
     """
     turns = _Turns(asked)
+    # Of a run within whose stage this one is made: its child has work of its own.
+    around = stage_client.IN_TURN.get(function)
     stage_client.IN_TURN[function] = turns
     try:
         yield
     finally:
-        del stage_client.IN_TURN[function]
+        stage_client.IN_TURN.pop(function)
+        if around is not None:
+            stage_client.IN_TURN[function] = around
         turns.end()
 
 

@@ -75,6 +75,17 @@ def test_afterwards_each_call_has_a_child_of_its_own(
     assert stage_client.IN_TURN == {}
 
 
+def test_turns_within_turns_have_a_child_of_their_own(
+    home: Environment, turns: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    do(home, code=0)
+    with in_turn.in_turn(FUNCTION, f"{WORK}:do_in_turn"):
+        do(home, code=0)
+    do(home, code=0)
+    before, within, after = children(capfd)
+    assert before == after != within
+
+
 def test_one_that_is_killed_is_lost_with_what_it_did_and_another_does_the_next(
     home: Environment, turns: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
