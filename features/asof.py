@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -248,11 +249,9 @@ def _joined(rows: DataFrame, views: Sequence[_View], time: str, span: _Span) -> 
     """The rows with the features of all views."""
     groups = _Group.all_of(views)
     if len(views) == 1:
-        return _looked_up(_answered, groups[0], rows, time, span)
+        return _answered(groups[0], rows, time, span)
     with ThreadPoolExecutor(_PASSES_AT_ONCE) as pool:
-        answers = list(
-            pool.map(lambda group: _looked_up(_answers, group, rows, time, span), groups)
-        )
+        answers = list(pool.map(lambda group: _answers(group, rows, time, span), groups))
     joined = rows
     for group, answer in zip(groups, answers, strict=True):
         for position in range(len(group.views)):
@@ -288,17 +287,11 @@ def _answers_of(position: int, group: _Group, answers: DataFrame, time: str) -> 
     return own.select(*keys, _renamed(_AT, time), *values)
 
 
-def _looked_up(
-    by: Callable[[_Group, DataFrame, str, _Span], DataFrame],
-    group: _Group,
-    rows: DataFrame,
-    time: str,
-    span: _Span,
-) -> DataFrame:
+def _looking_up(group: _Group) -> AbstractContextManager[None]:
+    """Tell what Spark refuses as a fault of the views."""
     names = ", ".join(view.name for view in group.views)
     said = f"Feature view {names} cannot be looked up as its keys, event, created and features say"
-    with explaining(PySparkException, said):
-        return by(group, rows, time, span)
+    return explaining(PySparkException, said)
 
 
 def _answered(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFrame:
@@ -307,36 +300,33 @@ def _answered(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFra
     With more views that would be a sort of whole rows for each, in one plan.
     """
     (view,) = group.views
-    keys = [_renamed(key, _key(i)) for i, key in enumerate(view.keys)]
     whole = F.struct(*map(_column, rows.columns)).alias(_ROW)
     asked = F.lit(0).alias(_ASKED)
-    questions = rows.select(_renamed(time, _AT), asked, *keys, whole)
-    latest = _latest(group, _facts(group, rows.sparkSession, span), questions)
-    is_young = F.lit(True)
-    if group.source.ttl is not None:
-        is_young = _is_young(group.source)
-    values = [
-        F.when(is_young, _value_of(group, column)).alias(name)
-        for name, column in view.features.items()
-    ]
-    own = [F.col(_ROW)[name].alias(name) for name in rows.columns]
-    answered = latest.select(*own, *values)
-    # Asks the server: what is wrong with the view is told here, and not by whoever reads the rows.
-    _ = answered.schema
+    with _looking_up(group):
+        questions = rows.select(_renamed(time, _AT), asked, *_keys_of(view), whole)
+        latest = _latest(group, _facts(group, rows.sparkSession, span), questions)
+        own = [F.col(_ROW)[name].alias(name) for name in rows.columns]
+        values = [
+            F.when(_is_young(group.source), _value_of(group, column)).alias(name)
+            for name, column in view.features.items()
+        ]
+        answered = latest.select(*own, *values)
+        # Asks the server: what is wrong with the view is told here, not by whoever reads the rows.
+        _ = answered.schema
     return answered
 
 
 def _answers(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFrame:
     """For each view, key and time that the entity rows ask for, the latest fact visible then."""
     source = group.source
-    facts = _facts(group, rows.sparkSession, span)
-    questions = _questions(group, rows, time)
-    latest = _latest(group, facts, questions)
-    if source.ttl is not None:
-        latest = latest.where(_is_young(source))
-    once = latest.dropDuplicates([_ASKED, *_key_columns(source), _AT])
-    # Computed here and now: all views in one plan cost the planner more than the joins themselves.
-    return once.localCheckpoint()
+    with _looking_up(group):
+        facts = _facts(group, rows.sparkSession, span)
+        questions = _questions(group, rows, time)
+        latest = _latest(group, facts, questions).where(_is_young(source))
+        once = latest.dropDuplicates([_ASKED, *_key_columns(source), _AT])
+        # Computed here and now: all views in one plan cost the planner more than the joins
+        # themselves.
+        return once.localCheckpoint()
 
 
 def _latest(group: _Group, facts: DataFrame, questions: DataFrame) -> DataFrame:
@@ -348,6 +338,8 @@ def _latest(group: _Group, facts: DataFrame, questions: DataFrame) -> DataFrame:
 
 def _is_young(source: _Source) -> Column:
     """Whether the fact still counts at the time of the question."""
+    if source.ttl is None:
+        return F.lit(True)
     oldest = F.col(_AT) - F.lit(source.ttl)
     return F.col(_FACT)["event"] >= oldest
 
@@ -370,12 +362,17 @@ def _questions(group: _Group, rows: DataFrame, time: str) -> DataFrame:
     """What the entity rows ask of each view of the group: a key and a time."""
     asked = []
     for position, view in enumerate(group.views):
-        keys = [_renamed(key, _key(i)) for i, key in enumerate(view.keys)]
-        asked.append(F.struct(F.lit(position).alias(_ASKED), *keys))
+        of_view = F.lit(position).alias(_ASKED)
+        asked.append(F.struct(of_view, *_keys_of(view)))
     # One pass over the rows, however many views ask.
     each = F.inline(F.array(*asked))
     questions = rows.select(_renamed(time, _AT), each)
     return _with_whole_keys(questions, group.source)
+
+
+def _keys_of(view: _View) -> list[Column]:
+    """Columns of the entity rows that hold the view's keys, named as in a timeline."""
+    return [_renamed(key, _key(i)) for i, key in enumerate(view.keys)]
 
 
 def _facts(group: _Group, spark: SparkSession, span: _Span) -> DataFrame:
