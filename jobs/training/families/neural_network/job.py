@@ -112,9 +112,14 @@ def write(folder: Path, job: Job) -> None:
     (folder / _SETTINGS).write_text(json.dumps(settings))
 
 
+def _settings(folder: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((folder / _SETTINGS).read_text())
+    return told
+
+
 def read(folder: Path) -> FoundJob:
     """The job in a folder; its rows stay where they are until they are used."""
-    settings = json.loads((folder / _SETTINGS).read_text())
+    settings = _settings(folder)
     validation = settings["validation"]
     return FoundJob(
         task=settings["task"],
@@ -130,14 +135,13 @@ def read(folder: Path) -> FoundJob:
 
 def made_by(folder: Path) -> dict[str, str]:
     """Code and libraries of the stage that has laid the job out."""
-    settings = json.loads((folder / _SETTINGS).read_text())
-    told: dict[str, str] = settings["made_by"]
+    told: dict[str, str] = _settings(folder)["made_by"]
     return told
 
 
 def lies_in_store(folder: Path) -> bool:
     """Whether ranks read or write anything of the job in an object store."""
-    settings = json.loads((folder / _SETTINGS).read_text())
+    settings = _settings(folder)
     named = (settings["fit"], settings["validation"], settings["checkpoint"])
     return any(map(places.is_url, named))
 
@@ -145,7 +149,7 @@ def lies_in_store(folder: Path) -> bool:
 def needed(folder: Path) -> Iterator[Path]:
     """Files of a job that each of its ranks must see, wherever it runs, in the order of asking."""
     yield folder / _SETTINGS
-    settings = json.loads((folder / _SETTINGS).read_text())
+    settings = _settings(folder)
     for rows in (settings["fit"], settings["validation"]):
         if rows:
             yield places.place(rows) / shards.INDEX
