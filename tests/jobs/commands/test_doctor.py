@@ -40,6 +40,20 @@ def variables(tmp_path: Path) -> dict[str, str]:
     return {"NIGHTSHIFT_HOME": str(tmp_path / "home"), **free}
 
 
+def _have_driver(folder: Path, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
+    """Put what stands for NVIDIA's driver on PATH.
+
+    Args:
+        folder: Where it is kept.
+        monkeypatch: Of the test.
+        does: Lines of a shell, which name GPUs.
+    """
+    driver = folder / "nvidia-smi"
+    driver.write_text(f"#!/bin/sh\n{does}")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
 def _asked(variables: dict[str, str]) -> tuple[int, dict[str, Row]]:
     code, found = doctor.doctor(Environment.read(variables))
     rows = [dict(zip(doctor.COLUMNS, row, strict=True)) for row in found]
@@ -363,10 +377,7 @@ def test_with_gpus_it_tells_how_gradients_go(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    driver = tmp_path / "nvidia-smi"
-    driver.write_text("#!/bin/sh\necho NVIDIA H100 80GB HBM3\necho NVIDIA H100 80GB HBM3\n")
-    driver.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    _have_driver(tmp_path, monkeypatch, "echo NVIDIA H100 80GB HBM3\necho NVIDIA H100 80GB HBM3\n")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(doctor, "horovod_build", lambda: (built, ""))
     monkeypatch.setattr(doctor, "_has_cuda", lambda: True)
@@ -403,10 +414,7 @@ def test_only_gpus_that_programs_see_count(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    driver = tmp_path / "nvidia-smi"
-    driver.write_text("#!/bin/sh\necho A\necho B\n")
-    driver.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    _have_driver(tmp_path, monkeypatch, "echo A\necho B\n")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert doctor.seen_gpus() == seen
     monkeypatch.setattr(doctor, "horovod_build", lambda: ({"gloo": True}, ""))
@@ -419,10 +427,7 @@ def test_only_gpus_that_programs_see_count(
 def test_a_driver_that_first_wakes_its_gpus_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    driver = tmp_path / "nvidia-smi"
-    driver.write_text("#!/bin/sh\nsleep 0.3\necho NVIDIA H100\n")
-    driver.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    _have_driver(tmp_path, monkeypatch, "sleep 0.3\necho NVIDIA H100\n")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     # As for the answer of another machine.
     monkeypatch.setattr(doctor, "_SECONDS", 0.1)
