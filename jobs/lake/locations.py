@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deltalake import DeltaTable
-
+from jobs.lake import opened
 from jobs.lake.log import is_table
 from pipelines.errors import NightshiftError
 from pipelines.spec import QUARANTINE_SUFFIX
@@ -54,7 +53,7 @@ def version(run: Run, name: str) -> int:
         NightshiftError: the table has never been published.
     """
     require(run, name)
-    return DeltaTable(path(run, name)).version()
+    return opened.newest(path(run, name)).version()
 
 
 def require(run: Run, name: str) -> None:

@@ -75,24 +75,42 @@ def sizes(table: str, *versions: int) -> list[int | None]:
     return [one.size if one.type == fs.FileType.File else None for one in found]
 
 
-def mark_of_newest(table: str, version: int) -> tuple[int, int] | None:
-    """What tells the commit of a version from any other of that number; None: it is not the newest.
+def newest_from(table: str, version: int) -> int | None:
+    """The last of the versions that follow one another from one on; None: that one is not there.
 
-    By two looks, while a table takes the longer to be opened the more commits its log has.
+    By a look at each, while a table takes the longer to be opened the more commits its log has.
+
+    Args:
+        table: The table's path or URL.
+        version: Of the table.
+    """
+    is_there, is_followed = are_there(table, version, version + 1)
+    if not is_there:
+        return None
+    while is_followed:
+        version += 1
+        (is_followed,) = are_there(table, version + 1)
+    return version
+
+
+def mark_of(table: str, version: int) -> tuple[tuple[int, int] | None, bool]:
+    """What tells the commit of a version from any other of that number, and whether one follows.
+
+    By two looks.
 
     Args:
         table: The table's path or URL.
         version: Of the table.
 
     Returns:
-        Its size (bytes) and when it was written (ns): a table that was deleted and made again has
-        the same numbers.
+        The size of its file (bytes) and when that was written (ns), as a table that was deleted and
+        made again has the same numbers; None: there is no such commit. And whether it has a next.
     """
     system, root = fs.FileSystem.from_uri(table)
     files = [_file(root, version), _file(root, version + 1)]
     own, following = system.get_file_info(files)
-    is_newest = own.type == fs.FileType.File and following.type != fs.FileType.File
-    return (own.size, own.mtime_ns) if is_newest else None
+    mark = (own.size, own.mtime_ns) if own.type == fs.FileType.File else None
+    return mark, following.type == fs.FileType.File
 
 
 def broken(lake: str) -> str | None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from jobs.lake.log import is_table, mark_of_newest
+from jobs.lake.log import is_table, mark_of
 from jobs.services import locks
 from pipelines.environment import Environment
 from pipelines.errors import no_such
@@ -41,18 +41,19 @@ Condition = tuple[str, str, object]
 """Column, SQL operator, and what it is compared with: a text, a day, or an instant with a zone."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class _Kept:
-    """All rows of a table as of one version."""
+    """A table at one version."""
 
-    version: int
+    table: DeltaTable
     mark: tuple[int, int]
-    """See `log.mark_of_newest`."""
-    rows: pa.Table
+    """See `log.mark_of`."""
+    rows: pa.Table | None = None
+    """All of them; None: nobody has asked for them."""
 
 
 _KEPT: dict[str, _Kept] = {}
-"""By path or URL of the table, what this process has read of it last."""
+"""By path or URL of the table, what this process has opened of it last."""
 
 _MEASURES = {
     "rows": _NUMBER,
@@ -328,9 +329,10 @@ def read(
     schema = _schema(name)
     if columns is not None:
         schema = pa.schema([schema.field(column) for column in columns])
-    if not exists(environment, name):
+    table = _opened(_path(environment, name))
+    if table is None:
         return schema.empty_table()
-    return _rows(DeltaTable(_path(environment, name)), name, schema, conditions)
+    return _rows(table, name, schema, conditions)
 
 
 def read_once(environment: Environment, name: str) -> pa.Table:
@@ -339,17 +341,15 @@ def read_once(environment: Environment, name: str) -> pa.Table:
     For a table of few rows that is asked many times.
     """
     path = _path(environment, name)
-    kept = _KEPT.get(path)
-    if kept is not None and mark_of_newest(path, kept.version) == kept.mark:
-        return kept.rows
-    if not exists(environment, name):
+    table = _opened(path)
+    if table is None:
         return _schema(name).empty_table()
-    table = DeltaTable(path)
+    kept = _KEPT.get(path)
+    if kept is not None and kept.rows is not None:
+        return kept.rows
     rows = _rows(table, name, _schema(name))
-    # After the reading: what was written while it lasted is found to be newer.
-    mark = mark_of_newest(path, table.version())
-    if mark is not None:
-        _KEPT[path] = _Kept(version=table.version(), mark=mark, rows=rows)
+    if kept is not None:
+        kept.rows = rows
     return rows
 
 
@@ -361,6 +361,33 @@ def exists(environment: Environment, name: str) -> bool:
 def now() -> datetime:
     """This instant, for the `…_at` columns."""
     return datetime.now(UTC)
+
+
+def _opened(path: str) -> DeltaTable | None:
+    """The table at its newest version; None: nothing was written to it so far.
+
+    A process opens it once, and then reads what is new in its log: to open it takes the longer the
+    longer that is, and a night appends some forty times.
+    """
+    kept = _KEPT.get(path)
+    if kept is not None:
+        mark, is_followed = mark_of(path, kept.table.version())
+        if mark == kept.mark:
+            if is_followed:
+                kept.table.update_incremental()
+                _keep(path, kept.table)
+            return kept.table
+    if not is_table(path):
+        return None
+    table = DeltaTable(path)
+    _keep(path, table)
+    return table
+
+
+def _keep(path: str, table: DeltaTable) -> None:
+    mark, _ = mark_of(path, table.version())
+    if mark is not None:
+        _KEPT[path] = _Kept(table=table, mark=mark)
 
 
 def _rows(
@@ -389,7 +416,9 @@ def _write(
     table = pa.Table.from_pylist(list(rows), schema=schema)
     path = _path(environment, name)
     with _lock(environment, name):
-        _tidy(_commit(path, table, **how))
+        written = _commit(path, table, **how)
+        _tidy(written)
+        _keep(path, written)
 
 
 def _commit(path: str, rows: pa.Table, **how: Any) -> DeltaTable:
@@ -405,11 +434,10 @@ def _commit(path: str, rows: pa.Table, **how: Any) -> DeltaTable:
 def _commit_once(path: str, rows: pa.Table, **how: Any) -> DeltaTable:
     # Merge: a table that was made before a column existed gets it.
     how = {**how, "schema_mode": "merge"}
-    if not is_table(path):
+    table = _opened(path)
+    if table is None:
         write_deltalake(path, rows, configuration=_PROPERTIES, **how)
         return DeltaTable(path)
-    # Opened once: the longer the log, the longer that takes.
-    table = DeltaTable(path)
     write_deltalake(table, rows, configuration=_PROPERTIES, **how)
     return table
 

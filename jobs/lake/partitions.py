@@ -6,8 +6,7 @@ import json
 from datetime import date
 from typing import TYPE_CHECKING
 
-from deltalake import DeltaTable
-
+from jobs.lake import opened
 from jobs.lake.locations import exists, path
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ def column_types(run: Run, name: str) -> dict[str, str]:
     """
     if not exists(run, name):
         return {}
-    schema = json.loads(DeltaTable(path(run, name)).schema().to_json())
+    schema = json.loads(opened.newest(path(run, name)).schema().to_json())
     return {field["name"]: str(field["type"]) for field in schema["fields"]}
 
 
@@ -33,7 +32,7 @@ def published_days(run: Run, name: str) -> list[date]:
     if not exists(run, name):
         return []
     days: set[date] = set()
-    for partition in DeltaTable(path(run, name)).partitions():
+    for partition in opened.newest(path(run, name)).partitions():
         # The log writes partition values as text, and null for rows without a day.
         values = [value for value in partition.values() if value is not None]
         days.update(map(date.fromisoformat, values))

@@ -25,7 +25,7 @@ from deltalake import DeltaTable
 
 from jobs.lake import ops
 from jobs.lake.locations import sql_name
-from jobs.lake.log import actions, are_there, is_table, sizes
+from jobs.lake.log import actions, are_there, is_table, newest_from, sizes
 from jobs.services import locks
 from pipelines.days import Days
 from pipelines.places import mark, opened
@@ -367,11 +367,12 @@ class Told(Sequence[Publication]):
         """Those that the log alone tells of."""
         place = environment.table_path(table)
         last = pc.max(recorded["version"]).as_py()
-        # Nearly always the newest commit is recorded: to see that takes two looks, while a table
-        # takes the longer to be opened the more commits its log has.
-        if last is not None and are_there(place, last, last + 1) == [True, False]:
+        newest = None if last is None else newest_from(place, last)
+        # Nearly always the newest commit is recorded.
+        if newest is not None and newest == last:
             return
-        newest = DeltaTable(place).version() if is_table(place) else -1
+        if newest is None:
+            newest = DeltaTable(place).version() if is_table(place) else -1
         agreed = _agreed(place, newest, recorded)
         is_there = pc.less_equal(recorded["version"], agreed)
         self._recorded = recorded.filter(is_there)

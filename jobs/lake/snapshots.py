@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 from pyarrow.parquet import filters_to_expression
 
-from jobs.lake import amounts, publications
+from jobs.lake import amounts, opened, publications
 from jobs.lake.arrow_files import dataset_of
 from jobs.lake.data_files import DayFile, day_files
 from jobs.lake.knowledge import Knowledge
@@ -115,12 +115,12 @@ def schema(run: Run, snapshot: Snapshot) -> pa.Schema:
 
 def count(run: Run, snapshot: Snapshot, days: Days) -> int:
     """How many rows those partitions have at that version, by the log alone."""
-    opened = _opened(run, snapshot.table, snapshot.version)
-    return sum(file.rows for file in day_files(opened, days.__contains__))
+    table = _opened(run, snapshot.table, snapshot.version)
+    return sum(file.rows for file in day_files(table, days.__contains__))
 
 
 def _opened(run: Run, table: str, version: int) -> DeltaTable:
-    return DeltaTable(path(run, table), version=version)
+    return opened.at(path(run, table), version)
 
 
 def _other_versions(
@@ -144,13 +144,13 @@ def _rows(
     columns: list[str] | None,
 ) -> pa.Table:
     place = path(run, table)
-    opened = _opened(run, table, version)
+    then = _opened(run, table, version)
     if columns is not None:
-        there = {field.name for field in opened.schema().fields}
+        there = {field.name for field in then.schema().fields}
         columns = [column for column in columns if column in there]
-    amounts.add_days_read(opened, lambda day: _all_hold(only, day))
+    amounts.add_days_read(then, lambda day: _all_hold(only, day))
     wanted = filters_to_expression(only) if only else None
-    return dataset_of(opened, place).to_table(columns=columns, filter=wanted)
+    return dataset_of(then, place).to_table(columns=columns, filter=wanted)
 
 
 def _all_hold(filters: Iterable[_Filter], day: date) -> bool:

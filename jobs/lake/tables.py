@@ -11,11 +11,10 @@ from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
 
-from deltalake import DeltaTable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.lake import amounts, commits, staging
+from jobs.lake import amounts, commits, opened, staging
 from jobs.lake.commits import Published
 from jobs.lake.locations import exists, partition, path, require
 from jobs.lake.partitions import column_types
@@ -271,7 +270,9 @@ def _count(
     version: int | None = None,
 ) -> None:
     """Count what is going to be read of those days, by the log of the table."""
-    amounts.add_days_read(DeltaTable(path(run, name), version=version), is_read)
+    place = path(run, name)
+    table = opened.newest(place) if version is None else opened.at(place, version)
+    amounts.add_days_read(table, is_read)
 
 
 def _delta_version(one: Version) -> int:

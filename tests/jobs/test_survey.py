@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -199,10 +199,12 @@ class Home:
         """The ids of these versions of days, by day."""
         run = self.run(DAYS[0])
         found: dict[date, list[int]] = {}
+        place, column = path(run, name), partition(run, name)
         for day, one in sorted(seen.items()):
-            table = DeltaTable(path(run, name), version=one.delta_version)
-            of_day = [(partition(run, name), "=", day)]
-            found[day] = sorted(table.to_pyarrow_table(filters=of_day)["id"].to_pylist())
+            # A version that was lost and made again has the same number.
+            commit = Path(place) / "_delta_log" / f"{one.delta_version:020}.json"
+            written = commit.stat().st_mtime_ns
+            found[day] = _ids_in(place, one.delta_version, written, column, day)
         return found
 
     @contextmanager
@@ -436,6 +438,13 @@ class Home:
     @property
     def _register(self) -> Path:
         return self.environment.landing / "tiny" / "sensors.csv"
+
+
+@cache
+def _ids_in(place: str, version: int, written: int, column: str, day: date) -> list[int]:
+    """Those of a day in a version of a table, whose commit was written at an instant (ns)."""
+    rows = DeltaTable(place, version=version).to_pyarrow_table(filters=[(column, "=", day)])
+    return sorted(rows["id"].to_pylist())
 
 
 def _ids(file: Path) -> list[int]:

@@ -32,20 +32,28 @@ def test_a_commit_that_a_failure_of_the_power_has_emptied_is_not_there(tmp_path:
     assert log.are_there(str(table), 0) == [False]
 
 
-def test_only_the_newest_commit_has_a_mark_which_no_other_of_its_number_has(tmp_path: Path) -> None:
+def test_the_newest_version_is_found_from_one_that_is_there(tmp_path: Path) -> None:
+    table = str(tmp_path / "table")
+    for number in range(3):
+        write_deltalake(table, pa.table({"number": [number]}), mode="append")
+    assert [log.newest_from(table, version) for version in range(4)] == [2, 2, 2, None]
+
+
+def test_a_commit_has_a_mark_which_no_other_of_its_number_has(tmp_path: Path) -> None:
     table = tmp_path / "table"
-    assert log.mark_of_newest(str(table), 0) is None
+    assert log.mark_of(str(table), 0) == (None, False)
     rows = pa.table({"number": [1]})
     write_deltalake(str(table), rows)
-    first = log.mark_of_newest(str(table), 0)
-    assert first is not None
-    assert log.mark_of_newest(str(table), 0) == first
+    first, is_followed = log.mark_of(str(table), 0)
+    assert first is not None and not is_followed
     write_deltalake(str(table), rows, mode="append")
-    assert log.mark_of_newest(str(table), 0) is None
-    assert log.mark_of_newest(str(table), 1) is not None
+    assert log.mark_of(str(table), 0) == (first, True)
+    second, is_followed = log.mark_of(str(table), 1)
+    assert second not in (None, first) and not is_followed
     shutil.rmtree(table)
     write_deltalake(str(table), rows)
-    assert log.mark_of_newest(str(table), 0) not in (None, first)
+    again, is_followed = log.mark_of(str(table), 0)
+    assert again not in (None, first) and not is_followed
 
 
 def test_what_is_a_table_is_as_the_library_says(tmp_path: Path) -> None:

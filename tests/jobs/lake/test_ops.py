@@ -65,6 +65,40 @@ def test_a_table_that_has_not_changed_is_read_once(
     assert _known(environment) == ["a", "b"]
 
 
+def _append(table: DeltaTable | str, rows: dict[str, list[str]]) -> None:
+    write_deltalake(table, pa.table(rows), mode="append", schema_mode="merge")
+
+
+def test_a_table_is_opened_once_whoever_writes_to_it(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ops.append(environment, "stage_runs", [{"stage": "a"}])
+    path = environment.table_path("ops.stage_runs")
+    of_another_process = DeltaTable(path)
+    with monkeypatch.context() as patch:
+        patch.delattr(ops, "DeltaTable")
+        ops.append(environment, "stage_runs", [{"stage": "b"}])
+        _append(of_another_process, {"stage": ["c"], "error": ["x"]})
+        assert _stages(environment) == [("a", None), ("b", None), ("c", "x")]
+        assert _known(environment) == ["a", "b", "c"]
+        ops.replace(environment, "stage_runs", [], "stage = 'a'")
+        assert _known(environment) == ["b", "c"]
+    # Others see what was written by what was opened long ago.
+    assert sorted(DeltaTable(path).to_pyarrow_table()["stage"].to_pylist()) == ["b", "c"]
+
+
+def test_a_table_whose_old_log_is_gone_is_opened_again(
+    environment: Environment,
+) -> None:
+    ops.append(environment, "stage_runs", [{"stage": "0"}])
+    path = Path(environment.table_path("ops.stage_runs"))
+    for stage in range(1, 25):
+        _append(str(path), {"stage": [str(stage)]})
+    for version in range(20):
+        (path / "_delta_log" / f"{version:020}.json").unlink()
+    assert len(_known(environment)) == 25
+
+
 @pytest.mark.parametrize("is_made_again", [False, True])
 def test_rows_that_were_read_are_not_taken_for_those_of_another_table_of_its_name(
     environment: Environment, is_made_again: bool
