@@ -158,9 +158,9 @@ def test_columns_that_a_file_lacks_and_odd_values_are_learned_as_in_one_process(
 def test_neither_tasks_nor_shards_nor_repetition_change_the_order(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "PART_BYTES", 1000)
+    monkeypatch.setattr(parts, "PART_BYTES", 5000)
     first = judged_words(run)
-    monkeypatch.setattr(parts, "TASK_BYTES", 1000)
+    monkeypatch.setattr(parts, "TASK_BYTES", 10_000)
     monkeypatch.setattr(shards, "SHARD_ROWS", 100)
     with on_spark(run) as laid_out:
         again = laid_out.judged()

@@ -103,7 +103,7 @@ def test_two_hosts_train_the_model_of_two_ranks_on_one(
 def test_a_host_that_is_lost_is_left_out_and_the_training_goes_on(
     network: Network, apart: Environment, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    steady = replace(NETWORK, epochs=400, checkpoint_seconds=0)
+    steady = replace(NETWORK, epochs=150, checkpoint_seconds=0)
     work = replace(job_of(steady), checkpoint=tmp_path / "checkpoint")
     job.write(tmp_path, work)
     lost = network.hosts[1]
@@ -117,7 +117,7 @@ def test_a_host_that_is_lost_is_left_out_and_the_training_goes_on(
             ip(f"netns del {lost}")
 
     try:
-        launch(apart, tmp_path, 2, timeout_seconds=120, meanwhile=lose, restarts=1)
+        launch(apart, tmp_path, 2, timeout_seconds=240, meanwhile=lose, restarts=1)
     finally:
         address = network.address.removesuffix(".1") + ".3"
         make_host(lost, address, network.bridge)
@@ -129,7 +129,7 @@ def test_a_host_that_is_lost_is_left_out_and_the_training_goes_on(
     undisturbed = tmp_path / "undisturbed"
     undisturbed.mkdir()
     job.write(undisturbed, replace(work, checkpoint=undisturbed / "checkpoint"))
-    launch(environment_at(tmp_path), undisturbed, 1, timeout_seconds=120)
+    launch(environment_at(tmp_path), undisturbed, 1, timeout_seconds=240)
     expected = job.read_outcome(undisturbed).history["loss"]
     np.testing.assert_allclose(outcome.history["loss"], expected, rtol=1e-3)
 
