@@ -18,6 +18,8 @@ _MADE = re.compile(r"\d{20}\.(json|checkpoint\..*parquet)")
 """Name of a file that tells of a version."""
 Action = dict[str, Any]
 """Such as `{"add": {"path": …}}`."""
+Mark = tuple[int, int]
+"""Of a commit: the size of its file (bytes), and when that was written (ns)."""
 
 
 def is_table(place: str) -> bool:
@@ -93,7 +95,7 @@ def newest_from(table: str, version: int) -> int | None:
     return version
 
 
-def mark_of(table: str, version: int) -> tuple[tuple[int, int] | None, bool]:
+def mark_of(table: str, version: int) -> tuple[Mark | None, bool]:
     """What tells the commit of a version from any other of that number, and whether one follows.
 
     By two looks.
@@ -103,8 +105,8 @@ def mark_of(table: str, version: int) -> tuple[tuple[int, int] | None, bool]:
         version: Of the table.
 
     Returns:
-        The size of its file (bytes) and when that was written (ns), as a table that was deleted and
-        made again has the same numbers; None: there is no such commit. And whether it has a next.
+        Its mark, as a table that was deleted and made again has the same numbers; None: there is no
+        such commit. And whether there is a next one.
     """
     system, root = fs.FileSystem.from_uri(table)
     files = [_file(root, version), _file(root, version + 1)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from deltalake import DeltaTable
 
-from jobs.lake.log import mark_of
+from jobs.lake.log import Mark, mark_of
 
 _MOST = 64
 """Tables that are kept open: those of two pipelines, at a few versions each."""
@@ -20,8 +20,7 @@ class _Kept:
     """A table at one version."""
 
     table: DeltaTable
-    mark: tuple[int, int]
-    """See `log.mark_of`."""
+    mark: Mark
 
 
 _KEPT: dict[tuple[str, int], _Kept] = {}
@@ -39,9 +38,12 @@ def newest(place: str) -> DeltaTable:
     Raises:
         TableNotFoundError: there is none.
     """
-    kept = _KEPT.get((place, _NEWEST.get(place, -1)))
-    if kept is not None and mark_of(place, kept.table.version()) == (kept.mark, False):
-        return kept.table
+    version = _NEWEST.get(place, -1)
+    kept = _KEPT.get((place, version))
+    if kept is not None:
+        mark, is_followed = mark_of(place, version)
+        if mark == kept.mark and not is_followed:
+            return kept.table
     table = DeltaTable(place)
     _NEWEST[place] = table.version()
     _keep(place, table)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from jobs.lake.log import is_table, mark_of
+from jobs.lake.log import Mark, is_table, mark_of
 from jobs.services import locks
 from pipelines.environment import Environment
 from pipelines.errors import no_such
@@ -46,8 +46,7 @@ class _Kept:
     """A table at one version."""
 
     table: DeltaTable
-    mark: tuple[int, int]
-    """See `log.mark_of`."""
+    mark: Mark
     rows: pa.Table | None = None
     """All of them; None: nobody has asked for them."""
 

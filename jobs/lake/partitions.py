@@ -20,7 +20,8 @@ def column_types(run: Run, name: str) -> dict[str, str]:
     """
     if not exists(run, name):
         return {}
-    schema = json.loads(opened.newest(path(run, name)).schema().to_json())
+    table = opened.newest(path(run, name))
+    schema = json.loads(table.schema().to_json())
     return {field["name"]: str(field["type"]) for field in schema["fields"]}
 
 

@@ -441,9 +441,16 @@ class Home:
 
 
 @cache
-def _ids_in(place: str, version: int, written: int, column: str, day: date) -> list[int]:
+def _ids_in(
+    place: str,
+    version: int,
+    written: int,
+    column: str,
+    day: date,
+) -> list[int]:
     """Those of a day in a version of a table, whose commit was written at an instant (ns)."""
-    rows = DeltaTable(place, version=version).to_pyarrow_table(filters=[(column, "=", day)])
+    table = DeltaTable(place, version=version)
+    rows = table.to_pyarrow_table(filters=[(column, "=", day)])
     return sorted(rows["id"].to_pylist())
 
 

@@ -36,7 +36,8 @@ def test_the_newest_version_is_found_from_one_that_is_there(tmp_path: Path) -> N
     table = str(tmp_path / "table")
     for number in range(3):
         write_deltalake(table, pa.table({"number": [number]}), mode="append")
-    assert [log.newest_from(table, version) for version in range(4)] == [2, 2, 2, None]
+    found = [log.newest_from(table, version) for version in range(4)]
+    assert found == [2, 2, 2, None]
 
 
 def test_a_commit_has_a_mark_which_no_other_of_its_number_has(tmp_path: Path) -> None:
