@@ -20,7 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from jobs.lake.log import actions, are_there
 from pipelines.errors import NightshiftError
+from pipelines.places import is_url
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -88,7 +90,8 @@ def found_in(table: str, folder: str) -> list[DataFile]:
 
     Args:
         table: The table's path or URL.
-        folder: Where Spark wrote them, below the table, partitioned by day.
+        folder: Where Spark wrote them, below the table, partitioned by day. Where it has a log,
+            those count that this names: a task that died has left others.
 
     Raises:
         NightshiftError: a file belongs to no day, because its rows lack the date of the partition.
@@ -97,7 +100,21 @@ def found_in(table: str, folder: str) -> list[DataFile]:
     # An object store has no folder where no file is.
     below = fs.FileSelector(f"{root}/{folder}", recursive=True, allow_not_found=True)
     found = sorted(system.get_file_info(below), key=lambda info: info.path)
-    return [_read(system, root, info) for info in found if info.path.endswith(".parquet")]
+    data = [info for info in found if info.path.endswith(".parquet")]
+    if has_log(f"{table}/{folder}"):
+        added = [one["add"]["path"] for one in actions(f"{table}/{folder}", 0) if "add" in one]
+        named = {f"{root}/{folder}/{unquote(path)}" for path in added}
+        data = [info for info in data if info.path in named]
+    return [_read(system, root, info) for info in data]
+
+
+def has_log(folder: str) -> bool:
+    """Whether Spark wrote the files of a folder as a Delta table.
+
+    Args:
+        folder: Its path or URL; on a disk none is.
+    """
+    return is_url(folder) and are_there(folder, 0) == [True]
 
 
 def _read(system: fs.FileSystem, root: str, info: fs.FileInfo) -> DataFile:

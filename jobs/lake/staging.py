@@ -2,7 +2,8 @@
 
 Spark writes the files of a staging into a folder of their own, which nobody writes again. So the
 files that the gate judges are the files that are published, byte for byte. A small manifest tells
-which staging belongs to the days of a run; the last one written counts.
+which staging belongs to the days of a run; the last one written counts. In an object store that
+folder is a Delta table of one version, which nobody else reads.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from pyspark.sql.types import StructType
 
 from jobs.lake import amounts
 from jobs.lake.content import fingerprint
-from jobs.lake.data_files import DataFile, found_in
+from jobs.lake.data_files import DataFile, found_in, has_log
 from jobs.lake.locations import STAGED_BELOW, maker, manifests, partition, path, sql_name
 from jobs.lake.publications import Input, Origin, next_attempt
 from jobs.spark.session import connect
 from pipelines.days import Days
 from pipelines.errors import NightshiftError
+from pipelines.places import is_url
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -100,7 +102,13 @@ def write(
 
     def by_spark(place: str) -> None:
         # All rows of a day in one task, so that a day is one file.
-        frame.repartition(column).write.partitionBy(column).parquet(place)
+        rows = frame.repartition(column).write.partitionBy(column)
+        if is_url(place):
+            # Spark renames each file twice once it is written, and an object store renames by a
+            # copy. Those of a Delta table are written in their place, and its log names them.
+            rows.format("delta").save(place)
+        else:
+            rows.parquet(place)
 
     return write_by(run, name, by_spark, frame.schema, days, origin)
 
@@ -237,9 +245,12 @@ def _frame(run: Run, name: str, staging: Staging) -> DataFrame:
     if not staging.files:
         return spark.createDataFrame([], schema)
     table = path(run, name)
+    folder = f"{table}/{staging.folder}"
+    if has_log(folder):
+        return spark.read.format("delta").load(folder).select(*schema.names)
     files = [f"{table}/{file.path}" for file in staging.files]
     # The day is in the folder's name, below the base path.
-    reader = spark.read.schema(schema).option("basePath", f"{table}/{staging.folder}")
+    reader = spark.read.schema(schema).option("basePath", folder)
     return reader.parquet(*files).select(*schema.names)
 
 

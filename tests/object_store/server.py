@@ -34,7 +34,8 @@ class Fault:
     """What becomes of the next requests of a kind."""
 
     kind: str
-    """'throttled', 'lost' (it is done, and the reply never comes) or 'away'."""
+    """'throttled', 'lost' (it is done, and the reply never comes), 'away', or 'noted' (no fault: it
+    is done as always, and counted)."""
     method: str
     """Regular expressions that both must match as a whole."""
     path: str
