@@ -86,33 +86,29 @@ def newest_from(table: str, version: int) -> int | None:
         table: The table's path or URL.
         version: Of the table.
     """
-    is_there, is_followed = are_there(table, version, version + 1)
-    if not is_there:
+    own, following = sizes(table, version, version + 1)
+    if not own:
         return None
-    while is_followed:
+    # A commit without a byte is one that changed nothing, and others may follow it.
+    while following is not None:
         version += 1
-        (is_followed,) = are_there(table, version + 1)
+        (following,) = sizes(table, version + 1)
     return version
 
 
-def mark_of(table: str, version: int) -> tuple[Mark | None, bool]:
-    """What tells the commit of a version from any other of that number, and whether one follows.
+def marks(table: str, *versions: int) -> list[Mark | None]:
+    """Of each version what tells its commit from any other of that number; None: there is none.
 
-    By two looks.
+    A table that was deleted and made again has the same numbers.
 
     Args:
         table: The table's path or URL.
-        version: Of the table.
-
-    Returns:
-        Its mark, as a table that was deleted and made again has the same numbers; None: there is no
-        such commit. And whether there is a next one.
+        versions: Of the table.
     """
     system, root = fs.FileSystem.from_uri(table)
-    files = [_file(root, version), _file(root, version + 1)]
-    own, following = system.get_file_info(files)
-    mark = (own.size, own.mtime_ns) if own.type == fs.FileType.File else None
-    return mark, following.type == fs.FileType.File
+    found = system.get_file_info([_file(root, version) for version in versions])
+    is_there = fs.FileType.File
+    return [(one.size, one.mtime_ns) if one.type == is_there else None for one in found]
 
 
 def broken(lake: str) -> str | None:

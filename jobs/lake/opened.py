@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from deltalake import DeltaTable
 
-from jobs.lake.log import Mark, mark_of
+from jobs.lake.log import Mark, marks
 
 _MOST = 64
 """Tables that are kept open: those of two pipelines, at a few versions each."""
@@ -41,8 +41,8 @@ def newest(place: str) -> DeltaTable:
     version = _NEWEST.get(place, -1)
     kept = _KEPT.get((place, version))
     if kept is not None:
-        mark, is_followed = mark_of(place, version)
-        if mark == kept.mark and not is_followed:
+        own, following = marks(place, version, version + 1)
+        if own == kept.mark and following is None:
             return kept.table
     table = DeltaTable(place)
     _NEWEST[place] = table.version()
@@ -57,7 +57,7 @@ def at(place: str, version: int) -> DeltaTable:
         DeltaError: it has no such version, or not any more.
     """
     kept = _KEPT.get((place, version))
-    if kept is not None and mark_of(place, version)[0] == kept.mark:
+    if kept is not None and marks(place, version) == [kept.mark]:
         return kept.table
     table = DeltaTable(place, version=version)
     _keep(place, table)
@@ -66,7 +66,7 @@ def at(place: str, version: int) -> DeltaTable:
 
 def _keep(place: str, table: DeltaTable) -> None:
     version = table.version()
-    mark, _ = mark_of(place, version)
+    (mark,) = marks(place, version)
     _KEPT.pop((place, version), None)
     # Of a commit whose file is gone nobody could tell whether it is another one's by now.
     if mark is None:

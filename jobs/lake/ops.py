@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from threading import local
 from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from jobs.lake.log import Mark, is_table, mark_of
+from jobs.lake.log import Mark, is_table, marks
 from jobs.services import locks
 from pipelines.environment import Environment
 from pipelines.errors import no_such
@@ -41,18 +42,31 @@ Condition = tuple[str, str, object]
 """Column, SQL operator, and what it is compared with: a text, a day, or an instant with a zone."""
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Kept:
-    """A table at one version."""
+    """All rows of a table as of one version."""
 
-    table: DeltaTable
+    version: int
     mark: Mark
-    rows: pa.Table | None = None
-    """All of them; None: nobody has asked for them."""
+    rows: pa.Table
 
 
 _KEPT: dict[str, _Kept] = {}
-"""By path or URL of the table, what this process has opened of it last."""
+"""By path or URL of the table, what this process has read of it last."""
+
+
+class _Opened(local):
+    """By path or URL the tables that this thread has opened, each with the mark of its version.
+
+    Of no other thread: it would bring a table up to date between somebody's reading of it and the
+    commit that relies on what was read.
+    """
+
+    def __init__(self) -> None:
+        self.tables: dict[str, tuple[DeltaTable, Mark]] = {}
+
+
+_OPENED = _Opened()
 
 _MEASURES = {
     "rows": _NUMBER,
@@ -340,15 +354,19 @@ def read_once(environment: Environment, name: str) -> pa.Table:
     For a table of few rows that is asked many times.
     """
     path = _path(environment, name)
+    kept = _KEPT.get(path)
+    if kept is not None:
+        own, following = marks(path, kept.version, kept.version + 1)
+        if own == kept.mark and following is None:
+            return kept.rows
     table = _opened(path)
     if table is None:
         return _schema(name).empty_table()
-    kept = _KEPT.get(path)
-    if kept is not None and kept.rows is not None:
-        return kept.rows
     rows = _rows(table, name, _schema(name))
-    if kept is not None:
-        kept.rows = rows
+    # After the reading: what was written while it lasted is found to be newer.
+    (mark,) = marks(path, table.version())
+    if mark is not None:
+        _KEPT[path] = _Kept(version=table.version(), mark=mark, rows=rows)
     return rows
 
 
@@ -365,17 +383,19 @@ def now() -> datetime:
 def _opened(path: str) -> DeltaTable | None:
     """The table at its newest version; None: nothing was written to it so far.
 
-    A process opens it once, and then reads what is new in its log: to open it takes the longer the
+    A thread opens it once, and then reads what is new in its log: to open it takes the longer the
     longer that is, and a night appends some forty times.
     """
-    kept = _KEPT.get(path)
+    kept = _OPENED.tables.get(path)
     if kept is not None:
-        mark, is_followed = mark_of(path, kept.table.version())
-        if mark == kept.mark:
-            if is_followed:
-                kept.table.update_incremental()
-                _keep(path, kept.table)
-            return kept.table
+        table, mark = kept
+        version = table.version()
+        own, following = marks(path, version, version + 1)
+        if own == mark:
+            if following is not None:
+                table.update_incremental()
+                _keep(path, table)
+            return table
     if not is_table(path):
         return None
     table = DeltaTable(path)
@@ -384,9 +404,10 @@ def _opened(path: str) -> DeltaTable | None:
 
 
 def _keep(path: str, table: DeltaTable) -> None:
-    mark, _ = mark_of(path, table.version())
+    (mark,) = marks(path, table.version())
+    _OPENED.tables.pop(path, None)
     if mark is not None:
-        _KEPT[path] = _Kept(table=table, mark=mark)
+        _OPENED.tables[path] = table, mark
 
 
 def _rows(

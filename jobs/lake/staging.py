@@ -9,6 +9,7 @@ folder is a Delta table of one version, which nobody else reads.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
     from pipelines.run import Run
 
 _Inputs = dict[date, tuple[Input, ...]]
+_NAME = re.compile(r'"name":"(.*?)"')
+"""Of a column, in the JSON of a schema."""
+_NOT_IN_NAMES = frozenset(" ,;{}()\n\t=")
+_PLAIN = {"delta.columnMapping.mode": "none", "delta.randomizeFilePrefixes": "false"}
+"""So that files lie in folders named by their day, whatever a site's Spark has for its tables."""
 STAGINGS_KEPT = 20
 """Of each table; the newest, so that a single stage can be run again."""
 
@@ -103,10 +109,10 @@ def write(
     def by_spark(place: str) -> None:
         # All rows of a day in one task, so that a day is one file.
         rows = frame.repartition(column).write.partitionBy(column)
-        if is_url(place):
+        if is_url(place) and _is_writable_by_delta(frame.schema):
             # Spark renames each file twice once it is written, and an object store renames by a
             # copy. Those of a Delta table are written in their place, and its log names them.
-            rows.format("delta").save(place)
+            rows.format("delta").options(**_PLAIN).save(place)
         else:
             rows.parquet(place)
 
@@ -252,6 +258,13 @@ def _frame(run: Run, name: str, staging: Staging) -> DataFrame:
     # The day is in the folder's name, below the base path.
     reader = spark.read.schema(schema).option("basePath", folder)
     return reader.parquet(*files).select(*schema.names)
+
+
+def _is_writable_by_delta(schema: StructType) -> bool:
+    """Whether Delta's writer takes all names, and drops no column."""
+    said = schema.json()
+    names = "".join(_NAME.findall(said))
+    return _NOT_IN_NAMES.isdisjoint(names) and '"type":"void"' not in said
 
 
 def _nullable(schema: StructType) -> dict[str, Any]:

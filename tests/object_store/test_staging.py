@@ -49,6 +49,14 @@ def test_what_is_staged_is_written_in_its_place_and_published_from_there(
     assert sorted((row["id"], str(row["landed_date"])) for row in published) == ROWS
 
 
+def test_a_name_that_deltas_writer_refuses_is_staged_as_on_a_disk(run: Run) -> None:
+    rows = connect(run.environment).createDataFrame(ROWS, "id INT, day STRING")
+    of_days = rows.selectExpr("id", "id AS `the id`", "CAST(day AS DATE) AS landed_date")
+    tables.stage_rows(run, READINGS.name, of_days)
+    found = tables.staged(run, READINGS.name).collect()
+    assert sorted(row["the id"] for row in found) == [1, 2, 3]
+
+
 def test_no_rows_are_staged_as_none(run: Run) -> None:
     rows = connect(run.environment).createDataFrame([], "id INT, landed_date DATE")
     tables.stage_rows(run, READINGS.name, rows)

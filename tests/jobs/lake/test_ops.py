@@ -87,6 +87,28 @@ def test_a_table_is_opened_once_whoever_writes_to_it(
     assert sorted(DeltaTable(path).to_pyarrow_table()["stage"].to_pylist()) == ["b", "c"]
 
 
+def test_rows_that_others_write_while_files_are_put_together_stay(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ops, "_MOST_FILES", 3)
+    path = environment.table_path("ops.stage_runs")
+    asked = ops._query
+
+    def meanwhile(table: DeltaTable, query: str) -> pa.Table:
+        rows = asked(table, query)
+        if query == "SELECT * FROM rows":
+            _append(path, {"stage": ["of another home"]})
+            # And somebody in this process reads them.
+            with ThreadPoolExecutor(1) as others:
+                assert "of another home" in others.submit(_known, environment).result()
+        return rows
+
+    monkeypatch.setattr(ops, "_query", meanwhile)
+    for stage in "abcd":
+        ops.append(environment, "stage_runs", [{"stage": stage}])
+    assert _known(environment) == ["a", "b", "c", "d", "of another home"]
+
+
 def test_a_table_whose_old_log_is_gone_is_opened_again(
     environment: Environment,
 ) -> None:
