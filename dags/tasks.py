@@ -294,6 +294,9 @@ class StageOperator(CommandOperator):
     """What the stage has changed: rows, version and days by the SQL name of the table."""
 
     def __init__(self, *, pipeline: Pipeline, stage: Stage, **options: Any) -> None:
+        if stage.may_fail:
+            # The champion could score tomorrow at once, and waits for the last attempt.
+            options = {"retries": 1, **options}
         super().__init__(
             task_id=stage.name,
             doc_md=stage.does,

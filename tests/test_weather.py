@@ -8,8 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -32,7 +30,7 @@ from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, SCORING, TRAINING
 from pipelines.stages import STAGES
 from tests.postgres import Postgres
-from tests.weather import LOADED, NIGHT, TOMORROW, WEATHER, perform_all_stages
+from tests.weather import LOADED, NIGHT, TOMORROW, WEATHER, perform_all_stages, performed_here
 
 
 def rows_of(environment: Environment, statement: str) -> list[tuple[object, ...]]:
@@ -190,19 +188,8 @@ def _rows(
 def _data_stages(environment: Environment, days: Days, *, allow_gap: bool = False) -> None:
     """Make the tables of data true up to the last of the days, in this process."""
     run = Run(pipeline=WEATHER, days=days, environment=environment)
-    with _performed_here():
+    with performed_here():
         assert night.make_true(run, STAGES[:5], allow_gap=allow_gap, notify=False) == 0
-
-
-@contextmanager
-def _performed_here() -> Iterator[None]:
-    """Stages are performed in this process, on the server that is up."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("jobs.services.stage_client.available", lambda environment: True)
-        patched.setattr(
-            night, "_perform_in_server_or_here", lambda run: night.perform(run.to_json())
-        )
-        yield
 
 
 def test_a_night_without_a_good_training_is_scored_by_the_champion_and_ends_red(
@@ -218,7 +205,7 @@ def test_a_night_without_a_good_training_is_scored_by_the_champion_and_ends_red(
     patient = replace(WEATHER.training, min_rows=1_000_000)
     monkeypatch.setattr("pipelines.weather.PIPELINE", replace(WEATHER, training=patient))
     run = Run(pipeline=WEATHER, days=days, environment=copied, run_id="poor")
-    with _performed_here():
+    with performed_here():
         assert night.make_true(run, STAGES) == Refused.exit_code
     last_line = capsys.readouterr().err.splitlines()[-1]
     assert last_line.startswith("Stage train did not succeed")

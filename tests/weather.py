@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import pytest
+
+from jobs import night
 from jobs.commands.land import land
-from jobs.night import perform
 from pipelines.catalog import pipeline
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -29,7 +33,18 @@ PREDICTIONS = """
 def perform_all_stages(environment: Environment, days: Days, run_id: str) -> list[int]:
     """The exit code of each stage."""
     run = Run(pipeline=WEATHER, days=days, environment=environment, run_id=run_id)
-    return [perform(run.at(stage).to_json()) for stage in STAGES]
+    return [night.perform(run.at(stage).to_json()) for stage in STAGES]
+
+
+@contextmanager
+def performed_here() -> Iterator[None]:
+    """Stages are performed in this process, on the server that is up."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("jobs.services.stage_client.available", lambda environment: True)
+        patched.setattr(
+            night, "_perform_in_server_or_here", lambda run: night.perform(run.to_json())
+        )
+        yield
 
 
 def lake(shared: Environment, folder: Path) -> Environment:

@@ -230,6 +230,9 @@ def test_a_dag_says_who_owns_it_and_what_it_does_and_is_bounded(dag: DAG) -> Non
             continue  # nothing runs
         assert task.owner not in ("", "airflow")
         assert task.retries
+        # What goes on without a stage waits for all of its attempts.
+        if isinstance(task, StageOperator):
+            assert task.retries == (1 if task.stage.may_fail else 2)
         assert task.retry_delay >= timedelta(seconds=30)
         assert task.execution_timeout
         assert task.execution_timeout < dag.dagrun_timeout

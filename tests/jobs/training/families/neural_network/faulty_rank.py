@@ -1,9 +1,10 @@
-"""A rank that is killed once, right after the first checkpoint: what a test has launched."""
+"""Ranks that meet a fault right after their first checkpoint: what a test has launched."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,35 @@ from jobs.training.families.neural_network.quiet import import_tensorflow
 
 def killed_once(argument: dict[str, Any]) -> None:
     """Take part, and be killed once a checkpoint has been written; a second time, all goes well."""
-    import_tensorflow()
-    from jobs.training.families.neural_network.checkpoint import Checkpoints
-
     was_killed = Path(argument["folder"]) / "was killed"
-    write = Checkpoints._write
 
-    def write_and_die(checkpoints: Checkpoints) -> None:
-        write(checkpoints)
+    def die() -> None:
         if not was_killed.exists():
             was_killed.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Checkpoints._write = write_and_die
+    _take_part(argument, die)
+
+
+def killed(argument: dict[str, Any]) -> None:
+    """Take part, and be killed at each attempt."""
+    _take_part(argument, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def hung(argument: dict[str, Any]) -> None:
+    """Take part, and do nothing any more."""
+    _take_part(argument, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+
+
+def _take_part(argument: dict[str, Any], fault: Callable[[], None]) -> None:
+    import_tensorflow()
+    from jobs.training.families.neural_network.checkpoint import Checkpoints
+
+    write = Checkpoints._write
+
+    def write_and_meet_it(checkpoints: Checkpoints) -> None:
+        write(checkpoints)
+        fault()
+
+    Checkpoints._write = write_and_meet_it
     rank.main(argument)
