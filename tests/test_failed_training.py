@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,11 +22,11 @@ from pipelines.environment import Environment
 from pipelines.model import NeuralNetwork
 from pipelines.run import Run
 from pipelines.stages import STAGES
+from tests.conftest import SOAK
 from tests.jobs.training.families.neural_network import faulty_rank
 from tests.jobs.training.small import NETWORK
 from tests.weather import TOMORROW, WEATHER, performed_here
 
-Patch = pytest.MonkeyPatch
 RANKS = replace(NETWORK, ranks=2, restarts=0, checkpoint_seconds=0)
 ENDLESS = replace(RANKS, epochs=100_000, timeout_seconds=15)
 
@@ -56,12 +55,8 @@ FAULTS = {
     "time_up": Fault(said="Training was ended after 15 s", settings=ENDLESS),
 }
 """Few labels are in `test_weather.py`."""
-_SOAK = [
-    pytest.mark.soak,
-    pytest.mark.skipif(not os.environ.get("SOAK"), reason="`make soak` runs it"),
-]
 _SAMPLE, *_OTHERS = FAULTS
-NAMES = [_SAMPLE, *(pytest.param(name, marks=_SOAK) for name in _OTHERS)]
+NAMES = [_SAMPLE, *(pytest.param(name, marks=SOAK) for name in _OTHERS)]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +113,7 @@ def _require_red_and_scored(environment: Environment, run_id: str, fault: Fault)
 def test_a_training_that_ends_badly_leaves_the_night_to_the_champion(
     ready: Environment,
     tmp_path: Path,
-    monkeypatch: Patch,
+    monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
     fault = FAULTS[name]
@@ -134,7 +129,7 @@ def test_a_training_that_ends_badly_leaves_the_night_to_the_champion(
 
 
 def test_a_disk_that_is_full_leaves_the_night_to_the_champion(
-    ready: Environment, tmp_path: Path, monkeypatch: Patch
+    ready: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment = _copy(ready, tmp_path)
 

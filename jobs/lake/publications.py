@@ -368,11 +368,11 @@ class Told(Sequence[Publication]):
         place = environment.table_path(table)
         last = pc.max(recorded["version"]).as_py()
         newest = None if last is None else newest_from(place, last)
-        # Nearly always the newest commit is recorded.
-        if newest is not None and newest == last:
-            return
         if newest is None:
             newest = DeltaTable(place).version() if is_table(place) else -1
+        elif newest == last:
+            # Nearly always the newest commit is recorded.
+            return
         agreed = _agreed(place, newest, recorded)
         is_there = pc.less_equal(recorded["version"], agreed)
         self._recorded = recorded.filter(is_there)

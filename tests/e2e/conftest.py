@@ -29,7 +29,7 @@ from pipelines.catalog import pipeline
 from pipelines.days import Days
 from pipelines.environment import ROOT, Environment
 from pipelines.errors import NightshiftError
-from tests.conftest import free_port
+from tests.conftest import SOAK, free_port
 from tests.e2e import people
 from tools.setup.machine import postgres_programs
 
@@ -40,11 +40,7 @@ NIGHT = date(2013, 4, 1)
 _LOAD_SECONDS = 1800
 _LONGEST = timedelta(minutes=20)
 """That these tests take from their start on, about."""
-MINUTES = [
-    pytest.mark.soak,
-    pytest.mark.skipif(not os.environ.get("SOAK"), reason="minutes; `make soak` runs it"),
-    pytest.mark.timeout(3600),
-]
+MINUTES = [*SOAK, pytest.mark.timeout(3600)]
 """Marks of tests that take so long."""
 ARTIFACTS = ROOT / "artifacts" / "e2e"
 """Screenshots and the services' logs of the last session."""
