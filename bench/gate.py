@@ -1,14 +1,16 @@
 """How often the gate promotes models of known quality, and after how many nights.
 
 `python -m bench.gate` plays nights of candidates whose daily gain over the champion is known, for
-the rule of before (75 % of the resamples of the last 14 days) and for the rule of now.
+the rule of before (75 % of the resamples of the last 14 days) and for the rule of now. Then it
+plays years in which each night's candidate is a newer fit of the recipe that serves: what serves
+in each, and what a fit that went wrong costs, by how soon a refresh may come.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +40,27 @@ _GAINS = {
     "better by 0.5 sd": 0.5,
 }
 _NEVER = np.iinfo(np.int64).max
+_AGING = 0.013
+"""What a fit loses with each day of its age: of flights 0.0005 of 0.036 (docs/quality.md)."""
+_LUCKS = (0.0, 0.03, 0.1)
+"""How much fits of one recipe differ, made of the same days: a standard deviation."""
+_REFRESHES: Mapping[str, int | None] = {"by evidence, or age": None, "a week": 7, "a night": 1}
+"""How soon a newer fit may take the place of what serves, in nights."""
+_REFRESHED = (
+    "fits differ by",
+    "refreshed",
+    "refreshes",
+    "age",
+    "behind",
+    "promoted worse",
+    "wrong",
+)
+_WRONG = 0.5
+"""By how much a fit is worse that went wrong, and that no rule refuses."""
+_WRONG_EVERY = 50
+"""Nights from one such fit to the next."""
+_CLEARLY = 0.1
+"""A fit that is worse by more is clearly worse."""
 
 Numbers = NDArray[np.float64]
 Nights = NDArray[np.bool_]
@@ -98,7 +121,7 @@ def new_rule(gains: Numbers, limits: Promotion) -> Nights:
     for year, nights in enumerate(gains):
         began = 0
         while began < len(nights):
-            found = _end_of_turn(nights[began:], limits)
+            found = _end_of_turn(nights[began:], limits, refresh_days=None)
             if found is None:
                 break
             began += found + 1
@@ -106,15 +129,75 @@ def new_rule(gains: Numbers, limits: Promotion) -> Nights:
     return promoted
 
 
-def _end_of_turn(gains: Numbers, limits: Promotion) -> int | None:
-    """The night of the turn in which it ends; None: it does not."""
+def _end_of_turn(gains: Numbers, limits: Promotion, refresh_days: int | None) -> int | None:
+    """The night of the turn in which it ends; None: it does not.
+
+    Args:
+        gains: Of the turn's nights.
+        limits: What ends it, but for a refresh.
+        refresh_days: After which a fit of the same recipe ends it; None: it is of another one.
+    """
     better = sequence.evidence(gains, limits.min_effect)
     ends = better >= limits.min_evidence
+    days = np.arange(1, len(gains) + 1)
+    is_old = np.zeros(len(gains), bool)
     if limits.max_age_days is not None:
-        worse = sequence.evidence(-gains, limits.min_effect, limits.tolerance)
-        is_old = np.arange(1, len(gains) + 1) > limits.max_age_days
-        ends |= is_old & (worse < limits.min_evidence)
+        is_old |= days > limits.max_age_days
+    if refresh_days is not None:
+        is_old |= days >= refresh_days
+    worse = sequence.evidence(-gains, limits.min_effect, limits.tolerance)
+    ends |= is_old & (worse < limits.min_evidence)
     return int(np.argmax(ends)) if ends.any() else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Served:
+    """What serves in years of newer fits; each array is (years, nights)."""
+
+    fit: NDArray[np.int64]
+    """The night whose fit serves after this one's gate."""
+    behind: Numbers
+    """By how much it is worse than the night's own fit, in standard deviations."""
+    promoted_worse: Nights
+    """It has just taken the place of one that is clearly better."""
+    went_wrong: Nights
+    """It is one that went wrong."""
+
+
+def refreshed(noise: Numbers, luck: Numbers, limits: Promotion) -> Served:
+    """Play nights in each of which a newer fit of the recipe that serves asks for its place.
+
+    Args:
+        noise: Of each night's difference between two fits, with a standard deviation of 1.
+        luck: By how much each night's fit is better than the recipe's mean.
+        limits: When it may.
+    """
+    nights = np.arange(_NIGHTS)
+    is_wrong = nights % _WRONG_EVERY == _WRONG_EVERY - 1
+    fresh = luck - _WRONG * is_wrong
+    fit = np.zeros(noise.shape, np.int64)
+    behind = np.zeros(noise.shape)
+    promoted_worse = np.zeros(noise.shape, bool)
+    for year in range(len(noise)):
+        serves = 0
+        while True:
+            turn = slice(serves + 1, None)
+            aged = fresh[year, serves] - _AGING * (nights[turn] - serves)
+            fit[year, serves:] = serves
+            behind[year, turn] = fresh[year, turn] - aged
+            gains = behind[year, turn] + noise[year, turn]
+            ends = _end_of_turn(gains, limits, limits.refresh_days)
+            if ends is None:
+                break
+            serves += ends + 1
+            promoted_worse[year, serves] = behind[year, serves] < -_CLEARLY
+            behind[year, serves] = 0
+    return Served(
+        fit=fit,
+        behind=behind,
+        promoted_worse=promoted_worse,
+        went_wrong=is_wrong[fit],
+    )
 
 
 def main() -> int:
@@ -130,7 +213,27 @@ def main() -> int:
             for rule, apply in _rules().items():
                 rows.append((nature.name, candidate, rule, *_figures(apply(gains))))
     show(names, rows, "table")
+    show(_REFRESHED, list(_refreshes(years)), "table")
     return 0
+
+
+def _refreshes(years: int) -> Iterator[tuple[object, ...]]:
+    noise = _NATURES[0].draw(years, gain=0.0)
+    for deviation in _LUCKS:
+        luck = deviation * np.random.default_rng(_SEED + 1).standard_normal(noise.shape)
+        for name, days in _REFRESHES.items():
+            served = refreshed(noise, luck, Promotion(refresh_days=days))
+            changes = (np.diff(served.fit) > 0).sum(axis=1).mean()
+            age = (np.arange(_NIGHTS) - served.fit).mean()
+            yield (
+                f"{deviation} sd",
+                name,
+                f"{changes:.0f} a year",
+                f"{age:.1f} nights",
+                f"{served.behind.mean():.3f} sd",
+                f"{served.promoted_worse.mean():.1%}",
+                f"{served.went_wrong.mean():.1%}",
+            )
 
 
 def _rules() -> dict[str, Callable[[Numbers], Nights]]:

@@ -1,0 +1,42 @@
+"""What the simulated gate lets serve."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench import gate
+from jobs.training import sequence
+from pipelines.model import Promotion
+
+NIGHTS = 365
+FIRST_WRONG = 49
+"""The first night whose fit goes wrong."""
+QUIET = np.zeros((1, NIGHTS))
+
+
+@pytest.mark.parametrize(("days", "oldest"), [(1, 0), (7, 6)])
+def test_a_fit_is_as_old_as_its_refresh_allows(days: int, oldest: int) -> None:
+    served = gate.refreshed(QUIET, QUIET, Promotion(refresh_days=days, min_evidence=100))
+    before = slice(FIRST_WRONG)
+    ages = (np.arange(NIGHTS) - served.fit)[:, before]
+    assert ages.max() == oldest
+    assert served.behind[:, before].max() == pytest.approx(oldest * 0.013)
+
+
+def test_a_fit_that_went_wrong_serves_for_one_night_where_each_night_refreshes() -> None:
+    served = gate.refreshed(QUIET, QUIET, Promotion(refresh_days=1))
+    (wrong,) = np.nonzero(served.went_wrong[0])
+    assert wrong.tolist() == list(range(FIRST_WRONG, NIGHTS, 50))
+    (promoted_worse,) = np.nonzero(served.promoted_worse[0])
+    assert promoted_worse.tolist() == wrong.tolist()
+
+
+def test_of_two_equal_recipes_few_nights_promote() -> None:
+    gains = gate.Nature(name="normal", freedom=np.inf, correlation=0).draw(50, gain=0)
+    promoted = gate.new_rule(gains, Promotion(max_age_days=None))
+    first = np.where(promoted.any(axis=1), promoted.argmax(axis=1), NIGHTS)
+    for year, night in enumerate(first):
+        reached = sequence.evidence(gains[year], Promotion().min_effect) >= Promotion().min_evidence
+        assert night == (np.argmax(reached) if reached.any() else NIGHTS)
+    assert 0.01 < promoted.mean() < 0.05
