@@ -42,6 +42,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
+from features.computed import computed
 from pipelines.errors import NightshiftError, UsageError, explaining
 
 if TYPE_CHECKING:
@@ -326,7 +327,7 @@ def _answers(group: _Group, rows: DataFrame, time: str, span: _Span) -> DataFram
         once = latest.dropDuplicates([_ASKED, *_key_columns(source), _AT])
         # Computed here and now: all views in one plan cost the planner more than the joins
         # themselves.
-        return once.localCheckpoint()
+        return computed(once)
 
 
 def _latest(group: _Group, facts: DataFrame, questions: DataFrame) -> DataFrame:

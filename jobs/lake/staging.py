@@ -107,8 +107,10 @@ def write(
     column = partition(run, name)
 
     def by_spark(place: str) -> None:
-        # All rows of a day in one task, so that a day is one file.
-        rows = frame.repartition(column).write.partitionBy(column)
+        # A day is one file, or as many as its size asks for where Spark adapts its plans: then the
+        # hint takes the place of the repartition, and elsewhere it says nothing.
+        by_day = frame.repartition(column).hint("rebalance", F.col(column))
+        rows = by_day.write.partitionBy(column)
         if is_url(place) and _is_writable_by_delta(frame.schema):
             # Spark renames each file twice once it is written, and an object store renames by a
             # copy. Those of a Delta table are written in their place, and its log names them.

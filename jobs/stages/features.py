@@ -19,6 +19,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import NullType, NumericType
 
 from features import store
+from features.computed import computed
 from jobs.ingestion.records import no_rows
 from jobs.lake import tables
 from jobs.lake.knowledge import Knowledge
@@ -70,7 +71,7 @@ def features(run: Run) -> dict[str, object]:
     finished = f"The features of '{run.pipeline.name}' cannot be finished as they are declared"
     with explaining(PySparkException, finished):
         # Computed once: both tables are parts of it.
-        rows = rows.localCheckpoint()
+        rows = computed(rows)
     definition = definitions(run.pipeline)[TRAINING]
     origin = _origin_of_training(run, outcomes, knowledge, definition)
     trained = tables.stage_rows(run, TRAINING, _training(run, rows), origin=origin)
@@ -194,7 +195,7 @@ def _computed_entity_rows(run: Run, outcomes: _Outcomes, knowledge: Knowledge) -
         f"{', '.join(pipeline.entity)}, of the types that the labels have"
     )
     with explaining(PySparkException, whose):
-        return _entity_rows(run, outcomes, knowledge).localCheckpoint()
+        return computed(_entity_rows(run, outcomes, knowledge))
 
 
 def _entity_rows(run: Run, outcomes: _Outcomes, knowledge: Knowledge) -> DataFrame:

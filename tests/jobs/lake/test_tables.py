@@ -5,7 +5,8 @@ What is published is exactly the days of the run, once, and a late twin changes 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -91,6 +92,48 @@ def test_what_is_written_and_read_is_counted(spark: SparkSession, make_run: Make
     assert tables.read(first, "weather_daily").count() == 3
     assert amounts.counted().rows_read == 4
     assert amounts.counted().bytes_read > written.bytes_written
+
+
+@pytest.fixture
+def adapting(spark: SparkSession) -> Iterator[SparkSession]:
+    """Spark plans for many rows, of which 100 kB are much."""
+    settings = {
+        "spark.sql.adaptive.enabled": "true",
+        "spark.sql.adaptive.advisoryPartitionSizeInBytes": "100k",
+    }
+    before = {name: spark.conf.get(name) for name in settings}
+    for name, value in settings.items():
+        spark.conf.set(name, value)
+    yield spark
+    for name, value in before.items():
+        assert value is not None
+        spark.conf.set(name, value)
+
+
+def test_a_large_day_is_as_many_files_as_its_size_asks_for_and_says_the_same(
+    adapting: SparkSession, make_run: MakeRun
+) -> None:
+    run = make_run("transform", "2013-01-01", "2013-01-02")
+    rows = adapting.range(0, 40_000, 1, 8).selectExpr(
+        "'EWR' AS origin",
+        "IF(id % 1000 = 0, DATE '2013-01-02', DATE '2013-01-01') AS landed_date",
+        "rand(1) AS wd_precip",
+        "rand(2) AS wd_visib_min",
+    )
+    written = {}
+    for adapts in ("true", "false"):
+        adapting.conf.set("spark.sql.adaptive.enabled", adapts)
+        tables.stage_rows(run, "weather_daily", rows)
+        written[adapts] = staging.require(run, "weather_daily")
+    files = {
+        adapts: Counter(file.day for file in staged.files) for adapts, staged in written.items()
+    }
+    assert files["false"] == {"2013-01-01": 1, "2013-01-02": 1}
+    assert files["true"]["2013-01-01"] > 1
+    assert files["true"]["2013-01-02"] == 1
+    assert written["true"].checksums == written["false"].checksums
+    tables.publish(run, "weather_daily")
+    assert tables.read(run, "weather_daily").count() == 40_000
 
 
 def test_nothing_is_visible_before_it_is_published(spark: SparkSession, make_run: MakeRun) -> None:

@@ -12,14 +12,19 @@ from pathlib import Path
 from threading import Timer
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from bench.spark_cluster import Cluster, cluster
+from features import asof
+from features.computed import computed
 from jobs.lake import tables
 from jobs.spark.session import connect
+from jobs.stages import features as features_stage
 from jobs.stages import predict
 from jobs.training import parts
 from pipelines.days import Days
@@ -28,6 +33,8 @@ from tests import weather
 from tests.jobs.stages import test_predict as few
 from tests.jobs.training import small
 from tests.jobs.training import test_shards_on_spark as laid_out
+
+_PATIENCE_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +91,7 @@ def test_an_executor_that_is_killed_costs_no_row(
     on_cluster: Environment, two_executors: Cluster
 ) -> None:
     session = connect(on_cluster)
-    victim, _ = two_executors.executors()
+    victim, _ = _both(two_executors)
 
     def slowly(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -103,19 +110,62 @@ def test_an_executor_that_is_killed_costs_no_row(
     assert victim not in two_executors.executors()
 
 
+def test_an_executor_that_is_killed_takes_no_rows_that_were_computed_once(
+    on_cluster: Environment, two_executors: Cluster
+) -> None:
+    session = connect(on_cluster)
+    rows = computed(session.range(0, 40_000, numPartitions=8))
+    _kill_an_executor(two_executors)
+    (counted,) = rows.agg(F.count("id"), F.sum("id")).collect()
+    assert tuple(counted) == (40_000, sum(range(40_000)))
+
+
+def _kill_an_executor(cluster: Cluster) -> None:
+    """Kill one of the two, and wait for another in its place."""
+    victim, _ = _both(cluster)
+    victim.kill()
+    victim.wait()
+    _both(cluster)
+
+
+def _both(cluster: Cluster) -> list[psutil.Process]:
+    """The executors, once there is one a worker."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while len(executors := cluster.executors()) < len(cluster.workers):
+        assert time.monotonic() < deadline, "a worker has no executor"
+        time.sleep(0.1)
+    return executors
+
+
 @pytest.mark.soak
 @pytest.mark.skipif("not os.environ.get('SOAK')", reason="minutes; `make soak` runs it")
 def test_nights_on_a_cluster_publish_what_nights_on_one_machine_do(
-    on_cluster: Environment, shared_environment: Environment, tmp_path: Path
+    on_cluster: Environment,
+    two_executors: Cluster,
+    shared_environment: Environment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     alone = weather.lake(shared_environment, tmp_path / "alone")
     spread = replace(on_cluster, lake=str(tmp_path / "spread"))
     weather.land(weather.WEATHER, spread, weather.LOADED)
     assert set(weather.perform_all_stages(spread, weather.LOADED, "load")) == {0}
     night = Days.of(date(2013, 2, 22))
-    for environment in (alone, spread):
-        weather.land(weather.WEATHER, environment, night)
-        assert set(weather.perform_all_stages(environment, night, "night")) == {0}
+    weather.land(weather.WEATHER, alone, night)
+    assert set(weather.perform_all_stages(alone, night, "night")) == {0}
+    killed = []
+
+    def computed_and_lost(rows: DataFrame) -> DataFrame:
+        kept = computed(rows)
+        _kill_an_executor(two_executors)
+        killed.append(kept)
+        return kept
+
+    for module in (features_stage, asof):
+        monkeypatch.setattr(module, "computed", computed_and_lost)
+    weather.land(weather.WEATHER, spread, night)
+    assert set(weather.perform_all_stages(spread, night, "night")) == {0}
+    assert len(killed) > 2, "each of them lost an executor"
     for table in weather.WEATHER.tables:
         assert _rows(alone, table.name) == _rows(spread, table.name), table.name
 
