@@ -20,7 +20,7 @@ from bench.like_flights import DAY, DAYS, FIRST_DAY, KEY, SEED, TRAINING
 from jobs.lake.data_files import DayFile, day_files
 from jobs.spark.server import cores_at_once, running_server
 from jobs.spark.session import connect, plan_for
-from jobs.training import encoding, scoring, scoring_on_spark
+from jobs.training import encoding, file_scoring, scoring
 from jobs.training.encoding import ENCODING, Encoding
 from jobs.training.families.light import EXACT
 from jobs.training.families.neural_network import MODEL, NeuralNetworkFamily
@@ -129,9 +129,9 @@ def _scoring(environment: Environment, folder: Path, name: str) -> Work:
         curves={},
         pins={},
     )
-    shipped = scoring_on_spark.ship(session, registry, model, EXACT, {"model_version": "1"})
+    shipped = file_scoring.ship(session, registry, model, EXACT, {"model_version": "1"})
     days = [FIRST_DAY + timedelta(days=number) for number in range(DAYS)]
-    asked = scoring_on_spark.Asked(
+    asked = file_scoring.Asked(
         table=str(folder / "table"),
         schema=pa.schema(DeltaTable(folder / "table").schema()),
         partition=DAY,
@@ -147,10 +147,10 @@ def _scoring(environment: Environment, folder: Path, name: str) -> Work:
     awake.mkdir()
 
     def wake() -> None:
-        scoring_on_spark.write(session, asked, _waking_files(folder), str(awake))
+        file_scoring.write_on_spark(session, asked, _waking_files(folder), str(awake))
 
     def work() -> Answer:
-        scoring_on_spark.write(session, asked, _files(folder), str(place))
+        file_scoring.write_on_spark(session, asked, _files(folder), str(place))
         return lambda: _written(place)
 
     yield Round(do=work, before=wake)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -20,7 +20,8 @@ from jobs.lake.snapshots import Snapshot
 from jobs.lake.transforms import definitions
 from jobs.spark.server import cores_at_once
 from jobs.spark.session import connect
-from jobs.training import odd_inputs, scoring, scoring_on_spark, serving
+from jobs.training import file_scoring, odd_inputs, scoring, serving
+from jobs.training.file_scoring import Asked
 from jobs.version import code_version
 from pipelines.days import Days
 from pipelines.errors import AwaitsApproval, Refused
@@ -28,16 +29,17 @@ from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, SCORING
 
 if TYPE_CHECKING:
+    from jobs.lake.data_files import DayFile
     from jobs.training.families.light import Variant
+    from jobs.training.file_scoring import Shipped
     from jobs.training.odd_inputs import Odd
     from jobs.training.registry import ModelVersion, Registry
     from jobs.training.scoring import Scorer
-    from jobs.training.scoring_on_spark import Shipped
     from pipelines.environment import Environment
 
 ROWS_IN_PROCESS = 200_000
-"""More are scored by Spark's workers, where they lie, and few of them are in memory. Up to some
-hundred thousand one process is the faster way (docs/performance.md)."""
+"""More are scored by Spark's workers, where they lie. Up to some hundred thousand one process is
+the faster way (docs/performance.md). Either has few of them in memory."""
 
 
 def predict(run: Run) -> dict[str, object]:
@@ -120,41 +122,44 @@ class _Work:
 
     def in_process(self, origin: Origin) -> tuple[int, Counter[Odd]]:
         """Make the predictions here; returns how many were staged, and the odd inputs."""
-        scorers: dict[str, Scorer] = {}
+        models: dict[str, Shipped] = {}
+        scorers: dict[Shipped, Scorer] = {}
         for model in self._models:
             variant = self.variants[model.version]
-            scorers[model.version] = scoring.load(self.registry, model, variant)
-        rows = snapshots.read(self.run, self.snapshot, self.nights)
-        odd: Counter[Odd] = Counter()
-        # Night by night: each has a model of its own.
-        nights: list[pa.Table] = []
-        for day, model in self.champions.items():
-            own = snapshots.between(rows, self._partition, Days.of(day))
-            scorer = scorers[model.version]
-            odd += odd_inputs.count(own, scorer.encoding)
-            nights.append(self._scored(own, model, scorer))
-        odd_inputs.require_none(self.run, odd)
-        scored = pa.concat_tables(nights)
-        # With a schema: Spark infers none from a night without rows, such as the last before the
-        # feeds end.
-        session = connect(self._environment)
-        frame = session.createDataFrame(scored, from_arrow_schema(scored.schema))
-        return tables.stage_rows(self.run, PREDICTIONS, frame, origin.inputs, origin), odd
+            known = file_scoring.by_files(model, variant, _made_by(model))
+            models[model.version] = known
+            scorers[known] = scoring.load(self.registry, model, variant)
+        return self._staged(partial(file_scoring.write, scorers), models, origin)
 
     def on_spark(self, origin: Origin) -> tuple[int, Counter[Odd]]:
         """The same by Spark's workers."""
         session = connect(self._environment)
-        shipped: dict[str, Shipped] = {}
+        models: dict[str, Shipped] = {}
         for model in self._models:
             variant = self.variants[model.version]
-            shipped[model.version] = scoring_on_spark.ship(
+            models[model.version] = file_scoring.ship(
                 session, self.registry, model, variant, _made_by(model)
             )
-        asked = scoring_on_spark.Asked(
+        return self._staged(partial(file_scoring.write_on_spark, session), models, origin)
+
+    def _staged(
+        self,
+        write: Callable[[Asked, list[DayFile], str], Counter[Odd]],
+        models: Mapping[str, Shipped],
+        origin: Origin,
+    ) -> tuple[int, Counter[Odd]]:
+        """Have the predictions written.
+
+        Args:
+            write: Into a new folder, of those files.
+            models: By their version.
+            origin: How the predictions are made.
+        """
+        asked = Asked(
             table=path(self.run, SCORING),
             schema=snapshots.schema(self.run, self.snapshot),
             partition=self._partition,
-            by_day={day: shipped[model.version] for day, model in self.champions.items()},
+            by_day={day: models[model.version] for day, model in self.champions.items()},
             shown=self._shown,
             prediction=self.run.pipeline.prediction,
             stamps={name: pa.scalar(value) for name, value in self._stamps.items()},
@@ -168,7 +173,7 @@ class _Work:
         odd: Counter[Odd] = Counter()
 
         def writing(place: str) -> None:
-            odd.update(scoring_on_spark.write(session, asked, own, place))
+            odd.update(write(asked, own, place))
             # Before anything is staged.
             odd_inputs.require_none(self.run, odd)
 
@@ -204,11 +209,6 @@ class _Work:
         # A pipeline may carry a column that is part of its entity.
         pipeline = self.run.pipeline
         return tuple(dict.fromkeys((*pipeline.entity, *pipeline.carried)))
-
-    def _scored(self, rows: pa.Table, model: ModelVersion, scorer: Scorer) -> pa.Table:
-        constants = {**_made_by(model), **self._stamps}
-        prediction = self.run.pipeline.prediction
-        return scoring.predictions(scorer, rows, self._shown, prediction, constants)
 
 
 def _made_by(model: ModelVersion) -> dict[str, str]:

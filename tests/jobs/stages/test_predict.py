@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyarrow import dataset
+from pyspark.sql.types import StructType
 
 from jobs.commands import decide
 from jobs.commands.decide import Said
@@ -18,7 +21,7 @@ from jobs.lake import model_events, ops, tables
 from jobs.lake.commits import publish
 from jobs.lake.locations import path
 from jobs.stages import predict
-from jobs.training import scoring
+from jobs.training import parts, scoring
 from jobs.training.dataset import Dataset
 from jobs.training.encoding import ENCODING
 from jobs.training.families import family_of
@@ -29,6 +32,7 @@ from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import AwaitsApproval, Refused
 from pipelines.model import LinearModel, Promotion, Serving
+from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, Pipeline
 from tests.jobs.lake import test_commits as commits
 from tests.jobs.training import small
@@ -108,28 +112,26 @@ def no_transforms(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def staged(monkeypatch: pytest.MonkeyPatch) -> list[pa.Table]:
+def staged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[pa.Table]:
     """What was staged, without Spark."""
     collected: list[pa.Table] = []
 
-    class Session:
-        # Spark's name.
-        def createDataFrame(self, rows: pa.Table, _schema: object) -> pa.Table:  # noqa: N802
-            return rows
-
-    monkeypatch.setattr(predict, "connect", lambda _: Session())
-
-    def stage_rows(
-        _run: object,
-        _name: str,
-        rows: pa.Table,
+    def stage_files(
+        run: Run,
+        name: str,
+        writing: Callable[[str], None],
+        schema: StructType,
         _days: object,
         _origin: object,
     ) -> int:
-        collected.append(rows)
-        return len(rows)
+        place = tmp_path / f"staged-{len(collected)}"
+        writing(str(place))
+        day = pa.schema([(run.pipeline.table(name).partition, pa.date32())])
+        written = dataset.dataset(place, partitioning=dataset.partitioning(day, flavor="hive"))
+        collected.append(written.to_table(schema.names))
+        return len(collected[-1])
 
-    monkeypatch.setattr(tables, "stage_rows", stage_rows)
+    monkeypatch.setattr(tables, "stage_files", stage_files)
     return collected
 
 
@@ -223,8 +225,19 @@ def test_where_others_run_spark_rows_are_scored_here(
     _promote(environment, NIGHTS.first)
     monkeypatch.setattr(predict, "ROWS_IN_PROCESS", 0)
     run = small.run_of(environment, "predict", NIGHTS.last, NIGHTS.first)
+    monkeypatch.setattr(parts, "ROWS_AT_ONCE", 20)
+    at_once = []
+
+    def counted(scorer: Scorer, rows: pa.Table, *others: Any) -> pa.Table:
+        at_once.append(len(rows))
+        return told(scorer, rows, *others)
+
+    told = scoring.predictions
+    monkeypatch.setattr(scoring, "predictions", counted)
     assert predict.predict(run)["scored_by"] == "this process"
     assert len(staged[0]) == 90
+    # Few of a night's 30 are in memory.
+    assert at_once == [20, 10] * 3
 
 
 def test_odd_inputs_are_scored_and_told_or_refused(

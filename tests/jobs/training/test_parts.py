@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobs.training import parts
-from jobs.training.scoring_on_spark import _Score
+from jobs.training.file_scoring import _Score
 from jobs.training.shards_on_spark import _Deal, _Learn
 from jobs.version import source_hash
 from pipelines.errors import Refused

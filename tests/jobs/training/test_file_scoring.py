@@ -16,12 +16,12 @@ from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
 from jobs.lake.data_files import day_files
-from jobs.training import odd_inputs, parts, scoring, scoring_on_spark
+from jobs.training import file_scoring, odd_inputs, parts, scoring
 from jobs.training.encoding import ENCODING
+from jobs.training.file_scoring import Asked, Shipped
 from jobs.training.odd_inputs import Odd
 from jobs.training.parts import Part
 from jobs.training.registry import ModelVersion, Registry
-from jobs.training.scoring_on_spark import Asked, Shipped
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.errors import NightshiftError
@@ -66,7 +66,7 @@ def by_day(
 ) -> dict[date, Shipped]:
     """A model for each night."""
     shipped = [
-        scoring_on_spark.ship(spark, registry, model, "exact", {"model_version": model.version})
+        file_scoring.ship(spark, registry, model, "exact", {"model_version": model.version})
         for model in models
     ]
     return dict(zip(NIGHTS, shipped, strict=True))
@@ -95,7 +95,7 @@ def _scored(spark: SparkSession, asked: Asked) -> tuple[pa.Table, Counter[Odd]]:
     files = list(day_files(DeltaTable(asked.table), NIGHTS.__contains__))
     place = Path(asked.table).with_name("told")
     place.mkdir(exist_ok=True)
-    odd = scoring_on_spark.write(spark, asked, files, str(place))
+    odd = file_scoring.write_on_spark(spark, asked, files, str(place))
     days = pa.schema([("landed_date", pa.date32())])
     written = ds.dataset(place, partitioning=ds.partitioning(days, flavor="hive"))
     scored = asked.told.empty_table()
@@ -189,7 +189,7 @@ def _there(place: Path) -> list[str]:
 
 def test_a_part_that_is_done_twice_is_there_once(tmp_path: Path) -> None:
     for _ in range(2):
-        with scoring_on_spark._Files(str(tmp_path), _PART, "day") as files:
+        with file_scoring._Files(str(tmp_path), _PART, "day") as files:
             files.add(_told(NIGHTS.first, NIGHTS.last))
             files.add(_told(NIGHTS.first, None))
     folders = [Path(file).parent.name for file in _there(tmp_path)]
@@ -202,7 +202,7 @@ def test_a_part_that_is_done_twice_is_there_once(tmp_path: Path) -> None:
 
 def test_of_a_part_that_failed_there_is_nothing(tmp_path: Path) -> None:
     def write_and_fail() -> None:
-        with scoring_on_spark._Files(str(tmp_path), _PART, "day") as files:
+        with file_scoring._Files(str(tmp_path), _PART, "day") as files:
             files.add(_told(NIGHTS.first, NIGHTS.last))
             raise ValueError("odd")
 
@@ -221,4 +221,4 @@ def test_a_model_that_came_as_other_bytes_is_not_loaded(
         family="linear", variant="exact", files=(("linear.json", digest),), made_by=()
     )
     with pytest.raises(NightshiftError, match=r"linear\.json came to this worker as other bytes"):
-        scoring_on_spark._loaded(shipped)
+        file_scoring._loaded(shipped)

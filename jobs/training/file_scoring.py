@@ -1,8 +1,8 @@
-"""Scoring by Spark's Python workers, in Arrow: any number of rows, and few of them in memory.
+"""Scoring of a table's files, in Arrow: any number of rows, and few of them in memory.
 
-Spark shares out the files of the rows; each worker reads its own, and writes what it says of them
-(see `parts`). A model travels as files that are named by their digest; a worker loads it
-once, and keeps it for later tasks.
+This process does one file after another, or Spark shares them out; each worker reads its own, and
+writes what it says of them (see `parts`). A model travels as files that are named by their digest;
+a worker loads it once, and keeps it for later tasks.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _COUNTS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shipped:
-    """A model whose files lie where Spark's workers find them."""
+    """A model by its files, which Spark's workers find by their digests."""
 
     family: str
     variant: Variant
@@ -105,6 +105,23 @@ class Asked:
         return pa.schema(fields)
 
 
+def by_files(model: ModelVersion, variant: Variant, made_by: Mapping[str, str]) -> Shipped:
+    """The model, told by its files.
+
+    Args:
+        model: That serves.
+        variant: In which it does.
+        made_by: Columns of a prediction that tell of it.
+    """
+    names = scoring.model_files(model, variant)
+    return Shipped(
+        family=model.family,
+        variant=variant,
+        files=tuple((name, model.sha256[name]) for name in names),
+        made_by=tuple(made_by.items()),
+    )
+
+
 def ship(
     session: SparkSession,
     registry: Registry,
@@ -125,16 +142,34 @@ def ship(
             (folder / name).rename(folder / model.sha256[name])
         paths = [str(folder / model.sha256[name]) for name in names]
         session.addArtifacts(*paths, file=True)
-    return Shipped(
-        family=model.family,
-        variant=variant,
-        files=tuple((name, model.sha256[name]) for name in names),
-        made_by=tuple(made_by.items()),
-    )
+    return by_files(model, variant, made_by)
 
 
 def write(
-    session: SparkSession, asked: Asked, files: Collection[DayFile], place: str
+    scorers: Mapping[Shipped, Scorer],
+    asked: Asked,
+    files: Collection[DayFile],
+    place: str,
+) -> Counter[Odd]:
+    """Write the prediction of each row of the files, in this process.
+
+    See `write_on_spark` for the rest.
+
+    Args:
+        scorers: Of each model that is asked.
+    """
+    odd: Counter[Odd] = Counter()
+    for file in files:
+        for part in parts.parts_of(file):
+            odd += _write(asked, part, scorers[asked.by_day[part.day]], place)
+    return odd
+
+
+def write_on_spark(
+    session: SparkSession,
+    asked: Asked,
+    files: Collection[DayFile],
+    place: str,
 ) -> Counter[Odd]:
     """Write the prediction of each row of the files; returns the odd inputs among the rows.
 
@@ -167,26 +202,25 @@ class _Score:
         odd: Counter[Odd] = Counter()
         for batch in batches:
             for unit in batch.to_pylist():
-                odd += self._write(Part(**unit))
+                part = Part(**unit)
+                scorer = _loaded(self.asked.by_day[part.day])
+                odd += _write(self.asked, part, scorer, self.place)
         told = []
         for (column, kind), rows in odd.items():
             told.append({"column": column, "kind": kind, "rows": rows})
         yield pa.RecordBatch.from_pylist(told, _COUNTS_SCHEMA)
 
-    def _write(self, part: Part) -> Counter[Odd]:
-        shipped = self.asked.by_day[part.day]
-        scorer = _loaded(shipped)
-        odd: Counter[Odd] = Counter()
-        wanted = (*self.asked.shown, *scorer.encoding.columns)
-        with _Files(self.place, part, self.asked.told_by) as files:
-            for rows in parts.read(self.asked.source, part, wanted):
-                odd += odd_inputs.count(rows, scorer.encoding)
-                files.add(self._scored(rows, shipped, scorer))
-        return odd
 
-    def _scored(self, rows: pa.Table, shipped: Shipped, scorer: Scorer) -> pa.Table:
-        constants = {**dict(shipped.made_by), **self.asked.stamps}
-        return scoring.predictions(scorer, rows, self.asked.shown, self.asked.prediction, constants)
+def _write(asked: Asked, part: Part, scorer: Scorer, place: str) -> Counter[Odd]:
+    made_by = asked.by_day[part.day].made_by
+    constants = {**dict(made_by), **asked.stamps}
+    odd: Counter[Odd] = Counter()
+    wanted = (*asked.shown, *scorer.encoding.columns)
+    with _Files(place, part, asked.told_by) as files:
+        for rows in parts.read(asked.source, part, wanted):
+            odd += odd_inputs.count(rows, scorer.encoding)
+            files.add(scoring.predictions(scorer, rows, asked.shown, asked.prediction, constants))
+    return odd
 
 
 class _Files:
