@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+NOWHERE = "nowhere"
+"""Instead of a version: the alias points to none."""
 FILES = "model"
 """Artifact folder of what serving and judging need. No pickled flavour of MLflow: a reader of a
 pickle runs its code."""
@@ -63,7 +65,8 @@ _CARD = "card"
 _DIGEST = "sha256."
 """Prefix of the tags that hold the digest of each file."""
 _SET_TO = "nightshift.champion"
-"""Tag of the registered model: where its alias is unless somebody has moved it by hand."""
+"""Tag of the registered model: where its alias is unless somebody has moved it by hand. Several, by
+spaces, while it is set."""
 _FAMILY = "family"
 _RECIPE = "recipe"
 _FIRST_FAMILY = NeuralNetwork.name
@@ -252,25 +255,30 @@ class Registry:
 
     def set_champion(self, version: str) -> None:
         """Have the alias point to a version, and remember that this platform did."""
+        self._about_to_leave_at(version)
         self._client.set_registered_model_alias(self.name, CHAMPION, version)
         self._client.set_registered_model_tag(self.name, _SET_TO, version)
 
     def remove_champion(self) -> None:
         """Have the alias point nowhere."""
+        self._about_to_leave_at(NOWHERE)
         self._client.delete_registered_model_alias(self.name, CHAMPION)
         self._client.delete_registered_model_tag(self.name, _SET_TO)
 
-    def champion_set(self) -> str | None:
-        """The version to which this platform set the alias last; None: to none, or long ago."""
+    def champion_left_at(self) -> list[str]:
+        """The version at which this platform has left the alias; NOWHERE: at none, or long ago.
+
+        Several where it was killed while it set the alias, the last of which was to have it.
+        """
         try:
             model = self._client.get_registered_model(self.name)
         except MlflowException as error:
             if error.error_code in _UNKNOWN:
                 # It, or MLflow's database, was deleted.
-                return None
+                return [NOWHERE]
             raise
-        tag: str | None = model.tags.get(_SET_TO)
-        return tag
+        tag: str = model.tags.get(_SET_TO, NOWHERE)
+        return tag.split()
 
     def log_evaluation(
         self, model: ModelVersion, metrics: Mapping[str, float], figures: Mapping[str, Figure]
@@ -380,6 +388,11 @@ class Registry:
             "served before, the next candidate that is fit takes its place (stages train and "
             "evaluate)."
         )
+
+    def _about_to_leave_at(self, version: str) -> None:
+        # Killed in between, it is at one of these, and nobody has moved it.
+        others = [place for place in self.champion_left_at() if place != version]
+        self._client.set_registered_model_tag(self.name, _SET_TO, " ".join([*others, version]))
 
     def _pinned(self, model: ModelVersion) -> Snapshot:
         """What a model was made from."""

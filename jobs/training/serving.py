@@ -15,7 +15,7 @@ from jobs.lake.model_events import Turn
 from jobs.lake.store_faults import explain_mlflow_fault, explain_store_fault
 from jobs.training import comparison, scoring
 from jobs.training.families.light import EXACT, QUANTISED, Variant
-from jobs.training.registry import CHAMPION, ModelVersion, Registry
+from jobs.training.registry import CHAMPION, NOWHERE, ModelVersion, Registry
 from pipelines import catalog
 from pipelines.days import Days
 from pipelines.environment import Environment
@@ -23,9 +23,6 @@ from pipelines.errors import NightshiftError, Refused, UsageError
 
 if TYPE_CHECKING:
     from pipelines.spec import Pipeline
-
-NOWHERE = "nowhere"
-"""Instead of a version: the alias was deleted."""
 
 
 def serving_model(
@@ -81,9 +78,9 @@ def follow(environment: Environment, registry: Registry) -> str | None:
     # One that was deleted in MLflow can have no alias: who loads it tells the way out.
     there = {model.version for model in registry.versions()}
     is_there = serves in there
-    left_at = registry.champion_set()
-    moved_to = pointed_to if pointed_to != left_at else None
-    if pointed_to is None and left_at in there:
+    left_at = registry.champion_left_at()
+    moved_to = pointed_to if pointed_to not in left_at else None
+    if pointed_to is None and NOWHERE not in left_at and there.intersection(left_at):
         moved_to = NOWHERE
     if moved_to is not None:
         _record_move(environment, registry, moved_to, known[-1] if known else None, is_there)
@@ -119,9 +116,10 @@ def put_right(environment: Environment, registry: Registry) -> str | None:
 def _record_move(
     environment: Environment, registry: Registry, to: str, turn: Turn | None, is_there: bool
 ) -> None:
-    name, left_at = registry.name, registry.champion_set()
+    name = registry.name
+    *_, left_at = registry.champion_left_at()
     alias = f"the alias '{CHAMPION}' of '{name}' in MLflow"
-    begun = f" from version {left_at}" if left_at else ""
+    begun = "" if left_at == NOWHERE else f" from version {left_at}"
     what = f"moved {alias}{begun} to version {to}"
     if to == NOWHERE:
         what = f"deleted {alias}, which pointed to version {left_at}"

@@ -179,6 +179,33 @@ def test_an_alias_that_has_not_followed_yet_was_moved_by_nobody(
     assert serving.put_right(environment, registry) == "1", "to what served before, by hand"
 
 
+def test_an_alias_was_moved_by_nobody_where_who_set_it_was_killed_before_that_was_remembered(
+    environment: Environment,
+    registry: Registry,
+    evaluated: Callable[..., ModelVersion],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    evaluated(FIRST)
+    evaluated(SECOND)
+    remember = registry._client.set_registered_model_tag
+
+    def killed(*arguments: str) -> None:
+        if registry.champion() == "1":
+            raise KeyboardInterrupt
+        remember(*arguments)
+
+    decide.rollback(environment, SMALL, None, Said(who="alice", why="odd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(registry._client, "set_registered_model_tag", killed)
+        with pytest.raises(KeyboardInterrupt):
+            serving.put_right(environment, registry)
+    decide.rollback(environment, SMALL, "2", Said(who="alice", why="well again"))
+    assert registry.champion() == "1"
+    assert serving.put_right(environment, registry) is None
+    assert registry.champion() == "2"
+    assert model_events.alias_moves(environment, "small") == []
+
+
 def test_an_alias_that_was_set_before_that_was_remembered_counts_as_moved(
     environment: Environment, registry: Registry, evaluated: Callable[..., ModelVersion]
 ) -> None:
