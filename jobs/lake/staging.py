@@ -292,10 +292,12 @@ def _checksums(run: Run, name: str, staging: Staging) -> dict[date, str]:
     rows = _frame(run, name, staging)
     column = partition(run, name)
     volatile = () if name not in _declared(run) else run.pipeline.table(name).volatile
+    # Not asked of Spark, which would look for the files of the rows once more.
+    names = {field["name"] for field in staging.schema["fields"]}
     # Sorted, because a fingerprint depends on the order of its columns.
-    content = set(rows.columns) - set(volatile)
+    content = names - set(volatile)
     # A day says the same with and without a column that a file of another day has added.
-    added = content & set(_undeclared(run, name, rows.columns))
+    added = content & set(_undeclared(run, name, names))
     checksum = fingerprint(sorted(content - added), added=added)
     by_day = rows.groupBy(F.col(column).alias("day"))
     summed = by_day.agg(checksum.alias("checksum")).collect()
