@@ -167,9 +167,13 @@ def weather_lake(
     shared_environment: Environment, tmp_path_factory: pytest.TempPathFactory
 ) -> Environment:
     """A lake with some weeks of weather, on the shared server."""
+    from jobs.spark.session import plan_for
     from tests import weather
 
-    return weather.lake(shared_environment, tmp_path_factory.mktemp("weather"))
+    environment = weather.lake(shared_environment, tmp_path_factory.mktemp("weather"))
+    # A load has Spark compile, which no test of a night's rows pays off.
+    plan_for(shared_environment, many_rows=False)
+    return environment
 
 
 @pytest.fixture(scope="session")

@@ -256,6 +256,7 @@ def test_every_expectation_about_rows_can_fail(good: dict[str, DataFrame], name:
     assert declared - failed(verdict) == set()
 
 
+@pytest.mark.usefixtures("one_explained")
 @pytest.mark.parametrize(
     ("name", "change", "caught_by"),
     [

@@ -151,6 +151,7 @@ def test_every_expectation_about_rows_can_fail(real: dict[str, DataFrame], name:
     assert {one for one in declared if one[1] not in untested} <= found
 
 
+@pytest.mark.usefixtures("one_explained")
 @pytest.mark.parametrize(
     ("name", "change", "caught_by"),
     [
