@@ -25,7 +25,7 @@ from jobs.lake.publications import Publication
 from jobs.services import child
 from jobs.stages import train as stage
 from jobs.training import explanations
-from jobs.training.explanations.served import one_of
+from jobs.training.explanations.served import Explainer, one_of, published
 from jobs.training.families.light import EXACT, QUANTISED, Variant
 from jobs.training.registry import Registry
 from jobs.training.scoring import load
@@ -108,6 +108,14 @@ def publish_predictions(
 @pytest.fixture
 def environment(tmp_path: Path) -> Environment:
     return small.models_at(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """A home in which a model has served a night, for tests that change nothing of it."""
+    environment = small.models_at(tmp_path_factory.mktemp("kept"))
+    serve(environment, LINEAR)
+    return environment
 
 
 @pytest.fixture
@@ -204,15 +212,26 @@ def test_a_night_is_told_by_feature(environment: Environment, explained: Explain
     assert sum(row["share"] for row in rows) == pytest.approx(1)
     assert words.startswith("small 2013-01-24: 40 predictions, by version 1 (linear).")
     whole, _ = explained(key={"batch": "0"})
-    of_x = []
-    for batch in range(40):
-        single, _ = explained(key={"batch": str(batch)})
-        (row,) = [row for row in single if row["feature"] == "x"]
-        of_x.append(row["attribution"])
+    (told,) = [row["attribution"] for row in whole if row["feature"] == "x"]
+    of_x = _of_x_alone(environment)
+    assert told == of_x[0]
     assert rows[0]["mean_absolute"] == pytest.approx(np.abs(of_x).mean())
     assert rows[0]["mean"] == pytest.approx(np.mean(of_x))
     assert len(whole) == len(rows)
     assert len(said) == 40
+
+
+def _of_x_alone(environment: Environment) -> list[float]:
+    """What x gives to each prediction where it is explained alone; without its picture."""
+    explainer = Explainer.of(environment, LINEAR)
+    predictions = published(environment, LINEAR, NIGHT)
+    found = []
+    for batch in range(40):
+        one = one_of(LINEAR, predictions, {"batch": str(batch)})
+        (explained,) = explainer.explain(NIGHT, one)
+        (attributions,) = explained.attribution.of_features.tolist()
+        found.append(attributions[explained.scorer.encoding.columns.index("x")])
+    return found
 
 
 def test_of_many_predictions_some_are_taken_and_it_is_said(
@@ -295,10 +314,9 @@ def test_as_a_table_the_rows_behind_are_told_too(
 
 
 def test_rows_alone_are_on_stdout_for_programs(
-    environment: Environment, capsys: pytest.CaptureFixture[str]
+    kept: Environment, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    serve(environment, LINEAR)
-    tell(environment, LINEAR, NIGHTS, KEY, "csv")
+    tell(kept, LINEAR, NIGHTS, KEY, "csv")
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert len(rows) == len(LINEAR.training.features)
     assert float(rows[0]["attribution"])
@@ -315,11 +333,10 @@ def test_rows_alone_are_on_stdout_for_programs(
     ],
 )
 def test_a_key_of_no_row_or_of_several_is_told_with_what_is_near(
-    key: dict[str, str], message: str, environment: Environment
+    key: dict[str, str], message: str, kept: Environment
 ) -> None:
-    serve(environment, LINEAR)
     with pytest.raises(UsageError, match=message):
-        tell(environment, LINEAR, NIGHTS, key, "json")
+        tell(kept, LINEAR, NIGHTS, key, "json")
 
 
 def test_a_column_of_a_key_that_has_no_value_is_told(environment: Environment) -> None:
@@ -336,14 +353,13 @@ def test_a_key_is_of_one_night(environment: Environment) -> None:
 
 @pytest.mark.parametrize("key", [{}, KEY], ids=["night", "one"])
 def test_a_day_without_predictions_is_told_with_days_that_have_some(
-    key: dict[str, str], environment: Environment
+    key: dict[str, str], environment: Environment, kept: Environment
 ) -> None:
     empty = Days.of(small.FIRST)
     with pytest.raises(UsageError, match="no prediction on 2013-01-01.*Its last nights: none yet"):
         tell(environment, LINEAR, empty, key, "json")
-    serve(environment, LINEAR)
     with pytest.raises(UsageError, match="Its last nights: 2013-01-24"):
-        tell(environment, LINEAR, empty, key, "json")
+        tell(kept, LINEAR, empty, key, "json")
 
 
 def test_a_model_without_files_is_told(environment: Environment) -> None:
@@ -380,12 +396,11 @@ def test_a_prediction_of_before_is_explained_by_the_task_of_then(
 
 
 def test_a_family_without_a_method_is_refused(
-    environment: Environment, monkeypatch: pytest.MonkeyPatch
+    kept: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    serve(environment, LINEAR)
     monkeypatch.setattr(explanations, "METHODS", {})
     with pytest.raises(Refused, match="'linear' is not explained"):
-        tell(environment, LINEAR, NIGHTS, KEY, "json")
+        tell(kept, LINEAR, NIGHTS, KEY, "json")
 
 
 def test_a_score_that_is_not_the_published_one_is_not_explained(environment: Environment) -> None:
