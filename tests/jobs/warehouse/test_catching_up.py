@@ -451,6 +451,8 @@ def test_who_reads_keeps_nothing_from_being_published(lake: Lake) -> None:
         assert lake.catch_up().written == tuple(FEW_DAYS)
 
 
+HASTY = replace(QUICK, connect=2, statement=2, transaction=4)
+"""For tests that wait until all of it is over."""
 TRIGGER = """
 CREATE FUNCTION public.bad() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {} RETURN NEW; END $$;
 CREATE TRIGGER bad BEFORE INSERT ON toy._predictions FOR EACH ROW EXECUTE FUNCTION public.bad()
@@ -473,7 +475,7 @@ def test_a_server_that_is_full_or_slow_is_told_and_caught_up_later(
     lake.catch_up()
     lake.publish_predictions(*FEW_DAYS, salt="new")
     lake.do(TRIGGER.format(body))
-    told = after_publication(lake.environment, PIPELINE, [PREDICTIONS], QUICK)
+    told = after_publication(lake.environment, PIPELINE, [PREDICTIONS], HASTY)
     assert says in str(told["warehouse_failed"])
     assert told["warehouse_days"] == 0
     lake.require_same({FIRST: ""})
@@ -505,7 +507,7 @@ def test_a_day_that_postgresql_cannot_take_keeps_no_other_one_out(
     lake.publish_predictions(*FEW_DAYS, salt="new")
     # The first that is written.
     lake.do(OF_ONE_DAY.format(day=FEW_DAYS[2], body=body))
-    caught = lake.catch_up()
+    caught = lake.catch_up(HASTY)
     assert caught.written == tuple(FEW_DAYS[:2])
     (fault,) = caught.faults
     assert fault.startswith(f"{FEW_DAYS[2]}: PostgreSQL: {says}")
@@ -618,7 +620,7 @@ def test_a_server_that_freezes_cannot_hang_a_night(lake: Lake, postgres: Postgre
     lake.publish_predictions(FIRST, salt="new")
     began = time.monotonic()
     with postgres.frozen():
-        told = after_publication(lake.environment, PIPELINE, [PREDICTIONS], QUICK)
+        told = after_publication(lake.environment, PIPELINE, [PREDICTIONS], HASTY)
         assert "warehouse_failed" in told
         # It answers no more once the connection is there.
         assert time.monotonic() - began < 20
@@ -630,7 +632,7 @@ def test_a_server_that_freezes_cannot_hang_a_night(lake: Lake, postgres: Postgre
 
     with after_step(6, freeze):
         began = time.monotonic()
-        told = after_publication(lake.environment, PIPELINE, [PREDICTIONS], QUICK)
+        told = after_publication(lake.environment, PIPELINE, [PREDICTIONS], HASTY)
     assert "warehouse_failed" in told
     assert time.monotonic() - began < 20
     frozen[0].__exit__(None, None, None)
