@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -36,10 +37,23 @@ def rule(*, is_dry: bool = False) -> Rule:
     return Rule(before=NOW - timedelta(days=30), is_dry=is_dry)
 
 
-def migrated(home: Path) -> Environment:
-    """A home whose Airflow has a database, with a line of its log of long ago and one of now."""
-    environment = Environment.read({"NIGHTSHIFT_HOME": str(home)})
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database that Airflow has made, which takes it seconds; for copies."""
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path_factory.mktemp("made"))})
     prepare(environment)
+    return database(environment)
+
+
+@pytest.fixture
+def migrated(made: Path, tmp_path: Path) -> Environment:
+    """A home whose Airflow has a database, with a line of its log of long ago and one of now."""
+    environment = Environment.read({"NIGHTSHIFT_HOME": str(tmp_path)})
+    environment.logs.mkdir(parents=True)
+    make_all(environment)
+    airflow.make_login(environment)
+    shutil.copyfile(made, database(environment))
+    airflow.migrated(environment, 0)
     days = [NOW - timedelta(days=60), NOW - timedelta(days=1)]
     moments = [(str(day), "trigger") for day in days]
     with closing(sqlite3.connect(database(environment))) as opened, opened:
@@ -53,23 +67,24 @@ def events(environment: Environment) -> int:
     return int(rows[0])
 
 
-def test_old_rows_go_a_dry_run_only_tells_and_a_fault_is_no_success(tmp_path: Path) -> None:
-    environment = migrated(tmp_path)
-    told = airflow.clean_database(environment, rule(is_dry=True))
+def test_old_rows_go_a_dry_run_only_tells_and_a_fault_is_no_success(migrated: Environment) -> None:
+    told = airflow.clean_database(migrated, rule(is_dry=True))
     assert told is not None
     assert told.deleted == 1
-    assert events(environment) == 2
-    assert airflow.clean_database(environment, rule()) == told
-    assert events(environment) == 1
-    with closing(sqlite3.connect(database(environment))) as opened:
+    assert events(migrated) == 2
+    assert airflow.clean_database(migrated, rule()) == told
+    assert events(migrated) == 1
+    with closing(sqlite3.connect(database(migrated))) as opened:
         opened.execute("ALTER TABLE log RENAME COLUMN dttm TO at")
     message = r"could not be cleaned \(exit code 1\):(.|\n)*did not clean them: \['log'\]"
     with pytest.raises(NightshiftError, match=message):
-        airflow.clean_database(environment, rule())
+        airflow.clean_database(migrated, rule())
 
 
-def test_it_is_cleaned_in_a_shell_that_names_other_users_too(tmp_path: Path) -> None:
-    environment = replace(migrated(tmp_path), users="ann:viewer")
+def test_it_is_cleaned_in_a_shell_that_names_other_users_too(
+    migrated: Environment, tmp_path: Path
+) -> None:
+    environment = replace(migrated, users="ann:viewer")
     cleaned = airflow.clean_database(environment, rule())
     assert cleaned is not None
     assert cleaned.deleted == 1
@@ -97,13 +112,12 @@ def test_accounts_in_the_database_are_made_once(tmp_path: Path) -> None:
 
 
 def test_a_task_of_airflow_from_which_its_database_is_hidden_cleans_it_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    migrated: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    environment = migrated(tmp_path)
     # As `block_orm_access` of Airflow's supervisor does.
     for section in ("DATABASE", "CORE"):
         monkeypatch.setenv(f"AIRFLOW__{section}__SQL_ALCHEMY_CONN", "airflow-db-not-allowed:///")
-    cleaned = airflow.clean_database(environment, rule())
+    cleaned = airflow.clean_database(migrated, rule())
     assert cleaned is not None
     assert cleaned.deleted == 1
 
