@@ -375,10 +375,12 @@ def test_what_is_published_is_there_without_a_restart(served: Served, ann: Conne
     served.lake.publish_predictions(day)
     asked = f"SELECT count(*) FROM predictions WHERE reading_date = '{day}'"
     assert ann.ask(asked) == [(4,)], "at once: the newest version is read"
-    others, passing = (
-        Lake(served.lake.environment, replace(PIPELINE, derived=(replace(SUMS, name=name),)))
-        for name in ("others", "passing")
-    )
+
+    def lake_with(name: str) -> Lake:
+        declared = replace(PIPELINE, derived=(replace(SUMS, name=name),))
+        return Lake(served.lake.environment, declared)
+
+    others, passing = lake_with("others"), lake_with("passing")
     others.publish({FIRST: sums()}, "others")
     passing.publish({FIRST: sums()}, "passing")
     log = served.lake.environment.home / "jdbc.log"
