@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from jobs.stages import evaluate as stage
 from jobs.stages.evaluate import evaluate
 from jobs.stages.train import train
 from jobs.training import serving
@@ -26,6 +27,9 @@ ROWS = small.rows_of(Days(small.FIRST, NIGHTS[-1]))
 LINEAR = small.learned_by(small.SMALL, small.LINEAR)
 AGED = replace(LINEAR, promotion=replace(LINEAR.promotion, max_age_days=1))
 """Its champion may be replaced every second night by whatever is not shown to be worse."""
+NETWORK = small.learned_by(AGED, replace(small.NETWORK, ranks=1, epochs=3))
+WILD = small.learned_by(AGED, replace(small.NETWORK, ranks=1, epochs=3, learning_rate=30.0))
+"""Whose weights and predictions are numbers all the same."""
 
 
 def shuffled() -> pa.Table:
@@ -106,3 +110,42 @@ def test_a_huge_learning_rate_never_serves(rate: float, ranked: Environment) -> 
     registry = Registry(ranked, "small")
     assert registry.champion() is None
     assert serving.serving_model(ranked, registry, NIGHTS[0]) is None
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nights of which no picture is kept, which takes seconds."""
+    monkeypatch.setattr(stage, "_log", lambda *_: None)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_honest_network_of_that_size_serves(ranked: Environment) -> None:
+    small.publish(ranked, ROWS)
+    assert night(NETWORK, ranked, 0) == "promoted"
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    ("pipeline", "rows", "why"),
+    [
+        (NETWORK, shuffled(), "beats baseline group_mean in only"),
+        (NETWORK, leaking(), "must have seen the future"),
+        (WILD, ROWS, "beats baseline group_mean in only"),
+    ],
+    ids=["shuffled", "leaking", "wild"],
+)
+def test_such_a_network_serves_neither_as_the_first_nor_beside_a_champion(
+    pipeline: Pipeline, rows: pa.Table, why: str, ranked: Environment
+) -> None:
+    small.publish(ranked, rows)
+    with pytest.raises(Refused, match=f"was refused, and no other serves.*{why}"):
+        night(pipeline, ranked, 1)
+    # Of two nights before: the network is judged once more, beside one that is old enough.
+    small.publish(ranked, ROWS)
+    train(small.run_of(ranked, "train", pipeline=AGED))
+    assert evaluate(small.run_of(ranked, "evaluate", pipeline=AGED))["event"] == "promoted"
+    small.publish(ranked, rows)
+    again = evaluate(small.run_of(ranked, "evaluate", NIGHTS[1], pipeline=pipeline))
+    assert (again["event"], again["model_version"]) == ("refused", "1")
+    assert why in again["reason"]
+    assert (again["champion_before"], again["serves"]) == ("2", "2")
