@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -196,15 +198,59 @@ def test_what_was_read_by_its_logarithm_is_in_the_example_as_it_is_given(tmp_pat
     assert (example["line"], example["oven"]) == ("AA", "north")
 
 
-def test_no_file_of_a_model_is_a_pickle(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pipeline", KINDS[:2], ids=_title)
+def test_no_file_of_a_model_is_a_pickle(tmp_path: Path, pipeline: Pipeline) -> None:
     environment = small.models_at(tmp_path)
-    model = keep(environment, LINEAR, tmp_path)
+    model = keep(environment, pipeline, tmp_path)
     folder = environment.home / "mlartifacts" / "small" / model.run_id / "artifacts" / FILES
     for file in folder.rglob("*"):
+        if file.name == MODEL:
+            _require_plain_archive(file)
+            continue
         json.loads(file.read_text()) if file.suffix == ".json" else file.read_text()
     described = (folder / mlflow_flavor.MODEL).read_text()
     assert "python_model" not in described
     assert "pickle" not in described
+
+
+def _require_plain_archive(file: Path) -> None:
+    """A Keras file is texts, and arrays as HDF5 has them."""
+    with zipfile.ZipFile(file) as archive:
+        for name in archive.namelist():
+            content = archive.read(name)
+            if name.endswith(".h5"):
+                assert content.startswith(b"\x89HDF")
+            else:
+                json.loads(content)
+
+
+class Planted:
+    """Whoever unpickles it makes a file."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._place,)
+
+
+@pytest.mark.parametrize("pipeline", KINDS[:2], ids=_title)
+def test_a_pickle_among_a_models_files_is_not_read(tmp_path: Path, pipeline: Pipeline) -> None:
+    keep(small.models_at(tmp_path), pipeline, tmp_path)
+    folder, ran = tmp_path / "files", tmp_path / "ran"
+    payload = pickle.dumps(Planted(ran))
+    # Where MLflow's own flavours have theirs: nobody looks at it.
+    (folder / "python_model.pkl").write_bytes(payload)
+    assert len(mlflow.pyfunc.load_model(str(folder)).predict(ROWS.to_pandas())) == len(ROWS)
+    for name in (ENCODING, *family_of(pipeline.training.family.name).files):
+        own = (folder / name).read_bytes()
+        (folder / name).write_bytes(payload)
+        with pytest.raises(ValueError, match=r"decode|not a valid|accessible"):
+            mlflow.pyfunc.load_model(str(folder))
+        (folder / name).write_bytes(own)
+    assert not ran.exists()
+    pickle.loads(payload)
+    assert ran.exists()
 
 
 def _answers(url: str) -> bool:

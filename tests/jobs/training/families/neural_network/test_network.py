@@ -126,6 +126,24 @@ def test_a_saved_model_gives_the_same_predictions_and_carries_no_code_of_ours(
     assert {name.split(".")[0] for name in modules} <= {"keras", "builtins"}
 
 
+def test_a_file_that_would_run_code_of_its_own_is_refused_and_runs_none(tmp_path: Path) -> None:
+    ran, file = tmp_path / "ran", tmp_path / "model.keras"
+    place = str(ran)
+    given = keras.Input((2,), name="numeric")
+    # Keras keeps the bytes of a lambda's code, and runs it when it builds the model.
+    planted = keras.layers.Lambda(
+        lambda numbers: (__import__("pathlib").Path(place).touch(), numbers)[1]
+    )
+    keras.Model(given, planted(given)).save(file)
+    ran.unlink()
+    with pytest.raises((TypeError, ValueError), match="lambda.*arbitrary code"):
+        network.load(file)
+    assert not ran.exists()
+    # It is no blank: whoever does not ask for safety has run it.
+    keras.saving.load_model(file, safe_mode=False)
+    assert ran.exists()
+
+
 def test_calibration_becomes_part_of_the_weights() -> None:
     job = job_of()
     model = _build(job)
