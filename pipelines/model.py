@@ -520,7 +520,8 @@ class Watch:
     retrains: tuple[WatchKind, ...] = ("quality",)
     """While one of these is, by the nights since the champion's turn began, it counts as too old
     (`Promotion.max_age_days`): the night's candidate takes its place unless it is shown to be
-    worse."""
+    worse. Where `Promotion.refresh_days` is no more than `min_nights`, newer fits take it before:
+    then it changes only what becomes of another recipe, and of a champion that was put back."""
 
     def __post_init__(self) -> None:
         refuse_odd_kinds("Watch", self)

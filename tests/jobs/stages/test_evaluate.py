@@ -464,6 +464,36 @@ def test_lost_quality_lets_the_nights_candidate_take_the_champions_place(
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_where_fits_are_refreshed_each_night_lost_quality_tells_of_the_one_that_stays(
+    platform: Platform,
+) -> None:
+    platform.limits(refresh_days=1)
+    platform.train(GOOD)
+    platform.evaluate()
+    needed = platform.pipeline.watch.min_nights
+    until = small.LAST + timedelta(days=2 * needed)
+    _over(platform, "quality", until, 2 * needed)
+    # Tonight's fit takes its place whatever the watch says.
+    assert platform.nights(GOOD, 2) == ["promoted"] * 2
+    after = small.LAST + timedelta(days=2)
+    assert "the same recipe with newer rows" in _reason(platform, "3")
+    # Another recipe waits until the last fit of the one before has lost it in as many nights.
+    for number in range(1, needed + 2):
+        night = after + timedelta(days=number)
+        platform.train(GOOD, night, recipe="another")
+        event = platform.evaluate(night)["event"]
+        assert event == ("promoted" if number > needed else "kept")
+    assert "A new model is asked for: quality" in _reason(platform, str(3 + needed + 1))
+
+
+def _reason(platform: Platform, version: str) -> str:
+    """What the gate said of a version last."""
+    told = model_events.events(platform.environment, platform.pipeline.name, version)
+    reason: str = told[-1]["reason"]
+    return reason
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_quality_that_another_model_has_lost_speaks_not_against_the_one_put_back(
     platform: Platform,
 ) -> None:
