@@ -10,7 +10,8 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -187,23 +188,44 @@ def tune(
     _go_on(study, _declared(tuning))
     ended = len(_ended(study))
 
+    faults: list[BaseException] = []
+
+    def judge(trial: Trial) -> float:
+        with _kept_in(faults):
+            return _judge(tuning, trial, ranks_in, deadline)
+
     def tell(_: optuna.Study, trial: FrozenTrial) -> None:
         tried = _tried(tuning, trial)
-        if not _was_cut_off(trial):
-            _log(tuning, trial, tried)
-        told(tried)
+        with _kept_in(faults):
+            if not _was_cut_off(trial):
+                _log(tuning, trial, tried)
+            told(tried)
 
     deadline = None if seconds is None else time.monotonic() + seconds
     if ended < trials:
         study.optimize(
-            lambda trial: _judge(tuning, trial, ranks_in, deadline),
+            judge,
             n_trials=trials - ended,
             timeout=seconds,
             n_jobs=at_once,
             catch=(_Failed, _TimeUp),
             callbacks=[tell],
         )
+    if faults:
+        raise faults[0]
     return _best_first(tuning, study)
+
+
+@contextmanager
+def _kept_in(faults: list[BaseException]) -> Iterator[None]:
+    """Keep what ends the tuning: of the last trials side by side Optuna loses what they raise."""
+    try:
+        yield
+    except (_Failed, _TimeUp, optuna.TrialPruned):
+        raise
+    except BaseException as error:
+        faults.append(error)
+        raise
 
 
 def _study(tuning: Tuning, at_once: int) -> optuna.Study:

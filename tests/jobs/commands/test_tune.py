@@ -289,6 +289,17 @@ def test_a_fault_ends_the_tuning_once_and_then_counts_as_one_of_the_settings(
     assert _tune(environment, 3) == rows
 
 
+def test_a_fault_ends_a_tuning_side_by_side_too(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> Any:
+        raise NightshiftError("Rank 0 of the training was gone with exit code 1")
+
+    monkeypatch.setattr(backtest, "walk", failing)
+    with pytest.raises(NightshiftError, match="exit code 1"):
+        _tune(environment, 2, at_once=2)
+
+
 def test_settings_that_were_interrupted_in_between_have_failed_twice_all_the_same(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,6 +349,38 @@ def test_a_trial_that_is_clearly_worse_is_pruned(
 def test_trials_run_side_by_side(environment: Environment) -> None:
     rows = _tune(environment, 4, at_once=2)
     assert [row[1] for row in rows].count("done") >= 3
+
+
+def test_networks_are_tried_side_by_side_and_gone_on_with(
+    ranked: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = backtest.walk
+    trained: list[tuple[str, bool]] = []
+
+    def counted(asked: Backtest, ranks_in: Environment) -> Any:
+        for done in walk(asked, ranks_in):
+            trained.append((asked.digest, done.seconds is not None))
+            yield done
+
+    monkeypatch.setattr(backtest, "walk", counted)
+    small.publish(ranked, small.rows_of(Days(small.FIRST, SCORED.last)))
+    network = replace(small.NETWORK, epochs=1)
+    search: dict[str, Choice] = {"learning_rate": OneOf(values=(0.02, 0.05))}
+    pipeline = replace(small.learned_by(small.SMALL, network), search=search)
+    # Each ends with its first night of two.
+    assert _tune(ranked, 2, pipeline=pipeline, at_once=2, seconds=1e-3) == []
+    begun = dict(trained)
+    rows = _tune(ranked, 2, pipeline=pipeline, at_once=2)
+    assert [row[1] for row in rows] == ["done", "done"]
+    losses = [row[2] for row in rows]
+    assert losses == sorted(set(losses))
+    assert {row[6] for row in rows} == {"learning_rate=0.02", "learning_rate=0.05"}
+    # Every night of each is trained once, also those of before.
+    assert set(begun) <= {row[7] for row in rows}
+    fresh = [digest for digest, is_fresh in trained if is_fresh]
+    assert sorted(fresh) == sorted(2 * [str(row[7]) for row in rows])
+    monkeypatch.setattr(backtest, "walk", _never)
+    assert _tune(ranked, 2, pipeline=pipeline, at_once=2) == rows
 
 
 def test_when_the_time_is_up_a_trial_ends_with_its_night_and_goes_on_the_next_time(

@@ -13,17 +13,26 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 
 _CHATTER = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog|I0000 |INFO: Created TensorFlow Lite"
 )
 
+_ONE_AT_A_TIME = RLock()
+"""Standard error is the process's own: of two threads the second would put back what the first has
+put there."""
+
 
 def import_tensorflow() -> None:
-    """Import it if it is not there yet."""
-    if "tensorflow" not in sys.modules:
-        with without_chatter():
-            import tensorflow  # noqa: F401
+    """Import it, and Keras with it, if they are not there yet."""
+    # Networks are tried side by side on threads: of two that import it each would find what the
+    # other has imported half.
+    with _ONE_AT_A_TIME:
+        if "keras" not in sys.modules:
+            with without_chatter():
+                import keras  # noqa: F401
+                import tensorflow  # noqa: F401
 
 
 @contextmanager
@@ -32,6 +41,11 @@ def without_chatter() -> Iterator[None]:
 
     C++ writes to it by its number.
     """
+    with _ONE_AT_A_TIME:
+        yield from _held_back()
+
+
+def _held_back() -> Iterator[None]:
     sys.stderr.flush()
     real = os.dup(2)
     with tempfile.TemporaryFile() as held:
