@@ -25,9 +25,9 @@ from deltalake.transaction import AddAction, RemoveAction, create_table_with_add
 
 from jobs.lake import publications
 from jobs.lake.arrow_files import arrow_files
-from jobs.lake.data_files import day_files
+from jobs.lake.data_files import altered, day_files
 from jobs.lake.knowledge import Knowledge, newest_version
-from jobs.lake.locations import partition, path, sql_name
+from jobs.lake.locations import maker, partition, path, sql_name
 from jobs.lake.log import is_table
 from jobs.lake.publications import Input, Publication
 from jobs.version import code_version
@@ -81,6 +81,8 @@ class Published:
     """What stays published of days for which other rows were staged."""
     replaced: tuple[date, ...] = ()
     """Days of which other rows were published before."""
+    rows_before: int = 0
+    """How many rows these days had."""
 
 
 def publish(
@@ -173,6 +175,7 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
     made = _publications(run, name, staging, known, differing)
     version = table.version() if table else -1
     if differing or table is None:
+        _refuse_altered(run, name, staging, differing)
         version += 1
         committed = [one for one in made if one.changed]
         if told.first_lost is not None:
@@ -185,14 +188,16 @@ def _try_to_publish(run: Run, name: str, whole: Staging, keep_published: bool) -
     served = _last_changes(run, name, kept)
     visible = [staging.rows_of(day) for day in staging.days]
     visible += [one.rows for one in served]
-    there = {one.day for one in [*found, *told] if one not in arrived}
+    before = publications.latest(one for one in [*found, *told] if one not in arrived)
     changed_days = {*differing, *(one.day for one in arrived)}
+    replaced = [day for day in whole.days if day in changed_days & before.keys()]
     return Published(
         rows=sum(visible),
         version=version,
         changed=bool(changed_days),
         kept=served,
-        replaced=tuple(day for day in whole.days if day in changed_days & there),
+        replaced=tuple(replaced),
+        rows_before=sum(before[day].rows for day in replaced),
     )
 
 
@@ -305,6 +310,20 @@ def _refuse_late(run: Run, name: str, staging: Staging, replaced: list[Publicati
                 f"{sql_name(run, name)} for {one.day} was published by a later run than "
                 f"{run.run_id}, namely {one.run_id}: this one changed nothing."
             )
+
+
+def _refuse_altered(run: Run, name: str, staging: Staging, days: Collection[date]) -> None:
+    """Refuse files that are others than those which were staged, and judged since."""
+    published = set(map(str, days))
+    files = [file for file in staging.files if file.day in published]
+    found = altered(path(run, name), staging.folder, files)
+    if found:
+        raise NightshiftError(
+            f"{sql_name(run, name)} for {staging.span}: {len(found)} staged file(s) were changed "
+            f"or removed since, such as {found[0]}. Nothing was published: what was judged is not "
+            "what is there. Nobody but Nightshift may write into a table's folder. Run its stage "
+            f"again: --stage {maker(run, name)}"
+        )
 
 
 def _publications(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -97,15 +97,41 @@ def found_in(table: str, folder: str) -> list[DataFile]:
         NightshiftError: a file belongs to no day, because its rows lack the date of the partition.
     """
     system, root = fs.FileSystem.from_uri(table)
-    # An object store has no folder where no file is.
-    below = fs.FileSelector(f"{root}/{folder}", recursive=True, allow_not_found=True)
-    found = sorted(system.get_file_info(below), key=lambda info: info.path)
+    found = sorted(_listed(system, f"{root}/{folder}"), key=lambda info: info.path)
     data = [info for info in found if info.path.endswith(".parquet")]
     if has_log(f"{table}/{folder}"):
         added = [one["add"]["path"] for one in actions(f"{table}/{folder}", 0) if "add" in one]
         named = {f"{root}/{folder}/{unquote(path)}" for path in added}
         data = [info for info in data if info.path in named]
     return [_read(system, root, info) for info in data]
+
+
+def altered(table: str, folder: str, files: Iterable[DataFile]) -> list[str]:
+    """Those of the files that are not there any more as `found_in` has found them, by path.
+
+    Args:
+        table: The table's path or URL.
+        folder: In which they were found, below the table.
+        files: Some of those that were found.
+    """
+    system, root = fs.FileSystem.from_uri(table)
+    there = {}
+    for info in _listed(system, f"{root}/{folder}"):
+        there[info.path.removeprefix(f"{root}/")] = (info.size, _milliseconds(info))
+    return [one.path for one in files if there.get(one.path) != (one.size, one.modified)]
+
+
+def _listed(system: fs.FileSystem, folder: str) -> list[fs.FileInfo]:
+    """What is below a folder, in one request of an object store."""
+    # It has no folder where no file is.
+    below = fs.FileSelector(folder, recursive=True, allow_not_found=True)
+    found: list[fs.FileInfo] = system.get_file_info(below)
+    return found
+
+
+def _milliseconds(info: fs.FileInfo) -> int:
+    """When it was last written, as a commit tells it."""
+    return (info.mtime_ns or 0) // 1_000_000
 
 
 def has_log(folder: str) -> bool:
@@ -131,7 +157,7 @@ def _read(system: fs.FileSystem, root: str, info: fs.FileInfo) -> DataFile:
         day=day.group(1),
         rows=metadata.num_rows,
         size=info.size,
-        modified=(info.mtime_ns or 0) // 1_000_000,
+        modified=_milliseconds(info),
         stats=json.dumps(_stats(metadata)),
     )
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -394,7 +394,7 @@ def _publish(run: Run, judged: Judged, name: str) -> dict[str, object]:
     published = commits.publish(run, name, judged.rest, keep_published=keeps_served)
     kept = [_kept(served, judged.rest) for served in published.kept]
     _tell_kept(verdict.table, kept)
-    _tell_replaced(verdict.table, published.replaced)
+    _tell_replaced(verdict.table, published, judged.rest)
     warnings = [str(warning) for warning in verdict.warnings]
     return {
         "rows": published.rows,
@@ -432,13 +432,16 @@ def _kept(served: Publication, judged: Staging) -> dict[str, object]:
     }
 
 
-def _tell_replaced(table: str, days: Sequence[date]) -> None:
+def _tell_replaced(table: str, published: commits.Published, judged: Staging) -> None:
     """Say which published days have other rows now: a correction, or history made anew."""
+    days = published.replaced
     if not days:
         return
     shown = ", ".join(map(str, days[:_DAYS_SHOWN]))
     more = f" and {len(days) - _DAYS_SHOWN} more" if len(days) > _DAYS_SHOWN else ""
-    print(f"{table}: {len(days)} published day(s) have other rows now: {shown}{more}", flush=True)
+    told = f"{table}: {len(days)} published day(s) have other rows now"
+    rows = sum(map(judged.rows_of, days))
+    print(f"{told}, {rows} in place of {published.rows_before}: {shown}{more}", flush=True)
 
 
 def _tell_kept(table: str, kept: Sequence[dict[str, object]]) -> None:

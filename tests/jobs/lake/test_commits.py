@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from itertools import chain
@@ -515,20 +515,40 @@ def test_eight_processes_publish_at_once_and_nothing_is_lost_or_doubled(tmp_path
     publish_at_once(tmp_path, 8)
 
 
-def _stop_then_publish(home: Path) -> None:
+def _stop_then_publish(home: Path, function: str) -> None:
+    """Publish, and be stopped as soon as a function of `commits` is called."""
     run = run_at(home, Days.of(FIRST), attempt=1)
     late = staged(run, {FIRST: [1]})
-    os.kill(os.getpid(), signal.SIGSTOP)
+    whole = getattr(commits, function)
+
+    def stopped(*given: Any) -> Any:
+        setattr(commits, function, whole)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return whole(*given)
+
+    setattr(commits, function, stopped)
     try:
         publish(run, TABLE, late)
     except Fenced:
         os._exit(42)
 
 
+@pytest.mark.parametrize(
+    ("function", "is_there"),
+    [
+        ("_open", False),
+        # Between what it has read and its commit.
+        ("_commit", False),
+        ("_commit", True),
+    ],
+)
 def test_a_process_that_was_stopped_while_its_successor_published_is_refused(
-    tmp_path: Path,
+    tmp_path: Path, function: str, is_there: bool
 ) -> None:
-    late = _SPAWN.Process(target=_stop_then_publish, args=(tmp_path,))
+    if is_there:
+        before = run_at(tmp_path, Days.of(SECOND))
+        publish(before, TABLE, staged(before, {SECOND: [7]}))
+    late = _SPAWN.Process(target=_stop_then_publish, args=(tmp_path, function))
     late.start()
     assert late.pid is not None
     _, status = os.waitpid(late.pid, os.WUNTRACED)
@@ -539,7 +559,89 @@ def test_a_process_that_was_stopped_while_its_successor_published_is_refused(
     os.kill(late.pid, signal.SIGCONT)
     late.join()
     assert late.exitcode == 42
-    assert ids_of(successor) == {"2013-01-05": [2]}
+    other = {"2013-01-06": [7]} if is_there else {}
+    assert ids_of(successor) == {"2013-01-05": [2], **other}
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_commit_is_not_written_after_another_that_came_while_it_was_made(
+    is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = SECOND + timedelta(days=1)
+    if is_there:
+        before = run_at(tmp_path, Days.of(third))
+        publish(before, TABLE, staged(before, {third: [7]}))
+    commit = commits._commit
+
+    def overtaken(*given: Any) -> None:
+        monkeypatch.setattr(commits, "_commit", commit)
+        # By delta-rs's rules the two do not conflict: both add a day that was not there.
+        successor = run_at(tmp_path, Days.of(FIRST), attempt=1)
+        publish(successor, TABLE, staged(successor, {FIRST: [2]}))
+        commit(*given)
+
+    monkeypatch.setattr(commits, "_commit", overtaken)
+    late = run_at(tmp_path, attempt=1)
+    with pytest.raises(Fenced):
+        publish(late, TABLE, staged(late, {FIRST: [1], SECOND: [1]}))
+    other = {"2013-01-07": [7]} if is_there else {}
+    assert ids_of(late) == {"2013-01-05": [2], **other}
+    # Of what another has not published nothing is lost: the loser looks again, and publishes.
+    monkeypatch.setattr(commits, "_commit", overtaken)
+    last = run_at(tmp_path, Days.of(SECOND))
+    assert publish(last, TABLE, staged(last, {SECOND: [3]})).changed
+    assert ids_of(late) == {"2013-01-05": [2], "2013-01-06": [3], **other}
+
+
+def _rewrite(place: Path) -> None:
+    """Other rows, as many as there were."""
+    pq.write_table(pa.table({"id": pa.array([5], pa.int32())}), place)
+
+
+@pytest.mark.parametrize("alter", [_rewrite, Path.unlink])
+def test_a_staged_file_that_is_not_the_one_that_was_judged_is_not_published(
+    alter: Callable[[Path], None], tmp_path: Path
+) -> None:
+    run = run_at(tmp_path)
+    publish(run, TABLE, staged(run, {FIRST: [1], SECOND: [2]}))
+    waiting = staged(run, {FIRST: [3], SECOND: [4]})
+    file = waiting.files[1]
+    alter(Path(path(run, TABLE)) / file.path)
+    message = rf"1 staged file\(s\) were changed or removed since, such as {file.path}\."
+    with pytest.raises(NightshiftError, match=message):
+        publish(run, TABLE, waiting)
+    assert ids_of(run) == {"2013-01-05": [1], "2013-01-06": [2]}
+    # Of a day that says what is in force already no file is published.
+    same = replace(waiting, checksums={FIRST: checksum_of([3]), SECOND: checksum_of([2])})
+    publish(run, TABLE, same)
+    assert ids_of(run) == {"2013-01-05": [3], "2013-01-06": [2]}
+
+
+def test_the_log_of_a_table_stays_however_old_it_is(tmp_path: Path) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    publish(run, TABLE, staged(run, {FIRST: [1]}))
+    first = Path(path(run, TABLE)) / "_delta_log" / f"{0:020}.json"
+    long_ago = datetime(2013, 1, 1, tzinfo=UTC).timestamp()
+    os.utime(first, (long_ago, long_ago))
+    # Programs that tidy up do so when they write a checkpoint.
+    for number in range(2, 13):
+        publish(run, TABLE, staged(run, {FIRST: [number]}))
+    table = DeltaTable(path(run, TABLE))
+    assert list(first.parent.glob("*.checkpoint.parquet"))
+    table.cleanup_metadata()
+    assert first.exists()
+    before = DeltaTable(path(run, TABLE), version=0).to_pyarrow_table()
+    assert before["id"].to_pylist() == [1]
+    assert table.metadata().configuration["delta.enableExpiredLogCleanup"] == "false"
+
+
+def test_a_file_that_was_added_to_a_staging_is_not_published(tmp_path: Path) -> None:
+    run = run_at(tmp_path, Days.of(FIRST))
+    waiting = staged(run, {FIRST: [1]})
+    place = Path(path(run, TABLE)) / waiting.files[0].path
+    _rewrite(place.with_name("part-1.parquet"))
+    publish(run, TABLE, waiting)
+    assert ids_of(run) == {"2013-01-05": [1]}
 
 
 def test_a_commit_that_always_loses_gives_up_and_says_so(

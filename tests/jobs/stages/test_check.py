@@ -7,10 +7,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from expectations.lookup import suite_of
@@ -18,13 +21,15 @@ from expectations.suite import Suite, between, present
 from jobs.commands.quality import quality
 from jobs.commands.waive import revoke, waive
 from jobs.lake import ops, tables, waivers
-from jobs.lake.locations import exists
+from jobs.lake.locations import exists, path
 from jobs.lake.publications import Input, Origin
+from jobs.lake.staging import require
+from jobs.stages import check as check_stage
 from jobs.stages import reports
 from jobs.stages.check import audit_and_publish, check
 from pipelines.days import Days
 from pipelines.environment import Environment
-from pipelines.errors import GateRefused, UsageError
+from pipelines.errors import GateRefused, NightshiftError, UsageError
 from pipelines.run import Run
 from pipelines.spec import Table
 from tests.jobs.toy import TOY, run_of
@@ -271,8 +276,40 @@ def test_what_was_served_gets_a_revision_when_a_person_says_so(
     assert metrics["published"]["predictions"]["kept"] == []  # type: ignore[index]
     assert [row[2] for row in published(run, "predictions")] == [1.0, 3.0]
     assert metrics["published"]["predictions"]["replaced"] == ["2013-01-03"]  # type: ignore[index]
-    told = "toy.predictions: 1 published day(s) have other rows now: 2013-01-03\n"
-    assert capsys.readouterr().out == told
+    told = "1 published day(s) have other rows now, 1 in place of 1: 2013-01-03"
+    assert capsys.readouterr().out == f"toy.predictions: {told}\n"
+
+
+def test_a_day_that_is_made_anew_is_told_with_the_rows_that_it_had_and_has(
+    run: Run, stage: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rows in ([(1, 2.0), (2, 3.0), (3, 4.0)], [(1, 2.0)]):
+        stage("sums", *rows)
+        audit_and_publish(run, ["sums"])
+    told = f"1 published day(s) have other rows now, 1 in place of 3: {DAY}"
+    assert capsys.readouterr().out == f"toy.sums: {told}\n"
+
+
+def test_a_file_that_is_altered_after_the_verdict_is_not_published(
+    run: Run, stage: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage("sums", (1, 2.0))
+    audit_and_publish(run, ["sums"])
+    stage("sums", (1, 3.0))
+    (judged,) = require(run, "sums").files
+    file = Path(path(run, "sums")) / judged.path
+    record = check_stage._record
+
+    def altered_then(*given: Any) -> Path:
+        rows = pq.read_table(file, partitioning=None)
+        # As many rows as were judged.
+        pq.write_table(rows.set_column(1, "amount", pa.array([99.0])), file)
+        return record(*given)
+
+    monkeypatch.setattr(check_stage, "_record", altered_then)
+    with pytest.raises(NightshiftError, match="Nothing was published: what was judged is not"):
+        audit_and_publish(run, ["sums"])
+    assert published(run, "sums") == [(DAY, 1, 2.0)]
 
 
 def test_every_verdict_is_a_row(run: Run, stage: Callable[..., None]) -> None:
