@@ -179,6 +179,39 @@ def test_a_file_that_comes_late_is_read_and_changes_no_night_that_has_passed(
     assert found == [(later.last,)]
 
 
+@pytest.mark.soak
+@pytest.mark.skipif(not os.environ.get("SOAK"), reason="minutes; `make soak` runs it")
+def test_a_skipped_night_is_made_by_the_next_and_both_are_learned_from_whole(
+    weather_lake: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = replace(weather_lake, lake=str(tmp_path / "lake"), landing=tmp_path / "landing")
+    shutil.copytree(weather_lake.lake, copied.lake)
+    shutil.copytree(weather_lake.landing, copied.landing)
+    both = Days(TOMORROW, TOMORROW + timedelta(days=1))
+    land(WEATHER, copied, both)
+    in_order = replace(copied, lake=str(tmp_path / "in order"))
+    shutil.copytree(copied.lake, in_order.lake)
+    for day in both:
+        _data_stages(in_order, Days.of(day))
+    _data_stages(copied, Days.of(both.last))
+    for table in (*WEATHER.derived, WEATHER.table(TRAINING), WEATHER.table(SCORING)):
+        assert _rows(copied, table.name) == _rows(in_order, table.name), table.name
+    of_both = f"landed_date BETWEEN '{both.first}' AND '{both.last}'"
+    by_day = f"SELECT count(*) FROM weather.{TRAINING} WHERE {of_both} GROUP BY landed_date"
+    assert rows_of(copied, by_day) == [(3 * 24,), (3 * 24,)]
+    # History made anew says what it changed: the day lacks an hour's rows now.
+    file = copied.landing / "weather" / WEATHER.feeds[0].file(both.last)
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:-1]))
+    capsys.readouterr()
+    run = Run(pipeline=WEATHER, days=Days.of(both.last), environment=copied)
+    with performed_here():
+        night.run_night(run, STAGES[:3], notify=False)
+    name, rows = WEATHER.feeds[0].name, len(lines) - 1
+    told = f"1 published day(s) have other rows now, {rows - 1} in place of {rows}: {both.last}"
+    assert f"weather.{name}: {told}\n" in capsys.readouterr().out
+
+
 def _rows(
     environment: Environment, table: str, condition: str = "true"
 ) -> list[tuple[object, ...]]:

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -24,9 +23,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from jobs import night, survey
 from jobs.commands import plan as plan_command
@@ -46,7 +42,6 @@ from pipelines.places import changed_ns
 from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, QUARANTINE_SUFFIX, Table
 from pipelines.stages import STAGES, Stage, stage
-from tests.conftest import SWEEP_EXAMPLES
 from tests.jobs.lake.test_commits import staged
 from tests.jobs.toy import TOY
 
@@ -91,8 +86,14 @@ class Home:
         self.definition = ""
         self.awaits_model = False
         """No model serves, and one awaits a person."""
-        self.ids_read: dict[tuple[str, date], list[int]] = {}
-        """What was in a day's file when a run read it."""
+        self.when_read: Callable[[Run, Mapping[date, list[int]]], None] = lambda run, ids: None
+        """Who is told what was in the files of some days when a run read them."""
+        self.refuses: Callable[[int], bool] = lambda _: False
+        """Which ids of a file are put into quarantine."""
+        self.predicted: Callable[[int], int] = lambda total: total
+        """What the model makes of the features of a night."""
+        self.after_publication: Callable[[], None] = lambda: None
+        """Who looks at what was published, also by a run that is killed."""
 
     def run(self, last: date, first: date | None = None) -> Run:
         return Run(
@@ -261,12 +262,17 @@ class Home:
             self.publishes_until_overlap -= 1
             if self.publishes_until_overlap < 0:
                 self._hold_up()
-        publish()
+        try:
+            publish()
+        finally:
+            self.after_publication()
 
     def _hold_up(self) -> None:
         """As if the process slept: what it has staged is published after what goes on meanwhile."""
         self.publishes_until_overlap = None
-        waiting, performed = dict(self._waiting), list(self.performed)
+        waiting, performed = self._waiting, list(self.performed)
+        # What another run publishes is what it has staged itself.
+        self._waiting = {}
         with pytest.MonkeyPatch.context() as patched:
             # Of a machine that was away for so long that its lock was taken.
             patched.setattr(night, "one_run_at_a_time", lambda run: nullcontext())
@@ -294,10 +300,13 @@ class Home:
             raise NotLanded(str(run.days))
         landed = [file.day for file in needed]
         knowledge = Knowledge.of_now(run)
-        ids = {day: self.ids_in(day) for day in landed}
-        self.ids_read |= {(run.run_id, day): of_day for day, of_day in ids.items()}
-        if any(BAD in of_day for of_day in ids.values()):
+        in_files = {day: self.ids_in(day) for day in landed}
+        self.when_read(run, in_files)
+        if any(BAD in of_day for of_day in in_files.values()):
             raise Refused("bad")
+        ids = {}
+        for day, of_day in in_files.items():
+            ids[day] = [one for one in of_day if not self.refuses(one)]
         files = {day: (self._input(day),) for day in landed}
         arrived = {day: arrival(self._file(day)) for day in landed}
         known = {day: knowledge.day_of_drop("readings", day, arrived[day]) for day in landed}
@@ -307,6 +316,14 @@ class Home:
             if feed.name not in ("readings", "sensors"):
                 self._waiting[feed.name] = self._staged_without_rows(run, feed)
         self._ingest_register(run, knowledge)
+        # As `ingest` does: before anything is judged, and where there is something to replace.
+        refused = {}
+        for day, of_day in in_files.items():
+            refused[day] = list(filter(self.refuses, of_day))
+        name = "readings" + QUARANTINE_SUFFIX
+        there = publications.in_force(run, name, run.days)
+        if any(refused.values()) or there:
+            self._publish(run, name, _staged(run, name, refused, Origin(inputs=files)))
 
     def _staged_without_rows(self, run: Run, feed: Feed) -> Staging:
         folder = self.environment.landing / "tiny"
@@ -425,7 +442,9 @@ class Home:
         knowledge = Knowledge.of_now(run)
         scoring = self.published("scoring")
         lead = timedelta(days=1)
-        ids = {day + lead: scoring.get(day, []) for day in run.days}
+        ids = {}
+        for day in run.days:
+            ids[day + lead] = list(map(self.predicted, scoring.get(day, [])))
         given = {day: knowledge.table_input("scoring", Days.of(day)) for day in run.days}
         inputs = {day + lead: (one,) for day, one in given.items()}
         ahead = replace(run, days=run.days.shifted(1))
@@ -1811,19 +1830,6 @@ def test_a_night_whose_tasks_have_all_done_their_work_misses_nothing(home: Home)
     assert set(one_by_one(home, DAYS[1]).values()) == {0}, "and when all is current"
 
 
-def test_a_stage_by_itself_publishes_each_range_before_it_makes_the_next(home: Home) -> None:
-    home.night(DAYS[4], first=DAYS[0])
-    model = Model(home)
-    model.observe(Days(DAYS[0], DAYS[4]))
-    model.land(DAYS[3], 7)
-    run = replace(home.run(DAYS[5]), run_id="scheduled__1")
-    with home._stages():
-        for one in STAGES:
-            assert night.make_true(run, (one,), notify=False) == 0
-    model.observe(run.days)
-    _check(model, DAYS[5])
-
-
 def test_the_plan_tells_what_is_missing_and_stale_and_what_follows(home: Home) -> None:
     home.night(DAYS[2], first=DAYS[0])
     home.land(DAYS[0], 3)
@@ -2109,231 +2115,6 @@ def test_a_table_that_lost_its_newest_versions_is_made_true_again(
     assert "train" in stages_of(home)
     assert home.night(DAYS[3]) == 0
     assert home.performed == []
-
-
-class Model:
-    """What each table must hold, from what was landed and which nights were run, in order."""
-
-    def __init__(self, home: Home) -> None:
-        self.home = home
-        self.versions: dict[date, list[tuple[date, list[int]]]] = {}
-        """For each day from when each of its versions is known, and its ids."""
-        self._passed_by: dict[date, bool] = {}
-        """For each day whether a later one was there when its file was landed."""
-        self._seen = 0
-
-    def land(self, day: date, *ids: int) -> None:
-        self.home.land(day, *ids)
-        self._passed_by[day] = any(other > day for other in self.versions)
-
-    def observe(self, named: Days) -> None:
-        """Take in what a run of these days has published."""
-        last_made = max(self.versions, default=named.first)
-        told = publications.every(self.home.run(DAYS[0]), "readings")
-        for one in sorted(told, key=lambda one: one.published_at)[self._seen :]:
-            assert one.known_day is not None
-            if one.changed:
-                assert one.known_day == self._known(one.day, named, last_made), one.day
-            version = (one.known_day, self.home.ids_read[one.run_id, one.day])
-            self.versions.setdefault(one.day, []).append(version)
-        self._seen = len(told)
-
-    def _known(self, day: date, named: Days, last_made: date) -> date:
-        is_late = day in self.versions or self._passed_by.get(day, False)
-        if day >= named.first or not is_late:
-            return day
-        return named.first if last_made <= named.first else last_made + timedelta(days=1)
-
-    def readings(self, day: date, night: date | None = None) -> list[int]:
-        """The ids of a day as a night sees them, or as they are in force."""
-        versions = self.versions.get(day, [])
-        seen = [ids for known, ids in versions if night is None or known <= night]
-        return sorted(seen[-1]) if seen else []
-
-    def sums(self, night: date) -> int:
-        window = Days.of(night).since(WINDOW - 1)
-        return sum(sum(self.readings(day, night)) for day in window)
-
-
-def _check(model: Model, last: date) -> None:
-    """Every table is true up to `last`, and a night has nothing to do."""
-    home = model.home
-    published = {name: home.published(name) for name in ("marks", "sums", "scoring", "training")}
-    days = [day for day in home.published("readings") if day <= last]
-    for day in days:
-        assert model.readings(day) == sorted(home.ids_in(day))
-        assert published["marks"][day] == model.readings(day)
-        assert published["sums"][day] == [model.sums(day)], day
-        assert published["scoring"][day] == [model.sums(day)]
-        evening = day - timedelta(days=1)
-        before = model.sums(evening) if evening in published["sums"] else 0
-        learned = [10_000 * mark + before for mark in model.readings(day)]
-        assert published["training"][day] == sorted(learned), day
-    landed = [day for day in DAYS if min(days) <= day <= last and home.has_landed(day)]
-    assert days == landed
-    if last == max(home.published("readings")):
-        assert home.register_of(last) == home.ids_in_register()
-    assert home.night(last, allow_gap=True) == 0
-    assert home.performed == []
-
-
-def _check_restated(model: Model, named: Sequence[date]) -> None:
-    """The days that were made anew are as their files say now; others may have become stale."""
-    readings = model.home.published("readings")
-    marks = model.home.published("marks")
-    sums = model.home.published("sums")
-    for day in named:
-        assert readings[day] == marks[day] == sorted(model.home.ids_in(day))
-        assert sums[day] == [model.sums(day)], day
-    for name in ("marks", "sums", "training", "scoring"):
-        known = publications.in_force(model.home.run(named[-1]), name)
-        assert {known[day].definition for day in named} == {model.home.definition}, name
-
-
-_CORRECTION = st.tuples(st.sampled_from(DAYS), st.integers(0, 99))
-_REGISTERED = st.lists(
-    st.integers(0, 9),
-    min_size=1,
-    max_size=2,
-    unique=True,
-)
-
-
-class AnyOrder(RuleBasedStateMachine):
-    """Files and nights in any order."""
-
-    @initialize()
-    def begin(self) -> None:
-        self.folder = Path(tempfile.mkdtemp())
-        self.home = Home(self.folder)
-        self.model = Model(self.home)
-        self.home.promote(DAYS[0])
-        self.served: dict[date, list[int]] = {}
-        self.register_seen: dict[date, list[int]] = {}
-
-    @rule(ids=_REGISTERED)
-    def change_register(self, ids: list[int]) -> None:
-        self.home.land_register(*sorted(ids))
-
-    @rule(
-        day=st.sampled_from(DAYS),
-        ids=st.lists(st.integers(0, 99), max_size=3, unique=True),
-    )
-    def land_or_correct(self, day: date, ids: list[int]) -> None:
-        self.model.land(day, *ids)
-
-    @rule(day=st.sampled_from(DAYS), allow_gap=st.booleans())
-    def night(self, day: date, allow_gap: bool) -> None:
-        try:
-            code = self.home.night(day, allow_gap=allow_gap)
-        except Refused:
-            return
-        self._look(Days.of(day), code)
-
-    @rule(day=st.sampled_from(DAYS), publishes=st.integers(0, 6))
-    def killed_night(self, day: date, publishes: int) -> None:
-        self.home.publishes_until_kill = publishes
-        try:
-            self.home.night(day, allow_gap=True)
-        except KeyboardInterrupt:
-            self.home._waiting.clear()
-        self.home.publishes_until_kill = None
-        self.model.observe(Days.of(day))
-
-    @rule(days=st.tuples(st.sampled_from(DAYS), st.sampled_from(DAYS)))
-    def range(self, days: tuple[date, date]) -> None:
-        named = Days(min(days), max(days))
-        self._look(
-            named,
-            self.home.night(named.last, first=named.first, allow_gap=True),
-        )
-
-    @rule(
-        days=st.tuples(st.sampled_from(DAYS), st.sampled_from(DAYS)),
-        allow_gap=st.booleans(),
-    )
-    def restate(self, days: tuple[date, date], allow_gap: bool) -> None:
-        named = Days(min(days), max(days))
-        code = self.home.restate(named.first, named.last, allow_gap=allow_gap)
-        self.model.observe(named)
-        if code == 0:
-            assert allow_gap or all(map(self.home.has_landed, named))
-            _check_restated(self.model, [day for day in named if self.home.has_landed(day)])
-
-    @rule(
-        day=st.sampled_from(DAYS),
-        publishes=st.integers(0, 6),
-        other=st.sampled_from(DAYS),
-        correction=st.none() | _CORRECTION,
-    )
-    def overtaken_night(
-        self, day: date, publishes: int, other: date, correction: tuple[date, int] | None
-    ) -> None:
-        """A night sleeps before it publishes; another one is made, and then it goes on."""
-        self.home.meanwhile = partial(self._overtake, day, other, correction)
-        self.home.publishes_until_overlap = publishes
-        self.home.night(day, allow_gap=True)
-        self.home.publishes_until_overlap = None
-        self.model.observe(Days.of(day))
-        # Whatever became of both, the next night makes everything true.
-        self.night(max(day, other), allow_gap=True)
-
-    def _overtake(
-        self,
-        day: date,
-        other: date,
-        correction: tuple[date, int] | None,
-    ) -> None:
-        self.model.observe(Days.of(day))
-        if correction:
-            self.model.land(*correction)
-        self.home.night(other, allow_gap=True)
-        self.model.observe(Days.of(other))
-
-    @rule()
-    def change_definition(self) -> None:
-        """Another transform: no day is made anew by itself."""
-        self.home.definition += "'"
-
-    @rule(day=st.sampled_from(DAYS))
-    def rescore(self, day: date) -> None:
-        code = self.home.night(day, allow_gap=True, rescore=True)
-        if code == 0:
-            self.served.pop(day + timedelta(days=1), None)
-            scored = self.home.published(PREDICTIONS)[day + timedelta(days=1)]
-            assert scored == self.home.published("scoring")[day]
-        self._look(Days.of(day), code)
-
-    def _look(self, named: Days, code: int) -> None:
-        self.model.observe(named)
-        if code == 0:
-            _check(self.model, named.last)
-
-    @invariant()
-    def what_was_served_stays(self) -> None:
-        published = self.home.published(PREDICTIONS)
-        assert {day: published[day] for day in self.served} == self.served
-        self.served = published
-
-    @invariant()
-    def nights_that_have_passed_saw_the_register_of_their_time(self) -> None:
-        made = sorted(self.home.published("readings"))
-        seen = {night: self.home.register_of(night) for night in made[:-1]}
-        assert {night: seen[night] for night in self.register_seen} == self.register_seen
-        # A night that was killed before the register was published has seen none yet.
-        self.register_seen = {night: ids for night, ids in seen.items() if ids}
-
-    def teardown(self) -> None:
-        shutil.rmtree(self.folder)
-
-
-AnyOrder.TestCase.settings = settings(
-    max_examples=SWEEP_EXAMPLES * 5,
-    stateful_step_count=12,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
-test_tables_are_true_whatever_order_nights_come_in = pytest.mark.soak(AnyOrder.TestCase)
 
 
 def _count_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
