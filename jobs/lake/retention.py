@@ -2,8 +2,8 @@
 
 A file stays that the newest version names, or one that is in use, or one that was the newest after
 the rule's moment; and so does every file that was written since, such as a staging of a stage that
-runs. Tables are not compacted: a day is one file already, and delta-rs's `optimize.compact` doubles
-rows when two run at once (seen in 1.6.6).
+runs. Tables are not compacted: a day is one file already, or as few as its size asks for
+(docs/decisions/0031).
 """
 
 from __future__ import annotations
