@@ -27,8 +27,9 @@ ROWS = small.rows_of(Days(small.FIRST, NIGHTS[-1]))
 LINEAR = small.learned_by(small.SMALL, small.LINEAR)
 AGED = replace(LINEAR, promotion=replace(LINEAR.promotion, max_age_days=1))
 """Its champion may be replaced every second night by whatever is not shown to be worse."""
-NETWORK = small.learned_by(AGED, replace(small.NETWORK, ranks=1, epochs=3))
-WILD = small.learned_by(AGED, replace(small.NETWORK, ranks=1, epochs=3, learning_rate=30.0))
+_SHORT = replace(small.NETWORK, ranks=1, epochs=3)
+NETWORK = small.learned_by(AGED, _SHORT)
+WILD = small.learned_by(AGED, replace(_SHORT, learning_rate=30.0))
 """Whose weights and predictions are numbers all the same."""
 
 

@@ -241,7 +241,8 @@ def test_a_pickle_among_a_models_files_is_not_read(tmp_path: Path, pipeline: Pip
     payload = pickle.dumps(Planted(ran))
     # Where MLflow's own flavours have theirs: nobody looks at it.
     (folder / "python_model.pkl").write_bytes(payload)
-    assert len(mlflow.pyfunc.load_model(str(folder)).predict(ROWS.to_pandas())) == len(ROWS)
+    loaded = mlflow.pyfunc.load_model(str(folder))
+    assert len(loaded.predict(ROWS.to_pandas())) == len(ROWS)
     for name in (ENCODING, *family_of(pipeline.training.family.name).files):
         own = (folder / name).read_bytes()
         (folder / name).write_bytes(payload)
