@@ -316,7 +316,7 @@ def _refuse_altered(run: Run, name: str, staging: Staging, days: Collection[date
     """Refuse files that are others than those which were staged, and judged since."""
     published = set(map(str, days))
     files = [file for file in staging.files if file.day in published]
-    found = altered(path(run, name), staging.folder, files)
+    found = altered(path(run, name), staging.folder, files) if files else []
     if found:
         raise NightshiftError(
             f"{sql_name(run, name)} for {staging.span}: {len(found)} staged file(s) were changed "
