@@ -118,7 +118,8 @@ def altered(table: str, folder: str, files: Iterable[DataFile]) -> list[str]:
     there = {}
     for info in _listed(system, f"{root}/{folder}"):
         there[info.path.removeprefix(f"{root}/")] = (info.size, _milliseconds(info))
-    return [one.path for one in files if there.get(one.path) != (one.size, one.modified)]
+    expected = {one.path: (one.size, one.modified) for one in files}
+    return [name for name, found in expected.items() if there.get(name) != found]
 
 
 def _listed(system: fs.FileSystem, folder: str) -> list[fs.FileInfo]:

@@ -84,6 +84,12 @@ class Reading:
     refused: list[int]
 
 
+_Versions = dict[date, list[Known]]
+_Definitions = dict[date, str]
+_Ids = dict[date, list[int]]
+"""By day."""
+
+
 class Model:
     """What each table must hold, from what was landed and which nights were run, in order."""
 
@@ -93,9 +99,9 @@ class Model:
         home.after_publication = self.follow
         home.refuses = lambda one: one >= REFUSED_FROM
         home.predicted = predicted
-        self.versions: dict[str, dict[date, list[Known]]] = {name: {} for name in TABLES}
+        self.versions: dict[str, _Versions] = {name: {} for name in TABLES}
         """By table and day its versions, in the order in which they were published."""
-        self.definitions: dict[str, dict[date, str]] = {name: {} for name in TABLES}
+        self.definitions: dict[str, _Definitions] = {name: {} for name in TABLES}
         """By table and night the definition that made what is in force."""
         self.scored_again: set[date] = set()
         """Nights whose predictions may get a revision now."""
@@ -124,7 +130,8 @@ class Model:
 
     def in_force(self, name: str) -> dict[date, list[int]]:
         """What people see of a table."""
-        return {day: of_day[-1].ids for day, of_day in sorted(self.versions[name].items())}
+        in_order = sorted(self.versions[name].items())
+        return {day: of_day[-1].ids for day, of_day in in_order}
 
     def seen_by(self, name: str, night: date) -> dict[date, list[int]]:
         """What a night sees of a table."""
@@ -169,7 +176,8 @@ class Model:
         must_be = self.must_be(name, one)
         assert ids == must_be.ids, (name, one.day)
         before = self.versions[name].setdefault(one.day, [])
-        assert one.changed == (not before or before[-1].ids != ids), (name, one.day)
+        is_other = not before or before[-1].ids != ids
+        assert one.changed == is_other, (name, one.day)
         since = must_be.since
         if not one.changed:
             since = min(since, before[-1].since)
@@ -199,7 +207,9 @@ class Model:
     def _made_of(self, name: str, day: date) -> list[int]:
         if name == "sums":
             seen = self.seen_by("marks", day)
-            return [sum(sum(seen.get(one, ())) for one in Days.of(day).since(WINDOW - 1))]
+            window = Days.of(day).since(WINDOW - 1)
+            totals = [sum(seen.get(one, ())) for one in window]
+            return [sum(totals)]
         sums = self.in_force("sums")
         if name == SCORING:
             return sums[day]
@@ -271,12 +281,12 @@ def _check_restated(model: Model, named: Sequence[date]) -> None:
 
 
 @cache
-def _rows_in(place: str, version: int, written: int, column: str) -> dict[date, list[int]]:
+def _rows_in(place: str, version: int, written: int, column: str) -> _Ids:
     """The ids of each day that a version of a table has."""
     rows = DeltaTable(place, version=version).to_pyarrow_table()
-    found: dict[date, list[int]] = {}
-    for day, one in zip(rows[column].to_pylist(), rows["id"].to_pylist(), strict=True):
-        found.setdefault(day, []).append(one)
+    found: _Ids = {}
+    for row in rows.to_pylist():
+        found.setdefault(row[column], []).append(row["id"])
     return {day: sorted(ids) for day, ids in found.items()}
 
 
@@ -291,7 +301,10 @@ def _rows_now(home: Home, name: str) -> dict[date, list[int]]:
     return _rows_in(place, version, written, partition(run, name))
 
 
-def _dies_in(function: str, part: Callable[..., object] | None = None) -> Callable[..., None]:
+def _dies_in(
+    function: str,
+    part: Callable[..., object] | None = None,
+) -> Callable[..., None]:
     """A kill in a function, once it was called some times, after a part of its work."""
 
     def patch(patched: pytest.MonkeyPatch, calls: int) -> None:
@@ -449,7 +462,11 @@ class AnyOrder(RuleBasedStateMachine):
         # Whatever became of both, the next night makes everything true.
         self.night(max(day, other), allow_gap=True)
 
-    def _overtake(self, other: date, corrected: tuple[date, list[int]] | None) -> None:
+    def _overtake(
+        self,
+        other: date,
+        corrected: tuple[date, list[int]] | None,
+    ) -> None:
         if corrected:
             day, ids = corrected
             self.model.land(day, *ids)
@@ -553,8 +570,15 @@ def test_a_correction_before_a_hole_flows_on_as_far_as_nights_were_made(tmp_path
 
 @pytest.mark.parametrize(
     "publishes",
-    # Before readings, and before sums; then before each of the others.
-    [0, 2, *(pytest.param(publishes, marks=SOAK) for publishes in (1, 3, 4, 5))],
+    [
+        # Before readings, and before sums; then before each of the others.
+        0,
+        2,
+        pytest.param(1, marks=SOAK),
+        pytest.param(3, marks=SOAK),
+        pytest.param(4, marks=SOAK),
+        pytest.param(5, marks=SOAK),
+    ],
 )
 def test_a_backfill_that_a_corrected_night_overtakes_leaves_nothing_of_what_was_replaced(
     publishes: int, tmp_path: Path
@@ -708,8 +732,14 @@ def _kill(day: int, where: str) -> Step:
 
 def _overtake(day: int, publishes: int, back: int, *ids: int) -> Step:
     """Another night is made of corrected files of its day."""
-    given = {"ids": [5], "publishes": publishes, "back": back, "correction": (back, list(ids))}
-    return "overtaken_night", {"day": DAYS[day], **given}
+    given = {
+        "day": DAYS[day],
+        "ids": [5],
+        "publishes": publishes,
+        "back": back,
+        "correction": (back, list(ids)),
+    }
+    return "overtaken_night", given
 
 
 _FIRST = (_land(0, 1), _night(0))
@@ -853,7 +883,10 @@ def test_the_machine_fails_where_a_rule_is_broken(
         _go(broken.steps)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=SOAK) for name in FOUND_BY_ITSELF])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=SOAK) for name in FOUND_BY_ITSELF],
+)
 def test_the_machine_finds_its_own_way_to_a_rule_that_is_broken(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,9 @@ RESCORE = "--rescore publishes what is said now as a later revision"
 """What the plan says of a day."""
 
 
+_WhenRead = Callable[[Run, Mapping[date, list[int]]], None]
+
+
 class Home:
     """A home of the tiny pipeline, and what its stages do in it."""
 
@@ -86,7 +89,7 @@ class Home:
         self.definition = ""
         self.awaits_model = False
         """No model serves, and one awaits a person."""
-        self.when_read: Callable[[Run, Mapping[date, list[int]]], None] = lambda run, ids: None
+        self.when_read: _WhenRead = lambda run, ids: None
         """Who is told what was in the files of some days when a run read them."""
         self.refuses: Callable[[int], bool] = lambda _: False
         """Which ids of a file are put into quarantine."""
@@ -444,7 +447,8 @@ class Home:
         lead = timedelta(days=1)
         ids = {}
         for day in run.days:
-            ids[day + lead] = list(map(self.predicted, scoring.get(day, [])))
+            totals = scoring.get(day, [])
+            ids[day + lead] = list(map(self.predicted, totals))
         given = {day: knowledge.table_input("scoring", Days.of(day)) for day in run.days}
         inputs = {day + lead: (one,) for day, one in given.items()}
         ahead = replace(run, days=run.days.shifted(1))

@@ -595,7 +595,8 @@ def test_a_commit_is_not_written_after_another_that_came_while_it_was_made(
 
 def _rewrite(place: Path) -> None:
     """Other rows, as many as there were."""
-    pq.write_table(pa.table({"id": pa.array([5], pa.int32())}), place)
+    rows = pa.table({"id": pa.array([5], pa.int32())})
+    pq.write_table(rows, place)
 
 
 @pytest.mark.parametrize("alter", [_rewrite, Path.unlink])
@@ -612,7 +613,8 @@ def test_a_staged_file_that_is_not_the_one_that_was_judged_is_not_published(
         publish(run, TABLE, waiting)
     assert ids_of(run) == {"2013-01-05": [1], "2013-01-06": [2]}
     # Of a day that says what is in force already no file is published.
-    same = replace(waiting, checksums={FIRST: checksum_of([3]), SECOND: checksum_of([2])})
+    unchanged = {**waiting.checksums, SECOND: checksum_of([2])}
+    same = replace(waiting, checksums=unchanged)
     publish(run, TABLE, same)
     assert ids_of(run) == {"2013-01-05": [3], "2013-01-06": [2]}
 
