@@ -93,6 +93,8 @@ class Feed:
     max_quarantine_share: float = 0.02
     """Share of a drop's rows, 0 to 1, that may be quarantined before the drop is refused, and with
     it the run."""
+    warehouse: bool = False
+    """Its table is published to PostgreSQL too, when NIGHTSHIFT_WAREHOUSE_URL is set."""
     doc: str = ""
 
     def __post_init__(self) -> None:

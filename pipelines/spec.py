@@ -291,6 +291,8 @@ class Pipeline:
     """Column of the predictions table with what the model says: a probability or a number."""
     carried: tuple[str, ...] = ()
     """Columns of the scoring table that predictions show beside the entity."""
+    features_in_warehouse: bool = False
+    """Training and scoring rows are published to PostgreSQL too, as predictions always are."""
     deprecated: tuple[Deprecation, ...] = ()
     """Columns of the predictions that will go; see `nightshift contract`."""
     notify: tuple[Channel, ...] | None = None
@@ -398,6 +400,7 @@ class Pipeline:
                 name=TRAINING,
                 made_by="features",
                 key=self.entity,
+                warehouse=self.features_in_warehouse,
                 doc="Point-in-time features and label of what became known on landed_date.",
             ),
             Table(
@@ -405,6 +408,7 @@ class Pipeline:
                 made_by="features",
                 key=self.entity,
                 is_asked_once=True,
+                warehouse=self.features_in_warehouse,
                 doc="Features of what is to be scored for the day after landed_date.",
             ),
             Table(
@@ -496,6 +500,9 @@ class Pipeline:
         names = [feed.name for feed in self.feeds] + [table.name for table in self.derived]
         for name in names:
             self._refuse_odd_table(name)
+        for feed in self.feeds:
+            # What a table refuses.
+            _raw_table(feed)
         refuse_unless(
             len(names) == len(set(names)),
             f"Pipeline '{self.name}' has two tables of one name: {sorted(names)}.",
@@ -764,5 +771,6 @@ def _raw_table(feed: Feed) -> Table:
         made_by="ingest",
         key=feed.key,
         volatile=volatile,
+        warehouse=feed.warehouse,
         doc=feed.doc,
     )

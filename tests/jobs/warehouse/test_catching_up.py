@@ -20,12 +20,19 @@ import pytest
 
 from jobs.lake import publications, sql
 from jobs.warehouse import days, tables
-from jobs.warehouse.catching_up import _source, _Table, after_publication, catch_up
+from jobs.warehouse.catching_up import (
+    _source,
+    _Table,
+    after_publication,
+    catch_up,
+    published_tables,
+)
 from jobs.warehouse.connection import WarehouseAway, in_words, opened, transaction
 from jobs.warehouse.shape import TEXTS, shape_of
 from pipelines.environment import ROOT
 from pipelines.errors import NightshiftError, Refused, UsageError
 from pipelines.spec import PREDICTIONS
+from tests.jobs.toy import READINGS, SENSORS
 from tests.jobs.warehouse.lake import (
     FEW_DAYS,
     FIRST,
@@ -539,6 +546,30 @@ def test_a_table_that_cannot_be_opened_keeps_no_other_one_out(lake: Lake) -> Non
     assert fault.startswith("The log of a table is broken: ") and "toy/sums/_delta_log" in fault
     assert (shown.table, shown.written) == ("toy.predictions", (FIRST,))
     assert shown.faults == ()
+
+
+def test_a_feed_and_the_features_are_there_where_they_declare_it(lake: Lake) -> None:
+    raw = replace(READINGS, warehouse=True)
+    lake.pipeline = replace(PIPELINE, feeds=(raw, SENSORS), features_in_warehouse=True)
+    found = [table.name for table in published_tables(lake.pipeline)]
+    assert found == ["readings", "training", "scoring", "predictions"]
+    day = pa.array([FIRST], pa.date32())
+    named = {"landed_date": day, "reading_date": day, "id": pa.array([7], pa.int32())}
+    rows = pa.table({**named, "note": ["Zoë"]})
+    for name in ("readings", "training", "scoring"):
+        lake.publish({FIRST: rows}, name)
+        (own,) = [table for table in published_tables(lake.pipeline) if table.name == name]
+        (caught,) = catch_up(lake.environment, lake.pipeline, [own], QUICK)
+        assert caught.written == (FIRST,)
+        assert lake.ask(f"SELECT landed_date, id, note FROM toy.{name}") == [(FIRST, 7, "Zoë")]
+    assert [table.name for table in published_tables(PIPELINE)] == ["predictions"]
+
+
+def test_the_name_of_a_feed_that_postgresql_gets_is_no_longer_than_it_may_be() -> None:
+    long = replace(SENSORS, name="s" * 51)
+    assert replace(PIPELINE, feeds=(READINGS, long)).feeds[1] == long
+    with pytest.raises(UsageError, match="may have at most 50 letters"):
+        replace(PIPELINE, feeds=(READINGS, replace(long, warehouse=True)))
 
 
 def test_a_day_is_never_in_memory_as_a_whole(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
