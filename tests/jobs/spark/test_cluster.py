@@ -116,7 +116,8 @@ def test_an_executor_that_is_killed_takes_no_rows_that_were_computed_once(
     session = connect(on_cluster)
     rows = computed(session.range(0, 40_000, numPartitions=8))
     _kill_an_executor(two_executors)
-    (counted,) = rows.agg(F.count("id"), F.sum("id")).collect()
+    counting = rows.agg(F.count("id"), F.sum("id"))
+    (counted,) = counting.collect()
     assert tuple(counted) == (40_000, sum(range(40_000)))
 
 
@@ -131,7 +132,8 @@ def _kill_an_executor(cluster: Cluster) -> None:
 def _both(cluster: Cluster) -> list[psutil.Process]:
     """The executors, once there is one a worker."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    while len(executors := cluster.executors()) < len(cluster.workers):
+    wanted = len(cluster.workers)
+    while len(executors := cluster.executors()) < wanted:
         assert time.monotonic() < deadline, "a worker has no executor"
         time.sleep(0.1)
     return executors

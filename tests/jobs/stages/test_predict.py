@@ -126,8 +126,10 @@ def staged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[pa.Table]:
     ) -> int:
         place = tmp_path / f"staged-{len(collected)}"
         writing(str(place))
-        day = pa.schema([(run.pipeline.table(name).partition, pa.date32())])
-        written = dataset.dataset(place, partitioning=dataset.partitioning(day, flavor="hive"))
+        partition = run.pipeline.table(name).partition
+        day = pa.schema([(partition, pa.date32())])
+        days = dataset.partitioning(day, flavor="hive")
+        written = dataset.dataset(place, partitioning=days)
         collected.append(written.to_table(schema.names))
         return len(collected[-1])
 

@@ -554,15 +554,18 @@ def test_a_feed_and_the_features_are_there_where_they_declare_it(lake: Lake) -> 
     found = [table.name for table in published_tables(lake.pipeline)]
     assert found == ["readings", "training", "scoring", "predictions"]
     day = pa.array([FIRST], pa.date32())
-    named = {"landed_date": day, "reading_date": day, "id": pa.array([7], pa.int32())}
-    rows = pa.table({**named, "note": ["Zoë"]})
+    number = pa.array([7], pa.int32())
+    key = {"reading_date": day, "id": number}
+    rows = pa.table({"landed_date": day, **key, "note": ["Zoë"]})
     for name in ("readings", "training", "scoring"):
         lake.publish({FIRST: rows}, name)
-        (own,) = [table for table in published_tables(lake.pipeline) if table.name == name]
+        own = lake.pipeline.table(name)
         (caught,) = catch_up(lake.environment, lake.pipeline, [own], QUICK)
         assert caught.written == (FIRST,)
-        assert lake.ask(f"SELECT landed_date, id, note FROM toy.{name}") == [(FIRST, 7, "Zoë")]
-    assert [table.name for table in published_tables(PIPELINE)] == ["predictions"]
+        asked = f"SELECT landed_date, id, note FROM toy.{name}"
+        assert lake.ask(asked) == [(FIRST, 7, "Zoë")]
+    (always,) = published_tables(PIPELINE)
+    assert always.name == "predictions"
 
 
 def test_the_name_of_a_feed_that_postgresql_gets_is_no_longer_than_it_may_be() -> None:
