@@ -548,6 +548,22 @@ def test_a_stage_by_itself_publishes_each_range_before_it_makes_the_next(tmp_pat
     _check(model, DAYS[5])
 
 
+@pytest.mark.parametrize("between", [1, 2, 5, 8])
+def test_a_night_by_hand_between_two_tasks_of_a_scheduler_leaves_everything_true(
+    tmp_path: Path, between: int
+) -> None:
+    model = _made_in_order(tmp_path, DAYS[:2])
+    model.land(DAYS[2], 3, 13)
+
+    def correct() -> None:
+        model.land(DAYS[1], 6, 7)
+        model.land(DAYS[2], 8)
+        assert model.home.night(DAYS[2]) == 0
+
+    assert model.home.night_by_tasks(DAYS[2], between, correct) == 0
+    _check(model, DAYS[2])
+
+
 def test_a_correction_before_a_hole_flows_on_as_far_as_nights_were_made(tmp_path: Path) -> None:
     model = _made_in_order(tmp_path, DAYS[:2])
     home = model.home

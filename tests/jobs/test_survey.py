@@ -183,6 +183,27 @@ class Home:
         assert planned.has_work == bool(self.performed)
         return code
 
+    def night_by_tasks(self, last: date, between: int, meanwhile: Callable[[], None]) -> int:
+        """A task a stage, as a scheduler runs a night, and something else between two of them.
+
+        A task that fails is tried once more. Returns the exit code of the last one.
+        """
+        run = replace(self.run(last), run_id=f"scheduled__{last}")
+        for number, one in enumerate(STAGES):
+            if number == between:
+                # What its last task has staged is its own.
+                staged, self._waiting = self._waiting, {}
+                meanwhile()
+                self._waiting = staged
+            tries = (self._task(run, one) for _ in range(2))
+            if code := next((code for code in tries if not code), NotLanded.exit_code):
+                return code
+        return 0
+
+    def _task(self, run: Run, one: Stage) -> int:
+        with self._stages():
+            return night.make_true(run, (one,), allow_gap=True, notify=False)
+
     def restate(self, first: date, last: date, *, allow_gap: bool = False) -> int:
         with self._stages():
             run = self.run(last, first)
