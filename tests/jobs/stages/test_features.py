@@ -294,6 +294,46 @@ def remove_everything_after(environment: Environment, night: date) -> None:
         tables.publish(run, name)
 
 
+def test_one_pass_makes_every_table_of_a_night_blind_to_the_raw_rows_of_the_next(
+    copied: Environment,
+) -> None:
+    night = date(2013, 3, 9)
+    tomorrow = date(2013, 3, 10)
+    run = run_of(copied, "transform", Days(night, tomorrow))
+    names = [table.name for table in PIPELINE.derived]
+    before = {name: _by_day(tables.read(run, name, run.days)) for name in names}
+    change_everything_that_lands_on(copied, tomorrow)
+    transform(run)
+    for name in names:
+        made = _by_day(tables.staged(run, name))
+        assert_same(made[night], before[name][night], rtol=1e-12)
+        assert not made[tomorrow].equals(before[name][tomorrow]), name
+
+
+def _by_day(rows: DataFrame) -> dict[date, pd.DataFrame]:
+    """Rows of a table by the day on which they landed, in one order."""
+    columns = sorted(rows.columns)
+    found = rows.select(*columns).toPandas().sort_values(columns, ignore_index=True)
+    by_day = dict(iter(found.groupby("landed_date")))
+    return {day: some.reset_index(drop=True) for day, some in by_day.items()}
+
+
+def change_everything_that_lands_on(environment: Environment, day: date) -> None:
+    """Other numbers in every file of the day and in the registers, and fewer rows."""
+    run = run_of(environment, "ingest", Days.of(day))
+    for feed in PIPELINE.feeds:
+        days = Days.of(WINTER.first if feed.is_reference else day)
+        rows = tables.read(run, feed.name, days)
+        fewer = rows.where(F.abs(F.hash(*feed.key)) % 10 > 0)
+        told = set(rows.columns) - set(feed.key)
+        changed = {name: _absurd(rows, name) for name in told}
+        changed["landed_date"] = F.lit(day)
+        if feed.name == "airports":
+            changed["tzone"] = F.lit("Asia/Tokyo")
+        tables.stage_rows(run, feed.name, fewer.withColumns(changed))
+        tables.publish(run, feed.name)
+
+
 def test_nothing_that_arrived_after_the_scoring_moment_matters(copied: Environment) -> None:
     night = date(2013, 3, 9)
     tomorrow = date(2013, 3, 10)
