@@ -51,7 +51,7 @@ def _run(environment: Environment, days: Days) -> Run:
 @pytest.mark.parametrize(
     ("days", "order", "stages"),
     [
-        pytest.param(FEW, BACKWARDS, DATA, id="backwards"),
+        pytest.param(FEW, BACKWARDS, DATA, id="backwards", marks=SOAK),
         pytest.param(FEW, BACKWARDS, SCORED, id="backwards, scored", marks=SOAK),
         pytest.param(NIGHTS, IN_ORDER, SCORED, id="in order", marks=SOAK),
         pytest.param(NIGHTS, SHUFFLED, SCORED, id="shuffled", marks=SOAK),
