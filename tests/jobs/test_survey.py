@@ -183,7 +183,12 @@ class Home:
         assert planned.has_work == bool(self.performed)
         return code
 
-    def night_by_tasks(self, last: date, between: int, meanwhile: Callable[[], None]) -> int:
+    def night_by_tasks(
+        self,
+        last: date,
+        between: int,
+        meanwhile: Callable[[], None],
+    ) -> int:
         """A task a stage, as a scheduler runs a night, and something else between two of them.
 
         A task that fails is tried once more. Returns the exit code of the last one.
@@ -195,8 +200,8 @@ class Home:
                 staged, self._waiting = self._waiting, {}
                 meanwhile()
                 self._waiting = staged
-            tries = (self._task(run, one) for _ in range(2))
-            if code := next((code for code in tries if not code), NotLanded.exit_code):
+            code = self._task(run, one) and self._task(run, one)
+            if code:
                 return code
         return 0
 
