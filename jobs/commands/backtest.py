@@ -127,17 +127,16 @@ def backtest(
         results = replace(results, predictions={**results.predictions, **rival})
     task = task_of(pipeline.training.task)
     header, rows = _header(task), list(_rows(task, results))
-    facts = {
-        "backtest": asked.digest,
-        "days": f"{days}, {len(results.label)} rows",
-        "trained": f"{len(asked.parts) - len(left_out)} times, every {every} days",
-        "left_out": _why(left_out) if left_out else "nothing",
-        **asked.settings,
-    }
+    facts = (
+        f"Backtest {asked.digest}: {len(results.label):,} rows. "
+        f"Trained {len(asked.parts) - len(left_out)} times, every {every} days."
+    )
+    if left_out:
+        facts += f" {len(left_out)} left out: {_why(left_out)}."
     title = f"{pipeline.title} Walked forward over {days}"
     figures = backtest_page.pictures(task, results)
     page = asked.folder / "index.html"
-    page.write_text(backtest_page.page(title, facts, header, rows, figures))
+    page.write_text(backtest_page.page(title, facts, header, rows, figures, asked.settings))
     return Outcome(header=header, rows=rows, page=str(page))
 
 

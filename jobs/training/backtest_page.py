@@ -48,26 +48,46 @@ def pictures(task: LearningTask, results: Results) -> dict[str, Figure]:
 
 def page(
     title: str,
-    facts: Mapping[str, object],
+    facts: str,
     header: Sequence[str],
     rows: Iterable[Sequence[object]],
     figures: Mapping[str, Figure],
+    settings: Mapping[str, object],
 ) -> str:
     """The page's HTML.
 
     Args:
         title: What was backtested.
-        facts: What a reader must know of it, by name.
+        facts: What a reader must know of it first, in sentences.
         header: Of the table of figures.
         rows: The table.
         figures: By title, in order.
+        settings: How each model was trained, for those who look for it.
     """
-    told = "\n".join(f"{name}: {value}" for name, value in facts.items())
-    parts = [f"<h1>{escape(title)}</h1>", f"<pre>{escape(told)}</pre>", table(header, rows)]
+    parts = [f"<h1>{escape(title)}</h1>", f"<p>{escape(facts)}</p>", table(header, rows)]
     for name, figure in figures.items():
         parts.append(f"<h2>{escape(name)}</h2>")
         parts.append(picture(name, png_of(figure)))
+    told = table(("setting", "value"), _by_line(settings))
+    parts.append(f"<details><summary>How each model was trained</summary>{told}</details>")
     return layout.page(title, "\n".join(parts))
+
+
+def _by_line(settings: Mapping[str, object]) -> Iterable[tuple[str, str]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            for inner, of_inner in value.items():
+                yield f"{name}.{inner}", _in_words(of_inner)
+        else:
+            yield name, _in_words(value)
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_in_words(inner)}" for name, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_in_words, value))
+    return str(value)
 
 
 def _slices(

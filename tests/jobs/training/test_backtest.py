@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from operator import itemgetter
@@ -353,14 +354,20 @@ def test_the_page_shows_every_picture(tmp_path: Path, pipeline: Pipeline) -> Non
     assert {"By month", *(f"Model against {rival}, by day" for rival in rivals)} < set(figures)
     page = backtest_page.page(
         "A & B",
-        {"days": SCORED},
+        "5 <b>rows</b>",
         ("x",),
         [(0.5,), (None,)],
         figures,
+        backtest.settings,
     )
     assert page.count("data:image/png;base64,") == len(figures)
     assert "<h1>A &amp; B</h1>" in page
+    assert "<p>5 &lt;b&gt;rows&lt;/b&gt;</p>" in page
     assert ">0.5000</td>" in page
+    # Behind what people look for, a setting a line.
+    assert page.index("<details>") > page.rindex("data:image/png;base64,")
+    assert "<td>family.l2</td><td>" in page
+    assert not re.search(r"[{}']", page[page.index("<details>") :])
 
 
 def _labelled(days: Days) -> pa.Table:
