@@ -365,7 +365,8 @@ def test_networks_are_tried_side_by_side_and_gone_on_with(
     monkeypatch.setattr(backtest, "walk", counted)
     small.publish(ranked, small.rows_of(Days(small.FIRST, SCORED.last)))
     network = replace(small.NETWORK, epochs=1)
-    search: dict[str, Choice] = {"learning_rate": OneOf(values=(0.02, 0.05))}
+    # Of two values both trials may draw the same one.
+    search: dict[str, Choice] = {"learning_rate": Between(low=0.01, high=0.1)}
     pipeline = replace(small.learned_by(small.SMALL, network), search=search)
     # Each ends with its first night of two.
     assert _tune(ranked, 2, pipeline=pipeline, at_once=2, seconds=1e-3) == []
@@ -374,7 +375,9 @@ def test_networks_are_tried_side_by_side_and_gone_on_with(
     assert [row[1] for row in rows] == ["done", "done"]
     losses = [row[2] for row in rows]
     assert losses == sorted(set(losses))
-    assert {row[6] for row in rows} == {"learning_rate=0.02", "learning_rate=0.05"}
+    settings = {str(row[6]) for row in rows}
+    assert len(settings) == 2
+    assert f"learning_rate={network.learning_rate}" in settings
     # Every night of each is trained once, also those of before.
     assert set(begun) <= {row[7] for row in rows}
     fresh = [digest for digest, is_fresh in trained if is_fresh]
