@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,10 +118,11 @@ def old_rule(gains: Numbers) -> Nights:
 def new_rule(gains: Numbers, limits: Promotion) -> Nights:
     """Evidence since the turn began; a promotion begins a new one."""
     promoted = np.zeros(gains.shape, bool)
+    of_other_recipes = replace(limits, refresh_days=None)
     for year, nights in enumerate(gains):
         began = 0
         while began < len(nights):
-            found = _end_of_turn(nights[began:], limits, refresh_days=None)
+            found = _end_of_turn(nights[began:], of_other_recipes)
             if found is None:
                 break
             began += found + 1
@@ -129,22 +130,16 @@ def new_rule(gains: Numbers, limits: Promotion) -> Nights:
     return promoted
 
 
-def _end_of_turn(gains: Numbers, limits: Promotion, refresh_days: int | None) -> int | None:
-    """The night of the turn in which it ends; None: it does not.
-
-    Args:
-        gains: Of the turn's nights.
-        limits: What ends it, but for a refresh.
-        refresh_days: After which a fit of the same recipe ends it; None: it is of another one.
-    """
+def _end_of_turn(gains: Numbers, limits: Promotion) -> int | None:
+    """The night of the turn in which it ends; None: it does not."""
     better = sequence.evidence(gains, limits.min_effect)
     ends = better >= limits.min_evidence
     days = np.arange(1, len(gains) + 1)
     is_old = np.zeros(len(gains), bool)
     if limits.max_age_days is not None:
         is_old |= days > limits.max_age_days
-    if refresh_days is not None:
-        is_old |= days >= refresh_days
+    if limits.refresh_days is not None:
+        is_old |= days >= limits.refresh_days
     worse = sequence.evidence(-gains, limits.min_effect, limits.tolerance)
     ends |= is_old & (worse < limits.min_evidence)
     return int(np.argmax(ends)) if ends.any() else None
@@ -186,7 +181,7 @@ def refreshed(noise: Numbers, luck: Numbers, limits: Promotion) -> Served:
             fit[year, serves:] = serves
             behind[year, turn] = fresh[year, turn] - aged
             gains = behind[year, turn] + noise[year, turn]
-            ends = _end_of_turn(gains, limits, limits.refresh_days)
+            ends = _end_of_turn(gains, limits)
             if ends is None:
                 break
             serves += ends + 1

@@ -134,15 +134,15 @@ def ship(
     Raises:
         NightshiftError: one is not, or is gone.
     """
-    names = scoring.model_files(model, variant)
+    shipped = by_files(model, variant, made_by)
     with TemporaryDirectory() as path:
         folder = Path(path)
-        registry.fetch(model, names, folder)
-        for name in names:
-            (folder / name).rename(folder / model.sha256[name])
-        paths = [str(folder / model.sha256[name]) for name in names]
+        registry.fetch(model, [name for name, _ in shipped.files], folder)
+        for name, digest in shipped.files:
+            (folder / name).rename(folder / digest)
+        paths = [str(folder / digest) for _, digest in shipped.files]
         session.addArtifacts(*paths, file=True)
-    return by_files(model, variant, made_by)
+    return shipped
 
 
 def write(
