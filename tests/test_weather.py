@@ -29,6 +29,7 @@ from pipelines.errors import Refused
 from pipelines.run import Run
 from pipelines.spec import PREDICTIONS, SCORING, TRAINING
 from pipelines.stages import STAGES
+from tests import weather
 from tests.postgres import Postgres
 from tests.weather import LOADED, NIGHT, TOMORROW, WEATHER, perform_all_stages, performed_here
 
@@ -144,9 +145,7 @@ def test_a_lake_in_which_all_is_done_has_nothing_left_to_do(weather_lake: Enviro
 def test_a_file_that_comes_late_is_read_and_changes_no_night_that_has_passed(
     weather_lake: Environment, tmp_path: Path
 ) -> None:
-    copied = replace(weather_lake, lake=str(tmp_path / "lake"), landing=tmp_path / "landing")
-    shutil.copytree(weather_lake.lake, copied.lake)
-    shutil.copytree(weather_lake.landing, copied.landing)
+    copied = weather.copied(weather_lake, tmp_path)
     later = Days(TOMORROW, TOMORROW + timedelta(days=3))
     land(WEATHER, copied, later)
     in_order = replace(copied, lake=str(tmp_path / "in order"))
@@ -184,9 +183,7 @@ def test_a_file_that_comes_late_is_read_and_changes_no_night_that_has_passed(
 def test_a_skipped_night_is_made_by_the_next_and_both_are_learned_from_whole(
     weather_lake: Environment, tmp_path: Path
 ) -> None:
-    copied = replace(weather_lake, lake=str(tmp_path / "lake"), landing=tmp_path / "landing")
-    shutil.copytree(weather_lake.lake, copied.lake)
-    shutil.copytree(weather_lake.landing, copied.landing)
+    copied = weather.copied(weather_lake, tmp_path)
     both = Days(TOMORROW, TOMORROW + timedelta(days=1))
     land(WEATHER, copied, both)
     in_order = replace(copied, lake=str(tmp_path / "in order"))
