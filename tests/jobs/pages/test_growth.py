@@ -6,13 +6,9 @@ Counted, because a clock tells of the machine: `bench.pages` tells seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from cProfile import Profile
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import CodeType
 
 import pytest
-from deltalake import DeltaTable
 
 from bench import recorded_year
 from bench.recorded_year import YEAR
@@ -25,6 +21,7 @@ from jobs.pages.quality import quality
 from pipelines.days import Days
 from pipelines.environment import Environment
 from pipelines.flights import PIPELINE as FLIGHTS
+from tests.counted import work_of
 
 LENGTHS = (60, 120, 240)
 """Nights on record: each twice those before."""
@@ -36,18 +33,6 @@ PAGES: Mapping[str, Callable[[Environment], object]] = {
     "models": lambda environment: models(environment, FLIGHTS, NOW),
     "dictionary": lambda environment: dictionary_of(environment, FLIGHTS),
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
-    """What a page has asked for."""
-
-    calls: int
-    """Of functions, by Python."""
-    tables: int
-    """Opened."""
-    statements: int
-    """Waited for."""
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +57,7 @@ def test_a_page_reads_the_same_tables_and_works_in_proportion(
     # Imports, and what is kept of a table from one request to the next.
     for environment in homes:
         show(environment)
-    few, more, most = [_work(lambda home=environment: show(home)) for environment in homes]
+    few, more, most = [work_of(lambda home=environment: show(home)) for environment in homes]
     assert few.tables == more.tables == most.tables
     assert few.statements == more.statements == most.statements
     # Twice as many nights again add twice what those before have added; a little is by chance.
@@ -84,25 +69,9 @@ def test_what_a_page_asks_for_is_counted(homes: list[Environment]) -> None:
         for _ in range(3):
             sql.query(homes[0], "SELECT count(*) FROM flights.predictions")
 
-    once = _work(lambda: sql.query(homes[0], "SELECT count(*) FROM flights.predictions"))
-    thrice = _work(ask)
+    once = work_of(lambda: sql.query(homes[0], "SELECT count(*) FROM flights.predictions"))
+    thrice = work_of(ask)
     assert once.tables >= 1
     assert once.statements >= 1
     assert (thrice.tables, thrice.statements) == (3 * once.tables, 3 * once.statements)
     assert thrice.calls > 2 * once.calls
-
-
-def _work(show: Callable[[], object]) -> Work:
-    profile = Profile()
-    profile.runcall(show)
-    counts = {one.code: one.callcount for one in profile.getstats()}
-    return Work(
-        calls=sum(counts.values()),
-        tables=counts.get(_code(DeltaTable.__init__), 0),
-        statements=counts.get(_code(sql.Session.waited), 0),
-    )
-
-
-def _code(function: Callable[..., object]) -> CodeType:
-    code: CodeType = function.__code__  # type: ignore[attr-defined]
-    return code

@@ -1,0 +1,90 @@
+"""What a night looks up does not grow with the nights before it, or in proportion to the plan."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from bench import recorded_year
+from bench.recorded_year import YEAR
+from jobs.survey import Survey
+from jobs.training.registry import Registry
+from pipelines.days import Days
+from pipelines.environment import Environment
+from pipelines.run import Run
+from pipelines.weather import PIPELINE as WEATHER
+from tests.counted import work_of
+from tests.jobs.training.small import models_at
+
+LENGTHS = (60, 120, 240)
+"""Nights on record: each twice those before."""
+
+
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> list[Environment]:
+    """One for each length, with as many nights on record."""
+    made = []
+    for length in LENGTHS:
+        home = tmp_path_factory.mktemp(str(length))
+        environment = Environment.read({"NIGHTSHIFT_HOME": str(home)})
+        recorded_year.write(environment, WEATHER, _nights(length))
+        made.append(environment)
+    return made
+
+
+def test_a_plan_opens_the_same_tables_and_works_in_proportion(homes: list[Environment]) -> None:
+    def plan(environment: Environment) -> list[object]:
+        run = Run(pipeline=WEATHER, days=Days.of(YEAR.last), environment=environment)
+        return list(Survey(run).foreseen_by_record())
+
+    for environment in homes:
+        # Imports, and what is kept of a table in a process.
+        plan(environment)
+    few, more, most = [work_of(lambda home=environment: plan(home)) for environment in homes]
+    assert few.tables == more.tables == most.tables
+    assert few.statements == more.statements == most.statements
+    # Twice as many nights again add twice what those before have added; a little is by chance.
+    assert most.calls - more.calls <= 2.2 * (more.calls - few.calls) + 1000
+
+
+def test_which_model_serves_is_found_without_looking_at_those_before(tmp_path: Path) -> None:
+    registry = Registry(models_at(tmp_path), "small")
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "model.keras").write_bytes(b"weights")
+
+    def keep(night: date) -> None:
+        registry.keep(
+            files,
+            as_of=night,
+            fingerprint=str(night),
+            family="linear",
+            recipe="as ever",
+            params={},
+            curves={"loss": [0.5]},
+            pins={},
+        )
+
+    def look_up(night: date) -> None:
+        champion = registry.champion()
+        assert champion is not None
+        registry.version(champion)
+        assert registry.candidate(night) is not None
+        assert registry.trained(str(night)) is not None
+        assert registry.champion_left_at() == [champion]
+
+    asked = []
+    nights = list(_nights(12))
+    for number, night in enumerate(nights, start=1):
+        keep(night)
+        registry.set_champion(str(number))
+        look_up(night)
+        asked.append(work_of(lambda of=night: look_up(of)))
+    # The first look-ups import. A version that is read is hundreds of calls.
+    assert asked[-1].calls - asked[2].calls <= 40 * (len(nights) - 3)
+
+
+def _nights(count: int) -> Days:
+    return Days(YEAR.last - timedelta(days=count - 1), YEAR.last)
