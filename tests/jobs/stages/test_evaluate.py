@@ -507,6 +507,25 @@ def test_quality_that_another_model_has_lost_speaks_not_against_the_one_put_back
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_newer_fit_takes_the_place_of_one_put_back_that_has_lost_quality_itself(
+    platform: Platform,
+) -> None:
+    night = second_champion(platform)
+    platform.limits(refresh_days=1, max_age_days=None)
+    platform.roll_back()
+    needed = platform.pipeline.watch.min_nights
+    assert platform.nights(FAIR, needed, after=night) == ["kept"] * needed
+    last = night + timedelta(days=needed)
+    _over(platform, "quality", last, needed)
+    assert platform.nights(FAIR, 1, after=last) == ["promoted"]
+    newest = platform.events()[-1][1]
+    assert _reason(platform, newest).startswith("A new model is asked for: quality")
+    # Of that recipe nobody has put one back: it is refreshed as ever.
+    after = last + timedelta(days=1)
+    assert platform.nights(FAIR, 1, after=after) == ["promoted"]
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_an_equal_model_is_kept_back_and_a_worse_one_too(platform: Platform) -> None:
     platform.train(GOOD)
     platform.evaluate()
