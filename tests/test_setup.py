@@ -271,9 +271,9 @@ def test_only_ci_insists_on_what_some_tests_run_beside_them(
     machine.provide_services()
     said = capsys.readouterr().out
     assert "will be skipped" in said
-    assert "No 'chromium'" in said and "No PostgreSQL server" in said
+    assert "No 'chromium'" in said and "No PostgreSQL server" in said and "No 'ip'" in said
     monkeypatch.setenv("CI", "true")
-    with pytest.raises(SetupError, match=r"(?s)No 'chromium'.*No PostgreSQL server"):
+    with pytest.raises(SetupError, match=r"(?s)No 'chromium'.*No PostgreSQL server.*No 'ip'"):
         machine.provide_services()
 
 

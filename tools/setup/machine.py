@@ -169,6 +169,15 @@ def _postgres_problem() -> str:
     )
 
 
+def _ip_problem() -> str:
+    if shutil.which("ip"):
+        return ""
+    return (
+        "No 'ip' is on PATH; the tests of ranks on several hosts need it. "
+        "Install it (Debian: iproute2)."
+    )
+
+
 JAVA = Need(
     "Java",
     _java_problem,
@@ -177,6 +186,7 @@ JAVA = Need(
 COMPILER = Need("a C++ compiler", _compiler_problem, ("build-essential",))
 CHROMIUM = Need("Chromium", _chromium_problem, ("chromium",))
 POSTGRESQL = Need("PostgreSQL", _postgres_problem, ("postgresql",))
+IP = Need("ip", _ip_problem, ("iproute2",))
 
 
 def python() -> Path:
@@ -261,7 +271,7 @@ def provide_services() -> None:
         SetupError: some of it cannot be had, and this is CI.
     """
     problems = []
-    for need in (CHROMIUM, POSTGRESQL):
+    for need in (CHROMIUM, POSTGRESQL, IP):
         # One by one: what can be had is had, whatever else cannot.
         try:
             provide([need])
