@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import psutil
@@ -32,6 +32,9 @@ from pipelines.errors import NightshiftError
 from tests.conftest import SOAK, free_port
 from tests.e2e import people
 from tools.setup.machine import postgres_programs
+
+if TYPE_CHECKING:
+    from tests.postgres import Postgres
 
 LOADED = Days(date(2012, 12, 31), date(2013, 3, 31))
 """The quarter of `make demo`: a shorter history may teach too little for the gate, which is then
@@ -146,28 +149,36 @@ def processes_of(home: Path) -> list[str]:
 
 
 @pytest.fixture(scope="package")
-def databases() -> Iterator[dict[str, str]]:
-    """Settings by which Airflow, MLflow and the warehouse are in a PostgreSQL of their own.
-
-    None where there is no PostgreSQL: then SQLite it is, as on a laptop.
-    """
+def database_server() -> Iterator[Postgres | None]:
+    """A PostgreSQL of these tests' own; None where there is none on this machine."""
     if postgres_programs() is None:
-        yield {}
+        yield None
         return
     from tests.postgres import Postgres
 
     server = Postgres()
     try:
         server.start()
-        for name in ("airflow", "mlflow", "warehouse"):
-            server.create(name)
-        yield {
-            "NIGHTSHIFT_AIRFLOW_DATABASE": server.url("airflow"),
-            "MLFLOW_TRACKING_URI": server.url("mlflow"),
-            "NIGHTSHIFT_WAREHOUSE_URL": server.url("warehouse"),
-        }
+        yield server
     finally:
         server.remove()
+
+
+@pytest.fixture(scope="package")
+def databases(database_server: Postgres | None) -> dict[str, str]:
+    """Settings by which Airflow, MLflow and the warehouse are in a PostgreSQL of their own.
+
+    None where there is no PostgreSQL: then SQLite it is, as on a laptop.
+    """
+    if database_server is None:
+        return {}
+    for name in ("airflow", "mlflow", "warehouse"):
+        database_server.create(name)
+    return {
+        "NIGHTSHIFT_AIRFLOW_DATABASE": database_server.url("airflow"),
+        "MLFLOW_TRACKING_URI": database_server.url("mlflow"),
+        "NIGHTSHIFT_WAREHOUSE_URL": database_server.url("warehouse"),
+    }
 
 
 @pytest.fixture(scope="package")

@@ -19,11 +19,13 @@ import pytest
 from jobs.services.supervision import Supervisor
 from pipelines.days import Days
 from tests.e2e.conftest import MINUTES, Installation
+from tests.postgres import Postgres
 
 pytestmark = MINUTES
 _NIGHT_SECONDS = 1500
 """A task whose scheduler was killed is missed after minutes, and tried again after one more."""
 _LOOK_SECONDS = 0.5
+_AWAY_SECONDS = 30
 
 
 @pytest.fixture
@@ -83,7 +85,7 @@ def made_once(installation: Installation, night: date) -> str:
     return str(row["at"])
 
 
-@pytest.mark.parametrize("service", ["scheduler", "airflow-api"])
+@pytest.mark.parametrize("service", ["scheduler", "airflow-api", "spark", "stages"])
 def test_a_night_is_done_once_though_a_service_is_killed_in_the_middle(
     installation: Installation, next_nights: Callable[[int], Days], service: str
 ) -> None:
@@ -93,6 +95,24 @@ def test_a_night_is_done_once_though_a_service_is_killed_in_the_middle(
     await_state(installation, run_id, "transform", {"running"})
     victim = Supervisor(installation.environment).processes()[service].pid
     os.kill(victim, signal.SIGKILL)
+    await_that(lambda: answers(installation), patience=300)
+    installation.airflow.wait("flights", run_id, _NIGHT_SECONDS)
+    made_once(installation, night)
+
+
+def test_a_night_is_done_once_though_its_databases_are_away_in_the_middle(
+    installation: Installation,
+    next_nights: Callable[[int], Days],
+    database_server: Postgres | None,
+) -> None:
+    if database_server is None:
+        pytest.skip("no PostgreSQL (initdb and postgres) on this machine")
+    (night,) = next_nights(1)
+    run_id = installation.airflow.trigger("flights", {"date": str(night)})
+    await_state(installation, run_id, "transform", {"running"})
+    database_server.kill()
+    time.sleep(_AWAY_SECONDS)
+    database_server.start()
     await_that(lambda: answers(installation), patience=300)
     installation.airflow.wait("flights", run_id, _NIGHT_SECONDS)
     made_once(installation, night)
