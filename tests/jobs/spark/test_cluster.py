@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -152,24 +153,52 @@ def test_nights_on_a_cluster_publish_what_nights_on_one_machine_do(
     spread = replace(on_cluster, lake=str(tmp_path / "spread"))
     weather.land(weather.WEATHER, spread, weather.LOADED)
     assert set(weather.perform_all_stages(spread, weather.LOADED, "load")) == {0}
-    night = Days.of(date(2013, 2, 22))
-    weather.land(weather.WEATHER, alone, night)
-    assert set(weather.perform_all_stages(alone, night, "night")) == {0}
-    killed = []
 
-    def computed_and_lost(rows: DataFrame) -> DataFrame:
-        kept = computed(rows)
+    lost: list[str] = []
+
+    def lose_an_executor() -> None:
         _kill_an_executor(two_executors)
-        killed.append(kept)
+        lost.append("executor")
+
+    def lose_a_worker() -> None:
+        if "worker" not in lost:
+            _power_off(two_executors.workers[-1])
+            lost.append("worker")
+
+    # The worker last: nobody starts it again, and the other does all that is left.
+    for day, lose in ((22, lose_an_executor), (23, lose_a_worker)):
+        lost.clear()
+        night = Days.of(date(2013, 2, day))
+        weather.land(weather.WEATHER, alone, night)
+        assert set(weather.perform_all_stages(alone, night, "night")) == {0}
+        weather.land(weather.WEATHER, spread, night)
+        with monkeypatch.context() as patch:
+            for module in (features_stage, asof):
+                patch.setattr(module, "computed", _computed_then(lose))
+            assert set(weather.perform_all_stages(spread, night, "night")) == {0}
+        assert len(lost) > 2 or lost == ["worker"], "in the middle of the night"
+        for table in weather.WEATHER.tables:
+            assert _rows(alone, table.name) == _rows(spread, table.name), table.name
+
+
+def _computed_then(lose: Callable[[], None]) -> Callable[[DataFrame], DataFrame]:
+    """Compute rows once, and then have something be lost."""
+
+    def compute(rows: DataFrame) -> DataFrame:
+        kept = computed(rows)
+        lose()
         return kept
 
-    for module in (features_stage, asof):
-        monkeypatch.setattr(module, "computed", computed_and_lost)
-    weather.land(weather.WEATHER, spread, night)
-    assert set(weather.perform_all_stages(spread, night, "night")) == {0}
-    assert len(killed) > 2, "each of them lost an executor"
-    for table in weather.WEATHER.tables:
-        assert _rows(alone, table.name) == _rows(spread, table.name), table.name
+    return compute
+
+
+def _power_off(worker: subprocess.Popen[bytes]) -> None:
+    """Kill it with its executor, as with the machine."""
+    children = psutil.Process(worker.pid).children(recursive=True)
+    worker.kill()
+    for child in children:
+        child.kill()
+    worker.wait()
 
 
 def _rows(environment: Environment, name: str) -> pa.Table:
