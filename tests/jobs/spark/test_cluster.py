@@ -204,6 +204,8 @@ def _power_off(worker: subprocess.Popen[bytes]) -> None:
 def _rows(environment: Environment, name: str) -> pa.Table:
     table = next(one for one in weather.WEATHER.tables if one.name == name)
     stored = DeltaTable(environment.table_path(f"weather.{name}")).to_pyarrow_table()
-    said = stored.drop_columns(list(table.volatile))
+    # Each lake has models of its own: the same, under other ids.
+    own = {*table.volatile, "model_run_id"} & set(stored.column_names)
+    said = stored.drop_columns(sorted(own))
     columns = sorted(said.column_names)
     return said.select(columns).sort_by([(column, "ascending") for column in columns])
