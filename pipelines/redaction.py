@@ -14,13 +14,14 @@ from urllib.parse import unquote
 from pipelines.environment import Environment
 
 HIDDEN = "***"
-_ADDRESS = re.compile(r"\w[\w+.-]*://[^\s'\"<>]+")
+# Each pattern looks at a sign a few times at most, whatever a text of megabytes holds.
+_ADDRESS = re.compile(r"\w[\w+.-]{0,30}://[^\s'\"<>]+")
 _PASSWORD = re.compile(r"(?<=://)([^/@:]*):(.*)@")
 """Of `scheme://user:password@host`; a password may hold an @, a slash or a blank itself."""
 _TOKEN = re.compile(r"^(https?://)[^/?#@:]+@", re.IGNORECASE)
 """Of `https://token@host`: who signs in without a password may do so by a token."""
 _PARAMETER = re.compile(
-    r"([;?&][^=;?&]*(?:token|pass|pwd|secret|key|sig|auth|credential)[^=;?&]*)=([^;&]*)",
+    r"([;?&](?=[^=;?&]*(?:token|pass|pwd|secret|key|sig|auth|credential))[^=;?&]*)=([^;&]*)",
     re.IGNORECASE,
 )
 """Such as Spark Connect's `sc://host/;token=…`."""
@@ -41,7 +42,9 @@ def redacted(text: str, variables: Mapping[str, str] = os.environ) -> str:
 
 def without_secrets(address: str) -> str:
     """The address without its password and without what its parameters hide."""
-    without_password = _PASSWORD.sub(rf"\1:{HIDDEN}@", address)
+    # Up to the last @ alone: beyond it no password ends.
+    until = address.rfind("@") + 1
+    without_password = _PASSWORD.sub(rf"\1:{HIDDEN}@", address[:until]) + address[until:]
     without_token = _TOKEN.sub(rf"\1{HIDDEN}@", without_password)
     return _PARAMETER.sub(rf"\1={HIDDEN}", without_token)
 

@@ -63,3 +63,24 @@ def test_an_address_is_shown_without_its_password_or_token(address: str, shown: 
 def test_other_texts_stay_as_they_are(text: str) -> None:
     assert redacted(text, SETTINGS) == text
     assert redacted(text, {}) == text
+
+
+@pytest.mark.timeout(60)  # hours, where a pattern begins anew at each sign
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A" * 1_000_000,
+        "a." * 500_000,
+        "a://" * 250_000,
+        "@" + "a:b://" * 160_000,
+        "x://h/?" + "token" * 200_000,
+        "sc://h/" + ";token" * 150_000,
+    ],
+    ids=lambda text: text[:12],
+)
+def test_a_text_of_a_megabyte_stays_as_it_is_and_is_looked_through_at_once(text: str) -> None:
+    assert redacted(text, SETTINGS) == text
+
+
+def test_an_address_behind_a_long_word_is_found() -> None:
+    assert redacted("x" * 50 + "://a:b@host", {}) == "x" * 50 + "://a:***@host"
