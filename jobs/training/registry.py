@@ -81,6 +81,8 @@ _LONGEST_PARAM = 500
 """Characters; older servers of MLflow refuse a longer value."""
 _MOST = 10_000
 """What MLflow gives at most in one answer."""
+_MOST_DIGITS = 9
+"""Of a version's number."""
 _UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """MLflow's answers where there is no such model or version, and no such alias or number."""
 
@@ -200,13 +202,15 @@ class Registry:
         Raises:
             UsageError: there is none.
         """
-        try:
-            answer = self._client.get_model_version(self.name, version)
-            if _is_ours(answer):
-                return _version(answer)
-        except MlflowException as error:
-            if error.error_code not in _UNKNOWN:
-                raise
+        # Of a longer one MLflow's database says that it is too large, as a fault of its own.
+        if version.isdecimal() and len(version) <= _MOST_DIGITS:
+            try:
+                answer = self._client.get_model_version(self.name, version)
+                if _is_ours(answer):
+                    return _version(answer)
+            except MlflowException as error:
+                if error.error_code not in _UNKNOWN:
+                    raise
         known = [model.version for model in self.versions()]
         raise no_such(f"version of model '{self.name}'", version, known)
 

@@ -109,6 +109,15 @@ def test_an_empty_registry_knows_nothing(registry: Registry) -> None:
         registry.version("7")
 
 
+@pytest.mark.parametrize("version", ["9" * 30, "9" * 5_000, "1.0", "-1", ""])
+def test_what_is_no_number_of_a_version_names_none(
+    registry: Registry, tmp_path: Path, version: str
+) -> None:
+    keep(registry, tmp_path, "one")
+    with pytest.raises(UsageError, match="No version of model 'small' named"):
+        registry.version(version)
+
+
 def test_a_server_that_does_not_answer_is_not_taken_for_an_empty_registry(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
