@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import partial
@@ -97,6 +96,8 @@ def in_child(argument: Mapping[str, Any]) -> int:
         # It was asked to end: nobody else can tell.
         return LOST
     except BaseException:  # such as a panic of a library in Rust
+        import traceback
+
         told = redacted(traceback.format_exc(), variables)
         print(told, file=sys.stderr, end="", flush=True)
         return LOST

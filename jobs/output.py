@@ -5,7 +5,6 @@ Importing this is cheap: `rich` is imported when a table is printed.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -141,6 +140,8 @@ def _show_csv(
     *,
     is_seen: bool,
 ) -> None:
+    import csv
+
     # A program gets what the data has; a terminal would obey it.
     written = _text_for_terminal if is_seen else _text
     writer = csv.writer(out, lineterminator="\n")
@@ -166,6 +167,8 @@ def _cell_by_cell(texts: Sequence[str | None]) -> str:
 
     In quotes, too, is whatever some reader takes for the end of a line.
     """
+    import csv
+
     cells = []
     for text in texts:
         cell = io.StringIO()

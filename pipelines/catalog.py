@@ -9,7 +9,6 @@ from __future__ import annotations
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from traceback import extract_tb
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -97,6 +96,8 @@ def _declaration(name: str) -> ModuleType:
 
 def _place(error: Exception, name: str) -> str:
     """Where in that module an import has ended, for people."""
+    from traceback import extract_tb
+
     file = str(Path(__file__).with_name(f"{name}.py"))
     lines = [one.lineno for one in extract_tb(error.__traceback__) if one.filename == file]
     if isinstance(error, SyntaxError) and error.filename == file:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from typing import ClassVar
 
 _WRITTEN = re.compile(
@@ -155,6 +154,8 @@ def no_such(
     kind: str, name: str, known: Iterable[str], error: type[UsageError] = UsageError
 ) -> UsageError:
     """An error for an unknown name that offers the near miss and lists what is known."""
+    from difflib import get_close_matches
+
     names = list(known)
     near = get_close_matches(name, names, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""

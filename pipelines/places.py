@@ -5,22 +5,20 @@ of them take credentials where Amazon's own programs look: variables (`AWS_ACCES
 (`~/.aws/credentials`), or the role of the machine. So a URL holds none, and no setting of ours
 does. In the rest they differ by names; `agreed` says the same to each.
 
-The only module here that needs a library, and only for a URL (docs/decisions/0023).
+The only module here that needs a library, and only for a URL (docs/decisions/0023). The light
+`nightshift` command imports it each time: what it rarely needs is imported where that is needed.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BufferedReader, RawIOBase
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
-from uuid import uuid4
 
 from pipelines.errors import NightshiftError
 
@@ -161,6 +159,8 @@ def mark(found: Any) -> int:
 
 def _drawn(*facts: object) -> int:
     """Nanoseconds of less than a second that nearly always differ where the facts do."""
+    import hashlib
+
     told = " ".join(map(str, facts))
     return int.from_bytes(hashlib.sha256(told.encode()).digest()) % _NANOSECONDS
 
@@ -253,6 +253,8 @@ def write_once(path: Path, content: bytes) -> None:
 @contextmanager
 def _unfinished(path: Path, content: bytes) -> Iterator[Path]:
     """The content in a file beside the path, which then gets its name or is gone."""
+    from uuid import uuid4
+
     path.parent.mkdir(parents=True, exist_ok=True)
     # Of this writer alone, and hidden until it has its name. Not by the process id: on a disk that
     # machines share, two may have the same.
@@ -271,6 +273,8 @@ def remove(folder: Path) -> None:
         with suppress(OSError):
             of_store.fs.rm(of_store.path, recursive=True)
     else:
+        import shutil
+
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -12,7 +12,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -224,6 +223,8 @@ class Started:
         environ: Mapping[str, str],
         output: IO[str] | None = None,
     ) -> None:
+        import subprocess
+
         variables = {
             **os.environ,
             **environment.variables(),
@@ -247,7 +248,9 @@ class Started:
 
     def wait(self, timeout: float | None = None) -> int | None:
         """See `Work`."""
-        with suppress(subprocess.TimeoutExpired):
+        from subprocess import TimeoutExpired
+
+        with suppress(TimeoutExpired):
             return self._process.wait(timeout)
         return None
 
