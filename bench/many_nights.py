@@ -1,29 +1,33 @@
 """What a night costs in the beginning and after many.
 
 `python -m bench.many_nights --nights 300` runs as many nights of the small pipeline `weather`, one
-after another by `nightshift run`, and compares the first and the last ten.
+after another by `nightshift run`. The last ten are in turns with the first ten of a young home,
+whose platform it starts: a machine is not as fast in one hour as in another.
 
-Needs a platform that is up, in a home in which `weather` has not run yet. The first nights find too
-few labels to train on; compared are those from the fiftieth on. What was measured is kept in the
-home: interrupted, the same command goes on where it stopped.
+Needs a platform that is up, in a home in which `weather` has not run yet. The first nights of a
+year find too few labels to train on; all are those from the fiftieth on. What was measured is kept
+in the home: interrupted, the same command goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from urllib.parse import urlparse
 
 from deltalake import DeltaTable
 
 from bench.command import named, nightshift
+from bench.home import Home
 from jobs.lake.sql import stored_tables
 from jobs.output import show
 from pipelines.catalog import pipeline
@@ -36,7 +40,7 @@ _HISTORY_DAYS = 49
 _MEASURED = "many_nights.jsonl"
 """In the home: a line a night."""
 _COMPARED = 10
-"""Nights at each end."""
+"""Nights of each home."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,30 +59,41 @@ class Night:
 
 
 def main() -> int:
-    """Run the nights, and print a row for each end."""
+    """Run the nights, and print a row for each home."""
     parser = argparse.ArgumentParser(prog="bench.many_nights", description=__doc__)
     parser.add_argument("--nights", type=int, default=300)
     count = parser.parse_args().nights
-    environment = Environment.read()
     begin = WEATHER.first_day
     history = Days(begin, begin + timedelta(days=_HISTORY_DAYS))
-    nights = Days(
-        history.last + timedelta(days=1),
-        history.last + timedelta(days=count),
-    )
-    measured = environment.home / _MEASURED
-    run = _read(measured)
-    nightshift("land", WEATHER.name, *named(Days(history.first, nights.last)))
-    if not run:
+    nights = list(Days(history.last + timedelta(days=1), history.last + timedelta(days=count)))
+    measured = Environment.read().home / _MEASURED
+    old = _read(measured)
+
+    def one_more() -> None:
+        old.append(_night(os.environ, nights[len(old)]))
+        with measured.open("a") as file:
+            print(json.dumps(asdict(old[-1]), default=str), file=file)
+
+    nightshift("land", WEATHER.name, *named(Days(history.first, nights[-1])))
+    if not old:
         nightshift("run", WEATHER.name, *named(history))
-    for day in list(nights)[len(run) :]:
-        run.append(_night(environment, day))
-        _keep(measured, run[-1])
-    ends = {"first": run[:_COMPARED], "last": run[-_COMPARED:]}
-    names = ("nights", "from", "seconds", "files", "MB", "files in force", "rows in force")
-    show(names, [_row(name, end) for name, end in ends.items()], "table")
-    first, last = (median(night.seconds for night in end) for end in ends.values())
-    print(f"last / first: {last / first:.3f}", file=sys.stderr)
+    while len(old) < count - _COMPARED:
+        one_more()
+    young: list[Night] = []
+    with TemporaryDirectory() as folder:
+        home = Home(Path(folder))
+        with home.up():
+            early = Days(history.first, nights[_COMPARED])
+            nightshift("land", WEATHER.name, *named(early), variables=home.variables)
+            nightshift("run", WEATHER.name, *named(history), variables=home.variables)
+            while len(old) < count:
+                one_more()
+                young.append(_night(home.variables, nights[len(young)]))
+    homes = {"young": young, "old": old[-_COMPARED:]}
+    names = ("home", "from", "seconds", "files", "MB", "files in force", "rows in force")
+    show(names, [_row(name, end) for name, end in homes.items()], "table")
+    first, last = (median(night.seconds for night in end) for end in homes.values())
+    print(f"old / young: {last / first:.3f}", file=sys.stderr)
     return 0
 
 
@@ -94,15 +109,11 @@ def _read(measured: Path) -> list[Night]:
     return nights
 
 
-def _keep(measured: Path, night: Night) -> None:
-    with measured.open("a") as file:
-        print(json.dumps(asdict(night), default=str), file=file)
-
-
-def _night(environment: Environment, day: date) -> Night:
+def _night(variables: Mapping[str, str], day: date) -> Night:
     started = time.monotonic()
-    nightshift("run", WEATHER.name, "--date", str(day))
+    nightshift("run", WEATHER.name, "--date", str(day), variables=variables)
     seconds = time.monotonic() - started
+    environment = Environment.read(variables)
     lake = Path(_local(environment))
     files = [path for path in lake.rglob("*") if path.is_file()]
     live = [DeltaTable(environment.table_path(name)) for name in stored_tables(environment)]
